@@ -1,0 +1,1 @@
+"""Who may: the role model, credentials, and the two certificate authorities."""

@@ -1,0 +1,1 @@
+"""The command face: ``conchrec …``. Never imports ``conchrec.proxy``."""

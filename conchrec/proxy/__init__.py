@@ -1,0 +1,1 @@
+"""One user's connection through the machine: the only place that sees SSH and recordings both."""

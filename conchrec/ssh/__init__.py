@@ -1,0 +1,1 @@
+"""SSH as the RFCs and OpenSSH's PROTOCOL files say it. Knows nothing of policy or recording."""
