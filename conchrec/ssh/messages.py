@@ -1,0 +1,207 @@
+"""The messages of the connection protocol as values (RFC 4254 sections 4 to 7, OpenSSH's PROTOCOL).
+
+Payloads are parsed with a cursor that raises on truncation and on left-over bytes. Text that comes
+off the wire stays ``bytes`` here; whoever shows it to a person decodes and escapes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conchrec.ssh.wire import Reader, string, uint32
+
+GLOBAL_REQUEST = 80
+REQUEST_SUCCESS = 81
+REQUEST_FAILURE = 82
+CHANNEL_OPEN = 90
+CHANNEL_OPEN_CONFIRMATION = 91
+CHANNEL_OPEN_FAILURE = 92
+CHANNEL_WINDOW_ADJUST = 93
+CHANNEL_DATA = 94
+CHANNEL_EXTENDED_DATA = 95
+CHANNEL_EOF = 96
+CHANNEL_CLOSE = 97
+CHANNEL_REQUEST = 98
+CHANNEL_SUCCESS = 99
+CHANNEL_FAILURE = 100
+
+#: Reason codes of CHANNEL_OPEN_FAILURE (RFC 4254 section 5.1).
+ADMINISTRATIVELY_PROHIBITED = 1
+CONNECT_FAILED = 2
+UNKNOWN_CHANNEL_TYPE = 3
+RESOURCE_SHORTAGE = 4
+
+#: The only data type code of CHANNEL_EXTENDED_DATA (RFC 4254 section 5.2).
+STDERR = 1
+
+AGENT_CHANNELS = (b"auth-agent@openssh.com", b"agent-connect")
+AGENT_REQUESTS = (b"auth-agent-req@openssh.com", b"agent-req")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelOpen:
+    """``string type, uint32 sender channel, uint32 window, uint32 maximum packet, type-specific rest``."""
+
+    kind: bytes
+    sender: int
+    window: int
+    max_packet: int
+    extra: bytes
+
+    @classmethod
+    def parse(cls, payload: bytes) -> ChannelOpen:
+        r = Reader(payload)
+        return cls(
+            kind=r.string(), sender=r.uint32(), window=r.uint32(), max_packet=r.uint32(), extra=r.rest()
+        )
+
+    def encode(self) -> bytes:
+        return (
+            string(self.kind)
+            + uint32(self.sender)
+            + uint32(self.window)
+            + uint32(self.max_packet)
+            + self.extra
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRequest:
+    """What follows the recipient channel: ``string type, boolean want reply, type-specific rest``."""
+
+    name: bytes
+    want_reply: bool
+    extra: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> ChannelRequest:
+        r = Reader(body)
+        return cls(name=r.string(), want_reply=r.boolean(), extra=r.rest())
+
+    def encode(self) -> bytes:
+        return string(self.name) + (b"\x01" if self.want_reply else b"\x00") + self.extra
+
+
+#: A global request has the very same layout (RFC 4254 section 4).
+GlobalRequest = ChannelRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtyRequest:
+    """``string TERM, uint32 columns, rows, width px, height px, string modes`` (RFC 4254 section 6.2)."""
+
+    term: bytes
+    columns: int
+    rows: int
+    width_px: int = 0
+    height_px: int = 0
+    modes: bytes = b""
+
+    @classmethod
+    def parse(cls, extra: bytes) -> PtyRequest:
+        r = Reader(extra)
+        value = cls(
+            term=r.string(),
+            columns=r.uint32(),
+            rows=r.uint32(),
+            width_px=r.uint32(),
+            height_px=r.uint32(),
+            modes=r.string(),
+        )
+        r.end()
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowChange:
+    """``uint32 columns, rows, width px, height px`` (RFC 4254 section 6.7)."""
+
+    columns: int
+    rows: int
+
+    @classmethod
+    def parse(cls, extra: bytes) -> WindowChange:
+        r = Reader(extra)
+        value = cls(columns=r.uint32(), rows=r.uint32())
+        r.uint32()
+        r.uint32()
+        r.end()
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """``string name, string value`` (RFC 4254 section 6.4)."""
+
+    name: bytes
+    value: bytes
+
+    @classmethod
+    def parse(cls, extra: bytes) -> Env:
+        r = Reader(extra)
+        value = cls(name=r.string(), value=r.string())
+        r.end()
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitSignal:
+    """``string signal without SIG, boolean core dumped, string message, string language`` (6.10)."""
+
+    signal: bytes
+    core_dumped: bool
+    message: bytes
+
+    @classmethod
+    def parse(cls, extra: bytes) -> ExitSignal:
+        r = Reader(extra)
+        value = cls(signal=r.string(), core_dumped=r.boolean(), message=r.string())
+        r.string()
+        r.end()
+        return value
+
+
+def parse_uint32(extra: bytes) -> int:
+    """The body of ``exit-status``, of ``break``, or a port reply: one uint32."""
+    r = Reader(extra)
+    value = r.uint32()
+    r.end()
+    return value
+
+
+def parse_string(extra: bytes) -> bytes:
+    """The body of ``exec``, ``subsystem`` or ``signal``: one string."""
+    r = Reader(extra)
+    value = r.string()
+    r.end()
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forwarded:
+    """The extra data of ``direct-tcpip`` and ``forwarded-tcpip`` (RFC 4254 section 7.2).
+
+    ``string host, uint32 port, string originator address, uint32 originator port``
+    """
+
+    host: bytes
+    port: int
+    originator: bytes
+    originator_port: int
+
+    @classmethod
+    def parse(cls, extra: bytes) -> Forwarded:
+        r = Reader(extra)
+        value = cls(host=r.string(), port=r.uint32(), originator=r.string(), originator_port=r.uint32())
+        r.end()
+        return value
+
+
+def open_failure(recipient: int, code: int, text: str) -> bytes:
+    """The payload of CHANNEL_OPEN_FAILURE: ``uint32 recipient, uint32 code, string text, string language``."""
+    return uint32(recipient) + uint32(code) + string(text.encode("utf-8", "replace")) + string(b"")
+
+
+def exit_status(code: int) -> bytes:
+    """The body of CHANNEL_REQUEST ``exit-status`` after the channel number (RFC 4254 section 6.10)."""
+    return ChannelRequest(name=b"exit-status", want_reply=False, extra=uint32(code)).encode()

@@ -1,0 +1,255 @@
+"""A channel whose end is here: bytes in and out, with windows of its own (RFC 4254 section 5.2).
+
+Everything that goes out waits in one queue, so EOF never overtakes data and CLOSE comes last. The
+window towards the peer is returned when the bytes have been taken, not when they arrive, so a reader
+that pauses stops the sender.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh import messages as m
+from conchrec.ssh.connection import Channel, Connection, IncomingOpen
+from conchrec.ssh.wire import Reader, string, uint32
+
+#: What sshd and ssh grant on their own channels.
+WINDOW = 2 * 1024 * 1024
+MAX_PACKET = 32 * 1024
+#: Some peers overshoot a little; more than this beyond the window is no accident.
+SLACK = 256 * 1024
+
+
+class StreamUser(Protocol):
+    """Who reads from a stream."""
+
+    def stream_opened(self) -> None: ...
+
+    def stream_refused(self, code: int, text: bytes) -> None: ...
+
+    def stream_data(self, data: bytes) -> None: ...
+
+    def stream_eof(self) -> None: ...
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        """A channel request; the result is the reply, where one is wanted."""
+
+    def stream_drained(self, pending: int) -> None:
+        """Something was written; ``pending`` bytes still wait for the peer's window."""
+
+    def stream_closed(self) -> None:
+        """The peer closed, or the connection is gone. Called once; nothing follows."""
+
+
+class Stream:
+    """One end of a channel, as a byte stream with backpressure both ways."""
+
+    __slots__ = (
+        "_channel",
+        "_closed",
+        "_local_left",
+        "_max_packet",
+        "_pending",
+        "_queue",
+        "_reading",
+        "_remote_left",
+        "_sent_eof",
+        "_unreturned",
+        "_user",
+    )
+
+    def __init__(self, user: StreamUser) -> None:
+        self._user = user
+        self._channel: Channel | None = None
+        self._remote_left = 0
+        self._max_packet = MAX_PACKET
+        self._local_left = WINDOW
+        self._unreturned = 0
+        self._reading = True
+        self._pending = 0
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._sent_eof = False
+        self._closed = False
+
+    @classmethod
+    def accept(cls, opening: IncomingOpen, user: StreamUser) -> Stream:
+        """Confirm a channel that the peer asked for, and be its end."""
+        stream = cls(user)
+        stream._channel = opening.channel
+        stream._remote_left = opening.request.window
+        stream._max_packet = min(opening.request.max_packet, MAX_PACKET)
+        opening.confirm(stream, WINDOW, MAX_PACKET)
+        return stream
+
+    @classmethod
+    def open(cls, connection: Connection, kind: bytes, user: StreamUser, extra: bytes = b"") -> Stream:
+        """Ask the peer for a channel; the user hears ``stream_opened`` or ``stream_refused``."""
+        stream = cls(user)
+        channel = connection.open(kind, stream, window=WINDOW, max_packet=MAX_PACKET, extra=extra)
+        stream._channel = channel
+        return stream
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and wait for the peer's window."""
+        return self._pending
+
+    # --- out
+
+    def write(self, data: bytes) -> None:
+        if data and not self._sent_eof:
+            self._pending += len(data)
+            self._queue.append((m.CHANNEL_DATA, data))
+            self._flush()
+
+    def write_error(self, data: bytes) -> None:
+        """The same to the peer's stderr."""
+        if data and not self._sent_eof:
+            self._pending += len(data)
+            self._queue.append((m.CHANNEL_EXTENDED_DATA, data))
+            self._flush()
+
+    def request(self, name: bytes, extra: bytes = b"") -> None:
+        """A channel request that wants no reply, in its place among the data."""
+        self._queue.append(
+            (m.CHANNEL_REQUEST, m.ChannelRequest(name=name, want_reply=False, extra=extra).encode())
+        )
+        self._flush()
+
+    def write_eof(self) -> None:
+        if not self._sent_eof:
+            self._sent_eof = True
+            self._queue.append((m.CHANNEL_EOF, b""))
+            self._flush()
+
+    def close(self) -> None:
+        """CLOSE, after all that was written has gone."""
+        self._sent_eof = True
+        self._queue.append((m.CHANNEL_CLOSE, b""))
+        self._flush()
+
+    def abort(self) -> None:
+        """CLOSE at once; what was not sent is dropped."""
+        self._queue.clear()
+        self._pending = 0
+        self.close()
+
+    def _flush(self) -> None:
+        channel, queue = self._channel, self._queue
+        if channel is None or channel.peer_number is None:
+            return
+        before = self._pending
+        while queue:
+            message, data = queue[0]
+            if message not in (m.CHANNEL_DATA, m.CHANNEL_EXTENDED_DATA):
+                queue.popleft()
+                channel.send(message, data)
+                continue
+            room = min(self._remote_left, self._max_packet)
+            if room <= 0:
+                break
+            queue.popleft()
+            if len(data) > room:
+                self._write_long(channel, message, data)
+            else:
+                self._send_data(channel, message, data)
+        if self._pending != before:
+            self._user.stream_drained(self._pending)
+
+    def _write_long(self, channel: Channel, message: int, data: bytes) -> None:
+        """Cut ``data`` to packets while the window lasts; the rest goes back to the head of the queue."""
+        view, start = memoryview(data), 0
+        while start < len(data):
+            room = min(self._remote_left, self._max_packet)
+            if room <= 0:
+                self._queue.appendleft((message, bytes(view[start:])))
+                return
+            piece = bytes(view[start : start + room])
+            start += len(piece)
+            self._send_data(channel, message, piece)
+
+    def _send_data(self, channel: Channel, message: int, data: bytes) -> None:
+        self._remote_left -= len(data)
+        self._pending -= len(data)
+        prefix = uint32(m.STDERR) if message == m.CHANNEL_EXTENDED_DATA else b""
+        channel.send(message, prefix + string(data))
+
+    # --- in
+
+    def pause(self) -> None:
+        """Return no window until ``resume``: at most what was granted still arrives."""
+        self._reading = False
+
+    def resume(self) -> None:
+        self._reading = True
+        self._return_window()
+
+    def _return_window(self) -> None:
+        if self._reading and self._unreturned >= WINDOW // 16 and self._channel is not None:
+            self._channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(self._unreturned))
+            self._local_left += self._unreturned
+            self._unreturned = 0
+
+    # --- ChannelReceiver
+
+    def opened(self, window: int, max_packet: int, extra: bytes) -> None:
+        self._remote_left = window
+        self._max_packet = max(1, min(max_packet, MAX_PACKET))
+        self._user.stream_opened()
+        self._flush()
+
+    def refused(self, code: int, text: bytes) -> None:
+        self._closed = True
+        self._user.stream_refused(code, text)
+
+    def received(self, message: int, body: bytes) -> None:
+        if message == m.CHANNEL_DATA:
+            r = Reader(body)
+            data = r.string()
+            r.end()
+            self._local_left -= len(data)
+            if self._local_left < -SLACK:
+                raise RemoteViolation("more data than the window allows")
+            self._unreturned += len(data)
+            self._user.stream_data(data)
+            self._return_window()
+        elif message == m.CHANNEL_WINDOW_ADJUST:
+            self._remote_left = min(self._remote_left + m.parse_uint32(body), 0xFFFFFFFF)
+            self._flush()
+        elif message == m.CHANNEL_REQUEST:
+            request = m.ChannelRequest.parse(body)
+            accepted = self._user.stream_request(request)
+            if request.want_reply and self._channel is not None:
+                self._channel.send(m.CHANNEL_SUCCESS if accepted else m.CHANNEL_FAILURE)
+        elif message == m.CHANNEL_EOF:
+            self._user.stream_eof()
+        elif message == m.CHANNEL_CLOSE:
+            if self._channel is not None:
+                self._channel.send(m.CHANNEL_CLOSE)
+            self._end()
+        elif message == m.CHANNEL_EXTENDED_DATA:
+            r = Reader(body)
+            r.uint32()
+            data = r.string()
+            r.end()
+            self._local_left -= len(data)
+            if self._local_left < -SLACK:
+                raise RemoteViolation("more data than the window allows")
+            self._unreturned += len(data)
+            self._return_window()
+
+    def lost(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._queue.clear()
+            self._pending = 0
+            self._user.stream_closed()
