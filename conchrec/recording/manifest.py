@@ -1,0 +1,190 @@
+"""The manifest: what is known of one recording, in the JSON file beside it.
+
+A value; who writes it to the disk is the store. A field without a value is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+
+import orjson
+
+from conchrec.errors import RecordingError
+
+VERSION = 1
+
+
+class Status(Enum):
+    """How a recording ended."""
+
+    COMPLETE = "complete"
+    """The session ended and all of it is here."""
+    FAILED = "failed"
+    """The recording broke off while the session ran: the disk was full, or could not be written."""
+    INTERRUPTED = "interrupted"
+    """conchrec itself was stopped in the middle; completed at the next start."""
+    DAMAGED = "damaged"
+    """The file has lines that nobody can read, in the middle; left as it was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """How much went one way. ``sha256`` (hexadecimal) where the bytes themselves were hashed."""
+
+    size: int
+    sha256: str = ""
+
+    def fields(self) -> dict[str, object]:
+        return {"bytes": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pty:
+    """The terminal that the user asked for first."""
+
+    term: str
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that is known of a recording when it is closed.
+
+    ``cast_size`` and ``cast_sha256`` are of the .cast file, byte for byte. ``stdout``, ``stderr`` and
+    ``stdin`` are None where they are not known (an interrupted recording).
+    """
+
+    sid: str
+    status: Status
+    reason: str
+    started: datetime
+    ended: datetime
+    cast_size: int
+    cast_sha256: str
+    cid: str = ""
+    user: str = ""
+    login: str = ""
+    target: str = ""
+    address: str = ""
+    roles: tuple[str, ...] = ()
+    kind: str = ""
+    command: str = ""
+    pty: Pty | None = None
+    input: str = ""
+    exit_status: int | None = None
+    exit_signal: str = ""
+    stdout: Stream | None = None
+    stderr: Stream | None = None
+    stdin: Stream | None = None
+
+    @property
+    def duration(self) -> float:
+        """In seconds, never negative."""
+        return max((self.ended - self.started).total_seconds(), 0.0)
+
+    def encode(self) -> bytes:
+        """The file's contents: indented JSON that ends in a newline."""
+        fields: dict[str, object] = {
+            "version": VERSION,
+            "sid": self.sid,
+            "status": self.status.value,
+            "reason": self.reason,
+            "started": _moment(self.started),
+            "ended": _moment(self.ended),
+            "duration": round(self.duration, 6),
+        }
+        for name in ("cid", "user", "login", "target", "address", "kind", "command", "input"):
+            if value := getattr(self, name):
+                fields[name] = value
+        if self.roles:
+            fields["roles"] = list(self.roles)
+        if self.pty is not None:
+            fields["pty"] = {"term": self.pty.term, "columns": self.pty.columns, "rows": self.pty.rows}
+        if self.exit_status is not None:
+            fields["exit"] = {"status": self.exit_status}
+        elif self.exit_signal:
+            fields["exit"] = {"signal": self.exit_signal}
+        for name, stream in (("stdout", self.stdout), ("stderr", self.stderr), ("stdin", self.stdin)):
+            if stream is not None:
+                fields[name] = stream.fields()
+        fields["cast"] = {"name": f"{self.sid}.cast", "size": self.cast_size, "sha256": self.cast_sha256}
+        # Escaped to ASCII: people read this file with `cat`, and some of it came from outside.
+        return json.dumps(fields, indent=1).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+
+    @classmethod
+    def parse(cls, text: bytes) -> Manifest:
+        """Read a manifest; RecordingError where the file is not one."""
+        try:
+            return _parse(orjson.loads(text))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RecordingError("the manifest can not be read", repr(error)) from error
+
+
+def _parse(fields: Mapping[str, object]) -> Manifest:
+    if fields["version"] != VERSION:
+        raise ValueError(f"version {fields['version']!r}")
+    cast = _mapping(fields["cast"])
+    end = _mapping(fields.get("exit", {}))
+    pty = _mapping(fields.get("pty", {}))
+    roles = fields.get("roles", [])
+    status = end.get("status")
+    return Manifest(
+        sid=_text(fields["sid"]),
+        status=Status(fields["status"]),
+        reason=_text(fields["reason"]),
+        started=datetime.fromisoformat(_text(fields["started"]).replace("Z", "+00:00")),
+        ended=datetime.fromisoformat(_text(fields["ended"]).replace("Z", "+00:00")),
+        cast_size=_number(cast["size"]),
+        cast_sha256=_text(cast["sha256"]),
+        cid=_text(fields.get("cid", "")),
+        user=_text(fields.get("user", "")),
+        login=_text(fields.get("login", "")),
+        target=_text(fields.get("target", "")),
+        address=_text(fields.get("address", "")),
+        roles=tuple(_text(role) for role in roles) if isinstance(roles, list) else (),
+        kind=_text(fields.get("kind", "")),
+        command=_text(fields.get("command", "")),
+        pty=Pty(term=_text(pty["term"]), columns=_number(pty["columns"]), rows=_number(pty["rows"]))
+        if pty
+        else None,
+        input=_text(fields.get("input", "")),
+        exit_status=None if status is None else _number(status),
+        exit_signal=_text(end.get("signal", "")),
+        stdout=_stream(fields.get("stdout")),
+        stderr=_stream(fields.get("stderr")),
+        stdin=_stream(fields.get("stdin")),
+    )
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
+
+
+def _stream(value: object) -> Stream | None:
+    if value is None:
+        return None
+    fields = _mapping(value)
+    return Stream(size=_number(fields["bytes"]), sha256=_text(fields.get("sha256", "")))

@@ -1,0 +1,595 @@
+"""The facts of one session channel, in the order in which they happen, as an asciicast.
+
+Decides what is captured; knows neither SSH nor directories. Every fact is a synchronous call that
+raises RecordingError when it can not be kept. Nothing here makes a thread, a Deferred or a log line
+while a session runs: those are for the edges (``sync``, ``close``, a failure).
+
+What is captured:
+
+- output and error output as ``o``, in the order of arrival. Not for an ``sftp`` subsystem without a
+  pty: its cast holds markers, and its bytes are counted and hashed. The name alone decides that and
+  not the command, which a user can choose freely; any other subsystem may be a shell, and is recorded.
+- input: always counted, and hashed where there is no pty (the hash of a typed password could be
+  guessed). ``InputPolicy`` says what of it is kept.
+- resizes, markers, and how it ended.
+
+Output that arrives within a few milliseconds becomes one event. It is written when the store's timer
+says so, when 32 KiB are held, and at every ``flush``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec.errors import RecordingError, WriteFailed
+from conchrec.model import SessionInfo
+from conchrec.recording import asciicast
+from conchrec.recording.manifest import Manifest, Pty, Status, Stream
+from conchrec.recording.spool import Spool
+
+INPUT_KEPT = 1024 * 1024
+"""Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
+
+_FLUSH_AT = 32 * 1024
+_HELD_AT_MOST = 0.5
+_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class InputPolicy(Enum):
+    """What is kept of what the user sends (``recordings.input``)."""
+
+    NO = "no"
+    """Counts and hashes only."""
+    WITHOUT_PTY = "without-pty"
+    """The first MiB where there is no pty: scripts, but not what somebody types."""
+    YES = "yes"
+    """All that is typed at a pty too, passwords among it; without a pty the first MiB."""
+
+
+class State(Enum):
+    """The life of a recording."""
+
+    OPEN = "open"
+    """The file is there, and empty."""
+    RUNNING = "running"
+    """The header is written."""
+    FAILED = "failed"
+    SEALING = "sealing"
+    STORED = "stored"
+
+
+class Act(Enum):
+    """What can happen to a recording."""
+
+    START = "start"
+    FACT = "fact"
+    FAIL = "fail"
+    CLOSE = "close"
+    SEALED = "sealed"
+
+
+NEXT: dict[tuple[State, Act], State] = {
+    (State.OPEN, Act.START): State.RUNNING,
+    # A channel may ask again where the target refused the first request (a subsystem, then exec).
+    (State.RUNNING, Act.START): State.RUNNING,
+    (State.RUNNING, Act.FACT): State.RUNNING,
+    (State.OPEN, Act.FAIL): State.FAILED,
+    (State.RUNNING, Act.FAIL): State.FAILED,
+    (State.RUNNING, Act.CLOSE): State.SEALING,
+    (State.FAILED, Act.CLOSE): State.SEALING,
+    (State.SEALING, Act.SEALED): State.STORED,
+}
+"""Where each act leads. What is not here raises RecordingError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedRecording:
+    """A recording that is on the disk, with its manifest beside it."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the .cast file, hexadecimal."""
+        return self.manifest.cast_sha256
+
+    @property
+    def size(self) -> int:
+        """Bytes of the .cast file."""
+        return self.manifest.cast_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Bytes of each stream so far."""
+
+    stdout: int
+    stderr: int
+    stdin: int
+
+
+class Keeper(Protocol):
+    """What a recorder asks of the store that opened it."""
+
+    def flush_soon(self, recorder: SessionRecorder) -> None:
+        """Call ``flush_late`` within some milliseconds. Asked once per flush."""
+
+    def written(self, recorder: SessionRecorder) -> None:
+        """The spool has grown."""
+
+    def synced(self, recorder: SessionRecorder) -> Deferred[None]:
+        """Fires when what the spool holds now is on the disk; errbacks with RecordingError."""
+
+    def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
+        """Sync, write the manifest, close the spool; errbacks with RecordingError."""
+
+
+class SessionRecorder:
+    """Records one session channel. Made by a store's ``open``."""
+
+    def __init__(
+        self,
+        info: SessionInfo,
+        spool: Spool,
+        path: Path,
+        *,
+        keeper: Keeper,
+        policy: InputPolicy,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.info = info
+        self.path = path
+        self.spool = spool
+        self._keeper = keeper
+        self._policy = policy
+        self._monotonic = monotonic
+        self._now = now
+        self._state = State.OPEN
+        self._failure: RecordingError | None = None
+        self._on_failure: Callable[[RecordingError], None] | None = None
+        self._closers: list[Deferred[ClosedRecording]] = []
+        self._outcome: ClosedRecording | RecordingError | None = None
+        # what the header and the manifest say
+        self._pty: Pty | None = None
+        self._size = asciicast.DEFAULT_SIZE
+        self._env: dict[str, str] = {}
+        self._kind = ""
+        self._command = ""
+        self._exit_status: int | None = None
+        self._exit_signal = ""
+        self._early_markers: list[str] = []
+        # what was seen
+        self._stdout = 0
+        self._stderr = 0
+        self._stdin = 0
+        self._stdin_hash = hashlib.sha256()
+        self._stdout_hash = hashlib.sha256()
+        self._captures_output = False
+        self._input_left = 0
+        self._terminal_input = False
+        # what is not yet in the file: whole lines, then one run of chunks of one stream
+        self._out = _Source(asciicast.OUTPUT)
+        self._err = _Source(asciicast.OUTPUT)
+        self._in = _Source(asciicast.INPUT)
+        self._lines: list[bytes] = []
+        self._run: _Source | None = None
+        self._chunks: list[bytes] = []
+        self._run_time = 0.0
+        self._held = 0
+        self._held_since = 0.0
+        self._flush_asked = False
+        self._opened = monotonic()
+        self._zero = self._opened
+        self._last = 0.0
+
+    # -- what anybody may ask
+
+    @property
+    def failed(self) -> RecordingError | None:
+        """What the recording failed of, or None. Every further fact raises that again."""
+        return self._failure
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def totals(self) -> Totals:
+        """How much has passed, kept or not."""
+        return Totals(stdout=self._stdout, stderr=self._stderr, stdin=self._stdin)
+
+    def on_failure(self, callback: Callable[[RecordingError], None]) -> None:
+        """``callback`` hears, once, of a failure that no call of the caller's own could raise.
+
+        That is one of the merged output's later write, or of a sync in the background.
+        """
+        self._on_failure = callback
+
+    # -- before it starts
+
+    def pty(self, term: str, columns: int, rows: int) -> None:
+        """The user asks for a terminal."""
+        if self._state is State.OPEN:
+            self._pty = Pty(term=term, columns=columns, rows=rows)
+            self._env["TERM"] = term
+        self.resize(columns, rows)
+
+    def pty_refused(self) -> None:
+        """The target gives none: the session counts as one without a pty."""
+        self._pty = None
+        self._choose_capture()
+
+    def env(self, name: str, value: str) -> None:
+        """The user sets a variable. Only TERM and SHELL are kept: others may hold secrets."""
+        if name == "SHELL" or (name == "TERM" and self._pty is None):
+            self._env[name] = value
+
+    def start(self, kind: str, command: str = "") -> None:
+        """Write the header, through to the file: call it before the request is forwarded.
+
+        ``kind`` is shell, exec or subsystem; ``command`` the command line or the subsystem's name.
+        The same call again does nothing; another request on the same channel becomes a marker.
+        """
+        if self._state is State.RUNNING and (kind, command) == (self._kind, self._command):
+            return
+        again = self._state is State.RUNNING
+        self._enter(Act.START)
+        self._kind, self._command = kind, command
+        self._choose_capture()
+        if again:
+            self._marker(f"{kind} {command}".rstrip())
+            self.flush()
+            return
+        self._zero = self._monotonic()
+        self._lines.append(self._header().line())
+        for text in self._early_markers:
+            self._marker(text)
+        self._early_markers.clear()
+        if kind == "subsystem":
+            self._marker(f"subsystem {command}")
+        self.flush()
+
+    # -- while it runs
+
+    def output(self, data: bytes) -> None:
+        """The target's standard output."""
+        if self._state is not State.RUNNING:
+            self._begin_unasked()
+        self._stdout += len(data)
+        if self._captures_output:
+            self._take(self._out, data)
+        else:
+            self._stdout_hash.update(data)
+
+    def error_output(self, data: bytes) -> None:
+        """The target's standard error, of a session without a pty."""
+        if self._state is not State.RUNNING:
+            self._begin_unasked()
+        self._stderr += len(data)
+        # A player knows no other code than `o` for it; the manifest has the count.
+        self._take(self._err, data)
+
+    def input(self, data: bytes) -> None:
+        """What the user sends."""
+        if self._state is not State.RUNNING:
+            self._begin_unasked()
+        self._stdin += len(data)
+        self._stdin_hash.update(data)
+        if self._terminal_input:
+            self._take(self._in, data)
+        elif self._input_left:
+            kept = data[: self._input_left]
+            self._input_left -= len(kept)
+            self._take(self._in, kept)
+            if not self._input_left:
+                self._marker("input is not kept from here on")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal's new size; one that players refuse is dropped."""
+        if not asciicast.valid_size(columns, rows):
+            return
+        if self._state is State.OPEN:
+            self._size = (columns, rows)
+        else:
+            self._enter(Act.FACT)
+            if (columns, rows) != self._size:
+                self._size = (columns, rows)
+                self._add(asciicast.resize_line(self._cut(), columns, rows))
+
+    def marker(self, text: str) -> None:
+        """A point in time with a name: for what happened that is not on the screen."""
+        if self._state is State.OPEN:
+            self._early_markers.append(text)
+            return
+        self._enter(Act.FACT)
+        self._marker(text)
+
+    def exit_status(self, code: int) -> None:
+        """The command's exit status, as the target says it."""
+        if self._state is not State.RUNNING:
+            self._begin_unasked()
+        self._exit_status = code
+        self._add(asciicast.event_line(self._cut(), asciicast.EXIT, str(code)))
+
+    def exit_signal(self, name: str) -> None:
+        """The command was ended by a signal (``TERM``)."""
+        if self._state is not State.RUNNING:
+            self._begin_unasked()
+        self._exit_signal = name
+        self._marker(f"exit-signal {name}")
+
+    def flush(self) -> None:
+        """Everything so far is with the operating system afterwards; it survives our own death."""
+        if self._failure is not None:
+            raise self._failure
+        self._cut()
+        if not self._lines:
+            return
+        lines = self._lines[0] if len(self._lines) == 1 else b"".join(self._lines)
+        self._lines.clear()
+        self._held = 0
+        try:
+            self.spool.append(lines)
+        except RecordingError as error:
+            self._fail(error)
+            raise
+        self._keeper.written(self)
+
+    # -- at its edges
+
+    def sync(self) -> Deferred[None]:
+        """Fires when everything so far is on the disk; errbacks with RecordingError."""
+        try:
+            self.flush()
+        except RecordingError as error:
+            return fail(error)
+        return self._keeper.synced(self)
+
+    def close(self, reason: str) -> Deferred[ClosedRecording]:
+        """Complete the file, write the manifest; fires when both are on the disk.
+
+        Errbacks with RecordingError where the recording is not whole: because it failed before, or
+        now. What could be kept is then kept, with a manifest that says *failed* as far as the disk
+        lets us. May be called again: each caller gets the same answer.
+        """
+        done: Deferred[ClosedRecording] = Deferred()
+        if self._outcome is not None:
+            _fire(done, self._outcome)
+            return done
+        self._closers.append(done)
+        if self._state is not State.SEALING:
+            self._finish()
+            self._enter(Act.CLOSE)
+            manifest = self._manifest(reason)
+            self._keeper.seal(self, manifest).addBoth(self._sealed)
+        return done
+
+    # -- what the store calls
+
+    def flush_late(self) -> None:
+        """The timer's flush: a failure goes to ``on_failure``."""
+        self._flush_asked = False
+        if self._state is State.RUNNING:
+            try:
+                self.flush()
+            except RecordingError as error:
+                self._report(error)
+
+    def sync_failed(self, error: RecordingError) -> None:
+        """A sync in the background failed: what the disk holds is not known any more."""
+        if self._state in (State.OPEN, State.RUNNING):
+            self._fail(error)
+            self._report(error)
+
+    # -- inside
+
+    def _enter(self, act: Act) -> None:
+        after = NEXT.get((self._state, act))
+        if after is None:
+            raise self._failure or RecordingError(
+                "this recording is closed", f"{self.info.sid}: {act.value} in state {self._state.value}"
+            )
+        self._state = after
+
+    def _begin_unasked(self) -> None:
+        """Something happens before shell, exec or subsystem: it is recorded all the same."""
+        if self._state is State.OPEN:
+            self.start("none")
+        else:
+            self._enter(Act.FACT)
+
+    def _choose_capture(self) -> None:
+        """What is captured from here on. Once output is captured, no later request ends that."""
+        pty = self._pty is not None
+        if not (self._kind == "subsystem" and self._command == "sftp") or pty:
+            self._captures_output = True
+        self._terminal_input = pty and self._policy is InputPolicy.YES
+        if not pty and self._captures_output and self._policy is not InputPolicy.NO:
+            self._input_left = max(INPUT_KEPT - self._stdin, 0)
+        else:
+            self._input_left = 0
+
+    def _header(self) -> asciicast.Header:
+        info = self.info
+        ours: dict[str, object] = {
+            "sid": info.sid,
+            "cid": info.cid,
+            "user": info.user,
+            "login": info.login,
+            "target": str(info.target),
+            "address": info.address,
+            "kind": self._kind,
+        }
+        if self._kind == "subsystem":
+            ours["subsystem"] = self._command
+        return asciicast.Header(
+            width=self._size[0],
+            height=self._size[1],
+            timestamp=int(self._now().timestamp()),
+            command=self._command if self._kind == "exec" else "",
+            title=_plain(f"{info.login}@{info.target}"),
+            env=self._env,
+            ours=ours,
+        )
+
+    def _take(self, source: _Source, data: bytes) -> None:
+        if self._run is not source:
+            self._cut()
+            self._run = source
+        if not self._chunks:
+            self._run_time = self._elapsed()
+        self._chunks.append(data)
+        self._hold(len(data))
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._hold(len(line))
+
+    def _hold(self, size: int) -> None:
+        if not self._held:
+            self._held_since = self._monotonic()
+        self._held += size
+        # The second test is for a timer that does not come: Twisted's follow the wall clock, and
+        # that may be set back by an hour.
+        if self._held >= _FLUSH_AT or self._monotonic() - self._held_since > _HELD_AT_MOST:
+            self.flush()
+        elif not self._flush_asked:
+            self._flush_asked = True
+            self._keeper.flush_soon(self)
+
+    def _cut(self) -> float:
+        """End the run of chunks, so that a line of another kind can follow; what time it is."""
+        if self._chunks:
+            run, chunks = self._run, self._chunks
+            assert run is not None
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._chunks = []
+            text = run.decoder.decode(data)
+            if text:
+                self._lines.append(asciicast.event_line(self._run_time, run.code, text))
+        return self._elapsed()
+
+    def _elapsed(self) -> float:
+        """Seconds since the header; never less than the last answer."""
+        elapsed = self._monotonic() - self._zero
+        if elapsed > self._last:
+            self._last = elapsed
+        return self._last
+
+    def _marker(self, text: str) -> None:
+        self._add(asciicast.event_line(self._cut(), asciicast.MARKER, _plain(text)))
+
+    def _finish(self) -> None:
+        """Write what is left, so that the file plays whatever happened. Never raises."""
+        if self._state is State.FAILED:
+            return
+        try:
+            if self._state is State.OPEN:
+                self.start("none")
+            self._cut()
+            for source in (self._out, self._err, self._in):
+                if text := source.decoder.decode(b"", final=True):
+                    self._lines.append(asciicast.event_line(self._elapsed(), source.code, text))
+            if not self._captures_output:
+                self._marker(f"{self._stdout} bytes out, {self._stdin} bytes in")
+            self._marker("end")
+            self.flush()
+        except RecordingError:
+            pass  # _fail has noted it, and close says it
+
+    def _manifest(self, reason: str) -> Manifest:
+        info, failure = self.info, self._failure
+        without_pty = self._pty is None
+        # The wall clock may have been set; how long it took is the monotonic clock's to say.
+        taken = timedelta(seconds=max(self._monotonic() - self._opened, 0.0))
+        return Manifest(
+            sid=info.sid,
+            status=Status.FAILED if failure else Status.COMPLETE,
+            reason=f"{reason}: {failure.public}" if failure else reason,
+            started=info.started,
+            ended=info.started + taken,
+            cast_size=self.spool.size,
+            cast_sha256=self.spool.digest,
+            cid=info.cid,
+            user=info.user,
+            login=info.login,
+            target=str(info.target),
+            address=info.address,
+            roles=info.roles,
+            kind=self._kind,
+            command=self._command,
+            pty=self._pty,
+            input=self._policy.value,
+            exit_status=self._exit_status,
+            exit_signal=self._exit_signal,
+            stdout=Stream(
+                size=self._stdout, sha256="" if self._captures_output else self._stdout_hash.hexdigest()
+            ),
+            stderr=Stream(size=self._stderr),
+            stdin=Stream(size=self._stdin, sha256=self._stdin_hash.hexdigest() if without_pty else ""),
+        )
+
+    def _fail(self, error: RecordingError) -> None:
+        self._enter(Act.FAIL)
+        self._failure = error
+        self._lines.clear()
+        self._chunks = []
+
+    def _report(self, error: RecordingError) -> None:
+        _log.error("recording of {session} failed: {error}", session=self.info.sid, error=error.detail)
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+    def _sealed(self, result: ClosedRecording | Failure) -> None:
+        self._enter(Act.SEALED)
+        outcome: ClosedRecording | RecordingError
+        if self._failure is not None:
+            outcome = self._failure
+        elif not isinstance(result, Failure):
+            outcome = result
+        elif isinstance(result.value, RecordingError):
+            outcome = self._failure = result.value
+        else:
+            outcome = self._failure = WriteFailed("this session can not be recorded", repr(result.value))
+        self._outcome = outcome
+        closers, self._closers = self._closers, []
+        for done in closers:
+            _fire(done, outcome)
+
+
+class _Source:
+    """One stream of one channel: its event code and its own decoder (characters may come in parts)."""
+
+    __slots__ = ("code", "decoder")
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.decoder = _decoder("replace")
+
+
+def _fire(done: Deferred[ClosedRecording], outcome: ClosedRecording | RecordingError) -> None:
+    if isinstance(outcome, RecordingError):
+        done.errback(outcome)
+    else:
+        done.callback(outcome)
+
+
+def _plain(text: str) -> str:
+    """Text for titles and markers, which players print: without control or direction characters."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+_log = Logger()

@@ -1,0 +1,140 @@
+"""Where a recording lies: ``<root>/YYYY/MM/DD/<sid>.cast``, from the session id and nothing else.
+
+The root is the administrator's word and may be a link; below it nothing is followed but real
+directories, so whoever can write there still can not lead us elsewhere. Directories are made 0700.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from conchrec.recording.session_id import time_of
+
+CAST = ".cast"
+MANIFEST = ".json"
+_BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Tree:
+    """The directories under one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, sid: str) -> Path:
+        """Where the cast of ``sid`` is or would be. ValueError where that is no session id."""
+        return self.root.joinpath(*_day(sid), sid + CAST)
+
+    def manifest_path(self, sid: str) -> Path:
+        return self.root.joinpath(*_day(sid), sid + MANIFEST)
+
+    def make_root(self) -> None:
+        """The root exists afterwards; what had to be made is 0700. Raises OSError."""
+        for directory in (*reversed(self.root.parents), self.root):
+            if not directory.exists():
+                _make(str(directory), None)
+
+    @contextmanager
+    def day(self, sid: str, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of the directory of ``sid``, for ``dir_fd=``. Raises OSError."""
+        if make:
+            self.make_root()
+        here = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in _day(sid):
+                if make:
+                    _make(name, here)
+                below = os.open(name, _BELOW, dir_fd=here)
+                os.close(here)
+                here = below
+            yield here
+        finally:
+            os.close(here)
+
+    def place(self, name: str, sid: str, contents: bytes, *, durable: bool = True) -> None:
+        """The file ``name`` beside the cast of ``sid`` has these contents, or is as it was before.
+
+        Mode 0600. Blocks. Raises OSError.
+        """
+        new = f".{name}.new"
+        with self.day(sid) as day:
+            descriptor = os.open(
+                new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=day
+            )
+            try:
+                os.fchmod(descriptor, 0o600)
+                left = memoryview(contents)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(new, name, src_dir_fd=day, dst_dir_fd=day)
+        if durable:
+            self.sync(sid)
+
+    def sync(self, sid: str) -> None:
+        """The entries that lead to the files of ``sid`` are on the disk afterwards. Blocks."""
+        day = self.root.joinpath(*_day(sid))
+        for directory in (day, *day.parents[:3]):
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def days(self) -> Iterator[Path]:
+        """Every day's directory, oldest first. Links, and names that are not of a day, are passed by."""
+        for year in _numbered(self.root, 4):
+            for month in _numbered(year, 2):
+                yield from _numbered(month, 2)
+
+    def recordings(self) -> Iterator[tuple[str, bool]]:
+        """Every session id with a cast, oldest first, and whether its manifest is there too."""
+        for day in self.days():
+            try:
+                names = set(os.listdir(day))
+            except OSError:
+                continue
+            for name in sorted(names):
+                sid = name.removesuffix(CAST)
+                if sid != name and _lies_in(sid, day):
+                    yield sid, sid + MANIFEST in names
+
+
+def _day(sid: str) -> tuple[str, str, str]:
+    year, month, day = time_of(sid).strftime("%Y %m %d").split()
+    return year.zfill(4), month, day
+
+
+def _lies_in(sid: str, day: Path) -> bool:
+    try:
+        return _day(sid) == day.parts[-3:]
+    except ValueError:
+        return False
+
+
+def _make(name: str, where: int | None) -> None:
+    try:
+        os.mkdir(name, 0o700, dir_fd=where)
+    except FileExistsError:
+        pass
+
+
+def _numbered(directory: Path, digits: int) -> list[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(
+                directory / entry.name
+                for entry in entries
+                if len(entry.name) == digits
+                and entry.name.isascii()
+                and entry.name.isdecimal()
+                and entry.is_dir(follow_symlinks=False)
+            )
+    except OSError:
+        return []
