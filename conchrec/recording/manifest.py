@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 
-import orjson
-
 from conchrec.errors import RecordingError
 
 VERSION = 1
@@ -120,8 +118,9 @@ class Manifest:
     def parse(cls, text: bytes) -> Manifest:
         """Read a manifest; RecordingError where the file is not one."""
         try:
-            return _parse(orjson.loads(text))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            # Not orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
+            return _parse(_mapping(json.loads(text)))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordingError("the manifest can not be read", repr(error)) from error
 
 

@@ -230,7 +230,8 @@ class SessionRecorder:
     def pty_refused(self) -> None:
         """The target gives none: the session counts as one without a pty."""
         self._pty = None
-        self._choose_capture()
+        if self._state is State.RUNNING:
+            self._choose_capture()
 
     def env(self, name: str, value: str) -> None:
         """The user sets a variable. Only TERM and SHELL are kept: others may hold secrets."""

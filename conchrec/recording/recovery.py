@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import BinaryIO
@@ -49,11 +49,15 @@ class _Scan:
     damaged: bool
 
 
-def recover(tree: Tree) -> tuple[Recovered, ...]:
-    """Complete every interrupted recording. Blocks: for a thread, or before the reactor runs."""
+def recover(tree: Tree, alive: Callable[[str], bool] = lambda sid: False) -> tuple[Recovered, ...]:
+    """Complete every interrupted recording. Blocks: for a thread, or before the reactor runs.
+
+    ``alive`` names those of this very process, which the lock would tell too, but for the moment
+    between making the file and locking it.
+    """
     done = []
     for sid, sealed in tree.recordings():
-        if not sealed:
+        if not sealed and not alive(sid):
             try:
                 manifest = _complete(tree, sid)
             except (OSError, RecordingError, ValueError) as error:

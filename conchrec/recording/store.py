@@ -46,7 +46,7 @@ class Fsync(Enum):
 class RecordingStore(Protocol):
     """Opens recordings."""
 
-    def open(self, info: SessionInfo, kind: str = "session") -> SessionRecorder:
+    def open(self, info: SessionInfo) -> SessionRecorder:
         """The recording exists afterwards. Raises RecordingError."""
 
     def recover(self) -> Deferred[tuple[Recovered, ...]]:
@@ -88,6 +88,7 @@ class LocalStore:
         self._create = create
         self._group = GroupSync(clock, in_thread)
         self._live: set[SessionRecorder] = set()
+        self._alive: set[str] = set()
         self._to_flush: list[SessionRecorder] = []
         self._to_sync: set[SessionRecorder] = set()
         self._sync_call: Delayed | None = None
@@ -101,19 +102,26 @@ class LocalStore:
         """How many recordings of this store are open."""
         return len(self._live)
 
-    def open(self, info: SessionInfo, kind: str = "session") -> SessionRecorder:
+    def open(self, info: SessionInfo) -> SessionRecorder:
         """Make the file, empty and locked, mode 0600. Raises SpoolFull or WriteFailed."""
         try:
             path = self._tree.path(info.sid)
-            with self._tree.day(info.sid, make=True) as day:
-                self._check_room(day)
-                file = self._create(info.sid + CAST, day)
         except ValueError as error:
             raise WriteFailed(
                 "this session can not be recorded: it has no proper id", repr(info.sid)
             ) from error
-        except OSError as error:
-            raise spool.failure(error) from error
+        alive = info.sid in self._alive
+        self._alive.add(info.sid)
+        try:
+            with self._tree.day(info.sid, make=True) as day:
+                self._check_room(day)
+                file = self._create(info.sid + CAST, day)
+        except BaseException as error:
+            if not alive:
+                self._alive.discard(info.sid)
+            if isinstance(error, OSError):
+                raise spool.failure(error) from error
+            raise
         recorder = SessionRecorder(
             info,
             spool.Spool(file, lambda: self._tree.sync(info.sid)),
@@ -128,7 +136,7 @@ class LocalStore:
 
     def recover(self) -> Deferred[tuple[Recovered, ...]]:
         """In a thread: see ``recovery.recover``. Recordings that are being written are left alone."""
-        return self._in_thread(lambda: recovery.recover(self._tree))
+        return self._in_thread(lambda: recovery.recover(self._tree, self._alive.__contains__))
 
     def shutdown(self, reason: str) -> Deferred[None]:
         """Close what is open. A recording that fails to close does not keep the others open."""
@@ -196,6 +204,7 @@ class LocalStore:
         self, result: None | Failure, recorder: SessionRecorder, closed: ClosedRecording
     ) -> ClosedRecording | Failure:
         self._live.discard(recorder)
+        self._alive.discard(recorder.info.sid)
         return result if isinstance(result, Failure) else closed
 
     def _seal(self, file: spool.Spool, manifest: Manifest) -> None:

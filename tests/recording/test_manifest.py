@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.errors import RecordingError
+from conchrec.recording.manifest import Manifest, Pty, Status, Stream
+
+START = datetime(2026, 11, 23, 12, 0, 0, 250000, tzinfo=timezone.utc)
+
+streams = st.none() | st.builds(Stream, size=st.integers(0, 2**63), sha256=st.sampled_from(["", "ab" * 32]))
+any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
+manifests = st.builds(
+    Manifest,
+    sid=st.just("06c3r8kqtk52k8qyw3wy3h56q1"),
+    status=st.sampled_from(Status),
+    reason=any_text,
+    started=st.just(START),
+    ended=st.timedeltas(timedelta(0), timedelta(days=400)).map(START.__add__),
+    cast_size=st.integers(0, 2**63),
+    cast_sha256=st.just("cd" * 32),
+    user=any_text,
+    login=any_text,
+    target=any_text,
+    roles=st.lists(any_text).map(tuple),
+    kind=st.sampled_from(["", "shell", "exec", "subsystem"]),
+    command=any_text,
+    pty=st.none() | st.builds(Pty, term=any_text, columns=st.integers(0), rows=st.integers(0)),
+    exit_status=st.none() | st.integers(0, 2**32 - 1),
+    stdout=streams,
+    stderr=streams,
+    stdin=streams,
+)
+
+
+@given(manifests)
+def test_reads_as_it_was_written(manifest: Manifest) -> None:
+    text = manifest.encode()
+    assert Manifest.parse(text) == manifest
+    assert text.isascii() and not any(byte < 32 and byte != 10 or byte == 127 for byte in text)
+    assert b"null" not in text.replace(b'null"', b"")
+
+
+def test_how_long_it_took_is_never_negative() -> None:
+    manifest = Manifest(
+        sid="", status=Status.COMPLETE, reason="", started=START, ended=START - timedelta(hours=1),
+        cast_size=0, cast_sha256="",
+    )  # fmt: skip
+    assert manifest.duration == 0
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[]", b"5", b'{"version": 2}', b"\xff", b'{"version": 1, "sid": 5}', b"[" * 100_000]
+)
+def test_what_is_no_manifest(text: bytes) -> None:
+    with pytest.raises(RecordingError):
+        Manifest.parse(text)
