@@ -53,9 +53,7 @@ class Header:
 
     def line(self) -> bytes:
         """The header as it is written. A size that players refuse becomes 80x24."""
-        width, height = (
-            (self.width, self.height) if valid_size(self.width, self.height) else DEFAULT_SIZE
-        )
+        width, height = (self.width, self.height) if valid_size(self.width, self.height) else DEFAULT_SIZE
         fields: dict[str, object] = {"version": 2, "width": width, "height": height}
         fields["timestamp"] = max(int(self.timestamp), 0)
         if self.command:

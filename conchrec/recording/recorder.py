@@ -485,9 +485,7 @@ class SessionRecorder:
 
     def _elapsed(self) -> float:
         """Seconds since the header; never less than the last answer."""
-        elapsed = self._monotonic() - self._zero
-        if elapsed > self._last:
-            self._last = elapsed
+        self._last = max(self._last, self._monotonic() - self._zero)
         return self._last
 
     def _marker(self, text: str) -> None:

@@ -45,7 +45,6 @@ class _Scan:
     header: Header | None
     last: float
     whole: int
-    torn: bool
     damaged: bool
 
 
@@ -71,9 +70,7 @@ def recover(tree: Tree, alive: Callable[[str], bool] = lambda sid: False) -> tup
 def _complete(tree: Tree, sid: str) -> Manifest | None:
     """The new manifest; None where the recording is alive, or was sealed meanwhile."""
     with tree.day(sid) as day:
-        descriptor = os.open(
-            sid + CAST, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=day
-        )
+        descriptor = os.open(sid + CAST, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=day)
         with open(descriptor, "r+b") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
@@ -105,11 +102,12 @@ def _scan(file: BinaryIO) -> _Scan:
     bad = damaged = False
     file.seek(0)
     while line := file.readline(_LONGEST_LINE):
+        first = position == 0
         position += len(line)
         try:
             if not line.endswith(b"\n"):
                 raise Damaged("torn")
-            if header is None and not whole:
+            if first:
                 header = Header.parse(line)
             else:
                 last = max(last, Event.parse(line).time)
@@ -120,7 +118,7 @@ def _scan(file: BinaryIO) -> _Scan:
             damaged = True  # good lines after bad ones: this is no torn end
             break
         whole = position
-    return _Scan(header=header, last=last, whole=whole, torn=position > whole, damaged=damaged)
+    return _Scan(header=header, last=last, whole=whole, damaged=damaged)
 
 
 def _repair(file: BinaryIO, sid: str, scan: _Scan) -> None:

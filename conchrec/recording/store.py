@@ -89,7 +89,8 @@ class LocalStore:
         self._group = GroupSync(clock, in_thread)
         self._live: set[SessionRecorder] = set()
         self._alive: set[str] = set()
-        self._to_flush: list[SessionRecorder] = []
+        self._to_flush: dict[SessionRecorder, None] = {}
+        self._flush_call: Delayed | None = None
         self._to_sync: set[SessionRecorder] = set()
         self._sync_call: Delayed | None = None
 
@@ -141,12 +142,7 @@ class LocalStore:
     def shutdown(self, reason: str) -> Deferred[None]:
         """Close what is open. A recording that fails to close does not keep the others open."""
         closing = [recorder.close(reason).addBoth(lambda _: None) for recorder in tuple(self._live)]
-        return gatherResults(closing).addCallback(lambda _: self._stop())
-
-    def _stop(self) -> None:
-        if self._sync_call is not None:
-            self._sync_call.cancel()
-            self._sync_call = None
+        return gatherResults(closing).addCallback(lambda _: None)
 
     def _check_room(self, directory: int) -> None:
         if self._min_free:
@@ -160,12 +156,13 @@ class LocalStore:
     # -- Keeper
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
-        if not self._to_flush:
-            self._clock.callLater(MERGE_SECONDS, self._flush)
-        self._to_flush.append(recorder)
+        if self._flush_call is None:
+            self._flush_call = self._clock.callLater(MERGE_SECONDS, self._flush)
+        self._to_flush[recorder] = None
 
     def _flush(self) -> None:
-        recorders, self._to_flush = self._to_flush, []
+        self._flush_call = None
+        recorders, self._to_flush = self._to_flush, {}
         for recorder in recorders:
             recorder.flush_late()
 
@@ -195,10 +192,21 @@ class LocalStore:
         return failure
 
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
-        self._to_sync.discard(recorder)
+        self._forget(recorder)
         closed = ClosedRecording(path=recorder.path, manifest=manifest)
         sealing = self._in_thread(lambda: self._seal(recorder.spool, manifest))
         return sealing.addBoth(self._sealed, recorder, closed)
+
+    def _forget(self, recorder: SessionRecorder) -> None:
+        """No timer runs for what is closed: an idle store is idle."""
+        self._to_flush.pop(recorder, None)
+        if not self._to_flush and self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush_call = None
+        self._to_sync.discard(recorder)
+        if not self._to_sync and self._sync_call is not None:
+            self._sync_call.cancel()
+            self._sync_call = None
 
     def _sealed(
         self, result: None | Failure, recorder: SessionRecorder, closed: ClosedRecording

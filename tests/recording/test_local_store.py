@@ -1,0 +1,169 @@
+"""Where recordings lie, and who may see them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from failing_file import FailingFile
+from recording_bench import Bench, events, result
+from twisted.internet.defer import Deferred
+
+from conchrec.errors import SpoolFull, WriteFailed
+from conchrec.recording.manifest import Manifest, Status
+from conchrec.recording.store import SYNC_SECONDS, Fsync
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_others_can_read_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.directory = tmp_path / "var" / "lib" / "recordings"
+    before = os.umask(0)
+    try:
+        closed = bench.close(bench.recorder())
+    finally:
+        os.umask(before)
+    assert _mode(closed.path) == 0o600
+    directory = closed.path.parent
+    while directory != tmp_path:
+        assert _mode(directory) == 0o700, directory
+        directory = directory.parent
+
+
+def test_two_sessions_one_id(bench: Bench) -> None:
+    first = bench.recorder()
+    first.start("shell")
+    before = first.path.read_bytes()
+    with pytest.raises(WriteFailed):
+        bench.store().open(bench.info(sid=first.info.sid))
+    assert first.path.read_bytes() == before
+
+
+def test_a_refused_second_one_does_not_make_the_first_seem_dead(bench: Bench) -> None:
+    store = bench.store()
+    first = store.open(bench.info())
+    with pytest.raises(WriteFailed):
+        store.open(bench.info(sid=first.info.sid))
+    assert result(store.recover()) == ()
+    first.start("shell")
+
+
+@pytest.mark.parametrize("sid", ["../../../../tmp/x", "a", "x" * 300, "0" * 25 + "\0", "/etc/passwd"])
+def test_an_id_that_is_none(bench: Bench, sid: str) -> None:
+    with pytest.raises(WriteFailed):
+        bench.store().open(bench.info(sid=sid))
+    assert not bench.directory.exists()
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_link_instead_of_a_day_is_not_followed(bench: Bench, tmp_path: Path, level: int) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = bench.directory.joinpath(*("2026", "11", "23")[:level])
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(WriteFailed):
+        bench.recorder()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_root_may_be_a_link(bench: Bench, tmp_path: Path) -> None:
+    real = tmp_path / "big-disk"
+    real.mkdir()
+    bench.directory.symlink_to(real)
+    closed = bench.close(bench.recorder())
+    assert closed.path.resolve().is_relative_to(real)
+
+
+def test_a_directory_that_can_not_be_made(bench: Bench) -> None:
+    bench.directory.write_text("a file")
+    with pytest.raises(WriteFailed) as caught:
+        bench.recorder()
+    assert "Not a directory" in caught.value.public
+
+
+def test_less_room_than_the_configuration_keeps_free(bench: Bench) -> None:
+    with pytest.raises(SpoolFull) as caught:
+        bench.store(min_free=2**62).open(bench.info())
+    assert "almost full" in caught.value.public
+    assert list(bench.directory.rglob("*.cast")) == []
+    bench.store(min_free=1).open(bench.info())
+
+
+def test_every_second_what_was_written_goes_to_the_disk(bench: Bench) -> None:
+    file = FailingFile()
+    recorder = bench.store(create=lambda name, day: file).open(bench.info())
+    recorder.start("shell")
+    bench.clock.pump([SYNC_SECONDS, 0])
+    assert file.synced == 1
+    bench.clock.pump([SYNC_SECONDS] * 5)
+    assert file.synced == 1, "nothing new"
+    recorder.output(b"a")
+    bench.clock.pump([SYNC_SECONDS, SYNC_SECONDS, 0])
+    assert file.synced == 2
+    bench.close(recorder)
+    assert file.synced == 3
+    bench.clock.pump([SYNC_SECONDS] * 3)
+    assert file.synced == 3
+
+
+@pytest.mark.parametrize(("fsync", "times"), [(Fsync.ALWAYS, 2), (Fsync.NEVER, 0)])
+def test_always_and_never(bench: Bench, fsync: Fsync, times: int) -> None:
+    file = FailingFile()
+    recorder = bench.store(create=lambda name, day: file, fsync=fsync).open(bench.info())
+    recorder.start("shell")
+    bench.clock.pump([0, 0])
+    bench.close(recorder)
+    assert file.synced == times
+    bench.clock.advance(0)
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_proxy_sync_waits_for_the_disk(bench: Bench) -> None:
+    file = FailingFile()
+    recorder = bench.store(create=lambda name, day: file, fsync=Fsync.NEVER).open(bench.info())
+    recorder.start("shell")
+    recorder.output(b"a")
+    waiting = recorder.sync()
+    assert b'"a"' in file.contents and not waiting.called
+    bench.clock.advance(0)
+    result(waiting)
+    assert file.synced == 1
+
+
+def test_shutdown_seals_what_is_open(bench: Bench) -> None:
+    files = [FailingFile(), FailingFile(), FailingFile()]
+    store = bench.store(create=lambda name, day: files[store.live])
+    recorders = [store.open(bench.info()) for _ in files]
+    for recorder in recorders:
+        recorder.start("shell")
+        recorder.output(b"bye")
+    files[0].room = 0
+    result(store.shutdown("conchrec stops"))
+    assert [file.closed for file in files] == [1, 1, 1]
+    statuses = [
+        Manifest.parse(recorder.path.with_suffix(".json").read_bytes()).status for recorder in recorders
+    ]
+    assert statuses == [Status.FAILED, Status.COMPLETE, Status.COMPLETE]
+    assert store.live == 0
+
+
+def test_shutdown_of_an_idle_store(bench: Bench) -> None:
+    done: Deferred[None] = bench.store().shutdown("conchrec stops")
+    result(done)
+
+
+def test_a_directory_that_vanishes_while_it_runs(bench: Bench, tmp_path: Path) -> None:
+    recorder = bench.recorder()
+    recorder.start("shell")
+    bench.directory.rename(tmp_path / "gone")
+    recorder.output(b"still written")
+    recorder.flush()
+    with pytest.raises(WriteFailed):
+        result(recorder.close("the session ended"))
+    moved = next((tmp_path / "gone").rglob("*.cast"))
+    assert ("o", "still written") in events(moved)
