@@ -1,0 +1,36 @@
+"""kill -9 in the middle of a session, with a real reactor and real threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from recording_bench import Bench, events, output
+
+from conchrec.recording.manifest import Status
+
+WRITER = Path(__file__).with_name("killed_writer.py")
+ROOT = WRITER.parents[2]
+
+
+def test_all_but_the_last_moment_is_there(bench: Bench) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(
+        [sys.executable, str(WRITER), str(bench.directory)], stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        told = 0
+        while told < 50:
+            told = int(process.stdout.readline())
+        assert bench.recover() == (), "it is alive"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None and recovered.manifest.status is Status.INTERRUPTED
+    lines = output(path).split("\r\n")
+    assert lines[:told] == [f"line {number}" for number in range(told)]
+    assert events(path)[-1] == ("m", "interrupted")
