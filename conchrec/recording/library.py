@@ -1,0 +1,114 @@
+"""The recordings that there are, for whoever reads: one that is corrupt does not hide the others.
+
+Reads only, and takes no lock, so that it never gets in the way of a session that begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from conchrec.errors import RecordingError
+from conchrec.recording.asciicast import Damaged, Event, Header
+from conchrec.recording.manifest import Manifest
+from conchrec.recording.session_id import time_of
+from conchrec.recording.tree import Tree
+
+_LONGEST_HEADER = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One recording. ``manifest`` is None while it is being written (or before a crash is repaired);
+    ``header`` is None before the command is known. ``problem`` says what can not be read."""
+
+    sid: str
+    path: Path
+    manifest: Manifest | None = None
+    header: Header | None = None
+    problem: str = ""
+
+    @property
+    def started(self) -> datetime:
+        return self.manifest.started if self.manifest else time_of(self.sid)
+
+    @property
+    def status(self) -> str:
+        """The manifest's word for it; ``live`` where there is none yet, ``unreadable``."""
+        if self.problem:
+            return "unreadable"
+        return self.manifest.status.value if self.manifest else "live"
+
+
+class Library:
+    """The recordings below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._tree = Tree(directory)
+
+    def entries(self) -> Iterator[Entry]:
+        """All of them, oldest first."""
+        for sid, sealed in self._tree.recordings():
+            yield self._entry(sid, sealed)
+
+    def find(self, sid: str) -> Entry | None:
+        """The one with this id; None where there is none, whatever ``sid`` is."""
+        try:
+            path = self._tree.path(sid)
+        except ValueError:
+            return None
+        if not path.is_file():
+            return None
+        return self._entry(sid, self._tree.manifest_path(sid).exists())
+
+    def _entry(self, sid: str, sealed: bool) -> Entry:
+        path = self._tree.path(sid)
+        try:
+            if sealed:
+                return Entry(
+                    sid=sid, path=path, manifest=Manifest.parse(self._tree.manifest_path(sid).read_bytes())
+                )
+            return Entry(sid=sid, path=path, header=_header(path))
+        except RecordingError as error:
+            return Entry(sid=sid, path=path, problem=error.public)
+        except OSError as error:
+            return Entry(sid=sid, path=path, problem=error.strerror or "can not be read")
+
+
+def events(path: Path) -> Iterator[Event]:
+    """The events of a cast, also of one that is still being written: a torn last line ends it.
+
+    Raises Damaged at a line that is no event, and OSError.
+    """
+    with open(path, "rb", opener=_regular) as file:
+        first = file.readline()
+        if first.endswith(b"\n"):
+            Header.parse(first)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                yield Event.parse(line)
+
+
+def _header(path: Path) -> Header | None:
+    with open(path, "rb", opener=_regular) as file:
+        first = file.readline(_LONGEST_HEADER)
+    if not first.endswith(b"\n"):
+        if len(first) == _LONGEST_HEADER:
+            raise Damaged("the recording has no asciicast v2 header")
+        return None
+    return Header.parse(first)
+
+
+def _regular(path: str, flags: int) -> int:
+    """A link is not followed, and a pipe does not stop us for ever."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return descriptor

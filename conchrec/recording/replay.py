@@ -1,0 +1,94 @@
+"""Recorded output, made safe to print to the terminal of whoever looks at it.
+
+A recording is an attack surface: a terminal that is asked something (who are you, where is the
+cursor, what is in the clipboard, what is your title) *types* its answer, and that lands in the
+reviewer's shell. So only what draws goes through: a list of what is harmless, and not one of what is
+known to be dangerous. Dropped are every string sequence (OSC, DCS, APC, PM, SOS: titles, clipboard,
+hyperlinks, images), every report, printing, changes of the keyboard, and the modes in which a
+terminal sends the mouse or the focus. ECMA-48, and xterm's ctlseqs.
+"""
+
+from __future__ import annotations
+
+import re
+
+RESET = "\x1b[!p\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x0f"
+"""What to print at the end, so that the terminal is as it was."""
+
+_LONGEST = 4096
+# As in a terminal, any escape ends a string: one that is never closed must not hide what follows it.
+_STRING = re.compile("[\x07\x18\x1a\x9c]|(?=\x1b)")
+_SEQUENCE = re.compile(
+    "(?P<string>\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])"
+    "|(?:\x1b\\[|\x9b)(?P<private>[<-?]?)(?P<numbers>[0-9:;]*)(?P<middle>[ -/]*)(?P<final>[@-~])"
+    "|\x1b(?P<escape>[ -/]*[0-~])"
+    "|[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b"
+)
+_UNFINISHED = re.compile("(?:\x1b|(?:\x1b\\[|\x9b)[<-?]?[0-9:;]*[ -/]*|\x1b[ -/]*)\\Z")
+_DRAWS = frozenset("@ABCDEFGHIJKLMPSTXZ`abdefghlmrsu")
+_DRAWS_PRIVATELY = frozenset("hlJK")
+_WITH_MIDDLE = frozenset({" q", "!p"})
+_ESCAPES = re.compile("[78DEHMc]|#[3-8]|[()*+][0-9A-Za-z<=>]")
+_ANSWERING_MODES = frozenset(
+    {9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1015, 1016, 2031, 2048, 5522}
+)
+
+
+class SafeOutput:
+    """Filters one stream; a sequence may come in parts."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._in_string = False
+
+    def feed(self, text: str) -> str:
+        """What of ``text``, and of what was held back before it, may be printed now."""
+        text = self._held + text
+        self._held = ""
+        shown: list[str] = []
+        unfinished = _UNFINISHED.search(text)
+        position = 0
+        while position < len(text):
+            if self._in_string:
+                end = _STRING.search(text, position)
+                if end is None:
+                    break
+                self._in_string = False
+                position = end.end()
+                continue
+            found = _SEQUENCE.search(text, position)
+            if unfinished and (found is None or unfinished.start() <= found.start()):
+                shown.append(text[position : unfinished.start()])
+                if len(text) - unfinished.start() <= _LONGEST:
+                    self._held = text[unfinished.start() :]
+                break
+            if found is None:
+                shown.append(text[position:])
+                break
+            shown.append(text[position : found.start()])
+            position = found.end()
+            if found["string"]:
+                self._in_string = True
+            elif _draws(found):
+                shown.append(found.group())
+        return "".join(shown)
+
+
+def _draws(found: re.Match[str]) -> bool:
+    if final := found["final"]:
+        if found.group().startswith("\x9b") or len(found["numbers"]) > 256:
+            return False
+        if found["middle"]:
+            return not found["private"] and found["middle"] + final in _WITH_MIDDLE
+        if not found["private"]:
+            return final in _DRAWS
+        if found["private"] != "?" or final not in _DRAWS_PRIVATELY:
+            return False
+        return final != "h" or _ANSWERING_MODES.isdisjoint(_numbers(found["numbers"]))
+    if escape := found["escape"]:
+        return _ESCAPES.fullmatch(escape) is not None
+    return found.group() in ("\x0e", "\x0f")
+
+
+def _numbers(text: str) -> set[int]:
+    return {int(number) for number in re.split("[:;]", text) if number and len(number) < 10}
