@@ -126,6 +126,14 @@ def resize_line(time: float, columns: int, rows: int) -> bytes:
     return event_line(time, RESIZE, f"{columns}x{rows}")
 
 
+def exit_line(time: float, status: int) -> bytes:
+    """The event of an exit status, an unsigned number of 32 bits (RFC 4254, 6.10).
+
+    asciinema 3 reads a signed one and refuses the whole file at anything larger; Windows has such.
+    """
+    return event_line(time, EXIT, str((status + 2**31) % 2**32 - 2**31))
+
+
 def _encode(value: object) -> bytes:
     """Compact JSON in UTF-8 in which nothing can be mistaken for a line's end."""
     try:

@@ -41,6 +41,7 @@ from conchrec.recording.spool import Spool
 INPUT_KEPT = 1024 * 1024
 """Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
 
+_log = Logger()
 _FLUSH_AT = 32 * 1024
 _HELD_AT_MOST = 0.5
 _decoder = codecs.getincrementaldecoder("utf-8")
@@ -323,7 +324,7 @@ class SessionRecorder:
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._exit_status = code
-        self._add(asciicast.event_line(self._cut(), asciicast.EXIT, str(code)))
+        self._add(asciicast.exit_line(self._cut(), code))
 
     def exit_signal(self, name: str) -> None:
         """The command was ended by a signal (``TERM``)."""
@@ -589,6 +590,3 @@ def _fire(done: Deferred[ClosedRecording], outcome: ClosedRecording | RecordingE
 def _plain(text: str) -> str:
     """Text for titles and markers, which players print: without control or direction characters."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-_log = Logger()

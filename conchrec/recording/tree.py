@@ -23,6 +23,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._durable: set[Path] = set()
 
     def path(self, sid: str) -> Path:
         """Where the cast of ``sid`` is or would be. ValueError where that is no session id."""
@@ -80,12 +81,14 @@ class Tree:
     def sync(self, sid: str) -> None:
         """The entries that lead to the files of ``sid`` are on the disk afterwards. Blocks."""
         day = self.root.joinpath(*_day(sid))
-        for directory in (day, *day.parents[:3]):
+        above = () if day in self._durable else day.parents[:3]
+        for directory in (day, *above):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        self._durable.add(day)
 
     def days(self) -> Iterator[Path]:
         """Every day's directory, oldest first. Links, and names that are not of a day, are passed by."""

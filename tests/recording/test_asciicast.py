@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.recording.asciicast import Damaged, Event, Header, event_line, valid_size
+from conchrec.recording.asciicast import Damaged, Event, Header, event_line, exit_line, valid_size
 
 any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
 
@@ -38,6 +38,15 @@ def test_what_javascript_and_splitlines_take_for_a_line_end_is_escaped(separator
     line = event_line(0, "o", f"a{separator}b")
     assert separator.encode() not in line
     assert Event.parse(line).text == f"a{separator}b"
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(0, "0"), (255, "255"), (2**31 - 1, "2147483647"), (0xC000013A, "-1073741510"), (2**32 - 1, "-1")],
+)
+def test_an_exit_status_is_what_asciinema_3_can_read(status: int, text: str) -> None:
+    event = Event.parse(exit_line(1, status))
+    assert (event.code, event.text) == ("x", text)
 
 
 def test_a_lone_surrogate_costs_one_character_and_not_the_session() -> None:
