@@ -56,6 +56,9 @@ class Lane:
                 raise RemoteViolation("too much sent before the other side was there")
             held.append((message, body))
             return
+        self._pass(message, body)
+
+    def _pass(self, message: int, body: bytes) -> None:
         self._observe(message, body)
         if self._gate is None:
             self._forward(message, body)
@@ -68,13 +71,14 @@ class Lane:
         """The far end is there: replay what was held, and pass straight through from now on.
 
         With ``gate`` messages wait after they were observed: it is called for each, and whoever
-        it calls releases them with ``release(mark())``.
+        it calls releases them with ``release(mark())``. What arrives during the replay queues up
+        behind it.
         """
         self._gate = gate
-        held, self._held = self._held, None
-        if held:
-            while held:
-                self.push(*held.popleft())
+        held = self._held
+        while held:
+            self._pass(*held.popleft())
+        self._held = None
         self._held_bytes = 0
 
     def mark(self) -> int:

@@ -1,0 +1,325 @@
+"""The server side of the authentication protocol (RFC 4252; keyboard-interactive: RFC 4256).
+
+Who may log in is the Authenticator's to say; this file holds the order of messages. Requests are
+answered strictly one after another, an offer of a key (no signature) changes nothing and is only
+answered, a signature is checked with the algorithm that the request names, and nobody becomes another
+user on the way. Nothing ever raises into the transport.
+"""
+
+from __future__ import annotations
+
+import enum
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+from typing import Protocol
+
+from twisted.conch.ssh.service import SSHService
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec.errors import AccessDenied, RemoteViolation
+from conchrec.model import Identity
+from conchrec.ssh import userauth as u
+from conchrec.ssh.certificate import verify_signature
+from conchrec.ssh.wire import Reader, string
+
+_log = Logger()
+
+#: Requests of all kinds, offers among them, that one login may take: an agent may hold many keys.
+MAX_REQUESTS = 100
+#: What may wait while a request is being decided.
+MAX_WAITING = 64
+MAX_WAITING_BYTES = 256 * 1024
+#: Longer than any account's name; what is longer is no name.
+MAX_USER = 512
+
+Ask = Callable[[u.Challenge], Deferred[tuple[str, ...]]]
+
+
+class PartialSuccess(Exception):
+    """What was proved is good but not enough; ``methods`` can go on (RFC 4252 section 5.1)."""
+
+    def __init__(self, methods: tuple[bytes, ...]) -> None:
+        super().__init__(methods)
+        self.methods = methods
+
+
+class Authenticator(Protocol):
+    """Who may log in.
+
+    The Deferreds fire with the Identity, or fail with ``AccessDenied`` or ``PartialSuccess``; they may
+    take long, and what the client sends meanwhile waits. They are cancelled when the connection ends.
+    """
+
+    def methods(self, user: str) -> tuple[bytes, ...]:
+        """The methods that can go on; the same for users that there are not."""
+
+    def none(self, user: str) -> Deferred[Identity]:
+        """The ``none`` request, which usually comes first and names the user."""
+
+    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        """Would a signature by this key be acceptable? Decides nothing and changes nothing."""
+
+    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        """The client has signed with this key, which was acceptable, for this very connection."""
+
+    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        """Hold a conversation. ``ask`` fires with one answer for each prompt; one call at a time."""
+
+
+class _State(enum.Enum):
+    IDLE = "no request is open"
+    DECIDING = "the authenticator decides; what comes in waits"
+    ASKING = "the client is to answer a challenge"
+    OVER = "logged in, disconnected or stopped"
+
+
+#: What each message does in each state; a number that is not here is unknown to the protocol.
+#: While DECIDING nothing is looked at.
+_ALLOWED: dict[_State, frozenset[int]] = {
+    _State.IDLE: frozenset({u.REQUEST}),
+    _State.ASKING: frozenset({u.REQUEST, u.INFO_RESPONSE}),
+}
+
+
+class UserAuthServer(SSHService):
+    """``ssh-userauth`` for one connection.
+
+    ``connection`` makes the service that starts after the login. ``tries`` failures end the
+    connection, and so does ``login_time`` from the service's start. ``banner`` is shown before the
+    first answer. ``on_refused(user, method, reason)`` hears of each try that failed, and once at the
+    end of offers that led to nothing: it is for the audit and must not raise.
+    """
+
+    name = b"ssh-userauth"
+    transport: u.Wire | None  # type: ignore[assignment]  # Conch declares its own concrete class
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        *,
+        connection: Callable[[Identity], SSHService],
+        clock: IReactorTime,
+        login_time: timedelta = timedelta(minutes=2),
+        tries: int = 6,
+        banner: str = "",
+        host_key: Callable[[], bytes | None] = lambda: None,
+        on_refused: Callable[[str, str, str], None] = lambda user, method, reason: None,
+    ) -> None:
+        self.transport = None
+        self._authenticator = authenticator
+        self._connection = connection
+        self._clock = clock
+        self._login_time = login_time
+        self._tries = tries
+        self._banner = banner
+        self._host_key = host_key
+        self._on_refused = on_refused
+        self._state = _State.IDLE
+        self._timer: IDelayedCall | None = None
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._draining = False
+        self._requests = 0
+        self._failures = 0
+        self._user: bytes | None = None
+        self._user_text = ""
+        self._deciding: Deferred[Identity] | None = None
+        self._answers: Deferred[tuple[str, ...]] | None = None
+        self._asked = 0
+        self._refused_offers: list[str] = []
+
+    # --- life
+
+    def serviceStarted(self) -> None:
+        self._timer = self._clock.callLater(self._login_time.total_seconds(), self._too_late)
+
+    def serviceStopped(self) -> None:
+        """The connection is gone, or the next service takes over."""
+        self._over()
+        self.transport = None
+
+    def send_banner(self, text: str) -> None:
+        """Show ``text`` to the user, at any time before the login has succeeded (RFC 4252 section 5.4)."""
+        if self.transport is not None and self._state is not _State.OVER and text:
+            line = text if text.endswith("\n") else text + "\n"
+            self.transport.sendPacket(u.BANNER, string(line.encode("utf-8", "replace")) + string(b""))
+
+    def _too_late(self) -> None:
+        self._timer = None
+        seconds = round(self._login_time.total_seconds())
+        self._refuse_in_audit("login", f"not logged in within {seconds} s")
+        self._disconnect(u.BY_APPLICATION, f"conchrec: not logged in within {seconds} seconds")
+
+    def _over(self) -> None:
+        if self._state is _State.OVER:
+            return
+        self._state = _State.OVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.clear()
+        if self._refused_offers and not self._failures:
+            shown = ", ".join(self._refused_offers[:4])
+            self._refuse_in_audit("publickey", f"offered {shown}; none is accepted")
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Forget the attempt in hand: whatever comes of it now reaches nobody."""
+        deciding, self._deciding = self._deciding, None
+        answers, self._answers = self._answers, None
+        if answers is not None:
+            answers.errback(AccessDenied("Permission denied", "the conversation was abandoned"))
+        if deciding is not None:
+            deciding.cancel()
+
+    def _disconnect(self, reason: int, text: str) -> None:
+        transport = self.transport
+        self._over()
+        if transport is not None:
+            transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
+
+    # --- messages in
+
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """One message of the client. Everything goes through one queue, so order is kept."""
+        if self._state is _State.OVER:
+            return
+        self._waiting.append((messageNum, packet))
+        self._waiting_bytes += len(packet)
+        if len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+            self._disconnect(u.PROTOCOL_ERROR, "too much was sent ahead of an answer")
+            return
+        self._drain()
+
+    def _drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._waiting and self._state in (_State.IDLE, _State.ASKING):
+                number, payload = self._waiting.popleft()
+                self._waiting_bytes -= len(payload)
+                self._dispatch(number, payload)
+        except RemoteViolation as violation:
+            self._disconnect(u.PROTOCOL_ERROR, violation.public)
+        except Exception:
+            _log.failure("while a client logs in")
+            self._disconnect(u.BY_APPLICATION, "internal error")
+        finally:
+            self._draining = False
+
+    def _dispatch(self, number: int, payload: bytes) -> None:
+        if number in _ALLOWED[self._state]:
+            if number == u.REQUEST:
+                self._request(payload)
+            else:
+                self._response(payload)
+        elif u.LAST_USERAUTH < number <= u.LAST_CONNECTION:
+            raise RemoteViolation("not logged in")
+        elif number in (u.FAILURE, u.SUCCESS, u.BANNER, u.PK_OK, u.INFO_RESPONSE):
+            raise RemoteViolation(f"message {number} is out of place")
+        else:
+            self._count_request()
+            if self.transport is not None:
+                self.transport.sendUnimplemented()
+
+    def _count_request(self) -> None:
+        self._requests += 1
+        if self._requests > MAX_REQUESTS:
+            raise RemoteViolation("too many requests in one login")
+
+    def _request(self, payload: bytes) -> None:
+        """``string user, string service, string method``, and what the method says."""
+        self._abandon()
+        self._state = _State.IDLE
+        self._count_request()
+        r = Reader(payload)
+        user, service, method = r.string(), r.string(), r.string()
+        if service != u.CONNECTION:
+            self._disconnect(u.SERVICE_NOT_AVAILABLE, "only ssh-connection is to be had")
+            return
+        if self._user is None:
+            self._user_text = _user_name(user)
+            self._user = user
+            self.send_banner(self._banner)
+        elif user != self._user:
+            # Whatever was proved was proved for the first name (RFC 4252 section 5).
+            raise RemoteViolation("the user name changed during the login")
+        if method == u.NONE:
+            r.end()
+            free = self._requests == 1
+            self._decide(u.NONE, maybeDeferred(self._authenticator.none, self._user_text), counts=not free)
+        elif method in (u.PUBLICKEY, u.HOSTBOUND) and self._can(u.PUBLICKEY):
+            self._publickey(payload, r, method)
+        elif method == u.KEYBOARD_INTERACTIVE and self._can(u.KEYBOARD_INTERACTIVE):
+            r.string()
+            submethods = r.string().decode("utf-8", "replace")
+            r.end()
+            self._converse(submethods)
+        else:
+            shown = method[:64].decode("ascii", "backslashreplace")
+            self._failed(shown, "the method is not to be had")
+
+    def _can(self, method: bytes) -> bool:
+        return method in self._authenticator.methods(self._user_text)
+
+    # --- public keys
+
+    def _publickey(self, payload: bytes, r: Reader, method: bytes) -> None:
+        """``boolean signed, string algorithm, string blob[, string host key][, string signature]``"""
+        signed, algorithm, blob = r.boolean(), r.string(), r.string()
+        host_key = r.string() if method == u.HOSTBOUND else None
+        covered = payload[: len(payload) - len(r.rest())] if signed else b""
+        signature = _last_string(payload[len(covered) :]) if signed else b""
+        if not signed:
+            r.end()
+        acceptable = (host_key is None or host_key == self._host_key()) and self._authenticator.offered(
+            self._user_text, algorithm, blob
+        )
+        transport = self.transport
+        if transport is None:
+            return
+        if not signed:
+            if acceptable:
+                transport.sendPacket(u.PK_OK, string(algorithm) + string(blob))
+            else:
+                self._refused_offers.append(_fingerprint(blob))
+                self._send_failure()
+        elif not acceptable:
+            self._failed("publickey", f"{_fingerprint(blob)} is not accepted")
+        elif not self._verified(transport, algorithm, blob, covered, signature):
+            self._failed("publickey", f"the signature by {_fingerprint(blob)} is not good")
+        else:
+            proved = maybeDeferred(self._authenticator.proved, self._user_text, algorithm, blob)
+            self._decide(u.PUBLICKEY, proved, counts=True)
+
+    def _verified(self, transport: u.Wire, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes) -> bool:
+        session_id = transport.sessionID
+        return bool(session_id) and verify_signature(
+            algorithm, blob, u.signed_data(session_id or b"", covered), signature
+        )
+
+    # --- keyboard-interactive
+
+    def _converse(self, submethods: str) -> None:
+        # Each conversation has a token of its own, so that one that was abandoned can't go on.
+        token: list[None] = []
+        self._conversation = token
+
+        def ask(challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
+            if self._conversation is not token or self._answers is not None or self.transport is None:
+                return fail(AccessDenied("Permission denied", "the conversation was abandoned"))
+            return self._ask(challenge)
+
+        self._state = _State.DECIDING
+        self._decide(
+            u.KEYBOARD_INTERACTIVE,
+            maybeDeferred(self._authenticator.keyboard_interactive, self._user_text, submethods, ask),
+            counts=True,
+        )

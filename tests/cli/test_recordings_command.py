@@ -1,0 +1,200 @@
+"""``conchrec recordings``."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
+
+from conchrec.cli.recordings import FOUND, NOT_FOUND, listing, play, show, shown
+from conchrec.model import SessionInfo, Target
+from conchrec.recording.library import Library
+from conchrec.recording.recorder import SessionRecorder
+from conchrec.recording.replay import RESET
+from conchrec.recording.session_id import new_session_id
+from conchrec.recording.store import LocalStore
+
+NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Shelf:
+    """A directory of recordings, and what a command says about them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = Clock()
+        self.directory = directory
+        self.library = Library(directory)
+        self.out = io.StringIO()
+        self.errors = io.StringIO()
+        self._store = LocalStore(
+            directory, clock=self.clock, in_thread=execute, monotonic=self.clock.seconds, now=self.now
+        )
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.clock.seconds())
+
+    def recorder(self, user: str = "joe") -> SessionRecorder:
+        return self._store.open(
+            SessionInfo(
+                sid=new_session_id(self.now()),
+                cid="c1",
+                user=user,
+                login="root",
+                target=Target(host="web1"),
+                address="192.0.2.7:50000",
+                started=self.now(),
+            )
+        )
+
+    def recorded(self, *parts: bytes, command: str = "ls -l", user: str = "joe") -> str:
+        """A finished recording in which each part comes two seconds after the one before."""
+        recorder = self.recorder(user)
+        recorder.start("exec", command)
+        for part in parts:
+            self.clock.advance(2)
+            recorder.output(part)
+        recorder.exit_status(0)
+        recorder.close("done")
+        return recorder.info.sid
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "recordings")
+
+
+def test_ls(shelf: Shelf) -> None:
+    first = shelf.recorded(b"hello")
+    live = shelf.recorder()
+    assert listing(shelf.library, shelf.out, as_json=False) == FOUND
+    lines = shelf.out.getvalue().splitlines()
+    assert [text.split()[0] for text in lines] == [first, live.info.sid]
+    assert lines[0].split(maxsplit=1)[1] == (
+        "2026-11-23 12:00:00      2.0s complete    joe root@web1:22 exec ls -l"
+    )
+    assert " live " in lines[1]
+
+
+def test_ls_as_json(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"hello")
+    live = shelf.recorder()
+    live.start("exec", "vim")
+    listing(shelf.library, shelf.out, as_json=True)
+    done, running = json.loads(shelf.out.getvalue())
+    assert (done["sid"], done["status"], done["exit"], done["stdout"]) == (
+        sid, "complete", {"status": 0}, {"bytes": 5},
+    )  # fmt: skip
+    assert (running["status"], running["command"], running["user"]) == ("live", "vim", "joe")
+
+
+def test_ls_of_nothing(shelf: Shelf) -> None:
+    assert listing(shelf.library, shelf.out, as_json=True) == FOUND
+    assert json.loads(shelf.out.getvalue()) == []
+
+
+def test_one_that_is_corrupt_is_listed_as_such(shelf: Shelf) -> None:
+    bad, good = shelf.recorded(b"a"), shelf.recorded(b"b")
+    next(shelf.directory.rglob(f"{bad}.json")).write_bytes(b"\0")
+    listing(shelf.library, shelf.out, as_json=False)
+    lines = shelf.out.getvalue().splitlines()
+    assert lines[0].startswith(bad) and "unreadable" in lines[0]
+    assert lines[1].startswith(good) and "complete" in lines[1]
+    assert show(shelf.library, bad, shelf.out, shelf.errors, as_json=False) == NOT_FOUND
+
+
+def test_what_came_from_outside_is_printed_escaped(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"x", command="ls \x1b[2J\n\u202e", user="j\x9boe")
+    listing(shelf.library, shelf.out, as_json=False)
+    show(shelf.library, sid, shelf.out, shelf.errors, as_json=False)
+    text = shelf.out.getvalue()
+    assert "ls \\x1b[2J\\n\\u202e" in text and "j\\x9boe" in text
+    assert not set(text) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_show(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"hello")
+    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == FOUND
+    fields = dict(text.split(maxsplit=1) for text in shelf.out.getvalue().splitlines())
+    assert (fields["user"], fields["target"], fields["command"]) == ("joe", "web1:22", "ls -l")
+    assert fields["path"].endswith(f"{sid}.cast")
+
+
+def test_show_as_json(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"hello")
+    show(shelf.library, sid, shelf.out, shelf.errors, as_json=True)
+    assert json.loads(shelf.out.getvalue())["sid"] == sid
+
+
+@pytest.mark.parametrize("sid", ["0" * 26, "../../etc/passwd", "\x1b[2J"])
+def test_there_is_no_such_recording(shelf: Shelf, sid: str) -> None:
+    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == NOT_FOUND
+    assert play(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
+    assert shelf.out.getvalue() == ""
+    assert shelf.errors.getvalue() == f"conchrec: no recording {shown(sid)}\n" * 2
+
+
+def test_play_into_a_pipe_does_not_wait(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"h\xc3\xa9llo ", b"world\r\n")
+    waits: list[float] = []
+    assert play(shelf.library, sid, shelf.out, shelf.errors, wait=waits.append) == FOUND
+    assert (shelf.out.getvalue(), waits) == ("héllo world\r\n", [])
+
+
+@pytest.mark.parametrize(
+    ("speed", "idle", "expected"),
+    [(1, None, [2, 2]), (2, None, [1, 1]), (1, 0.5, [0.5, 0.5]), (2, 1, [0.5, 0.5])],
+)
+def test_play_on_a_terminal_takes_its_time(
+    shelf: Shelf, speed: float, idle: float | None, expected: list[float]
+) -> None:
+    sid = shelf.recorded(b"a", b"b")
+    terminal = Terminal()
+    waits: list[float] = []
+    play(shelf.library, sid, terminal, shelf.errors, speed=speed, idle=idle, wait=waits.append)
+    assert waits == expected
+    assert terminal.getvalue() == f"ab{RESET}\r\n"
+
+
+def test_play_asks_the_reviewer_s_terminal_nothing(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"a\x1b[6", b"nb\x1b]52;c;?\x07c\x1b[1m")
+    play(shelf.library, sid, shelf.out, shelf.errors)
+    assert shelf.out.getvalue() == "abc\x1b[1m"
+
+
+def test_play_while_it_is_being_recorded(shelf: Shelf) -> None:
+    recorder = shelf.recorder()
+    recorder.start("shell")
+    recorder.output(b"so far")
+    recorder.flush()
+    assert play(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == FOUND
+    assert shelf.out.getvalue() == "so far"
+
+
+def test_play_what_is_damaged_shows_what_there_is_and_says_so(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"good")
+    path = next(shelf.directory.rglob(f"{sid}.cast"))
+    path.write_bytes(path.read_bytes() + b"\0\n")
+    assert play(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
+    assert shelf.out.getvalue() == "good"
+    assert sid in shelf.errors.getvalue()
+
+
+def test_the_reviewer_may_stop(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"a", b"b")
+    terminal = Terminal()
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    assert play(shelf.library, sid, terminal, shelf.errors, wait=interrupted) == FOUND
+    assert terminal.getvalue() == f"{RESET}\r\n"

@@ -1,0 +1,72 @@
+"""RFC 4251 section 5, with its own examples."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.ssh import wire
+from conchrec.ssh.wire import LeftOver, Malformed, Reader, Truncated
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        (0, "00000000"),
+        (0x9A378F9B2E332A7, "0000000809a378f9b2e332a7"),
+        (0x80, "000000020080"),
+        (-0x1234, "00000002edcc"),
+        (-0xDEADBEEF, "00000005ff21524111"),
+        (-0x80, "0000000180"),
+    ],
+)
+def test_mpint_as_in_the_rfc(value: int, encoded: str) -> None:
+    assert wire.mpint(value).hex() == encoded
+    r = Reader(bytes.fromhex(encoded))
+    assert r.mpint() == value
+    r.end()
+
+
+@given(st.integers())
+def test_every_integer_comes_back(value: int) -> None:
+    assert Reader(wire.mpint(value)).mpint() == value
+
+
+@given(st.binary(), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.booleans())
+def test_values_come_back_in_order(data: bytes, small: int, large: int, flag: bool) -> None:
+    r = Reader(wire.string(data) + wire.uint32(small) + wire.uint64(large) + bytes((flag,)) + b"rest")
+    assert (r.string(), r.uint32(), r.uint64(), r.boolean()) == (data, small, large, flag)
+    assert not r.at_end
+    assert r.rest() == b"rest"
+    assert r.at_end
+    r.end()
+
+
+@given(st.binary(min_size=1), st.data())
+def test_no_cut_goes_unnoticed(data: bytes, draw: st.DataObject) -> None:
+    whole = wire.string(data)
+    with pytest.raises(Truncated):
+        Reader(whole[: draw.draw(st.integers(0, len(whole) - 1))]).string()
+
+
+def test_what_is_left_over_is_said() -> None:
+    r = Reader(b"\x01\x02")
+    r.byte()
+    with pytest.raises(LeftOver, match="1 bytes"):
+        r.end()
+
+
+def test_any_byte_but_zero_is_true() -> None:
+    assert [Reader(bytes((n,))).boolean() for n in (0, 1, 2, 255)] == [False, True, True, True]
+
+
+def test_name_lists() -> None:
+    assert Reader(wire.names(())).names() == ()
+    assert Reader(wire.names((b"a", b"b"))).names() == (b"a", b"b")
+
+
+def test_text_has_to_be_utf8() -> None:
+    assert Reader(wire.string("ö".encode())).text() == "ö"
+    with pytest.raises(Malformed):
+        Reader(wire.string(b"\xff")).text()
