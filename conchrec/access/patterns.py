@@ -1,0 +1,190 @@
+"""Which hosts and logins a pattern of the configuration means. Pure: no resolver, no clock.
+
+A host pattern is a name with ``*`` and ``?``, an address, a network, or ``*`` alone (any host), each
+with a port or for every port: ``*.example.com``, ``db1:2222``, ``10.0.0.0/8``, ``[fd00::/8]:22``.
+Names are compared with names and networks with addresses, never the one with the other: a name is
+whatever somebody put into the DNS, and ``10.0.*`` would match ``10.0.evil.example``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conchrec.model import Target
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LONGEST_NAME = 253
+USER = "{user}"
+"""In a login pattern: the user's own name."""
+
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+_NAME_PATTERN = re.compile(r"[a-z0-9_*?.-]+")
+# inet_aton takes these for addresses: 127.1, 2130706433, 0x7f000001, 0177.0.0.1
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_NUMBERS_AND_STARS = re.compile(r"[0-9.*?]*[0-9][0-9.*?]*")
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+
+
+def address_of(text: str) -> IPAddress | None:
+    """The address that ``text`` spells; None where it is none.
+
+    An IPv4 address in IPv6's clothes (``::ffff:127.0.0.1``) is the IPv4 address, a scope
+    (``fe80::1%eth0``) is not part of it.
+    """
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def is_within(address: IPAddress, network: IPNetwork) -> bool:
+    return address.version == network.version and address in network
+
+
+def parse_network(text: str) -> IPNetwork:
+    """An address or a network. ValueError says what is wrong with it, for the administrator."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        try:
+            proper = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text!r} is not an address or a network (10.0.0.0/8)") from None
+        raise ValueError(f"{text!r} is an address within a network; the network is {proper}") from None
+    if isinstance(network, ipaddress.IPv6Network):
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None and network.prefixlen >= 96:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+class NotAHost(ValueError):
+    """The text is no name or address that a user may ask for; says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a target is: its name (empty where an address was asked for), what it resolved to, port.
+
+    ``addresses`` are the resolver's own spellings, each beside its address.
+    """
+
+    name: str
+    addresses: tuple[tuple[str, IPAddress], ...]
+    port: int
+
+
+def place_of(target: Target, addresses: Sequence[str]) -> Place:
+    """``addresses`` is what the target's host resolved to, as getaddrinfo gave it.
+
+    Those that can not be a host (``0.0.0.0`` is this machine by another name) are left out.
+    Raises NotAHost: where none is left; for a name with characters that resolvers fold into others;
+    for a number that resolvers take for an address.
+    """
+    host = target.host.lower().removesuffix(".")
+    literal = address_of(host)
+    resolved = [target.host, *addresses] if literal is not None else list(addresses)
+    usable: dict[IPAddress, str] = {}
+    for text in resolved:
+        address = address_of(text)
+        if address is not None and not _is_this_machine(address):
+            usable.setdefault(address, text)
+    if resolved and not usable:
+        raise NotAHost("that is not the address of a host")
+    if literal is not None:
+        host = ""
+    elif len(host) > LONGEST_NAME or not target.host.isascii() or not _NAME.fullmatch(host):
+        raise NotAHost("that is not a host name (letters, digits, hyphens and dots; xn--… for others)")
+    elif _NUMBER.fullmatch(host.rpartition(".")[2]):
+        raise NotAHost("write an address in full, like 127.0.0.1")
+    return Place(name=host, addresses=tuple((text, ip) for ip, text in usable.items()), port=target.port)
+
+
+def _is_this_machine(address: IPAddress) -> bool:
+    return address.is_unspecified or is_within(address, _THIS_NETWORK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPattern:
+    """One entry of ``hosts``. Neither ``network`` nor ``name``: any host. ``text`` as it was written."""
+
+    text: str
+    port: int | None = None
+    network: IPNetwork | None = None
+    name: re.Pattern[str] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """ValueError says what is wrong with it, for the administrator."""
+        host, port = _split(text.strip())
+        host = host.lower().removesuffix(".")
+        if host == "*":
+            return cls(text=text, port=port)
+        if "/" in host or address_of(host) is not None:
+            return cls(text=text, port=port, network=parse_network(host))
+        if not host or not _NAME_PATTERN.fullmatch(host):
+            raise ValueError(
+                f"{text!r} is not a host pattern (*.example.com, 10.0.0.0/8, db1:2222, [fd00::1]:22)"
+            )
+        if "." in host and _NUMBERS_AND_STARS.fullmatch(host):
+            raise ValueError(f"{text!r} would match names too; write a network, like 10.0.0.0/8")
+        if _NUMBER.fullmatch(host.rpartition(".")[2]):
+            raise ValueError(f"{text!r} is neither a name nor an address in full, like 127.0.0.1")
+        return cls(text=text, port=port, name=re.compile(fnmatch.translate(host)))
+
+    def names(self, place: Place) -> bool:
+        """It is this host by its name (or it is any host), and the port."""
+        if not self._has_port(place) or self.network is not None:
+            return False
+        return self.name is None or bool(place.name and self.name.match(place.name))
+
+    def covers(self, address: IPAddress, place: Place) -> bool:
+        """It is this host by that address, and the port."""
+        return self._has_port(place) and self.network is not None and is_within(address, self.network)
+
+    def _has_port(self, place: Place) -> bool:
+        return self.port is None or self.port == place.port
+
+
+def _split(text: str) -> tuple[str, int | None]:
+    """``host``, ``host:port``, ``[v6]``, ``[v6]:port``, and IPv6 without brackets, which has no port."""
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")) or ":" not in host:
+            raise ValueError(f"{text!r} is not a host pattern ([fd00::1]:22)")
+        return host, _port(text, rest[1:]) if rest else None
+    if text.count(":") != 1:
+        return text, None
+    host, _, port = text.partition(":")
+    return host, _port(text, port)
+
+
+def _port(text: str, port: str) -> int | None:
+    if port == "*":
+        return None
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} has no port between 1 and 65535")
+    return int(port)
+
+
+def check_login_pattern(text: str) -> str:
+    """The pattern as it is. ValueError says what is wrong with it, for the administrator."""
+    rest = text.replace(USER, "")
+    if not text or not text.isprintable() or text != text.strip() or any(sign in rest for sign in "[]{}"):
+        raise ValueError(f"{text!r} is not a login (a name, {USER}, or a pattern with * and ?)")
+    return text
+
+
+def matches_login(pattern: str, login: str, user: str) -> bool:
+    """Case counts. The user's own name is only ever itself, whatever is in it."""
+    return fnmatch.fnmatchcase(login, pattern.replace(USER, glob.escape(user)))
