@@ -1,0 +1,529 @@
+"""``config.yaml`` → a frozen ``Config``. Every problem is reported with its path and its line.
+
+A setting is added here, in ``etc/config.yaml`` and in the README's table. What belongs to a later
+version is refused: nothing is accepted that nobody enforces. Only the values that interface.md shows
+for those are taken, with a warning. What is empty allows nobody.
+
+Reads the file and the key files that it names; knows no reactor and no clock, and makes nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from conchrec.access.authorized_keys import AuthorizedKey, parse_authorized_keys
+from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
+from conchrec.access.policy import Options, Record, Role
+from conchrec.errors import ConfigError
+from conchrec.settings import (
+    AgentProbe,
+    Audit,
+    Config,
+    Fsync,
+    InnerAuth,
+    Input,
+    Limits,
+    Mode,
+    Offer,
+    Recordings,
+    TargetOffer,
+    TargetRule,
+    TrustedHosts,
+    UpstreamAuth,
+    User,
+    host_and_port,
+    is_port,
+)
+from conchrec.yamlread import ConfigErrors, Entry, Problems, Section, nearest, read
+
+__all__ = [
+    "AgentProbe",
+    "Audit",
+    "Config",
+    "ConfigErrors",
+    "Fsync",
+    "InnerAuth",
+    "Input",
+    "Limits",
+    "Mode",
+    "Offer",
+    "Recordings",
+    "TargetOffer",
+    "TargetRule",
+    "TrustedHosts",
+    "UpstreamAuth",
+    "User",
+    "load",
+    "parse",
+]
+
+ME = "{me}"
+"""As a user's name: whoever runs the process."""
+
+
+_TOP = (
+    "cluster_name",
+    "state_dir",
+    "listen",
+    "public_address",
+    "session_recording",
+    "proxy_checks_host_keys",
+    "trusted_hosts",
+    "upstream_auth",
+    "agent_probe",
+    "inner_auth",
+    "notice",
+    "users",
+    "roles",
+    "targets",
+    "algorithms",
+    "limits",
+    "proxy_protocol_from",
+    "recordings",
+    "audit",
+    "web",
+)
+_USER = ("authorized_keys_file", "authorized_keys", "roles")
+_ROLE = ("logins", "hosts", "deny", "options")
+_OPTIONS = (
+    "max_session_ttl",
+    "client_idle_timeout",
+    "max_sessions",
+    "direct",
+    "forward_agent",
+    "port_forwarding",
+    "x11_forwarding",
+    "file_copy",
+    "record",
+    "source",
+)
+_TARGET = ("hosts", "labels", "algorithms", "upstream_auth", "known_hosts")
+_LIMITS = ("login_time", "tries", "unauthenticated", "per_address", "target_handshakes", "connect_timeout")
+_RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
+
+_STATE_DIR = "/var/lib/conchrec"
+_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
+_LATER_AUTH = ("key", "prompt")
+_LATER = "is not available in this version"
+_ENDPOINTS = ("tcp", "tcp6", "unix", "systemd", "fd", "haproxy")
+_CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+# what means something in a login pattern, a certificate's principals, a ProxyJump or a listing
+_NOT_IN_NAMES = frozenset("*?[]{}!,:/\\\"'`$&;|<>()")
+_LONGEST_NAME = 64
+
+_Complain = Callable[[str], None]
+
+
+def load(path: Path, *, me: str | None = None) -> Config:
+    """The configuration in the file ``path``. Raises ConfigErrors with all of its problems.
+
+    ``me`` is the name that ``{me}`` stands for: by default, of whoever runs the process.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigErrors(str(path), [ConfigError("", f"can not be read: {error.strerror}")]) from error
+    return parse(text, path, me=me)
+
+
+def parse(text: bytes, path: Path, *, me: str | None = None) -> Config:
+    """The configuration in ``text``, as if it were in the file ``path``. Raises ConfigErrors."""
+    problems = Problems()
+    top = read(text, problems, _TOP)
+    if problems.errors and not len(top):
+        raise ConfigErrors(str(path), problems.errors)
+    config = _Reader(path, problems, me).config(top)
+    if problems.errors:
+        raise ConfigErrors(str(path), problems.errors)
+    return config
+
+
+class _Reader:
+    """One reading of one file."""
+
+    def __init__(self, path: Path, problems: Problems, me: str | None) -> None:
+        self._file = Path(os.path.abspath(path))
+        self._problems = problems
+        self._me = me
+
+    def config(self, top: Section) -> Config:
+        for key in ("users", "roles"):
+            if key not in top:
+                top.problem(key, "is required (and where it is empty, nobody may do anything)")
+        state_dir = self._path(top, "state_dir", Path(_STATE_DIR))
+        roles = self._roles(top)
+        users = self._users(top, roles)
+        proxy_protocol_from = _networks(top, "proxy_protocol_from") or ()
+        self._refuse_web(top)
+        checks = top.flag("proxy_checks_host_keys", True)
+        if not checks:
+            top.warn("proxy_checks_host_keys", "any host key is accepted: whoever is in between reads along")
+        if "users" in top and not users:
+            top.warn("users", "is empty: nobody may log in")
+        return Config(
+            file=self._file,
+            cluster_name=_matching(top, "cluster_name", "conchrec", _CLUSTER, "a name like example.com"),
+            state_dir=state_dir,
+            listen=_listen(top, bool(proxy_protocol_from)),
+            public_address=_public_address(top),
+            session_recording=top.word("session_recording", Mode, Mode.PROXY),
+            proxy_checks_host_keys=checks,
+            trusted_hosts=self._trusted_hosts(top),
+            upstream_auth=_upstream_auth(top) or (UpstreamAuth.AGENT, UpstreamAuth.CERTIFICATE),
+            agent_probe=top.word("agent_probe", AgentProbe, AgentProbe.LAST),
+            inner_auth=top.word("inner_auth", InnerAuth, InnerAuth.KEY),
+            notice=_notice(top),
+            users=MappingProxyType(users),
+            roles=MappingProxyType(roles),
+            targets=self._targets(top),
+            algorithms=top.word("algorithms", Offer, Offer.MODERN),
+            limits=_limits(top.section("limits", _LIMITS)),
+            proxy_protocol_from=proxy_protocol_from,
+            recordings=self._recordings(top.section("recordings", _RECORDINGS), state_dir),
+            audit=Audit(file=self._path(top.section("audit", ("file",)), "file", state_dir / "audit.jsonl")),
+            warnings=tuple(ConfigErrors(str(self._file), self._problems.warnings).lines()),
+        )
+
+    # -- files
+
+    def _absolute(self, text: str) -> Path:
+        """Relative to the file; ``~`` is the home directory of whoever runs the process."""
+        return Path(os.path.normpath(self._file.parent / os.path.expanduser(text)))
+
+    def _path(self, section: Section, key: str, default: Path) -> Path:
+        found = section.entry(key)
+        if found is None:
+            return default
+        if not found.text or "\0" in found.text:
+            found.problem("a path is expected")
+            return default
+        return self._absolute(found.text)
+
+    def _paths(self, entries: Iterable[Entry]) -> tuple[Path, ...]:
+        """Of known_hosts files. One that is missing is trust in nobody: worth saying, no more."""
+        paths = []
+        for entry in entries:
+            path = self._absolute(entry.text)
+            if not path.is_file() and not entry.text.startswith("~"):
+                entry.warn(f"there is no file {path}: it vouches for no host")
+            paths.append(path)
+        return tuple(paths)
+
+    # -- users
+
+    def _users(self, top: Section, roles: Mapping[str, Role]) -> dict[str, User]:
+        users: dict[str, User] = {}
+        section = top.section("users", None)
+        for key in section:
+            name = self._my_name() if key == ME else key
+            if name in users:
+                section.problem(key, f"{name} is there twice ({ME} is {name})")
+            elif not _is_name(name):
+                section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
+            user = section.section(key, _USER)
+            users[name] = User(name=name, keys=self._keys(user), roles=_roles_of(user, roles))
+            if not users[name].roles:
+                section.warn(key, f"{name} has no role, and may go nowhere")
+        return users
+
+    def _my_name(self) -> str:
+        if self._me is None:
+            try:
+                self._me = pwd.getpwuid(os.getuid()).pw_name
+            except KeyError:
+                self._me = str(os.getuid())
+        return self._me
+
+    def _keys(self, user: Section) -> tuple[AuthorizedKey, ...]:
+        keys: list[AuthorizedKey] = []
+        for entry in user.texts("authorized_keys"):
+            keys += _parsed_keys(entry, entry.text, entry.path, entry.problem)
+        for entry in user.texts("authorized_keys_file", or_one=True):
+            keys += self._keys_in_files(entry)
+        return tuple({(key.blob, key.sources, key.expires): key for key in keys}.values())
+
+    def _keys_in_files(self, entry: Entry) -> list[AuthorizedKey]:
+        """A file that is named has to be there and be right. Of those that a pattern finds, one that
+        is no key file is left out; certificates beside their keys are not expected to be keys."""
+        pattern = str(self._absolute(entry.text))
+        if not glob.has_magic(entry.text):
+            text = _contents(entry, Path(pattern), entry.problem)
+            return [] if text is None else _parsed_keys(entry, text, pattern, entry.problem)
+        keys: list[AuthorizedKey] = []
+        for name in sorted(glob.glob(pattern)):
+            if name.endswith("-cert.pub") or not os.path.isfile(name):
+                continue
+            text = _contents(entry, Path(name), entry.warn)
+            if text is not None:
+                keys += _parsed_keys(entry, text, name, entry.warn)
+        if not keys:
+            entry.warn(
+                f"there is no public key in {entry.text}, so it lets nobody in;"
+                " make one with: ssh-keygen -t ed25519"
+            )
+        return keys
+
+    # -- roles
+
+    def _roles(self, top: Section) -> dict[str, Role]:
+        roles = {}
+        section = top.section("roles", None)
+        for name in section:
+            if not _is_name(name):
+                section.problem(name, "that is not a role name (letters, digits, and . _ @ + - within)")
+            role = section.section(name, _ROLE)
+            deny = role.section("deny", ("hosts", "logins"))
+            options = role.section("options", _OPTIONS)
+            if options.flag("direct", False):
+                options.problem("direct", _LATER)
+            roles[name] = Role(
+                name=name,
+                logins=_logins(role),
+                hosts=_hosts(role),
+                deny_hosts=_hosts(deny),
+                deny_logins=_logins(deny),
+                options=_options(options),
+                source=_networks(options, "source"),
+            )
+            for key in ("hosts", "logins"):
+                if not role.texts(key):
+                    section.warn(name, f"has no {key}, and so allows nobody")
+        return roles
+
+    # -- targets
+
+    def _targets(self, top: Section) -> tuple[TargetRule, ...]:
+        rules = []
+        section = top.section("targets", None)
+        for name in section:
+            rule = section.section(name, _TARGET)
+            labels = rule.section("labels", None)
+            rules.append(
+                TargetRule(
+                    name=name,
+                    hosts=_hosts(rule),
+                    labels=MappingProxyType({label: labels.text(label, "") for label in labels}),
+                    algorithms=(
+                        rule.word("algorithms", TargetOffer, TargetOffer.MODERN)
+                        if "algorithms" in rule
+                        else None
+                    ),
+                    upstream_auth=_upstream_auth(rule),
+                    known_hosts=self._paths(rule.texts("known_hosts")),
+                )
+            )
+            if "hosts" not in rule:
+                section.problem(name, "has no hosts, and so is a rule for nothing")
+        return tuple(rules)
+
+    def _trusted_hosts(self, top: Section) -> TrustedHosts:
+        section = top.section("trusted_hosts", ("known_hosts", "authorities"))
+        known_hosts: tuple[Path, ...] = (Path(_KNOWN_HOSTS),)
+        if "known_hosts" in section:
+            known_hosts = self._paths(section.texts("known_hosts"))
+        authorities: dict[bytes, None] = {}
+        for entry in section.texts("authorities"):
+            if " " in entry.text.strip():
+                lines = entry.text
+            else:
+                lines = _contents(entry, self._absolute(entry.text), entry.problem) or ""
+            authorities |= dict.fromkeys(_authorities(entry, lines))
+        return TrustedHosts(known_hosts=known_hosts, authorities=tuple(authorities))
+
+    # -- what is written
+
+    def _recordings(self, section: Section, state_dir: Path) -> Recordings:
+        if section.flag("compress", False):
+            section.problem("compress", _LATER)
+        for entry in section.texts("encrypt_to"):
+            entry.problem(f"encryption {_LATER}")
+        retention = section.plain("retention")
+        if retention == {"age": "365d", "size": "500GiB"}:
+            section.warn("retention", f"{_LATER}: recordings stay until somebody removes them")
+        elif retention:
+            section.problem("retention", f"{_LATER}: recordings stay until somebody removes them")
+        return Recordings(
+            directory=self._path(section, "directory", state_dir / "recordings"),
+            input=section.word("input", Input, Input.NO),
+            min_free=section.size("min_free", 500 * 1024 * 1024),
+            fsync=section.word("fsync", Fsync, Fsync.INTERVAL),
+        )
+
+    def _refuse_web(self, top: Section) -> None:
+        web = top.plain("web")
+        if web == {"listen": ["tcp:3080:interface=127.0.0.1"]}:
+            top.warn("web", f"{_LATER}: nothing listens there")
+        elif web and web != {"listen": []}:
+            top.problem("web", _LATER)
+
+
+def _contents(entry: Entry, path: Path, complain: _Complain) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        complain(f"{path} can not be read: {error.strerror}")
+    except UnicodeDecodeError:
+        complain(f"{path} is not a text in UTF-8")
+    return None
+
+
+def _parsed_keys(entry: Entry, text: str, where: str, complain: _Complain) -> list[AuthorizedKey]:
+    try:
+        return list(parse_authorized_keys(text, where))
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            complain(str(error))
+    except ConfigError as error:
+        complain(str(error))
+    return []
+
+
+def _authorities(entry: Entry, text: str) -> list[bytes]:
+    """The blobs of the CA keys in ``text``. A certificate is no CA's key, whoever signed it."""
+    if "@" in text.split(" ", 1)[0]:
+        entry.problem("a line of known_hosts with a marker belongs into a known_hosts file")
+        return []
+    keys = _parsed_keys(entry, text, entry.path, entry.problem)
+    for key in keys:
+        if key.sources is not None or key.expires is not None:
+            entry.problem("the key of a CA takes no options")
+    return [key.blob for key in keys]
+
+
+def _roles_of(user: Section, roles: Mapping[str, Role]) -> tuple[str, ...]:
+    entries = user.texts("roles")
+    for entry in entries:
+        if entry.text not in roles:
+            entry.problem(f"there is no role {entry.text}{nearest(entry.text, tuple(roles))}")
+    return tuple(dict.fromkeys(entry.text for entry in entries))
+
+
+def _hosts(section: Section) -> tuple[HostPattern, ...]:
+    patterns = []
+    for entry in section.texts("hosts"):
+        try:
+            patterns.append(HostPattern.parse(entry.text))
+        except ValueError as error:
+            entry.problem(str(error))
+    return tuple(patterns)
+
+
+def _logins(section: Section) -> tuple[str, ...]:
+    logins = []
+    for entry in section.texts("logins"):
+        try:
+            logins.append(check_login_pattern(entry.text))
+        except ValueError as error:
+            entry.problem(str(error))
+    return tuple(logins)
+
+
+def _networks(section: Section, key: str) -> tuple[IPNetwork, ...] | None:
+    """None where the key is missing; empty is nothing at all."""
+    networks = []
+    for entry in section.texts(key):
+        try:
+            networks.append(parse_network(entry.text))
+        except ValueError as error:
+            entry.problem(str(error))
+    return tuple(networks) if key in section else None
+
+
+def _options(section: Section) -> Options:
+    default = Options()
+    return Options(
+        max_session_ttl=section.optional_duration("max_session_ttl"),
+        client_idle_timeout=section.optional_duration("client_idle_timeout"),
+        max_sessions=(
+            section.integer("max_sessions", 10) if "max_sessions" in section else default.max_sessions
+        ),
+        forward_agent=section.flag("forward_agent", default.forward_agent),
+        port_forwarding=section.flag("port_forwarding", default.port_forwarding),
+        x11_forwarding=section.flag("x11_forwarding", default.x11_forwarding),
+        file_copy=section.flag("file_copy", default.file_copy),
+        record=section.word("record", Record, default.record),
+    )
+
+
+def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:
+    """None where the key is missing (or wrong)."""
+    if "upstream_auth" not in section:
+        return None
+    chosen = section.words("upstream_auth", UpstreamAuth, (), later=_LATER_AUTH)
+    if not section.texts("upstream_auth"):
+        section.problem("upstream_auth", "names no way to log in at a target")
+    return chosen or None
+
+
+def _limits(section: Section) -> Limits:
+    default = Limits()
+    return Limits(
+        login_time=section.duration("login_time", default.login_time),
+        tries=section.integer("tries", default.tries, most=1000),
+        unauthenticated=section.integer("unauthenticated", default.unauthenticated),
+        per_address=section.integer("per_address", default.per_address),
+        target_handshakes=section.integer("target_handshakes", default.target_handshakes),
+        connect_timeout=section.duration("connect_timeout", default.connect_timeout),
+    )
+
+
+def _listen(top: Section, believes_proxies: bool) -> tuple[str, ...]:
+    """Server endpoints; Twisted has the last word on their syntax (``config check`` asks it)."""
+    if "listen" not in top:
+        return ("tcp:3023",)
+    entries = top.texts("listen")
+    if not entries and not top.is_wrong("listen"):
+        top.problem("listen", "is empty: nothing would listen")
+    for entry in entries:
+        kind, _, rest = entry.text.partition(":")
+        if kind not in _ENDPOINTS:
+            entry.problem(f"{kind!r} is not a kind of endpoint{nearest(kind, _ENDPOINTS)}")
+        elif kind in ("tcp", "tcp6") and not is_port(
+            re.split("[:=]", rest.removeprefix("port="))[0], least=0
+        ):
+            entry.problem(f"{entry.text!r} has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)")
+        elif kind == "haproxy" and not believes_proxies:
+            entry.problem("whoever connects could claim any address: say who may in proxy_protocol_from")
+    return tuple(entry.text for entry in entries)
+
+
+def _public_address(top: Section) -> str:
+    found = top.entry("public_address")
+    if found is None or not found.text:
+        return ""
+    if host_and_port(found.text) is None:
+        found.problem(f"{found.text!r} is not a host, or host:port (proxy.example.com:3023)")
+    return found.text
+
+
+def _notice(top: Section) -> str:
+    found = top.entry("notice")
+    if found is None:
+        return "Sessions are recorded."
+    if any(not letter.isprintable() and letter not in "\n\t" for letter in found.text):
+        found.problem("has characters that a terminal might obey")
+    return found.text
+
+
+def _matching(top: Section, key: str, default: str, pattern: re.Pattern[str], what: str) -> str:
+    found = top.entry(key)
+    if found is None:
+        return default
+    if not pattern.fullmatch(found.text):
+        found.problem(f"{found.text!r} is not {what}")
+    return found.text
+
+
+def _is_name(name: str) -> bool:
+    return (
+        0 < len(name) <= _LONGEST_NAME
+        and name.isprintable()
+        and not name.startswith("-")
+        and not any(letter.isspace() or letter in _NOT_IN_NAMES for letter in name)
+    )

@@ -1,0 +1,207 @@
+"""What a configuration is: frozen values that mirror the keys of ``config.yaml``, with their defaults.
+
+``conchrec.config`` reads them from YAML. Whoever needs one gets it handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from conchrec.access.authorized_keys import AuthorizedKey
+from conchrec.access.patterns import HostPattern, IPNetwork
+from conchrec.access.policy import Policy, Role
+from conchrec.model import Target
+
+_HOST = re.compile(r"[A-Za-z0-9_:.-]+")
+
+
+class Mode(Enum):
+    """``session_recording``."""
+
+    PROXY = "proxy"
+    """Terminate and record."""
+    PROXY_SYNC = "proxy-sync"
+    """The same, and on disk before it is forwarded."""
+    NODE = "node"
+    """Pass through; the host records."""
+    OFF = "off"
+    """Pass through."""
+
+    @property
+    def records(self) -> bool:
+        return self in (Mode.PROXY, Mode.PROXY_SYNC)
+
+
+class UpstreamAuth(Enum):
+    """A way to log in at a target."""
+
+    AGENT = "agent"
+    CERTIFICATE = "certificate"
+
+
+class AgentProbe(Enum):
+    """When an agent that was not announced is asked for."""
+
+    LAST = "last"
+    """Only when the login would otherwise fail."""
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class InnerAuth(Enum):
+    """What the inner login has to prove."""
+
+    KEY = "key"
+    """A key of the same user again."""
+    TUNNEL = "tunnel"
+    """Nothing: the outer login is enough."""
+
+
+class Offer(Enum):
+    """The algorithms that users are offered."""
+
+    MODERN = "modern"
+    COMPATIBLE = "compatible"
+
+
+class TargetOffer(Enum):
+    """The algorithms that a target is offered."""
+
+    MODERN = "modern"
+    COMPATIBLE = "compatible"
+    LEGACY = "legacy"
+
+
+class Input(Enum):
+    """``recordings.input``; the values are those of ``recorder.InputPolicy``."""
+
+    NO = "no"
+    WITHOUT_PTY = "without-pty"
+    YES = "yes"
+
+
+class Fsync(Enum):
+    """``recordings.fsync``; the values are those of ``store.Fsync``."""
+
+    INTERVAL = "interval"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedHosts:
+    """Besides certificates of our own host CA. ``authorities`` are wire blobs of public keys."""
+
+    known_hosts: tuple[Path, ...] = ()
+    authorities: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Without keys: nobody, unless with a certificate of our user CA."""
+
+    name: str
+    keys: tuple[AuthorizedKey, ...] = ()
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRule:
+    """What is different at some targets; None: as everywhere. Found with ``policy.rule_for``."""
+
+    name: str
+    hosts: tuple[HostPattern, ...] = ()
+    labels: Mapping[str, str] = MappingProxyType({})
+    algorithms: TargetOffer | None = None
+    upstream_auth: tuple[UpstreamAuth, ...] | None = None
+    known_hosts: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """``per_address`` and ``unauthenticated`` count connections of users; ``connect_timeout`` is all
+    the time that a target has, from the first try to the end of the key exchange."""
+
+    login_time: timedelta = timedelta(minutes=2)
+    tries: int = 6
+    unauthenticated: int = 500
+    per_address: int = 250
+    target_handshakes: int = 8
+    connect_timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recordings:
+    """``min_free`` is in bytes."""
+
+    directory: Path
+    input: Input = Input.NO
+    min_free: int = 500 * 1024 * 1024
+    fsync: Fsync = Fsync.INTERVAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that the file says, defaults filled in; all paths absolute.
+
+    ``public_address`` is empty where it was not given. ``warnings`` are for the log and for
+    ``config check``: whole lines.
+    """
+
+    file: Path
+    cluster_name: str
+    state_dir: Path
+    listen: tuple[str, ...]
+    public_address: str
+    session_recording: Mode
+    proxy_checks_host_keys: bool
+    trusted_hosts: TrustedHosts
+    upstream_auth: tuple[UpstreamAuth, ...]
+    agent_probe: AgentProbe
+    inner_auth: InnerAuth
+    notice: str
+    users: Mapping[str, User]
+    roles: Mapping[str, Role]
+    targets: tuple[TargetRule, ...]
+    algorithms: Offer
+    limits: Limits
+    proxy_protocol_from: tuple[IPNetwork, ...]
+    recordings: Recordings
+    audit: Audit
+    warnings: tuple[str, ...]
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(roles=self.roles)
+
+    @property
+    def public(self) -> Target | None:
+        """``public_address`` as a value; None where it was not given."""
+        return host_and_port(self.public_address) if self.public_address else None
+
+
+def host_and_port(text: str) -> Target | None:
+    """``host``, ``host:port``, ``[v6]:port`` or ``v6``; 22 is the port where there is none."""
+    host, port = text, "22"
+    if bracketed := re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]+))?", text):
+        host, port = bracketed[1], bracketed[2] or "22"
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not _HOST.fullmatch(host) or not is_port(port):
+        return None
+    return Target(host=host.lower(), port=int(port))
+
+
+def is_port(text: str, *, least: int = 1) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and least <= int(text) < 65536
