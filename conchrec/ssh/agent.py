@@ -170,6 +170,13 @@ class AgentClient:
         contents = string(host_key) + string(session_id) + string(signature) + bytes((forwarding,))
         return self.extension(b"session-bind@openssh.com", contents).addCallback(lambda answer: answer is not None)
 
+    def forward(self, message: bytes) -> Deferred[bytes]:
+        """Ask what somebody else asks: a whole message, unread, and the answer to it as it came.
+
+        Which messages may pass is the caller's to decide.
+        """
+        return self._request(message)
+
     # --- replies
 
     def _identities(self, message: bytes) -> tuple[AgentIdentity, ...]:
