@@ -210,7 +210,7 @@ class _Reader:
         paths = []
         for entry in entries:
             path = self._absolute(entry.text)
-            if not path.is_file() and not entry.text.startswith("~"):
+            if not path.is_file() and not entry.text.startswith("~") and entry.text != _KNOWN_HOSTS:
                 entry.warn(f"there is no file {path}: it vouches for no host")
             paths.append(path)
         return tuple(paths)

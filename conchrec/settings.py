@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 
 from conchrec.access.authorized_keys import AuthorizedKey
 from conchrec.access.patterns import HostPattern, IPNetwork
@@ -117,7 +116,7 @@ class TargetRule:
 
     name: str
     hosts: tuple[HostPattern, ...] = ()
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = field(default_factory=dict)
     algorithms: TargetOffer | None = None
     upstream_auth: tuple[UpstreamAuth, ...] | None = None
     known_hosts: tuple[Path, ...] = ()

@@ -59,10 +59,16 @@ class Problems:
         self.warnings: list[ConfigError] = []
 
     def add(self, path: str, problem: str, line: int | None) -> None:
-        self.errors.append(ConfigError(path, problem, line))
+        _note(self.errors, ConfigError(path, problem, line))
 
     def warn(self, path: str, problem: str, line: int | None) -> None:
-        self.warnings.append(ConfigError(path, problem, line))
+        _note(self.warnings, ConfigError(path, problem, line))
+
+
+def _note(noted: list[ConfigError], error: ConfigError) -> None:
+    """Whoever looks twice at a value says it once."""
+    if not any((error.path, error.problem, error.line) == (it.path, it.problem, it.line) for it in noted):
+        noted.append(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

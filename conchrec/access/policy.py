@@ -232,9 +232,7 @@ def _usable_logins(role: Role, denied: Sequence[str]) -> Iterator[str]:
 
 
 def _allow(allowing: Sequence[_Reach], login: str, place: Place) -> Allow:
-    dialled = tuple(
-        text for text, _ in place.addresses if any(text in reach.addresses for reach in allowing)
-    )
+    dialled = tuple(text for text, _ in place.addresses if any(text in reach.addresses for reach in allowing))
     opening = [reach.role.options for reach in allowing if reach.addresses.issuperset(dialled)]
     limiting = [reach.role.options for reach in allowing]
     strict = any(options.record is Record.STRICT for options in limiting)

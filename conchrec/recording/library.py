@@ -95,6 +95,14 @@ def events(path: Path) -> Iterator[Event]:
                 yield Event.parse(line)
 
 
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """A cast as it is, up to its last whole line. Raises OSError."""
+    with open(path, "rb", opener=_regular) as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
 def _header(path: Path) -> Header | None:
     with open(path, "rb", opener=_regular) as file:
         first = file.readline(_LONGEST_HEADER)

@@ -1,0 +1,51 @@
+"""``conchrec config check``: every problem of the configuration, with its path and line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, TextIO
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactor
+
+from conchrec.config import Config, ConfigErrors
+from conchrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from conchrec.cli.main import Subparsers
+
+# What these say is about the process that will be started: it can not be tried out here.
+_OF_THE_PROCESS = ("systemd:", "haproxy:systemd", "fd:", "haproxy:fd")
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("config", help="look at the configuration")
+    parser.set_defaults(parser=parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    check = commands.add_parser("check", help="print every problem; exit 0 or 78")
+    check.set_defaults(command=command)
+
+
+def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """``main`` has read it: what is left is what the reactor would say, and what is worth knowing."""
+    problems = [
+        ConfigError(f"listen[{index}]", f"{endpoint!r} is no server endpoint: {problem}")
+        for index, endpoint in enumerate(config.listen)
+        if (problem := _problem(endpoint))
+    ]
+    if problems:
+        raise ConfigErrors(str(config.file), problems)
+    for warning in config.warnings:
+        print(f"warning: {warning}", file=err)
+    print(f"{config.file}: ok", file=out)
+    return 0
+
+
+def _problem(endpoint: str) -> str:
+    if endpoint.startswith(_OF_THE_PROCESS):
+        return ""
+    try:
+        serverFromString(MemoryReactor(), endpoint)
+    except Exception as error:  # whatever a plugin's parser makes of it
+        return str(error) or type(error).__name__
+    return ""
