@@ -99,7 +99,7 @@ def place_of(target: Target, addresses: Sequence[str]) -> Place:
         address = address_of(text)
         if address is not None and not _is_this_machine(address):
             usable.setdefault(address, text)
-    if resolved and not usable:
+    if (resolved and not usable) or (literal is not None and _is_this_machine(literal)):
         raise NotAHost("that is not the address of a host")
     if literal is not None:
         host = ""

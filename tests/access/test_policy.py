@@ -1,0 +1,489 @@
+"""Who may log in where."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.access.patterns import HostPattern, parse_network
+from conchrec.access.policy import (
+    Allow,
+    Decision,
+    Deny,
+    Options,
+    Policy,
+    Record,
+    Role,
+    decide,
+    may_reach,
+    reachable,
+    rule_for,
+)
+from conchrec.model import Identity, Target
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+HERE = "192.0.2.7"
+
+
+def hosts(*patterns: str) -> tuple[HostPattern, ...]:
+    return tuple(HostPattern.parse(pattern) for pattern in patterns)
+
+
+def role(
+    name: str = "ops",
+    *,
+    on: tuple[str, ...] = ("*.example.com",),
+    logins: tuple[str, ...] = ("root",),
+    deny: tuple[str, ...] = (),
+    deny_logins: tuple[str, ...] = (),
+    source: tuple[str, ...] | None = None,
+    options: Options | None = None,
+) -> Role:
+    return Role(
+        name=name,
+        hosts=hosts(*on),
+        logins=logins,
+        deny_hosts=hosts(*deny),
+        deny_logins=deny_logins,
+        source=None if source is None else tuple(parse_network(network) for network in source),
+        options=options or Options(),
+    )
+
+
+def joe(*roles: Role, expires: datetime | None = None) -> tuple[Policy, Identity]:
+    policy = Policy(roles={role.name: role for role in roles})
+    names = tuple(role.name for role in roles)
+    return policy, Identity(user="joe", method="publickey", roles=names, expires=expires)
+
+
+def asked(
+    who: tuple[Policy, Identity],
+    host: str = "web1.example.com",
+    *addresses: str,
+    login: str = "root",
+    port: int = 22,
+    source: str = HERE,
+) -> Decision:
+    policy, identity = who
+    return decide(policy, identity, Target(host=host, port=port), addresses, login, source, NOW)
+
+
+def reason(decision: Decision) -> str:
+    assert isinstance(decision, Deny)
+    return decision.reason
+
+
+def allowed(decision: Decision) -> Allow:
+    assert isinstance(decision, Allow), decision
+    return decision
+
+
+# -- hosts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "addresses", "port"),
+    [
+        ("web1", "web1", (), 22),
+        ("WEB1", "Web1", (), 22),
+        ("web1.", "web1", (), 22),
+        ("web1", "web1.", (), 22),
+        ("*.example.com", "a.b.example.com", (), 2222),
+        ("web?", "web7", (), 22),
+        ("*", "anything", (), 22),
+        ("*", "10.1.2.3", (), 22),
+        ("db1:2222", "db1", (), 2222),
+        ("*:2222", "db1", (), 2222),
+        ("db1:*", "db1", (), 7),
+        ("10.0.0.0/8", "10.1.2.3", (), 22),
+        ("10.0.0.0/8", "web1", ("10.1.2.3",), 22),
+        ("10.1.2.3", "web1", ("10.1.2.3",), 22),
+        ("10.0.0.0/8:2222", "10.1.2.3", (), 2222),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", (), 22),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", (), 22),
+        ("fd00::/8", "fd12::1", (), 22),
+        ("[fd00::/8]:22", "web1", ("fd12::1",), 22),
+        ("fe80::/10", "fe80::1%eth0", (), 22),
+    ],
+)
+def test_a_host_is_allowed_by_its_name_or_its_address(
+    pattern: str, host: str, addresses: tuple[str, ...], port: int
+) -> None:
+    allowed(asked(joe(role(on=(pattern,))), host, *addresses, port=port))
+    denied = asked(joe(role(on=("*",), deny=(pattern,))), host, *addresses, port=port)
+    assert "(role ops denies it)" in reason(denied)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "addresses", "port"),
+    [
+        ("*.example.com", "example.com", (), 22),
+        ("*.example.com", "web1.example.com.evil.org", (), 22),
+        ("web1", "xweb1", (), 22),
+        ("db1:2222", "db1", (), 22),
+        ("10.0.0.0/8:2222", "10.1.2.3", (), 22),
+        ("10.0.0.0/8", "11.1.2.3", (), 22),
+        ("10.0.0.0/8", "web1", (), 22),
+        ("fd00::/8", "10.0.0.1", (), 22),
+        ("de*", "dead:beef::1", (), 22),
+        ("*1", "10.0.0.1", (), 22),
+    ],
+)
+def test_a_host_that_no_pattern_means_is_not_allowed(
+    pattern: str, host: str, addresses: tuple[str, ...], port: int
+) -> None:
+    assert "(no role of joe allows it)" in reason(
+        asked(joe(role(on=(pattern,))), host, *addresses, port=port)
+    )
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0x7f000001", "0x7f.1", "127.1", "2130706433", "017700000001", "0177.0.0.1", "127.0.0.01", "1",
+        "0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "[::1]", "web1:22",
+        "ｖault.example.com", "v\u212aault.example.com", "vault。example.com", "va\u00adult.example.com",
+        "", ".", "..", "a..b", "-oProxyCommand=x", "a b", "a\nb", "a\0b", "web1\x1b[2J", "x" * 254, "../x",
+        "*",
+    ],
+)  # fmt: skip
+def test_spellings_that_a_resolver_would_fold_into_another_host_are_refused(host: str) -> None:
+    decision = asked(joe(role(on=("*",))), host, "127.0.0.1")
+    assert reason(decision).isprintable()
+
+
+def test_an_address_that_only_the_resolver_gives_is_denied_too() -> None:
+    everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
+    for address in ("127.0.0.1", "::ffff:127.0.0.1", "::1"):
+        assert "denies" in reason(asked(everywhere, "rebound.example.com", "198.51.100.1", address))
+    allowed(asked(everywhere, "rebound.example.com", "198.51.100.1"))
+
+
+def test_this_machine_by_the_name_of_no_address_is_never_dialled() -> None:
+    everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
+    assert allowed(asked(everywhere, "web1", "0.0.0.0", "10.0.0.1", "::")).addresses == ("10.0.0.1",)
+    assert "not the address of a host" in reason(asked(everywhere, "web1", "0.0.0.0", "::"))
+
+
+def test_only_the_addresses_that_are_allowed_may_be_dialled() -> None:
+    who = joe(role(on=("10.0.0.0/8",)))
+    decision = allowed(asked(who, "web1", "198.51.100.1", "10.0.0.9", "fd00::1", "10.0.0.3"))
+    assert decision.addresses == ("10.0.0.9", "10.0.0.3")
+
+
+def test_a_name_that_is_allowed_is_allowed_wherever_it_leads() -> None:
+    addresses = ("198.51.100.1", "10.0.0.9", "fd00::1")
+    assert allowed(asked(joe(role()), "web1.example.com", *addresses)).addresses == addresses
+
+
+def test_an_address_that_was_asked_for_is_the_one_that_is_dialled() -> None:
+    assert allowed(asked(joe(role(on=("10.0.0.0/8",))), "10.0.0.9")).addresses == ("10.0.0.9",)
+
+
+# -- logins
+
+
+@pytest.mark.parametrize(
+    ("pattern", "login"),
+    [("root", "root"), ("{user}", "joe"), ("adm-{user}", "adm-joe"), ("*", "any one"), ("app-?", "app-1")],
+)
+def test_a_login(pattern: str, login: str) -> None:
+    allowed(asked(joe(role(logins=(pattern,))), login=login))
+    assert "denies it" in reason(asked(joe(role(logins=("*",), deny_logins=(pattern,))), login=login))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "login"),
+    [("root", "Root"), ("{user}", "jane"), ("{user}", "{user}"), ("root", "root "), ("root", ""), ("*", ""),
+     ("*", "a\nb"), ("*", "\x1b[2J"), ("*", "x" * 257)],
+)  # fmt: skip
+def test_another_login(pattern: str, login: str) -> None:
+    assert reason(asked(joe(role(logins=(pattern,))), login=login)).isprintable()
+
+
+def test_a_user_s_name_is_no_pattern() -> None:
+    policy = Policy(roles={"ops": role(logins=("{user}",))})
+    star = Identity(user="*", method="publickey", roles=("ops",))
+    target = Target(host="web1.example.com")
+    assert isinstance(decide(policy, star, target, (), "root", HERE, NOW), Deny)
+    assert isinstance(decide(policy, star, target, (), "*", HERE, NOW), Allow)
+
+
+# -- what the user is told
+
+
+def test_the_words() -> None:
+    ops = role(on=("web1", "vault"), logins=("ubuntu", "{user}"), deny=("vault.example.com",))
+    assert (
+        reason(asked(joe(ops), "web1")) == "joe may not log in as root on web1 (role ops allows: ubuntu, joe)"
+    )
+    assert (
+        reason(asked(joe(ops), "vault.example.com"))
+        == "joe may not reach vault.example.com (role ops denies it)"
+    )
+    assert reason(asked(joe(ops), "web9", port=24)) == "joe may not reach web9:24 (no role of joe allows it)"
+    assert reason(asked(joe(), "web1")) == "joe may not reach web1 (joe has no role)"
+    assert reason(asked(joe(role(on=("web1",), logins=())), "web1")) == (
+        "joe may not log in as root on web1 (role ops allows no login)"
+    )
+    assert allowed(asked(joe(ops), "web1", login="joe")).rule == "role ops allows joe"
+
+
+def test_a_reason_names_no_host_but_the_one_that_was_asked_for() -> None:
+    ops = role(on=("secret1", "10.9.9.9"), deny=("secret2",))
+    for host in ("web1", "10.1.1.1"):
+        assert "secret" not in reason(asked(joe(ops), host))
+
+
+def test_hostile_text_is_escaped_in_a_reason() -> None:
+    assert "\\x1b[2J" in reason(asked(joe(role()), login="\x1b[2J"))
+    assert len(reason(asked(joe(role()), login="x" * 100_000))) < 1000
+
+
+# -- roles together
+
+
+def test_a_deny_of_any_role_wins() -> None:
+    ops, guest = role(on=("*",)), role("guest", on=(), logins=(), deny=("vault",), source=("203.0.113.0/24",))
+    assert "role guest denies it" in reason(asked(joe(ops, guest), "vault"))
+    assert "role guest denies it" in reason(
+        asked(joe(ops, replace(guest, deny_hosts=(), deny_logins=("root",))), "vault")
+    )
+
+
+def test_a_role_that_is_gone_allows_nothing() -> None:
+    policy, identity = joe(role())
+    assert "joe has no role" in reason(asked((Policy(), identity)))
+    assert "joe has no role" in reason(asked((policy, replace(identity, roles=("admin",)))))
+
+
+def test_limits_are_the_strictest_and_doors_the_widest() -> None:
+    a = Options(
+        max_session_ttl=timedelta(hours=1), max_sessions=3, record=Record.BEST_EFFORT, forward_agent=True
+    )
+    b = Options(
+        client_idle_timeout=timedelta(minutes=5), max_sessions=None, file_copy=False, port_forwarding=True
+    )
+    decision = asked(joe(role(options=a), role("dev", options=b)))
+    assert allowed(decision).options == Options(
+        max_session_ttl=timedelta(hours=1),
+        client_idle_timeout=timedelta(minutes=5),
+        max_sessions=3,
+        forward_agent=True,
+        port_forwarding=True,
+        file_copy=True,
+        record=Record.STRICT,
+    )
+    assert allowed(decision).rule == "roles ops, dev allow root"
+
+
+def test_a_role_for_another_host_or_login_opens_no_door() -> None:
+    wide = Options(forward_agent=True, max_sessions=1)
+    for other in (role("dev", on=("web2",), options=wide), role("dev", logins=("joe",), options=wide)):
+        assert allowed(asked(joe(role(), other))).options == Options()
+
+
+def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:
+    some = role("some", on=("10.0.0.0/8",), options=Options(forward_agent=True))
+    others = role("others", on=("198.51.100.0/24",))
+    decision = allowed(asked(joe(some, others), "web1", "10.0.0.1", "198.51.100.1"))
+    assert decision.addresses == ("10.0.0.1", "198.51.100.1")
+    assert not decision.options.forward_agent
+    assert allowed(asked(joe(some, others), "web1", "10.0.0.1")).options.forward_agent
+
+
+# -- where from, and until when
+
+
+@pytest.mark.parametrize(
+    ("source", "address", "expected"),
+    [
+        (None, "", True),
+        (("192.0.2.0/24",), HERE, True),
+        (("192.0.2.0/24",), "::ffff:192.0.2.7", True),
+        (("192.0.2.0/24",), "198.51.100.1", False),
+        (("192.0.2.0/24",), "", False),
+        (("192.0.2.0/24",), "/run/socket", False),
+        ((), HERE, False),
+    ],
+)
+def test_where_the_user_comes_from(source: tuple[str, ...] | None, address: str, expected: bool) -> None:
+    who = joe(role(source=source))
+    assert isinstance(asked(who, source=address), Allow) is expected
+    assert isinstance(may_reach(*who, Target(host="a.example.com"), (), address, NOW), Allow) is expected
+    assert reachable(*who, address)[0].from_here is expected
+
+
+def test_an_identity_ends() -> None:
+    assert "has expired" in reason(asked(joe(role(), expires=NOW)))
+    allowed(asked(joe(role(), expires=NOW + timedelta(seconds=1))))
+
+
+# -- nobody
+
+
+@pytest.mark.parametrize("empty", [role(on=()), role(logins=()), role(source=())])
+def test_empty_means_nobody(empty: Role) -> None:
+    assert isinstance(asked(joe(empty)), Deny)
+    assert isinstance(may_reach(*joe(empty), Target(host="web1.example.com"), (), HERE, NOW), Deny)
+
+
+def test_may_reach_asks_for_any_login() -> None:
+    target = Target(host="web1.example.com")
+    allowed(may_reach(*joe(role()), target, ("10.0.0.1",), HERE, NOW))
+    denied = may_reach(*joe(role(deny_logins=("root",))), target, (), HERE, NOW)
+    assert reason(denied) == "joe may not reach web1.example.com (role ops allows: root)"
+
+
+def test_what_a_user_may_know() -> None:
+    ops = role(on=("web*", "10.0.0.0/8"), logins=("root", "{user}"), deny=("web9",), deny_logins=("{user}2",))
+    (reach,) = reachable(*joe(ops, role("none", on=(), logins=())), HERE)
+    assert (reach.role, reach.hosts, reach.logins) == ("ops", ("web*", "10.0.0.0/8"), ("root", "joe"))
+    assert (reach.denied_hosts, reach.denied_logins) == (("web9",), ("joe2",))
+
+
+# -- rules for targets
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    hosts: tuple[HostPattern, ...]
+
+
+def test_the_first_rule_for_a_target() -> None:
+    rules = (
+        Rule(name="db", hosts=hosts("db*")),
+        Rule(name="net", hosts=hosts("10.0.0.0/8")),
+        Rule(name="rest", hosts=hosts("*:2222")),
+    )
+
+    def name(host: str, *addresses: str, port: int = 22) -> str | None:
+        found = rule_for(rules, Target(host=host, port=port), addresses)
+        return None if found is None else found.name
+
+    assert name("db1", "10.0.0.1") == "db"
+    assert name("web1", "10.0.0.1", "10.0.0.2") == "net"
+    assert name("web1", "10.0.0.1", "11.0.0.2") is None
+    assert name("web1", port=2222) == "rest"
+    assert name("web1") is None
+    assert name("a b") is None
+
+
+# -- whatever the roles are
+
+NAMES = st.sampled_from(["web1", "web2", "db1.example.com", "vault.example.com", "10.0.0.1", "fd00::1"])
+PATTERNS = st.sampled_from(
+    ["*", "web1", "web?", "*.example.com", "vault.example.com", "10.0.0.0/8", "10.0.0.1", "fd00::/8",
+     "web1:2222", "192.0.2.0/24", "*:22"]
+)  # fmt: skip
+LOGINS = st.sampled_from(["root", "joe", "{user}", "*", "app-*"])
+ADDRESSES = st.lists(
+    st.sampled_from(["10.0.0.1", "192.0.2.9", "::ffff:10.0.0.2", "fd00::7", "2001:db8::1"]), unique=True
+)
+NETWORKS = st.sampled_from(["192.0.2.0/24", "10.0.0.0/8", "fd00::/8"])
+
+
+@st.composite
+def roles(draw: st.DrawFn) -> tuple[Role, ...]:
+    def some(what: st.SearchStrategy[str]) -> tuple[str, ...]:
+        return tuple(draw(st.lists(what, max_size=3)))
+
+    return tuple(
+        role(
+            f"role{number}",
+            on=some(PATTERNS),
+            logins=some(LOGINS),
+            deny=some(PATTERNS) if draw(st.booleans()) else (),
+            deny_logins=some(LOGINS) if draw(st.booleans()) else (),
+            source=some(NETWORKS) if draw(st.booleans()) else None,
+            options=Options(
+                max_sessions=draw(st.none() | st.integers(1, 9)),
+                forward_agent=draw(st.booleans()),
+                record=draw(st.sampled_from(Record)),
+            ),
+        )
+        for number in range(draw(st.integers(0, 4)))
+    )
+
+
+TARGETS = st.builds(Target, host=NAMES, port=st.sampled_from([22, 2222]))
+ASKED_LOGINS = st.sampled_from(["root", "joe", "app-1", "nobody"])
+SOURCES = st.sampled_from(["192.0.2.7", "10.2.3.4", "fd00::2", ""])
+
+
+@given(roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES, PATTERNS)
+def test_a_deny_wins_whatever_the_others_say(
+    others: tuple[Role, ...], target: Target, addresses: list[str], login: str, source: str, pattern: str
+) -> None:
+    before = decide(*joe(*others), target, addresses, login, source, NOW)
+    denying = role("denying", on=("*",), logins=("*",), deny=(pattern,))
+    after = decide(*joe(*others, denying), target, addresses, login, source, NOW)
+    only = decide(*joe(denying), target, addresses, login, source, NOW)
+    if isinstance(only, Deny):
+        assert isinstance(after, Deny)
+    bare = replace(denying, hosts=(), logins=())
+    if isinstance(before, Deny):
+        assert isinstance(decide(*joe(*others, bare), target, addresses, login, source, NOW), Deny)
+
+
+@given(roles(), roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES)
+def test_adding_roles_never_lifts_a_deny(
+    some: tuple[Role, ...],
+    more: tuple[Role, ...],
+    target: Target,
+    addresses: list[str],
+    login: str,
+    source: str,
+) -> None:
+    more = tuple(replace(role, name=f"more-{role.name}") for role in more)
+    decision = decide(*joe(*some), target, addresses, login, source, NOW)
+    if isinstance(decision, Deny) and decision.rule.endswith("denies it"):
+        assert isinstance(decide(*joe(*some, *more), target, addresses, login, source, NOW), Deny)
+
+
+@given(roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES)
+def test_what_is_allowed_is_allowed_by_one_role(
+    some: tuple[Role, ...], target: Target, addresses: list[str], login: str, source: str
+) -> None:
+    decision = decide(*joe(*some), target, addresses, login, source, NOW)
+    alone = [decide(*joe(role), target, addresses, login, source, NOW) for role in some]
+    if isinstance(decision, Deny):
+        assert decision.reason.isprintable()
+        return
+    yes = [one for one in alone if isinstance(one, Allow)]
+    assert yes
+    assert set(decision.addresses) == {address for one in yes for address in one.addresses}
+    assert isinstance(may_reach(*joe(*some), target, addresses, source, NOW), Allow)
+    if decision.options.forward_agent:
+        assert any(one.options.forward_agent and one.addresses == decision.addresses for one in yes)
+    limits = [one.options.max_sessions for one in yes if one.options.max_sessions is not None]
+    assert decision.options.max_sessions == min(limits, default=None)
+    if any(one.options.record is Record.STRICT for one in yes):
+        assert decision.options.record is Record.STRICT
+
+
+@given(roles(), TARGETS, ADDRESSES, ASKED_LOGINS, SOURCES)
+def test_every_address_that_may_be_dialled_would_be_allowed_by_itself(
+    some: tuple[Role, ...], target: Target, addresses: list[str], login: str, source: str
+) -> None:
+    decision = decide(*joe(*some), target, addresses, login, source, NOW)
+    if isinstance(decision, Allow):
+        for address in decision.addresses:
+            allowed(decide(*joe(*some), target, [address], login, source, NOW))
+
+
+@given(st.ip_addresses(), st.text())
+def test_any_text_is_answered(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> None:
+    who = joe(role(on=("*",), logins=("*",)))
+    for decision in (
+        asked(who, text, str(address), login=text),
+        asked(who, str(address), login=text, source=text),
+    ):
+        if isinstance(decision, Deny):
+            assert decision.reason.isprintable()
