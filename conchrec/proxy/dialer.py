@@ -12,18 +12,22 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol, TypeVar
 
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTCP, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from conchrec.errors import Busy, Unreachable, UpstreamError
+from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
 from conchrec.model import Target
+from conchrec.ssh.hostkeys import HostVerdict
 from conchrec.ssh.transport import ClientTransport, Lost
 
 _log = Logger()
+T = TypeVar("T")
 
 #: How long a target's banner is taken for granted; an upgrade of its sshd shows after that.
 BANNER_LIFE = timedelta(minutes=10)
@@ -39,13 +43,17 @@ LAST_BACKOFF = 2.0
 class Slot:
     """A place in a gate. ``release`` as often as one likes."""
 
-    __slots__ = ("_gate", "_user", "held", "waiting")
+    __slots__ = ("_gate", "_released", "_user", "held", "waiting")
 
     def __init__(self, gate: Gate, user: str) -> None:
         self._gate = gate
         self._user = user
+        self._released: Callable[[], None] | None = None
         self.held = True
         self.waiting = False
+
+    def on_release(self, callback: Callable[[], None]) -> None:
+        self._released = callback
 
     def release(self) -> None:
         if self.held:
@@ -54,6 +62,8 @@ class Slot:
         if self.waiting:
             self.waiting = False
             self._gate.person_done(self._user)
+        if self._released is not None:
+            self._released()
 
     def wait_for_person(self) -> None:
         """Someone has to touch, confirm or type: make room for the next, within bounds."""
@@ -110,37 +120,47 @@ class Gate:
             waiting.callback(Slot(self, user))
 
 
+class HostCheck(Protocol):
+    """Judges the target's host key, in the middle of the key exchange, and remembers what it said."""
+
+    @property
+    def verdict(self) -> HostVerdict | None:
+        """Why the key was accepted; None before that."""
+
+
+MakeTransport = Callable[[Target], tuple[ClientTransport, HostCheck]]
+
+
 @dataclass(slots=True, kw_only=True)
 class Link:
     """A connection to a target whose banner has been read, and its place in the gate."""
 
     transport: ClientTransport
+    check: HostCheck
     slot: Slot
     banner: bytes
     address: str
 
+    def drop(self) -> None:
+        """Nobody wants it."""
+        self.slot.release()
+        self.transport.abort()
+
 
 class Dropped(Exception):
-    """The target closed before the key exchange was through; perhaps it has too much to do."""
+    """The target closed before it said anything of SSH; perhaps it has too much to do."""
 
 
 class Dialer:
     """Connections to targets. One for each process."""
 
     def __init__(
-        self,
-        reactor: IReactorTCP,
-        clock: IReactorTime,
-        *,
-        handshakes: int,
-        timeout: timedelta,
-        make_transport: Callable[[Target], ClientTransport],
+        self, reactor: IReactorTCP, clock: IReactorTime, *, handshakes: int, timeout: timedelta
     ) -> None:
         self._reactor = reactor
         self._clock = clock
         self._handshakes = handshakes
         self._timeout = timeout.total_seconds()
-        self._make_transport = make_transport
         self._gates: dict[Target, Gate] = {}
         self._banners: OrderedDict[Target, tuple[float, bytes]] = OrderedDict()
         self._looks: dict[Target, list[Deferred[None]]] = {}
@@ -164,7 +184,9 @@ class Dialer:
         while len(self._banners) > BANNERS:
             self._banners.popitem(last=False)
 
-    async def look(self, target: Target, addresses: Sequence[str], user: str) -> tuple[bytes, Link | None]:
+    async def look(
+        self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport
+    ) -> tuple[bytes, Link | None]:
         """The target's banner, and the connection that it was read on, where one had to be made.
 
         Simultaneous first looks at one target share one connection. Raises UpstreamError.
@@ -181,7 +203,7 @@ class Dialer:
             await turn
         self._looks[target] = []
         try:
-            link = await self.connect(target, addresses, user)
+            link = await self.connect(target, addresses, user, make)
         finally:
             for turn in self._looks.pop(target):
                 if not turn.called:
@@ -191,95 +213,159 @@ class Dialer:
     # --- connections
 
     async def connect(
-        self, target: Target, addresses: Sequence[str], user: str, deadline: float | None = None
+        self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport
     ) -> Link:
         """Through the gate, TCP, the target's banner. Raises Unreachable or Busy."""
-        if deadline is None:
-            deadline = self._clock.seconds() + self._timeout
         gate = self._gates.setdefault(target, Gate(self._handshakes))
+        # The time in line counts for itself: the line moves only as fast as the target lets people in.
         entering = gate.enter(user)
         try:
-            slot = await self._within(
-                entering, deadline, lambda: Busy(f"{target} has too many logins waiting; try again")
+            slot = await self.within(
+                entering, self._timeout, lambda: Busy(f"{target} has too many logins waiting; try again")
             )
         finally:
-            if gate.idle:
-                self._gates.pop(target, None)
+            self._forget_idle(target, gate)
+        slot.on_release(lambda: self._forget_idle(target, gate))
         try:
-            return await self._connect_any(target, addresses, slot, deadline)
+            return await self._connect_any(target, addresses, slot, make)
         except BaseException:
             slot.release()
             raise
 
+    def _forget_idle(self, target: Target, gate: Gate) -> None:
+        if gate.idle and self._gates.get(target) is gate:
+            del self._gates[target]
+
     async def _connect_any(
-        self, target: Target, addresses: Sequence[str], slot: Slot, deadline: float
+        self, target: Target, addresses: Sequence[str], slot: Slot, make: MakeTransport
     ) -> Link:
+        deadline = self._clock.seconds() + self._timeout
         backoff = FIRST_BACKOFF
         while True:
-            problem: UpstreamError | None = None
+            problem: UpstreamError = Unreachable(f"{target} has no address")
             for address in addresses:
                 try:
-                    return await self._connect_one(target, address, slot, deadline)
+                    return await self._connect_one(target, address, slot, deadline, make)
                 except Dropped as dropped:
-                    problem = Busy(
-                        f"{target} closes new connections before they can log in"
-                        f" ({str(dropped) or 'no reason given'}); raise MaxStartups in its sshd_config"
-                        + (" or list this proxy in PerSourcePenaltyExemptList" if "allowed" in str(dropped) else "")
-                    )
+                    problem = Busy(_too_busy(target, str(dropped)))
                 except UpstreamError as error:
-                    problem = problem or error
-            assert problem is not None
+                    if not isinstance(problem, Busy):
+                        problem = error
             if not isinstance(problem, Busy) or self._clock.seconds() + backoff >= deadline:
                 raise problem
             await self.pause(backoff)
             backoff = min(backoff * 2, LAST_BACKOFF)
 
-    async def _connect_one(self, target: Target, address: str, slot: Slot, deadline: float) -> Link:
-        left = max(0.05, deadline - self._clock.seconds())
-        endpoint_class = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        endpoint = endpoint_class(self._reactor, address, target.port, timeout=left)
-        transport = self._make_transport(target)
+    async def _connect_one(
+        self, target: Target, address: str, slot: Slot, deadline: float, make: MakeTransport
+    ) -> Link:
+        left = deadline - self._clock.seconds()
+        if left <= 0:
+            raise Unreachable(f"{target} can not be reached in {self._timeout:g} s")
+        family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        endpoint = family(self._reactor, address, target.port, timeout=left)
+        transport, check = make(target)
         try:
             await connectProtocol(endpoint, transport)
         except neterror.ConnectError as error:
-            raise Unreachable(f"{target} can not be reached: {_reason(error)}") from error
-        except CancelledError:
-            raise Unreachable(f"{target} can not be reached: the connection was given up") from None
+            raise _unreachable(target, address, error) from error
+        link = Link(transport=transport, check=check, slot=slot, banner=b"", address=address)
         try:
-            banner = await self._within(
-                self.banner_of(transport),
-                deadline,
+            link.banner = await self.within(
+                banner_of(transport),
+                deadline - self._clock.seconds(),
                 lambda: Unreachable(f"{target} accepts connections and says nothing (is it an SSH server?)"),
             )
         except BaseException:
             transport.abort()
             raise
-        self._remember(target, banner)
-        return Link(transport=transport, slot=slot, banner=banner, address=address)
+        self._remember(target, link.banner)
+        return link
 
-    def banner_of(self, transport: ClientTransport) -> Deferred[bytes]:
-        """Fires with the peer's version line, or fails with Dropped when it goes before it says one."""
-        done: Deferred[bytes] = Deferred()
+    async def splice(self, target: Target, addresses: Sequence[str], protocol: IProtocol) -> None:
+        """A plain TCP connection, for bytes that pass through unread. Raises Unreachable."""
+        problem = Unreachable(f"{target} has no address")
+        for address in addresses:
+            family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+            endpoint = family(self._reactor, address, target.port, timeout=self._timeout)
+            try:
+                await connectProtocol(endpoint, protocol)
+            except neterror.ConnectError as error:
+                problem = _unreachable(target, address, error)
+            else:
+                return
+        raise problem
 
-        def lost(lost: Lost) -> None:
-            if not done.called:
-                done.errback(Dropped(lost.describe()))
-
-        def version(banner: bytes) -> None:
-            if not done.called:
-                done.callback(banner)
-
-        transport.on_version(version)
-        transport.when_lost().addCallback(lost)
-        return done
+    # --- time
 
     def pause(self, seconds: float) -> Deferred[None]:
         """Back-off, with a little chance in it so that a crowd does not come back as one."""
-        done: Deferred[None] = Deferred()
-        call = self._clock.callLater(seconds * (0.5 + random.random()), lambda: done.callback(None))  # noqa: S311
-        done_with_cancel: Deferred[None] = Deferred(lambda _: call.cancel())
-        done.chainDeferred(done_with_cancel)
-        return done_with_cancel
+        call = self._clock.callLater(
+            seconds * (0.5 + random.random()),  # noqa: S311
+            lambda: done.callback(None),
+        )
+        done: Deferred[None] = Deferred(lambda _: call.cancel())
+        return done
 
-    async def _within[T](self, waiting: Deferred[T], deadline: float, late: Callable[[], UpstreamError]) -> T:
-        raise NotImplementedError
+    async def within(
+        self, waiting: Deferred[T], seconds: float, late: Callable[[], ConchrecError]
+    ) -> T:
+        """What ``waiting`` fires with; after ``seconds`` it is cancelled and ``late()`` is raised."""
+        is_late = False
+
+        def too_late() -> None:
+            nonlocal is_late
+            is_late = True
+            waiting.cancel()
+
+        call = self._clock.callLater(max(seconds, 0), too_late)
+        try:
+            return await waiting
+        except CancelledError:
+            if is_late:
+                raise late() from None
+            raise
+        finally:
+            if call.active():
+                call.cancel()
+
+
+def banner_of(transport: ClientTransport) -> Deferred[bytes]:
+    """Fires with the peer's version line, or fails with Dropped when it goes before it says one."""
+    done: Deferred[bytes] = Deferred()
+
+    def lost(lost: Lost) -> None:
+        if not done.called:
+            done.errback(Failure(Dropped(lost.describe())))
+
+    def version(banner: bytes) -> None:
+        if not done.called:
+            done.callback(banner)
+
+    transport.on_version(version)
+    transport.when_lost().addCallback(lost)
+    return done
+
+
+def _too_busy(target: Target, why: str) -> str:
+    text = f"{target} closes new connections before they can log in"
+    if why:
+        text += f" ({why})"
+    if "not allowed at this time" in why.lower():
+        return text + "; list this proxy in PerSourcePenaltyExemptList of its sshd_config"
+    return text + "; raise MaxStartups in its sshd_config"
+
+
+def _unreachable(target: Target, address: str, error: neterror.ConnectError) -> Unreachable:
+    return Unreachable(f"{target} can not be reached: {_reason(error)}", f"{address}: {error}")
+
+
+def _reason(error: neterror.ConnectError) -> str:
+    """Twisted's sentences, without their advice to programmers."""
+    if isinstance(error, neterror.ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, (neterror.TCPTimedOutError, neterror.TimeoutError)):
+        return "no answer"
+    if isinstance(error, neterror.NoRouteError):
+        return "no route"
+    return str(error.osError or error).rstrip(".") if hasattr(error, "osError") else str(error).rstrip(".")

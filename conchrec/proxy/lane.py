@@ -123,6 +123,13 @@ class ReplyOrder:
                 self._flush()
                 return
 
+    def settle(self, success: bool) -> None:
+        """No reply will come any more: answer everything that waits."""
+        for index, turn in enumerate(self._turns):
+            if turn is None:
+                self._turns[index] = success
+        self._flush()
+
     def _flush(self) -> None:
         while self._turns and self._turns[0] is not None:
             self._send(bool(self._turns.popleft()))

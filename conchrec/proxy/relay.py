@@ -33,7 +33,7 @@ SLACK = 256 * 1024
 class Verdict(enum.Enum):
     """What becomes of a channel request of the near end."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105
     ACCEPT = "accept"
     REFUSE = "refuse"
 
@@ -175,7 +175,17 @@ class Relay:
                 raise RemoteViolation("more data than the window allows")
         elif message == m.CHANNEL_REQUEST:
             request = m.ChannelRequest.parse(body)
-            verdict = self._judge(request)
+            try:
+                verdict = self._observer.requested(request)
+            except RemoteViolation:
+                raise
+            except ConchrecError as error:
+                if request.want_reply:
+                    self._replies.passed_on()
+                self.abort(self._observer.failed(error))
+                return
+            if self._aborted:
+                return
             if verdict is not Verdict.PASS:
                 if request.want_reply:
                     self._replies.answer(verdict is Verdict.ACCEPT)
@@ -184,16 +194,6 @@ class Relay:
                 self._replies.passed_on()
         if not self._done:
             self._guard(lambda: self._to_far.push(message, body))
-
-    def _judge(self, request: m.ChannelRequest) -> Verdict:
-        verdict = Verdict.REFUSE
-
-        def ask() -> None:
-            nonlocal verdict
-            verdict = self._observer.requested(request)
-
-        self._guard(ask)
-        return verdict
 
     def _forward_far(self, message: int, body: bytes) -> None:
         far = self._far
@@ -251,6 +251,8 @@ class Relay:
         self._aborted = True
         near = self._near
         if self._opening.answered:
+            # Clients print what follows only where their request was accepted.
+            self._replies.settle(True)
             if text and near.kind == b"session":
                 line = (text + "\r\n").encode("utf-8", "replace")
                 if len(line) <= self._near_credit:
@@ -297,8 +299,8 @@ class Relay:
         if self._syncing or self._sync is None:
             return
         self._syncing = True
+        # What is pushed while this sync runs is covered by the next one.
         to_far, to_near = self._to_far.mark(), self._to_near.mark()
-        # Marks are taken when the turn ends, so that one fdatasync covers all that it brought.
         self._sync().addCallbacks(lambda _: self._synced(to_far, to_near), self._sync_failed)
 
     def _synced(self, to_far: int, to_near: int) -> None:

@@ -1,0 +1,86 @@
+"""The user's agents: the one of the outer connection and the one of the inner connection.
+
+A connection's client lets us open its agent as often as we like; each upstream connection gets a channel
+of its own, because a client binds what an agent signs to the connection that asked for it.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from conchrec.ssh import messages as m
+from conchrec.ssh.agent import AgentClient, AgentError
+from conchrec.ssh.connection import Connection
+from conchrec.ssh.stream import Stream
+
+AGENT_CHANNEL = b"auth-agent@openssh.com"
+
+
+class AgentSource:
+    """What one connection of the user offers. ``path`` is ``outer`` or ``inner``.
+
+    ``announced`` says that the client asked us to use its agent; opening one that was not announced
+    makes OpenSSH's client print a warning where forwarding is off.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.announced = False
+        #: The client would not open it, unasked: it would not the next time either.
+        self.refused = False
+        self.connection: Connection | None = None
+
+    def open(self) -> Deferred[AgentClient]:
+        """A new channel to the agent. Fails with AgentError where the client opens none."""
+        connection = self.connection
+        if connection is None or connection.stopped:
+            failed: Deferred[AgentClient] = Deferred()
+            failed.errback(AgentError("the connection with the agent is gone"))
+            return failed
+        return _AgentChannel(self, connection).opened
+
+
+class _AgentChannel:
+    """A stream whose reader is an AgentClient."""
+
+    def __init__(self, source: AgentSource, connection: Connection) -> None:
+        self._source = source
+        self.opened: Deferred[AgentClient] = Deferred(lambda _: self._given_up())
+        self._fired = False
+        self._stream = Stream.open(connection, AGENT_CHANNEL, self)
+        self._client = AgentClient(self._stream.write, self._stream.close)
+
+    def _given_up(self) -> None:
+        self._fired = True
+
+    def stream_opened(self) -> None:
+        if self._fired:
+            self._stream.close()
+            return
+        self._fired = True
+        self.opened.callback(self._client)
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        self._source.refused = True
+        self._fail("the client does not forward its agent")
+
+    def stream_data(self, data: bytes) -> None:
+        self._client.data_received(data)
+
+    def stream_eof(self) -> None:
+        self._client.close()
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        return False
+
+    def stream_drained(self, pending: int) -> None:
+        """Requests to an agent are small."""
+
+    def stream_closed(self) -> None:
+        self._client.connection_lost()
+        self._fail("the client closed its agent")
+
+    def _fail(self, why: str) -> None:
+        if not self._fired:
+            self._fired = True
+            self.opened.errback(AgentError(why))

@@ -1,0 +1,85 @@
+"""Which keys of an agent are offered to a target, in which order, and what to say when none would do.
+
+sshd ends a login after ``MaxAuthTries`` (6) refusals, offers without a signature among them, so an agent
+with many keys must not use them up: four at most, and our own certificate still has its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from conchrec.errors import RemoteViolation
+from conchrec.model import Identity, Target
+from conchrec.ssh.agent import AgentClient, AgentIdentity, AgentSigner
+from conchrec.ssh.certificate import decode
+
+#: Offers of agents' keys in one login.
+MAX_OFFERS = 4
+
+
+@dataclass(slots=True)
+class Offers:
+    """What has been tried in one login at a target."""
+
+    identity: Identity
+    count: int = 0
+    held: int = 0
+    seen: set[bytes] = field(default_factory=set)
+    agents: int = 0
+    failures: list[str] = field(default_factory=list)
+    #: What became of our own certificate; empty where it is not to be used.
+    own: str = ""
+
+    @property
+    def spent(self) -> bool:
+        return self.count >= MAX_OFFERS
+
+    def agent_failed(self, path: str, why: str) -> None:
+        self.failures.append(f"{path} agent: {why}")
+
+    def advice(self, target: Target, login: str) -> str:
+        """One line: what was missing, and what to do."""
+        trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
+        if self.own == "offered":
+            trust = f"{target.host} did not take a certificate of the user CA for {login}; {trust}"
+        if not self.agents:
+            return (
+                'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
+            )
+        if not self.held:
+            return f"your agent holds no key that can log in: ssh-add one (is it locked?); or {trust}"
+        keys = "the key" if self.count == 1 else f"the {self.count} keys"
+        more = f" (of {self.held} in your agent, at most {MAX_OFFERS} are offered)" if self.held > self.count else ""
+        return (
+            f"{target} does not let {login} in with {keys} that your agent offered{more}: "
+            f"put your public key into {login}'s authorized_keys there, or {trust}"
+        )
+
+
+def agent_signers(
+    offers: Offers, client: AgentClient, identities: Iterable[AgentIdentity], path: str
+) -> Iterator[AgentSigner]:
+    """The agent's keys in the order in which they are offered; none twice.
+
+    What the user logged in with comes first, the certificate before its key; then other certificates,
+    then other keys, each in the agent's own order.
+    """
+    offers.agents += 1
+    fresh = [one for one in identities if one.blob not in offers.seen]
+    offers.seen.update(one.blob for one in fresh)
+    offers.held += len(fresh)
+    fresh.sort(key=lambda one: (not _is_own(one, offers.identity), not one.is_certificate))
+    for identity in fresh:
+        yield AgentSigner(client, identity)
+
+
+def _is_own(one: AgentIdentity, identity: Identity) -> bool:
+    if one.blob in (identity.key, identity.certificate):
+        return True
+    if not one.is_certificate or not identity.key:
+        return False
+    try:
+        return decode(one.blob).public_key == identity.key
+    except RemoteViolation:
+        return False

@@ -1,0 +1,320 @@
+"""What is not a session: ports, sockets, X11 and the agent onward, where the role allows them.
+
+Channels that the user opens towards the target, channels that the target opens because the user asked
+for it before, and the global requests of both. Everything is audited, with byte counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec import audit
+from conchrec.access.policy import Options
+from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.proxy import refusal
+from conchrec.proxy.onward import OnwardAgent
+from conchrec.proxy.relay import Relay, Verdict
+from conchrec.proxy.upstream import Upstream
+from conchrec.proxy.visit import Visit
+from conchrec.ssh import messages as m
+from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.wire import Reader
+
+_log = Logger()
+
+DIRECT = {b"direct-tcpip": "direct", b"direct-streamlocal@openssh.com": "streamlocal-direct"}
+FORWARDED = {
+    b"forwarded-tcpip": "forwarded",
+    b"forwarded-streamlocal@openssh.com": "streamlocal-forwarded",
+}
+LISTEN = {b"tcpip-forward": "remote", b"streamlocal-forward@openssh.com": "streamlocal-remote"}
+CANCEL = {
+    b"cancel-tcpip-forward": "remote",
+    b"cancel-streamlocal-forward@openssh.com": "streamlocal-remote",
+}
+NOT_ALLOWED = "the role does not allow it"
+
+
+class Forwards:
+    """All forwards of one inner connection."""
+
+    def __init__(self, visit: Visit, upstream: Upstream) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._upstream = upstream
+        self._listening = 0
+        self.user: Connection | None = None
+
+    @property
+    def _options(self) -> Options:
+        return self._visit.options or Options()
+
+    # --- channels that the user opens
+
+    def user_opens(self, opening: IncomingOpen) -> None:
+        """``direct-tcpip`` or ``direct-streamlocal@openssh.com``."""
+        kind = DIRECT[opening.channel.kind]
+        destination, origin = _ends(opening.request)
+        if self._visit.denied is not None:
+            opening.refuse(*refusal.open_failure(self._visit.denied))
+            return
+        if not self._options.port_forwarding:
+            self._refused(opening, kind, destination)
+            return
+        self._upstream.inner_settled()
+        forward = _Forward(self._visit, opening, kind, destination, origin, user_is_near=True)
+        self._upstream.when_ready().addCallbacks(
+            lambda connection: forward.relay.dial(connection),
+            lambda failure: _refuse(opening, failure),
+        )
+
+    def _refused(self, opening: IncomingOpen, kind: str, destination: str) -> None:
+        self._site.emit(
+            audit.Port(
+                **self._visit.who(),
+                kind=kind,
+                action="refused",
+                destination=destination,
+                reason=NOT_ALLOWED,
+            )
+        )
+        opening.refuse(
+            m.ADMINISTRATIVELY_PROHIBITED,
+            f"conchrec: {self._visit.identity.user} may not forward ports on {self._visit.target.host}"
+            " (port_forwarding: no)",
+        )
+
+    # --- channels that the target opens
+
+    def target_opens(self, opening: IncomingOpen) -> None:
+        kind, user, visit = opening.channel.kind, self.user, self._visit
+        if user is None or user.stopped:
+            opening.refuse(m.CONNECT_FAILED, "the user is gone")
+        elif kind in FORWARDED and self._listening > 0:
+            destination, origin = _ends(opening.request)
+            _Forward(
+                visit, opening, FORWARDED[kind], destination, origin, user_is_near=False
+            ).relay.dial(user)
+        elif kind == b"x11" and visit.x11_requested:
+            _X11(visit, opening).relay.dial(user)
+        elif kind in m.AGENT_CHANNELS and visit.onward_agent:
+            OnwardAgent(visit, opening, self._upstream).begin()
+        else:
+            name = refusal.one_line(kind.decode("ascii", "replace"), 64)
+            self._site.emit(
+                audit.UnknownRequest(
+                    **visit.who(), request=f"open {name}", size=0, scope="channel", sender="target"
+                )
+            )
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: nobody asked for this channel")
+
+    # --- global requests
+
+    def user_asks(self, request: IncomingRequest) -> None:
+        """All but those that the inner connection answers by itself."""
+        name = request.name
+        if name in LISTEN or name in CANCEL:
+            if self._visit.denied is not None or not self._options.port_forwarding:
+                self._listen_event(request, "refused", NOT_ALLOWED)
+                request.reply(False)
+                return
+            self._upstream.inner_settled()
+        else:
+            self._unknown(request, "user")
+        self._upstream.when_ready().addCallbacks(
+            lambda connection: self._pass(request, connection, self._listened),
+            lambda failure: request.reply(False),
+        )
+
+    def target_asks(self, request: IncomingRequest) -> None:
+        if self.user is None or self.user.stopped:
+            request.reply(False)
+            return
+        if request.name != b"keepalive@openssh.com":
+            self._unknown(request, "target")
+        self._pass(request, self.user, lambda asked, success: None)
+
+    def _pass(
+        self, request: IncomingRequest, there: Connection, done: Callable[[IncomingRequest, bool], None]
+    ) -> None:
+        if not request.want_reply:
+            there.request(request.name, request.extra)
+            done(request, True)
+            return
+
+        def replied(success: bool, extra: bytes) -> None:
+            done(request, success)
+            request.reply(success, extra)
+
+        there.request(request.name, request.extra, replied)
+
+    def _listened(self, request: IncomingRequest, success: bool) -> None:
+        if request.name in LISTEN:
+            if success:
+                self._listening += 1
+            self._listen_event(
+                request, "listen" if success else "refused", "" if success else "the target does not allow it"
+            )
+        elif request.name in CANCEL:
+            # Connections that were accepted before may still arrive, so the count is not lowered.
+            self._listen_event(request, "cancel", "" if success else "the target knows no such forward")
+
+    def _listen_event(self, request: IncomingRequest, action: str, reason: str) -> None:
+        kind = LISTEN.get(request.name) or CANCEL[request.name]
+        self._site.emit(
+            audit.Port(
+                **self._visit.who(), kind=kind, action=action, destination=_place(request), reason=reason
+            )
+        )
+
+    def _unknown(self, request: IncomingRequest, sender: str) -> None:
+        self._site.emit(
+            audit.UnknownRequest(
+                **self._visit.who(),
+                request=refusal.one_line(request.name.decode("ascii", "replace"), 255),
+                size=len(request.extra),
+                scope="global",
+                sender=sender,
+            )
+        )
+
+
+class _Counted:
+    """An Observer that counts, and reports at the end."""
+
+    def __init__(self, visit: Visit, opening: IncomingOpen, *, user_is_near: bool) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._user_is_near = user_is_near
+        self._near = 0
+        self._far = 0
+        self._open = False
+        self._began = visit.site.clock.seconds()
+        self._reason = ""
+        self.relay = Relay(opening, self)
+
+    @property
+    def sent(self) -> int:
+        """To the target's side."""
+        return self._near if self._user_is_near else self._far
+
+    @property
+    def received(self) -> int:
+        return self._far if self._user_is_near else self._near
+
+    def requested(self, request: m.ChannelRequest) -> Verdict:
+        return Verdict.PASS
+
+    def from_near(self, message: int, body: bytes) -> None:
+        if message == m.CHANNEL_DATA:
+            self._near += len(body) - 4
+        self._visit.last_activity = self._site.clock.seconds()
+
+    def from_far(self, message: int, body: bytes) -> None:
+        if message == m.CHANNEL_DATA:
+            self._far += len(body) - 4
+
+    def opened(self) -> None:
+        self._open = True
+        self.report("open")
+
+    def refused(self, code: int, text: bytes) -> None:
+        self._reason = refusal.one_line(text.decode("utf-8", "replace"))
+        self.report("refused")
+
+    def failed(self, error: ConchrecError) -> str:
+        self._reason = error.public
+        return refusal.line(error)
+
+    def finished(self) -> None:
+        if self._open:
+            self.report("close")
+
+    def report(self, action: str) -> None:
+        raise LookupError(action)  # every kind has a report of its own
+
+
+class _Forward(_Counted):
+    def __init__(
+        self,
+        visit: Visit,
+        opening: IncomingOpen,
+        kind: str,
+        destination: str,
+        origin: str,
+        *,
+        user_is_near: bool,
+    ) -> None:
+        self._kind = kind
+        self._destination = destination
+        self._origin = origin
+        super().__init__(visit, opening, user_is_near=user_is_near)
+
+    def report(self, action: str) -> None:
+        over = action == "close"
+        self._site.emit(
+            audit.Port(
+                **self._visit.who(),
+                kind=self._kind,
+                action=action,
+                destination=self._destination,
+                origin=self._origin,
+                sent=self.sent if over else None,
+                received=self.received if over else None,
+                duration=round(self._site.clock.seconds() - self._began, 3) if over else None,
+                reason=self._reason,
+            )
+        )
+
+
+class _X11(_Counted):
+    def __init__(self, visit: Visit, opening: IncomingOpen) -> None:
+        super().__init__(visit, opening, user_is_near=False)
+
+    def report(self, action: str) -> None:
+        over = action == "close"
+        self._site.emit(
+            audit.X11Forward(
+                **self._visit.who(),
+                action=action,
+                sent=self.sent if over else None,
+                received=self.received if over else None,
+                reason=self._reason,
+            )
+        )
+
+
+def _refuse(opening: IncomingOpen, failure: Failure) -> None:
+    error = failure.value
+    if not isinstance(error, ConchrecError):
+        _log.failure("while a forward opens", failure=failure)
+        error = ConchrecError("internal error")
+    if not opening.channel.connection.stopped and not opening.answered:
+        opening.refuse(*refusal.open_failure(error))
+
+
+def _ends(request: m.ChannelOpen) -> tuple[str, str]:
+    """Destination and origin, as text for the audit. RemoteViolation where they are malformed."""
+    if request.kind in (b"direct-tcpip", b"forwarded-tcpip"):
+        one = m.Forwarded.parse(request.extra)
+        return _host_port(one.host, one.port), _host_port(one.originator, one.originator_port)
+    return refusal.one_line(Reader(request.extra).string().decode("utf-8", "replace")), ""
+
+
+def _host_port(host: bytes, port: int) -> str:
+    return f"{refusal.one_line(host.decode('utf-8', 'replace'), 255)}:{port}"
+
+
+def _place(request: IncomingRequest) -> str:
+    """``string address, uint32 port`` or ``string path`` (RFC 4254 section 7.1, PROTOCOL 2.4)."""
+    try:
+        r = Reader(request.extra)
+        name = r.string()
+        if b"streamlocal" in request.name:
+            return refusal.one_line(name.decode("utf-8", "replace"))
+        return _host_port(name, r.uint32())
+    except RemoteViolation:
+        return ""

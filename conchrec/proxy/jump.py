@@ -1,0 +1,543 @@
+"""The outer server: where users come in, and how they say where they want to go.
+
+``direct-tcpip`` (``ssh -J``) and, on a session channel, the subsystem ``proxy:host[:port][@cluster]``
+lead to a target; a session channel without one talks to the proxy itself (``commands``). What goes
+wrong in one channel stays in it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec import __version__, audit
+from conchrec.access import policy
+from conchrec.access.checkers import fingerprint
+from conchrec.errors import AccessDenied, ConchrecError, Unreachable
+from conchrec.model import Identity, Target
+from conchrec.proxy import commands, refusal
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.dialer import Link
+from conchrec.proxy.passthrough import Passthrough
+from conchrec.proxy.site import Site
+from conchrec.proxy.target import TargetServer
+from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.upstream import new_transport
+from conchrec.proxy.visit import Visit
+from conchrec.settings import Offer, host_and_port
+from conchrec.ssh import messages as m
+from conchrec.ssh.algorithms import COMPATIBLE, MODERN
+from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.stream import Stream
+from conchrec.ssh.transport import Lost, ServerTransport
+from conchrec.ssh.userauth_server import Ask, UserAuthServer
+
+_log = Logger()
+
+SUBSYSTEM = b"proxy:"
+#: A name longer than DNS knows is no name.
+MAX_HOST = 255
+#: sysexits.h: the command line is wrong.
+USAGE = 64
+#: What ssh itself exits with where it is ssh that failed.
+FAILED = 255
+
+
+class JumpFactory(SSHFactory):  # type: ignore[misc]  # Conch carries no annotations
+    """One ServerTransport for each TCP connection, within the limits."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._unauthenticated = 0
+        self._per_address: dict[str, int] = {}
+
+    def startFactory(self) -> None:
+        """Conch's own looks for keys and moduli; ours are in the authority."""
+
+    def stopFactory(self) -> None:
+        """Live connections are the service's to end."""
+
+    def buildProtocol(self, addr: IAddress) -> ServerTransport | None:
+        host = str(getattr(addr, "host", "")) or "unknown"
+        limits = self._site.config.limits
+        if (
+            self._site.stopping
+            or self._unauthenticated >= limits.unauthenticated
+            or self._per_address.get(host, 0) >= limits.per_address
+        ):
+            _log.warn("no more connections from {host} for now", host=host)
+            return None
+        self._unauthenticated += 1
+        self._per_address[host] = self._per_address.get(host, 0) + 1
+        return Jump(self._site, addr, authenticated=self._authenticated, gone=self._gone).transport
+
+    def _authenticated(self) -> None:
+        self._unauthenticated -= 1
+
+    def _gone(self, host: str) -> None:
+        left = self._per_address.get(host, 0) - 1
+        if left > 0:
+            self._per_address[host] = left
+        else:
+            self._per_address.pop(host, None)
+
+
+class Jump:
+    """One user's connection: its login, its channels, its tunnels. A ``site.Live`` once logged in."""
+
+    def __init__(
+        self, site: Site, addr: IAddress, *, authenticated: Callable[[], None], gone: Callable[[str], None]
+    ) -> None:
+        self._site = site
+        self._authenticated = authenticated
+        self._gone = gone
+        self._addr = addr
+        self.source = str(getattr(addr, "host", "")) or "unknown"
+        port = getattr(addr, "port", 0)
+        self.address = f"[{self.source}]:{port}" if ":" in self.source else f"{self.source}:{port}"
+        self.cid = secrets.token_hex(8)
+        self._began = site.clock.seconds()
+        self._counted_in = False
+        self._identity: Identity | None = None
+        self._connection: Connection | None = None
+        self._no_more_sessions = False
+        self._congested = False
+        self.agent = AgentSource("outer")
+        self._servers: set[TargetServer] = set()
+        self._tunnels: set[Tunnel] = set()
+        config = site.config
+        self._userauth = UserAuthServer(
+            self,
+            connection=self._logged_in,
+            clock=site.clock,
+            login_time=config.limits.login_time,
+            tries=config.limits.tries,
+            banner=config.notice,
+            host_key=lambda: self.transport.host_key_blob,
+            on_refused=self._refused,
+        )
+        self.transport = ServerTransport(
+            version=b"SSH-2.0-conchrec_" + __version__.encode(),
+            host_keys=site.authority.outer_host_keys(site.outer_names),
+            algorithms=COMPATIBLE if config.algorithms is Offer.COMPATIBLE else MODERN,
+            userauth=lambda: self._userauth,
+            clock=site.clock,
+            handshake_time=config.limits.login_time,
+        )
+        self.transport.when_lost().addCallback(self._lost)
+
+    @property
+    def identity(self) -> Identity:
+        assert self._identity is not None, "asked only after the login"
+        return self._identity
+
+    @property
+    def session_count(self) -> int:
+        return sum(server.session_count for server in self._servers)
+
+    # --- Authenticator
+
+    def methods(self, user: str) -> tuple[bytes, ...]:
+        return (b"publickey",)
+
+    def none(self, user: str) -> Deferred[Identity]:
+        return fail(AccessDenied("Permission denied", "a key is wanted"))
+
+    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        return self._site.credentials.acceptable(user, algorithm, blob, self.source, self._site.now())
+
+    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        proved: Deferred[Identity] = Deferred()
+        try:
+            identity = self._site.credentials.identity(user, algorithm, blob, self.source, self._site.now())
+        except AccessDenied:
+            proved.errback()
+            return proved
+        self._identity = identity
+        self._site.emit(
+            audit.UserLogin(
+                user=identity.user,
+                addr=self.address,
+                cid=self.cid,
+                method=identity.method,
+                key=fingerprint(identity.key),
+                certificate=fingerprint(identity.certificate) if identity.certificate else "",
+                roles=identity.roles,
+                client=refusal.one_line((self.transport.peer_version or b"").decode("utf-8", "replace"), 255),
+            )
+        )
+        proved.callback(identity)
+        return proved
+
+    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        return fail(AccessDenied("Permission denied", "not to be had"))
+
+    def _refused(self, user: str, method: str, reason: str) -> None:
+        self._site.emit(
+            audit.AuthRefused(user=user, addr=self.address, cid=self.cid, reason=reason, method=method)
+        )
+
+    def _logged_in(self, identity: Identity) -> Connection:
+        self._counted_in = True
+        self._authenticated()
+        self._connection = Connection(self)
+        return self._connection
+
+    # --- ConnectionHandler
+
+    def connection_started(self, connection: Connection) -> None:
+        self.agent.connection = connection
+        self._site.live.add(self)
+        self.transport.registerProducer(_Brakes(self), True)
+
+    def channel_requested(self, opening: IncomingOpen) -> None:
+        kind = opening.channel.kind
+        if kind == b"direct-tcpip":
+            self._direct(opening)
+        elif kind == b"session":
+            if self._no_more_sessions:
+                opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: no more sessions were to be opened")
+            else:
+                OuterSession(self, self._site, opening)
+        else:
+            opening.refuse(
+                m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this proxy only leads to targets (ssh -J)"
+            )
+
+    def global_requested(self, request: IncomingRequest) -> None:
+        if request.name == b"no-more-sessions@openssh.com":
+            self._no_more_sessions = True
+            request.reply(True)
+        else:
+            # Also the answer to keepalive@openssh.com: any answer says that we live.
+            request.reply(False)
+
+    def connection_stopped(self) -> None:
+        self._site.live.discard(self)
+
+    def _lost(self, lost: Lost) -> None:
+        if not self._counted_in:
+            self._authenticated()
+        self._gone(self.source)
+        self._site.live.discard(self)
+        for tunnel in tuple(self._tunnels):
+            tunnel.stream_closed()
+        if self._identity is not None:
+            self._site.emit(
+                audit.ClientDisconnect(
+                    user=self._identity.user,
+                    addr=self.address,
+                    cid=self.cid,
+                    reason=lost.describe(),
+                    duration=round(self._site.clock.seconds() - self._began, 3),
+                )
+            )
+
+    def tell_and_end(self, text: str) -> None:
+        for server in tuple(self._servers):
+            server.tell_and_end(text)
+        self.transport.sendDisconnect(11, f"conchrec: {text}".encode())
+
+    # --- pressure
+
+    def brake(self, on: bool) -> None:
+        """The user's socket does not drain, or does again: so do the targets wait, or go on."""
+        self._congested = on
+        for server in tuple(self._servers):
+            server.brake(on)
+
+    # --- targets
+
+    def _direct(self, opening: IncomingOpen) -> None:
+        """``ssh -J``: the channel is confirmed when the target has shown its banner."""
+        asked = m.Forwarded.parse(opening.request.extra)
+        Deferred.fromCoroutine(self._open_direct(opening, asked)).addErrback(self._not_opened, opening)
+
+    async def _open_direct(self, opening: IncomingOpen, asked: m.Forwarded) -> None:
+        place = await self.approach(_target(asked.host, str(asked.port)))
+        if self._is_over:
+            place.drop()
+            return
+        tunnel = Tunnel(peer=self._addr, host=self._addr)
+        tunnel.attach(Stream.accept(opening, tunnel))
+        self.enter(place, tunnel)
+
+    def _not_opened(self, failure: Failure, opening: IncomingOpen) -> None:
+        error = as_error(failure)
+        if not self._is_over and not opening.answered:
+            opening.refuse(*refusal.open_failure(error))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._connection is None or self._connection.stopped
+
+    async def approach(self, target: Target) -> Place:
+        """The way to a target as far as its banner. Raises AccessDenied or UpstreamError, audited."""
+        site = self._site
+        visit = Visit(
+            site=site,
+            identity=self.identity,
+            cid=self.cid,
+            source=self.source,
+            address=self.address,
+            target=target,
+            addresses=(),
+            outer_agent=self.agent,
+        )
+        try:
+            visit.addresses = await site.resolve(target.host)
+            answer = policy.may_reach(
+                site.config.policy, visit.identity, target, visit.addresses, visit.source, site.now()
+            )
+            if isinstance(answer, policy.Deny):
+                raise AccessDenied(answer.reason, rule=answer.rule)
+            if not answer.addresses:
+                raise Unreachable(f"{target.host} can not be found: no such host")
+            visit.addresses = answer.addresses
+            if site.config.session_recording.records:
+                banner, link = await site.dialer.look(
+                    target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
+                )
+                return _Recorded(self, visit, banner, link)
+            passthrough = Passthrough(visit)
+            await passthrough.connect()
+            return _Unrecorded(passthrough)
+        except ConchrecError as error:
+            site.emit(refusal.event(error, visit.who()))
+            raise
+
+    def enter(self, place: Place, tunnel: Tunnel) -> None:
+        """Let the user's bytes go there."""
+        self._tunnels.add(tunnel)
+        tunnel.on_closed = lambda: self._tunnels.discard(tunnel)
+        try:
+            place.enter(tunnel)
+        except Exception:
+            _log.failure("while a tunnel is entered")
+            tunnel.abortConnection()
+
+    def serve(self, visit: Visit, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
+        server = TargetServer(
+            visit, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
+        )
+        self._servers.add(server)
+        if self._congested:
+            server.brake(True)
+        server.start()
+
+    def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
+        self._servers.discard(server)
+        self._tunnels.discard(tunnel)
+
+
+class Place(Protocol):
+    """A target that was found and may be entered, or dropped."""
+
+    def enter(self, tunnel: Tunnel) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class _Recorded:
+    def __init__(self, jump: Jump, visit: Visit, banner: bytes, link: Link | None) -> None:
+        self._jump = jump
+        self._visit = visit
+        self._banner = banner
+        self._link = link
+
+    def enter(self, tunnel: Tunnel) -> None:
+        self._jump.serve(self._visit, tunnel, self._banner, self._link)
+
+    def drop(self) -> None:
+        if self._link is not None:
+            self._link.drop()
+
+
+class _Unrecorded:
+    def __init__(self, passthrough: Passthrough) -> None:
+        self._passthrough = passthrough
+
+    def enter(self, tunnel: Tunnel) -> None:
+        self._passthrough.enter(tunnel)
+
+    def drop(self) -> None:
+        self._passthrough.drop()
+
+
+class OuterSession:
+    """A session channel of the outer connection: a command for the proxy, or a way to a target."""
+
+    def __init__(self, jump: Jump, site: Site, opening: IncomingOpen) -> None:
+        self._jump = jump
+        self._site = site
+        self._newline = "\n"
+        self._started = False
+        self._tunnel: Tunnel | None = None
+        self._stream = Stream.accept(opening, self)
+
+    # --- StreamUser
+
+    def stream_opened(self) -> None:
+        """The channel is the client's own; it was open from the start."""
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        """The channel is the client's own; it was open from the start."""
+
+    def stream_data(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_data(data)
+
+    def stream_eof(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_eof()
+
+    def stream_drained(self, pending: int) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_drained(pending)
+
+    def stream_closed(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_closed()
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        name = request.name
+        if name in m.AGENT_REQUESTS:
+            if not self._jump.agent.announced:
+                self._jump.agent.announced = True
+                self._site.emit(
+                    audit.Agent(
+                        user=self._jump.identity.user,
+                        addr=self._jump.address,
+                        cid=self._jump.cid,
+                        action="announced",
+                        path="outer",
+                    )
+                )
+            return True
+        if name == b"pty-req":
+            self._newline = "\r\n"
+            return True
+        if name in (b"env", b"window-change", b"signal"):
+            return True
+        if self._started or name not in (b"shell", b"exec", b"subsystem"):
+            return False
+        self._started = True
+        argument = b"" if name == b"shell" else m.parse_string(request.extra)
+        if name == b"subsystem":
+            if not argument.startswith(SUBSYSTEM):
+                return False
+            self._start_tunnel(argument[len(SUBSYSTEM) :])
+        else:
+            self._command(argument.decode("utf-8", "replace"))
+        return True
+
+    # --- a way to a target
+
+    def _start_tunnel(self, place: bytes) -> None:
+        tunnel = self._tunnel = Tunnel(peer=self._jump.transport.getPeer(), host=self._jump.transport.getHost())
+        tunnel.attach(self._stream)
+        Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
+
+    async def _enter(self, place: bytes, tunnel: Tunnel) -> None:
+        target = _subsystem_target(place, self._site.config.cluster_name)
+        found = await self._jump.approach(target)
+        if tunnel.closed or self._stream.closed:
+            found.drop()
+            return
+        self._jump.enter(found, tunnel)
+
+    def _not_entered(self, failure: Failure) -> None:
+        self._say_error(refusal.line(as_error(failure)))
+        self._exit(FAILED)
+
+    # --- a command
+
+    def _command(self, text: str) -> None:
+        jump = self._jump
+        asking = commands.Asking(
+            site=self._site, identity=jump.identity, source=jump.source, address=jump.address
+        )
+        try:
+            answer = commands.answer(asking, text)
+        except commands.Unknown as unknown:
+            self._say_error(f"conchrec: {unknown}")
+            self._exit(USAGE)
+            return
+        self._stream.write(answer.replace("\n", self._newline).encode())
+        self._exit(0)
+
+    def _say_error(self, text: str) -> None:
+        self._stream.write_error((text + self._newline).encode("utf-8", "replace"))
+
+    def _exit(self, status: int) -> None:
+        # After the reply to the request that is being handled right now.
+        self._site.clock.callLater(0, self._finish, status)
+
+    def _finish(self, status: int) -> None:
+        self._stream.request(b"exit-status", status.to_bytes(4, "big"))
+        self._stream.write_eof()
+        self._stream.close()
+
+
+class _Brakes:
+    """The user's socket's view of us (IPushProducer)."""
+
+    def __init__(self, jump: Jump) -> None:
+        self._jump = jump
+
+    def pauseProducing(self) -> None:
+        self._jump.brake(True)
+
+    def resumeProducing(self) -> None:
+        self._jump.brake(False)
+
+    def stopProducing(self) -> None:
+        """The connection's end is heard of elsewhere."""
+
+
+def as_error(failure: Failure) -> ConchrecError:
+    error = failure.value
+    if isinstance(error, ConchrecError):
+        return error
+    _log.failure("on the way to a target", failure=failure)
+    return ConchrecError("internal error")
+
+
+def _target(host: bytes, port: str) -> Target:
+    """What the client named. AccessDenied where it is no host, or no port."""
+    try:
+        text = host.decode("ascii")
+    except UnicodeDecodeError:
+        text = ""
+    shown = refusal.one_line(host.decode("utf-8", "replace"), 80)
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    found = None
+    if 0 < len(bare) <= MAX_HOST:
+        found = host_and_port(f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}")
+    if found is None:
+        raise AccessDenied(f"{shown}:{port} is not a host and port", rule="not a host")
+    return Target(host=found.host.rstrip(".") or found.host, port=found.port)
+
+
+def _subsystem_target(place: bytes, cluster_name: str) -> Target:
+    """``host``, ``host:port``, ``host:port@cluster``; an IPv6 address in brackets."""
+    name, _, cluster = place.partition(b"@")
+    if cluster and cluster != cluster_name.encode():
+        shown = refusal.one_line(cluster.decode("utf-8", "replace"), 80)
+        raise AccessDenied(f"this proxy is of the cluster {cluster_name}, not of {shown}", rule="cluster")
+    if name.startswith(b"[") and b"]" in name:
+        host, _, rest = name[1:].partition(b"]")
+        port = rest.removeprefix(b":")
+    elif name.count(b":") > 1:
+        # ``proxy:%h:%p`` with a bare IPv6 address: the last part is the port.
+        host, _, port = name.rpartition(b":")
+    else:
+        host, _, port = name.partition(b":")
+    return _target(host, port.decode("ascii", "replace") or "22")

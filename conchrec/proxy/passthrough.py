@@ -1,0 +1,149 @@
+"""``session_recording: node`` and ``off``: bytes go to the target untouched.
+
+The client authenticates to the target itself; the audit says who went where, for how long, and how
+much passed.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from conchrec import audit
+from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.visit import Visit
+
+
+class Passthrough:
+    """One splice between a tunnel and a TCP connection to the target."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._mode = visit.site.config.session_recording.value
+        self._target = _TargetEnd(self)
+        self._tunnel: Tunnel | None = None
+        self._began = 0.0
+        self._sent = 0
+        self._received = 0
+        self._over = False
+
+    def connect(self) -> Deferred[None]:
+        """TCP to the target. Fails with Unreachable."""
+        return Deferred.fromCoroutine(self._site.dialer.splice(self._visit.target, self._visit.addresses, self._target))
+
+    def enter(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._began = self._site.clock.seconds()
+        self._site.emit(audit.PassthroughStart(**self._visit.who(), mode=self._mode))
+        leave = tunnel.on_closed
+        target = self._target
+
+        def closed() -> None:
+            leave()
+            target.close()
+
+        tunnel.on_closed = closed
+        tunnel.on_pressure = target.pressure
+        target.start(tunnel)
+        tunnel.start(_UserEnd(self))
+
+    def drop(self) -> None:
+        self._target.close()
+
+    def from_user(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._target.send(data)
+
+    def from_target(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._tunnel is not None:
+            self._tunnel.write(data)
+
+    def over(self, reason: str) -> None:
+        if self._over or self._tunnel is None:
+            return
+        self._over = True
+        self._tunnel.loseConnection()
+        self._site.emit(
+            audit.PassthroughEnd(
+                **self._visit.who(),
+                mode=self._mode,
+                sent=self._sent,
+                received=self._received,
+                duration=round(self._site.clock.seconds() - self._began, 3),
+                reason=reason,
+            )
+        )
+
+
+class _TargetEnd(Protocol):
+    """The socket to the target."""
+
+    def __init__(self, owner: Passthrough) -> None:
+        self._owner = owner
+        self._early: list[bytes] = []
+        self._started = False
+        self._gone = False
+
+    def connectionMade(self) -> None:
+        # A server speaks first; nobody is there to hear it yet.
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def start(self, tunnel: Tunnel) -> None:
+        self._started = True
+        if self.transport is not None:
+            self.transport.registerProducer(_Window(tunnel), True)
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def dataReceived(self, data: bytes) -> None:
+        self._owner.from_target(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
+        self._gone = True
+        self._owner.over("the target closed the connection")
+
+    def send(self, data: bytes) -> None:
+        if self.transport is not None and not self._gone:
+            self.transport.write(data)
+
+    def pressure(self, on: bool) -> None:
+        if self.transport is not None and not self._gone:
+            if on:
+                self.transport.pauseProducing()  # type: ignore[attr-defined]
+            else:
+                self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+class _UserEnd(Protocol):
+    """The tunnel's bytes."""
+
+    def __init__(self, owner: Passthrough) -> None:
+        self._owner = owner
+
+    def dataReceived(self, data: bytes) -> None:
+        self._owner.from_user(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
+        self._owner.over("the user closed the connection")
+
+
+class _Window:
+    """The tunnel as the producer of the target's socket (IPushProducer)."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def pauseProducing(self) -> None:
+        self._tunnel.stream.pause()
+
+    def resumeProducing(self) -> None:
+        self._tunnel.stream.resume()
+
+    def stopProducing(self) -> None:
+        self._tunnel.stream.resume()

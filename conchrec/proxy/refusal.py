@@ -1,0 +1,57 @@
+"""Errors as SSH codes, as the user's line and as an audit event: the only such table."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from conchrec import audit
+from conchrec.errors import (
+    AccessDenied,
+    ConchrecError,
+    RecordingError,
+    UpstreamError,
+)
+from conchrec.ssh import messages as m
+
+PREFIX = "conchrec: "
+#: Longer than any sentence of ours; what a target says of itself may be longer.
+MAX_LINE = 1024
+
+
+def one_line(text: str, limit: int = MAX_LINE) -> str:
+    """``text`` as one line that a terminal shows and does not obey."""
+    clean = "".join(
+        " " if character in "\r\n\t" else character if _is_shown(character) else "\ufffd"
+        for character in text[: 4 * limit]
+    )
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def line(error: ConchrecError) -> str:
+    """What the user reads."""
+    text = one_line(error.public)
+    return text if text.startswith(PREFIX) else PREFIX + text
+
+
+def open_failure(error: ConchrecError) -> tuple[int, str]:
+    """Reason code and text of CHANNEL_OPEN_FAILURE (RFC 4254 section 5.1)."""
+    if isinstance(error, AccessDenied):
+        return m.ADMINISTRATIVELY_PROHIBITED, line(error)
+    if isinstance(error, RecordingError):
+        return m.RESOURCE_SHORTAGE, line(error)
+    return m.CONNECT_FAILED, line(error)
+
+
+def event(error: ConchrecError, who: audit.Who, *, policy: str = "strict") -> audit.AuditEvent:
+    """What the audit says of it."""
+    if isinstance(error, AccessDenied):
+        return audit.SessionRejected(**who, reason=error.public, rule=error.rule)
+    if isinstance(error, RecordingError):
+        return audit.RecordingFailed(**who, reason=error.public, detail=error.detail, policy=policy)
+    if isinstance(error, UpstreamError):
+        return audit.UpstreamFailed(**who, reason=error.public, detail=error.detail)
+    return audit.SessionRejected(**who, reason=error.public)

@@ -1,0 +1,413 @@
+"""One session channel of the user: relayed, recorded, audited.
+
+The recording's file exists before the target's channel opens, and its header is written before the
+shell, the command or the subsystem is asked for. Each byte is recorded and then forwarded; what can't
+be recorded is not forwarded (``record: strict``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec import audit
+from conchrec.access.policy import Options, Record
+from conchrec.settings import Mode
+from conchrec.errors import AccessDenied, ConchrecError, RecordingError, RemoteViolation, WriteFailed
+from conchrec.model import SessionInfo
+from conchrec.proxy import refusal
+from conchrec.proxy.relay import Relay, Verdict
+from conchrec.proxy.visit import Visit
+from conchrec.recording.recorder import ClosedRecording, SessionRecorder
+from conchrec.recording.session_id import new_session_id
+from conchrec.ssh import messages as m
+from conchrec.ssh.connection import Connection, IncomingOpen
+
+_log = Logger()
+
+STARTS = (b"shell", b"exec", b"subsystem")
+#: Requests of a client that mean nothing to an auditor: hints about windows and ends.
+QUIET = frozenset(
+    {b"eow@openssh.com", b"simple@putty.projects.tartarus.org", b"winadj@putty.projects.tartarus.org"}
+)
+SFTP = b"sftp"
+
+
+class Session:
+    """See the module; the relay's Observer.
+
+    ``inner_settled`` is called when it is known whether the client has an agent, ``over`` once at the end.
+    """
+
+    def __init__(
+        self,
+        visit: Visit,
+        opening: IncomingOpen,
+        *,
+        inner_settled: Callable[[], None],
+        over: Callable[[Session], None],
+        relayed: Callable[[], None],
+    ) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._options = visit.options or Options()
+        self._inner_settled = inner_settled
+        self._over = over
+        self._relayed = relayed
+        self.sid = new_session_id(self._site.now())
+        self._began = self._site.clock.seconds()
+        self._recorder: SessionRecorder | None = None
+        self._refusal: ConchrecError | None = None
+        self._asked_to_start = False
+        self._confirmed_early = False
+        self._running = False
+        self._kind = ""
+        self._has_pty = False
+        self._pty_size: tuple[int, int] | None = None
+        self._term = ""
+        self._exit_status: int | None = None
+        self._exit_signal = ""
+        self._reason = ""
+        #: Names of the requests that the target still has to answer, in order.
+        self._unanswered: deque[bytes] = deque()
+        self._counts = [0, 0, 0]
+        self._relay = Relay(opening, self)
+        self._site.session_began(visit.identity.user)
+
+    # --- what the inner connection does with it
+
+    def wait(self) -> None:
+        """The target's connection is not there yet: let the client say what it wants."""
+        if not self._confirmed_early:
+            self._confirmed_early = True
+            self._relay.early()
+
+    def go(self, connection: Connection) -> None:
+        """The target's connection is there: record, and open the target's channel."""
+        if self._relay.finished:
+            return
+        try:
+            self._open_recording()
+        except RecordingError as error:
+            self._emit_quietly(refusal.event(error, self._visit.who(self.sid)))
+            self.fail(error)
+            return
+        sync = None
+        if self._site.config.session_recording is Mode.PROXY_SYNC and self._recorder is not None:
+            sync = self._recorder.sync
+        self._relay.dial(connection, sync)
+
+    def fail(self, error: ConchrecError) -> None:
+        """There will be no session. The user reads why as soon as the client would show it."""
+        if self._relay.finished:
+            return
+        self._reason = error.public
+        if self._asked_to_start:
+            self._relay.abort(refusal.line(error))
+        else:
+            self._refusal = error
+            self.wait()
+
+    def end(self, text: str) -> None:
+        """Over, for a reason that is not the session's own."""
+        self._reason = text
+        if self._recorder is not None and self._running:
+            try:
+                self._recorder.marker(f"conchrec: {text}")
+            except RecordingError as error:
+                _log.info("no marker in {sid}: {why}", sid=self.sid, why=error.public)
+        self._relay.abort(f"conchrec: {text}")
+
+    # --- recording
+
+    @property
+    def _strict(self) -> bool:
+        return self._options.record is Record.STRICT
+
+    def _open_recording(self) -> None:
+        visit = self._visit
+        info = SessionInfo(
+            sid=self.sid,
+            cid=visit.cid,
+            user=visit.identity.user,
+            login=visit.login,
+            target=visit.target,
+            address=visit.address,
+            started=self._site.now(),
+            roles=visit.identity.roles,
+        )
+        try:
+            recorder = self._site.store.open(info)
+        except RecordingError as error:
+            if self._strict:
+                raise
+            self._goes_unrecorded(error)
+            return
+        self._recorder = recorder
+        self._site.recorders[self.sid] = recorder
+        recorder.on_failure(self._recording_failed)
+
+    def _recording_failed(self, error: RecordingError) -> None:
+        """A write that nobody waited for has failed."""
+        if self._strict:
+            self._relay.abort(self.failed(error))
+        else:
+            self._goes_unrecorded(error)
+
+    def _goes_unrecorded(self, error: RecordingError) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            self._close(recorder, "not recorded any more")
+        self._emit_quietly(refusal.event(error, self._visit.who(self.sid), policy="best_effort"))
+
+    def _record(self, write: Callable[[SessionRecorder], None]) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        try:
+            write(recorder)
+        except RecordingError as error:
+            if self._strict:
+                raise
+            self._goes_unrecorded(error)
+
+    def _emit(self, event: audit.AuditEvent) -> None:
+        """An event that can't be written is a recording that has failed."""
+        try:
+            self._site.audit.emit(event)
+        except WriteFailed as error:
+            if self._strict:
+                raise
+            _log.error("AUDIT EVENT LOST: {event}: {why}", event=event.event, why=error.detail)
+
+    def _emit_quietly(self, event: audit.AuditEvent) -> None:
+        self._site.emit(event)
+
+    # --- Observer
+
+    def requested(self, request: m.ChannelRequest) -> Verdict:
+        visit, name = self._visit, request.name
+        if name in m.AGENT_REQUESTS:
+            if not visit.inner_agent.announced:
+                visit.inner_agent.announced = True
+                self._emit(audit.Agent(**visit.who(self.sid), action="announced", path="inner"))
+            self._inner_settled()
+            return Verdict.PASS if self._options.forward_agent else Verdict.ACCEPT
+        if name == b"x11-req" and not self._options.x11_forwarding:
+            self._emit(
+                audit.X11Forward(**visit.who(self.sid), action="refused", reason="the role does not allow it")
+            )
+            return Verdict.REFUSE
+        if name in STARTS:
+            self._asked_to_start = True
+            self._inner_settled()
+            if self._refusal is not None:
+                raise self._refusal
+            if name == b"subsystem" and not self._options.file_copy and m.parse_string(request.extra) == SFTP:
+                denied = AccessDenied(
+                    f"{visit.identity.user} may not copy files to or from {visit.target.host} by sftp"
+                    " (file_copy: no)",
+                    rule="file_copy",
+                )
+                self._emit(refusal.event(denied, visit.who(self.sid)))
+                raise denied
+        return Verdict.PASS
+
+    def opened(self) -> None:
+        self._relayed()
+
+    def refused(self, code: int, text: bytes) -> None:
+        shown = refusal.one_line(text.decode("utf-8", "replace")) or f"reason {code}"
+        error = ConchrecError(f"{self._visit.target} would not open a session: {shown}")
+        self._emit_quietly(
+            audit.UpstreamFailed(**self._visit.who(self.sid), reason="no session", detail=shown)
+        )
+        if self._confirmed_early:
+            self.fail(error)
+        else:
+            self._reason = error.public
+
+    def failed(self, error: ConchrecError) -> str:
+        self._reason = error.public
+        if isinstance(error, RecordingError):
+            self._emit_quietly(refusal.event(error, self._visit.who(self.sid)))
+        return refusal.line(error)
+
+    def from_near(self, message: int, body: bytes) -> None:
+        self._visit.last_activity = self._site.clock.seconds()
+        if message == m.CHANNEL_DATA:
+            data = _content(body, 4)
+            self._counts[2] += len(data)
+            if self._recorder is not None:
+                self._record(lambda recorder: recorder.input(data))
+        elif message == m.CHANNEL_REQUEST:
+            self._user_request(m.ChannelRequest.parse(body))
+        elif message == m.CHANNEL_EXTENDED_DATA:
+            more = _content(body, 8)
+            self._counts[2] += len(more)
+            self._record(lambda recorder: recorder.input(more))
+
+    def from_far(self, message: int, body: bytes) -> None:
+        if message == m.CHANNEL_DATA:
+            data = _content(body, 4)
+            self._counts[0] += len(data)
+            if self._recorder is not None:
+                self._record(lambda recorder: recorder.output(data))
+        elif message == m.CHANNEL_EXTENDED_DATA:
+            error = _content(body, 8)
+            self._counts[1] += len(error)
+            self._record(lambda recorder: recorder.error_output(error))
+        elif message == m.CHANNEL_REQUEST:
+            self._target_request(m.ChannelRequest.parse(body))
+        elif message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
+            self._answered(message == m.CHANNEL_SUCCESS)
+
+    def finished(self) -> None:
+        self._site.session_over(self._visit.identity.user)
+        self._site.recorders.pop(self.sid, None)
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            self._close(recorder, self._reason or "the channel was closed", at_end=True)
+        elif self._running:
+            self._ended(None)
+        self._over(self)
+
+    # --- requests
+
+    def _user_request(self, request: m.ChannelRequest) -> None:
+        name, extra = request.name, request.extra
+        if request.want_reply:
+            self._unanswered.append(name)
+        if name in STARTS:
+            self._start(name, b"" if name == b"shell" else m.parse_string(extra))
+        elif name == b"pty-req":
+            pty = m.PtyRequest.parse(extra)
+            self._has_pty = True
+            self._term = _text(pty.term)
+            self._pty_size = (pty.columns, pty.rows)
+            self._record(lambda recorder: recorder.pty(self._term, pty.columns, pty.rows))
+        elif name == b"window-change":
+            change = m.WindowChange.parse(extra)
+            self._record(lambda recorder: recorder.resize(change.columns, change.rows))
+            self._emit(audit.Resize(**self._who(), columns=change.columns, rows=change.rows))
+        elif name == b"env":
+            env = m.Env.parse(extra)
+            self._record(lambda recorder: recorder.env(_text(env.name), _text(env.value)))
+            self._emit(audit.Env(**self._who(), name=_text(env.name)))
+        elif name == b"signal":
+            self._emit(audit.Signal(**self._who(), name=_text(m.parse_string(extra))))
+        elif name == b"break":
+            self._emit(audit.Signal(**self._who(), name="BREAK"))
+        elif name == b"x11-req":
+            self._visit.x11_requested = True
+            self._emit(audit.X11Forward(**self._who(), action="request"))
+        elif name in m.AGENT_REQUESTS:
+            self._visit.onward_agent = True
+        elif name not in QUIET and name != b"xon-xoff":
+            self._emit(audit.UnknownRequest(**self._who(), request=_text(name), size=len(extra)))
+
+    def _start(self, name: bytes, argument: bytes) -> None:
+        kind, command = name.decode(), _text(argument)
+        again, self._running, self._kind = self._running, True, kind
+        self._record(lambda recorder: recorder.start(kind, command))
+        columns, rows = self._pty_size or (None, None)
+        if not again:
+            path = self._recorder.path if self._recorder is not None else ""
+            self._emit(
+                audit.SessionStart(
+                    **self._who(),
+                    kind=kind,
+                    recording=str(path),
+                    term=self._term,
+                    columns=columns,
+                    rows=rows,
+                    roles=self._visit.identity.roles,
+                )
+            )
+        if kind == "exec":
+            self._emit(audit.Exec(**self._who(), command=command, tty=self._has_pty))
+        elif kind == "subsystem":
+            self._emit(audit.Subsystem(**self._who(), name=command))
+
+    def _target_request(self, request: m.ChannelRequest) -> None:
+        if request.name == b"exit-status":
+            self._exit_status = status = m.parse_uint32(request.extra)
+            self._record(lambda recorder: recorder.exit_status(status))
+        elif request.name == b"exit-signal":
+            self._exit_signal = name = _text(m.ExitSignal.parse(request.extra).signal)
+            self._record(lambda recorder: recorder.exit_signal(name))
+        elif request.name not in QUIET and request.name not in (b"xon-xoff", b"keepalive@openssh.com"):
+            self._emit(
+                audit.UnknownRequest(
+                    **self._who(), request=_text(request.name), size=len(request.extra), sender="target"
+                )
+            )
+
+    def _answered(self, success: bool) -> None:
+        """The target's answer to the oldest request that wanted one."""
+        if not self._unanswered:
+            return
+        name = self._unanswered.popleft()
+        if success:
+            return
+        if name == b"pty-req":
+            self._has_pty = False
+            self._record(lambda recorder: recorder.pty_refused())
+        if self._running:
+            self._record(lambda recorder: recorder.marker(f"the target refused {_text(name)}"))
+        if name in STARTS:
+            self._reason = f"the target refused {_text(name)}"
+
+    # --- the end
+
+    def _close(self, recorder: SessionRecorder, reason: str, *, at_end: bool = False) -> None:
+        def closed(result: ClosedRecording | Failure) -> None:
+            if isinstance(result, Failure):
+                error = result.value
+                if not isinstance(error, RecordingError):
+                    _log.failure("while the recording {sid} is closed", failure=result, sid=self.sid)
+                    error = WriteFailed("the recording could not be completed", str(error))
+                if recorder.failed is None:
+                    # What failed before was said when it did.
+                    policy = self._options.record.value
+                    self._emit_quietly(refusal.event(error, self._visit.who(self.sid), policy=policy))
+            if at_end and self._running:
+                self._ended(result if isinstance(result, ClosedRecording) else None)
+
+        recorder.close(reason).addBoth(closed)
+
+    def _ended(self, closed: ClosedRecording | None) -> None:
+        stdin = closed.manifest.stdin if closed is not None else None
+        self._emit_quietly(
+            audit.SessionEnd(
+                **self._who(),
+                kind=self._kind,
+                duration=round(self._site.clock.seconds() - self._began, 3),
+                stdout=self._counts[0],
+                stderr=self._counts[1],
+                stdin=self._counts[2],
+                stdin_sha256=stdin.sha256 if stdin is not None else "",
+                exit_status=self._exit_status,
+                exit_signal=self._exit_signal,
+                recording=str(closed.path) if closed is not None else "",
+                digest=closed.digest if closed is not None else "",
+                reason=refusal.one_line(self._reason),
+            )
+        )
+
+    def _who(self) -> audit.Who:
+        return self._visit.who(self.sid)
+
+
+def _content(body: bytes, start: int) -> bytes:
+    """The bytes of CHANNEL_DATA (``start`` 4) or CHANNEL_EXTENDED_DATA (8), length checked."""
+    if len(body) < start or int.from_bytes(body[start - 4 : start], "big") != len(body) - start:
+        raise RemoteViolation("data whose length is wrong")
+    return body[start:]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,103 @@
+"""What all connections of one process share, handed in and never global."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from conchrec import audit
+from conchrec.access.authority import Authority
+from conchrec.access.checkers import Credentials
+from conchrec.settings import Config
+from conchrec.errors import WriteFailed
+from conchrec.model import Identity, Target
+from conchrec.proxy.dialer import Dialer
+from conchrec.recording.recorder import SessionRecorder
+from conchrec.recording.store import LocalStore
+from conchrec.ssh.hostkeys import HostTrust
+
+_log = Logger()
+
+#: How long a target that would not have a certificate of our CA is not asked again.
+REFUSED_LIFE = timedelta(minutes=5)
+REFUSALS = 4096
+
+
+class Live(Protocol):
+    """A user's connection, as shutdown and ``status`` see it."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def session_count(self) -> int: ...
+
+    def tell_and_end(self, text: str) -> None:
+        """The service stops: say so in every session, then end it."""
+
+
+class Refusals:
+    """Targets that do not trust our user CA, remembered for some minutes."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._until: OrderedDict[tuple[Target, str], float] = OrderedDict()
+
+    def note(self, target: Target, login: str) -> None:
+        self._until[target, login] = self._clock.seconds() + REFUSED_LIFE.total_seconds()
+        while len(self._until) > REFUSALS:
+            self._until.popitem(last=False)
+
+    def knows(self, target: Target, login: str) -> bool:
+        return self._until.get((target, login), 0.0) > self._clock.seconds()
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """See the module. ``resolve`` gives a host's addresses, ``now`` is aware and in UTC."""
+
+    config: Config
+    authority: Authority
+    credentials: Credentials
+    store: LocalStore
+    audit: audit.AuditSink
+    dialer: Dialer
+    trust: Callable[[Target, Sequence[str]], HostTrust]
+    clock: IReactorTime
+    now: Callable[[], datetime]
+    resolve: Callable[[str], Deferred[tuple[str, ...]]]
+    started: datetime
+    #: The names in the host certificate of the proxy itself.
+    outer_names: tuple[str, ...]
+    refusals: Refusals
+    live: set[Live] = field(default_factory=set)
+    #: Recordings that are open, by session id, with the user's name.
+    recorders: dict[str, SessionRecorder] = field(default_factory=dict)
+    #: How many sessions each user has now.
+    sessions: dict[str, int] = field(default_factory=dict)
+    #: No new connection and no new session: the service is being stopped.
+    stopping: bool = False
+
+    def emit(self, event: audit.AuditEvent) -> None:
+        """An event that belongs to no session, or ends one: that it is lost is said in the log."""
+        try:
+            self.audit.emit(event)
+        except WriteFailed as error:
+            _log.error("AUDIT EVENT LOST: {event}: {detail}", event=event.event, detail=error.detail)
+
+    def session_began(self, user: str) -> None:
+        self.sessions[user] = self.sessions.get(user, 0) + 1
+
+    def session_over(self, user: str) -> None:
+        left = self.sessions.get(user, 0) - 1
+        if left > 0:
+            self.sessions[user] = left
+        else:
+            self.sessions.pop(user, None)

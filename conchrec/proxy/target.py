@@ -1,0 +1,461 @@
+"""The inner server: what the user's client believes is the target.
+
+It runs on a tunnel through the outer connection, shows a host certificate for exactly the name that
+was asked for, and mirrors the target's version line. Its login asks for a key of the same user again;
+the policy is asked when the client names the login, and the target is dialled at once, so that its
+banner is shown where the user expects it. Success is held back until the target has let us in, has
+refused, or needs the agent of this very connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec import audit
+from conchrec.access import policy
+from conchrec.access.checkers import fingerprint
+from conchrec.errors import AccessDenied, ConchrecError
+from conchrec.model import Identity
+from conchrec.proxy import refusal
+from conchrec.proxy.dialer import Link
+from conchrec.proxy.forwarding import DIRECT, Forwards
+from conchrec.proxy.session import Session
+from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.upstream import State, Upstream
+from conchrec.proxy.visit import Visit
+from conchrec.settings import InnerAuth, Offer
+from conchrec.ssh import messages as m
+from conchrec.ssh.algorithms import COMPATIBLE, MODERN
+from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.transport import Lost, ServerTransport
+from conchrec.ssh.userauth_server import Ask, UserAuthServer
+
+_log = Logger()
+
+#: How long a client gets to say that it has an agent, after its first channel (``ssh.md``, 5).
+AGENT_SECONDS = 0.4
+#: The same for a client that opens no channel at all.
+IDLE_AGENT_SECONDS = 2.0
+#: A connection whose target is not to be had, and that has no session left, is ended after this.
+USELESS_SECONDS = 5.0
+NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
+KEEPALIVE = b"keepalive@openssh.com"
+
+
+class TargetServer:
+    """See the module. ``start`` once; then the tunnel drives it. ``over`` is called at its end."""
+
+    def __init__(
+        self, visit: Visit, tunnel: Tunnel, *, banner: bytes, link: Link | None, over: Callable[[], None]
+    ) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._tunnel = tunnel
+        self._over = over
+        self._began = self._site.clock.seconds()
+        config = self._site.config
+        self.upstream = Upstream(
+            visit,
+            _TargetSide(self),
+            link=link,
+            on_banner=self._target_banner,
+            on_lost=self._upstream_lost,
+        )
+        self._forwards = Forwards(visit, self.upstream)
+        self._login = _InnerLogin(visit, self._begin)
+        self._userauth = UserAuthServer(
+            self._login,
+            connection=self._logged_in,
+            clock=self._site.clock,
+            login_time=config.limits.login_time,
+            tries=config.limits.tries,
+            host_key=lambda: self._transport.host_key_blob,
+            on_refused=self._login.refused,
+        )
+        self._transport = ServerTransport(
+            version=mirrored(banner),
+            host_keys=self._site.authority.inner_host_keys(visit.target.host),
+            algorithms=COMPATIBLE if config.algorithms is Offer.COMPATIBLE else MODERN,
+            userauth=lambda: self._userauth,
+            clock=self._site.clock,
+            handshake_time=config.limits.login_time,
+        )
+        self._login.upstream = self.upstream
+        self._connection: Connection | None = None
+        self._sessions: set[Session] = set()
+        self._no_more_sessions = False
+        self._first_session_relayed = False
+        self._timers: dict[str, IDelayedCall] = {}
+        self._ended = False
+
+    def start(self) -> None:
+        self._tunnel.on_closed = self._closed
+        self._tunnel.on_pressure = lambda on: self.upstream.brake("tunnel", on)
+        self._tunnel.start(self._transport)
+
+    @property
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    def brake(self, on: bool) -> None:
+        """The outer connection's socket does not drain, or does again."""
+        self.upstream.brake("outer", on)
+
+    def tell_and_end(self, text: str) -> None:
+        """Say why in every session, then end the connection."""
+        for session in tuple(self._sessions):
+            session.end(text)
+        self._disconnect(f"conchrec: {text}")
+
+    # --- the inner login
+
+    def _begin(self) -> None:
+        version = self._transport.peer_version or b"SSH-2.0-conchrec"
+        self.upstream.begin(version)
+
+    def _target_banner(self, text: str) -> None:
+        self._userauth.send_banner(text)
+
+    def _logged_in(self, identity: Identity) -> Connection:
+        self._connection = Connection(self)
+        return self._connection
+
+    # --- ConnectionHandler, for what the user's client asks
+
+    def connection_started(self, connection: Connection) -> None:
+        visit = self._visit
+        visit.inner_agent.connection = connection
+        self._forwards.user = connection
+        visit.last_activity = self._site.clock.seconds()
+        options = visit.options
+        if options is not None:
+            if options.max_session_ttl is not None:
+                self._end_after(options.max_session_ttl, "the time for a session is over (max_session_ttl)")
+            if options.client_idle_timeout is not None:
+                self._watch_idle(options.client_idle_timeout)
+        expires = visit.identity.expires
+        if expires is not None:
+            self._end_at(expires)
+        if self._useless:
+            self._end_soon()
+        # ``ssh -N`` opens nothing for a long time, and the target's patience with us ends.
+        self._set_timer("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
+        self.upstream.when_ready().addCallbacks(self._target_ready, self._target_failed)
+
+    def channel_requested(self, opening: IncomingOpen) -> None:
+        kind = opening.channel.kind
+        if kind == b"session":
+            self._session_requested(opening)
+        elif kind in DIRECT:
+            self._forwards.user_opens(opening)
+        else:
+            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, "conchrec: channels of this type are not relayed")
+
+    def _session_requested(self, opening: IncomingOpen) -> None:
+        visit, upstream = self._visit, self.upstream
+        limit = visit.options.max_sessions if visit.options is not None else None
+        if self._no_more_sessions:
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: no more sessions were to be opened")
+            return
+        if self._site.stopping:
+            opening.refuse(m.RESOURCE_SHORTAGE, "conchrec: the proxy is being stopped")
+            return
+        if limit is not None and len(self._sessions) >= limit:
+            error = AccessDenied(f"{limit} sessions at once are the limit (max_sessions)", rule="max_sessions")
+            self._site.emit(refusal.event(error, visit.who()))
+            opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
+            return
+        session = Session(
+            visit,
+            opening,
+            inner_settled=upstream.inner_settled,
+            over=self._session_over,
+            relayed=self._session_relayed,
+        )
+        self._sessions.add(session)
+        if visit.denied is not None:
+            session.fail(visit.denied)
+        elif upstream.connection is not None and upstream.state is State.READY:
+            session.go(upstream.connection)
+        else:
+            session.wait()
+            self._set_timer("agent", AGENT_SECONDS, upstream.inner_settled)
+            upstream.when_ready().addCallbacks(session.go, lambda failure: session.fail(_error(failure)))
+
+    def global_requested(self, request: IncomingRequest) -> None:
+        if request.name == NO_MORE_SESSIONS:
+            self._no_more_sessions = True
+            request.reply(True)
+            self._pass_no_more_sessions()
+        elif request.name == b"hostkeys-prove-00@openssh.com":
+            request.reply(False)
+        elif request.name == KEEPALIVE and self.upstream.state is not State.READY:
+            # We are alive; the target's turn to answer comes when it is there.
+            request.reply(False)
+        elif request.name == KEEPALIVE and self.upstream.connection is not None:
+            self.upstream.connection.request(request.name, request.extra, request.reply)
+        else:
+            self._forwards.user_asks(request)
+
+    def connection_stopped(self) -> None:
+        self._end()
+
+    # --- sessions
+
+    def _session_over(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if self._useless:
+            self._end_soon()
+
+    def _session_relayed(self) -> None:
+        self._first_session_relayed = True
+        self._pass_no_more_sessions()
+
+    def _pass_no_more_sessions(self) -> None:
+        """Passed on after the first session, for ``ssh -N`` says it before there is any."""
+        connection = self.upstream.connection
+        if self._no_more_sessions and self._first_session_relayed and connection is not None:
+            self._first_session_relayed = False
+            connection.request(NO_MORE_SESSIONS)
+
+    # --- the target
+
+    def _target_ready(self, connection: Connection) -> None:
+        transport = self.upstream.transport
+        if transport is not None:
+            self._feed(transport)
+
+    def _feed(self, transport: object) -> None:
+        """Where the target's socket does not drain, the user's client gets no window back."""
+        register = getattr(transport, "registerProducer", None)
+        if register is not None and not self._tunnel.closed:
+            register(_Feeder(self._tunnel), True)
+
+    def _target_failed(self, failure: Failure) -> None:
+        if not self._ended:
+            self._end_soon()
+
+    def _upstream_lost(self, lost: Lost) -> None:
+        """The target ended it: its own words go to the user."""
+        if self._ended:
+            return
+        if lost.reason is not None:
+            self._transport.sendDisconnect(lost.reason, lost.description)
+        else:
+            self._disconnect(f"conchrec: {self._visit.target} closed the connection: {lost.describe()}")
+
+    @property
+    def _useless(self) -> bool:
+        return self._visit.denied is not None or self.upstream.state is State.LOST
+
+    def _end_soon(self) -> None:
+        self._set_timer("useless", USELESS_SECONDS, self._end_if_useless)
+
+    def _end_if_useless(self) -> None:
+        if self._useless and not self._sessions:
+            error = self._visit.denied or self.upstream.failure
+            self._disconnect(refusal.line(error) if error is not None else "conchrec: nothing more to do")
+
+    # --- time
+
+    def _end_after(self, time: timedelta, text: str) -> None:
+        self._set_timer(text, time.total_seconds(), lambda: self.tell_and_end(text))
+
+    def _end_at(self, moment: datetime) -> None:
+        left = (moment - self._site.now()).total_seconds()
+        # A timer of months would overflow nothing, but a look once a day also follows the wall clock.
+        if left > 86400:
+            self._set_timer("expires", 86400.0, lambda: self._end_at(moment))
+        else:
+            self._set_timer("expires", max(left, 0.0), lambda: self.tell_and_end("your login has expired"))
+
+    def _watch_idle(self, limit: timedelta) -> None:
+        left = self._visit.last_activity + limit.total_seconds() - self._site.clock.seconds()
+        if left <= 0:
+            self.tell_and_end(f"nothing came from you for {_duration(limit)} (client_idle_timeout)")
+        else:
+            self._set_timer("idle", left, lambda: self._watch_idle(limit))
+
+    def _set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        old = self._timers.pop(name, None)
+        if old is not None and old.active():
+            old.cancel()
+        if not self._ended:
+            self._timers[name] = self._site.clock.callLater(seconds, call)
+
+    # --- ends
+
+    def _disconnect(self, text: str) -> None:
+        self._transport.sendDisconnect(11, text.encode("utf-8", "replace"))
+
+    def _closed(self) -> None:
+        self._end()
+        self._over()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        self._timers.clear()
+        self.upstream.close()
+
+
+class _InnerLogin:
+    """Who may log in on the inner connection: the very user of the outer one, and nobody else."""
+
+    def __init__(self, visit: Visit, begin: Callable[[], None]) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._begin = begin
+        self.upstream: Upstream | None = None
+
+    def methods(self, user: str) -> tuple[bytes, ...]:
+        return (b"publickey",)
+
+    def none(self, user: str) -> Deferred[Identity]:
+        visit = self._visit
+        self._named(user)
+        if self._site.config.inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
+            return self._welcome("none", b"")
+        return fail(AccessDenied("Permission denied", "a key of the same user is wanted"))
+
+    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        visit = self._visit
+        return self._site.credentials.is_own(
+            visit.identity, algorithm, blob, visit.source, self._site.now()
+        )
+
+    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        self._named(user)
+        if not self.offered(user, algorithm, blob):
+            return fail(AccessDenied("Permission denied", "not a key of the user of the outer connection"))
+        return self._welcome("publickey", blob)
+
+    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        return fail(AccessDenied("Permission denied", "not to be had"))
+
+    def _named(self, login: str) -> None:
+        """The client has named the login: ask the policy, and dial where it allows."""
+        visit = self._visit
+        if visit.login:
+            return
+        visit.login = login
+        answer = policy.decide(
+            self._site.config.policy,
+            visit.identity,
+            visit.target,
+            visit.addresses,
+            login,
+            visit.source,
+            self._site.now(),
+        )
+        if isinstance(answer, policy.Deny):
+            visit.denied = AccessDenied(answer.reason, rule=answer.rule)
+            self._site.emit(refusal.event(visit.denied, visit.who()))
+            return
+        visit.options = answer.options
+        visit.addresses = answer.addresses
+        self._begin()
+
+    def _welcome(self, method: str, blob: bytes) -> Deferred[Identity]:
+        """Logged in, once the target has been heard."""
+        visit = self._visit
+        self._site.emit(
+            audit.UserLogin(
+                **visit.who(),
+                method=method,
+                key=fingerprint(blob) if blob else "",
+                stage="inner",
+                roles=visit.identity.roles,
+            )
+        )
+        welcome: Deferred[Identity] = Deferred()
+        if visit.denied is not None or self.upstream is None:
+            welcome.callback(visit.identity)
+        else:
+            self.upstream.when_settled().addCallback(lambda _: _fire(welcome, visit.identity))
+        return welcome
+
+    def refused(self, user: str, method: str, reason: str) -> None:
+        self._site.emit(
+            audit.AuthRefused(**self._visit.who(), reason=reason, method=method, stage="inner")
+        )
+
+
+class _TargetSide:
+    """What the target asks of us, on the upstream connection."""
+
+    def __init__(self, server: TargetServer) -> None:
+        self._server = server
+
+    def connection_started(self, connection: Connection) -> None:
+        """The upstream knows."""
+
+    def channel_requested(self, opening: IncomingOpen) -> None:
+        self._server._forwards.target_opens(opening)
+
+    def global_requested(self, request: IncomingRequest) -> None:
+        if request.name in (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com"):
+            # The client would learn keys that it will never see.
+            request.reply(False)
+        else:
+            self._server._forwards.target_asks(request)
+
+    def connection_stopped(self) -> None:
+        """The upstream hears of it by its transport."""
+
+
+class _Feeder:
+    """The tunnel as a producer for the target's socket (IPushProducer)."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def pauseProducing(self) -> None:
+        self._tunnel.stream.pause()
+
+    def resumeProducing(self) -> None:
+        self._tunnel.stream.resume()
+
+    def stopProducing(self) -> None:
+        self._tunnel.stream.resume()
+
+
+def mirrored(banner: bytes) -> bytes:
+    """Our version line for a target's: its software version stands, its comment becomes our name.
+
+    Clients choose by it how to work around bugs, and the order of SFTP's SYMLINK arguments.
+    """
+    software = banner.split(b"-", 2)[2] if banner.count(b"-") >= 2 else b"unknown"
+    name = bytes(byte for byte in software.split(b" ", 1)[0] if 0x21 <= byte <= 0x7E)[:200]
+    return b"SSH-2.0-" + (name or b"unknown") + b" conchrec"
+
+
+def _fire(waiting: Deferred[Identity], identity: Identity) -> None:
+    if not waiting.called:
+        waiting.callback(identity)
+
+
+def _error(failure: Failure) -> ConchrecError:
+    error = failure.value
+    if isinstance(error, ConchrecError):
+        return error
+    _log.failure("while the target is reached", failure=failure)
+    return ConchrecError("internal error")
+
+
+def _duration(time: timedelta) -> str:
+    seconds = int(time.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % size == 0 and seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

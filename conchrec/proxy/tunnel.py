@@ -1,0 +1,192 @@
+"""The inner SSH connection's byte stream: a channel of the outer connection as an ITransport.
+
+No socket and no pipe. What goes wrong in the protocol that runs on it ends that channel alone.
+
+Pressure: the outer window is returned as the inner transport consumes, unless the target's socket does
+not drain (``pause``); and what the user's client does not take shows as ``pending``, of which whoever
+produces hears in ``on_pressure``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from conchrec.ssh import messages as m
+from conchrec.ssh.stream import Stream
+
+_log = Logger()
+
+#: Bytes that wait for the user's window before the target is asked to pause, and before it may go on.
+HIGH = 512 * 1024
+LOW = 128 * 1024
+
+
+class ByteProtocol(Protocol):
+    """The part of Twisted's IProtocol that a tunnel drives."""
+
+    def makeConnection(self, transport: object) -> None: ...
+
+    def dataReceived(self, data: bytes) -> None: ...
+
+    def connectionLost(self, reason: Failure) -> None: ...
+
+
+@implementer(ITransport)
+class Tunnel:
+    """See the module. Made for a channel that is about to be confirmed; ``start`` gives it a protocol."""
+
+    def __init__(self, *, peer: object, host: object) -> None:
+        self._peer = peer
+        self._host = host
+        self._stream: Stream | None = None
+        self._protocol: ByteProtocol | None = None
+        self._early: list[bytes] = []
+        self._eof = False
+        self._lost = False
+        self._pressed = False
+        self.disconnecting = False
+        self.received = 0
+        self.sent = 0
+        #: Called with True when too much waits for the user, with False when it has gone.
+        self.on_pressure: Callable[[bool], None] = lambda pressed: None
+        #: Called once, when the channel is over.
+        self.on_closed: Callable[[], None] = lambda: None
+        #: What the user's own bytes cost, for idle clocks.
+        self.on_request: Callable[[m.ChannelRequest], bool] = lambda request: False
+
+    def attach(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def stream(self) -> Stream:
+        assert self._stream is not None
+        return self._stream
+
+    @property
+    def closed(self) -> bool:
+        return self._lost
+
+    def start(self, protocol: ByteProtocol) -> None:
+        """From now on the bytes are ``protocol``'s; what came before it is delivered first."""
+        self._protocol = protocol
+        protocol.makeConnection(self)
+        early, self._early = self._early, []
+        for data in early:
+            self._deliver(data)
+        if self._eof:
+            self._lose()
+
+    # --- ITransport
+
+    def write(self, data: bytes) -> None:
+        if self._stream is None or self.disconnecting:
+            return
+        self.sent += len(data)
+        self._stream.write(data)
+        self._look(self._stream.pending)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Close, once all that was written has gone."""
+        if not self.disconnecting:
+            self.disconnecting = True
+            if self._stream is not None:
+                self._stream.write_eof()
+                self._stream.close()
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self.disconnecting = True
+        if self._stream is not None:
+            self._stream.abort()
+        self._lose()
+
+    def getPeer(self) -> object:
+        return self._peer
+
+    def getHost(self) -> object:
+        return self._host
+
+    # Where a transport is a consumer, its producer is the protocol itself; ours listens to on_pressure.
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Accepted for the protocol's sake."""
+
+    def unregisterProducer(self) -> None:
+        """Accepted for the protocol's sake."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """The outer connection has seen to that."""
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """The outer connection has seen to that."""
+
+    # --- StreamUser
+
+    def stream_opened(self) -> None:
+        """Streams of ours are accepted, never asked for."""
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        """Streams of ours are accepted, never asked for."""
+
+    def stream_data(self, data: bytes) -> None:
+        self.received += len(data)
+        if self._protocol is None:
+            self._early.append(data)
+        else:
+            self._deliver(data)
+
+    def stream_eof(self) -> None:
+        self._eof = True
+        if self._protocol is not None:
+            self._lose()
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        return self.on_request(request)
+
+    def stream_drained(self, pending: int) -> None:
+        self._look(pending)
+
+    def stream_closed(self) -> None:
+        self._lose()
+
+    def _look(self, pending: int) -> None:
+        if self._pressed:
+            if pending < LOW:
+                self._pressed = False
+                self.on_pressure(False)
+        elif pending > HIGH:
+            self._pressed = True
+            self.on_pressure(True)
+
+    def _deliver(self, data: bytes) -> None:
+        if self._lost or self._protocol is None:
+            return
+        try:
+            self._protocol.dataReceived(data)
+        except Exception:
+            # The outer connection and its other streams live on.
+            _log.failure("an inner connection fails")
+            self.abortConnection()
+
+    def _lose(self) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            try:
+                protocol.connectionLost(Failure(ConnectionDone()))
+            except Exception:
+                _log.failure("while an inner connection ends")
+        if self._stream is not None and not self._stream.closed:
+            self._stream.close()
+        self.on_closed()

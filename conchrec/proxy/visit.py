@@ -1,0 +1,49 @@
+"""One user at one target: what is known of an inner connection, gathered as it becomes known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from conchrec import audit
+from conchrec.access.policy import Options
+from conchrec.errors import ConchrecError
+from conchrec.model import Identity, Target
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.site import Site
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """``source`` is the user's bare address, ``address`` that with the port, ``cid`` the connection.
+
+    ``login`` is empty until the inner connection has named it; ``denied`` is the policy's no, which
+    the user reads in the session; ``options`` are those of the rules that allow it.
+    """
+
+    site: Site
+    identity: Identity
+    cid: str
+    source: str
+    address: str
+    target: Target
+    addresses: tuple[str, ...]
+    outer_agent: AgentSource
+    inner_agent: AgentSource = field(default_factory=lambda: AgentSource("inner"))
+    login: str = ""
+    options: Options | None = None
+    denied: ConchrecError | None = None
+    #: When the user's client last said anything on a channel, in seconds of the reactor's clock.
+    last_activity: float = 0.0
+    #: A session of this connection asked the target for X11, or to have the agent: it may use them.
+    x11_requested: bool = False
+    onward_agent: bool = False
+
+    def who(self, sid: str = "") -> audit.Who:
+        return audit.Who(
+            user=self.identity.user,
+            login=self.login,
+            target=str(self.target),
+            addr=self.address,
+            cid=self.cid,
+            sid=sid,
+        )

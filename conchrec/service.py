@@ -1,0 +1,219 @@
+"""The composition root: a Config becomes objects, the objects a service."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from twisted.application import strports
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from conchrec import __version__, audit
+from conchrec.access.authority import Authority
+from conchrec.access.checkers import Credentials
+from conchrec.model import Target
+from conchrec.proxy.dialer import Dialer
+from conchrec.proxy.jump import JumpFactory
+from conchrec.proxy.site import Refusals, Site
+from conchrec.recording.recorder import InputPolicy
+from conchrec.recording.recovery import Recovered
+from conchrec.recording.store import Fsync, LocalStore
+from conchrec.access.policy import rule_for
+from conchrec.settings import Config
+from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+
+_log = Logger()
+T = TypeVar("T")
+
+#: How long a stop waits for the last words to reach the users.
+GRACE_SECONDS = 1.0
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class Proxy(MultiService):  # type: ignore[misc]  # Twisted carries no annotations here
+    """The proxy as a service. Raises ConchrecError or OSError where it can not be.
+
+    ``reactor`` is Twisted's; nothing below this file knows the global one.
+    """
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        super().__init__()
+        self._config = config
+        self._reactor = reactor
+        raise_file_limit()
+        # Names may take long to resolve, and disks to write: neither waits for the other.
+        self._disk = ThreadPool(0, 4, name="disk")
+        self._names = ThreadPool(0, 8, name="names")
+        self._authority = Authority.open(config.state_dir, config.cluster_name, now=now)
+        self._audit = audit.AuditLog(config.audit.file)
+        self._store = LocalStore(
+            config.recordings.directory,
+            clock=reactor,
+            in_thread=self._on_disk,
+            min_free=config.recordings.min_free,
+            policy=InputPolicy(config.recordings.input.value),
+            fsync=Fsync(config.recordings.fsync.value),
+        )
+        self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
+        self.site = Site(
+            config=config,
+            authority=self._authority,
+            credentials=credentials(config, self._authority),
+            store=self._store,
+            audit=self._audit,
+            dialer=Dialer(
+                reactor,
+                reactor,
+                handshakes=config.limits.target_handshakes,
+                timeout=config.limits.connect_timeout,
+            ),
+            trust=self._trust,
+            clock=reactor,
+            now=now,
+            resolve=self._resolve,
+            started=now(),
+            outer_names=outer_names(config),
+            refusals=Refusals(reactor),
+        )
+        for description in config.listen:
+            strports.service(description, JumpFactory(self.site), reactor).setServiceParent(self)
+
+    # --- life
+
+    def startService(self) -> None:
+        config = self._config
+        self._disk.start()
+        self._names.start()
+        for path in self._authority.created:
+            _log.info("made {path}", path=str(path))
+        for warning in config.warnings:
+            _log.warn("{warning}", warning=warning)
+        if os.geteuid() == 0:
+            _log.warn(
+                "running as root: not needed, and not wise; see etc/conchrec.service for a user of its own"
+            )
+        self.site.emit(
+            audit.ServiceStart(
+                version=__version__, mode=config.session_recording.value, listen=config.listen
+            )
+        )
+        self._store.recover().addCallbacks(
+            self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
+        )
+        super().startService()
+        _log.info(
+            "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
+            version=__version__,
+            listen=", ".join(config.listen),
+            mode=config.session_recording.value,
+            ca=self._authority.host_ca_line,
+        )
+
+    async def _stop(self) -> None:
+        site = self.site
+        site.stopping = True
+        await DeferredList([Deferred.fromCoroutine(_settled(super().stopService()))])
+        live = tuple(site.live)
+        for one in live:
+            one.tell_and_end("the proxy is being stopped")
+        if live:
+            pause: Deferred[None] = Deferred()
+            self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
+            await pause
+        await self._store.shutdown("the proxy was stopped")
+        site.emit(audit.ServiceStop(reason="stopped"))
+        self._disk.stop()
+        self._names.stop()
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    def _recovered(self, found: tuple[Recovered, ...]) -> None:
+        for one in found:
+            self.site.emit(
+                audit.RecordingRecovered(
+                    sid=one.sid,
+                    status=one.status.value if one.status is not None else "",
+                    recording=str(one.path),
+                    problem=one.problem,
+                )
+            )
+
+    # --- threads
+
+    def _on_disk(self, work: Callable[[], T], /) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._disk, work)
+
+    def _resolve(self, host: str) -> Deferred[tuple[str, ...]]:
+        """All addresses of a host, in the system's order; none where there is no such host."""
+        return deferToThreadPool(self._reactor, self._names, addresses_of, host)
+
+    # --- trust
+
+    def _trust(self, target: Target, addresses: Sequence[str]) -> HostTrust:
+        config = self._config
+        rule = rule_for(config.targets, target, addresses)
+        paths = (*(rule.known_hosts if rule is not None else ()), *config.trusted_hosts.known_hosts)
+        key = tuple(str(path) for path in paths)
+        known = self._known_hosts.get(key)
+        if known is None:
+            known = self._known_hosts[key] = KnownHosts.load(paths)
+        return HostTrust(
+            known,
+            authorities=(self._authority.host_ca_public, *config.trusted_hosts.authorities),
+            check=config.proxy_checks_host_keys,
+        )
+
+
+async def _settled(stopping: Deferred[Any] | None) -> None:
+    if stopping is not None:
+        await stopping
+
+
+def credentials(config: Config, authority: Authority) -> Credentials:
+    """Who may log in to the proxy."""
+    return Credentials(
+        users={name: user.keys for name, user in config.users.items()},
+        roles={name: user.roles for name, user in config.users.items()},
+        authorities=(authority.user_ca_public,),
+    )
+
+
+def addresses_of(host: str) -> tuple[str, ...]:
+    """In a thread."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def outer_names(config: Config) -> tuple[str, ...]:
+    """What users may call the proxy: its public address, this host, and where it listens."""
+    names = [config.public.host] if config.public is not None else []
+    names += [socket.gethostname().lower(), socket.getfqdn().lower(), "localhost", "127.0.0.1", "::1"]
+    for description in config.listen:
+        for part in description.split(":"):
+            if part.startswith("interface="):
+                names.append(part.removeprefix("interface=").replace("\\", ""))
+    return tuple(dict.fromkeys(name for name in names if name and "," not in name))
+
+
+def raise_file_limit() -> None:
+    """Every user costs two sockets and a file: take as many as we are given."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+

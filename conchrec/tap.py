@@ -1,0 +1,49 @@
+"""``twistd -n conchrec -c config.yaml``: the command line of the service."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from conchrec.config import load
+from conchrec.errors import ConchrecError
+from conchrec.service import Proxy
+from conchrec.settings import Config
+
+#: Where the configuration is looked for, after ``-c``.
+DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
+#: sysexits.h: something is wrong with the configuration.
+EX_CONFIG = 78
+
+
+class Options(usage.Options):  # type: ignore[misc]  # Twisted's options carry no annotations
+    synopsis = "[-c config.yaml]"
+    longdesc = "An SSH proxy that ends, records and relays sessions to stock sshd."
+    optParameters = [  # noqa: RUF012  # Twisted reads it from the class
+        ["config", "c", None, "The configuration file; else ./config.yaml, else /etc/conchrec/config.yaml."],
+    ]
+
+
+def find_config(given: str | None) -> Path:
+    """The file to read; the first of the defaults where none exists, for its error text."""
+    if given is not None:
+        return Path(given)
+    return next((path for path in DEFAULTS if path.exists()), DEFAULTS[0])
+
+
+def makeService(options: Options) -> IService:
+    """Read the configuration and open the state. Exits with 78 and every problem on stderr."""
+    from twisted.internet import reactor
+
+    try:
+        config: Config = load(find_config(options["config"]))
+        return Proxy(config, reactor)
+    except ConchrecError as error:
+        sys.stderr.write(f"conchrec: {error}\n")
+        sys.exit(EX_CONFIG)
+    except OSError as error:
+        sys.stderr.write(f"conchrec: {error.filename or ''}: {error.strerror or error}\n")
+        sys.exit(EX_CONFIG)
