@@ -1,0 +1,101 @@
+"""The usual arrangement: a user, a target and a proxy between them, and a client for each way in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.client import Client, Person, Way, make_client
+from tests.support.keys import Key
+from tests.support.proxy import Proxy, Settings
+from tests.support.sshd import LOGIN, Sshd
+from tests.support.stage import Stage
+
+
+@dataclass(kw_only=True)
+class House:
+    """``joe`` may log in at the target with his agent's key; the target also trusts the proxy's user CA.
+    ``keyless`` is the same joe, with his key in a file and no agent, whom the target does not know."""
+
+    stage: Stage
+    proxy: Proxy
+    target: Sshd
+    joe: Person
+    keyless: Person
+    authority: str
+
+    def client(
+        self,
+        way: Way = Way.INNER_AGENT,
+        *,
+        person: Person | None = None,
+        target: Sshd | None = None,
+        host: str = "localhost",
+        port: int | None = None,
+        login: str = LOGIN,
+        authority: str | None = None,
+        more: str = "",
+        inner: str = "",
+    ) -> Client:
+        """A client for this way in; see make_client."""
+        return make_client(
+            self.stage,
+            self.proxy,
+            target or self.target,
+            person or (self.joe if way.agent else self.keyless),
+            way,
+            authority=self.authority if authority is None else authority,
+            host=host,
+            port=port,
+            login=login,
+            more=more,
+            inner=inner,
+        )
+
+
+def role(**options: object) -> Settings:
+    """The role that everybody has: this login, on loopback."""
+    allowed = {"logins": [LOGIN], "hosts": ["localhost", "127.0.0.0/8"]}
+    return {"roles": {"ops": allowed | ({"options": options} if options else {})}}
+
+
+async def build(
+    stage: Stage,
+    *,
+    settings: Settings | None = None,
+    options: Settings | None = None,
+    sshd: Sequence[str] = (),
+    recordings: Path | None = None,
+    start: bool = True,
+) -> House:
+    """Start all of it. ``settings`` go on top of the configuration, ``options`` are those of the role,
+    ``sshd`` are lines for the target."""
+    joe_key, own_key = await stage.key("joe"), await stage.key("joe")
+    proxy = Proxy(stage.path(stage.unique("proxy")), role(**(options or {})))
+    proxy.configure({"users": {"joe": {"authorized_keys": _lines(joe_key, own_key), "roles": ["ops"]}}})
+    if recordings is not None:
+        proxy.recordings_directory = recordings
+        proxy.configure({"recordings": {"directory": str(recordings)}})
+    proxy.configure(settings or {})
+    user_authority = stage.path(f"{proxy.directory.name}/user_ca.pub")
+    target = await stage.sshd(users=[joe_key], user_authority=user_authority, more=sshd)
+    proxy.trust(target.known_as())
+    house = House(
+        stage=stage,
+        proxy=proxy,
+        target=target,
+        joe=Person(name="joe", key=joe_key, agent=await stage.agent(joe_key)),
+        keyless=Person(name="joe", key=own_key),
+        authority="",
+    )
+    stage.at_end(proxy.stop)
+    if start:
+        await proxy.start()
+        house.authority = await proxy.authority("host")
+        user_authority.write_text(await proxy.authority("user"))
+    return house
+
+
+def _lines(*keys: Key) -> list[str]:
+    return [key.line for key in keys]

@@ -1,0 +1,197 @@
+"""conchrec itself, as its users start it: a process of twistd, and its command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from tests.support.cast import Cast, read_cast
+from tests.support.ports import free_port
+from tests.support.process import Process, Result, environment, run
+from tests.support.waiting import LONG, fact
+
+ROOT = Path(__file__).resolve().parents[2]
+Settings = Mapping[str, object]
+Event = dict[str, object]
+
+_COMMAND = "from conchrec.cli.main import run; run()"
+
+
+def merged(settings: Settings, more: Settings) -> dict[str, object]:
+    """``more`` on top of ``settings``, mapping by mapping; a None takes the key away."""
+    result = dict(settings)
+    for key, value in more.items():
+        below = result.get(key)
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merged(cast(Settings, below), cast(Settings, value))
+        else:
+            result[key] = value
+    return result
+
+
+def our_environment() -> dict[str, str]:
+    """For programs that import conchrec from this clone, installed or not."""
+    return environment(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+
+
+async def conchrec(*arguments: str | Path, directory: Path, stdin: bytes = b"") -> Result:
+    """The console script."""
+    command = (sys.executable, "-c", _COMMAND, *arguments)
+    return await run(*command, env=our_environment(), directory=directory, stdin=stdin)
+
+
+class Proxy:
+    """One proxy with a directory of its own. Not running until ``start``; the same one after a restart."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        """``settings`` go on top of a configuration in which only the addresses and paths are filled in."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        self.recordings_directory = directory / "recordings"
+        self.audit_file = directory / "audit.jsonl"
+        self.known_hosts = directory / "target_known_hosts"
+        self.known_hosts.touch()
+        self.config = directory / "config.yaml"
+        self.settings: dict[str, object] = {}
+        self.process: Process | None = None
+        self.configure(
+            merged(
+                {
+                    "cluster_name": "example.com",
+                    "state_dir": str(directory / "state"),
+                    "listen": [f"tcp:{self.port}:interface={self.host}"],
+                    "public_address": f"{self.host}:{self.port}",
+                    "trusted_hosts": {"known_hosts": [str(self.known_hosts)]},
+                    "recordings": {"directory": str(self.recordings_directory), "min_free": "1MiB"},
+                    "audit": {"file": str(self.audit_file)},
+                    "users": {},
+                    "roles": {},
+                },
+                settings,
+            )
+        )
+
+    def configure(self, more: Settings) -> None:
+        """Change the file; a running proxy is not told."""
+        self.settings = merged(self.settings, more)
+        self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+
+    def trust(self, lines: str) -> None:
+        """Add known_hosts lines of targets; before the start."""
+        with self.known_hosts.open("a") as file:
+            file.write(lines)
+
+    # -- the process
+
+    @property
+    def log(self) -> str:
+        assert self.process is not None
+        return self.process.stdout.decode(errors="replace") + self.process.stderr.decode(errors="replace")
+
+    async def start(self) -> None:
+        """Start it, and wait until it listens. AssertionError with its log where it does not."""
+        process = self.launch()
+
+        def listens() -> bool:
+            assert process.running, f"the proxy ended:\n{self.log}"
+            with socket.socket() as probe:
+                probe.settimeout(5)
+                return probe.connect_ex((self.host, self.port)) == 0
+
+        await fact(listens, lambda: f"the proxy does not listen:\n{self.log}")
+
+    def launch(self) -> Process:
+        """Start it, and do not wait."""
+        twistd = Path(sys.executable).with_name("twistd")
+        command = (twistd, "--nodaemon", "--pidfile=", "conchrec", "-c", self.config)
+        self.process = Process(command, env=our_environment(), directory=self.directory)
+        return self.process
+
+    async def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it, gently by default; nothing where it does not run."""
+        if self.process is not None:
+            await self.process.stop(number)
+
+    async def restart(self, number: int = signal.SIGTERM) -> None:
+        await self.stop(number)
+        await self.start()
+
+    async def command(self, *arguments: str | Path, stdin: bytes = b"") -> Result:
+        """``conchrec …`` with this configuration."""
+        return await conchrec(*arguments, "-c", self.config, directory=self.directory, stdin=stdin)
+
+    async def authority(self, kind: str) -> str:
+        """The line that ``conchrec ca export`` gives for the user CA or the host CA."""
+        return (await self.command("ca", "export", "--type", kind)).check().text
+
+    # -- what it leaves behind
+
+    def casts(self) -> list[Path]:
+        """All recordings, the oldest first."""
+        return sorted(self.recordings_directory.rglob("*.cast"), key=lambda path: path.stem)
+
+    def sids(self) -> frozenset[str]:
+        return frozenset(path.stem for path in self.casts())
+
+    async def finished(
+        self, count: int, *, after: frozenset[str] = frozenset(), within: float = LONG
+    ) -> list[Cast]:
+        """Wait until ``count`` recordings (those of ``after`` not counted) have their manifest."""
+
+        def look() -> list[Cast] | None:
+            paths = [path for path in self.casts() if path.stem not in after]
+            ready = [path for path in paths if path.with_suffix(".json").exists()]
+            return [read_cast(path) for path in ready] if len(ready) == len(paths) == count else None
+
+        return await fact(
+            look, lambda: f"not {count} recordings but {self.casts()} without {after}\n{self.log}", within
+        )
+
+    async def finished_one(self, *, after: frozenset[str] = frozenset()) -> Cast:
+        (one,) = await self.finished(1, after=after)
+        return one
+
+    def audit(self, event: str | None = None, **fields: object) -> list[Event]:
+        """All events with this name and these fields, in order."""
+        if not self.audit_file.exists():
+            return []
+        raw = self.audit_file.read_bytes()
+        events = [cast(Event, json.loads(line)) for line in raw[: raw.rfind(b"\n") + 1].splitlines()]
+        return [
+            found
+            for found in events
+            if (event is None or found["event"] == event)
+            and all(found.get(name) == value for name, value in fields.items())
+        ]
+
+    async def audited(self, event: str, *, count: int = 1, **fields: object) -> list[Event]:
+        """Wait until there are at least ``count`` such events."""
+
+        def look() -> list[Event] | None:
+            found = self.audit(event, **fields)
+            return found if len(found) >= count else None
+
+        return await fact(look, lambda: f"no {event} with {fields} in {self.audit()[-20:]}\n{self.log}")
+
+    def open_files(self) -> int:
+        """How many descriptors the process holds."""
+        assert self.process is not None
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def memory(self) -> int:
+        """Bytes of it that are in memory."""
+        assert self.process is not None
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
