@@ -1,0 +1,189 @@
+"""Messages 80 to 100: answers that wait, channels that end, and peers that misbehave."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.ssh import messages as m
+from conchrec.ssh.connection import Connection, IncomingOpen
+from conchrec.ssh.wire import string, uint32
+from tests.support.loop import Handler, Loop, Receiver, Wire, request_body
+
+
+class Pair:
+    def __init__(self) -> None:
+        self.asker, self.answerer = Handler(), Handler()
+        self.loop = Loop(self.asker, self.answerer)
+        self.here, self.there = Receiver(), Receiver()
+
+    def open(self) -> IncomingOpen:
+        self.channel = self.loop.left.open(b"session", self.here, window=10, max_packet=20, extra=b"x")
+        self.loop.pump()
+        return self.answerer.openings[-1]
+
+
+def test_a_channel_is_open_when_its_owner_says_so() -> None:
+    pair = Pair()
+    opening = pair.open()
+    assert (opening.request.window, opening.request.max_packet, opening.request.extra) == (10, 20, b"x")
+    assert pair.here.heard == []
+    opening.confirm(pair.there, 30, 40, b"y")
+    pair.loop.pump()
+    assert pair.here.heard == [("opened", 30, 40, b"y")]
+    with pytest.raises(RuntimeError):
+        opening.refuse(1, "twice")
+
+
+def test_a_refusal_frees_both_ends() -> None:
+    pair = Pair()
+    pair.open().refuse(m.CONNECT_FAILED, "nobody there")
+    pair.loop.pump()
+    assert pair.here.heard == [("refused", m.CONNECT_FAILED, b"nobody there")]
+    assert pair.loop.left.channel_count == pair.loop.right.channel_count == 0
+
+
+def test_a_channel_is_forgotten_when_close_has_gone_both_ways() -> None:
+    pair = Pair()
+    opening = pair.open()
+    opening.confirm(pair.there, 30, 40)
+    pair.loop.pump()
+    pair.channel.send(m.CHANNEL_CLOSE)
+    pair.channel.send(m.CHANNEL_DATA, string(b"after the end"))
+    pair.loop.pump()
+    assert pair.there.heard == [(m.CHANNEL_CLOSE, b"")]
+    assert pair.loop.right.channel_count == 1
+    opening.channel.send(m.CHANNEL_CLOSE)
+    pair.loop.pump()
+    assert pair.loop.left.channel_count == pair.loop.right.channel_count == 0
+    # Numbers of channels that are gone are used again only after all the others.
+    pair.open()
+    assert pair.channel.number == 1
+
+
+def test_replies_to_global_requests_keep_their_order() -> None:
+    pair = Pair()
+    replies: list[tuple[int, bool, bytes]] = []
+
+    def ask(number: int) -> None:
+        pair.loop.left.request(
+            b"tcpip-forward", uint32(number), lambda ok, extra: replies.append((number, ok, extra))
+        )
+
+    for number in range(3):
+        ask(number)
+    pair.loop.left.request(b"no-reply-wanted")
+    pair.loop.pump()
+    first, second, third, quiet = pair.answerer.requests
+    third.reply(True, b"3")
+    quiet.reply(True)
+    first.reply(False, b"not sent with a failure")
+    pair.loop.pump()
+    assert replies == [(0, False, b"")]
+    second.reply(True, b"2")
+    pair.loop.pump()
+    assert replies == [(0, False, b""), (1, True, b"2"), (2, True, b"3")]
+
+
+def test_the_end_reaches_every_owner_once() -> None:
+    pair = Pair()
+    pair.open().confirm(pair.there, 1, 1)
+    pair.loop.pump()
+    replies: list[bool] = []
+    pair.loop.left.request(b"keepalive@openssh.com", b"", lambda ok, extra: replies.append(ok))
+    pair.loop.left.serviceStopped()
+    pair.loop.left.serviceStopped()
+    assert pair.here.heard[-1] == ("lost",)
+    assert replies == [False]
+    assert pair.asker.stopped == 1
+    # Nothing raises afterwards.
+    late = Receiver()
+    pair.loop.left.open(b"session", late, window=1, max_packet=1)
+    assert late.heard == [("lost",)]
+    pair.channel.send(m.CHANNEL_DATA, string(b"x"))
+
+
+def lone() -> tuple[Connection, Wire, Handler]:
+    handler, wire = Handler(), Wire()
+    connection = Connection(handler, max_channels=4)
+    connection.transport = wire
+    connection.serviceStarted()
+    return connection, wire, handler
+
+
+@pytest.mark.parametrize("number", [91, 92, 93, 94, 95, 96, 97, 98, 99, 100])
+def test_a_message_for_a_channel_that_is_gone_is_dropped(number: int) -> None:
+    connection, wire, _ = lone()
+    connection.packetReceived(number, uint32(77) + b"whatever")
+    assert wire.disconnected is None
+    assert not wire.sent
+
+
+def test_a_reply_that_nobody_waits_for_is_dropped() -> None:
+    connection, wire, _ = lone()
+    connection.packetReceived(m.REQUEST_SUCCESS, b"")
+    assert wire.disconnected is None
+
+
+@pytest.mark.parametrize(
+    ("number", "payload"),
+    [
+        (m.CHANNEL_OPEN, b"\x00\x00\x00\x07ses"),
+        (m.CHANNEL_DATA, b"\x00"),
+        (m.GLOBAL_REQUEST, string(b"keepalive@openssh.com")),
+    ],
+)
+def test_what_is_cut_short_ends_this_connection(number: int, payload: bytes) -> None:
+    connection, wire, _ = lone()
+    connection.packetReceived(number, payload)
+    assert wire.disconnected is not None
+    assert wire.disconnected[0] == 2
+
+
+def test_an_unknown_message_is_answered_as_such() -> None:
+    connection, wire, _ = lone()
+    connection.packetReceived(101, b"")
+    assert wire.unimplemented == 1
+
+
+def test_channels_are_limited() -> None:
+    connection, wire, handler = lone()
+    for number in range(6):
+        connection.packetReceived(
+            m.CHANNEL_OPEN,
+            m.ChannelOpen(kind=b"session", sender=number, window=1, max_packet=1, extra=b"").encode(),
+        )
+    assert len(handler.openings) == 4
+    assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * 2
+    assert wire.disconnected is None
+
+
+def test_a_channel_that_could_carry_nothing_is_refused() -> None:
+    connection, wire, handler = lone()
+    connection.packetReceived(
+        m.CHANNEL_OPEN, m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=0, extra=b"").encode()
+    )
+    assert handler.openings == []
+    assert wire.sent[0][0] == m.CHANNEL_OPEN_FAILURE
+
+
+def test_a_message_on_a_channel_that_is_not_open_yet_is_a_violation() -> None:
+    connection, wire, handler = lone()
+    connection.packetReceived(
+        m.CHANNEL_OPEN, m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=1, extra=b"").encode()
+    )
+    number = handler.openings[0].channel.number
+    connection.packetReceived(m.CHANNEL_REQUEST, uint32(number) + request_body(b"x"))
+    assert wire.disconnected is not None
+
+
+@given(st.lists(st.tuples(st.integers(80, 110), st.binary(max_size=40)), max_size=30))
+def test_nothing_that_a_peer_says_raises(packets: list[tuple[int, bytes]]) -> None:
+    connection, _, handler = lone()
+    connection.open(b"session", Receiver(), window=5, max_packet=5)
+    for number, payload in packets:
+        connection.packetReceived(number, payload)
+        for opening in handler.openings:
+            if not opening.answered:
+                opening.confirm(Receiver(), 5, 5)
