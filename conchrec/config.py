@@ -67,7 +67,7 @@ ME = "{me}"
 """As a user's name: whoever runs the process."""
 
 
-_TOP = (
+TOP = (
     "cluster_name",
     "state_dir",
     "listen",
@@ -89,9 +89,9 @@ _TOP = (
     "audit",
     "web",
 )
-_USER = ("authorized_keys_file", "authorized_keys", "roles")
-_ROLE = ("logins", "hosts", "deny", "options")
-_OPTIONS = (
+USER = ("authorized_keys_file", "authorized_keys", "roles")
+ROLE = ("logins", "hosts", "deny", "options")
+OPTIONS = (
     "max_session_ttl",
     "client_idle_timeout",
     "max_sessions",
@@ -103,9 +103,9 @@ _OPTIONS = (
     "record",
     "source",
 )
-_TARGET = ("hosts", "labels", "algorithms", "upstream_auth", "known_hosts")
-_LIMITS = ("login_time", "tries", "unauthenticated", "per_address", "target_handshakes", "connect_timeout")
-_RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
+TARGET = ("hosts", "labels", "algorithms", "upstream_auth", "known_hosts")
+LIMITS = ("login_time", "tries", "unauthenticated", "per_address", "target_handshakes", "connect_timeout")
+RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
 
 _STATE_DIR = "/var/lib/conchrec"
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -135,7 +135,7 @@ def load(path: Path, *, me: str | None = None) -> Config:
 def parse(text: bytes, path: Path, *, me: str | None = None) -> Config:
     """The configuration in ``text``, as if it were in the file ``path``. Raises ConfigErrors."""
     problems = Problems()
-    top = read(text, problems, _TOP)
+    top = read(text, problems, TOP)
     if problems.errors and not len(top):
         raise ConfigErrors(str(path), problems.errors)
     config = _Reader(path, problems, me).config(top)
@@ -183,9 +183,9 @@ class _Reader:
             roles=MappingProxyType(roles),
             targets=self._targets(top),
             algorithms=top.word("algorithms", Offer, Offer.MODERN),
-            limits=_limits(top.section("limits", _LIMITS)),
+            limits=_limits(top.section("limits", LIMITS)),
             proxy_protocol_from=proxy_protocol_from,
-            recordings=self._recordings(top.section("recordings", _RECORDINGS), state_dir),
+            recordings=self._recordings(top.section("recordings", RECORDINGS), state_dir),
             audit=Audit(file=self._path(top.section("audit", ("file",)), "file", state_dir / "audit.jsonl")),
             warnings=tuple(ConfigErrors(str(self._file), self._problems.warnings).lines()),
         )
@@ -226,7 +226,7 @@ class _Reader:
                 section.problem(key, f"{name} is there twice ({ME} is {name})")
             elif not _is_name(name):
                 section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
-            user = section.section(key, _USER)
+            user = section.section(key, USER)
             users[name] = User(name=name, keys=self._keys(user), roles=_roles_of(user, roles))
             if not users[name].roles:
                 section.warn(key, f"{name} has no role, and may go nowhere")
@@ -277,9 +277,9 @@ class _Reader:
         for name in section:
             if not _is_name(name):
                 section.problem(name, "that is not a role name (letters, digits, and . _ @ + - within)")
-            role = section.section(name, _ROLE)
+            role = section.section(name, ROLE)
             deny = role.section("deny", ("hosts", "logins"))
-            options = role.section("options", _OPTIONS)
+            options = role.section("options", OPTIONS)
             if options.flag("direct", False):
                 options.problem("direct", _LATER)
             roles[name] = Role(
@@ -302,7 +302,7 @@ class _Reader:
         rules = []
         section = top.section("targets", None)
         for name in section:
-            rule = section.section(name, _TARGET)
+            rule = section.section(name, TARGET)
             labels = rule.section("labels", None)
             rules.append(
                 TargetRule(
@@ -456,7 +456,7 @@ def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:
     if "upstream_auth" not in section:
         return None
     chosen = section.words("upstream_auth", UpstreamAuth, (), later=_LATER_AUTH)
-    if not section.texts("upstream_auth"):
+    if not section.texts("upstream_auth") and not section.is_wrong("upstream_auth"):
         section.problem("upstream_auth", "names no way to log in at a target")
     return chosen or None
 
