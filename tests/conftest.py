@@ -1,4 +1,5 @@
-"""A test that is a coroutine runs on the reactor; a stage holds what the tests start, and ends it."""
+"""A test that is a coroutine runs on the reactor; a stage holds what the tests start, and ends it; a house
+is a proxy with a user and a target."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
 
+from tests.support.client import Way
+from tests.support.house import House, build
 from tests.support.stage import Stage
 from tests.support.waiting import block
 
@@ -37,3 +40,17 @@ def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
     finally:
         block(stage.close())
+
+
+@pytest.fixture(scope="module")
+def house(shared_stage: Stage) -> House:
+    """One user, one proxy and one target for all tests of a file."""
+    return block(build(shared_stage))
+
+
+@pytest.fixture(params=list(Way), ids=lambda way: way.name.lower())
+def way(request: pytest.FixtureRequest) -> Way:
+    """Each way in that the README names."""
+    param = request.param
+    assert isinstance(param, Way)
+    return param

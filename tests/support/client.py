@@ -100,13 +100,14 @@ def make_client(
     login: str = LOGIN,
     more: str = "",
     inner: str = "",
+    inner_person: Person | None = None,
 ) -> Client:
     """``authority``: the @cert-authority line of the proxy. ``host`` and ``port`` of the target as the user
-    asks for it. ``more``: lines for every host, which win; ``inner``: lines for the target alone."""
+    asks for it. ``more``: lines for every host, which win; ``inner``: lines for the target alone;
+    ``inner_person``: whose key file is used there, where it is not the same person's."""
     name = stage.unique("client")
     config = stage.path(f"{name}/ssh_config")
     known = stage.file(f"{name}/known_hosts", authority)
-    identity = "none" if person.agent is not None else str(person.key.path)
     if way is Way.SUBSYSTEM:
         through = f"ProxyCommand ssh -F {config} -o ForwardAgent=yes proxy -s proxy:%h:%p"
     else:
@@ -117,15 +118,16 @@ Host proxy
     HostName {proxy.host}
     Port {proxy.port}
     User {person.name}
+    IdentityFile {_identity(person)}
     ForwardAgent {"yes" if way is Way.OUTER_AGENT else "no"}
 Host web1
     HostName {host}
     Port {port or target.port}
     User {login}
+    IdentityFile {_identity(inner_person or person)}
     {through}
 {inner}
 Host *
-    IdentityFile {identity}
     UserKnownHostsFile {known}
     GlobalKnownHostsFile none
     StrictHostKeyChecking yes
@@ -135,3 +137,7 @@ Host *
     )
     agent = {"SSH_AUTH_SOCK": str(person.agent.socket)} if person.agent is not None else {}
     return Client(stage=stage, config=config, env=environment(**agent), forward=way is Way.INNER_AGENT)
+
+
+def _identity(person: Person) -> str:
+    return "none" if person.agent is not None else str(person.key.path)

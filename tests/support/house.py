@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.client import Client, Person, Way, make_client
-from tests.support.keys import Key
 from tests.support.proxy import Proxy, Settings
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
@@ -16,13 +15,15 @@ from tests.support.stage import Stage
 @dataclass(kw_only=True)
 class House:
     """``joe`` may log in at the target with his agent's key; the target also trusts the proxy's user CA.
-    ``keyless`` is the same joe, with his key in a file and no agent, whom the target does not know."""
+    ``keyless`` is the same joe, with his key in a file and no agent, whom the target does not know.
+    ``ann`` is another user with the same role, without an agent."""
 
     stage: Stage
     proxy: Proxy
     target: Sshd
     joe: Person
     keyless: Person
+    ann: Person
     authority: str
 
     def client(
@@ -37,6 +38,7 @@ class House:
         authority: str | None = None,
         more: str = "",
         inner: str = "",
+        inner_person: Person | None = None,
     ) -> Client:
         """A client for this way in; see make_client."""
         return make_client(
@@ -51,6 +53,7 @@ class House:
             login=login,
             more=more,
             inner=inner,
+            inner_person=inner_person,
         )
 
 
@@ -71,9 +74,13 @@ async def build(
 ) -> House:
     """Start all of it. ``settings`` go on top of the configuration, ``options`` are those of the role,
     ``sshd`` are lines for the target."""
-    joe_key, own_key = await stage.key("joe"), await stage.key("joe")
+    joe_key, own_key, ann_key = await stage.key("joe"), await stage.key("joe"), await stage.key("ann")
     proxy = Proxy(stage.path(stage.unique("proxy")), role(**(options or {})))
-    proxy.configure({"users": {"joe": {"authorized_keys": _lines(joe_key, own_key), "roles": ["ops"]}}})
+    users = {
+        "joe": {"authorized_keys": [joe_key.line, own_key.line], "roles": ["ops"]},
+        "ann": {"authorized_keys": [ann_key.line], "roles": ["ops"]},
+    }
+    proxy.configure({"users": users})
     if recordings is not None:
         proxy.recordings_directory = recordings
         proxy.configure({"recordings": {"directory": str(recordings)}})
@@ -87,6 +94,7 @@ async def build(
         target=target,
         joe=Person(name="joe", key=joe_key, agent=await stage.agent(joe_key)),
         keyless=Person(name="joe", key=own_key),
+        ann=Person(name="ann", key=ann_key),
         authority="",
     )
     stage.at_end(proxy.stop)
@@ -95,7 +103,3 @@ async def build(
         house.authority = await proxy.authority("host")
         user_authority.write_text(await proxy.authority("user"))
     return house
-
-
-def _lines(*keys: Key) -> list[str]:
-    return [key.line for key in keys]

@@ -1,0 +1,120 @@
+"""A session that can not be recorded does not happen, and says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.disk import SmallDisk, small_disk
+from tests.support.house import House, build
+from tests.support.stage import Stage
+from tests.support.waiting import fact
+
+
+async def _house(stage: Stage, **options: object) -> tuple[House, SmallDisk, int]:
+    disk = await small_disk(stage)
+    house = await build(
+        stage,
+        settings={"recordings": {"min_free": "0"}},
+        options=options,
+        recordings=disk.directory / "recordings",
+    )
+    assert house.proxy.process is not None
+    return house, disk, house.proxy.process.pid
+
+
+async def test_full_at_the_header(stage: Stage) -> None:
+    house, disk, pid = await _house(stage)
+    (await house.client().ssh("web1", "true")).check()
+    disk.fill(pid)
+    marker = stage.path("marker")
+    result = await house.client().ssh("web1", f"echo never | tee {marker}")
+    assert (result.stdout, result.code) == (b"", 255), str(result)
+    assert "conchrec: " in result.errors and "record" in result.errors, str(result)
+    assert not marker.exists(), "what is not recorded does not run"
+    if disk.mounted:  # else the audit log can not be written either
+        await house.proxy.audited("recording.failed", policy="strict", user="joe")
+    disk.make_room(pid)
+    (await house.client().ssh("web1", "true")).check()
+
+
+async def test_full_in_the_middle(stage: Stage) -> None:
+    house, disk, pid = await _house(stage)
+    disk.limit(pid)
+    process = house.client().start(
+        "web1", "trap '' PIPE; i=0; while echo line $i; do i=$((i+1)); done; echo never", stdin=b""
+    )
+    result = await process.wait(within=120)
+    assert result.code == 255, str(result)
+    assert "conchrec: " in result.errors and "record" in result.errors, str(result)
+    assert b"line 100\n" in result.stdout
+    (path,) = house.proxy.casts()
+    raw = path.read_bytes()
+    recorded = raw[: raw.rfind(b"\n")].decode()
+    last = result.stdout[: result.stdout.rfind(b"\n")].rpartition(b"\n")[2].decode()
+    assert last in recorded, "what the user got had been recorded first"
+    if disk.mounted:
+        await house.proxy.audited("recording.failed", policy="strict")
+
+
+async def test_best_effort_goes_on(stage: Stage) -> None:
+    house, disk, pid = await _house(stage, record="best_effort")
+    if not disk.mounted:
+        # the audit log would fail as well, which ends the session by right: only the recording is in the way
+        house.proxy.recordings_directory.mkdir(parents=True, exist_ok=True)
+        house.proxy.recordings_directory.chmod(0o500)
+    else:
+        disk.fill(pid)
+    result = await house.client().ssh("web1", "echo unrecorded; exit 3")
+    assert (result.stdout, result.code) == (b"unrecorded\n", 3), str(result)
+    await house.proxy.audited("recording.failed", policy="best_effort", user="joe")
+
+
+async def test_too_little_is_free(stage: Stage) -> None:
+    house = await build(stage, settings={"recordings": {"min_free": "900TiB"}})
+    result = await house.client().ssh("web1", "echo never")
+    assert (result.stdout, result.code) == (b"", 255), str(result)
+    assert "conchrec: " in result.errors and "free" in result.errors, str(result)
+    await house.proxy.audited("recording.failed", user="joe")
+
+
+@pytest.mark.parametrize("subsystem", [False, True])
+async def test_the_directory_can_not_be_written(stage: Stage, subsystem: bool) -> None:
+    """A file stands where the recordings were to be: not even root writes below that."""
+    house = await build(stage)
+    (await house.client().ssh("web1", "true")).check()
+    directory = house.proxy.recordings_directory
+    directory.rename(directory.with_name("moved"))
+    directory.touch()
+    client = house.client()
+    if subsystem:
+        batch = stage.file("batch", "pwd\n")
+        result = await client.program("sftp", *client.options, "-b", batch, "web1")
+    else:
+        result = await client.ssh("web1", "echo never")
+    assert (result.stdout.replace(b"sftp> pwd\n", b""), result.code) == (b"", 255), str(result)
+    assert "conchrec: " in result.errors and "record" in result.errors, str(result)
+    await house.proxy.audited("recording.failed", user="joe")
+
+
+async def test_the_audit_can_not_be_written(stage: Stage) -> None:
+    """An event that can not be written counts as a recording that can not."""
+    house = await build(stage, settings={"audit": {"file": str(stage.path("log/audit.jsonl"))}})
+    house.proxy.audit_file = stage.path("log/audit.jsonl")
+    (await house.client().ssh("web1", "true")).check()
+    await fact(lambda: house.proxy.audit("client.disconnect"), "the first session has ended")
+    directory = house.proxy.audit_file.parent
+    directory.rename(directory.with_name("moved"))
+    directory.touch()
+    marker = stage.path("marker")
+    # The log is looked for once a second: then it is gone, and nothing more is let through.
+
+    async def rejected() -> bool:
+        result = await house.client().ssh("web1", f"echo ran > {marker}")
+        return result.code == 255 and "conchrec: " in result.errors
+
+    tries = 0
+    while not await rejected():
+        marker.unlink()
+        tries += 1
+        assert tries < 30, house.proxy.log
+    assert not marker.exists()

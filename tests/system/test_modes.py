@@ -1,0 +1,84 @@
+"""``session_recording``: on disk first, or passed through untouched."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support.client import Way
+from tests.support.house import build
+from tests.support.stage import Stage
+
+
+@pytest.mark.parametrize("mode", ["node", "off"])
+async def test_passed_through(stage: Stage, mode: str) -> None:
+    """The client talks to the target itself: sees its key, shows its own, and nothing is recorded."""
+    house = await build(stage, settings={"session_recording": mode})
+    contents = os.urandom(2_000_000)
+    known = house.authority + house.target.known_as()
+    for way in (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM):
+        client = house.client(way, authority=known)
+        result = await client.ssh("web1", "cat; echo err >&2; exit 3", stdin=contents)
+        assert (result.stdout, result.errors, result.code) == (contents, "err\n", 3)
+    untrusted = await house.client(authority=house.authority).ssh("web1", "true")
+    assert untrusted.code == 255, "the target's own key, which this user does not know"
+    assert house.proxy.casts() == []
+    ends = await house.proxy.audited("passthrough.end", count=4, mode=mode, user="joe")
+    assert ends[0]["target"] == f"localhost:{house.target.port}"
+    assert isinstance(ends[0]["sent"], int) and ends[0]["sent"] > len(contents)
+    assert isinstance(ends[0]["received"], int) and ends[0]["received"] > len(contents)
+    assert len(house.proxy.audit("passthrough.start", mode=mode)) == 4
+
+
+async def test_passed_through_only_where_the_role_allows(stage: Stage) -> None:
+    house = await build(stage, settings={"session_recording": "off"})
+    result = await house.client(host="192.0.2.1").ssh("web1", "true")
+    assert result.code == 255
+    assert "192.0.2.1" in result.errors
+    await house.proxy.audited("session.rejected", user="joe")
+
+
+async def test_passed_through_to_a_target_that_is_down(stage: Stage) -> None:
+    house = await build(stage, settings={"session_recording": "off"})
+    await house.target.stop()
+    result = await house.client().ssh("web1", "true")
+    assert result.code == 255
+    assert f"localhost:{house.target.port} can not be reached" in result.errors, str(result)
+    await house.proxy.audited("upstream.failed", user="joe")
+
+
+async def test_on_disk_before_it_is_forwarded(stage: Stage) -> None:
+    house = await build(stage, settings={"session_recording": "proxy-sync"})
+    for way in Way:
+        before = house.proxy.sids()
+        process = house.client(way).start("web1", "while read -r line; do echo got $line; done; exit 5")
+        for number in range(5):
+            process.write(b"%d\n" % number)
+            await process.says(f"got {number}\n")
+            (path,) = [path for path in house.proxy.casts() if path.stem not in before]
+            assert f"got {number}\\n" in path.read_text(), "recorded before the user saw it"
+        process.close_input()
+        assert (await process.wait()).code == 5
+        recording = await house.proxy.finished_one(after=before)
+        assert recording.text() == "".join(f"got {number}\n" for number in range(5))
+    contents = os.urandom(1_000_000)
+    result = await house.client().ssh("web1", "cat", stdin=contents)
+    assert (result.stdout, result.code) == (contents, 0)
+
+
+async def test_input_is_kept_where_asked_for(stage: Stage) -> None:
+    house = await build(stage, settings={"recordings": {"input": "without-pty"}})
+    result = await house.client().ssh("web1", "bash -s", stdin=b"echo from the script\n")
+    assert result.stdout == b"from the script\n"
+    recording = await house.proxy.finished_one()
+    assert recording.text("i") == "echo from the script\n"
+    assert recording.text("o") == "from the script\n"
+
+
+async def test_the_notice(stage: Stage) -> None:
+    house = await build(stage, settings={"notice": "Sessions are recorded."})
+    for way in Way:
+        result = await house.client(way).ssh("web1", "true")
+        assert "Sessions are recorded." in result.errors
+        assert result.stdout == b""

@@ -1,0 +1,128 @@
+"""The start: what is wrong with a configuration is said at once, all of it, and what is missing is made."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from tests.support.house import role
+from tests.support.proxy import Proxy, conchrec
+from tests.support.stage import Stage
+
+BROKEN = """\
+cluster_name: example.com
+state_dir: state
+listen: ["tcp:3023", "no such endpoint"]
+session_recordin: proxy
+users:
+  joe: {authorized_keys: ["ssh-rsa nonsense"], roles: [nobody]}
+roles:
+  ops: {logins: [root], hosts: ["300.0.0.0/8"]}
+limits: {login_time: soon}
+"""
+
+
+async def test_a_broken_configuration_is_reported_whole(stage: Stage) -> None:
+    proxy = Proxy(stage.path("proxy"), {})
+    proxy.config.write_text(BROKEN)
+    result = await proxy.command("config", "check")
+    assert result.code == 78, str(result)
+    assert "Traceback" not in result.errors
+    for expected in (
+        "session_recordin",
+        "session_recording",
+        "users.joe",
+        "limits.login_time",
+        "line 4",
+        "line 9",
+    ):
+        assert expected in result.errors, result.errors
+    process = proxy.launch()
+    stage.at_end(process.stop)
+    ended = await process.wait()
+    assert ended.code not in (0, None), str(ended)
+    assert "Traceback" not in proxy.log
+    for expected in ("session_recordin", "users.joe", "limits.login_time"):
+        assert expected in proxy.log
+
+
+async def test_what_is_no_yaml_at_all(stage: Stage) -> None:
+    proxy = Proxy(stage.path("proxy"), {})
+    proxy.config.write_text('users: {joe: [\nroles: "')
+    result = await proxy.command("config", "check")
+    assert result.code == 78, str(result)
+    assert "line 2" in result.errors and "Traceback" not in result.errors, result.errors
+    process = proxy.launch()
+    stage.at_end(process.stop)
+    assert (await process.wait()).code == 78
+    assert "line 2" in proxy.log and "Traceback" not in proxy.log
+
+
+async def test_no_configuration(stage: Stage) -> None:
+    proxy = Proxy(stage.path("proxy"), {})
+    proxy.config.unlink()
+    result = await proxy.command("config", "check")
+    assert result.code == 78, str(result)
+    assert str(proxy.config) in result.errors and "Traceback" not in result.errors
+    process = proxy.launch()
+    stage.at_end(process.stop)
+    assert (await process.wait()).code == 78
+    assert "Traceback" not in proxy.log
+
+
+async def test_a_good_configuration(stage: Stage) -> None:
+    proxy = Proxy(stage.path("proxy"), role())
+    (await proxy.command("config", "check")).check()
+
+
+async def test_the_port_is_taken(stage: Stage) -> None:
+    first, second = Proxy(stage.path("first"), role()), Proxy(stage.path("second"), role())
+    stage.at_end(first.stop)
+    await first.start()
+    second.configure({"listen": [f"tcp:{first.port}:interface=127.0.0.1"]})
+    process = second.launch()
+    stage.at_end(process.stop)
+    assert (await process.wait()).code != 0
+    assert "in use" in second.log, second.log
+
+
+async def test_init_then_start(stage: Stage) -> None:
+    """What `conchrec init` makes starts as it stands, with another port."""
+    top = stage.path("made")
+    result = (await conchrec("init", top, directory=stage.directory)).check()
+    assert "conchrec" in result.text
+    config = top / "config.yaml"
+    proxy = Proxy(stage.path("elsewhere"), {})
+    text = config.read_text()
+    assert "3023" in text
+    config.write_text(text.replace("3023", str(proxy.port)))
+    proxy.config = config
+    checked = await proxy.command("config", "check")
+    assert checked.code == 0, str(checked)
+    stage.at_end(proxy.stop)
+    await proxy.start()
+    await proxy.stop()
+
+
+async def test_a_missing_state_directory_is_made(stage: Stage) -> None:
+    proxy = Proxy(stage.path("proxy"), role())
+    state = proxy.directory / "state"
+    assert not state.exists()
+    stage.at_end(proxy.stop)
+    await proxy.start()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert str(state) in proxy.log
+    for kind in ("user", "host"):
+        assert (await proxy.authority(kind)).count("ssh-ed25519 ") == 1
+    assert (await proxy.authority("host")).startswith("@cert-authority * ssh-ed25519 ")
+    assert os.listdir(proxy.directory).count("twistd.pid") == 0
+
+
+async def test_the_snippet_for_users(stage: Stage) -> None:
+    proxy = Proxy(stage.path("proxy"), role())
+    stage.at_end(proxy.stop)
+    await proxy.start()
+    result = (await proxy.command("ssh-config")).check()
+    assert (await proxy.authority("host")).strip() in result.text
+    assert f"Port {proxy.port}" in result.text
+    assert "HostName 127.0.0.1" in result.text
