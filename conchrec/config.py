@@ -484,13 +484,18 @@ def _listen(top: Section, believes_proxies: bool) -> tuple[str, ...]:
         kind, _, rest = entry.text.partition(":")
         if kind not in _ENDPOINTS:
             entry.problem(f"{kind!r} is not a kind of endpoint{nearest(kind, _ENDPOINTS)}")
-        elif kind in ("tcp", "tcp6") and not is_port(
-            re.split("[:=]", rest.removeprefix("port="))[0], least=0
-        ):
+        elif kind in ("tcp", "tcp6") and not is_port(_port_of(rest), least=0):
             entry.problem(f"{entry.text!r} has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)")
         elif kind == "haproxy" and not believes_proxies:
             entry.problem("whoever connects could claim any address: say who may in proxy_protocol_from")
     return tuple(entry.text for entry in entries)
+
+
+def _port_of(arguments: str) -> str:
+    """Of a tcp endpoint: the first argument, or the one by that name."""
+    first, *others = arguments.split(":")
+    named = (argument.removeprefix("port=") for argument in others if argument.startswith("port="))
+    return first.removeprefix("port=") if "=" not in first or first.startswith("port=") else next(named, "")
 
 
 def _public_address(top: Section) -> str:

@@ -1,0 +1,177 @@
+"""The console command: which configuration, which exit code, and what is printed where."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import conchrec
+from conchrec.cli import main as main_module
+from conchrec.cli.main import main
+
+GOOD = "users: {joe: {roles: [ops]}}\nroles: {ops: {logins: [root], hosts: [10.0.0.0/8]}}\n"
+
+
+class Command:
+    """``conchrec …`` in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.out = ""
+        self.err = ""
+
+    def __call__(self, *argv: str) -> int:
+        out, err = io.StringIO(), io.StringIO()
+        code = main(argv, out, err)
+        self.out, self.err = out.getvalue(), err.getvalue()
+        return code
+
+    def write(self, text: str, name: str = "config.yaml") -> Path:
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main_module, "DEFAULTS", (Path("config.yaml"), tmp_path / "etc" / "config.yaml"))
+    return Command(tmp_path)
+
+
+# -- usage
+
+
+def test_the_version(command: Command) -> None:
+    assert command("--version") == 0
+    assert command.out == f"conchrec {conchrec.__version__}\n"
+
+
+def test_help(command: Command) -> None:
+    assert command("--help") == 0
+    assert "config" in command.out
+    assert command("can", "--help") == 0
+    assert "LOGIN@HOST[:PORT]" in command.out
+
+
+@pytest.mark.parametrize("argv", [[], ["config"], ["recordings"]])
+def test_no_command_is_a_wrong_use_and_gets_help(command: Command, argv: list[str]) -> None:
+    assert command(*argv) == 64
+    assert command.out == ""
+    assert command.err.startswith(" ".join(["usage: conchrec", *argv]))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["nix"], ["config", "nix"], ["can", "joe"], ["can", "joe", "web1"], ["config", "check", "--conf", "x"],
+     ["recordings", "play", "x", "--speed", "0"], ["recordings", "ls", "--since", "yesterday"],
+     ["recordings", "search", "x"]],
+)  # fmt: skip
+def test_a_wrong_use(command: Command, argv: list[str]) -> None:
+    command.write(GOOD)
+    assert command(*argv) == 64
+    assert command.out == ""
+    assert command.err.startswith("usage: conchrec")
+
+
+# -- the configuration
+
+
+def test_the_configuration_is_here_or_in_etc_or_named(command: Command, tmp_path: Path) -> None:
+    assert command("config", "check") == 78
+    assert "conchrec: there is no config.yaml and no " in command.err
+    assert "conchrec init DIR" in command.err
+    (tmp_path / "etc").mkdir()
+    command.write(GOOD, "etc/config.yaml")
+    assert command("config", "check") == 0
+    assert command.out == f"{tmp_path}/etc/config.yaml: ok\n"
+    command.write(GOOD)
+    assert command("config", "check") == 0
+    assert command.out == f"{tmp_path}/config.yaml: ok\n"
+    other = command.write(GOOD, "other.yaml")
+    for argv in (
+        ["config", "check", "-c", "other.yaml"], ["config", "-c", "other.yaml", "check"],
+        ["-c", "other.yaml", "config", "check"], ["config", "check", f"--config={other}"],
+    ):  # fmt: skip
+        assert command(*argv) == 0
+        assert command.out == f"{other}: ok\n"
+
+
+def test_every_problem_is_printed(command: Command) -> None:
+    command.write("users: {joe: {rols: []}}\nroles: {ops: {hosts: [10.*]}}\n")
+    for argv in (["config", "check"], ["can", "joe", "root@web1"], ["recordings", "ls"]):
+        assert command(*argv) == 78
+        assert command.out == ""
+        assert command.err.splitlines() == [
+            "config.yaml:1: users.joe.rols: unknown key; did you mean roles?",
+            "config.yaml:2: roles.ops.hosts[0]: '10.*' would match names too;"
+            " write a network, like 10.0.0.0/8",
+        ]
+
+
+def test_a_file_that_is_not_there(command: Command) -> None:
+    assert command("config", "check", "-c", "nix.yaml") == 78
+    assert command.err == "nix.yaml: can not be read: No such file or directory\n"
+
+
+def test_warnings(command: Command, tmp_path: Path) -> None:
+    command.write(GOOD + "proxy_checks_host_keys: no\n")
+    assert command("config", "check") == 0
+    assert command.err.startswith(f"warning: {tmp_path}/config.yaml:3: proxy_checks_host_keys: any host key")
+    assert command("can", "joe", "root@10.0.0.1") == 0
+    assert command.err == ""
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp:22:nix=1", "tcp:22:backlog=many", "haproxy:nix:1", "tcp:22:interface=a:mode=1"]
+)
+def test_what_twisted_says_of_an_endpoint(command: Command, endpoint: str) -> None:
+    command.write(f"{GOOD}listen: ['tcp:3023', '{endpoint}']\nproxy_protocol_from: [10.0.0.1]\n")
+    assert command("config", "check") == 78
+    assert f"listen[1]: '{endpoint}' is no server endpoint: " in command.err
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp:0", "tcp:port=22:interface=127.0.0.1", "unix:/run/x:mode=600", "systemd:domain=INET:index=0",
+     "haproxy:tcp:22", "tcp6:22", "tcp:interface=127.0.0.1:port=22"],
+)  # fmt: skip
+def test_endpoints(command: Command, endpoint: str) -> None:
+    command.write(f"{GOOD}listen: ['{endpoint}']\nproxy_protocol_from: [10.0.0.1]\n")
+    assert command("config", "check") == 0, command.err
+
+
+# -- as a process
+
+
+def process(*argv: str, directory: Path) -> subprocess.Popen[bytes]:
+    code = "from conchrec.cli.main import run; run()"
+    root = str(Path(conchrec.__file__).parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *argv],
+        cwd=directory,
+        env={"PYTHONPATH": root, "LC_ALL": "C"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_it_runs(command: Command) -> None:
+    command.write(GOOD)
+    out, err = (running := process("config", "check", directory=command.directory)).communicate()
+    assert (running.returncode, err) == (0, b"")
+    assert out.endswith(b"config.yaml: ok\n")
+
+
+def test_whoever_reads_it_may_stop(command: Command) -> None:
+    command.write(GOOD)
+    running = process("config", "check", directory=command.directory)
+    assert running.stdout and running.stderr
+    running.stdout.close()
+    assert running.stderr.read() == b""
+    running.stderr.close()
+    assert running.wait() == 141
