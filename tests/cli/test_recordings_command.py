@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,8 +13,21 @@ import pytest
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
-from conchrec.cli.recordings import FOUND, NOT_FOUND, listing, play, show, shown
+from conchrec.cli.main import main
+from conchrec.cli.recordings import (
+    FOUND,
+    NOT_FOUND,
+    Filter,
+    export,
+    listing,
+    moment,
+    play,
+    show,
+    shown,
+    text,
+)
 from conchrec.model import SessionInfo, Target
+from conchrec.recording.asciicast import Header
 from conchrec.recording.library import Library
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.replay import RESET
@@ -43,22 +58,22 @@ class Shelf:
     def now(self) -> datetime:
         return NOON + timedelta(seconds=self.clock.seconds())
 
-    def recorder(self, user: str = "joe") -> SessionRecorder:
+    def recorder(self, user: str = "joe", host: str = "web1") -> SessionRecorder:
         return self._store.open(
             SessionInfo(
                 sid=new_session_id(self.now()),
                 cid="c1",
                 user=user,
                 login="root",
-                target=Target(host="web1"),
+                target=Target(host=host),
                 address="192.0.2.7:50000",
                 started=self.now(),
             )
         )
 
-    def recorded(self, *parts: bytes, command: str = "ls -l", user: str = "joe") -> str:
+    def recorded(self, *parts: bytes, command: str = "ls -l", user: str = "joe", host: str = "web1") -> str:
         """A finished recording in which each part comes two seconds after the one before."""
-        recorder = self.recorder(user)
+        recorder = self.recorder(user, host)
         recorder.start("exec", command)
         for part in parts:
             self.clock.advance(2)
@@ -198,3 +213,161 @@ def test_the_reviewer_may_stop(shelf: Shelf) -> None:
 
     assert play(shelf.library, sid, terminal, shelf.errors, wait=interrupted) == FOUND
     assert terminal.getvalue() == f"{RESET}\r\n"
+
+
+# -- which ones
+
+
+def sids(shelf: Shelf, wanted: Filter) -> list[str]:
+    out = io.StringIO()
+    assert listing(shelf.library, out, as_json=True, wanted=wanted) == FOUND
+    return [fields["sid"] for fields in json.loads(out.getvalue())]
+
+
+def test_only_those_that_are_asked_for(shelf: Shelf) -> None:
+    joes = shelf.recorded(b"a", user="joe", host="web1")
+    shelf.clock.advance(3600)
+    janes = shelf.recorded(b"a", user="jane", host="fd00::1")
+    live = shelf.recorder("joe", "web2")
+    live.start("shell")
+    three = [joes, janes, live.info.sid]
+    assert sids(shelf, Filter()) == three
+    assert sids(shelf, Filter(live=True)) == [live.info.sid]
+    assert sids(shelf, Filter(user="joe")) == [joes, live.info.sid]
+    assert sids(shelf, Filter(user="j?n*")) == [janes]
+    assert sids(shelf, Filter(login="root")) == three
+    assert sids(shelf, Filter(login="joe")) == []
+    assert sids(shelf, Filter(host="web?")) == [joes, live.info.sid]
+    assert sids(shelf, Filter(host="web1:22")) == [joes]
+    assert sids(shelf, Filter(host="fd00::1")) == [janes]
+    hour = NOON + timedelta(hours=1)
+    assert sids(shelf, Filter(since=hour)) == [janes, live.info.sid]
+    assert sids(shelf, Filter(until=hour)) == [joes]
+    assert sids(shelf, Filter(user="joe", since=hour)) == [live.info.sid]
+
+
+def test_when() -> None:
+    assert moment("2026-11-23") == datetime(2026, 11, 23, tzinfo=timezone.utc)
+    assert moment("2026-11-23T14:00") == datetime(2026, 11, 23, 14, tzinfo=timezone.utc)
+    assert moment("2026-11-23T14:00+02:00") == NOON
+    before = datetime.now(timezone.utc)
+    assert timedelta(0) <= moment("2h") + timedelta(hours=2) - before < timedelta(minutes=5)
+    with pytest.raises(argparse.ArgumentTypeError, match="'nix' is not a time"):
+        moment("nix")
+
+
+# -- as text, and as a file
+
+
+def test_text(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"\x1b[1mh\xc3\xa9llo\x1b[0m\r\n", b"wrold\b\b\b\bor\x1b[Cd\x1b]0;title\x07", b"!")
+    assert text(shelf.library, sid, shelf.out, shelf.errors) == FOUND
+    assert shelf.out.getvalue() == "héllo\nworld!\n"
+
+
+def test_text_of_what_is_damaged_is_what_there_is(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"good")
+    path = next(shelf.directory.rglob(f"{sid}.cast"))
+    path.write_bytes(path.read_bytes() + b"\0\n")
+    assert text(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
+    assert shelf.out.getvalue() == "good\n"
+    assert sid in shelf.errors.getvalue()
+
+
+def test_export(shelf: Shelf, tmp_path: Path) -> None:
+    sid = shelf.recorded(b"h\xc3\xa9llo\r\n", b"\xff")
+    cast = next(shelf.directory.rglob(f"{sid}.cast"))
+    for form, name in (("cast", "a.cast"), ("text", "a.txt"), ("json", "a.json")):
+        path = tmp_path / name
+        assert export(shelf.library, sid, shelf.out, shelf.errors, form=form, path=path) == FOUND
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "a.cast").read_bytes() == cast.read_bytes()
+    assert (tmp_path / "a.txt").read_text() == "héllo\n\ufffd\n"
+    whole = json.loads((tmp_path / "a.json").read_text())
+    assert whole["recording"]["sid"] == sid
+    assert [2.0, "o", "héllo\r\n"] in whole["events"]
+    assert shelf.out.getvalue() == ""
+
+
+def test_export_to_standard_output(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"hello")
+    assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast") == FOUND
+    assert Header.parse(shelf.out.getvalue().splitlines()[0].encode()).command == "ls -l"
+    terminal = Terminal()
+    assert export(shelf.library, sid, terminal, shelf.errors, form="cast") == NOT_FOUND
+    assert terminal.getvalue() == ""
+    assert export(shelf.library, sid, terminal, shelf.errors, form="text") == FOUND
+    assert terminal.getvalue() == "hello\n"
+
+
+def test_export_overwrites_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    sid = shelf.recorded(b"hello")
+    there = tmp_path / "there"
+    there.write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for path in (there, tmp_path / "link"):
+        assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast", path=path) == NOT_FOUND
+    assert there.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+    assert "File exists" in shelf.errors.getvalue()
+
+
+def test_export_while_it_is_being_recorded(shelf: Shelf) -> None:
+    recorder = shelf.recorder()
+    recorder.start("shell")
+    recorder.output(b"so far")
+    recorder.flush()
+    with recorder.path.open("ab") as file:
+        file.write(b'[9.0, "o", "ha')
+    export(shelf.library, recorder.info.sid, shelf.out, shelf.errors, form="cast")
+    assert shelf.out.getvalue().endswith('"so far"]\n')
+
+
+def test_export_of_what_is_damaged_is_json_all_the_same(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"good")
+    path = next(shelf.directory.rglob(f"{sid}.cast"))
+    path.write_bytes(path.read_bytes() + b"\0\n")
+    assert export(shelf.library, sid, shelf.out, shelf.errors, form="json") == NOT_FOUND
+    assert [event[2] for event in json.loads(shelf.out.getvalue())["events"]][:1] == ["good"]
+
+
+def test_there_is_nothing_to_export(shelf: Shelf, tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    assert export(shelf.library, "nix", shelf.out, shelf.errors, form="cast", path=path) == NOT_FOUND
+    assert text(shelf.library, "nix", shelf.out, shelf.errors) == NOT_FOUND
+    assert not path.exists()
+
+
+# -- from the command line
+
+
+def run(shelf: Shelf, *argv: str) -> tuple[int, str, str]:
+    file = shelf.directory.parent / "config.yaml"
+    file.write_text(f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {shelf.directory}}}\n")
+    out, err = io.StringIO(), io.StringIO()
+    code = main(["recordings", *argv, "-c", str(file)], out, err)
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_every_command(shelf: Shelf, tmp_path: Path) -> None:
+    sid = shelf.recorded(b"hello\r\n")
+    assert run(shelf, "ls")[1].startswith(sid)
+    assert run(shelf, "ls", "--user", "jane") == (0, "", "")
+    assert json.loads(run(shelf, "ls", "--json", "--since", "2026-01-01")[1])[0]["sid"] == sid
+    assert json.loads(run(shelf, "show", sid, "--json")[1])["sid"] == sid
+    assert run(shelf, "play", sid, "--speed", "2", "--idle", "1") == (0, "hello\r\n", "")
+    assert run(shelf, "text", sid) == (0, "hello\n", "")
+    assert run(shelf, "export", sid, "--format", "text", "-o", str(tmp_path / "o")) == (0, "", "")
+    assert run(shelf, "show", "nix") == (1, "", "conchrec: no recording nix\n")
+
+
+def test_no_directory_yet_is_no_recordings(shelf: Shelf) -> None:
+    assert run(shelf, "ls") == (0, "", "")
+
+
+def test_a_directory_that_i_may_not_read_is_not_empty(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf.recorded(b"hello")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, out, err = run(shelf, "ls")
+    assert (code, out) == (1, "")
+    assert f"{shelf.directory} can not be read by " in err
