@@ -1,0 +1,94 @@
+"""What is in ``etc/`` is good for the programs that it is written for."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.house import role
+from tests.support.keys import sign_host
+from tests.support.process import program, run
+from tests.support.proxy import ROOT, Proxy, our_environment
+from tests.support.sshd import version
+from tests.support.stage import Stage
+from tests.support.waiting import fact
+
+ETC = ROOT / "etc"
+
+
+@pytest.mark.parametrize("unit", ["conchrec.service", "conchrec.socket"])
+async def test_units(stage: Stage, unit: str) -> None:
+    """systemd knows every word in them."""
+    for name in ("conchrec.service", "conchrec.socket"):
+        text = (ETC / name).read_text()
+        stage.file(name, re.sub("/opt/conchrec/bin/[a-z]+", "/bin/true", text))
+    result = await run("systemd-analyze", "verify", "--man=no", stage.path(unit))
+    assert (result.stdout, result.stderr, result.code) == (b"", b"", 0), str(result)
+
+
+def test_the_service_has_no_privileges() -> None:
+    lines = (ETC / "conchrec.service").read_text().splitlines()
+    for wanted in ("User=conchrec", "ProtectSystem=strict", "CapabilityBoundingSet=", "NoNewPrivileges=yes"):
+        assert wanted in lines
+    assert any(line.startswith("LimitNOFILE=") for line in lines)
+    assert not any(line.startswith("AmbientCapabilities") for line in lines), "only for a port under 1024"
+
+
+async def test_socket_activation(stage: Stage) -> None:
+    """The listening socket is handed over; whoever connected first is served."""
+    proxy = Proxy(stage.path("proxy"), {**role(), "listen": ["systemd:domain=INET:index=0"]})
+    twistd = Path(sys.executable).with_name("twistd")
+    environment = our_environment()
+    process = stage.process(
+        *("systemd-socket-activate", "--listen", f"127.0.0.1:{proxy.port}"),
+        *(f"--setenv={name}={value}" for name, value in environment.items()),
+        *(str(twistd), "--nodaemon", "--pidfile=", "conchrec", "-c", str(proxy.config)),
+        env=environment,
+    )
+    await process.says("Listening on")
+    result = await run("ssh-keyscan", "-T", "30", "-t", "ed25519", "-p", str(proxy.port), "127.0.0.1")
+    assert "ssh-ed25519" in result.text, f"{result}\n{process}"
+    await fact(lambda: proxy.audit("service.start"), lambda: str(process))
+
+
+async def test_the_sample_for_targets(stage: Stage) -> None:
+    """sshd takes it; and with its last resort where this sshd is new enough."""
+    host, authority = await stage.key("host"), await stage.key("authority")
+    signed = await sign_host(authority, host, "web1")
+    text = (ETC / "sshd_config.sample").read_text()
+    if await version() >= (9, 8):
+        text = re.sub("^#(PerSourcePenaltyExemptList)", r"\1", text, flags=re.MULTILINE)
+    text = text.replace("/etc/ssh/conchrec_user_ca.pub", str(authority.public))
+    text = text.replace("/etc/ssh/ssh_host_ed25519_key-cert.pub", str(signed.certificate))
+    text = re.sub("^HostKey .*$", f"HostKey {host.path}", text, flags=re.MULTILINE)
+    if os.getuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    result = (await run(program("sshd"), "-T", "-f", stage.file("sshd_config", text))).check()
+    effective = result.text.splitlines()
+    assert "maxstartups 100:30:300" in effective
+    assert f"trustedusercakeys {authority.public}" in effective
+    assert f"hostcertificate {signed.certificate}" in effective
+    assert "9.8" in text and "PerSourcePenaltyExemptList" in text
+
+
+def test_the_log_is_rotated_where_it_is() -> None:
+    """The paths of the unit, of logrotate and of the sample configuration are the same."""
+    rotated = re.search("^(/.*) {$", (ETC / "logrotate.conf").read_text(), flags=re.MULTILINE)
+    assert rotated is not None
+    assert f"file: {rotated[1]}" in (ETC / "config.yaml").read_text()
+    assert Path(rotated[1]).parent == Path("/var/log/conchrec")
+    assert "LogsDirectory=conchrec" in (ETC / "conchrec.service").read_text()
+
+
+def test_the_readme_has_its_two_commands() -> None:
+    """Each is one fenced line under its heading, and runs a script of this clone."""
+    text = (ROOT / "README.md").read_text()
+    for heading in ("Run it", "Test it"):
+        found = re.search(rf"^## {heading}\n+```[a-z]*\n(.+)\n```$", text, flags=re.MULTILINE)
+        assert found is not None, heading
+        assert (ROOT / found[1].split()[0]).exists()
+        assert os.access(ROOT / found[1].split()[0], os.X_OK)
