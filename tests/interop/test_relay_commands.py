@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.support.client import Way
 from tests.support.house import House
+from tests.support.process import descendants
 
 MIB = 1024 * 1024
 
@@ -200,7 +202,7 @@ async def test_nobody_reads(house: House) -> None:
     await process.says("begun")
     base = house.proxy.memory()
     for child in _family(process.pid):
-        os.kill(child, 19)  # SIGSTOP: its pipes and sockets fill
+        os.kill(child, signal.SIGSTOP)  # its pipes and sockets fill
     try:
         size = -1
         while size != (size := sum(path.stat().st_size for path in house.proxy.casts())):
@@ -208,12 +210,10 @@ async def test_nobody_reads(house: House) -> None:
         assert house.proxy.memory() - base < 8 * MIB
     finally:
         for child in _family(process.pid):
-            os.kill(child, 18)
+            os.kill(child, signal.SIGCONT)
     process.kill()
     await process.wait()
 
 
 def _family(pid: int) -> list[int]:
-    from tests.support.process import descendants
-
     return [pid, *(child for child, _ in descendants(pid))]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.cast import plays_as
+from tests.support.cast import plays_as, read_cast
 from tests.support.client import Way
 from tests.support.house import House
+from tests.support.waiting import fact
 
-SHOWN = "plain\r\n\x1b[1;31mred\x1b[0m h\u00e9llo \u65e5\u672c\u8a9e \U0001f600\r\n\x1b]0;title\x07\x1b[2J\x1b[Hend"
+SHOWN = (
+    "plain\r\n\x1b[1;31mred\x1b[0m h\u00e9llo \u65e5\u672c\u8a9e \U0001f600\r\n"
+    "\x1b]0;title\x07\x1b[2J\x1b[Hend"
+)
 
 
 async def test_the_cast_is_what_the_terminal_got(house: House, way: Way) -> None:
@@ -127,10 +131,6 @@ async def test_it_can_be_read_while_it_grows(house: House) -> None:
     process = house.client().start("-q", "-tt", "web1", "echo first; read x; echo second", terminal=(80, 24))
     await process.says("first\r\n")
     (path,) = [path for path in house.proxy.casts() if path.stem not in before]
-
-    from tests.support.cast import read_cast
-    from tests.support.waiting import fact
-
     await fact(lambda: "first\r\n" in read_cast(path).text(), "it is written once a second")
     assert read_cast(path).manifest is None
     await plays_as(path, b"first\r\n")

@@ -1,0 +1,138 @@
+"""Forwards of the inner connection: refused with a reason by default, relayed where the role allows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import speak as speaker
+from tests.support.client import Way
+from tests.support.house import House, build
+from tests.support.ports import free_port
+from tests.support.process import Process, Result, environment, run
+from tests.support.stage import Stage
+from tests.support.waiting import block, fact
+
+SPEAK = Path(speaker.__file__)
+
+
+@pytest.fixture(scope="module")
+def open_house(shared_stage: Stage) -> House:
+    """Where the role allows everything."""
+    allowed = {"port_forwarding": True, "forward_agent": True, "x11_forwarding": True}
+    return block(build(shared_stage, options=allowed, sshd=["X11UseLocalhost yes"]))
+
+
+async def speak(kind: str, *place: str | int | Path) -> Result:
+    """Connect there; on stdout what the other side says first."""
+    return await run(sys.executable, SPEAK, kind, *(str(part) for part in place))
+
+
+async def forwarding(house: House, way: Way, *flags: str) -> Process:
+    """``ssh -N`` with these flags, once it has its connection and its listeners."""
+    process = house.client(way).start("-v", "-N", "-o", "ExitOnForwardFailure=yes", *flags, "web1")
+    await process.says("Entering interactive session")
+    return process
+
+
+async def test_refused_by_default(house: House, way: Way) -> None:
+    local = free_port()
+    process = await forwarding(house, way, "-L", f"{local}:127.0.0.1:{house.target.port}")
+    assert (await speak("tcp", "127.0.0.1", local)).stdout.strip() == b""
+    await process.says("administratively prohibited")
+    refused = await house.proxy.audited("port", kind="direct", action="refused", user="joe")
+    assert refused[-1]["destination"] == f"127.0.0.1:{house.target.port}"
+    await process.stop()
+    remote = await house.client(way).ssh(
+        "-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "web1"
+    )
+    assert remote.code == 255
+    assert "remote port forwarding failed" in remote.errors
+
+
+async def test_the_onward_agent_is_refused_by_default(house: House) -> None:
+    result = await house.client(Way.INNER_AGENT).ssh("web1", 'echo "agent<$SSH_AUTH_SOCK>"')
+    assert result.stdout == b"agent<>\n", str(result)
+
+
+async def test_local(open_house: House, way: Way) -> None:
+    """A server that speaks first, and the port that nobody listens on."""
+    local, dead = free_port(), free_port()
+    flags = ("-L", f"{local}:127.0.0.1:{open_house.target.port}", "-L", f"{dead}:127.0.0.1:{free_port()}")
+    process = await forwarding(open_house, way, *flags)
+    for _ in range(3):
+        assert (await speak("tcp", "127.0.0.1", local)).stdout == b"SSH-\n"
+    assert (await speak("tcp", "127.0.0.1", dead)).stdout.strip() == b""
+    await process.says("connect failed")
+    closed = await open_house.proxy.audited("port", kind="direct", action="close", user="joe")
+    assert isinstance(closed[-1]["received"], int) and closed[-1]["received"] > 4
+    await process.stop()
+
+
+async def test_remote(open_house: House, way: Way) -> None:
+    """The port 0 is answered with the one that the target has chosen."""
+    process = await forwarding(open_house, way, "-R", f"0:127.0.0.1:{open_house.proxy.port}")
+    await process.says("Allocated port ")
+    said = process.stderr.decode()
+    port = int(said.partition("Allocated port ")[2].split()[0])
+    for _ in range(3):
+        assert (await speak("tcp", "127.0.0.1", port)).stdout == b"SSH-\n"
+    await process.stop()
+
+
+async def test_dynamic(open_house: House) -> None:
+    local = free_port()
+    process = await forwarding(open_house, Way.OUTER_AGENT, "-D", str(local))
+    result = await speak("socks", local, "127.0.0.1", open_house.target.port)
+    assert result.stdout == b"SSH-\n", f"{result}\n{process}"
+    await process.stop()
+
+
+async def test_sockets_of_the_target(open_house: House) -> None:
+    """streamlocal, both ways."""
+    short = open_house.stage.short
+    here, there = short / "here", short / "there"
+    flags = ("-R", f"{there}:127.0.0.1:{open_house.target.port}", "-L", f"{here}:{there}")
+    process = await forwarding(open_house, Way.INNER_AGENT, *flags)
+    await fact(lambda: there.is_socket() and here.is_socket(), lambda: str(process))
+    result = await speak("unix", here)
+    assert result.stdout == b"SSH-\n", f"{result}\n{process}"
+    await process.stop()
+
+
+async def test_onward_agent(open_house: House) -> None:
+    result = await open_house.client(Way.INNER_AGENT).ssh("web1", "ssh-add -L")
+    assert result.text.splitlines() == [open_house.joe.key.line], str(result)
+
+
+async def test_a_forward_and_a_session_side_by_side(open_house: House, tmp_path: Path) -> None:
+    local = free_port()
+    client = open_house.client()
+    process = client.start(
+        "-L", f"{local}:127.0.0.1:{open_house.target.port}", "web1", "echo begun; cat; exit 5"
+    )
+    await process.says("begun")
+    key = open_house.joe
+    assert key.agent is not None
+    through = await run(
+        *("ssh", "-F", "none", "-p", str(local), "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"),
+        *("-o", f"UserKnownHostsFile={tmp_path}/known", "127.0.0.1", "cat; exit 9"),
+        env=environment(SSH_AUTH_SOCK=str(key.agent.socket)),
+        stdin=b"x" * 1_000_000,
+    )
+    assert (len(through.stdout), through.code) == (1_000_000, 9), str(through)
+    process.close_input()
+    assert (await process.wait()).code == 5
+
+
+async def test_x11(open_house: House, tmp_path: Path) -> None:
+    """The target gets a display; who connects to it reaches the user's X server (here: one that hangs up)."""
+    client = open_house.client()
+    client.env["DISPLAY"] = f"{tmp_path}/x:0"
+    result = await client.ssh("-Y", "web1", 'echo "display<$DISPLAY>"')
+    if "X11 forwarding request failed" not in result.errors:  # an sshd without xauth refuses it itself
+        assert result.stdout.startswith(b"display<localhost:"), str(result)
+    events = await open_house.proxy.audited("x11-forward", user="joe")
+    assert events[0]["action"] == "request"
