@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import tty
 from pathlib import Path
 
@@ -13,16 +11,9 @@ import pytest
 from recording_bench import Bench
 
 from conchrec.recording.recorder import InputPolicy, SessionRecorder
+from tests.support.cast import players
 
 TEXT = 'plain\r\n\x1b[1;31mred\x1b[0m h\u00e9llo \u65e5\u672c\u8a9e \U0001f600 \x00\x07\t\x85\u2028\u2029\\"\x7f\ufffd\r\n'
-MISSING = "no asciinema: `pip install 'asciinema<3'` or `apt-get install asciinema`"
-
-
-def _players() -> list[str]:
-    """Those beside this Python, on the PATH and of the system: 2.4 of PyPI, 2.2 of Debian."""
-    beside = os.path.join(os.path.dirname(sys.executable), "asciinema")
-    found = [beside, shutil.which("asciinema") or beside, "/usr/bin/asciinema"]
-    return sorted({os.path.realpath(path) for path in found if os.path.exists(path)})
 
 
 def _show(player: str, command: str, path: Path) -> str:
@@ -56,9 +47,7 @@ def _show(player: str, command: str, path: Path) -> str:
 
 
 def _plays(path: Path, expected: str) -> None:
-    players = _players()
-    assert players, MISSING
-    for player in players:
+    for player in players():
         for command in ("cat", "play"):
             assert _show(player, command, path) == expected, (player, command)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
 
-from tests.support.process import Process, program
+from tests.support.process import Process
 
 
 class Header(TypedDict, total=False):
@@ -63,10 +65,20 @@ def read_cast(path: Path) -> Cast:
 
 
 def players() -> list[str]:
-    """Every asciinema there is: of PyPI (2.4) and of the system (2.2 on Debian 12)."""
+    """Every asciinema 2 that there is: of PyPI (2.4) and of the system (2.2 on Debian 12). Their `cat` writes
+    what was recorded to the terminal; that of version 3 joins recordings."""
     beside = os.path.join(os.path.dirname(sys.executable), "asciinema")
-    found = [path for path in (beside, "/usr/bin/asciinema") if os.path.exists(path)]
-    return sorted({os.path.realpath(path) for path in found or [program("asciinema")]})
+    found = sorted(
+        {os.path.realpath(path) for path in (beside, "/usr/bin/asciinema") if os.path.exists(path)}
+    )
+    usable = [path for path in found if _version(path).startswith("asciinema 2.")]
+    assert usable, "no asciinema 2 on this machine: run tests/prepare"
+    return usable
+
+
+@functools.cache
+def _version(player: str) -> str:
+    return subprocess.run([player, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 async def shown(path: Path, *, command: str = "cat", player: str | None = None) -> bytes:
