@@ -154,7 +154,8 @@ def _is_space_or_new(letter: str) -> bool:
 
 @pytest.mark.parametrize(
     "letter",
-    ["\x00", "\x07", "\x1b", "\n", "\r", "\x7f", "\x85", "\x9b", "\u061c", "\u200b", "\u200e", "\u202e", "\u2028",
+    ["\x00", "\x07", "\x1b", "\n", "\r", "\x7f", "\x85", "\x9b", "\u061c", "\u200b", "\u200e", "\u202e",
+     "\u2028",
      "\u2029", "\u2066", "\ufeff", "\udc80", "\U000e0041", "\u00ad"],
 )  # fmt: skip
 def test_each_dangerous_character_is_an_escape(letter: str) -> None:

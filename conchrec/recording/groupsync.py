@@ -88,6 +88,6 @@ def _sync_each(group: tuple[Syncable, ...]) -> dict[Syncable, RecordingError]:
             what.sync()
         except RecordingError as error:
             errors[what] = error
-        except Exception as error:  # noqa: BLE001  a bug in one must not let the others wait for ever
+        except Exception as error:  # a bug in one must not let the others wait for ever
             errors[what] = WriteFailed("this session can not be recorded", repr(error))
     return errors

@@ -209,7 +209,7 @@ class LocalStore:
             self._sync_call = None
 
     def _sealed(
-        self, result: None | Failure, recorder: SessionRecorder, closed: ClosedRecording
+        self, result: Failure | None, recorder: SessionRecorder, closed: ClosedRecording
     ) -> ClosedRecording | Failure:
         self._live.discard(recorder)
         self._alive.discard(recorder.info.sid)

@@ -115,7 +115,8 @@ def test_what_is_no_header(line: bytes) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"\n", b"\0\0\n", b"[0.1, \"o\"", b'[0.1, "o"]', b'["0.1", "o", "a"]', b'[0.1, "o", 5]', b'[0.1, 5, "a"]',
+    [b"", b"\n", b"\0\0\n", b"[0.1, \"o\"", b'[0.1, "o"]', b'["0.1", "o", "a"]', b'[0.1, "o", 5]',
+     b'[0.1, 5, "a"]',
      b'[0.1, "o", "a", 1]', b"{}", b'[0.1, "o", "\xff"]'],
 )  # fmt: skip
 def test_what_is_no_event(line: bytes) -> None:

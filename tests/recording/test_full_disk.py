@@ -88,10 +88,14 @@ def test_at_the_header(full: Bench, disk: SmallDisk) -> None:
 def test_in_the_middle_and_what_the_next_start_makes_of_it(full: Bench, disk: SmallDisk) -> None:
     recorder = full.recorder()
     recorder.start("exec", "yes")
-    with pytest.raises(SpoolFull) as caught:
-        for _ in range(100):
+
+    def write_for_ever() -> None:
+        while True:
             recorder.output(b"y\n" * 3000)
             recorder.flush()
+
+    with pytest.raises(SpoolFull) as caught:
+        write_for_ever()
     assert "this session can not be recorded: " in caught.value.public
     with pytest.raises(RecordingError):
         result(recorder.close("recording failed"))

@@ -40,7 +40,7 @@ manifests = st.builds(
 def test_reads_as_it_was_written(manifest: Manifest) -> None:
     text = manifest.encode()
     assert Manifest.parse(text) == manifest
-    assert text.isascii() and not any(byte < 32 and byte != 10 or byte == 127 for byte in text)
+    assert text.isascii() and not any((byte < 32 and byte != 10) or byte == 127 for byte in text)
     assert b"null" not in text.replace(b'null"', b"")
 
 

@@ -9,17 +9,24 @@ from hypothesis import strategies as st
 from conchrec.recording.replay import SafeOutput
 
 ASKS = [
-    "\x1b[c", "\x1b[0c", "\x1b[>c", "\x1b[=c", "\x1bZ", "\x9a", "\x9bc", "\x1b[5n", "\x1b[6n", "\x1b[?6n", "\x1b[?996n",
-    "\x1b[>q", "\x1b[>0q", "\x1b[?u", "\x1b[21t", "\x1b[18t", "\x1b[?1;1;0S", "\x1b[?25$p", "\x1b[4$p", "\x1b[x",
-    "\x1b[1;1;1;1;24;80*y", "\x1b[1$w", "\x1b[&u", "\x1b[5i", "\x1b[?1000h", "\x1b[?1003;25h", "\x1b[?1004h", "\x05",
+    "\x1b[c", "\x1b[0c", "\x1b[>c", "\x1b[=c", "\x1bZ", "\x9a", "\x9bc", "\x1b[5n", "\x1b[6n", "\x1b[?6n",
+    "\x1b[?996n",
+    "\x1b[>q", "\x1b[>0q", "\x1b[?u", "\x1b[21t", "\x1b[18t", "\x1b[?1;1;0S", "\x1b[?25$p", "\x1b[4$p",
+    "\x1b[x",
+    "\x1b[1;1;1;1;24;80*y", "\x1b[1$w", "\x1b[&u", "\x1b[5i", "\x1b[?1000h", "\x1b[?1003;25h",
+    "\x1b[?1004h", "\x05",
     "\x1b]52;c;?\x07", "\x1b]52;c;cm0=\x1b\\", "\x1b]10;?\x07", "\x1b]4;1;?\x07", "\x1b]0;rm -rf\x07", "\x1b]8;;file:///\x07",
-    "\x1bP$qm\x1b\\", "\x1bP+q544e\x1b\\", "\x1b_Ga=q;\x1b\\", "\x1b^x\x1b\\", "\x1bXx\x1b\\", "\x90$qm\x9c", "\x9d52;c;?\x07",
+    "\x1bP$qm\x1b\\", "\x1bP+q544e\x1b\\", "\x1b_Ga=q;\x1b\\", "\x1b^x\x1b\\", "\x1bXx\x1b\\",
+    "\x90$qm\x9c", "\x9d52;c;?\x07",
     "\x1b[>4;2m", "\x1b[=1;1u", "\x1b[>1u", "\x1b[?2031h", "\x1b[?2048h", "\x7f", "\x00",
 ]  # fmt: skip
 DRAWS = [
-    "hello", "h\u00e9llo \U0001f600", "a\r\n\tb\b\a", "\x1b[m", "\x1b[1;31m", "\x1b[38:2::1:2:3m", "\x1b[2J", "\x1b[H", "\x1b[10;20H",
-    "\x1b[K", "\x1b[?25l", "\x1b[?1049h", "\x1b[?1049l", "\x1b[?2004h", "\x1b[?1000l", "\x1b7\x1b8", "\x1b(0qqq\x1b(B",
-    "\x1b[1;5r", "\x1bM", "\x1b[4 q", "\x1b[!p", "\x1b#8", "\x0e\x0f", "\x1b[s\x1b[u", "\x1bc", "\x1b[3b", "\x1b[4h",
+    "hello", "h\u00e9llo \U0001f600", "a\r\n\tb\b\a", "\x1b[m", "\x1b[1;31m", "\x1b[38:2::1:2:3m",
+    "\x1b[2J", "\x1b[H", "\x1b[10;20H",
+    "\x1b[K", "\x1b[?25l", "\x1b[?1049h", "\x1b[?1049l", "\x1b[?2004h", "\x1b[?1000l", "\x1b7\x1b8",
+    "\x1b(0qqq\x1b(B",
+    "\x1b[1;5r", "\x1bM", "\x1b[4 q", "\x1b[!p", "\x1b#8", "\x0e\x0f", "\x1b[s\x1b[u", "\x1bc", "\x1b[3b",
+    "\x1b[4h",
 ]  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_no_two_alike() -> None:
 )  # fmt: skip
 def test_is_safe_as_a_file_name(text: str) -> None:
     assert not is_session_id(text)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="session id"):
         time_of(text)
 
 

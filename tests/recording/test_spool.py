@@ -133,7 +133,7 @@ def test_a_link_is_not_followed(tmp_path: Path, exists: bool) -> None:
     if exists:
         victim.write_bytes(b"mine\n")
     (tmp_path / "a.cast").symlink_to(victim)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"a\.cast"):
         create("a.cast", _directory(tmp_path))
     assert victim.exists() == exists
 
