@@ -44,10 +44,12 @@ def our_environment() -> dict[str, str]:
     return environment(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
 
 
-async def conchrec(*arguments: str | Path, directory: Path, stdin: bytes = b"") -> Result:
+async def conchrec(
+    *arguments: str | Path, directory: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None
+) -> Result:
     """The console script."""
     command = (sys.executable, "-c", _COMMAND, *arguments)
-    return await run(*command, env=our_environment(), directory=directory, stdin=stdin)
+    return await run(*command, env=env or our_environment(), directory=directory, stdin=stdin)
 
 
 class Proxy:
@@ -66,6 +68,7 @@ class Proxy:
         self.config = directory / "config.yaml"
         self.settings: dict[str, object] = {}
         self.process: Process | None = None
+        self.env = our_environment()
         self.configure(
             merged(
                 {
@@ -116,7 +119,7 @@ class Proxy:
         """Start it, and do not wait."""
         twistd = Path(sys.executable).with_name("twistd")
         command = (twistd, "--nodaemon", "--pidfile=", "conchrec", "-c", self.config)
-        self.process = Process(command, env=our_environment(), directory=self.directory)
+        self.process = Process(command, env=self.env, directory=self.directory)
         return self.process
 
     async def stop(self, number: int = signal.SIGTERM) -> None:
@@ -130,7 +133,9 @@ class Proxy:
 
     async def command(self, *arguments: str | Path, stdin: bytes = b"") -> Result:
         """``conchrec …`` with this configuration."""
-        return await conchrec(*arguments, "-c", self.config, directory=self.directory, stdin=stdin)
+        return await conchrec(
+            *arguments, "-c", self.config, directory=self.directory, stdin=stdin, env=self.env
+        )
 
     async def authority(self, kind: str) -> str:
         """The line that ``conchrec ca export`` gives for the user CA or the host CA."""
