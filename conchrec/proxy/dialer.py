@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IProtocol, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTCP
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,6 +25,7 @@ from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
 from conchrec.model import Target
 from conchrec.ssh.hostkeys import HostVerdict
 from conchrec.ssh.transport import ClientTransport, Lost
+from conchrec.timing import Clock
 
 _log = Logger()
 T = TypeVar("T")
@@ -155,7 +156,7 @@ class Dialer:
     """Connections to targets. One for each process."""
 
     def __init__(
-        self, reactor: IReactorTCP, clock: IReactorTime, *, handshakes: int, timeout: timedelta
+        self, reactor: IReactorTCP, clock: Clock, *, handshakes: int, timeout: timedelta
     ) -> None:
         self._reactor = reactor
         self._clock = clock

@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.policy import Options, Record
-from conchrec.settings import Mode
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError, RemoteViolation, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
@@ -23,6 +22,7 @@ from conchrec.proxy.relay import Relay, Verdict
 from conchrec.proxy.visit import Visit
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.session_id import new_session_id
+from conchrec.settings import Mode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
 

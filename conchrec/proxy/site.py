@@ -9,19 +9,19 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from conchrec import audit
 from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
-from conchrec.settings import Config
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.dialer import Dialer
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
+from conchrec.settings import Config
 from conchrec.ssh.hostkeys import HostTrust
+from conchrec.timing import Clock
 
 _log = Logger()
 
@@ -46,7 +46,7 @@ class Live(Protocol):
 class Refusals:
     """Targets that do not trust our user CA, remembered for some minutes."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._until: OrderedDict[tuple[Target, str], float] = OrderedDict()
 
@@ -70,7 +70,7 @@ class Site:
     audit: audit.AuditSink
     dialer: Dialer
     trust: Callable[[Target, Sequence[str]], HostTrust]
-    clock: IReactorTime
+    clock: Clock
     now: Callable[[], datetime]
     resolve: Callable[[str], Deferred[tuple[str, ...]]]
     started: datetime

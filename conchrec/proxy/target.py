@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +34,7 @@ from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.timing import DelayedCall
 
 _log = Logger()
 
@@ -91,7 +91,7 @@ class TargetServer:
         self._sessions: set[Session] = set()
         self._no_more_sessions = False
         self._first_session_relayed = False
-        self._timers: dict[str, IDelayedCall] = {}
+        self._timers: dict[str, DelayedCall] = {}
         self._ended = False
 
     def start(self) -> None:

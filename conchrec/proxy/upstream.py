@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.policy import rule_for
-from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.errors import (
     ConchrecError,
     LocalViolation,
@@ -30,6 +29,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.credentials import Offers, agent_signers
 from conchrec.proxy.dialer import HostCheck, Link
 from conchrec.proxy.visit import Visit
+from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
 from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, Algorithms
 from conchrec.ssh.connection import Connection, ConnectionHandler

@@ -139,7 +139,7 @@ class IncomingOpen:
 class IncomingRequest:
     """A global request of the peer. Replies leave in the order of the requests (RFC 4254 section 4)."""
 
-    __slots__ = ("_connection", "name", "extra", "reply_message", "want_reply")
+    __slots__ = ("_connection", "extra", "name", "reply_message", "want_reply")
 
     def __init__(self, connection: Connection, request: m.GlobalRequest) -> None:
         self._connection = connection

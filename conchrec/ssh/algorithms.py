@@ -1,0 +1,59 @@
+"""The algorithms that we offer, by role, in order of strength.
+
+No CBC, no SHA-1, no MD5, no ``none``, no compression before the login. ``LEGACY`` is the exception that
+one rule of the configuration may ask for, towards one old target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from conchrec.ssh.certificate import SIGNATURES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithms:
+    """Names as they go into KEXINIT (RFC 4253 section 7.1)."""
+
+    kex: tuple[bytes, ...]
+    ciphers: tuple[bytes, ...]
+    macs: tuple[bytes, ...]
+
+
+MODERN = Algorithms(
+    kex=(b"mlkem768x25519-sha256", b"curve25519-sha256", b"curve25519-sha256@libssh.org"),
+    ciphers=(
+        b"aes128-gcm@openssh.com",
+        b"aes256-gcm@openssh.com",
+        b"chacha20-poly1305@openssh.com",
+        b"aes128-ctr",
+        b"aes192-ctr",
+        b"aes256-ctr",
+    ),
+    macs=(b"hmac-sha2-256-etm@openssh.com", b"hmac-sha2-512-etm@openssh.com"),
+)
+#: For old clients: the NIST curves, large MODP groups, and MACs over the plain text.
+COMPATIBLE = replace(
+    MODERN,
+    kex=(
+        *MODERN.kex,
+        b"ecdh-sha2-nistp256",
+        b"ecdh-sha2-nistp384",
+        b"ecdh-sha2-nistp521",
+        b"diffie-hellman-group18-sha512",
+        b"diffie-hellman-group16-sha512",
+        b"diffie-hellman-group14-sha256",
+    ),
+    macs=(*MODERN.macs, b"hmac-sha2-256", b"hmac-sha2-512"),
+)
+#: Towards targets: whatever is sound.
+UPSTREAM = COMPATIBLE
+#: Towards one target that has nothing better, where its rule says so.
+LEGACY = replace(
+    UPSTREAM,
+    kex=(*UPSTREAM.kex, b"diffie-hellman-group14-sha1"),
+    macs=(*UPSTREAM.macs, b"hmac-sha1"),
+)
+
+#: ``server-sig-algs`` (RFC 8308 section 3.1): the signatures that users may log in with.
+USER_SIGNATURES = SIGNATURES

@@ -1,0 +1,252 @@
+"""Sealing and opening one packet (RFC 4253 section 6, PROTOCOL, PROTOCOL.chacha20poly1305, RFC 5647).
+
+A packet is ``uint32 packet length, byte padding length, payload, padding`` and, with most ciphers, a tag.
+A Sealer makes one from a payload. An Opener is told the first ``head`` bytes, says how many more belong
+to the packet, and makes a payload of them; both raise RemoteViolation, and nothing is believed of what
+has not been authenticated but its length.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+from conchrec.errors import RemoteViolation
+
+#: OpenSSH's own limit (PACKET_MAX_SIZE); 35000 is all that RFC 4253 section 6.1 asks for.
+MAX_PACKET = 256 * 1024
+
+
+class Sealer(Protocol):
+    def seal(self, sequence: int, payload: bytes) -> bytes:
+        """The whole packet."""
+
+
+class Opener(Protocol):
+    @property
+    def head(self) -> int:
+        """How many bytes ``rest`` wants to see."""
+
+    def rest(self, sequence: int, head: bytes) -> int:
+        """How many bytes follow the head of this packet. Called once for each."""
+
+    def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        """The payload."""
+
+
+def _pad(payload: bytes, block: int, counted: int) -> tuple[int, bytes]:
+    """Length of the padding, and the packet from the padding length on. ``counted`` is what else has to
+    fill the blocks: 4 where the length is encrypted with the rest."""
+    padding = block - (counted + 1 + len(payload)) % block
+    if padding < 4:
+        padding += block
+    return padding, bytes((padding,)) + payload + os.urandom(padding)
+
+
+def _unpad(packet: bytes) -> bytes:
+    """The payload of ``byte padding length, payload, padding``."""
+    padding = packet[0]
+    if padding < 4 or padding + 1 >= len(packet):
+        raise RemoteViolation("a packet with a bad padding")
+    return packet[1 : len(packet) - padding]
+
+
+def _checked(length: int, block: int, counted: int) -> int:
+    if not 5 <= length <= MAX_PACKET:
+        raise RemoteViolation(f"a packet of {length} bytes")
+    if (length + counted) % block:
+        raise RemoteViolation("a packet that does not fill its blocks")
+    return length
+
+
+class Clear:
+    """Before the first key exchange: nothing is hidden, nothing proved."""
+
+    head = 4
+
+    def seal(self, sequence: int, payload: bytes) -> bytes:
+        _, body = _pad(payload, 8, 4)
+        return len(body).to_bytes(4, "big") + body
+
+    def rest(self, sequence: int, head: bytes) -> int:
+        return _checked(int.from_bytes(head, "big"), 8, 4)
+
+    def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        return _unpad(rest)
+
+
+class Gcm:
+    """aes*-gcm@openssh.com (RFC 5647): the length in the clear, and authenticated."""
+
+    head = 4
+    _TAG = 16
+
+    def __init__(self, key: bytes, iv: bytes, mac: bytes) -> None:
+        self._aead = AESGCM(key)
+        self._fixed = iv[:4]
+        self._counter = int.from_bytes(iv[4:12], "big")
+
+    def _nonce(self) -> bytes:
+        nonce = self._fixed + self._counter.to_bytes(8, "big")
+        self._counter = (self._counter + 1) & 0xFFFFFFFFFFFFFFFF
+        return nonce
+
+    def seal(self, sequence: int, payload: bytes) -> bytes:
+        _, body = _pad(payload, 16, 0)
+        head = len(body).to_bytes(4, "big")
+        return head + self._aead.encrypt(self._nonce(), body, head)
+
+    def rest(self, sequence: int, head: bytes) -> int:
+        return _checked(int.from_bytes(head, "big"), 16, 0) + self._TAG
+
+    def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        try:
+            return _unpad(self._aead.decrypt(self._nonce(), rest, head))
+        except InvalidTag:
+            raise RemoteViolation("a packet whose tag is wrong") from None
+
+
+class ChaCha:
+    """chacha20-poly1305@openssh.com: the length under a key of its own."""
+
+    head = 4
+    _TAG = 16
+
+    def __init__(self, key: bytes, iv: bytes, mac: bytes) -> None:
+        self._main, self._length = key[:32], key[32:64]
+
+    @staticmethod
+    def _stream(key: bytes, sequence: int, block: int) -> CipherContext:
+        # The 16 bytes are the block counter, little endian, and the nonce: a 64 bit sequence number.
+        nonce = block.to_bytes(8, "little") + sequence.to_bytes(8, "big")
+        return Cipher(algorithms.ChaCha20(key, nonce), None).encryptor()
+
+    def _keys(self, sequence: int) -> tuple[bytes, CipherContext]:
+        """The key of the tag, and the stream for the packet, which begins with the next block."""
+        stream = self._stream(self._main, sequence, 0)
+        return stream.update(bytes(64))[:32], stream
+
+    def seal(self, sequence: int, payload: bytes) -> bytes:
+        _, body = _pad(payload, 8, 0)
+        tag_key, stream = self._keys(sequence)
+        head = self._stream(self._length, sequence, 0).update(len(body).to_bytes(4, "big"))
+        sealed = head + stream.update(body)
+        return sealed + Poly1305.generate_tag(tag_key, sealed)
+
+    def rest(self, sequence: int, head: bytes) -> int:
+        length = int.from_bytes(self._stream(self._length, sequence, 0).update(head), "big")
+        return _checked(length, 8, 0) + self._TAG
+
+    def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        tag_key, stream = self._keys(sequence)
+        try:
+            Poly1305.verify_tag(tag_key, head + rest[: -self._TAG], rest[-self._TAG :])
+        except InvalidSignature:
+            raise RemoteViolation("a packet whose tag is wrong") from None
+        return _unpad(stream.update(rest[: -self._TAG]))
+
+
+class _Ctr:
+    """AES in counter mode, with an HMAC."""
+
+    def __init__(self, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
+        # In counter mode both directions do the same.
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(iv[:16])).encryptor()
+        self._mac_key = mac
+        self._digest = digest
+        self._tag = size
+
+    def _mac(self, sequence: int, data: bytes) -> bytes:
+        return hmac.digest(self._mac_key, sequence.to_bytes(4, "big") + data, self._digest)
+
+
+class EncryptThenMac(_Ctr):
+    """With an ``-etm@openssh.com`` MAC (PROTOCOL 1.5): the length in the clear, the MAC over the rest."""
+
+    head = 4
+
+    def seal(self, sequence: int, payload: bytes) -> bytes:
+        _, body = _pad(payload, 16, 0)
+        sealed = len(body).to_bytes(4, "big") + self._stream.update(body)
+        return sealed + self._mac(sequence, sealed)
+
+    def rest(self, sequence: int, head: bytes) -> int:
+        return _checked(int.from_bytes(head, "big"), 16, 0) + self._tag
+
+    def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        body, tag = rest[: -self._tag], rest[-self._tag :]
+        if not hmac.compare_digest(tag, self._mac(sequence, head + body)):
+            raise RemoteViolation("a packet whose MAC is wrong")
+        return _unpad(self._stream.update(body))
+
+
+class EncryptAndMac(_Ctr):
+    """With a MAC over the plain text (RFC 4253 section 6.4): the first block is decrypted to see the length."""
+
+    head = 16
+
+    def __init__(self, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
+        super().__init__(key, iv, mac, digest, size)
+        self._first = b""
+
+    def seal(self, sequence: int, payload: bytes) -> bytes:
+        _, body = _pad(payload, 16, 4)
+        packet = len(body).to_bytes(4, "big") + body
+        return self._stream.update(packet) + self._mac(sequence, packet)
+
+    def rest(self, sequence: int, head: bytes) -> int:
+        self._first = self._stream.update(head)
+        return _checked(int.from_bytes(self._first[:4], "big"), 16, 4) - 12 + self._tag
+
+    def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        packet = self._first + self._stream.update(rest[: -self._tag])
+        if not hmac.compare_digest(rest[-self._tag :], self._mac(sequence, packet)):
+            raise RemoteViolation("a packet whose MAC is wrong")
+        return _unpad(packet[4:])
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """How much key material a cipher with its MAC takes, in bytes, and what is made of it.
+
+    ``make`` takes key, IV and MAC key, and gives what seals and opens (one object for one direction).
+    """
+
+    key: int
+    iv: int
+    mac: int
+    make: Callable[[bytes, bytes, bytes], Clear | Gcm | ChaCha | EncryptThenMac | EncryptAndMac]
+
+
+_AEAD = {
+    b"aes128-gcm@openssh.com": Suite(16, 12, 0, Gcm),
+    b"aes256-gcm@openssh.com": Suite(32, 12, 0, Gcm),
+    b"chacha20-poly1305@openssh.com": Suite(64, 0, 0, ChaCha),
+}
+_CTR_KEYS = {b"aes128-ctr": 16, b"aes192-ctr": 24, b"aes256-ctr": 32}
+_MACS = {b"hmac-sha2-256": ("sha256", 32), b"hmac-sha2-512": ("sha512", 64), b"hmac-sha1": ("sha1", 20)}
+_ETM = b"-etm@openssh.com"
+
+
+def is_aead(cipher: bytes) -> bool:
+    """True where the cipher authenticates by itself and no MAC is negotiated."""
+    return cipher in _AEAD
+
+
+def suite(cipher: bytes, mac: bytes) -> Suite:
+    """For names that we offered; ``mac`` is not looked at where ``is_aead``."""
+    if cipher in _AEAD:
+        return _AEAD[cipher]
+    digest, size = _MACS[mac.removesuffix(_ETM)]
+    kind = EncryptThenMac if mac.endswith(_ETM) else EncryptAndMac
+    return Suite(
+        _CTR_KEYS[cipher], 16, size, lambda key, iv, mac_key: kind(key, iv, mac_key, digest, size)
+    )
