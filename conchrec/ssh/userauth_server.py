@@ -9,24 +9,22 @@ user on the way. Nothing ever raises into the transport.
 from __future__ import annotations
 
 import enum
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from hashlib import sha256
 from typing import Protocol
 
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
 from conchrec.ssh import userauth as u
-from conchrec.ssh.certificate import verify_signature
-from conchrec.ssh.wire import Reader, string
+from conchrec.ssh.certificate import fingerprint, verify_signature
+from conchrec.ssh.wire import Reader, Truncated, names, string
+from conchrec.timing import Clock, DelayedCall
 
 _log = Logger()
 
@@ -53,7 +51,8 @@ class Authenticator(Protocol):
     """Who may log in.
 
     The Deferreds fire with the Identity, or fail with ``AccessDenied`` or ``PartialSuccess``; they may
-    take long, and what the client sends meanwhile waits. They are cancelled when the connection ends.
+    take long, and what the client sends meanwhile waits. The login time does not run while they do:
+    how long they take is the authenticator's to limit. They are cancelled when the connection ends.
     """
 
     def methods(self, user: str) -> tuple[bytes, ...]:
@@ -91,9 +90,11 @@ class UserAuthServer(SSHService):
     """``ssh-userauth`` for one connection.
 
     ``connection`` makes the service that starts after the login. ``tries`` failures end the
-    connection, and so does ``login_time`` from the service's start. ``banner`` is shown before the
-    first answer. ``on_refused(user, method, reason)`` hears of each try that failed, and once at the
-    end of offers that led to nothing: it is for the audit and must not raise.
+    connection, and so does ``login_time`` from the service's start, of which only the client's turns
+    count. ``banner`` is shown before the first answer. ``host_key`` is the key that this connection
+    has shown to the client, for the host-bound method. ``on_refused(user, method, reason)`` hears of
+    each try that failed, and once at the end of offers that led to nothing: it is for the audit and
+    must not raise.
     """
 
     name = b"ssh-userauth"
@@ -104,7 +105,7 @@ class UserAuthServer(SSHService):
         authenticator: Authenticator,
         *,
         connection: Callable[[Identity], SSHService],
-        clock: IReactorTime,
+        clock: Clock,
         login_time: timedelta = timedelta(minutes=2),
         tries: int = 6,
         banner: str = "",
@@ -121,7 +122,9 @@ class UserAuthServer(SSHService):
         self._host_key = host_key
         self._on_refused = on_refused
         self._state = _State.IDLE
-        self._timer: IDelayedCall | None = None
+        self._timer: DelayedCall | None = None
+        self._time_left = login_time.total_seconds()
+        self._turn_began = 0.0
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiting_bytes = 0
         self._draining = False
@@ -130,14 +133,18 @@ class UserAuthServer(SSHService):
         self._user: bytes | None = None
         self._user_text = ""
         self._deciding: Deferred[Identity] | None = None
+        #: The conversation in hand; one that was abandoned can't go on.
+        self._conversation: object | None = None
         self._answers: Deferred[tuple[str, ...]] | None = None
         self._asked = 0
+        #: Challenges that nobody wants answered any more; the answers may still come.
+        self._withdrawn = 0
         self._refused_offers: list[str] = []
 
     # --- life
 
     def serviceStarted(self) -> None:
-        self._timer = self._clock.callLater(self._login_time.total_seconds(), self._too_late)
+        self._run_timer()
 
     def serviceStopped(self) -> None:
         """The connection is gone, or the next service takes over."""
@@ -150,6 +157,19 @@ class UserAuthServer(SSHService):
             line = text if text.endswith("\n") else text + "\n"
             self.transport.sendPacket(u.BANNER, string(line.encode("utf-8", "replace")) + string(b""))
 
+    def _run_timer(self) -> None:
+        """It is the client's turn."""
+        if self._timer is None and self._state is not _State.OVER:
+            self._turn_began = self._clock.seconds()
+            self._timer = self._clock.callLater(max(0.0, self._time_left), self._too_late)
+
+    def _hold_timer(self) -> None:
+        """It is ours: a target that is slow to answer must not cost the user the login."""
+        if self._timer is not None:
+            self._time_left -= self._clock.seconds() - self._turn_began
+            self._timer.cancel()
+            self._timer = None
+
     def _too_late(self) -> None:
         self._timer = None
         seconds = round(self._login_time.total_seconds())
@@ -160,9 +180,7 @@ class UserAuthServer(SSHService):
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._hold_timer()
         self._waiting.clear()
         if self._refused_offers and not self._failures:
             shown = ", ".join(self._refused_offers[:4])
@@ -171,10 +189,11 @@ class UserAuthServer(SSHService):
 
     def _abandon(self) -> None:
         """Forget the attempt in hand: whatever comes of it now reaches nobody."""
+        self._conversation = None
         deciding, self._deciding = self._deciding, None
         answers, self._answers = self._answers, None
         if answers is not None:
-            answers.errback(AccessDenied("Permission denied", "the conversation was abandoned"))
+            answers.errback(_abandoned())
         if deciding is not None:
             deciding.cancel()
 
@@ -222,6 +241,8 @@ class UserAuthServer(SSHService):
                 self._response(payload)
         elif u.LAST_USERAUTH < number <= u.LAST_CONNECTION:
             raise RemoteViolation("not logged in")
+        elif number == u.INFO_RESPONSE and self._withdrawn:
+            self._withdrawn -= 1
         elif number in (u.FAILURE, u.SUCCESS, u.BANNER, u.PK_OK, u.INFO_RESPONSE):
             raise RemoteViolation(f"message {number} is out of place")
         else:
@@ -253,8 +274,9 @@ class UserAuthServer(SSHService):
             raise RemoteViolation("the user name changed during the login")
         if method == u.NONE:
             r.end()
+            # Nearly every client begins with it, to learn which methods there are.
             free = self._requests == 1
-            self._decide(u.NONE, maybeDeferred(self._authenticator.none, self._user_text), counts=not free)
+            self._decide(u.NONE, lambda: self._authenticator.none(self._user_text), counts=not free)
         elif method in (u.PUBLICKEY, u.HOSTBOUND) and self._can(u.PUBLICKEY):
             self._publickey(payload, r, method)
         elif method == u.KEYBOARD_INTERACTIVE and self._can(u.KEYBOARD_INTERACTIVE):
@@ -289,37 +311,189 @@ class UserAuthServer(SSHService):
             if acceptable:
                 transport.sendPacket(u.PK_OK, string(algorithm) + string(blob))
             else:
-                self._refused_offers.append(_fingerprint(blob))
+                self._refused_offers.append(fingerprint(blob))
                 self._send_failure()
         elif not acceptable:
-            self._failed("publickey", f"{_fingerprint(blob)} is not accepted")
+            self._failed("publickey", f"{fingerprint(blob)} is not accepted")
         elif not self._verified(transport, algorithm, blob, covered, signature):
-            self._failed("publickey", f"the signature by {_fingerprint(blob)} is not good")
+            self._failed("publickey", f"the signature by {fingerprint(blob)} is not good")
         else:
-            proved = maybeDeferred(self._authenticator.proved, self._user_text, algorithm, blob)
-            self._decide(u.PUBLICKEY, proved, counts=True)
+            self._decide(
+                u.PUBLICKEY,
+                lambda: self._authenticator.proved(self._user_text, algorithm, blob),
+                counts=True,
+            )
 
-    def _verified(self, transport: u.Wire, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes) -> bool:
+    def _verified(
+        self, transport: u.Wire, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes
+    ) -> bool:
         session_id = transport.sessionID
-        return bool(session_id) and verify_signature(
-            algorithm, blob, u.signed_data(session_id or b"", covered), signature
-        )
+        if not session_id:
+            return False
+        return verify_signature(algorithm, blob, u.signed_data(session_id, covered), signature)
 
     # --- keyboard-interactive
 
     def _converse(self, submethods: str) -> None:
-        # Each conversation has a token of its own, so that one that was abandoned can't go on.
-        token: list[None] = []
-        self._conversation = token
+        conversation = self._conversation = object()
 
         def ask(challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
-            if self._conversation is not token or self._answers is not None or self.transport is None:
-                return fail(AccessDenied("Permission denied", "the conversation was abandoned"))
+            if self._conversation is not conversation or self._answers is not None:
+                return fail(_abandoned())
             return self._ask(challenge)
 
-        self._state = _State.DECIDING
         self._decide(
             u.KEYBOARD_INTERACTIVE,
-            maybeDeferred(self._authenticator.keyboard_interactive, self._user_text, submethods, ask),
+            lambda: self._authenticator.keyboard_interactive(self._user_text, submethods, ask),
             counts=True,
         )
+
+    def _ask(self, challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
+        if self.transport is None:
+            return fail(_abandoned())
+        answers: Deferred[tuple[str, ...]] = Deferred(self._withdraw)
+        self._answers = answers
+        self._asked = len(challenge.prompts)
+        self._state = _State.ASKING
+        self._run_timer()
+        self.transport.sendPacket(u.INFO_REQUEST, u.info_request(challenge))
+        # What the client has pipelined is either a new request, or out of place.
+        self._drain()
+        return answers
+
+    def _withdraw(self, answers: Deferred[tuple[str, ...]]) -> None:
+        """The authenticator waits no longer for the answers; they may be on their way."""
+        if self._answers is answers:
+            self._answers = None
+            self._withdrawn += 1
+            self._state = _State.DECIDING
+            self._hold_timer()
+
+    def _response(self, payload: bytes) -> None:
+        """``uint32 count``, then as many answers (RFC 4256 section 3.4)."""
+        self._count_request()
+        r = Reader(payload)
+        count = r.uint32()
+        if count > len(payload) // 4:
+            raise Truncated("a message is cut short")
+        raw = tuple(r.string() for _ in range(count))
+        r.end()
+        waiting, self._answers = self._answers, None
+        if waiting is None:
+            raise RemoteViolation("an answer without a question")
+        if count != self._asked:
+            waiting.errback(AccessDenied("Permission denied", f"{count} answers to {self._asked} questions"))
+            return
+        try:
+            answers = tuple(answer.decode("utf-8") for answer in raw)
+        except UnicodeDecodeError:
+            waiting.errback(AccessDenied("Permission denied", "an answer is not UTF-8"))
+            return
+        self._state = _State.DECIDING
+        self._hold_timer()
+        waiting.callback(answers)
+
+    # --- answers
+
+    def _decide(self, method: bytes, attempt: Callable[[], Deferred[Identity]], *, counts: bool) -> None:
+        """Make an attempt and answer when it is decided. A failure that ``counts`` is a try."""
+        self._state = _State.DECIDING
+        self._hold_timer()
+        # A conversation may begin at once, so the state can be another one after this.
+        deciding = maybeDeferred(attempt)
+        self._deciding = deciding
+        deciding.addCallbacks(
+            self._accepted,
+            self._refused,
+            callbackArgs=(deciding,),
+            errbackArgs=(deciding, method.decode(), counts),
+        )
+        deciding.addErrback(self._broken)
+        if self._state is _State.OVER:
+            self._abandon()
+
+    def _accepted(self, identity: Identity, deciding: Deferred[Identity]) -> None:
+        if self._deciding is deciding:
+            self._deciding = None
+            self._succeeded(identity)
+
+    def _refused(self, failure: Failure, deciding: Deferred[Identity], method: str, counts: bool) -> None:
+        if self._deciding is not deciding:
+            return
+        self._deciding = None
+        self._abandon()
+        error = failure.value
+        if isinstance(error, PartialSuccess):
+            self._send_failure(error.methods, partial=True)
+        elif isinstance(error, AccessDenied):
+            if counts:
+                self._failed(method, error.detail or error.public)
+            else:
+                self._send_failure()
+        else:
+            _log.failure("while a login by {method} was decided", failure, method=method)
+            self._failed(method, "internal error")
+        self._drain()
+
+    def _broken(self, failure: Failure) -> None:
+        _log.failure("while a login was answered", failure)
+        self._disconnect(u.BY_APPLICATION, "internal error")
+
+    def _failed(self, method: str, reason: str) -> None:
+        """A try that counts."""
+        self._failures += 1
+        self._refuse_in_audit(method, reason)
+        if self._failures >= self._tries:
+            self._disconnect(u.NO_MORE_METHODS, "conchrec: too many authentication failures")
+        else:
+            self._send_failure()
+
+    def _send_failure(self, methods: tuple[bytes, ...] | None = None, *, partial: bool = False) -> None:
+        """``name-list methods that can go on, boolean partial success`` (RFC 4252 section 5.1)."""
+        if methods is None:
+            methods = self._authenticator.methods(self._user_text)
+        if self._state is _State.OVER or self.transport is None:
+            return
+        self._state = _State.IDLE
+        self._run_timer()
+        self.transport.sendPacket(u.FAILURE, names(methods) + bytes((partial,)))
+
+    def _succeeded(self, identity: Identity) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        connection = self._connection(identity)
+        self._refused_offers.clear()
+        # Requests that were pipelined behind the one that succeeded are ignored (RFC 4252 section
+        # 5.1); what follows them is for the next protocol.
+        early = [message for message in self._waiting if message[0] > u.LAST_USERAUTH]
+        self._over()
+        transport.sendPacket(u.SUCCESS, b"")
+        transport.setService(connection)
+        for number, payload in early:
+            connection.packetReceived(number, payload)
+
+    def _refuse_in_audit(self, method: str, reason: str) -> None:
+        self._on_refused(self._user_text, method, reason)
+
+
+def _abandoned() -> AccessDenied:
+    return AccessDenied("Permission denied", "the conversation was abandoned")
+
+
+def _last_string(data: bytes) -> bytes:
+    r = Reader(data)
+    value = r.string()
+    r.end()
+    return value
+
+
+def _user_name(raw: bytes) -> str:
+    """It goes into the audit, and to targets: no control characters, no novels, not two spellings of one."""
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RemoteViolation("that user name is not UTF-8") from error
+    if not 0 < len(raw) <= MAX_USER or not name.isprintable():
+        raise RemoteViolation("that is no user name")
+    return name
