@@ -1,0 +1,126 @@
+"""The user's agent at the target: which keys, in which order, and what it costs those who have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.client import Person, Way
+from tests.support.house import House, build
+from tests.support.keys import Key, sign_user
+from tests.support.sshd import LOGIN, Sshd
+from tests.support.stage import Stage
+from tests.support.waiting import block
+
+AGENT_WAYS = (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM)
+
+
+@pytest.fixture(scope="module")
+def agents(shared_stage: Stage) -> House:
+    """Nothing but agents log in at targets here."""
+    return block(build(shared_stage, settings={"upstream_auth": ["agent"]}))
+
+
+async def target_for(house: House, *keys: Key, more: Sequence[str] = ()) -> Sshd:
+    """A target that knows these keys, and no user CA of ours; it has the host key of the other target."""
+    return await house.stage.sshd(users=keys, host_keys=house.target.host_keys, more=more)
+
+
+async def reach(house: House, target: Sshd, person: Person, way: Way) -> None:
+    result = await house.client(way, target=target, person=person).ssh("web1", "echo there")
+    assert (result.stdout, result.code) == (b"there\n", 0), f"{result}\n{target.log[-3000:]}"
+
+
+@pytest.fixture(scope="module")
+def anywhere(agents: House) -> House:
+    """The proxy accepts any host key: the targets of these tests come and go."""
+    agents.proxy.configure({"proxy_checks_host_keys": False})
+    block(agents.proxy.restart())
+    return agents
+
+
+@pytest.mark.parametrize("way", AGENT_WAYS)
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+async def test_kinds_of_keys(anywhere: House, kind: str, way: Way) -> None:
+    house = anywhere
+    key = await house.stage.key("joe", kind)
+    house.proxy.configure({"users": {"joe": {"authorized_keys": [house.joe.key.line, key.line]}}})
+    await house.proxy.restart()
+    person = Person(name="joe", key=key, agent=await house.stage.agent(key))
+    await reach(house, await target_for(house, key), person, way)
+
+
+@pytest.mark.parametrize("way", AGENT_WAYS)
+async def test_many_keys(anywhere: House, way: Way) -> None:
+    """The key of the outer login is tried first: the target does not hang up before it has its turn."""
+    others = [await anywhere.stage.key("other") for _ in range(7)]
+    agent = await anywhere.stage.agent(*others, anywhere.joe.key)
+    person = Person(name="joe", key=anywhere.joe.key, agent=agent)
+    client = anywhere.client(way, person=person, target=await target_for(anywhere, anywhere.joe.key))
+    # The client itself would offer all of them in turn: it is told which one it is, as users do.
+    identity = f"IdentityFile {anywhere.joe.key.public}\nIdentitiesOnly yes\n"
+    client.config.write_text(identity + client.config.read_text().replace("IdentityFile none", ""))
+    result = await client.ssh("web1", "echo there")
+    assert (result.stdout, result.code) == (b"there\n", 0), str(result)
+
+
+@pytest.mark.parametrize("way", AGENT_WAYS)
+async def test_a_certificate_in_the_agent(anywhere: House, way: Way) -> None:
+    """The target trusts a CA of its own; the agent holds a certificate of it beside the key."""
+    authority, key = await anywhere.stage.key("authority"), await anywhere.stage.key("joe")
+    signed = await sign_user(authority, key, "joe", LOGIN)
+    anywhere.proxy.configure({"users": {"joe": {"authorized_keys": [anywhere.joe.key.line, key.line]}}})
+    await anywhere.proxy.restart()
+    person = Person(name="joe", key=signed, agent=await anywhere.stage.agent(signed))
+    target = await target_for(anywhere, more=[f"TrustedUserCAKeys {authority.public}"])
+    await reach(anywhere, target, person, way)
+
+
+async def test_keys_that_are_constrained_to_this_way(stage: Stage) -> None:
+    """`ssh-add -h proxy -h 'proxy>target'`: good on the outer path, and for nothing else."""
+    house = await build(stage, settings={"upstream_auth": ["agent"]})
+    proxy, target = f"[127.0.0.1]:{house.proxy.port}", f"[localhost]:{house.target.port}"
+    elsewhere = await stage.sshd(users=[house.joe.key])
+    house.proxy.trust(elsewhere.known_as())
+    await house.proxy.restart()
+    known = stage.file("known", house.authority + house.target.known_as())
+    agent = await stage.agent()
+    await agent.add(house.joe.key, "-H", str(known), "-h", proxy, "-h", f"{proxy}>{target}")
+    person = Person(name="joe", key=house.joe.key, agent=agent)
+    for way in (Way.OUTER_AGENT, Way.SUBSYSTEM):
+        inner = f"    IdentityFile {house.keyless.key.path}\n    IdentitiesOnly yes"
+        client = house.client(way, person=person, inner=inner)
+        result = await client.ssh("web1", "echo there")
+        assert (result.stdout, result.code) == (b"there\n", 0), str(result)
+        refused = await house.client(way, person=person, inner=inner, target=elsewhere).ssh("web1", "true")
+        assert refused.code == 255, str(refused)
+
+
+async def test_the_agent_is_left_alone_where_it_is_not_needed(stage: Stage) -> None:
+    """`agent_probe: last`, and the target takes our certificate: nobody reads of a break-in attempt."""
+    house = await build(stage, settings={"upstream_auth": ["certificate", "agent"]})
+    for way in (Way.OUTER_AGENT, Way.CERTIFICATE):
+        result = (await house.client(way).ssh("web1", "true")).check()
+        assert result.stderr == b"", str(result)
+    assert not house.proxy.audit("agent", action="opened")
+
+
+@pytest.mark.parametrize(("probe", "works"), [("last", True), ("always", True), ("never", False)])
+async def test_when_an_agent_is_asked_for(stage: Stage, probe: str, works: bool) -> None:
+    house = await build(stage, settings={"upstream_auth": ["agent"], "agent_probe": probe})
+    result = await house.client(Way.OUTER_AGENT).ssh("web1", "true")
+    assert (result.code == 0) == works, str(result)
+    assert bool(house.proxy.audit("agent", action="opened")) == works
+    assert ("conchrec: no agent: " in result.errors) != works
+
+
+async def test_an_agent_that_dies(stage: Stage) -> None:
+    house = await build(stage, settings={"upstream_auth": ["agent"]})
+    client = house.client(Way.INNER_AGENT)
+    process = client.start("web1", "echo begun; cat; exit 5")
+    await process.says("begun")
+    assert house.joe.agent is not None
+    await house.joe.agent.stop()
+    process.close_input()
+    assert (await process.wait()).code == 5
