@@ -1,0 +1,306 @@
+"""Host keys: those that we show, and how those of targets are judged.
+
+A target is trusted by a certificate of an authority that names it, else by a line in known_hosts
+(sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"), else not at all. A certificate of an authority that we do not
+know is judged by the plain key in it. The judgement is synchronous: all of the trust is in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hmac
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from twisted.logger import Logger
+
+from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
+from conchrec.model import Target
+from conchrec.ssh.certificate import (
+    KEY_TYPES,
+    Certificate,
+    check_host,
+    decode,
+    fingerprint,
+    key_type_of,
+)
+from conchrec.ssh.signers import CERTIFICATE
+from conchrec.ssh.wire import string
+
+_log = Logger()
+
+_RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
+#: All host key algorithms that we take, strongest habits first; certificates are the same with a suffix.
+PLAIN = (
+    b"ssh-ed25519",
+    b"ecdsa-sha2-nistp256",
+    b"ecdsa-sha2-nistp384",
+    b"ecdsa-sha2-nistp521",
+    *_RSA,
+)
+CERTIFIED = tuple(name + CERTIFICATE for name in PLAIN)
+#: A known_hosts file of more lines than a fleet has hosts is a mistake.
+MAX_LINES = 500_000
+
+
+# --- ours
+
+
+class ShownKey:
+    """An ed25519 host key as a server shows it, plain or inside a certificate."""
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None = None) -> None:
+        self._key = key
+        self._blob = certificate or string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
+
+    def blob(self) -> bytes:
+        return self._blob
+
+    def sign(self, data: bytes, signatureType: bytes = b"ssh-ed25519") -> bytes:
+        return string(b"ssh-ed25519") + string(self._key.sign(data))
+
+
+class ShownKeys:
+    """What one server shows: its certificate first, its plain key for clients that know no authority."""
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None) -> None:
+        self._keys: dict[bytes, ShownKey] = {}
+        if certificate is not None:
+            self._keys[b"ssh-ed25519" + CERTIFICATE] = ShownKey(key, certificate)
+        self._keys[b"ssh-ed25519"] = ShownKey(key)
+
+    @property
+    def algorithms(self) -> tuple[bytes, ...]:
+        return tuple(self._keys)
+
+    def get(self, algorithm: bytes) -> ShownKey:
+        """KeyError for one that was not offered."""
+        return self._keys[algorithm]
+
+
+# --- theirs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHost:
+    """One line: who it is for, and what it says. ``marker`` is empty, ``revoked`` or ``cert-authority``."""
+
+    patterns: str
+    marker: str
+    key: bytes
+    path: Path
+    line: int
+
+    def names(self, name: str) -> bool:
+        """``name`` is ``host`` or ``[host]:port``, lower case; a negated pattern that matches wins."""
+        if self.patterns.startswith("|1|"):
+            return _hashed_matches(self.patterns, name)
+        found = False
+        for pattern in self.patterns.lower().split(","):
+            if pattern.startswith("!"):
+                if _matches(pattern[1:], name):
+                    return False
+            elif _matches(pattern, name):
+                found = True
+        return found
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """``*`` and ``?`` only: in known_hosts brackets are for ports, not for sets."""
+    return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
+def _hashed_matches(field: str, name: str) -> bool:
+    """``|1|salt|hash``, both base64; HMAC-SHA1 (HashKnownHosts in ssh_config(5))."""
+    try:
+        _, _, salt, expected = field.split("|")
+        digest = hmac.digest(base64.b64decode(salt), name.encode(), "sha1")
+        return hmac.compare_digest(digest, base64.b64decode(expected))
+    except (ValueError, binascii.Error):
+        return False
+
+
+class KnownHosts:
+    """Some known_hosts files, read again when one of them changes. A missing file knows nobody."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._stamps: dict[Path, tuple[int, int, int] | None] = {}
+        self._lines: dict[Path, tuple[KnownHost, ...]] = {}
+
+    @classmethod
+    def load(cls, paths: Iterable[Path]) -> KnownHosts:
+        found = cls(paths)
+        found.refresh()
+        return found
+
+    def refresh(self) -> None:
+        """Read what has changed. A file that can't be read keeps nobody in trust."""
+        for path in self._paths:
+            try:
+                status = path.stat()
+                stamp: tuple[int, int, int] | None = (status.st_mtime_ns, status.st_size, status.st_ino)
+            except OSError:
+                stamp = None
+            if path in self._stamps and self._stamps[path] == stamp:
+                continue
+            self._stamps[path] = stamp
+            self._lines[path] = tuple(_read(path)) if stamp is not None else ()
+
+    def about(self, target: Target) -> tuple[KnownHost, ...]:
+        """The lines for a target. As ssh does, a port other than 22 is part of its name, and only
+        authorities are also looked for without it."""
+        self.refresh()
+        name = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
+        return tuple(
+            line
+            for path in self._paths
+            for line in self._lines.get(path, ())
+            if line.names(name)
+            or (line.marker == "cert-authority" and target.port != 22 and line.names(target.host))
+        )
+
+
+def _read(path: Path) -> Iterator[KnownHost]:
+    """The good lines; a bad one is said in the log and costs nobody else."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        _log.error("{path} can not be read: {why}", path=str(path), why=error.strerror)
+        return
+    for number, line in enumerate(text.splitlines()[:MAX_LINES], 1):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        marker = ""
+        if fields[0].startswith("@"):
+            marker = fields.pop(0)[1:]
+        try:
+            patterns, kind, blob = fields[0], fields[1].encode(), base64.b64decode(fields[2], validate=True)
+            good = key_type_of(blob) == kind and kind in KEY_TYPES
+        except (IndexError, ValueError, RemoteViolation):
+            good = False
+        if not good or marker not in ("", "revoked", "cert-authority"):
+            _log.warn("{path}:{number} is not a line that can be used", path=str(path), number=number)
+            continue
+        yield KnownHost(patterns=patterns, marker=marker, key=blob, path=path, line=number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostVerdict:
+    """Why a host key was accepted. ``checked`` is False where nothing vouches for it."""
+
+    trust: str
+    fingerprint: str
+    algorithm: str
+    checked: bool = True
+
+
+class HostTrust:
+    """All that is known of the targets' keys: ``authorities`` are wire blobs of plain keys."""
+
+    def __init__(self, known_hosts: KnownHosts, *, authorities: Sequence[bytes], check: bool = True) -> None:
+        self._known = known_hosts
+        self._authorities = tuple(authorities)
+        self._check = check
+
+    def algorithms_for(self, target: Target) -> tuple[bytes, ...]:
+        """What to offer for host keys, in order: first that which we hold trust for, so that a
+        known_hosts with one RSA line does not make an ed25519 key look changed."""
+        lines = self._known.about(target)
+        pinned = {key_type_of(line.key) for line in lines if not line.marker}
+        known = tuple(name for name in PLAIN if (b"ssh-rsa" if name in _RSA else name) in pinned)
+        ours = tuple(name + CERTIFICATE for name in known)
+        return tuple(dict.fromkeys((*ours, *known, *CERTIFIED, *PLAIN)))
+
+    def verify(self, target: Target, blob: bytes, now: datetime) -> HostVerdict:
+        """Judge the key or certificate that the target shows. Raises HostKeyRejected and nothing else."""
+        lines = self._known.about(target)
+        rejected: CertificateRejected | None = None
+        try:
+            algorithm = key_type_of(blob)
+            plain, certificate = blob, None
+            if algorithm.endswith(CERTIFICATE):
+                certificate = decode(blob)
+                plain = certificate.public_key
+        except RemoteViolation as error:
+            malformed = f"{target} presented a host key that is malformed: {error.public}"
+            raise HostKeyRejected(malformed) from error
+        shown = fingerprint(plain)
+        authority = certificate.authority if certificate is not None else b""
+        for line in lines:
+            if line.marker == "revoked" and line.key in (plain, authority):
+                raise HostKeyRejected(
+                    f"the host key of {target} is revoked ({shown}, {line.where})", f"revoked at {line.where}"
+                )
+        if certificate is not None:
+            try:
+                trust = self._by_certificate(target, certificate, lines, now)
+                return HostVerdict(trust=trust, fingerprint=shown, algorithm=algorithm.decode())
+            except CertificateRejected as error:
+                rejected = error
+        known = [line for line in lines if not line.marker]
+        for line in known:
+            if hmac.compare_digest(line.key, plain):
+                return HostVerdict(
+                    trust=f"known_hosts {line.where}", fingerprint=shown, algorithm=algorithm.decode()
+                )
+        if not self._check:
+            return HostVerdict(
+                trust="not checked (proxy_checks_host_keys: no)",
+                fingerprint=shown,
+                algorithm=algorithm.decode("ascii", "replace"),
+                checked=False,
+            )
+        raise _rejection(target, plain, shown, known, rejected, certificate)
+
+    def _by_certificate(
+        self, target: Target, certificate: Certificate, lines: Sequence[KnownHost], now: datetime
+    ) -> str:
+        """Which authority vouches for it. Raises CertificateRejected."""
+        named = {line.key: line for line in lines if line.marker == "cert-authority"}
+        check_host(certificate, authorities=(*self._authorities, *named), name=target.host, now=now)
+        if certificate.authority in self._authorities:
+            return f"certificate {certificate.key_id!r} by {fingerprint(certificate.authority)}"
+        return f"certificate {certificate.key_id!r} by the authority at {named[certificate.authority].where}"
+
+
+def _rejection(
+    target: Target,
+    plain: bytes,
+    shown: str,
+    known: Sequence[KnownHost],
+    rejected: CertificateRejected | None,
+    certificate: Certificate | None,
+) -> HostKeyRejected:
+    same_type = [line for line in known if key_type_of(line.key) == key_type_of(plain)]
+    if known:
+        line = (same_type or list(known))[0]
+        return HostKeyRejected(
+            f"the host key of {target} has changed: it shows {shown}, {line.where} has"
+            f" {fingerprint(line.key)}. Someone may be in between; if the change is right, mend that line",
+            f"{shown} is not at {line.where}",
+        )
+    if certificate is not None and rejected is not None:
+        return HostKeyRejected(
+            f"{target} presented a host certificate that is not accepted:"
+            f" {rejected.public.rpartition(': ')[2]}. Sign one with:"
+            f" conchrec ca sign-host --host {target.host}",
+            f"key id {certificate.key_id!r}",
+        )
+    return HostKeyRejected(
+        f"{target} presented a public key, expected a host certificate (ssh: handshake failed: remote host"
+        " presented a public key, expected a host certificate). Sign one with:"
+        f" conchrec ca sign-host --host {target.host}",
+        f"{shown} is in no known_hosts",
+    )
+
