@@ -1,0 +1,139 @@
+"""Credentials become an Identity, or do not. Pure: the clock and the user's address are handed in.
+
+Whether a signature is good is not asked here: an *offer* of a key gets the same answer as its proof,
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timezone
+
+from conchrec.access.authorized_keys import AuthorizedKey, check_plain_key, matches_source
+from conchrec.errors import AccessDenied, CertificateRejected, RemoteViolation
+from conchrec.model import Identity
+from conchrec.ssh.certificate import (
+    Revoked,
+    certificate_type,
+    check_user,
+    decode,
+    fingerprint,
+    key_type_of,
+    nothing_revoked,
+    plain_type,
+)
+
+__all__ = ["Credentials", "fingerprint"]
+
+#: By which public key algorithms an RSA key may be used. ``ssh-rsa`` is SHA-1.
+_RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
+
+
+class Credentials:
+    """Who may log in with what.
+
+    ``users`` are all that there are, each with the keys that are theirs (perhaps none); ``roles``
+    their roles; ``authorities`` the wire blobs of the CAs whose user certificates count.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: Mapping[str, Sequence[AuthorizedKey]],
+        authorities: Collection[bytes],
+        roles: Mapping[str, tuple[str, ...]] | None = None,
+        revoked: Revoked = nothing_revoked,
+    ) -> None:
+        self._users = users
+        self._roles = roles or {}
+        self._authorities = authorities
+        self._revoked = revoked
+
+    def identity(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> Identity:
+        """Who logs in as ``user`` with this key or certificate from the address ``source``.
+
+        ``algorithm`` is the public key algorithm of the request. Raises AccessDenied, whose public
+        text is always the same one.
+        """
+        try:
+            key_type = key_type_of(blob)
+            _check_algorithm(algorithm, key_type)
+            if user not in self._users:
+                raise _denied("there is no such user")
+            if plain_type(key_type) != key_type:
+                return self._by_certificate(user, blob, source, now)
+            return self._by_key(user, blob, source, now)
+        except CertificateRejected as error:
+            raise _denied(error.detail or error.public) from error
+        except RemoteViolation as error:
+            raise _denied(f"a malformed key: {error.public}") from error
+
+    def acceptable(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
+        """Would ``identity`` name one? Never raises."""
+        try:
+            self.identity(user, algorithm, blob, source, now)
+        except AccessDenied:
+            return False
+        return True
+
+    def is_own(self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
+        """Is this a key or certificate of the very user who has logged in outside? Never raises.
+
+        The user name of the inner connection has no say: it is the login at the target.
+        """
+        return self.acceptable(identity.user, algorithm, blob, source, now)
+
+    def _by_key(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
+        lines = [line for line in self._users[user] if line.blob == blob]
+        if not lines:
+            raise _denied(f"{fingerprint(blob)} is not a key of {user}")
+        lines = [line for line in lines if line.expires is None or now < line.expires]
+        if not lines:
+            raise _denied(f"{fingerprint(blob)} of {user} has expired (expiry-time)")
+        lines = [line for line in lines if line.sources is None or matches_source(line.sources, source)]
+        if not lines:
+            raise _denied(f"{fingerprint(blob)} of {user} is not for logins from {source} (from)")
+        return Identity(
+            user=user, method="publickey", roles=self._roles.get(user, ()), key=blob, expires=_latest(lines)
+        )
+
+    def _by_certificate(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
+        certificate = decode(blob)
+        try:
+            check_plain_key(plain_type(certificate.algorithm), certificate.public_key)
+        except ValueError as error:
+            raise _denied(f"the key in the certificate: {error}") from error
+        check_user(certificate, authorities=self._authorities, now=now, source=source, revoked=self._revoked)
+        if certificate.key_id != user:
+            raise _denied(f"the certificate is {certificate.key_id[:64]!r}'s, not {user}'s")
+        return Identity(
+            user=user,
+            method="publickey",
+            roles=self._roles.get(user, ()),
+            key=certificate.public_key,
+            certificate=blob,
+            expires=certificate.expires,
+        )
+
+
+def _check_algorithm(algorithm: bytes, key_type: bytes) -> None:
+    plain = plain_type(key_type)
+    wanted: tuple[bytes, ...] = _RSA if plain == b"ssh-rsa" else (plain,)
+    if plain != key_type:
+        wanted = tuple(map(certificate_type, wanted))
+    if algorithm not in wanted:
+        raise _denied(f"the algorithm {_shown(algorithm)} is not for a key of the type {_shown(key_type)}")
+
+
+def _latest(lines: Sequence[AuthorizedKey]) -> datetime | None:
+    if any(line.expires is None for line in lines):
+        return None
+    return max(line.expires or datetime.min.replace(tzinfo=timezone.utc) for line in lines)
+
+
+def _shown(name: bytes) -> str:
+    return name[:64].decode("ascii", "backslashreplace")
+
+
+def _denied(detail: str) -> AccessDenied:
+    return AccessDenied("Permission denied", detail)
