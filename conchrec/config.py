@@ -378,15 +378,13 @@ def _parsed_keys(entry: Entry, text: str, where: str, complain: _Complain) -> li
         return list(parse_authorized_keys(text, where))
     except ConfigErrors as errors:
         for error in errors.errors:
-            complain(str(error))
-    except ConfigError as error:
-        complain(str(error))
+            complain(error.problem if where == entry.path else f"{where}:{error.line}: {error.problem}")
     return []
 
 
 def _authorities(entry: Entry, text: str) -> list[bytes]:
     """The blobs of the CA keys in ``text``. A certificate is no CA's key, whoever signed it."""
-    if "@" in text.split(" ", 1)[0]:
+    if text.lstrip().startswith("@"):
         entry.problem("a line of known_hosts with a marker belongs into a known_hosts file")
         return []
     keys = _parsed_keys(entry, text, entry.path, entry.problem)

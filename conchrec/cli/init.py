@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import socket
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -97,7 +98,7 @@ def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     host = socket.gethostname()
     cluster = args.cluster or (host if _CLUSTER.fullmatch(host) else "conchrec")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    Authority.open(directory, cluster)
+    Authority.open(directory, cluster, now=lambda: datetime.now(timezone.utc))
     known_hosts = directory / "known_hosts"
     known_hosts.touch(mode=0o600)
     text = TEMPLATE.format(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
 from conchrec import config
-from conchrec.cli import can, recordings
+from conchrec.cli import can, demo, init, recordings, ssh_config
 from conchrec.cli import config as config_command
 from conchrec.errors import ConchrecError, ConfigError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DONE, NO, USAGE, CONFIGURATION = 0, 1, 64, 78
 DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 
-_MODULES = (config_command, can, recordings)
+_MODULES = (demo, init, config_command, ssh_config, can, recordings)
 
 Command = Callable[[config.Config | None, argparse.Namespace, TextIO, TextIO], int]
 
@@ -87,6 +87,9 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         return command(found, args, out, err)
     except config.ConfigErrors as errors:
         print(errors, file=err)
+        return CONFIGURATION
+    except ConfigError as error:
+        print(f"conchrec: {error}", file=err)
         return CONFIGURATION
     except BrokenPipeError:
         raise

@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import re
 import socket
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.access.authority import Authority
@@ -34,10 +35,12 @@ def register(subparsers: Subparsers) -> None:
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = Authority.open(config.state_dir, config.cluster_name)
+    authority = Authority.open(config.state_dir, config.cluster_name, now=lambda: datetime.now(timezone.utc))
+    for path in authority.created:
+        print(f"conchrec: made {path}", file=err)
     user = args.user or (next(iter(config.users)) if len(config.users) == 1 else "")
     out.write(
-        snippet(config, authority=authority.host_ca.line, name=args.name, user=user, domain=args.domain)
+        snippet(config, authority=authority.host_ca_line, name=args.name, user=user, domain=args.domain)
     )
     return 0
 
