@@ -48,6 +48,7 @@ async def test_the_window_changes(house: House, way: Way) -> None:
 async def test_a_shell(house: House, way: Way) -> None:
     before = house.proxy.sids()
     process = house.client(way).start("-q", "-tt", "web1", terminal=(80, 24))
+    await process.takes_keys()
     process.write(b"stty -echo; PS1=; echo rea''dy\r")
     at = await process.says("ready\r\n")
     process.write(b"echo secret-''password; exit 11\r")

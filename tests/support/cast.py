@@ -83,7 +83,7 @@ def _version(player: str) -> str:
 
 async def shown(path: Path, *, command: str = "cat", player: str | None = None) -> bytes:
     """What a raw terminal gets from ``asciinema cat`` (or ``play``)."""
-    process = Process([player or players()[0], command, path], terminal=(80, 24))
+    process = Process([player or players()[0], command, path], terminal=(80, 24), raw=True)
     try:
         result = await process.wait()
     finally:

@@ -97,9 +97,11 @@ class Process:
         stdin: bytes | Path | None = b"",
         stdout: Path | None = None,
         terminal: tuple[int, int] | None = None,
+        raw: bool = False,
     ) -> None:
         """``stdin``: bytes and then EOF; a file; or None, and then ``write`` and ``close_input`` are used.
-        ``terminal``: columns and rows of a raw terminal that the program gets as its own."""
+        ``terminal``: columns and rows of one that the program gets as its own; ``raw``: bytes go through it
+        as they are, from the start."""
         words = [str(word) for word in command]
         self.command = (program(words[0]) if "/" not in words[0] else words[0], *words[1:])
         self.stdout = bytearray()
@@ -120,7 +122,8 @@ class Process:
                     children[1] = files.enter_context(stdout.open("wb")).fileno()
             else:
                 self._main, secondary = os.openpty()
-                tty.setraw(secondary)
+                if raw:
+                    tty.setraw(secondary)
                 _size(self._main, *terminal)
                 terminals = (self._main, secondary, os.ttyname(secondary))
             transport = reactor.spawnProcess(
@@ -188,6 +191,15 @@ class Process:
             return None
 
         return await fact(look, lambda: f"it does not say {wanted!r}:\n{self}", within)
+
+    async def takes_keys(self) -> None:
+        """Wait until it has made its terminal raw: from now on what is typed is not echoed on the way."""
+
+        def look() -> bool:
+            assert self.running, f"it ended:\n{self._result()}"
+            return not termios.tcgetattr(self._main)[3] & termios.ICANON
+
+        await fact(look, lambda: f"its terminal is not raw:\n{self}")
 
     async def wait(self, within: float = LONG) -> Result:
         """How it ended."""
