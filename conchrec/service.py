@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from twisted.application import strports
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -19,6 +19,7 @@ from twisted.python.threadpool import ThreadPool
 from conchrec import __version__, audit
 from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
+from conchrec.access.policy import rule_for
 from conchrec.model import Target
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
@@ -26,7 +27,6 @@ from conchrec.proxy.site import Refusals, Site
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.store import Fsync, LocalStore
-from conchrec.access.policy import rule_for
 from conchrec.settings import Config
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
 
@@ -41,14 +41,14 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-class Proxy(MultiService):  # type: ignore[misc]  # Twisted carries no annotations here
+class Proxy(MultiService):
     """The proxy as a service. Raises ConchrecError or OSError where it can not be.
 
     ``reactor`` is Twisted's; nothing below this file knows the global one.
     """
 
     def __init__(self, config: Config, reactor: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._config = config
         self._reactor = reactor
         raise_file_limit()
@@ -87,7 +87,8 @@ class Proxy(MultiService):  # type: ignore[misc]  # Twisted carries no annotatio
             refusals=Refusals(reactor),
         )
         for description in config.listen:
-            strports.service(description, JumpFactory(self.site), reactor).setServiceParent(self)
+            factory: Any = JumpFactory(self.site)
+            strports.service(description, factory, reactor).setServiceParent(self)
 
     # --- life
 
@@ -111,7 +112,7 @@ class Proxy(MultiService):  # type: ignore[misc]  # Twisted carries no annotatio
         self._store.recover().addCallbacks(
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
             version=__version__,
@@ -123,7 +124,7 @@ class Proxy(MultiService):  # type: ignore[misc]  # Twisted carries no annotatio
     async def _stop(self) -> None:
         site = self.site
         site.stopping = True
-        await DeferredList([Deferred.fromCoroutine(_settled(super().stopService()))])
+        await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = tuple(site.live)
         for one in live:
             one.tell_and_end("the proxy is being stopped")
@@ -144,8 +145,8 @@ class Proxy(MultiService):  # type: ignore[misc]  # Twisted carries no annotatio
             self.site.emit(
                 audit.RecordingRecovered(
                     sid=one.sid,
-                    status=one.status.value if one.status is not None else "",
-                    recording=str(one.path),
+                    status=one.manifest.status.value if one.manifest is not None else "",
+                    recording=str(self._store.path(one.sid)),
                     problem=one.problem,
                 )
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from twisted.application.service import IService
 from twisted.python import usage
 
 from conchrec.config import load
@@ -19,7 +18,7 @@ DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 EX_CONFIG = 78
 
 
-class Options(usage.Options):  # type: ignore[misc]  # Twisted's options carry no annotations
+class Options(usage.Options):
     synopsis = "[-c config.yaml]"
     longdesc = "An SSH proxy that ends, records and relays sessions to stock sshd."
     optParameters = [  # noqa: RUF012  # Twisted reads it from the class
@@ -34,7 +33,7 @@ def find_config(given: str | None) -> Path:
     return next((path for path in DEFAULTS if path.exists()), DEFAULTS[0])
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> Proxy:
     """Read the configuration and open the state. Exits with 78 and every problem on stderr."""
     from twisted.internet import reactor
 

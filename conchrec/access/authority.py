@@ -43,16 +43,7 @@ CACHED_NAMES = 4096
 SERIAL_BLOCK = 1000
 
 #: What a user certificate lets its bearer ask of sshd (PROTOCOL.certkeys, "Extensions").
-PERMITS = {
-    name: b""
-    for name in (
-        "permit-X11-forwarding",
-        "permit-agent-forwarding",
-        "permit-port-forwarding",
-        "permit-pty",
-        "permit-user-rc",
-    )
-}
+PERMITS = dict.fromkeys(("permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc"), b"")
 
 
 class Authority:

@@ -50,7 +50,9 @@ class Offers:
         if not self.held:
             return f"your agent holds no key that can log in: ssh-add one (is it locked?); or {trust}"
         keys = "the key" if self.count == 1 else f"the {self.count} keys"
-        more = f" (of {self.held} in your agent, at most {MAX_OFFERS} are offered)" if self.held > self.count else ""
+        more = ""
+        if self.held > self.count:
+            more = f" (of {self.held} in your agent, at most {MAX_OFFERS} are offered)"
         return (
             f"{target} does not let {login} in with {keys} that your agent offered{more}: "
             f"put your public key into {login}'s authorized_keys there, or {trust}"

@@ -12,12 +12,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Protocol as Shape
+from typing import TypeVar
 
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IProtocol, IReactorTCP
+from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -121,7 +123,7 @@ class Gate:
             waiting.callback(Slot(self, user))
 
 
-class HostCheck(Protocol):
+class HostCheck(Shape):
     """Judges the target's host key, in the middle of the key exchange, and remembers what it said."""
 
     @property
@@ -283,7 +285,7 @@ class Dialer:
         self._remember(target, link.banner)
         return link
 
-    async def splice(self, target: Target, addresses: Sequence[str], protocol: IProtocol) -> None:
+    async def splice(self, target: Target, addresses: Sequence[str], protocol: Protocol) -> None:
         """A plain TCP connection, for bytes that pass through unread. Raises Unreachable."""
         problem = Unreachable(f"{target} has no address")
         for address in addresses:

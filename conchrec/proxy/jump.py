@@ -50,7 +50,7 @@ USAGE = 64
 FAILED = 255
 
 
-class JumpFactory(SSHFactory):  # type: ignore[misc]  # Conch carries no annotations
+class JumpFactory(SSHFactory):
     """One ServerTransport for each TCP connection, within the limits."""
 
     def __init__(self, site: Site) -> None:
@@ -64,7 +64,7 @@ class JumpFactory(SSHFactory):  # type: ignore[misc]  # Conch carries no annotat
     def stopFactory(self) -> None:
         """Live connections are the service's to end."""
 
-    def buildProtocol(self, addr: IAddress) -> ServerTransport | None:
+    def buildProtocol(self, addr: IAddress | None) -> ServerTransport | None:  # type: ignore[override]
         host = str(getattr(addr, "host", "")) or "unknown"
         limits = self._site.config.limits
         if (
@@ -93,7 +93,7 @@ class Jump:
     """One user's connection: its login, its channels, its tunnels. A ``site.Live`` once logged in."""
 
     def __init__(
-        self, site: Site, addr: IAddress, *, authenticated: Callable[[], None], gone: Callable[[str], None]
+        self, site: Site, addr: IAddress | None, *, authenticated: Callable[[], None], gone: Callable[[str], None]
     ) -> None:
         self._site = site
         self._authenticated = authenticated
@@ -441,7 +441,8 @@ class OuterSession:
     # --- a way to a target
 
     def _start_tunnel(self, place: bytes) -> None:
-        tunnel = self._tunnel = Tunnel(peer=self._jump.transport.getPeer(), host=self._jump.transport.getHost())
+        transport = self._jump.transport
+        tunnel = self._tunnel = Tunnel(peer=transport.getPeer(), host=transport.getHost())
         tunnel.attach(self._stream)
         Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
 

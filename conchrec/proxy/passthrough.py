@@ -6,6 +6,8 @@ much passed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -31,7 +33,10 @@ class Passthrough:
 
     def connect(self) -> Deferred[None]:
         """TCP to the target. Fails with Unreachable."""
-        return Deferred.fromCoroutine(self._site.dialer.splice(self._visit.target, self._visit.addresses, self._target))
+        visit = self._visit
+        return Deferred.fromCoroutine(
+            self._site.dialer.splice(visit.target, visit.addresses, self._target)
+        )
 
     def enter(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
@@ -81,6 +86,8 @@ class Passthrough:
 class _TargetEnd(Protocol):
     """The socket to the target."""
 
+    transport: Any
+
     def __init__(self, owner: Passthrough) -> None:
         self._owner = owner
         self._early: list[bytes] = []
@@ -89,13 +96,13 @@ class _TargetEnd(Protocol):
 
     def connectionMade(self) -> None:
         # A server speaks first; nobody is there to hear it yet.
-        self.transport.pauseProducing()  # type: ignore[union-attr]
+        self.transport.pauseProducing()
 
     def start(self, tunnel: Tunnel) -> None:
         self._started = True
         if self.transport is not None:
             self.transport.registerProducer(_Window(tunnel), True)
-            self.transport.resumeProducing()  # type: ignore[attr-defined]
+            self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
         self._owner.from_target(data)
@@ -111,9 +118,9 @@ class _TargetEnd(Protocol):
     def pressure(self, on: bool) -> None:
         if self.transport is not None and not self._gone:
             if on:
-                self.transport.pauseProducing()  # type: ignore[attr-defined]
+                self.transport.pauseProducing()
             else:
-                self.transport.resumeProducing()  # type: ignore[attr-defined]
+                self.transport.resumeProducing()
 
     def close(self) -> None:
         if self.transport is not None:

@@ -11,9 +11,9 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from conchrec import audit
 from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
+from conchrec.audit import AuditEvent, AuditSink
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.dialer import Dialer
@@ -67,7 +67,7 @@ class Site:
     authority: Authority
     credentials: Credentials
     store: LocalStore
-    audit: audit.AuditSink
+    audit: AuditSink
     dialer: Dialer
     trust: Callable[[Target, Sequence[str]], HostTrust]
     clock: Clock
@@ -85,7 +85,7 @@ class Site:
     #: No new connection and no new session: the service is being stopped.
     stopping: bool = False
 
-    def emit(self, event: audit.AuditEvent) -> None:
+    def emit(self, event: AuditEvent) -> None:
         """An event that belongs to no session, or ends one: that it is lost is said in the log."""
         try:
             self.audit.emit(event)

@@ -167,7 +167,8 @@ class TargetServer:
             opening.refuse(m.RESOURCE_SHORTAGE, "conchrec: the proxy is being stopped")
             return
         if limit is not None and len(self._sessions) >= limit:
-            error = AccessDenied(f"{limit} sessions at once are the limit (max_sessions)", rule="max_sessions")
+            text = f"{limit} sessions at once are the limit (max_sessions)"
+            error = AccessDenied(text, rule="max_sessions")
             self._site.emit(refusal.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
             return

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer  # type: ignore[import-untyped]
+from zope.interface import implementer
 
 from conchrec.ssh import messages as m
 from conchrec.ssh.stream import Stream

@@ -83,7 +83,7 @@ class HostKeyCheck:
 
 
 class Upstream:
-    """See the module. ``on_banner`` gets the target's banner as text; ``on_lost`` the end of what was ready."""
+    """See the module. ``on_banner`` gets the target's banner; ``on_lost`` the end of what was ready."""
 
     def __init__(
         self,
