@@ -357,6 +357,18 @@ class RecordingRecovered(AuditEvent):
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingAccess(AuditEvent):
+    """Somebody looked into a recording. ``action``: play, text, export; ``by`` is the account of the
+    machine that did, ``sudo_user`` who it says that stands behind it. The rest is the session's."""
+
+    event = "session.recording.access"
+    code = "CR6002I"
+    action: str
+    by: str
+    sudo_user: str = ""
+
+
 # -- the service
 
 
@@ -400,6 +412,7 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     CertCreate,
     RecordingFailed,
     RecordingRecovered,
+    RecordingAccess,
     ServiceStart,
     ServiceStop,
 )

@@ -212,6 +212,8 @@ class _Reader:
             path = self._absolute(entry.text)
             if not path.is_file() and not entry.text.startswith("~") and entry.text != _KNOWN_HOSTS:
                 entry.warn(f"there is no file {path}: it vouches for no host")
+            elif path.is_file() and not os.access(path, os.R_OK):
+                entry.warn(f"{path} can not be read: it vouches for no host")
             paths.append(path)
         return tuple(paths)
 

@@ -30,6 +30,7 @@ _NAME_PATTERN = re.compile(r"[a-z0-9_*?.-]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NUMBERS_AND_STARS = re.compile(r"[0-9.*?]*[0-9][0-9.*?]*")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def address_of(text: str) -> IPAddress | None:
@@ -45,6 +46,16 @@ def address_of(text: str) -> IPAddress | None:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def seen_through(address: IPAddress) -> tuple[IPAddress, ...]:
+    """The address, and the IPv4 address that a gateway may send it on to (RFC 6052 2.1, RFC 3056)."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return address, ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address.sixtofour is not None:
+            return address, address.sixtofour
+    return (address,)
 
 
 def is_within(address: IPAddress, network: IPNetwork) -> bool:

@@ -33,6 +33,7 @@ from conchrec.access.patterns import (
     is_within,
     matches_login,
     place_of,
+    seen_through,
 )
 from conchrec.model import Identity, Target
 
@@ -163,7 +164,7 @@ def _judge(
 
     roles = policy.roles_of(identity)
     for role in roles:
-        if any(_matches(pattern, place) for pattern in role.deny_hosts):
+        if any(_denies(pattern, place) for pattern in role.deny_hosts):
             return unreachable(f"role {role.name} denies it")
     reaches = [
         _Reach(role, permitted) for role in roles if (permitted := _permitted(role, place)) is not None
@@ -206,8 +207,10 @@ class _Reach:
     addresses: frozenset[str]
 
 
-def _matches(pattern: HostPattern, place: Place) -> bool:
-    return pattern.names(place) or any(pattern.covers(ip, place) for _, ip in place.addresses)
+def _denies(pattern: HostPattern, place: Place) -> bool:
+    return pattern.names(place) or any(
+        pattern.covers(ip, place) for _, given in place.addresses for ip in seen_through(given)
+    )
 
 
 def _permitted(role: Role, place: Place) -> frozenset[str] | None:

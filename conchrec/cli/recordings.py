@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.audit import AuditLog, RecordingAccess
 from conchrec.config import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import OUTPUT, Event
@@ -78,11 +79,34 @@ def _library(config: Config) -> Library:
     return Library(directory)
 
 
+def _accessed(config: Config, sid: str, action: str) -> None:
+    """The audit log has it before anything is shown; what can not be audited is not shown.
+
+    Where there is no log at all (recordings that were taken elsewhere) none is begun: it would be
+    whoever asks who owned it, and the service could not write to it. Raises WriteFailed.
+    """
+    entry = _library(config).find(sid)
+    if entry is None or not config.audit.file.exists():
+        return
+    fields = _summary(entry)
+    AuditLog(config.audit.file).emit(
+        RecordingAccess(
+            action=action,
+            by=_me(),
+            sudo_user=os.environ.get("SUDO_USER", ""),
+            sid=entry.sid,
+            user=str(fields.get("user", "")),
+            login=str(fields.get("login", "")),
+            target=str(fields.get("target", "")),
+        )
+    )
+
+
 def _me() -> str:
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return f"user {os.geteuid()}"
+        return f"user {os.getuid()}"
 
 
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -97,14 +121,17 @@ def _show(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
 
 
 def _play(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    _accessed(config, args.id, "play")
     return play(_library(config), args.id, out, err, speed=args.speed, idle=args.idle)
 
 
 def _text(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    _accessed(config, args.id, "text")
     return text(_library(config), args.id, out, err)
 
 
 def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    _accessed(config, args.id, "export")
     return export(_library(config), args.id, out, err, form=args.format, path=args.output)
 
 

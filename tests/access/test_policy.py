@@ -164,6 +164,14 @@ def test_an_address_that_only_the_resolver_gives_is_denied_too() -> None:
     allowed(asked(everywhere, "rebound.example.com", "198.51.100.1"))
 
 
+@pytest.mark.parametrize("address", ["64:ff9b::10.1.2.3", "2002:0a01:0203::1", "::ffff:10.1.2.3"])
+def test_an_address_behind_a_gateway_is_denied_with_the_address_itself(address: str) -> None:
+    everywhere = joe(role(on=("*",), deny=("10.0.0.0/8",)))
+    assert "denies" in reason(asked(everywhere, address))
+    assert "denies" in reason(asked(everywhere, "web1", address))
+    allowed(asked(everywhere, "64:ff9b::11.1.2.3"))
+
+
 def test_this_machine_by_the_name_of_no_address_is_never_dialled() -> None:
     everywhere = joe(role(on=("*",), deny=("127.0.0.0/8", "::1")))
     assert allowed(asked(everywhere, "web1", "0.0.0.0", "10.0.0.1", "::")).addresses == ("10.0.0.1",)

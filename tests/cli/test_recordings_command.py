@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import pwd
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -343,7 +344,9 @@ def test_there_is_nothing_to_export(shelf: Shelf, tmp_path: Path) -> None:
 
 def run(shelf: Shelf, *argv: str) -> tuple[int, str, str]:
     file = shelf.directory.parent / "config.yaml"
-    file.write_text(f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {shelf.directory}}}\n")
+    file.write_text(
+        f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {shelf.directory}}}\naudit: {{file: audit}}\n"
+    )
     out, err = io.StringIO(), io.StringIO()
     code = main(["recordings", *argv, "-c", str(file)], out, err)
     return code, out.getvalue(), err.getvalue()
@@ -371,3 +374,31 @@ def test_a_directory_that_i_may_not_read_is_not_empty(shelf: Shelf, monkeypatch:
     code, out, err = run(shelf, "ls")
     assert (code, out) == (1, "")
     assert f"{shelf.directory} can not be read by " in err
+
+
+def test_whoever_looks_into_a_recording_is_audited(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "jane")
+    sid = shelf.recorded(b"hello")
+    audit = tmp_path / "audit"
+    for argv in (["play", sid], ["text", sid], ["export", sid]):
+        run(shelf, *argv)
+    # nobody has begun a log: a reader does not, either
+    assert not audit.exists()
+    audit.touch(mode=0o600)
+    for argv in (["play", sid], ["text", sid], ["export", sid], ["ls"], ["show", sid], ["play", "nix"]):
+        run(shelf, *argv)
+    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [event["action"] for event in events] == ["play", "text", "export"]
+    for event in events:
+        assert (event["event"], event["sid"], event["user"]) == ("session.recording.access", sid, "joe")
+        assert (event["by"], event["sudo_user"]) == (pwd.getpwuid(os.getuid()).pw_name, "jane")
+
+
+def test_what_can_not_be_audited_is_not_shown(shelf: Shelf, tmp_path: Path) -> None:
+    sid = shelf.recorded(b"hello")
+    (tmp_path / "audit").mkdir()
+    code, out, err = run(shelf, "play", sid)
+    assert (code, out) == (1, "")
+    assert "audit" in err
