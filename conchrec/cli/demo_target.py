@@ -1,0 +1,130 @@
+"""The demo's target where there is no sshd: a small Conch server that gives the caller's own shell.
+
+``python -m conchrec.cli.demo_target PORT HOST_KEY AUTHORIZED_KEYS``: on 127.0.0.1, and for nothing but
+the demo. It takes the keys of one file, for the user who runs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import struct
+import sys
+import termios
+from typing import Any
+
+from twisted.conch.avatar import ConchUser
+from twisted.conch.checkers import SSHPublicKeyChecker
+from twisted.conch.interfaces import ISession
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.session import SSHSession
+from twisted.cred.portal import Portal
+from twisted.internet import reactor as global_reactor
+from twisted.python.components import registerAdapter
+from zope.interface import implementer
+
+reactor: Any = global_reactor
+
+
+class Caller(ConchUser):
+    """Whoever runs the demo."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.channelLookup[b"session"] = SSHSession
+
+
+@implementer(ISession)
+class Shell:
+    """The caller's shell, on a pseudo-terminal where one is asked for."""
+
+    def __init__(self, avatar: Caller) -> None:
+        self._size: tuple[int, int, int, int] | None = None
+        self._term = b"xterm"
+        self._process: Any = None
+
+    def getPty(self, term: bytes, windowSize: tuple[int, int, int, int], modes: object) -> None:
+        self._term, self._size = term, windowSize
+
+    def windowChanged(self, newWindowSize: tuple[int, int, int, int]) -> None:
+        self._size = newWindowSize
+        self._resize()
+
+    def openShell(self, proto: Any) -> None:
+        self._spawn(proto, ["-l"])
+
+    def execCommand(self, proto: Any, command: bytes) -> None:
+        self._spawn(proto, ["-c", command.decode()])
+
+    def _spawn(self, proto: Any, arguments: list[str]) -> None:
+        me = pwd.getpwuid(os.getuid())
+        shell = me.pw_shell or "/bin/sh"
+        environment = {
+            "HOME": me.pw_dir,
+            "USER": me.pw_name,
+            "LOGNAME": me.pw_name,
+            "SHELL": shell,
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "TERM": self._term.decode(),
+        }
+        self._process = reactor.spawnProcess(
+            proto, shell, [shell, *arguments], env=environment, path=me.pw_dir, usePTY=self._size is not None
+        )
+        self._resize()
+
+    def _resize(self) -> None:
+        if self._process is not None and self._size is not None:
+            rows, columns, width, height = self._size
+            fcntl.ioctl(
+                self._process.fileno(), termios.TIOCSWINSZ, struct.pack("4H", rows, columns, width, height)
+            )
+
+    def eofReceived(self) -> None:
+        if self._process is not None:
+            self._process.closeStdin()
+
+    def closed(self) -> None:
+        if self._process is not None and self._process.pid:
+            self._process.signalProcess("HUP")
+
+
+class Realm:
+    """Everybody who got in is the caller."""
+
+    def requestAvatar(self, avatarId: bytes, mind: object, *interfaces: object) -> Any:
+        return interfaces[0], Caller(), lambda: None
+
+
+class Keys:
+    """The keys of one file, for one user (IAuthorizedKeysDB)."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._user = pwd.getpwuid(os.getuid()).pw_name.encode()
+
+    def getAuthorizedKeys(self, username: bytes) -> list[Key]:
+        if username != self._user:
+            return []
+        with open(self._path, "rb") as lines:
+            return [Key.fromString(line) for line in lines if line.strip()]
+
+
+def main(port: str, host_key: str, authorized_keys: str) -> None:
+    registerAdapter(Shell, Caller, ISession)
+    factory: Any = SSHFactory()
+    key = Key.fromFile(host_key)
+    factory.privateKeys = {key.sshType(): key}
+    factory.publicKeys = {key.sshType(): key.public()}
+    realm: Any = Realm()
+    keys: Any = Keys(authorized_keys)
+    checker: Any = SSHPublicKeyChecker(keys)
+    factory.portal = Portal(realm, [checker])
+    reactor.listenTCP(int(port), factory, interface="127.0.0.1")
+    print("listening", flush=True)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
