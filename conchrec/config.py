@@ -136,7 +136,7 @@ def parse(text: bytes, path: Path, *, me: str | None = None) -> Config:
     """The configuration in ``text``, as if it were in the file ``path``. Raises ConfigErrors."""
     problems = Problems()
     top = read(text, problems, TOP)
-    if problems.errors and not len(top):
+    if top is None:
         raise ConfigErrors(str(path), problems.errors)
     config = _Reader(path, problems, me).config(top)
     if problems.errors:
@@ -198,17 +198,14 @@ class _Reader:
 
     def _path(self, section: Section, key: str, default: Path) -> Path:
         found = section.entry(key)
-        if found is None:
-            return default
-        if not found.text or "\0" in found.text:
-            found.problem("a path is expected")
-            return default
-        return self._absolute(found.text)
+        return self._absolute(found.text) if found is not None and found.is_path else default
 
     def _paths(self, entries: Iterable[Entry]) -> tuple[Path, ...]:
         """Of known_hosts files. One that is missing is trust in nobody: worth saying, no more."""
         paths = []
         for entry in entries:
+            if not entry.is_path:
+                continue
             path = self._absolute(entry.text)
             if not path.is_file() and not entry.text.startswith("~") and entry.text != _KNOWN_HOSTS:
                 entry.warn(f"there is no file {path}: it vouches for no host")
@@ -253,6 +250,8 @@ class _Reader:
     def _keys_in_files(self, entry: Entry) -> list[AuthorizedKey]:
         """A file that is named has to be there and be right. Of those that a pattern finds, one that
         is no key file is left out; certificates beside their keys are not expected to be keys."""
+        if not entry.is_path:
+            return []
         pattern = str(self._absolute(entry.text))
         if not glob.has_magic(entry.text):
             text = _contents(entry, Path(pattern), entry.problem)
@@ -332,10 +331,10 @@ class _Reader:
         authorities: dict[bytes, None] = {}
         for entry in section.texts("authorities"):
             if " " in entry.text.strip():
-                lines = entry.text
-            else:
+                authorities |= dict.fromkeys(_authorities(entry, entry.text))
+            elif entry.is_path:
                 lines = _contents(entry, self._absolute(entry.text), entry.problem) or ""
-            authorities |= dict.fromkeys(_authorities(entry, lines))
+                authorities |= dict.fromkeys(_authorities(entry, lines))
         return TrustedHosts(known_hosts=known_hosts, authorities=tuple(authorities))
 
     # -- what is written

@@ -80,6 +80,14 @@ class Entry:
     line: int
     problems: Problems
 
+    @property
+    def is_path(self) -> bool:
+        """A file can have this name; else that is a problem now."""
+        if self.text and "\0" not in self.text:
+            return True
+        self.problem("a path is expected")
+        return False
+
     def problem(self, text: str) -> None:
         self.problems.add(self.path, text, self.line)
 
@@ -292,30 +300,29 @@ class Section:
         return None
 
 
-def read(text: bytes, problems: Problems, known: Sequence[str]) -> Section:
-    """The whole file; an empty section where it is no YAML, or no mapping, which is a problem then."""
-    empty = Section(None, "", 1, problems, known)
+def read(text: bytes, problems: Problems, known: Sequence[str]) -> Section | None:
+    """The whole file; None where it is no YAML, or no mapping, which is a problem then."""
     try:
         node = yaml.compose(text.decode("utf-8-sig"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         problems.add("", "this is not UTF-8", text.count(b"\n", 0, error.start) + 1)
-        return empty
+        return None
     except yaml.reader.ReaderError as error:
         before = text.decode("utf-8-sig")[: error.position]
         problems.add("", f"the character U+{int(error.character):04X} is not allowed", before.count("\n") + 1)
-        return empty
+        return None
     except yaml.MarkedYAMLError as error:
         problems.add("", f"this is not YAML: {_said(error)}", _mark_line(error))
-        return empty
+        return None
     except RecursionError:
         problems.add("", "this is nested too deeply", None)
-        return empty
+        return None
     if node is None:
         problems.add("", "there is nothing in it", None)
-        return empty
+        return None
     if not isinstance(node, yaml.MappingNode):
         problems.add("", "a mapping is expected (key: value)", _line(node))
-        return empty
+        return None
     return Section(node, "", 1, problems, known)
 
 

@@ -425,6 +425,12 @@ def test_users_and_roles_are_required(read: Read) -> None:
          ["3 public_address: 'a:99999' is not a host, or host:port (proxy.example.com:3023)"]),
         (NOBODY + 'notice: "a\\e[2J"\n', ["3 notice: has characters that a terminal might obey"]),
         (NOBODY + "state_dir: ''\n", ["3 state_dir: a path is expected"]),
+        ('users:\n  joe: {authorized_keys_file: "a\\0b"}\nroles: {}\n',
+         ["2 users.joe.authorized_keys_file: a path is expected"]),
+        (NOBODY + "trusted_hosts: {known_hosts: ['']}\n",
+         ["3 trusted_hosts.known_hosts[0]: a path is expected"]),
+        (NOBODY + 'trusted_hosts: {authorities: ["\\0"]}\n',
+         ["3 trusted_hosts.authorities[0]: a path is expected"]),
         (NOBODY + "limits: [1]\n", ["3 limits: a mapping is expected (key: value)"]),
         (NOBODY + "limits:\n  tries: 0\n", ["4 limits.tries: '0' is not a number from 1 to 1000"]),
         (NOBODY + "limits: {tries: six}\n", ["3 limits.tries: 'six' is not a number from 1 to 1000"]),
@@ -579,7 +585,7 @@ SETTINGS = [
     "roles", "targets", "limits", "recordings", "audit", "web", "notice",
 ]  # fmt: skip
 VALUES = st.recursive(
-    st.sampled_from(["no", "5", "x", "", "12h", "*", "[::1]:22", "10.0.0.0/8"]),
+    st.sampled_from(["no", "\0", "~x/*", "5", "x", "", "12h", "*", "[::1]:22", "10.0.0.0/8"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
