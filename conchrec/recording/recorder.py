@@ -324,7 +324,11 @@ class SessionRecorder:
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._exit_status = code
-        self._add(asciicast.exit_line(self._cut(), code))
+        if self._captures_output:
+            self._add(asciicast.exit_line(self._cut(), code))
+        else:
+            # The cast of a file transfer holds markers only.
+            self._marker(f"exit-status {code}")
 
     def exit_signal(self, name: str) -> None:
         """The command was ended by a signal (``TERM``)."""
