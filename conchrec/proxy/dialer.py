@@ -12,14 +12,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 from typing import Protocol as Shape
-from typing import TypeVar
 
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IReactorTCP
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -269,7 +269,7 @@ class Dialer:
         endpoint = family(self._reactor, address, target.port, timeout=left)
         transport, check = make(target)
         try:
-            await connectProtocol(endpoint, transport)
+            await endpoint.connect(_once(transport))
         except neterror.ConnectError as error:
             raise _unreachable(target, address, error) from error
         link = Link(transport=transport, check=check, slot=slot, banner=b"", address=address)
@@ -292,7 +292,7 @@ class Dialer:
             family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = family(self._reactor, address, target.port, timeout=self._timeout)
             try:
-                await connectProtocol(endpoint, protocol)
+                await endpoint.connect(_once(protocol))
             except neterror.ConnectError as error:
                 problem = _unreachable(target, address, error)
             else:
@@ -331,6 +331,23 @@ class Dialer:
         finally:
             if call.active():
                 call.cancel()
+
+
+class _Once(Factory):
+    """One protocol for one connection; says nothing about it in the log."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        return self._protocol
+
+
+def _once(protocol: Protocol) -> Any:
+    """As zope's untyped interface has it."""
+    return _Once(protocol)
 
 
 def banner_of(transport: ClientTransport) -> Deferred[bytes]:

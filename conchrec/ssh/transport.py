@@ -293,7 +293,13 @@ class _Modern:
             return
         if self._our_version is not None:
             self._send(DISCONNECT, uint32(reason) + string(desc) + string(b""))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close when what was sent has gone, or when that takes too long."""
         self._closing = True
+        # A paused producer would keep the socket from closing.
+        self.transport.unregisterProducer()
         self.transport.loseConnection()
         if self._clock is not None and self.lost is None:
             self._timers.append(self._clock.callLater(LAST_WORDS, self.abort))
@@ -431,6 +437,14 @@ class _Modern:
         self._since_rekey += len(packet)
         self.transport.write(packet)
 
+    def setService(self, service: SSHService) -> None:
+        """Stop the service that runs, and start this one."""
+        before, self.service = self.service, service
+        if before is not None:
+            before.serviceStopped()
+        service.transport = self  # type: ignore[assignment]  # a mixin does not know whose it is
+        service.serviceStarted()
+
     def sendUnimplemented(self) -> None:
         """The message that is being handled is unknown (RFC 4253 section 11.4)."""
         self.sendPacket(UNIMPLEMENTED, uint32(self._handling))
@@ -465,10 +479,7 @@ class _Modern:
     def _disconnected(self, payload: bytes) -> None:
         r = Reader(payload)
         self._peer_reason, self._peer_description = r.uint32(), r.string()
-        self._closing = True
-        self.transport.loseConnection()
-        if self._clock is not None and self.lost is None:
-            self._timers.append(self._clock.callLater(LAST_WORDS, self.abort))
+        self._leave()
 
     def _ignored(self, payload: bytes) -> None:
         """IGNORE, DEBUG and UNIMPLEMENTED are for nobody here."""
@@ -742,7 +753,7 @@ class ServerTransport(_Modern, SSHServerTransport):
         if self._handshake is not None and self._handshake.active():
             self._handshake.cancel()
         self.sendPacket(SERVICE_ACCEPT, string(name))
-        self.setService(userauth())  # type: ignore[no-untyped-call]
+        self.setService(userauth())
 
 
 class ClientTransport(_Modern, SSHClientTransport):
@@ -808,7 +819,7 @@ class ClientTransport(_Modern, SSHClientTransport):
         service, self._asked_for = self._asked_for, None
         if service is None or (payload and Reader(payload).string() != service.name):
             raise RemoteViolation("a service that was not asked for")
-        self.setService(service)  # type: ignore[no-untyped-call]
+        self.setService(service)
 
 
 def ext_info() -> bytes:
