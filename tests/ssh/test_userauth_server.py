@@ -1,0 +1,638 @@
+"""Logging in at our server: what is proved, in which order, by whom, and what never is a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
+
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.ssh import userauth as u
+from conchrec.ssh.signers import CERTIFICATE
+from conchrec.ssh.userauth_server import MAX_REQUESTS, MAX_WAITING, Ask, PartialSuccess
+from conchrec.ssh.wire import Reader, names, string, uint32
+from tests.support.logins import (
+    HOST_KEY,
+    KINDS,
+    Porter,
+    Server,
+    failure_of,
+    identity,
+    none,
+    offer,
+    request,
+    signed,
+    signer,
+)
+
+JOE, ANN, EVE = signer(label="joe"), signer(number=1, label="ann"), signer(number=2, label="eve")
+CHANNEL_OPEN = 90
+KBD = request("joe", u.KEYBOARD_INTERACTIVE, string(b"") + string(b""))
+
+
+def porter() -> Porter:
+    return Porter({"joe": (JOE.blob,), "ann": (ANN.blob,)})
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server(porter())
+
+
+# --- keys
+
+
+@pytest.mark.parametrize("certified", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_of_each_kind(kind: str, certified: bool) -> None:
+    key = signer(kind, certified=certified)
+    server = Server(Porter({"joe": (key.blob,)}))
+    ((number, payload),) = server.ask(offer("joe", key))
+    assert number == u.PK_OK
+    r = Reader(payload)
+    assert (r.string(), r.string()) == (key.algorithm(None), key.blob)
+    r.end()
+    assert not server.logged_in
+    assert server.numbers(signed("joe", key)) == [u.SUCCESS]
+    assert server.identities == [identity("joe")]
+    assert server.wire.events[-2:] == [(u.SUCCESS, b""), ("service", b"ssh-connection")]
+    assert server.refused == []
+
+
+def test_an_offer_is_no_login(server: Server) -> None:
+    for _ in range(3):
+        assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
+    assert ("proved", "joe") not in server.porter.asked
+    server.ask(b"", CHANNEL_OPEN)
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert not server.logged_in
+
+
+def test_nothing_is_kept_from_the_key_that_was_offered(server: Server) -> None:
+    assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
+    assert server.numbers(signed("joe", EVE)) == [u.FAILURE]
+    assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
+    assert server.numbers(signed("joe", ANN)) == [u.FAILURE]
+    assert ("proved", "joe") not in server.porter.asked
+    assert not server.logged_in
+
+
+def test_the_right_blob_signed_by_another_key(server: Server) -> None:
+    theirs = signed("joe", EVE).replace(EVE.blob, JOE.blob)
+    assert server.numbers(theirs) == [u.FAILURE]
+    assert not server.logged_in
+
+
+def test_a_signature_without_an_offer_will_do(server: Server) -> None:
+    assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
+
+
+@pytest.mark.parametrize("session_id", [b"another connection", b""])
+def test_a_signature_for_another_connection(server: Server, session_id: bytes) -> None:
+    assert server.numbers(signed("joe", JOE, session_id=session_id)) == [u.FAILURE]
+    assert server.refused == [("joe", "publickey", server.refused[0][2])]
+    assert "signature" in server.refused[0][2]
+
+
+def test_a_transport_without_a_session_proves_nothing() -> None:
+    server = Server(porter())
+    server.wire._session_id = b""
+    assert server.numbers(signed("joe", JOE, session_id=b"")) == [u.FAILURE]
+
+
+@pytest.mark.parametrize("certified", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "signs_as"),
+    [
+        (b"ssh-rsa", b"ssh-rsa"),
+        (b"rsa-sha2-512", b"ssh-rsa"),
+        (b"rsa-sha2-256", b"rsa-sha2-512"),
+        (b"rsa-sha2-512", b"rsa-sha2-256"),
+        (b"ssh-ed25519", b"rsa-sha2-512"),
+        (b"", b"rsa-sha2-512"),
+    ],
+)
+def test_the_algorithm_that_is_named_is_the_one_that_counts(
+    algorithm: bytes, signs_as: bytes, certified: bool
+) -> None:
+    """The porter takes the blob under any name here, so it is the signature that is judged."""
+    key = signer("rsa", certified=certified)
+    server = Server(Porter({"joe": (key.blob,)}))
+    if certified and algorithm:
+        algorithm += CERTIFICATE
+    assert server.numbers(signed("joe", key, algorithm=algorithm, signs_as=signs_as)) == [u.FAILURE]
+    assert not server.logged_in
+
+
+@pytest.mark.parametrize("certified", [False, True])
+def test_a_plain_algorithm_is_not_for_certificates_nor_the_reverse(certified: bool) -> None:
+    key = signer("rsa", certified=certified)
+    server = Server(Porter({"joe": (key.blob,)}))
+    algorithm = b"rsa-sha2-512" if certified else b"rsa-sha2-512" + CERTIFICATE
+    assert server.numbers(signed("joe", key, algorithm=algorithm)) == [u.FAILURE]
+
+
+# --- bound to the host key
+
+
+def test_bound_to_the_host_key(server: Server) -> None:
+    assert server.numbers(offer("joe", JOE, host_key=HOST_KEY)) == [u.PK_OK]
+    assert server.numbers(signed("joe", JOE, host_key=HOST_KEY)) == [u.SUCCESS]
+
+
+def test_bound_to_another_host_key(server: Server) -> None:
+    assert server.numbers(offer("joe", JOE, host_key=b"mine")) == [u.FAILURE]
+    assert server.numbers(signed("joe", JOE, host_key=b"mine")) == [u.FAILURE]
+    assert server.numbers(signed("joe", JOE, host_key=b"")) == [u.FAILURE]
+
+
+def test_a_bound_signature_with_the_host_key_exchanged_or_left_out(server: Server) -> None:
+    elsewhere = signed("joe", JOE, host_key=b"elsewhere")
+    assert server.numbers(elsewhere.replace(string(b"elsewhere"), string(HOST_KEY))) == [u.FAILURE]
+    unbound = signed("joe", JOE, host_key=HOST_KEY)
+    unbound = unbound.replace(string(u.HOSTBOUND), string(u.PUBLICKEY)).replace(string(HOST_KEY), b"")
+    assert server.numbers(unbound) == [u.FAILURE]
+    assert not server.logged_in
+
+
+# --- who
+
+
+@pytest.mark.parametrize("second", [none("ann"), offer("ann", ANN), signed("ann", ANN), signed("joe ", JOE)])
+def test_nobody_becomes_another_user_on_the_way(server: Server, second: bytes) -> None:
+    assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
+    server.ask(second)
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert not server.logged_in
+
+
+def test_another_service_is_not_to_be_had(server: Server) -> None:
+    server.ask(request("joe", u.NONE, service=b"ssh-userauth"))
+    assert server.wire.disconnected == u.SERVICE_NOT_AVAILABLE
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[2J", "a\0b", "j" * 600, "a\u202eb"])
+def test_names_that_are_none(server: Server, name: str) -> None:
+    server.ask(none(name))
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.porter.asked == []
+
+
+def test_a_name_that_is_not_utf_8(server: Server) -> None:
+    server.ask(string(b"jo\xff") + string(u.CONNECTION) + string(u.NONE))
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+
+
+def test_users_that_there_are_not_get_the_same_answers(server: Server) -> None:
+    for asked in (none, lambda user: offer(user, EVE), lambda user: signed(user, EVE)):
+        answers = {user: Server(porter()).ask(asked(user)) for user in ("joe", "nobody")}
+        assert answers["joe"] == answers["nobody"]
+
+
+# --- none, and how often
+
+
+def test_the_first_none_is_free(server: Server) -> None:
+    assert failure_of(server.ask(none())[0]) == ((u.PUBLICKEY,), False)
+    assert server.refused == []
+    for _ in range(5):
+        assert server.numbers(none()) == [u.FAILURE]
+    server.ask(none())
+    assert server.wire.disconnected == u.NO_MORE_METHODS
+    assert len(server.refused) == 6
+
+
+def test_none_may_suffice(server: Server) -> None:
+    server.porter.free.add("joe")
+    assert server.numbers(none()) == [u.SUCCESS]
+
+
+def test_six_tries() -> None:
+    server = Server(porter(), tries=6)
+    server.ask(none())
+    for _ in range(5):
+        assert server.numbers(signed("joe", EVE)) == [u.FAILURE]
+    server.ask(signed("joe", EVE))
+    assert server.wire.disconnected == u.NO_MORE_METHODS
+    assert [method for _, method, _ in server.refused] == ["publickey"] * 6
+
+
+def test_an_agent_with_many_keys_may_offer_them(server: Server) -> None:
+    for _ in range(20):
+        assert server.numbers(offer("joe", EVE)) == [u.FAILURE]
+    assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
+    assert server.refused == []
+
+
+def test_but_not_for_ever(server: Server) -> None:
+    for _ in range(MAX_REQUESTS):
+        server.ask(offer("joe", EVE))
+    assert server.wire.disconnected is None
+    server.ask(offer("joe", EVE))
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    ((user, method, reason),) = server.refused
+    assert (user, method) == ("joe", "publickey")
+    assert "SHA256:" in reason
+
+
+def test_offers_that_led_to_nothing_are_in_the_audit_once(server: Server) -> None:
+    server.ask(offer("joe", EVE))
+    server.ask(offer("joe", ANN))
+    server.wire.stop()
+    ((user, _, reason),) = server.refused
+    assert user == "joe"
+    assert reason.count("SHA256:") == 2
+
+
+def test_unknown_methods_and_methods_that_are_not_to_be_had(server: Server) -> None:
+    password = request("joe", u.PASSWORD, b"\0" + string(b"secret"))
+    assert server.numbers(password) == [u.FAILURE]
+    assert server.numbers(KBD) == [u.FAILURE]
+    assert server.numbers(request("joe", b"hostbased", b"whatever")) == [u.FAILURE]
+    assert all("secret" not in str(one) for one in server.refused)
+    assert server.porter.asked == []
+
+
+# --- time
+
+
+def test_two_minutes(server: Server) -> None:
+    server.ask(none())
+    server.clock.advance(119)
+    assert server.wire.disconnected is None
+    server.clock.advance(1)
+    assert server.wire.disconnected == u.BY_APPLICATION
+    assert server.refused == [("joe", "login", "not logged in within 120 s")]
+
+
+def test_a_slow_target_does_not_cost_the_user_the_login(server: Server) -> None:
+    server.clock.advance(100)
+    server.porter.hold = True
+    server.ask(signed("joe", JOE))
+    server.clock.advance(3600)
+    held = server.porter.held
+    assert held is not None
+    held.errback(AccessDenied("Permission denied", "the target is down"))
+    assert failure_of(server.wire.take()[0])[1] is False
+    assert server.refused == [("joe", "publickey", "the target is down")]
+    # The rest of the time is still the client's.
+    server.clock.advance(19)
+    assert server.wire.disconnected is None
+    server.clock.advance(1)
+    assert server.wire.disconnected == u.BY_APPLICATION
+
+
+def test_no_timer_is_left(server: Server) -> None:
+    server.ask(signed("joe", JOE))
+    assert server.clock.getDelayedCalls() == []
+    other = Server(porter())
+    other.wire.stop()
+    assert other.clock.getDelayedCalls() == []
+
+
+# --- order
+
+
+def test_what_is_sent_ahead_waits_its_turn(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(none())
+    assert server.ask(offer("joe", JOE)) == []
+    assert server.ask(offer("joe", EVE)) == []
+    held = server.porter.held
+    assert held is not None
+    held.errback(AccessDenied("no"))
+    assert [number for number, _ in server.wire.take()] == [u.FAILURE, u.PK_OK, u.FAILURE]
+
+
+def test_what_was_sent_ahead_of_success_reaches_the_next_protocol(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(none())
+    server.ask(b"first", CHANNEL_OPEN)
+    server.ask(none())
+    server.ask(b"second", CHANNEL_OPEN)
+    held = server.porter.held
+    assert held is not None
+    held.callback(identity("joe"))
+    assert server.door.received == [(CHANNEL_OPEN, b"first"), (CHANNEL_OPEN, b"second")]
+    assert server.porter.asked == [("none", "joe")]
+    assert server.door.started == 1
+
+
+def test_what_was_sent_ahead_of_a_failure_is_a_violation(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(none())
+    server.ask(b"too early", CHANNEL_OPEN)
+    held = server.porter.held
+    assert held is not None
+    held.errback(AccessDenied("no"))
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.door.received == []
+
+
+def test_not_everything_can_wait(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(none())
+    for _ in range(MAX_WAITING):
+        server.ask(none())
+    assert server.wire.disconnected is None
+    server.ask(none())
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.porter.cancelled == 1
+
+
+def test_the_end_of_the_connection_ends_the_decision(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(signed("joe", JOE))
+    server.wire.stop()
+    assert server.porter.cancelled == 1
+    assert not server.logged_in
+    assert server.refused == []
+    server.userauth.packetReceived(u.REQUEST, none())
+    server.userauth.send_banner("late")
+    assert server.wire.take() == []
+
+
+@pytest.mark.parametrize("number", [u.SUCCESS, u.FAILURE, u.BANNER, u.PK_OK, u.INFO_RESPONSE, 80, 90, 127])
+def test_messages_out_of_place(server: Server, number: int) -> None:
+    server.ask(none())
+    server.ask(b"", number)
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert not server.logged_in
+
+
+@pytest.mark.parametrize("number", [54, 79, 128, 192, 255])
+def test_messages_that_nobody_knows(server: Server, number: int) -> None:
+    server.ask(b"", number)
+    assert server.wire.unimplemented == 1
+    assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
+
+
+# --- banners
+
+
+def test_the_notice_comes_before_the_first_answer_and_once() -> None:
+    server = Server(porter(), banner="Sessions are recorded.")
+    banner = (u.BANNER, string(b"Sessions are recorded.\n") + string(b""))
+    assert server.ask(none()) == [banner, (u.FAILURE, names((u.PUBLICKEY,)) + b"\0")]
+    assert server.numbers(none()) == [u.FAILURE]
+
+
+def test_a_banner_of_the_target_while_the_login_waits(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(signed("joe", JOE))
+    server.userauth.send_banner("Welcome to web1\n")
+    assert [number for number, _ in server.wire.take()] == [u.BANNER]
+    held = server.porter.held
+    assert held is not None
+    held.callback(identity("joe"))
+    server.userauth.send_banner("too late")
+    assert [number for number, _ in server.wire.take()] == [u.SUCCESS]
+
+
+# --- several steps, and faults of our own
+
+
+def test_a_part_of_what_is_needed(server: Server) -> None:
+    server.porter.hold = True
+    server.ask(signed("joe", JOE))
+    held = server.porter.held
+    assert held is not None
+    held.errback(PartialSuccess((u.KEYBOARD_INTERACTIVE,)))
+    assert failure_of(server.wire.take()[0]) == ((u.KEYBOARD_INTERACTIVE,), True)
+    assert server.refused == []
+
+
+def test_a_fault_of_ours_lets_nobody_in(server: Server) -> None:
+    def broken(*_: object) -> Deferred[Identity]:
+        raise ZeroDivisionError
+
+    server.porter.proved = broken  # type: ignore[method-assign,assignment]
+    assert server.numbers(signed("joe", JOE)) == [u.FAILURE]
+    assert server.refused == [("joe", "publickey", "internal error")]
+    server.porter.offered = broken  # type: ignore[method-assign,assignment]
+    server.ask(offer("joe", JOE))
+    assert server.wire.disconnected == u.BY_APPLICATION
+    assert not server.logged_in
+
+
+def test_a_connection_that_can_not_be_made_is_not_announced(server: Server) -> None:
+    def broken(who: Identity) -> None:
+        raise ZeroDivisionError
+
+    server.userauth._connection = broken  # type: ignore[assignment]
+    assert server.numbers(signed("joe", JOE)) == []
+    assert server.wire.disconnected == u.BY_APPLICATION
+
+
+# --- keyboard-interactive
+
+
+class Conversation:
+    """Asks for what the test gives it; one question after the other."""
+
+    def __init__(self, *challenges: u.Challenge) -> None:
+        self.challenges = challenges
+        self.heard: list[tuple[str, ...]] = []
+        self.ask: Ask | None = None
+        self.failures: list[Exception] = []
+
+    def __call__(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        self.ask = ask
+        return Deferred.fromCoroutine(self.hold(user, ask))
+
+    async def hold(self, user: str, ask: Ask) -> Identity:
+        for challenge in self.challenges:
+            try:
+                self.heard.append(await ask(challenge))
+            except Exception as error:
+                self.failures.append(error)
+                raise
+        return identity(user)
+
+
+TOKEN = u.Challenge(name="Token", instruction="Look at it", prompts=(u.Prompt(text="Code: ", echo=True),))
+TWO = u.Challenge(prompts=(u.Prompt(text="First: "), u.Prompt(text="Second: ")))
+
+
+def converser(conversation: Callable[[str, str, Ask], Deferred[Identity]]) -> Server:
+    porter = Porter({"joe": (JOE.blob,)})
+    porter.can = (u.PUBLICKEY, u.KEYBOARD_INTERACTIVE)
+    porter.conversation = conversation
+    return Server(porter)
+
+
+def test_a_conversation() -> None:
+    conversation = Conversation(TOKEN, u.Challenge(instruction="Thank you"), TWO)
+    server = converser(conversation)
+    assert server.ask(KBD) == [(u.INFO_REQUEST, u.info_request(TOKEN))]
+    assert server.numbers(u.info_response(("12",)), u.INFO_RESPONSE) == [u.INFO_REQUEST]
+    assert server.numbers(u.info_response(()), u.INFO_RESPONSE) == [u.INFO_REQUEST]
+    assert server.numbers(u.info_response(("ä", "")), u.INFO_RESPONSE) == [u.SUCCESS]
+    assert conversation.heard == [("12",), (), ("ä", "")]
+    assert server.logged_in
+
+
+@pytest.mark.parametrize("answers", [(), ("1", "2")])
+def test_answers_that_do_not_match_the_questions(answers: tuple[str, ...]) -> None:
+    server = converser(Conversation(TOKEN))
+    server.ask(KBD)
+    assert server.numbers(u.info_response(answers), u.INFO_RESPONSE) == [u.FAILURE]
+    assert not server.logged_in
+    assert [method for _, method, _ in server.refused] == ["keyboard-interactive"]
+
+
+def test_an_answer_that_is_no_text() -> None:
+    server = converser(Conversation(TOKEN))
+    server.ask(KBD)
+    assert server.numbers(uint32(1) + string(b"\xff"), u.INFO_RESPONSE) == [u.FAILURE]
+
+
+@pytest.mark.parametrize("payload", [b"", uint32(1), uint32(2**32 - 1), uint32(0) + b"x"])
+def test_malformed_answers(payload: bytes) -> None:
+    server = converser(Conversation(TOKEN))
+    server.ask(KBD)
+    server.ask(payload, u.INFO_RESPONSE)
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+
+
+def test_a_conversation_that_the_client_leaves_is_over() -> None:
+    conversation = Conversation(TOKEN)
+    server = converser(conversation)
+    server.ask(KBD)
+    assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
+    assert isinstance(conversation.failures[0], AccessDenied)
+    # What it asks now reaches nobody.
+    assert conversation.ask is not None
+    late: list[object] = []
+    conversation.ask(TOKEN).addErrback(late.append)
+    assert len(late) == 1
+    assert server.wire.take() == []
+    assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
+
+
+def test_an_answer_that_crosses_the_end_of_the_question() -> None:
+    asked: list[Deferred[tuple[str, ...]]] = []
+
+    def conversation(user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        answer = ask(TOKEN)
+        asked.append(answer)
+        decided: Deferred[Identity] = Deferred()
+        answer.addErrback(lambda _: decided.errback(AccessDenied("Permission denied", "too slow")))
+        return decided
+
+    server = converser(conversation)
+    server.ask(KBD)
+    asked[0].cancel()
+    assert [number for number, _ in server.wire.take()] == [u.FAILURE]
+    assert server.ask(u.info_response(("12",)), u.INFO_RESPONSE) == []
+    assert server.wire.disconnected is None
+    server.ask(u.info_response(("12",)), u.INFO_RESPONSE)
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+
+
+def test_time_runs_while_the_user_thinks() -> None:
+    server = converser(Conversation(TOKEN))
+    server.ask(KBD)
+    server.clock.advance(120)
+    assert server.wire.disconnected == u.BY_APPLICATION
+
+
+def test_one_question_at_a_time() -> None:
+    refused: list[object] = []
+
+    def conversation(user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        first = ask(TOKEN)
+        ask(TOKEN).addErrback(refused.append)
+        return first.addCallback(lambda _: identity(user))
+
+    server = converser(conversation)
+    assert server.numbers(KBD) == [u.INFO_REQUEST]
+    assert len(refused) == 1
+    assert server.numbers(u.info_response(("12",)), u.INFO_RESPONSE) == [u.SUCCESS]
+
+
+def test_a_conversation_without_a_question() -> None:
+    server = converser(lambda user, submethods, ask: fail(AccessDenied("Permission denied")))
+    assert server.numbers(KBD) == [u.FAILURE]
+    server = converser(lambda user, submethods, ask: succeed(identity(user)))
+    assert server.numbers(KBD) == [u.SUCCESS]
+
+
+# --- anything at all
+
+
+@given(st.binary(max_size=200), st.integers(min_value=50, max_value=255))
+def test_rubbish_never_raises_and_never_logs_in(rubbish: bytes, number: int) -> None:
+    server = Server(porter())
+    server.ask(rubbish, number)
+    assert not server.logged_in
+
+
+@given(st.data())
+def test_a_request_that_is_cut_or_has_a_tail(data: st.DataObject) -> None:
+    whole = signed("joe", JOE)
+    cut = data.draw(st.integers(min_value=0, max_value=len(whole) - 1))
+    server = Server(porter())
+    server.ask(whole[:cut])
+    assert not server.logged_in
+    server = Server(porter())
+    server.ask(whole + b"\0")
+    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert not server.logged_in
+
+
+@given(st.data())
+def test_a_request_with_one_bit_turned(data: st.DataObject) -> None:
+    whole = bytearray(signed("joe", JOE))
+    at = data.draw(st.integers(min_value=0, max_value=len(whole) * 8 - 1))
+    whole[at // 8] ^= 1 << at % 8
+    server = Server(porter())
+    server.ask(bytes(whole))
+    assert not server.logged_in
+
+
+STEPS: dict[str, tuple[int, bytes]] = {
+    "none": (u.REQUEST, none()),
+    "offer of joe's key": (u.REQUEST, offer("joe", JOE)),
+    "offer of another key": (u.REQUEST, offer("joe", EVE)),
+    "joe's signature": (u.REQUEST, signed("joe", JOE)),
+    "another signature": (u.REQUEST, signed("joe", EVE)),
+    "a signature for another connection": (u.REQUEST, signed("joe", JOE, session_id=b"x")),
+    "ann": (u.REQUEST, signed("ann", ANN)),
+    "channel": (CHANNEL_OPEN, b""),
+    "success": (u.SUCCESS, b""),
+    "answers": (u.INFO_RESPONSE, u.info_response(())),
+    "unknown": (70, b""),
+}
+ENDS = {"ann", "channel", "success", "answers"}
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=12))
+def test_only_joes_signature_logs_joe_in_whatever_came_before(steps: list[str]) -> None:
+    server = Server(porter())
+    named = alive = False
+    expected: list[str] = []
+    for step in steps:
+        if not server.logged_in and server.wire.disconnected is None:
+            alive = True
+            if step == "ann" and not named:
+                expected.append("ann")
+            elif step in ENDS:
+                alive = False
+            elif step == "joe's signature":
+                expected.append("joe")
+            named = named or STEPS[step][0] == u.REQUEST
+        number, payload = STEPS[step]
+        server.ask(payload, number)
+        if not alive:
+            assert server.wire.disconnected is not None
+            break
+        if server.wire.disconnected is not None:
+            assert server.wire.disconnected == u.NO_MORE_METHODS
+            break
+    assert [who.user for who in server.identities] == expected[: len(server.identities)]
+    assert bool(expected) == server.logged_in
