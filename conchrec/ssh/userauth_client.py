@@ -156,11 +156,13 @@ class UserAuthClient(SSHService):
     def _violated(self, violation: RemoteViolation) -> None:
         """Say so to both sides."""
         transport = self.transport
+        tell = not self._over
+        self._end(None)
         if transport is not None:
             transport.sendDisconnect(u.PROTOCOL_ERROR, violation.public.encode())
-        if not self._over:
+        if tell and not self.done.called:
             text = f"{self._target} breaks the protocol of the login: {violation.public}"
-            self._end(Failure(UpstreamError(text, violation.detail)))
+            self.done.errback(Failure(UpstreamError(text, violation.detail)))
 
     def _end(self, failure: Failure | None) -> None:
         """Whatever is going on ends here, and nothing comes of it."""
@@ -210,8 +212,8 @@ class UserAuthClient(SSHService):
     async def _ask(self, payload: bytes, *answers: int, number: int = u.REQUEST) -> _Reply:
         """Send a message, and wait for one of ``answers``, SUCCESS or FAILURE."""
         transport = self.transport
-        if transport is None:
-            raise ConnectionLost("the connection ended during the login")
+        if transport is None or self._over:
+            raise CancelledError
         self._answers = frozenset({u.FAILURE, *answers})
         answer: Deferred[_Reply] = Deferred()
         self._answer = answer

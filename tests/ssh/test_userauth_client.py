@@ -1,0 +1,619 @@
+"""Logging in at a target: what is offered, in which order, and what a target may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.conch.ssh.service import SSHService
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from conchrec.errors import AccessDenied, ConchrecError, LoginRejected, UpstreamError
+from conchrec.ssh import userauth as u
+from conchrec.ssh.certificate import verify_signature
+from conchrec.ssh.signers import Accepted, Signer
+from conchrec.ssh.userauth_client import Login, UserAuthClient
+from conchrec.ssh.userauth_server import PartialSuccess
+from conchrec.ssh.wire import names, string
+from tests.support.logins import (
+    HOST_KEY,
+    KINDS,
+    SESSION,
+    Door,
+    Pair,
+    Porter,
+    Wire,
+    identity,
+    none,
+    offer,
+    request,
+    signed,
+    signer,
+)
+
+ONE, TWO = signer(label="one"), signer(number=1, label="two")
+HOSTBOUND = {u.HOSTBOUND_EXTENSION: b"0"}
+
+
+class Bad:
+    """A signer that can't sign, or never does."""
+
+    label = "bad"
+
+    def __init__(self, error: Exception | None) -> None:
+        self.blob = signer(number=9).blob
+        self.error = error
+        self.pending: Deferred[bytes] = Deferred(lambda _: self.ended.append("cancelled"))
+        self.ended: list[str] = []
+
+    def algorithm(self, accepted: Accepted) -> bytes | None:
+        return b"ssh-ed25519"
+
+    def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
+        if self.error is not None:
+            self.pending.errback(self.error)
+        return self.pending
+
+
+class Client:
+    """A UserAuthClient on a Wire; the test is the server."""
+
+    def __init__(
+        self,
+        *signers: Signer,
+        extensions: Mapping[bytes, bytes] | None = None,
+        prompter: Any = None,
+        **more: Any,
+    ) -> None:
+        self.extensions = dict(extensions or {})
+        self.wire, self.door = Wire(), Door()
+        self.left = list(signers)
+        self.asked: list[frozenset[bytes]] = []
+        self.heard: list[tuple[str, object]] = []
+        self.result: Login | Exception | None = None
+        self.userauth = UserAuthClient(
+            b"root",
+            self._next,
+            self.door,
+            on_banner=lambda text: self.heard.append(("banner", text)),
+            peer_extensions=lambda: self.extensions,
+            host_key=lambda: HOST_KEY,
+            on_offer=lambda signer: self.heard.append(("offer", signer.label)),
+            on_signing=lambda signer: self.heard.append(("signing", signer.label)),
+            prompter=prompter,
+            target="web1",
+            **more,
+        )
+        self.userauth.done.addCallbacks(self._done, self._failed)
+        self.wire.setService(self.userauth)
+
+    def _next(self, methods: frozenset[bytes]) -> Deferred[Signer | None]:
+        self.asked.append(methods)
+        return succeed(self.left.pop(0) if self.left else None)
+
+    def _done(self, login: Login) -> None:
+        self.result = login
+
+    def _failed(self, failure: Failure) -> None:
+        assert isinstance(failure.value, Exception)
+        self.result = failure.value
+
+    def hear(self, number: int, payload: bytes = b"") -> list[tuple[int, bytes]]:
+        """What the server says, and what we send then."""
+        self.wire.take()
+        self.wire.deliver(number, payload)
+        return self.wire.take()
+
+    def refuse(self, *methods: bytes, partial: bool = False) -> list[tuple[int, bytes]]:
+        return self.hear(u.FAILURE, names(methods or (u.PUBLICKEY,)) + bytes((partial,)))
+
+    def welcome(self, by: Signer) -> list[tuple[int, bytes]]:
+        return self.hear(u.PK_OK, string(by.algorithm(None) or b"") + string(by.blob))
+
+    @property
+    def rejected(self) -> str:
+        assert isinstance(self.result, LoginRejected)
+        return self.result.public
+
+
+def offered(by: Signer, host_key: bytes | None = None) -> list[tuple[int, bytes]]:
+    return [(u.REQUEST, offer("root", by, host_key=host_key))]
+
+
+def proof(by: Signer, host_key: bytes | None = None) -> list[tuple[int, bytes]]:
+    return [(u.REQUEST, signed("root", by, host_key=host_key))]
+
+
+# --- the usual way
+
+
+def test_none_first_then_a_query_then_a_signature() -> None:
+    client = Client(ONE)
+    assert client.wire.take() == [(u.REQUEST, none("root"))]
+    assert client.refuse(u.PUBLICKEY, u.PASSWORD) == offered(ONE)
+    assert client.asked == [frozenset({u.PUBLICKEY, u.PASSWORD})]
+    assert client.welcome(ONE) == proof(ONE)
+    assert client.hear(u.SUCCESS) == []
+    assert client.result == Login(signer=ONE, steps=(u.PUBLICKEY,))
+    assert client.heard == [("offer", "one"), ("signing", "one")]
+    assert client.wire.events[-1] == ("service", b"ssh-connection")
+
+
+def test_none_may_suffice() -> None:
+    client = Client(ONE)
+    client.hear(u.SUCCESS)
+    assert client.result == Login(signer=None, steps=(u.NONE,))
+    assert client.asked == []
+
+
+def test_the_connection_is_there_when_the_login_is_told() -> None:
+    client = Client(ONE)
+    started: list[tuple[int, SSHService | None]] = []
+    client.userauth.done.addBoth(lambda _: started.append((client.door.started, client.wire.service)))
+    client.hear(u.SUCCESS)
+    assert started == [(1, client.door)]
+    client.hear(80, b"hostkeys")
+    assert client.door.received == [(80, b"hostkeys")]
+
+
+def test_a_key_that_is_refused_is_never_signed_with() -> None:
+    client = Client(ONE, TWO)
+    client.refuse()
+    assert client.refuse() == offered(TWO)
+    assert client.welcome(TWO) == proof(TWO)
+    client.hear(u.SUCCESS)
+    assert client.result == Login(signer=TWO, steps=(u.PUBLICKEY,))
+    assert client.heard == [("offer", "one"), ("offer", "two"), ("signing", "two")]
+
+
+def test_giving_up_says_what_was_tried_and_what_it_takes() -> None:
+    client = Client(ONE, TWO)
+    client.refuse(u.PUBLICKEY, u.PASSWORD)
+    client.refuse(u.PUBLICKEY, u.PASSWORD)
+    assert client.refuse(u.PUBLICKEY, u.PASSWORD) == []
+    assert client.rejected == "web1 would not let root in: tried one, two; it takes password,publickey"
+    assert client.wire.disconnected is None
+
+
+def test_nothing_to_try() -> None:
+    client = Client()
+    assert client.refuse(u.PASSWORD) == []
+    assert client.rejected == "web1 would not let root in: nothing to try; it takes password"
+
+
+def test_methods_of_the_target_are_safe_to_print() -> None:
+    client = Client()
+    client.refuse(b"\x1b[2Jgone\n", b"\xff")
+    assert client.rejected.isprintable()
+
+
+def test_a_signature_that_is_refused_after_all() -> None:
+    client = Client(ONE, TWO)
+    client.refuse()
+    client.welcome(ONE)
+    assert client.refuse() == offered(TWO)
+    client.refuse()
+    assert "tried one (its signature was refused), two;" in client.rejected
+
+
+@pytest.mark.parametrize("certified", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("extensions", [{}, HOSTBOUND], ids=["plain", "hostbound"])
+def test_a_key_of_each_kind_with_our_own_server(
+    kind: str, certified: bool, extensions: dict[bytes, bytes]
+) -> None:
+    key = signer(kind, certified=certified)
+    pair = Pair(Porter({"joe": (key.blob,)}), [TWO, key], extensions=extensions, banner="Hello").pump()
+    results: list[Login] = []
+    pair.client.done.addCallback(results.append)
+    assert results == [Login(signer=key, steps=(u.PUBLICKEY,))]
+    assert pair.banners == [b"Hello\n"]
+    assert pair.server.identities == [identity("joe")]
+    assert pair.door.started == pair.server.door.started == 1
+
+
+# --- which algorithm, and which method
+
+
+@pytest.mark.parametrize(
+    ("sig_algs", "expected"),
+    [
+        (b"ssh-ed25519,rsa-sha2-256,rsa-sha2-512", b"rsa-sha2-512"),
+        (b"ssh-ed25519,rsa-sha2-256,ssh-rsa", b"rsa-sha2-256"),
+        (None, b"rsa-sha2-512"),
+    ],
+)
+def test_what_the_server_says_of_its_algorithms_is_obeyed(sig_algs: bytes | None, expected: bytes) -> None:
+    key = signer("rsa")
+    client = Client(key)
+    # EXT_INFO may come at any time before the login has succeeded.
+    if sig_algs is not None:
+        client.extensions[b"server-sig-algs"] = sig_algs
+    assert client.refuse() == [(u.REQUEST, offer("root", key, algorithm=expected))]
+    ((_, request),) = client.hear(u.PK_OK, string(expected) + string(key.blob))
+    asked = u.publickey_request(user=b"root", algorithm=expected, blob=key.blob, host_key=None, signed=True)
+    assert request.startswith(asked)
+    signature = request[len(asked) + 4 :]
+    assert verify_signature(expected, key.blob, u.signed_data(SESSION, asked), signature)
+
+
+def test_a_server_that_takes_sha_1_alone_is_offered_something_else() -> None:
+    client = Client(signer("rsa", label="rsa"), TWO, extensions={b"server-sig-algs": b"ssh-rsa,ssh-ed25519"})
+    assert client.refuse() == offered(TWO)
+    client.refuse()
+    assert "tried rsa (it takes no algorithm of that key), two;" in client.rejected
+
+
+def test_bound_to_the_host_key_where_the_server_knows_that() -> None:
+    client = Client(ONE, extensions=HOSTBOUND)
+    assert client.refuse() == offered(ONE, HOST_KEY)
+    assert client.welcome(ONE) == proof(ONE, HOST_KEY)
+
+
+def test_a_server_that_calls_the_algorithm_otherwise() -> None:
+    key = signer("rsa")
+    client = Client(key)
+    client.refuse()
+    ((number, _),) = client.hear(u.PK_OK, string(b"ssh-rsa") + string(key.blob))
+    assert number == u.REQUEST
+    assert client.wire.disconnected is None
+
+
+# --- how many
+
+
+def test_no_more_offers_than_the_target_bears() -> None:
+    client = Client(*(signer(number=number, label=str(number)) for number in range(9)), max_offers=3)
+    client.refuse()
+    client.refuse()
+    client.refuse()
+    assert client.refuse() == []
+    assert "tried 0, 1, 2;" in client.rejected
+    assert len(client.left) == 6
+
+
+def test_signers_without_end_come_to_an_end() -> None:
+    client = Client(*[signer("rsa")] * 5000, extensions={b"server-sig-algs": b"ssh-ed25519"})
+    client.refuse()
+    assert isinstance(client.result, LoginRejected)
+
+
+# --- signers that fail
+
+
+def test_an_agent_that_says_no() -> None:
+    bad = Bad(AccessDenied("the agent would not sign"))
+    client = Client(bad, TWO)
+    client.refuse()
+    assert client.welcome(bad) == offered(TWO)
+    client.refuse()
+    assert "tried bad (the agent would not sign), two;" in client.rejected
+
+
+def test_a_fault_in_a_signer() -> None:
+    bad = Bad(ZeroDivisionError("secret"))
+    client = Client(bad)
+    client.refuse()
+    client.welcome(bad)
+    assert "tried bad (it could not sign);" in client.rejected
+
+
+def test_a_signature_that_nobody_waits_for_any_more() -> None:
+    bad = Bad(None)
+    client = Client(bad)
+    client.refuse()
+    client.welcome(bad)
+    client.wire.stop()
+    assert bad.ended == ["cancelled"]
+    assert isinstance(client.result, ConnectionLost)
+
+
+def test_a_login_that_nobody_waits_for_any_more() -> None:
+    bad = Bad(None)
+    client = Client(bad)
+    client.refuse()
+    client.welcome(bad)
+    client.userauth.done.cancel()
+    assert bad.ended == ["cancelled"]
+    assert isinstance(client.result, CancelledError)
+    assert client.hear(u.SUCCESS) == []
+    assert client.door.started == 0
+
+
+def test_cancelled_by_what_it_calls() -> None:
+    client = Client(ONE)
+    client.userauth._on_offer = lambda _: client.userauth.done.cancel()
+    assert client.refuse() == []
+    assert isinstance(client.result, CancelledError)
+    assert client.welcome(ONE) == []
+
+
+def test_signers_that_fail() -> None:
+    client = Client()
+    client.userauth._signers = lambda methods: Deferred()
+    client.refuse()
+    client.wire.stop()
+    assert isinstance(client.result, ConnectionLost)
+
+    def broken(methods: frozenset[bytes]) -> Deferred[Signer | None]:
+        raise ZeroDivisionError
+
+    client = Client()
+    client.userauth._signers = broken
+    client.refuse()
+    assert isinstance(client.result, ZeroDivisionError)
+
+
+# --- several steps
+
+
+def test_a_key_that_is_good_but_not_enough_is_not_offered_again() -> None:
+    certified = signer(certified=True, label="certificate of one")
+    client = Client(ONE, ONE, certified, TWO)
+    client.refuse()
+    client.welcome(ONE)
+    assert client.refuse(partial=True) == offered(TWO)
+    client.welcome(TWO)
+    client.hear(u.SUCCESS)
+    assert client.result == Login(signer=TWO, steps=(u.PUBLICKEY, u.PUBLICKEY))
+
+
+def test_good_but_not_enough_and_nothing_else() -> None:
+    client = Client(ONE)
+    client.refuse()
+    client.welcome(ONE)
+    assert client.refuse(u.PASSWORD, partial=True) == []
+    expected = "web1 would not let root in: publickey did not suffice, nothing to try; it takes password"
+    assert client.rejected == expected
+
+
+def test_steps_without_end() -> None:
+    keys = [signer(number=number) for number in range(50)]
+    client = Client(*keys, max_offers=100)
+    client.refuse()
+    for key in keys:
+        if client.result is None:
+            client.welcome(key)
+            client.refuse(partial=True)
+    assert isinstance(client.result, LoginRejected)
+
+
+def test_several_steps_with_our_own_server() -> None:
+    porter = Porter({"joe": (ONE.blob, TWO.blob)})
+    porter.hold = True
+    porter.can = (u.PUBLICKEY,)
+    pair = Pair(porter, [ONE, TWO])
+    results: list[Login] = []
+    pair.client.done.addCallback(results.append)
+    pair.pump()
+    for answer in (AccessDenied("a key is wanted"), PartialSuccess((u.PUBLICKEY,))):
+        assert porter.held is not None
+        porter.held.errback(answer)
+        pair.pump()
+    assert porter.held is not None
+    porter.held.callback(identity("joe"))
+    pair.pump()
+    assert results == [Login(signer=TWO, steps=(u.PUBLICKEY, u.PUBLICKEY))]
+
+
+# --- prompts
+
+
+class Person:
+    """Answers from a list; keeps the questions."""
+
+    def __init__(self, *answers: tuple[str, ...] | Exception) -> None:
+        self.answers = list(answers)
+        self.challenges: list[u.Challenge] = []
+
+    def __call__(self, challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
+        self.challenges.append(challenge)
+        answer = self.answers.pop(0)
+        done: Deferred[tuple[str, ...]] = Deferred()
+        if isinstance(answer, Exception):
+            done.errback(answer)
+        else:
+            done.callback(answer)
+        return done
+
+
+CODE = u.Challenge(name="Token", prompts=(u.Prompt(text="Code: ", echo=True), u.Prompt(text="PIN: ")))
+
+
+def test_keyboard_interactive() -> None:
+    person = Person(("1", "2"), ())
+    client = Client(prompter=person)
+    started = request("root", u.KEYBOARD_INTERACTIVE, string(b"") + string(b""))
+    assert client.refuse(u.KEYBOARD_INTERACTIVE) == [(u.REQUEST, started)]
+    answers = [(u.INFO_RESPONSE, u.info_response(("1", "2")))]
+    assert client.hear(u.INFO_REQUEST, u.info_request(CODE)) == answers
+    assert client.hear(u.INFO_REQUEST, u.info_request(u.Challenge())) == [
+        (u.INFO_RESPONSE, u.info_response(()))
+    ]
+    client.hear(u.SUCCESS)
+    assert person.challenges == [CODE, u.Challenge()]
+    assert client.result == Login(signer=None, steps=(u.KEYBOARD_INTERACTIVE,))
+
+
+def test_three_passwords() -> None:
+    person = Person(("a",), ("b",), ("c",))
+    client = Client(prompter=person)
+
+    def password(word: bytes) -> list[tuple[int, bytes]]:
+        return [(u.REQUEST, request("root", u.PASSWORD, b"\0" + string(word)))]
+
+    assert client.refuse(u.PASSWORD) == password(b"a")
+    assert client.refuse(u.PASSWORD) == password(b"b")
+    assert client.refuse(u.PASSWORD) == password(b"c")
+    assert client.refuse(u.PASSWORD) == []
+    assert client.rejected == "web1 would not let root in: tried password; it takes password"
+    assert person.challenges[0].prompts == (u.Prompt(text="root@web1's password: "),)
+
+
+def test_a_password_then_a_key() -> None:
+    client = Client(None, ONE, prompter=Person(("a",)))  # type: ignore[arg-type]
+    client.refuse(u.PASSWORD)
+    assert client.refuse(u.PUBLICKEY, partial=True) == offered(ONE)
+    assert client.asked == [frozenset({u.PASSWORD}), frozenset({u.PUBLICKEY})]
+    client.welcome(ONE)
+    client.hear(u.SUCCESS)
+    assert client.result == Login(signer=ONE, steps=(u.PASSWORD, u.PUBLICKEY))
+
+
+def test_a_person_who_goes_away() -> None:
+    client = Client(prompter=Person(AccessDenied("nobody is there")))
+    assert client.refuse(u.PASSWORD, u.KEYBOARD_INTERACTIVE) != []
+    assert client.hear(u.INFO_REQUEST, u.info_request(CODE)) == []
+    assert "tried keyboard-interactive (nobody is there);" in client.rejected
+
+
+def test_a_password_that_has_expired() -> None:
+    client = Client(prompter=Person(("a",)))
+    client.refuse(u.PASSWORD)
+    assert client.hear(u.PASSWD_CHANGEREQ, string(b"new one") + string(b"")) == []
+    assert "it has expired" in client.rejected
+
+
+def test_answers_go_nowhere_else() -> None:
+    client = Client(prompter=Person(("secret",), ("secret",), ("secret",)))
+    for _ in range(4):
+        client.refuse(u.PASSWORD)
+    assert "secret" not in client.rejected
+    assert isinstance(client.result, ConchrecError)
+    assert "secret" not in client.result.detail
+
+
+def test_questions_without_end() -> None:
+    client = Client(prompter=Person(*[()] * 100))
+    client.refuse(u.KEYBOARD_INTERACTIVE)
+    for _ in range(60):
+        client.hear(u.INFO_REQUEST, u.info_request(u.Challenge()))
+    assert client.wire.disconnected == u.PROTOCOL_ERROR
+
+
+# --- a target that breaks the protocol
+
+
+def at_none() -> Client:
+    return Client(ONE)
+
+
+def at_an_offer() -> Client:
+    client = Client(ONE)
+    client.refuse()
+    return client
+
+
+def at_signing() -> Client:
+    bad = Bad(None)
+    client = Client(bad)
+    client.refuse()
+    client.welcome(bad)
+    return client
+
+
+def at_a_proof() -> Client:
+    client = at_an_offer()
+    client.welcome(ONE)
+    return client
+
+
+def at_choosing() -> Client:
+    client = Client()
+    client.userauth._signers = lambda methods: Deferred()
+    client.refuse()
+    return client
+
+
+def at_a_question() -> Client:
+    client = Client(prompter=lambda challenge: Deferred())
+    client.refuse(u.KEYBOARD_INTERACTIVE)
+    return client
+
+
+def at_an_answer() -> Client:
+    client = at_a_question()
+    client.hear(u.INFO_REQUEST, u.info_request(CODE))
+    return client
+
+
+PLACES = [at_none, at_an_offer, at_signing, at_a_proof, at_choosing, at_a_question, at_an_answer]
+GOOD = {
+    at_none: {u.FAILURE, u.SUCCESS},
+    at_an_offer: {u.FAILURE, u.PK_OK},
+    at_a_proof: {u.FAILURE, u.SUCCESS},
+    at_a_question: {u.FAILURE, u.SUCCESS, u.INFO_REQUEST},
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        (place, number)
+        for place in PLACES
+        for number in (50, 51, 52, 60, 61, 80, 90, 100)
+        if number not in GOOD.get(place, ())
+    ],
+)
+def test_messages_out_of_place(place: Any, number: int) -> None:
+    client = place()
+    assert client.hear(number, b"") == []
+    assert client.wire.disconnected == u.PROTOCOL_ERROR
+    assert isinstance(client.result, UpstreamError)
+    assert "web1 breaks the protocol" in client.result.public
+    assert client.door.started == 0
+    assert client.hear(u.SUCCESS) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_banners_are_welcome_everywhere(place: Any) -> None:
+    client = place()
+    client.hear(u.BANNER, string(b"\x1b[1mHello\xff") + string(b"en"))
+    client.hear(u.BANNER, string(b"no language"))
+    assert client.heard[-2:] == [("banner", b"\x1b[1mHello\xff"), ("banner", b"no language")]
+    assert client.wire.disconnected is None
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("number", [54, 62, 79, 130, 255])
+def test_messages_that_nobody_knows(place: Any, number: int) -> None:
+    client = place()
+    client.hear(number, b"whatever")
+    assert client.wire.unimplemented == 1
+    assert client.result is None
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_connection_that_ends(place: Any) -> None:
+    client = place()
+    client.wire.stop()
+    assert isinstance(client.result, ConnectionLost)
+    client.userauth.serviceStopped()
+    client.userauth.packetReceived(u.SUCCESS, b"")
+
+
+@pytest.mark.parametrize("blob", [TWO.blob, b"", ONE.blob + b"x"])
+def test_another_key_is_accepted_than_was_offered(blob: bytes) -> None:
+    client = at_an_offer()
+    client.hear(u.PK_OK, string(b"ssh-ed25519") + string(blob))
+    assert client.wire.disconnected == u.PROTOCOL_ERROR
+
+
+def test_an_offer_is_taken_for_a_proof() -> None:
+    client = at_an_offer()
+    client.refuse(partial=True)
+    assert client.wire.disconnected == u.PROTOCOL_ERROR
+
+
+@given(st.binary(max_size=60), st.integers(min_value=50, max_value=255), st.sampled_from(PLACES))
+def test_rubbish_never_raises(rubbish: bytes, number: int, place: Any) -> None:
+    client = place()
+    client.hear(number, rubbish)
+    if client.wire.disconnected is not None:
+        assert isinstance(client.result, UpstreamError)
+        assert client.door.started == 0
