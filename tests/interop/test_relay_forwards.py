@@ -33,7 +33,13 @@ async def speak(kind: str, *place: str | int | Path) -> Result:
 async def forwarding(house: House, way: Way, *flags: str) -> Process:
     """``ssh -N`` with these flags, once it has its connection and its listeners."""
     process = house.client(way).start("-v", "-N", "-o", "ExitOnForwardFailure=yes", *flags, "web1")
-    await process.says("Entering interactive session")
+    # The jump connection of -J says a good deal of that, too, but it has no listeners.
+    ready = ("Local forwarding listening on ", "remote forward success for", "Local connections to")
+    await fact(
+        lambda: not process.running or any(text.encode() in process.stderr for text in ready),
+        lambda: f"no forwarding:\n{process}",
+    )
+    assert process.running, str(process)
     return process
 
 
