@@ -105,7 +105,7 @@ class Credentials:
             raise _denied(f"the key in the certificate: {error}") from error
         check_user(certificate, authorities=self._authorities, now=now, source=source, revoked=self._revoked)
         if certificate.key_id != user:
-            raise _denied(f"the certificate is {certificate.key_id[:64]!r}'s, not {user}'s")
+            raise _denied(f"the certificate names the user {certificate.key_id[:64]!r}, not {user}")
         return Identity(
             user=user,
             method="publickey",

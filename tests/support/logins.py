@@ -32,9 +32,13 @@ CURVES: dict[str, ec.EllipticCurve] = {
 }
 
 
-@cache
 def key(kind: str = "ed25519", number: int = 0) -> Key:
     """A private key; the same one for the same arguments."""
+    return _key(kind, number)
+
+
+@cache
+def _key(kind: str, number: int) -> Key:
     if kind == "ed25519":
         return Key(ed25519.Ed25519PrivateKey.generate())
     if kind == "rsa":
@@ -42,8 +46,12 @@ def key(kind: str = "ed25519", number: int = 0) -> Key:
     return Key(ec.generate_private_key(CURVES[kind]))
 
 
-@cache
 def authority(number: int = 0) -> Ed25519Authority:
+    return _authority(number)
+
+
+@cache
+def _authority(number: int) -> Ed25519Authority:
     return Ed25519Authority(ed25519.Ed25519PrivateKey.generate())
 
 
