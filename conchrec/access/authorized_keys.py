@@ -28,6 +28,7 @@ _CURVES: dict[bytes, ec.EllipticCurve] = {
     b"nistp384": ec.SECP384R1(),
     b"nistp521": ec.SECP521R1(),
 }
+_SPACE = re.compile("[ \t]+")
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[A-Za-z0-9@.-]+")
 _OPTION = re.compile(r'(?P<name>[A-Za-z0-9-]+)(?:="(?P<value>(?:[^"\\]|\\.)*)")?')
 _V4_PATTERN = re.compile(r"[0-9.*?]+")
@@ -85,9 +86,9 @@ def _key(line: str, number: int) -> AuthorizedKey:
         raise _Problem(f"that is {kind}; public keys are wanted, one a line (ssh-keygen -y prints them)")
     sources: tuple[str, ...] | None = None
     expires: datetime | None = None
-    if not _KEY_TYPE.fullmatch(line.split(None, 1)[0]):
+    if not _KEY_TYPE.fullmatch(_SPACE.split(line, 1)[0]):
         sources, expires, line = _options(line)
-    words = line.split(None, 2)
+    words = _SPACE.split(line, 2)
     if len(words) < 2 or not _KEY_TYPE.fullmatch(words[0]):
         raise _Problem("that is no public key (ssh-ed25519 AAAA… comment)")
     kind, encoded, comment = words[0], words[1], words[2] if len(words) > 2 else ""
