@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import socket
 from collections.abc import Callable, Sequence
@@ -201,14 +202,23 @@ def addresses_of(host: str) -> tuple[str, ...]:
 
 
 def outer_names(config: Config) -> tuple[str, ...]:
-    """What users may call the proxy: its public address, this host, and where it listens."""
+    """What users may call the proxy: its public address, this host, and where it listens.
+
+    Clients look for the bare name. An agent that holds a key for one way only (``ssh-add -h``) looks for
+    the name as known_hosts has it, so that is there, too.
+    """
     names = [config.public.host] if config.public is not None else []
+    ports = {config.public.port} if config.public is not None else set()
     names += [socket.gethostname().lower(), socket.getfqdn().lower(), "localhost", "127.0.0.1", "::1"]
     for description in config.listen:
-        for part in description.split(":"):
-            if part.startswith("interface="):
-                names.append(part.removeprefix("interface=").replace("\\", ""))
-    return tuple(dict.fromkeys(name for name in names if name and "," not in name))
+        kind, *arguments = re.split(r"(?<!\\):", description)
+        for argument in arguments:
+            if argument.startswith("interface="):
+                names.append(argument.removeprefix("interface=").replace("\\", ""))
+        if kind.startswith("tcp") and arguments and arguments[0].isdigit():
+            ports.add(int(arguments[0]))
+    bare = [name for name in dict.fromkeys(names) if name and "," not in name]
+    return (*bare, *(f"[{name}]:{port}" for port in sorted(ports - {22}) for name in bare))
 
 
 def raise_file_limit() -> None:
