@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from conchrec.errors import ConchrecError, RemoteViolation
-from conchrec.ssh.signers import Accepted, accepted_algorithm, signature_algorithm
+from conchrec.ssh.certificate import plain_type
+from conchrec.ssh.signers import Accepted, accepted_algorithm
 from conchrec.ssh.wire import Reader, string, uint32
 
 _log = Logger()
@@ -61,7 +62,7 @@ class AgentIdentity:
 
     @property
     def is_certificate(self) -> bool:
-        return self.algorithm.endswith(b"-cert-v01@openssh.com")
+        return plain_type(self.algorithm) != self.algorithm
 
 
 class _Pending:
@@ -168,7 +169,9 @@ class AgentClient:
         all others work.
         """
         contents = string(host_key) + string(session_id) + string(signature) + bytes((forwarding,))
-        return self.extension(b"session-bind@openssh.com", contents).addCallback(lambda answer: answer is not None)
+        return self.extension(b"session-bind@openssh.com", contents).addCallback(
+            lambda answer: answer is not None
+        )
 
     def forward(self, message: bytes) -> Deferred[bytes]:
         """Ask what somebody else asks: a whole message, unread, and the answer to it as it came.
@@ -187,7 +190,9 @@ class AgentClient:
             count = r.uint32()
             if count > MAX_IDENTITIES:
                 raise RemoteViolation(f"the agent claims {count} identities")
-            found = tuple(AgentIdentity(blob=r.string(), comment=_printable(r.string())) for _ in range(count))
+            found = tuple(
+                AgentIdentity(blob=r.string(), comment=_printable(r.string())) for _ in range(count)
+            )
             r.end()
         except RemoteViolation as violation:
             raise self._nonsense(violation) from violation
@@ -282,7 +287,7 @@ class AgentSigner:
 
         Agents that ignore the flags sign with SHA-1, which no server should take and we never pass on.
         """
-        wanted = signature_algorithm(algorithm)
+        wanted = plain_type(algorithm)
         flags = {b"rsa-sha2-256": FLAG_RSA_SHA2_256, b"rsa-sha2-512": FLAG_RSA_SHA2_512}.get(wanted, 0)
         return self._client.sign(self.blob, data, flags).addCallback(self._checked, wanted)
 
@@ -298,6 +303,6 @@ class AgentSigner:
 
 
 def _printable(comment: bytes) -> str:
-    """A comment comes from the far end and ends on terminals and in logs: no control characters, no novels."""
+    """A comment comes from the far end and goes to terminals and logs: no control characters, no novels."""
     text = comment[: 4 * MAX_COMMENT].decode("utf-8", "replace")[:MAX_COMMENT]
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

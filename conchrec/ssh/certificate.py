@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from conchrec.errors import CertificateRejected, RemoteViolation
-from conchrec.ssh.signers import CERTIFICATE, signature_algorithm
 from conchrec.ssh.wire import Malformed, Reader, string, uint32, uint64
 
+#: What the type of every certificate ends with.
+CERTIFICATE = b"-cert-v01@openssh.com"
 #: "Forever" in ``valid before`` (PROTOCOL.certkeys).
 FOREVER = 2**64 - 1
 MIN_RSA_BITS = 2048
@@ -95,7 +96,12 @@ class Certificate:
 
 
 def plain_type(algorithm: bytes) -> bytes:
-    """The key type of the plain key inside a certificate of type ``algorithm``."""
+    """The key type of the plain key inside a certificate of type ``algorithm``.
+
+    Also the name inside a signature that belongs to a public key algorithm:
+    ``rsa-sha2-512-cert-v01@openssh.com`` signs as ``rsa-sha2-512``, and
+    ``sk-ssh-ed25519-cert-v01@openssh.com`` as ``sk-ssh-ed25519@openssh.com``.
+    """
     if not algorithm.endswith(CERTIFICATE):
         return algorithm
     plain = algorithm[: -len(CERTIFICATE)]
@@ -370,7 +376,7 @@ def verify_signature(algorithm: bytes, blob: bytes, data: bytes, signature: byte
             return False
     except RemoteViolation:
         return False
-    return _verify(signature_algorithm(algorithm), blob, data, signature, verified=verified_required)
+    return _verify(plain_type(algorithm), blob, data, signature, verified=verified_required)
 
 
 def _verify(
@@ -444,7 +450,9 @@ def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
             raise InvalidSignature
         length = (modulus.bit_length() + 7) // 8
         # Some implementations leave leading zeros out.
-        return lambda raw, data: rsa_key.verify(raw.rjust(length, b"\0"), data, padding.PKCS1v15(), rsa_digest)
+        return lambda raw, data: rsa_key.verify(
+            raw.rjust(length, b"\0"), data, padding.PKCS1v15(), rsa_digest
+        )
     raise InvalidSignature
 
 

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
 from conchrec.model import Target
 from conchrec.ssh.certificate import (
+    CERTIFICATE,
     KEY_TYPES,
     Certificate,
     check_host,
@@ -29,7 +30,6 @@ from conchrec.ssh.certificate import (
     fingerprint,
     key_type_of,
 )
-from conchrec.ssh.signers import CERTIFICATE
 from conchrec.ssh.wire import string
 
 _log = Logger()
@@ -303,4 +303,3 @@ def _rejection(
         f" conchrec ca sign-host --host {target.host}",
         f"{shown} is in no known_hosts",
     )
-

@@ -11,10 +11,10 @@ from typing import Protocol
 from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from conchrec.ssh.certificate import certificate_type, plain_type
+
 #: The names in the server's ``server-sig-algs``; ``None`` where it sent none.
 Accepted = frozenset[bytes] | None
-
-CERTIFICATE = b"-cert-v01@openssh.com"
 
 #: Strongest first.
 _RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
@@ -45,25 +45,12 @@ def accepted_algorithm(key_type: bytes, accepted: Accepted) -> bytes | None:
     tried. Every other type has one algorithm only and is tried in any case, for servers exist whose
     list is not complete. A certificate is listed by its plain algorithm.
     """
-    certificate = key_type.endswith(CERTIFICATE)
-    if key_type not in (b"ssh-rsa", b"ssh-rsa" + CERTIFICATE):
+    if plain_type(key_type) != b"ssh-rsa":
         return key_type
     for name in _RSA:
         if accepted is None or name in accepted:
-            return name + CERTIFICATE if certificate else name
+            return name if key_type == b"ssh-rsa" else certificate_type(name)
     return None
-
-
-def signature_algorithm(algorithm: bytes) -> bytes:
-    """The name inside the signature that belongs to a public key algorithm.
-
-    ``rsa-sha2-512-cert-v01@openssh.com`` signs as ``rsa-sha2-512``, and
-    ``sk-ssh-ed25519-cert-v01@openssh.com`` as ``sk-ssh-ed25519@openssh.com``.
-    """
-    if not algorithm.endswith(CERTIFICATE):
-        return algorithm
-    plain = algorithm[: -len(CERTIFICATE)]
-    return plain + b"@openssh.com" if plain.startswith(b"sk-") else plain
 
 
 class KeySigner:
@@ -79,7 +66,7 @@ class KeySigner:
         return accepted_algorithm(self._key_type, accepted)
 
     def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
-        return maybeDeferred(self._key.sign, data, signature_algorithm(algorithm))
+        return maybeDeferred(self._key.sign, data, plain_type(algorithm))
 
 
 def _first_string(blob: bytes) -> bytes:
