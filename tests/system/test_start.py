@@ -33,8 +33,8 @@ async def test_a_broken_configuration_is_reported_whole(stage: Stage) -> None:
         "session_recording",
         "users.joe",
         "limits.login_time",
-        "line 4",
-        "line 9",
+        "config.yaml:4: ",
+        "config.yaml:9: ",
     ):
         assert expected in result.errors, result.errors
     process = proxy.launch()
@@ -51,11 +51,11 @@ async def test_what_is_no_yaml_at_all(stage: Stage) -> None:
     proxy.config.write_text('users: {joe: [\nroles: "')
     result = await proxy.command("config", "check")
     assert result.code == 78, str(result)
-    assert "line 2" in result.errors and "Traceback" not in result.errors, result.errors
+    assert "config.yaml:2: " in result.errors and "Traceback" not in result.errors, result.errors
     process = proxy.launch()
     stage.at_end(process.stop)
     assert (await process.wait()).code == 78
-    assert "line 2" in proxy.log and "Traceback" not in proxy.log
+    assert "config.yaml:2: " in proxy.log and "Traceback" not in proxy.log
 
 
 async def test_no_configuration(stage: Stage) -> None:
