@@ -12,6 +12,7 @@ import pytest
 from tests.support.client import Way
 from tests.support.house import House
 from tests.support.process import descendants
+from tests.support.waiting import fact
 
 MIB = 1024 * 1024
 
@@ -184,8 +185,9 @@ async def test_a_script_on_stdin_without_a_command(house: House, way: Way) -> No
 async def test_no_command_at_all(house: House, way: Way) -> None:
     """`ssh -N`: a connection without a session is a connection without a recording."""
     before = house.proxy.sids()
-    process = house.client(way).start("-v", "-N", "web1")
-    await process.says("Entering interactive session")
+    control = house.stage.short / house.stage.unique("control")
+    process = house.client(way).start("-N", "-M", "-o", f"ControlPath={control}", "web1")
+    await fact(lambda: control.is_socket() or not process.running, lambda: str(process))
     process.kill()
     await process.wait()
     assert house.proxy.sids() == before

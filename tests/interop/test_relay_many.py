@@ -50,6 +50,7 @@ async def test_one_after_the_other_on_one_connection(house: House) -> None:
         assert result.stdout == b"%d\n" % number, str(result)
     recordings = await house.proxy.finished(5, after=before)
     assert [recording.text() for recording in recordings] == [f"{number}\n" for number in range(5)]
+    await master.stop()
 
 
 async def test_a_hundred_connections_at_once(house: House) -> None:

@@ -58,6 +58,8 @@ async def start_sshd(
     TrustedUserCAKeys; ``more``: lines of its configuration, which win over ours (the first one counts)."""
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
+    home = directory / "home"
+    home.mkdir(exist_ok=True)
     authorized = directory / "authorized_keys"
     authorized.write_text(all_lines(tuple(users)))
     lines = [
@@ -68,6 +70,7 @@ async def start_sshd(
         f"AuthorizedKeysFile {authorized}",
         *([f"TrustedUserCAKeys {user_authority}"] if user_authority else []),
         "PidFile none",
+        f"SetEnv HOME={home}",  # what stands in somebody's .bashrc is not tested here
         "StrictModes no",  # the directory of a test may be writable for a group
         f"UsePAM {'yes' if _locked() else 'no'}",
         "PasswordAuthentication no",
