@@ -132,7 +132,8 @@ def _latest(lines: Sequence[AuthorizedKey]) -> datetime | None:
 
 
 def _shown(name: bytes) -> str:
-    return name[:64].decode("ascii", "backslashreplace")
+    """Escaped: it came from outside."""
+    return repr(name[:64])[2:-1]
 
 
 def _denied(detail: str) -> AccessDenied:

@@ -297,8 +297,7 @@ class AgentSigner:
         except RemoteViolation as violation:
             raise AgentError("the agent made no signature") from violation
         if made != wanted:
-            made_text = made.decode("ascii", "backslashreplace")[:64]
-            raise AgentError(f"the agent signed with {made_text}, asked for {wanted.decode('ascii')}")
+            raise AgentError(f"the agent signed with {_printable(made[:64])}, asked for {wanted.decode()}")
         return signature
 
 

@@ -450,6 +450,5 @@ def _text(raw: bytes) -> str:
 
 
 def _shown(name: bytes) -> str:
-    """A method's name may come from the server, and goes to a terminal."""
-    text = name[:64].decode("ascii", "backslashreplace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    """A method's name may come from the server, and goes to a terminal: escaped."""
+    return repr(name[:64])[2:-1]

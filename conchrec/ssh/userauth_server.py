@@ -285,8 +285,7 @@ class UserAuthServer(SSHService):
             r.end()
             self._converse(submethods)
         else:
-            shown = method[:64].decode("ascii", "backslashreplace")
-            self._failed(shown, "the method is not to be had")
+            self._failed(repr(method[:64])[2:-1], "the method is not to be had")
 
     def _can(self, method: bytes) -> bool:
         return method in self._authenticator.methods(self._user_text)

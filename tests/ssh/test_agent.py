@@ -1,0 +1,417 @@
+"""The user's agent: the stock one with keys of each type, and agents that misbehave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+from twisted.internet.unix import Client as UnixClient
+from twisted.python.failure import Failure
+
+from conchrec.ssh import agent as a
+from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentSigner
+from conchrec.ssh.certificate import verify_signature
+from conchrec.ssh.wire import Reader, string, uint32
+from tests.support.agent import Agent
+from tests.support.keys import Key, sign_user
+from tests.support.logins import key as memory_key
+from tests.support.logins import signer as memory_signer
+from tests.support.process import environment, run
+from tests.support.stage import Stage
+from tests.support.waiting import in_time, reactor
+
+KEY = memory_key().public().blob()
+RSA = memory_key("rsa").public().blob()
+
+
+# --- the stock agent
+
+
+class _Socket(Protocol):
+    """An agent's socket as the owner of an AgentClient."""
+
+    def __init__(self) -> None:
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        transport = cast(UnixClient, self.transport)
+        self.client = AgentClient(transport.write, transport.loseConnection)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.client.data_received(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.client.connection_lost()
+        self.gone.callback(None)
+
+
+async def connect(stage: Stage, agent: Agent) -> AgentClient:
+    socket: _Socket = await connectProtocol(UNIXClientEndpoint(reactor, str(agent.socket)), _Socket())
+
+    async def end() -> None:
+        socket.client.close()
+        await in_time(socket.gone, lambda: "the agent's socket does not close")
+
+    stage.at_end(end)
+    return socket.client
+
+
+async def certified(stage: Stage, kind: str) -> Key:
+    authority = await stage.key("authority")
+    return await sign_user(authority, await stage.key("key", kind), "joe", "joe")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+async def test_keys_and_certificates_of_each_type(stage: Stage, kind: str) -> None:
+    key = await certified(stage, kind)
+    client = await connect(stage, await stage.agent(key))
+    identities = await client.identities()
+    assert sorted(one.is_certificate for one in identities) == [False, True]
+    assert {one.comment for one in identities} == {key.path.name}
+    for accepted in (None, frozenset({b"rsa-sha2-256"})):
+        for identity in identities:
+            signer = AgentSigner(client, identity)
+            algorithm = signer.algorithm(accepted)
+            assert algorithm is not None
+            signature = await signer.sign(b"data", algorithm)
+            assert verify_signature(algorithm, identity.blob, b"data", signature)
+            word = "certificate" if identity.is_certificate else "key"
+            assert signer.label == f"agent {word} {key.path.name}"
+
+
+async def test_requests_may_overlap(stage: Stage) -> None:
+    client = await connect(stage, await stage.agent(await stage.key()))
+    (identity,) = await client.identities()
+    signer = AgentSigner(client, identity)
+    signing = [signer.sign(b"%d" % number, b"ssh-ed25519") for number in range(20)]
+    listing = client.identities()
+    for number, deferred in enumerate(signing):
+        assert verify_signature(b"ssh-ed25519", identity.blob, b"%d" % number, await deferred)
+    assert await listing == (identity,)
+
+
+async def test_a_key_that_it_does_not_hold(stage: Stage) -> None:
+    client = await connect(stage, await stage.agent())
+    assert await client.identities() == ()
+    with pytest.raises(AgentError, match="would not sign"):
+        await client.sign(KEY, b"data", 0)
+    assert not client.closed
+
+
+async def _askpass(agent: Agent, directory: Path, option: str) -> None:
+    program = directory / "askpass"
+    program.write_text("#!/bin/sh\necho secret\n")
+    program.chmod(0o700)
+    env = environment(
+        SSH_AUTH_SOCK=str(agent.socket), SSH_ASKPASS=str(program), SSH_ASKPASS_REQUIRE="force", DISPLAY=":0"
+    )
+    (await run("ssh-add", option, env=env)).check()
+
+
+async def test_a_locked_agent_says_that_it_holds_nothing(stage: Stage, tmp_path: Path) -> None:
+    agent = await stage.agent(await stage.key())
+    client = await connect(stage, agent)
+    (identity,) = await client.identities()
+    await _askpass(agent, tmp_path, "-x")
+    assert await client.identities() == ()
+    with pytest.raises(AgentError):
+        await client.sign(identity.blob, b"data", 0)
+    await _askpass(agent, tmp_path, "-X")
+    assert await client.identities() == (identity,)
+
+
+async def test_binding_to_a_session(stage: Stage) -> None:
+    host = memory_signer(number=3)
+    session_id = b"s" * 32
+    signature = await host.sign(session_id, b"ssh-ed25519")
+    agent = await stage.agent()
+    client = await connect(stage, agent)
+    bind = {"host_key": host.blob, "session_id": session_id, "signature": signature}
+    assert await client.bind_session(**bind, forwarding=False) is True
+    # Of another session, the signature is not good; the agent goes on all the same.
+    other = await connect(stage, agent)
+    wrong = bind | {"session_id": b"t" * 32}
+    assert await other.bind_session(**wrong, forwarding=True) is False
+    assert await other.identities() == ()
+
+
+async def test_an_extension_that_it_does_not_know(stage: Stage) -> None:
+    client = await connect(stage, await stage.agent())
+    assert await client.extension(b"no-such-thing@example.com", b"contents") is None
+    assert await client.identities() == ()
+
+
+async def test_messages_that_pass_unread(stage: Stage) -> None:
+    agent = await stage.agent(await stage.key())
+    client = await connect(stage, agent)
+    (identity,) = await client.identities()
+    answer = await client.forward(bytes((a.REQUEST_IDENTITIES,)))
+    assert answer == bytes((a.IDENTITIES_ANSWER,)) + uint32(1) + string(identity.blob) + string(
+        identity.comment.encode()
+    )
+
+
+async def test_an_agent_that_ends(stage: Stage) -> None:
+    agent = await stage.agent()
+    client = await connect(stage, agent)
+    assert await client.identities() == ()
+    await agent.stop()
+    with pytest.raises(AgentError):
+        await client.identities()
+    assert client.closed
+
+
+# --- agents that misbehave
+
+
+class Fake:
+    """The test is the agent. ``asked`` has the requests; ``lost`` how often the client hung up."""
+
+    def __init__(self) -> None:
+        self.asked = bytearray()
+        self.lost = 0
+        self.client = AgentClient(self.asked.extend, self._lose)
+        self.results: list[object] = []
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+    def keep(self, deferred: Deferred[Any]) -> None:
+        deferred.addBoth(lambda result: self.results.append(getattr(result, "value", result)))
+
+    def say(self, message: bytes) -> None:
+        self.client.data_received(uint32(len(message)) + message)
+
+    @property
+    def error(self) -> str:
+        error = self.results[-1]
+        assert isinstance(error, AgentError), error
+        return error.public
+
+
+@pytest.fixture
+def fake() -> Fake:
+    return Fake()
+
+
+def listed(*keys: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(string(blob) + string(comment) for blob, comment in keys)
+    return bytes((a.IDENTITIES_ANSWER,)) + uint32(len(keys)) + body
+
+
+def test_only_what_a_login_needs_is_sent(fake: Fake) -> None:
+    fake.keep(fake.client.identities())
+    fake.keep(fake.client.sign(KEY, b"data", 4))
+    fake.keep(fake.client.extension(b"x@y", b"contents"))
+    messages = []
+    r = Reader(bytes(fake.asked))
+    while not r.at_end:
+        messages.append(r.string())
+    assert messages == [
+        b"\x0b",
+        b"\x0d" + string(KEY) + string(b"data") + uint32(4),
+        b"\x1b" + string(b"x@y") + b"contents",
+    ]
+    fake.client.close()
+
+
+REPLIES = listed((KEY, b"joe"), (RSA, b"\xff\x1b[2J\n")), bytes((a.SIGN_RESPONSE,)) + string(b"s"), b"\x05"
+
+
+@given(st.lists(st.integers(min_value=1, max_value=200), min_size=1))
+def test_replies_cut_anywhere(cuts: list[int]) -> None:
+    fake = Fake()
+    fake.keep(fake.client.identities())
+    fake.keep(fake.client.sign(KEY, b"data", 0))
+    fake.keep(fake.client.extension(b"x@y", b""))
+    stream = b"".join(uint32(len(reply)) + reply for reply in REPLIES)
+    for at in [*cuts, len(stream)]:
+        fake.client.data_received(stream[:at])
+        stream = stream[at:]
+    identities, signature, extension = fake.results
+    assert identities == (
+        AgentIdentity(blob=KEY, comment="joe"),
+        AgentIdentity(blob=RSA, comment="\ufffd\ufffd[2J\ufffd"),
+    )
+    assert (signature, extension) == (b"s", None)
+
+
+NO: list[int] = [a.FAILURE, a.EXTENSION_FAILURE, a.OLD_FAILURE]
+
+
+@pytest.mark.parametrize("number", NO)
+def test_each_way_to_say_no(fake: Fake, number: int) -> None:
+    fake.keep(fake.client.identities())
+    fake.say(bytes((number,)))
+    assert fake.error == "the agent would not list its keys"
+    fake.keep(fake.client.sign(KEY, b"data", 0))
+    fake.say(bytes((number,)))
+    assert fake.error == "the agent would not sign"
+    fake.keep(fake.client.extension(b"x@y", b""))
+    fake.say(bytes((number,)))
+    assert fake.results[-1] is None
+    assert fake.lost == 0
+
+
+def test_each_way_to_answer_an_extension(fake: Fake) -> None:
+    for answer in (b"\x06contents", b"\x1d" + string(b"x@y") + b"contents"):
+        fake.keep(fake.client.extension(b"x@y", b""))
+        fake.say(answer)
+        assert fake.results[-1] == b"contents"
+
+
+Ask = Callable[[AgentClient], Deferred[Any]]
+LIST: Ask = lambda client: client.identities()  # noqa: E731
+SIGN: Ask = lambda client: client.sign(KEY, b"data", 0)  # noqa: E731
+EXTEND: Ask = lambda client: client.extension(b"x@y", b"")  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (LIST, b"\x06"),
+        (LIST, bytes((a.SIGN_RESPONSE,)) + string(b"s")),
+        (LIST, bytes((a.IDENTITIES_ANSWER,))),
+        (LIST, bytes((a.IDENTITIES_ANSWER,)) + uint32(2) + string(KEY) + string(b"")),
+        (LIST, bytes((a.IDENTITIES_ANSWER,)) + uint32(2**32 - 1)),
+        (LIST, listed((KEY, b"joe")) + b"x"),
+        (SIGN, b"\x06"),
+        (SIGN, bytes((a.SIGN_RESPONSE,))),
+        (SIGN, bytes((a.SIGN_RESPONSE,)) + string(b"s") + b"x"),
+        (SIGN, listed()),
+        (EXTEND, listed()),
+        (EXTEND, b"\x1d"),
+        (EXTEND, b"\x1d" + string(b"another")),
+        (EXTEND, b"\xff"),
+    ],
+)
+def test_nonsense_ends_the_connection(fake: Fake, ask: Ask, message: bytes) -> None:
+    fake.keep(ask(fake.client))
+    fake.keep(fake.client.identities())
+    fake.say(message)
+    assert fake.lost == 1
+    assert [type(result) for result in fake.results] == [AgentError, AgentError]
+    fake.say(listed())
+    assert len(fake.results) == 2
+
+
+@pytest.mark.parametrize("header", [b"\0\0\0\0", uint32(a.MAX_MESSAGE + 1), b"\xff\xff\xff\xff"])
+def test_a_message_that_claims_to_be_huge_or_nothing(fake: Fake, header: bytes) -> None:
+    fake.keep(fake.client.identities())
+    fake.client.data_received(header)
+    assert fake.lost == 1
+    assert "announced a message" in fake.error
+
+
+def test_an_answer_that_nobody_asked_for(fake: Fake) -> None:
+    fake.say(listed((KEY, b"joe")))
+    assert fake.lost == 1
+    fake.keep(fake.client.identities())
+    assert "what was not asked" in fake.error
+
+
+def test_every_request_fails_when_the_connection_goes(fake: Fake) -> None:
+    for ask in (LIST, SIGN, EXTEND):
+        fake.keep(ask(fake.client))
+    fake.client.connection_lost()
+    fake.client.connection_lost()
+    assert len(fake.results) == 3
+    assert fake.error == "the agent closed the connection"
+    assert fake.lost == 0
+    fake.keep(fake.client.identities())
+    assert fake.error == "the agent closed the connection"
+
+
+def test_closing_hangs_up_once(fake: Fake) -> None:
+    fake.keep(fake.client.identities())
+    fake.client.close()
+    fake.client.close()
+    assert (fake.lost, fake.client.closed) == (1, True)
+    assert fake.error == "the agent connection was closed"
+
+
+def test_a_reply_that_nobody_waits_for_any_more_is_swallowed(fake: Fake) -> None:
+    signing = fake.client.sign(KEY, b"data", 0)
+    fake.keep(signing)
+    signing.cancel()
+    fake.keep(fake.client.identities())
+    fake.say(bytes((a.SIGN_RESPONSE,)) + string(b"late"))
+    fake.say(listed())
+    assert fake.results[1] == ()
+    assert fake.lost == 0
+
+
+def test_too_much_to_sign(fake: Fake) -> None:
+    fake.keep(fake.client.sign(KEY, bytes(a.MAX_MESSAGE), 0))
+    assert "more than an agent takes" in fake.error
+    assert not fake.asked
+
+
+def test_a_failure_inside_a_callback_ends_the_rest(fake: Fake) -> None:
+    """Who hangs up in a callback gets no more messages of the same packet."""
+    fake.client.identities().addCallback(lambda _: fake.client.close())
+    fake.keep(fake.client.identities())
+    reply = listed()
+    fake.client.data_received((uint32(len(reply)) + reply) * 2)
+    assert fake.error == "the agent connection was closed"
+
+
+# --- what it signs
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flags", "made"),
+    [
+        (b"ssh-ed25519", 0, b"ssh-ed25519"),
+        (b"rsa-sha2-256", 2, b"rsa-sha2-256"),
+        (b"rsa-sha2-512", 4, b"rsa-sha2-512"),
+        (b"rsa-sha2-512-cert-v01@openssh.com", 4, b"rsa-sha2-512"),
+        (b"sk-ssh-ed25519-cert-v01@openssh.com", 0, b"sk-ssh-ed25519@openssh.com"),
+    ],
+)
+def test_flags(fake: Fake, algorithm: bytes, flags: int, made: bytes) -> None:
+    signer = AgentSigner(fake.client, AgentIdentity(blob=KEY, comment="joe"))
+    fake.keep(signer.sign(b"data", algorithm))
+    assert fake.asked.endswith(uint32(flags))
+    signature = string(made) + string(b"s") + b"\x01\0\0\0\x05"
+    fake.say(bytes((a.SIGN_RESPONSE,)) + string(signature))
+    assert fake.results == [signature]
+
+
+@pytest.mark.parametrize("made", [b"ssh-rsa", b"rsa-sha2-256", b"", b"\x1b[2J"])
+def test_another_signature_than_was_asked_for_is_not_passed_on(fake: Fake, made: bytes) -> None:
+    signer = AgentSigner(fake.client, AgentIdentity(blob=RSA, comment="joe"))
+    fake.keep(signer.sign(b"data", b"rsa-sha2-512"))
+    fake.say(bytes((a.SIGN_RESPONSE,)) + string(string(made) + string(b"s")))
+    assert "asked for rsa-sha2-512" in fake.error
+    assert fake.error.isprintable()
+
+
+def test_no_signature_at_all(fake: Fake) -> None:
+    signer = AgentSigner(fake.client, AgentIdentity(blob=RSA, comment=""))
+    assert signer.label == "agent key ssh-rsa"
+    fake.keep(signer.sign(b"data", b"rsa-sha2-512"))
+    fake.say(bytes((a.SIGN_RESPONSE,)) + string(b"\0\0"))
+    assert "made no signature" in fake.error
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0", b"\0\0\0\x05abc", b"\xff\xff\xff\xff"])
+def test_identities_that_are_no_keys(blob: bytes) -> None:
+    identity = AgentIdentity(blob=blob, comment="x")
+    assert identity.algorithm == b""
+    assert not identity.is_certificate
+
+
+def test_comments_are_safe_to_print(fake: Fake) -> None:
+    fake.keep(fake.client.identities())
+    fake.say(listed((KEY, b"a\r\nb\x1b]0;x\x07" + b"y" * 100_000)))
+    ((identity,),) = cast(list[tuple[AgentIdentity]], fake.results)
+    assert identity.comment.isprintable()
+    assert len(identity.comment) <= a.MAX_COMMENT
