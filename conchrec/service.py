@@ -8,6 +8,7 @@ import resource
 import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.application import strports
@@ -66,6 +67,7 @@ class Proxy(MultiService):
             policy=InputPolicy(config.recordings.input.value),
             fsync=Fsync(config.recordings.fsync.value),
         )
+        self._unwritable = make_private(config.recordings.directory)
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
         self.site = Site(
             config=config,
@@ -101,6 +103,12 @@ class Proxy(MultiService):
             _log.info("made {path}", path=str(path))
         for warning in config.warnings:
             _log.warn("{warning}", warning=warning)
+        if self._unwritable:
+            _log.error(
+                "NO SESSION CAN BE RECORDED: {directory}: {why}; sessions are refused until this is mended",
+                directory=str(config.recordings.directory),
+                why=self._unwritable,
+            )
         if os.geteuid() == 0:
             _log.warn(
                 "running as root: not needed, and not wise; see etc/conchrec.service for a user of its own"
@@ -219,6 +227,15 @@ def outer_names(config: Config) -> tuple[str, ...]:
             ports.add(int(arguments[0]))
     bare = [name for name in dict.fromkeys(names) if name and "," not in name]
     return (*bare, *(f"[{name}]:{port}" for port in sorted(ports - {22}) for name in bare))
+
+
+def make_private(directory: Path) -> str:
+    """Make it where it is missing; why it can't be written, or the empty string."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if os.access(directory, os.W_OK | os.X_OK) else "not writable"
 
 
 def raise_file_limit() -> None:
