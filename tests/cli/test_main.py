@@ -58,6 +58,12 @@ def test_help(command: Command) -> None:
     assert "LOGIN@HOST[:PORT]" in command.out
 
 
+def test_every_command_of_the_interface_that_there_is(command: Command) -> None:
+    assert command("--help") == 0
+    for name in ("demo", "init", "config", "ssh-config", "ca", "can", "recordings"):
+        assert f"\n    {name} " in command.out
+
+
 @pytest.mark.parametrize("argv", [[], ["config"], ["recordings"]])
 def test_no_command_is_a_wrong_use_and_gets_help(command: Command, argv: list[str]) -> None:
     assert command(*argv) == 64
