@@ -59,7 +59,10 @@ class _Client:
         message.add_byte(bytes([number]))
         for field in fields:
             message.add_boolean(field) if isinstance(field, bool) else message.add_string(field)
-        self._transport._send_message(message)  # type: ignore[attr-defined]
+        try:
+            self._transport._send_message(message)  # type: ignore[attr-defined]
+        except (EOFError, OSError):
+            pass  # the server has hung up, as its next answer will show
 
     def answer(self) -> int:
         """The server's next message about the login; 0 where it hangs up instead."""

@@ -44,7 +44,7 @@ async def test_socket_activation(stage: Stage) -> None:
     twistd = Path(sys.executable).with_name("twistd")
     environment = our_environment()
     process = stage.process(
-        *("systemd-socket-activate", "--listen", f"127.0.0.1:{proxy.port}"),
+        *("systemd-socket-activate", "--listen", f"127.0.0.1:{proxy.port}", "--fdname=conchrec.socket"),
         *(f"--setenv={name}={value}" for name, value in environment.items()),
         *(str(twistd), "--nodaemon", "--pidfile=", "conchrec", "-c", str(proxy.config)),
         env=environment,

@@ -80,7 +80,10 @@ async def test_another_user_on_the_inner_connection(house: House) -> None:
 async def test_a_login_that_the_role_does_not_have(house: House, way: Way) -> None:
     result = await house.client(way, login="daemon").ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
-    only(f"conchrec: joe may not log in as daemon on localhost:{house.target.port} (role ops allows: {LOGIN})", result.errors)
+    only(
+        f"conchrec: joe may not log in as daemon on localhost:{house.target.port} (role ops allows: {LOGIN})",
+        result.errors,
+    )
     await house.proxy.audited("session.rejected", user="joe", login="daemon")
 
 
