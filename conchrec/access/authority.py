@@ -43,7 +43,16 @@ CACHED_NAMES = 4096
 SERIAL_BLOCK = 1000
 
 #: What a user certificate lets its bearer ask of sshd (PROTOCOL.certkeys, "Extensions").
-PERMITS = dict.fromkeys(("permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc"), b"")
+PERMITS = dict.fromkeys(
+    (
+        "permit-X11-forwarding",
+        "permit-agent-forwarding",
+        "permit-port-forwarding",
+        "permit-pty",
+        "permit-user-rc",
+    ),
+    b"",
+)
 
 
 class Authority:
@@ -247,7 +256,8 @@ def _key(path: Path, comment: str, created: list[Path]) -> ed25519.Ed25519Privat
     try:
         key = load_ssh_private_key(raw, None)
     except (ValueError, TypeError) as error:
-        raise ConfigError("state_dir", f"{path} is not an OpenSSH private key without a passphrase") from error
+        problem = f"{path} is not an OpenSSH private key without a passphrase"
+        raise ConfigError("state_dir", problem) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ConfigError("state_dir", f"{path} is not an ed25519 key")
     return key

@@ -35,6 +35,7 @@ START_SECONDS = 20.0
 #: sshd wants this directory where root starts it; Debian makes it when its own service starts.
 PRIVSEP = Path("/run/sshd")
 
+CONCHREC = "from conchrec.cli.main import run; run()"
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
@@ -192,7 +193,9 @@ class _Stage:
             [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "conchrec", "-c", str(self._config)],
             until="listens on",
         )
-        host_ca = self._run("conchrec.cli.main", "ca", "export", "--type", "host", "-c", str(self._config))
+        host_ca = self._run(
+            sys.executable, "-c", CONCHREC, "ca", "export", "--type", "host", "-c", str(self._config)
+        )
         known = self._directory / "client_known_hosts"
         known.write_text(host_ca)
         self._ssh_config.write_text(
@@ -215,10 +218,8 @@ class _Stage:
         return {**os.environ, "SSH_AUTH_SOCK": str(self._agent)}
 
     def _run(self, program: str, *arguments: str) -> str:
-        module = program.startswith("conchrec.")
-        command = [sys.executable, "-m", program] if module else [program]
         done = subprocess.run(
-            [*command, *arguments], check=False, capture_output=True, text=True, env=self._environment()
+            [program, *arguments], check=False, capture_output=True, text=True, env=self._environment()
         )
         if done.returncode != 0:
             raise DemoFailed(f"{program} failed: {done.stderr.strip() or done.returncode}")

@@ -21,18 +21,16 @@ from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.session import SSHSession
 from twisted.cred.portal import Portal
-from twisted.internet import reactor as global_reactor
 from twisted.python.components import registerAdapter
 from zope.interface import implementer
-
-reactor: Any = global_reactor
 
 
 class Caller(ConchUser):
     """Whoever runs the demo."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.reactor = reactor
         self.channelLookup[b"session"] = SSHSession
 
 
@@ -41,6 +39,7 @@ class Shell:
     """The caller's shell, on a pseudo-terminal where one is asked for."""
 
     def __init__(self, avatar: Caller) -> None:
+        self._avatar = avatar
         self._size: tuple[int, int, int, int] | None = None
         self._term = b"xterm"
         self._process: Any = None
@@ -69,7 +68,7 @@ class Shell:
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "TERM": self._term.decode(),
         }
-        self._process = reactor.spawnProcess(
+        self._process = self._avatar.reactor.spawnProcess(
             proto, shell, [shell, *arguments], env=environment, path=me.pw_dir, usePTY=self._size is not None
         )
         self._resize()
@@ -93,8 +92,11 @@ class Shell:
 class Realm:
     """Everybody who got in is the caller."""
 
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
     def requestAvatar(self, avatarId: bytes, mind: object, *interfaces: object) -> Any:
-        return interfaces[0], Caller(), lambda: None
+        return interfaces[0], Caller(self._reactor), lambda: None
 
 
 class Keys:
@@ -112,12 +114,15 @@ class Keys:
 
 
 def main(port: str, host_key: str, authorized_keys: str) -> None:
+    from twisted.internet import reactor as the_reactor
+
+    reactor: Any = the_reactor
     registerAdapter(Shell, Caller, ISession)
     factory: Any = SSHFactory()
     key = Key.fromFile(host_key)
     factory.privateKeys = {key.sshType(): key}
     factory.publicKeys = {key.sshType(): key.public()}
-    realm: Any = Realm()
+    realm: Any = Realm(reactor)
     keys: Any = Keys(authorized_keys)
     checker: Any = SSHPublicKeyChecker(keys)
     factory.portal = Portal(realm, [checker])

@@ -93,7 +93,12 @@ class Jump:
     """One user's connection: its login, its channels, its tunnels. A ``site.Live`` once logged in."""
 
     def __init__(
-        self, site: Site, addr: IAddress | None, *, authenticated: Callable[[], None], gone: Callable[[str], None]
+        self,
+        site: Site,
+        addr: IAddress | None,
+        *,
+        authenticated: Callable[[], None],
+        gone: Callable[[str], None],
     ) -> None:
         self._site = site
         self._authenticated = authenticated

@@ -214,7 +214,8 @@ class Upstream:
         visit, site = self._visit, self._site
         dialer = site.dialer
         link = self._link
-        if link is None or link.transport.lost is not None:
+        if link is None or link.transport.lost is not None or link.address not in visit.addresses:
+            # Gone, or an address that this login may not be tried at.
             if link is not None:
                 link.drop()
             link = self._link = await dialer.connect(

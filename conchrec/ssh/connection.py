@@ -63,7 +63,16 @@ class Channel:
     channel is open. The channel is forgotten when CLOSE has gone both ways.
     """
 
-    __slots__ = ("_peer", "connection", "got_close", "kind", "number", "peer_number", "receiver", "sent_close")
+    __slots__ = (
+        "_peer",
+        "connection",
+        "got_close",
+        "kind",
+        "number",
+        "peer_number",
+        "receiver",
+        "sent_close",
+    )
 
     def __init__(self, connection: Connection, number: int, kind: bytes) -> None:
         self.connection = connection
@@ -151,7 +160,7 @@ class IncomingRequest:
     def reply(self, success: bool, extra: bytes = b"") -> None:
         """Answer it; where no reply is wanted this does nothing. The first answer counts."""
         if self.reply_message is None:
-            self.reply_message = (m.REQUEST_SUCCESS if success else m.REQUEST_FAILURE, extra if success else b"")
+            self.reply_message = (m.REQUEST_SUCCESS, extra) if success else (m.REQUEST_FAILURE, b"")
             self._connection.flush_replies()
 
 
@@ -320,7 +329,9 @@ class Connection(SSHService):
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
                 m.open_failure(
-                    request.sender, m.RESOURCE_SHORTAGE, "conchrec: a maximum packet size of 0 can carry nothing"
+                    request.sender,
+                    m.RESOURCE_SHORTAGE,
+                    "conchrec: a maximum packet size of 0 can carry nothing",
                 ),
             )
             return

@@ -198,7 +198,7 @@ class Forwarded:
 
 
 def open_failure(recipient: int, code: int, text: str) -> bytes:
-    """The payload of CHANNEL_OPEN_FAILURE: ``uint32 recipient, uint32 code, string text, string language``."""
+    """CHANNEL_OPEN_FAILURE: ``uint32 recipient, uint32 code, string text, string language``."""
     return uint32(recipient) + uint32(code) + string(text.encode("utf-8", "replace")) + string(b"")
 
 
