@@ -10,10 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol
-from twisted.internet.unix import Client as UnixClient
-from twisted.python.failure import Failure
 
 from conchrec.ssh import agent as a
 from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentSigner
@@ -25,42 +21,13 @@ from tests.support.logins import key as memory_key
 from tests.support.logins import signer as memory_signer
 from tests.support.process import environment, run
 from tests.support.stage import Stage
-from tests.support.waiting import in_time, reactor
+from tests.support.unixagent import connect_agent
 
 KEY = memory_key().public().blob()
 RSA = memory_key("rsa").public().blob()
 
 
 # --- the stock agent
-
-
-class _Socket(Protocol):
-    """An agent's socket as the owner of an AgentClient."""
-
-    def __init__(self) -> None:
-        self.gone: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        transport = cast(UnixClient, self.transport)
-        self.client = AgentClient(transport.write, transport.loseConnection)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.client.data_received(data)
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        self.client.connection_lost()
-        self.gone.callback(None)
-
-
-async def connect(stage: Stage, agent: Agent) -> AgentClient:
-    socket: _Socket = await connectProtocol(UNIXClientEndpoint(reactor, str(agent.socket)), _Socket())
-
-    async def end() -> None:
-        socket.client.close()
-        await in_time(socket.gone, lambda: "the agent's socket does not close")
-
-    stage.at_end(end)
-    return socket.client
 
 
 async def certified(stage: Stage, kind: str) -> Key:
@@ -71,7 +38,7 @@ async def certified(stage: Stage, kind: str) -> Key:
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
 async def test_keys_and_certificates_of_each_type(stage: Stage, kind: str) -> None:
     key = await certified(stage, kind)
-    client = await connect(stage, await stage.agent(key))
+    client = await connect_agent(stage, await stage.agent(key))
     identities = await client.identities()
     assert sorted(one.is_certificate for one in identities) == [False, True]
     assert {one.comment for one in identities} == {key.path.name}
@@ -87,7 +54,7 @@ async def test_keys_and_certificates_of_each_type(stage: Stage, kind: str) -> No
 
 
 async def test_requests_may_overlap(stage: Stage) -> None:
-    client = await connect(stage, await stage.agent(await stage.key()))
+    client = await connect_agent(stage, await stage.agent(await stage.key()))
     (identity,) = await client.identities()
     signer = AgentSigner(client, identity)
     signing = [signer.sign(b"%d" % number, b"ssh-ed25519") for number in range(20)]
@@ -98,7 +65,7 @@ async def test_requests_may_overlap(stage: Stage) -> None:
 
 
 async def test_a_key_that_it_does_not_hold(stage: Stage) -> None:
-    client = await connect(stage, await stage.agent())
+    client = await connect_agent(stage, await stage.agent())
     assert await client.identities() == ()
     with pytest.raises(AgentError, match="would not sign"):
         await client.sign(KEY, b"data", 0)
@@ -117,7 +84,7 @@ async def _askpass(agent: Agent, directory: Path, option: str) -> None:
 
 async def test_a_locked_agent_says_that_it_holds_nothing(stage: Stage, tmp_path: Path) -> None:
     agent = await stage.agent(await stage.key())
-    client = await connect(stage, agent)
+    client = await connect_agent(stage, agent)
     (identity,) = await client.identities()
     await _askpass(agent, tmp_path, "-x")
     assert await client.identities() == ()
@@ -132,25 +99,25 @@ async def test_binding_to_a_session(stage: Stage) -> None:
     session_id = b"s" * 32
     signature = await host.sign(session_id, b"ssh-ed25519")
     agent = await stage.agent()
-    client = await connect(stage, agent)
+    client = await connect_agent(stage, agent)
     bind = {"host_key": host.blob, "session_id": session_id, "signature": signature}
     assert await client.bind_session(**bind, forwarding=False) is True
     # Of another session, the signature is not good; the agent goes on all the same.
-    other = await connect(stage, agent)
+    other = await connect_agent(stage, agent)
     wrong = bind | {"session_id": b"t" * 32}
     assert await other.bind_session(**wrong, forwarding=True) is False
     assert await other.identities() == ()
 
 
 async def test_an_extension_that_it_does_not_know(stage: Stage) -> None:
-    client = await connect(stage, await stage.agent())
+    client = await connect_agent(stage, await stage.agent())
     assert await client.extension(b"no-such-thing@example.com", b"contents") is None
     assert await client.identities() == ()
 
 
 async def test_messages_that_pass_unread(stage: Stage) -> None:
     agent = await stage.agent(await stage.key())
-    client = await connect(stage, agent)
+    client = await connect_agent(stage, agent)
     (identity,) = await client.identities()
     answer = await client.forward(bytes((a.REQUEST_IDENTITIES,)))
     assert answer == bytes((a.IDENTITIES_ANSWER,)) + uint32(1) + string(identity.blob) + string(
@@ -160,7 +127,7 @@ async def test_messages_that_pass_unread(stage: Stage) -> None:
 
 async def test_an_agent_that_ends(stage: Stage) -> None:
     agent = await stage.agent()
-    client = await connect(stage, agent)
+    client = await connect_agent(stage, agent)
     assert await client.identities() == ()
     await agent.stop()
     with pytest.raises(AgentError):
