@@ -129,7 +129,7 @@ def check_plain_key(kind: bytes, blob: bytes) -> None:
             r.string()
         r.end()
     except RemoteViolation as error:
-        raise _Problem(f"the key is cut short or mistyped: {error.public}") from error
+        raise _Problem("the key is cut short or mistyped") from error
 
 
 def _check_rsa(r: Reader) -> None:

@@ -217,6 +217,26 @@ def test_a_key_of_each_kind_with_our_own_server(
     assert pair.door.started == pair.server.door.started == 1
 
 
+@given(st.lists(st.integers(min_value=0, max_value=9), max_size=12), st.sets(st.integers(0, 9)))
+def test_the_first_good_key_logs_in_and_no_other_one_signs(held: list[int], good: set[int]) -> None:
+    keys = [signer(number=number, label=str(number)) for number in held]
+    pair = Pair(Porter({"joe": tuple(signer(number=number).blob for number in good)}), list(keys)).pump()
+    results: list[object] = []
+    pair.client.done.addBoth(results.append)
+    expected = next((key for key in keys[:6] if int(key.label) in good), None)
+    if expected is not None:
+        assert results == [Login(signer=expected, steps=(u.PUBLICKEY,))]
+        assert pair.signing == [expected.label]
+        assert pair.server.logged_in
+    else:
+        (failure,) = results
+        assert isinstance(failure, Failure)
+        assert isinstance(failure.value, LoginRejected)
+        assert pair.signing == []
+        assert not pair.server.logged_in
+    assert pair.wire.disconnected is None
+
+
 # --- which algorithm, and which method
 
 
