@@ -118,8 +118,10 @@ def test_expiry_time(value: str, moment: datetime) -> None:
     assert one(f'expiry-time="{value}" {LINE}').expires == moment
 
 
-def test_the_earliest_end_counts() -> None:
-    found = one(f'expiry-time="20310101Z",from="10.0.0.1",expiry-time="20300101Z" {LINE}')
+@pytest.mark.parametrize(("first", "second"), [("2030", "2031"), ("2031", "2030")])
+def test_the_earliest_end_counts(first: str, second: str) -> None:
+    options = f'expiry-time="{first}0101Z",from="10.0.0.1",expiry-time="{second}0101Z"'
+    found = one(f"{options} {LINE}")
     assert found.expires == datetime(2030, 1, 1, tzinfo=timezone.utc)
     assert found.sources == ("10.0.0.1",)
 
@@ -184,6 +186,11 @@ def test_files_that_are_something_else(kind: str) -> None:
 )  # fmt: skip
 def test_keys_that_are_malformed(line: str) -> None:
     assert problem(line)
+
+
+def test_a_line_and_a_key_that_are_not_agreed() -> None:
+    other = LINE.replace("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
+    assert problem(other) == "the line says sk-ssh-ed25519@openssh.com and the key says otherwise"
 
 
 def test_a_point_that_is_not_on_the_curve() -> None:

@@ -579,10 +579,11 @@ def test_a_request_that_is_cut_or_has_a_tail(data: st.DataObject) -> None:
     server = Server(porter())
     server.ask(whole[:cut])
     assert not server.logged_in
-    server = Server(porter())
-    server.ask(whole + b"\0")
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
-    assert not server.logged_in
+    for message in (whole, offer("joe", JOE), none()):
+        server = Server(porter())
+        server.ask(message + b"\0")
+        assert server.wire.disconnected == u.PROTOCOL_ERROR
+        assert not server.logged_in
 
 
 @given(st.data())
