@@ -241,6 +241,7 @@ class Upstream:
             peer_extensions=lambda: transport.peer_extensions,
             host_key=lambda: transport.host_key_blob,
             on_signing=self._signing,
+            target=str(visit.target),
         )
         self._candidates = self._signers()
         transport.request_service(userauth)
@@ -298,14 +299,12 @@ class Upstream:
         self._running = None
         if self._closed or failure.check(CancelledError):
             return
-        error = failure.value
+        lost = self._link.transport.lost if self._link is not None else None
+        # The transport knows better why than whoever waited for it.
+        error: object = self._explain(lost) if lost is not None else failure.value
         if not isinstance(error, ConchrecError):
-            lost = self._link.transport.lost if self._link is not None else None
-            if lost is not None:
-                error = self._explain(lost)
-            else:
-                _log.failure("while connecting to {target}", failure=failure, target=str(self._visit.target))
-                error = UpstreamError(f"{self._visit.target} can not be reached: internal error")
+            _log.failure("while connecting to {target}", failure=failure, target=str(self._visit.target))
+            error = UpstreamError(f"{self._visit.target} can not be reached: internal error")
         if isinstance(error, LoginRejected):
             error = self._login_rejected(error)
         self._give_up(error)
