@@ -25,7 +25,7 @@ async def test_the_cast_is_what_the_terminal_got(house: House, way: Way) -> None
     assert (recording.header["width"], recording.header["height"]) == (91, 33)
     assert recording.header["env"]["TERM"] == "xterm"
     assert recording.text() == SHOWN
-    await plays_as(recording.path, result.stdout)
+    await plays_as(recording.path, result.stdout, "cat", "play")
 
 
 async def test_the_window_changes(house: House, way: Way) -> None:

@@ -92,8 +92,10 @@ async def shown(path: Path, *, command: str = "cat", player: str | None = None) 
     return result.stdout
 
 
-async def plays_as(path: Path, expected: bytes) -> None:
-    """Every asciinema shows these very bytes; AssertionError otherwise."""
+async def plays_as(path: Path, expected: bytes, *commands: str) -> None:
+    """Every asciinema shows these very bytes with each command, by default ``cat``; AssertionError otherwise.
+    ``play`` takes as long as the session did."""
     for player in players():
-        got = await shown(path, player=player)
-        assert got == expected, f"{player} cat {path}: {got[-500:]!r} and not {expected[-500:]!r}"
+        for command in commands or ("cat",):
+            got = await shown(path, command=command, player=player)
+            assert got == expected, f"{player} {command} {path}: {got[-500:]!r} and not {expected[-500:]!r}"
