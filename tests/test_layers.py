@@ -75,8 +75,9 @@ WALL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 ASSEMBLE = frozenset(
     {"conchrec.tap", "conchrec.service", "conchrec.workers", "conchrec.cli.main", "conchrec.cli.demo"}
+    | {"conchrec.cli.demo_target"}
 )
-"""The only modules that see the global reactor."""
+"""The only modules that see the global reactor; the demo's target is a program of its own."""
 
 OUTSIDE = (
     "socket",

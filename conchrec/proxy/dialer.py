@@ -8,7 +8,7 @@ that is dropped before it said anything of SSH is tried again with back-off.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,7 +61,7 @@ class Slot:
     def release(self) -> None:
         if self.held:
             self.held = False
-            self._gate.left()
+            self._gate.left(self._user)
         if self.waiting:
             self.waiting = False
             self._gate.person_done(self._user)
@@ -73,34 +73,44 @@ class Slot:
         if self.held and self._gate.may_wait(self._user):
             self.held = False
             self.waiting = True
-            self._gate.left()
+            self._gate.left(self._user)
 
 
 class Gate:
-    """So many handshakes with one target at once; first come, first served."""
+    """So many handshakes with one target at once. Users take turns, each user's own come first come,
+    first served, and one user has no more than three quarters of the places: who never finishes a login
+    does not keep everybody else out.
+    """
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._line: deque[tuple[Deferred[Slot], str]] = deque()
-        self._people: dict[str, int] = {}
         self._places = places
+        self._share = max(1, places * 3 // 4)
+        #: Who waits, in the order of their turns; dicts, so that leaving the line costs no search.
+        self._lines: OrderedDict[str, dict[Deferred[Slot], None]] = OrderedDict()
+        self._inside: dict[str, int] = {}
+        self._people: dict[str, int] = {}
 
     @property
     def idle(self) -> bool:
-        return self._free == self._places and not self._line and not self._people
+        return self._free == self._places and not self._lines and not self._people
 
     def enter(self, user: str) -> Deferred[Slot]:
         """A Deferred of one's own; cancelling it leaves the line."""
-        waiting: Deferred[Slot] = Deferred(self._left_line)
-        self._line.append((waiting, user))
+        waiting: Deferred[Slot] = Deferred(lambda waiting: self._left_line(user, waiting))
+        self._lines.setdefault(user, {})[waiting] = None
         self._admit()
         return waiting
 
-    def _left_line(self, waiting: Deferred[Slot]) -> None:
-        self._line = deque(entry for entry in self._line if entry[0] is not waiting)
+    def _left_line(self, user: str, waiting: Deferred[Slot]) -> None:
+        line = self._lines.get(user, {})
+        line.pop(waiting, None)
+        if not line:
+            self._lines.pop(user, None)
 
-    def left(self) -> None:
+    def left(self, user: str) -> None:
         self._free += 1
+        _less(self._inside, user)
         self._admit()
 
     def may_wait(self, user: str) -> bool:
@@ -110,17 +120,30 @@ class Gate:
         return True
 
     def person_done(self, user: str) -> None:
-        count = self._people.get(user, 0) - 1
-        if count > 0:
-            self._people[user] = count
-        else:
-            self._people.pop(user, None)
+        _less(self._people, user)
 
     def _admit(self) -> None:
-        while self._free and self._line:
-            waiting, user = self._line.popleft()
+        while self._free:
+            # Those who have their share already are few: as many as shares fit into the places.
+            user = next((one for one in self._lines if self._inside.get(one, 0) < self._share), None)
+            if user is None:
+                return
+            line = self._lines[user]
+            waiting = next(iter(line))
+            self._left_line(user, waiting)
+            if user in self._lines:
+                self._lines.move_to_end(user)
             self._free -= 1
+            self._inside[user] = self._inside.get(user, 0) + 1
             waiting.callback(Slot(self, user))
+
+
+def _less(counts: dict[str, int], user: str) -> None:
+    left = counts.get(user, 0) - 1
+    if left > 0:
+        counts[user] = left
+    else:
+        counts.pop(user, None)
 
 
 class HostCheck(Shape):
@@ -205,12 +228,19 @@ class Dialer:
             waiting.append(turn)
             await turn
         self._looks[target] = []
+        problem: UpstreamError | None = None
         try:
             link = await self.connect(target, addresses, user, make)
+        except UpstreamError as error:
+            problem = error
+            raise
         finally:
+            # What one has found out holds for all who waited; only where it gave up, the next one looks.
             for turn in self._looks.pop(target):
-                if not turn.called:
+                if not turn.called and problem is None:
                     turn.callback(None)
+                elif not turn.called:
+                    turn.errback(Failure(problem))
         return link.banner, link
 
     # --- connections

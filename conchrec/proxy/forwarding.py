@@ -124,6 +124,9 @@ class Forwards:
             self._upstream.inner_settled()
         else:
             self._unknown(request, "user")
+        if self._visit.denied is not None:
+            request.reply(False)
+            return
         self._upstream.when_ready().addCallbacks(
             lambda connection: self._pass(request, connection, self._listened),
             lambda failure: request.reply(False),

@@ -37,6 +37,7 @@ from conchrec.ssh.hostkeys import HostTrust, HostVerdict
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport, Lost
 from conchrec.ssh.userauth_client import UserAuthClient
+from conchrec.timing import DelayedCall
 
 _log = Logger()
 
@@ -110,7 +111,8 @@ class Upstream:
         self._waits_for_inner = False
         self._braked: set[str] = set()
         self._agents: list[AgentClient] = []
-        self._last_own: bool = False
+        self._last_own = False
+        self._first_answer: DelayedCall | None = None
         self._closed = False
         self.connection: Connection | None = None
         self.failure: ConchrecError | None = None
@@ -244,12 +246,14 @@ class Upstream:
             target=str(visit.target),
         )
         self._candidates = self._signers()
+        self._first_answer = site.clock.callLater(dialer.timeout, self._silent)
         transport.request_service(userauth)
         try:
             login = await dialer.within(
                 userauth.done, LOGIN_SECONDS, lambda: LoginRejected(f"{visit.target} took too long to log in")
             )
         finally:
+            self._heard()
             for agent in self._agents:
                 agent.close()
             link.slot.release()
@@ -377,7 +381,20 @@ class Upstream:
     def _next_signer(self, methods: frozenset[bytes]) -> Deferred[Signer | None]:
         return Deferred.fromCoroutine(self._next(methods))
 
+    def _heard(self) -> None:
+        if self._first_answer is not None and self._first_answer.active():
+            self._first_answer.cancel()
+
+    def _silent(self) -> None:
+        """It has exchanged keys, and then does not even say how one may log in."""
+        error = Unreachable(f"{self._visit.target} accepts connections and then says nothing")
+        running, self._running = self._running, None
+        self._give_up(error)
+        if running is not None:
+            running.cancel()
+
     async def _next(self, methods: frozenset[bytes]) -> Signer | None:
+        self._heard()
         if self._last_own:
             # It is asked again after our own certificate: the target does not trust our CA.
             self._last_own = False
