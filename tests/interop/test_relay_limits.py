@@ -1,0 +1,162 @@
+"""What a role and the configuration limit, and what happens when one side goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.support.client import Way
+from tests.support.house import build
+from tests.support.process import descendants
+from tests.support.stage import Stage
+
+
+async def test_a_session_has_its_time(stage: Stage) -> None:
+    house = await build(stage, options={"max_session_ttl": "2s"})
+    result = await house.client().ssh("web1", "echo begun; sleep 600")
+    assert (result.stdout, result.code) == (b"begun\n", 255)
+    assert "conchrec: the time for a session is over (max_session_ttl)" in result.errors
+    recording = await house.proxy.finished_one()
+    assert recording.manifest is not None
+    assert recording.manifest["status"] == "complete"
+    (end,) = await house.proxy.audited("session.end", user="joe")
+    assert "max_session_ttl" in str(end["reason"])
+
+
+async def test_who_types_nothing_is_sent_away(stage: Stage) -> None:
+    house = await build(stage, options={"client_idle_timeout": "2s"})
+    process = house.client().start("web1", "while read -r line; do echo got $line; done")
+    # Whoever types stays for longer than that.
+    for number in range(4):
+        process.write(b"%d\n" % number)
+        await process.says(f"got {number}\n")
+    result = await process.wait()
+    assert result.code == 255, str(result)
+    assert "conchrec: nothing came from you for 2s (client_idle_timeout)" in result.errors
+
+
+async def test_no_more_sessions_at_once_than_the_role_allows(stage: Stage) -> None:
+    house = await build(stage, options={"max_sessions": 1})
+    client = house.client()
+    control = stage.short / "control"
+    shared = ("-o", f"ControlPath={control}")
+    master = client.start("-M", *shared, "web1", "echo first; cat")
+    await master.says("first\n")
+    # ssh goes on with a connection of its own, which is another one.
+    second = (await client.ssh(*shared, "-o", "ControlMaster=no", "web1", "echo second")).check()
+    assert "Session open refused by peer" in second.errors, str(second)
+    await master.says("1 sessions at once are the limit (max_sessions)")
+    master.close_input()
+    assert (await master.wait()).code == 0
+    await house.proxy.audited("session.rejected", rule="max_sessions")
+
+
+async def test_sftp_only_where_files_may_be_copied(stage: Stage) -> None:
+    house = await build(stage, options={"file_copy": False})
+    client = house.client()
+    batch = stage.file("batch", "pwd\n")
+    result = await client.program("sftp", *client.options, "-b", batch, "web1")
+    assert result.code != 0
+    assert "may not copy files to or from localhost by sftp (file_copy: no)" in result.errors
+    await house.proxy.audited("session.rejected", rule="file_copy")
+    (await client.ssh("web1", "true")).check()
+
+
+async def test_the_outer_login_is_enough_where_the_configuration_says_so(stage: Stage) -> None:
+    house = await build(stage, settings={"inner_auth": "tunnel"})
+    for way in Way:
+        inner = "    PubkeyAuthentication no"
+        result = await house.client(way, inner=inner).ssh("web1", "echo there; exit 3")
+        assert (result.stdout, result.code) == (b"there\n", 3), str(result)
+    assert {event["method"] for event in house.proxy.audit("user.login", stage="inner")} == {"none"}
+
+
+async def test_the_target_is_killed(stage: Stage) -> None:
+    house = await build(stage)
+    process = house.client().start("web1", "echo begun; cat")
+    await process.says("begun\n")
+    assert house.target.process.pid is not None
+    for pid, _ in reversed(descendants(house.target.process.pid)):
+        os.kill(pid, signal.SIGKILL)
+    result = await process.wait()
+    assert result.code == 255, str(result)
+    recording = await house.proxy.finished_one()
+    assert recording.text() == "begun\n"
+
+
+async def test_a_target_that_is_dead_is_noticed_by_the_users_keepalives(stage: Stage) -> None:
+    """The far side answers them, not the proxy."""
+    house = await build(stage)
+    alive = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=3")
+    process = house.client().start(*alive, "web1", "echo begun; cat")
+    await process.says("begun\n")
+    assert house.target.process.pid is not None
+    stopped = [pid for pid, _ in descendants(house.target.process.pid)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        result = await process.wait()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert result.code == 255
+    assert "not responding" in result.errors, str(result)
+
+
+async def test_the_users_connection_is_cut(stage: Stage) -> None:
+    """The target's session ends with it, and its recording is whole."""
+    house = await build(stage)
+    process = house.client().start("web1", "echo begun; cat")
+    await process.says("begun\n")
+    process.kill()
+    await process.wait()
+    recording = await house.proxy.finished_one()
+    assert recording.text() == "begun\n"
+    assert recording.manifest is not None and recording.manifest["status"] == "complete"
+    await house.proxy.audited("session.end", user="joe")
+
+
+async def test_max_sessions_of_the_target(stage: Stage) -> None:
+    """Its refusal reaches the user as it is."""
+    house = await build(stage, sshd=["MaxSessions 1"])
+    client = house.client()
+    control = stage.short / "control"
+    shared = ("-o", f"ControlPath={control}")
+    master = client.start("-M", *shared, "web1", "echo first; cat")
+    await master.says("first\n")
+    second = (await client.ssh(*shared, "-o", "ControlMaster=no", "web1", "echo second")).check()
+    assert "Session open refused by peer" in second.errors, str(second)
+    master.close_input()
+    result = await master.wait()
+    assert result.code == 0
+    assert "open failed" in result.errors
+
+
+@pytest.mark.parametrize("way", [Way.INNER_AGENT, Way.CERTIFICATE])
+async def test_the_targets_banner_and_not_its_keys(stage: Stage, way: Way) -> None:
+    """The banner is shown in the login; the keys of the target are none of the client's business."""
+    banner = stage.file("banner", "Authorized use only.\n")
+    house = await build(stage, sshd=[f"Banner {banner}"])
+    client = house.client(way, more="    UpdateHostKeys yes\n    LogLevel INFO")
+    result = await client.ssh("web1", "true")
+    assert result.code == 0, str(result)
+    assert result.errors.count("Authorized use only.") == 1
+    assert "bad signature" not in result.errors and "Learned" not in result.errors
+
+
+async def test_connections_are_counted_for_each_address(stage: Stage) -> None:
+    house = await build(stage, settings={"limits": {"per_address": 2}})
+    client = house.client()
+    first = client.start("web1", "echo begun; cat")
+    await first.says("begun\n")
+    second = client.start("web1", "echo begun; cat")
+    await second.says("begun\n")
+    third = await client.ssh("web1", "true")
+    assert third.code == 255
+    assert "no more connections from 127.0.0.1" in house.proxy.log
+    for process in (first, second):
+        process.close_input()
+        assert (await process.wait()).code == 0
+    (await client.ssh("web1", "true")).check()
