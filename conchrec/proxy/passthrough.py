@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from conchrec import audit
-from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.visit import Visit
 
 
@@ -101,7 +101,7 @@ class _TargetEnd(Protocol):
     def start(self, tunnel: Tunnel) -> None:
         self._started = True
         if self.transport is not None:
-            self.transport.registerProducer(_Window(tunnel), True)
+            self.transport.registerProducer(OuterWindow(tunnel), True)
             self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
@@ -139,18 +139,3 @@ class _UserEnd(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
         self._owner.over("the user closed the connection")
 
-
-class _Window:
-    """The tunnel as the producer of the target's socket (IPushProducer)."""
-
-    def __init__(self, tunnel: Tunnel) -> None:
-        self._tunnel = tunnel
-
-    def pauseProducing(self) -> None:
-        self._tunnel.stream.pause()
-
-    def resumeProducing(self) -> None:
-        self._tunnel.stream.resume()
-
-    def stopProducing(self) -> None:
-        self._tunnel.stream.resume()

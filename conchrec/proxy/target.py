@@ -25,7 +25,7 @@ from conchrec.proxy import refusal
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.forwarding import DIRECT, Forwards
 from conchrec.proxy.session import Session
-from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.settings import InnerAuth, Offer
@@ -229,14 +229,8 @@ class TargetServer:
 
     def _target_ready(self, connection: Connection) -> None:
         transport = self.upstream.transport
-        if transport is not None:
-            self._feed(transport)
-
-    def _feed(self, transport: object) -> None:
-        """Where the target's socket does not drain, the user's client gets no window back."""
-        register = getattr(transport, "registerProducer", None)
-        if register is not None and not self._tunnel.closed:
-            register(_Feeder(self._tunnel), True)
+        if transport is not None and not self._tunnel.closed:
+            transport.registerProducer(OuterWindow(self._tunnel), True)
 
     def _target_failed(self, failure: Failure) -> None:
         if not self._ended:
@@ -413,22 +407,6 @@ class _TargetSide:
 
     def connection_stopped(self) -> None:
         """The upstream hears of it by its transport."""
-
-
-class _Feeder:
-    """The tunnel as a producer for the target's socket (IPushProducer)."""
-
-    def __init__(self, tunnel: Tunnel) -> None:
-        self._tunnel = tunnel
-
-    def pauseProducing(self) -> None:
-        self._tunnel.stream.pause()
-
-    def resumeProducing(self) -> None:
-        self._tunnel.stream.resume()
-
-    def stopProducing(self) -> None:
-        self._tunnel.stream.resume()
 
 
 def mirrored(banner: bytes) -> bytes:

@@ -190,3 +190,20 @@ class Tunnel:
         if self._stream is not None and not self._stream.closed:
             self._stream.close()
         self.on_closed()
+
+
+class OuterWindow:
+    """The tunnel as the producer of the target's socket (IPushProducer): while that does not drain, the
+    user's client gets no window back."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def pauseProducing(self) -> None:
+        self._tunnel.stream.pause()
+
+    def resumeProducing(self) -> None:
+        self._tunnel.stream.resume()
+
+    def stopProducing(self) -> None:
+        self._tunnel.stream.resume()
