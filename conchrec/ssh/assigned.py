@@ -1,0 +1,34 @@
+"""Numbers of the transport protocol (RFC 4250 section 4, OpenSSH's PROTOCOL)."""
+
+from __future__ import annotations
+
+DISCONNECT = 1
+IGNORE = 2
+UNIMPLEMENTED = 3
+DEBUG = 4
+SERVICE_REQUEST = 5
+SERVICE_ACCEPT = 6
+EXT_INFO = 7
+KEXINIT = 20
+NEWKEYS = 21
+KEX_FIRST = 30
+KEX_REPLY = 31
+#: The last number of the key exchange, and the first that belongs to the services above.
+LAST_TRANSPORT = 49
+FIRST_SERVICE = 50
+#: ``ping@openssh.com`` (PROTOCOL).
+PING = 192
+PONG = 193
+
+# Reasons of a DISCONNECT.
+PROTOCOL_ERROR = 2
+KEY_EXCHANGE_FAILED = 3
+SERVICE_NOT_AVAILABLE = 7
+VERSION_NOT_SUPPORTED = 8
+HOST_KEY_NOT_VERIFIABLE = 9
+BY_APPLICATION = 11
+
+
+def may_go_in_exchange(number: int) -> bool:
+    """May it be sent while a key exchange runs (RFC 4253 section 7.1)?"""
+    return 1 <= number <= LAST_TRANSPORT and number not in (SERVICE_REQUEST, SERVICE_ACCEPT, EXT_INFO)

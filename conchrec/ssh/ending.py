@@ -1,0 +1,47 @@
+"""How a connection ended, as everybody who asks is told."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from conchrec.errors import ConchrecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """How a connection ended.
+
+    ``error`` is what went wrong here; ``reason`` and ``description`` what the peer said in DISCONNECT;
+    ``greeting`` the lines that it sent in place of a version.
+    """
+
+    error: Exception | None = None
+    reason: int | None = None
+    description: bytes = b""
+    greeting: tuple[bytes, ...] = ()
+
+    def describe(self) -> str:
+        """One printable line; empty where the peer just went."""
+        if isinstance(self.error, ConchrecError):
+            return self.error.public
+        if self.error is not None:
+            return "internal error"
+        text = self.description if self.reason is not None else b" ".join(self.greeting)
+        return printable(text) or ("disconnected" if self.reason is not None else "")
+
+
+class ConnectionGone(ConchrecError):
+    """The connection ended before what was waited for; ``lost`` says how."""
+
+    def __init__(self, lost: Lost) -> None:
+        super().__init__(lost.describe() or "the connection was closed")
+        self.lost = lost
+
+
+def printable(text: bytes) -> str:
+    """Words of the other side, safe for a terminal and a log."""
+    shown = text[:1024].decode("utf-8", "replace")
+    return "".join(
+        letter if not unicodedata.category(letter).startswith(("C", "Z")) else " " for letter in shown
+    ).strip()

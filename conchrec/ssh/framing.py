@@ -1,0 +1,134 @@
+"""A stream of bytes, cut into a version line and packets, and packets made into a stream (RFC 4253
+sections 4.2 and 6). Knows no message.
+
+Time and memory are proportional to what arrives: bytes are copied into the buffer once, out of it once,
+and what has been read goes from its front when it is used up.
+"""
+
+from __future__ import annotations
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh.packetcipher import Clear, Opener, Sealer
+
+#: RFC 4253 section 4.2: 255 with CR and LF; and what a server may say before it.
+MAX_VERSION = 255
+MAX_GREETING = 8 * 1024
+MAX_GREETING_LINES = 50
+_WRAP = 0xFFFFFFFF
+
+
+class Incoming:
+    """What the peer sends: first its version line, then packets.
+
+    ``sequence`` is the number of the next packet, ``handling`` that of the one that was read last;
+    ``counted`` are the bytes since the keys are in use. Raises RemoteViolation for what is not SSH.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._at = 0
+        self._opener: Opener = Clear()
+        self._head: bytes | None = None
+        self._rest = 0
+        self._greeting_size = 0
+        self.greeting: list[bytes] = []
+        self.sequence = 0
+        self.handling = 0
+        self.counted = 0
+
+    def __len__(self) -> int:
+        """Bytes that wait to be read."""
+        return len(self._buffer) - self._at
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def clear(self) -> None:
+        """Nobody reads any more."""
+        self._buffer.clear()
+        self._at = 0
+
+    def version(self, *, of_client: bool) -> bytes | None:
+        """The line that begins with ``SSH-``, without its end; None until it is all there.
+
+        A server may say other lines before it, which are kept in ``greeting``; a client may not.
+        """
+        buffer = self._buffer
+        while True:
+            end = buffer.find(b"\n", 0, MAX_GREETING + 1)
+            if end < 0:
+                limit = MAX_VERSION if of_client else MAX_GREETING
+                if len(buffer) > limit or (of_client and not _could_be_version(buffer)):
+                    raise RemoteViolation("this is not SSH")
+                return None
+            line = bytes(buffer[:end]).rstrip(b"\r")
+            del buffer[: end + 1]
+            if line.startswith(b"SSH-"):
+                return line
+            self._greeting_size += len(line) + 1
+            self.greeting.append(line[:MAX_VERSION])
+            if of_client or self._greeting_size > MAX_GREETING or len(self.greeting) > MAX_GREETING_LINES:
+                raise RemoteViolation("this is not SSH")
+
+    def packet(self) -> bytes | None:
+        """The payload of the next packet, never empty; None until it is all there."""
+        opener = self._opener
+        if self._head is None:
+            if len(self) < opener.head:
+                self._compact()
+                return None
+            head = self._take(opener.head)
+            self._rest = opener.rest(self.sequence, head)
+            self._head = head
+        if len(self) < self._rest:
+            self._compact()
+            return None
+        head, self._head = self._head, None
+        payload = opener.open(self.sequence, head, self._take(self._rest))
+        self.counted += len(head) + self._rest
+        self.handling = self.sequence
+        self.sequence = (self.sequence + 1) & _WRAP
+        if not payload:
+            raise RemoteViolation("an empty packet")
+        return payload
+
+    def renew(self, opener: Opener, *, reset: bool) -> None:
+        """The next packet is under new keys; ``reset``: and has the number 0 (strict key exchange)."""
+        self._opener = opener
+        self.counted = 0
+        if reset:
+            self.sequence = 0
+
+    def _take(self, count: int) -> bytes:
+        begin, self._at = self._at, self._at + count
+        with memoryview(self._buffer) as view:
+            return bytes(view[begin : self._at])
+
+    def _compact(self) -> None:
+        del self._buffer[: self._at]
+        self._at = 0
+
+
+class Outgoing:
+    """What we send, packet by packet. The fields are those of Incoming."""
+
+    def __init__(self) -> None:
+        self._sealer: Sealer = Clear()
+        self.sequence = 0
+        self.counted = 0
+
+    def packet(self, number: int, payload: bytes) -> bytes:
+        packet = self._sealer.seal(self.sequence, bytes((number,)) + payload)
+        self.sequence = (self.sequence + 1) & _WRAP
+        self.counted += len(packet)
+        return packet
+
+    def renew(self, sealer: Sealer, *, reset: bool) -> None:
+        self._sealer = sealer
+        self.counted = 0
+        if reset:
+            self.sequence = 0
+
+
+def _could_be_version(buffer: bytearray) -> bool:
+    return b"SSH-".startswith(bytes(buffer[:4])) or buffer.startswith(b"SSH-")

@@ -1,0 +1,131 @@
+"""KEXINIT: what each side proposes, and what comes of it (RFC 4253 section 7.1). Pure values."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh.algorithms import Algorithms
+from conchrec.ssh.assigned import KEXINIT
+from conchrec.ssh.ending import printable
+from conchrec.ssh.packetcipher import Suite, is_aead, suite
+from conchrec.ssh.wire import Reader, names, uint32
+
+#: OpenSSH's PROTOCOL and RFC 8308 section 2.1: words among the key exchange methods that are none.
+STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
+STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
+EXT_INFO_CLIENT = b"ext-info-c"
+MARKERS = (STRICT_CLIENT, STRICT_SERVER, EXT_INFO_CLIENT, b"ext-info-s")
+#: More names than anybody has use for.
+MAX_NAMES = 1024
+_NONE = (b"none",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One side's KEXINIT. ``payload`` is the whole message with its number, as it is hashed; pairs are
+    for client to server and server to client."""
+
+    kex: tuple[bytes, ...]
+    host_keys: tuple[bytes, ...]
+    ciphers: tuple[tuple[bytes, ...], tuple[bytes, ...]]
+    macs: tuple[tuple[bytes, ...], tuple[bytes, ...]]
+    compressions: tuple[tuple[bytes, ...], tuple[bytes, ...]]
+    guess_follows: bool
+    payload: bytes
+
+    @classmethod
+    def make(
+        cls, algorithms: Algorithms, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...]
+    ) -> Proposal:
+        """Ours: the same both ways, no compression, nothing guessed."""
+        kex = (*algorithms.kex, *markers)
+        payload = b"".join(
+            (
+                bytes((KEXINIT,)),
+                os.urandom(16),
+                names(kex),
+                names(host_keys),
+                names(algorithms.ciphers) * 2,
+                names(algorithms.macs) * 2,
+                names(_NONE) * 2,
+                names(()) * 2,
+                b"\0",
+                uint32(0),
+            )
+        )
+        return cls(
+            kex=kex,
+            host_keys=host_keys,
+            ciphers=(algorithms.ciphers, algorithms.ciphers),
+            macs=(algorithms.macs, algorithms.macs),
+            compressions=(_NONE, _NONE),
+            guess_follows=False,
+            payload=payload,
+        )
+
+    @classmethod
+    def read(cls, payload: bytes) -> Proposal:
+        """Theirs, without the message's number. Raises RemoteViolation.
+
+        ``16 bytes cookie, 10 name-lists, boolean first_kex_packet_follows, uint32 reserved``
+        """
+        r = Reader(payload)
+        r.take(16)
+        lists = tuple(r.names() for _ in range(10))
+        follows = r.boolean()
+        r.uint32()
+        r.end()
+        if sum(map(len, lists)) > MAX_NAMES:
+            raise RemoteViolation("too many algorithms")
+        kex, host_keys, *rest = lists
+        return cls(
+            kex=kex,
+            host_keys=host_keys,
+            ciphers=(rest[0], rest[1]),
+            macs=(rest[2], rest[3]),
+            compressions=(rest[4], rest[5]),
+            guess_follows=follows,
+            payload=bytes((KEXINIT,)) + payload,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What both use. ``suites`` are those of client to server and of server to client; ``guess_wrong``:
+    the peer has sent a first key exchange message that is to be thrown away."""
+
+    kex: bytes
+    host_key: bytes
+    suites: tuple[Suite, Suite]
+    guess_wrong: bool
+
+
+def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
+    """The first of the client's that the server has, too. Raises RemoteViolation where there is none."""
+
+    def pick(what: str, of_us: tuple[bytes, ...], of_them: tuple[bytes, ...]) -> bytes:
+        client, server = (of_us, of_them) if is_client else (of_them, of_us)
+        for name in client:
+            if name in server:
+                return name
+        shown = printable(b",".join(of_them)[:400])
+        raise RemoteViolation(f"no common {what} algorithm: the other side has {shown}")
+
+    def pick_suite(way: int) -> Suite:
+        cipher = pick("cipher", ours.ciphers[way], theirs.ciphers[way])
+        # One that authenticates by itself has no MAC, whatever the lists say.
+        mac = b"" if is_aead(cipher) else pick("MAC", ours.macs[way], theirs.macs[way])
+        pick("compression", ours.compressions[way], theirs.compressions[way])
+        return suite(cipher, mac)
+
+    methods = tuple(name for name in theirs.kex if name not in MARKERS)
+    return Agreement(
+        kex=pick("key exchange", tuple(name for name in ours.kex if name not in MARKERS), methods),
+        host_key=pick("host key", ours.host_keys, theirs.host_keys),
+        suites=(pick_suite(0), pick_suite(1)),
+        # RFC 4253 section 7: a guess is right where the first of both lists are the same on both sides.
+        guess_wrong=theirs.guess_follows
+        and (theirs.kex[:1] != ours.kex[:1] or theirs.host_keys[:1] != ours.host_keys[:1]),
+    )
