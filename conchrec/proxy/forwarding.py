@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.policy import Options
-from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.errors import ConchrecError, RemoteViolation, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.onward import OnwardAgent
 from conchrec.proxy.relay import Relay, Verdict
@@ -35,6 +35,8 @@ CANCEL = {
     b"cancel-tcpip-forward": "remote",
     b"cancel-streamlocal-forward@openssh.com": "streamlocal-remote",
 }
+#: Global requests of a user that wait for the target.
+MAX_WAITING = 64
 NOT_ALLOWED = "the role does not allow it"
 
 
@@ -46,6 +48,7 @@ class Forwards:
         self._site = visit.site
         self._upstream = upstream
         self._listening = 0
+        self._waiting = 0
         self.user: Connection | None = None
 
     @property
@@ -122,15 +125,26 @@ class Forwards:
                 request.reply(False)
                 return
             self._upstream.inner_settled()
+            try:
+                self._visit.emit(self._listen(request, "request", ""))
+            except WriteFailed as error:
+                self._site.emit(refusal.event(error, self._visit.who()))
+                request.reply(False)
+                return
         else:
             self._unknown(request, "user")
-        if self._visit.denied is not None:
+        if self._visit.denied is not None or self._waiting >= MAX_WAITING:
             request.reply(False)
             return
-        self._upstream.when_ready().addCallbacks(
-            lambda connection: self._pass(request, connection, self._listened),
-            lambda failure: request.reply(False),
-        )
+        self._waiting += 1
+        self._upstream.when_ready().addBoth(self._asked_when_ready, request)
+
+    def _asked_when_ready(self, result: Connection | Failure, request: IncomingRequest) -> None:
+        self._waiting -= 1
+        if isinstance(result, Failure):
+            request.reply(False)
+        else:
+            self._pass(request, result, self._listened)
 
     def target_asks(self, request: IncomingRequest) -> None:
         if self.user is None or self.user.stopped:
@@ -166,11 +180,12 @@ class Forwards:
             self._listen_event(request, "cancel", "" if success else "the target knows no such forward")
 
     def _listen_event(self, request: IncomingRequest, action: str, reason: str) -> None:
+        self._site.emit(self._listen(request, action, reason))
+
+    def _listen(self, request: IncomingRequest, action: str, reason: str) -> audit.Port:
         kind = LISTEN.get(request.name) or CANCEL[request.name]
-        self._site.emit(
-            audit.Port(
-                **self._visit.who(), kind=kind, action=action, destination=_place(request), reason=reason
-            )
+        return audit.Port(
+            **self._visit.who(), kind=kind, action=action, destination=_place(request), reason=reason
         )
 
     def _unknown(self, request: IncomingRequest, sender: str) -> None:
@@ -214,19 +229,22 @@ class _Counted:
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
             self._near += len(body) - 4
-        self._visit.last_activity = self._site.clock.seconds()
+            if self._user_is_near:
+                self._visit.last_activity = self._site.clock.seconds()
 
     def from_far(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
             self._far += len(body) - 4
+            if not self._user_is_near:
+                self._visit.last_activity = self._site.clock.seconds()
 
     def opened(self) -> None:
+        self._visit.emit(self.event("open"))
         self._open = True
-        self.report("open")
 
     def refused(self, code: int, text: bytes) -> None:
         self._reason = refusal.one_line(text.decode("utf-8", "replace"))
-        self.report("refused")
+        self._site.emit(self.event("refused"))
 
     def failed(self, error: ConchrecError) -> str:
         self._reason = error.public
@@ -234,10 +252,10 @@ class _Counted:
 
     def finished(self) -> None:
         if self._open:
-            self.report("close")
+            self._site.emit(self.event("close"))
 
-    def report(self, action: str) -> None:
-        raise LookupError(action)  # every kind has a report of its own
+    def event(self, action: str) -> audit.AuditEvent:
+        raise LookupError(action)  # every kind has one of its own
 
 
 class _Forward(_Counted):
@@ -256,20 +274,18 @@ class _Forward(_Counted):
         self._origin = origin
         super().__init__(visit, opening, user_is_near=user_is_near)
 
-    def report(self, action: str) -> None:
+    def event(self, action: str) -> audit.AuditEvent:
         over = action == "close"
-        self._site.emit(
-            audit.Port(
-                **self._visit.who(),
-                kind=self._kind,
-                action=action,
-                destination=self._destination,
-                origin=self._origin,
-                sent=self.sent if over else None,
-                received=self.received if over else None,
-                duration=round(self._site.clock.seconds() - self._began, 3) if over else None,
-                reason=self._reason,
-            )
+        return audit.Port(
+            **self._visit.who(),
+            kind=self._kind,
+            action=action,
+            destination=self._destination,
+            origin=self._origin,
+            sent=self.sent if over else None,
+            received=self.received if over else None,
+            duration=round(self._site.clock.seconds() - self._began, 3) if over else None,
+            reason=self._reason,
         )
 
 
@@ -277,16 +293,14 @@ class _X11(_Counted):
     def __init__(self, visit: Visit, opening: IncomingOpen) -> None:
         super().__init__(visit, opening, user_is_near=False)
 
-    def report(self, action: str) -> None:
+    def event(self, action: str) -> audit.AuditEvent:
         over = action == "close"
-        self._site.emit(
-            audit.X11Forward(
-                **self._visit.who(),
-                action=action,
-                sent=self.sent if over else None,
-                received=self.received if over else None,
-                reason=self._reason,
-            )
+        return audit.X11Forward(
+            **self._visit.who(),
+            action=action,
+            sent=self.sent if over else None,
+            received=self.received if over else None,
+            reason=self._reason,
         )
 
 

@@ -115,6 +115,8 @@ class Jump:
         self._no_more_sessions = False
         self._congested = False
         self.agent = AgentSource("outer")
+        #: What is slowed down while the user's socket does not drain.
+        self._braked: set[Braked] = set()
         self._servers: set[TargetServer] = set()
         self._tunnels: set[Tunnel] = set()
         config = site.config
@@ -255,8 +257,17 @@ class Jump:
     def brake(self, on: bool) -> None:
         """The user's socket does not drain, or does again: so do the targets wait, or go on."""
         self._congested = on
-        for server in tuple(self._servers):
-            server.brake(on)
+        for one in tuple(self._braked):
+            one.brake(on)
+
+    def obeys(self, one: Braked) -> None:
+        """``one`` sends to this user; it is slowed down with the others until ``over``."""
+        self._braked.add(one)
+        if self._congested:
+            one.brake(True)
+
+    def over(self, one: Braked) -> None:
+        self._braked.discard(one)
 
     # --- targets
 
@@ -311,9 +322,10 @@ class Jump:
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )
                 return _Recorded(self, visit, banner, link)
+            visit.options = answer.options
             passthrough = Passthrough(visit)
             await passthrough.connect()
-            return _Unrecorded(passthrough)
+            return _Unrecorded(self, passthrough)
         except ConchrecError as error:
             site.emit(refusal.event(error, visit.who()))
             raise
@@ -333,13 +345,19 @@ class Jump:
             visit, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
         )
         self._servers.add(server)
-        if self._congested:
-            server.brake(True)
+        self.obeys(server)
         server.start()
 
     def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
         self._servers.discard(server)
+        self.over(server)
         self._tunnels.discard(tunnel)
+
+
+class Braked(Protocol):
+    """Something that sends to the user."""
+
+    def brake(self, on: bool) -> None: ...
 
 
 class Place(Protocol):
@@ -366,11 +384,14 @@ class _Recorded:
 
 
 class _Unrecorded:
-    def __init__(self, passthrough: Passthrough) -> None:
+    def __init__(self, jump: Jump, passthrough: Passthrough) -> None:
+        self._jump = jump
         self._passthrough = passthrough
 
     def enter(self, tunnel: Tunnel) -> None:
-        self._passthrough.enter(tunnel)
+        jump, passthrough = self._jump, self._passthrough
+        jump.obeys(passthrough)
+        passthrough.enter(tunnel, lambda: jump.over(passthrough))
 
     def drop(self) -> None:
         self._passthrough.drop()

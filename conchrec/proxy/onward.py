@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from conchrec import audit
+from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
@@ -68,12 +69,12 @@ class OnwardAgent:
             raise AgentError("the agent does not know session-bind@openssh.com, so it is not forwarded")
         if self._opening.channel.connection.stopped:
             raise AgentError("the target is gone")
-        self._emit("relayed", "")
+        self._visit.emit(self._event("relayed", ""))
         self._stream = Stream.accept(self._opening, self)
 
     def _refused(self, failure: Failure) -> None:
         error = failure.value
-        why = error.public if isinstance(error, AgentError) else "internal error"
+        why = error.public if isinstance(error, ConchrecError) else "internal error"
         if self._client is not None:
             self._client.close()
         self._emit("refused", why)
@@ -81,9 +82,10 @@ class OnwardAgent:
             self._opening.refuse(m.CONNECT_FAILED, f"conchrec: {refusal.one_line(why)}")
 
     def _emit(self, action: str, reason: str) -> None:
-        self._visit.site.emit(
-            audit.Agent(**self._visit.who(), action=action, path="onward", reason=reason)
-        )
+        self._visit.site.emit(self._event(action, reason))
+
+    def _event(self, action: str, reason: str) -> audit.Agent:
+        return audit.Agent(**self._visit.who(), action=action, path="onward", reason=reason)
 
     # --- what the target asks
 
@@ -107,8 +109,12 @@ class OnwardAgent:
         if self._client is None or not _is_allowed(message):
             self._answer(turn, bytes((FAILURE,)))
             return
-        if message[0] == SIGN_REQUEST:
-            self._emit("signed", "")
+        try:
+            if message[0] == SIGN_REQUEST:
+                self._visit.emit(self._event("signed", ""))
+        except WriteFailed:
+            self._answer(turn, bytes((FAILURE,)))
+            return
         self._client.forward(message).addCallbacks(
             lambda answer: self._answer(turn, answer), lambda _: self._answer(turn, bytes((FAILURE,)))
         )

@@ -6,6 +6,7 @@ much passed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -38,24 +39,30 @@ class Passthrough:
             self._site.dialer.splice(visit.target, visit.addresses, self._target)
         )
 
-    def enter(self, tunnel: Tunnel) -> None:
+    def enter(self, tunnel: Tunnel, over: Callable[[], None]) -> None:
+        """Let it flow; ``over`` is called at its end. Raises WriteFailed where it can't be audited."""
         self._tunnel = tunnel
         self._began = self._site.clock.seconds()
-        self._site.emit(audit.PassthroughStart(**self._visit.who(), mode=self._mode))
         leave = tunnel.on_closed
         target = self._target
 
         def closed() -> None:
             leave()
+            over()
             target.close()
 
         tunnel.on_closed = closed
-        tunnel.on_pressure = target.pressure
+        self._visit.emit(audit.PassthroughStart(**self._visit.who(), mode=self._mode))
+        tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
         target.start(tunnel)
         tunnel.start(_UserEnd(self))
 
     def drop(self) -> None:
         self._target.close()
+
+    def brake(self, on: bool) -> None:
+        """The outer connection's socket does not drain, or does again."""
+        self._target.pressure("outer", on)
 
     def from_user(self, data: bytes) -> None:
         self._sent += len(data)
@@ -90,9 +97,9 @@ class _TargetEnd(Protocol):
 
     def __init__(self, owner: Passthrough) -> None:
         self._owner = owner
-        self._early: list[bytes] = []
         self._started = False
         self._gone = False
+        self._reasons: set[str] = set()
 
     def connectionMade(self) -> None:
         # A server speaks first; nobody is there to hear it yet.
@@ -102,7 +109,7 @@ class _TargetEnd(Protocol):
         self._started = True
         if self.transport is not None:
             self.transport.registerProducer(OuterWindow(tunnel), True)
-            self.transport.resumeProducing()
+            self._read()
 
     def dataReceived(self, data: bytes) -> None:
         self._owner.from_target(data)
@@ -115,12 +122,17 @@ class _TargetEnd(Protocol):
         if self.transport is not None and not self._gone:
             self.transport.write(data)
 
-    def pressure(self, on: bool) -> None:
-        if self.transport is not None and not self._gone:
-            if on:
-                self.transport.pauseProducing()
-            else:
-                self.transport.resumeProducing()
+    def pressure(self, reason: str, on: bool) -> None:
+        """Read nothing while there is any reason not to."""
+        (self._reasons.add if on else self._reasons.discard)(reason)
+        if self._started and not self._gone:
+            self._read()
+
+    def _read(self) -> None:
+        if self._reasons:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
 
     def close(self) -> None:
         if self.transport is not None:

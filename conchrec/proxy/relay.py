@@ -28,6 +28,9 @@ _log = Logger()
 EARLY_MAX_PACKET = 32 * 1024
 #: Peers have overshot windows by a little for ages; this much more is no accident.
 SLACK = 256 * 1024
+#: What stands before the bytes that count, in the body of a data message: their length, and for extended
+#: data its type (RFC 4254 section 5.2).
+_HEADS = {m.CHANNEL_DATA: 4, m.CHANNEL_EXTENDED_DATA: 8}
 
 
 class Verdict(enum.Enum):
@@ -169,8 +172,8 @@ class Relay:
         if self._aborted:
             self._end_of_aborted()
             return
-        if message in (m.CHANNEL_DATA, m.CHANNEL_EXTENDED_DATA):
-            self._far_credit -= len(body)
+        if message in _HEADS:
+            self._far_credit -= len(body) - _HEADS[message]
             if self._far_credit < -SLACK:
                 raise RemoteViolation("more data than the window allows")
         elif message == m.CHANNEL_REQUEST:
@@ -215,8 +218,8 @@ class Relay:
         if self._aborted:
             self._end_of_aborted()
             return
-        if message in (m.CHANNEL_DATA, m.CHANNEL_EXTENDED_DATA):
-            self._near_credit -= len(body)
+        if message in _HEADS:
+            self._near_credit -= len(body) - _HEADS[message]
             if self._near_credit < -SLACK:
                 raise RemoteViolation("more data than the window allows")
         if not self._done:

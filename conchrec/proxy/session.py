@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -97,7 +98,7 @@ class Session:
             return
         sync = None
         if self._site.config.session_recording is Mode.PROXY_SYNC and self._recorder is not None:
-            sync = self._recorder.sync
+            sync = self._on_disk
         self._relay.dial(connection, sync)
 
     def fail(self, error: ConchrecError) -> None:
@@ -144,7 +145,7 @@ class Session:
         except RecordingError as error:
             if self._strict:
                 raise
-            self._goes_unrecorded(error)
+            self._emit_quietly(refusal.event(error, visit.who(self.sid), policy="best_effort"))
             return
         self._recorder = recorder
         self._site.recorders[self.sid] = recorder
@@ -159,8 +160,9 @@ class Session:
 
     def _goes_unrecorded(self, error: RecordingError) -> None:
         recorder, self._recorder = self._recorder, None
-        if recorder is not None:
-            self._close(recorder, "not recorded any more")
+        if recorder is None:
+            return
+        self._close(recorder, "not recorded any more")
         self._emit_quietly(refusal.event(error, self._visit.who(self.sid), policy="best_effort"))
 
     def _record(self, write: Callable[[SessionRecorder], None]) -> None:
@@ -173,6 +175,19 @@ class Session:
             if self._strict:
                 raise
             self._goes_unrecorded(error)
+
+    def _on_disk(self) -> Deferred[None]:
+        """Fires when all that was recorded is on the disk, or when nothing is recorded any more."""
+        if self._recorder is None:
+            return succeed(None)
+        synced = self._recorder.sync()
+        return synced if self._strict else synced.addErrback(self._not_on_disk)
+
+    def _not_on_disk(self, failure: Failure) -> Failure | None:
+        if not isinstance(failure.value, RecordingError):
+            return failure
+        self._goes_unrecorded(failure.value)
+        return None
 
     def _emit(self, event: audit.AuditEvent) -> None:
         """An event that can't be written is a recording that has failed."""
@@ -237,7 +252,9 @@ class Session:
         return refusal.line(error)
 
     def from_near(self, message: int, body: bytes) -> None:
-        self._visit.last_activity = self._site.clock.seconds()
+        if message in (m.CHANNEL_DATA, m.CHANNEL_REQUEST):
+            # Not what a client says by itself: window, and answers to the target's keepalives.
+            self._visit.last_activity = self._site.clock.seconds()
         if message == m.CHANNEL_DATA:
             data = _content(body, 4)
             self._counts[2] += len(data)

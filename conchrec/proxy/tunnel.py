@@ -62,7 +62,9 @@ class Tunnel:
         self.on_request: Callable[[m.ChannelRequest], bool] = lambda request: False
 
     def attach(self, stream: Stream) -> None:
+        """The channel. Until ``start`` its window is not returned: what comes before is that much."""
         self._stream = stream
+        stream.pause()
 
     @property
     def stream(self) -> Stream:
@@ -80,6 +82,8 @@ class Tunnel:
         early, self._early = self._early, []
         for data in early:
             self._deliver(data)
+        if self._stream is not None:
+            self._stream.resume()
         if self._eof:
             self._lose()
 

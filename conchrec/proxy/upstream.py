@@ -43,6 +43,8 @@ _log = Logger()
 
 #: A signature that takes longer waits for a person, who should not keep others from logging in.
 PERSON_SECONDS = 0.5
+#: To open an agent and to list its keys takes no person, or one who is there.
+AGENT_SECONDS = 60.0
 #: A connection that was made for its banner, and that nobody logs in on, goes away after this.
 UNUSED_SECONDS = 10.0
 #: The longest that a login may take with a person in it; sshd's own LoginGraceTime is 2 minutes.
@@ -218,6 +220,7 @@ class Upstream:
         link = self._link
         if link is None or link.transport.lost is not None or link.address not in visit.addresses:
             # Gone, or an address that this login may not be tried at.
+            self._link = None
             if link is not None:
                 link.drop()
             link = self._link = await dialer.connect(
@@ -368,11 +371,12 @@ class Upstream:
         self._on_banner(text.decode("utf-8", "replace"))
 
     def _signing(self, signer: Signer) -> None:
-        link = self._link
-        if link is None:
-            return
-        clock = self._site.clock
-        clock.callLater(PERSON_SECONDS, self._perhaps_a_person, link)
+        self._may_wait_for_person()
+
+    def _may_wait_for_person(self) -> None:
+        """What takes longer from here on waits for somebody, and leaves the gate to others."""
+        if self._link is not None:
+            self._site.clock.callLater(PERSON_SECONDS, self._perhaps_a_person, self._link)
 
     def _perhaps_a_person(self, link: Link) -> None:
         if self._state is State.AUTHENTICATING:
@@ -442,30 +446,27 @@ class Upstream:
         done: Deferred[None] = Deferred()
         self._inner_settled.append(done)
         self._waits_for_inner = True
-        link = self._link
-        if link is not None:
-            self._site.clock.callLater(PERSON_SECONDS, self._perhaps_still_waiting, link)
+        self._may_wait_for_person()
         self._settle()
         await done
-
-    def _perhaps_still_waiting(self, link: Link) -> None:
-        if self._waits_for_inner:
-            link.slot.wait_for_person()
 
     async def _from_agent(self, source: AgentSource) -> AsyncIterator[Signer]:
         transport = self.transport
         if transport is None or self._offers.spent:
             return
+        self._may_wait_for_person()
+        within = self._site.dialer.within
         try:
-            client = await source.open()
+            client = await within(source.open(), AGENT_SECONDS, _agent_is_silent)
             self._agents.append(client)
-            await client.bind_session(
+            bound = client.bind_session(
                 host_key=transport.host_key_blob,
                 session_id=transport.session_id,
                 signature=transport.host_key_signature,
                 forwarding=False,
             )
-            identities = await client.identities()
+            await within(bound, AGENT_SECONDS, _agent_is_silent)
+            identities = await within(client.identities(), AGENT_SECONDS, _agent_is_silent)
         except AgentError as error:
             self._offers.agent_failed(source.path, error.public)
             return
@@ -505,6 +506,10 @@ class Upstream:
         target = self._visit.target
         text = self._offers.advice(target, self._visit.login)
         return LoginRejected(text or error.public, f"{error.public} {error.detail}".strip())
+
+
+def _agent_is_silent() -> AgentError:
+    return AgentError("the agent does not answer")
 
 
 def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from conchrec import audit
-from conchrec.access.policy import Options
+from conchrec.access.policy import Options, Record
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
@@ -37,6 +37,18 @@ class Visit:
     #: A session of this connection asked the target for X11, or to have the agent: it may use them.
     x11_requested: bool = False
     onward_agent: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """What can not be recorded, or audited, does not happen."""
+        return self.options is None or self.options.record is Record.STRICT
+
+    def emit(self, event: audit.AuditEvent) -> None:
+        """An event without which nothing must happen: raises WriteFailed where the role is strict."""
+        if self.strict:
+            self.site.audit.emit(event)
+        else:
+            self.site.emit(event)
 
     def who(self, sid: str = "") -> audit.Who:
         return audit.Who(

@@ -209,6 +209,8 @@ class Stream:
         self._user.stream_refused(code, text)
 
     def received(self, message: int, body: bytes) -> None:
+        if self._channel is not None and self._channel.sent_close and message != m.CHANNEL_CLOSE:
+            return
         if message == m.CHANNEL_DATA:
             r = Reader(body)
             data = r.string()

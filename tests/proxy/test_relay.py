@@ -308,3 +308,19 @@ def test_close_in_both_directions_at_once() -> None:
     assert stage.relay.finished
     assert stage.near.right.channel_count == 0
     assert stage.far.left.channel_count == 0
+
+
+def test_credit_is_counted_in_bytes_of_data_alone() -> None:
+    """However many messages: what stands before the data uses up no window."""
+    stage = Stage(window=100)
+    there = stage.open()
+    for message, body in ((m.CHANNEL_DATA, data(b"x")), (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"x"))):
+        for _ in range(SLACK // 4 + 200):
+            there.send(message, body)
+            stage.pump()
+            stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(1))
+            stage.user.heard.clear()
+            stage.target.heard.clear()
+            stage.watcher.seen.clear()
+    assert stage.far.left_wire.disconnected is None
+    assert not stage.relay.finished
