@@ -181,7 +181,9 @@ class Session:
         if self._recorder is None:
             return succeed(None)
         synced = self._recorder.sync()
-        return synced if self._strict else synced.addErrback(self._not_on_disk)
+        if not self._strict:
+            synced.addErrback(self._not_on_disk)
+        return synced
 
     def _not_on_disk(self, failure: Failure) -> Failure | None:
         if not isinstance(failure.value, RecordingError):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tests.support.keys import Key
 from tests.support.process import Process, Result, environment, run
-from tests.support.waiting import fact
 
 
 @dataclass(kw_only=True)
@@ -43,7 +42,8 @@ async def start_agent(socket: Path, *keys: Key) -> Agent:
     process = Process(["ssh-agent", "-D", "-a", socket])
     agent = Agent(socket=socket, process=process)
     try:
-        await fact(lambda: socket.is_socket() or not process.running, lambda: f"no agent:\n{process}")
+        # The socket is there a moment before anybody listens on it; it says so when it does.
+        await process.says("SSH_AUTH_SOCK")
         for key in keys:
             await agent.add(key)
     except BaseException:
