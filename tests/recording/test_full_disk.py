@@ -38,6 +38,7 @@ class SmallDisk:
             _limit(0)
 
     def make_room(self) -> None:
+        """At the end of each test: pytest itself may be writing to a file, before the fixture's end."""
         if self.mounted:
             (self.directory / "ballast").unlink(missing_ok=True)
             subprocess.run(["mount", "-o", "remount,size=1m", str(self.directory)], check=True)
@@ -83,6 +84,7 @@ def test_at_the_header(full: Bench, disk: SmallDisk) -> None:
     assert recorder.path.read_bytes() == b""
     with pytest.raises(SpoolFull):
         result(recorder.close("not recorded"))
+    disk.make_room()
 
 
 def test_in_the_middle_and_what_the_next_start_makes_of_it(full: Bench, disk: SmallDisk) -> None:
@@ -134,6 +136,7 @@ def test_a_full_disk_before_the_session(full: Bench, disk: SmallDisk) -> None:
     else:
         with pytest.raises(SpoolFull):
             full.recorder().start("shell")
+    disk.make_room()
 
 
 def test_recovery_on_a_full_disk_does_no_harm(full: Bench, disk: SmallDisk) -> None:
