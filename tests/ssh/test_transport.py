@@ -1,0 +1,633 @@
+"""The life of our two transports, joined in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from conchrec.errors import HostKeyRejected
+from conchrec.ssh import assigned as a
+from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
+from conchrec.ssh.packetcipher import is_aead
+from conchrec.ssh.transport import ConnectionGone, Lost
+from conchrec.ssh.transport_base import LAST_WORDS
+from conchrec.ssh.wire import string, uint32
+from tests.support.pair import CLIENT_VERSION, HOST_KEY, SERVER_VERSION, Ear, Line, Pair
+
+SUITES = [
+    (cipher, mac)
+    for cipher in COMPATIBLE.ciphers
+    for mac in (COMPATIBLE.macs[:1] if is_aead(cipher) else LEGACY.macs)
+]
+FAST = b"curve25519-sha256"
+DATA = 94
+
+
+def failure_of(deferred: Deferred[None]) -> BaseException:
+    seen: list[Failure] = []
+    deferred.addErrback(seen.append)
+    assert len(seen) == 1, "it has not failed"
+    error = seen[0].value
+    assert error is not None
+    return error
+
+
+def lost_of(deferred: Deferred[Lost]) -> Lost:
+    seen: list[Lost] = []
+    deferred.addCallback(seen.append)
+    assert len(seen) == 1, "it is not lost"
+    return seen[0]
+
+
+def talks(pair: Pair) -> None:
+    """Messages of each size go both ways, in order."""
+    sizes = (0, 1, 2, 7, 8, 9, 15, 16, 17, 100, 3000)
+    for size in sizes:
+        pair.client.sendPacket(DATA, bytes([size % 251]) * size)
+        pair.server.sendPacket(DATA, bytes([size % 241]) * size)
+    pair.pump()
+    assert pair.server_ear.heard == [(DATA, bytes([size % 251]) * size) for size in sizes]
+    assert pair.client_ear.heard == [(DATA, bytes([size % 241]) * size) for size in sizes]
+    assert pair.server.lost is pair.client.lost is None
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3])
+@pytest.mark.parametrize(("cipher", "mac"), SUITES)
+def test_ciphers(cipher: bytes, mac: bytes, chunk: int) -> None:
+    only = replace(LEGACY, kex=(FAST,), ciphers=(cipher,), macs=(mac,))
+    talks(Pair(algorithms=only, chunk=chunk).secure())
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3])
+@pytest.mark.parametrize("kex", LEGACY.kex)
+def test_key_exchanges(kex: bytes, chunk: int) -> None:
+    pair = Pair(algorithms=replace(LEGACY, kex=(kex,)), chunk=chunk).secure()
+    talks(pair)
+    assert pair.client.session_id == pair.server.session_id != b""
+    assert pair.client.host_key_blob == HOST_KEY.get(b"ssh-ed25519").blob()
+    assert pair.client.host_key_signature == pair.server.host_key_signature != b""
+
+
+def test_each_way_its_own_cipher() -> None:
+    """The client's order counts; a MAC is not settled on beside a cipher that has its own."""
+    ours = replace(MODERN, ciphers=(b"aes256-ctr", b"aes128-gcm@openssh.com"), macs=())
+    server = replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",), macs=())
+    talks(Pair(algorithms=ours, server_algorithms=server).secure())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "what"),
+    [
+        (replace(COMPATIBLE, kex=(b"ecdh-sha2-nistp256",)), "key exchange"),
+        (replace(COMPATIBLE, ciphers=(b"aes192-ctr",)), "cipher"),
+        (replace(COMPATIBLE, ciphers=(b"aes128-ctr",), macs=(b"hmac-sha2-512",)), "MAC"),
+    ],
+)
+def test_nothing_in_common(theirs: object, what: str) -> None:
+    server = replace(MODERN, ciphers=(b"aes128-ctr",), macs=MODERN.macs[:1])
+    pair = Pair(algorithms=theirs, server_algorithms=server)  # type: ignore[arg-type]
+    secure = pair.client.when_secure()
+    pair.pump()
+    lost = lost_of(pair.server.when_lost())
+    assert lost.describe().startswith(f"no common {what} algorithm: the other side has ")
+    assert isinstance(failure_of(secure), Exception)
+    assert pair.client.lost is not None
+
+
+# --- what others ask
+
+
+def test_everybody_who_asks_is_told() -> None:
+    pair = Pair(connect=False)
+    early = [pair.client.when_secure(), pair.client.when_secure()]
+    versions: list[bytes] = []
+    pair.client.on_version(versions.append)
+    fired: list[str] = []
+    for done in early:
+        done.addCallback(lambda _: fired.append("secure"))
+    pair.connect()
+    pair.pump()
+    pair.client.when_secure().addCallback(lambda _: fired.append("late"))
+    pair.client.on_version(versions.append)
+    assert fired == ["secure", "secure", "late"]
+    assert versions == [SERVER_VERSION, SERVER_VERSION]
+    assert (pair.server.peer_version, pair.client.peer_version) == (CLIENT_VERSION, SERVER_VERSION)
+    ends: list[Lost] = []
+    pair.client.when_lost().addCallback(ends.append)
+    pair.client.when_lost().addCallback(ends.append)
+    pair.cut()
+    pair.client.when_lost().addCallback(ends.append)
+    assert ends == [Lost()] * 3
+    assert ends[0].describe() == ""
+    gone = failure_of(pair.client.when_secure())
+    assert isinstance(gone, ConnectionGone)
+    assert (gone.lost, gone.public) == (ends[0], "the connection was closed")
+
+
+def test_gone_before_it_was_secure() -> None:
+    pair = Pair()
+    secure = [pair.client.when_secure(), pair.client.when_secure()]
+    pair.rounds(1)
+    pair.cut()
+    assert all(isinstance(failure_of(done), ConnectionGone) for done in secure)
+
+
+def test_the_end_of_a_service() -> None:
+    """It is stopped once, and an error in it hurts nobody."""
+    pair = Pair().secure()
+    lost = pair.server.when_lost()
+
+    class Sore(Ear):
+        def serviceStopped(self) -> None:
+            super().serviceStopped()
+            raise ValueError("on purpose")
+
+    sore = Sore(b"ssh-connection")
+    pair.server.setService(sore)
+    assert pair.server_ear.stopped == 1
+    pair.cut()
+    pair.cut()
+    assert (sore.started, sore.stopped, pair.server_ear.stopped) == (1, 1, 1)
+    assert lost_of(lost) == Lost()
+
+
+def test_callbacks_that_raise_end_this_connection_alone() -> None:
+    pair = Pair(connect=False)
+
+    def raises(version: bytes) -> None:
+        raise ValueError("on purpose")
+
+    pair.client.on_version(raises)
+    pair.connect()
+    pair.pump()
+    lost = lost_of(pair.client.when_lost())
+    assert isinstance(lost.error, ValueError)
+    assert lost.describe() == "internal error"
+
+
+def test_a_service_that_raises_ends_this_connection_alone() -> None:
+    pair = Pair().secure()
+
+    def raises(number: int, payload: bytes) -> None:
+        raise ValueError("on purpose")
+
+    pair.server_ear.on_packet = raises
+    pair.client.sendPacket(DATA, b"x")
+    pair.pump()
+    assert isinstance(lost_of(pair.server.when_lost()).error, ValueError)
+    assert lost_of(pair.client.when_lost()) == Lost(reason=a.BY_APPLICATION, description=b"internal error")
+
+
+# --- start
+
+
+def test_a_client_that_waits_says_nothing() -> None:
+    pair = Pair(client_version=None)
+    pair.pump()
+    assert pair.client.peer_version == SERVER_VERSION
+    assert pair.server.peer_version is None
+    pair.client.start(CLIENT_VERSION)
+    pair.client.start(b"SSH-2.0-again")
+    talks(pair.secure())
+    assert pair.server.peer_version == CLIENT_VERSION
+
+
+def test_start_before_the_connection() -> None:
+    pair = Pair(client_version=None, connect=False)
+    pair.client.start(CLIENT_VERSION)
+    pair.connect()
+    talks(pair.secure())
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_start_as_soon_as_the_version_is_there(chunk: int) -> None:
+    pair = Pair(client_version=None, connect=False, chunk=chunk)
+    pair.client.on_version(lambda version: pair.client.start(b"SSH-2.0-like " + version[8:]))
+    pair.connect()
+    talks(pair.secure())
+    assert pair.server.peer_version == b"SSH-2.0-like server of the tests"
+
+
+def test_start_after_the_end() -> None:
+    pair = Pair(client_version=None)
+    pair.cut()
+    pair.client.start(CLIENT_VERSION)
+    assert not pair.client_line.unsent
+
+
+def test_too_much_before_start() -> None:
+    pair = Pair(client_version=None)
+    pair.client.dataReceived(b"SSH-2.0-x\r\n" + bytes(64 * 1024))
+    assert not pair.client_line.closing
+    pair.client.dataReceived(b"\0")
+    assert pair.client_line.closing
+    assert not pair.client_line.unsent, "nothing is sent before our version"
+    pair.cut()
+    assert lost_of(pair.client.when_lost()).describe() == "too much was sent ahead of our version"
+
+
+# --- host keys
+
+
+def test_the_host_key_is_refused() -> None:
+    def refuse(blob: bytes) -> None:
+        raise HostKeyRejected("not this one")
+
+    pair = Pair(verify_host_key=refuse)
+    secure = pair.client.when_secure()
+    pair.pump()
+    lost = lost_of(pair.client.when_lost())
+    assert isinstance(lost.error, HostKeyRejected)
+    assert failure_of(secure) is lost.error
+    assert lost.describe() == "not this one"
+    told = lost_of(pair.server.when_lost())
+    assert (told.reason, told.description) == (a.HOST_KEY_NOT_VERIFIABLE, b"not this one")
+    assert pair.client.host_key_blob == b"", "a key that was refused is nobody's"
+
+
+def test_the_host_key_is_seen_once_and_whole() -> None:
+    seen: list[bytes] = []
+    Pair(verify_host_key=seen.append).secure()
+    assert seen == [HOST_KEY.get(b"ssh-ed25519").blob()]
+
+
+class Forger:
+    """Signs something else."""
+
+    algorithms = (b"ssh-ed25519",)
+
+    def get(self, algorithm: bytes) -> Forger:
+        return self
+
+    def blob(self) -> bytes:
+        return HOST_KEY.get(b"ssh-ed25519").blob()
+
+    def sign(self, data: bytes, signatureType: bytes) -> bytes:
+        return HOST_KEY.get(b"ssh-ed25519").sign(data + b"!")
+
+
+def test_a_forged_signature() -> None:
+    pair = Pair(host_keys=Forger())
+    pair.pump()
+    assert lost_of(pair.client.when_lost()).describe() == "the signature of the host key is not good"
+    assert lost_of(pair.server.when_lost()).reason == a.KEY_EXCHANGE_FAILED
+    assert pair.client.session_id == b""
+
+
+# --- services
+
+
+def test_a_service_that_is_not_ours() -> None:
+    pair = Pair()
+    pair.pump()
+    pair.client.request_service(Ear(b"ssh-connection"))
+    pair.pump()
+    told = lost_of(pair.client.when_lost())
+    assert told.reason == a.SERVICE_NOT_AVAILABLE
+    assert told.describe() == "the service ssh-connection is not to be had"
+
+
+def test_a_second_service_request() -> None:
+    """As after a login: the authentication would begin anew."""
+    pair = Pair().secure()
+    pair.server.setService(Ear(b"ssh-connection"))
+    pair.client.request_service(Ear())
+    pair.pump()
+    assert lost_of(pair.client.when_lost()).reason == a.SERVICE_NOT_AVAILABLE
+    assert pair.server_ear.started == 1
+
+
+def test_a_service_request_before_the_key_exchange() -> None:
+    pair = Pair()
+    pair.client._send(a.SERVICE_REQUEST, string(b"ssh-userauth"))
+    pair.pump()
+    assert pair.server_ear.started == 0
+    assert isinstance(lost_of(pair.server.when_lost()).error, Exception)
+
+
+def test_a_client_has_no_services() -> None:
+    pair = Pair().secure()
+    pair.server._send(a.SERVICE_REQUEST, string(b"ssh-userauth"))
+    pair.pump()
+    assert lost_of(pair.client.when_lost()).describe() == "a service request to a client"
+
+
+@pytest.mark.parametrize("accepted", [string(b"ssh-connection"), string(b"ssh-userauth")[:-1]])
+def test_an_accept_for_something_else(accepted: bytes) -> None:
+    pair = Pair()
+    pair.pump()
+    pair.client._asked_for = pair.client_ear
+    pair.server._send(a.SERVICE_ACCEPT, accepted)
+    pair.pump()
+    assert pair.client.lost is not None
+    assert pair.client_ear.started == 0
+
+
+def test_an_accept_that_nobody_asked_for() -> None:
+    pair = Pair().secure()
+    pair.server._send(a.SERVICE_ACCEPT, string(b"ssh-userauth"))
+    pair.pump()
+    assert lost_of(pair.client.when_lost()).describe() == "a service that was not asked for"
+
+
+def test_an_accept_without_a_name() -> None:
+    """Some old servers say no more than that."""
+    pair = Pair()
+    pair.pump()
+    pair.client._asked_for = pair.client_ear
+    pair.server._send(a.SERVICE_ACCEPT, b"")
+    pair.pump()
+    assert pair.client_ear.started == 1
+
+
+# --- small messages
+
+
+def test_extension_info() -> None:
+    """The first thing under the new keys, so it is there before the service is accepted."""
+    pair = Pair()
+    pair.pump()
+    told = pair.client.peer_extensions
+    assert told[b"server-sig-algs"].split(b",") == list(USER_SIGNATURES)
+    assert {b"ssh-ed25519", b"rsa-sha2-256", b"sk-ssh-ed25519@openssh.com"} <= set(USER_SIGNATURES)
+    assert b"ssh-rsa" not in USER_SIGNATURES
+    assert told[b"publickey-hostbound@openssh.com"] == b"0"
+    assert told[b"ping@openssh.com"] == b"0"
+
+
+def test_no_extension_info_for_who_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.ssh.keying.EXT_INFO_CLIENT", b"something-else")
+    pair = Pair()
+    monkeypatch.undo()
+    talks(pair.secure())
+    assert pair.client.peer_extensions == {}
+
+
+@pytest.mark.parametrize("payload", [uint32(65), uint32(1), uint32(0) + b"x", b""])
+def test_extension_info_that_is_none(payload: bytes) -> None:
+    pair = Pair().secure()
+    pair.server._send(a.EXT_INFO, payload)
+    pair.pump()
+    assert pair.client.lost is not None
+
+
+def test_ping() -> None:
+    pair = Pair().secure()
+    pair.client.sendPacket(a.PING, string(b"are you there?"))
+    pair.client.sendPacket(DATA, b"")
+    pair.server_ear.on_packet = lambda number, payload: pair.server.sendPacket(DATA, b"after")
+    pair.pump()
+    assert pair.client_ear.heard == [(a.PONG, string(b"are you there?")), (DATA, b"after")]
+    pair.client.sendPacket(a.PING, string(b"")[:-1])
+    pair.pump()
+    assert pair.server.lost is not None
+
+
+@pytest.mark.parametrize("number", [8, 19, 22, 29])
+def test_unknown_messages(number: int) -> None:
+    """The answer names the very message (RFC 4253 section 11.4); Conch's names the next one."""
+    pair = Pair().secure()
+    answers: list[tuple[int, bytes]] = []
+    real = pair.client.dispatchMessage
+
+    def listen(messageNum: int, payload: bytes) -> None:
+        answers.append((messageNum, payload))
+        real(messageNum, payload)
+
+    pair.client.dispatchMessage = listen  # type: ignore[method-assign]
+    for _ in range(3):
+        pair.client._send(a.IGNORE, string(b""))
+    sequence = pair.client._outgoing.sequence
+    pair.client._send(number, b"what?")
+    pair.client._send(a.DEBUG, b"\0" + string(b"") * 2)
+    pair.pump()
+    assert answers == [(a.UNIMPLEMENTED, uint32(sequence))]
+    assert pair.server.lost is None
+
+
+def test_messages_without_a_service() -> None:
+    pair = Pair()
+    pair.pump()
+    pair.client._send(80, b"")
+    pair.pump()
+    assert pair.server.lost is None
+
+
+# --- ends
+
+
+def test_what_the_peer_says_at_its_end() -> None:
+    pair = Pair().secure()
+    pair.server.sendDisconnect(11, b"good\x1b[31m \xc3\xbcbye\r\n\xff")
+    pair.server.sendDisconnect(2, b"twice")
+    pair.server.sendPacket(DATA, b"late")
+    pair.pump()
+    lost = lost_of(pair.client.when_lost())
+    assert (lost.error, lost.reason) == (None, 11)
+    assert lost.describe() == "good [31m übye  \N{REPLACEMENT CHARACTER}"
+    assert pair.client_ear.heard == []
+    assert lost_of(pair.server.when_lost()) == Lost()
+
+
+def test_long_last_words_are_cut() -> None:
+    pair = Pair().secure()
+    pair.server.sendDisconnect(11, b"x" * 200_000)
+    pair.pump()
+    assert len(lost_of(pair.client.when_lost()).description) == 1024
+
+
+def test_last_words_without_a_language() -> None:
+    """Some leave the last field out."""
+    pair = Pair().secure()
+    pair.server._send(a.DISCONNECT, uint32(11) + string(b"bye"))
+    pair.server.abort()
+    pair.client.dataReceived(bytes(pair.server_line.unsent))
+    assert pair.server_line.aborted
+
+
+def test_the_end_in_the_middle_of_a_delivery() -> None:
+    """Nothing behind a DISCONNECT is read."""
+    pair = Pair().secure()
+    pair.client._send(a.DISCONNECT, uint32(11) + string(b"bye") + string(b""))
+    pair.client._send(DATA, b"late")
+    pair.pump()
+    assert pair.server_ear.heard == []
+    assert lost_of(pair.server.when_lost()).reason == 11
+
+
+def test_a_stuck_peer_is_dropped() -> None:
+    pair = Pair().secure()
+    pair.server_line.stuck = True
+    pair.server.loseConnection()
+    pair.pump()
+    pair.clock.advance(LAST_WORDS - 0.1)
+    assert pair.server_line.closing
+    assert not pair.server_line.aborted
+    assert pair.server_line.producer is None, "a paused producer would keep the socket from closing"
+    pair.clock.advance(0.2)
+    assert pair.server_line.aborted
+    pair.cut()
+    assert pair.clock.getDelayedCalls() == []
+
+
+def test_disconnect_before_the_connection_is_there() -> None:
+    pair = Pair(connect=False)
+    pair.server.sendDisconnect(2, b"nobody hears it")
+    pair.server.abort()
+    assert pair.server.lost is None
+
+
+@pytest.mark.parametrize("when", ["version", "exchange", "secure", "service", "leaving"])
+def test_no_timer_is_left_behind(when: str) -> None:
+    pair = Pair()
+    if when == "exchange":
+        pair.rounds(1)
+    elif when == "secure":
+        pair.pump()
+    elif when in ("service", "leaving"):
+        pair.secure()
+    if when == "leaving":
+        pair.server.loseConnection()
+    assert pair.clock.getDelayedCalls()
+    pair.cut()
+    assert pair.clock.getDelayedCalls() == []
+    pair.server.loseConnection()
+    pair.client.dataReceived(b"late")
+    pair.client.sendPacket(DATA, b"late")
+    assert pair.clock.getDelayedCalls() == []
+
+
+def test_a_handshake_that_takes_too_long() -> None:
+    pair = Pair()
+    pair.rounds(1)
+    pair.clock.advance(29)
+    assert not pair.server_line.closing
+    pair.clock.advance(1)
+    assert pair.server_line.closing
+    pair.cut()
+    assert lost_of(pair.server.when_lost()).describe() == "no key exchange in time"
+
+
+def test_nothing_after_the_handshake() -> None:
+    pair = Pair()
+    pair.clock.advance(20)
+    pair.pump()
+    pair.clock.advance(29)
+    assert not pair.server_line.closing
+    pair.clock.advance(1)
+    pair.pump()
+    assert lost_of(pair.client.when_lost()).describe() == "no login in time"
+
+
+def test_a_service_has_its_own_time() -> None:
+    pair = Pair().secure()
+    pair.clock.advance(3000)
+    pair.pump()
+    assert pair.server.lost is None
+
+
+# --- pressure
+
+
+class Source:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.events.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.events.append("resume")
+
+
+def test_the_sockets_pressure_reaches_who_feeds_us() -> None:
+    pair = Pair().secure()
+    source = Source()
+    pair.server.registerProducer(source, True)
+    pair.server_line.producer.pauseProducing()
+    pair.server_line.producer.resumeProducing()
+    pair.server_line.producer.pauseProducing()
+    pair.server.unregisterProducer()
+    pair.server_line.producer.resumeProducing()
+    assert source.events == ["pause", "resume", "pause"]
+
+
+def test_who_begins_to_feed_us_under_pressure_waits() -> None:
+    pair = Pair().secure()
+    pair.server_line.producer.pauseProducing()
+    source = Source()
+    pair.server.registerProducer(source, True)
+    pair.server_line.producer.resumeProducing()
+    assert source.events == ["pause", "resume"]
+
+
+def test_answers_that_nobody_reads() -> None:
+    """Pings, or unknown messages, without end by a client whose socket takes nothing."""
+    pair = Pair()
+    pair.pump()
+    pair.server_line.stuck = True
+    pair.server_line.producer.pauseProducing()
+    for _ in range(3):
+        pair.client.sendPacket(a.PING, string(bytes(200_000)))
+        pair.pump()
+    assert not pair.server_line.closing
+    for _ in range(30):
+        pair.client.sendPacket(a.PING, string(bytes(200_000)))
+        pair.pump()
+    assert pair.server_line.closing
+    assert len(pair.server_line.unsent) < 1_400_000
+    pair.cut()
+    assert lost_of(pair.server.when_lost()).describe() == "our answers are not read"
+
+
+def test_answers_that_are_read() -> None:
+    pair = Pair().secure()
+    for _ in range(30):
+        pair.client.sendPacket(a.PING, string(bytes(200_000)))
+        pair.pump()
+    assert len(pair.client_ear.heard) == 30
+
+
+def test_switches_of_a_socket() -> None:
+    turned: list[tuple[str, bool]] = []
+
+    class Socket(Line):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            turned.append(("no delay", enabled))
+
+        def setTcpKeepAlive(self, enabled: bool) -> None:
+            turned.append(("keep alive", enabled))
+
+    pair = Pair(connect=False)
+    pair.server_line = Socket()
+    pair.connect()
+    assert turned == [("no delay", True), ("keep alive", True)]
+    assert (pair.server.getPeer(), pair.server.getHost()) == ("peer", "host")
+
+
+def test_the_reader_is_not_entered_twice() -> None:
+    """A message sets going what delivers more at once: order is kept."""
+    pair = Pair().secure()
+    order: list[bytes] = []
+    later = bytearray()
+
+    def again(number: int, payload: bytes) -> None:
+        order.append(b"begin " + payload)
+        if later:
+            piece = bytes(later)
+            later.clear()
+            pair.server.dataReceived(piece)
+        order.append(b"end " + payload)
+
+    pair.server_ear.on_packet = again
+    pair.client.sendPacket(DATA, b"1")
+    first = bytes(pair.client_line.unsent)
+    pair.client_line.unsent.clear()
+    pair.client.sendPacket(DATA, b"2")
+    later += pair.client_line.unsent
+    pair.client_line.unsent.clear()
+    pair.server.dataReceived(first)
+    assert order == [b"begin 1", b"end 1", b"begin 2", b"end 2"]
