@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from conchrec.ssh import messages as m
 from conchrec.ssh.stream import Stream
+from conchrec.ssh.valve import Producer
 
 _log = Logger()
 
@@ -51,6 +52,7 @@ class Tunnel:
         self._eof = False
         self._lost = False
         self._pressed = False
+        self._producer: Producer | None = None
         self.disconnecting = False
         self.received = 0
         self.sent = 0
@@ -120,12 +122,14 @@ class Tunnel:
     def getHost(self) -> object:
         return self._host
 
-    # Where a transport is a consumer, its producer is the protocol itself; ours listens to on_pressure.
-    def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Accepted for the protocol's sake."""
+    def registerProducer(self, producer: Producer, streaming: bool) -> None:
+        """``producer`` hears when too much waits for the user, as from a socket (IConsumer)."""
+        self._producer = producer
+        if self._pressed:
+            producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        """Accepted for the protocol's sake."""
+        self._producer = None
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """The outer connection has seen to that."""
@@ -166,9 +170,13 @@ class Tunnel:
         if self._pressed:
             if pending < LOW:
                 self._pressed = False
+                if self._producer is not None:
+                    self._producer.resumeProducing()
                 self.on_pressure(False)
         elif pending > HIGH:
             self._pressed = True
+            if self._producer is not None:
+                self._producer.pauseProducing()
             self.on_pressure(True)
 
     def _deliver(self, data: bytes) -> None:

@@ -189,7 +189,7 @@ class EncryptThenMac(_Ctr):
 
 
 class EncryptAndMac(_Ctr):
-    """With a MAC over the plain text (RFC 4253 section 6.4): the first block is decrypted to see the length."""
+    """With a MAC over the plain text (RFC 4253 section 6.4): the first block is opened to see the length."""
 
     head = 16
 

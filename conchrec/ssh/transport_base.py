@@ -34,6 +34,8 @@ MAX_EXTENSIONS = 64
 MAX_DESCRIPTION = 1024
 #: Answers to a peer that asks and asks, and takes nothing from its socket.
 MAX_UNREAD = 1024 * 1024
+#: The same for all that is sent while the socket does not drain: more than the windows of any honest client.
+MAX_BEHIND = 128 * 1024 * 1024
 #: A peer that does not take our DISCONNECT is dropped, after seconds.
 LAST_WORDS = 5.0
 
@@ -61,6 +63,7 @@ class Modern(Keying):
         self._closing = False
         self._reading = False
         self._unread = 0
+        self._behind = 0
         self._on_version: list[Callable[[bytes], None]] = []
         self._secure: list[Deferred[None]] = []
         self._lost_waiters: list[Deferred[Lost]] = []
@@ -274,6 +277,15 @@ class Modern(Keying):
         self._rekey_where_due()
 
     def _send(self, number: int, payload: bytes) -> None:
+        if self._valve.full:
+            # Windows bound what channels may carry; what else a peer makes us say, it has to read.
+            self._behind += len(payload) + 64
+            if self._behind > MAX_BEHIND:
+                self._error = RemoteViolation("what we send is not read")
+                self.abort()
+                return
+        else:
+            self._behind = 0
         self.transport.write(self._outgoing.packet(number, payload))
 
     def _answer(self, number: int, payload: bytes) -> None:
