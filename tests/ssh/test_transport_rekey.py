@@ -1,0 +1,330 @@
+"""New keys in the middle of transfers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from conchrec.errors import HostKeyRejected
+from conchrec.ssh import assigned as a
+from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.certificate import CERTIFICATE, Ed25519Authority, Kind, issue
+from conchrec.ssh.hostkeys import ShownKey, ShownKeys
+from conchrec.ssh.keying import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, Phase
+from conchrec.ssh.wire import string
+from tests.support.pair import Ear, Pair
+
+DATA = 94
+
+
+def number(value: int, size: int = 200) -> bytes:
+    return value.to_bytes(4, "big") * (size // 4)
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3, 700])
+@pytest.mark.parametrize(
+    ("server", "client"), [(5_000, 1 << 30), (1 << 30, 5_000), (5_000, 5_000), (5_000, 7_000)]
+)
+def test_in_the_middle(server: int, client: int, chunk: int) -> None:
+    """Begun by either side and by both, while both talk; nothing is lost, and the order is kept."""
+    pair = Pair(algorithms=MODERN, chunk=chunk, server_rekey_bytes=server, client_rekey_bytes=client).secure()
+    session_id = pair.client.session_id
+    count = 200
+    for value in range(count):
+        pair.client.sendPacket(DATA, number(value))
+        pair.server.sendPacket(DATA, number(value))
+        pair.rounds(20 if chunk in (1, 3) else 1)
+    pair.pump()
+    expected = [(DATA, number(value)) for value in range(count)]
+    assert pair.server_ear.heard == expected
+    assert pair.client_ear.heard == expected
+    assert pair.client.rekeys == pair.server.rekeys >= 2
+    assert pair.client.session_id == pair.server.session_id == session_id
+    assert pair.client._phase is pair.server._phase is Phase.IDLE
+
+
+def test_who_only_listens_asks_too() -> None:
+    """A receiver without a word to say sees to the limit as well."""
+    pair = Pair(server_rekey_bytes=5_000).secure()
+    for _ in range(20):
+        pair.client.sendPacket(DATA, bytes(1000))
+        pair.pump()
+    assert pair.server.rekeys >= 3
+
+
+def test_both_at_once() -> None:
+    pair = Pair().secure()
+    pair.client._begin_exchange()
+    pair.server._begin_exchange()
+    for end in (pair.client, pair.server):
+        for value in range(3):
+            end.sendPacket(DATA, number(value))
+    pair.pump()
+    assert pair.client.rekeys == pair.server.rekeys == 1
+    assert pair.server_ear.heard == pair.client_ear.heard == [(DATA, number(value)) for value in range(3)]
+
+
+def test_nothing_goes_out_from_our_kexinit_to_our_newkeys() -> None:
+    pair = Pair().secure()
+    seen: list[int] = []
+    real = pair.client.dispatchMessage
+
+    def listen(messageNum: int, payload: bytes) -> None:
+        seen.append(messageNum)
+        real(messageNum, payload)
+
+    pair.client.dispatchMessage = listen  # type: ignore[method-assign]
+    pair.server._begin_exchange()
+    pair.server.sendPacket(DATA, b"1")
+    pair.server.sendPacket(a.EXT_INFO, bytes(4))
+    pair.client.sendPacket(a.PING, string(b"asked by one that knows nothing of it"))
+    pair.client.sendPacket(DATA, b"sent by one that knows nothing of it")
+    pair.server.sendPacket(DATA, b"2")
+    pair.server.sendPacket(a.IGNORE, string(b"may go at once"))
+    pair.pump()
+    assert seen == [
+        a.KEXINIT, a.IGNORE, a.KEX_REPLY, a.NEWKEYS, DATA, a.EXT_INFO, DATA, a.PONG
+    ]  # fmt: skip
+    assert pair.server_ear.heard == [(DATA, b"sent by one that knows nothing of it")]
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_the_peer_still_talks_under_the_old_keys(chunk: int) -> None:
+    """Between its KEXINIT and its NEWKEYS nobody should; who does is heard, as by OpenSSH."""
+    pair = Pair(chunk=chunk).secure()
+    pair.server._begin_exchange()
+    while pair.client._phase is Phase.IDLE:
+        pair.rounds(1)
+    pair.client._send(DATA, b"after its KEXINIT")
+    pair.pump()
+    assert pair.server_ear.heard == [(DATA, b"after its KEXINIT")]
+    assert pair.server.rekeys == pair.client.rekeys == 1
+
+
+def test_by_time() -> None:
+    """After an hour; one timer, however often there were new keys meanwhile."""
+    pair = Pair(server_rekey_bytes=5_000).secure()
+    for _ in range(50):
+        pair.client.sendPacket(DATA, bytes(1000))
+        pair.pump()
+    assert pair.server.rekeys > 5
+    assert len(pair.clock.getDelayedCalls()) == 2
+    before = pair.server.rekeys
+    pair.clock.advance(REKEY_TIME.total_seconds())
+    pair.pump()
+    assert pair.server.rekeys == pair.client.rekeys == before + 1
+    pair.clock.advance(REKEY_TIME.total_seconds() - 1)
+    pair.pump()
+    assert pair.server.rekeys == before + 1
+    pair.clock.advance(1)
+    pair.pump()
+    assert pair.server.rekeys == before + 2
+
+
+def test_time_comes_in_the_middle_of_an_exchange() -> None:
+    pair = Pair().secure()
+    pair.server._begin_exchange()
+    pair.clock.advance(REKEY_TIME.total_seconds())
+    pair.pump()
+    assert pair.server.rekeys == pair.client.rekeys == 1
+    pair.client._begin_exchange()
+    pair.client.loseConnection()
+    pair.clock.advance(1)
+    pair.pump()
+    assert pair.clock.getDelayedCalls() == []
+
+
+# --- what waits
+
+
+class Source:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.events.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.events.append("resume")
+
+
+def test_who_feeds_us_waits_for_the_new_keys() -> None:
+    pair = Pair().secure()
+    pair.server.setService(Ear(b"ssh-connection"))
+    source = Source()
+    pair.server.registerProducer(source, True)
+    pair.server._begin_exchange()
+    count = HOLD_AT // 100_000 + 2
+    for _ in range(count):
+        pair.server.sendPacket(DATA, bytes(100_000))
+    assert source.events == ["pause"]
+    pair.server_line.producer.pauseProducing()
+    pair.pump()
+    assert len(pair.client_ear.heard) == count
+    assert source.events == ["pause"], "its socket is still full"
+    pair.server_line.producer.resumeProducing()
+    assert source.events == ["pause", "resume"]
+
+
+def test_a_peer_that_never_comes_to_the_point() -> None:
+    pair = Pair().secure()
+    pair.server.setService(Ear(b"ssh-connection"))
+    pair.server._begin_exchange()
+    block = bytes(1 << 20)
+    for _ in range(MAX_BLOCKED // len(block) - 1):
+        pair.server.sendPacket(DATA, block)
+    assert not pair.server_line.closing
+    for _ in range(3):
+        pair.server.sendPacket(DATA, block)
+    assert pair.server_line.closing
+    pair.cut()
+    assert pair.server.lost is not None
+    assert pair.server.lost.describe() == "the key exchange takes too long"
+    assert not pair.server._blocked
+
+
+def test_small_messages_count_as_well() -> None:
+    """Before a login somebody asks for pongs and lets them wait: each costs more than its bytes."""
+    pair = Pair()
+    pair.pump()
+    pair.server._begin_exchange()
+    for _ in range(MAX_BLOCKED_EARLY // 100):
+        pair.client.sendPacket(a.PING, string(b""))
+    pair.client_line, quiet = type(pair.client_line)(), pair.client_line
+    pair.server.dataReceived(bytes(quiet.unsent))
+    assert pair.server_line.closing
+    assert len(pair.server._blocked) <= MAX_BLOCKED_EARLY // 100
+
+
+def test_gone_in_the_middle() -> None:
+    pair = Pair().secure()
+    pair.server._begin_exchange()
+    pair.server.sendPacket(DATA, b"never to be sent")
+    lost = pair.server.when_lost()
+    pair.cut()
+    assert lost.called
+    assert not pair.server._blocked
+    assert pair.clock.getDelayedCalls() == []
+
+
+# --- host keys
+
+
+def certified(key: ed25519.Ed25519PrivateKey, serial: int) -> ShownKeys:
+    authority = Ed25519Authority(ed25519.Ed25519PrivateKey.generate())
+    certificate = issue(
+        authority=authority,
+        public_key=ShownKey(key).blob(),
+        kind=Kind.HOST,
+        serial=serial,
+        key_id="renewed",
+        principals=["target"],
+        valid_after=0,
+        valid_before=2**63,
+    )
+    return ShownKeys(key, certificate.blob)
+
+
+CERTIFIED = (b"ssh-ed25519" + CERTIFICATE,)
+
+
+def test_a_renewed_certificate() -> None:
+    """It is looked at again; what binds the session stays that of the first exchange."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    seen: list[bytes] = []
+    pair = Pair(
+        host_keys=certified(key, 1), host_key_algorithms=CERTIFIED, verify_host_key=seen.append
+    ).secure()
+    first = pair.client.host_key_blob
+    signature = pair.client.host_key_signature
+    pair.server._begin_exchange()
+    pair.pump()
+    assert len(seen) == 1, "the same again is not asked about"
+    pair.server._host_keys = certified(key, 2)
+    pair.server._begin_exchange()
+    pair.pump()
+    assert pair.client.rekeys == 2
+    assert len(seen) == 2
+    assert pair.client.host_key_blob == seen[0] == first != seen[1]
+    assert pair.client.host_key_signature == signature
+
+
+def test_a_renewed_certificate_that_is_no_good() -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    seen: list[bytes] = []
+
+    def once(blob: bytes) -> None:
+        if seen:
+            raise HostKeyRejected("it has expired")
+        seen.append(blob)
+
+    pair = Pair(host_keys=certified(key, 1), host_key_algorithms=CERTIFIED, verify_host_key=once).secure()
+    pair.server._host_keys = certified(key, 2)
+    pair.client._begin_exchange()
+    pair.pump()
+    assert pair.client.lost is not None
+    assert isinstance(pair.client.lost.error, HostKeyRejected)
+
+
+def test_another_host_key() -> None:
+    pair = Pair().secure()
+    pair.server._host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+    pair.client._begin_exchange()
+    pair.pump()
+    assert pair.client.lost is not None
+    assert pair.client.lost.describe() == "the host key changed in the middle of a connection"
+
+
+# --- strictness
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_sequence_numbers(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With strict key exchange they begin anew with each NEWKEYS, without it they never do."""
+    if not strict:
+        monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
+        monkeypatch.setattr("conchrec.ssh.keying.STRICT_SERVER", b"something-other")
+    pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
+    monkeypatch.undo()
+    pair.secure()
+    assert pair.server._strict is strict
+    pair.client._begin_exchange()
+    pair.pump()
+    assert pair.client.rekeys == 1
+    assert (pair.client._outgoing.sequence == 0) is strict
+    assert pair.client._outgoing.sequence == pair.server._incoming.sequence
+    assert pair.server._outgoing.sequence == pair.client._incoming.sequence
+
+
+def test_sequence_numbers_wrap() -> None:
+    for cipher in (b"chacha20-poly1305@openssh.com", b"aes128-ctr", b"aes128-gcm@openssh.com"):
+        pair = Pair(algorithms=replace(MODERN, ciphers=(cipher,))).secure()
+        for end in (pair.client, pair.server):
+            end._outgoing.sequence = end._incoming.sequence = 0xFFFFFFFE
+        for value in range(5):
+            pair.client.sendPacket(DATA, number(value))
+            pair.server.sendPacket(DATA, number(value))
+        pair.pump()
+        assert pair.server_ear.heard == pair.client_ear.heard == [(DATA, number(i)) for i in range(5)]
+        assert pair.client._outgoing.sequence == 3
+
+
+def test_a_kexinit_inside_an_exchange() -> None:
+    pair = Pair().secure()
+    pair.client._begin_exchange()
+    assert pair.client._ours is not None
+    pair.client._send(a.KEXINIT, pair.client._ours.payload[1:])
+    pair.pump()
+    assert pair.server.lost is not None
+    assert pair.server.lost.describe() == "a key exchange inside a key exchange"
+
+
+@pytest.mark.parametrize("message", [a.NEWKEYS, a.KEX_FIRST, a.KEX_REPLY, 49])
+def test_messages_of_an_exchange_that_does_not_run(message: int) -> None:
+    pair = Pair().secure()
+    pair.client._send(message, b"")
+    pair.pump()
+    assert pair.server.lost is not None
+    assert pair.server.lost.error is not None
