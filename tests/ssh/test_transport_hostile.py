@@ -1,0 +1,434 @@
+"""Peers that do what no honest peer does: nothing raises, nothing grows, nothing is believed."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import LogLevel, globalLogPublisher
+
+from conchrec.ssh import assigned as a
+from conchrec.ssh.algorithms import COMPATIBLE, MODERN
+from conchrec.ssh.kex import exchange
+from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal
+from conchrec.ssh.packetcipher import MAX_PACKET
+from conchrec.ssh.transport import ClientTransport, Lost
+from conchrec.ssh.wire import names, string, uint32
+from tests.support.pair import Ear, Pair
+
+DATA = 94
+
+
+def error_of(pair: Pair, side: str = "server") -> str:
+    """What ended it there, in words; the connection has to be over."""
+    pair.pump()
+    lost = getattr(pair, side).lost
+    assert lost is not None
+    assert lost.error is not None
+    return str(lost.describe())
+
+
+# --- before the version
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"\r\n",
+        b"hello\r\n",
+        b"SSH-1.5-old\r\n",
+        b"SSH-2.0",
+        b"SSH-2.0-" + b"x" * 256,
+        b"SSH-2.0-" + b"x" * 256 + b"\r\n",
+        b"\0" * 20_000,
+        b"S" * 1_000_000,
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 100_000])
+def test_what_is_not_ssh_to_a_server(sent: bytes, chunk: int) -> None:
+    pair = Pair()
+    for at in range(0, min(len(sent), 20_000) if chunk == 1 else len(sent), chunk):
+        pair.server.dataReceived(sent[at : at + chunk])
+    if sent == b"SSH-2.0":
+        assert not pair.server_line.closing, "this may still become a version"
+        return
+    assert pair.server_line.closing
+    pair.cut()
+    assert pair.server.lost is not None
+    assert pair.server.lost.describe().endswith(("not SSH", "not SSH 2"))
+    assert len(pair.server._incoming) == 0
+
+
+def test_lines_before_the_version_of_a_server() -> None:
+    """RFC 4253 section 4.2 allows them; a client reads on."""
+    pair = Pair()
+    real = bytes(pair.server_line.unsent)
+    pair.server_line.unsent[:] = b"Welcome!\r\nmind the \xff step\n" + real
+    pair.secure()
+    assert pair.client.lost is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"x" * 1_000_000,
+        b"line\r\n" * 51,
+        (b"x" * 4000 + b"\r\n") * 3,
+        b"SSH-2.0-" + b"x" * 300 + b"\r\n",
+        b"SSH-1.5-old\r\n",
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 1_000_000])
+def test_what_is_not_ssh_to_a_client(sent: bytes, chunk: int) -> None:
+    pair = Pair()
+    for at in range(0, min(len(sent), 20_000) if chunk == 1 else len(sent), chunk):
+        pair.client.dataReceived(sent[at : at + chunk])
+    assert pair.client_line.closing
+    pair.cut()
+    assert pair.client.lost is not None
+    assert sum(map(len, pair.client.lost.greeting)) <= 51 * 255
+
+
+def test_what_a_server_says_in_place_of_a_version() -> None:
+    """As sshd does when there are too many: the reason reaches who asks."""
+    pair = Pair()
+    pair.client.dataReceived(b"Exceeded \x1b[1mMaxStartups\r\n")
+    pair.cut()
+    assert pair.client.lost is not None
+    assert pair.client.lost.describe() == "Exceeded  [1mMaxStartups"
+
+
+@pytest.mark.parametrize("version", [b"SSH-2.0-x\n", b"SSH-1.99-x\r\n", b"SSH-2.0-" + b"x" * 245 + b"\r\n"])
+def test_versions_that_are_good(version: bytes) -> None:
+    pair = Pair()
+    pair.server.dataReceived(version)
+    assert pair.server.peer_version == version.rstrip()
+    assert not pair.server_line.closing
+
+
+# --- packets
+
+
+def raw(pair: Pair, packet: bytes) -> Pair:
+    """These bytes follow the client's version."""
+    pair.client_line.unsent[:] = b"SSH-2.0-x\r\n" + packet
+    return pair
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, MAX_PACKET + 4, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_lengths(length: int) -> None:
+    pair = raw(Pair(), uint32(length) + bytes(100))
+    assert error_of(pair) == f"a packet of {length} bytes"
+
+
+def test_a_length_that_does_not_fill_its_blocks() -> None:
+    assert error_of(raw(Pair(), uint32(13) + bytes(100))) == "a packet that does not fill its blocks"
+
+
+@pytest.mark.parametrize("padding", [0, 3, 12, 255])
+def test_paddings(padding: int) -> None:
+    packet = uint32(12) + bytes((padding,)) + bytes(11)
+    assert error_of(raw(Pair(), packet)) == "a packet with a bad padding"
+
+
+def test_a_packet_that_never_ends_costs_its_bytes() -> None:
+    pair = Pair()
+    pair.server.dataReceived(b"SSH-2.0-x\r\n" + uint32(MAX_PACKET - 4) + bytes(1000))
+    assert not pair.server_line.closing
+    assert len(pair.server._incoming) == 1000
+
+
+def test_the_largest_packet() -> None:
+    """What OpenSSH itself takes: 256 KiB with the padding."""
+    pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).secure()
+    payload = os.urandom(MAX_PACKET - 1 - 4 - 1)
+    pair.client.sendPacket(DATA, payload)
+    pair.pump()
+    assert pair.server_ear.heard == [(DATA, payload)]
+    pair.client.sendPacket(DATA, payload + b"xxxxxxxxxxxxxxxx")
+    assert error_of(pair) == f"a packet of {MAX_PACKET + 16} bytes"
+
+
+@pytest.mark.parametrize("cipher", COMPATIBLE.ciphers)
+@pytest.mark.parametrize("mac", COMPATIBLE.macs)
+def test_a_tag_that_is_wrong(cipher: bytes, mac: bytes) -> None:
+    only = replace(COMPATIBLE, kex=(b"curve25519-sha256",), ciphers=(cipher,), macs=(mac,))
+    pair = Pair(algorithms=only).secure()
+    pair.client.sendPacket(DATA, b"hello")
+    pair.client_line.unsent[-1] ^= 1
+    assert error_of(pair) in ("a packet whose tag is wrong", "a packet whose MAC is wrong")
+    assert pair.server_ear.heard == []
+    assert pair.client.lost == Lost(reason=a.PROTOCOL_ERROR, description=error_of(pair).encode())
+
+
+def test_a_packet_twice() -> None:
+    pair = Pair().secure()
+    pair.client.sendPacket(DATA, b"hello")
+    pair.client_line.unsent += bytes(pair.client_line.unsent)
+    assert error_of(pair) == "a packet whose tag is wrong"
+    assert pair.server_ear.heard == [(DATA, b"hello")]
+
+
+# --- the key exchange
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize(
+    "number", [a.IGNORE, a.UNIMPLEMENTED, a.DEBUG, a.EXT_INFO, a.SERVICE_ACCEPT, 19, 192]
+)
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_terrapin(side: str, number: int, where: str) -> None:
+    """CVE-2023-48795: whatever is put in before NEWKEYS ends a strict exchange."""
+    pair = Pair()
+    line = getattr(pair, f"{side}_line")
+    other = "server" if side == "client" else "client"
+    version, _, kexinit = bytes(line.unsent).partition(b"\r\n")
+    injected = b"\0\0\0\x0c\x06" + bytes((number,)) + bytes(10)
+    line.unsent[:] = version + b"\r\n" + (injected + kexinit if where == "before" else kexinit + injected)
+    assert error_of(pair, other).endswith(("strict key exchange", "before the key exchange")) or (
+        (where, number) == ("before", a.SERVICE_ACCEPT)
+    )
+    assert getattr(pair, other).session_id == b""
+
+
+def test_messages_between_do_not_hurt_where_it_is_not_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
+    monkeypatch.setattr("conchrec.ssh.keying.STRICT_SERVER", b"something-other")
+    pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
+    monkeypatch.undo()
+    pair.client._send(a.IGNORE, string(b""))
+    pair.client._send(19, b"")
+    pair.server._send(a.DEBUG, b"")
+    pair.secure()
+    pair.client.sendPacket(DATA, b"hello")
+    pair.pump()
+    assert pair.server_ear.heard == [(DATA, b"hello")]
+
+
+@pytest.mark.parametrize("number", [50, 80, 90, 192])
+def test_services_before_the_keys(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
+    pair = Pair()
+    monkeypatch.undo()
+    pair.client._send(number, string(b""))
+    assert error_of(pair) == f"message {number} before the key exchange"
+
+
+def test_newkeys_before_the_exchange() -> None:
+    pair = Pair()
+    pair.client._send(a.NEWKEYS, b"")
+    assert error_of(pair) == "NEWKEYS out of place"
+
+
+def test_newkeys_with_something_in_it() -> None:
+    pair = Pair().secure()
+    real = pair.client._send
+
+    def send(number: int, payload: bytes) -> None:
+        real(number, b"x" if number == a.NEWKEYS else payload)
+
+    pair.client._send = send  # type: ignore[method-assign]
+    pair.client._begin_exchange()
+    assert error_of(pair) == "NEWKEYS out of place"
+
+
+def kexinit(lists: list[bytes], *, follows: bool = False) -> bytes:
+    return bytes(16) + b"".join(lists) + bytes((follows,)) + uint32(0)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        bytes(16),
+        kexinit([names(())] * 9),
+        kexinit([names(())] * 10) + b"x",
+        kexinit([names(())] * 10),
+        kexinit([names([b"x"] * (MAX_NAMES + 1))] + [names(())] * 9),
+        kexinit([names(())] * 9 + [b"\xff\xff\xff\xff"]),
+    ],
+)
+def test_kexinits(payload: bytes) -> None:
+    pair = Pair()
+    pair.client_line.unsent.clear()
+    pair.client_line.write(b"SSH-2.0-x\r\n" + type(pair.client._outgoing)().packet(a.KEXINIT, payload))
+    assert error_of(pair)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("junk", [b"", string(b""), string(bytes(32)), string(b"x" * 32), string(b"x") * 3])
+@pytest.mark.parametrize("kex", COMPATIBLE.kex)
+def test_values_that_are_none(side: str, junk: bytes, kex: bytes) -> None:
+    pair = Pair(algorithms=replace(COMPATIBLE, kex=(kex,)))
+    real = getattr(pair, side)._send
+
+    def send(number: int, payload: bytes) -> None:
+        real(number, junk if number in (a.KEX_FIRST, a.KEX_REPLY) else payload)
+
+    getattr(pair, side)._send = send
+    pair.pump()
+    if junk == string(b"x" * 32) and kex.startswith(b"curve25519") and side == "client":
+        # A value like any other: the client then finds that the signature is not over what it sent.
+        assert error_of(pair, "client") == "the signature of the host key is not good"
+        return
+    assert pair.server.lost is not None
+    assert pair.client.lost is not None
+    assert pair.client.lost.describe() != "internal error"
+    assert pair.server.lost.describe() != "internal error"
+
+
+class Guesser(ClientTransport):
+    """Sends its first value right behind its KEXINIT (RFC 4253 section 7)."""
+
+    right = True
+
+    def _send(self, number: int, payload: bytes) -> None:
+        if number == a.KEXINIT and self._first_exchange:
+            payload = payload[:-5] + b"\1" + payload[-4:]
+            assert self._ours is not None
+            self._ours = replace(self._ours, payload=bytes((a.KEXINIT,)) + payload)
+            super()._send(number, payload)
+            self._run = exchange(MODERN.kex[0])
+            self._value = self._run.offer()
+            super()._send(a.KEX_FIRST, string(self._value))
+        elif number == a.KEX_FIRST and self._first_exchange and self.right:
+            self._exchange, self._offered = self._run, self._value  # it has gone already
+        else:
+            super()._send(number, payload)
+
+
+class WrongGuesser(Guesser):
+    right = False
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+@pytest.mark.parametrize("client", [Guesser, WrongGuesser])
+def test_a_guess(client: type[Guesser], chunk: int) -> None:
+    """A right one is used, a wrong one is thrown away."""
+    server = MODERN if client.right else replace(MODERN, kex=MODERN.kex[::-1])
+    pair = Pair(algorithms=MODERN, server_algorithms=server, client_type=client, chunk=chunk).secure()
+    assert pair.client.session_id == pair.server.session_id
+    pair.server._begin_exchange()
+    pair.pump()
+    assert pair.client.rekeys == 1
+
+
+def test_markers_are_no_methods() -> None:
+    ours = Proposal.make(MODERN, (b"ssh-ed25519",), (STRICT_SERVER,))
+    assert STRICT_SERVER in ours.kex
+    pair = Pair(algorithms=replace(MODERN, kex=(STRICT_CLIENT, STRICT_SERVER)))
+    assert error_of(pair).startswith("no common key exchange algorithm")
+
+
+# --- anything at all
+
+
+class Watch:
+    """Errors that were logged: a peer must not be able to cause one."""
+
+    def __init__(self) -> None:
+        self.errors: list[object] = []
+
+    def __call__(self, event: dict[str, object]) -> None:
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
+            self.errors.append(event)
+
+    def __enter__(self) -> Watch:
+        globalLogPublisher.addObserver(self)  # type: ignore[arg-type]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        globalLogPublisher.removeObserver(self)  # type: ignore[arg-type]
+
+
+def quiet(pair: Pair) -> None:
+    pair.pump(rounds=100_000)
+    pair.cut()
+    for end in (pair.client, pair.server):
+        assert end.lost is not None
+        assert end.lost.describe() != "internal error"
+    assert pair.clock.getDelayedCalls() == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=400), st.booleans(), st.integers(0, 3))
+def test_noise_after_the_version(noise: bytes, to_server: bool, chunk: int) -> None:
+    pair = Pair(chunk=chunk)
+    line = pair.client_line if to_server else pair.server_line
+    line.unsent[:] = b"SSH-2.0-x\r\n" + noise
+    with Watch() as watch:
+        quiet(pair)
+    assert watch.errors == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, 255), st.binary(max_size=200), st.booleans(), st.sampled_from(["plain", "secure", "rekey"])
+)
+def test_any_message(number: int, payload: bytes, to_server: bool, when: str) -> None:
+    pair = Pair(algorithms=MODERN)
+    sender, receiver = (pair.client, pair.server) if to_server else (pair.server, pair.client)
+    if when != "plain":
+        pair.secure()
+    if when == "rekey":
+        receiver._begin_exchange()
+    sender._send(number, payload)
+    with Watch() as watch:
+        quiet(pair)
+    assert watch.errors == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.randoms(use_true_random=False), st.booleans(), st.integers(1, 6))
+def test_real_traffic_with_mistakes(chance: random.Random, to_server: bool, rounds: int) -> None:
+    """Bits flipped, pieces cut out, put in twice or swapped, at any stage."""
+    pair = Pair(algorithms=MODERN)
+    line = pair.client_line if to_server else pair.server_line
+    pair.rounds(rounds)
+    bytes_ = line.unsent
+    for _ in range(chance.randint(1, 4)):
+        at, size = chance.randint(0, len(bytes_)), chance.randint(1, 40)
+        what = chance.choice(("flip", "cut", "twice", "noise"))
+        if what == "flip" and at < len(bytes_):
+            bytes_[at] ^= 1 << chance.randint(0, 7)
+        elif what == "cut":
+            del bytes_[at : at + size]
+        elif what == "twice":
+            bytes_[at:at] = bytes_[at : at + size]
+        else:
+            bytes_[at:at] = chance.randbytes(size)
+    with Watch() as watch:
+        quiet(pair)
+    assert watch.errors == []
+
+
+# --- time
+
+
+def seconds_for(count: int) -> float:
+    """To read ``count`` tiny packets from one delivery; the best of some."""
+    best = 1e9
+    for _ in range(3):
+        pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).secure()
+        pair.server_ear = ear = Ear()
+        pair.server.setService(ear)
+        for _ in range(count):
+            pair.client.sendPacket(DATA, b"")
+        data = bytes(pair.client_line.unsent)
+        begin = time.perf_counter()
+        pair.server.dataReceived(data)
+        best = min(best, time.perf_counter() - begin)
+        assert len(ear.heard) == count
+    return best
+
+
+def test_many_tiny_packets_take_linear_time() -> None:
+    """Conch copies what is left of its buffer for each packet."""
+    assert seconds_for(40_000) < 10 * seconds_for(10_000)
