@@ -225,6 +225,28 @@ async def test_the_target_has_had_enough_of_us(stage: Stage) -> None:
     assert "PerSourcePenaltyExemptList" in result.errors
 
 
+async def test_nothing_is_dialled_before_it_is_allowed(stage: Stage) -> None:
+    """Neither a host that is denied, by its name or its address, nor a login that the role does not have."""
+    house = await build(stage)
+    peers = _Peers(greeting=b"SSH-2.0-OpenSSH_9.2p1\r\n", hangs_up=True)
+    port = listen(stage, peers)
+    house.proxy.configure({"roles": {"ops": {"deny": {"hosts": [f"127.0.0.1:{port}"]}}}})
+    await house.proxy.restart()
+    for host in ("localhost", "127.0.0.1"):
+        for way in Way:
+            result = await house.client(way, host=host, port=port).ssh("web1", "true")
+            assert result.code == 255 and "conchrec: joe may not" in result.errors, str(result)
+    assert peers.seen == []
+    before = house.target.log.count("Connection from")
+    for way in Way:
+        result = await house.client(way, login="daemon").ssh("web1", "true")
+        assert result.code == 255 and "may not log in as daemon" in result.errors, str(result)
+    assert "daemon" not in house.target.log
+    assert house.target.log.count("Accepted") == 0
+    # Its banner may have been read, to be mirrored: that names nobody.
+    assert house.target.log.count("Connection from") - before <= len(Way)
+
+
 async def test_the_target_dies_in_the_middle(stage: Stage) -> None:
     house = await build(stage)
     process = house.client().start("web1", "echo begun; cat")
