@@ -1,0 +1,62 @@
+"""What is offered to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM, USER_SIGNATURES, Algorithms
+from conchrec.ssh.hostkeys import CERTIFIED, PLAIN
+from conchrec.ssh.kex import exchange, hash_of
+from conchrec.ssh.packetcipher import is_aead, suite
+
+ALL = (MODERN, COMPATIBLE, UPSTREAM, LEGACY)
+BAD = (b"cbc", b"sha1", b"md5", b"none", b"3des", b"arcfour", b"umac", b"group1-", b"ssh-dss", b"-96")
+
+
+def names_of(offer: Algorithms) -> tuple[bytes, ...]:
+    return (*offer.kex, *offer.ciphers, *offer.macs)
+
+
+@pytest.mark.parametrize("offer", [MODERN, COMPATIBLE, UPSTREAM])
+def test_nothing_weak(offer: Algorithms) -> None:
+    assert [name for name in names_of(offer) for bad in BAD if bad in name] == []
+
+
+def test_legacy_has_little_more() -> None:
+    """SHA-1 in two places, at the end; and still no CBC."""
+    assert set(names_of(LEGACY)) - set(names_of(UPSTREAM)) == {b"diffie-hellman-group14-sha1", b"hmac-sha1"}
+    assert (LEGACY.kex[-1], LEGACY.macs[-1]) == (b"diffie-hellman-group14-sha1", b"hmac-sha1")
+
+
+def test_modern_has_no_nist_curve_and_no_mac_over_plain_text() -> None:
+    assert not any(b"nistp" in name or b"diffie" in name for name in MODERN.kex)
+    assert all(name.endswith(b"-etm@openssh.com") for name in MODERN.macs)
+
+
+@pytest.mark.parametrize("offer", ALL)
+def test_each_is_known_and_named_once(offer: Algorithms) -> None:
+    for names in (offer.kex, offer.ciphers, offer.macs):
+        assert len(set(names)) == len(names) > 0
+    for kex in offer.kex:
+        assert exchange(kex).offer()
+        assert hash_of(kex)(b"").digest()
+    for cipher in offer.ciphers:
+        for mac in offer.macs:
+            made = suite(cipher, mac)
+            assert made.make(bytes(made.key), bytes(made.iv), bytes(made.mac))
+
+
+@pytest.mark.parametrize("offer", ALL)
+def test_the_strongest_first(offer: Algorithms) -> None:
+    assert offer.kex[0] == b"mlkem768x25519-sha256"
+    assert is_aead(offer.ciphers[0])
+    aead = [is_aead(cipher) for cipher in offer.ciphers]
+    assert aead == sorted(aead, reverse=True)
+    etm = [mac.endswith(b"-etm@openssh.com") for mac in offer.macs]
+    assert etm == sorted(etm, reverse=True)
+
+
+@pytest.mark.parametrize("names", [USER_SIGNATURES, PLAIN, CERTIFIED])
+def test_signatures(names: tuple[bytes, ...]) -> None:
+    assert [name for name in names for bad in (b"ssh-rsa", b"ssh-dss", b"sha1") if bad in name] == []
+    assert len(set(names)) == len(names)
