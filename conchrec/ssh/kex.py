@@ -13,11 +13,17 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh.wire import mpint, string
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import mlkem
+except ImportError:  # older than ML-KEM
+    mlkem = None  # type: ignore[assignment]
 
 Hash = Callable[[bytes], Any]
 
@@ -185,6 +191,18 @@ _METHODS: dict[bytes, tuple[Callable[[], KeyExchange], Hash]] = {
 def exchange(name: bytes) -> KeyExchange:
     """A new run of the method ``name``, which is one that we offered."""
     return _METHODS[name][0]()
+
+
+@functools.cache
+def usable(name: bytes) -> bool:
+    """Can this machine do it? Not every OpenSSL has ML-KEM."""
+    if _METHODS[name][0] is not _Hybrid:
+        return True
+    try:
+        _Hybrid().offer()
+    except (AttributeError, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def hash_of(name: bytes) -> Hash:

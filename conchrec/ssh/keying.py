@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ from conchrec.ssh.assigned import (
     may_go_in_exchange,
 )
 from conchrec.ssh.framing import Incoming, Outgoing
-from conchrec.ssh.kex import KeyExchange, derive, exchange, hash_of
+from conchrec.ssh.kex import KeyExchange, derive, exchange, hash_of, usable
 from conchrec.ssh.kexinit import (
     EXT_INFO_CLIENT,
     STRICT_CLIENT,
@@ -132,7 +133,8 @@ class Keying:
         markers: tuple[bytes, ...] = ()
         if self._first_exchange:
             markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.isClient else (STRICT_SERVER,)
-        self._ours = Proposal.make(self._algorithms, self._host_key_algorithms(), markers)
+        ours = replace(self._algorithms, kex=tuple(filter(usable, self._algorithms.kex)))
+        self._ours = Proposal.make(ours, self._host_key_algorithms(), markers)
         self._phase = Phase.ASKED
         self._send(KEXINIT, self._ours.payload[1:])
 

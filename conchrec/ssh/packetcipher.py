@@ -247,6 +247,4 @@ def suite(cipher: bytes, mac: bytes) -> Suite:
         return _AEAD[cipher]
     digest, size = _MACS[mac.removesuffix(_ETM)]
     kind = EncryptThenMac if mac.endswith(_ETM) else EncryptAndMac
-    return Suite(
-        _CTR_KEYS[cipher], 16, size, lambda key, iv, mac_key: kind(key, iv, mac_key, digest, size)
-    )
+    return Suite(_CTR_KEYS[cipher], 16, size, lambda key, iv, mac_key: kind(key, iv, mac_key, digest, size))

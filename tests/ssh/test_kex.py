@@ -6,13 +6,16 @@ import hashlib
 import os
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh.algorithms import LEGACY
+from conchrec.ssh import kex
+from conchrec.ssh.algorithms import LEGACY, MODERN
 from conchrec.ssh.kex import _X25519, derive, exchange, hash_of, modp_prime
 from conchrec.ssh.wire import Reader, mpint, string
+from tests.support.pair import Pair
 
 HYBRID = b"mlkem768x25519-sha256"
 NIST = {256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}
@@ -130,6 +133,28 @@ def test_a_value_of_mlkem_out_of_range() -> None:
 def test_an_answer_without_a_question() -> None:
     with pytest.raises(RemoteViolation):
         exchange(HYBRID).complete(bytes(1088 + 32))
+
+
+@pytest.mark.parametrize("lack", ["module", "algorithm"])
+def test_a_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the hybrid is not offered, and the next best is used."""
+
+    def generate() -> None:
+        raise UnsupportedAlgorithm("this OpenSSL is too old")
+
+    if lack == "module":
+        monkeypatch.setattr(kex, "mlkem", None)
+    else:
+        monkeypatch.setattr(mlkem.MLKEM768PrivateKey, "generate", generate)
+    kex.usable.cache_clear()
+    try:
+        assert [name for name in MODERN.kex if not kex.usable(name)] == [HYBRID]
+        pair = Pair(algorithms=MODERN).secure()
+    finally:
+        kex.usable.cache_clear()
+    assert pair.server._ours is not None
+    assert HYBRID not in pair.server._ours.kex
+    assert pair.client.peer_version is not None
 
 
 # --- NIST curves

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, globalLogPublisher
 
+from conchrec.errors import RemoteViolation
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.kex import exchange
-from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal
+from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
 from conchrec.ssh.packetcipher import MAX_PACKET
 from conchrec.ssh.transport import ClientTransport, Lost
 from conchrec.ssh.wire import names, string, uint32
@@ -321,10 +322,18 @@ def test_a_guess(client: type[Guesser], chunk: int) -> None:
 
 
 def test_markers_are_no_methods() -> None:
-    ours = Proposal.make(MODERN, (b"ssh-ed25519",), (STRICT_SERVER,))
-    assert STRICT_SERVER in ours.kex
-    pair = Pair(algorithms=replace(MODERN, kex=(STRICT_CLIENT, STRICT_SERVER)))
-    assert error_of(pair).startswith("no common key exchange algorithm")
+    """Both say kex-strict and ext-info, which does not mean that they could do it."""
+    markers = (STRICT_CLIENT, STRICT_SERVER, b"ext-info-c")
+    ours = Proposal.make(replace(MODERN, kex=MODERN.kex[:1]), (b"ssh-ed25519",), markers)
+    theirs = Proposal.make(replace(MODERN, kex=MODERN.kex[1:]), (b"ssh-ed25519",), markers)
+    for is_client in (True, False):
+        with pytest.raises(RemoteViolation, match="no common key exchange algorithm"):
+            settle(ours, theirs, is_client=is_client)
+
+
+def test_what_is_made_can_be_read() -> None:
+    ours = Proposal.make(COMPATIBLE, (b"ssh-ed25519",), (STRICT_SERVER,))
+    assert Proposal.read(ours.payload[1:]) == ours
 
 
 # --- anything at all
