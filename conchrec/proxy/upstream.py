@@ -522,6 +522,7 @@ def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:
         verify_host_key=check,
         host_key_algorithms=trust.algorithms_for(visit.target),
         version=None,
+        clock=site.clock,
     )
     return transport, check
 
