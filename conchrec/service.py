@@ -12,22 +12,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.application import strports
-from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.threadpool import ThreadPool
-from zope.interface import implementer
 
-from conchrec import __version__, audit
+from conchrec import __version__, audit, haproxy
 from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
-from conchrec.access.patterns import IPNetwork, address_of, is_within
 from conchrec.access.policy import rule_for
 from conchrec.model import Target
 from conchrec.proxy.dialer import Dialer
@@ -193,51 +186,11 @@ class Proxy(MultiService):
 
 
 def listener(description: str, factory: Any, config: Config, reactor: Any) -> Any:
-    """A service that listens there. Behind ``haproxy:`` only those may connect who may say, in a PROXY
-    header, whose connection it really is."""
+    """A service that listens there."""
     kind, _, rest = description.partition(":")
-    if kind != "haproxy":
-        return strports.service(description, factory, reactor)
-    known: Any = _OnlyProxies(serverFromString(reactor, rest), config.proxy_protocol_from)
-    service = StreamServerEndpointService(proxyEndpoint(known), factory)
-    # As strports does it: a port that can't be had ends the start.
-    service._raiseSynchronously = True
-    return service
-
-
-@implementer(IStreamServerEndpoint)
-class _OnlyProxies:
-    """An endpoint that hangs up on everybody but the proxies that we know."""
-
-    def __init__(self, endpoint: Any, networks: Sequence[IPNetwork]) -> None:
-        self._endpoint = endpoint
-        self._networks = networks
-
-    def listen(self, factory: Any) -> Any:
-        return self._endpoint.listen(_FromProxies(factory, self._networks))
-
-
-class _FromProxies(Factory):
-    """Looks at the socket's own peer, before anything that it says is believed."""
-
-    noisy = False
-
-    def __init__(self, factory: Any, networks: Sequence[IPNetwork]) -> None:
-        self._factory = factory
-        self._networks = networks
-
-    def doStart(self) -> None:
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        self._factory.doStop()
-
-    def buildProtocol(self, addr: Any) -> Any:
-        address = address_of(str(getattr(addr, "host", "")))
-        if address is None or not any(is_within(address, network) for network in self._networks):
-            _log.warn("{peer} is not in proxy_protocol_from", peer=str(getattr(addr, "host", "?")))
-            return None
-        return self._factory.buildProtocol(addr)
+    if kind == "haproxy":
+        return haproxy.service(reactor, rest, factory, config.proxy_protocol_from)
+    return strports.service(description, factory, reactor)
 
 
 async def _settled(stopping: Deferred[Any] | None) -> None:
