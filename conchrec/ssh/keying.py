@@ -74,7 +74,7 @@ class Keying:
     _our_version: bytes | None
 
     def _set_up_keying(
-        self, *, algorithms: Algorithms, clock: Clock | None, rekey_bytes: int, rekey_time: timedelta
+        self, *, algorithms: Algorithms, clock: Clock, rekey_bytes: int, rekey_time: timedelta
     ) -> None:
         self._algorithms = algorithms
         self._clock = clock
@@ -270,7 +270,7 @@ class Keying:
     def _later(self, name: str, seconds: float, what: Callable[[], object]) -> None:
         """One timer of each name: the new one takes the place of the old."""
         self._not_later(name)
-        if self._clock is not None and not self._over:
+        if not self._over:
             self._timers[name] = self._clock.callLater(seconds, what)
 
     def _not_later(self, name: str) -> None:

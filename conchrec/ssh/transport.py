@@ -62,7 +62,7 @@ class ServerTransport(Modern, SSHServerTransport):
         host_keys: HostKeys,
         algorithms: Algorithms,
         userauth: Callable[[], SSHService],
-        clock: Clock | None = None,
+        clock: Clock,
         handshake_time: timedelta = timedelta(minutes=2),
         rekey_bytes: int = REKEY_BYTES,
         rekey_time: timedelta = REKEY_TIME,
@@ -149,7 +149,7 @@ class ClientTransport(Modern, SSHClientTransport):
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
         version: bytes | None,
-        clock: Clock | None = None,
+        clock: Clock,
         rekey_bytes: int = REKEY_BYTES,
         rekey_time: timedelta = REKEY_TIME,
     ) -> None:

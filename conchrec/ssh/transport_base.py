@@ -51,7 +51,7 @@ class Modern(Keying):
         *,
         version: bytes | None,
         algorithms: Algorithms,
-        clock: Clock | None,
+        clock: Clock,
         rekey_bytes: int,
         rekey_time: timedelta,
     ) -> None:

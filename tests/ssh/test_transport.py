@@ -583,6 +583,28 @@ def test_answers_that_nobody_reads() -> None:
     assert lost_of(pair.server.when_lost()).describe() == "our answers are not read"
 
 
+def test_what_is_sent_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows of channels bound that; whatever else a peer makes us say has an end as well."""
+    monkeypatch.setattr("conchrec.ssh.transport_base.MAX_BEHIND", 100_000)
+    pair = Pair().secure()
+    for _ in range(20):
+        pair.server.sendPacket(DATA, bytes(20_000))
+    assert not pair.server_line.aborted, "nobody has said that the socket is full"
+    pair.server_line.producer.pauseProducing()
+    for _ in range(4):
+        pair.server.sendPacket(DATA, bytes(20_000))
+    pair.server_line.producer.resumeProducing()
+    pair.server.sendPacket(DATA, bytes(20_000))
+    pair.server_line.producer.pauseProducing()
+    for _ in range(4):
+        pair.server.sendPacket(DATA, bytes(20_000))
+    assert not pair.server_line.aborted
+    pair.server.sendPacket(DATA, bytes(20_000))
+    assert pair.server_line.aborted
+    pair.cut()
+    assert lost_of(pair.server.when_lost()).describe() == "what we send is not read"
+
+
 def test_answers_that_are_read() -> None:
     pair = Pair().secure()
     for _ in range(30):
