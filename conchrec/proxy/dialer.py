@@ -284,9 +284,12 @@ class Dialer:
                 except UpstreamError as error:
                     if not isinstance(problem, Busy):
                         problem = error
-            if not isinstance(problem, Busy) or self._clock.seconds() + backoff >= deadline:
+            if not isinstance(problem, Busy):
                 raise problem
-            await self.pause(backoff)
+            await self.pause(min(backoff, deadline - self._clock.seconds()))
+            if self._clock.seconds() >= deadline:
+                # Not that the time is up, but why.
+                raise problem
             backoff = min(backoff * 2, LAST_BACKOFF)
 
     async def _connect_one(
@@ -334,7 +337,7 @@ class Dialer:
     def pause(self, seconds: float) -> Deferred[None]:
         """Back-off, with a little chance in it so that a crowd does not come back as one."""
         call = self._clock.callLater(
-            seconds * (0.5 + random.random()),  # noqa: S311
+            max(seconds, 0) * (0.5 + random.random()),  # noqa: S311
             lambda: done.callback(None),
         )
         done: Deferred[None] = Deferred(lambda _: call.cancel())

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from conchrec.errors import Busy, Unreachable
 from conchrec.model import Target
-from conchrec.proxy.dialer import WAITING_FOR_PEOPLE, Dialer, Gate, Link, Slot
+from conchrec.proxy.dialer import WAITING_FOR_PEOPLE, Dialer, Dropped, Gate, Link, Slot
 
 WEB1 = Target(host="web1")
 
@@ -131,6 +131,39 @@ def test_where_one_gives_up_the_next_one_looks() -> None:
     assert heard[0].check(CancelledError)
     assert second == []
     assert len(dialer.asked) == 2
+
+
+class Dropping(Dialer):
+    """A dialer whose target drops every connection, or does after the first few."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(
+            Any,  # type: ignore[arg-type]
+            clock,
+            handshakes=8,
+            timeout=timedelta(seconds=3),
+        )
+        self.tries = 0
+
+    async def _connect_one(
+        self, target: Target, address: str, slot: Slot, deadline: float, make: Any
+    ) -> Link:
+        assert deadline > self._clock.seconds()
+        self.tries += 1
+        raise Dropped("Not allowed at this time")
+
+
+def test_the_last_word_is_why_and_not_that_the_time_is_up() -> None:
+    clock = Clock()
+    dialer = Dropping(clock)
+    heard: list[Any] = []
+    Deferred.fromCoroutine(dialer.connect(WEB1, ("192.0.2.1",), "joe", Any)).addBoth(heard.append)  # type: ignore[arg-type]
+    for _ in range(12):
+        clock.advance(1)  # timers come late, as on a machine that has too much to do
+    assert heard[0].check(Busy)
+    assert "PerSourcePenaltyExemptList" in heard[0].value.public
+    assert 2 <= dialer.tries <= 6
+    assert clock.getDelayedCalls() == []
 
 
 def test_waiting_has_an_end() -> None:
