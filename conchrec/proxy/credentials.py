@@ -42,7 +42,7 @@ class Offers:
         """One line: what was missing, and what to do."""
         trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
         if self.own == "offered":
-            trust = f"{target.host} did not take a certificate of the user CA for {login}; {trust}"
+            trust += f", of which it did not take a certificate for {login}"
         if not self.agents:
             return (
                 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
