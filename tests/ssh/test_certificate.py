@@ -1,0 +1,516 @@
+"""Certificates: what ssh-keygen makes we read, what we make ssh-keygen reads; and what must not pass."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conchrec.errors import CertificateRejected, RemoteViolation
+from conchrec.ssh import certificate as c
+from conchrec.ssh.wire import mpint, string, uint32
+from tests.support.logins import KINDS, authority, key, user_certificate
+from tests.support.process import environment, program
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+CA = authority()
+HERE = "192.0.2.7"
+#: Kinds as ssh-keygen names them.
+GENERATED = {"ed25519": (), "rsa": ("-b", "2048"), "ecdsa": ("-b", "384")}
+
+
+def keygen(*arguments: str | Path) -> str:
+    command = (program("ssh-keygen"), *map(str, arguments))
+    # The clock of validity intervals is the machine's; UTC makes what is printed comparable.
+    done = subprocess.run(
+        command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def generate(path: Path, kind: str = "ed25519") -> Path:
+    keygen("-q", "-t", kind, *GENERATED[kind], "-N", "", "-C", path.name, "-f", path)
+    return path
+
+
+def blob_of(path: Path) -> bytes:
+    return base64.b64decode(path.read_text().split()[1])
+
+
+def sign(directory: Path, *options: str, by: str = "ed25519", kind: str = "ed25519") -> c.Certificate:
+    """What ssh-keygen makes of a new key; the authority is ``ca`` in ``directory``."""
+    generate(directory / "ca", by)
+    generate(directory / "key", kind)
+    keygen("-q", "-s", directory / "ca", "-I", "joe", *options, directory / "key.pub")
+    return c.decode(blob_of(directory / "key-cert.pub"))
+
+
+def host(certificate: c.Certificate, name: str = "web1", now: datetime = NOW, by: bytes = CA.blob) -> None:
+    c.check_host(certificate, authorities=(by,), name=name, now=now)
+
+
+def user(certificate: c.Certificate, source: str = HERE, now: datetime = NOW, by: bytes = CA.blob) -> None:
+    c.check_user(certificate, authorities=(by,), now=now, source=source)
+
+
+def made(
+    kind: c.Kind = c.Kind.USER,
+    principals: tuple[str, ...] = ("joe",),
+    options: Mapping[str, bytes] | None = None,
+    after: datetime = NOW - HOUR,
+    before: datetime = NOW + HOUR,
+) -> c.Certificate:
+    return c.issue(
+        authority=CA,
+        public_key=key().public().blob(),
+        kind=kind,
+        serial=7,
+        key_id="joe",
+        principals=principals,
+        valid_after=int(after.timestamp()),
+        valid_before=int(before.timestamp()),
+        critical_options=options,
+    )
+
+
+def host_certificate(*principals: str) -> c.Certificate:
+    return made(c.Kind.HOST, principals)
+
+
+def why(certificate: c.Certificate, **more: object) -> str:
+    """Why it is no good user certificate."""
+    with pytest.raises(CertificateRejected) as caught:
+        user(certificate, **more)  # type: ignore[arg-type]
+    return caught.value.public
+
+
+# --- ssh-keygen's
+
+
+@pytest.mark.parametrize("by", GENERATED)
+@pytest.mark.parametrize("kind", GENERATED)
+def test_all_fields_of_a_user_certificate_of_ssh_keygen(tmp_path: Path, by: str, kind: str) -> None:
+    found = sign(
+        tmp_path, "-n", "joe,root", "-z", "18446744073709551615", "-V", "20261123110000Z:20261123130000Z",
+        "-O", "source-address=192.0.2.0/24,2001:db8::/32", "-O", "no-x11-forwarding",
+        by=by, kind=kind,
+    )  # fmt: skip
+    assert found.kind is c.Kind.USER
+    assert (found.key_id, found.principals, found.serial) == ("joe", ("joe", "root"), 2**64 - 1)
+    assert found.public_key == blob_of(tmp_path / "key.pub")
+    assert found.authority == blob_of(tmp_path / "ca.pub")
+    assert found.valid_until_text == "2026-11-23T13:00:00Z"
+    assert c.option_text(found.critical_options["source-address"]) == "192.0.2.0/24,2001:db8::/32"
+    assert sorted(found.extensions) == [
+        "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc",
+    ]  # fmt: skip
+    user(found, by=found.authority)
+    user(found, by=found.authority, source="2001:db8::9")
+    user(found, by=found.authority, source="::ffff:192.0.2.9")
+    assert "not for logins from 198.51.100.1" in why(found, by=found.authority, source="198.51.100.1")
+    assert "expired" in why(found, by=found.authority, now=NOW + HOUR)
+    assert "not valid yet" in why(found, by=found.authority, now=NOW - HOUR - timedelta(seconds=1))
+    assert "not one that we trust" in why(found)
+    assert c.fingerprint(found.blob) == c.fingerprint(found.public_key)
+    assert c.fingerprint(found.blob) in keygen("-l", "-f", tmp_path / "key.pub")
+
+
+def test_a_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
+    found = sign(tmp_path, "-h", "-n", "web1,web1.example.com,192.0.2.1,2001:db8::1")
+    assert found.kind is c.Kind.HOST
+    assert found.valid_until_text == "forever"
+    for name in ("web1", "WEB1", "web1.example.com", "192.0.2.1", "2001:DB8:0::1"):
+        host(found, name, by=found.authority)
+    for name in ("web2", "web1.example", "example.com", "*", "", "192.0.2.10", "web1,web1.example.com"):
+        with pytest.raises(CertificateRejected, match=r"it is for web1, web1\.example\.com"):
+            host(found, name, by=found.authority)
+
+
+def test_sha_1_of_an_authority_is_refused(tmp_path: Path) -> None:
+    found = sign(tmp_path, "-t", "ssh-rsa", "-n", "joe", by="rsa")
+    assert "signature is not good" in why(found, by=found.authority)
+
+
+def test_a_forced_command_can_not_be_obeyed(tmp_path: Path) -> None:
+    found = sign(tmp_path, "-n", "joe", "-O", "force-command=/bin/true")
+    assert "force-command" in why(found, by=found.authority)
+
+
+def test_verification_is_left_to_the_signature(tmp_path: Path) -> None:
+    found = sign(tmp_path, "-n", "joe", "-O", "verify-required")
+    user(found, by=found.authority)
+    assert "verify-required" in found.critical_options
+
+
+# --- ours
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ssh_keygen_reads_what_we_issue(tmp_path: Path, kind: str) -> None:
+    issued = c.issue(
+        authority=CA,
+        public_key=key(kind).public().blob(),
+        kind=c.Kind.USER,
+        serial=12,
+        key_id="jö/s1",
+        principals=("root", "www-data"),
+        valid_after=int((NOW - HOUR).timestamp()),
+        valid_before=int((NOW + HOUR).timestamp()),
+        critical_options={"source-address": string(b"192.0.2.0/24")},
+        extensions={"permit-pty": b"", "permit-agent-forwarding": b""},
+    )
+    assert c.decode(issued.blob) == issued
+    user(issued)
+    path = tmp_path / "key-cert.pub"
+    path.write_text(f"{issued.algorithm.decode()} {base64.b64encode(issued.blob).decode()}\n")
+    lines = [line.strip() for line in keygen("-L", "-f", path).splitlines()]
+    assert f"Type: {issued.algorithm.decode()} user certificate" in lines
+    assert "Serial: 12" in lines
+    assert "Valid: from 2026-11-23T11:00:00 to 2026-11-23T13:00:00" in lines
+    assert lines[lines.index("Principals:") :] == [
+        "Principals:", "root", "www-data", "Critical Options:", "source-address 192.0.2.0/24",
+        "Extensions:", "permit-agent-forwarding", "permit-pty",
+    ]  # fmt: skip
+    assert f"Signing CA: ED25519 {c.fingerprint(CA.blob)} (using ssh-ed25519)" in lines
+
+
+def test_no_two_certificates_are_alike() -> None:
+    assert made().blob != made().blob
+
+
+@pytest.mark.parametrize(
+    "principals", [(), ("",), ("a,b",), ("a\nb",), ("a\0",), ("web1", ""), ("x" * 257,), ("\x1b[31m",)]
+)
+def test_what_is_no_name_is_not_signed(principals: tuple[str, ...]) -> None:
+    with pytest.raises(CertificateRejected, match="has to be a name"):
+        made(principals=principals)
+
+
+def test_only_plain_keys_of_good_size_are_signed() -> None:
+    small = rsa.generate_private_key(65537, 1024).public_key().public_numbers()
+    blob = string(b"ssh-rsa") + mpint(small.e) + mpint(small.n)
+    for public, text in (
+        (made().blob, "only a plain public key"),
+        (string(b"ssh-dss") + bytes(100), "only a plain public key"),
+        (blob, "less than 2048 bits"),
+    ):
+        with pytest.raises(CertificateRejected, match=text):
+            c.issue(
+                authority=CA, public_key=public, kind=c.Kind.USER, serial=1, key_id="joe",
+                principals=("joe",), valid_after=0, valid_before=c.FOREVER,
+            )  # fmt: skip
+    with pytest.raises(RemoteViolation):
+        c.issue(
+            authority=CA, public_key=key().public().blob() + b"x", kind=c.Kind.USER, serial=1, key_id="joe",
+            principals=("joe",), valid_after=0, valid_before=c.FOREVER,
+        )  # fmt: skip
+    with pytest.raises(CertificateRejected, match="never be valid"):
+        made(before=NOW - HOUR)
+
+
+# --- what must not pass
+
+
+def test_each_kind_for_its_own_end() -> None:
+    with pytest.raises(CertificateRejected, match="it is a user certificate"):
+        host(made(principals=("web1",)))
+    assert "it is a host certificate" in why(host_certificate("joe"))
+
+
+def resigned(certificate: c.Certificate, old: bytes, new: bytes) -> c.Certificate:
+    """With other bytes in it, and a good signature all the same."""
+    assert certificate.signed.count(old) == 1
+    signed = certificate.signed.replace(old, new)
+    return c.decode(signed + string(CA.sign(signed)))
+
+
+def test_no_principals_are_no_wildcard() -> None:
+    list_of_one = string(string(b"joe"))
+    nobody = resigned(made(), list_of_one, string(b""))
+    assert nobody.principals == ()
+    assert "no principal" in why(nobody)
+    nowhere = resigned(host_certificate("joe"), list_of_one, string(b""))
+    with pytest.raises(CertificateRejected, match="it is for nobody, not for web1"):
+        host(nowhere)
+
+
+@pytest.mark.parametrize("name", [b"joe,root", b"", b"joe\x1b[0m", b"joe\n"])
+def test_a_principal_that_is_no_name(name: bytes) -> None:
+    strange = resigned(made(), string(string(b"joe")), string(string(name)))
+    assert "a principal of it is not a name" in why(strange)
+
+
+def test_a_certificate_in_the_place_of_its_authority() -> None:
+    """CVE-2025-49825: the "authority" is a certificate, whose own signature nobody has looked at."""
+    nested = made()
+    around = resigned(nested, string(CA.blob), string(nested.blob))
+    assert around.authority == nested.blob
+    assert "its authority is not a plain key" in why(around, by=nested.blob)
+    assert "its authority is not a plain key" in why(around)
+    rubbish = resigned(nested, string(CA.blob), string(b"x"))
+    assert "its authority is malformed" in why(rubbish, by=b"x")
+
+
+def test_an_unknown_critical_option() -> None:
+    assert "'never-heard-of'" in why(made(options={"never-heard-of": b""}))
+    with pytest.raises(CertificateRejected, match="no critical options"):
+        host(made(c.Kind.HOST, ("web1",), options={"source-address": string(b"192.0.2.0/24")}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", string(b""), string(b"192.0.2.0/24") + b"x", string(b"!192.0.2.7"), string(b"\xff"), b"abc"],
+)
+def test_a_source_address_that_is_none_lets_nobody_in(value: bytes) -> None:
+    assert "not for logins from" in why(made(options={"source-address": value}))
+
+
+def test_a_source_that_is_no_address() -> None:
+    limited = made(options={"source-address": string(b"0.0.0.0/0")})
+    user(limited)
+    assert "not for logins from /run/socket" in why(limited, source="/run/socket")
+
+
+def test_the_ends_of_its_time() -> None:
+    limited = made()
+    user(limited, now=NOW - HOUR)
+    user(limited, now=NOW + HOUR - timedelta(seconds=1))
+    assert "not valid yet" in why(limited, now=NOW - HOUR - timedelta(seconds=1))
+    assert "expired" in why(limited, now=NOW + HOUR)
+    forever = c.decode(user_certificate(key()))
+    assert forever.expires is None
+    user(forever)
+    backwards = resigned(
+        limited,
+        limited.valid_after.to_bytes(8, "big") + limited.valid_before.to_bytes(8, "big"),
+        bytes(8) * 2,
+    )
+    assert "expired" in why(backwards)
+
+
+def test_revoked() -> None:
+    with pytest.raises(CertificateRejected, match="it is revoked"):
+        c.check_user(
+            made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=lambda one: one.serial == 7
+        )
+    c.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=c.nothing_revoked)
+
+
+def test_one_changed_byte_anywhere_is_noticed() -> None:
+    good = made()
+    for at in range(len(good.blob)):
+        changed = bytearray(good.blob)
+        changed[at] ^= 0x01
+        with pytest.raises((CertificateRejected, RemoteViolation)):
+            user(c.decode(bytes(changed)))
+
+
+def test_a_signature_of_another_authority() -> None:
+    other = authority(1)
+    good = made()
+    stolen = replace(good, signature=other.sign(good.signed))
+    assert "signature is not good" in why(stolen)
+    for rubbish in (b"", b"\0\0", string(b"none") + string(b"")):
+        assert "signature is not good" in why(replace(good, signature=rubbish))
+
+
+@pytest.mark.parametrize("cut", [0, 3, 4, 20, 80, -1])
+def test_a_certificate_that_is_cut_short(cut: int) -> None:
+    with pytest.raises(RemoteViolation):
+        c.decode(made().blob[:cut])
+
+
+def test_what_is_no_certificate_at_all() -> None:
+    for blob in (
+        key().public().blob(),
+        made().blob + b"x",
+        string(b"ssh-dss-cert-v01@openssh.com") + bytes(400),
+        string(b"ssh-ed25519-cert-v01@openssh.com") + bytes(c.MAX_BLOB),
+    ):
+        with pytest.raises(RemoteViolation):
+            c.decode(blob)
+    third = made().signed.replace(b"\0\0\0\0\0\0\0\x07\0\0\0\x01", b"\0\0\0\0\0\0\0\x07\0\0\0\x03")
+    with pytest.raises(RemoteViolation, match="unknown kind 3"):
+        c.decode(third + string(CA.sign(third)))
+    twice = string(b"source-address") + string(string(b"192.0.2.0/24"))
+    good = made(options={"source-address": string(b"192.0.2.0/24")})
+    with pytest.raises(RemoteViolation, match="twice"):
+        resigned(good, string(twice), string(twice * 2))
+    with pytest.raises(RemoteViolation, match="not UTF-8"):
+        resigned(made(), string(string(b"joe")), string(string(b"\xff")))
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300))
+def test_rubbish_is_a_violation_and_nothing_else(rubbish: bytes) -> None:
+    for blob in (rubbish, string(b"ssh-ed25519-cert-v01@openssh.com") + rubbish):
+        with pytest.raises(RemoteViolation):
+            c.decode(blob)
+        assert c.fingerprint(blob).startswith("SHA256:")
+        assert not c.verify_signature(b"ssh-ed25519", blob, b"data", rubbish)
+
+
+# --- names
+
+
+@pytest.mark.parametrize("plain", c.KEY_TYPES)
+def test_the_name_of_a_certificate_and_back(plain: bytes) -> None:
+    assert c.plain_type(c.certificate_type(plain)) == plain
+    assert c.plain_type(plain) == plain
+    assert c.certificate_type(b"sk-ssh-ed25519@openssh.com") == b"sk-ssh-ed25519-cert-v01@openssh.com"
+
+
+# --- signatures
+
+
+def raw_rsa(digest: hashes.HashAlgorithm, private: rsa.RSAPrivateKey, data: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    return private.sign(data, padding.PKCS1v15(), digest)
+
+
+def test_rsa_signatures_go_by_their_names() -> None:
+    private = rsa.generate_private_key(65537, 2048)
+    numbers = private.public_key().public_numbers()
+    blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
+    by_name: dict[bytes, bytes] = {
+        b"ssh-rsa": raw_rsa(hashes.SHA1(), private, b"data"),
+        b"rsa-sha2-256": raw_rsa(hashes.SHA256(), private, b"data"),
+        b"rsa-sha2-512": raw_rsa(hashes.SHA512(), private, b"data"),
+    }
+    for asked in by_name:
+        for said in by_name:
+            for used, raw in by_name.items():
+                good = asked == said == used and used != b"ssh-rsa"
+                assert c.verify_signature(asked, blob, b"data", string(said) + string(raw)) == good
+
+
+def test_an_rsa_signature_without_its_leading_zeros() -> None:
+    private = rsa.generate_private_key(65537, 2048)
+    numbers = private.public_key().public_numbers()
+    blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
+    for count in range(2000):
+        data = b"%d" % count
+        raw = raw_rsa(hashes.SHA512(), private, data)
+        if raw[0] == 0:
+            short = raw.lstrip(b"\0")
+            assert c.verify_signature(b"rsa-sha2-512", blob, data, string(b"rsa-sha2-512") + string(short))
+            return
+    pytest.fail("one signature in 256 begins with a zero")
+
+
+def test_a_short_rsa_key_signs_nothing() -> None:
+    private = rsa.generate_private_key(65537, 1024)
+    numbers = private.public_key().public_numbers()
+    blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
+    raw = raw_rsa(hashes.SHA256(), private, b"data")
+    assert not c.verify_signature(b"rsa-sha2-256", blob, b"data", string(b"rsa-sha2-256") + string(raw))
+
+
+class SecurityKey:
+    """A security key in memory (PROTOCOL.u2f): ed25519 or ECDSA."""
+
+    def __init__(self, kind: bytes, application: bytes = b"ssh:") -> None:
+        self.kind = kind
+        self.application = application
+        self.private = ed25519.Ed25519PrivateKey.generate()
+        self.ecdsa = ec.generate_private_key(ec.SECP256R1())
+
+    @property
+    def blob(self) -> bytes:
+        if self.kind == c.SK_ED25519:
+            return string(self.kind) + string(self.private.public_key().public_bytes_raw()) + self._tail
+        point = self.ecdsa.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return string(self.kind) + string(b"nistp256") + string(point) + self._tail
+
+    @property
+    def _tail(self) -> bytes:
+        return string(self.application)
+
+    def sign(self, data: bytes, flags: int = 1, counter: int = 9) -> bytes:
+        signed = (
+            hashlib.sha256(self.application).digest()
+            + bytes((flags,))
+            + uint32(counter)
+            + hashlib.sha256(data).digest()
+        )
+        if self.kind == c.SK_ED25519:
+            raw = self.private.sign(signed)
+        else:
+            first, second = decode_dss_signature(self.ecdsa.sign(signed, ec.ECDSA(hashes.SHA256())))
+            raw = mpint(first) + mpint(second)
+        return string(self.kind) + string(raw) + bytes((flags,)) + uint32(counter)
+
+
+@pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
+def test_security_keys_want_a_touch(kind: bytes) -> None:
+    token = SecurityKey(kind)
+    assert c.verify_signature(kind, token.blob, b"data", token.sign(b"data"))
+    assert c.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=5))
+    assert not c.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=0))
+    assert not c.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=4))
+    assert not c.verify_signature(kind, token.blob, b"other", token.sign(b"data"))
+    good = token.sign(b"data")
+    assert not c.verify_signature(kind, token.blob, b"data", good[:-1] + b"\x0a")
+    assert not c.verify_signature(kind, token.blob, b"data", good[:-5])
+    assert not c.verify_signature(kind, token.blob, b"data", good + b"x")
+    # The same key for another application is another key.
+    other = SecurityKey(kind, b"https:")
+    other.private, other.ecdsa = token.private, token.ecdsa
+    assert not c.verify_signature(kind, token.blob, b"data", other.sign(b"data"))
+    # A plain signature by the key inside does not do.
+    plain = string(b"ssh-ed25519") + string(token.private.sign(b"data"))
+    assert not c.verify_signature(b"ssh-ed25519", token.blob, b"data", plain)
+
+
+@pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
+def test_verify_required_wants_a_pin(kind: bytes) -> None:
+    token = SecurityKey(kind)
+    certified = c.issue(
+        authority=CA, public_key=token.blob, kind=c.Kind.USER, serial=1, key_id="joe", principals=("joe",),
+        valid_after=0, valid_before=c.FOREVER, critical_options={"verify-required": b""},
+    )  # fmt: skip
+    algorithm = c.certificate_type(kind)
+    assert c.verify_signature(algorithm, certified.blob, b"data", token.sign(b"data", flags=5))
+    assert not c.verify_signature(algorithm, certified.blob, b"data", token.sign(b"data", flags=1))
+    # The algorithm of a certificate goes with a certificate, and no other.
+    assert not c.verify_signature(kind, certified.blob, b"data", token.sign(b"data", flags=5))
+    assert not c.verify_signature(algorithm, token.blob, b"data", token.sign(b"data", flags=5))
+
+
+@pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
+def test_an_authority_in_a_security_key(kind: bytes) -> None:
+    """It signs without a touch where it was made so (``ssh-keygen -O no-touch-required``)."""
+
+    class Token(SecurityKey):
+        def sign(self, data: bytes, flags: int = 0, counter: int = 9) -> bytes:
+            return super().sign(data, flags, counter)
+
+    token = Token(kind)
+    certified = c.issue(
+        authority=token, public_key=key().public().blob(), kind=c.Kind.USER, serial=1, key_id="joe",
+        principals=("joe",), valid_after=0, valid_before=c.FOREVER,
+    )  # fmt: skip
+    user(certified, by=token.blob)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1), (1, -5)])
+def test_numbers_that_no_ecdsa_signature_has(numbers: tuple[int, int]) -> None:
+    blob = key("ecdsa256").public().blob()
+    raw = mpint(numbers[0]) + mpint(numbers[1])
+    name = b"ecdsa-sha2-nistp256"
+    assert not c.verify_signature(name, blob, b"data", string(name) + string(raw))
