@@ -1,6 +1,6 @@
 """The algorithms that we offer, by role, in order of strength.
 
-No CBC, no SHA-1, no MD5, no ``none``, no compression before the login. ``LEGACY`` is the exception that
+No CBC, no SHA-1, no MD5, no cipher ``none``, no compression before the login. ``LEGACY`` is the exception that
 one rule of the configuration may ask for, towards one old target.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from conchrec.ssh.certificate import SIGNATURES
+from conchrec.ssh.compression import DELAYED, NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Algorithms:
     kex: tuple[bytes, ...]
     ciphers: tuple[bytes, ...]
     macs: tuple[bytes, ...]
+    #: The client's choice; without its ``Compression yes`` there is none.
+    compressions: tuple[bytes, ...] = (NONE, DELAYED)
 
 
 MODERN = Algorithms(

@@ -16,6 +16,7 @@ KEX_REPLY = 31
 #: The last number of the key exchange, and the first that belongs to the services above.
 LAST_TRANSPORT = 49
 FIRST_SERVICE = 50
+USERAUTH_SUCCESS = 52
 #: ``ping@openssh.com`` (PROTOCOL).
 PING = 192
 PONG = 193

@@ -8,6 +8,7 @@ and what has been read goes from its front when it is used up.
 from __future__ import annotations
 
 from conchrec.errors import RemoteViolation
+from conchrec.ssh.compression import Deflate, Inflate
 from conchrec.ssh.packetcipher import Clear, Opener, Sealer
 
 #: RFC 4253 section 4.2: 255 with CR and LF; and what a server may say before it.
@@ -28,6 +29,7 @@ class Incoming:
         self._buffer = bytearray()
         self._at = 0
         self._opener: Opener = Clear()
+        self._inflate: Inflate | None = None
         self._head: bytes | None = None
         self._rest = 0
         self._greeting_size = 0
@@ -88,13 +90,20 @@ class Incoming:
         self.counted += len(head) + self._rest
         self.handling = self.sequence
         self.sequence = (self.sequence + 1) & _WRAP
+        if self._inflate is not None:
+            payload = self._inflate(payload)
         if not payload:
             raise RemoteViolation("an empty packet")
         return payload
 
+    def inflate(self) -> None:
+        """The next packet begins a compressed stream."""
+        self._inflate = Inflate()
+
     def renew(self, opener: Opener, *, reset: bool) -> None:
         """The next packet is under new keys; ``reset``: and has the number 0 (strict key exchange)."""
         self._opener = opener
+        self._inflate = None
         self.counted = 0
         if reset:
             self.sequence = 0
@@ -114,17 +123,25 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._sealer: Sealer = Clear()
+        self._deflate: Deflate | None = None
         self.sequence = 0
         self.counted = 0
 
     def packet(self, number: int, payload: bytes) -> bytes:
-        packet = self._sealer.seal(self.sequence, bytes((number,)) + payload)
+        message = bytes((number,)) + payload
+        if self._deflate is not None:
+            message = self._deflate(message)
+        packet = self._sealer.seal(self.sequence, message)
         self.sequence = (self.sequence + 1) & _WRAP
         self.counted += len(packet)
         return packet
 
+    def deflate(self) -> None:
+        self._deflate = Deflate()
+
     def renew(self, sealer: Sealer, *, reset: bool) -> None:
         self._sealer = sealer
+        self._deflate = None
         self.counted = 0
         if reset:
             self.sequence = 0

@@ -19,7 +19,6 @@ EXT_INFO_CLIENT = b"ext-info-c"
 MARKERS = (STRICT_CLIENT, STRICT_SERVER, EXT_INFO_CLIENT, b"ext-info-s")
 #: More names than anybody has use for.
 MAX_NAMES = 1024
-_NONE = (b"none",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Proposal:
     def make(
         cls, algorithms: Algorithms, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...]
     ) -> Proposal:
-        """Ours: the same both ways, no compression, nothing guessed."""
+        """Ours: the same both ways, nothing guessed."""
         kex = (*algorithms.kex, *markers)
         payload = b"".join(
             (
@@ -49,7 +48,7 @@ class Proposal:
                 names(host_keys),
                 names(algorithms.ciphers) * 2,
                 names(algorithms.macs) * 2,
-                names(_NONE) * 2,
+                names(algorithms.compressions) * 2,
                 names(()) * 2,
                 b"\0",
                 uint32(0),
@@ -60,7 +59,7 @@ class Proposal:
             host_keys=host_keys,
             ciphers=(algorithms.ciphers, algorithms.ciphers),
             macs=(algorithms.macs, algorithms.macs),
-            compressions=(_NONE, _NONE),
+            compressions=(algorithms.compressions, algorithms.compressions),
             guess_follows=False,
             payload=payload,
         )
@@ -93,12 +92,13 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What both use. ``suites`` are those of client to server and of server to client; ``guess_wrong``:
-    the peer has sent a first key exchange message that is to be thrown away."""
+    """What both use. ``suites`` and ``compressions`` are those of client to server and of server to
+    client; ``guess_wrong``: the peer has sent a first key exchange message that is to be thrown away."""
 
     kex: bytes
     host_key: bytes
     suites: tuple[Suite, Suite]
+    compressions: tuple[bytes, bytes]
     guess_wrong: bool
 
 
@@ -117,14 +117,17 @@ def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
         cipher = pick("cipher", ours.ciphers[way], theirs.ciphers[way])
         # One that authenticates by itself has no MAC, whatever the lists say.
         mac = b"" if is_aead(cipher) else pick("MAC", ours.macs[way], theirs.macs[way])
-        pick("compression", ours.compressions[way], theirs.compressions[way])
         return suite(cipher, mac)
+
+    def pick_compression(way: int) -> bytes:
+        return pick("compression", ours.compressions[way], theirs.compressions[way])
 
     methods = tuple(name for name in theirs.kex if name not in MARKERS)
     return Agreement(
         kex=pick("key exchange", tuple(name for name in ours.kex if name not in MARKERS), methods),
         host_key=pick("host key", ours.host_keys, theirs.host_keys),
         suites=(pick_suite(0), pick_suite(1)),
+        compressions=(pick_compression(0), pick_compression(1)),
         # RFC 4253 section 7: a guess is right where the first of both lists are the same on both sides.
         guess_wrong=theirs.guess_follows
         and (theirs.kex[:1] != ours.kex[:1] or theirs.host_keys[:1] != ours.host_keys[:1]),

@@ -26,6 +26,7 @@ from conchrec.ssh.assigned import (
     PROTOCOL_ERROR,
     may_go_in_exchange,
 )
+from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import Incoming, Outgoing
 from conchrec.ssh.kex import KeyExchange, derive, exchange, hash_of, usable
 from conchrec.ssh.kexinit import (
@@ -95,6 +96,8 @@ class Keying:
         self._offered = b""
         self._ignore_guess = False
         self._next_opener: Opener | None = None
+        self._logged_in = False
+        self._deflates = self._inflates = self._inflates_next = False
         self._blocked: deque[tuple[int, bytes]] = deque()
         self._blocked_bytes = 0
         self.rekeys = 0
@@ -219,6 +222,10 @@ class Keying:
         self._send(NEWKEYS, b"")
         self._outgoing.renew(sealer, reset=self._strict)
         self._next_opener = opener
+        compressions = [name == DELAYED for name in self._agreed.compressions]
+        self._deflates, self._inflates_next = compressions if self.isClient else reversed(compressions)
+        if self._logged_in and self._deflates:
+            self._outgoing.deflate()
         self._exchange = self._agreed = None
         self._phase = Phase.SENT_KEYS
         self._is_renewing()
@@ -231,6 +238,9 @@ class Keying:
             raise RemoteViolation("NEWKEYS out of place")
         self._incoming.renew(self._next_opener, reset=self._strict)
         self._next_opener = None
+        self._inflates = self._inflates_next
+        if self._logged_in and self._inflates:
+            self._incoming.inflate()
         self._phase = Phase.IDLE
         self._later("rekey", self._rekey_time.total_seconds(), self._rekey_by_time)
         if not self._first_exchange:
@@ -239,6 +249,18 @@ class Keying:
         self._first_exchange = False
         self._unblock()
         self._is_secure()
+
+    def _login_done(self) -> None:
+        """USERAUTH_SUCCESS is the last thing that was sent, or read: compression begins, where it was
+        agreed."""
+        if self._logged_in:
+            return
+        self._logged_in = True
+        if self._deflates:
+            self._outgoing.deflate()
+        # Where the peer's NEWKEYS is still to come, it begins with that.
+        if self._inflates and self._phase is not Phase.SENT_KEYS:
+            self._incoming.inflate()
 
     # --- what waits
 

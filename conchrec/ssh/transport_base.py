@@ -287,6 +287,8 @@ class Modern(Keying):
         else:
             self._behind = 0
         self.transport.write(self._outgoing.packet(number, payload))
+        if number == a.USERAUTH_SUCCESS:
+            self._login_done()
 
     def _answer(self, number: int, payload: bytes) -> None:
         """Send what the peer can ask for without end, as long as it also reads it."""
@@ -325,6 +327,8 @@ class Modern(Keying):
             r.end()
             self._answer(a.PONG, string(echo))
         elif messageNum >= a.FIRST_SERVICE:
+            if messageNum == a.USERAUTH_SUCCESS and self.isClient:
+                self._login_done()
             if self.service is not None:
                 self.service.packetReceived(messageNum, payload)
             else:

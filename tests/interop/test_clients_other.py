@@ -173,9 +173,11 @@ async def test_plink(house: House, tmp_path: Path) -> None:
     assert (result.stdout, result.code) == (b"typed\n", 3), str(result)
     assert result.errors.endswith("err\n")
     contents = os.urandom(1_000_000)
-    large = await run(*("plink", *options, f"{LOGIN}@localhost", "cat"), env=env, stdin=contents)
-    assert (large.stdout == contents, large.code) == (True, 0), large.errors
-    await house.proxy.finished(2, after=before)
+    for compression in ((), ("-C",)):
+        command = ("plink", *options, *compression, f"{LOGIN}@localhost", "cat")
+        large = await run(*command, env=env, stdin=contents)
+        assert (large.stdout == contents, large.code) == (True, 0), large.errors
+    await house.proxy.finished(3, after=before)
 
 
 async def test_psftp(house: House, tmp_path: Path) -> None:

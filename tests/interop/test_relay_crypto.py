@@ -68,8 +68,8 @@ async def test_host_keys_of_targets(anywhere: House, kind: str) -> None:
 
 
 async def test_compression(anywhere: House) -> None:
-    """It is per hop, and we have none: who asks for it is served without."""
     await works(anywhere, more="Compression yes")
+    await works(anywhere, more="Compression yes\n  RekeyLimit 64K")
 
 
 @pytest.mark.parametrize("where", ["outer", "inner", "target"])

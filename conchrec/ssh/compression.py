@@ -1,0 +1,45 @@
+"""``zlib@openssh.com``: compression that begins with the login (OpenSSH's PROTOCOL, section 1.1).
+
+Before the login nothing is inflated: a stranger has no business with our zlib. Each key exchange begins
+a new stream (RFC 4253 section 6.2), and every packet is flushed, so that it can be read when it comes.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh.packetcipher import MAX_PACKET
+
+NONE = b"none"
+DELAYED = b"zlib@openssh.com"
+#: As OpenSSH has it; more costs much and gains little.
+LEVEL = 6
+
+
+class Deflate:
+    """One direction, from the payloads of messages to the payloads of packets."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(LEVEL)
+
+    def __call__(self, payload: bytes) -> bytes:
+        return self._stream.compress(payload) + self._stream.flush(zlib.Z_PARTIAL_FLUSH)
+
+
+class Inflate:
+    """The other direction; RemoteViolation for what is no zlib, and for what would grow without bounds."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj()
+
+    def __call__(self, payload: bytes) -> bytes:
+        try:
+            inflated = self._stream.decompress(payload, MAX_PACKET)
+        except zlib.error:
+            raise RemoteViolation("a packet that can not be decompressed") from None
+        if self._stream.eof:
+            raise RemoteViolation("a compressed stream that ends")
+        if len(inflated) >= MAX_PACKET:
+            raise RemoteViolation("a packet that decompresses to more than a packet may hold")
+        return inflated

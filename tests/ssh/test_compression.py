@@ -1,0 +1,135 @@
+"""Compression from the login on: agreed by the client's wish, begun anew with new keys, and bounded."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh import assigned as a
+from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.compression import DELAYED, NONE, Deflate, Inflate
+from conchrec.ssh.packetcipher import MAX_PACKET
+from tests.support.pair import Pair
+
+WANTED = replace(MODERN, compressions=(DELAYED, NONE))
+DATA = 94
+TEXT = b"the same words, again and again. " * 100
+
+
+def pair_of(chunk: int = 0, rekey_bytes: int = 1 << 30) -> Pair:
+    return Pair(
+        algorithms=WANTED, server_algorithms=MODERN, chunk=chunk, server_rekey_bytes=rekey_bytes
+    ).secure()
+
+
+def log_in(pair: Pair) -> None:
+    pair.server.sendPacket(a.USERAUTH_SUCCESS, b"")
+    pair.pump()
+    assert pair.client_ear.heard.pop() == (a.USERAUTH_SUCCESS, b"")
+
+
+def cost(pair: Pair, payload: bytes = TEXT) -> tuple[int, int]:
+    """Bytes on the wire for one message in each direction."""
+    pair.client.sendPacket(DATA, payload)
+    pair.server.sendPacket(DATA, payload)
+    sizes = len(pair.client_line.unsent), len(pair.server_line.unsent)
+    pair.pump()
+    assert pair.server_ear.heard.pop() == pair.client_ear.heard.pop() == (DATA, payload)
+    return sizes
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3])
+def test_it_begins_with_the_login(chunk: int) -> None:
+    pair = pair_of(chunk)
+    assert min(cost(pair)) > len(TEXT)
+    log_in(pair)
+    assert max(cost(pair)) < len(TEXT) // 10
+    assert max(cost(pair)) < 100  # what was said before is remembered
+    assert min(cost(pair, os.urandom(3000))) > 3000
+
+
+def test_nobody_asked_for_it() -> None:
+    pair = Pair(algorithms=MODERN).secure()
+    log_in(pair)
+    assert min(cost(pair)) > len(TEXT)
+
+
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_new_keys_begin_a_new_stream(chunk: int) -> None:
+    pair = pair_of(chunk, rekey_bytes=4_000)
+    log_in(pair)
+    for number in range(60):
+        payload = os.urandom(100) + TEXT + bytes((number,))
+        pair.client.sendPacket(DATA, payload)
+        pair.server.sendPacket(DATA, payload)
+        pair.rounds(40 if chunk else 1)
+    pair.pump()
+    assert pair.client.rekeys == pair.server.rekeys >= 2
+    assert [number for number, _ in pair.server_ear.heard] == [DATA] * 60
+    assert pair.server_ear.heard == pair.client_ear.heard
+    cost(pair)
+    assert max(cost(pair)) < 100
+
+
+@pytest.mark.parametrize("begins", ["client", "server", "both"])
+def test_a_login_in_the_middle_of_a_key_exchange(begins: str) -> None:
+    pair = pair_of()
+    if begins != "server":
+        pair.client._begin_exchange()
+    if begins != "client":
+        pair.server._begin_exchange()
+    pair.rounds(1)
+    log_in(pair)
+    assert pair.client.rekeys == pair.server.rekeys == 1
+    cost(pair)
+    assert max(cost(pair)) < 100
+
+
+def test_one_way_alone() -> None:
+    pair = Pair(algorithms=MODERN).secure()
+    pair.client._deflates = pair.server._inflates = True
+    log_in(pair)
+    up, down = cost(pair)
+    assert up < len(TEXT) // 10
+    assert down > len(TEXT)
+
+
+def test_what_would_grow_without_bounds() -> None:
+    deflate, inflate = Deflate(), Inflate()
+    assert inflate(deflate(bytes(MAX_PACKET - 1))) == bytes(MAX_PACKET - 1)
+    with pytest.raises(RemoteViolation, match="more than a packet may hold"):
+        inflate(deflate(bytes(MAX_PACKET)))
+    with pytest.raises(RemoteViolation, match="more than a packet may hold"):
+        Inflate()(zlib.compress(bytes(1 << 26)))
+
+
+def test_what_is_no_stream() -> None:
+    with pytest.raises(RemoteViolation, match="can not be decompressed"):
+        Inflate()(b"no zlib at all")
+    with pytest.raises(RemoteViolation, match="a compressed stream that ends"):
+        Inflate()(zlib.compress(b"ends here"))
+    assert Inflate()(b"") == b""
+
+
+def test_a_bomb_ends_the_connection_and_says_why() -> None:
+    pair = pair_of()
+    log_in(pair)
+    pair.client.sendPacket(DATA, bytes(1 << 26))
+    pair.pump()
+    assert "more than a packet may hold" in str(pair.server.lost and pair.server.lost.error)
+    assert pair.server_ear.heard == []
+
+
+def test_an_empty_packet_is_none_inside_either() -> None:
+    pair = pair_of()
+    log_in(pair)
+    deflate = pair.client._outgoing._deflate
+    assert deflate is not None
+    sealer = pair.client._outgoing._sealer
+    pair.client_line.write(sealer.seal(pair.client._outgoing.sequence, deflate(b"")))
+    pair.pump()
+    assert "an empty packet" in str(pair.server.lost and pair.server.lost.error)
