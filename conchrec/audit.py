@@ -283,7 +283,8 @@ class Agent(AuditEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConnect(AuditEvent):
     """Logged in at the target. ``address`` is where it was found; ``trust`` says why its key was
-    accepted; ``method`` which credential it took."""
+    accepted; ``method`` which credential it took; ``weak`` are those of the ``algorithms`` that only a
+    rule with ``algorithms: legacy`` allows."""
 
     event = "upstream.connect"
     code = "CR4000I"
@@ -293,6 +294,8 @@ class UpstreamConnect(AuditEvent):
     host_key: str = ""
     trust: str = ""
     server: str = ""
+    algorithms: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ VALUES = frozenset(
         "conchrec.ssh.messages",
         "conchrec.ssh.certificate",
         "conchrec.ssh.packetcipher",
+        "conchrec.ssh.compression",
         "conchrec.ssh.algorithms",
         "conchrec.proxy",
         "conchrec.proxy.lane",

@@ -31,9 +31,10 @@ from conchrec.proxy.dialer import HostCheck, Link
 from conchrec.proxy.visit import Visit
 from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
-from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, Algorithms
+from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, WEAK, Algorithms
 from conchrec.ssh.connection import Connection, ConnectionHandler
 from conchrec.ssh.hostkeys import HostTrust, HostVerdict
+from conchrec.ssh.kexinit import NothingInCommon
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport, Lost
 from conchrec.ssh.userauth_client import UserAuthClient
@@ -246,6 +247,7 @@ class Upstream:
             peer_extensions=lambda: transport.peer_extensions,
             host_key=lambda: transport.host_key_blob,
             on_signing=self._signing,
+            sha1=_algorithms(visit).sha1,
             target=str(visit.target),
         )
         self._candidates = self._signers()
@@ -266,6 +268,10 @@ class Upstream:
         self.connection = connection
         self._enter(State.READY)
         verdict = link.check.verdict
+        algorithms = link.transport.agreed_names
+        weak = tuple(name.decode() for name in algorithms if name in WEAK)
+        if weak:
+            _log.warn("{target} is reached with {weak}", target=str(self._visit.target), weak=", ".join(weak))
         self._site.emit(
             audit.UpstreamConnect(
                 **self._visit.who(),
@@ -275,6 +281,8 @@ class Upstream:
                 host_key=verdict.fingerprint if verdict is not None else "",
                 trust=verdict.trust if verdict is not None else "",
                 server=refusal.one_line(link.banner.decode("utf-8", "replace"), 255),
+                algorithms=tuple(name.decode() for name in algorithms),
+                weak=weak,
             )
         )
         if verdict is not None and not verdict.checked:
@@ -360,6 +368,8 @@ class Upstream:
             return lost.error
         target, why = self._visit.target, lost.describe()
         if self._state in (State.DIALING, State.VERIFYING):
+            if isinstance(lost.error, NothingInCommon) and not _algorithms(self._visit).sha1:
+                why += "; update it, or ask for `algorithms: legacy` in a rule of targets"
             return Unreachable(f"{target}: no secure connection: {why}")
         if self._state is State.AUTHENTICATING:
             return LoginRejected(f"{target} closed the connection during the login: {why}")
@@ -517,10 +527,11 @@ def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:
     site = visit.site
     trust = site.trust(visit.target, visit.addresses)
     check = HostKeyCheck(trust, visit.target, site.now)
+    algorithms = _algorithms(visit)
     transport = ClientTransport(
-        algorithms=_algorithms(visit),
+        algorithms=algorithms,
         verify_host_key=check,
-        host_key_algorithms=trust.algorithms_for(visit.target),
+        host_key_algorithms=trust.algorithms_for(visit.target, sha1=algorithms.sha1),
         version=None,
         clock=site.clock,
     )

@@ -1,7 +1,7 @@
 """The algorithms that we offer, by role, in order of strength.
 
-No CBC, no SHA-1, no MD5, no cipher ``none``, no compression before the login. ``LEGACY`` is the exception that
-one rule of the configuration may ask for, towards one old target.
+No CBC, no SHA-1, no MD5, no cipher ``none``, no compression before the login. ``LEGACY`` is the exception
+that one rule of the configuration may ask for, towards one old target.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class Algorithms:
     kex: tuple[bytes, ...]
     ciphers: tuple[bytes, ...]
     macs: tuple[bytes, ...]
+    #: Signatures with SHA-1, and DSA: of host keys, and of RSA keys that log in.
+    sha1: bool = False
     #: The client's choice; without its ``Compression yes`` there is none.
     compressions: tuple[bytes, ...] = (NONE, DELAYED)
 
@@ -54,9 +56,16 @@ UPSTREAM = COMPATIBLE
 #: Towards one target that has nothing better, where its rule says so.
 LEGACY = replace(
     UPSTREAM,
-    kex=(*UPSTREAM.kex, b"diffie-hellman-group14-sha1"),
+    kex=(*UPSTREAM.kex, b"diffie-hellman-group14-sha1", b"diffie-hellman-group1-sha1"),
+    ciphers=(*UPSTREAM.ciphers, b"aes128-cbc", b"aes192-cbc", b"aes256-cbc", b"3des-cbc"),
     macs=(*UPSTREAM.macs, b"hmac-sha1"),
+    sha1=True,
 )
+#: What only ``LEGACY`` has; whoever uses one of these hears of it.
+WEAK = (
+    frozenset(LEGACY.kex + LEGACY.ciphers + LEGACY.macs)
+    - frozenset(UPSTREAM.kex + UPSTREAM.ciphers + UPSTREAM.macs)
+) | {b"ssh-rsa", b"ssh-dss"}
 
 #: ``server-sig-algs`` (RFC 8308 section 3.1): the signatures that users may log in with.
 USER_SIGNATURES = SIGNATURES

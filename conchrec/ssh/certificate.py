@@ -2,7 +2,8 @@
 
 ``cryptography`` parses most of them and checks no policy, and it takes security keys for plain ones;
 so the whole format is read here, and each check has a place of its own: type, authority, signature,
-validity, principals, critical options. SHA-1 is never accepted, whoever asks.
+validity, principals, critical options. SHA-1 and DSA are accepted from one old host, where its rule asks for
+that, and never in a certificate.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from conchrec.errors import CertificateRejected, RemoteViolation
@@ -30,6 +31,8 @@ CERTIFICATE = b"-cert-v01@openssh.com"
 #: "Forever" in ``valid before`` (PROTOCOL.certkeys).
 FOREVER = 2**64 - 1
 MIN_RSA_BITS = 2048
+#: RSA and DSA keys of old hosts, where a rule takes them.
+MIN_OLD_BITS = 1024
 MAX_RSA_BITS = 16384
 #: No certificate of sense is larger.
 MAX_BLOB = 64 * 1024
@@ -47,6 +50,9 @@ SK_ECDSA = b"sk-ecdsa-sha2-nistp256@openssh.com"
 KEY_TYPES = (b"ssh-ed25519", SK_ED25519, *_ECDSA, SK_ECDSA, b"ssh-rsa")
 #: Signature algorithms, as ``server-sig-algs`` lists them.
 SIGNATURES = (b"ssh-ed25519", SK_ED25519, *_ECDSA, SK_ECDSA, b"rsa-sha2-512", b"rsa-sha2-256")
+
+#: Signatures of old hosts.
+WITH_SHA1 = (b"ssh-rsa", b"ssh-dss")
 
 _USER_PRESENT = 0x01
 _USER_VERIFIED = 0x04
@@ -358,15 +364,20 @@ def _no(why: str) -> CertificateRejected:
 # --- signatures
 
 
-def verify_signature(algorithm: bytes, blob: bytes, data: bytes, signature: bytes) -> bool:
+def verify_signature(
+    algorithm: bytes, blob: bytes, data: bytes, signature: bytes, *, sha1: bool = False
+) -> bool:
     """Is this a signature over ``data`` by the key or certificate ``blob``? Never raises.
 
     ``algorithm`` is the public key algorithm that was negotiated; the signature's own name has to be
-    the one that belongs to it, so nobody falls back to SHA-1.
+    the one that belongs to it, so nobody falls back to SHA-1. With ``sha1`` it may be ``ssh-rsa`` or
+    ``ssh-dss``, by a plain key.
     """
     verified_required = False
     try:
         key_type = key_type_of(blob)
+        if sha1 and algorithm == key_type and algorithm in WITH_SHA1:
+            return _verify_sha1(algorithm, blob, data, signature)
         if key_type.endswith(CERTIFICATE):
             certificate = decode(blob)
             verified_required = "verify-required" in certificate.critical_options
@@ -392,6 +403,35 @@ def _verify(
             data = _with_flags(key, data, r.byte(), r.uint32(), touch=touch, verified=verified)
         r.end()
         _verifier(algorithm, key)(raw, data)
+    except (RemoteViolation, InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True
+
+
+def _verify_sha1(algorithm: bytes, key: bytes, data: bytes, signature: bytes) -> bool:
+    """``ssh-rsa`` and ``ssh-dss`` as RFC 4253 section 6.6 has them."""
+    r = Reader(signature)
+    try:
+        name, raw = r.string(), r.string()
+        r.end()
+        if name != algorithm:
+            return False
+        fields = Reader(key)
+        fields.string()
+        if algorithm == b"ssh-rsa":
+            exponent, modulus = fields.mpint(), fields.mpint()
+            if not MIN_OLD_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+                return False
+            rsa_key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+            length = (modulus.bit_length() + 7) // 8
+            rsa_key.verify(raw.rjust(length, b"\0"), data, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+            return True
+        p, q, g, y = (fields.mpint() for _ in range(4))
+        if len(raw) != 40 or not MIN_OLD_BITS <= p.bit_length() <= 3072:
+            return False
+        numbers = dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g))
+        encoded = encode_dss_signature(int.from_bytes(raw[:20], "big"), int.from_bytes(raw[20:], "big"))
+        numbers.public_key().verify(encoded, data, hashes.SHA1())  # noqa: S303
     except (RemoteViolation, InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True

@@ -43,6 +43,8 @@ PLAIN = (
     b"ecdsa-sha2-nistp521",
     *_RSA,
 )
+#: The same of old hosts, with SHA-1.
+OLD = (b"ssh-rsa", b"ssh-dss")
 CERTIFIED = tuple(name + CERTIFICATE for name in PLAIN)
 #: A known_hosts file of more lines than a fleet has hosts is a mistake.
 MAX_LINES = 500_000
@@ -186,7 +188,7 @@ def _read(path: Path) -> Iterator[KnownHost]:
             marker = fields.pop(0)[1:]
         try:
             patterns, kind, blob = fields[0], fields[1].encode(), base64.b64decode(fields[2], validate=True)
-            good = key_type_of(blob) == kind and kind in KEY_TYPES
+            good = key_type_of(blob) == kind and kind in (*KEY_TYPES, *OLD)
         except (IndexError, ValueError, RemoteViolation):
             good = False
         if not good or marker not in ("", "revoked", "cert-authority"):
@@ -213,14 +215,16 @@ class HostTrust:
         self._authorities = tuple(authorities)
         self._check = check
 
-    def algorithms_for(self, target: Target) -> tuple[bytes, ...]:
+    def algorithms_for(self, target: Target, *, sha1: bool = False) -> tuple[bytes, ...]:
         """What to offer for host keys, in order: first that which we hold trust for, so that a
-        known_hosts with one RSA line does not make an ed25519 key look changed."""
+        known_hosts with one RSA line does not make an ed25519 key look changed. With ``sha1``: those of
+        old hosts, too."""
         lines = self._known.about(target)
+        plain = (*PLAIN, *OLD) if sha1 else PLAIN
         pinned = {key_type_of(line.key) for line in lines if not line.marker}
-        known = tuple(name for name in PLAIN if (b"ssh-rsa" if name in _RSA else name) in pinned)
-        ours = tuple(name + CERTIFICATE for name in known)
-        return tuple(dict.fromkeys((*ours, *known, *CERTIFIED, *PLAIN)))
+        known = tuple(name for name in plain if (b"ssh-rsa" if name in _RSA else name) in pinned)
+        ours = tuple(name + CERTIFICATE for name in known if name not in OLD)
+        return tuple(dict.fromkeys((*ours, *known, *CERTIFIED, *plain)))
 
     def verify(self, target: Target, blob: bytes, now: datetime) -> HostVerdict:
         """Judge the key or certificate that the target shows. Raises HostKeyRejected and nothing else."""

@@ -125,7 +125,8 @@ def _hashed(secret: bytes) -> bytes:
 
 
 class _Modp:
-    """diffie-hellman-group14/16/18 (RFC 8268): the groups of RFC 3526, generator 2."""
+    """diffie-hellman-group14/16/18 (RFC 8268): the groups of RFC 3526, generator 2; and the one of RFC
+    2409 section 6.2, which RFC 4253 calls group1."""
 
     def __init__(self, bits: int) -> None:
         self._prime = modp_prime(bits)
@@ -146,13 +147,13 @@ class _Modp:
         return mpint(pow(value, self._secret, self._prime))
 
 
-#: RFC 3526: p = 2^n - 2^(n-64) - 1 + 2^64 * (floor(2^(n-130) * pi) + offset).
-_MODP_OFFSETS = {2048: 124476, 4096: 240904, 8192: 4743158}
+#: RFC 2409 and RFC 3526: p = 2^n - 2^(n-64) - 1 + 2^64 * (floor(2^(n-130) * pi) + offset).
+_MODP_OFFSETS = {1024: 129093, 2048: 124476, 4096: 240904, 8192: 4743158}
 
 
 @functools.cache
 def modp_prime(bits: int) -> int:
-    """The prime of RFC 3526 with that many bits, from its own formula."""
+    """The prime of RFC 3526 (or 2409) with that many bits, from its own formula."""
     prime: int = (1 << bits) - (1 << (bits - 64)) - 1 + ((_pi(bits - 130) + _MODP_OFFSETS[bits]) << 64)
     return prime
 
@@ -185,6 +186,7 @@ _METHODS: dict[bytes, tuple[Callable[[], KeyExchange], Hash]] = {
     b"diffie-hellman-group16-sha512": (lambda: _Modp(4096), hashlib.sha512),
     b"diffie-hellman-group14-sha256": (lambda: _Modp(2048), hashlib.sha256),
     b"diffie-hellman-group14-sha1": (lambda: _Modp(2048), hashlib.sha1),
+    b"diffie-hellman-group1-sha1": (lambda: _Modp(1024), hashlib.sha1),
 }
 
 

@@ -21,6 +21,10 @@ MARKERS = (STRICT_CLIENT, STRICT_SERVER, EXT_INFO_CLIENT, b"ext-info-s")
 MAX_NAMES = 1024
 
 
+class NothingInCommon(RemoteViolation):
+    """The two sides have no algorithm that both take."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """One side's KEXINIT. ``payload`` is the whole message with its number, as it is hashed; pairs are
@@ -99,11 +103,13 @@ class Agreement:
     host_key: bytes
     suites: tuple[Suite, Suite]
     compressions: tuple[bytes, bytes]
+    #: Kex, host key, ciphers and MACs, each once: for people.
+    names: tuple[bytes, ...]
     guess_wrong: bool
 
 
 def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
-    """The first of the client's that the server has, too. Raises RemoteViolation where there is none."""
+    """The first of the client's that the server has, too. Raises NothingInCommon."""
 
     def pick(what: str, of_us: tuple[bytes, ...], of_them: tuple[bytes, ...]) -> bytes:
         client, server = (of_us, of_them) if is_client else (of_them, of_us)
@@ -111,22 +117,25 @@ def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
             if name in server:
                 return name
         shown = printable(b",".join(of_them)[:400])
-        raise RemoteViolation(f"no common {what} algorithm: the other side has {shown}")
+        raise NothingInCommon(f"no common {what} algorithm: the other side has {shown}")
 
-    def pick_suite(way: int) -> Suite:
+    def pick_suite(way: int) -> tuple[bytes, bytes]:
         cipher = pick("cipher", ours.ciphers[way], theirs.ciphers[way])
         # One that authenticates by itself has no MAC, whatever the lists say.
-        mac = b"" if is_aead(cipher) else pick("MAC", ours.macs[way], theirs.macs[way])
-        return suite(cipher, mac)
+        return cipher, b"" if is_aead(cipher) else pick("MAC", ours.macs[way], theirs.macs[way])
 
     def pick_compression(way: int) -> bytes:
         return pick("compression", ours.compressions[way], theirs.compressions[way])
 
     methods = tuple(name for name in theirs.kex if name not in MARKERS)
+    kex = pick("key exchange", tuple(name for name in ours.kex if name not in MARKERS), methods)
+    host_key = pick("host key", ours.host_keys, theirs.host_keys)
+    up, down = pick_suite(0), pick_suite(1)
     return Agreement(
-        kex=pick("key exchange", tuple(name for name in ours.kex if name not in MARKERS), methods),
-        host_key=pick("host key", ours.host_keys, theirs.host_keys),
-        suites=(pick_suite(0), pick_suite(1)),
+        kex=kex,
+        host_key=host_key,
+        suites=(suite(*up), suite(*down)),
+        names=tuple(dict.fromkeys(name for name in (kex, host_key, *up, *down) if name)),
         compressions=(pick_compression(0), pick_compression(1)),
         # RFC 4253 section 7: a guess is right where the first of both lists are the same on both sides.
         guess_wrong=theirs.guess_follows

@@ -101,6 +101,8 @@ class Keying:
         self._blocked: deque[tuple[int, bytes]] = deque()
         self._blocked_bytes = 0
         self.rekeys = 0
+        #: The algorithms of the newest keys, for people: key exchange, host key, ciphers and MACs.
+        self.agreed_names: tuple[bytes, ...] = ()
 
     # --- what the transport does for us
 
@@ -226,6 +228,7 @@ class Keying:
         self._deflates, self._inflates_next = compressions if self.isClient else reversed(compressions)
         if self._logged_in and self._deflates:
             self._outgoing.deflate()
+        self.agreed_names = self._agreed.names
         self._exchange = self._agreed = None
         self._phase = Phase.SENT_KEYS
         self._is_renewing()

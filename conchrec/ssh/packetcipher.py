@@ -154,12 +154,42 @@ class ChaCha:
         return _unpad(stream.update(rest[: -self._TAG]))
 
 
-class _Ctr:
-    """AES in counter mode, with an HMAC."""
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A cipher that authenticates nothing. ``make`` takes key and IV; ``block`` and ``key`` are in bytes."""
 
-    def __init__(self, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
-        # In counter mode both directions do the same.
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(iv[:16])).encryptor()
+    key: int
+    block: int
+    make: Callable[[bytes, bytes], Cipher[modes.CTR] | Cipher[modes.CBC]]
+
+
+def _ctr(key: bytes, iv: bytes) -> Cipher[modes.CTR]:
+    return Cipher(algorithms.AES(key), modes.CTR(iv))
+
+
+def _cbc(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
+    return Cipher(algorithms.AES(key), modes.CBC(iv))
+
+
+def _triple_des(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
+    # Few ever come here, and older releases of cryptography have it elsewhere.
+    from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+
+    return Cipher(TripleDES(key), modes.CBC(iv))
+
+
+class _WithMac:
+    """A cipher that needs an HMAC beside it.
+
+    In CBC the length of a packet is believed before anything is proved, so someone in between may learn
+    a few bits by what we do then (CPNI-957037): one of the reasons why only ``LEGACY`` has it.
+    """
+
+    def __init__(self, stream: _Stream, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
+        cipher = stream.make(key, iv)
+        self._block = stream.block
+        self._encrypt = cipher.encryptor()
+        self._decrypt = cipher.decryptor()
         self._mac_key = mac
         self._digest = digest
         self._tag = size
@@ -168,46 +198,45 @@ class _Ctr:
         return hmac.digest(self._mac_key, sequence.to_bytes(4, "big") + data, self._digest)
 
 
-class EncryptThenMac(_Ctr):
+class EncryptThenMac(_WithMac):
     """With an ``-etm@openssh.com`` MAC (PROTOCOL 1.5): the length in the clear, the MAC over the rest."""
 
     head = 4
 
     def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, 16, 0)
-        sealed = len(body).to_bytes(4, "big") + self._stream.update(body)
+        _, body = _pad(payload, self._block, 0)
+        sealed = len(body).to_bytes(4, "big") + self._encrypt.update(body)
         return sealed + self._mac(sequence, sealed)
 
     def rest(self, sequence: int, head: bytes) -> int:
-        return _checked(int.from_bytes(head, "big"), 16, 0) + self._tag
+        return _checked(int.from_bytes(head, "big"), self._block, 0) + self._tag
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         body, tag = rest[: -self._tag], rest[-self._tag :]
         if not hmac.compare_digest(tag, self._mac(sequence, head + body)):
             raise RemoteViolation("a packet whose MAC is wrong")
-        return _unpad(self._stream.update(body))
+        return _unpad(self._decrypt.update(body))
 
 
-class EncryptAndMac(_Ctr):
+class EncryptAndMac(_WithMac):
     """With a MAC over the plain text (RFC 4253 section 6.4): the first block is opened to see the length."""
 
-    head = 16
-
-    def __init__(self, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
-        super().__init__(key, iv, mac, digest, size)
+    def __init__(self, stream: _Stream, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
+        super().__init__(stream, key, iv, mac, digest, size)
+        self.head = stream.block
         self._first = b""
 
     def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, 16, 4)
+        _, body = _pad(payload, self._block, 4)
         packet = len(body).to_bytes(4, "big") + body
-        return self._stream.update(packet) + self._mac(sequence, packet)
+        return self._encrypt.update(packet) + self._mac(sequence, packet)
 
     def rest(self, sequence: int, head: bytes) -> int:
-        self._first = self._stream.update(head)
-        return _checked(int.from_bytes(self._first[:4], "big"), 16, 4) - 12 + self._tag
+        self._first = self._decrypt.update(head)
+        return _checked(int.from_bytes(self._first[:4], "big"), self._block, 4) + 4 - self._block + self._tag
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
-        packet = self._first + self._stream.update(rest[: -self._tag])
+        packet = self._first + self._decrypt.update(rest[: -self._tag])
         if not hmac.compare_digest(rest[-self._tag :], self._mac(sequence, packet)):
             raise RemoteViolation("a packet whose MAC is wrong")
         return _unpad(packet[4:])
@@ -231,7 +260,15 @@ _AEAD = {
     b"aes256-gcm@openssh.com": Suite(32, 12, 0, Gcm),
     b"chacha20-poly1305@openssh.com": Suite(64, 0, 0, ChaCha),
 }
-_CTR_KEYS = {b"aes128-ctr": 16, b"aes192-ctr": 24, b"aes256-ctr": 32}
+_STREAMS = {
+    b"aes128-ctr": _Stream(16, 16, _ctr),
+    b"aes192-ctr": _Stream(24, 16, _ctr),
+    b"aes256-ctr": _Stream(32, 16, _ctr),
+    b"aes128-cbc": _Stream(16, 16, _cbc),
+    b"aes192-cbc": _Stream(24, 16, _cbc),
+    b"aes256-cbc": _Stream(32, 16, _cbc),
+    b"3des-cbc": _Stream(24, 8, _triple_des),
+}
 _MACS = {b"hmac-sha2-256": ("sha256", 32), b"hmac-sha2-512": ("sha512", 64), b"hmac-sha1": ("sha1", 20)}
 _ETM = b"-etm@openssh.com"
 
@@ -247,4 +284,10 @@ def suite(cipher: bytes, mac: bytes) -> Suite:
         return _AEAD[cipher]
     digest, size = _MACS[mac.removesuffix(_ETM)]
     kind = EncryptThenMac if mac.endswith(_ETM) else EncryptAndMac
-    return Suite(_CTR_KEYS[cipher], 16, size, lambda key, iv, mac_key: kind(key, iv, mac_key, digest, size))
+    stream = _STREAMS[cipher]
+    return Suite(
+        stream.key,
+        stream.block,
+        size,
+        lambda key, iv, mac_key: kind(stream, key, iv, mac_key, digest, size),
+    )

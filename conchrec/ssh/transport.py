@@ -196,7 +196,10 @@ class ClientTransport(Modern, SSHClientTransport):
         secret = run.complete(server)
         exchange_hash = self._exchange_hash(blob, self._offered, server, secret)
         assert self._agreed is not None
-        if not verify_signature(self._agreed.host_key, blob, exchange_hash, signature):
+        good = verify_signature(
+            self._agreed.host_key, blob, exchange_hash, signature, sha1=self._algorithms.sha1
+        )
+        if not good:
             self._fail(RemoteViolation("the signature of the host key is not good"), a.KEY_EXCHANGE_FAILED)
             return
         if self._first_exchange:

@@ -39,6 +39,8 @@ MAX_CHALLENGES = 50
 MAX_PROMPTS = 3
 
 Signers = Callable[[frozenset[bytes]], Deferred[Signer | None]]
+_RSA_SHA2 = frozenset({b"rsa-sha2-512", b"rsa-sha2-256"})
+
 Prompter = Callable[[u.Challenge], Deferred[tuple[str, ...]]]
 
 
@@ -97,6 +99,7 @@ class UserAuthClient(SSHService):
         on_signing: Callable[[Signer], None] = lambda signer: None,
         prompter: Prompter | None = None,
         max_offers: int = MAX_OFFERS,
+        sha1: bool = False,
         target: str = "the target",
     ) -> None:
         self.transport = None
@@ -111,6 +114,7 @@ class UserAuthClient(SSHService):
         self._on_signing = on_signing
         self._prompter = prompter
         self._max_offers = max_offers
+        self._sha1 = sha1
         self._target = target
         self._over = False
         self._waiting: Deferred[Any] | None = None
@@ -295,7 +299,11 @@ class UserAuthClient(SSHService):
         if key in self._proved or u.PUBLICKEY not in self._methods:
             return _Outcome.REFUSED
         extensions = self._peer_extensions()
-        algorithm = signer.algorithm(_accepted(extensions))
+        accepted = _accepted(extensions)
+        algorithm = signer.algorithm(accepted)
+        if self._sha1 and _is_rsa(signer.blob) and not (accepted and accepted & _RSA_SHA2):
+            # It is older than RFC 8332.
+            algorithm = b"ssh-rsa"
         if algorithm is None:
             self._tried.append(f"{signer.label} (it takes no algorithm of that key)")
             return _Outcome.REFUSED
@@ -412,6 +420,13 @@ def _accepted(extensions: Mapping[bytes, bytes]) -> Accepted:
     """RFC 8308 section 3.1."""
     names = extensions.get(b"server-sig-algs")
     return None if names is None else frozenset(names.split(b","))
+
+
+def _is_rsa(blob: bytes) -> bool:
+    try:
+        return key_type_of(blob) == b"ssh-rsa"
+    except RemoteViolation:
+        return False
 
 
 def _plain_key(blob: bytes) -> bytes:

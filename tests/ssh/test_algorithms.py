@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM, USER_SIGNATURES, Algorithms
+from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM, USER_SIGNATURES, WEAK, Algorithms
 from conchrec.ssh.hostkeys import CERTIFIED, PLAIN
 from conchrec.ssh.kex import exchange, hash_of
 from conchrec.ssh.packetcipher import is_aead, suite
@@ -23,9 +23,19 @@ def test_nothing_weak(offer: Algorithms) -> None:
 
 
 def test_legacy_has_little_more() -> None:
-    """SHA-1 in two places, at the end; and still no CBC."""
-    assert set(names_of(LEGACY)) - set(names_of(UPSTREAM)) == {b"diffie-hellman-group14-sha1", b"hmac-sha1"}
-    assert (LEGACY.kex[-1], LEGACY.macs[-1]) == (b"diffie-hellman-group14-sha1", b"hmac-sha1")
+    """SHA-1 and CBC, after all that is sound."""
+    weak = (b"sha1", b"cbc")
+    for legacy, sound in (
+        (LEGACY.kex, UPSTREAM.kex),
+        (LEGACY.ciphers, UPSTREAM.ciphers),
+        (LEGACY.macs, UPSTREAM.macs),
+    ):
+        assert legacy[: len(sound)] == sound
+        more = legacy[len(sound) :]
+        assert more
+        assert [name for name in more if name in WEAK and any(bad in name for bad in weak)] == list(more)
+    assert not WEAK & set(names_of(UPSTREAM) + PLAIN + CERTIFIED)
+    assert [offer.sha1 for offer in ALL] == [False, False, False, True]
 
 
 def test_modern_has_no_nist_curve_and_no_mac_over_plain_text() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
@@ -506,6 +506,35 @@ def test_an_authority_in_a_security_key(kind: bytes) -> None:
         principals=("joe",), valid_after=0, valid_before=c.FOREVER,
     )  # fmt: skip
     user(certified, by=token.blob)
+
+
+def test_sha_1_and_dsa_only_where_they_are_asked_for() -> None:
+    private = rsa.generate_private_key(65537, 1024)
+    numbers = private.public_key().public_numbers()
+    rsa_blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
+    rsa_made = string(b"ssh-rsa") + string(raw_rsa(hashes.SHA1(), private, b"data"))
+    old = dsa.generate_private_key(1024)
+    y = old.public_key().public_numbers()
+    p, q, g = y.parameter_numbers.p, y.parameter_numbers.q, y.parameter_numbers.g
+    dsa_blob = string(b"ssh-dss") + mpint(p) + mpint(q) + mpint(g) + mpint(y.y)
+    first, second = decode_dss_signature(old.sign(b"data", hashes.SHA1()))
+    dsa_made = string(b"ssh-dss") + string(first.to_bytes(20, "big") + second.to_bytes(20, "big"))
+    for name, blob, made_ in ((b"ssh-rsa", rsa_blob, rsa_made), (b"ssh-dss", dsa_blob, dsa_made)):
+        assert c.verify_signature(name, blob, b"data", made_, sha1=True)
+        assert not c.verify_signature(name, blob, b"data", made_)
+        assert not c.verify_signature(name, blob, b"other", made_, sha1=True)
+        for rubbish in (
+            b"",
+            made_[:-1],
+            made_ + b"x",
+            string(name) + string(b""),
+            string(b"none") + made_[11:],
+        ):
+            assert not c.verify_signature(name, blob, b"data", rubbish, sha1=True)
+        assert not c.verify_signature(name, blob[:-9], b"data", made_, sha1=True)
+        assert not c.verify_signature(c.certificate_type(name), blob, b"data", made_, sha1=True)
+    # What is sound stays as it is.
+    assert not c.verify_signature(b"rsa-sha2-512", rsa_blob, b"data", rsa_made, sha1=True)
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1), (1, -5)])

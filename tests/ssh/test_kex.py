@@ -183,9 +183,9 @@ def test_a_point_that_is_not_on_the_curve(bits: int) -> None:
 # --- MODP
 
 
-@pytest.mark.parametrize("bits", [2048, 4096, 8192])
+@pytest.mark.parametrize("bits", [1024, 2048, 4096, 8192])
 def test_primes_are_those_of_the_rfc(bits: int) -> None:
-    """RFC 3526: between its 64 ones at both ends stand the digits of pi, here those of section 3."""
+    """RFC 2409 and 3526: between its 64 ones at both ends stand the digits of pi, here those of section 3."""
     prime = f"{modp_prime(bits):X}"
     assert len(prime) == bits // 4
     assert prime.startswith(
@@ -194,7 +194,7 @@ def test_primes_are_those_of_the_rfc(bits: int) -> None:
     assert prime.endswith("F" * 16)
 
 
-@pytest.mark.parametrize("bits", [2048, 4096, 8192])
+@pytest.mark.parametrize("bits", [1024, 2048, 4096, 8192])
 def test_primes_are_safe(bits: int) -> None:
     """p and (p - 1) / 2 pass Fermat's test: with the RFC's formula and its length, nothing else does."""
     prime = modp_prime(bits)
@@ -204,9 +204,11 @@ def test_primes_are_safe(bits: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1])
-@pytest.mark.parametrize("bits", [2048, 4096, 8192])
+@pytest.mark.parametrize("bits", [1024, 2048, 4096, 8192])
 def test_modp_values_out_of_range(bits: int, value: int) -> None:
-    name = {2048: b"group14-sha256", 4096: b"group16-sha512", 8192: b"group18-sha512"}[bits]
+    name = {1024: b"group1-sha1", 2048: b"group14-sha256", 4096: b"group16-sha512", 8192: b"group18-sha512"}[
+        bits
+    ]
     for junk in (value, modp_prime(bits) - 1 + abs(value)):
         with pytest.raises(RemoteViolation):
             exchange(b"diffie-hellman-" + name).accept(mpint(junk)[4:])
