@@ -109,7 +109,7 @@ RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to
 
 _STATE_DIR = "/var/lib/conchrec"
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
-_LATER_AUTH = ("key", "prompt")
+_LATER_AUTH = ("key",)
 _LATER = "is not available in this version"
 _ENDPOINTS = ("tcp", "tcp6", "unix", "systemd", "fd", "haproxy")
 _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
@@ -457,6 +457,8 @@ def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:
     chosen = section.words("upstream_auth", UpstreamAuth, (), later=_LATER_AUTH)
     if not section.texts("upstream_auth") and not section.is_wrong("upstream_auth"):
         section.problem("upstream_auth", "names no way to log in at a target")
+    if UpstreamAuth.PROMPT in chosen[:-1]:
+        section.problem("upstream_auth", "prompt comes last: people are asked when nothing else would do")
     return chosen or None
 
 

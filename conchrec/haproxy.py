@@ -71,20 +71,29 @@ class _Balancers(Factory):
         if address is None or not any(is_within(address, network) for network in self._networks):
             _log.warn("{peer} is not in proxy_protocol_from", peer=host)
             return None
-        return _Balancer(self._factory.buildProtocol(addr))
+        return _Balancer(self._factory.buildProtocol(addr), host)
 
 
 class _Balancer(Protocol):
     """One connection of a balancer; ``wrapper`` is Twisted's, which reads the header."""
 
-    def __init__(self, wrapper: Any) -> None:
+    def __init__(self, wrapper: Any, peer: str) -> None:
         self._wrapper = wrapper
+        self._peer = peer
 
     def connectionMade(self) -> None:
         self._wrapper.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self._wrapper.dataReceived(data)
+        try:
+            self._wrapper.dataReceived(data)
+        except (ValueError, LookupError) as error:
+            # Of what is no header, Twisted's parser refuses some and stumbles over the rest: an address that
+            # is no text, a port that is no number, a family without a transport.
+            _log.warn("{peer} sent a PROXY header that is none: {error}", peer=self._peer, error=repr(error))
+            transport: Any = self.transport
+            transport.abortConnection()
+            return
         # The header may come alone: many clients say nothing before they have heard the server.
         self._wrapper.wrappedProtocol.look()
 

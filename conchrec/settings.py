@@ -42,6 +42,8 @@ class UpstreamAuth(Enum):
 
     AGENT = "agent"
     CERTIFICATE = "certificate"
+    PROMPT = "prompt"
+    """The target's own questions, answered by the user in the inner login."""
 
 
 class AgentProbe(Enum):

@@ -408,7 +408,7 @@ def test_users_and_roles_are_required(read: Read) -> None:
         (NOBODY + "upstream_auth: []\n", ["3 upstream_auth: names no way to log in at a target"]),
         (NOBODY + "upstream_auth: [agent, agent]\n", ["3 upstream_auth[1]: agent is there twice"]),
         (NOBODY + "upstream_auth: [agent, agnt]\n",
-         ["3 upstream_auth[1]: 'agnt' is not one of agent, certificate; did you mean agent?"]),
+         ["3 upstream_auth[1]: 'agnt' is not one of agent, certificate, prompt; did you mean agent?"]),
         (NOBODY + "listen: []\n", ["3 listen: is empty: nothing would listen"]),
         (NOBODY + "listen: tcp:22\n", ["3 listen: a list is expected, like ['tcp:22']"]),
         (NOBODY + "listen: ['tpc:22']\n",
@@ -516,7 +516,6 @@ def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> Non
     "text",
     [
         "upstream_auth: [agent, key]",
-        "upstream_auth: [prompt]",
         "targets: {db: {hosts: [a], upstream_auth: [key]}}",
         "web: {listen: ['tcp:80']}",
         "recordings: {compress: yes}",
@@ -527,6 +526,13 @@ def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> Non
 def test_what_belongs_to_a_later_version_is_refused(read: Read, text: str) -> None:
     (problem,) = problems(read, NOBODY + text)
     assert "is not available in this version" in problem
+
+
+def test_people_are_asked_last(read: Read) -> None:
+    text = NOBODY + "upstream_auth: [agent, prompt]"
+    assert read(text).upstream_auth == (UpstreamAuth.AGENT, UpstreamAuth.PROMPT)
+    (problem,) = problems(read, NOBODY + "upstream_auth: [prompt, agent]")
+    assert problem.endswith("upstream_auth: prompt comes last: people are asked when nothing else would do")
 
 
 def test_direct_is_not_there_yet(read: Read) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from conchrec.errors import RemoteViolation
 from conchrec.model import Identity, Target
+from conchrec.settings import UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentIdentity, AgentSigner
 from conchrec.ssh.certificate import decode
 
@@ -38,11 +39,15 @@ class Offers:
     def agent_failed(self, path: str, why: str) -> None:
         self.failures.append(f"{path} agent: {why}")
 
-    def advice(self, target: Target, login: str) -> str:
+    def advice(self, target: Target, login: str, ways: tuple[UpstreamAuth, ...]) -> str:
         """One line: what was missing, and what to do."""
+        if UpstreamAuth.PROMPT in ways and not self.count and not self.own:
+            return f"{target} asks nothing that {login} could answer: no password, and no questions"
         trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
         if self.own == "offered":
             trust += f", of which it did not take a certificate for {login}"
+        if UpstreamAuth.AGENT not in ways:
+            return f"{target} does not let {login} in: {trust}"
         if not self.agents:
             return (
                 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust

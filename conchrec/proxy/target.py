@@ -33,7 +33,8 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.transport import Lost, ServerTransport
-from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
+from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
 from conchrec.timing import DelayedCall
 
 _log = Logger()
@@ -312,9 +313,11 @@ class _InnerLogin:
         self._site = visit.site
         self._begin = begin
         self.upstream: Upstream | None = None
+        #: The user has proved who it is; what is still to come are the target's questions.
+        self._welcomed = False
 
     def methods(self, user: str) -> tuple[bytes, ...]:
-        return (b"publickey",)
+        return (KEYBOARD_INTERACTIVE,) if self._welcomed else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
         visit = self._visit
@@ -336,7 +339,19 @@ class _InnerLogin:
         return self._welcome("publickey", blob)
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        return fail(AccessDenied("Permission denied", "not to be had"))
+        """The target's questions, which become the inner login's."""
+        return Deferred.fromCoroutine(self._answer(ask))
+
+    async def _answer(self, ask: Ask) -> Identity:
+        upstream = self.upstream
+        if not self._welcomed or upstream is None:
+            raise AccessDenied("Permission denied", "questions before a key")
+        while True:
+            await upstream.when_settled()
+            challenge = upstream.questions.open
+            if challenge is None:
+                return self._visit.identity
+            upstream.questions.answer(challenge, await ask(challenge))
 
     def _named(self, login: str) -> None:
         """The client has named the login: ask the policy, and dial where it allows."""
@@ -377,8 +392,22 @@ class _InnerLogin:
         if visit.denied is not None or self.upstream is None:
             welcome.callback(visit.identity)
         else:
-            self.upstream.when_settled().addCallback(lambda _: _fire(welcome, visit.identity))
+            self.upstream.when_settled().addCallback(lambda _: self._settled(method, welcome))
         return welcome
+
+    def _settled(self, method: str, welcome: Deferred[Identity]) -> None:
+        if welcome.called:
+            return
+        assert self.upstream is not None
+        if self.upstream.questions.open is None:
+            welcome.callback(self._visit.identity)
+            return
+        self._welcomed = True
+        if method == "none":
+            # It proves nothing, so it is no part of a success.
+            welcome.errback(AccessDenied("Permission denied", "the target asks"))
+        else:
+            welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
 
     def refused(self, user: str, method: str, reason: str) -> None:
         self._site.emit(
@@ -417,11 +446,6 @@ def mirrored(banner: bytes) -> bytes:
     software = banner.split(b"-", 2)[2] if banner.count(b"-") >= 2 else b"unknown"
     name = bytes(byte for byte in software.split(b" ", 1)[0] if 0x21 <= byte <= 0x7E)[:200]
     return b"SSH-2.0-" + (name or b"unknown") + b" conchrec"
-
-
-def _fire(waiting: Deferred[Identity], identity: Identity) -> None:
-    if not waiting.called:
-        waiting.callback(identity)
 
 
 def _error(failure: Failure) -> ConchrecError:

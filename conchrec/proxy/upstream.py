@@ -28,6 +28,7 @@ from conchrec.proxy import refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.credentials import Offers, agent_signers
 from conchrec.proxy.dialer import HostCheck, Link
+from conchrec.proxy.questions import Questions
 from conchrec.proxy.visit import Visit
 from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
@@ -37,7 +38,7 @@ from conchrec.ssh.hostkeys import HostTrust, HostVerdict
 from conchrec.ssh.kexinit import NothingInCommon
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport, Lost
-from conchrec.ssh.userauth_client import UserAuthClient
+from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.timing import DelayedCall
 
 _log = Logger()
@@ -106,6 +107,7 @@ class Upstream:
         self._on_lost = on_lost
         self._state = State.IDLE
         self._offers = Offers(visit.identity)
+        self.questions = Questions(self._question_asked)
         self._running: Deferred[None] | None = None
         self._settled: list[Deferred[None]] = []
         self._ready: list[Deferred[Connection]] = []
@@ -135,8 +137,10 @@ class Upstream:
 
     @property
     def settled(self) -> bool:
-        """Ready, failed, or waiting for the inner connection's agent: the inner login may go on."""
-        return self._state in (State.READY, State.LOST) or self._waits_for_inner
+        """Ready, failed, or waiting for the inner connection's agent or for a person: the inner login may
+        go on."""
+        waits = self._waits_for_inner or self.questions.open is not None
+        return waits or self._state in (State.READY, State.LOST)
 
     def when_settled(self) -> Deferred[None]:
         done: Deferred[None] = Deferred()
@@ -247,6 +251,7 @@ class Upstream:
             peer_extensions=lambda: transport.peer_extensions,
             host_key=lambda: transport.host_key_blob,
             on_signing=self._signing,
+            prompter=self.questions.ask if UpstreamAuth.PROMPT in self._ways() else None,
             sha1=_algorithms(visit).sha1,
             target=str(visit.target),
         )
@@ -262,9 +267,9 @@ class Upstream:
             for agent in self._agents:
                 agent.close()
             link.slot.release()
-        self._logged_in(link, connection, login.signer)
+        self._logged_in(link, connection, login)
 
-    def _logged_in(self, link: Link, connection: Connection, signer: Signer | None) -> None:
+    def _logged_in(self, link: Link, connection: Connection, login: Login) -> None:
         self.connection = connection
         self._enter(State.READY)
         verdict = link.check.verdict
@@ -276,8 +281,8 @@ class Upstream:
             audit.UpstreamConnect(
                 **self._visit.who(),
                 address=link.address,
-                method="publickey" if signer is not None else "none",
-                key=signer.label if signer is not None else "",
+                method=",".join(step.decode() for step in login.steps),
+                key=login.signer.label if login.signer is not None else "",
                 host_key=verdict.fingerprint if verdict is not None else "",
                 trust=verdict.trust if verdict is not None else "",
                 server=refusal.one_line(link.banner.decode("utf-8", "replace"), 255),
@@ -388,6 +393,12 @@ class Upstream:
         if self._link is not None:
             self._site.clock.callLater(PERSON_SECONDS, self._perhaps_a_person, self._link)
 
+    def _question_asked(self) -> None:
+        """Somebody has to type: the gate is for others, and the inner login goes on."""
+        if self._link is not None:
+            self._link.slot.wait_for_person()
+        self._settle()
+
     def _perhaps_a_person(self, link: Link) -> None:
         if self._state is State.AUTHENTICATING:
             link.slot.wait_for_person()
@@ -420,12 +431,14 @@ class Upstream:
         except StopAsyncIteration:
             return None
 
-    async def _signers(self) -> AsyncIterator[Signer]:
-        """Every key that may log in, in the order of ``upstream_auth``."""
+    def _ways(self) -> tuple[UpstreamAuth, ...]:
         visit, config = self._visit, self._site.config
         rule = rule_for(config.targets, visit.target, visit.addresses)
-        order = (rule.upstream_auth if rule is not None else None) or config.upstream_auth
-        probe = config.agent_probe
+        return (rule.upstream_auth if rule is not None else None) or config.upstream_auth
+
+    async def _signers(self) -> AsyncIterator[Signer]:
+        """Every key that may log in, in the order of ``upstream_auth``."""
+        visit, order, probe = self._visit, self._ways(), self._site.config.agent_probe
         asked: list[AgentSource] = []
         for way in order:
             if way is UpstreamAuth.AGENT:
@@ -433,7 +446,9 @@ class Upstream:
                     asked.append(visit.outer_agent)
                     async for signer in self._from_agent(visit.outer_agent):
                         yield signer
-                await self._wait_for_inner()
+                # Its client says so after the inner login, and that is where people are asked.
+                if UpstreamAuth.PROMPT not in order:
+                    await self._wait_for_inner()
                 if visit.inner_agent.announced or probe is AgentProbe.ALWAYS:
                     asked.append(visit.inner_agent)
                     async for signer in self._from_agent(visit.inner_agent):
@@ -444,7 +459,8 @@ class Upstream:
                     self._last_own = True
                     yield own
         if UpstreamAuth.AGENT in order and probe is AgentProbe.LAST:
-            for source in (visit.outer_agent, visit.inner_agent):
+            inner = () if UpstreamAuth.PROMPT in order else (visit.inner_agent,)
+            for source in (visit.outer_agent, *inner):
                 if source not in asked and not source.refused:
                     async for signer in self._from_agent(source):
                         yield signer
@@ -514,8 +530,11 @@ class Upstream:
     def _login_rejected(self, error: ConchrecError) -> LoginRejected:
         """The sentence that helps most, in place of the list of what was tried."""
         target = self._visit.target
-        text = self._offers.advice(target, self._visit.login)
-        return LoginRejected(text or error.public, f"{error.public} {error.detail}".strip())
+        if self.questions.any:
+            text = f"{target} did not let {self._visit.login} in by the answers to its questions"
+        else:
+            text = self._offers.advice(target, self._visit.login, self._ways())
+        return LoginRejected(text, f"{error.public} {error.detail}".strip())
 
 
 def _agent_is_silent() -> AgentError:

@@ -275,7 +275,7 @@ class AgentSigner:
         self._client = client
         self.blob = identity.blob
         kind = "certificate" if identity.is_certificate else "key"
-        self.label = f"agent {kind} {identity.comment or identity.algorithm.decode('ascii', 'replace')}"
+        self.label = f"agent {kind} {identity.comment or _printable(identity.algorithm)}"
         self._key_type = identity.algorithm
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
@@ -297,7 +297,9 @@ class AgentSigner:
         except RemoteViolation as violation:
             raise AgentError("the agent made no signature") from violation
         if made != wanted:
-            raise AgentError(f"the agent signed with {_printable(made[:64])}, asked for {wanted.decode()}")
+            raise AgentError(
+                f"the agent signed with {_printable(made[:64])}, asked for {_printable(wanted[:64])}"
+            )
         return signature
 
 

@@ -482,7 +482,7 @@ def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
         return verify_ecdsa
     if key_type == b"ssh-rsa":
         exponent, modulus = r.mpint(), r.mpint()
-        if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+        if exponent < 3 or modulus <= 0 or not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
             raise InvalidSignature
         rsa_key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
         rsa_digest = {b"rsa-sha2-256": hashes.SHA256(), b"rsa-sha2-512": hashes.SHA512()}.get(algorithm)
