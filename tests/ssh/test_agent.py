@@ -382,3 +382,13 @@ def test_comments_are_safe_to_print(fake: Fake) -> None:
     ((identity,),) = cast(list[tuple[AgentIdentity]], fake.results)
     assert identity.comment.isprintable()
     assert len(identity.comment) <= a.MAX_COMMENT
+
+
+@pytest.mark.parametrize("kind", [b"x\xfe\xff", b"\x1b[31m"])
+def test_key_types_are_safe_to_print(fake: Fake, kind: bytes) -> None:
+    """A key type may be anything: what it signs with is asked for by that name, and it is shown to people."""
+    signer = AgentSigner(fake.client, AgentIdentity(blob=string(kind), comment=""))
+    assert signer.label.isprintable()
+    fake.keep(signer.sign(b"data", kind))
+    fake.say(bytes((a.SIGN_RESPONSE,)) + string(string(b"ssh-ed25519") + string(b"s")))
+    assert fake.error.isprintable()

@@ -543,3 +543,12 @@ def test_numbers_that_no_ecdsa_signature_has(numbers: tuple[int, int]) -> None:
     raw = mpint(numbers[0]) + mpint(numbers[1])
     name = b"ecdsa-sha2-nistp256"
     assert not c.verify_signature(name, blob, b"data", string(name) + string(raw))
+
+
+@pytest.mark.parametrize(("exponent", "sign"), [(-3, 1), (65537, -1), (-3, -1), (0, 1)])
+def test_rsa_keys_of_numbers_below_zero(exponent: int, sign: int) -> None:
+    """An mpint has a sign; cryptography raises OverflowError for one that it can't pack."""
+    modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+    blob = string(b"ssh-rsa") + mpint(exponent) + mpint(sign * modulus)
+    signature = string(b"rsa-sha2-256") + string(bytes(256))
+    assert not c.verify_signature(b"rsa-sha2-256", blob, b"data", signature)
