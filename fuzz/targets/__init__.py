@@ -1,0 +1,33 @@
+"""All fuzzers there are."""
+
+from __future__ import annotations
+
+from fuzz.target import Target
+from fuzz.targets import (
+    agents,
+    casts,
+    certificates,
+    connections,
+    early,
+    headers,
+    lines,
+    logins,
+    parsers,
+    relays,
+)
+
+TARGETS: tuple[Target, ...] = (
+    parsers.TARGET,
+    certificates.TARGET,
+    agents.TARGET,
+    lines.TARGET,
+    casts.TARGET,
+    headers.TARGET,
+    early.SERVER,
+    early.CLIENT,
+    logins.SERVER,
+    logins.CLIENT,
+    connections.SERVER,
+    connections.CLIENT,
+    relays.TARGET,
+)

@@ -1,0 +1,98 @@
+"""An agent that answers anything at all: who asked is told, once, and only that the agent failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from conchrec.ssh import agent as a
+from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentSigner
+from conchrec.ssh.wire import string, uint32
+from fuzz.corpus import certificates, signatures
+from fuzz.limits import Broken
+from fuzz.mutation import MAX_LARGE
+from fuzz.target import Each, Target
+
+BIND = b"session-bind@openssh.com"
+
+
+class Conversation:
+    """A client that has asked for everything; the first byte says where the answers are cut."""
+
+    def __init__(self, data: bytes) -> None:
+        self._lost = 0
+        self._asked = 0
+        self._answered = 0
+        client = self._client = AgentClient(lambda message: None, self._lose)
+        self._ask(client.identities().addCallback(self._listed))
+        self._ask(client.sign(b"blob", b"data", 0))
+        self._ask(client.extension(BIND, b""))
+        self._ask(client.bind_session(host_key=b"", session_id=b"", signature=b"", forwarding=True))
+        nobody = client.identities()
+        nobody.addErrback(lambda _: None)
+        nobody.cancel()
+        self._ask(client.forward(bytes((a.REQUEST_IDENTITIES,))))
+        step = (data[0] if data else 0) or MAX_LARGE
+        for at in range(1, len(data), step):
+            client.data_received(data[at : at + step])
+        client.connection_lost()
+        if self._answered != self._asked or self._lost > 1 or not client.closed:
+            raise Broken(f"{self._answered} of {self._asked} were answered, lost {self._lost} times")
+
+    def _lose(self) -> None:
+        self._lost += 1
+
+    def _ask(self, deferred: Deferred[Any]) -> None:
+        self._asked += 1
+        deferred.addCallbacks(self._answer, self._failure)
+
+    def _answer(self, _: object) -> None:
+        self._answered += 1
+
+    def _failure(self, failure: Failure) -> None:
+        failure.trap(AgentError)
+        self._answered += 1
+
+    def _listed(self, identities: tuple[AgentIdentity, ...]) -> None:
+        for identity in identities[:3]:
+            if not identity.comment.isprintable() or len(identity.comment) > a.MAX_COMMENT:
+                raise Broken(f"the comment {identity.comment!r}")
+            signer = AgentSigner(self._client, identity)
+            if not signer.label.isprintable():
+                raise Broken(f"the label {signer.label!r}")
+            algorithm = signer.algorithm(frozenset({b"rsa-sha2-512", b"ssh-ed25519"}))
+            if algorithm is not None:
+                self._ask(signer.sign(b"data", algorithm))
+
+
+def _corpus() -> list[bytes]:
+    """Streams of answers, each ``uint32 length, byte number, contents``."""
+    identities = [string(blob) + string("kürzel@home".encode()) for blob in certificates()]
+    listed = bytes((a.IDENTITIES_ANSWER,)) + uint32(len(identities)) + b"".join(identities)
+    short = bytes((a.IDENTITIES_ANSWER,)) + uint32(1) + string(string(b"ssh-ed25519") + string(bytes(32)))
+    short += string(b"key")
+    signed = bytes((a.SIGN_RESPONSE,)) + string(string(b"ssh-ed25519") + string(bytes(64)))
+    success, failure = bytes((a.SUCCESS,)), bytes((a.FAILURE,))
+    extended = bytes((a.EXTENSION_RESPONSE,)) + string(BIND) + b"rest"
+    unknown = bytes((a.EXTENSION_FAILURE,))
+    streams = (
+        (listed, signed, success, success, failure, short, signed, signed),
+        (short, signed, extended, unknown, listed, listed, signed),
+        (failure, failure, unknown, failure),
+        (short, bytes((a.SIGN_RESPONSE,)) + string(signatures()[3])),
+    )
+    return [bytes((step,)) + b"".join(map(string, answers)) for answers in streams for step in (0, 1, 7)]
+
+
+def _converse(data: bytes) -> None:
+    Conversation(data)
+
+
+TARGET = Target(
+    name="agent",
+    about="the answers of a user's agent: conchrec/ssh/agent.py",
+    corpus=_corpus,
+    begin=lambda: Each(_converse),
+)
