@@ -104,7 +104,16 @@ OPTIONS = (
     "source",
 )
 TARGET = ("hosts", "labels", "algorithms", "upstream_auth", "known_hosts")
-LIMITS = ("login_time", "tries", "unauthenticated", "per_address", "target_handshakes", "connect_timeout")
+LIMITS = (
+    "login_time",
+    "tries",
+    "unauthenticated",
+    "per_address",
+    "target_handshakes",
+    "connect_timeout",
+    "keepalive_interval",
+    "keepalive_count_max",
+)
 RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
 
 _STATE_DIR = "/var/lib/conchrec"
@@ -471,6 +480,8 @@ def _limits(section: Section) -> Limits:
         per_address=section.integer("per_address", default.per_address),
         target_handshakes=section.integer("target_handshakes", default.target_handshakes),
         connect_timeout=section.duration("connect_timeout", default.connect_timeout),
+        keepalive_interval=section.duration("keepalive_interval", default.keepalive_interval),
+        keepalive_count_max=section.integer("keepalive_count_max", default.keepalive_count_max, least=0),
     )
 
 

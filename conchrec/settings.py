@@ -127,7 +127,9 @@ class TargetRule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """``per_address`` and ``unauthenticated`` count connections of users; ``connect_timeout`` is all
-    the time that a target has, from the first try to the end of the key exchange."""
+    the time that a target has, from the first try to the end of the key exchange. A user or a target that
+    says nothing for ``keepalive_interval`` is asked, and given up after ``keepalive_count_max`` questions
+    without an answer; with 0 never."""
 
     login_time: timedelta = timedelta(minutes=2)
     tries: int = 6
@@ -135,6 +137,8 @@ class Limits:
     per_address: int = 250
     target_handshakes: int = 8
     connect_timeout: timedelta = timedelta(seconds=30)
+    keepalive_interval: timedelta = timedelta(minutes=5)
+    keepalive_count_max: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

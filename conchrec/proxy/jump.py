@@ -35,6 +35,7 @@ from conchrec.settings import Offer, host_and_port
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
@@ -89,6 +90,10 @@ class JumpFactory(SSHFactory):
             self._per_address.pop(host, None)
 
 
+class UserGone(ConchrecError):
+    """Nobody answers at the other end of a user's connection."""
+
+
 class Jump:
     """One user's connection: its login, its channels, its tunnels. A ``site.Live`` once logged in."""
 
@@ -114,6 +119,7 @@ class Jump:
         self._connection: Connection | None = None
         self._no_more_sessions = False
         self._congested = False
+        self._keepalive: Keepalive | None = None
         self.agent = AgentSource("outer")
         #: What is slowed down while the user's socket does not drain.
         self._braked: set[Braked] = set()
@@ -201,6 +207,15 @@ class Jump:
 
     def connection_started(self, connection: Connection) -> None:
         self.agent.connection = connection
+        limits = self._site.config.limits
+        self._keepalive = Keepalive(
+            connection,
+            self.transport,
+            self._site.clock,
+            interval=limits.keepalive_interval,
+            count=limits.keepalive_count_max,
+            dead=lambda: self.transport.give_up(UserGone("the client does not answer any more")),
+        )
         self._site.live.add(self)
         self.transport.registerProducer(_Brakes(self), True)
 
@@ -228,6 +243,8 @@ class Jump:
 
     def connection_stopped(self) -> None:
         self._site.live.discard(self)
+        if self._keepalive is not None:
+            self._keepalive.stop()
 
     def _lost(self, lost: Lost) -> None:
         if not self._counted_in:

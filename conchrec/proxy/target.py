@@ -244,7 +244,8 @@ class TargetServer:
         if lost.reason is not None:
             self._transport.sendDisconnect(lost.reason, lost.description)
         else:
-            self._disconnect(f"conchrec: {self._visit.target} closed the connection: {lost.describe()}")
+            error = self.upstream.failure
+            self._disconnect(refusal.line(error) if error is not None else f"conchrec: {lost.describe()}")
 
     @property
     def _useless(self) -> bool:

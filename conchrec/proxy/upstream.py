@@ -35,6 +35,7 @@ from conchrec.ssh.agent import AgentClient, AgentError
 from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, WEAK, Algorithms
 from conchrec.ssh.connection import Connection, ConnectionHandler
 from conchrec.ssh.hostkeys import HostTrust, HostVerdict
+from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.kexinit import NothingInCommon
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport, Lost
@@ -119,6 +120,7 @@ class Upstream:
         self._last_own = False
         self._first_answer: DelayedCall | None = None
         self._closed = False
+        self._keepalive: Keepalive | None = None
         self.connection: Connection | None = None
         self.failure: ConchrecError | None = None
         self._unused = (
@@ -272,6 +274,18 @@ class Upstream:
     def _logged_in(self, link: Link, connection: Connection, login: Login) -> None:
         self.connection = connection
         self._enter(State.READY)
+        limits = self._site.config.limits
+        self._keepalive = Keepalive(
+            connection,
+            link.transport,
+            self._site.clock,
+            interval=limits.keepalive_interval,
+            count=limits.keepalive_count_max,
+            dead=lambda: link.transport.give_up(
+                Unreachable(f"{self._visit.target} does not answer any more")
+            ),
+            deaf=lambda: bool(self._braked),
+        )
         verdict = link.check.verdict
         algorithms = link.transport.agreed_names
         weak = tuple(name.decode() for name in algorithms if name in WEAK)
@@ -344,6 +358,8 @@ class Upstream:
             return
         self.failure = error
         self._enter(State.LOST)
+        if self._keepalive is not None:
+            self._keepalive.stop()
         self._waits_for_inner = False
         inner, self._inner_settled = self._inner_settled, []
         for done in inner:

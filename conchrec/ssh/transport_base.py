@@ -87,6 +87,17 @@ class Modern(Keying):
     def _over(self) -> bool:
         return self._closing or self.lost is not None
 
+    @property
+    def packets_read(self) -> int:
+        """Another number than before, where anything was read since."""
+        return self._incoming.sequence
+
+    def give_up(self, error: ConchrecError) -> None:
+        """Drop the connection with a peer that is not there any more; ``error`` is what ``Lost`` says."""
+        if not self._over:
+            self._error = error
+            self.abort()
+
     def on_version(self, callback: Callable[[bytes], None]) -> None:
         """``callback`` gets the peer's version line, now or when it comes."""
         if self.peer_version is not None:

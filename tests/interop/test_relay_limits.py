@@ -105,6 +105,52 @@ async def test_a_target_that_is_dead_is_noticed_by_the_users_keepalives(stage: S
     assert "not responding" in result.errors, str(result)
 
 
+KEEPALIVE = {"limits": {"keepalive_interval": "1s", "keepalive_count_max": 2}}
+
+
+async def test_a_target_that_is_dead_is_noticed_by_ours(stage: Stage) -> None:
+    house = await build(stage, settings=KEEPALIVE)
+    process = house.client().start("web1", "echo begun; cat")
+    await process.says("begun\n")
+    assert house.target.process.pid is not None
+    stopped = [pid for pid, _ in descendants(house.target.process.pid)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        result = await process.wait()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert result.code == 255
+    assert f"conchrec: localhost:{house.target.port} does not answer any more" in result.errors
+    assert (await house.proxy.finished_one()).manifest is not None
+
+
+async def test_a_user_who_is_dead_is_noticed_by_ours(stage: Stage) -> None:
+    """``ssh -J`` is two processes; the one that holds the outer connection is stopped."""
+    house = await build(stage, settings=KEEPALIVE)
+    process = house.client().start("web1", "echo begun; cat")
+    await process.says("begun\n")
+    assert process.pid is not None
+    stopped = [process.pid, *(pid for pid, _ in descendants(process.pid))]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        (event,) = await house.proxy.audited("client.disconnect")
+        assert event["reason"] == "the client does not answer any more"
+        assert (await house.proxy.finished_one()).manifest is not None
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert (await process.wait()).code == 255
+
+
+async def test_who_only_says_nothing_stays(stage: Stage) -> None:
+    house = await build(stage, settings=KEEPALIVE)
+    result = await house.client().ssh("web1", "sleep 6; exit 3")
+    assert result.code == 3, str(result)
+
+
 async def test_the_users_connection_is_cut(stage: Stage) -> None:
     """The target's session ends with it, and its recording is whole."""
     house = await build(stage)

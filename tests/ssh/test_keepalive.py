@@ -1,0 +1,113 @@
+"""Peers that are there, peers that are not, and peers that nobody listens to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from twisted.internet.task import Clock
+
+from conchrec.ssh.connection import Connection
+from conchrec.ssh.keepalive import KEEPALIVE, Keepalive
+
+
+class Peer(Connection):
+    """Counts what it is asked; answers where it is ``there``."""
+
+    def __init__(self) -> None:
+        self.packets_read = 0
+        self.there = True
+        self.asked = 0
+
+    def request(self, name: bytes, extra: bytes = b"", on_reply: object = None) -> None:
+        assert (name, extra) == (KEEPALIVE, b"")
+        assert callable(on_reply)
+        self.asked += 1
+        if self.there:
+            self.packets_read += 1
+            on_reply(False, b"")
+
+
+class Watch:
+    def __init__(self, count: int = 3) -> None:
+        self.clock, self.peer = Clock(), Peer()
+        self.dead = 0
+        self.deaf = False
+        self.keepalive = Keepalive(
+            self.peer,
+            self.peer,
+            self.clock,
+            interval=timedelta(seconds=10),
+            count=count,
+            dead=self._died,
+            deaf=lambda: self.deaf,
+        )
+
+    def _died(self) -> None:
+        self.dead += 1
+
+    def intervals(self, count: int) -> None:
+        for _ in range(count):
+            self.clock.advance(10)
+
+
+def test_who_talks_is_not_asked() -> None:
+    watch = Watch()
+    for _ in range(20):
+        watch.peer.packets_read += 1
+        watch.intervals(1)
+    assert (watch.peer.asked, watch.dead) == (0, 0)
+
+
+def test_who_is_silent_is_asked_and_lives() -> None:
+    watch = Watch()
+    watch.intervals(20)
+    # The answer is the sign of life of the next interval.
+    assert (watch.peer.asked, watch.dead) == (10, 0)
+
+
+def test_who_does_not_answer_is_given_up() -> None:
+    watch = Watch()
+    watch.peer.there = False
+    watch.intervals(3)
+    assert (watch.peer.asked, watch.dead) == (1, 0)
+    watch.intervals(1)
+    assert watch.dead == 1
+    watch.intervals(5)
+    assert watch.dead == 1
+    assert watch.clock.getDelayedCalls() == []
+
+
+def test_any_word_is_a_sign_of_life() -> None:
+    watch = Watch()
+    watch.peer.there = False
+    for _ in range(5):
+        watch.intervals(3)
+        watch.peer.packets_read += 1
+        watch.intervals(1)
+    assert (watch.peer.asked, watch.dead) == (1, 0)
+
+
+def test_who_is_not_read_is_not_given_up() -> None:
+    watch = Watch()
+    watch.peer.there = False
+    watch.deaf = True
+    watch.intervals(50)
+    assert (watch.peer.asked, watch.dead) == (0, 0)
+    watch.deaf = False
+    watch.intervals(4)
+    assert watch.dead == 1
+
+
+def test_never() -> None:
+    watch = Watch(count=0)
+    watch.peer.there = False
+    watch.intervals(100)
+    assert (watch.peer.asked, watch.dead) == (1, 0)
+
+
+def test_stopped() -> None:
+    watch = Watch()
+    watch.peer.there = False
+    watch.keepalive.stop()
+    watch.keepalive.stop()
+    assert watch.clock.getDelayedCalls() == []
