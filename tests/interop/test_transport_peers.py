@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 import socket
 import sys
@@ -27,7 +26,7 @@ from twisted.internet.protocol import Factory
 
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
-from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, Algorithms
+from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms
 from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, KnownHosts, ShownKeys
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import ClientTransport, Lost, ServerTransport
@@ -440,35 +439,3 @@ async def test_new_keys_on_all_connections_at_once(shared_stage: Stage, tmp_path
     assert result.code == 0, str(result)
     assert back.read_bytes() == contents.read_bytes()
     assert result.errors.count("SSH2_MSG_NEWKEYS received") > 40, "on both connections, and often"
-
-
-# --- ssh-audit
-
-
-async def audit(stage: Stage, algorithms: Algorithms) -> dict[str, dict[str, list[str]]]:
-    """What ssh-audit finds: "fail" or "warn", with the notes of each algorithm."""
-    server = Server(stage, algorithms)
-    program = str(Path(sys.executable).with_name("ssh-audit"))
-    result = await run(program, "--skip-rate-test", "-j", "-p", str(server.port), "127.0.0.1", within=180)
-    found: dict[str, dict[str, list[str]]] = {"fail": {}, "warn": {}}
-    report = json.loads(result.text)
-    seen = 0
-    for kind in ("kex", "key", "enc", "mac"):
-        for one in report[kind]:
-            seen += 1
-            for level in found:
-                notes = one["notes"].get(level, [])
-                if notes:
-                    found[level][one["algorithm"]] = notes
-    assert seen > 10, result.text
-    assert report["cves"] == []
-    return found
-
-
-async def test_ssh_audit(stage: Stage) -> None:
-    """Nothing fails; nothing is warned of but that curve25519 alone is no match for a quantum computer."""
-    found = await audit(stage, MODERN)
-    assert found["fail"] == {}
-    for algorithm, notes in found["warn"].items():
-        assert algorithm.startswith("curve25519-sha256"), found
-        assert all("quantum" in note for note in notes), found
