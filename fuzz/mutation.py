@@ -46,9 +46,9 @@ class Mutator:
     def _sequence(self) -> bytes:
         """A valid sequence with mistakes in it, messages of others put in, left out, twice or swapped."""
         messages = list(self._sequences[self._below(len(self._sequences))])
-        for _ in range(self._below(4)):
+        for _ in range(self._below(5)):
             at = self._below(len(messages) + 1)
-            way = self._below(5)
+            way = self._below(8)
             if way == 0 or not messages:
                 messages.insert(at, self._any(self._pieces))
             elif way == 1:

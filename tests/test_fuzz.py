@@ -1,0 +1,270 @@
+"""The fuzzers find nothing in a short run, and the harness finds what is there to be found."""
+
+from __future__ import annotations
+
+import gc
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import Logger
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh import messages as m
+from conchrec.ssh.wire import Malformed, Reader, string, uint32
+from fuzz.harness import Found, Result, fuzz, replay
+from fuzz.limits import LIMITS, Broken, Limits, Stuck
+from fuzz.mutation import MAX_LARGE, MAX_MESSAGES, Mutator
+from fuzz.sequence import pack, unpack
+from fuzz.target import Each, Session, Target
+from fuzz.targets import TARGETS, parsers
+from tests.test_layers import ROOT
+
+RUNS = 20_000
+SEED = 1
+NAMES = [target.name for target in TARGETS]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: what others have left in this one's memory would be in the way."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+Done = Future[subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def started(request: pytest.FixtureRequest) -> Iterator[dict[str, Done]]:
+    """All fuzzers that are to run in this session, two at a time."""
+    wanted = [
+        str(item.callspec.params["name"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_a_short_run"
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        command = ("--runs", str(RUNS), "--seed", str(SEED))
+        yield {name: pool.submit(python, "-m", "fuzz", name, *command) for name in wanted}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_run(started: dict[str, Done], name: str) -> None:
+    done = started[name].result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{RUNS} inputs" in done.stdout
+
+
+def test_the_list() -> None:
+    done = python("-m", "fuzz", "--list")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == NAMES
+    assert python("-m", "fuzz", "nonsense").returncode == 2
+
+
+# --- bugs, planted into the real thing
+
+PLANT = """
+import sys
+{plant}
+from fuzz.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "plant", "seen"),
+    [
+        (
+            "parsers",
+            "import conchrec.ssh.messages as m; m.parse_uint32 = lambda extra: extra[3]",
+            "IndexError",
+        ),
+        (
+            "server",
+            "import conchrec.ssh.messages as m; m.parse_uint32 = lambda extra: extra[3]",
+            "IndexError",
+        ),
+        (
+            "login-server",
+            "from conchrec.ssh import userauth_server as s; s.verify_signature = lambda *_: True",
+            "somebody has logged in",
+        ),
+        (
+            "certificates",
+            "from conchrec.ssh import certificate as c; c._verify_by_authority = lambda _: True",
+            "nobody signed",
+        ),
+        (
+            "agent",
+            "from conchrec.ssh.agent import AgentClient as A; A.connection_lost = lambda self: None",
+            "were answered",
+        ),
+        ("early-server", "import conchrec.ssh.kexinit as k; k.printable = lambda b: b.decode()", "internal"),
+    ],
+)
+def test_planted(name: str, plant: str, seen: str) -> None:
+    """It is noticed, and what is printed makes it happen again, with the bug and not without."""
+    script = PLANT.format(plant=plant)
+    done = python("-c", script, name, "--runs", str(RUNS), "--seed", str(SEED))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert seen in done.stdout
+    again = re.search(f"python -m fuzz {name} --input ([0-9a-f]+)\n", done.stdout)
+    assert again is not None
+    assert f"python -m fuzz {name} --runs {RUNS} --seed {SEED}\n" in done.stdout
+    replayed = python("-c", script, name, "--input", again[1])
+    assert (replayed.returncode, seen in replayed.stderr) == (1, True), replayed.stderr
+    assert python("-m", "fuzz", name, "--input", again[1]).returncode == 0
+
+
+# --- bugs of each kind, in a target of the test's own
+
+
+def tried(
+    function: Callable[[bytes], object],
+    refusals: tuple[type[Exception], ...] = (),
+    *,
+    limits: Limits = LIMITS,
+) -> Result:
+    target = Target(
+        name="planted",
+        about="",
+        corpus=lambda: [string(b"name") + uint32(7)],
+        begin=lambda: Each(function, refusals),
+    )
+    return fuzz(target, runs=5000, seed=SEED, limits=limits)
+
+
+def test_a_refusal_is_no_bug() -> None:
+    def refuse(data: bytes) -> None:
+        raise Malformed("no")
+
+    assert tried(refuse, (RemoteViolation,)).inputs == 5000
+
+
+def test_what_is_raised() -> None:
+    with pytest.raises(Found) as found:
+        tried(lambda data: data[7], (RemoteViolation,))
+    assert isinstance(found.value.__cause__, IndexError)
+    assert len(found.value.data) <= 7
+
+
+def test_what_is_logged() -> None:
+    log = Logger()
+
+    def swallow(data: bytes) -> None:
+        try:
+            Reader(data).string()[20]
+        except Exception:
+            log.failure("swallowed")
+
+    with pytest.raises(Found) as found:
+        tried(swallow)
+    assert "swallowed" in str(found.value.__cause__)
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_what_is_kept(size: int) -> None:
+    """Many small things, and some large ones."""
+    kept: list[object] = []
+    with pytest.raises(Broken, match="memory grows"):
+        tried(lambda data: kept.append([bytearray(size)]))
+    kept.clear()
+    gc.collect()
+
+
+def test_what_takes_for_ever() -> None:
+    def spin(data: bytes) -> None:
+        while len(data) == 11:
+            try:
+                sum(range(1000))
+            except Exception:
+                continue
+
+    with pytest.raises(Found) as found:
+        tried(spin, limits=replace(LIMITS, seconds=0.2))
+    assert isinstance(found.value.__cause__, Stuck)
+    assert len(found.value.data) == 11
+
+
+class Lock:
+    """A session that opens at ``1``, then ``2``, and then breaks."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def feed(self, data: bytes) -> bool:
+        for message in unpack(data):
+            self.at += message == (b"1", b"2")[self.at]
+            if self.at == 2:
+                raise IndexError
+        return message != b"end"
+
+    def end(self) -> None:
+        """Nothing has to hold."""
+
+
+def lock() -> Session:
+    return Lock()
+
+
+def test_a_session_is_shortened() -> None:
+    """What is reported are the inputs that are needed, as one."""
+    target = Target(
+        name="lock",
+        about="",
+        corpus=lambda: [pack([b"1"]), pack([b"noise"] * 3), pack([b"2"])],
+        begin=lock,
+        packed=True,
+        length=50,
+    )
+    with pytest.raises(Found) as found:
+        fuzz(target, runs=5000, seed=SEED)
+    assert {b"1", b"2"} <= set(unpack(found.value.data))
+    assert len(unpack(found.value.data)) <= 2 * MAX_MESSAGES
+    with pytest.raises(IndexError):
+        replay(target, found.value.data)
+
+
+# --- inputs
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_seed_means_the_same_inputs(packed: bool) -> None:
+    corpus = [pack([string(b"name") + uint32(7), b"x"]), pack([m.exit_status(3)])]
+
+    def inputs(seed: str) -> list[bytes]:
+        mutator = Mutator(seed, corpus, packed=packed)
+        return [mutator.next() for _ in range(3000)]
+
+    first = inputs("1")
+    assert first == inputs("1")
+    assert first != inputs("2")
+    assert len(set(first)) > 1000
+    assert MAX_LARGE * (MAX_MESSAGES + 1) > max(map(len, first)) > 10_000
+    if packed:
+        assert all(pack(unpack(one)) == one for one in first)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=NAMES)
+def test_the_corpus_is_the_same_each_time(target: Target) -> None:
+    assert target.corpus() == target.corpus()
+    assert len(set(target.corpus())) == len(target.corpus())
+
+
+def test_the_corpus_of_the_parsers_is_valid() -> None:
+    for parse, valid in parsers.PARSERS:
+        for data in valid:
+            parse(data)
+
+
+@given(st.lists(st.binary(max_size=20)), st.binary(max_size=40))
+def test_sequences(messages: list[bytes], anything: bytes) -> None:
+    assert unpack(pack(messages)) == messages
+    assert unpack(pack(messages) + pack(messages)) == messages * 2
+    assert all(one in anything for one in unpack(anything))
