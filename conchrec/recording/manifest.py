@@ -120,7 +120,7 @@ class Manifest:
         try:
             # Not orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
             return _parse(_mapping(json.loads(text)))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RecordingError("the manifest can not be read", repr(error)) from error
 
 
@@ -136,8 +136,8 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         sid=_text(fields["sid"]),
         status=Status(fields["status"]),
         reason=_text(fields["reason"]),
-        started=datetime.fromisoformat(_text(fields["started"]).replace("Z", "+00:00")),
-        ended=datetime.fromisoformat(_text(fields["ended"]).replace("Z", "+00:00")),
+        started=_instant(fields["started"]),
+        ended=_instant(fields["ended"]),
         cast_size=_number(cast["size"]),
         cast_sha256=_text(cast["sha256"]),
         cid=_text(fields.get("cid", "")),
@@ -162,6 +162,13 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
 
 def _moment(when: datetime) -> str:
     return when.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _instant(value: object) -> datetime:
+    when = datetime.fromisoformat(_text(value).replace("Z", "+00:00"))
+    if when.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return when.astimezone(timezone.utc)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -58,3 +58,18 @@ def test_how_long_it_took_is_never_negative() -> None:
 def test_what_is_no_manifest(text: bytes) -> None:
     with pytest.raises(RecordingError):
         Manifest.parse(text)
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-11-23", "2026-11-23T12:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", ""]
+)
+def test_times_that_are_none(moment: str) -> None:
+    """Without a zone, or out of reach in UTC: nothing could be reckoned with it, nor said of it."""
+    manifest = Manifest(
+        sid="", status=Status.COMPLETE, reason="", started=START, ended=START, cast_size=0, cast_sha256=""
+    )
+    whole = manifest.encode()
+    written = b"2026-11-23T12:00:00.250000Z"
+    assert whole.count(written) == 2
+    with pytest.raises(RecordingError):
+        Manifest.parse(whole.replace(written, moment.encode(), 1))
