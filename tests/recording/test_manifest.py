@@ -61,7 +61,8 @@ def test_what_is_no_manifest(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["2026-11-23", "2026-11-23T12:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", ""]
+    "moment",
+    ["", "2026-11-23", "2026-11-23T12:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"],
 )
 def test_times_that_are_none(moment: str) -> None:
     """Without a zone, or out of reach in UTC: nothing could be reckoned with it, nor said of it."""
