@@ -161,7 +161,7 @@ def test_both_directions_at_once(names: Names, turns: list[tuple[bool, bytes]]) 
     suites, st.integers(0, 2), st.integers(0, 2**16), st.integers(0, 7), st.binary(min_size=1, max_size=40)
 )
 def test_another_key_opens_nothing(names: Names, which: int, at: int, bit: int, payload: bytes) -> None:
-    """One bit of the key, the IV or the MAC's key; an -etm MAC is over what was sent and vouches for its own."""
+    """One bit of the key, the IV or the MAC's key; an -etm MAC vouches for itself alone."""
     made = suite(*names)
     which = 2 if names[1].endswith(b"-etm@openssh.com") and not is_aead(names[0]) else which
     material = [bytearray(range(size)) for size in (made.key, made.iv, made.mac)]
