@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from fuzz.harness import replay
@@ -17,7 +19,11 @@ def run(target: Target, runs: int) -> int:
     except ImportError:
         print("atheris is not installed: pip install atheris", file=sys.stderr)
         return 2
+    corpus = Path(tempfile.mkdtemp(prefix=f"conchrec-fuzz-{target.name}-"))
+    for number, entry in enumerate(target.corpus()):
+        (corpus / str(number)).write_bytes(entry)
+    print(f"{target.name}: what reaches something new is kept in {corpus}", flush=True)
     atheris.instrument_all()
-    atheris.Setup([sys.argv[0], f"-runs={runs}"], lambda data: replay(target, data))
+    atheris.Setup([sys.argv[0], f"-runs={runs}", str(corpus)], lambda data: replay(target, data))
     atheris.Fuzz()
     return 0
