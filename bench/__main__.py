@@ -1,0 +1,178 @@
+"""``python -m bench [NAME …]``: conchrec beside its yardstick, by all benchmarks or those named.
+
+Ends with 1 where something broke, and with ``--gate`` where a ratio is worse than noise explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from bench import bulk, echo, idle, logins, machine, rekeys, report, slow
+from bench.benchmark import FULL, QUICK, Benchmark, Effort, Run
+from bench.figures import Outcome, missed_at_gate
+from bench.legs import negotiated
+from conchrec.yamlread import parse_size
+from tests.support.stage import Stage
+
+BENCHMARKS: tuple[Benchmark, ...] = (
+    bulk.DOWNLOAD,
+    bulk.UPLOAD,
+    bulk.SCP,
+    bulk.SFTP,
+    bulk.CPU,
+    logins.PROMPTS,
+    logins.CONNECTIONS,
+    echo.ECHO,
+    idle.IDLE,
+    slow.SLOW,
+    rekeys.REKEYS,
+)
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m bench", description="conchrec by the side of ssh -J through a stock sshd"
+    )
+    made.add_argument("names", nargs="*", metavar="NAME", help="all but the longest, where none is named")
+    made.add_argument("--list", action="store_true", help="say which benchmarks there are")
+    made.add_argument("--rounds", type=int, metavar="N", help="how often each is measured")
+    made.add_argument("--size", type=parse_size, metavar="SIZE", help="of each transfer: 1GB, 64MiB")
+    made.add_argument("--full", action="store_true", help="also 5,000 sessions, and 20 GB in one connection")
+    made.add_argument("--gate", action="store_true", help="small and quick; 1 where a ratio is far off")
+    made.add_argument("--json", action="store_true", help="results for machines, on stdout")
+    made.add_argument(
+        "--results", nargs="?", type=Path, const=RESULTS, metavar="FILE", help=f"write {RESULTS.name}"
+    )
+    return made
+
+
+def effort_of(args: argparse.Namespace) -> Effort:
+    """How much these arguments ask for."""
+    effort = QUICK if args.gate else FULL if args.full else Effort()
+    if args.size is not None:
+        effort = effort.with_size(args.size)
+    return effort if args.rounds is None else replace(effort, rounds=args.rounds)
+
+
+def chosen(args: argparse.Namespace) -> list[Benchmark]:
+    """Which are to be run, in the order of the list."""
+    if args.names:
+        return [one for one in BENCHMARKS if one.name in args.names]
+    if args.gate:
+        return [one for one in BENCHMARKS if one.in_gate]
+    return [one for one in BENCHMARKS if args.full or not one.only_named]
+
+
+class Progress:
+    """One line on a terminal that says where we are; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        if self._shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+async def measure(benchmark: Benchmark, effort: Effort, progress: Progress) -> Outcome:
+    """In a directory and with servers of its own, all gone afterwards."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="conchrec-bench-") as name:
+        stage = Stage(directory=Path(name))
+        try:
+            run = Run(stage=stage, effort=effort, say=lambda text: progress.say(f"{benchmark.name}: {text}"))
+            measured = await benchmark.run(run)
+        finally:
+            progress.say("")
+            await stage.close()
+    return Outcome(
+        benchmark=benchmark.name,
+        about=benchmark.about,
+        figures=tuple(measured.figures),
+        notes=tuple(measured.notes),
+        seconds=time.monotonic() - began,
+    )
+
+
+async def legs() -> dict[str, str]:
+    with tempfile.TemporaryDirectory(prefix="conchrec-bench-") as name:
+        stage = Stage(directory=Path(name))
+        try:
+            return await negotiated(stage)
+        finally:
+            await stage.close()
+
+
+async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
+    progress, effort = Progress(), effort_of(args)
+    described = await machine.describe()
+    agreed = await legs() if args.json or args.results else {}
+    outcomes: list[Outcome] = []
+    broken = False
+    for benchmark in chosen(args):
+        try:
+            outcome = await measure(benchmark, effort, progress)
+        except Exception:
+            # The others are run all the same.
+            traceback.print_exc()
+            broken = True
+            continue
+        outcomes.append(outcome)
+        print(report.text(outcome), file=sys.stderr if args.json else sys.stdout, flush=True)
+    if args.json:
+        print(report.as_json(outcomes, described, agreed))
+    if args.results:
+        command = shlex.join(["python", "-m", "bench", *words])
+        args.results.write_text(report.markdown(outcomes, described, agreed, command))
+    missed = missed_at_gate(outcomes) if args.gate else []
+    for outcome, figure in missed:
+        assert figure.gate is not None
+        print(f"missed: {outcome.benchmark}, {figure.name}: {figure.gate.text(figure.unit)}", file=sys.stderr)
+    return 1 if broken or missed else 0
+
+
+def main(words: Sequence[str]) -> int:
+    reading = parser()
+    args = reading.parse_args(words)
+    known = {benchmark.name for benchmark in BENCHMARKS}
+    if unknown := set(args.names) - known:
+        reading.error(f"no such benchmark: {', '.join(sorted(unknown))} (see --list)")
+    if args.rounds is not None and args.rounds < 1:
+        reading.error("--rounds: at least one")
+    if args.size is not None and args.size < 1:
+        reading.error("--size: at least one byte")
+    if args.list:
+        for benchmark in BENCHMARKS:
+            print(f"{benchmark.name:<13}{benchmark.about}{' (--full)' if benchmark.only_named else ''}")
+        return 0
+    code = 1
+
+    def start(_: Any) -> Deferred[None]:
+        return Deferred.fromCoroutine(measured())
+
+    async def measured() -> None:
+        nonlocal code
+        code = await run(args, words)
+
+    try:
+        react(start)
+    except SystemExit as end:
+        return int(end.code or 0) or code
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""What each idle recorded session costs the proxy in memory, the more of them there are."""
+
+from __future__ import annotations
+
+import sys
+from typing import cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from bench.benchmark import KIB, Benchmark, Measured, Run
+from bench.figures import Figure, at_most, at_most_ratio
+from bench.meter import resident
+from tests.support.house import House, build
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.proxy import our_environment
+from tests.support.sshd import LOGIN
+from tests.support.waiting import reactor
+
+#: Sessions before the first look: what a process needs once, whoever comes.
+FIRST = 20
+#: Of one step, however slow the machine.
+PATIENCE = 1800.0
+#: Between two looks that have to find the same.
+LOOK = 1.0
+#: What is still the same.
+SAME = 64 * KIB
+
+
+async def _house(run: Run) -> tuple[House, Process]:
+    """A proxy that takes so many from one address, and users for it who are told how many to be."""
+    stage, most = run.stage, max(run.effort.sessions)
+    key, port = await stage.key("host"), free_port()
+    target = stage.process(
+        sys.executable, "-m", "bench.light_target", str(port), key.path, env=our_environment()
+    )
+    await target.says("listening")
+    known = stage.file("light_known_hosts", key.known_as("localhost", port))
+    house = await build(
+        stage,
+        settings={
+            "limits": {"per_address": most + 100, "unauthenticated": most + 100},
+            "trusted_hosts": {"known_hosts": [str(known)]},
+        },
+    )
+    joe = house.keyless
+    words = (str(house.proxy.port), str(port), joe.name, LOGIN, str(joe.key.path))
+    users = stage.process(
+        sys.executable, "-m", "bench.light_client", *words, env=our_environment(), stdin=None
+    )
+    return house, users
+
+
+async def _become(users: Process, count: int) -> None:
+    users.write(b"%d\n" % count)
+    await users.says(f"{count} open\n", within=PATIENCE)
+
+
+async def _steady(pid: int) -> int:
+    """Its memory, once two looks have found the same."""
+    before = -SAME - 1
+    while abs((now := resident(pid)) - before) > SAME:
+        before = now
+        await deferLater(cast(IReactorTime, reactor), LOOK)
+    return now
+
+
+async def _idle(run: Run) -> Measured:
+    counts = run.effort.sessions
+    each: dict[int, list[float]] = {count: [] for count in counts}
+    # One proxy grows from step to step; another round would begin with another process.
+    run.say("starting")
+    house, users = await _house(run)
+    assert house.proxy.process is not None
+    pid = house.proxy.process.pid
+    await _become(users, FIRST)
+    base = await _steady(pid)
+    for count in counts:
+        run.say(f"{count} sessions")
+        await _become(users, FIRST + count)
+        each[count].append((await _steady(pid) - base) / count / KIB)
+    await house.proxy.audited("session.start", count=FIRST + counts[-1])
+    assert len(house.proxy.casts()) == FIRST + counts[-1], "not every session is recorded"
+    users.close_input()
+    (await users.wait()).check()
+    figures = [
+        Figure(
+            name=f"memory of a session, {count}",
+            unit="KiB",
+            ours=tuple(each[count]),
+            must=at_most(100),
+            aim=at_most(48),
+            gate=at_most(200),
+        )
+        for count in counts
+    ]
+    few, many = counts[0], counts[-1]
+    figures.append(
+        Figure(
+            name=f"the same, {many} by {few}",
+            unit="KiB",
+            ours=tuple(each[many]),
+            yardstick=tuple(each[few]),
+            must=at_most_ratio(1.1),
+            aim=at_most_ratio(1.1),
+            gate=at_most_ratio(1.5),
+        )
+    )
+    return Measured(
+        figures=figures,
+        notes=[
+            f"resident memory of the proxy above what it has with {FIRST} sessions, for each session more",
+            "each session has one outer TCP connection, one inner connection through it, one connection to"
+            " the target, a terminal, a shell that has said its prompt, and an open recording; the login at"
+            " the target is by the proxy's certificate",
+            "clients are one process of bench.light_client (conchrec's own client classes), the target is one"
+            " of bench.light_target (stock Conch, without checks); one round, for a process grows only once",
+            f"flat: the last row, where the yardstick is the same proxy with {few} sessions",
+        ],
+    )
+
+
+IDLE = Benchmark(name="idle", about="memory of each idle recorded session", run=_idle)

@@ -1,0 +1,79 @@
+"""A target that costs little: everybody who offers a key is in, and a shell is a prompt and silence.
+
+``python -m bench.light_target PORT HOST_KEY``, on 127.0.0.1. Signatures are not looked at: what the target
+spends is not what is measured, and nothing can be done in it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.conch.avatar import ConchUser
+from twisted.conch.ssh.channel import SSHChannel
+from twisted.conch.ssh.connection import SSHConnection
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.service import SSHService
+
+from conchrec.ssh import userauth as u
+from conchrec.ssh.wire import Reader, names
+
+
+class Idle(SSHChannel):
+    """A session: yes to a terminal and a shell."""
+
+    name = b"session"
+
+    def request_pty_req(self, data: bytes) -> int:
+        return 1
+
+    def request_env(self, data: bytes) -> int:
+        return 1
+
+    def request_shell(self, data: bytes) -> int:
+        self.write(b"$ ")  # type: ignore[no-untyped-call]
+        return 1
+
+
+class Door(SSHService):
+    """Takes the first key (RFC 4252 section 7), with or without a certificate."""
+
+    name = b"ssh-userauth"
+    transport: Any
+
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        if messageNum != u.REQUEST:
+            return
+        r = Reader(packet)
+        r.string()
+        r.string()
+        if r.string() not in (u.PUBLICKEY, u.HOSTBOUND):
+            self.transport.sendPacket(u.FAILURE, names((u.PUBLICKEY,)) + b"\0")
+        elif r.boolean():
+            avatar = ConchUser()
+            avatar.channelLookup[b"session"] = Idle
+            avatar.conn = None
+            self.transport.avatar = avatar
+            self.transport.sendPacket(u.SUCCESS, b"")
+            self.transport.setService(SSHConnection())
+        else:
+            self.transport.sendPacket(u.PK_OK, r.rest())
+
+
+def main(port: str, host_key: str) -> None:
+    from twisted.internet import reactor as the_reactor
+
+    reactor: Any = the_reactor
+    factory: Any = SSHFactory()
+    key = Key.fromFile(host_key)
+    factory.privateKeys = {key.sshType(): key}
+    factory.publicKeys = {key.sshType(): key.public()}
+    factory.services = {Door.name: Door, b"ssh-connection": SSHConnection}
+    reactor.listenTCP(int(port), factory, interface="127.0.0.1", backlog=1000)
+    print("listening", flush=True)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

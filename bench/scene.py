@@ -1,0 +1,204 @@
+"""A target and the two ways to it: through conchrec, which records, and a stock sshd, which does not.
+
+Both are ``ssh -J`` with the same client, key and agent; both servers in the middle are their own processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from bench.meter import cpu_seconds, resident
+from tests.support.client import Way
+from tests.support.house import House, build
+from tests.support.process import Process, Result, descendants, environment, run
+from tests.support.proxy import Settings
+from tests.support.sshd import LOGIN, Sshd
+from tests.support.stage import Stage
+from tests.support.waiting import fact, reactor
+
+HOST = "web1"
+PROMPT = "bench> "
+#: The longest that one transfer may take.
+PATIENCE = 3600.0
+#: A server that has used no CPU for so long has nothing to do.
+CALM = 0.3
+
+
+class Route:
+    """One way to the target. ``options`` are words of ssh, scp and sftp alike."""
+
+    def __init__(
+        self, name: str, stage: Stage, options: Sequence[str], env: dict[str, str], middle: Process
+    ) -> None:
+        self.name = name
+        self.options = tuple(options)
+        self.env = env
+        self._stage = stage
+        self._middle = middle
+
+    @property
+    def pid(self) -> int:
+        """Of the server in the middle."""
+        return self._middle.pid
+
+    @property
+    def cpu(self) -> float:
+        """Seconds that the server in the middle has used; right after ``settled``."""
+        return cpu_seconds(self.pid)
+
+    @property
+    def memory(self) -> int:
+        return resident(self.pid)
+
+    def command(self, *words: str) -> list[str]:
+        """``ssh HOST WORDS``; options may come before the host's name: ``command("-tt", HOST)``."""
+        return ["ssh", *self.options, *words]
+
+    async def ssh(
+        self, *words: str, stdin: bytes | Path = b"", stdout: Path | None = None, well: bool = True
+    ) -> Result:
+        """Run it to its end; with ``well`` anything but exit 0 is an AssertionError."""
+        return await self.program("ssh", *words, stdin=stdin, stdout=stdout, well=well)
+
+    async def program(
+        self,
+        name: str,
+        *words: str | Path,
+        stdin: bytes | Path = b"",
+        stdout: Path | None = None,
+        well: bool = True,
+    ) -> Result:
+        done = await run(
+            name, *self.options, *words, env=self.env, stdin=stdin, stdout=stdout, within=PATIENCE
+        )
+        return done.check() if well else done
+
+    def start(self, *words: str, stdout: Path | None = None, stdin: bytes | None = b"") -> Process:
+        """An ssh that goes on; ended with the stage."""
+        process = Process(self.command(*words), env=self.env, stdin=stdin, stdout=stdout)
+        self._stage.at_end(process.stop)
+        return process
+
+    async def settled(self) -> None:
+        """Wait until the server in the middle has nothing left to do, and everybody has gone."""
+        raise NotImplementedError
+
+    async def calm(self) -> None:
+        """Wait until it does nothing, though somebody may be connected."""
+        before = -1.0
+        while (now := self.cpu) != before:
+            before = now
+            await deferLater(cast(IReactorTime, reactor), CALM)
+
+
+class Tunnel(Route):
+    """The yardstick: nothing is recorded, nothing is asked."""
+
+    async def settled(self) -> None:
+        await fact(lambda: not descendants(self.pid), "connections are left on the sshd in the middle")
+
+
+class Recorded(Route):
+    """Through conchrec."""
+
+    house: House
+
+    async def settled(self) -> None:
+        """Recordings have their manifest by then, and are removed: the next one finds the disk as it was."""
+        proxy = self.house.proxy
+
+        def done() -> bool:
+            return len(proxy.audit("client.disconnect")) >= len(proxy.audit("user.login", stage="outer"))
+
+        await fact(done, lambda: f"connections are left on the proxy:\n{proxy.log}")
+        casts = proxy.casts()
+        for path in casts:
+            await fact(path.with_suffix(".json").exists, f"{path} is not finished", PATIENCE)
+        for path in casts:
+            path.with_suffix(".json").unlink()
+            path.unlink()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Both ways, ready to be used."""
+
+    house: House
+    ours: Recorded
+    yardstick: Tunnel
+    jump: Sshd
+
+    @property
+    def routes(self) -> tuple[Route, Route]:
+        """In the order in which they are measured; rounds turn it around."""
+        return (self.yardstick, self.ours)
+
+    def turn(self, number: int) -> tuple[Route, Route]:
+        """For round ``number``: who is first changes, for the first one warms what the second one uses."""
+        first, second = self.routes
+        return (first, second) if number % 2 == 0 else (second, first)
+
+    def ours_by(self, way: Way) -> Recorded:
+        """Another way in through the same proxy."""
+        return _recorded(self.house, way, f"conchrec, {way.value}")
+
+
+async def make_scene(
+    stage: Stage,
+    *,
+    settings: Settings | None = None,
+    sshd: Sequence[str] = (),
+    crowd: bool = False,
+) -> Scene:
+    """``sshd``: lines for the target and for the one in the middle. ``crowd``: the yardstick's sshds take
+    more handshakes at once than a stock one does (MaxStartups), which would drop some of them."""
+    house = await build(stage, settings=settings, sshd=sshd)
+    more = [*sshd, *(["MaxStartups 1000"] if crowd else [])]
+    joe = house.joe
+    jump = await stage.sshd(users=[joe.key], more=more)
+    target = await stage.sshd(users=[joe.key], more=more) if crowd else house.target
+    for server in {house.target.directory, target.directory}:
+        server.joinpath("home", ".profile").write_text(f"PS1='{PROMPT}'\n")
+    known = stage.file("yardstick/known_hosts", jump.known_as() + target.known_as())
+    config = stage.file(
+        "yardstick/ssh_config",
+        f"""Host jump
+    HostName 127.0.0.1
+    Port {jump.port}
+Host {HOST}
+    HostName localhost
+    Port {target.port}
+    ProxyJump jump
+Host *
+    User {LOGIN}
+    IdentityFile none
+    UserKnownHostsFile {known}
+    GlobalKnownHostsFile none
+    StrictHostKeyChecking yes
+    BatchMode yes
+    ServerAliveInterval 0
+""",
+    )
+    assert joe.agent is not None
+    env = environment(SSH_AUTH_SOCK=str(joe.agent.socket))
+    yardstick = Tunnel("ssh -J sshd", stage, ("-F", str(config)), env, jump.process)
+    return Scene(
+        house=house,
+        ours=_recorded(house, Way.INNER_AGENT, "conchrec"),
+        yardstick=yardstick,
+        jump=jump,
+    )
+
+
+def _recorded(house: House, way: Way, name: str) -> Recorded:
+    client = house.client(way)
+    assert house.proxy.process is not None
+    route = Recorded(name, house.stage, client.options, client.env, house.proxy.process)
+    route.house = house
+    return route
