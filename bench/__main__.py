@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
 from bench import bulk, echo, idle, logins, machine, rekeys, report, slow
@@ -125,6 +125,8 @@ async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     for benchmark in chosen(args):
         try:
             outcome = await measure(benchmark, effort, progress)
+        except CancelledError:
+            raise
         except Exception:
             # The others are run all the same.
             traceback.print_exc()
@@ -160,12 +162,24 @@ def main(words: Sequence[str]) -> int:
         return 0
     code = 1
 
-    def start(_: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(measured())
+    def start(reactor: Any) -> Deferred[None]:
+        running = Deferred.fromCoroutine(measured())
+        reactor.addSystemEventTrigger("before", "shutdown", interrupted, running)
+        return running
 
     async def measured() -> None:
         nonlocal code
-        code = await run(args, words)
+        try:
+            code = await run(args, words)
+        finally:
+            over.callback(None)
+
+    def interrupted(running: Deferred[None]) -> Deferred[None]:
+        """Somebody has pressed ^C: the programs that were started end first."""
+        running.cancel()
+        return over
+
+    over: Deferred[None] = Deferred()
 
     try:
         react(start)

@@ -18,8 +18,8 @@ NOWHERE = Path(os.devnull)
 
 MUST, AIM, GATE = at_least_ratio(0.8), at_least_ratio(1.0), at_least_ratio(0.4)
 CPU_MUST, CPU_AIM = at_most(10), at_most(5)
-#: sshd needs about a second of CPU for each GB, in C.
-CPU_GATE = at_most_ratio(30)
+#: sshd needs one or two seconds of CPU for each GB.
+CPU_GATE = at_most_ratio(15)
 
 
 def write_text(path: Path, size: int) -> Path:

@@ -31,7 +31,7 @@ class Bar:
     def reached(self, figure: Figure) -> bool:
         """False also where there is nothing to judge by."""
         found = figure.measured(self.of)
-        if found is None or math.isnan(found):
+        if found is None:
             return False
         return found >= self.limit if self.at_least else found <= self.limit
 
@@ -88,19 +88,21 @@ class Figure:
     @property
     def spread(self) -> tuple[float, float] | None:
         """The smallest and the largest ratio of one round: how noisy it was."""
-        if not self.yardstick:
+        if not self.yardstick or not all(self.yardstick):
             return None
-        ratios = [_by(a, b) for a, b in zip(self.ours, self.yardstick, strict=True)]
+        ratios = [one / base for one, base in zip(self.ours, self.yardstick, strict=True)]
         return min(ratios), max(ratios)
 
     def measured(self, of: Of) -> float | None:
-        """None where there is no yardstick and it takes one."""
+        """None where it takes a yardstick and there is none, or one of nothing."""
         base = self.yardstick_median
         if of is Of.VALUE:
             return self.median
         if base is None:
             return None
-        return _by(self.median, base) if of is Of.RATIO else self.median - base
+        if of is Of.DIFFERENCE:
+            return self.median - base
+        return self.median / base if base else None
 
     def json(self) -> dict[str, object]:
         """For machines; numbers and what was reached, nothing to be parsed again."""
@@ -129,10 +131,6 @@ def _bar_json(bar: Bar | None, figure: Figure) -> dict[str, object] | None:
         "at_least": bar.at_least,
         "reached": bar.reached(figure),
     }
-
-
-def _by(ours: float, base: float) -> float:
-    return ours / base if base else math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,12 +61,14 @@ class Through(Tunnel):
     def __init__(self, protocol: ClientTransport) -> None:
         super().__init__(peer=None, host=None)
         self._inner: Any = protocol
+        self.open: Deferred[None] = Deferred()
 
     def stream_opened(self) -> None:
         self.start(self._inner)
+        self.open.callback(None)
 
     def stream_refused(self, code: int, text: bytes) -> None:
-        raise SystemExit(f"no way to the target: {text.decode(errors='replace')}")
+        self.open.errback(Failure(ConnectionLost(f"no way to the target: {text.decode(errors='replace')}")))
 
 
 class Session:
@@ -130,6 +132,7 @@ class Users:
         through = Through(inner)
         where = string(b"localhost") + uint32(self._target_port) + string(b"127.0.0.1") + uint32(0)
         through.attach(Stream.open(connection, b"direct-tcpip", through, where))
+        await through.open
         target = await self._logged_in(inner, self._login)
         session = Session()
         stream = Stream.open(target, b"session", session)

@@ -100,14 +100,14 @@ async def _connections(run: Run) -> Measured:
                 yardstick=tuple(costs[base]),
                 must=at_most(15),
                 aim=at_most(10),
-                gate=at_most_ratio(4),
+                gate=at_most_ratio(2),
             ),
             Figure(
                 name=f"{effort.clients} clients",
                 unit="1/s",
                 ours=tuple(rates[ours]),
                 yardstick=tuple(rates[base]),
-                gate=at_least_ratio(0.3),
+                gate=at_least_ratio(0.5),
             ),
             Figure(
                 name=f"failed, {effort.clients} clients",

@@ -76,7 +76,7 @@ def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str], legs: Mappi
         "legs": dict(legs),
         "benchmarks": [outcome.json() for outcome in outcomes],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def markdown(
