@@ -171,6 +171,8 @@ def main(words: Sequence[str]) -> int:
         nonlocal code
         try:
             code = await run(args, words)
+        except CancelledError:
+            print("interrupted", file=sys.stderr)
         finally:
             over.callback(None)
 

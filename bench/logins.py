@@ -100,7 +100,7 @@ async def _connections(run: Run) -> Measured:
                 yardstick=tuple(costs[base]),
                 must=at_most(15),
                 aim=at_most(10),
-                gate=at_most_ratio(2),
+                gate=at_most_ratio(3),
             ),
             Figure(
                 name=f"{effort.clients} clients",
