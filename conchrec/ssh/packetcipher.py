@@ -121,28 +121,31 @@ class ChaCha:
     _TAG = 16
 
     def __init__(self, key: bytes, iv: bytes, mac: bytes) -> None:
-        self._main, self._length = key[:32], key[32:64]
+        self._main, self._length = (
+            Cipher(algorithms.ChaCha20(half, bytes(16)), None).encryptor() for half in (key[:32], key[32:64])
+        )
 
     @staticmethod
-    def _stream(key: bytes, sequence: int, block: int) -> CipherContext:
+    def _begin(stream: CipherContext, sequence: int) -> CipherContext:
+        """At the first block of this packet."""
         # The 16 bytes are the block counter, little endian, and the nonce: a 64 bit sequence number.
-        nonce = block.to_bytes(8, "little") + sequence.to_bytes(8, "big")
-        return Cipher(algorithms.ChaCha20(key, nonce), None).encryptor()
+        stream.reset_nonce(bytes(8) + sequence.to_bytes(8, "big"))
+        return stream
 
     def _keys(self, sequence: int) -> tuple[bytes, CipherContext]:
         """The key of the tag, and the stream for the packet, which begins with the next block."""
-        stream = self._stream(self._main, sequence, 0)
+        stream = self._begin(self._main, sequence)
         return stream.update(bytes(64))[:32], stream
 
     def seal(self, sequence: int, payload: bytes) -> bytes:
         _, body = _pad(payload, 8, 0)
         tag_key, stream = self._keys(sequence)
-        head = self._stream(self._length, sequence, 0).update(len(body).to_bytes(4, "big"))
+        head = self._begin(self._length, sequence).update(len(body).to_bytes(4, "big"))
         sealed = head + stream.update(body)
         return sealed + Poly1305.generate_tag(tag_key, sealed)
 
     def rest(self, sequence: int, head: bytes) -> int:
-        length = int.from_bytes(self._stream(self._length, sequence, 0).update(head), "big")
+        length = int.from_bytes(self._begin(self._length, sequence).update(head), "big")
         return _checked(length, 8, 0) + self._TAG
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
