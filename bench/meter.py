@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tests.support.process import descendants
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -12,6 +14,17 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of the process and of those of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / _TICKS
+
+
+def cpu_of_family(pid: int) -> float:
+    """The same, with those of its children that still run, and theirs."""
+    total = cpu_seconds(pid)
+    for child, _ in descendants(pid):
+        try:
+            total += cpu_seconds(child)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended: its parent has it by now
+    return total
 
 
 def resident(pid: int) -> int:

@@ -13,7 +13,7 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from bench.meter import cpu_seconds, resident
+from bench.meter import cpu_of_family, resident
 from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.process import Process, Result, descendants, environment, run
@@ -49,8 +49,8 @@ class Route:
 
     @property
     def cpu(self) -> float:
-        """Seconds that the server in the middle has used; right after ``settled``."""
-        return cpu_seconds(self.pid)
+        """Seconds that the server in the middle has used, with the processes that it has for its users."""
+        return cpu_of_family(self.pid)
 
     @property
     def memory(self) -> int:
@@ -85,8 +85,21 @@ class Route:
         self._stage.at_end(process.stop)
         return process
 
+    async def keep_open(self) -> None:
+        """Log in once; all that follows goes through that connection (ControlMaster)."""
+        control = self._stage.short / self._stage.unique("control")
+        shared = ("-o", f"ControlPath={control}")
+        master = self.start("-N", "-M", *shared, HOST)
+        await fact(lambda: control.is_socket() or not master.running, lambda: f"no login:\n{master}")
+        assert master.running, f"no login:\n{master}"
+        self.options = (*self.options, *shared)
+
     async def settled(self) -> None:
-        """Wait until the server in the middle has nothing left to do, and everybody has gone."""
+        """Wait until everybody has gone, and nothing is left to be done for them."""
+        raise NotImplementedError
+
+    async def tidy(self) -> None:
+        """Wait until all that was done is written down, and remove that, for the next one to find the same."""
         raise NotImplementedError
 
     async def calm(self) -> None:
@@ -103,6 +116,9 @@ class Tunnel(Route):
     async def settled(self) -> None:
         await fact(lambda: not descendants(self.pid), "connections are left on the sshd in the middle")
 
+    async def tidy(self) -> None:
+        """Nothing is written."""
+
 
 class Recorded(Route):
     """Through conchrec."""
@@ -110,14 +126,17 @@ class Recorded(Route):
     house: House
 
     async def settled(self) -> None:
-        """Recordings have their manifest by then, and are removed: the next one finds the disk as it was."""
         proxy = self.house.proxy
 
         def done() -> bool:
             return len(proxy.audit("client.disconnect")) >= len(proxy.audit("user.login", stage="outer"))
 
         await fact(done, lambda: f"connections are left on the proxy:\n{proxy.log}")
-        casts = proxy.casts()
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """A recording is complete when it has its manifest."""
+        casts = self.house.proxy.casts()
         for path in casts:
             await fact(path.with_suffix(".json").exists, f"{path} is not finished", PATIENCE)
         for path in casts:
