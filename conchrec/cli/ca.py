@@ -168,7 +168,7 @@ def _beside(public_key: Path) -> Path:
 
 def _public_key(path: Path) -> bytes:
     """The wire blob of the one plain public key in a file. Raises Refused."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
     with contextlib.suppress(IndexError, ValueError, binascii.Error, ConchrecError):
         kind, encoded = lines[0].split()[:2]
         blob = base64.b64decode(encoded, validate=True)

@@ -1,0 +1,265 @@
+"""``conchrec ca``: what it makes, ssh-keygen reads, and sshd and ssh believe."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conchrec.cli.main import main
+from tests.support.keys import Key, make_key
+from tests.support.process import environment, program, run
+from tests.support.sshd import LOGIN
+from tests.support.stage import Stage
+
+CONFIG = """\
+cluster_name: example.com
+state_dir: {state}
+users: {{joe: {{}}}}
+roles: {{}}
+audit: {{file: {audit}}}
+"""
+DONE, NO, USAGE = 0, 1, 64
+
+
+class Cluster:
+    """A configuration, and ``conchrec`` with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.audit = directory / "audit.jsonl"
+        self.config = directory / "config.yaml"
+        self.config.write_text(CONFIG.format(state=self.state, audit=self.audit))
+        self.code = -1
+        self.out = self.err = ""
+
+    def ca(self, *arguments: str | Path) -> str:
+        """``conchrec ca ARGUMENTS``; what it said, where all went well."""
+        out, err = io.StringIO(), io.StringIO()
+        self.code = main(["ca", *map(str, arguments), "-c", str(self.config)], out, err)
+        self.out, self.err = out.getvalue(), err.getvalue()
+        return self.out
+
+    def does(self, *arguments: str | Path) -> str:
+        said = self.ca(*arguments)
+        assert self.code == DONE, self.err
+        return said
+
+    def refuses(self, *arguments: str | Path) -> str:
+        assert self.ca(*arguments) == ""
+        assert self.code != DONE
+        return self.err
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    made = Cluster(tmp_path)
+    made.does("status")
+    return made
+
+
+def keygen(*arguments: str | Path) -> str:
+    command = (program("ssh-keygen"), *map(str, arguments))
+    done = subprocess.run(
+        command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def generate(path: Path, kind: str = "ed25519") -> Path:
+    """Its public half."""
+    keygen("-q", "-t", kind, "-N", "", "-C", path.name, "-f", path)
+    return path.with_name(path.name + ".pub")
+
+
+# --- export and status
+
+
+def test_export(cluster: Cluster, tmp_path: Path) -> None:
+    user = cluster.does("export", "--type", "user")
+    assert user == (cluster.state / "user_ca.pub").read_text()
+    assert cluster.does("export", "--type", "user", "--format", "authorized-keys") == f"cert-authority {user}"
+    host = cluster.does("export", "--type", "host")
+    assert host == "@cert-authority * " + (cluster.state / "host_ca.pub").read_text()
+    some = cluster.does("export", "--type", "host", "--domain", "*.example.com")
+    assert some.startswith("@cert-authority *.example.com ssh-ed25519 ")
+    exported = tmp_path / "exported"
+    exported.write_text(user)
+    assert "conchrec user CA of example.com" in keygen("-l", "-f", exported)
+    assert "belongs into known_hosts" in cluster.refuses(
+        "export", "--type", "host", "--format", "authorized-keys"
+    )
+
+
+def test_the_first_call_makes_the_authorities_and_says_so(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.does("export", "--type", "user")
+    assert f"conchrec: made {cluster.state / 'user_ca'}" in cluster.err
+    cluster.does("export", "--type", "user")
+    assert cluster.err == ""
+
+
+def test_status(cluster: Cluster) -> None:
+    said = cluster.does("status")
+    for name in ("user_ca", "host_ca"):
+        assert keygen("-l", "-f", cluster.state / f"{name}.pub").split()[1] in said
+    assert f"state_dir {cluster.state}" in said
+
+
+def test_a_type_is_wanted(cluster: Cluster) -> None:
+    assert "--type" in cluster.refuses("export")
+    assert cluster.code == USAGE
+    assert "invalid choice" in cluster.refuses("export", "--type", "x509")
+
+
+# --- hosts
+
+
+def test_a_new_key_for_a_host(cluster: Cluster, tmp_path: Path) -> None:
+    out = tmp_path / "web1"
+    said = cluster.does("sign-host", "--host", "Web1,web1.example.com,192.0.2.1", "--out", out)
+    certificate = tmp_path / "web1-cert.pub"
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert certificate.stat().st_mode & 0o777 == 0o644
+    assert keygen("-y", "-f", out).split()[1] == (tmp_path / "web1.pub").read_text().split()[1]
+    lines = [line.strip() for line in keygen("-L", "-f", certificate).splitlines()]
+    assert lines[lines.index("Principals:") + 1 :][:3] == ["web1", "web1.example.com", "192.0.2.1"]
+    assert "HostKey /etc/ssh/web1\n" in said
+    assert "HostCertificate /etc/ssh/web1-cert.pub\n" in said
+    (event,) = cluster.events
+    assert event["event"] == "cert.create"
+    assert event["type"] == "host"
+    assert event["principals"] == ["web1", "web1.example.com", "192.0.2.1"]
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_a_key_that_the_host_has(cluster: Cluster, tmp_path: Path, kind: str) -> None:
+    public = generate(tmp_path / "host", kind)
+    out = tmp_path / "signed"
+    said = cluster.does("sign-host", "--host", "web1", "--out", out, "--public-key", public, "--ttl", "7d")
+    assert not out.exists()
+    assert "its own host key" in said
+    text = keygen("-L", "-f", tmp_path / "signed-cert.pub")
+    assert keygen("-l", "-f", public).split()[1] in text
+
+
+def test_nothing_is_written_over(cluster: Cluster, tmp_path: Path) -> None:
+    out = tmp_path / "web1"
+    out.write_text("precious")
+    said = cluster.refuses("sign-host", "--host", "web1", "--out", out)
+    assert f"{out} is there already; --force writes over it" in said
+    assert cluster.code == NO
+    assert out.read_text() == "precious"
+    assert not (tmp_path / "web1-cert.pub").exists()
+    cluster.does("sign-host", "--host", "web1", "--out", out, "--force")
+    assert "OPENSSH PRIVATE KEY" in out.read_text()
+
+
+@pytest.mark.parametrize("names", ["", ",", "a,,b", "a b", "a,", "a\tb"])
+def test_what_is_no_list_of_names(cluster: Cluster, tmp_path: Path, names: str) -> None:
+    said = cluster.refuses("sign-host", "--host", names, "--out", tmp_path / "web1")
+    assert "names with commas between them, please" in said
+    assert cluster.code == USAGE
+    assert not (tmp_path / "web1").exists()
+
+
+@pytest.mark.parametrize("ttl", ["", "0", "-1d", "soon", "5"])
+def test_what_is_no_time(cluster: Cluster, tmp_path: Path, ttl: str) -> None:
+    cluster.refuses("sign-host", "--host", "web1", "--out", tmp_path / "web1", f"--ttl={ttl}")
+    assert cluster.code == USAGE
+    assert "--ttl" in cluster.err
+
+
+# --- public keys that are none
+
+
+def test_files_without_one_plain_public_key(cluster: Cluster, tmp_path: Path) -> None:
+    public = generate(tmp_path / "key")
+    generate(tmp_path / "ca")
+    keygen("-q", "-s", tmp_path / "ca", "-I", "joe", "-n", "joe", public)
+    two = tmp_path / "two.pub"
+    two.write_text(public.read_text() * 2)
+    rubbish = tmp_path / "rubbish.pub"
+    rubbish.write_bytes(b"ssh-ed25519 AAAA\n")
+    wrong = tmp_path / "wrong.pub"
+    wrong.write_text(public.read_text().replace("ssh-ed25519", "ssh-rsa"))
+    empty = tmp_path / "empty.pub"
+    empty.write_text("\n")
+    binary = tmp_path / "binary.pub"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "key-cert.pub", two, rubbish, wrong, empty, binary, tmp_path / "key"):
+        for command in (
+            ("sign-host", "--host", "web1", "--out", tmp_path / "out"),
+            ("sign-user", "--user", "joe", "--login", "root", "--out", tmp_path / "out-cert.pub"),
+        ):
+            said = cluster.refuses(*command, "--public-key", path)
+            assert f"{path} does not hold one plain public key" in said
+            assert cluster.code == NO
+    assert not (tmp_path / "out-cert.pub").exists()
+    said = cluster.refuses("sign-host", "--host", "a", "--out", tmp_path / "out", "--public-key", "/nix.pub")
+    assert "/nix.pub" in said
+    assert "No such file" in said
+
+
+# --- users
+
+
+def test_a_certificate_for_a_user(cluster: Cluster, tmp_path: Path) -> None:
+    public = generate(tmp_path / "key")
+    said = cluster.does("sign-user", "--user", "joe", "--login", "root,www", "--public-key", public)
+    certificate = tmp_path / "key-cert.pub"
+    assert said.startswith(f"{certificate} is good for root, www until ")
+    lines = [line.strip() for line in keygen("-L", "-f", certificate).splitlines()]
+    assert 'Key ID: "joe"' in lines
+    (event,) = cluster.events
+    assert (event["event"], event["type"], event["key_id"]) == ("cert.create", "user", "joe")
+    again = cluster.refuses("sign-user", "--user", "joe", "--login", "root", "--public-key", public)
+    assert "--force writes over it" in again
+
+
+def test_a_user_whom_nobody_knows(cluster: Cluster, tmp_path: Path) -> None:
+    public = generate(tmp_path / "key")
+    cluster.does("sign-user", "--user", "jo", "--login", "root", "--public-key", public)
+    assert f"there is no user jo in {cluster.config}; signed all the same" in cluster.err
+
+
+def test_an_audit_log_that_can_not_be_written_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.audit.mkdir()
+    cluster.does("sign-host", "--host", "web1", "--out", tmp_path / "web1")
+    assert "the audit log does not have it" in cluster.err
+
+
+# --- believed
+
+
+async def test_ssh_believes_the_host_and_sshd_the_user(stage: Stage, tmp_path: Path) -> None:
+    """As the README has it: nothing but the two exported lines, on either side."""
+    cluster = Cluster(tmp_path)
+    host, joe = await make_key(tmp_path / "host"), await make_key(tmp_path / "joe")
+    sign_host = ("sign-host", "--host", "web1", "--out", tmp_path / "host", "--public-key", host.public)
+    cluster.does(*sign_host)
+    cluster.does("sign-user", "--user", "joe", "--login", LOGIN, "--public-key", joe.public)
+    authority = stage.file("user_ca.pub", cluster.does("export", "--type", "user"))
+    known = stage.file("known_hosts", cluster.does("export", "--type", "host", "--domain", "web?"))
+    certified = Key(path=host.path, certificate=tmp_path / "host-cert.pub")
+    sshd = await stage.sshd(host_keys=[certified], user_authority=authority)
+    options = [
+        *("-F", "none", "-p", str(sshd.port), "-i", str(joe.path), "-l", LOGIN),
+        *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "GlobalKnownHostsFile=none"),
+        *("-o", f"UserKnownHostsFile={known}"),
+    ]
+    codes = []
+    for name in ("web1", "web2"):
+        alias = f"HostKeyAlias={name}"
+        result = await run("ssh", *options, "-o", alias, "127.0.0.1", "exit 3", env=environment())
+        codes.append(result.code)
+    assert codes == [3, 255]
