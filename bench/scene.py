@@ -99,7 +99,7 @@ class Route:
         raise NotImplementedError
 
     async def tidy(self) -> None:
-        """Wait until all that was done is written down, and remove that, for the next one to find the same."""
+        """Wait until all that was done is written down, and remove that: the next one finds the same."""
         raise NotImplementedError
 
     async def calm(self) -> None:
