@@ -10,23 +10,14 @@ from bench.benchmark import GB, MB, Benchmark, Measured, Run
 from bench.bulk import NOWHERE, write_text
 from bench.figures import Figure, at_most, at_most_ratio
 from bench.scene import HOST, PATIENCE, make_scene
-from tests.support.process import Process
 
 #: Steps that the whole is measured in.
 STEPS = 20
 #: The target says so after each step, on stderr; the text is on stdout.
 DONE = b"a step is done\n"
 FLAT = 1.1
-
-
-class Rekeys:
-    """Counts them in what ``ssh -v`` says, the ssh in the middle (-J) with it."""
-
-    _LINE = re.compile(rb"set_newkeys: rekeying in")
-
-    @classmethod
-    def seen_by(cls, process: Process) -> int:
-        return len(cls._LINE.findall(bytes(process.stderr)))
+#: What ``ssh -v`` says of new keys for what it reads, and the ssh that -J has started with it.
+REKEYED = re.compile(rb"set_newkeys: rekeying in")
 
 
 def _quarters(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -56,6 +47,7 @@ async def _long(run: Run) -> Measured:
     connection.close_input()
     (await connection.wait(PATIENCE)).check()
     await route.settled()
+    rekeyed = len(REKEYED.findall(bytes(connection.stderr)))
     (first, last), (slow, fast) = _quarters(costs), _quarters(rates)
     return Measured(
         figures=[
@@ -81,8 +73,8 @@ async def _long(run: Run) -> Measured:
         notes=[
             f"{STEPS * size / GB:g} GB of text in {STEPS} steps through one session, after a first step for"
             " warmth; the yardstick of the first rows is the same connection when it was young",
-            f"ssh has seen {Rekeys.seen_by(connection)} directions rekeyed, of its outer and inner connection"
-            " together; that to the target is counted by nobody here",
+            f"rekeyed {rekeyed} times, outer and inner connection together, as ssh has it; that to the target"
+            " is counted by nobody here",
             "s/GB of each step: " + " ".join(f"{cost:.1f}" for cost in costs),
         ],
     )

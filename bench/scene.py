@@ -17,8 +17,7 @@ from bench.meter import cpu_of_family, resident
 from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.process import Process, Result, descendants, environment, run
-from tests.support.proxy import Settings
-from tests.support.sshd import LOGIN, Sshd
+from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import fact, reactor
 
@@ -123,10 +122,14 @@ class Tunnel(Route):
 class Recorded(Route):
     """Through conchrec."""
 
-    house: House
+    def __init__(self, name: str, house: House, way: Way) -> None:
+        client = house.client(way)
+        assert house.proxy.process is not None
+        super().__init__(name, house.stage, client.options, client.env, house.proxy.process)
+        self._house = house
 
     async def settled(self) -> None:
-        proxy = self.house.proxy
+        proxy = self._house.proxy
 
         def done() -> bool:
             return len(proxy.audit("client.disconnect")) >= len(proxy.audit("user.login", stage="outer"))
@@ -136,7 +139,7 @@ class Recorded(Route):
 
     async def tidy(self) -> None:
         """A recording is complete when it has its manifest."""
-        casts = self.house.proxy.casts()
+        casts = self._house.proxy.casts()
         for path in casts:
             await fact(path.with_suffix(".json").exists, f"{path} is not finished", PATIENCE)
         for path in casts:
@@ -144,14 +147,13 @@ class Recorded(Route):
             path.unlink()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """Both ways, ready to be used."""
 
     house: House
     ours: Recorded
     yardstick: Tunnel
-    jump: Sshd
 
     @property
     def routes(self) -> tuple[Route, Route]:
@@ -165,19 +167,18 @@ class Scene:
 
     def ours_by(self, way: Way) -> Recorded:
         """Another way in through the same proxy."""
-        return _recorded(self.house, way, f"conchrec, {way.value}")
+        return Recorded(f"conchrec, {way.value}", self.house, way)
 
 
 async def make_scene(
     stage: Stage,
     *,
-    settings: Settings | None = None,
     sshd: Sequence[str] = (),
     crowd: bool = False,
 ) -> Scene:
     """``sshd``: lines for the target and for the one in the middle. ``crowd``: the yardstick's sshds take
     more handshakes at once than a stock one does (MaxStartups), which would drop some of them."""
-    house = await build(stage, settings=settings, sshd=sshd)
+    house = await build(stage, sshd=sshd)
     more = [*sshd, *(["MaxStartups 1000"] if crowd else [])]
     joe = house.joe
     jump = await stage.sshd(users=[joe.key], more=more)
@@ -209,15 +210,6 @@ Host *
     yardstick = Tunnel("ssh -J sshd", stage, ("-F", str(config)), env, jump.process)
     return Scene(
         house=house,
-        ours=_recorded(house, Way.INNER_AGENT, "conchrec"),
+        ours=Recorded("conchrec", house, Way.INNER_AGENT),
         yardstick=yardstick,
-        jump=jump,
     )
-
-
-def _recorded(house: House, way: Way, name: str) -> Recorded:
-    client = house.client(way)
-    assert house.proxy.process is not None
-    route = Recorded(name, house.stage, client.options, client.env, house.proxy.process)
-    route.house = house
-    return route
