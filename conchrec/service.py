@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -23,6 +22,7 @@ from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
 from conchrec.access.policy import rule_for
 from conchrec.model import Target
+from conchrec.process import keep_freed_memory, raise_file_limit
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.site import Refusals, Site
@@ -54,6 +54,7 @@ class Proxy(MultiService):
         self._config = config
         self._reactor = reactor
         raise_file_limit()
+        keep_freed_memory()
         # Names may take long to resolve, and disks to write: neither waits for the other.
         self._disk = ThreadPool(0, 4, name="disk")
         self._names = ThreadPool(0, 8, name="names")
@@ -243,12 +244,3 @@ def make_private(directory: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return "" if os.access(directory, os.W_OK | os.X_OK) else "not writable"
-
-
-def raise_file_limit() -> None:
-    """Every user costs two sockets and a file: take as many as we are given."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-

@@ -128,10 +128,10 @@ class Outgoing:
         self.counted = 0
 
     def packet(self, number: int, payload: bytes) -> bytes:
-        message = bytes((number,)) + payload
-        if self._deflate is not None:
-            message = self._deflate(message)
-        packet = self._sealer.seal(self.sequence, message)
+        if self._deflate is None:
+            packet = self._sealer.seal(self.sequence, bytes((number,)), payload)
+        else:
+            packet = self._sealer.seal(self.sequence, self._deflate(bytes((number,)) + payload))
         self.sequence = (self.sequence + 1) & _WRAP
         self.counted += len(packet)
         return packet

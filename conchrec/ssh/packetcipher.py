@@ -26,8 +26,8 @@ MAX_PACKET = 256 * 1024
 
 
 class Sealer(Protocol):
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        """The whole packet."""
+    def seal(self, sequence: int, *payload: bytes) -> bytes:
+        """The whole packet, of a payload that may come in pieces."""
 
 
 class Opener(Protocol):
@@ -42,13 +42,13 @@ class Opener(Protocol):
         """The payload."""
 
 
-def _pad(payload: bytes, block: int, counted: int) -> tuple[int, bytes]:
-    """Length of the padding, and the packet from the padding length on. ``counted`` is what else has to
-    fill the blocks: 4 where the length is encrypted with the rest."""
-    padding = block - (counted + 1 + len(payload)) % block
+def _pad(payload: tuple[bytes, ...], block: int, counted: int) -> bytes:
+    """The packet from the padding length on. ``counted`` is what else has to fill the blocks: 4 where the
+    length is encrypted with the rest."""
+    padding = block - (counted + 1 + sum(map(len, payload))) % block
     if padding < 4:
         padding += block
-    return padding, bytes((padding,)) + payload + os.urandom(padding)
+    return b"".join((bytes((padding,)), *payload, os.urandom(padding)))
 
 
 def _unpad(packet: bytes) -> bytes:
@@ -72,8 +72,8 @@ class Clear:
 
     head = 4
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, 8, 4)
+    def seal(self, sequence: int, *payload: bytes) -> bytes:
+        body = _pad(payload, 8, 4)
         return len(body).to_bytes(4, "big") + body
 
     def rest(self, sequence: int, head: bytes) -> int:
@@ -99,8 +99,8 @@ class Gcm:
         self._counter = (self._counter + 1) & 0xFFFFFFFFFFFFFFFF
         return nonce
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, 16, 0)
+    def seal(self, sequence: int, *payload: bytes) -> bytes:
+        body = _pad(payload, 16, 0)
         head = len(body).to_bytes(4, "big")
         return head + self._aead.encrypt(self._nonce(), body, head)
 
@@ -137,12 +137,15 @@ class ChaCha:
         stream = self._begin(self._main, sequence)
         return stream.update(bytes(64))[:32], stream
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, 8, 0)
+    def seal(self, sequence: int, *payload: bytes) -> bytes:
+        body = _pad(payload, 8, 0)
         tag_key, stream = self._keys(sequence)
         head = self._begin(self._length, sequence).update(len(body).to_bytes(4, "big"))
-        sealed = head + stream.update(body)
-        return sealed + Poly1305.generate_tag(tag_key, sealed)
+        sealed = stream.update(body)
+        tag = Poly1305(tag_key)
+        tag.update(head)
+        tag.update(sealed)
+        return b"".join((head, sealed, tag.finalize()))
 
     def rest(self, sequence: int, head: bytes) -> int:
         length = int.from_bytes(self._begin(self._length, sequence).update(head), "big")
@@ -150,11 +153,15 @@ class ChaCha:
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         tag_key, stream = self._keys(sequence)
+        sealed = memoryview(rest)[: -self._TAG]
+        tag = Poly1305(tag_key)
+        tag.update(head)
+        tag.update(sealed)
         try:
-            Poly1305.verify_tag(tag_key, head + rest[: -self._TAG], rest[-self._TAG :])
+            tag.verify(rest[-self._TAG :])
         except InvalidSignature:
             raise RemoteViolation("a packet whose tag is wrong") from None
-        return _unpad(stream.update(rest[: -self._TAG]))
+        return _unpad(stream.update(sealed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +213,8 @@ class EncryptThenMac(_WithMac):
 
     head = 4
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, self._block, 0)
+    def seal(self, sequence: int, *payload: bytes) -> bytes:
+        body = _pad(payload, self._block, 0)
         sealed = len(body).to_bytes(4, "big") + self._encrypt.update(body)
         return sealed + self._mac(sequence, sealed)
 
@@ -229,8 +236,8 @@ class EncryptAndMac(_WithMac):
         self.head = stream.block
         self._first = b""
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        _, body = _pad(payload, self._block, 4)
+    def seal(self, sequence: int, *payload: bytes) -> bytes:
+        body = _pad(payload, self._block, 4)
         packet = len(body).to_bytes(4, "big") + body
         return self._encrypt.update(packet) + self._mac(sequence, packet)
 

@@ -36,6 +36,8 @@ MAX_DESCRIPTION = 1024
 MAX_UNREAD = 1024 * 1024
 #: The same for all that is sent while the socket does not drain: more than the windows of any honest client.
 MAX_BEHIND = 128 * 1024 * 1024
+#: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
+READ_AT_MOST = 256 * 1024
 #: A peer that does not take our DISCONNECT is dropped, after seconds.
 LAST_WORDS = 5.0
 
@@ -147,6 +149,8 @@ class Modern(Keying):
             turn = getattr(self.transport, switch, None)
             if turn is not None:
                 turn(True)
+        if hasattr(self.transport, "bufferSize"):
+            self.transport.bufferSize = READ_AT_MOST
         self.transport.registerProducer(self._valve, True)
         if self._our_version is not None:
             self._greet()
