@@ -58,8 +58,8 @@ class Polite:
 class Through(Tunnel):
     """The outer channel that the inner connection runs on; ``protocol`` begins when it is open."""
 
-    def __init__(self, protocol: ClientTransport) -> None:
-        super().__init__(peer=None, host=None)
+    def __init__(self, clock: Any, protocol: ClientTransport) -> None:
+        super().__init__(clock, peer=None, host=None)
         self._inner: Any = protocol
         self.open: Deferred[None] = Deferred()
 
@@ -129,7 +129,7 @@ class Users:
         await connectProtocol(self._endpoint, outer)
         connection = await self._logged_in(outer, self._user)
         inner = self._transport()
-        through = Through(inner)
+        through = Through(self._reactor, inner)
         where = string(b"localhost") + uint32(self._target_port) + string(b"127.0.0.1") + uint32(0)
         through.attach(Stream.open(connection, b"direct-tcpip", through, where))
         await through.open

@@ -8,7 +8,7 @@ import resource
 #: malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-#: Free memory that is kept for the next packets, and from which size on an allocation is a mapping of its own.
+#: So much free memory is kept for the next packets; what is larger than the other is mapped by itself.
 _KEPT = 8 * 1024 * 1024
 _MAPPED = 1024 * 1024
 

@@ -298,7 +298,7 @@ class Jump:
         if self._is_over:
             place.drop()
             return
-        tunnel = Tunnel(peer=self._addr, host=self._addr)
+        tunnel = Tunnel(self._site.clock, peer=self._addr, host=self._addr)
         tunnel.attach(Stream.accept(opening, tunnel))
         self.enter(place, tunnel)
 
@@ -485,7 +485,7 @@ class OuterSession:
 
     def _start_tunnel(self, place: bytes) -> None:
         transport = self._jump.transport
-        tunnel = self._tunnel = Tunnel(peer=transport.getPeer(), host=transport.getHost())
+        tunnel = self._tunnel = Tunnel(self._site.clock, peer=transport.getPeer(), host=transport.getHost())
         tunnel.attach(self._stream)
         Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
 

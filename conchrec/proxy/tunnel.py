@@ -2,6 +2,9 @@
 
 No socket and no pipe. What goes wrong in the protocol that runs on it ends that channel alone.
 
+What the inner transport writes in one turn of the reactor goes together, in outer packets that are full: a
+packet of the target, with the head and tag of the inner connection, is a little more than one of them.
+
 Pressure: the outer window is returned as the inner transport consumes, unless the target's socket does
 not drain (``pause``); and what the user's client does not take shows as ``pending``, of which whoever
 produces hears in ``on_pressure``.
@@ -21,12 +24,15 @@ from zope.interface import implementer
 from conchrec.ssh import messages as m
 from conchrec.ssh.stream import Stream
 from conchrec.ssh.valve import Producer
+from conchrec.timing import Clock
 
 _log = Logger()
 
 #: Bytes that wait for the user's window before the target is asked to pause, and before it may go on.
 HIGH = 512 * 1024
 LOW = 128 * 1024
+#: More than this does not wait for the end of the turn.
+TOGETHER = 128 * 1024
 
 
 class ByteProtocol(Protocol):
@@ -43,12 +49,16 @@ class ByteProtocol(Protocol):
 class Tunnel:
     """See the module. Made for a channel that is about to be confirmed; ``start`` gives it a protocol."""
 
-    def __init__(self, *, peer: object, host: object) -> None:
+    def __init__(self, clock: Clock, *, peer: object, host: object) -> None:
+        self._clock = clock
         self._peer = peer
         self._host = host
         self._stream: Stream | None = None
         self._protocol: ByteProtocol | None = None
         self._early: list[bytes] = []
+        self._written: list[bytes] = []
+        self._written_bytes = 0
+        self._turn_ends = False
         self._eof = False
         self._lost = False
         self._pressed = False
@@ -95,8 +105,24 @@ class Tunnel:
         if self._stream is None or self.disconnecting:
             return
         self.sent += len(data)
-        self._stream.write(data)
-        self._look(self._stream.pending)
+        self._written.append(data)
+        self._written_bytes += len(data)
+        if self._written_bytes >= TOGETHER:
+            self._pass_on()
+        elif not self._turn_ends:
+            self._turn_ends = True
+            self._clock.callLater(0, self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._stream is not None and self._written:
+            written, self._written = self._written, []
+            self._written_bytes = 0
+            self._stream.write(b"".join(written))
+            self._look(self._stream.pending)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
@@ -105,6 +131,7 @@ class Tunnel:
         """Close, once all that was written has gone."""
         if not self.disconnecting:
             self.disconnecting = True
+            self._pass_on()
             if self._stream is not None:
                 self._stream.write_eof()
                 self._stream.close()
@@ -112,6 +139,7 @@ class Tunnel:
     def abortConnection(self) -> None:
         """Close at once."""
         self.disconnecting = True
+        self._written.clear()
         if self._stream is not None:
             self._stream.abort()
         self._lose()
@@ -193,6 +221,9 @@ class Tunnel:
         if self._lost:
             return
         self._lost = True
+        if self._stream is not None and not self._stream.closed:
+            self._pass_on()
+        self._written.clear()
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             try:

@@ -14,6 +14,7 @@ from fuzz.limits import Broken
 from fuzz.target import Target
 from fuzz.targets.linked import Linked, message, packed
 from fuzz.targets.parsers import EXIT_SIGNAL, FORWARDED, OPEN, PTY, proposal
+from tests.support.now import Now
 from tests.support.pair import Pair
 
 #: Channels that a session may have made us keep.
@@ -78,7 +79,7 @@ class Host:
             echo.stream = Stream.accept(opening, echo)
         elif kind == b"direct-tcpip":
             m.Forwarded.parse(opening.request.extra)
-            tunnel = Tunnel(peer="peer", host="host")
+            tunnel = Tunnel(Now(), peer="peer", host="host")
             tunnel.attach(Stream.accept(opening, tunnel))
             # An SSH server inside the connection, as every target is.
             tunnel.start(Pair(connect=False).server)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock as Later
 from twisted.python.failure import Failure
 
-from conchrec.proxy.tunnel import HIGH, LOW, Tunnel
-from conchrec.ssh.stream import WINDOW, Stream
+from conchrec.proxy.tunnel import HIGH, LOW, TOGETHER, Tunnel
+from conchrec.ssh import messages as m
+from conchrec.ssh.stream import MAX_PACKET, WINDOW, Stream
+from conchrec.timing import Clock
 from tests.ssh.test_stream import User
 from tests.support.loop import Handler, Loop
+from tests.support.now import Now
 
 
 class Heard(Protocol):
@@ -44,13 +48,13 @@ class Valve:
 class Pair:
     """The user's stream on the left, the tunnel on the right."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         handler = Handler()
         self.loop = Loop(Handler(), handler)
         self.user = User()
         self.stream = Stream.open(self.loop.left, b"direct-tcpip", self.user)
         self.loop.pump()
-        self.tunnel = Tunnel(peer="user", host="proxy")
+        self.tunnel = Tunnel(clock or Now(), peer="user", host="proxy")
         self.tunnel.attach(Stream.accept(handler.openings[0], self.tunnel))
         self.loop.pump()
 
@@ -135,3 +139,57 @@ def test_the_users_end_is_the_end() -> None:
     pair.stream.write_eof()
     pair.loop.pump()
     assert (heard.data, heard.lost, pair.tunnel.closed) == (b"last", 1, True)
+
+
+def data_sizes(pair: Pair) -> list[int]:
+    """Of the packets that the tunnel has sent and nobody has read, without channel and length."""
+    return [len(payload) - 8 for number, payload in pair.loop.right_wire.sent if number == m.CHANNEL_DATA]
+
+
+def test_what_one_turn_writes_goes_together_in_full_packets() -> None:
+    clock = Later()
+    pair = Pair(clock)
+    pair.tunnel.start(Heard())
+    for _ in range(3):
+        pair.tunnel.write(b"x" * (MAX_PACKET + 36))
+    assert data_sizes(pair) == []
+    clock.advance(0)
+    assert data_sizes(pair) == [MAX_PACKET] * 3 + [3 * 36]
+    clock.advance(0)
+    assert len(data_sizes(pair)) == 4
+
+
+def test_much_does_not_wait_for_the_end_of_the_turn() -> None:
+    clock = Later()
+    pair = Pair(clock)
+    pair.tunnel.start(Heard())
+    pair.tunnel.write(b"x" * (TOGETHER - 1))
+    assert data_sizes(pair) == []
+    pair.tunnel.write(b"yz")
+    assert sum(data_sizes(pair)) == TOGETHER + 1
+    clock.advance(0)
+    assert sum(data_sizes(pair)) == TOGETHER + 1
+
+
+def test_last_words_of_a_turn_are_said() -> None:
+    for end in ("ours", "the user's"):
+        pair = Pair(Later())
+        pair.tunnel.start(Heard())
+        pair.tunnel.write(b"good bye")
+        if end == "ours":
+            pair.tunnel.loseConnection()
+        else:
+            pair.stream.write_eof()
+        pair.loop.pump()
+        assert pair.user.data == b"good bye"
+
+
+def test_an_abort_says_nothing_more() -> None:
+    clock = Later()
+    pair = Pair(clock)
+    pair.tunnel.start(Heard())
+    pair.tunnel.write(b"unsaid")
+    pair.tunnel.abortConnection()
+    clock.advance(0)
+    pair.loop.pump()
+    assert pair.user.data == b""

@@ -24,6 +24,7 @@ from conchrec.ssh.wire import string, uint32
 from tests.proxy.test_relay import Watcher
 from tests.support.logins import Porter, signer
 from tests.support.loop import Handler, Receiver, request_body
+from tests.support.now import Now
 from tests.support.pair import Pair
 
 FAST = replace(MODERN, kex=(b"curve25519-sha256",))
@@ -230,7 +231,7 @@ class Nested:
     def __init__(self, outer_chunk: int) -> None:
         self._outer = LoggedIn(Pair(algorithms=FAST, chunk=outer_chunk)).begin()
         outer = self._outer
-        client_tunnel, server_tunnel = (Tunnel(peer="peer", host="host") for _ in range(2))
+        client_tunnel, server_tunnel = (Tunnel(Now(), peer="peer", host="host") for _ in range(2))
         client_tunnel.attach(Stream.open(outer.client, b"direct-tcpip", client_tunnel))
         self.pump()
         server_tunnel.attach(Stream.accept(outer.server_handler.openings[-1], server_tunnel))
