@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 from tests.support.process import Result, environment
 from tests.support.sshd import Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.waiting import block, fact
 
 SECRET = "corr€ct horse"
 SETTINGS = {
@@ -116,8 +116,12 @@ class Person:
         return self._asked.read_text().splitlines()
 
 
-def kept_nowhere(house: House, *secrets: str) -> None:
+async def kept_nowhere(house: House, *secrets: str) -> None:
     """Not in a recording, a manifest, the audit, the log, or anything else that the proxy has written."""
+    await fact(
+        lambda: all(path.with_suffix(".json").exists() for path in house.proxy.casts()),
+        lambda: f"recordings are not closed: {house.proxy.casts()}",
+    )
     files = [path for path in house.proxy.directory.rglob("*") if path.is_file()]
     assert len(files) > 5
     log = house.proxy.log.encode()
@@ -137,7 +141,7 @@ async def test_a_password(anywhere: House, tmp_path: Path) -> None:
     assert question.endswith(f"@localhost:{target.port}'s password: ")
     (*_, event) = anywhere.proxy.audit("upstream.connect", target=f"localhost:{target.port}")
     assert event["method"] == "password"
-    kept_nowhere(anywhere, SECRET)
+    await kept_nowhere(anywhere, SECRET)
 
 
 async def test_it_is_asked_again(anywhere: House, tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ async def test_it_is_asked_again(anywhere: House, tmp_path: Path) -> None:
     result = await joe.ssh(anywhere.client(target=target), "mistyped-8731", SECRET)
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
     assert len(joe.asked) == 2
-    kept_nowhere(anywhere, SECRET, "mistyped-8731")
+    await kept_nowhere(anywhere, SECRET, "mistyped-8731")
 
 
 async def test_no_answer_is_right(anywhere: House, tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ async def test_no_answer_is_right(anywhere: House, tmp_path: Path) -> None:
     assert len(joe.asked) == 3
     (*_, event) = anywhere.proxy.audit("upstream.failed", target=f"localhost:{target.port}")
     assert "by the answers" in str(event["reason"])
-    kept_nowhere(anywhere, "8731")
+    await kept_nowhere(anywhere, "8731")
 
 
 async def test_questions(anywhere: House, tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ async def test_questions(anywhere: House, tmp_path: Path) -> None:
     assert "Two things, please" in result.errors
     (*_, event) = anywhere.proxy.audit("upstream.connect", target=f"localhost:{target.port}")
     assert event["method"] == "keyboard-interactive"
-    kept_nowhere(anywhere, SECRET, "rex\n", "123456")
+    await kept_nowhere(anywhere, SECRET, "rex\n", "123456")
 
 
 async def test_the_outer_login_was_enough(stage: Stage, tmp_path: Path) -> None:
@@ -242,4 +246,4 @@ async def test_on_a_terminal(anywhere: House, tmp_path: Path) -> None:
     screen = process.stdout.decode()
     assert "gear of the tests" in screen
     assert SECRET not in screen
-    kept_nowhere(anywhere, SECRET, "123456")
+    await kept_nowhere(anywhere, SECRET, "123456")
