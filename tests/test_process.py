@@ -1,0 +1,58 @@
+"""What the process asks of its operating system, in processes of their own."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from conchrec.process import keep_freed_memory
+
+PACKETS = """
+import resource
+from conchrec.process import keep_freed_memory
+{first}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(500):
+        packets = [b"x" * 40_000 for _ in range(8)]
+        del packets
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+LIMIT = """
+import resource
+from conchrec.process import raise_file_limit
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+
+
+def printed(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+def test_memory_that_packets_had_is_kept() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        assert keep_freed_memory() is False
+        return
+    alone = int(printed(PACKETS.format(first="")))
+    kept = int(printed(PACKETS.format(first="assert keep_freed_memory()")))
+    assert kept * 10 < alone, (kept, alone)
+
+
+def test_a_c_library_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.process.ctypes.CDLL", lambda name: object())
+    assert keep_freed_memory() is False
+
+
+def test_as_many_files_as_are_allowed() -> None:
+    assert printed(LIMIT) == "True"
