@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
+from pathlib import Path
 
 #: malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -18,6 +20,16 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def knows_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor has instructions for AES, as far as the operating system says it."""
+    try:
+        text = cpuinfo.read_text("ascii", "replace")
+    except OSError:
+        return False
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return flags is not None and "aes" in flags[1].split()
 
 
 def keep_freed_memory() -> bool:

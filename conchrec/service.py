@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,14 +23,15 @@ from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
 from conchrec.access.policy import rule_for
 from conchrec.model import Target
-from conchrec.process import keep_freed_memory, raise_file_limit
+from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.site import Refusals, Site
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.store import Fsync, LocalStore
-from conchrec.settings import Config
+from conchrec.settings import Config, Offer
+from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
 
 _log = Logger()
@@ -41,6 +43,12 @@ GRACE_SECONDS = 1.0
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def offered(offer: Offer, *, aes: bool) -> Algorithms:
+    """What our servers offer; ``aes``: the processor makes AES quicker than anything else."""
+    algorithms = COMPATIBLE if offer is Offer.COMPATIBLE else MODERN
+    return replace(algorithms, bulk=BULK) if aes else algorithms
 
 
 class Proxy(MultiService):
@@ -72,6 +80,7 @@ class Proxy(MultiService):
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
         self.site = Site(
             config=config,
+            algorithms=offered(config.algorithms, aes=knows_aes()),
             authority=self._authority,
             credentials=credentials(config, self._authority),
             store=self._store,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from conchrec.process import keep_freed_memory
+from conchrec.process import keep_freed_memory, knows_aes
 
 PACKETS = """
 import resource
-from conchrec.process import keep_freed_memory
+from conchrec.process import keep_freed_memory, knows_aes
 {first}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -56,3 +57,23 @@ def test_a_c_library_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_as_many_files_as_are_allowed() -> None:
     assert printed(LIMIT) == "True"
+
+
+@pytest.mark.parametrize(
+    ("text", "knows"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu vme sse4_2 aes xsave\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd aes pmull sha2\n", True),
+        ("flags\t\t: fpu vme vaes\n", False),
+        ("model name\t: one that knows aes\nflags\t\t: fpu\n", False),
+        ("", False),
+    ],
+)
+def test_whether_the_processor_knows_aes(tmp_path: Path, text: str, knows: bool) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text(text)
+    assert knows_aes(told) is knows
+
+
+def test_no_word_about_the_processor(tmp_path: Path) -> None:
+    assert knows_aes(tmp_path / "none") is False

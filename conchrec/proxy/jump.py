@@ -31,9 +31,8 @@ from conchrec.proxy.target import TargetServer
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.upstream import new_transport
 from conchrec.proxy.visit import Visit
-from conchrec.settings import Offer, host_and_port
+from conchrec.settings import host_and_port
 from conchrec.ssh import messages as m
-from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.stream import Stream
@@ -139,7 +138,7 @@ class Jump:
         self.transport = ServerTransport(
             version=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=site.authority.outer_host_keys(site.outer_names),
-            algorithms=COMPATIBLE if config.algorithms is Offer.COMPATIBLE else MODERN,
+            algorithms=site.algorithms,
             userauth=lambda: self._userauth,
             clock=site.clock,
             handshake_time=config.limits.login_time,

@@ -20,6 +20,7 @@ from conchrec.proxy.dialer import Dialer
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
 from conchrec.settings import Config
+from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.hostkeys import HostTrust
 from conchrec.timing import Clock
 
@@ -64,6 +65,8 @@ class Site:
     """See the module. ``resolve`` gives a host's addresses, ``now`` is aware and in UTC."""
 
     config: Config
+    #: What our servers offer.
+    algorithms: Algorithms
     authority: Authority
     credentials: Credentials
     store: LocalStore

@@ -28,9 +28,8 @@ from conchrec.proxy.session import Session
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
-from conchrec.settings import InnerAuth, Offer
+from conchrec.settings import InnerAuth
 from conchrec.ssh import messages as m
-from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
@@ -82,7 +81,7 @@ class TargetServer:
         self._transport = ServerTransport(
             version=mirrored(banner),
             host_keys=self._site.authority.inner_host_keys(visit.target.host),
-            algorithms=COMPATIBLE if config.algorithms is Offer.COMPATIBLE else MODERN,
+            algorithms=self._site.algorithms,
             userauth=lambda: self._userauth,
             clock=self._site.clock,
             handshake_time=config.limits.login_time,

@@ -13,8 +13,8 @@ What is captured:
   guessed). ``InputPolicy`` says what of it is kept.
 - resizes, markers, and how it ended.
 
-Output that arrives within a few milliseconds becomes one event. It is written when the store's timer
-says so, when 32 KiB are held, and at every ``flush``.
+Output that arrives within a few milliseconds becomes one event, of about 32 KiB at most. Events are
+written when the store's timer says so, when 256 KiB are held, and at every ``flush``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ INPUT_KEPT = 1024 * 1024
 """Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
 
 _log = Logger()
-_FLUSH_AT = 32 * 1024
+_EVENT_SIZE = 32 * 1024
+_FLUSH_AT = 256 * 1024
+#: More pieces than this are joined: a system call takes 1,024 (IOV_MAX), and small ones cost more than that.
+_PIECES = 64
 _HELD_AT_MOST = 0.5
 _decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -188,6 +191,7 @@ class SessionRecorder:
         self._lines: list[bytes] = []
         self._run: _Source | None = None
         self._chunks: list[bytes] = []
+        self._run_size = 0
         self._run_time = 0.0
         self._held = 0
         self._held_since = 0.0
@@ -344,11 +348,10 @@ class SessionRecorder:
         self._cut()
         if not self._lines:
             return
-        lines = self._lines[0] if len(self._lines) == 1 else b"".join(self._lines)
-        self._lines.clear()
+        lines, self._lines = self._lines, []
         self._held = 0
         try:
-            self.spool.append(lines)
+            self.spool.append(*(lines if len(lines) <= _PIECES else (b"".join(lines),)))
         except RecordingError as error:
             self._fail(error)
             raise
@@ -458,6 +461,9 @@ class SessionRecorder:
         if not self._chunks:
             self._run_time = self._elapsed()
         self._chunks.append(data)
+        self._run_size += len(data)
+        if self._run_size >= _EVENT_SIZE:
+            self._cut()
         self._hold(len(data))
 
     def _add(self, line: bytes) -> None:
@@ -483,6 +489,7 @@ class SessionRecorder:
             assert run is not None
             data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
+            self._run_size = 0
             text = run.decoder.decode(data)
             if text:
                 self._lines.append(asciicast.event_line(self._run_time, run.code, text))

@@ -24,8 +24,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class SpoolFile(Protocol):
     """What a spool asks of a file. All of it may raise OSError."""
 
-    def write(self, data: bytes | memoryview, /) -> int:
-        """Append some of ``data``; how much."""
+    def write(self, *pieces: bytes | memoryview) -> int:
+        """Append some of them, in order; how many bytes."""
 
     def truncate(self, size: int, /) -> None: ...
 
@@ -41,8 +41,8 @@ class DiskFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def write(self, data: bytes | memoryview, /) -> int:
-        return os.write(self._descriptor, data)
+    def write(self, *pieces: bytes | memoryview) -> int:
+        return os.writev(self._descriptor, pieces)
 
     def truncate(self, size: int, /) -> None:
         os.ftruncate(self._descriptor, size)
@@ -78,29 +78,32 @@ class Spool:
         """SHA-256 of the file so far, hexadecimal."""
         return self._hash.hexdigest()
 
-    def append(self, lines: bytes) -> None:
-        """Write whole lines through to the operating system.
+    def append(self, *lines: bytes) -> None:
+        """Write whole lines through to the operating system, one or more in each piece.
 
         Raises SpoolFull or WriteFailed; the file then still ends in a whole line, as far as the disk
         allows it, and ``size`` and ``digest`` say what is there.
         """
-        written = 0
+        written, size = 0, sum(map(len, lines))
         try:
-            while written < len(lines):
-                count = self._file.write(lines if not written else memoryview(lines)[written:])
+            while written < size:
+                left = (memoryview(b"".join(lines))[written:],) if written else lines
+                count = self._file.write(*left)
                 if count <= 0:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 written += count
         except OSError as error:
-            kept = lines.rfind(b"\n", 0, written) + 1
-            self._count(lines[:kept])
+            joined = b"".join(lines)
+            kept = joined.rfind(b"\n", 0, written) + 1
+            self._count(joined[:kept])
             if kept != written:
                 try:
                     self._file.truncate(self.size)
                 except OSError:
                     pass  # the next start drops the torn line
             raise failure(error) from error
-        self._count(lines)
+        for piece in lines:
+            self._count(piece)
 
     def _count(self, lines: bytes) -> None:
         self.size += len(lines)

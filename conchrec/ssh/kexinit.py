@@ -96,11 +96,12 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What both use. ``suites`` and ``compressions`` are those of client to server and of server to
-    client; ``guess_wrong``: the peer has sent a first key exchange message that is to be thrown away."""
+    """What both use. ``ciphers``, ``suites`` and ``compressions`` are those of client to server and of server
+    to client; ``guess_wrong``: the peer has sent a first key exchange message that is to be thrown away."""
 
     kex: bytes
     host_key: bytes
+    ciphers: tuple[bytes, bytes]
     suites: tuple[Suite, Suite]
     compressions: tuple[bytes, bytes]
     #: Kex, host key, ciphers and MACs, each once: for people.
@@ -134,6 +135,7 @@ def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
     return Agreement(
         kex=kex,
         host_key=host_key,
+        ciphers=(up[0], down[0]),
         suites=(suite(*up), suite(*down)),
         names=tuple(dict.fromkeys(name for name in (kex, host_key, *up, *down) if name)),
         compressions=(pick_compression(0), pick_compression(1)),

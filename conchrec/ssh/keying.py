@@ -45,6 +45,8 @@ from conchrec.timing import Clock, DelayedCall
 #: When new keys are asked for: OpenSSH's own default of volume, and RFC 4253's advice of an hour.
 REKEY_BYTES = 1 << 30
 REKEY_TIME = timedelta(hours=1)
+#: So much under one pair of keys is a transfer, which ``Algorithms.bulk`` is for.
+BULK_BYTES = 16 * 1024 * 1024
 #: What may wait for new keys: with a login, and before it, when only answers of ours can wait.
 MAX_BLOCKED = 64 * 1024 * 1024
 MAX_BLOCKED_EARLY = 256 * 1024
@@ -88,6 +90,8 @@ class Keying:
         self._phase = Phase.IDLE
         self._first_exchange = True
         self._strict = False
+        self._bulk: tuple[bytes, ...] = ()
+        self._bulk_next = False
         self._peer_takes_ext_info = False
         self._ours: Proposal | None = None
         self._theirs: Proposal | None = None
@@ -139,17 +143,24 @@ class Keying:
         if self._first_exchange:
             markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.isClient else (STRICT_SERVER,)
         ours = replace(self._algorithms, kex=tuple(filter(usable, self._algorithms.kex)))
+        if self._bulk_next and self._counted > BULK_BYTES:
+            self._bulk, self._bulk_next = self._algorithms.bulk, False
+        if self._bulk:
+            ours = replace(ours, ciphers=self._bulk)
         self._ours = Proposal.make(ours, self._host_key_algorithms(), markers)
         self._phase = Phase.ASKED
         self._send(KEXINIT, self._ours.payload[1:])
 
+    @property
+    def _counted(self) -> int:
+        """Bytes under these keys, both ways."""
+        return self._incoming.counted + self._outgoing.counted
+
     def _rekey_where_due(self) -> None:
-        if (
-            self._phase is Phase.IDLE
-            and not self._first_exchange
-            and self._incoming.counted + self._outgoing.counted > self._rekey_bytes
-        ):
-            self._begin_exchange()
+        if self._phase is Phase.IDLE and not self._first_exchange:
+            limit = min(self._rekey_bytes, BULK_BYTES) if self._bulk_next else self._rekey_bytes
+            if self._incoming.counted + self._outgoing.counted > limit:
+                self._begin_exchange()
 
     def _rekey_by_time(self) -> None:
         if self._phase is Phase.IDLE and not self._over:
@@ -171,6 +182,10 @@ class Keying:
         self._theirs = theirs
         self._agreed = settle(self._ours, theirs, is_client=self.isClient)
         self._ignore_guess = self._agreed.guess_wrong
+        bulk = set(self._algorithms.bulk)
+        self._bulk_next = not bulk.issuperset(self._agreed.ciphers) and not any(
+            map(bulk.isdisjoint, theirs.ciphers)
+        )
         self._phase = Phase.RUNNING
         self._exchange = exchange(self._agreed.kex)
         if self.isClient:

@@ -42,13 +42,31 @@ class Opener(Protocol):
         """The payload."""
 
 
+class _Noise:
+    """Random bytes. Asked for packet by packet, the operating system costs more than the joining of one."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        begin, self._at = self._at, self._at + size
+        if self._at > len(self._bytes):
+            self._bytes = os.urandom(4096)
+            begin, self._at = 0, size
+        return self._bytes[begin : self._at]
+
+
+_noise = _Noise()
+
+
 def _pad(payload: tuple[bytes, ...], block: int, counted: int) -> bytes:
     """The packet from the padding length on. ``counted`` is what else has to fill the blocks: 4 where the
     length is encrypted with the rest."""
     padding = block - (counted + 1 + sum(map(len, payload))) % block
     if padding < 4:
         padding += block
-    return b"".join((bytes((padding,)), *payload, os.urandom(padding)))
+    return b"".join((bytes((padding,)), *payload, _noise.take(padding)))
 
 
 def _unpad(packet: bytes) -> bytes:

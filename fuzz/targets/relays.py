@@ -49,7 +49,8 @@ class _File:
     def __init__(self) -> None:
         self.contents = bytearray()
 
-    def write(self, data: bytes | memoryview, /) -> int:
+    def write(self, *pieces: bytes | memoryview) -> int:
+        data = b"".join(pieces)
         self.contents += data
         return len(data)
 

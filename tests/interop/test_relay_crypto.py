@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conchrec.process import knows_aes
 from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.keys import Key
@@ -84,6 +85,23 @@ async def test_new_keys_in_the_middle(anywhere: House, where: str, tmp_path: Pat
     result = await client.ssh("web1", "cat", stdin=contents, stdout=back, within=180)
     assert result.code == 0, str(result)
     assert back.read_bytes() == contents.read_bytes()
+
+
+async def test_much_goes_over_to_aes(anywhere: House, tmp_path: Path) -> None:
+    """OpenSSH asks for ChaCha20 first, and gets it for all that is small."""
+    text, back = anywhere.stage.path("much"), tmp_path / "back"
+    text.write_bytes(os.urandom(40_000_000))
+    small = await anywhere.client().ssh("-v", "web1", "echo small")
+    assert "aes128-gcm" not in small.errors, str(small)
+    for way in (Way.INNER_AGENT, Way.SUBSYSTEM):
+        result = await anywhere.client(way).ssh("-v", "web1", f"cat {text}", stdout=back, within=180)
+        assert result.code == 0, str(result)
+        assert back.read_bytes() == text.read_bytes()
+        said = [line for line in result.errors.splitlines() if "server->client cipher" in line]
+        ours = ["aes128-gcm" in line for line in said]
+        # What the processor can not do well is not asked for.
+        assert (True in ours) is knows_aes(), said
+        assert "chacha20" in said[0], said
 
 
 async def test_a_target_for_one_session_at_a_time(anywhere: House) -> None:

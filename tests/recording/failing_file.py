@@ -27,13 +27,14 @@ class FailingFile:
         self.synced = 0
         self.closed = 0
 
-    def write(self, data: bytes | memoryview, /) -> int:
+    def write(self, *pieces: bytes | memoryview) -> int:
+        data = b"".join(pieces)
         count = len(data) if self.at_most is None else min(len(data), self.at_most)
         if self.room is not None:
             if data and self.room <= len(self.contents):
                 raise OSError(self.number, os.strerror(self.number))
             count = min(count, self.room - len(self.contents))
-        self.contents += bytes(data[:count])
+        self.contents += data[:count]
         return count
 
     def truncate(self, size: int, /) -> None:

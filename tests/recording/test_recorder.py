@@ -165,8 +165,21 @@ def test_one_timer_for_all_sessions(bench: Bench) -> None:
 def test_much_output_does_not_wait_for_the_timer(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
-    recorder.output(b"x" * 40_000)
-    assert events(recorder.path) == [("o", "x" * 40_000)]
+    for _ in range(8):
+        recorder.output(b"x" * 30_000)
+    assert events(recorder.path) == []
+    recorder.output(b"x" * 30_000)
+    assert events(recorder.path) == [("o", "x" * 60_000)] * 4 + [("o", "x" * 30_000)]
+
+
+def test_more_pieces_than_the_operating_system_takes_at_once(bench: Bench) -> None:
+    recorder = bench.recorder()
+    recorder.start("shell")
+    sizes = [(80 + number % 2, 24) for number in range(3000)]
+    for columns, rows in sizes[1:]:
+        recorder.resize(columns, rows)
+    recorder.flush()
+    assert events(recorder.path) == [("r", f"{columns}x{rows}") for columns, rows in sizes[1:]]
 
 
 def test_a_timer_that_does_not_come_is_not_waited_for(bench: Bench) -> None:
@@ -471,14 +484,14 @@ def _resize(recorder: SessionRecorder) -> None:
 
 
 FACTS: dict[str, Callable[[SessionRecorder], None]] = {
-    "output": lambda recorder: recorder.output(b"x" * 40_000),
-    "error_output": lambda recorder: recorder.error_output(b"x" * 40_000),
-    "input": lambda recorder: recorder.input(b"x" * 40_000),
-    "marker": lambda recorder: recorder.marker("x" * 40_000),
+    "output": lambda recorder: recorder.output(b"x" * 300_000),
+    "error_output": lambda recorder: recorder.error_output(b"x" * 300_000),
+    "input": lambda recorder: recorder.input(b"x" * 300_000),
+    "marker": lambda recorder: recorder.marker("x" * 300_000),
     "exit_status": _exit_status,
-    "exit_signal": lambda recorder: recorder.exit_signal("x" * 40_000),
+    "exit_signal": lambda recorder: recorder.exit_signal("x" * 300_000),
     "resize": _resize,
-    "start": lambda recorder: recorder.start("exec", "x" * 40_000),
+    "start": lambda recorder: recorder.start("exec", "x" * 300_000),
 }
 
 
@@ -577,7 +590,7 @@ def test_closing_what_failed_says_so_and_keeps_what_there_is(bench: Bench) -> No
     recorder.flush()
     file.room = len(file.contents) + 3
     with pytest.raises(SpoolFull):
-        recorder.output(b"x" * 40_000)
+        recorder.output(b"x" * 300_000)
     with pytest.raises(SpoolFull):
         result(recorder.close("recording failed"))
     with pytest.raises(SpoolFull):
@@ -586,7 +599,7 @@ def test_closing_what_failed_says_so_and_keeps_what_there_is(bench: Bench) -> No
     assert manifest.status is Status.FAILED
     assert manifest.reason == "recording failed: this session can not be recorded: No space left on device"
     assert manifest.cast_sha256 == hashlib.sha256(file.contents).hexdigest()
-    assert manifest.stdout == Stream(size=4 + 40_000)
+    assert manifest.stdout == Stream(size=4 + 300_000)
     assert file.closed == 1
 
 

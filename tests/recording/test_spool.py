@@ -66,7 +66,7 @@ def test_after_a_failure_the_file_is_whole_lines_and_the_digest_is_of_them(
     spool = Spool(file)
     try:
         for index in range(0, len(lines), 2):
-            spool.append(b"".join(lines[index : index + 2]))
+            spool.append(*lines[index : index + 2])
     except SpoolFull:
         pass
     everything = b"".join(lines)

@@ -136,6 +136,76 @@ def test_time_comes_in_the_middle_of_an_exchange() -> None:
     assert pair.clock.getDelayedCalls() == []
 
 
+# --- a cipher for much
+
+CHACHA = b"chacha20-poly1305@openssh.com"
+GCM = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
+BULKY = replace(MODERN, bulk=GCM)
+
+
+def ciphers(pair: Pair) -> tuple[tuple[bytes, ...], ...]:
+    return tuple(
+        tuple(name for name in end.agreed_names if name in MODERN.ciphers)
+        for end in (pair.client, pair.server)
+    )
+
+
+def carry(pair: Pair, kilobytes: int) -> None:
+    for value in range(kilobytes):
+        pair.client.sendPacket(DATA, number(value, 1000))
+        pair.pump()
+
+
+@pytest.fixture
+def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.ssh.keying.BULK_BYTES", 20_000)
+
+
+@pytest.mark.usefixtures("little_is_much")
+def test_much_goes_over_to_another_cipher() -> None:
+    """Once, in order; new keys that come later stay with it, whoever asks for them."""
+    pair = Pair(
+        algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)),
+        server_algorithms=BULKY,
+        client_rekey_bytes=150_000,
+    ).secure()
+    assert ciphers(pair) == ((CHACHA,), (CHACHA,))
+    carry(pair, 18)
+    assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 0)
+    carry(pair, 5)
+    assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 1)
+    carry(pair, 200)
+    assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 2)
+    pair.server._begin_exchange()
+    carry(pair, 1)
+    assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 3)
+    heard = [number(value, 1000) for count in (18, 5, 200, 1) for value in range(count)]
+    assert pair.server_ear.heard == [(DATA, payload) for payload in heard]
+
+
+@pytest.mark.usefixtures("little_is_much")
+@pytest.mark.parametrize(
+    ("offered", "names"),
+    [((CHACHA,), (CHACHA,)), (GCM[::-1], GCM[1:]), ((b"aes256-ctr", GCM[1]), (GCM[1],))],
+)
+def test_what_much_goes_over_to(offered: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
+    """Only to what the client has, and not where one of them is in use."""
+    pair = Pair(algorithms=replace(MODERN, ciphers=offered), server_algorithms=BULKY).secure()
+    carry(pair, 100)
+    assert ciphers(pair) == (names, names)
+    assert pair.server.rekeys == int(offered[0] not in names)
+
+
+@pytest.mark.usefixtures("little_is_much")
+def test_new_keys_before_much_are_under_the_same_cipher() -> None:
+    pair = Pair(algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)), server_algorithms=BULKY).secure()
+    for _ in range(4):
+        carry(pair, 15)
+        pair.client._begin_exchange()
+        pair.pump()
+    assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 4)
+
+
 # --- what waits
 
 
