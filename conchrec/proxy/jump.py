@@ -1,7 +1,7 @@
 """The outer server: where users come in, and how they say where they want to go.
 
 ``direct-tcpip`` (``ssh -J``) and, on a session channel, the subsystem ``proxy:host[:port][@cluster]``
-lead to a target; a session channel without one talks to the proxy itself (``commands``). What goes
+lead to a target; a session channel without one talks to the proxy itself (``outer_session``). What goes
 wrong in one channel stays in it.
 """
 
@@ -22,16 +22,17 @@ from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
-from conchrec.proxy import commands, refusal
+from conchrec.proxy import refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
+from conchrec.proxy.outer_session import OuterSession, Place, as_error
 from conchrec.proxy.passthrough import Passthrough
+from conchrec.proxy.places import named_target
 from conchrec.proxy.site import Site
 from conchrec.proxy.target import TargetServer
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.upstream import new_transport
 from conchrec.proxy.visit import Visit
-from conchrec.settings import host_and_port
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
@@ -40,14 +41,6 @@ from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
 
 _log = Logger()
-
-SUBSYSTEM = b"proxy:"
-#: A name longer than DNS knows is no name.
-MAX_HOST = 255
-#: sysexits.h: the command line is wrong.
-USAGE = 64
-#: What ssh itself exits with where it is ssh that failed.
-FAILED = 255
 
 
 class JumpFactory(SSHFactory):
@@ -293,7 +286,7 @@ class Jump:
         Deferred.fromCoroutine(self._open_direct(opening, asked)).addErrback(self._not_opened, opening)
 
     async def _open_direct(self, opening: IncomingOpen, asked: m.Forwarded) -> None:
-        place = await self.approach(_target(asked.host, str(asked.port)))
+        place = await self.approach(named_target(asked.host, str(asked.port)))
         if self._is_over:
             place.drop()
             return
@@ -376,14 +369,6 @@ class Braked(Protocol):
     def brake(self, on: bool) -> None: ...
 
 
-class Place(Protocol):
-    """A target that was found and may be entered, or dropped."""
-
-    def enter(self, tunnel: Tunnel) -> None: ...
-
-    def drop(self) -> None: ...
-
-
 class _Recorded:
     def __init__(self, jump: Jump, visit: Visit, banner: bytes, link: Link | None) -> None:
         self._jump = jump
@@ -413,122 +398,6 @@ class _Unrecorded:
         self._passthrough.drop()
 
 
-class OuterSession:
-    """A session channel of the outer connection: a command for the proxy, or a way to a target."""
-
-    def __init__(self, jump: Jump, site: Site, opening: IncomingOpen) -> None:
-        self._jump = jump
-        self._site = site
-        self._newline = "\n"
-        self._started = False
-        self._tunnel: Tunnel | None = None
-        self._stream = Stream.accept(opening, self)
-
-    # --- StreamUser
-
-    def stream_opened(self) -> None:
-        """The channel is the client's own; it was open from the start."""
-
-    def stream_refused(self, code: int, text: bytes) -> None:
-        """The channel is the client's own; it was open from the start."""
-
-    def stream_data(self, data: bytes) -> None:
-        if self._tunnel is not None:
-            self._tunnel.stream_data(data)
-
-    def stream_eof(self) -> None:
-        if self._tunnel is not None:
-            self._tunnel.stream_eof()
-
-    def stream_drained(self, pending: int) -> None:
-        if self._tunnel is not None:
-            self._tunnel.stream_drained(pending)
-
-    def stream_closed(self) -> None:
-        if self._tunnel is not None:
-            self._tunnel.stream_closed()
-
-    def stream_request(self, request: m.ChannelRequest) -> bool:
-        name = request.name
-        if name in m.AGENT_REQUESTS:
-            if not self._jump.agent.announced:
-                self._jump.agent.announced = True
-                self._site.emit(
-                    audit.Agent(
-                        user=self._jump.identity.user,
-                        addr=self._jump.address,
-                        cid=self._jump.cid,
-                        action="announced",
-                        path="outer",
-                    )
-                )
-            return True
-        if name == b"pty-req":
-            self._newline = "\r\n"
-            return True
-        if name in (b"env", b"window-change", b"signal"):
-            return True
-        if self._started or name not in (b"shell", b"exec", b"subsystem"):
-            return False
-        self._started = True
-        argument = b"" if name == b"shell" else m.parse_string(request.extra)
-        if name == b"subsystem":
-            if not argument.startswith(SUBSYSTEM):
-                return False
-            self._start_tunnel(argument[len(SUBSYSTEM) :])
-        else:
-            self._command(argument.decode("utf-8", "replace"))
-        return True
-
-    # --- a way to a target
-
-    def _start_tunnel(self, place: bytes) -> None:
-        transport = self._jump.transport
-        tunnel = self._tunnel = Tunnel(self._site.clock, peer=transport.getPeer(), host=transport.getHost())
-        tunnel.attach(self._stream)
-        Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
-
-    async def _enter(self, place: bytes, tunnel: Tunnel) -> None:
-        target = _subsystem_target(place, self._site.config.cluster_name)
-        found = await self._jump.approach(target)
-        if tunnel.closed or self._stream.closed:
-            found.drop()
-            return
-        self._jump.enter(found, tunnel)
-
-    def _not_entered(self, failure: Failure) -> None:
-        self._say_error(refusal.line(as_error(failure)))
-        self._exit(FAILED)
-
-    # --- a command
-
-    def _command(self, text: str) -> None:
-        jump = self._jump
-        asking = commands.Asking(
-            site=self._site, identity=jump.identity, source=jump.source, address=jump.address
-        )
-        try:
-            answer = commands.answer(asking, text)
-        except commands.Unknown as unknown:
-            self._say_error(f"conchrec: {unknown}")
-            self._exit(USAGE)
-            return
-        self._stream.write(answer.replace("\n", self._newline).encode())
-        self._exit(0)
-
-    def _say_error(self, text: str) -> None:
-        self._stream.write_error((text + self._newline).encode("utf-8", "replace"))
-
-    def _exit(self, status: int) -> None:
-        # After the reply to the request that is being handled right now.
-        self._site.clock.callLater(0, self._finish, status)
-
-    def _finish(self, status: int) -> None:
-        self._stream.request(b"exit-status", status.to_bytes(4, "big"))
-        self._stream.write_eof()
-        self._stream.close()
-
-
 class _Brakes:
     """The user's socket's view of us (IPushProducer)."""
 
@@ -543,44 +412,3 @@ class _Brakes:
 
     def stopProducing(self) -> None:
         """The connection's end is heard of elsewhere."""
-
-
-def as_error(failure: Failure) -> ConchrecError:
-    error = failure.value
-    if isinstance(error, ConchrecError):
-        return error
-    _log.failure("on the way to a target", failure=failure)
-    return ConchrecError("internal error")
-
-
-def _target(host: bytes, port: str) -> Target:
-    """What the client named. AccessDenied where it is no host, or no port."""
-    try:
-        text = host.decode("ascii")
-    except UnicodeDecodeError:
-        text = ""
-    shown = refusal.one_line(host.decode("utf-8", "replace"), 80)
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    found = None
-    if 0 < len(bare) <= MAX_HOST:
-        found = host_and_port(f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}")
-    if found is None:
-        raise AccessDenied(f"{shown}:{port} is not a host and port", rule="not a host")
-    return Target(host=found.host.rstrip(".") or found.host, port=found.port)
-
-
-def _subsystem_target(place: bytes, cluster_name: str) -> Target:
-    """``host``, ``host:port``, ``host:port@cluster``; an IPv6 address in brackets."""
-    name, _, cluster = place.partition(b"@")
-    if cluster and cluster != cluster_name.encode():
-        shown = refusal.one_line(cluster.decode("utf-8", "replace"), 80)
-        raise AccessDenied(f"this proxy is of the cluster {cluster_name}, not of {shown}", rule="cluster")
-    if name.startswith(b"[") and b"]" in name:
-        host, _, rest = name[1:].partition(b"]")
-        port = rest.removeprefix(b":")
-    elif name.count(b":") > 1:
-        # ``proxy:%h:%p`` with a bare IPv6 address: the last part is the port.
-        host, _, port = name.rpartition(b":")
-    else:
-        host, _, port = name.partition(b":")
-    return _target(host, port.decode("ascii", "replace") or "22")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from conchrec.errors import AccessDenied, RemoteViolation
-from conchrec.proxy.jump import _subsystem_target
+from conchrec.proxy.places import subsystem_target
 from conchrec.proxy.target import mirrored
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE
@@ -70,7 +70,7 @@ def _version(data: bytes) -> None:
 
 
 def _place(data: bytes) -> None:
-    target = _subsystem_target(data, "main")
+    target = subsystem_target(data, "main")
     if not (target.host and target.host.isprintable() and 0 < target.port < 65536):
         raise Broken(f"{target} is no place")
 

@@ -1,0 +1,180 @@
+"""A session channel of the outer connection: a command for the proxy, or a way to a target."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec import audit
+from conchrec.errors import ConchrecError
+from conchrec.model import Identity, Target
+from conchrec.proxy import commands, refusal
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.places import SUBSYSTEM, subsystem_target
+from conchrec.proxy.site import Site
+from conchrec.proxy.tunnel import Tunnel
+from conchrec.ssh import messages as m
+from conchrec.ssh.connection import IncomingOpen
+from conchrec.ssh.stream import Stream
+from conchrec.ssh.transport import ServerTransport
+
+_log = Logger()
+
+#: sysexits.h: the command line is wrong.
+USAGE = 64
+#: What ssh itself exits with where it is ssh that failed.
+FAILED = 255
+
+
+class Place(Protocol):
+    """A target that was found and may be entered, or dropped."""
+
+    def enter(self, tunnel: Tunnel) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class Outside(Protocol):
+    """The user's connection, as its session channels see it."""
+
+    transport: ServerTransport
+    agent: AgentSource
+    cid: str
+    source: str
+    address: str
+
+    @property
+    def identity(self) -> Identity: ...
+
+    async def approach(self, target: Target) -> Place:
+        """The way to a target as far as its banner. Raises AccessDenied or UpstreamError, audited."""
+
+    def enter(self, place: Place, tunnel: Tunnel) -> None:
+        """Let the user's bytes go there."""
+
+
+class OuterSession:
+    """A session channel of the outer connection: a command for the proxy, or a way to a target."""
+
+    def __init__(self, jump: Outside, site: Site, opening: IncomingOpen) -> None:
+        self._jump = jump
+        self._site = site
+        self._newline = "\n"
+        self._started = False
+        self._tunnel: Tunnel | None = None
+        self._stream = Stream.accept(opening, self)
+
+    # --- StreamUser
+
+    def stream_opened(self) -> None:
+        """The channel is the client's own; it was open from the start."""
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        """The channel is the client's own; it was open from the start."""
+
+    def stream_data(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_data(data)
+
+    def stream_eof(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_eof()
+
+    def stream_drained(self, pending: int) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_drained(pending)
+
+    def stream_closed(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stream_closed()
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        name = request.name
+        if name in m.AGENT_REQUESTS:
+            if not self._jump.agent.announced:
+                self._jump.agent.announced = True
+                self._site.emit(
+                    audit.Agent(
+                        user=self._jump.identity.user,
+                        addr=self._jump.address,
+                        cid=self._jump.cid,
+                        action="announced",
+                        path="outer",
+                    )
+                )
+            return True
+        if name == b"pty-req":
+            self._newline = "\r\n"
+            return True
+        if name in (b"env", b"window-change", b"signal"):
+            return True
+        if self._started or name not in (b"shell", b"exec", b"subsystem"):
+            return False
+        self._started = True
+        argument = b"" if name == b"shell" else m.parse_string(request.extra)
+        if name == b"subsystem":
+            if not argument.startswith(SUBSYSTEM):
+                return False
+            self._start_tunnel(argument[len(SUBSYSTEM) :])
+        else:
+            self._command(argument.decode("utf-8", "replace"))
+        return True
+
+    # --- a way to a target
+
+    def _start_tunnel(self, place: bytes) -> None:
+        transport = self._jump.transport
+        tunnel = self._tunnel = Tunnel(self._site.clock, peer=transport.getPeer(), host=transport.getHost())
+        tunnel.attach(self._stream)
+        Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
+
+    async def _enter(self, place: bytes, tunnel: Tunnel) -> None:
+        target = subsystem_target(place, self._site.config.cluster_name)
+        found = await self._jump.approach(target)
+        if tunnel.closed or self._stream.closed:
+            found.drop()
+            return
+        self._jump.enter(found, tunnel)
+
+    def _not_entered(self, failure: Failure) -> None:
+        self._say_error(refusal.line(as_error(failure)))
+        self._exit(FAILED)
+
+    # --- a command
+
+    def _command(self, text: str) -> None:
+        jump = self._jump
+        asking = commands.Asking(
+            site=self._site, identity=jump.identity, source=jump.source, address=jump.address
+        )
+        try:
+            answer = commands.answer(asking, text)
+        except commands.Unknown as unknown:
+            self._say_error(f"conchrec: {unknown}")
+            self._exit(USAGE)
+            return
+        self._stream.write(answer.replace("\n", self._newline).encode())
+        self._exit(0)
+
+    def _say_error(self, text: str) -> None:
+        self._stream.write_error((text + self._newline).encode("utf-8", "replace"))
+
+    def _exit(self, status: int) -> None:
+        # After the reply to the request that is being handled right now.
+        self._site.clock.callLater(0, self._finish, status)
+
+    def _finish(self, status: int) -> None:
+        self._stream.request(b"exit-status", status.to_bytes(4, "big"))
+        self._stream.write_eof()
+        self._stream.close()
+
+
+def as_error(failure: Failure) -> ConchrecError:
+    error = failure.value
+    if isinstance(error, ConchrecError):
+        return error
+    _log.failure("on the way to a target", failure=failure)
+    return ConchrecError("internal error")
