@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from twisted.application import strports
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -95,6 +95,7 @@ class Proxy(MultiService):
             clock=reactor,
             now=now,
             resolve=self._resolve,
+            signing=self._signing,
             started=now(),
             outer_names=outer_names(config),
             refusals=Refusals(reactor),
@@ -173,6 +174,11 @@ class Proxy(MultiService):
 
     def _on_disk(self, work: Callable[[], T], /) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._disk, work)
+
+    def _signing(self, work: Callable[[], T]) -> Deferred[T]:
+        if self._authority.blocks:
+            return self._on_disk(work)
+        return maybeDeferred(work)
 
     def _resolve(self, host: str) -> Deferred[tuple[str, ...]]:
         """All addresses of a host, in the system's order; none where there is no such host."""

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -179,8 +179,20 @@ class Authority:
         signer = KeySigner(Key(key), label="certificate of the user CA", certificate=certificate.blob)
         return signer, certificate
 
+    @property
+    def blocks(self) -> bool:
+        """Signing may take long: for a thread (``Site.signing``)."""
+        return False
+
     def sign_user(
-        self, public_key: bytes, *, principals: Sequence[str], key_id: str, ttl: timedelta
+        self,
+        public_key: bytes,
+        *,
+        principals: Sequence[str],
+        key_id: str,
+        ttl: timedelta,
+        extensions: Mapping[str, bytes] = PERMITS,
+        critical_options: Mapping[str, bytes] | None = None,
     ) -> Certificate:
         """A user certificate for a plain public key (a wire blob). Raises CertificateRejected."""
         after, before = self._validity(ttl)
@@ -193,7 +205,8 @@ class Authority:
             principals=principals,
             valid_after=after,
             valid_before=before,
-            extensions=PERMITS,
+            critical_options=critical_options,
+            extensions=extensions,
         )
 
     def sign_host(self, public_key: bytes, names: Sequence[str], ttl: timedelta) -> Certificate:

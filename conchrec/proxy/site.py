@@ -17,6 +17,7 @@ from conchrec.audit import AuditEvent, AuditSink
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.dialer import Dialer
+from conchrec.recording.groupsync import InThread
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
 from conchrec.settings import Config
@@ -76,6 +77,8 @@ class Site:
     clock: Clock
     now: Callable[[], datetime]
     resolve: Callable[[str], Deferred[tuple[str, ...]]]
+    #: Runs what asks the authority for signatures: at once, or in a thread where they take long.
+    signing: InThread
     started: datetime
     #: The names in the host certificate of the proxy itself.
     outer_names: tuple[str, ...]
