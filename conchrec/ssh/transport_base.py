@@ -37,7 +37,7 @@ MAX_UNREAD = 1024 * 1024
 #: The same for all that is sent while the socket does not drain: more than the windows of any honest client.
 MAX_BEHIND = 128 * 1024 * 1024
 #: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
-READ_AT_MOST = 512 * 1024
+READ_AT_MOST = 256 * 1024
 #: In one go to a socket: all that one turn has read, for Twisted's own 128 KiB take four turns.
 SEND_AT_MOST = 2 * READ_AT_MOST
 #: A peer that does not take our DISCONNECT is dropped, after seconds.
