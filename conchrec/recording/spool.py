@@ -64,6 +64,8 @@ class Spool:
     def __init__(self, file: SpoolFile, entry: Callable[[], None] = lambda: None) -> None:
         """``entry`` makes the file's name durable; it is called once, at the first sync."""
         self.size = 0
+        #: What ``size`` was when a sync was last asked for.
+        self.asked = 0
         self._file = file
         self._entry = entry
         self._entry_synced = False

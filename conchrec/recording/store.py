@@ -30,6 +30,9 @@ from conchrec.recording.tree import CAST, MANIFEST, Tree
 MERGE_SECONDS = 0.008
 """Output that arrives within this time becomes one event; also how late it may reach the file."""
 SYNC_SECONDS = 1.0
+SYNC_BYTES = 16 * 1024 * 1024
+"""Sooner, where this much was written: a second of a fast download, taken to the disk at once, kept all other
+sessions waiting for tens of milliseconds."""
 
 
 class Fsync(Enum):
@@ -168,6 +171,9 @@ class LocalStore:
 
     def written(self, recorder: SessionRecorder) -> None:
         if self._fsync is Fsync.INTERVAL:
+            if recorder.spool.size - recorder.spool.asked >= SYNC_BYTES:
+                self._sync_in_background(recorder)
+                return
             self._to_sync.add(recorder)
             if self._sync_call is None:
                 self._sync_call = self._clock.callLater(SYNC_SECONDS, self._sync_dirty)
@@ -184,6 +190,7 @@ class LocalStore:
         self.synced(recorder).addErrback(lambda failure: None)
 
     def synced(self, recorder: SessionRecorder) -> Deferred[None]:
+        recorder.spool.asked = recorder.spool.size
         return self._group.sync(recorder.spool).addErrback(self._sync_failed, recorder)
 
     def _sync_failed(self, failure: Failure, recorder: SessionRecorder) -> Failure:

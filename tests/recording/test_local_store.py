@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from conchrec.errors import SpoolFull, WriteFailed
 from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.store import SYNC_SECONDS, Fsync
+from conchrec.recording.store import SYNC_BYTES, SYNC_SECONDS, Fsync
 
 
 def _mode(path: Path) -> int:
@@ -109,6 +109,19 @@ def test_every_second_what_was_written_goes_to_the_disk(bench: Bench) -> None:
     assert file.synced == 3
     bench.clock.pump([SYNC_SECONDS] * 3)
     assert file.synced == 3
+
+
+def test_much_is_taken_to_the_disk_sooner(bench: Bench) -> None:
+    """And each sync takes all that there is until then."""
+    file = FailingFile()
+    recorder = bench.store(create=lambda name, day: file).open(bench.info())
+    recorder.start("shell")
+    piece = b"x" * (SYNC_BYTES // 4)
+    for count, synced in ((3, 0), (1, 1), (3, 1), (1, 2)):
+        for _ in range(count):
+            recorder.output(piece)
+        bench.clock.pump([0, 0])
+        assert file.synced == synced
 
 
 @pytest.mark.parametrize(("fsync", "times"), [(Fsync.ALWAYS, 2), (Fsync.NEVER, 0)])
