@@ -1,0 +1,126 @@
+"""The login of a user who has a password: what is asked, how long the answer takes, and what it is.
+
+Whatever is wrong, a stranger sees the same: the questions are all asked before anything is checked, and
+the check takes as long for a name that nobody has. The reactor never waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+
+from conchrec.access.guesses import LONGEST_WAIT, Guesses, TooManyGuesses
+from conchrec.access.passwords import Passwords
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.ssh.userauth import Challenge, Prompt
+from conchrec.ssh.userauth_server import Ask
+from conchrec.timing import Clock, DelayedCall
+
+T = TypeVar("T")
+
+#: Checks at one time: logins by password must not take the machine from the sessions.
+AT_ONCE = 2
+
+#: The code in a round of its own, so that only those are asked who have one, and programs that answer the
+#: first question (sshpass) go on working for the others.
+PASSWORD = Challenge(prompts=(Prompt(text="Password: "),))
+CODE = Challenge(prompts=(Prompt(text="Code: "),))
+
+
+class InThread(Protocol):
+    """Runs ``work`` in a thread and fires with its result, in the reactor."""
+
+    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
+
+
+class PasswordLogin:
+    """See the module. ``identify`` makes the Identity of a user, or raises AccessDenied."""
+
+    def __init__(
+        self,
+        passwords: Passwords,
+        guesses: Guesses,
+        *,
+        identify: Callable[[str], Identity],
+        clock: Clock,
+        now: Callable[[], datetime],
+        in_thread: InThread,
+    ) -> None:
+        self.guesses = guesses
+        self._passwords = passwords
+        self._identify = identify
+        self._clock = clock
+        self._now = now
+        self._in_thread = in_thread
+        self._places = DeferredSemaphore(AT_ONCE)
+
+    async def log_in(self, user: str, source: str, ask: Ask) -> Identity:
+        """One conversation of keyboard-interactive, from the address ``source``. Raises AccessDenied."""
+        if (seconds := self.guesses.wait(user, source)) > LONGEST_WAIT:
+            error = TooManyGuesses(seconds)
+            await ask(Challenge(instruction=f"conchrec: {error.public}"))
+            raise error
+        (password,) = await ask(PASSWORD)
+        code = (await ask(CODE))[0] if self._passwords.asks_code(user) else ""
+        if seconds := self.guesses.begin(user, source):
+            await self._pause(seconds)
+        if not await self._is_right(user, password):
+            raise _denied(self._passwords.why_not(user))
+        identity = self._identify(user)
+        used = self._use(user, code) if self._passwords.has_code(user) else None
+        self.guesses.right(user, source)
+        if used is not None:
+            await self._written(used)
+        return identity
+
+    async def close(self) -> None:
+        """Nobody logs in any more: write down what is not written yet."""
+        with contextlib.suppress(OSError):  # the log has it
+            await self.guesses.saved()
+
+    def second_factor(self, user: str) -> str:
+        """What this user has proved besides the password."""
+        return "totp" if self._passwords.has_code(user) else ""
+
+    def _use(self, user: str, code: str) -> Deferred[None]:
+        """A code is good once, also on two connections that have it at the same time."""
+        last, seconds = self.guesses.last_step(user), self._now().timestamp()
+        step = self._passwords.step_of(user, code, seconds, last)
+        if step is None:
+            again = self._passwords.step_of(user, code, seconds, -1) is not None
+            raise _denied("the code has been used" if again else "wrong code")
+        return self.guesses.use(user, step)
+
+    async def _written(self, used: Deferred[None]) -> None:
+        try:
+            await used
+        except OSError as error:
+            raise _denied("that the code is used can not be written down") from error
+
+    async def _is_right(self, user: str, password: str) -> bool:
+        await self._places.acquire()
+        # Whoever hangs up while the thread works must not make room for another: the place is given back
+        # by the work, not by the one that waits for it.
+        answer: Deferred[bool] = Deferred()
+        checking = self._in_thread(lambda: self._passwords.is_right(user, password))
+        checking.addBoth(self._give_back).addCallbacks(answer.callback, answer.errback)
+        return await answer
+
+    def _give_back(self, result: T) -> T:
+        self._places.release()
+        return result
+
+    def _pause(self, seconds: float) -> Deferred[None]:
+        timers: list[DelayedCall] = []
+        over: Deferred[None] = Deferred(lambda _: timers[0].cancel())
+        timers.append(self._clock.callLater(seconds, over.callback, None))
+        return over
+
+
+def _denied(detail: str) -> AccessDenied:
+    return AccessDenied("Permission denied", detail)
