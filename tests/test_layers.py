@@ -38,6 +38,7 @@ VALUES = frozenset(
         "conchrec.access.policy",
         "conchrec.access.patterns",
         "conchrec.access.authorized_keys",
+        "conchrec.access.passwords",
     }
 )
 """Layer 1: no reactor, no sockets; anybody may import them, unless WALL says otherwise."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
 from conchrec import config
-from conchrec.cli import ca, can, demo, init, recordings, ssh_config
+from conchrec.cli import ca, can, demo, init, passwd, recordings, ssh_config
 from conchrec.cli import config as config_command
 from conchrec.errors import ConchrecError, ConfigError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DONE, NO, USAGE, CONFIGURATION = 0, 1, 64, 78
 DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 
-_MODULES = (demo, init, config_command, ssh_config, ca, can, recordings)
+_MODULES = (demo, init, config_command, ssh_config, ca, can, passwd, recordings)
 
 Command = Callable[[config.Config | None, argparse.Namespace, TextIO, TextIO], int]
 
