@@ -70,7 +70,8 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserLogin(AuditEvent):
-    """A user has proved who they are, to the proxy. ``key`` is a fingerprint, ``stage`` outer or inner."""
+    """A user has proved who they are, to the proxy. ``key`` is a fingerprint, ``stage`` outer or inner,
+    ``second_factor`` what was asked besides the password."""
 
     event = "user.login"
     code = "CR1000I"
@@ -81,6 +82,7 @@ class UserLogin(AuditEvent):
     roles: tuple[str, ...] = ()
     client: str = ""
     stage: str = "outer"
+    second_factor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +335,29 @@ class CertCreate(AuditEvent):
     valid_until: str
     key: str = ""
     purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaRotate(AuditEvent):
+    """A step of a rotation. ``type`` is user or host, ``phase`` the step; fingerprints of the keys."""
+
+    event = "ca.rotate"
+    code = "CR5001I"
+    type: str
+    phase: str
+    signs: str
+    trusted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaRevoke(AuditEvent):
+    """Something was revoked, or counts again (``undo``). ``what`` is serial, key id, key or user."""
+
+    event = "ca.revoke"
+    code = "CR5002W"
+    what: str
+    name: str
+    undo: bool = False
 
 
 # -- recordings

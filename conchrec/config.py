@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from conchrec.access.authorized_keys import AuthorizedKey, parse_authorized_keys
+from conchrec.access.passwords import parse_hash, parse_secret
 from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
 from conchrec.access.policy import Options, Record, Role
 from conchrec.errors import ConfigError
@@ -70,6 +71,7 @@ ME = "{me}"
 TOP = (
     "cluster_name",
     "state_dir",
+    "ca_agent",
     "listen",
     "public_address",
     "session_recording",
@@ -89,7 +91,7 @@ TOP = (
     "audit",
     "web",
 )
-USER = ("authorized_keys_file", "authorized_keys", "roles")
+USER = ("authorized_keys_file", "authorized_keys", "password", "totp", "roles")
 ROLE = ("logins", "hosts", "deny", "options")
 OPTIONS = (
     "max_session_ttl",
@@ -117,6 +119,7 @@ LIMITS = (
 RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
 
 _STATE_DIR = "/var/lib/conchrec"
+_AUTH_SOCK = "SSH_AUTH_SOCK"
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _LATER_AUTH = ("key",)
 _LATER = "is not available in this version"
@@ -173,12 +176,15 @@ class _Reader:
         checks = top.flag("proxy_checks_host_keys", True)
         if not checks:
             top.warn("proxy_checks_host_keys", "any host key is accepted: whoever is in between reads along")
+        if any(user.password for user in users.values()) and self._others_can_read():
+            top.warn("users", f"have passwords and secrets, which everybody can read: chmod 640 {self._file}")
         if "users" in top and not users:
             top.warn("users", "is empty: nobody may log in")
         return Config(
             file=self._file,
             cluster_name=_matching(top, "cluster_name", "conchrec", _CLUSTER, "a name like example.com"),
             state_dir=state_dir,
+            ca_agent=self._agent(top),
             listen=_listen(top, bool(proxy_protocol_from)),
             public_address=_public_address(top),
             session_recording=top.word("session_recording", Mode, Mode.PROXY),
@@ -223,6 +229,24 @@ class _Reader:
             paths.append(path)
         return tuple(paths)
 
+    def _agent(self, top: Section) -> str:
+        """A socket, or SSH_AUTH_SOCK for that of our own environment."""
+        found = top.entry("ca_agent")
+        if found is None or not found.is_path:
+            return ""
+        if found.text != _AUTH_SOCK:
+            return str(self._absolute(found.text))
+        path = os.environ.get(_AUTH_SOCK, "")
+        if not path:
+            found.problem(f"{_AUTH_SOCK} is not set: there is no agent")
+        return path
+
+    def _others_can_read(self) -> bool:
+        try:
+            return bool(self._file.stat().st_mode & 0o004)
+        except OSError:
+            return False
+
     # -- users
 
     def _users(self, top: Section, roles: Mapping[str, Role]) -> dict[str, User]:
@@ -235,7 +259,15 @@ class _Reader:
             elif not _is_name(name):
                 section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
             user = section.section(key, USER)
-            users[name] = User(name=name, keys=self._keys(user), roles=_roles_of(user, roles))
+            users[name] = User(
+                name=name,
+                keys=self._keys(user),
+                roles=_roles_of(user, roles),
+                password=_secret(user, "password", parse_hash),
+                totp=_secret(user, "totp", parse_secret),
+            )
+            if "totp" in user and "password" not in user:
+                user.problem("totp", "is asked for after the password, and there is none")
             if not users[name].roles:
                 section.warn(key, f"{name} has no role, and may go nowhere")
         return users
@@ -290,8 +322,9 @@ class _Reader:
             role = section.section(name, ROLE)
             deny = role.section("deny", ("hosts", "logins"))
             options = role.section("options", OPTIONS)
-            if options.flag("direct", False):
-                options.problem("direct", _LATER)
+            direct = options.flag("direct", False)
+            if direct:
+                options.warn("direct", "its logins work, unrecorded, at every host that trusts the user CA")
             roles[name] = Role(
                 name=name,
                 logins=_logins(role),
@@ -300,6 +333,7 @@ class _Reader:
                 deny_logins=_logins(deny),
                 options=_options(options),
                 source=_networks(options, "source"),
+                direct=direct,
             )
             for key in ("hosts", "logins"):
                 if not role.texts(key):
@@ -402,6 +436,18 @@ def _authorities(entry: Entry, text: str) -> list[bytes]:
         if key.sources is not None or key.expires is not None:
             entry.problem("the key of a CA takes no options")
     return [key.blob for key in keys]
+
+
+def _secret(user: Section, key: str, parse: Callable[[str], bytes]) -> bytes:
+    """Empty where it is missing. A problem never shows the value."""
+    found = user.entry(key)
+    if found is None:
+        return b""
+    try:
+        return parse(found.text)
+    except ValueError as error:
+        found.problem(f"{error}; make one with: conchrec passwd")
+        return b""
 
 
 def _roles_of(user: Section, roles: Mapping[str, Role]) -> tuple[str, ...]:

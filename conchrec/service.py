@@ -14,24 +14,31 @@ from typing import Any, TypeVar
 from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from conchrec import __version__, audit, haproxy
-from conchrec.access.authority import Authority
+from conchrec.access.authority import Authority, Role
 from conchrec.access.checkers import Credentials
+from conchrec.access.guesses import Guesses
+from conchrec.access.passwords import Passwords
 from conchrec.access.policy import rule_for
+from conchrec.authorities import open_authority
+from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
+from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.site import Refusals, Site
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.store import Fsync, LocalStore
 from conchrec.settings import Config, Offer
 from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
+from conchrec.ssh.certificate import Certificate
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
 
 _log = Logger()
@@ -39,6 +46,8 @@ T = TypeVar("T")
 
 #: How long a stop waits for the last words to reach the users.
 GRACE_SECONDS = 1.0
+#: How soon what another process has changed is noticed.
+WATCH_SECONDS = 1.0
 
 
 def now() -> datetime:
@@ -66,7 +75,8 @@ class Proxy(MultiService):
         # Names may take long to resolve, and disks to write: neither waits for the other.
         self._disk = ThreadPool(0, 4, name="disk")
         self._names = ThreadPool(0, 8, name="names")
-        self._authority = Authority.open(config.state_dir, config.cluster_name, now=now)
+        self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
+        self._authority = open_authority(config)
         self._audit = audit.AuditLog(config.audit.file)
         self._store = LocalStore(
             config.recordings.directory,
@@ -99,7 +109,12 @@ class Proxy(MultiService):
             started=now(),
             outer_names=outer_names(config),
             refusals=Refusals(reactor),
+            passwords=self._passwords(),
         )
+        self._complaint = ""
+        self._enforced = self._authority.revocations.current
+        self._watching = LoopingCall(self._watch)
+        self._watching.clock = reactor
         for description in config.listen:
             listener(description, JumpFactory(self.site), config, reactor).setServiceParent(self)
 
@@ -109,6 +124,7 @@ class Proxy(MultiService):
         config = self._config
         self._disk.start()
         self._names.start()
+        self._hashing.start()
         for path in self._authority.created:
             _log.info("made {path}", path=str(path))
         for warning in config.warnings:
@@ -131,6 +147,7 @@ class Proxy(MultiService):
         self._store.recover().addCallbacks(
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
+        self._watching.start(WATCH_SECONDS)
         super().startService()  # type: ignore[no-untyped-call]
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
@@ -143,6 +160,8 @@ class Proxy(MultiService):
     async def _stop(self) -> None:
         site = self.site
         site.stopping = True
+        if self._watching.running:
+            self._watching.stop()
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = tuple(site.live)
         for one in live:
@@ -152,9 +171,12 @@ class Proxy(MultiService):
             self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
             await pause
         await self._store.shutdown("the proxy was stopped")
+        if site.passwords is not None:
+            await site.passwords.close()
         site.emit(audit.ServiceStop(reason="stopped"))
         self._disk.stop()
         self._names.stop()
+        self._hashing.stop()
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
@@ -170,6 +192,26 @@ class Proxy(MultiService):
                 )
             )
 
+    # --- what others change
+
+    def _watch(self) -> None:
+        """Another process may have revoked something, or have gone on with a rotation."""
+        try:
+            self._authority.refresh()
+            self._authority.revocations.refresh()
+        except ConfigError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.error("{error}; what was known before is still in force", error=self._complaint)
+            return
+        self._complaint = ""
+        revoked = self._authority.revocations.current
+        if revoked is not self._enforced:
+            self._enforced = revoked
+            for live in tuple(self.site.live):
+                if why := revoked.why(live.identity):
+                    live.tell_and_end(why)
+
     # --- threads
 
     def _on_disk(self, work: Callable[[], T], /) -> Deferred[T]:
@@ -184,6 +226,27 @@ class Proxy(MultiService):
         """All addresses of a host, in the system's order; none where there is no such host."""
         return deferToThreadPool(self._reactor, self._names, addresses_of, host)
 
+    # --- passwords
+
+    def _passwords(self) -> PasswordLogin | None:
+        """None where nobody has one: then they are not offered."""
+        config = self._config
+        hashes = {name: user.password for name, user in config.users.items() if user.password}
+        if not hashes:
+            return None
+        guesses = Guesses(
+            config.state_dir / "guesses.json", now=now, clock=self._reactor, in_thread=self._on_disk
+        )
+        totp = {name: user.totp for name, user in config.users.items() if user.totp}
+        return PasswordLogin(
+            Passwords(hashes, totp, guesses.salt),
+            guesses,
+            identify=lambda user: self.site.credentials.by_password(user),
+            clock=self._reactor,
+            now=now,
+            in_thread=lambda work: deferToThreadPool(self._reactor, self._hashing, work),
+        )
+
     # --- trust
 
     def _trust(self, target: Target, addresses: Sequence[str]) -> HostTrust:
@@ -196,9 +259,16 @@ class Proxy(MultiService):
             known = self._known_hosts[key] = KnownHosts.load(paths)
         return HostTrust(
             known,
-            authorities=(self._authority.host_ca_public, *config.trusted_hosts.authorities),
+            authorities=(*self._authority.trusted(Role.HOST), *config.trusted_hosts.authorities),
+            revoked=self._revoked,
             check=config.proxy_checks_host_keys,
         )
+
+    def _revoked(self, key: bytes, certificate: Certificate | None) -> bool:
+        """Is this host key, or this certificate of ours for it, revoked?"""
+        revoked = self._authority.revoked()
+        ours = certificate is not None and certificate.authority in self._authority.trusted(Role.HOST)
+        return key in revoked.keys or (ours and certificate is not None and revoked.has(certificate))
 
 
 def listener(description: str, factory: Any, config: Config, reactor: Any) -> Any:
@@ -219,7 +289,8 @@ def credentials(config: Config, authority: Authority) -> Credentials:
     return Credentials(
         users={name: user.keys for name, user in config.users.items()},
         roles={name: user.roles for name, user in config.users.items()},
-        authorities=(authority.user_ca_public,),
+        authorities=lambda: authority.trusted(Role.USER),
+        revoked=authority.revoked,
     )
 
 

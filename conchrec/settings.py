@@ -105,11 +105,14 @@ class TrustedHosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Without keys: nobody, unless with a certificate of our user CA."""
+    """Without keys and password: nobody, unless with a certificate of our user CA. ``password`` is a bcrypt
+    hash, ``totp`` the secret of the codes that are asked for besides; both empty where there are none."""
 
     name: str
     keys: tuple[AuthorizedKey, ...] = ()
     roles: tuple[str, ...] = ()
+    password: bytes = field(default=b"", repr=False)
+    totp: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,13 +163,15 @@ class Audit:
 class Config:
     """Everything that the file says, defaults filled in; all paths absolute.
 
-    ``public_address`` is empty where it was not given. ``warnings`` are for the log and for
+    ``public_address`` is empty where it was not given; ``ca_agent``, the socket of the agent that holds the
+    keys of our authorities, too. ``warnings`` are for the log and for
     ``config check``: whole lines.
     """
 
     file: Path
     cluster_name: str
     state_dir: Path
+    ca_agent: str
     listen: tuple[str, ...]
     public_address: str
     session_recording: Mode

@@ -295,6 +295,51 @@ def test_an_empty_key_file_lets_nobody_in(read: Read, here: Path) -> None:
     assert read("users: {joe: }\nroles: {}").users["joe"].keys == ()
 
 
+BCRYPT = "$2b$12$" + "C" * 21 + "." + "E" * 31
+
+
+def test_passwords(read: Read) -> None:
+    totp = "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"
+    settings = read(
+        f"users:\n  joe: {{password: '{BCRYPT}', totp: {totp}}}\n  ann: {{password: {BCRYPT}}}\n  jim: {{}}\n"
+        "roles: {}\n"
+    )
+    joe, ann, jim = settings.users.values()
+    assert (joe.password, joe.totp) == (BCRYPT.encode(), b"12345678901234567890")
+    assert (ann.password, ann.totp) == (BCRYPT.encode(), b"")
+    assert (jim.password, jim.totp) == (b"", b"")
+    assert BCRYPT not in repr(settings) and "12345678901234567890" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path"),
+    [
+        ("password: hunter22", "password"),
+        ("password: $2b$04$" + BCRYPT[7:], "password"),
+        ("password: " + BCRYPT[:-4], "password"),
+        (f"password: {BCRYPT}, totp: HUNTER22", "totp"),
+        (f"password: {BCRYPT}, totp: {'hunter18' * 4}", "totp"),
+        (f"totp: {'HUNTER22' * 4}", "totp"),
+        ("password: [hunter22]", "password"),
+        ("password: {hunter22: 1}", "password"),
+    ],
+)
+def test_a_wrong_password_is_not_shown(read: Read, lines: str, path: str) -> None:
+    (problem,) = problems(read, f"users: {{joe: {{{lines}}}}}\nroles: {{}}\n")
+    assert problem.startswith(f"1 users.joe.{path}: ")
+    assert "hunter" not in problem.lower()
+    assert BCRYPT[7:20] not in problem
+
+
+def test_passwords_that_everybody_can_read(here: Path) -> None:
+    path = here / "config.yaml"
+    text = f"users: {{joe: {{password: {BCRYPT}}}}}\nroles: {{}}\n"
+    for mode, said in ((0o644, True), (0o640, False)):
+        path.write_text(text)
+        path.chmod(mode)
+        assert any("everybody can read" in warning for warning in config.load(path).warnings) is said
+
+
 def test_me_and_my_own_keys(read: Read, here: Path, keys: dict[str, str]) -> None:
     home = here.parent / "home" / ".ssh"
     for name, line in keys.items():
@@ -675,6 +720,17 @@ def test_the_sample(tmp_path: Path, keys: dict[str, str]) -> None:
         ):
             text = text.replace(line, stripped[2:])
     assert config.parse(text.encode(), path) == it
+
+
+def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(NOBODY).ca_agent == ""
+    assert read(NOBODY + "ca_agent: ../run/agent\n").ca_agent == str(here.parent / "run/agent")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/mine")
+    assert read(NOBODY + "ca_agent: SSH_AUTH_SOCK\n").ca_agent == "/run/mine"
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    assert problems(read, NOBODY + "ca_agent: SSH_AUTH_SOCK\n") == [
+        "3 ca_agent: SSH_AUTH_SOCK is not set: there is no agent"
+    ]
 
 
 def test_the_sample_knows_every_setting() -> None:

@@ -1,35 +1,43 @@
 """The two authorities and the proxy's own host key: made once, kept in the state directory.
 
-The user CA signs users, the host CA signs hosts; each is an ed25519 key in OpenSSH's own format, 0600 in
-a directory that is 0700, so ``ssh-keygen`` can read what we write. Serial numbers are never used twice:
-they are reserved in blocks, and a block is on the disk before its first number is given out.
+The user CA signs users, the host CA signs hosts. Where their keys live is the key store's to know, and which
+of them sign and are trusted is in one file, ``authorities.json``, while and after a rotation: every process
+reads it again when it changes. Serial numbers are never used twice.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import fcntl
-import os
+import json
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_ssh_private_key,
-)
 from twisted.conch.ssh.keys import Key
 
+from conchrec.access.keystore import (
+    AgentAuthority,
+    KeyStore,
+    Passphrase,
+    Serials,
+    SigningFailed,
+    locked,
+    public_line,
+    write,
+)
+from conchrec.access.revocation import Revocations, Revoked
+from conchrec.access.rotation import Rotation, Step
 from conchrec.errors import CertificateRejected, ConfigError
-from conchrec.ssh.certificate import Certificate, Ed25519Authority, Kind, issue
+from conchrec.ssh.certificate import Certificate, Kind, Signs, issue
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.signers import KeySigner
 from conchrec.ssh.wire import string
+
+__all__ = ["Authority", "public_line"]
 
 #: Clocks of targets and users may be behind ours.
 BACKDATED = timedelta(minutes=5)
@@ -40,7 +48,6 @@ OUTER_TTL = timedelta(days=365)
 ONE_CONNECTION_TTL = timedelta(minutes=10)
 #: Names whose certificates are kept; a fleet is not larger, and a new one costs a fraction of a millisecond.
 CACHED_NAMES = 4096
-SERIAL_BLOCK = 1000
 
 #: What a user certificate lets its bearer ask of sshd (PROTOCOL.certkeys, "Extensions").
 PERMITS = dict.fromkeys(
@@ -54,81 +61,206 @@ PERMITS = dict.fromkeys(
     b"",
 )
 
+_FILE = "authorities.json"
+_HOST_KEY = "host_key"
+
+
+class Role(Enum):
+    """What an authority signs."""
+
+    USER = "user"
+    HOST = "host"
+
+    @property
+    def key(self) -> str:
+        """What the names of its keys begin with."""
+        return f"{self.value}_ca"
+
+
+class _Keys:
+    """One authority's keys: ``rotation`` says what they are for."""
+
+    def __init__(self, store: KeyStore, rotation: Rotation) -> None:
+        self.rotation = rotation
+        self._all: dict[str, Signs] = {name: store.authority(name) for name in rotation.trusted}
+
+    @property
+    def signs(self) -> Signs:
+        return self._all[self.rotation.signs]
+
+    @property
+    def trusted(self) -> tuple[bytes, ...]:
+        return tuple(self._all[name].blob for name in self.rotation.trusted)
+
+    @property
+    def in_agent(self) -> bool:
+        return isinstance(self.signs, AgentAuthority)
+
 
 class Authority:
-    """See the module. Made by ``open``; ``created`` says what that had to make."""
+    """See the module. Made by ``open``; ``created`` says what that had to make.
+
+    May be used by several threads. Where ``blocks``, what signs asks an agent, and takes its time.
+    """
 
     def __init__(
         self,
+        store: KeyStore,
         *,
-        directory: Path,
         cluster_name: str,
-        user_ca: ed25519.Ed25519PrivateKey,
-        host_ca: ed25519.Ed25519PrivateKey,
-        host_key: ed25519.Ed25519PrivateKey,
         created: tuple[Path, ...],
         now: Callable[[], datetime],
     ) -> None:
         self.created = created
-        self._directory = directory
+        self._store = store
         self._cluster_name = cluster_name
-        self._user_ca = Ed25519Authority(user_ca)
-        self._host_ca = Ed25519Authority(host_ca)
-        self._host_key = host_key
+        self._host_key = store.private(_HOST_KEY)
         self._now = now
-        self._serials = _Serials(directory / "serial")
-        self._shown: OrderedDict[tuple[str, ...], tuple[datetime, ShownKeys]] = OrderedDict()
+        self._serials = Serials(store.directory)
+        self._shown: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ShownKeys]] = OrderedDict()
+        self.revocations = Revocations(store.directory, now)
+        self._lock = threading.RLock()
+        self._stamp: tuple[int, ...] = ()
+        self._keys: dict[Role, _Keys] = {}
+        self.refresh()
 
     @classmethod
-    def open(cls, state_dir: Path, cluster_name: str, *, now: Callable[[], datetime]) -> Authority:
+    def open(
+        cls,
+        state_dir: Path,
+        cluster_name: str,
+        *,
+        now: Callable[[], datetime],
+        agent: str = "",
+        passphrase: Passphrase | None = None,
+    ) -> Authority:
         """Read the keys; make what is missing. Two processes at once make the same ones.
 
-        Raises ConfigError where a key can't be read or is none, and OSError where the directory can't
-        be made.
+        ``agent`` is the socket of an agent that holds the authorities' keys; ``passphrase`` gives that of a
+        key file that has one. Raises ConfigError where a key can't be read or is none, and OSError where the
+        directory can't be made.
         """
         created: list[Path] = []
         if not state_dir.exists():
             state_dir.mkdir(mode=0o700, parents=True)
             created.append(state_dir)
-        with _locked(state_dir / ".lock"):
-            keys = [
-                _key(state_dir / name, comment, created)
-                for name, comment in (
-                    ("user_ca", f"conchrec user CA of {cluster_name}"),
-                    ("host_ca", f"conchrec host CA of {cluster_name}"),
-                    ("host_key", f"conchrec host key of {cluster_name}"),
-                )
-            ]
-        return cls(
-            directory=state_dir,
-            cluster_name=cluster_name,
-            user_ca=keys[0],
-            host_ca=keys[1],
-            host_key=keys[2],
-            created=tuple(created),
-            now=now,
-        )
+        store = KeyStore(state_dir, agent=agent, passphrase=passphrase)
+        with locked(state_dir):
+            keys = [(rotation.old, f"{role.value} CA") for role, rotation in _read(state_dir).items()]
+            for name, what in keys:
+                if not store.has(name):
+                    store.make(name, f"conchrec {what} of {cluster_name}")
+                    created.append(state_dir / name)
+            if not (state_dir / _HOST_KEY).exists():
+                store.make(_HOST_KEY, f"conchrec host key of {cluster_name}")
+                created.append(state_dir / _HOST_KEY)
+        return cls(store, cluster_name=cluster_name, created=tuple(created), now=now)
+
+    # --- which keys there are
+
+    def refresh(self) -> bool:
+        """Look whether another process has gone on with a rotation; whether that is so.
+
+        Raises ConfigError, and keeps what was, where its file or a new key can't be read.
+        """
+        with self._lock:
+            stamp = _stamp(self._store.directory)
+            if self._keys and stamp == self._stamp:
+                return False
+            found = _read(self._store.directory)
+            self._keys = {role: _Keys(self._store, rotation) for role, rotation in found.items()}
+            self._stamp = stamp
+            return True
+
+    def rotation(self, role: Role) -> Rotation:
+        """Where the rotation of an authority's key is."""
+        return self._current(role).rotation
+
+    def rotate(self, role: Role, step: Step, *, public_key: bytes | None = None) -> Rotation:
+        """Go on; what is the case then. ``public_key``: of the new key, which the agent holds.
+
+        Raises OutOfStep, and ConfigError.
+        """
+        directory = self._store.directory
+        with self._lock:
+            with locked(directory):
+                rotations = _read(directory)
+                before = rotations[role]
+                after = before.after(step, role.key)
+                if step is Step.INIT:
+                    comment = f"conchrec {role.value} CA of {self._cluster_name} ({after.generation})"
+                    if public_key is not None:
+                        self._store.name_public(after.new, public_key, comment)
+                    else:
+                        self._store.make(after.new, comment)
+                    self._store.authority(after.new)
+                rotations[role] = after
+                _write(directory, rotations)
+                for name in set(before.trusted) - set(after.trusted):
+                    self._store.drop(name)
+            self.refresh()
+            return after
+
+    def _current(self, role: Role) -> _Keys:
+        with contextlib.suppress(ConfigError):  # whoever watches the file says so
+            self.refresh()
+        return self._keys[role]
+
+    @property
+    def blocks(self) -> bool:
+        """Signing may take long: for a thread (``Site.signing``)."""
+        return any(keys.in_agent for keys in self._keys.values())
 
     # --- public halves
 
     @property
     def user_ca_public(self) -> bytes:
-        """The wire blob that targets put into TrustedUserCAKeys."""
-        return self._user_ca.blob
+        """The wire blob of the user CA that signs."""
+        return self._current(Role.USER).signs.blob
 
     @property
     def host_ca_public(self) -> bytes:
-        """The wire blob that users put behind @cert-authority."""
-        return self._host_ca.blob
+        """The wire blob of the host CA that signs."""
+        return self._current(Role.HOST).signs.blob
+
+    def trusted(self, role: Role) -> tuple[bytes, ...]:
+        """All whose certificates count; the one that signs is the first."""
+        return self._current(role).trusted
 
     @property
     def user_ca_line(self) -> str:
-        """The same as a line of text, with a comment."""
-        return f"{public_line(self._user_ca.blob)} conchrec user CA of {self._cluster_name}"
+        """The user CA that signs as a line of text, with a comment."""
+        return self._line(Role.USER, self.user_ca_public)
 
     @property
     def host_ca_line(self) -> str:
-        return f"{public_line(self._host_ca.blob)} conchrec host CA of {self._cluster_name}"
+        return self._line(Role.HOST, self.host_ca_public)
+
+    def public_lines(self, role: Role) -> str:
+        """All that are trusted, a line each."""
+        return "".join(f"{self._line(role, blob)}\n" for blob in self.trusted(role))
+
+    def user_ca_lines(self) -> str:
+        """What targets put into TrustedUserCAKeys."""
+        return self.public_lines(Role.USER)
+
+    def host_ca_lines(self, domain: str = "*") -> str:
+        """What users put into known_hosts."""
+        lines = self.public_lines(Role.HOST).splitlines()
+        return "".join(f"@cert-authority {domain} {line}\n" for line in lines)
+
+    def revoked(self) -> Revoked:
+        """All that is revoked, as of now."""
+        with contextlib.suppress(ConfigError):  # whoever watches the file says so
+            self.revocations.refresh()
+        return self.revocations.current
+
+    def krl(self) -> bytes:
+        """For sshd's ``RevokedKeys``: all that is revoked."""
+        return self.revoked().krl((*self.trusted(Role.USER), *self.trusted(Role.HOST)))
+
+    def _line(self, role: Role, blob: bytes) -> str:
+        return f"{public_line(blob)} conchrec {role.value} CA of {self._cluster_name}"
 
     # --- what our servers show
 
@@ -142,21 +274,28 @@ class Authority:
         return self._shown_keys(tuple(names), OUTER_TTL)
 
     def _shown_keys(self, names: tuple[str, ...], ttl: timedelta) -> ShownKeys:
+        signs = self._current(Role.HOST).signs.blob
         now = self._now()
-        kept = self._shown.get(names)
-        if kept is not None and now < kept[0]:
-            self._shown.move_to_end(names)
-            return kept[1]
+        with self._lock:
+            kept = self._shown.get((signs, names))
+            if kept is not None and now < kept[0]:
+                self._shown.move_to_end((signs, names))
+                return kept[1]
         public = string(b"ssh-ed25519") + string(self._host_key.public_key().public_bytes_raw())
         try:
             certificate: bytes | None = self._host(public, names, ttl, "proxy").blob
         except CertificateRejected:
             # A name that can be in no certificate can still be shown the plain key.
             certificate = None
+        except SigningFailed:
+            if kept is None:
+                raise
+            return kept[1]  # it is good for a while yet
         shown = ShownKeys(self._host_key, certificate)
-        self._shown[names] = now + ttl / 2, shown
-        while len(self._shown) > CACHED_NAMES:
-            self._shown.popitem(last=False)
+        with self._lock:
+            self._shown[signs, names] = now + ttl / 2, shown
+            while len(self._shown) > CACHED_NAMES:
+                self._shown.popitem(last=False)
         return shown
 
     # --- signing
@@ -179,11 +318,6 @@ class Authority:
         signer = KeySigner(Key(key), label="certificate of the user CA", certificate=certificate.blob)
         return signer, certificate
 
-    @property
-    def blocks(self) -> bool:
-        """Signing may take long: for a thread (``Site.signing``)."""
-        return False
-
     def sign_user(
         self,
         public_key: bytes,
@@ -197,10 +331,10 @@ class Authority:
         """A user certificate for a plain public key (a wire blob). Raises CertificateRejected."""
         after, before = self._validity(ttl)
         return issue(
-            authority=self._user_ca,
+            authority=self._current(Role.USER).signs,
             public_key=public_key,
             kind=Kind.USER,
-            serial=self._serials.next(),
+            serial=self._serial(),
             key_id=key_id,
             principals=principals,
             valid_after=after,
@@ -217,10 +351,10 @@ class Authority:
         after, before = self._validity(ttl)
         lower = tuple(dict.fromkeys(name.lower() for name in names))
         return issue(
-            authority=self._host_ca,
+            authority=self._current(Role.HOST).signs,
             public_key=public_key,
             kind=Kind.HOST,
-            serial=self._serials.next(),
+            serial=self._serial(),
             key_id=f"{lower[0] if lower else ''} {role} of {self._cluster_name}",
             principals=lower,
             valid_after=after,
@@ -231,100 +365,37 @@ class Authority:
             },
         )
 
+    def _serial(self) -> int:
+        with self._lock:
+            return self._serials.next()
+
     def _validity(self, ttl: timedelta) -> tuple[int, int]:
         now = self._now()
         return int((now - BACKDATED).timestamp()), int((now + ttl).timestamp())
 
 
-def public_line(blob: bytes) -> str:
-    """``type base64``, as in authorized_keys."""
-    length = int.from_bytes(blob[:4], "big")
-    return f"{blob[4 : 4 + length].decode()} {base64.b64encode(blob).decode()}"
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _stamp(directory: Path) -> tuple[int, ...]:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _key(path: Path, comment: str, created: list[Path]) -> ed25519.Ed25519PrivateKey:
-    try:
-        raw = path.read_bytes()
+        status = (directory / _FILE).stat()
     except FileNotFoundError:
-        made = ed25519.Ed25519PrivateKey.generate()
-        _write(path, made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), 0o600)
-        blob = string(b"ssh-ed25519") + string(made.public_key().public_bytes_raw())
-        _write(path.with_name(path.name + ".pub"), f"{public_line(blob)} {comment}\n".encode(), 0o644)
-        created.append(path)
-        return made
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(directory: Path) -> dict[Role, Rotation]:
+    """Without the file: the first keys, and no rotation. Raises ConfigError."""
+    path = directory / _FILE
+    try:
+        fields = json.loads(path.read_bytes())
+        return {role: Rotation.from_json(fields[role.value]) for role in Role}
+    except FileNotFoundError:
+        return {role: Rotation(old=role.key) for role in Role}
     except OSError as error:
         raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
-    if path.stat().st_mode & 0o077:
-        raise ConfigError("state_dir", f"{path} can be read by others; make it yours alone: chmod 600 {path}")
-    try:
-        key = load_ssh_private_key(raw, None)
-    except (ValueError, TypeError) as error:
-        problem = f"{path} is not an OpenSSH private key without a passphrase"
-        raise ConfigError("state_dir", problem) from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise ConfigError("state_dir", f"{path} is not an ed25519 key")
-    return key
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError("state_dir", f"{path} is damaged: {error}") from error
 
 
-def _write(path: Path, contents: bytes, mode: int) -> None:
-    """Whole or not at all: a crash leaves no half of a key."""
-    partial = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        _sync_directory(path.parent)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
-        raise
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _Serials:
-    """Numbers that were never given out before, by any process that shares the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._next = 0
-        self._end = 0
-
-    def next(self) -> int:
-        if self._next >= self._end:
-            self._reserve()
-        self._next += 1
-        return self._next
-
-    def _reserve(self) -> None:
-        """Serials begin with 1; the file holds the last one that may have been given out."""
-        with _locked(self._path.with_name(".lock")):
-            try:
-                last = int(self._path.read_text())
-            except FileNotFoundError:
-                last = 0
-            except ValueError as error:
-                raise ConfigError("state_dir", f"{self._path} does not hold a number") from error
-            _write(self._path, f"{last + SERIAL_BLOCK}\n".encode(), 0o600)
-        self._next, self._end = last, last + SERIAL_BLOCK
+def _write(directory: Path, rotations: Mapping[Role, Rotation]) -> None:
+    fields = {role.value: rotation.to_json() for role, rotation in rotations.items()}
+    write(directory / _FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)

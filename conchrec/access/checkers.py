@@ -6,20 +6,20 @@ and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 
 from conchrec.access.authorized_keys import AuthorizedKey, check_plain_key, matches_source
+from conchrec.access.grants import PROXY_ONLY
+from conchrec.access.revocation import Revoked
 from conchrec.errors import AccessDenied, CertificateRejected, RemoteViolation
 from conchrec.model import Identity
 from conchrec.ssh.certificate import (
-    Revoked,
     certificate_type,
     check_user,
     decode,
     fingerprint,
     key_type_of,
-    nothing_revoked,
     plain_type,
 )
 
@@ -33,16 +33,17 @@ class Credentials:
     """Who may log in with what.
 
     ``users`` are all that there are, each with the keys that are theirs (perhaps none); ``roles``
-    their roles; ``authorities`` the wire blobs of the CAs whose user certificates count.
+    their roles; ``authorities`` gives the wire blobs of the CAs whose user certificates count, and
+    ``revoked`` what of all that counts no longer.
     """
 
     def __init__(
         self,
         *,
         users: Mapping[str, Sequence[AuthorizedKey]],
-        authorities: Collection[bytes],
+        authorities: Callable[[], Collection[bytes]],
         roles: Mapping[str, tuple[str, ...]] | None = None,
-        revoked: Revoked = nothing_revoked,
+        revoked: Callable[[], Revoked] = Revoked,
     ) -> None:
         self._users = users
         self._roles = roles or {}
@@ -60,13 +61,22 @@ class Credentials:
             _check_algorithm(algorithm, key_type)
             if user not in self._users:
                 raise _denied("there is no such user")
-            if plain_type(key_type) != key_type:
-                return self._by_certificate(user, blob, source, now)
-            return self._by_key(user, blob, source, now)
+            certified = plain_type(key_type) != key_type
+            identity = (self._by_certificate if certified else self._by_key)(user, blob, source, now)
+            if revoked := self._revoked().why(identity):
+                raise _denied(revoked)
+            return identity
         except CertificateRejected as error:
             raise _denied(error.detail or error.public) from error
         except RemoteViolation as error:
             raise _denied(f"a malformed key: {error.public}") from error
+
+    def by_password(self, user: str) -> Identity:
+        """Whoever has proved to know this user's password. Raises AccessDenied."""
+        identity = Identity(user=user, method="keyboard-interactive", roles=self._roles.get(user, ()))
+        if revoked := self._revoked().why(identity):
+            raise _denied(revoked)
+        return identity
 
     def acceptable(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
         """Would ``identity`` name one? Never raises."""
@@ -103,7 +113,14 @@ class Credentials:
             check_plain_key(plain_type(certificate.algorithm), certificate.public_key)
         except ValueError as error:
             raise _denied(f"the key in the certificate: {error}") from error
-        check_user(certificate, authorities=self._authorities, now=now, source=source, revoked=self._revoked)
+        check_user(
+            certificate,
+            authorities=self._authorities(),
+            now=now,
+            source=source,
+            revoked=self._revoked().has,
+            obeyed=(PROXY_ONLY,),
+        )
         if certificate.key_id != user:
             raise _denied(f"the certificate names the user {certificate.key_id[:64]!r}, not {user}")
         return Identity(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
 import contextlib
+import json
 import os
 import re
 import shutil
-from datetime import datetime, timedelta, timezone
+from collections.abc import Collection
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,10 +17,21 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from conchrec import audit
-from conchrec.access.authority import Authority, public_line
+from conchrec.access import keystore
+from conchrec.access.authority import Authority, Role, public_line
+from conchrec.access.revocation import Revoked
+from conchrec.access.rotation import Step
+from conchrec.authorities import open_authority
 from conchrec.config import Config
 from conchrec.errors import ConchrecError, WriteFailed
-from conchrec.ssh.certificate import KEY_TYPES, Certificate, fingerprint, key_type_of
+from conchrec.ssh.certificate import (
+    KEY_TYPES,
+    Certificate,
+    certificate_type,
+    decode,
+    fingerprint,
+    key_type_of,
+)
 from conchrec.ssh.wire import string
 from conchrec.yamlread import parse_duration
 
@@ -69,8 +80,33 @@ def register(subparsers: Subparsers) -> None:
     user.add_argument("--force", action="store_true", help="write over a file that is there")
     user.set_defaults(command=_sign_user)
 
-    status = commands.add_parser("status", help="which authorities there are")
+    status = commands.add_parser("status", help="which authorities there are, and what is revoked")
+    status.add_argument("--json", action="store_true", help="for machines")
     status.set_defaults(command=_status)
+
+    rotate = commands.add_parser("rotate", help="a new key for an authority, in phases")
+    rotate.add_argument("--type", choices=("user", "host"), required=True)
+    rotate.add_argument("--phase", choices=[step.value for step in Step], required=True)
+    rotate.add_argument(
+        "--public-key", type=Path, metavar="FILE",
+        help="init: the new key is this one, in the agent (ca_agent); else it is made",
+    )  # fmt: skip
+    rotate.set_defaults(command=_rotate)
+
+    revoke = commands.add_parser("revoke", help="certificates, keys and users that no longer count")
+    what = revoke.add_mutually_exclusive_group(required=True)
+    what.add_argument("--serial", type=_serial, metavar="N", help="of a certificate of ours")
+    what.add_argument("--key-id", type=_name, metavar="ID", help="of certificates of ours")
+    what.add_argument(
+        "--key", type=Path, metavar="FILE", help="a public key; of a certificate, that certificate alone"
+    )
+    what.add_argument("--user", type=_name, metavar="NAME", help="every login of that user, however")
+    revoke.add_argument("--undo", action="store_true", help="it was a mistake: it counts again")
+    revoke.set_defaults(command=_revoke)
+
+    krl = commands.add_parser("krl", help="all that is revoked, for sshd's RevokedKeys")
+    krl.add_argument("--out", type=Path, required=True, metavar="FILE")
+    krl.set_defaults(command=_krl)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -86,8 +122,20 @@ def _ttl(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _name(text: str) -> str:
+    if not text or not text.isprintable() or len(text) > 256:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name")
+    return text
+
+
+def _serial(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,19}", text) or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a serial number")
+    return int(text)
+
+
 def _open(config: Config, err: TextIO) -> Authority:
-    authority = Authority.open(config.state_dir, config.cluster_name, now=lambda: datetime.now(timezone.utc))
+    authority = open_authority(config)
     for path in authority.created:
         print(f"conchrec: made {path}", file=err)
     return authority
@@ -96,20 +144,160 @@ def _open(config: Config, err: TextIO) -> Authority:
 def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     authority = _open(config, err)
     if args.type == "user":
-        line = authority.user_ca_line
-        print(f"cert-authority {line}" if args.format == "authorized-keys" else line, file=out)
+        prefix = "cert-authority " if args.format == "authorized-keys" else ""
+        for line in authority.user_ca_lines().splitlines():
+            print(prefix + line, file=out)
     elif args.format == "authorized-keys":
         raise Refused("a host CA has no place in authorized_keys; it belongs into known_hosts")
     else:
-        print(f"@cert-authority {args.domain} {authority.host_ca_line}", file=out)
+        out.write(authority.host_ca_lines(args.domain))
     return DONE
 
 
 def _status(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     authority = _open(config, err)
+    revoked = authority.revoked()
+    if args.json:
+        fields: dict[str, object] = {"cluster": config.cluster_name, "state_dir": str(config.state_dir)}
+        for role in Role:
+            trusted = list(map(fingerprint, authority.trusted(role)))
+            phase = authority.rotation(role).phase.value
+            fields[f"{role.value}_ca"] = {"phase": phase, "signs": trusted[0], "trusted": trusted}
+        print(json.dumps({**fields, "revoked": revoked.to_json()}), file=out)
+        return DONE
     print(f"cluster   {config.cluster_name}\nstate_dir {config.state_dir}", file=out)
-    for kind, blob in (("user CA", authority.user_ca_public), ("host CA", authority.host_ca_public)):
-        print(f"{kind}   {fingerprint(blob)} (ed25519)", file=out)
+    for role in Role:
+        signs, *others = authority.trusted(role)
+        print(f"{role.value} CA   {_shown(signs)}", file=out)
+        for blob in others:
+            print(f"          {_shown(blob)}: trusted, does not sign", file=out)
+        if others:
+            print(f"          rotation: {authority.rotation(role).phase.value}", file=out)
+    for what, names in (
+        ("user", sorted(revoked.users)),
+        ("key id", sorted(revoked.key_ids)),
+        ("serial", map(str, sorted(revoked.serials))),
+        ("key", sorted(map(fingerprint, revoked.keys))),
+    ):
+        for name in names:
+            print(f"revoked   {what} {name}", file=out)
+    return DONE
+
+
+def _shown(blob: bytes) -> str:
+    return f"{fingerprint(blob)} ({key_type_of(blob).decode().removeprefix('ssh-')})"
+
+
+def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    role, step = Role(args.type), Step(args.phase)
+    public: bytes | None = None
+    if args.public_key is not None:
+        if step is not Step.INIT or not config.ca_agent:
+            raise Refused("--public-key is for init, with a key that the agent at ca_agent holds")
+        public = _public_key(args.public_key)
+    elif step is Step.INIT and config.ca_agent:
+        raise Refused("the keys are in an agent: put a new one there, and name it with --public-key FILE")
+    authority = _open(config, err)
+    rotation = authority.rotate(role, step, public_key=public)
+    _tell(
+        config,
+        audit.CaRotate(
+            type=role.value, phase=step.value, signs=fingerprint(authority.trusted(role)[0]),
+            trusted=tuple(map(fingerprint, authority.trusted(role))),
+        ),
+        err,
+    )  # fmt: skip
+    print(f"{role.value} CA: {rotation.phase.value}", file=out)
+    for number, blob in enumerate(authority.trusted(role)):
+        print(f"    {_shown(blob)} {'signs' if not number else 'is trusted'}", file=out)
+    print(_AFTER[role, step].format(config=config.file), file=out)
+    return DONE
+
+
+_AFTER = {
+    (Role.USER, Step.INIT): (
+        "Before the next step: every target has to trust both. On each of them, write what\n"
+        "    conchrec ca export --type user\n"
+        "says into the file of TrustedUserCAKeys (sshd reads it at each login). Then: --phase update"
+    ),
+    (Role.USER, Step.UPDATE): (
+        "New certificates are by the new key. Before the next step: wait until the last one by the old key\n"
+        "has run out (12h, or what you gave as --ttl), or let users log in again. Then: --phase finish"
+    ),
+    (Role.USER, Step.FINISH): (
+        "Certificates by the key that was dropped count no longer at the proxy. On each target, write what\n"
+        "    conchrec ca export --type user\n"
+        "says into the file of TrustedUserCAKeys: there they count until then."
+    ),
+    (Role.USER, Step.ROLLBACK): (
+        "The old key signs again. Leave both in the targets' TrustedUserCAKeys until the certificates by\n"
+        "the new one have run out; then, where the phase is not idle: --phase finish"
+    ),
+    (Role.HOST, Step.INIT): (
+        "Before the next step: every user has to trust both. Put what\n"
+        "    conchrec ca export --type host\n"
+        "says into their known_hosts (or /etc/ssh/ssh_known_hosts). Then: --phase update"
+    ),
+    (Role.HOST, Step.UPDATE): (
+        "New certificates are by the new key. Before the next step: sign the host key of each target again\n"
+        "    conchrec ca sign-host --host NAME --public-key FILE --out FILE\n"
+        "and restart its sshd. Then: --phase finish"
+    ),
+    (Role.HOST, Step.FINISH): (
+        "Targets whose host certificate is by the key that was dropped are refused from now on. Its line\n"
+        "can go from the users' known_hosts."
+    ),
+    (Role.HOST, Step.ROLLBACK): (
+        "The old key signs again. Targets that have a certificate by the new one are to be signed again;\n"
+        "then, where the phase is not idle: --phase finish"
+    ),
+}
+
+
+def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    authority = _open(config, err)
+    what, name, revoked = _revocation(args, authority)
+    before = authority.revoked()
+    after = authority.revocations.change(**{"remove" if args.undo else "add": revoked})
+    word = "not revoked" if args.undo else "revoked"
+    if after.version == before.version:
+        print(f"{what} {name} is {word} already", file=out)
+        return DONE
+    _tell(config, audit.CaRevoke(what=what, name=name, undo=args.undo), err)
+    print(
+        f"{what} {name} is {word}; the proxy knows it already. Targets with RevokedKeys need the new list:\n"
+        "    conchrec ca krl --out FILE",
+        file=out,
+    )
+    return DONE
+
+
+def _revocation(args: argparse.Namespace, authority: Authority) -> tuple[str, str, Revoked]:
+    """What, which, and as a value."""
+    if args.serial is not None:
+        return "serial", str(args.serial), Revoked(serials=frozenset({args.serial}))
+    if args.key_id is not None:
+        return "key id", args.key_id, Revoked(key_ids=frozenset({args.key_id}))
+    if args.user is not None:
+        return "user", args.user, Revoked(users=frozenset({args.user}))
+    blob = _one_blob(args.key, (*KEY_TYPES, *map(certificate_type, KEY_TYPES)))
+    if key_type_of(blob) in KEY_TYPES:
+        return "key", fingerprint(blob), Revoked(keys=frozenset({blob}))
+    certificate = decode(blob)
+    if certificate.authority not in (*authority.trusted(Role.USER), *authority.trusted(Role.HOST)):
+        raise Refused(f"{args.key} is a certificate of another authority: that is for its owners to revoke")
+    return "serial", str(certificate.serial), Revoked(serials=frozenset({certificate.serial}))
+
+
+def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    authority = _open(config, err)
+    _place(args.out, authority.krl(), 0o644)
+    print(
+        f"{args.out} has all that is revoked. On each target, in sshd_config:\n"
+        f"    RevokedKeys /etc/ssh/{args.out.name}\n"
+        "sshd reads it at each login, and lets nobody in by a key where it can not.",
+        file=out,
+    )
     return DONE
 
 
@@ -168,13 +356,17 @@ def _beside(public_key: Path) -> Path:
 
 def _public_key(path: Path) -> bytes:
     """The wire blob of the one plain public key in a file. Raises Refused."""
-    lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
-    with contextlib.suppress(IndexError, ValueError, binascii.Error, ConchrecError):
-        kind, encoded = lines[0].split()[:2]
-        blob = base64.b64decode(encoded, validate=True)
-        if len(lines) == 1 and key_type_of(blob) == kind.encode() and kind.encode() in KEY_TYPES:
-            return blob
-    raise Refused(f"{path} does not hold one plain public key (a .pub file of ssh-keygen)")
+    return _one_blob(path, KEY_TYPES)
+
+
+def _one_blob(path: Path, kinds: Collection[bytes]) -> bytes:
+    """Of the one key in a file, of one of these types. Raises Refused."""
+    lines = path.read_text("utf-8", "replace").splitlines()
+    blob = keystore.blob_of(lines, kinds)
+    if blob is None:
+        plain = "plain " if len(kinds) == len(KEY_TYPES) else ""
+        raise Refused(f"{path} does not hold one {plain}public key (a .pub file of ssh-keygen)")
+    return blob
 
 
 def _check_free(paths: list[Path], force: bool) -> None:
@@ -194,7 +386,6 @@ def _place(path: Path, contents: bytes, mode: int) -> None:
 
 
 def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:
-    """The same event as the proxy writes; where the log is not ours to write, the person hears of it."""
     event = audit.CertCreate(
         type=kind,
         key_id=certificate.key_id,
@@ -204,6 +395,11 @@ def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> 
         key=fingerprint(certificate.public_key),
         purpose="conchrec ca",
     )
+    _tell(config, event, err)
+
+
+def _tell(config: Config, event: audit.AuditEvent, err: TextIO) -> None:
+    """The same log as the proxy's; where it is not ours to write, the person hears of it."""
     try:
         log = audit.AuditLog(config.audit.file)
         try:

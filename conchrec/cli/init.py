@@ -6,11 +6,10 @@ import argparse
 import os
 import re
 import socket
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.access.authority import Authority
+from conchrec.authorities import open_in
 from conchrec.config import Config
 from conchrec.settings import host_and_port
 
@@ -98,7 +97,7 @@ def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     host = socket.gethostname()
     cluster = args.cluster or (host if _CLUSTER.fullmatch(host) else "conchrec")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    Authority.open(directory, cluster, now=lambda: datetime.now(timezone.utc))
+    open_in(directory, cluster)
     known_hosts = directory / "known_hosts"
     known_hosts.touch(mode=0o600)
     text = TEMPLATE.format(

@@ -6,10 +6,10 @@ import argparse
 import fnmatch
 import re
 import socket
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.access.authority import Authority
+from conchrec.access.authority import Role
+from conchrec.authorities import open_authority
 from conchrec.config import Config
 from conchrec.model import Target
 
@@ -35,19 +35,21 @@ def register(subparsers: Subparsers) -> None:
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = Authority.open(config.state_dir, config.cluster_name, now=lambda: datetime.now(timezone.utc))
+    authority = open_authority(config)
     for path in authority.created:
         print(f"conchrec: made {path}", file=err)
     user = args.user or (next(iter(config.users)) if len(config.users) == 1 else "")
-    out.write(
-        snippet(config, authority=authority.host_ca_line, name=args.name, user=user, domain=args.domain)
-    )
+    lines = authority.public_lines(Role.HOST)
+    out.write(snippet(config, authorities=lines, name=args.name, user=user, domain=args.domain))
     return 0
 
 
-def snippet(config: Config, *, authority: str, name: str = "proxy", user: str = "", domain: str = "*") -> str:
-    """Both, with a comment before each. ``authority`` is the host CA's public key line."""
+def snippet(
+    config: Config, *, authorities: str, name: str = "proxy", user: str = "", domain: str = "*"
+) -> str:
+    """Both, with a comment before each. ``authorities`` are the public key lines of the host CA."""
     proxy = _proxy(config)
+    hosts = _hosts(domain, proxy)
     jump = domain if domain != "*" else "web1 web2"
     lines = [
         "# ~/.ssh/config",
@@ -61,7 +63,7 @@ def snippet(config: Config, *, authority: str, name: str = "proxy", user: str = 
         f"#    ProxyJump {name}",
         "",
         "# ~/.ssh/known_hosts",
-        f"@cert-authority {_hosts(domain, proxy)} {authority.strip()}",
+        *(f"@cert-authority {hosts} {line}" for line in authorities.splitlines()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ with many keys must not use them up: four at most, and our own certificate still
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from conchrec.errors import RemoteViolation
@@ -46,12 +46,12 @@ class Offers:
         trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
         if self.own == "offered":
             trust += f", of which it did not take a certificate for {login}"
+        elif self.own:
+            trust += f" (a certificate of it was not offered: {self.own})"
         if UpstreamAuth.AGENT not in ways:
             return f"{target} does not let {login} in: {trust}"
         if not self.agents:
-            return (
-                'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
-            )
+            return 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
         if not self.held:
             return f"your agent holds no key that can log in: ssh-add one (is it locked?); or {trust}"
         keys = "the key" if self.count == 1 else f"the {self.count} keys"
@@ -65,20 +65,43 @@ class Offers:
 
 
 def agent_signers(
-    offers: Offers, client: AgentClient, identities: Iterable[AgentIdentity], path: str
+    offers: Offers,
+    client: AgentClient,
+    identities: Iterable[AgentIdentity],
+    *,
+    login: str,
+    authorities: Collection[bytes],
 ) -> Iterator[AgentSigner]:
     """The agent's keys in the order in which they are offered; none twice.
 
     What the user logged in with comes first, the certificate before its key; then other certificates,
-    then other keys, each in the agent's own order.
+    then other keys, each in the agent's own order. A certificate by one of our ``authorities`` (user CAs)
+    that is not good for ``login`` at a target is not offered: it is for the proxy.
     """
     offers.agents += 1
-    fresh = [one for one in identities if one.blob not in offers.seen]
+    fresh = [
+        one for one in identities if one.blob not in offers.seen and not _is_for_us(one, login, authorities)
+    ]
     offers.seen.update(one.blob for one in fresh)
     offers.held += len(fresh)
     fresh.sort(key=lambda one: (not _is_own(one, offers.identity), not one.is_certificate))
     for identity in fresh:
         yield AgentSigner(client, identity)
+
+
+def _is_for_us(one: AgentIdentity, login: str, authorities: Collection[bytes]) -> bool:
+    """The login is no principal; or it is for the proxy alone, or for other addresses than the proxy's."""
+    if not one.is_certificate:
+        return False
+    try:
+        certificate = decode(one.blob)
+    except RemoteViolation:
+        return False
+    if certificate.authority not in authorities:
+        return False
+    return login not in certificate.principals or bool(
+        certificate.critical_options.keys() - {"verify-required"}
+    )
 
 
 def _is_own(one: AgentIdentity, identity: Identity) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.conch.ssh.factory import SSHFactory
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -38,6 +38,7 @@ from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import Lost, ServerTransport
+from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
 
 _log = Logger()
@@ -150,7 +151,7 @@ class Jump:
     # --- Authenticator
 
     def methods(self, user: str) -> tuple[bytes, ...]:
-        return (b"publickey",)
+        return (PUBLICKEY,) if self._site.passwords is None else (PUBLICKEY, KEYBOARD_INTERACTIVE)
 
     def none(self, user: str) -> Deferred[Identity]:
         return fail(AccessDenied("Permission denied", "a key is wanted"))
@@ -159,12 +160,22 @@ class Jump:
         return self._site.credentials.acceptable(user, algorithm, blob, self.source, self._site.now())
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        proved: Deferred[Identity] = Deferred()
         try:
-            identity = self._site.credentials.identity(user, algorithm, blob, self.source, self._site.now())
+            return succeed(
+                self._proved(
+                    self._site.credentials.identity(user, algorithm, blob, self.source, self._site.now())
+                )
+            )
         except AccessDenied:
-            proved.errback()
-            return proved
+            return fail()
+
+    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        passwords = self._site.passwords
+        assert passwords is not None, "offered only where somebody has one"
+        answered = Deferred.fromCoroutine(passwords.log_in(user, self.source, ask))
+        return answered.addCallback(self._proved, second_factor=passwords.second_factor(user))
+
+    def _proved(self, identity: Identity, second_factor: str = "") -> Identity:
         self._identity = identity
         self._site.emit(
             audit.UserLogin(
@@ -172,17 +183,14 @@ class Jump:
                 addr=self.address,
                 cid=self.cid,
                 method=identity.method,
-                key=fingerprint(identity.key),
+                key=fingerprint(identity.key) if identity.key else "",
                 certificate=fingerprint(identity.certificate) if identity.certificate else "",
                 roles=identity.roles,
                 client=refusal.one_line((self.transport.peer_version or b"").decode("utf-8", "replace"), 255),
+                second_factor=second_factor,
             )
         )
-        proved.callback(identity)
-        return proved
-
-    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        return fail(AccessDenied("Permission denied", "not to be had"))
+        return identity
 
     def _refused(self, user: str, method: str, reason: str) -> None:
         self._site.emit(
@@ -327,6 +335,8 @@ class Jump:
                 raise Unreachable(f"{target.host} can not be found: no such host")
             visit.addresses = answer.addresses
             if site.config.session_recording.records:
+                # Here, where it may take long: the inner server finds it made.
+                await site.signing(lambda: site.authority.inner_host_keys(target.host))
                 banner, link = await site.dialer.look(
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )

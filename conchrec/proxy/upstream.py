@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
+from conchrec.access.authority import Role
 from conchrec.access.policy import rule_for
 from conchrec.errors import (
     ConchrecError,
@@ -470,7 +471,7 @@ class Upstream:
                     async for signer in self._from_agent(visit.inner_agent):
                         yield signer
             elif way is UpstreamAuth.CERTIFICATE:
-                own = self._own_certificate()
+                own = await self._own_certificate()
                 if own is not None:
                     self._last_own = True
                     yield own
@@ -513,19 +514,28 @@ class Upstream:
             self._offers.agent_failed(source.path, error.public)
             return
         self._site.emit(audit.Agent(**self._visit.who(), action="opened", path=source.path))
-        for signer in agent_signers(self._offers, client, identities, source.path):
+        signers = agent_signers(
+            self._offers,
+            client,
+            identities,
+            login=self._visit.login,
+            authorities=self._site.authority.trusted(Role.USER),
+        )
+        for signer in signers:
             if self._offers.spent:
                 return
             self._offers.count += 1
             yield signer
 
-    def _own_certificate(self) -> Signer | None:
+    async def _own_certificate(self) -> Signer | None:
         visit, site = self._visit, self._site
         if site.refusals.knows(visit.target, visit.login):
             self._offers.own = "it refused the user CA a moment ago"
             return None
         try:
-            signer, certificate = site.authority.one_connection(visit.login, visit.identity.user, visit.cid)
+            signer, certificate = await site.signing(
+                lambda: site.authority.one_connection(visit.login, visit.identity.user, visit.cid)
+            )
         except ConchrecError as error:
             self._offers.own = error.public
             return None

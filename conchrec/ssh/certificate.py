@@ -252,11 +252,13 @@ def check_user(
     now: datetime,
     source: str,
     revoked: Revoked = nothing_revoked,
+    obeyed: Collection[str] = (),
 ) -> None:
     """Is this a good user certificate for a login from ``source``? Who it is for, its caller asks.
 
     Raises CertificateRejected. ``force-command`` can't be obeyed by a proxy and is refused;
-    ``verify-required`` is checked where the signature is (``requires_verification``).
+    ``verify-required`` is checked where the signature is (``requires_verification``). ``obeyed`` are other
+    critical options that the caller knows.
     """
     _check(certificate, Kind.USER, authorities, now, revoked)
     if not certificate.principals:
@@ -267,7 +269,7 @@ def check_user(
                 raise _no(f"it is not for logins from {source}")
         elif name == "force-command":
             raise _no("its force-command can not be obeyed here")
-        elif name != "verify-required":
+        elif name != "verify-required" and name not in obeyed:
             raise _no(f"its critical option {name[:64]!r} is not known here")
 
 
@@ -305,7 +307,7 @@ def _check(
         raise _no("its authority is not a plain key")
     if certificate.authority not in authorities:
         raise _no("its authority is not one that we trust")
-    if not _verify_by_authority(certificate):
+    if not signed_by(certificate.authority, certificate.signed, certificate.signature):
         raise _no("its signature is not good")
     seconds = now.timestamp()
     if seconds < certificate.valid_after:
@@ -320,17 +322,15 @@ def _check(
         raise _no("it is revoked")
 
 
-def _verify_by_authority(certificate: Certificate) -> bool:
+def signed_by(authority: bytes, data: bytes, signature: bytes) -> bool:
+    """Is this the signature of an authority (the wire blob of its plain key)? Never raises."""
     try:
-        algorithm = Reader(certificate.signature).string()
+        algorithm = Reader(signature).string()
     except RemoteViolation:
         return False
-    if algorithm in (SK_ED25519, SK_ECDSA):
-        # An authority in a security key signs without a touch, where it was told so.
-        return _verify(
-            algorithm, certificate.authority, certificate.signed, certificate.signature, touch=False
-        )
-    return _verify(algorithm, certificate.authority, certificate.signed, certificate.signature)
+    # An authority in a security key signs without a touch, where it was told so.
+    touch = algorithm not in (SK_ED25519, SK_ECDSA)
+    return _verify(algorithm, authority, data, signature, touch=touch)
 
 
 def _strange(principal: str) -> bool:

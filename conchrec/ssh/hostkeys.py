@@ -11,7 +11,7 @@ import base64
 import binascii
 import fnmatch
 import hmac
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -208,10 +208,19 @@ class HostVerdict:
 
 
 class HostTrust:
-    """All that is known of the targets' keys: ``authorities`` are wire blobs of plain keys."""
+    """All that is known of the targets' keys: ``authorities`` are wire blobs of plain keys, and ``revoked``
+    is asked about each plain key, with its certificate where it came in one."""
 
-    def __init__(self, known_hosts: KnownHosts, *, authorities: Sequence[bytes], check: bool = True) -> None:
+    def __init__(
+        self,
+        known_hosts: KnownHosts,
+        *,
+        authorities: Sequence[bytes],
+        check: bool = True,
+        revoked: Callable[[bytes, Certificate | None], bool] = lambda key, certificate: False,
+    ) -> None:
         self._known = known_hosts
+        self._revoked = revoked
         self._authorities = tuple(authorities)
         self._check = check
 
@@ -246,6 +255,8 @@ class HostTrust:
                 raise HostKeyRejected(
                     f"the host key of {target} is revoked ({shown}, {line.where})", f"revoked at {line.where}"
                 )
+        if self._revoked(plain, certificate):
+            raise HostKeyRejected(f"the host key of {target} is revoked ({shown})", "revoked here")
         if certificate is not None:
             try:
                 trust = self._by_certificate(target, certificate, lines, now)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conchrec.access import authority as module
-from conchrec.access.authority import BACKDATED, INNER_TTL, SERIAL_BLOCK, Authority, public_line
+from conchrec.access.authority import BACKDATED, INNER_TTL, Authority, public_line
+from conchrec.access.keystore import Serials
 from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.ssh.certificate import CERTIFICATE, Certificate, Kind, check_host, check_user, decode
 from tests.support.process import environment, program
@@ -109,16 +110,27 @@ def test_a_key_that_ssh_keygen_made(state: Path) -> None:
 def test_one_that_is_missing_is_made_and_said(state: Path) -> None:
     first = opened(state)
     (state / "host_ca").unlink()
+    (state / "host_ca.pub").unlink()
     second = opened(state)
     assert second.created == (state / "host_ca",)
     assert second.user_ca_public == first.user_ca_public
     assert second.host_ca_public != first.host_ca_public
 
 
+@pytest.mark.parametrize("name", ["user_ca", "host_ca"])
+def test_one_that_was_lost_is_not_made_anew(state: Path, name: str) -> None:
+    """Whoever trusts the old one would be locked out, and nobody would know why."""
+    opened(state)
+    (state / name).unlink()
+    with pytest.raises(ConfigError, match=f"{name}.pub is there, but not its key"):
+        opened(state)
+    assert not (state / name).exists()
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("-t", "ed25519", "-N", "secret"), "is not an OpenSSH private key without a passphrase"),
+        (("-t", "ed25519", "-N", "secret"), "has a passphrase, and there is nobody to ask for it"),
         (("-t", "rsa", "-b", "2048", "-N", ""), "is not an ed25519 key"),
         (("-t", "ecdsa", "-N", ""), "is not an ed25519 key"),
     ],
@@ -197,7 +209,7 @@ def test_two_that_open_an_empty_directory_have_the_same_keys(state: Path) -> Non
 
 
 def test_no_serial_number_is_given_out_twice(state: Path) -> None:
-    count = SERIAL_BLOCK + SERIAL_BLOCK // 2
+    count = Serials.BLOCK + Serials.BLOCK // 2
     said = together(state, 2, count)
     serials = [int(number) for lines in said for number in lines[1:]]
     # And after a restart.
@@ -219,7 +231,7 @@ def test_a_damaged_serial_file_stops_the_signing(state: Path, contents: str) -> 
 def test_a_block_is_on_the_disk_before_its_first_number_is_out(state: Path) -> None:
     mine = opened(state)
     assert mine.sign_host(mine.host_ca_public, ["web1"], timedelta(1)).serial == 1
-    assert int((state / "serial").read_text()) == SERIAL_BLOCK
+    assert int((state / "serial").read_text()) == Serials.BLOCK
     assert (state / "serial").stat().st_mode & 0o777 == 0o600
 
 

@@ -12,6 +12,7 @@ from twisted.conch.ssh.keys import Key
 
 from conchrec.access.authorized_keys import AuthorizedKey
 from conchrec.access.checkers import Credentials, fingerprint
+from conchrec.access.revocation import Revoked
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh.certificate import Kind, certificate_type, decode, key_type_of
@@ -42,7 +43,7 @@ def credentials(*joes: AuthorizedKey, authorities: tuple[bytes, ...] = (CA.blob,
             "nix": (),
         },
         roles={"joe": ("ops",)},
-        authorities=authorities,
+        authorities=lambda: authorities,
     )
 
 
@@ -99,7 +100,7 @@ def test_keys_of_others_and_of_nobody() -> None:
 
 
 def test_nobody_at_all() -> None:
-    assert refused(Credentials(users={}, authorities=()), "joe", ED, JOE)
+    assert refused(Credentials(users={}, authorities=lambda: ()), "joe", ED, JOE)
 
 
 def test_from() -> None:
@@ -194,7 +195,8 @@ def test_a_source_address_that_fits() -> None:
 
 
 def test_a_certificate_of_nobodys_authority() -> None:
-    assert not credentials(authorities=()).acceptable("joe", ED_CERT, user_certificate(key()), HERE, NOW)
+    nobody = credentials(authorities=())
+    assert not nobody.acceptable("joe", ED_CERT, user_certificate(key()), HERE, NOW)
 
 
 def test_a_certificate_in_the_place_of_the_authority() -> None:
@@ -230,7 +232,9 @@ def test_a_short_rsa_key_in_a_certificate() -> None:
 
 def test_revoked() -> None:
     who = Credentials(
-        users={"joe": ()}, authorities=(CA.blob,), revoked=lambda certificate: certificate.serial == 1
+        users={"joe": ()},
+        authorities=lambda: (CA.blob,),
+        revoked=lambda: Revoked(serials=frozenset({1})),
     )
     assert "revoked" in refused(who, "joe", ED_CERT, user_certificate(key()))
 

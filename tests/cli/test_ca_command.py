@@ -241,6 +241,123 @@ def test_an_audit_log_that_can_not_be_written_is_said(cluster: Cluster, tmp_path
 # --- believed
 
 
+# --- a new key, and trust that is taken back
+
+
+def test_a_rotation_says_what_comes_next(cluster: Cluster) -> None:
+    first = cluster.does("export", "--type", "user")
+    said = cluster.does("rotate", "--type", "user", "--phase", "init")
+    assert said.startswith("user CA: init\n")
+    assert "Then: --phase update" in said
+    both = cluster.does("export", "--type", "user").splitlines()
+    assert both[0] == first.strip()
+    prefixed = cluster.does("export", "--type", "user", "--format", "authorized-keys").splitlines()
+    assert prefixed == [f"cert-authority {line}" for line in both]
+    assert "rotation: init" in cluster.does("status")
+    cluster.does("rotate", "--type", "user", "--phase", "update")
+    assert cluster.does("export", "--type", "user").splitlines() == both[::-1]
+    cluster.does("rotate", "--type", "user", "--phase", "finish")
+    assert cluster.does("export", "--type", "user").splitlines() == both[1:]
+    assert not (cluster.state / "user_ca").exists()
+    # The other authority is as it was.
+    assert len(cluster.does("export", "--type", "host").splitlines()) == 1
+    assert [event["phase"] for event in cluster.events] == ["init", "update", "finish"]
+
+
+def test_out_of_step(cluster: Cluster) -> None:
+    refused = cluster.refuses("rotate", "--type", "host", "--phase", "finish")
+    assert refused == "conchrec: finish can not come now: the phase is idle; what can: init\n"
+    assert cluster.code == NO
+    assert not (cluster.state / "authorities.json").exists()
+
+
+def test_a_public_key_is_for_an_agent(cluster: Cluster, tmp_path: Path) -> None:
+    public = generate(tmp_path / "next")
+    refused = cluster.refuses("rotate", "--type", "user", "--phase", "init", "--public-key", public)
+    assert "that the agent at ca_agent holds" in refused
+
+
+def test_status_for_machines(cluster: Cluster) -> None:
+    cluster.does("revoke", "--serial", "7")
+    told = json.loads(cluster.does("status", "--json"))
+    assert told["cluster"] == "example.com"
+    assert told["user_ca"]["phase"] == "idle"
+    assert told["user_ca"]["trusted"] == [told["user_ca"]["signs"]]
+    assert told["revoked"]["serials"] == [7]
+
+
+def test_revoked_and_not_revoked(cluster: Cluster, tmp_path: Path) -> None:
+    """ssh-keygen reads the list: just what was revoked is."""
+    certificates = []
+    for name in ("first", "second", "third", "fourth"):
+        public = generate(tmp_path / name)
+        user = "ann" if name == "third" else "joe"
+        cluster.does("sign-user", "--user", user, "--login", "root", "--public-key", public)
+        certificates.append(tmp_path / f"{name}-cert.pub")
+    cluster.does("revoke", "--key", certificates[0])
+    cluster.does("revoke", "--key", tmp_path / "second.pub")
+    cluster.does("revoke", "--user", "ann")
+    said = cluster.does("revoke", "--key-id", "nobody")
+    assert said.startswith("key id nobody is revoked; ")
+    assert cluster.does("revoke", "--key-id", "nobody") == "key id nobody is revoked already\n"
+
+    def verdicts() -> list[bool]:
+        cluster.does("krl", "--out", tmp_path / "krl")
+        found = []
+        for path in (*certificates, tmp_path / "first.pub", tmp_path / "second.pub"):
+            command = (program("ssh-keygen"), "-Q", "-f", str(tmp_path / "krl"), str(path))
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            assert ("REVOKED" in done.stdout) is (done.returncode != 0), done
+            found.append(done.returncode != 0)
+        return found
+
+    assert verdicts() == [True, True, True, False, False, True]
+    status = cluster.does("status")
+    assert "revoked   user ann\n" in status
+    cluster.does("revoke", "--user", "ann", "--undo")
+    cluster.does("revoke", "--key", tmp_path / "second.pub", "--undo")
+    assert verdicts() == [True, False, False, False, False, False]
+    assert "user ann" not in cluster.does("status")
+    revoked = [event for event in cluster.events if event["event"] == "ca.revoke"]
+    told = [(event["what"], event.get("undo", False)) for event in revoked]
+    assert told == [
+        ("serial", False), ("key", False), ("user", False), ("key id", False), ("user", True), ("key", True),
+    ]  # fmt: skip
+
+
+def test_a_certificate_of_somebody_else(cluster: Cluster, tmp_path: Path) -> None:
+    other = generate(tmp_path / "other")
+    public = generate(tmp_path / "key")
+    keygen("-q", "-s", other.with_suffix(""), "-I", "joe", "-n", "root", public)
+    refused = cluster.refuses("revoke", "--key", tmp_path / "key-cert.pub")
+    assert "is a certificate of another authority" in refused
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--serial", "0"),
+        ("--serial", "-7"),
+        ("--serial", "9" * 30),
+        ("--user", ""),
+        ("--user", "joe\n"),
+        ("--serial", "7", "--user", "joe"),
+    ],
+)
+def test_what_can_not_be_revoked(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    cluster.refuses("revoke", *arguments)
+    assert cluster.code == USAGE
+    assert not (cluster.state / "revocations.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["user", "host"])
+def test_a_damaged_rotation(cluster: Cluster, kind: str) -> None:
+    cluster.does("rotate", "--type", kind, "--phase", "init")
+    (cluster.state / "authorities.json").write_text("{}")
+    assert "authorities.json is damaged" in cluster.refuses("export", "--type", kind)
+
+
 async def test_ssh_believes_the_host_and_sshd_the_user(stage: Stage, tmp_path: Path) -> None:
     """As the README has it: nothing but the two exported lines, on either side."""
     cluster = Cluster(tmp_path)

@@ -189,14 +189,14 @@ def test_what_would_be_something_else_in_the_file(tmp_path: Path, argv: list[str
 )
 def test_without_a_public_address(tmp_path: Path, listen: list[str], host: str, port: int) -> None:
     it = config.load(settings(tmp_path, listen=listen))
-    text = snippet(it, authority="ssh-ed25519 AAAA")
+    text = snippet(it, authorities="ssh-ed25519 AAAA")
     assert f"    HostName {host.lower()}\n    Port {port}\n" in text
     assert text.endswith("@cert-authority * ssh-ed25519 AAAA\n")
 
 
 def test_several_users_name_themselves(tmp_path: Path) -> None:
     it = config.load(settings(tmp_path, users={"joe": {}, "jane": {}}))
-    assert "    # User YOUR-NAME\n" in snippet(it, authority="ssh-ed25519 AAAA")
+    assert "    # User YOUR-NAME\n" in snippet(it, authorities="ssh-ed25519 AAAA")
 
 
 def test_authorities_that_others_can_read_are_a_problem_of_the_configuration(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def ssh(stage: Stage, gate: Gate, *keys: Path, user: str = "joe", options: Seque
 async def test_ssh_with_a_key(stage: Stage, kind: str) -> None:
     key = await stage.key("key", kind)
     lines = parse_authorized_keys(f'from="127.0.0.0/8" {key.line}', "joe.keys")
-    gate = Gate(stage, Credentials(users={"joe": lines}, roles={"joe": ("ops",)}, authorities=()))
+    gate = Gate(stage, Credentials(users={"joe": lines}, roles={"joe": ("ops",)}, authorities=lambda: ()))
     client = ssh(stage, gate, key.path)
     await client.says("Authenticated to 127.0.0.1")
     (identity,) = gate.identities
@@ -165,7 +165,7 @@ async def test_ssh_with_a_key(stage: Stage, kind: str) -> None:
 async def test_ssh_with_a_certificate(stage: Stage, kind: str) -> None:
     authority = await stage.key("authority")
     key = await sign_user(authority, await stage.key("key", kind), "joe", "root")
-    gate = Gate(stage, Credentials(users={"joe": ()}, authorities=(blob_in(authority.public),)))
+    gate = Gate(stage, Credentials(users={"joe": ()}, authorities=lambda: (blob_in(authority.public),)))
     await ssh(stage, gate, key.path).says("Authenticated to 127.0.0.1")
     (identity,) = gate.identities
     assert key.certificate is not None
@@ -176,7 +176,7 @@ async def test_ssh_with_a_certificate(stage: Stage, kind: str) -> None:
 async def test_ssh_with_many_keys_the_last_of_which_is_good(stage: Stage) -> None:
     keys = [await stage.key() for _ in range(8)]
     lines = parse_authorized_keys(keys[-1].line, "joe.keys")
-    gate = Gate(stage, Credentials(users={"joe": lines}, authorities=()))
+    gate = Gate(stage, Credentials(users={"joe": lines}, authorities=lambda: ()))
     await ssh(stage, gate, *(key.path for key in keys)).says("Authenticated to 127.0.0.1")
     assert gate.refused == []
 
@@ -185,7 +185,7 @@ async def test_ssh_with_many_keys_the_last_of_which_is_good(stage: Stage) -> Non
 async def test_ssh_with_a_key_that_is_not_the_users(stage: Stage, user: str) -> None:
     key, other = await stage.key(), await stage.key()
     lines = parse_authorized_keys(other.line, "joe.keys")
-    gate = Gate(stage, Credentials(users={"joe": lines, "ann": ()}, authorities=()))
+    gate = Gate(stage, Credentials(users={"joe": lines, "ann": ()}, authorities=lambda: ()))
     result = await ssh(stage, gate, key.path, user=user).wait()
     assert result.code == 255
     assert f"{user}@127.0.0.1: Permission denied (publickey)." in result.errors
@@ -196,7 +196,7 @@ async def test_ssh_with_a_key_that_is_not_the_users(stage: Stage, user: str) -> 
 async def test_ssh_that_signs_with_sha_1(stage: Stage) -> None:
     key = await stage.key("key", "rsa")
     gate = Gate(
-        stage, Credentials(users={"joe": parse_authorized_keys(key.line, "joe.keys")}, authorities=())
+        stage, Credentials(users={"joe": parse_authorized_keys(key.line, "joe.keys")}, authorities=lambda: ())
     )
     result = await ssh(stage, gate, key.path, options=["PubkeyAcceptedAlgorithms=ssh-rsa"]).wait()
     assert result.code == 255

@@ -1,0 +1,189 @@
+"""Who and what is revoked, for good: kept in the state directory, obeyed by every process at once.
+
+By serial number and key id: certificates of our authorities. By key: that key, alone and in certificates. By
+user: every login of that user, by whatever means, and the certificates with that name as key id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from conchrec.access.keystore import blob_of, locked, public_line, write
+from conchrec.errors import ConfigError
+from conchrec.model import Identity
+from conchrec.ssh.certificate import KEY_TYPES, Certificate, decode
+from conchrec.ssh.krl import Krl, RevokedCertificates, encode
+
+_FILE = "revocations.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """``keys`` are wire blobs of plain keys, ``version`` counts the changes, ``changed`` is in seconds since
+    1970."""
+
+    version: int = 0
+    changed: int = 0
+    serials: frozenset[int] = frozenset()
+    key_ids: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+
+    def has(self, certificate: Certificate) -> bool:
+        """For ``check_user`` and ``check_host``: a certificate of ours, whose signature is good."""
+        return (
+            certificate.serial in self.serials
+            or certificate.key_id in self.key_ids
+            or certificate.key_id in self.users
+            or certificate.public_key in self.keys
+        )
+
+    def why(self, identity: Identity) -> str:
+        """Why somebody who has logged in must go, as they are told; empty where they may stay."""
+        if identity.user in self.users:
+            return f"the user {identity.user} has been revoked"
+        if identity.key and identity.key in self.keys:
+            return "your key has been revoked"
+        if identity.certificate and self.has(decode(identity.certificate)):
+            return "your certificate has been revoked"
+        return ""
+
+    def with_(self, other: Revoked) -> Revoked:
+        """Both."""
+        return replace(
+            self,
+            serials=self.serials | other.serials,
+            key_ids=self.key_ids | other.key_ids,
+            users=self.users | other.users,
+            keys=self.keys | other.keys,
+        )
+
+    def without(self, other: Revoked) -> Revoked:
+        return replace(
+            self,
+            serials=self.serials - other.serials,
+            key_ids=self.key_ids - other.key_ids,
+            users=self.users - other.users,
+            keys=self.keys - other.keys,
+        )
+
+    def krl(self, authorities: Iterable[bytes]) -> bytes:
+        """For sshd's ``RevokedKeys`` and ``ssh-keygen -Q`` (PROTOCOL.krl): the same bytes until something
+        changes. ``authorities`` are ours; numbers and ids mean nothing in certificates of others."""
+        serials = tuple((serial, serial) for serial in sorted(self.serials))
+        key_ids = tuple(sorted(self.key_ids | self.users))
+        return encode(
+            Krl(
+                krl_version=self.version,
+                generated=self.changed,
+                comment="conchrec",
+                certificates=tuple(
+                    RevokedCertificates(authority=blob, serials=serials, key_ids=key_ids)
+                    for blob in authorities
+                )
+                if serials or key_ids
+                else (),
+                keys=frozenset(self.keys),
+            )
+        )
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "version": self.version,
+            "changed": self.changed,
+            "serials": sorted(self.serials),
+            "key_ids": sorted(self.key_ids),
+            "users": sorted(self.users),
+            "keys": sorted(map(public_line, self.keys)),
+        }
+
+    @classmethod
+    def from_json(cls, fields: object) -> Revoked:
+        """Raises ValueError for what ``to_json`` can not have made."""
+        if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
+            raise ValueError("not the fields of revocations")
+        numbers = [fields["version"], fields["changed"], *_list(fields["serials"])]
+        texts = [text for name in ("key_ids", "users", "keys") for text in _list(fields[name])]
+        if not all(type(number) is int and 0 <= number < 2**64 for number in numbers):
+            raise ValueError("not a number")
+        if not all(type(text) is str and text.isprintable() for text in texts):
+            raise ValueError("not a text")
+        return cls(
+            version=fields["version"],
+            changed=fields["changed"],
+            serials=frozenset(fields["serials"]),
+            key_ids=frozenset(fields["key_ids"]),
+            users=frozenset(fields["users"]),
+            keys=frozenset(map(_blob, fields["keys"])),
+        )
+
+
+class Revocations:
+    """The file, read again when it changes. Where it is damaged, what was known before stays revoked."""
+
+    def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
+        """Raises ConfigError where the file can't be read."""
+        self._path = directory / _FILE
+        self._now = now
+        self._stamp: tuple[int, ...] | None = None
+        self._current = Revoked()
+        self.refresh()
+
+    @property
+    def current(self) -> Revoked:
+        """As of the last ``refresh``."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Look whether somebody has changed it; whether that is so. Raises ConfigError."""
+        stamp = self._status()
+        if stamp == self._stamp:
+            return False
+        self._current = self._read()
+        self._stamp = stamp
+        return True
+
+    def change(self, *, add: Revoked | None = None, remove: Revoked | None = None) -> Revoked:
+        """What is revoked afterwards. Raises ConfigError and OSError."""
+        with locked(self._path.parent):
+            before = self._read()
+            after = before.with_(add or Revoked()).without(remove or Revoked())
+            if after != before:
+                after = replace(after, version=before.version + 1, changed=int(self._now().timestamp()))
+                write(self._path, json.dumps(after.to_json(), indent=1).encode() + b"\n", 0o600)
+        self.refresh()
+        return after
+
+    def _status(self) -> tuple[int, ...]:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return ()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _read(self) -> Revoked:
+        try:
+            return Revoked.from_json(json.loads(self._path.read_bytes()))
+        except FileNotFoundError:
+            return Revoked()
+        except OSError as error:
+            raise ConfigError("state_dir", f"{self._path} can not be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError("state_dir", f"{self._path} is damaged: {error}") from error
+
+
+def _list(value: object) -> Sequence[object]:
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return value
+
+
+def _blob(line: str) -> bytes:
+    blob = blob_of((line,), KEY_TYPES)
+    if blob is None:
+        raise ValueError("not a public key")
+    return blob

@@ -1,0 +1,106 @@
+"""A new key in the place of an authority's old one, in phases in none of which anybody is locked out.
+
+``init``: both are trusted, the old one signs, and everybody can be told of the new one. ``update``: the new
+one signs. ``finish``: the old one is dropped. ``rollback``: the old one signs again, and once the
+certificates of the new one have run out, ``finish`` drops that. Pure values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from conchrec.errors import ConchrecError
+
+_NAME = re.compile(r"(user|host)_ca(-[0-9]+)?")
+
+
+class Phase(Enum):
+    """Where a rotation is."""
+
+    IDLE = "idle"
+    INIT = "init"
+    UPDATE = "update"
+    ROLLBACK = "rollback"
+
+
+class Step(Enum):
+    """What can be asked for."""
+
+    INIT = "init"
+    UPDATE = "update"
+    FINISH = "finish"
+    ROLLBACK = "rollback"
+
+
+class OutOfStep(ConchrecError):
+    """That is not what comes next."""
+
+
+#: Which step leads where. What was never signed with can be dropped at once.
+NEXT: Mapping[tuple[Phase, Step], Phase] = {
+    (Phase.IDLE, Step.INIT): Phase.INIT,
+    (Phase.INIT, Step.UPDATE): Phase.UPDATE,
+    (Phase.INIT, Step.ROLLBACK): Phase.IDLE,
+    (Phase.UPDATE, Step.FINISH): Phase.IDLE,
+    (Phase.UPDATE, Step.ROLLBACK): Phase.ROLLBACK,
+    (Phase.ROLLBACK, Step.FINISH): Phase.IDLE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """One authority's keys, by the names of their files. ``new`` is empty where there is one key only;
+    ``generation`` counts the keys that there ever were."""
+
+    phase: Phase = Phase.IDLE
+    old: str
+    new: str = ""
+    generation: int = 1
+
+    @property
+    def signs(self) -> str:
+        return self.new if self.phase is Phase.UPDATE else self.old
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """All whose certificates count; the one that signs is the first."""
+        return tuple(dict.fromkeys(name for name in (self.signs, self.old, self.new) if name))
+
+    def after(self, step: Step, name: str) -> Rotation:
+        """What comes of ``step``, where ``name`` is what a new key's name begins with. Raises OutOfStep."""
+        phase = NEXT.get((self.phase, step))
+        if phase is None:
+            now = f"the phase is {self.phase.value}"
+            can = " or ".join(step.value for (phase, step) in NEXT if phase is self.phase)
+            raise OutOfStep(f"{step.value} can not come now: {now}; what can: {can}")
+        if step is Step.INIT:
+            number = self.generation + 1
+            return Rotation(phase=phase, old=self.old, new=f"{name}-{number}", generation=number)
+        if phase is Phase.IDLE:
+            kept = self.new if self.phase is Phase.UPDATE else self.old
+            return Rotation(old=kept, generation=self.generation)
+        return replace(self, phase=phase)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "phase": self.phase.value,
+            "old": self.old,
+            "new": self.new,
+            "generation": self.generation,
+        }
+
+    @classmethod
+    def from_json(cls, fields: object) -> Rotation:
+        """Raises ValueError for what ``to_json`` can not have made."""
+        if not isinstance(fields, dict) or set(fields) != {"phase", "old", "new", "generation"}:
+            raise ValueError("not the fields of a rotation")
+        phase, generation = Phase(fields["phase"]), fields["generation"]
+        names = [fields["old"]] if phase is Phase.IDLE else [fields["old"], fields["new"]]
+        if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+            raise ValueError("not the name of a key")
+        if type(generation) is not int or generation < 1:
+            raise ValueError("not a number of keys")
+        return cls(phase=phase, old=names[0], new=(*names, "")[1], generation=generation)

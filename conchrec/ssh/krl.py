@@ -1,0 +1,210 @@
+"""Key revocation lists as OpenSSH has them (PROTOCOL.krl): written, read, and asked. Pure values.
+
+A list names certificates by their authority and serial number or key id, and plain keys by themselves or by
+a fingerprint. Ranges stay ranges, however large, and nothing that is read takes more memory than its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh.certificate import CERTIFICATE, key_type_of
+from conchrec.ssh.certificate import decode as decode_certificate
+from conchrec.ssh.wire import Reader, string, uint32, uint64
+
+MAGIC = b"SSHKRL\n\0"
+FORMAT = 1
+#: Serial numbers have 64 bits, and 0 is that of a certificate without one: no list revokes it.
+MAX_SERIAL = 2**64 - 1
+
+_CERTIFICATES, _KEYS, _SHA1, _SIGNATURE, _SHA256, _EXTENSION = 1, 2, 3, 4, 5, 255
+_SERIAL_LIST, _SERIAL_RANGE, _SERIAL_BITMAP, _KEY_ID, _CERTIFICATES_EXTENSION = 0x20, 0x21, 0x22, 0x23, 0x39
+#: OpenSSH's own limit: a bitmap of more bits is refused.
+MAX_BITMAP = 0x4000000 // 8
+
+
+class BadKrl(RemoteViolation):
+    """Not a revocation list, or one with a part that must be understood and is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedCertificates:
+    """Certificates of one authority (the wire blob of its plain key; empty: of any). ``serials`` are pairs of
+    the first and the last."""
+
+    authority: bytes = b""
+    serials: tuple[tuple[int, int], ...] = ()
+    key_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Krl:
+    """``generated`` is in seconds since 1970; ``keys`` are wire blobs of plain keys; ``sha1`` and ``sha256``
+    are digests of such."""
+
+    krl_version: int = 0
+    generated: int = 0
+    comment: str = ""
+    certificates: tuple[RevokedCertificates, ...] = ()
+    keys: frozenset[bytes] = frozenset()
+    sha1: frozenset[bytes] = frozenset()
+    sha256: frozenset[bytes] = frozenset()
+
+
+def encode(krl: Krl) -> bytes:
+    """The same bytes for the same value."""
+    parts = [MAGIC, uint32(FORMAT), uint64(krl.krl_version), uint64(krl.generated), uint64(0), string(b"")]
+    parts.append(string(krl.comment.encode()))
+    for revoked in krl.certificates:
+        parts += _section(_CERTIFICATES, b"".join(_certificates(revoked)))
+    for number, blobs in ((_KEYS, krl.keys), (_SHA1, krl.sha1), (_SHA256, krl.sha256)):
+        if blobs:
+            parts += _section(number, b"".join(map(string, sorted(blobs))))
+    return b"".join(parts)
+
+
+def _section(number: int, contents: bytes) -> tuple[bytes, bytes]:
+    return bytes((number,)), string(contents)
+
+
+def _certificates(revoked: RevokedCertificates) -> Iterator[bytes]:
+    yield string(revoked.authority)
+    yield string(b"")
+    single: list[int] = []
+    for first, last in merged(revoked.serials):
+        if last - first < 2:
+            single += range(first, last + 1)
+        else:
+            yield from _section(_SERIAL_RANGE, uint64(first) + uint64(last))
+    if single:
+        yield from _section(_SERIAL_LIST, b"".join(map(uint64, single)))
+    if revoked.key_ids:
+        ids = (string(key_id.encode()) for key_id in sorted(set(revoked.key_ids)))
+        yield from _section(_KEY_ID, b"".join(ids))
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers in as few ranges as there can be, in order."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
+
+
+def decode(data: bytes) -> Krl:
+    """Raises BadKrl, or another RemoteViolation where it is cut short."""
+    r = Reader(data)
+    if r.take(len(MAGIC)) != MAGIC:
+        raise BadKrl("not a revocation list")
+    if (version := r.uint32()) != FORMAT:
+        raise BadKrl(f"a revocation list of the format {version}")
+    krl_version, generated = r.uint64(), r.uint64()
+    r.uint64()
+    r.string()
+    comment = r.string().decode("utf-8", "replace")
+    certificates: list[RevokedCertificates] = []
+    blobs: dict[int, set[bytes]] = {_KEYS: set(), _SHA1: set(), _SHA256: set()}
+    while not r.at_end:
+        number, contents = r.byte(), Reader(r.string())
+        if number == _CERTIFICATES:
+            certificates.append(_read_certificates(contents))
+        elif number in blobs:
+            blobs[number].update(_strings(contents))
+        elif number == _EXTENSION:
+            _skip_extension(contents)
+        elif number != _SIGNATURE:
+            raise BadKrl(f"a revocation list with a section {number}")
+    if any(len(digest) != 20 for digest in blobs[_SHA1]) or any(
+        len(digest) != 32 for digest in blobs[_SHA256]
+    ):
+        raise BadKrl("a fingerprint of the wrong length")
+    return Krl(
+        krl_version=krl_version,
+        generated=generated,
+        comment=comment,
+        certificates=tuple(certificates),
+        keys=frozenset(blobs[_KEYS]),
+        sha1=frozenset(blobs[_SHA1]),
+        sha256=frozenset(blobs[_SHA256]),
+    )
+
+
+def _strings(r: Reader) -> Iterator[bytes]:
+    while not r.at_end:
+        yield r.string()
+
+
+def _read_certificates(r: Reader) -> RevokedCertificates:
+    authority = r.string()
+    r.string()
+    serials: list[tuple[int, int]] = []
+    key_ids: list[str] = []
+    while not r.at_end:
+        number, contents = r.byte(), Reader(r.string())
+        if number == _SERIAL_LIST:
+            while not contents.at_end:
+                serial = contents.uint64()
+                serials.append((serial, serial))
+        elif number == _SERIAL_RANGE:
+            serials.append((contents.uint64(), contents.uint64()))
+            contents.end()
+        elif number == _SERIAL_BITMAP:
+            serials += _bitmap(contents)
+        elif number == _KEY_ID:
+            key_ids += [key_id.decode("utf-8", "replace") for key_id in _strings(contents)]
+        elif number == _CERTIFICATES_EXTENSION:
+            _skip_extension(contents)
+        else:
+            raise BadKrl(f"a revocation list with certificates of a kind {number}")
+    if any(not 0 < first <= last for first, last in serials):
+        raise BadKrl("a range of serial numbers that is none")
+    return RevokedCertificates(authority=authority, serials=tuple(merged(serials)), key_ids=tuple(key_ids))
+
+
+def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
+    """``uint64 offset, mpint bitmap``: bit n stands for offset + n."""
+    offset, bits = r.uint64(), r.string()
+    r.end()
+    if len(bits) > MAX_BITMAP or offset + 8 * len(bits) > MAX_SERIAL:
+        raise BadKrl("a bitmap of serial numbers that is too large")
+    for index, byte in enumerate(reversed(bits)):
+        for bit in range(8) if byte else ():
+            if byte >> bit & 1:
+                serial = offset + 8 * index + bit
+                yield serial, serial
+
+
+def _skip_extension(r: Reader) -> None:
+    name, critical = r.string(), r.boolean()
+    if critical:
+        raise BadKrl(f"a revocation list with the critical extension {name[:64]!r}")
+
+
+def revokes(krl: Krl, blob: bytes) -> bool:
+    """Is this plain key or certificate (a wire blob) revoked? As sshd judges: a certificate is, where its key
+    is, or the key of its authority. Raises RemoteViolation where it is neither."""
+    if not key_type_of(blob).endswith(CERTIFICATE):
+        return _names_key(krl, blob)
+    certificate = decode_certificate(blob)
+    if _names_key(krl, certificate.public_key) or _names_key(krl, certificate.authority):
+        return True
+    return any(
+        certificate.key_id in revoked.key_ids
+        or any(first <= certificate.serial <= last for first, last in revoked.serials)
+        for revoked in krl.certificates
+        if revoked.authority in (b"", certificate.authority)
+    )
+
+
+def _names_key(krl: Krl, blob: bytes) -> bool:
+    return (
+        blob in krl.keys
+        or hashlib.sha1(blob, usedforsecurity=False).digest() in krl.sha1
+        or hashlib.sha256(blob).digest() in krl.sha256
+    )
