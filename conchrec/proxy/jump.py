@@ -40,8 +40,12 @@ from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.timing import DelayedCall
 
 _log = Logger()
+
+#: How often at least it is looked whether a certificate has expired, in seconds.
+EXPIRY_LOOK = 60.0
 
 
 class JumpFactory(SSHFactory):
@@ -113,6 +117,7 @@ class Jump:
         self._no_more_sessions = False
         self._congested = False
         self._keepalive: Keepalive | None = None
+        self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
         #: What is slowed down while the user's socket does not drain.
         self._braked: set[Braked] = set()
@@ -217,6 +222,7 @@ class Jump:
             dead=lambda: self.transport.give_up(UserGone("the client does not answer any more")),
         )
         self._site.live.add(self)
+        self._watch_expiry()
         self.transport.registerProducer(_Brakes(self), True)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
@@ -245,6 +251,8 @@ class Jump:
         self._site.live.discard(self)
         if self._keepalive is not None:
             self._keepalive.stop()
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
 
     def _lost(self, lost: Lost) -> None:
         if not self._counted_in:
@@ -263,6 +271,19 @@ class Jump:
                     duration=round(self._site.clock.seconds() - self._began, 3),
                 )
             )
+
+    def _watch_expiry(self) -> None:
+        """No session outlives what its user came in with."""
+        expires = self.identity.expires
+        if expires is None:
+            return
+        left = (expires - self._site.now()).total_seconds()
+        if left <= 0:
+            what = "certificate" if self.identity.by_certificate else "key"
+            self.tell_and_end(f"your {what} has expired")
+        else:
+            # Timers follow another clock than certificates do: look now and then.
+            self._expiry = self._site.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)
 
     def tell_and_end(self, text: str) -> None:
         for server in tuple(self._servers):

@@ -10,7 +10,7 @@ refused, or needs the agent of this very connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -139,9 +139,6 @@ class TargetServer:
                 self._end_after(options.max_session_ttl, "the time for a session is over (max_session_ttl)")
             if options.client_idle_timeout is not None:
                 self._watch_idle(options.client_idle_timeout)
-        expires = visit.identity.expires
-        if expires is not None:
-            self._end_at(expires)
         if self._useless:
             self._end_soon()
         # ``ssh -N`` opens nothing for a long time, and the target's patience with us ends.
@@ -262,14 +259,6 @@ class TargetServer:
 
     def _end_after(self, time: timedelta, text: str) -> None:
         self._set_timer(text, time.total_seconds(), lambda: self.tell_and_end(text))
-
-    def _end_at(self, moment: datetime) -> None:
-        left = (moment - self._site.now()).total_seconds()
-        # A timer of months would overflow nothing, but a look once a day also follows the wall clock.
-        if left > 86400:
-            self._set_timer("expires", 86400.0, lambda: self._end_at(moment))
-        else:
-            self._set_timer("expires", max(left, 0.0), lambda: self.tell_and_end("your login has expired"))
 
     def _watch_idle(self, limit: timedelta) -> None:
         left = self._visit.last_activity + limit.total_seconds() - self._site.clock.seconds()

@@ -25,10 +25,10 @@ def house(stage: Stage) -> House:
     return block(build(stage))
 
 
-async def signed(house: House, name: str) -> Key:
+async def signed(house: House, name: str, ttl: str = "1h") -> Key:
     """A key of joe's that only a certificate vouches for."""
     key = await house.stage.key(name)
-    sign = ("ca", "sign-user", "--user", "joe", "--login", LOGIN, "--public-key", key.public)
+    sign = ("ca", "sign-user", "--user", "joe", "--login", LOGIN, "--public-key", key.public, "--ttl", ttl)
     (await house.proxy.command(*sign)).check()
     return Key(path=key.path, certificate=Path(f"{key.path}-cert.pub"))
 
@@ -119,6 +119,22 @@ async def test_a_host_key(house: House) -> None:
     result = await house.client(Way.CERTIFICATE).ssh("web1", "true")
     assert result.code == 255
     assert "is revoked" in result.errors, str(result)
+
+
+async def test_no_session_outlives_its_certificate(house: House) -> None:
+    """Not the one at a target, not a bare connection; who came in by a key works on."""
+    stays = await begun(house.client(Way.CERTIFICATE))
+    client = house.client(Way.CERTIFICATE, person=Person(name="joe", key=await signed(house, "short", "6s")))
+    process = await begun(client)
+    bare = client.start("-v", "-N", "proxy")
+    await bare.says("Authenticated to")
+    for one in (process, bare):
+        result = await one.wait(6 + SOON)
+        assert result.code == 255, str(result)
+        assert "conchrec: your certificate has expired" in result.errors, str(result)
+    assert not await comes(client)
+    stays.close_input()
+    assert (await stays.wait()).code == 0
 
 
 async def test_it_survives_a_restart(house: House) -> None:
