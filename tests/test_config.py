@@ -511,7 +511,8 @@ def test_users_and_roles_are_required(read: Read) -> None:
          ["1 users.a,b: that is not a user name (letters, digits, and . _ @ + - within)"]),
         ("users: {joe: {rols: [a]}}\nroles: {}\n", ["1 users.joe.rols: unknown key; did you mean roles?"]),
         ("users: {joe: {zzz: [a]}}\nroles: {}\n",
-         ["1 users.joe.zzz: unknown key (there are: authorized_keys_file, authorized_keys, roles)"]),
+         ["1 users.joe.zzz: unknown key (there are: authorized_keys_file, authorized_keys, password, totp, "
+          "roles)"]),
     ],
 )  # fmt: skip
 def test_a_problem_and_its_line(read: Read, here: Path, text: str, expected: list[str]) -> None:

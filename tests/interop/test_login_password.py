@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import time
 from datetime import datetime
 from itertools import count as counting
@@ -22,6 +23,7 @@ from tests.support.process import Process, Result, environment, run
 from tests.support.proxy import Event
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact
+from tests.system.test_haproxy import BALANCER
 
 PASSWORD = "corr€ct horse"
 HASH = new_hash(PASSWORD, 10)
@@ -211,6 +213,21 @@ async def test_who_is_guessed_at_comes_in_with_a_key(stage: Stage) -> None:
     (await house.client().ssh("web1", "true")).check()
     # Nor is anybody else kept out.
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
+
+
+async def test_behind_a_load_balancer(stage: Stage) -> None:
+    """Guesses are those of the address in the PROXY header, not of the balancer."""
+    house = await build(stage, settings={"users": USERS}, start=False)
+    listen = f"haproxy:tcp:{house.proxy.port}:interface=127.0.0.1"
+    house.proxy.configure({"listen": [listen], "proxy_protocol_from": ["127.0.0.1/32"]})
+    await house.proxy.start()
+    house.authority = await house.proxy.authority("host")
+    through = f"{sys.executable} {stage.file('through.py', BALANCER)} 127.0.0.1 {house.proxy.port}"
+    pat = Somebody(house, "pat", "mistyped-8731")
+    result = await pat.ssh("-o", f"ProxyCommand {through} TCP6 2001:db8::7", "proxy", "hosts")
+    assert (result.code, len(pat.asked)) == (255, 1), str(result)
+    await fact(lambda: saved(house)["addresses"], "no address has guessed")
+    assert list(saved(house)["addresses"]) == ["2001:db8::/64"]
 
 
 async def test_a_broken_file_of_guesses(stage: Stage) -> None:
