@@ -17,6 +17,7 @@ from conchrec.audit import AuditEvent, AuditSink
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.dialer import Dialer
+from conchrec.proxy.password_login import PasswordLogin
 from conchrec.recording.groupsync import InThread
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
@@ -83,6 +84,8 @@ class Site:
     #: The names in the host certificate of the proxy itself.
     outer_names: tuple[str, ...]
     refusals: Refusals
+    #: None where nobody has a password.
+    passwords: PasswordLogin | None
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)
