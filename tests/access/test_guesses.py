@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import capturedLogs
 
 from conchrec.access import guesses as module
 from conchrec.access.guesses import (
@@ -33,7 +33,7 @@ class Disk:
     """Threads that work at once, or when they are let."""
 
     def __init__(self) -> None:
-        self.held: list[Callable[[], None]] | None = None
+        self.held: list[Callable[[], object]] | None = None
         self.writes = 0
 
     def __call__(self, work: Callable[[], None]) -> Deferred[None]:
@@ -295,13 +295,9 @@ def test_codes_that_nobody_could_use_any_more_are_forgotten(tmp_path: Path) -> N
 def test_a_broken_file_is_said_and_made_anew(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "guesses.json"
     path.write_bytes(contents)
-    heard: list[LogEvent] = []
-    globalLogPublisher.addObserver(heard.append)
-    try:
-        clock = Time()
+    clock = Time()
+    with capturedLogs() as heard:
         guesses = begun(tmp_path, clock)
-    finally:
-        globalLogPublisher.removeObserver(heard.append)
     (event,) = heard
     assert event["path"] == str(path)
     assert guesses.wait("joe", HOME) == 0
@@ -319,16 +315,12 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         path.write_bytes(contents)
 
     monkeypatch.setattr(module, "write", write)
-    heard: list[LogEvent] = []
-    globalLogPublisher.addObserver(heard.append)
-    try:
+    with capturedLogs() as heard:
         guesses = begun(tmp_path, clock)
         wrong(guesses, FREE_OF_USER + 4, clock)
         failed: list[object] = []
         guesses.use("joe", 56_666_666).addErrback(lambda failure: failed.append(failure.type))
         clock.pump([SAVE_SECONDS] * 5)
-    finally:
-        globalLogPublisher.removeObserver(heard.append)
     assert failed == [OSError]
     assert len(heard) == 1
     assert guesses.wait("joe", HOME) > 0

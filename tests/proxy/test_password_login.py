@@ -32,7 +32,7 @@ class Threads:
     """Work is done at once, or where it is held when the test says so."""
 
     def __init__(self) -> None:
-        self.held: list[Callable[[], None]] | None = None
+        self.held: list[Callable[[], object]] | None = None
         self.done = 0
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
@@ -100,7 +100,7 @@ class Client:
         self.server = Server(porter, tries=20)
         self.heard: list[object] = []
 
-    def tries(self, user: str, *answers: str) -> object:
+    def tries(self, user: str, *answers: str) -> list[object]:
         """What has come back when all is answered: the prompts, then whether it is in, if that is known."""
         self.heard = []
         self._take(
