@@ -71,7 +71,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """One role. What is empty allows nobody; only ``source`` may be None: from anywhere."""
+    """One role. What is empty allows nobody; only ``source`` may be None: from anywhere.
+
+    ``direct``: certificates of its users name its logins (``access.grants``).
+    """
 
     name: str
     logins: tuple[str, ...] = ()
@@ -80,6 +83,7 @@ class Role:
     deny_logins: tuple[str, ...] = ()
     options: Options = Options()
     source: tuple[IPNetwork, ...] | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +175,7 @@ def _judge(
     ]
     if not reaches:
         return unreachable(f"no role of {user} allows it" if roles else f"{user} has no role")
-    here = [reach for reach in reaches if _comes_from(reach.role, source)]
+    here = [reach for reach in reaches if comes_from(reach.role, source)]
     if not here:
         return unreachable(f"{_roles(reaches)} not from {_shown(source) or 'there'}")
     denied = tuple(pattern for role in roles for pattern in role.deny_logins)
@@ -223,7 +227,8 @@ def _permitted(role: Role, place: Place) -> frozenset[str] | None:
     return covered or None
 
 
-def _comes_from(role: Role, source: str) -> bool:
+def comes_from(role: Role, source: str) -> bool:
+    """May this role be used from the address ``source``?"""
     if role.source is None:
         return True
     address = address_of(source)
@@ -309,7 +314,7 @@ def reachable(policy: Policy, identity: Identity, source: str) -> tuple[Reach, .
             logins=tuple(login.replace(USER, identity.user) for login in role.logins),
             denied_hosts=tuple(pattern.text for pattern in role.deny_hosts),
             denied_logins=tuple(login.replace(USER, identity.user) for login in role.deny_logins),
-            from_here=_comes_from(role, source),
+            from_here=comes_from(role, source),
         )
         for role in policy.roles_of(identity)
         if (role.hosts and role.logins) or role.deny_hosts or role.deny_logins

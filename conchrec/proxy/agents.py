@@ -6,14 +6,21 @@ of its own, because a client binds what an agent signs to the connection that as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from twisted.internet.defer import Deferred
 
 from conchrec.ssh import messages as m
-from conchrec.ssh.agent import AgentClient, AgentError
+from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper
 from conchrec.ssh.connection import Connection
 from conchrec.ssh.stream import Stream
 
 AGENT_CHANNEL = b"auth-agent@openssh.com"
+
+_Client = TypeVar("_Client", bound=AgentClient)
+#: From what writes and what closes a channel, its user.
+_Kind = Callable[[Callable[[bytes], None], Callable[[], None]], _Client]
 
 
 class AgentSource:
@@ -32,23 +39,35 @@ class AgentSource:
 
     def open(self) -> Deferred[AgentClient]:
         """A new channel to the agent. Fails with AgentError where the client opens none."""
+        return self._open(AgentClient)
+
+    def open_for_keeping(self) -> Deferred[AgentKeeper]:
+        """The same, to put keys in and take them out: for a command of the user's own, and nothing else."""
+        return self._open(AgentKeeper)
+
+    def _open(self, kind: _Kind[_Client]) -> Deferred[_Client]:
         connection = self.connection
         if connection is None or connection.stopped:
-            failed: Deferred[AgentClient] = Deferred()
+            failed: Deferred[_Client] = Deferred()
             failed.errback(AgentError("the connection with the agent is gone"))
             return failed
-        return _AgentChannel(self, connection).opened
+        return _AgentChannel(self, connection, kind).opened
 
 
-class _AgentChannel:
+class _AgentChannel(Generic[_Client]):
     """A stream whose reader is an AgentClient."""
 
-    def __init__(self, source: AgentSource, connection: Connection) -> None:
+    def __init__(
+        self,
+        source: AgentSource,
+        connection: Connection,
+        kind: _Kind[_Client],
+    ) -> None:
         self._source = source
-        self.opened: Deferred[AgentClient] = Deferred(lambda _: self._given_up())
+        self.opened: Deferred[_Client] = Deferred(lambda _: self._given_up())
         self._fired = False
         self._stream = Stream.open(connection, AGENT_CHANNEL, self)
-        self._client = AgentClient(self._stream.write, self._stream.close)
+        self._client = kind(self._stream.write, self._stream.close)
 
     def _given_up(self) -> None:
         self._fired = True

@@ -3,89 +3,177 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from conchrec import __version__
 from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.model import Identity
+from conchrec.proxy import certify
+from conchrec.proxy.asking import Asking
 from conchrec.proxy.refusal import one_line
-from conchrec.proxy.site import Site
+from conchrec.ssh.agent import AgentError
+from conchrec.ssh.certificate import Certificate, decode
+from conchrec.ssh.listing import listing
+from conchrec.yamlread import parse_duration
+
+#: Nobody types more, in characters.
+MAX_LINE = 4096
+
+#: The text that answers; ends in a newline. Raises ConchrecError.
+Command = Callable[[Asking], Coroutine[Deferred[Any], Any, str]]
 
 
 class Unknown(Exception):
     """Not a command, or not used like that; one line for the user."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
-    """Who asks, and from where."""
-
-    site: Site
-    identity: Identity
-    source: str
-    address: str
-
-
-def answer(asking: Asking, line: str) -> str:
-    """The text that answers ``line``; ends in a newline. Raises Unknown."""
+async def answer(asking: Asking, line: str) -> str:
+    """The text that answers ``line``. Raises Unknown, and ConchrecError."""
+    if len(line) > MAX_LINE:
+        raise Unknown(f"a command of {len(line)} characters is none")
     try:
         words = shlex.split(line)
     except ValueError:
         raise Unknown("the quotes in this command do not match") from None
     if not words:
-        return who(asking)
-    command = COMMANDS.get(words[0])
+        return await who(asking)
+    name, *arguments = words
+    command = COMMANDS.get(name)
     if command is None:
-        raise Unknown(f"unknown command {one_line(words[0], 40)!r}; there are: {', '.join(COMMANDS)}")
-    if len(words) > 1:
-        raise Unknown(f"the command {words[0]} takes no arguments")
-    return command(asking)
+        raise Unknown(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
+    if arguments and command in WITH_TTL:
+        asking = replace(asking, ttl=_ttl(name, arguments))
+    elif arguments:
+        raise Unknown(f"the command {name} takes no arguments")
+    return await command(asking)
 
 
-def who(asking: Asking) -> str:
+def _ttl(name: str, arguments: list[str]) -> timedelta:
+    """Of ``--ttl 8h`` or ``--ttl=8h``."""
+    option, _, text = arguments[0].partition("=")
+    rest = arguments[1:]
+    if "=" not in arguments[0] and rest:
+        text, *rest = rest
+    if option != "--ttl" or rest:
+        raise Unknown(f"the command {name} takes --ttl 8h and nothing else")
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Unknown(f"--ttl: {error}") from None
+
+
+async def who(asking: Asking) -> str:
     """Who I am, where I may go, and how."""
-    identity = asking.identity
-    lines = [f"You are {identity.user}, from {asking.address}."]
+    lines = [*_identity(asking), "", *_reach(asking), "", *_how(asking), "", "More: help"]
+    return "\n".join(lines) + "\n"
+
+
+async def login(asking: Asking) -> str:
+    """A new key and a certificate for it, in your agent (ssh -A): [--ttl 8h]"""
+    certificate, granted = await certify.into_agent(asking)
+    lines = [
+        f"Your agent has a certificate for you ({certify.comment(asking.identity.user)}), "
+        f"good until {_until(asking, certificate.expires)}: ssh-add -L",
+        *_how(asking),
+    ]
+    if granted.logins:
+        logins = _some(granted.logins)
+        lines.append(f"Targets that trust the user CA take it without the proxy, unrecorded, as {logins}.")
+    return "\n".join(lines) + "\n"
+
+
+async def sign(asking: Asking) -> str:
+    """A certificate for a key of yours: sign < key.pub > key-cert.pub [--ttl 8h]"""
+    return await certify.for_key(asking)
+
+
+async def hosts(asking: Asking) -> str:
+    """Where I may go."""
+    return "\n".join(_reach(asking)) + "\n"
+
+
+async def status(asking: Asking) -> str:
+    """My certificate, my roles, what I have open; and the proxy."""
+    site, user = asking.site, asking.identity.user
+    mine = [live for live in site.live if live.identity.user == user]
+    up = timedelta(seconds=int((site.now() - site.started).total_seconds()))
+    lines = [
+        f"conchrec {__version__}, cluster {site.config.cluster_name}, up {up}",
+        f"session_recording: {site.config.session_recording.value}",
+        f"your connections: {len(mine)}; your sessions: {sum(live.session_count for live in mine)}",
+        "",
+        *_identity(asking),
+    ]
+    used = asking.identity.certificate
+    if used is not None:
+        lines += _listed(decode(used))
+    for certificate in await _in_agent(asking):
+        if certificate.blob != used:
+            lines.append(f"In your agent, good until {_until(asking, certificate.expires)}:")
+            lines += _listed(certificate)
+    return "\n".join([*lines, "", *_reach(asking)]) + "\n"
+
+
+async def help_(asking: Asking) -> str:
+    """The commands, and the ways to a target."""
+    table = [f"  {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
+
+
+COMMANDS: dict[str, Command] = {
+    "login": login,
+    "sign": sign,
+    "status": status,
+    "hosts": hosts,
+    "help": help_,
+}
+WITH_TTL: tuple[Command, ...] = (login, sign)
+
+
+def _identity(asking: Asking) -> list[str]:
+    identity: Identity = asking.identity
+    roles = ", ".join(identity.roles) or "none"
+    lines = [f"You are {identity.user}, from {asking.address}; roles: {roles}."]
     key = fingerprint(identity.key) if identity.key else ""
     if identity.by_certificate:
         lines.append(f"You came with a user certificate for the key {key}.")
     elif key:
         lines.append(f"You came with the key {key}.")
     if identity.expires is not None:
-        lines.append(f"That is good until {identity.expires:%Y-%m-%d %H:%M} UTC.")
-    lines += ["", *_reach(asking), "", *_how(asking), "", "More: help"]
-    return "\n".join(lines) + "\n"
+        lines.append(f"That is good until {_until(asking, identity.expires)}.")
+    return lines
 
 
-def hosts(asking: Asking) -> str:
-    """Where I may go."""
-    return "\n".join(_reach(asking)) + "\n"
+async def _in_agent(asking: Asking) -> tuple[Certificate, ...]:
+    try:
+        return await certify.held(asking)
+    except AgentError:
+        return ()
 
 
-def status(asking: Asking) -> str:
-    """The proxy, and what I have open on it."""
-    site, user = asking.site, asking.identity.user
-    mine = [live for live in site.live if live.identity.user == user]
-    up = timedelta(seconds=int((site.now() - site.started).total_seconds()))
-    return "\n".join(
-        [
-            f"conchrec {__version__}, cluster {site.config.cluster_name}, up {up}",
-            f"session_recording: {site.config.session_recording.value}",
-            f"your connections: {len(mine)}; your sessions: {sum(live.session_count for live in mine)}",
-        ]
-    ) + "\n"
+def _listed(certificate: Certificate) -> list[str]:
+    return [one_line(line) for line in listing(certificate)]
 
 
-def help_(asking: Asking) -> str:
-    """The commands, and the ways to a target."""
-    table = [f"  {name:<8} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()]
-    return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
-
-
-COMMANDS: dict[str, Callable[[Asking], str]] = {"hosts": hosts, "status": status, "help": help_}
+def _until(asking: Asking, end: datetime | None) -> str:
+    """``2026-11-24 08:00:00 UTC (7h 59m left)``; of a certificate by hand perhaps ``for ever``."""
+    if end is None:
+        return "for ever"
+    seconds = max(0, int((end - asking.site.now()).total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if seconds < 60:
+        left = f"{seconds}s"
+    elif seconds < 86400:
+        left = f"{hours}h {minutes}m" if hours else f"{minutes}m"
+    else:
+        left = f"{days}d {hours}h"
+    return f"{end:%Y-%m-%d %H:%M:%S} UTC ({left} left)"
 
 
 def _reach(asking: Asking) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -13,6 +13,7 @@ from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy import commands, refusal
 from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.asking import Asking, Stdin
 from conchrec.proxy.places import SUBSYSTEM, subsystem_target
 from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
@@ -25,6 +26,8 @@ _log = Logger()
 
 #: sysexits.h: the command line is wrong.
 USAGE = 64
+#: A command was understood, and could not be done.
+REFUSED = 1
 #: What ssh itself exits with where it is ssh that failed.
 FAILED = 255
 
@@ -65,6 +68,8 @@ class OuterSession:
         self._newline = "\n"
         self._started = False
         self._tunnel: Tunnel | None = None
+        self._stdin = Stdin()
+        self._running: Deferred[None] | None = None
         self._stream = Stream.accept(opening, self)
 
     # --- StreamUser
@@ -78,10 +83,14 @@ class OuterSession:
     def stream_data(self, data: bytes) -> None:
         if self._tunnel is not None:
             self._tunnel.stream_data(data)
+        else:
+            self._stdin.data(data)
 
     def stream_eof(self) -> None:
         if self._tunnel is not None:
             self._tunnel.stream_eof()
+        else:
+            self._stdin.eof()
 
     def stream_drained(self, pending: int) -> None:
         if self._tunnel is not None:
@@ -90,6 +99,8 @@ class OuterSession:
     def stream_closed(self) -> None:
         if self._tunnel is not None:
             self._tunnel.stream_closed()
+        if self._running is not None:
+            self._running.cancel()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         name = request.name
@@ -147,17 +158,31 @@ class OuterSession:
 
     def _command(self, text: str) -> None:
         jump = self._jump
-        asking = commands.Asking(
-            site=self._site, identity=jump.identity, source=jump.source, address=jump.address
+        asking = Asking(
+            site=self._site,
+            identity=jump.identity,
+            source=jump.source,
+            address=jump.address,
+            cid=jump.cid,
+            agent=jump.agent,
+            stdin=self._stdin,
         )
-        try:
-            answer = commands.answer(asking, text)
-        except commands.Unknown as unknown:
-            self._say_error(f"conchrec: {unknown}")
-            self._exit(USAGE)
-            return
+        running = Deferred.fromCoroutine(commands.answer(asking, text))
+        self._running = running.addCallbacks(self._answered, self._not_answered)
+
+    def _answered(self, answer: str) -> None:
         self._stream.write(answer.replace("\n", self._newline).encode())
         self._exit(0)
+
+    def _not_answered(self, failure: Failure) -> None:
+        if failure.check(CancelledError) and self._stream.closed:
+            return
+        if failure.check(commands.Unknown):
+            self._say_error(refusal.PREFIX + refusal.one_line(failure.getErrorMessage()))
+            self._exit(USAGE)
+        else:
+            self._say_error(refusal.line(as_error(failure)))
+            self._exit(REFUSED)
 
     def _say_error(self, text: str) -> None:
         self._stream.write_error((text + self._newline).encode("utf-8", "replace"))
@@ -167,6 +192,8 @@ class OuterSession:
         self._site.clock.callLater(0, self._finish, status)
 
     def _finish(self, status: int) -> None:
+        if self._stream.closed:
+            return
         self._stream.request(b"exit-status", status.to_bytes(4, "big"))
         self._stream.write_eof()
         self._stream.close()
@@ -176,5 +203,5 @@ def as_error(failure: Failure) -> ConchrecError:
     error = failure.value
     if isinstance(error, ConchrecError):
         return error
-    _log.failure("on the way to a target", failure=failure)
+    _log.failure("in a channel of the outer connection", failure=failure)
     return ConchrecError("internal error")

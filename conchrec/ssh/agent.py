@@ -1,7 +1,8 @@
 """The user's ssh-agent, at the far end of a channel (draft-ietf-sshm-ssh-agent, OpenSSH's PROTOCOL.agent).
 
-Only what a login needs is ever sent: the list of identities, a signature, an extension. Nothing here
-adds, removes or locks keys, and nothing passes through: a peer behind us gets at no other operation.
+``AgentClient`` is what logs in at targets, and only what a login needs is ever sent by it: the list of
+identities, a signature, an extension. It can't add, remove or lock keys, and nothing passes through: a peer
+behind us gets at no other operation. ``AgentKeeper`` can add and remove, and is for the user's own wish.
 The file knows bytes in and bytes out; which channel carries them, and for how long, is its owner's.
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -27,6 +30,8 @@ REQUEST_IDENTITIES = 11
 IDENTITIES_ANSWER = 12
 SIGN_REQUEST = 13
 SIGN_RESPONSE = 14
+REMOVE_IDENTITY = 18
+ADD_ID_CONSTRAINED = 25
 EXTENSION = 27
 EXTENSION_FAILURE = 28
 EXTENSION_RESPONSE = 29
@@ -35,6 +40,8 @@ OLD_FAILURE = 102
 
 FLAG_RSA_SHA2_256 = 2
 FLAG_RSA_SHA2_512 = 4
+
+CONSTRAIN_LIFETIME = 1
 
 #: OpenSSH's own limit (``AGENT_MAX_LEN``) on one message, either way.
 MAX_MESSAGE = 256 * 1024
@@ -263,6 +270,44 @@ class AgentClient:
         for request in pending:
             if request.deferred is not None:
                 request.deferred.errback(AgentError(why))
+
+
+class AgentKeeper(AgentClient):
+    """An agent that a key can be put into, and taken out of."""
+
+    def add(
+        self, key: ed25519.Ed25519PrivateKey, certificate: bytes, *, comment: str, lifetime: timedelta
+    ) -> Deferred[bool]:
+        """Put in a key with its certificate (a wire blob), which the agent forgets after ``lifetime``.
+
+        False where it refuses. True is no promise: agents that know no certificates may keep the key alone.
+        ``string type, string certificate, string public, string private || public, string comment``, and
+        the constraint ``byte 1, uint32 seconds``.
+        """
+        public, private = key.public_key().public_bytes_raw(), key.private_bytes_raw()
+        seconds = max(1, int(lifetime.total_seconds()))
+        request = (
+            bytes((ADD_ID_CONSTRAINED,))
+            + string(b"ssh-ed25519-cert-v01@openssh.com")
+            + string(certificate)
+            + string(public)
+            + string(private + public)
+            + string(comment.encode())
+            + bytes((CONSTRAIN_LIFETIME,))
+            + uint32(seconds)
+        )
+        return self._request(request).addCallback(self._done)
+
+    def remove(self, blob: bytes) -> Deferred[bool]:
+        """Take out a key or a certificate; False where the agent refuses, or does not have it."""
+        return self._request(bytes((REMOVE_IDENTITY,)) + string(blob)).addCallback(self._done)
+
+    def _done(self, message: bytes) -> bool:
+        if message == bytes((SUCCESS,)):
+            return True
+        if message[0] in (FAILURE, EXTENSION_FAILURE, OLD_FAILURE):
+            return False
+        raise self._unexpected(message[0], "")
 
 
 class AgentSigner:

@@ -1,0 +1,149 @@
+"""What the certificate says that somebody who has logged in may have of the user CA: pure.
+
+A target that trusts the user CA believes every word of a certificate and knows no roles, so a certificate is
+never worth more than the roles behind it. The rules, for a user of several roles:
+
+- The roles that *count* are those that allow the place that the user comes from. Without one there is no
+  certificate.
+- *Principals*: the user's name. Logins at targets only from roles with ``direct: yes``, or from every role
+  that counts where sessions are not recorded anyway (``node``, ``off``): whoever holds one can log in there
+  past the proxy. ``{user}`` is the user; a pattern is no login; what any role of the user denies is left out.
+- Without such a login the certificate is for the proxy alone: the critical option ``proxy-only@conchrec``,
+  which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
+  have the user's name.
+- *Extensions*: ``permit-pty``; any other only where every role that gives a principal grants it (every one
+  that counts, where it is for the proxy alone), for a certificate can not say at which login it is good.
+- *Until*: the strictest ``max_session_ttl`` of the roles that count, 12 hours where none says any; never
+  later than what the user came with (a certificate does not renew itself).
+- *Source*: the addresses that every role that counts allows.
+
+It can not say at which hosts it is good: a login of a ``direct`` role is one at every target with our CA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from conchrec.access.patterns import USER, IPNetwork, is_within, matches_login
+from conchrec.access.policy import Policy, Role, comes_from
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.ssh.wire import string
+
+#: A certificate with this critical option is for the proxy, and for nobody else.
+PROXY_ONLY = "proxy-only@conchrec"
+#: How long a certificate is good where nothing else is said.
+USUAL_TTL = timedelta(hours=12)
+#: OpenSSH takes no certificate with more (``SSHKEY_CERT_MAX_PRINCIPALS``).
+MAX_PRINCIPALS = 256
+
+#: What is no login: a pattern, and what no certificate can have as a principal.
+_NOT_IN_LOGINS = frozenset("*?,")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a certificate may say. ``until`` is aware; ``logins`` are those at targets, past the proxy."""
+
+    principals: tuple[str, ...]
+    logins: tuple[str, ...]
+    until: datetime
+    extensions: Mapping[str, bytes]
+    critical_options: Mapping[str, bytes]
+
+
+def grant(
+    policy: Policy,
+    identity: Identity,
+    *,
+    source: str,
+    now: datetime,
+    recorded: bool,
+    ttl: timedelta | None = None,
+) -> Grant:
+    """The most that this user may have from the address ``source``, for ``ttl`` where that is given.
+
+    ``recorded``: sessions through the proxy are. Raises AccessDenied.
+    """
+    user = identity.user
+    if identity.expires is not None and now >= identity.expires:
+        raise AccessDenied(f"the login of {user} has expired; log in again", rule="expired")
+    roles = policy.roles_of(identity)
+    counting = [role for role in roles if comes_from(role, source)]
+    if not counting:
+        why = f"no role of {user} is for {source or 'there'}" if roles else f"{user} has no role"
+        raise AccessDenied(f"no certificate: {why}", rule=why)
+    denied = [pattern for role in roles for pattern in role.deny_logins]
+    naming = {
+        role.name: logins
+        for role in counting
+        if (role.direct or not recorded) and (logins := _logins(role, user, denied))
+    }
+    logins = tuple(dict.fromkeys(login for found in naming.values() for login in found))
+    own = () if logins and _is_denied(user, user, denied) else (user,)
+    principals = tuple(dict.fromkeys((*own, *logins)))
+    if len(principals) > MAX_PRINCIPALS:
+        raise AccessDenied(f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins")
+    return Grant(
+        principals=principals,
+        logins=logins,
+        until=_until(identity, counting, now, ttl),
+        extensions=_extensions([role for role in counting if role.name in naming] or counting),
+        critical_options=_critical_options(counting, for_targets=bool(logins)),
+    )
+
+
+def _logins(role: Role, user: str, denied: Sequence[str]) -> tuple[str, ...]:
+    """Those of the role that can be principals."""
+    return tuple(
+        login
+        for pattern in role.logins
+        if not _NOT_IN_LOGINS & set(pattern)
+        and not _is_denied(login := pattern.replace(USER, user), user, denied)
+    )
+
+
+def _is_denied(login: str, user: str, denied: Iterable[str]) -> bool:
+    return any(matches_login(pattern, login, user) for pattern in denied)
+
+
+def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timedelta | None) -> datetime:
+    limits = [limit for role in roles if (limit := role.options.max_session_ttl) is not None]
+    until = now + min(ttl or USUAL_TTL, *(limits or [USUAL_TTL]))
+    return until if identity.expires is None else min(until, identity.expires)
+
+
+def _extensions(roles: Sequence[Role]) -> dict[str, bytes]:
+    """PROTOCOL.certkeys, "Extensions": names alone."""
+    granted = {
+        "permit-X11-forwarding": all(role.options.x11_forwarding for role in roles),
+        "permit-agent-forwarding": all(role.options.forward_agent for role in roles),
+        "permit-port-forwarding": all(role.options.port_forwarding for role in roles),
+        "permit-pty": True,
+    }
+    return {name: b"" for name, is_granted in granted.items() if is_granted}
+
+
+def _critical_options(roles: Iterable[Role], *, for_targets: bool) -> dict[str, bytes]:
+    """PROTOCOL.certkeys, "Critical options": ``source-address`` is a string within the value."""
+    options = {} if for_targets else {PROXY_ONLY: b""}
+    sources: tuple[IPNetwork, ...] | None = None
+    for role in roles:
+        if role.source is not None:
+            sources = role.source if sources is None else _common(sources, role.source)
+    if sources is not None:
+        options["source-address"] = string(",".join(map(str, sources)).encode())
+    return options
+
+
+def _common(some: Sequence[IPNetwork], others: Sequence[IPNetwork]) -> tuple[IPNetwork, ...]:
+    """The networks that are in both: of two that overlap, one is within the other."""
+    within = [one for one in some if any(_is_inside(one, other) for other in others)]
+    around = [other for other in others if any(_is_inside(other, one) for one in some)]
+    return tuple(dict.fromkeys((*within, *around)))
+
+
+def _is_inside(inner: IPNetwork, outer: IPNetwork) -> bool:
+    return inner.prefixlen >= outer.prefixlen and is_within(inner.network_address, outer)

@@ -1,0 +1,103 @@
+"""A certificate as people read it: the lines of ``ssh-keygen -L``, with times in UTC.
+
+What is in it may have been written by anybody: the lines are to be escaped before a terminal gets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh.certificate import FOREVER, Certificate, fingerprint, key_type_of, option_text, plain_type
+
+_TEXTS = ("force-command", "source-address")
+_FLAGS = ("verify-required",)
+_PERMITS = (
+    "no-touch-required",
+    "permit-X11-forwarding",
+    "permit-agent-forwarding",
+    "permit-port-forwarding",
+    "permit-pty",
+    "permit-user-rc",
+)
+
+
+def listing(certificate: Certificate) -> tuple[str, ...]:
+    """Its fields, a line each; what has several values has a line for each, further in."""
+    c = certificate
+    kind = c.kind.name.lower()
+    options = tuple(_options(c.critical_options, texts=_TEXTS, flags=_FLAGS))
+    extensions = tuple(_options(c.extensions, texts=(), flags=_PERMITS))
+    lines = [
+        f"Type: {c.algorithm.decode()} {kind} certificate",
+        f"Public key: {_short(plain_type(c.algorithm))}-CERT {fingerprint(c.public_key)}",
+        f"Signing CA: {_short_type_of(c.authority)} {fingerprint(c.authority)} (using {_signed_with(c)})",
+        f'Key ID: "{c.key_id}"',
+        f"Serial: {c.serial}",
+        f"Valid: {_validity(c.valid_after, c.valid_before)}",
+        *_several("Principals", c.principals),
+        *_several("Critical Options", options),
+        *_several("Extensions", extensions),
+    ]
+    return tuple(" " * 8 + line for line in lines)
+
+
+def _several(name: str, values: tuple[str, ...]) -> Iterator[str]:
+    yield f"{name}: " if values else f"{name}: (none)"
+    yield from (" " * 8 + value for value in values)
+
+
+def _options(
+    options: Mapping[str, bytes], *, texts: tuple[str, ...], flags: tuple[str, ...]
+) -> Iterator[str]:
+    for name, value in options.items():
+        if name in flags and not value:
+            yield name
+        elif name in texts and (text := _text(value)) is not None:
+            yield f"{name} {text}"
+        elif not value:
+            yield f"{name} UNKNOWN FLAG OPTION"
+        else:
+            yield f"{name} UNKNOWN OPTION: {value.hex()} (len {len(value)})"
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return option_text(value)
+    except RemoteViolation:
+        return None
+
+
+def _validity(after: int, before: int) -> str:
+    if before == FOREVER:
+        return f"after {_moment(after)}" if after else "forever"
+    return f"from {_moment(after)} to {_moment(before)}" if after else f"before {_moment(before)}"
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} seconds after 1970"
+
+
+def _short_type_of(blob: bytes) -> str:
+    try:
+        return _short(key_type_of(blob))
+    except RemoteViolation:
+        return "UNKNOWN"
+
+
+def _short(key_type: bytes) -> str:
+    """``ED25519``, ``ECDSA-SK`` …, as ssh-keygen calls them."""
+    words = key_type.partition(b"@")[0].decode("ascii", "replace").split("-")
+    name = next((word for word in words if word not in ("sk", "ssh")), "unknown").upper()
+    return f"{name}-SK" if words[0] == "sk" else name
+
+
+def _signed_with(certificate: Certificate) -> str:
+    try:
+        return key_type_of(certificate.signature).decode("ascii", "replace")
+    except RemoteViolation:
+        return "unknown"

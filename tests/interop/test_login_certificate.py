@@ -1,0 +1,426 @@
+"""``login``, ``sign`` and ``status``: certificates of the user's own, with stock ssh, ssh-agent and sshd."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from conchrec.access.authority import public_line
+from conchrec.access.grants import PROXY_ONLY
+from conchrec.ssh import agent as a
+from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
+from conchrec.ssh.wire import string
+from tests.support.agent import Agent
+from tests.support.client import Client, Person, Way
+from tests.support.fakeagent import FakeAgent, Habit
+from tests.support.house import House, build
+from tests.support.keys import Key, sign_user
+from tests.support.process import Result, environment, run
+from tests.support.sshd import LOGIN, Sshd
+from tests.support.stage import Stage
+from tests.support.waiting import block, fact
+
+OURS = "conchrec:joe"
+
+
+@pytest.fixture(scope="module")
+def direct(shared_stage: Stage) -> House:
+    """The role lets its users have its logins, from loopback."""
+    options = {"direct": True, "port_forwarding": True, "max_session_ttl": "1h", "source": ["127.0.0.0/8"]}
+    return block(build(shared_stage, options=options))
+
+
+async def somebody(house: House, name: str = "joe") -> Person:
+    """joe with an agent of this test's own."""
+    return Person(name=name, key=house.joe.key, agent=await house.stage.agent(house.joe.key))
+
+
+def at(person: Person) -> Agent:
+    assert person.agent is not None
+    return person.agent
+
+
+async def log_in(house: House, person: Person, *words: str) -> Client:
+    """The certificate is in the agent."""
+    client = house.client(person=person)
+    (await client.ssh("proxy", "login", *words)).check()
+    return client
+
+
+async def ours(person: Person) -> list[str]:
+    """The lines of ``ssh-add -L`` that are of our making."""
+    return [line for line in await at(person).lines() if line.endswith(f" conchrec:{person.name}")]
+
+
+async def only_certificate(person: Person) -> str:
+    """The agent forgets the key that it began with."""
+    env = environment(SSH_AUTH_SOCK=str(at(person).socket))
+    (await run("ssh-add", "-d", person.key.path, env=env)).check()
+    (line,) = await at(person).lines()
+    return line
+
+
+async def shown(line: str) -> str:
+    """What ssh-keygen says of a certificate."""
+    env = environment(TZ="UTC")
+    said = (await run("ssh-keygen", "-L", "-f", "-", stdin=line.encode() + b"\n", env=env)).check().text
+    return said.removeprefix("(stdin):1:\n")
+
+
+def field(said: str, name: str) -> list[str]:
+    """The value on the line, or those on the lines below it."""
+    found = re.search(rf"^ {{8}}{name}: (.*)\n((?: {{16}}.*\n)*)", said, re.MULTILINE)
+    assert found is not None, said
+    return [found[1]] if found[1] else [line.strip() for line in found[2].splitlines()]
+
+
+def validity(said: str) -> tuple[datetime, datetime]:
+    _, after, _, before = field(said, "Valid")[0].split()
+    return datetime.fromisoformat(after), datetime.fromisoformat(before)
+
+
+async def straight(house: House, person: Person, sshd: Sshd | None = None) -> Result:
+    """To the target without the proxy."""
+    sshd = sshd or house.target
+    known = house.stage.file(house.stage.unique("known"), sshd.known_as())
+    options = (
+        "BatchMode=yes",
+        f"UserKnownHostsFile={known}",
+        "IdentityFile=none",
+        "PreferredAuthentications=publickey",
+    )
+    words = [word for option in options for word in ("-o", option)]
+    env = environment(SSH_AUTH_SOCK=str(at(person).socket))
+    return await run(
+        "ssh", "-F", "none", *words, "-p", str(sshd.port), f"{LOGIN}@127.0.0.1", "echo straight", env=env
+    )
+
+
+# --- login
+
+
+async def test_login(house: House) -> None:
+    joe = await somebody(house)
+    client = house.client(person=joe)
+    result = (await client.ssh("proxy", "login", "--ttl", "8h")).check()
+    assert result.stderr == b""
+    assert OURS in result.text and "(7h 59m left)" in result.text
+    (line,) = await ours(joe)
+    said = await shown(line)
+    assert field(said, "Type") == ["ssh-ed25519-cert-v01@openssh.com user certificate"]
+    assert field(said, "Key ID") == ['"joe"']
+    assert field(said, "Principals") == ["joe"]
+    assert field(said, "Extensions") == ["permit-pty"]
+    assert field(said, "Critical Options") == [f"{PROXY_ONLY} UNKNOWN FLAG OPTION"]
+    after, before = validity(said)
+    assert before - after == timedelta(hours=8, minutes=5)
+    (event,) = await house.proxy.audited("cert.create", purpose="login", serial=int(field(said, "Serial")[0]))
+    assert (event["user"], event["key_id"], event["principals"]) == ("joe", "joe", ["joe"])
+    assert event["valid_until"] == f"{before:%Y-%m-%dT%H:%M:%SZ}"
+    assert str(event["key"]) in said
+
+
+async def test_the_certificate_alone_leads_everywhere_through_the_proxy(house: House) -> None:
+    """And no try at the target is wasted on it: it is no certificate for there."""
+    joe = await somebody(house)
+    client = await log_in(house, joe)
+    line = await only_certificate(joe)
+    before = len(house.target.log)
+    result = await client.ssh("web1", "echo in")
+    assert (result.stdout, result.code) == (b"in\n", 0), str(result)
+    (*_, event) = house.proxy.audit("upstream.connect", user="joe")
+    assert event["key"] == "certificate of the user CA"
+    log = house.target.log[before:]
+    assert "Certificate does not contain an authorized principal" not in log and "Failed" not in log, log
+    # What it is, as the proxy saw it, is what ssh-keygen sees.
+    status = (await client.ssh("proxy", "status")).check().text
+    assert await shown(line) in status
+    assert re.search(r"That is good until .* UTC \(11h 59m left\)\.", status)
+    assert f"role ops: as {LOGIN} on localhost" in status and "roles: ops" in status
+
+
+async def test_it_is_no_certificate_for_the_target(house: House) -> None:
+    joe = await somebody(house)
+    await log_in(house, joe)
+    await only_certificate(joe)
+    result = await straight(house, joe)
+    assert (result.stdout, result.code) == (b"", 255), str(result)
+
+
+async def test_not_even_for_somebody_with_the_name_of_a_login(shared_stage: Stage) -> None:
+    """The user's name is the principal, and at the target an account has that name."""
+    house = await build(shared_stage)
+    user = {"authorized_keys": [house.ann.key.line], "roles": ["ops"]}
+    house.proxy.configure({"users": {LOGIN: user}})
+    await house.proxy.restart()
+    agent = await house.stage.agent(house.ann.key)
+    same = Person(name=LOGIN, key=house.ann.key, agent=agent)
+    client = await log_in(house, same)
+    line = await only_certificate(same)
+    assert field(await shown(line), "Principals") == [LOGIN]
+    result = await straight(house, same)
+    assert (result.stdout, result.code) == (b"", 255), str(result)
+    (await client.ssh("web1", "true")).check()
+    await house.proxy.stop()
+
+
+async def test_direct(direct: House) -> None:
+    joe = await somebody(direct)
+    client = direct.client(person=joe)
+    result = (await client.ssh("proxy", "login", "--ttl=8h")).check()
+    assert f"unrecorded, as {LOGIN}." in result.text
+    said = await shown(await only_certificate(joe))
+    assert field(said, "Principals") == ["joe", LOGIN]
+    assert field(said, "Extensions") == ["permit-port-forwarding", "permit-pty"]
+    assert field(said, "Critical Options") == ["source-address 127.0.0.0/8"]
+    after, before = validity(said)
+    assert before - after == timedelta(hours=1, minutes=5)
+    assert (await straight(direct, joe)).check().text == "straight\n"
+    assert (await client.ssh("web1", "echo in")).check().text == "in\n"
+
+
+async def test_what_is_passed_through_is_for_the_logins(shared_stage: Stage) -> None:
+    """``node``: the user's own client logs in at the target, with the certificate."""
+    house = await build(shared_stage, settings={"session_recording": "node"})
+    joe = await somebody(house)
+    client = house.client(person=joe, authority=house.authority + house.target.known_as())
+    (await client.ssh("proxy", "login")).check()
+    await only_certificate(joe)
+    assert (await client.ssh("web1", "echo in")).check().text == "in\n"
+    await house.proxy.stop()
+
+
+async def test_another_login_takes_the_place_of_the_earlier_one(house: House) -> None:
+    joe = await somebody(house)
+    stranger = await sign_user(
+        await house.stage.key("authority"), Key(path=(await house.stage.key()).path), "joe", "joe"
+    )
+    # By another authority, whatever it is called: not ours to take away.
+    renamed = house.stage.path(OURS)
+    renamed.write_bytes(stranger.path.read_bytes())
+    env = environment(SSH_AUTH_SOCK=str(at(joe).socket))
+    (await run("ssh-keygen", "-q", "-c", "-C", OURS, "-P", "", "-f", stranger.path)).check()
+    assert stranger.certificate is not None
+    words = stranger.certificate.read_text().split()
+    stranger.certificate.write_text(f"{words[0]} {words[1]} {OURS}\n")
+    (await run("ssh-add", stranger.path, env=env)).check()
+    before = await at(joe).lines()
+    await log_in(house, joe)
+    first = set(await at(joe).lines()) - set(before)
+    assert len(first) == 1
+    await log_in(house, joe)
+    second = set(await at(joe).lines()) - set(before)
+    assert len(second) == 1
+    assert first != second
+    assert set(before) < set(await at(joe).lines())
+
+
+async def test_the_agent_forgets_it_in_time(house: House) -> None:
+    joe = await somebody(house)
+    await log_in(house, joe, "--ttl", "4s")
+    assert len(await ours(joe)) == 1
+    left = await at(joe).lines()
+    while len(left) > 1:
+        left = await at(joe).lines()
+    assert not left[0].endswith(OURS)
+
+
+async def test_a_certificate_does_not_renew_itself(house: House) -> None:
+    joe = await somebody(house)
+    client = await log_in(house, joe, "--ttl", "1h")
+    first = validity(await shown(await only_certificate(joe)))
+    (await client.ssh("proxy", "login", "--ttl", "8h")).check()
+    (line,) = await ours(joe)
+    assert validity(await shown(line))[1] <= first[1]
+
+
+async def test_over_a_shared_connection(house: House) -> None:
+    """ControlMaster: the agent is announced on one session channel, and the command comes on another."""
+    joe = await somebody(house)
+    path = house.stage.short / house.stage.unique("master")
+    client = house.client(person=joe, more=f"ControlPath {path}\n")
+    master = client.start("-M", "-N", "proxy", stdin=b"")
+    await fact(path.exists, lambda: f"no master: {master}")
+    (await client.ssh("proxy", "login")).check()
+    assert len(await ours(joe)) == 1
+    (await client.ssh("-O", "exit", "proxy")).check()
+
+
+async def test_status_looks_into_the_agent(house: House) -> None:
+    """joe came with his key: the certificate is there, and not in use."""
+    joe = await somebody(house)
+    client = await log_in(house, joe, "--ttl", "2h")
+    (line,) = await ours(joe)
+    status = (await client.ssh("proxy", "status")).check().text
+    assert "You came with the key SHA256:" in status and "In your agent, good until" in status
+    assert await shown(line) in status
+
+
+async def test_on_a_terminal(house: House) -> None:
+    joe = await somebody(house)
+    process = house.client(person=joe).start("-t", "proxy", "login", terminal=(80, 24))
+    result = await process.wait()
+    assert result.code == 0, str(result)
+    assert b"good until" in result.stdout
+    assert len(await ours(joe)) == 1
+
+
+# --- where it can't be
+
+
+async def test_without_an_agent(house: House) -> None:
+    for person, arguments in ((house.joe, ()), (house.keyless, ("-T",)), (house.keyless, ("-A",))):
+        client = house.client(Way.CERTIFICATE, person=person)
+        result = await client.ssh(*arguments, "proxy", "login")
+        assert (result.stdout, result.code) == (b"", 1), str(result)
+        assert (
+            result.errors == "conchrec: your agent is not here: use ssh -A, or `sign` with a key of yours\n"
+        )
+
+
+@pytest.mark.parametrize("habit", [Habit.REFUSES, Habit.DROPS_CERTIFICATE, Habit.FORGETS])
+async def test_an_agent_that_takes_no_certificates(house: House, habit: Habit) -> None:
+    fake = FakeAgent(house.stage, habit)
+    result = await _with(house, fake).ssh("proxy", "login")
+    assert (result.stdout, result.code) == (b"", 1), str(result)
+    (line,) = result.errors.splitlines()
+    assert line.startswith(
+        "conchrec: your agent does not take a certificate that ends (GNOME Keyring and gpg-agent"
+    )
+    assert "OpenSSH's ssh-agent" in line and "`sign`" in line
+    assert a.ADD_ID_CONSTRAINED in fake.asked
+    assert fake.keys == []
+
+
+def _with(house: House, fake: FakeAgent) -> Client:
+    """joe with his key in a file, and this agent forwarded."""
+    client = house.client(Way.CERTIFICATE, more="IdentitiesOnly yes\nForwardAgent yes\n")
+    client.env["SSH_AUTH_SOCK"] = str(fake.socket)
+    return client
+
+
+async def test_a_locked_agent(house: House, tmp_path: Path) -> None:
+    agent = await house.stage.agent()
+    askpass = house.stage.file("askpass", "#!/bin/sh\necho secret\n")
+    askpass.chmod(0o700)
+    env = environment(SSH_AUTH_SOCK=str(agent.socket), SSH_ASKPASS=str(askpass), SSH_ASKPASS_REQUIRE="force")
+    (await run("ssh-add", "-x", env=env)).check()
+    client = house.client(Way.CERTIFICATE, more="IdentitiesOnly yes\nForwardAgent yes\n")
+    client.env["SSH_AUTH_SOCK"] = str(agent.socket)
+    result = await client.ssh("proxy", "login")
+    assert (result.stdout, result.code) == (b"", 1), str(result)
+    assert "is it locked?" in result.errors
+
+
+async def test_a_user_who_goes_away_meanwhile(house: House) -> None:
+    """The agent never answers; the user gives up. Nothing is left of it."""
+    fake = FakeAgent(house.stage, Habit.SILENT)
+    before = house.proxy.open_files()
+    process = _with(house, fake).start("proxy", "login", stdin=b"")
+    await fact(lambda: a.ADD_ID_CONSTRAINED in fake.asked, lambda: f"the agent is not asked: {process}")
+    process.kill()
+    await process.wait()
+    await fact(lambda: house.proxy.open_files() == before, "its connection stays")
+    assert "Traceback" not in house.proxy.log and "Unhandled" not in house.proxy.log
+
+
+# --- sign
+
+
+def hardware_keys() -> dict[str, bytes]:
+    """Public keys of security keys, as `ssh-keygen -t ed25519-sk` makes them (PROTOCOL.u2f)."""
+    point = ec.generate_private_key(ec.SECP256R1()).public_key()
+    encoded = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return {
+        "ed25519-sk": string(SK_ED25519) + string(bytes(range(32))) + string(b"ssh:"),
+        "ecdsa-sk": string(SK_ECDSA) + string(b"nistp256") + string(encoded) + string(b"ssh:"),
+    }
+
+
+async def signed(house: House, public: Path, *words: str) -> str:
+    result = (await house.client(person=house.joe).ssh("proxy", "sign", *words, stdin=public)).check()
+    assert result.stderr == b""
+    (line,) = result.text.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+async def test_sign(house: House, kind: str) -> None:
+    """The certificate logs in, with the key in its file."""
+    key = await house.stage.key("mine", kind)
+    line = await signed(house, key.public, "--ttl", "30m")
+    certificate = key.path.with_name(key.path.name + "-cert.pub")
+    certificate.write_text(line + "\n")
+    said = await shown(line)
+    assert field(said, "Principals") == ["joe"]
+    after, before = validity(said)
+    assert before - after == timedelta(minutes=35)
+    assert await house.proxy.audited("cert.create", purpose="sign", serial=int(field(said, "Serial")[0]))
+    mine = Person(name="joe", key=Key(path=key.path, certificate=certificate))
+    client = house.client(Way.CERTIFICATE, person=mine)
+    client.config.write_text(f"CertificateFile {certificate}\n" + client.config.read_text())
+    assert (await client.ssh("web1", "echo in")).check().text == "in\n"
+
+
+@pytest.mark.parametrize("kind", ["ed25519-sk", "ecdsa-sk"])
+async def test_sign_a_hardware_key(house: House, kind: str) -> None:
+    public = house.stage.file(f"{kind}.pub", f"{public_line(hardware_keys()[kind])} token\r\n")
+    said = await shown(await signed(house, public))
+    assert field(said, "Type")[0].startswith("sk-")
+    assert field(said, "Public key")[0].startswith(f"{kind.upper()}-CERT SHA256:")
+
+
+async def test_what_is_not_signed(house: House) -> None:
+    stage = house.stage
+    key, small = await stage.key(), stage.path("small")
+    certified = await sign_user(await stage.key("authority"), await stage.key(), "joe", "joe")
+    assert certified.certificate is not None
+    (await run("ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", small)).check()
+    client = house.client(person=house.joe)
+    for stdin, why in (
+        (b"", "one public key is wanted on stdin, not 0: sign < key.pub"),
+        (b"\xff\x00", "that is no public key (ssh-ed25519 AAAA\u2026 comment)"),
+        (b"what\x1b[2J is this\n", "that is no public key"),
+        (key.path.read_bytes(), "that is a private key"),
+        (f"{key.line}\n{key.line}\n".encode(), "one public key is wanted on stdin, not 2"),
+        (f'from="10.0.0.1" {key.line}\n'.encode(), "that is no public key"),
+        (certified.certificate.read_bytes(), "that is a certificate"),
+        (Path(f"{small}.pub").read_bytes(), "an RSA key of 1024 bits is not taken"),
+        (b"x" * 70_000, "more than 64 KiB on stdin"),
+    ):
+        result = await client.ssh("proxy", "sign", stdin=stdin)
+        assert (result.stdout, result.code) == (b"", 1), str(result)
+        (line,) = result.errors.splitlines()
+        assert line.startswith(f"conchrec: {why}"), line
+        assert line.isprintable()
+
+
+async def test_stdin_without_an_end_is_bounded(house: House) -> None:
+    process = house.client(person=house.joe).start("proxy", "sign")
+    process.write(b"x" * 70_000)
+    result = await process.wait()
+    assert (result.code, result.errors) == (1, "conchrec: more than 64 KiB on stdin\n"), str(result)
+
+
+async def test_wrong_usage(house: House) -> None:
+    client = house.client(person=house.joe)
+    for words in (
+        ("login", "8h"),
+        ("login", "--ttl"),
+        ("login", "--ttl", "8"),
+        ("login", "--ttl", "1h", "2h"),
+        ("sign", "--ttl=never"),
+        ("status", "--ttl", "8h"),
+        ("logni",),
+        ("'",),
+        ("x" * 5000,),
+    ):
+        result = await client.ssh("proxy", *words)
+        assert (result.stdout, result.code) == (b"", 64), str(result)
+        (line,) = result.errors.splitlines()
+        assert line.startswith("conchrec: ")
