@@ -235,7 +235,11 @@ class Proxy(MultiService):
         if not hashes:
             return None
         guesses = Guesses(
-            config.state_dir / "guesses.json", now=now, clock=self._reactor, in_thread=self._on_disk
+            config.state_dir / "guesses.json",
+            users=config.users,
+            now=now,
+            clock=self._reactor,
+            in_thread=self._on_disk,
         )
         totp = {name: user.totp for name, user in config.users.items() if user.totp}
         return PasswordLogin(

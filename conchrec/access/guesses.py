@@ -14,7 +14,7 @@ import ipaddress
 import operator
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -40,8 +40,8 @@ DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 LONGEST_WAIT = 30.0
 #: After so long without a wrong guess all is forgotten: less often than once in 300 s nobody gets far.
 FORGOTTEN_SECONDS = 3600.0
-#: Of users and of addresses. To push one out takes as many checked guesses at others, each of them a fifth
-#: of a second of two cores: longer than the longest delay.
+#: Of names that nobody has, and of addresses: some megabytes. Whoever makes up names without end pushes out
+#: others of that kind; users that there are stay.
 MOST_COUNTS = 10_000
 #: No name of a user is longer.
 LONGEST_NAME = 64
@@ -62,11 +62,14 @@ class TooManyGuesses(AccessDenied):
 
 class _Counts:
     """For each name how many guesses were wrong, and when (in seconds since 1970) the next may be checked.
-    In the order of the last guess."""
+    In the order of the last guess. Those in ``kept`` are never pushed out."""
 
-    def __init__(self, free: int, counts: Mapping[str, tuple[int, float]]) -> None:
+    def __init__(
+        self, free: int, counts: Mapping[str, tuple[int, float]], kept: Collection[str] = ()
+    ) -> None:
         self._free = free
         self._counts = OrderedDict(counts)
+        self._kept = frozenset(kept)
 
     def due(self, name: str, now: float) -> float:
         """When the next guess may be checked."""
@@ -83,8 +86,8 @@ class _Counts:
         wrong = self._counts.pop(name, (0, at))[0] + 1
         late = min(wrong - self._free, len(DELAYS))
         self._counts[name] = wrong, at + (DELAYS[late - 1] if late > 0 else 0.0)
-        while len(self._counts) > MOST_COUNTS:
-            self._counts.popitem(last=False)
+        while len(self._counts) > MOST_COUNTS + len(self._kept):
+            del self._counts[next(name for name in self._counts if name not in self._kept)]
 
     def take_back(self, name: str) -> None:
         """The guess was right; those before it were not."""
@@ -142,7 +145,7 @@ def _counts(fields: dict[str, tuple[int, float]]) -> dict[str, tuple[int, float]
 
 
 class Guesses:
-    """See the module. ``now`` is aware; ``in_thread`` runs what blocks.
+    """See the module. ``users`` are those that there are; ``now`` is aware; ``in_thread`` runs what blocks.
 
     Reads the file at once; one that is not as we write it is said in the log, and all begins anew.
     """
@@ -151,6 +154,7 @@ class Guesses:
         self,
         path: Path,
         *,
+        users: Collection[str],
         now: Callable[[], datetime],
         clock: Clock,
         in_thread: Callable[[Callable[[], None]], Deferred[None]],
@@ -166,7 +170,7 @@ class Guesses:
         self._changed = False
         self._waiting: list[Deferred[None]] = []
         saved = self._read()
-        self._users = _Counts(FREE_OF_USER, saved.users)
+        self._users = _Counts(FREE_OF_USER, saved.users, users)
         self._addresses = _Counts(FREE_OF_ADDRESS, saved.addresses)
         self._steps = saved.steps
         #: A secret of this file's own, made with it.

@@ -7,7 +7,9 @@ the check takes as long for a name that nobody has. The reactor never waits for 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -65,17 +67,17 @@ class PasswordLogin:
             error = TooManyGuesses(seconds)
             await ask(Challenge(instruction=f"conchrec: {error.public}"))
             raise error
-        (password,) = await ask(PASSWORD)
+        told = f"after wrong answers, this one is looked at in {math.ceil(seconds)} s" if seconds else ""
+        (password,) = await ask(replace(PASSWORD, instruction=told and f"conchrec: {told}"))
         code = (await ask(CODE))[0] if self._passwords.asks_code(user) else ""
         if seconds := self.guesses.begin(user, source):
             await self._pause(seconds)
         if not await self._is_right(user, password):
             raise _denied(self._passwords.why_not(user))
         identity = self._identify(user)
-        used = self._use(user, code) if self._passwords.has_code(user) else None
+        if self._passwords.has_code(user):
+            await self._use(user, code)
         self.guesses.right(user, source)
-        if used is not None:
-            await self._written(used)
         return identity
 
     async def close(self) -> None:
@@ -87,18 +89,16 @@ class PasswordLogin:
         """What this user has proved besides the password."""
         return "totp" if self._passwords.has_code(user) else ""
 
-    def _use(self, user: str, code: str) -> Deferred[None]:
-        """A code is good once, also on two connections that have it at the same time."""
+    async def _use(self, user: str, code: str) -> None:
+        """A code is good once, also on two connections that have it at the same time: that it is used is
+        known at once, and on the disk before anybody is in. Raises AccessDenied."""
         last, seconds = self.guesses.last_step(user), self._now().timestamp()
         step = self._passwords.step_of(user, code, seconds, last)
         if step is None:
             again = self._passwords.step_of(user, code, seconds, -1) is not None
             raise _denied("the code has been used" if again else "wrong code")
-        return self.guesses.use(user, step)
-
-    async def _written(self, used: Deferred[None]) -> None:
         try:
-            await used
+            await self.guesses.use(user, step)
         except OSError as error:
             raise _denied("that the code is used can not be written down") from error
 

@@ -59,7 +59,9 @@ class Time(Clock):
 
 def begun(path: Path, clock: Time | None = None, disk: Disk | None = None) -> Guesses:
     clock = clock or Time()
-    return Guesses(path / "guesses.json", now=clock.now, clock=clock, in_thread=disk or Disk())
+    return Guesses(
+        path / "guesses.json", users=("joe", "ann"), now=clock.now, clock=clock, in_thread=disk or Disk()
+    )
 
 
 def wrong(guesses: Guesses, count: int, clock: Time, user: str = "joe", source: str = HOME) -> None:
@@ -187,18 +189,19 @@ def test_a_clock_that_is_put_back(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    """Names without end, from addresses without end; the one that is tried again and again stays."""
+    """Names without end, from addresses without end, do not push out those that there are."""
     clock = Time()
     guesses = begun(tmp_path, clock)
+    wrong(guesses, FREE_OF_USER + 6, clock, "nobody", "192.0.2.2")
     wrong(guesses, FREE_OF_USER + 6, clock)
-    for number in range(MOST_COUNTS - 1):
-        guesses.begin(f"{number} {'x' * 400}", f"2001:db8:{number % 65536:x}:{number // 65536:x}::1")
-    assert guesses.wait("joe", HOME) > 0
-    guesses.begin("one more", "203.0.113.1")
+    for number in range(MOST_COUNTS + 5):
+        guesses.begin(f"{number} {'x' * 400}", f"2001:db8:{number:x}::1")
+    assert guesses.wait("joe", "203.0.113.1") == 30
+    assert guesses.wait("nobody", "203.0.113.1") == 0
     clock.advance(SAVE_SECONDS)
     raw = (tmp_path / "guesses.json").read_bytes()
     saved = json.loads(raw)
-    assert (len(saved["users"]), len(saved["addresses"])) == (MOST_COUNTS, MOST_COUNTS)
+    assert (len(saved["users"]), len(saved["addresses"])) == (MOST_COUNTS + 2, MOST_COUNTS)
     assert len(raw) < 3_000_000
     assert max(map(len, saved["users"])) == 64
 

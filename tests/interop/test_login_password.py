@@ -215,6 +215,16 @@ async def test_who_is_guessed_at_comes_in_with_a_key(stage: Stage) -> None:
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
 
 
+async def test_who_is_revoked_has_no_password_either(stage: Stage) -> None:
+    house = await build(stage, settings={"users": USERS})
+    (await house.proxy.command("ca", "revoke", "--user", "pat")).check()
+    await house.proxy.restart()
+    pat = Somebody(house, "pat", PASSWORD)
+    result = await pat.ssh("proxy", "hosts")
+    assert (result.stdout, result.code) == (b"", 255)
+    assert reasons(house, "pat") == ["the user pat has been revoked"]
+
+
 async def test_behind_a_load_balancer(stage: Stage) -> None:
     """Guesses are those of the address in the PROXY header, not of the balancer."""
     house = await build(stage, settings={"users": USERS}, start=False)

@@ -58,7 +58,11 @@ class Site:
         self.threads = Threads()
         self.disk = Threads()
         self.guesses = Guesses(
-            directory / "guesses.json", now=self.now, clock=self.clock, in_thread=self.disk
+            directory / "guesses.json",
+            users=("joe", "ann", "eve"),
+            now=self.now,
+            clock=self.clock,
+            in_thread=self.disk,
         )
         passwords = Passwords({"joe": HASH, "ann": HASH, "eve": HASH}, {"joe": SECRET}, b"salt of the tests")
         strangers = [f"nobody{number}" for number in range(50)]
@@ -99,6 +103,7 @@ class Client:
         )
         self.server = Server(porter, tries=20)
         self.heard: list[object] = []
+        self.told = ""
 
     def tries(self, user: str, *answers: str) -> list[object]:
         """What has come back when all is answered: the prompts, then whether it is in, if that is known."""
@@ -122,6 +127,7 @@ class Client:
                 instruction, _ = r.string().decode(), r.string()
                 prompts = [(r.string().decode(), r.boolean()) for _ in range(r.uint32())]
                 r.end()
+                self.told = instruction
                 self.heard += [text for text, echo in prompts] or [instruction]
                 assert not any(echo for _, echo in prompts)
                 given = tuple(answers.pop(0) for _ in prompts)
@@ -250,8 +256,10 @@ def test_answers_come_later_and_later(site: Site) -> None:
     for _ in range(FREE_OF_USER + 1):
         assert client.tries("ann", "wrong") == ["Password: ", False]
     checked = site.threads.done
+    assert client.told == ""
     for delay in DELAYS[:3]:
         assert client.tries("ann", "wrong") == ["Password: "]
+        assert client.told == f"conchrec: after wrong answers, this one is looked at in {delay:.0f} s"
         site.clock.advance(delay - 0.01)
         assert (client.later(), site.threads.done) == ([], checked)
         site.clock.advance(0.01)
