@@ -70,16 +70,25 @@ async def _add(
         lifetime=certificate.expires - site.now(),
     )
     took = await within(added, AGENT_SECONDS, _silent)
-    held = {one.blob for one in await within(keeper.identities(), AGENT_SECONDS, _silent)}
-    if took and certificate.blob in held:
+    if took and certificate.blob in await _blobs(asking, keeper):
         return
     for blob in (certificate.blob, certificate.public_key):
-        if blob in held:
+        if blob in await _blobs(asking, keeper):
             await within(keeper.remove(blob), AGENT_SECONDS, _silent)
-    raise Refused(
+    text = (
         "your agent does not take a certificate that ends (GNOME Keyring and gpg-agent take none; or is it "
         "locked?): use OpenSSH's ssh-agent, or get one for a key in a file with `sign`"
     )
+    if certificate.public_key in await _blobs(asking, keeper):
+        key_name = fingerprint(certificate.public_key)
+        text += f"; it kept the key {key_name}, which opens nothing (gpg-agent: see ~/.gnupg/sshcontrol)"
+    raise Refused(text)
+
+
+async def _blobs(asking: Asking, keeper: AgentKeeper) -> frozenset[bytes]:
+    """Of all that the agent holds."""
+    held = await asking.site.dialer.within(keeper.identities(), AGENT_SECONDS, _silent)
+    return frozenset(one.blob for one in held)
 
 
 async def for_key(asking: Asking) -> str:

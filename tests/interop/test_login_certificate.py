@@ -286,7 +286,7 @@ async def test_without_an_agent(house: House) -> None:
 @pytest.mark.parametrize("habit", [Habit.REFUSES, Habit.DROPS_CERTIFICATE, Habit.FORGETS])
 async def test_an_agent_that_takes_no_certificates(house: House, habit: Habit) -> None:
     fake = FakeAgent(house.stage, habit)
-    result = await _with(house, fake).ssh("proxy", "login")
+    result = await _with(house, fake.socket).ssh("proxy", "login")
     assert (result.stdout, result.code) == (b"", 1), str(result)
     (line,) = result.errors.splitlines()
     assert line.startswith(
@@ -297,10 +297,42 @@ async def test_an_agent_that_takes_no_certificates(house: House, habit: Habit) -
     assert fake.keys == []
 
 
-def _with(house: House, fake: FakeAgent) -> Client:
+PINENTRY = """#!/bin/sh
+echo OK
+while read command rest; do
+    case $command in
+        GETPIN) echo "D secret"; echo OK ;;
+        BYE) echo OK; exit ;;
+        *) echo OK ;;
+    esac
+done
+"""
+
+
+async def test_gpg_agent(house: House) -> None:
+    """It asks for a passphrase, drops the certificate, keeps the key for good, and says that all is well."""
+    stage = house.stage
+    home = stage.short / "gpg"
+    home.mkdir(mode=0o700)
+    pinentry = stage.file("pinentry", PINENTRY)
+    pinentry.chmod(0o700)
+    words = ("--homedir", home, "--daemon", "--enable-ssh-support", "--pinentry-program", pinentry, "--")
+    gpg = stage.process("gpg-agent", *words, "sh", "-c", "echo ready; exec cat", stdin=None)
+    await gpg.says("ready")
+    client = _with(house, home / "S.gpg-agent.ssh")
+    result = await client.ssh("proxy", "login")
+    assert (result.stdout, result.code) == (b"", 1), str(result)
+    (line,) = result.errors.splitlines()
+    assert line.startswith("conchrec: your agent does not take a certificate that ends")
+    kept = re.search(r"; it kept the key (SHA256:\S+), which opens nothing", line)
+    assert kept is not None, line
+    assert kept[1].encode() in (await client.program("ssh-add", "-l")).check().stdout
+
+
+def _with(house: House, socket: Path) -> Client:
     """joe with his key in a file, and this agent forwarded."""
     client = house.client(Way.CERTIFICATE, more="IdentitiesOnly yes\nForwardAgent yes\n")
-    client.env["SSH_AUTH_SOCK"] = str(fake.socket)
+    client.env["SSH_AUTH_SOCK"] = str(socket)
     return client
 
 
@@ -310,8 +342,7 @@ async def test_a_locked_agent(house: House, tmp_path: Path) -> None:
     askpass.chmod(0o700)
     env = environment(SSH_AUTH_SOCK=str(agent.socket), SSH_ASKPASS=str(askpass), SSH_ASKPASS_REQUIRE="force")
     (await run("ssh-add", "-x", env=env)).check()
-    client = house.client(Way.CERTIFICATE, more="IdentitiesOnly yes\nForwardAgent yes\n")
-    client.env["SSH_AUTH_SOCK"] = str(agent.socket)
+    client = _with(house, agent.socket)
     result = await client.ssh("proxy", "login")
     assert (result.stdout, result.code) == (b"", 1), str(result)
     assert "is it locked?" in result.errors
@@ -321,7 +352,7 @@ async def test_a_user_who_goes_away_meanwhile(house: House) -> None:
     """The agent never answers; the user gives up. Nothing is left of it."""
     fake = FakeAgent(house.stage, Habit.SILENT)
     before = house.proxy.open_files()
-    process = _with(house, fake).start("proxy", "login", stdin=b"")
+    process = _with(house, fake.socket).start("proxy", "login", stdin=b"")
     await fact(lambda: a.ADD_ID_CONSTRAINED in fake.asked, lambda: f"the agent is not asked: {process}")
     process.kill()
     await process.wait()
