@@ -45,12 +45,13 @@ def parse_hash(text: str) -> bytes:
 
 
 def new_hash(password: str, cost: int = COST) -> str:
-    """The hash of a new password. Blocks for a moment. Raises ValueError where it can not be one."""
+    """The hash of a new password. Blocks for a moment. Raises ValueError where it can not be one
+    (UnicodeError, which is one, where it is no text)."""
     if not password:
         raise ValueError("an empty password is none")
+    raw = _raw(password)
     if not password.isprintable():
         raise ValueError("a password has no control characters")
-    raw = _raw(password)
     if raw is None:
         raise ValueError(f"a password has {MAX_BYTES} bytes at most: bcrypt would not look at the rest")
     return bcrypt.hashpw(raw, bcrypt.gensalt(cost)).decode()

@@ -46,14 +46,14 @@ def register(subparsers: Subparsers) -> None:
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     typed = sys.stdin.isatty()
-    password = _password(args.user, err) if typed else sys.stdin.readline().rstrip("\r\n")
-    if password is None:
-        print("conchrec: these are not the same", file=err)
-        return NO
     try:
+        password = _typed(args.user, err) if typed else sys.stdin.readline().rstrip("\r\n")
         lines = {"password": new_hash(password)}
-    except ValueError as error:
-        print(f"conchrec: {error}", file=err)
+    except UnicodeError:  # from reading where the locale is strict, else from the hash
+        print("conchrec: that is not UTF-8", file=err)
+        return NO
+    except (EOFError, ValueError) as error:
+        print(f"conchrec: {str(error) or 'nothing was typed'}", file=err)
         return NO
     if len(password) < ADVISED_LENGTH:
         print(f"note: that is short; {ADVISED_LENGTH} characters are the least that is advised", file=err)
@@ -73,10 +73,12 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     return DONE
 
 
-def _password(user: str, err: TextIO) -> str | None:
-    """Asked for twice, without echo; None where it is not the same."""
+def _typed(user: str, err: TextIO) -> str:
+    """Asked for twice, without echo. Raises ValueError where it is not the same, and EOFError."""
     first = getpass.getpass(f"New password of {user}: ", err)
-    return first if getpass.getpass("Again: ", err) == first else None
+    if getpass.getpass("Again: ", err) != first:
+        raise ValueError("these are not the same")
+    return first
 
 
 def _confirmed(secret: bytes, err: TextIO, now: Callable[[], float] = time.time) -> bool:

@@ -108,6 +108,21 @@ async def test_what_is_no_password(config: Path, password: str, why: str) -> Non
     assert why in result.errors
 
 
+async def test_what_is_no_text(config: Path) -> None:
+    result = await run(
+        *COMMAND, "joe", "-c", config, env=our_environment(), stdin="Ångström 1".encode("latin-1")
+    )
+    assert (result.stdout, result.errors, result.code) == (b"", "conchrec: that is not UTF-8\n", 1)
+
+
+async def test_nothing_is_typed(stage: Stage, config: Path) -> None:
+    process = typed(stage, config, "joe")
+    await process.says("New password of joe: ")
+    process.write(b"\x04")
+    assert (await process.wait()).code == 1
+    assert "conchrec: nothing was typed" in screen(process)
+
+
 async def test_a_short_one(config: Path) -> None:
     result = (await piped(config, "joe", stdin="secret")).check()
     assert result.errors.startswith("note: that is short")
