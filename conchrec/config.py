@@ -38,6 +38,7 @@ from conchrec.settings import (
     TrustedHosts,
     UpstreamAuth,
     User,
+    Web,
     host_and_port,
     is_port,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "TrustedHosts",
     "UpstreamAuth",
     "User",
+    "Web",
     "load",
     "parse",
 ]
@@ -124,6 +126,7 @@ _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _LATER_AUTH = ("key",)
 _LATER = "is not available in this version"
 _ENDPOINTS = ("tcp", "tcp6", "unix", "systemd", "fd", "haproxy")
+_WEB_ENDPOINTS = (*_ENDPOINTS, "ssl")
 _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 # what means something in a login pattern, a certificate's principals, a ProxyJump or a listing
 _NOT_IN_NAMES = frozenset("*?[]{}!,:/\\\"'`$&;|<>()")
@@ -172,7 +175,6 @@ class _Reader:
         roles = self._roles(top)
         users = self._users(top, roles)
         proxy_protocol_from = _networks(top, "proxy_protocol_from") or ()
-        self._refuse_web(top)
         checks = top.flag("proxy_checks_host_keys", True)
         if not checks:
             top.warn("proxy_checks_host_keys", "any host key is accepted: whoever is in between reads along")
@@ -202,6 +204,11 @@ class _Reader:
             proxy_protocol_from=proxy_protocol_from,
             recordings=self._recordings(top.section("recordings", RECORDINGS), state_dir),
             audit=Audit(file=self._path(top.section("audit", ("file",)), "file", state_dir / "audit.jsonl")),
+            web=Web(
+                listen=_endpoints(
+                    top.section("web", ("listen",)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
+                )
+            ),
             warnings=tuple(ConfigErrors(str(self._file), self._problems.warnings).lines()),
         )
 
@@ -399,13 +406,6 @@ class _Reader:
             fsync=section.word("fsync", Fsync, Fsync.INTERVAL),
         )
 
-    def _refuse_web(self, top: Section) -> None:
-        web = top.plain("web")
-        if web == {"listen": ["tcp:3080:interface=127.0.0.1"]}:
-            top.warn("web", f"{_LATER}: nothing listens there")
-        elif web and web != {"listen": []}:
-            top.problem("web", _LATER)
-
 
 def _contents(entry: Entry, path: Path, complain: _Complain) -> str | None:
     try:
@@ -535,16 +535,22 @@ def _listen(top: Section, believes_proxies: bool) -> tuple[str, ...]:
     """Server endpoints; Twisted has the last word on their syntax (``config check`` asks it)."""
     if "listen" not in top:
         return ("tcp:3023",)
-    entries = top.texts("listen")
-    if not entries and not top.is_wrong("listen"):
+    found = _endpoints(top, _ENDPOINTS, proxies=believes_proxies)
+    if not found and not top.is_wrong("listen"):
         top.problem("listen", "is empty: nothing would listen")
+    return found
+
+
+def _endpoints(section: Section, kinds: tuple[str, ...], *, proxies: bool) -> tuple[str, ...]:
+    """``listen``; none where it is not there."""
+    entries = section.texts("listen")
     for entry in entries:
         kind, _, rest = entry.text.partition(":")
-        if kind not in _ENDPOINTS:
-            entry.problem(f"{kind!r} is not a kind of endpoint{nearest(kind, _ENDPOINTS)}")
-        elif kind in ("tcp", "tcp6") and not is_port(_port_of(rest), least=0):
+        if kind not in kinds:
+            entry.problem(f"{kind!r} is not a kind of endpoint{nearest(kind, kinds)}")
+        elif kind in ("tcp", "tcp6", "ssl") and not is_port(_port_of(rest), least=0):
             entry.problem(f"{entry.text!r} has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)")
-        elif kind == "haproxy" and not believes_proxies:
+        elif kind == "haproxy" and not proxies:
             entry.problem("whoever connects could claim any address: say who may in proxy_protocol_from")
     return tuple(entry.text for entry in entries)
 

@@ -40,6 +40,7 @@ from conchrec.settings import Config, Offer
 from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.certificate import Certificate
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+from conchrec.web import export
 
 _log = Logger()
 T = TypeVar("T")
@@ -117,6 +118,9 @@ class Proxy(MultiService):
         self._watching.clock = reactor
         for description in config.listen:
             listener(description, JumpFactory(self.site), config, reactor).setServiceParent(self)
+        for description in config.web.listen:
+            web = export.factory(self._authority, reactor)
+            listener(description, web, config, reactor).setServiceParent(self)
 
     # --- life
 
@@ -280,7 +284,13 @@ def listener(description: str, factory: Any, config: Config, reactor: Any) -> An
     kind, _, rest = description.partition(":")
     if kind == "haproxy":
         return haproxy.service(reactor, rest, factory, config.proxy_protocol_from)
-    return strports.service(description, factory, reactor)
+    try:
+        return strports.service(description, factory, reactor)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a parser, or OpenSSL, makes of it
+        problem = f"{description!r} is no server endpoint: {error or type(error).__name__}"
+        raise ConfigError("listen", problem) from error
 
 
 async def _settled(stopping: Deferred[Any] | None) -> None:

@@ -155,6 +155,13 @@ class Recordings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    """Server endpoints; none: nothing listens."""
+
+    listen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     file: Path
 
@@ -189,6 +196,7 @@ class Config:
     proxy_protocol_from: tuple[IPNetwork, ...]
     recordings: Recordings
     audit: Audit
+    web: Web
     warnings: tuple[str, ...]
 
     @property

@@ -164,7 +164,6 @@ def test_what_the_example_can_not_have_yet_is_said(read: Read, here: Path) -> No
     (here / "joe.keys").touch()
     warnings = "\n".join(read(INTERFACE).warnings)
     assert "config.yaml:29: recordings.retention: is not available in this version" in warnings
-    assert "config.yaml:31: web: is not available in this version" in warnings
     assert f"targets.db.known_hosts[0]: there is no file {here}/db.known_hosts" in warnings
 
 
@@ -563,7 +562,6 @@ def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> Non
     [
         "upstream_auth: [agent, key]",
         "targets: {db: {hosts: [a], upstream_auth: [key]}}",
-        "web: {listen: ['tcp:80']}",
         "recordings: {compress: yes}",
         "recordings: {encrypt_to: [age1xyz]}",
         "recordings: {retention: {age: 30d}}",
@@ -581,15 +579,21 @@ def test_people_are_asked_last(read: Read) -> None:
     assert problem.endswith("upstream_auth: prompt comes last: people are asked when nothing else would do")
 
 
-def test_direct_is_not_there_yet(read: Read) -> None:
-    assert problems(read, role("options: {direct: yes}")) == [
-        "4 roles.ops.options.direct: is not available in this version"
-    ]
+def test_direct_is_worth_a_word(read: Read) -> None:
+    it = read(role("options: {direct: yes}"))
+    assert it.roles["ops"].direct
+    (warning,) = [warning for warning in it.warnings if "direct" in warning]
+    assert warning.endswith(
+        ":4: roles.ops.options.direct: its logins work, unrecorded, at every host that trusts the user CA"
+    )
+    it = read(role("options: {direct: no}"))
+    assert not it.roles["ops"].direct
+    assert "direct" not in "".join(it.warnings)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["web: {}", "web: {listen: []}", "web:", "recordings: {compress: off}", "recordings: {encrypt_to: []}",
+    ["recordings: {compress: off}", "recordings: {encrypt_to: []}",
      "recordings: {retention: }"],
 )  # fmt: skip
 def test_what_asks_for_nothing_of_a_later_version_is_taken(read: Read, text: str) -> None:
@@ -723,6 +727,21 @@ def test_the_sample(tmp_path: Path, keys: dict[str, str]) -> None:
     assert config.parse(text.encode(), path) == it
 
 
+def test_the_web(read: Read) -> None:
+    """Nothing listens unless it is asked for."""
+    for text in ("", "web: {}", "web:", "web: {listen: []}"):
+        assert read(NOBODY + text).web.listen == ()
+    listen = ("tcp:3080:interface=127.0.0.1", "ssl:3443:privateKey=k:certKey=c", "unix:/run/web")
+    assert read(NOBODY + f"web: {{listen: {list(listen)}}}").web.listen == listen
+    assert problems(read, NOBODY + "web: {listen: ['http:80', 'ssl:no', 'haproxy:tcp:80'], port: 80}") == [
+        "3 web.listen[0]: 'http' is not a kind of endpoint"
+        " (there are: tcp, tcp6, unix, systemd, fd, haproxy, ssl)",
+        "3 web.listen[1]: 'ssl:no' has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)",
+        "3 web.listen[2]: whoever connects could claim any address: say who may in proxy_protocol_from",
+        "3 web.port: unknown key (there are: listen)",
+    ]
+
+
 def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(NOBODY).ca_agent == ""
     assert read(NOBODY + "ca_agent: ../run/agent\n").ca_agent == str(here.parent / "run/agent")
@@ -737,8 +756,7 @@ def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytes
 def test_the_sample_knows_every_setting() -> None:
     text = (ETC / "config.yaml").read_text()
     keys = (*config.TOP, *config.USER, *config.ROLE, *config.OPTIONS, *config.TARGET, *config.LIMITS)
-    later = {"web", "direct"}
-    assert [key for key in keys if f"{key}:" not in text and key not in later] == []
+    assert [key for key in keys if f"{key}:" not in text] == []
 
 
 def test_the_embedded_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ VALUES = frozenset(
         "conchrec.ssh.wire",
         "conchrec.ssh.messages",
         "conchrec.ssh.certificate",
+        "conchrec.ssh.krl",
         "conchrec.ssh.packetcipher",
         "conchrec.ssh.compression",
         "conchrec.ssh.algorithms",
@@ -39,6 +40,7 @@ VALUES = frozenset(
         "conchrec.access.patterns",
         "conchrec.access.authorized_keys",
         "conchrec.access.passwords",
+        "conchrec.access.rotation",
     }
 )
 """Layer 1: no reactor, no sockets; anybody may import them, unless WALL says otherwise."""
@@ -46,6 +48,7 @@ VALUES = frozenset(
 SSH_VALUES = (
     "conchrec.ssh.wire",
     "conchrec.ssh.certificate",
+    "conchrec.ssh.krl",
     "conchrec.ssh.messages",
     "conchrec.ssh.algorithms",
 )

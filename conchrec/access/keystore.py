@@ -26,10 +26,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from conchrec.errors import ConchrecError, ConfigError, RemoteViolation
-from conchrec.ssh import agent
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
 from conchrec.ssh.wire import Reader, string, uint32
 
+#: Of draft-ietf-sshm-ssh-agent: sections 3.6 (sign) and 6.3 (flags); OpenSSH's limit on one message.
+_SIGN_REQUEST, _SIGN_RESPONSE = 13, 14
+_RSA_SHA2_512 = 4
+_LONGEST = 256 * 1024
 #: A token may want to be touched, and an agent may ask (``ssh-add -c``), in seconds.
 AGENT_PATIENCE = 60.0
 
@@ -52,11 +55,11 @@ class AgentAuthority:
     def sign(self, data: bytes) -> bytes:
         """``string algorithm, string signature``. Blocks. Raises SigningFailed."""
         rsa = key_type_of(self.blob) == b"ssh-rsa"
-        flags = agent.FLAG_RSA_SHA2_512 if rsa else 0
-        request = bytes((agent.SIGN_REQUEST,)) + string(self.blob) + string(data) + uint32(flags)
+        flags = _RSA_SHA2_512 if rsa else 0
+        request = bytes((_SIGN_REQUEST,)) + string(self.blob) + string(data) + uint32(flags)
         answer = self._ask(request)
         try:
-            if answer[:1] != bytes((agent.SIGN_RESPONSE,)):
+            if answer[:1] != bytes((_SIGN_RESPONSE,)):
                 raise SigningFailed(f"the agent at {self._path} does not sign with the key of the authority")
             r = Reader(answer[1:])
             signature = r.string()
@@ -75,7 +78,7 @@ class AgentAuthority:
                 line.sendall(uint32(len(request)) + request)
                 with line.makefile("rb") as answers:
                     length = int.from_bytes(answers.read(4), "big")
-                    if length > agent.MAX_MESSAGE:
+                    if length > _LONGEST:
                         raise SigningFailed(f"the agent at {self._path} makes no sense")
                     return answers.read(length)
         except OSError as error:

@@ -29,8 +29,9 @@ def register(subparsers: Subparsers) -> None:
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     """``main`` has read it: what is left is what the reactor would say, and what is worth knowing."""
     problems = [
-        ConfigError(f"listen[{index}]", f"{endpoint!r} is no server endpoint: {problem}")
-        for index, endpoint in enumerate(config.listen)
+        ConfigError(f"{setting}[{index}]", f"{endpoint!r} is no server endpoint: {problem}")
+        for setting, endpoints in (("listen", config.listen), ("web.listen", config.web.listen))
+        for index, endpoint in enumerate(endpoints)
         if (problem := _problem(endpoint))
     ]
     if problems:

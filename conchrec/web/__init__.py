@@ -1,0 +1,1 @@
+"""The web face: public keys for targets and users, over HTTP."""

@@ -1,0 +1,136 @@
+"""``GET /webapi/auth/export?type=user|host|krl``: what targets and users have to trust. Nothing else is here.
+
+All of it is public: the public keys of the authorities, and the list of what is revoked. So whoever asks gets
+it, over HTTP or, where the endpoint is a TLS one, HTTPS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.protocols.policies import WrappingFactory
+from twisted.web.http import BAD_REQUEST, CACHED, NOT_ALLOWED, NOT_FOUND
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+from zope.interface import implementer
+
+PATH = b"/webapi/auth/export"
+#: Connections at one time: a fleet asks now and then.
+MAX_CONNECTIONS = 200
+#: A client that says nothing for so long is let go, in seconds.
+IDLE = 15.0
+#: How long an answer may be kept, in seconds. A list of what is revoked ages fast.
+KEYS_AGE, KRL_AGE = 3600, 60
+_TEXT = b"text/plain; charset=utf-8"
+_TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Exports(Protocol):
+    """What is given out."""
+
+    def user_ca_lines(self) -> str:
+        """For TrustedUserCAKeys: a line for each key that is trusted."""
+
+    def host_ca_lines(self) -> str:
+        """For known_hosts: an ``@cert-authority`` line for each."""
+
+    def krl(self) -> bytes:
+        """For RevokedKeys (PROTOCOL.krl)."""
+
+
+def factory(exports: Exports, reactor: Any) -> WrappingFactory[Any]:
+    """For a listener."""
+    return _Limited(_Quiet(Export(exports), requestFactory=_Bodiless, reactor=reactor))  # type: ignore[no-untyped-call]
+
+
+class Export(Resource):
+    """The one page, and the answer to every other path."""
+
+    isLeaf = True
+
+    def __init__(self, exports: Exports) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._exports = exports
+
+    def render(self, request: Request) -> bytes:
+        request.responseHeaders.removeHeader(b"server")
+        request.setHeader(b"x-content-type-options", b"nosniff")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"allow", b"GET, HEAD")
+            return _problem(request, NOT_ALLOWED, "only GET and HEAD")
+        if request.path != PATH:
+            return _problem(request, NOT_FOUND, "not here")
+        asked = (request.args or {}).get(b"type", [])
+        if asked == [b"user"]:
+            return _answer(request, self._exports.user_ca_lines().encode(), _TEXT, KEYS_AGE)
+        if asked == [b"host"]:
+            return _answer(request, self._exports.host_ca_lines().encode(), _TEXT, KEYS_AGE)
+        if asked == [b"krl"]:
+            return _answer(request, self._exports.krl(), b"application/octet-stream", KRL_AGE)
+        return _problem(request, BAD_REQUEST, "type has to be user, host or krl")
+
+
+def _answer(request: Request, body: bytes, kind: bytes, age: int) -> bytes:
+    request.setHeader(b"content-type", kind)
+    request.setHeader(b"cache-control", b"public, max-age=%d" % age)
+    if request.setETag(b'"%s"' % hashlib.sha256(body).hexdigest().encode()) is CACHED:
+        return b""
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return b"" if request.method == b"HEAD" else body
+
+
+def _problem(request: Request, status: int, text: str) -> bytes:
+    """One line; nothing of what was asked is in it."""
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", _TEXT)
+    request.setHeader(b"cache-control", b"no-store")
+    body = f"conchrec: {text}\n".encode()
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return b"" if request.method == b"HEAD" else body
+
+
+class _Bodiless(Request):
+    """A request that brings something is not for us, and is not read."""
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(0)  # type: ignore[no-untyped-call]
+        if length != 0:
+            line: Any = self.channel.transport
+            line.write(_TOO_LARGE)
+            line.loseConnection()
+
+
+@implementer(IProtocolNegotiationFactory)
+class _Limited(WrappingFactory):
+    """Not everybody at once. With TLS it is asked which protocols there are, and asks the site."""
+
+    noisy = False
+    wrappedFactory: Site
+
+    def acceptableProtocols(self) -> Any:
+        return self.wrappedFactory.acceptableProtocols()  # type: ignore[no-untyped-call]
+
+    def buildProtocol(self, addr: Any) -> Any:
+        if len(self.protocols) >= MAX_CONNECTIONS:
+            return None
+        return super().buildProtocol(addr)
+
+
+class _Quiet(Site):
+    """Keeps no log of requests: there is nothing to know about who asks for a public key."""
+
+    noisy = False
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, timeout=IDLE, parsePOSTFormSubmission=False, **named)
+
+    def startFactory(self) -> None:
+        """Twisted's opens the log, and looks at the clock each second."""
+
+    def stopFactory(self) -> None:
+        """There is nothing to close."""
+
+    def log(self, request: Any) -> None:
+        """Not at all."""
