@@ -582,13 +582,13 @@ def test_people_are_asked_last(read: Read) -> None:
 def test_direct_is_worth_a_word(read: Read) -> None:
     it = read(role("options: {direct: yes}"))
     assert it.roles["ops"].direct
-    (warning,) = [warning for warning in it.warnings if "direct" in warning]
+    (warning,) = [warning for warning in it.warnings if "options.direct" in warning]
     assert warning.endswith(
         ":4: roles.ops.options.direct: its logins work, unrecorded, at every host that trusts the user CA"
     )
     it = read(role("options: {direct: no}"))
     assert not it.roles["ops"].direct
-    assert "direct" not in "".join(it.warnings)
+    assert "options.direct" not in "".join(it.warnings)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.support.keys import Key, sign_user
 from tests.support.process import Result, environment, run
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block, fact
+from tests.support.waiting import becomes, block, fact
 
 OURS = "conchrec:joe"
 
@@ -224,10 +224,8 @@ async def test_the_agent_forgets_it_in_time(house: House) -> None:
     joe = await somebody(house)
     await log_in(house, joe, "--ttl", "4s")
     assert len(await ours(joe)) == 1
-    left = await at(joe).lines()
-    while len(left) > 1:
-        left = await at(joe).lines()
-    assert not left[0].endswith(OURS)
+    await becomes(lambda: ours(joe), [], "the agent does not forget it")
+    assert len(await at(joe).lines()) == 1
 
 
 async def test_a_certificate_does_not_renew_itself(house: House) -> None:

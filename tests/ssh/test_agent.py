@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.conch.ssh.keys import Key as PrivateKey
 from twisted.internet.defer import Deferred
 
 from conchrec.ssh import agent as a
-from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentSigner
+from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentKeeper, AgentSigner
 from conchrec.ssh.certificate import verify_signature
 from conchrec.ssh.wire import Reader, string, uint32
 from tests.support.agent import Agent
 from tests.support.keys import Key, sign_user
 from tests.support.logins import key as memory_key
 from tests.support.logins import signer as memory_signer
+from tests.support.logins import user_certificate
 from tests.support.process import environment, run
 from tests.support.stage import Stage
-from tests.support.unixagent import connect_agent
+from tests.support.unixagent import connect_agent, connect_keeper
+from tests.support.waiting import becomes
 
 KEY = memory_key().public().blob()
 RSA = memory_key("rsa").public().blob()
@@ -133,6 +138,74 @@ async def test_an_agent_that_ends(stage: Stage) -> None:
     with pytest.raises(AgentError):
         await client.identities()
     assert client.closed
+
+
+# --- what the user asks to be put in
+
+
+PRIVATE = ed25519.Ed25519PrivateKey.generate()
+PUBLIC = string(b"ssh-ed25519") + string(PRIVATE.public_key().public_bytes_raw())
+CERTIFICATE = user_certificate(PrivateKey(PRIVATE))
+
+
+async def test_a_key_with_its_certificate(stage: Stage) -> None:
+    """The agent has the certificate alone, signs with it, and takes it out again."""
+    agent = await stage.agent(await stage.key())
+    client = await connect_keeper(stage, agent)
+    (other,) = await client.identities()
+    assert await client.add(PRIVATE, CERTIFICATE, comment="conchrec:joe", lifetime=timedelta(hours=1)) is True
+    mine = AgentIdentity(blob=CERTIFICATE, comment="conchrec:joe")
+    assert await client.identities() == (other, mine)
+    algorithm = b"ssh-ed25519-cert-v01@openssh.com"
+    signature = await AgentSigner(client, mine).sign(b"data", algorithm)
+    assert verify_signature(algorithm, CERTIFICATE, b"data", signature)
+    assert await client.remove(PUBLIC) is False
+    assert await client.remove(CERTIFICATE) is True
+    assert await client.identities() == (other,)
+
+
+async def test_a_key_that_is_to_be_forgotten(stage: Stage) -> None:
+    """Less than a second is one: nought would be for ever, with some."""
+    client = await connect_keeper(stage, await stage.agent())
+    await client.add(PRIVATE, CERTIFICATE, comment="", lifetime=timedelta(milliseconds=1))
+
+    async def held() -> tuple[AgentIdentity, ...]:
+        return await client.identities()
+
+    await becomes(held, (), "it is not forgotten")
+
+
+@pytest.mark.parametrize("number", [a.FAILURE, a.EXTENSION_FAILURE, a.OLD_FAILURE])
+def test_an_agent_that_keeps_nothing(number: int) -> None:
+    fake = Fake()
+    keeper = AgentKeeper(fake.asked.extend, lambda: None)
+    fake.keep(keeper.remove(PUBLIC))
+    fake.keep(keeper.add(PRIVATE, CERTIFICATE, comment="", lifetime=timedelta(hours=8)))
+    for _ in range(2):
+        keeper.data_received(uint32(1) + bytes((number,)))
+    assert fake.results == [False, False]
+    r = Reader(bytes(fake.asked))
+    assert r.string() == bytes((18,)) + string(PUBLIC)
+    assert r.string().endswith(b"\x01" + uint32(8 * 3600))
+
+
+@pytest.mark.parametrize("message", [b"\x06x", bytes((a.IDENTITIES_ANSWER,)) + uint32(0), b"\xff"])
+def test_nonsense_from_it(message: bytes) -> None:
+    fake = Fake()
+    keeper = AgentKeeper(fake.asked.extend, lambda: None)
+    fake.keep(keeper.remove(PUBLIC))
+    keeper.data_received(uint32(len(message)) + message)
+    assert "nonsense" in fake.error
+    assert keeper.closed
+
+
+def test_what_logs_in_at_targets_can_not_do_that() -> None:
+    """By construction: an upstream login gets an AgentClient, which has no such operation."""
+    ours = {name for name in vars(AgentClient) if not name.startswith("_")}
+    assert ours == {
+        *("identities", "sign", "extension", "bind_session", "forward"),
+        *("data_received", "connection_lost", "close", "closed"),
+    }
 
 
 # --- agents that misbehave

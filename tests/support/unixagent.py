@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
@@ -10,19 +10,22 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.unix import Client
 from twisted.python.failure import Failure
 
-from conchrec.ssh.agent import AgentClient
+from conchrec.ssh.agent import AgentClient, AgentKeeper
 from tests.support.agent import Agent
 from tests.support.stage import Stage
 from tests.support.waiting import in_time, reactor
 
+_Client = TypeVar("_Client", bound=AgentClient)
 
-class _Socket(Protocol):
-    def __init__(self) -> None:
+
+class _Socket(Protocol, Generic[_Client]):
+    def __init__(self, kind: type[_Client]) -> None:
+        self._kind = kind
         self.gone: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
         transport = cast(Client, self.transport)
-        self.client = AgentClient(transport.write, transport.loseConnection)
+        self.client = self._kind(transport.write, transport.loseConnection)
 
     def dataReceived(self, data: bytes) -> None:
         self.client.data_received(data)
@@ -34,7 +37,17 @@ class _Socket(Protocol):
 
 async def connect_agent(stage: Stage, agent: Agent) -> AgentClient:
     """A new connection to the agent, closed with the stage."""
-    socket: _Socket = await connectProtocol(UNIXClientEndpoint(reactor, str(agent.socket)), _Socket())
+    return await _connect(stage, agent, AgentClient)
+
+
+async def connect_keeper(stage: Stage, agent: Agent) -> AgentKeeper:
+    """The same, to put keys in."""
+    return await _connect(stage, agent, AgentKeeper)
+
+
+async def _connect(stage: Stage, agent: Agent, kind: type[_Client]) -> _Client:
+    endpoint = UNIXClientEndpoint(reactor, str(agent.socket))
+    socket: _Socket[_Client] = await connectProtocol(endpoint, _Socket(kind))
 
     async def end() -> None:
         socket.client.close()

@@ -39,6 +39,17 @@ async def fact(look: Callable[[], T | None], what: str | Callable[[], str], with
         await deferLater(cast(IReactorTime, reactor), 0.02)
 
 
+async def becomes(
+    ask: Callable[[], Coroutine[Deferred[Any], Any, T]], wanted: T, what: str, within: float = LONG
+) -> None:
+    """Wait until that is what somebody says who has to be asked anew each time."""
+    end = reactor.seconds() + within
+    while (said := await ask()) != wanted:
+        if reactor.seconds() > end:
+            raise TookTooLong(f"{what}: {said}")
+        await deferLater(cast(IReactorTime, reactor), 0.1)
+
+
 async def in_time(deferred: Deferred[T], what: Callable[[], str], within: float = LONG) -> T:
     """The result of ``deferred``; it is cancelled where it takes too long, and TookTooLong says ``what``."""
     late = False
