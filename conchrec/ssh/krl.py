@@ -1,12 +1,13 @@
 """Key revocation lists as OpenSSH has them (PROTOCOL.krl): written, read, and asked. Pure values.
 
 A list names certificates by their authority and serial number or key id, and plain keys by themselves or by
-a fingerprint. Ranges stay ranges, however large, and nothing that is read takes more memory than its bytes.
+a fingerprint. Ranges stay ranges, however large.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ MAX_SERIAL = 2**64 - 1
 
 _CERTIFICATES, _KEYS, _SHA1, _SIGNATURE, _SHA256, _EXTENSION = 1, 2, 3, 4, 5, 255
 _SERIAL_LIST, _SERIAL_RANGE, _SERIAL_BITMAP, _KEY_ID, _CERTIFICATES_EXTENSION = 0x20, 0x21, 0x22, 0x23, 0x39
-#: OpenSSH's own limit: a bitmap of more bits is refused.
-MAX_BITMAP = 0x4000000 // 8
+#: Bytes of one bitmap. Each of its bits may become a range, which takes a thousand times its place.
+MAX_BITMAP = 64 * 1024
 
 
 class BadKrl(RemoteViolation):
@@ -173,11 +174,8 @@ def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
     r.end()
     if len(bits) > MAX_BITMAP or offset + 8 * len(bits) > MAX_SERIAL:
         raise BadKrl("a bitmap of serial numbers that is too large")
-    for index, byte in enumerate(reversed(bits)):
-        for bit in range(8) if byte else ():
-            if byte >> bit & 1:
-                serial = offset + 8 * index + bit
-                yield serial, serial
+    for run in re.finditer("1+", f"{int.from_bytes(bits, 'big'):b}"[::-1]):
+        yield offset + run.start(), offset + run.end() - 1
 
 
 def _skip_extension(r: Reader) -> None:

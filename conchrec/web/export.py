@@ -110,7 +110,7 @@ class _Limited(WrappingFactory):
     wrappedFactory: Site
 
     def acceptableProtocols(self) -> Any:
-        return self.wrappedFactory.acceptableProtocols()  # type: ignore[no-untyped-call]
+        return self.wrappedFactory.acceptableProtocols()
 
     def buildProtocol(self, addr: Any) -> Any:
         if len(self.protocols) >= MAX_CONNECTIONS:
@@ -124,7 +124,7 @@ class _Quiet(Site):
     noisy = False
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, timeout=IDLE, parsePOSTFormSubmission=False, **named)
+        super().__init__(*arguments, timeout=IDLE, parsePOSTFormSubmission=False, **named)  # type: ignore[no-untyped-call]
 
     def startFactory(self) -> None:
         """Twisted's opens the log, and looks at the clock each second."""

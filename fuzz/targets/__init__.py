@@ -14,11 +14,13 @@ from fuzz.targets import (
     logins,
     parsers,
     relays,
+    revocations,
 )
 
 TARGETS: tuple[Target, ...] = (
     parsers.TARGET,
     certificates.TARGET,
+    revocations.TARGET,
     agents.TARGET,
     lines.TARGET,
     casts.TARGET,
