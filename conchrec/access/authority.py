@@ -141,7 +141,7 @@ class Authority:
         directory can't be made.
         """
         created: list[Path] = []
-        if not state_dir.exists():
+        with contextlib.suppress(FileExistsError):
             state_dir.mkdir(mode=0o700, parents=True)
             created.append(state_dir)
         store = KeyStore(state_dir, agent=agent, passphrase=passphrase)

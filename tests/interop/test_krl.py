@@ -32,10 +32,10 @@ async def signed(house: House, user: str, name: str) -> Key:
 async def gets_in(house: House, key: Key) -> bool:
     """Straight at the target, without the proxy."""
     known = house.stage.file("known_hosts", house.target.known_as())
-    result = await run(
-        "ssh", "-F", "none", "-o", f"UserKnownHostsFile={known}", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
-        "-i", key.path, "-p", str(house.target.port), f"{LOGIN}@127.0.0.1", "true",
-    )  # fmt: skip
+    options = (f"UserKnownHostsFile={known}", "BatchMode=yes", "IdentitiesOnly=yes")
+    words = [word for option in options for word in ("-o", option)]
+    where = ("-p", str(house.target.port), f"{LOGIN}@127.0.0.1")
+    result = await run("ssh", "-F", "none", *words, "-i", key.path, *where, "true")
     assert result.code in (0, 255), str(result)
     return result.code == 0
 
