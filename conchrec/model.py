@@ -37,7 +37,8 @@ class Identity:
     ``method`` is the SSH authentication method (``publickey``, ``keyboard-interactive``).
     ``key`` is the wire blob of the plain public key that was proved, empty without one;
     ``certificate`` the wire blob of the certificate, where one was used. ``expires`` ends the
-    identity (a certificate's validity, an ``expiry-time`` option).
+    identity (a certificate's validity, an ``expiry-time`` option); ``pinned``: it is not good from everywhere
+    (``source-address``, ``from``).
     """
 
     user: str
@@ -46,6 +47,7 @@ class Identity:
     key: bytes = b""
     certificate: bytes | None = None
     expires: datetime | None = None
+    pinned: bool = False
 
     @property
     def by_certificate(self) -> bool:

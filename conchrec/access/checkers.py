@@ -104,7 +104,12 @@ class Credentials:
         if not lines:
             raise _denied(f"{fingerprint(blob)} of {user} is not for logins from {source} (from)")
         return Identity(
-            user=user, method="publickey", roles=self._roles.get(user, ()), key=blob, expires=_latest(lines)
+            user=user,
+            method="publickey",
+            roles=self._roles.get(user, ()),
+            key=blob,
+            expires=_latest(lines),
+            pinned=any(line.sources is not None for line in lines),
         )
 
     def _by_certificate(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
@@ -130,6 +135,7 @@ class Credentials:
             key=certificate.public_key,
             certificate=blob,
             expires=certificate.expires,
+            pinned="source-address" in certificate.critical_options,
         )
 
 

@@ -15,18 +15,20 @@ never worth more than the roles behind it. The rules, for a user of several role
   that counts, where it is for the proxy alone), for a certificate can not say at which login it is good.
 - *Until*: the strictest ``max_session_ttl`` of the roles that count, 12 hours where none says any; never
   later than what the user came with (a certificate does not renew itself).
-- *Source*: the addresses that every role that counts allows.
+- *Source*: the addresses that every role that counts allows; and where the key or certificate that the user
+  came with is not good from everywhere, the user's address alone.
 
 It can not say at which hosts it is good: a login of a ``direct`` role is one at every target with our CA.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from conchrec.access.patterns import USER, IPNetwork, is_within, matches_login
+from conchrec.access.patterns import USER, IPNetwork, address_of, is_within, matches_login
 from conchrec.access.policy import Policy, Role, comes_from
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
@@ -91,7 +93,9 @@ def grant(
         logins=logins,
         until=_until(identity, counting, now, ttl),
         extensions=_extensions([role for role in counting if role.name in naming] or counting),
-        critical_options=_critical_options(counting, for_targets=bool(logins)),
+        critical_options=_critical_options(
+            counting, for_targets=bool(logins), here=_network(source) if identity.pinned else None
+        ),
     )
 
 
@@ -126,16 +130,26 @@ def _extensions(roles: Sequence[Role]) -> dict[str, bytes]:
     return {name: b"" for name, is_granted in granted.items() if is_granted}
 
 
-def _critical_options(roles: Iterable[Role], *, for_targets: bool) -> dict[str, bytes]:
+def _critical_options(
+    roles: Iterable[Role], *, for_targets: bool, here: IPNetwork | None
+) -> dict[str, bytes]:
     """PROTOCOL.certkeys, "Critical options": ``source-address`` is a string within the value."""
     options = {} if for_targets else {PROXY_ONLY: b""}
-    sources: tuple[IPNetwork, ...] | None = None
+    sources: tuple[IPNetwork, ...] | None = None if here is None else (here,)
     for role in roles:
         if role.source is not None:
             sources = role.source if sources is None else _common(sources, role.source)
     if sources is not None:
         options["source-address"] = string(",".join(map(str, sources)).encode())
     return options
+
+
+def _network(source: str) -> IPNetwork:
+    """Of this address alone."""
+    address = address_of(source)
+    if address is None:
+        raise AccessDenied("no certificate: what you came with is for other places")
+    return ipaddress.ip_network(address)
 
 
 def _common(some: Sequence[IPNetwork], others: Sequence[IPNetwork]) -> tuple[IPNetwork, ...]:

@@ -28,6 +28,11 @@ STDIN_SECONDS = 120.0
 #: An agent may ask a person.
 AGENT_SECONDS = 60.0
 
+NO_AGENT = (
+    "your agent is not here: use ssh -A (with ControlMaster: for the first connection), or get a certificate "
+    "for a key in a file with `sign`"
+)
+
 #: Of lines of public keys, and of private ones, about which something better is said.
 _BEGINNINGS = ("ssh-", "ecdsa-", "sk-", "-----")
 
@@ -39,7 +44,7 @@ async def into_agent(asking: Asking) -> tuple[Certificate, Grant]:
     """
     site, agent = asking.site, asking.agent
     if not agent.announced:
-        raise Refused("your agent is not here: use ssh -A, or `sign` with a key of yours")
+        raise Refused(NO_AGENT)
     granted = _granted(asking)
     within = site.dialer.within
     keeper = await within(agent.open_for_keeping(), AGENT_SECONDS, _silent)

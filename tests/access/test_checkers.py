@@ -12,6 +12,7 @@ from twisted.conch.ssh.keys import Key
 
 from conchrec.access.authorized_keys import AuthorizedKey
 from conchrec.access.checkers import Credentials, fingerprint
+from conchrec.access.grants import PROXY_ONLY
 from conchrec.access.revocation import Revoked
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
@@ -109,6 +110,27 @@ def test_from() -> None:
     for source in ("10.0.0.9", "192.168.0.1", "unknown", ""):
         assert "is not for logins from" in refused(who, "joe", ED, JOE, source)
     assert not credentials(AuthorizedKey(blob=JOE, sources=())).acceptable("joe", ED, JOE, HERE, NOW)
+
+
+def test_what_is_not_good_from_everywhere_is_pinned() -> None:
+    """What is made on its word must not be, either."""
+    pinned, free = (
+        AuthorizedKey(blob=JOE, sources=("10.0.0.0/8",)),
+        AuthorizedKey(blob=JOE, expires=NOW + SECOND),
+    )
+    for lines, expected in (((pinned,), True), ((free,), False), ((pinned, free), True)):
+        assert credentials(*lines).identity("joe", ED, JOE, HERE, NOW).pinned is expected
+    for options, expected in (
+        ({"source-address": string(b"10.0.0.0/8")}, True),
+        ({"verify-required": b""}, False),
+    ):
+        blob = user_certificate(key(), critical_options=options)
+        assert credentials().identity("joe", ED_CERT, blob, HERE, NOW).pinned is expected
+
+
+def test_a_certificate_for_the_proxy_alone() -> None:
+    blob = user_certificate(key(), critical_options={PROXY_ONLY: b""})
+    assert credentials().acceptable("joe", ED_CERT, blob, HERE, NOW)
 
 
 def test_expiry_time() -> None:

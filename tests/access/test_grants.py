@@ -50,10 +50,11 @@ def granted(
     expires: datetime | None = None,
     source: str = HERE,
     recorded: bool = True,
+    pinned: bool = False,
 ) -> Grant:
     named = {f"role{number}": one for number, one in enumerate(roles)}
     policy = Policy(roles={name: replace(one, name=name) for name, one in named.items()})
-    identity = Identity(user=user, method="publickey", roles=tuple(named), expires=expires)
+    identity = Identity(user=user, method="publickey", roles=tuple(named), expires=expires, pinned=pinned)
     return grant(policy, identity, source=source, now=NOW, recorded=recorded, ttl=ttl)
 
 
@@ -143,6 +144,16 @@ def test_the_source_that_several_roles_have_in_common() -> None:
     assert addresses(it) == ["192.0.2.0/24"]
     it = granted(role(source=("192.0.2.0/25", "10.1.0.0/16")), role(source=("192.0.2.0/24", "10.0.0.0/8")))
     assert addresses(it) == ["192.0.2.0/25", "10.1.0.0/16"]
+
+
+def test_where_what_the_user_came_with_is_not_good_from_everywhere() -> None:
+    """No certificate is a way around ``from=``, or around the source of another certificate."""
+    assert addresses(granted(role(), pinned=True)) == ["192.0.2.7/32"]
+    assert addresses(granted(role(source=("192.0.2.0/24",)), pinned=True)) == ["192.0.2.7/32"]
+    assert addresses(granted(role(), pinned=True, source="::ffff:192.0.2.7")) == ["192.0.2.7/32"]
+    assert addresses(granted(role(), pinned=True, source="fe80::1%eth0")) == ["fe80::1/128"]
+    with pytest.raises(AccessDenied):
+        granted(role(), pinned=True, source="unknown")
 
 
 networks = st.tuples(

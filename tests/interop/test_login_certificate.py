@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.access.authority import public_line
 from conchrec.access.grants import PROXY_ONLY
+from conchrec.proxy.certify import NO_AGENT
 from conchrec.ssh import agent as a
 from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
 from conchrec.ssh.wire import string
@@ -249,6 +250,18 @@ async def test_over_a_shared_connection(house: House) -> None:
     (await client.ssh("-O", "exit", "proxy")).check()
 
 
+async def test_over_a_shared_connection_that_forwards_no_agent(house: House) -> None:
+    joe = await somebody(house)
+    path = house.stage.short / house.stage.unique("master")
+    client = house.client(person=joe, more=f"ControlPath {path}\n")
+    master = client.start("-a", "-M", "-N", "proxy", stdin=b"")
+    await fact(path.exists, lambda: f"no master: {master}")
+    result = await client.ssh("proxy", "login")
+    assert (result.stdout, result.code) == (b"", 1), str(result)
+    assert result.errors == f"conchrec: {NO_AGENT}\n"
+    (await client.ssh("-O", "exit", "proxy")).check()
+
+
 async def test_status_looks_into_the_agent(house: House) -> None:
     """joe came with his key: the certificate is there, and not in use."""
     joe = await somebody(house)
@@ -276,9 +289,7 @@ async def test_without_an_agent(house: House) -> None:
         client = house.client(Way.CERTIFICATE, person=person)
         result = await client.ssh(*arguments, "proxy", "login")
         assert (result.stdout, result.code) == (b"", 1), str(result)
-        assert (
-            result.errors == "conchrec: your agent is not here: use ssh -A, or `sign` with a key of yours\n"
-        )
+        assert result.errors == f"conchrec: {NO_AGENT}\n"
 
 
 @pytest.mark.parametrize("habit", [Habit.REFUSES, Habit.DROPS_CERTIFICATE, Habit.FORGETS])
@@ -347,9 +358,14 @@ async def test_a_locked_agent(house: House, tmp_path: Path) -> None:
 
 
 async def test_a_user_who_goes_away_meanwhile(house: House) -> None:
-    """The agent never answers; the user gives up. Nothing is left of it."""
+    """The agent never answers, or no key comes; the user gives up. Nothing is left of it."""
     fake = FakeAgent(house.stage, Habit.SILENT)
     before = house.proxy.open_files()
+    waiting = house.client(person=house.joe).start("proxy", "sign")
+    waiting.write(b"ssh-ed25519 ")
+    await fact(lambda: house.proxy.open_files() > before, lambda: f"it does not come: {waiting}")
+    waiting.kill()
+    await waiting.wait()
     process = _with(house, fake.socket).start("proxy", "login", stdin=b"")
     await fact(lambda: a.ADD_ID_CONSTRAINED in fake.asked, lambda: f"the agent is not asked: {process}")
     process.kill()
