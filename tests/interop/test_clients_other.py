@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import socket
+import sys
 from pathlib import Path
 
 import asyncssh
 import paramiko
 import pytest
 
+from conchrec.process import knows_aes
+from tests.support import speak as speaker
 from tests.support.client import Way
-from tests.support.house import House
-from tests.support.process import Result, environment, run
+from tests.support.house import House, build
+from tests.support.ports import free_port
+from tests.support.process import Result, environment, program, run
 from tests.support.sshd import LOGIN
-from tests.support.waiting import in_thread
+from tests.support.stage import Stage
+from tests.support.waiting import block, in_thread
 
 SECONDS = 60.0
 
@@ -223,3 +230,206 @@ async def test_talking_to_the_proxy(house: House, command: str) -> None:
     unknown = await client.ssh("proxy", "frobnicate")
     assert (unknown.stdout, unknown.code) == (b"", 64)
     assert len(unknown.errors.splitlines()) == 1
+
+
+# -- much, over which our servers go on with another cipher
+
+
+MUCH = 24_000_000
+
+
+def _paramiko_much(house: House, text: Path) -> tuple[bytes, bytes, set[str]]:
+    """A download and an upload; the ciphers that were in use."""
+    outer, inner = _paramiko(house)
+    ciphers = {outer.local_cipher, inner.local_cipher}
+    try:
+        session = inner.open_session(timeout=SECONDS)
+        session.exec_command(f"cat {text}")
+        down = session.makefile("rb").read()
+        session = inner.open_session(timeout=SECONDS)
+        session.exec_command("sha256sum")
+        session.sendall(text.read_bytes())
+        session.shutdown_write()
+        up = session.makefile("rb").read()
+        return down, up, ciphers | {outer.local_cipher, inner.local_cipher}
+    finally:
+        inner.close()
+        outer.close()
+
+
+async def _asyncssh_much(house: House, text: Path) -> tuple[bytes, bytes, set[str]]:
+    common = {
+        "client_keys": [str(house.keyless.key.path)],
+        "known_hosts": asyncssh.import_known_hosts(house.authority),
+        "agent_path": None,
+        "config": None,
+    }
+    async with (
+        asyncssh.connect(house.proxy.host, house.proxy.port, username="joe", **common) as outer,
+        asyncssh.connect("localhost", house.target.port, username=LOGIN, tunnel=outer, **common) as inner,
+    ):
+        ciphers = {one.get_extra_info("send_cipher") for one in (outer, inner)}
+        down = await inner.run(f"cat {text}", encoding=None)
+        up = await inner.run("sha256sum", input=text.read_bytes(), encoding=None)
+        ciphers |= {one.get_extra_info("send_cipher") for one in (outer, inner)}
+        assert isinstance(down.stdout, bytes)
+        assert isinstance(up.stdout, bytes)
+        return down.stdout, up.stdout, ciphers
+
+
+async def _plink_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, bytes, set[str]]:
+    options, env = await _putty(house, tmp_path)
+    command = ("plink", "-v", *options, f"{LOGIN}@localhost")
+    down = await run(*command, f"cat {text}", env=env, within=SECONDS)
+    up = await run(*command, "sha256sum", env=env, stdin=text, within=SECONDS)
+    said = {line for line in down.errors.splitlines() if "AES-128 GCM" in line or "ChaCha20" in line}
+    return down.stdout, up.stdout, {"gcm" if "GCM" in line else "chacha20" for line in said}
+
+
+async def _dbclient_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, bytes, set[str]]:
+    down = await _dbclient(house, tmp_path, f"cat {text}", b"")
+    up = await _dbclient(house, tmp_path, "sha256sum", text.read_bytes())
+    return down.stdout, up.stdout, set()
+
+
+@pytest.mark.parametrize("client", ["paramiko", "asyncssh", "plink", "dbclient"])
+async def test_much(house: House, tmp_path: Path, client: str) -> None:
+    """Whole both ways, though new keys are asked for in the middle. Who has AES-GCM and began with something
+    else has it in the end, where the processor makes it quick."""
+    text = tmp_path / "much"
+    text.write_bytes(os.urandom(MUCH))
+    if client == "paramiko":
+        down, up, ciphers = await in_thread(lambda: _paramiko_much(house, text))
+    elif client == "asyncssh":
+        down, up, ciphers = await in_thread(lambda: asyncio.run(_asyncssh_much(house, text)))
+    elif client == "plink":
+        down, up, ciphers = await _plink_much(house, text, tmp_path)
+    else:
+        down, up, ciphers = await _dbclient_much(house, text, tmp_path)
+    assert down == text.read_bytes()
+    assert up.split()[0].decode() == hashlib.sha256(text.read_bytes()).hexdigest()
+    if client != "dbclient":  # it says nothing of its ciphers, and has no GCM
+        assert any("gcm" in name for name in ciphers) is knows_aes(), ciphers
+
+
+# -- forwards: to the target's own sshd, which speaks first, and from the target back to the proxy
+
+
+@pytest.fixture(scope="module")
+def open_house(shared_stage: Stage) -> House:
+    """Where the role lets users forward ports."""
+    return block(build(shared_stage, options={"port_forwarding": True}))
+
+
+async def _hears_ssh(port: int) -> bool:
+    """Does an SSH server speak there?"""
+    said = await run(sys.executable, Path(speaker.__file__), "tcp", "127.0.0.1", str(port))
+    return said.stdout == b"SSH-\n"
+
+
+def _paramiko_forwards(house: House) -> tuple[bytes, bytes]:
+    outer, inner = _paramiko(house)
+    try:
+        where = ("127.0.0.1", house.target.port)
+        there = inner.open_channel("direct-tcpip", where, ("127.0.0.1", 0), timeout=SECONDS)
+        there.settimeout(SECONDS)
+        banner = there.recv(8)
+        there.close()
+        # The other way: whoever connects to that port of the target reaches us.
+        port = inner.request_port_forward("127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as caller:
+            back = inner.accept(SECONDS)
+            assert back is not None
+            caller.sendall(b"from there")
+            back.settimeout(SECONDS)
+            heard = back.recv(64)
+            back.close()
+        inner.cancel_port_forward("127.0.0.1", port)
+        return banner, heard
+    finally:
+        inner.close()
+        outer.close()
+
+
+async def test_paramiko_forwards(open_house: House) -> None:
+    assert await in_thread(lambda: _paramiko_forwards(open_house)) == (b"SSH-2.0-", b"from there")
+    await open_house.proxy.audited("port", action="open", user="joe", kind="direct")
+    await open_house.proxy.audited("port", action="open", user="joe", kind="forwarded")
+
+
+async def _asyncssh_forwards(house: House) -> tuple[bytes, bytes]:
+    common = {
+        "client_keys": [str(house.keyless.key.path)],
+        "known_hosts": asyncssh.import_known_hosts(house.authority),
+        "agent_path": None,
+        "config": None,
+    }
+    async with (
+        asyncssh.connect(house.proxy.host, house.proxy.port, username="joe", **common) as outer,
+        asyncssh.connect("localhost", house.target.port, username=LOGIN, tunnel=outer, **common) as inner,
+    ):
+        found = []
+        local = await inner.forward_local_port("127.0.0.1", 0, "127.0.0.1", house.target.port)
+        remote = await inner.forward_remote_port("127.0.0.1", 0, "127.0.0.1", house.proxy.port)
+        for listener in (local, remote):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.get_port())
+            found.append(await reader.readexactly(8))
+            writer.close()
+            listener.close()
+            await listener.wait_closed()
+        return found[0], found[1]
+
+
+async def test_asyncssh_forwards(open_house: House) -> None:
+    def talk() -> tuple[bytes, bytes]:
+        return asyncio.run(asyncio.wait_for(_asyncssh_forwards(open_house), SECONDS))
+
+    assert await in_thread(talk) == (b"SSH-2.0-", b"SSH-2.0-")
+
+
+@pytest.mark.parametrize("client", ["plink", "dbclient"])
+async def test_forwards_of_a_command(open_house: House, tmp_path: Path, client: str) -> None:
+    house = open_house
+    local, remote = free_port(), free_port()
+    flags = (
+        *("-L", f"{local}:127.0.0.1:{house.target.port}"),
+        *("-R", f"{remote}:127.0.0.1:{house.proxy.port}"),
+    )
+    if client == "plink":
+        options, env = await _putty(house, tmp_path)
+        command = ("plink", *options, *flags, f"{LOGIN}@localhost", "echo begun; cat")
+    else:
+        key = tmp_path / "joe.dropbear"
+        (await run("dropbearconvert", "openssh", "dropbear", house.keyless.key.path, key)).check()
+        hops = f"joe@127.0.0.1/{house.proxy.port},{LOGIN}@localhost/{house.target.port}"
+        env = environment(HOME=str(tmp_path))
+        command = ("dbclient", "-y", "-y", "-T", *flags, "-i", str(key), hops, "echo begun; cat")
+    process = house.stage.process(*command, env=env, stdin=None)
+    await process.says("begun")
+    for port in (local, remote, local):
+        assert await _hears_ssh(port), str(process)
+    process.close_input()
+    result = await process.wait()
+    assert result.code == 0, str(result)
+
+
+async def test_files_by_dbclient(house: House, tmp_path: Path) -> None:
+    """Stock scp with dbclient below it, in the old protocol and in the new."""
+    key = tmp_path / "joe.dropbear"
+    (await run("dropbearconvert", "openssh", "dropbear", house.keyless.key.path, key)).check()
+    hop = f"joe@127.0.0.1/{house.proxy.port},{LOGIN}@localhost/{house.target.port}"
+    # scp names a host of its own making; dbclient is to take the hops.
+    wrapper = tmp_path / "below"
+    wrapper.write_text(
+        '#!/bin/sh\nwhile [ "$1" != -- ]; do [ "$1" = -s ] && sub=-s; shift; done; shift; shift\n'
+        f'exec {program("dbclient")} -y -y -T -i {key} $sub {hop} "$@"\n'
+    )
+    wrapper.chmod(0o700)
+    here = tmp_path / "here"
+    here.write_bytes(os.urandom(1_000_001))
+    for number, protocol in enumerate((("-O",), ())):
+        there, back = tmp_path / f"there{number}", tmp_path / f"back{number}"
+        for pair in ((here, f"web1:{there}"), (f"web1:{there}", back)):
+            scp = ("scp", "-F", "none", "-q", *protocol, "-S", wrapper, *pair)
+            (await run(*scp, env=environment(HOME=str(tmp_path)))).check()
+        assert here.read_bytes() == there.read_bytes() == back.read_bytes()
