@@ -75,21 +75,22 @@ async def who(asking: Asking) -> str:
 
 
 async def login(asking: Asking) -> str:
-    """A new key and a certificate for it, in your agent (ssh -A): [--ttl 8h]"""
+    """Put a new key and a certificate into your agent: ssh -A … login [--ttl 8h]"""
     certificate, granted = await certify.into_agent(asking)
-    lines = [
-        f"Your agent has a certificate for you ({certify.comment(asking.identity.user)}), "
-        f"good until {_until(asking, certificate.expires)}: ssh-add -L",
-        *_how(asking),
-    ]
+    worth = "It is for this proxy, which logs you in at targets; by itself it opens none of them."
     if granted.logins:
         logins = _some(granted.logins)
-        lines.append(f"Targets that trust the user CA take it without the proxy, unrecorded, as {logins}.")
-    return "\n".join(lines) + "\n"
+        worth = f"Targets that trust the user CA take it without the proxy, unrecorded, as {logins}."
+    name, until = certify.comment(asking.identity.user), _until(asking, certificate.expires)
+    lines = [
+        f"Your agent has a certificate for you, good until {until}.",
+        f"ssh-add -L shows it as {name}. {worth}",
+    ]
+    return "\n".join([*lines, "", *_how(asking)]) + "\n"
 
 
 async def sign(asking: Asking) -> str:
-    """A certificate for a key of yours: sign < key.pub > key-cert.pub [--ttl 8h]"""
+    """A certificate for a key of yours: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
     return await certify.for_key(asking)
 
 

@@ -81,7 +81,7 @@ class _Connection(Protocol):
             if len(self._buffer) < 4 + length:
                 return
             message, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
-            agent: FakeAgent = self.factory.agent  # type: ignore[union-attr]
+            agent: FakeAgent = self.factory.agent
             reply = agent.answer(message)
             if reply is not None:
                 cast(Server, self.transport).write(string(reply))
