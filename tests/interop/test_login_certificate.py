@@ -31,8 +31,8 @@ OURS = "conchrec:joe"
 
 @pytest.fixture(scope="module")
 def direct(shared_stage: Stage) -> House:
-    """The role lets its users have its logins, from loopback."""
-    options = {"direct": True, "port_forwarding": True, "max_session_ttl": "1h", "source": ["127.0.0.0/8"]}
+    """The role lets its users have its logins."""
+    options = {"direct": True, "port_forwarding": True, "max_session_ttl": "1h"}
     return block(build(shared_stage, options=options))
 
 
@@ -155,7 +155,7 @@ async def test_it_is_no_certificate_for_the_target(house: House) -> None:
 
 async def test_not_even_for_somebody_with_the_name_of_a_login(shared_stage: Stage) -> None:
     """The user's name is the principal, and at the target an account has that name."""
-    house = await build(shared_stage)
+    house = await build(shared_stage, options={"source": ["127.0.0.0/8"]})
     user = {"authorized_keys": [house.ann.key.line], "roles": ["ops"]}
     house.proxy.configure({"users": {LOGIN: user}})
     await house.proxy.restart()
@@ -163,7 +163,12 @@ async def test_not_even_for_somebody_with_the_name_of_a_login(shared_stage: Stag
     same = Person(name=LOGIN, key=house.ann.key, agent=agent)
     client = await log_in(house, same)
     line = await only_certificate(same)
-    assert field(await shown(line), "Principals") == [LOGIN]
+    said = await shown(line)
+    assert field(said, "Principals") == [LOGIN]
+    assert field(said, "Critical Options") == [
+        f"{PROXY_ONLY} UNKNOWN FLAG OPTION",
+        "source-address 127.0.0.0/8",
+    ]
     result = await straight(house, same)
     assert (result.stdout, result.code) == (b"", 255), str(result)
     (await client.ssh("web1", "true")).check()
@@ -178,11 +183,14 @@ async def test_direct(direct: House) -> None:
     said = await shown(await only_certificate(joe))
     assert field(said, "Principals") == ["joe", LOGIN]
     assert field(said, "Extensions") == ["permit-port-forwarding", "permit-pty"]
-    assert field(said, "Critical Options") == ["source-address 127.0.0.0/8"]
+    assert field(said, "Critical Options") == ["(none)"]
     after, before = validity(said)
     assert before - after == timedelta(hours=1, minutes=5)
     assert (await straight(direct, joe)).check().text == "straight\n"
+    # Through the proxy it is a key like any other of the agent's.
     assert (await client.ssh("web1", "echo in")).check().text == "in\n"
+    (*_, event) = direct.proxy.audit("upstream.connect", user="joe")
+    assert event["key"] == f"agent certificate {OURS}"
 
 
 async def test_what_is_passed_through_is_for_the_logins(shared_stage: Stage) -> None:
