@@ -31,7 +31,10 @@ class Kind(Enum):
     CONCH = "twisted"
 
 
-FULL = pytest.mark.parametrize("kind", [Kind.DROPBEAR, Kind.ASYNCSSH], ids=lambda kind: kind.value)
+#: Those that know files and forwards.
+FULL = pytest.mark.parametrize(
+    "kind", [Kind.DROPBEAR, Kind.ASYNCSSH, Kind.CONCH], ids=lambda kind: kind.value
+)
 
 
 @pytest.fixture(params=list(Kind), ids=lambda kind: kind.value)
@@ -67,7 +70,7 @@ async def _build(stage: Stage) -> Street:
         else:
             module = ["tests.support.otherservers", kind.value]
             if kind is Kind.CONCH:
-                module = ["conchrec.cli.demo_target"]
+                module = ["tests.support.conchserver"]
             server = stage.process(sys.executable, "-m", *module, *where, env=our_environment())
             await server.says("listening")
         known += key.known_as("localhost", port)
@@ -222,7 +225,8 @@ async def test_a_shell_that_echoes_by_itself(street: Street) -> None:
 @FULL
 async def test_files(street: Street, kind: Kind, tmp_path: Path) -> None:
     """By sftp, and by scp in both of its protocols (asyncssh's sftp ends without a status, which is a
-    failure to scp)."""
+    failure to scp, and Conch's does not know what scp asks first). Conch takes the names of a symbolic link
+    in the draft's order, which is not that of OpenSSH's client, on a direct connection, too."""
     before = street.house.proxy.sids()
     client = street.client(kind)
     here = tmp_path / "here"
@@ -236,15 +240,17 @@ async def test_files(street: Street, kind: Kind, tmp_path: Path) -> None:
         (await client.program(*scp, f"web1:{there}", back)).check()
         assert here.read_bytes() == there.read_bytes() == back.read_bytes()
         assert there.stat().st_mode & 0o777 == 0o640
+    link = "" if kind is Kind.CONCH else f'ln -s put "{tmp_path}/symbolic"\n'
     batch = street.house.stage.file(
         street.house.stage.unique("batch"),
-        f'put "{here}" "{tmp_path}/put"\nln -s put "{tmp_path}/symbolic"\nrename "{tmp_path}/put" '
+        f'put "{here}" "{tmp_path}/put"\n{link}rename "{tmp_path}/put" '
         f'"{tmp_path}/renamed"\nget "{tmp_path}/renamed" "{tmp_path}/got"\nls -l "{tmp_path}"\n',
     )
     result = (await client.program("sftp", *client.options, "-b", batch, "web1")).check()
     assert " renamed" in result.text or "/renamed" in result.text, str(result)
     assert (tmp_path / "got").read_bytes() == here.read_bytes()
-    assert os.readlink(tmp_path / "symbolic") == "put", "not the wrong way round"
+    if link:
+        assert os.readlink(tmp_path / "symbolic") == "put", "not the wrong way round"
     recordings = await street.house.proxy.finished(2 * len(protocols) + 1, after=before)
     kinds = [recording.manifest and recording.manifest["kind"] for recording in recordings]
     assert kinds == ["exec"] * 2 + ["subsystem"] * (len(kinds) - 2)
