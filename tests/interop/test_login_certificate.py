@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.access.authority import public_line
 from conchrec.access.grants import PROXY_ONLY
+from conchrec.access.passwords import new_hash
 from conchrec.proxy.certify import NO_AGENT
 from conchrec.ssh import agent as a
 from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
@@ -20,6 +21,7 @@ from tests.support.agent import Agent
 from tests.support.client import Client, Person, Way
 from tests.support.fakeagent import FakeAgent, Habit
 from tests.support.house import House, build
+from tests.support.keyboard import Keyboard
 from tests.support.keys import Key, sign_user
 from tests.support.process import Result, environment, run
 from tests.support.sshd import LOGIN, Sshd
@@ -172,6 +174,24 @@ async def test_not_even_for_somebody_with_the_name_of_a_login(shared_stage: Stag
     result = await straight(house, same)
     assert (result.stdout, result.code) == (b"", 255), str(result)
     (await client.ssh("web1", "true")).check()
+    await house.proxy.stop()
+
+
+async def test_somebody_with_a_password_alone(shared_stage: Stage) -> None:
+    """It is asked for once; from then on the certificate comes in, and leads on."""
+    users = {"pat": {"password": new_hash("correct horse", 10), "roles": ["ops"]}}
+    house = await build(shared_stage, settings={"users": users})
+    agent = await house.stage.agent()
+    pat = Person(name="pat", key=house.joe.key, agent=agent)
+    asking = house.client(person=pat, more="BatchMode no\nPreferredAuthentications keyboard-interactive")
+    keyboard = Keyboard(house.stage.path(house.stage.unique("keyboard")), "correct horse")
+    asking.env |= keyboard.env
+    (await asking.ssh("proxy", "login", "--ttl", "8h")).check()
+    assert len(keyboard.asked) == 1
+    (line,) = await ours(pat)
+    client = house.client(person=pat)
+    assert await shown(line) in (await client.ssh("proxy", "status")).check().text
+    assert (await client.ssh("web1", "echo in")).check().text == "in\n"
     await house.proxy.stop()
 
 
