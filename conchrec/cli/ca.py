@@ -302,6 +302,11 @@ def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> 
 
 
 def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    if wild := [name for name in args.host if set(name) & set("*?[]")]:
+        raise Refused(
+            f"{wild[0]} is a pattern, and OpenSSH before 10.3 takes none in a host certificate:"
+            " name each host, or sign each host's key for its own names"
+        )
     authority = _open(config, err)
     key_file: Path = args.out
     certificate_file = key_file.with_name(key_file.name + "-cert.pub")

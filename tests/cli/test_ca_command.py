@@ -152,6 +152,14 @@ def test_a_key_that_the_host_has(cluster: Cluster, tmp_path: Path, kind: str) ->
     assert keygen("-l", "-f", public).split()[1] in text
 
 
+@pytest.mark.parametrize("names", ["*.example.com", "web1,web?", "[web1]:2222"])
+def test_no_pattern_goes_into_a_host_certificate(cluster: Cluster, tmp_path: Path, names: str) -> None:
+    refused = cluster.refuses("sign-host", "--host", names, "--out", tmp_path / "web1")
+    assert "is a pattern, and OpenSSH before 10.3 takes none" in refused
+    assert cluster.code == NO
+    assert not (tmp_path / "web1").exists()
+
+
 def test_nothing_is_written_over(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "web1"
     out.write_text("precious")

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.support.agent import Agent
 from tests.support.client import Person, Way
 from tests.support.house import House, build
 from tests.support.keys import Key, sign_user
+from tests.support.process import environment
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
-from tests.support.waiting import block
+from tests.support.waiting import block, fact, together
 
 AGENT_WAYS = (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM)
 
@@ -95,6 +97,37 @@ async def test_keys_that_are_constrained_to_this_way(stage: Stage) -> None:
         assert (result.stdout, result.code) == (b"there\n", 0), str(result)
         refused = await house.client(way, person=person, inner=inner, target=elsewhere).ssh("web1", "true")
         assert refused.code == 255, str(refused)
+
+
+async def test_a_key_that_wants_to_be_confirmed(stage: Stage) -> None:
+    """`ssh-add -c`: the login waits for its person, and nobody else does."""
+    house = await build(stage, settings={"upstream_auth": ["agent"]})
+    asked, answer = stage.path("asked"), stage.path("answer")
+    askpass = stage.file(
+        "askpass", f"#!/bin/sh\necho x >> {asked}\nwhile [ ! -e {answer} ]; do sleep 0.05; done\n"
+    )
+    askpass.chmod(0o700)
+    socket = stage.short / stage.unique("agent")
+    env = environment(SSH_ASKPASS=str(askpass), SSH_ASKPASS_REQUIRE="force", DISPLAY=":none")
+    process = stage.process("ssh-agent", "-D", "-a", socket, env=env)
+    await process.says("SSH_AUTH_SOCK")
+    agent = Agent(socket=socket, process=process)
+    await agent.add(house.joe.key, "-c")
+    person = Person(name="joe", key=house.joe.key, agent=agent)
+    # The logins at the proxy and at what looks like the target are by another key, and ask nobody.
+    own = f"    IdentityFile {house.keyless.key.path}\n    IdentitiesOnly yes"
+    more = f"IdentityFile {house.keyless.key.path}\nIdentitiesOnly yes"
+    client = house.client(Way.OUTER_AGENT, person=person, more=more, inner=own)
+    waiting = client.start("web1", "echo confirmed")
+    await fact(asked.exists, lambda: f"nobody was asked:\n{waiting}")
+    others = [house.client(Way.OUTER_AGENT), house.client(Way.INNER_AGENT)]
+    results = await together(one.ssh("web1", "echo at once") for one in others)
+    assert [result.text for result in results] == ["at once\n"] * 2, str(results[0])
+    assert waiting.running
+    answer.touch()
+    result = await waiting.wait()
+    assert (result.stdout, result.code) == (b"confirmed\n", 0), str(result)
+    assert asked.read_text() == "x\n", "once, for one login"
 
 
 async def test_the_agent_is_left_alone_where_it_is_not_needed(stage: Stage) -> None:
