@@ -156,13 +156,15 @@ class SessionRejected(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exec(AuditEvent):
-    """A command is to be run. ``accepted`` is the target's answer, where it is known."""
+    """A command is to be run. ``accepted`` is the target's answer, where it is known; ``forced_upon`` what
+    was asked for, where the user's certificate says what runs (``force-command``)."""
 
     event = "exec"
     code = "CR2010I"
     command: str
     tty: bool = False
     accepted: bool | None = None
+    forced_upon: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ class Identity:
     ``key`` is the wire blob of the plain public key that was proved, empty without one;
     ``certificate`` the wire blob of the certificate, where one was used. ``expires`` ends the
     identity (a certificate's validity, an ``expiry-time`` option); ``pinned``: it is not good from everywhere
-    (``source-address``, ``from``).
+    (``source-address``, ``from``). ``force_command`` is what runs whatever is asked for, empty without one.
     """
 
     user: str
@@ -48,6 +48,7 @@ class Identity:
     certificate: bytes | None = None
     expires: datetime | None = None
     pinned: bool = False
+    force_command: str = ""
 
     @property
     def by_certificate(self) -> bool:

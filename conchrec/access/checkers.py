@@ -15,15 +15,19 @@ from conchrec.access.revocation import Revoked
 from conchrec.errors import AccessDenied, CertificateRejected, RemoteViolation
 from conchrec.model import Identity
 from conchrec.ssh.certificate import (
+    Certificate,
     certificate_type,
     check_user,
     decode,
     fingerprint,
     key_type_of,
+    option_text,
     plain_type,
 )
 
 __all__ = ["Credentials", "fingerprint"]
+
+FORCE_COMMAND = "force-command"
 
 #: By which public key algorithms an RSA key may be used. ``ssh-rsa`` is SHA-1.
 _RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
@@ -91,7 +95,12 @@ class Credentials:
 
         The user name of the inner connection has no say: it is the login at the target.
         """
-        return self.acceptable(identity.user, algorithm, blob, source, now)
+        try:
+            inner = self.identity(identity.user, algorithm, blob, source, now)
+        except AccessDenied:
+            return False
+        # What binds the one must not be lost in the other.
+        return inner.force_command == identity.force_command
 
     def _by_key(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
         lines = [line for line in self._users[user] if line.blob == blob]
@@ -124,7 +133,7 @@ class Credentials:
             now=now,
             source=source,
             revoked=self._revoked().has,
-            obeyed=(PROXY_ONLY,),
+            obeyed=(PROXY_ONLY, FORCE_COMMAND),
         )
         if certificate.key_id != user:
             raise _denied(f"the certificate names the user {certificate.key_id[:64]!r}, not {user}")
@@ -136,7 +145,18 @@ class Credentials:
             certificate=blob,
             expires=certificate.expires,
             pinned="source-address" in certificate.critical_options,
+            force_command=_force_command(certificate),
         )
+
+
+def _force_command(certificate: Certificate) -> str:
+    """What its bearer is bound to. One that is empty, or no text, binds to nothing that could be run."""
+    if FORCE_COMMAND not in certificate.critical_options:
+        return ""
+    command = option_text(certificate.critical_options[FORCE_COMMAND])
+    if not command.strip():
+        raise _denied("the certificate's force-command is empty")
+    return command
 
 
 def _check_algorithm(algorithm: bytes, key_type: bytes) -> None:

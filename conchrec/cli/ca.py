@@ -331,7 +331,7 @@ def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextI
         f"{certificate_file} is good for {', '.join(certificate.principals)}"
         f" until {certificate.valid_until_text}.\nOn the target, in sshd_config:\n"
         f"    HostKey /etc/ssh/{key_name}\n    HostCertificate /etc/ssh/{certificate_file.name}\n"
-        "then check it with `sshd -t`, and restart sshd.",
+        "then check it with `sshd -t`, and reload sshd: systemctl reload ssh (on some systems: sshd)",
         file=out,
     )
     return DONE

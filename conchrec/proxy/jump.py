@@ -362,6 +362,11 @@ class Jump:
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )
                 return _Recorded(self, visit, banner, link)
+            if visit.identity.force_command:
+                raise AccessDenied(
+                    "your certificate's force-command can not be obeyed where nothing is recorded",
+                    rule="force-command",
+                )
             visit.options = answer.options
             passthrough = Passthrough(visit)
             await passthrough.connect()

@@ -131,7 +131,9 @@ class OuterSession:
                 return False
             self._start_tunnel(argument[len(SUBSYSTEM) :])
         else:
-            self._command(argument.decode("utf-8", "replace"))
+            # A certificate may say what runs, here, too, whatever is asked for.
+            forced = self._jump.identity.force_command
+            self._command(forced or argument.decode("utf-8", "replace"))
         return True
 
     # --- a way to a target

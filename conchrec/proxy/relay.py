@@ -44,8 +44,9 @@ class Verdict(enum.Enum):
 class Observer(Protocol):
     """Who watches a relay. What these raise ends the channel, and the message is not passed on."""
 
-    def requested(self, request: m.ChannelRequest) -> Verdict:
-        """The near end asks; called on arrival, perhaps long before it can be passed on."""
+    def requested(self, request: m.ChannelRequest) -> Verdict | m.ChannelRequest:
+        """The near end asks; called on arrival, perhaps long before it can be passed on. Another request:
+        that goes on in its place, and wants a reply where this one does."""
 
     def from_near(self, message: int, body: bytes) -> None:
         """About to go to the far end."""
@@ -189,7 +190,9 @@ class Relay:
                 return
             if self._aborted:
                 return
-            if verdict is not Verdict.PASS:
+            if isinstance(verdict, m.ChannelRequest):
+                body = verdict.encode()
+            elif verdict is not Verdict.PASS:
                 if request.want_reply:
                     self._replies.answer(verdict is Verdict.ACCEPT)
                 return

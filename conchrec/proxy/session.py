@@ -26,6 +26,7 @@ from conchrec.recording.session_id import new_session_id
 from conchrec.settings import Mode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
+from conchrec.ssh.wire import string
 
 _log = Logger()
 
@@ -63,6 +64,8 @@ class Session:
         self._recorder: SessionRecorder | None = None
         self._refusal: ConchrecError | None = None
         self._asked_to_start = False
+        #: What a command was forced upon; empty where it is the user's own.
+        self._asked = ""
         self._confirmed_early = False
         self._running = False
         self._kind = ""
@@ -205,7 +208,7 @@ class Session:
 
     # --- Observer
 
-    def requested(self, request: m.ChannelRequest) -> Verdict:
+    def requested(self, request: m.ChannelRequest) -> Verdict | m.ChannelRequest:
         visit, name = self._visit, request.name
         if name in m.AGENT_REQUESTS:
             if not visit.inner_agent.announced:
@@ -223,6 +226,8 @@ class Session:
             self._inner_settled()
             if self._refusal is not None:
                 raise self._refusal
+            if visit.identity.force_command:
+                return self._forced(request)
             if name == b"subsystem" and not self._options.file_copy and m.parse_string(request.extra) == SFTP:
                 denied = AccessDenied(
                     f"{visit.identity.user} may not copy files to or from {visit.target.host} by sftp"
@@ -232,6 +237,13 @@ class Session:
                 self._emit(refusal.event(denied, visit.who(self.sid)))
                 raise denied
         return Verdict.PASS
+
+    def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
+        """The user's certificate says what runs (PROTOCOL.certkeys, "Critical options")."""
+        argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
+        self._asked = f"{request.name.decode()} {_text(argument)}".rstrip()
+        command = string(self._visit.identity.force_command.encode())
+        return m.ChannelRequest(name=b"exec", want_reply=request.want_reply, extra=command)
 
     def opened(self) -> None:
         self._relayed()
@@ -347,7 +359,9 @@ class Session:
                 )
             )
         if kind == "exec":
-            self._emit(audit.Exec(**self._who(), command=command, tty=self._has_pty))
+            self._emit(
+                audit.Exec(**self._who(), command=command, tty=self._has_pty, forced_upon=self._asked)
+            )
         elif kind == "subsystem":
             self._emit(audit.Subsystem(**self._who(), name=command))
 

@@ -256,9 +256,8 @@ def check_user(
 ) -> None:
     """Is this a good user certificate for a login from ``source``? Who it is for, its caller asks.
 
-    Raises CertificateRejected. ``force-command`` can't be obeyed by a proxy and is refused;
-    ``verify-required`` is checked where the signature is (``requires_verification``). ``obeyed`` are other
-    critical options that the caller knows.
+    Raises CertificateRejected. ``verify-required`` is checked where the signature is
+    (``requires_verification``). ``obeyed`` are the critical options that the caller sees to.
     """
     _check(certificate, Kind.USER, authorities, now, revoked)
     if not certificate.principals:
@@ -267,8 +266,6 @@ def check_user(
         if name == "source-address":
             if not _source_allowed(value, source):
                 raise _no(f"it is not for logins from {source}")
-        elif name == "force-command":
-            raise _no("its force-command can not be obeyed here")
         elif name != "verify-required" and name not in obeyed:
             raise _no(f"its critical option {name[:64]!r} is not known here")
 

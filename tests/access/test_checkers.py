@@ -184,6 +184,21 @@ def test_the_key_id_is_the_user() -> None:
     assert refused(who, "eve", ED_CERT, user_certificate(key(), key_id="eve")) == "there is no such user"
 
 
+def test_a_forced_command_binds_both_logins() -> None:
+    """Outside and inside: what binds the one is not lost by coming with another key to the other."""
+    who = credentials()
+    forced = user_certificate(key(), critical_options={"force-command": string(b"uptime")})
+    other = user_certificate(key(), critical_options={"force-command": string(b"id")})
+    outer = who.identity("joe", ED_CERT, forced, HERE, NOW)
+    assert outer.force_command == "uptime"
+    free = who.identity("joe", ED_CERT, user_certificate(key()), HERE, NOW)
+    assert free.force_command == ""
+    assert who.is_own(outer, ED_CERT, forced, HERE, NOW)
+    assert not who.is_own(outer, ED_CERT, other, HERE, NOW)
+    assert not who.is_own(outer, ED, JOE, HERE, NOW)
+    assert not who.is_own(free, ED_CERT, forced, HERE, NOW)
+
+
 def test_certificates_that_do_not_count() -> None:
     who = credentials()
     now = int(NOW.timestamp())
@@ -193,7 +208,7 @@ def test_certificates_that_do_not_count() -> None:
         "authority": user_certificate(key(), by=authority(1)),
         "expired": user_certificate(key(), valid_before=now),
         "not valid yet": user_certificate(key(), valid_after=now + 1),
-        "force-command": user_certificate(key(), critical_options={"force-command": string(b"id")}),
+        "force-command is empty": user_certificate(key(), critical_options={"force-command": string(b" ")}),
         "critical option": user_certificate(key(), critical_options={"x@y": b""}),
         "10.0.0.7": user_certificate(key(), critical_options={"source-address": string(b"192.168.0.0/16")}),
         "signature": good[:-1] + bytes((good[-1] ^ 1,)),

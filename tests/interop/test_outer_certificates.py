@@ -83,7 +83,7 @@ async def test_the_key_alone(certified: House) -> None:
         ("joe", "joe", ("-V", "20400101:20400102")),
         ("joe", "joe", ("-O", "critical:unknown@example.com=x")),
         ("joe", "joe", ("-O", "source-address=192.0.2.0/24")),
-        ("joe", "joe", ("-O", "force-command=/bin/false")),
+        ("joe", "joe", ("-O", "force-command= ")),
     ],
 )
 async def test_not_good_enough(
@@ -121,3 +121,27 @@ async def test_another_user_with_a_good_certificate(certified: House) -> None:
     key = await sign_user(authority(certified), await certified.stage.key("joe"), "joe", "joe,ann")
     result = await come(certified, key, user="ann")
     assert (result.stdout, result.code) == (b"", 255), str(result)
+
+
+async def test_a_forced_command(certified: House) -> None:
+    """It runs at the target whatever is asked for, is what is recorded, and is all that the proxy does."""
+    bound = ("-O", "force-command=echo forced; cat")
+    key = await sign_user(authority(certified), await certified.stage.key("bound"), "joe", "joe", *bound)
+    client = certified.client(Way.CERTIFICATE, person=Person(name="joe", key=key))
+    for asked in (("echo mine",), (), ("-tt", "id"), ("-s", "sftp")):
+        before = certified.proxy.sids()
+        flags = [word for word in asked if word.startswith("-")]
+        rest = [word for word in asked if not word.startswith("-")]
+        result = await client.ssh(*flags, "web1", *rest, stdin=b"given\n\x04")
+        assert result.text.replace("\r", "").startswith("forced\n") or "given" in result.text, str(result)
+        assert "forced" in result.text and "given" in result.text
+        assert "mine" not in result.text and "uid=" not in result.text
+        cast = await certified.proxy.finished_one(after=before)
+        assert cast.manifest is not None
+        assert (cast.manifest["kind"], cast.manifest["command"]) == ("exec", "echo forced; cat")
+    events = certified.proxy.audit("exec", command="echo forced; cat")
+    asked_for = [event["forced_upon"] for event in events]
+    assert asked_for == ["exec echo mine", "shell", "exec id", "subsystem sftp"]
+    here = await client.ssh("proxy", "status")
+    assert here.code == 64, str(here)
+    assert "unknown command 'echo'" in here.errors

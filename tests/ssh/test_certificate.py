@@ -145,7 +145,7 @@ def test_sha_1_of_an_authority_is_refused(tmp_path: Path) -> None:
     assert "signature is not good" in why(found, by=found.authority)
 
 
-def test_a_forced_command_can_not_be_obeyed(tmp_path: Path) -> None:
+def test_a_forced_command_is_for_those_who_obey_it(tmp_path: Path) -> None:
     found = sign(tmp_path, "-n", "joe", "-O", "force-command=/bin/true")
     assert "force-command" in why(found, by=found.authority)
 
