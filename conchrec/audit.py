@@ -440,6 +440,8 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     UpstreamFailed,
     HostKeyUnchecked,
     CertCreate,
+    CaRotate,
+    CaRevoke,
     RecordingFailed,
     RecordingRecovered,
     RecordingAccess,

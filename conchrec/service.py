@@ -114,6 +114,7 @@ class Proxy(MultiService):
         )
         self._complaint = ""
         self._enforced = self._authority.revocations.current
+        self._authority.outer_host_keys(self.site.outer_names)
         self._watching = LoopingCall(self._watch)
         self._watching.clock = reactor
         for description in config.listen:
@@ -198,12 +199,19 @@ class Proxy(MultiService):
 
     # --- what others change
 
+    def _warm(self) -> None:
+        """Sign what every login shows, where that may take long: not while somebody logs in."""
+        self._signing(lambda: self._authority.outer_host_keys(self.site.outer_names)).addErrback(
+            lambda failure: _log.error("{why}", why=failure.getErrorMessage())
+        )
+
     def _watch(self) -> None:
         """Another process may have revoked something, or have gone on with a rotation."""
         try:
-            self._authority.refresh()
+            if self._authority.refresh():
+                self._warm()
             self._authority.revocations.refresh()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.error("{error}; what was known before is still in force", error=self._complaint)

@@ -264,10 +264,13 @@ class Authority:
 
     # --- what our servers show
 
-    def inner_host_keys(self, name: str) -> ShownKeys:
+    def inner_host_keys(self, name: str, port: int = 22) -> ShownKeys:
         """For the target that the user calls ``name`` (lower case, or a bare address): a certificate
-        for exactly that name, and the plain key. Kept under that very name until half its time is over."""
-        return self._shown_keys((name,), INNER_TTL)
+        for exactly that name, and the plain key. Kept under that very name until half its time is over.
+
+        Clients look for the bare name. An agent that holds a key for one way only (``ssh-add -h``) looks for
+        the name as known_hosts has it, with a port that is not 22."""
+        return self._shown_keys((name,) if port == 22 else (name, f"[{name}]:{port}"), INNER_TTL)
 
     def outer_host_keys(self, names: Sequence[str]) -> ShownKeys:
         """For the proxy itself, under all of its names."""

@@ -357,7 +357,7 @@ class Jump:
             visit.addresses = answer.addresses
             if site.config.session_recording.records:
                 # Here, where it may take long: the inner server finds it made.
-                await site.signing(lambda: site.authority.inner_host_keys(target.host))
+                await site.signing(lambda: site.authority.inner_host_keys(target.host, target.port))
                 banner, link = await site.dialer.look(
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )

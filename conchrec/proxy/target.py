@@ -80,7 +80,7 @@ class TargetServer:
         )
         self._transport = ServerTransport(
             version=mirrored(banner),
-            host_keys=self._site.authority.inner_host_keys(visit.target.host),
+            host_keys=self._site.authority.inner_host_keys(visit.target.host, visit.target.port),
             algorithms=self._site.algorithms,
             userauth=lambda: self._userauth,
             clock=self._site.clock,

@@ -99,6 +99,24 @@ async def test_keys_that_are_constrained_to_this_way(stage: Stage) -> None:
         assert refused.code == 255, str(refused)
 
 
+async def test_keys_that_are_constrained_to_the_inner_way(stage: Stage) -> None:
+    """`ssh-add -h web1 -h 'web1>web1'` with `ssh -A`: the first hop is the target as the proxy shows it."""
+    house = await build(stage, settings={"upstream_auth": ["agent"]})
+    proxy, target = f"[127.0.0.1]:{house.proxy.port}", f"[localhost]:{house.target.port}"
+    elsewhere = await stage.sshd(users=[house.joe.key])
+    house.proxy.trust(elsewhere.known_as())
+    await house.proxy.restart()
+    known = stage.file("known", house.authority + house.target.known_as())
+    agent = await stage.agent()
+    hops = ("-h", proxy, "-h", target, "-h", f"{target}>{target}")
+    await agent.add(house.joe.key, "-H", str(known), *hops)
+    person = Person(name="joe", key=house.joe.key, agent=agent)
+    result = await house.client(Way.INNER_AGENT, person=person).ssh("web1", "echo there")
+    assert (result.stdout, result.code) == (b"there\n", 0), str(result)
+    refused = await house.client(Way.INNER_AGENT, person=person, target=elsewhere).ssh("web1", "true")
+    assert refused.code == 255, str(refused)
+
+
 async def test_a_key_that_wants_to_be_confirmed(stage: Stage) -> None:
     """`ssh-add -c`: the login waits for its person, and nobody else does."""
     house = await build(stage, settings={"upstream_auth": ["agent"]})
