@@ -113,12 +113,14 @@ class ClientDisconnect(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart(AuditEvent):
-    """Something runs at the target. ``kind`` is shell, exec or subsystem; ``recording`` a path."""
+    """Something runs at the target. ``kind`` is shell, exec or subsystem; ``recording`` a path; ``head``
+    that of the ledger of recordings, with this one in it."""
 
     event = "session.start"
     code = "CR2000I"
     kind: str
     recording: str = ""
+    head: str = ""
     term: str = ""
     columns: int | None = None
     rows: int | None = None
@@ -127,7 +129,8 @@ class SessionStart(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnd(AuditEvent):
-    """It has ended. Streams in bytes, ``duration`` in seconds, digests SHA-256 in hexadecimal."""
+    """It has ended. Streams in bytes, ``duration`` in seconds, digests SHA-256 in hexadecimal; ``head`` is
+    that of the ledger of recordings (``recordings verify --head``)."""
 
     event = "session.end"
     code = "CR2001I"
@@ -141,6 +144,7 @@ class SessionEnd(AuditEvent):
     exit_signal: str = ""
     recording: str = ""
     digest: str = ""
+    head: str = ""
     reason: str = ""
 
 
@@ -211,6 +215,68 @@ class UnknownRequest(AuditEvent):
     size: int
     scope: str = "channel"
     sender: str = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sftp(AuditEvent):
+    """A file was read from the target or written to it, by SFTP, or something else was changed there.
+
+    ``operation``: read, write, remove, rename, setstat …; ``path`` as the client wrote it, ``other`` the
+    second path. ``size`` are the bytes that passed, ``sha256`` is there where the file passed whole and in
+    order, else ``unhashed`` says why not. ``result`` is ok or how it failed, ``duration`` in seconds.
+    """
+
+    event = "sftp"
+    code = "CR2020I"
+    operation: str
+    path: str
+    result: str
+    other: str = ""
+    detail: str = ""
+    size: int | None = None
+    sha256: str = ""
+    unhashed: str = ""
+    duration: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scp(AuditEvent):
+    """The same by the old protocol of scp. ``operation``: read, write or directory; ``name`` is what the
+    sender calls the file, ``path`` where it is at the target, as far as that can be known."""
+
+    event = "scp"
+    code = "CR2021I"
+    operation: str
+    path: str
+    result: str
+    name: str = ""
+    size: int | None = None
+    sha256: str = ""
+    unhashed: str = ""
+    duration: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer(AuditEvent):
+    """A program that moves files has ended: ``sent`` went to the target, ``received`` came from it, in bytes
+    of its protocol. ``program``: rsync, git-upload-pack, git-receive-pack, git-upload-archive."""
+
+    event = "transfer"
+    code = "CR2022I"
+    program: str
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferLost(AuditEvent):
+    """The protocol of a transfer could not be followed any further: what came after is not accounted for.
+    ``program`` is sftp or scp."""
+
+    event = "transfer.lost"
+    code = "CR2023W"
+    program: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,6 +451,7 @@ class RecordingRecovered(AuditEvent):
     status: str = ""
     recording: str = ""
     problem: str = ""
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +463,29 @@ class RecordingAccess(AuditEvent):
     code = "CR6002I"
     action: str
     by: str
+    sudo_user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingRemoved(AuditEvent):
+    """A recording is removed, for ``reason``; ``by`` the account of the machine, or the service."""
+
+    event = "session.recording.remove"
+    code = "CR6003W"
+    by: str
+    reason: str
+    sudo_user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingHeld(AuditEvent):
+    """A recording must not be removed (``action``: hold), or may be again (release)."""
+
+    event = "session.recording.hold"
+    code = "CR6004I"
+    action: str
+    by: str
+    reason: str = ""
     sudo_user: str = ""
 
 
@@ -431,6 +521,10 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     Env,
     Signal,
     UnknownRequest,
+    Sftp,
+    Scp,
+    Transfer,
+    TransferLost,
     PassthroughStart,
     PassthroughEnd,
     Port,
@@ -445,6 +539,8 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     RecordingFailed,
     RecordingRecovered,
     RecordingAccess,
+    RecordingRemoved,
+    RecordingHeld,
     ServiceStart,
     ServiceStop,
 )

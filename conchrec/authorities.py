@@ -1,4 +1,4 @@
-"""Opens our authorities as the configuration says where their keys live; asks for passphrases.
+"""Opens our authorities, and the key that signs recordings, where they live; asks for passphrases.
 
 A passphrase comes from a systemd credential, or from whoever sits at the terminal.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 from datetime import datetime, timezone
 from pathlib import Path
 
 from conchrec.access.authority import Authority
+from conchrec.access.keystore import KeyStore, locked
 from conchrec.errors import ConfigError
+from conchrec.recording.seal import Keys, Signer
 from conchrec.settings import Config
 
 #: ``LoadCredential=conchrec-ca:…`` or ``LoadCredentialEncrypted=``; systemd.exec(5), "Credentials".
 CREDENTIAL = "conchrec-ca"
+SIGNING_KEY = "recording_key"
 TERMINAL = Path("/dev/tty")
 
 
@@ -33,6 +37,36 @@ def open_in(state_dir: Path, cluster_name: str, *, agent: str = "") -> Authority
         agent=agent,
         passphrase=ask,
     )
+
+
+def open_signer(state_dir: Path, *, make: bool = False) -> tuple[Signer, Keys]:
+    """The key that signs recordings, and the public ones that may have: the lines of ``recording_key.pub``,
+    where those of the past can be kept. ``make``: where there is none, one is made. Raises ConfigError and
+    OSError."""
+    store = KeyStore(state_dir)
+    if not make:
+        return Signer(store.private(SIGNING_KEY)), signing_keys(public_signing_key(state_dir))
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(state_dir):
+        if not store.has(SIGNING_KEY):
+            store.make(SIGNING_KEY, f"conchrec-recordings@{socket.gethostname()}")
+    signer = Signer(store.private(SIGNING_KEY))
+    return signer, signing_keys(public_signing_key(state_dir))
+
+
+def public_signing_key(state_dir: Path) -> Path:
+    """Where the public keys are that verify recordings."""
+    return state_dir / f"{SIGNING_KEY}.pub"
+
+
+def signing_keys(path: Path) -> Keys:
+    """The public keys in a file. Raises ConfigError."""
+    try:
+        return Keys.parse(path.read_bytes())
+    except OSError as error:
+        raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError("state_dir", f"{path} does not hold ed25519 public keys: {error}") from error
 
 
 def ask(path: Path) -> bytes:

@@ -22,6 +22,7 @@ from conchrec.access.passwords import parse_hash, parse_secret
 from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
 from conchrec.access.policy import Options, Record, Role
 from conchrec.errors import ConfigError
+from conchrec.recording.recipients import recipient
 from conchrec.settings import (
     AgentProbe,
     Audit,
@@ -33,6 +34,7 @@ from conchrec.settings import (
     Mode,
     Offer,
     Recordings,
+    Retention,
     TargetOffer,
     TargetRule,
     TrustedHosts,
@@ -122,6 +124,7 @@ RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to
 
 _STATE_DIR = "/var/lib/conchrec"
 _AUTH_SOCK = "SSH_AUTH_SOCK"
+_SYSLOG = Path("/dev/log")
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _LATER_AUTH = ("key",)
 _LATER = "is not available in this version"
@@ -203,7 +206,7 @@ class _Reader:
             limits=_limits(top.section("limits", LIMITS)),
             proxy_protocol_from=proxy_protocol_from,
             recordings=self._recordings(top.section("recordings", RECORDINGS), state_dir),
-            audit=Audit(file=self._path(top.section("audit", ("file",)), "file", state_dir / "audit.jsonl")),
+            audit=self._audit(top.section("audit", ("file", "syslog")), state_dir),
             web=Web(
                 listen=_endpoints(
                     top.section("web", ("listen",)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
@@ -389,21 +392,31 @@ class _Reader:
 
     # -- what is written
 
+    def _audit(self, section: Section, state_dir: Path) -> Audit:
+        syslog: Path | None = None
+        if section.text("syslog", "no").startswith("/"):
+            syslog = Path(section.text("syslog", ""))
+        elif section.flag("syslog", False):
+            syslog = _SYSLOG
+        return Audit(file=self._path(section, "file", state_dir / "audit.jsonl"), syslog=syslog)
+
     def _recordings(self, section: Section, state_dir: Path) -> Recordings:
-        if section.flag("compress", False):
-            section.problem("compress", _LATER)
+        recipients = []
         for entry in section.texts("encrypt_to"):
-            entry.problem(f"encryption {_LATER}")
-        retention = section.plain("retention")
-        if retention == {"age": "365d", "size": "500GiB"}:
-            section.warn("retention", f"{_LATER}: recordings stay until somebody removes them")
-        elif retention:
-            section.problem("retention", f"{_LATER}: recordings stay until somebody removes them")
+            try:
+                recipient(entry.text)
+            except ValueError as error:
+                entry.problem(f"neither age1… nor an SSH public key (ed25519 or RSA): {error}")
+            recipients.append(entry.text)
+        retention = section.section("retention", ("age", "size"))
         return Recordings(
             directory=self._path(section, "directory", state_dir / "recordings"),
             input=section.word("input", Input, Input.NO),
             min_free=section.size("min_free", 500 * 1024 * 1024),
             fsync=section.word("fsync", Fsync, Fsync.INTERVAL),
+            compress=section.flag("compress", False),
+            encrypt_to=tuple(recipients),
+            retention=Retention(age=retention.optional_duration("age"), size=retention.size("size", 0)),
         )
 
 

@@ -25,7 +25,7 @@ from conchrec.access.checkers import Credentials
 from conchrec.access.guesses import Guesses
 from conchrec.access.passwords import Passwords
 from conchrec.access.policy import rule_for
-from conchrec.authorities import open_authority
+from conchrec.authorities import open_authority, open_signer
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
@@ -35,7 +35,9 @@ from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.site import Refusals, Site
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
+from conchrec.recording.sealing import Sealer
 from conchrec.recording.store import Fsync, LocalStore
+from conchrec.recording.tree import Tree
 from conchrec.settings import Config, Offer
 from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.certificate import Certificate
@@ -76,13 +78,23 @@ class Proxy(MultiService):
         # Names may take long to resolve, and disks to write: neither waits for the other.
         self._disk = ThreadPool(0, 4, name="disk")
         self._names = ThreadPool(0, 8, name="names")
+        self._sealing = ThreadPool(0, 2, name="sealing")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
         self._audit = audit.AuditLog(config.audit.file)
+        signer, keys = open_signer(config.state_dir, make=True)
         self._store = LocalStore(
-            config.recordings.directory,
+            sealer=Sealer(
+                Tree(config.recordings.directory),
+                signer,
+                now,
+                keys=keys,
+                recipients=config.recordings.encrypt_to,
+            ),
             clock=reactor,
             in_thread=self._on_disk,
+            to_seal=lambda work: deferToThreadPool(reactor, self._sealing, work),
+            compress=config.recordings.compress,
             min_free=config.recordings.min_free,
             policy=InputPolicy(config.recordings.input.value),
             fsync=Fsync(config.recordings.fsync.value),
@@ -129,6 +141,7 @@ class Proxy(MultiService):
         config = self._config
         self._disk.start()
         self._names.start()
+        self._sealing.start()
         self._hashing.start()
         for path in self._authority.created:
             _log.info("made {path}", path=str(path))
@@ -145,9 +158,7 @@ class Proxy(MultiService):
                 "running as root: not needed, and not wise; see etc/conchrec.service for a user of its own"
             )
         self.site.emit(
-            audit.ServiceStart(
-                version=__version__, mode=config.session_recording.value, listen=config.listen
-            )
+            audit.ServiceStart(version=__version__, mode=config.session_recording.value, listen=config.listen)
         )
         self._store.recover().addCallbacks(
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
@@ -181,6 +192,7 @@ class Proxy(MultiService):
         site.emit(audit.ServiceStop(reason="stopped"))
         self._disk.stop()
         self._names.stop()
+        self._sealing.stop()
         self._hashing.stop()
 
     def stopService(self) -> Deferred[None]:
@@ -194,6 +206,7 @@ class Proxy(MultiService):
                     status=one.manifest.status.value if one.manifest is not None else "",
                     recording=str(self._store.path(one.sid)),
                     problem=one.problem,
+                    head=one.head,
                 )
             )
 

@@ -145,10 +145,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What goes: what is older than ``age``, and the oldest while all are more than ``size`` bytes. None and
+    0: nothing does."""
+
+    age: timedelta | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recordings:
-    """``min_free`` is in bytes."""
+    """``min_free`` is in bytes; ``encrypt_to`` are the texts of public keys: ``age1…`` or an SSH key."""
 
     directory: Path
+    compress: bool = False
+    encrypt_to: tuple[str, ...] = ()
+    retention: Retention = field(default_factory=lambda: Retention())
     input: Input = Input.NO
     min_free: int = 500 * 1024 * 1024
     fsync: Fsync = Fsync.INTERVAL
@@ -163,7 +175,10 @@ class Web:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
+    """``syslog`` is a socket that takes every event, too; None: there is none."""
+
     file: Path
+    syslog: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

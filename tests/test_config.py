@@ -33,7 +33,9 @@ from conchrec.config import (
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.recording.recorder import InputPolicy
+from conchrec.recording.seal import Signer
 from conchrec.recording.store import Fsync as StoreFsync
+from conchrec.settings import Retention
 from conchrec.yamlread import parse_duration, parse_size
 
 ETC = Path(__file__).parent.parent / "etc"
@@ -160,10 +162,9 @@ def test_the_example_of_the_interface(read: Read, here: Path, keys: dict[str, st
     assert it.policy.roles == it.roles
 
 
-def test_what_the_example_can_not_have_yet_is_said(read: Read, here: Path) -> None:
+def test_what_the_example_does_not_have_is_said(read: Read, here: Path) -> None:
     (here / "joe.keys").touch()
     warnings = "\n".join(read(INTERFACE).warnings)
-    assert "config.yaml:29: recordings.retention: is not available in this version" in warnings
     assert f"targets.db.known_hosts[0]: there is no file {here}/db.known_hosts" in warnings
 
 
@@ -562,9 +563,6 @@ def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> Non
     [
         "upstream_auth: [agent, key]",
         "targets: {db: {hosts: [a], upstream_auth: [key]}}",
-        "recordings: {compress: yes}",
-        "recordings: {encrypt_to: [age1xyz]}",
-        "recordings: {retention: {age: 30d}}",
     ],
 )
 def test_what_belongs_to_a_later_version_is_refused(read: Read, text: str) -> None:
@@ -591,13 +589,32 @@ def test_direct_is_worth_a_word(read: Read) -> None:
     assert "options.direct" not in "".join(it.warnings)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["recordings: {compress: off}", "recordings: {encrypt_to: []}",
-     "recordings: {retention: }"],
-)  # fmt: skip
-def test_what_asks_for_nothing_of_a_later_version_is_taken(read: Read, text: str) -> None:
-    assert read(NOBODY + text).warnings == read(NOBODY).warnings
+def test_how_recordings_are_kept(read: Read) -> None:
+    it = read(NOBODY).recordings
+    assert (it.compress, it.encrypt_to, it.retention) == (False, (), Retention(age=None, size=0))
+    key = f"{Signer.generate().public_line} auditor"
+    age = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    it = read(
+        NOBODY
+        + f"recordings: {{compress: yes, encrypt_to: [{age}, {key}], retention: {{age: 30d, size: 1GiB}}}}"
+    ).recordings
+    assert (it.compress, it.encrypt_to) == (True, (age, key))
+    assert it.retention == Retention(age=timedelta(days=30), size=2**30)
+
+
+@pytest.mark.parametrize("key", ["age1xyz", "ecdsa-sha2-nistp256 AAAA", "joe", "''"])
+def test_a_recipient_that_is_none(read: Read, key: str) -> None:
+    (problem,) = problems(read, NOBODY + f"recordings: {{encrypt_to: [{key}]}}")
+    assert "recordings.encrypt_to[0]: neither age1… nor an SSH public key" in problem
+
+
+def test_where_audit_events_go(read: Read) -> None:
+    assert read(NOBODY).audit.syslog is None
+    assert read(NOBODY + "audit: {syslog: no}").audit.syslog is None
+    assert read(NOBODY + "audit: {syslog: yes}").audit.syslog == Path("/dev/log")
+    assert read(NOBODY + "audit: {syslog: /run/log}").audit.syslog == Path("/run/log")
+    (problem,) = problems(read, NOBODY + "audit: {syslog: perhaps}")
+    assert "'perhaps' is neither yes nor no" in problem
 
 
 def test_all_problems_at_once_and_in_order(read: Read) -> None:

@@ -34,6 +34,8 @@ VALUES = frozenset(
         "conchrec.recording",
         "conchrec.recording.asciicast",
         "conchrec.recording.manifest",
+        "conchrec.recording.recipients",
+        "conchrec.recording.seal",
         "conchrec.recording.session_id",
         "conchrec.access",
         "conchrec.access.policy",

@@ -83,7 +83,8 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         args.parser.print_help(err)
         return USAGE
     try:
-        found = _configuration(args) if args.needs_config else None
+        needed: bool | Callable[[argparse.Namespace], bool] = args.needs_config
+        found = _configuration(args) if needed is True or (callable(needed) and needed(args)) else None
         return command(found, args, out, err)
     except config.ConfigErrors as errors:
         print(errors, file=err)

@@ -12,7 +12,6 @@ import contextlib
 import fnmatch
 import json
 import os
-import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.audit import AuditLog, RecordingAccess
+from conchrec.cli import recordings_keep
+from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import OUTPUT, Event
@@ -70,12 +71,15 @@ def register(subparsers: Subparsers) -> None:
         "-o", "--output", metavar="FILE", type=Path, help="must not exist; else standard output"
     )
     exported.set_defaults(command=_export)
+    recordings_keep.register(commands)
 
 
 def _library(config: Config) -> Library:
     directory = config.recordings.directory
     if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
-        raise RecordingError(f"{directory} can not be read by {_me()}; try it as the user that runs conchrec")
+        raise RecordingError(
+            f"{directory} can not be read by {account()}; try it as the user that runs conchrec"
+        )
     return Library(directory)
 
 
@@ -92,7 +96,7 @@ def _accessed(config: Config, sid: str, action: str) -> None:
     AuditLog(config.audit.file).emit(
         RecordingAccess(
             action=action,
-            by=_me(),
+            by=account(),
             sudo_user=os.environ.get("SUDO_USER", ""),
             sid=entry.sid,
             user=str(fields.get("user", "")),
@@ -100,13 +104,6 @@ def _accessed(config: Config, sid: str, action: str) -> None:
             target=str(fields.get("target", "")),
         )
     )
-
-
-def _me() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"user {os.getuid()}"
 
 
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -334,13 +331,6 @@ def _damaged(sid: str, error: Exception, errors: TextIO) -> int:
         raise error
     print(f"conchrec: {sid}: {shown(str(error))}", file=errors)
     return NOT_FOUND
-
-
-def shown(text: str) -> str:
-    """Text from outside as a terminal may print it: what is not printable as an escape."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
 
 
 def _paced(played: Iterable[Event], speed: float, idle: float | None) -> Iterator[tuple[float, Event]]:

@@ -352,6 +352,7 @@ class Session:
                     **self._who(),
                     kind=kind,
                     recording=str(path),
+                    head=self._recorder.head if self._recorder is not None else "",
                     term=self._term,
                     columns=columns,
                     rows=rows,
@@ -427,6 +428,7 @@ class Session:
                 exit_signal=self._exit_signal,
                 recording=str(closed.path) if closed is not None else "",
                 digest=closed.digest if closed is not None else "",
+                head=closed.head if closed is not None else "",
                 reason=refusal.one_line(self._reason),
             )
         )

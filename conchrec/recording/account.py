@@ -18,9 +18,9 @@ class Operation:
     """One thing that was done to the files of the target, or was tried.
 
     ``operation`` is ``read`` or ``write`` for a file that was sent to the user, or to the target; else what
-    was changed: ``remove``, ``rename``, ``setstat`` … ``path`` is the client's own word for it; ``other`` is the
-    second path (where something was moved to, what a link points to); ``name`` is what scp's sender calls
-    the file, below what was asked for. ``size`` are the bytes of a file that passed, None for a change.
+    was changed: ``remove``, ``rename``, ``setstat`` … ``path`` is the client's own word for it; ``other`` is
+    the second path (where something was moved to, what a link points to); ``name`` is what scp's sender
+    calls the file, below what was asked for. ``size`` are the bytes of a file that passed, None for a change.
     ``sha256`` (hexadecimal) is there where the file passed whole and in order, else ``unhashed`` says why
     not. ``result`` is ``ok``, or how it failed; ``duration`` is in seconds.
     """

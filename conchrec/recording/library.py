@@ -5,9 +5,6 @@ Reads only, and takes no lock, so that it never gets in the way of a session tha
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +12,9 @@ from pathlib import Path
 
 from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import Damaged, Event, Header
+from conchrec.recording.forms import opened
 from conchrec.recording.manifest import Manifest
+from conchrec.recording.recipients import Identities
 from conchrec.recording.session_id import time_of
 from conchrec.recording.tree import Tree
 
@@ -80,12 +79,13 @@ class Library:
             return Entry(sid=sid, path=path, problem=error.strerror or "can not be read")
 
 
-def events(path: Path) -> Iterator[Event]:
+def events(path: Path, identities: Identities = ()) -> Iterator[Event]:
     """The events of a cast, also of one that is still being written: a torn last line ends it.
 
-    Raises Damaged at a line that is no event, and OSError.
+    ``identities`` are the keys for one that is encrypted. Raises Damaged at a line that is no event,
+    Encrypted, and OSError.
     """
-    with open(path, "rb", opener=_regular) as file:
+    with opened(path, identities) as file:
         first = file.readline()
         if first.endswith(b"\n"):
             Header.parse(first)
@@ -95,28 +95,19 @@ def events(path: Path) -> Iterator[Event]:
                 yield Event.parse(line)
 
 
-def whole_lines(path: Path) -> Iterator[bytes]:
-    """A cast as it is, up to its last whole line. Raises OSError."""
-    with open(path, "rb", opener=_regular) as file:
+def whole_lines(path: Path, identities: Identities = ()) -> Iterator[bytes]:
+    """A cast as it is, plain, up to its last whole line. Raises Encrypted and OSError."""
+    with opened(path, identities) as file:
         for line in file:
             if line.endswith(b"\n"):
                 yield line
 
 
 def _header(path: Path) -> Header | None:
-    with open(path, "rb", opener=_regular) as file:
+    with opened(path) as file:
         first = file.readline(_LONGEST_HEADER)
     if not first.endswith(b"\n"):
         if len(first) == _LONGEST_HEADER:
             raise Damaged("the recording has no asciicast v2 header")
         return None
     return Header.parse(first)
-
-
-def _regular(path: str, flags: int) -> int:
-    """A link is not followed, and a pipe does not stop us for ever."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "Not a regular file")
-    return descriptor

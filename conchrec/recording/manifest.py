@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from enum import Enum
 
+from conchrec import __version__
 from conchrec.errors import RecordingError
+from conchrec.recording.account import Files
 
 VERSION = 1
 
@@ -50,11 +52,24 @@ class Pty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A file that is not the plain cast: its name, and what it holds, byte for byte."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """All that is known of a recording when it is closed.
 
-    ``cast_size`` and ``cast_sha256`` are of the .cast file, byte for byte. ``stdout``, ``stderr`` and
-    ``stdin`` are None where they are not known (an interrupted recording).
+    ``cast_size``, ``cast_sha256`` and ``cast_lines`` are of the plain cast, byte for byte; ``stored`` is the
+    file that lies there instead, where it was packed or encrypted; ``encrypted`` are those who can read it.
+    ``late`` are the bytes at the end of an interrupted recording that no checkpoint covers: they were signed
+    when it was recovered. ``stdout``, ``stderr`` and ``stdin`` are None where they are not known (an
+    interrupted recording); ``files`` is there where files were moved. ``made_by`` is the program that wrote
+    this.
     """
 
     sid: str
@@ -64,6 +79,11 @@ class Manifest:
     ended: datetime
     cast_size: int
     cast_sha256: str
+    cast_lines: int = 0
+    late: int = 0
+    stored: Stored | None = None
+    encrypted: tuple[str, ...] = ()
+    made_by: str = f"conchrec {__version__}"
     cid: str = ""
     user: str = ""
     login: str = ""
@@ -79,6 +99,7 @@ class Manifest:
     stdout: Stream | None = None
     stderr: Stream | None = None
     stdin: Stream | None = None
+    files: Files | None = None
 
     @property
     def duration(self) -> float:
@@ -110,7 +131,21 @@ class Manifest:
         for name, stream in (("stdout", self.stdout), ("stderr", self.stderr), ("stdin", self.stdin)):
             if stream is not None:
                 fields[name] = stream.fields()
-        fields["cast"] = {"name": f"{self.sid}.cast", "size": self.cast_size, "sha256": self.cast_sha256}
+        if self.files is not None:
+            fields["files"] = self.files.fields()
+        fields["cast"] = {
+            "name": f"{self.sid}.cast",
+            "size": self.cast_size,
+            "sha256": self.cast_sha256,
+            "lines": self.cast_lines,
+        }
+        if self.late:
+            fields["sealed_at_recovery"] = {"bytes": self.late}
+        if self.stored is not None:
+            fields["stored"] = asdict(self.stored)
+        if self.encrypted:
+            fields["encrypted"] = {"to": list(self.encrypted)}
+        fields["made_by"] = self.made_by
         # Escaped to ASCII: people read this file with `cat`, and some of it came from outside.
         return json.dumps(fields, indent=1).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
 
@@ -130,7 +165,7 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
     cast = _mapping(fields["cast"])
     end = _mapping(fields.get("exit", {}))
     pty = _mapping(fields.get("pty", {}))
-    roles = fields.get("roles", [])
+    stored = _mapping(fields.get("stored", {}))
     status = end.get("status")
     return Manifest(
         sid=_text(fields["sid"]),
@@ -140,12 +175,21 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         ended=_instant(fields["ended"]),
         cast_size=_number(cast["size"]),
         cast_sha256=_text(cast["sha256"]),
+        cast_lines=_number(cast.get("lines", 0)),
+        late=_number(_mapping(fields.get("sealed_at_recovery", {})).get("bytes", 0)),
+        stored=Stored(
+            name=_text(stored["name"]), size=_number(stored["size"]), sha256=_text(stored["sha256"])
+        )
+        if stored
+        else None,
+        encrypted=_texts(_mapping(fields.get("encrypted", {})).get("to", [])),
+        made_by=_text(fields.get("made_by", "")),
         cid=_text(fields.get("cid", "")),
         user=_text(fields.get("user", "")),
         login=_text(fields.get("login", "")),
         target=_text(fields.get("target", "")),
         address=_text(fields.get("address", "")),
-        roles=tuple(_text(role) for role in roles) if isinstance(roles, list) else (),
+        roles=_texts(fields.get("roles", [])),
         kind=_text(fields.get("kind", "")),
         command=_text(fields.get("command", "")),
         pty=Pty(term=_text(pty["term"]), columns=_number(pty["columns"]), rows=_number(pty["rows"]))
@@ -157,6 +201,7 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         stdout=_stream(fields.get("stdout")),
         stderr=_stream(fields.get("stderr")),
         stdin=_stream(fields.get("stdin")),
+        files=Files.parse(_mapping(fields["files"])) if "files" in fields else None,
     )
 
 
@@ -181,6 +226,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return tuple(_text(item) for item in value)
 
 
 def _number(value: object) -> int:

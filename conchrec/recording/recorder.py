@@ -20,6 +20,7 @@ written when the store's timer says so, when 256 KiB are held, and at every ``fl
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.recording import asciicast
 from conchrec.recording.manifest import Manifest, Pty, Status, Stream
+from conchrec.recording.seal import CHECKPOINT
 from conchrec.recording.spool import Spool
 
 INPUT_KEPT = 1024 * 1024
@@ -99,10 +101,11 @@ NEXT: dict[tuple[State, Act], State] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedRecording:
-    """A recording that is on the disk, with its manifest beside it."""
+    """A recording that is on the disk, with its manifest beside it; ``head`` is the ledger's, with it."""
 
     path: Path
     manifest: Manifest
+    head: str = ""
 
     @property
     def digest(self) -> str:
@@ -136,6 +139,9 @@ class Keeper(Protocol):
     def synced(self, recorder: SessionRecorder) -> Deferred[None]:
         """Fires when what the spool holds now is on the disk; errbacks with RecordingError."""
 
+    def checkpoint(self, sid: str, size: int, sha256: str) -> str:
+        """Signed: the first ``size`` bytes of this recording have that digest."""
+
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
         """Sync, write the manifest, close the spool; errbacks with RecordingError."""
 
@@ -157,6 +163,8 @@ class SessionRecorder:
         self.info = info
         self.path = path
         self.spool = spool
+        #: The ledger's head, with this recording in it.
+        self.head = ""
         self._keeper = keeper
         self._policy = policy
         self._monotonic = monotonic
@@ -199,6 +207,8 @@ class SessionRecorder:
         self._opened = monotonic()
         self._zero = self._opened
         self._last = 0.0
+        #: What the spool's size was after the last checkpoint.
+        self._signed = 0
 
     # -- what anybody may ask
 
@@ -388,6 +398,21 @@ class SessionRecorder:
 
     # -- what the store calls
 
+    def checkpoint(self) -> None:
+        """Sign what the file holds. A failure goes to ``on_failure``."""
+        if self._state is not State.RUNNING or self.spool.size == self._signed:
+            return
+        try:
+            self.flush()
+            text = self._keeper.checkpoint(self.info.sid, self.spool.size, self.spool.digest)
+            self.spool.append(asciicast.event_line(self._elapsed(), CHECKPOINT, text))
+            self.spool.cut()
+        except RecordingError as error:
+            if self._failure is None:
+                self._fail(error)
+            self._report(error)
+        self._signed = self.spool.size
+
     def flush_late(self) -> None:
         """The timer's flush: a failure goes to ``on_failure``."""
         self._flush_asked = False
@@ -396,6 +421,13 @@ class SessionRecorder:
                 self.flush()
             except RecordingError as error:
                 self._report(error)
+
+    def give_up(self, error: RecordingError) -> None:
+        """There is no room for more: what came so far is kept, and nothing more is taken."""
+        if self._state is State.RUNNING:
+            with contextlib.suppress(RecordingError):
+                self.flush()
+        self.sync_failed(error)
 
     def sync_failed(self, error: RecordingError) -> None:
         """A sync in the background failed: what the disk holds is not known any more."""
@@ -518,8 +550,10 @@ class SessionRecorder:
                 self._marker(f"{self._stdout} bytes out, {self._stdin} bytes in")
             self._marker("end")
             self.flush()
-        except RecordingError:
-            pass  # _fail has noted it, and close says it
+            self.spool.cut()
+        except RecordingError as error:
+            if self._failure is None:
+                self._fail(error)  # and close says it
 
     def _manifest(self, reason: str) -> Manifest:
         info, failure = self.info, self._failure
@@ -534,6 +568,7 @@ class SessionRecorder:
             ended=info.started + taken,
             cast_size=self.spool.size,
             cast_sha256=self.spool.digest,
+            cast_lines=self.spool.lines,
             cid=info.cid,
             user=info.user,
             login=info.login,

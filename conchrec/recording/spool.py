@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
@@ -58,16 +58,32 @@ class DiskFile:
         os.close(self._descriptor)
 
 
-class Spool:
-    """One growing recording. ``size`` and ``digest`` are of the whole lines that the file holds."""
+class Packer(Protocol):
+    """Makes a file smaller while it is written."""
 
-    def __init__(self, file: SpoolFile, entry: Callable[[], None] = lambda: None) -> None:
+    def pack(self, lines: Sequence[bytes]) -> bytes:
+        """What stands for these lines; readable without anything that follows."""
+
+    def cut(self) -> bytes:
+        """What ends a part that can be read by itself; empty where none has begun."""
+
+
+class Spool:
+    """One growing recording. ``size``, ``lines`` and ``digest`` are of the whole lines that the file holds
+    (before they were packed, where they are), ``stored`` is the file's own size."""
+
+    def __init__(
+        self, file: SpoolFile, entry: Callable[[], None] = lambda: None, packer: Packer | None = None
+    ) -> None:
         """``entry`` makes the file's name durable; it is called once, at the first sync."""
         self.size = 0
+        self.lines = 0
+        self.stored = 0
         #: What ``size`` was when a sync was last asked for.
         self.asked = 0
         self._file = file
         self._entry = entry
+        self._packer = packer
         self._entry_synced = False
         self._hash = hashlib.sha256()
         # The descriptor is closed by one thread while another may be about to sync it; nothing on
@@ -84,31 +100,49 @@ class Spool:
         """Write whole lines through to the operating system, one or more in each piece.
 
         Raises SpoolFull or WriteFailed; the file then still ends in a whole line, as far as the disk
-        allows it, and ``size`` and ``digest`` say what is there.
+        allows it, and ``size``, ``lines`` and ``digest`` say what is there.
         """
-        written, size = 0, sum(map(len, lines))
+        if self._packer is not None:
+            self._store((self._packer.pack(lines),))
+        else:
+            try:
+                self._store(lines)
+            except RecordingError:
+                joined = b"".join(lines)
+                self._count(joined[: self.stored - self.size])
+                raise
+        for piece in lines:
+            self._count(piece)
+
+    def cut(self) -> None:
+        """What was appended can be read whatever becomes of the rest. Raises like ``append``."""
+        if self._packer is not None and (end := self._packer.cut()):
+            self._store((end,))
+
+    def _store(self, pieces: Sequence[bytes]) -> None:
+        """Write all of it; or as many whole lines as there is room for (packed: nothing), and raise."""
+        written, size = 0, sum(map(len, pieces))
         try:
             while written < size:
-                left = (memoryview(b"".join(lines))[written:],) if written else lines
+                left = (memoryview(b"".join(pieces))[written:],) if written else pieces
                 count = self._file.write(*left)
                 if count <= 0:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 written += count
         except OSError as error:
-            joined = b"".join(lines)
-            kept = joined.rfind(b"\n", 0, written) + 1
-            self._count(joined[:kept])
+            kept = 0 if self._packer else b"".join(pieces).rfind(b"\n", 0, written) + 1
+            self.stored += kept
             if kept != written:
                 try:
-                    self._file.truncate(self.size)
+                    self._file.truncate(self.stored)
                 except OSError:
                     pass  # the next start drops the torn line
             raise failure(error) from error
-        for piece in lines:
-            self._count(piece)
+        self.stored += written
 
     def _count(self, lines: bytes) -> None:
         self.size += len(lines)
+        self.lines += lines.count(b"\n")
         self._hash.update(lines)
 
     def sync(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -21,15 +22,20 @@ from twisted.python.failure import Failure
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.recording import recovery, spool
+from conchrec.recording.forms import ZstdPacker
 from conchrec.recording.groupsync import Delayed, GroupSync, InThread, Timers
 from conchrec.recording.manifest import Manifest, Status
 from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
 from conchrec.recording.recovery import Recovered
-from conchrec.recording.tree import CAST, MANIFEST, Tree
+from conchrec.recording.sealing import Sealer
+from conchrec.recording.tree import PACKED
 
 MERGE_SECONDS = 0.008
 """Output that arrives within this time becomes one event; also how late it may reach the file."""
-SYNC_SECONDS = 1.0
+TICK_SECONDS = 1.0
+"""What was written is signed, and taken to the disk, after this time at most."""
+TICK_AT_ONCE = 16
+"""Recordings that are signed in one turn of the reactor: a signature takes 50 µs."""
 SYNC_BYTES = 16 * 1024 * 1024
 """Sooner, where this much was written: a second of a fast download, taken to the disk at once, kept all other
 sessions waiting for tens of milliseconds."""
@@ -62,25 +68,32 @@ class RecordingStore(Protocol):
 class LocalStore:
     """A RecordingStore in a directory.
 
-    ``in_thread`` runs blocking work; ``min_free`` is in bytes; ``monotonic`` is the clock of event
-    times and must not follow the wall clock, as a reactor's does.
+    ``in_thread`` runs blocking work; ``min_free`` is in bytes: below that nothing is opened, and below half
+    of it what is open fails. ``monotonic`` is the clock of event times and must not follow the wall clock,
+    as a reactor's does. ``to_seal`` is for work that may take long: it must not keep what is being recorded
+    from the disk. ``on_sealed`` hears of each recording that is complete.
     """
 
     def __init__(
         self,
-        directory: Path,
         *,
         clock: Timers,
         in_thread: InThread,
+        sealer: Sealer,
         min_free: int = 0,
+        compress: bool = False,
         policy: InputPolicy = InputPolicy.NO,
         fsync: Fsync = Fsync.INTERVAL,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         create: Callable[[str, int], spool.SpoolFile] = spool.create,
+        to_seal: InThread | None = None,
+        on_sealed: Callable[[ClosedRecording], None] = lambda closed: None,
     ) -> None:
-        self.directory = directory
-        self._tree = Tree(directory)
+        self._sealer = sealer
+        self._tree = sealer.tree
+        self.directory = self._tree.root
+        self._compress = compress
         self._clock = clock
         self._in_thread = in_thread
         self._min_free = min_free
@@ -89,13 +102,15 @@ class LocalStore:
         self._monotonic = monotonic
         self._now = now
         self._create = create
+        self._to_seal = to_seal or in_thread
+        self._on_sealed = on_sealed
         self._group = GroupSync(clock, in_thread)
         self._live: set[SessionRecorder] = set()
         self._alive: set[str] = set()
         self._to_flush: dict[SessionRecorder, None] = {}
         self._flush_call: Delayed | None = None
-        self._to_sync: set[SessionRecorder] = set()
-        self._sync_call: Delayed | None = None
+        self._dirty: dict[SessionRecorder, None] = {}
+        self._tick_call: Delayed | None = None
 
     def path(self, sid: str) -> Path:
         """Where the cast of ``sid`` is or would be. ValueError where that is no session id."""
@@ -110,6 +125,8 @@ class LocalStore:
         """Make the file, empty and locked, mode 0600. Raises SpoolFull or WriteFailed."""
         try:
             path = self._tree.path(info.sid)
+            if self._compress:
+                path = path.with_name(info.sid + PACKED)
         except ValueError as error:
             raise WriteFailed(
                 "this session can not be recorded: it has no proper id", repr(info.sid)
@@ -119,7 +136,14 @@ class LocalStore:
         try:
             with self._tree.day(info.sid, make=True) as day:
                 self._check_room(day)
-                file = self._create(info.sid + CAST, day)
+                file = self._create(path.name, day)
+                try:
+                    head = self._sealer.opened(info.sid)
+                except BaseException:
+                    # Empty, and nobody knows of it: there is nothing to keep.
+                    os.unlink(path.name, dir_fd=day)
+                    file.close()
+                    raise
         except BaseException as error:
             if not alive:
                 self._alive.discard(info.sid)
@@ -128,32 +152,34 @@ class LocalStore:
             raise
         recorder = SessionRecorder(
             info,
-            spool.Spool(file, lambda: self._tree.sync(info.sid)),
+            spool.Spool(file, lambda: self._tree.sync(info.sid), ZstdPacker() if self._compress else None),
             path,
             keeper=self,
             policy=self._policy,
             monotonic=self._monotonic,
             now=self._now,
         )
+        recorder.head = head
         self._live.add(recorder)
         return recorder
 
     def recover(self) -> Deferred[tuple[Recovered, ...]]:
         """In a thread: see ``recovery.recover``. Recordings that are being written are left alone."""
-        return self._in_thread(lambda: recovery.recover(self._tree, self._alive.__contains__))
+        return self._in_thread(lambda: recovery.recover(self._sealer, self._alive.__contains__))
 
     def shutdown(self, reason: str) -> Deferred[None]:
         """Close what is open. A recording that fails to close does not keep the others open."""
         closing = [recorder.close(reason).addBoth(lambda _: None) for recorder in tuple(self._live)]
         return gatherResults(closing).addCallback(lambda _: None)
 
-    def _check_room(self, directory: int) -> None:
-        if self._min_free:
+    def _check_room(self, directory: int | Path, least: int | None = None) -> None:
+        least = self._min_free if least is None else least
+        if least:
             room = os.statvfs(directory)
-            if room.f_bavail * room.f_frsize < self._min_free:
+            if room.f_bavail * room.f_frsize < least:
                 raise SpoolFull(
                     "this session can not be recorded: the disk for recordings is almost full",
-                    f"{room.f_bavail * room.f_frsize} bytes free of {self._min_free} at {self.directory}",
+                    f"{room.f_bavail * room.f_frsize} bytes free of {least} at {self.directory}",
                 )
 
     # -- Keeper
@@ -169,22 +195,38 @@ class LocalStore:
         for recorder in recorders:
             recorder.flush_late()
 
+    def checkpoint(self, sid: str, size: int, sha256: str) -> str:
+        return self._sealer.checkpoint(sid, size, sha256)
+
     def written(self, recorder: SessionRecorder) -> None:
-        if self._fsync is Fsync.INTERVAL:
-            if recorder.spool.size - recorder.spool.asked >= SYNC_BYTES:
-                self._sync_in_background(recorder)
-                return
-            self._to_sync.add(recorder)
-            if self._sync_call is None:
-                self._sync_call = self._clock.callLater(SYNC_SECONDS, self._sync_dirty)
-        elif self._fsync is Fsync.ALWAYS:
+        self._dirty[recorder] = None
+        if self._tick_call is None:
+            self._tick_call = self._clock.callLater(TICK_SECONDS, self._tick)
+        grown = recorder.spool.size - recorder.spool.asked
+        if self._fsync is Fsync.ALWAYS or (self._fsync is Fsync.INTERVAL and grown >= SYNC_BYTES):
             self._sync_in_background(recorder)
 
-    def _sync_dirty(self) -> None:
-        self._sync_call = None
-        recorders, self._to_sync = self._to_sync, set()
-        for recorder in recorders:
-            self._sync_in_background(recorder)
+    def _tick(self) -> None:
+        """About a second after something was written: is there room for more? Sign it, and to the disk."""
+        self._tick_call = None
+        recorders, self._dirty = self._dirty, {}
+        try:
+            self._check_room(self.directory, self._min_free // 2)
+        except (SpoolFull, OSError) as error:
+            full = error if isinstance(error, SpoolFull) else spool.failure(error)
+            for recorder in tuple(self._live):
+                recorder.give_up(full)
+            return
+        self._tick_some(deque(recorders))
+
+    def _tick_some(self, recorders: deque[SessionRecorder]) -> None:
+        for _ in range(min(len(recorders), TICK_AT_ONCE)):
+            recorder = recorders.popleft()
+            recorder.checkpoint()
+            if self._fsync is not Fsync.NEVER:
+                self._sync_in_background(recorder)
+        if recorders:
+            self._clock.callLater(0, self._tick_some, recorders)
 
     def _sync_in_background(self, recorder: SessionRecorder) -> None:
         self.synced(recorder).addErrback(lambda failure: None)
@@ -200,9 +242,8 @@ class LocalStore:
 
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
         self._forget(recorder)
-        closed = ClosedRecording(path=recorder.path, manifest=manifest)
-        sealing = self._in_thread(lambda: self._seal(recorder.spool, manifest))
-        return sealing.addBoth(self._sealed, recorder, closed)
+        sealing = self._to_seal(lambda: self._seal(recorder.spool, manifest))
+        return sealing.addBoth(self._sealed, recorder)
 
     def _forget(self, recorder: SessionRecorder) -> None:
         """No timer runs for what is closed: an idle store is idle."""
@@ -210,19 +251,21 @@ class LocalStore:
         if not self._to_flush and self._flush_call is not None:
             self._flush_call.cancel()
             self._flush_call = None
-        self._to_sync.discard(recorder)
-        if not self._to_sync and self._sync_call is not None:
-            self._sync_call.cancel()
-            self._sync_call = None
+        self._dirty.pop(recorder, None)
+        if not self._dirty and self._tick_call is not None:
+            self._tick_call.cancel()
+            self._tick_call = None
 
     def _sealed(
-        self, result: Failure | None, recorder: SessionRecorder, closed: ClosedRecording
+        self, result: ClosedRecording | Failure, recorder: SessionRecorder
     ) -> ClosedRecording | Failure:
         self._live.discard(recorder)
         self._alive.discard(recorder.info.sid)
-        return result if isinstance(result, Failure) else closed
+        if not isinstance(result, Failure):
+            self._on_sealed(result)
+        return result
 
-    def _seal(self, file: spool.Spool, manifest: Manifest) -> None:
+    def _seal(self, file: spool.Spool, manifest: Manifest) -> ClosedRecording:
         """In the thread."""
         durable = self._fsync is not Fsync.NEVER
         try:
@@ -231,15 +274,13 @@ class LocalStore:
                     file.sync()
             except RecordingError as error:
                 failed = replace(manifest, status=Status.FAILED, reason=f"{manifest.reason}: {error.public}")
-                self._place(failed, durable=False)
+                self._sealer.seal(failed, durable=False)
                 raise
             # The manifest comes before the lock is lifted: without it another process would think
             # that this recording was interrupted.
-            self._place(manifest, durable=durable)
+            sealed = self._sealer.seal(manifest, durable=durable)
         except OSError as error:
             raise spool.failure(error) from error
         finally:
             file.close()
-
-    def _place(self, manifest: Manifest, *, durable: bool) -> None:
-        self._tree.place(manifest.sid + MANIFEST, manifest.sid, manifest.encode(), durable=durable)
+        return ClosedRecording(path=self._tree.path(manifest.sid), manifest=sealed.manifest, head=sealed.head)

@@ -14,7 +14,12 @@ from pathlib import Path
 from conchrec.recording.session_id import time_of
 
 CAST = ".cast"
+PACKED = ".cast.zst"
+SEALED_AWAY = ".age"
+"""After either of the two: encrypted."""
 MANIFEST = ".json"
+FORMS = (CAST, PACKED, CAST + SEALED_AWAY, PACKED + SEALED_AWAY)
+"""How the name of a recording's file ends."""
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -26,8 +31,11 @@ class Tree:
         self._durable: set[Path] = set()
 
     def path(self, sid: str) -> Path:
-        """Where the cast of ``sid`` is or would be. ValueError where that is no session id."""
-        return self.root.joinpath(*_day(sid), sid + CAST)
+        """Where the recording of ``sid`` is; without one, where a plain one would be. ValueError where that
+        is no session id. While one is being encrypted it is there twice: this is then the plain one."""
+        day = self.root.joinpath(*_day(sid))
+        found = (path for form in FORMS if (path := day / (sid + form)).exists())
+        return next(found, day / (sid + CAST))
 
     def manifest_path(self, sid: str) -> Path:
         return self.root.joinpath(*_day(sid), sid + MANIFEST)
@@ -90,6 +98,16 @@ class Tree:
                 os.close(descriptor)
         self._durable.add(day)
 
+    def remove(self, sid: str) -> None:
+        """Nothing of this recording is left; the manifest goes last. Blocks. Raises OSError."""
+        with self.day(sid) as day:
+            for form in (*FORMS, MANIFEST):
+                try:
+                    os.unlink(sid + form, dir_fd=day)
+                except FileNotFoundError:
+                    pass
+            os.fsync(day)
+
     def days(self) -> Iterator[Path]:
         """Every day's directory, oldest first. Links, and names that are not of a day, are passed by."""
         for year in _numbered(self.root, 4):
@@ -97,15 +115,14 @@ class Tree:
                 yield from _numbered(month, 2)
 
     def recordings(self) -> Iterator[tuple[str, bool]]:
-        """Every session id with a cast, oldest first, and whether its manifest is there too."""
+        """Every session id with a recording, oldest first, and whether its manifest is there too."""
         for day in self.days():
             try:
                 names = set(os.listdir(day))
             except OSError:
                 continue
-            for name in sorted(names):
-                sid = name.removesuffix(CAST)
-                if sid != name and _lies_in(sid, day):
+            for sid in sorted({name.partition(".")[0] for name in names if name.endswith(FORMS)}):
+                if _lies_in(sid, day):
                     yield sid, sid + MANIFEST in names
 
 

@@ -94,6 +94,9 @@ class _Store:
     def synced(self, recorder: SessionRecorder) -> Deferred[None]:
         return succeed(None)
 
+    def checkpoint(self, sid: str, size: int, sha256: str) -> str:
+        return "1"
+
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
         self.sealed += 1
         first, *rest = bytes(self._files[recorder].contents).splitlines()

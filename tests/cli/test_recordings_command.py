@@ -24,16 +24,19 @@ from conchrec.cli.recordings import (
     moment,
     play,
     show,
-    shown,
     text,
 )
+from conchrec.cli.shown import shown
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.asciicast import Header
 from conchrec.recording.library import Library
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.replay import RESET
+from conchrec.recording.seal import Signer
+from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
 from conchrec.recording.store import LocalStore
+from conchrec.recording.tree import Tree
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -53,7 +56,11 @@ class Shelf:
         self.out = io.StringIO()
         self.errors = io.StringIO()
         self._store = LocalStore(
-            directory, clock=self.clock, in_thread=execute, monotonic=self.clock.seconds, now=self.now
+            sealer=Sealer(Tree(directory), Signer.generate(), self.now),
+            clock=self.clock,
+            in_thread=execute,
+            monotonic=self.clock.seconds,
+            now=self.now,
         )
 
     def now(self) -> datetime:

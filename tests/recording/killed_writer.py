@@ -19,8 +19,11 @@ from conchrec.audit import utc_now
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.groupsync import Timers
 from conchrec.recording.recorder import SessionRecorder
+from conchrec.recording.seal import Signer
+from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
 from conchrec.recording.store import MERGE_SECONDS, LocalStore
+from conchrec.recording.tree import Tree
 
 
 class Loop(Timers, Protocol):
@@ -31,10 +34,12 @@ class Loop(Timers, Protocol):
     def run(self) -> None: ...
 
 
-def main(directory: Path, loop: Loop) -> None:
+def main(directory: Path, key: Path, loop: Loop) -> None:
     threads = cast(IReactorFromThreads, loop)
     store = LocalStore(
-        directory, clock=loop, in_thread=partial(deferToThreadPool, threads, loop.getThreadPool())
+        sealer=Sealer(Tree(directory), Signer.parse(key.read_bytes()), utc_now),
+        clock=loop,
+        in_thread=partial(deferToThreadPool, threads, loop.getThreadPool()),
     )
     now = utc_now()
     recorder = store.open(
@@ -61,4 +66,4 @@ def write(loop: Loop, recorder: SessionRecorder, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), cast(Loop, global_reactor))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), cast(Loop, global_reactor))

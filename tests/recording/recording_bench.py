@@ -12,15 +12,21 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from conchrec.model import SessionInfo, Target
+from conchrec.recording import ledger
 from conchrec.recording.asciicast import Event, Header
 from conchrec.recording.groupsync import Timers
 from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
 from conchrec.recording.recovery import Recovered
+from conchrec.recording.seal import CHECKPOINT, Signer
+from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
 from conchrec.recording.spool import SpoolFile, create
 from conchrec.recording.store import Fsync, LocalStore
+from conchrec.recording.tree import Tree
+from conchrec.recording.verify import Book, Verdict, Verifier
 
 T = TypeVar("T")
+SIGNER = Signer.generate()
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
 
@@ -59,9 +65,12 @@ class Bench:
         min_free: int = 0,
         create: Callable[[str, int], SpoolFile] = create,
         timers: Timers | None = None,
+        compress: bool = False,
+        recipients: tuple[str, ...] = (),
     ) -> LocalStore:
         return LocalStore(
-            self.directory,
+            sealer=Sealer(Tree(self.directory), SIGNER, self.now, recipients=recipients),
+            compress=compress,
             clock=timers or self.clock,
             in_thread=at_once,
             min_free=min_free,
@@ -94,6 +103,13 @@ class Bench:
     def recover(self) -> tuple[Recovered, ...]:
         return result(self.store().recover())
 
+    def verify(self, sid: str, head: str = "") -> Verdict:
+        """What the verifier says of one recording, and that the ledger is good."""
+        book = Book(self.directory / ledger.NAME, SIGNER.keys(), head)
+        assert not book.problems
+        (verdict,) = Verifier(SIGNER.keys(), (), self.now).directory(book, self.directory, {sid})
+        return verdict
+
 
 def cast(path: Path) -> tuple[Header, list[Event]]:
     """Read a whole cast by the strict reader."""
@@ -104,8 +120,8 @@ def cast(path: Path) -> tuple[Header, list[Event]]:
 
 
 def events(path: Path) -> list[tuple[str, str]]:
-    """The codes and texts of a cast."""
-    return [(event.code, event.text) for event in cast(path)[1]]
+    """The codes and texts of a cast; without checkpoints."""
+    return [(event.code, event.text) for event in cast(path)[1] if event.code != CHECKPOINT]
 
 
 def output(path: Path) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recording_bench import Bench, events, output
+from recording_bench import SIGNER, Bench, events, output
 
 from conchrec.recording.manifest import Status
 
@@ -16,10 +16,15 @@ WRITER = Path(__file__).with_name("killed_writer.py")
 ROOT = WRITER.parents[2]
 
 
-def test_all_but_the_last_moment_is_there(bench: Bench) -> None:
+def test_all_but_the_last_moment_is_there(bench: Bench, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(SIGNER.private_text())
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
-        [sys.executable, str(WRITER), str(bench.directory)], stdout=subprocess.PIPE, text=True, env=env
+        [sys.executable, str(WRITER), str(bench.directory), str(key)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
     ) as process:
         assert process.stdout is not None
         path = Path(process.stdout.readline().strip())

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from conchrec.errors import SpoolFull, WriteFailed
 from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.store import SYNC_BYTES, SYNC_SECONDS, Fsync
+from conchrec.recording.store import SYNC_BYTES, TICK_SECONDS, Fsync
 
 
 def _mode(path: Path) -> int:
@@ -98,16 +98,16 @@ def test_every_second_what_was_written_goes_to_the_disk(bench: Bench) -> None:
     file = FailingFile()
     recorder = bench.store(create=lambda name, day: file).open(bench.info())
     recorder.start("shell")
-    bench.clock.pump([SYNC_SECONDS, 0])
+    bench.clock.pump([TICK_SECONDS, 0])
     assert file.synced == 1
-    bench.clock.pump([SYNC_SECONDS] * 5)
+    bench.clock.pump([TICK_SECONDS] * 5)
     assert file.synced == 1, "nothing new"
     recorder.output(b"a")
-    bench.clock.pump([SYNC_SECONDS, SYNC_SECONDS, 0])
+    bench.clock.pump([TICK_SECONDS, TICK_SECONDS, 0])
     assert file.synced == 2
     bench.close(recorder)
     assert file.synced == 3
-    bench.clock.pump([SYNC_SECONDS] * 3)
+    bench.clock.pump([TICK_SECONDS] * 3)
     assert file.synced == 3
 
 

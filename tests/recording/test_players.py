@@ -14,7 +14,7 @@ from conchrec.recording.recorder import InputPolicy, SessionRecorder
 from tests.support.cast import players
 
 TEXT = (
-    'plain\r\n\x1b[1;31mred\x1b[0m h\u00e9llo \u65e5\u672c\u8a9e '
+    "plain\r\n\x1b[1;31mred\x1b[0m h\u00e9llo \u65e5\u672c\u8a9e "
     '\U0001f600 \x00\x07\t\x85\u2028\u2029\\"\x7f\ufffd\r\n'
 )
 

@@ -1,0 +1,21 @@
+"""How the commands show what came from outside, and who runs them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+
+def shown(text: str) -> str:
+    """Text from outside as a terminal may print it: what is not printable as an escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def account() -> str:
+    """The account of this machine that runs the command."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"

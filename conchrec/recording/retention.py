@@ -1,0 +1,98 @@
+"""What is removed when: by age, by size, and never while it is held.
+
+Before anything is removed the ledger says so, with the reason: a tombstone, signed like the rest.
+Recordings that are being written, or that wait to be completed, stay. All of it blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from conchrec.errors import RecordingError
+from conchrec.recording import ledger
+from conchrec.recording.ledger import Act, BrokenLedger, Ledger, Line
+from conchrec.recording.manifest import Manifest
+from conchrec.recording.session_id import time_of
+from conchrec.recording.tree import Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """A recording that may go. ``size`` is in bytes, of its files."""
+
+    sid: str
+    size: int
+    reason: str
+
+
+def held(path: Path) -> dict[str, str]:
+    """Session ids that must not be removed, and why; from the ledger at ``path``. Raises OSError."""
+    found: dict[str, str] = {}
+    for text in ledger.lines(path):
+        try:
+            line = Line.parse(text)
+        except BrokenLedger:
+            continue  # which is for `verify` to say
+        if line.act is Act.HELD:
+            found[line.sid] = line.reason
+        elif line.act is Act.RELEASED:
+            found.pop(line.sid, None)
+    return found
+
+
+def expired(tree: Tree, now: datetime, *, age: timedelta | None, size: int) -> Iterator[Expired]:
+    """What is older than ``age``, and the oldest while all together have more than ``size`` bytes (0: any).
+
+    Oldest first. Raises OSError.
+    """
+    kept = held(tree.root / ledger.NAME)
+    sizes = {sid: (sealed, _size(tree, sid)) for sid, sealed in tree.recordings()}
+    total = sum(taken for _, taken in sizes.values())
+    for sid, (sealed, taken) in sizes.items():
+        if not sealed or sid in kept:
+            continue
+        if age is not None and now - time_of(sid) > age and now - _ended(tree, sid) > age:
+            reason = f"older than {_days(age)}"
+        elif size and total > size:
+            reason = f"all recordings together have more than {size} bytes"
+        else:
+            continue
+        total -= taken
+        yield Expired(sid=sid, size=taken, reason=reason)
+
+
+def remove(tree: Tree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
+    """A tombstone, and then it is gone. Raises OSError or BrokenLedger."""
+    try:
+        manifest = hashlib.sha256(tree.manifest_path(sid).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        manifest = ""
+    book.append(Act.REMOVED, sid, manifest=manifest, reason=reason, by=by)
+    book.sync()
+    tree.remove(sid)
+
+
+def _size(tree: Tree, sid: str) -> int:
+    total = 0
+    for path in (tree.path(sid), tree.manifest_path(sid)):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            pass
+    return total
+
+
+def _ended(tree: Tree, sid: str) -> datetime:
+    """As the manifest says; one that can not be read counts from its beginning."""
+    try:
+        return Manifest.parse(tree.manifest_path(sid).read_bytes()).ended
+    except (OSError, RecordingError):
+        return time_of(sid)
+
+
+def _days(age: timedelta) -> str:
+    return f"{age.days}d" if age.days and not age.seconds else f"{int(age.total_seconds())}s"

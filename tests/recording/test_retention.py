@@ -1,0 +1,112 @@
+"""What goes when, and what stays."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from recording_bench import NOON, SIGNER, Bench
+
+from conchrec.recording import ledger, retention
+from conchrec.recording.ledger import Act, Ledger
+from conchrec.recording.tree import Tree
+from conchrec.recording.verify import Book, Verifier
+
+
+def record(bench: Bench, day: int) -> str:
+    """One that began and ended so many days after the first."""
+    bench.wall = NOON + timedelta(days=day)
+    recorder = bench.recorder()
+    recorder.start("shell")
+    recorder.output(b"x" * 1000)
+    return bench.close(recorder).manifest.sid
+
+
+def go(bench: Bench, **limits: object) -> list[str]:
+    tree = Tree(bench.directory)
+    age, size = limits.get("age"), limits.get("size", 0)
+    assert (age is None or isinstance(age, timedelta)) and isinstance(size, int)
+    return [one.sid for one in retention.expired(tree, bench.now(), age=age, size=size)]
+
+
+def remove(bench: Bench, sid: str) -> None:
+    book = Ledger(bench.directory, SIGNER, bench.now)
+    retention.remove(Tree(bench.directory), book, sid, reason="older than 30d", by="conchrec")
+
+
+def hold(bench: Bench, sid: str, act: Act = Act.HELD) -> None:
+    Ledger(bench.directory, SIGNER, bench.now).append(act, sid, reason="case 7", by="joe")
+
+
+def test_by_age(bench: Bench) -> None:
+    sids = [record(bench, day) for day in range(4)]
+    assert go(bench, age=timedelta(days=2)) == sids[:1]
+    assert go(bench, age=timedelta(days=2, seconds=-1)) == sids[:2]
+    assert go(bench) == []
+
+
+def test_a_long_session_counts_from_its_end(bench: Bench) -> None:
+    recorder = bench.recorder()
+    recorder.start("shell")
+    bench.clock.advance(10 * 86400)
+    closed = bench.close(recorder)
+    bench.clock.advance(86400)
+    assert go(bench, age=timedelta(days=2)) == []
+    assert go(bench, age=timedelta(hours=23)) == [closed.manifest.sid]
+
+
+def test_by_size(bench: Bench) -> None:
+    sids = [record(bench, day) for day in range(4)]
+    files = [path for path in bench.directory.rglob("*") if path.is_file() and path.name != ledger.NAME]
+    total = sum(path.stat().st_size for path in files)
+    assert go(bench, size=total) == []
+    assert go(bench, size=total - 1) == sids[:1]
+    assert go(bench, size=1) == sids
+
+
+def test_what_is_being_written_or_was_not_completed_stays(bench: Bench) -> None:
+    live = bench.recorder()
+    live.start("shell")
+    dead = bench.recorder()
+    dead.spool.close()
+    bench.wall = NOON + timedelta(days=400)
+    assert go(bench, age=timedelta(days=1)) == []
+
+
+def test_what_is_held_stays_until_it_is_released(bench: Bench) -> None:
+    one, other = record(bench, 0), record(bench, 0)
+    bench.wall = NOON + timedelta(days=400)
+    hold(bench, one)
+    assert retention.held(bench.directory / ledger.NAME) == {one: "case 7"}
+    assert go(bench, age=timedelta(days=1), size=1) == [other]
+    hold(bench, one, Act.RELEASED)
+    assert go(bench, age=timedelta(days=1)) == sorted([one, other])
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_tombstone(bench: Bench, held: bool) -> None:
+    sid, other = record(bench, 0), record(bench, 1)
+    if held:
+        hold(bench, sid)
+    remove(bench, sid)
+    assert [path.name for path in bench.directory.rglob(f"{sid}*")] == []
+    book = Book(bench.directory / ledger.NAME, SIGNER.keys())
+    found = Verifier(SIGNER.keys(), (), bench.now).directory(book, bench.directory)
+    verdicts = {verdict.sid: verdict for verdict in found}
+    assert book.problems == [] and verdicts[other].whole
+    assert verdicts[sid].status == "removed"
+    assert verdicts[sid].problems == (("it was removed while line 5 of the ledger held it",) if held else ())
+    last = (bench.directory / ledger.NAME).read_text().splitlines()[-1]
+    assert '"act":"removed"' in last and '"reason":"older than 30d"' in last
+
+
+def test_stopped_between_the_tombstone_and_the_end(bench: Bench) -> None:
+    """It is still there, and goes the next time."""
+    sid = record(bench, 0)
+    Ledger(bench.directory, SIGNER, bench.now).append(Act.REMOVED, sid, reason="x", by="y")
+    bench.wall = NOON + timedelta(days=400)
+    assert go(bench, age=timedelta(days=1)) == [sid]
+    remove(bench, sid)
+    assert go(bench, age=timedelta(days=1)) == []
+    assert list(Path(bench.directory).rglob("*.cast")) == []
