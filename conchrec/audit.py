@@ -232,6 +232,7 @@ class Sftp(AuditEvent):
     path: str
     result: str
     other: str = ""
+    name: str = ""
     detail: str = ""
     size: int | None = None
     sha256: str = ""
@@ -240,20 +241,12 @@ class Sftp(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scp(AuditEvent):
+class Scp(Sftp):
     """The same by the old protocol of scp. ``operation``: read, write or directory; ``name`` is what the
     sender calls the file, ``path`` where it is at the target, as far as that can be known."""
 
     event = "scp"
     code = "CR2021I"
-    operation: str
-    path: str
-    result: str
-    name: str = ""
-    size: int | None = None
-    sha256: str = ""
-    unhashed: str = ""
-    duration: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -592,7 +585,8 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class AuditLog:
-    """An AuditSink in a file of JSON lines, made 0600; a directory that is missing is made 0700.
+    """An AuditSink in a file of JSON lines, made 0600; a directory that is missing is made 0700. ``copy``
+    gets each event and its line, too.
 
     A line is one ``write`` to the end of the file, so several processes may share it. The file is
     opened anew by ``reopen`` (SIGHUP), and by itself within a second where logrotate has put another
@@ -606,8 +600,10 @@ class AuditLog:
         now: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         write: Callable[[int, bytes], int] = os.write,
+        copy: Callable[[AuditEvent, bytes], None] | None = None,
     ) -> None:
         self.path = path
+        self._copy = copy
         self._now = now
         self._monotonic = monotonic
         self._write = write
@@ -620,6 +616,8 @@ class AuditLog:
         if self._monotonic() - self._looked >= 1:
             self._look()
         entry = line(event, self._now())
+        if self._copy is not None:
+            self._copy(event, entry)
         if self._torn:
             entry = b"\n" + entry
         try:

@@ -25,6 +25,7 @@ from conchrec.access.checkers import Credentials
 from conchrec.access.guesses import Guesses
 from conchrec.access.passwords import Passwords
 from conchrec.access.policy import rule_for
+from conchrec.auditing import open_log
 from conchrec.authorities import open_authority, open_signer
 from conchrec.errors import ConfigError
 from conchrec.model import Target
@@ -81,7 +82,9 @@ class Proxy(MultiService):
         self._sealing = ThreadPool(0, 2, name="sealing")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
-        self._audit = audit.AuditLog(config.audit.file)
+        self._audit = open_log(
+            config, lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why)
+        )
         signer, keys = open_signer(config.state_dir, make=True)
         self._store = LocalStore(
             sealer=Sealer(

@@ -21,6 +21,7 @@ from conchrec.access import keystore
 from conchrec.access.authority import Authority, Role, public_line
 from conchrec.access.revocation import Revoked
 from conchrec.access.rotation import Step
+from conchrec.auditing import open_log
 from conchrec.authorities import open_authority
 from conchrec.config import Config
 from conchrec.errors import ConchrecError, WriteFailed
@@ -406,7 +407,7 @@ def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> 
 def _tell(config: Config, event: audit.AuditEvent, err: TextIO) -> None:
     """The same log as the proxy's; where it is not ours to write, the person hears of it."""
     try:
-        log = audit.AuditLog(config.audit.file)
+        log = open_log(config)
         try:
             log.emit(event)
         finally:

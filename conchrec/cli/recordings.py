@@ -19,7 +19,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.audit import AuditLog, RecordingAccess
+from conchrec.audit import RecordingAccess
+from conchrec.auditing import open_log
 from conchrec.cli import recordings_keep
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
@@ -93,7 +94,7 @@ def _accessed(config: Config, sid: str, action: str) -> None:
     if entry is None or not config.audit.file.exists():
         return
     fields = _summary(entry)
-    AuditLog(config.audit.file).emit(
+    open_log(config).emit(
         RecordingAccess(
             action=action,
             by=account(),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec import audit
+from conchrec.auditing import open_log
 from conchrec.authorities import open_signer, public_signing_key, signing_keys
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
@@ -293,7 +294,7 @@ def _log(config: Config) -> Callable[[audit.AuditEvent], None]:
     """For the same reason nothing is audited where there is no log."""
     if not config.audit.file.exists():
         return lambda event: None
-    return audit.AuditLog(config.audit.file).emit
+    return open_log(config).emit
 
 
 def _now() -> datetime:

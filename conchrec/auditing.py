@@ -1,0 +1,72 @@
+"""Opens the audit log as the configuration says: the file, and a copy to syslog."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from conchrec.audit import AuditEvent, AuditLog
+from conchrec.settings import Config
+
+#: RFC 3164 section 4.1.1.
+_AUTHPRIV = 10
+_SEVERITIES = {"I": 6, "W": 4, "E": 3}
+
+
+def open_log(config: Config, dropped: Callable[[str], None] = lambda why: None) -> AuditLog:
+    """``dropped`` hears why syslog does not take events. Raises WriteFailed."""
+    path = config.audit.syslog
+    copy = Syslog(path, dropped=dropped).send if path is not None else None
+    return AuditLog(config.audit.file, copy=copy)
+
+
+class Syslog:
+    """Sends every event to the syslog of this machine (RFC 3164), facility authpriv, as JSON.
+
+    A second copy, out of reach of whoever changes the first: the file is the one that counts, and what
+    syslog does not take at once is dropped rather than waited for. ``dropped`` hears of the first one, and
+    again after some were taken.
+    """
+
+    def __init__(self, path: Path, *, dropped: Callable[[str], None]) -> None:
+        self._path = path
+        self._dropped = dropped
+        self._well = True
+        self._socket: socket.socket | None = None
+
+    def send(self, event: AuditEvent, entry: bytes) -> None:
+        """``entry`` is the event's line. Never raises, and never blocks."""
+        priority = _AUTHPRIV * 8 + _SEVERITIES.get(event.code[-1:], 6)
+        message = b"<%d>conchrec[%d]: %s" % (priority, os.getpid(), entry.rstrip(b"\n"))
+        try:
+            if self._socket is None:
+                self._socket = self._connect()
+            self._socket.send(message, socket.MSG_DONTWAIT)
+        except OSError:
+            # The daemon may have been started anew since.
+            self.close()
+            try:
+                self._socket = self._connect()
+                self._socket.send(message, socket.MSG_DONTWAIT)
+            except OSError as error:
+                if self._well:
+                    self._dropped(f"{self._path}: {error.strerror}")
+                self._well = False
+                return
+        self._well = True
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connect(self) -> socket.socket:
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            one.connect(str(self._path))
+        except OSError:
+            one.close()
+            raise
+        return one
