@@ -8,7 +8,9 @@ be recorded is not forwarded (``record: strict``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -21,8 +23,10 @@ from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
 from conchrec.proxy.relay import Relay, Verdict
 from conchrec.proxy.visit import Visit
+from conchrec.recording.account import Found, Lost
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.session_id import new_session_id
+from conchrec.recording.transfers import Account, recognise
 from conchrec.settings import Mode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
@@ -35,7 +39,6 @@ STARTS = (b"shell", b"exec", b"subsystem")
 QUIET = frozenset(
     {b"eow@openssh.com", b"simple@putty.projects.tartarus.org", b"winadj@putty.projects.tartarus.org"}
 )
-SFTP = b"sftp"
 
 
 class Session:
@@ -78,6 +81,11 @@ class Session:
         #: Names of the requests that the target still has to answer, in order.
         self._unanswered: deque[bytes] = deque()
         self._counts = [0, 0, 0]
+        #: What is known of the files that this session moves, if it does. A target may refuse what was asked
+        #: for first, so there is one for each request until it has taken one.
+        self._account: Account | None = None
+        self._accounts: deque[Account | None] = deque()
+        self._taken = False
         self._relay = Relay(opening, self)
         self._site.session_began(visit.identity.user)
 
@@ -227,16 +235,26 @@ class Session:
             if self._refusal is not None:
                 raise self._refusal
             if visit.identity.force_command:
-                return self._forced(request)
-            if name == b"subsystem" and not self._options.file_copy and m.parse_string(request.extra) == SFTP:
-                denied = AccessDenied(
-                    f"{visit.identity.user} may not copy files to or from {visit.target.host} by sftp"
-                    " (file_copy: no)",
-                    rule="file_copy",
-                )
-                self._emit(refusal.event(denied, visit.who(self.sid)))
-                raise denied
+                request = self._forced(request)
+            if not self._options.file_copy:
+                self._refuse_to_copy(request)
+            if visit.identity.force_command:
+                return request
         return Verdict.PASS
+
+    def _refuse_to_copy(self, request: m.ChannelRequest) -> None:
+        """Where it moves files, as far as that can be seen: what a shell does can not."""
+        argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
+        transfer = recognise(request.name.decode(), _text(argument))
+        if transfer is not None and transfer.copies_files:
+            visit = self._visit
+            denied = AccessDenied(
+                f"{visit.identity.user} may not copy files to or from {visit.target.host} by {transfer.by}"
+                " (file_copy: no)",
+                rule="file_copy",
+            )
+            self._emit(refusal.event(denied, visit.who(self.sid)))
+            raise denied
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
         """The user's certificate says what runs (PROTOCOL.certkeys, "Critical options")."""
@@ -274,6 +292,8 @@ class Session:
             self._counts[2] += len(data)
             if self._recorder is not None:
                 self._record(lambda recorder: recorder.input(data))
+            if self._account is not None and (found := self._account.from_user(data)):
+                self._moved(self._account, found)
         elif message == m.CHANNEL_REQUEST:
             self._user_request(m.ChannelRequest.parse(body))
         elif message == m.CHANNEL_EXTENDED_DATA:
@@ -287,6 +307,8 @@ class Session:
             self._counts[0] += len(data)
             if self._recorder is not None:
                 self._record(lambda recorder: recorder.output(data))
+            if self._account is not None and (found := self._account.from_target(data)):
+                self._moved(self._account, found)
         elif message == m.CHANNEL_EXTENDED_DATA:
             error = _content(body, 8)
             self._counts[1] += len(error)
@@ -299,6 +321,8 @@ class Session:
     def finished(self) -> None:
         self._site.session_over(self._visit.identity.user)
         self._site.recorders.pop(self.sid, None)
+        if self._account is not None:
+            self._account_over(self._account)
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             self._close(recorder, self._reason or "the channel was closed", at_end=True)
@@ -314,6 +338,7 @@ class Session:
             self._unanswered.append(name)
         if name in STARTS:
             self._start(name, b"" if name == b"shell" else m.parse_string(extra))
+            self._taken = self._taken or not request.want_reply
         elif name == b"pty-req":
             pty = m.PtyRequest.parse(extra)
             self._has_pty = True
@@ -365,6 +390,12 @@ class Session:
             )
         elif kind == "subsystem":
             self._emit(audit.Subsystem(**self._who(), name=command))
+        if not self._taken:
+            transfer = recognise(kind, command)
+            openssh = b"OpenSSH" in self._visit.banner
+            seconds = self._site.clock.seconds
+            self._accounts.append(Account(transfer, seconds, openssh=openssh) if transfer else None)
+            self._account = self._accounts[0]
 
     def _target_request(self, request: m.ChannelRequest) -> None:
         if request.name == b"exit-status":
@@ -385,6 +416,11 @@ class Session:
         if not self._unanswered:
             return
         name = self._unanswered.popleft()
+        if name in STARTS and not self._taken:
+            self._taken = success
+            if not success:
+                self._accounts.popleft()
+                self._account = self._accounts[0] if self._accounts else None
         if success:
             return
         if name == b"pty-req":
@@ -394,6 +430,26 @@ class Session:
             self._record(lambda recorder: recorder.marker(f"the target refused {_text(name)}"))
         if name in STARTS:
             self._reason = f"the target refused {_text(name)}"
+
+    # --- files
+
+    def _moved(self, account: Account, found: Sequence[Found]) -> None:
+        """Tell the recording and the audit what was done to files."""
+        for one in found:
+            self._record(partial(SessionRecorder.marker, text=_file_text(account, one)))
+            self._emit(_file_event(self._who(), account, one))
+
+    def _account_over(self, account: Account) -> None:
+        """No more bytes: tell what was not completed, as far as anybody can still hear it."""
+        for one in account.end():
+            with suppress(RecordingError):
+                self._record(partial(SessionRecorder.marker, text=_file_text(account, one)))
+            self._emit_quietly(_file_event(self._who(), account, one))
+        if not account.reads:
+            files = account.files()
+            self._emit_quietly(
+                audit.Transfer(**self._who(), program=files.by, sent=files.sent, received=files.received)
+            )
 
     # --- the end
 
@@ -411,6 +467,8 @@ class Session:
             if at_end and self._running:
                 self._ended(result if isinstance(result, ClosedRecording) else None)
 
+        if self._account is not None:
+            recorder.files(self._account.files())
         recorder.close(reason).addBoth(closed)
 
     def _ended(self, closed: ClosedRecording | None) -> None:
@@ -435,6 +493,35 @@ class Session:
 
     def _who(self) -> audit.Who:
         return self._visit.who(self.sid)
+
+
+def _file_text(account: Account, one: Found) -> str:
+    """As a marker."""
+    if isinstance(one, Lost):
+        return f"{account.by} is not followed from here on: {one.reason}"
+    size = "" if one.size is None else f"{one.size} bytes"
+    digest = f"sha256 {one.sha256}" if one.sha256 else one.unhashed and f"no hash: {one.unhashed}"
+    words = (one.operation, one.path, one.other, one.name, one.detail, size, digest, one.result)
+    return " ".join(filter(None, words))
+
+
+def _file_event(who: audit.Who, account: Account, one: Found) -> audit.AuditEvent:
+    if isinstance(one, Lost):
+        return audit.TransferLost(**who, program=account.by, reason=one.reason)
+    kind = audit.Scp if account.by == "scp" else audit.Sftp
+    return kind(
+        **who,
+        operation=one.operation,
+        path=one.path,
+        other=one.other,
+        name=one.name,
+        detail=one.detail,
+        size=one.size,
+        sha256=one.sha256,
+        unhashed=one.unhashed,
+        result=one.result,
+        duration=round(one.duration, 3),
+    )
 
 
 def _content(body: bytes, start: int) -> bytes:

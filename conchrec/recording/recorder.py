@@ -7,10 +7,11 @@ while a session runs: those are for the edges (``sync``, ``close``, a failure).
 What is captured:
 
 - output and error output as ``o``, in the order of arrival. Not for an ``sftp`` subsystem without a
-  pty: its cast holds markers, and its bytes are counted and hashed. The name alone decides that and
-  not the command, which a user can choose freely; any other subsystem may be a shell, and is recorded.
+  pty: its cast holds markers, its bytes are counted, and the manifest's ``files`` have the hash of each.
+  The name alone decides that and not the command, which a user can choose freely; any other subsystem
+  may be a shell, and is recorded.
 - input: always counted, and hashed where there is no pty (the hash of a typed password could be
-  guessed). ``InputPolicy`` says what of it is kept.
+  guessed) and no ``sftp``. ``InputPolicy`` says what of it is kept.
 - resizes, markers, and how it ended.
 
 Output that arrives within a few milliseconds becomes one event, of about 32 KiB at most. Events are
@@ -36,6 +37,7 @@ from twisted.python.failure import Failure
 from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.recording import asciicast
+from conchrec.recording.account import Files
 from conchrec.recording.manifest import Manifest, Pty, Status, Stream
 from conchrec.recording.seal import CHECKPOINT
 from conchrec.recording.spool import Spool
@@ -188,7 +190,8 @@ class SessionRecorder:
         self._stderr = 0
         self._stdin = 0
         self._stdin_hash = hashlib.sha256()
-        self._stdout_hash = hashlib.sha256()
+        self._hashed = 0
+        self._files: Files | None = None
         self._captures_output = False
         self._input_left = 0
         self._terminal_input = False
@@ -287,8 +290,6 @@ class SessionRecorder:
         self._stdout += len(data)
         if self._captures_output:
             self._take(self._out, data)
-        else:
-            self._stdout_hash.update(data)
 
     def error_output(self, data: bytes) -> None:
         """The target's standard error, of a session without a pty."""
@@ -303,7 +304,9 @@ class SessionRecorder:
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._stdin += len(data)
-        self._stdin_hash.update(data)
+        if self._captures_output:
+            self._stdin_hash.update(data)
+            self._hashed += len(data)
         if self._terminal_input:
             self._take(self._in, data)
         elif self._input_left:
@@ -332,6 +335,10 @@ class SessionRecorder:
             return
         self._enter(Act.FACT)
         self._marker(text)
+
+    def files(self, files: Files) -> None:
+        """What the session did with files, for the manifest: before ``close``."""
+        self._files = files
 
     def exit_status(self, code: int) -> None:
         """The command's exit status, as the target says it."""
@@ -557,7 +564,8 @@ class SessionRecorder:
 
     def _manifest(self, reason: str) -> Manifest:
         info, failure = self.info, self._failure
-        without_pty = self._pty is None
+        # Not where some of it came while this was an sftp, which the target then refused.
+        hashed = self._pty is None and self._captures_output and self._hashed == self._stdin
         # The wall clock may have been set; how long it took is the monotonic clock's to say.
         taken = timedelta(seconds=max(self._monotonic() - self._opened, 0.0))
         return Manifest(
@@ -581,11 +589,10 @@ class SessionRecorder:
             input=self._policy.value,
             exit_status=self._exit_status,
             exit_signal=self._exit_signal,
-            stdout=Stream(
-                size=self._stdout, sha256="" if self._captures_output else self._stdout_hash.hexdigest()
-            ),
+            stdout=Stream(size=self._stdout),
             stderr=Stream(size=self._stderr),
-            stdin=Stream(size=self._stdin, sha256=self._stdin_hash.hexdigest() if without_pty else ""),
+            stdin=Stream(size=self._stdin, sha256=self._stdin_hash.hexdigest() if hashed else ""),
+            files=self._files,
         )
 
     def _fail(self, error: RecordingError) -> None:

@@ -124,6 +124,8 @@ class Account:
     def __init__(self, transfer: Transfer, monotonic: Callable[[], float], *, openssh: bool = True) -> None:
         """``monotonic`` are seconds; ``openssh``: the target is OpenSSH's."""
         self.by = transfer.by
+        #: The protocol is read, file by file; else only bytes are counted.
+        self.reads = transfer.copies_files
         self._reader: Reader | None = None
         if transfer.scp is not None:
             self._reader = ScpReader(transfer.scp, monotonic)

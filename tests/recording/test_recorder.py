@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from recording_bench import NOON, Bench, cast, events, output, result
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
+from conchrec.recording.account import Files, Operation
 from conchrec.recording.manifest import Manifest, Pty, Status, Stream
 from conchrec.recording.recorder import INPUT_KEPT, NEXT, Act, InputPolicy, SessionRecorder, State
 from conchrec.recording.seal import CHECKPOINT
@@ -377,18 +378,36 @@ def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
 # -- subsystems
 
 
-def test_sftp_is_markers_and_counts_and_hashes(bench: Bench) -> None:
+def test_sftp_is_markers_and_counts_and_files(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.YES)
     recorder.start("subsystem", "sftp")
     recorder.input(b"\0\0\0\5\1\0\0\0\3")
     recorder.output(b"\0\0\0\5\2\0\0\0\3")
+    files = Files(
+        by="sftp",
+        sent=9,
+        received=9,
+        read=1,
+        operations=(Operation(operation="read", path="/a", size=0, unhashed="not opened", result="failure"),),
+    )
+    recorder.files(files)
     closed = bench.close(recorder)
     assert events(closed.path) == [("m", "subsystem sftp"), ("m", "9 bytes out, 9 bytes in"), ("m", "end")]
     header, _ = cast(closed.path)
     assert header.command == "" and header.ours["subsystem"] == "sftp"
     manifest = closed.manifest
-    assert manifest.stdout == Stream(size=9, sha256=hashlib.sha256(b"\0\0\0\5\2\0\0\0\3").hexdigest())
-    assert manifest.stdin == Stream(size=9, sha256=hashlib.sha256(b"\0\0\0\5\1\0\0\0\3").hexdigest())
+    assert (manifest.stdout, manifest.stdin) == (Stream(size=9), Stream(size=9))
+    assert manifest.files == files
+    assert Manifest.parse(manifest.encode()) == manifest
+
+
+def test_what_came_in_as_sftp_is_in_no_hash_of_half_the_input(bench: Bench) -> None:
+    recorder = bench.recorder()
+    recorder.start("subsystem", "sftp")
+    recorder.input(b"\0\0\0\5\1\0\0\0\3")
+    recorder.start("exec", "bash -s")
+    recorder.input(b"id\n")
+    assert bench.close(recorder).manifest.stdin == Stream(size=12)
 
 
 def test_sftp_s_error_output_is_text(bench: Bench) -> None:
