@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.site import Refusals, Site
+from conchrec.recording import retention
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.sealing import Sealer
@@ -50,6 +52,8 @@ T = TypeVar("T")
 
 #: How long a stop waits for the last words to reach the users.
 GRACE_SECONDS = 1.0
+#: How often recordings that are too old, or too many, are removed.
+PRUNE_SECONDS = 3600.0
 #: How soon what another process has changed is noticed.
 WATCH_SECONDS = 1.0
 
@@ -86,17 +90,14 @@ class Proxy(MultiService):
             config, lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why)
         )
         signer, keys = open_signer(config.state_dir, make=True)
+        self._sealer = Sealer(
+            Tree(config.recordings.directory), signer, now, keys=keys, recipients=config.recordings.encrypt_to
+        )
         self._store = LocalStore(
-            sealer=Sealer(
-                Tree(config.recordings.directory),
-                signer,
-                now,
-                keys=keys,
-                recipients=config.recordings.encrypt_to,
-            ),
+            sealer=self._sealer,
             clock=reactor,
             in_thread=self._on_disk,
-            to_seal=lambda work: deferToThreadPool(reactor, self._sealing, work),
+            to_seal=self._in_background,
             compress=config.recordings.compress,
             min_free=config.recordings.min_free,
             policy=InputPolicy(config.recordings.input.value),
@@ -132,6 +133,8 @@ class Proxy(MultiService):
         self._authority.outer_host_keys(self.site.outer_names)
         self._watching = LoopingCall(self._watch)
         self._watching.clock = reactor
+        self._pruning = LoopingCall(self._prune)
+        self._pruning.clock = reactor
         for description in config.listen:
             listener(description, JumpFactory(self.site), config, reactor).setServiceParent(self)
         for description in config.web.listen:
@@ -167,6 +170,9 @@ class Proxy(MultiService):
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
         self._watching.start(WATCH_SECONDS)
+        kept = config.recordings.retention
+        if kept.age is not None or kept.size:
+            self._pruning.start(PRUNE_SECONDS)
         super().startService()  # type: ignore[no-untyped-call]
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
@@ -181,6 +187,8 @@ class Proxy(MultiService):
         site.stopping = True
         if self._watching.running:
             self._watching.stop()
+        if self._pruning.running:
+            self._pruning.stop()
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = tuple(site.live)
         for one in live:
@@ -240,10 +248,38 @@ class Proxy(MultiService):
                 if why := revoked.why(live.identity):
                     live.tell_and_end(why)
 
+    # --- retention
+
+    def _prune(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._remove_old()).addErrback(
+            lambda failure: _log.failure("while old recordings are removed", failure=failure)
+        )
+
+    async def _remove_old(self) -> None:
+        kept, sealer = self._config.recordings.retention, self._sealer
+        found = await self._in_background(
+            lambda: tuple(retention.expired(sealer.tree, now(), age=kept.age, size=kept.size))
+        )
+        for one in found:
+            if self.site.stopping:
+                return
+            # What can not be audited stays.
+            self._audit.emit(audit.RecordingRemoved(sid=one.sid, by="conchrec", reason=one.reason))
+            await self._in_background(partial(self._remove, one))
+
+    def _remove(self, one: retention.Expired) -> None:
+        """In a thread."""
+        sealer = self._sealer
+        retention.remove(sealer.tree, sealer.ledger, one.sid, reason=one.reason, by="conchrec")
+
     # --- threads
 
     def _on_disk(self, work: Callable[[], T], /) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._disk, work)
+
+    def _in_background(self, work: Callable[[], T], /) -> Deferred[T]:
+        """What may take long, and nobody waits for."""
+        return deferToThreadPool(self._reactor, self._sealing, work)
 
     def _signing(self, work: Callable[[], T]) -> Deferred[T]:
         if self._authority.blocks:

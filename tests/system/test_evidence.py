@@ -1,0 +1,276 @@
+"""Recordings as evidence: made by the real proxy, verified by the command and by another program."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.cast import plays_as, read_cast
+from tests.support.disk import KIB, small_disk
+from tests.support.house import House, build
+from tests.support.process import run
+from tests.support.proxy import conchrec
+from tests.support.stage import Stage
+from tests.support.waiting import fact
+
+INDEPENDENT = Path(__file__).parent.parent / "recording" / "independent.py"
+KILLS = int(os.environ.get("CONCHREC_KILLS", "4"))
+"""How often the proxy is killed under load; two hundred times take a quarter of an hour."""
+
+
+async def session(house: House, command: str = "echo said") -> str:
+    """One that is over, and sealed; its session id."""
+    before = len(house.proxy.audit("session.end"))
+    (await house.client().ssh("web1", command)).check()
+    ended = await house.proxy.audited("session.end", count=before + 1)
+    return str(ended[-1]["sid"])
+
+
+def key_of(house: House) -> Path:
+    return house.proxy.directory / "state" / "recording_key.pub"
+
+
+def independent(house: House, head: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, str(INDEPENDENT), str(house.proxy.recordings_directory), str(key_of(house)), head],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+async def test_whole_and_known_elsewhere(stage: Stage) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(stage.path("log")))
+        house = await build(stage, settings={"audit": {"syslog": str(stage.path("log"))}})
+        sid = await session(house)
+        (ended,) = house.proxy.audit("session.end", sid=sid)
+        head = str(ended["head"])
+        syslog.settimeout(10)
+        while f'"head":"{head}"' not in (entry := syslog.recv(65536).decode()):
+            assert " " in entry
+    said = await house.proxy.command("recordings", "verify", "--head", head)
+    assert (said.code, said.text) == (
+        0,
+        f"whole      {sid}: complete\n1 recordings (1 complete): all whole\nhead: {head}\n",
+    )
+    assert independent(house, head) == ""
+    # An auditor who has nothing but copies and the public key.
+    copies = stage.path("copies")
+    copies.mkdir()
+    for path in house.proxy.recordings_directory.rglob(f"{sid}.*"):
+        shutil.copy(path, copies)
+    shutil.copy(key_of(house), copies / "key.pub")
+    alone = await conchrec(
+        "recordings",
+        "verify",
+        "--key",
+        "key.pub",
+        f"{sid}.cast",
+        directory=copies,
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert (alone.code, alone.text.splitlines()[0]) == (0, f"whole      {sid}: complete"), str(alone)
+    whole = await conchrec(
+        "recordings", "verify", "--key", copies / "key.pub", house.proxy.recordings_directory,
+        directory=copies, env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert whole.code == 0, str(whole)
+    # Everything is put back to before this session: only who knows the head can tell.
+    shutil.copytree(house.proxy.recordings_directory, stage.path("before"))
+    later = await session(house)
+    (ended,) = house.proxy.audit("session.end", sid=later)
+    await house.proxy.stop()
+    shutil.rmtree(house.proxy.recordings_directory)
+    shutil.move(stage.path("before"), house.proxy.recordings_directory)
+    assert (await house.proxy.command("recordings", "verify")).code == 0
+    told = await house.proxy.command("recordings", "verify", "--head", str(ended["head"]))
+    assert told.code == 1 and f"it does not contain the head {ended['head']}" in told.text
+
+
+async def test_changed_and_removed(stage: Stage) -> None:
+    house = await build(stage)
+    first, second, third = [await session(house) for _ in range(3)]
+    paths = {path.stem: path for path in house.proxy.casts()}
+    paths[first].write_bytes(paths[first].read_bytes().replace(b"said", b"sold"))
+    paths[second].unlink()
+    paths[second].with_suffix(".json").unlink()
+    said = await house.proxy.command("recordings", "verify")
+    assert said.code == 1
+    assert (
+        f"NOT WHOLE  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
+    )
+    assert f"NOT WHOLE  {second}: it is gone: line 3 of the ledger knows it" in said.text
+    assert "3 recordings (2 complete, 1 gone): 2 NOT WHOLE" in said.text
+    assert independent(house).count("\n") == 1
+    one = await house.proxy.command("recordings", "verify", third)
+    assert (one.code, one.text.splitlines()[0]) == (0, f"whole      {third}: complete")
+    as_json = json.loads((await house.proxy.command("recordings", "verify", "--json", first)).text)
+    assert as_json["whole"] is False and as_json["recordings"][0]["sid"] == first
+    unknown = await house.proxy.command("recordings", "verify", "0" * 26)
+    assert unknown.code == 1 and "there is no such recording" in unknown.text
+
+
+async def test_killed_again_and_again_under_load(stage: Stage) -> None:
+    """Every recording plays, is whole, says *interrupted*, and has all but the last second."""
+    house = await build(stage)
+    chance = random.Random(7)
+    loop = "i=0; while echo line $i; do i=$((i+1)); [ $((i % 50)) != 0 ] || sleep 0.01; done"
+    seen: list[tuple[int, float]] = []
+    for _ in range(KILLS):
+        before = house.proxy.sids()
+        clients = [house.client().start("web1", loop, stdin=b"") for _ in range(3)]
+        for client in clients:
+            await client.says("line 100\n")
+        began = time.monotonic()
+        moment = began + chance.uniform(0.3, 2.5)
+        marks: list[int] = []
+
+        def past(moment: float = moment, clients: list[object] = clients, marks: list[int] = marks) -> bool:  # type: ignore[assignment]
+            now = time.monotonic()
+            if not marks and now >= moment - 1.0:
+                marks.extend(client.stdout.count(b"\n") for client in clients)  # type: ignore[attr-defined]
+            return now >= moment
+
+        await fact(past, "the moment has come")
+        await house.proxy.stop(signal.SIGKILL)
+        for client in clients:
+            await client.wait()
+        await house.proxy.start()
+        casts = await house.proxy.finished(3, after=before)
+        texts = sorted(cast.text().count("\n") for cast in casts)
+        assert all(least <= found for least, found in zip(sorted(marks), texts, strict=True)), (marks, texts)
+        for cast in casts:
+            assert cast.manifest is not None and cast.manifest["status"] == "interrupted"
+            lines = cast.text().splitlines()
+            assert lines == [f"line {number}" for number in range(len(lines))]
+            seen.append((len(lines), time.monotonic() - began))
+        await plays_as(casts[0].path, casts[0].text().encode())
+    said = await house.proxy.command("recordings", "verify")
+    assert said.code == 0, str(said)
+    assert f"{3 * KILLS} recordings ({3 * KILLS} interrupted): all whole" in said.text
+    assert len(re.findall("interrupted; conchrec was stopped while the session ran", said.text)) == 3 * KILLS
+    assert independent(house) == "" and len(seen) == 3 * KILLS
+
+
+async def test_held_and_pruned(stage: Stage) -> None:
+    house = await build(stage)
+    held, old = await session(house), await session(house)
+    nothing = await house.proxy.command("recordings", "prune")
+    assert nothing.code == 0 and "recordings.retention says nothing" in nothing.errors
+    assert (await house.proxy.command("recordings", "hold", held)).code == 64
+    (await house.proxy.command("recordings", "hold", held, "--reason", "case 7")).check()
+    again = await house.proxy.command("recordings", "hold", held, "--reason", "case 7")
+    assert (again.code, again.errors) == (1, f"conchrec: {held} is held already\n")
+    tried = (await house.proxy.command("recordings", "prune", "--dry-run", "--size", "1KiB")).check()
+    assert old in tried.text and held not in tried.text and "would be removed" in tried.text
+    assert house.proxy.sids() == {held, old}
+    (await house.proxy.command("recordings", "prune", "--size", "1KiB")).check()
+    assert house.proxy.sids() == {held}
+    (removed,) = house.proxy.audit("session.recording.remove")
+    assert removed["sid"] == old and removed["reason"] == "all recordings together have more than 1024 bytes"
+    (hold,) = house.proxy.audit("session.recording.hold")
+    assert (hold["sid"], hold["action"], hold["reason"]) == (held, "hold", "case 7")
+    # The service does the same by itself, as it is configured.
+    house.proxy.configure({"recordings": {"retention": {"size": "1KiB"}}})
+    await house.proxy.restart()
+    third = await session(house)
+    await house.proxy.restart()
+    (event,) = await house.proxy.audited("session.recording.remove", sid=third)
+    assert event["by"] == "conchrec"
+    await fact(lambda: house.proxy.sids() == {held}, "it goes")
+    (await house.proxy.command("recordings", "release", held)).check()
+    await house.proxy.restart()
+    await house.proxy.audited("session.recording.remove", sid=held)
+    await fact(lambda: not house.proxy.sids(), "it goes, too")
+    said = await house.proxy.command("recordings", "verify")
+    assert (said.code, said.text.splitlines()[0]) == (0, "3 recordings (3 removed): all whole"), str(said)
+    assert independent(house) == ""
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_for_the_auditors_alone(stage: Stage, compress: bool) -> None:
+    await run("age-keygen", "-o", stage.path("auditor"))
+    to = next(
+        line.split()[-1] for line in stage.path("auditor").read_text().splitlines() if "public key" in line
+    )
+    house = await build(stage, settings={"recordings": {"compress": compress, "encrypt_to": [to]}})
+    sid = await session(house, "echo secret business")
+    (path,) = house.proxy.recordings_directory.rglob(f"{sid}.cast*")
+    assert path.name == f"{sid}.cast{'.zst' if compress else ''}.age"
+    assert b"secret business" not in path.read_bytes()
+    said = await house.proxy.command("recordings", "verify")
+    assert said.code == 0 and "encrypted: the file is the one that was sealed" in said.text
+    opened = await house.proxy.command("recordings", "verify", "--identity", stage.path("auditor"))
+    assert (opened.code, opened.text.splitlines()[0]) == (0, f"whole      {sid}: complete")
+    wrong = await house.proxy.command("recordings", "verify", "--identity", house.proxy.config)
+    assert wrong.code == 78 and "is no private key of age or SSH" in wrong.errors
+
+
+async def test_packed_while_it_is_written_and_after_a_crash(stage: Stage) -> None:
+    house = await build(stage, settings={"recordings": {"compress": True}})
+    process = house.client().start("-q", "-tt", "web1", "echo begun; read x", terminal=(80, 24))
+    await process.says("begun\r\n")
+
+    async def text(sid: str) -> str:
+        return (await house.proxy.command("recordings", "text", sid)).text
+
+    (path,) = house.proxy.recordings_directory.rglob("*.cast.zst")
+    sid = path.name[:26]
+    await fact(lambda: path.stat().st_size > 300, "it is written")
+    assert await text(sid) == "begun\n"
+    await house.proxy.stop(signal.SIGKILL)
+    await process.wait()
+    await house.proxy.start()
+    await house.proxy.audited("recording.recovered", sid=sid)
+    assert await text(sid) == "begun\n"
+    said = await house.proxy.command("recordings", "verify")
+    assert (said.code, said.text.count("interrupted")) == (0, 2), str(said)
+    assert independent(house) == ""
+
+
+async def test_half_of_what_is_kept_free_ends_live_sessions(stage: Stage) -> None:
+    """On a small disk of its own, which takes root; without it there is none to fill."""
+    disk = await small_disk(stage)
+    house = await build(
+        stage,
+        settings={"recordings": {"min_free": "512KiB" if disk.mounted else "0"}},
+        recordings=disk.directory / "recordings",
+    )
+    process = house.client().start("web1", "echo begun; cat", stdin=None)
+    await process.says("begun\n")
+    if disk.mounted:
+        (disk.directory / "ballast").write_bytes(b"\0" * 600 * KIB)
+        refused = await house.client().ssh("web1", "true")
+        assert refused.code == 255
+        assert "the disk for recordings is almost full" in refused.errors, str(refused)
+        process.write(b"still here\n")
+        await process.says("still here\n")
+        (disk.directory / "more").write_bytes(b"\0" * 200 * KIB)
+        process.write(b"too much\n")
+        result = await process.wait()
+        assert result.code == 255
+        assert (
+            "conchrec: this session can not be recorded: the disk for recordings is almost full"
+            in result.errors
+        )
+        (path,) = house.proxy.casts()
+        await fact(lambda: path.with_suffix(".json").exists(), "it is sealed")
+        manifest = read_cast(path).manifest
+        assert manifest is not None and manifest["status"] == "failed"
+        said = await house.proxy.command("recordings", "verify")
+        assert said.code == 0 and "failed" in said.text, str(said)
+    else:
+        process.close_input()
+        assert (await process.wait()).code == 0
