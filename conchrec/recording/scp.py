@@ -111,8 +111,10 @@ class _File:
     began: float
     passed: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-    #: What the sender said at its end, where that was no ``\x00``.
-    problem: str = ""
+    #: How it ended for the sender, and for the other side, which may be the first to say so (pscp is): ``""``
+    #: is well. None until they have said it.
+    status: str | None = None
+    answer: str | None = None
 
 
 class ScpReader:
@@ -130,10 +132,8 @@ class ScpReader:
         self._file: _File | None = None
         # the other side
         self._answer = bytearray()
-        #: What the answers will be about, and the name of a directory.
-        self._expected: deque[tuple[_Expected, str]] = deque([(_Expected.START, "")])
-        #: Files that have passed, until the other side says that it has them.
-        self._sent: deque[_File] = deque()
+        #: What the answers will be about.
+        self._expected: deque[tuple[_Expected, _File | None]] = deque([(_Expected.START, None)])
 
     def from_user(self, data: bytes) -> tuple[Found, ...]:
         return self._feed(data, sends=self._command.takes)
@@ -178,6 +178,7 @@ class ScpReader:
                 at += len(piece)
                 if not file.left:
                     self._at = _At.STATUS
+                    self._expect(_Expected.END, file)
             elif self._at is _At.STATUS and not self._line and data[at] == 0:
                 at += 1
                 self._complete("")
@@ -215,27 +216,30 @@ class ScpReader:
         below = "/".join((*self._directories, name))
         if len(self._directories) >= DEPTH or len(below) > 2 * PATH_MAX:
             raise _Astray("directories are too deep")
+        file = _File(below, size, self._monotonic())
         if kind == b"D":
             self._directories.append(name)
-            self._expect(_Expected.DIRECTORY, below)
-        else:
-            self._file = _File(below, size, self._monotonic())
-            self._at = _At.DATA if size else _At.STATUS
-            self._expect(_Expected.FILE)
+            self._expect(_Expected.DIRECTORY, file)
+            return
+        self._file = file
+        self._at = _At.DATA if size else _At.STATUS
+        self._expect(_Expected.FILE, file)
+        if not size:
+            self._expect(_Expected.END, file)
 
     def _complete(self, problem: str) -> None:
         """The sender has said how the file ended on its side."""
         file, self._file = self._file, None
         self._at = _At.LINE
         if file is not None:
-            file.problem = problem
-            self._sent.append(file)
-            self._expect(_Expected.END)
+            file.status = problem
+            if file.answer is not None:
+                self._tell_file(file, file.answer or problem)
 
-    def _expect(self, what: _Expected, name: str = "") -> None:
+    def _expect(self, what: _Expected, file: _File | None = None) -> None:
         if len(self._expected) >= ANSWERS:
             raise _Astray("too many lines have no answer")
-        self._expected.append((what, name))
+        self._expected.append((what, file))
 
     # --- the other side
 
@@ -260,29 +264,39 @@ class ScpReader:
     def _answered(self, problem: str) -> None:
         if not self._expected:
             raise _Astray("an answer to nothing")
-        about, name = self._expected.popleft()
-        if about is _Expected.START:
-            if problem:
-                self._tell_none(problem)
-        elif about is _Expected.END:
-            sent = self._sent.popleft()
-            self._tell_file(sent, problem or sent.problem)
+        about, file = self._expected.popleft()
+        if about is _Expected.START and problem:
+            self._tell_none(problem)
+        if file is None:
+            return
+        if about is _Expected.END:
+            file.answer = problem
+            if file.status is not None:
+                self._tell_file(file, problem or file.status)
         elif about is _Expected.DIRECTORY:
-            if problem:
-                if self._expected or self._line or self._at is not _At.LINE:
-                    raise _Astray("a directory is refused that was already entered")
-                self._directories.pop()
-            if self._command.takes:
-                path = self._command.path(name)
-                self._found.append(
-                    Operation(operation="directory", path=path, name=name, result=problem or "ok")
-                )
-        elif problem and about is _Expected.FILE:
-            file, self._file = self._file, None
-            if file is None or file.passed or self._line:
-                raise _Astray("a file is refused that was already sent")
-            self._at = _At.LINE
-            self._tell_file(file, problem)
+            self._entered(file, problem)
+        elif problem:
+            self._refused(file, problem)
+
+    def _entered(self, directory: _File, problem: str) -> None:
+        if problem:
+            if self._expected or self._line or self._at is not _At.LINE:
+                raise _Astray("a directory is refused that was already entered")
+            self._directories.pop()
+        if self._command.takes:
+            path = self._command.path(directory.name)
+            self._found.append(
+                Operation(operation="directory", path=path, name=directory.name, result=problem or "ok")
+            )
+
+    def _refused(self, file: _File, problem: str) -> None:
+        if file is not self._file or file.passed or self._line:
+            raise _Astray("a file is refused that was already sent")
+        self._file = None
+        self._at = _At.LINE
+        if self._expected:
+            self._expected.popleft()  # its end, where it is empty
+        self._tell_file(file, problem)
 
     # --- what is found
 
@@ -316,11 +330,12 @@ class ScpReader:
     def _give_up(self, passing: str, sent: str) -> None:
         """Nothing more is read: tell what is on its way as ``passing``, what has no answer as ``sent``."""
         self._over = True
-        for file in self._sent:
-            self._tell_file(file, file.problem or sent, sent)
+        for about, file in self._expected:
+            if about is _Expected.END and file is not None and file is not self._file:
+                self._tell_file(file, file.status or sent, sent)
         if self._file is not None:
             self._tell_file(self._file, passing, passing)
-        self._sent.clear()
+        self._expected.clear()
         self._file = None
 
 

@@ -29,6 +29,8 @@ PACKET = 256 * 1024
 DATA_PACKET = 16 * 1024 * 1024
 #: A handle is no longer than this (section 3 of the draft).
 HANDLE = 256
+#: Who asks for no more than this gets it, but at the end of a file (sections 3 and 6.4).
+CERTAIN = 32 * 1024
 #: Requests without an answer: paramiko asks for a whole file at once, as far as windows let it.
 REQUESTS = 128 * 1024
 #: What open files and unanswered changes may take, roughly, in bytes; each costs its paths and this.
@@ -257,13 +259,24 @@ class _Open:
     written: _Contents
     #: Reads and writes without an answer.
     pending: int = 0
-    #: Where the target said that the file ends, and what it said of its size.
+    #: Where the target said that the file ends, where it had less than it was asked for, and what it said of
+    #: the size.
     ends: int | None = None
+    short: int | None = None
     size: int | None = None
     #: As far as this reader knows, nothing of what was in the file before is behind this.
     cleared: int | None = None
     result: str = ""
     closed: bool = False
+
+    @property
+    def end(self) -> int | None:
+        """The end of what there is to read, as far as that can be known: a client may stop where it was told
+        that the end is, where it got less than it wanted, or at the size that it was told before."""
+        read = self.read.next
+        if self.ends is not None:
+            return read if read == self.short else self.ends
+        return read if read == self.size else None
 
     def failed(self, result: str) -> None:
         """The first failure is the one that is told."""
@@ -277,6 +290,7 @@ class _Asked:
     kind: int
     open: _Open | None = None
     offset: int = 0
+    length: int = 0
 
 
 @dataclass(slots=True)
@@ -457,7 +471,7 @@ class SftpReader:
         elif kind == CLOSE:
             asked = _Asked(kind, self._handles.pop(cursor.handle(), None))
         elif kind == READ:
-            asked = _Asked(kind, self._handles.get(cursor.handle()), cursor.uint64())
+            asked = _Asked(kind, self._handles.get(cursor.handle()), cursor.uint64(), cursor.uint32())
             if asked.open is not None:
                 asked.open.pending += 1
         elif kind in (FSTAT, READDIR):
@@ -687,7 +701,10 @@ class SftpReader:
         if asked.open is None:
             raise _Astray("a handle that nobody gave")
         self._reading = asked.open
-        return asked.open.read.begin(asked.offset, cursor.uint32())
+        length = cursor.uint32()
+        if length < asked.length <= CERTAIN:
+            asked.open.short = asked.offset + length
+        return asked.open.read.begin(asked.offset, length)
 
     def _data_over(self) -> None:
         file, self._reading = self._reading, None
@@ -709,12 +726,8 @@ class SftpReader:
         if file.directory:
             return
         writes = bool(file.written.passed) or (not file.read.passed and bool(file.flags & FXF_WRITE))
-        end = file.size if file.ends is None else file.ends
-        # A file that has grown since was not read to its end because it is as long as it was.
-        if file.ends is None and end is not None and end < file.read.next:
-            end = None
         if file.read.passed or not writes:
-            told = file.read.close(end, "not read to its end")
+            told = file.read.close(file.end, "not read to its end")
             self._tell_file(file, "read", file.read.passed, *told)
         if writes:
             told = file.written.close(file.cleared, "what was in the file before is not known")

@@ -17,33 +17,19 @@ from conchrec.process import knows_aes
 from tests.support import speak as speaker
 from tests.support.client import Way
 from tests.support.house import House, build
+from tests.support.otherclients import PATIENCE as SECONDS
+from tests.support.otherclients import paramiko_connections, putty
 from tests.support.ports import free_port
 from tests.support.process import Result, environment, program, run
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import block, in_thread
 
-SECONDS = 60.0
-
-
 # -- paramiko
 
 
-def _paramiko(house: House) -> tuple[paramiko.Transport, paramiko.Transport]:
-    """The outer and the inner connection, both logged in."""
-    key = paramiko.Ed25519Key.from_private_key_file(str(house.keyless.key.path))
-    outer = paramiko.Transport((house.proxy.host, house.proxy.port))
-    outer.connect(username="joe", pkey=key)
-    tunnel = outer.open_channel(
-        "direct-tcpip", ("localhost", house.target.port), ("127.0.0.1", 0), timeout=SECONDS
-    )
-    inner = paramiko.Transport(tunnel)
-    inner.connect(username=LOGIN, pkey=key)
-    return outer, inner
-
-
 def _paramiko_command(house: House, pty: bool) -> tuple[bytes, bytes, int]:
-    outer, inner = _paramiko(house)
+    outer, inner = paramiko_connections(house)
     try:
         session = inner.open_session(timeout=SECONDS)
         session.settimeout(SECONDS)
@@ -69,7 +55,7 @@ async def test_paramiko(house: House) -> None:
 
 
 def _paramiko_files(house: House, there: Path, contents: bytes) -> bytes:
-    outer, inner = _paramiko(house)
+    outer, inner = paramiko_connections(house)
     try:
         client = paramiko.SFTPClient.from_transport(inner)
         assert client is not None
@@ -137,42 +123,8 @@ async def test_asyncssh(house: House, tmp_path: Path) -> None:
 # -- PuTTY
 
 
-async def _fingerprint(house: House) -> str:
-    """Of the proxy's plain key, for PuTTY. Every target behind it shows the same one."""
-    scanned = (
-        await run("ssh-keyscan", "-t", "ed25519", "-p", str(house.proxy.port), house.proxy.host)
-    ).check()
-    listed = await run("ssh-keygen", "-l", "-f", house.stage.file("scanned", scanned.stdout))
-    return listed.check().text.split()[1]
-
-
-async def _putty(house: House, tmp_path: Path) -> tuple[list[str], dict[str, str]]:
-    """plink's or psftp's options for the target behind the proxy, and their environment."""
-    key = tmp_path / "joe.ppk"
-    command = (
-        "puttygen",
-        house.keyless.key.path,
-        "-O",
-        "private",
-        "-o",
-        key,
-        "--new-passphrase",
-        "/dev/null",
-    )
-    (await run(*command)).check()
-    trusted = ["-hostkey", await _fingerprint(house)]
-    common = ["-batch", "-noagent", "-i", str(key), *trusted]
-    jump = ["plink", *common, "-P", str(house.proxy.port), "-nc", "%host:%port", "joe@127.0.0.1"]
-    options = [*common, "-P", str(house.target.port), "-proxycmd", " ".join(jump)]
-    # PuTTY goes to localhost by itself, unless told otherwise, and keeps its settings in HOME.
-    settings = tmp_path / ".putty" / "sessions"
-    settings.mkdir(parents=True)
-    (settings / "Default%20Settings").write_text("ProxyLocalhost=1\n")
-    return options, environment(HOME=str(tmp_path))
-
-
 async def test_plink(house: House, tmp_path: Path) -> None:
-    options, env = await _putty(house, tmp_path)
+    options, env = await putty(house, tmp_path)
     before = house.proxy.sids()
     result = await run(
         *("plink", *options, f"{LOGIN}@localhost", "cat; echo err >&2; exit 3"), env=env, stdin=b"typed\n"
@@ -188,7 +140,7 @@ async def test_plink(house: House, tmp_path: Path) -> None:
 
 
 async def test_psftp(house: House, tmp_path: Path) -> None:
-    options, env = await _putty(house, tmp_path)
+    options, env = await putty(house, tmp_path)
     here, there, back = tmp_path / "here", tmp_path / "there", tmp_path / "back"
     here.write_bytes(os.urandom(1_000_000))
     batch = house.stage.file("psftp", f"put {here} {there}\nget {there} {back}\n")
@@ -240,7 +192,7 @@ MUCH = 24_000_000
 
 def _paramiko_much(house: House, text: Path) -> tuple[bytes, bytes, set[str]]:
     """A download and an upload; the ciphers that were in use."""
-    outer, inner = _paramiko(house)
+    outer, inner = paramiko_connections(house)
     ciphers = {outer.local_cipher, inner.local_cipher}
     try:
         session = inner.open_session(timeout=SECONDS)
@@ -278,7 +230,7 @@ async def _asyncssh_much(house: House, text: Path) -> tuple[bytes, bytes, set[st
 
 
 async def _plink_much(house: House, text: Path, tmp_path: Path) -> tuple[bytes, bytes, set[str]]:
-    options, env = await _putty(house, tmp_path)
+    options, env = await putty(house, tmp_path)
     command = ("plink", "-v", *options, f"{LOGIN}@localhost")
     down = await run(*command, f"cat {text}", env=env, within=SECONDS)
     up = await run(*command, "sha256sum", env=env, stdin=text, within=SECONDS)
@@ -328,7 +280,7 @@ async def _hears_ssh(port: int) -> bool:
 
 
 def _paramiko_forwards(house: House) -> tuple[bytes, bytes]:
-    outer, inner = _paramiko(house)
+    outer, inner = paramiko_connections(house)
     try:
         where = ("127.0.0.1", house.target.port)
         there = inner.open_channel("direct-tcpip", where, ("127.0.0.1", 0), timeout=SECONDS)
@@ -396,7 +348,7 @@ async def test_forwards_of_a_command(open_house: House, tmp_path: Path, client: 
         *("-R", f"{remote}:127.0.0.1:{house.proxy.port}"),
     )
     if client == "plink":
-        options, env = await _putty(house, tmp_path)
+        options, env = await putty(house, tmp_path)
         command = ("plink", *options, *flags, f"{LOGIN}@localhost", "echo begun; cat")
     else:
         key = tmp_path / "joe.dropbear"
