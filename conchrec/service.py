@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -27,7 +28,7 @@ from conchrec.access.guesses import Guesses
 from conchrec.access.passwords import Passwords
 from conchrec.access.policy import rule_for
 from conchrec.auditing import open_log
-from conchrec.authorities import open_authority, open_signer
+from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, public_signing_key
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
@@ -89,7 +90,9 @@ class Proxy(MultiService):
         self._audit = open_log(
             config, lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why)
         )
+        made = not public_signing_key(config.state_dir).exists()
         signer, keys = open_signer(config.state_dir, make=True)
+        self._made = (config.state_dir / SIGNING_KEY,) if made else ()
         self._sealer = Sealer(
             Tree(config.recordings.directory), signer, now, keys=keys, recipients=config.recordings.encrypt_to
         )
@@ -143,13 +146,22 @@ class Proxy(MultiService):
 
     # --- life
 
+    def privilegedStartService(self) -> None:
+        """Listen. Ends the process with 1, and a line that says where, if that can not be."""
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            where = f"{error.interface or '*'}:{error.port}" if error.port else str(error.interface)
+            why = getattr(error.socketError, "strerror", None) or error.socketError
+            raise SystemExit(f"conchrec: can not listen on {where}: {why}") from None
+
     def startService(self) -> None:
         config = self._config
         self._disk.start()
         self._names.start()
         self._sealing.start()
         self._hashing.start()
-        for path in self._authority.created:
+        for path in (*self._authority.created, *self._made):
             _log.info("made {path}", path=str(path))
         for warning in config.warnings:
             _log.warn("{warning}", warning=warning)

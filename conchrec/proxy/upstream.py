@@ -394,8 +394,8 @@ class Upstream:
                 why += "; update it, or ask for `algorithms: legacy` in a rule of targets"
             return Unreachable(f"{target}: no secure connection: {why}")
         if self._state is State.AUTHENTICATING:
-            return LoginRejected(f"{target} closed the connection during the login: {why}")
-        return Unreachable(f"{target} closed the connection: {why}")
+            return LoginRejected(f"{target} closed the connection during the login{': ' * bool(why)}{why}")
+        return Unreachable(f"{target} closed the connection{': ' * bool(why)}{why}")
 
     # --- logging in
 
