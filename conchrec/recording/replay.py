@@ -4,15 +4,16 @@ A recording is an attack surface: a terminal that is asked something (who are yo
 cursor, what is in the clipboard, what is your title) *types* its answer, and that lands in the
 reviewer's shell. So only what draws goes through: a list of what is harmless, and not one of what is
 known to be dangerous. Dropped are every string sequence (OSC, DCS, APC, PM, SOS: titles, clipboard,
-hyperlinks, images), every report, printing, changes of the keyboard, and the modes in which a
-terminal sends the mouse or the focus. ECMA-48, and xterm's ctlseqs.
+hyperlinks, images), every report, printing, changes of the keyboard and of the tab stops, every mode but
+those that draw (others make a terminal send the mouse, the focus, pastes or its size, or take it for a
+VT52), and what erases the lines that have scrolled away. ECMA-48, and xterm's ctlseqs.
 """
 
 from __future__ import annotations
 
 import re
 
-RESET = "\x1b[!p\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x0f"
+RESET = "\x1b[!p\x1b[?1049l\x1b[?5;45;69l\x1b[?7;25h\x1b[0 q\x1b[0m\x1b(B\x0f"
 """What to print at the end, so that the terminal is as it was."""
 
 _LONGEST = 4096
@@ -25,13 +26,17 @@ _SEQUENCE = re.compile(
     "|[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b"
 )
 _UNFINISHED = re.compile("(?:\x1b|(?:\x1b\\[|\x9b)[<-?]?[0-9:;]*[ -/]*|\x1b[ -/]*)\\Z")
-_DRAWS = frozenset("@ABCDEFGHIJKLMPSTXZ`abdefghlmrsu")
+_DRAWS = frozenset("@ABCDEFGHIJKLMPSTXZ`abdefhlmrsu")
 _DRAWS_PRIVATELY = frozenset("hlJK")
 _WITH_MIDDLE = frozenset({" q", "!p"})
-_ESCAPES = re.compile("[78DEHMc]|#[3-8]|[()*+][0-9A-Za-z<=>]")
-_ANSWERING_MODES = frozenset(
-    {9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1015, 1016, 2031, 2048, 5522}
-)
+_ESCAPES = re.compile("[78DEM]|#[3-8]|[()*+][0-9A-Za-z<=>]")
+# A terminal that is reset has forgotten its lines and its tab stops, and perhaps its size.
+_CLEARED = "\x1b[?1049l\x1b[!p\x1b[m\x1b(B\x0f\x1b[H\x1b[2J"
+_INSERT = frozenset({4})
+_DRAWING_MODES = frozenset({5, 6, 7, 12, 25, 45, 47, 69, 1047, 1048, 1049})
+#: These may be switched off, if never on.
+_ANSWERING_MODES = frozenset({1, 9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1015, 1016, 2004})
+_MOST_REPEATS = 1000
 
 
 class SafeOutput:
@@ -69,6 +74,8 @@ class SafeOutput:
             position = found.end()
             if found["string"]:
                 self._in_string = True
+            elif found["escape"] == "c":
+                shown.append(_CLEARED)
             elif _draws(found):
                 shown.append(found.group())
         return "".join(shown)
@@ -80,15 +87,22 @@ def _draws(found: re.Match[str]) -> bool:
             return False
         if found["middle"]:
             return not found["private"] and found["middle"] + final in _WITH_MIDDLE
-        if not found["private"]:
-            return final in _DRAWS
-        if found["private"] != "?" or final not in _DRAWS_PRIVATELY:
-            return False
-        return final != "h" or _ANSWERING_MODES.isdisjoint(_numbers(found["numbers"]))
+        return _is_plain(final, found["private"], [int(n) for n in re.split("[:;]", found["numbers"]) if n])
     if escape := found["escape"]:
         return _ESCAPES.fullmatch(escape) is not None
     return found.group() in ("\x0e", "\x0f")
 
 
-def _numbers(text: str) -> set[int]:
-    return {int(number) for number in re.split("[:;]", text) if number and len(number) < 10}
+def _is_plain(final: str, private: str, numbers: list[int]) -> bool:
+    if private:
+        allowed = _DRAWING_MODES if final == "h" else _DRAWING_MODES | _ANSWERING_MODES
+        return private == "?" and final in _DRAWS_PRIVATELY and (final in "JK" or allowed.issuperset(numbers))
+    if final in "hl":
+        return _INSERT.issuperset(numbers)
+    if final == "J":
+        return 3 not in numbers  # the lines that have scrolled away are the reader's own
+    if final == "T":
+        return len(numbers) <= 1  # more of them are xterm's tracking of the mouse
+    if final == "b":
+        return max(numbers, default=1) <= _MOST_REPEATS
+    return final in _DRAWS

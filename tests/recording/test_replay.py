@@ -18,14 +18,17 @@ ASKS = [
     "\x1b]52;c;?\x07", "\x1b]52;c;cm0=\x1b\\", "\x1b]10;?\x07", "\x1b]4;1;?\x07", "\x1b]0;rm -rf\x07", "\x1b]8;;file:///\x07",
     "\x1bP$qm\x1b\\", "\x1bP+q544e\x1b\\", "\x1b_Ga=q;\x1b\\", "\x1b^x\x1b\\", "\x1bXx\x1b\\",
     "\x90$qm\x9c", "\x9d52;c;?\x07",
+    "\x1b[?2004h", "\x1b[?2l", "\x1b[?9001h", "\x1b[?7700h", "\x1b[?1043h", "\x1b[?1h", "\x1b[?2026h", "\x1b[?67h",
+    "\x1b[2h", "\x1b[12l", "\x1b[20h", "\x1b=", "\x1b[3J", "\x1b[1;1;1;1;1T", "\x1b[3g", "\x1bH", "\x1b[9999b",
+    "\x1bn", "\x1b6", "\x1b[?3h", "\x1b[#{", "\x1b[1;2'w", "\x1b[2'z", "\x1b[?62;1$p", "\x1b[2*x", "\x1b[1;2;3,~", "\x1b[0}",
     "\x1b[>4;2m", "\x1b[=1;1u", "\x1b[>1u", "\x1b[?2031h", "\x1b[?2048h", "\x7f", "\x00",
 ]  # fmt: skip
 DRAWS = [
     "hello", "h\u00e9llo \U0001f600", "a\r\n\tb\b\a", "\x1b[m", "\x1b[1;31m", "\x1b[38:2::1:2:3m",
     "\x1b[2J", "\x1b[H", "\x1b[10;20H",
-    "\x1b[K", "\x1b[?25l", "\x1b[?1049h", "\x1b[?1049l", "\x1b[?2004h", "\x1b[?1000l", "\x1b7\x1b8",
+    "\x1b[K", "\x1b[?25l", "\x1b[?1049h", "\x1b[?1049l", "\x1b[?2004l", "\x1b[?1000l", "\x1b7\x1b8",
     "\x1b(0qqq\x1b(B",
-    "\x1b[1;5r", "\x1bM", "\x1b[4 q", "\x1b[!p", "\x1b#8", "\x0e\x0f", "\x1b[s\x1b[u", "\x1bc", "\x1b[3b",
+    "\x1b[1;5r", "\x1bM", "\x1b[4 q", "\x1b[!p", "\x1b#8", "\x0e\x0f", "\x1b[s\x1b[u", "\x1b[3b",
     "\x1b[4h",
 ]  # fmt: skip
 
@@ -45,6 +48,12 @@ def test_nothing_that_a_terminal_answers_goes_through(ask: str) -> None:
 def test_what_draws_goes_through(text: str) -> None:
     assert show(text + ".") == text + "."
     assert show(*text, ".") == text + "."
+
+
+def test_a_reset_becomes_one_that_forgets_nothing_of_the_reader_s() -> None:
+    shown = show("a\x1bcb")
+    assert shown.startswith("a\x1b[?1049l\x1b[!p") and shown.endswith("\x1b[H\x1b[2Jb")
+    assert "\x1bc" not in shown
 
 
 def test_a_control_inside_a_sequence_does_not_help_it() -> None:
