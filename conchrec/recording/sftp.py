@@ -46,7 +46,7 @@ INIT, VERSION_REPLY = 1, 2
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = range(3, 13)
 REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME, READLINK, SYMLINK = range(13, 21)
 STATUS, HANDLE_REPLY, DATA, NAME, ATTRS = range(101, 106)
-EXTENDED, EXTENDED_REPLY = 200, 201
+EXTENDED = 200
 
 FXF_READ, FXF_WRITE, FXF_APPEND, FXF_CREAT, FXF_TRUNC, FXF_EXCL = 1, 2, 4, 8, 16, 32
 
@@ -526,6 +526,7 @@ class SftpReader:
             return self._copying(cursor)
         if name in _ASKING:
             return _Asked(EXTENDED)
+        # Who knows what it does, and how it is answered.
         return self._change("extended", b"", detail=path_text(name[:64]))
 
     def _copying(self, cursor: _Cursor) -> _Named:
@@ -601,7 +602,7 @@ class SftpReader:
         elif kind == ATTRS and asked.kind == FSTAT:
             if asked.open is not None:
                 asked.open.size = cursor.attributes().file_size
-        elif not (kind == EXTENDED_REPLY and asked.kind == EXTENDED):
+        elif asked.kind != EXTENDED:
             raise _Astray(_UNFIT)
 
     def _answered(self, number: int) -> _Asked:
@@ -626,7 +627,7 @@ class SftpReader:
             self._handle(asked, cursor.handle())
         elif kind == ATTRS and asked.kind in (LSTAT, STAT):
             self._size(asked.path, cursor.attributes().file_size)
-        elif kind == EXTENDED_REPLY and asked.operation:
+        elif asked.operation == "extended":
             self._changed(asked, OK)
         else:
             raise _Astray(_UNFIT)
