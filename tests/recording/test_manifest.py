@@ -7,12 +7,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError
+from conchrec.recording.account import Files, Operation
 from conchrec.recording.manifest import Manifest, Pty, Status, Stream
 
 START = datetime(2026, 11, 23, 12, 0, 0, 250000, tzinfo=timezone.utc)
 
 streams = st.none() | st.builds(Stream, size=st.integers(0, 2**63), sha256=st.sampled_from(["", "ab" * 32]))
 any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
+counts = st.integers(0, 2**63)
+operations = st.builds(
+    Operation,
+    operation=st.sampled_from(["read", "write", "rename"]),
+    path=any_text,
+    other=any_text,
+    name=any_text,
+    detail=any_text,
+    size=st.none() | counts,
+    sha256=st.just("ef" * 32),
+    result=any_text,
+    duration=st.sampled_from([0.0, 0.125, 3600.001]),
+) | st.builds(Operation, operation=st.just("write"), path=any_text, size=counts, unhashed=any_text)
+files = st.builds(
+    Files,
+    by=st.sampled_from(["sftp", "scp", "rsync"]),
+    sent=counts,
+    received=counts,
+    read=counts,
+    read_bytes=counts,
+    written=counts,
+    written_bytes=counts,
+    changes=counts,
+    failed=counts,
+    lost=any_text,
+    operations=st.lists(operations).map(tuple),
+)
 manifests = st.builds(
     Manifest,
     sid=st.just("06c3r8kqtk52k8qyw3wy3h56q1"),
@@ -33,6 +61,7 @@ manifests = st.builds(
     stdout=streams,
     stderr=streams,
     stdin=streams,
+    files=st.none() | files,
 )
 
 
