@@ -106,6 +106,16 @@ sys.exit(main(sys.argv[1:]))
             "were answered",
         ),
         ("early-server", "import conchrec.ssh.kexinit as k; k.printable = lambda b: b.decode()", "internal"),
+        (
+            "sftp",
+            "import conchrec.recording.sftp as s; s._Contents.catch_up = lambda self: self._early.popitem()",
+            "KeyError",
+        ),
+        (
+            "scp",
+            "import conchrec.recording.scp as s; s._end_of_line = lambda data, at: len(data)",
+            "in these pieces",
+        ),
     ],
 )
 def test_planted(name: str, plant: str, seen: str) -> None:

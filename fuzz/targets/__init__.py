@@ -15,6 +15,7 @@ from fuzz.targets import (
     parsers,
     relays,
     revocations,
+    transfers,
 )
 
 TARGETS: tuple[Target, ...] = (
@@ -32,4 +33,6 @@ TARGETS: tuple[Target, ...] = (
     connections.SERVER,
     connections.CLIENT,
     relays.TARGET,
+    transfers.SFTP,
+    transfers.SCP,
 )
