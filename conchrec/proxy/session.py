@@ -26,7 +26,7 @@ from conchrec.proxy.visit import Visit
 from conchrec.recording.account import Found, Lost
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.session_id import new_session_id
-from conchrec.recording.transfers import Account, recognise
+from conchrec.recording.transfers import Account, Transfer, recognise
 from conchrec.settings import Mode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
@@ -82,9 +82,9 @@ class Session:
         self._unanswered: deque[bytes] = deque()
         self._counts = [0, 0, 0]
         #: What is known of the files that this session moves, if it does. A target may refuse what was asked
-        #: for first, so there is one for each request until it has taken one.
+        #: for first: until it has taken one, these are all such requests, and whether an answer will come.
         self._account: Account | None = None
-        self._accounts: deque[Account | None] = deque()
+        self._asked_for: deque[tuple[Transfer | None, bool]] = deque()
         self._taken = False
         self._relay = Relay(opening, self)
         self._site.session_began(visit.identity.user)
@@ -337,8 +337,13 @@ class Session:
         if request.want_reply:
             self._unanswered.append(name)
         if name in STARTS:
-            self._start(name, b"" if name == b"shell" else m.parse_string(extra))
-            self._taken = self._taken or not request.want_reply
+            argument = b"" if name == b"shell" else m.parse_string(extra)
+            self._start(name, argument)
+            if not self._taken:
+                transfer = recognise(name.decode(), _text(argument))
+                self._asked_for.append((transfer, request.want_reply))
+                if len(self._asked_for) == 1:
+                    self._count_files()
         elif name == b"pty-req":
             pty = m.PtyRequest.parse(extra)
             self._has_pty = True
@@ -385,17 +390,9 @@ class Session:
                 )
             )
         if kind == "exec":
-            self._emit(
-                audit.Exec(**self._who(), command=command, tty=self._has_pty, forced_upon=self._asked)
-            )
+            self._emit(audit.Exec(**self._who(), command=command, tty=self._has_pty, forced_upon=self._asked))
         elif kind == "subsystem":
             self._emit(audit.Subsystem(**self._who(), name=command))
-        if not self._taken:
-            transfer = recognise(kind, command)
-            openssh = b"OpenSSH" in self._visit.banner
-            seconds = self._site.clock.seconds
-            self._accounts.append(Account(transfer, seconds, openssh=openssh) if transfer else None)
-            self._account = self._accounts[0]
 
     def _target_request(self, request: m.ChannelRequest) -> None:
         if request.name == b"exit-status":
@@ -419,8 +416,8 @@ class Session:
         if name in STARTS and not self._taken:
             self._taken = success
             if not success:
-                self._accounts.popleft()
-                self._account = self._accounts[0] if self._accounts else None
+                self._asked_for.popleft()
+                self._count_files()
         if success:
             return
         if name == b"pty-req":
@@ -432,6 +429,17 @@ class Session:
             self._reason = f"the target refused {_text(name)}"
 
     # --- files
+
+    def _count_files(self) -> None:
+        """For the oldest of the requests that the target has not refused, which is what runs."""
+        self._account = None
+        if not self._asked_for:
+            return
+        transfer, wants_reply = self._asked_for[0]
+        self._taken = not wants_reply
+        if transfer is not None:
+            seconds, openssh = self._site.clock.seconds, b"OpenSSH" in self._visit.banner
+            self._account = Account(transfer, seconds, openssh=openssh)
 
     def _moved(self, account: Account, found: Sequence[Found]) -> None:
         """Tell the recording and the audit what was done to files."""
