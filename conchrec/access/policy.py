@@ -55,8 +55,8 @@ class Options:
     """What a session may do. None is no limit.
 
     ``max_sessions`` counts the session channels of one connection to a target at one time.
-    ``file_copy: no`` refuses the subsystem ``sftp``; a command (``scp -O``, ``rsync``, ``cat``) is
-    the shell's to judge and is not refused.
+    ``file_copy: no`` refuses the subsystem ``sftp``, and commands that run scp or sftp-server at the target,
+    as far as they can be recognised; who has a shell can copy all the same (``cat``, ``rsync``, a script).
     """
 
     max_session_ttl: timedelta | None = None
