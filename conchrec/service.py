@@ -37,6 +37,7 @@ from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.site import Refusals, Site
 from conchrec.recording import retention
+from conchrec.recording.indexing import Indexer
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.sealing import Sealer
@@ -101,10 +102,14 @@ class Proxy(MultiService):
             clock=reactor,
             in_thread=self._on_disk,
             to_seal=self._in_background,
+            on_sealed=lambda _: self._indexer.poke(),
             compress=config.recordings.compress,
             min_free=config.recordings.min_free,
             policy=InputPolicy(config.recordings.input.value),
             fsync=Fsync(config.recordings.fsync.value),
+        )
+        self._indexer = Indexer(
+            reactor, config.recordings.directory, lambda line: _log.warn("index: {line}", line=line)
         )
         self._unwritable = make_private(config.recordings.directory)
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
@@ -181,6 +186,7 @@ class Proxy(MultiService):
         self._store.recover().addCallbacks(
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
+        self._indexer.poke()
         self._watching.start(WATCH_SECONDS)
         kept = config.recordings.retention
         if kept.age is not None or kept.size:
@@ -210,6 +216,7 @@ class Proxy(MultiService):
             self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
             await pause
         await self._store.shutdown("the proxy was stopped")
+        self._indexer.stop()
         if site.passwords is not None:
             await site.passwords.close()
         site.emit(audit.ServiceStop(reason="stopped"))
@@ -222,6 +229,7 @@ class Proxy(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     def _recovered(self, found: tuple[Recovered, ...]) -> None:
+        self._indexer.poke()
         for one in found:
             self.site.emit(
                 audit.RecordingRecovered(

@@ -50,10 +50,22 @@ class Library:
     def __init__(self, directory: Path) -> None:
         self._tree = Tree(directory)
 
+    @property
+    def root(self) -> Path:
+        return self._tree.root
+
+    def recordings(self) -> Iterator[tuple[str, bool]]:
+        """Every session id, oldest first, and whether it has a manifest."""
+        return self._tree.recordings()
+
+    def path(self, sid: str) -> Path:
+        """Where the recording is. ValueError where that is no session id."""
+        return self._tree.path(sid)
+
     def entries(self) -> Iterator[Entry]:
         """All of them, oldest first."""
         for sid, sealed in self._tree.recordings():
-            yield self._entry(sid, sealed)
+            yield self.entry(sid, sealed)
 
     def find(self, sid: str) -> Entry | None:
         """The one with this id; None where there is none, whatever ``sid`` is."""
@@ -63,9 +75,10 @@ class Library:
             return None
         if not path.is_file():
             return None
-        return self._entry(sid, self._tree.manifest_path(sid).exists())
+        return self.entry(sid, self._tree.manifest_path(sid).exists())
 
-    def _entry(self, sid: str, sealed: bool) -> Entry:
+    def entry(self, sid: str, sealed: bool) -> Entry:
+        """What its files say; ``sealed``: there is a manifest."""
         path = self._tree.path(sid)
         try:
             if sealed:

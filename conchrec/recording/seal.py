@@ -39,8 +39,14 @@ CHECKPOINT = "c"
 _SIGNED = b',\n "signed": '
 _ENTRY = b',"signature":"'
 _POINT = re.compile(r"1 ([0-9]{1,18}) ([0-9a-f]{64}) ([A-Za-z0-9+/]{86}==)")
+_LINE = re.compile(rb'\[ *[0-9.eE+]+ *, *"c" *,')
 _TAIL = re.compile(rb'\{"key": "(SHA256:[A-Za-z0-9+/]{43})", "signature": "([A-Za-z0-9+/]{86}==)"\}\n\}\n')
 _ENTRY_TAIL = re.compile(rb'([A-Za-z0-9+/]{86}==)"\}\n')
+
+
+def is_checkpoint(line: bytes) -> bool:
+    """Is this line of a cast one?"""
+    return _LINE.match(line) is not None
 
 
 class NotSigned(RecordingError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,13 +21,12 @@ from conchrec.recording.forms import Encrypted
 from conchrec.recording.ledger import Act, BrokenLedger, Line
 from conchrec.recording.manifest import Manifest, Status
 from conchrec.recording.recipients import Identities
-from conchrec.recording.seal import Keys, NotSigned
+from conchrec.recording.seal import Keys, NotSigned, is_checkpoint
 from conchrec.recording.session_id import is_session_id, time_of
 from conchrec.recording.tree import CAST, FORMS, MANIFEST, Tree
 
 _BLOCK = 1024 * 1024
 _LONGEST_MANIFEST = 64 * _BLOCK
-_CHECKPOINT = re.compile(rb'\[ *[0-9.eE+]+ *, *"c" *,')
 #: So long after its beginning a recording that nobody holds the lock of has no writer.
 _SETTLED = timedelta(seconds=10)
 
@@ -230,7 +228,7 @@ class Verifier:
         lost = ""
         with forms.opened(path, self._identities) as plain:
             while line := plain.readline(_LONGEST_MANIFEST):
-                if not lost and size and _CHECKPOINT.match(line) and manifest.status is not Status.DAMAGED:
+                if not lost and size and is_checkpoint(line) and manifest.status is not Status.DAMAGED:
                     try:
                         self._check_point(manifest.sid, line, size, digest.hexdigest())
                         good = size

@@ -75,7 +75,7 @@ def test_no_command_is_a_wrong_use_and_gets_help(command: Command, argv: list[st
     "argv",
     [["nix"], ["config", "nix"], ["can", "joe"], ["can", "joe", "web1"], ["config", "check", "--conf", "x"],
      ["recordings", "play", "x", "--speed", "0"], ["recordings", "ls", "--since", "yesterday"],
-     ["recordings", "search", "x"]],
+     ["recordings", "search"]],
 )  # fmt: skip
 def test_a_wrong_use(command: Command, argv: list[str]) -> None:
     command.write(GOOD)

@@ -15,17 +15,9 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
-from conchrec.cli.recordings import (
-    FOUND,
-    NOT_FOUND,
-    Filter,
-    export,
-    listing,
-    moment,
-    play,
-    show,
-    text,
-)
+from conchrec.cli.recordings_find import Filter, listing, show
+from conchrec.cli.recordings_view import export, play, text
+from conchrec.cli.shelf import FOUND, NOT_FOUND, moment
 from conchrec.cli.shown import shown
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.asciicast import Header
@@ -289,7 +281,8 @@ def test_export(shelf: Shelf, tmp_path: Path) -> None:
         path = tmp_path / name
         assert export(shelf.library, sid, shelf.out, shelf.errors, form=form, path=path) == FOUND
         assert path.stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "a.cast").read_bytes() == cast.read_bytes()
+    lines = cast.read_bytes().splitlines(keepends=True)
+    assert (tmp_path / "a.cast").read_bytes() == b"".join(line for line in lines if b'"c"' not in line)
     assert (tmp_path / "a.txt").read_text() == "héllo\n\ufffd\n"
     whole = json.loads((tmp_path / "a.json").read_text())
     assert whole["recording"]["sid"] == sid

@@ -1,0 +1,369 @@
+"""What is known of all recordings, in one place that can be asked: a cache, and nothing but.
+
+``index.sqlite`` in the directory of the recordings, through peewee (which speaks PostgreSQL, too). Every
+fact in it comes from a manifest or a cast; without it, or with one that is broken or of another version,
+everything still works, and it is made anew. Only the full text is SQLite's own (FTS5): ``_Text``.
+
+The text of a recording is what was on its screen, control sequences resolved within a line (see
+``transcript``), programs on the alternate screen included; its command; and the names of files that
+moved. Of long ones the first ``TEXT_AT_MOST`` bytes are read. Of encrypted ones only what the manifest says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import peewee
+from playhouse.sqlite_ext import FTS5Model, SearchField
+
+from conchrec.errors import RecordingError
+from conchrec.recording import library
+from conchrec.recording.asciicast import OUTPUT
+from conchrec.recording.forms import is_encrypted
+from conchrec.recording.manifest import Manifest
+from conchrec.recording.session_id import time_of
+from conchrec.recording.transcript import Transcript
+from conchrec.recording.tree import Tree
+
+NAME = "index.sqlite"
+VERSION = 1
+"""Another one in the file (``user_version``): it is made anew."""
+TEXT_AT_MOST = 8 * 1024 * 1024
+"""Bytes of output of one recording that are read for the text."""
+_PIECE = 4096
+_BEGIN, _END = "\x01", "\x02"
+_WORD = re.compile(r"\w")
+
+
+class _Recording(peewee.Model):  # type: ignore[misc]
+    """One row for each; ``summary`` is the manifest as JSON, without its signature."""
+
+    sid = peewee.TextField(primary_key=True)
+    started = peewee.FloatField(index=True)
+    duration = peewee.FloatField(default=0)
+    status = peewee.TextField(default="unreadable")
+    user = peewee.TextField(default="")
+    login = peewee.TextField(default="")
+    target = peewee.TextField(default="")
+    kind = peewee.TextField(default="")
+    command = peewee.TextField(default="")
+    summary = peewee.TextField(default="")
+
+    class Meta:
+        table_name = "recordings"
+        without_rowid = True
+
+
+class _Text(FTS5Model):  # type: ignore[misc]
+    """Some lines of one recording; ``times`` has the seconds of each, empty for its command and files."""
+
+    sid = SearchField(unindexed=True)
+    times = SearchField(unindexed=True)
+    body = SearchField()
+
+    class Meta:
+        table_name = "texts"
+        options = {"tokenize": "unicode61"}  # noqa: RUF012  # peewee reads it from the class
+
+
+_TABLES = (_Recording, _Text)
+
+
+class IndexUnusable(RecordingError):
+    """There is no index, or it can not be read; ``rebuild-index`` makes one."""
+
+
+class NothingToSearch(RecordingError):
+    """There is no word in what is asked for."""
+
+
+class Row(NamedTuple):
+    """One recording, as far as a list shows it. ``started`` is in seconds since 1970; ``summary`` is JSON,
+    and empty where the manifest can not be read."""
+
+    sid: str
+    started: float
+    duration: float
+    status: str
+    user: str
+    login: str
+    target: str
+    kind: str
+    command: str
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A line that was on a screen ``time`` seconds after the beginning, or (None) a command or a file's name.
+
+    ``parts`` are the line in pieces, every second of which was searched for.
+    """
+
+    sid: str
+    started: float
+    user: str
+    login: str
+    target: str
+    time: float | None
+    parts: tuple[str, ...]
+
+
+class Index:
+    """The index of one directory. Use it with ``with``; whatever the database says is an IndexUnusable."""
+
+    def __init__(self, root: Path, *, make: bool = False) -> None:
+        """``make``: where it is missing, or no good, an empty one is made."""
+        self._tree = Tree(root)
+        self.path = root / NAME
+        self._make = make
+        self._database = peewee.SqliteDatabase(
+            str(self.path), pragmas={"journal_mode": "wal", "synchronous": "normal", "busy_timeout": 10_000}
+        )
+        self._database.bind(_TABLES)
+
+    def __enter__(self) -> Index:
+        if not self.path.exists() and not self._make:
+            raise IndexUnusable(
+                "there is no index of the recordings; make it: conchrec recordings rebuild-index"
+            )
+        try:
+            self._open()
+        except (peewee.DatabaseError, OSError) as error:
+            self._database.close()
+            raise IndexUnusable(f"{self.path} can not be used: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def _open(self) -> None:
+        if self._make:
+            _create(self.path)
+            try:
+                good = self._is_ours()
+            except peewee.DatabaseError as error:
+                if isinstance(error, peewee.OperationalError) and "locked" in str(error):
+                    raise
+                good = False
+            if not good:
+                self._database.close()
+                remove(self.path)
+                _create(self.path)
+                self._database.connect(reuse_if_open=True)
+                with self._database.atomic():
+                    self._database.create_tables(_TABLES)
+                    self._database.execute_sql(f"PRAGMA user_version = {VERSION}")
+        elif not self._is_ours():
+            raise IndexUnusable(
+                f"{self.path} is of another version; make it anew: conchrec recordings rebuild-index"
+            )
+
+    def _is_ours(self) -> bool:
+        self._database.connect(reuse_if_open=True)
+        (version,) = self._database.execute_sql("PRAGMA user_version").fetchone()
+        return bool(version == VERSION)
+
+    # -- filling it
+
+    def missing(self) -> list[str]:
+        """Sealed recordings that are not in it, oldest first; those that are gone are forgotten."""
+        with _usable(self.path):
+            there = {sid for sid, sealed in self._tree.recordings() if sealed}
+            known = {sid for (sid,) in _Recording.select(_Recording.sid).tuples()}
+            for sid in known - there:
+                self.remove(sid)
+            return sorted(there - known)
+
+    def add(self, sid: str) -> None:
+        """Read a sealed recording. One that can not be read is noted as far as it can be. Raises OSError."""
+        try:
+            manifest = Manifest.parse(self._tree.manifest_path(sid).read_bytes())
+        except RecordingError:
+            # `ls` and `verify` say so; without a row it would be looked at again and again.
+            manifest = None
+        with _usable(self.path), self._database.atomic():
+            self._forget(sid)
+            if manifest is None:
+                _Recording.insert(sid=sid, started=time_of(sid).timestamp()).execute()
+                return
+            _Recording.insert(
+                sid=sid,
+                started=manifest.started.timestamp(),
+                duration=manifest.duration,
+                status=manifest.status.value,
+                user=manifest.user,
+                login=manifest.login,
+                target=manifest.target,
+                kind=manifest.kind,
+                command=_storable(manifest.command),
+                summary=manifest.encode().decode("ascii"),
+            ).execute()
+            for times, body in self._texts(manifest):
+                _Text.insert(sid=sid, times=times, body=body).execute()
+
+    def remove(self, sid: str) -> None:
+        """Forget a recording."""
+        with _usable(self.path), self._database.atomic():
+            self._forget(sid)
+
+    def _forget(self, sid: str) -> None:
+        if _Recording.delete().where(_Recording.sid == sid).execute():
+            _Text.delete().where(_Text.sid == sid).execute()
+
+    def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
+        names = [manifest.command, *names_of(manifest)]
+        if said := "\n".join(_storable(name) for name in names if name):
+            yield "", said
+        path = self._tree.path(manifest.sid)
+        if is_encrypted(path):
+            return
+        times: list[str] = []
+        lines: list[str] = []
+        size = 0
+        for time, line in _screen(path):
+            times.append(f"{time:.1f}")
+            lines.append(line)
+            size += len(line)
+            if size >= _PIECE:
+                yield " ".join(times), "\n".join(lines)
+                times, lines, size = [], [], 0
+        if lines:
+            yield " ".join(times), "\n".join(lines)
+
+    # -- asking it
+
+    def rows(
+        self, *, since: datetime | None = None, until: datetime | None = None, summaries: bool = False
+    ) -> dict[str, Row]:
+        """Every recording by its id; with its manifest as JSON where ``summaries``."""
+        r = _Recording
+        with _usable(self.path):
+            asked = r.select(
+                r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command,
+                r.summary if summaries else peewee.Value(""),
+            ).tuples()  # fmt: skip
+            if since is not None:
+                asked = asked.where(_Recording.started >= since.timestamp())
+            if until is not None:
+                asked = asked.where(_Recording.started < until.timestamp())
+            return {row[0]: Row(*row) for row in asked.iterator()}
+
+    def search(
+        self, phrases: Sequence[str], *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[Hit]:
+        """Lines with these phrases, newest recording first: words are words, whatever FTS5 would make of
+        them. Several phrases have to be within some lines of each other. Raises NothingToSearch.
+        """
+        if not phrases or not all(_WORD.search(phrase) for phrase in phrases):
+            raise NothingToSearch("nothing to search for: a phrase needs a letter or a digit")
+        wanted = " AND ".join('"' + phrase.replace('"', '""').replace("\0", " ") + '"' for phrase in phrases)
+        with _usable(self.path):
+            asked = (
+                _Text.select(
+                    _Recording.sid, _Recording.started, _Recording.user, _Recording.login, _Recording.target,
+                    _Text.times, _Text.body.highlight(_BEGIN, _END),
+                )
+                .join(_Recording, on=(_Recording.sid == _Text.sid))
+                .where(_Text.match(wanted))
+                .order_by(_Recording.started.desc(), _Text.rowid)
+                .tuples()
+            )  # fmt: skip
+            if since is not None:
+                asked = asked.where(_Recording.started >= since.timestamp())
+            if until is not None:
+                asked = asked.where(_Recording.started < until.timestamp())
+            for sid, started, user, login, target, times, body in asked.iterator():
+                for time, parts in _hits(times.split(), body):
+                    yield Hit(
+                        sid=sid,
+                        started=started,
+                        user=user,
+                        login=login,
+                        target=target,
+                        time=time,
+                        parts=parts,
+                    )
+
+
+def names_of(manifest: Manifest) -> Iterable[str]:
+    """The names of files that this session moved or changed."""
+    operations = manifest.files.operations if manifest.files is not None else ()
+    return dict.fromkeys(name for one in operations for name in (one.path, one.other, one.name))
+
+
+def remove(path: Path) -> None:
+    """No trace of an index is left."""
+    for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        name.unlink(missing_ok=True)
+
+
+def _hits(times: Sequence[str], body: str) -> Iterator[tuple[float | None, tuple[str, ...]]]:
+    """The lines in which something was found; a phrase that goes over a line's end counts where it begins."""
+    inside = False
+    for number, line in enumerate(body.split("\n")):
+        begins = _BEGIN in line
+        if begins:
+            text = line + _END if line.rfind(_BEGIN) > line.rfind(_END) else line
+            if inside:
+                text = text.partition(_END)[2]
+            time = float(times[number]) if number < len(times) else None
+            yield time, tuple(re.split(f"[{_BEGIN}{_END}]", text))
+        if begins or _END in line:
+            inside = line.rfind(_BEGIN) > line.rfind(_END)
+
+
+def _screen(path: Path) -> Iterator[tuple[float, str]]:
+    """What a person would have read, line by line, each with the time at which it was complete."""
+    transcript, read, time = Transcript(), 0, 0.0
+    with contextlib.suppress(RecordingError, OSError):  # what is readable is indexed
+        for event in library.events(path):
+            if event.code != OUTPUT:
+                continue
+            time = event.time
+            read += len(event.text)
+            for line in transcript.feed(event.text).splitlines():
+                if line:
+                    yield time, line
+            if read >= TEXT_AT_MOST:
+                break
+    for line in transcript.end().splitlines():
+        if line:
+            yield time, line
+
+
+def _storable(text: str) -> str:
+    """One line of text that SQLite takes: what is not printable is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def _create(path: Path) -> None:
+    """An empty file, private; it belongs to whom its directory does, whoever asks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        if os.geteuid() == 0:
+            there = path.parent.stat()
+            os.fchown(descriptor, there.st_uid, there.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except peewee.DatabaseError as error:
+        raise IndexUnusable(f"{path} can not be used: {error}") from error
