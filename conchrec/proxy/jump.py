@@ -361,7 +361,6 @@ class Jump:
                 banner, link = await site.dialer.look(
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )
-                visit.banner = banner
                 return _Recorded(self, visit, banner, link)
             if visit.identity.force_command:
                 raise AccessDenied(

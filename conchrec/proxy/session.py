@@ -438,8 +438,7 @@ class Session:
         transfer, wants_reply = self._asked_for[0]
         self._taken = not wants_reply
         if transfer is not None:
-            seconds, openssh = self._site.clock.seconds, b"OpenSSH" in self._visit.banner
-            self._account = Account(transfer, seconds, openssh=openssh)
+            self._account = Account(transfer, self._site.clock.seconds)
 
     def _moved(self, account: Account, found: Sequence[Found]) -> None:
         """Tell the recording and the audit what was done to files."""

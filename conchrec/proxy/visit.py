@@ -29,8 +29,6 @@ class Visit:
     addresses: tuple[str, ...]
     outer_agent: AgentSource
     inner_agent: AgentSource = field(default_factory=lambda: AgentSource("inner"))
-    #: The target's version, as it says it before anything else.
-    banner: bytes = b""
     login: str = ""
     options: Options | None = None
     denied: ConchrecError | None = None

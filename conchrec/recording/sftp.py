@@ -100,6 +100,10 @@ class _Cursor:
         self._data = data
         self._at = 0
 
+    @property
+    def at_end(self) -> bool:
+        return self._at >= len(self._data)
+
     def uint32(self) -> int:
         return int.from_bytes(self._take(4), "big")
 
@@ -403,15 +407,13 @@ class _Packets:
 
 
 class SftpReader:
-    """See the module; an ``account.Reader``. ``monotonic`` are seconds.
+    """See the module; an ``account.Reader``. ``monotonic`` are seconds."""
 
-    ``openssh``: the target is OpenSSH's, which takes SYMLINK's paths the other way round than the draft
-    has them (OpenSSH's PROTOCOL, section 4.1).
-    """
-
-    def __init__(self, monotonic: Callable[[], float], *, openssh: bool = True) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._openssh = openssh
+        #: The target announces extensions of OpenSSH's, and so takes SYMLINK's paths the other way round than
+        #: the draft has them (OpenSSH's PROTOCOL, section 4.1).
+        self._openssh = False
         self._found: list[Found] = []
         self._over = False
         self._version_asked = False
@@ -492,8 +494,10 @@ class SftpReader:
             asked = self._change("rename", cursor.string(), cursor.string())
         elif kind == EXTENDED:
             asked = self._extended(cursor)
-        else:
+        elif kind in (REALPATH, READLINK):
             asked = _Asked(kind)
+        else:
+            asked = self._change("extended", b"", detail=f"type {kind}")
         self._ask(number, asked)
 
     def _opening(self, kind: int, cursor: _Cursor) -> _Named:
@@ -590,6 +594,9 @@ class SftpReader:
             if (version := cursor.uint32()) != VERSION:
                 raise _Astray(f"it is version {version}")
             self._version = True
+            while not cursor.at_end:
+                self._openssh |= cursor.string().endswith(b"@openssh.com")
+                cursor.string()
             return
         asked = self._answered(cursor.uint32())
         if isinstance(asked, _Named):

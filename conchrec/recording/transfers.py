@@ -121,8 +121,8 @@ class Account:
     Never raises: whatever goes wrong in the reading of a protocol ends the account, not the transfer.
     """
 
-    def __init__(self, transfer: Transfer, monotonic: Callable[[], float], *, openssh: bool = True) -> None:
-        """``monotonic`` are seconds; ``openssh``: the target is OpenSSH's."""
+    def __init__(self, transfer: Transfer, monotonic: Callable[[], float]) -> None:
+        """``monotonic`` are seconds."""
         self.by = transfer.by
         #: The protocol is read, file by file; else only bytes are counted.
         self.reads = transfer.copies_files
@@ -130,7 +130,7 @@ class Account:
         if transfer.scp is not None:
             self._reader = ScpReader(transfer.scp, monotonic)
         elif transfer.by == "sftp":
-            self._reader = SftpReader(monotonic, openssh=openssh)
+            self._reader = SftpReader(monotonic)
         self._sent = 0
         self._received = 0
         self._counts = {"read": 0, "write": 0, "changes": 0, "failed": 0}

@@ -18,7 +18,8 @@ from fuzz.target import Target
 
 USER, TARGET, USER_PACKET, TARGET_PACKET, FIRST = (bytes((first,)) for first in (0, 1, 2, 3, 130))
 SIZES = (1, 3, 7, 64, 1 << 20)
-BEGIN = (USER_PACKET + b"\1" + uint32(3), TARGET_PACKET + b"\2" + uint32(3))
+ANNOUNCED = string(b"posix-rename@openssh.com") + string(b"1")
+BEGIN = (USER_PACKET + b"\1" + uint32(3), TARGET_PACKET + b"\2" + uint32(3) + ANNOUNCED)
 GO = TARGET + b"\0"
 
 

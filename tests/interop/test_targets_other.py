@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -254,6 +255,16 @@ async def test_files(street: Street, kind: Kind, tmp_path: Path) -> None:
     recordings = await street.house.proxy.finished(2 * len(protocols) + 1, after=before)
     kinds = [recording.manifest and recording.manifest["kind"] for recording in recordings]
     assert kinds == ["exec"] * 2 + ["subsystem"] * (len(kinds) - 2)
+    whole = {"size": 1_000_001, "sha256": hashlib.sha256(here.read_bytes()).hexdigest(), "result": "ok"}
+    proxy = street.house.proxy
+    copied = (("scp", "write", "there0"), ("scp", "read", "there0"), ("sftp", "write", "put"))
+    for event, operation, name in (*copied, ("sftp", "read", "renamed")):
+        (found,) = proxy.audit(event, operation=operation, path=str(tmp_path / name))
+        assert found.items() >= whole.items(), found
+    if link:
+        (found,) = proxy.audit("sftp", operation="symlink", path=str(tmp_path / "symbolic"))
+        assert found["other"] == "put"
+    assert proxy.audit("transfer.lost") == []
 
 
 # -- forwards and the agent

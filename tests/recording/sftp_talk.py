@@ -29,12 +29,12 @@ def size_attribute(size: int) -> bytes:
 class Talk:
     """What passes, as ``passed``: (from the user?, bytes). ``begun`` without INIT and VERSION."""
 
-    def __init__(self, *, begun: bool = False) -> None:
+    def __init__(self, *, begun: bool = False, extension: bytes = b"posix-rename@openssh.com") -> None:
         self.passed: list[tuple[bool, bytes]] = []
         self._number = 100
         if not begun:
             self.user(sftp.INIT, uint32(3))
-            self.target(sftp.VERSION_REPLY, uint32(3) + string(b"posix-rename@openssh.com") + string(b"1"))
+            self.target(sftp.VERSION_REPLY, uint32(3) + string(extension) + string(b"1"))
 
     def user(self, kind: int, body: bytes) -> None:
         self.passed.append((True, string(bytes((kind,)) + body)))
@@ -89,11 +89,9 @@ class Talk:
         self.change(sftp.EXTENDED, string(name) + body, code)
 
 
-def listen(
-    talk: Talk, reader: SftpReader | None = None, *, openssh: bool = True, end: bool = True
-) -> list[Found]:
+def listen(talk: Talk, reader: SftpReader | None = None, *, end: bool = True) -> list[Found]:
     """All that is found in what passed."""
-    reader = reader or SftpReader(lambda: 0.0, openssh=openssh)
+    reader = reader or SftpReader(lambda: 0.0)
     found: list[Found] = []
     for from_user, data in talk.passed:
         found += (reader.from_user if from_user else reader.from_target)(data)
