@@ -18,6 +18,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from conchrec.recording.account import PATH_MAX, Found, Lost, Operation, path_text
 
@@ -190,13 +191,12 @@ class _Contents:
     ``why`` says, once that is so, why they will not be hashed.
     """
 
-    __slots__ = ("_early", "_hash", "_last", "_window", "next", "passed", "why")
+    __slots__ = ("_early", "_hash", "_window", "next", "passed", "why")
 
     def __init__(self, window: _Window) -> None:
         self._window = window
         self._hash = hashlib.sha256()
         self._early: dict[int, bytearray] = {}
-        self._last = bytearray()
         self.next = 0
         self.passed = 0
         self.why = ""
@@ -213,8 +213,8 @@ class _Contents:
             self.give_up("not from its beginning" if not self.next else "too far out of order")
         else:
             self._window.held += length + _EARLY
-            self._last = self._early[offset] = bytearray()
-            return self._before_its_turn
+            early = self._early[offset] = bytearray()
+            return partial(self._before_its_turn, early)
         return self._count
 
     def catch_up(self) -> None:
@@ -246,9 +246,9 @@ class _Contents:
         self.next += len(piece)
         self._hash.update(piece)
 
-    def _before_its_turn(self, piece: memoryview) -> None:
+    def _before_its_turn(self, early: bytearray, piece: memoryview) -> None:
         self.passed += len(piece)
-        self._last += piece
+        early += piece
 
 
 @dataclass(slots=True, eq=False)
@@ -317,9 +317,9 @@ class _Named(_Asked):
 class _Packets:
     """One direction, cut into packets, whatever pieces it comes in.
 
-    ``streamed`` is the type whose data is not collected: the first ``fixed`` bytes of such a packet are,
-    and ``begin`` says where the rest of it goes, after which ``done`` is called. ``packet`` gets each other
-    packet, without its length and type.
+    ``streamed`` is the type whose data is not collected: ``begin`` gets what stands before it, without length
+    and type, and says where the data goes; ``done`` is called after that. ``packet`` gets each other packet,
+    its type and the rest of it.
     """
 
     __slots__ = (

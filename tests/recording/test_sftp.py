@@ -576,6 +576,26 @@ def test_a_hostile_user_takes_little_memory() -> None:
         tracemalloc.stop()
 
 
+def test_what_has_had_its_turn_is_let_go() -> None:
+    tracemalloc.start()
+    try:
+        reader = SftpReader(lambda: 0.0)
+        listen(Talk(), reader, end=False)
+        for number in range(60):
+            talk = Talk(begun=True)
+            handle = b"%d" % number
+            talk.to_write(b"/a", handle)
+            talk.write(1, bytes(1 << 20), handle)
+            talk.write(0, b"x", handle)
+            talk.write(1 << 21, bytes(1 << 20), handle)
+            talk.write(5, b"twice", handle)
+            assert listen(talk, reader, end=False) == []
+        del talk
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_bodies_are_not_kept() -> None:
     chunk = os.urandom(1 << 20)
     tracemalloc.start()
