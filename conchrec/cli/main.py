@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -18,8 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
 from conchrec import config
-from conchrec.cli import ca, can, demo, init, passwd, recordings, ssh_config
-from conchrec.cli import config as config_command
 from conchrec.errors import ConchrecError, ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +28,17 @@ if TYPE_CHECKING:
 DONE, NO, USAGE, CONFIGURATION = 0, 1, 64, 78
 DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 
-_MODULES = (demo, init, config_command, ssh_config, ca, can, passwd, recordings)
+_MODULES = {
+    "demo": "demo",
+    "init": "init",
+    "config": "config",
+    "ssh-config": "ssh_config",
+    "ca": "ca",
+    "can": "can",
+    "passwd": "passwd",
+    "recordings": "recordings",
+}
+"""Commands, and their modules: only the one that is asked for is loaded, for some take long."""
 
 Command = Callable[[config.Config | None, argparse.Namespace, TextIO, TextIO], int]
 
@@ -69,7 +78,7 @@ def run() -> None:
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     """Run one command; its exit code."""
-    parser = _parser()
+    parser = _parser(argv)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             args = parser.parse_args(argv)
@@ -103,13 +112,14 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         return NO
 
 
-def _parser() -> Parser:
+def _parser(argv: Sequence[str]) -> Parser:
     parser = Parser(prog="conchrec", description="An SSH proxy that records sessions.")
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.set_defaults(needs_config=True, parser=parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in _MODULES:
-        module.register(subparsers)
+    wanted = argv[:1] if argv and argv[0] in _MODULES else _MODULES
+    for name in wanted:
+        importlib.import_module(f"conchrec.cli.{_MODULES[name]}").register(subparsers)
     return parser
 
 

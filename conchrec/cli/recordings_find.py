@@ -289,7 +289,7 @@ def _what(fields: dict[str, object]) -> str:
 
 
 def _moment(started: float) -> str:
-    return datetime.fromtimestamp(started, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(started, timezone.utc).isoformat(" ", "seconds")[:19]
 
 
 def _count(written: str) -> int:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from conchrec import audit
 from conchrec.auditing import open_log
-from conchrec.authorities import open_signer, public_signing_key, signing_keys
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import ConfigError
@@ -134,6 +133,8 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
 
 
 def _keys(config: Config | None, args: argparse.Namespace) -> Keys:
+    from conchrec.authorities import public_signing_key, signing_keys  # which takes long to load
+
     if args.key is not None:
         return signing_keys(args.key)
     assert config is not None
@@ -283,6 +284,8 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
 
 def _ledger(config: Config) -> Ledger:
     """Neither it nor the key is made here: whoever asks would own it, and the service could not write."""
+    from conchrec.authorities import open_signer
+
     signer, _ = open_signer(config.state_dir)
     book = Ledger(config.recordings.directory, signer, _now)
     if not book.path.exists():

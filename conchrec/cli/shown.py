@@ -8,6 +8,8 @@ import pwd
 
 def shown(text: str) -> str:
     """Text from outside as a terminal may print it: what is not printable as an escape."""
+    if text.isprintable():
+        return text
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
     )

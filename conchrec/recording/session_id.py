@@ -11,8 +11,8 @@ import secrets
 from datetime import datetime, timedelta, timezone
 
 LENGTH = 26
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 _RANDOM_BITS = 72
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -21,8 +21,16 @@ _MICROSECOND = timedelta(microseconds=1)
 def new_session_id(now: datetime) -> str:
     """A name that nobody has yet, for a session that begins at ``now`` (aware, 1970 or later)."""
     micros = max((now - _EPOCH) // _MICROSECOND, 0)
-    value = micros << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(5 * (LENGTH - 1), -1, -5))
+    return _encoded(micros << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS))
+
+
+def _encoded(value: int) -> str:
+    return "".join(ALPHABET[value >> shift & 31] for shift in range(5 * (LENGTH - 1), -1, -5))
+
+
+def first_at(moment: datetime) -> str:
+    """The first name of all that could be given at this moment (aware, 1970 or later)."""
+    return _encoded(((moment - _EPOCH) // _MICROSECOND) << _RANDOM_BITS)
 
 
 def time_of(sid: str) -> datetime:

@@ -7,11 +7,13 @@ directories, so whoever can write there still can not lead us elsewhere. Directo
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from conchrec.recording.session_id import time_of
+from conchrec.recording.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
 PACKED = ".cast.zst"
@@ -20,6 +22,7 @@ SEALED_AWAY = ".age"
 MANIFEST = ".json"
 FORMS = (CAST, PACKED, CAST + SEALED_AWAY, PACKED + SEALED_AWAY)
 """How the name of a recording's file ends."""
+_FORM = re.compile(f"[{ALPHABET}]{{{LENGTH}}}")
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -121,8 +124,9 @@ class Tree:
                 names = set(os.listdir(day))
             except OSError:
                 continue
+            bounds = _bounds(day)
             for sid in sorted({name.partition(".")[0] for name in names if name.endswith(FORMS)}):
-                if _lies_in(sid, day):
+                if _FORM.fullmatch(sid) and bounds is not None and bounds[0] <= sid < bounds[1]:
                     yield sid, sid + MANIFEST in names
 
 
@@ -131,11 +135,13 @@ def _day(sid: str) -> tuple[str, str, str]:
     return year.zfill(4), month, day
 
 
-def _lies_in(sid: str, day: Path) -> bool:
+def _bounds(day: Path) -> tuple[str, str] | None:
+    """The first session id of this day, and that of the next; None where there is no such day."""
     try:
-        return _day(sid) == day.parts[-3:]
-    except ValueError:
-        return False
+        begin = datetime(*map(int, day.parts[-3:]), tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
+        return first_at(begin), first_at(begin + timedelta(days=1))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _make(name: str, where: int | None) -> None:

@@ -1,0 +1,84 @@
+"""What was done is found again: the real proxy, its index, and the commands."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.house import House, build
+from tests.support.stage import Stage
+from tests.support.waiting import fact
+
+FULL_SCREEN = (
+    r"printf '\033[?1049h\033[2J\033[3;5Hthe \033[1mpassphrase\033[m of the vault\033[24;1H:wq\033[?1049l'"
+)
+
+
+async def indexed(house: House) -> None:
+    """Every recording that is over is in the index, without anybody's asking."""
+    paths = house.proxy.casts()
+
+    async def missing() -> str:
+        return (await house.proxy.command("recordings", "search", "xyzzy")).errors
+
+    for _ in range(100):
+        said = await missing()
+        if not said:
+            return
+        assert "not in the index yet" in said or "there is no index" in said, said
+    raise AssertionError(f"{paths} are not in the index: {house.proxy.log}")
+
+
+async def test_what_was_on_the_screen(stage: Stage) -> None:
+    house = await build(stage)
+    house_client = house.client()
+    process = house_client.start("-q", "-tt", "web1", terminal=(80, 24))
+    process.write(FULL_SCREEN.encode() + b"; exit\n")
+    await process.wait()
+    (await house_client.ssh("web1", "echo plain words; true 'rm -rf /srv'")).check()
+    (full, plain) = [cast.sid for cast in await house.proxy.finished(2)]
+    await indexed(house)
+    found = (await house.proxy.command("recordings", "search", "passphrase of the vault")).check().text
+    assert [line.split()[0] for line in found.splitlines()][-1] == full
+    assert "the passphrase of the vault" in found and "joe root@" in found or "joe " in found
+    as_json = await house.proxy.command("recordings", "search", "rm -rf /srv", "--json")
+    (hit,) = json.loads(as_json.text)
+    assert (hit["sid"], hit["time"], hit["line"]) == (plain, None, "echo plain words; true 'rm -rf /srv'")
+    assert [hit["sid"] for hit in json.loads((await house.proxy.command("recordings", "search", "plain words", "--json")).text)] == [plain, plain]  # fmt: skip
+    nothing = await house.proxy.command("recordings", "search", "plain words", "--user", "eve")
+    assert (nothing.code, nothing.text) == (1, "")
+    no_words = await house.proxy.command("recordings", "search", "***")
+    assert no_words.code == 1 and "a phrase needs a letter or a digit" in no_words.errors
+    # The index is a cache: without it everything is as before.
+    listed = (await house.proxy.command("recordings", "ls")).check().text
+    for path in house.proxy.recordings_directory.glob("index.sqlite*"):
+        path.unlink()
+    assert (await house.proxy.command("recordings", "ls")).check().text == listed
+    told = await house.proxy.command("recordings", "search", "plain")
+    assert told.code == 1 and "conchrec recordings rebuild-index" in told.errors
+    rebuilt = (await house.proxy.command("recordings", "rebuild-index")).check()
+    assert rebuilt.text == "2 recordings are in the index\n"
+    assert plain in (await house.proxy.command("recordings", "search", "plain words")).check().text
+
+
+async def test_the_index_is_filled_after_a_restart_and_live_ones_are_listed(stage: Stage) -> None:
+    house = await build(stage)
+    (await house.client().ssh("web1", "echo early bird")).check()
+    await house.proxy.finished_one()
+    await house.proxy.stop()
+    for path in house.proxy.recordings_directory.glob("index.sqlite*"):
+        path.unlink()
+    await house.proxy.start()
+    await indexed(house)
+    assert "early bird" in (await house.proxy.command("recordings", "search", "early bird")).check().text
+    process = house.client().start("web1", "echo begun; cat")
+    await process.says("begun")
+    live = (await house.proxy.command("recordings", "ls", "--live", "--json")).check().text
+    (one,) = json.loads(live)
+    assert one["status"] == "live" and one["command"] == "echo begun; cat"
+    everything = (await house.proxy.command("recordings", "ls")).check().text
+    assert len(everything.splitlines()) == 2
+    newest = (await house.proxy.command("recordings", "ls", "--limit", "1")).check().text
+    assert newest == everything.splitlines(keepends=True)[1]
+    process.close_input()
+    await process.wait()
+    await fact(lambda: len(house.proxy.audit("session.end")) == 2, "it is over")
