@@ -97,12 +97,10 @@ def shown(path: Path) -> str:
 # -- OpenSSH
 
 
-async def sftp(house: House, *lines: str, code: int = 0) -> Result:
+async def sftp(house: House, *lines: str, flags: Sequence[str] = ()) -> Result:
     batch = house.stage.file(house.stage.unique("batch"), "\n".join(lines) + "\n")
     client = house.client()
-    result = await client.program("sftp", *client.options, "-b", batch, "web1")
-    assert result.code == code, str(result)
-    return result
+    return (await client.program("sftp", *client.options, *flags, "-b", batch, "web1")).check()
 
 
 async def test_sftp_of_trees(house: House, tree: Path, tmp_path: Path) -> None:
@@ -118,6 +116,26 @@ async def test_sftp_of_trees(house: House, tree: Path, tmp_path: Path) -> None:
     assert account.files["written_bytes"] == total
     assert cast(int, account.files["sent"]) > total
     assert account.of("mkdir", there)["result"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [(("-B", "261120", "-R", "128"), "subsystem"), (("-s", "/usr/lib/openssh/sftp-server"), "exec")],
+    ids=["large packets", "exec"],
+)
+async def test_sftp_in_other_ways(
+    house: House, flags: Sequence[str], kind: str, tree: Path, tmp_path: Path
+) -> None:
+    """A command that speaks SFTP is recorded like any command, and has an account besides."""
+    large, there, back = tree / "large", tmp_path / "there", tmp_path / "back"
+    account = await told(
+        house, lambda: sftp(house, f"put {large} {there}", f"get {there} {back}", flags=flags)
+    )
+    await account.is_whole("write", there, large)
+    await account.is_whole("read", there, back)
+    assert account.cast.manifest is not None
+    assert account.cast.manifest["kind"] == kind
+    assert bool(account.cast.text()) == (kind == "exec")
 
 
 async def test_sftp_changes(house: House, tmp_path: Path) -> None:
@@ -453,7 +471,14 @@ async def test_where_files_must_not_be_copied(stage: Stage) -> None:
         result = await client.ssh("web1", command)
         assert result.code == 255
         assert f"may not copy files to or from localhost by {by} (file_copy: no)" in result.errors
-    await house.proxy.audited("session.rejected", count=3, rule="file_copy")
+    batch = house.stage.file("batch", "pwd\n")
+    for program in (
+        ("scp", "-O", batch, "web1:/tmp"),
+        ("sftp", "-s", "/usr/lib/openssh/sftp-server", "-b", batch, "web1"),
+    ):
+        result = await client.program(str(program[0]), *client.options, *program[1:])
+        assert result.code != 0 and "(file_copy: no)" in result.errors
+    await house.proxy.audited("session.rejected", count=5, rule="file_copy")
     # A shell can, whatever this says.
     assert (await client.ssh("web1", "cat /etc/hostname; scp 2>&1 | head -1")).code == 0
 
