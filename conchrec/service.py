@@ -286,6 +286,8 @@ class Proxy(MultiService):
             # What can not be audited stays.
             self._audit.emit(audit.RecordingRemoved(sid=one.sid, by="conchrec", reason=one.reason))
             await self._in_background(partial(self._remove, one))
+        if found:
+            self._indexer.poke()
 
     def _remove(self, one: retention.Expired) -> None:
         """In a thread."""
