@@ -141,7 +141,7 @@ class Keys:
         if found is None:
             raise NotSigned("a checkpoint can not be read")
         size, digest = int(found[1]), found[2]
-        point = Checkpoint(size=size, sha256=digest, signature=base64.b64decode(found[3]))
+        point = Checkpoint(size=size, sha256=digest, signature=_decoded(found[3]))
         self._check_any(point.signature, _point(sid, size, digest), "a checkpoint")
         return point
 
@@ -156,7 +156,7 @@ class Keys:
         name = parts[1].decode("ascii")
         if name not in self._keys:
             raise NotSigned(f"the manifest is signed by another key: {name}")
-        self._check(name, base64.b64decode(parts[2]), b"conchrec manifest 1\n" + body, "the manifest")
+        self._check(name, _decoded(parts[2].decode("ascii")), b"conchrec manifest 1\n" + body, "the manifest")
 
     def entry(self, line: bytes) -> None:
         """Raises NotSigned where this is not a line of a ledger that one of the keys has signed."""
@@ -164,7 +164,8 @@ class Keys:
         parts = _ENTRY_TAIL.fullmatch(tail)
         if not found or parts is None:
             raise NotSigned("a line of the ledger is not signed")
-        self._check_any(base64.b64decode(parts[1]), b"conchrec ledger 1\n" + body, "a line of the ledger")
+        signature = _decoded(parts[1].decode("ascii"))
+        self._check_any(signature, b"conchrec ledger 1\n" + body, "a line of the ledger")
 
     def _check_any(self, signature: bytes, message: bytes, what: str) -> None:
         for name in self.names:
@@ -189,6 +190,14 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 def _point(sid: str, size: int, sha256: str) -> bytes:
     return f"conchrec checkpoint 1\n{sid} {size} {sha256}".encode("ascii")
+
+
+def _decoded(text: str) -> bytes:
+    """The one text for a signature is taken, and no other that decodes to the same (RFC 4648, 3.5)."""
+    signature = base64.b64decode(text)
+    if _base64(signature) != text:
+        raise NotSigned("a signature is not written as it should be")
+    return signature
 
 
 def _base64(data: bytes) -> str:
