@@ -8,7 +8,7 @@ from pathlib import Path
 import pyrage
 import pytest
 from failing_file import FailingFile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_bench import Bench, events, result
 
@@ -68,6 +68,7 @@ def test_an_idle_session_holds_no_memory_for_packing() -> None:
     assert packer.cut() == b""
 
 
+@settings(deadline=None)
 @given(where=st.integers(0, 4000))
 def test_packed_and_cut_off_anywhere(tmp_path_factory: pytest.TempPathFactory, where: int) -> None:
     """All whole lines that can be read are there after the recovery, and it is whole."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyrage
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_bench import NOON, Bench
 from twisted.internet.protocol import ProcessProtocol
@@ -91,6 +91,7 @@ def test_words_are_words(bench: Bench, words: str) -> None:
     assert hit[2].replace("[", "").replace("]", "") == f"a {words} b"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_anything_can_be_asked(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     bench = Bench(directory=tmp_path_factory.mktemp("asked"))

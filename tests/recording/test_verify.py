@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_bench import SIGNER, Bench, events
 
@@ -84,6 +84,7 @@ def test_checkpoints_come_once_a_second_and_only_while_something_is_written(benc
     assert recorder.path.read_text().count('"c"') == count
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     bench = Bench(directory=tmp_path_factory.mktemp("changed"))
