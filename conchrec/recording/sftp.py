@@ -42,6 +42,8 @@ WINDOW = 4 * 1024 * 1024
 _EARLY = 256
 #: Sizes that the target told, of how many paths.
 SIZES = 1024
+#: Extended attributes of one file; there are none in use.
+PAIRS = 64
 
 INIT, VERSION_REPLY = 1, 2
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = range(3, 13)
@@ -135,8 +137,9 @@ class _Cursor:
             self.uint32()
             found.modified = self.uint32()
         if flags & 0x80000000:
-            for _ in range(self.uint32()):
-                self.string()
+            if (pairs := self.uint32()) > PAIRS:
+                raise _Astray("too many attributes")
+            for _ in range(2 * pairs):
                 self.string()
         return found
 
@@ -685,8 +688,9 @@ class SftpReader:
         self._files[file] = None
 
     def _listed(self, directory: bytes, cursor: _Cursor) -> None:
-        """``uint32 count``, and of each ``string name, string long name, ATTRS``."""
-        for _ in range(cursor.uint32()):
+        """``uint32 count``, and of each ``string name, string long name, ATTRS``. More than are kept are not
+        looked at."""
+        for _ in range(min(cursor.uint32(), SIZES)):
             name = cursor.string()
             cursor.string()
             self._size(posixpath.join(directory, name), cursor.attributes().file_size)

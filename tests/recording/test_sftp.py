@@ -525,6 +525,33 @@ def test_what_is_open_is_told_when_the_thread_is_lost() -> None:
 # --- bounds
 
 
+def test_what_is_said_of_a_file_has_a_bound() -> None:
+    for pairs in (64, 65):
+        talk = Talk()
+        attributes = uint32(0x80000004) + uint32(0o600) + uint32(pairs) + string(b"name") * 2 * pairs
+        talk.change(sftp.SETSTAT, string(b"/a") + attributes)
+        (found,) = listen(talk)
+        if pairs == 64:
+            assert found == Operation(operation="setstat", path="/a", detail="mode=0600")
+        else:
+            assert found == Lost(reason="too many attributes")
+
+
+def test_a_long_list_is_not_read_to_its_end() -> None:
+    talk = Talk()
+    opened = talk.ask(sftp.OPENDIR, string(b"/"))
+    talk.target(sftp.HANDLE_REPLY, uint32(opened) + string(b"d"))
+    entries = [string(b"%d" % number) + string(b"") + size_attribute(4) for number in range(sftp.SIZES)]
+    listed = talk.ask(sftp.READDIR, string(b"d"))
+    count = uint32(len(entries) + 5_000_000)
+    talk.target(sftp.NAME, uint32(listed) + count + b"".join(entries))
+    for name in (b"/0", b"/%d" % (sftp.SIZES - 1)):
+        talk.to_read(name)
+        talk.read(0, b"data", length=4)
+        talk.close()
+    assert listen(talk) == [was_read("/0", b"data"), was_read(f"/{sftp.SIZES - 1}", b"data")]
+
+
 def test_open_files_and_requests_have_a_bound() -> None:
     reader = SftpReader(lambda: 0.0)
     talk = Talk()
