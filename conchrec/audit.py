@@ -300,7 +300,8 @@ class PassthroughEnd(AuditEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port(AuditEvent):
     """A forward. ``kind``: direct, remote, forwarded, streamlocal-direct, streamlocal-remote …;
-    ``action``: open, close, listen, cancel, refused. ``sent`` went to the target."""
+    ``action``: open, close, listen, cancel, refused, nested_ssh: it begins as SSH does, and what is done in
+    there is not recorded. ``sent`` went to the target."""
 
     event = "port"
     code = "CR3000I"
@@ -449,8 +450,9 @@ class RecordingRecovered(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingAccess(AuditEvent):
-    """Somebody looked into a recording. ``action``: play, text, export; ``by`` is the account of the
-    machine that did, ``sudo_user`` who it says that stands behind it. The rest is the session's."""
+    """Somebody looked into a recording. ``action``: play, text, follow, export; ``by`` is the account of the
+    machine that did, and ``sudo_user`` who it says that stands behind it; or the user who did it over ssh,
+    from ``addr`` in the connection ``cid``. The rest is the session's."""
 
     event = "session.recording.access"
     code = "CR6002I"

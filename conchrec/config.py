@@ -106,6 +106,7 @@ OPTIONS = (
     "port_forwarding",
     "x11_forwarding",
     "file_copy",
+    "nested_ssh",
     "record",
     "source",
 )
@@ -514,6 +515,7 @@ def _options(section: Section) -> Options:
         port_forwarding=section.flag("port_forwarding", default.port_forwarding),
         x11_forwarding=section.flag("x11_forwarding", default.x11_forwarding),
         file_copy=section.flag("file_copy", default.file_copy),
+        nested_ssh=section.flag("nested_ssh", default.nested_ssh),
         record=section.word("record", Record, default.record),
     )
 

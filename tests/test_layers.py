@@ -31,6 +31,7 @@ VALUES = frozenset(
         "conchrec.ssh.algorithms",
         "conchrec.proxy",
         "conchrec.proxy.lane",
+        "conchrec.proxy.banner",
         "conchrec.recording",
         "conchrec.recording.account",
         "conchrec.recording.asciicast",

@@ -3,8 +3,8 @@
 How several roles of one user add up. A *deny* of any of them wins over everything, whatever that
 role's ``source`` is. A login at a target is allowed by the roles that allow its host, the login and
 the place that the user comes from. Of those the strictest limit holds (``max_session_ttl``,
-``client_idle_timeout``, ``max_sessions``, ``record: strict``), and what any one of them opens
-(forwarding, ``file_copy``) is open.
+``client_idle_timeout``, ``max_sessions``, ``nested_ssh: no``, ``record: strict``), and what any one of
+them opens (forwarding, ``file_copy``) is open.
 
 *Allow* matches the name that was asked for, or the address; *deny* either. A name that was allowed
 is allowed wherever it leads. Where only some of its addresses are allowed, only those may be dialled
@@ -57,6 +57,7 @@ class Options:
     ``max_sessions`` counts the session channels of one connection to a target at one time.
     ``file_copy: no`` refuses the subsystem ``sftp``, and commands that run scp or sftp-server at the target,
     as far as they can be recognised; who has a shell can copy all the same (``cat``, ``rsync``, a script).
+    ``nested_ssh: no`` ends a forward that begins as SSH does: what is done in there is not recorded.
     """
 
     max_session_ttl: timedelta | None = None
@@ -66,6 +67,7 @@ class Options:
     port_forwarding: bool = False
     x11_forwarding: bool = False
     file_copy: bool = True
+    nested_ssh: bool = True
     record: Record = Record.STRICT
 
 
@@ -255,6 +257,7 @@ def _allow(allowing: Sequence[_Reach], login: str, place: Place) -> Allow:
             port_forwarding=any(options.port_forwarding for options in opening),
             x11_forwarding=any(options.x11_forwarding for options in opening),
             file_copy=any(options.file_copy for options in opening),
+            nested_ssh=all(options.nested_ssh for options in limiting),
             record=Record.STRICT if strict else Record.BEST_EFFORT,
         ),
     )

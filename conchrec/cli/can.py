@@ -103,6 +103,7 @@ def _options(options: Options) -> list[str]:
         "port_forwarding": options.port_forwarding,
         "x11_forwarding": options.x11_forwarding,
         "file_copy": options.file_copy,
+        "nested_ssh": options.nested_ssh,
     }
     limits = {
         "max_session_ttl": _duration(options.max_session_ttl),

@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.policy import Options
-from conchrec.errors import ConchrecError, RemoteViolation, WriteFailed
+from conchrec.errors import AccessDenied, ConchrecError, RemoteViolation, WriteFailed
 from conchrec.proxy import refusal
+from conchrec.proxy.banner import Banner
 from conchrec.proxy.onward import OnwardAgent
 from conchrec.proxy.relay import Relay, Verdict
 from conchrec.proxy.upstream import Upstream
@@ -98,9 +99,9 @@ class Forwards:
             opening.refuse(m.CONNECT_FAILED, "the user is gone")
         elif kind in FORWARDED and self._listening > 0:
             destination, origin = _ends(opening.request)
-            _Forward(
-                visit, opening, FORWARDED[kind], destination, origin, user_is_near=False
-            ).relay.dial(user)
+            _Forward(visit, opening, FORWARDED[kind], destination, origin, user_is_near=False).relay.dial(
+                user
+            )
         elif kind == b"x11" and visit.x11_requested:
             _X11(visit, opening).relay.dial(user)
         elif kind in m.AGENT_CHANNELS and visit.onward_agent:
@@ -259,6 +260,8 @@ class _Counted:
 
 
 class _Forward(_Counted):
+    """A port or a socket. SSH inside of it is seen, and ended where the role says so."""
+
     def __init__(
         self,
         visit: Visit,
@@ -272,7 +275,33 @@ class _Forward(_Counted):
         self._kind = kind
         self._destination = destination
         self._origin = origin
+        self._banners: tuple[Banner, Banner] | None = (Banner(), Banner())
         super().__init__(visit, opening, user_is_near=user_is_near)
+
+    def from_near(self, message: int, body: bytes) -> None:
+        if message == m.CHANNEL_DATA and self._banners is not None:
+            self._look(self._banners[0], body)
+        super().from_near(message, body)
+
+    def from_far(self, message: int, body: bytes) -> None:
+        if message == m.CHANNEL_DATA and self._banners is not None:
+            self._look(self._banners[1], body)
+        super().from_far(message, body)
+
+    def _look(self, banner: Banner, body: bytes) -> None:
+        """Raises AccessDenied, and the piece that tells goes no further."""
+        if not banner.feed(body[4:]):
+            return
+        self._banners = None
+        visit = self._visit
+        self._visit.emit(self.event("nested_ssh"))
+        if not (visit.options or Options()).nested_ssh:
+            denied = AccessDenied(
+                f"{visit.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
+                rule="nested_ssh",
+            )
+            self._site.emit(refusal.event(denied, visit.who()))
+            raise denied
 
     def event(self, action: str) -> audit.AuditEvent:
         over = action == "close"

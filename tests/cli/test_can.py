@@ -49,6 +49,7 @@ def test_yes_and_why() -> None:
         "  port_forwarding: no",
         "  x11_forwarding: no",
         "  file_copy: yes",
+        "  nested_ssh: yes",
         "  max_session_ttl: 12h",
         "  client_idle_timeout: 90s",
         "  max_sessions: 10",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Process, Result, environment, run
+from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact
 
@@ -142,3 +144,57 @@ async def test_x11(open_house: House, tmp_path: Path) -> None:
         assert result.stdout.startswith(b"display<localhost:"), str(result)
     events = await open_house.proxy.audited("x11-forward", user="joe")
     assert events[0]["action"] == "request"
+
+
+@pytest.fixture(scope="module")
+def no_nesting(shared_stage: Stage) -> House:
+    """Ports may be forwarded, but no SSH through them."""
+    return block(build(shared_stage, options={"port_forwarding": True, "nested_ssh": False}))
+
+
+async def test_ssh_inside_of_a_forward_is_seen(open_house: House) -> None:
+    """Both the login through a forwarded port and the jump over the target, by what they say first."""
+    before = len(open_house.proxy.audit("port", action="nested_ssh"))
+    local = free_port()
+    process = await forwarding(
+        open_house, Way.OUTER_AGENT, "-L", f"{local}:127.0.0.1:{open_house.target.port}"
+    )
+    nested = await run(
+        "ssh", "-F", "none", "-p", str(local), "-o", "StrictHostKeyChecking=no",
+        "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes", "-i", open_house.joe.key.path, f"{LOGIN}@127.0.0.1", "echo inside",
+        env=environment(),
+    )  # fmt: skip
+    assert nested.stdout == b"inside\n", str(nested)
+    (event,) = open_house.proxy.audit("port", action="nested_ssh")[before:]
+    assert event["destination"] == f"127.0.0.1:{open_house.target.port}" and event["user"] == "joe"
+    await process.stop()
+
+
+async def test_ssh_inside_of_a_forward_is_refused(no_nesting: House) -> None:
+    house = no_nesting
+    local, web, port = free_port(), free_port(), free_port()
+    short = house.stage.short
+    with socket.create_server(("127.0.0.1", web)) as listening:
+        process = await forwarding(
+            house, Way.OUTER_AGENT,
+            "-L", f"{local}:127.0.0.1:{house.target.port}", "-L", f"{port}:127.0.0.1:{web}",
+            "-R", f"{short / 'back'}:127.0.0.1:{house.target.port}",
+            "-L", f"{short / 'out'}:{short / 'back'}",
+        )  # fmt: skip
+        await fact(lambda: (short / "out").is_socket() and (short / "back").is_socket(), lambda: str(process))
+        assert (await speak("tcp", "127.0.0.1", local)).stdout.strip() == b""
+        assert (await speak("unix", short / "out")).stdout.strip() == b""
+        # What is not SSH goes on, in the same connection, and a server may speak first.
+        asking = Process((sys.executable, SPEAK, "tcp", "127.0.0.1", str(port)), env=environment())
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.sendall(b"220 hello\r\n")
+            assert (await asking.wait()).stdout == b"220 \n"
+    refused = await house.proxy.audited("session.rejected", count=2, rule="nested_ssh")
+    assert "may not use ssh inside of a forward" in str(refused[0]["reason"])
+    closed = await house.proxy.audited("port", action="close", destination=f"127.0.0.1:{house.target.port}")
+    assert "nested_ssh: no" in str(closed[0]["reason"]), "nothing of the banner has passed"
+    assert closed[0]["received"] == 0
+    jumped = await house.client(Way.OUTER_AGENT).ssh("-W", f"127.0.0.1:{house.target.port}", "web1")
+    assert b"SSH-" not in jumped.stdout, str(jumped)
+    await process.stop()
