@@ -66,7 +66,7 @@ def opened(path: Path, identities: Identities = ()) -> Iterator[BinaryIO]:
     Raises OSError, Encrypted where none of the identities is good for it, RecordingError where it is broken.
     """
     with ExitStack() as stack:
-        file: BinaryIO = stack.enter_context(open(path, "rb", opener=_regular))
+        file: BinaryIO = stack.enter_context(open(path, "rb", opener=regular))
         if is_encrypted(path):
             file = stack.enter_context(_decrypted(file, path, identities))
         yield stack.enter_context(unpacked(file, is_packed(path)))
@@ -161,7 +161,7 @@ def encrypt(source: BinaryIO, sink: Sink, recipients: Sequence[object]) -> None:
     pyrage.encrypt_io(source, sink, list(recipients))
 
 
-def _regular(path: str, flags: int) -> int:
+def regular(path: str, flags: int) -> int:
     """A link is not followed, and a pipe does not stop us for ever."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -16,13 +16,13 @@ from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
 from conchrec.cli.recordings_find import Filter, listing, show
-from conchrec.cli.recordings_view import export, play, text
+from conchrec.cli.recordings_view import export, follow, play, text
 from conchrec.cli.shelf import FOUND, NOT_FOUND, moment
 from conchrec.cli.shown import shown
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.asciicast import Header
 from conchrec.recording.library import Library
-from conchrec.recording.recorder import SessionRecorder
+from conchrec.recording.recorder import SessionRecorder, State
 from conchrec.recording.replay import RESET
 from conchrec.recording.seal import Signer
 from conchrec.recording.sealing import Sealer
@@ -169,13 +169,13 @@ def test_play_into_a_pipe_does_not_wait(shelf: Shelf) -> None:
     ("speed", "idle", "expected"),
     [(1, None, [2, 2]), (2, None, [1, 1]), (1, 0.5, [0.5, 0.5]), (2, 1, [0.5, 0.5])],
 )
-def test_play_on_a_terminal_takes_its_time(
+def test_play_as_it_is_takes_its_time(
     shelf: Shelf, speed: float, idle: float | None, expected: list[float]
 ) -> None:
     sid = shelf.recorded(b"a", b"b")
     terminal = Terminal()
     waits: list[float] = []
-    play(shelf.library, sid, terminal, shelf.errors, speed=speed, idle=idle, wait=waits.append)
+    play(shelf.library, sid, terminal, shelf.errors, speed=speed, idle=idle, raw=True, wait=waits.append)
     assert waits == expected
     assert terminal.getvalue() == f"ab{RESET}\r\n"
 
@@ -184,6 +184,36 @@ def test_play_asks_the_reviewer_s_terminal_nothing(shelf: Shelf) -> None:
     sid = shelf.recorded(b"a\x1b[6", b"nb\x1b]52;c;?\x07c\x1b[1m")
     play(shelf.library, sid, shelf.out, shelf.errors)
     assert shelf.out.getvalue() == "abc\x1b[1m"
+
+
+def test_raw_is_raw_and_says_so(shelf: Shelf) -> None:
+    sid = shelf.recorded(b"a\x1b[6n")
+    assert play(shelf.library, sid, shelf.out, shelf.errors, raw=True) == FOUND
+    assert follow(shelf.library, sid, shelf.out, shelf.errors, raw=True) == FOUND
+    assert shelf.out.getvalue() == "a\x1b[6na\x1b[6n"
+    assert shelf.errors.getvalue().count("as it is, and can make a terminal do") == 2
+
+
+def test_follow_what_is_being_recorded(shelf: Shelf) -> None:
+    recorder = shelf.recorder()
+    said = iter([b"one\x1b[6", b"nt", b"wo\r\n"])
+
+    def wait(seconds: float) -> None:
+        assert 0 < seconds < 1
+        if part := next(said, b""):
+            if recorder.state is State.OPEN:
+                recorder.start("shell")
+            recorder.output(part)
+            recorder.flush()
+        else:
+            assert shelf.out.getvalue() == "onetwo\r\n", "before it ends"
+            recorder.output(b"last")
+            recorder.close("done")
+
+    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors, wait=wait) == FOUND
+    assert shelf.out.getvalue() == "onetwo\r\nlast"
+    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == FOUND
+    assert shelf.out.getvalue() == "onetwo\r\nlast" * 2
 
 
 def test_play_while_it_is_being_recorded(shelf: Shelf) -> None:
@@ -211,7 +241,7 @@ def test_the_reviewer_may_stop(shelf: Shelf) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    assert play(shelf.library, sid, terminal, shelf.errors, wait=interrupted) == FOUND
+    assert play(shelf.library, sid, terminal, shelf.errors, raw=True, wait=interrupted) == FOUND
     assert terminal.getvalue() == f"{RESET}\r\n"
 
 
@@ -281,8 +311,9 @@ def test_export(shelf: Shelf, tmp_path: Path) -> None:
         path = tmp_path / name
         assert export(shelf.library, sid, shelf.out, shelf.errors, form=form, path=path) == FOUND
         assert path.stat().st_mode & 0o777 == 0o600
-    lines = cast.read_bytes().splitlines(keepends=True)
-    assert (tmp_path / "a.cast").read_bytes() == b"".join(line for line in lines if b'"c"' not in line)
+    header, *lines = (tmp_path / "a.cast").read_bytes().splitlines(keepends=True)
+    assert sorted(json.loads(header)) == ["command", "height", "timestamp", "title", "version", "width"]
+    assert lines == [line for line in cast.read_bytes().splitlines(keepends=True)[1:] if b'"c"' not in line]
     assert (tmp_path / "a.txt").read_text() == "héllo\n\ufffd\n"
     whole = json.loads((tmp_path / "a.json").read_text())
     assert whole["recording"]["sid"] == sid
@@ -311,6 +342,7 @@ def test_export_overwrites_nothing(shelf: Shelf, tmp_path: Path) -> None:
     assert there.read_text() == "mine"
     assert not (tmp_path / "new").exists()
     assert "File exists" in shelf.errors.getvalue()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "recordings", "there"]
 
 
 def test_export_while_it_is_being_recorded(shelf: Shelf) -> None:
@@ -360,6 +392,7 @@ def test_every_command(shelf: Shelf, tmp_path: Path) -> None:
     assert json.loads(run(shelf, "show", sid, "--json")[1])["sid"] == sid
     assert run(shelf, "play", sid, "--speed", "2", "--idle", "1") == (0, "hello\r\n", "")
     assert run(shelf, "text", sid) == (0, "hello\n", "")
+    assert run(shelf, "follow", sid) == (0, "hello\r\n", "")
     assert run(shelf, "export", sid, "--format", "text", "-o", str(tmp_path / "o")) == (0, "", "")
     assert run(shelf, "show", "nix") == (1, "", "conchrec: no recording nix\n")
 
@@ -382,15 +415,18 @@ def test_whoever_looks_into_a_recording_is_audited(
     monkeypatch.setenv("SUDO_USER", "jane")
     sid = shelf.recorded(b"hello")
     audit = tmp_path / "audit"
-    for argv in (["play", sid], ["text", sid], ["export", sid]):
+    for argv in (["play", sid], ["text", sid], ["follow", sid], ["export", sid]):
         run(shelf, *argv)
     # nobody has begun a log: a reader does not, either
     assert not audit.exists()
     audit.touch(mode=0o600)
-    for argv in (["play", sid], ["text", sid], ["export", sid], ["ls"], ["show", sid], ["play", "nix"]):
+    for argv in (
+        ["play", sid], ["text", sid], ["follow", sid], ["export", sid], ["ls"], ["show", sid],
+        ["play", "nix"],
+    ):  # fmt: skip
         run(shelf, *argv)
     events = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert [event["action"] for event in events] == ["play", "text", "export"]
+    assert [event["action"] for event in events] == ["play", "text", "follow", "export"]
     for event in events:
         assert (event["event"], event["sid"], event["user"]) == ("session.recording.access", sid, "joe")
         assert (event["by"], event["sudo_user"]) == (pwd.getpwuid(os.getuid()).pw_name, "jane")
