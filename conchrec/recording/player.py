@@ -36,11 +36,11 @@ _BACK = 1.0
 """Seconds after a marker in which the key for the one before does not mean this one."""
 _LONGEST_NAME = 40
 _TICK = 0.5
-_BAR = 30
+_BAR = 20
 
 _SIZE = re.compile(r"(\d{1,4})x(\d{1,4})")
 _LINE = re.compile(rb'\s*\[\s*([0-9.eE+-]+)\s*,\s*"(.)"')
-_KEY = re.compile("\x1b[\\[O]([0-9;]*)([A-Za-z~])|([^\x1b])|\x1b[\\[O]?[0-9;]*")
+_KEY = re.compile("\x1b[\\[O]([0-9;]{0,8})([A-Za-z~])|([^\x1b])|\x1b(?:[\\[O][0-9;]{0,8})?")
 _BEGINNING = re.compile("\x1b(?:[\\[O][0-9;]{0,8})?\\Z")
 _NAMES = {
     "A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end", "1~": "home", "7~": "home",
