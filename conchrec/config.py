@@ -20,7 +20,7 @@ from types import MappingProxyType
 from conchrec.access.authorized_keys import AuthorizedKey, parse_authorized_keys
 from conchrec.access.passwords import parse_hash, parse_secret
 from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
-from conchrec.access.policy import Options, Record, Role
+from conchrec.access.policy import Options, Record, Role, Sees
 from conchrec.errors import ConfigError
 from conchrec.recording.recipients import recipient
 from conchrec.settings import (
@@ -108,6 +108,7 @@ OPTIONS = (
     "file_copy",
     "nested_ssh",
     "record",
+    "recordings",
     "source",
 )
 TARGET = ("hosts", "labels", "algorithms", "upstream_auth", "known_hosts")
@@ -517,6 +518,7 @@ def _options(section: Section) -> Options:
         file_copy=section.flag("file_copy", default.file_copy),
         nested_ssh=section.flag("nested_ssh", default.nested_ssh),
         record=section.word("record", Record, default.record),
+        recordings=section.word("recordings", Sees, default.recordings),
     )
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec import config
-from conchrec.access.policy import Options, Record
+from conchrec.access.policy import Options, Record, Sees
 from conchrec.config import (
     AgentProbe,
     Config,
@@ -245,6 +245,8 @@ def test_every_word(read: Read) -> None:
         assert read(f"{NOBODY}recordings: {{fsync: {fsync.value}}}").recordings.fsync is fsync
     for record in Record:
         assert read(role(f"options: {{record: {record.value}}}")).roles["ops"].options.record is record
+    for whose in Sees:
+        assert read(role(f"options: {{recordings: {whose.value}}}")).roles["ops"].options.recordings is whose
 
 
 def test_the_recorder_knows_the_same_words() -> None:

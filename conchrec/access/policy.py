@@ -4,7 +4,8 @@ How several roles of one user add up. A *deny* of any of them wins over everythi
 role's ``source`` is. A login at a target is allowed by the roles that allow its host, the login and
 the place that the user comes from. Of those the strictest limit holds (``max_session_ttl``,
 ``client_idle_timeout``, ``max_sessions``, ``nested_ssh: no``, ``record: strict``), and what any one of
-them opens (forwarding, ``file_copy``) is open.
+them opens (forwarding, ``file_copy``) is open. ``recordings`` is of no login: of all the user's roles the widest
+counts.
 
 *Allow* matches the name that was asked for, or the address; *deny* either. A name that was allowed
 is allowed wherever it leads. Where only some of its addresses are allowed, only those may be dialled
@@ -50,6 +51,14 @@ class Record(Enum):
     """It goes on, with an audit event."""
 
 
+class Sees(Enum):
+    """Whose recordings somebody may look at, over ssh."""
+
+    NONE = "none"
+    OWN = "own"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a session may do. None is no limit.
@@ -69,6 +78,7 @@ class Options:
     file_copy: bool = True
     nested_ssh: bool = True
     record: Record = Record.STRICT
+    recordings: Sees = Sees.OWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +271,12 @@ def _allow(allowing: Sequence[_Reach], login: str, place: Place) -> Allow:
             record=Record.STRICT if strict else Record.BEST_EFFORT,
         ),
     )
+
+
+def sees(policy: Policy, identity: Identity, source: str) -> Sees:
+    """Whose recordings this identity may look at from the address ``source``; without a role nobody's."""
+    roles = (role for role in policy.roles_of(identity) if comes_from(role, source))
+    return max((role.options.recordings for role in roles), key=list(Sees).index, default=Sees.NONE)
 
 
 _Limit = TypeVar("_Limit", int, timedelta)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, Options, decide, rule_for
+from conchrec.access.policy import Allow, Options, decide, rule_for, sees
 from conchrec.config import Config
 from conchrec.model import Identity, Target
 from conchrec.yamlread import nearest
@@ -70,9 +70,10 @@ def command(
         print(f"conchrec: {args.source!r} is not an address", file=err)
         return NO
     addresses = resolve(target)
+    identity = Identity(user=user.name, method="publickey", roles=user.roles)
     decision = decide(
         config.policy,
-        Identity(user=user.name, method="publickey", roles=user.roles),
+        identity,
         target,
         addresses,
         login,
@@ -94,6 +95,7 @@ def command(
         print(f"  by the rule for targets {rule.name}", file=out)
     for line in _options(decision.options):
         print(f"  {line}", file=out)
+    print(f"  recordings: {sees(config.policy, identity, args.source or '').value}", file=out)
     return YES
 
 

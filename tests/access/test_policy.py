@@ -19,10 +19,12 @@ from conchrec.access.policy import (
     Policy,
     Record,
     Role,
+    Sees,
     decide,
     may_reach,
     reachable,
     rule_for,
+    sees,
 )
 from conchrec.model import Identity, Target
 
@@ -303,6 +305,21 @@ def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:
     assert decision.addresses == ("10.0.0.1", "198.51.100.1")
     assert not decision.options.forward_agent
     assert allowed(asked(joe(some, others), "web1", "10.0.0.1")).options.forward_agent
+
+
+# -- recordings
+
+
+def test_the_widest_role_says_whose_recordings_are_seen() -> None:
+    none, own, everything = (role(each.value, options=Options(recordings=each)) for each in Sees)
+    assert sees(*joe(), HERE) is Sees.NONE
+    assert sees(*joe(role()), HERE) is Sees.OWN
+    assert sees(*joe(none), HERE) is Sees.NONE
+    assert sees(*joe(none, own), HERE) is Sees.OWN
+    assert sees(*joe(everything, none), HERE) is Sees.ALL
+    elsewhere = replace(everything, source=(parse_network("10.0.0.0/8"),))
+    assert sees(*joe(elsewhere, none), HERE) is Sees.NONE
+    assert sees(*joe(elsewhere, none), "10.0.0.1") is Sees.ALL
 
 
 # -- where from, and until when

@@ -54,6 +54,7 @@ def test_yes_and_why() -> None:
         "  client_idle_timeout: 90s",
         "  max_sessions: 10",
         "  record: strict",
+        "  recordings: own",
     ]
     assert asked.err == ""
 
