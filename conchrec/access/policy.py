@@ -4,8 +4,8 @@ How several roles of one user add up. A *deny* of any of them wins over everythi
 role's ``source`` is. A login at a target is allowed by the roles that allow its host, the login and
 the place that the user comes from. Of those the strictest limit holds (``max_session_ttl``,
 ``client_idle_timeout``, ``max_sessions``, ``nested_ssh: no``, ``record: strict``), and what any one of
-them opens (forwarding, ``file_copy``) is open. ``recordings`` is of no login: of all the user's roles the widest
-counts.
+them opens (forwarding, ``file_copy``) is open. ``recordings`` is of no login: of all the roles of a user
+the widest counts.
 
 *Allow* matches the name that was asked for, or the address; *deny* either. A name that was allowed
 is allowed wherever it leads. Where only some of its addresses are allowed, only those may be dialled

@@ -7,24 +7,18 @@ The index is asked where there is one, and the directory tells what it does not 
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.shelf import FOUND, NOT_FOUND, dump, library_of, moment, no_such, summary
+from conchrec.cli.shelf import FOUND, NOT_FOUND, dump, library_of, moment, no_such
 from conchrec.cli.shown import shown
 from conchrec.config import Config
+from conchrec.recording.catalogue import Filter, date_and_time, found, summary
 from conchrec.recording.library import Library
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
-    from conchrec.recording.index import Row
-
-_LONGEST_COMMAND = 60
 
 
 def register(commands: Subparsers) -> None:
@@ -59,8 +53,14 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
+def _wanted(args: argparse.Namespace, *, live: bool = False) -> Filter:
+    return Filter(
+        live=live, user=args.user, login=args.login, host=args.host, since=args.since, until=args.until
+    )
+
+
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    wanted = Filter.of(args, live=args.live)
+    wanted = _wanted(args, live=args.live)
     return listing(library_of(config), out, as_json=args.json, wanted=wanted, limit=args.limit)
 
 
@@ -74,7 +74,7 @@ def _search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         args.phrase,
         out,
         err,
-        wanted=Filter.of(args),
+        wanted=_wanted(args),
         limit=args.limit,
         as_json=args.json,
     )
@@ -102,117 +102,18 @@ def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
     return NOT_FOUND if problems else FOUND
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which recordings are asked for; texts may have ``*`` and ``?``."""
-
-    live: bool = False
-    user: str | None = None
-    login: str | None = None
-    host: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, *, live: bool = False) -> Filter:
-        return cls(
-            live=live, user=args.user, login=args.login, host=args.host, since=args.since, until=args.until
-        )
-
-    def wants(self, *, started: float, status: str, user: str, login: str, target: str) -> bool:
-        """``started`` is in seconds since 1970."""
-        if self.live and status != "live":
-            return False
-        if self.since is not None and started < self.since.timestamp():
-            return False
-        if self.until is not None and started >= self.until.timestamp():
-            return False
-        return (
-            _like(self.user, user)
-            and _like(self.login, login)
-            and (_like(self.host, target) or _like(self.host, target.rpartition(":")[0].strip("[]")))
-        )
-
-
-def _like(pattern: str | None, found: str) -> bool:
-    return pattern is None or fnmatch.fnmatchcase(found, pattern)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """One recording as a list shows it; from the index, or from its files."""
-
-    sid: str
-    started: float
-    duration: float | None
-    status: str
-    user: str
-    login: str
-    target: str
-    what: str
-    fields: Callable[[], dict[str, object]]
-
-
 def listing(
     library: Library, out: TextIO, *, as_json: bool, wanted: Filter | None = None, limit: int | None = None
 ) -> int:
     """One line for each recording, oldest first; or a JSON array."""
     wanted = wanted or Filter()
-    found = [
-        one
-        for one in _all(library, summaries=as_json)
-        if wanted.wants(
-            started=one.started, status=one.status, user=one.user, login=one.login, target=one.target
-        )
-    ][-(limit or 0) :]
+    those = list(found(library, wanted, summaries=as_json))[-(limit or 0) :]
     if as_json:
-        dump([one.fields() for one in found], out)
+        dump([one.fields() for one in those], out)
         return FOUND
-    for one in found:
-        taken = " " * 8 + "-" if one.duration is None else f"{one.duration:8.1f}s"
-        who = f"{one.user or '-'} {one.login or '-'}@{one.target or '-'}"
-        out.write(
-            f"{one.sid} {_moment(one.started)} {taken} {one.status:11} {shown(who)} {shown(one.what)}\n"
-        )
+    for one in those:
+        out.write(f"{shown(one.line())}\n")
     return FOUND
-
-
-def _all(library: Library, *, summaries: bool) -> Iterator[_Found]:
-    """What is in the index is not read again; the directory says what there is."""
-    rows = _rows(library, summaries=summaries)
-    for sid, sealed in library.recordings():
-        row = rows.get(sid) if sealed else None
-        if row is not None and row.status != "unreadable":
-            yield _Found(
-                sid=sid, started=row.started, duration=row.duration, status=row.status, user=row.user,
-                login=row.login, target=row.target, what=_what({"kind": row.kind, "command": row.command}),
-                fields=partial(_indexed, library, row),
-            )  # fmt: skip
-            continue
-        entry = library.entry(sid, sealed)
-        fields = summary(entry)
-        yield _Found(
-            sid=sid, started=entry.started.timestamp(),
-            duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
-            user=str(fields.get("user", "")), login=str(fields.get("login", "")),
-            target=str(fields.get("target", "")), what=_what(fields), fields=partial(dict, fields),
-        )  # fmt: skip
-
-
-def _rows(library: Library, *, summaries: bool) -> dict[str, Row]:
-    """Empty where there is no index that can be used."""
-    from conchrec.recording.index import Index, IndexUnusable
-
-    try:
-        with Index(library.root) as index:
-            return index.rows(summaries=summaries)
-    except IndexUnusable:
-        return {}
-
-
-def _indexed(library: Library, row: Row) -> dict[str, object]:
-    fields: dict[str, object] = json.loads(row.summary)
-    return fields | {"sid": row.sid, "status": row.status, "path": str(library.path(row.sid))}
 
 
 def search(
@@ -228,7 +129,7 @@ def search(
     """One line for each line that was found, newest recording first; or a JSON array."""
     from conchrec.recording.index import Hit, Index
 
-    found: list[Hit] = []
+    hits: list[Hit] = []
     more = False
     with Index(library.root) as index:
         if waiting := len(index.missing()):
@@ -237,34 +138,34 @@ def search(
             if wanted.wants(
                 started=hit.started, status="", user=hit.user, login=hit.login, target=hit.target
             ):
-                if len(found) == limit:
+                if len(hits) == limit:
                     more = True
                     break
-                found.append(hit)
+                hits.append(hit)
     if as_json:
         dump(
             [
                 {
-                    "sid": hit.sid, "started": _moment(hit.started), "user": hit.user, "login": hit.login,
-                    "target": hit.target, "time": hit.time, "line": "".join(hit.parts),
+                    "sid": hit.sid, "started": date_and_time(hit.started), "user": hit.user,
+                    "login": hit.login, "target": hit.target, "time": hit.time, "line": "".join(hit.parts),
                 }
-                for hit in found
+                for hit in hits
             ],
             out,
         )  # fmt: skip
     else:
         mark = ("\x1b[1m", "\x1b[m") if out.isatty() else ("", "")
-        for hit in found:
+        for hit in hits:
             time = "      -" if hit.time is None else f"{hit.time:6.1f}s"
             line = "".join(
                 f"{mark[0]}{shown(part)}{mark[1]}" if number % 2 else shown(part)
                 for number, part in enumerate(hit.parts)
             )
             who = shown(f"{hit.user} {hit.login}@{hit.target}")
-            print(hit.sid, _moment(hit.started), time, f"{who}: {line}", file=out)
+            print(hit.sid, date_and_time(hit.started), time, f"{who}: {line}", file=out)
     if more:
         print(f"conchrec: there are more; --limit {limit} is reached", file=errors)
-    return FOUND if found else NOT_FOUND
+    return FOUND if hits else NOT_FOUND
 
 
 def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bool) -> int:
@@ -281,15 +182,6 @@ def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bo
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             print(f"{name:{width}}  {shown(text)}", file=out)
     return NOT_FOUND if entry.problem else FOUND
-
-
-def _what(fields: dict[str, object]) -> str:
-    what = f"{fields.get('kind', '-')} {fields.get('command') or fields.get('subsystem') or ''}".rstrip()
-    return what if len(what) <= _LONGEST_COMMAND else what[: _LONGEST_COMMAND - 1] + "…"
-
-
-def _moment(started: float) -> str:
-    return datetime.fromtimestamp(started, timezone.utc).isoformat(" ", "seconds")[:19]
 
 
 def _count(written: str) -> int:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.recordings_keep import add_identity, identities_of
-from conchrec.cli.shelf import FOUND, NOT_FOUND, accessed, library_of, no_such, summary
+from conchrec.cli.shelf import FOUND, NOT_FOUND, accessed, library_of, no_such
 from conchrec.cli.shown import shown
 from conchrec.cli.terminal import look
 from conchrec.config import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Event, Header, event_line
+from conchrec.recording.catalogue import summary
 from conchrec.recording.follow import POLL_SECONDS, Follower, Tail, Whole
 from conchrec.recording.library import Entry, Library, events, whole_lines
 from conchrec.recording.player import Player, outline

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TextIO
 
 from conchrec.audit import RecordingAccess
@@ -14,8 +13,9 @@ from conchrec.auditing import open_log
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import RecordingError
-from conchrec.recording.library import Entry, Library
-from conchrec.yamlread import parse_duration
+from conchrec.recording import catalogue
+from conchrec.recording.catalogue import summary
+from conchrec.recording.library import Library
 
 FOUND, NOT_FOUND = 0, 1
 
@@ -53,31 +53,11 @@ def accessed(config: Config, sid: str, action: str) -> None:
 
 
 def moment(written: str) -> datetime:
-    """A date, a date and time (UTC where it names no other zone), or how long ago."""
-    with contextlib.suppress(ValueError):
-        return datetime.now(timezone.utc) - parse_duration(written)
+    """An argument that is a time: see ``catalogue.moment``."""
     try:
-        when = datetime.fromisoformat(written)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{written!r} is not a time (2026-11-23, 2026-11-23T14:00, or 2h for two hours ago)"
-        ) from None
-    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-
-
-def summary(entry: Entry) -> dict[str, object]:
-    """The manifest, or of a live recording what its header says."""
-    fields: dict[str, object] = {"sid": entry.sid, "status": entry.status, "path": str(entry.path)}
-    if entry.manifest is not None:
-        manifest: dict[str, object] = json.loads(entry.manifest.encode())
-        return manifest | fields
-    if entry.header is not None:
-        fields |= entry.header.ours
-        if entry.header.command:
-            fields["command"] = entry.header.command
-    if entry.problem:
-        fields["problem"] = entry.problem
-    return fields
+        return catalogue.moment(written)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def dump(value: object, out: TextIO) -> None:

@@ -15,12 +15,13 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
-from conchrec.cli.recordings_find import Filter, listing, show
+from conchrec.cli.recordings_find import listing, show
 from conchrec.cli.recordings_view import export, follow, play, text
 from conchrec.cli.shelf import FOUND, NOT_FOUND, moment
 from conchrec.cli.shown import shown
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.asciicast import Header
+from conchrec.recording.catalogue import Filter
 from conchrec.recording.library import Library
 from conchrec.recording.recorder import SessionRecorder, State
 from conchrec.recording.replay import RESET

@@ -1,0 +1,159 @@
+"""The recordings as a list: which ones are asked for, and what a line says of each.
+
+The index is asked where there is one, and the directory tells what it does not know yet: without an index
+it takes longer, and that is all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING
+
+from conchrec.recording.library import Entry, Library
+from conchrec.yamlread import parse_duration
+
+if TYPE_CHECKING:
+    from conchrec.recording.index import Row
+
+_LONGEST_COMMAND = 60
+
+
+def moment(written: str) -> datetime:
+    """A date, a date and time (UTC where it names no other zone), or how long ago. Raises ValueError."""
+    with contextlib.suppress(ValueError):
+        return datetime.now(timezone.utc) - parse_duration(written)
+    try:
+        when = datetime.fromisoformat(written)
+    except ValueError:
+        raise ValueError(
+            f"{written!r} is not a time (2026-11-23, 2026-11-23T14:00, or 2h for two hours ago)"
+        ) from None
+    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which recordings are asked for; texts may have ``*`` and ``?``."""
+
+    live: bool = False
+    user: str | None = None
+    login: str | None = None
+    host: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def wants(self, *, started: float, status: str, user: str, login: str, target: str) -> bool:
+        """``started`` is in seconds since 1970."""
+        if self.live and status != "live":
+            return False
+        if self.since is not None and started < self.since.timestamp():
+            return False
+        if self.until is not None and started >= self.until.timestamp():
+            return False
+        return (
+            _like(self.user, user)
+            and _like(self.login, login)
+            and (_like(self.host, target) or _like(self.host, target.rpartition(":")[0].strip("[]")))
+        )
+
+
+def _like(pattern: str | None, found: str) -> bool:
+    return pattern is None or fnmatch.fnmatchcase(found, pattern)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One recording as a list shows it; from the index, or from its files. ``fields`` is all of it."""
+
+    sid: str
+    started: float
+    duration: float | None
+    status: str
+    user: str
+    login: str
+    target: str
+    what: str
+    fields: Callable[[], dict[str, object]]
+
+    def line(self) -> str:
+        """For a person; some of it came from outside, and is not escaped."""
+        taken = " " * 8 + "-" if self.duration is None else f"{self.duration:8.1f}s"
+        who = f"{self.user or '-'} {self.login or '-'}@{self.target or '-'}"
+        return f"{self.sid} {date_and_time(self.started)} {taken} {self.status:11} {who} {self.what}"
+
+
+def found(library: Library, wanted: Filter, *, summaries: bool = False) -> Iterator[Found]:
+    """Those that are asked for, oldest first. What is in the index is not read again."""
+    for one in _all(library, summaries=summaries):
+        if wanted.wants(
+            started=one.started, status=one.status, user=one.user, login=one.login, target=one.target
+        ):
+            yield one
+
+
+def _all(library: Library, *, summaries: bool) -> Iterator[Found]:
+    rows = _rows(library, summaries=summaries)
+    for sid, sealed in library.recordings():
+        row = rows.get(sid) if sealed else None
+        if row is not None and row.status != "unreadable":
+            yield Found(
+                sid=sid, started=row.started, duration=row.duration, status=row.status, user=row.user,
+                login=row.login, target=row.target, what=_what({"kind": row.kind, "command": row.command}),
+                fields=partial(_indexed, library, row),
+            )  # fmt: skip
+            continue
+        entry = library.entry(sid, sealed)
+        fields = summary(entry)
+        yield Found(
+            sid=sid, started=entry.started.timestamp(),
+            duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
+            user=str(fields.get("user", "")), login=str(fields.get("login", "")),
+            target=str(fields.get("target", "")), what=_what(fields), fields=partial(dict, fields),
+        )  # fmt: skip
+
+
+def _rows(library: Library, *, summaries: bool) -> dict[str, Row]:
+    """Empty where there is no index that can be used."""
+    from conchrec.recording.index import Index, IndexUnusable
+
+    try:
+        with Index(library.root) as index:
+            return index.rows(summaries=summaries)
+    except IndexUnusable:
+        return {}
+
+
+def _indexed(library: Library, row: Row) -> dict[str, object]:
+    fields: dict[str, object] = json.loads(row.summary)
+    return fields | {"sid": row.sid, "status": row.status, "path": str(library.path(row.sid))}
+
+
+def summary(entry: Entry) -> dict[str, object]:
+    """The manifest, or of a live recording what its header says."""
+    fields: dict[str, object] = {"sid": entry.sid, "status": entry.status, "path": str(entry.path)}
+    if entry.manifest is not None:
+        manifest: dict[str, object] = json.loads(entry.manifest.encode())
+        return manifest | fields
+    if entry.header is not None:
+        fields |= entry.header.ours
+        if entry.header.command:
+            fields["command"] = entry.header.command
+    if entry.problem:
+        fields["problem"] = entry.problem
+    return fields
+
+
+def date_and_time(started: float) -> str:
+    """``2026-11-23 12:00:00``, in UTC."""
+    return datetime.fromtimestamp(started, timezone.utc).isoformat(" ", "seconds")[:19]
+
+
+def _what(fields: dict[str, object]) -> str:
+    what = f"{fields.get('kind', '-')} {fields.get('command') or fields.get('subsystem') or ''}".rstrip()
+    return what if len(what) <= _LONGEST_COMMAND else what[: _LONGEST_COMMAND - 1] + "…"
