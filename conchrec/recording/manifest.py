@@ -52,6 +52,20 @@ class Pty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShellCommand:
+    """A command of a shell session, as far as it could be recognised: seconds since the beginning, and its
+    exit status where the shell tells."""
+
+    time: float
+    text: str
+    status: int | None = None
+
+    def fields(self) -> dict[str, object]:
+        status: dict[str, object] = {} if self.status is None else {"exit": self.status}
+        return {"time": self.time, "text": self.text} | status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A file that is not the plain cast: its name, and what it holds, byte for byte."""
 
@@ -100,6 +114,8 @@ class Manifest:
     stderr: Stream | None = None
     stdin: Stream | None = None
     files: Files | None = None
+    commands: tuple[ShellCommand, ...] = ()
+    commands_left_out: int = 0
 
     @property
     def duration(self) -> float:
@@ -133,6 +149,10 @@ class Manifest:
                 fields[name] = stream.fields()
         if self.files is not None:
             fields["files"] = self.files.fields()
+        if self.commands:
+            fields["commands"] = [command.fields() for command in self.commands]
+        if self.commands_left_out:
+            fields["commands_left_out"] = self.commands_left_out
         fields["cast"] = {
             "name": f"{self.sid}.cast",
             "size": self.cast_size,
@@ -201,6 +221,8 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         stdout=_stream(fields.get("stdout")),
         stderr=_stream(fields.get("stderr")),
         stdin=_stream(fields.get("stdin")),
+        commands=_commands(fields.get("commands", [])),
+        commands_left_out=_number(fields.get("commands_left_out", 0)),
         files=Files.parse(_mapping(fields["files"])) if "files" in fields else None,
     )
 
@@ -226,6 +248,19 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
+
+
+def _commands(value: object) -> tuple[ShellCommand, ...]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    found = []
+    for item in map(_mapping, value):
+        time, status = item["time"], item.get("exit")
+        if not isinstance(time, (int, float)):
+            raise TypeError("not a number")
+        number = None if status is None else _number(status)
+        found.append(ShellCommand(time=time, text=_text(item["text"]), status=number))
+    return tuple(found)
 
 
 def _texts(value: object) -> tuple[str, ...]:

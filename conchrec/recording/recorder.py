@@ -24,7 +24,7 @@ import codecs
 import contextlib
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -38,10 +38,15 @@ from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.recording import asciicast
 from conchrec.recording.account import Files
-from conchrec.recording.manifest import Manifest, Pty, Status, Stream
+from conchrec.recording.commands import Begun, Commands
+from conchrec.recording.echo import Dropped, Echo, Kept
+from conchrec.recording.line import ShownLine
+from conchrec.recording.manifest import Manifest, Pty, ShellCommand, Status, Stream
 from conchrec.recording.seal import CHECKPOINT
 from conchrec.recording.spool import Spool
 
+COMMANDS_LISTED = 1000
+"""Commands of a shell session that the manifest lists."""
 INPUT_KEPT = 1024 * 1024
 """Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
 
@@ -62,7 +67,7 @@ class InputPolicy(Enum):
     WITHOUT_PTY = "without-pty"
     """The first MiB where there is no pty: scripts, but not what somebody types."""
     YES = "yes"
-    """All that is typed at a pty too, passwords among it; without a pty the first MiB."""
+    """What is typed at a pty too, as far as it is shown there (``echo``); without a pty the first MiB."""
 
 
 class State(Enum):
@@ -194,7 +199,13 @@ class SessionRecorder:
         self._files: Files | None = None
         self._captures_output = False
         self._input_left = 0
-        self._terminal_input = False
+        # what a person types at a terminal, as far as the screen tells
+        self._line: ShownLine | None = None
+        self._commands: Commands | None = None
+        self._echo: Echo | None = None
+        self._given: list[ShellCommand] = []
+        self._given_left_out = 0
+        self._unkept = False
         # what is not yet in the file: whole lines, then one run of chunks of one stream
         self._out = _Source(asciicast.OUTPUT)
         self._err = _Source(asciicast.OUTPUT)
@@ -290,6 +301,8 @@ class SessionRecorder:
         self._stdout += len(data)
         if self._captures_output:
             self._take(self._out, data)
+            if self._line is not None:
+                self._watch(self._line, data)
 
     def error_output(self, data: bytes) -> None:
         """The target's standard error, of a session without a pty."""
@@ -307,8 +320,10 @@ class SessionRecorder:
         if self._captures_output:
             self._stdin_hash.update(data)
             self._hashed += len(data)
-        if self._terminal_input:
-            self._take(self._in, data)
+        if self._commands is not None:
+            self._commands.typed(data)
+        if self._echo is not None:
+            self._note(self._echo.typed(data, self._elapsed()))
         elif self._input_left:
             kept = data[: self._input_left]
             self._input_left -= len(kept)
@@ -464,7 +479,12 @@ class SessionRecorder:
         pty = self._pty is not None
         if not (self._kind == "subsystem" and self._command == "sftp") or pty:
             self._captures_output = True
-        self._terminal_input = pty and self._policy is InputPolicy.YES
+        if not pty:
+            self._line = self._commands = self._echo = None
+        elif self._line is None:
+            self._line = ShownLine()
+            self._commands = Commands(self._line)
+            self._echo = Echo(self._line) if self._policy is InputPolicy.YES else None
         if not pty and self._captures_output and self._policy is not InputPolicy.NO:
             self._input_left = max(INPUT_KEPT - self._stdin, 0)
         else:
@@ -492,6 +512,33 @@ class SessionRecorder:
             env=self._env,
             ours=ours,
         )
+
+    def _watch(self, line: ShownLine, data: bytes) -> None:
+        """What output tells of what was typed."""
+        if self._echo is not None:
+            self._note(self._echo.shown(data, self._elapsed()))
+        if self._commands is not None:
+            for found in self._commands.shown(data):
+                if isinstance(found, Begun):
+                    self._command_given(found.text)
+                elif self._given:
+                    self._given[-1] = replace(self._given[-1], status=found.status)
+        line.feed(data)
+
+    def _command_given(self, text: str) -> None:
+        self._marker(text)
+        if len(self._given) < COMMANDS_LISTED:
+            self._given.append(ShellCommand(time=round(self._last, 3), text=_plain(text)))
+        else:
+            self._given_left_out += 1
+
+    def _note(self, typed: list[Kept | Dropped]) -> None:
+        for one in typed:
+            if isinstance(one, Kept):
+                self._add(asciicast.event_line(self._cut(), asciicast.INPUT, one.text))
+            else:
+                self._unkept = True
+                self._marker("typed, but not shown: not kept")
 
     def _take(self, source: _Source, data: bytes) -> None:
         if self._run is not source:
@@ -550,6 +597,8 @@ class SessionRecorder:
             if self._state is State.OPEN:
                 self.start("none")
             self._cut()
+            if self._echo is not None:
+                self._note(self._echo.end())
             for source in (self._out, self._err, self._in):
                 if text := source.decoder.decode(b"", final=True):
                     self._lines.append(asciicast.event_line(self._elapsed(), source.code, text))
@@ -593,6 +642,8 @@ class SessionRecorder:
             stderr=Stream(size=self._stderr),
             stdin=Stream(size=self._stdin, sha256=self._stdin_hash.hexdigest() if hashed else ""),
             files=self._files,
+            commands=tuple(self._given),
+            commands_left_out=self._given_left_out,
         )
 
     def _fail(self, error: RecordingError) -> None:

@@ -28,6 +28,16 @@ class Transcript:
         self._line: list[str] = []
         self._column = 0
 
+    @property
+    def line(self) -> str:
+        """The line that is not yet whole."""
+        return "".join(self._line)
+
+    @property
+    def column(self) -> int:
+        """Where in it the cursor is."""
+        return self._column
+
     def feed(self, text: str) -> str:
         """The lines that this completes, each with its newline, safe to print."""
         text = self._safe.feed(text)

@@ -360,8 +360,20 @@ def test_yes_keeps_what_is_typed(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.YES)
     recorder.pty("xterm", 80, 24)
     recorder.start("shell")
+    recorder.output(b"$ ")
     recorder.input(b"ls\r")
-    assert events(bench.close(recorder).path) == [("i", "ls\r"), ("m", "end")]
+    recorder.output(b"ls\r\nfile\r\nPassword: ")
+    recorder.input(b"secret\r")
+    recorder.output(b"\r\n")
+    assert events(bench.close(recorder).path) == [
+        ("o", "$ ls\r\nfile\r\nPassword: "),
+        ("i", "ls\r"),
+        ("m", "ls"),
+        ("o", "\r\n"),
+        ("m", "typed, but not shown: not kept"),
+        ("i", "\r"),
+        ("m", "end"),
+    ]
 
 
 def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
