@@ -86,6 +86,7 @@ class Proxy(MultiService):
         self._disk = ThreadPool(0, 4, name="disk")
         self._names = ThreadPool(0, 8, name="names")
         self._sealing = ThreadPool(0, 2, name="sealing")
+        self._reading = ThreadPool(0, 1, name="reading")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
         self._audit = open_log(
@@ -131,6 +132,7 @@ class Proxy(MultiService):
             now=now,
             resolve=self._resolve,
             signing=self._signing,
+            reading=lambda work: deferToThreadPool(self._reactor, self._reading, work),
             started=now(),
             outer_names=outer_names(config),
             refusals=Refusals(reactor),
@@ -165,6 +167,7 @@ class Proxy(MultiService):
         self._disk.start()
         self._names.start()
         self._sealing.start()
+        self._reading.start()
         self._hashing.start()
         for path in (*self._authority.created, *self._made):
             _log.info("made {path}", path=str(path))
@@ -223,6 +226,7 @@ class Proxy(MultiService):
         self._disk.stop()
         self._names.stop()
         self._sealing.stop()
+        self._reading.stop()
         self._hashing.stop()
 
     def stopService(self) -> Deferred[None]:

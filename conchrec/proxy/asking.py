@@ -10,11 +10,16 @@ from twisted.internet.defer import Deferred
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.console import Console
 from conchrec.proxy.site import Site
 
 
 class Refused(ConchrecError):
     """It can't be done, or was done wrongly; one line for the user."""
+
+
+class Unknown(Exception):
+    """Not a command, or not used like that; one line for the user."""
 
 
 class Stdin:
@@ -60,7 +65,7 @@ class Stdin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Who asks, and from where. ``ttl`` is what was asked for with ``--ttl``."""
+    """Who asks, and from where. ``words`` follow the command; ``ttl`` was asked for with ``--ttl``."""
 
     site: Site
     identity: Identity
@@ -68,5 +73,7 @@ class Asking:
     address: str
     cid: str
     agent: AgentSource
+    console: Console
     stdin: Stdin = field(default_factory=Stdin)
+    words: tuple[str, ...] = ()
     ttl: timedelta | None = None

@@ -14,8 +14,8 @@ from conchrec import __version__
 from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.model import Identity
-from conchrec.proxy import certify
-from conchrec.proxy.asking import Asking
+from conchrec.proxy import certify, looking
+from conchrec.proxy.asking import Asking, Unknown
 from conchrec.proxy.refusal import one_line
 from conchrec.ssh.agent import AgentError
 from conchrec.ssh.certificate import Certificate, decode
@@ -25,12 +25,8 @@ from conchrec.yamlread import parse_duration
 #: Nobody types more, in characters.
 MAX_LINE = 4096
 
-#: The text that answers; ends in a newline. Raises ConchrecError.
+#: The text that answers; ends in a newline. Empty where it is on the console already. Raises ConchrecError.
 Command = Callable[[Asking], Coroutine[Deferred[Any], Any, str]]
-
-
-class Unknown(Exception):
-    """Not a command, or not used like that; one line for the user."""
 
 
 async def answer(asking: Asking, line: str) -> str:
@@ -49,6 +45,8 @@ async def answer(asking: Asking, line: str) -> str:
         raise Unknown(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
         asking = replace(asking, ttl=_ttl(name, arguments))
+    elif command in LOOKING:
+        asking = replace(asking, words=tuple(arguments))
     elif arguments:
         raise Unknown(f"the command {name} takes no arguments")
     return await command(asking)
@@ -70,7 +68,7 @@ def _ttl(name: str, arguments: list[str]) -> timedelta:
 
 async def who(asking: Asking) -> str:
     """Who I am, where I may go, and how."""
-    lines = [*_identity(asking), "", *_reach(asking), "", *_how(asking), "", "More: help"]
+    lines = [*_identity(asking), "", *_reach(asking), "", *_how(asking), *_recorded(asking), "", "More: help"]
     return "\n".join(lines) + "\n"
 
 
@@ -123,7 +121,7 @@ async def status(asking: Asking) -> str:
 
 async def help_(asking: Asking) -> str:
     """The commands, and the ways to a target."""
-    table = [f"  {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    table = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
 
 
@@ -132,9 +130,14 @@ COMMANDS: dict[str, Command] = {
     "sign": sign,
     "status": status,
     "hosts": hosts,
+    "recordings": looking.recordings,
+    "play": looking.play,
+    "text": looking.text,
+    "follow": looking.follow,
     "help": help_,
 }
 WITH_TTL: tuple[Command, ...] = (login, sign)
+LOOKING: tuple[Command, ...] = (looking.recordings, looking.play, looking.text, looking.follow)
 
 
 def _identity(asking: Asking) -> list[str]:
@@ -190,6 +193,14 @@ def _reach(asking: Asking) -> list[str]:
         if reach.denied_logins:
             lines.append(f"    never as {_some(reach.denied_logins)}")
     return lines
+
+
+def _recorded(asking: Asking) -> list[str]:
+    whose = policy.sees(asking.site.config.policy, asking.identity, asking.source)
+    if whose is policy.Sees.NONE:
+        return []
+    said = "your" if whose is policy.Sees.OWN else "all"
+    return [f"You may look at {said} recordings: recordings, play ID, text ID, follow ID."]
 
 
 def _some(names: tuple[str, ...]) -> str:

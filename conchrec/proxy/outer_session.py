@@ -13,7 +13,8 @@ from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy import commands, refusal
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.asking import Asking, Stdin
+from conchrec.proxy.asking import Asking, Stdin, Unknown
+from conchrec.proxy.console import Console
 from conchrec.proxy.places import SUBSYSTEM, subsystem_target
 from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
@@ -66,11 +67,13 @@ class OuterSession:
         self._jump = jump
         self._site = site
         self._newline = "\n"
+        self._console = Console(site.clock)
         self._started = False
         self._tunnel: Tunnel | None = None
         self._stdin = Stdin()
         self._running: Deferred[None] | None = None
         self._stream = Stream.accept(opening, self)
+        self._console.attach(self._stream)
 
     # --- StreamUser
 
@@ -85,6 +88,7 @@ class OuterSession:
             self._tunnel.stream_data(data)
         else:
             self._stdin.data(data)
+            self._console.keys(data)
 
     def stream_eof(self) -> None:
         if self._tunnel is not None:
@@ -95,6 +99,8 @@ class OuterSession:
     def stream_drained(self, pending: int) -> None:
         if self._tunnel is not None:
             self._tunnel.stream_drained(pending)
+        else:
+            self._console.drained(pending)
 
     def stream_closed(self) -> None:
         if self._tunnel is not None:
@@ -119,8 +125,14 @@ class OuterSession:
             return True
         if name == b"pty-req":
             self._newline = "\r\n"
+            pty = m.PtyRequest.parse(request.extra)
+            self._console.resize(pty.columns, pty.rows)
             return True
-        if name in (b"env", b"window-change", b"signal"):
+        if name == b"window-change":
+            change = m.WindowChange.parse(request.extra)
+            self._console.resize(change.columns, change.rows)
+            return True
+        if name in (b"env", b"signal"):
             return True
         if self._started or name not in (b"shell", b"exec", b"subsystem"):
             return False
@@ -168,6 +180,7 @@ class OuterSession:
             cid=jump.cid,
             agent=jump.agent,
             stdin=self._stdin,
+            console=self._console,
         )
         running = Deferred.fromCoroutine(commands.answer(asking, text))
         self._running = running.addCallbacks(self._answered, self._not_answered)
@@ -179,7 +192,7 @@ class OuterSession:
     def _not_answered(self, failure: Failure) -> None:
         if failure.check(CancelledError) and self._stream.closed:
             return
-        if failure.check(commands.Unknown):
+        if failure.check(Unknown):
             self._say_error(refusal.PREFIX + refusal.one_line(failure.getErrorMessage()))
             self._exit(USAGE)
         else:

@@ -80,6 +80,8 @@ class Site:
     resolve: Callable[[str], Deferred[tuple[str, ...]]]
     #: Runs what asks the authority for signatures: at once, or in a thread where they take long.
     signing: InThread
+    #: Runs what reads recordings for those who look at them: one at a time, in a thread of its own.
+    reading: InThread
     started: datetime
     #: The names in the host certificate of the proxy itself.
     outer_names: tuple[str, ...]

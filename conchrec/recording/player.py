@@ -26,7 +26,7 @@ _STEP = 128 * 1024
 _SKIPPED = 20_000
 """Events that one turn passes by."""
 _KEPT_EVERY = 1024 * 1024
-_KEPT_CELLS = 1_000_000
+_KEPT_CELLS = 250_000
 """Of all the screens that are kept; 16 bytes each."""
 _USUAL_CELLS = 8000
 """A screen that is many times as large makes as many times the work."""
