@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
 
 from conchrec.access.authority import Authority, public_line
 from conchrec.access.policy import Policy, Role
@@ -20,6 +21,7 @@ from conchrec.model import Identity
 from conchrec.proxy import certify
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.asking import Asking
+from conchrec.proxy.console import Console
 from conchrec.proxy.site import Site
 from conchrec.settings import Mode
 from tests.support.logins import key
@@ -74,6 +76,7 @@ def asking(tmp_path: Path, audit: Audit) -> Asking:
         address="192.0.2.7:4711",
         cid="c1",
         agent=AgentSource("outer"),
+        console=Console(Clock()),
     )
 
 
