@@ -117,10 +117,10 @@ class Terminal:
         self.write(ENTER)
 
     def _leave(self) -> None:
-        self.write(LEAVE)
         if self._in is not None and self._before is not None:
             # What was typed, or answered, and not read is not for the shell.
             termios.tcsetattr(self._in, termios.TCSAFLUSH, self._before)
+        self.write(LEAVE)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._leave()

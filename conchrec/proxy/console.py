@@ -35,9 +35,12 @@ class Console:
     # -- for the command
 
     def write(self, text: str) -> Deferred[None]:
-        """Fires when most of it has gone. One writer, who waits."""
+        """Fires when most of it has gone, or nobody is there any more. One writer, who waits."""
         done: Deferred[None] = Deferred(lambda _: self._forget())
         assert self._stream is not None
+        if self._stream.closed:
+            done.callback(None)
+            return done
         if self.size is not None:
             text = text.replace("\n", "\r\n")
         self._writer = done

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from twisted.conch.ssh.factory import SSHFactory
@@ -46,6 +47,8 @@ _log = Logger()
 
 #: How often at least it is looked whether a certificate has expired, in seconds.
 EXPIRY_LOOK = 60.0
+#: Seconds that a terminal has to get back what was on it, before its connection ends.
+LAST_PICTURE = 0.3
 
 
 class JumpFactory(SSHFactory):
@@ -123,6 +126,7 @@ class Jump:
         self._braked: set[Braked] = set()
         self._servers: set[TargetServer] = set()
         self._tunnels: set[Tunnel] = set()
+        self.sessions: set[OuterSession] = set()
         config = site.config
         self._userauth = UserAuthServer(
             self,
@@ -288,7 +292,13 @@ class Jump:
     def tell_and_end(self, text: str) -> None:
         for server in tuple(self._servers):
             server.tell_and_end(text)
-        self.transport.sendDisconnect(11, f"conchrec: {text}".encode())
+        goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
+        looking = [session for session in tuple(self.sessions) if session.leave()]
+        if looking:
+            # What ssh has not printed yet when it is told to go is lost.
+            self._site.clock.callLater(LAST_PICTURE, goodbye)
+        else:
+            goodbye()
 
     # --- pressure
 

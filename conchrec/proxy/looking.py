@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from conchrec import audit
 from conchrec.access.policy import Sees, sees
-from conchrec.errors import ConchrecError, RecordingError
+from conchrec.errors import RecordingError
 from conchrec.proxy.asking import Asking, Refused, Unknown
 from conchrec.proxy.refusal import one_line
 from conchrec.recording.asciicast import OUTPUT
@@ -162,8 +162,8 @@ class _Show(Protocol):
 async def _looked(asking: Asking, show: _Show) -> None:
     """Until it is over; the last picture stays on the user's terminal."""
     console, clock = asking.console, asking.site.clock
-    await console.write(ENTER)
     try:
+        await console.write(ENTER)
         while True:
             frame = await _read(
                 asking, partial(show.advance, clock.seconds(), console.typed(), console.resized())
@@ -172,10 +172,10 @@ async def _looked(asking: Asking, show: _Show) -> None:
             if frame.over:
                 break
             await console.wait(frame.wake)
-    except ConchrecError:
-        await console.write(LEAVE)
-        raise
-    await console.write(LEAVE + show.picture())
+    finally:
+        # Whatever happened; and there may be no time to wait.
+        console.write(LEAVE)
+    await console.write(show.picture())
 
 
 async def _printed(asking: Asking, parts: Iterator[str]) -> None:

@@ -49,6 +49,7 @@ class Outside(Protocol):
     cid: str
     source: str
     address: str
+    sessions: set[OuterSession]
 
     @property
     def identity(self) -> Identity: ...
@@ -72,8 +73,10 @@ class OuterSession:
         self._tunnel: Tunnel | None = None
         self._stdin = Stdin()
         self._running: Deferred[None] | None = None
+        self._leaving = False
         self._stream = Stream.accept(opening, self)
         self._console.attach(self._stream)
+        jump.sessions.add(self)
 
     # --- StreamUser
 
@@ -105,8 +108,8 @@ class OuterSession:
     def stream_closed(self) -> None:
         if self._tunnel is not None:
             self._tunnel.stream_closed()
-        if self._running is not None:
-            self._running.cancel()
+        self._jump.sessions.discard(self)
+        self.leave()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
         name = request.name
@@ -146,6 +149,15 @@ class OuterSession:
             # A certificate may say what runs, here, too, whatever is asked for.
             forced = self._jump.identity.force_command
             self._command(forced or argument.decode("utf-8", "replace"))
+        return True
+
+    def leave(self) -> bool:
+        """The connection ends: so does a command, and the user's terminal is as it was. Was there one?"""
+        self._leaving = True
+        running = self._running
+        if running is None or running.called:
+            return False
+        running.cancel()
         return True
 
     # --- a way to a target
@@ -190,7 +202,7 @@ class OuterSession:
         self._exit(0)
 
     def _not_answered(self, failure: Failure) -> None:
-        if failure.check(CancelledError) and self._stream.closed:
+        if failure.check(CancelledError) and self._leaving:
             return
         if failure.check(Unknown):
             self._say_error(refusal.PREFIX + refusal.one_line(failure.getErrorMessage()))

@@ -138,8 +138,7 @@ async def test_keys(playing: Playing, slow: str) -> None:
     await tmux.shows("0.25x", row=29)
     await tmux.shows("line 6")
     await tmux.types("q")
-    await tmux.runs("echo", "still", "here")
-    assert "playing" not in "".join(await tmux.shows("still here"))
+    assert "playing" not in "".join(await tmux.shows("ready$"))
 
 
 async def test_it_ends_by_itself_and_the_terminal_is_as_it_was(playing: Playing, slow: str) -> None:
@@ -162,26 +161,21 @@ async def test_a_hundred_hostile_sequences(playing: Playing) -> None:
     tmux = await playing.terminal()
     await tmux.command("select-pane", "-T", "honest")
     await tmux.command("set-buffer", "honest")
-    await tmux.runs(*playing.words("play", sid))
-    await tmux.shows("the end")
-    await tmux.shows("ready$")
-    await tmux.runs("echo", "nothing", "typed")
-    shown = await tmux.shows("nothing typed")
-    said = [line for line in shown if line]
-    # The picture, the shell's prompt with the command, and its answer: no letter that nobody typed.
-    assert [line for line in said if "nothing" in line] == ["ready$ echo nothing typed", "nothing typed"]
-    assert said[-1] == "ready$"
+    script = '"$@"; echo over-$?; exec cat > typed'
+    typed = playing.house.proxy.directory / "typed"
+    for words in (("play", sid), ("follow", sid), ("text", sid)):
+        typed.unlink(missing_ok=True)
+        await tmux.runs("sh", "-c", script, "sh", *playing.words(*words))
+        assert "the end" in "".join(await tmux.shows("over-0"))
+        # Whatever a terminal answers, it types; so this comes after it.
+        await tmux.types("honest", "Enter", "C-d")
+        await fact(lambda: typed.exists() and typed.read_text() == "honest\n", typed.read_text)
+        await tmux.runs("clear")
     assert (await tmux.command("display", "-p", "#{pane_title}")).strip() == "honest"
     assert (await tmux.command("show-buffer")).strip() == "honest"
     assert (
         await tmux.command("display", "-p", "#{mouse_any_flag}#{alternate_on}#{cursor_flag}")
     ).strip() == "001"
-    for words in (("text", sid), ("follow", sid)):
-        await tmux.runs("clear")
-        await tmux.runs(*playing.words(*words))
-        await tmux.shows("the end")
-        await tmux.shows("ready$")
-    assert (await tmux.command("display", "-p", "#{pane_title}")).strip() == "honest"
 
 
 async def test_where_there_is_no_room(playing: Playing, slow: str) -> None:
@@ -244,6 +238,7 @@ async def test_ended_by_a_signal(house: House, slow: str, number: str) -> None:
     await tmux.shows("playing", row=29)
     pid = (house.proxy.directory / "pid").read_text().strip()
     await tmux.command("run-shell", f"kill -{number} {pid}")
+    await tmux.shows("ready$")
     await tmux.runs("sh", "-c", "stty -g | cmp - was && echo the same")
     assert "playing" not in "".join(await tmux.shows("the same"))
 
@@ -331,8 +326,7 @@ async def test_follow(playing: Playing) -> None:
     session.write(b"\r")
     (await session.wait()).check()
     await tmux.shows("second")
-    await tmux.runs("echo", "over", "now")
-    assert " live " not in "".join(await tmux.shows("over now"))
+    assert " live " not in "".join(await tmux.shows("ready$"))
     assert (await piped.wait()).check().stdout == b"first\r\n\r\nsecond\r\n"
     followed = house.proxy.audit("session.recording.access", action="follow", sid=sid)
     assert len(followed) == 2
@@ -364,6 +358,17 @@ async def test_a_reader_who_does_not_read(house: House) -> None:
     assert house.proxy.memory() - before < 20_000_000
     await process.stop()
     assert len((await client.ssh("proxy", "play", sid)).check().stdout) == 60_000_000
+
+
+async def test_the_proxy_stops_while_somebody_looks(stage: Stage) -> None:
+    house = await build(stage)
+    sid = await recorded(house, "echo one; sleep 0.2; echo two")
+    tmux = await local(house)
+    await tmux.runs(*ssh(house.client(), "-t", "proxy", "play", sid, "--speed", "0.07"))
+    await tmux.shows("playing", row=29)
+    await house.proxy.stop()
+    shown = "".join(await tmux.shows("the proxy is being stopped"))
+    assert "ready$ " in shown and "playing" not in shown
 
 
 # -- as a file

@@ -19,6 +19,7 @@ class Sink:
     def __init__(self, console: Console) -> None:
         self.written = b""
         self.pending = 0
+        self.closed = False
         self._console = console
 
     def write(self, data: bytes) -> None:
@@ -60,6 +61,12 @@ def test_much_waits_for_who_reads_it(there: There) -> None:
     assert done == []
     there.sink.takes(1)
     assert done == [None]
+
+
+def test_nothing_is_written_to_nobody(there: There) -> None:
+    there.sink.closed = True
+    assert fired(there.console.write("x" * ENOUGH * 2)) == [None]
+    assert there.sink.written == b""
 
 
 def test_on_a_terminal_a_line_ends_with_a_return(there: There) -> None:
