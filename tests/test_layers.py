@@ -43,7 +43,6 @@ VALUES = frozenset(
         "conchrec.recording.picture",
         "conchrec.recording.player",
         "conchrec.recording.recipients",
-        "conchrec.recording.replay",
         "conchrec.recording.screen",
         "conchrec.recording.seal",
         "conchrec.recording.line",
