@@ -20,6 +20,7 @@ from conchrec.proxy.onward import OnwardAgent
 from conchrec.proxy.relay import Relay, Verdict
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
+from conchrec.recording.coverage import NotKept
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.wire import Reader
@@ -204,6 +205,8 @@ class Forwards:
 class _Counted:
     """An Observer that counts, and reports at the end."""
 
+    beside = NotKept.FORWARDS
+
     def __init__(self, visit: Visit, opening: IncomingOpen, *, user_is_near: bool) -> None:
         self._visit = visit
         self._site = visit.site
@@ -241,6 +244,7 @@ class _Counted:
 
     def opened(self) -> None:
         self._visit.emit(self.event("open"))
+        self._visit.beside.add(self.beside)
         self._open = True
 
     def refused(self, code: int, text: bytes) -> None:
@@ -319,6 +323,8 @@ class _Forward(_Counted):
 
 
 class _X11(_Counted):
+    beside = NotKept.X11
+
     def __init__(self, visit: Visit, opening: IncomingOpen) -> None:
         super().__init__(visit, opening, user_is_near=False)
 

@@ -18,6 +18,7 @@ from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
+from conchrec.recording.coverage import NotKept
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import (
     EXTENSION,
@@ -70,6 +71,7 @@ class OnwardAgent:
         if self._opening.channel.connection.stopped:
             raise AgentError("the target is gone")
         self._visit.emit(self._event("relayed", ""))
+        self._visit.beside.add(NotKept.AGENT)
         self._stream = Stream.accept(self._opening, self)
 
     def _refused(self, failure: Failure) -> None:

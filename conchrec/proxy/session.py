@@ -476,6 +476,8 @@ class Session:
 
         if self._account is not None:
             recorder.files(self._account.files())
+        for beside in self._visit.beside:
+            recorder.not_kept(beside)
         recorder.close(reason).addBoth(closed)
 
     def _ended(self, closed: ClosedRecording | None) -> None:

@@ -152,6 +152,11 @@ class TargetServer:
         elif kind in DIRECT:
             self._forwards.user_opens(opening)
         else:
+            name = refusal.one_line(kind.decode("ascii", "replace"), 64)
+            size = len(opening.request.extra)
+            self._site.emit(
+                audit.UnknownRequest(**self._visit.who(), request=f"open {name}", size=size, scope="channel")
+            )
             opening.refuse(m.UNKNOWN_CHANNEL_TYPE, "conchrec: channels of this type are not relayed")
 
     def _session_requested(self, opening: IncomingOpen) -> None:

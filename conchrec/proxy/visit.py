@@ -10,6 +10,7 @@ from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.site import Site
+from conchrec.recording.coverage import NotKept
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Visit:
     #: A session of this connection asked the target for X11, or to have the agent: it may use them.
     x11_requested: bool = False
     onward_agent: bool = False
+    #: What went through this connection that no recording holds.
+    beside: set[NotKept] = field(default_factory=set)
 
     @property
     def strict(self) -> bool:

@@ -254,7 +254,7 @@ class Index:
                 asked = asked.where(_Recording.started >= since.timestamp())
             if until is not None:
                 asked = asked.where(_Recording.started < until.timestamp())
-            # Not through peewee's own rows: their conversions, of which none is needed, take most of the time.
+            # Not through peewee's own rows: their conversions, of which none is needed, take longest.
             return {row[0]: Row._make(row) for row in self._database.execute(asked)}
 
     def search(

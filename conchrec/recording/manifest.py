@@ -14,6 +14,7 @@ from enum import Enum
 from conchrec import __version__
 from conchrec.errors import RecordingError
 from conchrec.recording.account import Files
+from conchrec.recording.coverage import NotKept
 
 VERSION = 1
 
@@ -82,8 +83,8 @@ class Manifest:
     file that lies there instead, where it was packed or encrypted; ``encrypted`` are those who can read it.
     ``late`` are the bytes at the end of an interrupted recording that no checkpoint covers: they were signed
     when it was recovered. ``stdout``, ``stderr`` and ``stdin`` are None where they are not known (an
-    interrupted recording); ``files`` is there where files were moved. ``made_by`` is the program that wrote
-    this.
+    interrupted recording); ``files`` is there where files were moved, ``coverage`` says what was not kept.
+    ``made_by`` is the program that wrote this.
     """
 
     sid: str
@@ -114,6 +115,7 @@ class Manifest:
     stderr: Stream | None = None
     stdin: Stream | None = None
     files: Files | None = None
+    coverage: tuple[NotKept, ...] = ()
     commands: tuple[ShellCommand, ...] = ()
     commands_left_out: int = 0
 
@@ -149,6 +151,7 @@ class Manifest:
                 fields[name] = stream.fields()
         if self.files is not None:
             fields["files"] = self.files.fields()
+        fields["coverage"] = {"not_kept": [word.value for word in self.coverage]}
         if self.commands:
             fields["commands"] = [command.fields() for command in self.commands]
         if self.commands_left_out:
@@ -221,6 +224,7 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         stdout=_stream(fields.get("stdout")),
         stderr=_stream(fields.get("stderr")),
         stdin=_stream(fields.get("stdin")),
+        coverage=tuple(map(NotKept, _texts(_mapping(fields.get("coverage", {})).get("not_kept", [])))),
         commands=_commands(fields.get("commands", [])),
         commands_left_out=_number(fields.get("commands_left_out", 0)),
         files=Files.parse(_mapping(fields["files"])) if "files" in fields else None,

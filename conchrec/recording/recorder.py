@@ -39,6 +39,7 @@ from conchrec.model import SessionInfo
 from conchrec.recording import asciicast
 from conchrec.recording.account import Files
 from conchrec.recording.commands import Begun, Commands
+from conchrec.recording.coverage import NotKept
 from conchrec.recording.echo import Dropped, Echo, Kept
 from conchrec.recording.line import ShownLine
 from conchrec.recording.manifest import Manifest, Pty, ShellCommand, Status, Stream
@@ -205,7 +206,7 @@ class SessionRecorder:
         self._echo: Echo | None = None
         self._given: list[ShellCommand] = []
         self._given_left_out = 0
-        self._unkept = False
+        self._not_kept: set[NotKept] = set()
         # what is not yet in the file: whole lines, then one run of chunks of one stream
         self._out = _Source(asciicast.OUTPUT)
         self._err = _Source(asciicast.OUTPUT)
@@ -303,6 +304,8 @@ class SessionRecorder:
             self._take(self._out, data)
             if self._line is not None:
                 self._watch(self._line, data)
+        else:
+            self._not_kept.add(NotKept.FILE_CONTENTS)
 
     def error_output(self, data: bytes) -> None:
         """The target's standard error, of a session without a pty."""
@@ -329,7 +332,10 @@ class SessionRecorder:
             self._input_left -= len(kept)
             self._take(self._in, kept)
             if not self._input_left:
+                self._not_kept.add(NotKept.LATER_INPUT)
                 self._marker("input is not kept from here on")
+        elif NotKept.LATER_INPUT not in self._not_kept:
+            self._not_kept.add(NotKept.INPUT if self._captures_output else NotKept.FILE_CONTENTS)
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's new size; one that players refuse is dropped."""
@@ -354,6 +360,10 @@ class SessionRecorder:
     def files(self, files: Files) -> None:
         """What the session did with files, for the manifest: before ``close``."""
         self._files = files
+
+    def not_kept(self, what: NotKept) -> None:
+        """For the manifest's ``coverage``: something that only its caller knows of."""
+        self._not_kept.add(what)
 
     def exit_status(self, code: int) -> None:
         """The command's exit status, as the target says it."""
@@ -537,7 +547,7 @@ class SessionRecorder:
             if isinstance(one, Kept):
                 self._add(asciicast.event_line(self._cut(), asciicast.INPUT, one.text))
             else:
-                self._unkept = True
+                self._not_kept.add(NotKept.HIDDEN_INPUT)
                 self._marker("typed, but not shown: not kept")
 
     def _take(self, source: _Source, data: bytes) -> None:
@@ -578,6 +588,8 @@ class SessionRecorder:
             self._run_size = 0
             text = run.decoder.decode(data)
             if text:
+                if not text.isascii() and "\ufffd" in text and run.code == asciicast.OUTPUT:
+                    self._not_kept.add(NotKept.OUTPUT_BYTES)
                 self._lines.append(asciicast.event_line(self._run_time, run.code, text))
         return self._elapsed()
 
@@ -613,6 +625,10 @@ class SessionRecorder:
 
     def _manifest(self, reason: str) -> Manifest:
         info, failure = self.info, self._failure
+        if failure:
+            self._not_kept.add(NotKept.REST)
+        if self._files is not None and self._files.lost:
+            self._not_kept.add(NotKept.FILES_LOST)
         # Not where some of it came while this was an sftp, which the target then refused.
         hashed = self._pty is None and self._captures_output and self._hashed == self._stdin
         # The wall clock may have been set; how long it took is the monotonic clock's to say.
@@ -642,6 +658,7 @@ class SessionRecorder:
             stderr=Stream(size=self._stderr),
             stdin=Stream(size=self._stdin, sha256=self._stdin_hash.hexdigest() if hashed else ""),
             files=self._files,
+            coverage=tuple(word for word in NotKept if word in self._not_kept),
             commands=tuple(self._given),
             commands_left_out=self._given_left_out,
         )

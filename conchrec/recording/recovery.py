@@ -24,6 +24,7 @@ from typing import BinaryIO
 from conchrec.errors import RecordingError
 from conchrec.recording import asciicast, forms, ledger
 from conchrec.recording.asciicast import Damaged, Event, Header
+from conchrec.recording.coverage import NotKept
 from conchrec.recording.ledger import Act, BrokenLedger, Line
 from conchrec.recording.manifest import Manifest, Status
 from conchrec.recording.seal import CHECKPOINT, Keys, NotSigned
@@ -258,6 +259,7 @@ def _manifest(sid: str, scan: _Scan, end: bytes) -> Manifest:
         cast_size=size,
         cast_sha256=digest.hexdigest(),
         cast_lines=scan.lines + end.count(b"\n"),
+        coverage=(NotKept.END,),
         late=0 if scan.damaged else size - scan.signed,
         cid=_text(ours, "cid"),
         user=_text(ours, "user"),

@@ -144,7 +144,33 @@ class _Paramiko(paramiko.ServerInterface):
         return True
 
 
+def _strange(channel: paramiko.Channel) -> None:
+    """What no server says: a request that nobody knows, of each kind, and a signal at the end."""
+    transport = channel.get_transport()
+    transport.global_request("strange@example.com", wait=False)
+    try:
+        transport.open_channel("strange@example.com", timeout=10)
+    except paramiko.ChannelException:
+        pass  # nobody has asked for it
+    for name, body in (("strange@example.com", b""), ("exit-signal", b"TERM")):
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string(name)
+        message.add_boolean(False)
+        if body:
+            message.add_string(body)
+            message.add_boolean(False)
+            message.add_string("")
+            message.add_string("")
+        transport._send_user_message(message)  # type: ignore[attr-defined]
+    channel.close()
+
+
 def _run(channel: paramiko.Channel, command: bytes) -> None:
+    if command == b"strange":
+        _strange(channel)
+        return
     pipe = subprocess.PIPE
     with subprocess.Popen(["sh", "-c", command], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as child:
         assert child.stdin is not None

@@ -43,7 +43,8 @@ async def test_what_was_on_the_screen(stage: Stage) -> None:
     as_json = await house.proxy.command("recordings", "search", "rm -rf /srv", "--json")
     (hit,) = json.loads(as_json.text)
     assert (hit["sid"], hit["time"], hit["line"]) == (plain, None, "echo plain words; true 'rm -rf /srv'")
-    assert [hit["sid"] for hit in json.loads((await house.proxy.command("recordings", "search", "plain words", "--json")).text)] == [plain, plain]  # fmt: skip
+    words = json.loads((await house.proxy.command("recordings", "search", "plain words", "--json")).text)
+    assert [hit["sid"] for hit in words] == [plain, plain]
     nothing = await house.proxy.command("recordings", "search", "plain words", "--user", "eve")
     assert (nothing.code, nothing.text) == (1, "")
     no_words = await house.proxy.command("recordings", "search", "***")
