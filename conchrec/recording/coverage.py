@@ -35,7 +35,7 @@ MEANINGS = {
     NotKept.FORWARDS: "the connection had forwards: their bytes are counted in the audit",
     NotKept.X11: "the connection had X11 channels: their bytes are counted in the audit",
     NotKept.AGENT: "the user's agent was relayed to the target: its signatures are in the audit",
-    NotKept.END: "conchrec was stopped while the session ran: what came then is missing, and some of the other"
-    " words may be, too",
+    NotKept.END: "conchrec was stopped while the session ran: what came then is missing, and some of the"
+    " other words may be, too",
     NotKept.REST: "the recording broke off while the session ran",
 }

@@ -161,7 +161,8 @@ async def test_ssh_inside_of_a_forward_is_seen(open_house: House) -> None:
     )
     nested = await run(
         "ssh", "-F", "none", "-p", str(local), "-o", "StrictHostKeyChecking=no",
-        "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes", "-i", open_house.joe.key.path, f"{LOGIN}@127.0.0.1", "echo inside",
+        "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes",
+        "-i", open_house.joe.key.path, f"{LOGIN}@127.0.0.1", "echo inside",
         env=environment(),
     )  # fmt: skip
     assert nested.stdout == b"inside\n", str(nested)

@@ -34,7 +34,8 @@ class Terminal:
 
 
 PROMPTS = [
-    "$ ", "# ", "root@web1:~# ", "\x1b[01;32mjoe@web1\x1b[00m:\x1b[01;34m~/x y\x1b[00m$ ", "web1% ", "➜  ~ ❯ ",
+    "$ ", "# ", "root@web1:~# ", "\x1b[01;32mjoe@web1\x1b[00m:\x1b[01;34m~/x y\x1b[00m$ ",
+    "web1% ", "➜  ~ ❯ ",
     ">>> ", "mysql> ", "db=# ", "[joe@web1 ~]$ ", "first line\r\nsecond $ ",
 ]  # fmt: skip
 

@@ -39,7 +39,7 @@ async def test_what_was_on_the_screen(stage: Stage) -> None:
     await indexed(house)
     found = (await house.proxy.command("recordings", "search", "passphrase of the vault")).check().text
     assert [line.split()[0] for line in found.splitlines()][-1] == full
-    assert "the passphrase of the vault" in found and "joe root@" in found or "joe " in found
+    assert "the passphrase of the vault" in found and " joe " in found
     as_json = await house.proxy.command("recordings", "search", "rm -rf /srv", "--json")
     (hit,) = json.loads(as_json.text)
     assert (hit["sid"], hit["time"], hit["line"]) == (plain, None, "echo plain words; true 'rm -rf /srv'")
