@@ -15,7 +15,9 @@ from conchrec.cli.shelf import FOUND, NOT_FOUND, dump, library_of, moment, no_su
 from conchrec.cli.shown import shown
 from conchrec.config import Config
 from conchrec.recording.catalogue import Filter, date_and_time, found, summary
-from conchrec.recording.library import Library
+from conchrec.recording.ledger import NAME as LEDGER
+from conchrec.recording.library import Entry, Library
+from conchrec.recording.retention import held
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -174,14 +176,44 @@ def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bo
     if entry is None:
         return no_such(sid, errors)
     fields = summary(entry)
+    if why := held(library.root / LEDGER).get(sid):
+        fields["held"] = why
     if as_json:
         dump(fields, out)
     else:
+        listed = _listed(entry)
         width = max(len(name) for name in fields)
         for name, value in fields.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            print(f"{name:{width}}  {shown(text)}", file=out)
+            if name not in listed:
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                print(f"{name:{width}}  {shown(text)}", file=out)
+        for name, lines in listed.items():
+            for line in lines:
+                print(f"{name:{width}}  {shown(line)}", file=out)
     return NOT_FOUND if entry.problem else FOUND
+
+
+def _listed(entry: Entry) -> dict[str, list[str]]:
+    """What has a line for each: commands, and files."""
+    if entry.manifest is None:
+        return {}
+    commands = [
+        f"{one.time:8.1f}s  {one.text}" + ("" if one.status is None else f"  (exit {one.status})")
+        for one in entry.manifest.commands
+    ]
+    files = entry.manifest.files
+    moved = [
+        "  ".join(
+            (one.operation, one.path, *([f"→ {one.other}"] if one.other else []))
+            + (() if one.size is None else (f"{one.size} bytes",))
+            + ((f"sha256 {one.sha256}",) if one.sha256 else ())
+            + (() if one.result == "ok" else (one.result,))
+        )
+        for one in (files.operations if files is not None else ())
+    ]
+    if files is not None:
+        moved.insert(0, f"{files.by}: {files.read} read, {files.written} written, {files.changes} changes")
+    return {name: lines for name, lines in (("commands", commands), ("files", moved)) if lines}
 
 
 def _count(written: str) -> int:

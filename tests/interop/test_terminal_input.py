@@ -112,6 +112,8 @@ async def test_commands_and_keys(house: House, name: str) -> None:
     said = given(recording)
     stty = "stty -echo; head -n 1 > /dev/null; stty echo"
     assert said == ["echo one", "cd /", "cat", ASK, stty, "exit"]
+    shown = (await house.proxy.command("recordings", "show", recording.sid)).check().text
+    assert f"s  {stty}\n" in shown
     typed = recording.text("i").replace("\r", "\n")
     assert typed.startswith("echo one\ncd /\ncat\nwords to cat\n\x04rm -rf /tmp/x\x03")
     assert "typed, but not shown: not kept" in recording.listed("m")

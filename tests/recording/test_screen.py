@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from conchrec.recording.picture import Painter
 from conchrec.recording.screen import Screen
-from tests.support.process import environment, program
+from tests.support.process import Process, environment, program
 from tests.support.waiting import LONG
 
 COLUMNS, ROWS = 20, 6
@@ -100,6 +102,39 @@ def test_a_picture_of_it_shows_the_same(tmux: Tmux) -> None:
         screen.feed(text + "\x1b[m")
         painted += painter.paint(screen)
     assert tmux.shown("\x1b[?7l" + painted) == lines(screen)
+
+
+PROGRAMS = {
+    "bash": (
+        ["bash", "--norc", "-i"],
+        [("$ ", "seq 30; echo h\x1b[D\x1b[Dx\r"), ("30\r\n", "\x12se"), ("seq", "\r"), ("30\r\n", "")],
+    ),
+    "less": (
+        ["less", __file__],
+        [("\x1b[K", " "), ("\x1b[K", "b"), ("\x1b[K", "/PROGRAMS\r"), ("PROGRAMS", "")],
+    ),
+    "python": (
+        [sys.executable, "-q"],
+        [(">>> ", "print('日本'*30)\r"), (">>> ", "help(str)\r"), ("Help", " "), ("\r", "")],
+    ),
+}
+"""Each with what it says, and what is typed then."""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_real_programs(tmux: Tmux, name: str) -> None:
+    """Whatever they had said by then, a terminal shows the same of it."""
+    command, talk = PROGRAMS[name]
+    process = Process(command, env=environment(TERM="screen", PS1="$ "), terminal=(COLUMNS, ROWS))
+    try:
+        at = 0
+        for said, typed in talk:
+            at = await process.says(said, after=at)
+            process.write(typed.encode())
+    finally:
+        await process.stop(signal.SIGKILL)
+    text = process.stdout.decode("utf-8", "replace")
+    assert tmux.shown(text) == shown(text)
 
 
 def test_lines_are_drawn() -> None:

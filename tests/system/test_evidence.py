@@ -173,6 +173,8 @@ async def test_held_and_pruned(stage: Stage) -> None:
     (await house.proxy.command("recordings", "hold", held, "--reason", "case 7")).check()
     again = await house.proxy.command("recordings", "hold", held, "--reason", "case 7")
     assert (again.code, again.errors) == (1, f"conchrec: {held} is held already\n")
+    shown = (await house.proxy.command("recordings", "show", held)).check().text
+    assert re.search("^held +case 7$", shown, re.MULTILINE), shown
     tried = (await house.proxy.command("recordings", "prune", "--dry-run", "--size", "1KiB")).check()
     assert old in tried.text and held not in tried.text and "would be removed" in tried.text
     assert house.proxy.sids() == {held, old}
