@@ -107,7 +107,7 @@ def test_a_picture_of_it_shows_the_same(tmux: Tmux) -> None:
 PROGRAMS = {
     "bash": (
         ["bash", "--norc", "-i"],
-        [("$ ", "seq 30; echo h\x1b[D\x1b[Dx\r"), ("30\r\n", "\x12se"), ("seq", "\r"), ("30\r\n", "")],
+        [("$ ", "seq 30; echo h\x1b[D\x1b[Dx\r"), ("30\r\n", "\x12se"), ("search)", "\r"), ("30\r\n", "")],
     ),
     "less": (
         ["less", __file__],
