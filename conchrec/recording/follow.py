@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import OUTPUT, RESIZE, Event, Header
 from conchrec.recording.forms import is_packed, regular
 from conchrec.recording.library import Entry
@@ -43,7 +44,7 @@ class Tail:
         self._held = b""
 
     def read(self) -> list[Event]:
-        """What is new, a piece of it at most; nothing where there is nothing yet. Raises Damaged, OSError."""
+        """What is new, a piece of it at most; nothing where there is nothing. Raises RecordingError, OSError."""
         # Asked before the file is read: what was written by then is all that there will be.
         sealed = self._manifest.exists()
         data = self._file.read(_PACKED_PIECE if self._packed else _PIECE)
@@ -57,13 +58,16 @@ class Tail:
         import zstandard
 
         parts = []
-        while data:
-            if self._frame is None:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            parts.append(self._frame.decompress(data))
-            data = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = None
+        try:
+            while data:
+                if self._frame is None:
+                    self._frame = zstandard.ZstdDecompressor().decompressobj()
+                parts.append(self._frame.decompress(data))
+                data = self._frame.unused_data
+                if self._frame.eof:
+                    self._frame = None
+        except zstandard.ZstdError as error:
+            raise RecordingError("the recording can not be unpacked", str(error)) from error
         return b"".join(parts)
 
 
