@@ -282,7 +282,7 @@ class Proxy(MultiService):
     async def _remove_old(self) -> None:
         kept, sealer = self._config.recordings.retention, self._sealer
         found = await self._in_background(
-            lambda: tuple(retention.expired(sealer.tree, now(), age=kept.age, size=kept.size))
+            lambda: tuple(retention.expired(sealer.tree, sealer.keys, now(), age=kept.age, size=kept.size))
         )
         for one in found:
             if self.site.stopping:

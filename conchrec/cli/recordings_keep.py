@@ -135,7 +135,7 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
 def _keys(config: Config | None, args: argparse.Namespace) -> Keys:
     from conchrec.authorities import public_signing_key, signing_keys  # which takes long to load
 
-    if args.key is not None:
+    if getattr(args, "key", None) is not None:
         return signing_keys(args.key)
     assert config is not None
     return signing_keys(public_signing_key(config.state_dir))
@@ -234,7 +234,8 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
         print("conchrec: recordings.retention says nothing: all recordings stay", file=err)
         return YES
     tree = Tree(config.recordings.directory)
-    found = tuple(retention.expired(tree, _now(), age=age, size=size))
+    keys = _keys(config, args)
+    found = tuple(retention.expired(tree, keys, _now(), age=age, size=size))
     if found and not args.dry_run:
         book, log = _ledger(config), _log(config)
         for one in found:

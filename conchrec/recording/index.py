@@ -128,7 +128,14 @@ class Index:
         self.path = root / NAME
         self._make = make
         self._database = peewee.SqliteDatabase(
-            str(self.path), pragmas={"journal_mode": "wal", "synchronous": "normal", "busy_timeout": 10_000}
+            str(self.path),
+            pragmas={
+                "journal_mode": "wal",
+                "synchronous": "normal",
+                "busy_timeout": 10_000,
+                # What was pruned is gone from here, too.
+                "secure_delete": 1,
+            },
         )
         self._database.bind(_TABLES)
 

@@ -7,6 +7,7 @@ anything) is also done better outside of the process that holds keys.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -107,7 +108,8 @@ def fill(directory: Path, did: Callable[[int, int], None] = lambda done, of: Non
 
 
 def main(directory: Path) -> None:
-    os.nice(19)
+    with contextlib.suppress(OSError):  # a sandbox may not allow it
+        os.nice(19)
     for _ in sys.stdin:
         try:
             problems = fill(directory)

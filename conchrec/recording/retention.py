@@ -6,6 +6,7 @@ Recordings that are being written, or that wait to be completed, stay. All of it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording import ledger
 from conchrec.recording.ledger import Act, BrokenLedger, Ledger, Line
 from conchrec.recording.manifest import Manifest
+from conchrec.recording.seal import Keys
 from conchrec.recording.session_id import time_of
 from conchrec.recording.tree import Tree
 
@@ -44,18 +46,23 @@ def held(path: Path) -> dict[str, str]:
     return found
 
 
-def expired(tree: Tree, now: datetime, *, age: timedelta | None, size: int) -> Iterator[Expired]:
+def expired(tree: Tree, keys: Keys, now: datetime, *, age: timedelta | None, size: int) -> Iterator[Expired]:
     """What is older than ``age``, and the oldest while all together have more than ``size`` bytes (0: any).
 
-    Oldest first. Raises OSError.
+    Only what is signed counts, and goes: nobody makes us remove a recording, with a tombstone of ours, by a
+    date or a size that they wrote themselves. Oldest first. Raises OSError.
     """
     kept = held(tree.root / ledger.NAME)
-    sizes = {sid: (sealed, _size(tree, sid)) for sid, sealed in tree.recordings()}
-    total = sum(taken for _, taken in sizes.values())
-    for sid, (sealed, taken) in sizes.items():
-        if not sealed or sid in kept:
+    found: list[tuple[str, Manifest, int]] = []
+    for sid, sealed in tree.recordings():
+        if sealed and (size or (age is not None and now - time_of(sid) > age)):
+            with contextlib.suppress(OSError, RecordingError):  # which is for `verify` to say
+                found.append((sid, *_signed(tree, keys, sid)))
+    total = sum(taken for _, _, taken in found)
+    for sid, manifest, taken in found:
+        if sid in kept:
             continue
-        if age is not None and now - time_of(sid) > age and now - _ended(tree, sid) > age:
+        if age is not None and now - manifest.ended > age:
             reason = f"older than {_days(age)}"
         elif size and total > size:
             reason = f"all recordings together have more than {size} bytes"
@@ -76,22 +83,15 @@ def remove(tree: Tree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
     tree.remove(sid)
 
 
-def _size(tree: Tree, sid: str) -> int:
-    total = 0
-    for path in (tree.path(sid), tree.manifest_path(sid)):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            pass
-    return total
-
-
-def _ended(tree: Tree, sid: str) -> datetime:
-    """As the manifest says; one that can not be read counts from its beginning."""
-    try:
-        return Manifest.parse(tree.manifest_path(sid).read_bytes()).ended
-    except (OSError, RecordingError):
-        return time_of(sid)
+def _signed(tree: Tree, keys: Keys, sid: str) -> tuple[Manifest, int]:
+    """The manifest, and the bytes of the recording's files."""
+    document = tree.manifest_path(sid).read_bytes()
+    keys.manifest(document)
+    manifest = Manifest.parse(document)
+    if manifest.sid != sid:
+        raise RecordingError(f"its manifest is that of {manifest.sid}")
+    recording = manifest.stored.size if manifest.stored is not None else manifest.cast_size
+    return manifest, len(document) + recording
 
 
 def _days(age: timedelta) -> str:

@@ -76,7 +76,14 @@ class Sealer:
             if self._recipients:
                 try:
                     stored = self._encrypt(plain, day, durable=durable)
-                    manifest = replace(manifest, stored=stored, encrypted=self._recipients)
+                    # What was on the screen is for the recipients alone: the commands are markers in there.
+                    manifest = replace(
+                        manifest,
+                        stored=stored,
+                        encrypted=self._recipients,
+                        commands=(),
+                        commands_left_out=manifest.commands_left_out + len(manifest.commands),
+                    )
                 except OSError as error:
                     failed = error
                     why = error.strerror or "the disk failed"

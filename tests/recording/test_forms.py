@@ -118,6 +118,20 @@ def test_encrypted_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> 
     assert entry.manifest.encrypted == (str(age.to_public()), ssh)
 
 
+def test_the_commands_of_an_encrypted_one_are_for_its_recipients_alone(bench: Bench) -> None:
+    key = pyrage.x25519.Identity.generate()
+    recorder = bench.store(recipients=(str(key.to_public()),)).open(bench.info())
+    recorder.pty("xterm", 80, 24)
+    recorder.start("shell")
+    recorder.output(b"$ ")
+    recorder.input(b"secret plan\r")
+    recorder.output(b"secret plan\r\n")
+    closed = bench.close(recorder)
+    assert closed.manifest.commands == () and closed.manifest.commands_left_out == 1
+    assert b"secret" not in closed.path.with_name(f"{closed.manifest.sid}.json").read_bytes()
+    assert ("m", "secret plan") in [(event.code, event.text) for event in library.events(closed.path, (key,))]
+
+
 def test_age_itself_reads_it(bench: Bench, tmp_path: Path) -> None:
     key = pyrage.x25519.Identity.generate()
     (tmp_path / "key").write_text(f"{key}\n")

@@ -27,7 +27,7 @@ def go(bench: Bench, **limits: object) -> list[str]:
     tree = Tree(bench.directory)
     age, size = limits.get("age"), limits.get("size", 0)
     assert (age is None or isinstance(age, timedelta)) and isinstance(size, int)
-    return [one.sid for one in retention.expired(tree, bench.now(), age=age, size=size)]
+    return [one.sid for one in retention.expired(tree, SIGNER.keys(), bench.now(), age=age, size=size)]
 
 
 def remove(bench: Bench, sid: str) -> None:
@@ -72,6 +72,21 @@ def test_what_is_being_written_or_was_not_completed_stays(bench: Bench) -> None:
     dead.spool.close()
     bench.wall = NOON + timedelta(days=400)
     assert go(bench, age=timedelta(days=1)) == []
+
+
+def test_nobody_else_makes_us_remove_one(bench: Bench) -> None:
+    """Neither by a date nor by a size that are not ours: those are not signed."""
+    sids = [record(bench, day) for day in range(3)]
+    path = Tree(bench.directory).manifest_path(sids[0])
+    path.write_bytes(path.read_bytes().replace(b'"ended": "2026', b'"ended": "2006'))
+    assert go(bench, age=timedelta(days=1, seconds=1)) == []
+    copy = Tree(bench.directory).path(sids[1])
+    big = copy.with_name("0" + copy.name[1:])
+    big.write_bytes(copy.read_bytes() * 1000)
+    big.with_suffix(".json").write_bytes(
+        copy.with_suffix(".json").read_bytes().replace(b'"size": ', b'"size": 9')
+    )
+    assert go(bench, size=10**6) == []
 
 
 def test_what_is_held_stays_until_it_is_released(bench: Bench) -> None:
