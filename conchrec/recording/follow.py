@@ -44,7 +44,7 @@ class Tail:
         self._held = b""
 
     def read(self) -> list[Event]:
-        """What is new, a piece of it at most; nothing where there is nothing. Raises RecordingError, OSError."""
+        """What is new, a piece of it at most; nothing where nothing is. Raises RecordingError, OSError."""
         # Asked before the file is read: what was written by then is all that there will be.
         sealed = self._manifest.exists()
         data = self._file.read(_PACKED_PIECE if self._packed else _PIECE)
