@@ -150,11 +150,12 @@ def _directory(
     found: _Count,
     err: TextIO,
 ) -> None:
+    there = [sid for sid, _ in Tree(root).recordings()]
     book = Book(root / ledger.NAME, keys, head)
     found.ledgers += book.problems
     found.head = book.head
     known = set()
-    for verdict in _progress(verifier.directory(book, root, ids), err):
+    for verdict in _progress(verifier.directory(book, root, ids, there), err):
         known.add(verdict.sid)
         found.verdicts.append(verdict)
     if not book.there and (known or head):

@@ -117,16 +117,22 @@ class Verifier:
         self._identities = identities
         self._now = now
 
-    def directory(self, book: Book, root: Path, only: Collection[str] = ()) -> Iterator[Verdict]:
-        """A verdict on each recording that is there, or that the ledger knows; or only on some."""
+    def directory(
+        self, book: Book, root: Path, only: Collection[str] = (), there: Collection[str] | None = None
+    ) -> Iterator[Verdict]:
+        """A verdict on each recording that is there, or that the ledger knows; or only on some.
+
+        Where recordings are being made meanwhile, ``there`` are the session ids that were there before the
+        book was read: what has come since is for the next time.
+        """
         tree = Tree(root)
-        there = dict(tree.recordings())
-        for sid in sorted({*there, *book.entries}):
+        found = {sid for sid, _ in tree.recordings()} if there is None else set(there)
+        for sid in sorted({*found, *book.entries}):
             if only and sid not in only:
                 continue
             entry = book.entries.get(sid)
-            if sid in there:
-                yield self._known(tree, sid, there[sid], entry or _Entry())
+            if sid in found or tree.path(sid).exists():
+                yield self._known(tree, sid, entry or _Entry())
             elif entry is not None and entry.removed:
                 yield Verdict(sid=sid, status="removed", problems=tuple(entry.problems))
             elif entry is not None:
@@ -134,14 +140,18 @@ class Verifier:
                 gone = f"it is gone: line {line} of the ledger knows it"
                 yield Verdict(sid=sid, status="gone", problems=(*entry.problems, gone))
 
-    def _known(self, tree: Tree, sid: str, sealed: bool, entry: _Entry) -> Verdict:
+    def _known(self, tree: Tree, sid: str, entry: _Entry) -> Verdict:
         problems = list(entry.problems)
+        # Between these two a recording may be completed: then it is locked until the ledger has it.
+        sealed = tree.manifest_path(sid).exists()
+        if sealed and entry.opened and not entry.sealed and _is_locked(tree.path(sid)):
+            sealed = False
         if not (entry.opened or entry.sealed):
             problems.append("it is not in the ledger")
         if not sealed:
             if entry.sealed:
                 problems.append("its manifest is gone: it was complete")
-            elif not self._is_live(tree, sid):
+            elif self._now() - time_of(sid) >= _SETTLED and not _is_locked(tree.path(sid)):
                 problems.append("it was not completed: start conchrec, which does that")
                 return Verdict(sid=sid, status="not completed", problems=tuple(problems))
             return Verdict(sid=sid, status="live", problems=tuple(problems))
@@ -157,21 +167,6 @@ class Verifier:
             except OSError:
                 pass  # which `recording` has said
         return Verdict(sid=sid, status=found.status, problems=tuple(problems), notes=found.notes)
-
-    def _is_live(self, tree: Tree, sid: str) -> bool:
-        if self._now() - time_of(sid) < _SETTLED:
-            return True
-        try:
-            descriptor = os.open(tree.path(sid), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     def recording(self, path: Path) -> Verdict:
         """One recording by itself: the file at ``path`` and the manifest beside it."""
@@ -251,3 +246,18 @@ class Verifier:
         point = self._keys.checkpoint(sid, Event.parse(line).text)
         if (point.size, point.sha256) != (size, sha256):
             raise RecordingError(f"the checkpoint at byte {size} does not match")
+
+
+def _is_locked(path: Path) -> bool:
+    """Does a process write it?"""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
