@@ -83,10 +83,9 @@ def _search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
 
 
 def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    from conchrec.recording import index, indexing
+    from conchrec.recording.indexing import fill
 
     root = library_of(config).root
-    index.remove(root / index.NAME)
     count = 0
 
     def did(done: int, of: int) -> None:
@@ -95,7 +94,7 @@ def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
         if err.isatty():
             err.write(f"\r{done} of {of}")
 
-    problems = indexing.fill(root, did)
+    problems = fill(root, did, anew=True)
     if err.isatty():
         err.write("\r\x1b[K")
     for problem in problems:
@@ -134,10 +133,11 @@ def search(
     hits: list[Hit] = []
     more = False
     with Index(library.root) as index:
-        if waiting := len(index.missing()):
-            print(f"conchrec: {waiting} recordings are not in the index yet", file=errors)
+        missing, gone = index.differences()
+        if missing:
+            print(f"conchrec: {len(missing)} recordings are not in the index yet", file=errors)
         for hit in index.search(phrases, since=wanted.since, until=wanted.until):
-            if wanted.wants(
+            if hit.sid not in gone and wanted.wants(
                 started=hit.started, status="", user=hit.user, login=hit.login, target=hit.target
             ):
                 if len(hits) == limit:

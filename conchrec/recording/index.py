@@ -6,7 +6,8 @@ everything still works, and it is made anew. Only the full text is SQLite's own 
 
 The text of a recording is what was on its screen, control sequences resolved within a line (see
 ``transcript``), programs on the alternate screen included; its command; and the names of files that
-moved. Of long ones the first ``TEXT_AT_MOST`` bytes are read. Of encrypted ones only what the manifest says.
+moved. Of long ones the first ``TEXT_AT_MOST`` letters are read, and of the rest its commands, as far as they
+were recognised. Of encrypted ones only what the manifest says.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from conchrec.recording.transcript import Transcript
 from conchrec.recording.tree import Tree
 
 NAME = "index.sqlite"
-VERSION = 1
+VERSION = 2
 """Another one in the file (``user_version``): it is made anew."""
 TEXT_AT_MOST = 8 * 1024 * 1024
-"""Bytes of output of one recording that are read for the text."""
+"""Letters of output of one recording that are read for the text."""
+BUSY_SECONDS = 10
+"""How long one process waits for another that writes."""
 _PIECE = 4096
 _BEGIN, _END = "\x01", "\x02"
 _MAKE_IT = "make it anew: conchrec recordings rebuild-index"
@@ -46,7 +49,8 @@ _WORD = re.compile(r"\w")
 
 
 class _Recording(peewee.Model):  # type: ignore[misc]
-    """One row for each; ``summary`` is the manifest as JSON, without its signature."""
+    """One row for each; ``summary`` is the manifest as JSON, without its signature. Its texts are the rows
+    from ``first_text`` up to, and without, ``after_texts``."""
 
     sid = peewee.TextField(primary_key=True)
     started = peewee.FloatField(index=True)
@@ -58,6 +62,8 @@ class _Recording(peewee.Model):  # type: ignore[misc]
     kind = peewee.TextField(default="")
     command = peewee.TextField(default="")
     summary = peewee.TextField(default="")
+    first_text = peewee.IntegerField(default=0)
+    after_texts = peewee.IntegerField(default=0)
 
     class Meta:
         table_name = "recordings"
@@ -81,6 +87,10 @@ _TABLES = (_Recording, _Text)
 
 class IndexUnusable(RecordingError):
     """There is no index, or it can not be read; ``rebuild-index`` makes one."""
+
+
+class IndexBroken(IndexUnusable):
+    """The file is no good; nobody needs to keep it."""
 
 
 class NothingToSearch(RecordingError):
@@ -132,7 +142,7 @@ class Index:
             pragmas={
                 "journal_mode": "wal",
                 "synchronous": "normal",
-                "busy_timeout": 10_000,
+                "busy_timeout": BUSY_SECONDS * 1000,
                 # What was pruned is gone from here, too.
                 "secure_delete": 1,
             },
@@ -143,9 +153,12 @@ class Index:
         if not self._make and (not self.path.exists() or not self.path.stat().st_size):
             raise IndexUnusable(_NONE)
         try:
-            self._open()
-        except (peewee.DatabaseError, OSError) as error:
+            with _usable(self.path):
+                self._open()
+        except (IndexUnusable, OSError) as error:
             self._database.close()
+            if isinstance(error, IndexUnusable):
+                raise
             raise IndexUnusable(f"{self.path} can not be used: {error}") from error
         return self
 
@@ -156,22 +169,28 @@ class Index:
         if self._make:
             _create(self.path)
             try:
-                good = self._version() == VERSION
-            except peewee.DatabaseError as error:
-                if isinstance(error, peewee.OperationalError) and "locked" in str(error):
-                    raise
-                good = False
-            if not good:
+                with _usable(self.path):
+                    self._lay_out()
+            except IndexBroken:
                 self._database.close()
                 remove(self.path)
                 _create(self.path)
-                self._database.connect(reuse_if_open=True)
-                with self._database.atomic():
-                    self._database.create_tables(_TABLES)
-                    self._database.execute_sql(f"PRAGMA user_version = {VERSION}")
+                self._lay_out()
         elif (version := self._version()) != VERSION:
-            # 0 until the tables are there: somebody is making them at this moment, or died while they did.
             raise IndexUnusable(_NONE if not version else f"{self.path} is of another version; {_MAKE_IT}")
+
+    def _lay_out(self) -> None:
+        """The tables are there, and empty if they were of another version."""
+        if self._version() != VERSION:
+            with self._database.atomic("IMMEDIATE"):
+                if self._version() != VERSION:  # nobody was quicker
+                    self._make_tables()
+
+    def _make_tables(self) -> None:
+        # Not by another file: some process may have this one open.
+        self._database.drop_tables(_TABLES)
+        self._database.create_tables(_TABLES)
+        self._database.execute_sql(f"PRAGMA user_version = {VERSION}")
 
     def _version(self) -> int:
         self._database.connect(reuse_if_open=True)
@@ -180,14 +199,12 @@ class Index:
 
     # -- filling it
 
-    def missing(self) -> list[str]:
-        """Sealed recordings that are not in it, oldest first; those that are gone are forgotten."""
+    def differences(self) -> tuple[list[str], set[str]]:
+        """Sealed recordings that are not in it, oldest first; and those in it that are not there any more."""
+        there = {sid for sid, sealed in self._tree.recordings() if sealed}
         with _usable(self.path):
-            there = {sid for sid, sealed in self._tree.recordings() if sealed}
             known = {sid for (sid,) in _Recording.select(_Recording.sid).tuples()}
-            for sid in known - there:
-                self.remove(sid)
-            return sorted(there - known)
+        return sorted(there - known), known - there
 
     def add(self, sid: str) -> None:
         """Read a sealed recording. One that can not be read is noted as far as it can be. Raises OSError."""
@@ -196,34 +213,53 @@ class Index:
         except RecordingError:
             # `ls` and `verify` say so; without a row it would be looked at again and again.
             manifest = None
-        with _usable(self.path), self._database.atomic():
+        # All of it is read before anything is written: that may take long, and others would have to wait.
+        texts = list(self._texts(manifest)) if manifest is not None else []
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
-            if manifest is None:
-                _Recording.insert(sid=sid, started=time_of(sid).timestamp()).execute()
-                return
-            _Recording.insert(
-                sid=sid,
-                started=manifest.started.timestamp(),
-                duration=manifest.duration,
-                status=manifest.status.value,
-                user=manifest.user,
-                login=manifest.login,
-                target=manifest.target,
-                kind=manifest.kind,
-                command=_storable(manifest.command),
-                summary=manifest.encode().decode("ascii"),
-            ).execute()
-            for times, body in self._texts(manifest):
-                _Text.insert(sid=sid, times=times, body=body).execute()
+            rowids = [_Text.insert(sid=sid, times=times, body=body).execute() for times, body in texts]
+            known = (
+                {
+                    "started": manifest.started.timestamp(),
+                    "duration": manifest.duration,
+                    "status": manifest.status.value,
+                    "user": manifest.user,
+                    "login": manifest.login,
+                    "target": manifest.target,
+                    "kind": manifest.kind,
+                    "command": _storable(manifest.command),
+                    "summary": manifest.encode().decode("ascii"),
+                }
+                if manifest is not None
+                else {"started": time_of(sid).timestamp()}
+            )
+            if rowids:
+                known |= {"first_text": rowids[0], "after_texts": rowids[-1] + 1}
+            _Recording.insert(sid=sid, **known).execute()
 
-    def remove(self, sid: str) -> None:
-        """Forget a recording."""
-        with _usable(self.path), self._database.atomic():
-            self._forget(sid)
+    def remove(self, sids: Iterable[str]) -> None:
+        """Forget these recordings: nothing that was on their screens is left in the file."""
+        with _usable(self.path):
+            with self._database.atomic("IMMEDIATE"):
+                for sid in sids:
+                    self._forget(sid)
+                # Without it the words stay among those of the others until FTS5 happens to rewrite them.
+                _Text.optimize()
+            self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._make_tables()
 
     def _forget(self, sid: str) -> None:
-        if _Recording.delete().where(_Recording.sid == sid).execute():
-            _Text.delete().where(_Text.sid == sid).execute()
+        for first, after in (
+            _Recording.select(_Recording.first_text, _Recording.after_texts)
+            .where(_Recording.sid == sid)
+            .tuples()
+        ):
+            _Text.delete().where((_Text.rowid >= first) & (_Text.rowid < after)).execute()
+            _Recording.delete().where(_Recording.sid == sid).execute()
 
     def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
         names = [manifest.command, *names_of(manifest)]
@@ -234,7 +270,7 @@ class Index:
             return
         times: list[str] = []
         lines: list[str] = []
-        size = 0
+        size, time = 0, 0.0
         for time, line in _screen(path):
             times.append(f"{time:.1f}")
             lines.append(line)
@@ -242,6 +278,10 @@ class Index:
             if size >= _PIECE:
                 yield " ".join(times), "\n".join(lines)
                 times, lines, size = [], [], 0
+        # Those before were on the screen.
+        later = [one for one in manifest.commands if one.time > time]
+        times += [f"{one.time:.1f}" for one in later]
+        lines += [_storable(one.text) for one in later]
         if lines:
             yield " ".join(times), "\n".join(lines)
 
@@ -372,5 +412,9 @@ def _create(path: Path) -> None:
 def _usable(path: Path) -> Iterator[None]:
     try:
         yield
-    except peewee.DatabaseError as error:
+    except peewee.OperationalError as error:
+        if "vtable constructor failed" in str(error):
+            raise IndexBroken(f"{path} can not be used: {error}; {_MAKE_IT}") from error
         raise IndexUnusable(f"{path} can not be used: {error}") from error
+    except peewee.DatabaseError as error:
+        raise IndexBroken(f"{path} can not be used: {error}; {_MAKE_IT}") from error

@@ -88,19 +88,38 @@ class Indexer(ProcessProtocol):
         self._child = None
 
 
-def fill(directory: Path, did: Callable[[int, int], None] = lambda done, of: None) -> list[str]:
-    """Put everything that is missing into the index; problems, one line each. Raises RecordingError.
+def fill(
+    directory: Path, did: Callable[[int, int], None] = lambda done, of: None, *, anew: bool = False
+) -> list[str]:
+    """Put everything that is missing into the index; problems, one line each. Raises RecordingError, OSError.
 
-    ``did`` hears how many of how many are done.
+    ``did`` hears how many of how many are done; ``anew``: what is in it is not believed. An index that turns
+    out to be broken is thrown away.
     """
-    from conchrec.recording.index import Index
+    from conchrec.recording.index import NAME, IndexBroken, remove
+
+    try:
+        return _fill(directory, did, anew=anew)
+    except IndexBroken:
+        remove(directory / NAME)
+        return _fill(directory, did, anew=False)
+
+
+def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> list[str]:
+    from conchrec.recording.index import Index, IndexBroken
 
     problems = []
     with Index(directory, make=True) as index:
-        missing = index.missing()
+        if anew:
+            index.clear()
+        missing, gone = index.differences()
+        if gone:
+            index.remove(gone)
         for number, sid in enumerate(missing, 1):
             try:
                 index.add(sid)
+            except IndexBroken:
+                raise
             except (OSError, RecordingError) as error:
                 problems.append(f"{sid} is not in the index: {error}")
             did(number, len(missing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -19,7 +20,7 @@ from recording_bench import NOON, Bench
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
 
-from conchrec.recording.index import NAME, Index, IndexUnusable, NothingToSearch
+from conchrec.recording.index import NAME, Index, IndexBroken, IndexUnusable, NothingToSearch
 from conchrec.recording.indexing import POKE_SECONDS, Indexer, fill
 from conchrec.recording.recorder import ClosedRecording
 
@@ -130,7 +131,7 @@ def test_only_what_is_new_is_read(bench: Bench) -> None:
     fill(bench.directory, lambda done, of: seen.append((done, of)))
     second = record(bench, b"two\r\n")
     with Index(bench.directory) as index:
-        assert index.missing() == [second.manifest.sid]
+        assert index.differences() == ([second.manifest.sid], set())
     fill(bench.directory, lambda done, of: seen.append((done, of)))
     assert seen == [(1, 1), (1, 1)]
     assert [sid for sid, _, _ in found(bench, "one")] == [first.manifest.sid]
@@ -144,6 +145,22 @@ def test_what_is_gone_is_forgotten(bench: Bench) -> None:
     assert found(bench, "gone") == []
     with Index(bench.directory) as index:
         assert index.rows() == {}
+
+
+def test_what_is_gone_is_gone_from_the_file(bench: Bench) -> None:
+    kept = [record(bench, b"plain words %d\r\n" % number) for number in range(5)]
+    gone = record(bench, b"the passphrase\r\n", command="zanzibar")
+    fill(bench.directory)
+
+    def there(word: bytes) -> bool:
+        return any(word in path.read_bytes() for path in bench.directory.glob(f"{NAME}*"))
+
+    assert there(b"passphrase") and there(b"zanzibar")
+    for path in gone.path.parent.glob(f"{gone.manifest.sid}*"):
+        path.unlink()
+    fill(bench.directory)
+    assert not there(b"passphrase") and not there(b"zanzibar") and there(b"plain")
+    assert [sid for sid, _, _ in found(bench, "plain")] == [one.manifest.sid for one in kept[::-1]]
 
 
 def test_an_encrypted_one_has_no_text(bench: Bench) -> None:
@@ -161,7 +178,7 @@ def test_one_that_is_broken_hides_no_other(bench: Bench, what: str) -> None:
     assert fill(bench.directory) == []
     assert [sid for sid, _, _ in found(bench, "word")] == [good.manifest.sid]
     with Index(bench.directory) as index:
-        assert index.missing() == [], "it is not looked at again and again"
+        assert index.differences() == ([], set()), "it is not looked at again and again"
         assert index.rows()[bad.manifest.sid].status == ("complete" if what == "cast" else "unreadable")
 
 
@@ -193,16 +210,52 @@ def test_an_index_that_is_no_good_is_made_anew(bench: Bench, harm: Callable[[Pat
     assert [one for one, _, _ in found(bench, "word")] == [sid]
 
 
-def test_a_torn_one_raises_nothing_else(bench: Bench) -> None:
+def _scrambled(path: Path) -> None:
+    """All but the first page, on which its version is."""
+    text = path.read_bytes()
+    path.write_bytes(text[:4096] + b"\xa5" * (len(text) - 4096))
+
+
+@pytest.mark.parametrize("harm", [_torn, _scrambled])
+def test_one_that_breaks_later_is_made_anew_too(bench: Bench, harm: Callable[[Path], None]) -> None:
     for number in range(30):
         record(bench, b"word %d\r\n" % number)
     fill(bench.directory)
-    _torn(bench.directory / NAME)
-    for ask in (lambda: fill(bench.directory), lambda: found(bench, "word")):
-        try:
-            ask()
-        except IndexUnusable:
-            pass
+    harm(bench.directory / NAME)
+    with pytest.raises(IndexBroken, match="rebuild-index"):
+        found(bench, "word")
+    record(bench, b"word\r\n")
+    assert fill(bench.directory) == []
+    assert len(found(bench, "word")) == 31
+
+
+def test_one_that_is_locked_is_not_broken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.recording.index.BUSY_SECONDS", 0)
+    sid = record(bench, b"word\r\n").manifest.sid
+    fill(bench.directory)
+    with contextlib.closing(sqlite3.connect(bench.directory / NAME)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        late = record(bench, b"word\r\n").manifest.sid
+        (problem,) = fill(bench.directory)
+        assert problem.startswith(late) and "locked" in problem
+        assert [one for one, _, _ in found(bench, "word")] == [sid], "who asks does not wait"
+    assert fill(bench.directory) == []
+    assert [one for one, _, _ in found(bench, "word")] == [late, sid]
+
+
+def test_made_anew_while_others_have_it_open(bench: Bench) -> None:
+    for number in range(5):
+        record(bench, b"word %d\r\n" % number)
+    fill(bench.directory)
+    with sqlite3.connect(bench.directory / NAME) as forged:
+        forged.execute("UPDATE recordings SET user = 'eve'")
+    with contextlib.closing(sqlite3.connect(bench.directory / NAME)) as other:
+        asked = "SELECT count(*) FROM texts WHERE texts MATCH 'word'"
+        assert other.execute(asked).fetchone() == (5,)
+        assert fill(bench.directory, anew=True) == []
+        assert other.execute(asked).fetchone() == (5,), "it is the same file"
+    with Index(bench.directory) as index:
+        assert {row.user for row in index.rows().values()} == {"joe"}
 
 
 def test_others_can_not_read_it(bench: Bench) -> None:
@@ -238,6 +291,23 @@ def test_long_ones_are_read_in_part(bench: Bench, monkeypatch: pytest.MonkeyPatc
     record(bench, b"early\r\n", b"x" * 2000 + b"\r\n", b"late\r\n")
     fill(bench.directory)
     assert found(bench, "early") and not found(bench, "late")
+
+
+def test_commands_after_what_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.recording.index.TEXT_AT_MOST", 1000)
+    recorder = bench.store().open(bench.info())
+    recorder.pty("xterm", 80, 24)
+    recorder.start("shell")
+    for command in (b"early", b"fill", b"late"):
+        bench.clock.advance(1)
+        recorder.output(b"\x1b]133;A\x07$ \x1b]133;B\x07" + command + b"\r\n\x1b]133;C\x07")
+        recorder.output(b"x" * 600 + b"\r\n\x1b]133;D;0\x07")
+    closed = bench.close(recorder)
+    assert [one.text for one in closed.manifest.commands] == ["early", "fill", "late"]
+    fill(bench.directory)
+    for word, time in (("early", 1.0), ("fill", 2.0), ("late", 3.0)):
+        prompt = "" if word == "late" else "$ "
+        assert found(bench, word) == [(closed.manifest.sid, time, f"{prompt}[{word}]")]
 
 
 class _Reactor(Clock):
