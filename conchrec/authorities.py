@@ -47,8 +47,15 @@ def open_signer(state_dir: Path, *, make: bool = False) -> tuple[Signer, Keys]:
     if not make:
         return Signer(store.private(SIGNING_KEY)), signing_keys(public_signing_key(state_dir))
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private, public = state_dir / SIGNING_KEY, public_signing_key(state_dir)
     with locked(state_dir):
-        if not store.has(SIGNING_KEY):
+        if not private.exists():
+            if public.exists():
+                raise ConfigError(
+                    "state_dir",
+                    f"{public} is there, but not its key {private}: put that back. If it is lost, move"
+                    f" {public} away and start again; the old line, added to the new file, verifies what is old",
+                )
             store.make(SIGNING_KEY, f"conchrec-recordings@{socket.gethostname()}")
     signer = Signer(store.private(SIGNING_KEY))
     return signer, signing_keys(public_signing_key(state_dir))

@@ -119,6 +119,29 @@ async def test_a_missing_state_directory_is_made(stage: Stage) -> None:
     assert os.listdir(proxy.directory).count("twistd.pid") == 0
 
 
+async def test_a_key_for_recordings_that_is_lost(stage: Stage) -> None:
+    """None is made in its place in silence; with the old line in the new file old recordings still verify."""
+    house = await build(stage)
+    (await house.client().ssh("web1", "true")).check()
+    await house.proxy.audited("session.end")
+    await house.proxy.stop()
+    key = house.proxy.directory / "state" / "recording_key"
+    key.unlink()
+    process = house.proxy.launch()
+    assert (await process.wait()).code == 78
+    assert (
+        "recording_key.pub is there, but not its key" in house.proxy.log
+        and "Traceback" not in house.proxy.log
+    )
+    old = key.with_suffix(".pub").read_text()
+    key.with_suffix(".pub").unlink()
+    await house.proxy.start()
+    assert (await house.proxy.command("recordings", "verify")).code == 1
+    with key.with_suffix(".pub").open("a") as file:
+        file.write(old)
+    assert (await house.proxy.command("recordings", "verify")).code == 0
+
+
 async def test_the_snippet_for_users(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), role())
     stage.at_end(proxy.stop)
