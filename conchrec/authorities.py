@@ -54,7 +54,8 @@ def open_signer(state_dir: Path, *, make: bool = False) -> tuple[Signer, Keys]:
                 raise ConfigError(
                     "state_dir",
                     f"{public} is there, but not its key {private}: put that back. If it is lost, move"
-                    f" {public} away and start again; the old line, added to the new file, verifies what is old",
+                    f" {public} away and start again; the old line, added to the new file, verifies"
+                    " what is old",
                 )
             store.make(SIGNING_KEY, f"conchrec-recordings@{socket.gethostname()}")
     signer = Signer(store.private(SIGNING_KEY))

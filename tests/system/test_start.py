@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from tests.support.house import role
+from tests.support.house import build, role
 from tests.support.proxy import Proxy, conchrec
 from tests.support.stage import Stage
 
