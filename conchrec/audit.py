@@ -450,9 +450,9 @@ class RecordingRecovered(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingAccess(AuditEvent):
-    """Somebody looked into a recording. ``action``: play, text, follow, export; ``by`` is the account of the
-    machine that did, and ``sudo_user`` who it says that stands behind it; or the user who did it over ssh,
-    from ``addr`` in the connection ``cid``. The rest is the session's."""
+    """Somebody looked into a recording. ``action``: play, text, follow, export, search (which showed lines of
+    it); ``by`` is the account of the machine that did, and ``sudo_user`` who it says that stands behind it;
+    or the user who did it over ssh, from ``addr`` in the connection ``cid``. The rest is the session's."""
 
     event = "session.recording.access"
     code = "CR6002I"

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.shelf import FOUND, NOT_FOUND, dump, library_of, moment, no_such
+from conchrec.cli.shelf import FOUND, NOT_FOUND, accessed, dump, library_of, moment, no_such
 from conchrec.cli.shown import shown
 from conchrec.config import Config
-from conchrec.recording.catalogue import Filter, date_and_time, found, summary
+from conchrec.recording.catalogue import Filter, Found, date_and_time, found, summary
 from conchrec.recording.ledger import NAME as LEDGER
 from conchrec.recording.library import Entry, Library
 from conchrec.recording.retention import held
@@ -22,10 +24,17 @@ from conchrec.recording.retention import held
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
+CONTEXT = 80
+"""Letters before and after what was searched for, where a line is printed."""
+
 
 def register(commands: Subparsers) -> None:
     ls = commands.add_parser("ls", help="one line for each, oldest first")
     ls.add_argument("--live", action="store_true", help="only those that are still being written")
+    ls.add_argument(
+        "--status", metavar="WORD", help="complete, interrupted, failed, damaged, unreadable, live"
+    )
+    ls.add_argument("--kind", metavar="WORD", help="shell, exec, subsystem")
     ls.add_argument("--limit", metavar="N", type=_count, help="only the newest")
     _filters(ls)
     ls.set_defaults(command=_ls)
@@ -55,15 +64,19 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
-def _wanted(args: argparse.Namespace, *, live: bool = False) -> Filter:
-    return Filter(
-        live=live, user=args.user, login=args.login, host=args.host, since=args.since, until=args.until
-    )
+def _wanted(args: argparse.Namespace) -> Filter:
+    return Filter(user=args.user, login=args.login, host=args.host, since=args.since, until=args.until)
 
 
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    wanted = _wanted(args, live=args.live)
-    return listing(library_of(config), out, as_json=args.json, wanted=wanted, limit=args.limit)
+    return listing(
+        library_of(config),
+        out,
+        as_json=args.json,
+        wanted=replace(_wanted(args), live=args.live, status=args.status, kind=args.kind),
+        limit=args.limit,
+        hint=lambda why: print(f"conchrec: this takes longer: {shown(why)}", file=err),
+    )
 
 
 def _show(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -79,6 +92,7 @@ def _search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         wanted=_wanted(args),
         limit=args.limit,
         as_json=args.json,
+        looked=lambda sid: accessed(config, sid, "search"),
     )
 
 
@@ -104,11 +118,18 @@ def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
 
 
 def listing(
-    library: Library, out: TextIO, *, as_json: bool, wanted: Filter | None = None, limit: int | None = None
+    library: Library,
+    out: TextIO,
+    *,
+    as_json: bool,
+    wanted: Filter | None = None,
+    limit: int | None = None,
+    hint: Callable[[str], None] = lambda why: None,
 ) -> int:
-    """One line for each recording, oldest first; or a JSON array."""
-    wanted = wanted or Filter()
-    those = list(found(library, wanted, summaries=as_json))[-(limit or 0) :]
+    """One line for each recording, oldest first; or a JSON array. ``hint`` hears why it takes long."""
+    those: Iterable[Found] = found(library, wanted or Filter(), summaries=as_json, hint=hint)
+    if limit is not None:
+        those = deque(those, limit)
     if as_json:
         dump([one.fields() for one in those], out)
         return FOUND
@@ -126,8 +147,10 @@ def search(
     wanted: Filter,
     limit: int,
     as_json: bool,
+    looked: Callable[[str], None] = lambda sid: None,
 ) -> int:
-    """One line for each line that was found, newest recording first; or a JSON array."""
+    """One line for each line that was found, newest recording first; or a JSON array. ``looked`` hears of
+    each recording before anything of it is shown."""
     from conchrec.recording.index import Hit, Index
 
     hits: list[Hit] = []
@@ -138,12 +161,15 @@ def search(
             print(f"conchrec: {len(missing)} recordings are not in the index yet", file=errors)
         for hit in index.search(phrases, since=wanted.since, until=wanted.until):
             if hit.sid not in gone and wanted.wants(
-                started=hit.started, status="", user=hit.user, login=hit.login, target=hit.target
-            ):
+                started=hit.started, status="", kind="",
+                user=hit.user, login=hit.login, target=hit.target,
+            ):  # fmt: skip
                 if len(hits) == limit:
                     more = True
                     break
                 hits.append(hit)
+    for sid in dict.fromkeys(hit.sid for hit in hits):
+        looked(sid)
     if as_json:
         dump(
             [
@@ -161,13 +187,24 @@ def search(
             time = "      -" if hit.time is None else f"{hit.time:6.1f}s"
             line = "".join(
                 f"{mark[0]}{shown(part)}{mark[1]}" if number % 2 else shown(part)
-                for number, part in enumerate(hit.parts)
+                for number, part in enumerate(_context(hit.parts))
             )
             who = shown(f"{hit.user} {hit.login}@{hit.target}")
             print(hit.sid, date_and_time(hit.started), time, f"{who}: {line}", file=out)
     if more:
         print(f"conchrec: there are more; --limit {limit} is reached", file=errors)
     return FOUND if hits else NOT_FOUND
+
+
+def _context(parts: Sequence[str]) -> list[str]:
+    """The pieces of a line: what was searched for, and of a long line what is near."""
+    near = []
+    for number, part in enumerate(parts):
+        before, after = number < len(parts) - 1, number > 0  # something that was searched for
+        if number % 2 == 0 and len(part) > CONTEXT * (before + after):
+            part = (part[:CONTEXT] if after else "") + "…" + (part[-CONTEXT:] if before else "")
+        near.append(part)
+    return near
 
 
 def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bool) -> int:

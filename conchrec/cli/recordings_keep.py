@@ -16,8 +16,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec import audit
-from conchrec.auditing import open_log
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import ConfigError
@@ -31,6 +29,7 @@ from conchrec.recording.verify import Book, Verdict, Verifier
 from conchrec.yamlread import parse_duration, parse_size
 
 if TYPE_CHECKING:
+    from conchrec.audit import AuditEvent
     from conchrec.cli.main import Subparsers
 
 YES, NO = 0, 1
@@ -227,6 +226,9 @@ def _progress(verdicts: Iterator[Verdict], err: TextIO) -> Iterable[Verdict]:
 
 
 def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    from conchrec.audit import RecordingRemoved
+    from conchrec.recording.indexing import forget
+
     assert config is not None
     kept = config.recordings.retention
     by_hand = args.age is not None or args.size is not None
@@ -241,11 +243,12 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
         book, log = _ledger(config), _log(config)
         for one in found:
             log(
-                audit.RecordingRemoved(
+                RecordingRemoved(
                     sid=one.sid, by=account(), sudo_user=os.environ.get("SUDO_USER", ""), reason=one.reason
                 )
             )
             retention.remove(tree, book, one.sid, reason=one.reason, by=account())
+        forget(tree.root)
     if args.json:
         rows = [{"sid": one.sid, "size": one.size, "reason": one.reason} for one in found]
         print(json.dumps(rows, indent=1), file=out)
@@ -259,6 +262,8 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
 
 
 def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    from conchrec.audit import RecordingHeld
+
     assert config is not None
     tree = Tree(config.recordings.directory)
     if not is_session_id(args.id) or not tree.path(args.id).exists():
@@ -270,7 +275,7 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
         return NO
     book = _ledger(config)
     _log(config)(
-        audit.RecordingHeld(
+        RecordingHeld(
             sid=args.id,
             action="hold" if args.act is Act.HELD else "release",
             by=account(),
@@ -295,8 +300,10 @@ def _ledger(config: Config) -> Ledger:
     return book
 
 
-def _log(config: Config) -> Callable[[audit.AuditEvent], None]:
+def _log(config: Config) -> Callable[[AuditEvent], None]:
     """For the same reason nothing is audited where there is no log."""
+    from conchrec.auditing import open_log
+
     if not config.audit.file.exists():
         return lambda event: None
     return open_log(config).emit

@@ -8,8 +8,6 @@ import os
 from datetime import datetime
 from typing import TextIO
 
-from conchrec.audit import RecordingAccess
-from conchrec.auditing import open_log
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import RecordingError
@@ -35,6 +33,9 @@ def accessed(config: Config, sid: str, action: str) -> None:
     Where there is no log at all (recordings that were taken elsewhere) none is begun: it would be
     whoever asks who owned it, and the service could not write to it. Raises WriteFailed.
     """
+    from conchrec.audit import RecordingAccess
+    from conchrec.auditing import open_log
+
     entry = library_of(config).find(sid)
     if entry is None or not config.audit.file.exists():
         return

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from conchrec.recording.library import Entry, Library
 from conchrec.yamlread import parse_duration
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from conchrec.recording.index import Row
 
 _LONGEST_COMMAND = 60
+_MANY = 100
+"""Manifests that are read without a word about the index."""
 
 
 def moment(written: str) -> datetime:
@@ -42,13 +45,15 @@ class Filter:
     """Which recordings are asked for; texts may have ``*`` and ``?``."""
 
     live: bool = False
+    status: str | None = None
+    kind: str | None = None
     user: str | None = None
     login: str | None = None
     host: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
-    def wants(self, *, started: float, status: str, user: str, login: str, target: str) -> bool:
+    def wants(self, *, started: float, status: str, kind: str, user: str, login: str, target: str) -> bool:
         """``started`` is in seconds since 1970."""
         if self.live and status != "live":
             return False
@@ -57,7 +62,9 @@ class Filter:
         if self.until is not None and started >= self.until.timestamp():
             return False
         return (
-            _like(self.user, user)
+            _like(self.status, status)
+            and _like(self.kind, kind)
+            and _like(self.user, user)
             and _like(self.login, login)
             and (_like(self.host, target) or _like(self.host, target.rpartition(":")[0].strip("[]")))
         )
@@ -67,14 +74,14 @@ def _like(pattern: str | None, found: str) -> bool:
     return pattern is None or fnmatch.fnmatchcase(found, pattern)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """One recording as a list shows it; from the index, or from its files. ``fields`` is all of it."""
 
     sid: str
     started: float
     duration: float | None
     status: str
+    kind: str
     user: str
     login: str
     target: str
@@ -88,45 +95,59 @@ class Found:
         return f"{self.sid} {date_and_time(self.started)} {taken} {self.status:11} {who} {self.what}"
 
 
-def found(library: Library, wanted: Filter, *, summaries: bool = False) -> Iterator[Found]:
-    """Those that are asked for, oldest first. What is in the index is not read again."""
-    for one in _all(library, summaries=summaries):
+def found(
+    library: Library,
+    wanted: Filter,
+    *,
+    summaries: bool = False,
+    hint: Callable[[str], None] = lambda why: None,
+) -> Iterator[Found]:
+    """Those that are asked for, oldest first. What is in the index is not read again; ``hint`` hears why it
+    is of no use, where it would have been."""
+    for one in _all(library, summaries=summaries, hint=hint):
         if wanted.wants(
-            started=one.started, status=one.status, user=one.user, login=one.login, target=one.target
-        ):
+            started=one.started, status=one.status, kind=one.kind,
+            user=one.user, login=one.login, target=one.target,
+        ):  # fmt: skip
             yield one
 
 
-def _all(library: Library, *, summaries: bool) -> Iterator[Found]:
-    rows = _rows(library, summaries=summaries)
+def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> Iterator[Found]:
+    rows, why = _rows(library, summaries=summaries)
+    read = 0
     for sid, sealed in library.recordings():
         row = rows.get(sid) if sealed else None
         if row is not None and row.status != "unreadable":
             yield Found(
-                sid=sid, started=row.started, duration=row.duration, status=row.status, user=row.user,
-                login=row.login, target=row.target, what=_what({"kind": row.kind, "command": row.command}),
+                sid=sid, started=row.started, duration=row.duration, status=row.status, kind=row.kind,
+                user=row.user, login=row.login, target=row.target,
+                what=_what({"kind": row.kind, "command": row.command}),
                 fields=partial(_indexed, library, row),
             )  # fmt: skip
             continue
+        read += sealed
+        if read == _MANY and sealed and why:
+            hint(why)
         entry = library.entry(sid, sealed)
         fields = summary(entry)
         yield Found(
             sid=sid, started=entry.started.timestamp(),
             duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
-            user=str(fields.get("user", "")), login=str(fields.get("login", "")),
-            target=str(fields.get("target", "")), what=_what(fields), fields=partial(dict, fields),
+            kind=str(fields.get("kind", "")), user=str(fields.get("user", "")),
+            login=str(fields.get("login", "")), target=str(fields.get("target", "")), what=_what(fields),
+            fields=partial(dict, fields),
         )  # fmt: skip
 
 
-def _rows(library: Library, *, summaries: bool) -> dict[str, Row]:
-    """Empty where there is no index that can be used."""
+def _rows(library: Library, *, summaries: bool) -> tuple[dict[str, Row], str]:
+    """Empty where there is no index that can be used; and why."""
     from conchrec.recording.index import Index, IndexUnusable
 
     try:
         with Index(library.root) as index:
-            return index.rows(summaries=summaries)
-    except IndexUnusable:
-        return {}
+            return index.rows(summaries=summaries), ""
+    except IndexUnusable as error:
+        return {}, error.public
 
 
 def _indexed(library: Library, row: Row) -> dict[str, object]:
@@ -151,7 +172,7 @@ def summary(entry: Entry) -> dict[str, object]:
 
 def date_and_time(started: float) -> str:
     """``2026-11-23 12:00:00``, in UTC."""
-    return datetime.fromtimestamp(started, timezone.utc).isoformat(" ", "seconds")[:19]
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(started))
 
 
 def _what(fields: dict[str, object]) -> str:

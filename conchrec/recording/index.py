@@ -35,7 +35,7 @@ from conchrec.recording.transcript import Transcript
 from conchrec.recording.tree import Tree
 
 NAME = "index.sqlite"
-VERSION = 2
+VERSION = 3
 """Another one in the file (``user_version``): it is made anew."""
 TEXT_AT_MOST = 8 * 1024 * 1024
 """Letters of output of one recording that are read for the text."""
@@ -49,8 +49,8 @@ _WORD = re.compile(r"\w")
 
 
 class _Recording(peewee.Model):  # type: ignore[misc]
-    """One row for each; ``summary`` is the manifest as JSON, without its signature. Its texts are the rows
-    from ``first_text`` up to, and without, ``after_texts``."""
+    """What a list shows of one. Its texts are the rows from ``first_text`` up to, and without,
+    ``after_texts``."""
 
     sid = peewee.TextField(primary_key=True)
     started = peewee.FloatField(index=True)
@@ -61,13 +61,22 @@ class _Recording(peewee.Model):  # type: ignore[misc]
     target = peewee.TextField(default="")
     kind = peewee.TextField(default="")
     command = peewee.TextField(default="")
-    summary = peewee.TextField(default="")
     first_text = peewee.IntegerField(default=0)
     after_texts = peewee.IntegerField(default=0)
 
     class Meta:
         table_name = "recordings"
         without_rowid = True
+
+
+class _Summary(peewee.Model):  # type: ignore[misc]
+    """The manifest as JSON, without its signature: apart, so that lists are read without them."""
+
+    sid = peewee.TextField(primary_key=True)
+    summary = peewee.TextField()
+
+    class Meta:
+        table_name = "summaries"
 
 
 class _Text(FTS5Model):  # type: ignore[misc]
@@ -82,7 +91,7 @@ class _Text(FTS5Model):  # type: ignore[misc]
         options = {"tokenize": "unicode61"}  # noqa: RUF012  # peewee reads it from the class
 
 
-_TABLES = (_Recording, _Text)
+_TABLES = (_Recording, _Summary, _Text)
 
 
 class IndexUnusable(RecordingError):
@@ -217,25 +226,24 @@ class Index:
         texts = list(self._texts(manifest)) if manifest is not None else []
         with _usable(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
+            if manifest is None:
+                _Recording.insert(sid=sid, started=time_of(sid).timestamp()).execute()
+                return
             rowids = [_Text.insert(sid=sid, times=times, body=body).execute() for times, body in texts]
-            known = (
-                {
-                    "started": manifest.started.timestamp(),
-                    "duration": manifest.duration,
-                    "status": manifest.status.value,
-                    "user": manifest.user,
-                    "login": manifest.login,
-                    "target": manifest.target,
-                    "kind": manifest.kind,
-                    "command": _storable(manifest.command),
-                    "summary": manifest.encode().decode("ascii"),
-                }
-                if manifest is not None
-                else {"started": time_of(sid).timestamp()}
-            )
-            if rowids:
-                known |= {"first_text": rowids[0], "after_texts": rowids[-1] + 1}
-            _Recording.insert(sid=sid, **known).execute()
+            _Recording.insert(
+                sid=sid,
+                started=manifest.started.timestamp(),
+                duration=manifest.duration,
+                status=manifest.status.value,
+                user=manifest.user,
+                login=manifest.login,
+                target=manifest.target,
+                kind=manifest.kind,
+                command=_storable(manifest.command),
+                first_text=rowids[0] if rowids else 0,
+                after_texts=rowids[-1] + 1 if rowids else 0,
+            ).execute()
+            _Summary.insert(sid=sid, summary=manifest.encode().decode("ascii")).execute()
 
     def remove(self, sids: Iterable[str]) -> None:
         """Forget these recordings: nothing that was on their screens is left in the file."""
@@ -259,6 +267,7 @@ class Index:
             .tuples()
         ):
             _Text.delete().where((_Text.rowid >= first) & (_Text.rowid < after)).execute()
+            _Summary.delete().where(_Summary.sid == sid).execute()
             _Recording.delete().where(_Recording.sid == sid).execute()
 
     def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -292,17 +301,20 @@ class Index:
     ) -> dict[str, Row]:
         """Every recording by its id; with its manifest as JSON where ``summaries``."""
         r = _Recording
+        columns = [r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command]
         with _usable(self.path):
-            asked = r.select(
-                r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command,
-                r.summary if summaries else peewee.Value(""),
-            ).tuples()  # fmt: skip
+            asked = r.select(*columns).tuples()
+            if summaries:
+                asked = (
+                    asked.select_extend(peewee.fn.COALESCE(_Summary.summary, ""))
+                    .join(_Summary, peewee.JOIN.LEFT_OUTER, on=(_Summary.sid == r.sid))
+                )  # fmt: skip
             if since is not None:
                 asked = asked.where(_Recording.started >= since.timestamp())
             if until is not None:
                 asked = asked.where(_Recording.started < until.timestamp())
             # Not through peewee's own rows: their conversions, of which none is needed, take longest.
-            return {row[0]: Row._make(row) for row in self._database.execute(asked)}
+            return {row[0]: Row(*row) for row in self._database.execute(asked)}
 
     def search(
         self, phrases: Sequence[str], *, since: datetime | None = None, until: datetime | None = None

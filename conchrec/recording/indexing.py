@@ -126,6 +126,16 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> li
     return problems
 
 
+def forget(directory: Path) -> None:
+    """What is not there any more leaves the index; at the next ``fill``, where that can not be now."""
+    from conchrec.recording.index import Index, IndexUnusable
+
+    with contextlib.suppress(IndexUnusable), Index(directory) as index:
+        _, gone = index.differences()
+        if gone:
+            index.remove(gone)
+
+
 def main(directory: Path) -> None:
     with contextlib.suppress(OSError):  # a sandbox may not allow it
         os.nice(19)
