@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+
+import pytest
 
 from tests.support.house import House, build
 from tests.support.stage import Stage
@@ -24,7 +27,9 @@ async def indexed(house: House) -> None:
         said = await missing()
         if not said:
             return
-        assert "not in the index yet" in said or "there is no index" in said, said
+        assert any(why in said for why in ("not in the index yet", "there is no index", "can not be used")), (
+            said
+        )
     raise AssertionError(f"{paths} are not in the index: {house.proxy.log}")
 
 
@@ -59,6 +64,47 @@ async def test_what_was_on_the_screen(stage: Stage) -> None:
     rebuilt = (await house.proxy.command("recordings", "rebuild-index")).check()
     assert rebuilt.text == "2 recordings are in the index\n"
     assert plain in (await house.proxy.command("recordings", "search", "plain words")).check().text
+
+
+@pytest.mark.skipif(not shutil.which("less"), reason="no less")
+async def test_what_was_read_in_less(stage: Stage) -> None:
+    house = await build(stage)
+    text = stage.path("text")
+    text.write_text("".join(f"line {number} of a page\n" for number in range(500)) + "the hidden treasure\n")
+    client = house.client()
+    process = client.start("-q", "-tt", "web1", f"less {text}", terminal=(80, 24))
+    await process.says("line 3 of a page")
+    process.write(b"G")
+    await process.says("the hidden treasure")
+    process.write(b"q")
+    await process.wait()
+    cast = await house.proxy.finished_one()
+    await indexed(house)
+    found = json.loads(
+        (await house.proxy.command("recordings", "search", "hidden treasure", "--json")).check().text
+    )
+    assert {(hit["sid"], hit["line"]) for hit in found} == {(cast.sid, "the hidden treasure")}
+    assert (await house.proxy.command("recordings", "search", "line 300 of a page")).code == 1
+
+
+async def test_a_broken_index_while_the_proxy_runs_and_what_is_pruned(stage: Stage) -> None:
+    house = await build(stage)
+    client = house.client()
+    (await client.ssh("web1", "echo the early bird")).check()
+    await house.proxy.finished(1)
+    await indexed(house)
+    index = house.proxy.recordings_directory / "index.sqlite"
+    index.write_bytes(b"nothing that anybody could read" * 1000)
+    (await client.ssh("web1", "echo the late bird")).check()
+    (early, late) = [cast.sid for cast in await house.proxy.finished(2)]
+    await indexed(house)
+    found = (await house.proxy.command("recordings", "search", "bird")).check().text
+    assert {line.split()[0] for line in found.splitlines()} == {early, late}
+    (await house.proxy.command("recordings", "hold", late, "--reason", "birds")).check()
+    (await house.proxy.command("recordings", "prune", "--size", "1KiB")).check()
+    assert b"early" not in index.read_bytes() and b"late" in index.read_bytes()
+    assert (await house.proxy.command("recordings", "search", "early")).code == 1
+    assert late in (await house.proxy.command("recordings", "search", "late")).check().text
 
 
 async def test_the_index_is_filled_after_a_restart_and_live_ones_are_listed(stage: Stage) -> None:

@@ -1,0 +1,122 @@
+"""``conchrec recordings ls`` and ``search``: what is asked for, what is printed, and who hears of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conchrec.cli.recordings_find import CONTEXT, search
+from conchrec.recording import catalogue
+from conchrec.recording.catalogue import Filter
+from conchrec.recording.index import NAME
+from conchrec.recording.indexing import fill
+from tests.cli.test_recordings_command import Shelf, Terminal, run
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "recordings")
+
+
+def test_by_status_and_kind(shelf: Shelf) -> None:
+    shelf.recorded(b"one\r\n")
+    shell = shelf.recorder()
+    shell.start("shell")
+    shell.close("done")
+    bad = shelf.recorded(b"two\r\n")
+    next(shelf.directory.rglob(f"{bad}.json")).write_bytes(b"\0")
+    live = shelf.recorder()
+    for _ in range(2):  # from the files, and from the index
+        for asked, sids in (
+            (["--kind", "shell"], [shell.info.sid]),
+            (["--status", "unreadable"], [bad]),
+            (["--status", "live"], [live.info.sid]),
+            (["--status", "c*", "--kind", "shell"], [shell.info.sid]),
+            (["--status", "failed"], []),
+        ):
+            _, out, err = run(shelf, "ls", *asked)
+            assert ([line.split()[0] for line in out.splitlines()], err) == (sids, ""), asked
+        assert fill(shelf.directory) == []
+
+
+@pytest.mark.parametrize("wrong", [["--limit", "0"], ["--limit", "x"], ["--since", "soon"], ["--nonsense"]])
+def test_what_makes_no_sense(shelf: Shelf, wrong: list[str]) -> None:
+    assert run(shelf, "ls", *wrong)[0] == 64
+    assert run(shelf, "search", "x", *wrong)[0] == 64
+    assert run(shelf, "search")[0] == 64
+
+
+def test_a_word_about_the_index_where_it_would_have_helped(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "_MANY", 2)
+    shelf.recorded(b"one")
+    shelf.recorder()
+    assert run(shelf, "ls")[2] == ""
+    shelf.recorded(b"two")
+    shelf.recorded(b"three")
+    code, listed, said = run(shelf, "ls")
+    assert (code, said.count("\n")) == (0, 1) and "conchrec recordings rebuild-index" in said
+    assert run(shelf, "rebuild-index") == (0, "3 recordings are in the index\n", "")
+    assert run(shelf, "ls") == (0, listed, "")
+    (shelf.directory / NAME).write_bytes(b"no database" * 1000)
+    code, again, said = run(shelf, "ls")
+    assert (code, again) == (0, listed) and "rebuild-index" in said
+
+
+def test_a_search_that_shows_lines_is_audited(shelf: Shelf, tmp_path: Path) -> None:
+    sids = [shelf.recorded(b"the word\r\nthe word\r\n"), shelf.recorded(b"the word\r\n")]
+    shelf.recorded(b"something else\r\n")
+    fill(shelf.directory)
+    audit = tmp_path / "audit"
+    audit.touch(mode=0o600)
+    assert run(shelf, "search", "nowhere") == (1, "", "")
+    assert audit.read_bytes() == b""
+    assert run(shelf, "search", "the word", "--json")[0] == 0
+    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(event["action"], event["sid"]) for event in events] == [("search", sid) for sid in sids[::-1]]
+    audit.unlink()
+    audit.mkdir()
+    code, out, err = run(shelf, "search", "the word")
+    assert (code, out) == (1, "") and err, "what can not be audited is not shown"
+
+
+def searched(shelf: Shelf, phrase: str, *, terminal: bool = False) -> str:
+    out = Terminal() if terminal else shelf.out
+    fill(shelf.directory)
+    search(shelf.library, [phrase], out, shelf.errors, wanted=Filter(), limit=9, as_json=False)
+    return out.getvalue().rpartition("web1:22: ")[2]
+
+
+def test_of_a_long_line_what_is_near(shelf: Shelf) -> None:
+    shelf.recorded(b"a" * 500 + b" word " + b"b" * 500 + b" word " + b"c" * 500 + b"\r\n")
+    n = CONTEXT - 1
+    assert searched(shelf, "word") == f"…{'a' * n} word {'b' * n}…{'b' * n} word {'c' * n}…\n"
+
+
+def test_a_short_line_is_whole(shelf: Shelf) -> None:
+    shelf.recorded(b"db=# drop table users;\r\n")
+    assert searched(shelf, "DROP TABLE", terminal=True) == "db=# \x1b[1mdrop table\x1b[m users;\n"
+
+
+HOSTILE = (
+    b"\x1b]0;title\x07\x1b]52;c;?\x07\x1b[c\x1b[6n\x1bP$qm\x1b\\\xc2\x9b6n\x01\x02"
+    b"evil\x08\x08word\x7f\xe2\x80\xae \x1b[31mred\r\n"
+)
+
+
+def test_a_hostile_line_does_nothing_to_the_reviewer(shelf: Shelf) -> None:
+    shelf.recorded(HOSTILE, command="word \x1b]52;c;?\x07 \u202e", user="joe")
+    said = searched(shelf, "red") + searched(shelf, "word")
+    assert said.replace("\n", "").isprintable() and "red" in said and "\\x1b]52" in said
+
+
+def test_what_is_gone_is_not_shown(shelf: Shelf) -> None:
+    kept, gone = shelf.recorded(b"word\r\n"), shelf.recorded(b"word\r\n")
+    fill(shelf.directory)
+    for path in shelf.directory.rglob(f"{gone}.*"):
+        path.unlink()
+    code, out, err = run(shelf, "search", "word")
+    assert (code, [line.split()[0] for line in out.splitlines()], err) == (0, [kept], "")
