@@ -34,6 +34,8 @@ class Effort:
     """Idle sessions at which memory is looked at."""
     slow: float = 60.0
     """Seconds of reading slowly."""
+    recordings: int = 10_000
+    """How many there are to be found."""
 
     def with_size(self, size: int) -> Effort:
         return replace(self, size=size, long_size=size)

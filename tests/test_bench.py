@@ -64,7 +64,7 @@ def test_which_are_run() -> None:
     assert names() == every - {"rekeys"}
     assert names("--full") == every
     assert names("rekeys", "echo") == {"rekeys", "echo"}
-    assert names("--gate") == every - {"rekeys"}
+    assert names("--gate") == every - {"rekeys", "find"}
 
 
 def test_how_much() -> None:

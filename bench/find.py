@@ -1,0 +1,130 @@
+"""Thousands of recordings: how long a list of them takes, and a search through what was on their screens."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+
+from bench.benchmark import Benchmark, Measured, Run
+from bench.figures import Figure, at_most_more
+from conchrec.model import SessionInfo, Target
+from conchrec.recording.indexing import fill
+from conchrec.recording.seal import Signer
+from conchrec.recording.sealing import Sealer
+from conchrec.recording.session_id import new_session_id
+from conchrec.recording.store import Fsync, LocalStore
+from conchrec.recording.tree import Tree
+
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+#: Between the beginnings of two.
+APART = timedelta(minutes=10)
+LINES = 20
+WORDS = tuple(f"word{number}" for number in range(5000))
+#: On every screen, and on one alone.
+COMMON, RARE = "last login", "drop table customers"
+
+
+def record(directory: Path, count: int) -> None:
+    """So many shells, each with some lines of words."""
+    clock, chance = Clock(), random.Random(1)
+    store = LocalStore(
+        sealer=Sealer(Tree(directory), Signer.generate(), lambda: began),
+        clock=clock,
+        in_thread=execute,
+        fsync=Fsync.NEVER,
+        monotonic=clock.seconds,
+        now=lambda: began,
+    )
+    for number in range(count):
+        began = BEGAN + APART * number
+        recorder = store.open(
+            SessionInfo(
+                sid=new_session_id(began),
+                cid="c",
+                user=chance.choice(("joe", "ann", "bob")),
+                login="root",
+                target=Target(host=f"web{number % 50}"),
+                address="192.0.2.7:50000",
+                started=began,
+            )
+        )
+        recorder.start("shell")
+        lines = [COMMON, *(" ".join(chance.choices(WORDS, k=10)) for _ in range(LINES))]
+        if number == count // 2:
+            lines.append(RARE)
+        recorder.output("".join(f"{line}\r\n" for line in lines).encode())
+        recorder.close("the session ended")
+
+
+def took(command: Sequence[str], lines: int | None = None) -> float:
+    """Seconds. AssertionError where it did not print so many ``lines``."""
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, check=True)
+    seconds = time.perf_counter() - began
+    assert lines is None or done.stdout.count(b"\n") == lines, done.stdout[:1000]
+    return seconds
+
+
+async def _find(run: Run) -> Measured:
+    count, directory, config = run.effort.recordings, run.stage.path("recordings"), run.stage.path("config")
+    config.write_text(f"users: {{}}\nroles: {{}}\nrecordings: {{directory: {directory}}}\n")
+    run.say(f"{count} recordings")
+    await deferToThread(lambda: record(directory, count))
+    began = time.perf_counter()
+    problems = await deferToThread(
+        lambda: fill(directory, lambda done, of: run.say(f"{done} of {of} in the index"))
+    )
+    assert not problems, problems[:3]
+    filled = time.perf_counter() - began
+    python = [sys.executable, "-c"]
+    ask = [*python, "from conchrec.cli.main import run; run()", "recordings"]
+    limit = min(100, count)
+    asked = {
+        "list": ([*ask, "ls", "-c", str(config)], count, 0.2),
+        "search, found once": ([*ask, "search", RARE, "-c", str(config)], 1, 1.0),
+        "search, found in each": (
+            [*ask, "search", COMMON, "--limit", str(limit), "-c", str(config)],
+            limit,
+            1.0,
+        ),
+    }
+    ours: dict[str, list[float]] = {name: [] for name in asked}
+    starts: list[float] = []
+    for number in range(run.effort.rounds * 3):
+        run.say(f"round {number + 1}")
+        starts.append(await deferToThread(lambda: took([*python, "pass"])))
+        for name, (command, lines, _) in asked.items():
+            ours[name].append(await deferToThread(took, command, lines))
+    return Measured(
+        figures=[
+            Figure(
+                name=f"{name}, of {count}",
+                unit="s",
+                ours=tuple(ours[name]),
+                yardstick=tuple(starts),
+                must=at_most_more(most),
+            )
+            for name, (_, _, most) in asked.items()
+        ],
+        notes=[
+            "the yardstick is a Python that does nothing; the command is a new process each time",
+            f"all of it in the page cache; to index them took {filled:.0f} s",
+        ],
+    )
+
+
+FIND = Benchmark(
+    name="find",
+    about="a list of 10,000 recordings, and a search through them",
+    run=_find,
+    in_gate=False,
+)
