@@ -133,8 +133,7 @@ def listing(
     if as_json:
         dump([one.fields() for one in those], out)
         return FOUND
-    for one in those:
-        out.write(f"{shown(one.line())}\n")
+    out.writelines(f"{shown(one.line())}\n" for one in those)
     return FOUND
 
 

@@ -120,8 +120,7 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
         if row is not None and row.status != "unreadable":
             yield Found(
                 sid=sid, started=row.started, duration=row.duration, status=row.status, kind=row.kind,
-                user=row.user, login=row.login, target=row.target,
-                what=_what({"kind": row.kind, "command": row.command}),
+                user=row.user, login=row.login, target=row.target, what=_what(row.kind, row.command),
                 fields=partial(_indexed, library, row),
             )  # fmt: skip
             continue
@@ -130,12 +129,12 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
             hint(why)
         entry = library.entry(sid, sealed)
         fields = summary(entry)
+        said = {name: str(fields.get(name, "")) for name in ("kind", "user", "login", "target")}
         yield Found(
             sid=sid, started=entry.started.timestamp(),
             duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
-            kind=str(fields.get("kind", "")), user=str(fields.get("user", "")),
-            login=str(fields.get("login", "")), target=str(fields.get("target", "")), what=_what(fields),
-            fields=partial(dict, fields),
+            what=_what(said["kind"], str(fields.get("command") or fields.get("subsystem") or "")),
+            fields=partial(dict, fields), **said,
         )  # fmt: skip
 
 
@@ -175,6 +174,6 @@ def date_and_time(started: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(started))
 
 
-def _what(fields: dict[str, object]) -> str:
-    what = f"{fields.get('kind', '-')} {fields.get('command') or fields.get('subsystem') or ''}".rstrip()
+def _what(kind: str, command: str) -> str:
+    what = f"{kind or '-'} {command}".rstrip()
     return what if len(what) <= _LONGEST_COMMAND else what[: _LONGEST_COMMAND - 1] + "…"

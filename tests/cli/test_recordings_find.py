@@ -41,6 +41,15 @@ def test_by_status_and_kind(shelf: Shelf) -> None:
         assert fill(shelf.directory) == []
 
 
+def test_the_index_says_what_the_files_say(shelf: Shelf) -> None:
+    shelf.recorded(b"one\r\n", command="ls \x1b[c", user="ann", host="db1")
+    shelf.recorder().close("nothing was run")
+    shelf.recorded(b"two\r\n", command="x" * 100)
+    lists = [run(shelf, "ls"), run(shelf, "ls", "--json")]
+    assert fill(shelf.directory) == []
+    assert [run(shelf, "ls"), run(shelf, "ls", "--json")] == lists
+
+
 @pytest.mark.parametrize("wrong", [["--limit", "0"], ["--limit", "x"], ["--since", "soon"], ["--nonsense"]])
 def test_what_makes_no_sense(shelf: Shelf, wrong: list[str]) -> None:
     assert run(shelf, "ls", *wrong)[0] == 64
