@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
+from hypothesis import settings
 
 from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.stage import Stage
 from tests.support.waiting import block
+
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -56,6 +56,8 @@ class Echo:
         """What of it can be told at once."""
         found = self._late(now)
         for key in _KEYS.findall(self._decoder.decode(data)):
+            if len(key) == 2 and key.startswith("\x1b"):
+                continue  # Alt and a letter: it draws nothing, and the letter may be one of a password
             if not self._held and not _DRAWS.match(key):
                 found.append(Kept(text=key))
                 continue

@@ -104,6 +104,15 @@ def test_keys_that_draw_nothing() -> None:
     assert terminal.found == ["\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"]
 
 
+def test_alt_and_a_letter_is_not_kept() -> None:
+    terminal = Terminal()
+    terminal.shows("Password: ")
+    terminal.types("\x1bs")
+    terminal.types("s\x1be")
+    terminal.shows("\r\n")
+    assert terminal.found == ["<dropped>"]
+
+
 def test_a_shell_that_draws_the_last_letters_again() -> None:
     """zsh with colours: each key draws the word anew."""
     terminal = Terminal()

@@ -62,7 +62,9 @@ def test_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, sizes: list[int
         assert not growing.tail.ended
     growing.grows(data)
     growing.ends()
-    found += growing.read()
+    for _ in range(len(LINES)):
+        # The end of a packed frame alone is no event, and not the end of the file.
+        found += growing.read()
     assert found == [*(f"line {n}\r\n" for n in range(1, 9)), "30x4"]
     assert growing.tail.ended and growing.tail.header is not None
     assert growing.tail.header.width == 20
