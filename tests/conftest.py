@@ -16,7 +16,6 @@ from tests.support.house import House, build
 from tests.support.stage import Stage
 from tests.support.waiting import block
 
-
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
