@@ -204,28 +204,21 @@ def _sockets(street: Street) -> Awaitable[None]:
     return inner(talk)(street)
 
 
-def _unknown_requests(transport: paramiko.Transport) -> None:
-    channel = transport.open_session(timeout=SECONDS)
-    message = paramiko.Message()
-    message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-    message.add_int(channel.remote_chanid)
-    message.add_string("strange@example.com")
-    message.add_boolean(False)
-    transport._send_user_message(message)  # type: ignore[attr-defined]
-    channel.exec_command("true")
-    channel.recv_exit_status()
+def asks(name: str) -> Callable[[paramiko.Transport], None]:
+    """For something with this name, on a channel that then runs a command."""
 
+    def ask(transport: paramiko.Transport) -> None:
+        channel = transport.open_session(timeout=SECONDS)
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string(name)
+        message.add_boolean(False)
+        transport._send_user_message(message)  # type: ignore[attr-defined]
+        channel.exec_command("true")
+        channel.recv_exit_status()
 
-def _old_agent_request(transport: paramiko.Transport) -> None:
-    channel = transport.open_session(timeout=SECONDS)
-    message = paramiko.Message()
-    message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-    message.add_int(channel.remote_chanid)
-    message.add_string("agent-req")
-    message.add_boolean(False)
-    transport._send_user_message(message)  # type: ignore[attr-defined]
-    channel.exec_command("true")
-    channel.recv_exit_status()
+    return ask
 
 
 def _unknown_channel(transport: paramiko.Transport) -> None:
@@ -289,8 +282,8 @@ WALK: dict[tuple[str, str, str], tuple[Act, Callable[[Cast], object] | None]] = 
     ("session", "break", "user"): (inner(_signals), None),
     ("session", "x11-req", "user"): (_x11, None),
     ("session", "auth-agent-req@openssh.com", "user"): (ssh("-A", "web1", "ssh-add -L"), None),
-    ("session", "agent-req", "user"): (raw(_old_agent_request), None),
-    ("session", "other", "user"): (raw(_unknown_requests), None),
+    ("session", "agent-req", "user"): (raw(asks("agent-req")), None),
+    ("session", "other", "user"): (raw(asks("strange@example.com")), None),
     ("session", "exit-status", "target"): (
         ssh("web1", "exit 3"),
         lambda cast: cast.listed("x") == ["3"] and (cast.manifest or {})["exit"] == {"status": 3},

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-
-import pytest
 
 from tests.support.house import House, build
 from tests.support.stage import Stage
@@ -66,7 +63,6 @@ async def test_what_was_on_the_screen(stage: Stage) -> None:
     assert plain in (await house.proxy.command("recordings", "search", "plain words")).check().text
 
 
-@pytest.mark.skipif(not shutil.which("less"), reason="no less")
 async def test_what_was_read_in_less(stage: Stage) -> None:
     house = await build(stage)
     text = stage.path("text")
