@@ -75,6 +75,13 @@ async def sign_target(house: House) -> None:
     await fact(lambda: house.target.log.count("Server listening on") > before, lambda: house.target.log)
 
 
+def put(path: Path, text: str) -> None:
+    """At once: a client, or sshd, may be reading it."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.rename(path)
+
+
 async def test_nobody_is_refused(stage: Stage) -> None:
     house = await build(stage)
     proxy = house.proxy
@@ -93,7 +100,7 @@ async def test_nobody_is_refused(stage: Stage) -> None:
         # The user CA: what each step says is done before the next.
         said = await rotate(house, "user", "init")
         assert "conchrec ca export --type user" in said
-        trusted_users.write_text(await proxy.authority("user"))
+        put(trusted_users, await proxy.authority("user"))
         assert len(trusted_users.read_text().splitlines()) == 2
         await stream.some()
         await rotate(house, "user", "update")
@@ -103,7 +110,7 @@ async def test_nobody_is_refused(stage: Stage) -> None:
             assert (await one.ssh("web1", "echo both")).check().text == "both\n"
         await rotate(house, "user", "finish")
         await stream.some()
-        trusted_users.write_text(await proxy.authority("user"))
+        put(trusted_users, await proxy.authority("user"))
         assert len(trusted_users.read_text().splitlines()) == 1
         await stream.some()
         assert (await late.ssh("web1", "echo late")).check().text == "late\n"
@@ -112,7 +119,7 @@ async def test_nobody_is_refused(stage: Stage) -> None:
 
         # The host CA.
         await rotate(house, "host", "init")
-        known_hosts.write_text(await proxy.authority("host"))
+        put(known_hosts, await proxy.authority("host"))
         await stream.some()
         await rotate(house, "host", "update")
         await stream.some()
@@ -121,7 +128,7 @@ async def test_nobody_is_refused(stage: Stage) -> None:
         stream.paused = False
         await stream.some()
         await rotate(house, "host", "finish")
-        known_hosts.write_text(await proxy.authority("host"))
+        put(known_hosts, await proxy.authority("host"))
         await stream.some()
     finally:
         stream.stopped = True
