@@ -18,10 +18,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from conchrec.access.authorized_keys import AuthorizedKey, parse_authorized_keys
+from conchrec.access.options import Record
 from conchrec.access.passwords import parse_hash, parse_secret
-from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
-from conchrec.access.policy import Options, Record, Role, Sees
+from conchrec.access.patterns import address_of
+from conchrec.access.policy import Role
 from conchrec.errors import ConfigError
+from conchrec.policyread import read_grants, read_hosts, read_networks, read_roles
 from conchrec.recording.recipients import recipient
 from conchrec.settings import (
     AgentProbe,
@@ -96,22 +98,17 @@ TOP = (
     "web",
 )
 USER = ("authorized_keys_file", "authorized_keys", "password", "totp", "roles")
-ROLE = ("logins", "hosts", "deny", "options")
-OPTIONS = (
-    "max_session_ttl",
-    "client_idle_timeout",
-    "max_sessions",
-    "direct",
-    "forward_agent",
-    "port_forwarding",
-    "x11_forwarding",
-    "file_copy",
-    "nested_ssh",
+TARGET = (
+    "hosts",
+    "address",
+    "port",
+    "labels",
+    "algorithms",
+    "upstream_auth",
+    "known_hosts",
+    "check_host_keys",
     "record",
-    "recordings",
-    "source",
 )
-TARGET = ("hosts", "labels", "algorithms", "upstream_auth", "known_hosts")
 LIMITS = (
     "login_time",
     "tries",
@@ -177,9 +174,10 @@ class _Reader:
             if key not in top:
                 top.problem(key, "is required (and where it is empty, nobody may do anything)")
         state_dir = self._path(top, "state_dir", Path(_STATE_DIR))
-        roles = self._roles(top)
+        targets = self._targets(top)
+        roles = read_roles(top, targets, _is_name)
         users = self._users(top, roles)
-        proxy_protocol_from = _networks(top, "proxy_protocol_from") or ()
+        proxy_protocol_from = read_networks(top, "proxy_protocol_from") or ()
         checks = top.flag("proxy_checks_host_keys", True)
         if not checks:
             top.warn("proxy_checks_host_keys", "any host key is accepted: whoever is in between reads along")
@@ -203,7 +201,7 @@ class _Reader:
             notice=_notice(top),
             users=MappingProxyType(users),
             roles=MappingProxyType(roles),
-            targets=self._targets(top),
+            targets=targets,
             algorithms=top.word("algorithms", Offer, Offer.MODERN),
             limits=_limits(top.section("limits", LIMITS)),
             proxy_protocol_from=proxy_protocol_from,
@@ -271,10 +269,12 @@ class _Reader:
             elif not _is_name(name):
                 section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
             user = section.section(key, USER)
+            grants = read_grants(user, roles)
             users[name] = User(
                 name=name,
                 keys=self._keys(user),
-                roles=_roles_of(user, roles),
+                roles=tuple(grants),
+                ends={role: end for role, end in grants.items() if end is not None},
                 password=_secret(user, "password", parse_hash),
                 totp=_secret(user, "totp", parse_secret),
             )
@@ -323,35 +323,6 @@ class _Reader:
             )
         return keys
 
-    # -- roles
-
-    def _roles(self, top: Section) -> dict[str, Role]:
-        roles = {}
-        section = top.section("roles", None)
-        for name in section:
-            if not _is_name(name):
-                section.problem(name, "that is not a role name (letters, digits, and . _ @ + - within)")
-            role = section.section(name, ROLE)
-            deny = role.section("deny", ("hosts", "logins"))
-            options = role.section("options", OPTIONS)
-            direct = options.flag("direct", False)
-            if direct:
-                options.warn("direct", "its logins work, unrecorded, at every host that trusts the user CA")
-            roles[name] = Role(
-                name=name,
-                logins=_logins(role),
-                hosts=_hosts(role),
-                deny_hosts=_hosts(deny),
-                deny_logins=_logins(deny),
-                options=_options(options),
-                source=_networks(options, "source"),
-                direct=direct,
-            )
-            for key in ("hosts", "logins"):
-                if not role.texts(key):
-                    section.warn(name, f"has no {key}, and so allows nobody")
-        return roles
-
     # -- targets
 
     def _targets(self, top: Section) -> tuple[TargetRule, ...]:
@@ -363,7 +334,9 @@ class _Reader:
             rules.append(
                 TargetRule(
                     name=name,
-                    hosts=_hosts(rule),
+                    hosts=read_hosts(rule),
+                    address=_addresses(rule),
+                    port=rule.integer("port", 22, most=65535) if "port" in rule else None,
                     labels=MappingProxyType({label: labels.text(label, "") for label in labels}),
                     algorithms=(
                         rule.word("algorithms", TargetOffer, TargetOffer.MODERN)
@@ -372,8 +345,12 @@ class _Reader:
                     ),
                     upstream_auth=_upstream_auth(rule),
                     known_hosts=self._paths(rule.texts("known_hosts")),
+                    check_host_keys=rule.flag("check_host_keys", True) if "check_host_keys" in rule else None,
+                    record=rule.word("record", Record, Record.STRICT) if "record" in rule else None,
                 )
             )
+            if rules[-1].check_host_keys is False:
+                rule.warn("check_host_keys", "any host key is accepted: whoever is in between reads along")
             if "hosts" not in rule:
                 section.problem(name, "has no hosts, and so is a rule for nothing")
         return tuple(rules)
@@ -465,61 +442,13 @@ def _secret(user: Section, key: str, parse: Callable[[str], bytes]) -> bytes:
         return b""
 
 
-def _roles_of(user: Section, roles: Mapping[str, Role]) -> tuple[str, ...]:
-    entries = user.texts("roles")
+def _addresses(rule: Section) -> tuple[str, ...]:
+    """What is dialled in the place of what the names resolve to."""
+    entries = rule.texts("address", or_one=True)
     for entry in entries:
-        if entry.text not in roles:
-            entry.problem(f"there is no role {entry.text}{nearest(entry.text, tuple(roles))}")
-    return tuple(dict.fromkeys(entry.text for entry in entries))
-
-
-def _hosts(section: Section) -> tuple[HostPattern, ...]:
-    patterns = []
-    for entry in section.texts("hosts"):
-        try:
-            patterns.append(HostPattern.parse(entry.text))
-        except ValueError as error:
-            entry.problem(str(error))
-    return tuple(patterns)
-
-
-def _logins(section: Section) -> tuple[str, ...]:
-    logins = []
-    for entry in section.texts("logins"):
-        try:
-            logins.append(check_login_pattern(entry.text))
-        except ValueError as error:
-            entry.problem(str(error))
-    return tuple(logins)
-
-
-def _networks(section: Section, key: str) -> tuple[IPNetwork, ...] | None:
-    """None where the key is missing; empty is nothing at all."""
-    networks = []
-    for entry in section.texts(key):
-        try:
-            networks.append(parse_network(entry.text))
-        except ValueError as error:
-            entry.problem(str(error))
-    return tuple(networks) if key in section else None
-
-
-def _options(section: Section) -> Options:
-    default = Options()
-    return Options(
-        max_session_ttl=section.optional_duration("max_session_ttl"),
-        client_idle_timeout=section.optional_duration("client_idle_timeout"),
-        max_sessions=(
-            section.integer("max_sessions", 10) if "max_sessions" in section else default.max_sessions
-        ),
-        forward_agent=section.flag("forward_agent", default.forward_agent),
-        port_forwarding=section.flag("port_forwarding", default.port_forwarding),
-        x11_forwarding=section.flag("x11_forwarding", default.x11_forwarding),
-        file_copy=section.flag("file_copy", default.file_copy),
-        nested_ssh=section.flag("nested_ssh", default.nested_ssh),
-        record=section.word("record", Record, default.record),
-        recordings=section.word("recordings", Sees, default.recordings),
-    )
+        if address_of(entry.text) is None:
+            entry.problem(f"{entry.text!r} is not an address, like 10.0.0.5")
+    return tuple(entry.text for entry in entries)
 
 
 def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:

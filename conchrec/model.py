@@ -39,6 +39,7 @@ class Identity:
     ``certificate`` the wire blob of the certificate, where one was used. ``expires`` ends the
     identity (a certificate's validity, an ``expiry-time`` option); ``pinned``: it is not good from everywhere
     (``source-address``, ``from``). ``force_command`` is what runs whatever is asked for, empty without one.
+    ``second_factor`` is what was proved besides: ``totp``, ``sk`` (a touch of a hardware key), or nothing.
     """
 
     user: str
@@ -49,6 +50,7 @@ class Identity:
     expires: datetime | None = None
     pinned: bool = False
     force_command: str = ""
+    second_factor: str = ""
 
     @property
     def by_certificate(self) -> bool:

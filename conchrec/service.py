@@ -116,6 +116,7 @@ class Proxy(MultiService):
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
         self.site = Site(
             config=config,
+            policy=config.policy,
             algorithms=offered(config.algorithms, aes=knows_aes()),
             authority=self._authority,
             credentials=credentials(config, self._authority),
@@ -355,7 +356,9 @@ class Proxy(MultiService):
             known,
             authorities=(*self._authority.trusted(Role.HOST), *config.trusted_hosts.authorities),
             revoked=self._revoked,
-            check=config.proxy_checks_host_keys,
+            check=config.proxy_checks_host_keys
+            if rule is None or rule.check_host_keys is None
+            else rule.check_host_keys,
         )
 
     def _revoked(self, key: bytes, certificate: Certificate | None) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
 from conchrec.access.authorized_keys import AuthorizedKey
+from conchrec.access.options import Record
 from conchrec.access.patterns import HostPattern, IPNetwork
 from conchrec.access.policy import Policy, Role
 from conchrec.model import Target
@@ -106,18 +107,24 @@ class TrustedHosts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """Without keys and password: nobody, unless with a certificate of our user CA. ``password`` is a bcrypt
-    hash, ``totp`` the secret of the codes that are asked for besides; both empty where there are none."""
+    hash, ``totp`` the secret of the codes that are asked for besides; both empty where there are none. The
+    grants of some ``roles`` end (``ends``)."""
 
     name: str
     keys: tuple[AuthorizedKey, ...] = ()
     roles: tuple[str, ...] = ()
+    ends: Mapping[str, datetime] = field(default_factory=dict)
     password: bytes = field(default=b"", repr=False)
     totp: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRule:
-    """What is different at some targets; None: as everywhere. Found with ``policy.rule_for``."""
+    """A group of targets, and what is different at them; None: as everywhere. Found with ``policy.rule_for``.
+
+    ``address`` is dialled in the place of what the name resolves to (empty: that), ``port`` where the user
+    asked for 22. ``record`` counts where it is stricter than the role's.
+    """
 
     name: str
     hosts: tuple[HostPattern, ...] = ()
@@ -125,6 +132,10 @@ class TargetRule:
     algorithms: TargetOffer | None = None
     upstream_auth: tuple[UpstreamAuth, ...] | None = None
     known_hosts: tuple[Path, ...] = ()
+    check_host_keys: bool | None = None
+    address: tuple[str, ...] = ()
+    port: int | None = None
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +227,9 @@ class Config:
 
     @property
     def policy(self) -> Policy:
-        return Policy(roles=self.roles)
+        """Without locks, which are not in the file."""
+        ends = {(user.name, role): end for user in self.users.values() for role, end in user.ends.items()}
+        return Policy(roles=self.roles, ends=ends)
 
     @property
     def public(self) -> Target | None:

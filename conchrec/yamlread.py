@@ -145,6 +145,10 @@ class Section:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def line_of(self, key: str) -> int:
+        """Where the key stands; of one that is missing, the section's own line."""
+        return self._key_lines.get(key, self.line)
+
     def is_wrong(self, key: str) -> bool:
         """There is already a problem with its value as a whole."""
         return any(error.path == self._at(key) for error in self.problems.errors)

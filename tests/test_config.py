@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec import config
-from conchrec.access.policy import Options, Record, Sees
+from conchrec.access.options import Record, RoleOptions, Sees, switches
 from conchrec.config import (
     AgentProbe,
     Config,
@@ -146,9 +146,10 @@ def test_the_example_of_the_interface(read: Read, here: Path, keys: dict[str, st
         ("root", "{user}"), ["*.example.com", "10.0.0.0/8", "db1:2222"],
     )  # fmt: skip
     assert [host.text for host in ops.deny_hosts] == ["vault.example.com"]
-    assert ops.options == Options(
-        max_session_ttl=timedelta(hours=12), client_idle_timeout=timedelta(minutes=15), max_sessions=10
-    )
+    assert ops.options == RoleOptions(
+        max_session_ttl=timedelta(hours=12), client_idle_timeout=timedelta(minutes=15), max_sessions=10,
+        switches=switches(forward_agent=False, port_forwarding=False, x11_forwarding=False, file_copy=True),
+    )  # fmt: skip
     assert [str(network) for network in ops.source or ()] == ["10.0.0.0/8"]
     (db,) = it.targets
     assert (db.name, dict(db.labels), db.algorithms) == ("db", {"tier": "data"}, TargetOffer.MODERN)
@@ -189,7 +190,7 @@ def test_nothing_after_a_key_is_its_default_or_nobody(read: Read) -> None:
     it = read("users:\nroles:\n  ops:\n    hosts:\n    logins:\n    options:\n    deny:\nlimits:\ntargets:\n")
     assert (it.users, it.targets, it.limits) == ({}, (), Limits())
     assert (it.roles["ops"].hosts, it.roles["ops"].logins) == ((), ())
-    assert it.roles["ops"].options == Options()
+    assert it.roles["ops"].options == RoleOptions()
 
 
 def test_an_empty_source_is_nowhere_and_a_missing_one_anywhere(read: Read) -> None:

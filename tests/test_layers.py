@@ -53,6 +53,11 @@ VALUES = frozenset(
         "conchrec.recording.session_id",
         "conchrec.access",
         "conchrec.access.policy",
+        "conchrec.access.options",
+        "conchrec.access.command_patterns",
+        "conchrec.access.locks",
+        "conchrec.access.windows",
+        "conchrec.policyread",
         "conchrec.access.patterns",
         "conchrec.access.authorized_keys",
         "conchrec.access.passwords",
@@ -215,5 +220,10 @@ def test_the_walk_sees_a_breach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "conchrec.recording.store",
         "conchrec.proxy.relay",
         "conchrec.access.policy",
+        "conchrec.access.options",
+        "conchrec.access.command_patterns",
+        "conchrec.access.locks",
+        "conchrec.access.windows",
+        "conchrec.policyread",
     ]
     assert "twisted.internet.reactor" in set(imports("conchrec.ssh.culprit"))

@@ -3,18 +3,21 @@
 A target that trusts the user CA believes every word of a certificate and knows no roles, so a certificate is
 never worth more than the roles behind it. The rules, for a user of several roles:
 
-- The roles that *count* are those that allow the place that the user comes from. Without one there is no
-  certificate.
+- The roles that *count* are those that allow the place that the user comes from, and the time. Without one
+  there is no certificate; nor without a second factor, where one of them requires it.
 - *Principals*: the user's name. Logins at targets only from roles with ``direct: yes``, or from every role
   that counts where sessions are not recorded anyway (``node``, ``off``): whoever holds one can log in there
-  past the proxy. ``{user}`` is the user; a pattern is no login; what any role of the user denies is left out.
+  past the proxy. ``{user}`` is the user; a pattern is no login; what any role of the user denies is left out,
+  and so are the logins of a role that says what no certificate can: commands, an approval or a second factor
+  for each session, a switch that is shut (``shell: no``).
 - Without such a login the certificate is for the proxy alone: the critical option ``proxy-only@conchrec``,
   which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
   have the user's name.
 - *Extensions*: ``permit-pty``; any other only where every role that gives a principal grants it (every one
   that counts, where it is for the proxy alone), for a certificate can not say at which login it is good.
 - *Until*: the strictest ``max_session_ttl`` of the roles that count, 12 hours where none says any; never
-  later than what the user came with (a certificate does not renew itself).
+  later than what the user came with (a certificate does not renew itself), nor than the grant or the time of
+  a role whose logins it names.
 - *Source*: the addresses that every role that counts allows; and where the key or certificate that the user
   came with is not good from everywhere, the user's address alone.
 
@@ -28,8 +31,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa
 from conchrec.access.patterns import USER, IPNetwork, address_of, is_within, matches_login
-from conchrec.access.policy import Policy, Role, comes_from
+from conchrec.access.policy import Policy, Role, active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh.wire import string
@@ -72,31 +76,50 @@ def grant(
     user = identity.user
     if identity.expires is not None and now >= identity.expires:
         raise AccessDenied(f"the login of {user} has expired; log in again", rule="expired")
-    roles = policy.roles_of(identity)
-    counting = [role for role in roles if comes_from(role, source)]
+    if lock := policy.lock_on(now, lambda lock: lock.is_of_user(user)):
+        raise AccessDenied(f"no certificate: {lock}", rule="lock")
+    roles = policy.roles_of(identity, now)
+    counting = active(policy, identity, source, now)
     if not counting:
-        why = f"no role of {user} is for {source or 'there'}" if roles else f"{user} has no role"
+        why = f"no role of {user} is for {source or 'there'}, now" if roles else f"{user} has no role"
         raise AccessDenied(f"no certificate: {why}", rule=why)
+    if not identity.second_factor and any(role.options.require_mfa is not Mfa.NO for role in counting):
+        raise AccessDenied("no certificate: a second factor is required", rule="require_mfa")
     denied = [pattern for role in roles for pattern in role.deny_logins]
     naming = {
         role.name: logins
         for role in counting
-        if (role.direct or not recorded) and (logins := _logins(role, user, denied))
+        if (role.direct or not recorded) and _can_be_said(role) and (logins := _logins(role, user, denied))
     }
     logins = tuple(dict.fromkeys(login for found in naming.values() for login in found))
     own = () if logins and _is_denied(user, user, denied) else (user,)
     principals = tuple(dict.fromkeys((*own, *logins)))
     if len(principals) > MAX_PRINCIPALS:
         raise AccessDenied(f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins")
+    ends = [end for role in counting if role.name in naming if (end := _end(policy, identity, role, now))]
     return Grant(
         principals=principals,
         logins=logins,
-        until=_until(identity, counting, now, ttl),
+        until=min((_until(identity, counting, now, ttl), *ends)),
         extensions=_extensions([role for role in counting if role.name in naming] or counting),
         critical_options=_critical_options(
             counting, for_targets=bool(logins), here=_network(source) if identity.pinned else None
         ),
     )
+
+
+def _can_be_said(role: Role) -> bool:
+    """Can a certificate say all that this role says of what its users may do?"""
+    options = role.options
+    every_time = options.approval or options.require_mfa is Mfa.SESSION
+    unsaid = (switch for switch, is_open in SWITCHES.items() if is_open)
+    return not every_time and options.commands is None and all(map(options.opens, unsaid))
+
+
+def _end(policy: Policy, identity: Identity, role: Role, now: datetime) -> datetime | None:
+    """When this role is over, for now: its grant ends, or its time."""
+    ends = [policy.end_of(identity, role), *(window.changes(now) for window in role.times or ())]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _logins(role: Role, user: str, denied: Sequence[str]) -> tuple[str, ...]:
@@ -122,12 +145,16 @@ def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timede
 def _extensions(roles: Sequence[Role]) -> dict[str, bytes]:
     """PROTOCOL.certkeys, "Extensions": names alone."""
     granted = {
-        "permit-X11-forwarding": all(role.options.x11_forwarding for role in roles),
-        "permit-agent-forwarding": all(role.options.forward_agent for role in roles),
-        "permit-port-forwarding": all(role.options.port_forwarding for role in roles),
+        "permit-X11-forwarding": _all_open(roles, "x11_forwarding"),
+        "permit-agent-forwarding": _all_open(roles, "forward_agent"),
+        "permit-port-forwarding": _all_open(roles, *SHORTHANDS["port_forwarding"]),
         "permit-pty": True,
     }
     return {name: b"" for name, is_granted in granted.items() if is_granted}
+
+
+def _all_open(roles: Sequence[Role], *switches: str) -> bool:
+    return all(role.options.opens(switch) for role in roles for switch in switches)
 
 
 def _critical_options(

@@ -13,7 +13,7 @@ import glob
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from conchrec.model import Target
 
@@ -127,12 +127,14 @@ def _is_this_machine(address: IPAddress) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPattern:
-    """One entry of ``hosts``. Neither ``network`` nor ``name``: any host. ``text`` as it was written."""
+    """One entry of ``hosts``. Neither ``network`` nor ``name``: any host. ``text`` as it was written, in the
+    ``line`` of the file (0: in none)."""
 
     text: str
     port: int | None = None
     network: IPNetwork | None = None
     name: re.Pattern[str] | None = None
+    line: int = field(default=0, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> HostPattern:

@@ -1,11 +1,10 @@
 """Who may log in where: pure, and deny by absence.
 
 How several roles of one user add up. A *deny* of any of them wins over everything, whatever that
-role's ``source`` is. A login at a target is allowed by the roles that allow its host, the login and
-the place that the user comes from. Of those the strictest limit holds (``max_session_ttl``,
-``client_idle_timeout``, ``max_sessions``, ``nested_ssh: no``, ``record: strict``), and what any one of
-them opens (forwarding, ``file_copy``) is open. ``recordings`` is of no login: of all the roles of a user
-the widest counts.
+role's ``source`` and ``times`` are; so does a lock. A login at a target is allowed by the roles that allow
+its host, the login, the place that the user comes from, and the time. What it may do there, those roles say
+together, as the table in ``access.options`` has it. ``recordings`` is of no login: of all the roles of a user
+the widest counts. A role whose grant has ended is none.
 
 *Allow* matches the name that was asked for, or the address; *deny* either. A name that was allowed
 is allowed wherever it leads. Where only some of its addresses are allowed, only those may be dialled
@@ -17,12 +16,13 @@ A deny by name does not know the host's other names; deny its address, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import datetime
 from typing import Protocol, TypeVar
 
+from conchrec.access.locks import Lock
+from conchrec.access.options import Mfa, Options, RoleOptions, Sees, combine
 from conchrec.access.patterns import (
     USER,
     HostPattern,
@@ -36,56 +36,20 @@ from conchrec.access.patterns import (
     place_of,
     seen_through,
 )
+from conchrec.access.windows import Window, is_open
 from conchrec.model import Identity, Target
 
 _SHOWN_LOGINS = 8
 _LONGEST_LOGIN = 256
 
 
-class Record(Enum):
-    """What follows where a session can not be recorded."""
-
-    STRICT = "strict"
-    """It does not start, or it ends."""
-    BEST_EFFORT = "best_effort"
-    """It goes on, with an audit event."""
-
-
-class Sees(Enum):
-    """Whose recordings somebody may look at, over ssh."""
-
-    NONE = "none"
-    OWN = "own"
-    ALL = "all"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a session may do. None is no limit.
-
-    ``max_sessions`` counts the session channels of one connection to a target at one time.
-    ``file_copy: no`` refuses the subsystem ``sftp``, and commands that run scp or sftp-server at the target,
-    as far as they can be recognised; who has a shell can copy all the same (``cat``, ``rsync``, a script).
-    ``nested_ssh: no`` ends a forward that begins as SSH does: what is done in there is not recorded.
-    """
-
-    max_session_ttl: timedelta | None = None
-    client_idle_timeout: timedelta | None = None
-    max_sessions: int | None = 10
-    forward_agent: bool = False
-    port_forwarding: bool = False
-    x11_forwarding: bool = False
-    file_copy: bool = True
-    nested_ssh: bool = True
-    record: Record = Record.STRICT
-    recordings: Sees = Sees.OWN
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """One role. What is empty allows nobody; only ``source`` may be None: from anywhere.
+    """One role. What is empty allows nobody; ``source`` and ``times`` may be None: from anywhere, always.
 
-    ``direct``: certificates of its users name its logins (``access.grants``).
+    ``direct``: certificates of its users name its logins (``access.grants``). ``expires`` is aware.
+    ``lines`` are those of the file, by setting (``logins``, ``deny.logins``, ``options.times``; ``""`` is the
+    role itself).
     """
 
     name: str
@@ -93,26 +57,62 @@ class Role:
     hosts: tuple[HostPattern, ...] = ()
     deny_hosts: tuple[HostPattern, ...] = ()
     deny_logins: tuple[str, ...] = ()
-    options: Options = Options()
+    options: RoleOptions = field(default_factory=RoleOptions)
     source: tuple[IPNetwork, ...] | None = None
+    times: tuple[Window, ...] | None = None
+    expires: datetime | None = None
     direct: bool = False
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def line(self, setting: str) -> int:
+        """Of the setting, or else of the role; 0 where it is in no file."""
+        return self.lines.get(setting, self.lines.get("", 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """All roles, by name."""
+    """All roles, by name; when grants of them end, by user and role; and what is locked."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
+    ends: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+    locks: tuple[Lock, ...] = ()
 
-    def roles_of(self, identity: Identity) -> tuple[Role, ...]:
-        """A role that does not exist (any more) is none."""
+    def roles_of(self, identity: Identity, now: datetime) -> tuple[Role, ...]:
+        """A role that does not exist (any more), or whose time is over, is none."""
+        return tuple(
+            role for role in self._granted(identity) if not _is_over(self.end_of(identity, role), now)
+        )
+
+    def end_of(self, identity: Identity, role: Role) -> datetime | None:
+        """When this user's grant of the role ends; None: never."""
+        ends = (role.expires, self.ends.get((identity.user, role.name)))
+        return min((end for end in ends if end is not None), default=None)
+
+    def lock_on(self, now: datetime, is_meant: Callable[[Lock], bool]) -> Lock | None:
+        """The first that holds, of those that are meant."""
+        return next((lock for lock in self.locks if lock.holds(now) and is_meant(lock)), None)
+
+    def changes(self, identity: Identity, now: datetime) -> datetime | None:
+        """The first moment at which time alone may change an answer that this identity had; None: never."""
+        moments = [identity.expires]
+        for role in self._granted(identity):
+            moments.append(self.end_of(identity, role))
+            moments += [window.changes(now) for window in role.times or ()]
+        return min((moment for moment in moments if moment is not None and moment > now), default=None)
+
+    def _granted(self, identity: Identity) -> tuple[Role, ...]:
         names = dict.fromkeys(identity.roles)
         return tuple(self.roles[name] for name in names if name in self.roles)
 
 
+def _is_over(end: datetime | None, now: datetime) -> bool:
+    return end is not None and now >= end
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """Yes. ``rule`` says which roles allow it; only ``addresses`` may be dialled, in that order.
+    """Yes. ``rule`` says which roles allow it, ``line`` where the first of them does; only ``addresses`` may
+    be dialled, in that order. ``until`` is the first moment at which the answer may be another one.
 
     ``addresses`` is empty where none was given: then it is the name alone that is allowed.
     """
@@ -120,17 +120,25 @@ class Allow:
     rule: str
     options: Options
     addresses: tuple[str, ...]
+    line: int = 0
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """No. ``reason`` is one line for the user; ``rule`` is what said it."""
+    """No. ``reason`` is one line for the user; ``rule`` is what said it, in that ``line``."""
 
     reason: str
     rule: str
+    line: int = 0
 
 
 Decision = Allow | Deny
+
+
+def cited(decision: Decision) -> str:
+    """The rule, with its line where it has one."""
+    return f"{decision.rule} (line {decision.line})" if decision.line else decision.rule
 
 
 def may_reach(
@@ -168,59 +176,77 @@ def _judge(
 ) -> Decision:
     user = _shown(identity.user)
     host = _shown(target.host if target.port == 22 else str(target))
-    if identity.expires is not None and now >= identity.expires:
+    if _is_over(identity.expires, now):
         return Deny(reason=f"the login of {user} has expired; log in again", rule="expired")
+    if lock := policy.lock_on(now, lambda lock: lock.is_of_user(identity.user)):
+        return Deny(reason=_shown(str(lock)), rule="lock")
     try:
         place = place_of(target, addresses)
     except NotAHost as error:
         return Deny(reason=f"{user} may not reach {host} ({error})", rule=str(error))
 
-    def unreachable(rule: str) -> Deny:
-        return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule)
+    def unreachable(rule: str, line: int = 0) -> Deny:
+        return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule, line=line)
 
-    roles = policy.roles_of(identity)
+    if lock := policy.lock_on(now, lambda lock: lock.is_of_place(place)):
+        return Deny(reason=f"{user} may not reach {host} ({_shown(str(lock))})", rule="lock")
+    roles = policy.roles_of(identity, now)
     for role in roles:
-        if any(_denies(pattern, place) for pattern in role.deny_hosts):
-            return unreachable(f"role {role.name} denies it")
-    reaches = [
-        _Reach(role, permitted) for role in roles if (permitted := _permitted(role, place)) is not None
-    ]
+        for pattern in role.deny_hosts:
+            if _denies(pattern, place):
+                return unreachable(f"role {role.name} denies it", pattern.line)
+    reaches = [reach for role in roles if (reach := _reached(role, place)) is not None]
     if not reaches:
         return unreachable(f"no role of {user} allows it" if roles else f"{user} has no role")
     here = [reach for reach in reaches if comes_from(reach.role, source)]
     if not here:
-        return unreachable(f"{_roles(reaches)} not from {_shown(source) or 'there'}")
+        line = reaches[0].role.line("options.source")
+        return unreachable(f"{_roles(reaches)} not from {_shown(source) or 'there'}", line)
+    elsewhen, here = here, [reach for reach in here if is_open(reach.role.times, now)]
+    if not here:
+        return unreachable(f"{_roles(elsewhen)} not at this time", elsewhen[0].role.line("options.times"))
     denied = tuple(pattern for role in roles for pattern in role.deny_logins)
     if login is None:
         allowing = [reach for reach in here if any(_usable_logins(reach.role, denied))]
         if not allowing:
-            return unreachable(_allowed_logins(here, identity.user))
-        return _allow(allowing, "any login of its own", place)
+            return unreachable(_allowed_logins(here, identity.user), here[0].role.line("logins"))
+        return _allow(allowing, "any login of its own", place, policy.changes(identity, now))
 
-    def refused(rule: str) -> Deny:
-        return Deny(reason=f"{user} may not log in as {_shown(login)} on {host} ({rule})", rule=rule)
+    def refused(rule: str, line: int = 0) -> Deny:
+        reason = f"{user} may not log in as {_shown(login)} on {host} ({rule})"
+        return Deny(reason=reason, rule=rule, line=line)
 
     if not login or len(login) > _LONGEST_LOGIN or not login.isprintable():
         return refused("that is not a login")
+    if lock := policy.lock_on(now, lambda lock: lock.is_of_login(login, identity.user)):
+        return Deny(reason=refused(_shown(str(lock))).reason, rule="lock")
     for role in roles:
         if any(matches_login(pattern, login, identity.user) for pattern in role.deny_logins):
-            return refused(f"role {role.name} denies it")
+            return refused(f"role {role.name} denies it", role.line("deny.logins"))
     allowing = [
         reach
         for reach in here
         if any(matches_login(pattern, login, identity.user) for pattern in reach.role.logins)
     ]
     if not allowing:
-        return refused(_allowed_logins(here, identity.user))
-    return _allow(allowing, login, place)
+        return refused(_allowed_logins(here, identity.user), here[0].role.line("logins"))
+    allowed = _allow(allowing, login, place, policy.changes(identity, now))
+    if allowed.options.require_mfa is not Mfa.NO and not identity.second_factor:
+        demanding = next(reach.role for reach in allowing if reach.role.options.require_mfa is not Mfa.NO)
+        return refused(
+            f"role {demanding.name} requires a second factor", demanding.line("options.require_mfa")
+        )
+    return allowed
 
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """A role that allows the host, and the addresses (as the resolver wrote them) that it allows."""
+    """A role that allows the host, the addresses (as the resolver wrote them) that it allows, and the line
+    that says so."""
 
     role: Role
     addresses: frozenset[str]
+    line: int
 
 
 def _denies(pattern: HostPattern, place: Place) -> bool:
@@ -229,14 +255,17 @@ def _denies(pattern: HostPattern, place: Place) -> bool:
     )
 
 
-def _permitted(role: Role, place: Place) -> frozenset[str] | None:
-    """Which addresses of the place this role allows; None where it does not allow the place."""
-    if any(pattern.names(place) for pattern in role.hosts):
-        return frozenset(text for text, _ in place.addresses)
-    covered = frozenset(
-        text for text, ip in place.addresses if any(pattern.covers(ip, place) for pattern in role.hosts)
-    )
-    return covered or None
+def _reached(role: Role, place: Place) -> _Reach | None:
+    """None where it does not allow the place."""
+    for pattern in role.hosts:
+        if pattern.names(place):
+            return _Reach(role, frozenset(text for text, _ in place.addresses), pattern.line)
+    covering = [
+        (text, pattern) for text, ip in place.addresses for pattern in role.hosts if pattern.covers(ip, place)
+    ]
+    if not covering:
+        return None
+    return _Reach(role, frozenset(text for text, _ in covering), covering[0][1].line)
 
 
 def comes_from(role: Role, source: str) -> bool:
@@ -251,39 +280,30 @@ def _usable_logins(role: Role, denied: Sequence[str]) -> Iterator[str]:
     return (pattern for pattern in role.logins if pattern not in denied and "*" not in denied)
 
 
-def _allow(allowing: Sequence[_Reach], login: str, place: Place) -> Allow:
+def _allow(allowing: Sequence[_Reach], login: str, place: Place, until: datetime | None) -> Allow:
     dialled = tuple(text for text, _ in place.addresses if any(text in reach.addresses for reach in allowing))
-    opening = [reach.role.options for reach in allowing if reach.addresses.issuperset(dialled)]
-    limiting = [reach.role.options for reach in allowing]
-    strict = any(options.record is Record.STRICT for options in limiting)
     return Allow(
         rule=f"{_roles(allowing)} {'allow' if len(allowing) > 1 else 'allows'} {login}",
         addresses=dialled,
-        options=Options(
-            max_session_ttl=_least(options.max_session_ttl for options in limiting),
-            client_idle_timeout=_least(options.client_idle_timeout for options in limiting),
-            max_sessions=_least(options.max_sessions for options in limiting),
-            forward_agent=any(options.forward_agent for options in opening),
-            port_forwarding=any(options.port_forwarding for options in opening),
-            x11_forwarding=any(options.x11_forwarding for options in opening),
-            file_copy=any(options.file_copy for options in opening),
-            nested_ssh=all(options.nested_ssh for options in limiting),
-            record=Record.STRICT if strict else Record.BEST_EFFORT,
+        options=combine(
+            limiting=[reach.role.options for reach in allowing],
+            opening=[reach.role.options for reach in allowing if reach.addresses.issuperset(dialled)],
         ),
+        line=allowing[0].line,
+        until=until,
     )
 
 
-def sees(policy: Policy, identity: Identity, source: str) -> Sees:
+def sees(policy: Policy, identity: Identity, source: str, now: datetime) -> Sees:
     """Whose recordings this identity may look at from the address ``source``; without a role nobody's."""
-    roles = (role for role in policy.roles_of(identity) if comes_from(role, source))
+    roles = active(policy, identity, source, now)
     return max((role.options.recordings for role in roles), key=list(Sees).index, default=Sees.NONE)
 
 
-_Limit = TypeVar("_Limit", int, timedelta)
-
-
-def _least(limits: Iterator[_Limit | None]) -> _Limit | None:
-    return min((limit for limit in limits if limit is not None), default=None)
+def active(policy: Policy, identity: Identity, source: str, now: datetime) -> tuple[Role, ...]:
+    """The roles that this identity may use from the address ``source`` now."""
+    roles = policy.roles_of(identity, now)
+    return tuple(role for role in roles if comes_from(role, source) and is_open(role.times, now))
 
 
 def _roles(reaches: Sequence[_Reach]) -> str:
@@ -322,9 +342,10 @@ class Reach:
     denied_hosts: tuple[str, ...]
     denied_logins: tuple[str, ...]
     from_here: bool
+    at_this_time: bool
 
 
-def reachable(policy: Policy, identity: Identity, source: str) -> tuple[Reach, ...]:
+def reachable(policy: Policy, identity: Identity, source: str, now: datetime) -> tuple[Reach, ...]:
     """What the user's own roles say, for the command ``hosts``; roles that lead nowhere are left out."""
     return tuple(
         Reach(
@@ -334,8 +355,9 @@ def reachable(policy: Policy, identity: Identity, source: str) -> tuple[Reach, .
             denied_hosts=tuple(pattern.text for pattern in role.deny_hosts),
             denied_logins=tuple(login.replace(USER, identity.user) for login in role.deny_logins),
             from_here=comes_from(role, source),
+            at_this_time=is_open(role.times, now),
         )
-        for role in policy.roles_of(identity)
+        for role in policy.roles_of(identity, now)
         if (role.hosts and role.logins) or role.deny_hosts or role.deny_logins
     )
 

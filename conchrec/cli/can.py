@@ -9,8 +9,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.access.options import SWITCHES, Options
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, Options, decide, rule_for, sees
+from conchrec.access.policy import Allow, decide, rule_for, sees
 from conchrec.config import Config
 from conchrec.model import Identity, Target
 from conchrec.yamlread import nearest
@@ -95,18 +96,15 @@ def command(
         print(f"  by the rule for targets {rule.name}", file=out)
     for line in _options(decision.options):
         print(f"  {line}", file=out)
-    print(f"  recordings: {sees(config.policy, identity, args.source or '').value}", file=out)
+    print(
+        f"  recordings: {sees(config.policy, identity, args.source or '', datetime.now(timezone.utc)).value}",
+        file=out,
+    )
     return YES
 
 
 def _options(options: Options) -> list[str]:
-    opened = {
-        "forward_agent": options.forward_agent,
-        "port_forwarding": options.port_forwarding,
-        "x11_forwarding": options.x11_forwarding,
-        "file_copy": options.file_copy,
-        "nested_ssh": options.nested_ssh,
-    }
+    opened = {switch: getattr(options, switch) for switch in SWITCHES}
     limits = {
         "max_session_ttl": _duration(options.max_session_ttl),
         "client_idle_timeout": _duration(options.client_idle_timeout),

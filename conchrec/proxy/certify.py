@@ -129,7 +129,7 @@ def comment(user: str) -> str:
 def _granted(asking: Asking) -> Grant:
     site = asking.site
     return grant(
-        site.config.policy,
+        site.policy,
         asking.identity,
         source=asking.source,
         now=site.now(),

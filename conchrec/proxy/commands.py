@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from conchrec import __version__
 from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
+from conchrec.access.options import Sees
 from conchrec.model import Identity
 from conchrec.proxy import certify, looking
 from conchrec.proxy.asking import Asking, Unknown
@@ -181,12 +182,13 @@ def _until(asking: Asking, end: datetime | None) -> str:
 
 
 def _reach(asking: Asking) -> list[str]:
-    found = policy.reachable(asking.site.config.policy, asking.identity, asking.source)
+    found = policy.reachable(asking.site.policy, asking.identity, asking.source, asking.site.now())
     if not found:
         return ["No role of yours leads to any host."]
     lines = ["You may log in:"]
     for reach in found:
         place = "" if reach.from_here else "  (but not from where you are now)"
+        place += "" if reach.at_this_time else "  (but not at this time)"
         lines.append(f"  role {reach.role}: as {_some(reach.logins)} on {_some(reach.hosts)}{place}")
         if reach.denied_hosts:
             lines.append(f"    never on {_some(reach.denied_hosts)}")
@@ -196,10 +198,10 @@ def _reach(asking: Asking) -> list[str]:
 
 
 def _recorded(asking: Asking) -> list[str]:
-    whose = policy.sees(asking.site.config.policy, asking.identity, asking.source)
-    if whose is policy.Sees.NONE:
+    whose = policy.sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
+    if whose is Sees.NONE:
         return []
-    said = "your" if whose is policy.Sees.OWN else "all"
+    said = "your" if whose is Sees.OWN else "all"
     return [f"You may look at {said} recordings: recordings, play ID, text ID, follow ID."]
 
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
-from conchrec.access.policy import Options
+from conchrec.access.options import Options
 from conchrec.errors import AccessDenied, ConchrecError, RemoteViolation, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.banner import Banner
@@ -37,6 +37,15 @@ CANCEL = {
     b"cancel-tcpip-forward": "remote",
     b"cancel-streamlocal-forward@openssh.com": "streamlocal-remote",
 }
+#: Which option allows each kind.
+SWITCH = {
+    "direct": "local_forwarding",
+    "streamlocal-direct": "streamlocal_forwarding",
+    "remote": "remote_forwarding",
+    "forwarded": "remote_forwarding",
+    "streamlocal-remote": "streamlocal_forwarding",
+    "streamlocal-forwarded": "streamlocal_forwarding",
+}
 #: Global requests of a user that wait for the target.
 MAX_WAITING = 64
 NOT_ALLOWED = "the role does not allow it"
@@ -57,6 +66,9 @@ class Forwards:
     def _options(self) -> Options:
         return self._visit.options or Options()
 
+    def _may(self, kind: str) -> bool:
+        return bool(getattr(self._options, SWITCH[kind]))
+
     # --- channels that the user opens
 
     def user_opens(self, opening: IncomingOpen) -> None:
@@ -66,7 +78,7 @@ class Forwards:
         if self._visit.denied is not None:
             opening.refuse(*refusal.open_failure(self._visit.denied))
             return
-        if not self._options.port_forwarding:
+        if not self._may(kind):
             self._refused(opening, kind, destination)
             return
         self._upstream.inner_settled()
@@ -89,7 +101,7 @@ class Forwards:
         opening.refuse(
             m.ADMINISTRATIVELY_PROHIBITED,
             f"conchrec: {self._visit.identity.user} may not forward ports on {self._visit.target.host}"
-            " (port_forwarding: no)",
+            f" ({SWITCH[kind]}: no)",
         )
 
     # --- channels that the target opens
@@ -98,14 +110,14 @@ class Forwards:
         kind, user, visit = opening.channel.kind, self.user, self._visit
         if user is None or user.stopped:
             opening.refuse(m.CONNECT_FAILED, "the user is gone")
-        elif kind in FORWARDED and self._listening > 0:
+        elif kind in FORWARDED and self._listening > 0 and self._may(FORWARDED[kind]):
             destination, origin = _ends(opening.request)
             _Forward(visit, opening, FORWARDED[kind], destination, origin, user_is_near=False).relay.dial(
                 user
             )
-        elif kind == b"x11" and visit.x11_requested:
+        elif kind == b"x11" and visit.x11_requested and self._options.x11_forwarding:
             _X11(visit, opening).relay.dial(user)
-        elif kind in m.AGENT_CHANNELS and visit.onward_agent:
+        elif kind in m.AGENT_CHANNELS and visit.onward_agent and self._options.forward_agent:
             OnwardAgent(visit, opening, self._upstream).begin()
         else:
             name = refusal.one_line(kind.decode("ascii", "replace"), 64)
@@ -122,7 +134,7 @@ class Forwards:
         """All but those that the inner connection answers by itself."""
         name = request.name
         if name in LISTEN or name in CANCEL:
-            if self._visit.denied is not None or not self._options.port_forwarding:
+            if self._visit.denied is not None or not self._may(LISTEN.get(name) or CANCEL[name]):
                 self._listen_event(request, "refused", NOT_ALLOWED)
                 request.reply(False)
                 return
@@ -135,6 +147,9 @@ class Forwards:
                 return
         else:
             self._unknown(request, "user")
+            if not self._options.unknown_requests and name != b"keepalive@openssh.com":
+                request.reply(False)
+                return
         if self._visit.denied is not None or self._waiting >= MAX_WAITING:
             request.reply(False)
             return

@@ -26,6 +26,7 @@ from conchrec.model import Identity, Target
 from conchrec.proxy import refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
+from conchrec.proxy.judging import check_connections, given_address, located
 from conchrec.proxy.outer_session import OuterSession, Place, as_error
 from conchrec.proxy.passthrough import Passthrough
 from conchrec.proxy.places import named_target
@@ -156,6 +157,10 @@ class Jump:
     @property
     def session_count(self) -> int:
         return sum(server.session_count for server in self._servers)
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._braked) - sum(server.is_idle for server in self._servers)
 
     # --- Authenticator
 
@@ -345,6 +350,7 @@ class Jump:
     async def approach(self, target: Target) -> Place:
         """The way to a target as far as its banner. Raises AccessDenied or UpstreamError, audited."""
         site = self._site
+        asked, target = target, located(target, site.config.targets)
         visit = Visit(
             site=site,
             identity=self.identity,
@@ -352,22 +358,23 @@ class Jump:
             source=self.source,
             address=self.address,
             target=target,
+            asked=asked,
             addresses=(),
             outer_agent=self.agent,
         )
         try:
-            visit.addresses = await site.resolve(target.host)
+            visit.resolved = given_address(target, site.config.targets) or await site.resolve(target.host)
             answer = policy.may_reach(
-                site.config.policy, visit.identity, target, visit.addresses, visit.source, site.now()
+                site.policy, visit.identity, target, visit.resolved, visit.source, site.now()
             )
             if isinstance(answer, policy.Deny):
-                raise AccessDenied(answer.reason, rule=answer.rule)
+                raise AccessDenied(answer.reason, rule=policy.cited(answer))
             if not answer.addresses:
                 raise Unreachable(f"{target.host} can not be found: no such host")
             visit.addresses = answer.addresses
             if site.config.session_recording.records:
                 # Here, where it may take long: the inner server finds it made.
-                await site.signing(lambda: site.authority.inner_host_keys(target.host, target.port))
+                await site.signing(lambda: site.authority.inner_host_keys(asked.host, asked.port))
                 banner, link = await site.dialer.look(
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )
@@ -377,7 +384,8 @@ class Jump:
                     "your certificate's force-command can not be obeyed where nothing is recorded",
                     rule="force-command",
                 )
-            visit.options = answer.options
+            visit.options, visit.until = answer.options, answer.until
+            check_connections(visit)
             passthrough = Passthrough(visit)
             await passthrough.connect()
             return _Unrecorded(self, passthrough)

@@ -13,7 +13,8 @@ from functools import partial
 from typing import NoReturn, Protocol, TypeVar
 
 from conchrec import audit
-from conchrec.access.policy import Sees, sees
+from conchrec.access.options import Sees
+from conchrec.access.policy import sees
 from conchrec.errors import RecordingError
 from conchrec.proxy.asking import Asking, Refused, Unknown
 from conchrec.proxy.refusal import one_line
@@ -113,7 +114,7 @@ async def follow(asking: Asking) -> str:
 
 
 def _sees(asking: Asking) -> Sees:
-    return sees(asking.site.config.policy, asking.identity, asking.source)
+    return sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
 
 
 def _library(asking: Asking) -> Library:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
-from conchrec.access.policy import Options, Record
+from conchrec.access.options import Options, Record, why_not
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError, RemoteViolation, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
@@ -39,6 +39,8 @@ STARTS = (b"shell", b"exec", b"subsystem")
 QUIET = frozenset(
     {b"eow@openssh.com", b"simple@putty.projects.tartarus.org", b"winadj@putty.projects.tartarus.org"}
 )
+#: Requests of a client that are relayed whatever a role says of those that nobody knows.
+KNOWN = QUIET | frozenset((*STARTS, b"pty-req", b"window-change", b"env", b"signal", b"break", b"xon-xoff"))
 
 
 class Session:
@@ -58,7 +60,6 @@ class Session:
     ) -> None:
         self._visit = visit
         self._site = visit.site
-        self._options = visit.options or Options()
         self._inner_settled = inner_settled
         self._over = over
         self._relayed = relayed
@@ -134,6 +135,11 @@ class Session:
         self._relay.abort(f"conchrec: {text}")
 
     # --- recording
+
+    @property
+    def _options(self) -> Options:
+        """As they are now: they may change while it runs."""
+        return self._visit.options or Options()
 
     @property
     def _strict(self) -> bool:
@@ -236,25 +242,45 @@ class Session:
                 raise self._refusal
             if visit.identity.force_command:
                 request = self._forced(request)
-            if not self._options.file_copy:
-                self._refuse_to_copy(request)
+            self._refuse_to_start(request)
             if visit.identity.force_command:
                 return request
+        elif name != b"x11-req" and name not in KNOWN and not self._options.unknown_requests:
+            self._emit(
+                audit.UnknownRequest(**visit.who(self.sid), request=_text(name), size=len(request.extra))
+            )
+            self._emit(
+                audit.SessionRejected(
+                    **visit.who(self.sid), reason="a request that nobody knows", rule="unknown_requests"
+                )
+            )
+            return Verdict.REFUSE
         return Verdict.PASS
 
-    def _refuse_to_copy(self, request: m.ChannelRequest) -> None:
-        """Where it moves files, as far as that can be seen: what a shell does can not."""
+    def _refuse_to_start(self, request: m.ChannelRequest) -> None:
+        """What the roles do not allow, as far as that can be seen: what a shell does can not."""
         argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
-        transfer = recognise(request.name.decode(), _text(argument))
-        if transfer is not None and transfer.copies_files:
-            visit = self._visit
-            denied = AccessDenied(
-                f"{visit.identity.user} may not copy files to or from {visit.target.host} by {transfer.by}"
-                " (file_copy: no)",
-                rule="file_copy",
-            )
-            self._emit(refusal.event(denied, visit.who(self.sid)))
+        kind, text = request.name.decode(), _text(argument)
+        transfer = recognise(kind, text)
+        rule = why_not(self._options, kind, text, transfer.by if transfer is not None else "")
+        if rule:
+            denied = AccessDenied(self._forbidden(kind, rule), rule=rule)
+            self._emit(refusal.event(denied, self._visit.who(self.sid)))
             raise denied
+
+    def _forbidden(self, kind: str, rule: str) -> str:
+        visit = self._visit
+        who, where = visit.identity.user, f"{visit.login}@{visit.target.host}"
+        if rule == "commands":
+            return f"{who} may not run this command as {where} (commands)"
+        what = {
+            "shell": "have a shell",
+            "exec": "run commands",
+            "sftp": "copy files by sftp",
+            "scp": "copy files by scp",
+            "subsystem": "use this subsystem",
+        }[rule]
+        return f"{who} may not {what} as {where} ({rule}: no)"
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
         """The user's certificate says what runs (PROTOCOL.certkeys, "Critical options")."""

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
+from conchrec.access.policy import Policy
 from conchrec.audit import AuditEvent, AuditSink
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
@@ -42,6 +43,10 @@ class Live(Protocol):
     @property
     def session_count(self) -> int: ...
 
+    @property
+    def connection_count(self) -> int:
+        """To targets."""
+
     def tell_and_end(self, text: str) -> None:
         """The service stops: say so in every session, then end it."""
 
@@ -67,6 +72,8 @@ class Site:
     """See the module. ``resolve`` gives a host's addresses, ``now`` is aware and in UTC."""
 
     config: Config
+    #: Who may go where: that of ``config``, and what is locked.
+    policy: Policy
     #: What our servers offer.
     algorithms: Algorithms
     authority: Authority

@@ -12,28 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
-from conchrec.access import policy
-from conchrec.access.checkers import fingerprint
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy import refusal
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.forwarding import DIRECT, Forwards
+from conchrec.proxy.inner_login import InnerLogin
 from conchrec.proxy.session import Session
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
-from conchrec.settings import InnerAuth
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.transport import Lost, ServerTransport
-from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
-from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
+from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.timing import DelayedCall
 
 _log = Logger()
@@ -68,7 +64,7 @@ class TargetServer:
             on_lost=self._upstream_lost,
         )
         self._forwards = Forwards(visit, self.upstream)
-        self._login = _InnerLogin(visit, self._begin)
+        self._login = InnerLogin(visit, self._begin, say=lambda text: self._userauth.send_banner(text))
         self._userauth = UserAuthServer(
             self._login,
             connection=self._logged_in,
@@ -80,7 +76,7 @@ class TargetServer:
         )
         self._transport = ServerTransport(
             version=mirrored(banner),
-            host_keys=self._site.authority.inner_host_keys(visit.target.host, visit.target.port),
+            host_keys=self._site.authority.inner_host_keys(visit.asked.host, visit.asked.port),
             algorithms=self._site.algorithms,
             userauth=lambda: self._userauth,
             clock=self._site.clock,
@@ -98,6 +94,11 @@ class TargetServer:
         self._tunnel.on_closed = self._closed
         self._tunnel.on_pressure = lambda on: self.upstream.brake("tunnel", on)
         self._tunnel.start(self._transport)
+
+    @property
+    def is_idle(self) -> bool:
+        """It does not ask for the target (yet, or any more)."""
+        return self.upstream.state in (State.IDLE, State.LOST)
 
     @property
     def session_count(self) -> int:
@@ -297,116 +298,6 @@ class TargetServer:
                 timer.cancel()
         self._timers.clear()
         self.upstream.close()
-
-
-class _InnerLogin:
-    """Who may log in on the inner connection: the very user of the outer one, and nobody else."""
-
-    def __init__(self, visit: Visit, begin: Callable[[], None]) -> None:
-        self._visit = visit
-        self._site = visit.site
-        self._begin = begin
-        self.upstream: Upstream | None = None
-        #: The user has proved who it is; what is still to come are the target's questions.
-        self._welcomed = False
-
-    def methods(self, user: str) -> tuple[bytes, ...]:
-        return (KEYBOARD_INTERACTIVE,) if self._welcomed else (PUBLICKEY,)
-
-    def none(self, user: str) -> Deferred[Identity]:
-        visit = self._visit
-        self._named(user)
-        if self._site.config.inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
-            return self._welcome("none", b"")
-        return fail(AccessDenied("Permission denied", "a key of the same user is wanted"))
-
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
-        visit = self._visit
-        return self._site.credentials.is_own(
-            visit.identity, algorithm, blob, visit.source, self._site.now()
-        )
-
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        self._named(user)
-        if not self.offered(user, algorithm, blob):
-            return fail(AccessDenied("Permission denied", "not a key of the user of the outer connection"))
-        return self._welcome("publickey", blob)
-
-    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        """The target's questions, which become the inner login's."""
-        return Deferred.fromCoroutine(self._answer(ask))
-
-    async def _answer(self, ask: Ask) -> Identity:
-        upstream = self.upstream
-        if not self._welcomed or upstream is None:
-            raise AccessDenied("Permission denied", "questions before a key")
-        while True:
-            await upstream.when_settled()
-            challenge = upstream.questions.open
-            if challenge is None:
-                return self._visit.identity
-            upstream.questions.answer(challenge, await ask(challenge))
-
-    def _named(self, login: str) -> None:
-        """The client has named the login: ask the policy, and dial where it allows."""
-        visit = self._visit
-        if visit.login:
-            return
-        visit.login = login
-        answer = policy.decide(
-            self._site.config.policy,
-            visit.identity,
-            visit.target,
-            visit.addresses,
-            login,
-            visit.source,
-            self._site.now(),
-        )
-        if isinstance(answer, policy.Deny):
-            visit.denied = AccessDenied(answer.reason, rule=answer.rule)
-            self._site.emit(refusal.event(visit.denied, visit.who()))
-            return
-        visit.options = answer.options
-        visit.addresses = answer.addresses
-        self._begin()
-
-    def _welcome(self, method: str, blob: bytes) -> Deferred[Identity]:
-        """Logged in, once the target has been heard."""
-        visit = self._visit
-        self._site.emit(
-            audit.UserLogin(
-                **visit.who(),
-                method=method,
-                key=fingerprint(blob) if blob else "",
-                stage="inner",
-                roles=visit.identity.roles,
-            )
-        )
-        welcome: Deferred[Identity] = Deferred()
-        if visit.denied is not None or self.upstream is None:
-            welcome.callback(visit.identity)
-        else:
-            self.upstream.when_settled().addCallback(lambda _: self._settled(method, welcome))
-        return welcome
-
-    def _settled(self, method: str, welcome: Deferred[Identity]) -> None:
-        if welcome.called:
-            return
-        assert self.upstream is not None
-        if self.upstream.questions.open is None:
-            welcome.callback(self._visit.identity)
-            return
-        self._welcomed = True
-        if method == "none":
-            # It proves nothing, so it is no part of a success.
-            welcome.errback(AccessDenied("Permission denied", "the target asks"))
-        else:
-            welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
-
-    def refused(self, user: str, method: str, reason: str) -> None:
-        self._site.emit(
-            audit.AuthRefused(**self._visit.who(), reason=reason, method=method, stage="inner")
-        )
 
 
 class _TargetSide:

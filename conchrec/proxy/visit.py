@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from conchrec import audit
-from conchrec.access.policy import Options, Record
+from conchrec.access.options import Options, Record
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
@@ -28,10 +29,18 @@ class Visit:
     address: str
     target: Target
     addresses: tuple[str, ...]
+    #: All that the name resolved to: what the policy judges. Only ``addresses`` may be dialled.
+    resolved: tuple[str, ...] = ()
+    #: What the user asked for; ``target`` may have another port, where its group says so.
+    asked: Target
     outer_agent: AgentSource
     inner_agent: AgentSource = field(default_factory=lambda: AgentSource("inner"))
     login: str = ""
     options: Options | None = None
+    #: When the answer of the policy may be another one, aware; None: never by itself.
+    until: datetime | None = None
+    #: The key or certificate that the inner login has proved; empty without one.
+    proved: bytes = b""
     denied: ConchrecError | None = None
     #: When the user's client last said anything on a channel, in seconds of the reactor's clock.
     last_activity: float = 0.0

@@ -14,7 +14,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from conchrec.access.policy import Options
+from conchrec.access.options import Options
 from conchrec.audit import AuditEvent
 from conchrec.model import Identity, SessionInfo
 from conchrec.model import Target as Place
@@ -123,8 +123,8 @@ class Between:
             connection.serviceStarted()
         self._visit = Visit(
             site=self._site(), identity=Identity(user="joe", method="publickey"), cid="c", source="10.0.0.1",
-            address="10.0.0.1:1", target=Place(host="web1"), addresses=(), outer_agent=AgentSource("outer"),
-            login="root", options=Options(file_copy=False),
+            address="10.0.0.1:1", target=Place(host="web1"), asked=Place(host="web1"), addresses=(), outer_agent=AgentSource("outer"),
+            login="root", options=Options(sftp=False, scp=False),
         )  # fmt: skip
 
     def _site(self) -> Site:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.access.grants import MAX_PRINCIPALS, PROXY_ONLY, Grant, grant
+from conchrec.access.options import RoleOptions, switches
 from conchrec.access.patterns import parse_network
-from conchrec.access.policy import Options, Policy, Role
+from conchrec.access.policy import Policy, Role
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh.certificate import option_text
@@ -39,7 +40,10 @@ def role(
         deny_logins=deny,
         direct=direct,
         source=None if source is None else tuple(map(parse_network, source)),
-        options=Options(max_session_ttl=ttl, forward_agent=agent, port_forwarding=ports, x11_forwarding=x11),
+        options=RoleOptions(
+            max_session_ttl=ttl,
+            switches=switches(forward_agent=agent, port_forwarding=ports, x11_forwarding=x11),
+        ),
     )
 
 
@@ -251,5 +255,5 @@ def test_it_is_worth_no_more_than_any_role_behind_it(
         assert behind
         for one in behind:
             assert it.until - NOW <= (one.options.max_session_ttl or 12 * HOUR)
-            assert one.options.port_forwarding or "permit-port-forwarding" not in it.extensions
+            assert one.options.opens("local_forwarding") or "permit-port-forwarding" not in it.extensions
             assert one.source is None or "source-address" in it.critical_options

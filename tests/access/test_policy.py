@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conchrec.access.options import Options, Record, RoleOptions, Sees, switches
 from conchrec.access.patterns import HostPattern, parse_network
 from conchrec.access.policy import (
     Allow,
     Decision,
     Deny,
-    Options,
     Policy,
-    Record,
     Role,
-    Sees,
     decide,
     may_reach,
     reachable,
@@ -44,7 +42,7 @@ def role(
     deny: tuple[str, ...] = (),
     deny_logins: tuple[str, ...] = (),
     source: tuple[str, ...] | None = None,
-    options: Options | None = None,
+    options: RoleOptions | None = None,
 ) -> Role:
     return Role(
         name=name,
@@ -53,7 +51,7 @@ def role(
         deny_hosts=hosts(*deny),
         deny_logins=deny_logins,
         source=None if source is None else tuple(parse_network(network) for network in source),
-        options=options or Options(),
+        options=options or RoleOptions(),
     )
 
 
@@ -272,34 +270,37 @@ def test_a_role_that_is_gone_allows_nothing() -> None:
     assert "joe has no role" in reason(asked((policy, replace(identity, roles=("admin",)))))
 
 
-def test_limits_are_the_strictest_and_doors_the_widest() -> None:
-    a = Options(
-        max_session_ttl=timedelta(hours=1), max_sessions=3, record=Record.BEST_EFFORT, forward_agent=True
-    )
-    b = Options(
-        client_idle_timeout=timedelta(minutes=5), max_sessions=None, file_copy=False, port_forwarding=True
-    )
+def test_what_several_roles_say_adds_up() -> None:
+    a = RoleOptions(
+        max_session_ttl=timedelta(hours=1), max_sessions=3, record=Record.BEST_EFFORT,
+        switches=switches(forward_agent=True, port_forwarding=True),
+    )  # fmt: skip
+    b = RoleOptions(
+        client_idle_timeout=timedelta(minutes=5), max_sessions=None,
+        switches=switches(file_copy=False, port_forwarding=False, local_forwarding=True),
+    )  # fmt: skip
     decision = asked(joe(role(options=a), role("dev", options=b)))
     assert allowed(decision).options == Options(
         max_session_ttl=timedelta(hours=1),
         client_idle_timeout=timedelta(minutes=5),
         max_sessions=3,
         forward_agent=True,
-        port_forwarding=True,
-        file_copy=True,
+        local_forwarding=True,
+        sftp=False,
+        scp=False,
         record=Record.STRICT,
     )
     assert allowed(decision).rule == "roles ops, dev allow root"
 
 
 def test_a_role_for_another_host_or_login_opens_no_door() -> None:
-    wide = Options(forward_agent=True, max_sessions=1)
+    wide = RoleOptions(switches=switches(forward_agent=True), max_sessions=1)
     for other in (role("dev", on=("web2",), options=wide), role("dev", logins=("joe",), options=wide)):
         assert allowed(asked(joe(role(), other))).options == Options()
 
 
 def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:
-    some = role("some", on=("10.0.0.0/8",), options=Options(forward_agent=True))
+    some = role("some", on=("10.0.0.0/8",), options=RoleOptions(switches=switches(forward_agent=True)))
     others = role("others", on=("198.51.100.0/24",))
     decision = allowed(asked(joe(some, others), "web1", "10.0.0.1", "198.51.100.1"))
     assert decision.addresses == ("10.0.0.1", "198.51.100.1")
@@ -311,15 +312,15 @@ def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:
 
 
 def test_the_widest_role_says_whose_recordings_are_seen() -> None:
-    none, own, everything = (role(each.value, options=Options(recordings=each)) for each in Sees)
-    assert sees(*joe(), HERE) is Sees.NONE
-    assert sees(*joe(role()), HERE) is Sees.OWN
-    assert sees(*joe(none), HERE) is Sees.NONE
-    assert sees(*joe(none, own), HERE) is Sees.OWN
-    assert sees(*joe(everything, none), HERE) is Sees.ALL
+    none, own, everything = (role(each.value, options=RoleOptions(recordings=each)) for each in Sees)
+    assert sees(*joe(), HERE, NOW) is Sees.NONE
+    assert sees(*joe(role()), HERE, NOW) is Sees.OWN
+    assert sees(*joe(none), HERE, NOW) is Sees.NONE
+    assert sees(*joe(none, own), HERE, NOW) is Sees.OWN
+    assert sees(*joe(everything, none), HERE, NOW) is Sees.ALL
     elsewhere = replace(everything, source=(parse_network("10.0.0.0/8"),))
-    assert sees(*joe(elsewhere, none), HERE) is Sees.NONE
-    assert sees(*joe(elsewhere, none), "10.0.0.1") is Sees.ALL
+    assert sees(*joe(elsewhere, none), HERE, NOW) is Sees.NONE
+    assert sees(*joe(elsewhere, none), "10.0.0.1", NOW) is Sees.ALL
 
 
 # -- where from, and until when
@@ -341,7 +342,7 @@ def test_where_the_user_comes_from(source: tuple[str, ...] | None, address: str,
     who = joe(role(source=source))
     assert isinstance(asked(who, source=address), Allow) is expected
     assert isinstance(may_reach(*who, Target(host="a.example.com"), (), address, NOW), Allow) is expected
-    assert reachable(*who, address)[0].from_here is expected
+    assert reachable(*who, address, NOW)[0].from_here is expected
 
 
 def test_an_identity_ends() -> None:
@@ -367,7 +368,7 @@ def test_may_reach_asks_for_any_login() -> None:
 
 def test_what_a_user_may_know() -> None:
     ops = role(on=("web*", "10.0.0.0/8"), logins=("root", "{user}"), deny=("web9",), deny_logins=("{user}2",))
-    (reach,) = reachable(*joe(ops, role("none", on=(), logins=())), HERE)
+    (reach,) = reachable(*joe(ops, role("none", on=(), logins=())), HERE, NOW)
     assert (reach.role, reach.hosts, reach.logins) == ("ops", ("web*", "10.0.0.0/8"), ("root", "joe"))
     assert (reach.denied_hosts, reach.denied_logins) == (("web9",), ("joe2",))
 
@@ -427,9 +428,9 @@ def roles(draw: st.DrawFn) -> tuple[Role, ...]:
             deny=some(PATTERNS) if draw(st.booleans()) else (),
             deny_logins=some(LOGINS) if draw(st.booleans()) else (),
             source=some(NETWORKS) if draw(st.booleans()) else None,
-            options=Options(
+            options=RoleOptions(
                 max_sessions=draw(st.none() | st.integers(1, 9)),
-                forward_agent=draw(st.booleans()),
+                switches=switches(forward_agent=draw(st.booleans())),
                 record=draw(st.sampled_from(Record)),
             ),
         )

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from conchrec import audit
-from conchrec.access.policy import Options, Record
+from conchrec.access.options import Options, Record
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
@@ -47,9 +47,9 @@ class Stage:
         visit = Visit(
             site=cast(Site, site),
             identity=Identity(user="joe", method="publickey", force_command=force_command),
-            cid="c", source="10.0.0.1", address="10.0.0.1:1", target=Target(host="web1"), addresses=(),
+            cid="c", source="10.0.0.1", address="10.0.0.1:1", target=Target(host="web1"), asked=Target(host="web1"), addresses=(),
             outer_agent=AgentSource("outer"), login="root",
-            options=Options(record=Record.BEST_EFFORT, file_copy=file_copy),
+            options=Options(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
         )  # fmt: skip
         proxy, target = Handler(), Handler()
         self.near, self.far = Loop(Handler(), proxy), Loop(Handler(), target)

@@ -1,0 +1,258 @@
+"""What a login may do at a target, and how the roles that allow it add up. Pure.
+
+``TABLE`` is the only place that says how an option of several roles becomes one: ``combine`` follows it,
+``docs/roles.md`` shows it.
+
+A switch is open or closed by default. A role may say yes, no, or nothing: a ``no`` that one of them says
+stands, whatever the others say; a ``yes`` opens what is closed. What a limit says nothing about is not
+limited, and of several the strictest holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from conchrec.access.command_patterns import CommandPattern
+
+T = TypeVar("T")
+_Limit = TypeVar("_Limit", int, timedelta)
+
+
+class Record(Enum):
+    """What follows where a session can not be recorded."""
+
+    STRICT = "strict"
+    """It does not start, or it ends."""
+    BEST_EFFORT = "best_effort"
+    """It goes on, with an audit event."""
+
+
+class Sees(Enum):
+    """Whose recordings somebody may look at, over ssh."""
+
+    NONE = "none"
+    OWN = "own"
+    ALL = "all"
+
+
+class Mfa(Enum):
+    """Which proof besides the first one is needed: a code, or the touch of a hardware key."""
+
+    NO = "no"
+    LOGIN = "login"
+    """One for each connection to the proxy."""
+    SESSION = "session"
+    """One for each connection to a target, and for each command of the proxy."""
+
+    @property
+    def level(self) -> int:
+        return list(Mfa).index(self)
+
+
+class Adds(Enum):
+    """How an option of several roles becomes one."""
+
+    STRICTEST = "the strictest holds"
+    OPEN = "open, unless one of them says no"
+    CLOSED = "closed, unless one of them says yes and none says no"
+    UNION = "what one of them allows is allowed; a role without a list allows every command"
+    EACH = "each has to be satisfied"
+    WIDEST = "the widest holds, of all the roles of a user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One option. ``shorthand``: it stands for these others, where they are not written."""
+
+    name: str
+    adds: Adds
+    default: str
+    about: str
+    shorthand: tuple[str, ...] = ()
+
+
+TABLE: tuple[Row, ...] = (
+    Row(name="max_session_ttl", adds=Adds.STRICTEST, default="no limit",
+        about="a connection to a target ends after that"),
+    Row(name="client_idle_timeout", adds=Adds.STRICTEST, default="no limit",
+        about="… after so long without a keystroke"),
+    Row(name="max_sessions", adds=Adds.STRICTEST, default="10",
+        about="session channels at one time in one connection to a target"),
+    Row(name="max_connections", adds=Adds.STRICTEST, default="no limit",
+        about="connections of one user to targets at one time"),
+    Row(name="shell", adds=Adds.OPEN, default="yes", about="the login shell, with or without a terminal"),
+    Row(name="exec", adds=Adds.OPEN, default="yes",
+        about="commands (`ssh host command`; scp -O, rsync and git are commands, too)"),
+    Row(name="commands", adds=Adds.UNION, default="every command",
+        about="which commands; a role that names some opens no shell and no subsystem that it does not name"),
+    Row(name="subsystem", adds=Adds.OPEN, default="yes", about="subsystems other than sftp"),
+    Row(name="file_copy", adds=Adds.OPEN, default="yes", about="both of the next two",
+        shorthand=("sftp", "scp")),
+    Row(name="sftp", adds=Adds.OPEN, default="yes",
+        about="the subsystem sftp (`sftp`, `sshfs`, today's `scp`), and commands seen to run its server"),
+    Row(name="scp", adds=Adds.OPEN, default="yes", about="commands that are seen to run scp at the target"),
+    Row(name="port_forwarding", adds=Adds.CLOSED, default="no", about="all of the next three",
+        shorthand=("local_forwarding", "remote_forwarding", "streamlocal_forwarding")),
+    Row(name="local_forwarding", adds=Adds.CLOSED, default="no",
+        about="`ssh -L`, `-D` and `-W` at the target"),
+    Row(name="remote_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -R` at the target"),
+    Row(name="streamlocal_forwarding", adds=Adds.CLOSED, default="no",
+        about="`ssh -L` and `-R` with sockets at the target"),
+    Row(name="x11_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -X` and `-Y`"),
+    Row(name="forward_agent", adds=Adds.CLOSED, default="no",
+        about="the agent goes on to the target (`ssh -A`)"),
+    Row(name="unknown_requests", adds=Adds.OPEN, default="yes",
+        about="requests that conchrec does not know are relayed unread; no: they are refused"),
+    Row(name="nested_ssh", adds=Adds.OPEN, default="yes",
+        about="SSH inside of a forward, which goes unrecorded; no: such a forward ends"),
+    Row(name="record", adds=Adds.STRICTEST, default="strict",
+        about="strict: a session that can not be recorded ends; best_effort: it goes on, audited"),
+    Row(name="require_mfa", adds=Adds.STRICTEST, default="no",
+        about="a second factor for each login, or for each session"),
+    Row(name="approval", adds=Adds.EACH, default="none",
+        about="somebody else with one of these roles has to approve each connection to a target"),
+    Row(name="recordings", adds=Adds.WIDEST, default="own",
+        about="whose recordings one may look at with ssh: own, all, none"),
+)  # fmt: skip
+"""In the order in which people are shown them."""
+
+SHORTHANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {row.name: row.shorthand for row in TABLE if row.shorthand}
+)
+SWITCHES: Mapping[str, bool] = MappingProxyType(
+    {
+        row.name: row.adds is Adds.OPEN
+        for row in TABLE
+        if row.adds in (Adds.OPEN, Adds.CLOSED) and not row.shorthand
+    }
+)
+"""Every switch that is one by itself, and whether it is open by default."""
+LONGEST_COMMAND = 64 * 1024
+#: What a role that names its commands leaves shut, unless it says yes.
+_BESIDE_COMMANDS = frozenset({"shell", "subsystem", "sftp"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a login may do, all roles together. None is no limit, and ``commands`` every command.
+
+    ``max_sessions`` counts the session channels of one connection to a target at one time,
+    ``max_connections`` the user's connections to targets. For ``approval`` one needs, for each of the
+    sets, somebody else who has one of the roles in it.
+    """
+
+    max_session_ttl: timedelta | None = None
+    client_idle_timeout: timedelta | None = None
+    max_sessions: int | None = 10
+    max_connections: int | None = None
+    shell: bool = True
+    exec: bool = True
+    commands: tuple[CommandPattern, ...] | None = None
+    subsystem: bool = True
+    sftp: bool = True
+    scp: bool = True
+    local_forwarding: bool = False
+    remote_forwarding: bool = False
+    streamlocal_forwarding: bool = False
+    x11_forwarding: bool = False
+    forward_agent: bool = False
+    unknown_requests: bool = True
+    nested_ssh: bool = True
+    record: Record = Record.STRICT
+    require_mfa: Mfa = Mfa.NO
+    approval: tuple[frozenset[str], ...] = ()
+    recordings: Sees = Sees.OWN
+
+
+def switches(**written: bool) -> Mapping[str, bool]:
+    """What a role says of each switch, shorthands resolved: what is written of one of them beats those."""
+    said = {name: written[short] for short, names in SHORTHANDS.items() if short in written for name in names}
+    return MappingProxyType(said | {name: it for name, it in written.items() if name not in SHORTHANDS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleOptions:
+    """What one role says. ``switches`` are those that it says something of; ``approval`` names roles."""
+
+    switches: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    commands: tuple[CommandPattern, ...] | None = None
+    max_session_ttl: timedelta | None = None
+    client_idle_timeout: timedelta | None = None
+    max_sessions: int | None = 10
+    max_connections: int | None = None
+    record: Record = Record.STRICT
+    require_mfa: Mfa = Mfa.NO
+    approval: frozenset[str] = frozenset()
+    recordings: Sees = Sees.OWN
+
+    def opens(self, switch: str) -> bool:
+        """By what it says, or by default."""
+        by_default = SWITCHES[switch] and not (self.commands is not None and switch in _BESIDE_COMMANDS)
+        return self.switches.get(switch, by_default)
+
+
+def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> Options:
+    """What all of them together allow. ``opening`` are those of ``limiting`` whose yes counts: a role that
+    allows some of the places only opens nothing in all of them."""
+
+    def is_open(switch: str) -> bool:
+        forbidden = any(role.switches.get(switch) is False for role in limiting)
+        return not forbidden and any(role.opens(switch) for role in opening)
+
+    common = Options(
+        max_session_ttl=_least(role.max_session_ttl for role in limiting),
+        client_idle_timeout=_least(role.client_idle_timeout for role in limiting),
+        max_sessions=_least(role.max_sessions for role in limiting),
+        max_connections=_least(role.max_connections for role in limiting),
+        commands=_commands([role for role in opening if role.opens("exec")]),
+        record=_strictest((role.record for role in limiting), lambda record: record is Record.STRICT),
+        require_mfa=_strictest((role.require_mfa for role in limiting), lambda mfa: mfa.level),
+        approval=tuple(dict.fromkeys(role.approval for role in limiting if role.approval)),
+    )
+    opened: dict[str, Any] = {switch: is_open(switch) for switch in SWITCHES}
+    return replace(common, **opened)
+
+
+def _least(limits: Iterable[_Limit | None]) -> _Limit | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _strictest(said: Iterable[T], strictness: Callable[[T], int]) -> T:
+    return max(said, key=strictness)
+
+
+def _commands(roles: Sequence[RoleOptions]) -> tuple[CommandPattern, ...] | None:
+    lists = [role.commands for role in roles]
+    if any(named is None for named in lists):
+        return None
+    return tuple(dict.fromkeys(pattern for named in lists for pattern in named or ()))
+
+
+def why_not(options: Options, kind: str, argument: str, copies: str) -> str:
+    """Which option forbids to start this; empty where none does.
+
+    ``kind`` is shell, exec or subsystem, ``argument`` the command line or the subsystem's name, ``copies``
+    the program that it was recognised as (sftp, scp, anything else).
+    """
+    if kind == "shell":
+        wanted: tuple[str, ...] = ("shell",)
+    elif kind == "exec":
+        wanted = ("exec", copies) if copies in ("sftp", "scp") else ("exec",)
+    else:
+        wanted = ("sftp",) if argument == "sftp" else ("subsystem",)
+    closed = next((switch for switch in wanted if not getattr(options, switch)), "")
+    if closed or kind != "exec" or options.commands is None:
+        return closed
+    return "" if any(pattern.matches(argument) for pattern in options.commands) else "commands"
+
+
+def as_markdown() -> str:
+    """The table for people."""
+    lines = ["| option | default | of several roles | what it is |", "|---|---|---|---|"]
+    lines += [f"| `{row.name}` | {row.default} | {row.adds.value} | {row.about} |" for row in TABLE]
+    return "\n".join(lines) + "\n"

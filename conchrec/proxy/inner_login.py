@@ -1,0 +1,194 @@
+"""The login of the inner connection: the very user of the outer one, and nobody else.
+
+The policy is asked when the client names the login, and the target is dialled at once, unless there are
+steps to be passed before: a second factor, somebody's approval. They are questions of keyboard-interactive,
+after the key; a client that can't be asked reads in a banner what is wanted. Who does not pass is let in all
+the same, and reads why in the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail
+
+from conchrec import audit
+from conchrec.access import policy
+from conchrec.access.checkers import fingerprint
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.proxy import refusal
+from conchrec.proxy.judging import check_connections, judge
+from conchrec.proxy.upstream import Upstream
+from conchrec.proxy.visit import Visit
+from conchrec.settings import InnerAuth
+from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
+from conchrec.ssh.userauth_server import Ask, PartialSuccess
+
+Say = Callable[[str], None]
+
+
+class Step(Protocol):
+    """What has to be passed before the target is dialled. ``why`` is one line for the user."""
+
+    @property
+    def why(self) -> str: ...
+
+    async def pass_(self, ask: Ask, say: Say) -> None:
+        """Ask, and wait. Raises AccessDenied, whose text the user reads."""
+
+
+Needs = Callable[[Visit], Step | None]
+
+STEPS: tuple[Needs, ...] = ()
+"""In this order. Asked of each login that the policy allows: None where it needs no such step."""
+
+
+class InnerLogin:
+    """See the module; the Authenticator of the inner connection. ``begin`` dials the target, ``say`` shows a
+    banner."""
+
+    def __init__(self, visit: Visit, begin: Callable[[], None], *, say: Say) -> None:
+        self._visit = visit
+        self._site = visit.site
+        self._begin = begin
+        self._say = say
+        self.upstream: Upstream | None = None
+        self._begun = False
+        #: The user has proved who it is; what is still to come are steps, and the target's questions.
+        self._welcomed = False
+        self._passed: list[Needs] = []
+
+    def methods(self, user: str) -> tuple[bytes, ...]:
+        return (KEYBOARD_INTERACTIVE,) if self._welcomed else (PUBLICKEY,)
+
+    def none(self, user: str) -> Deferred[Identity]:
+        visit = self._visit
+        self._named(user)
+        if self._site.config.inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
+            return self._welcome("none", b"")
+        return fail(AccessDenied("Permission denied", "a key of the same user is wanted"))
+
+    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        visit = self._visit
+        return self._site.credentials.is_own(visit.identity, algorithm, blob, visit.source, self._site.now())
+
+    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        self._named(user)
+        if not self.offered(user, algorithm, blob):
+            return fail(AccessDenied("Permission denied", "not a key of the user of the outer connection"))
+        return self._welcome("publickey", blob)
+
+    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        """The steps, then the target's questions, which become the inner login's."""
+        return Deferred.fromCoroutine(self._answer(ask))
+
+    async def _answer(self, ask: Ask) -> Identity:
+        visit, upstream = self._visit, self.upstream
+        if not self._welcomed or upstream is None:
+            raise AccessDenied("Permission denied", "questions before a key")
+        try:
+            while (needed := self._needed()) is not None:
+                needs, step = needed
+                await step.pass_(ask, self._say)
+                self._passed.append(needs)
+        except AccessDenied as error:
+            self._deny(error)
+        if not self._begun and visit.denied is None:
+            # What was allowed before the questions may not be any more.
+            self._judge()
+            self._dial()
+        if visit.denied is not None:
+            return visit.identity
+        while True:
+            await upstream.when_settled()
+            challenge = upstream.questions.open
+            if challenge is None:
+                return visit.identity
+            upstream.questions.answer(challenge, await ask(challenge))
+
+    # --- what is allowed
+
+    def _named(self, login: str) -> None:
+        """The client has named the login: ask the policy, and dial where it allows."""
+        visit = self._visit
+        if visit.login:
+            return
+        visit.login = login
+        self._judge()
+        if visit.denied is None and self._needed() is None:
+            self._dial()
+
+    def _judge(self) -> None:
+        visit = self._visit
+        answer = judge(visit)
+        if isinstance(answer, policy.Deny):
+            self._deny(AccessDenied(answer.reason, rule=policy.cited(answer)))
+            return
+        visit.options, visit.addresses, visit.until = answer.options, answer.addresses, answer.until
+        try:
+            check_connections(visit)
+        except AccessDenied as error:
+            self._deny(error)
+
+    def _deny(self, error: AccessDenied) -> None:
+        visit = self._visit
+        visit.denied = error
+        self._site.emit(refusal.event(error, visit.who()))
+
+    def _needed(self) -> tuple[Needs, Step] | None:
+        """The next step."""
+        waiting = (needs for needs in STEPS if needs not in self._passed)
+        return next(((needs, step) for needs in waiting if (step := needs(self._visit)) is not None), None)
+
+    def _dial(self) -> None:
+        if not self._begun and self._visit.denied is None:
+            self._begun = True
+            self._begin()
+
+    # --- the welcome
+
+    def _welcome(self, method: str, blob: bytes) -> Deferred[Identity]:
+        """Logged in, once the steps are passed and the target has been heard."""
+        visit = self._visit
+        visit.proved = blob
+        self._site.emit(
+            audit.UserLogin(
+                **visit.who(),
+                method=method,
+                key=fingerprint(blob) if blob else "",
+                stage="inner",
+                roles=visit.identity.roles,
+            )
+        )
+        welcome: Deferred[Identity] = Deferred()
+        if visit.denied is not None or self.upstream is None:
+            welcome.callback(visit.identity)
+        elif (needed := self._needed()) is not None:
+            self._say(f"conchrec: {needed[1].why}")
+            self._go_on_with_questions(method, welcome)
+        else:
+            self._dial()
+            self.upstream.when_settled().addCallback(lambda _: self._settled(method, welcome))
+        return welcome
+
+    def _settled(self, method: str, welcome: Deferred[Identity]) -> None:
+        if welcome.called:
+            return
+        assert self.upstream is not None
+        if self.upstream.questions.open is None:
+            welcome.callback(self._visit.identity)
+        else:
+            self._go_on_with_questions(method, welcome)
+
+    def _go_on_with_questions(self, method: str, welcome: Deferred[Identity]) -> None:
+        self._welcomed = True
+        if method == "none":
+            # It proves nothing, so it is no part of a success.
+            welcome.errback(AccessDenied("Permission denied", "there are questions"))
+        else:
+            welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
+
+    def refused(self, user: str, method: str, reason: str) -> None:
+        self._site.emit(audit.AuthRefused(**self._visit.who(), reason=reason, method=method, stage="inner"))

@@ -1,0 +1,56 @@
+"""What the policy and the groups of targets say of one visit: when it begins, and again while it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from conchrec.access.options import Record
+from conchrec.access.policy import Allow, Decision, decide, rule_for
+from conchrec.errors import AccessDenied
+from conchrec.model import Target
+from conchrec.proxy.visit import Visit
+from conchrec.settings import TargetRule
+
+#: Where a user goes who names no port.
+USUAL_PORT = 22
+
+
+def located(target: Target, rules: Sequence[TargetRule]) -> Target:
+    """Where the target is, as its group says: another port, where the user asked for 22."""
+    rule = rule_for(rules, target, ())
+    if rule is None or rule.port is None or target.port != USUAL_PORT:
+        return target
+    return replace(target, port=rule.port)
+
+
+def given_address(target: Target, rules: Sequence[TargetRule]) -> tuple[str, ...]:
+    """What its group says in the place of a resolver; empty where it says nothing."""
+    rule = rule_for(rules, target, ())
+    return rule.address if rule is not None else ()
+
+
+def judge(visit: Visit) -> Decision:
+    """May the visit's user be at its target, as its login, now? With the target's own rule for recording."""
+    site = visit.site
+    decision = decide(
+        site.policy, visit.identity, visit.target, visit.resolved, visit.login, visit.source, site.now()
+    )
+    if isinstance(decision, Allow):
+        rule = rule_for(site.config.targets, visit.target, decision.addresses)
+        if rule is not None and rule.record is Record.STRICT:
+            return replace(decision, options=replace(decision.options, record=Record.STRICT))
+    return decision
+
+
+def check_connections(visit: Visit) -> None:
+    """AccessDenied where the user has as many connections to targets as are allowed (``max_connections``)."""
+    limit = visit.options.max_connections if visit.options is not None else None
+    user = visit.identity.user
+    if limit is None:
+        return
+    if sum(live.connection_count for live in visit.site.live if live.identity.user == user) >= limit:
+        raise AccessDenied(
+            f"{user} has {limit} connections to targets, which is the limit (max_connections)",
+            rule="max_connections",
+        )
