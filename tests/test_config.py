@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec import config
+from conchrec import config, policyread
 from conchrec.access.options import Record, RoleOptions, Sees, switches
 from conchrec.config import (
     AgentProbe,
@@ -775,7 +775,7 @@ def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytes
 
 def test_the_sample_knows_every_setting() -> None:
     text = (ETC / "config.yaml").read_text()
-    keys = (*config.TOP, *config.USER, *config.ROLE, *config.OPTIONS, *config.TARGET, *config.LIMITS)
+    keys = (*config.TOP, *config.USER, *policyread.ROLE, *policyread.OPTIONS, *config.TARGET, *config.LIMITS)
     assert [key for key in keys if f"{key}:" not in text] == []
 
 

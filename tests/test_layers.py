@@ -220,10 +220,5 @@ def test_the_walk_sees_a_breach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "conchrec.recording.store",
         "conchrec.proxy.relay",
         "conchrec.access.policy",
-        "conchrec.access.options",
-        "conchrec.access.command_patterns",
-        "conchrec.access.locks",
-        "conchrec.access.windows",
-        "conchrec.policyread",
     ]
     assert "twisted.internet.reactor" in set(imports("conchrec.ssh.culprit"))

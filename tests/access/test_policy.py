@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.access.options import Options, Record, RoleOptions, Sees, switches
+from conchrec.access.locks import Lock, LockKind
+from conchrec.access.options import Mfa, Options, Record, RoleOptions, Sees, switches
 from conchrec.access.patterns import HostPattern, parse_network
 from conchrec.access.policy import (
     Allow,
@@ -18,12 +19,14 @@ from conchrec.access.policy import (
     Deny,
     Policy,
     Role,
+    cited,
     decide,
     may_reach,
     reachable,
     rule_for,
     sees,
 )
+from conchrec.access.windows import Window
 from conchrec.model import Identity, Target
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -513,3 +516,73 @@ def test_any_text_is_answered(address: ipaddress.IPv4Address | ipaddress.IPv6Add
     ):
         if isinstance(decision, Deny):
             assert decision.reason.isprintable()
+
+
+# -- time, locks, and a second factor
+
+
+def test_a_role_counts_at_its_times_and_its_denies_always() -> None:
+    now = replace(role(), times=(Window.parse("mon 11:00-13:00"),))
+    then = replace(role("then", deny=("web2.example.com",)), times=(Window.parse("tue"),))
+    assert allowed(asked(joe(now))).until == NOW + timedelta(hours=1)
+    assert "role then not at this time" in reason(asked(joe(then)))
+    assert "role then denies it" in reason(asked(joe(now, then), "web2.example.com"))
+    assert not reachable(*joe(then), HERE, NOW)[0].at_this_time
+    assert sees(*joe(then), HERE, NOW) is Sees.NONE
+
+
+def test_a_grant_ends_and_so_does_a_role() -> None:
+    policy, identity = joe(role())
+    soon, before = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
+    ending = replace(policy, ends={("joe", "ops"): soon})
+    assert allowed(asked((ending, identity))).until == soon
+    assert "joe has no role" in reason(asked((replace(policy, ends={("joe", "ops"): before}), identity)))
+    assert allowed(asked((replace(policy, ends={("ann", "ops"): before}), identity))).until is None
+    assert "joe has no role" in reason(asked(joe(replace(role(), expires=before))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "holds"),
+    [
+        (LockKind.USER, "joe", True),
+        (LockKind.USER, "ann", False),
+        (LockKind.TARGET, "web1.example.com", True),
+        (LockKind.TARGET, "*.example.com", True),
+        (LockKind.TARGET, "10.0.0.0/8", True),
+        (LockKind.TARGET, "web1.example.com:2222", False),
+        (LockKind.LOGIN, "root", True),
+        (LockKind.LOGIN, "ro?t", True),
+        (LockKind.LOGIN, "joe", False),
+        (LockKind.SESSION, "root", False),
+    ],
+)
+def test_a_lock_wins(kind: LockKind, name: str, holds: bool) -> None:
+    policy, identity = joe(role())
+    lock = Lock(kind=kind, name=name, until=NOW + timedelta(hours=1), reason="stolen\x1b laptop")
+    decision = asked((replace(policy, locks=(lock,)), identity), "web1.example.com", "10.0.0.1", "192.0.2.1")
+    assert isinstance(decision, Deny) is holds
+    if isinstance(decision, Deny):
+        assert decision.rule == "lock"
+        assert "locked until 2026-11-23 13:00:00 UTC: stolen\\x1b laptop" in decision.reason
+    over = replace(lock, until=NOW)
+    assert isinstance(asked((replace(policy, locks=(over,)), identity)), Allow)
+
+
+def test_a_second_factor_is_required_where_a_role_that_allows_it_says_so() -> None:
+    careful = role("careful", options=RoleOptions(require_mfa=Mfa.LOGIN))
+    policy, identity = joe(role(), careful)
+    assert "role careful requires a second factor" in reason(asked((policy, identity)))
+    assert isinstance(asked((policy, replace(identity, second_factor="totp"))), Allow)
+    elsewhere = replace(careful, hosts=hosts("db1"))
+    assert isinstance(asked(joe(role(), elsewhere)), Allow)
+
+
+def test_the_line_of_the_rule() -> None:
+    here = tuple(replace(pattern, line=41) for pattern in hosts("*.example.com"))
+    lines = {"": 7, "logins": 9}
+    decision = asked(joe(replace(role(), hosts=here, lines=lines)))
+    assert (allowed(decision).line, cited(decision)) == (41, "role ops allows root (line 41)")
+    decision = asked(joe(replace(role(), hosts=here, lines=lines)), login="ann")
+    assert cited(decision) == "role ops allows: root (line 9)"
+    denying = replace(role(deny=("web1*",)), lines=lines)
+    assert cited(asked(joe(denying))) == "role ops denies it"

@@ -67,7 +67,8 @@ def asking(tmp_path: Path, audit: Audit) -> Asking:
         dialer=Waiting(),
         signing=maybeDeferred,
         now=now,
-        config=SimpleNamespace(policy=policy, session_recording=Mode.PROXY),
+        policy=policy,
+        config=SimpleNamespace(session_recording=Mode.PROXY),
     )
     return Asking(
         site=cast(Site, site),

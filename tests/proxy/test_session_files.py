@@ -47,7 +47,8 @@ class Stage:
         visit = Visit(
             site=cast(Site, site),
             identity=Identity(user="joe", method="publickey", force_command=force_command),
-            cid="c", source="10.0.0.1", address="10.0.0.1:1", target=Target(host="web1"), asked=Target(host="web1"), addresses=(),
+            cid="c", source="10.0.0.1", address="10.0.0.1:1",
+            target=Target(host="web1"), asked=Target(host="web1"), addresses=(),
             outer_agent=AgentSource("outer"), login="root",
             options=Options(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
         )  # fmt: skip
@@ -153,7 +154,7 @@ def test_a_certificate_s_command_may_be_a_copy_too() -> None:
     stage = Stage(force_command="/usr/bin/scp -t /", file_copy=False)
     stage.ask(b"exec", b"uptime")
     (event,) = [event for event in stage.log.events if isinstance(event, audit.SessionRejected)]
-    assert "by scp (file_copy: no)" in event.reason
+    assert "by scp as root@web1 (scp: no)" in event.reason
     stage = Stage(force_command="uptime", file_copy=False)
     stage.ask(b"subsystem", b"sftp")
     assert stage.heard.heard == [
