@@ -422,6 +422,32 @@ class CaRevoke(AuditEvent):
     undo: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockCreate(AuditEvent):
+    """A lock: ``kind`` is user, target, login or session, ``until`` RFC 3339 (empty: until taken back)."""
+
+    event = "lock.create"
+    code = "CR5003W"
+    kind: str
+    name: str
+    by: str
+    until: str = ""
+    reason: str = ""
+    sudo_user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockRemove(AuditEvent):
+    """A lock was taken back."""
+
+    event = "lock.remove"
+    code = "CR5004I"
+    kind: str
+    name: str
+    by: str
+    sudo_user: str = ""
+
+
 # -- recordings
 
 
@@ -503,6 +529,19 @@ class ServiceStop(AuditEvent):
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigReload(AuditEvent):
+    """The configuration was read anew. ``result`` is ok, or failed: then nothing has changed, because of the
+    ``problems``. ``changed`` are settings; those in ``waiting`` take effect at the next start."""
+
+    event = "config.reload"
+    code = "CR9002I"
+    result: str
+    changed: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
 CATALOGUE: tuple[type[AuditEvent], ...] = (
     UserLogin,
     AuthRefused,
@@ -531,6 +570,8 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     CertCreate,
     CaRotate,
     CaRevoke,
+    LockCreate,
+    LockRemove,
     RecordingFailed,
     RecordingRecovered,
     RecordingAccess,
@@ -538,6 +579,7 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     RecordingHeld,
     ServiceStart,
     ServiceStop,
+    ConfigReload,
 )
 """Every event that there is."""
 

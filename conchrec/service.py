@@ -19,16 +19,19 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from conchrec import __version__, audit, haproxy
 from conchrec.access.authority import Authority, Role
 from conchrec.access.checkers import Credentials
 from conchrec.access.guesses import Guesses
+from conchrec.access.lockfile import Locks
 from conchrec.access.passwords import Passwords
 from conchrec.access.policy import rule_for
 from conchrec.auditing import open_log
 from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, public_signing_key
+from conchrec.config import ConfigErrors, load
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
@@ -43,6 +46,7 @@ from conchrec.recording.recovery import Recovered
 from conchrec.recording.sealing import Sealer
 from conchrec.recording.store import Fsync, LocalStore
 from conchrec.recording.tree import Tree
+from conchrec.reloading import changed, effective, waits
 from conchrec.settings import Config, Offer
 from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.certificate import Certificate
@@ -89,6 +93,7 @@ class Proxy(MultiService):
         self._reading = ThreadPool(0, 1, name="reading")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
+        self._locks = Locks(config.state_dir, now)
         self._audit = open_log(
             config, lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why)
         )
@@ -113,13 +118,14 @@ class Proxy(MultiService):
             reactor, config.recordings.directory, lambda line: _log.warn("index: {line}", line=line)
         )
         self._unwritable = make_private(config.recordings.directory)
+        self._guesses: Guesses | None = None
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
         self.site = Site(
             config=config,
-            policy=config.policy,
+            policy=replace(config.policy, locks=self._locks.current),
             algorithms=offered(config.algorithms, aes=knows_aes()),
             authority=self._authority,
-            credentials=credentials(config, self._authority),
+            credentials=credentials(config, self._authority, self._locked),
             store=self._store,
             audit=self._audit,
             dialer=Dialer(
@@ -192,9 +198,7 @@ class Proxy(MultiService):
         )
         self._indexer.poke()
         self._watching.start(WATCH_SECONDS)
-        kept = config.recordings.retention
-        if kept.age is not None or kept.size:
-            self._pruning.start(PRUNE_SECONDS)
+        self._pruning.start(PRUNE_SECONDS)
         super().startService()  # type: ignore[no-untyped-call]
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
@@ -221,8 +225,8 @@ class Proxy(MultiService):
             await pause
         await self._store.shutdown("the proxy was stopped")
         self._indexer.stop()
-        if site.passwords is not None:
-            await site.passwords.close()
+        if self._guesses is not None:
+            await self._guesses.close()
         site.emit(audit.ServiceStop(reason="stopped"))
         self._disk.stop()
         self._names.stop()
@@ -255,11 +259,18 @@ class Proxy(MultiService):
         )
 
     def _watch(self) -> None:
-        """Another process may have revoked something, or have gone on with a rotation."""
+        """Another process may have revoked or locked something, or have gone on with a rotation; and what was
+        allowed until now is over."""
+        moment = now()
+        for live in tuple(self.site.live):
+            live.look(moment)
         try:
             if self._authority.refresh():
                 self._warm()
             self._authority.revocations.refresh()
+            if self._locks.refresh():
+                self.site.policy = replace(self.site.policy, locks=self._locks.current)
+                self._rejudge()
         except (ConfigError, OSError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
@@ -273,6 +284,53 @@ class Proxy(MultiService):
                 if why := revoked.why(live.identity):
                     live.tell_and_end(why)
 
+    def _rejudge(self) -> None:
+        for live in tuple(self.site.live):
+            live.rejudge()
+
+    def _locked(self, user: str) -> str:
+        lock = self.site.policy.lock_on(now(), lambda lock: lock.is_of_user(user))
+        return str(lock) if lock is not None else ""
+
+    # --- a new configuration
+
+    def reload(self) -> Deferred[None]:
+        """Read the configuration anew (SIGHUP). Where it is wrong, the old one stays. Never fails."""
+        reading = self._in_background(lambda: load(self._config.file))
+        return reading.addCallbacks(self._reloaded, self._not_reloaded).addErrback(
+            lambda failure: _log.failure("while the configuration is read anew", failure=failure)
+        )
+
+    def _not_reloaded(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, ConfigErrors):
+            failure.raiseException()
+        lines = tuple(error.lines()) if isinstance(error, ConfigErrors) else ()
+        for line in lines:
+            _log.error("{line}", line=line)
+        _log.error("the configuration is wrong, so nothing changes: what was known before is in force")
+        self.site.emit(audit.ConfigReload(result="failed", problems=lines))
+
+    def _reloaded(self, config: Config) -> None:
+        site, before = self.site, self._config
+        names = changed(before, config)
+        waiting = tuple(name for name in names if waits(name))
+        self._config = config = effective(before, config)
+        for warning in config.warnings:
+            _log.warn("{warning}", warning=warning)
+        if waiting:
+            _log.warn("{names}: changed, and in force from the next start on", names=", ".join(waiting))
+        self._known_hosts.clear()
+        site.config = config
+        site.algorithms = offered(config.algorithms, aes=knows_aes())
+        site.policy = replace(config.policy, locks=self._locks.current)
+        site.credentials = credentials(config, self._authority, self._locked)
+        site.passwords = self._passwords()
+        site.dialer.limit(handshakes=config.limits.target_handshakes, timeout=config.limits.connect_timeout)
+        site.emit(audit.ConfigReload(result="ok", changed=names, waiting=waiting))
+        _log.info("the configuration was read anew; changed: {names}", names=", ".join(names) or "nothing")
+        self._rejudge()
+
     # --- retention
 
     def _prune(self) -> Deferred[None]:
@@ -282,6 +340,8 @@ class Proxy(MultiService):
 
     async def _remove_old(self) -> None:
         kept, sealer = self._config.recordings.retention, self._sealer
+        if kept.age is None and not kept.size:
+            return
         found = await self._in_background(
             lambda: tuple(retention.expired(sealer.tree, sealer.keys, now(), age=kept.age, size=kept.size))
         )
@@ -325,7 +385,7 @@ class Proxy(MultiService):
         hashes = {name: user.password for name, user in config.users.items() if user.password}
         if not hashes:
             return None
-        guesses = Guesses(
+        guesses = self._guesses = self._guesses or Guesses(
             config.state_dir / "guesses.json",
             users=config.users,
             now=now,
@@ -387,13 +447,15 @@ async def _settled(stopping: Deferred[Any] | None) -> None:
         await stopping
 
 
-def credentials(config: Config, authority: Authority) -> Credentials:
-    """Who may log in to the proxy."""
+def credentials(config: Config, authority: Authority, locked: Callable[[str], str]) -> Credentials:
+    """Who may log in to the proxy. ``locked`` says why a user may not, now."""
     return Credentials(
         users={name: user.keys for name, user in config.users.items()},
         roles={name: user.roles for name, user in config.users.items()},
         authorities=lambda: authority.trusted(Role.USER),
         revoked=authority.revoked,
+        locked=locked,
+        passwords=frozenset(name for name, user in config.users.items() if user.password),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def makeService(options: Options) -> Proxy:
 
     try:
         config: Config = load(find_config(options["config"]))
-        return Proxy(config, reactor)
+        proxy = Proxy(config, reactor)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(proxy.reload))
+        return proxy
     except ConchrecError as error:
         sys.stderr.write(f"conchrec: {error}\n")
         sys.exit(EX_CONFIG)

@@ -7,6 +7,7 @@ and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from conchrec.access.authorized_keys import AuthorizedKey, check_plain_key, matches_source
@@ -38,7 +39,8 @@ class Credentials:
 
     ``users`` are all that there are, each with the keys that are theirs (perhaps none); ``roles``
     their roles; ``authorities`` gives the wire blobs of the CAs whose user certificates count, and
-    ``revoked`` what of all that counts no longer.
+    ``revoked`` what of all that counts no longer. ``locked`` says why a user must not log in now,
+    ``passwords`` are the users who have one.
     """
 
     def __init__(
@@ -48,11 +50,15 @@ class Credentials:
         authorities: Callable[[], Collection[bytes]],
         roles: Mapping[str, tuple[str, ...]] | None = None,
         revoked: Callable[[], Revoked] = Revoked,
+        locked: Callable[[str], str] = lambda user: "",
+        passwords: Collection[str] = (),
     ) -> None:
         self._users = users
         self._roles = roles or {}
         self._authorities = authorities
         self._revoked = revoked
+        self._locked = locked
+        self._passwords = passwords
 
     def identity(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> Identity:
         """Who logs in as ``user`` with this key or certificate from the address ``source``.
@@ -67,8 +73,7 @@ class Credentials:
                 raise _denied("there is no such user")
             certified = plain_type(key_type) != key_type
             identity = (self._by_certificate if certified else self._by_key)(user, blob, source, now)
-            if revoked := self._revoked().why(identity):
-                raise _denied(revoked)
+            self._check_still(identity)
             return identity
         except CertificateRejected as error:
             raise _denied(error.detail or error.public) from error
@@ -78,9 +83,48 @@ class Credentials:
     def by_password(self, user: str) -> Identity:
         """Whoever has proved to know this user's password. Raises AccessDenied."""
         identity = Identity(user=user, method="keyboard-interactive", roles=self._roles.get(user, ()))
+        self._check_still(identity)
+        return identity
+
+    def still(self, identity: Identity, source: str, now: datetime) -> Identity:
+        """Somebody who has logged in, as they would be if they came now with the same: with the roles of now,
+        and all that binds them. Raises AccessDenied, whose public text says why they must go."""
+        user = identity.user
+        if user not in self._users:
+            raise AccessDenied(f"there is no user {user} any more")
+        if identity.certificate is not None:
+            now_is = self._again(self._by_certificate, identity, identity.certificate, source, now)
+        elif identity.key:
+            now_is = self._again(self._by_key, identity, identity.key, source, now)
+        elif user not in self._passwords:
+            raise AccessDenied(f"{user} has no password any more")
+        else:
+            now_is = replace(identity, roles=self._roles.get(user, ()))
+        try:
+            self._check_still(now_is)
+        except AccessDenied as error:
+            raise AccessDenied(error.detail) from error
+        return replace(now_is, method=identity.method, second_factor=identity.second_factor)
+
+    def _again(
+        self,
+        check: Callable[[str, bytes, str, datetime], Identity],
+        identity: Identity,
+        blob: bytes,
+        source: str,
+        now: datetime,
+    ) -> Identity:
+        try:
+            return check(identity.user, blob, source, now)
+        except (AccessDenied, RemoteViolation) as error:
+            what = "certificate" if identity.by_certificate else "key"
+            raise AccessDenied(f"your {what} is not good any more: {error.detail or error.public}") from error
+
+    def _check_still(self, identity: Identity) -> None:
         if revoked := self._revoked().why(identity):
             raise _denied(revoked)
-        return identity
+        if locked := self._locked(identity.user):
+            raise _denied(locked)
 
     def acceptable(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
         """Would ``identity`` name one? Never raises."""

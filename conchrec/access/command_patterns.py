@@ -62,8 +62,8 @@ def _has_wildcards(text: str) -> bool:
 
 
 def _is_word(pattern: str, word: str) -> bool:
-    """All that is special in the word is in the pattern, too: no wildcard stands for it, for an option, or for
-    nothing at all."""
+    """All that is special in the word is in the pattern, too: no wildcard stands for that, for an option, or
+    for nothing at all."""
     if pattern[:1] in ("*", "?") and (not word or word.startswith("-")):
         return False
     fixed = _special(pattern) - sum(map(pattern.count, "*?"))

@@ -10,6 +10,7 @@ which codes have been used.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import operator
 import secrets
@@ -219,6 +220,11 @@ class Guesses:
         return self.saved()
 
     # --- the file
+
+    async def close(self) -> None:
+        """Nobody guesses any more: write down what is not written yet."""
+        with contextlib.suppress(OSError):  # the log has it
+            await self.saved()
 
     def saved(self) -> Deferred[None]:
         """Fires when all that has happened so far is on the disk; fails with OSError."""

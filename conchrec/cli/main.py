@@ -36,6 +36,9 @@ _MODULES = {
     "ssh-config": "ssh_config",
     "ca": "ca",
     "can": "can",
+    "lock": "lock",
+    "unlock": "lock",
+    "locks": "lock",
     "passwd": "passwd",
     "recordings": "recordings",
 }
@@ -122,8 +125,8 @@ def _parser(argv: Sequence[str]) -> Parser:
     parser.set_defaults(needs_config=True, parser=parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     wanted = argv[:1] if argv and argv[0] in _MODULES else _MODULES
-    for name in wanted:
-        importlib.import_module(f"conchrec.cli.{_MODULES[name]}").register(subparsers)
+    for module in dict.fromkeys(_MODULES[name] for name in wanted):
+        importlib.import_module(f"conchrec.cli.{module}").register(subparsers)
     return parser
 
 

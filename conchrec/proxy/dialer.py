@@ -180,9 +180,7 @@ class Dropped(Exception):
 class Dialer:
     """Connections to targets. One for each process."""
 
-    def __init__(
-        self, reactor: IReactorTCP, clock: Clock, *, handshakes: int, timeout: timedelta
-    ) -> None:
+    def __init__(self, reactor: IReactorTCP, clock: Clock, *, handshakes: int, timeout: timedelta) -> None:
         self._reactor = reactor
         self._clock = clock
         self._handshakes = handshakes
@@ -190,6 +188,12 @@ class Dialer:
         self._gates: dict[Target, Gate] = {}
         self._banners: OrderedDict[Target, tuple[float, bytes]] = OrderedDict()
         self._looks: dict[Target, list[Deferred[None]]] = {}
+
+    def limit(self, *, handshakes: int, timeout: timedelta) -> None:
+        """Other limits from now on; at a target where somebody waits, as soon as nobody does."""
+        self._handshakes = handshakes
+        self._timeout = timeout.total_seconds()
+        self._gates = {target: gate for target, gate in self._gates.items() if not gate.idle}
 
     @property
     def timeout(self) -> float:
@@ -245,9 +249,7 @@ class Dialer:
 
     # --- connections
 
-    async def connect(
-        self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport
-    ) -> Link:
+    async def connect(self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport) -> Link:
         """Through the gate, TCP, the target's banner. Raises Unreachable or Busy."""
         gate = self._gates.setdefault(target, Gate(self._handshakes))
         # The time in line counts for itself: the line moves only as fast as the target lets people in.
@@ -343,9 +345,7 @@ class Dialer:
         done: Deferred[None] = Deferred(lambda _: call.cancel())
         return done
 
-    async def within(
-        self, waiting: Deferred[T], seconds: float, late: Callable[[], ConchrecError]
-    ) -> T:
+    async def within(self, waiting: Deferred[T], seconds: float, late: Callable[[], ConchrecError]) -> T:
         """What ``waiting`` fires with; after ``seconds`` it is cancelled and ``late()`` is raised."""
         is_late = False
 

@@ -60,11 +60,36 @@ class Forwards:
         self._upstream = upstream
         self._listening = 0
         self._waiting = 0
+        self._live: set[_Counted | OnwardAgent] = set()
+        #: What the target listens on for the user: the requests that would end it.
+        self._listens: dict[bytes, bytes] = {}
         self.user: Connection | None = None
 
     @property
     def _options(self) -> Options:
         return self._visit.options or Options()
+
+    def rejudge(self) -> None:
+        """What is not allowed any more ends."""
+        options = self._options
+        for one in tuple(self._live):
+            if not getattr(options, one.switch):
+                one.end("the role does not allow it any more")
+        connection = self._upstream.connection
+        for extra, name in tuple(self._listens.items()):
+            if not self._may(LISTEN[name]):
+                del self._listens[extra]
+                if connection is not None and not connection.stopped:
+                    connection.request(b"cancel-" + name, extra)
+                self._site.emit(
+                    audit.Port(
+                        **self._visit.who(),
+                        kind=LISTEN[name],
+                        action="cancel",
+                        destination=_place_of(name, extra),
+                        reason="the role does not allow it any more",
+                    )
+                )
 
     def _may(self, kind: str) -> bool:
         return bool(getattr(self._options, SWITCH[kind]))
@@ -82,7 +107,9 @@ class Forwards:
             self._refused(opening, kind, destination)
             return
         self._upstream.inner_settled()
-        forward = _Forward(self._visit, opening, kind, destination, origin, user_is_near=True)
+        forward = _Forward(
+            self._visit, opening, kind, destination, origin, user_is_near=True, live=self._live
+        )
         self._upstream.when_ready().addCallbacks(
             lambda connection: forward.relay.dial(connection),
             lambda failure: _refuse(opening, failure),
@@ -112,13 +139,16 @@ class Forwards:
             opening.refuse(m.CONNECT_FAILED, "the user is gone")
         elif kind in FORWARDED and self._listening > 0 and self._may(FORWARDED[kind]):
             destination, origin = _ends(opening.request)
-            _Forward(visit, opening, FORWARDED[kind], destination, origin, user_is_near=False).relay.dial(
-                user
+            forward = _Forward(
+                visit, opening, FORWARDED[kind], destination, origin, user_is_near=False, live=self._live
             )
+            forward.relay.dial(user)
         elif kind == b"x11" and visit.x11_requested and self._options.x11_forwarding:
-            _X11(visit, opening).relay.dial(user)
+            _X11(visit, opening, self._live).relay.dial(user)
         elif kind in m.AGENT_CHANNELS and visit.onward_agent and self._options.forward_agent:
-            OnwardAgent(visit, opening, self._upstream).begin()
+            agent = OnwardAgent(visit, opening, self._upstream, over=self._live.discard)
+            self._live.add(agent)
+            agent.begin()
         else:
             name = refusal.one_line(kind.decode("ascii", "replace"), 64)
             self._site.emit(
@@ -180,6 +210,8 @@ class Forwards:
             return
 
         def replied(success: bool, extra: bytes) -> None:
+            if success and request.name in LISTEN:
+                self._listens[_cancelled_by(request, extra)] = request.name
             done(request, success)
             request.reply(success, extra)
 
@@ -193,6 +225,7 @@ class Forwards:
                 request, "listen" if success else "refused", "" if success else "the target does not allow it"
             )
         elif request.name in CANCEL:
+            self._listens.pop(request.extra, None)
             # Connections that were accepted before may still arrive, so the count is not lowered.
             self._listen_event(request, "cancel", "" if success else "the target knows no such forward")
 
@@ -222,8 +255,12 @@ class _Counted:
 
     beside = NotKept.FORWARDS
 
-    def __init__(self, visit: Visit, opening: IncomingOpen, *, user_is_near: bool) -> None:
+    def __init__(
+        self, visit: Visit, opening: IncomingOpen, *, user_is_near: bool, live: set[_Counted | OnwardAgent]
+    ) -> None:
         self._visit = visit
+        self._live = live
+        live.add(self)
         self._site = visit.site
         self._user_is_near = user_is_near
         self._near = 0
@@ -270,7 +307,17 @@ class _Counted:
         self._reason = error.public
         return refusal.line(error)
 
+    @property
+    def switch(self) -> str:
+        """The option that allows it."""
+        raise LookupError  # every kind has one of its own
+
+    def end(self, reason: str) -> None:
+        self._reason = reason
+        self.relay.abort(f"conchrec: {reason}")
+
     def finished(self) -> None:
+        self._live.discard(self)
         if self._open:
             self._site.emit(self.event("close"))
 
@@ -290,12 +337,17 @@ class _Forward(_Counted):
         origin: str,
         *,
         user_is_near: bool,
+        live: set[_Counted | OnwardAgent],
     ) -> None:
         self._kind = kind
         self._destination = destination
         self._origin = origin
         self._banners: tuple[Banner, Banner] | None = (Banner(), Banner())
-        super().__init__(visit, opening, user_is_near=user_is_near)
+        super().__init__(visit, opening, user_is_near=user_is_near, live=live)
+
+    @property
+    def switch(self) -> str:
+        return SWITCH[self._kind]
 
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA and self._banners is not None:
@@ -340,8 +392,10 @@ class _Forward(_Counted):
 class _X11(_Counted):
     beside = NotKept.X11
 
-    def __init__(self, visit: Visit, opening: IncomingOpen) -> None:
-        super().__init__(visit, opening, user_is_near=False)
+    switch = "x11_forwarding"
+
+    def __init__(self, visit: Visit, opening: IncomingOpen, live: set[_Counted | OnwardAgent]) -> None:
+        super().__init__(visit, opening, user_is_near=False, live=live)
 
     def event(self, action: str) -> audit.AuditEvent:
         over = action == "close"
@@ -375,12 +429,24 @@ def _host_port(host: bytes, port: int) -> str:
     return f"{refusal.one_line(host.decode('utf-8', 'replace'), 255)}:{port}"
 
 
+def _cancelled_by(request: IncomingRequest, reply: bytes) -> bytes:
+    """What cancels a forward that the target has granted: where it was asked for port 0, with the port that
+    it chose (RFC 4254 section 7.1)."""
+    if request.name == b"tcpip-forward" and len(reply) == 4 and request.extra.endswith(bytes(4)):
+        return request.extra[:-4] + reply
+    return request.extra
+
+
 def _place(request: IncomingRequest) -> str:
+    return _place_of(request.name, request.extra)
+
+
+def _place_of(request: bytes, extra: bytes) -> str:
     """``string address, uint32 port`` or ``string path`` (RFC 4254 section 7.1, PROTOCOL 2.4)."""
     try:
-        r = Reader(request.extra)
+        r = Reader(extra)
         name = r.string()
-        if b"streamlocal" in request.name:
+        if b"streamlocal" in request:
             return refusal.one_line(name.decode("utf-8", "replace"))
         return _host_port(name, r.uint32())
     except RemoteViolation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
@@ -294,9 +295,41 @@ class Jump:
             # Timers follow another clock than certificates do: look now and then.
             self._expiry = self._site.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)
 
+    def rejudge(self) -> None:
+        site = self._site
+        try:
+            self._identity = site.credentials.still(self.identity, self.source, site.now())
+        except AccessDenied as error:
+            site.emit(
+                audit.SessionRejected(
+                    user=self.identity.user,
+                    addr=self.address,
+                    cid=self.cid,
+                    reason=error.public,
+                    rule="login",
+                )
+            )
+            self.tell_and_end(error.public)
+            return
+        for one in tuple(self._braked):
+            one.rejudge(self.identity)
+        for session in tuple(self.sessions):
+            session.rejudge()
+
+    def look(self, now: datetime) -> None:
+        expires = self.identity.expires
+        if expires is not None and now >= expires:
+            self._watch_expiry()
+            return
+        for one in tuple(self._braked):
+            if one.until is not None and now >= one.until:
+                one.rejudge(self.identity)
+
     def tell_and_end(self, text: str) -> None:
         for server in tuple(self._servers):
             server.tell_and_end(text)
+        for one in tuple(self._braked - self._servers):
+            one.tell_and_end(text)
         goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
         looking = [session for session in tuple(self.sessions) if session.leave()]
         if looking:
@@ -421,6 +454,15 @@ class Braked(Protocol):
     """Something that sends to the user."""
 
     def brake(self, on: bool) -> None: ...
+
+    def tell_and_end(self, text: str) -> None: ...
+
+    @property
+    def until(self) -> datetime | None:
+        """When it has to be judged again; None: not by itself."""
+
+    def rejudge(self, identity: Identity) -> None:
+        """What is not allowed any more ends; ``identity`` is the user as of now."""
 
 
 class _Recorded:

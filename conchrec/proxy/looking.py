@@ -45,14 +45,14 @@ async def recordings(asking: Asking) -> str:
     for name in ("--since", "--until"):
         words.add_argument(name, type=moment)
     wanted = Filter(**vars(words.parse_args(asking.words)))
-    whose = _sees(asking)
-    if whose is Sees.NONE:
+    seen = whose(asking)
+    if seen is Sees.NONE:
         return ""
     user = asking.identity.user
     lines = (
         one_line(one.line(), LINE) + "\n"
         for one in found(_library(asking), wanted)
-        if whose is Sees.ALL or one.user == user
+        if seen is Sees.ALL or one.user == user
     )
     await _printed(asking, lines)
     return ""
@@ -113,7 +113,8 @@ async def follow(asking: Asking) -> str:
 # -- who may
 
 
-def _sees(asking: Asking) -> Sees:
+def whose(asking: Asking) -> Sees:
+    """Recordings this user may look at, now."""
     return sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
 
 
@@ -123,11 +124,11 @@ def _library(asking: Asking) -> Library:
 
 async def _found(asking: Asking, sid: str, action: str) -> Entry:
     """One that this user may look at, and the audit knows it. Raises Refused, WriteFailed."""
-    whose = _sees(asking)
+    seen = whose(asking)
     entry = await _read(asking, partial(_library(asking).find, sid))
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))
-    if entry is None or not (whose is Sees.ALL or (whose is Sees.OWN and user == asking.identity.user)):
+    if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == asking.identity.user)):
         raise Refused(f"no recording {one_line(sid, 40)}")
     if is_encrypted(entry.path):
         raise Refused(

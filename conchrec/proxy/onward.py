@@ -9,6 +9,7 @@ everything else it asks is answered with a failure and never reaches the agent.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -41,8 +42,15 @@ MAX_WAITING = 32
 class OnwardAgent:
     """One agent channel that the target asked for; a StreamUser towards the target."""
 
-    def __init__(self, visit: Visit, opening: IncomingOpen, upstream: Upstream) -> None:
+    #: The option that allows it.
+    switch = "forward_agent"
+
+    def __init__(
+        self, visit: Visit, opening: IncomingOpen, upstream: Upstream, *, over: Callable[[OnwardAgent], None]
+    ) -> None:
         self._visit = visit
+        self._over = over
+        self._ended = False
         self._opening = opening
         self._upstream = upstream
         self._client: AgentClient | None = None
@@ -68,13 +76,21 @@ class OnwardAgent:
         )
         if not bound:
             raise AgentError("the agent does not know session-bind@openssh.com, so it is not forwarded")
-        if self._opening.channel.connection.stopped:
-            raise AgentError("the target is gone")
+        if self._ended or self._opening.channel.connection.stopped:
+            raise AgentError("the role does not allow it any more" if self._ended else "the target is gone")
         self._visit.emit(self._event("relayed", ""))
         self._visit.beside.add(NotKept.AGENT)
         self._stream = Stream.accept(self._opening, self)
 
+    def end(self, reason: str) -> None:
+        """It is not allowed any more."""
+        self._ended = True
+        if self._stream is not None:
+            self._emit("refused", reason)
+        self._close()
+
     def _refused(self, failure: Failure) -> None:
+        self._over(self)
         error = failure.value
         why = error.public if isinstance(error, ConchrecError) else "internal error"
         if self._client is not None:
@@ -146,6 +162,7 @@ class OnwardAgent:
         """What an agent says is small."""
 
     def stream_closed(self) -> None:
+        self._over(self)
         if self._client is not None:
             self._client.close()
 

@@ -9,12 +9,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
+from conchrec.access.options import Sees
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy import commands, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.asking import Asking, Stdin, Unknown
 from conchrec.proxy.console import Console
+from conchrec.proxy.looking import whose as looking_sees
 from conchrec.proxy.places import SUBSYSTEM, subsystem_target
 from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
@@ -74,6 +76,8 @@ class OuterSession:
         self._stdin = Stdin()
         self._running: Deferred[None] | None = None
         self._leaving = False
+        self._asking: Asking | None = None
+        self._sees: Sees | None = None
         self._stream = Stream.accept(opening, self)
         self._console.attach(self._stream)
         jump.sessions.add(self)
@@ -151,6 +155,13 @@ class OuterSession:
             self._command(forced or argument.decode("utf-8", "replace"))
         return True
 
+    def rejudge(self) -> None:
+        """A command that shows recordings ends where its user may not see as much any more."""
+        if self._asking is not None and looking_sees(self._asking) is not self._sees:
+            self.leave()
+            self._say_error(refusal.PREFIX + "your roles have changed")
+            self._exit(REFUSED)
+
     def leave(self) -> bool:
         """The connection ends: so does a command, and the user's terminal is as it was. Was there one?"""
         self._leaving = True
@@ -194,6 +205,7 @@ class OuterSession:
             stdin=self._stdin,
             console=self._console,
         )
+        self._asking, self._sees = asking, looking_sees(asking)
         running = Deferred.fromCoroutine(commands.answer(asking, text))
         self._running = running.addCallbacks(self._answered, self._not_answered)
 

@@ -7,6 +7,7 @@ much passed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,10 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from conchrec import audit
+from conchrec.access import policy
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.proxy import refusal
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.visit import Visit
 
@@ -35,9 +40,7 @@ class Passthrough:
     def connect(self) -> Deferred[None]:
         """TCP to the target. Fails with Unreachable."""
         visit = self._visit
-        return Deferred.fromCoroutine(
-            self._site.dialer.splice(visit.target, visit.addresses, self._target)
-        )
+        return Deferred.fromCoroutine(self._site.dialer.splice(visit.target, visit.addresses, self._target))
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None]) -> None:
         """Let it flow; ``over`` is called at its end. Raises WriteFailed where it can't be audited."""
@@ -63,6 +66,29 @@ class Passthrough:
     def brake(self, on: bool) -> None:
         """The outer connection's socket does not drain, or does again."""
         self._target.pressure("outer", on)
+
+    @property
+    def until(self) -> datetime | None:
+        return self._visit.until
+
+    def rejudge(self, identity: Identity) -> None:
+        """It ends where the policy does not allow the way any more."""
+        visit, site = self._visit, self._site
+        visit.identity = identity
+        answer = policy.may_reach(
+            site.policy, identity, visit.target, visit.resolved, visit.source, site.now()
+        )
+        if isinstance(answer, policy.Deny):
+            error = AccessDenied(answer.reason, rule=policy.cited(answer))
+            site.emit(refusal.event(error, visit.who()))
+            self.tell_and_end(answer.reason)
+        else:
+            visit.until = answer.until
+
+    def tell_and_end(self, text: str) -> None:
+        """There is nobody to tell: the bytes are between the client and the target."""
+        self.over(text)
+        self._target.close()
 
     def from_user(self, data: bytes) -> None:
         self._sent += len(data)
@@ -150,4 +176,3 @@ class _UserEnd(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
         self._owner.over("the user closed the connection")
-

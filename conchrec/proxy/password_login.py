@@ -6,7 +6,6 @@ the check takes as long for a name that nobody has. The reactor never waits for 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,11 +78,6 @@ class PasswordLogin:
             await self._use(user, code)
         self.guesses.right(user, source)
         return identity
-
-    async def close(self) -> None:
-        """Nobody logs in any more: write down what is not written yet."""
-        with contextlib.suppress(OSError):  # the log has it
-            await self.guesses.saved()
 
     def second_factor(self, user: str) -> str:
         """What this user has proved besides the password."""

@@ -68,6 +68,8 @@ class Session:
         self._recorder: SessionRecorder | None = None
         self._refusal: ConchrecError | None = None
         self._asked_to_start = False
+        #: What it runs: kind, command line or name, and what moves files in it; as ``why_not`` has them.
+        self._started_as: tuple[str, str, str] | None = None
         #: What a command was forced upon; empty where it is the user's own.
         self._asked = ""
         self._confirmed_early = False
@@ -133,6 +135,13 @@ class Session:
             except RecordingError as error:
                 _log.info("no marker in {sid}: {why}", sid=self.sid, why=error.public)
         self._relay.abort(f"conchrec: {text}")
+
+    def rejudge(self) -> None:
+        """It ends where the options do not allow what it runs any more."""
+        if self._started_as is not None and (rule := why_not(self._options, *self._started_as)):
+            denied = AccessDenied(self._forbidden(self._started_as[0], rule), rule=rule)
+            self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
+            self.end(denied.public)
 
     # --- recording
 
@@ -262,8 +271,11 @@ class Session:
         argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
         kind, text = request.name.decode(), _text(argument)
         transfer = recognise(kind, text)
-        rule = why_not(self._options, kind, text, transfer.by if transfer is not None else "")
-        if rule:
+        started = kind, text, transfer.by if transfer is not None else ""
+        rule = why_not(self._options, *started)
+        if not rule:
+            self._started_as = self._started_as or started
+        else:
             denied = AccessDenied(self._forbidden(kind, rule), rule=rule)
             self._emit(refusal.event(denied, self._visit.who(self.sid)))
             raise denied

@@ -48,7 +48,13 @@ class Live(Protocol):
         """To targets."""
 
     def tell_and_end(self, text: str) -> None:
-        """The service stops: say so in every session, then end it."""
+        """Say why in every session, then end it."""
+
+    def rejudge(self) -> None:
+        """Something that allowed it has changed: what is not allowed any more ends."""
+
+    def look(self, now: datetime) -> None:
+        """The time has come to ``now``; what was allowed until then is judged again."""
 
 
 class Refusals:

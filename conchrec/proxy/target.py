@@ -10,18 +10,21 @@ refused, or needs the agent of this very connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
+from conchrec.access import policy
+from conchrec.access.options import Options
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy import refusal
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.forwarding import DIRECT, Forwards
 from conchrec.proxy.inner_login import InnerLogin
+from conchrec.proxy.judging import judge
 from conchrec.proxy.session import Session
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
@@ -54,7 +57,7 @@ class TargetServer:
         self._site = visit.site
         self._tunnel = tunnel
         self._over = over
-        self._began = self._site.clock.seconds()
+        self._began = self._welcomed = self._site.clock.seconds()
         config = self._site.config
         self.upstream = Upstream(
             visit,
@@ -108,6 +111,38 @@ class TargetServer:
         """The outer connection's socket does not drain, or does again."""
         self.upstream.brake("outer", on)
 
+    @property
+    def until(self) -> datetime | None:
+        return self._visit.until
+
+    def rejudge(self, identity: Identity) -> None:
+        """What is not allowed any more ends, with a line that says why; the rest goes on."""
+        visit, site = self._visit, self._site
+        visit.identity = identity
+        if not visit.login or visit.denied is not None:
+            return
+        answer = judge(visit)
+        if isinstance(answer, policy.Allow) and not self.upstream.is_at(answer.addresses):
+            rule = f"no role of {identity.user} allows that address any more"
+            answer = policy.Deny(
+                reason=f"{identity.user} may not reach {visit.target.host} ({rule})", rule=rule
+            )
+        if isinstance(answer, policy.Deny):
+            visit.denied = AccessDenied(answer.reason, rule=policy.cited(answer))
+            site.emit(refusal.event(visit.denied, visit.who()))
+            self.tell_and_end(answer.reason)
+            return
+        visit.options, visit.until = answer.options, answer.until
+        if self._connection is not None:
+            self._set_limits(answer.options)
+        self._forwards.rejudge()
+        for session in tuple(self._sessions):
+            locked = site.policy.lock_on(site.now(), lambda lock: lock.is_of_session(session.sid))  # noqa: B023
+            if locked is not None:
+                session.end(str(locked))
+            else:
+                session.rejudge()
+
     def tell_and_end(self, text: str) -> None:
         """Say why in every session, then end the connection."""
         for session in tuple(self._sessions):
@@ -134,12 +169,9 @@ class TargetServer:
         visit.inner_agent.connection = connection
         self._forwards.user = connection
         visit.last_activity = self._site.clock.seconds()
-        options = visit.options
-        if options is not None:
-            if options.max_session_ttl is not None:
-                self._end_after(options.max_session_ttl, "the time for a session is over (max_session_ttl)")
-            if options.client_idle_timeout is not None:
-                self._watch_idle(options.client_idle_timeout)
+        self._welcomed = self._site.clock.seconds()
+        if visit.options is not None:
+            self._set_limits(visit.options)
         if self._useless:
             self._end_soon()
         # ``ssh -N`` opens nothing for a long time, and the target's patience with us ends.
@@ -263,8 +295,15 @@ class TargetServer:
 
     # --- time
 
-    def _end_after(self, time: timedelta, text: str) -> None:
-        self._set_timer(text, time.total_seconds(), lambda: self.tell_and_end(text))
+    def _set_limits(self, options: Options) -> None:
+        self._drop_timer("ttl")
+        self._drop_timer("idle")
+        if options.max_session_ttl is not None:
+            left = self._welcomed + options.max_session_ttl.total_seconds() - self._site.clock.seconds()
+            text = "the time for a session is over (max_session_ttl)"
+            self._set_timer("ttl", max(0.0, left), lambda: self.tell_and_end(text))
+        if options.client_idle_timeout is not None:
+            self._watch_idle(options.client_idle_timeout)
 
     def _watch_idle(self, limit: timedelta) -> None:
         left = self._visit.last_activity + limit.total_seconds() - self._site.clock.seconds()
@@ -274,11 +313,14 @@ class TargetServer:
             self._set_timer("idle", left, lambda: self._watch_idle(limit))
 
     def _set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        self._drop_timer(name)
+        if not self._ended:
+            self._timers[name] = self._site.clock.callLater(seconds, call)
+
+    def _drop_timer(self, name: str) -> None:
         old = self._timers.pop(name, None)
         if old is not None and old.active():
             old.cancel()
-        if not self._ended:
-            self._timers[name] = self._site.clock.callLater(seconds, call)
 
     # --- ends
 

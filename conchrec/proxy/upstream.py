@@ -8,7 +8,7 @@ arrives in time. Where only the agent of the inner connection could help, it wai
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -129,6 +129,10 @@ class Upstream:
         )
 
     # --- what others ask
+
+    def is_at(self, addresses: Sequence[str]) -> bool:
+        """Is it at one of these, or nowhere yet?"""
+        return not addresses or self._link is None or self._link.address in addresses
 
     @property
     def state(self) -> State:

@@ -123,7 +123,8 @@ class Between:
             connection.serviceStarted()
         self._visit = Visit(
             site=self._site(), identity=Identity(user="joe", method="publickey"), cid="c", source="10.0.0.1",
-            address="10.0.0.1:1", target=Place(host="web1"), asked=Place(host="web1"), addresses=(), outer_agent=AgentSource("outer"),
+            address="10.0.0.1:1", target=Place(host="web1"), asked=Place(host="web1"), addresses=(),
+            outer_agent=AgentSource("outer"),
             login="root", options=Options(sftp=False, scp=False),
         )  # fmt: skip
 

@@ -1,0 +1,149 @@
+"""``conchrec lock | unlock | locks``: who must stay out, and go if they are in; the proxy obeys at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import TYPE_CHECKING, TextIO
+
+from conchrec import audit
+from conchrec.access.lockfile import Locks, check_name
+from conchrec.access.locks import Lock, LockKind
+from conchrec.auditing import open_log
+from conchrec.cli.shown import account
+from conchrec.config import Config
+from conchrec.errors import WriteFailed
+from conchrec.yamlread import nearest, parse_duration
+
+if TYPE_CHECKING:
+    from conchrec.cli.main import Subparsers
+
+DONE, NO = 0, 1
+_LONGEST_REASON = 200
+
+
+def register(subparsers: Subparsers) -> None:
+    lock = subparsers.add_parser("lock", help="keep a user, a target, a login or a session out, at once")
+    _add_names(lock)
+    lock.add_argument("--for", dest="ttl", type=_duration, metavar="2h", help="else until it is taken back")
+    lock.add_argument("--reason", type=_reason, default="", metavar="TEXT", help="which users read")
+    lock.set_defaults(command=_lock)
+    unlock = subparsers.add_parser("unlock", help="take a lock back")
+    _add_names(unlock)
+    unlock.set_defaults(command=_unlock)
+    listed = subparsers.add_parser("locks", help="what is locked")
+    listed.add_argument("--json", action="store_true", help="for machines")
+    listed.set_defaults(command=_list)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    for kind, shown, about in (
+        (LockKind.USER, "NAME", "every connection of that user"),
+        (LockKind.TARGET, "HOST", "a name, a pattern of names, an address or a network"),
+        (LockKind.LOGIN, "NAME", "at every target; a name, or a pattern"),
+        (LockKind.SESSION, "ID", "that one session"),
+    ):
+        what.add_argument(f"--{kind.value}", metavar=shown, type=partial(_name, kind), help=about)
+
+
+def _name(kind: LockKind, text: str) -> str:
+    try:
+        return check_name(kind, text.lower() if kind is LockKind.TARGET else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _named(args: argparse.Namespace) -> tuple[LockKind, str]:
+    return next((kind, str(name)) for kind in LockKind if (name := getattr(args, kind.value)) is not None)
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _reason(text: str) -> str:
+    if not text.isprintable() or len(text) > _LONGEST_REASON:
+        raise argparse.ArgumentTypeError(f"one line of at most {_LONGEST_REASON} characters is wanted")
+    return text.strip()
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    kind, name = _named(args)
+    if kind is LockKind.USER and name not in config.users:
+        hint = nearest(name, tuple(config.users))
+        print(f"warning: there is no user {name!r}{hint}; locked all the same", file=err)
+    now = _now()
+    until = now + args.ttl if args.ttl is not None else None
+    lock = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
+    Locks(config.state_dir, _now).add(lock)
+    print(lock, file=out)
+    return _audited(
+        config,
+        audit.LockCreate(
+            kind=kind.value,
+            name=name,
+            until=until.isoformat(timespec="seconds") if until is not None else "",
+            reason=args.reason,
+            by=lock.by,
+            sudo_user=os.environ.get("SUDO_USER", ""),
+        ),
+        err,
+    )
+
+
+def _unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    kind, name = _named(args)
+    if Locks(config.state_dir, _now).remove(kind, name) is None:
+        print(f"conchrec: {kind.value} {name} is not locked", file=err)
+        return NO
+    print(f"{kind.value} {name} is not locked any more", file=out)
+    event = audit.LockRemove(
+        kind=kind.value, name=name, by=account(), sudo_user=os.environ.get("SUDO_USER", "")
+    )
+    return _audited(config, event, err)
+
+
+def _audited(config: Config, event: audit.AuditEvent, err: TextIO) -> int:
+    """What is done is done; that the audit does not know of it is said, and the exit code says so."""
+    try:
+        open_log(config, lambda why: print(f"conchrec: not sent to syslog: {why}", file=err)).emit(event)
+    except WriteFailed as error:
+        print(f"conchrec: done, but not audited: {error.public}: {error.detail}", file=err)
+        return NO
+    return DONE
+
+
+def _list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    now = _now()
+    locks = [lock for lock in Locks(config.state_dir, _now).current if lock.holds(now)]
+    if args.json:
+        shown = [
+            {
+                "kind": lock.kind.value,
+                "name": lock.name,
+                "until": lock.until.isoformat(timespec="seconds") if lock.until is not None else None,
+                "reason": lock.reason,
+                "by": lock.by,
+                "made": lock.made.isoformat(timespec="seconds") if lock.made is not None else None,
+            }
+            for lock in locks
+        ]
+        print(json.dumps(shown, indent=1), file=out)
+        return DONE
+    for lock in locks:
+        made = f", by {lock.by} at {lock.made:%Y-%m-%d %H:%M:%S} UTC" if lock.made is not None else ""
+        print(f"{lock}{made}", file=out)
+    if not locks:
+        print("nothing is locked", file=err)
+    return DONE

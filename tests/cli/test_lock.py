@@ -1,0 +1,133 @@
+"""``conchrec lock``, ``unlock`` and ``locks``, and the file behind them."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from conchrec.access.lockfile import Locks, check_name
+from conchrec.access.locks import Lock, LockKind
+from conchrec.cli.main import CONFIGURATION, DONE, NO, USAGE, main
+from conchrec.errors import ConfigError
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+CONFIG = """
+state_dir: state
+audit: {file: audit.jsonl}
+users: {joe: {roles: [ops]}}
+roles: {ops: {logins: [root], hosts: [web1]}}
+"""
+
+
+class Command:
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "config.yaml"
+        self.file.write_text(CONFIG)
+        self.state = directory / "state"
+        self.state.mkdir(0o700)
+        self.audit = directory / "audit.jsonl"
+        self.out = self.err = ""
+
+    def __call__(self, *words: str) -> int:
+        out, err = io.StringIO(), io.StringIO()
+        code = main([*words, "-c", str(self.file)], out, err)
+        self.out, self.err = out.getvalue(), err.getvalue()
+        return code
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+def test_lock_list_and_unlock(command: Command) -> None:
+    assert command("lock", "--user", "joe", "--for", "2h", "--reason", "stolen laptop") == DONE
+    assert command.out.startswith("user joe is locked until ") and command.out.endswith(": stolen laptop\n")
+    assert command("lock", "--target", "*.Example.com") == DONE
+    assert command("lock", "--login", "ro?t") == DONE
+    assert command("lock", "--session", "06c3x68ez002d40xt47acfpg49") == DONE
+    assert stat.S_IMODE((command.state / "locks.json").stat().st_mode) == 0o600
+    assert command("locks") == DONE
+    assert [line.split(" is locked")[0] for line in command.out.splitlines()] == [
+        "user joe", "target *.example.com", "login ro?t", "session 06c3x68ez002d40xt47acfpg49",
+    ]  # fmt: skip
+    assert command("locks", "--json") == DONE
+    (joe, *others) = json.loads(command.out)
+    assert (joe["kind"], joe["name"], joe["reason"]) == ("user", "joe", "stolen laptop")
+    assert joe["until"] and [one["until"] for one in others] == [None, None, None]
+    assert command("unlock", "--user", "joe") == DONE
+    assert command("unlock", "--user", "joe") == NO
+    assert command.err == "conchrec: user joe is not locked\n"
+    created, *_, removed = command.events()
+    assert (created["event"], created["kind"], created["name"]) == ("lock.create", "user", "joe")
+    assert created["by"] and created["until"] and created["reason"] == "stolen laptop"
+    assert (removed["event"], removed["name"]) == ("lock.remove", "joe")
+
+
+def test_the_last_one_counts_and_nobody_is_warned_of(command: Command) -> None:
+    assert command("lock", "--user", "jeo") == DONE
+    assert "there is no user 'jeo'; did you mean joe?" in command.err
+    assert command("lock", "--user", "jeo", "--for", "1h") == DONE
+    command("locks")
+    assert command.out.count("jeo") == 1 and "until" in command.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lock",),
+        ("lock", "--user", "joe", "--target", "web1"),
+        ("lock", "--user", ""),
+        ("lock", "--user", "a\nb"),
+        ("lock", "--target", "10.0.0.1/8"),
+        ("lock", "--target", "a b"),
+        ("lock", "--login", "[a-z]"),
+        ("lock", "--user", "joe", "--for", "2"),
+        ("lock", "--user", "joe", "--reason", "a\nb"),
+        ("unlock",),
+    ],
+)
+def test_a_wrong_use(command: Command, words: tuple[str, ...]) -> None:
+    assert command(*words) == USAGE
+    assert not (command.state / "locks.json").exists()
+
+
+def test_a_damaged_file_is_said_and_not_overwritten(command: Command) -> None:
+    path = command.state / "locks.json"
+    path.write_text('[{"kind": "user"}]')
+    assert command("locks") == CONFIGURATION
+    assert "locks.json is damaged" in command.err
+    assert command("lock", "--user", "joe") == CONFIGURATION
+    assert path.read_text() == '[{"kind": "user"}]'
+
+
+def test_what_was_known_stays_locked(tmp_path: Path) -> None:
+    locks = Locks(tmp_path, lambda: NOW)
+    lock = Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1), made=NOW, by="root")
+    locks.add(lock)
+    assert locks.current == (lock,)
+    (tmp_path / "locks.json").write_text("[")
+    with pytest.raises(ConfigError, match="damaged"):
+        locks.refresh()
+    assert locks.current == (lock,)
+
+
+def test_what_is_over_goes_with_the_next_change(tmp_path: Path) -> None:
+    Locks(tmp_path, lambda: NOW).add(Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1)))
+    later = Locks(tmp_path, lambda: NOW + timedelta(hours=2))
+    assert later.remove(LockKind.USER, "joe") is None
+    assert later.current == ()
+
+
+def test_names() -> None:
+    assert check_name(LockKind.TARGET, "10.0.0.0/8") == "10.0.0.0/8"
+    with pytest.raises(ValueError, match="is no name of a user"):
+        check_name(LockKind.USER, " joe")

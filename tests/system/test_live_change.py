@@ -1,0 +1,176 @@
+"""Reload, locks, and the end of what allowed it, in the middle of sessions; everybody else works on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import cast
+
+import pytest
+
+from tests.interop.test_relay_forwards import speak
+from tests.support.client import Way
+from tests.support.house import House, build
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.stage import Stage
+from tests.support.waiting import fact
+
+#: What the issue promises, and as much again for a machine that has other things to do.
+SECONDS = 4.0
+Fields = dict[str, dict[str, object]]
+
+
+async def a_session(house: House, *flags: str, ann: bool = False) -> Process:
+    """One that says that it is there, and then whatever it is told."""
+    client = house.client(Way.CERTIFICATE if ann else Way.INNER_AGENT, person=house.ann if ann else None)
+    process = client.start(*flags, "web1", "echo ready; while read x; do echo got $x; done", stdin=None)
+    await process.says("ready\n")
+    return process
+
+
+async def goes_on(process: Process, word: str) -> None:
+    process.write(f"{word}\n".encode())
+    await process.says(f"got {word}\n")
+
+
+async def reloaded(house: House, **expected: object) -> dict[str, object]:
+    before = len(house.proxy.audit("config.reload"))
+    assert house.proxy.process is not None
+    house.proxy.process.kill(signal.SIGHUP)
+    events = await house.proxy.audited("config.reload", count=before + 1)
+    assert expected.items() <= events[-1].items(), events[-1]
+    return events[-1]
+
+
+def moment(event: dict[str, object]) -> datetime:
+    return datetime.fromisoformat(str(event["time"]).replace("Z", "+00:00"))
+
+
+async def ends(house: House, process: Process, text: str, since: datetime) -> None:
+    """With that line on stderr, and soon."""
+    result = await process.wait()
+    assert result.code == 255, str(result)
+    assert f"conchrec: {text}" in result.errors, str(result)
+    over = [moment(event) for event in await house.proxy.audited("session.end")]
+    assert (max(over) - since).total_seconds() < SECONDS
+
+
+def users(house: House) -> Fields:
+    return cast(Fields, json.loads(json.dumps(house.proxy.settings["users"])))
+
+
+async def test_a_wrong_configuration_changes_nothing(stage: Stage) -> None:
+    house = await build(stage)
+    session = await a_session(house)
+    good = house.proxy.config.read_text()
+    house.proxy.config.write_text(good + "rolls: {}\n")
+    event = await reloaded(house, result="failed")
+    assert "unknown key" in str(event["problems"]) and "did you mean roles?" in str(event["problems"])
+    await fact(lambda: "so nothing changes" in house.proxy.log, lambda: house.proxy.log)
+    await goes_on(session, "one")
+    house.proxy.config.write_text(good)
+    assert "changed" not in await reloaded(house, result="ok")
+    house.proxy.configure({"listen": ["tcp:1"], "notice": "Hello."})
+    assert (await reloaded(house, result="ok"))["waiting"] == ["listen"]
+    assert "Hello." in (await house.client().ssh("web1", "true")).check().errors
+    await goes_on(session, "two")
+    await session.stop()
+
+
+async def test_what_is_withdrawn_ends_and_the_rest_goes_on(stage: Stage) -> None:
+    house = await build(stage, options={"port_forwarding": True, "forward_agent": True})
+    port, dead = free_port(), free_port()
+    flags = ("-v", "-L", f"{port}:127.0.0.1:{house.target.port}", "-R", f"{dead}:127.0.0.1:1")
+    session = await a_session(house, *flags)
+    ann = await a_session(house, ann=True)
+    assert (await speak("tcp", "127.0.0.1", port)).stdout == b"SSH-\n"
+    roles = cast(Fields, house.proxy.settings["roles"])
+    roles["ops"]["options"] = {"forward_agent": True}
+    house.proxy.configure({"roles": roles})
+    await reloaded(house, result="ok", changed=["roles"])
+    assert (await speak("tcp", "127.0.0.1", port)).stdout.strip() == b""
+    await session.says("local_forwarding: no")
+    await house.proxy.audited("port", kind="remote", action="cancel")
+    assert (await speak("tcp", "127.0.0.1", dead)).stdout.strip() == b""
+    await goes_on(session, "one")
+    roles["ops"]["options"] = {"exec": False}
+    house.proxy.configure({"roles": roles})
+    event = await reloaded(house, result="ok")
+    for process in (session, ann):
+        result = await process.wait()
+        assert "may not run commands" in result.errors and "(exec: no)" in result.errors, str(result)
+    assert moment(event) <= moment((await house.proxy.audited("session.end"))[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda those: those.pop("joe"), "there is no user joe any more"),
+        (lambda those: those["joe"].update(roles=[]), "joe may not log in"),
+        (lambda those: those["joe"].update(authorized_keys=[]), "your key is not good any more"),
+    ],
+    ids=["user", "role", "key"],
+)
+async def test_who_is_removed_goes(stage: Stage, change: Callable[[Fields], object], text: str) -> None:
+    house = await build(stage)
+    session, ann = await a_session(house), await a_session(house, ann=True)
+    now = users(house)
+    change(now)
+    house.proxy.settings["users"] = {}
+    house.proxy.configure({"users": now})
+    event = await reloaded(house, result="ok", changed=["users"])
+    expected = text if "log in" not in text else "joe may not reach"
+    await ends(house, session, expected, moment(event))
+    await goes_on(ann, "on")
+    assert (await house.client().ssh("web1", "true")).code == 255
+    await ann.stop()
+
+
+@pytest.mark.parametrize("what", ["user", "target", "login", "session"])
+async def test_locks(stage: Stage, what: str) -> None:
+    house = await build(stage)
+    session = await a_session(house)
+    (start,) = await house.proxy.audited("session.start")
+    ann = await a_session(house, ann=True) if what in ("user", "session") else None
+    name = {"user": "joe", "target": "localhost", "login": str(start["login"]), "session": str(start["sid"])}[
+        what
+    ]
+    (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
+    (event,) = await house.proxy.audited("lock.create", kind=what)
+    result = await session.wait()
+    assert result.code == 255 and "is locked: a reason" in result.errors, str(result)
+    (end,) = await house.proxy.audited("session.end", sid=start["sid"])
+    assert (moment(end) - moment(event)).total_seconds() < SECONDS
+    again = await house.client().ssh("web1", "echo again")
+    assert (again.code == 0) is (what == "session"), str(again)
+    if ann is not None:
+        await goes_on(ann, "on")
+        await ann.stop()
+    (await house.proxy.command("unlock", f"--{what}", name)).check()
+
+    async def is_in() -> bool:
+        return (await house.client().ssh("web1", "true")).code == 0
+
+    for _ in range(20):
+        if await is_in():
+            break
+    else:
+        pytest.fail("still locked")
+
+
+async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
+    house = await build(stage)
+    (await house.proxy.command("lock", "--user", "ann", "--for", "1s")).check()
+    soon = datetime.now(timezone.utc) + timedelta(seconds=4)
+    now = users(house)
+    now["joe"]["roles"] = [f"ops until {soon:%Y-%m-%d %H:%M:%S}"]
+    house.proxy.configure({"users": now})
+    await reloaded(house, result="ok")
+    session = await a_session(house)
+    await ends(house, session, "joe may not reach", soon)
+    ann = await a_session(house, ann=True)
+    await goes_on(ann, "in")
+    await ann.stop()
