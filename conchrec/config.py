@@ -278,8 +278,6 @@ class _Reader:
                 password=_secret(user, "password", parse_hash),
                 totp=_secret(user, "totp", parse_secret),
             )
-            if "totp" in user and "password" not in user:
-                user.problem("totp", "is asked for after the password, and there is none")
             if not users[name].roles:
                 section.warn(key, f"{name} has no role, and may go nowhere")
         return users

@@ -380,10 +380,11 @@ class Proxy(MultiService):
     # --- passwords
 
     def _passwords(self) -> PasswordLogin | None:
-        """None where nobody has one: then they are not offered."""
+        """None where nobody has one, or a code."""
         config = self._config
         hashes = {name: user.password for name, user in config.users.items() if user.password}
-        if not hashes:
+        totp = {name: user.totp for name, user in config.users.items() if user.totp}
+        if not hashes and not totp:
             return None
         guesses = self._guesses = self._guesses or Guesses(
             config.state_dir / "guesses.json",
@@ -392,7 +393,6 @@ class Proxy(MultiService):
             clock=self._reactor,
             in_thread=self._on_disk,
         )
-        totp = {name: user.totp for name, user in config.users.items() if user.totp}
         return PasswordLogin(
             Passwords(hashes, totp, guesses.salt),
             guesses,

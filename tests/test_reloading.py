@@ -44,7 +44,7 @@ def test_what_waits_stays() -> None:
         "recordings.min_free",
         "recordings.retention",
     }
-    assert {name for name in names if waits(name)} == waiting
+    assert {name for name in names if waits(name)} == {"listen", "recordings.min_free"}
     now = effective(before, after)
     assert (now.listen, now.session_recording) == (("tcp:3023",), Mode.OFF)
     assert now.recordings.min_free == before.recordings.min_free

@@ -105,7 +105,7 @@ def step_of(secret: bytes, code: str, seconds: float, after: int = -1) -> int | 
 
 
 class Passwords:
-    """Everybody's ``hashes``, and the TOTP ``secrets`` of those who have one.
+    """Everybody's ``hashes``, and the TOTP ``secrets`` of those who have one, with a password or without.
 
     ``salt`` decides which of the names that nobody has are asked for a code; outsiders do not know it, and
     it should stay the same.
@@ -115,15 +115,22 @@ class Passwords:
         self._hashes = dict(hashes)
         self._secrets = dict(secrets)
         self._salt = salt
-        self._most = max(map(_cost, self._hashes.values()))
+        self._most = max(map(_cost, self._hashes.values()), default=COST)
+        #: How many of those with a password have a code, too.
+        self._both = len(self._hashes.keys() & self._secrets.keys())
+
+    @property
+    def are_there(self) -> bool:
+        """Has anybody a password?"""
+        return bool(self._hashes)
 
     def asks_code(self, user: str) -> bool:
         """Is this name asked for a code? Of the names without a password about half are, and always the
         same ones, where it is so with some of the others: the questions do not tell who there is."""
         if user in self._hashes:
             return user in self._secrets
-        if len(self._secrets) in (0, len(self._hashes)):
-            return bool(self._secrets)
+        if self._both in (0, len(self._hashes)):
+            return bool(self._both)
         return hmac.digest(self._salt, user.encode(), "sha256")[0] < 128
 
     def is_right(self, user: str, password: str) -> bool:

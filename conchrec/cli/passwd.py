@@ -41,23 +41,23 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--totp", action="store_true", help="and a second factor: codes of an authenticator app"
     )
+    parser.add_argument(
+        "--totp-only", action="store_true", help="no password: codes alone, as second factor after a key"
+    )
     parser.set_defaults(command=command)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     typed = sys.stdin.isatty()
     try:
-        password = _typed(args.user, err) if typed else sys.stdin.readline().rstrip("\r\n")
-        lines = {"password": new_hash(password)}
+        lines = {} if args.totp_only else {"password": new_hash(_password(args.user, err, typed))}
     except UnicodeError:  # from reading where the locale is strict, else from the hash
         print("conchrec: that is not UTF-8", file=err)
         return NO
     except (EOFError, ValueError) as error:
         print(f"conchrec: {str(error) or 'nothing was typed'}", file=err)
         return NO
-    if len(password) < ADVISED_LENGTH:
-        print(f"note: that is short; {ADVISED_LENGTH} characters are the least that is advised", file=err)
-    if args.totp:
+    if args.totp or args.totp_only:
         lines["totp"] = new_secret()
         _show(otpauth(lines["totp"], args.user, config.cluster_name), err)
         if typed and not _confirmed(parse_secret(lines["totp"]), err):
@@ -71,6 +71,14 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     text = yaml.safe_dump({args.user: lines}, allow_unicode=True, width=1000)
     out.write("".join(f"  {line}\n" for line in text.splitlines()))
     return DONE
+
+
+def _password(user: str, err: TextIO, typed: bool) -> str:
+    """From the terminal, or the first line of stdin. Raises ValueError and EOFError."""
+    password = _typed(user, err) if typed else sys.stdin.readline().rstrip("\r\n")
+    if 0 < len(password) < ADVISED_LENGTH:
+        print(f"note: that is short; {ADVISED_LENGTH} characters are the least that is advised", file=err)
+    return password
 
 
 def _typed(user: str, err: TextIO) -> str:

@@ -150,6 +150,9 @@ def _identity(asking: Asking) -> list[str]:
         lines.append(f"You came with a user certificate for the key {key}.")
     elif key:
         lines.append(f"You came with the key {key}.")
+    if identity.second_factor:
+        proved = "a code" if identity.second_factor == "totp" else "the touch of your hardware key"
+        lines.append(f"Your second factor was {proved}.")
     if identity.expires is not None:
         lines.append(f"That is good until {_until(asking, identity.expires)}.")
     return lines

@@ -18,7 +18,7 @@ from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
-from conchrec.proxy import refusal
+from conchrec.proxy import refusal, second_factor
 from conchrec.proxy.judging import check_connections, judge
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
@@ -41,7 +41,7 @@ class Step(Protocol):
 
 Needs = Callable[[Visit], Step | None]
 
-STEPS: tuple[Needs, ...] = ()
+STEPS: tuple[Needs, ...] = (second_factor.step,)
 """In this order. Asked of each login that the policy allows: None where it needs no such step."""
 
 
@@ -153,6 +153,7 @@ class InnerLogin:
         """Logged in, once the steps are passed and the target has been heard."""
         visit = self._visit
         visit.proved = blob
+        needed = self._needed() if visit.denied is None else None
         self._site.emit(
             audit.UserLogin(
                 **visit.who(),
@@ -160,12 +161,13 @@ class InnerLogin:
                 key=fingerprint(blob) if blob else "",
                 stage="inner",
                 roles=visit.identity.roles,
+                second_factor=visit.second_factor,
             )
         )
         welcome: Deferred[Identity] = Deferred()
         if visit.denied is not None or self.upstream is None:
             welcome.callback(visit.identity)
-        elif (needed := self._needed()) is not None:
+        elif needed is not None:
             self._say(f"conchrec: {needed[1].why}")
             self._go_on_with_questions(method, welcome)
         else:

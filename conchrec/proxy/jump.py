@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.internet.defer import Deferred, fail, succeed
@@ -22,6 +23,7 @@ from twisted.python.failure import Failure
 from conchrec import __version__, audit
 from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
+from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import refusal
@@ -30,19 +32,22 @@ from conchrec.proxy.dialer import Link
 from conchrec.proxy.judging import check_connections, given_address, located
 from conchrec.proxy.outer_session import OuterSession, Place, as_error
 from conchrec.proxy.passthrough import Passthrough
+from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.places import named_target
+from conchrec.proxy.second_factor import CODE, NONE_THERE, TOUCH, is_touched, required
+from conchrec.proxy.second_factor import check as check_second_factor
 from conchrec.proxy.site import Site
 from conchrec.proxy.target import TargetServer
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.upstream import new_transport
-from conchrec.proxy.visit import Visit
+from conchrec.proxy.visit import Proofs, Visit
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
-from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
 from conchrec.timing import DelayedCall
 
 _log = Logger()
@@ -118,6 +123,9 @@ class Jump:
         self._began = site.clock.seconds()
         self._counted_in = False
         self._identity: Identity | None = None
+        #: Who has proved a key, where a code has to follow.
+        self._first: Identity | None = None
+        self.proofs = Proofs()
         self._connection: Connection | None = None
         self._no_more_sessions = False
         self._congested = False
@@ -166,7 +174,11 @@ class Jump:
     # --- Authenticator
 
     def methods(self, user: str) -> tuple[bytes, ...]:
-        return (PUBLICKEY,) if self._site.passwords is None else (PUBLICKEY, KEYBOARD_INTERACTIVE)
+        if self._first is not None:
+            return (KEYBOARD_INTERACTIVE,)
+        passwords = self._site.passwords
+        offered = passwords is not None and passwords.has_passwords
+        return (PUBLICKEY, KEYBOARD_INTERACTIVE) if offered else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
         return fail(AccessDenied("Permission denied", "a key is wanted"))
@@ -175,23 +187,50 @@ class Jump:
         return self._site.credentials.acceptable(user, algorithm, blob, self.source, self._site.now())
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        site = self._site
         try:
-            return succeed(
-                self._proved(
-                    self._site.credentials.identity(user, algorithm, blob, self.source, self._site.now())
-                )
-            )
-        except AccessDenied:
+            identity = site.credentials.identity(user, algorithm, blob, self.source, site.now())
+            if is_touched(blob):
+                identity = replace(identity, second_factor=TOUCH)
+            elif required(site, identity, self.source) is not Mfa.NO:
+                self._wants_code(identity)
+            return succeed(self._proved(identity))
+        except (AccessDenied, PartialSuccess):
             return fail()
+
+    def _wants_code(self, identity: Identity) -> NoReturn:
+        """What was proved is good, and the first of two steps; PartialSuccess where there can be a second."""
+        passwords = self._site.passwords
+        if passwords is None or not passwords.has_code(identity.user):
+            self._userauth.send_banner(f"conchrec: {NONE_THERE}")
+            raise AccessDenied("Permission denied", "a second factor is required, and there is none")
+        self._first = identity
+        raise PartialSuccess((KEYBOARD_INTERACTIVE,))
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         passwords = self._site.passwords
         assert passwords is not None, "offered only where somebody has one"
-        answered = Deferred.fromCoroutine(passwords.log_in(user, self.source, ask))
-        return answered.addCallback(self._proved, second_factor=passwords.second_factor(user))
+        if self._first is not None:
+            return Deferred.fromCoroutine(self._second_step(self._first, passwords, ask))
+        return Deferred.fromCoroutine(self._by_password(user, passwords, ask))
 
-    def _proved(self, identity: Identity, second_factor: str = "") -> Identity:
+    async def _by_password(self, user: str, passwords: PasswordLogin, ask: Ask) -> Identity:
+        identity = await passwords.log_in(user, self.source, ask)
+        identity = replace(identity, second_factor=passwords.second_factor(user))
+        if not identity.second_factor and required(self._site, identity, self.source) is not Mfa.NO:
+            self._wants_code(identity)
+        return self._proved(identity)
+
+    async def _second_step(self, first: Identity, passwords: PasswordLogin, ask: Ask) -> Identity:
+        """A code after a key. All that binds the first step binds the login."""
+        await passwords.ask_code(first.user, self.source, ask)
+        identity = self._site.credentials.still(first, self.source, self._site.now())
+        return self._proved(replace(identity, second_factor=CODE))
+
+    def _proved(self, identity: Identity) -> Identity:
         self._identity = identity
+        if identity.second_factor:
+            self.proofs.give()
         self._site.emit(
             audit.UserLogin(
                 user=identity.user,
@@ -202,7 +241,7 @@ class Jump:
                 certificate=fingerprint(identity.certificate) if identity.certificate else "",
                 roles=identity.roles,
                 client=refusal.one_line((self.transport.peer_version or b"").decode("utf-8", "replace"), 255),
-                second_factor=second_factor,
+                second_factor=identity.second_factor,
             )
         )
         return identity
@@ -394,6 +433,7 @@ class Jump:
             asked=asked,
             addresses=(),
             outer_agent=self.agent,
+            proofs=self.proofs,
         )
         try:
             visit.resolved = given_address(target, site.config.targets) or await site.resolve(target.host)
@@ -419,6 +459,7 @@ class Jump:
                 )
             visit.options, visit.until = answer.options, answer.until
             check_connections(visit)
+            check_second_factor(answer.options.require_mfa, visit.identity, self.proofs, "connection")
             passthrough = Passthrough(visit)
             await passthrough.connect()
             return _Unrecorded(self, passthrough)

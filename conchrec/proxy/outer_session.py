@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.options import Sees
-from conchrec.errors import ConchrecError
+from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy import commands, refusal
 from conchrec.proxy.agents import AgentSource
@@ -18,8 +18,11 @@ from conchrec.proxy.asking import Asking, Stdin, Unknown
 from conchrec.proxy.console import Console
 from conchrec.proxy.looking import whose as looking_sees
 from conchrec.proxy.places import SUBSYSTEM, subsystem_target
+from conchrec.proxy.second_factor import check as check_second_factor
+from conchrec.proxy.second_factor import required
 from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.visit import Proofs
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.stream import Stream
@@ -51,6 +54,7 @@ class Outside(Protocol):
     cid: str
     source: str
     address: str
+    proofs: Proofs
     sessions: set[OuterSession]
 
     @property
@@ -205,6 +209,22 @@ class OuterSession:
             stdin=self._stdin,
             console=self._console,
         )
+        try:
+            mfa = required(self._site, jump.identity, jump.source)
+            check_second_factor(mfa, jump.identity, jump.proofs, "command")
+        except AccessDenied as error:
+            self._site.emit(
+                audit.SessionRejected(
+                    user=jump.identity.user,
+                    addr=jump.address,
+                    cid=jump.cid,
+                    reason=error.public,
+                    rule=error.rule,
+                )
+            )
+            self._say_error(refusal.line(error))
+            self._exit(REFUSED)
+            return
         self._asking, self._sees = asking, looking_sees(asking)
         running = Deferred.fromCoroutine(commands.answer(asking, text))
         self._running = running.addCallbacks(self._answered, self._not_answered)

@@ -62,12 +62,8 @@ class PasswordLogin:
 
     async def log_in(self, user: str, source: str, ask: Ask) -> Identity:
         """One conversation of keyboard-interactive, from the address ``source``. Raises AccessDenied."""
-        if (seconds := self.guesses.wait(user, source)) > LONGEST_WAIT:
-            error = TooManyGuesses(seconds)
-            await ask(Challenge(instruction=f"conchrec: {error.public}"))
-            raise error
-        told = f"after wrong answers, this one is looked at in {math.ceil(seconds)} s" if seconds else ""
-        (password,) = await ask(replace(PASSWORD, instruction=told and f"conchrec: {told}"))
+        told = await self._told(user, source, ask)
+        (password,) = await ask(replace(PASSWORD, instruction=told))
         code = (await ask(CODE))[0] if self._passwords.asks_code(user) else ""
         if seconds := self.guesses.begin(user, source):
             await self._pause(seconds)
@@ -78,6 +74,36 @@ class PasswordLogin:
             await self._use(user, code)
         self.guesses.right(user, source)
         return identity
+
+    async def ask_code(self, user: str, source: str, ask: Ask) -> None:
+        """A code alone, after a key. Raises AccessDenied."""
+        told = await self._told(user, source, ask)
+        (code,) = await ask(replace(CODE, instruction=told))
+        if seconds := self.guesses.begin(user, source):
+            await self._pause(seconds)
+        await self._use(user, code)
+        self.guesses.right(user, source)
+
+    async def _told(self, user: str, source: str, ask: Ask) -> str:
+        """How long the answer will have to wait; empty where it will not. Raises TooManyGuesses."""
+        seconds = self.guesses.wait(user, source)
+        if seconds > LONGEST_WAIT:
+            error = TooManyGuesses(seconds)
+            await ask(Challenge(instruction=f"conchrec: {error.public}"))
+            raise error
+        return (
+            f"conchrec: after wrong answers, this one is looked at in {math.ceil(seconds)} s"
+            if seconds
+            else ""
+        )
+
+    @property
+    def has_passwords(self) -> bool:
+        """Has anybody one?"""
+        return self._passwords.are_there
+
+    def has_code(self, user: str) -> bool:
+        return self._passwords.has_code(user)
 
     def second_factor(self, user: str) -> str:
         """What this user has proved besides the password."""

@@ -14,6 +14,21 @@ from conchrec.proxy.site import Site
 from conchrec.recording.coverage import NotKept
 
 
+class Proofs:
+    """What the login of the outer connection has proved besides: good for one thing."""
+
+    def __init__(self) -> None:
+        self._left = False
+
+    def give(self) -> None:
+        self._left = True
+
+    def take(self) -> bool:
+        """Was there one left?"""
+        left, self._left = self._left, False
+        return left
+
+
 @dataclass(slots=True, kw_only=True)
 class Visit:
     """``source`` is the user's bare address, ``address`` that with the port, ``cid`` the connection.
@@ -39,6 +54,10 @@ class Visit:
     options: Options | None = None
     #: When the answer of the policy may be another one, aware; None: never by itself.
     until: datetime | None = None
+    #: The second factor of the outer login, if nothing has used it.
+    proofs: Proofs = field(default_factory=Proofs)
+    #: The one that this visit has, where its roles require one for each session.
+    second_factor: str = ""
     #: The key or certificate that the inner login has proved; empty without one.
     proved: bytes = b""
     denied: ConchrecError | None = None
@@ -61,6 +80,11 @@ class Visit:
             self.site.audit.emit(event)
         else:
             self.site.emit(event)
+
+    def refused_login(self, error: ConchrecError) -> audit.AuthRefused:
+        """A code, or the like, that was not right in the inner login."""
+        reason = error.detail or error.public
+        return audit.AuthRefused(**self.who(), reason=reason, method="keyboard-interactive", stage="inner")
 
     def who(self, sid: str = "") -> audit.Who:
         return audit.Who(

@@ -1,0 +1,91 @@
+"""The second factor that a role requires (``require_mfa``): a code, or the touch of a hardware key.
+
+*login*: the outer login succeeds with one only. *session*: so it does, and what it proved is good for one
+thing, the first connection to a target, or the first command of the proxy; each other one in the same
+connection of the user needs its own.
+
+A signature by a key of the type sk-… is taken only with the flag that says that somebody was there
+(``ssh.certificate``, PROTOCOL.u2f), so such a key is a second factor by itself. Codes are those of
+``access.passwords``: each is good once, wherever it is asked for.
+"""
+
+from __future__ import annotations
+
+from conchrec.access.options import Mfa
+from conchrec.access.policy import active
+from conchrec.errors import AccessDenied, RemoteViolation
+from conchrec.model import Identity
+from conchrec.proxy.site import Site
+from conchrec.proxy.visit import Proofs, Visit
+from conchrec.ssh.certificate import key_type_of, plain_type
+from conchrec.ssh.userauth_server import Ask
+
+TOUCH, CODE = "sk", "totp"
+#: Codes that one may get wrong in an inner login, before it is told so and has to begin anew.
+TRIES = 3
+RULE = "require_mfa"
+NONE_THERE = (
+    "your roles require a second factor, and you have none: use a hardware key (ssh-keygen -t ed25519-sk), "
+    "or have a code set up (conchrec passwd --totp-only)"
+)
+
+
+def required(site: Site, identity: Identity, source: str) -> Mfa:
+    """The most that any role of this user requires, here and now; what the outer connection is for is not
+    known before it is there."""
+    roles = active(site.policy, identity, source, site.now())
+    return max((role.options.require_mfa for role in roles), key=lambda mfa: mfa.level, default=Mfa.NO)
+
+
+def is_touched(blob: bytes) -> bool:
+    """Is a good signature by this key or certificate also somebody's touch?"""
+    try:
+        return plain_type(key_type_of(blob)).startswith(b"sk-")
+    except RemoteViolation:
+        return False
+
+
+def check(mfa: Mfa, identity: Identity, proofs: Proofs, what: str) -> None:
+    """For what can not ask: AccessDenied where it needs a proof and there is none (left)."""
+    if mfa is Mfa.NO:
+        return
+    if not identity.second_factor:
+        raise AccessDenied("your roles require a second factor: log in anew", rule=RULE)
+    if mfa is Mfa.SESSION and not proofs.take():
+        raise AccessDenied(f"each {what} requires a second factor of its own: connect anew", rule=RULE)
+
+
+class _AskForCode:
+    """A Step of the inner login."""
+
+    why = "a second factor is required for each session; a code is asked for"
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+
+    async def pass_(self, ask: Ask, say: object) -> None:
+        visit = self._visit
+        passwords, user = visit.site.passwords, visit.identity.user
+        if passwords is None or not passwords.has_code(user):
+            raise AccessDenied(NONE_THERE, rule=RULE)
+        for left in reversed(range(TRIES)):
+            try:
+                await passwords.ask_code(user, visit.source, ask)
+                break
+            except AccessDenied as error:
+                visit.site.emit(visit.refused_login(error))
+                if not left:
+                    raise AccessDenied("the code was not right: begin anew", error.detail, RULE) from error
+        visit.second_factor = CODE
+
+
+def step(visit: Visit) -> _AskForCode | None:
+    """None where none is needed, or there is one: that of the outer login if nothing has used it, or the
+    touch that has come with the inner one."""
+    if visit.options is None or visit.options.require_mfa is not Mfa.SESSION or visit.second_factor:
+        return None
+    if visit.proofs.take():
+        visit.second_factor = visit.identity.second_factor
+    elif visit.proved and is_touched(visit.proved):
+        visit.second_factor = TOUCH
+    return None if visit.second_factor else _AskForCode(visit)

@@ -1,0 +1,160 @@
+"""``require_mfa``: key and code, or a touched hardware key, with real clients, for all that they do."""
+
+from __future__ import annotations
+
+import base64
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from conchrec.access.passwords import code_at, step_at
+from tests.interop.test_relay_forwards import speak
+from tests.support.client import Client, Person, Way
+from tests.support.house import House, build
+from tests.support.keyboard import Keyboard
+from tests.support.ports import free_port
+from tests.support.skagent import SkAgent
+from tests.support.stage import Stage
+from tests.support.waiting import block, fact
+
+SECRET = b"12345678901234567890"
+TOTP = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+ANSWERING = "BatchMode no\nPreferredAuthentications publickey,keyboard-interactive\nNumberOfPasswordPrompts 1"
+SOURCES = map("127.0.0.{}".format, count(2))
+
+
+def code(steps: int = 0) -> str:
+    return code_at(SECRET, step_at(time.time()) + steps)
+
+
+async def settings(stage: Stage, mfa: str, sk: SkAgent | None = None) -> dict[str, object]:
+    """joe has a code, ann has none, and kim has a hardware key."""
+    users: dict[str, object] = {"joe": {"totp": TOTP}}
+    if sk is not None:
+        line = f"sk-ssh-ed25519@openssh.com {base64.b64encode(sk.blob).decode()}"
+        users["kim"] = {"authorized_keys": [line], "roles": ["ops"]}
+    return {"users": users, "roles": {"ops": {"options": {"require_mfa": mfa, "port_forwarding": True}}}}
+
+
+@pytest.fixture(params=["login", "session"])
+def mfa(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def house(stage: Stage, mfa: str) -> House:
+    return block(build(stage, settings=block(settings(stage, mfa))))
+
+
+class Answering:
+    """joe, with his key and an agent, and with these answers."""
+
+    def __init__(self, house: House, *answers: str, more: str = "", **how: object) -> None:
+        self.client: Client = house.client(
+            Way.INNER_AGENT,
+            more=f"{ANSWERING}\nBindAddress {next(SOURCES)}\n{more}",
+            inner=ANSWERING,
+            **how,  # type: ignore[arg-type]
+        )
+        self._keyboard = Keyboard(house.stage.path(house.stage.unique("keyboard")), *answers)
+        self.client.env |= self._keyboard.env
+
+    @property
+    def asked(self) -> list[str]:
+        return self._keyboard.asked
+
+
+async def test_a_key_and_a_code(house: House) -> None:
+    """Asked once for each ssh; the code is no good a second time, nor is a wrong one."""
+    good = code()
+    joe = Answering(house, good)
+    result = await joe.client.ssh("web1", "echo in")
+    assert result.check().stdout == b"in\n", str(result)
+    assert joe.asked == ["(joe@127.0.0.1) Code: "]
+    outer, inner = await house.proxy.audited("user.login", user="joe", count=2)
+    assert (outer["method"], outer["second_factor"], outer["stage"]) == ("publickey", "totp", "outer")
+    assert inner["stage"] == "inner"
+    for bad in (good, "000000"):
+        again = await Answering(house, bad).client.ssh("web1", "echo never")
+        assert (again.code, again.stdout) == (255, b""), str(again)
+    assert {"the code has been used", "wrong code"} <= {e["reason"] for e in house.proxy.audit("auth")}
+    batch = await house.client(Way.INNER_AGENT).ssh("web1", "echo never")
+    assert (batch.code, batch.stdout) == (255, b""), str(batch)
+
+
+async def test_who_has_none(house: House) -> None:
+    result = await house.client(Way.CERTIFICATE, person=house.ann).ssh("web1", "echo never")
+    assert (result.code, result.stdout) == (255, b"")
+    assert "your roles require a second factor, and you have none" in result.errors, str(result)
+    await house.proxy.audited("auth", user="ann", reason="a second factor is required, and there is none")
+    assert not house.proxy.audit("user.login", user="ann")
+
+
+async def test_no_way_around_it(house: House, tmp_path: Path) -> None:
+    """Copies, forwards, and commands of the proxy."""
+    (tmp_path / "one").write_text("1")
+    port = free_port()
+    plain = house.client(Way.INNER_AGENT)
+    for arguments in (
+        ("-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1"),
+        ("-W", f"127.0.0.1:{house.target.port}", "web1"),
+        ("-s", "web1", "sftp"),
+        ("proxy", "status"),
+    ):
+        result = await plain.ssh(*arguments)
+        assert (result.code, result.stdout) == (255, b""), str(result)
+    for protocol in ("-O", "-s"):
+        await plain.program("scp", *plain.options, protocol, str(tmp_path / "one"), f"web1:{tmp_path}/two")
+    assert not (tmp_path / "two").exists()
+    assert not house.proxy.audit("session.start")
+    assert not house.proxy.audit("upstream.connect")
+
+
+async def test_a_forward_after_a_code(house: House) -> None:
+    port = free_port()
+    joe = Answering(house, code())
+    forward = joe.client.start("-v", "-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1")
+    await forward.says("Local forwarding listening on ")
+    assert (await speak("tcp", "127.0.0.1", port)).stdout == b"SSH-\n"
+    await forward.stop()
+
+
+async def test_the_second_connection_in_one_of_the_user(house: House, mfa: str) -> None:
+    """With ControlMaster at the jump: for *session* each connection to a target needs a code of its own."""
+    control = house.stage.short / "jump"
+    config = f"Host proxy\nControlPath {control}"
+    first = Answering(house, code(-1), more=f"{config}\nControlMaster yes")
+    held = first.client.start("web1", "echo ready; cat", stdin=None)
+    await held.says("ready")
+    await fact(control.is_socket, lambda: str(held))
+    second = Answering(house, code(), more=config)
+    assert (await second.client.ssh("web1", "echo in")).check().stdout == b"in\n"
+    logins = await house.proxy.audited("user.login", stage="inner", count=2)
+    if mfa == "login":
+        assert second.asked == [] and "second_factor" not in logins[-1]
+    else:
+        assert [question.rpartition(") ")[2] for question in second.asked] == ["Code: "]
+        refused = await Answering(house, "000000", more=config).client.ssh("web1", "echo never")
+        assert (refused.code, refused.stdout) == (255, b"")
+        command = await Answering(house, more=config).client.ssh("proxy", "status")
+        assert command.code == 1 and "requires a second factor of its own" in command.errors, str(command)
+    await held.stop()
+
+
+@pytest.mark.parametrize("touched", [True, False])
+async def test_a_hardware_key(stage: Stage, touched: bool) -> None:
+    sk = SkAgent(stage, touched=touched)
+    house = await build(stage, settings=await settings(stage, "session", sk))
+    kim = Person(name="kim", key=house.joe.key, agent=house.joe.agent)
+    client = house.client(Way.INNER_AGENT, person=kim)
+    client.env["SSH_AUTH_SOCK"] = str(sk.socket)
+    result = await client.ssh("web1", "echo in")
+    if touched:
+        assert result.check().stdout == b"in\n"
+        (login,) = await house.proxy.audited("user.login", stage="outer")
+        assert login["second_factor"] == "sk"
+    else:
+        assert (result.code, result.stdout) == (255, b""), str(result)
+        assert not house.proxy.audit("user.login")

@@ -1,0 +1,42 @@
+"""An agent with a hardware key that is none: signatures as in PROTOCOL.u2f, and touches as the test says."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from conchrec.ssh import agent as a
+from conchrec.ssh.wire import Reader, string, uint32
+from tests.support.fakeagent import FakeAgent, Habit
+from tests.support.stage import Stage
+
+TYPE = b"sk-ssh-ed25519@openssh.com"
+APPLICATION = b"ssh:"
+PRESENT = 0x01
+
+
+class SkAgent(FakeAgent):
+    """``touched``: somebody touches the key, each time."""
+
+    def __init__(self, stage: Stage, *, touched: bool = True) -> None:
+        super().__init__(stage, Habit.REFUSES)
+        self.touched = touched
+        self._key = Ed25519PrivateKey.generate()
+        public = self._key.public_key().public_bytes_raw()
+        self.blob = string(TYPE) + string(public) + string(APPLICATION)
+        self.keys.append(self.blob)
+        self._counter = 0
+
+    def answer(self, message: bytes) -> bytes | None:
+        if message[0] != a.SIGN_REQUEST:
+            return super().answer(message)
+        self.asked.append(message[0])
+        r = Reader(message[1:])
+        if r.string() != self.blob:
+            return bytes((a.FAILURE,))
+        data = r.string()
+        self._counter += 1
+        tail = bytes((PRESENT if self.touched else 0,)) + uint32(self._counter)
+        signed = hashlib.sha256(APPLICATION).digest() + tail + hashlib.sha256(data).digest()
+        return bytes((a.SIGN_RESPONSE,)) + string(string(TYPE) + string(self._key.sign(signed)) + tail)
