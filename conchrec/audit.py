@@ -114,7 +114,7 @@ class ClientDisconnect(AuditEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart(AuditEvent):
     """Something runs at the target. ``kind`` is shell, exec or subsystem; ``recording`` a path; ``head``
-    that of the ledger of recordings, with this one in it."""
+    that of the ledger of recordings, with this one in it; ``approved_by`` somebody, if that was needed."""
 
     event = "session.start"
     code = "CR2000I"
@@ -125,6 +125,8 @@ class SessionStart(AuditEvent):
     columns: int | None = None
     rows: int | None = None
     roles: tuple[str, ...] = ()
+    approved_by: str = ""
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,6 +450,52 @@ class LockRemove(AuditEvent):
     sudo_user: str = ""
 
 
+# -- approval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRequest(AuditEvent):
+    """A user asks for somebody's approval to be ``login`` at the target. ``approvers`` are roles."""
+
+    event = "access.request"
+    code = "CR7000I"
+    request: str
+    reason: str
+    approvers: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessApprove(AuditEvent):
+    """``by`` approved it, from ``addr``; ``user`` is the one who asked."""
+
+    event = "access.approve"
+    code = "CR7001I"
+    request: str
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessDeny(AuditEvent):
+    """``by`` denied it, from ``addr``."""
+
+    event = "access.deny"
+    code = "CR7002W"
+    request: str
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessWithdraw(AuditEvent):
+    """The user waits no longer, or has waited too long."""
+
+    event = "access.withdraw"
+    code = "CR7003I"
+    request: str
+    reason: str
+
+
 # -- recordings
 
 
@@ -572,6 +620,10 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     CaRevoke,
     LockCreate,
     LockRemove,
+    AccessRequest,
+    AccessApprove,
+    AccessDeny,
+    AccessWithdraw,
     RecordingFailed,
     RecordingRecovered,
     RecordingAccess,

@@ -118,6 +118,7 @@ LIMITS = (
     "connect_timeout",
     "keepalive_interval",
     "keepalive_count_max",
+    "approval_time",
 )
 RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
 
@@ -472,6 +473,7 @@ def _limits(section: Section) -> Limits:
         connect_timeout=section.duration("connect_timeout", default.connect_timeout),
         keepalive_interval=section.duration("keepalive_interval", default.keepalive_interval),
         keepalive_count_max=section.integer("keepalive_count_max", default.keepalive_count_max, least=0),
+        approval_time=section.duration("approval_time", default.approval_time),
     )
 
 

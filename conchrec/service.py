@@ -35,6 +35,7 @@ from conchrec.config import ConfigErrors, load
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
+from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
@@ -144,6 +145,7 @@ class Proxy(MultiService):
             outer_names=outer_names(config),
             refusals=Refusals(reactor),
             passwords=self._passwords(),
+            approvals=Approvals(reactor),
         )
         self._complaint = ""
         self._enforced = self._authority.revocations.current

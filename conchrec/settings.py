@@ -143,7 +143,7 @@ class Limits:
     """``per_address`` and ``unauthenticated`` count connections of users; ``connect_timeout`` is all
     the time that a target has, from the first try to the end of the key exchange. A user or a target that
     says nothing for ``keepalive_interval`` is asked, and given up after ``keepalive_count_max`` questions
-    without an answer; with 0 never."""
+    without an answer; with 0 never. Nobody waits for an approval for longer than ``approval_time``."""
 
     login_time: timedelta = timedelta(minutes=2)
     tries: int = 6
@@ -153,6 +153,7 @@ class Limits:
     connect_timeout: timedelta = timedelta(seconds=30)
     keepalive_interval: timedelta = timedelta(minutes=5)
     keepalive_count_max: int = 3
+    approval_time: timedelta = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

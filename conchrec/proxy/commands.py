@@ -15,7 +15,7 @@ from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.access.options import Sees
 from conchrec.model import Identity
-from conchrec.proxy import certify, looking
+from conchrec.proxy import approving, certify, looking
 from conchrec.proxy.asking import Asking, Unknown
 from conchrec.proxy.refusal import one_line
 from conchrec.ssh.agent import AgentError
@@ -46,7 +46,7 @@ async def answer(asking: Asking, line: str) -> str:
         raise Unknown(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
         asking = replace(asking, ttl=_ttl(name, arguments))
-    elif command in LOOKING:
+    elif command in WITH_WORDS:
         asking = replace(asking, words=tuple(arguments))
     elif arguments:
         raise Unknown(f"the command {name} takes no arguments")
@@ -135,10 +135,23 @@ COMMANDS: dict[str, Command] = {
     "play": looking.play,
     "text": looking.text,
     "follow": looking.follow,
+    "request": approving.request,
+    "requests": approving.requests,
+    "approve": approving.approve,
+    "deny": approving.deny,
     "help": help_,
 }
 WITH_TTL: tuple[Command, ...] = (login, sign)
-LOOKING: tuple[Command, ...] = (looking.recordings, looking.play, looking.text, looking.follow)
+WITH_WORDS: tuple[Command, ...] = (
+    looking.recordings,
+    looking.play,
+    looking.text,
+    looking.follow,
+    approving.request,
+    approving.requests,
+    approving.approve,
+    approving.deny,
+)
 
 
 def _identity(asking: Asking) -> list[str]:

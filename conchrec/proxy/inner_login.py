@@ -18,7 +18,7 @@ from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
-from conchrec.proxy import refusal, second_factor
+from conchrec.proxy import approving, refusal, second_factor
 from conchrec.proxy.judging import check_connections, judge
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
@@ -41,7 +41,7 @@ class Step(Protocol):
 
 Needs = Callable[[Visit], Step | None]
 
-STEPS: tuple[Needs, ...] = (second_factor.step,)
+STEPS: tuple[Needs, ...] = (second_factor.step, approving.step)
 """In this order. Asked of each login that the policy allows: None where it needs no such step."""
 
 

@@ -26,7 +26,7 @@ from conchrec.access.checkers import fingerprint
 from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
-from conchrec.proxy import refusal
+from conchrec.proxy import approving, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.judging import check_connections, given_address, located
@@ -460,6 +460,7 @@ class Jump:
             visit.options, visit.until = answer.options, answer.until
             check_connections(visit)
             check_second_factor(answer.options.require_mfa, visit.identity, self.proofs, "connection")
+            approving.check(visit)
             passthrough = Passthrough(visit)
             await passthrough.connect()
             return _Unrecorded(self, passthrough)

@@ -425,6 +425,8 @@ class Session:
                     columns=columns,
                     rows=rows,
                     roles=self._visit.identity.roles,
+                    approved_by=self._visit.approved_by,
+                    request=self._visit.request,
                 )
             )
         if kind == "exec":

@@ -17,6 +17,7 @@ from conchrec.access.policy import Policy
 from conchrec.audit import AuditEvent, AuditSink
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
+from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.recording.groupsync import InThread
@@ -101,6 +102,7 @@ class Site:
     refusals: Refusals
     #: None where nobody has a password.
     passwords: PasswordLogin | None
+    approvals: Approvals
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)

@@ -58,6 +58,9 @@ class Visit:
     proofs: Proofs = field(default_factory=Proofs)
     #: The one that this visit has, where its roles require one for each session.
     second_factor: str = ""
+    #: What was approved, and by whom, where that is needed.
+    request: str = ""
+    approved_by: str = ""
     #: The key or certificate that the inner login has proved; empty without one.
     proved: bytes = b""
     denied: ConchrecError | None = None

@@ -1,0 +1,167 @@
+"""``approval``: a session that somebody else has to approve, with real clients on both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.interop.test_relay_forwards import speak
+from tests.support.client import Client, Person, Way
+from tests.support.house import House, build
+from tests.support.keyboard import Keyboard
+from tests.support.ports import free_port
+from tests.support.process import Process, Result
+from tests.support.stage import Stage
+from tests.support.waiting import fact
+
+ANSWERING = "BatchMode no\nPreferredAuthentications publickey,keyboard-interactive\nNumberOfPasswordPrompts 1"
+
+
+async def at_home(stage: Stage, **limits: str) -> House:
+    """joe needs the approval of a lead, which ann is; he is one, too, and tom is not."""
+    tom = await stage.key("tom")
+    house = await build(
+        stage,
+        options={"approval": ["lead"], "port_forwarding": True},
+        settings={
+            "limits": limits,
+            "roles": {"lead": {"logins": ["nobody"], "hosts": ["nowhere.example.com"]}},
+            "users": {
+                "joe": {"roles": ["ops", "lead"]},
+                "ann": {"roles": ["lead"]},
+                "tom": {"authorized_keys": [tom.line], "roles": ["ops"]},
+            },
+        },
+    )
+    house.stage.file("tom", str(tom.path))
+    return house
+
+
+class Asking:
+    """joe, who is asked for a reason and gives these."""
+
+    def __init__(self, house: House, *reasons: str) -> None:
+        self.client: Client = house.client(Way.INNER_AGENT, inner=ANSWERING)
+        self._keyboard = Keyboard(house.stage.path(house.stage.unique("keyboard")), *reasons)
+        self.client.env |= self._keyboard.env
+
+    @property
+    def asked(self) -> list[str]:
+        return self._keyboard.asked
+
+
+async def says(house: House, *command: str, by: Person | None = None) -> Result:
+    """A command of the proxy, by ann unless it is somebody else."""
+    person = by or house.ann
+    way = Way.INNER_AGENT if person.agent is not None else Way.CERTIFICATE
+    return await house.client(way, person=person).ssh("proxy", *command)
+
+
+async def pending(house: House, process: Process | None = None, count: int = 1) -> str:
+    """The id of the newest request."""
+    events = await house.proxy.audited("access.request", count=count)
+    name = str(events[-1]["request"])
+    if process is not None:
+        await process.says(f"waiting for approval of {name}, by lead")
+    return name
+
+
+async def test_approved(stage: Stage) -> None:
+    house = await at_home(stage)
+    joe = Asking(house, "disk \x1b[31mfull")
+    process = joe.client.start("web1", "echo in")
+    name = await pending(house, process)
+    assert [question.rpartition(") ")[2] for question in joe.asked] == [
+        f"Reason for root@localhost:{house.target.port}: "
+    ]
+    assert not house.proxy.audit("upstream.connect")
+    listed = (await says(house, "requests")).check().text
+    assert listed.startswith(name) and "joe → root@localhost" in listed and "\x1b" not in listed
+    own = await says(house, "approve", name, by=house.joe)
+    assert own.code == 1 and "nobody decides on their own request" in own.errors
+    tom = Person(name="tom", key=type(house.ann.key)(path=Path(stage.path("tom").read_text())))
+    stranger = await says(house, "approve", name, by=tom)
+    assert stranger.code == 1 and f"no request {name}" in stranger.errors
+    assert (await says(house, "requests", by=tom)).check().text == ""
+    approved = await says(house, "approve", name.lower(), "go", "on")
+    assert f"{name}: joe may go to root@localhost" in approved.check().text
+    result = await process.wait()
+    assert (result.code, result.stdout) == (0, b"in\n"), str(result)
+    (start,) = await house.proxy.audited("session.start")
+    assert (start["approved_by"], start["request"]) == ("ann", name)
+    (event,) = await house.proxy.audited("access.approve", by="ann", user="joe", request=name)
+    assert event["note"] == "go on"
+    late = await says(house, "deny", name)
+    assert late.code == 1 and f"no request {name}" in late.errors
+
+
+async def test_denied_expired_and_withdrawn(stage: Stage) -> None:
+    house = await at_home(stage, approval_time="3s")
+    process = Asking(house, "why not").client.start("web1", "echo never")
+    name = await pending(house, process)
+    (await says(house, "deny", name, "not", "today")).check()
+    result = await process.wait()
+    assert (result.code, result.stdout) == (
+        255,
+        b"",
+    ) and "conchrec: ann denied it: not today" in result.errors
+    process = Asking(house, "again").client.start("web1", "echo never")
+    name = await pending(house, process, 2)
+    result = await process.wait()
+    assert (result.code, result.stdout) == (255, b"") and f"nobody approved {name} in time" in result.errors
+    process = Asking(house, "once more").client.start("web1", "echo never")
+    name = await pending(house, process, 3)
+    process.kill()
+    await house.proxy.audited("access.withdraw", request=name, reason="withdrawn")
+    assert (await says(house, "requests")).text == ""
+    empty = await Asking(house, "", " ", "").client.ssh("web1", "echo never")
+    assert "without a reason nobody is asked" in empty.errors, str(empty)
+    assert not house.proxy.audit("session.start") and not house.proxy.audit("upstream.connect")
+
+
+async def test_in_advance(stage: Stage, tmp_path: Path) -> None:
+    """For what can't be asked: good once, and for that place alone."""
+    house = await at_home(stage)
+    plain = house.client(Way.INNER_AGENT)
+    place = f"root@localhost:{house.target.port}"
+    refused = await plain.ssh("web1", "echo never")
+    assert refused.code == 255 and f"request {place} REASON" in refused.errors, str(refused)
+    asked = await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)
+    assert "waits for approval, by lead" in asked.check().text
+    (await says(house, "approve", await pending(house))).check()
+    elsewhere = await house.client(Way.INNER_AGENT, host="127.0.0.1").ssh("web1", "echo never")
+    assert (elsewhere.code, elsewhere.stdout) == (255, b"")
+    (tmp_path / "one").write_text("1")
+    copied = await plain.program("scp", *plain.options, str(tmp_path / "one"), f"web1:{tmp_path}/two")
+    copied.check()
+    again = await plain.ssh("web1", "echo never")
+    assert (again.code, again.stdout) == (255, b""), str(again)
+    waiting = house.client(Way.INNER_AGENT).start("proxy", "request", place, "a", "forward")
+    name = await pending(house, count=2)
+    (await says(house, "approve", name)).check()
+    assert "ann approved it: for one connection" in (await waiting.wait()).check().text
+    port = free_port()
+    forward = plain.start("-v", "-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1")
+    await forward.says("Local forwarding listening on ")
+    assert (await speak("tcp", "127.0.0.1", port)).stdout == b"SSH-\n"
+    await forward.stop()
+
+
+async def test_a_lock_ends_the_waiting(stage: Stage) -> None:
+    house = await at_home(stage)
+    process = Asking(house, "please").client.start("web1", "echo never")
+    name = await pending(house, process)
+    (await house.proxy.command("lock", "--target", "localhost")).check()
+    result = await process.wait()
+    assert (result.code, result.stdout) == (255, b""), str(result)
+    await house.proxy.audited("access.withdraw", request=name)
+    await fact(lambda: not house.proxy.audit("upstream.connect"), "nobody was let in")
+
+
+async def test_how_it_is_used(stage: Stage) -> None:
+    house = await at_home(stage)
+    for command in (("approve",), ("deny",), ("request",), ("request", "root@web1"), ("requests", "all")):
+        assert (await says(house, *command)).code == 64
+    nobody = await says(house, "request", "nobody@nowhere.example.com", "why")
+    assert "needs nobody's approval" in nobody.check().text
+    never = await says(house, "request", "root@localhost", "why")
+    assert never.code == 1 and "ann may not reach localhost" in never.errors
