@@ -89,7 +89,7 @@ def grant(
     naming = {
         role.name: logins
         for role in counting
-        if (role.direct or not recorded) and _can_be_said(role) and (logins := _logins(role, user, denied))
+        if (role.direct or not recorded) and can_be_said(role) and (logins := _logins(role, user, denied))
     }
     logins = tuple(dict.fromkeys(login for found in naming.values() for login in found))
     own = () if logins and _is_denied(user, user, denied) else (user,)
@@ -108,7 +108,7 @@ def grant(
     )
 
 
-def _can_be_said(role: Role) -> bool:
+def can_be_said(role: Role) -> bool:
     """Can a certificate say all that this role says of what its users may do?"""
     options = role.options
     every_time = options.approval or options.require_mfa is Mfa.SESSION

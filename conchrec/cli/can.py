@@ -1,53 +1,85 @@
-"""``conchrec can joe root@web1:22``: what the policy says, and which rule says it. Exit 0 or 1."""
+"""``conchrec can joe root@web1:22``: what the policy says, and which rule in which line. Exit 0 or 1.
+
+``conchrec can --who root@web1``: everybody who could.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.access.options import SWITCHES, Options
+from conchrec.access.lockfile import Locks
+from conchrec.access.options import TABLE, Options, why_not
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, decide, rule_for, sees
+from conchrec.access.policy import Allow, Decision, Policy, decide, rule_for, sees
+from conchrec.access.windows import parse_moment
 from conchrec.config import Config
+from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
+from conchrec.settings import TargetRule
 from conchrec.yamlread import nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-YES, NO = 0, 1
+YES, NO, USAGE = 0, 1, 64
 _DESTINATION = re.compile(
     r"(?P<login>.+)@(?:\[(?P<v6>[^\[\]@]+)\]|(?P<host>[^:\[\]@]+))(?::(?P<port>[0-9]{1,5}))?"
 )
+_USUAL_PORT = 22
 
 Resolve = Callable[[Target], tuple[str, ...]]
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("can", help="may this user log in there? exit 0 or 1")
-    parser.add_argument("user")
-    parser.add_argument("destination", metavar="LOGIN@HOST[:PORT]", type=destination)
+    parser = subparsers.add_parser(
+        "can", help="may this user log in there, and who may? exit 0 or 1", usage=(
+            "conchrec can USER LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--command TEXT] [--json]\n"
+            "       conchrec can --who LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--json]"
+        ),
+    )  # fmt: skip
+    parser.add_argument("user", nargs="?")
+    parser.add_argument("destination", metavar="LOGIN@HOST[:PORT]", type=destination, nargs="?")
+    parser.add_argument("--who", metavar="LOGIN@HOST[:PORT]", type=destination, help="everybody who could")
     parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="ADDRESS",
-        default="",
+        "--from", dest="source", metavar="ADDRESS", type=_address,
         help="where the user is, for roles with a source",
+    )  # fmt: skip
+    parser.add_argument(
+        "--at", metavar="TIME", type=_moment, help="when: '2026-12-24 23:00 Europe/Berlin' (default now)"
     )
-    parser.set_defaults(command=command)
+    parser.add_argument("--command", dest="run", metavar="TEXT", help="… and run this there?")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(command=_command, parser=parser)
 
 
 def destination(text: str) -> tuple[str, Target]:
     """``root@web1:22`` → the login and the target; ``[fd00::1]:22`` for an address of IPv6."""
     found = _DESTINATION.fullmatch(text)
-    port = int(found["port"] or 22) if found else 0
+    port = int(found["port"] or _USUAL_PORT) if found else 0
     if found is None or not 0 < port < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not like root@web1:22")
     return found["login"], Target(host=(found["v6"] or found["host"]).lower(), port=port)
+
+
+def _address(text: str) -> str:
+    if address_of(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address")
+    return text
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def resolved(target: Target) -> tuple[str, ...]:
@@ -59,66 +91,188 @@ def resolved(target: Target) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
+def _command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    if (args.who is None) == (args.destination is None):
+        args.parser.print_usage(err)
+        print("conchrec can: a user and a destination are wanted, or --who and a destination", file=err)
+        return USAGE
+    return command(config, args, out, err)
+
+
 def command(
     config: Config, args: argparse.Namespace, out: TextIO, err: TextIO, resolve: Resolve = resolved
 ) -> int:
-    login, target = args.destination
-    user = config.users.get(args.user)
-    if user is None:
+    user = config.users.get(args.user) if args.who is None else None
+    if user is None and args.who is None:
         print(f"conchrec: there is no user {args.user!r}{nearest(args.user, tuple(config.users))}", file=err)
         return NO
-    if args.source and address_of(args.source) is None:
-        print(f"conchrec: {args.source!r} is not an address", file=err)
-        return NO
-    addresses = resolve(target)
-    identity = Identity(user=user.name, method="publickey", roles=user.roles)
-    decision = decide(
-        config.policy,
-        identity,
-        target,
-        addresses,
-        login,
-        args.source,
-        datetime.now(timezone.utc),
-    )
-    if not addresses:
-        print(f"note: {target.host!r} does not resolve here; rules for addresses were not asked", file=err)
-    if not isinstance(decision, Allow):
-        print(f"no: {decision.reason}", file=out)
-        if not args.source and any(role.source is not None for role in config.policy.roles.values()):
+    login, asked = args.who or args.destination
+    question = _Question(config, login, asked, args.source or "", args.at, resolve)
+    for note in question.notes:
+        print(f"note: {note}", file=err)
+    if user is None:
+        return _who(question, args.json, out)
+    decision = question.decision(user.name)
+    forbidden = ""
+    if isinstance(decision, Allow) and args.run is not None:
+        forbidden = why_not(decision.options, "exec", args.run, "")
+    if args.json:
+        print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)
+    elif isinstance(decision, Allow):
+        for line in question.yes(user.name, decision):
+            print(line, file=out)
+        if forbidden:
+            print(f"no: this command may not be run ({forbidden})", file=out)
+        elif args.run is not None:
+            print("yes: this command may be run", file=out)
+    else:
+        print(f"no: {decision.reason}{question.where(decision)}", file=out)
+        if not args.source and any(role.source is not None for role in config.roles.values()):
             print("note: some roles have a source; say where the user is with --from ADDRESS", file=err)
-        return NO
-    print(f"yes: {user.name} may log in as {login} on {target} ({decision.rule})", file=out)
-    if decision.addresses:
-        print(f"  at {', '.join(decision.addresses)}", file=out)
-    rule = rule_for(config.targets, target, decision.addresses)
-    if rule is not None:
-        print(f"  by the rule for targets {rule.name}", file=out)
-    for line in _options(decision.options):
-        print(f"  {line}", file=out)
-    print(
-        f"  recordings: {sees(config.policy, identity, args.source or '', datetime.now(timezone.utc)).value}",
-        file=out,
-    )
-    return YES
+    return YES if isinstance(decision, Allow) and not forbidden else NO
 
 
-def _options(options: Options) -> list[str]:
-    opened = {switch: getattr(options, switch) for switch in SWITCHES}
-    limits = {
-        "max_session_ttl": _duration(options.max_session_ttl),
-        "client_idle_timeout": _duration(options.client_idle_timeout),
-        "max_sessions": str(options.max_sessions or "no limit"),
-        "record": options.record.value,
-    }
-    return [f"{name}: {'yes' if it else 'no'}" for name, it in opened.items()] + [
-        f"{name}: {limit}" for name, limit in limits.items()
+def _who(question: _Question, as_json: bool, out: TextIO) -> int:
+    found = [
+        (name, decision)
+        for name in question.config.users
+        if isinstance(decision := question.decision(name), Allow)
     ]
+    if as_json:
+        print(
+            json.dumps([question.as_json(name, decision, "") for name, decision in found], indent=1), file=out
+        )
+    else:
+        for name, decision in found:
+            conditions = "".join(f"; {condition}" for condition in question.conditions(decision))
+            print(f"{name}: {decision.rule}{question.where(decision)}{conditions}", file=out)
+        if not found:
+            print("nobody", file=out)
+    return YES if found else NO
 
 
-def _duration(duration: timedelta | None) -> str:
-    if duration is None:
-        return "no limit"
+class _Question:
+    """As whom, where, from where, when. A second factor is taken for granted; that it is needed is said."""
+
+    def __init__(
+        self, config: Config, login: str, asked: Target, source: str, at: datetime | None, resolve: Resolve
+    ) -> None:
+        self.config = config
+        self._login = login
+        self._source = source
+        self._now = at or datetime.now(timezone.utc)
+        self.notes: list[str] = []
+        by_name = rule_for(config.targets, asked, ())
+        port = by_name.port if by_name is not None and asked.port == _USUAL_PORT else None
+        self._target = replace(asked, port=port or asked.port)
+        self._addresses = (by_name.address if by_name is not None else ()) or resolve(self._target)
+        if not self._addresses:
+            self.notes.append(f"{asked.host!r} does not resolve here; rules for addresses were not asked")
+        self._policy = replace(config.policy, locks=self._locks().locks)
+
+    def _locks(self) -> Policy:
+        try:
+            locks = Locks(self.config.state_dir, lambda: self._now).current
+        except ConfigError as error:
+            self.notes.append(f"locks were not looked at: {error.problem}")
+            locks = ()
+        return Policy(locks=locks)
+
+    def _identity(self, user: str) -> Identity:
+        roles = self.config.users[user].roles
+        return Identity(user=user, method="publickey", roles=roles, second_factor="taken for granted")
+
+    def decision(self, user: str) -> Decision:
+        decision = decide(
+            self._policy,
+            self._identity(user),
+            self._target,
+            self._addresses,
+            self._login,
+            self._source,
+            self._now,
+        )
+        rule = self._rule(decision)
+        if isinstance(decision, Allow) and rule is not None and rule.record is not None:
+            strict = min(rule.record, decision.options.record, key=lambda one: one.value != "strict")
+            return replace(decision, options=replace(decision.options, record=strict))
+        return decision
+
+    def _rule(self, decision: Decision) -> TargetRule | None:
+        addresses = decision.addresses if isinstance(decision, Allow) else self._addresses
+        return rule_for(self.config.targets, self._target, addresses)
+
+    def where(self, decision: Decision) -> str:
+        return f" ({self.config.file.name}:{decision.line})" if decision.line else ""
+
+    def conditions(self, decision: Allow) -> Iterator[str]:
+        """What else it takes, and how long it is so."""
+        options = decision.options
+        if options.require_mfa.value != "no":
+            yield f"with a second factor ({options.require_mfa.value})"
+        if options.approval:
+            yield f"approved by {_shown(options.approval)}"
+        if decision.until is not None:
+            yield f"so until {decision.until:%Y-%m-%d %H:%M:%S} UTC at least"
+
+    def yes(self, user: str, decision: Allow) -> Iterator[str]:
+        rule = f"{decision.rule}{self.where(decision)}"
+        yield f"yes: {user} may log in as {self._login} on {self._target} ({rule})"
+        if decision.addresses:
+            yield f"  at {', '.join(decision.addresses)}"
+        group = self._rule(decision)
+        if group is not None:
+            yield f"  by the rule for targets {group.name}"
+        for condition in self.conditions(decision):
+            yield f"  {condition}"
+        for name, value in self.options(user, decision.options).items():
+            yield f"  {name}: {value}"
+
+    def options(self, user: str, options: Options) -> dict[str, str]:
+        """All that are in force, in the order of the table."""
+        seen = sees(self._policy, self._identity(user), self._source, self._now)
+        options = replace(options, recordings=seen)
+        values = {field.name: _shown(getattr(options, field.name)) for field in fields(Options)}
+        return {row.name: values[row.name] for row in TABLE if not row.shorthand}
+
+    def as_json(self, user: str, decision: Decision, forbidden: str) -> dict[str, object]:
+        said: dict[str, object] = {
+            "user": user,
+            "login": self._login,
+            "target": str(self._target),
+            "allowed": isinstance(decision, Allow) and not forbidden,
+            "rule": forbidden or decision.rule,
+            "line": decision.line or None,
+        }
+        if isinstance(decision, Allow):
+            group = self._rule(decision)
+            said |= {
+                "addresses": decision.addresses,
+                "group": group.name if group is not None else None,
+                "until": decision.until.isoformat() if decision.until is not None else None,
+                "options": self.options(user, decision.options),
+            }
+        else:
+            said["reason"] = decision.reason
+        return said
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "no limit" if value is None else "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, timedelta):
+        return _duration(value)
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple):
+        texts = (" or ".join(sorted(one)) if isinstance(one, frozenset) else one.text for one in value)
+        return (" and " if isinstance(value[0], frozenset) else ", ").join(texts)
+    return str(value)
+
+
+def _duration(duration: timedelta) -> str:
     seconds = int(duration.total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds % length == 0:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TextIO
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
+from conchrec.access.lint import warnings
 from conchrec.config import Config, ConfigErrors
 from conchrec.errors import ConfigError
+from conchrec.settings import TargetRule
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -36,10 +40,20 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     ]
     if problems:
         raise ConfigErrors(str(config.file), problems)
-    for warning in config.warnings:
+    for warning in (*config.warnings, *_lint(config)):
         print(f"warning: {warning}", file=err)
     print(f"{config.file}: ok", file=out)
     return 0
+
+
+def _lint(config: Config) -> Iterator[str]:
+    def vouches(group: TargetRule) -> bool:
+        files = (*group.known_hosts, *config.trusted_hosts.known_hosts)
+        known = any(path.is_file() and path.stat().st_size for path in files)
+        return known or bool(config.trusted_hosts.authorities)
+
+    found = warnings(config, datetime.now(timezone.utc), vouches)
+    return ConfigErrors(str(config.file), found).lines()
 
 
 def _problem(endpoint: str) -> str:

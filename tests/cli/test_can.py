@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
+from dataclasses import fields
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from conchrec import config
-from conchrec.cli.can import NO, YES, command, destination, resolved
+from conchrec.access.lockfile import Locks
+from conchrec.access.locks import Lock, LockKind
+from conchrec.access.options import Options
+from conchrec.cli.can import NO, YES, command, destination, register, resolved
 from conchrec.model import Target
 
 TEXT = """\
@@ -29,11 +35,15 @@ targets:
 
 
 class Asked:
-    def __init__(self, *argv: str, addresses: tuple[str, ...] = ()) -> None:
-        user, at, *more = argv
+    def __init__(self, *argv: str, addresses: tuple[str, ...] = (), text: str = TEXT) -> None:
+        parser = argparse.ArgumentParser()
+        register(parser.add_subparsers())  # type: ignore[arg-type]
+        words = list(argv)
+        if len(words) == 3 and not words[1].startswith("-") and not words[2].startswith("-"):
+            words.insert(2, "--from")
+        args = parser.parse_args(["can", *words])
         out, err = io.StringIO(), io.StringIO()
-        args = argparse.Namespace(user=user, destination=destination(at), source=more[0] if more else "")
-        it = config.parse(TEXT.encode(), Path("/etc/conchrec/config.yaml"))
+        it = config.parse(text.encode(), Path("/etc/conchrec/config.yaml"))
         self.code = command(it, args, out, err, resolve=lambda target: addresses)
         self.out, self.err = out.getvalue(), err.getvalue()
 
@@ -41,30 +51,101 @@ class Asked:
 def test_yes_and_why() -> None:
     asked = Asked("joe", "root@web1:2222", addresses=("10.0.0.1", "fd00::1"))
     assert asked.code == YES
-    assert asked.out.splitlines() == [
-        "yes: joe may log in as root on web1:2222 (role ops allows root)",
+    lines = asked.out.splitlines()
+    assert lines[:3] == [
+        "yes: joe may log in as root on web1:2222 (role ops allows root (config.yaml:7))",
         "  at 10.0.0.1, fd00::1",
         "  by the rule for targets web",
-        "  forward_agent: yes",
-        "  port_forwarding: no",
-        "  x11_forwarding: no",
-        "  file_copy: yes",
-        "  nested_ssh: yes",
-        "  max_session_ttl: 12h",
-        "  client_idle_timeout: 90s",
-        "  max_sessions: 10",
-        "  record: strict",
-        "  recordings: own",
     ]
+    shown = dict(line.strip().split(": ") for line in lines[3:])
+    assert set(shown) == {field.name for field in fields(Options)}
+    expected = {
+        "max_session_ttl": "12h", "client_idle_timeout": "90s", "max_sessions": "10", "shell": "yes",
+        "max_connections": "no limit", "commands": "no limit", "local_forwarding": "no",
+        "forward_agent": "yes",
+        "record": "strict", "recordings": "own", "approval": "none", "require_mfa": "no",
+    }  # fmt: skip
+    assert expected.items() <= shown.items()
     assert asked.err == ""
+
+
+MORE = """\
+users:
+  joe: {roles: [ops, "night until 2026-12-31"]}
+  ann: {roles: [ops]}
+  jim: {roles: [night]}
+roles:
+  ops: {logins: [root], hosts: [db1], options: {commands: [uptime, ls *], require_mfa: session, approval: B}}
+  night: {logins: [root], hosts: ["10.0.0.0/8"], options: {times: ["22:00-06:00 UTC"]}}
+  B: {logins: [root], hosts: [nowhere]}
+targets:
+  db: {hosts: [db1], address: 10.0.0.5, port: 2222, labels: {tier: data}}
+"""
+
+
+def test_when_and_with_what() -> None:
+    day, night = "2026-12-24 12:00", "2026-12-24 23:00"
+    at_night = Asked("joe", "root@db1", "--at", night, text=MORE)
+    assert at_night.code == YES
+    for line in (
+        "yes: joe may log in as root on db1:2222 (roles ops, night allow root (config.yaml:6))",
+        "  at 10.0.0.5",
+        "  by the rule for targets db",
+        "  with a second factor (session)",
+        "  approved by B",
+        "  so until 2026-12-25 06:00:00 UTC at least",
+        "  commands: no limit",
+    ):
+        assert line in at_night.out.splitlines()
+    assert "  commands: uptime, ls *" in Asked("joe", "root@db1", "--at", day, text=MORE).out
+    no = Asked("jim", "root@db1", "--at", day, text=MORE)
+    assert (no.code, no.out) == (
+        NO,
+        "no: jim may not reach db1:2222 (role night not at this time) (config.yaml:7)\n",
+    )
+    allowed = Asked("ann", "root@db1", "--command", "ls /srv", text=MORE)
+    assert allowed.code == YES and allowed.out.endswith("yes: this command may be run\n")
+    forbidden = Asked("ann", "root@db1", "--command", "ls; id", text=MORE)
+    assert forbidden.code == NO and forbidden.out.endswith("no: this command may not be run (commands)\n")
+
+
+def test_who() -> None:
+    found = Asked("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=MORE)
+    assert (found.code, [line.split(":")[0] for line in found.out.splitlines()]) == (
+        YES,
+        ["joe", "ann", "jim"],
+    )
+    assert (
+        "ann: role ops allows root (config.yaml:6); with a second factor (session); approved by B\n"
+        in found.out
+    )
+    nobody = Asked("--who", "root@elsewhere", text=MORE)
+    assert (nobody.code, nobody.out) == (NO, "nobody\n")
+    listed = json.loads(Asked("--who", "root@db1", "--at", "2026-12-24 12:00", "--json", text=MORE).out)
+    assert [one["user"] for one in listed] == ["joe", "ann"]
+    assert listed[0]["options"]["require_mfa"] == "session" and listed[0]["line"] == 6
+    one = json.loads(Asked("jim", "root@elsewhere", "--json", text=MORE).out)
+    assert one["allowed"] is False and "jim may not reach elsewhere" in one["reason"]
+
+
+def test_a_lock_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    locks = Locks(tmp_path / "state", lambda: datetime.now(timezone.utc))
+    locks.add(Lock(kind=LockKind.USER, name="ann", reason="on holiday"))
+    text = f"state_dir: {tmp_path}/state\n" + MORE
+    assert Asked("ann", "root@db1", text=text).out == "no: user ann is locked: on holiday\n"
+    (tmp_path / "state" / "locks.json").write_text("{")
+    assert "locks were not looked at" in Asked("ann", "root@db1", text=text).err
 
 
 def test_no_and_why() -> None:
     asked = Asked("joe", "ubuntu@web1", addresses=("10.0.0.1",))
     assert asked.code == NO
-    assert asked.out == "no: joe may not log in as ubuntu on web1 (role ops allows: root, joe)\n"
+    assert (
+        asked.out == "no: joe may not log in as ubuntu on web1 (role ops allows: root, joe) (config.yaml:6)\n"
+    )
     asked = Asked("joe", "root@web9", addresses=("10.0.0.1",))
-    assert asked.out == "no: joe may not reach web9 (role ops denies it)\n"
+    assert asked.out == "no: joe may not reach web9 (role ops denies it) (config.yaml:8)\n"
 
 
 def test_a_name_that_does_not_resolve_is_judged_by_the_name() -> None:
@@ -82,7 +163,10 @@ def test_a_user_that_there_is_not() -> None:
 def test_where_the_user_is() -> None:
     assert Asked("joe", "x@far1", "192.0.2.7").code == YES
     asked = Asked("joe", "x@far1", "198.51.100.7")
-    assert (asked.code, asked.out) == (NO, "no: joe may not reach far1 (role far not from 198.51.100.7)\n")
+    assert (asked.code, asked.out) == (
+        NO,
+        "no: joe may not reach far1 (role far not from 198.51.100.7) (config.yaml:10)\n",
+    )
     asked = Asked("joe", "x@far1")
     assert asked.code == NO
     assert "--from ADDRESS" in asked.err

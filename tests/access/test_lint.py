@@ -1,0 +1,95 @@
+"""What is probably a mistake is said, and what is right is not."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from conchrec.access.lint import covers, warnings
+from conchrec.access.patterns import HostPattern
+from conchrec.cli.main import DONE, main
+from conchrec.config import parse
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+RIGHT = """\
+users:
+  joe: {roles: [ops, "oncall until 2026-12-24"], totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}
+  ann: {roles: [lead]}
+roles:
+  ops:
+    logins: [root, "{user}"]
+    hosts: ["*.example.com", "group:db"]
+    deny: {hosts: [vault.example.com], logins: [backup]}
+    options: {require_mfa: login, approval: [lead], commands: [uptime]}
+  oncall: {logins: ["*"], hosts: ["10.0.0.0/8"], options: {times: ["22:00-06:00"], expires: 2027-01-01}}
+  lead: {logins: [nobody], hosts: [nowhere]}
+targets:
+  db: {hosts: [db1], known_hosts: [known]}
+  rest: {hosts: ["db*"], known_hosts: [known]}
+"""
+
+
+def said(text: str) -> list[str]:
+    config = parse(text.encode(), Path("/etc/conchrec/config.yaml"))
+    found = warnings(config, NOW, lambda group: bool(group.known_hosts))
+    return [f"{one.line or '-'} {one.path}: {one.problem}" for one in found]
+
+
+def test_nothing_is_said_of_what_is_right() -> None:
+    assert said(RIGHT) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warning"),
+    [
+        (
+            "  lead: {",
+            "  spare: {logins: [a], hosts: [b]}\n  lead: {",
+            "11 roles.spare: nobody has this role",
+        ),
+        ('"*"], hosts: ["10.0.0.0/8"]', '"*"], hosts: ["*"]', "10 roles.oncall.hosts: every login at"),
+        ("[vault.example.com]", '["*.example.com"]', "7 roles.ops.hosts: '*.example.com' is"),
+        ("logins: [backup]", "logins: ['ro?t']", "6 roles.ops.logins: 'root' is allowed and denied"),
+        ("expires: 2027-01-01", "expires: 2026-01-01", "10 roles.oncall.options.expires: has ended"),
+        ('times: ["22:00-06:00"]', "times: []", "10 roles.oncall.options.times: is empty"),
+        ("commands: [uptime]", "commands: [uptime], exec: no", "9 roles.ops.options.commands: exec: no"),
+        ("commands:", "direct: yes, commands:", "9 roles.ops.options.direct: names no logins"),
+        ("ann: {roles: [lead]}", "ann: {roles: []}", "9 roles.ops.options.approval: nobody else can approve"),
+        ("until 2026-12-24", "until 2026-11-24", "- users.joe.roles: the grant of oncall has ended"),
+        (", totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "", "- users.joe: role ops requires a second factor"),
+        ("[db1], known_hosts: [known]", "[db1]", "13 targets.db: nothing vouches for its host keys"),
+        ('rest: {hosts: ["db*"]', "rest: {hosts: [db1]", "14 targets.rest: is hidden by the groups"),
+    ],
+)
+def test_what_is_probably_a_mistake(old: str, new: str, warning: str) -> None:
+    assert old in RIGHT
+    found = said(RIGHT.replace(old, new))
+    assert any(one.startswith(warning) for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ("*", "web1", True), ("*:22", "web1", False), ("*:22", "web1:22", True), ("web*", "web1", True),
+        ("web*", "web1:22", True), ("web1:22", "web1", False), ("web*", "*", False), ("web*", "we*", False),
+        ("10.0.0.0/8", "10.1.0.0/16", True), ("10.1.0.0/16", "10.0.0.0/8", False),
+        ("10.0.0.0/8", "web1", False),
+        ("web*", "10.0.0.1", False), ("fd00::/8", "10.0.0.1", False), ("[fd00::1]:22", "[fd00::1]:22", True),
+    ],
+)  # fmt: skip
+def test_one_pattern_covers_another(wide: str, narrow: str, expected: bool) -> None:
+    assert covers(HostPattern.parse(wide), HostPattern.parse(narrow)) is expected
+
+
+def test_config_check_says_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("state_dir: state\n" + RIGHT.replace("ann: {roles: [lead]}", "ann: {roles: []}"))
+    out, err = io.StringIO(), io.StringIO()
+    assert main(["config", "check", "-c", str(file)], out, err) == DONE
+    assert (
+        f"warning: {file}:10: roles.ops.options.approval: nobody else can approve what joe asks for"
+        in err.getvalue()
+    )
