@@ -69,6 +69,8 @@ class Proxy:
         self.settings: dict[str, object] = {}
         self.process: Process | None = None
         self.env = our_environment()
+        #: What stands before its command: unshare, and the like.
+        self.wrapper: tuple[str, ...] = ()
         self.configure(
             merged(
                 {
@@ -120,7 +122,7 @@ class Proxy:
         """Start it, and do not wait."""
         twistd = Path(sys.executable).with_name("twistd")
         command = (twistd, "--nodaemon", "--pidfile=", "conchrec", "-c", self.config)
-        self.process = Process(command, env=self.env, directory=self.directory)
+        self.process = Process((*self.wrapper, *command), env=self.env, directory=self.directory)
         return self.process
 
     async def stop(self, number: int = signal.SIGTERM) -> None:
