@@ -108,6 +108,16 @@ class ClientDisconnect(AuditEvent):
     duration: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRefused(AuditEvent):
+    """Connections from ``addr`` that a limit did not let in: ``count`` of them since the last such event."""
+
+    event = "connection.refused"
+    code = "CR1003W"
+    reason: str
+    count: int
+
+
 # -- a session channel
 
 
@@ -594,6 +604,7 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     UserLogin,
     AuthRefused,
     ClientDisconnect,
+    ConnectionRefused,
     SessionStart,
     SessionEnd,
     SessionRejected,

@@ -37,6 +37,7 @@ from conchrec.settings import (
     Offer,
     Recordings,
     Retention,
+    Startups,
     TargetOffer,
     TargetRule,
     TrustedHosts,
@@ -113,6 +114,13 @@ LIMITS = (
     "login_time",
     "tries",
     "unauthenticated",
+    "connections",
+    "handshake_time",
+    "channels",
+    "sessions_per_user",
+    "commands",
+    "bandwidth_per_user",
+    "bandwidth_per_target",
     "per_address",
     "target_handshakes",
     "connect_timeout",
@@ -467,7 +475,14 @@ def _limits(section: Section) -> Limits:
     return Limits(
         login_time=section.duration("login_time", default.login_time),
         tries=section.integer("tries", default.tries, most=1000),
-        unauthenticated=section.integer("unauthenticated", default.unauthenticated),
+        unauthenticated=_startups(section, default.unauthenticated),
+        connections=section.integer("connections", default.connections),
+        handshake_time=section.duration("handshake_time", default.handshake_time),
+        channels=section.integer("channels", default.channels),
+        sessions_per_user=section.integer("sessions_per_user", default.sessions_per_user),
+        commands=section.integer("commands", default.commands),
+        bandwidth_per_user=section.size("bandwidth_per_user", 0),
+        bandwidth_per_target=section.size("bandwidth_per_target", 0),
         per_address=section.integer("per_address", default.per_address),
         target_handshakes=section.integer("target_handshakes", default.target_handshakes),
         connect_timeout=section.duration("connect_timeout", default.connect_timeout),
@@ -475,6 +490,21 @@ def _limits(section: Section) -> Limits:
         keepalive_count_max=section.integer("keepalive_count_max", default.keepalive_count_max, least=0),
         approval_time=section.duration("approval_time", default.approval_time),
     )
+
+
+def _startups(section: Section, default: Startups) -> Startups:
+    """``500``, which begins to drop at 300; or ``300:30:500``."""
+    found = section.entry("unauthenticated")
+    if found is None:
+        return default
+    parts = found.text.split(":")
+    if all(re.fullmatch("[0-9]{1,6}", part) for part in parts) and len(parts) in (1, 3):
+        numbers = [int(part) for part in parts]
+        begin, rate, full = numbers if len(numbers) == 3 else (numbers[0] * 3 // 5, default.rate, numbers[0])
+        if 0 <= begin <= full and full > 0 and 1 <= rate <= 100:
+            return Startups(begin=begin, rate=rate, full=full)
+    found.problem(f"{found.text!r} is neither a number nor like 300:30:500 (begin, percent, full)")
+    return default
 
 
 def _listen(top: Section, believes_proxies: bool) -> tuple[str, ...]:

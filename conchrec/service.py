@@ -40,6 +40,7 @@ from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.site import Refusals, Site
+from conchrec.proxy.throttle import Bandwidth
 from conchrec.recording import retention
 from conchrec.recording.indexing import Indexer
 from conchrec.recording.recorder import InputPolicy
@@ -146,6 +147,7 @@ class Proxy(MultiService):
             refusals=Refusals(reactor),
             passwords=self._passwords(),
             approvals=Approvals(reactor),
+            bandwidth=Bandwidth(reactor),
         )
         self._complaint = ""
         self._enforced = self._authority.revocations.current

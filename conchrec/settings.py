@@ -139,15 +139,35 @@ class TargetRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Startups:
+    """As sshd's ``MaxStartups``: from ``begin`` on ``rate`` percent are dropped, more and more of them until,
+    from ``full`` on, all are."""
+
+    begin: int = 300
+    rate: int = 30
+    full: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """``per_address`` and ``unauthenticated`` count connections of users; ``connect_timeout`` is all
+    """``connections`` are those of users, in all. ``channels`` counts in one, ``sessions_per_user`` and
+    ``commands`` (of the proxy itself) in all of a user. Bandwidth is in bytes a second; 0: no limit.
+
+    ``per_address`` and ``unauthenticated`` count connections of users; ``connect_timeout`` is all
     the time that a target has, from the first try to the end of the key exchange. A user or a target that
     says nothing for ``keepalive_interval`` is asked, and given up after ``keepalive_count_max`` questions
     without an answer; with 0 never. Nobody waits for an approval for longer than ``approval_time``."""
 
     login_time: timedelta = timedelta(minutes=2)
     tries: int = 6
-    unauthenticated: int = 500
+    unauthenticated: Startups = Startups()
+    connections: int = 5000
+    handshake_time: timedelta = timedelta(seconds=30)
+    channels: int = 1024
+    sessions_per_user: int = 1000
+    commands: int = 16
+    bandwidth_per_user: int = 0
+    bandwidth_per_target: int = 0
     per_address: int = 250
     target_handshakes: int = 8
     connect_timeout: timedelta = timedelta(seconds=30)

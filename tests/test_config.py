@@ -35,7 +35,7 @@ from conchrec.model import Target
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.seal import Signer
 from conchrec.recording.store import Fsync as StoreFsync
-from conchrec.settings import Retention
+from conchrec.settings import Retention, Startups
 from conchrec.yamlread import parse_duration, parse_size
 
 ETC = Path(__file__).parent.parent / "etc"
@@ -179,7 +179,8 @@ def test_all_but_users_and_roles_has_a_default(read: Read) -> None:
     )
     assert (it.public, it.notice) == (None, "Sessions are recorded.")
     assert it.limits == Limits(
-        login_time=timedelta(minutes=2), tries=6, unauthenticated=500, per_address=250, target_handshakes=8,
+        login_time=timedelta(minutes=2), tries=6, unauthenticated=Startups(), per_address=250,
+        target_handshakes=8,
         connect_timeout=timedelta(seconds=30),
     )  # fmt: skip
     assert it.users == {}
@@ -790,3 +791,17 @@ def test_the_embedded_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     it = config.load(ETC / "quickstart.yaml", me="joe")
     assert [key.comment for key in it.users["joe"].keys] == ["one"]
     assert it.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "begin", "rate", "full"), [("500", 300, 30, 500), ("10:30:60", 10, 30, 60), ("1", 0, 30, 1)]
+)
+def test_how_many_may_not_have_logged_in(read: Read, written: str, begin: int, rate: int, full: int) -> None:
+    limits = read(NOBODY + f"limits: {{unauthenticated: '{written}'}}\n").limits
+    assert limits.unauthenticated == Startups(begin=begin, rate=rate, full=full)
+
+
+@pytest.mark.parametrize("written", ["0", "no", "10:30", "60:30:10", "10:0:60", "10:101:60", "-1", "1:2:3:4"])
+def test_how_many_can_not_be(read: Read, written: str) -> None:
+    (problem,) = problems(read, NOBODY + f"limits: {{unauthenticated: '{written}'}}\n")
+    assert "is neither a number nor like 300:30:500" in problem

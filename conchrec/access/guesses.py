@@ -182,7 +182,7 @@ class Guesses:
     def wait(self, user: str, source: str) -> float:
         """How many seconds a guess at this user's password, from this address, would have to wait now."""
         now = self._now().timestamp()
-        due = max(self._users.due(_name(user), now), self._addresses.due(_network(source), now))
+        due = max(self._users.due(_name(user), now), self._addresses.due(counted_as(source), now))
         return max(0.0, due - now)
 
     def begin(self, user: str, source: str) -> float:
@@ -194,14 +194,14 @@ class Guesses:
             raise TooManyGuesses(seconds)
         now = self._now().timestamp()
         self._users.add(_name(user), now + seconds, now)
-        self._addresses.add(_network(source), now + seconds, now)
+        self._addresses.add(counted_as(source), now + seconds, now)
         self._touch()
         return seconds
 
     def right(self, user: str, source: str) -> None:
         """The guess was right: the user's others are forgotten, the address's are not."""
         self._users.forget(_name(user))
-        self._addresses.take_back(_network(source))
+        self._addresses.take_back(counted_as(source))
         self._touch()
 
     # --- codes
@@ -294,8 +294,8 @@ def _name(user: str) -> str:
     return user[:LONGEST_NAME]
 
 
-def _network(source: str) -> str:
-    """One address of IPv4; of IPv6 the /64, which is what one customer has at least."""
+def counted_as(source: str) -> str:
+    """As which an address counts: one of IPv4; of IPv6 the /64, which is what one customer has at least."""
     address = address_of(source)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,6 +30,7 @@ from conchrec.model import Identity, Target
 from conchrec.proxy import approving, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
+from conchrec.proxy.door import Door, Refused
 from conchrec.proxy.judging import check_connections, given_address, located
 from conchrec.proxy.outer_session import OuterSession, Place, as_error
 from conchrec.proxy.passthrough import Passthrough
@@ -63,8 +65,7 @@ class JumpFactory(SSHFactory):
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._unauthenticated = 0
-        self._per_address: dict[str, int] = {}
+        self._door = Door(site)
 
     def startFactory(self) -> None:
         """Conch's own looks for keys and moduli; ours are in the authority."""
@@ -72,29 +73,11 @@ class JumpFactory(SSHFactory):
     def stopFactory(self) -> None:
         """Live connections are the service's to end."""
 
-    def buildProtocol(self, addr: IAddress | None) -> ServerTransport | None:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:  # type: ignore[override]
         host = str(getattr(addr, "host", "")) or "unknown"
-        limits = self._site.config.limits
-        if (
-            self._site.stopping
-            or self._unauthenticated >= limits.unauthenticated
-            or self._per_address.get(host, 0) >= limits.per_address
-        ):
-            _log.warn("no more connections from {host} for now", host=host)
-            return None
-        self._unauthenticated += 1
-        self._per_address[host] = self._per_address.get(host, 0) + 1
-        return Jump(self._site, addr, authenticated=self._authenticated, gone=self._gone).transport
-
-    def _authenticated(self) -> None:
-        self._unauthenticated -= 1
-
-    def _gone(self, host: str) -> None:
-        left = self._per_address.get(host, 0) - 1
-        if left > 0:
-            self._per_address[host] = left
-        else:
-            self._per_address.pop(host, None)
+        if why := self._door.refusal(host):
+            return Refused(why)
+        return Jump(self._site, addr, self._door).transport
 
 
 class UserGone(ConchrecError):
@@ -108,20 +91,16 @@ class Jump:
         self,
         site: Site,
         addr: IAddress | None,
-        *,
-        authenticated: Callable[[], None],
-        gone: Callable[[str], None],
+        door: Door,
     ) -> None:
         self._site = site
-        self._authenticated = authenticated
-        self._gone = gone
+        self._door = door
         self._addr = addr
         self.source = str(getattr(addr, "host", "")) or "unknown"
         port = getattr(addr, "port", 0)
         self.address = f"[{self.source}]:{port}" if ":" in self.source else f"{self.source}:{port}"
         self.cid = secrets.token_hex(8)
         self._began = site.clock.seconds()
-        self._counted_in = False
         self._identity: Identity | None = None
         #: Who has proved a key, where a code has to follow.
         self._first: Identity | None = None
@@ -154,9 +133,14 @@ class Jump:
             algorithms=site.algorithms,
             userauth=lambda: self._userauth,
             clock=site.clock,
-            handshake_time=config.limits.login_time,
+            handshake_time=min(config.limits.handshake_time, config.limits.login_time),
         )
+        door.enter(self.source, self)
         self.transport.when_lost().addCallback(self._lost)
+
+    def drop(self) -> None:
+        """It has not logged in, and others need the room."""
+        self.transport.abort()
 
     @property
     def identity(self) -> Identity:
@@ -252,9 +236,8 @@ class Jump:
         )
 
     def _logged_in(self, identity: Identity) -> Connection:
-        self._counted_in = True
-        self._authenticated()
-        self._connection = Connection(self)
+        self._door.logged_in(self.source, self)
+        self._connection = Connection(self, max_channels=self._site.config.limits.channels)
         return self._connection
 
     # --- ConnectionHandler
@@ -304,9 +287,7 @@ class Jump:
             self._expiry.cancel()
 
     def _lost(self, lost: Lost) -> None:
-        if not self._counted_in:
-            self._authenticated()
-        self._gone(self.source)
+        self._door.left(self.source, self)
         self._site.live.discard(self)
         for tunnel in tuple(self._tunnels):
             tunnel.stream_closed()
@@ -483,8 +464,32 @@ class Jump:
             visit, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
         )
         self._servers.add(server)
+
+        def pause(on: bool) -> None:
+            server.upstream.brake("bandwidth", on)
+            tunnel.hold("bandwidth", on)
+
+        self._meter(visit, tunnel, pause)
         self.obeys(server)
         server.start()
+
+    def meter_passthrough(self, passthrough: Passthrough, tunnel: Tunnel) -> None:
+        def pause(on: bool) -> None:
+            passthrough.slow_down(on)
+            tunnel.hold("bandwidth", on)
+
+        self._meter(passthrough.visit, tunnel, pause)
+
+    def _meter(self, visit: Visit, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
+        """Count its bytes, where there is a limit now."""
+        site = self._site
+
+        def rates() -> tuple[int, int]:
+            limits = site.config.limits
+            return limits.bandwidth_per_user, limits.bandwidth_per_target
+
+        if any(rates()):
+            tunnel.on_bytes = site.bandwidth.meter(visit.identity.user, visit.target, rates, pause)
 
     def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
         self._servers.discard(server)
@@ -529,6 +534,7 @@ class _Unrecorded:
 
     def enter(self, tunnel: Tunnel) -> None:
         jump, passthrough = self._jump, self._passthrough
+        jump.meter_passthrough(passthrough, tunnel)
         jump.obeys(passthrough)
         passthrough.enter(tunnel, lambda: jump.over(passthrough))
 

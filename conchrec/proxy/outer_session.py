@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -29,6 +29,7 @@ from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import ServerTransport
 
 _log = Logger()
+T = TypeVar("T")
 
 #: sysexits.h: the command line is wrong.
 USAGE = 64
@@ -212,6 +213,7 @@ class OuterSession:
         try:
             mfa = required(self._site, jump.identity, jump.source)
             check_second_factor(mfa, jump.identity, jump.proofs, "command")
+            self._count_command()
         except AccessDenied as error:
             self._site.emit(
                 audit.SessionRejected(
@@ -227,7 +229,23 @@ class OuterSession:
             return
         self._asking, self._sees = asking, looking_sees(asking)
         running = Deferred.fromCoroutine(commands.answer(asking, text))
+        running.addBoth(self._uncount)
         self._running = running.addCallbacks(self._answered, self._not_answered)
+
+    def _count_command(self) -> None:
+        """AccessDenied where as many run for this user as there may be."""
+        commands, user = self._site.commands, self._jump.identity.user
+        most = self._site.config.limits.commands
+        if commands.get(user, 0) >= most:
+            raise AccessDenied(f"{most} commands at once are the limit", rule="commands")
+        commands[user] = commands.get(user, 0) + 1
+
+    def _uncount(self, result: T) -> T:
+        commands, user = self._site.commands, self._jump.identity.user
+        commands[user] -= 1
+        if not commands[user]:
+            del commands[user]
+        return result
 
     def _answered(self, answer: str) -> None:
         self._stream.write(answer.replace("\n", self._newline).encode())

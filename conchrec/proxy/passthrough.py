@@ -27,7 +27,7 @@ class Passthrough:
     """One splice between a tunnel and a TCP connection to the target."""
 
     def __init__(self, visit: Visit) -> None:
-        self._visit = visit
+        self.visit = visit
         self._site = visit.site
         self._mode = visit.site.config.session_recording.value
         self._target = _TargetEnd(self)
@@ -39,7 +39,7 @@ class Passthrough:
 
     def connect(self) -> Deferred[None]:
         """TCP to the target. Fails with Unreachable."""
-        visit = self._visit
+        visit = self.visit
         return Deferred.fromCoroutine(self._site.dialer.splice(visit.target, visit.addresses, self._target))
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ class Passthrough:
             target.close()
 
         tunnel.on_closed = closed
-        self._visit.emit(audit.PassthroughStart(**self._visit.who(), mode=self._mode))
+        self.visit.emit(audit.PassthroughStart(**self.visit.who(), mode=self._mode))
         tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
         target.start(tunnel)
         tunnel.start(_UserEnd(self))
@@ -69,11 +69,11 @@ class Passthrough:
 
     @property
     def until(self) -> datetime | None:
-        return self._visit.until
+        return self.visit.until
 
     def rejudge(self, identity: Identity) -> None:
         """It ends where the policy does not allow the way any more."""
-        visit, site = self._visit, self._site
+        visit, site = self.visit, self._site
         visit.identity = identity
         answer = policy.may_reach(
             site.policy, identity, visit.target, visit.resolved, visit.source, site.now()
@@ -89,6 +89,10 @@ class Passthrough:
         """There is nobody to tell: the bytes are between the client and the target."""
         self.over(text)
         self._target.close()
+
+    def slow_down(self, on: bool) -> None:
+        """The bandwidth is used up, or there is some again."""
+        self._target.pressure("bandwidth", on)
 
     def from_user(self, data: bytes) -> None:
         self._sent += len(data)
@@ -106,7 +110,7 @@ class Passthrough:
         self._tunnel.loseConnection()
         self._site.emit(
             audit.PassthroughEnd(
-                **self._visit.who(),
+                **self.visit.who(),
                 mode=self._mode,
                 sent=self._sent,
                 received=self._received,

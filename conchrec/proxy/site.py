@@ -20,6 +20,7 @@ from conchrec.model import Identity, Target
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.password_login import PasswordLogin
+from conchrec.proxy.throttle import Bandwidth
 from conchrec.recording.groupsync import InThread
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
@@ -103,11 +104,14 @@ class Site:
     #: None where nobody has a password.
     passwords: PasswordLogin | None
     approvals: Approvals
+    bandwidth: Bandwidth
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)
     #: How many sessions each user has now.
     sessions: dict[str, int] = field(default_factory=dict)
+    #: How many commands of the proxy run for each user.
+    commands: dict[str, int] = field(default_factory=dict)
     #: No new connection and no new session: the service is being stopped.
     stopping: bool = False
 

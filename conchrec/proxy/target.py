@@ -83,7 +83,7 @@ class TargetServer:
             algorithms=self._site.algorithms,
             userauth=lambda: self._userauth,
             clock=self._site.clock,
-            handshake_time=config.limits.login_time,
+            handshake_time=min(config.limits.handshake_time, config.limits.login_time),
         )
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
@@ -159,7 +159,7 @@ class TargetServer:
         self._userauth.send_banner(text)
 
     def _logged_in(self, identity: Identity) -> Connection:
-        self._connection = Connection(self)
+        self._connection = Connection(self, max_channels=self._site.config.limits.channels)
         return self._connection
 
     # --- ConnectionHandler, for what the user's client asks
@@ -204,6 +204,12 @@ class TargetServer:
         if limit is not None and len(self._sessions) >= limit:
             text = f"{limit} sessions at once are the limit (max_sessions)"
             error = AccessDenied(text, rule="max_sessions")
+            self._site.emit(refusal.event(error, visit.who()))
+            opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
+            return
+        most, user = self._site.config.limits.sessions_per_user, visit.identity.user
+        if self._site.sessions.get(user, 0) >= most:
+            error = AccessDenied(f"{user} has {most} sessions, which is the limit", rule="sessions_per_user")
             self._site.emit(refusal.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
             return

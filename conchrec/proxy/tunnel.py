@@ -70,6 +70,9 @@ class Tunnel:
         self.on_pressure: Callable[[bool], None] = lambda pressed: None
         #: Called once, when the channel is over.
         self.on_closed: Callable[[], None] = lambda: None
+        #: Hears how many bytes have passed, where somebody counts.
+        self.on_bytes: Callable[[int], None] | None = None
+        self._holds: set[str] = set()
         #: What the user's own bytes cost, for idle clocks.
         self.on_request: Callable[[m.ChannelRequest], bool] = lambda request: False
 
@@ -94,10 +97,20 @@ class Tunnel:
         early, self._early = self._early, []
         for data in early:
             self._deliver(data)
-        if self._stream is not None:
+        if self._stream is not None and not self._holds:
             self._stream.resume()
         if self._eof:
             self._lose()
+
+    def hold(self, reason: str, on: bool) -> None:
+        """Give the user's client no window back while there is any reason not to."""
+        (self._holds.add if on else self._holds.discard)(reason)
+        if self._stream is None or self._lost:
+            return
+        if self._holds:
+            self._stream.pause()
+        elif self._protocol is not None:
+            self._stream.resume()
 
     # --- ITransport
 
@@ -105,6 +118,8 @@ class Tunnel:
         if self._stream is None or self.disconnecting:
             return
         self.sent += len(data)
+        if self.on_bytes is not None:
+            self.on_bytes(len(data))
         self._written.append(data)
         self._written_bytes += len(data)
         if self._written_bytes >= TOGETHER:
@@ -175,6 +190,8 @@ class Tunnel:
 
     def stream_data(self, data: bytes) -> None:
         self.received += len(data)
+        if self.on_bytes is not None:
+            self.on_bytes(len(data))
         if self._protocol is None:
             self._early.append(data)
         else:
@@ -243,10 +260,10 @@ class OuterWindow:
         self._tunnel = tunnel
 
     def pauseProducing(self) -> None:
-        self._tunnel.stream.pause()
+        self._tunnel.hold("target", True)
 
     def resumeProducing(self) -> None:
-        self._tunnel.stream.resume()
+        self._tunnel.hold("target", False)
 
     def stopProducing(self) -> None:
-        self._tunnel.stream.resume()
+        self._tunnel.hold("target", False)

@@ -1,0 +1,153 @@
+"""Limits under load: thousands who never log in, while somebody works; bandwidth; channels and commands."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import paramiko
+import pytest
+
+from tests.support.client import Way
+from tests.support.house import House, build
+from tests.support.process import Process
+from tests.support.stage import Stage
+from tests.support.waiting import fact, in_thread
+
+FLOOD = 2000
+#: What one who has not logged in may cost, in KiB.
+MOST = 64.0
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], 8192), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def echoes(process: Process, count: int) -> float:
+    """How long a line takes, there and back: the median, in seconds."""
+    took = []
+    for _ in range(count):
+        number = process.stdout.count(b"\n")
+        began = time.monotonic()
+        process.write(f"line {number}.\n".encode())
+        await process.says(f"got line {number}.\n")
+        took.append(time.monotonic() - began)
+    return statistics.median(took)
+
+
+def connect(
+    house: House, number: int, *, network: int = 1, of: int = 8, halfway: bool = False
+) -> socket.socket:
+    """Somebody at one ``of`` so many other addresses, who is silent, or stops after the version."""
+    one = socket.socket()
+    one.bind((f"127.0.{network}.{number % of + 1}", 0))
+    one.settimeout(20)
+    one.connect((house.proxy.host, house.proxy.port))
+    if halfway:
+        one.sendall(b"SSH-2.0-flood\r\n")
+    return one
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_two_thousand_who_never_log_in(stage: Stage) -> None:
+    house = await build(stage)
+    worker = house.client().start("web1", "while read x; do echo got $x; done", stdin=None)
+    before = await echoes(worker, 20)
+    with ExitStack() as crowd:
+
+        def flood() -> None:
+            for number in range(FLOOD):
+                crowd.enter_context(connect(house, number, halfway=number % 2 == 0))
+
+        pushing = in_thread(flood)
+        during = await echoes(worker, 20)
+        await pushing
+        # Ten times as long is no longer the same; a tenth of a second nobody notices.
+        assert max(before, during) < max(0.1, 10 * before)
+        refused = await house.proxy.audited("connection.refused")
+        assert {str(event["addr"])[:8] for event in refused} == {"127.0.1."}
+        assert (await house.client().ssh("web1", "echo in")).check().stdout == b"in\n"
+        assert await echoes(worker, 20) < max(0.1, 10 * before)
+    assert (await house.client().ssh("web1", "echo in")).check().stdout == b"in\n"
+    await fact(lambda: house.proxy.open_files() < 60, lambda: f"{house.proxy.open_files()} files are open")
+    await worker.stop()
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_what_one_costs_who_has_not_logged_in(stage: Stage) -> None:
+    """Silent, after the version, and after the key exchange."""
+    limits = {"unauthenticated": "3000:30:3000", "per_address": 3000, "connections": 3000}
+    house = await build(stage, settings={"limits": limits})
+
+    def cost(count: int, halfway: bool) -> float:
+        with ExitStack() as crowd:
+            before = house.proxy.memory()
+            for number in range(count):
+                network = 3 if halfway else 2
+                one = crowd.enter_context(connect(house, number, network=network, of=200, halfway=halfway))
+                # The proxy has met them once it has said its version.
+                assert one.recv(64).startswith(b"SSH-2.0-conchrec")
+            return (house.proxy.memory() - before) / count / 1024
+
+    for halfway in (False, True):
+        assert await in_thread(partial(cost, 1000, halfway)) < MOST
+
+    def exchanged(count: int) -> float:
+        transports = []
+        before = house.proxy.memory()
+        try:
+            for number in range(count):
+                transport = paramiko.Transport(connect(house, number, network=4, of=200))
+                transports.append(transport)
+                transport.start_client(timeout=20)
+            return (house.proxy.memory() - before) / count / 1024
+        finally:
+            for transport in transports:
+                transport.close()
+
+    assert await in_thread(lambda: exchanged(100)) < MOST
+
+
+@pytest.mark.parametrize("way", ["bandwidth_per_user", "bandwidth_per_target"])
+async def test_bandwidth(stage: Stage, way: str) -> None:
+    size, rate = 3_000_000, 1_000_000
+    house = await build(stage, settings={"limits": {way: f"{rate}B"}})
+    client = house.client(Way.INNER_AGENT)
+    for command, stdin in ((f"head -c {size} /dev/zero", b""), ("cat >/dev/null", bytes(size))):
+        began = time.monotonic()
+        result = (await client.ssh("web1", command, stdin=stdin)).check()
+        took = time.monotonic() - began
+        assert len(result.stdout) == (0 if stdin else size)
+        # The SSH of the inner connection counts, too, and what may pass at once does not.
+        assert 0.7 < took / (size / rate) < 3
+
+
+async def test_sessions_and_commands(stage: Stage) -> None:
+    house = await build(stage, settings={"limits": {"sessions_per_user": 1, "commands": 1}})
+    first = house.client().start("web1", "echo ready; cat", stdin=None)
+    await first.says("ready")
+    second = await house.client().ssh("web1", "echo never")
+    assert second.code == 255 and "joe has 1 sessions, which is the limit" in second.errors, str(second)
+    await house.proxy.audited("session.rejected", rule="sessions_per_user")
+    held = house.client().start("proxy", "requests", "--wait", stdin=None)
+
+    async def is_refused() -> bool:
+        result = await house.client().ssh("proxy", "hosts")
+        return result.code == 1 and "1 commands at once are the limit" in result.errors
+
+    for _ in range(30):
+        if await is_refused():
+            break
+    else:
+        pytest.fail("nothing is refused")
+    await held.stop()
+    await first.stop()
