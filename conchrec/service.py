@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.application import strports
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -22,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from conchrec import __version__, audit, haproxy
+from conchrec import __version__, audit
 from conchrec.access.authority import Authority, Role
 from conchrec.access.checkers import Credentials
 from conchrec.access.guesses import Guesses
@@ -33,6 +31,7 @@ from conchrec.auditing import open_log
 from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, public_signing_key
 from conchrec.config import ConfigErrors, load
 from conchrec.errors import ConfigError
+from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
 from conchrec.proxy.approvals import Approvals
@@ -157,10 +156,12 @@ class Proxy(MultiService):
         self._pruning = LoopingCall(self._prune)
         self._pruning.clock = reactor
         for description in config.listen:
-            listener(description, JumpFactory(self.site), config, reactor).setServiceParent(self)
+            listener(
+                description, JumpFactory(self.site), config.proxy_protocol_from, reactor
+            ).setServiceParent(self)
         for description in config.web.listen:
             web = export.factory(self._authority, reactor)
-            listener(description, web, config, reactor).setServiceParent(self)
+            listener(description, web, config.proxy_protocol_from, reactor).setServiceParent(self)
 
     # --- life
 
@@ -432,20 +433,6 @@ class Proxy(MultiService):
         return key in revoked.keys or (ours and certificate is not None and revoked.has(certificate))
 
 
-def listener(description: str, factory: Any, config: Config, reactor: Any) -> Any:
-    """A service that listens there."""
-    kind, _, rest = description.partition(":")
-    if kind == "haproxy":
-        return haproxy.service(reactor, rest, factory, config.proxy_protocol_from)
-    try:
-        return strports.service(description, factory, reactor)
-    except OSError:
-        raise
-    except Exception as error:  # whatever a parser, or OpenSSL, makes of it
-        problem = f"{description!r} is no server endpoint: {error or type(error).__name__}"
-        raise ConfigError("listen", problem) from error
-
-
 async def _settled(stopping: Deferred[Any] | None) -> None:
     if stopping is not None:
         await stopping
@@ -482,7 +469,7 @@ def outer_names(config: Config) -> tuple[str, ...]:
     ports = {config.public.port} if config.public is not None else set()
     names += [socket.gethostname().lower(), socket.getfqdn().lower(), "localhost", "127.0.0.1", "::1"]
     for description in config.listen:
-        kind, *arguments = re.split(r"(?<!\\):", description)
+        kind, arguments = arguments_of(description)
         for argument in arguments:
             if argument.startswith("interface="):
                 names.append(argument.removeprefix("interface=").replace("\\", ""))

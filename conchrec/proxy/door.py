@@ -3,7 +3,7 @@
 From some number of the latter on new ones are dropped by chance, more and more of them until all are (sshd's
 ``MaxStartups``). Before a newcomer is dropped, somebody else may have to go: where one address has many more
 than the newcomer's, its oldest does. An address whose connections never come to a login may have few at a
-time, until one does. Of IPv6 a /64 counts as one address.
+time, until one does, or until it has been quiet for a while. Of IPv6 a /64 counts as one address.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ _log = Logger()
 
 #: Connections of one address, one after another, that came to no login before it is taken for what it is.
 FRUITLESS = 50
+#: After so many seconds one of them is forgotten. Monitoring that knocks now and then is no flood.
+FORGIVEN_SECONDS = 1.0
+#: More than these do not count.
+MOST_COUNTED = 4 * FRUITLESS
 #: … and how many without a login it may have at one time then.
 FEW = 10
 #: By how many more an address has to have than the newcomer's, before its oldest goes.
@@ -63,7 +67,8 @@ class Door:
         #: Those that have not logged in, by address, oldest first.
         self._guests: dict[str, OrderedDict[Guest, None]] = {}
         self._guest_count = 0
-        self._fruitless: OrderedDict[str, int] = OrderedDict()
+        #: By address: when the last one of those that came to nothing will be forgotten.
+        self._fruitless: OrderedDict[str, float] = OrderedDict()
         self._refused: dict[tuple[str, str], int] = {}
         self._telling = False
 
@@ -78,7 +83,7 @@ class Door:
             why = "too many connections"
         elif self._of.get(name, 0) >= limits.per_address:
             why = "too many connections from this address"
-        elif guests >= FEW and self._fruitless.get(name, 0) >= FRUITLESS:
+        elif guests >= FEW and self._is_fruitless(name):
             why = "too many connections from this address that did not log in"
         elif is_dropped(self._guest_count, limits.unauthenticated, self._chance()) and not self._room(guests):
             why = "too many connections that have not logged in"
@@ -129,8 +134,14 @@ class Door:
         guest.drop()
         return True
 
+    def _is_fruitless(self, name: str) -> bool:
+        due = self._fruitless.get(name, 0.0) - self._site.clock.seconds()
+        return due > (FRUITLESS - 1) * FORGIVEN_SECONDS
+
     def _came_to_nothing(self, name: str) -> None:
-        self._fruitless[name] = self._fruitless.pop(name, 0) + 1
+        now = self._site.clock.seconds()
+        due = max(self._fruitless.pop(name, 0.0), now) + FORGIVEN_SECONDS
+        self._fruitless[name] = min(due, now + MOST_COUNTED * FORGIVEN_SECONDS)
         if len(self._fruitless) > REMEMBERED:
             self._fruitless.popitem(last=False)
 

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from conchrec import audit
-from conchrec.proxy.door import FEW, FRUITLESS, TELL_SECONDS, Door, is_dropped
+from conchrec.proxy.door import FEW, FORGIVEN_SECONDS, FRUITLESS, MOST_COUNTED, TELL_SECONDS, Door, is_dropped
 from conchrec.proxy.site import Site
 from conchrec.settings import Limits, Startups
 
@@ -123,6 +123,25 @@ def test_an_address_that_never_logs_in_has_few() -> None:
     stage.guest("192.0.2.2")
     some[0].logs_in()
     assert [stage.guest("192.0.2.1") for _ in range(FEW)]
+
+
+def test_who_knocks_now_and_then_is_no_flood() -> None:
+    stage = Stage()
+    for _ in range(3 * FRUITLESS):
+        stage.guest("192.0.2.1").leaves()
+        stage.clock.advance(FORGIVEN_SECONDS)
+    assert [stage.guest("192.0.2.1") for _ in range(200)]
+
+
+def test_what_came_to_nothing_is_forgotten() -> None:
+    stage = Stage()
+    for _ in range(10 * FRUITLESS):
+        stage.guest("192.0.2.1").leaves()
+    some = [stage.guest("192.0.2.1") for _ in range(FEW)]
+    assert isinstance(stage.comes("192.0.2.1"), str)
+    stage.clock.advance((MOST_COUNTED - FRUITLESS + 2) * FORGIVEN_SECONDS)
+    assert isinstance(stage.comes("192.0.2.1"), Guest)
+    assert some
 
 
 def test_refusals_are_told_together() -> None:

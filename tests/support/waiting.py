@@ -82,8 +82,12 @@ async def together(coroutines: Iterable[Coroutine[Deferred[Any], Any, T]]) -> li
     return [result for _, result in results]
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run blocking code (another SSH stack, say) while the reactor goes on."""
+def in_thread(function: Callable[[], T]) -> Deferred[T]:
+    """Run blocking code (another SSH stack, say) while the reactor goes on. It begins at once."""
+    return ensureDeferred(_in_thread(function))
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
     pool = ThreadPool(1, 1, name="test")
     pool.start()
     try:

@@ -1,4 +1,4 @@
-"""200 live sessions through a reload, a lock of half of them, and the end of a grant; a stream runs through it."""
+"""200 live sessions: a reload, a lock of half of them, the end of a grant, and a stream through it all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from datetime import datetime, timedelta, timezone
 from typing import cast
 
 import asyncssh
-from twisted.internet.defer import ensureDeferred
 
 from tests.support.client import Way
 from tests.support.house import House, build
@@ -91,7 +90,7 @@ async def test_two_hundred(stage: Stage) -> None:
     house.proxy.configure({"users": users})
     await house.proxy.restart()
     crowds = {"ann": Crowd(house, "ann", str(ann_key.path)), "joe": Crowd(house, "joe", str(joe_key.path))}
-    running = [ensureDeferred(in_thread(crowd.run)) for crowd in crowds.values()]
+    running = [in_thread(crowd.run) for crowd in crowds.values()]
     try:
         ann, joe = crowds["ann"], crowds["joe"]
         await fact(
