@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import permutations
 
 from conchrec.access.grants import can_be_said
 from conchrec.access.options import Mfa
@@ -64,14 +65,21 @@ def _roles(roles: Mapping[str, Role], users: Mapping[str, User], now: datetime) 
 
 def _swallowed(role: Role, warn: Callable[[str, str], ConfigError]) -> Iterator[ConfigError]:
     """Allows that a deny of the same role takes back, as far as that is certain."""
+    for pattern, deny in _denied_hosts(role, role):
+        one = warn(f"{pattern.text!r} is allowed and denied ({deny.text!r}): the deny wins", "hosts")
+        yield ConfigError(one.path, one.problem, pattern.line or one.line)
+    for login in _denied_logins(role, role):
+        yield warn(f"{login!r} is allowed and denied: the deny wins", "logins")
+
+
+def _denied_hosts(role: Role, by: Role) -> Iterator[tuple[HostPattern, HostPattern]]:
     for pattern in role.hosts:
-        if swallowing := next((deny for deny in role.deny_hosts if covers(deny, pattern)), None):
-            problem = f"{pattern.text!r} is allowed and denied ({swallowing.text!r}): the deny wins"
-            one = warn(problem, "hosts")
-            yield ConfigError(one.path, one.problem, pattern.line or one.line)
-    for login in role.logins:
-        if any(_covers_login(deny, login) for deny in role.deny_logins):
-            yield warn(f"{login!r} is allowed and denied: the deny wins", "logins")
+        if deny := next((deny for deny in by.deny_hosts if covers(deny, pattern)), None):
+            yield pattern, deny
+
+
+def _denied_logins(role: Role, by: Role) -> Iterator[str]:
+    return (login for login in role.logins if any(_covers_login(deny, login) for deny in by.deny_logins))
 
 
 def covers(wide: HostPattern, narrow: HostPattern) -> bool:
@@ -114,10 +122,21 @@ def _users(users: Mapping[str, User], roles: Mapping[str, Role], now: datetime) 
         for role, end in user.ends.items():
             if end <= now:
                 yield ConfigError(f"{path}.roles", f"the grant of {role} has ended", None)
+        lasting = [name for name in user.roles if not _has_ended(roles[name], user, now)]
+        for name, other in permutations(lasting, 2):
+            denied = [pattern.text for pattern, _ in _denied_hosts(roles[name], roles[other])]
+            denied += _denied_logins(roles[name], roles[other])
+            if denied:
+                text = f"role {name} allows {', '.join(denied)}, and role {other} denies it: the deny wins"
+                yield ConfigError(f"{path}.roles", text, None)
         requiring = [name for name in user.roles if roles[name].options.require_mfa is not Mfa.NO]
         if requiring and not user.totp and not any(_is_hardware(key.blob) for key in user.keys):
             text = f"role {requiring[0]} requires a second factor, and there is neither totp nor an sk- key"
             yield ConfigError(path, text, None)
+
+
+def _has_ended(role: Role, user: User, now: datetime) -> bool:
+    return any(end is not None and end <= now for end in (role.expires, user.ends.get(role.name)))
 
 
 def _is_hardware(blob: bytes) -> bool:

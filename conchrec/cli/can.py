@@ -10,7 +10,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, TextIO
@@ -232,8 +232,9 @@ class _Question:
         """All that are in force, in the order of the table."""
         seen = sees(self._policy, self._identity(user), self._source, self._now)
         options = replace(options, recordings=seen)
-        values = {field.name: _shown(getattr(options, field.name)) for field in fields(Options)}
-        return {row.name: values[row.name] for row in TABLE if not row.shorthand}
+        values = {row.name: getattr(options, row.name) for row in TABLE if not row.shorthand}
+        rows = {row.name: row for row in TABLE}
+        return {n: rows[n].default if value is None else _shown(value) for n, value in values.items()}
 
     def as_json(self, user: str, decision: Decision, forbidden: str) -> dict[str, object]:
         said: dict[str, object] = {
@@ -258,8 +259,8 @@ class _Question:
 
 
 def _shown(value: object) -> str:
-    if value is None or value == ():
-        return "no limit" if value is None else "none"
+    if value == ():
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, timedelta):

@@ -16,7 +16,7 @@ from conchrec.config import parse
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 RIGHT = """\
 users:
-  joe: {roles: [ops, "oncall until 2026-12-24"], totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}
+  joe: {roles: [ops, lead, "oncall until 2026-12-24"], totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}
   ann: {roles: [lead]}
 roles:
   ops:
@@ -59,6 +59,14 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ("commands:", "direct: yes, commands:", "9 roles.ops.options.direct: names no logins"),
         ("ann: {roles: [lead]}", "ann: {roles: []}", "9 roles.ops.options.approval: nobody else can approve"),
         ("until 2026-12-24", "until 2026-11-24", "- users.joe.roles: the grant of oncall has ended"),
+        (
+            "{logins: [nobody]", "{logins: [backup]",
+            "- users.joe.roles: role lead allows backup, and role ops denies it: the deny wins",
+        ),
+        (
+            "hosts: [nowhere]", "hosts: [vault.example.com, nowhere]",
+            "- users.joe.roles: role lead allows vault.example.com, and role ops denies it",
+        ),
         (", totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "", "- users.joe: role ops requires a second factor"),
         ("[db1], known_hosts: [known]", "[db1]", "13 targets.db: nothing vouches for its host keys"),
         ('rest: {hosts: ["db*"]', "rest: {hosts: [db1]", "14 targets.rest: is hidden by the groups"),

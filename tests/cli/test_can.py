@@ -61,7 +61,7 @@ def test_yes_and_why() -> None:
     assert set(shown) == {field.name for field in fields(Options)}
     expected = {
         "max_session_ttl": "12h", "client_idle_timeout": "90s", "max_sessions": "10", "shell": "yes",
-        "max_connections": "no limit", "commands": "no limit", "local_forwarding": "no",
+        "max_connections": "no limit", "commands": "every command", "local_forwarding": "no",
         "forward_agent": "yes",
         "record": "strict", "recordings": "own", "approval": "none", "require_mfa": "no",
     }  # fmt: skip
@@ -94,7 +94,7 @@ def test_when_and_with_what() -> None:
         "  with a second factor (session)",
         "  approved by B",
         "  so until 2026-12-25 06:00:00 UTC at least",
-        "  commands: no limit",
+        "  commands: every command",
     ):
         assert line in at_night.out.splitlines()
     assert "  commands: uptime, ls *" in Asked("joe", "root@db1", "--at", day, text=MORE).out
