@@ -237,8 +237,16 @@ class Jump:
 
     def _logged_in(self, identity: Identity) -> Connection:
         self._door.logged_in(self.source, self)
-        self._connection = Connection(self, max_channels=self._site.config.limits.channels)
+        self._connection = Connection(
+            self, max_channels=self._site.config.limits.channels, exceeded=self._channels_exceeded
+        )
         return self._connection
+
+    def _channels_exceeded(self, why: str) -> None:
+        user = self._identity.user if self._identity is not None else ""
+        self._site.emit(
+            audit.SessionRejected(user=user, addr=self.address, cid=self.cid, reason=why, rule="channels")
+        )
 
     # --- ConnectionHandler
 

@@ -159,8 +159,13 @@ class TargetServer:
         self._userauth.send_banner(text)
 
     def _logged_in(self, identity: Identity) -> Connection:
-        self._connection = Connection(self, max_channels=self._site.config.limits.channels)
+        self._connection = Connection(
+            self, max_channels=self._site.config.limits.channels, exceeded=self._channels_exceeded
+        )
         return self._connection
+
+    def _channels_exceeded(self, why: str) -> None:
+        self._site.emit(refusal.event(AccessDenied(why, rule="channels"), self._visit.who()))
 
     # --- ConnectionHandler, for what the user's client asks
 

@@ -185,8 +185,16 @@ class Connection(SSHService):
     name = b"ssh-connection"
     transport: Wire | None  # type: ignore[assignment]  # Conch declares its own concrete class
 
-    def __init__(self, handler: ConnectionHandler, *, max_channels: int = MAX_CHANNELS) -> None:
+    def __init__(
+        self,
+        handler: ConnectionHandler,
+        *,
+        max_channels: int = MAX_CHANNELS,
+        exceeded: Callable[[str], None] | None = None,
+    ) -> None:
+        """``exceeded`` hears why a channel was refused that was one too many: once, however many were."""
         self.transport = None
+        self._exceeded = exceeded
         self._handler = handler
         self._max_channels = max_channels
         self._channels: dict[int, Channel] = {}
@@ -320,10 +328,14 @@ class Connection(SSHService):
         transport = self.transport
         assert transport is not None
         if len(self._channels) >= self._max_channels:
+            why = f"{self._max_channels} channels at once in one connection are the limit"
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
-                m.open_failure(request.sender, m.RESOURCE_SHORTAGE, "conchrec: too many channels at once"),
+                m.open_failure(request.sender, m.RESOURCE_SHORTAGE, f"conchrec: {why}"),
             )
+            if self._exceeded is not None:
+                exceeded, self._exceeded = self._exceeded, None
+                exceeded(why)
             return
         if request.max_packet == 0:
             transport.sendPacket(

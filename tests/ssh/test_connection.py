@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,9 +106,9 @@ def test_the_end_reaches_every_owner_once() -> None:
     pair.channel.send(m.CHANNEL_DATA, string(b"x"))
 
 
-def lone() -> tuple[Connection, Wire, Handler]:
+def lone(exceeded: Callable[[str], None] | None = None) -> tuple[Connection, Wire, Handler]:
     handler, wire = Handler(), Wire()
-    connection = Connection(handler, max_channels=4)
+    connection = Connection(handler, max_channels=4, exceeded=exceeded)
     connection.transport = wire
     connection.serviceStarted()
     return connection, wire, handler
@@ -148,7 +150,8 @@ def test_an_unknown_message_is_answered_as_such() -> None:
 
 
 def test_channels_are_limited() -> None:
-    connection, wire, handler = lone()
+    said: list[str] = []
+    connection, wire, handler = lone(said.append)
     for number in range(6):
         connection.packetReceived(
             m.CHANNEL_OPEN,
@@ -156,6 +159,7 @@ def test_channels_are_limited() -> None:
         )
     assert len(handler.openings) == 4
     assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * 2
+    assert said == ["4 channels at once in one connection are the limit"]
     assert wire.disconnected is None
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from tests.support.client import Way
 from tests.support.house import House, build
+from tests.support.otherclients import paramiko_connections
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import fact, in_thread
+from tests.support.waiting import LONG, fact, in_thread
 
 FLOOD = 2000
 #: What one who has not logged in may cost, in KiB.
@@ -151,3 +152,35 @@ async def test_sessions_and_commands(stage: Stage) -> None:
         pytest.fail("nothing is refused")
     await held.stop()
     await first.stop()
+
+
+async def test_channels(stage: Stage) -> None:
+    house = await build(stage, settings={"limits": {"channels": 3}})
+
+    def too_many() -> list[str]:
+        outer, inner = paramiko_connections(house)
+        try:
+            held, said = [], []
+            for _ in range(5):
+                try:
+                    held.append(inner.open_session(timeout=LONG))
+                except paramiko.ChannelException as error:
+                    said.append(str(error))
+            held.pop().close()
+            end = time.monotonic() + LONG
+            while time.monotonic() < end:
+                # The channel is free once its end went both ways.
+                try:
+                    held.append(inner.open_session(timeout=LONG))
+                    break
+                except paramiko.ChannelException:
+                    pass
+            assert len(held) == 3
+            return said
+        finally:
+            inner.close()
+            outer.close()
+
+    assert len(await in_thread(too_many)) == 2
+    [event] = await house.proxy.audited("session.rejected", rule="channels")
+    assert event["reason"] == "3 channels at once in one connection are the limit" and event["user"] == "joe"
