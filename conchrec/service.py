@@ -38,7 +38,7 @@ from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
-from conchrec.proxy.site import Refusals, Site
+from conchrec.proxy.site import Live, Refusals, Site
 from conchrec.proxy.throttle import Bandwidth
 from conchrec.recording import retention
 from conchrec.recording.indexing import Indexer
@@ -148,7 +148,10 @@ class Proxy(MultiService):
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
         )
-        self._complaint = ""
+        self._complaints: dict[str, str] = {}
+        #: Who waits for a new configuration, and whether one is being read.
+        self._reloads: list[Deferred[None]] = []
+        self._reading_anew = False
         self._enforced = self._authority.revocations.current
         self._authority.outer_host_keys(self.site.outer_names)
         self._watching = LoopingCall(self._watch)
@@ -202,8 +205,8 @@ class Proxy(MultiService):
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
         self._indexer.poke()
-        self._watching.start(WATCH_SECONDS)
-        self._pruning.start(PRUNE_SECONDS)
+        for loop, seconds in ((self._watching, WATCH_SECONDS), (self._pruning, PRUNE_SECONDS)):
+            loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
@@ -267,31 +270,55 @@ class Proxy(MultiService):
         """Another process may have revoked or locked something, or have gone on with a rotation; and what was
         allowed until now is over."""
         moment = now()
-        for live in tuple(self.site.live):
-            live.look(moment)
-        try:
-            if self._authority.refresh():
-                self._warm()
-            self._authority.revocations.refresh()
-            if self._locks.refresh():
-                self.site.policy = replace(self.site.policy, locks=self._locks.current)
-                self._rejudge()
-        except (ConfigError, OSError) as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                _log.error("{error}; what was known before is still in force", error=self._complaint)
+        self._with_each(lambda live: live.look(moment))
+        for name, refresh in (
+            ("authority", self._refresh_authority),
+            ("revocations", self._refresh_revocations),
+            ("locks", self._refresh_locks),
+        ):
+            # What is wrong with one of them must not hide the others.
+            try:
+                refresh()
+                self._complaints.pop(name, None)
+            except Exception as error:
+                self._complain(name, error)
+
+    def _complain(self, name: str, error: Exception) -> None:
+        """Once for each thing that is wrong."""
+        if self._complaints.get(name) == repr(error):
             return
-        self._complaint = ""
-        revoked = self._authority.revocations.current
-        if revoked is not self._enforced:
-            self._enforced = revoked
-            for live in tuple(self.site.live):
-                if why := revoked.why(live.identity):
-                    live.tell_and_end(why)
+        self._complaints[name] = repr(error)
+        if not isinstance(error, (ConfigError, OSError)):
+            _log.failure("while the {name} are looked at", name=name)
+        _log.error("{error}; what was known before is still in force", error=str(error))
+
+    def _refresh_authority(self) -> None:
+        if self._authority.refresh():
+            self._warm()
+
+    def _refresh_revocations(self) -> None:
+        revocations = self._authority.revocations
+        revocations.refresh()
+        if revocations.current is not self._enforced:
+            self._enforced = revocations.current
+            self._rejudge()
+
+    def _refresh_locks(self) -> None:
+        if self._locks.refresh():
+            self.site.policy = replace(self.site.policy, locks=self._locks.current)
+            self._rejudge()
 
     def _rejudge(self) -> None:
+        self._with_each(lambda live: live.rejudge())
+
+    def _with_each(self, judge: Callable[[Live], None]) -> None:
+        """One that can't be judged ends, and keeps nobody else from being judged."""
         for live in tuple(self.site.live):
-            live.rejudge()
+            try:
+                judge(live)
+            except Exception:
+                _log.failure("while a connection of {user} is judged", user=live.identity.user)
+                live.tell_and_end("internal error")
 
     def _locked(self, user: str) -> str:
         lock = self.site.policy.lock_on(now(), lambda lock: lock.is_of_user(user))
@@ -300,11 +327,30 @@ class Proxy(MultiService):
     # --- a new configuration
 
     def reload(self) -> Deferred[None]:
-        """Read the configuration anew (SIGHUP). Where it is wrong, the old one stays. Never fails."""
+        """Read the configuration anew (SIGHUP). Where it is wrong, the old one stays. Never fails.
+
+        One at a time: a file that changes while it is being read is read once more after that.
+        """
+        done: Deferred[None] = Deferred()
+        self._reloads.append(done)
+        if not self._reading_anew:
+            self._read_anew()
+        return done
+
+    def _read_anew(self) -> None:
+        self._reading_anew = True
+        waiting, self._reloads = self._reloads, []
         reading = self._in_background(lambda: load(self._config.file))
-        return reading.addCallbacks(self._reloaded, self._not_reloaded).addErrback(
+        reading.addCallbacks(self._reloaded, self._not_reloaded).addErrback(
             lambda failure: _log.failure("while the configuration is read anew", failure=failure)
-        )
+        ).addCallback(self._read_anew_once, waiting)
+
+    def _read_anew_once(self, _: None, waiting: list[Deferred[None]]) -> None:
+        self._reading_anew = False
+        for done in waiting:
+            done.callback(None)
+        if self._reloads and not self._reading_anew:
+            self._read_anew()
 
     def _not_reloaded(self, failure: Failure) -> None:
         error = failure.value
