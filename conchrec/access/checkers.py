@@ -26,12 +26,16 @@ from conchrec.ssh.certificate import (
     plain_type,
 )
 
-__all__ = ["Credentials", "fingerprint"]
+__all__ = ["Credentials", "Locked", "fingerprint"]
 
 FORCE_COMMAND = "force-command"
 
 #: By which public key algorithms an RSA key may be used. ``ssh-rsa`` is SHA-1.
 _RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
+
+
+class Locked(AccessDenied):
+    """What was proved is good, and the user is locked; ``detail`` says so, for them to read."""
 
 
 class Credentials:
@@ -64,8 +68,13 @@ class Credentials:
         """Who logs in as ``user`` with this key or certificate from the address ``source``.
 
         ``algorithm`` is the public key algorithm of the request. Raises AccessDenied, whose public
-        text is always the same one.
+        text is always the same one; Locked where all else is good.
         """
+        identity = self._unlocked(user, algorithm, blob, source, now)
+        self._check_lock(user)
+        return identity
+
+    def _unlocked(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> Identity:
         try:
             key_type = key_type_of(blob)
             _check_algorithm(algorithm, key_type)
@@ -73,7 +82,7 @@ class Credentials:
                 raise _denied("there is no such user")
             certified = plain_type(key_type) != key_type
             identity = (self._by_certificate if certified else self._by_key)(user, blob, source, now)
-            self._check_still(identity)
+            self._check_not_revoked(identity)
             return identity
         except CertificateRejected as error:
             raise _denied(error.detail or error.public) from error
@@ -81,15 +90,18 @@ class Credentials:
             raise _denied(f"a malformed key: {error.public}") from error
 
     def by_password(self, user: str) -> Identity:
-        """Whoever has proved to know this user's password. Raises AccessDenied."""
+        """Whoever has proved to know this user's password. Raises AccessDenied, Locked like ``identity``."""
         identity = Identity(user=user, method="keyboard-interactive", roles=self._roles.get(user, ()))
-        self._check_still(identity)
+        self._check_not_revoked(identity)
+        self._check_lock(user)
         return identity
 
     def still(self, identity: Identity, source: str, now: datetime) -> Identity:
         """Somebody who has logged in, as they would be if they came now with the same: with the roles of now,
         and all that binds them. Raises AccessDenied, whose public text says why they must go."""
         user = identity.user
+        if revoked := self._revoked().why(identity):
+            raise AccessDenied(revoked)
         if user not in self._users:
             raise AccessDenied(f"there is no user {user} any more")
         if identity.certificate is not None:
@@ -100,10 +112,8 @@ class Credentials:
             raise AccessDenied(f"{user} has no password any more")
         else:
             now_is = replace(identity, roles=self._roles.get(user, ()))
-        try:
-            self._check_still(now_is)
-        except AccessDenied as error:
-            raise AccessDenied(error.detail) from error
+        if locked := self._locked(user):
+            raise AccessDenied(locked)
         return replace(now_is, method=identity.method, second_factor=identity.second_factor)
 
     def _again(
@@ -120,31 +130,39 @@ class Credentials:
             what = "certificate" if identity.by_certificate else "key"
             raise AccessDenied(f"your {what} is not good any more: {error.detail or error.public}") from error
 
-    def _check_still(self, identity: Identity) -> None:
+    def _check_not_revoked(self, identity: Identity) -> None:
         if revoked := self._revoked().why(identity):
             raise _denied(revoked)
-        if locked := self._locked(identity.user):
-            raise _denied(locked)
+
+    def _check_lock(self, user: str) -> None:
+        if locked := self._locked(user):
+            raise Locked("Permission denied", locked)
 
     def acceptable(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
-        """Would ``identity`` name one? Never raises."""
+        """Would ``identity`` name one, were it not for a lock? Never raises.
+
+        An offer proves nothing: who has signed is told of the lock.
+        """
         try:
-            self.identity(user, algorithm, blob, source, now)
+            self._unlocked(user, algorithm, blob, source, now)
         except AccessDenied:
             return False
         return True
 
-    def is_own(self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
-        """Is this a key or certificate of the very user who has logged in outside? Never raises.
+    def own(
+        self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime
+    ) -> Identity | None:
+        """The very user who has logged in outside, by this key or certificate; None where it is not theirs.
+        Never raises.
 
         The user name of the inner connection has no say: it is the login at the target.
         """
         try:
             inner = self.identity(identity.user, algorithm, blob, source, now)
         except AccessDenied:
-            return False
+            return None
         # What binds the one must not be lost in the other.
-        return inner.force_command == identity.force_command
+        return inner if inner.force_command == identity.force_command else None
 
     def _by_key(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
         lines = [line for line in self._users[user] if line.blob == blob]

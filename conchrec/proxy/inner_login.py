@@ -71,8 +71,11 @@ class InnerLogin:
         return fail(AccessDenied("Permission denied", "a key of the same user is wanted"))
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        return self._own(algorithm, blob) is not None
+
+    def _own(self, algorithm: bytes, blob: bytes) -> Identity | None:
         visit = self._visit
-        return self._site.credentials.is_own(visit.identity, algorithm, blob, visit.source, self._site.now())
+        return self._site.credentials.own(visit.identity, algorithm, blob, visit.source, self._site.now())
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         self._named(user)

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from conchrec import __version__, audit
 from conchrec.access import policy
-from conchrec.access.checkers import fingerprint
+from conchrec.access.checkers import Locked, fingerprint
 from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
@@ -104,6 +104,7 @@ class Jump:
         self._identity: Identity | None = None
         #: Who has proved a key, where a code has to follow.
         self._first: Identity | None = None
+        self._said: set[str] = set()
         self.proofs = Proofs()
         self._connection: Connection | None = None
         self._no_more_sessions = False
@@ -179,6 +180,9 @@ class Jump:
             elif required(site, identity, self.source) is not Mfa.NO:
                 self._wants_code(identity)
             return succeed(self._proved(identity))
+        except Locked as locked:
+            self._say_once(locked.detail)
+            return fail()
         except (AccessDenied, PartialSuccess):
             return fail()
 
@@ -186,10 +190,16 @@ class Jump:
         """What was proved is good, and the first of two steps; PartialSuccess where there can be a second."""
         passwords = self._site.passwords
         if passwords is None or not passwords.has_code(identity.user):
-            self._userauth.send_banner(f"conchrec: {NONE_THERE}")
+            self._say_once(NONE_THERE)
             raise AccessDenied("Permission denied", "a second factor is required, and there is none")
         self._first = identity
         raise PartialSuccess((KEYBOARD_INTERACTIVE,))
+
+    def _say_once(self, text: str) -> None:
+        """Why it is not enough, to somebody who has proved something; another key does not change it."""
+        if text not in self._said:
+            self._said.add(text)
+            self._userauth.send_banner(f"conchrec: {text}")
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         passwords = self._site.passwords
@@ -199,7 +209,11 @@ class Jump:
         return Deferred.fromCoroutine(self._by_password(user, passwords, ask))
 
     async def _by_password(self, user: str, passwords: PasswordLogin, ask: Ask) -> Identity:
-        identity = await passwords.log_in(user, self.source, ask)
+        try:
+            identity = await passwords.log_in(user, self.source, ask)
+        except Locked as locked:
+            self._say_once(locked.detail)
+            raise
         identity = replace(identity, second_factor=passwords.second_factor(user))
         if not identity.second_factor and required(self._site, identity, self.source) is not Mfa.NO:
             self._wants_code(identity)
@@ -208,7 +222,11 @@ class Jump:
     async def _second_step(self, first: Identity, passwords: PasswordLogin, ask: Ask) -> Identity:
         """A code after a key. All that binds the first step binds the login."""
         await passwords.ask_code(first.user, self.source, ask)
-        identity = self._site.credentials.still(first, self.source, self._site.now())
+        try:
+            identity = self._site.credentials.still(first, self.source, self._site.now())
+        except AccessDenied as error:
+            self._say_once(error.public)
+            raise
         return self._proved(replace(identity, second_factor=CODE))
 
     def _proved(self, identity: Identity) -> Identity:

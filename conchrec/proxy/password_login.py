@@ -69,11 +69,10 @@ class PasswordLogin:
             await self._pause(seconds)
         if not await self._is_right(user, password):
             raise _denied(self._passwords.why_not(user))
-        identity = self._identify(user)
         if self._passwords.has_code(user):
             await self._use(user, code)
         self.guesses.right(user, source)
-        return identity
+        return self._identify(user)
 
     async def ask_code(self, user: str, source: str, ask: Ask) -> None:
         """A code alone, after a key. Raises AccessDenied."""

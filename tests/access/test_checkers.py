@@ -193,10 +193,10 @@ def test_a_forced_command_binds_both_logins() -> None:
     assert outer.force_command == "uptime"
     free = who.identity("joe", ED_CERT, user_certificate(key()), HERE, NOW)
     assert free.force_command == ""
-    assert who.is_own(outer, ED_CERT, forced, HERE, NOW)
-    assert not who.is_own(outer, ED_CERT, other, HERE, NOW)
-    assert not who.is_own(outer, ED, JOE, HERE, NOW)
-    assert not who.is_own(free, ED_CERT, forced, HERE, NOW)
+    assert who.own(outer, ED_CERT, forced, HERE, NOW)
+    assert not who.own(outer, ED_CERT, other, HERE, NOW)
+    assert not who.own(outer, ED, JOE, HERE, NOW)
+    assert not who.own(free, ED_CERT, forced, HERE, NOW)
 
 
 def test_certificates_that_do_not_count() -> None:
@@ -283,18 +283,18 @@ def test_the_inner_key_is_one_of_the_outer_user() -> None:
     laptop, phone = blob_of(number=2), blob_of(number=3)
     who = credentials(AuthorizedKey(blob=laptop), AuthorizedKey(blob=phone))
     joe = who.identity("joe", ED, laptop, HERE, NOW)
-    assert who.is_own(joe, ED, laptop, HERE, NOW)
-    assert who.is_own(joe, ED, phone, HERE, NOW)
-    assert who.is_own(joe, ED_CERT, user_certificate(key(number=8)), HERE, NOW)
-    assert not who.is_own(joe, ED, ANN, HERE, NOW)
-    assert not who.is_own(joe, ED_CERT, user_certificate(key(number=8), key_id="ann"), HERE, NOW)
-    assert not who.is_own(joe, b"rsa-sha2-512", laptop, HERE, NOW)
+    assert who.own(joe, ED, laptop, HERE, NOW)
+    assert who.own(joe, ED, phone, HERE, NOW)
+    assert who.own(joe, ED_CERT, user_certificate(key(number=8)), HERE, NOW)
+    assert not who.own(joe, ED, ANN, HERE, NOW)
+    assert not who.own(joe, ED_CERT, user_certificate(key(number=8), key_id="ann"), HERE, NOW)
+    assert not who.own(joe, b"rsa-sha2-512", laptop, HERE, NOW)
 
 
 def test_the_constraints_of_a_key_hold_inside_too() -> None:
     who = credentials(AuthorizedKey(blob=JOE), AuthorizedKey(blob=ANN, sources=("192.168.0.0/16",)))
     joe = who.identity("joe", ED, JOE, HERE, NOW)
-    assert not who.is_own(joe, ED, ANN, HERE, NOW)
+    assert not who.own(joe, ED, ANN, HERE, NOW)
 
 
 # --- anything at all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -16,7 +17,7 @@ from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.waiting import fact, in_thread
 
 #: What the issue promises, and as much again for a machine that has other things to do.
 SECONDS = 4.0
@@ -146,6 +147,11 @@ async def test_locks(stage: Stage, what: str) -> None:
     assert (moment(end) - moment(event)).total_seconds() < SECONDS
     again = await house.client().ssh("web1", "echo again")
     assert (again.code == 0) is (what == "session"), str(again)
+    if what == "user":
+        assert again.errors.count("conchrec: user joe is locked: a reason") == 1, str(again)
+        await house.proxy.audited("auth", user="joe", reason="user joe is locked: a reason")
+        stranger = await house.client(person=house.ann, login="joe").ssh("joe@proxy", "true")
+        assert "locked" not in stranger.errors, "who has proved nothing hears nothing"
     if ann is not None:
         await goes_on(ann, "on")
         await ann.stop()
@@ -174,3 +180,46 @@ async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
     ann = await a_session(house, ann=True)
     await goes_on(ann, "in")
     await ann.stop()
+
+
+async def test_a_damaged_file_keeps_no_lock_from_working(stage: Stage) -> None:
+    house = await build(stage)
+    session = await a_session(house)
+    revocations = house.proxy.directory / "state" / "revocations.json"
+    revocations.write_text("{")
+    await fact(lambda: "revocations.json is damaged" in house.proxy.log, lambda: house.proxy.log)
+    (await house.proxy.command("lock", "--user", "joe")).check()
+    (event,) = await house.proxy.audited("lock.create")
+    await ends(house, session, "user joe is locked", moment(event))
+    assert house.proxy.log.count("revocations.json is damaged") == 1
+    revocations.unlink()
+    ann = await a_session(house, ann=True)
+    (await house.proxy.command("ca", "revoke", "--user", "ann")).check()
+    (event,) = await house.proxy.audited("ca.revoke")
+    await ends(house, ann, "the user ann has been revoked", moment(event))
+
+
+async def test_the_last_of_several_reloads_is_in_force(stage: Stage) -> None:
+    """Reading the first one takes until the second is there."""
+    house = await build(stage)
+    session = await a_session(house)
+    now, later = users(house), users(house)
+    slow = stage.path("keys of ann")
+    os.mkfifo(slow)
+    now["ann"]["authorized_keys_file"] = str(slow)
+    del later["joe"]
+
+    async def reload(those: Fields) -> None:
+        house.proxy.settings["users"] = {}
+        house.proxy.configure({"users": those})
+        assert house.proxy.process is not None
+        house.proxy.process.kill(signal.SIGHUP)
+
+    await reload(now)
+    with await in_thread(lambda: slow.open("w")):
+        await goes_on(session, "meanwhile")
+        await reload(later)
+        await goes_on(session, "and again")
+    (*_, event) = await house.proxy.audited("config.reload", count=2)
+    await ends(house, session, "there is no user joe any more", moment(event))
+    assert (await house.client().ssh("web1", "true")).code == 255
