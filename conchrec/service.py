@@ -34,6 +34,7 @@ from conchrec.errors import ConfigError
 from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
+from conchrec.proxy import lookups
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
@@ -89,7 +90,7 @@ class Proxy(MultiService):
         keep_freed_memory()
         # Names may take long to resolve, and disks to write: neither waits for the other.
         self._disk = ThreadPool(0, 4, name="disk")
-        self._names = ThreadPool(0, 8, name="names")
+        self._names = ThreadPool(0, lookups.PLACES, name="names")
         self._sealing = ThreadPool(0, 2, name="sealing")
         self._reading = ThreadPool(0, 1, name="reading")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
@@ -138,7 +139,9 @@ class Proxy(MultiService):
             trust=self._trust,
             clock=reactor,
             now=now,
-            resolve=self._resolve,
+            resolve=lookups.Lookups(
+                addresses_of, lambda work: deferToThreadPool(self._reactor, self._names, work)
+            ),
             signing=self._signing,
             reading=lambda work: deferToThreadPool(self._reactor, self._reading, work),
             started=now(),
@@ -423,10 +426,6 @@ class Proxy(MultiService):
         if self._authority.blocks:
             return self._on_disk(work)
         return maybeDeferred(work)
-
-    def _resolve(self, host: str) -> Deferred[tuple[str, ...]]:
-        """All addresses of a host, in the system's order; none where there is no such host."""
-        return deferToThreadPool(self._reactor, self._names, addresses_of, host)
 
     # --- passwords
 

@@ -152,6 +152,16 @@ def may_reach(
     return _judge(policy, identity, target, addresses, None, source, now)
 
 
+def hopeless(policy: Policy, identity: Identity, target: Target, source: str, now: datetime) -> Deny | None:
+    """The no that ``may_reach`` says whatever the target's host resolves to; None where that matters."""
+    answer = may_reach(policy, identity, target, (), source, now)
+    if isinstance(answer, Allow):
+        return None
+    roles = active(policy, identity, source, now)
+    by_address = (pattern for role in roles for pattern in role.hosts if pattern.network is not None)
+    return None if any(pattern.port in (None, target.port) for pattern in by_address) else answer
+
+
 def decide(
     policy: Policy,
     identity: Identity,
@@ -301,7 +311,9 @@ def sees(policy: Policy, identity: Identity, source: str, now: datetime) -> Sees
 
 
 def active(policy: Policy, identity: Identity, source: str, now: datetime) -> tuple[Role, ...]:
-    """The roles that this identity may use from the address ``source`` now."""
+    """The roles that this identity may use from the address ``source`` now; who is locked has none."""
+    if policy.lock_on(now, lambda lock: lock.is_of_user(identity.user)):
+        return ()
     roles = policy.roles_of(identity, now)
     return tuple(role for role in roles if comes_from(role, source) and is_open(role.times, now))
 

@@ -34,6 +34,8 @@ class State(enum.Enum):
     DENIED = "denied"
     OVER = "over"
     """Used, withdrawn, or too old."""
+    CHANGED = "changed"
+    """Somebody else has to approve now."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -114,21 +116,25 @@ class Approvals:
     def deny(self, request: Request, by: str, note: str) -> None:
         self._decide(request, State.DENIED, by, note)
 
-    def take(self, user: str, login: str | None, target: Target) -> Request | None:
-        """What was approved in advance for this, used now; ``login`` is None where it is not known."""
+    def take(
+        self, user: str, login: str | None, target: Target, needed: tuple[frozenset[str], ...]
+    ) -> Request | None:
+        """What was approved in advance for this, by who has to, used now; ``login`` is None where it is not
+        known."""
         for request in tuple(self._requests.values()):
             is_theirs = request.user == user and request.target == target and login in (None, request.login)
-            if is_theirs and request.state is State.APPROVED and not request.waited_for:
+            is_good = request.state is State.APPROVED and set(needed) <= set(request.needed)
+            if is_theirs and is_good and not request.waited_for:
                 self.end(request)
                 return request
         return None
 
-    def end(self, request: Request) -> None:
-        """It is used, withdrawn, or too old."""
+    def end(self, request: Request, state: State = State.OVER) -> None:
+        """It is used, withdrawn, or too old; or somebody else has to decide."""
         self._requests.pop(request.id, None)
         self._stop(request)
         if request.state in (State.PENDING, State.APPROVED):
-            pending, request.state = request.state is State.PENDING, State.OVER
+            pending, request.state = request.state is State.PENDING, state
             if pending:
                 request.decided.callback(None)
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError, Deferred
 
 from conchrec import audit
-from conchrec.access.policy import Deny, active, cited, decide
+from conchrec.access.policy import Deny, active, decide, hopeless
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.proxy.approvals import LONGEST, Request, State
 from conchrec.proxy.asking import Asking, Refused, Unknown
-from conchrec.proxy.judging import given_address, located
+from conchrec.proxy.judging import APPROVAL as RULE
+from conchrec.proxy.judging import denied, given_address, located
 from conchrec.proxy.places import named_target
 from conchrec.proxy.refusal import one_line
 from conchrec.proxy.site import Site
@@ -24,7 +25,6 @@ from conchrec.ssh.userauth_server import Ask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RULE = "approval"
 #: How often an empty reason is asked for again.
 TRIES = 3
 #: Seconds between two looks of ``requests --wait``.
@@ -36,13 +36,25 @@ _PLACE = re.compile(
 
 def step(visit: Visit) -> _WaitForApproval | None:
     """None where nobody has to approve, or somebody has in advance."""
-    if visit.options is None or not visit.options.approval or visit.request:
+    if visit.options is None or visit.is_approved:
         return None
-    found = visit.site.approvals.take(visit.identity.user, visit.login, visit.target)
-    if found is not None and found.needed == visit.options.approval:
-        visit.request, visit.approved_by = found.id, found.by
+    needed = visit.options.approval
+    found = visit.site.approvals.take(visit.identity.user, visit.login, visit.target, needed)
+    if found is not None:
+        visit.use(found)
         return None
-    return _WaitForApproval(visit, visit.options.approval)
+    return _WaitForApproval(visit, needed)
+
+
+def changed(visit: Visit) -> None:
+    """The policy may be another one: where somebody else has to approve, those are asked."""
+    request = visit.waiting
+    if request is not None and visit.options is not None and request.needed != visit.options.approval:
+        visit.site.approvals.end(request, State.CHANGED)
+
+
+class _Changed(AccessDenied):
+    """What is waited for is not what is needed any more."""
 
 
 class _WaitForApproval:
@@ -62,11 +74,18 @@ class _WaitForApproval:
 
     async def pass_(self, ask: Ask, say: Callable[[str], None]) -> None:
         visit = self._visit
-        request = _ask_for(visit.site, visit.who(), visit.target, await self._reason(ask), self._needed)
+        visit.reason = visit.reason or await self._reason(ask)
+        request = _ask_for(visit.site, visit.who(), visit.target, visit.reason, self._needed)
         how = f"{_command(visit.site, 'THEM')} approve {request.id}"
         say(f"conchrec: waiting for approval of {request.id}, by {request.approvers}: {how}")
-        await decision(visit.site, visit.who(), request, at_once=True)
-        visit.request, visit.approved_by = request.id, request.by
+        visit.waiting = request
+        try:
+            await decision(visit.site, visit.who(), request, at_once=True)
+        except _Changed:
+            return  # and it is looked anew what is needed
+        finally:
+            visit.waiting = None
+        visit.use(request)
 
     async def _reason(self, ask: Ask) -> str:
         prompt = Prompt(text=f"Reason for {self._place}: ", echo=True)
@@ -106,6 +125,9 @@ async def decision(site: Site, who: audit.Who, request: Request, *, at_once: boo
     if request.state is State.DENIED:
         said = f": {request.note}" if request.note else ""
         raise AccessDenied(f"{request.by} denied it{said}", rule=RULE)
+    if request.state is State.CHANGED:
+        site.emit(audit.AccessWithdraw(**who, request=request.id, reason="somebody else has to approve"))
+        raise _Changed("somebody else has to approve", rule=RULE)
     if request.state is not State.APPROVED:
         site.emit(audit.AccessWithdraw(**who, request=request.id, reason="nobody decided in time"))
         raise AccessDenied(f"nobody approved {request.id} in time", rule=RULE)
@@ -113,13 +135,13 @@ async def decision(site: Site, who: audit.Who, request: Request, *, at_once: boo
 
 def check(visit: Visit) -> None:
     """Where nobody can be asked (nothing is recorded): AccessDenied without an approval in advance."""
-    if visit.options is None or not visit.options.approval:
+    if visit.options is None or visit.is_approved:
         return
-    found = visit.site.approvals.take(visit.identity.user, None, visit.target)
-    if found is None or found.needed != visit.options.approval:
+    found = visit.site.approvals.take(visit.identity.user, None, visit.target, visit.options.approval)
+    if found is None:
         how = f"{_command(visit.site, visit.identity.user)} request LOGIN@{visit.asked} REASON"
         raise AccessDenied(f"{visit.asked} needs somebody's approval: {how}", rule=RULE)
-    visit.request, visit.approved_by = found.id, found.by
+    visit.use(found)
 
 
 # -- commands
@@ -137,12 +159,15 @@ async def request(asking: Asking) -> str:
     site = asking.site
     host = (found["v6"] or found["host"]).encode()
     target = located(named_target(host, found["port"] or "22"), site.config.targets)
-    addresses = given_address(target, site.config.targets) or await site.resolve(target.host)
+    user = asking.identity.user
+    if never := hopeless(site.policy, asking.identity, target, asking.source, site.now()):
+        raise denied(never)
+    addresses = given_address(target, site.config.targets) or await site.resolve(user, target.host)
     answer = decide(
         site.policy, asking.identity, target, addresses, found["login"], asking.source, site.now()
     )
     if isinstance(answer, Deny):
-        raise AccessDenied(answer.reason, rule=cited(answer))
+        raise denied(answer)
     if not answer.options.approval:
         return f"{found['login']}@{target} needs nobody's approval.\n"
     who = audit.Who(

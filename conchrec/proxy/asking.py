@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -65,10 +66,13 @@ class Stdin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Who asks, and from where. ``words`` follow the command; ``ttl`` was asked for with ``--ttl``."""
+    """Who asks, and from where. ``words`` follow the command; ``ttl`` was asked for with ``--ttl``.
+
+    ``who`` gives the user as of now: a command may take long, and the user's roles change meanwhile.
+    """
 
     site: Site
-    identity: Identity
+    who: Callable[[], Identity]
     source: str
     address: str
     cid: str
@@ -77,3 +81,7 @@ class Asking:
     stdin: Stdin = field(default_factory=Stdin)
     words: tuple[str, ...] = ()
     ttl: timedelta | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self.who()

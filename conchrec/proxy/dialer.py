@@ -78,14 +78,14 @@ class Slot:
 
 class Gate:
     """So many handshakes with one target at once. Users take turns, each user's own come first come,
-    first served, and one user has no more than three quarters of the places: who never finishes a login
-    does not keep everybody else out.
+    first served, and one user has no more than ``share`` of the places, by default three quarters: who never
+    finishes a login does not keep everybody else out.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, *, share: int | None = None) -> None:
         self._free = places
         self._places = places
-        self._share = max(1, places * 3 // 4)
+        self._share = share or max(1, places * 3 // 4)
         #: Who waits, in the order of their turns; dicts, so that leaving the line costs no search.
         self._lines: OrderedDict[str, dict[Deferred[Slot], None]] = OrderedDict()
         self._inside: dict[str, int] = {}
@@ -124,7 +124,7 @@ class Gate:
 
     def _admit(self) -> None:
         while self._free:
-            # Those who have their share already are few: as many as shares fit into the places.
+            # Those who have their share already are few: no more than shares fit into the places.
             user = next((one for one in self._lines if self._inside.get(one, 0) < self._share), None)
             if user is None:
                 return
@@ -320,8 +320,8 @@ class Dialer:
         self._remember(target, link.banner)
         return link
 
-    async def splice(self, target: Target, addresses: Sequence[str], protocol: Protocol) -> None:
-        """A plain TCP connection, for bytes that pass through unread. Raises Unreachable."""
+    async def splice(self, target: Target, addresses: Sequence[str], protocol: Protocol) -> str:
+        """A plain TCP connection, for bytes that pass through unread; the address. Raises Unreachable."""
         problem = Unreachable(f"{target} has no address")
         for address in addresses:
             family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
@@ -331,7 +331,7 @@ class Dialer:
             except neterror.ConnectError as error:
                 problem = _unreachable(target, address, error)
             else:
-                return
+                return address
         raise problem
 
     # --- time

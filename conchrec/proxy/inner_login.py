@@ -16,10 +16,11 @@ from twisted.internet.defer import Deferred, fail
 from conchrec import audit
 from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
+from conchrec.access.options import Mfa, Options
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import approving, refusal, second_factor
-from conchrec.proxy.judging import check_connections, judge
+from conchrec.proxy.judging import check_connections, denied, judge
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.settings import InnerAuth
@@ -45,6 +46,10 @@ STEPS: tuple[Needs, ...] = (second_factor.step, approving.step)
 """In this order. Asked of each login that the policy allows: None where it needs no such step."""
 
 
+def may_need_steps(options: Options) -> bool:
+    return bool(options.approval) or options.require_mfa is Mfa.SESSION
+
+
 class InnerLogin:
     """See the module; the Authenticator of the inner connection. ``begin`` dials the target, ``say`` shows a
     banner."""
@@ -58,7 +63,6 @@ class InnerLogin:
         self._begun = False
         #: The user has proved who it is; what is still to come are steps, and the target's questions.
         self._welcomed = False
-        self._passed: list[Needs] = []
 
     def methods(self, user: str) -> tuple[bytes, ...]:
         return (KEYBOARD_INTERACTIVE,) if self._welcomed else (PUBLICKEY,)
@@ -67,7 +71,7 @@ class InnerLogin:
         visit = self._visit
         self._named(user)
         if self._site.config.inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
-            return self._welcome("none", b"")
+            return self._welcome("none", None)
         return fail(AccessDenied("Permission denied", "a key of the same user is wanted"))
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
@@ -79,9 +83,10 @@ class InnerLogin:
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         self._named(user)
-        if not self.offered(user, algorithm, blob):
+        inner = self._own(algorithm, blob)
+        if inner is None:
             return fail(AccessDenied("Permission denied", "not a key of the user of the outer connection"))
-        return self._welcome("publickey", blob)
+        return self._welcome("publickey", inner)
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         """The steps, then the target's questions, which become the inner login's."""
@@ -91,17 +96,18 @@ class InnerLogin:
         visit, upstream = self._visit, self.upstream
         if not self._welcomed or upstream is None:
             raise AccessDenied("Permission denied", "questions before a key")
-        try:
-            while (needed := self._needed()) is not None:
-                needs, step = needed
+        while not self._begun and visit.denied is None:
+            step = self._needed()
+            if step is None:
+                self._dial()
+                break
+            try:
                 await step.pass_(ask, self._say)
-                self._passed.append(needs)
-        except AccessDenied as error:
-            self._deny(error)
-        if not self._begun and visit.denied is None:
-            # What was allowed before the questions may not be any more.
-            self._judge()
-            self._dial()
+            except AccessDenied as error:
+                self._deny(error)
+            else:
+                # What was allowed before the questions may not be any more, or ask for other steps.
+                self._judge()
         if visit.denied is not None:
             return visit.identity
         while True:
@@ -120,18 +126,23 @@ class InnerLogin:
             return
         visit.login = login
         self._judge()
-        if visit.denied is None and self._needed() is None:
+        # What a step would use up is not touched before the user has proved who it is.
+        if visit.options is not None and not may_need_steps(visit.options):
             self._dial()
 
     def _judge(self) -> None:
         visit = self._visit
+        if visit.denied is not None:
+            return
         answer = judge(visit)
         if isinstance(answer, policy.Deny):
-            self._deny(AccessDenied(answer.reason, rule=policy.cited(answer)))
+            self._deny(denied(answer))
             return
-        visit.options, visit.addresses, visit.until = answer.options, answer.addresses, answer.until
+        visit.judged(answer)
+        visit.addresses = answer.addresses
         try:
-            check_connections(visit)
+            if not self._begun:  # else it is counted itself
+                check_connections(visit)
         except AccessDenied as error:
             self._deny(error)
 
@@ -140,10 +151,9 @@ class InnerLogin:
         visit.denied = error
         self._site.emit(refusal.event(error, visit.who()))
 
-    def _needed(self) -> tuple[Needs, Step] | None:
-        """The next step."""
-        waiting = (needs for needs in STEPS if needs not in self._passed)
-        return next(((needs, step) for needs in waiting if (step := needs(self._visit)) is not None), None)
+    def _needed(self) -> Step | None:
+        """The next step. Uses what there is in its place: a proof, what was approved in advance."""
+        return next((step for needs in STEPS if (step := needs(self._visit)) is not None), None)
 
     def _dial(self) -> None:
         if not self._begun and self._visit.denied is None:
@@ -152,11 +162,13 @@ class InnerLogin:
 
     # --- the welcome
 
-    def _welcome(self, method: str, blob: bytes) -> Deferred[Identity]:
+    def _welcome(self, method: str, inner: Identity | None) -> Deferred[Identity]:
         """Logged in, once the steps are passed and the target has been heard."""
         visit = self._visit
-        visit.proved = blob
-        needed = self._needed() if visit.denied is None else None
+        visit.inner = inner
+        self._judge()
+        step = self._needed() if visit.denied is None and not self._begun else None
+        blob = (inner.certificate or inner.key) if inner is not None else b""
         self._site.emit(
             audit.UserLogin(
                 **visit.who(),
@@ -170,8 +182,8 @@ class InnerLogin:
         welcome: Deferred[Identity] = Deferred()
         if visit.denied is not None or self.upstream is None:
             welcome.callback(visit.identity)
-        elif needed is not None:
-            self._say(f"conchrec: {needed[1].why}")
+        elif step is not None:
+            self._say(f"conchrec: {step.why}")
             self._go_on_with_questions(method, welcome)
         else:
             self._dial()

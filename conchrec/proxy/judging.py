@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conchrec.access.options import Record
-from conchrec.access.policy import Allow, Decision, decide, rule_for
+from conchrec.access import policy
+from conchrec.access.options import Mfa, Record
+from conchrec.access.policy import Allow, Decision, Deny, cited, decide, rule_for
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.proxy.visit import Visit
 from conchrec.settings import TargetRule
 
+#: As which the audit knows the steps of a login.
+REQUIRE_MFA, APPROVAL = "require_mfa", "approval"
 #: Where a user goes who names no port.
 USUAL_PORT = 22
 
@@ -41,6 +44,45 @@ def judge(visit: Visit) -> Decision:
         if rule is not None and rule.record is Record.STRICT:
             return replace(decision, options=replace(decision.options, record=Record.STRICT))
     return decision
+
+
+def may_reach(visit: Visit) -> Allow:
+    """May the visit's user be at its target as anybody at all, now? Raises AccessDenied."""
+    site = visit.site
+    answer = policy.may_reach(
+        site.policy, visit.identity, visit.target, visit.resolved, visit.source, site.now()
+    )
+    if isinstance(answer, Deny):
+        raise denied(answer)
+    visit.judged(answer)
+    return answer
+
+
+def judge_again(visit: Visit, *, begun: bool) -> Allow:
+    """The same of one that lasts. Raises AccessDenied; also where it has ``begun`` and now could not."""
+    site = visit.site
+    if visit.inner is not None:
+        visit.inner = site.credentials.still(visit.inner, visit.source, site.now())
+    answer = judge(visit)
+    if isinstance(answer, Deny):
+        raise denied(answer)
+    visit.judged(answer)
+    if begun:
+        check_steps(visit)
+    return answer
+
+
+def check_steps(visit: Visit) -> None:
+    """AccessDenied where a second factor, or an approval, is required and was not when it began."""
+    assert visit.options is not None, "it was judged"
+    if visit.options.require_mfa is Mfa.SESSION and not visit.second_factor:
+        raise AccessDenied("a second factor is required for each session now: connect anew", rule=REQUIRE_MFA)
+    if not visit.is_approved:
+        raise AccessDenied("somebody has to approve it now: connect anew", rule=APPROVAL)
+
+
+def denied(answer: Deny) -> AccessDenied:
+    return AccessDenied(answer.reason, rule=cited(answer))
 
 
 def check_connections(visit: Visit) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NoReturn, Protocol
 
 from twisted.conch.ssh.factory import SSHFactory
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
@@ -31,7 +31,7 @@ from conchrec.proxy import approving, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.door import Door, Refused
-from conchrec.proxy.judging import check_connections, given_address, located
+from conchrec.proxy.judging import check_connections, denied, given_address, located, may_reach
 from conchrec.proxy.outer_session import OuterSession, Place, as_error
 from conchrec.proxy.passthrough import Passthrough
 from conchrec.proxy.password_login import PasswordLogin
@@ -116,6 +116,9 @@ class Jump:
         self._braked: set[Braked] = set()
         self._servers: set[TargetServer] = set()
         self._tunnels: set[Tunnel] = set()
+        #: Targets that are looked for, and connections that are made for bytes to pass through.
+        self._ways: set[Deferred[Place]] = set()
+        self._connecting = 0
         self.sessions: set[OuterSession] = set()
         config = site.config
         self._userauth = UserAuthServer(
@@ -154,7 +157,7 @@ class Jump:
 
     @property
     def connection_count(self) -> int:
-        return len(self._braked) - sum(server.is_idle for server in self._servers)
+        return len(self._braked) + self._connecting - sum(server.is_idle for server in self._servers)
 
     # --- Authenticator
 
@@ -314,6 +317,8 @@ class Jump:
 
     def _lost(self, lost: Lost) -> None:
         self._door.left(self.source, self)
+        for way in tuple(self._ways):
+            way.cancel()
         self._site.live.discard(self)
         for tunnel in tuple(self._tunnels):
             tunnel.stream_closed()
@@ -370,6 +375,9 @@ class Jump:
         for one in tuple(self._braked):
             if one.until is not None and now >= one.until:
                 one.rejudge(self.identity)
+        for session in tuple(self.sessions):
+            if session.until is not None and now >= session.until:
+                session.rejudge()
 
     def tell_and_end(self, text: str) -> None:
         for server in tuple(self._servers):
@@ -418,16 +426,27 @@ class Jump:
         self.enter(place, tunnel)
 
     def _not_opened(self, failure: Failure, opening: IncomingOpen) -> None:
-        error = as_error(failure)
-        if not self._is_over and not opening.answered:
-            opening.refuse(*refusal.open_failure(error))
+        if not failure.check(CancelledError) and not self._is_over and not opening.answered:
+            opening.refuse(*refusal.open_failure(as_error(failure)))
 
     @property
     def _is_over(self) -> bool:
         return self._connection is None or self._connection.stopped
 
-    async def approach(self, target: Target) -> Place:
-        """The way to a target as far as its banner. Raises AccessDenied or UpstreamError, audited."""
+    def approach(self, target: Target) -> Deferred[Place]:
+        """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
+        cancelled when the connection is over."""
+        way = Deferred.fromCoroutine(self._approach(target))
+
+        def over(result: Place | Failure) -> Place | Failure:
+            self._ways.discard(way)
+            return result
+
+        self._ways.add(way)
+        way.addBoth(over)
+        return way
+
+    async def _approach(self, target: Target) -> Place:
         site = self._site
         asked, target = target, located(target, site.config.targets)
         visit = Visit(
@@ -443,37 +462,59 @@ class Jump:
             proofs=self.proofs,
         )
         try:
-            visit.resolved = given_address(target, site.config.targets) or await site.resolve(target.host)
-            answer = policy.may_reach(
-                site.policy, visit.identity, target, visit.resolved, visit.source, site.now()
+            if never := policy.hopeless(site.policy, visit.identity, target, visit.source, site.now()):
+                raise denied(never)
+            visit.resolved = given_address(target, site.config.targets) or await site.resolve(
+                visit.identity.user, target.host
             )
-            if isinstance(answer, policy.Deny):
-                raise AccessDenied(answer.reason, rule=policy.cited(answer))
-            if not answer.addresses:
+            self._may_reach(visit)
+            if not visit.addresses:
                 raise Unreachable(f"{target.host} can not be found: no such host")
-            visit.addresses = answer.addresses
             if site.config.session_recording.records:
                 # Here, where it may take long: the inner server finds it made.
                 await site.signing(lambda: site.authority.inner_host_keys(asked.host, asked.port))
                 banner, link = await site.dialer.look(
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )
-                return _Recorded(self, visit, banner, link)
+                found = _Recorded(self, visit, banner, link)
+                # All that takes time is time in which the policy may change.
+                return self._still_allowed(found, lambda: self._may_reach(visit))
             if visit.identity.force_command:
                 raise AccessDenied(
                     "your certificate's force-command can not be obeyed where nothing is recorded",
                     rule="force-command",
                 )
-            visit.options, visit.until = answer.options, answer.until
             check_connections(visit)
-            check_second_factor(answer.options.require_mfa, visit.identity, self.proofs, "connection")
+            assert visit.options is not None, "it was judged"
+            check_second_factor(visit.options.require_mfa, visit.identity, self.proofs, "connection")
+            visit.second_factor = visit.identity.second_factor
             approving.check(visit)
             passthrough = Passthrough(visit)
-            await passthrough.connect()
-            return _Unrecorded(self, passthrough)
+            self._connecting += 1
+            try:
+                await passthrough.connect()
+            finally:
+                self._connecting -= 1
+            visit.identity = self.identity
+            return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
         except ConchrecError as error:
             site.emit(refusal.event(error, visit.who()))
             raise
+
+    def _may_reach(self, visit: Visit) -> None:
+        """As the policy and the user are now. Raises AccessDenied."""
+        visit.identity = self.identity
+        visit.addresses = may_reach(visit).addresses
+
+    @staticmethod
+    def _still_allowed(place: Place, judge: Callable[[], None]) -> Place:
+        """Raises AccessDenied, and drops it."""
+        try:
+            judge()
+        except AccessDenied:
+            place.drop()
+            raise
+        return place
 
     def enter(self, place: Place, tunnel: Tunnel) -> None:
         """Let the user's bytes go there."""

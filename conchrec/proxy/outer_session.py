@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -61,8 +62,9 @@ class Outside(Protocol):
     @property
     def identity(self) -> Identity: ...
 
-    async def approach(self, target: Target) -> Place:
-        """The way to a target as far as its banner. Raises AccessDenied or UpstreamError, audited."""
+    def approach(self, target: Target) -> Deferred[Place]:
+        """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
+        cancelled when the connection is over."""
 
     def enter(self, place: Place, tunnel: Tunnel) -> None:
         """Let the user's bytes go there."""
@@ -83,6 +85,8 @@ class OuterSession:
         self._leaving = False
         self._asking: Asking | None = None
         self._sees: Sees | None = None
+        #: When it has to be judged again; None: not by itself.
+        self.until: datetime | None = None
         self._stream = Stream.accept(opening, self)
         self._console.attach(self._stream)
         jump.sessions.add(self)
@@ -162,10 +166,18 @@ class OuterSession:
 
     def rejudge(self) -> None:
         """A command that shows recordings ends where its user may not see as much any more."""
-        if self._asking is not None and looking_sees(self._asking) is not self._sees:
+        asking, order = self._asking, list(Sees)
+        if asking is None or self._sees is None or self._leaving:
+            return
+        self._note_end()
+        if order.index(looking_sees(asking)) < order.index(self._sees):
             self.leave()
             self._say_error(refusal.PREFIX + "your roles have changed")
             self._exit(REFUSED)
+
+    def _note_end(self) -> None:
+        site, jump = self._site, self._jump
+        self.until = site.policy.changes(jump.identity, site.now())
 
     def leave(self) -> bool:
         """The connection ends: so does a command, and the user's terminal is as it was. Was there one?"""
@@ -193,6 +205,8 @@ class OuterSession:
         self._jump.enter(found, tunnel)
 
     def _not_entered(self, failure: Failure) -> None:
+        if failure.check(CancelledError) or self._stream.closed:
+            return
         self._say_error(refusal.line(as_error(failure)))
         self._exit(FAILED)
 
@@ -202,7 +216,7 @@ class OuterSession:
         jump = self._jump
         asking = Asking(
             site=self._site,
-            identity=jump.identity,
+            who=lambda: jump.identity,
             source=jump.source,
             address=jump.address,
             cid=jump.cid,
@@ -228,6 +242,7 @@ class OuterSession:
             self._exit(REFUSED)
             return
         self._asking, self._sees = asking, looking_sees(asking)
+        self._note_end()
         running = Deferred.fromCoroutine(commands.answer(asking, text))
         running.addBoth(self._uncount)
         self._running = running.addCallbacks(self._answered, self._not_answered)

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from conchrec import audit
-from conchrec.access import policy
+from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import refusal
+from conchrec.proxy.judging import REQUIRE_MFA, check_steps, may_reach
+from conchrec.proxy.time_limits import TimeLimits
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.visit import Visit
 
@@ -31,16 +32,18 @@ class Passthrough:
         self._site = visit.site
         self._mode = visit.site.config.session_recording.value
         self._target = _TargetEnd(self)
+        self._address = ""
         self._tunnel: Tunnel | None = None
         self._began = 0.0
         self._sent = 0
         self._received = 0
         self._over = False
+        self._limits = TimeLimits(visit, self.tell_and_end)
 
-    def connect(self) -> Deferred[None]:
-        """TCP to the target. Fails with Unreachable."""
+    async def connect(self) -> None:
+        """TCP to the target. Raises Unreachable."""
         visit = self.visit
-        return Deferred.fromCoroutine(self._site.dialer.splice(visit.target, visit.addresses, self._target))
+        self._address = await self._site.dialer.splice(visit.target, visit.addresses, self._target)
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None]) -> None:
         """Let it flow; ``over`` is called at its end. Raises WriteFailed where it can't be audited."""
@@ -56,6 +59,7 @@ class Passthrough:
 
         tunnel.on_closed = closed
         self.visit.emit(audit.PassthroughStart(**self.visit.who(), mode=self._mode))
+        self._limits.begin()
         tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
         target.start(tunnel)
         tunnel.start(_UserEnd(self))
@@ -72,18 +76,29 @@ class Passthrough:
         return self.visit.until
 
     def rejudge(self, identity: Identity) -> None:
-        """It ends where the policy does not allow the way any more."""
+        """It ends where it could not begin any more."""
+        self.visit.identity = identity
+        try:
+            self.judge()
+        except AccessDenied as error:
+            self._site.emit(refusal.event(error, self.visit.who()))
+            self.tell_and_end(error.public)
+
+    def judge(self) -> None:
+        """Raises AccessDenied where this connection to the target is not allowed now."""
         visit, site = self.visit, self._site
-        visit.identity = identity
-        answer = policy.may_reach(
-            site.policy, identity, visit.target, visit.resolved, visit.source, site.now()
-        )
-        if isinstance(answer, policy.Deny):
-            error = AccessDenied(answer.reason, rule=policy.cited(answer))
-            site.emit(refusal.event(error, visit.who()))
-            self.tell_and_end(answer.reason)
-        else:
-            visit.until = answer.until
+        if site.config.session_recording.value != self._mode:
+            what = "session_recording"
+            raise AccessDenied(f"how sessions are recorded has changed ({what}): connect anew", rule=what)
+        answer = may_reach(visit)
+        if self._address not in answer.addresses:
+            user, host = visit.identity.user, visit.target.host
+            rule = f"no role of {user} allows that address any more"
+            raise AccessDenied(f"{user} may not reach {host} ({rule})", rule=rule)
+        if answer.options.require_mfa is not Mfa.NO and not visit.identity.second_factor:
+            raise AccessDenied("your roles require a second factor: log in anew", rule=REQUIRE_MFA)
+        check_steps(visit)
+        self._limits.apply(answer.options)
 
     def tell_and_end(self, text: str) -> None:
         """There is nobody to tell: the bytes are between the client and the target."""
@@ -96,6 +111,7 @@ class Passthrough:
 
     def from_user(self, data: bytes) -> None:
         self._sent += len(data)
+        self.visit.last_activity = self._site.clock.seconds()
         self._target.send(data)
 
     def from_target(self, data: bytes) -> None:
@@ -107,6 +123,7 @@ class Passthrough:
         if self._over or self._tunnel is None:
             return
         self._over = True
+        self._limits.stop()
         self._tunnel.loseConnection()
         self._site.emit(
             audit.PassthroughEnd(

@@ -15,6 +15,7 @@ from conchrec.access.options import Mfa
 from conchrec.access.policy import active
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
+from conchrec.proxy.judging import REQUIRE_MFA as RULE
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Proofs, Visit
 from conchrec.ssh.certificate import key_type_of, plain_type
@@ -23,7 +24,6 @@ from conchrec.ssh.userauth_server import Ask
 TOUCH, CODE = "sk", "totp"
 #: Codes that one may get wrong in an inner login, before it is told so and has to begin anew.
 TRIES = 3
-RULE = "require_mfa"
 NONE_THERE = (
     "your roles require a second factor, and you have none: use a hardware key (ssh-keygen -t ed25519-sk), "
     "or have a code set up (conchrec passwd --totp-only)"
@@ -86,6 +86,6 @@ def step(visit: Visit) -> _AskForCode | None:
         return None
     if visit.proofs.take():
         visit.second_factor = visit.identity.second_factor
-    elif visit.proved and is_touched(visit.proved):
+    elif visit.inner is not None and is_touched(visit.inner.certificate or visit.inner.key):
         visit.second_factor = TOUCH
     return None if visit.second_factor else _AskForCode(visit)

@@ -77,7 +77,7 @@ class Refusals:
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """See the module. ``resolve`` gives a host's addresses, ``now`` is aware and in UTC."""
+    """See the module. ``now`` is aware and in UTC."""
 
     config: Config
     #: Who may go where: that of ``config``, and what is locked.
@@ -92,7 +92,8 @@ class Site:
     trust: Callable[[Target, Sequence[str]], HostTrust]
     clock: Clock
     now: Callable[[], datetime]
-    resolve: Callable[[str], Deferred[tuple[str, ...]]]
+    #: The addresses of a host, for a user.
+    resolve: Callable[[str, str], Deferred[tuple[str, ...]]]
     #: Runs what asks the authority for signatures: at once, or in a thread where they take long.
     signing: InThread
     #: Runs what reads recordings for those who look at them: one at a time, in a thread of its own.

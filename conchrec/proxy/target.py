@@ -10,22 +10,22 @@ refused, or needs the agent of this very connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import audit
-from conchrec.access import policy
 from conchrec.access.options import Options
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
-from conchrec.proxy import refusal
+from conchrec.proxy import approving, refusal
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.forwarding import DIRECT, Forwards
 from conchrec.proxy.inner_login import InnerLogin
-from conchrec.proxy.judging import judge
+from conchrec.proxy.judging import judge_again
 from conchrec.proxy.session import Session
+from conchrec.proxy.time_limits import TimeLimits
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
@@ -57,7 +57,7 @@ class TargetServer:
         self._site = visit.site
         self._tunnel = tunnel
         self._over = over
-        self._began = self._welcomed = self._site.clock.seconds()
+        self._limits = TimeLimits(visit, self.tell_and_end)
         config = self._site.config
         self.upstream = Upstream(
             visit,
@@ -121,20 +121,14 @@ class TargetServer:
         visit.identity = identity
         if not visit.login or visit.denied is not None:
             return
-        answer = judge(visit)
-        if isinstance(answer, policy.Allow) and not self.upstream.is_at(answer.addresses):
-            rule = f"no role of {identity.user} allows that address any more"
-            answer = policy.Deny(
-                reason=f"{identity.user} may not reach {visit.target.host} ({rule})", rule=rule
-            )
-        if isinstance(answer, policy.Deny):
-            visit.denied = AccessDenied(answer.reason, rule=policy.cited(answer))
-            site.emit(refusal.event(visit.denied, visit.who()))
-            self.tell_and_end(answer.reason)
+        try:
+            options = self._judge_again()
+        except AccessDenied as error:
+            visit.denied = error
+            site.emit(refusal.event(error, visit.who()))
+            self.tell_and_end(error.public)
             return
-        visit.options, visit.until = answer.options, answer.until
-        if self._connection is not None:
-            self._set_limits(answer.options)
+        self._limits.apply(options)
         self._forwards.rejudge()
         for session in tuple(self._sessions):
             locked = site.policy.lock_on(site.now(), lambda lock: lock.is_of_session(session.sid))  # noqa: B023
@@ -142,6 +136,20 @@ class TargetServer:
                 session.end(str(locked))
             else:
                 session.rejudge()
+
+    def _judge_again(self) -> Options:
+        """Raises AccessDenied."""
+        visit = self._visit
+        begun = self.upstream.state is not State.IDLE
+        answer = judge_again(visit, begun=begun)
+        if not begun:
+            visit.addresses = answer.addresses
+            approving.changed(visit)
+        elif not self.upstream.is_at(answer.addresses):
+            user = visit.identity.user
+            rule = f"no role of {user} allows that address any more"
+            raise AccessDenied(f"{user} may not reach {visit.target.host} ({rule})", rule=rule)
+        return answer.options
 
     def tell_and_end(self, text: str) -> None:
         """Say why in every session, then end the connection."""
@@ -173,10 +181,7 @@ class TargetServer:
         visit = self._visit
         visit.inner_agent.connection = connection
         self._forwards.user = connection
-        visit.last_activity = self._site.clock.seconds()
-        self._welcomed = self._site.clock.seconds()
-        if visit.options is not None:
-            self._set_limits(visit.options)
+        self._limits.begin()
         if self._useless:
             self._end_soon()
         # ``ssh -N`` opens nothing for a long time, and the target's patience with us ends.
@@ -306,23 +311,6 @@ class TargetServer:
 
     # --- time
 
-    def _set_limits(self, options: Options) -> None:
-        self._drop_timer("ttl")
-        self._drop_timer("idle")
-        if options.max_session_ttl is not None:
-            left = self._welcomed + options.max_session_ttl.total_seconds() - self._site.clock.seconds()
-            text = "the time for a session is over (max_session_ttl)"
-            self._set_timer("ttl", max(0.0, left), lambda: self.tell_and_end(text))
-        if options.client_idle_timeout is not None:
-            self._watch_idle(options.client_idle_timeout)
-
-    def _watch_idle(self, limit: timedelta) -> None:
-        left = self._visit.last_activity + limit.total_seconds() - self._site.clock.seconds()
-        if left <= 0:
-            self.tell_and_end(f"nothing came from you for {_duration(limit)} (client_idle_timeout)")
-        else:
-            self._set_timer("idle", left, lambda: self._watch_idle(limit))
-
     def _set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
         self._drop_timer(name)
         if not self._ended:
@@ -350,6 +338,7 @@ class TargetServer:
             if timer.active():
                 timer.cancel()
         self._timers.clear()
+        self._limits.stop()
         self.upstream.close()
 
 
@@ -392,11 +381,3 @@ def _error(failure: Failure) -> ConchrecError:
         return error
     _log.failure("while the target is reached", failure=failure)
     return ConchrecError("internal error")
-
-
-def _duration(time: timedelta) -> str:
-    seconds = int(time.total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds % size == 0 and seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"

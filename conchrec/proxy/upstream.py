@@ -131,8 +131,9 @@ class Upstream:
     # --- what others ask
 
     def is_at(self, addresses: Sequence[str]) -> bool:
-        """Is it at one of these, or nowhere yet?"""
-        return not addresses or self._link is None or self._link.address in addresses
+        """Is it at one of these; or will it be, where it is dialling?"""
+        dialled = self._visit.addresses if self._link is None else (self._link.address,)
+        return set(dialled) <= set(addresses)
 
     @property
     def state(self) -> State:

@@ -7,9 +7,11 @@ from datetime import datetime
 
 from conchrec import audit
 from conchrec.access.options import Options, Record
+from conchrec.access.policy import Allow
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.approvals import Request
 from conchrec.proxy.site import Site
 from conchrec.recording.coverage import NotKept
 
@@ -58,11 +60,15 @@ class Visit:
     proofs: Proofs = field(default_factory=Proofs)
     #: The one that this visit has, where its roles require one for each session.
     second_factor: str = ""
-    #: What was approved, and by whom, where that is needed.
+    #: What was approved, by whom, and as whom they had to be somebody, where that is needed.
     request: str = ""
     approved_by: str = ""
-    #: The key or certificate that the inner login has proved; empty without one.
-    proved: bytes = b""
+    approved_for: tuple[frozenset[str], ...] = ()
+    #: The request that is waited for, and the reason that was given for it.
+    waiting: Request | None = None
+    reason: str = ""
+    #: Who the inner login has proved to be, by which key or certificate; None without one.
+    inner: Identity | None = None
     denied: ConchrecError | None = None
     #: When the user's client last said anything on a channel, in seconds of the reactor's clock.
     last_activity: float = 0.0
@@ -71,6 +77,21 @@ class Visit:
     onward_agent: bool = False
     #: What went through this connection that no recording holds.
     beside: set[NotKept] = field(default_factory=set)
+
+    @property
+    def is_approved(self) -> bool:
+        """By everybody who has to."""
+        return self.options is None or set(self.options.approval) <= set(self.approved_for)
+
+    def judged(self, answer: Allow) -> None:
+        """What the policy says of it now."""
+        self.options = answer.options
+        ends = (answer.until, self.inner.expires if self.inner is not None else None)
+        self.until = min((end for end in ends if end is not None), default=None)
+
+    def use(self, request: Request) -> None:
+        """Somebody has approved it."""
+        self.request, self.approved_by, self.approved_for = request.id, request.by, request.needed
 
     @property
     def strict(self) -> bool:

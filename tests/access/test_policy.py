@@ -19,6 +19,7 @@ from conchrec.access.policy import (
     Deny,
     Policy,
     Role,
+    active,
     cited,
     decide,
     may_reach,
@@ -586,3 +587,13 @@ def test_the_line_of_the_rule() -> None:
     assert cited(decision) == "role ops allows: root (line 9)"
     denying = replace(role(deny=("web1*",)), lines=lines)
     assert cited(asked(joe(denying))) == "role ops denies it"
+
+
+def test_who_is_locked_has_no_roles() -> None:
+    policy, identity = joe(role())
+    assert [one.name for one in active(policy, identity, HERE, NOW)] == ["ops"]
+    lock = Lock(kind=LockKind.USER, name="joe", until=NOW + timedelta(hours=1))
+    locked = replace(policy, locks=(lock,))
+    assert active(locked, identity, HERE, NOW) == ()
+    assert active(locked, replace(identity, user="ann"), HERE, NOW)
+    assert active(locked, identity, HERE, NOW + timedelta(hours=2))

@@ -10,7 +10,7 @@ from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, Record, RoleOptions
 from conchrec.access.patterns import HostPattern, parse_network
-from conchrec.access.policy import Allow, Decision, Policy, Role, decide
+from conchrec.access.policy import Allow, Decision, Deny, Policy, Role, decide, hopeless, may_reach
 from conchrec.access.windows import Window
 from conchrec.model import Identity, Target
 from tests.access import slow_decide as slow
@@ -113,6 +113,24 @@ def asked(made: World, having: Policy | None = None, now: datetime | None = None
     return decide(
         having or policy(made), identity, target, made.addresses, made.login, made.source, now or made.now
     )
+
+
+def test_what_is_hopeless_is_denied_wherever_the_name_leads() -> None:
+    """And what isn't may be allowed: a name is looked up where that may change the answer."""
+    rng = random.Random(9)
+    found = 0
+    for _ in range(COUNT // 2):
+        made = world(rng)
+        identity = Identity(user=made.user, method="publickey", roles=tuple(made.grants))
+        target, having = Target(host=made.host, port=made.port), policy(made)
+        never = hopeless(having, identity, target, made.source, NOW)
+        answers = [
+            may_reach(having, identity, target, some(rng, ADDRESSES, 3), made.source, NOW) for _ in range(3)
+        ]
+        if never is not None:
+            found += 1
+            assert all(isinstance(answer, Deny) for answer in answers), (made, never, answers)
+    assert COUNT // 20 < found < COUNT // 2
 
 
 def as_dict(decision: Allow) -> dict[str, object]:

@@ -12,6 +12,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process, Result
 from tests.support.stage import Stage
 from tests.support.waiting import fact
+from tests.system.test_live_change import reloaded
 
 ANSWERING = "BatchMode no\nPreferredAuthentications publickey,keyboard-interactive\nNumberOfPasswordPrompts 1"
 
@@ -165,3 +166,48 @@ async def test_how_it_is_used(stage: Stage) -> None:
     assert "needs nobody's approval" in nobody.check().text
     never = await says(house, "request", "root@localhost", "why")
     assert never.code == 1 and "ann may not reach localhost" in never.errors
+
+
+async def test_others_have_to_approve_now(stage: Stage) -> None:
+    """What the lead approves is not enough any more: the boss is asked, with the reason that was given."""
+    house = await at_home(stage)
+    roles = {"boss": {"logins": ["nobody"], "hosts": ["nowhere.example.com"]}}
+    house.proxy.configure({"roles": roles, "users": {"tom": {"roles": ["boss"]}}})
+    await reloaded(house, result="ok")
+    joe = Asking(house, "please")
+    process = joe.client.start("web1", "echo in")
+    first = await pending(house, process)
+    house.proxy.configure({"roles": {"ops": {"options": {"approval": ["boss"]}}}})
+    await reloaded(house, result="ok")
+    await house.proxy.audited("access.withdraw", request=first, reason="somebody else has to approve")
+    second = str((await house.proxy.audited("access.request", count=2))[-1]["request"])
+    await process.says(f"waiting for approval of {second}, by boss")
+    assert (await says(house, "approve", first)).code == 1
+    assert (await says(house, "approve", second)).code == 1, "ann is a lead, and no boss"
+    tom = Person(name="tom", key=type(house.ann.key)(path=Path(stage.path("tom").read_text())))
+    (await says(house, "approve", second, by=tom)).check()
+    assert (await process.wait()).check().stdout == b"in\n"
+    assert len(joe.asked) == 1
+    again = Asking(house, "again").client.start("web1", "echo in; cat", stdin=None)
+    third = str((await house.proxy.audited("access.request", count=3))[-1]["request"])
+    house.proxy.configure({"roles": {"ops": {"options": {"approval": None}}}})
+    await reloaded(house, result="ok")
+    await again.says("in\n")
+    assert not house.proxy.audit("access.approve", request=third)
+    house.proxy.configure({"roles": {"ops": {"options": {"approval": ["lead"]}}}})
+    await reloaded(house, result="ok")
+    assert "conchrec: somebody has to approve it now" in (await again.wait()).errors
+
+
+async def test_who_proves_nothing_uses_nothing_up(stage: Stage) -> None:
+    """What was approved in advance stays, where somebody comes along the tunnel without a key of joe's."""
+    house = await at_home(stage)
+    place = f"root@localhost:{house.target.port}"
+    (await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)).check()
+    (await says(house, "approve", await pending(house))).check()
+    other = house.client(
+        Way.CERTIFICATE, person=house.keyless, inner_person=house.ann, inner="IdentitiesOnly yes"
+    )
+    refused = await other.ssh("web1", "echo never")
+    assert (refused.code, refused.stdout) == (255, b""), str(refused)
+    assert (await house.client(Way.INNER_AGENT).ssh("web1", "echo in")).check().stdout == b"in\n"

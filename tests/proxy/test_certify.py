@@ -72,7 +72,7 @@ def asking(tmp_path: Path, audit: Audit) -> Asking:
     )
     return Asking(
         site=cast(Site, site),
-        identity=Identity(user="joe", method="publickey", roles=("ops",)),
+        who=lambda: Identity(user="joe", method="publickey", roles=("ops",)),
         source="192.0.2.7",
         address="192.0.2.7:4711",
         cid="c1",

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from tests.interop.test_relay_forwards import speak
-from tests.support.client import Way
+from tests.support.client import Person, Way
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Process
@@ -180,6 +180,47 @@ async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
     ann = await a_session(house, ann=True)
     await goes_on(ann, "in")
     await ann.stop()
+
+
+async def test_the_key_of_the_inner_login_is_taken_away(stage: Stage) -> None:
+    """The outer login was by another one, which stays."""
+    house = await build(stage)
+    extra = await stage.key("extra")
+    users_before = users(house)
+    users_before["joe"]["authorized_keys"] = [house.keyless.key.line, extra.line]
+    house.proxy.configure({"users": users_before})
+    await reloaded(house, result="ok")
+    inner = Person(name="joe", key=extra)
+    client = house.client(Way.CERTIFICATE, inner_person=inner, inner="IdentitiesOnly yes")
+    session = client.start("web1", "echo ready; cat", stdin=None)
+    await session.says("ready\n")
+    house.proxy.configure({"users": {"joe": {"authorized_keys": [house.keyless.key.line]}}})
+    event = await reloaded(house, result="ok")
+    await ends(house, session, "your key is not good any more", moment(event))
+
+
+@pytest.mark.parametrize("how", ["reload", "time"])
+async def test_who_looks_at_others_until_they_may_not(stage: Stage, how: str) -> None:
+    soon = datetime.now(timezone.utc) + timedelta(seconds=6)
+    auditors = {"logins": ["nobody"], "hosts": ["nowhere"], "options": {"recordings": "all"}}
+    grant = f"auditors until {soon:%Y-%m-%d %H:%M:%S}" if how == "time" else "auditors"
+    house = await build(
+        stage, settings={"roles": {"auditors": auditors}, "users": {"ann": {"roles": ["ops", grant]}}}
+    )
+    session = await a_session(house)
+    (start,) = await house.proxy.audited("session.start")
+    looking = house.client(Way.CERTIFICATE, person=house.ann).start("proxy", "follow", str(start["sid"]))
+    await looking.says("ready")
+    await goes_on(session, "seen")
+    await looking.says("got seen")
+    if how == "reload":
+        house.proxy.configure({"users": {"ann": {"roles": ["ops"]}}})
+        soon = moment(await reloaded(house, result="ok"))
+    result = await looking.wait()
+    assert (result.code, "your roles have changed" in result.errors) == (1, True), str(result)
+    assert datetime.now(timezone.utc) - soon < timedelta(seconds=SECONDS)
+    await goes_on(session, "unseen")
+    await session.stop()
 
 
 async def test_a_damaged_file_keeps_no_lock_from_working(stage: Stage) -> None:

@@ -1,0 +1,65 @@
+"""``max_session_ttl`` and ``client_idle_timeout`` of one connection to a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from conchrec.access.options import Options
+from conchrec.proxy.visit import Visit
+from conchrec.timing import DelayedCall
+
+
+class TimeLimits:
+    """``end`` is called, with a line that says why, when the time is over. Both run from ``begin``; idle is
+    who says nothing: ``visit.last_activity``."""
+
+    def __init__(self, visit: Visit, end: Callable[[str], None]) -> None:
+        self._visit = visit
+        self._clock = visit.site.clock
+        self._end = end
+        self._began: float | None = None
+        self._ttl: DelayedCall | None = None
+        self._idle: DelayedCall | None = None
+
+    def begin(self) -> None:
+        self._began = self._visit.last_activity = self._clock.seconds()
+        if self._visit.options is not None:
+            self.apply(self._visit.options)
+
+    def apply(self, options: Options) -> None:
+        """These limits from now on; the time that has passed counts. Nothing before ``begin``."""
+        if self._began is None:
+            return
+        self._drop()
+        if options.max_session_ttl is not None:
+            left = self._began + options.max_session_ttl.total_seconds() - self._clock.seconds()
+            text = "the time for a session is over (max_session_ttl)"
+            self._ttl = self._clock.callLater(max(0.0, left), self._end, text)
+        if options.client_idle_timeout is not None:
+            self._watch_idle(options.client_idle_timeout)
+
+    def stop(self) -> None:
+        self._began = None
+        self._drop()
+
+    def _drop(self) -> None:
+        for timer in (self._ttl, self._idle):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._ttl = self._idle = None
+
+    def _watch_idle(self, limit: timedelta) -> None:
+        left = self._visit.last_activity + limit.total_seconds() - self._clock.seconds()
+        if left > 0:
+            self._idle = self._clock.callLater(left, self._watch_idle, limit)
+        else:
+            self._end(f"nothing came from you for {_duration(limit)} (client_idle_timeout)")
+
+
+def _duration(time: timedelta) -> str:
+    seconds = int(time.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % size == 0 and seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

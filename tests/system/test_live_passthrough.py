@@ -1,0 +1,85 @@
+"""``session_recording: off``: what changes while bytes pass through untouched, and what limits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.house import House, build
+from tests.support.process import Process
+from tests.support.stage import Stage
+from tests.system.test_live_change import goes_on, moment, reloaded
+
+SECONDS = 4.0
+LOOP = "echo ready; while read x; do echo got $x; done"
+
+
+async def house_of(stage: Stage, **options: object) -> tuple[House, Client]:
+    """The client knows the target's own key, which it sees."""
+    house = await build(stage, settings={"session_recording": "off"}, options=options)
+    return house, house.client(authority=house.authority + house.target.known_as())
+
+
+async def begun(client: Client) -> Process:
+    process = client.start("web1", LOOP, stdin=None)
+    await process.says("ready\n")
+    return process
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"roles": {"ops": {"hosts": ["127.0.0.66"]}}}, "joe may not reach localhost"),
+        ({"roles": {"ops": {"options": {"require_mfa": "login"}}}}, "your roles require a second factor"),
+        ({"roles": {"ops": {"options": {"approval": ["ops"]}}}}, "somebody has to approve it now"),
+        ({"session_recording": "proxy"}, "how sessions are recorded has changed (session_recording)"),
+        ({"users": {"joe": None}}, "there is no user joe any more"),
+    ],
+    ids=["hosts", "mfa", "approval", "recording", "user"],
+)
+async def test_what_could_not_begin_any_more_ends(
+    stage: Stage, change: Mapping[str, object], reason: str
+) -> None:
+    house, client = await house_of(stage)
+    session = await begun(client)
+    house.proxy.configure({"notice": "another"})
+    await reloaded(house, result="ok")
+    await goes_on(session, "on")
+    house.proxy.configure(change)
+    event = await reloaded(house, result="ok")
+    assert (await session.wait()).code == 255
+    (end,) = await house.proxy.audited("passthrough.end")
+    assert reason in str(end["reason"]) or reason in str(house.proxy.audit("client.disconnect")), end
+    assert (moment(end) - moment(event)).total_seconds() < SECONDS
+    assert reason in str(house.proxy.audit("session.rejected"))
+
+
+async def test_its_time(stage: Stage) -> None:
+    house, client = await house_of(stage, max_session_ttl="2s")
+    session = await begun(client)
+    for _ in range(3):
+        await goes_on(session, "on")
+    assert (await session.wait()).code == 255
+    (end,) = await house.proxy.audited("passthrough.end")
+    assert end["reason"] == "the time for a session is over (max_session_ttl)"
+
+
+async def test_its_silence(stage: Stage) -> None:
+    house, client = await house_of(stage, client_idle_timeout="2s")
+    session = await begun(client)
+    assert (await session.wait()).code == 255
+    (end,) = await house.proxy.audited("passthrough.end")
+    assert end["reason"] == "nothing came from you for 2s (client_idle_timeout)"
+
+
+async def test_no_more_connections_than_the_role_allows(stage: Stage) -> None:
+    """Also where they are opened at the same time."""
+    house, client = await house_of(stage, max_connections=2)
+    many = [client.start("web1", LOOP, stdin=None) for _ in range(5)]
+    await house.proxy.audited("session.rejected", count=3, rule="max_connections")
+    assert len(house.proxy.audit("passthrough.start")) == 2
+    (await house.proxy.command("lock", "--user", "joe")).check()
+    for process in many:
+        assert (await process.wait()).code == 255
