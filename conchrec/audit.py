@@ -24,6 +24,7 @@ from typing import ClassVar, Protocol, TypedDict
 
 from conchrec.errors import WriteFailed
 from conchrec.model import SessionInfo
+from conchrec.ownership import create
 
 
 class Who(TypedDict):
@@ -765,7 +766,7 @@ class AuditLog:
     def _open(self) -> int:
         try:
             _make(self.path.parent)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self._existing()
         except OSError as error:
             raise _failed(error, self.path) from error
         try:
@@ -775,6 +776,15 @@ class AuditLog:
         except OSError:
             self._torn = False  # a pipe or a terminal has no end to look at
         return descriptor
+
+
+    def _existing(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND
+        try:
+            return create(self.path, flags)
+        except FileExistsError:
+            # A link that leads nowhere yet is made to lead somewhere.
+            return os.open(self.path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 class AuditMemory:

@@ -20,6 +20,7 @@ VALUES = frozenset(
         "conchrec.audit",
         "conchrec.config",
         "conchrec.settings",
+        "conchrec.ownership",
         "conchrec.yamlread",
         "conchrec.ssh",
         "conchrec.ssh.wire",

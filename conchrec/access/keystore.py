@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from conchrec.errors import ConchrecError, ConfigError, RemoteViolation
+from conchrec.ownership import create
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
 from conchrec.ssh.wire import Reader, string, uint32
 
@@ -217,7 +218,11 @@ def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """One process at a time."""
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = directory / ".lock"
+    try:
+        descriptor = create(path, os.O_RDWR)
+    except FileExistsError:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -229,7 +234,7 @@ def write(path: Path, contents: bytes, mode: int) -> None:
     """Whole or not at all: a crash leaves no half of a file."""
     partial = path.with_name(path.name + ".new")
     partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = create(partial, os.O_WRONLY, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(contents)

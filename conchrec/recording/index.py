@@ -26,6 +26,7 @@ import peewee
 from playhouse.sqlite_ext import FTS5Model, SearchField
 
 from conchrec.errors import RecordingError
+from conchrec.ownership import create
 from conchrec.recording import library
 from conchrec.recording.asciicast import OUTPUT
 from conchrec.recording.forms import is_encrypted
@@ -409,15 +410,9 @@ def _storable(text: str) -> str:
 def _create(path: Path) -> None:
     """An empty file, private; it belongs to whom its directory does, whoever asks."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.close(create(path, os.O_RDWR))
     except FileExistsError:
-        return
-    try:
-        if os.geteuid() == 0:
-            there = path.parent.stat()
-            os.fchown(descriptor, there.st_uid, there.st_gid)
-    finally:
-        os.close(descriptor)
+        pass
 
 
 @contextmanager
