@@ -437,7 +437,8 @@ class CaRevoke(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockCreate(AuditEvent):
-    """A lock: ``kind`` is user, target, login or session, ``until`` RFC 3339 (empty: until taken back)."""
+    """A lock: ``kind`` is user, target, login or session, ``until`` RFC 3339 (empty: until taken back). An
+    address that was locked with a target's name says ``of`` which."""
 
     event = "lock.create"
     code = "CR5003W"
@@ -446,6 +447,7 @@ class LockCreate(AuditEvent):
     by: str
     until: str = ""
     reason: str = ""
+    of: str = ""
     sudo_user: str = ""
 
 

@@ -79,8 +79,8 @@ def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime 
         name = name.strip()
         if name not in roles:
             entry.problem(f"there is no role {name}{nearest(name, tuple(roles))}")
-        elif name in grants and until:
-            entry.problem(f"{name} is there twice")
+        elif name in grants and (until or grants[name] is not None):
+            entry.problem(f"{name} is there twice, and one of them ends")
         grants[name] = _parsed(entry, moment, parse_moment) if until else None
     return grants
 
@@ -131,6 +131,9 @@ def _options(section: Section) -> RoleOptions:
     default = RoleOptions()
     written = {name: section.flag(name, True) for name in (*SWITCHES, *SHORTHANDS) if name in section}
     limit = default.max_sessions
+    approval = section.texts("approval", or_one=True)
+    if "approval" in section and not approval:
+        section.problem("approval", "is empty: name the roles that approve, or leave it out")
     return RoleOptions(
         switches=switches(**written),
         commands=_each(section, "commands", CommandPattern.parse) if "commands" in section else None,
@@ -140,7 +143,7 @@ def _options(section: Section) -> RoleOptions:
         max_connections=section.integer("max_connections", 1) if "max_connections" in section else None,
         record=section.word("record", Record, default.record),
         require_mfa=section.word("require_mfa", Mfa, default.require_mfa),
-        approval=frozenset(entry.text for entry in section.texts("approval", or_one=True)),
+        approval=frozenset(entry.text for entry in approval),
         recordings=section.word("recordings", Sees, default.recordings),
     )
 

@@ -2,8 +2,10 @@
 
 A pattern is compared word by word, and words are separated by single spaces. ``*`` stands for any part of a
 word and ``?`` for one character of it; neither stands for a character that means something to a shell, so
-that ``systemctl restart *`` is not also ``systemctl restart x; reboot``; and a word that begins with a
-wildcard is no option. ``**`` as the last word is any number of words, options too, without such characters.
+that ``systemctl restart *`` is not also ``systemctl restart x; reboot``; nor, beside other characters, for a
+``/``, so that ``cat /var/log/*`` is a file in that very directory; and a word that begins with a wildcard is
+no option. ``*`` alone is any one word, ``**`` as the last word any number of them, options too, both without
+such characters. No wildcard stands for a ``..``.
 
 A command line that is written out is allowed as it is, character by character, whatever is in it.
 """
@@ -17,8 +19,10 @@ from dataclasses import dataclass
 #: Longer command lines match nothing but themselves.
 LONGEST = 4096
 REST = "**"
-#: What is nothing but itself in the shells that there are, at any place of a word.
-_PLAIN = re.compile(r"[\w@%+=:,./~-]")
+#: What is nothing but itself in the shells that there are, at any place of a word but its beginning.
+_PLAIN = re.compile(r"[\w@%+=:,./-]")
+#: What parts of a word are paths: ``--file=/a``, ``host:/a``.
+_PATHS = re.compile(r"[/=:,]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class CommandPattern:
         wanted, words = self.text.split(" "), command.split(" ")
         if wanted[-1] == REST:
             wanted.pop()
-            if not all(word and _special(word) == 0 for word in words[len(wanted) :]):
+            if not all(map(_is_plain, words[len(wanted) :])):
                 return False
             words = words[: len(wanted)]
         return len(words) == len(wanted) and all(map(_is_word, wanted, words))
@@ -61,13 +65,27 @@ def _has_wildcards(text: str) -> bool:
     return "*" in text or "?" in text
 
 
+def _is_plain(word: str) -> bool:
+    """Zsh takes ``=ls`` for the path of ls."""
+    return bool(word) and not word.startswith("=") and _special(word) == 0 and not _ups(word)
+
+
 def _is_word(pattern: str, word: str) -> bool:
-    """All that is special in the word is in the pattern, too: no wildcard stands for that, for an option, or
-    for nothing at all."""
-    if pattern[:1] in ("*", "?") and (not word or word.startswith("-")):
+    """All that is special in the word is in the pattern, too: no wildcard stands for that, for an option, for
+    a way up, or for nothing at all."""
+    if pattern[:1] in ("*", "?") and (not word or word.startswith(("-", "="))):
         return False
+    if pattern == "*":
+        return _is_plain(word)
     fixed = _special(pattern) - sum(map(pattern.count, "*?"))
-    return fnmatch.fnmatchcase(word, pattern) and _special(word) == fixed
+    if _special(word) != fixed or _ups(word) != _ups(pattern):
+        return False
+    parts, wanted = word.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def _ups(word: str) -> int:
+    return _PATHS.split(word).count("..")
 
 
 def _special(word: str) -> int:

@@ -9,7 +9,9 @@ never worth more than the roles behind it. The rules, for a user of several role
   that counts where sessions are not recorded anyway (``node``, ``off``): whoever holds one can log in there
   past the proxy. ``{user}`` is the user; a pattern is no login; what any role of the user denies is left out,
   and so are the logins of a role that says what no certificate can: commands, an approval or a second factor
-  for each session, a switch that is shut (``shell: no``).
+  for each session, a switch that is shut (``shell: no``). A login that another role of the user allows with
+  any of these, at whatever hosts, is left out as well: a certificate would be the way around that role.
+  A login that is locked is none.
 - Without such a login the certificate is for the proxy alone: the critical option ``proxy-only@conchrec``,
   which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
   have the user's name.
@@ -31,6 +33,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from conchrec.access.locks import LockKind
 from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa
 from conchrec.access.patterns import USER, IPNetwork, address_of, is_within, matches_login
 from conchrec.access.policy import Policy, Role, active
@@ -86,6 +89,8 @@ def grant(
     if not identity.second_factor and any(role.options.require_mfa is not Mfa.NO for role in counting):
         raise AccessDenied("no certificate: a second factor is required", rule="require_mfa")
     denied = [pattern for role in roles for pattern in role.deny_logins]
+    denied += [lock.name for lock in policy.locks if lock.kind is LockKind.LOGIN and lock.holds(now)]
+    denied += [pattern for role in roles if not can_be_said(role) for pattern in role.logins]
     naming = {
         role.name: logins
         for role in counting

@@ -14,6 +14,7 @@ from conchrec.errors import ConfigError
 
 _FILE = "locks.json"
 _FIELDS = frozenset({"kind", "name", "until", "reason", "by", "made"})
+_MAY_BE = frozenset({"of"})
 LONGEST = 256
 
 
@@ -53,17 +54,19 @@ class Locks:
         self._stamp = stamp
         return True
 
-    def add(self, lock: Lock) -> None:
-        """In the place of an earlier one of the same thing. Raises ConfigError and OSError."""
-        self._change(lambda one: (one.kind, one.name) != (lock.kind, lock.name), lock)
+    def add(self, *locks: Lock) -> None:
+        """In the place of earlier ones of the same. Raises ConfigError and OSError."""
+        same = {(lock.kind, lock.name, lock.of) for lock in locks}
+        self._change(lambda one: (one.kind, one.name, one.of) not in same, *locks)
 
     def remove(self, kind: LockKind, name: str) -> Lock | None:
-        """The one that was there, if it still held. Raises ConfigError and OSError."""
+        """The one that was there, if it still held; the addresses that were locked with it go, too. Raises
+        ConfigError and OSError."""
         self.refresh()
         now = self._now()
         meant = (one for one in self._current if (one.kind, one.name) == (kind, name) and one.holds(now))
         found = next(meant, None)
-        self._change(lambda one: (one.kind, one.name) != (kind, name))
+        self._change(lambda one: one.kind is not kind or name not in (one.name, one.of))
         return found
 
     def _change(self, stays: Callable[[Lock], bool], *added: Lock) -> None:
@@ -96,7 +99,7 @@ class Locks:
 
 
 def _to_json(lock: Lock) -> dict[str, str]:
-    return {
+    fields = {
         "kind": lock.kind.value,
         "name": lock.name,
         "until": _text(lock.until),
@@ -104,11 +107,12 @@ def _to_json(lock: Lock) -> dict[str, str]:
         "by": lock.by,
         "made": _text(lock.made),
     }
+    return fields | ({"of": lock.of} if lock.of else {})
 
 
 def _from_json(fields: object) -> Lock:
     """Raises ValueError for what ``_to_json`` can not have made."""
-    if not isinstance(fields, dict) or set(fields) != _FIELDS:
+    if not isinstance(fields, dict) or set(fields) - _MAY_BE != _FIELDS:
         raise ValueError("not the fields of a lock")
     if not all(isinstance(text, str) and text.isprintable() for text in fields.values()):
         raise ValueError("not a text")
@@ -120,6 +124,7 @@ def _from_json(fields: object) -> Lock:
         reason=fields["reason"],
         by=fields["by"],
         made=_moment(fields["made"]),
+        of=fields.get("of", ""),
     )
 
 

@@ -21,7 +21,8 @@ class LockKind(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
     """``name`` is a user's name, a pattern as in ``hosts``, a login pattern, or a session's id. ``until`` is
-    aware (None: until it is taken back); ``by`` is who made it, at ``made``."""
+    aware (None: until it is taken back); ``by`` is who made it, at ``made``; ``of`` the name with which an
+    address was locked."""
 
     kind: LockKind
     name: str
@@ -29,6 +30,7 @@ class Lock:
     reason: str = ""
     by: str = ""
     made: datetime | None = None
+    of: str = ""
 
     def holds(self, now: datetime) -> bool:
         return self.until is None or now < self.until
@@ -55,4 +57,5 @@ class Lock:
         """``user joe is locked until 2026-11-24 08:00:00 UTC: stolen laptop``"""
         until = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until is not None else ""
         reason = f": {self.reason}" if self.reason else ""
-        return f"{self.kind.value} {self.name} is locked{until}{reason}"
+        of = f" (an address of {self.of})" if self.of else ""
+        return f"{self.kind.value} {self.name}{of} is locked{until}{reason}"

@@ -30,7 +30,12 @@ _NAME_PATTERN = re.compile(r"[a-z0-9_*?.-]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NUMBERS_AND_STARS = re.compile(r"[0-9.*?]*[0-9][0-9.*?]*")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: Their last 32 bits are an address of IPv4: RFC 6052 2.1; RFC 8215 (a gateway may also use other bits); RFC
+#: 4291 2.5.5.1; RFC 2765 2.1.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+#: RFC 5214 6.1: what stands before the IPv4 address in the interface's half.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def address_of(text: str) -> IPAddress | None:
@@ -49,13 +54,23 @@ def address_of(text: str) -> IPAddress | None:
 
 
 def seen_through(address: IPAddress) -> tuple[IPAddress, ...]:
-    """The address, and the IPv4 address that a gateway may send it on to (RFC 6052 2.1, RFC 3056)."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return address, ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if address.sixtofour is not None:
-            return address, address.sixtofour
-    return (address,)
+    """The address, and each address of IPv4 that a gateway or a tunnel may send it on to."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return (address,)
+    bits = int(address)
+    within = [bits & 0xFFFFFFFF] if any(address in network for network in _EMBEDDING) else []
+    if address in _LOCAL_NAT64:
+        # RFC 6052 2.2, for a prefix of 48 bits, of 56 and of 64: the bits 64 to 71 are not part of it.
+        without = (bits >> 64 << 56) | (bits & (1 << 56) - 1)
+        within += [without >> shift & 0xFFFFFFFF for shift in (40, 32, 24)]
+    if bits >> 32 & 0xFFFFFFFF in _ISATAP:
+        within.append(bits & 0xFFFFFFFF)
+    found = [ipaddress.IPv4Address(one) for one in within]
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address.teredo is not None:
+        found += address.teredo
+    return (address, *dict.fromkeys(found))
 
 
 def is_within(address: IPAddress, network: IPNetwork) -> bool:

@@ -23,6 +23,7 @@ from conchrec.access.windows import parse_moment
 from conchrec.config import Config
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
+from conchrec.recording.transfers import recognise
 from conchrec.settings import TargetRule
 from conchrec.yamlread import nearest
 
@@ -33,7 +34,7 @@ YES, NO, USAGE = 0, 1, 64
 _DESTINATION = re.compile(
     r"(?P<login>.+)@(?:\[(?P<v6>[^\[\]@]+)\]|(?P<host>[^:\[\]@]+))(?::(?P<port>[0-9]{1,5}))?"
 )
-_USUAL_PORT = 22
+USUAL_PORT = 22
 
 Resolve = Callable[[Target], tuple[str, ...]]
 
@@ -63,7 +64,7 @@ def register(subparsers: Subparsers) -> None:
 def destination(text: str) -> tuple[str, Target]:
     """``root@web1:22`` → the login and the target; ``[fd00::1]:22`` for an address of IPv6."""
     found = _DESTINATION.fullmatch(text)
-    port = int(found["port"] or _USUAL_PORT) if found else 0
+    port = int(found["port"] or USUAL_PORT) if found else 0
     if found is None or not 0 < port < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not like root@web1:22")
     return found["login"], Target(host=(found["v6"] or found["host"]).lower(), port=port)
@@ -115,7 +116,8 @@ def command(
     decision = question.decision(user.name)
     forbidden = ""
     if isinstance(decision, Allow) and args.run is not None:
-        forbidden = why_not(decision.options, "exec", args.run, "")
+        transfer = recognise("exec", args.run)
+        forbidden = why_not(decision.options, "exec", args.run, transfer.by if transfer is not None else "")
     if args.json:
         print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)
     elif isinstance(decision, Allow):
@@ -163,7 +165,7 @@ class _Question:
         self._now = at or datetime.now(timezone.utc)
         self.notes: list[str] = []
         by_name = rule_for(config.targets, asked, ())
-        port = by_name.port if by_name is not None and asked.port == _USUAL_PORT else None
+        port = by_name.port if by_name is not None and asked.port == USUAL_PORT else None
         self._target = replace(asked, port=port or asked.port)
         self._addresses = (by_name.address if by_name is not None else ()) or resolve(self._target)
         if not self._addresses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, TextIO
 from conchrec import audit
 from conchrec.access.lockfile import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
+from conchrec.access.patterns import HostPattern, address_of
+from conchrec.access.policy import rule_for
 from conchrec.auditing import open_log
+from conchrec.cli.can import USUAL_PORT, resolved
 from conchrec.cli.shown import account
 from conchrec.config import Config
 from conchrec.errors import WriteFailed
+from conchrec.model import Target
 from conchrec.yamlread import nearest, parse_duration
 
 if TYPE_CHECKING:
@@ -30,6 +35,9 @@ def register(subparsers: Subparsers) -> None:
     _add_names(lock)
     lock.add_argument("--for", dest="ttl", type=_duration, metavar="2h", help="else until it is taken back")
     lock.add_argument("--reason", type=_reason, default="", metavar="TEXT", help="which users read")
+    lock.add_argument(
+        "--name-only", action="store_true", help="of a target: not the addresses that its name has now"
+    )
     lock.set_defaults(command=_lock)
     unlock = subparsers.add_parser("unlock", help="take a lock back")
     _add_names(unlock)
@@ -85,20 +93,48 @@ def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
         print(f"warning: there is no user {name!r}{hint}; locked all the same", file=err)
     now = _now()
     until = now + args.ttl if args.ttl is not None else None
-    lock = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
-    Locks(config.state_dir, _now).add(lock)
-    print(lock, file=out)
-    return _audited(
-        config,
-        audit.LockCreate(
-            kind=kind.value,
-            name=name,
-            until=until.isoformat(timespec="seconds") if until is not None else "",
-            reason=args.reason,
-            by=lock.by,
-            sudo_user=os.environ.get("SUDO_USER", ""),
-        ),
-        err,
+    one = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
+    locks = [one]
+    if kind is LockKind.TARGET and not args.name_only and (plain := _plain_name(name)) is not None:
+        found = _addresses(config, plain)
+        locks += [replace(one, name=address, of=name) for address in found]
+        if not found:
+            print(f"warning: {plain.host} does not resolve here: its name alone is locked", file=err)
+    Locks(config.state_dir, _now).add(*locks)
+    for each in locks:
+        print(each, file=out)
+    done = [_audited(config, _created(each), err) for each in locks]
+    return max(done)
+
+
+def _plain_name(name: str) -> Target | None:
+    """A name that is no pattern and no address; one that somebody may go around by the address it has."""
+    pattern = HostPattern.parse(name)
+    if pattern.name is None or "*" in name or "?" in name:
+        return None
+    return Target(host=name.partition(":")[0], port=pattern.port or 0)
+
+
+def _addresses(config: Config, target: Target) -> list[str]:
+    """Those that its group gives, or else the resolver; with the port where one is meant."""
+    rule = rule_for(config.targets, replace(target, port=target.port or USUAL_PORT), ())
+    found = (rule.address if rule is not None else ()) or resolved(target)
+    usable = [address for one in found if (address := address_of(one)) is not None]
+    if not target.port:
+        return [str(address) for address in usable]
+    return [str(Target(host=str(address), port=target.port)) for address in usable]
+
+
+def _created(lock: Lock) -> audit.LockCreate:
+    until = lock.until
+    return audit.LockCreate(
+        kind=lock.kind.value,
+        name=lock.name,
+        until=until.isoformat(timespec="seconds") if until is not None else "",
+        reason=lock.reason,
+        by=lock.by,
+        of=lock.of,
+        sudo_user=os.environ.get("SUDO_USER", ""),
     )
 
 
@@ -136,6 +172,7 @@ def _list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
                 "reason": lock.reason,
                 "by": lock.by,
                 "made": lock.made.isoformat(timespec="seconds") if lock.made is not None else None,
+                "of": lock.of or None,
             }
             for lock in locks
         ]

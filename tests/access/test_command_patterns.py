@@ -22,6 +22,10 @@ from conchrec.access.command_patterns import CommandPattern
         ("journalctl -u * **", "journalctl -u nginx -n 100"),
         ("journalctl -u * **", "journalctl -u nginx"),
         ("ls *", "ls /srv/übersicht"),
+        ("ls /srv/*", "ls /srv/übersicht"),
+        ("tar **", "tar --directory=/srv -xf /tmp/a.tar ./b"),
+        ("cat ../*", "cat ../a"),
+        ("cat /srv/*/log.?", "cat /srv/a..b/log.1"),
     ],
 )
 def test_matches(pattern: str, command: str) -> None:
@@ -50,6 +54,22 @@ def test_matches(pattern: str, command: str) -> None:
         ("git-upload-pack '/srv/*.git'", "git-upload-pack '/srv/a'x'.git'"),
         ("rsync --server **", "rsync --server . /srv; id"),
         ("rsync --server **", "rsync --server  ."),
+        ("cat /var/log/*", "cat /var/log/../../etc/shadow"),
+        ("cat /var/log/*", "cat /var/log/.."),
+        ("cat /var/log/*", "cat /var/log/apt/history.log"),
+        ("cat *.log", "cat /var/log/a.log"),
+        ("cat *", "cat .."),
+        ("cat *", "cat a/../b"),
+        ("cat /srv/*/log", "cat /srv/../log"),
+        ("cat **", "cat /var/log/../../etc/shadow"),
+        ("tar **", "tar --directory=.. -x"),
+        ("tar **", "tar -C .. -x"),
+        ("rsync **", "rsync host:.. ."),
+        ("cat *", "cat =su"),
+        ("cat **", "cat =su"),
+        ("cat *", "cat ~root"),
+        ("cat **", "cat a ~/.ssh/id_ed25519"),
+        ("cat a*", "cat a=~root"),
         ("ls *", "ls " + "a" * 5000),
         ("ls *", "ls a\0b"),
     ],
@@ -77,3 +97,17 @@ def test_no_wildcard_stands_for_what_a_shell_obeys(pattern: str, command: str) -
             letter for letter in pattern if letter in ";'$"
         ]
         assert command.count(" ") == pattern.count(" ") or pattern.endswith("**")
+
+
+@given(st.text("a*?/.", min_size=1, max_size=8), st.text("a/.=", min_size=1, max_size=10))
+def test_no_wildcard_leads_out_of_a_directory(pattern: str, word: str) -> None:
+    try:
+        parsed = CommandPattern.parse(f"cat {pattern}")
+    except ValueError:
+        return
+    if parsed.matches(f"cat {word}") and word != pattern:
+        if pattern in ("*", "**"):
+            assert ".." not in word.replace("=", "/").split("/")
+        else:
+            assert word.count("/") == pattern.count("/")
+            assert word.split("/").count("..") == pattern.split("/").count("..")

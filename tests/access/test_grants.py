@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.grants import MAX_PRINCIPALS, PROXY_ONLY, Grant, grant
-from conchrec.access.options import RoleOptions, switches
+from conchrec.access.locks import Lock, LockKind
+from conchrec.access.options import Mfa, RoleOptions, switches
 from conchrec.access.patterns import parse_network
 from conchrec.access.policy import Policy, Role
 from conchrec.errors import AccessDenied
@@ -99,6 +101,33 @@ def test_what_any_role_denies_is_no_principal() -> None:
     far = role("nobody", deny=("r*",), source=("10.0.0.0/8",))
     assert granted(role("root", "ubuntu", direct=True), far).logins == ("ubuntu",)
     assert granted(role("root", direct=True), far).critical_options == {PROXY_ONLY: b""}
+
+
+def test_what_another_role_wants_more_for_is_no_principal() -> None:
+    """A certificate is good at every target: at the hosts of that other role, too."""
+    free = role("root", "ubuntu", direct=True)
+    for more in (
+        RoleOptions(approval=frozenset({"lead"})),
+        RoleOptions(require_mfa=Mfa.SESSION),
+        RoleOptions(commands=(CommandPattern.parse("uptime"),)),
+        RoleOptions(switches=switches(shell=False)),
+    ):
+        strict = replace(role("ro*", source=("10.0.0.0/8",)), options=more)
+        assert granted(free, strict).logins == ("ubuntu",)
+        assert granted(free, strict, recorded=False).logins == ("ubuntu",)
+    assert granted(free, role("ro*")).logins == ("root", "ubuntu")
+
+
+def test_a_login_that_is_locked_is_no_principal() -> None:
+    def names(lock: Lock) -> tuple[str, ...]:
+        policy = Policy(roles={"ops": role("root", "{user}", direct=True)}, locks=(lock,))
+        identity = Identity(user="joe", method="publickey", roles=("ops",))
+        return grant(policy, identity, source=HERE, now=NOW, recorded=True).principals
+
+    assert names(Lock(kind=LockKind.LOGIN, name="ro*")) == ("joe",)
+    assert names(Lock(kind=LockKind.LOGIN, name="joe")) == ("root",)
+    assert names(Lock(kind=LockKind.LOGIN, name="*")) == ("joe",), "for the proxy alone"
+    assert names(Lock(kind=LockKind.LOGIN, name="root", until=NOW)) == ("joe", "root")
 
 
 def test_a_user_who_is_denied_as_a_login() -> None:

@@ -60,11 +60,13 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ("ann: {roles: [lead]}", "ann: {roles: []}", "9 roles.ops.options.approval: nobody else can approve"),
         ("until 2026-12-24", "until 2026-11-24", "- users.joe.roles: the grant of oncall has ended"),
         (
-            "{logins: [nobody]", "{logins: [backup]",
+            "{logins: [nobody]",
+            "{logins: [backup]",
             "- users.joe.roles: role lead allows backup, and role ops denies it: the deny wins",
         ),
         (
-            "hosts: [nowhere]", "hosts: [vault.example.com, nowhere]",
+            "hosts: [nowhere]",
+            "hosts: [vault.example.com, nowhere]",
             "- users.joe.roles: role lead allows vault.example.com, and role ops denies it",
         ),
         (", totp: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "", "- users.joe: role ops requires a second factor"),

@@ -168,12 +168,18 @@ def test_an_address_that_only_the_resolver_gives_is_denied_too() -> None:
     allowed(asked(everywhere, "rebound.example.com", "198.51.100.1"))
 
 
-@pytest.mark.parametrize("address", ["64:ff9b::10.1.2.3", "2002:0a01:0203::1", "::ffff:10.1.2.3"])
+@pytest.mark.parametrize(
+    "address",
+    ["64:ff9b::10.1.2.3", "2002:0a01:0203::1", "::ffff:10.1.2.3", "::10.1.2.3", "::ffff:0:10.1.2.3",
+     "64:ff9b:1::10.1.2.3", "64:ff9b:1:a01:2:300::", "64:ff9b:1:c0a:1:203::", "64:ff9b:1:7:a:102:300::",
+     "fe80::5efe:10.1.2.3", "2001:db8::200:5efe:10.1.2.3", "2001:0:a01:203::1", "2001::f5fe:fdfc"],
+)  # fmt: skip
 def test_an_address_behind_a_gateway_is_denied_with_the_address_itself(address: str) -> None:
     everywhere = joe(role(on=("*",), deny=("10.0.0.0/8",)))
     assert "denies" in reason(asked(everywhere, address))
     assert "denies" in reason(asked(everywhere, "web1", address))
-    allowed(asked(everywhere, "64:ff9b::11.1.2.3"))
+    for other in ("64:ff9b::11.1.2.3", "64:ff9b:1::11.1.2.3", "::1", "2001:db8::a01:203"):
+        allowed(asked(everywhere, other))
 
 
 def test_this_machine_by_the_name_of_no_address_is_never_dialled() -> None:

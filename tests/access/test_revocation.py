@@ -117,9 +117,7 @@ def test_another_process_sees_it(tmp_path: Path) -> None:
     assert not theirs.refresh()
     theirs.change(add=Revoked(users=frozenset({"joe"})), remove=Revoked(serials=frozenset({7})))
     assert mine.refresh()
-    assert mine.current == Revoked(
-        version=2, changed=int(NOON.timestamp()), users=frozenset({"joe"})
-    )
+    assert mine.current == Revoked(version=2, changed=int(NOON.timestamp()), users=frozenset({"joe"}))
     assert (tmp_path / "revocations.json").stat().st_mode & 0o777 == 0o600
 
 

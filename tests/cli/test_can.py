@@ -200,3 +200,11 @@ def test_the_resolver_of_this_machine() -> None:
     assert resolved(Target(host="127.0.0.1")) == ("127.0.0.1",)
     assert resolved(Target(host="name.invalid")) == ()
     assert resolved(Target(host="x" * 300)) == ()
+
+
+def test_a_command_that_copies() -> None:
+    text = TEXT.replace("max_session_ttl: 12h", "file_copy: no")
+    for copies, rule in (("scp -t .", "scp"), ("/usr/lib/openssh/sftp-server", "sftp")):
+        asked = Asked("joe", "root@web1", "--command", copies, text=text)
+        assert (asked.code, f"may not be run ({rule})" in asked.out) == (NO, True), asked.out
+    assert Asked("joe", "root@web1", "--command", "cat a", text=text).code == YES

@@ -21,6 +21,7 @@ state_dir: state
 audit: {file: audit.jsonl}
 users: {joe: {roles: [ops]}}
 roles: {ops: {logins: [root], hosts: [web1]}}
+targets: {one: {hosts: [grouped], address: 198.51.100.1}}
 """
 
 
@@ -131,3 +132,31 @@ def test_names() -> None:
     assert check_name(LockKind.TARGET, "10.0.0.0/8") == "10.0.0.0/8"
     with pytest.raises(ValueError, match="is no name of a user"):
         check_name(LockKind.USER, " joe")
+
+
+def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever asks for the address gets there."""
+    found: dict[str, tuple[str, ...]] = {"web1": ("192.0.2.7", "2001:db8::7")}
+    monkeypatch.setattr("conchrec.cli.lock.resolved", lambda target: found.get(target.host, ()))
+    assert command("lock", "--target", "192.0.2.7") == DONE
+    assert command("lock", "--target", "web1", "--reason", "broken in") == DONE
+    assert command.out.splitlines() == [
+        "target web1 is locked: broken in",
+        "target 192.0.2.7 (an address of web1) is locked: broken in",
+        "target 2001:db8::7 (an address of web1) is locked: broken in",
+    ]
+    assert [event.get("of") for event in command.events()] == [None, None, "web1", "web1"]
+    assert command("unlock", "--target", "web1") == DONE
+    command("locks")
+    assert [line.split(" is locked")[0] for line in command.out.splitlines()] == ["target 192.0.2.7"]
+    command("unlock", "--target", "192.0.2.7")
+    assert command("lock", "--target", "web1:2222") == DONE
+    assert "target [2001:db8::7]:2222 (an address of web1:2222) is locked" in command.out
+    for words in (("web1", "--name-only"), ("web*",), ("10.0.0.0/8",), ("*",)):
+        assert command("lock", "--target", *words) == DONE
+        assert len(command.out.splitlines()) == 1 and not command.err
+    assert command("lock", "--target", "db7") == DONE
+    assert command.err == "warning: db7 does not resolve here: its name alone is locked\n"
+    assert command("lock", "--target", "grouped") == DONE
+    assert "target 198.51.100.1 (an address of grouped)" in command.out
+    assert Locks(command.state, lambda: NOW).current[-1].of == "grouped"
