@@ -358,6 +358,11 @@ class _Reader:
             )
             if rules[-1].check_host_keys is False:
                 rule.warn("check_host_keys", "any host key is accepted: whoever is in between reads along")
+            moved = rules[-1].port
+            for pattern in rules[-1].hosts:
+                if moved is not None and pattern.port not in (None, moved):
+                    led = f"who asks for these hosts at port 22 is led to {moved}"
+                    rule.problem("hosts", f"{pattern.text}: {led}; leave its port out")
             if "hosts" not in rule:
                 section.problem(name, "has no hosts, and so is a rule for nothing")
         return tuple(rules)

@@ -460,6 +460,8 @@ def test_users_and_roles_are_required(read: Read) -> None:
          ["1 users.joe.roles[1]: ops is there twice, and one of them ends"]),
         ("users: {}\nroles: {ops: {logins: [a], hosts: [b], options: {approval: []}}}\n",
          ["2 roles.ops.options.approval: is empty: name the roles that approve, or leave it out"]),
+        (NOBODY + "targets: {a: {hosts: [b, 'b:22'], port: 2222}}\n",
+         ["3 targets.a.hosts: b:22: who asks for these hosts at port 22 is led to 2222; leave its port out"]),
         (NOBODY + "upstream_auth: [agent, agent]\n", ["3 upstream_auth[1]: agent is there twice"]),
         (NOBODY + "upstream_auth: [agent, agnt]\n",
          ["3 upstream_auth[1]: 'agnt' is not one of agent, certificate, prompt; did you mean agent?"]),

@@ -1,7 +1,8 @@
 """Bandwidth: so many bytes a second for all connections of one user, or to one target, both ways together.
 
-What has come is passed on; then the connection that brought it pauses for as long as the bytes were too many.
-So nothing is dropped or kept, and another connection of the same user waits for no more than its own bytes.
+What has come is passed on; then the connection that brought it pauses, until the bytes of all are paid for,
+or for as long as its own bytes take at its share, if that is sooner. So nothing is dropped or kept, and nobody
+waits for what others have sent.
 """
 
 from __future__ import annotations
@@ -15,24 +16,53 @@ from conchrec.timing import Clock
 BURST = 0.25
 #: Users and targets that are remembered while they rest.
 REMEMBERED = 1000
+#: Seconds for which somebody who has sent something counts as one who shares.
+SHARES = 1.0
 Key = tuple[str, str]
 
 
+class _Shared:
+    """The bytes of one user, or to one target."""
+
+    def __init__(self) -> None:
+        self._paid_at = 0.0
+        #: Until when each connection shares, and when those were last looked through.
+        self._sharing: dict[object, float] = {}
+        self._looked = 0.0
+
+    def passed(self, size: int, rate: int, now: float) -> None:
+        self._paid_at = max(self._paid_at, now - BURST) + size / rate
+
+    def pause(self, by: object, unpaid: int, rate: int, now: float) -> float:
+        """How many seconds this connection has to pause for so many bytes."""
+        if now - self._looked > BURST:
+            self._looked = now
+            self._sharing = {one: until for one, until in self._sharing.items() if until > now}
+        self._sharing[by] = now + SHARES
+        pause = max(0.0, min(self._paid_at - now, unpaid * len(self._sharing) / rate))
+        self._sharing[by] += pause
+        return pause
+
+    def rests(self, now: float) -> bool:
+        return self._paid_at <= now - BURST
+
+
 class Bandwidth:
-    """When each user and each target has used up what it may."""
+    """What each user and each target has used up."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._used_up_at: dict[Key, float] = {}
+        self._shared: dict[Key, _Shared] = {}
 
-    def passed(self, key: Key, size: int, rate: int) -> float:
-        """``size`` bytes have passed, of ``rate`` in a second; how many seconds to pause."""
-        now = self._clock.seconds()
-        if len(self._used_up_at) >= REMEMBERED:
-            self._used_up_at = {key: at for key, at in self._used_up_at.items() if at > now - BURST}
-        at = max(self._used_up_at.get(key, 0.0), now - BURST) + size / rate
-        self._used_up_at[key] = at
-        return max(0.0, at - now)
+    @property
+    def remembered(self) -> int:
+        """Users and targets."""
+        return len(self._shared)
+
+    def _of(self, key: Key, now: float) -> _Shared:
+        if key not in self._shared and len(self._shared) >= REMEMBERED:
+            self._shared = {key: one for key, one in self._shared.items() if not one.rests(now)}
+        return self._shared.setdefault(key, _Shared())
 
     def meter(
         self,
@@ -44,7 +74,10 @@ class Bandwidth:
         """What hears of every byte of one connection. ``rates`` are those of a user and of a target now, in
         bytes a second (0: no limit); ``pause`` stops both ways, and lets them go on."""
         keys: tuple[Key, Key] = ("user", user), ("target", str(target))
+        connection = object()
         paused = False
+        # What was on its way when the pause began is paid for after it.
+        unpaid = 0
 
         def go_on() -> None:
             nonlocal paused
@@ -52,10 +85,19 @@ class Bandwidth:
             pause(False)
 
         def passed(size: int) -> None:
-            nonlocal paused
-            limits = zip(keys, rates(), strict=True)
-            seconds = max(self.passed(key, size, rate) if rate else 0.0 for key, rate in limits)
-            if seconds > 0 and not paused:
+            nonlocal paused, unpaid
+            now = self._clock.seconds()
+            limited = [(self._of(key, now), rate) for key, rate in zip(keys, rates(), strict=True) if rate]
+            for shared, rate in limited:
+                shared.passed(size, rate, now)
+            unpaid += size
+            if paused:
+                return
+            owed, unpaid = unpaid, 0
+            seconds = max(
+                (shared.pause(connection, owed, rate, now) for shared, rate in limited), default=0.0
+            )
+            if seconds > 0:
                 paused = True
                 pause(True)
                 self._clock.callLater(seconds, go_on)

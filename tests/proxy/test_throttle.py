@@ -86,6 +86,59 @@ def test_those_who_rest_are_forgotten() -> None:
     clock = Clock()
     bandwidth = Bandwidth(clock)
     for number in range(3 * REMEMBERED):
-        bandwidth.passed(("user", str(number)), 1, 1000)
+        Meter(bandwidth, str(number), 1000).passed(1)
         clock.advance(0.01)
-    assert len(bandwidth._used_up_at) <= REMEMBERED
+    assert bandwidth.remembered <= REMEMBERED
+
+
+def test_nobody_waits_for_what_others_have_sent() -> None:
+    """One with many connections and all that they can carry, and one who types, at the same target."""
+    clock = Clock()
+    bandwidth = Bandwidth(clock)
+    rate = 100_000
+    greedy = [Meter(bandwidth, "joe", 0, rate) for _ in range(20)]
+    keys = Meter(bandwidth, "ann", 0, rate)
+    total, longest, since = 0, 0.0, 0.0
+    for _ in range(6000):
+        for meter in greedy:
+            if not meter.paused:
+                meter.passed(32_768)
+                total += 32_768
+        if not keys.paused:
+            longest, since = max(longest, clock.seconds() - since), clock.seconds()
+            keys.passed(100)
+            total += 100
+        clock.advance(0.01)
+    assert longest < 0.1
+    assert 0.8 < total / (rate * 60) < 1.25
+
+
+def test_two_transfers_share() -> None:
+    clock = Clock()
+    bandwidth = Bandwidth(clock)
+    joes = [Meter(bandwidth, "joe", 0, 100_000) for _ in range(3)]
+    ann = Meter(bandwidth, "ann", 0, 100_000)
+    passed = dict.fromkeys((*joes, ann), 0)
+    for _ in range(6000):
+        for meter in passed:
+            if not meter.paused:
+                meter.passed(8192)
+                passed[meter] += 8192
+        clock.advance(0.01)
+    assert 0.9 < passed[ann] / (25_000 * 60) < 1.1
+    assert 0.9 < sum(passed.values()) / (100_000 * 60) < 1.1
+
+
+def test_what_comes_while_it_pauses_is_paid_for_after_it() -> None:
+    clock = Clock()
+    bandwidth = Bandwidth(clock)
+    meters = [Meter(bandwidth, "joe", 100_000) for _ in range(4)]
+    total = 0
+    for _ in range(6000):
+        for meter in meters:
+            if not meter.paused:
+                for _ in range(8):  # a window's worth
+                    meter.passed(8192)
+                    total += 8192
+        clock.advance(0.01)
+    assert 0.9 < total / (100_000 * 60) < 1.25
