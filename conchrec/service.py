@@ -443,6 +443,7 @@ class Proxy(MultiService):
             clock=self._reactor,
             in_thread=self._on_disk,
         )
+        guesses.keep(config.users)
         return PasswordLogin(
             Passwords(hashes, totp, guesses.salt),
             guesses,

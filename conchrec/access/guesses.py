@@ -1,8 +1,9 @@
 """Who has guessed how often, and how long the next guess has to wait; a restart does not change it.
 
-Guesses at passwords are counted by user and by address. A guess counts as wrong from its beginning and
-waits behind those that began before it, so many connections at once are no quicker than one; only a right
-one is forgiven. A name counts the same whether somebody has it or not.
+Guesses at passwords are counted by user and by address; those at codes that are asked for after a key was
+proved by user, and apart: a stranger who guesses passwords keeps nobody from them. A guess counts as wrong from
+its beginning and waits behind those that began before it, so many connections at once are no quicker than one;
+only a right one is forgiven. A name counts the same whether somebody has it or not.
 
 In memory, and in ``guesses.json`` in the state directory, which follows within a second. It also holds
 which codes have been used.
@@ -11,6 +12,7 @@ which codes have been used.
 from __future__ import annotations
 
 import contextlib
+import enum
 import ipaddress
 import operator
 import secrets
@@ -50,13 +52,23 @@ LONGEST_NAME = 64
 SAVE_SECONDS = 1.0
 
 
+class Guess(enum.Enum):
+    """At what."""
+
+    PASSWORD = enum.auto()
+    """And the code that may follow it."""
+    CODE = enum.auto()
+    """After a key was proved."""
+
+
 class TooManyGuesses(AccessDenied):
     """This guess would have to wait too long. It was not looked at, and does not count."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, at: Guess) -> None:
         wait = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+        way = " (a key works at once)" if at is Guess.PASSWORD else ""
         super().__init__(
-            f"too many wrong answers: the next one is taken in {wait} (a key works at once)",
+            f"too many wrong answers: the next one is taken in {wait}{way}",
             f"too many wrong guesses; the next one is taken in {seconds:.0f} s",
         )
 
@@ -70,7 +82,7 @@ class _Counts:
     ) -> None:
         self._free = free
         self._counts = OrderedDict(counts)
-        self._kept = frozenset(kept)
+        self.kept = frozenset(kept)
 
     def due(self, name: str, now: float) -> float:
         """When the next guess may be checked."""
@@ -87,8 +99,8 @@ class _Counts:
         wrong = self._counts.pop(name, (0, at))[0] + 1
         late = min(wrong - self._free, len(DELAYS))
         self._counts[name] = wrong, at + (DELAYS[late - 1] if late > 0 else 0.0)
-        while len(self._counts) > MOST_COUNTS + len(self._kept):
-            del self._counts[next(name for name in self._counts if name not in self._kept)]
+        while len(self._counts) > MOST_COUNTS + len(self.kept):
+            del self._counts[next(name for name in self._counts if name not in self.kept)]
 
     def take_back(self, name: str) -> None:
         """The guess was right; those before it were not."""
@@ -115,6 +127,7 @@ class _Saved:
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     users: dict[str, tuple[int, float]] = field(default_factory=dict)
     addresses: dict[str, tuple[int, float]] = field(default_factory=dict)
+    codes: dict[str, tuple[int, float]] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
@@ -122,6 +135,7 @@ class _Saved:
             "salt": self.salt.hex(),
             "users": self.users,
             "addresses": self.addresses,
+            "codes": self.codes,
             "steps": self.steps,
         }
         return orjson.dumps(fields, option=orjson.OPT_INDENT_2) + b"\n"
@@ -132,13 +146,13 @@ class _Saved:
         fields = orjson.loads(raw)
         try:
             salt = bytes.fromhex(fields["salt"])
-            users, addresses = _counts(fields["users"]), _counts(fields["addresses"])
+            users, addresses, codes = (_counts(fields[name]) for name in ("users", "addresses", "codes"))
             steps = {name: operator.index(step) for name, step in fields["steps"].items()}
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it does not hold what it should") from error
         if not salt:
             raise ValueError("its salt is empty")
-        return cls(salt=salt, users=users, addresses=addresses, steps=steps)
+        return cls(salt=salt, users=users, addresses=addresses, codes=codes, steps=steps)
 
 
 def _counts(fields: dict[str, tuple[int, float]]) -> dict[str, tuple[int, float]]:
@@ -173,35 +187,47 @@ class Guesses:
         saved = self._read()
         self._users = _Counts(FREE_OF_USER, saved.users, users)
         self._addresses = _Counts(FREE_OF_ADDRESS, saved.addresses)
+        self._codes = _Counts(FREE_OF_USER, saved.codes, users)
         self._steps = saved.steps
         #: A secret of this file's own, made with it.
         self.salt = saved.salt
 
     # --- guesses
 
-    def wait(self, user: str, source: str) -> float:
-        """How many seconds a guess at this user's password, from this address, would have to wait now."""
+    def keep(self, users: Collection[str]) -> None:
+        """Those that there are from now on."""
+        self._users.kept = self._codes.kept = frozenset(users)
+
+    def _counted(self, user: str, source: str, at: Guess) -> tuple[tuple[_Counts, str], ...]:
+        if at is Guess.CODE:
+            return ((self._codes, _name(user)),)
+        return (self._users, _name(user)), (self._addresses, counted_as(source))
+
+    def wait(self, user: str, source: str, at: Guess = Guess.PASSWORD) -> float:
+        """How many seconds this guess of this user, from this address, would have to wait now."""
         now = self._now().timestamp()
-        due = max(self._users.due(_name(user), now), self._addresses.due(counted_as(source), now))
+        due = max(counts.due(name, now) for counts, name in self._counted(user, source, at))
         return max(0.0, due - now)
 
-    def begin(self, user: str, source: str) -> float:
+    def begin(self, user: str, source: str, at: Guess = Guess.PASSWORD) -> float:
         """A guess is made: the seconds after which it may be checked. It counts as wrong from now on, until
         ``right``. Raises TooManyGuesses where these would be more than LONGEST_WAIT; then it does not count.
         """
-        seconds = self.wait(user, source)
+        seconds = self.wait(user, source, at)
         if seconds > LONGEST_WAIT:
-            raise TooManyGuesses(seconds)
+            raise TooManyGuesses(seconds, at)
         now = self._now().timestamp()
-        self._users.add(_name(user), now + seconds, now)
-        self._addresses.add(counted_as(source), now + seconds, now)
+        for counts, name in self._counted(user, source, at):
+            counts.add(name, now + seconds, now)
         self._touch()
         return seconds
 
-    def right(self, user: str, source: str) -> None:
+    def right(self, user: str, source: str, at: Guess = Guess.PASSWORD) -> None:
         """The guess was right: the user's others are forgotten, the address's are not."""
-        self._users.forget(_name(user))
-        self._addresses.take_back(counted_as(source))
+        (mine, name), *others = self._counted(user, source, at)
+        mine.forget(name)
+        for counts, other in others:
+            counts.take_back(other)
         self._touch()
 
     # --- codes
@@ -265,6 +291,7 @@ class Guesses:
             salt=self.salt,
             users=self._users.remembered(now),
             addresses=self._addresses.remembered(now),
+            codes=self._codes.remembered(now),
             steps=self._steps,
         ).encode()
         writing = self._in_thread(lambda: write(self._path, contents, 0o600))

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
-from conchrec.access.guesses import LONGEST_WAIT, Guesses, TooManyGuesses
+from conchrec.access.guesses import LONGEST_WAIT, Guess, Guesses, TooManyGuesses
 from conchrec.access.passwords import Passwords
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
@@ -62,7 +62,7 @@ class PasswordLogin:
 
     async def log_in(self, user: str, source: str, ask: Ask) -> Identity:
         """One conversation of keyboard-interactive, from the address ``source``. Raises AccessDenied."""
-        told = await self._told(user, source, ask)
+        told = await self._told(user, source, ask, Guess.PASSWORD)
         (password,) = await ask(replace(PASSWORD, instruction=told))
         code = (await ask(CODE))[0] if self._passwords.asks_code(user) else ""
         if seconds := self.guesses.begin(user, source):
@@ -76,18 +76,18 @@ class PasswordLogin:
 
     async def ask_code(self, user: str, source: str, ask: Ask) -> None:
         """A code alone, after a key. Raises AccessDenied."""
-        told = await self._told(user, source, ask)
+        told = await self._told(user, source, ask, Guess.CODE)
         (code,) = await ask(replace(CODE, instruction=told))
-        if seconds := self.guesses.begin(user, source):
+        if seconds := self.guesses.begin(user, source, Guess.CODE):
             await self._pause(seconds)
         await self._use(user, code)
-        self.guesses.right(user, source)
+        self.guesses.right(user, source, Guess.CODE)
 
-    async def _told(self, user: str, source: str, ask: Ask) -> str:
+    async def _told(self, user: str, source: str, ask: Ask, at: Guess) -> str:
         """How long the answer will have to wait; empty where it will not. Raises TooManyGuesses."""
-        seconds = self.guesses.wait(user, source)
+        seconds = self.guesses.wait(user, source, at)
         if seconds > LONGEST_WAIT:
-            error = TooManyGuesses(seconds)
+            error = TooManyGuesses(seconds, at)
             await ask(Challenge(instruction=f"conchrec: {error.public}"))
             raise error
         return (

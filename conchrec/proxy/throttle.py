@@ -1,8 +1,8 @@
 """Bandwidth: so many bytes a second for all connections of one user, or to one target, both ways together.
 
 What has come is passed on; then the connection that brought it pauses, until the bytes of all are paid for,
-or for as long as its own bytes take at its share, if that is sooner. So nothing is dropped or kept, and nobody
-waits for what others have sent.
+or for as long as its own bytes take at its share, if that is sooner. So nothing is dropped or kept, and
+nobody waits for what others have sent.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from conchrec.access.guesses import (
     LONGEST_WAIT,
     MOST_COUNTS,
     SAVE_SECONDS,
+    Guess,
     Guesses,
     TooManyGuesses,
 )
@@ -206,6 +207,44 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert max(map(len, saved["users"])) == 64
 
 
+def test_codes_after_a_key_are_counted_apart(tmp_path: Path) -> None:
+    """Who guesses at joe's password, from anywhere, does not keep joe's key and code from working."""
+    clock = Time()
+    guesses = begun(tmp_path, clock)
+    wrong(guesses, FREE_OF_USER + 6, clock)
+    assert guesses.wait("joe", HOME) > 0
+    assert guesses.wait("joe", HOME, Guess.CODE) == 0
+    for _ in range(FREE_OF_USER + 5):
+        clock.advance(guesses.wait("joe", HOME, Guess.CODE))
+        guesses.begin("joe", HOME, Guess.CODE)
+    assert guesses.wait("joe", "203.0.113.9", Guess.CODE) == DELAYS[4]
+    clock.advance(SAVE_SECONDS)
+    anew = begun(tmp_path, clock)
+    assert anew.wait("joe", HOME, Guess.CODE) == DELAYS[4] - SAVE_SECONDS
+    for _ in range(2):
+        clock.advance(anew.wait("joe", HOME, Guess.CODE))
+        anew.begin("joe", HOME, Guess.CODE)
+    with pytest.raises(TooManyGuesses) as caught:
+        anew.begin("joe", HOME, Guess.CODE)
+    assert "a key works" not in caught.value.public
+    anew.right("joe", HOME)
+    assert anew.wait("joe", HOME, Guess.CODE) > 0
+    anew.right("joe", HOME, Guess.CODE)
+    assert anew.wait("joe", HOME, Guess.CODE) == 0
+
+
+def test_users_who_came_with_a_reload_are_not_pushed_out(tmp_path: Path) -> None:
+    clock = Time()
+    guesses = begun(tmp_path, clock)
+    guesses.keep(("joe", "tom"))
+    wrong(guesses, FREE_OF_USER + 6, clock, "ann", "192.0.2.3")
+    wrong(guesses, FREE_OF_USER + 6, clock, "tom", "192.0.2.2")
+    for number in range(MOST_COUNTS + 5):
+        guesses.begin(f"user{number}", f"2001:db8:{number:x}::1")
+    assert guesses.wait("tom", "203.0.113.1") > 0
+    assert guesses.wait("ann", "203.0.113.1") == 0
+
+
 # --- the file
 
 
@@ -286,13 +325,14 @@ def test_codes_that_nobody_could_use_any_more_are_forgotten(tmp_path: Path) -> N
         b"\xff\x00",
         b"null",
         b"[" * 5000,
-        b'{"salt": "", "users": {}, "addresses": {}, "steps": {}}',
-        b'{"salt": "xy", "users": {}, "addresses": {}, "steps": {}}',
-        b'{"salt": "00", "users": [], "addresses": {}, "steps": {}}',
-        b'{"salt": "00", "users": {"joe": 3}, "addresses": {}, "steps": {}}',
-        b'{"salt": "00", "users": {"joe": ["3", 4]}, "addresses": {}, "steps": {}}',
-        b'{"salt": "00", "users": {"joe": [3, null]}, "addresses": {}, "steps": {}}',
-        b'{"salt": "00", "users": {}, "addresses": {}, "steps": {"joe": "1"}}',
+        b'{"salt": "", "users": {}, "addresses": {}, "codes": {}, "steps": {}}',
+        b'{"salt": "xy", "users": {}, "addresses": {}, "codes": {}, "steps": {}}',
+        b'{"salt": "00", "users": [], "addresses": {}, "codes": {}, "steps": {}}',
+        b'{"salt": "00", "users": {}, "addresses": {}, "steps": {}}',
+        b'{"salt": "00", "users": {"joe": 3}, "addresses": {}, "codes": {}, "steps": {}}',
+        b'{"salt": "00", "users": {"joe": ["3", 4]}, "addresses": {}, "codes": {}, "steps": {}}',
+        b'{"salt": "00", "users": {"joe": [3, null]}, "addresses": {}, "codes": {}, "steps": {}}',
+        b'{"salt": "00", "users": {}, "addresses": {}, "codes": {}, "steps": {"joe": "1"}}',
     ],
 )
 def test_a_broken_file_is_said_and_made_anew(tmp_path: Path, contents: bytes) -> None:

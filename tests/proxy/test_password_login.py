@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 
 from conchrec.access.guesses import DELAYS, FREE_OF_USER, LONGEST_WAIT, Guesses
@@ -17,6 +17,7 @@ from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.ssh import userauth as u
+from conchrec.ssh.userauth import Challenge
 from conchrec.ssh.wire import Reader, string
 from tests.support.logins import Porter, Server, failure_of, request
 
@@ -333,3 +334,21 @@ def test_hanging_up_makes_no_room(site: Site) -> None:
     last.tries("ann", "right")
     site.threads.release()
     assert last.later() == [True]
+
+
+def test_a_code_after_a_key_does_not_wait_for_guesses_at_the_password(site: Site) -> None:
+    stranger = site.client("192.0.2.66")
+    while stranger.tries("joe", "wrong", "000000")[0] == "Password: ":
+        site.clock.advance(LONGEST_WAIT)
+    home = site.client()
+    assert str(home.tries("joe", "wrong", "000000")[0]).startswith("conchrec: too many")
+    asked: list[Challenge] = []
+
+    def ask(challenge: Challenge) -> Deferred[tuple[str, ...]]:
+        asked.append(challenge)
+        return succeed((site.code(),))
+
+    done: list[None] = []
+    Deferred.fromCoroutine(site.login.ask_code("joe", HOME, ask)).addCallback(done.append)
+    assert done == [None]
+    assert [(one.instruction, [prompt.text for prompt in one.prompts]) for one in asked] == [("", ["Code: "])]
