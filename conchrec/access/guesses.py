@@ -1,9 +1,9 @@
 """Who has guessed how often, and how long the next guess has to wait; a restart does not change it.
 
 Guesses at passwords are counted by user and by address; those at codes that are asked for after a key was
-proved by user, and apart: a stranger who guesses passwords keeps nobody from them. A guess counts as wrong from
-its beginning and waits behind those that began before it, so many connections at once are no quicker than one;
-only a right one is forgiven. A name counts the same whether somebody has it or not.
+proved by user, and apart: a stranger who guesses passwords keeps nobody from them. A guess counts as wrong
+from its beginning and waits behind those that began before it, so many connections at once are no quicker
+than one; only a right one is forgiven. A name counts the same whether somebody has it or not.
 
 In memory, and in ``guesses.json`` in the state directory, which follows within a second. It also holds
 which codes have been used.

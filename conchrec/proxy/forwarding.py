@@ -73,7 +73,7 @@ class Forwards:
         """What is not allowed any more ends."""
         options = self._options
         for one in tuple(self._live):
-            if not getattr(options, one.switch):
+            if not all(getattr(options, switch) for switch in one.switches):
                 one.end("the role does not allow it any more")
         connection = self._upstream.connection
         for extra, name in tuple(self._listens.items()):
@@ -199,6 +199,9 @@ class Forwards:
             return
         if request.name != b"keepalive@openssh.com":
             self._unknown(request, "target")
+            if not self._options.unknown_requests:
+                request.reply(False)
+                return
         self._pass(request, self.user, lambda asked, success: None)
 
     def _pass(
@@ -206,6 +209,9 @@ class Forwards:
     ) -> None:
         if not request.want_reply:
             there.request(request.name, request.extra)
+            if request.name in LISTEN:
+                # Granted or not; where the target chose the port nobody knows what would end it.
+                self._listens[request.extra] = request.name
             done(request, True)
             return
 
@@ -308,9 +314,9 @@ class _Counted:
         return refusal.line(error)
 
     @property
-    def switch(self) -> str:
-        """The option that allows it."""
-        raise LookupError  # every kind has one of its own
+    def switches(self) -> tuple[str, ...]:
+        """The options that allow it."""
+        raise LookupError  # every kind has its own
 
     def end(self, reason: str) -> None:
         self._reason = reason
@@ -343,11 +349,12 @@ class _Forward(_Counted):
         self._destination = destination
         self._origin = origin
         self._banners: tuple[Banner, Banner] | None = (Banner(), Banner())
+        self._is_ssh = False
         super().__init__(visit, opening, user_is_near=user_is_near, live=live)
 
     @property
-    def switch(self) -> str:
-        return SWITCH[self._kind]
+    def switches(self) -> tuple[str, ...]:
+        return (SWITCH[self._kind], "nested_ssh") if self._is_ssh else (SWITCH[self._kind],)
 
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA and self._banners is not None:
@@ -363,7 +370,7 @@ class _Forward(_Counted):
         """Raises AccessDenied, and the piece that tells goes no further."""
         if not banner.feed(body[4:]):
             return
-        self._banners = None
+        self._banners, self._is_ssh = None, True
         visit = self._visit
         self._visit.emit(self.event("nested_ssh"))
         if not (visit.options or Options()).nested_ssh:
@@ -392,7 +399,7 @@ class _Forward(_Counted):
 class _X11(_Counted):
     beside = NotKept.X11
 
-    switch = "x11_forwarding"
+    switches = ("x11_forwarding",)
 
     def __init__(self, visit: Visit, opening: IncomingOpen, live: set[_Counted | OnwardAgent]) -> None:
         super().__init__(visit, opening, user_is_near=False, live=live)

@@ -43,7 +43,7 @@ class OnwardAgent:
     """One agent channel that the target asked for; a StreamUser towards the target."""
 
     #: The option that allows it.
-    switch = "forward_agent"
+    switches = ("forward_agent",)
 
     def __init__(
         self, visit: Visit, opening: IncomingOpen, upstream: Upstream, *, over: Callable[[OnwardAgent], None]

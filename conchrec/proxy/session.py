@@ -34,6 +34,8 @@ from conchrec.ssh.wire import string
 
 _log = Logger()
 
+#: Kind, command line or name, and what moves files in it.
+Start = tuple[str, str, str]
 STARTS = (b"shell", b"exec", b"subsystem")
 #: Requests of a client that mean nothing to an auditor: hints about windows and ends.
 QUIET = frozenset(
@@ -68,8 +70,10 @@ class Session:
         self._recorder: SessionRecorder | None = None
         self._refusal: ConchrecError | None = None
         self._asked_to_start = False
-        #: What it runs: kind, command line or name, and what moves files in it; as ``why_not`` has them.
-        self._started_as: tuple[str, str, str] | None = None
+        #: What it runs: kind, command line or name, and what moves files in it; as ``why_not`` has them. More
+        #: than one where a client asks again: which of them the target takes is known when it has answered.
+        self._started: list[Start] = []
+        self._starting: deque[Start] = deque()
         #: What a command was forced upon; empty where it is the user's own.
         self._asked = ""
         self._confirmed_early = False
@@ -138,10 +142,12 @@ class Session:
 
     def rejudge(self) -> None:
         """It ends where the options do not allow what it runs any more."""
-        if self._started_as is not None and (rule := why_not(self._options, *self._started_as)):
-            denied = AccessDenied(self._forbidden(self._started_as[0], rule), rule=rule)
-            self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
-            self.end(denied.public)
+        for start in self._started:
+            if rule := why_not(self._options, *start):
+                denied = AccessDenied(self._forbidden(start[0], rule), rule=rule)
+                self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
+                self.end(denied.public)
+                return
 
     # --- recording
 
@@ -270,12 +276,7 @@ class Session:
         """What the roles do not allow, as far as that can be seen: what a shell does can not."""
         argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
         kind, text = request.name.decode(), _text(argument)
-        transfer = recognise(kind, text)
-        started = kind, text, transfer.by if transfer is not None else ""
-        rule = why_not(self._options, *started)
-        if not rule:
-            self._started_as = self._started_as or started
-        else:
+        if rule := why_not(self._options, *_start(kind, text, recognise(kind, text))):
             denied = AccessDenied(self._forbidden(kind, rule), rule=rule)
             self._emit(refusal.event(denied, self._visit.who(self.sid)))
             raise denied
@@ -377,8 +378,13 @@ class Session:
         if name in STARTS:
             argument = b"" if name == b"shell" else m.parse_string(extra)
             self._start(name, argument)
+            kind, text = name.decode(), _text(argument)
+            transfer = recognise(kind, text)
+            start = _start(kind, text, transfer)
+            self._started.append(start)
+            if request.want_reply:
+                self._starting.append(start)
             if not self._taken:
-                transfer = recognise(name.decode(), _text(argument))
                 self._asked_for.append((transfer, request.want_reply))
                 if len(self._asked_for) == 1:
                     self._count_files()
@@ -453,6 +459,10 @@ class Session:
         if not self._unanswered:
             return
         name = self._unanswered.popleft()
+        if name in STARTS:
+            start = self._starting.popleft()
+            if not success:
+                self._started.remove(start)
         if name in STARTS and not self._taken:
             self._taken = success
             if not success:
@@ -542,6 +552,10 @@ class Session:
 
     def _who(self) -> audit.Who:
         return self._visit.who(self.sid)
+
+
+def _start(kind: str, text: str, transfer: Transfer | None) -> Start:
+    return kind, text, transfer.by if transfer is not None else ""
 
 
 def _file_text(account: Account, one: Found) -> str:

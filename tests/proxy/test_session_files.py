@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any, cast
@@ -56,8 +57,9 @@ class Stage:
         self.near, self.far = Loop(Handler(), proxy), Loop(Handler(), target)
         self.user: Channel = self.near.left.open(b"session", Receiver(), window=9999, max_packet=999)
         self.pump()
-        session = Session(visit, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing)
-        session.go(self.far.left)
+        self.visit = visit
+        self.session = Session(visit, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing)
+        self.session.go(self.far.left)
         self.pump()
         self.heard = Receiver()
         target.openings[0].confirm(self.heard, 9999, 999)
@@ -160,3 +162,36 @@ def test_a_certificate_s_command_may_be_a_copy_too() -> None:
     assert stage.heard.heard == [
         (m.CHANNEL_REQUEST, request_body(b"exec", True, uint32(6) + b"uptime")),
     ]
+
+
+# -- a new policy
+
+
+def ended(stage: Stage, **options: bool) -> bool:
+    """Is the session over, once the options are these?"""
+    assert stage.visit.options is not None
+    stage.visit.options = replace(stage.visit.options, **options)  # type: ignore[arg-type]
+    before = len(stage.log.events)
+    stage.session.rejudge()
+    stage.pump()
+    return any(isinstance(event, audit.SessionRejected) for event in stage.log.events[before:])
+
+
+@pytest.mark.parametrize("want_reply", [True, False])
+def test_what_runs_is_judged_and_not_what_was_asked_for_first(want_reply: bool) -> None:
+    stage = Stage()
+    stage.ask(b"subsystem", b"nonsense")
+    stage.answer(m.CHANNEL_FAILURE)
+    stage.ask(b"exec", b"uptime", want_reply=want_reply)
+    if want_reply:
+        stage.answer(m.CHANNEL_SUCCESS)
+    assert not ended(stage, subsystem=False)
+    assert ended(stage, exec=False)
+
+
+def test_what_may_run_is_judged_too() -> None:
+    """Until the target has said which of them it takes."""
+    stage = Stage()
+    stage.ask(b"subsystem", b"nonsense")
+    stage.ask(b"exec", b"uptime")
+    assert ended(stage, exec=False)

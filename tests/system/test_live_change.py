@@ -15,7 +15,7 @@ from tests.interop.test_relay_forwards import speak
 from tests.support.client import Person, Way
 from tests.support.house import House, build
 from tests.support.ports import free_port
-from tests.support.process import Process
+from tests.support.process import Process, environment
 from tests.support.stage import Stage
 from tests.support.waiting import fact, in_thread
 
@@ -180,6 +180,27 @@ async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
     ann = await a_session(house, ann=True)
     await goes_on(ann, "in")
     await ann.stop()
+
+
+async def test_ssh_inside_of_a_forward_is_not_allowed_any_more(stage: Stage) -> None:
+    """What is inside ends, the forward that is no SSH goes on, and so does the session."""
+    house = await build(stage, options={"port_forwarding": True})
+    port = free_port()
+    session = await a_session(house, "-L", f"{port}:127.0.0.1:{house.target.port}")
+    assert house.joe.agent is not None
+    inside = stage.process(
+        *("ssh", "-F", "none", "-p", str(port), "-o", "StrictHostKeyChecking=no"),
+        *("-o", f"UserKnownHostsFile={stage.path('known')}", "127.0.0.1", "echo inside; cat"),
+        env=environment(SSH_AUTH_SOCK=str(house.joe.agent.socket)),
+        stdin=None,
+    )
+    await inside.says("inside")
+    house.proxy.configure({"roles": {"ops": {"options": {"nested_ssh": False}}}})
+    await reloaded(house, result="ok")
+    assert (await inside.wait()).code == 255
+    await house.proxy.audited("port", kind="direct", action="close")
+    await goes_on(session, "on")
+    await session.stop()
 
 
 async def test_the_key_of_the_inner_login_is_taken_away(stage: Stage) -> None:
