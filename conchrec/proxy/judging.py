@@ -85,6 +85,15 @@ def denied(answer: Deny) -> AccessDenied:
     return AccessDenied(answer.reason, rule=cited(answer))
 
 
+def check_ways(visit: Visit) -> None:
+    """AccessDenied where so many ways of this user are open already that nobody could use them all."""
+    most, user = visit.site.config.limits.sessions_per_user, visit.identity.user
+    if sum(live.way_count for live in visit.site.live if live.identity.user == user) >= most:
+        raise AccessDenied(
+            f"{user} has {most} ways to targets open, which is the limit", rule="sessions_per_user"
+        )
+
+
 def check_connections(visit: Visit) -> None:
     """AccessDenied where the user has as many connections to targets as are allowed (``max_connections``)."""
     limit = visit.options.max_connections if visit.options is not None else None

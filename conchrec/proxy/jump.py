@@ -31,7 +31,7 @@ from conchrec.proxy import approving, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
 from conchrec.proxy.door import Door, Refused
-from conchrec.proxy.judging import check_connections, denied, given_address, located, may_reach
+from conchrec.proxy.judging import check_connections, check_ways, denied, given_address, located, may_reach
 from conchrec.proxy.outer_session import OuterSession, Place, as_error
 from conchrec.proxy.passthrough import Passthrough
 from conchrec.proxy.password_login import PasswordLogin
@@ -158,6 +158,10 @@ class Jump:
     @property
     def connection_count(self) -> int:
         return len(self._braked) + self._connecting - sum(server.is_idle for server in self._servers)
+
+    @property
+    def way_count(self) -> int:
+        return len(self._ways) + len(self._braked)
 
     # --- Authenticator
 
@@ -462,6 +466,7 @@ class Jump:
             proofs=self.proofs,
         )
         try:
+            check_ways(visit)
             if never := policy.hopeless(site.policy, visit.identity, target, visit.source, site.now()):
                 raise denied(never)
             visit.resolved = given_address(target, site.config.targets) or await site.resolve(

@@ -49,6 +49,10 @@ class Live(Protocol):
     def connection_count(self) -> int:
         """To targets."""
 
+    @property
+    def way_count(self) -> int:
+        """Of ways to targets, those that may never lead to one among them."""
+
     def tell_and_end(self, text: str) -> None:
         """Say why in every session, then end it."""
 

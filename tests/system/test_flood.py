@@ -133,12 +133,20 @@ async def test_bandwidth(stage: Stage, way: str) -> None:
 
 
 async def test_sessions_and_commands(stage: Stage) -> None:
-    house = await build(stage, settings={"limits": {"sessions_per_user": 1, "commands": 1}})
-    first = house.client().start("web1", "echo ready; cat", stdin=None)
+    house = await build(stage, settings={"limits": {"sessions_per_user": 2, "commands": 1}})
+    shared = ("-o", f"ControlPath={stage.short / 'control'}")
+    client = house.client()
+    first = client.start("-M", *shared, "web1", "echo ready; cat", stdin=None)
     await first.says("ready")
-    second = await house.client().ssh("web1", "echo never")
-    assert second.code == 255 and "joe has 1 sessions, which is the limit" in second.errors, str(second)
+    other = client.start(*shared, "web1", "echo ready; cat", stdin=None)
+    await other.says("ready")
+    third = await client.ssh("web1", "echo never")
+    assert third.code == 255 and "joe has 2 sessions, which is the limit" in third.errors, str(third)
     await house.proxy.audited("session.rejected", rule="sessions_per_user")
+    ways = [client.start("-v", "-N", "web1") for _ in range(2)]
+    await house.proxy.audited("session.rejected", reason="joe has 2 ways to targets open, which is the limit")
+    for way in ways:
+        await way.stop()
     held = house.client().start("proxy", "requests", "--wait", stdin=None)
 
     async def is_refused() -> bool:
