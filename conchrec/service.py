@@ -321,7 +321,7 @@ class Proxy(MultiService):
                 judge(live)
             except Exception:
                 _log.failure("while a connection of {user} is judged", user=live.identity.user)
-                live.tell_and_end("internal error")
+                live.drop()
 
     def _locked(self, user: str) -> str:
         lock = self.site.policy.lock_on(now(), lambda lock: lock.is_of_user(user))

@@ -54,7 +54,6 @@ def may_reach(visit: Visit) -> Allow:
     )
     if isinstance(answer, Deny):
         raise denied(answer)
-    visit.judged(answer)
     return answer
 
 

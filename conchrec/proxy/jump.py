@@ -143,7 +143,7 @@ class Jump:
         self.transport.when_lost().addCallback(self._lost)
 
     def drop(self) -> None:
-        """It has not logged in, and others need the room."""
+        """Others need the room; or it can't be judged."""
         self.transport.abort()
 
     @property
@@ -364,6 +364,8 @@ class Jump:
                     rule="login",
                 )
             )
+            # It may take a moment to go; in that there is nothing that it may do.
+            self._identity = replace(self.identity, roles=())
             self.tell_and_end(error.public)
             return
         for one in tuple(self._braked):
@@ -489,9 +491,10 @@ class Jump:
                     "your certificate's force-command can not be obeyed where nothing is recorded",
                     rule="force-command",
                 )
+            answer = may_reach(visit)
+            visit.judged(answer)
             check_connections(visit)
-            assert visit.options is not None, "it was judged"
-            check_second_factor(visit.options.require_mfa, visit.identity, self.proofs, "connection")
+            check_second_factor(answer.options.require_mfa, visit.identity, self.proofs, "connection")
             visit.second_factor = visit.identity.second_factor
             approving.check(visit)
             passthrough = Passthrough(visit)

@@ -91,6 +91,7 @@ class Passthrough:
             what = "session_recording"
             raise AccessDenied(f"how sessions are recorded has changed ({what}): connect anew", rule=what)
         answer = may_reach(visit)
+        visit.judged(answer)
         if self._address not in answer.addresses:
             user, host = visit.identity.user, visit.target.host
             rule = f"no role of {user} allows that address any more"

@@ -56,6 +56,9 @@ class Live(Protocol):
     def tell_and_end(self, text: str) -> None:
         """Say why in every session, then end it."""
 
+    def drop(self) -> None:
+        """End it, and say nothing."""
+
     def rejudge(self) -> None:
         """Something that allowed it has changed: what is not allowed any more ends."""
 
