@@ -217,8 +217,11 @@ def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """One process at a time."""
+    """One process at a time. Raises ConfigError where there is no such directory, and OSError."""
     path = directory / ".lock"
+    if not directory.is_dir():
+        problem = f"{directory} is not there: is that the proxy's own configuration? The proxy makes it"
+        raise ConfigError("state_dir", problem)
     try:
         descriptor = create(path, os.O_RDWR)
     except FileExistsError:

@@ -26,7 +26,7 @@ from conchrec.yamlread import nearest, parse_duration
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-DONE, NO = 0, 1
+DONE, NO, USAGE = 0, 1, 64
 _LONGEST_REASON = 200
 
 
@@ -38,7 +38,7 @@ def register(subparsers: Subparsers) -> None:
     lock.add_argument(
         "--name-only", action="store_true", help="of a target: not the addresses that its name has now"
     )
-    lock.set_defaults(command=_lock)
+    lock.set_defaults(command=_lock, parser=lock)
     unlock = subparsers.add_parser("unlock", help="take a lock back")
     _add_names(unlock)
     unlock.set_defaults(command=_unlock)
@@ -88,6 +88,10 @@ def _now() -> datetime:
 
 def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     kind, name = _named(args)
+    if args.name_only and kind is not LockKind.TARGET:
+        args.parser.print_usage(err)
+        print("conchrec lock: --name-only is for targets", file=err)
+        return USAGE
     if kind is LockKind.USER and name not in config.users:
         hint = nearest(name, tuple(config.users))
         print(f"warning: there is no user {name!r}{hint}; locked all the same", file=err)

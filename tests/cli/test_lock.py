@@ -160,3 +160,12 @@ def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pyte
     assert command("lock", "--target", "grouped") == DONE
     assert "target 198.51.100.1 (an address of grouped)" in command.out
     assert Locks(command.state, lambda: NOW).current[-1].of == "grouped"
+
+
+def test_what_it_takes(command: Command) -> None:
+    assert command("lock", "--user", "joe", "--name-only") == USAGE
+    assert command.err.endswith("conchrec lock: --name-only is for targets\n")
+    (command.state / ".lock").unlink(missing_ok=True)
+    command.state.rmdir()
+    assert command("lock", "--user", "joe") == CONFIGURATION
+    assert "state is not there: is that the proxy's own configuration?" in command.err
