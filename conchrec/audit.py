@@ -779,7 +779,6 @@ class AuditLog:
             self._torn = False  # a pipe or a terminal has no end to look at
         return descriptor
 
-
     def _existing(self) -> int:
         flags = os.O_RDWR | os.O_APPEND
         try:

@@ -146,7 +146,8 @@ class _Saved:
         fields = orjson.loads(raw)
         try:
             salt = bytes.fromhex(fields["salt"])
-            users, addresses, codes = (_counts(fields[name]) for name in ("users", "addresses", "codes"))
+            users, addresses = _counts(fields["users"]), _counts(fields["addresses"])
+            codes = _counts(fields.get("codes", {}))
             steps = {name: operator.index(step) for name, step in fields["steps"].items()}
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it does not hold what it should") from error

@@ -8,11 +8,10 @@ wrong in one channel stays in it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -22,27 +21,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import __version__, audit
-from conchrec.access import policy
 from conchrec.access.checkers import Locked, fingerprint
 from conchrec.access.options import Mfa
-from conchrec.errors import AccessDenied, ConchrecError, Unreachable
-from conchrec.model import Identity, Target
-from conchrec.proxy import approving, refusal
+from conchrec.errors import AccessDenied, ConchrecError
+from conchrec.model import Identity
+from conchrec.proxy import refusal
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.dialer import Link
 from conchrec.proxy.door import Door, Refused
-from conchrec.proxy.judging import check_connections, check_ways, denied, given_address, located, may_reach
-from conchrec.proxy.outer_session import OuterSession, Place, as_error
-from conchrec.proxy.passthrough import Passthrough
+from conchrec.proxy.outer_session import OuterSession, as_error
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.places import named_target
 from conchrec.proxy.second_factor import CODE, NONE_THERE, TOUCH, is_touched, required
-from conchrec.proxy.second_factor import check as check_second_factor
 from conchrec.proxy.site import Site
-from conchrec.proxy.target import TargetServer
 from conchrec.proxy.tunnel import Tunnel
-from conchrec.proxy.upstream import new_transport
-from conchrec.proxy.visit import Proofs, Visit
+from conchrec.proxy.visit import Proofs
+from conchrec.proxy.ways import Ways
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
@@ -85,7 +78,7 @@ class UserGone(ConchrecError):
 
 
 class Jump:
-    """One user's connection: its login, its channels, its tunnels. A ``site.Live`` once logged in."""
+    """One user's connection: its login, its channels, its ways to targets. A ``site.Live`` once logged in."""
 
     def __init__(
         self,
@@ -108,17 +101,10 @@ class Jump:
         self.proofs = Proofs()
         self._connection: Connection | None = None
         self._no_more_sessions = False
-        self._congested = False
         self._keepalive: Keepalive | None = None
         self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
-        #: What is slowed down while the user's socket does not drain.
-        self._braked: set[Braked] = set()
-        self._servers: set[TargetServer] = set()
-        self._tunnels: set[Tunnel] = set()
-        #: Targets that are looked for, and connections that are made for bytes to pass through.
-        self._ways: set[Deferred[Place]] = set()
-        self._connecting = 0
+        self.ways = Ways(self, site)
         self.sessions: set[OuterSession] = set()
         config = site.config
         self._userauth = UserAuthServer(
@@ -153,15 +139,15 @@ class Jump:
 
     @property
     def session_count(self) -> int:
-        return sum(server.session_count for server in self._servers)
+        return self.ways.session_count
 
     @property
     def connection_count(self) -> int:
-        return len(self._braked) + self._connecting - sum(server.is_idle for server in self._servers)
+        return self.ways.connection_count
 
     @property
     def way_count(self) -> int:
-        return len(self._ways) + len(self._braked)
+        return self.ways.count
 
     # --- Authenticator
 
@@ -288,7 +274,7 @@ class Jump:
         )
         self._site.live.add(self)
         self._watch_expiry()
-        self.transport.registerProducer(_Brakes(self), True)
+        self.transport.registerProducer(_Brakes(self.ways), True)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
         kind = opening.channel.kind
@@ -321,11 +307,8 @@ class Jump:
 
     def _lost(self, lost: Lost) -> None:
         self._door.left(self.source, self)
-        for way in tuple(self._ways):
-            way.cancel()
         self._site.live.discard(self)
-        for tunnel in tuple(self._tunnels):
-            tunnel.stream_closed()
+        self.ways.cut()
         if self._identity is not None:
             self._site.emit(
                 audit.ClientDisconnect(
@@ -368,8 +351,7 @@ class Jump:
             self._identity = replace(self.identity, roles=())
             self.tell_and_end(error.public)
             return
-        for one in tuple(self._braked):
-            one.rejudge(self.identity)
+        self.ways.rejudge()
         for session in tuple(self.sessions):
             session.rejudge()
 
@@ -378,18 +360,13 @@ class Jump:
         if expires is not None and now >= expires:
             self._watch_expiry()
             return
-        for one in tuple(self._braked):
-            if one.until is not None and now >= one.until:
-                one.rejudge(self.identity)
+        self.ways.look(now)
         for session in tuple(self.sessions):
             if session.until is not None and now >= session.until:
                 session.rejudge()
 
     def tell_and_end(self, text: str) -> None:
-        for server in tuple(self._servers):
-            server.tell_and_end(text)
-        for one in tuple(self._braked - self._servers):
-            one.tell_and_end(text)
+        self.ways.tell_and_end(text)
         goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
         looking = [session for session in tuple(self.sessions) if session.leave()]
         if looking:
@@ -397,23 +374,6 @@ class Jump:
             self._site.clock.callLater(LAST_PICTURE, goodbye)
         else:
             goodbye()
-
-    # --- pressure
-
-    def brake(self, on: bool) -> None:
-        """The user's socket does not drain, or does again: so do the targets wait, or go on."""
-        self._congested = on
-        for one in tuple(self._braked):
-            one.brake(on)
-
-    def obeys(self, one: Braked) -> None:
-        """``one`` sends to this user; it is slowed down with the others until ``over``."""
-        self._braked.add(one)
-        if self._congested:
-            one.brake(True)
-
-    def over(self, one: Braked) -> None:
-        self._braked.discard(one)
 
     # --- targets
 
@@ -423,13 +383,13 @@ class Jump:
         Deferred.fromCoroutine(self._open_direct(opening, asked)).addErrback(self._not_opened, opening)
 
     async def _open_direct(self, opening: IncomingOpen, asked: m.Forwarded) -> None:
-        place = await self.approach(named_target(asked.host, str(asked.port)))
+        place = await self.ways.approach(named_target(asked.host, str(asked.port)))
         if self._is_over:
             place.drop()
             return
         tunnel = Tunnel(self._site.clock, peer=self._addr, host=self._addr)
         tunnel.attach(Stream.accept(opening, tunnel))
-        self.enter(place, tunnel)
+        self.ways.enter(place, tunnel)
 
     def _not_opened(self, failure: Failure, opening: IncomingOpen) -> None:
         if not failure.check(CancelledError) and not self._is_over and not opening.answered:
@@ -439,195 +399,18 @@ class Jump:
     def _is_over(self) -> bool:
         return self._connection is None or self._connection.stopped
 
-    def approach(self, target: Target) -> Deferred[Place]:
-        """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
-        cancelled when the connection is over."""
-        way = Deferred.fromCoroutine(self._approach(target))
-
-        def over(result: Place | Failure) -> Place | Failure:
-            self._ways.discard(way)
-            return result
-
-        self._ways.add(way)
-        way.addBoth(over)
-        return way
-
-    async def _approach(self, target: Target) -> Place:
-        site = self._site
-        asked, target = target, located(target, site.config.targets)
-        visit = Visit(
-            site=site,
-            identity=self.identity,
-            cid=self.cid,
-            source=self.source,
-            address=self.address,
-            target=target,
-            asked=asked,
-            addresses=(),
-            outer_agent=self.agent,
-            proofs=self.proofs,
-        )
-        try:
-            check_ways(visit)
-            if never := policy.hopeless(site.policy, visit.identity, target, visit.source, site.now()):
-                raise denied(never)
-            visit.resolved = given_address(target, site.config.targets) or await site.resolve(
-                visit.identity.user, target.host
-            )
-            self._may_reach(visit)
-            if not visit.addresses:
-                raise Unreachable(f"{target.host} can not be found: no such host")
-            if site.config.session_recording.records:
-                # Here, where it may take long: the inner server finds it made.
-                await site.signing(lambda: site.authority.inner_host_keys(asked.host, asked.port))
-                banner, link = await site.dialer.look(
-                    target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
-                )
-                found = _Recorded(self, visit, banner, link)
-                # All that takes time is time in which the policy may change.
-                return self._still_allowed(found, lambda: self._may_reach(visit))
-            if visit.identity.force_command:
-                raise AccessDenied(
-                    "your certificate's force-command can not be obeyed where nothing is recorded",
-                    rule="force-command",
-                )
-            answer = may_reach(visit)
-            visit.judged(answer)
-            check_connections(visit)
-            check_second_factor(answer.options.require_mfa, visit.identity, self.proofs, "connection")
-            visit.second_factor = visit.identity.second_factor
-            approving.check(visit)
-            passthrough = Passthrough(visit)
-            self._connecting += 1
-            try:
-                await passthrough.connect()
-            finally:
-                self._connecting -= 1
-            visit.identity = self.identity
-            return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
-        except ConchrecError as error:
-            site.emit(refusal.event(error, visit.who()))
-            raise
-
-    def _may_reach(self, visit: Visit) -> None:
-        """As the policy and the user are now. Raises AccessDenied."""
-        visit.identity = self.identity
-        visit.addresses = may_reach(visit).addresses
-
-    @staticmethod
-    def _still_allowed(place: Place, judge: Callable[[], None]) -> Place:
-        """Raises AccessDenied, and drops it."""
-        try:
-            judge()
-        except AccessDenied:
-            place.drop()
-            raise
-        return place
-
-    def enter(self, place: Place, tunnel: Tunnel) -> None:
-        """Let the user's bytes go there."""
-        self._tunnels.add(tunnel)
-        tunnel.on_closed = lambda: self._tunnels.discard(tunnel)
-        try:
-            place.enter(tunnel)
-        except Exception:
-            _log.failure("while a tunnel is entered")
-            tunnel.abortConnection()
-
-    def serve(self, visit: Visit, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
-        server = TargetServer(
-            visit, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
-        )
-        self._servers.add(server)
-
-        def pause(on: bool) -> None:
-            server.upstream.brake("bandwidth", on)
-            tunnel.hold("bandwidth", on)
-
-        self._meter(visit, tunnel, pause)
-        self.obeys(server)
-        server.start()
-
-    def meter_passthrough(self, passthrough: Passthrough, tunnel: Tunnel) -> None:
-        def pause(on: bool) -> None:
-            passthrough.slow_down(on)
-            tunnel.hold("bandwidth", on)
-
-        self._meter(passthrough.visit, tunnel, pause)
-
-    def _meter(self, visit: Visit, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
-        """Count its bytes, where there is a limit now."""
-        site = self._site
-
-        def rates() -> tuple[int, int]:
-            limits = site.config.limits
-            return limits.bandwidth_per_user, limits.bandwidth_per_target
-
-        if any(rates()):
-            tunnel.on_bytes = site.bandwidth.meter(visit.identity.user, visit.target, rates, pause)
-
-    def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
-        self._servers.discard(server)
-        self.over(server)
-        self._tunnels.discard(tunnel)
-
-
-class Braked(Protocol):
-    """Something that sends to the user."""
-
-    def brake(self, on: bool) -> None: ...
-
-    def tell_and_end(self, text: str) -> None: ...
-
-    @property
-    def until(self) -> datetime | None:
-        """When it has to be judged again; None: not by itself."""
-
-    def rejudge(self, identity: Identity) -> None:
-        """What is not allowed any more ends; ``identity`` is the user as of now."""
-
-
-class _Recorded:
-    def __init__(self, jump: Jump, visit: Visit, banner: bytes, link: Link | None) -> None:
-        self._jump = jump
-        self._visit = visit
-        self._banner = banner
-        self._link = link
-
-    def enter(self, tunnel: Tunnel) -> None:
-        self._jump.serve(self._visit, tunnel, self._banner, self._link)
-
-    def drop(self) -> None:
-        if self._link is not None:
-            self._link.drop()
-
-
-class _Unrecorded:
-    def __init__(self, jump: Jump, passthrough: Passthrough) -> None:
-        self._jump = jump
-        self._passthrough = passthrough
-
-    def enter(self, tunnel: Tunnel) -> None:
-        jump, passthrough = self._jump, self._passthrough
-        jump.meter_passthrough(passthrough, tunnel)
-        jump.obeys(passthrough)
-        passthrough.enter(tunnel, lambda: jump.over(passthrough))
-
-    def drop(self) -> None:
-        self._passthrough.drop()
-
 
 class _Brakes:
     """The user's socket's view of us (IPushProducer)."""
 
-    def __init__(self, jump: Jump) -> None:
-        self._jump = jump
+    def __init__(self, ways: Ways) -> None:
+        self._ways = ways
 
     def pauseProducing(self) -> None:
-        self._jump.brake(True)
+        self._ways.brake(True)
 
     def resumeProducing(self) -> None:
-        self._jump.brake(False)
+        self._ways.brake(False)
 
     def stopProducing(self) -> None:
         """The connection's end is heard of elsewhere."""

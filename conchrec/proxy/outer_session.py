@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from conchrec import audit
 from conchrec.access.options import Sees
 from conchrec.errors import AccessDenied, ConchrecError
-from conchrec.model import Identity, Target
+from conchrec.model import Identity
 from conchrec.proxy import commands, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.asking import Asking, Stdin, Unknown
@@ -24,6 +24,7 @@ from conchrec.proxy.second_factor import required
 from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.visit import Proofs
+from conchrec.proxy.ways import Ways
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.stream import Stream
@@ -40,14 +41,6 @@ REFUSED = 1
 FAILED = 255
 
 
-class Place(Protocol):
-    """A target that was found and may be entered, or dropped."""
-
-    def enter(self, tunnel: Tunnel) -> None: ...
-
-    def drop(self) -> None: ...
-
-
 class Outside(Protocol):
     """The user's connection, as its session channels see it."""
 
@@ -58,16 +51,10 @@ class Outside(Protocol):
     address: str
     proofs: Proofs
     sessions: set[OuterSession]
+    ways: Ways
 
     @property
     def identity(self) -> Identity: ...
-
-    def approach(self, target: Target) -> Deferred[Place]:
-        """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
-        cancelled when the connection is over."""
-
-    def enter(self, place: Place, tunnel: Tunnel) -> None:
-        """Let the user's bytes go there."""
 
 
 class OuterSession:
@@ -198,11 +185,11 @@ class OuterSession:
 
     async def _enter(self, place: bytes, tunnel: Tunnel) -> None:
         target = subsystem_target(place, self._site.config.cluster_name)
-        found = await self._jump.approach(target)
+        found = await self._jump.ways.approach(target)
         if tunnel.closed or self._stream.closed:
             found.drop()
             return
-        self._jump.enter(found, tunnel)
+        self._jump.ways.enter(found, tunnel)
 
     def _not_entered(self, failure: Failure) -> None:
         if failure.check(CancelledError) or self._stream.closed:

@@ -328,7 +328,7 @@ def test_codes_that_nobody_could_use_any_more_are_forgotten(tmp_path: Path) -> N
         b'{"salt": "", "users": {}, "addresses": {}, "codes": {}, "steps": {}}',
         b'{"salt": "xy", "users": {}, "addresses": {}, "codes": {}, "steps": {}}',
         b'{"salt": "00", "users": [], "addresses": {}, "codes": {}, "steps": {}}',
-        b'{"salt": "00", "users": {}, "addresses": {}, "steps": {}}',
+        b'{"salt": "00", "users": {}, "addresses": {}, "codes": [], "steps": {}}',
         b'{"salt": "00", "users": {"joe": 3}, "addresses": {}, "codes": {}, "steps": {}}',
         b'{"salt": "00", "users": {"joe": ["3", 4]}, "addresses": {}, "codes": {}, "steps": {}}',
         b'{"salt": "00", "users": {"joe": [3, null]}, "addresses": {}, "codes": {}, "steps": {}}',

@@ -161,6 +161,7 @@ async def test_a_code_also_over_a_restart(stage: Stage) -> None:
     # These were wrong guesses, too. The phone's clock is half a minute ahead: that is still good.
     result = await Somebody(house, "tom", PASSWORD, code(1)).ssh("web1", "echo through")
     assert (result.stdout, result.code) == (b"through\n", 0), str(result)
+    await house.proxy.finished(2)
     secret_nowhere(house)
 
 

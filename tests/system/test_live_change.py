@@ -140,7 +140,7 @@ async def test_locks(stage: Stage, what: str) -> None:
         what
     ]
     (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
-    (event,) = await house.proxy.audited("lock.create", kind=what)
+    event = (await house.proxy.audited("lock.create", kind=what, name=name))[0]
     result = await session.wait()
     assert result.code == 255 and "is locked: a reason" in result.errors, str(result)
     (end,) = await house.proxy.audited("session.end", sid=start["sid"])
