@@ -100,6 +100,6 @@ async def build(
     stage.at_end(proxy.stop)
     if start:
         await proxy.start()
-        house.authority = await proxy.authority("host")
-        user_authority.write_text(await proxy.authority("user"))
+        house.authority = proxy.new_authority("host")
+        user_authority.write_text(proxy.new_authority("user"))
     return house
