@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from conchrec.access.keystore import locked, write
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern, check_login_pattern
-from conchrec.errors import ConfigError
+from conchrec.access.statefile import StateFile
 
 _FILE = "locks.json"
 _FIELDS = frozenset({"kind", "name", "until", "reason", "by", "made"})
@@ -29,73 +27,42 @@ def check_name(kind: LockKind, name: str) -> str:
     return name
 
 
-class Locks:
-    """The file, read again when it changes. Where it is damaged, what was known before stays locked."""
+class Locks(StateFile[tuple[Lock, ...]]):
+    """The file. Some of the ``current`` ones may be over."""
 
     def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
         """Raises ConfigError where the file can't be read."""
-        self._path = directory / _FILE
+        super().__init__(directory / _FILE, empty=(), from_json=_all_from_json, to_json=_all_to_json)
         self._now = now
-        self._stamp: tuple[int, ...] | None = None
-        self._current: tuple[Lock, ...] = ()
-        self.refresh()
-
-    @property
-    def current(self) -> tuple[Lock, ...]:
-        """As of the last ``refresh``; some may be over."""
-        return self._current
-
-    def refresh(self) -> bool:
-        """Look whether somebody has changed it; whether that is so. Raises ConfigError."""
-        stamp = self._status()
-        if stamp == self._stamp:
-            return False
-        self._current = self._read()
-        self._stamp = stamp
-        return True
 
     def add(self, *locks: Lock) -> None:
         """In the place of earlier ones of the same. Raises ConfigError and OSError."""
         same = {(lock.kind, lock.name, lock.of) for lock in locks}
-        self._change(lambda one: (one.kind, one.name, one.of) not in same, *locks)
+        self._keep(lambda one: (one.kind, one.name, one.of) not in same, *locks)
 
     def remove(self, kind: LockKind, name: str) -> Lock | None:
         """The one that was there, if it still held; the addresses that were locked with it go, too. Raises
         ConfigError and OSError."""
         self.refresh()
         now = self._now()
-        meant = (one for one in self._current if (one.kind, one.name) == (kind, name) and one.holds(now))
+        meant = (one for one in self.current if (one.kind, one.name) == (kind, name) and one.holds(now))
         found = next(meant, None)
-        self._change(lambda one: one.kind is not kind or name not in (one.name, one.of))
+        self._keep(lambda one: one.kind is not kind or name not in (one.name, one.of))
         return found
 
-    def _change(self, stays: Callable[[Lock], bool], *added: Lock) -> None:
-        with locked(self._path.parent):
-            now = self._now()
-            kept = [lock for lock in self._read() if lock.holds(now) and stays(lock)]
-            fields = [_to_json(lock) for lock in (*kept, *added)]
-            write(self._path, json.dumps(fields, indent=1).encode() + b"\n", 0o600)
-        self.refresh()
+    def _keep(self, stays: Callable[[Lock], bool], *added: Lock) -> None:
+        now = self._now()
+        self._update(lambda locks: (*(lock for lock in locks if lock.holds(now) and stays(lock)), *added))
 
-    def _status(self) -> tuple[int, ...]:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return ()
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
-    def _read(self) -> tuple[Lock, ...]:
-        try:
-            fields = json.loads(self._path.read_bytes())
-            if not isinstance(fields, list):
-                raise ValueError("not a list")
-            return tuple(map(_from_json, fields))
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise ConfigError("state_dir", f"{self._path} can not be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError("state_dir", f"{self._path} is damaged: {error}") from error
+def _all_to_json(locks: tuple[Lock, ...]) -> list[dict[str, str]]:
+    return [_to_json(lock) for lock in locks]
+
+
+def _all_from_json(fields: object) -> tuple[Lock, ...]:
+    if not isinstance(fields, list):
+        raise ValueError("not a list")
+    return tuple(map(_from_json, fields))
 
 
 def _to_json(lock: Lock) -> dict[str, str]:

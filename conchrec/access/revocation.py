@@ -6,14 +6,13 @@ user: every login of that user, by whatever means, and the certificates with tha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from conchrec.access.keystore import blob_of, locked, public_line, write
-from conchrec.errors import ConfigError
+from conchrec.access.keystore import blob_of, public_line
+from conchrec.access.statefile import StateFile
 from conchrec.model import Identity
 from conchrec.ssh.certificate import KEY_TYPES, Certificate, decode
 from conchrec.ssh.krl import Krl, RevokedCertificates, encode
@@ -122,58 +121,26 @@ class Revoked:
         )
 
 
-class Revocations:
-    """The file, read again when it changes. Where it is damaged, what was known before stays revoked."""
+class Revocations(StateFile[Revoked]):
+    """The file."""
 
     def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
         """Raises ConfigError where the file can't be read."""
-        self._path = directory / _FILE
+        super().__init__(
+            directory / _FILE, empty=Revoked(), from_json=Revoked.from_json, to_json=Revoked.to_json
+        )
         self._now = now
-        self._stamp: tuple[int, ...] | None = None
-        self._current = Revoked()
-        self.refresh()
-
-    @property
-    def current(self) -> Revoked:
-        """As of the last ``refresh``."""
-        return self._current
-
-    def refresh(self) -> bool:
-        """Look whether somebody has changed it; whether that is so. Raises ConfigError."""
-        stamp = self._status()
-        if stamp == self._stamp:
-            return False
-        self._current = self._read()
-        self._stamp = stamp
-        return True
 
     def change(self, *, add: Revoked | None = None, remove: Revoked | None = None) -> Revoked:
         """What is revoked afterwards. Raises ConfigError and OSError."""
-        with locked(self._path.parent):
-            before = self._read()
+
+        def changed(before: Revoked) -> Revoked:
             after = before.with_(add or Revoked()).without(remove or Revoked())
-            if after != before:
-                after = replace(after, version=before.version + 1, changed=int(self._now().timestamp()))
-                write(self._path, json.dumps(after.to_json(), indent=1).encode() + b"\n", 0o600)
-        self.refresh()
-        return after
+            if after == before:
+                return before
+            return replace(after, version=before.version + 1, changed=int(self._now().timestamp()))
 
-    def _status(self) -> tuple[int, ...]:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return ()
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
-    def _read(self) -> Revoked:
-        try:
-            return Revoked.from_json(json.loads(self._path.read_bytes()))
-        except FileNotFoundError:
-            return Revoked()
-        except OSError as error:
-            raise ConfigError("state_dir", f"{self._path} can not be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError("state_dir", f"{self._path} is damaged: {error}") from error
+        return self._update(changed)
 
 
 def _list(value: object) -> Sequence[object]:

@@ -145,7 +145,7 @@ class Proxy:
         return (await self.command("ca", "export", "--type", kind)).check().text
 
     def new_authority(self, kind: str) -> str:
-        """The same, as long as there is one key of each; read from the state directory, which costs nothing."""
+        """The same, as long as there is one key of each; from the state directory, which costs nothing."""
         key = (self.directory / "state" / f"{kind}_ca.pub").read_text()
         return f"@cert-authority * {key}" if kind == "host" else key
 

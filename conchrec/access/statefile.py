@@ -1,0 +1,71 @@
+"""A file of the state directory that commands write and the running proxy obeys at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from conchrec.access.keystore import locked, write
+from conchrec.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class StateFile(Generic[T]):
+    """One value as JSON, read again when it changes. Where it is damaged, what was known before stays."""
+
+    def __init__(
+        self, path: Path, *, empty: T, from_json: Callable[[object], T], to_json: Callable[[T], object]
+    ) -> None:
+        """``empty`` is the value where there is no file; ``from_json`` raises ValueError for what ``to_json``
+        can not have made. Raises ConfigError where the file can't be read."""
+        self._path = path
+        self._empty = empty
+        self._from_json = from_json
+        self._to_json = to_json
+        self._stamp: tuple[int, ...] | None = None
+        self._current = empty
+        self.refresh()
+
+    @property
+    def current(self) -> T:
+        """As of the last ``refresh``."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Look whether somebody has changed it; whether that is so. Raises ConfigError."""
+        stamp = self._status()
+        if stamp == self._stamp:
+            return False
+        self._current = self._read()
+        self._stamp = stamp
+        return True
+
+    def _update(self, change: Callable[[T], T]) -> T:
+        """What it is afterwards; one process at a time. Raises ConfigError and OSError."""
+        with locked(self._path.parent):
+            before = self._read()
+            after = change(before)
+            if after != before:
+                write(self._path, json.dumps(self._to_json(after), indent=1).encode() + b"\n", 0o600)
+        self.refresh()
+        return after
+
+    def _status(self) -> tuple[int, ...]:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return ()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _read(self) -> T:
+        try:
+            return self._from_json(json.loads(self._path.read_bytes()))
+        except FileNotFoundError:
+            return self._empty
+        except OSError as error:
+            raise ConfigError("state_dir", f"{self._path} can not be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError("state_dir", f"{self._path} is damaged: {error}") from error
