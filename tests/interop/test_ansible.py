@@ -116,8 +116,8 @@ def controller(house: House, way: Way, tmp_path: Path, hosts: Sequence[str] = ("
         "ANSIBLE_CONFIG": str(house.stage.file("ansible.cfg", "")),  # not /etc's
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(sockets),
         "ANSIBLE_NOCOLOR": "1",
-        # Otherwise it kills a worker that has not quite ended, with its process group. In that is the ssh that
-        # -J started; without it the connection that should wait for the next run is gone.
+        # Otherwise it kills a worker that has not quite ended, with its process group: in that is the ssh of
+        # -J, without which the connection that should wait for the next run is gone.
         "ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT": "600",
     }
     control = Control(
