@@ -198,6 +198,13 @@ class Proxy:
 
         return await fact(look, lambda: f"no {event} with {fields} in {self.audit()[-20:]}\n{self.log}")
 
+    async def deserted(self) -> None:
+        """Wait until everybody who has logged in is gone."""
+        await fact(
+            lambda: len(self.audit("client.disconnect")) >= len(self.audit("user.login", stage="outer")),
+            lambda: f"connections are left:\n{self.log}",
+        )
+
     def open_files(self) -> int:
         """How many descriptors the process holds."""
         assert self.process is not None
