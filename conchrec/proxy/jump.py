@@ -25,7 +25,7 @@ from conchrec.access.checkers import Locked, fingerprint
 from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
-from conchrec.proxy import refusal
+from conchrec.proxy import refusal, target
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.door import Door, Refused
 from conchrec.proxy.outer_session import OuterSession, as_error
@@ -49,8 +49,9 @@ _log = Logger()
 
 #: How often at least it is looked whether a certificate has expired, in seconds.
 EXPIRY_LOOK = 60.0
-#: Seconds that a terminal has to get back what was on it, before its connection ends.
-LAST_PICTURE = 0.3
+#: Seconds that a terminal has to get back what was on it, and inner connections to end, before that of the
+#: user ends: what ssh has not printed yet when it is told to go is lost.
+LAST_WORDS_SECONDS = 2 * target.LAST_WORDS_SECONDS
 
 
 class JumpFactory(SSHFactory):
@@ -101,6 +102,9 @@ class Jump:
         self.proofs = Proofs()
         self._connection: Connection | None = None
         self._no_more_sessions = False
+        #: Nothing begins any more.
+        self._leaving = False
+        self._goodbye: DelayedCall | None = None
         self._keepalive: Keepalive | None = None
         self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
@@ -278,7 +282,9 @@ class Jump:
 
     def channel_requested(self, opening: IncomingOpen) -> None:
         kind = opening.channel.kind
-        if kind == b"direct-tcpip":
+        if self._leaving:
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this connection is over")
+        elif kind == b"direct-tcpip":
             self._direct(opening)
         elif kind == b"session":
             if self._no_more_sessions:
@@ -302,8 +308,9 @@ class Jump:
         self._site.live.discard(self)
         if self._keepalive is not None:
             self._keepalive.stop()
-        if self._expiry is not None and self._expiry.active():
-            self._expiry.cancel()
+        for timer in (self._expiry, self._goodbye):
+            if timer is not None and timer.active():
+                timer.cancel()
 
     def _lost(self, lost: Lost) -> None:
         self._door.left(self.source, self)
@@ -335,6 +342,8 @@ class Jump:
 
     def rejudge(self) -> None:
         site = self._site
+        if self._leaving:
+            return
         try:
             self._identity = site.credentials.still(self.identity, self.source, site.now())
         except AccessDenied as error:
@@ -347,7 +356,7 @@ class Jump:
                     rule="login",
                 )
             )
-            # It may take a moment to go; in that there is nothing that it may do.
+            # What is under way, and takes a moment, has to come to nothing.
             self._identity = replace(self.identity, roles=())
             self.tell_and_end(error.public)
             return
@@ -357,6 +366,8 @@ class Jump:
 
     def look(self, now: datetime) -> None:
         expires = self.identity.expires
+        if self._leaving:
+            return
         if expires is not None and now >= expires:
             self._watch_expiry()
             return
@@ -366,12 +377,14 @@ class Jump:
                 session.rejudge()
 
     def tell_and_end(self, text: str) -> None:
-        self.ways.tell_and_end(text)
-        goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
+        if self._leaving:
+            return
+        self._leaving = True
+        told = self.ways.tell_and_end(text)
         looking = [session for session in tuple(self.sessions) if session.leave()]
-        if looking:
-            # What ssh has not printed yet when it is told to go is lost.
-            self._site.clock.callLater(LAST_PICTURE, goodbye)
+        goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
+        if told or looking:
+            self._goodbye = self._site.clock.callLater(LAST_WORDS_SECONDS, goodbye)
         else:
             goodbye()
 

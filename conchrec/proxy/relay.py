@@ -250,18 +250,19 @@ class Relay:
         """The far connection is gone; whoever owns both says so to the user."""
         self._finish()
 
-    def abort(self, text: str, status: int = 255) -> None:
-        """End the channel on both sides, with a line on the user's stderr where there is room."""
+    def abort(self, text: str, status: int = 255) -> bool:
+        """End the channel on both sides, with a line on the user's stderr where there is room. Was there?"""
         if self._done or self._aborted:
-            return
+            return False
         self._aborted = True
-        near = self._near
+        told, near = False, self._near
         if self._opening.answered:
             # Clients print what follows only where their request was accepted.
             self._replies.settle(True)
             if text and near.kind == b"session":
                 line = (text + "\r\n").encode("utf-8", "replace")
-                if len(line) <= self._near_credit:
+                told = len(line) <= self._near_credit
+                if told:
                     near.send(m.CHANNEL_EXTENDED_DATA, uint32(m.STDERR) + string(line))
                 near.send(m.CHANNEL_REQUEST, m.exit_status(status))
             near.send(m.CHANNEL_EOF)
@@ -271,6 +272,7 @@ class Relay:
         if self._far is not None:
             self._far.send(m.CHANNEL_CLOSE)
         self._finish()
+        return told
 
     def _end_of_aborted(self) -> None:
         """After an abort only the peers' CLOSE matters, and the connection itself keeps count of it."""

@@ -130,15 +130,17 @@ class Session:
             self._refusal = error
             self.wait()
 
-    def end(self, text: str) -> None:
-        """Over, for a reason that is not the session's own."""
+    def end(self, text: str) -> bool:
+        """Over, for a reason that is not the session's own. Does the client show it?"""
         self._reason = text
         if self._recorder is not None and self._running:
             try:
                 self._recorder.marker(f"conchrec: {text}")
             except RecordingError as error:
                 _log.info("no marker in {sid}: {why}", sid=self.sid, why=error.public)
-        self._relay.abort(f"conchrec: {text}")
+        # Whatever stands on the terminal's last line, the reason has one of its own.
+        told = self._relay.abort(f"\r\nconchrec: {text}" if self._has_pty else f"conchrec: {text}")
+        return told and self._running
 
     def rejudge(self) -> None:
         """It ends where the options do not allow what it runs any more."""

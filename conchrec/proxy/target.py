@@ -43,6 +43,9 @@ AGENT_SECONDS = 0.4
 IDLE_AGENT_SECONDS = 2.0
 #: A connection whose target is not to be had, and that has no session left, is ended after this.
 USELESS_SECONDS = 5.0
+#: A client that has been told why its sessions end may show it, and go by itself. One that is told to go
+#: forgets what it has not printed yet, and `ssh -q` does not show why.
+LAST_WORDS_SECONDS = 0.3
 NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
 KEEPALIVE = b"keepalive@openssh.com"
 
@@ -92,6 +95,7 @@ class TargetServer:
         self._first_session_relayed = False
         self._timers: dict[str, DelayedCall] = {}
         self._ended = False
+        self._goodbye: DelayedCall | None = None
 
     def start(self) -> None:
         self._tunnel.on_closed = self._closed
@@ -152,10 +156,17 @@ class TargetServer:
         return answer.options
 
     def tell_and_end(self, text: str) -> None:
-        """Say why in every session, then end the connection."""
-        for session in tuple(self._sessions):
-            session.end(text)
-        self._disconnect(f"conchrec: {text}")
+        """Say why in every session, or else in the end of the connection; nothing goes on."""
+        if self._ended:
+            return
+        told = [session for session in tuple(self._sessions) if session.end(text)]
+        if told:
+            self._end()
+            self._goodbye = self._site.clock.callLater(
+                LAST_WORDS_SECONDS, self._disconnect, f"conchrec: {text}"
+            )
+        else:
+            self._disconnect(f"conchrec: {text}")
 
     # --- the inner login
 
@@ -190,7 +201,9 @@ class TargetServer:
 
     def channel_requested(self, opening: IncomingOpen) -> None:
         kind = opening.channel.kind
-        if kind == b"session":
+        if self._ended:
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this connection is over")
+        elif kind == b"session":
             self._session_requested(opening)
         elif kind in DIRECT:
             self._forwards.user_opens(opening)
@@ -241,7 +254,9 @@ class TargetServer:
             upstream.when_ready().addCallbacks(session.go, lambda failure: session.fail(_error(failure)))
 
     def global_requested(self, request: IncomingRequest) -> None:
-        if request.name == NO_MORE_SESSIONS:
+        if self._ended:
+            request.reply(False)
+        elif request.name == NO_MORE_SESSIONS:
             self._no_more_sessions = True
             request.reply(True)
             self._pass_no_more_sessions()
@@ -328,6 +343,8 @@ class TargetServer:
 
     def _closed(self) -> None:
         self._end()
+        if self._goodbye is not None and self._goodbye.active():
+            self._goodbye.cancel()
         self._over()
 
     def _end(self) -> None:

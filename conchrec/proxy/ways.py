@@ -63,6 +63,8 @@ class Ways:
         #: Targets that are looked for, and connections that are made for bytes to pass through.
         self._looking: set[Deferred[Place]] = set()
         self._connecting = 0
+        #: Nothing is entered any more.
+        self._leaving = False
 
     @property
     def count(self) -> int:
@@ -90,12 +92,14 @@ class Ways:
             if one.until is not None and now >= one.until:
                 one.rejudge(self._user.identity)
 
-    def tell_and_end(self, text: str) -> None:
-        """Say why in every session, then end it."""
+    def tell_and_end(self, text: str) -> bool:
+        """Say why in every session, then end it. Is there anybody who hears it there?"""
+        self._leaving = True
         for server in tuple(self._servers):
             server.tell_and_end(text)
         for one in tuple(self._braked - self._servers):
             one.tell_and_end(text)
+        return bool(self._servers)
 
     def cut(self) -> None:
         """The user is gone."""
@@ -210,6 +214,10 @@ class Ways:
 
     def enter(self, place: Place, tunnel: Tunnel) -> None:
         """Let the user's bytes go there."""
+        if self._leaving:
+            place.drop()
+            tunnel.abortConnection()
+            return
         self._tunnels.add(tunnel)
         tunnel.on_closed = lambda: self._tunnels.discard(tunnel)
         try:

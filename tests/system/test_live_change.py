@@ -9,11 +9,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import cast
 
+import paramiko
 import pytest
 
 from tests.interop.test_relay_forwards import speak
 from tests.support.client import Person, Way
 from tests.support.house import House, build
+from tests.support.otherclients import paramiko_connections
 from tests.support.ports import free_port
 from tests.support.process import Process, environment
 from tests.support.stage import Stage
@@ -51,10 +53,11 @@ def moment(event: dict[str, object]) -> datetime:
 
 
 async def ends(house: House, process: Process, text: str, since: datetime) -> None:
-    """With that line on stderr, and soon."""
+    """With that line on stderr, once, and soon."""
     result = await process.wait()
     assert result.code == 255, str(result)
-    assert f"conchrec: {text}" in result.errors, str(result)
+    assert result.errors.count(f"conchrec: {text}") == 1, str(result)
+    assert "Broken pipe" not in result.errors, str(result)
     over = [moment(event) for event in await house.proxy.audited("session.end")]
     assert (max(over) - since).total_seconds() < SECONDS
 
@@ -142,7 +145,7 @@ async def test_locks(stage: Stage, what: str) -> None:
     (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
     event = (await house.proxy.audited("lock.create", kind=what, name=name))[0]
     result = await session.wait()
-    assert result.code == 255 and "is locked: a reason" in result.errors, str(result)
+    assert (result.code, result.errors.count("is locked: a reason")) == (255, 1), str(result)
     (end,) = await house.proxy.audited("session.end", sid=start["sid"])
     assert (moment(end) - moment(event)).total_seconds() < SECONDS
     again = await house.client().ssh("web1", "echo again")
@@ -165,6 +168,46 @@ async def test_locks(stage: Stage, what: str) -> None:
             break
     else:
         pytest.fail("still locked")
+
+
+@pytest.mark.parametrize("what", ["user", "target"])
+async def test_quiet_users_read_why_on_a_line_of_its_own(stage: Stage, what: str) -> None:
+    """``ssh -q`` hides how a connection ends, not what a session says."""
+    house = await build(stage)
+    session = house.client().start("-q", "-tt", "web1", "printf ready; cat", terminal=(200, 24))
+    await session.says("ready")
+    name = {"user": "joe", "target": "localhost"}[what]
+    (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
+    assert (await session.wait()).code == 255
+    shown = bytes(session.stdout).decode().splitlines()
+    (line,) = [line for line in shown if "is locked: a reason" in line]
+    assert line.startswith("conchrec: "), shown
+
+
+@pytest.mark.parametrize("what", ["user", "target"])
+async def test_who_does_not_go_is_cut_off(stage: Stage, what: str) -> None:
+    """A client that keeps its connections when its session has ended, and asks for more meanwhile."""
+    house = await build(stage)
+    outer, inner = await in_thread(lambda: paramiko_connections(house))
+    try:
+        channel = inner.open_session()
+        channel.exec_command("echo ready; cat")
+        assert await in_thread(lambda: channel.recv(64)) == b"ready\n"
+        name = {"user": "joe", "target": "localhost"}[what]
+        (await house.proxy.command("lock", f"--{what}", name, "--reason", "a reason")).check()
+        assert await in_thread(channel.recv_exit_status) == 255
+        assert b"is locked: a reason" in channel.recv_stderr(1024)
+        with pytest.raises((paramiko.SSHException, EOFError)):
+            await in_thread(inner.open_session)
+        await fact(lambda: not inner.is_active(), "the inner connection stays")
+        if what == "user":
+            with pytest.raises((paramiko.SSHException, EOFError)):
+                await in_thread(lambda: outer.open_channel("direct-tcpip", ("localhost", 22), ("", 0)))
+            await fact(lambda: not outer.is_active(), "the outer connection stays")
+    finally:
+        inner.close()
+        outer.close()
+    assert len(await house.proxy.audited("session.end")) == 1
 
 
 async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
