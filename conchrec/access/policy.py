@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
 from conchrec.access.locks import Lock
@@ -82,6 +82,11 @@ class Policy:
         return tuple(
             role for role in self._granted(identity) if not _is_over(self.end_of(identity, role), now)
         )
+
+    def ended_roles_of(self, identity: Identity, now: datetime) -> tuple[tuple[Role, datetime], ...]:
+        """Those that were granted and whose time is over, with that time."""
+        granted = [(role, self.end_of(identity, role)) for role in self._granted(identity)]
+        return tuple((role, end) for role, end in granted if end is not None and _is_over(end, now))
 
     def end_of(self, identity: Identity, role: Role) -> datetime | None:
         """When this user's grant of the role ends; None: never."""
@@ -207,6 +212,11 @@ def _judge(
                 return unreachable(f"role {role.name} denies it", pattern.line)
     reaches = [reach for role in roles if (reach := _reached(role, place)) is not None]
     if not reaches:
+        for role, end in policy.ended_roles_of(identity, now):
+            if _reached(role, place) is not None:
+                when = f"{end.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+                line = role.line("options.expires") if end == role.expires else 0
+                return unreachable(f"role {role.name} of {user} ended at {when}", line)
         return unreachable(f"no role of {user} allows it" if roles else f"{user} has no role")
     here = [reach for reach in reaches if comes_from(reach.role, source)]
     if not here:

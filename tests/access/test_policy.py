@@ -543,9 +543,16 @@ def test_a_grant_ends_and_so_does_a_role() -> None:
     soon, before = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
     ending = replace(policy, ends={("joe", "ops"): soon})
     assert allowed(asked((ending, identity))).until == soon
-    assert "joe has no role" in reason(asked((replace(policy, ends={("joe", "ops"): before}), identity)))
+    over = asked((replace(policy, ends={("joe", "ops"): before}), identity))
+    assert f"(role ops of joe ended at {before:%Y-%m-%d %H:%M:%S} UTC)" in reason(over)
+    assert isinstance(over, Deny)
+    assert over.line == 0, "it is not the role that ended"
+    assert "joe has no role" in reason(asked((replace(policy, ends={("joe", "ops"): before}), identity), "x"))
     assert allowed(asked((replace(policy, ends={("ann", "ops"): before}), identity))).until is None
-    assert "joe has no role" in reason(asked(joe(replace(role(), expires=before))))
+    ended = asked(joe(replace(role(), expires=before, lines={"": 3, "options.expires": 7})))
+    assert "role ops of joe ended at" in reason(ended)
+    assert isinstance(ended, Deny)
+    assert ended.line == 7
 
 
 @pytest.mark.parametrize(
