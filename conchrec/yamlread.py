@@ -398,6 +398,13 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def as_written(duration: timedelta) -> str:
+    """``12h``, ``90s``: whole seconds in the largest unit that needs no fraction."""
+    seconds = int(duration.total_seconds())
+    unit = next((unit for unit in "dhm" if seconds and seconds % _UNITS[unit] == 0), "s")
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
 def parse_size(text: str) -> int:
     """Bytes: ``500MiB``, ``2GiB``, ``10GB``, ``0``. ValueError says why not."""
     found = _SIZE.fullmatch(text)

@@ -23,6 +23,7 @@ from conchrec.access.revocation import Revoked
 from conchrec.access.rotation import Step
 from conchrec.auditing import open_log
 from conchrec.authorities import open_authority
+from conchrec.cli.arguments import duration
 from conchrec.config import Config
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.ssh.certificate import (
@@ -34,7 +35,6 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.ssh.wire import string
-from conchrec.yamlread import parse_duration
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -68,7 +68,7 @@ def register(subparsers: Subparsers) -> None:
     host.add_argument("--host", type=_names, required=True, metavar="NAME[,NAME…]", help="all its names")
     host.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE and FILE-cert.pub")
     host.add_argument("--public-key", type=Path, metavar="FILE", help="certify this key; else a new one")
-    host.add_argument("--ttl", type=_ttl, default=HOST_TTL, help="how long it is good (default 90d)")
+    host.add_argument("--ttl", type=duration, default=HOST_TTL, help="how long it is good (default 90d)")
     host.add_argument("--force", action="store_true", help="write over files that are there")
     host.set_defaults(command=_sign_host)
 
@@ -76,7 +76,7 @@ def register(subparsers: Subparsers) -> None:
     user.add_argument("--user", required=True, help="whom it is for: the key id of the certificate")
     user.add_argument("--login", type=_names, required=True, metavar="NAME[,NAME…]", help="at the targets")
     user.add_argument("--public-key", type=Path, required=True, metavar="FILE")
-    user.add_argument("--ttl", type=_ttl, default=USER_TTL, help="how long it is good (default 12h)")
+    user.add_argument("--ttl", type=duration, default=USER_TTL, help="how long it is good (default 12h)")
     user.add_argument("--out", type=Path, metavar="FILE", help="else beside the key: k.pub → k-cert.pub")
     user.add_argument("--force", action="store_true", help="write over a file that is there")
     user.set_defaults(command=_sign_user)
@@ -114,13 +114,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not _NAMES.fullmatch(text):
         raise argparse.ArgumentTypeError("names with commas between them, please")
     return tuple(text.split(","))
-
-
-def _ttl(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _name(text: str) -> str:

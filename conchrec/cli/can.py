@@ -9,23 +9,26 @@ import argparse
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from conchrec.access.lockfile import Locks
 from conchrec.access.options import TABLE, Options, why_not
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, Decision, Policy, decide, rule_for, sees
+from conchrec.access.policy import Allow, Decision, Deny, Policy, decide, rule_for, sees
+from conchrec.access.revocation import Revocations, Revoked
+from conchrec.access.statefile import StateFile
 from conchrec.access.windows import parse_moment
 from conchrec.config import Config
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
 from conchrec.recording.transfers import recognise
 from conchrec.settings import TargetRule
-from conchrec.yamlread import nearest
+from conchrec.yamlread import as_written, nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -37,6 +40,7 @@ _DESTINATION = re.compile(
 USUAL_PORT = 22
 
 Resolve = Callable[[Target], tuple[str, ...]]
+T = TypeVar("T")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -111,6 +115,8 @@ def command(
     question = _Question(config, login, asked, args.source or "", args.at, resolve)
     for note in question.notes:
         print(f"note: {note}", file=err)
+    if not args.source and question.depends_on_source(config.users if user is None else (user.name,)):
+        print("note: it depends on where the user comes from (source); say so with --from ADDRESS", file=err)
     if user is None:
         return _who(question, args.json, out)
     decision = question.decision(user.name)
@@ -129,8 +135,6 @@ def command(
             print("yes: this command may be run", file=out)
     else:
         print(f"no: {decision.reason}{question.where(decision)}", file=out)
-        if not args.source and any(role.source is not None for role in config.roles.values()):
-            print("note: some roles have a source; say where the user is with --from ADDRESS", file=err)
     return YES if isinstance(decision, Allow) and not forbidden else NO
 
 
@@ -170,23 +174,42 @@ class _Question:
         self._addresses = (by_name.address if by_name is not None else ()) or resolve(self._target)
         if not self._addresses:
             self.notes.append(f"{asked.host!r} does not resolve here; rules for addresses were not asked")
-        self._policy = replace(config.policy, locks=self._locks().locks)
+        self._policy = replace(config.policy, locks=self._known("locks", Locks, ()))
+        self._revoked = self._known("revocations", Revocations, Revoked())
 
-    def _locks(self) -> Policy:
+    def _known(
+        self, what: str, kind: Callable[[Path, Callable[[], datetime]], StateFile[T]], unknown: T
+    ) -> T:
+        """What the state directory says, as the proxy sees it."""
         try:
-            locks = Locks(self.config.state_dir, lambda: self._now).current
+            return kind(self.config.state_dir, lambda: self._now).current
         except ConfigError as error:
-            self.notes.append(f"locks were not looked at: {error.problem}")
-            locks = ()
-        return Policy(locks=locks)
+            self.notes.append(f"{what} were not looked at: {error.problem}")
+            return unknown
 
     def _identity(self, user: str) -> Identity:
         roles = self.config.users[user].roles
         return Identity(user=user, method="publickey", roles=roles, second_factor="taken for granted")
 
+    def depends_on_source(self, users: Iterable[str]) -> bool:
+        """Would the answer for any of them be another one if no role had a ``source``?"""
+        roles = {name: replace(role, source=None) for name, role in self._policy.roles.items()}
+        anywhere = replace(self._policy, roles=roles)
+        return any(self._decide(user, self._policy) != self._decide(user, anywhere) for user in users)
+
     def decision(self, user: str) -> Decision:
-        decision = decide(
-            self._policy,
+        if why := self._revoked.why(self._identity(user)):
+            return Deny(reason=why, rule="revoked")
+        decision = self._decide(user, self._policy)
+        rule = self._rule(decision)
+        if isinstance(decision, Allow) and rule is not None and rule.record is not None:
+            strict = min(rule.record, decision.options.record, key=lambda one: one.value != "strict")
+            return replace(decision, options=replace(decision.options, record=strict))
+        return decision
+
+    def _decide(self, user: str, policy: Policy) -> Decision:
+        return decide(
+            policy,
             self._identity(user),
             self._target,
             self._addresses,
@@ -194,11 +217,6 @@ class _Question:
             self._source,
             self._now,
         )
-        rule = self._rule(decision)
-        if isinstance(decision, Allow) and rule is not None and rule.record is not None:
-            strict = min(rule.record, decision.options.record, key=lambda one: one.value != "strict")
-            return replace(decision, options=replace(decision.options, record=strict))
-        return decision
 
     def _rule(self, decision: Decision) -> TargetRule | None:
         addresses = decision.addresses if isinstance(decision, Allow) else self._addresses
@@ -266,7 +284,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, timedelta):
-        return _duration(value)
+        return as_written(value)
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, tuple):
@@ -274,10 +292,3 @@ def _shown(value: object) -> str:
         return (" and " if isinstance(value[0], frozenset) else ", ").join(texts)
     return str(value)
 
-
-def _duration(duration: timedelta) -> str:
-    seconds = int(duration.total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds % length == 0:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,12 +16,13 @@ from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern, address_of
 from conchrec.access.policy import rule_for
 from conchrec.auditing import open_log
+from conchrec.cli.arguments import duration
 from conchrec.cli.can import USUAL_PORT, resolved
 from conchrec.cli.shown import account
 from conchrec.config import Config
 from conchrec.errors import WriteFailed
 from conchrec.model import Target
-from conchrec.yamlread import nearest, parse_duration
+from conchrec.yamlread import nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -33,7 +34,7 @@ _LONGEST_REASON = 200
 def register(subparsers: Subparsers) -> None:
     lock = subparsers.add_parser("lock", help="keep a user, a target, a login or a session out, at once")
     _add_names(lock)
-    lock.add_argument("--for", dest="ttl", type=_duration, metavar="2h", help="else until it is taken back")
+    lock.add_argument("--for", dest="ttl", type=duration, metavar="2h", help="else until it is taken back")
     lock.add_argument("--reason", type=_reason, default="", metavar="TEXT", help="which users read")
     lock.add_argument(
         "--name-only", action="store_true", help="of a target: not the addresses that its name has now"
@@ -67,13 +68,6 @@ def _name(kind: LockKind, text: str) -> str:
 
 def _named(args: argparse.Namespace) -> tuple[LockKind, str]:
     return next((kind, str(name)) for kind in LockKind if (name := getattr(args, kind.value)) is not None)
-
-
-def _duration(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _reason(text: str) -> str:

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.cli.arguments import duration, size
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import ConfigError
@@ -26,7 +27,6 @@ from conchrec.recording.seal import Keys
 from conchrec.recording.session_id import is_session_id
 from conchrec.recording.tree import FORMS, MANIFEST, Tree
 from conchrec.recording.verify import Book, Verdict, Verifier
-from conchrec.yamlread import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from conchrec.audit import AuditEvent
@@ -54,10 +54,10 @@ def register(commands: Subparsers) -> None:
     prune = commands.add_parser("prune", help="remove what recordings.retention does not keep")
     prune.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     prune.add_argument(
-        "--age", metavar="AGE", type=_duration, help="what is older (365d); else as configured"
+        "--age", metavar="AGE", type=duration, help="what is older (365d); else as configured"
     )
     prune.add_argument(
-        "--size", metavar="SIZE", type=_size, help="the oldest above (500GiB); else as configured"
+        "--size", metavar="SIZE", type=size, help="the oldest above (500GiB); else as configured"
     )
     prune.add_argument("--json", action="store_true")
     prune.set_defaults(command=_prune)
@@ -311,17 +311,3 @@ def _log(config: Config) -> Callable[[AuditEvent], None]:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _duration(written: str) -> object:
-    try:
-        return parse_duration(written)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _size(written: str) -> int:
-    try:
-        return parse_size(written)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -8,6 +8,7 @@ from datetime import timedelta
 from conchrec.access.options import Options
 from conchrec.proxy.visit import Visit
 from conchrec.timing import DelayedCall
+from conchrec.yamlread import as_written
 
 
 class TimeLimits:
@@ -54,12 +55,5 @@ class TimeLimits:
         if left > 0:
             self._idle = self._clock.callLater(left, self._watch_idle, limit)
         else:
-            self._end(f"nothing came from you for {_duration(limit)} (client_idle_timeout)")
+            self._end(f"nothing came from you for {as_written(limit)} (client_idle_timeout)")
 
-
-def _duration(time: timedelta) -> str:
-    seconds = int(time.total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds % size == 0 and seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"

@@ -15,6 +15,7 @@ from conchrec import config
 from conchrec.access.lockfile import Locks
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Options
+from conchrec.access.revocation import Revocations, Revoked
 from conchrec.cli.can import NO, YES, command, destination, register, resolved
 from conchrec.model import Target
 
@@ -66,7 +67,24 @@ def test_yes_and_why() -> None:
         "record": "strict", "recordings": "own", "approval": "none", "require_mfa": "no",
     }  # fmt: skip
     assert expected.items() <= shown.items()
-    assert asked.err == ""
+    assert asked.err == "", "no role with a source has a say here"
+
+
+def test_where_the_user_is_matters() -> None:
+    note = "note: it depends on where the user comes from (source); say so with --from ADDRESS\n"
+    for question in (("joe", "root@far1"), ("--who", "root@far1")):
+        asked = Asked(*question, addresses=("192.0.2.9",))
+        assert (asked.code, asked.err) == (NO, note), question
+        asked = Asked(*question, "--from", "192.0.2.7", addresses=("192.0.2.9",))
+        assert (asked.code, asked.err) == (YES, ""), question
+
+
+def test_who_is_revoked(tmp_path: Path) -> None:
+    text = TEXT + f"state_dir: {tmp_path}\n"
+    assert Asked("joe", "root@web1", text=text, addresses=("10.0.0.1",)).code == YES
+    Revocations(tmp_path, lambda: datetime.now(timezone.utc)).change(add=Revoked(users=frozenset({"joe"})))
+    asked = Asked("joe", "root@web1", text=text, addresses=("10.0.0.1",))
+    assert (asked.code, asked.out) == (NO, "no: the user joe has been revoked\n")
 
 
 MORE = """\
