@@ -6,6 +6,7 @@ Every problem is noted with its path and line, and reading goes on. Knows no fil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
@@ -92,7 +93,7 @@ def read_hosts(section: Section, groups: tuple[TargetRule, ...] = ()) -> tuple[H
         if entry.text.startswith((GROUP, LABEL)):
             patterns += _of_groups(entry, groups)
         elif (pattern := _parsed(entry, entry.text, HostPattern.parse)) is not None:
-            patterns.append(_in_line(pattern, pattern.text, entry))
+            patterns.append(replace(pattern, line=entry.line))
     return tuple(patterns)
 
 
@@ -109,13 +110,8 @@ def _of_groups(entry: Entry, groups: tuple[TargetRule, ...]) -> list[HostPattern
             entry.problem(f"{entry.text!r} is not like label:tier=data")
         elif not meant:
             entry.problem(f"no group in targets has the label {key}: {value}")
-    return [_in_line(pattern, entry.text, entry) for group in meant for pattern in group.hosts]
-
-
-def _in_line(pattern: HostPattern, text: str, entry: Entry) -> HostPattern:
-    return HostPattern(
-        text=text, port=pattern.port, network=pattern.network, name=pattern.name, line=entry.line
-    )
+    line, by = entry.line, entry.text
+    return [replace(pattern, line=line, by=by) for group in meant for pattern in group.hosts]
 
 
 def read_logins(section: Section) -> tuple[str, ...]:

@@ -813,3 +813,43 @@ def test_how_many_may_not_have_logged_in(read: Read, written: str, begin: int, r
 def test_how_many_can_not_be(read: Read, written: str) -> None:
     (problem,) = problems(read, NOBODY + f"limits: {{unauthenticated: '{written}'}}\n")
     assert "is neither a number nor like 300:30:500" in problem
+
+
+# -- groups of targets as the hosts of a role
+
+
+GROUPED = """\
+users: {}
+roles:
+  ops:
+    logins: [root]
+    hosts: ["group:web", "label:tier=data", other]
+    deny: {hosts: ["group:web"]}
+targets:
+  web: {hosts: [web1, "10.1.0.0/16"]}
+  db: {hosts: ["db*:2222"], labels: {tier: data}}
+"""
+
+
+def test_groups_stand_for_their_hosts(read: Read) -> None:
+    ops = read(GROUPED).roles["ops"]
+    assert [str(host) for host in ops.hosts] == [
+        "web1 (group:web)", "10.1.0.0/16 (group:web)", "db*:2222 (label:tier=data)", "other",
+    ]  # fmt: skip
+    assert [(host.text, host.port, host.line) for host in ops.hosts] == [
+        ("web1", None, 5), ("10.1.0.0/16", None, 5), ("db*:2222", 2222, 5), ("other", None, 5),
+    ]  # fmt: skip
+    assert [str(host) for host in ops.deny_hosts] == ["web1 (group:web)", "10.1.0.0/16 (group:web)"]
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("group:wep", "there is no group wep in targets; did you mean web?"),
+        ("label:tier=date", "no group in targets has the label tier: date"),
+        ("label:tier", "'label:tier' is not like label:tier=data"),
+    ],
+)
+def test_groups_that_are_not_there(read: Read, written: str, problem: str) -> None:
+    text = GROUPED.replace('"label:tier=data"', f'"{written}"')
+    assert problems(read, text) == [f"5 roles.ops.hosts[1]: {problem}"]

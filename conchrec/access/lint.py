@@ -66,7 +66,7 @@ def _roles(roles: Mapping[str, Role], users: Mapping[str, User], now: datetime) 
 def _swallowed(role: Role, warn: Callable[[str, str], ConfigError]) -> Iterator[ConfigError]:
     """Allows that a deny of the same role takes back, as far as that is certain."""
     for pattern, deny in _denied_hosts(role, role):
-        one = warn(f"{pattern.text!r} is allowed and denied ({deny.text!r}): the deny wins", "hosts")
+        one = warn(f"{str(pattern)!r} is allowed and denied ({str(deny)!r}): the deny wins", "hosts")
         yield ConfigError(one.path, one.problem, pattern.line or one.line)
     for login in _denied_logins(role, role):
         yield warn(f"{login!r} is allowed and denied: the deny wins", "logins")
@@ -124,7 +124,7 @@ def _users(users: Mapping[str, User], roles: Mapping[str, Role], now: datetime) 
                 yield ConfigError(f"{path}.roles", f"the grant of {role} has ended", None)
         lasting = [name for name in user.roles if not _has_ended(roles[name], user, now)]
         for name, other in permutations(lasting, 2):
-            denied = [pattern.text for pattern, _ in _denied_hosts(roles[name], roles[other])]
+            denied = [str(pattern) for pattern, _ in _denied_hosts(roles[name], roles[other])]
             denied += _denied_logins(roles[name], roles[other])
             if denied:
                 text = f"role {name} allows {', '.join(denied)}, and role {other} denies it: the deny wins"

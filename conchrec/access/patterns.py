@@ -143,13 +143,18 @@ def _is_this_machine(address: IPAddress) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPattern:
     """One entry of ``hosts``. Neither ``network`` nor ``name``: any host. ``text`` as it was written, in the
-    ``line`` of the file (0: in none)."""
+    ``line`` of the file (0: in none); ``by`` is what stood for it there, a group of targets or a label."""
 
     text: str
     port: int | None = None
     network: IPNetwork | None = None
     name: re.Pattern[str] | None = None
     line: int = field(default=0, compare=False)
+    by: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """``web1``, ``web1 (group:web)``"""
+        return f"{self.text} ({self.by})" if self.by else self.text
 
     @classmethod
     def parse(cls, text: str) -> HostPattern:

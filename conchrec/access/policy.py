@@ -372,9 +372,9 @@ def reachable(policy: Policy, identity: Identity, source: str, now: datetime) ->
     return tuple(
         Reach(
             role=role.name,
-            hosts=tuple(pattern.text for pattern in role.hosts),
+            hosts=tuple(map(str, role.hosts)),
             logins=tuple(login.replace(USER, identity.user) for login in role.logins),
-            denied_hosts=tuple(pattern.text for pattern in role.deny_hosts),
+            denied_hosts=tuple(map(str, role.deny_hosts)),
             denied_logins=tuple(login.replace(USER, identity.user) for login in role.deny_logins),
             from_here=comes_from(role, source),
             at_this_time=is_open(role.times, now),

@@ -52,6 +52,7 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ),
         ('"*"], hosts: ["10.0.0.0/8"]', '"*"], hosts: ["*"]', "10 roles.oncall.hosts: every login at"),
         ("[vault.example.com]", '["*.example.com"]', "7 roles.ops.hosts: '*.example.com' is"),
+        ("[vault.example.com]", '["db?"]', "7 roles.ops.hosts: 'db1 (group:db)' is allowed and denied"),
         ("logins: [backup]", "logins: ['ro?t']", "6 roles.ops.logins: 'root' is allowed and denied"),
         ("expires: 2027-01-01", "expires: 2026-01-01", "10 roles.oncall.options.expires: has ended"),
         ('times: ["22:00-06:00"]', "times: []", "10 roles.oncall.options.times: is empty"),
