@@ -29,6 +29,8 @@ from conchrec.timing import Clock
 __all__ = ["ClientTransport", "ConnectionGone", "HostKey", "HostKeys", "Lost", "ServerTransport"]
 
 USERAUTH = b"ssh-userauth"
+#: A client that asks before each of its tries has not that many.
+MAX_SERVICES_ASKED = 64
 
 
 class HostKey(Protocol):
@@ -76,6 +78,8 @@ class ServerTransport(Modern, SSHServerTransport):
         )
         self._host_keys = host_keys
         self._userauth: Callable[[], SSHService] | None = userauth
+        self._login: SSHService | None = None
+        self._services_asked = 0
         self._handshake_time = handshake_time
 
     def connectionMade(self) -> None:
@@ -118,12 +122,18 @@ class ServerTransport(Modern, SSHServerTransport):
         self._take_keys(secret, exchange_hash)
 
     def _service_requested(self, payload: bytes) -> None:
-        """``ssh-userauth``, once; whatever comes after the login is none of the client's business."""
+        """``ssh-userauth``. Some clients (paramiko) ask for it before each try, and sshd answers: so do we,
+        and nothing begins anew. Whatever comes after the login is none of the client's business."""
         r = Reader(payload)
         name = r.string()
         r.end()
         if self._first_exchange:
             raise RemoteViolation("a service request before the key exchange")
+        self._services_asked += 1
+        again = self._login is not None and self.service is self._login
+        if name == USERAUTH and again and self._services_asked <= MAX_SERVICES_ASKED:
+            self.sendPacket(a.SERVICE_ACCEPT, string(name))
+            return
         if name != USERAUTH or self._userauth is None:
             shown = printable(name[:64])
             self._fail(RemoteViolation(f"the service {shown} is not to be had"), a.SERVICE_NOT_AVAILABLE)
@@ -131,7 +141,8 @@ class ServerTransport(Modern, SSHServerTransport):
         userauth, self._userauth = self._userauth, None
         self._not_later("handshake")
         self.sendPacket(a.SERVICE_ACCEPT, string(name))
-        self.setService(userauth())
+        self._login = userauth()
+        self.setService(self._login)
 
 
 class ClientTransport(Modern, SSHClientTransport):

@@ -385,3 +385,24 @@ async def test_files_by_dbclient(house: House, tmp_path: Path) -> None:
             scp = ("scp", "-F", "none", "-q", *protocol, "-S", wrapper, *pair)
             (await run(*scp, env=environment(HOME=str(tmp_path)))).check()
         assert here.read_bytes() == there.read_bytes() == back.read_bytes()
+
+
+async def test_paramiko_has_several_tries(house: House) -> None:
+    """It asks for ``ssh-userauth`` before each of them."""
+    wrong = await house.stage.key("wrong")
+
+    def connect() -> str:
+        with paramiko.SSHClient() as client:
+            client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+            client.connect(
+                house.proxy.host,
+                house.proxy.port,
+                "joe",
+                key_filename=[str(wrong.path), str(house.keyless.key.path)],  # type: ignore[arg-type]
+                allow_agent=False,
+                look_for_keys=False,
+            )
+            _, out, _ = client.exec_command("status")
+            return out.read().decode()
+
+    assert "You are joe" in await in_thread(connect)

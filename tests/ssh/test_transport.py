@@ -12,7 +12,7 @@ from conchrec.errors import HostKeyRejected
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
 from conchrec.ssh.packetcipher import is_aead
-from conchrec.ssh.transport import ConnectionGone, Lost
+from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionGone, Lost
 from conchrec.ssh.transport_base import LAST_WORDS
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import CLIENT_VERSION, HOST_KEY, SERVER_VERSION, Ear, Line, Pair
@@ -298,6 +298,19 @@ def test_a_second_service_request() -> None:
     pair.pump()
     assert lost_of(pair.client.when_lost()).reason == a.SERVICE_NOT_AVAILABLE
     assert pair.server_ear.started == 1
+
+
+def test_a_service_request_before_each_try() -> None:
+    """As paramiko does, and sshd answers: the login goes on. Not for ever."""
+    pair = Pair().secure()
+    for _ in range(MAX_SERVICES_ASKED - 1):
+        pair.client.request_service(Ear())
+        pair.pump()
+    assert pair.server_ear.started == 1
+    assert pair.client.lost is None
+    pair.client.request_service(Ear())
+    pair.pump()
+    assert lost_of(pair.client.when_lost()).reason == a.SERVICE_NOT_AVAILABLE
 
 
 def test_a_service_request_before_the_key_exchange() -> None:
