@@ -16,7 +16,9 @@ never worth more than the roles behind it. The rules, for a user of several role
   which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
   have the user's name.
 - *Extensions*: ``permit-pty``; any other only where every role that gives a principal grants it (every one
-  that counts, where it is for the proxy alone), for a certificate can not say at which login it is good.
+  that counts, where it is for the proxy alone), for a certificate can not say at which login it is good; and
+  where no role of the user for one of its principals says no to it, for a certificate would be the way around
+  that role.
 - *Until*: the strictest ``max_session_ttl`` of the roles that count, 12 hours where none says any; never
   later than what the user came with (a certificate does not renew itself), nor than the grant or the time of
   a role whose logins it names.
@@ -43,6 +45,8 @@ from conchrec.ssh.wire import string
 
 #: A certificate with this critical option is for the proxy, and for nobody else.
 PROXY_ONLY = "proxy-only@conchrec"
+#: The extension of a certificate that a user has made for a key of their own, which nobody else has seen.
+SELF_SERVICE = "self-service@conchrec"
 #: How long a certificate is good where nothing else is said.
 USUAL_TTL = timedelta(hours=12)
 #: OpenSSH takes no certificate with more (``SSHKEY_CERT_MAX_PRINCIPALS``).
@@ -97,7 +101,7 @@ def grant(
         if (role.direct or not recorded) and can_be_said(role) and (logins := _logins(role, user, denied))
     }
     logins = tuple(dict.fromkeys(login for found in naming.values() for login in found))
-    own = () if logins and _is_denied(user, user, denied) else (user,)
+    own = () if logins and _is_one_of(user, user, denied) else (user,)
     principals = tuple(dict.fromkeys((*own, *logins)))
     if len(principals) > MAX_PRINCIPALS:
         raise AccessDenied(f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins")
@@ -106,7 +110,10 @@ def grant(
         principals=principals,
         logins=logins,
         until=min((_until(identity, counting, now, ttl), *ends)),
-        extensions=_extensions([role for role in counting if role.name in naming] or counting),
+        extensions=_extensions(
+            [role for role in counting if role.name in naming] or counting,
+            [role for role in roles if any(_is_one_of(name, user, role.logins) for name in principals)],
+        ),
         critical_options=_critical_options(
             counting, for_targets=bool(logins), here=_network(source) if identity.pinned else None
         ),
@@ -133,11 +140,11 @@ def _logins(role: Role, user: str, denied: Sequence[str]) -> tuple[str, ...]:
         login
         for pattern in role.logins
         if not _NOT_IN_LOGINS & set(pattern)
-        and not _is_denied(login := pattern.replace(USER, user), user, denied)
+        and not _is_one_of(login := pattern.replace(USER, user), user, denied)
     )
 
 
-def _is_denied(login: str, user: str, denied: Iterable[str]) -> bool:
+def _is_one_of(login: str, user: str, denied: Iterable[str]) -> bool:
     return any(matches_login(pattern, login, user) for pattern in denied)
 
 
@@ -147,19 +154,21 @@ def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timede
     return until if identity.expires is None else min(until, identity.expires)
 
 
-def _extensions(roles: Sequence[Role]) -> dict[str, bytes]:
-    """PROTOCOL.certkeys, "Extensions": names alone."""
-    granted = {
-        "permit-X11-forwarding": _all_open(roles, "x11_forwarding"),
-        "permit-agent-forwarding": _all_open(roles, "forward_agent"),
-        "permit-port-forwarding": _all_open(roles, *SHORTHANDS["port_forwarding"]),
-        "permit-pty": True,
+def _extensions(roles: Sequence[Role], same_logins: Sequence[Role]) -> dict[str, bytes]:
+    """PROTOCOL.certkeys, "Extensions": names alone. What one of ``same_logins`` says no to, is none."""
+    wanted = {
+        "permit-X11-forwarding": ("x11_forwarding",),
+        "permit-agent-forwarding": ("forward_agent",),
+        "permit-port-forwarding": SHORTHANDS["port_forwarding"],
+        "permit-pty": (),
     }
-    return {name: b"" for name, is_granted in granted.items() if is_granted}
 
+    def is_open(switch: str) -> bool:
+        return all(role.options.opens(switch) for role in roles) and not any(
+            role.options.switches.get(switch) is False for role in same_logins
+        )
 
-def _all_open(roles: Sequence[Role], *switches: str) -> bool:
-    return all(role.options.opens(switch) for role in roles for switch in switches)
+    return {name: b"" for name, switches in wanted.items() if all(map(is_open, switches))}
 
 
 def _critical_options(

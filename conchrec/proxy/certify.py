@@ -6,6 +6,7 @@ The private key of ``into_agent`` is in memory until the agent has it, and nowhe
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -13,7 +14,7 @@ from conchrec import audit
 from conchrec.access.authority import Role, public_line
 from conchrec.access.authorized_keys import parse_authorized_keys
 from conchrec.access.checkers import fingerprint
-from conchrec.access.grants import Grant, grant
+from conchrec.access.grants import SELF_SERVICE, Grant, grant
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.asking import Asking, Refused
 from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
@@ -31,6 +32,11 @@ AGENT_SECONDS = 60.0
 NO_AGENT = (
     "your agent is not here: use ssh -A (with ControlMaster: for the first connection), or get a certificate "
     "for a key in a file with `sign`"
+)
+
+BY_CERTIFICATE = (
+    "you came with a certificate, and that makes no other one: come with a key "
+    "(ssh -o IdentitiesOnly=yes -i KEY …) or with a password (ssh -o PubkeyAuthentication=no …)"
 )
 
 #: Of lines of public keys, and of private ones, about which something better is said.
@@ -103,7 +109,9 @@ async def for_key(asking: Asking) -> str:
     key = _one_key(sent)
     if key in asking.site.authority.revoked().keys:
         raise Refused(f"the key {fingerprint(key)} has been revoked")
-    certificate = await _certified(asking, key, _granted(asking), "sign")
+    granted = _granted(asking)
+    granted = replace(granted, extensions={**granted.extensions, SELF_SERVICE: b""})
+    certificate = await _certified(asking, key, granted, "sign")
     return f"{public_line(certificate.blob)} {comment(asking.identity.user)}\n"
 
 
@@ -127,7 +135,10 @@ def comment(user: str) -> str:
 
 
 def _granted(asking: Asking) -> Grant:
+    """Raises ConchrecError. A certificate makes no other one, which would outlive its revocation."""
     site = asking.site
+    if asking.identity.by_certificate:
+        raise Refused(BY_CERTIFICATE)
     return grant(
         site.policy,
         asking.identity,

@@ -32,10 +32,12 @@ def role(
     source: tuple[str, ...] | None = None,
     deny: tuple[str, ...] = (),
     ttl: timedelta | None = None,
-    agent: bool = False,
-    ports: bool = False,
-    x11: bool = False,
+    agent: bool | None = None,
+    ports: bool | None = None,
+    x11: bool | None = None,
 ) -> Role:
+    """Where a switch is None it says nothing of it."""
+    written = {"forward_agent": agent, "port_forwarding": ports, "x11_forwarding": x11}
     return Role(
         name=name,
         logins=logins or ("root",),
@@ -44,7 +46,7 @@ def role(
         source=None if source is None else tuple(map(parse_network, source)),
         options=RoleOptions(
             max_session_ttl=ttl,
-            switches=switches(forward_agent=agent, port_forwarding=ports, x11_forwarding=x11),
+            switches=switches(**{name: it for name, it in written.items() if it is not None}),
         ),
     )
 
@@ -247,6 +249,25 @@ def test_only_the_roles_of_its_principals_are_asked() -> None:
     assert "permit-port-forwarding" in granted(plain, direct).extensions
     assert "permit-port-forwarding" not in granted(role("db", direct=True), direct).extensions
     assert "permit-port-forwarding" in granted(role("*", direct=True), direct).extensions
+
+
+@pytest.mark.parametrize(
+    ("switch", "extension"),
+    [
+        ("ports", "permit-port-forwarding"),
+        ("agent", "permit-agent-forwarding"),
+        ("x11", "permit-X11-forwarding"),
+    ],
+)
+def test_a_no_of_another_role_for_the_same_login_counts(switch: str, extension: str) -> None:
+    """Wherever that role is for: a certificate is good at every host, and from everywhere."""
+    direct = role("root", direct=True, ports=True, agent=True, x11=True)
+    for logins, source in (("root", None), ("r*", None), ("{user}", None), ("root", ("10.0.0.0/8",))):
+        no = replace(role(logins, source=source), options=role(**{switch: False}).options)  # type: ignore[arg-type]
+        assert extension not in granted(direct, no).extensions, logins
+    other = replace(role("db"), options=role(**{switch: False}).options)  # type: ignore[arg-type]
+    assert extension in granted(direct, other).extensions
+    assert extension in granted(direct, role("root")).extensions
 
 
 options = st.booleans()

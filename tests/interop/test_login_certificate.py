@@ -257,13 +257,16 @@ async def test_the_agent_forgets_it_in_time(house: House) -> None:
     assert len(await at(joe).lines()) == 1
 
 
-async def test_a_certificate_does_not_renew_itself(house: House) -> None:
+async def test_a_certificate_makes_no_other_one(house: House) -> None:
+    """It would outlive what is done to the first one, or to the key that that was made with."""
     joe = await somebody(house)
     client = await log_in(house, joe, "--ttl", "1h")
-    first = validity(await shown(await only_certificate(joe)))
-    (await client.ssh("proxy", "login", "--ttl", "8h")).check()
-    (line,) = await ours(joe)
-    assert validity(await shown(line))[1] <= first[1]
+    first = await only_certificate(joe)
+    for command, stdin in (("login", b""), ("sign", house.ann.key.line.encode())):
+        refused = await client.ssh("proxy", command, stdin=stdin)
+        assert (refused.code, refused.stdout) == (1, b""), str(refused)
+        assert "you came with a certificate" in refused.errors, str(refused)
+    assert await ours(joe) == [first]
 
 
 async def test_over_a_shared_connection(house: House) -> None:
