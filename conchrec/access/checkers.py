@@ -89,8 +89,14 @@ class Credentials:
         except RemoteViolation as error:
             raise _denied(f"a malformed key: {error.public}") from error
 
+    def lists(self, user: str, key: bytes) -> bool:
+        """Is this one of the user's keys in the configuration?"""
+        return any(line.blob == key for line in self._users.get(user, ()))
+
     def by_password(self, user: str) -> Identity:
         """Whoever has proved to know this user's password. Raises AccessDenied, Locked like ``identity``."""
+        if user not in self._users or user not in self._passwords:
+            raise _denied("there is no such user, or no password any more")
         identity = Identity(user=user, method="keyboard-interactive", roles=self._roles.get(user, ()))
         self._check_not_revoked(identity)
         self._check_lock(user)

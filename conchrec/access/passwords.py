@@ -124,6 +124,10 @@ class Passwords:
         """Has anybody a password?"""
         return bool(self._hashes)
 
+    def of(self, user: str) -> tuple[bytes | None, bytes | None]:
+        """The hash and the secret; None for what the user does not have."""
+        return self._hashes.get(user), self._secrets.get(user)
+
     def asks_code(self, user: str) -> bool:
         """Is this name asked for a code? Of the names without a password about half are, and always the
         same ones, where it is so with some of the others: the questions do not tell who there is."""

@@ -20,7 +20,7 @@ from conchrec.access.options import Mfa, Options
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import approving, refusal, second_factor
-from conchrec.proxy.judging import check_connections, denied, judge
+from conchrec.proxy.judging import check_connections, check_steps, denied, judge
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.settings import InnerAuth
@@ -141,7 +141,10 @@ class InnerLogin:
         visit.judged(answer)
         visit.addresses = answer.addresses
         try:
-            if not self._begun:  # else it is counted itself
+            if self._begun:
+                check_steps(visit)
+            else:
+                # Later it would be counted itself.
                 check_connections(visit)
         except AccessDenied as error:
             self._deny(error)

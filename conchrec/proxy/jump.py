@@ -31,7 +31,14 @@ from conchrec.proxy.door import Door, Refused
 from conchrec.proxy.outer_session import OuterSession, as_error
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.places import named_target
-from conchrec.proxy.second_factor import CODE, NONE_THERE, TOUCH, is_touched, required
+from conchrec.proxy.second_factor import (
+    CODE,
+    NONE_THERE,
+    TOUCH,
+    check_unchanged,
+    is_touched,
+    required,
+)
 from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.visit import Proofs
@@ -172,7 +179,7 @@ class Jump:
         site = self._site
         try:
             identity = site.credentials.identity(user, algorithm, blob, self.source, site.now())
-            if is_touched(blob):
+            if is_touched(site, identity):
                 identity = replace(identity, second_factor=TOUCH)
             elif required(site, identity, self.source) is not Mfa.NO:
                 self._wants_code(identity)
@@ -200,7 +207,9 @@ class Jump:
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         passwords = self._site.passwords
-        assert passwords is not None, "offered only where somebody has one"
+        if passwords is None:
+            # It was offered before the configuration was read anew.
+            return fail(AccessDenied("Permission denied", "nobody has a password or a code any more"))
         if self._first is not None:
             return Deferred.fromCoroutine(self._second_step(self._first, passwords, ask))
         return Deferred.fromCoroutine(self._by_password(user, passwords, ask))
@@ -208,6 +217,7 @@ class Jump:
     async def _by_password(self, user: str, passwords: PasswordLogin, ask: Ask) -> Identity:
         try:
             identity = await passwords.log_in(user, self.source, ask)
+            check_unchanged(self._site, passwords, user)
         except Locked as locked:
             self._say_once(locked.detail)
             raise
@@ -219,6 +229,7 @@ class Jump:
     async def _second_step(self, first: Identity, passwords: PasswordLogin, ask: Ask) -> Identity:
         """A code after a key. All that binds the first step binds the login."""
         await passwords.ask_code(first.user, self.source, ask)
+        check_unchanged(self._site, passwords, first.user)
         try:
             identity = self._site.credentials.still(first, self.source, self._site.now())
         except AccessDenied as error:

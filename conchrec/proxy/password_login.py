@@ -104,6 +104,10 @@ class PasswordLogin:
     def has_code(self, user: str) -> bool:
         return self._passwords.has_code(user)
 
+    def secrets_of(self, user: str) -> tuple[bytes | None, bytes | None]:
+        """What answers of this user are compared with."""
+        return self._passwords.of(user)
+
     def second_factor(self, user: str) -> str:
         """What this user has proved besides the password."""
         return "totp" if self._passwords.has_code(user) else ""

@@ -5,20 +5,22 @@ thing, the first connection to a target, or the first command of the proxy; each
 connection of the user needs its own.
 
 A signature by a key of the type sk-… is taken only with the flag that says that somebody was there
-(``ssh.certificate``, PROTOCOL.u2f), so such a key is a second factor by itself. Codes are those of
-``access.passwords``: each is good once, wherever it is asked for.
+(``ssh.certificate``, PROTOCOL.u2f), so such a key that an administrator knows is a second factor by itself.
+Codes are those of ``access.passwords``: each is good once, wherever it is asked for.
 """
 
 from __future__ import annotations
 
+from conchrec.access.grants import SELF_SERVICE
 from conchrec.access.options import Mfa
 from conchrec.access.policy import active
-from conchrec.errors import AccessDenied, RemoteViolation
+from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy.judging import REQUIRE_MFA as RULE
+from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Proofs, Visit
-from conchrec.ssh.certificate import key_type_of, plain_type
+from conchrec.ssh.certificate import decode, is_hardware
 from conchrec.ssh.userauth_server import Ask
 
 TOUCH, CODE = "sk", "totp"
@@ -37,12 +39,17 @@ def required(site: Site, identity: Identity, source: str) -> Mfa:
     return max((role.options.require_mfa for role in roles), key=lambda mfa: mfa.level, default=Mfa.NO)
 
 
-def is_touched(blob: bytes) -> bool:
-    """Is a good signature by this key or certificate also somebody's touch?"""
-    try:
-        return plain_type(key_type_of(blob)).startswith(b"sk-")
-    except RemoteViolation:
+def is_touched(site: Site, identity: Identity) -> bool:
+    """Was what this user proved also somebody's touch?
+
+    Software can call itself a hardware key. So it counts where an administrator has seen the key: it is in
+    the user's ``authorized_keys``, or a certificate for it was not made by the user (``sign``).
+    """
+    if not identity.key or not is_hardware(identity.key):
         return False
+    if identity.certificate is None or SELF_SERVICE not in decode(identity.certificate).extensions:
+        return True
+    return site.credentials.lists(identity.user, identity.key)
 
 
 def check(mfa: Mfa, identity: Identity, proofs: Proofs, what: str) -> None:
@@ -55,6 +62,12 @@ def check(mfa: Mfa, identity: Identity, proofs: Proofs, what: str) -> None:
         raise AccessDenied(f"each {what} requires a second factor of its own: connect anew", rule=RULE)
 
 
+def check_unchanged(site: Site, passwords: PasswordLogin, user: str) -> None:
+    """AccessDenied where an answer was compared with a password or a secret that is another one by now."""
+    if site.passwords is None or site.passwords.secrets_of(user) != passwords.secrets_of(user):
+        raise AccessDenied("Permission denied", "the password, or the secret, was changed meanwhile")
+
+
 class _AskForCode:
     """A Step of the inner login."""
 
@@ -65,12 +78,14 @@ class _AskForCode:
 
     async def pass_(self, ask: Ask, say: object) -> None:
         visit = self._visit
-        passwords, user = visit.site.passwords, visit.identity.user
-        if passwords is None or not passwords.has_code(user):
-            raise AccessDenied(NONE_THERE, rule=RULE)
+        user = visit.identity.user
         for left in reversed(range(TRIES)):
+            passwords = visit.site.passwords
+            if passwords is None or not passwords.has_code(user):
+                raise AccessDenied(NONE_THERE, rule=RULE)
             try:
                 await passwords.ask_code(user, visit.source, ask)
+                check_unchanged(visit.site, passwords, user)
                 break
             except AccessDenied as error:
                 visit.site.emit(visit.refused_login(error))
@@ -86,6 +101,6 @@ def step(visit: Visit) -> _AskForCode | None:
         return None
     if visit.proofs.take():
         visit.second_factor = visit.identity.second_factor
-    elif visit.inner is not None and is_touched(visit.inner.certificate or visit.inner.key):
+    elif visit.inner is not None and is_touched(visit.site, visit.inner):
         visit.second_factor = TOUCH
     return None if visit.second_factor else _AskForCode(visit)

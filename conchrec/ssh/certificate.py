@@ -101,6 +101,11 @@ class Certificate:
         return end.isoformat().replace("+00:00", "Z") if end is not None else "forever"
 
 
+def is_hardware(blob: bytes) -> bool:
+    """Does this key, or the one in this certificate, call itself one of a security key (PROTOCOL.u2f)?"""
+    return plain_type(key_type_of(blob)).startswith(b"sk-")
+
+
 def plain_type(algorithm: bytes) -> bytes:
     """The key type of the plain key inside a certificate of type ``algorithm``.
 

@@ -158,3 +158,25 @@ async def test_a_hardware_key(stage: Stage, touched: bool) -> None:
     else:
         assert (result.code, result.stdout) == (255, b""), str(result)
         assert not house.proxy.audit("user.login")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_hardware_key_in_a_certificate(stage: Stage, known: bool) -> None:
+    """Software can call itself a hardware key: what the user alone vouches for (``sign``) proves no touch."""
+    sk = SkAgent(stage)
+    house = await build(stage, settings=await settings(stage, "session", sk if known else None))
+    line = f"sk-ssh-ed25519@openssh.com {base64.b64encode(sk.blob).decode()} key\n".encode()
+    person = Person(name="kim" if known else "joe", key=house.joe.key, agent=house.joe.agent)
+    client = house.client(Way.INNER_AGENT, person=person)
+    client.env["SSH_AUTH_SOCK"] = str(sk.socket)
+    signing = client if known else Answering(house, code()).client
+    signed = (await signing.ssh("proxy", "sign", stdin=line)).check()
+    sk.keys[:] = [base64.b64decode(signed.text.split()[1])]
+    result = await client.ssh("web1", "echo in")
+    if known:
+        logins = await house.proxy.audited("user.login", stage="outer", count=2)
+        assert [login["second_factor"] for login in logins] == ["sk", "sk"] and "certificate" in logins[-1]
+    else:
+        assert (result.code, result.stdout) == (255, b""), str(result)
+        (login,) = house.proxy.audit("user.login")
+        assert login["second_factor"] == "totp"

@@ -17,7 +17,7 @@ PRESENT = 0x01
 
 
 class SkAgent(FakeAgent):
-    """``touched``: somebody touches the key, each time."""
+    """``touched``: somebody touches the key, each time. In ``keys`` certificates for it may stand, too."""
 
     def __init__(self, stage: Stage, *, touched: bool = True) -> None:
         super().__init__(stage, Habit.REFUSES)
@@ -33,7 +33,7 @@ class SkAgent(FakeAgent):
             return super().answer(message)
         self.asked.append(message[0])
         r = Reader(message[1:])
-        if r.string() != self.blob:
+        if r.string() not in self.keys:
             return bytes((a.FAILURE,))
         data = r.string()
         self._counter += 1
