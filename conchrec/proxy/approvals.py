@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -77,9 +77,8 @@ class Approvals:
         return iter([one for one in self._requests.values() if one.state is State.PENDING])
 
     def get(self, name: str) -> Request | None:
-        """The one by that id, as somebody may have typed it, if it waits for a decision."""
-        found = self._requests.get(name.upper().replace("O", "0").replace("I", "1").replace("L", "1"))
-        return found if found is not None and found.state is State.PENDING else None
+        """The one by that id, as somebody may have typed it, if it waits for a decision, or to be used."""
+        return self._requests.get(name.upper().replace("O", "0").replace("I", "1").replace("L", "1"))
 
     def ask(
         self,
@@ -114,17 +113,26 @@ class Approvals:
             request.timer = self._clock.callLater(GOOD.total_seconds(), self.end, request)
 
     def deny(self, request: Request, by: str, note: str) -> None:
-        self._decide(request, State.DENIED, by, note)
+        """Also what was approved in advance, as long as it is not used."""
+        if request.state is State.APPROVED:
+            self.end(request)
+        else:
+            self._decide(request, State.DENIED, by, note)
 
     def take(
-        self, user: str, login: str | None, target: Target, needed: tuple[frozenset[str], ...]
+        self,
+        user: str,
+        login: str | None,
+        target: Target,
+        needed: tuple[frozenset[str], ...],
+        stands: Callable[[str], bool],
     ) -> Request | None:
         """What was approved in advance for this, by who has to, used now; ``login`` is None where it is not
-        known."""
+        known. ``stands`` says whether the word of a user still does."""
         for request in tuple(self._requests.values()):
             is_theirs = request.user == user and request.target == target and login in (None, request.login)
             is_good = request.state is State.APPROVED and set(needed) <= set(request.needed)
-            if is_theirs and is_good and not request.waited_for:
+            if is_theirs and is_good and not request.waited_for and stands(request.by):
                 self.end(request)
                 return request
         return None

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from conchrec import audit
 from conchrec.access.policy import Deny, active, decide, hopeless
-from conchrec.errors import AccessDenied
+from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Target
 from conchrec.proxy.approvals import LONGEST, Request, State
 from conchrec.proxy.asking import Asking, Refused, Unknown
@@ -39,11 +39,22 @@ def step(visit: Visit) -> _WaitForApproval | None:
     if visit.options is None or visit.is_approved:
         return None
     needed = visit.options.approval
-    found = visit.site.approvals.take(visit.identity.user, visit.login, visit.target, needed)
+    found = _taken(visit, visit.login, needed)
     if found is not None:
         visit.use(found)
         return None
     return _WaitForApproval(visit, needed)
+
+
+def _taken(visit: Visit, login: str | None, needed: tuple[frozenset[str], ...]) -> Request | None:
+    """What was approved in advance, if whoever did is still somebody."""
+    site = visit.site
+
+    def stands(by: str) -> bool:
+        locked = site.policy.lock_on(site.now(), lambda lock: lock.is_of_user(by))
+        return by in site.config.users and locked is None and by not in site.authority.revoked().users
+
+    return site.approvals.take(visit.identity.user, login, visit.target, needed, stands)
 
 
 def changed(visit: Visit) -> None:
@@ -86,6 +97,7 @@ class _WaitForApproval:
         finally:
             visit.waiting = None
         visit.use(request)
+        say(f"conchrec: {request.by} approved it" + (f": {request.note}" if request.note else ""))
 
     async def _reason(self, ask: Ask) -> str:
         prompt = Prompt(text=f"Reason for {self._place}: ", echo=True)
@@ -104,9 +116,13 @@ def _ask_for(
         user=who["user"], login=who["login"], target=target, reason=reason, needed=needed, now=site.now(),
         wait=site.config.limits.approval_time,
     )  # fmt: skip
-    site.audit.emit(
-        audit.AccessRequest(**who, request=request.id, reason=reason, approvers=request.approvers)
-    )
+    try:
+        site.audit.emit(
+            audit.AccessRequest(**who, request=request.id, reason=reason, approvers=request.approvers)
+        )
+    except ConchrecError:
+        site.approvals.end(request)
+        raise
     return request
 
 
@@ -137,7 +153,7 @@ def check(visit: Visit) -> None:
     """Where nobody can be asked (nothing is recorded): AccessDenied without an approval in advance."""
     if visit.options is None or visit.is_approved:
         return
-    found = visit.site.approvals.take(visit.identity.user, None, visit.target, visit.options.approval)
+    found = _taken(visit, None, visit.options.approval)
     if found is None:
         how = f"{_command(visit.site, visit.identity.user)} request LOGIN@{visit.asked} REASON"
         raise AccessDenied(f"{visit.asked} needs somebody's approval: {how}", rule=RULE)
@@ -201,6 +217,8 @@ async def requests(asking: Asking) -> str:
 async def approve(asking: Asking) -> str:
     """Let somebody go where they asked to go: approve ID [NOTE]"""
     found, note = _meant(asking, "approve")
+    if found.state is not State.PENDING:
+        raise Refused(f"{found.id} has been approved already, by {found.by}")
     asking.site.audit.emit(audit.AccessApprove(**_of(asking, found), by=asking.identity.user, note=note))
     asking.site.approvals.approve(found, asking.identity.user, note)
     return f"{found.id}: {found.user} may go to {found.login}@{found.target}.\n"

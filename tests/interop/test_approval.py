@@ -11,7 +11,7 @@ from tests.support.keyboard import Keyboard
 from tests.support.ports import free_port
 from tests.support.process import Process, Result
 from tests.support.stage import Stage
-from tests.support.waiting import fact
+from tests.support.waiting import becomes, fact
 from tests.system.test_live_change import reloaded
 
 ANSWERING = "BatchMode no\nPreferredAuthentications publickey,keyboard-interactive\nNumberOfPasswordPrompts 1"
@@ -87,6 +87,7 @@ async def test_approved(stage: Stage) -> None:
     assert f"{name}: joe may go to root@localhost" in approved.check().text
     result = await process.wait()
     assert (result.code, result.stdout) == (0, b"in\n"), str(result)
+    assert "conchrec: ann approved it: go on" in result.errors
     (start,) = await house.proxy.audited("session.start")
     assert (start["approved_by"], start["request"]) == ("ann", name)
     (event,) = await house.proxy.audited("access.approve", by="ann", user="joe", request=name)
@@ -211,3 +212,37 @@ async def test_who_proves_nothing_uses_nothing_up(stage: Stage) -> None:
     refused = await other.ssh("web1", "echo never")
     assert (refused.code, refused.stdout) == (255, b""), str(refused)
     assert (await house.client(Way.INNER_AGENT).ssh("web1", "echo in")).check().stdout == b"in\n"
+
+
+async def test_what_was_approved_in_advance_can_be_taken_back(stage: Stage) -> None:
+    house = await at_home(stage)
+    place = f"root@localhost:{house.target.port}"
+    (await says(house, "request", "--no-wait", place, "deploy", by=house.joe)).check()
+    name = await pending(house)
+    (await says(house, "approve", name)).check()
+    again = await says(house, "approve", name)
+    assert again.code == 1 and f"{name} has been approved already, by ann" in again.errors
+    (await says(house, "deny", name, "too late")).check()
+    await house.proxy.audited("access.deny", by="ann", request=name, note="too late")
+    result = await house.client(Way.INNER_AGENT).ssh("web1", "echo never")
+    assert (result.code, result.stdout) == (255, b"") and "needs somebody's approval" in result.errors
+
+
+async def test_the_word_of_somebody_who_is_locked(stage: Stage) -> None:
+    house = await at_home(stage)
+    place = f"root@localhost:{house.target.port}"
+    (await says(house, "request", "--no-wait", place, "deploy", by=house.joe)).check()
+    (await says(house, "approve", await pending(house))).check()
+    (await house.proxy.command("lock", "--user", "ann")).check()
+    await becomes(lambda: is_heard(house), False, "ann is not locked")
+    client = house.client(Way.INNER_AGENT)
+    refused = await client.ssh("web1", "echo never")
+    assert refused.code == 255 and "needs somebody's approval" in refused.errors, str(refused)
+    (await house.proxy.command("unlock", "--user", "ann")).check()
+    await becomes(lambda: is_heard(house), True, "ann is locked")
+    assert (await client.ssh("web1", "echo in")).check().stdout == b"in\n", "it was not used"
+
+
+async def is_heard(house: House) -> bool:
+    """Is ann?"""
+    return (await says(house, "requests")).code == 0
