@@ -326,6 +326,7 @@ class Port(AuditEvent):
     received: int | None = None
     duration: float | None = None
     reason: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,6 +340,7 @@ class X11Forward(AuditEvent):
     sent: int | None = None
     received: int | None = None
     reason: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

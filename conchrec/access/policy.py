@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
 from conchrec.access.locks import Lock
-from conchrec.access.options import Mfa, Options, RoleOptions, Sees, combine
+from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa, Options, RoleOptions, Sees, combine
 from conchrec.access.patterns import (
     USER,
     HostPattern,
@@ -127,6 +127,7 @@ class Allow:
     addresses: tuple[str, ...]
     line: int = 0
     until: datetime | None = None
+    roles: tuple[Role, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +312,38 @@ def _allow(allowing: Sequence[_Reach], login: str, place: Place, until: datetime
         ),
         line=allowing[0].line,
         until=until,
+        roles=tuple(reach.role for reach in allowing),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """Why an option is shut: by which ``setting``, as it is written, and for the audit the ``rule``."""
+
+    setting: str
+    rule: str
+
+
+def shut_by(roles: Sequence[Role], option: str) -> Shut:
+    """Which of the roles that allow a login together shuts this option of it, a switch or ``commands``."""
+    written = (option, *(short for short, names in SHORTHANDS.items() if option in names))
+
+    def said(role: Role) -> str:
+        """The setting with which this role alone shuts it; empty where it does not."""
+        if role.options.switches.get(option) is False:
+            return next((name for name in written if f"options.{name}" in role.lines), option)
+        names = role.options.commands is not None
+        # What would be open by default is not, beside commands that are named.
+        shuts = option == "commands" or (SWITCHES[option] and not role.options.opens(option))
+        return "commands" if names and shuts else ""
+
+    found = [(role, setting) for role in roles if (setting := said(role))]
+    # Who says no is meant before who names commands.
+    for role, setting in sorted(found, key=lambda one: one[1] == "commands"):
+        line = role.line(f"options.{setting}")
+        return Shut(setting, f"role {role.name}: {setting}" + (f" (line {line})" if line else ""))
+    names = ", ".join(role.name for role in roles)
+    return Shut(option, f"{option}: no role that counts opens it ({names})")
 
 
 def sees(policy: Policy, identity: Identity, source: str, now: datetime) -> Sees:

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.options import Options
+from conchrec.access.policy import Shut, shut_by
 from conchrec.errors import AccessDenied, ConchrecError, RemoteViolation, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.banner import Banner
@@ -88,8 +89,12 @@ class Forwards:
                         action="cancel",
                         destination=_place_of(name, extra),
                         reason="the role does not allow it any more",
+                        rule=self._shut_by(LISTEN[name]).rule,
                     )
                 )
+
+    def _shut_by(self, kind: str) -> Shut:
+        return shut_by(self._visit.roles, SWITCH[kind])
 
     def _may(self, kind: str) -> bool:
         return bool(getattr(self._options, SWITCH[kind]))
@@ -123,12 +128,13 @@ class Forwards:
                 action="refused",
                 destination=destination,
                 reason=NOT_ALLOWED,
+                rule=self._shut_by(kind).rule,
             )
         )
         opening.refuse(
             m.ADMINISTRATIVELY_PROHIBITED,
             f"conchrec: {self._visit.identity.user} may not forward ports on {self._visit.target.host}"
-            f" ({SWITCH[kind]}: no)",
+            f" ({self._shut_by(kind).setting}: no)",
         )
 
     # --- channels that the target opens
@@ -165,7 +171,8 @@ class Forwards:
         name = request.name
         if name in LISTEN or name in CANCEL:
             if self._visit.denied is not None or not self._may(LISTEN.get(name) or CANCEL[name]):
-                self._listen_event(request, "refused", NOT_ALLOWED)
+                rule = "" if self._visit.denied else self._shut_by(LISTEN.get(name) or CANCEL[name]).rule
+                self._site.emit(self._listen(request, "refused", NOT_ALLOWED, rule))
                 request.reply(False)
                 return
             self._upstream.inner_settled()
@@ -238,10 +245,15 @@ class Forwards:
     def _listen_event(self, request: IncomingRequest, action: str, reason: str) -> None:
         self._site.emit(self._listen(request, action, reason))
 
-    def _listen(self, request: IncomingRequest, action: str, reason: str) -> audit.Port:
+    def _listen(self, request: IncomingRequest, action: str, reason: str, rule: str = "") -> audit.Port:
         kind = LISTEN.get(request.name) or CANCEL[request.name]
         return audit.Port(
-            **self._visit.who(), kind=kind, action=action, destination=_place(request), reason=reason
+            **self._visit.who(),
+            kind=kind,
+            action=action,
+            destination=_place(request),
+            reason=reason,
+            rule=rule,
         )
 
     def _unknown(self, request: IncomingRequest, sender: str) -> None:
@@ -376,7 +388,7 @@ class _Forward(_Counted):
         if not (visit.options or Options()).nested_ssh:
             denied = AccessDenied(
                 f"{visit.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
-                rule="nested_ssh",
+                rule=shut_by(visit.roles, "nested_ssh").rule,
             )
             self._site.emit(refusal.event(denied, visit.who()))
             raise denied

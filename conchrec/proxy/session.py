@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from conchrec import audit
 from conchrec.access.options import Options, Record, why_not
+from conchrec.access.policy import shut_by
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError, RemoteViolation, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
@@ -145,8 +146,8 @@ class Session:
     def rejudge(self) -> None:
         """It ends where the options do not allow what it runs any more."""
         for start in self._started:
-            if rule := why_not(self._options, *start):
-                denied = AccessDenied(self._forbidden(start[0], rule), rule=rule)
+            if option := why_not(self._options, *start):
+                denied = self._forbidden(start[0], option)
                 self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
                 self.end(denied.public)
                 return
@@ -249,7 +250,12 @@ class Session:
             return Verdict.PASS if self._options.forward_agent else Verdict.ACCEPT
         if name == b"x11-req" and not self._options.x11_forwarding:
             self._emit(
-                audit.X11Forward(**visit.who(self.sid), action="refused", reason="the role does not allow it")
+                audit.X11Forward(
+                    **visit.who(self.sid),
+                    action="refused",
+                    reason="the role does not allow it",
+                    rule=shut_by(visit.roles, "x11_forwarding").rule,
+                )
             )
             return Verdict.REFUSE
         if name in STARTS:
@@ -268,7 +274,9 @@ class Session:
             )
             self._emit(
                 audit.SessionRejected(
-                    **visit.who(self.sid), reason="a request that nobody knows", rule="unknown_requests"
+                    **visit.who(self.sid),
+                    reason="a request that nobody knows",
+                    rule=shut_by(visit.roles, "unknown_requests").rule,
                 )
             )
             return Verdict.REFUSE
@@ -278,24 +286,25 @@ class Session:
         """What the roles do not allow, as far as that can be seen: what a shell does can not."""
         argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
         kind, text = request.name.decode(), _text(argument)
-        if rule := why_not(self._options, *_start(kind, text, recognise(kind, text))):
-            denied = AccessDenied(self._forbidden(kind, rule), rule=rule)
+        if option := why_not(self._options, *_start(kind, text, recognise(kind, text))):
+            denied = self._forbidden(kind, option)
             self._emit(refusal.event(denied, self._visit.who(self.sid)))
             raise denied
 
-    def _forbidden(self, kind: str, rule: str) -> str:
+    def _forbidden(self, kind: str, option: str) -> AccessDenied:
         visit = self._visit
-        who, where = visit.identity.user, f"{visit.login}@{visit.target.host}"
-        if rule == "commands":
-            return f"{who} may not run this command as {where} (commands)"
+        shut = shut_by(visit.roles, option)
         what = {
+            "commands": "run this command",
             "shell": "have a shell",
             "exec": "run commands",
             "sftp": "copy files by sftp",
             "scp": "copy files by scp",
             "subsystem": "use this subsystem",
-        }[rule]
-        return f"{who} may not {what} as {where} ({rule}: no)"
+        }[option]
+        why = "commands" if shut.setting == "commands" else f"{shut.setting}: no"
+        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({why})"
+        return AccessDenied(text, rule=shut.rule)
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
         """The user's certificate says what runs (PROTOCOL.certkeys, "Critical options")."""

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from conchrec import audit
 from conchrec.access.options import Options, Record
-from conchrec.access.policy import Allow
+from conchrec.access.policy import Allow, Role
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
@@ -54,6 +54,8 @@ class Visit:
     inner_agent: AgentSource = field(default_factory=lambda: AgentSource("inner"))
     login: str = ""
     options: Options | None = None
+    #: Those that allow it, together.
+    roles: tuple[Role, ...] = ()
     #: When the answer of the policy may be another one, aware; None: never by itself.
     until: datetime | None = None
     #: The second factor of the outer login, if nothing has used it.
@@ -85,7 +87,7 @@ class Visit:
 
     def judged(self, answer: Allow) -> None:
         """What the policy says of it now."""
-        self.options = answer.options
+        self.options, self.roles = answer.options, answer.roles
         ends = (answer.until, self.inner.expires if self.inner is not None else None)
         self.until = min((end for end in ends if end is not None), default=None)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, Options, Record, RoleOptions, Sees, switches
 from conchrec.access.patterns import HostPattern, parse_network
@@ -19,6 +20,7 @@ from conchrec.access.policy import (
     Deny,
     Policy,
     Role,
+    Shut,
     active,
     cited,
     decide,
@@ -26,6 +28,7 @@ from conchrec.access.policy import (
     reachable,
     rule_for,
     sees,
+    shut_by,
 )
 from conchrec.access.windows import Window
 from conchrec.model import Identity, Target
@@ -381,6 +384,27 @@ def test_what_a_user_may_know() -> None:
     (reach,) = reachable(*joe(ops, role("none", on=(), logins=())), HERE, NOW)
     assert (reach.role, reach.hosts, reach.logins) == ("ops", ("web*", "10.0.0.0/8"), ("root", "joe"))
     assert (reach.denied_hosts, reach.denied_logins) == (("web9",), ("joe2",))
+
+
+def test_which_role_shuts_what() -> None:
+    """As it is written: a shorthand by its own name; and who says no before who names commands."""
+    lines = {"": 1, "options.file_copy": 4, "options.commands": 5, "options.shell": 6}
+    commands = (CommandPattern.parse("uptime"),)
+    named = replace(role("named"), options=RoleOptions(commands=commands), lines=lines)
+    no = replace(
+        role("no"),
+        options=RoleOptions(switches=switches(file_copy=False, shell=False, nested_ssh=False)),
+        lines=lines,
+    )
+    plain = role("plain")
+    assert shut_by((plain, named, no), "sftp") == Shut("file_copy", "role no: file_copy (line 4)")
+    assert shut_by((plain, named, no), "shell") == Shut("shell", "role no: shell (line 6)")
+    assert shut_by((plain, named), "shell") == Shut("commands", "role named: commands (line 5)")
+    assert shut_by((named,), "commands") == Shut("commands", "role named: commands (line 5)")
+    assert shut_by((no,), "nested_ssh") == Shut("nested_ssh", "role no: nested_ssh (line 1)")
+    closed = shut_by((plain, named), "local_forwarding")
+    assert closed.setting == "local_forwarding"
+    assert closed.rule == "local_forwarding: no role that counts opens it (plain, named)"
 
 
 # -- rules for targets

@@ -59,8 +59,9 @@ async def test_sftp_only_where_files_may_be_copied(stage: Stage) -> None:
     batch = stage.file("batch", "pwd\n")
     result = await client.program("sftp", *client.options, "-b", batch, "web1")
     assert result.code != 0
-    assert "may not copy files by sftp as root@localhost (sftp: no)" in result.errors
-    await house.proxy.audited("session.rejected", rule="sftp")
+    assert "may not copy files by sftp as root@localhost (file_copy: no)" in result.errors
+    (event,) = await house.proxy.audited("session.rejected")
+    assert str(event["rule"]).startswith("role ops: file_copy (line ")
     (await client.ssh("web1", "true")).check()
 
 

@@ -16,6 +16,7 @@ from tests.support.client import Client, Way
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Result
+from tests.support.proxy import Event
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact
@@ -73,10 +74,17 @@ def client(house: House, name: str, way: Way = Way.INNER_AGENT) -> Client:
     return house.client(way, host=name, port=22)
 
 
-async def refused(house: House, rule: str) -> str:
-    """Why, as the audit has it."""
-    events = await house.proxy.audited("session.rejected", rule=rule)
-    return str(events[-1]["reason"])
+async def refused(house: House, role: str, setting: str) -> str:
+    """Why, as the audit has it; with the role, and the line that says so."""
+
+    def look() -> list[Event]:
+        found = house.proxy.audit("session.rejected")
+        return [one for one in found if str(one["rule"]).startswith(f"role {role}: {setting} (line ")]
+
+    event = (await fact(look, lambda: str(house.proxy.audit("session.rejected"))))[-1]
+    line = int(str(event["rule"]).rpartition(" ")[2].rstrip(")"))
+    assert setting in house.proxy.config.read_text().splitlines()[line - 1]
+    return str(event["reason"])
 
 
 def copied(at: Client, *arguments: str) -> Awaitable[Result]:
@@ -108,7 +116,7 @@ async def test_shell(many: House) -> None:
         result = await client(many, "no-shell").ssh(*flags, "web1", stdin=b"echo never\nexit\n")
         says(result, f"have a shell as {LOGIN}@no-shell (shell: no)")
         assert b"never" not in result.stdout
-    assert "have a shell" in await refused(many, "shell")
+    assert "have a shell" in await refused(many, "no-shell", "shell")
     await works(many, "no-shell")
 
 
@@ -135,7 +143,8 @@ async def test_files(many: House, tmp_path: Path, name: str, sftp: bool, scp: bo
         if works_:
             result.check()
         else:
-            says(result, f"copy files by {by} as {LOGIN}@{name} ({by}: no)")
+            setting = "file_copy" if name == "no-copy" else by
+            says(result, f"copy files by {by} as {LOGIN}@{name} ({setting}: no)")
         assert there.exists() is works_
     if not sftp:
         server = await client(many, name).ssh("web1", "/usr/lib/openssh/sftp-server")
@@ -180,6 +189,8 @@ async def test_local_forwards(many: House) -> None:
         assert (await speak("tcp", "127.0.0.1", port)).stdout.strip() == result.strip()
         if not result:
             await process.says("joe may not forward ports on no-local (local_forwarding: no)")
+            (event,) = await many.proxy.audited("port", action="refused", kind="direct")
+            assert str(event["rule"]).startswith("role no-local: local_forwarding (line ")
         await process.stop()
     jumped = await client(many, "no-local").ssh("-W", place, "web1")
     assert jumped.code != 0 and "local_forwarding: no" in jumped.errors, str(jumped)
