@@ -300,6 +300,8 @@ class Section:
             found = f"the tag {node.tag}"
         if isinstance(node, yaml.ScalarNode) and node.tag not in (*_PLAIN, _NULL):
             found = f"the tag {node.tag.replace(_TAG, '!!')}"
+        if isinstance(node, yaml.MappingNode) and len(node.value) == 1 and _is_nothing(node.value[0][1]):
+            found += " (a text that begins with { has to be in quotes)"
         self.problems.add(path, f"{what} is expected, not {found}", _line(node))
         return None
 
@@ -334,6 +336,8 @@ def _said(error: yaml.MarkedYAMLError) -> str:
     problem = (error.problem or "it can not be read").replace("'\\t'", "a tab")
     if "a tab" in problem:
         problem += " (indent with spaces)"
+    if "alias" in (error.context or ""):
+        problem += " (put a text that begins with * in quotes)"
     return problem if error.context is None else f"{problem}, {error.context}"
 
 
@@ -386,6 +390,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 def parse_duration(text: str) -> timedelta:
     """``30s``, ``15m``, ``12h``, ``90d``, ``2w``, ``1h30m``; more than nothing. ValueError says why not."""
+    if re.fullmatch("0+[smhdw]?", text):
+        raise ValueError(f"{_quoted(text)} is no time at all; what has no limit by default is left out")
     if not text or _DURATION.sub("", text):
         if re.fullmatch("[0-9]+", text):
             raise ValueError(f"{_quoted(text)} has no unit; write {text}s, {text}m, {text}h or {text}d")

@@ -493,7 +493,20 @@ def test_users_and_roles_are_required(read: Read) -> None:
         (NOBODY + "limits: {login_time: 90}\n",
          ["3 limits.login_time: '90' has no unit; write 90s, 90m, 90h or 90d"]),
         (NOBODY + "limits: {login_time: 0s}\n",
-         ["3 limits.login_time: '0s' has to be more than nothing, and less than a century"]),
+         ["3 limits.login_time: '0s' is no time at all; what has no limit by default is left out"]),
+        (NOBODY + "limits: {login_time: 0}\n",
+         ["3 limits.login_time: '0' is no time at all; what has no limit by default is left out"]),
+        ("users: {}\nroles: {ops: {logins: [{user}], hosts: [a]}}\n",
+         ["2 roles.ops.logins[0]: a text is expected, not a mapping "
+          "(a text that begins with { has to be in quotes)"]),
+        ("users: {}\nroles:\n  ops: {logins: [a], hosts: [*.example.com]}\n",
+         ["3 : this is not YAML: expected alphabetic or numeric character, but found '.' "
+          "(put a text that begins with * in quotes), while scanning an alias"]),
+        ("users: {}\nroles: {ops: {logins: [a], hosts: [a], options: {expires: 2027-02-30}}}\n",
+         ["2 roles.ops.options.expires: '2027-02-30' is not a time: day is out of range for month"]),
+        ("users: {}\nroles: {ops: {logins: [a], hosts: [a], options: {times: [Mars]}}}\n",
+         ["2 roles.ops.options.times[0]: 'Mars' is not a time zone (Europe/Berlin), and not like "
+          "mon-fri 08:00-18:00 Europe/Berlin"]),
         (NOBODY + "limits: {login_time: soon}\n",
          ["3 limits.login_time: 'soon' is not a duration (30s, 15m, 12h, 90d)"]),
         (NOBODY + "limits: {logintime: 3s}\n", ["3 limits.logintime: unknown key; did you mean login_time?"]),

@@ -49,7 +49,10 @@ class Window:
             raise ValueError(f"{text!r} is not like {_EXAMPLE}")
         if begin in (end, _DAY):
             raise ValueError(f"{text!r} ends when it begins; all day is 00:00-24:00")
-        return cls(text=text, days=days, begin=begin, end=end, zone=zone_of(zone))
+        try:
+            return cls(text=text, days=days, begin=begin, end=end, zone=zone_of(zone))
+        except ValueError as error:
+            raise ValueError(f"{error}, and not like {_EXAMPLE}") from None
 
     def holds(self, now: datetime) -> bool:
         return any(begin <= now < end for begin, end in self._spans(now))
@@ -83,7 +86,7 @@ def zone_of(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
-        raise ValueError(f"{name!r} is not a time zone (Europe/Berlin), and not like {_EXAMPLE}") from None
+        raise ValueError(f"{name!r} is not a time zone (Europe/Berlin)") from None
 
 
 def parse_moment(text: str) -> datetime:
@@ -92,13 +95,13 @@ def parse_moment(text: str) -> datetime:
     found = _MOMENT.fullmatch(text.strip())
     if found is None or (found[3] and found[4]):
         raise ValueError(f"{text!r} is not a time (2026-12-31 18:00 Europe/Berlin)")
+    zone = zone_of(found[4]) if found[4] else timezone.utc
+    offset = found[3] if found[3] and found[3] != "Z" else ""
     try:
-        moment = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}")
-        if found[3] and found[3] != "Z":
-            moment = datetime.fromisoformat(moment.isoformat() + found[3])
-        else:
-            moment = moment.replace(tzinfo=zone_of(found[4]) if found[4] else timezone.utc)
-        return moment.astimezone(timezone.utc)
+        moment = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{offset}")
+        return (moment if offset else moment.replace(tzinfo=zone)).astimezone(timezone.utc)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a time: {error}") from None
     except OverflowError:
         raise ValueError(f"{text!r} is too far away") from None
 
