@@ -286,6 +286,7 @@ class _Reader:
                 ends={role: end for role, end in grants.items() if end is not None},
                 password=_secret(user, "password", parse_hash),
                 totp=_secret(user, "totp", parse_secret),
+                line=section.line_of(key),
             )
             if not users[name].roles:
                 section.warn(key, f"{name} has no role, and may go nowhere")

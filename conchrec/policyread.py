@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from conchrec.access.command_patterns import CommandPattern
+from conchrec.access.grants import can_be_said
 from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, RoleOptions, Sees, switches
 from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
 from conchrec.access.policy import Role
@@ -49,15 +50,13 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
     deny = role.section("deny", ("hosts", "logins"))
     options = role.section("options", OPTIONS)
     direct = options.flag("direct", False)
-    if direct:
-        options.warn("direct", "its logins work, unrecorded, at every host that trusts the user CA")
     for key in ("hosts", "logins"):
         if not role.texts(key):
             section.warn(name, f"has no {key}, and so allows nobody")
     lines = {"": section.line_of(name)}
     for prefix, part in (("", role), ("deny.", deny), ("options.", options)):
         lines |= {prefix + key: part.line_of(key) for key in part}
-    return Role(
+    found = Role(
         name=name,
         logins=read_logins(role),
         hosts=read_hosts(role, groups),
@@ -70,6 +69,9 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
         direct=direct,
         lines=MappingProxyType(lines),
     )
+    if direct and can_be_said(found):
+        options.warn("direct", "its logins work, unrecorded, at every host that trusts the user CA")
+    return found
 
 
 def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime | None]:

@@ -108,7 +108,7 @@ class TrustedHosts:
 class User:
     """Without keys and password: nobody, unless with a certificate of our user CA. ``password`` is a bcrypt
     hash, ``totp`` the secret of the codes that are asked for besides; both empty where there are none. The
-    grants of some ``roles`` end (``ends``)."""
+    grants of some ``roles`` end (``ends``). ``line`` of the file (0: in none)."""
 
     name: str
     keys: tuple[AuthorizedKey, ...] = ()
@@ -116,6 +116,7 @@ class User:
     ends: Mapping[str, datetime] = field(default_factory=dict)
     password: bytes = field(default=b"", repr=False)
     totp: bytes = field(default=b"", repr=False)
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,7 @@ VALUES = frozenset(
         "conchrec.access.policy",
         "conchrec.access.options",
         "conchrec.access.command_patterns",
+        "conchrec.access.grants",
         "conchrec.access.locks",
         "conchrec.access.windows",
         "conchrec.policyread",

@@ -16,10 +16,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from conchrec.access.lint import has_second_factor
 from conchrec.access.lockfile import Locks
-from conchrec.access.options import TABLE, Options, why_not
+from conchrec.access.options import TABLE, Mfa, Options, why_not
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, Decision, Deny, Policy, decide, rule_for, sees
+from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, rule_for, sees, shut_by
 from conchrec.access.revocation import Revocations, Revoked
 from conchrec.access.statefile import StateFile
 from conchrec.access.windows import parse_moment
@@ -123,7 +124,8 @@ def command(
     forbidden = ""
     if isinstance(decision, Allow) and args.run is not None:
         transfer = recognise("exec", args.run)
-        forbidden = why_not(decision.options, "exec", args.run, transfer.by if transfer is not None else "")
+        option = why_not(decision.options, "exec", args.run, transfer.by if transfer is not None else "")
+        forbidden = shut_by(decision.roles, option).rule if option else ""
     if args.json:
         print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)
     elif isinstance(decision, Allow):
@@ -158,7 +160,8 @@ def _who(question: _Question, as_json: bool, out: TextIO) -> int:
 
 
 class _Question:
-    """As whom, where, from where, when. A second factor is taken for granted; that it is needed is said."""
+    """As whom, where, from where, when. A second factor is taken for granted where the user has one; that
+    it is needed is said."""
 
     def __init__(
         self, config: Config, login: str, asked: Target, source: str, at: datetime | None, resolve: Resolve
@@ -201,11 +204,27 @@ class _Question:
         if why := self._revoked.why(self._identity(user)):
             return Deny(reason=why, rule="revoked")
         decision = self._decide(user, self._policy)
+        if isinstance(decision, Allow) and (lacking := self._lacks_second_factor(user)) is not None:
+            return lacking
         rule = self._rule(decision)
         if isinstance(decision, Allow) and rule is not None and rule.record is not None:
             strict = min(rule.record, decision.options.record, key=lambda one: one.value != "strict")
             return replace(decision, options=replace(decision.options, record=strict))
         return decision
+
+    def _lacks_second_factor(self, user: str) -> Deny | None:
+        """The login at the proxy fails, whatever the target is."""
+        if has_second_factor(self.config.users[user]):
+            return None
+        for role in active(self._policy, self._identity(user), self._source, self._now):
+            if role.options.require_mfa is not Mfa.NO:
+                rule = f"role {role.name} requires a second factor"
+                return Deny(
+                    reason=f"{user} can not log in ({rule}, and there is neither totp nor an sk- key)",
+                    rule=rule,
+                    line=role.line("options.require_mfa"),
+                )
+        return None
 
     def _decide(self, user: str, policy: Policy) -> Decision:
         return decide(

@@ -11,9 +11,12 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
 from conchrec.access.lint import warnings
+from conchrec.access.patterns import HostPattern
 from conchrec.config import Config, ConfigErrors
 from conchrec.errors import ConfigError
+from conchrec.model import Target
 from conchrec.settings import TargetRule
+from conchrec.ssh.hostkeys import KnownHosts
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -48,12 +51,25 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
 
 def _lint(config: Config) -> Iterator[str]:
     def vouches(group: TargetRule) -> bool:
+        if config.trusted_hosts.authorities:
+            return True
         files = (*group.known_hosts, *config.trusted_hosts.known_hosts)
-        known = any(path.is_file() and path.stat().st_size for path in files)
-        return known or bool(config.trusted_hosts.authorities)
+        names = [pattern.text for pattern in group.hosts]
+        if any(set("*?/") & set(name) for name in names):
+            # Which hosts these are only the targets know.
+            return any(path.is_file() and path.stat().st_size for path in files)
+        known = KnownHosts.load(files)
+        return all(known.about(_target(name, group)) for name in names)
 
     found = warnings(config, datetime.now(timezone.utc), vouches)
     return ConfigErrors(str(config.file), found).lines()
+
+
+def _target(name: str, group: TargetRule) -> Target:
+    """As the proxy goes there: with the group's port, where the name has none."""
+    parsed = HostPattern.parse(name)
+    bare = name.strip("[]") if parsed.port is None else name.rpartition(":")[0].strip("[]")
+    return Target(host=bare.lower().removesuffix("."), port=parsed.port or group.port or 22)
 
 
 def _problem(endpoint: str) -> str:

@@ -67,7 +67,8 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         known = nearest(args.user, tuple(config.users))
         print(f"note: there is no user {args.user!r} yet{known}; give it roles, too", file=err)
     if typed:
-        print(f"\nPut this under users: in {config.file}, and restart the proxy:\n", file=err)
+        where = f"to {args.user}" if args.user in config.users else "under users:"
+        print(f"\nAdd this {where} in {config.file}, and reload the proxy (SIGHUP):\n", file=err)
     text = yaml.safe_dump({args.user: lines}, allow_unicode=True, width=1000)
     out.write("".join(f"  {line}\n" for line in text.splitlines()))
     return DONE

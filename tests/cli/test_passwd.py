@@ -133,7 +133,7 @@ async def test_at_a_terminal(stage: Stage, config: Path) -> None:
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", PASSWORD))
     assert (await process.wait()).code == 0
     assert PASSWORD not in screen(process)
-    assert f"Put this under users: in {config}, and restart the proxy:" in screen(process)
+    assert f"Add this to joe in {config}, and reload the proxy (SIGHUP):" in screen(process)
     (hashed,) = re.findall(r"password: (\S+)", screen(process))
     assert Passwords({"joe": parse_hash(hashed)}, {}, b"salt").is_right("joe", PASSWORD)
     assert config.read_text() == CONFIG
