@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 from twisted.python import usage
@@ -39,6 +40,8 @@ def makeService(options: Options) -> Proxy:
     from twisted.internet import reactor
 
     try:
+        # A wall clock that is put back would hold up every timer, locks and the ends of sessions among them.
+        reactor.seconds = time.monotonic  # type: ignore[method-assign,misc]
         config: Config = load(find_config(options["config"]))
         proxy = Proxy(config, reactor)
         if hasattr(signal, "SIGHUP"):
