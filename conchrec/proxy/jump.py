@@ -25,7 +25,7 @@ from conchrec.access.checkers import Locked, fingerprint
 from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
-from conchrec.proxy import refusal, target
+from conchrec.proxy import refusal, time_limits
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.door import Door, Refused
 from conchrec.proxy.outer_session import OuterSession, as_error
@@ -58,7 +58,7 @@ _log = Logger()
 EXPIRY_LOOK = 60.0
 #: Seconds that a terminal has to get back what was on it, and inner connections to end, before that of the
 #: user ends: what ssh has not printed yet when it is told to go is lost.
-LAST_WORDS_SECONDS = 2 * target.LAST_WORDS_SECONDS
+LAST_WORDS_SECONDS = 2 * time_limits.LAST_WORDS_SECONDS
 
 
 class JumpFactory(SSHFactory):
@@ -398,6 +398,10 @@ class Jump:
             self._goodbye = self._site.clock.callLater(LAST_WORDS_SECONDS, goodbye)
         else:
             goodbye()
+
+    def passthrough_ended(self, text: str) -> None:
+        if not self.ways.count and not self.sessions:
+            self.tell_and_end(text)
 
     # --- targets
 

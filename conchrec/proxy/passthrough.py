@@ -19,7 +19,7 @@ from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import refusal
 from conchrec.proxy.judging import REQUIRE_MFA, check_steps, may_reach
-from conchrec.proxy.time_limits import TimeLimits
+from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.visit import Visit
 
@@ -34,6 +34,8 @@ class Passthrough:
         self._target = _TargetEnd(self)
         self._address = ""
         self._tunnel: Tunnel | None = None
+        self._tell: Callable[[str], None] = lambda text: None
+        self._leave: Callable[[], None] = lambda: None
         self._began = 0.0
         self._sent = 0
         self._received = 0
@@ -45,9 +47,11 @@ class Passthrough:
         visit = self.visit
         self._address = await self._site.dialer.splice(visit.target, visit.addresses, self._target)
 
-    def enter(self, tunnel: Tunnel, over: Callable[[], None]) -> None:
-        """Let it flow; ``over`` is called at its end. Raises WriteFailed where it can't be audited."""
+    def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
+        """Let it flow; ``over`` is called at its end, ``tell`` with the reason where that is one of ours.
+        Raises WriteFailed where it can't be audited."""
         self._tunnel = tunnel
+        self._tell, self._leave = tell, over
         self._began = self._site.clock.seconds()
         leave = tunnel.on_closed
         target = self._target
@@ -102,20 +106,31 @@ class Passthrough:
         self._limits.apply(answer.options)
 
     def tell_and_end(self, text: str) -> None:
-        """There is nobody to tell: the bytes are between the client and the target."""
-        self.over(text)
-        self._target.close()
+        """The bytes are between the client and the target: only the outer connection can say why."""
+        if self._over or self._tunnel is None:
+            return
+        tunnel = self._tunnel
+        self._target.abort()
+        self._ended(text)
+        # Who is told first, and not that the other end is gone, reads why.
+        self._site.clock.callLater(LAST_WORDS_SECONDS, tunnel.loseConnection)
+        self._leave()
+        self._tell(text)
 
     def slow_down(self, on: bool) -> None:
         """The bandwidth is used up, or there is some again."""
         self._target.pressure("bandwidth", on)
 
     def from_user(self, data: bytes) -> None:
+        if self._over:
+            return
         self._sent += len(data)
         self.visit.last_activity = self._site.clock.seconds()
         self._target.send(data)
 
     def from_target(self, data: bytes) -> None:
+        if self._over:
+            return
         self._received += len(data)
         if self._tunnel is not None:
             self._tunnel.write(data)
@@ -123,9 +138,12 @@ class Passthrough:
     def over(self, reason: str) -> None:
         if self._over or self._tunnel is None:
             return
+        self._tunnel.loseConnection()
+        self._ended(reason)
+
+    def _ended(self, reason: str) -> None:
         self._over = True
         self._limits.stop()
-        self._tunnel.loseConnection()
         self._site.emit(
             audit.PassthroughEnd(
                 **self.visit.who(),
@@ -183,8 +201,16 @@ class _TargetEnd(Protocol):
             self.transport.resumeProducing()
 
     def close(self) -> None:
-        if self.transport is not None:
+        """When what was sent has gone."""
+        if self.transport is not None and not self._gone:
+            # A producer that is paused, because somebody does not read, would keep it open.
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """At once: what it has not read yet does not go there any more."""
+        if self.transport is not None and not self._gone:
+            self.transport.abortConnection()
 
 
 class _UserEnd(Protocol):

@@ -25,7 +25,7 @@ from conchrec.proxy.forwarding import DIRECT, Forwards
 from conchrec.proxy.inner_login import InnerLogin
 from conchrec.proxy.judging import judge_again
 from conchrec.proxy.session import Session
-from conchrec.proxy.time_limits import TimeLimits
+from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
@@ -43,9 +43,6 @@ AGENT_SECONDS = 0.4
 IDLE_AGENT_SECONDS = 2.0
 #: A connection whose target is not to be had, and that has no session left, is ended after this.
 USELESS_SECONDS = 5.0
-#: A client that has been told why its sessions end may show it, and go by itself. One that is told to go
-#: forgets what it has not printed yet, and `ssh -q` does not show why.
-LAST_WORDS_SECONDS = 0.3
 NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
 KEEPALIVE = b"keepalive@openssh.com"
 

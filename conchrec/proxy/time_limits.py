@@ -10,6 +10,10 @@ from conchrec.proxy.visit import Visit
 from conchrec.timing import DelayedCall
 from conchrec.yamlread import as_written
 
+#: A client that has been told why something ends may show it, and go by itself. One that is told to go
+#: forgets what it has not printed yet, and `ssh -q` does not show why.
+LAST_WORDS_SECONDS = 0.3
+
 
 class TimeLimits:
     """``end`` is called, with a line that says why, when the time is over. Both run from ``begin``; idle is

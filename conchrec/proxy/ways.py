@@ -40,6 +40,9 @@ class User(Protocol):
     @property
     def identity(self) -> Identity: ...
 
+    def passthrough_ended(self, text: str) -> None:
+        """For that reason. Where it was the last way of the user, that ends, too: else nobody reads why."""
+
 
 class Place(Protocol):
     """A target that was found and may be entered, or dropped."""
@@ -124,6 +127,9 @@ class Ways:
 
     def over(self, one: Braked) -> None:
         self._braked.discard(one)
+
+    def passthrough_ended(self, text: str) -> None:
+        self._user.passthrough_ended(text)
 
     # --- a target
 
@@ -303,7 +309,7 @@ class _Unrecorded:
         ways, passthrough = self._ways, self._passthrough
         ways.meter_passthrough(passthrough, tunnel)
         ways.obeys(passthrough)
-        passthrough.enter(tunnel, lambda: ways.over(passthrough))
+        passthrough.enter(tunnel, lambda: ways.over(passthrough), ways.passthrough_ended)
 
     def drop(self) -> None:
         self._passthrough.drop()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Mapping
 
+import paramiko
 import pytest
 
 from tests.support.client import Client
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.stage import Stage
+from tests.support.waiting import LONG, fact, in_thread
 from tests.system.test_live_change import goes_on, moment, reloaded
 
 SECONDS = 4.0
@@ -49,7 +53,8 @@ async def test_what_could_not_begin_any_more_ends(
     await goes_on(session, "on")
     house.proxy.configure(change)
     event = await reloaded(house, result="ok")
-    assert (await session.wait()).code == 255
+    result = await session.wait()
+    assert (result.code, result.errors.count(f"conchrec: {reason}")) == (255, 1), str(result)
     (end,) = await house.proxy.audited("passthrough.end")
     assert reason in str(end["reason"]) or reason in str(house.proxy.audit("client.disconnect")), end
     assert (moment(end) - moment(event)).total_seconds() < SECONDS
@@ -69,7 +74,9 @@ async def test_its_time(stage: Stage) -> None:
 async def test_its_silence(stage: Stage) -> None:
     house, client = await house_of(stage, client_idle_timeout="2s")
     session = await begun(client)
-    assert (await session.wait()).code == 255
+    result = await session.wait()
+    assert result.code == 255
+    assert result.errors.count("conchrec: nothing came from you for 2s") == 1, str(result)
     (end,) = await house.proxy.audited("passthrough.end")
     assert end["reason"] == "nothing came from you for 2s (client_idle_timeout)"
 
@@ -83,3 +90,47 @@ async def test_no_more_connections_than_the_role_allows(stage: Stage) -> None:
     (await house.proxy.command("lock", "--user", "joe")).check()
     for process in many:
         assert (await process.wait()).code == 255
+
+
+@pytest.mark.parametrize("end", ["target", "user", "close"])
+async def test_a_target_that_does_not_read_is_left(stage: Stage, end: str) -> None:
+    """What is on its way does not keep it open."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        server.settimeout(LONG)
+        house = await build(stage, settings={"session_recording": "off"})
+
+        def fill() -> tuple[paramiko.Transport, paramiko.Channel, socket.socket]:
+            transport = paramiko.Transport((house.proxy.host, house.proxy.port))
+            key = paramiko.Ed25519Key.from_private_key_file(str(house.keyless.key.path))
+            transport.connect(username="joe", pkey=key)
+            channel = transport.open_channel(
+                "direct-tcpip", ("127.0.0.1", server.getsockname()[1]), ("127.0.0.1", 1), timeout=LONG
+            )
+            peer, _ = server.accept()
+            channel.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    channel.send(bytes(30000))
+            return transport, channel, peer
+
+        transport, channel, peer = await in_thread(fill)
+        try:
+            if end == "close":
+                channel.close()
+            else:
+                what = ("--user", "joe") if end == "user" else ("--target", "127.0.0.1")
+                (await house.proxy.command("lock", *what)).check()
+            await house.proxy.audited("passthrough.end")
+
+            def drain() -> None:
+                peer.settimeout(LONG)
+                with contextlib.suppress(ConnectionResetError):
+                    while peer.recv(65536):
+                        pass
+
+            await in_thread(drain)
+            await fact(lambda: end != "user" or not transport.is_active(), "the user is not sent away")
+        finally:
+            transport.close()
+            peer.close()
