@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 
 class StateFile(Generic[T]):
-    """One value as JSON, read again when it changes. Where it is damaged, what was known before stays."""
+    """One value as JSON, read again when it changes. Where it is damaged, or gone, what was known before
+    stays."""
 
     def __init__(
         self, path: Path, *, empty: T, from_json: Callable[[object], T], to_json: Callable[[T], object]
@@ -39,6 +40,9 @@ class StateFile(Generic[T]):
         stamp = self._status()
         if stamp == self._stamp:
             return False
+        if self._stamp and not stamp:
+            # We never remove it: somebody has, or the whole directory is not there.
+            raise ConfigError("state_dir", f"{self._path} is gone")
         self._current = self._read()
         self._stamp = stamp
         return True

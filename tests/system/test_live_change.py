@@ -19,7 +19,7 @@ from tests.support.otherclients import paramiko_connections
 from tests.support.ports import free_port
 from tests.support.process import Process, environment
 from tests.support.stage import Stage
-from tests.support.waiting import fact, in_thread
+from tests.support.waiting import becomes, fact, in_thread
 
 #: What the issue promises, and as much again for a machine that has other things to do.
 SECONDS = 4.0
@@ -297,11 +297,30 @@ async def test_a_damaged_file_keeps_no_lock_from_working(stage: Stage) -> None:
     (event,) = await house.proxy.audited("lock.create")
     await ends(house, session, "user joe is locked", moment(event))
     assert house.proxy.log.count("revocations.json is damaged") == 1
-    revocations.unlink()
+    nobody = {"version": 0, "changed": 0, "serials": [], "key_ids": [], "users": [], "keys": []}
+    revocations.write_text(json.dumps(nobody))
     ann = await a_session(house, ann=True)
     (await house.proxy.command("ca", "revoke", "--user", "ann")).check()
     (event,) = await house.proxy.audited("ca.revoke")
     await ends(house, ann, "the user ann has been revoked", moment(event))
+
+
+async def test_a_file_that_is_gone_unlocks_nobody(stage: Stage) -> None:
+    house = await build(stage)
+    (await house.proxy.command("lock", "--user", "joe")).check()
+
+    async def is_in() -> bool:
+        return (await house.client().ssh("web1", "true")).code == 0
+
+    await becomes(is_in, False, "not locked")
+    locks = house.proxy.directory / "state" / "locks.json"
+    kept = locks.read_bytes()
+    locks.unlink()
+    await fact(lambda: "locks.json is gone; what was known before is still in force" in house.proxy.log,
+               lambda: house.proxy.log)  # fmt: skip
+    assert not await is_in()
+    locks.write_bytes(kept.replace(b"joe", b"tom"))
+    await becomes(is_in, True, "still locked")
 
 
 async def test_the_last_of_several_reloads_is_in_force(stage: Stage) -> None:
