@@ -158,7 +158,13 @@ class _User(Protocol):
 
     def _begin(self, transport: Any) -> None:
         self._in_time()
-        self._real = self._factory.buildProtocol(transport.getPeer())
+        peer = transport.getPeer()
+        host = getattr(peer, "host", None)
+        if isinstance(host, str) and address_of(host) is None:
+            _log.warn("a PROXY header names {host!r}, which is no address", host=host)
+            transport.abortConnection()
+            return
+        self._real = self._factory.buildProtocol(peer)
         if self._real is None:
             transport.abortConnection()
         else:

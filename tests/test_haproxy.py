@@ -28,6 +28,8 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n"
         V2 + b"\x21\x41\x00\x0c" + bytes(12),
         V2 + b"\x21\x11\x00\x00",
         b"GET / HTTP/1.0\r\n\r\n",
+        b"PROXY TCP4 joe\x1b[31m 10.0.0.2 50000 22\r\n",
+        b"PROXY TCP4  10.0.0.2 50000 22\r\n",
     ],
 )
 def test_headers_that_are_none(header: bytes) -> None:

@@ -76,19 +76,20 @@ class Door:
         """Why nobody may come from there now; empty where somebody may. May send somebody else away."""
         limits, name = self._site.config.limits, counted_as(host)
         guests = len(self._guests.get(name, ()))
-        why = ""
+        why, is_theirs = "", False
         if self._site.stopping:
             return "the proxy is being stopped"
         if self._all >= limits.connections:
             why = "too many connections"
         elif self._of.get(name, 0) >= limits.per_address:
-            why = "too many connections from this address"
+            why, is_theirs = "too many connections from this address", True
         elif guests >= FEW and self._is_fruitless(name):
-            why = "too many connections from this address that did not log in"
+            why, is_theirs = "too many connections from this address that did not log in", True
         elif is_dropped(self._guest_count, limits.unauthenticated, self._chance()) and not self._room(guests):
             why = "too many connections that have not logged in"
-        if why:
+        if is_theirs:
             self._came_to_nothing(name)
+        if why:
             self._tell(host, why)
         return why
 

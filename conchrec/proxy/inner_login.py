@@ -151,6 +151,8 @@ class InnerLogin:
 
     def _deny(self, error: AccessDenied) -> None:
         visit = self._visit
+        if visit.denied is not None:
+            return
         visit.denied = error
         self._site.emit(refusal.event(error, visit.who()))
 

@@ -144,6 +144,19 @@ def test_what_came_to_nothing_is_forgotten() -> None:
     assert some
 
 
+def test_nobody_pays_for_a_flood_of_others() -> None:
+    """Who is refused because of them has not tried in vain by their own doing."""
+    stage = Stage()
+    stage.chance = 0.0
+    crowd = [stage.guest(f"2001:db8:{number:x}::1") for number in range(300)]
+    for _ in range(60):
+        assert stage.comes("192.0.2.1") == "too many connections that have not logged in"
+    for guest in crowd:
+        guest.leaves()
+    for _ in range(200):
+        stage.guest("192.0.2.1")
+
+
 def test_refusals_are_told_together() -> None:
     stage = Stage(per_address=1)
     stage.guest("192.0.2.1")
