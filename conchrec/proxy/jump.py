@@ -46,6 +46,7 @@ from conchrec.proxy.ways import Ways
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
+from conchrec.ssh.packetcipher import MAX_CLEAR
 from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
@@ -135,6 +136,7 @@ class Jump:
             userauth=lambda: self._userauth,
             clock=site.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
+            early_packet=MAX_CLEAR,
         )
         door.enter(self.source, self)
         self.transport.when_lost().addCallback(self._lost)

@@ -37,6 +37,8 @@ class Incoming:
         self.sequence = 0
         self.handling = 0
         self.counted = 0
+        #: Bytes that a packet may have now; None: as many as the cipher takes.
+        self.most: int | None = None
 
     def __len__(self) -> int:
         """Bytes that wait to be read."""
@@ -81,6 +83,8 @@ class Incoming:
                 return None
             head = self._take(opener.head)
             self._rest = opener.rest(self.sequence, head)
+            if self.most is not None and self._rest > self.most:
+                raise RemoteViolation(f"a packet of {self._rest} bytes")
             self._head = head
         if len(self) < self._rest:
             self._compact()

@@ -23,6 +23,8 @@ from conchrec.errors import RemoteViolation
 
 #: OpenSSH's own limit (PACKET_MAX_SIZE); 35000 is all that RFC 4253 section 6.1 asks for.
 MAX_PACKET = 256 * 1024
+#: The same before the first key exchange, from anybody at all: what RFC 4253 section 6.1 asks for.
+MAX_CLEAR = 35_000
 
 
 class Sealer(Protocol):
@@ -77,8 +79,8 @@ def _unpad(packet: bytes) -> bytes:
     return packet[1 : len(packet) - padding]
 
 
-def _checked(length: int, block: int, counted: int) -> int:
-    if not 5 <= length <= MAX_PACKET:
+def _checked(length: int, block: int, counted: int, most: int = MAX_PACKET) -> int:
+    if not 5 <= length <= most:
         raise RemoteViolation(f"a packet of {length} bytes")
     if (length + counted) % block:
         raise RemoteViolation("a packet that does not fill its blocks")
@@ -95,7 +97,7 @@ class Clear:
         return len(body).to_bytes(4, "big") + body
 
     def rest(self, sequence: int, head: bytes) -> int:
-        return _checked(int.from_bytes(head, "big"), 8, 4)
+        return _checked(int.from_bytes(head, "big"), 8, 4, MAX_CLEAR)
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         return _unpad(rest)

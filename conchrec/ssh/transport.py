@@ -68,7 +68,9 @@ class ServerTransport(Modern, SSHServerTransport):
         handshake_time: timedelta = timedelta(minutes=2),
         rekey_bytes: int = REKEY_BYTES,
         rekey_time: timedelta = REKEY_TIME,
+        early_packet: int | None = None,
     ) -> None:
+        """``early_packet``: bytes of a packet of somebody who has not logged in."""
         self._set_up(
             version=version,
             algorithms=algorithms,
@@ -76,11 +78,17 @@ class ServerTransport(Modern, SSHServerTransport):
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
         )
+        self._incoming.most = early_packet
         self._host_keys = host_keys
         self._userauth: Callable[[], SSHService] | None = userauth
         self._login: SSHService | None = None
         self._services_asked = 0
         self._handshake_time = handshake_time
+
+    def setService(self, service: SSHService) -> None:
+        super().setService(service)
+        if service is not self._login:
+            self._incoming.most = None
 
     def connectionMade(self) -> None:
         self._watch_handshake()

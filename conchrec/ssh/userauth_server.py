@@ -32,7 +32,7 @@ _log = Logger()
 MAX_REQUESTS = 100
 #: What may wait while a request is being decided.
 MAX_WAITING = 64
-MAX_WAITING_BYTES = 256 * 1024
+MAX_WAITING_BYTES = 35_000
 #: Longer than any account's name; what is longer is no name.
 MAX_USER = 512
 

@@ -17,7 +17,7 @@ from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.kex import exchange
 from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
-from conchrec.ssh.packetcipher import MAX_PACKET
+from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET
 from conchrec.ssh.transport import ClientTransport, Lost
 from conchrec.ssh.wire import names, string, uint32
 from tests.support.pair import Ear, Pair
@@ -141,9 +141,33 @@ def test_paddings(padding: int) -> None:
 
 def test_a_packet_that_never_ends_costs_its_bytes() -> None:
     pair = Pair()
-    pair.server.dataReceived(b"SSH-2.0-x\r\n" + uint32(MAX_PACKET - 4) + bytes(1000))
+    pair.server.dataReceived(b"SSH-2.0-x\r\n" + uint32(MAX_CLEAR // 8 * 8 - 4) + bytes(1000))
     assert not pair.server_line.closing
     assert len(pair.server._incoming) == 1000
+
+
+def test_before_the_first_keys_packets_are_smaller() -> None:
+    assert error_of(raw(Pair(), uint32(MAX_CLEAR + 1))) == f"a packet of {MAX_CLEAR + 1} bytes"
+
+
+def test_who_has_not_logged_in_sends_smaller_packets() -> None:
+    pair = Pair().secure()
+    pair.server._incoming.most = MAX_CLEAR
+    pair.client.sendPacket(DATA, bytes(MAX_CLEAR - 100))
+    pair.pump()
+    assert len(pair.server_ear.heard) == 1
+    connection = Ear(b"ssh-connection")
+    pair.server.setService(connection)
+    pair.client.sendPacket(DATA, bytes(MAX_CLEAR))
+    pair.pump()
+    assert len(connection.heard) == 1, "who has may"
+    pair = Pair().secure()
+    pair.server._incoming.most = MAX_CLEAR
+    pair.client.sendPacket(DATA, bytes(MAX_CLEAR))
+    pair.pump()
+    assert pair.server_ear.heard == []
+    assert pair.server.lost is not None
+    assert "a packet of " in str(pair.server.lost.error)
 
 
 def test_the_largest_packet() -> None:
