@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conchrec.errors import RemoteViolation
 from conchrec.ssh.wire import Reader, string, uint32
 
 GLOBAL_REQUEST = 80
@@ -38,6 +39,18 @@ AGENT_CHANNELS = (b"auth-agent@openssh.com", b"agent-connect")
 AGENT_REQUESTS = (b"auth-agent-req@openssh.com", b"agent-req")
 
 
+def _name(r: Reader) -> bytes:
+    """Printable US-ASCII without spaces (RFC 4251 section 6), or RemoteViolation.
+
+    OpenSSH reads names up to a NUL at their end: ``exec`` and a NUL would be none that we know, and run a
+    command there all the same.
+    """
+    name = r.string()
+    if any(not 0x20 < byte < 0x7F for byte in name):
+        raise RemoteViolation("a name that is none")
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOpen:
     """``string type, uint32 sender channel, uint32 window, uint32 maximum packet, type-specific rest``."""
@@ -52,7 +65,7 @@ class ChannelOpen:
     def parse(cls, payload: bytes) -> ChannelOpen:
         r = Reader(payload)
         return cls(
-            kind=r.string(), sender=r.uint32(), window=r.uint32(), max_packet=r.uint32(), extra=r.rest()
+            kind=_name(r), sender=r.uint32(), window=r.uint32(), max_packet=r.uint32(), extra=r.rest()
         )
 
     def encode(self) -> bytes:
@@ -76,7 +89,7 @@ class ChannelRequest:
     @classmethod
     def parse(cls, body: bytes) -> ChannelRequest:
         r = Reader(body)
-        return cls(name=r.string(), want_reply=r.boolean(), extra=r.rest())
+        return cls(name=_name(r), want_reply=r.boolean(), extra=r.rest())
 
     def encode(self) -> bytes:
         return string(self.name) + (b"\x01" if self.want_reply else b"\x00") + self.extra
@@ -170,10 +183,13 @@ def parse_uint32(extra: bytes) -> int:
 
 
 def parse_string(extra: bytes) -> bytes:
-    """The body of ``exec``, ``subsystem`` or ``signal``: one string."""
+    """The body of ``exec``, ``subsystem`` or ``signal``: one string. RemoteViolation where it has a NUL: what
+    OpenSSH does not see of it would be ours to guess."""
     r = Reader(extra)
     value = r.string()
     r.end()
+    if b"\0" in value:
+        raise RemoteViolation("a text with a NUL in it")
     return value
 
 

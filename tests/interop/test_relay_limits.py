@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
+import paramiko
 import pytest
 
+from conchrec.ssh.wire import string
 from tests.support.client import Way
 from tests.support.house import build
+from tests.support.otherclients import paramiko_connections
 from tests.support.process import descendants
 from tests.support.stage import Stage
+from tests.support.waiting import LONG, in_thread
 
 
 async def test_a_session_has_its_time(stage: Stage) -> None:
@@ -207,3 +212,43 @@ async def test_connections_are_counted_for_each_address(stage: Stage) -> None:
         process.close_input()
         assert (await process.wait()).code == 0
     (await client.ssh("web1", "true")).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        (b"exec\0", b"echo in"),
+        (b"shell\0", b""),
+        (b"subsystem\0", b"sftp"),
+        (b"subsystem", b"sftp\0"),
+        (b"exec", b"/usr/lib/openssh/sftp-server\0"),
+        (b"exec ", b"echo in"),
+        (b"ex\xffec", b"echo in"),
+    ],
+)
+async def test_names_that_sshd_would_read_otherwise(stage: Stage, name: bytes, argument: bytes) -> None:
+    """sshd takes names and commands up to a NUL at their end: past the role, and past the recording."""
+    house = await build(stage, options={"file_copy": False, "shell": False, "commands": ["uptime"]})
+
+    def ask() -> bytes:
+        outer, inner = paramiko_connections(house)
+        try:
+            channel = inner.open_session()
+            channel.settimeout(LONG)
+            request = paramiko.Message()
+            request.add_byte(bytes((98,)))
+            request.add_int(channel.remote_chanid)
+            request.add_string(name)
+            request.add_boolean(True)
+            request.add_bytes(string(argument) if argument else b"")
+            inner._send_user_message(request)  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):
+                channel.sendall(b"\0\0\0\5\1\0\0\0\3")
+            return channel.recv(1024)
+        finally:
+            inner.close()
+            outer.close()
+
+    assert await in_thread(ask) == b""
+    await house.proxy.deserted()
+    assert not house.proxy.audit("session.start")
