@@ -111,7 +111,8 @@ def grant(
         logins=logins,
         until=min((_until(identity, counting, now, ttl), *ends)),
         extensions=_extensions(
-            [role for role in counting if role.name in naming] or counting,
+            # Those whose logins are denied, too: a deny must not make a certificate worth more.
+            [one for one in counting if (one.direct or not recorded) and _logins(one, user, ())] or counting,
             [role for role in roles if any(_is_one_of(name, user, role.logins) for name in principals)],
         ),
         critical_options=_critical_options(

@@ -270,6 +270,12 @@ def test_a_no_of_another_role_for_the_same_login_counts(switch: str, extension: 
     assert extension in granted(direct, role("root")).extensions
 
 
+def test_a_deny_grants_nothing() -> None:
+    direct, other = role("root", direct=True, ports=True), role("db", direct=True)
+    assert "permit-port-forwarding" not in granted(direct, other).extensions
+    assert "permit-port-forwarding" not in granted(direct, replace(other, deny_logins=("db",))).extensions
+
+
 options = st.booleans()
 roles = st.builds(
     role,
