@@ -237,7 +237,8 @@ def _judge(
         reason = f"{user} may not log in as {_shown(login)} on {host} ({rule})"
         return Deny(reason=reason, rule=rule, line=line)
 
-    if not login or len(login) > _LONGEST_LOGIN or not login.isprintable():
+    # sshd takes what follows a colon for a style, and root:x for root.
+    if not login or len(login) > _LONGEST_LOGIN or not login.isprintable() or ":" in login:
         return refused("that is not a login")
     if lock := policy.lock_on(now, lambda lock: lock.is_of_login(login, identity.user)):
         return Deny(reason=refused(_shown(str(lock))).reason, rule="lock")

@@ -195,7 +195,9 @@ class Forwards:
 
     def _asked_when_ready(self, result: Connection | Failure, request: IncomingRequest) -> None:
         self._waiting -= 1
-        if isinstance(result, Failure):
+        # The roles may be others by now.
+        kind = LISTEN.get(request.name)
+        if isinstance(result, Failure) or (kind is not None and not self._may(kind)):
             request.reply(False)
         else:
             self._pass(request, result, self._listened)

@@ -387,6 +387,8 @@ class Session:
         if request.want_reply:
             self._unanswered.append(name)
         if name in STARTS:
+            # It may have waited for the target, and the roles may be others by now.
+            self._refuse_to_start(request)
             argument = b"" if name == b"shell" else m.parse_string(extra)
             self._start(name, argument)
             kind, text = name.decode(), _text(argument)

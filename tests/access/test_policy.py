@@ -386,6 +386,13 @@ def test_what_a_user_may_know() -> None:
     assert (reach.denied_hosts, reach.denied_logins) == (("web9",), ("joe2",))
 
 
+def test_a_style_is_no_login() -> None:
+    """sshd takes ``root:x`` for root."""
+    for login in ("root:x", "root:", ":root"):
+        denied = asked(joe(role(logins=("*",), deny_logins=("root",))), login=login)
+        assert "that is not a login" in reason(denied)
+
+
 def test_which_role_shuts_what() -> None:
     """As it is written: a shorthand by its own name; and who says no before who names commands."""
     lines = {"": 1, "options.file_copy": 4, "options.commands": 5, "options.shell": 6}
