@@ -10,7 +10,7 @@ limited, and of several the strictest holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
@@ -233,16 +233,16 @@ def _commands(roles: Sequence[RoleOptions]) -> tuple[CommandPattern, ...] | None
     return tuple(dict.fromkeys(pattern for named in lists for pattern in named or ()))
 
 
-def why_not(options: Options, kind: str, argument: str, copies: str) -> str:
+def why_not(options: Options, kind: str, argument: str, programs: Collection[str]) -> str:
     """Which option forbids to start this; empty where none does.
 
-    ``kind`` is shell, exec or subsystem, ``argument`` the command line or the subsystem's name, ``copies``
-    the program that it was recognised as (sftp, scp, anything else).
+    ``kind`` is shell, exec or subsystem, ``argument`` the command line or the subsystem's name, ``programs``
+    the transfer programs that are in it (sftp, scp, and others, which no option forbids).
     """
     if kind == "shell":
         wanted: tuple[str, ...] = ("shell",)
     elif kind == "exec":
-        wanted = ("exec", copies) if copies in ("sftp", "scp") else ("exec",)
+        wanted = ("exec", *(program for program in ("sftp", "scp") if program in programs))
     else:
         wanted = ("sftp",) if argument == "sftp" else ("subsystem",)
     closed = next((switch for switch in wanted if not getattr(options, switch)), "")

@@ -27,7 +27,7 @@ from conchrec.access.windows import parse_moment
 from conchrec.config import Config
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
-from conchrec.recording.transfers import recognise
+from conchrec.recording.transfers import transfer_programs
 from conchrec.settings import TargetRule
 from conchrec.yamlread import as_written, nearest
 
@@ -123,8 +123,7 @@ def command(
     decision = question.decision(user.name)
     forbidden = ""
     if isinstance(decision, Allow) and args.run is not None:
-        transfer = recognise("exec", args.run)
-        option = why_not(decision.options, "exec", args.run, transfer.by if transfer is not None else "")
+        option = why_not(decision.options, "exec", args.run, transfer_programs("exec", args.run))
         forbidden = shut_by(decision.roles, option).rule if option else ""
     if args.json:
         print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)

@@ -8,9 +8,7 @@ be recorded is not forwarded (``record: strict``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -22,12 +20,12 @@ from conchrec.access.policy import shut_by
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError, RemoteViolation, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
+from conchrec.proxy.file_audit import FileAudit, Journal
 from conchrec.proxy.relay import Relay, Verdict
 from conchrec.proxy.visit import Visit
-from conchrec.recording.account import Found, Lost
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.session_id import new_session_id
-from conchrec.recording.transfers import Account, Transfer, recognise
+from conchrec.recording.transfers import transfer_programs
 from conchrec.settings import Mode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
@@ -35,8 +33,8 @@ from conchrec.ssh.wire import string
 
 _log = Logger()
 
-#: Kind, command line or name, and what moves files in it.
-Start = tuple[str, str, str]
+#: Kind, command line or name, and the programs that transfer files in it.
+Start = tuple[str, str, frozenset[str]]
 STARTS = (b"shell", b"exec", b"subsystem")
 #: Requests of a client that mean nothing to an auditor: hints about windows and ends.
 QUIET = frozenset(
@@ -91,8 +89,11 @@ class Session:
         self._counts = [0, 0, 0]
         #: What is known of the files that this session moves, if it does. A target may refuse what was asked
         #: for first: until it has taken one, these are all such requests, and whether an answer will come.
-        self._account: Account | None = None
-        self._asked_for: deque[tuple[Transfer | None, bool]] = deque()
+        journal = Journal(
+            record=self._record, emit=self._emit, emit_quietly=self._emit_quietly, who=self._who
+        )
+        self._files = FileAudit(journal, self._site.clock.seconds)
+        self._asked_for: deque[tuple[str, str, bool]] = deque()
         self._taken = False
         self._relay = Relay(opening, self)
         self._site.session_began(visit.identity.user)
@@ -286,7 +287,7 @@ class Session:
         """What the roles do not allow, as far as that can be seen: what a shell does can not."""
         argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
         kind, text = request.name.decode(), _text(argument)
-        if option := why_not(self._options, *_start(kind, text, recognise(kind, text))):
+        if option := why_not(self._options, *_start(kind, text)):
             denied = self._forbidden(kind, option)
             self._emit(refusal.event(denied, self._visit.who(self.sid)))
             raise denied
@@ -342,8 +343,7 @@ class Session:
             self._counts[2] += len(data)
             if self._recorder is not None:
                 self._record(lambda recorder: recorder.input(data))
-            if self._account is not None and (found := self._account.from_user(data)):
-                self._moved(self._account, found)
+            self._files.from_user(data)
         elif message == m.CHANNEL_REQUEST:
             self._user_request(m.ChannelRequest.parse(body))
         elif message == m.CHANNEL_EXTENDED_DATA:
@@ -357,8 +357,7 @@ class Session:
             self._counts[0] += len(data)
             if self._recorder is not None:
                 self._record(lambda recorder: recorder.output(data))
-            if self._account is not None and (found := self._account.from_target(data)):
-                self._moved(self._account, found)
+            self._files.from_target(data)
         elif message == m.CHANNEL_EXTENDED_DATA:
             error = _content(body, 8)
             self._counts[1] += len(error)
@@ -371,8 +370,7 @@ class Session:
     def finished(self) -> None:
         self._site.session_over(self._visit.identity.user)
         self._site.recorders.pop(self.sid, None)
-        if self._account is not None:
-            self._account_over(self._account)
+        self._files.end()
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             self._close(recorder, self._reason or "the channel was closed", at_end=True)
@@ -392,13 +390,12 @@ class Session:
             argument = b"" if name == b"shell" else m.parse_string(extra)
             self._start(name, argument)
             kind, text = name.decode(), _text(argument)
-            transfer = recognise(kind, text)
-            start = _start(kind, text, transfer)
+            start = _start(kind, text)
             self._started.append(start)
             if request.want_reply:
                 self._starting.append(start)
             if not self._taken:
-                self._asked_for.append((transfer, request.want_reply))
+                self._asked_for.append((kind, text, request.want_reply))
                 if len(self._asked_for) == 1:
                     self._count_files()
         elif name == b"pty-req":
@@ -495,31 +492,12 @@ class Session:
 
     def _count_files(self) -> None:
         """For the oldest of the requests that the target has not refused, which is what runs."""
-        self._account = None
         if not self._asked_for:
+            self._files.withdraw()
             return
-        transfer, wants_reply = self._asked_for[0]
+        kind, command, wants_reply = self._asked_for[0]
         self._taken = not wants_reply
-        if transfer is not None:
-            self._account = Account(transfer, self._site.clock.seconds)
-
-    def _moved(self, account: Account, found: Sequence[Found]) -> None:
-        """Tell the recording and the audit what was done to files."""
-        for one in found:
-            self._record(partial(SessionRecorder.marker, text=_file_text(account, one)))
-            self._emit(_file_event(self._who(), account, one))
-
-    def _account_over(self, account: Account) -> None:
-        """No more bytes: tell what was not completed, as far as anybody can still hear it."""
-        for one in account.end():
-            with suppress(RecordingError):
-                self._record(partial(SessionRecorder.marker, text=_file_text(account, one)))
-            self._emit_quietly(_file_event(self._who(), account, one))
-        if not account.reads:
-            files = account.files()
-            self._emit_quietly(
-                audit.Transfer(**self._who(), program=files.by, sent=files.sent, received=files.received)
-            )
+        self._files.begin(kind, command)
 
     # --- the end
 
@@ -537,8 +515,8 @@ class Session:
             if at_end and self._running:
                 self._ended(result if isinstance(result, ClosedRecording) else None)
 
-        if self._account is not None:
-            recorder.files(self._account.files())
+        if (files := self._files.files) is not None:
+            recorder.files(files)
         for beside in self._visit.beside:
             recorder.not_kept(beside)
         recorder.close(reason).addBoth(closed)
@@ -567,37 +545,8 @@ class Session:
         return self._visit.who(self.sid)
 
 
-def _start(kind: str, text: str, transfer: Transfer | None) -> Start:
-    return kind, text, transfer.by if transfer is not None else ""
-
-
-def _file_text(account: Account, one: Found) -> str:
-    """As a marker."""
-    if isinstance(one, Lost):
-        return f"{account.by} is not followed from here on: {one.reason}"
-    size = "" if one.size is None else f"{one.size} bytes"
-    digest = f"sha256 {one.sha256}" if one.sha256 else one.unhashed and f"no hash: {one.unhashed}"
-    words = (one.operation, one.path, one.other, one.name, one.detail, size, digest, one.result)
-    return " ".join(filter(None, words))
-
-
-def _file_event(who: audit.Who, account: Account, one: Found) -> audit.AuditEvent:
-    if isinstance(one, Lost):
-        return audit.TransferLost(**who, program=account.by, reason=one.reason)
-    kind = audit.Scp if account.by == "scp" else audit.Sftp
-    return kind(
-        **who,
-        operation=one.operation,
-        path=one.path,
-        other=one.other,
-        name=one.name,
-        detail=one.detail,
-        size=one.size,
-        sha256=one.sha256,
-        unhashed=one.unhashed,
-        result=one.result,
-        duration=round(one.duration, 3),
-    )
+def _start(kind: str, text: str) -> Start:
+    return kind, text, transfer_programs(kind, text)
 
 
 def _content(body: bytes, start: int) -> bytes:

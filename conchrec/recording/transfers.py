@@ -62,6 +62,12 @@ def recognise(kind: str, command: str) -> Transfer | None:
     return None
 
 
+def transfer_programs(kind: str, command: str) -> frozenset[str]:
+    """The transfer programs that a session runs, for the role's switches: sftp, scp, and others."""
+    transfer = recognise(kind, command)
+    return frozenset((transfer.by,)) if transfer is not None else frozenset()
+
+
 def _recognise_words(words: list[str]) -> Transfer | None:
     """One simple command."""
     words = _without_runners(words)

@@ -1,0 +1,116 @@
+"""The file account of one session channel: what is transferred goes to its recording and to the audit.
+
+``Session`` owns one ``FileAudit``. It calls ``begin`` with what the target runs, then ``from_user`` and
+``from_target`` with each piece of data that passes, and ``end`` once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from conchrec import audit
+from conchrec.errors import RecordingError
+from conchrec.recording.account import Files, Found, Lost
+from conchrec.recording.recorder import SessionRecorder
+from conchrec.recording.transfers import Account, recognise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """Where the facts of a session go, as functions of its ``Session``.
+
+    ``record`` calls what it is given with the session's recorder, if there is one. It and ``emit``, which
+    writes an event to the audit, raise what ends the session (``record: strict``). ``emit_quietly`` never
+    raises. ``who`` makes the fields that every event of the session has.
+    """
+
+    record: Callable[[Callable[[SessionRecorder], None]], None]
+    emit: Callable[[audit.AuditEvent], None]
+    emit_quietly: Callable[[audit.AuditEvent], None]
+    who: Callable[[], audit.Who]
+
+
+class FileAudit:
+    """See the module. ``seconds`` is a monotonic clock."""
+
+    def __init__(self, journal: Journal, seconds: Callable[[], float]) -> None:
+        self._journal = journal
+        self._seconds = seconds
+        self._account: Account | None = None
+
+    @property
+    def files(self) -> Files | None:
+        """What was transferred so far, for the manifest; None where no transfer was recognised."""
+        return self._account.files() if self._account is not None else None
+
+    def begin(self, kind: str, command: str) -> None:
+        """The target runs this: ``kind`` is shell, exec or subsystem, ``command`` the command line or the
+        subsystem's name. It replaces what was begun before."""
+        transfer = recognise(kind, command)
+        self._account = Account(transfer, self._seconds) if transfer is not None else None
+
+    def withdraw(self) -> None:
+        """The target has refused what was begun: there is no transfer."""
+        self._account = None
+
+    def from_user(self, data: bytes) -> None:
+        """Bytes that go to the target."""
+        if self._account is not None and (found := self._account.from_user(data)):
+            self._report(self._account, found)
+
+    def from_target(self, data: bytes) -> None:
+        """Bytes that come from the target."""
+        if self._account is not None and (found := self._account.from_target(data)):
+            self._report(self._account, found)
+
+    def end(self) -> None:
+        """No more bytes: report what was not completed. Never raises."""
+        account, journal = self._account, self._journal
+        if account is None:
+            return
+        for fact in account.end():
+            with suppress(RecordingError):
+                journal.record(partial(SessionRecorder.marker, text=_marker_text(account, fact)))
+            journal.emit_quietly(_event(journal.who(), account, fact))
+        if not account.reads:
+            files = account.files()
+            journal.emit_quietly(
+                audit.Transfer(**journal.who(), program=files.by, sent=files.sent, received=files.received)
+            )
+
+    def _report(self, account: Account, found: Sequence[Found]) -> None:
+        journal = self._journal
+        for fact in found:
+            journal.record(partial(SessionRecorder.marker, text=_marker_text(account, fact)))
+            journal.emit(_event(journal.who(), account, fact))
+
+
+def _marker_text(account: Account, fact: Found) -> str:
+    if isinstance(fact, Lost):
+        return f"{account.by} is not followed from here on: {fact.reason}"
+    size = "" if fact.size is None else f"{fact.size} bytes"
+    digest = f"sha256 {fact.sha256}" if fact.sha256 else fact.unhashed and f"no hash: {fact.unhashed}"
+    words = (fact.operation, fact.path, fact.other, fact.name, fact.detail, size, digest, fact.result)
+    return " ".join(filter(None, words))
+
+
+def _event(who: audit.Who, account: Account, fact: Found) -> audit.AuditEvent:
+    if isinstance(fact, Lost):
+        return audit.TransferLost(**who, program=account.by, reason=fact.reason)
+    kind = audit.Scp if account.by == "scp" else audit.Sftp
+    return kind(
+        **who,
+        operation=fact.operation,
+        path=fact.path,
+        other=fact.other,
+        name=fact.name,
+        detail=fact.detail,
+        size=fact.size,
+        sha256=fact.sha256,
+        unhashed=fact.unhashed,
+        result=fact.result,
+        duration=round(fact.duration, 3),
+    )
