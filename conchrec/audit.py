@@ -1,30 +1,18 @@
-"""The catalogue of audit events, and the file that they go to.
+"""The catalogue of audit events.
 
-An event is a frozen value with a name and a code that never change their meaning. It becomes one
-JSON object on one line: ``time``, ``event``, ``code``, who and where, then what is its own. Whoever
-adds an auditable fact adds a class here; the sink knows none of them by name.
-
-Much of what is audited was chosen by somebody else (names, commands, reasons of a target). Every
-control, direction and invisible character in it is written as a JSON escape, so that ``tail -f`` is
-safe and a line is a line.
+An event is a frozen value with a name and a code that never change their meaning. A new auditable fact
+is a new class here. ``audit_encoder`` writes an event as a JSON line, ``audit_log`` appends the line to
+the file.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import re
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import ClassVar, Protocol, TypedDict
 
 from conchrec.errors import WriteFailed
 from conchrec.model import SessionInfo
-from conchrec.ownership import create
 
 
 class Who(TypedDict):
@@ -573,6 +561,80 @@ class RecordingHeld(AuditEvent):
     sudo_user: str = ""
 
 
+# -- the audit log itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead(AuditEvent):
+    """A signed line of the audit log (docs/audit.md). ``reason``: open, interval, rotated, continue,
+    truncated, close; ``head``: the SHA-256 of the chain before this line. In an opening line ``after`` are
+    the last heads of other chains, and ``adopted_size`` and ``adopted_sha256`` what stood in the file before
+    there was any chain."""
+
+    event = "audit.head"
+    code = "CR9100I"
+    reason: str
+    head: str
+    pid: int | None = None
+    after: tuple[str, ...] = ()
+    adopted_size: int | None = None
+    adopted_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRepair(AuditEvent):
+    """The line before was incomplete (a crash, or a full disk) and was ended: ``size`` bytes with that
+    digest, without the newline."""
+
+    event = "audit.repair"
+    code = "CR9101W"
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLost(AuditEvent):
+    """``count`` events could not be written; ``events`` are their names, each with its count. ``first`` and
+    ``last`` are RFC 3339."""
+
+    event = "audit.lost"
+    code = "CR9102E"
+    count: int
+    events: tuple[str, ...]
+    first: str
+    last: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated(AuditEvent):
+    """``count`` more events named ``of`` between ``first`` and ``last`` (RFC 3339), beyond the rate at which
+    each has a line of its own. ``size`` is the sum of their sizes, ``examples`` are some of them."""
+
+    event = "repeated"
+    code = "CR9103W"
+    of: str
+    count: int
+    first: str
+    last: str
+    size: int | None = None
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskLow(AuditEvent):
+    """A file system that conchrec writes to is almost full (``state``: low), so full that live sessions end
+    (critical), or has room again (ok). ``free`` and ``least`` are in bytes."""
+
+    event = "disk.low"
+    code = "CR9104E"
+    what: str
+    path: str
+    state: str
+    free: int
+    least: int
+
+
 # -- the service
 
 
@@ -645,6 +707,11 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     RecordingAccess,
     RecordingRemoved,
     RecordingHeld,
+    AuditHead,
+    AuditRepair,
+    AuditLost,
+    Repeated,
+    DiskLow,
     ServiceStart,
     ServiceStop,
     ConfigReload,
@@ -666,130 +733,6 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-# All that is not visible, or that changes how what follows is shown: C0, DEL and C1, the separators,
-# soft hyphen, zero-width and direction marks, interlinear marks, tags, and lone surrogates.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]"
-)
-
-
-def line(event: AuditEvent, when: datetime) -> bytes:
-    """The event as it is written: one JSON object that ends in a newline."""
-    values: dict[str, object] = {
-        "time": when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "event": event.event,
-        "code": event.code,
-    }
-    for item in fields(event):
-        value = getattr(event, item.name)
-        if item.name in _ALWAYS or (value is not None and value != "" and value != ()):
-            values[item.name] = value
-    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-    return _UNSAFE.sub(_escape, text).encode("utf-8") + b"\n"
-
-
-_ALWAYS = frozenset({"user", "login", "target", "addr", "cid"})
-
-
-def _escape(match: re.Match[str]) -> str:
-    return json.dumps(match.group())[1:-1] if match.group() != "\x7f" else "\\u007f"
-
-
-class AuditLog:
-    """An AuditSink in a file of JSON lines, made 0600; a directory that is missing is made 0700. ``copy``
-    gets each event and its line, too.
-
-    A line is one ``write`` to the end of the file, so several processes may share it. The file is
-    opened anew by ``reopen`` (SIGHUP), and by itself within a second where logrotate has put another
-    in its place. Raises WriteFailed where it can not be opened.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        now: Callable[[], datetime] = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
-        write: Callable[[int, bytes], int] = os.write,
-        copy: Callable[[AuditEvent, bytes], None] | None = None,
-    ) -> None:
-        self.path = path
-        self._copy = copy
-        self._now = now
-        self._monotonic = monotonic
-        self._write = write
-        self._torn = False
-        self._looked = monotonic()
-        self._descriptor = self._open()
-
-    def emit(self, event: AuditEvent) -> None:
-        """The event is with the operating system afterwards. Raises WriteFailed."""
-        if self._monotonic() - self._looked >= 1:
-            self._look()
-        entry = line(event, self._now())
-        if self._copy is not None:
-            self._copy(event, entry)
-        if self._torn:
-            entry = b"\n" + entry
-        try:
-            written = self._write(self._descriptor, entry)
-            while written < len(entry):
-                self._torn = True
-                count = self._write(self._descriptor, entry[written:])
-                if count <= 0:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
-                written += count
-        except OSError as error:
-            raise _failed(error, self.path) from error
-        self._torn = False
-
-    def reopen(self) -> None:
-        """Open the path anew. Raises WriteFailed, and then goes on with the file that it had."""
-        descriptor = self._open()
-        os.close(self._descriptor)
-        self._descriptor = descriptor
-
-    def close(self) -> None:
-        """Nothing can be emitted afterwards."""
-        os.close(self._descriptor)
-
-    def _look(self) -> None:
-        """Was the file moved away, or replaced?"""
-        ours = os.fstat(self._descriptor)
-        try:
-            there: os.stat_result | None = os.stat(self.path)
-        except FileNotFoundError:
-            there = None
-        except OSError as error:
-            raise _failed(error, self.path) from error
-        if there is None or not os.path.samestat(ours, there):
-            self.reopen()
-        self._looked = self._monotonic()
-
-    def _open(self) -> int:
-        try:
-            _make(self.path.parent)
-            descriptor = self._existing()
-        except OSError as error:
-            raise _failed(error, self.path) from error
-        try:
-            size = os.fstat(descriptor).st_size
-            # A line that was torn by a full disk or a crash must not swallow ours.
-            self._torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        except OSError:
-            self._torn = False  # a pipe or a terminal has no end to look at
-        return descriptor
-
-    def _existing(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND
-        try:
-            return create(self.path, flags)
-        except FileExistsError:
-            # A link that leads nowhere yet is made to lead somewhere.
-            return os.open(self.path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
 class AuditMemory:
     """An AuditSink in memory, for tests: ``events`` holds what was emitted, in order.
 
@@ -807,17 +750,3 @@ class AuditMemory:
 
     def reopen(self) -> None:
         """There is no file."""
-
-
-def _make(directory: Path) -> None:
-    for missing in (*reversed(directory.parents), directory):
-        if not missing.exists():
-            try:
-                os.mkdir(missing, 0o700)
-            except FileExistsError:
-                pass  # another process was quicker
-
-
-def _failed(error: OSError, path: Path) -> WriteFailed:
-    why = error.strerror or "the disk failed"
-    return WriteFailed(f"the audit log can not be written: {why}", f"{path}: {error!r}")

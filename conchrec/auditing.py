@@ -7,7 +7,12 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from conchrec.audit import AuditEvent, AuditLog
+from conchrec.audit import AuditEvent
+from conchrec.audit_heads import NAME, HeadFile
+from conchrec.audit_log import AuditLog
+from conchrec.authorities import open_signer
+from conchrec.errors import ConfigError, WriteFailed
+from conchrec.recording.seal import Signer
 from conchrec.settings import Config
 
 #: RFC 3164 section 4.1.1.
@@ -15,11 +20,49 @@ _AUTHPRIV = 10
 _SEVERITIES = {"I": 6, "W": 4, "E": 3}
 
 
-def open_log(config: Config, dropped: Callable[[str], None] = lambda why: None) -> AuditLog:
-    """``dropped`` hears why syslog does not take events. Raises WriteFailed."""
+def open_log(
+    config: Config,
+    *,
+    signer: Signer | None = None,
+    dropped: Callable[[str], None] = lambda why: None,
+    complain: Callable[[str], None] = lambda why: None,
+) -> AuditLog:
+    """``signer`` signs the chain: else the key of the state directory, which is made where it is missing.
+    ``dropped`` hears why syslog does not take events, ``complain`` why heads are not kept.
+
+    Raises WriteFailed.
+    """
     path = config.audit.syslog
     copy = Syslog(path, dropped=dropped).send if path is not None else None
-    return AuditLog(config.audit.file, copy=copy)
+    return AuditLog(
+        config.audit.file,
+        signer=signer or _signer(config),
+        heads=HeadFile(config.state_dir / NAME),
+        copy=copy,
+        complain=complain,
+    )
+
+
+def audit_once(
+    config: Config, *events: AuditEvent, dropped: Callable[[str], None] = lambda why: None
+) -> None:
+    """For a command: a chain of its own with these events. Raises WriteFailed."""
+    log = open_log(config, dropped=dropped)
+    try:
+        for event in events:
+            log.emit(event)
+    finally:
+        log.close()
+
+
+def _signer(config: Config) -> Signer:
+    try:
+        return open_signer(config.state_dir, make=True)[0]
+    except ConfigError as error:
+        raise WriteFailed("the audit log can not be signed", str(error)) from error
+    except OSError as error:
+        detail = f"{error.filename}: {error.strerror}"
+        raise WriteFailed("the audit log can not be signed", detail) from error
 
 
 class Syslog:

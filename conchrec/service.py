@@ -30,7 +30,7 @@ from conchrec.access.policy import rule_for
 from conchrec.auditing import open_log
 from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, public_signing_key
 from conchrec.config import ConfigErrors, load
-from conchrec.errors import ConfigError
+from conchrec.errors import ConfigError, WriteFailed
 from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
 from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
@@ -96,11 +96,14 @@ class Proxy(MultiService):
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
         self._locks = Locks(config.state_dir, now)
-        self._audit = open_log(
-            config, lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why)
-        )
         made = not public_signing_key(config.state_dir).exists()
         signer, keys = open_signer(config.state_dir, make=True)
+        self._audit = open_log(
+            config,
+            signer=signer,
+            dropped=lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why),
+            complain=lambda why: _log.error("THE HEAD OF THE AUDIT LOG IS NOT KEPT: {why}", why=why),
+        )
         self._made = (config.state_dir / SIGNING_KEY,) if made else ()
         self._sealer = Sealer(
             Tree(config.recordings.directory), signer, now, keys=keys, recipients=config.recordings.encrypt_to
@@ -208,6 +211,7 @@ class Proxy(MultiService):
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
         self._indexer.poke()
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._audit.close)
         for loop, seconds in ((self._watching, WATCH_SECONDS), (self._pruning, PRUNE_SECONDS)):
             loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
@@ -274,6 +278,7 @@ class Proxy(MultiService):
         allowed until now is over."""
         moment = now()
         self._with_each(lambda live: live.look(moment))
+        self._tick_audit()
         for name, refresh in (
             ("authority", self._refresh_authority),
             ("revocations", self._refresh_revocations),
@@ -285,6 +290,15 @@ class Proxy(MultiService):
                 self._complaints.pop(name, None)
             except Exception as error:
                 self._complain(name, error)
+
+    def _tick_audit(self) -> None:
+        try:
+            self._audit.tick()
+            self._complaints.pop("audit", None)
+        except WriteFailed as error:
+            if self._complaints.get("audit") != error.detail:
+                self._complaints["audit"] = error.detail
+                _log.error("{why}: {detail}", why=error.public, detail=error.detail)
 
     def _complain(self, name: str, error: Exception) -> None:
         """Once for each thing that is wrong."""

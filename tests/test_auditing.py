@@ -24,10 +24,11 @@ def daemon(tmp_path: Path) -> socket.socket:
 
 
 def test_every_event_goes_to_both(tmp_path: Path, daemon: socket.socket) -> None:
-    text = f"users: {{}}\nroles: {{}}\naudit: {{file: a.jsonl, syslog: {tmp_path}/log}}\n"
+    text = f"users: {{}}\nroles: {{}}\nstate_dir: .\naudit: {{file: a.jsonl, syslog: {tmp_path}/log}}\n"
     log = open_log(parse(text.encode(), tmp_path / "config.yaml"))
     log.emit(UserLogin(user="jo\ne", method="publickey"))
-    (written,) = (tmp_path / "a.jsonl").read_bytes().splitlines()
+    head, written = (tmp_path / "a.jsonl").read_bytes().splitlines()
+    assert daemon.recv(65536).endswith(b": " + head), "heads as well"
     prefix, _, entry = daemon.recv(65536).partition(b": ")
     assert prefix == b"<86>conchrec[%d]" % os.getpid()
     assert entry == written and json.loads(entry)["user"] == "jo\ne"

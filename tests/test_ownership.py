@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from conchrec.access.keystore import locked, write
-from conchrec.audit import AuditLog, ServiceStop
+from conchrec.audit import ServiceStop
 from conchrec.ownership import create
+from tests.support.auditlog import audit_log, events
 from tests.support.house import build
 from tests.support.stage import Stage
 
@@ -40,13 +41,13 @@ def test_it_is_the_directorys_owner(tmp_path: Path, theirs: list[tuple[int, int]
         pass
     with locked(tmp_path):
         pass
-    log = AuditLog(tmp_path / "audit.jsonl", now=lambda: datetime.now(timezone.utc))
+    log = audit_log(tmp_path, now=lambda: datetime.now(timezone.utc))
     log.emit(ServiceStop(reason="over"))
     log.reopen()
     log.close()
-    assert theirs == [here] * 3, "what is there keeps its owner"
+    assert theirs == [here] * 4, "what is there keeps its owner"
     assert (tmp_path / "file").read_bytes() == b"contents"
-    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 1
+    assert len(events(tmp_path / "audit.jsonl")) == 1
 
 
 def test_a_link_is_not_followed(tmp_path: Path, theirs: list[tuple[int, int]]) -> None:

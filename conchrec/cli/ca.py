@@ -21,7 +21,7 @@ from conchrec.access import keystore
 from conchrec.access.authority import Authority, Role, public_line
 from conchrec.access.revocation import Revoked
 from conchrec.access.rotation import Step
-from conchrec.auditing import open_log
+from conchrec.auditing import audit_once
 from conchrec.authorities import open_authority
 from conchrec.cli.arguments import duration
 from conchrec.config import Config
@@ -400,10 +400,6 @@ def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> 
 def _tell(config: Config, event: audit.AuditEvent, err: TextIO) -> None:
     """The same log as the proxy's; where it is not ours to write, the person hears of it."""
     try:
-        log = open_log(config)
-        try:
-            log.emit(event)
-        finally:
-            log.close()
+        audit_once(config, event)
     except WriteFailed as error:
         print(f"conchrec: the audit log does not have it: {error.detail}", file=err)

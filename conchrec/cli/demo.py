@@ -122,7 +122,7 @@ class _Stage:
         print("\nThe audit log says:", file=out)
         for line in (self._directory / "audit.jsonl").read_text().splitlines():
             event = json.loads(line)
-            if event["event"] not in ("service.start", "service.stop"):
+            if event["event"] not in ("audit.head", "service.start", "service.stop"):
                 print(f"  {event['time']}  {event['event']:<18} {_gist(event)}", file=out)
         for cast in casts:
             print(f"\nThe recording is {cast}\nIt plays:\n", file=out, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -15,7 +16,7 @@ from conchrec.access.lockfile import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern, address_of
 from conchrec.access.policy import rule_for
-from conchrec.auditing import open_log
+from conchrec.auditing import audit_once
 from conchrec.cli.arguments import duration
 from conchrec.cli.can import USUAL_PORT, resolved
 from conchrec.cli.shown import account
@@ -101,8 +102,7 @@ def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
     Locks(config.state_dir, _now).add(*locks)
     for each in locks:
         print(each, file=out)
-    done = [_audited(config, _created(each), err) for each in locks]
-    return max(done)
+    return _audited(config, [_created(each) for each in locks], err)
 
 
 def _plain_name(name: str) -> Target | None:
@@ -145,13 +145,15 @@ def _unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     event = audit.LockRemove(
         kind=kind.value, name=name, by=account(), sudo_user=os.environ.get("SUDO_USER", "")
     )
-    return _audited(config, event, err)
+    return _audited(config, [event], err)
 
 
-def _audited(config: Config, event: audit.AuditEvent, err: TextIO) -> int:
+def _audited(config: Config, events: Sequence[audit.AuditEvent], err: TextIO) -> int:
     """What is done is done; that the audit does not know of it is said, and the exit code says so."""
     try:
-        open_log(config, lambda why: print(f"conchrec: not sent to syslog: {why}", file=err)).emit(event)
+        audit_once(
+            config, *events, dropped=lambda why: print(f"conchrec: not sent to syslog: {why}", file=err)
+        )
     except WriteFailed as error:
         print(f"conchrec: done, but not audited: {error.public}: {error.detail}", file=err)
         return NO

@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -240,14 +241,18 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
     keys = _keys(config, args)
     found = tuple(retention.expired(tree, keys, _now(), age=age, size=size))
     if found and not args.dry_run:
-        book, log = _ledger(config), _log(config)
-        for one in found:
-            log(
-                RecordingRemoved(
-                    sid=one.sid, by=account(), sudo_user=os.environ.get("SUDO_USER", ""), reason=one.reason
+        book = _ledger(config)
+        with _log(config) as log:
+            for one in found:
+                log(
+                    RecordingRemoved(
+                        sid=one.sid,
+                        by=account(),
+                        sudo_user=os.environ.get("SUDO_USER", ""),
+                        reason=one.reason,
+                    )
                 )
-            )
-            retention.remove(tree, book, one.sid, reason=one.reason, by=account())
+                retention.remove(tree, book, one.sid, reason=one.reason, by=account())
         forget(tree.root)
     if args.json:
         rows = [{"sid": one.sid, "size": one.size, "reason": one.reason} for one in found]
@@ -274,15 +279,16 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
         print(f"conchrec: {args.id} is {'held already' if is_held else 'not held'}", file=err)
         return NO
     book = _ledger(config)
-    _log(config)(
-        RecordingHeld(
-            sid=args.id,
-            action="hold" if args.act is Act.HELD else "release",
-            by=account(),
-            sudo_user=os.environ.get("SUDO_USER", ""),
-            reason=args.reason,
+    with _log(config) as log:
+        log(
+            RecordingHeld(
+                sid=args.id,
+                action="hold" if args.act is Act.HELD else "release",
+                by=account(),
+                sudo_user=os.environ.get("SUDO_USER", ""),
+                reason=args.reason,
+            )
         )
-    )
     book.append(args.act, args.id, reason=args.reason, by=account())
     book.sync()
     print(f"{args.id} is {'held' if args.act is Act.HELD else 'released'}", file=out)
@@ -300,13 +306,19 @@ def _ledger(config: Config) -> Ledger:
     return book
 
 
-def _log(config: Config) -> Callable[[AuditEvent], None]:
+@contextmanager
+def _log(config: Config) -> Iterator[Callable[[AuditEvent], None]]:
     """For the same reason nothing is audited where there is no log."""
     from conchrec.auditing import open_log
 
     if not config.audit.file.exists():
-        return lambda event: None
-    return open_log(config).emit
+        yield lambda event: None
+        return
+    log = open_log(config)
+    try:
+        yield log.emit
+    finally:
+        log.close()
 
 
 def _now() -> datetime:

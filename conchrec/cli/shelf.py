@@ -34,13 +34,14 @@ def accessed(config: Config, sid: str, action: str) -> None:
     whoever asks who owned it, and the service could not write to it. Raises WriteFailed.
     """
     from conchrec.audit import RecordingAccess
-    from conchrec.auditing import open_log
+    from conchrec.auditing import audit_once
 
     entry = library_of(config).find(sid)
     if entry is None or not config.audit.file.exists():
         return
     fields = summary(entry)
-    open_log(config).emit(
+    audit_once(
+        config,
         RecordingAccess(
             action=action,
             by=account(),
@@ -49,7 +50,7 @@ def accessed(config: Config, sid: str, action: str) -> None:
             user=str(fields.get("user", "")),
             login=str(fields.get("login", "")),
             target=str(fields.get("target", "")),
-        )
+        ),
     )
 
 

@@ -179,9 +179,14 @@ class Upstream:
 
     def brake(self, reason: str, on: bool) -> None:
         """Read nothing from the target while there is any reason not to."""
+        before = bool(self._braked)
         (self._braked.add if on else self._braked.discard)(reason)
-        if self.transport is not None:
-            self.transport.brake(reason, on)
+        transport = self.transport
+        if bool(self._braked) != before and transport is not None and transport.transport is not None:
+            if before:
+                transport.transport.resumeProducing()
+            else:
+                transport.transport.pauseProducing()
 
     # --- life
 
@@ -323,9 +328,9 @@ class Upstream:
             done.callback(None)
 
     def _apply_brakes(self) -> None:
-        if self.transport is not None:
-            for reason in self._braked:
-                self.transport.brake(reason, True)
+        transport = self.transport
+        if self._braked and transport is not None and transport.transport is not None:
+            transport.transport.pauseProducing()
 
     # --- ends
 

@@ -7,7 +7,8 @@ own. All signatures are Ed25519 (RFC 8032) over a line that names what is signed
   ``1 SIZE SHA256 SIGNATURE``: the first SIZE bytes of the cast have that digest (hexadecimal). A digest
   of everything before holds each line to the one before it, as a chain does, and needs no second hash.
 - A *manifest* is a JSON text whose last member is ``signed``; the signature is over all bytes before it.
-- An *entry* of the ledger is a line of JSON whose last member is ``signature``, in the same way.
+- An *entry* of the ledger is a line of JSON whose last member is ``signature``, in the same way; so is a
+  *head* of the audit log (docs/audit.md).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ CHECKPOINT = "c"
 
 _SIGNED = b',\n "signed": '
 _ENTRY = b',"signature":"'
+_LEDGER = b"conchrec ledger 1\n"
+_AUDIT = b"conchrec audit 1\n"
 _POINT = re.compile(r"1 ([0-9]{1,18}) ([0-9a-f]{64}) ([A-Za-z0-9+/]{86}==)")
 _LINE = re.compile(rb'\[ *[0-9.eE+]+ *, *"c" *,')
 _TAIL = re.compile(rb'\{"key": "(SHA256:[A-Za-z0-9+/]{43})", "signature": "([A-Za-z0-9+/]{86}==)"\}\n\}\n')
@@ -106,8 +109,15 @@ class Signer:
 
     def entry(self, line: bytes) -> bytes:
         """``line``, a JSON object without spaces or newline, signed, as a line."""
+        return self._signed_line(_LEDGER, line)
+
+    def audit_head(self, line: bytes) -> bytes:
+        """The same for a head of the audit log."""
+        return self._signed_line(_AUDIT, line)
+
+    def _signed_line(self, context: bytes, line: bytes) -> bytes:
         body = line.removesuffix(b"}")
-        signature = _base64(self._key.sign(b"conchrec ledger 1\n" + body))
+        signature = _base64(self._key.sign(context + body))
         return body + _ENTRY + signature.encode("ascii") + b'"}\n'
 
 
@@ -160,12 +170,19 @@ class Keys:
 
     def entry(self, line: bytes) -> None:
         """Raises NotSigned where this is not a line of a ledger that one of the keys has signed."""
+        self._check_line(_LEDGER, line, "a line of the ledger")
+
+    def audit_head(self, line: bytes) -> None:
+        """Raises NotSigned where this is not a head of an audit log that one of the keys has signed."""
+        self._check_line(_AUDIT, line, "a head of the audit log")
+
+    def _check_line(self, context: bytes, line: bytes, what: str) -> None:
         body, found, tail = line.rpartition(_ENTRY)
         parts = _ENTRY_TAIL.fullmatch(tail)
         if not found or parts is None:
-            raise NotSigned("a line of the ledger is not signed")
+            raise NotSigned(f"{what} is not signed")
         signature = _decoded(parts[1].decode("ascii"))
-        self._check_any(signature, b"conchrec ledger 1\n" + body, "a line of the ledger")
+        self._check_any(signature, context + body, what)
 
     def _check_any(self, signature: bytes, message: bytes, what: str) -> None:
         for name in self.names:

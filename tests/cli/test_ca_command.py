@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conchrec.cli.main import main
+from tests.support.auditlog import events
 from tests.support.keys import Key, make_key
 from tests.support.process import environment, program, run
 from tests.support.sshd import LOGIN
@@ -56,7 +57,7 @@ class Cluster:
 
     @property
     def events(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return events(self.audit)
 
 
 @pytest.fixture

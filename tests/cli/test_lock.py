@@ -14,8 +14,10 @@ from conchrec.access.lockfile import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.cli.main import CONFIGURATION, DONE, NO, USAGE, main
 from conchrec.errors import ConfigError
+from tests.support.auditlog import events
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+
 CONFIG = """
 state_dir: state
 audit: {file: audit.jsonl}
@@ -41,7 +43,7 @@ class Command:
         return code
 
     def events(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return events(self.audit)
 
 
 @pytest.fixture

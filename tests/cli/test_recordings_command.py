@@ -30,6 +30,7 @@ from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
 from conchrec.recording.store import LocalStore
 from conchrec.recording.tree import Tree
+from tests.support.auditlog import events as audited
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -426,7 +427,7 @@ def test_whoever_looks_into_a_recording_is_audited(
         ["play", "nix"],
     ):  # fmt: skip
         run(shelf, *argv)
-    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    events = audited(audit)
     assert [event["action"] for event in events] == ["play", "text", "follow", "export"]
     for event in events:
         assert (event["event"], event["sid"], event["user"]) == ("session.recording.access", sid, "joe")

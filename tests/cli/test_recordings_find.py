@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from conchrec.recording.catalogue import Filter
 from conchrec.recording.index import NAME
 from conchrec.recording.indexing import fill
 from tests.cli.test_recordings_command import Shelf, Terminal, run
+from tests.support.auditlog import events as audited
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_search_that_shows_lines_is_audited(shelf: Shelf, tmp_path: Path) -> N
     assert run(shelf, "search", "nowhere") == (1, "", "")
     assert audit.read_bytes() == b""
     assert run(shelf, "search", "the word", "--json")[0] == 0
-    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    events = audited(audit)
     assert [(event["action"], event["sid"]) for event in events] == [("search", sid) for sid in sids[::-1]]
     audit.unlink()
     audit.mkdir()

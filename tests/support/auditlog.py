@@ -1,0 +1,32 @@
+"""The lines of an audit log, as tests read them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+from conchrec.audit_heads import HeadFile
+from conchrec.audit_log import AuditLog
+from conchrec.recording.seal import Signer
+
+Event = dict[str, object]
+
+HEAD = "audit.head"
+SIGNER = Signer.generate()
+
+
+def audit_log(directory: Path, name: str = "audit.jsonl", **options: object) -> AuditLog:
+    """A log in this directory, its heads beside it, signed by ``SIGNER``."""
+    heads = HeadFile(directory / "audit_heads")
+    return AuditLog(directory / name, signer=SIGNER, heads=heads, **options)  # type: ignore[arg-type]
+
+
+def lines(path: Path) -> list[Event]:
+    """All lines, heads among them."""
+    return [cast(Event, json.loads(line)) for line in path.read_bytes().splitlines()]
+
+
+def events(path: Path) -> list[Event]:
+    """What was audited, without the heads of the chains."""
+    return [event for event in lines(path) if event["event"] != HEAD]
