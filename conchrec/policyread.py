@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.grants import can_be_said
+from conchrec.access.logins import check_allowed_pattern, check_pattern
 from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, RoleOptions, Sees, switches
-from conchrec.access.patterns import HostPattern, IPNetwork, check_login_pattern, parse_network
+from conchrec.access.patterns import HostPattern, IPNetwork, parse_network
 from conchrec.access.policy import Role
 from conchrec.access.windows import Window, parse_moment
 from conchrec.settings import TargetRule
@@ -58,10 +59,10 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
         lines |= {prefix + key: part.line_of(key) for key in part}
     found = Role(
         name=name,
-        logins=read_logins(role),
+        logins=_each(role, "logins", check_allowed_pattern),
         hosts=read_hosts(role, groups),
         deny_hosts=read_hosts(deny, groups),
-        deny_logins=read_logins(deny),
+        deny_logins=_each(deny, "logins", check_pattern),
         options=_options(options),
         source=read_networks(options, "source"),
         times=_each(options, "times", Window.parse) if "times" in options else None,
@@ -114,10 +115,6 @@ def _of_groups(entry: Entry, groups: tuple[TargetRule, ...]) -> list[HostPattern
             entry.problem(f"no group in targets has the label {key}: {value}")
     line, by = entry.line, entry.text
     return [replace(pattern, line=line, by=by) for group in meant for pattern in group.hosts]
-
-
-def read_logins(section: Section) -> tuple[str, ...]:
-    return _each(section, "logins", check_login_pattern)
 
 
 def read_networks(section: Section, key: str) -> tuple[IPNetwork, ...] | None:

@@ -257,8 +257,8 @@ def test_the_recorder_knows_the_same_words() -> None:
 
 
 def test_logins_and_names_that_look_like_something_else(read: Read) -> None:
-    it = read(role("logins: [007, yes, 1e3, 12:30, 2026-11-23]\nhosts: [10.0.0.1]"))
-    assert it.roles["ops"].logins == ("007", "yes", "1e3", "12:30", "2026-11-23")
+    it = read(role("logins: [007, yes, 1e3, 0x1f, 2026-11-23]\nhosts: [10.0.0.1]"))
+    assert it.roles["ops"].logins == ("007", "yes", "1e3", "0x1f", "2026-11-23")
 
 
 def test_targets_keep_their_order(read: Read) -> None:

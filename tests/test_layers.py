@@ -60,6 +60,7 @@ VALUES = frozenset(
         "conchrec.access.command_patterns",
         "conchrec.access.grants",
         "conchrec.access.locks",
+        "conchrec.access.logins",
         "conchrec.access.windows",
         "conchrec.policyread",
         "conchrec.access.patterns",

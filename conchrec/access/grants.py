@@ -36,8 +36,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from conchrec.access.locks import LockKind
+from conchrec.access.logins import USER, denies
 from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa
-from conchrec.access.patterns import USER, IPNetwork, address_of, is_within, matches_login
+from conchrec.access.patterns import IPNetwork, address_of, is_within
 from conchrec.access.policy import Policy, Role, active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
@@ -146,7 +147,7 @@ def _logins(role: Role, user: str, denied: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_one_of(login: str, user: str, denied: Iterable[str]) -> bool:
-    return any(matches_login(pattern, login, user) for pattern in denied)
+    return any(denies(pattern, login, user) for pattern in denied)
 
 
 def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timedelta | None) -> datetime:

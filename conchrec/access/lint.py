@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import permutations
 
 from conchrec.access.grants import can_be_said
+from conchrec.access.logins import covers as covers_login
+from conchrec.access.logins import folded, is_wildcard
 from conchrec.access.options import Mfa
 from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Role
@@ -63,8 +64,14 @@ def _roles(roles: Mapping[str, Role], users: Mapping[str, User], now: datetime) 
                     "options.commands",
                 )
         for login in role.logins:
-            if "@" in login:
+            if "@" in login and not is_wildcard(login):
                 yield warn(f"{login!r}: a login is a name, and hosts are named in hosts", "logins")
+        wide = next((login for login in role.logins if is_wildcard(login)), None)
+        if wide is not None and role.deny_logins:
+            yield warn(
+                f"{wide!r} allows every name but those: another name of the same account (toor for root) is "
+                "not denied; list the logins instead", "deny.logins",
+            )  # fmt: skip
         if role.options.commands is not None and not role.options.opens("exec"):
             yield warn("exec: no, so none of these commands can be run", "options.commands")
         if role.direct and not can_be_said(role):
@@ -122,7 +129,7 @@ def _denied_hosts(role: Role, by: Role) -> Iterator[tuple[HostPattern, HostPatte
 
 
 def _denied_logins(role: Role, by: Role) -> Iterator[str]:
-    return (login for login in role.logins if any(_covers_login(deny, login) for deny in by.deny_logins))
+    return (login for login in role.logins if any(covers_login(deny, login) for deny in by.deny_logins))
 
 
 def covers(wide: HostPattern, narrow: HostPattern) -> bool:
@@ -150,12 +157,6 @@ def _name_of(pattern: HostPattern) -> str:
     return pattern.text.strip().partition(":")[0].lower().removesuffix(".")
 
 
-def _covers_login(wide: str, narrow: str) -> bool:
-    if wide in ("*", narrow):
-        return True
-    return not set("*?{") & set(narrow) and fnmatch.fnmatchcase(narrow, wide)
-
-
 def _is_any(pattern: HostPattern) -> bool:
     """Any name, or any address of a kind."""
     if pattern.network is not None:
@@ -168,8 +169,11 @@ def _is_any(pattern: HostPattern) -> bool:
 
 def _users(users: Mapping[str, User], roles: Mapping[str, Role], now: datetime) -> Iterator[ConfigError]:
     owners: dict[bytes, str] = {}
+    names: dict[str, str] = {}
     for user in users.values():
         path, line = f"users.{user.name}", user.line or None
+        if (other := names.setdefault(folded(user.name), user.name)) != user.name:
+            yield ConfigError(path, f"is spelled almost like {other}: a lock of one is a lock of both", line)
         for key in user.keys:
             if (owner := owners.setdefault(key.blob, user.name)) != user.name:
                 text = f"the key {fingerprint(key.blob)} is one of {owner}, too: nobody can tell them apart"

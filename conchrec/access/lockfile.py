@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from conchrec.access.locks import Lock, LockKind
-from conchrec.access.patterns import HostPattern, check_login_pattern
+from conchrec.access.logins import check_pattern, folded
+from conchrec.access.patterns import HostPattern
 from conchrec.access.statefile import StateFile
 
 _FILE = "locks.json"
@@ -23,7 +24,7 @@ def check_name(kind: LockKind, name: str) -> str:
     if kind is LockKind.TARGET:
         HostPattern.parse(name)
     elif kind is LockKind.LOGIN:
-        check_login_pattern(name)
+        check_pattern(name)
     return name
 
 
@@ -37,17 +38,18 @@ class Locks(StateFile[tuple[Lock, ...]]):
 
     def add(self, *locks: Lock) -> None:
         """In the place of earlier ones of the same. Raises ConfigError and OSError."""
-        same = {(lock.kind, lock.name, lock.of) for lock in locks}
-        self._keep(lambda one: (one.kind, one.name, one.of) not in same, *locks)
+        same = {(lock.kind, folded(lock.name), lock.of) for lock in locks}
+        self._keep(lambda one: (one.kind, folded(one.name), one.of) not in same, *locks)
 
     def remove(self, kind: LockKind, name: str) -> Lock | None:
         """The one that was there, if it still held; the addresses that were locked with it go, too. Raises
         ConfigError and OSError."""
         self.refresh()
         now = self._now()
-        meant = (one for one in self.current if (one.kind, one.name) == (kind, name) and one.holds(now))
-        found = next(meant, None)
-        self._keep(lambda one: one.kind is not kind or name not in (one.name, one.of))
+        name = folded(name)
+        matches = (one for one in self.current if one.kind is kind and folded(one.name) == name)
+        found = next((one for one in matches if one.holds(now)), None)
+        self._keep(lambda one: one.kind is not kind or name not in (folded(one.name), folded(one.of)))
         return found
 
     def _keep(self, stays: Callable[[Lock], bool], *added: Lock) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from conchrec.access.patterns import HostPattern, Place, matches_login, seen_through
+from conchrec.access.logins import denies, folded
+from conchrec.access.patterns import HostPattern, Place, seen_through
 
 
 class LockKind(Enum):
@@ -36,13 +37,13 @@ class Lock:
         return self.until is None or now < self.until
 
     def is_of_user(self, user: str) -> bool:
-        return self.kind is LockKind.USER and self.name == user
+        return self.kind is LockKind.USER and folded(self.name) == folded(user)
 
     def is_of_session(self, sid: str) -> bool:
         return self.kind is LockKind.SESSION and self.name == sid
 
     def is_of_login(self, login: str, user: str) -> bool:
-        return self.kind is LockKind.LOGIN and matches_login(self.name, login, user)
+        return self.kind is LockKind.LOGIN and denies(self.name, login, user)
 
     def is_of_place(self, place: Place) -> bool:
         """By its name, or by any of its addresses: as with what a role denies."""

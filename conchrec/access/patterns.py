@@ -1,4 +1,4 @@
-"""Which hosts and logins a pattern of the configuration means. Pure: no resolver, no clock.
+"""Which hosts a pattern of the configuration means. Pure: no resolver, no clock.
 
 A host pattern is a name with ``*`` and ``?``, an address, a network, or ``*`` alone (any host), each
 with a port or for every port: ``*.example.com``, ``db1:2222``, ``10.0.0.0/8``, ``[fd00::/8]:22``.
@@ -9,7 +9,6 @@ whatever somebody put into the DNS, and ``10.0.*`` would match ``10.0.evil.examp
 from __future__ import annotations
 
 import fnmatch
-import glob
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -21,8 +20,6 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST_NAME = 253
-USER = "{user}"
-"""In a login pattern: the user's own name."""
 
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _NAME_PATTERN = re.compile(r"[a-z0-9_*?.-]+")
@@ -208,16 +205,3 @@ def _port(text: str, port: str) -> int | None:
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} has no port between 1 and 65535")
     return int(port)
-
-
-def check_login_pattern(text: str) -> str:
-    """The pattern as it is. ValueError says what is wrong with it, for the administrator."""
-    rest = text.replace(USER, "")
-    if not text or not text.isprintable() or text != text.strip() or any(sign in rest for sign in "[]{}"):
-        raise ValueError(f"{text!r} is not a login (a name, {USER}, or a pattern with * and ?)")
-    return text
-
-
-def matches_login(pattern: str, login: str, user: str) -> bool:
-    """Case counts. The user's own name is only ever itself, whatever is in it."""
-    return fnmatch.fnmatchcase(login, pattern.replace(USER, glob.escape(user)))

@@ -22,9 +22,9 @@ from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
 from conchrec.access.locks import Lock
+from conchrec.access.logins import LONGEST_LOGIN, USER, allows, denies, is_usable
 from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa, Options, RoleOptions, Sees, combine
 from conchrec.access.patterns import (
-    USER,
     HostPattern,
     IPAddress,
     IPNetwork,
@@ -32,7 +32,6 @@ from conchrec.access.patterns import (
     Place,
     address_of,
     is_within,
-    matches_login,
     place_of,
     seen_through,
 )
@@ -40,7 +39,6 @@ from conchrec.access.windows import Window, is_open
 from conchrec.model import Identity, Target
 
 _SHOWN_LOGINS = 8
-_LONGEST_LOGIN = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,18 +235,15 @@ def _judge(
         reason = f"{user} may not log in as {_shown(login)} on {host} ({rule})"
         return Deny(reason=reason, rule=rule, line=line)
 
-    # sshd takes what follows a colon for a style, and root:x for root.
-    if not login or len(login) > _LONGEST_LOGIN or not login.isprintable() or ":" in login:
-        return refused("that is not a login")
+    if not is_usable(login):
+        return refused("invalid login: must be one printable word without / and :")
     if lock := policy.lock_on(now, lambda lock: lock.is_of_login(login, identity.user)):
         return Deny(reason=refused(_shown(str(lock))).reason, rule="lock")
     for role in roles:
-        if any(matches_login(pattern, login, identity.user) for pattern in role.deny_logins):
+        if any(denies(pattern, login, identity.user) for pattern in role.deny_logins):
             return refused(f"role {role.name} denies it", role.line("deny.logins"))
     allowing = [
-        reach
-        for reach in here
-        if any(matches_login(pattern, login, identity.user) for pattern in reach.role.logins)
+        reach for reach in here if any(allows(pattern, login, identity.user) for pattern in reach.role.logins)
     ]
     if not allowing:
         return refused(_allowed_logins(here, identity.user), here[0].role.line("logins"))
@@ -378,7 +373,7 @@ def _allowed_logins(reaches: Sequence[_Reach], user: str) -> str:
 
 def _shown(text: str) -> str:
     """As text from outside may appear on a terminal, and no longer than makes sense."""
-    text = text if len(text) <= 2 * _LONGEST_LOGIN else text[: 2 * _LONGEST_LOGIN] + "…"
+    text = text if len(text) <= 2 * LONGEST_LOGIN else text[: 2 * LONGEST_LOGIN] + "…"
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
     )

@@ -174,6 +174,13 @@ class Tunnel:
     def unregisterProducer(self) -> None:
         self._producer = None
 
+    def pauseProducing(self) -> None:
+        """The inner transport handles nothing for a while (IPushProducer)."""
+        self.hold("inner transport", True)
+
+    def resumeProducing(self) -> None:
+        self.hold("inner transport", False)
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         """The outer connection has seen to that."""
 

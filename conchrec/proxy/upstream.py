@@ -179,14 +179,9 @@ class Upstream:
 
     def brake(self, reason: str, on: bool) -> None:
         """Read nothing from the target while there is any reason not to."""
-        before = bool(self._braked)
         (self._braked.add if on else self._braked.discard)(reason)
-        transport = self.transport
-        if bool(self._braked) != before and transport is not None and transport.transport is not None:
-            if before:
-                transport.transport.resumeProducing()
-            else:
-                transport.transport.pauseProducing()
+        if self.transport is not None:
+            self.transport.brake(reason, on)
 
     # --- life
 
@@ -328,9 +323,9 @@ class Upstream:
             done.callback(None)
 
     def _apply_brakes(self) -> None:
-        transport = self.transport
-        if self._braked and transport is not None and transport.transport is not None:
-            transport.transport.pauseProducing()
+        if self.transport is not None:
+            for reason in self._braked:
+                self.transport.brake(reason, True)
 
     # --- ends
 

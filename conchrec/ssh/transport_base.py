@@ -36,6 +36,8 @@ MAX_DESCRIPTION = 1024
 MAX_UNREAD = 1024 * 1024
 #: The same for all that is sent while the socket does not drain: more than the windows of any honest client.
 MAX_BEHIND = 128 * 1024 * 1024
+#: Bytes of a peer that are kept while nothing of it is handled, before its socket is not read any more.
+MAX_HELD = 64 * 1024
 #: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
 READ_AT_MOST = 256 * 1024
 #: In one go to a socket: all that one turn has read, for Twisted's own 128 KiB take four turns.
@@ -66,6 +68,9 @@ class Modern(Keying):
         self._made = False
         self._closing = False
         self._reading = False
+        self._holds: set[str] = set()
+        self._brakes: set[str] = set()
+        self._socket_paused = False
         self._unread = 0
         self._behind = 0
         self._on_version: list[Callable[[bytes], None]] = []
@@ -156,6 +161,7 @@ class Modern(Keying):
         if hasattr(self.transport, "SEND_LIMIT"):
             self.transport.SEND_LIMIT = SEND_AT_MOST
         self.transport.registerProducer(self._valve, True)
+        self._pace_socket()
         if self._our_version is not None:
             self._greet()
 
@@ -242,14 +248,44 @@ class Modern(Keying):
             return  # called by what a message has set going: its reader goes on with this, in order
         self._reading = True
         try:
-            self._read()
+            self._attempt(self._read)
+        finally:
+            self._reading = False
+        self._pace_socket()
+
+    def _attempt(self, step: Callable[..., object], *arguments: object) -> None:
+        """Run one step of the protocol. An error ends this connection and is not raised."""
+        try:
+            step(*arguments)
         except ProtocolViolation as error:
             self._fail(error)
         except Exception as error:
             _log.failure("while a connection is read")
             self._fail(error, a.BY_APPLICATION)
-        finally:
-            self._reading = False
+
+    def brake(self, reason: str, on: bool) -> None:
+        """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
+        (self._brakes.add if on else self._brakes.discard)(reason)
+        self._pace_socket()
+
+    def _hold(self, reason: str, on: bool) -> None:
+        """Handle no packet of the peer while there is any reason not to. Bytes wait in the buffer, up to
+        MAX_HELD, so that the end of the connection is noticed; then the socket is not read."""
+        before = bool(self._holds)
+        (self._holds.add if on else self._holds.discard)(reason)
+        if before and not self._holds:
+            self.dataReceived(b"")
+
+    def _pace_socket(self) -> None:
+        """Stop or resume reading from the socket, where that changes."""
+        paused = bool(self._brakes) or (bool(self._holds) and len(self._incoming) > MAX_HELD)
+        if paused == self._socket_paused or self.transport is None or self._over:
+            return
+        self._socket_paused = paused
+        if paused:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
 
     def _read(self) -> None:
         if self.peer_version is None and not self._read_version():
@@ -259,7 +295,7 @@ class Modern(Keying):
                 raise RemoteViolation("too much was sent ahead of our version")
             return
         incoming = self._incoming
-        while not self._over:
+        while not self._over and not self._holds:
             payload = incoming.packet()
             if payload is None:
                 break

@@ -64,6 +64,9 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ("commands: [uptime]", "commands: []", "9 roles.ops.options.commands: is empty: no command"),
         ("commands: [uptime]", "commands: [^uptime$]", "9 roles.ops.options.commands: '^uptime$' is no"),
         ("logins: [root,", "logins: [root@web1,", "6 roles.ops.logins: 'root@web1': a login is a name"),
+        ("logins: [root,", "logins: ['*', root,", "8 roles.ops.deny.logins: '*' allows every name but"),
+        ("logins: [backup]", "logins: [Root]", "6 roles.ops.logins: 'root' is allowed and denied"),
+        ("  ann: {roles", "  Joe: {roles: [lead]}\n  ann: {roles", "3 users.Joe: is spelled almost like joe"),
         ('"*"], hosts: ["10.0.0.0/8"]', '"**"], hosts: ["0.0.0.0/0"]', "10 roles.oncall.hosts: every login"),
         ("users:", "session_recording: off\nusers:", "10 roles.ops.options.approval: session_recording"),
         (

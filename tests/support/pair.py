@@ -51,6 +51,14 @@ class Line:
         self.aborted = False
         self.stuck = False
         self.producer: Any = None
+        #: This end takes nothing from the peer.
+        self.paused = False
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
@@ -127,14 +135,14 @@ class Pair:
 
     def pump(self, rounds: int = 1_000_000) -> None:
         """Deliver until nobody has anything to say; who has closed is gone when it has said all."""
-        ways: tuple[tuple[Line, Any], ...] = (
-            (self.client_line, self.server),
-            (self.server_line, self.client),
+        ways: tuple[tuple[Line, Line, Any], ...] = (
+            (self.client_line, self.server_line, self.server),
+            (self.server_line, self.client_line, self.client),
         )
         for _ in range(rounds):
             moved = False
-            for line, there in ways:
-                if line.unsent and not line.stuck:
+            for line, reader, there in ways:
+                if line.unsent and not line.stuck and not reader.paused:
                     moved = True
                     piece = bytes(line.unsent[: self.chunk or None])
                     del line.unsent[: len(piece)]
