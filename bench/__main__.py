@@ -19,7 +19,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 
-from bench import bulk, echo, find, idle, logins, machine, rekeys, report, slow
+from bench import bulk, echo, find, hostile, idle, logins, machine, rekeys, report, slow
 from bench.benchmark import FULL, QUICK, Benchmark, Effort, Run
 from bench.figures import Outcome, missed_at_gate
 from bench.legs import negotiated
@@ -39,6 +39,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     slow.SLOW,
     rekeys.REKEYS,
     find.FIND,
+    hostile.HOSTILE,
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -51,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="say which benchmarks there are")
     made.add_argument("--rounds", type=int, metavar="N", help="how often each is measured")
     made.add_argument("--size", type=parse_size, metavar="SIZE", help="of each transfer: 1GB, 64MiB")
+    made.add_argument(
+        "--only", action="append", default=[], metavar="KIND", help="of the floods of `hostile`, this one"
+    )
     made.add_argument("--full", action="store_true", help="also 5,000 sessions, and 20 GB in one connection")
     made.add_argument("--gate", action="store_true", help="small and quick; 1 where a ratio is far off")
     made.add_argument("--json", action="store_true", help="results for machines, on stdout")
@@ -63,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
 def effort_of(args: argparse.Namespace) -> Effort:
     """How much these arguments ask for."""
     effort = QUICK if args.gate else FULL if args.full else Effort()
+    if args.only:
+        effort = replace(effort, only=tuple(args.only))
     if args.size is not None:
         effort = effort.with_size(args.size)
     return effort if args.rounds is None else replace(effort, rounds=args.rounds)

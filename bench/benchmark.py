@@ -36,6 +36,14 @@ class Effort:
     """Seconds of reading slowly."""
     recordings: int = 10_000
     """How many there are to be found."""
+    flood: float = 3.0
+    """Seconds of typing beside each flood."""
+    flood_logins: int = 3
+    """Logins beside each flood."""
+    only: tuple[str, ...] = ()
+    """Kinds of floods; all, where none is named."""
+    gate: bool = False
+    """Only what a gate needs: no yardstick where none is judged by it."""
 
     def with_size(self, size: int) -> Effort:
         return replace(self, size=size, long_size=size)
@@ -51,6 +59,9 @@ QUICK = Effort(
     keys=150,
     sessions=(50, 200),
     slow=8.0,
+    flood=1.5,
+    flood_logins=1,
+    gate=True,
 )
 """For ``--gate``."""
 

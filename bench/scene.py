@@ -17,7 +17,8 @@ from bench.meter import cpu_of_family, resident
 from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.process import Process, Result, descendants, environment, run
-from tests.support.sshd import LOGIN
+from tests.support.proxy import Settings
+from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
 from tests.support.waiting import fact, reactor
 
@@ -154,6 +155,8 @@ class Scene:
     house: House
     ours: Recorded
     yardstick: Tunnel
+    jump: Sshd
+    """The yardstick's server in the middle."""
 
     @property
     def routes(self) -> tuple[Route, Route]:
@@ -175,10 +178,12 @@ async def make_scene(
     *,
     sshd: Sequence[str] = (),
     crowd: bool = False,
+    settings: Settings | None = None,
 ) -> Scene:
-    """``sshd``: lines for the target and for the one in the middle. ``crowd``: the yardstick's sshds take
-    more handshakes at once than a stock one does (MaxStartups), which would drop some of them."""
-    house = await build(stage, sshd=sshd)
+    """``settings``: of the proxy, on top of its configuration. ``sshd``: lines for the target and for the one
+    in the middle. ``crowd``: the yardstick's sshds take more handshakes at once than a stock one does
+    (MaxStartups), which would drop some of them."""
+    house = await build(stage, sshd=sshd, settings=settings)
     more = [*sshd, *(["MaxStartups 1000"] if crowd else [])]
     joe = house.joe
     jump = await stage.sshd(users=[joe.key], more=more)
@@ -212,4 +217,5 @@ Host *
         house=house,
         ours=Recorded("conchrec", house, Way.INNER_AGENT),
         yardstick=yardstick,
+        jump=jump,
     )

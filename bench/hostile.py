@@ -1,0 +1,313 @@
+"""What bystanders notice while somebody floods the proxy, and how soon the flooder can be locked out.
+
+Each row is one kind of flood (``bench.hostile_client``), made by a stranger or by another user. Before it and
+while it runs, a bystander types keys and logs in; then the flooding user is locked. The yardstick is the same
+flood at a stock sshd as jump host, where it can be made there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from twisted.internet.defer import Deferred
+
+from bench.benchmark import Benchmark, Measured, Run
+from bench.echo import COMMAND, PAUSE, READY
+from bench.figures import Bar, Figure, at_most, percentile
+from bench.hostile_client import Plan
+from bench.scene import HOST, Route, Scene, make_scene
+from bench.terminal import Terminal
+from conchrec.access.lockfile import Locks
+from conchrec.access.locks import Lock, LockKind
+from conchrec.access.revocation import Revocations, Revoked
+from conchrec.service import now
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.proxy import our_environment
+from tests.support.sshd import LOGIN
+from tests.support.waiting import TookTooLong, in_thread
+
+#: What an honest user may notice: key and login, by what they take when nothing else goes on.
+ECHO_TIMES, ECHO_MORE = 3.0, 5.0
+LOGIN_TIMES, LOGIN_MORE = 2.0, 0.5
+LOCK_SECONDS = 2.0
+#: What no noise of a busy machine with two cores explains, but each of these floods once did.
+GATE_ECHO_TIMES, GATE_ECHO_MORE = 10.0, 100.0
+GATE_LOGIN_TIMES, GATE_LOGIN_MORE = 4.0, 3.0
+GATE_LOCK_SECONDS = 8.0
+#: A login that takes longer counts as one of so long.
+PATIENCE = 60.0
+#: Certificates that are revoked, for the list of them to have a size.
+REVOKED = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One flood. ``kind`` is the client's; ``count`` how many connections it makes at one time."""
+
+    name: str
+    kind: str
+    count: int = 1
+    at_sshd: bool = True
+    """Whether the same can be done to a stock sshd."""
+    web: bool = False
+    """At the web listener."""
+    in_gate: bool = True
+
+
+ROWS: tuple[Row, ...] = (
+    Row(name="key exchanges, group18", kind="dh-group18", count=8),
+    Row(name="key exchanges, group16", kind="dh-group16", count=8),
+    Row(name="key exchanges, group14", kind="dh-group14", count=8, in_gate=False),
+    Row(name="IGNORE before the key exchange", kind="ignore-stranger", count=2),
+    Row(name="DEBUG before the key exchange", kind="debug-stranger", count=2, in_gate=False),
+    Row(name="IGNORE before the login", kind="ignore-early", count=2),
+    Row(name="rekeys by a user", kind="rekeys"),
+    Row(name="IGNORE", kind="ignore", in_gate=False),
+    Row(name="pings", kind="ping"),
+    Row(name="global requests", kind="global-request", in_gate=False),
+    Row(name="channels refused, outer", kind="open-refused-outer", in_gate=False),
+    Row(name="channels refused", kind="open-refused"),
+    Row(name="forwards refused", kind="forward-refused"),
+    Row(name="window-change", kind="window-change"),
+    Row(name="env", kind="env", in_gate=False),
+    Row(name="signal", kind="signal", in_gate=False),
+    Row(name="unknown requests", kind="unknown-request", in_gate=False),
+    Row(name="data of one byte", kind="data"),
+    Row(name="window adjustments", kind="adjust", in_gate=False),
+    Row(name="small packets, 20 connections", kind="ignore", count=20),
+    Row(name="own screen, keys on a line of 8 kB", kind="screen"),
+    Row(name="zlib, 1 : 800", kind="zlib"),
+    Row(name="control characters in audited names", kind="controls"),
+    Row(name="empty sessions", kind="sessions"),
+    Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, web=True),
+)
+
+
+@dataclass(slots=True)
+class Sample:
+    """What a bystander had: milliseconds of each key, seconds of each login."""
+
+    keys: list[float] = field(default_factory=list)
+    logins: list[float] = field(default_factory=list)
+
+
+def watch(terminal: Terminal, route: Route, seconds: float, logins: int) -> Sample:
+    """Type for so long, then log in so often. Blocks."""
+    sample = Sample()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(PAUSE)
+        sample.keys.append(terminal.key() * 1000)
+    for _ in range(logins):
+        sample.logins.append(log_in(route))
+    return sample
+
+
+def log_in(route: Route) -> float:
+    """Seconds of one login with a command that does nothing; PATIENCE where it fails. Blocks."""
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            route.command(HOST, "true"),
+            env=route.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return PATIENCE
+    return time.perf_counter() - began if done.returncode == 0 else PATIENCE
+
+
+class Floods:
+    """A scene with everything in it that the rows need."""
+
+    def __init__(self, scene: Scene, web_port: int) -> None:
+        self.scene = scene
+        self._web_port = web_port
+        state = scene.house.proxy.directory / "state"
+        self._locks = Locks(state, now)
+
+    def start(self, row: Row, route: Route) -> Process:
+        """The flood at one of the two."""
+        house = self.scene.house
+        if route is self.scene.ours:
+            port, user, key = house.proxy.port, house.ann.name, house.ann.key
+        else:
+            port, user, key = self.scene.jump.port, LOGIN, house.joe.key
+        plan = Plan(
+            kind=row.kind,
+            port=self._web_port if row.web else port,
+            user=user,
+            login=LOGIN,
+            key=str(key.path),
+            target_port=house.target.port,
+            count=row.count,
+        )
+        return house.stage.process(
+            sys.executable, "-m", "bench.hostile_client", plan.words(), env=our_environment(), stdin=None
+        )
+
+    async def lock_time(self, flood: Process) -> float:
+        """Seconds from a lock of the flooding user to the end of that user's connection."""
+        began = time.monotonic()
+        self._locks.add(Lock(kind=LockKind.USER, name=self.scene.house.ann.name, by="bench", made=now()))
+        try:
+            await flood.says("lost\n", within=PATIENCE)
+        except TookTooLong:
+            return PATIENCE
+        finally:
+            self._locks.remove(LockKind.USER, self.scene.house.ann.name)
+        return time.monotonic() - began
+
+
+async def make_floods(run: Run) -> Floods:
+    web_port = free_port()
+    scene = await make_scene(
+        run.stage,
+        crowd=True,
+        settings={
+            "algorithms": "compatible",
+            "web": {"listen": [f"tcp:{web_port}:interface=127.0.0.1"]},
+        },
+    )
+    state = scene.house.proxy.directory / "state"
+    Revocations(state, now).change(add=Revoked(serials=frozenset(range(1, REVOKED))))
+    return Floods(scene, web_port)
+
+
+def _bar(times: float, more: float, idle: float) -> Bar:
+    return at_most(round(times * idle + more, 2))
+
+
+def figures(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: float) -> list[Figure]:
+    """Bars come from what the same bystander had a moment before the flood."""
+    p99, p90 = percentile(idle.keys, 99), percentile(idle.keys, 90)
+    login = sorted(idle.logins)[len(idle.logins) // 2]
+
+    def base(of: Callable[[Sample], Sequence[float]], percent: float) -> tuple[float, ...]:
+        return (percentile(of(sshd), percent),) if sshd is not None else ()
+
+    return [
+        Figure(
+            name=f"{row.name}: key, p99",
+            unit="ms",
+            ours=(percentile(ours.keys, 99),),
+            yardstick=base(lambda sample: sample.keys, 99),
+            must=_bar(ECHO_TIMES, ECHO_MORE, p99),
+        ),
+        Figure(
+            name=f"{row.name}: key, p90",
+            unit="ms",
+            ours=(percentile(ours.keys, 90),),
+            yardstick=base(lambda sample: sample.keys, 90),
+            gate=_bar(GATE_ECHO_TIMES, GATE_ECHO_MORE, p90),
+        ),
+        Figure(
+            name=f"{row.name}: login",
+            unit="s",
+            ours=tuple(ours.logins),
+            yardstick=tuple(sshd.logins) if sshd is not None else (),
+            must=_bar(LOGIN_TIMES, LOGIN_MORE, login),
+            gate=_bar(GATE_LOGIN_TIMES, GATE_LOGIN_MORE, login),
+        ),
+        Figure(
+            name=f"{row.name}: lock",
+            unit="s",
+            ours=(lock,),
+            must=at_most(LOCK_SECONDS),
+            gate=at_most(GATE_LOCK_SECONDS),
+        ),
+    ]
+
+
+async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
+    floods = await make_floods(run)
+    scene, effort = floods.scene, run.effort
+    if effort.gate:
+        rows = [row for row in rows if row.in_gate]
+    if effort.only:
+        rows = [row for row in rows if row.kind in effort.only]
+    found: list[Figure] = []
+    rates: list[str] = []
+
+    def beside(route: Route, terminal: Terminal) -> Deferred[Sample]:
+        return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins))
+
+    terminals: dict[str, Terminal] = {}
+    try:
+        for route in scene.routes:
+            terminals[route.name] = await in_thread(partial(open_terminal, route))
+        for number, row in enumerate(rows):
+            run.say(f"{row.name} ({number + 1} of {len(rows)})")
+            samples: dict[str, Sample] = {}
+            idle = await beside(scene.ours, terminals[scene.ours.name])
+            lock = 0.0
+            for route in scene.routes:
+                if route is scene.yardstick and (effort.gate or not row.at_sshd):
+                    continue
+                flood = floods.start(row, route)
+                await flood.says("flooding\n")
+                before = time.monotonic()
+                samples[route.name] = await beside(route, terminals[route.name])
+                took = time.monotonic() - before
+                if route is scene.ours:
+                    lock = await _lock(floods, row, flood)
+                flood.close_input()
+                sent = int((await flood.wait()).text.rpartition("sent ")[2])
+                rates.append(f"{row.name}, {route.name}: {sent / took:,.0f} a second")
+            sshd = samples.get(scene.yardstick.name)
+            found += figures(row, idle, samples[scene.ours.name], sshd, lock)
+    finally:
+        for terminal in terminals.values():
+            terminal.close()
+    return Measured(figures=found, notes=[*NOTES, *rates])
+
+
+async def _lock(floods: Floods, row: Row, flood: Process) -> float:
+    """Strangers can not be locked: a user who is there besides is, then."""
+    if (
+        "stranger" not in row.kind
+        and not row.kind.startswith("dh-")
+        and not row.web
+        and row.kind != "ignore-early"
+    ):
+        return await floods.lock_time(flood)
+    idle = floods.start(Row(name="", kind="idle"), floods.scene.ours)
+    try:
+        await idle.says("flooding\n", within=PATIENCE)
+        return await floods.lock_time(idle)
+    finally:
+        await idle.stop()
+
+
+def open_terminal(route: Route) -> Terminal:
+    terminal = Terminal(route.command("-tt", HOST, COMMAND), route.env)
+    try:
+        terminal.read_until(READY + b"\n")
+    except BaseException:
+        terminal.close()
+        raise
+    for _ in range(20):
+        terminal.key()
+    return terminal
+
+
+NOTES = (
+    "must: what the same bystander had right before the flood, three times and 5 ms more for a key, twice and"
+    " half a second more for a login; a lock ends the flooding user's connection within 2 s",
+    "the yardstick is a stock sshd as jump host under the same flood, with a process for each connection;"
+    " clients, target and the flood itself share this machine's cores",
+    "the proxy has `algorithms: compatible`; its revocations are 5,000 serials",
+)
+
+HOSTILE = Benchmark(
+    name="hostile", about="a bystander's keys and logins while somebody floods the proxy", run=_hostile
+)
