@@ -53,6 +53,7 @@ from conchrec.settings import Config, Offer
 from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.certificate import Certificate
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+from conchrec.ssh.turns import Turns
 from conchrec.web import export
 
 _log = Logger()
@@ -153,6 +154,7 @@ class Proxy(MultiService):
             passwords=self._passwords(),
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
+            turns=Turns(reactor),
         )
         self._complaints: dict[str, str] = {}
         #: Who waits for a new configuration, and whether one is being read.

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from conchrec import __version__, audit
 from conchrec.access.checkers import Locked, fingerprint
+from conchrec.access.guesses import counted_as
 from conchrec.access.options import Mfa
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
@@ -137,6 +138,7 @@ class Jump:
             clock=site.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             early_packet=MAX_CLEAR,
+            share=site.turns.of_address(counted_as(self.source)),
         )
         door.enter(self.source, self)
         self.transport.when_lost().addCallback(self._lost)
@@ -265,6 +267,7 @@ class Jump:
 
     def _logged_in(self, identity: Identity) -> Connection:
         self._door.logged_in(self.source, self)
+        self.transport.charge_to(self._site.turns.of_user(identity.user))
         self._connection = Connection(
             self, max_channels=self._site.config.limits.channels, exceeded=self._channels_exceeded
         )

@@ -27,6 +27,7 @@ from conchrec.recording.store import LocalStore
 from conchrec.settings import Config
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.turns import Turns
 from conchrec.timing import Clock
 
 _log = Logger()
@@ -113,6 +114,8 @@ class Site:
     passwords: PasswordLogin | None
     approvals: Approvals
     bandwidth: Bandwidth
+    #: Who handles messages next.
+    turns: Turns
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)

@@ -84,6 +84,7 @@ class TargetServer:
             userauth=lambda: self._userauth,
             clock=self._site.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
+            share=self._site.turns.of_user(visit.identity.user),
         )
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
@@ -95,7 +96,8 @@ class TargetServer:
         self._goodbye: DelayedCall | None = None
 
     def start(self) -> None:
-        self._tunnel.on_closed = self._closed
+        # After the last of its messages, which may come to their turn when the tunnel is closed already.
+        self._transport.when_lost().addCallback(lambda lost: self._closed())
         self._tunnel.on_pressure = lambda on: self.upstream.brake("tunnel", on)
         self._tunnel.start(self._transport)
 

@@ -579,6 +579,7 @@ def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:
         host_key_algorithms=trust.algorithms_for(visit.target, sha1=algorithms.sha1),
         version=None,
         clock=site.clock,
+        share=site.turns.of_user(visit.identity.user),
     )
     return transport, check
 

@@ -45,6 +45,9 @@ class Incoming:
         return len(self._buffer) - self._at
 
     def feed(self, data: bytes) -> None:
+        if self._at > len(self._buffer) // 2:
+            # A reader that always has a packet left never comes to the end of the buffer.
+            self._compact()
         self._buffer += data
 
     def clear(self) -> None:

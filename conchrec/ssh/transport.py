@@ -23,6 +23,7 @@ from conchrec.ssh.ending import ConnectionGone, Lost, printable
 from conchrec.ssh.kex import KeyExchange
 from conchrec.ssh.keying import REKEY_BYTES, REKEY_TIME
 from conchrec.ssh.transport_base import Modern
+from conchrec.ssh.turns import Share
 from conchrec.ssh.wire import Reader, string, uint32
 from conchrec.timing import Clock
 
@@ -69,14 +70,17 @@ class ServerTransport(Modern, SSHServerTransport):
         rekey_bytes: int = REKEY_BYTES,
         rekey_time: timedelta = REKEY_TIME,
         early_packet: int | None = None,
+        share: Share | None = None,
     ) -> None:
-        """``early_packet``: bytes of a packet of somebody who has not logged in."""
+        """``early_packet``: bytes of a packet of somebody who has not logged in. ``share``: who pays for the
+        handling of messages; without one all that has come is handled at once."""
         self._set_up(
             version=version,
             algorithms=algorithms,
             clock=clock,
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
+            share=share,
         )
         self._incoming.most = early_packet
         self._host_keys = host_keys
@@ -171,6 +175,7 @@ class ClientTransport(Modern, SSHClientTransport):
         clock: Clock,
         rekey_bytes: int = REKEY_BYTES,
         rekey_time: timedelta = REKEY_TIME,
+        share: Share | None = None,
     ) -> None:
         self._set_up(
             version=version,
@@ -178,6 +183,7 @@ class ClientTransport(Modern, SSHClientTransport):
             clock=clock,
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
+            share=share,
         )
         self._verify_host_key = verify_host_key
         self._offered_host_keys = host_key_algorithms

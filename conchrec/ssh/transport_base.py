@@ -21,6 +21,7 @@ from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.ending import ConnectionGone, Lost, printable
 from conchrec.ssh.framing import MAX_VERSION
 from conchrec.ssh.keying import Keying
+from conchrec.ssh.turns import Share
 from conchrec.ssh.valve import Producer
 from conchrec.ssh.wire import Reader, string, uint32
 from conchrec.timing import Clock
@@ -36,7 +37,8 @@ MAX_DESCRIPTION = 1024
 MAX_UNREAD = 1024 * 1024
 #: The same for all that is sent while the socket does not drain: more than the windows of any honest client.
 MAX_BEHIND = 128 * 1024 * 1024
-#: Bytes of a peer that are kept while nothing of it is handled, before its socket is not read any more.
+#: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
+#: socket is not read any more.
 MAX_HELD = 64 * 1024
 #: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
 READ_AT_MOST = 256 * 1024
@@ -60,6 +62,7 @@ class Modern(Keying):
         clock: Clock,
         rekey_bytes: int,
         rekey_time: timedelta,
+        share: Share | None,
     ) -> None:
         self._set_up_keying(
             algorithms=algorithms, clock=clock, rekey_bytes=rekey_bytes, rekey_time=rekey_time
@@ -68,6 +71,11 @@ class Modern(Keying):
         self._made = False
         self._closing = False
         self._reading = False
+        self._share = share
+        #: Messages are left for a later turn of the reactor.
+        self._behind_turn = False
+        #: The peer is gone, and what it has sent is still being handled.
+        self._gone_after_reading = False
         self._holds: set[str] = set()
         self._brakes: set[str] = set()
         self._socket_paused = False
@@ -171,6 +179,14 @@ class Modern(Keying):
         self._begin_exchange()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
+        if self._behind_turn and not self._over and not self._holds:
+            # What the peer sent before it left is handled first.
+            self._gone_after_reading = True
+        else:
+            self._is_lost()
+
+    def _is_lost(self) -> None:
+        self._gone_after_reading = False
         if self.lost is not None:
             return
         self.lost = lost = Lost(
@@ -246,12 +262,36 @@ class Modern(Keying):
         self._incoming.feed(data)
         if self._reading:
             return  # called by what a message has set going: its reader goes on with this, in order
+        if self._share is None:
+            self.read_slice(lambda: False)
+        elif not self._behind_turn:
+            self._behind_turn = self._share.read(self)
+        self._pace_socket()
+
+    @property
+    def share(self) -> Share | None:
+        """Who pays for the handling of messages (turns.Reader)."""
+        return self._share
+
+    def charge_to(self, share: Share) -> None:
+        """From now on whatever the peer sends is handled at the cost of ``share``."""
+        self._share = share
+
+    def read_slice(self, spent: Callable[[], bool]) -> bool:
+        """Handle messages until ``spent`` returns true after one (turns.Reader). True if some are left."""
+        if self._reading:
+            return False
         self._reading = True
         try:
-            self._attempt(self._read)
+            self._attempt(self._read, spent)
         finally:
             self._reading = False
+        left = self._behind_turn and not self._over and not self._holds
+        self._behind_turn = left
         self._pace_socket()
+        if self._gone_after_reading and not left:
+            self._is_lost()
+        return left
 
     def _attempt(self, step: Callable[..., object], *arguments: object) -> None:
         """Run one step of the protocol. An error ends this connection and is not raised."""
@@ -278,7 +318,8 @@ class Modern(Keying):
 
     def _pace_socket(self) -> None:
         """Stop or resume reading from the socket, where that changes."""
-        paused = bool(self._brakes) or (bool(self._holds) and len(self._incoming) > MAX_HELD)
+        waits = bool(self._holds) or self._behind_turn
+        paused = bool(self._brakes) or (waits and len(self._incoming) > MAX_HELD)
         if paused == self._socket_paused or self.transport is None or self._over:
             return
         self._socket_paused = paused
@@ -287,7 +328,8 @@ class Modern(Keying):
         else:
             self.transport.resumeProducing()
 
-    def _read(self) -> None:
+    def _read(self, spent: Callable[[], bool]) -> None:
+        self._behind_turn = False
         if self.peer_version is None and not self._read_version():
             return
         if self._our_version is None:
@@ -302,6 +344,9 @@ class Modern(Keying):
             if incoming.sequence == 0 and self._first_exchange:
                 raise RemoteViolation("too many packets before the key exchange")
             self.dispatchMessage(payload[0], payload[1:])
+            if spent():
+                self._behind_turn = len(incoming) > 0
+                break
         if not self._over:
             self._rekey_where_due()
 
