@@ -20,6 +20,7 @@ VALUES = frozenset(
         "conchrec.audit",
         "conchrec.audit_chain",
         "conchrec.audit_encoder",
+        "conchrec.audit_verify",
         "conchrec.config",
         "conchrec.settings",
         "conchrec.ownership",

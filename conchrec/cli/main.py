@@ -41,6 +41,7 @@ _MODULES = {
     "locks": "lock",
     "passwd": "passwd",
     "recordings": "recordings",
+    "audit": "audit",
 }
 """Commands, and their modules: only the one that is asked for is loaded, for some take long."""
 
