@@ -145,13 +145,14 @@ class Session:
         return told and self._running
 
     def rejudge(self) -> None:
-        """It ends where the options do not allow what it runs any more."""
-        for start in self._started:
-            if option := why_not(self._options, *start):
-                denied = self._forbidden(start[0], option)
-                self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
-                self.end(denied.public)
-                return
+        """It ends where the options do not allow what it runs, or its terminal, any more."""
+        options = [why_not(self._options, *start) for start in self._started]
+        if self._has_pty and not self._options.pty:
+            options.append("pty")
+        if option := next(filter(None, options), ""):
+            denied = self._forbidden(option)
+            self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
+            self.end(denied.public)
 
     # --- recording
 
@@ -249,6 +250,9 @@ class Session:
                 self._emit(audit.Agent(**visit.who(self.sid), action="announced", path="inner"))
             self._inner_settled()
             return Verdict.PASS if self._options.forward_agent else Verdict.ACCEPT
+        if name == b"pty-req" and not self._options.pty:
+            self._emit(refusal.event(self._forbidden("pty"), visit.who(self.sid)))
+            return Verdict.REFUSE
         if name == b"x11-req" and not self._options.x11_forwarding:
             self._emit(
                 audit.X11Forward(
@@ -288,23 +292,23 @@ class Session:
         argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
         kind, text = request.name.decode(), _text(argument)
         if option := why_not(self._options, *_start(kind, text)):
-            denied = self._forbidden(kind, option)
+            denied = self._forbidden(option)
             self._emit(refusal.event(denied, self._visit.who(self.sid)))
             raise denied
 
-    def _forbidden(self, kind: str, option: str) -> AccessDenied:
+    def _forbidden(self, option: str) -> AccessDenied:
         visit = self._visit
         shut = shut_by(visit.roles, option)
         what = {
             "commands": "run this command",
+            "pty": "have a terminal",
             "shell": "have a shell",
             "exec": "run commands",
             "sftp": "copy files by sftp",
             "scp": "copy files by scp",
             "subsystem": "use this subsystem",
         }[option]
-        why = "commands" if shut.setting == "commands" else f"{shut.setting}: no"
-        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({why})"
+        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({shut.why})"
         return AccessDenied(text, rule=shut.rule)
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
