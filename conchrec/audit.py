@@ -170,6 +170,8 @@ class Exec(AuditEvent):
     tty: bool = False
     accepted: bool | None = None
     forced_upon: str = ""
+    #: SHA-256 of the command's bytes where ``command`` is cut, or has bytes that are not UTF-8 as ``\\xNN``.
+    bytes_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +192,14 @@ class Resize(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(AuditEvent):
-    """A variable is set. Its value may be a secret and is not written down."""
+    """The user requests an environment variable. The recording's header has the value; here are its size in
+    bytes and its SHA-256."""
 
     event = "env"
     code = "CR2013I"
     name: str
+    size: int | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +213,8 @@ class Signal(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownRequest(AuditEvent):
-    """A request that conchrec does not know was relayed unread. ``scope`` is channel or global."""
+    """A request that conchrec does not know was relayed unread, or refused where a role says
+    ``unknown_requests: no``. ``scope`` is channel or global; ``size`` and ``sha256`` are of its bytes."""
 
     event = "request.unknown"
     code = "CR2015I"
@@ -216,6 +222,23 @@ class UnknownRequest(AuditEvent):
     size: int
     scope: str = "channel"
     sender: str = "user"
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDropped(AuditEvent):
+    """A part of the SSH protocol was not relayed, because the other end would ignore it or because it does
+    not belong there. ``message`` names it, ``size`` and ``sha256`` are of the bytes. ``count`` is more than 1
+    where this repeats for the whole channel what was said of the first one."""
+
+    event = "message.dropped"
+    code = "CR2016W"
+    message: str
+    reason: str
+    size: int
+    sha256: str
+    sender: str = "user"
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -681,6 +704,7 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     Env,
     Signal,
     UnknownRequest,
+    MessageDropped,
     Sftp,
     Scp,
     Transfer,

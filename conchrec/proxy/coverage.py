@@ -1,12 +1,14 @@
-"""What leaves which trace: for every kind of channel and request, what is recorded and what is only audited.
+"""What is recorded and audited, as two tables: of channels and requests, and of the fields of each message.
 
-The table is the promise; ``docs/coverage.md`` shows it, and ``tests/interop/test_coverage.py`` walks it with
-real clients and servers. Nothing in here is used to decide anything.
+The tables are the promise; ``docs/coverage.md`` shows them. ``tests/interop/test_coverage.py`` tries the
+first with real clients and servers, ``tests/proxy/test_field_coverage.py`` the second with a message for
+each field. Nothing in here is used to decide anything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +41,14 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(channel="session", request="pty-req", recorded="cast: size, TERM", audited=("session.start",)),
     Row(channel="session", request="window-change", recorded="cast: resize", audited=("resize",)),
-    Row(channel="session", request="env", recorded="cast: TERM and SHELL alone", audited=("env",)),
+    Row(channel="session", request="env", recorded="cast: header", audited=("env",)),
     Row(channel="session", request="signal", audited=("signal",)),
     Row(channel="session", request="break", audited=("signal",)),
     Row(channel="session", request="x11-req", audited=("x11-forward",)),
     Row(channel="session", request="auth-agent-req@openssh.com", audited=("agent",)),
     Row(channel="session", request="agent-req", audited=("agent",)),
     Row(channel="session", request="other", audited=("request.unknown",)),
-    Row(channel="session", request="eow@openssh.com", why="an end, and no act"),
+    Row(channel="session", request="eow@openssh.com", recorded="cast: a marker"),
     Row(channel="session", request="xon-xoff", sender="target", why="a hint for the keyboard"),
     Row(
         channel="session", request="exit-status", sender="target",
@@ -78,6 +80,133 @@ TABLE: tuple[Row, ...] = (
     Row(channel="global", request="hostkeys-00@openssh.com", sender="target",
         why="never reaches the user: the keys are not those that they see"),
 )  # fmt: skip
+
+
+class Fate(Enum):
+    """What becomes of a field's bytes."""
+
+    RECORDED = "recorded"
+    DIGESTED = "digested"
+    CONSTANT = "constant"
+    AUDITED = "audited"
+
+
+FATES = {
+    Fate.RECORDED: "the value is in the recording (cast or manifest)",
+    Fate.DIGESTED: "the value is covered by the hash in the manifest's `control`, and its size is limited",
+    Fate.CONSTANT: "always forwarded as the same bytes, whatever was sent",
+    Fate.AUDITED: "the value is in the audit",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldRow:
+    """One field of one message that crosses the proxy. ``message`` is a key of ``layouts``: a request's or a
+    channel type's name, or what RFC 4254 calls the message."""
+
+    group: str
+    message: str
+    field: str
+    fate: Fate
+    where: str
+
+
+def _rows(group: str, message: str, /, **fields: tuple[Fate, str]) -> tuple[FieldRow, ...]:
+    return tuple(
+        FieldRow(group=group, message=message, field=field, fate=fate, where=where)
+        for field, (fate, where) in fields.items()
+    )
+
+
+_CONTROL = (Fate.DIGESTED, "manifest: control")
+_EMPTY = (Fate.CONSTANT, "empty")
+_PORT = (Fate.AUDITED, "port: destination")
+_ORIGIN = (Fate.AUDITED, "port: origin")
+_STATUS = (Fate.RECORDED, "cast: exit status; manifest: exit")
+
+#: Of the messages on session channels, of the opens of all channels, and of global requests. What goes
+#: through a forward is counted, and not recorded: so are its windows.
+FIELDS: tuple[FieldRow, ...] = (
+    *_rows("message", "SSH_MSG_CHANNEL_WINDOW_ADJUST", bytes=_CONTROL),
+    *_rows("message", "SSH_MSG_CHANNEL_DATA", data=(Fate.RECORDED, "cast; counted and hashed: manifest")),
+    *_rows(
+        "message", "SSH_MSG_CHANNEL_EXTENDED_DATA",
+        type=(Fate.CONSTANT, "1, and only from the target"), data=(Fate.RECORDED, "cast"),
+    ),
+    *_rows(
+        "request of the user", "pty-req",
+        term=(Fate.RECORDED, "cast: header; manifest: pty"),
+        columns=(Fate.RECORDED, "cast: header; manifest: pty"),
+        rows=(Fate.RECORDED, "cast: header; manifest: pty"),
+        width_px=_CONTROL, height_px=_CONTROL, modes=_CONTROL,
+    ),
+    *_rows(
+        "request of the user", "x11-req",
+        single_connection=_CONTROL, protocol=_CONTROL, cookie=_CONTROL, screen=_CONTROL,
+    ),
+    *_rows(
+        "request of the user", "env",
+        name=(Fate.RECORDED, "cast: header"),
+        value=(Fate.RECORDED, "cast: header; beyond 4 KiB its size and SHA-256"),
+    ),
+    *_rows(
+        "request of the user", "exec",
+        command=(Fate.RECORDED, "cast: header; manifest: command; beyond 16 KiB its SHA-256"),
+    ),
+    *_rows("request of the user", "subsystem", name=(Fate.RECORDED, "cast: header; manifest: command")),
+    *_rows(
+        "request of the user", "window-change",
+        columns=(Fate.RECORDED, "cast: resize"), rows=(Fate.RECORDED, "cast: resize"),
+        width_px=_CONTROL, height_px=_CONTROL,
+    ),
+    *_rows("request of the user", "signal", signal=(Fate.AUDITED, "signal: name")),
+    *_rows("request of the user", "break", length=_CONTROL),
+    *_rows("request of the user", "xon-xoff", client_can_do=_CONTROL),
+    *_rows("request of the target", "exit-status", status=_STATUS),
+    *_rows(
+        "request of the target", "exit-signal",
+        signal=(Fate.RECORDED, "cast: a marker; manifest: exit"),
+        core_dumped=_CONTROL, message=(Fate.RECORDED, "cast: a marker"), language=_EMPTY,
+    ),
+    *_rows("request of the target", "xon-xoff", client_can_do=_CONTROL),
+    *_rows(
+        "open", "direct-tcpip", host=_PORT, port=_PORT, originator=_ORIGIN, originator_port=_ORIGIN,
+    ),
+    *_rows(
+        "open", "forwarded-tcpip", host=_PORT, port=_PORT, originator=_ORIGIN, originator_port=_ORIGIN,
+    ),
+    *_rows(
+        "open", "direct-streamlocal@openssh.com",
+        path=_PORT, reserved=_EMPTY, reserved_number=(Fate.CONSTANT, "0"),
+    ),
+    *_rows("open", "forwarded-streamlocal@openssh.com", path=_PORT, reserved=_EMPTY),
+    *_rows(
+        "open", "x11",
+        originator=(Fate.AUDITED, "x11-forward: origin"),
+        originator_port=(Fate.AUDITED, "x11-forward: origin"),
+    ),
+    *_rows("global request", "tcpip-forward", address=_PORT, port=_PORT),
+    *_rows("global request", "cancel-tcpip-forward", address=_PORT, port=_PORT),
+    *_rows("global request", "streamlocal-forward@openssh.com", path=_PORT),
+    *_rows("global request", "cancel-streamlocal-forward@openssh.com", path=_PORT),
+    *_rows("global reply", "tcpip-forward", port=_PORT),
+    *_rows("open failure", "any", code=(Fate.AUDITED, "port: reason"), text=(Fate.AUDITED, "port: reason"),
+           language=_EMPTY),
+    *_rows(
+        "unknown request", "any",
+        name=(Fate.AUDITED, "request.unknown: request"),
+        data=(Fate.AUDITED, "request.unknown: size, sha256; at most 4 KiB"),
+    ),
+)  # fmt: skip
+
+
+def fields_as_markdown() -> str:
+    """The table of fields for people."""
+    lines = ["| message | name | field | what becomes of it | where |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.group} | `{row.message}` | {row.field} | {row.fate.value} | {row.where} |" for row in FIELDS
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def as_markdown() -> str:

@@ -6,6 +6,7 @@ for it before, and the global requests of both. Everything is audited, with byte
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from twisted.logger import Logger
@@ -18,13 +19,14 @@ from conchrec.errors import AccessDenied, ConchrecError, RemoteViolation, WriteF
 from conchrec.proxy import refusal
 from conchrec.proxy.banner import Banner
 from conchrec.proxy.onward import OnwardAgent
-from conchrec.proxy.relay import Relay, Verdict
+from conchrec.proxy.relay import UNKNOWN_MOST, Relay, Verdict
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.recording.coverage import NotKept
+from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
-from conchrec.ssh.wire import Reader
+from conchrec.ssh.wire import Malformed, Reader, Truncated
 
 _log = Logger()
 
@@ -49,6 +51,8 @@ SWITCH = {
 }
 #: Global requests of a user that wait for the target.
 MAX_WAITING = 64
+#: Kinds of dropped messages that the audit names of one channel.
+DROPPED_KINDS = 32
 NOT_ALLOWED = "the role does not allow it"
 
 
@@ -104,7 +108,9 @@ class Forwards:
     def user_opens(self, opening: IncomingOpen) -> None:
         """``direct-tcpip`` or ``direct-streamlocal@openssh.com``."""
         kind = DIRECT[opening.channel.kind]
-        destination, origin = _ends(opening.request)
+        if (ends := self._ends(opening, "user")) is None:
+            return
+        destination, origin = ends
         if self._visit.denied is not None:
             opening.refuse(*refusal.open_failure(self._visit.denied))
             return
@@ -134,7 +140,7 @@ class Forwards:
         opening.refuse(
             m.ADMINISTRATIVELY_PROHIBITED,
             f"conchrec: {self._visit.identity.user} may not forward ports on {self._visit.target.host}"
-            f" ({self._shut_by(kind).why})",
+            f" ({self._shut_by(kind).setting}: no)",
         )
 
     # --- channels that the target opens
@@ -144,13 +150,14 @@ class Forwards:
         if user is None or user.stopped:
             opening.refuse(m.CONNECT_FAILED, "the user is gone")
         elif kind in FORWARDED and self._listening > 0 and self._may(FORWARDED[kind]):
-            destination, origin = _ends(opening.request)
-            forward = _Forward(
-                visit, opening, FORWARDED[kind], destination, origin, user_is_near=False, live=self._live
-            )
-            forward.relay.dial(user)
+            if (ends := self._ends(opening, "target")) is not None:
+                forward = _Forward(
+                    visit, opening, FORWARDED[kind], *ends, user_is_near=False, live=self._live
+                )
+                forward.relay.dial(user)
         elif kind == b"x11" and visit.x11_requested and self._options.x11_forwarding:
-            _X11(visit, opening, self._live).relay.dial(user)
+            if (ends := self._ends(opening, "target")) is not None:
+                _X11(visit, opening, ends[1], self._live).relay.dial(user)
         elif kind in m.AGENT_CHANNELS and visit.onward_agent and self._options.forward_agent:
             agent = OnwardAgent(visit, opening, self._upstream, over=self._live.discard)
             self._live.add(agent)
@@ -164,11 +171,30 @@ class Forwards:
             )
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: nobody asked for this channel")
 
+    def _ends(self, opening: IncomingOpen, sender: str) -> tuple[str, str] | None:
+        """Destination and origin, as text for the audit. Refuses the channel where they are malformed."""
+        request = opening.request
+        try:
+            values, _ = layouts.parse(layouts.CHANNEL_OPENS[request.kind], request.extra)
+        except (Truncated, Malformed) as error:
+            reason = f"malformed open of {request.kind.decode('ascii', 'replace')}: {error.public}"
+            self._site.emit(dropped_event(self._visit, m.CHANNEL_OPEN, request.extra, reason, sender))
+            opening.refuse(m.CONNECT_FAILED, f"conchrec: {reason}")
+            return None
+        texts = [one if isinstance(one, int) else _shown(one) for one in values]
+        if request.kind in (b"direct-tcpip", b"forwarded-tcpip"):
+            return f"{texts[0]}:{texts[1]}", f"{texts[2]}:{texts[3]}"
+        if request.kind == b"x11":
+            return "", f"{texts[0]}:{texts[1]}"
+        return str(texts[0]), ""
+
     # --- global requests
 
     def user_asks(self, request: IncomingRequest) -> None:
         """All but those that the inner connection answers by itself."""
         name = request.name
+        if not self._rewrite(request, "user"):
+            return
         if name in LISTEN or name in CANCEL:
             if self._visit.denied is not None or not self._may(LISTEN.get(name) or CANCEL[name]):
                 rule = "" if self._visit.denied else self._shut_by(LISTEN.get(name) or CANCEL[name]).rule
@@ -182,9 +208,9 @@ class Forwards:
                 self._site.emit(refusal.event(error, self._visit.who()))
                 request.reply(False)
                 return
-        else:
+        elif name not in layouts.GLOBAL_REQUESTS:
             self._unknown(request, "user")
-            if not self._options.unknown_requests and name != b"keepalive@openssh.com":
+            if not self._options.unknown_requests:
                 request.reply(False)
                 return
         if self._visit.denied is not None or self._waiting >= MAX_WAITING:
@@ -206,64 +232,114 @@ class Forwards:
         if self.user is None or self.user.stopped:
             request.reply(False)
             return
+        if not self._rewrite(request, "target"):
+            return
         if request.name != b"keepalive@openssh.com":
             self._unknown(request, "target")
             if not self._options.unknown_requests:
                 request.reply(False)
                 return
-        self._pass(request, self.user, lambda asked, success: None)
+        self._pass(request, self.user, lambda asked, success, extra: None)
+
+    def _rewrite(self, request: IncomingRequest, sender: str) -> bool:
+        """Write a known request again from its fields. False where it was answered, because it is malformed
+        or an unknown one that is too long."""
+        layout = layouts.GLOBAL_REQUESTS.get(request.name)
+        name = _shown(request.name)
+        reason = ""
+        if layout is None:
+            dropped = request.extra if len(request.extra) > UNKNOWN_MOST else b""
+            if dropped:
+                reason = f"unknown request {name} is longer than {UNKNOWN_MOST} bytes"
+        else:
+            try:
+                request.extra, dropped = layouts.rewrite(layout, request.extra)
+            except (Truncated, Malformed) as error:
+                dropped, reason = request.extra, f"malformed request {name}: {error.public}"
+        if dropped or reason:
+            text = reason or f"surplus bytes of request {name}"
+            self._site.emit(dropped_event(self._visit, m.GLOBAL_REQUEST, dropped, text, sender))
+        if reason:
+            request.reply(False)
+        return not reason
+
+    def _rewrite_reply(self, request: IncomingRequest, success: bool, extra: bytes, sender: str) -> bytes:
+        """The reply's body as the request defines it: the port where the target chose it (RFC 4254, 7.1); of
+        an unknown request what fits; else nothing."""
+        chooses_port = request.name == b"tcpip-forward" and request.extra.endswith(bytes(4))
+        if request.name not in layouts.GLOBAL_REQUESTS:
+            most = UNKNOWN_MOST
+        else:
+            most = 4 if success and chooses_port else 0
+        kept, dropped = (extra[:most], extra[most:]) if success else (b"", extra)
+        name = _shown(request.name)
+        if dropped:
+            text = f"surplus bytes of the reply to {name}"
+            self._site.emit(dropped_event(self._visit, m.REQUEST_SUCCESS, dropped, text, sender))
+        if kept and request.name not in layouts.GLOBAL_REQUESTS:
+            self._unknown_bytes(f"reply to {name}", kept, sender)
+        return kept
 
     def _pass(
-        self, request: IncomingRequest, there: Connection, done: Callable[[IncomingRequest, bool], None]
+        self,
+        request: IncomingRequest,
+        there: Connection,
+        done: Callable[[IncomingRequest, bool, bytes], None],
     ) -> None:
         if not request.want_reply:
             there.request(request.name, request.extra)
             if request.name in LISTEN:
                 # Granted or not; where the target chose the port nobody knows what would end it.
                 self._listens[request.extra] = request.name
-            done(request, True)
+            done(request, True, b"")
             return
 
+        sender = "user" if there is self.user else "target"
+
         def replied(success: bool, extra: bytes) -> None:
+            extra = self._rewrite_reply(request, success, extra, sender)
             if success and request.name in LISTEN:
                 self._listens[_cancelled_by(request, extra)] = request.name
-            done(request, success)
+            done(request, success, extra)
             request.reply(success, extra)
 
         there.request(request.name, request.extra, replied)
 
-    def _listened(self, request: IncomingRequest, success: bool) -> None:
+    def _listened(self, request: IncomingRequest, success: bool, extra: bytes) -> None:
         if request.name in LISTEN:
             if success:
                 self._listening += 1
-            self._listen_event(
-                request, "listen" if success else "refused", "" if success else "the target does not allow it"
-            )
+            action, reason = ("listen", "") if success else ("refused", "the target does not allow it")
+            self._site.emit(self._listen(request, action, reason, reply=extra))
         elif request.name in CANCEL:
             self._listens.pop(request.extra, None)
             # Connections that were accepted before may still arrive, so the count is not lowered.
-            self._listen_event(request, "cancel", "" if success else "the target knows no such forward")
+            reason = "" if success else "the target knows no such forward"
+            self._site.emit(self._listen(request, "cancel", reason))
 
-    def _listen_event(self, request: IncomingRequest, action: str, reason: str) -> None:
-        self._site.emit(self._listen(request, action, reason))
-
-    def _listen(self, request: IncomingRequest, action: str, reason: str, rule: str = "") -> audit.Port:
+    def _listen(
+        self, request: IncomingRequest, action: str, reason: str, rule: str = "", reply: bytes = b""
+    ) -> audit.Port:
         kind = LISTEN.get(request.name) or CANCEL[request.name]
         return audit.Port(
             **self._visit.who(),
             kind=kind,
             action=action,
-            destination=_place(request),
+            destination=_place_of(request.name, _cancelled_by(request, reply)),
             reason=reason,
             rule=rule,
         )
 
     def _unknown(self, request: IncomingRequest, sender: str) -> None:
+        self._unknown_bytes(_shown(request.name), request.extra, sender)
+
+    def _unknown_bytes(self, what: str, data: bytes, sender: str) -> None:
         self._site.emit(
             audit.UnknownRequest(
                 **self._visit.who(),
-                request=refusal.one_line(request.name.decode("ascii", "replace"), 255),
-                size=len(request.extra),
+                request=what,
+                size=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
                 scope="global",
                 sender=sender,
             )
@@ -286,6 +362,8 @@ class _Counted:
         self._near = 0
         self._far = 0
         self._open = False
+        #: What was said to be dropped: once for each reason.
+        self._dropped: set[tuple[int, str, bool]] = set()
         self._began = visit.site.clock.seconds()
         self._reason = ""
         self.relay = Relay(opening, self)
@@ -300,7 +378,34 @@ class _Counted:
         return self._far if self._user_is_near else self._near
 
     def requested(self, request: m.ChannelRequest) -> Verdict:
-        return Verdict.PASS
+        return self._judge(request, "user" if self._user_is_near else "target")
+
+    def far_requested(self, request: m.ChannelRequest) -> Verdict:
+        return self._judge(request, "target" if self._user_is_near else "user")
+
+    def _judge(self, request: m.ChannelRequest, sender: str) -> Verdict:
+        if request.name in layouts.FORWARD_REQUESTS:
+            return Verdict.PASS
+        self._site.emit(
+            audit.UnknownRequest(
+                **self._visit.who(),
+                request=_shown(request.name),
+                size=len(request.extra),
+                sha256=hashlib.sha256(request.extra).hexdigest(),
+                sender=sender,
+            )
+        )
+        allowed = (self._visit.options or Options()).unknown_requests
+        return Verdict.PASS if allowed else Verdict.REFUSE
+
+    def answered(self, request: m.ChannelRequest, success: bool) -> None:
+        """Nothing on a forward depends on it."""
+
+    def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
+        if (message, reason, from_near) not in self._dropped and len(self._dropped) < DROPPED_KINDS:
+            self._dropped.add((message, reason, from_near))
+            sender = "user" if from_near is self._user_is_near else "target"
+            self._site.emit(dropped_event(self._visit, message, data, reason, sender))
 
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
@@ -320,7 +425,8 @@ class _Counted:
         self._open = True
 
     def refused(self, code: int, text: bytes) -> None:
-        self._reason = refusal.one_line(text.decode("utf-8", "replace"))
+        shown = refusal.one_line(text.decode("utf-8", "backslashreplace"))
+        self._reason = f"{shown} (reason code {code})"
         self._site.emit(self.event("refused"))
 
     def failed(self, error: ConchrecError) -> str:
@@ -415,7 +521,10 @@ class _X11(_Counted):
 
     switches = ("x11_forwarding",)
 
-    def __init__(self, visit: Visit, opening: IncomingOpen, live: set[_Counted | OnwardAgent]) -> None:
+    def __init__(
+        self, visit: Visit, opening: IncomingOpen, origin: str, live: set[_Counted | OnwardAgent]
+    ) -> None:
+        self._origin = origin
         super().__init__(visit, opening, user_is_near=False, live=live)
 
     def event(self, action: str) -> audit.AuditEvent:
@@ -423,6 +532,7 @@ class _X11(_Counted):
         return audit.X11Forward(
             **self._visit.who(),
             action=action,
+            origin=self._origin,
             sent=self.sent if over else None,
             received=self.received if over else None,
             reason=self._reason,
@@ -438,16 +548,8 @@ def _refuse(opening: IncomingOpen, failure: Failure) -> None:
         opening.refuse(*refusal.open_failure(error))
 
 
-def _ends(request: m.ChannelOpen) -> tuple[str, str]:
-    """Destination and origin, as text for the audit. RemoteViolation where they are malformed."""
-    if request.kind in (b"direct-tcpip", b"forwarded-tcpip"):
-        one = m.Forwarded.parse(request.extra)
-        return _host_port(one.host, one.port), _host_port(one.originator, one.originator_port)
-    return refusal.one_line(Reader(request.extra).string().decode("utf-8", "replace")), ""
-
-
-def _host_port(host: bytes, port: int) -> str:
-    return f"{refusal.one_line(host.decode('utf-8', 'replace'), 255)}:{port}"
+def _shown(data: bytes) -> str:
+    return refusal.one_line(data.decode("utf-8", "backslashreplace"), 255)
 
 
 def _cancelled_by(request: IncomingRequest, reply: bytes) -> bytes:
@@ -458,17 +560,25 @@ def _cancelled_by(request: IncomingRequest, reply: bytes) -> bytes:
     return request.extra
 
 
-def _place(request: IncomingRequest) -> str:
-    return _place_of(request.name, request.extra)
-
-
 def _place_of(request: bytes, extra: bytes) -> str:
     """``string address, uint32 port`` or ``string path`` (RFC 4254 section 7.1, PROTOCOL 2.4)."""
     try:
         r = Reader(extra)
         name = r.string()
         if b"streamlocal" in request:
-            return refusal.one_line(name.decode("utf-8", "replace"))
-        return _host_port(name, r.uint32())
+            return _shown(name)
+        return f"{_shown(name)}:{r.uint32()}"
     except RemoteViolation:
         return ""
+
+
+def dropped_event(visit: Visit, message: int, data: bytes, reason: str, sender: str) -> audit.MessageDropped:
+    """``data`` of a message of the ``sender`` (user or target) was not relayed."""
+    return audit.MessageDropped(
+        **visit.who(),
+        message=m.NAMES[message],
+        reason=refusal.one_line(reason),
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        sender=sender,
+    )

@@ -94,42 +94,45 @@ class Lane:
 
 
 class ReplyOrder:
-    """Replies to channel requests in one direction, some from the far side and some of our own.
+    """Replies to one end's channel requests, some from the other end and some of our own.
 
-    RFC 4254 section 5.4 has no numbers in its replies: only the order tells them apart. A request
-    that is answered here waits until those before it have been answered there.
+    Replies have no number (RFC 4254, 5.4): only their order tells which request they answer. A request that
+    is answered here waits until those before it have been answered there.
     """
 
     __slots__ = ("_send", "_turns")
 
     def __init__(self, send: Callable[[bool], None]) -> None:
         self._send = send
-        self._turns: deque[bool | None] = deque()
+        #: Answer, or None while the other end has not given it; and whether the sender wants it.
+        self._turns: deque[tuple[bool | None, bool]] = deque()
 
-    def passed_on(self) -> None:
-        """A request that wants a reply went to the far side."""
-        self._turns.append(None)
+    def passed_on(self, *, wanted: bool = True) -> None:
+        """A request that the other end will answer was forwarded. Where the sender did not want a reply the
+        answer keeps its turn and is not sent."""
+        self._turns.append((None, wanted))
 
     def answer(self, success: bool) -> None:
         """A request that wants a reply is answered here."""
-        self._turns.append(success)
+        self._turns.append((success, True))
         self._flush()
 
     def replied(self, success: bool) -> None:
-        """The far side's reply came. One that nobody asked for is dropped."""
-        for index, turn in enumerate(self._turns):
-            if turn is None:
-                self._turns[index] = success
+        """The other end's answer to the oldest request that waits for one; without such a request nothing
+        happens."""
+        for index, (answer, wanted) in enumerate(self._turns):
+            if answer is None:
+                self._turns[index] = (success, wanted)
                 self._flush()
                 return
 
     def settle(self, success: bool) -> None:
-        """No reply will come any more: answer everything that waits."""
-        for index, turn in enumerate(self._turns):
-            if turn is None:
-                self._turns[index] = success
+        """The other end will not answer any more: give everything that waits this answer."""
+        self._turns = deque((success if answer is None else answer, wanted) for answer, wanted in self._turns)
         self._flush()
 
     def _flush(self) -> None:
-        while self._turns and self._turns[0] is not None:
-            self._send(bool(self._turns.popleft()))
+        while self._turns and self._turns[0][0] is not None:
+            success, wanted = self._turns.popleft()
+            if wanted:
+                self._send(bool(success))

@@ -1,15 +1,28 @@
-"""One channel, carried between two connections by two lanes and an observer.
+"""One channel between two connections: parsed, admitted, observed, forwarded.
 
 The *near* end asked for the channel, the *far* end grants it: for a session the user is near and the
-target far, for a forwarded port it is the other way round. Windows and packet sizes are the two ends'
-own and pass through; the relay grants none. It only counts what was granted, so that it knows when
-a peer sends what nobody allowed and when a last line of its own still fits.
+target far, for a forwarded port it may be the other way round.
+
+Every message takes the same path, and nothing reaches the other end by another one:
+
+1. ``received`` parses it by its layout (``ssh/layouts.py``) and writes it again from its fields. Surplus
+   bytes are dropped; a known request that is malformed is answered FAILURE.
+2. ``Direction`` (``admission.py``) admits what the other end takes at this point: start, window, EOF.
+3. The observer judges a request (``requested``), and sees the message (``from_near``, ``from_far``).
+4. The lane forwards it: at once, or when it is on disk (``proxy-sync``). Data is split to the receiver's
+   maximum packet; all other messages are hashed (``control``), so that the record covers each of their bytes.
+
+Windows are the two ends' own and pass through. The relay grants none, except for bytes that it drops.
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -17,20 +30,38 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.proxy.admission import (
+    DATA_HEADER,
+    FROM_FAR,
+    FROM_FAR_OF_FORWARD,
+    FROM_NEAR,
+    Direction,
+    Kind,
+    Payload,
+    Phase,
+)
 from conchrec.proxy.lane import Lane, ReplyOrder
+from conchrec.proxy.refusal import one_line
+from conchrec.recording.manifest import Control
+from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
-from conchrec.ssh.wire import string, uint32
+from conchrec.ssh.layouts import Layout
+from conchrec.ssh.wire import Malformed, Truncated, string, uint32
 
 _log = Logger()
 
-#: What an end that is confirmed before the far one exists may send in one packet (RFC 4253 section 6.1).
+#: What a session that is confirmed before the target's channel exists may send in one packet (RFC 4253, 6.1).
 EARLY_MAX_PACKET = 32 * 1024
-#: Peers have overshot windows by a little for ages; this much more is no accident.
-SLACK = 256 * 1024
-#: What stands before the bytes that count, in the body of a data message: their length, and for extended
-#: data its type (RFC 4254 section 5.2).
-_HEADS = {m.CHANNEL_DATA: 4, m.CHANNEL_EXTENDED_DATA: 8}
+#: The longest unknown request that is relayed, in bytes of its type-specific part.
+UNKNOWN_MOST = 4096
+
+STARTS = frozenset((b"shell", b"exec", b"subsystem"))
+#: sshd answers these with FAILURE once a session was started.
+SETUPS = frozenset((b"pty-req", b"env", b"x11-req", *m.AGENT_REQUESTS))
+#: The answer decides what the record says, so that it is always requested of the far end.
+_ANSWER_NEEDED = STARTS | {b"pty-req"}
+_EXITS = frozenset((b"exit-status", b"exit-signal"))
 
 
 class Verdict(enum.Enum):
@@ -42,17 +73,26 @@ class Verdict(enum.Enum):
 
 
 class Observer(Protocol):
-    """Who watches a relay. What these raise ends the channel, and the message is not passed on."""
+    """The recorder's side of a relay. What these raise ends the channel, and the message is not forwarded."""
 
     def requested(self, request: m.ChannelRequest) -> Verdict | m.ChannelRequest:
-        """The near end asks; called on arrival, perhaps long before it can be passed on. Another request:
-        that goes on in its place, and wants a reply where this one does."""
+        """The near end requests something, before the far end need be there. Another request goes on in its
+        place."""
+
+    def far_requested(self, request: m.ChannelRequest) -> Verdict:
+        """The far end requests something."""
+
+    def answered(self, request: m.ChannelRequest, success: bool) -> None:
+        """The far end has answered a request that it was forwarded."""
 
     def from_near(self, message: int, body: bytes) -> None:
-        """About to go to the far end."""
+        """About to go to the far end; written from its fields, so that its layout holds."""
 
     def from_far(self, message: int, body: bytes) -> None:
-        """About to go to the near end."""
+        """About to go to the near end; likewise. Not called for replies."""
+
+    def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
+        """``data`` of a message will not be forwarded."""
 
     def opened(self) -> None:
         """The far end granted the channel; nothing has passed yet."""
@@ -68,12 +108,14 @@ class Observer(Protocol):
 
 
 class Relay:
-    """See the module. Life: ``early`` (perhaps), ``dial``, then nothing but messages."""
+    """One relayed channel. Life: ``early`` (sessions), ``dial``, messages, CLOSE from both ends."""
 
     __slots__ = (
-        "_aborted", "_dialled", "_done", "_early", "_far", "_far_credit", "_far_end", "_near", "_near_credit",
-        "_observer", "_opening", "_replies", "_split", "_sync", "_syncing", "_to_far", "_to_near",
-    )
+        "_aborted", "_dialled", "_done", "_early", "_far", "_far_control", "_far_end", "_far_max_packet",
+        "_far_replies", "_far_unanswered", "_from_far", "_from_near", "_is_session", "_near", "_near_control",
+        "_near_replies", "_near_unanswered", "_observer", "_opening", "_sync", "_syncing", "_to_far",
+        "_to_near", "_withheld",
+    )  # fmt: skip
 
     def __init__(self, opening: IncomingOpen, observer: Observer) -> None:
         self._opening = opening
@@ -81,20 +123,43 @@ class Relay:
         self._near: Channel = opening.channel
         self._far: Channel | None = None
         self._far_end = _FarEnd(self)
+        self._is_session = opening.channel.kind == b"session"
         self._early = False
         self._dialled = False
         self._done = False
         self._aborted = False
-        self._split = 0
-        self._near_credit = opening.request.window
-        self._far_credit = 0
+        self._far_max_packet = EARLY_MAX_PACKET
+        #: Of the far end's window, what the near end is told when its start is accepted.
+        self._withheld = 0
         self._sync: Callable[[], Deferred[None]] | None = None
         self._syncing = False
-        self._replies = ReplyOrder(
-            lambda success: self._near.send(m.CHANNEL_SUCCESS if success else m.CHANNEL_FAILURE)
-        )
+        #: Requests that were forwarded and that the other end has to answer.
+        self._far_unanswered: deque[m.ChannelRequest] = deque()
+        self._near_unanswered = 0
+        self._near_replies = ReplyOrder(lambda success: self._reply_to_near(success))
+        self._far_replies = ReplyOrder(lambda success: self._reply_to_far(success))
+        self._near_control: _Control | None = None
+        self._far_control: _Control | None = None
         self._to_far = Lane(observer.from_near, self._forward_far)
-        self._to_near = Lane(observer.from_far, self._forward_near)
+        self._to_near = Lane(self._observe_far, self._forward_near)
+        phase = Phase.NOT_STARTED if self._is_session else Phase.STARTED
+        self._from_near = Direction(
+            FROM_NEAR,
+            phase,
+            deliver=self._admit_near,
+            refund=self._refund_near,
+            dropped=partial(observer.dropped, from_near=True),
+            refuse=self._refuse_near,
+        )
+        self._from_far = Direction(
+            FROM_FAR if self._is_session else FROM_FAR_OF_FORWARD,
+            phase,
+            deliver=self._admit_far,
+            refund=self._refund_far,
+            dropped=partial(observer.dropped, from_near=False),
+            refuse=self._refuse_far,
+        )
+        self._from_far.window = opening.request.window
 
     @property
     def request(self) -> m.ChannelOpen:
@@ -104,10 +169,15 @@ class Relay:
     def finished(self) -> bool:
         return self._done
 
+    def control(self, *, from_near: bool) -> Control | None:
+        """What was forwarded besides data; None where nothing was."""
+        control = self._near_control if from_near else self._far_control
+        return None if control is None else control.value()
+
     # --- opening
 
     def early(self) -> None:
-        """Confirm the near end with window 0, so that it says what it has to say first."""
+        """Confirm a session with window 0, so that the client says what it has to say first."""
         self._early = True
         self._opening.confirm(self, 0, EARLY_MAX_PACKET)
 
@@ -115,18 +185,23 @@ class Relay:
         """Ask the far connection for the same channel.
 
         With ``sync`` every message waits, after it was observed, for the Deferred that it returns.
+        Raises Malformed or Truncated where the channel's type-specific data is malformed.
         """
         if self._done or self._dialled:
             return
+        request = self._opening.request
+        extra, surplus = layouts.rewrite(layouts.CHANNEL_OPENS[request.kind], request.extra)
+        if surplus:
+            self._observer.dropped(m.CHANNEL_OPEN, surplus, "surplus bytes", from_near=True)
         self._dialled = True
         self._sync = sync
-        request = self._opening.request
+        self._from_far.granted = request.window
         self._far = far.open(
             request.kind,
             self._far_end,
             window=request.window,
             max_packet=request.max_packet,
-            extra=request.extra,
+            extra=extra,
         )
 
     def far_opened(self, window: int, max_packet: int, extra: bytes) -> None:
@@ -136,16 +211,19 @@ class Relay:
             return
         if max_packet == 0:
             raise RemoteViolation("a maximum packet size of 0 can carry nothing")
-        self._far_credit = window
         if not self._guard(self._observer.opened):
             return
-        if self._early:
-            if max_packet < EARLY_MAX_PACKET:
-                self._split = max_packet
-            if window:
-                self._near.send(m.CHANNEL_WINDOW_ADJUST, uint32(window))
+        if extra:
+            self._observer.dropped(m.CHANNEL_OPEN_CONFIRMATION, extra, "surplus bytes", from_near=False)
+        self._far_max_packet = max_packet
+        self._from_near.window = window
+        if self._is_session:
+            self._withheld = window
+            if not self._early:
+                self._opening.confirm(self, 0, max_packet)
         else:
-            self._opening.confirm(self, window, max_packet, extra)
+            self._from_near.granted = window
+            self._opening.confirm(self, window, max_packet)
         gate = self._gate if self._sync is not None else None
         self._guard(lambda: self._to_near.open(gate))
         self._guard(lambda: self._to_far.open(gate))
@@ -155,7 +233,9 @@ class Relay:
         if self._done:
             return
         if not self._early:
-            self._opening.refuse(code, text.decode("utf-8", "replace"))
+            # Nothing but what the observer writes down: one line, and one of RFC 4254's codes.
+            known = code if m.ADMINISTRATIVELY_PROHIBITED <= code <= m.RESOURCE_SHORTAGE else m.CONNECT_FAILED
+            self._opening.refuse(known, one_line(text.decode("utf-8", "replace")))
             self._guard(lambda: self._observer.refused(code, text))
             self._finish()
         else:
@@ -170,73 +250,272 @@ class Relay:
         raise RemoteViolation("a refusal of a channel that the peer opened")
 
     def received(self, message: int, body: bytes) -> None:
-        if self._aborted:
-            self._end_of_aborted()
+        if not self._aborted and not self._done:
+            self._guard(self._take, self._from_near, message, body)
+
+    def far_received(self, message: int, body: bytes) -> None:
+        if not self._aborted and not self._done:
+            self._guard(self._take, self._from_far, message, body)
+
+    def _take(self, sender: Direction, message: int, body: bytes) -> None:
+        """One message of either end: parse it and write it again, then ask whether it may go on."""
+        from_near = sender is self._from_near
+        if message == m.CHANNEL_DATA and int.from_bytes(body[:4], "big") == len(body) - 4 >= 0:
+            sender.push(Kind.DATA, message, body)  # canonical as it is, and the most frequent
             return
-        if message in _HEADS:
-            self._far_credit -= len(body) - _HEADS[message]
-            if self._far_credit < -SLACK:
-                raise RemoteViolation("more data than the window allows")
-        elif message == m.CHANNEL_REQUEST:
-            request = m.ChannelRequest.parse(body)
+        if message == m.CHANNEL_REQUEST:
+            self._take_request(sender, m.ChannelRequest.parse(body))
+            return
+        body, surplus = layouts.rewrite(layouts.CHANNEL_MESSAGES[message], body)
+        if surplus:
+            self._observer.dropped(message, surplus, "surplus bytes", from_near=from_near)
+        if message == m.CHANNEL_WINDOW_ADJUST:
+            self._take_window(sender, m.parse_uint32(body))
+        elif message == m.CHANNEL_CLOSE:
+            if from_near:
+                sender.discard("the channel was closed")
+            else:
+                sender.flush()
+            (self._to_far if from_near else self._to_near).push(message, body)
+        elif message == m.CHANNEL_EXTENDED_DATA:
+            if body[:4] == uint32(m.STDERR):
+                sender.push(Kind.EXTENDED, message, body)
+            else:
+                self._drop_unknown_data(sender, body)
+        elif message == m.CHANNEL_DATA:
+            sender.push(Kind.DATA, message, body)
+        elif message == m.CHANNEL_EOF:
+            sender.push(Kind.EOF, message, body)
+        else:
+            sender.push(Kind.REPLY, message, body)
+
+    def _drop_unknown_data(self, sender: Direction, body: bytes) -> None:
+        """Extended data of a type that RFC 4254 (5.2) does not know: dropped and returned to the sender's
+        window, as OpenSSH does."""
+        from_near = sender is self._from_near
+        kind = int.from_bytes(body[:4], "big")
+        self._observer.dropped(
+            m.CHANNEL_EXTENDED_DATA, body, f"extended data of type {kind}", from_near=from_near
+        )
+        if size := len(body) - DATA_HEADER[m.CHANNEL_EXTENDED_DATA]:
+            (self._refund_near if from_near else self._refund_far)(size)
+
+    def _take_window(self, sender: Direction, size: int) -> None:
+        """WINDOW_ADJUST: the sender takes more from the other end. Values that overflow the window are cut:
+        sshd ends the connection for them."""
+        if sender is self._from_near:
+            if size := self._from_far.receiver_grants(size):
+                self._to_far.push(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+            return
+        size = self._from_near.receiver_grants(size)
+        if self._from_near.phase is not Phase.STARTED:
+            self._withheld += size
+        elif size:
+            self._to_near.push(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+
+    def _take_request(self, sender: Direction, request: m.ChannelRequest) -> None:
+        from_near = sender is self._from_near
+        layout = self._layout(request.name, from_near)
+        reason = ""
+        if layout is None:
+            data = request.extra
+            if len(data) > UNKNOWN_MOST:
+                reason = f"unknown request {_name(request)} is longer than {UNKNOWN_MOST} bytes"
+        else:
             try:
-                verdict = self._observer.requested(request)
-            except RemoteViolation:
-                raise
-            except ConchrecError as error:
-                if request.want_reply:
-                    self._replies.passed_on()
-                self.abort(self._observer.failed(error))
-                return
-            if self._aborted:
-                return
-            if isinstance(verdict, m.ChannelRequest):
-                body = verdict.encode()
-            elif verdict is not Verdict.PASS:
-                if request.want_reply:
-                    self._replies.answer(verdict is Verdict.ACCEPT)
-                return
+                extra, data = layouts.rewrite(layout, request.extra)
+            except (Truncated, Malformed) as error:
+                data, reason = request.extra, f"malformed request {_name(request)}: {error.public}"
+            else:
+                request = replace(request, extra=extra)
+                if data:
+                    surplus = f"surplus bytes of request {_name(request)}"
+                    self._observer.dropped(m.CHANNEL_REQUEST, data, surplus, from_near=from_near)
+        if reason:
+            self._observer.dropped(m.CHANNEL_REQUEST, data, reason, from_near=from_near)
+            sender.push(Kind.REFUSED, m.CHANNEL_REQUEST, request)
+        else:
+            sender.push(self._kind(request.name, from_near), m.CHANNEL_REQUEST, request)
+
+    def _layout(self, name: bytes, from_near: bool) -> Layout | None:
+        if not self._is_session:
+            return layouts.FORWARD_REQUESTS.get(name)
+        return (layouts.CLIENT_REQUESTS if from_near else layouts.SERVER_REQUESTS).get(name)
+
+    def _kind(self, name: bytes, from_near: bool) -> Kind:
+        if not self._is_session:
+            return Kind.REQUEST
+        if from_near:
+            return Kind.START if name in STARTS else Kind.SETUP if name in SETUPS else Kind.REQUEST
+        return Kind.EXIT if name in _EXITS else Kind.REQUEST
+
+    # --- what was admitted
+
+    def _admit_near(self, kind: Kind, message: int, payload: Payload) -> None:
+        if self._aborted:
+            return
+        if isinstance(payload, bytes):
+            if kind is Kind.REPLY:
+                if not self._near_unanswered:
+                    self._observer.dropped(message, payload, "a reply to nothing", from_near=True)
+                    return
+                self._near_unanswered -= 1
+            self._to_far.push(message, payload)
+            return
+        request = payload
+        if kind is Kind.REFUSED:
             if request.want_reply:
-                self._replies.passed_on()
-        if not self._done:
-            self._guard(lambda: self._to_far.push(message, body))
+                self._near_replies.answer(False)
+            return
+        try:
+            verdict = self._observer.requested(request)
+        except RemoteViolation:
+            raise
+        except ConchrecError:
+            if request.want_reply:
+                self._near_replies.passed_on()
+            raise
+        if self._aborted:
+            return
+        if verdict in (Verdict.ACCEPT, Verdict.REFUSE):
+            if request.want_reply:
+                self._near_replies.answer(verdict is Verdict.ACCEPT)
+            return
+        wanted = request.want_reply
+        if isinstance(verdict, m.ChannelRequest):
+            request = verdict
+        if self._is_session and request.name in _ANSWER_NEEDED:
+            request = replace(request, want_reply=True)
+        if request.want_reply:
+            self._near_replies.passed_on(wanted=wanted)
+            self._far_unanswered.append(request)
+        if kind is Kind.START:
+            self._enter(Phase.STARTING)
+        self._to_far.push(message, request.encode())
+        if kind is Kind.START and not self._aborted:
+            # What the far end said before the start was recorded after it.
+            self._from_far.drain()
+
+    def _admit_far(self, kind: Kind, message: int, payload: Payload) -> None:
+        if self._aborted:
+            return
+        if isinstance(payload, bytes):
+            if kind is Kind.REPLY:
+                self._admit_answer(message)
+            else:
+                self._to_near.push(message, payload)
+            return
+        request = payload
+        verdict = Verdict.REFUSE if kind is Kind.REFUSED else self._observer.far_requested(request)
+        if verdict is not Verdict.PASS:
+            if request.want_reply:
+                self._far_replies.answer(verdict is Verdict.ACCEPT)
+            return
+        if request.want_reply:
+            self._far_replies.passed_on()
+            self._near_unanswered += 1
+        self._to_near.push(message, request.encode())
+
+    def _admit_answer(self, message: int) -> None:
+        """The far end's reply to the oldest request that it was forwarded."""
+        if not self._far_unanswered:
+            self._observer.dropped(message, b"", "a reply to nothing", from_near=False)
+            return
+        request, success = self._far_unanswered.popleft(), message == m.CHANNEL_SUCCESS
+        self._observer.answered(request, success)
+        self._to_near.push(message, b"")
+        if not self._is_session or request.name not in STARTS or self._aborted:
+            return
+        if success:
+            if self._withheld:
+                self._to_near.push(m.CHANNEL_WINDOW_ADJUST, uint32(self._withheld))
+                self._withheld = 0
+            self._enter(Phase.STARTED)
+        else:
+            self._from_near.enter(Phase.NOT_STARTED)
+
+    def _enter(self, phase: Phase) -> None:
+        self._from_near.enter(phase)
+        if phase is Phase.STARTED:
+            self._from_far.enter(phase)
+        else:
+            # Drained by the caller, once the start has gone on.
+            self._from_far.phase = phase
+
+    def _refuse_near(self, request: m.ChannelRequest, reason: str) -> None:
+        text = f"request {_name(request)}: {reason}"
+        self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=True)
+        if request.want_reply:
+            self._near_replies.answer(False)
+
+    def _refuse_far(self, request: m.ChannelRequest, reason: str) -> None:
+        text = f"request {_name(request)}: {reason}"
+        self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=False)
+        if request.want_reply:
+            self._far_replies.answer(False)
+
+    def _refund_near(self, size: int) -> None:
+        self._near.send(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+
+    def _refund_far(self, size: int) -> None:
+        if self._far is not None:
+            self._far.send(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+
+    # --- forwarding: the lanes call these after the observer
+
+    def _observe_far(self, message: int, body: bytes) -> None:
+        if message not in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
+            self._observer.from_far(message, body)
 
     def _forward_far(self, message: int, body: bytes) -> None:
         far = self._far
         if far is None:
             return
-        if message == m.CHANNEL_WINDOW_ADJUST:
-            self._near_credit += m.parse_uint32(body)
-        elif message == m.CHANNEL_DATA and self._split and len(body) - 4 > self._split:
-            for start in range(4, len(body), self._split):
-                far.send(message, string(body[start : start + self._split]))
+        if message == m.CHANNEL_DATA:
+            _send_split(far, message, body, self._far_max_packet)
             return
-        far.send(message, body)
+        if message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
+            self._far_replies.replied(message == m.CHANNEL_SUCCESS)
+            return
+        if message == m.CHANNEL_WINDOW_ADJUST:
+            self._from_far.sender_is_told(m.parse_uint32(body))
+        self._send_far(message, body)
         if message == m.CHANNEL_CLOSE:
             self._maybe_finished()
-
-    # --- what the far end sends
-
-    def far_received(self, message: int, body: bytes) -> None:
-        if self._aborted:
-            self._end_of_aborted()
-            return
-        if message in _HEADS:
-            self._near_credit -= len(body) - _HEADS[message]
-            if self._near_credit < -SLACK:
-                raise RemoteViolation("more data than the window allows")
-        if not self._done:
-            self._guard(lambda: self._to_near.push(message, body))
 
     def _forward_near(self, message: int, body: bytes) -> None:
-        if message == m.CHANNEL_WINDOW_ADJUST:
-            self._far_credit += m.parse_uint32(body)
-        elif message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
-            self._replies.replied(message == m.CHANNEL_SUCCESS)
+        if message in DATA_HEADER:
+            _send_split(self._near, message, body, self._opening.request.max_packet)
             return
-        self._near.send(message, body)
+        if message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
+            self._near_replies.replied(message == m.CHANNEL_SUCCESS)
+            return
+        if message == m.CHANNEL_WINDOW_ADJUST:
+            self._from_near.sender_is_told(m.parse_uint32(body))
+        self._send_near(message, body)
         if message == m.CHANNEL_CLOSE:
             self._maybe_finished()
+
+    def _reply_to_near(self, success: bool) -> None:
+        self._send_near(m.CHANNEL_SUCCESS if success else m.CHANNEL_FAILURE, b"")
+
+    def _reply_to_far(self, success: bool) -> None:
+        self._send_far(m.CHANNEL_SUCCESS if success else m.CHANNEL_FAILURE, b"")
+
+    def _send_near(self, message: int, body: bytes) -> None:
+        if self._is_session:
+            if self._far_control is None:
+                self._far_control = _Control()
+            self._far_control.add(message, body)
+        self._near.send(message, body)
+
+    def _send_far(self, message: int, body: bytes) -> None:
+        if self._is_session:
+            if self._near_control is None:
+                self._near_control = _Control()
+            self._near_control.add(message, body)
+        if self._far is not None:
+            self._far.send(message, body)
 
     # --- ends
 
@@ -247,7 +526,9 @@ class Relay:
         self._finish()
 
     def far_lost(self) -> None:
-        """The far connection is gone; whoever owns both says so to the user."""
+        """The far connection is gone; the owner of both connections tells the user."""
+        if not self._aborted:
+            self._guard(self._from_far.flush)
         self._finish()
 
     def abort(self, text: str, status: int = 255) -> bool:
@@ -258,10 +539,10 @@ class Relay:
         told, near = False, self._near
         if self._opening.answered:
             # Clients print what follows only where their request was accepted.
-            self._replies.settle(True)
+            self._near_replies.settle(True)
             if text and near.kind == b"session":
                 line = (text + "\r\n").encode("utf-8", "replace")
-                told = len(line) <= self._near_credit
+                told = len(line) <= self._from_far.window
                 if told:
                     near.send(m.CHANNEL_EXTENDED_DATA, uint32(m.STDERR) + string(line))
                 near.send(m.CHANNEL_REQUEST, m.exit_status(status))
@@ -274,9 +555,6 @@ class Relay:
         self._finish()
         return told
 
-    def _end_of_aborted(self) -> None:
-        """After an abort only the peers' CLOSE matters, and the connection itself keeps count of it."""
-
     def _maybe_finished(self) -> None:
         far = self._far
         if far is not None and far.sent_close and self._near.sent_close:
@@ -284,16 +562,18 @@ class Relay:
 
     def _finish(self) -> None:
         if not self._done:
+            for direction in (self._from_near, self._from_far):
+                direction.discard("the channel was closed")
             self._done = True
             try:
                 self._observer.finished()
             except Exception:
                 _log.failure("while a channel ends")
 
-    def _guard(self, call: Callable[[], None]) -> bool:
+    def _guard(self, call: Callable[..., None], *arguments: object) -> bool:
         """Run one step; a refusal or a failed recording ends this channel, and nothing else."""
         try:
-            call()
+            call(*arguments)
         except RemoteViolation:
             raise
         except ConchrecError as error:
@@ -328,6 +608,25 @@ class Relay:
         self.abort(self._observer.failed(error))
 
 
+class _Control:
+    """A ``Control`` that is being added to."""
+
+    __slots__ = ("_hash", "_messages", "_size")
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self._size = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, message: int, body: bytes) -> None:
+        self._messages += 1
+        self._size += len(body)
+        self._hash.update(bytes((message,)) + string(body))
+
+    def value(self) -> Control:
+        return Control(messages=self._messages, size=self._size, sha256=self._hash.hexdigest())
+
+
 class _FarEnd:
     """The far connection's view of a relay."""
 
@@ -347,3 +646,18 @@ class _FarEnd:
 
     def lost(self) -> None:
         self._relay.far_lost()
+
+
+def _send_split(channel: Channel, message: int, body: bytes, most: int) -> None:
+    """Send data in packets that hold ``most`` bytes of it."""
+    header = DATA_HEADER[message]
+    if len(body) - header <= most:
+        channel.send(message, body)
+        return
+    prefix = body[: header - 4]
+    for start in range(header, len(body), most):
+        channel.send(message, prefix + string(body[start : start + most]))
+
+
+def _name(request: m.ChannelRequest) -> str:
+    return request.name[:64].decode("ascii", "replace")

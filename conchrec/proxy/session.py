@@ -1,14 +1,16 @@
 """One session channel of the user: relayed, recorded, audited.
 
 The recording's file exists before the target's channel opens, and its header is written before the
-shell, the command or the subsystem is asked for. Each byte is recorded and then forwarded; what can't
-be recorded is not forwarded (``record: strict``).
+shell, the command or the subsystem is requested of the target. What is seen here is what the target was
+asked, accepted and was given: the relay admits nothing else. Each message is recorded and then forwarded;
+what cannot be recorded is not forwarded (``record: strict``).
 """
 
 from __future__ import annotations
 
-from collections import deque
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -17,35 +19,77 @@ from twisted.python.failure import Failure
 from conchrec import audit
 from conchrec.access.options import Options, Record, why_not
 from conchrec.access.policy import shut_by
-from conchrec.errors import AccessDenied, ConchrecError, RecordingError, RemoteViolation, WriteFailed
+from conchrec.errors import AccessDenied, ConchrecError, RecordingError, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
 from conchrec.proxy.file_audit import FileAudit, Journal
-from conchrec.proxy.relay import Relay, Verdict
+from conchrec.proxy.relay import STARTS, Relay, Verdict
 from conchrec.proxy.visit import Visit
+from conchrec.recording.coverage import NotKept
+from conchrec.recording.kept_text import COMMAND_MOST, NAME_MOST, keep
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.session_id import new_session_id
 from conchrec.recording.transfers import transfer_programs
 from conchrec.settings import Mode
+from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
 from conchrec.ssh.wire import string
+from conchrec.timing import DelayedCall
 
 _log = Logger()
 
-#: Kind, command line or name, and the programs that transfer files in it.
-Start = tuple[str, str, frozenset[str]]
-STARTS = (b"shell", b"exec", b"subsystem")
-#: Requests of a client that mean nothing to an auditor: hints about windows and ends.
+#: sshd answers a start request at once; a target that never answers would keep all that follows waiting.
+START_SECONDS = 60.0
+#: Known requests that tell an auditor nothing; the manifest's ``control`` covers them.
 QUIET = frozenset(
-    {b"eow@openssh.com", b"simple@putty.projects.tartarus.org", b"winadj@putty.projects.tartarus.org"}
+    {
+        b"xon-xoff",
+        b"keepalive@openssh.com",
+        b"simple@putty.projects.tartarus.org",
+        b"winadj@putty.projects.tartarus.org",
+    }
 )
-#: Requests of a client that are relayed whatever a role says of those that nobody knows.
-KNOWN = QUIET | frozenset((*STARTS, b"pty-req", b"window-change", b"env", b"signal", b"break", b"xon-xoff"))
+#: Kinds of dropped messages that one session tells apart; further ones count as one.
+DROPPED_KINDS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A request for a shell, a command or a subsystem: ``kind`` is the request's name, ``text`` the command
+    line or the subsystem's name, whole, with bytes that are not UTF-8 as ``\\xNN``."""
+
+    kind: str
+    argument: bytes
+    text: str
+
+    @classmethod
+    def parse(cls, request: m.ChannelRequest) -> Start:
+        argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
+        text = argument.decode("utf-8", "backslashreplace")
+        return cls(kind=request.name.decode("ascii"), argument=argument, text=text)
+
+    def forbidden_by(self, options: Options) -> str:
+        """The option that forbids it; empty where none does. What a shell does cannot be seen beforehand."""
+        return why_not(options, self.kind, self.text, transfer_programs(self.kind, self.text))
+
+
+class _Dropped:
+    """Messages of one kind that were not forwarded."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = 0
+        self.hash = hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        self.count += 1
+        self.size += len(data)
+        self.hash.update(data)
 
 
 class Session:
-    """See the module; the relay's Observer.
+    """One session; the relay's Observer.
 
     ``inner_settled`` is called when it is known whether the client has an agent, ``over`` once at the end.
     """
@@ -69,13 +113,13 @@ class Session:
         self._recorder: SessionRecorder | None = None
         self._refusal: ConchrecError | None = None
         self._asked_to_start = False
-        #: What it runs: kind, command line or name, and what moves files in it; as ``why_not`` has them. More
-        #: than one where a client asks again: which of them the target takes is known when it has answered.
-        self._started: list[Start] = []
-        self._starting: deque[Start] = deque()
+        #: What runs, or was forwarded and not answered; None where the target refused it.
+        self._start: Start | None = None
+        self._unanswered_start: DelayedCall | None = None
         #: What a command was forced upon; empty where it is the user's own.
         self._asked = ""
         self._confirmed_early = False
+        #: A start was forwarded: ``session.start`` is in the audit.
         self._running = False
         self._kind = ""
         self._has_pty = False
@@ -84,17 +128,12 @@ class Session:
         self._exit_status: int | None = None
         self._exit_signal = ""
         self._reason = ""
-        #: Names of the requests that the target still has to answer, in order.
-        self._unanswered: deque[bytes] = deque()
         self._counts = [0, 0, 0]
-        #: What is known of the files that this session moves, if it does. A target may refuse what was asked
-        #: for first: until it has taken one, these are all such requests, and whether an answer will come.
+        self._dropped: dict[tuple[int, str, bool], _Dropped] = {}
         journal = Journal(
             record=self._record, emit=self._emit, emit_quietly=self._emit_quietly, who=self._who
         )
         self._files = FileAudit(journal, self._site.clock.seconds)
-        self._asked_for: deque[tuple[str, str, bool]] = deque()
-        self._taken = False
         self._relay = Relay(opening, self)
         self._site.session_began(visit.identity.user)
 
@@ -113,7 +152,7 @@ class Session:
         try:
             self._open_recording()
         except RecordingError as error:
-            self._emit_quietly(refusal.event(error, self._visit.who(self.sid)))
+            self._emit_quietly(refusal.event(error, self._who()))
             self.fail(error)
             return
         sync = None
@@ -145,13 +184,11 @@ class Session:
         return told and self._running
 
     def rejudge(self) -> None:
-        """It ends where the options do not allow what it runs, or its terminal, any more."""
-        options = [why_not(self._options, *start) for start in self._started]
-        if self._has_pty and not self._options.pty:
-            options.append("pty")
-        if option := next(filter(None, options), ""):
-            denied = self._forbidden(option)
-            self._emit_quietly(refusal.event(denied, self._visit.who(self.sid)))
+        """It ends where the options do not allow what it runs any more."""
+        start = self._start
+        if start is not None and (option := start.forbidden_by(self._options)):
+            denied = self._forbidden(start.kind, option)
+            self._emit_quietly(refusal.event(denied, self._who()))
             self.end(denied.public)
 
     # --- recording
@@ -182,7 +219,7 @@ class Session:
         except RecordingError as error:
             if self._strict:
                 raise
-            self._emit_quietly(refusal.event(error, visit.who(self.sid), policy="best_effort"))
+            self._emit_quietly(refusal.event(error, self._who(), policy="best_effort"))
             return
         self._recorder = recorder
         self._site.recorders[self.sid] = recorder
@@ -200,7 +237,7 @@ class Session:
         if recorder is None:
             return
         self._close(recorder, "not recorded any more")
-        self._emit_quietly(refusal.event(error, self._visit.who(self.sid), policy="best_effort"))
+        self._emit_quietly(refusal.event(error, self._who(), policy="best_effort"))
 
     def _record(self, write: Callable[[SessionRecorder], None]) -> None:
         recorder = self._recorder
@@ -247,16 +284,13 @@ class Session:
         if name in m.AGENT_REQUESTS:
             if not visit.inner_agent.announced:
                 visit.inner_agent.announced = True
-                self._emit(audit.Agent(**visit.who(self.sid), action="announced", path="inner"))
+                self._emit(audit.Agent(**self._who(), action="announced", path="inner"))
             self._inner_settled()
             return Verdict.PASS if self._options.forward_agent else Verdict.ACCEPT
-        if name == b"pty-req" and not self._options.pty:
-            self._emit(refusal.event(self._forbidden("pty"), visit.who(self.sid)))
-            return Verdict.REFUSE
         if name == b"x11-req" and not self._options.x11_forwarding:
             self._emit(
                 audit.X11Forward(
-                    **visit.who(self.sid),
+                    **self._who(),
                     action="refused",
                     reason="the role does not allow it",
                     rule=shut_by(visit.roles, "x11_forwarding").rule,
@@ -270,51 +304,53 @@ class Session:
                 raise self._refusal
             if visit.identity.force_command:
                 request = self._forced(request)
-            self._refuse_to_start(request)
-            if visit.identity.force_command:
-                return request
-        elif name != b"x11-req" and name not in KNOWN and not self._options.unknown_requests:
-            self._emit(
-                audit.UnknownRequest(**visit.who(self.sid), request=_text(name), size=len(request.extra))
-            )
-            self._emit(
-                audit.SessionRejected(
-                    **visit.who(self.sid),
-                    reason="a request that nobody knows",
-                    rule=shut_by(visit.roles, "unknown_requests").rule,
-                )
-            )
+            self._refuse_to_start(Start.parse(request))
+            return request
+        if name == b"pty-req" and self._has_pty:
+            self.dropped(m.CHANNEL_REQUEST, request.extra, "a second pty-req", from_near=True)
             return Verdict.REFUSE
+        if name not in layouts.CLIENT_REQUESTS and not self._options.unknown_requests:
+            self._unknown(request, "user")
+            return self._unknown_refused()
         return Verdict.PASS
 
-    def _refuse_to_start(self, request: m.ChannelRequest) -> None:
-        """What the roles do not allow, as far as that can be seen: what a shell does can not."""
-        argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
-        kind, text = request.name.decode(), _text(argument)
-        if option := why_not(self._options, *_start(kind, text)):
-            denied = self._forbidden(option)
-            self._emit(refusal.event(denied, self._visit.who(self.sid)))
+    def far_requested(self, request: m.ChannelRequest) -> Verdict:
+        if request.name not in layouts.SERVER_REQUESTS and not self._options.unknown_requests:
+            self._unknown(request, "target")
+            return self._unknown_refused()
+        return Verdict.PASS
+
+    def _unknown_refused(self) -> Verdict:
+        rule = shut_by(self._visit.roles, "unknown_requests").rule
+        self._emit(audit.SessionRejected(**self._who(), reason="unknown request", rule=rule))
+        return Verdict.REFUSE
+
+    def _refuse_to_start(self, start: Start) -> None:
+        """Raises AccessDenied where the roles do not allow it."""
+        if option := start.forbidden_by(self._options):
+            denied = self._forbidden(start.kind, option)
+            self._emit(refusal.event(denied, self._who()))
             raise denied
 
-    def _forbidden(self, option: str) -> AccessDenied:
+    def _forbidden(self, kind: str, option: str) -> AccessDenied:
         visit = self._visit
         shut = shut_by(visit.roles, option)
         what = {
             "commands": "run this command",
-            "pty": "have a terminal",
             "shell": "have a shell",
             "exec": "run commands",
             "sftp": "copy files by sftp",
             "scp": "copy files by scp",
             "subsystem": "use this subsystem",
         }[option]
-        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({shut.why})"
+        why = "commands" if shut.setting == "commands" else f"{shut.setting}: no"
+        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({why})"
         return AccessDenied(text, rule=shut.rule)
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
         """The user's certificate says what runs (PROTOCOL.certkeys, "Critical options")."""
-        argument = b"" if request.name == b"shell" else m.parse_string(request.extra)
-        self._asked = f"{request.name.decode()} {_text(argument)}".rstrip()
+        asked = Start.parse(request)
+        self._asked = f"{asked.kind} {keep(asked.argument, COMMAND_MOST).text}".rstrip()
         command = string(self._visit.identity.force_command.encode())
         return m.ChannelRequest(name=b"exec", want_reply=request.want_reply, extra=command)
 
@@ -324,9 +360,7 @@ class Session:
     def refused(self, code: int, text: bytes) -> None:
         shown = refusal.one_line(text.decode("utf-8", "replace")) or f"reason {code}"
         error = ConchrecError(f"{self._visit.target} would not open a session: {shown}")
-        self._emit_quietly(
-            audit.UpstreamFailed(**self._visit.who(self.sid), reason="no session", detail=shown)
-        )
+        self._emit_quietly(audit.UpstreamFailed(**self._who(), reason="no session", detail=shown))
         if self._confirmed_early:
             self.fail(error)
         else:
@@ -335,7 +369,7 @@ class Session:
     def failed(self, error: ConchrecError) -> str:
         self._reason = error.public
         if isinstance(error, RecordingError):
-            self._emit_quietly(refusal.event(error, self._visit.who(self.sid)))
+            self._emit_quietly(refusal.event(error, self._who()))
         return refusal.line(error)
 
     def from_near(self, message: int, body: bytes) -> None:
@@ -343,40 +377,64 @@ class Session:
             # Not what a client says by itself: window, and answers to the target's keepalives.
             self._visit.last_activity = self._site.clock.seconds()
         if message == m.CHANNEL_DATA:
-            data = _content(body, 4)
+            data = body[4:]
             self._counts[2] += len(data)
             if self._recorder is not None:
                 self._record(lambda recorder: recorder.input(data))
             self._files.from_user(data)
         elif message == m.CHANNEL_REQUEST:
             self._user_request(m.ChannelRequest.parse(body))
-        elif message == m.CHANNEL_EXTENDED_DATA:
-            more = _content(body, 8)
-            self._counts[2] += len(more)
-            self._record(lambda recorder: recorder.input(more))
 
     def from_far(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
-            data = _content(body, 4)
+            data = body[4:]
             self._counts[0] += len(data)
             if self._recorder is not None:
                 self._record(lambda recorder: recorder.output(data))
             self._files.from_target(data)
         elif message == m.CHANNEL_EXTENDED_DATA:
-            error = _content(body, 8)
+            error = body[8:]
             self._counts[1] += len(error)
             self._record(lambda recorder: recorder.error_output(error))
         elif message == m.CHANNEL_REQUEST:
             self._target_request(m.ChannelRequest.parse(body))
-        elif message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
-            self._answered(message == m.CHANNEL_SUCCESS)
+
+    def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
+        key = (message, reason, from_near)
+        if key not in self._dropped and len(self._dropped) >= DROPPED_KINDS:
+            key = (message, "further reasons", from_near)
+        entry = self._dropped.setdefault(key, _Dropped())
+        entry.add(data)
+        if entry.count == 1:
+            self._emit_quietly(self._dropped_event(key, entry))
+
+    def _dropped_event(self, key: tuple[int, str, bool], entry: _Dropped) -> audit.MessageDropped:
+        message, reason, from_near = key
+        return audit.MessageDropped(
+            **self._who(),
+            message=m.NAMES[message],
+            reason=refusal.one_line(reason),
+            size=entry.size,
+            sha256=entry.hash.hexdigest(),
+            sender="user" if from_near else "target",
+            count=entry.count,
+        )
 
     def finished(self) -> None:
+        self._start_answered()
         self._site.session_over(self._visit.identity.user)
         self._site.recorders.pop(self.sid, None)
+        for key, entry in self._dropped.items():
+            if entry.count > 1:
+                self._emit_quietly(self._dropped_event(key, entry))
         self._files.end()
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
+            if not self._running:
+                # Whatever was recorded has its beginning and its end in the audit.
+                self._kind = "none"
+                self._emit_quietly(self._start_event(recorder))
+                self._running = True
             self._close(recorder, self._reason or "the channel was closed", at_end=True)
         elif self._running:
             self._ended(None)
@@ -386,26 +444,15 @@ class Session:
 
     def _user_request(self, request: m.ChannelRequest) -> None:
         name, extra = request.name, request.extra
-        if request.want_reply:
-            self._unanswered.append(name)
         if name in STARTS:
+            start = Start.parse(request)
             # It may have waited for the target, and the roles may be others by now.
-            self._refuse_to_start(request)
-            argument = b"" if name == b"shell" else m.parse_string(extra)
-            self._start(name, argument)
-            kind, text = name.decode(), _text(argument)
-            start = _start(kind, text)
-            self._started.append(start)
-            if request.want_reply:
-                self._starting.append(start)
-            if not self._taken:
-                self._asked_for.append((kind, text, request.want_reply))
-                if len(self._asked_for) == 1:
-                    self._count_files()
+            self._refuse_to_start(start)
+            self._begin(start)
         elif name == b"pty-req":
             pty = m.PtyRequest.parse(extra)
             self._has_pty = True
-            self._term = _text(pty.term)
+            self._term = keep(pty.term, NAME_MOST).text
             self._pty_size = (pty.columns, pty.rows)
             self._record(lambda recorder: recorder.pty(self._term, pty.columns, pty.rows))
         elif name == b"window-change":
@@ -414,10 +461,11 @@ class Session:
             self._emit(audit.Resize(**self._who(), columns=change.columns, rows=change.rows))
         elif name == b"env":
             env = m.Env.parse(extra)
-            self._record(lambda recorder: recorder.env(_text(env.name), _text(env.value)))
-            self._emit(audit.Env(**self._who(), name=_text(env.name)))
+            self._record(lambda recorder: recorder.env(env.name, env.value))
+            label, digest = keep(env.name, NAME_MOST).text, hashlib.sha256(env.value).hexdigest()
+            self._emit(audit.Env(**self._who(), name=label, size=len(env.value), sha256=digest))
         elif name == b"signal":
-            self._emit(audit.Signal(**self._who(), name=_text(m.parse_string(extra))))
+            self._emit(audit.Signal(**self._who(), name=keep(m.parse_string(extra), NAME_MOST).text))
         elif name == b"break":
             self._emit(audit.Signal(**self._who(), name="BREAK"))
         elif name == b"x11-req":
@@ -425,83 +473,109 @@ class Session:
             self._emit(audit.X11Forward(**self._who(), action="request"))
         elif name in m.AGENT_REQUESTS:
             self._visit.onward_agent = True
-        elif name not in QUIET and name != b"xon-xoff":
-            self._emit(audit.UnknownRequest(**self._who(), request=_text(name), size=len(extra)))
+        elif name == b"eow@openssh.com":
+            self._end_of_write("user")
+        elif name not in QUIET:
+            self._unknown(request, "user")
 
-    def _start(self, name: bytes, argument: bytes) -> None:
-        kind, command = name.decode(), _text(argument)
-        again, self._running, self._kind = self._running, True, kind
-        self._record(lambda recorder: recorder.start(kind, command))
-        columns, rows = self._pty_size or (None, None)
-        if not again:
-            path = self._recorder.path if self._recorder is not None else ""
+    def _end_of_write(self, sender: str) -> None:
+        """PROTOCOL 2.1: the sender reads no more; some of what was recorded may not have been read."""
+        if self._running:
+            self._record(lambda recorder: recorder.marker(f"the {sender} reads no more (eow@openssh.com)"))
+
+    def _unknown(self, request: m.ChannelRequest, sender: str) -> None:
+        self._emit(
+            audit.UnknownRequest(
+                **self._who(),
+                request=keep(request.name, NAME_MOST).text,
+                size=len(request.extra),
+                sha256=hashlib.sha256(request.extra).hexdigest(),
+                sender=sender,
+            )
+        )
+
+    def _begin(self, start: Start) -> None:
+        """The start is about to be forwarded."""
+        command = keep(start.argument, COMMAND_MOST)
+        first = not self._running
+        self._running, self._kind, self._start = True, start.kind, start
+        self._record(lambda recorder: recorder.start(start.kind, command.text, command.sha256))
+        if command.is_cut:
+            self._record(lambda recorder: recorder.not_kept(NotKept.COMMAND))
+        self._files.begin(start.kind, start.text)
+        if first:
+            self._emit(self._start_event(self._recorder))
+        if start.kind == "exec":
             self._emit(
-                audit.SessionStart(
+                audit.Exec(
                     **self._who(),
-                    kind=kind,
-                    recording=str(path),
-                    head=self._recorder.head if self._recorder is not None else "",
-                    term=self._term,
-                    columns=columns,
-                    rows=rows,
-                    roles=self._visit.identity.roles,
-                    approved_by=self._visit.approved_by,
-                    request=self._visit.request,
+                    command=command.text,
+                    tty=self._has_pty,
+                    forced_upon=self._asked,
+                    bytes_sha256=command.sha256,
                 )
             )
-        if kind == "exec":
-            self._emit(audit.Exec(**self._who(), command=command, tty=self._has_pty, forced_upon=self._asked))
-        elif kind == "subsystem":
-            self._emit(audit.Subsystem(**self._who(), name=command))
+        elif start.kind == "subsystem":
+            self._emit(audit.Subsystem(**self._who(), name=command.text))
+        self._unanswered_start = self._site.clock.callLater(START_SECONDS, self._no_answer, start.kind)
+
+    def _start_event(self, recorder: SessionRecorder | None) -> audit.SessionStart:
+        columns, rows = self._pty_size or (None, None)
+        return audit.SessionStart(
+            **self._who(),
+            kind=self._kind,
+            recording=str(recorder.path) if recorder is not None else "",
+            head=recorder.head if recorder is not None else "",
+            term=self._term,
+            columns=columns,
+            rows=rows,
+            roles=self._visit.identity.roles,
+            approved_by=self._visit.approved_by,
+            request=self._visit.request,
+        )
+
+    def _no_answer(self, kind: str) -> None:
+        self._unanswered_start = None
+        error = ConchrecError(f"{self._visit.target} did not answer the request for {kind}")
+        self._emit_quietly(audit.UpstreamFailed(**self._who(), reason=error.public))
+        self.end(error.public)
+
+    def _start_answered(self) -> None:
+        timer, self._unanswered_start = self._unanswered_start, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def answered(self, request: m.ChannelRequest, success: bool) -> None:
+        name = request.name
+        if name in STARTS:
+            self._start_answered()
+        if success:
+            return
+        shown = keep(name, NAME_MOST).text
+        if name == b"pty-req":
+            self._has_pty = False
+            self._record(lambda recorder: recorder.pty_refused())
+        if self._running:
+            self._record(lambda recorder: recorder.marker(f"the target refused {shown}"))
+        if name in STARTS:
+            self._start = None
+            self._files.withdraw()
+            self._reason = f"the target refused {shown}"
+            self._emit(audit.SessionRejected(**self._who(), reason=self._reason, rule="target"))
 
     def _target_request(self, request: m.ChannelRequest) -> None:
         if request.name == b"exit-status":
             self._exit_status = status = m.parse_uint32(request.extra)
             self._record(lambda recorder: recorder.exit_status(status))
         elif request.name == b"exit-signal":
-            self._exit_signal = name = _text(m.ExitSignal.parse(request.extra).signal)
-            self._record(lambda recorder: recorder.exit_signal(name))
-        elif request.name not in QUIET and request.name not in (b"xon-xoff", b"keepalive@openssh.com"):
-            self._emit(
-                audit.UnknownRequest(
-                    **self._who(), request=_text(request.name), size=len(request.extra), sender="target"
-                )
-            )
-
-    def _answered(self, success: bool) -> None:
-        """The target's answer to the oldest request that wanted one."""
-        if not self._unanswered:
-            return
-        name = self._unanswered.popleft()
-        if name in STARTS:
-            start = self._starting.popleft()
-            if not success:
-                self._started.remove(start)
-        if name in STARTS and not self._taken:
-            self._taken = success
-            if not success:
-                self._asked_for.popleft()
-                self._count_files()
-        if success:
-            return
-        if name == b"pty-req":
-            self._has_pty = False
-            self._record(lambda recorder: recorder.pty_refused())
-        if self._running:
-            self._record(lambda recorder: recorder.marker(f"the target refused {_text(name)}"))
-        if name in STARTS:
-            self._reason = f"the target refused {_text(name)}"
-
-    # --- files
-
-    def _count_files(self) -> None:
-        """For the oldest of the requests that the target has not refused, which is what runs."""
-        if not self._asked_for:
-            self._files.withdraw()
-            return
-        kind, command, wants_reply = self._asked_for[0]
-        self._taken = not wants_reply
-        self._files.begin(kind, command)
+            ended = m.ExitSignal.parse(request.extra)
+            self._exit_signal = name = keep(ended.signal, NAME_MOST).text
+            message = keep(ended.message, layouts.TEXT).text
+            self._record(lambda recorder: recorder.exit_signal(name, message))
+        elif request.name == b"eow@openssh.com":
+            self._end_of_write("target")
+        elif request.name not in QUIET:
+            self._unknown(request, "target")
 
     # --- the end
 
@@ -515,12 +589,13 @@ class Session:
                 if recorder.failed is None:
                     # What failed before was said when it did.
                     policy = self._options.record.value
-                    self._emit_quietly(refusal.event(error, self._visit.who(self.sid), policy=policy))
+                    self._emit_quietly(refusal.event(error, self._who(), policy=policy))
             if at_end and self._running:
                 self._ended(result if isinstance(result, ClosedRecording) else None)
 
         if (files := self._files.files) is not None:
             recorder.files(files)
+        recorder.control(self._relay.control(from_near=True), self._relay.control(from_near=False))
         for beside in self._visit.beside:
             recorder.not_kept(beside)
         recorder.close(reason).addBoth(closed)
@@ -547,18 +622,3 @@ class Session:
 
     def _who(self) -> audit.Who:
         return self._visit.who(self.sid)
-
-
-def _start(kind: str, text: str) -> Start:
-    return kind, text, transfer_programs(kind, text)
-
-
-def _content(body: bytes, start: int) -> bytes:
-    """The bytes of CHANNEL_DATA (``start`` 4) or CHANNEL_EXTENDED_DATA (8), length checked."""
-    if len(body) < start or int.from_bytes(body[start - 4 : start], "big") != len(body) - start:
-        raise RemoteViolation("data whose length is wrong")
-    return body[start:]
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")

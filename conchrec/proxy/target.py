@@ -264,8 +264,6 @@ class TargetServer:
         elif request.name == KEEPALIVE and self.upstream.state is not State.READY:
             # We are alive; the target's turn to answer comes when it is there.
             request.reply(False)
-        elif request.name == KEEPALIVE and self.upstream.connection is not None:
-            self.upstream.connection.request(request.name, request.extra, request.reply)
         else:
             self._forwards.user_asks(request)
 

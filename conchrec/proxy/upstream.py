@@ -534,9 +534,7 @@ class Upstream:
             return None
         try:
             signer, certificate = await site.signing(
-                lambda: site.authority.one_connection(
-                    visit.login, visit.identity.user, visit.cid, withheld=visit.withheld
-                )
+                lambda: site.authority.one_connection(visit.login, visit.identity.user, visit.cid)
             )
         except ConchrecError as error:
             self._offers.own = error.public

@@ -14,6 +14,8 @@ class NotKept(Enum):
     FILE_CONTENTS = "file-contents"
     FILES_LOST = "files-lost"
     OUTPUT_BYTES = "output-bytes"
+    ENV = "env"
+    COMMAND = "command"
     FORWARDS = "forwards"
     X11 = "x11"
     AGENT = "agent"
@@ -32,6 +34,8 @@ MEANINGS = {
     NotKept.FILE_CONTENTS: "what was in files that moved is counted and hashed, and not kept",
     NotKept.FILES_LOST: "from some point on the protocol of a file transfer could not be followed",
     NotKept.OUTPUT_BYTES: "some output was no UTF-8; in its place there is U+FFFD",
+    NotKept.ENV: "environment variables are kept up to a size; of longer ones there are size and hash",
+    NotKept.COMMAND: "the command is longer than what is kept of it; its hash is there",
     NotKept.FORWARDS: "the connection had forwards: their bytes are counted in the audit",
     NotKept.X11: "the connection had X11 channels: their bytes are counted in the audit",
     NotKept.AGENT: "the user's agent was relayed to the target: its signatures are in the audit",

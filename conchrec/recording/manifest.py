@@ -44,6 +44,20 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The SSH messages other than data that were forwarded one way: how many, their bytes, and SHA-256
+    (hexadecimal) over each one's number (1 byte), length (uint32) and body, which is what follows the channel
+    number."""
+
+    messages: int
+    size: int
+    sha256: str
+
+    def fields(self) -> dict[str, object]:
+        return {"messages": self.messages, "bytes": self.size, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pty:
     """The terminal that the user asked for first."""
 
@@ -107,6 +121,9 @@ class Manifest:
     roles: tuple[str, ...] = ()
     kind: str = ""
     command: str = ""
+    command_sha256: str = ""
+    control_user: Control | None = None
+    control_target: Control | None = None
     pty: Pty | None = None
     input: str = ""
     exit_status: int | None = None
@@ -135,7 +152,8 @@ class Manifest:
             "ended": _moment(self.ended),
             "duration": round(self.duration, 6),
         }
-        for name in ("cid", "user", "login", "target", "address", "kind", "command", "input"):
+        texts = ("cid", "user", "login", "target", "address", "kind", "command", "command_sha256", "input")
+        for name in texts:
             if value := getattr(self, name):
                 fields[name] = value
         if self.roles:
@@ -149,6 +167,9 @@ class Manifest:
         for name, stream in (("stdout", self.stdout), ("stderr", self.stderr), ("stdin", self.stdin)):
             if stream is not None:
                 fields[name] = stream.fields()
+        control = {"user": self.control_user, "target": self.control_target}
+        if any(control.values()):
+            fields["control"] = {name: value.fields() for name, value in control.items() if value is not None}
         if self.files is not None:
             fields["files"] = self.files.fields()
         fields["coverage"] = {"not_kept": [word.value for word in self.coverage]}
@@ -215,6 +236,9 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         roles=_texts(fields.get("roles", [])),
         kind=_text(fields.get("kind", "")),
         command=_text(fields.get("command", "")),
+        command_sha256=_text(fields.get("command_sha256", "")),
+        control_user=_control(_mapping(fields.get("control", {})).get("user")),
+        control_target=_control(_mapping(fields.get("control", {})).get("target")),
         pty=Pty(term=_text(pty["term"]), columns=_number(pty["columns"]), rows=_number(pty["rows"]))
         if pty
         else None,
@@ -284,3 +308,12 @@ def _stream(value: object) -> Stream | None:
         return None
     fields = _mapping(value)
     return Stream(size=_number(fields["bytes"]), sha256=_text(fields.get("sha256", "")))
+
+
+def _control(value: object) -> Control | None:
+    if value is None:
+        return None
+    fields = _mapping(value)
+    return Control(
+        messages=_number(fields["messages"]), size=_number(fields["bytes"]), sha256=_text(fields["sha256"])
+    )

@@ -41,8 +41,9 @@ from conchrec.recording.account import Files
 from conchrec.recording.commands import Begun, Commands
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.echo import Dropped, Echo, Kept
+from conchrec.recording.environment import Environment
 from conchrec.recording.line import ShownLine
-from conchrec.recording.manifest import Manifest, Pty, ShellCommand, Status, Stream
+from conchrec.recording.manifest import Control, Manifest, Pty, ShellCommand, Status, Stream
 from conchrec.recording.seal import CHECKPOINT
 from conchrec.recording.spool import Spool
 
@@ -186,8 +187,11 @@ class SessionRecorder:
         self._pty: Pty | None = None
         self._size = asciicast.DEFAULT_SIZE
         self._env: dict[str, str] = {}
+        self._environment = Environment()
         self._kind = ""
         self._command = ""
+        self._command_sha256 = ""
+        self._control: tuple[Control | None, Control | None] = (None, None)
         self._exit_status: int | None = None
         self._exit_signal = ""
         self._early_markers: list[str] = []
@@ -263,22 +267,25 @@ class SessionRecorder:
         if self._state is State.RUNNING:
             self._choose_capture()
 
-    def env(self, name: str, value: str) -> None:
-        """The user sets a variable. Only TERM and SHELL are kept: others may hold secrets."""
-        if name == "SHELL" or (name == "TERM" and self._pty is None):
-            self._env[name] = value
+    def env(self, name: bytes, value: bytes) -> None:
+        """The user requests a variable. The header keeps those that come before it, up to a size."""
+        label, kept = self._environment.set(name, value)
+        if label == "SHELL" or (label == "TERM" and self._pty is None):
+            self._env[label] = kept.text
+        if self._state is State.RUNNING:
+            digest = f" ({kept.size} bytes, sha256 {kept.sha256})" if kept.sha256 else ""
+            self._marker(f"env {label}={kept.text}{digest}")
 
-    def start(self, kind: str, command: str = "") -> None:
+    def start(self, kind: str, command: str = "", command_sha256: str = "") -> None:
         """Write the header, through to the file: call it before the request is forwarded.
 
-        ``kind`` is shell, exec or subsystem; ``command`` the command line or the subsystem's name.
-        The same call again does nothing; another request on the same channel becomes a marker.
+        ``kind`` is shell, exec or subsystem; ``command`` the command line or the subsystem's name, and
+        ``command_sha256`` its digest where it was cut or is not UTF-8. Called again where the target has
+        refused the first request: what the manifest says is the last one, and a marker tells.
         """
-        if self._state is State.RUNNING and (kind, command) == (self._kind, self._command):
-            return
         again = self._state is State.RUNNING
         self._enter(Act.START)
-        self._kind, self._command = kind, command
+        self._kind, self._command, self._command_sha256 = kind, command, command_sha256
         self._choose_capture()
         if again:
             self._marker(f"{kind} {command}".rstrip())
@@ -361,6 +368,10 @@ class SessionRecorder:
         """What the session did with files, for the manifest: before ``close``."""
         self._files = files
 
+    def control(self, user: Control | None, target: Control | None) -> None:
+        """The messages besides data that were forwarded from user and from target: before ``close``."""
+        self._control = (user, target)
+
     def not_kept(self, what: NotKept) -> None:
         """For the manifest's ``coverage``: something that only its caller knows of."""
         self._not_kept.add(what)
@@ -376,12 +387,12 @@ class SessionRecorder:
             # The cast of a file transfer holds markers only.
             self._marker(f"exit-status {code}")
 
-    def exit_signal(self, name: str) -> None:
-        """The command was ended by a signal (``TERM``)."""
+    def exit_signal(self, name: str, message: str = "") -> None:
+        """The command was ended by a signal (``TERM``); ``message`` is the target's."""
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._exit_signal = name
-        self._marker(f"exit-signal {name}")
+        self._marker(f"exit-signal {name}: {message}" if message else f"exit-signal {name}")
 
     def flush(self) -> None:
         """Everything so far is with the operating system afterwards; it survives our own death."""
@@ -513,6 +524,9 @@ class SessionRecorder:
         }
         if self._kind == "subsystem":
             ours["subsystem"] = self._command
+        if self._command_sha256:
+            ours["command_sha256"] = self._command_sha256
+        ours |= self._environment.fields()
         return asciicast.Header(
             width=self._size[0],
             height=self._size[1],
@@ -525,18 +539,15 @@ class SessionRecorder:
 
     def _watch(self, line: ShownLine, data: bytes) -> None:
         """What output tells of what was typed."""
-        end = data.find(b"\n")
-        line.feed(data if end < 0 else data[:end])
         if self._echo is not None:
-            self._note(self._echo.shown(self._elapsed(), newline=end >= 0))
+            self._note(self._echo.shown(data, self._elapsed()))
         if self._commands is not None:
             for found in self._commands.shown(data):
                 if isinstance(found, Begun):
                     self._command_given(found.text)
                 elif self._given:
                     self._given[-1] = replace(self._given[-1], status=found.status)
-        if end >= 0:
-            line.feed(data[end:])
+        line.feed(data)
 
     def _command_given(self, text: str) -> None:
         self._marker(text)
@@ -632,6 +643,8 @@ class SessionRecorder:
             self._not_kept.add(NotKept.REST)
         if self._files is not None and self._files.lost:
             self._not_kept.add(NotKept.FILES_LOST)
+        if not self._environment.is_complete:
+            self._not_kept.add(NotKept.ENV)
         # Not where some of it came while this was an sftp, which the target then refused.
         hashed = self._pty is None and self._captures_output and self._hashed == self._stdin
         # The wall clock may have been set; how long it took is the monotonic clock's to say.
@@ -653,6 +666,9 @@ class SessionRecorder:
             roles=info.roles,
             kind=self._kind,
             command=self._command,
+            command_sha256=self._command_sha256,
+            control_user=self._control[0],
+            control_target=self._control[1],
             pty=self._pty,
             input=self._policy.value,
             exit_status=self._exit_status,

@@ -26,6 +26,13 @@ CHANNEL_REQUEST = 98
 CHANNEL_SUCCESS = 99
 CHANNEL_FAILURE = 100
 
+#: What RFC 4254 (section 9) calls them.
+NAMES = {
+    number: f"SSH_MSG_{name}"
+    for name, number in tuple(globals().items())
+    if isinstance(number, int) and name.startswith(("GLOBAL_", "REQUEST_", "CHANNEL_"))
+}
+
 #: Reason codes of CHANNEL_OPEN_FAILURE (RFC 4254 section 5.1).
 ADMINISTRATIVELY_PROHIBITED = 1
 CONNECT_FAILED = 2

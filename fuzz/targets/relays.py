@@ -28,6 +28,7 @@ from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRec
 from conchrec.recording.spool import Spool
 from conchrec.settings import Mode
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.messages import UNKNOWN_CHANNEL_TYPE
 from conchrec.ssh.wire import string, uint32
 from fuzz.limits import Broken
 from fuzz.sequence import unpack
@@ -147,13 +148,19 @@ class Between:
         """This has it."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        if opening.channel.kind != b"session":
+            opening.refuse(UNKNOWN_CHANNEL_TYPE, "")
+            return
         session = Session(
             self._visit, opening, inner_settled=lambda: None, over=self._ended, relayed=lambda: None
         )
+        turn = len(self._sessions) % 3
         self._sessions.append(session)
-        if opening.channel.kind in (b"session", b"never"):
+        # The first is confirmed before the target's channel is there, the second after it, the third
+        # waits for a target that never comes.
+        if turn != 1:
             session.wait()
-        if opening.channel.kind != b"never":
+        if turn != 2:
             session.go(self._target)
 
     def global_requested(self, request: IncomingRequest) -> None:
@@ -220,7 +227,7 @@ def _corpus() -> list[bytes]:
             request(0, b"x11-req", b"\0" + string(b"MIT") + string(b"00") + uint32(0)),
             request(0, b"auth-agent-req@openssh.com"),
         ),
-        [*_near(opening(b"never"), opening(b"x", window=0)), *_far(granted, no)],
+        [*_near(opening(b"session"), opening(b"session", window=0)), *_far(granted, no)],
         [*_near(message(80, string(b"x") + b"\1")), *_far(message(81, uint32(1)), message(82))],
         [*begin, *_far(on(92, 0, uint32(1) + string(b"\x1b[31mno") + string(b"")))],
     )

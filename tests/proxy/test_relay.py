@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError
-from conchrec.proxy.relay import EARLY_MAX_PACKET, SLACK, Relay, Verdict
+from conchrec.proxy.admission import SLACK
+from conchrec.proxy.relay import EARLY_MAX_PACKET, UNKNOWN_MOST, Relay, Verdict
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
@@ -29,6 +31,15 @@ class Watcher:
         if self.raises_on_request is not None:
             raise self.raises_on_request
         return self.verdict
+
+    def far_requested(self, request: m.ChannelRequest) -> Verdict:
+        return self.verdict
+
+    def answered(self, request: m.ChannelRequest, success: bool) -> None:
+        self.seen.append(("answered", request.name, success))
+
+    def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
+        self.seen.append(("dropped", message, data, from_near))
 
     def from_near(self, message: int, body: bytes) -> None:
         if self.raises is not None:
@@ -54,17 +65,21 @@ class Watcher:
         self.seen.append(("finished",))
 
 
+ENV = string(b"LANG") + string(b"C")
+EXTRA = {b"direct-tcpip": string(b"localhost") + uint32(80) + string(b"127.0.0.1") + uint32(9)}
+
+
 class Stage:
     """user ↔ (relay) ↔ target, with the user's channel opened and the relay made."""
 
-    def __init__(self, window: int = 1000, max_packet: int = 100) -> None:
+    def __init__(self, window: int = 1000, max_packet: int = 100, kind: bytes = b"session") -> None:
         self.proxy, self.target_handler = Handler(), Handler()
         self.near = Loop(Handler(), self.proxy)
         self.far = Loop(Handler(), self.target_handler)
         self.user = Receiver()
         self.target = Receiver()
         self.user_channel: Channel = self.near.left.open(
-            b"session", self.user, window=window, max_packet=max_packet
+            kind, self.user, window=window, max_packet=max_packet, extra=EXTRA.get(kind, b"")
         )
         self.pump()
         self.watcher = Watcher()
@@ -87,6 +102,24 @@ class Stage:
         self.relay.dial(self.far.left)
         return self.grant()
 
+    def start(self, *, want_reply: bool = True) -> Channel:
+        """Open, and run a command: the user's and the target's lists begin after that."""
+        channel = self.open()
+        self.ask(b"exec", string(b"cat"), want_reply=want_reply)
+        channel.send(m.CHANNEL_SUCCESS)
+        self.pump()
+        self.user.heard.clear()
+        self.target.heard.clear()
+        self.watcher.seen.clear()
+        return channel
+
+    def ask(self, name: bytes, extra: bytes = b"", *, want_reply: bool = True) -> None:
+        self.user_channel.send(m.CHANNEL_REQUEST, request_body(name, want_reply, extra))
+        self.pump()
+
+    def dropped(self) -> list[tuple[Any, ...]]:
+        return [seen[1:] for seen in self.watcher.seen if seen[0] == "dropped"]
+
 
 def data(text: bytes) -> bytes:
     return string(text)
@@ -99,6 +132,19 @@ def test_the_far_end_hears_the_near_ends_own_window_and_grants_its_own() -> None
     asked = stage.target_handler.openings[0].request
     assert (asked.kind, asked.window, asked.max_packet) == (b"session", 4321, 123)
     assert stage.user.heard == []  # nothing is confirmed before the target has
+    there = stage.grant(window=777, max_packet=55)
+    assert stage.user.heard == [("opened", 0, 55, b"")]  # and no window before something runs
+    stage.ask(b"shell")
+    assert stage.user.heard == [("opened", 0, 55, b"")]
+    there.send(m.CHANNEL_WINDOW_ADJUST, uint32(23))
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert stage.user.heard[1:] == [(m.CHANNEL_SUCCESS, b""), (m.CHANNEL_WINDOW_ADJUST, uint32(800))]
+
+
+def test_a_forward_has_the_target_s_window_at_once() -> None:
+    stage = Stage(kind=b"direct-tcpip")
+    stage.relay.dial(stage.far.left)
     stage.grant(window=777, max_packet=55)
     assert stage.user.heard == [("opened", 777, 55, b"")]
 
@@ -107,6 +153,9 @@ def test_everything_passes_both_ways_in_order() -> None:
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"ls")))
+    stage.pump()
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"in"))
     stage.user_channel.send(m.CHANNEL_EOF)
     stage.pump()
@@ -115,7 +164,6 @@ def test_everything_passes_both_ways_in_order() -> None:
         (m.CHANNEL_DATA, data(b"in")),
         (m.CHANNEL_EOF, b""),
     ]
-    there.send(m.CHANNEL_SUCCESS)
     there.send(m.CHANNEL_DATA, data(b"out"))
     there.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"err"))
     there.send(m.CHANNEL_REQUEST, m.exit_status(3))
@@ -123,7 +171,7 @@ def test_everything_passes_both_ways_in_order() -> None:
     there.send(m.CHANNEL_EOF)
     there.send(m.CHANNEL_CLOSE)
     stage.pump()
-    assert [entry[0] for entry in stage.user.heard] == ["opened", 99, 94, 95, 98, 93, 96, 97]
+    assert [entry[0] for entry in stage.user.heard] == ["opened", 99, 93, 94, 95, 98, 93, 96, 97]
     assert stage.watcher.seen[-1][0] == "far"
     stage.user_channel.send(m.CHANNEL_CLOSE)
     stage.pump()
@@ -148,34 +196,34 @@ def test_an_early_channel_gets_window_only_when_the_target_grants_it() -> None:
     stage.relay.early()
     stage.pump()
     assert stage.user.heard == [("opened", 0, EARLY_MAX_PACKET, b"")]
-    stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"pty-req"))
+    stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"env", False, ENV))
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"id")))
     stage.pump()
     assert [seen[0] for seen in stage.watcher.seen] == ["requested", "requested"]
     there = stage.open()
-    assert stage.user.heard[1:] == [(m.CHANNEL_WINDOW_ADJUST, uint32(500))]
+    assert stage.user.heard[1:] == []
     assert [entry[1] for entry in stage.target.heard] == [
-        request_body(b"pty-req"),
+        request_body(b"env", False, ENV),
         request_body(b"exec", True, string(b"id")),
     ]
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert stage.user.heard[1:] == [(m.CHANNEL_SUCCESS, b""), (m.CHANNEL_WINDOW_ADJUST, uint32(500))]
     # It was told 32 KiB, the target takes 50: longer packets are cut, in order.
     stage.user_channel.send(m.CHANNEL_DATA, data(bytes(range(120))))
     stage.pump()
     pieces = [body[4:] for number, body in stage.target.heard if number == m.CHANNEL_DATA]
     assert [len(piece) for piece in pieces] == [50, 50, 20]
     assert b"".join(pieces) == bytes(range(120))
-    there.send(m.CHANNEL_SUCCESS)
-    stage.pump()
-    assert stage.user.heard[-1] == (m.CHANNEL_SUCCESS, b"")
 
 
 def test_a_reply_of_ours_waits_for_the_targets_earlier_one() -> None:
     stage = Stage()
     there = stage.open()
-    stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True))
+    stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"env", True, ENV))
     stage.pump()
     stage.watcher.verdict = Verdict.REFUSE
-    stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"x11-req", True))
+    stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"agent-req", True))
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == ["opened"]
     assert len(stage.target.heard) == 1
@@ -248,7 +296,7 @@ def test_a_lost_connection_finishes_the_relay(side: str) -> None:
 
 def test_more_than_was_granted_ends_that_connection() -> None:
     stage = Stage()
-    stage.open()
+    stage.start()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"x" * (SLACK + 501)))
     stage.pump()
     assert stage.near.right_wire.disconnected is not None
@@ -262,6 +310,7 @@ def test_a_gated_relay_passes_only_what_is_on_disk() -> None:
         syncs.append(Deferred())
         return syncs[-1]
 
+    stage = Stage(kind=b"direct-tcpip")
     stage.relay.dial(stage.far.left, sync)
     there = stage.grant()
     there.send(m.CHANNEL_DATA, data(b"1"))
@@ -288,6 +337,7 @@ def test_a_sync_that_fails_ends_the_channel() -> None:
         syncs.append(Deferred())
         return syncs[-1]
 
+    stage = Stage(kind=b"direct-tcpip")
     stage.relay.dial(stage.far.left, sync)
     there = stage.grant()
     there.send(m.CHANNEL_DATA, data(b"1"))
@@ -313,7 +363,7 @@ def test_close_in_both_directions_at_once() -> None:
 def test_credit_is_counted_in_bytes_of_data_alone() -> None:
     """However many messages: what stands before the data uses up no window."""
     stage = Stage(window=100)
-    there = stage.open()
+    there = stage.start()
     for message, body in ((m.CHANNEL_DATA, data(b"x")), (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"x"))):
         for _ in range(SLACK // 4 + 200):
             there.send(message, body)
@@ -324,3 +374,256 @@ def test_credit_is_counted_in_bytes_of_data_alone() -> None:
             stage.watcher.seen.clear()
     assert stage.far.left_wire.disconnected is None
     assert not stage.relay.finished
+
+
+# --- what does not reach the other end
+
+
+def test_splits_data_to_the_far_ends_packets() -> None:
+    """sshd drops a packet that is larger than it allows, and what was hashed was then never delivered."""
+    stage = Stage()
+    stage.start()
+    stage.user_channel.send(m.CHANNEL_DATA, data(bytes(range(120))))
+    stage.pump()
+    assert [len(body) - 4 for _, body in stage.target.heard] == [50, 50, 20]
+    assert b"".join(body[4:] for _, body in stage.target.heard) == bytes(range(120))
+
+
+def test_splits_data_to_the_near_ends_packets() -> None:
+    stage = Stage(max_packet=3)
+    there = stage.start()
+    there.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abcd"))
+    there.send(m.CHANNEL_DATA, data(b"abcd"))
+    stage.pump()
+    assert stage.user.heard == [
+        (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abc")),
+        (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"d")),
+        (m.CHANNEL_DATA, data(b"abc")),
+        (m.CHANNEL_DATA, data(b"d")),
+    ]
+
+
+@pytest.mark.parametrize("sent", ["extended data", "data after EOF"])
+def test_dropped_data_is_returned_to_the_senders_window(sent: str) -> None:
+    stage = Stage()
+    stage.start()
+    if sent == "extended data":
+        stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abc"))
+    else:
+        stage.user_channel.send(m.CHANNEL_EOF)
+        stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
+    stage.pump()
+    assert [message for message, _ in stage.target.heard] == ([] if "extended" in sent else [m.CHANNEL_EOF])
+    assert stage.user.heard == [(m.CHANNEL_WINDOW_ADJUST, uint32(3))]
+    ((_, dropped, from_near),) = stage.dropped()
+    assert (dropped[-3:], from_near) == (b"abc", True)
+
+
+def test_data_before_a_start_is_dropped() -> None:
+    stage = Stage()
+    there = stage.open()
+    stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
+    stage.ask(b"exec", string(b"sh"))
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert [message for message, _ in stage.target.heard] == [m.CHANNEL_REQUEST]
+    assert stage.dropped() == [(m.CHANNEL_DATA, data(b"abc"), True)]
+
+
+@pytest.mark.parametrize("want_reply", [True, False])
+def test_one_start_is_in_flight(want_reply: bool) -> None:
+    """sshd ignores the second: it must neither be forwarded nor recorded."""
+    stage = Stage()
+    there = stage.open()
+    stage.ask(b"exec", string(b"evil"), want_reply=want_reply)
+    stage.ask(b"exec", string(b"uptime"))
+    stage.ask(b"env", ENV)
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert stage.target.heard == [(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"evil")))]
+    replies = [m.CHANNEL_SUCCESS] * want_reply + [m.CHANNEL_FAILURE] * 2
+    assert [entry[0] for entry in stage.user.heard if entry[0] in (99, 100)] == replies
+    assert [seen for seen in stage.watcher.seen if seen[0] == "near"] == [
+        ("near", m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"evil")))
+    ]
+
+
+def test_a_start_follows_one_that_was_refused() -> None:
+    """PuTTY's pscp and psftp ask for the subsystem, and then for exec, on one channel."""
+    stage = Stage()
+    there = stage.open()
+    stage.ask(b"subsystem", string(b"sftp"))
+    stage.ask(b"exec", string(b"sftp-server"))
+    assert len(stage.target.heard) == 1
+    there.send(m.CHANNEL_FAILURE)
+    stage.pump()
+    assert len(stage.target.heard) == 2
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    answered = [seen[1:] for seen in stage.watcher.seen if seen[0] == "answered"]
+    assert answered == [(b"subsystem", False), (b"exec", True)]
+    assert [entry[0] for entry in stage.user.heard[1:]] == [100, 99, 93]
+
+
+def test_env_pty_exec_without_a_reply_and_a_keepalive_at_once() -> None:
+    """Replies keep their order, and those that nobody wants are not sent."""
+    stage = Stage()
+    there = stage.open()
+    pty = string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b"")
+    for name, want_reply, extra in (
+        (b"env", False, ENV),
+        (b"pty-req", False, pty),
+        (b"exec", False, string(b"cat")),
+        (b"keepalive@openssh.com", True, b""),
+    ):
+        stage.user_channel.send(m.CHANNEL_REQUEST, request_body(name, want_reply, extra))
+    stage.pump()
+    assert [body for _, body in stage.target.heard] == [
+        request_body(b"env", False, ENV),
+        request_body(b"pty-req", True, pty),
+        request_body(b"exec", True, string(b"cat")),
+    ]
+    there.send(m.CHANNEL_SUCCESS)
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert stage.target.heard[3:] == [
+        (m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True)),
+    ]
+    there.send(m.CHANNEL_FAILURE)
+    stage.pump()
+    assert [entry[0] for entry in stage.user.heard[1:]] == [m.CHANNEL_WINDOW_ADJUST, m.CHANNEL_FAILURE]
+
+
+def test_what_the_target_says_before_the_start_comes_after_it() -> None:
+    """Else it would be recorded before the header says what runs."""
+    stage = Stage()
+    there = stage.open()
+    there.send(m.CHANNEL_DATA, data(b"welcome"))
+    there.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
+    stage.pump()
+    assert [seen[0] for seen in stage.watcher.seen] == ["opened", "far"]  # the keepalive alone
+    stage.ask(b"shell")
+    kinds = [seen[:2] for seen in stage.watcher.seen if seen[0] in ("near", "far")]
+    assert kinds == [("far", 98), ("near", 98), ("far", 94)]
+    assert stage.user.heard[-1] == (m.CHANNEL_DATA, data(b"welcome"))
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "forwarded"),
+    [
+        (m.CHANNEL_EOF, b"surplus", b""),
+        (m.CHANNEL_WINDOW_ADJUST, uint32(7) + b"surplus", uint32(7)),
+        (m.CHANNEL_DATA, data(b"abc") + b"surplus", data(b"abc")),
+        (
+            m.CHANNEL_REQUEST,
+            string(b"signal") + b"\x17" + string(b"TERM") + b"surplus",
+            request_body(b"signal", True, string(b"TERM")),
+        ),
+        (m.CHANNEL_REQUEST, string(b"eow@openssh.com") + b"\0surplus", request_body(b"eow@openssh.com")),
+        (
+            m.CHANNEL_REQUEST,
+            string(b"winadj@putty.projects.tartarus.org") + b"\1surplus",
+            request_body(b"winadj@putty.projects.tartarus.org", True),
+        ),
+    ],
+)
+def test_surplus_bytes_are_not_forwarded(message: int, body: bytes, forwarded: bytes) -> None:
+    stage = Stage()
+    stage.start()
+    stage.user_channel.send(message, body)
+    stage.pump()
+    assert stage.target.heard == [(message, forwarded)]
+    assert stage.dropped() == [(message, b"surplus", True)]
+
+
+def test_surplus_bytes_of_the_target_are_not_forwarded() -> None:
+    stage = Stage()
+    there = stage.start()
+    stage.ask(b"signal", string(b"TERM"))
+    signal = string(b"KILL") + b"\7" + string(b"gone") + string(b"a language")
+    there.send(m.CHANNEL_SUCCESS, b"surplus")
+    there.send(m.CHANNEL_REQUEST, request_body(b"exit-signal", False, signal + b"surplus"))
+    there.send(m.CHANNEL_EOF, b"surplus")
+    there.send(m.CHANNEL_CLOSE, b"surplus")
+    stage.pump()
+    assert stage.user.heard == [
+        (m.CHANNEL_SUCCESS, b""),
+        (
+            m.CHANNEL_REQUEST,
+            request_body(b"exit-signal", False, string(b"KILL") + b"\1" + string(b"gone") + string(b"")),
+        ),
+        (m.CHANNEL_EOF, b""),
+        (m.CHANNEL_CLOSE, b""),
+    ]
+    assert [entry[1:] for entry in stage.dropped()] == [(b"surplus", False)] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        (b"signal", uint32(99) + b"short"),
+        (b"signal", string(b"T" * 256)),
+        (b"signal", string(b"TE\0RM")),
+        (b"window-change", uint32(1) * 3),
+        (b"unknown@example.com", bytes(UNKNOWN_MOST + 1)),
+    ],
+)
+def test_a_malformed_request_is_answered_with_failure_in_its_turn(name: bytes, extra: bytes) -> None:
+    stage = Stage()
+    there = stage.start()
+    stage.ask(b"signal", string(b"TERM"))
+    stage.ask(name, extra)
+    assert len(stage.target.heard) == 1
+    assert stage.user.heard == []
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert [entry[0] for entry in stage.user.heard] == [m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE]
+    assert stage.dropped() == [(m.CHANNEL_REQUEST, extra, True)]
+
+
+def test_replies_to_nothing_are_dropped_either_way() -> None:
+    stage = Stage()
+    there = stage.start()
+    there.send(m.CHANNEL_SUCCESS)
+    stage.user_channel.send(m.CHANNEL_FAILURE)
+    stage.pump()
+    assert (stage.user.heard, stage.target.heard) == ([], [])
+    assert stage.dropped() == [(m.CHANNEL_FAILURE, b"", True), (m.CHANNEL_SUCCESS, b"", False)]
+    there.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
+    stage.pump()
+    stage.user_channel.send(m.CHANNEL_SUCCESS)
+    stage.user_channel.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    assert stage.target.heard == [(m.CHANNEL_SUCCESS, b"")]
+
+
+def test_the_control_hash_covers_all_that_is_forwarded_besides_data() -> None:
+    stage = Stage()
+    there = stage.open()
+    stage.ask(b"exec", string(b"cat"))
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
+    stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(5))
+    stage.user_channel.send(m.CHANNEL_CLOSE)
+    there.send(m.CHANNEL_DATA, data(b"abc"))
+    there.send(m.CHANNEL_CLOSE)
+    stage.pump()
+    assert stage.relay.finished
+    for from_near, receiver in ((True, stage.target), (False, stage.user)):
+        messages = [entry for entry in receiver.heard if entry[0] not in ("opened", m.CHANNEL_DATA)]
+        hashed = hashlib.sha256(b"".join(bytes((message,)) + string(body) for message, body in messages))
+        control = stage.relay.control(from_near=from_near)
+        assert control is not None
+        assert control.messages == len(messages)
+        assert control.size == sum(len(body) for _, body in messages)
+        assert control.sha256 == hashed.hexdigest()
+
+
+def test_an_open_failure_has_one_line_and_a_known_code() -> None:
+    stage = Stage()
+    stage.relay.dial(stage.far.left)
+    stage.pump()
+    stage.target_handler.openings[0].refuse(0xFE000000, "no\r\nconchrec: \x1b[31m")
+    stage.pump()
+    assert stage.user.heard == [("refused", m.CONNECT_FAILED, "no  conchrec: \ufffd[31m".encode())]

@@ -15,7 +15,7 @@ from conchrec.access.options import Options, Record
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.session import Session
+from conchrec.proxy.session import START_SECONDS, Session
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Visit
 from conchrec.settings import Mode
@@ -40,7 +40,7 @@ class Stage:
     def __init__(self, *, force_command: str = "", file_copy: bool = True) -> None:
         self.log = audit.AuditMemory()
         nothing: Any = lambda *_: None  # noqa: E731
-        clock = Clock()
+        clock = self.clock = Clock()
         site = SimpleNamespace(
             config=SimpleNamespace(session_recording=Mode.PROXY), store=_NoStore(), recorders={}, clock=clock,
             now=lambda: NOW, audit=self.log, emit=self.log.emit, session_began=nothing, session_over=nothing,
@@ -107,16 +107,19 @@ def test_the_first_that_the_target_takes() -> None:
 
 
 @pytest.mark.parametrize("want_reply", [True, False])
-def test_whoever_does_not_wait_is_not_overlooked(want_reply: bool) -> None:
+def test_counts_files_of_a_start_whose_reply_is_not_wanted(want_reply: bool) -> None:
     stage = Stage()
     stage.ask(b"subsystem", b"nonsense")
     stage.ask(b"exec", b"rsync --server .", want_reply=want_reply)
     stage.ask(b"exec", b"true")
     stage.answer(m.CHANNEL_FAILURE)
-    if want_reply:
-        stage.answer(m.CHANNEL_SUCCESS)
-    stage.answer(m.CHANNEL_FAILURE)
+    stage.answer(m.CHANNEL_SUCCESS)
     assert rsync(stage.moved()) == ("rsync", 3, 5)
+    asked = [body for message, body in stage.heard.heard if message == m.CHANNEL_REQUEST]
+    assert asked == [
+        request_body(b"subsystem", True, string(b"nonsense")),
+        request_body(b"exec", True, string(b"rsync --server .")),
+    ]
 
 
 def test_what_was_refused_later_changes_nothing() -> None:
@@ -124,7 +127,6 @@ def test_what_was_refused_later_changes_nothing() -> None:
     stage.ask(b"exec", b"rsync --server .")
     stage.ask(b"subsystem", b"sftp")
     stage.answer(m.CHANNEL_SUCCESS)
-    stage.answer(m.CHANNEL_FAILURE)
     stage.ask(b"exec", b"true")
     assert rsync(stage.moved()) == ("rsync", 3, 5)
 
@@ -183,15 +185,23 @@ def test_what_runs_is_judged_and_not_what_was_asked_for_first(want_reply: bool) 
     stage.ask(b"subsystem", b"nonsense")
     stage.answer(m.CHANNEL_FAILURE)
     stage.ask(b"exec", b"uptime", want_reply=want_reply)
-    if want_reply:
-        stage.answer(m.CHANNEL_SUCCESS)
+    stage.answer(m.CHANNEL_SUCCESS)
     assert not ended(stage, subsystem=False)
     assert ended(stage, exec=False)
 
 
-def test_what_may_run_is_judged_too() -> None:
-    """Until the target has said which of them it takes."""
+def test_judges_a_start_that_the_target_has_not_answered() -> None:
     stage = Stage()
-    stage.ask(b"subsystem", b"nonsense")
     stage.ask(b"exec", b"uptime")
     assert ended(stage, exec=False)
+
+
+def test_ends_a_session_whose_start_is_never_answered() -> None:
+    stage = Stage()
+    stage.ask(b"exec", b"uptime")
+    stage.clock.advance(START_SECONDS)
+    stage.pump()
+    (event,) = [event for event in stage.log.events if isinstance(event, audit.UpstreamFailed)]
+    assert "did not answer the request for exec" in event.reason
+    assert stage.heard.heard[-1][0] == m.CHANNEL_CLOSE
+    assert not stage.clock.getDelayedCalls()

@@ -20,10 +20,8 @@ class Terminal:
 
     def shows(self, text: str | bytes) -> None:
         data = text.encode() if isinstance(text, str) else text
-        first, newline, rest = data.partition(b"\n")
-        self.line.feed(first)
         self._take(self.commands.shown(data))
-        self.line.feed(newline + rest)
+        self.line.feed(data)
 
     def types(self, text: str) -> None:
         """And the terminal echoes it."""

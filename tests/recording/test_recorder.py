@@ -25,8 +25,8 @@ from conchrec.recording.store import MERGE_SECONDS, TICK_SECONDS, Fsync
 def test_a_session_on_a_pty(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm-256color", 100, 30)
-    recorder.env("SHELL", "/bin/bash")
-    recorder.env("SECRET", "x")
+    recorder.env(b"SHELL", b"/bin/bash")
+    recorder.env(b"LC_X", b"rm -r /")
     bench.clock.advance(2)
     recorder.start("shell")
     bench.clock.advance(0.5)
@@ -50,6 +50,7 @@ def test_a_session_on_a_pty(bench: Bench) -> None:
         "target": "web1:22",
         "address": "192.0.2.7:50000",
         "kind": "shell",
+        "env": {"SHELL": "/bin/bash", "LC_X": "rm -r /"},
     }
     assert [line for line in closed.path.read_text().split("\n")[1:] if '"c"' not in line] == [
         '[0.500000, "o", "$ "]',
@@ -84,15 +85,6 @@ def test_the_header_is_in_the_file_when_start_returns(bench: Bench) -> None:
     header, rest = cast(recorder.path)
     assert header.command == "ls \x1b]0;x\x07 -l" and rest == []
     assert b"\x1b" not in recorder.path.read_bytes()
-
-
-def test_start_is_idempotent(bench: Bench) -> None:
-    recorder = bench.recorder()
-    recorder.start("exec", "ls")
-    before = recorder.path.read_bytes()
-    recorder.start("exec", "ls")
-    recorder.flush()
-    assert recorder.path.read_bytes() == before
 
 
 def test_a_second_request_on_the_channel_is_a_marker(bench: Bench) -> None:
