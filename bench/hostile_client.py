@@ -36,6 +36,7 @@ from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32
+from tests.support.powers import at_once
 
 #: Where a flood comes from, so that limits for each address do not hit the bystander.
 SOURCE = "127.0.0.9"
@@ -252,6 +253,7 @@ class User:
     def transport(self) -> ClientTransport:
         return ClientTransport(
             algorithms=self.algorithms,
+            powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
             version=VERSION,

@@ -30,6 +30,7 @@ from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32
+from tests.support.powers import at_once
 
 #: Sessions that are being opened at one time.
 AT_ONCE = 16
@@ -144,6 +145,7 @@ class Users:
     def _transport(self) -> ClientTransport:
         return ClientTransport(
             algorithms=MODERN,
+            powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
             version=VERSION,

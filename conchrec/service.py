@@ -52,6 +52,7 @@ from conchrec.reloading import changed, effective, waits
 from conchrec.settings import Config, Offer
 from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
 from conchrec.ssh.certificate import Certificate
+from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
 from conchrec.ssh.turns import Turns
 from conchrec.web import export
@@ -155,6 +156,7 @@ class Proxy(MultiService):
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
             turns=Turns(reactor),
+            diffie_hellman=DiffieHellmanHelper(reactor),
         )
         self._complaints: dict[str, str] = {}
         #: Who waits for a new configuration, and whether one is being read.
@@ -192,6 +194,7 @@ class Proxy(MultiService):
         self._sealing.start()
         self._reading.start()
         self._hashing.start()
+        self.site.diffie_hellman.start()
         for path in (*self._authority.created, *self._made):
             _log.info("made {path}", path=str(path))
         for warning in config.warnings:
@@ -244,6 +247,7 @@ class Proxy(MultiService):
         self._indexer.stop()
         if self._guesses is not None:
             await self._guesses.close()
+        site.diffie_hellman.stop()
         site.emit(audit.ServiceStop(reason="stopped"))
         self._disk.stop()
         self._names.stop()

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
+from conchrec.fair_queue import FairQueue
 from conchrec.model import Target
 from conchrec.ssh.hostkeys import HostVerdict
 from conchrec.ssh.transport import ClientTransport, Lost
@@ -86,27 +87,20 @@ class Gate:
         self._free = places
         self._places = places
         self._share = share or max(1, places * 3 // 4)
-        #: Who waits, in the order of their turns; dicts, so that leaving the line costs no search.
-        self._lines: OrderedDict[str, dict[Deferred[Slot], None]] = OrderedDict()
+        self._queue: FairQueue[Deferred[Slot]] = FairQueue()
         self._inside: dict[str, int] = {}
         self._people: dict[str, int] = {}
 
     @property
     def idle(self) -> bool:
-        return self._free == self._places and not self._lines and not self._people
+        return self._free == self._places and not self._queue and not self._people
 
     def enter(self, user: str) -> Deferred[Slot]:
         """A Deferred of one's own; cancelling it leaves the line."""
-        waiting: Deferred[Slot] = Deferred(lambda waiting: self._left_line(user, waiting))
-        self._lines.setdefault(user, {})[waiting] = None
+        waiting: Deferred[Slot] = Deferred(lambda waiting: self._queue.discard(user, waiting))
+        self._queue.add(user, waiting)
         self._admit()
         return waiting
-
-    def _left_line(self, user: str, waiting: Deferred[Slot]) -> None:
-        line = self._lines.get(user, {})
-        line.pop(waiting, None)
-        if not line:
-            self._lines.pop(user, None)
 
     def left(self, user: str) -> None:
         self._free += 1
@@ -125,14 +119,10 @@ class Gate:
     def _admit(self) -> None:
         while self._free:
             # Those who have their share already are few: no more than shares fit into the places.
-            user = next((one for one in self._lines if self._inside.get(one, 0) < self._share), None)
-            if user is None:
+            first = self._queue.take(lambda user: self._inside.get(user, 0) < self._share)
+            if first is None:
                 return
-            line = self._lines[user]
-            waiting = next(iter(line))
-            self._left_line(user, waiting)
-            if user in self._lines:
-                self._lines.move_to_end(user)
+            user, waiting = first
             self._free -= 1
             self._inside[user] = self._inside.get(user, 0) + 1
             waiting.callback(Slot(self, user))

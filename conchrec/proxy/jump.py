@@ -134,6 +134,7 @@ class Jump:
             version=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=site.authority.outer_host_keys(site.outer_names),
             algorithms=site.algorithms,
+            powers=site.diffie_hellman.of_peer(self._counted_as),
             userauth=lambda: self._userauth,
             clock=site.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
@@ -142,6 +143,12 @@ class Jump:
         )
         door.enter(self.source, self)
         self.transport.when_lost().addCallback(self._lost)
+
+    def _counted_as(self) -> str:
+        """Whose key exchanges these are: those of an address, and of a user who has logged in."""
+        if self._connection is not None:
+            return f"user {self.identity.user}"
+        return f"address {counted_as(self.source)}"
 
     def drop(self) -> None:
         """Others need the room; or it can't be judged."""

@@ -26,6 +26,7 @@ from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
 from conchrec.settings import Config
 from conchrec.ssh.algorithms import Algorithms
+from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.hostkeys import HostTrust
 from conchrec.ssh.turns import Turns
 from conchrec.timing import Clock
@@ -116,6 +117,8 @@ class Site:
     bandwidth: Bandwidth
     #: Who handles messages next.
     turns: Turns
+    #: Computes finite-field Diffie-Hellman, in a process of its own.
+    diffie_hellman: DiffieHellmanHelper
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)

@@ -81,6 +81,7 @@ class TargetServer:
             version=mirrored(banner),
             host_keys=self._site.authority.inner_host_keys(visit.asked.host, visit.asked.port),
             algorithms=self._site.algorithms,
+            powers=self._site.diffie_hellman.of_peer(lambda: f"user {visit.identity.user}"),
             userauth=lambda: self._userauth,
             clock=self._site.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),

@@ -575,6 +575,7 @@ def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:
     algorithms = _algorithms(visit)
     transport = ClientTransport(
         algorithms=algorithms,
+        powers=site.diffie_hellman.of_peer(lambda: f"target {visit.target}"),
         verify_host_key=check,
         host_key_algorithms=trust.algorithms_for(visit.target, sha1=algorithms.sha1),
         version=None,

@@ -41,7 +41,7 @@ MODERN = Algorithms(
     ),
     macs=(b"hmac-sha2-256-etm@openssh.com", b"hmac-sha2-512-etm@openssh.com"),
 )
-#: For old clients: the NIST curves, large MODP groups, and MACs over the plain text.
+#: For old clients: the NIST curves, finite-field Diffie-Hellman, and MACs over the plain text.
 COMPATIBLE = replace(
     MODERN,
     kex=(
@@ -49,7 +49,6 @@ COMPATIBLE = replace(
         b"ecdh-sha2-nistp256",
         b"ecdh-sha2-nistp384",
         b"ecdh-sha2-nistp521",
-        b"diffie-hellman-group18-sha512",
         b"diffie-hellman-group16-sha512",
         b"diffie-hellman-group14-sha256",
     ),

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.internet.defer import Deferred, succeed
 
 from conchrec.errors import RemoteViolation
+from conchrec.ssh.modp import GENERATOR, GROUP1, GROUP14, GROUP16, Group
 from conchrec.ssh.wire import mpint, string
 
 try:
@@ -31,17 +32,37 @@ Hash = Callable[[bytes], Any]
 class KeyExchange(Protocol):
     """One run. A client calls ``offer`` and then ``complete``, a server ``accept`` alone.
 
-    All raise RemoteViolation for a value that is no value.
+    A value of the peer that is malformed or out of range raises RemoteViolation, at once. The Deferreds of
+    quick methods have fired already; cancelling one gives the run up.
     """
 
-    def offer(self) -> bytes:
+    def offer(self) -> Deferred[bytes]:
         """The client's value."""
 
-    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
+    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
         """The server's value, and the secret."""
 
-    def complete(self, theirs: bytes) -> bytes:
+    def complete(self, theirs: bytes) -> Deferred[bytes]:
         """The secret."""
+
+
+class ModularPowers(Protocol):
+    """Computes ``base ** exponent`` modulo ``modulus`` for each base (``conchrec.ssh.dh_helper``). The
+    Deferred may fail with a ConchrecError, whose text the peer gets."""
+
+    def __call__(
+        self, modulus: int, exponent: int, bases: tuple[int, ...], /
+    ) -> Deferred[tuple[int, ...]]: ...
+
+
+class _Quick(Protocol):
+    """What a KeyExchange does, without waiting."""
+
+    def offer(self) -> bytes: ...
+
+    def accept(self, theirs: bytes) -> tuple[bytes, bytes]: ...
+
+    def complete(self, theirs: bytes) -> bytes: ...
 
 
 class _X25519:
@@ -125,80 +146,75 @@ def _hashed(secret: bytes) -> bytes:
 
 
 class _Modp:
-    """diffie-hellman-group14/16/18 (RFC 8268): the groups of RFC 3526, generator 2; and the one of RFC
-    2409 section 6.2, which RFC 4253 calls group1."""
+    """diffie-hellman-group14 and 16 (RFC 8268), and the older forms of RFC 4253. The powers are computed
+    elsewhere, for they take milliseconds."""
 
-    def __init__(self, bits: int) -> None:
-        self._prime = modp_prime(bits)
-        # Twice the strength of the group is enough of an exponent (RFC 4419 section 6.2).
-        self._secret = secrets.randbits(512) | 1 << 511
-        self._public = pow(2, self._secret, self._prime)
+    def __init__(self, group: Group, powers: ModularPowers) -> None:
+        self._group = group
+        self._exponent = group.exponent()
+        self._powers = powers
 
-    def offer(self) -> bytes:
-        return mpint(self._public)[4:]
+    def _raise(self, *bases: int) -> Deferred[tuple[int, ...]]:
+        return self._powers(self._group.prime, self._exponent, bases)
 
-    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
-        return self.offer(), self.complete(theirs)
+    def offer(self) -> Deferred[bytes]:
+        return self._raise(GENERATOR).addCallback(lambda powers: mpint(powers[0])[4:])
 
-    def complete(self, theirs: bytes) -> bytes:
-        value = int.from_bytes(theirs, "big", signed=True)
-        if not 1 < value < self._prime - 1:
-            raise RemoteViolation("a Diffie-Hellman value out of range")
-        return mpint(pow(value, self._secret, self._prime))
+    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
+        value = self._group.public_value(theirs)
+        return self._raise(GENERATOR, value).addCallback(
+            lambda powers: (mpint(powers[0])[4:], mpint(powers[1]))
+        )
 
-
-#: RFC 2409 and RFC 3526: p = 2^n - 2^(n-64) - 1 + 2^64 * (floor(2^(n-130) * pi) + offset).
-_MODP_OFFSETS = {1024: 129093, 2048: 124476, 4096: 240904, 8192: 4743158}
-
-
-@functools.cache
-def modp_prime(bits: int) -> int:
-    """The prime of RFC 3526 (or 2409) with that many bits, from its own formula."""
-    prime: int = (1 << bits) - (1 << (bits - 64)) - 1 + ((_pi(bits - 130) + _MODP_OFFSETS[bits]) << 64)
-    return prime
+    def complete(self, theirs: bytes) -> Deferred[bytes]:
+        value = self._group.public_value(theirs)
+        return self._raise(value).addCallback(lambda powers: mpint(powers[0]))
 
 
-def _pi(bits: int) -> int:
-    """floor(2^bits * pi), by Machin: pi = 16 arctan(1/5) - 4 arctan(1/239)."""
-    guard = 64
-    one = 1 << (bits + guard)
+class _AtOnce:
+    """A method that takes well under a millisecond, as a KeyExchange."""
 
-    def arctan_inverse(x: int) -> int:
-        power = total = one // x
-        square, n, sign = x * x, 3, -1
-        while power:
-            power //= square
-            total += sign * (power // n)
-            sign, n = -sign, n + 2
-        return total
+    def __init__(self, method: _Quick) -> None:
+        self._method = method
 
-    return (16 * arctan_inverse(5) - 4 * arctan_inverse(239)) >> guard
+    def offer(self) -> Deferred[bytes]:
+        return succeed(self._method.offer())
+
+    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
+        return succeed(self._method.accept(theirs))
+
+    def complete(self, theirs: bytes) -> Deferred[bytes]:
+        return succeed(self._method.complete(theirs))
 
 
-_METHODS: dict[bytes, tuple[Callable[[], KeyExchange], Hash]] = {
+#: Methods by name, with their hash: those that need ModularPowers, and the others.
+_SLOW: dict[bytes, tuple[Group, Hash]] = {
+    b"diffie-hellman-group16-sha512": (GROUP16, hashlib.sha512),
+    b"diffie-hellman-group14-sha256": (GROUP14, hashlib.sha256),
+    b"diffie-hellman-group14-sha1": (GROUP14, hashlib.sha1),
+    b"diffie-hellman-group1-sha1": (GROUP1, hashlib.sha1),
+}
+_QUICK: dict[bytes, tuple[Callable[[], _Quick], Hash]] = {
     b"mlkem768x25519-sha256": (_Hybrid, hashlib.sha256),
     b"curve25519-sha256": (_X25519, hashlib.sha256),
     b"curve25519-sha256@libssh.org": (_X25519, hashlib.sha256),
     b"ecdh-sha2-nistp256": (lambda: _Nist(ec.SECP256R1()), hashlib.sha256),
     b"ecdh-sha2-nistp384": (lambda: _Nist(ec.SECP384R1()), hashlib.sha384),
     b"ecdh-sha2-nistp521": (lambda: _Nist(ec.SECP521R1()), hashlib.sha512),
-    b"diffie-hellman-group18-sha512": (lambda: _Modp(8192), hashlib.sha512),
-    b"diffie-hellman-group16-sha512": (lambda: _Modp(4096), hashlib.sha512),
-    b"diffie-hellman-group14-sha256": (lambda: _Modp(2048), hashlib.sha256),
-    b"diffie-hellman-group14-sha1": (lambda: _Modp(2048), hashlib.sha1),
-    b"diffie-hellman-group1-sha1": (lambda: _Modp(1024), hashlib.sha1),
 }
 
 
-def exchange(name: bytes) -> KeyExchange:
+def exchange(name: bytes, powers: ModularPowers) -> KeyExchange:
     """A new run of the method ``name``, which is one that we offered."""
-    return _METHODS[name][0]()
+    if name in _SLOW:
+        return _Modp(_SLOW[name][0], powers)
+    return _AtOnce(_QUICK[name][0]())
 
 
 @functools.cache
 def usable(name: bytes) -> bool:
     """Can this machine do it? Not every OpenSSL has ML-KEM."""
-    if _METHODS[name][0] is not _Hybrid:
+    if name in _SLOW or _QUICK[name][0] is not _Hybrid:
         return True
     try:
         _Hybrid().offer()
@@ -209,7 +225,7 @@ def usable(name: bytes) -> bool:
 
 def hash_of(name: bytes) -> Hash:
     """The hash of the method ``name``."""
-    return _METHODS[name][1]
+    return _SLOW[name][1] if name in _SLOW else _QUICK[name][1]
 
 
 def derive(

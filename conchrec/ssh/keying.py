@@ -12,13 +12,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.conch.ssh.service import SSHService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from conchrec.errors import RemoteViolation
+from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.assigned import (
+    BY_APPLICATION,
     KEX_FIRST,
     KEX_REPLY,
     KEXINIT,
@@ -28,7 +32,7 @@ from conchrec.ssh.assigned import (
 )
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import Incoming, Outgoing
-from conchrec.ssh.kex import KeyExchange, derive, exchange, hash_of, usable
+from conchrec.ssh.kex import KeyExchange, ModularPowers, derive, exchange, hash_of, usable
 from conchrec.ssh.kexinit import (
     EXT_INFO_CLIENT,
     STRICT_CLIENT,
@@ -41,6 +45,9 @@ from conchrec.ssh.packetcipher import Opener, Suite
 from conchrec.ssh.valve import Valve
 from conchrec.ssh.wire import Reader, string
 from conchrec.timing import Clock, DelayedCall
+
+_log = Logger()
+T = TypeVar("T")
 
 #: When new keys are asked for: OpenSSH's own default of volume, and RFC 4253's advice of an hour.
 REKEY_BYTES = 1 << 30
@@ -77,9 +84,16 @@ class Keying:
     _our_version: bytes | None
 
     def _set_up_keying(
-        self, *, algorithms: Algorithms, clock: Clock, rekey_bytes: int, rekey_time: timedelta
+        self,
+        *,
+        algorithms: Algorithms,
+        powers: ModularPowers,
+        clock: Clock,
+        rekey_bytes: int,
+        rekey_time: timedelta,
     ) -> None:
         self._algorithms = algorithms
+        self._powers = powers
         self._clock = clock
         self._rekey_bytes = rekey_bytes
         self._rekey_time = rekey_time
@@ -97,6 +111,8 @@ class Keying:
         self._theirs: Proposal | None = None
         self._agreed: Agreement | None = None
         self._exchange: KeyExchange | None = None
+        #: What the key exchange waits for, before the next message of the peer is handled.
+        self._computing: Deferred[Any] | None = None
         self._offered = b""
         self._ignore_guess = False
         self._next_opener: Opener | None = None
@@ -114,6 +130,12 @@ class Keying:
         raise NotImplementedError
 
     def _fail(self, error: Exception, reason: int = PROTOCOL_ERROR) -> None:
+        raise NotImplementedError
+
+    def _attempt(self, step: Callable[..., object], *arguments: object) -> None:
+        raise NotImplementedError
+
+    def _hold(self, reason: str, on: bool) -> None:
         raise NotImplementedError
 
     @property
@@ -187,12 +209,46 @@ class Keying:
             map(bulk.isdisjoint, theirs.ciphers)
         )
         self._phase = Phase.RUNNING
-        self._exchange = exchange(self._agreed.kex)
+        self._exchange = exchange(self._agreed.kex, self._powers)
         if self.isClient:
-            self._offered = self._exchange.offer()
-            self._send(KEX_FIRST, string(self._offered))
+            self._compute(self._exchange.offer(), self._send_offer)
+
+    def _send_offer(self, offered: bytes) -> None:
+        self._offered = offered
+        self._send(KEX_FIRST, string(offered))
 
     # --- the secret
+
+    def _compute(self, result: Deferred[T], then: Callable[[T], object]) -> None:
+        """Call ``then`` with what the key exchange computes. While that takes time, messages of the peer wait
+        in order; the end of the connection cancels ``result``."""
+
+        def computed(value: T) -> None:
+            self._computing = None
+            if not self._over:
+                self._attempt(then, value)
+                self._hold("key exchange", False)
+
+        def failed(failure: Failure) -> None:
+            self._computing = None
+            if self._over:
+                return
+            error = failure.value
+            assert isinstance(error, Exception)
+            if not isinstance(error, ConchrecError):
+                _log.failure("while a key exchange is computed", failure=failure)
+            self._fail(error, BY_APPLICATION)
+
+        self._computing = result
+        result.addCallbacks(computed, failed)
+        if self._computing is not None:
+            self._hold("key exchange", True)
+
+    def _stop_computing(self) -> None:
+        """The connection ends."""
+        computing, self._computing = self._computing, None
+        if computing is not None:
+            computing.cancel()
 
     def _exchange_message(self, number: int, payload: bytes) -> None:
         if self._phase is not Phase.RUNNING or self._exchange is None:

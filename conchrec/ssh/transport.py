@@ -20,7 +20,7 @@ from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import USER_SIGNATURES, Algorithms
 from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of, verify_signature
 from conchrec.ssh.ending import ConnectionGone, Lost, printable
-from conchrec.ssh.kex import KeyExchange
+from conchrec.ssh.kex import KeyExchange, ModularPowers
 from conchrec.ssh.keying import REKEY_BYTES, REKEY_TIME
 from conchrec.ssh.transport_base import Modern
 from conchrec.ssh.turns import Share
@@ -64,6 +64,7 @@ class ServerTransport(Modern, SSHServerTransport):
         version: bytes,
         host_keys: HostKeys,
         algorithms: Algorithms,
+        powers: ModularPowers,
         userauth: Callable[[], SSHService],
         clock: Clock,
         handshake_time: timedelta = timedelta(minutes=2),
@@ -72,11 +73,13 @@ class ServerTransport(Modern, SSHServerTransport):
         early_packet: int | None = None,
         share: Share | None = None,
     ) -> None:
-        """``early_packet``: bytes of a packet of somebody who has not logged in. ``share``: who pays for the
-        handling of messages; without one all that has come is handled at once."""
+        """``early_packet``: bytes of a packet of somebody who has not logged in. ``powers`` computes what
+        finite-field Diffie-Hellman needs. ``share``: who pays for the handling of messages; without one all
+        that has come is handled at once."""
         self._set_up(
             version=version,
             algorithms=algorithms,
+            powers=powers,
             clock=clock,
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
@@ -121,7 +124,10 @@ class ServerTransport(Modern, SSHServerTransport):
     def _exchanged(self, run: KeyExchange, r: Reader) -> None:
         client = r.string()
         r.end()
-        server, secret = run.accept(client)
+        self._compute(run.accept(client), lambda values: self._reply(client, *values))
+
+    def _reply(self, client: bytes, server: bytes, secret: bytes) -> None:
+        """The last message of the exchange: our host key, our value, and the signature over all of it."""
         assert self._agreed is not None
         algorithm = self._agreed.host_key
         key = self._host_keys.get(algorithm)
@@ -169,6 +175,7 @@ class ClientTransport(Modern, SSHClientTransport):
         self,
         *,
         algorithms: Algorithms,
+        powers: ModularPowers,
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
         version: bytes | None,
@@ -180,6 +187,7 @@ class ClientTransport(Modern, SSHClientTransport):
         self._set_up(
             version=version,
             algorithms=algorithms,
+            powers=powers,
             clock=clock,
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
@@ -218,14 +226,19 @@ class ClientTransport(Modern, SSHClientTransport):
             except ConchrecError as error:
                 self._fail(error, a.HOST_KEY_NOT_VERIFIABLE)
                 return
-        secret = run.complete(server)
+        self._compute(
+            run.complete(server), lambda secret: self._check_reply(blob, server, signature, secret)
+        )
+
+    def _check_reply(self, blob: bytes, server: bytes, signature: bytes, secret: bytes) -> None:
+        """Has the server signed this very exchange? Then its keys are used."""
         exchange_hash = self._exchange_hash(blob, self._offered, server, secret)
         assert self._agreed is not None
         good = verify_signature(
             self._agreed.host_key, blob, exchange_hash, signature, sha1=self._algorithms.sha1
         )
         if not good:
-            self._fail(RemoteViolation("the signature of the host key is not good"), a.KEY_EXCHANGE_FAILED)
+            self._fail(RemoteViolation("host key signature verification failed"), a.KEY_EXCHANGE_FAILED)
             return
         if self._first_exchange:
             self.host_key_blob, self.host_key_signature = blob, signature

@@ -20,6 +20,7 @@ from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.ending import ConnectionGone, Lost, printable
 from conchrec.ssh.framing import MAX_VERSION
+from conchrec.ssh.kex import ModularPowers
 from conchrec.ssh.keying import Keying
 from conchrec.ssh.turns import Share
 from conchrec.ssh.valve import Producer
@@ -59,13 +60,18 @@ class Modern(Keying):
         *,
         version: bytes | None,
         algorithms: Algorithms,
+        powers: ModularPowers,
         clock: Clock,
         rekey_bytes: int,
         rekey_time: timedelta,
         share: Share | None,
     ) -> None:
         self._set_up_keying(
-            algorithms=algorithms, clock=clock, rekey_bytes=rekey_bytes, rekey_time=rekey_time
+            algorithms=algorithms,
+            powers=powers,
+            clock=clock,
+            rekey_bytes=rekey_bytes,
+            rekey_time=rekey_time,
         )
         self._our_version = version
         self._made = False
@@ -197,6 +203,7 @@ class Modern(Keying):
         )
         for name in tuple(self._timers):
             self._not_later(name)
+        self._stop_computing()
         self._blocked.clear()
         self._incoming.clear()
         self._valve.attach(None)
@@ -226,6 +233,7 @@ class Modern(Keying):
         """Close when what was sent has gone, or when that takes too long."""
         self._later("last words", LAST_WORDS, self.abort)
         self._closing = True
+        self._stop_computing()
         # A paused producer would keep the socket from closing.
         self.transport.unregisterProducer()
         self.transport.loseConnection()

@@ -10,12 +10,13 @@ from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolatio
 from conchrec.model import Target as Place
 from conchrec.ssh.certificate import check_host, check_user, decode, fingerprint, verify_signature
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
-from conchrec.ssh.kex import exchange, usable
+from conchrec.ssh.kex import usable
 from conchrec.ssh.signers import accepted_algorithm
 from conchrec.ssh.wire import Reader, string
 from fuzz.corpus import certificates, signatures
 from fuzz.limits import Broken
 from fuzz.target import Each, Target, chosen
+from tests.support.powers import Run
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CERTIFICATES = certificates()
@@ -84,13 +85,13 @@ def _value(data: bytes) -> None:
     if not data:
         return
     name = EXCHANGES[data[0] % len(EXCHANGES)]
-    _, secret = exchange(name).accept(data[1:])
+    _, secret = Run(name).accept(data[1:])
     Reader(secret).string()
 
 
 def _corpus() -> list[bytes]:
     # As long as they have to be, and the same each time.
-    sizes = [len(exchange(name).offer()) for name in EXCHANGES]
+    sizes = [len(Run(name).offer()) for name in EXCHANGES]
     values = [bytes((number, 4)) + bytes(size - 2) + b"\x09" for number, size in enumerate(sizes)]
     plain = string(b"ssh-ed25519") + string(bytes(32))
     groups = (CERTIFICATES, [CERTIFICATES[3], plain], SIGNATURES, [*CERTIFICATES, plain], values)

@@ -32,6 +32,7 @@ from conchrec.timing import Clock
 from tests.support.keys import Key, sign_user
 from tests.support.logins import Door
 from tests.support.ports import free_port
+from tests.support.powers import at_once
 from tests.support.process import Process, environment, run
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
@@ -104,6 +105,7 @@ class Gate:
             version=b"SSH-2.0-OpenSSH_9.2p1 conchrec",
             host_keys=self._shown,
             algorithms=COMPATIBLE,
+            powers=at_once,
             userauth=lambda: userauth,
             clock=cast(Clock, reactor),
         )
@@ -217,6 +219,7 @@ class Visitor:
         self.on_offer: Callable[[], object] = lambda: None
         self.transport = ClientTransport(
             algorithms=UPSTREAM,
+            powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
             version=b"SSH-2.0-conchrec_test",

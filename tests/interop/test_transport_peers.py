@@ -33,9 +33,11 @@ from conchrec.ssh.transport import ClientTransport, Lost, ServerTransport
 from conchrec.ssh.wire import string
 from conchrec.timing import Clock
 from tests.support.client import Client, Way
+from tests.support.dropbear import start_dropbear
 from tests.support.house import build
 from tests.support.keys import sign_host
 from tests.support.ports import free_port
+from tests.support.powers import at_once
 from tests.support.process import Result, environment, run
 from tests.support.sshd import Sshd, version
 from tests.support.stage import Stage
@@ -89,6 +91,7 @@ class Server:
                     version=b"SSH-2.0-conchrec",
                     host_keys=shown,
                     algorithms=algorithms,
+                    powers=at_once,
                     userauth=Refusal,
                     clock=cast(Clock, reactor),
                 )
@@ -170,6 +173,15 @@ async def test_ssh_with_nothing_in_common(server: Server) -> None:
     assert "no matching key exchange method found" in result.errors
 
 
+@pytest.mark.parametrize("kex", [b"diffie-hellman-group14-sha256", b"ecdh-sha2-nistp521", CURVE])
+async def test_dbclient_key_exchanges(stage: Stage, kex: bytes) -> None:
+    """It has no option for them: the server knows one only."""
+    server = Server(stage, replace(COMPATIBLE, kex=(kex,)))
+    result = await run("dbclient", "-y", "-y", "-p", str(server.port), "joe@127.0.0.1", env=environment())
+    assert "No auth methods could be used" in result.errors, str(result)
+    assert server.transports[0].agreed_names[0] == kex
+
+
 # --- OpenSSH's server
 
 
@@ -189,6 +201,7 @@ async def connected(
 
     transport = ClientTransport(
         algorithms=algorithms,
+        powers=at_once,
         verify_host_key=verify_host_key,
         host_key_algorithms=host_key_algorithms,
         version=b"SSH-2.0-conchrec_test",
@@ -424,6 +437,18 @@ async def test_conchs_own_server(stage: Stage, kex: bytes) -> None:
     port = int(process.stdout.split()[-1])
     transport = await connected(stage, "127.0.0.1", port, replace(LEGACY, kex=(kex,)))
     assert b"Twisted" in (transport.peer_version or b"")
+
+
+# --- dropbear
+
+
+@pytest.mark.parametrize("kex", [b"diffie-hellman-group14-sha256", b"ecdh-sha2-nistp521", CURVE])
+async def test_dropbear_key_exchanges(stage: Stage, kex: bytes) -> None:
+    port = free_port()
+    process, _ = await start_dropbear(stage.path("dropbear"), host_key=await stage.key("host"), port=port)
+    stage.at_end(process.stop)
+    transport = await connected(stage, "127.0.0.1", port, replace(COMPATIBLE, kex=(kex,)))
+    assert transport.agreed_names[0] == kex
 
 
 # --- new keys in the middle, everywhere at once

@@ -12,10 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import kex
-from conchrec.ssh.algorithms import LEGACY, MODERN
-from conchrec.ssh.kex import _X25519, derive, exchange, hash_of, modp_prime
+from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM
+from conchrec.ssh.kex import _X25519, derive, exchange, hash_of
+from conchrec.ssh.modp import GROUP1, GROUP14, GROUP16
 from conchrec.ssh.wire import Reader, mpint, string
 from tests.support.pair import Pair
+from tests.support.powers import Later, Run
 
 HYBRID = b"mlkem768x25519-sha256"
 NIST = {256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}
@@ -25,8 +27,8 @@ NIST = {256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}
 def test_both_sides_have_the_same_secret(name: bytes) -> None:
     seen = set()
     for _ in range(2):
-        client = exchange(name)
-        answer, secret = exchange(name).accept(client.offer())
+        client = Run(name)
+        answer, secret = Run(name).accept(client.offer())
         assert client.complete(answer) == secret
         r = Reader(secret)
         assert r.string()
@@ -37,14 +39,14 @@ def test_both_sides_have_the_same_secret(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", LEGACY.kex)
 def test_values_that_are_none(name: bytes) -> None:
-    client, server = exchange(name), exchange(name)
+    client, server = Run(name), Run(name)
     offer = client.offer()
     answer, _ = server.accept(offer)
     for junk in (b"", b"\0", b"\1", offer[:-1], answer[:-1] + b"", bytes(len(offer)), offer + b"\0" * 400):
         if name.startswith(b"diffie") and junk in (offer[:-1], answer[:-1]):
             continue  # a number like any other
         with pytest.raises(RemoteViolation):
-            exchange(name).accept(junk)
+            Run(name).accept(junk)
     for junk in (b"", b"\0", answer[:-1], bytes(len(answer)), answer + b"\0" * 400):
         if name.startswith(b"diffie") and junk == answer[:-1]:
             continue
@@ -79,12 +81,12 @@ def test_a_secret_with_zeros_before_it_is_a_short_number() -> None:
 def test_points_of_small_order(point: bytes) -> None:
     """RFC 8731 section 3: an all-zero secret ends it; in the hybrid as well."""
     with pytest.raises(RemoteViolation):
-        exchange(b"curve25519-sha256").accept(point)
-    client = exchange(HYBRID)
+        Run(b"curve25519-sha256").accept(point)
+    client = Run(HYBRID)
     offer = client.offer()
     with pytest.raises(RemoteViolation):
-        exchange(HYBRID).accept(offer[:-32] + point)
-    answer, _ = exchange(HYBRID).accept(offer)
+        Run(HYBRID).accept(offer[:-32] + point)
+    answer, _ = Run(HYBRID).accept(offer)
     with pytest.raises(RemoteViolation):
         client.complete(answer[:-32] + point)
 
@@ -95,7 +97,7 @@ def test_points_of_small_order(point: bytes) -> None:
 def test_the_hybrid_as_the_draft_has_it() -> None:
     """draft-ietf-sshm-mlkem-hybrid-kex: C_INIT = C_PK2 || C_PK1, S_REPLY = S_CT2 || S_PK1,
     K = SHA-256(K_PQ || K_CL), encoded as a string and not as an mpint."""
-    client = exchange(HYBRID)
+    client = Run(HYBRID)
     offer = client.offer()
     assert len(offer) == 1184 + 32
     post_quantum, ciphertext = mlkem.MLKEM768PublicKey.from_public_bytes(offer[:1184]).encapsulate()
@@ -109,7 +111,7 @@ def test_the_hybrid_as_the_draft_has_it() -> None:
 def test_the_hybrid_from_the_other_side() -> None:
     pq, classic = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
     offer = pq.public_key().public_bytes_raw() + classic.public_key().public_bytes_raw()
-    answer, secret = exchange(HYBRID).accept(offer)
+    answer, secret = Run(HYBRID).accept(offer)
     shared = pq.decapsulate(answer[:1088]) + classic.exchange(
         x25519.X25519PublicKey.from_public_bytes(answer[1088:])
     )
@@ -118,21 +120,21 @@ def test_the_hybrid_from_the_other_side() -> None:
 
 def test_a_ciphertext_of_another_key_is_another_secret() -> None:
     """ML-KEM rejects implicitly: the signature over the hash is what fails then."""
-    client = exchange(HYBRID)
-    answer, secret = exchange(HYBRID).accept(client.offer())
+    client = Run(HYBRID)
+    answer, secret = Run(HYBRID).accept(client.offer())
     assert client.complete(os.urandom(1088) + answer[1088:]) != secret
 
 
 def test_a_value_of_mlkem_out_of_range() -> None:
     """FIPS 203 section 7.2: coefficients are below q."""
-    offer = exchange(HYBRID).offer()
+    offer = Run(HYBRID).offer()
     with pytest.raises(RemoteViolation):
-        exchange(HYBRID).accept(b"\xff" * 384 + offer[384:])
+        Run(HYBRID).accept(b"\xff" * 384 + offer[384:])
 
 
 def test_an_answer_without_a_question() -> None:
     with pytest.raises(RemoteViolation):
-        exchange(HYBRID).complete(bytes(1088 + 32))
+        Run(HYBRID).complete(bytes(1088 + 32))
 
 
 @pytest.mark.parametrize("lack", ["module", "algorithm"])
@@ -165,7 +167,7 @@ def test_nist(bits: int) -> None:
     curve = NIST[bits]
     ours = ec.generate_private_key(curve)
     encoded = ours.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    answer, secret = exchange(b"ecdh-sha2-nistp%d" % bits).accept(encoded)
+    answer, secret = Run(b"ecdh-sha2-nistp%d" % bits).accept(encoded)
     shared = ours.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(curve, answer))
     assert secret == mpint(int.from_bytes(shared, "big"))
 
@@ -173,45 +175,80 @@ def test_nist(bits: int) -> None:
 @pytest.mark.parametrize("bits", NIST)
 def test_a_point_that_is_not_on_the_curve(bits: int) -> None:
     name = b"ecdh-sha2-nistp%d" % bits
-    offer = bytearray(exchange(name).offer())
+    offer = bytearray(Run(name).offer())
     offer[-1] ^= 1
-    for junk in (bytes(offer), b"\0", exchange(b"ecdh-sha2-nistp%d" % (521 if bits != 521 else 256)).offer()):
+    for junk in (bytes(offer), b"\0", Run(b"ecdh-sha2-nistp%d" % (521 if bits != 521 else 256)).offer()):
         with pytest.raises(RemoteViolation):
-            exchange(name).accept(junk)
+            Run(name).accept(junk)
 
 
 # --- MODP
 
 
-@pytest.mark.parametrize("bits", [1024, 2048, 4096, 8192])
-def test_primes_are_those_of_the_rfc(bits: int) -> None:
-    """RFC 2409 and 3526: between its 64 ones at both ends stand the digits of pi, here those of section 3."""
-    prime = f"{modp_prime(bits):X}"
-    assert len(prime) == bits // 4
-    assert prime.startswith(
-        "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD"
-    )
-    assert prime.endswith("F" * 16)
+def pi_digits(bits: int) -> int:
+    """floor(2^bits * pi), by Machin: pi = 16 arctan(1/5) - 4 arctan(1/239)."""
+    guard = 64
+    one = 1 << (bits + guard)
+
+    def arctan_inverse(x: int) -> int:
+        power = total = one // x
+        square, n, sign = x * x, 3, -1
+        while power:
+            power //= square
+            total += sign * (power // n)
+            sign, n = -sign, n + 2
+        return total
+
+    return (16 * arctan_inverse(5) - 4 * arctan_inverse(239)) >> guard
 
 
-@pytest.mark.parametrize("bits", [1024, 2048, 4096, 8192])
+GROUPS = {1024: GROUP1, 2048: GROUP14, 4096: GROUP16}
+
+
+@pytest.mark.parametrize(("bits", "offset"), [(1024, 129093), (2048, 124476), (4096, 240904)])
+def test_primes_are_those_of_the_rfc(bits: int, offset: int) -> None:
+    """RFC 2409 and 3526: p = 2^n - 2^(n-64) - 1 + 2^64 * (floor(2^(n-130) * pi) + offset)."""
+    prime = (1 << bits) - (1 << (bits - 64)) - 1 + ((pi_digits(bits - 130) + offset) << 64)
+    assert GROUPS[bits].prime == prime
+
+
+@pytest.mark.parametrize("bits", GROUPS)
 def test_primes_are_safe(bits: int) -> None:
     """p and (p - 1) / 2 pass Fermat's test: with the RFC's formula and its length, nothing else does."""
-    prime = modp_prime(bits)
+    prime = GROUPS[bits].prime
     half = (prime - 1) // 2
     assert pow(2, prime - 1, prime) == 1
     assert pow(3, half - 1, half) == 1
 
 
-@pytest.mark.parametrize("value", [-1, 0, 1])
-@pytest.mark.parametrize("bits", [1024, 2048, 4096, 8192])
-def test_modp_values_out_of_range(bits: int, value: int) -> None:
-    name = {1024: b"group1-sha1", 2048: b"group14-sha256", 4096: b"group16-sha512", 8192: b"group18-sha512"}[
-        bits
-    ]
-    for junk in (value, modp_prime(bits) - 1 + abs(value)):
-        with pytest.raises(RemoteViolation):
-            exchange(b"diffie-hellman-" + name).accept(mpint(junk)[4:])
+@pytest.mark.parametrize(("bits", "least"), [(1024, 160), (2048, 320), (4096, 480)])
+def test_private_exponents_are_long_enough_and_of_one_length(bits: int, least: int) -> None:
+    """RFC 3526 section 8, the higher estimates."""
+    exponents = {GROUPS[bits].exponent() for _ in range(20)}
+    assert len(exponents) == 20
+    assert {exponent.bit_length() for exponent in exponents} == {GROUPS[bits].exponent_bits + 1}
+    assert GROUPS[bits].exponent_bits >= least
+
+
+@pytest.mark.parametrize("bits", GROUPS)
+def test_rejects_public_values_out_of_range(bits: int) -> None:
+    """1 < e < p - 1, both for a server and for a client; nothing is computed for another value."""
+    name = {1024: b"group1-sha1", 2048: b"group14-sha256", 4096: b"group16-sha512"}[bits]
+    prime, later = GROUPS[bits].prime, Later()
+    for value in (-2, -1, 0, 1, prime - 1, prime, prime + 1, prime + 2, 2 * prime, 1 << 20_000):
+        run = exchange(b"diffie-hellman-" + name, later)
+        for method in (run.accept, run.complete):
+            with pytest.raises(RemoteViolation):
+                method(mpint(value)[4:])
+    assert not later.waiting
+    for value in (2, prime - 2):
+        Run(b"diffie-hellman-" + name).accept(mpint(value)[4:])
+
+
+def test_the_largest_group_is_not_offered() -> None:
+    """group18 takes 30 ms with Python's lock held, in any process and by any library."""
+    for offer in (MODERN, COMPATIBLE, UPSTREAM, LEGACY):
+        assert not any(b"group18" in name for name in offer.kex)
 
 
 # --- keys

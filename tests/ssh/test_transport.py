@@ -272,7 +272,7 @@ class Forger:
 def test_a_forged_signature() -> None:
     pair = Pair(host_keys=Forger())
     pair.pump()
-    assert lost_of(pair.client.when_lost()).describe() == "the signature of the host key is not good"
+    assert lost_of(pair.client.when_lost()).describe() == "host key signature verification failed"
     assert lost_of(pair.server.when_lost()).reason == a.KEY_EXCHANGE_FAILED
     assert pair.client.session_id == b""
 

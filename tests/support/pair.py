@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.kex import ModularPowers
 from conchrec.ssh.transport import ClientTransport, HostKeys, ServerTransport
+from tests.support.powers import at_once
 
 HOST_KEY = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
 SERVER_VERSION = b"SSH-2.0-server of the tests"
@@ -103,6 +105,8 @@ class Pair:
         client_version: bytes | None = CLIENT_VERSION,
         server_type: type[ServerTransport] = ServerTransport,
         client_type: type[ClientTransport] = ClientTransport,
+        server_powers: ModularPowers = at_once,
+        client_powers: ModularPowers = at_once,
         connect: bool = True,
     ) -> None:
         self.chunk = chunk
@@ -112,6 +116,7 @@ class Pair:
             version=SERVER_VERSION,
             host_keys=host_keys,
             algorithms=server_algorithms or algorithms,
+            powers=server_powers,
             userauth=lambda: self.server_ear,
             clock=self.clock,
             handshake_time=timedelta(seconds=30),
@@ -119,6 +124,7 @@ class Pair:
         )
         self.client = client_type(
             algorithms=algorithms,
+            powers=client_powers,
             verify_host_key=verify_host_key,
             host_key_algorithms=host_key_algorithms,
             version=client_version,

@@ -1,0 +1,294 @@
+"""The helper process for finite-field Diffie-Hellman, from the proxy's side: the queue, and the supervision.
+
+One request is with the process at a time; the rest waits here, in one line for each peer, and peers take
+turns. So a peer that asks for many exchanges delays its own, and no other by more than one for each of its
+turns. A line, and all lines together, are bounded.
+
+The process is started with the proxy and again whenever it ends. The request that it worked on is put to the
+next process once more, for requests have no effect; one that ends two of them fails. What waits goes on
+waiting: how long, is limited by the handshake timeouts of the connections.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec.errors import ConchrecError
+from conchrec.fair_queue import FairQueue
+from conchrec.ssh import dh_worker
+from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of
+from conchrec.ssh.kex import ModularPowers
+from conchrec.timing import Clock, DelayedCall
+
+_log = Logger()
+
+#: Requests that may wait, of one peer and of all. A connection waits for one at a time.
+MAX_OF_PEER = 256
+MAX_WAITING = 1024
+#: A request that is not answered within this many seconds has stopped the process.
+ANSWER_SECONDS = 20.0
+#: A process that ends sooner than this after its start is started again later each time.
+STABLE_SECONDS = 10.0
+FIRST_BACKOFF = 0.5
+LAST_BACKOFF = 30.0
+#: Refused requests are logged together, at most this often.
+LOG_SECONDS = 10.0
+
+
+class KeyExchangeRefused(ConchrecError):
+    """The key exchange cannot be computed; the connection ends with this text."""
+
+
+class HelperProcess(Protocol):
+    """The part of IProcessTransport that is used here."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def closeStdin(self) -> object: ...
+
+    def signalProcess(self, signalID: str, /) -> object: ...
+
+
+class Reactor(Clock, Protocol):
+    """The part of a reactor that is used here."""
+
+    def spawnProcess(
+        self,
+        processProtocol: ProcessProtocol,
+        executable: str,
+        args: list[str],
+        env: Mapping[str, str],
+    ) -> HelperProcess: ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Request:
+    """One call of ``powers``."""
+
+    peer: str
+    data: bytes
+    answer: Deferred[tuple[int, ...]]
+    #: Processes that ended while they worked on it.
+    ended: int = 0
+    abandoned: bool = False
+
+
+class DiffieHellmanHelper:
+    """Computes modular powers in a process of its own. ``start`` and ``stop`` once each."""
+
+    def __init__(
+        self, reactor: Reactor, *, max_of_peer: int = MAX_OF_PEER, max_waiting: int = MAX_WAITING
+    ) -> None:
+        self._reactor = reactor
+        self._max_of_peer = max_of_peer
+        self._max_waiting = max_waiting
+        self._queue: FairQueue[_Request] = FairQueue()
+        self._current: _Request | None = None
+        self._process: HelperProcess | None = None
+        self._started_at = 0.0
+        self._backoff = FIRST_BACKOFF
+        self._restart: DelayedCall | None = None
+        self._deadline: DelayedCall | None = None
+        self._stopped = False
+        self._refused = 0
+        self._refusals_logged_at: float | None = None
+
+    # --- life
+
+    def start(self) -> None:
+        """Start the process. Where that fails it is tried again, later."""
+        self._restart = None
+        self._started_at = self._reactor.seconds()
+        command = [sys.executable, "-I", "-S", str(Path(dh_worker.__file__).resolve())]
+        # An interpreter may need to be told where its libraries are; nothing else is the helper's business.
+        env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        try:
+            # Twisted closes everything in the child but the three pipes.
+            self._process = self._reactor.spawnProcess(_Pipe(self), sys.executable, command, env)
+        except OSError as error:
+            _log.error("cannot start the helper process for key exchanges: {why}", why=error.strerror)
+            self._start_later()
+        else:
+            self._next()
+
+    def stop(self) -> None:
+        """End the process and refuse what waits."""
+        self._stopped = True
+        for call in (self._restart, self._deadline):
+            if call is not None and call.active():
+                call.cancel()
+        if self._process is not None:
+            self._process.closeStdin()
+        waiting = [self._current] if self._current is not None else []
+        while (item := self._queue.take()) is not None:
+            waiting.append(item[1])
+        self._current = None
+        for request in waiting:
+            self._refuse(request, "the proxy is being stopped")
+
+    def _start_later(self) -> None:
+        if self._reactor.seconds() - self._started_at >= STABLE_SECONDS:
+            self._backoff = FIRST_BACKOFF
+        self._restart = self._reactor.callLater(self._backoff, self.start)
+        self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+
+    # --- requests
+
+    def of_peer(self, peer: Callable[[], str]) -> ModularPowers:
+        """``powers`` for the connections with one peer. ``peer`` names it, at each request: an address, a
+        user or a target; connections of the same name share one line."""
+        return lambda modulus, exponent, bases: self.powers(peer(), modulus, exponent, bases)
+
+    def powers(
+        self, peer: str, modulus: int, exponent: int, bases: tuple[int, ...]
+    ) -> Deferred[tuple[int, ...]]:
+        """``base ** exponent`` modulo ``modulus`` for each base. Fails with KeyExchangeRefused where too much
+        waits. Cancelled, it leaves the queue; one that is being computed is computed in vain."""
+        if self._stopped:
+            return fail(KeyExchangeRefused("the proxy is being stopped"))
+        if self._queue.count(peer) >= self._max_of_peer or not self._has_room(peer):
+            self._log_refusal(peer)
+            return fail(_too_many())
+        request = _Request(
+            peer=peer,
+            data=frame((modulus, exponent, *bases)),
+            answer=Deferred(lambda _: self._abandon(request)),
+        )
+        self._queue.add(peer, request)
+        self._next()
+        return request.answer
+
+    def _has_room(self, peer: str) -> bool:
+        """Is there room for one more? Where all lines are full together, the last of the longest line is
+        refused in place of a peer that has fewer: one peer does not fill the queue for all."""
+        if len(self._queue) < self._max_waiting:
+            return True
+        name, last = self._queue.longest()
+        if self._queue.count(name) <= self._queue.count(peer) + 1:
+            return False
+        self._queue.discard(name, last)
+        self._log_refusal(name)
+        last.answer.errback(Failure(_too_many()))
+        return True
+
+    def _abandon(self, request: _Request) -> None:
+        request.abandoned = True
+        self._queue.discard(request.peer, request)
+
+    def _next(self) -> None:
+        if self._current is not None or self._process is None or self._stopped:
+            return
+        item = self._queue.take()
+        if item is None:
+            return
+        self._current = item[1]
+        self._deadline = self._reactor.callLater(ANSWER_SECONDS, self._too_slow)
+        self._process.write(item[1].data)
+
+    def _refuse(self, request: _Request, why: str) -> None:
+        if not request.abandoned:
+            request.answer.errback(Failure(KeyExchangeRefused(why)))
+
+    def _log_refusal(self, peer: str) -> None:
+        self._refused += 1
+        now = self._reactor.seconds()
+        if self._refusals_logged_at is None or now - self._refusals_logged_at >= LOG_SECONDS:
+            _log.warn(
+                "too many key exchanges are waiting: refused {count}, the last one of {peer}",
+                count=self._refused,
+                peer=peer,
+            )
+            self._refused, self._refusals_logged_at = 0, now
+
+    # --- the process
+
+    def _too_slow(self) -> None:
+        _log.error("the helper process for key exchanges does not answer; it is ended")
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.signalProcess("KILL")
+
+    def answered(self, numbers: tuple[int, ...]) -> None:
+        """The process has computed the current request. Called by its pipe."""
+        request, self._current = self._current, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        # The process goes on while the answer is used.
+        self._next()
+        if request is not None and not request.abandoned:
+            request.answer.callback(numbers)
+
+    def malformed(self) -> None:
+        """The process answered something that is no answer. Called by its pipe."""
+        _log.error("malformed answer from the helper process for key exchanges; it is ended")
+        self._kill()
+
+    def ended(self, reason: str) -> None:
+        """The process has ended. Called by its pipe."""
+        self._process = None
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        if self._stopped:
+            return
+        _log.error("the helper process for key exchanges ended ({why}); it is started again", why=reason)
+        request, self._current = self._current, None
+        if request is not None and not request.abandoned:
+            request.ended += 1
+            if request.ended < 2:
+                self._queue.add_first(request.peer, request)
+            else:
+                self._refuse(request, "the key exchange failed on the proxy's side; try again")
+        self._start_later()
+
+
+def _too_many() -> KeyExchangeRefused:
+    return KeyExchangeRefused("too many key exchanges are waiting; try again later")
+
+
+class _Pipe(ProcessProtocol):
+    """Cuts the process's output into frames."""
+
+    def __init__(self, helper: DiffieHellmanHelper) -> None:
+        self._helper = helper
+        self._buffer = b""
+        self._is_broken = False
+
+    def outReceived(self, data: bytes) -> None:
+        if self._is_broken:
+            return
+        self._buffer += data
+        while len(self._buffer) >= 4 and not self._is_broken:
+            length = int.from_bytes(self._buffer[:4], "big")
+            if len(self._buffer) < 4 + length and length <= MAX_FRAME:
+                return
+            body, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
+            try:
+                numbers = numbers_of(body)
+            except ValueError:
+                numbers = ()
+            if numbers:
+                self._helper.answered(numbers)
+            else:
+                self._is_broken = True
+                self._helper.malformed()
+
+    def errReceived(self, data: bytes) -> None:
+        for line in data.decode("utf-8", "replace").splitlines():
+            _log.error("helper process for key exchanges: {line}", line=line[:200])
+
+    def processEnded(self, reason: Failure) -> None:
+        self._helper.ended(reason.getErrorMessage())

@@ -1,0 +1,302 @@
+"""The helper process for finite-field Diffie-Hellman: one contract for the fake and the real process, then
+what depends on time alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+
+from conchrec.ssh.dh_helper import (
+    ANSWER_SECONDS,
+    LAST_BACKOFF,
+    STABLE_SECONDS,
+    DiffieHellmanHelper,
+    KeyExchangeRefused,
+)
+from conchrec.ssh.modp import GROUP14, GROUP16
+from tests.support.helper import FakeProcess, Processes, RealProcess
+from tests.support.waiting import block, fact, in_time, reactor
+
+BUSY = "too many key exchanges are waiting; try again later"
+
+
+class Setting:
+    """A helper with its processes; ``outcomes`` are the numbers of requests in the order of their ends."""
+
+    def __init__(self, processes: Processes, **limits: int) -> None:
+        self.processes = processes
+        self.helper = DiffieHellmanHelper(processes, **limits)
+        self.helper.start()
+        self.outcomes: list[int] = []
+        self.count = 0
+
+    @property
+    def process(self) -> Any:
+        return self.processes.started[-1]
+
+    def ask(self, peer: str = "a", group: Any = GROUP14) -> Deferred[Any]:
+        """A request that must come back right."""
+        number, self.count = self.count, self.count + 1
+        exponent = group.exponent()
+        answer = self.helper.powers(peer, group.prime, exponent, (2, 5))
+
+        def ended(result: object) -> object:
+            self.outcomes.append(number)
+            if not isinstance(result, Failure):
+                assert result == (pow(2, exponent, group.prime), pow(5, exponent, group.prime))
+            return result
+
+        return answer.addBoth(ended)
+
+
+@pytest.fixture(params=["fake", "real"])
+def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Setting]]:
+    made: list[Setting] = []
+
+    def setting(**limits: int) -> Setting:
+        spawn = reactor.spawnProcess if request.param == "real" else None
+        made.append(Setting(Processes(cast(Any, reactor), spawn), **limits))
+        return made[-1]
+
+    yield setting
+    for one in made:
+        one.helper.stop()
+        block(fact(lambda one=one: not one.process.is_alive, "the process does not end"))  # type: ignore[misc]
+
+
+async def done(answer: Deferred[Any]) -> Any:
+    return await in_time(answer, lambda: "no answer")
+
+
+async def refused(answer: Deferred[Any]) -> str:
+    with pytest.raises(KeyExchangeRefused) as refusal:
+        await done(answer)
+    return refusal.value.public
+
+
+async def test_computes_powers(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for group in (GROUP14, GROUP16):
+        await done(setting.ask(group=group))
+    powers = setting.helper.of_peer(lambda: "b")
+    assert await done(powers(23, 3, (2,))) == (8,)
+
+
+async def test_peers_take_turns(make: Callable[..., Setting]) -> None:
+    """Another peer's request overtakes all but one of a peer that asked for many."""
+    setting = make()
+    setting.process.freeze()
+    answers = [setting.ask("flood") for _ in range(8)] + [setting.ask("other"), setting.ask("third")]
+    setting.process.thaw()
+    for answer in answers:
+        await done(answer)
+    assert setting.outcomes == [0, 1, 8, 9, 2, 3, 4, 5, 6, 7]
+
+
+async def test_refuses_more_than_a_peer_may_let_wait(make: Callable[..., Setting]) -> None:
+    setting = make(max_of_peer=2)
+    setting.process.freeze()
+    first = [setting.ask("flood") for _ in range(3)]
+    assert await refused(setting.ask("flood")) == BUSY
+    other = setting.ask("other")
+    setting.process.thaw()
+    for answer in (*first, other):
+        await done(answer)
+    await done(setting.ask("flood"))
+
+
+async def test_one_peer_does_not_fill_the_queue_for_others(make: Callable[..., Setting]) -> None:
+    """Where the queue is full, the longest line loses its last request to a peer with a shorter one."""
+    setting = make(max_of_peer=10, max_waiting=4)
+    setting.process.freeze()
+    flood = [setting.ask("flood") for _ in range(5)]
+    assert await refused(setting.ask("flood")) == BUSY
+    other = setting.ask("other")
+    assert await refused(flood.pop()) == BUSY
+    third = setting.ask("third")
+    assert await refused(flood.pop()) == BUSY
+    assert await refused(setting.ask("third")) == BUSY, "the others have no more"
+    setting.process.thaw()
+    for answer in (*flood, other, third):
+        await done(answer)
+
+
+async def test_a_request_that_is_cancelled_leaves_the_queue(make: Callable[..., Setting]) -> None:
+    setting = make(max_of_peer=2)
+    setting.process.freeze()
+    answers = [setting.ask() for _ in range(3)]
+    for answer in answers[:2]:
+        answer.cancel()
+        with pytest.raises(CancelledError):
+            await done(answer)
+    last = setting.ask()
+    setting.process.thaw()
+    await done(answers[2])
+    await done(last)
+    assert setting.outcomes == [0, 1, 2, 3]
+
+
+async def test_a_request_survives_the_end_of_the_process_once(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.process.freeze()
+    hit, waiting = setting.ask(), setting.ask("other")
+    with capturedLogs() as logged:
+        setting.process.kill()
+        await done(hit)
+        await done(waiting)
+    assert setting.outcomes == [0, 1]
+    assert len(setting.processes.started) == 2
+    assert any("it is started again" in event["log_format"] for event in logged)
+
+
+async def test_a_request_that_ends_two_processes_is_refused(make: Callable[..., Setting]) -> None:
+    """The next ones are answered."""
+    setting = make()
+    setting.process.freeze()
+    hit, waiting = setting.ask(), setting.ask()
+    setting.processes.freezes = True
+    setting.process.kill()
+    await fact(lambda: len(setting.processes.started) == 2, "it is not started again")
+    setting.processes.freezes = False
+    setting.process.kill()
+    assert "on the proxy's side" in await refused(hit)
+    await done(waiting)
+
+
+async def test_what_waits_is_refused_at_the_stop(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.process.freeze()
+    answers = [setting.ask(), setting.ask(), setting.ask("other")]
+    setting.helper.stop()
+    for answer in (*answers, setting.ask()):
+        assert await refused(answer) == "the proxy is being stopped"
+    setting.process.thaw()
+    await fact(lambda: not setting.process.is_alive, "the process does not end")
+    assert len(setting.processes.started) == 1, "it was started again"
+
+
+# --- the real process
+
+
+async def test_the_process_has_no_file_of_ours_and_no_environment() -> None:
+    """No socket, no key file: three pipes; and no core file of what it computes."""
+    os.environ["CONCHREC_TEST_SECRET"] = "hidden"
+    read, write = os.pipe()
+    os.set_inheritable(read, True)
+    setting = Setting(Processes(cast(Any, reactor), reactor.spawnProcess))
+    try:
+        await done(setting.ask())
+        assert isinstance(setting.process, RealProcess)
+        proc = Path(f"/proc/{setting.process.pid}")
+        files = {name: os.readlink(proc / "fd" / name) for name in os.listdir(proc / "fd")}
+        assert set(files) == {"0", "1", "2"}
+        assert all(link.startswith("pipe:") for link in files.values())
+        assert b"CONCHREC_TEST_SECRET" not in (proc / "environ").read_bytes()
+        assert os.readlink(proc / "cwd") == "/"
+        limits = (proc / "limits").read_text().splitlines()
+        (core,) = (line.split()[4:6] for line in limits if line.startswith("Max core file size"))
+        assert core == ["0", "0"]
+    finally:
+        del os.environ["CONCHREC_TEST_SECRET"]
+        os.close(read)
+        os.close(write)
+        setting.helper.stop()
+    await fact(lambda: not setting.process.is_alive, "the process does not end")
+
+
+@pytest.mark.parametrize("number", [1, 2, 15])
+async def test_signals_for_the_whole_service_leave_it_to_the_proxy(number: int) -> None:
+    """^C in a terminal and systemd's SIGTERM reach the helper too; it goes on until its input ends."""
+    setting = Setting(Processes(cast(Any, reactor), reactor.spawnProcess))
+    await done(setting.ask())
+    os.kill(setting.process.pid, number)
+    await done(setting.ask())
+    assert len(setting.processes.started) == 1
+    setting.helper.stop()
+    await fact(lambda: not setting.process.is_alive, "the process does not end")
+
+
+# --- time
+
+
+def timed() -> tuple[Clock, Setting]:
+    clock = Clock()
+    return clock, Setting(Processes(cast(Any, clock)))
+
+
+def test_is_started_again_later_each_time_while_it_does_not_last() -> None:
+    clock, setting = timed()
+    pauses = []
+    for _ in range(12):
+        setting.process.kill()
+        count, begin = len(setting.processes.started), clock.seconds()
+        while len(setting.processes.started) == count:
+            clock.advance(0.25)
+        pauses.append(clock.seconds() - begin)
+    assert pauses[0] <= 0.5
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LAST_BACKOFF
+    clock.advance(STABLE_SECONDS)
+    setting.process.kill()
+    clock.advance(0.5)
+    assert setting.process.is_alive
+
+
+def test_a_start_that_fails_is_tried_again() -> None:
+    clock = Clock()
+    processes = Processes(cast(Any, clock))
+    processes.refuses = 2
+    setting = Setting(processes)
+    answer = setting.ask()
+    assert not processes.started
+    clock.pump([0.25] * 20)
+    assert setting.outcomes == [0]
+    assert answer.called
+
+
+def test_a_process_that_does_not_answer_is_ended() -> None:
+    """The request is put to the next one."""
+    clock, setting = timed()
+    setting.process.freeze()
+    setting.ask()
+    clock.advance(ANSWER_SECONDS - 1)
+    assert setting.process.is_alive
+    clock.pump([1, 0, 0.5, 0])
+    assert [process.is_alive for process in setting.processes.started] == [False, True]
+    assert setting.outcomes == [0]
+    clock.advance(ANSWER_SECONDS)
+    assert setting.process.is_alive, "an answer stops the watch"
+
+
+@pytest.mark.parametrize("junk", [b"\xff\xff\xff\xff", b"\0\0\0\5\0\0\0\x09x", b"\0\0\0\0"])
+def test_a_process_that_answers_nonsense_is_ended(junk: bytes) -> None:
+    clock, setting = timed()
+    setting.process.freeze()
+    setting.ask()
+    fake = setting.process
+    assert isinstance(fake, FakeProcess)
+    fake._protocol.outReceived(junk)
+    fake._protocol.outReceived(junk)
+    clock.pump([0, 0.5, 0])
+    assert not fake.is_alive
+    assert setting.outcomes == [0]
+
+
+def test_refusals_are_logged_together() -> None:
+    clock, setting = timed()
+    setting.process.freeze()
+    setting.helper._max_of_peer = 1
+    with capturedLogs() as logged:
+        for _ in range(12):
+            setting.ask("flood").addErrback(lambda _: None)
+        clock.advance(11)
+        setting.ask("flood").addErrback(lambda _: None)
+    assert [(event["count"], event["peer"]) for event in logged] == [(1, "flood"), (10, "flood")]

@@ -1,0 +1,204 @@
+"""Key exchanges that wait for a computation: the order of messages holds, what waits is bounded, and the end
+of a connection cancels it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conchrec.ssh import assigned as a
+from conchrec.ssh.algorithms import COMPATIBLE
+from conchrec.ssh.dh_helper import KeyExchangeRefused
+from conchrec.ssh.keying import Phase
+from conchrec.ssh.transport_base import MAX_HELD
+from conchrec.ssh.wire import string
+from tests.support.pair import Pair
+from tests.support.powers import Later
+
+DATA = 94
+GROUP = replace(COMPATIBLE, kex=(b"diffie-hellman-group14-sha256",))
+
+
+class Waiting:
+    """A pair whose sides compute when the test says so."""
+
+    def __init__(self, *, chunk: int = 0) -> None:
+        self.of_server, self.of_client = Later(), Later()
+        self.pair = Pair(
+            algorithms=GROUP, chunk=chunk, server_powers=self.of_server, client_powers=self.of_client
+        )
+        self.pair.pump()
+
+    def offer(self) -> Waiting:
+        """The client's value is on its way."""
+        self.of_client.answer()
+        self.pair.pump()
+        return self
+
+    def accept(self) -> Waiting:
+        """The server's reply is on its way."""
+        self.of_server.answer()
+        self.pair.pump()
+        return self
+
+    def complete(self) -> Waiting:
+        """The client has the secret."""
+        self.of_client.answer()
+        self.pair.pump()
+        return self
+
+    def secure(self) -> Waiting:
+        self.offer().accept().complete()
+        self.pair.secure()
+        return self
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 700])
+def test_each_computation_is_waited_for(chunk: int) -> None:
+    waiting = Waiting(chunk=chunk)
+    pair = waiting.pair
+    counts = []
+    for step in (waiting.offer, waiting.accept, waiting.complete):
+        counts.append((len(waiting.of_server.waiting), len(waiting.of_client.waiting)))
+        assert not pair.client.agreed_names
+        step()
+    assert counts == [(0, 1), (1, 0), (0, 1)]
+    pair.secure()
+    assert pair.client.session_id == pair.server.session_id != b""
+
+
+def test_messages_wait_in_order_until_the_server_has_the_secret() -> None:
+    """A client that sends on without waiting for the reply to its rekey."""
+    waiting = Waiting().secure()
+    pair = waiting.pair
+    pair.client._begin_exchange()
+    pair.pump()
+    waiting.offer()
+    for value in range(5):
+        pair.client._send(DATA, bytes((value,)))
+    pair.client._send(a.PING, string(b"still there?"))
+    pair.pump()
+    assert pair.server_ear.heard == []
+    assert pair.server._phase is Phase.RUNNING
+    waiting.accept()
+    assert pair.server_ear.heard == [(DATA, bytes((value,))) for value in range(5)]
+    waiting.complete()
+    assert pair.client.rekeys == pair.server.rekeys == 1
+
+
+@pytest.mark.parametrize("begins", ["client", "server", "both"])
+def test_what_we_send_waits_for_the_new_keys(begins: str) -> None:
+    waiting = Waiting().secure()
+    pair = waiting.pair
+    for name in ("client", "server"):
+        if begins in (name, "both"):
+            getattr(pair, name)._begin_exchange()
+    sent: list[tuple[int, bytes]] = []
+    for step in (pair.pump, waiting.offer, waiting.accept, waiting.complete):
+        for value in range(3):
+            sent.append((DATA, bytes((len(sent), value))))
+            pair.client.sendPacket(*sent[-1])
+            pair.server.sendPacket(*sent[-1])
+        step()
+    pair.pump()
+    assert pair.server_ear.heard == pair.client_ear.heard == sent
+    assert pair.client.rekeys == pair.server.rekeys == 1
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_flood_while_it_waits_is_bounded(side: str) -> None:
+    """The socket is not read any more; nothing is lost, and the connection lives."""
+    waiting = Waiting().secure()
+    pair = waiting.pair
+    pair.client._begin_exchange()
+    pair.pump()
+    waiting.offer()
+    if side == "client":
+        waiting.accept()
+    line, end, peer = (
+        (pair.server_line, pair.server, pair.client)
+        if side == "server"
+        else (pair.client_line, pair.client, pair.server)
+    )
+    count = 3 * MAX_HELD // 1000
+    for _ in range(count):
+        peer._send(DATA, bytes(1000))
+        pair.pump()
+    assert line.paused
+    assert MAX_HELD < len(end._incoming) < MAX_HELD + 2000
+    if side == "server":
+        waiting.accept()
+    waiting.complete()
+    assert not line.paused
+    assert len(getattr(pair, f"{side}_ear").heard) == count
+    assert pair.client.rekeys == pair.server.rekeys == 1
+
+
+def test_a_brake_keeps_the_socket_from_being_read_after_the_wait() -> None:
+    waiting = Waiting().secure()
+    pair = waiting.pair
+    pair.client._begin_exchange()
+    pair.pump()
+    waiting.offer()
+    pair.server.brake("test", True)
+    assert pair.server_line.paused
+    waiting.accept()
+    assert pair.server_line.paused
+    pair.server.brake("test", False)
+    assert not pair.server_line.paused
+    waiting.complete()
+    assert pair.server.rekeys == 1
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_the_end_of_the_connection_cancels_the_computation(side: str) -> None:
+    waiting = Waiting()
+    if side == "server":
+        waiting.offer()
+    waiting.pair.cut()
+    later = waiting.of_server if side == "server" else waiting.of_client
+    assert (later.cancelled, len(later.waiting)) == (1, 0)
+    assert getattr(waiting.pair, side).lost.error is None
+    assert waiting.pair.clock.getDelayedCalls() == []
+
+
+def test_the_handshake_has_its_time_limit_while_it_waits() -> None:
+    waiting = Waiting().offer()
+    waiting.pair.clock.advance(30)
+    assert waiting.of_server.cancelled == 1
+    assert waiting.pair.server_line.closing
+    waiting.pair.pump()
+    server, client = waiting.pair.server.lost, waiting.pair.client.lost
+    assert server is not None and server.describe() == "no key exchange in time"
+    assert client is not None and client.describe() == "no key exchange in time"
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_refusal_is_told_to_the_peer(side: str) -> None:
+    waiting = Waiting()
+    if side == "server":
+        waiting.offer()
+    later = waiting.of_server if side == "server" else waiting.of_client
+    later.fail(KeyExchangeRefused("too many key exchanges are waiting; try again later"))
+    waiting.pair.pump()
+    for lost in (waiting.pair.server.lost, waiting.pair.client.lost):
+        assert lost is not None
+        assert lost.describe() == "too many key exchanges are waiting; try again later"
+
+
+def test_a_bug_in_the_computation_ends_this_connection_alone() -> None:
+    waiting = Waiting().offer()
+    waiting.of_server.fail(ZeroDivisionError("a bug"))
+    waiting.pair.pump()
+    assert waiting.pair.server.lost is not None
+    assert waiting.pair.server.lost.describe() == "internal error"
+
+
+def test_a_reply_that_another_key_signed_is_noticed_after_the_wait() -> None:
+    waiting = Waiting().offer()
+    real = waiting.pair.server._exchange_hash
+    waiting.pair.server._exchange_hash = lambda *values: real(*values)[::-1]  # type: ignore[method-assign]
+    waiting.accept().complete()
+    assert waiting.pair.client.lost is not None
+    assert waiting.pair.client.lost.describe() == "host key signature verification failed"
