@@ -27,6 +27,7 @@ from conchrec.access.guesses import Guesses
 from conchrec.access.lockfile import Locks
 from conchrec.access.passwords import Passwords
 from conchrec.access.policy import rule_for
+from conchrec.audit_throttle import AuditThrottle
 from conchrec.auditing import open_log
 from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, public_signing_key
 from conchrec.config import ConfigErrors, load
@@ -100,11 +101,14 @@ class Proxy(MultiService):
         self._locks = Locks(config.state_dir, now)
         made = not public_signing_key(config.state_dir).exists()
         signer, keys = open_signer(config.state_dir, make=True)
-        self._audit = open_log(
+        self._audit_log = open_log(
             config,
             signer=signer,
             dropped=lambda why: _log.error("AUDIT EVENTS DO NOT REACH SYSLOG: {why}", why=why),
             complain=lambda why: _log.error("THE HEAD OF THE AUDIT LOG IS NOT KEPT: {why}", why=why),
+        )
+        self._audit = AuditThrottle(
+            self._audit_log, lost=lambda why: _log.error("AUDIT EVENT LOST: repeated: {why}", why=why)
         )
         self._made = (config.state_dir / SIGNING_KEY,) if made else ()
         self._sealer = Sealer(
@@ -216,7 +220,7 @@ class Proxy(MultiService):
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
         self._indexer.poke()
-        self._reactor.addSystemEventTrigger("after", "shutdown", self._audit.close)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._close_audit)
         for loop, seconds in ((self._watching, WATCH_SECONDS), (self._pruning, PRUNE_SECONDS)):
             loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
@@ -300,11 +304,16 @@ class Proxy(MultiService):
     def _tick_audit(self) -> None:
         try:
             self._audit.tick()
+            self._audit_log.tick()
             self._complaints.pop("audit", None)
         except WriteFailed as error:
             if self._complaints.get("audit") != error.detail:
                 self._complaints["audit"] = error.detail
                 _log.error("{why}: {detail}", why=error.public, detail=error.detail)
+
+    def _close_audit(self) -> None:
+        self._audit.flush()
+        self._audit_log.close()
 
     def _complain(self, name: str, error: Exception) -> None:
         """Once for each thing that is wrong."""

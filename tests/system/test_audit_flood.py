@@ -1,0 +1,59 @@
+"""A user who floods the audit log: it stays small, and nothing that was done is missing in it."""
+
+from __future__ import annotations
+
+import paramiko
+
+from tests.support.auditlog import events
+from tests.support.house import House, build
+from tests.support.otherclients import paramiko_connections
+from tests.support.stage import Stage
+from tests.support.waiting import LONG, in_thread
+
+REQUESTS = 3000
+#: What a message has besides its text: header, numbers, MAC and padding.
+OVERHEAD = 50
+
+
+async def test_a_flood_of_requests_and_refusals(stage: Stage) -> None:
+    house = await build(stage, settings={"limits": {"sessions_per_user": 2}})
+    name = "\x01" * 1000
+
+    def flood() -> int:
+        outer, inner = paramiko_connections(house)
+        try:
+            channel = inner.open_session(timeout=LONG)
+            channel.exec_command("cat")
+            for number in range(REQUESTS):
+                channel.resize_pty(80 + number % 100, 24)
+                signal = paramiko.Message()
+                signal.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+                signal.add_int(channel.remote_chanid)
+                signal.add_string("signal")
+                signal.add_boolean(False)
+                signal.add_string(name)
+                inner._send_user_message(signal)  # type: ignore[attr-defined]
+            channel.shutdown_write()
+            assert channel.recv_exit_status() == 0
+            channel.close()
+        finally:
+            inner.close()
+            outer.close()
+        return REQUESTS * (len(name) + OVERHEAD) + REQUESTS * OVERHEAD
+
+    sent = await in_thread(flood)
+    await house.proxy.deserted()
+    await house.proxy.stop()
+    assert house.proxy.audit_file.stat().st_size < sent / 2
+    assert told(house, "resize") == REQUESTS
+    assert told(house, "signal") == REQUESTS
+    for event in ("user.login", "session.start", "exec", "session.end", "client.disconnect"):
+        assert told(house, event) >= 1
+    (await house.proxy.command("audit", "verify")).check()
+
+
+def told(house: House, name: str) -> int:
+    """How many there were, by single events and by counts."""
+    audited = events(house.proxy.audit_file)
+    counted = sum(int(str(event["count"])) for event in audited if event.get("of") == name)
+    return counted + sum(event["event"] == name for event in audited)
