@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -40,6 +40,8 @@ class Identity:
     identity (a certificate's validity, an ``expiry-time`` option); ``pinned``: it is not good from everywhere
     (``source-address``, ``from``). ``force_command`` is what runs whatever is asked for, empty without one.
     ``second_factor`` is what was proved besides: ``totp``, ``sk`` (a touch of a hardware key), or nothing.
+    ``withheld`` are the extensions (``permit-pty`` …) that the certificate would need for what it does not
+    permit; empty without a certificate.
     """
 
     user: str
@@ -51,6 +53,8 @@ class Identity:
     pinned: bool = False
     force_command: str = ""
     second_factor: str = ""
+    #: It follows from the certificate.
+    withheld: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def by_certificate(self) -> bool:

@@ -67,6 +67,7 @@ VALUES = frozenset(
         "conchrec.access.windows",
         "conchrec.policyread",
         "conchrec.access.patterns",
+        "conchrec.access.permits",
         "conchrec.access.authorized_keys",
         "conchrec.access.passwords",
         "conchrec.access.rotation",

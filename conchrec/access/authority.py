@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -29,6 +29,7 @@ from conchrec.access.keystore import (
     public_line,
     write,
 )
+from conchrec.access.permits import permits
 from conchrec.access.revocation import Revocations, Revoked
 from conchrec.access.rotation import Rotation, Step
 from conchrec.errors import CertificateRejected, ConfigError
@@ -48,18 +49,6 @@ OUTER_TTL = timedelta(days=365)
 ONE_CONNECTION_TTL = timedelta(minutes=10)
 #: Names whose certificates are kept; a fleet is not larger, and a new one costs a fraction of a millisecond.
 CACHED_NAMES = 4096
-
-#: What a user certificate lets its bearer ask of sshd (PROTOCOL.certkeys, "Extensions").
-PERMITS = dict.fromkeys(
-    (
-        "permit-X11-forwarding",
-        "permit-agent-forwarding",
-        "permit-port-forwarding",
-        "permit-pty",
-        "permit-user-rc",
-    ),
-    b"",
-)
 
 _FILE = "authorities.json"
 _HOST_KEY = "host_key"
@@ -304,11 +293,18 @@ class Authority:
     # --- signing
 
     def one_connection(
-        self, login: str, user: str, connection: str, ttl: timedelta = ONE_CONNECTION_TTL
+        self,
+        login: str,
+        user: str,
+        connection: str,
+        *,
+        withheld: Collection[str] = (),
+        ttl: timedelta = ONE_CONNECTION_TTL,
     ) -> tuple[KeySigner, Certificate]:
         """A fresh key, in memory only, and a certificate for it that logs in as ``login``.
 
-        The key id names the user and the connection, and the target's log has it. Raises
+        The key id names the user and the connection, and the target's log has it. It permits everything
+        but ``withheld``: what the user's own certificate does not permit. Raises
         CertificateRejected where the login is no name.
         """
         key = ed25519.Ed25519PrivateKey.generate()
@@ -317,6 +313,7 @@ class Authority:
             principals=(login,),
             key_id=f"conchrec user={user} connection={connection}",
             ttl=ttl,
+            extensions=permits(withheld),
         )
         signer = KeySigner(Key(key), label="certificate of the user CA", certificate=certificate.blob)
         return signer, certificate
@@ -328,10 +325,13 @@ class Authority:
         principals: Sequence[str],
         key_id: str,
         ttl: timedelta,
-        extensions: Mapping[str, bytes] = PERMITS,
+        extensions: Mapping[str, bytes] | None = None,
         critical_options: Mapping[str, bytes] | None = None,
     ) -> Certificate:
-        """A user certificate for a plain public key (a wire blob). Raises CertificateRejected."""
+        """A user certificate for a plain public key (a wire blob), by default with every permit.
+
+        Raises CertificateRejected.
+        """
         after, before = self._validity(ttl)
         return issue(
             authority=self._current(Role.USER).signs,
@@ -343,7 +343,7 @@ class Authority:
             valid_after=after,
             valid_before=before,
             critical_options=critical_options,
-            extensions=extensions,
+            extensions=permits() if extensions is None else extensions,
         )
 
     def sign_host(self, public_key: bytes, names: Sequence[str], ttl: timedelta) -> Certificate:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from conchrec.access.authorized_keys import AuthorizedKey, check_plain_key, matches_source
 from conchrec.access.grants import PROXY_ONLY
+from conchrec.access.permits import withheld
 from conchrec.access.revocation import Revoked
 from conchrec.errors import AccessDenied, CertificateRejected, RemoteViolation
 from conchrec.model import Identity
@@ -214,6 +215,7 @@ class Credentials:
             expires=certificate.expires,
             pinned="source-address" in certificate.critical_options,
             force_command=_force_command(certificate),
+            withheld=withheld(certificate.extensions.keys()),
         )
 
 

@@ -15,7 +15,7 @@ never worth more than the roles behind it. The rules, for a user of several role
 - Without such a login the certificate is for the proxy alone: the critical option ``proxy-only@conchrec``,
   which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
   have the user's name.
-- *Extensions*: ``permit-pty``; any other only where every role that gives a principal grants it (every one
+- *Extensions*: each only where every role that gives a principal grants it (every one
   that counts, where it is for the proxy alone), for a certificate can not say at which login it is good; and
   where no role of the user for one of its principals says no to it, for a certificate would be the way around
   that role.
@@ -37,8 +37,9 @@ from datetime import datetime, timedelta
 
 from conchrec.access.locks import LockKind
 from conchrec.access.logins import USER, denies
-from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa
+from conchrec.access.options import SWITCHES, Mfa
 from conchrec.access.patterns import IPNetwork, address_of, is_within
+from conchrec.access.permits import SWITCHES_OF
 from conchrec.access.policy import Policy, Role, active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
@@ -46,8 +47,6 @@ from conchrec.ssh.wire import string
 
 #: A certificate with this critical option is for the proxy, and for nobody else.
 PROXY_ONLY = "proxy-only@conchrec"
-#: The extension of a certificate that a user has made for a key of their own, which nobody else has seen.
-SELF_SERVICE = "self-service@conchrec"
 #: How long a certificate is good where nothing else is said.
 USUAL_TTL = timedelta(hours=12)
 #: OpenSSH takes no certificate with more (``SSHKEY_CERT_MAX_PRINCIPALS``).
@@ -126,7 +125,8 @@ def can_be_said(role: Role) -> bool:
     """Can a certificate say all that this role says of what its users may do?"""
     options = role.options
     every_time = options.approval or options.require_mfa is Mfa.SESSION
-    unsaid = (switch for switch, is_open in SWITCHES.items() if is_open)
+    said = {switch for switches in SWITCHES_OF.values() for switch in switches}
+    unsaid = (switch for switch, is_open in SWITCHES.items() if is_open and switch not in said)
     return not every_time and options.commands is None and all(map(options.opens, unsaid))
 
 
@@ -158,19 +158,12 @@ def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timede
 
 def _extensions(roles: Sequence[Role], same_logins: Sequence[Role]) -> dict[str, bytes]:
     """PROTOCOL.certkeys, "Extensions": names alone. What one of ``same_logins`` says no to, is none."""
-    wanted = {
-        "permit-X11-forwarding": ("x11_forwarding",),
-        "permit-agent-forwarding": ("forward_agent",),
-        "permit-port-forwarding": SHORTHANDS["port_forwarding"],
-        "permit-pty": (),
-    }
-
     def is_open(switch: str) -> bool:
         return all(role.options.opens(switch) for role in roles) and not any(
             role.options.switches.get(switch) is False for role in same_logins
         )
 
-    return {name: b"" for name, switches in wanted.items() if all(map(is_open, switches))}
+    return {name: b"" for name, switches in SWITCHES_OF.items() if switches and all(map(is_open, switches))}
 
 
 def _critical_options(

@@ -86,6 +86,7 @@ TABLE: tuple[Row, ...] = (
     Row(name="max_connections", adds=Adds.STRICTEST, default="no limit",
         about="connections of one user to targets at one time"),
     Row(name="shell", adds=Adds.OPEN, default="yes", about="the login shell, with or without a terminal"),
+    Row(name="pty", adds=Adds.OPEN, default="yes", about="a terminal (`ssh -t`, and shells of people)"),
     Row(name="exec", adds=Adds.OPEN, default="yes",
         about="commands (`ssh host command`; scp -O, rsync and git are commands, too)"),
     Row(name="commands", adds=Adds.UNION, default="every command",
@@ -151,6 +152,7 @@ class Options:
     max_sessions: int | None = 10
     max_connections: int | None = None
     shell: bool = True
+    pty: bool = True
     exec: bool = True
     commands: tuple[CommandPattern, ...] | None = None
     subsystem: bool = True

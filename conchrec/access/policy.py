@@ -23,7 +23,7 @@ from typing import Protocol, TypeVar
 
 from conchrec.access.locks import Lock
 from conchrec.access.logins import LONGEST_LOGIN, USER, allows, denies, is_usable
-from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa, Options, RoleOptions, Sees, combine
+from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa, Options, Record, RoleOptions, Sees, combine
 from conchrec.access.patterns import (
     HostPattern,
     IPAddress,
@@ -35,10 +35,13 @@ from conchrec.access.patterns import (
     place_of,
     seen_through,
 )
+from conchrec.access.permits import SWITCHES_OF, permit_of
 from conchrec.access.windows import Window, is_open
 from conchrec.model import Identity, Target
 
 _SHOWN_LOGINS = 8
+#: In place of a role that shuts something: no role has a name with a space in it.
+CERTIFICATE = "the certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +232,7 @@ def _judge(
         allowing = [reach for reach in here if any(_usable_logins(reach.role, denied))]
         if not allowing:
             return unreachable(_allowed_logins(here, identity.user), here[0].role.line("logins"))
-        return _allow(allowing, "any login of its own", place, policy.changes(identity, now))
+        return _allow(allowing, "any login of its own", place, policy.changes(identity, now), identity)
 
     def refused(rule: str, line: int = 0) -> Deny:
         reason = f"{user} may not log in as {_shown(login)} on {host} ({rule})"
@@ -247,7 +250,7 @@ def _judge(
     ]
     if not allowing:
         return refused(_allowed_logins(here, identity.user), here[0].role.line("logins"))
-    allowed = _allow(allowing, login, place, policy.changes(identity, now))
+    allowed = _allow(allowing, login, place, policy.changes(identity, now), identity)
     if allowed.options.require_mfa is not Mfa.NO and not identity.second_factor:
         demanding = next(reach.role for reach in allowing if reach.role.options.require_mfa is not Mfa.NO)
         return refused(
@@ -297,27 +300,48 @@ def _usable_logins(role: Role, denied: Sequence[str]) -> Iterator[str]:
     return (pattern for pattern in role.logins if pattern not in denied and "*" not in denied)
 
 
-def _allow(allowing: Sequence[_Reach], login: str, place: Place, until: datetime | None) -> Allow:
+def _allow(
+    allowing: Sequence[_Reach], login: str, place: Place, until: datetime | None, identity: Identity
+) -> Allow:
+    limits = _certificate_limits(identity)
     dialled = tuple(text for text, _ in place.addresses if any(text in reach.addresses for reach in allowing))
     return Allow(
         rule=f"{_roles(allowing)} {'allow' if len(allowing) > 1 else 'allows'} {login}",
         addresses=dialled,
         options=combine(
-            limiting=[reach.role.options for reach in allowing],
+            limiting=[*(reach.role.options for reach in allowing), *(role.options for role in limits)],
             opening=[reach.role.options for reach in allowing if reach.addresses.issuperset(dialled)],
         ),
         line=allowing[0].line,
         until=until,
-        roles=tuple(reach.role for reach in allowing),
+        roles=(*(reach.role for reach in allowing), *limits),
     )
+
+
+def _certificate_limits(identity: Identity) -> tuple[Role, ...]:
+    """What the user's certificate does not permit, as a role that says no to it and nothing else."""
+    shut = {switch: False for permit in identity.withheld for switch in SWITCHES_OF[permit]}
+    if not shut:
+        return ()
+    options = RoleOptions(switches=shut, max_sessions=None, record=Record.BEST_EFFORT)
+    return (Role(name=CERTIFICATE, options=options),)
 
 
 @dataclass(frozen=True, slots=True)
 class Shut:
-    """Why an option is shut: by which ``setting``, as it is written, and for the audit the ``rule``."""
+    """Why an option is shut: by which ``setting``, as it is written, and for the audit the ``rule``;
+    ``permit`` is the extension that the user's certificate would need, where that shuts it."""
 
     setting: str
     rule: str
+    permit: str = ""
+
+    @property
+    def why(self) -> str:
+        """For the user."""
+        if self.permit:
+            return f"your certificate has no {self.permit}"
+        return self.setting if self.setting == "commands" else f"{self.setting}: no"
 
 
 def shut_by(roles: Sequence[Role], option: str) -> Shut:
@@ -336,9 +360,12 @@ def shut_by(roles: Sequence[Role], option: str) -> Shut:
     found = [(role, setting) for role in roles if (setting := said(role))]
     # Who says no is meant before who names commands.
     for role, setting in sorted(found, key=lambda one: one[1] == "commands"):
+        if role.name == CERTIFICATE:
+            permit = permit_of(option)
+            return Shut(setting, f"certificate: no {permit}", permit)
         line = role.line(f"options.{setting}")
         return Shut(setting, f"role {role.name}: {setting}" + (f" (line {line})" if line else ""))
-    names = ", ".join(role.name for role in roles)
+    names = ", ".join(role.name for role in roles if role.name != CERTIFICATE)
     return Shut(option, f"{option}: no role that counts opens it ({names})")
 
 

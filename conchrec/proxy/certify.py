@@ -6,7 +6,6 @@ The private key of ``into_agent`` is in memory until the agent has it, and nowhe
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -14,7 +13,8 @@ from conchrec import audit
 from conchrec.access.authority import Role, public_line
 from conchrec.access.authorized_keys import parse_authorized_keys
 from conchrec.access.checkers import fingerprint
-from conchrec.access.grants import SELF_SERVICE, Grant, grant
+from conchrec.access.grants import Grant, grant
+from conchrec.access.permits import SELF_SERVICE
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.asking import Asking, Refused
 from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
@@ -110,7 +110,6 @@ async def for_key(asking: Asking) -> str:
     if key in asking.site.authority.revoked().keys:
         raise Refused(f"the key {fingerprint(key)} has been revoked")
     granted = _granted(asking)
-    granted = replace(granted, extensions={**granted.extensions, SELF_SERVICE: b""})
     certificate = await _certified(asking, key, granted, "sign")
     return f"{public_line(certificate.blob)} {comment(asking.identity.user)}\n"
 
@@ -158,7 +157,7 @@ async def _certified(asking: Asking, public: bytes, granted: Grant, purpose: str
             principals=granted.principals,
             key_id=user,
             ttl=granted.until - site.now(),
-            extensions=granted.extensions,
+            extensions={**granted.extensions, SELF_SERVICE: b""},
             critical_options=granted.critical_options,
         )
     )

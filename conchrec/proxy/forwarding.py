@@ -140,7 +140,7 @@ class Forwards:
         opening.refuse(
             m.ADMINISTRATIVELY_PROHIBITED,
             f"conchrec: {self._visit.identity.user} may not forward ports on {self._visit.target.host}"
-            f" ({self._shut_by(kind).setting}: no)",
+            f" ({self._shut_by(kind).why})",
         )
 
     # --- channels that the target opens

@@ -36,8 +36,10 @@ def given_address(target: Target, rules: Sequence[TargetRule]) -> tuple[str, ...
 def judge(visit: Visit) -> Decision:
     """May the visit's user be at its target, as its login, now? With the target's own rule for recording."""
     site = visit.site
+    # What binds one of the two logins must not be lost in the other.
+    identity = replace(visit.identity, withheld=visit.withheld)
     decision = decide(
-        site.policy, visit.identity, visit.target, visit.resolved, visit.login, visit.source, site.now()
+        site.policy, identity, visit.target, visit.resolved, visit.login, visit.source, site.now()
     )
     if isinstance(decision, Allow):
         rule = rule_for(site.config.targets, visit.target, decision.addresses)

@@ -126,6 +126,8 @@ class OuterSession:
                     )
                 )
             return True
+        if name == b"pty-req" and "permit-pty" in self._jump.identity.withheld:
+            return False
         if name == b"pty-req":
             self._newline = "\r\n"
             pty = m.PtyRequest.parse(request.extra)

@@ -11,8 +11,8 @@ Codes are those of ``access.passwords``: each is good once, wherever it is asked
 
 from __future__ import annotations
 
-from conchrec.access.grants import SELF_SERVICE
 from conchrec.access.options import Mfa
+from conchrec.access.permits import SELF_SERVICE
 from conchrec.access.policy import active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity

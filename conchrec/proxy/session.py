@@ -184,10 +184,12 @@ class Session:
         return told and self._running
 
     def rejudge(self) -> None:
-        """It ends where the options do not allow what it runs any more."""
-        start = self._start
-        if start is not None and (option := start.forbidden_by(self._options)):
-            denied = self._forbidden(start.kind, option)
+        """It ends where the options do not allow what it runs, or its terminal, any more."""
+        options = [self._start.forbidden_by(self._options)] if self._start is not None else []
+        if self._has_pty and not self._options.pty:
+            options.append("pty")
+        if option := next(filter(None, options), ""):
+            denied = self._forbidden(option)
             self._emit_quietly(refusal.event(denied, self._who()))
             self.end(denied.public)
 
@@ -287,6 +289,9 @@ class Session:
                 self._emit(audit.Agent(**self._who(), action="announced", path="inner"))
             self._inner_settled()
             return Verdict.PASS if self._options.forward_agent else Verdict.ACCEPT
+        if name == b"pty-req" and not self._options.pty:
+            self._emit(refusal.event(self._forbidden("pty"), visit.who(self.sid)))
+            return Verdict.REFUSE
         if name == b"x11-req" and not self._options.x11_forwarding:
             self._emit(
                 audit.X11Forward(
@@ -328,23 +333,23 @@ class Session:
     def _refuse_to_start(self, start: Start) -> None:
         """Raises AccessDenied where the roles do not allow it."""
         if option := start.forbidden_by(self._options):
-            denied = self._forbidden(start.kind, option)
+            denied = self._forbidden(option)
             self._emit(refusal.event(denied, self._who()))
             raise denied
 
-    def _forbidden(self, kind: str, option: str) -> AccessDenied:
+    def _forbidden(self, option: str) -> AccessDenied:
         visit = self._visit
         shut = shut_by(visit.roles, option)
         what = {
             "commands": "run this command",
+            "pty": "have a terminal",
             "shell": "have a shell",
             "exec": "run commands",
             "sftp": "copy files by sftp",
             "scp": "copy files by scp",
             "subsystem": "use this subsystem",
         }[option]
-        why = "commands" if shut.setting == "commands" else f"{shut.setting}: no"
-        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({why})"
+        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({shut.why})"
         return AccessDenied(text, rule=shut.rule)
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:

@@ -534,7 +534,9 @@ class Upstream:
             return None
         try:
             signer, certificate = await site.signing(
-                lambda: site.authority.one_connection(visit.login, visit.identity.user, visit.cid)
+                lambda: site.authority.one_connection(
+                    visit.login, visit.identity.user, visit.cid, withheld=visit.withheld
+                )
             )
         except ConchrecError as error:
             self._offers.own = error.public

@@ -81,6 +81,11 @@ class Visit:
     beside: set[NotKept] = field(default_factory=set)
 
     @property
+    def withheld(self) -> frozenset[str]:
+        """What neither the certificate of the outer login permits nor that of the inner one."""
+        return self.identity.withheld | (self.inner.withheld if self.inner is not None else frozenset())
+
+    @property
     def is_approved(self) -> bool:
         """By everybody who has to."""
         return self.options is None or set(self.options.approval) <= set(self.approved_for)

@@ -8,19 +8,26 @@ nothing (Enter, arrows, control keys) are kept, unless they come among letters t
 How sure that is: nothing is kept that was not also shown on the screen, and so is in the recording anyway;
 but for such keys, and for how many of them there were. Of programs that draw the whole screen, and of
 shells that draw their line anew at every key, less is kept than was typed: when in doubt it is dropped.
+
+Each piece of output is compared with a limited number of letters, however much is held: see ``_WINDOW``.
 """
 
 from __future__ import annotations
 
 import re
 from codecs import getincrementaldecoder
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from conchrec.recording.line import ShownLine
 
 HELD_SECONDS = 1.0
 HELD_AT_MOST = 4096
-#: A letter, or a key that draws none: control characters, and the sequences of arrows and the like.
+_WINDOW = 256
+"""Letters that are compared at a time; only when all of them were shown, the next ones are."""
+_RUNS = 64
+"""Runs of letters, with keys between them, that are compared at a time."""
+#: A run of letters, or a key that draws none: control characters, and the sequences of arrows and the like.
 _KEYS = re.compile(
     "\x1b(?:\\[[0-9;?<]*[ -/]*[@-~]|O[@-~]|[ -~])?|[\x00-\x1a\x1c-\x1f\x7f-\x9f]|[^\x00-\x1f\x7f-\x9f]+"
 )
@@ -42,44 +49,52 @@ class Dropped:
 Found = Kept | Dropped
 
 
+@dataclass(slots=True)
+class _Run:
+    """Letters that were typed one after another, and the keys after them that draw nothing."""
+
+    letters: str
+    keys: list[str] = field(default_factory=list)
+
+
 class Echo:
-    """One terminal. ``line`` is fed by whoever calls, after ``shown``. Times are in seconds."""
+    """One terminal. ``line`` is fed by the caller, before ``shown``. Times are in seconds."""
 
     def __init__(self, line: ShownLine) -> None:
         self._line = line
         self._decoder = getincrementaldecoder("utf-8")("replace")
-        self._held = ""
+        self._held: deque[_Run] = deque()
+        self._size = 0
         self._since = 0.0
         self._column = 0
 
     def typed(self, data: bytes, now: float) -> list[Found]:
         """What of it can be told at once."""
         found = self._late(now)
-        for key in _KEYS.findall(self._decoder.decode(data)):
+        kept: list[str] = []
+        typed = self._decoder.decode(data)
+        for match in _KEYS.finditer(typed):
+            key = match.group()
             if len(key) == 2 and key.startswith("\x1b"):
                 continue  # Alt and a letter: it draws nothing, and the letter may be one of a password
             if not self._held and not _DRAWS.match(key):
-                found.append(Kept(text=key))
+                kept.append(key)
                 continue
-            if not self._held:
-                self._since = now
-                self._column = self._line.text()[1]
-            self._held += key
-        if len(self._held) > HELD_AT_MOST:
-            found += self._drop()
-        return found
+            self._hold(key, now)
+            if self._size > HELD_AT_MOST:
+                # The rest of the same paste goes, too: its beginning is not known any more.
+                self._hold(typed[-1:], now)
+                found += [*_kept(kept), *self._drop()]
+                kept = []
+                break
+        return found + _kept(kept)
 
-    def shown(self, data: bytes, now: float) -> list[Found]:
-        """Output. Call ``line.feed`` with the same afterwards."""
+    def shown(self, now: float, *, newline: bool) -> list[Found]:
+        """``line`` was fed with output; ``newline``: that ended the line, and it is not yet fed with that."""
         found = self._late(now)
         if not self._held:
             return found
-        first, newline, _ = data[: 4 * HELD_AT_MOST].partition(b"\n")
-        after = ShownLine()
-        after.copy(self._line)
-        after.feed(first)
-        text, _ = after.text()
-        found += self._seen(text[self._column :])
+        found += _kept(self._seen())
         if newline and self._held:
             # The line is over: what comes now is no echo of what was typed on it.
             found += self._drop()
@@ -89,39 +104,62 @@ class Echo:
         """Nothing more comes."""
         return self._drop() if self._held else []
 
-    def _seen(self, shown: str) -> list[Found]:
-        """``shown`` stands where the cursor was. It counts where all of it, or all that is held, is there."""
-        letters = [key for key in _KEYS.findall(self._held) if _DRAWS.match(key)]
-        wanted = "".join(letters)
-        same = 0
-        while same < min(len(wanted), len(shown)) and wanted[same] == shown[same]:
-            same += 1
-        if not same or same not in (len(wanted), len(shown)):
-            return []
-        kept, left = self._first(same)
-        self._held = left
-        self._column += same
-        return [Kept(text=kept)]
+    def _hold(self, key: str, now: float) -> None:
+        if not self._held:
+            self._since = now
+            self._column = self._line.column
+        if not _DRAWS.match(key):
+            self._held[-1].keys.append(key)
+        elif not self._held or self._held[-1].keys:
+            self._held.append(_Run(key))
+        else:
+            self._held[-1].letters += key
+        self._size += len(key)
 
-    def _first(self, count: int) -> tuple[str, str]:
-        """What is held up to this many letters, with the keys right after them, and the rest."""
-        at = 0
-        for key in _KEYS.finditer(self._held):
-            if _DRAWS.match(key.group()):
-                taken = min(count, len(key.group()))
-                count -= taken
-                if taken < len(key.group()):
-                    return self._held[: key.start() + taken], self._held[key.start() + taken :]
-            at = key.end()
-        return self._held[:at], self._held[at:]
+    def _seen(self) -> list[str]:
+        """What of what is held stands where the cursor was: it counts where all of it, or all that is there,
+        is the same."""
+        kept: list[str] = []
+        while self._held:
+            first = [run.letters for _, run in zip(range(_RUNS), self._held, strict=False)]
+            wanted = "".join(first)[:_WINDOW]
+            shown = self._line.letters(self._column, len(wanted))
+            if not shown or not wanted.startswith(shown):
+                break
+            kept += self._first(len(shown))
+            self._column += len(shown)
+            if len(shown) < len(wanted):
+                break
+        return kept
+
+    def _first(self, count: int) -> list[str]:
+        """Take so many of the letters that are held, with the keys right after them."""
+        taken = []
+        while count:
+            run = self._held[0]
+            letters, run.letters = run.letters[:count], run.letters[count:]
+            count -= len(letters)
+            taken.append(letters)
+            if not run.letters:
+                taken += run.keys
+                self._held.popleft()
+        self._size -= sum(map(len, taken))
+        return taken
 
     def _late(self, now: float) -> list[Found]:
         return self._drop() if self._held and now - self._since > HELD_SECONDS else []
 
     def _drop(self) -> list[Found]:
-        """The letters go; an Enter among them stays."""
-        held, self._held = self._held, ""
+        """The letters go; an Enter after them stays."""
+        last = self._held[-1].keys[-1] if self._held[-1].keys else ""
+        self._held.clear()
+        self._size = 0
         found: list[Found] = [Dropped()]
-        if held.endswith(("\r", "\n")):
-            found.append(Kept(text=held[-1]))
+        if last in ("\r", "\n"):
+            found.append(Kept(text=last))
         return found
+
+
+def _kept(texts: list[str]) -> list[Found]:
+    text = "".join(texts)
+    return [Kept(text=text)] if text else []

@@ -539,15 +539,18 @@ class SessionRecorder:
 
     def _watch(self, line: ShownLine, data: bytes) -> None:
         """What output tells of what was typed."""
+        end = data.find(b"\n")
+        line.feed(data if end < 0 else data[:end])
         if self._echo is not None:
-            self._note(self._echo.shown(data, self._elapsed()))
+            self._note(self._echo.shown(self._elapsed(), newline=end >= 0))
         if self._commands is not None:
             for found in self._commands.shown(data):
                 if isinstance(found, Begun):
                     self._command_given(found.text)
                 elif self._given:
                     self._given[-1] = replace(self._given[-1], status=found.status)
-        line.feed(data)
+        if end >= 0:
+            line.feed(data[end:])
 
     def _command_given(self, text: str) -> None:
         self._marker(text)

@@ -12,11 +12,13 @@ VT52), and what erases the lines that have scrolled away. ECMA-48, and xterm's c
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 RESET = "\x1b[!p\x1b[?1049l\x1b[?5;45;69l\x1b[?7;25h\x1b[0 q\x1b[0m\x1b(B\x0f"
 """What to print at the end, so that the terminal is as it was."""
 
-_LONGEST = 4096
+_LONGEST = 512
+"""Characters of a sequence that may come in parts; nothing that draws is longer."""
 # As in a terminal, any escape ends a string: one that is never closed must not hide what follows it.
 _STRING = re.compile("[\x07\x18\x1a\x9c]|(?=\x1b)")
 _SEQUENCE = re.compile(
@@ -72,13 +74,25 @@ class SafeOutput:
                 break
             shown.append(text[position : found.start()])
             position = found.end()
-            if found["string"]:
+            sequence = found.group()
+            allowed = _allowed(sequence) if len(sequence) <= _LONGEST else ""
+            if allowed is None:
                 self._in_string = True
-            elif found["escape"] == "c":
-                shown.append(_CLEARED)
-            elif _draws(found):
-                shown.append(found.group())
+            else:
+                shown.append(allowed)
         return "".join(shown)
+
+
+@lru_cache(maxsize=1024)
+def _allowed(sequence: str) -> str | None:
+    """What of one sequence may be printed; None where it begins a string. Programs use few different ones."""
+    found = _SEQUENCE.match(sequence)
+    assert found is not None
+    if found["string"]:
+        return None
+    if found["escape"] == "c":
+        return _CLEARED
+    return sequence if _draws(found) else ""
 
 
 def _draws(found: re.Match[str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 SHUT = ("local_forwarding", "remote_forwarding", "streamlocal_forwarding", "x11_forwarding", "forward_agent")
-OPEN = ("shell", "exec", "subsystem", "sftp", "scp", "unknown_requests", "nested_ssh")
+OPEN = ("shell", "pty", "exec", "subsystem", "sftp", "scp", "unknown_requests", "nested_ssh")
 WITHOUT_COMMANDS = ("shell", "subsystem", "sftp")
 STRICTNESS = ("no", "login", "session")
 

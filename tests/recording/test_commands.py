@@ -20,8 +20,10 @@ class Terminal:
 
     def shows(self, text: str | bytes) -> None:
         data = text.encode() if isinstance(text, str) else text
+        first, newline, rest = data.partition(b"\n")
+        self.line.feed(first)
         self._take(self.commands.shown(data))
-        self.line.feed(data)
+        self.line.feed(newline + rest)
 
     def types(self, text: str) -> None:
         """And the terminal echoes it."""

@@ -18,8 +18,10 @@ class Terminal:
         self.found: list[str] = []
 
     def shows(self, text: str) -> None:
-        self._take(self.echo.shown(text.encode(), self.now))
-        self.line.feed(text.encode())
+        first, newline, rest = text.encode().partition(b"\n")
+        self.line.feed(first)
+        self._take(self.echo.shown(self.now, newline=bool(newline)))
+        self.line.feed(newline + rest)
 
     def types(self, text: str) -> None:
         self._take(self.echo.typed(text.encode(), self.now))
