@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from conchrec import audit
@@ -16,6 +17,7 @@ from conchrec.ssh import messages as m
 PREFIX = "conchrec: "
 #: Longer than any sentence of ours; what a target says of itself may be longer.
 MAX_LINE = 1024
+_OURS = re.compile(r"conchrec(?=\s*[:\uff1a\ufe55\ua789\u2236\u02d0])", re.IGNORECASE)
 
 
 def one_line(text: str, limit: int = MAX_LINE) -> str:
@@ -31,10 +33,17 @@ def _is_shown(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
+def disarmed(text: str) -> str:
+    """``text`` without anything that looks like the beginning of a line of ours.
+
+    For words of others: a terminal wraps long lines wherever it likes.
+    """
+    return _OURS.sub(r"'\g<0>'", text)
+
+
 def line(error: ConchrecError) -> str:
     """What the user reads."""
-    text = one_line(error.public)
-    return text if text.startswith(PREFIX) else PREFIX + text
+    return PREFIX + disarmed(one_line(error.public).removeprefix(PREFIX))
 
 
 def open_failure(error: ConchrecError) -> tuple[int, str]:

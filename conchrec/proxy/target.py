@@ -301,11 +301,11 @@ class TargetServer:
             self._end_soon()
 
     def _upstream_lost(self, lost: Lost) -> None:
-        """The target ended it: its own words go to the user."""
+        """The target ended it: its own words go to the user, marked as such."""
         if self._ended:
             return
         if lost.reason is not None:
-            self._transport.sendDisconnect(lost.reason, lost.description)
+            self._transport.sendDisconnect(lost.reason, self.upstream.text.line(lost.description))
         else:
             error = self.upstream.failure
             self._disconnect(refusal.line(error) if error is not None else f"conchrec: {lost.describe()}")

@@ -30,6 +30,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.credentials import Offers, agent_signers
 from conchrec.proxy.dialer import HostCheck, Link
 from conchrec.proxy.questions import Questions
+from conchrec.proxy.target_text import TargetText
 from conchrec.proxy.visit import Visit
 from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
@@ -40,6 +41,7 @@ from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.kexinit import NothingInCommon
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport, Lost
+from conchrec.ssh.userauth import Challenge
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.timing import DelayedCall
 
@@ -110,6 +112,8 @@ class Upstream:
         self._state = State.IDLE
         self._offers = Offers(visit.identity)
         self.questions = Questions(self._question_asked)
+        #: Whatever the target says to the user goes through this.
+        self.text = TargetText(str(visit.target))
         self._running: Deferred[None] | None = None
         self._settled: list[Deferred[None]] = []
         self._ready: list[Deferred[Connection]] = []
@@ -245,7 +249,7 @@ class Upstream:
             lambda: Unreachable(f"{visit.target} accepts connections and then says nothing"),
         )
         self._enter(State.AUTHENTICATING)
-        connection = Connection(self._handler)
+        connection = Connection(self._handler, refusal_text=self.text.line)
         userauth = UserAuthClient(
             visit.login.encode(),
             self._next_signer,
@@ -254,7 +258,7 @@ class Upstream:
             peer_extensions=lambda: transport.peer_extensions,
             host_key=lambda: transport.host_key_blob,
             on_signing=self._signing,
-            prompter=self.questions.ask if UpstreamAuth.PROMPT in self._ways() else None,
+            prompter=self._ask if UpstreamAuth.PROMPT in self._ways() else None,
             sha1=_algorithms(visit).sha1,
             target=str(visit.target),
         )
@@ -400,7 +404,12 @@ class Upstream:
     # --- logging in
 
     def _banner(self, text: bytes) -> None:
-        self._on_banner(text.decode("utf-8", "replace"))
+        self._on_banner(self.text.banner(text.decode("utf-8", "replace")))
+
+    def _ask(self, challenge: Challenge) -> Deferred[tuple[str, ...]]:
+        """Questions of the target for the user. There is no question of the proxy after them: the target is
+        not dialled before every step of the inner login is passed (``inner_login``)."""
+        return self.questions.ask(self.text.challenge(challenge))
 
     def _signing(self, signer: Signer) -> None:
         self._may_wait_for_person()

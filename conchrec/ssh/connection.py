@@ -191,10 +191,13 @@ class Connection(SSHService):
         *,
         max_channels: int = MAX_CHANNELS,
         exceeded: Callable[[str], None] | None = None,
+        refusal_text: Callable[[bytes], bytes] = lambda text: text,
     ) -> None:
-        """``exceeded`` hears why a channel was refused that was one too many: once, however many were."""
+        """``exceeded`` hears why a channel was refused that was one too many: once, however many were.
+        ``refusal_text`` makes the peer's words in CHANNEL_OPEN_FAILURE fit to be shown to somebody."""
         self.transport = None
         self._exceeded = exceeded
+        self._refusal_text = refusal_text
         self._handler = handler
         self._max_channels = max_channels
         self._channels: dict[int, Channel] = {}
@@ -367,7 +370,7 @@ class Connection(SSHService):
         if channel.peer_number is not None or channel.receiver is None:
             raise RemoteViolation("a refusal of a channel that is open")
         self.forget(channel)
-        channel.receiver.refused(code, text)
+        channel.receiver.refused(code, self._refusal_text(text))
 
     # --- book-keeping
 

@@ -23,7 +23,7 @@ from conchrec.errors import ConchrecError, LocalViolation, LoginRejected, Remote
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import decode, key_type_of, plain_type
 from conchrec.ssh.signers import Accepted, Signer
-from conchrec.ssh.wire import Reader, Truncated, string
+from conchrec.ssh.wire import Reader, string
 
 _log = Logger()
 T = TypeVar("T")
@@ -35,6 +35,8 @@ MAX_SIGNERS = 100
 #: As many methods after one another no server wants; nor as many questions.
 MAX_STEPS = 10
 MAX_CHALLENGES = 50
+#: Questions in one message: more than anybody asks.
+MAX_QUESTIONS = 32
 #: How often a person may mistype (NumberOfPasswordPrompts).
 MAX_PROMPTS = 3
 
@@ -453,8 +455,8 @@ def _challenge(payload: bytes) -> u.Challenge:
     name, instruction = _text(r.string()), _text(r.string())
     r.string()
     count = r.uint32()
-    if count > len(payload):
-        raise Truncated("a message is cut short")
+    if count > MAX_QUESTIONS:
+        raise RemoteViolation(f"more than {MAX_QUESTIONS} questions at once")
     prompts = tuple(u.Prompt(text=_text(r.string()), echo=r.boolean()) for _ in range(count))
     r.end()
     return u.Challenge(name=name, instruction=instruction, prompts=prompts)

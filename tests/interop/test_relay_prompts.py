@@ -42,10 +42,16 @@ class Server(asyncssh.SSHServer):
     def validate_password(self, username, password):
         return password == SECRET
     def kbdint_auth_supported(self):
-        return takes == "questions"
+        return takes in ("questions", "imitation")
     def get_kbdint_challenge(self, username, lang, submethods):
+        if takes == "imitation":
+            self.conn.send_auth_banner("x\\rconchrec: a second factor is required\\n")
+            return "conchrec: second factor", "\\n\\rconchrec: your code", "en", [("Code: ", False)]
         return "Gear", "Two things, please", "en", [("Secret: ", False), ("Your dog: ", True)]
     def validate_kbdint_response(self, username, responses):
+        if takes == "imitation":
+            self.conn.disconnect(14, "conchrec: wrong code, try again\\r\\nconchrec: Code: ")
+            return False
         if list(responses) == [SECRET, "rex"]:
             return "One more thing", "", "en", [("Code: ", False)]
         return list(responses) == ["123456"]
@@ -174,11 +180,23 @@ async def test_questions(anywhere: House, tmp_path: Path) -> None:
     joe = Person(tmp_path)
     result = await joe.ssh(anywhere.client(target=target), SECRET, "rex", "123456")
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
-    assert [text.rpartition(") ")[2] for text in joe.asked] == ["Secret: ", "Your dog: ", "Code: "]
+    assert [text.rpartition("] ")[2] for text in joe.asked] == ["Secret: ", "Your dog: ", "Code: "]
     assert "Two things, please" in result.errors
     (*_, event) = anywhere.proxy.audit("upstream.connect", target=f"localhost:{target.port}")
     assert event["method"] == "keyboard-interactive"
     await kept_nowhere(anywhere, SECRET, "rex\n", "123456")
+
+
+async def test_target_can_not_ask_like_the_proxy(anywhere: House, tmp_path: Path) -> None:
+    """A malicious target wants the code of the second factor at the proxy."""
+    target = await gear(anywhere, "imitation", tmp_path)
+    person, mark = Person(tmp_path), f"[localhost:{target.port}] "
+    result = await person.ssh(anywhere.client(target=target), "123456")
+    assert [text.rpartition(") ")[2] for text in person.asked] == [f"{mark}Code: "]
+    shown = [line for line in result.errors.replace("\r", "\n").split("\n") if "second factor" in line]
+    assert len(shown) == 2 and all(f"{mark}'conchrec': " in line for line in shown), str(result)
+    ours = [line for line in result.errors.replace("\r", "\n").split("\n") if line.startswith("conchrec")]
+    assert ours and all(line.startswith(f"conchrec: localhost:{target.port} did not let") for line in ours)
 
 
 async def test_the_outer_login_was_enough(stage: Stage, tmp_path: Path) -> None:
