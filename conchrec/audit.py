@@ -160,6 +160,16 @@ class SessionRejected(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsDelayed(AuditEvent):
+    """The user opens sessions faster than the limit: ``seconds`` is how long this one waits. Once a minute
+    for each user."""
+
+    event = "session.delayed"
+    code = "CR2003W"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exec(AuditEvent):
     """A command is to be run. ``accepted`` is the target's answer, where it is known; ``forced_upon`` what
     was asked for, where the user's certificate says what runs (``force-command``)."""
@@ -698,6 +708,7 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     SessionStart,
     SessionEnd,
     SessionRejected,
+    SessionsDelayed,
     Exec,
     Subsystem,
     Resize,

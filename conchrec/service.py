@@ -34,9 +34,10 @@ from conchrec.config import ConfigErrors, load
 from conchrec.errors import ConfigError, WriteFailed
 from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
-from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit
+from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit, spare_permanent_objects
 from conchrec.proxy import lookups
 from conchrec.proxy.approvals import Approvals
+from conchrec.proxy.budget import Rooms, SessionRate
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
@@ -161,6 +162,8 @@ class Proxy(MultiService):
             bandwidth=Bandwidth(reactor),
             turns=Turns(reactor),
             diffie_hellman=DiffieHellmanHelper(reactor),
+            rooms=Rooms(),
+            session_rate=SessionRate(reactor),
         )
         self._complaints: dict[str, str] = {}
         #: Who waits for a new configuration, and whether one is being read.
@@ -224,6 +227,7 @@ class Proxy(MultiService):
         for loop, seconds in ((self._watching, WATCH_SECONDS), (self._pruning, PRUNE_SECONDS)):
             loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
+        spare_permanent_objects()
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
             version=__version__,

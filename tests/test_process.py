@@ -77,3 +77,20 @@ def test_whether_the_processor_knows_aes(tmp_path: Path, text: str, knows: bool)
 
 def test_no_word_about_the_processor(tmp_path: Path) -> None:
     assert knows_aes(tmp_path / "none") is False
+
+
+COLLECTION = """
+import gc, time
+import conchrec.service
+from conchrec.process import spare_permanent_objects
+def walked():
+    return len(gc.get_objects())
+before = walked()
+spare_permanent_objects()
+print(before, walked())
+"""
+
+
+def test_a_full_collection_walks_over_what_was_made_since_the_start() -> None:
+    before, after = map(int, printed(COLLECTION).split())
+    assert after < before / 20

@@ -10,7 +10,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from conchrec.web.export import IDLE, MAX_CONNECTIONS, factory
+from conchrec.web.export import AT_ONCE, IDLE, MAX_CONNECTIONS, MAX_WAITING, factory
+from tests.support.turns import turn
 
 
 class Keys:
@@ -50,6 +51,7 @@ class Web:
         assert connected is not None
         protocol, transport = connected
         protocol.dataReceived(request)
+        self.clock.advance(0)
         said: bytes = transport.value()
         return said
 
@@ -142,6 +144,7 @@ def test_nothing_is_taken_in(web: Web, header: str) -> None:
     assert connected is not None
     protocol, transport = connected
     protocol.dataReceived(f"GET {EXPORT}?type=user HTTP/1.1\r\nHost: proxy\r\n{header}\r\n\r\n".encode())
+    web.clock.advance(0)
     assert transport.value().startswith(b"HTTP/1.1 413 ")
     assert transport.disconnecting
 
@@ -155,13 +158,44 @@ def test_what_is_no_request(web: Web, request_bytes: bytes) -> None:
     assert connected is not None
     protocol, transport = connected
     protocol.dataReceived(request_bytes)
+    web.clock.advance(0)
     assert b" 200 " not in transport.value()
     assert transport.disconnecting or transport.disconnected
 
 
-def test_two_on_one_connection(web: Web) -> None:
+def test_answers_one_request_and_closes(web: Web) -> None:
+    """Hundreds in one read would be answered in one turn of the reactor."""
     one = f"GET {EXPORT}?type=user HTTP/1.1\r\nHost: proxy\r\n\r\n".encode()
-    assert web.ask(one * 2).count(b"ssh-ed25519 AAAA user CA\n") == 2
+    connected = web.connect()
+    assert connected is not None
+    protocol, transport = connected
+    protocol.dataReceived(one * 500)
+    web.clock.advance(0)
+    assert transport.value().count(b"ssh-ed25519 AAAA user CA\n") == 1
+    assert b"\r\nConnection: close\r\n" in transport.value()
+    assert transport.disconnecting
+
+
+def test_few_connections_are_answered_in_one_turn(web: Web) -> None:
+    connections = [web.connect() for _ in range(50)]
+    for connected in connections:
+        assert connected is not None
+        connected[0].dataReceived(f"GET {EXPORT}?type=krl HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
+    answered = [0]
+    while answered[-1] < 50:
+        turn(web.clock)
+        answered.append(sum(bool(connected and connected[1].value()) for connected in connections))
+        assert 0 < answered[-1] - answered[-2] <= AT_ONCE
+
+
+def test_bytes_that_wait_have_a_limit(web: Web) -> None:
+    connected = web.connect()
+    assert connected is not None
+    protocol, transport = connected
+    for _ in range(20):
+        protocol.dataReceived(bytes(10_000))
+    assert transport.disconnected
+    assert len(protocol.unread) <= MAX_WAITING
 
 
 def test_who_says_nothing_is_let_go(web: Web) -> None:
@@ -169,6 +203,7 @@ def test_who_says_nothing_is_let_go(web: Web) -> None:
     assert connected is not None
     protocol, transport = connected
     protocol.dataReceived(b"GET /")
+    web.clock.advance(0)
     web.clock.advance(IDLE - 1)
     assert not transport.disconnecting
     web.clock.advance(1)

@@ -108,6 +108,8 @@ class Authority:
         self._serials = Serials(store.directory)
         self._shown: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ShownKeys]] = OrderedDict()
         self.revocations = Revocations(store.directory, now)
+        #: The list of revocations, with what it was made of.
+        self._krl: tuple[Revoked, tuple[bytes, ...], bytes] | None = None
         self._lock = threading.RLock()
         self._stamp: tuple[int, ...] = ()
         self._keys: dict[Role, _Keys] = {}
@@ -245,8 +247,12 @@ class Authority:
         return self.revocations.current
 
     def krl(self) -> bytes:
-        """For sshd's ``RevokedKeys``: all that is revoked."""
-        return self.revoked().krl((*self.trusted(Role.USER), *self.trusted(Role.HOST)))
+        """For sshd's ``RevokedKeys``: all that is revoked. Made when that changes, and kept."""
+        revoked = self.revoked()
+        authorities = (*self.trusted(Role.USER), *self.trusted(Role.HOST))
+        if self._krl is None or self._krl[0] is not revoked or self._krl[1] != authorities:
+            self._krl = revoked, authorities, revoked.krl(authorities)
+        return self._krl[2]
 
     def _line(self, role: Role, blob: bytes) -> str:
         return f"{public_line(blob)} conchrec {role.value} CA of {self._cluster_name}"

@@ -428,7 +428,8 @@ class Jump:
             place.drop()
             return
         tunnel = Tunnel(self._site.clock, peer=self._addr, host=self._addr)
-        tunnel.attach(Stream.accept(opening, tunnel))
+        # It gets its window when it is entered.
+        tunnel.attach(Stream.accept(opening, tunnel, window=0))
         self.ways.enter(place, tunnel)
 
     def _not_opened(self, failure: Failure, opening: IncomingOpen) -> None:

@@ -33,6 +33,8 @@ from conchrec.ssh.transport import ServerTransport
 _log = Logger()
 T = TypeVar("T")
 
+#: Of a command's stdin, and of keys.
+COMMAND_WINDOW = 128 * 1024
 #: sysexits.h: the command line is wrong.
 USAGE = 64
 #: A command was understood, and could not be done.
@@ -74,7 +76,8 @@ class OuterSession:
         self._sees: Sees | None = None
         #: When it has to be judged again; None: not by itself.
         self.until: datetime | None = None
-        self._stream = Stream.accept(opening, self)
+        # What is sent before it is known what this session is would wait here: there is no window for it.
+        self._stream = Stream.accept(opening, self, window=0)
         self._console.attach(self._stream)
         jump.sessions.add(self)
 
@@ -149,6 +152,7 @@ class OuterSession:
             self._start_tunnel(argument[len(SUBSYSTEM) :])
         else:
             # A certificate may say what runs, here, too, whatever is asked for.
+            self._stream.widen(COMMAND_WINDOW)
             forced = self._jump.identity.force_command
             self._command(forced or argument.decode("utf-8", "replace"))
         return True

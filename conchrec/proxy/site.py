@@ -14,10 +14,11 @@ from twisted.logger import Logger
 from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
 from conchrec.access.policy import Policy
-from conchrec.audit import AuditEvent, AuditSink
+from conchrec.audit import AuditEvent, AuditSink, SessionsDelayed, Who
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.approvals import Approvals
+from conchrec.proxy.budget import Rooms, SessionRate
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.throttle import Bandwidth
@@ -36,6 +37,8 @@ _log = Logger()
 #: How long a target that would not have a certificate of our CA is not asked again.
 REFUSED_LIFE = timedelta(minutes=5)
 REFUSALS = 4096
+#: Seconds between two events that sessions of one user wait.
+DELAYS_TOLD = 60.0
 
 
 class Live(Protocol):
@@ -119,6 +122,9 @@ class Site:
     turns: Turns
     #: Computes finite-field Diffie-Hellman, in a process of its own.
     diffie_hellman: DiffieHellmanHelper
+    #: The memory of tunnels, by user.
+    rooms: Rooms
+    session_rate: SessionRate
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)
@@ -126,6 +132,8 @@ class Site:
     sessions: dict[str, int] = field(default_factory=dict)
     #: How many commands of the proxy run for each user.
     commands: dict[str, int] = field(default_factory=dict)
+    #: When it was last said that sessions of a user wait.
+    delays: dict[str, float] = field(default_factory=dict)
     #: No new connection and no new session: the service is being stopped.
     stopping: bool = False
 
@@ -138,6 +146,16 @@ class Site:
 
     def session_began(self, user: str) -> None:
         self.sessions[user] = self.sessions.get(user, 0) + 1
+
+    def session_delayed(self, user: str, who: Who, seconds: float) -> None:
+        """Say so, once a minute for each user."""
+        now = self.clock.seconds()
+        said = self.delays.get(user)
+        if said is None or now - said >= DELAYS_TOLD:
+            if len(self.delays) >= REFUSALS:
+                self.delays.clear()
+            self.delays[user] = now
+            self.emit(SessionsDelayed(**who, seconds=round(seconds, 3)))
 
     def session_over(self, user: str) -> None:
         left = self.sessions.get(user, 0) - 1

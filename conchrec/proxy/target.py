@@ -90,6 +90,8 @@ class TargetServer:
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
         self._sessions: set[Session] = set()
+        #: Sessions that may begin a little later.
+        self._waiting = 0
         self._no_more_sessions = False
         self._first_session_relayed = False
         self._timers: dict[str, DelayedCall] = {}
@@ -109,7 +111,7 @@ class TargetServer:
 
     @property
     def session_count(self) -> int:
-        return len(self._sessions)
+        return len(self._sessions) + self._waiting
 
     def brake(self, on: bool) -> None:
         """The outer connection's socket does not drain, or does again."""
@@ -216,7 +218,7 @@ class TargetServer:
             opening.refuse(m.UNKNOWN_CHANNEL_TYPE, "conchrec: channels of this type are not relayed")
 
     def _session_requested(self, opening: IncomingOpen) -> None:
-        visit, upstream = self._visit, self.upstream
+        visit = self._visit
         limit = visit.options.max_sessions if visit.options is not None else None
         if self._no_more_sessions:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: no more sessions were to be opened")
@@ -224,7 +226,7 @@ class TargetServer:
         if self._site.stopping:
             opening.refuse(m.RESOURCE_SHORTAGE, "conchrec: the proxy is being stopped")
             return
-        if limit is not None and len(self._sessions) >= limit:
+        if limit is not None and len(self._sessions) + self._waiting >= limit:
             text = f"{limit} sessions at once are the limit (max_sessions)"
             error = AccessDenied(text, rule="max_sessions")
             self._site.emit(refusal.event(error, visit.who()))
@@ -236,6 +238,30 @@ class TargetServer:
             self._site.emit(refusal.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
             return
+        wait = self._site.session_rate.wait(user)
+        if wait is None:
+            error = AccessDenied(f"{user} opens too many sessions", rule="sessions a second")
+            self._site.emit(refusal.event(error, visit.who()))
+            opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
+        elif wait:
+            self._site.session_delayed(user, visit.who(), wait)
+            self._site.session_began(user)
+            self._waiting += 1
+            self._site.clock.callLater(wait, self._waited, opening)
+        else:
+            self._begin_session(opening)
+
+    def _waited(self, opening: IncomingOpen) -> None:
+        """A session of somebody who opens very many: its turn has come."""
+        self._waiting -= 1
+        self._site.session_over(self._visit.identity.user)
+        if self._ended:
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this connection is over")
+        else:
+            self._begin_session(opening)
+
+    def _begin_session(self, opening: IncomingOpen) -> None:
+        visit, upstream = self._visit, self.upstream
         session = Session(
             visit,
             opening,
@@ -318,7 +344,7 @@ class TargetServer:
         self._set_timer("useless", USELESS_SECONDS, self._end_if_useless)
 
     def _end_if_useless(self) -> None:
-        if self._useless and not self._sessions:
+        if self._useless and not self._sessions and not self._waiting:
             error = self._visit.denied or self.upstream.failure
             self._disconnect(refusal.line(error) if error is not None else "conchrec: nothing more to do")
 

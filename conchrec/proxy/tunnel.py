@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from conchrec.ssh import messages as m
-from conchrec.ssh.stream import Stream
+from conchrec.ssh.stream import WINDOW, Stream
 from conchrec.ssh.valve import Producer
 from conchrec.timing import Clock
 
@@ -49,8 +49,10 @@ class ByteProtocol(Protocol):
 class Tunnel:
     """See the module. Made for a channel that is about to be confirmed; ``start`` gives it a protocol."""
 
-    def __init__(self, clock: Clock, *, peer: object, host: object) -> None:
+    def __init__(self, clock: Clock, *, peer: object, host: object, room: int = WINDOW) -> None:
+        """``room``: bytes of this tunnel that may wait here, on their way to the target."""
         self._clock = clock
+        self.give_room(room)
         self._peer = peer
         self._host = host
         self._stream: Stream | None = None
@@ -77,9 +79,20 @@ class Tunnel:
         self.on_request: Callable[[m.ChannelRequest], bool] = lambda request: False
 
     def attach(self, stream: Stream) -> None:
-        """The channel. Until ``start`` its window is not returned: what comes before is that much."""
+        """The channel. Until ``start`` its window is not returned: what comes before is that much. Where it
+        has a window of 0, that is nothing."""
         self._stream = stream
         stream.pause()
+
+    @property
+    def room(self) -> int:
+        return self._room
+
+    def give_room(self, room: int) -> None:
+        """Before ``start``."""
+        self._room = room
+        self._high = min(HIGH, room // 4)
+        self._low = self._high * LOW // HIGH
 
     @property
     def stream(self) -> Stream:
@@ -97,8 +110,10 @@ class Tunnel:
         early, self._early = self._early, []
         for data in early:
             self._deliver(data)
-        if self._stream is not None and not self._holds:
-            self._stream.resume()
+        if self._stream is not None:
+            self._stream.widen(self._room)
+            if not self._holds:
+                self._stream.resume()
         if self._eof:
             self._lose()
 
@@ -220,12 +235,12 @@ class Tunnel:
 
     def _look(self, pending: int) -> None:
         if self._pressed:
-            if pending < LOW:
+            if pending < self._low:
                 self._pressed = False
                 if self._producer is not None:
                     self._producer.resumeProducing()
                 self.on_pressure(False)
-        elif pending > HIGH:
+        elif pending > self._high:
             self._pressed = True
             if self._producer is not None:
                 self._producer.pauseProducing()

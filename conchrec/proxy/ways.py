@@ -225,7 +225,15 @@ class Ways:
             tunnel.abortConnection()
             return
         self._tunnels.add(tunnel)
-        tunnel.on_closed = lambda: self._tunnels.discard(tunnel)
+        rooms, user = self._site.rooms, self._user.identity.user
+        room = rooms.take(user)
+        tunnel.give_room(room)
+
+        def closed() -> None:
+            self._tunnels.discard(tunnel)
+            rooms.give_back(user, room)
+
+        tunnel.on_closed = closed
         try:
             place.enter(tunnel)
         except Exception:

@@ -55,7 +55,7 @@ REKEY_TIME = timedelta(hours=1)
 #: So much under one pair of keys is a transfer, which ``Algorithms.bulk`` is for.
 BULK_BYTES = 16 * 1024 * 1024
 #: What may wait for new keys: with a login, and before it, when only answers of ours can wait.
-MAX_BLOCKED = 64 * 1024 * 1024
+MAX_BLOCKED = 8 * 1024 * 1024
 MAX_BLOCKED_EARLY = 256 * 1024
 #: What a message that waits costs beside its payload.
 _OVERHEAD = 128

@@ -58,14 +58,17 @@ class Stream:
         "_sent_eof",
         "_unreturned",
         "_user",
+        "_window",
     )
 
-    def __init__(self, user: StreamUser) -> None:
+    def __init__(self, user: StreamUser, window: int = WINDOW) -> None:
         self._user = user
+        #: What the peer may have sent that was not taken yet.
+        self._window = window
         self._channel: Channel | None = None
         self._remote_left = 0
         self._max_packet = MAX_PACKET
-        self._local_left = WINDOW
+        self._local_left = window
         self._unreturned = 0
         self._reading = True
         self._pending = 0
@@ -74,13 +77,14 @@ class Stream:
         self._closed = False
 
     @classmethod
-    def accept(cls, opening: IncomingOpen, user: StreamUser) -> Stream:
-        """Confirm a channel that the peer asked for, and be its end."""
-        stream = cls(user)
+    def accept(cls, opening: IncomingOpen, user: StreamUser, window: int = WINDOW) -> Stream:
+        """Confirm a channel that the peer asked for, and be its end. With a ``window`` of 0 the peer may
+        send nothing before ``widen``."""
+        stream = cls(user, window)
         stream._channel = opening.channel
         stream._remote_left = opening.request.window
         stream._max_packet = min(opening.request.max_packet, MAX_PACKET)
-        opening.confirm(stream, WINDOW, MAX_PACKET)
+        opening.confirm(stream, window, MAX_PACKET)
         return stream
 
     @classmethod
@@ -190,8 +194,15 @@ class Stream:
         self._reading = True
         self._return_window()
 
+    def widen(self, window: int) -> None:
+        """Grant a larger window, from now on."""
+        self._unreturned += max(0, window - self._window)
+        self._window = max(window, self._window)
+        self._return_window()
+
     def _return_window(self) -> None:
-        if self._reading and self._unreturned >= WINDOW // 16 and self._channel is not None:
+        due = self._unreturned and self._unreturned >= self._window // 16
+        if self._reading and due and self._channel is not None:
             self._channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(self._unreturned))
             self._local_left += self._unreturned
             self._unreturned = 0
@@ -215,10 +226,7 @@ class Stream:
             r = Reader(body)
             data = r.string()
             r.end()
-            self._local_left -= len(data)
-            if self._local_left < -SLACK:
-                raise RemoteViolation("more data than the window allows")
-            self._unreturned += len(data)
+            self._arrived(len(data))
             self._user.stream_data(data)
             self._return_window()
         elif message == m.CHANNEL_WINDOW_ADJUST:
@@ -240,11 +248,14 @@ class Stream:
             r.uint32()
             data = r.string()
             r.end()
-            self._local_left -= len(data)
-            if self._local_left < -SLACK:
-                raise RemoteViolation("more data than the window allows")
-            self._unreturned += len(data)
+            self._arrived(len(data))
             self._return_window()
+
+    def _arrived(self, size: int) -> None:
+        self._local_left -= size
+        if self._local_left < -min(SLACK, self._window):
+            raise RemoteViolation("more data than the window allows")
+        self._unreturned += size
 
     def lost(self) -> None:
         self._end()

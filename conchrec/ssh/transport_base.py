@@ -34,10 +34,11 @@ MAX_EARLY = 64 * 1024
 MAX_EXTENSIONS = 64
 #: Of what the peer says in DISCONNECT, so much is kept.
 MAX_DESCRIPTION = 1024
-#: Answers to a peer that asks and asks, and takes nothing from its socket.
-MAX_UNREAD = 1024 * 1024
-#: The same for all that is sent while the socket does not drain: more than the windows of any honest client.
-MAX_BEHIND = 128 * 1024 * 1024
+#: Bytes of answers, and of all else but the data of channels, that wait while the socket does not drain,
+#: before nothing of the peer is handled until it does: each message of it may need an answer.
+MAX_UNREAD = 64 * 1024
+#: The same for all that is sent, data included: whoever feeds us was asked to pause long before.
+MAX_BEHIND = 16 * 1024 * 1024
 #: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
 #: socket is not read any more.
 MAX_HELD = 64 * 1024
@@ -87,6 +88,7 @@ class Modern(Keying):
         self._socket_paused = False
         self._unread = 0
         self._behind = 0
+        self._valve.on_drained = self._drained
         self._on_version: list[Callable[[bytes], None]] = []
         self._secure: list[Deferred[None]] = []
         self._lost_waiters: list[Deferred[Lost]] = []
@@ -386,8 +388,12 @@ class Modern(Keying):
 
     def _send(self, number: int, payload: bytes) -> None:
         if self._valve.full:
-            # Windows bound what channels may carry; what else a peer makes us say, it has to read.
             self._behind += len(payload) + 64
+            if number not in a.CHANNEL_DATA_MESSAGES:
+                # Windows bound what channels may carry; what else a peer makes us say, it has to read.
+                self._unread += len(payload) + 64
+                if self._unread > MAX_UNREAD:
+                    self._hold("unread answers", True)
             if self._behind > MAX_BEHIND:
                 self._error = RemoteViolation("what we send is not read")
                 self.abort()
@@ -398,15 +404,10 @@ class Modern(Keying):
         if number == a.USERAUTH_SUCCESS:
             self._login_done()
 
-    def _answer(self, number: int, payload: bytes) -> None:
-        """Send what the peer can ask for without end, as long as it also reads it."""
-        if not self._valve.full:
-            self._unread = 0
-        else:
-            self._unread += len(payload) + 64
-            if self._unread > MAX_UNREAD:
-                raise RemoteViolation("our answers are not read")
-        self.sendPacket(number, payload)
+    def _drained(self) -> None:
+        """The socket takes more again."""
+        self._unread = 0
+        self._hold("unread answers", False)
 
     def setService(self, service: SSHService) -> None:
         """Stop the service that runs, and start this one."""
@@ -418,7 +419,7 @@ class Modern(Keying):
 
     def sendUnimplemented(self) -> None:
         """The message that is being handled is unknown (RFC 4253 section 11.4)."""
-        self._answer(a.UNIMPLEMENTED, uint32(self._incoming.handling))
+        self.sendPacket(a.UNIMPLEMENTED, uint32(self._incoming.handling))
 
     # --- messages
 
@@ -433,7 +434,7 @@ class Modern(Keying):
             r = Reader(payload)
             echo = r.string()
             r.end()
-            self._answer(a.PONG, string(echo))
+            self.sendPacket(a.PONG, string(echo))
         elif messageNum >= a.FIRST_SERVICE:
             if messageNum == a.USERAUTH_SUCCESS and self.isClient:
                 self._login_done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
@@ -28,6 +29,8 @@ class Valve:
         self._producer: Producer | None = None
         self._held = False
         self.full = False
+        #: Called when the socket takes more again.
+        self.on_drained: Callable[[], None] = lambda: None
 
     @property
     def shut(self) -> bool:
@@ -52,6 +55,7 @@ class Valve:
     def resumeProducing(self) -> None:
         before, self.full = self.shut, False
         self._tell(before)
+        self.on_drained()
 
     def stopProducing(self) -> None:
         """The connection's end is heard of elsewhere."""

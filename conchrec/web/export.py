@@ -7,10 +7,14 @@ it, over HTTP or, where the endpoint is a TLS one, HTTPS.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from functools import lru_cache
 from typing import Any, Protocol
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolNegotiationFactory
-from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.http import BAD_REQUEST, CACHED, NOT_ALLOWED, NOT_FOUND
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -19,6 +23,10 @@ from zope.interface import implementer
 PATH = b"/webapi/auth/export"
 #: Connections at one time: a fleet asks now and then.
 MAX_CONNECTIONS = 200
+#: Connections that are read in one turn of the reactor.
+AT_ONCE = 2
+#: Bytes of one that may wait to be read; a request is smaller.
+MAX_WAITING = 64 * 1024
 #: A client that says nothing for so long is let go, in seconds.
 IDLE = 15.0
 #: How long an answer may be kept, in seconds. A list of what is revoked ages fast.
@@ -42,7 +50,7 @@ class Exports(Protocol):
 
 def factory(exports: Exports, reactor: Any) -> WrappingFactory[Any]:
     """For a listener."""
-    return _Limited(_Quiet(Export(exports), requestFactory=_Bodiless, reactor=reactor))  # type: ignore[no-untyped-call]
+    return _Limited(_Quiet(Export(exports), requestFactory=_Bodiless, reactor=reactor), reactor)
 
 
 class Export(Resource):
@@ -56,6 +64,9 @@ class Export(Resource):
 
     def render(self, request: Request) -> bytes:
         request.responseHeaders.removeHeader(b"server")
+        # A fleet asks now and then: nobody needs a second answer on one connection, but a flood.
+        request.setHeader(b"connection", b"close")
+        request.channel.persistent = False
         request.setHeader(b"x-content-type-options", b"nosniff")
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader(b"allow", b"GET, HEAD")
@@ -75,10 +86,16 @@ class Export(Resource):
 def _answer(request: Request, body: bytes, kind: bytes, age: int) -> bytes:
     request.setHeader(b"content-type", kind)
     request.setHeader(b"cache-control", b"public, max-age=%d" % age)
-    if request.setETag(b'"%s"' % hashlib.sha256(body).hexdigest().encode()) is CACHED:
+    if request.setETag(_tag(body)) is CACHED:
         return b""
     request.setHeader(b"content-length", b"%d" % len(body))
     return b"" if request.method == b"HEAD" else body
+
+
+@lru_cache(maxsize=8)
+def _tag(body: bytes) -> bytes:
+    """The same bytes are served again and again."""
+    return b'"%s"' % hashlib.sha256(body).hexdigest().encode()
 
 
 def _problem(request: Request, status: int, text: str) -> bytes:
@@ -102,12 +119,65 @@ class _Bodiless(Request):
             line.loseConnection()
 
 
+class _InTurn(ProtocolWrapper):
+    """A connection whose bytes are handled when its turn comes."""
+
+    factory: _Limited
+
+    def __init__(self, factory: _Limited, wrapped: Any) -> None:
+        super().__init__(factory, wrapped)
+        self.unread = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        if len(self.unread) + len(data) > MAX_WAITING:
+            self.unread.clear()
+            self.abortConnection()
+            return
+        if not self.unread:
+            self.factory.wait(self)
+        self.unread += data
+
+    def read(self) -> None:
+        data = bytes(self.unread)
+        self.unread.clear()
+        if data and not self.disconnecting:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.unread.clear()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
 @implementer(IProtocolNegotiationFactory)
-class _Limited(WrappingFactory):
-    """Not everybody at once. With TLS it is asked which protocols there are, and asks the site."""
+class _Limited(WrappingFactory[_InTurn]):
+    """Not everybody at once: so many connections, and in one turn of the reactor a few of them. With TLS it
+    is asked which protocols there are, and asks the site."""
 
     noisy = False
+    protocol = _InTurn
     wrappedFactory: Site
+
+    def __init__(self, site: Site, reactor: Any) -> None:
+        super().__init__(site)  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._waiting: deque[_InTurn] = deque()
+        self._scheduled = False
+
+    def wait(self, connection: _InTurn) -> None:
+        """``connection`` has something to read."""
+        self._waiting.append(connection)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._read)
+
+    def _read(self) -> None:
+        self._scheduled = False
+        for _ in range(min(AT_ONCE, len(self._waiting))):
+            self._waiting.popleft().read()
+        self._schedule()
 
     def acceptableProtocols(self) -> Any:
         return self.wrappedFactory.acceptableProtocols()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from conchrec.access import authority as module
 from conchrec.access.authority import BACKDATED, INNER_TTL, Authority, public_line
 from conchrec.access.keystore import Serials
+from conchrec.access.revocation import Revoked
 from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.ssh.certificate import CERTIFICATE, Certificate, Kind, check_host, check_user, decode
 from tests.support.process import environment, program
@@ -328,3 +330,28 @@ def test_only_so_many_are_kept(state: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert mine.inner_host_keys("a") is shown[0]
     assert mine.inner_host_keys("b") is not shown[1]
     assert len(mine._shown) == 3
+
+
+def test_the_list_of_revocations_is_made_once_for_each_change(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may ask for it as often as they like."""
+    authority = opened(state)
+    made: list[Revoked] = []
+    make = Revoked.krl
+
+    def krl(self: Revoked, authorities: Iterable[bytes]) -> bytes:
+        made.append(self)
+        return make(self, authorities)
+
+    monkeypatch.setattr(Revoked, "krl", krl)
+    first = authority.krl()
+    assert authority.krl() is first and len(made) == 1
+    authority.revocations.change(add=Revoked(serials=frozenset({7})))
+    assert authority.krl() != first and len(made) == 2
+    # Another process has written the file.
+    opened(state).revocations.change(add=Revoked(serials=frozenset({8})))
+    authority.krl()
+    assert len(made) == 3 and made[-1].serials == {7, 8}
+    authority.krl()
+    assert len(made) == 3

@@ -193,3 +193,35 @@ def test_an_abort_says_nothing_more() -> None:
     clock.advance(0)
     pair.loop.pump()
     assert pair.user.data == b""
+
+
+def test_the_room_of_a_tunnel_bounds_both_ways() -> None:
+    """Its window, and what waits for its user before the target is asked to pause."""
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    user = User()
+    stream = Stream.open(loop.left, b"session", user)
+    loop.pump()
+    tunnel = Tunnel(Now(), peer="user", host="proxy")
+    tunnel.attach(Stream.accept(handler.openings[0], tunnel, window=0))
+    stream.write(bytes(WINDOW))
+    loop.pump()
+    assert tunnel.received == 0, "nobody is there yet"
+    tunnel.give_room(64 * 1024)
+    heard = Heard()
+    tunnel.hold("target", True)
+    tunnel.start(heard)
+    loop.pump()
+    assert len(heard.data) == 0
+    tunnel.hold("target", False)
+    tunnel.hold("target", True)
+    loop.pump()
+    assert len(heard.data) == 64 * 1024
+    tunnel.hold("target", False)
+    loop.pump()
+    assert len(heard.data) == WINDOW
+    pressed: list[bool] = []
+    tunnel.on_pressure = pressed.append
+    loop.left.transport = None
+    tunnel.write(bytes(WINDOW + 20 * 1024))
+    assert pressed == [True]

@@ -182,3 +182,46 @@ def test_the_end_of_the_connection_is_the_end_of_the_stream() -> None:
     assert pair.left.closed
     pair.left.write(b"nobody hears")
     pair.left.close()
+
+
+def accepted(window: int) -> tuple[Loop, Stream, User, Stream]:
+    """A stream that the peer opened, with that window; the peer's end, and the user of the former."""
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    user = User()
+    peer = Stream.open(loop.left, b"session", User())
+    loop.pump()
+    stream = Stream.accept(handler.openings[0], user, window=window)
+    loop.pump()
+    return loop, peer, user, stream
+
+
+def test_nothing_arrives_before_there_is_a_window() -> None:
+    loop, peer, user, stream = accepted(0)
+    peer.write(bytes(100_000))
+    loop.pump()
+    assert (user.data, peer.pending) == (b"", 100_000)
+    stream.widen(40_000)
+    loop.pump()
+    assert len(user.data) == 100_000, "taken bytes are granted again"
+
+
+def test_a_window_that_is_widened_while_nothing_is_taken() -> None:
+    loop, peer, user, stream = accepted(10_000)
+    stream.pause()
+    peer.write(bytes(100_000))
+    stream.widen(30_000)
+    loop.pump()
+    assert len(user.data) == 10_000, "it is paused"
+    stream.resume()
+    loop.pump()
+    assert len(user.data) == 100_000
+
+
+def test_who_sends_without_a_window_is_disconnected() -> None:
+    loop, peer, _, _ = accepted(0)
+    channel = peer._channel
+    assert channel is not None
+    channel.send(m.CHANNEL_DATA, string(b"x"))
+    loop.pump()
+    assert loop.right_wire.disconnected is not None

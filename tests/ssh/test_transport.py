@@ -13,7 +13,7 @@ from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionGone, Lost
-from conchrec.ssh.transport_base import LAST_WORDS
+from conchrec.ssh.transport_base import LAST_WORDS, MAX_UNREAD
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import CLIENT_VERSION, HOST_KEY, SERVER_VERSION, Ear, Line, Pair
 
@@ -577,23 +577,50 @@ def test_who_begins_to_feed_us_under_pressure_waits() -> None:
     assert source.events == ["pause", "resume"]
 
 
-def test_answers_that_nobody_reads() -> None:
+def test_answers_that_nobody_reads_wait_and_so_does_their_peer() -> None:
     """Pings, or unknown messages, without end by a client whose socket takes nothing."""
-    pair = Pair()
-    pair.pump()
+    pair = Pair().secure()
+    server = pair.server_line.producer
     pair.server_line.stuck = True
-    pair.server_line.producer.pauseProducing()
-    for _ in range(3):
-        pair.client.sendPacket(a.PING, string(bytes(200_000)))
-        pair.pump()
+    server.pauseProducing()
+    before = pair.server.packets_read
+    for _ in range(3000):
+        pair.client.sendPacket(a.PING, string(bytes(1000)))
+    pair.pump()
+    handled = pair.server.packets_read - before
+    assert len(pair.server_line.unsent) < MAX_UNREAD + 3000
+    assert pair.server_line.paused, "the client is not read any more"
     assert not pair.server_line.closing
-    for _ in range(30):
-        pair.client.sendPacket(a.PING, string(bytes(200_000)))
+    while pair.client_line.unsent or handled < 3000:
+        pair.server_line.unsent.clear()
+        server.resumeProducing()
+        server.pauseProducing()
         pair.pump()
-    assert pair.server_line.closing
-    assert len(pair.server_line.unsent) < 1_400_000
-    pair.cut()
-    assert lost_of(pair.server.when_lost()).describe() == "our answers are not read"
+        assert pair.server.packets_read - before > handled, "it does not go on"
+        handled = pair.server.packets_read - before
+    assert handled == 3000
+
+
+def test_replies_of_a_service_that_nobody_reads_wait_as_well() -> None:
+    pair = Pair().secure()
+    pair.server_ear.on_packet = lambda number, payload: pair.server.sendPacket(100, bytes(8))
+    pair.server_line.producer.pauseProducing()
+    for _ in range(50_000):
+        pair.client.sendPacket(98, bytes(8))
+    pair.pump()
+    assert len(pair.server_line.unsent) < 2 * MAX_UNREAD
+    assert len(pair.server_ear.heard) < 2 * MAX_UNREAD // 64
+
+
+def test_data_that_nobody_reads_keeps_no_message_waiting() -> None:
+    """A window bounds it, and the peer's own messages may be what opens the socket again."""
+    pair = Pair().secure()
+    pair.server_line.producer.pauseProducing()
+    for _ in range(10):
+        pair.server.sendPacket(94, bytes(30_000))
+    pair.client.sendPacket(93, bytes(8))
+    pair.pump()
+    assert [number for number, _ in pair.server_ear.heard] == [93]
 
 
 def test_what_is_sent_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

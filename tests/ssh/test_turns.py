@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +25,7 @@ from conchrec.ssh.turns import (
 )
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import Pair
+from tests.support.turns import finish, turn
 
 
 class Messages:
@@ -50,24 +50,6 @@ class Messages:
             if spent():
                 break
         return self.left > 0
-
-
-def turn(clock: Clock) -> None:
-    """One turn of the reactor: what is due when it begins."""
-    calls: list[Any] = list(clock.getDelayedCalls())
-    for call in [call for call in calls if call.getTime() <= clock.seconds()]:
-        clock.calls.remove(call)
-        call.called = 1
-        call.func(*call.args, **call.kw)
-
-
-def finish(clock: Clock) -> int:
-    """Turns until nothing waits."""
-    turns = 0
-    while clock.getDelayedCalls():
-        turn(clock)
-        turns += 1
-    return turns
 
 
 @given(counts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 300)), min_size=1, max_size=40))
