@@ -108,7 +108,8 @@ sys.exit(main(sys.argv[1:]))
         ("early-server", "import conchrec.ssh.kexinit as k; k.printable = lambda b: b.decode()", "internal"),
         (
             "sftp",
-            "import conchrec.recording.sftp as s; s._Contents.catch_up = lambda self: self._early.popitem()",
+            "from conchrec.recording.file_contents import FileContents as F;"
+            " F.catch_up = lambda self: self._early.popitem()",
             "KeyError",
         ),
         (

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from conchrec import audit
 from conchrec.errors import RecordingError
@@ -50,11 +49,22 @@ class FileAudit:
         """The target runs this: ``kind`` is shell, exec or subsystem, ``command`` the command line or the
         subsystem's name. It replaces what was begun before."""
         transfer = recognise(kind, command)
-        self._account = Account(transfer, self._seconds) if transfer is not None else None
+        self._account = None
+        if transfer is None:
+            return
+        self._account = account = Account(transfer, self._seconds)
+        if account.reads:
+            # Anybody may choose a command, so that what runs may be another program: it is kept, too.
+            digest_only = kind == "subsystem"
+            self._journal.record(lambda recorder: recorder.transfer(digest_only=digest_only))
+        self._report(account, account.begin())
 
     def withdraw(self) -> None:
         """The target has refused what was begun: there is no transfer."""
-        self._account = None
+        account, self._account = self._account, None
+        if account is not None:
+            self._report(account, account.end())
+            self._journal.record(lambda recorder: recorder.keep_from_here(b"", b""))
 
     def from_user(self, data: bytes) -> None:
         """Bytes that go to the target."""
@@ -73,7 +83,7 @@ class FileAudit:
             return
         for fact in account.end():
             with suppress(RecordingError):
-                journal.record(partial(SessionRecorder.marker, text=_marker_text(account, fact)))
+                self._record(account, fact)
             journal.emit_quietly(_event(journal.who(), account, fact))
         if not account.reads:
             files = account.files()
@@ -84,8 +94,16 @@ class FileAudit:
     def _report(self, account: Account, found: Sequence[Found]) -> None:
         journal = self._journal
         for fact in found:
-            journal.record(partial(SessionRecorder.marker, text=_marker_text(account, fact)))
+            self._record(account, fact)
             journal.emit(_event(journal.who(), account, fact))
+
+    def _record(self, account: Account, fact: Found) -> None:
+        """In the recording: a marker, and from where the protocol is lost on the bytes themselves."""
+        text = _marker_text(account, fact)
+        self._journal.record(lambda recorder: recorder.marker(text))
+        if isinstance(fact, Lost):
+            lost = fact
+            self._journal.record(lambda recorder: recorder.keep_from_here(lost.from_user, lost.from_target))
 
 
 def _marker_text(account: Account, fact: Found) -> str:

@@ -6,7 +6,7 @@ Made by the readers of the protocols (``sftp``, ``scp``), gathered by ``transfer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 #: The longest path that is kept, in bytes; Unix takes none that is longer.
@@ -68,12 +68,22 @@ _TEXTS = ("operation", "path", "other", "name", "detail", "sha256", "unhashed", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """The protocol could not be followed any further: what came after is not accounted for."""
+    """The protocol could not be followed any further: what came after is not accounted for.
+
+    ``from_user`` and ``from_target`` are the bytes that came already and belong to no part of the protocol
+    that was read: the recording keeps them, as it keeps what follows.
+    """
 
     reason: str
+    from_user: bytes = field(default=b"", compare=False, repr=False)
+    from_target: bytes = field(default=b"", compare=False, repr=False)
 
 
 Found = Operation | Lost
+
+
+class NotFollowed(Exception):
+    """The bytes are not what the protocol allows at this point; the text says why."""
 
 
 class Reader(Protocol):
@@ -96,10 +106,12 @@ class Files:
     ``sent`` went to the target and ``received`` came from it, in bytes of the protocol. ``read`` and
     ``written`` count files and ``read_bytes`` and ``written_bytes`` what they held; those that failed are
     among them, and counted in ``failed`` with the ``changes`` that did. ``lost`` says why the protocol
-    could not be followed to its end. ``operations`` are the first of them, up to a bound.
+    could not be followed to its end. ``mixed``: the command may have run other programs besides, and what
+    they did is not here. ``operations`` are the first of them, up to a bound.
     """
 
     by: str
+    mixed: bool = False
     sent: int = 0
     received: int = 0
     read: int = 0
@@ -119,6 +131,8 @@ class Files:
     def fields(self) -> dict[str, object]:
         """As the manifest has it."""
         found: dict[str, object] = {"by": self.by} | {name: getattr(self, name) for name in _COUNTS}
+        if self.mixed:
+            found["mixed"] = True
         if self.lost:
             found["lost"] = self.lost
         if self.left_out:
@@ -133,6 +147,7 @@ class Files:
             raise TypeError("not a list of objects")
         return cls(
             by=_text(fields["by"]),
+            mixed=fields.get("mixed", False) is True,
             lost=_text(fields.get("lost", "")),
             operations=tuple(map(Operation.parse, listed)),
             **{name: _number(fields[name]) for name in _COUNTS},

@@ -11,6 +11,7 @@ class NotKept(Enum):
     INPUT = "input"
     HIDDEN_INPUT = "hidden-input"
     LATER_INPUT = "later-input"
+    DIGEST_ONLY = "digest-only"
     FILE_CONTENTS = "file-contents"
     FILES_LOST = "files-lost"
     OUTPUT_BYTES = "output-bytes"
@@ -31,8 +32,11 @@ MEANINGS = {
     NotKept.INPUT: "what the user sent is counted, and hashed where there is no terminal, and not kept",
     NotKept.HIDDEN_INPUT: "something was typed that the terminal did not show; it is not kept",
     NotKept.LATER_INPUT: "of what the user sent the first MiB is kept",
-    NotKept.FILE_CONTENTS: "what was in files that moved is counted and hashed, and not kept",
-    NotKept.FILES_LOST: "from some point on the protocol of a file transfer could not be followed",
+    NotKept.DIGEST_ONLY: "of a file transfer only sizes and digests are kept: of both streams, and of"
+    " each file that passed whole",
+    NotKept.FILE_CONTENTS: "the same in recordings of earlier versions, which have no digests of the streams",
+    NotKept.FILES_LOST: "the protocol of a file transfer could not be followed to its end: the account of its"
+    " files is not complete",
     NotKept.OUTPUT_BYTES: "some output was no UTF-8; in its place there is U+FFFD",
     NotKept.ENV: "environment variables are kept up to a size; of longer ones there are size and hash",
     NotKept.COMMAND: "the command is longer than what is kept of it; its hash is there",

@@ -6,12 +6,12 @@ while a session runs: those are for the edges (``sync``, ``close``, a failure).
 
 What is captured:
 
-- output and error output as ``o``, in the order of arrival. Not for an ``sftp`` subsystem without a
-  pty: its cast holds markers, its bytes are counted, and the manifest's ``files`` have the hash of each.
-  The name alone decides that and not the command, which a user can choose freely; any other subsystem
-  may be a shell, and is recorded.
+- output and error output as ``o``, in the order of arrival. Not while the caller follows the protocol of
+  a file transfer (``transfer``): then the cast holds markers, and the manifest's ``files`` have the hash of
+  each file. From the point where it is not followed any more everything is captured (``keep_from_here``).
 - input: always counted, and hashed where there is no pty (the hash of a typed password could be
-  guessed) and no ``sftp``. ``InputPolicy`` says what of it is kept.
+  guessed). ``InputPolicy`` says what of it is kept.
+- of a file transfer the hash of its output, too.
 - resizes, markers, and how it ended.
 
 Output that arrives within a few milliseconds becomes one event, of about 32 KiB at most. Events are
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -46,6 +45,7 @@ from conchrec.recording.line import ShownLine
 from conchrec.recording.manifest import Control, Manifest, Pty, ShellCommand, Status, Stream
 from conchrec.recording.seal import CHECKPOINT
 from conchrec.recording.spool import Spool
+from conchrec.recording.stream_digest import StreamDigest
 
 COMMANDS_LISTED = 1000
 """Commands of a shell session that the manifest lists."""
@@ -148,6 +148,9 @@ class Keeper(Protocol):
     def synced(self, recorder: SessionRecorder) -> Deferred[None]:
         """Fires when what the spool holds now is on the disk; errbacks with RecordingError."""
 
+    def work_in_thread(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in a thread, soon."""
+
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
         """Signed: the first ``size`` bytes of this recording have that digest."""
 
@@ -199,10 +202,12 @@ class SessionRecorder:
         self._stdout = 0
         self._stderr = 0
         self._stdin = 0
-        self._stdin_hash = hashlib.sha256()
-        self._hashed = 0
+        self._stdin_digest = StreamDigest(keeper.work_in_thread)
+        #: Of the output of a file transfer.
+        self._stdout_digest: StreamDigest | None = None
         self._files: Files | None = None
-        self._captures_output = False
+        #: A file transfer is followed: neither its output nor its input is kept.
+        self._digest_only = False
         self._input_left = 0
         # what a person types at a terminal, as far as the screen tells
         self._line: ShownLine | None = None
@@ -286,6 +291,7 @@ class SessionRecorder:
         again = self._state is State.RUNNING
         self._enter(Act.START)
         self._kind, self._command, self._command_sha256 = kind, command, command_sha256
+        self._digest_only = False
         self._choose_capture()
         if again:
             self._marker(f"{kind} {command}".rstrip())
@@ -307,12 +313,14 @@ class SessionRecorder:
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._stdout += len(data)
-        if self._captures_output:
+        if self._stdout_digest is not None:
+            self._digest(self._stdout_digest, data)
+        if not self._digest_only:
             self._take(self._out, data)
             if self._line is not None:
                 self._watch(self._line, data)
         else:
-            self._not_kept.add(NotKept.FILE_CONTENTS)
+            self._not_kept.add(NotKept.DIGEST_ONLY)
 
     def error_output(self, data: bytes) -> None:
         """The target's standard error, of a session without a pty."""
@@ -327,9 +335,15 @@ class SessionRecorder:
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._stdin += len(data)
-        if self._captures_output:
-            self._stdin_hash.update(data)
-            self._hashed += len(data)
+        if self._pty is None:
+            self._digest(self._stdin_digest, data)
+        if self._digest_only:
+            self._not_kept.add(NotKept.DIGEST_ONLY)
+        else:
+            self._keep_input(data)
+
+    def _keep_input(self, data: bytes) -> None:
+        """What ``InputPolicy`` says."""
         if self._commands is not None:
             self._commands.typed(data)
         if self._echo is not None:
@@ -342,7 +356,7 @@ class SessionRecorder:
                 self._not_kept.add(NotKept.LATER_INPUT)
                 self._marker("input is not kept from here on")
         elif NotKept.LATER_INPUT not in self._not_kept:
-            self._not_kept.add(NotKept.INPUT if self._captures_output else NotKept.FILE_CONTENTS)
+            self._not_kept.add(NotKept.INPUT)
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's new size; one that players refuse is dropped."""
@@ -364,6 +378,34 @@ class SessionRecorder:
         self._enter(Act.FACT)
         self._marker(text)
 
+    def transfer(self, *, digest_only: bool) -> None:
+        """The session is a file transfer whose protocol the caller follows: hash its output, too.
+
+        Called after ``start``, before anything passes. With ``digest_only`` nothing of what passes is kept
+        until ``keep_from_here``; not where there is a pty, for which no such protocol is made.
+        """
+        self._enter(Act.FACT)
+        if not self._stdout:
+            self._stdout_digest = StreamDigest(self._keeper.work_in_thread)
+        self._digest_only = digest_only and self._pty is None
+        self._choose_capture()
+
+    def keep_from_here(self, from_user: bytes, from_target: bytes) -> None:
+        """The protocol is not followed any more: capture everything, as of any other session.
+
+        The arguments are bytes that ``input`` and ``output`` were given already, and that stand in no part of
+        the protocol that was followed.
+        """
+        self._enter(Act.FACT)
+        if not self._digest_only:
+            return
+        self._digest_only = False
+        self._input_left = 0 if self._policy is InputPolicy.NO else INPUT_KEPT
+        if from_target:
+            self._take(self._out, from_target)
+        if from_user:
+            self._keep_input(from_user)
+
     def files(self, files: Files) -> None:
         """What the session did with files, for the manifest: before ``close``."""
         self._files = files
@@ -381,7 +423,7 @@ class SessionRecorder:
         if self._state is not State.RUNNING:
             self._begin_unasked()
         self._exit_status = code
-        if self._captures_output:
+        if not self._digest_only:
             self._add(asciicast.exit_line(self._cut(), code))
         else:
             # The cast of a file transfer holds markers only.
@@ -460,6 +502,11 @@ class SessionRecorder:
         """The timer's flush: a failure goes to ``on_failure``."""
         self._flush_asked = False
         if self._state is State.RUNNING:
+            for digest in (self._stdin_digest, self._stdout_digest):
+                if digest is not None and digest.waiting:
+                    digest.flush()
+                    if digest.waiting:
+                        self._flush_soon()
             try:
                 self.flush()
             except RecordingError as error:
@@ -496,17 +543,15 @@ class SessionRecorder:
             self._enter(Act.FACT)
 
     def _choose_capture(self) -> None:
-        """What is captured from here on. Once output is captured, no later request ends that."""
+        """What is kept of a terminal, and of input, from here on."""
         pty = self._pty is not None
-        if not (self._kind == "subsystem" and self._command == "sftp") or pty:
-            self._captures_output = True
         if not pty:
             self._line = self._commands = self._echo = None
         elif self._line is None:
             self._line = ShownLine()
             self._commands = Commands(self._line)
             self._echo = Echo(self._line) if self._policy is InputPolicy.YES else None
-        if not pty and self._captures_output and self._policy is not InputPolicy.NO:
+        if not pty and not self._digest_only and self._policy is not InputPolicy.NO:
             self._input_left = max(INPUT_KEPT - self._stdin, 0)
         else:
             self._input_left = 0
@@ -591,9 +636,18 @@ class SessionRecorder:
         # that may be set back by an hour.
         if self._held >= _FLUSH_AT or self._monotonic() - self._held_since > _HELD_AT_MOST:
             self.flush()
-        elif not self._flush_asked:
+        else:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_asked:
             self._flush_asked = True
             self._keeper.flush_soon(self)
+
+    def _digest(self, digest: StreamDigest, data: bytes) -> None:
+        digest.update(data)
+        if digest.waiting:
+            self._flush_soon()
 
     def _cut(self) -> float:
         """End the run of chunks, so that a line of another kind can follow; what time it is."""
@@ -631,7 +685,7 @@ class SessionRecorder:
             for source in (self._out, self._err, self._in):
                 if text := source.decoder.decode(b"", final=True):
                     self._lines.append(asciicast.event_line(self._elapsed(), source.code, text))
-            if not self._captures_output:
+            if self._digest_only:
                 self._marker(f"{self._stdout} bytes out, {self._stdin} bytes in")
             self._marker("end")
             self.flush()
@@ -648,8 +702,9 @@ class SessionRecorder:
             self._not_kept.add(NotKept.FILES_LOST)
         if not self._environment.is_complete:
             self._not_kept.add(NotKept.ENV)
-        # Not where some of it came while this was an sftp, which the target then refused.
-        hashed = self._pty is None and self._captures_output and self._hashed == self._stdin
+        # Not where some of it came from a terminal that the target then refused.
+        stdin, stdout = self._stdin_digest, self._stdout_digest
+        stdin_sha256 = stdin.hexdigest() if self._pty is None and stdin.size == self._stdin else ""
         # The wall clock may have been set; how long it took is the monotonic clock's to say.
         taken = timedelta(seconds=max(self._monotonic() - self._opened, 0.0))
         return Manifest(
@@ -676,9 +731,9 @@ class SessionRecorder:
             input=self._policy.value,
             exit_status=self._exit_status,
             exit_signal=self._exit_signal,
-            stdout=Stream(size=self._stdout),
+            stdout=Stream(size=self._stdout, sha256=stdout.hexdigest() if stdout is not None else ""),
             stderr=Stream(size=self._stderr),
-            stdin=Stream(size=self._stdin, sha256=self._stdin_hash.hexdigest() if hashed else ""),
+            stdin=Stream(size=self._stdin, sha256=stdin_sha256),
             files=self._files,
             coverage=tuple(word for word in NotKept if word in self._not_kept),
             commands=tuple(self._given),

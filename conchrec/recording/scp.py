@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from conchrec.recording.account import PATH_MAX, Found, Lost, Operation, path_text
+from conchrec.recording.account import PATH_MAX, Found, Lost, NotFollowed, Operation, path_text
 
 #: The longest line. A name is no longer than a path.
 LINE = PATH_MAX + 1024
@@ -33,12 +33,9 @@ LINE = PATH_MAX + 1024
 DEPTH = 256
 ANSWERS = 64
 
-_LINE = re.compile(rb"([CD])([0-7]{4,6}) ([0-9]{1,19}) (.+)", re.DOTALL)
-_TIMES = re.compile(rb"T[0-9]{1,20} [0-9]{1,6} [0-9]{1,20} [0-9]{1,6}")
-
-
-class _Astray(Exception):
-    """The thread is lost, for this reason."""
+# A NUL would end the name for the program at the other side, and not for us.
+_LINE = re.compile(rb"([CD])([0-7]{4,6}) ([0-9]{1,19}) ([^\0]+)", re.DOTALL)
+_TIMES = re.compile(rb"T([0-9]{1,20}) [0-9]{1,6} ([0-9]{1,20}) [0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +101,10 @@ class _At(Enum):
 
 @dataclass(slots=True)
 class _File:
-    """A file on its way."""
+    """A file on its way. ``detail`` is the mode that it is to have, and its times."""
 
     name: str
+    detail: str
     left: int
     began: float
     passed: int = 0
@@ -129,6 +127,8 @@ class ScpReader:
         self._at = _At.LINE
         self._line = bytearray()
         self._directories: list[str] = []
+        #: What a line ``T`` said of what comes next.
+        self._times = ""
         self._file: _File | None = None
         # the other side
         self._answer = bytearray()
@@ -154,7 +154,7 @@ class ScpReader:
                 self._from_sender(data)
             else:
                 self._from_taker(data)
-        except _Astray as lost:
+        except NotFollowed as lost:
             self._found.append(Lost(reason=str(lost)))
             self._give_up("not known", "not known")
         return self._taken() if self._found else ()
@@ -187,7 +187,7 @@ class ScpReader:
                 self._line += view[at:stop]
                 at = stop
                 if len(self._line) > LINE:
-                    raise _Astray("a line is too long")
+                    raise NotFollowed("a line is too long")
                 if self._line[-1] == 0x0A:
                     line, self._line = bytes(self._line[:-1]), bytearray()
                     self._line_of_sender(line)
@@ -195,28 +195,30 @@ class ScpReader:
     def _line_of_sender(self, line: bytes) -> None:
         if self._at is _At.STATUS:
             if line[:1] not in (b"\x01", b"\x02"):
-                raise _Astray("a file is not followed by how it ended")
+                raise NotFollowed("a file is not followed by how it ended")
             self._complete(_message(line))
         elif line[:1] in (b"\x01", b"\x02"):
             if not self._command.takes:
                 self._tell_none(_message(line))
         elif line == b"E":
             if not self._directories:
-                raise _Astray("it leaves more directories than it entered")
+                raise NotFollowed("it leaves more directories than it entered")
             self._directories.pop()
             self._expect(_Expected.LINE)
-        elif _TIMES.fullmatch(line):
+        elif (times := _TIMES.fullmatch(line)) is not None:
+            self._times = f" mtime={int(times[1])} atime={int(times[2])}"
             self._expect(_Expected.LINE)
         elif (found := _LINE.fullmatch(line)) is not None:
-            self._begin(found[1], int(found[3]), path_text(found[4]))
+            detail, self._times = f"mode={found[2].decode()}{self._times}", ""
+            self._begin(found[1], detail, int(found[3]), path_text(found[4]))
         else:
-            raise _Astray("a line that is none of scp's")
+            raise NotFollowed("a line that is none of scp's")
 
-    def _begin(self, kind: bytes, size: int, name: str) -> None:
+    def _begin(self, kind: bytes, detail: str, size: int, name: str) -> None:
         below = "/".join((*self._directories, name))
         if len(self._directories) >= DEPTH or len(below) > 2 * PATH_MAX:
-            raise _Astray("directories are too deep")
-        file = _File(below, size, self._monotonic())
+            raise NotFollowed("directories are too deep")
+        file = _File(below, detail if self._command.takes else "", size, self._monotonic())
         if kind == b"D":
             self._directories.append(name)
             self._expect(_Expected.DIRECTORY, file)
@@ -238,7 +240,7 @@ class ScpReader:
 
     def _expect(self, what: _Expected, file: _File | None = None) -> None:
         if len(self._expected) >= ANSWERS:
-            raise _Astray("too many lines have no answer")
+            raise NotFollowed("too many lines have no answer")
         self._expected.append((what, file))
 
     # --- the other side
@@ -254,16 +256,16 @@ class ScpReader:
             self._answer += data[at:stop]
             at = stop
             if self._answer[0] not in (1, 2):
-                raise _Astray("an answer that is none")
+                raise NotFollowed("an answer that is none")
             if len(self._answer) > LINE:
-                raise _Astray("an answer is too long")
+                raise NotFollowed("an answer is too long")
             if self._answer[-1] == 0x0A:
                 line, self._answer = bytes(self._answer[:-1]), bytearray()
                 self._answered(_message(line))
 
     def _answered(self, problem: str) -> None:
         if not self._expected:
-            raise _Astray("an answer to nothing")
+            raise NotFollowed("an answer to nothing")
         about, file = self._expected.popleft()
         if about is _Expected.START and problem:
             self._tell_none(problem)
@@ -281,17 +283,23 @@ class ScpReader:
     def _entered(self, directory: _File, problem: str) -> None:
         if problem:
             if self._expected or self._line or self._at is not _At.LINE:
-                raise _Astray("a directory is refused that was already entered")
+                raise NotFollowed("a directory is refused that was already entered")
             self._directories.pop()
         if self._command.takes:
             path = self._command.path(directory.name)
             self._found.append(
-                Operation(operation="directory", path=path, name=directory.name, result=problem or "ok")
+                Operation(
+                    operation="directory",
+                    path=path,
+                    name=directory.name,
+                    detail=directory.detail,
+                    result=problem or "ok",
+                )
             )
 
     def _refused(self, file: _File, problem: str) -> None:
         if file is not self._file or file.passed or self._line:
-            raise _Astray("a file is refused that was already sent")
+            raise NotFollowed("a file is refused that was already sent")
         self._file = None
         self._at = _At.LINE
         if self._expected:
@@ -307,6 +315,7 @@ class ScpReader:
                 operation="write" if self._command.takes else "read",
                 path=self._command.path(file.name),
                 name=file.name,
+                detail=file.detail,
                 size=file.passed,
                 sha256=file.digest.hexdigest() if whole else "",
                 unhashed="" if whole else why or "it failed",

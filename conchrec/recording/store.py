@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
@@ -29,6 +30,8 @@ from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRec
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.sealing import Sealer
 from conchrec.recording.tree import PACKED
+
+_log = Logger()
 
 MERGE_SECONDS = 0.008
 """Output that arrives within this time becomes one event; also how late it may reach the file."""
@@ -194,6 +197,9 @@ class LocalStore:
         recorders, self._to_flush = self._to_flush, {}
         for recorder in recorders:
             recorder.flush_late()
+
+    def work_in_thread(self, work: Callable[[], None]) -> None:
+        self._in_thread(work).addErrback(lambda failure: _log.failure("in a thread", failure))
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
         return self._sealer.checkpoint(sid, size, sha256)

@@ -1,9 +1,10 @@
-"""Which session moves files, and the account of it: what passes, what it came to, and all in all.
+"""Which session transfers files, and the account of it: what passes, what it came to, and all in all.
 
-A session is recognised by what it asked for: the subsystem ``sftp``, or a command that runs one of the
-known programs as the far side of a copy. Recognising one adds an account; whatever is recorded of the
-session stays as it is. rsync and git are told by name and by the bytes each way: their protocols are
-not read.
+A session is recognised by its start request: the subsystem ``sftp``, or a command that runs one of the known
+programs as the far side of a copy. For a role's switches it is enough that the name of such a program stands
+in the command (``transfer_programs``). An account is made where the command is understood (``recognise``);
+it adds to what is recorded of a command and takes nothing from it. rsync and git are told by name and by the
+bytes each way: their protocols are not read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twisted.logger import Logger
 
@@ -27,6 +28,17 @@ LISTED_TEXT = 256 * 1024
 #: What of a command is looked at.
 _COMMAND = 8192
 _GIT = ("git-upload-pack", "git-receive-pack", "git-upload-archive")
+_SFTP = ("sftp-server", "internal-sftp")
+#: The name of a transfer program as a word of a command, with or without a directory before it.
+_PROGRAM = re.compile(rf"(?<![\w.-])(?:scp|rsync|{'|'.join((*_SFTP, *_GIT))})(?![\w./-])")
+#: scp is the far side of a copy with -t or -f, which may be the result of an expansion.
+_SCP_OPTION = re.compile(r"(?<!\S)-\w*[tf]|[$`{*?\[]")
+#: A command without any of these runs none of them; splitting it into words would cost a millisecond.
+_HINT = re.compile("scp|sftp|rsync|git")
+#: What a shell takes away from a word: ``s\cp`` and ``"scp"`` are scp.
+_QUOTES = re.compile("\\\\\n|[$]?['\"]|\\\\")
+#: With none of these in it a line is one simple command.
+_COMPOUND = frozenset("`$;&|<>()\n\r")
 #: Words that stand before a program and run it.
 _RUNNERS = frozenset({"exec", "command", "env", "nohup", "nice", "sudo", "doas"})
 #: Of their options those that take the next word along.
@@ -36,10 +48,16 @@ _ASSIGNMENT = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """What a session was recognised as. ``by`` is sftp, scp, rsync or git's command; ``scp`` says more."""
+    """What a session was recognised as.
+
+    ``by`` is sftp, scp, rsync or git's command; ``scp`` says more. ``mixed``: other programs may run in the
+    same command. ``unread`` says, where that is so, why its protocol is not read at all.
+    """
 
     by: str
     scp: ScpCommand | None = None
+    mixed: bool = False
+    unread: str = ""
 
     @property
     def copies_files(self) -> bool:
@@ -48,24 +66,46 @@ class Transfer:
 
 
 def recognise(kind: str, command: str) -> Transfer | None:
-    """What moves files in this session; None where it is nothing known. A shell can always hide what it runs.
+    """The transfer that a session is, for its account; None where it is nothing known.
 
-    ``kind`` is shell, exec or subsystem, ``command`` the command line or the subsystem's name.
+    ``kind`` is shell, exec or subsystem, ``command`` the command line or the subsystem's name. A command that
+    may run more than one program is rsync or git for nobody: its bytes are not only theirs.
     """
     if kind == "subsystem":
         return Transfer(by="sftp") if command == "sftp" else None
-    if kind != "exec":
+    if kind != "exec" or len(command) > _COMMAND or not _HINT.search(_QUOTES.sub("", command)):
         return None
-    for words in _commands(command[:_COMMAND]):
-        if (found := _recognise_words(words)) is not None:
-            return found
-    return None
+    commands = list(_commands(command))
+    transfers = list(filter(None, map(_recognise_words, commands)))
+    copies = [transfer for transfer in transfers if transfer.copies_files]
+    if not _COMPOUND.isdisjoint(command) or any(map(_sets_environment, commands)):
+        if not copies:
+            return None
+        several = len({(transfer.by, transfer.scp) for transfer in transfers}) > 1
+        unread = "the command runs several transfer programs" if several else ""
+        return replace(copies[0], mixed=True, unread=unread)
+    return transfers[0] if transfers else None
 
 
 def transfer_programs(kind: str, command: str) -> frozenset[str]:
-    """The transfer programs that a session runs, for the role's switches: sftp, scp, and others."""
-    transfer = recognise(kind, command)
-    return frozenset((transfer.by,)) if transfer is not None else frozenset()
+    """The transfer programs whose names stand anywhere in a start request: sftp, scp, rsync, git's.
+
+    For the switches of a role, which must not be fooled by what stands before or around the program: quotes
+    and backslashes are taken away as a shell does, and all of the command is searched. scp counts where -t or
+    -f may be one of its options. Variables, patterns and scripts can still hide a name: anyone who may run
+    commands can copy files.
+    """
+    if kind == "subsystem":
+        return frozenset(("sftp",)) if command == "sftp" else frozenset()
+    if kind != "exec":
+        return frozenset()
+    unquoted = _QUOTES.sub("", command)
+    names = set(_PROGRAM.findall(unquoted))
+    if not _SCP_OPTION.search(unquoted):
+        names.discard("scp")
+    if names.intersection(_SFTP):
+        names = (names - set(_SFTP)) | {"sftp"}
+    return frozenset(names)
 
 
 def _recognise_words(words: list[str]) -> Transfer | None:
@@ -74,7 +114,7 @@ def _recognise_words(words: list[str]) -> Transfer | None:
     if not words:
         return None
     program, arguments = words[0].rpartition("/")[2], words[1:]
-    if program in ("sftp-server", "internal-sftp"):
+    if program in _SFTP:
         return Transfer(by="sftp")
     if program == "scp" and (scp := ScpCommand.parse(arguments)) is not None:
         return Transfer(by="scp", scp=scp)
@@ -83,6 +123,12 @@ def _recognise_words(words: list[str]) -> Transfer | None:
     if program == "git" and arguments:
         program = f"git-{arguments[0]}"
     return Transfer(by=program) if program in _GIT else None
+
+
+def _sets_environment(words: list[str]) -> bool:
+    """Does a variable for the program stand before it? With LD_PRELOAD it runs anything."""
+    program = _without_runners(words)
+    return any(_ASSIGNMENT.match(word) for word in words[: len(words) - len(program)])
 
 
 def _commands(line: str) -> Iterator[list[str]]:
@@ -132,8 +178,12 @@ class Account:
         self.by = transfer.by
         #: The protocol is read, file by file; else only bytes are counted.
         self.reads = transfer.copies_files
+        self._mixed = transfer.mixed
+        self._unread = transfer.unread
         self._reader: Reader | None = None
-        if transfer.scp is not None:
+        if transfer.unread:
+            pass
+        elif transfer.scp is not None:
             self._reader = ScpReader(transfer.scp, monotonic)
         elif transfer.by == "sftp":
             self._reader = SftpReader(monotonic)
@@ -145,6 +195,10 @@ class Account:
         self._listed: list[Operation] = []
         self._room = LISTED_TEXT
 
+    def begin(self) -> Sequence[Found]:
+        """Nothing has passed yet: why the protocol will not be read, where that is so."""
+        return self._noted((Lost(reason=self._unread),)) if self._unread else ()
+
     def from_user(self, data: bytes) -> Sequence[Found]:
         """What these bytes to the target complete."""
         self._sent += len(data)
@@ -153,7 +207,7 @@ class Account:
         try:
             found = self._reader.from_user(data)
         except Exception:
-            return self._broken()
+            return self._broken(from_user=data)
         return self._noted(found) if found else found
 
     def from_target(self, data: bytes) -> Sequence[Found]:
@@ -164,7 +218,7 @@ class Account:
         try:
             found = self._reader.from_target(data)
         except Exception:
-            return self._broken()
+            return self._broken(from_target=data)
         return self._noted(found) if found else found
 
     def end(self) -> Sequence[Found]:
@@ -181,6 +235,7 @@ class Account:
         """All so far."""
         return Files(
             by=self.by,
+            mixed=self._mixed,
             sent=self._sent,
             received=self._received,
             read=self._counts["read"],
@@ -193,10 +248,11 @@ class Account:
             operations=tuple(self._listed),
         )
 
-    def _broken(self) -> Sequence[Found]:
+    def _broken(self, from_user: bytes = b"", from_target: bytes = b"") -> Sequence[Found]:
         _log.failure("while {by} was read", by=self.by)
         self._reader = None
-        return self._noted((Lost(reason="an error of conchrec's own"),))
+        reason = "an error of conchrec's own"
+        return self._noted((Lost(reason=reason, from_user=from_user, from_target=from_target),))
 
     def _noted(self, found: Sequence[Found]) -> Sequence[Found]:
         for one in found:

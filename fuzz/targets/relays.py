@@ -6,6 +6,7 @@ payload``, where an even side is the user's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +89,9 @@ class _Store:
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
         self._clock.callLater(0, recorder.flush_late)
+
+    def work_in_thread(self, work: Callable[[], None]) -> None:
+        work()
 
     def written(self, recorder: SessionRecorder) -> None:
         """As it should be."""

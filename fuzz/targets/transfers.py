@@ -62,8 +62,12 @@ class _Account:
     def _check(self, found: list[Found], again: list[Found]) -> None:
         if found != again:
             raise Broken(f"{found!r} in these pieces, {again!r} byte by byte")
-        for one in found:
+        for one, other in zip(found, again, strict=True):
             if isinstance(one, Lost):
+                assert isinstance(other, Lost)
+                for late, early in ((one.from_user, other.from_user), (one.from_target, other.from_target)):
+                    if not late.startswith(early):
+                        raise Broken("what is left for the recording depends on the pieces")
                 if self._lost:
                     raise Broken("it is lost twice")
                 self._lost = True
@@ -141,6 +145,8 @@ def _sftp_corpus() -> list[bytes]:
             )
         ),
         (*opened(27), _asked(200, 2, string(b"copy-data"), handle, uint64(0) * 2, handle, uint64(0)), *close),
+        (*opened(17), *close),
+        (_asked(6, 2, handle, uint64(0), string(b"x")), _asked(10, 3, handle, attributes)),
         (_asked(200, 1, string(b"limits@openssh.com")), TARGET_PACKET + b"\xc9" + uint32(1) + uint64(1) * 4),
         (FIRST + BEGIN[0][1:], *BEGIN[1:], *opened(26), *close),
     ]

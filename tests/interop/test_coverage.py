@@ -389,7 +389,7 @@ async def test_the_manifest_says_what_is_not_there(street: Street) -> None:
     assert await not_kept(ssh("web1", "true")) == []
     assert await not_kept(ssh("web1", "cat", stdin=b"typed")) == ["input"]
     assert await not_kept(ssh("web1", "printf '\\377'")) == ["output-bytes"]
-    assert await not_kept(inner(_sftp)) == ["file-contents"]
+    assert await not_kept(inner(_sftp)) == ["digest-only"]
     assert "agent" in await not_kept(ssh("-A", "web1", "ssh-add -L"))
     assert "x11" in await not_kept(_x11)
 

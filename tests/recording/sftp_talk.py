@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.recording import sftp
+from conchrec.recording import sftp_wire as sftp
 from conchrec.recording.account import Found
 from conchrec.recording.sftp import SftpReader
 

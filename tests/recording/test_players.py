@@ -92,6 +92,7 @@ def test_a_command_with_input_kept_and_error_output(bench: Bench) -> None:
 def test_file_transfer(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
     recorder.output(b"\0\0\0\5")
     _plays(bench.close(recorder).path, "")
 

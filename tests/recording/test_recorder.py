@@ -16,10 +16,15 @@ from recording_bench import NOON, Bench, cast, events, output, result
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.recording.account import Files, Operation
+from conchrec.recording.coverage import NotKept
 from conchrec.recording.manifest import Manifest, Pty, Status, Stream
 from conchrec.recording.recorder import INPUT_KEPT, NEXT, Act, InputPolicy, SessionRecorder, State
 from conchrec.recording.seal import CHECKPOINT
 from conchrec.recording.store import MERGE_SECONDS, TICK_SECONDS, Fsync
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def test_a_session_on_a_pty(bench: Bench) -> None:
@@ -317,7 +322,7 @@ def test_without_a_pty_input_is_counted_and_hashed_and_not_kept(bench: Bench) ->
     recorder.input(b"rm -rf ")
     recorder.input(b"/\n")
     closed = bench.close(recorder)
-    assert closed.manifest.stdin == Stream(size=9, sha256=hashlib.sha256(b"rm -rf /\n").hexdigest())
+    assert closed.manifest.stdin == Stream(size=9, sha256=sha256(b"rm -rf /\n"))
     assert b"rm -rf" not in closed.path.read_bytes()
     assert closed.manifest.input == "no"
 
@@ -332,7 +337,7 @@ def test_what_is_typed_is_counted_only(bench: Bench) -> None:
     assert closed.manifest.stdin == Stream(size=7)
     written = closed.path.read_bytes() + closed.path.with_suffix(".json").read_bytes()
     assert b"hunter2" not in written
-    assert hashlib.sha256(b"hunter2").hexdigest().encode() not in written
+    assert sha256(b"hunter2").encode() not in written
 
 
 def test_without_pty_keeps_the_first_mebibyte(bench: Bench) -> None:
@@ -345,7 +350,7 @@ def test_without_pty_keeps_the_first_mebibyte(bench: Bench) -> None:
     kept = "".join(text for code, text in events(closed.path) if code == "i")
     assert len(kept) == INPUT_KEPT and kept.encode() == (block * 20)[:INPUT_KEPT]
     assert ("m", "input is not kept from here on") in events(closed.path)
-    assert closed.manifest.stdin == Stream(size=20 * 65536, sha256=hashlib.sha256(block * 20).hexdigest())
+    assert closed.manifest.stdin == Stream(size=20 * 65536, sha256=sha256(block * 20))
 
 
 def test_yes_keeps_what_is_typed(bench: Bench) -> None:
@@ -376,7 +381,7 @@ def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
     recorder.input(b"id\n")
     closed = bench.close(recorder)
     assert closed.manifest.pty is None
-    assert closed.manifest.stdin == Stream(size=3, sha256=hashlib.sha256(b"id\n").hexdigest())
+    assert closed.manifest.stdin == Stream(size=3, sha256=sha256(b"id\n"))
 
 
 # -- subsystems
@@ -385,6 +390,7 @@ def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
 def test_sftp_is_markers_and_counts_and_files(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.YES)
     recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
     recorder.input(b"\0\0\0\5\1\0\0\0\3")
     recorder.output(b"\0\0\0\5\2\0\0\0\3")
     files = Files(
@@ -400,23 +406,79 @@ def test_sftp_is_markers_and_counts_and_files(bench: Bench) -> None:
     header, _ = cast(closed.path)
     assert header.command == "" and header.ours["subsystem"] == "sftp"
     manifest = closed.manifest
-    assert (manifest.stdout, manifest.stdin) == (Stream(size=9), Stream(size=9))
+    assert manifest.stdin == Stream(size=9, sha256=sha256(b"\0\0\0\5\1\0\0\0\3"))
+    assert manifest.stdout == Stream(size=9, sha256=sha256(b"\0\0\0\5\2\0\0\0\3"))
+    assert manifest.coverage == (NotKept.DIGEST_ONLY,)
     assert manifest.files == files
     assert Manifest.parse(manifest.encode()) == manifest
 
 
-def test_what_came_in_as_sftp_is_in_no_hash_of_half_the_input(bench: Bench) -> None:
+def test_hashes_all_input_whatever_was_asked_for_first(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
     recorder.input(b"\0\0\0\5\1\0\0\0\3")
     recorder.start("exec", "bash -s")
     recorder.input(b"id\n")
-    assert bench.close(recorder).manifest.stdin == Stream(size=12)
+    recorder.output(b"root\n")
+    closed = bench.close(recorder)
+    assert closed.manifest.stdin == Stream(size=12, sha256=sha256(b"\0\0\0\5\1\0\0\0\3id\n"))
+    assert output(closed.path) == "root\n"
+
+
+@pytest.mark.parametrize("policy", InputPolicy)
+def test_keeps_everything_once_the_protocol_is_lost(bench: Bench, policy: InputPolicy) -> None:
+    recorder = bench.recorder(policy=policy)
+    recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
+    recorder.input(b"followed")
+    recorder.output(b"followed")
+    recorder.input(b"id\n")
+    recorder.output(b"uid=0")
+    recorder.keep_from_here(b"id\n", b"uid=0")
+    recorder.output(b"(root)\n")
+    recorder.input(b"exit\n")
+    recorder.exit_status(0)
+    closed = bench.close(recorder)
+    assert output(closed.path) == "uid=0(root)\n"
+    kept = "".join(text for code, text in events(closed.path) if code == "i")
+    assert kept == ("" if policy is InputPolicy.NO else "id\nexit\n")
+    assert ("x", "0") in events(closed.path)
+    assert closed.manifest.stdout == Stream(size=20, sha256=sha256(b"followeduid=0(root)\n"))
+    assert closed.manifest.stdin == Stream(size=16, sha256=sha256(b"followedid\nexit\n"))
+    words = {NotKept.DIGEST_ONLY} | ({NotKept.INPUT} if policy is InputPolicy.NO else set())
+    assert set(closed.manifest.coverage) == words
+
+
+def test_keeps_and_hashes_a_transfer_that_is_a_command(bench: Bench) -> None:
+    recorder = bench.recorder()
+    recorder.start("exec", "scp -f x")
+    recorder.transfer(digest_only=False)
+    recorder.output(b"C0644 1 x\n")
+    recorder.keep_from_here(b"", b"C0644 1 x\n")
+    closed = bench.close(recorder)
+    assert output(closed.path) == "C0644 1 x\n"
+    assert closed.manifest.stdout == Stream(size=10, sha256=sha256(b"C0644 1 x\n"))
+
+
+def test_hashes_streams_that_are_larger_than_what_may_wait(bench: Bench) -> None:
+    """In batches, some of them handed over by the timer of the store."""
+    recorder = bench.recorder()
+    recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
+    everything = b""
+    for size in (1, 65536, 300_000, 2_000_000, 70_000, 5):
+        block = bytes((size % 251,)) * size
+        recorder.output(block)
+        everything += block
+        bench.clock.advance(0.01)
+    assert bench.close(recorder).manifest.stdout == Stream(size=len(everything), sha256=sha256(everything))
 
 
 def test_sftp_s_error_output_is_text(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
     recorder.error_output(b"This service allows sftp connections only.\n")
     assert output(bench.close(recorder).path) == "This service allows sftp connections only.\n"
 
@@ -432,6 +494,7 @@ def test_sftp_on_a_pty_is_no_sftp(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm", 80, 24)
     recorder.start("subsystem", "sftp")
+    recorder.transfer(digest_only=True)
     recorder.output(b"# ")
     assert output(bench.close(recorder).path) == "# "
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,13 @@ BEGIN: Passed = [(False, b"\0")]
 
 
 def written(path: str, name: str, data: bytes) -> Operation:
-    return Operation(operation="write", path=path, name=name, size=len(data), sha256=sha256(data))
+    return Operation(
+        operation="write", path=path, name=name, detail="mode=0644", size=len(data), sha256=sha256(data)
+    )
+
+
+def directory(path: str, name: str, detail: str = "mode=0755") -> Operation:
+    return Operation(operation="directory", path=path, name=name, detail=detail)
 
 
 # --- what scp does
@@ -55,6 +62,7 @@ def test_a_tree() -> None:
         *BEGIN,
         *((True, b"T1767000000 0 1767000000 0\n"), (False, b"\0")),
         *((True, b"D0755 0 tree\n"), (False, b"\0")),
+        *((True, b"T4 0 3 0\n"), (False, b"\0")),
         *file("a", b"contents"),
         *((True, b"D0755 0 sub dir\n"), (False, b"\0")),
         *file("\u00e9", b""),
@@ -63,9 +71,9 @@ def test_a_tree() -> None:
         *file("b", b"\n\0" * 10),
     ]
     expected = [
-        Operation(operation="directory", path="/d/tree", name="tree"),
-        written("/d/tree/a", "tree/a", b"contents"),
-        Operation(operation="directory", path="/d/tree/sub dir", name="tree/sub dir"),
+        directory("/d/tree", "tree", "mode=0755 mtime=1767000000 atime=1767000000"),
+        replace(written("/d/tree/a", "tree/a", b"contents"), detail="mode=0644 mtime=4 atime=3"),
+        directory("/d/tree/sub dir", "tree/sub dir"),
         written("/d/tree/sub dir/\u00e9", "tree/sub dir/\u00e9", b""),
         written("/d/b", "b", b"\n\0" * 10),
     ]
@@ -98,7 +106,7 @@ def test_who_does_not_wait_for_answers() -> None:
     passed: Passed = [(True, sent), (False, b"\0" * 7)]
     assert listen(passed) == [
         written("/d/a", "a", b"abc"),
-        Operation(operation="directory", path="/d/x", name="x"),
+        directory("/d/x", "x"),
         written("/d/x/b", "x/b", b""),
     ]
 
@@ -118,11 +126,15 @@ def test_what_is_refused() -> None:
         *((True, b"D0755 0 x\n"), (False, b"\1\n")),
         *file("b", b"b"),
     ]
-    refused = {"unhashed": "it failed", "result": "scp: /d/a: Is a directory", "size": 0}
+
+    def refused(path: str, name: str) -> Operation:
+        result = "scp: /d/a: Is a directory"
+        return replace(written(path, name, b""), sha256="", unhashed="it failed", result=result)
+
     assert listen(passed) == [
-        Operation(operation="write", path="/d/a", name="a", **refused),  # type: ignore[arg-type]
-        Operation(operation="write", path="/d/empty", name="empty", **refused),  # type: ignore[arg-type]
-        Operation(operation="directory", path="/d/x", name="x", result="it failed"),
+        refused("/d/a", "a"),
+        refused("/d/empty", "empty"),
+        replace(directory("/d/x", "x"), result="it failed"),
         written("/d/b", "b", b"b"),
     ]
 
@@ -169,8 +181,8 @@ def test_the_end_of_the_session() -> None:
         *((True, b"C0644 9 b\n"), (False, b""), (True, b"half")),
     ]
     assert listen(passed) == [
-        Operation(operation="write", path="/d/a", name="a", size=1, unhashed="no answer", result="no answer"),
-        Operation(operation="write", path="/d/b", name="b", size=4, unhashed="cut short", result="cut short"),
+        replace(written("/d/a", "a", b"a"), sha256="", unhashed="no answer", result="no answer"),
+        replace(written("/d/b", "b", b"half"), sha256="", unhashed="cut short", result="cut short"),
     ]
 
 
@@ -182,6 +194,7 @@ def test_the_end_of_the_session() -> None:
     [
         ([(True, b"hello\n")], "a line that is none of scp's"),
         ([(True, b"C0644 -1 a\n")], "a line that is none of scp's"),
+        ([(True, b"C0644 1 shown\0otherwise\n")], "a line that is none of scp's"),
         ([(True, b"C0644 99999999999999999999 a\n")], "a line that is none of scp's"),
         ([(True, b"E\n")], "it leaves more directories than it entered"),
         ([(True, b"C" * (scp.LINE + 1))], "a line is too long"),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sftp_talk import NO_ATTRIBUTES, Talk, listen, size_attribute, string, uint32, uint64
 
-from conchrec.recording import sftp
+from conchrec.recording import sftp_wire as sftp
 from conchrec.recording.account import PATH_MAX, Found, Lost, Operation
-from conchrec.recording.sftp import SftpReader
+from conchrec.recording.sftp import REQUESTS, SIZES, SftpReader
 
 
 def sha256(data: bytes) -> str:
@@ -33,8 +35,10 @@ def lost(talk: Talk) -> str:
     return found.reason
 
 
-def written(path: str, data: bytes) -> Operation:
-    return Operation(operation="write", path=path, size=len(data), sha256=sha256(data))
+def written(path: str, data: bytes, flags: str = "write,create,truncate") -> Operation:
+    return Operation(
+        operation="write", path=path, detail=f"flags={flags}", size=len(data), sha256=sha256(data)
+    )
 
 
 def was_read(path: str, data: bytes) -> Operation:
@@ -238,7 +242,20 @@ def test_a_new_file_had_nothing_in_it() -> None:
     talk.open(b"/a", sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_EXCL)
     talk.write(0, b"some")
     talk.close()
-    assert one(talk) == written("/a", b"some")
+    assert one(talk) == written("/a", b"some", "write,create,exclusive")
+
+
+def test_a_cut_takes_away_what_was_written_before_its_turn() -> None:
+    """On the disk: five bytes. What came early is gone, though it is hashed in its turn."""
+    talk = Talk()
+    talk.open(b"/a", sftp.FXF_WRITE)
+    talk.write(5, b"early")
+    talk.change(sftp.FSETSTAT, string(b"h") + size_attribute(5))
+    talk.write(0, b"first")
+    talk.close()
+    *_, found = listen(talk)
+    assert isinstance(found, Operation)
+    assert (found.sha256, found.unhashed) == ("", "cut to 5 bytes")
 
 
 def test_appending() -> None:
@@ -262,8 +279,8 @@ def test_failures_are_told() -> None:
     unclosed.close(code=99)
     assert [one(talk) for talk in (refused, full, unclosed)] == [
         Operation(operation="read", path="/a", size=0, unhashed="not opened", result="permission denied"),
-        Operation(operation="write", path="/a", size=9, unhashed="a part of it failed", result="failure"),
-        Operation(operation="write", path="/a", size=4, sha256=sha256(b"some"), result="status 99"),
+        replace(written("/a", b""), size=9, sha256="", unhashed="a part of it failed", result="failure"),
+        replace(written("/a", b"some"), result="status 99"),
     ]
 
 
@@ -275,7 +292,7 @@ def test_the_end_of_the_session() -> None:
     talk.ask(sftp.OPEN, string(b"/c") + uint32(sftp.FXF_READ) + NO_ATTRIBUTES)
     talk.ask(sftp.STAT, string(b"/d"))
     assert listen(talk) == [
-        Operation(operation="write", path="/a", size=4, unhashed="not closed", result="not closed"),
+        replace(written("/a", b"some"), sha256="", unhashed="not closed", result="not closed"),
         Operation(operation="remove", path="/b", result="no answer"),
         Operation(operation="read", path="/c", size=0, unhashed="not opened", result="no answer"),
     ]
@@ -288,7 +305,11 @@ def test_a_file_that_is_read_and_written() -> None:
     talk.read(0, b"some", length=4)
     talk.end_of_file(4)
     talk.close()
-    assert listen(talk) == [was_read("/a", b"some"), written("/a", b"some")]
+    flags = "read,write,truncate"
+    assert listen(talk) == [
+        replace(was_read("/a", b"some"), detail=f"flags={flags}"),
+        written("/a", b"some", flags),
+    ]
 
 
 # --- changes
@@ -307,29 +328,55 @@ def test_all_that_changes_something() -> None:
     talk.extended(b"posix-rename@openssh.com", two)
     talk.extended(b"hardlink@openssh.com", two)
     talk.extended(b"lsetstat@openssh.com", string(b"/a") + uint32(4) + uint32(0o644))
-    talk.extended(b"newer@example.com", b"who knows")
+    talk.extended(b"newer@example.com", b"who \xff", code=8)
+    talk.extended(b"newer@example.com", b"x" * 300, code=8)
     talk.change(21, b"LINK, of another version", code=8)
-    other = talk.ask(sftp.EXTENDED, string(b"newest@example.com"))
-    talk.target(201, uint32(other) + b"who knows")
     assert listen(talk) == [
         Operation(operation="remove", path="/a"),
         Operation(operation="rename", path="/a", other="/b"),
         Operation(operation="mkdir", path="/a"),
         Operation(operation="rmdir", path="/a", result="failure"),
-        Operation(operation="setstat", path="/a", detail="size=7 owner=1:2 mode=0640 mtime=4"),
+        Operation(operation="setstat", path="/a", detail="size=7 owner=1:2 mode=0640 atime=3 mtime=4"),
         Operation(operation="symlink", path="/b", other="/a"),
         Operation(operation="posix-rename", path="/a", other="/b"),
         Operation(operation="hardlink", path="/a", other="/b"),
         Operation(operation="lsetstat", path="/a", detail="mode=0644"),
-        Operation(operation="extended", path="", detail="newer@example.com"),
-        Operation(operation="extended", path="", detail="type 21", result="not supported"),
-        Operation(operation="extended", path="", detail="newest@example.com"),
+        refused("newer@example.com who \\xff"),
+        refused("newer@example.com " + "x" * 256 + "… (300 bytes)"),
+        refused("type 21 LINK, of another version"),
     ]
+
+
+def refused(detail: str) -> Operation:
+    return Operation(operation="extended", path="", detail=detail, result="not supported")
+
+
+@pytest.mark.parametrize("answer", [sftp.STATUS, sftp.EXTENDED_REPLY, sftp.NAME])
+@pytest.mark.parametrize("kind", [sftp.EXTENDED, 21])
+def test_loses_the_thread_when_the_target_does_something_unknown(kind: int, answer: int) -> None:
+    name = string(b"newer@example.com") if kind == sftp.EXTENDED else b""
+    talk = Talk()
+    number = talk.ask(kind, name)
+    talk.target(answer, uint32(number) + bytes(4))
+    change, reason = listen(talk)
+    detail = "newer@example.com" if name else "type 21"
+    assert change == Operation(operation="extended", path="", detail=detail)
+    assert reason == Lost(reason=f"the target has done something unknown: {detail.split()[0]}")
 
 
 def test_the_order_of_a_link_s_paths_is_the_target_s() -> None:
     talk = Talk(extension=b"vendor-id")
     talk.change(sftp.SYMLINK, string(b"/link") + string(b"/there"))
+    assert one(talk) == Operation(operation="symlink", path="/link", other="/there")
+
+
+def test_the_order_of_a_link_s_paths_is_known_when_the_target_answers() -> None:
+    """A client need not wait for VERSION."""
+    talk = Talk(begun=True)
+    talk.user(sftp.INIT, uint32(3))
+    link = talk.ask(sftp.SYMLINK, string(b"/there") + string(b"/link"))
+    talk.target(sftp.VERSION_REPLY, uint32(3) + string(b"posix-rename@openssh.com") + string(b"1"))
+    talk.status(link)
     assert one(talk) == Operation(operation="symlink", path="/link", other="/there")
 
 
@@ -342,7 +389,7 @@ def test_what_is_copied_at_the_target() -> None:
     talk.close(b"1")
     assert listen(talk)[:2] == [
         Operation(operation="copy-data", path="/a", other="/b", detail="all bytes from 0"),
-        Operation(operation="write", path="/b", size=0, unhashed="copied at the target"),
+        replace(written("/b", b""), sha256="", unhashed="copied at the target"),
     ]
 
 
@@ -351,10 +398,14 @@ def test_what_only_asks_is_not_told() -> None:
     name = uint32(1) + string(b"/root") + string(b"/root") + NO_ATTRIBUTES
     for kind in (sftp.REALPATH, sftp.READLINK):
         talk.target(sftp.NAME, uint32(talk.ask(kind, string(b"."))) + name)
-    for extension in (b"statvfs@openssh.com", b"limits@openssh.com", b"users-groups-by-id@openssh.com"):
-        number = talk.ask(sftp.EXTENDED, string(extension) + string(b"/"))
-        talk.target(201, uint32(number) + uint64(1) * 4)
-    talk.extended(b"fsync@openssh.com", string(b"h"))
+    for extension, body in (
+        (b"statvfs@openssh.com", string(b"/")),
+        (b"limits@openssh.com", b""),
+        (b"users-groups-by-id@openssh.com", string(b"/") * 2),
+    ):
+        number = talk.ask(sftp.EXTENDED, string(extension) + body)
+        talk.target(sftp.EXTENDED_REPLY, uint32(number) + uint64(1) * 4)
+    talk.extended(b"fsync@openssh.com", string(b"h"), code=4)
     number = talk.ask(sftp.EXTENDED, string(b"expand-path@openssh.com") + string(b"~"))
     talk.target(sftp.NAME, uint32(number) + name)
     assert listen(talk) == []
@@ -478,26 +529,242 @@ def test_answers_that_do_not_fit() -> None:
         (99, b""),
     ):
         talk = Talk()
-        number = talk.ask(sftp.CLOSE, string(b"nobody's"))
+        talk.to_read(b"/a")
+        number = talk.ask(sftp.CLOSE, string(b"h"))
         talk.target(kind, uint32(number) + body)
-        assert lost(talk) == "an answer that does not fit its request"
+        assert listen(talk)[0] == Lost(reason="an answer that does not fit its request")
+    talk = Talk()
+    talk.target(sftp.NAME, uint32(talk.ask(sftp.REMOVE, string(b"/a"))) + uint32(0))
+    assert listen(talk) == [
+        Lost(reason="an answer that does not fit its request"),
+        Operation(operation="remove", path="/a", result="not known"),
+    ]
     talk = Talk()
     talk.status(talk.ask(sftp.OPEN, string(b"/a") + uint32(1) + NO_ATTRIBUTES))
     assert listen(talk)[0] == Lost(reason="a file is open without a handle")
 
 
-def test_a_handle_that_nobody_gave() -> None:
-    """The client's mistake, where the target says so; else something was missed."""
-    mistake = Talk()
-    mistake.write(0, b"some", code=4)
-    mistake.status(mistake.ask_read(0), 4)
-    assert listen(mistake) == []
-    missed = Talk()
-    missed.write(0, b"some")
-    assert lost(missed) == "a handle that nobody gave"
-    missed = Talk()
-    missed.read(0, b"some")
-    assert lost(missed) == "a handle that nobody gave"
+LONGER = "a packet is longer than its fields"
+UNKNOWN_HANDLE = "a handle that nobody gave"
+ATTRIBUTES = size_attribute(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (sftp.WRITE, string(b"\0\0\0\0") + uint64(0) + string(b"data")),
+        (sftp.FSETSTAT, string(b"\0\0\0\0") + ATTRIBUTES),
+        (sftp.EXTENDED, string(b"copy-data") + string(b"1") + uint64(0) * 2 + string(b"2") + uint64(0)),
+    ],
+    ids=["write", "fsetstat", "copy-data"],
+)
+def test_loses_the_thread_when_a_guessed_handle_changes_something(kind: int, body: bytes) -> None:
+    talks = {code: Talk() for code in (4, sftp.OK, None)}
+    for code, talk in talks.items():
+        number = talk.ask(kind, body)
+        if code is not None:
+            talk.status(number, code)
+    mistake, works, unanswered = (listen(talks[code]) for code in (4, sftp.OK, None))
+    lost = Lost(reason=UNKNOWN_HANDLE)
+    assert lost not in mistake, "the client's mistake, and the target says so"
+    assert lost in works
+    assert lost in unanswered, "a client may end without waiting for the answer"
+    for found, result in ((mistake, "failure"), (works, "not known"), (unanswered, "no answer")):
+        changes = [one for one in found if isinstance(one, Operation)]
+        assert [one.result for one in changes] == ([] if kind == sftp.WRITE else [result])
+        assert all("unknown handle " in one.detail for one in changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "answer", "reply"),
+    [
+        (sftp.READ, uint64(0) + uint32(9), sftp.DATA, string(b"data")),
+        (sftp.CLOSE, b"", sftp.STATUS, uint32(0)),
+        (sftp.FSTAT, b"", sftp.ATTRS, NO_ATTRIBUTES),
+        (sftp.READDIR, b"", sftp.NAME, uint32(0)),
+        (sftp.EXTENDED, b"fsync@openssh.com", sftp.STATUS, uint32(0)),
+        (sftp.EXTENDED, b"fstatvfs@openssh.com", sftp.EXTENDED_REPLY, bytes(88)),
+        (sftp.EXTENDED, b"check-file-handle", sftp.EXTENDED_REPLY, bytes(8)),
+    ],
+)
+def test_loses_the_thread_when_a_guessed_handle_works(
+    kind: int, body: bytes, answer: int, reply: bytes
+) -> None:
+    before, after = (string(body), b"") if kind == sftp.EXTENDED else (b"", body)
+    mistake, works = Talk(), Talk()
+    for talk in (mistake, works):
+        number = talk.ask(kind, before + string(b"guess") + after)
+        if talk is mistake:
+            talk.status(number, 4)
+        else:
+            talk.target(answer, uint32(number) + reply)
+    assert listen(mistake) == [], "the client's mistake, and the target says so"
+    assert lost(works) == UNKNOWN_HANDLE
+
+
+def test_names_the_file_whose_handle_is_known_in_a_copy() -> None:
+    talk = Talk()
+    talk.to_read(b"/a", b"1")
+    body = string(b"copy-data") + string(b"1") + uint64(0) * 2 + string(b"2") + uint64(0)
+    talk.status(talk.ask(sftp.EXTENDED, body))
+    change = next(one for one in listen(talk) if isinstance(one, Operation) and one.size is None)
+    assert (change.path, change.other) == ("/a", "")
+    assert change.detail == "all bytes from 0 unknown handle 32"
+
+
+def test_a_handle_ends_with_the_request_to_close_it() -> None:
+    """sftp-server gives it to the next file."""
+    talk = Talk()
+    talk.to_write(b"/a")
+    talk.ask(sftp.CLOSE, string(b"h"))
+    talk.ask(sftp.OPEN, string(b"/b") + uint32(sftp.FXF_WRITE) + NO_ATTRIBUTES)
+    talk.write(0, b"into b")
+    assert listen(talk)[0] == Lost(reason=UNKNOWN_HANDLE)
+
+
+# --- opening may change something
+
+
+@pytest.mark.parametrize(
+    ("flags", "text", "sha256_of", "unhashed"),
+    [
+        (sftp.FXF_READ | sftp.FXF_TRUNC, "read,truncate", b"", ""),
+        (sftp.FXF_READ | sftp.FXF_CREAT | sftp.FXF_EXCL, "read,create,exclusive", b"", ""),
+        (sftp.FXF_READ | sftp.FXF_CREAT, "read,create", None, "what was in the file before is not known"),
+        (sftp.FXF_TRUNC, "truncate", b"", ""),
+        (sftp.FXF_APPEND, "append", None, "appended"),
+        (sftp.FXF_READ | sftp.FXF_TRUNC | 0x40, "read,truncate,0x40", b"", ""),
+    ],
+)
+def test_an_open_that_makes_or_empties_a_file_is_a_write(
+    flags: int, text: str, sha256_of: bytes | None, unhashed: str
+) -> None:
+    talk = Talk()
+    talk.open(b"/a", flags)
+    talk.close()
+    expected = Operation(
+        operation="write",
+        path="/a",
+        detail=f"flags={text}",
+        size=0,
+        sha256="" if sha256_of is None else sha256(sha256_of),
+        unhashed=unhashed,
+    )
+    assert one(talk) == expected
+
+
+def test_a_file_that_was_emptied_and_then_read_is_told_twice() -> None:
+    talk = Talk()
+    talk.open(b"/a", sftp.FXF_READ | sftp.FXF_WRITE | sftp.FXF_TRUNC)
+    talk.end_of_file(0)
+    talk.close()
+    assert one(talk) == written("/a", b"", "read,write,truncate")
+    talk = Talk()
+    talk.open(b"/a", sftp.FXF_READ | sftp.FXF_TRUNC)
+    talk.read(0, b"x", length=1)
+    talk.end_of_file(1)
+    talk.close()
+    assert [(one.operation, one.path) for one in listen(talk) if isinstance(one, Operation)] == [
+        ("read", "/a"),
+        ("write", "/a"),
+    ]
+
+
+def test_a_refused_open_that_would_have_changed_something_is_a_write() -> None:
+    talk = Talk()
+    flags = sftp.FXF_READ | sftp.FXF_TRUNC
+    talk.status(talk.ask(sftp.OPEN, string(b"/a") + uint32(flags) + NO_ATTRIBUTES), 3)
+    found = one(talk)
+    assert (found.operation, found.detail, found.result) == (
+        "write", "flags=read,truncate", "permission denied",
+    )  # fmt: skip
+
+
+# --- what is left for the recording
+
+
+def test_what_stands_in_no_packet_is_handed_over() -> None:
+    """From the packet on that was not understood, and of the other direction what has begun."""
+    talk = Talk()
+    talk.passed.append((True, uint32(20) + b"\3hal"))
+    talk.passed.append((False, string(b"\x65" + uint32(7) + bytes(12)) + b"more"))
+    (found,) = listen(talk)
+    assert isinstance(found, Lost)
+    assert (found.from_user, found.from_target) == (
+        uint32(20) + b"\3hal",
+        string(b"\x65" + uint32(7) + bytes(12)) + b"more",
+    )
+
+
+@given(
+    text=st.binary(min_size=1, max_size=300).filter(lambda text: text[:1] != b"\0"),
+    cuts=st.lists(st.integers(1, 9)),
+    early=st.booleans(),
+)
+def test_not_a_byte_of_a_shell_is_lost(text: bytes, cuts: list[int], early: bool) -> None:
+    """The start-up file of the login shell runs another shell, before VERSION or after it."""
+    talk = Talk(begun=early)
+    reader = SftpReader(lambda: 0.0)
+    assert listen(talk, reader, end=False) == []
+    found: list[Found] = []
+    sent = b""
+    for size in [*cuts, len(text)]:
+        piece = text[len(sent) : len(sent) + size]
+        if found:
+            break
+        sent += piece
+        found += reader.from_target(piece)
+    found += reader.end()
+    (one,) = found
+    assert isinstance(one, Lost)
+    assert one.from_target == sent
+
+
+def test_who_speaks_to_a_target_that_says_nothing() -> None:
+    talk = Talk(begun=True)
+    talk.user(sftp.INIT, uint32(3))
+    assert listen(talk) == []
+    talk.ask(sftp.STAT, string(b"/"))
+    assert lost(talk) == "the target did not answer"
+
+
+@pytest.mark.parametrize(
+    ("talk", "reason"),
+    [
+        (lambda: init_twice(), "INIT comes twice"),
+        (lambda: padded(sftp.REMOVE, string(b"/a")), LONGER),
+        (lambda: padded(sftp.WRITE, string(b"h") + uint64(0) + string(b"x")), LONGER),
+        (lambda: padded(sftp.OPEN, string(b"/a") + uint32(1) + NO_ATTRIBUTES), LONGER),
+        (lambda: answered(sftp.DATA, string(b"more"), 3), "more data than was asked for"),
+        (lambda: answered(sftp.DATA, string(b"mor") + b"e", 3), LONGER),
+        (lambda: answered(sftp.STATUS, uint32(4) + string(b"x" * 4097)), "the text of a status is too long"),
+        (lambda: answered(sftp.STATUS, uint32(4) + string(b"") * 3), LONGER),
+        (lambda: answered(sftp.STATUS, uint32(0)), "an answer that does not fit its request"),
+    ],
+)
+def test_room_for_other_bytes_is_no_sftp(talk: Callable[[], Talk], reason: str) -> None:
+    assert listen(talk())[0] == Lost(reason=reason)
+
+
+def init_twice() -> Talk:
+    talk = Talk()
+    talk.user(sftp.INIT, uint32(3))
+    return talk
+
+
+def padded(kind: int, body: bytes) -> Talk:
+    talk = Talk()
+    talk.to_write(b"/a")
+    talk.ask(kind, body + b"and more")
+    return talk
+
+
+def answered(kind: int, body: bytes, length: int = 9) -> Talk:
+    """The answer to a READ."""
+    talk = Talk()
+    talk.to_read(b"/a")
+    talk.target(kind, uint32(talk.ask_read(0, length)) + body)
+    return talk
 
 
 def test_one_handle_for_two_files_and_one_number_for_two_requests() -> None:
@@ -518,7 +785,7 @@ def test_what_is_open_is_told_when_the_thread_is_lost() -> None:
     talk.passed.append((True, b"\0\0\0\0\0"))
     assert listen(talk) == [
         Lost(reason="a packet is too short"),
-        Operation(operation="write", path="/a", size=4, unhashed="not known", result="not known"),
+        replace(written("/a", b"some"), sha256="", unhashed="not known", result="not known"),
     ]
 
 
@@ -532,7 +799,9 @@ def test_what_is_said_of_a_file_has_a_bound() -> None:
         talk.change(sftp.SETSTAT, string(b"/a") + attributes)
         (found,) = listen(talk)
         if pairs == 64:
-            assert found == Operation(operation="setstat", path="/a", detail="mode=0600")
+            names = ",".join(["name"] * 64)[:256]
+            detail = f"mode=0600 extended={names}…"
+            assert found == Operation(operation="setstat", path="/a", detail=detail)
         else:
             assert found == Lost(reason="too many attributes")
 
@@ -541,15 +810,15 @@ def test_a_long_list_is_not_read_to_its_end() -> None:
     talk = Talk()
     opened = talk.ask(sftp.OPENDIR, string(b"/"))
     talk.target(sftp.HANDLE_REPLY, uint32(opened) + string(b"d"))
-    entries = [string(b"%d" % number) + string(b"") + size_attribute(4) for number in range(sftp.SIZES)]
+    entries = [string(b"%d" % number) + string(b"") + size_attribute(4) for number in range(SIZES)]
     listed = talk.ask(sftp.READDIR, string(b"d"))
     count = uint32(len(entries) + 5_000_000)
     talk.target(sftp.NAME, uint32(listed) + count + b"".join(entries))
-    for name in (b"/0", b"/%d" % (sftp.SIZES - 1)):
+    for name in (b"/0", b"/%d" % (SIZES - 1)):
         talk.to_read(name)
         talk.read(0, b"data", length=4)
         talk.close()
-    assert listen(talk) == [was_read("/0", b"data"), was_read(f"/{sftp.SIZES - 1}", b"data")]
+    assert listen(talk) == [was_read("/0", b"data"), was_read(f"/{SIZES - 1}", b"data")]
 
 
 def test_open_files_and_requests_have_a_bound() -> None:
@@ -561,7 +830,7 @@ def test_open_files_and_requests_have_a_bound() -> None:
     assert found[0] == Lost(reason="too much is open at once")
     assert 500 < len(found) < 1000
     talk = Talk()
-    for _ in range(sftp.REQUESTS + 1):
+    for _ in range(REQUESTS + 1):
         talk.ask_read(0)
     assert lost(talk) == "too many requests have no answer"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sftp_talk import Talk
 
 from conchrec.recording.account import Files, Found, Lost
-from conchrec.recording.transfers import LISTED, LISTED_TEXT, Account, Transfer, recognise
+from conchrec.recording.transfers import LISTED, LISTED_TEXT, Account, Transfer, recognise, transfer_programs
 
 SFTP = Transfer(by="sftp")
 
@@ -38,6 +38,8 @@ SFTP = Transfer(by="sftp")
         ("rsync -a . web2:", None),
         ("git status", None),
         ("git", None),
+        ("git-upload-pack x; true", None),
+        ("cd x && rsync --server . .", None),
         ("sudo", None),
         ("scp -t 'not closed", None),
         ("", None),
@@ -49,7 +51,113 @@ def test_commands(command: str, by: str | None) -> None:
     assert found is None or found.copies_files == (by in ("scp", "sftp"))
 
 
+@pytest.mark.parametrize(
+    ("command", "mixed", "unread"),
+    [
+        ("scp -t /tmp", False, ""),
+        ("sudo -u root scp -prt 'a b'", False, ""),
+        ("cd /x && scp -t .", True, ""),
+        ("scp -t /tmp; rm -r /", True, ""),
+        ("scp -t $(rm -r /)", True, ""),
+        ("scp -t `id`", True, ""),
+        ("scp -t /tmp > /etc/x", True, ""),
+        ("LD_PRELOAD=/tmp/x.so scp -t /tmp", True, ""),
+        ("env LD_PRELOAD=/tmp/x.so scp -t /tmp", True, ""),
+        ("true\nsftp-server", True, ""),
+        ("sftp-server && sftp-server", True, ""),
+        ("git-upload-pack x; scp -t /etc", True, "the command runs several transfer programs"),
+        ("scp -t /a; scp -t /b", True, "the command runs several transfer programs"),
+        ("rsync --server . . | sftp-server", True, "the command runs several transfer programs"),
+    ],
+)
+def test_says_that_a_command_may_run_more_than_the_transfer(command: str, mixed: bool, unread: str) -> None:
+    found = recognise("exec", command)
+    assert found is not None
+    assert (found.mixed, found.unread) == (mixed, unread)
+    account = Account(found, lambda: 0.0)
+    assert account.begin() == ((Lost(reason=unread),) if unread else ())
+    files = account.files()
+    assert (files.mixed, files.lost) == (mixed, unread)
+    assert Files.parse(files.fields()) == files
+
+
+@pytest.mark.parametrize(
+    ("command", "programs"),
+    [
+        ("scp -t /etc", "scp"),
+        ("git-upload-pack x; scp -t /etc", "git-upload-pack scp"),
+        ("sh -c 'scp -t /etc'", "scp"),
+        ("if true; then scp -t /etc; fi", "scp"),
+        ("eval scp -t /etc", "scp"),
+        ("timeout 5 /usr/bin/scp -t /etc", "scp"),
+        ("x=`scp -f /etc/shadow`", "scp"),
+        ("s\\cp -t x", "scp"),
+        ("sc\\\np -t x", "scp"),
+        ("'s'\"cp\" -t x", "scp"),
+        ("s$''cp -t x", "scp"),
+        ("{ scp -t x\n}", "scp"),
+        ("scp -t 'not closed", "scp"),
+        (": " + "x" * 100_000 + "; scp -t x", "scp"),
+        ("exec /usr/lib/openssh/sftp-server||internal-sftp", "sftp"),
+        ("rsync --server . . & sftp-server", "rsync sftp"),
+        ("scp $x /etc", "scp"),
+        ("scp -{t,} /etc", "scp"),
+        ("echo scp -t x", "scp"),
+        ("man scp", ""),
+        ("scp a web2:", ""),
+        ("tail -f /etc/scp/x scp.txt my-scp xscp scp-2 -scp", ""),
+        ("uptime", ""),
+    ],
+)
+def test_finds_a_transfer_program_anywhere_in_a_command(command: str, programs: str) -> None:
+    assert transfer_programs("exec", command) == frozenset(programs.split())
+
+
+SHELL_WORDS = st.sampled_from(
+    [
+        "true",
+        ";",
+        "&&",
+        "|",
+        "(",
+        ")",
+        "\n",
+        "if",
+        "then",
+        "'a b'",
+        "sudo",
+        "env",
+        "A=1",
+        "--",
+        "$x",
+        '"',
+        "\\",
+    ]
+)
+
+
+@given(
+    st.lists(SHELL_WORDS, max_size=8), st.lists(SHELL_WORDS, max_size=8), st.sampled_from(["", "/usr/bin/"])
+)
+def test_nothing_around_a_transfer_program_hides_it(
+    before: list[str], after: list[str], directory: str
+) -> None:
+    command = " ".join([*before, f"{directory}scp -t /etc", *after])
+    assert "scp" in transfer_programs("exec", command)
+    found = recognise("exec", command)
+    assert found is None or found.copies_files
+
+
+@given(st.text())
+def test_what_is_recognised_is_found_by_the_switches_too(command: str) -> None:
+    found = recognise("exec", command)
+    if found is not None and found.copies_files:
+        assert found.by in transfer_programs("exec", command)
+
+
 def test_the_rest() -> None:
+    assert transfer_programs("subsystem", "sftp") == {"sftp"}
+    assert transfer_programs("subsystem", "netconf") == transfer_programs("shell", "") == frozenset()
     assert recognise("subsystem", "sftp") == SFTP
     assert recognise("subsystem", "scp -t x") is None
     assert recognise("shell", "") is None

@@ -1,0 +1,88 @@
+"""SHA-256 of a stream in batches: whatever the threads do, and in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.recording.stream_digest import AT_ONCE, BATCH, WAITING, StreamDigest
+
+
+class Threads:
+    """Work that runs when the test says so."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], None]] = []
+
+    def run(self, work: Callable[[], None]) -> None:
+        self.work.append(work)
+
+    def go(self) -> None:
+        work, self.work = self.work, []
+        for each in work:
+            each()
+
+
+STEPS = st.lists(
+    st.sampled_from([0, 1, 5000, AT_ONCE, BATCH - 1, BATCH, WAITING, "flush", "go"]), max_size=12
+)
+
+
+@given(STEPS)
+def test_the_digest_is_that_of_the_stream(steps: list[int | str]) -> None:
+    threads = Threads()
+    digest = StreamDigest(threads.run)
+    everything = b""
+    for number, step in enumerate(steps):
+        if step == "flush":
+            digest.flush()
+        elif step == "go":
+            threads.go()
+        else:
+            piece = bytes((number,)) * int(step)
+            digest.update(piece)
+            everything += piece
+        assert digest.waiting < WAITING
+        assert len(threads.work) <= 1
+    assert digest.size == len(everything)
+    assert digest.hexdigest() == hashlib.sha256(everything).hexdigest()
+    threads.go()
+    assert digest.hexdigest() == hashlib.sha256(everything).hexdigest(), "late work changes nothing"
+
+
+def test_batches_are_left_to_the_thread_and_crumbs_are_not() -> None:
+    threads = Threads()
+    digest = StreamDigest(threads.run)
+    digest.update(bytes(100))
+    digest.flush()
+    assert (digest.waiting, threads.work) == (0, [])
+    digest.update(bytes(BATCH))
+    assert (digest.waiting, len(threads.work)) == (BATCH, 1)
+    digest.flush()
+    assert digest.waiting == BATCH, "the thread has it"
+    threads.go()
+    assert digest.waiting == 0
+
+
+def test_a_real_thread_and_the_caller_take_turns() -> None:
+    started: list[threading.Thread] = []
+
+    def run(work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work)
+        started.append(thread)
+        thread.start()
+
+    digest = StreamDigest(run)
+    expected = hashlib.sha256()
+    for number in range(300):
+        piece = bytes((number % 251,)) * 65536
+        digest.update(piece)
+        expected.update(piece)
+    assert digest.hexdigest() == expected.hexdigest()
+    for thread in started:
+        thread.join()
+    assert started
