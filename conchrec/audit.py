@@ -141,6 +141,7 @@ class SessionEnd(AuditEvent):
     stderr: int | None = None
     stdin: int | None = None
     stdin_sha256: str = ""
+    stdout_sha256: str = ""
     exit_status: int | None = None
     exit_signal: str = ""
     recording: str = ""

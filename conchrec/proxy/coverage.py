@@ -33,7 +33,8 @@ TABLE: tuple[Row, ...] = (
     Row(channel="session", request="exec", recorded="cast: output, command", audited=(*_SESSION, "exec")),
     Row(
         channel="session", request="subsystem sftp",
-        recorded="cast: a marker for each file; manifest: files", audited=(*_SESSION, "subsystem", "sftp"),
+        recorded="cast: a marker for each file; manifest: files, digests of both streams",
+        audited=(*_SESSION, "subsystem", "sftp"),
     ),
     Row(
         channel="session", request="subsystem other",

@@ -607,6 +607,7 @@ class Session:
 
     def _ended(self, closed: ClosedRecording | None) -> None:
         stdin = closed.manifest.stdin if closed is not None else None
+        stdout = closed.manifest.stdout if closed is not None else None
         self._emit_quietly(
             audit.SessionEnd(
                 **self._who(),
@@ -616,6 +617,7 @@ class Session:
                 stderr=self._counts[1],
                 stdin=self._counts[2],
                 stdin_sha256=stdin.sha256 if stdin is not None else "",
+                stdout_sha256=stdout.sha256 if stdout is not None else "",
                 exit_status=self._exit_status,
                 exit_signal=self._exit_signal,
                 recording=str(closed.path) if closed is not None else "",
