@@ -643,7 +643,8 @@ class AuditLost(AuditEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeated(AuditEvent):
     """``count`` more events named ``of`` between ``first`` and ``last`` (RFC 3339), beyond the rate at which
-    each has a line of its own. ``size`` is the sum of their sizes, ``examples`` are some of them."""
+    each has a line of its own. ``size`` is the sum of their sizes, ``sha256`` the digest of their digests
+    (each with a newline), ``examples`` are some of them."""
 
     event = "repeated"
     code = "CR9103W"
@@ -652,6 +653,7 @@ class Repeated(AuditEvent):
     first: str
     last: str
     size: int | None = None
+    sha256: str = ""
     examples: tuple[str, ...] = ()
 
 

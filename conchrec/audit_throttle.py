@@ -10,6 +10,7 @@ events pass as they are.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,7 @@ from conchrec.audit import (
     AuthRefused,
     ClientDisconnect,
     Env,
+    MessageDropped,
     Port,
     RecordingFailed,
     Repeated,
@@ -71,7 +73,10 @@ class Kind(Enum):
     """Of one address: a client that is refused connects again, and names any user."""
 
 
-_TRIFLES = (Resize, Signal, UnknownRequest, SessionRejected, UpstreamFailed)
+#: Of any kind, while the disk is almost full.
+_TIGHT = Rate(3, 0.1)
+
+_TRIFLES = (Resize, Signal, UnknownRequest, MessageDropped, SessionRejected, UpstreamFailed)
 
 
 def kind_of(event: AuditEvent) -> Kind | None:
@@ -135,6 +140,9 @@ class _Group:
     count: int = 0
     size: int | None = None
     examples: list[str] = field(default_factory=list)
+    #: Of the events' own digests, each with a newline.
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    has_digest: bool = False
 
     def add(self, event: AuditEvent, now: datetime) -> None:
         self.count += 1
@@ -145,6 +153,9 @@ class _Group:
         sizes = [value for name in ("size", "sent", "received") if (value := getattr(event, name, None))]
         if sizes:
             self.size = (self.size or 0) + sum(sizes)
+        if sha256 := getattr(event, "sha256", ""):
+            self.digest.update(sha256.encode() + b"\n")
+            self.has_digest = True
         if len(self.examples) < EXAMPLES and (text := _example(event)) not in self.examples:
             self.examples.append(text)
 
@@ -157,6 +168,7 @@ class _Group:
             first=timestamp(self.first),
             last=timestamp(self.last),
             size=self.size,
+            sha256=self.digest.hexdigest() if self.has_digest else "",
             examples=tuple(self.examples),
         )
 
@@ -177,6 +189,8 @@ class AuditThrottle:
         self._monotonic = monotonic
         self._now = now
         self._lost = lost
+        #: The disk is almost full: what can be counted is, almost from the first on.
+        self.is_tight = False
         self._buckets = _Buckets(monotonic)
         self._pruned = monotonic()
         #: Oldest first.
@@ -220,7 +234,7 @@ class AuditThrottle:
 
     def _counted_with(self, event: AuditEvent, kind: Kind) -> Key:
         """The group that it is counted in; empty: it is within its rate."""
-        of_connection, of_user = kind.value
+        of_connection, of_user = (_TIGHT, _TIGHT) if self.is_tight else kind.value
         if kind is Kind.LOGIN:
             address = counted_as(event.addr.rpartition(":")[0].strip("[]"))
             key: Key = (kind.name, address)

@@ -215,7 +215,7 @@ class _Reader:
             limits=_limits(top.section("limits", LIMITS)),
             proxy_protocol_from=proxy_protocol_from,
             recordings=self._recordings(top.section("recordings", RECORDINGS), state_dir),
-            audit=self._audit(top.section("audit", ("file", "syslog")), state_dir),
+            audit=self._audit(top.section("audit", ("file", "syslog", "min_free")), state_dir),
             web=Web(
                 listen=_endpoints(
                     top.section("web", ("listen",)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
@@ -390,7 +390,11 @@ class _Reader:
             syslog = Path(section.text("syslog", ""))
         elif section.flag("syslog", False):
             syslog = _SYSLOG
-        return Audit(file=self._path(section, "file", state_dir / "audit.jsonl"), syslog=syslog)
+        return Audit(
+            file=self._path(section, "file", state_dir / "audit.jsonl"),
+            syslog=syslog,
+            min_free=section.size("min_free", 100 * 1024 * 1024),
+        )
 
     def _recordings(self, section: Section, state_dir: Path) -> Recordings:
         recipients = []

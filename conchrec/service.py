@@ -31,6 +31,7 @@ from conchrec.audit_throttle import AuditThrottle
 from conchrec.auditing import open_log
 from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, public_signing_key
 from conchrec.config import ConfigErrors, load
+from conchrec.disks import Disks, Level, Volume
 from conchrec.errors import ConfigError, WriteFailed
 from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
@@ -160,6 +161,7 @@ class Proxy(MultiService):
             passwords=self._passwords(),
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
+            disks=_disks(config),
             turns=Turns(reactor),
             diffie_hellman=DiffieHellmanHelper(reactor),
             rooms=Rooms(),
@@ -292,6 +294,7 @@ class Proxy(MultiService):
         allowed until now is over."""
         moment = now()
         self._with_each(lambda live: live.look(moment))
+        self._look_at_disks()
         self._tick_audit()
         for name, refresh in (
             ("authority", self._refresh_authority),
@@ -304,6 +307,33 @@ class Proxy(MultiService):
                 self._complaints.pop(name, None)
             except Exception as error:
                 self._complain(name, error)
+
+    def _look_at_disks(self) -> None:
+        disks = self.site.disks
+        changes = disks.look()
+        for change in changes:
+            volume = change.volume
+            say = _log.info if change.level is Level.OK else _log.error
+            say(
+                "{words}: {path} ({what}): {free} bytes are free, {least} must be",
+                words=_LEVELS[change.level],
+                path=str(volume.path),
+                what=volume.what,
+                free=change.free,
+                least=volume.least,
+            )
+            self.site.emit(
+                audit.DiskLow(
+                    what=volume.what,
+                    path=str(volume.path),
+                    state=change.level.value,
+                    free=change.free,
+                    least=volume.least,
+                )
+            )
+        self._audit.is_tight = disks.is_low
+        if disks.critical and changes:
+            self._rejudge()
 
     def _tick_audit(self) -> None:
         try:
@@ -515,6 +545,24 @@ class Proxy(MultiService):
 async def _settled(stopping: Deferred[Any] | None) -> None:
     if stopping is not None:
         await stopping
+
+
+_LEVELS = {
+    Level.OK: "DISK HAS ROOM AGAIN",
+    Level.LOW: "DISK ALMOST FULL, NO SESSION BEGINS",
+    Level.CRITICAL: "DISK FULL, SESSIONS END",
+}
+
+
+def _disks(config: Config) -> Disks:
+    """All that we write to. What cannot be audited must not happen, so the recordings are not all."""
+    recordings = Volume(
+        what="recordings", path=config.recordings.directory, least=config.recordings.min_free
+    )
+    least = config.audit.min_free
+    log = Volume(what="the audit log", path=config.audit.file.parent, least=least)
+    state = Volume(what="the state directory", path=config.state_dir, least=least)
+    return Disks((recordings,), required=(log, state))
 
 
 def credentials(config: Config, authority: Authority, locked: Callable[[str], str]) -> Credentials:

@@ -208,10 +208,12 @@ class Web:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """``syslog`` is a socket that takes every event, too; None: there is none."""
+    """``syslog`` is a socket that takes every event, too; None: there is none. ``min_free`` is in bytes, of
+    the file systems of the log and of the state directory."""
 
     file: Path
     syslog: Path | None = None
+    min_free: int = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -24,6 +25,7 @@ from conchrec.audit import (
     Repeated,
     Resize,
     SessionRejected,
+    UnknownRequest,
     UserLogin,
     Who,
 )
@@ -44,8 +46,8 @@ NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
 #: Counted beyond a rate: nothing was done, or it is told in the recording as well.
 TRIFLES = {
-    "agent", "auth", "env", "port", "recording.failed", "request.unknown", "resize", "session.rejected",
-    "signal", "upstream.failed", "x11-forward",
+    "agent", "auth", "env", "message.dropped", "port", "recording.failed", "request.unknown", "resize",
+    "session.rejected", "signal", "upstream.failed", "x11-forward",
 }  # fmt: skip
 
 
@@ -159,6 +161,28 @@ def test_sizes_are_summed(bench: Bench) -> None:
         bench.throttle.emit(Port(**JOE, kind="direct", action="close", sent=10, received=1))
     bench.throttle.flush()
     assert [event.size for event in bench.repeated] == [33]
+
+
+def test_digests_are_kept_together(bench: Bench) -> None:
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(BURST + 3)]
+    for digest in digests:
+        bench.throttle.emit(UnknownRequest(**JOE, request="x@example.com", size=2, sha256=digest))
+    bench.throttle.flush()
+    (told,) = bench.repeated
+    together = "".join(f"{digest}\n" for digest in digests[BURST:]).encode()
+    assert (told.size, told.sha256) == (6, hashlib.sha256(together).hexdigest())
+
+
+def test_while_the_disk_is_almost_full_most_trifles_are_counted(bench: Bench) -> None:
+    bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
+    bench.throttle.is_tight = True
+    for _ in range(10):
+        bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
+        bench.throttle.emit(AuthRefused(**JOE, reason="no"))
+        bench.throttle.emit(Exec(**JOE, command="x"))
+    assert Counter(event.event for event in bench.memory.events) == {"exec": 10, "resize": 4, "auth": 3}
+    bench.throttle.flush()
+    assert bench.names() == {"exec": 10, "resize": 11, "auth": 10}
 
 
 def test_each_destination_of_a_forward_is_told(bench: Bench) -> None:

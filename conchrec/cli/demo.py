@@ -187,7 +187,8 @@ class _Stage:
             f"users:\n  {json.dumps(self._user)}:\n"
             f"    authorized_keys_file: {json.dumps(str(self._key) + '.pub')}\n    roles: [demo]\n"
             'roles:\n  demo: {logins: ["*"], hosts: ["127.0.0.1"]}\n'
-            "recordings: {directory: recordings, min_free: 1MiB}\naudit: {file: audit.jsonl}\n"
+            "recordings: {directory: recordings, min_free: 1MiB}\n"
+            "audit: {file: audit.jsonl, min_free: 1MiB}\n"
         )
         self._proxy = self._start(
             [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "conchrec", "-c", str(self._config)],

@@ -43,8 +43,10 @@ class Passthrough:
         self._limits = TimeLimits(visit, self.tell_and_end)
 
     async def connect(self) -> None:
-        """TCP to the target. Raises Unreachable."""
+        """TCP to the target. Raises Unreachable, and SpoolFull where the audit has no room."""
         visit = self.visit
+        if visit.strict:
+            self._site.disks.check()
         self._address = await self._site.dialer.splice(visit.target, visit.addresses, self._target)
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
@@ -82,6 +84,9 @@ class Passthrough:
     def rejudge(self, identity: Identity) -> None:
         """It ends where it could not begin any more."""
         self.visit.identity = identity
+        if self.visit.strict and (full := self._site.disks.critical):
+            self.tell_and_end(f"the disk for {full} is full")
+            return
         try:
             self.judge()
         except AccessDenied as error:

@@ -184,7 +184,11 @@ class Session:
         return told and self._running
 
     def rejudge(self) -> None:
-        """It ends where the options do not allow what it runs, or its terminal, any more."""
+        """It ends where the options do not allow what it runs, or its terminal, any more; and where the audit
+        has no room, for a role that is strict."""
+        if self._strict and (full := self._site.disks.critical):
+            self.end(f"the disk for {full} is full")
+            return
         options = [self._start.forbidden_by(self._options)] if self._start is not None else []
         if self._has_pty and not self._options.pty:
             options.append("pty")
@@ -216,6 +220,8 @@ class Session:
             started=self._site.now(),
             roles=visit.identity.roles,
         )
+        if self._strict:
+            self._site.disks.check()
         try:
             recorder = self._site.store.open(info)
         except RecordingError as error:

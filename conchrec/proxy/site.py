@@ -15,6 +15,7 @@ from conchrec.access.authority import Authority
 from conchrec.access.checkers import Credentials
 from conchrec.access.policy import Policy
 from conchrec.audit import AuditEvent, AuditSink, SessionsDelayed, Who
+from conchrec.disks import Disks
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.approvals import Approvals
@@ -118,6 +119,7 @@ class Site:
     passwords: PasswordLogin | None
     approvals: Approvals
     bandwidth: Bandwidth
+    disks: Disks
     #: Who handles messages next.
     turns: Turns
     #: Computes finite-field Diffie-Hellman, in a process of its own.

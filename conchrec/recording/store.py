@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.disks import check_room
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.recording import recovery, spool
@@ -177,13 +178,7 @@ class LocalStore:
 
     def _check_room(self, directory: int | Path, least: int | None = None) -> None:
         least = self._min_free if least is None else least
-        if least:
-            room = os.statvfs(directory)
-            if room.f_bavail * room.f_frsize < least:
-                raise SpoolFull(
-                    "this session can not be recorded: the disk for recordings is almost full",
-                    f"{room.f_bavail * room.f_frsize} bytes free of {least} at {self.directory}",
-                )
+        check_room("recordings", directory, least, self.directory)
 
     # -- Keeper
 

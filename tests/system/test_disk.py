@@ -127,3 +127,59 @@ async def test_the_audit_can_not_be_written(stage: Stage) -> None:
         tries += 1
         assert tries < 30, house.proxy.log
     assert not marker.exists()
+
+
+async def test_the_disk_of_the_audit_is_almost_full(stage: Stage) -> None:
+    """Strict sessions do not begin; people can log in, and are audited."""
+    house = await build(stage, options={"record": "strict"})
+    (await house.client().ssh("web1", "true")).check()
+    await house.proxy.stop()
+    house.proxy.configure({"audit": {"min_free": "900TiB"}})
+    await house.proxy.start()
+    await house.proxy.audited("disk.low", state="critical", what="the audit log")
+    await house.proxy.audited("disk.low", state="critical", what="the state directory")
+    assert "DISK FULL, SESSIONS END" in house.proxy.log
+    result = await house.client().ssh("web1", "echo never")
+    assert (result.stdout, result.code) == (b"", 255), str(result)
+    assert "conchrec: " in result.errors and "the disk for the audit log is almost full" in result.errors
+    await house.proxy.audited("user.login", count=3)
+    assert (await house.client().ssh("proxy", "help")).check().stdout
+    await house.proxy.stop()
+    house.proxy.configure({"audit": {"min_free": "0"}})
+    await house.proxy.start()
+    (await house.client().ssh("web1", "true")).check()
+
+
+async def test_the_disk_of_the_audit_fills_up(stage: Stage) -> None:
+    """On a small disk of its own, which takes root; without it there is none to fill."""
+    disk = await small_disk(stage)
+    if not disk.mounted:
+        return
+    log = disk.directory / "audit.jsonl"
+    house = await build(stage, settings={"audit": {"file": str(log), "min_free": "512KiB"}})
+    house.proxy.audit_file = log
+    process = house.client().start("web1", "echo begun; cat", stdin=None)
+    await process.says("begun\n")
+    (disk.directory / "ballast").write_bytes(b"\0" * 600 * KIB)
+    await house.proxy.audited("disk.low", state="low")
+    refused = await house.client().ssh("web1", "true")
+    assert refused.code == 255 and "the disk for the audit log is almost full" in refused.errors, str(refused)
+    process.write(b"still here\n")
+    await process.says("still here\n")
+    (disk.directory / "more").write_bytes(b"\0" * 200 * KIB)
+    result = await process.wait()
+    assert result.code == 255 and "conchrec: the disk for the audit log is full" in result.errors, str(result)
+    await house.proxy.audited("session.end", reason="the disk for the audit log is full")
+    assert house.proxy.audit("user.login") and house.proxy.audit("disk.low", state="critical")
+    for name in ("ballast", "more"):
+        (disk.directory / name).unlink()
+    await house.proxy.audited("disk.low", state="ok")
+    (await house.client().ssh("web1", "true")).check()
+    disk.fill(0)
+    assert (await house.client().ssh("web1", "true")).code == 255
+    disk.make_room(0)
+    await house.proxy.audited("audit.lost")
+    (await house.client().ssh("web1", "true")).check()
+    await house.proxy.stop()
+    result = (await house.proxy.command("audit", "verify")).check()
+    assert "events could not be written" in result.text, str(result)
