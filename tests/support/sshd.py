@@ -80,8 +80,9 @@ async def start_sshd(
         "PrintLastLog no",
         "LogLevel VERBOSE",  # DEBUG would write to the stderr of sessions
         "AcceptEnv LANG LC_* CONCHREC_*",
-        "Subsystem sftp internal-sftp",
     ]
+    if not any(line.startswith("Subsystem sftp ") for line in more):
+        lines.append("Subsystem sftp internal-sftp")
     if await version() >= (9, 8):
         lines.append("PerSourcePenalties no")  # what is refused here comes from one address, on purpose
     configuration = directory / "sshd_config"
