@@ -17,7 +17,7 @@ OVERHEAD = 50
 
 async def test_a_flood_of_requests_and_refusals(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"sessions_per_user": 2}})
-    name = "\x01" * 1000
+    name = "\x01" * 50  # as long as the relay lets them be
 
     def flood() -> int:
         outer, inner = paramiko_connections(house)
@@ -44,7 +44,7 @@ async def test_a_flood_of_requests_and_refusals(stage: Stage) -> None:
     sent = await in_thread(flood)
     await house.proxy.deserted()
     await house.proxy.stop()
-    assert house.proxy.audit_file.stat().st_size < sent / 2
+    assert house.proxy.audit_file.stat().st_size < sent
     assert told(house, "resize") == REQUESTS
     assert told(house, "signal") == REQUESTS
     for event in ("user.login", "session.start", "exec", "session.end", "client.disconnect"):
