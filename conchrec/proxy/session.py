@@ -111,6 +111,7 @@ class Session:
         self.sid = new_session_id(self._site.now())
         self._began = self._site.clock.seconds()
         self._recorder: SessionRecorder | None = None
+        self._was_recorded = False
         self._refusal: ConchrecError | None = None
         self._asked_to_start = False
         #: What runs, or was forwarded and not answered; None where the target refused it.
@@ -229,7 +230,7 @@ class Session:
                 raise
             self._emit_quietly(refusal.event(error, self._who(), policy="best_effort"))
             return
-        self._recorder = recorder
+        self._recorder, self._was_recorded = recorder, True
         self._site.recorders[self.sid] = recorder
         recorder.on_failure(self._recording_failed)
 
@@ -440,12 +441,12 @@ class Session:
                 self._emit_quietly(self._dropped_event(key, entry))
         self._files.end()
         recorder, self._recorder = self._recorder, None
+        if self._was_recorded and not self._running:
+            # Whatever was recorded has its beginning and its end in the audit.
+            self._kind = "none"
+            self._emit_quietly(self._start_event(recorder))
+            self._running = True
         if recorder is not None:
-            if not self._running:
-                # Whatever was recorded has its beginning and its end in the audit.
-                self._kind = "none"
-                self._emit_quietly(self._start_event(recorder))
-                self._running = True
             self._close(recorder, self._reason or "the channel was closed", at_end=True)
         elif self._running:
             self._ended(None)
