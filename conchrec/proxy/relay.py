@@ -455,11 +455,10 @@ class Relay:
             self._far_replies.answer(False)
 
     def _refund_near(self, size: int) -> None:
-        self._near.send(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+        self._send_near(m.CHANNEL_WINDOW_ADJUST, uint32(size))
 
     def _refund_far(self, size: int) -> None:
-        if self._far is not None:
-            self._far.send(m.CHANNEL_WINDOW_ADJUST, uint32(size))
+        self._send_far(m.CHANNEL_WINDOW_ADJUST, uint32(size))
 
     # --- forwarding: the lanes call these after the observer
 
@@ -503,19 +502,21 @@ class Relay:
         self._send_far(m.CHANNEL_SUCCESS if success else m.CHANNEL_FAILURE, b"")
 
     def _send_near(self, message: int, body: bytes) -> None:
-        if self._is_session:
+        if self._is_session and not self._near.sent_close:
             if self._far_control is None:
                 self._far_control = _Control()
             self._far_control.add(message, body)
         self._near.send(message, body)
 
     def _send_far(self, message: int, body: bytes) -> None:
-        if self._is_session:
+        far = self._far
+        if far is None:
+            return
+        if self._is_session and not far.sent_close:
             if self._near_control is None:
                 self._near_control = _Control()
             self._near_control.add(message, body)
-        if self._far is not None:
-            self._far.send(message, body)
+        far.send(message, body)
 
     # --- ends
 

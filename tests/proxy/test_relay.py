@@ -605,11 +605,19 @@ def test_the_control_hash_covers_all_that_is_forwarded_besides_data() -> None:
     stage.pump()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
     stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(5))
+    # Dropped, and given back to their senders' windows; the last one meets a CLOSE.
+    stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abc"))
+    there.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
+    stage.pump()
     stage.user_channel.send(m.CHANNEL_CLOSE)
+    stage.near.pump()
+    there.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
     there.send(m.CHANNEL_DATA, data(b"abc"))
     there.send(m.CHANNEL_CLOSE)
     stage.pump()
     assert stage.relay.finished
+    assert (m.CHANNEL_WINDOW_ADJUST, uint32(3)) in stage.user.heard
+    assert (m.CHANNEL_WINDOW_ADJUST, uint32(3)) in stage.target.heard
     for from_near, receiver in ((True, stage.target), (False, stage.user)):
         messages = [entry for entry in receiver.heard if entry[0] not in ("opened", m.CHANNEL_DATA)]
         hashed = hashlib.sha256(b"".join(bytes((message,)) + string(body) for message, body in messages))
