@@ -1,5 +1,7 @@
 """``python -m fuzz [NAME …] [--runs N] [--seed S]``: all fuzzers, or those that are named.
 
+``python -m fuzz channels`` is another kind: see ``fuzz.channels``.
+
 Ends with 1 where something was found, after printing what has to be run to see it again.
 """
 
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from twisted.logger import globalLogBeginner
 
 from fuzz import guided
+from fuzz.channels import command
 from fuzz.harness import Found, fuzz, replay
 from fuzz.limits import Broken, Stuck
 from fuzz.target import Target
@@ -23,6 +26,9 @@ RUNS = 1_000_000
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] == "channels":
+        _discard_logs()
+        return command.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m fuzz", description="fuzz conchrec's parsers")
     parser.add_argument("names", nargs="*", metavar="NAME", help="all, where none is named")
     parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"inputs for each ({RUNS})")
@@ -39,8 +45,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{target.name:<14}{target.about}")
         return 0
     targets = [known[name] for name in args.names] or list(TARGETS)
-    # Without this, Twisted keeps the last 65,536 events in memory for the observers to come.
-    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    _discard_logs()
     if args.input is not None or args.atheris:
         if len(args.names) != 1:
             parser.error("--input and --atheris are for one fuzzer")
@@ -50,6 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     # All of them, also after one has found something.
     return max([_fuzzed(target, args.runs, seed) for target in targets])
+
+
+def _discard_logs() -> None:
+    """Without this, Twisted keeps the last 65,536 events in memory for the observers to come."""
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 
 
 def _fuzzed(target: Target, runs: int, seed: int) -> int:

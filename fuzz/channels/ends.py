@@ -1,0 +1,169 @@
+"""A raw client with its logins and its tunnel, and a server's login; in memory or over TCP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.conch.ssh.service import SSHService
+
+from fuzz.channels import wire as w
+from fuzz.limits import Broken
+
+USERAUTH_REQUEST, USERAUTH_SUCCESS, USERAUTH_BANNER = 50, 52, 53
+#: Of the tunnel: more than a case sends.
+WINDOW = 1 << 31
+Received = Callable[[int, bytes], None]
+
+
+class Raw(SSHService):
+    """The connection protocol, unparsed: ``received`` gets each message above 79."""
+
+    name = b"ssh-connection"
+
+    def __init__(self, received: Received, ended: Callable[[], None] = lambda: None) -> None:
+        self.transport: Any = None
+        self._received = received
+        self._ended = ended
+        self.on_start: Callable[[], None] = lambda: None
+
+    def serviceStarted(self) -> None:
+        self.on_start()
+
+    def serviceStopped(self) -> None:
+        self.transport = None
+        self._ended()
+
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        self._received(messageNum, packet)
+
+    def send(self, number: int, payload: bytes = b"") -> None:
+        if self.transport is not None:
+            self.transport.sendPacket(number, payload)
+
+
+class Login(SSHService):
+    """The client's login: with ``key``, or by ``none`` without one."""
+
+    name = b"ssh-userauth"
+
+    def __init__(self, user: bytes, key: ed25519.Ed25519PrivateKey | None, then: Raw) -> None:
+        self.transport: Any = None
+        self._user, self._key, self._then = user, key, then
+
+    def serviceStarted(self) -> None:
+        request = w.text(self._user) + w.text(b"ssh-connection")
+        if self._key is None:
+            request += w.text(b"none")
+        else:
+            request += w.text(b"publickey") + b"\1" + w.text(b"ssh-ed25519") + w.text(public_blob(self._key))
+            signed = w.text(self.transport.session_id) + bytes([USERAUTH_REQUEST]) + request
+            signature = w.text(b"ssh-ed25519") + w.text(self._key.sign(signed))
+            request += w.text(signature)
+        self.transport.sendPacket(USERAUTH_REQUEST, request)
+
+    def serviceStopped(self) -> None:
+        """The connection service follows."""
+
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        if messageNum == USERAUTH_SUCCESS:
+            self.transport.setService(self._then)
+        elif messageNum != USERAUTH_BANNER:
+            raise Broken(f"the login got {messageNum}: {packet!r}")
+
+
+class Welcome(SSHService):
+    """The target's login: everybody may come in."""
+
+    name = b"ssh-userauth"
+
+    def __init__(self, then: Raw) -> None:
+        self.transport: Any = None
+        self._then = then
+
+    def serviceStarted(self) -> None:
+        """The client begins."""
+
+    def serviceStopped(self) -> None:
+        """The connection service follows."""
+
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        if messageNum == USERAUTH_REQUEST:
+            self.transport.sendPacket(USERAUTH_SUCCESS, b"")
+            self.transport.setService(self._then)
+
+
+class Tunnel:
+    """The channel of the outer connection as the transport of the inner one."""
+
+    def __init__(self, outer: Raw) -> None:
+        self._outer = outer
+        self.protocol: Any = None
+        self.channel: int | None = None
+        self.window = 0
+        self.packet = 0
+        self._unsent = bytearray()
+        self.closed = False
+
+    def open(self, host: str, port: int) -> None:
+        """Ask the proxy for the way to this target."""
+        extra = w.text(host.encode()) + w.u32(port) + w.text(b"") + w.u32(0)
+        opening = w.text(b"direct-tcpip") + w.u32(0) + w.u32(WINDOW) + w.u32(1 << 15)
+        self._outer.send(w.OPEN, opening + extra)
+
+    def received(self, number: int, payload: bytes) -> None:
+        if number == w.OPEN_CONFIRMATION:
+            _, self.channel, self.window, self.packet = (int.from_bytes(payload[at : at + 4], "big")
+                                                         for at in (0, 4, 8, 12))  # fmt: skip
+            self.protocol.makeConnection(self)
+        elif number == w.ADJUST:
+            self.window += int.from_bytes(payload[4:8], "big")
+            self._flush()
+        elif number == w.DATA:
+            self.protocol.dataReceived(payload[8:])
+        elif number == w.CLOSE:
+            self.closed = True
+        elif number == w.OPEN_FAILURE:
+            raise Broken(f"the proxy refused the tunnel: {payload!r}")
+
+    def write(self, data: bytes) -> None:
+        self._unsent += data
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._unsent and self.window and self.channel is not None:
+            piece = bytes(self._unsent[: min(self.window, self.packet)])
+            del self._unsent[: len(piece)]
+            self.window -= len(piece)
+            self._outer.send(w.DATA, w.u32(self.channel) + w.text(piece))
+
+    def loseConnection(self) -> None:
+        self.closed = True
+
+    abortConnection = loseConnection
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """It is never full."""
+
+    def unregisterProducer(self) -> None:
+        """It is never full."""
+
+    def pauseProducing(self) -> None:
+        """The client reads on."""
+
+    def resumeProducing(self) -> None:
+        """The client reads on."""
+
+    def getPeer(self) -> object:
+        return "proxy"
+
+    def getHost(self) -> object:
+        return "user"
+
+
+def public_blob(key: ed25519.Ed25519PrivateKey) -> bytes:
+    """The public key as it goes on the wire."""
+    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return w.text(b"ssh-ed25519") + w.text(raw)

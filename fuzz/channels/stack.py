@@ -1,0 +1,232 @@
+"""The whole proxy between a raw client and an instrumented server, in memory.
+
+Everything between the two is the real thing: the service made from a configuration file, its listener's
+factory, the login, the tunnel, the inner server, sessions, relays, the recording store, the audit log and
+the connection to the target. Only sockets, threads and processes are replaced (``memory``).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from conchrec import service
+from conchrec.config import load
+from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.transport import ClientTransport, ServerTransport
+from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome
+from fuzz.channels.memory import PROXY, TARGET, USER, InlinePool, Line, Reactor
+from fuzz.limits import Broken
+from fuzz.targets.linked import FAST
+from tests.support.powers import at_once
+
+#: Deliveries without an end are a fault.
+ROUNDS = 10_000
+
+
+class Stack:
+    """A running proxy. ``settings`` go into its configuration, ``options`` into the role of its user.
+
+    ``connect`` makes a connection of the user to the target: what the client receives goes to
+    ``client_received``, what the server receives to ``server_received``.
+    """
+
+    def __init__(
+        self, *, settings: dict[str, object], options: dict[str, object], rekey_bytes: int = 1 << 30
+    ) -> None:
+        self._rekey_bytes = rekey_bytes
+        base = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.directory = Path(tempfile.mkdtemp(prefix="conchrec-channels-", dir=base))
+        key = self._key = ed25519.Ed25519PrivateKey.generate()
+        self._host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+        self.recordings = self.directory / "recordings"
+        self.audit = self.directory / "audit.jsonl"
+        line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        recordings: dict[str, object] = {"directory": str(self.recordings), "min_free": 0, "fsync": "never"}
+        config: dict[str, object] = {
+            "cluster_name": "example.com",
+            "state_dir": str(self.directory / "state"),
+            "listen": [f"tcp:{PROXY.port}:interface={PROXY.host}"],
+            "notice": "",
+            "public_address": f"{PROXY.host}:{PROXY.port}",
+            "proxy_checks_host_keys": False,
+            "inner_auth": "tunnel",
+            "upstream_auth": ["certificate"],
+            "recordings": recordings,
+            "audit": {"file": str(self.audit)},
+            "users": {"joe": {"authorized_keys": [line], "roles": ["all"]}},
+            "roles": {"all": {"logins": ["root"], "hosts": ["127.0.0.0/8"], "options": options}},
+        }
+        for name, value in settings.items():
+            known = config.get(name)
+            config[name] = known | value if isinstance(known, dict) and isinstance(value, dict) else value
+        file = self.directory / "config.yaml"
+        file.write_text(yaml.safe_dump(config))
+        self.reactor = Reactor(self._accept)
+        self.server_received: Received = lambda number, payload: None
+        self.client_received: Received = lambda number, payload: None
+        self.proxy = self._proxy(file)
+        self.proxy.privilegedStartService()
+        self.client: Raw | None = None
+        self.server: Raw | None = None
+        self.transports: tuple[Any, Any] | None = None
+        self._tunnel: Tunnel | None = None
+        self._audited = 0
+        #: Sessions have ids that sort as they were opened.
+        self._now = datetime.now(timezone.utc)
+
+    def _proxy(self, file: Path) -> Any:
+        """The service, with our threads and our clock."""
+        with patch.object(service, "ThreadPool", InlinePool), patch.object(service, "now", self._tick):
+            return service.Proxy(load(file), self.reactor)
+
+    def _tick(self) -> datetime:
+        self._now = getattr(self, "_now", datetime.now(timezone.utc)) + timedelta(microseconds=1)
+        return self._now
+
+    # --- connections
+
+    @property
+    def connected(self) -> bool:
+        ends = (self.client, self.server)
+        return all(end is not None and end.transport is not None for end in ends)
+
+    @property
+    def alive(self) -> bool:
+        """Neither end has begun to leave."""
+        return self.connected and not any(end is None or end._over for end in self.transports or (None,))
+
+    def connect(self) -> None:
+        """Log in, through the proxy, at the target."""
+        self.disconnect()
+        self.reactor.lines.clear()
+        tunnel: list[Tunnel] = []
+        outer = Raw(lambda number, payload: tunnel[0].received(number, payload))
+        tunnel.append(Tunnel(outer))
+        self._tunnel = tunnel[0]
+        line = Line(USER, PROXY)
+        self.reactor.lines.append(line)
+        transport = self._transport(b"SSH-2.0-outer")
+        line.connect(transport, self.reactor.factories[0].buildProtocol(USER))
+        self.pump()
+        transport.request_service(Login(b"joe", self._key, outer))
+        self.pump()
+        client = self.client = Raw(lambda number, payload: self.client_received(number, payload))
+        inner = tunnel[0].protocol = self._transport(b"SSH-2.0-OpenSSH_inner")
+        tunnel[0].open(TARGET.host, TARGET.port)
+        self.pump()
+        inner.request_service(Login(b"root", None, client))
+        for _ in range(20):
+            self.pump()
+            self.reactor.advance(0.05)
+            if self.connected:
+                break
+        if not self.connected:
+            raise Broken(f"no connection: {self.events()}")
+        self.transports = (inner, self.server.transport if self.server else None)
+
+    def _transport(self, version: bytes) -> ClientTransport:
+        return ClientTransport(
+            algorithms=FAST,
+            powers=at_once,
+            verify_host_key=lambda blob: None,
+            host_key_algorithms=(b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519"),
+            version=version,
+            clock=self.reactor,
+            rekey_bytes=self._rekey_bytes,
+        )
+
+    def _accept(self) -> ServerTransport:
+        server = self.server = Raw(lambda number, payload: self.server_received(number, payload))
+        return ServerTransport(
+            version=b"SSH-2.0-OpenSSH_9.2p1",
+            host_keys=self._host_keys,
+            algorithms=FAST,
+            powers=at_once,
+            userauth=lambda: Welcome(server),
+            clock=self.reactor,
+            rekey_bytes=self._rekey_bytes,
+        )
+
+    def disconnect(self) -> None:
+        """The user is gone."""
+        for line in self.reactor.lines:
+            line.cut()
+        self.settle()
+        self.client = self.server = None
+
+    # --- time
+
+    def pump(self) -> None:
+        """Deliver until nobody has anything to say."""
+        for _ in range(ROUNDS):
+            moved = False
+            for line in tuple(self.reactor.lines):
+                for end in (line.near, line.far):
+                    moved |= line.deliver(end)
+                moved |= line.close_finished()
+            if self.reactor.due:
+                self.reactor.advance(0)
+                moved = True
+            if not moved:
+                return
+        raise Broken("deliveries do not come to an end")
+
+    def up(self, most: int = 0) -> None:
+        """Deliver what the client has sent to the proxy, and no more; ``most`` bytes of it."""
+        line = self.reactor.lines[0]
+        line.deliver(line.near, most)
+
+    def down(self, most: int = 0) -> None:
+        """Deliver what the server has sent to the proxy, and no more."""
+        for line in self.reactor.lines[1:]:
+            line.deliver(line.far, most)
+
+    def settle(self, seconds: float = 0.2) -> None:
+        """Let time pass, and deliver."""
+        self.pump()
+        for _ in range(4):
+            self.reactor.advance(seconds / 4)
+            self.pump()
+
+    # --- what the proxy leaves behind
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was audited since the last call."""
+        if not self.audit.exists():
+            return []
+        with self.audit.open("rb") as file:
+            file.seek(self._audited)
+            data = file.read()
+        self._audited += len(data)
+        return [json.loads(line) for line in data.splitlines()]
+
+    def sids(self) -> list[str]:
+        """The recordings that are there, the oldest first."""
+        return sorted(path.stem for path in self.recordings.rglob("*.cast"))
+
+    def recording(self, sid: str) -> tuple[list[Any], dict[str, Any] | None]:
+        """The lines of a cast, and its manifest if it is sealed."""
+        (path,) = self.recordings.rglob(f"{sid}.cast")
+        sealed = path.with_suffix(".json")
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        return lines, json.loads(sealed.read_bytes()) if sealed.exists() else None
+
+    def forget(self) -> None:
+        """Remove the recordings, and the audit log that was read."""
+        for path in self.recordings.rglob("*.*"):
+            if path.suffix in (".cast", ".json"):
+                path.unlink()
+
+    def close(self) -> None:
+        self.disconnect()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,167 @@
+"""The fuzzer of channel messages finds nothing in a short run, and notices what is there to be noticed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from conchrec.proxy import admission, relay, session
+from conchrec.proxy.admission import Act, Direction, Kind, Phase
+from conchrec.recording import environment, recorder
+from conchrec.recording.kept_text import KeptText
+from conchrec.ssh import layouts
+from fuzz.channels.command import problems, shortened
+from fuzz.channels.oracle import forms, same
+from fuzz.channels.programs import CLOSE, CREATE, INIT, OPEN, WRITE, WRITE_FLAG, SftpServer
+from fuzz.channels.runner import Stacks
+from fuzz.channels.script import VARIANTS, make_case
+from fuzz.channels.wire import text, u32
+from tests.test_fuzz import python
+
+SEED = 1
+CASES = 250
+
+
+@pytest.mark.parametrize("seed", [SEED, None])
+def test_finds_nothing(seed: int | None) -> None:
+    chosen = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    done = python("-m", "fuzz", "channels", "--seed", str(chosen), "--cases", str(CASES))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{CASES} cases" in done.stdout
+
+
+# --- each fix, taken back
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def stacks() -> Iterator[Stacks]:
+    stacks = Stacks()
+    yield stacks
+    stacks.close()
+
+
+def _admit(phase: Phase, kind: Kind) -> Callable[[Patch], None]:
+    return lambda patch: patch.setitem(admission.FROM_NEAR, (phase, kind), Act.PASS)
+
+
+def _always(name: str, value: object) -> Callable[[Patch], None]:
+    """An attribute of ``Direction`` that does not change."""
+    return lambda patch: patch.setattr(Direction, name, property(lambda self: value, lambda self, new: None))
+
+
+def _unsplit(patch: Patch) -> None:
+    patch.setattr(relay, "_send_split", lambda channel, message, body, most: channel.send(message, body))
+
+
+def _raw(patch: Patch) -> None:
+    patch.setattr(layouts, "rewrite", lambda layout, body: (body, b""))
+
+
+def _lossy(patch: Patch) -> None:
+    def keep(data: bytes, most: int) -> KeptText:
+        return KeptText(text=data[:most].decode("utf-8", "replace"), size=len(data))
+
+    for module in (environment, session, recorder):
+        patch.setattr(module, "keep", keep, raising=False)
+
+
+#: What takes the fix back, what the oracle then says, and a case near the first one that shows it.
+PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
+    "packets larger than the maximum": (_unsplit, "the maximum is", 8),
+    "data before a start": (_admit(Phase.NOT_STARTED, Kind.DATA), "was given", 5),
+    "data after EOF": (_always("ended", False), "was given", 124),
+    "extended data of a client": (_admit(Phase.STARTED, Kind.EXTENDED), "extended data from a client", 60),
+    "a second start": (_admit(Phase.STARTED, Kind.START), "the server accepted", 1),
+    "a start beside another": (_admit(Phase.STARTING, Kind.START), "the server accepted", 127),
+    "a start without a reply": (
+        lambda patch: patch.setattr(relay, "_ANSWER_NEEDED", frozenset()),
+        "the server",
+        0,
+    ),
+    "surplus bytes": (_raw, "unrecorded", 5),
+    "more than the window": (_always("window", 1 << 30), "and the window is", 232),
+    "window of dropped data": (
+        lambda patch: patch.setattr(relay.Relay, "_refund_near", lambda self, size: None),
+        "stuck",
+        189,
+    ),
+    "values of environment variables": (
+        lambda patch: patch.setattr(recorder.SessionRecorder, "env", lambda self, name, value: None),
+        "the variable",
+        0,
+    ),
+    "bytes that are not UTF-8": (_lossy, "unrecorded", 36),
+    "replies in their order": (
+        lambda patch: patch.setattr(relay.Relay, "_reply_to_near", lambda self, success: None),
+        "replies",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_notices_each_fix_that_is_taken_back(
+    plant: str, stacks: Stacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_back, seen, first = PLANTS[plant]
+    take_back(monkeypatch)
+    for number in range(first, first + CASES):
+        case = make_case(SEED, number)
+        if any(seen in one for one in problems(stacks, case)):
+            break
+    else:
+        pytest.fail(f"{CASES} cases find nothing")
+
+
+def test_shortens_what_it_finds(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
+    _unsplit(monkeypatch)
+    stacks.only = "to the server.*the maximum is"
+    case = next(case for number in range(CASES) if problems(stacks, case := make_case(SEED, number)))
+    (found, *_) = problems(stacks, case)
+    short = shortened(stacks, case, {found.partition(":")[0]}, kind=lambda one: one.partition(":")[0])
+    assert problems(stacks, short)
+    assert len(short.steps) <= 5
+
+
+def test_same_seed_makes_same_cases() -> None:
+    cases = [make_case(7, number) for number in range(200)]
+    assert cases == [make_case(7, number) for number in range(200)]
+    assert cases[0] != make_case(8, 0)
+    assert {case.variant for case in cases} == set(range(len(VARIANTS)))
+    assert {case.profile for case in cases} >= {"honest", "rude", "sftp", "forward", "mixed"}
+
+
+def test_sftp_server_accounts_for_what_it_did() -> None:
+    server = SftpServer()
+    handle = text(u32(0))
+    packets = [
+        bytes([INIT]) + u32(3),
+        bytes([OPEN]) + u32(1) + text(b"/x") + u32(WRITE_FLAG | CREATE) + u32(0),
+        bytes([WRITE]) + u32(2) + handle + u32(0) + u32(0) + text(b"abc"),
+        bytes([CLOSE]) + u32(3) + handle,
+    ]
+    for byte in b"".join(map(text, packets)):
+        server.read(bytes([byte]))
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert server.done == [("write", "/x", f"3 {digest}")]
+    assert bytes(server.files[b"/x"]) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "holds"),
+    [
+        (b"plain", "plain", True),
+        (b"plain", "plain ", False),
+        (b"\xff\xfe", "\\xff\\xfe", True),
+        (b"\xff\xfe", "\ufffd\ufffd", False),
+        (b"a\x1b[m", "a\\x1b[m", True),
+        ("ü".encode(), "ü", True),
+    ],
+)
+def test_texts_that_lose_nothing(value: bytes, shown: str, holds: bool) -> None:
+    assert same(value, shown) is holds
+    assert (shown in forms(value)) is holds
