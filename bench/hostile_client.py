@@ -44,6 +44,8 @@ SOURCE = "127.0.0.9"
 BATCH = 256
 #: Seconds without anything from the peer after which a raw connection is made again.
 DEAF = 10.0
+#: What is sent to a target that says nothing: a full window.
+SILENT_BYTES = 2 * 1024 * 1024
 KEX_GROUPS = (
     b"diffie-hellman-group18-sha512",
     b"diffie-hellman-group16-sha512",
@@ -56,7 +58,7 @@ GUESS = b"\x00" + b"\x5a" * 250
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """``port`` is that of the jump host. ``user`` logs in there and ``login`` at ``target_port``, both with
-    the key in the file ``key``. ``count`` connections at one time."""
+    the key in the file ``key``. ``count`` connections at one time, with ``channels`` in each of them."""
 
     kind: str
     port: int
@@ -65,6 +67,7 @@ class Plan:
     key: str = ""
     target_port: int = 0
     count: int = 1
+    channels: int = 1
 
     def words(self) -> str:
         return json.dumps(asdict(self))
@@ -362,6 +365,26 @@ async def _idle(user: User) -> None:
     user.sent.add()
 
 
+async def _silent(user: User) -> None:
+    """Channels to a target that says nothing, each with as many bytes as it takes."""
+    await user.log_in()
+    subsystem = b"proxy:localhost:%d" % user.plan.target_port
+    for _ in range(user.plan.channels):
+        session = Session()
+        stream = Stream.open(user.connection, b"session", session)
+        await session.open
+        stream.request(b"subsystem", string(subsystem))
+        stream.write(VERSION + b"\r\n" + bytes(SILENT_BYTES))
+    user.sent.add(user.plan.channels)
+
+
+async def _unread(user: User) -> None:
+    """Questions whose answers are not read."""
+    await user.log_in()
+    user.outer.transport.pauseProducing()
+    user.repeat(user.outer, a.PING, string(bytes(1000)))
+
+
 async def _rekeys(user: User) -> None:
     """New keys as soon as the last ones are there."""
     await user.log_in()
@@ -473,6 +496,8 @@ USERS: dict[str, Kind] = {
     "data": _on_session(m.CHANNEL_DATA, string(b"x")),
     "adjust": _on_session(m.CHANNEL_WINDOW_ADJUST, uint32(1)),
     "idle": _idle,
+    "silent": _silent,
+    "unread": _unread,
     "rekeys": _rekeys,
     "screen": _screen,
     "zlib": _zlib,
