@@ -38,6 +38,7 @@ VALUES = frozenset(
         "conchrec.proxy",
         "conchrec.proxy.lane",
         "conchrec.proxy.banner",
+        "conchrec.proxy.waiting",
         "conchrec.recording",
         "conchrec.recording.account",
         "conchrec.recording.coverage",

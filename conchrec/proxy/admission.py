@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from conchrec.errors import RemoteViolation
+from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
 
@@ -39,7 +40,8 @@ from conchrec.ssh.wire import string
 SLACK = 256 * 1024
 #: What may wait in one direction of one channel, in bytes and messages.
 WAITING_BYTES = 1024 * 1024
-WAITING_MESSAGES = 4096
+#: They go on in one turn of the reactor.
+WAITING_MESSAGES = 512
 #: The largest window (RFC 4254, 5.2).
 MAX_WINDOW = 2**32 - 1
 
@@ -141,8 +143,8 @@ class Direction:
     """
 
     __slots__ = (
-        "_deliver", "_draining", "_dropped", "_kept_eof", "_refund", "_refuse", "_table", "_waiting",
-        "_waiting_bytes", "ended", "granted", "phase", "window",
+        "_account", "_deliver", "_draining", "_dropped", "_kept_eof", "_refund", "_refuse", "_table",
+        "_waiting", "_waiting_bytes", "ended", "granted", "phase", "window",
     )  # fmt: skip
 
     def __init__(
@@ -154,7 +156,9 @@ class Direction:
         refund: Callable[[int], None],
         dropped: Callable[[int, bytes, str], None],
         refuse: Callable[[m.ChannelRequest, str], None],
+        account: ChannelWaiting | None = None,
     ) -> None:
+        self._account = account or UserWaiting().channel()
         self._table = table
         self._deliver = deliver
         self._refund = refund
@@ -232,6 +236,7 @@ class Direction:
                     return
                 self._waiting.popleft()
                 self._waiting_bytes -= _size(payload)
+                self._account.remove(_size(payload))
                 self._handle(kind, message, payload, act)
         finally:
             self._draining = False
@@ -248,6 +253,7 @@ class Direction:
         waiting, self._waiting = self._waiting, deque()
         self._waiting_bytes = 0
         for _, message, payload in waiting:
+            self._account.remove(_size(payload))
             self._dropped(message, payload if isinstance(payload, bytes) else payload.encode(), reason)
 
     # --- inside
@@ -259,6 +265,7 @@ class Direction:
         self._waiting_bytes += _size(payload)
         if self._waiting_bytes > WAITING_BYTES or len(self._waiting) >= WAITING_MESSAGES:
             raise RemoteViolation("too much was sent before the other side takes it")
+        self._account.add(_size(payload))
         self._waiting.append((kind, message, payload))
 
     def _handle(self, kind: Kind, message: int, payload: Payload, act: Act) -> None:
@@ -304,6 +311,7 @@ class Direction:
             rest = prefix + string(payload[header + self.window :])
             self._waiting.appendleft((kind, message, rest))
             self._waiting_bytes += len(rest)
+            self._account.add(len(rest))
             if not self.window:
                 return
             payload = prefix + string(payload[header : header + self.window])

@@ -366,7 +366,7 @@ class _Counted:
         self._dropped: set[tuple[int, str, bool]] = set()
         self._began = visit.site.clock.seconds()
         self._reason = ""
-        self.relay = Relay(opening, self)
+        self.relay = Relay(opening, self, visit.site.waiting_of(visit.identity.user).channel())
 
     @property
     def sent(self) -> int:

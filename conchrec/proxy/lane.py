@@ -14,21 +14,26 @@ from collections import deque
 from collections.abc import Callable
 
 from conchrec.errors import RemoteViolation
+from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
 
 #: What an observer sees and what is passed on: message number (93 to 100) and the body after the channel.
 Pass = Callable[[int, bytes], None]
 
 #: A peer that ignores the window, or never stops asking, while the far side is not there yet.
-HELD_BYTES = 1024 * 1024
-HELD_MESSAGES = 4096
+HELD_BYTES = 256 * 1024
+#: They are passed on in one turn of the reactor.
+HELD_MESSAGES = 512
 
 
 class Lane:
     """See the module. ``observe`` runs before ``forward``; where it raises, nothing is forwarded."""
 
-    __slots__ = ("_forward", "_gate", "_gated", "_held", "_held_bytes", "_observe", "_passed", "_pushed")
+    __slots__ = (
+        "_account", "_forward", "_gate", "_gated", "_held", "_held_bytes", "_observe", "_passed", "_pushed",
+    )  # fmt: skip
 
-    def __init__(self, observe: Pass, forward: Pass) -> None:
+    def __init__(self, observe: Pass, forward: Pass, account: ChannelWaiting | None = None) -> None:
+        self._account = account or UserWaiting().channel()
         self._observe = observe
         self._forward = forward
         self._held: deque[tuple[int, bytes]] | None = deque()
@@ -54,6 +59,7 @@ class Lane:
             self._held_bytes += len(body)
             if self._held_bytes > HELD_BYTES or len(held) >= HELD_MESSAGES:
                 raise RemoteViolation("too much sent before the other side was there")
+            self._account.add(len(body))
             held.append((message, body))
             return
         self._pass(message, body)
@@ -77,7 +83,9 @@ class Lane:
         self._gate = gate
         held = self._held
         while held:
-            self._pass(*held.popleft())
+            message, body = held.popleft()
+            self._account.remove(len(body))
+            self._pass(message, body)
         self._held = None
         self._held_bytes = 0
 

@@ -42,6 +42,7 @@ from conchrec.proxy.admission import (
 )
 from conchrec.proxy.lane import Lane, ReplyOrder
 from conchrec.proxy.refusal import one_line
+from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
 from conchrec.recording.manifest import Control
 from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
@@ -114,10 +115,14 @@ class Relay:
         "_aborted", "_dialled", "_done", "_early", "_far", "_far_control", "_far_end", "_far_max_packet",
         "_far_replies", "_far_unanswered", "_from_far", "_from_near", "_is_session", "_near", "_near_control",
         "_near_replies", "_near_unanswered", "_observer", "_opening", "_sync", "_syncing", "_to_far",
-        "_to_near", "_withheld",
+        "_to_near", "_waiting", "_withheld",
     )  # fmt: skip
 
-    def __init__(self, opening: IncomingOpen, observer: Observer) -> None:
+    def __init__(
+        self, opening: IncomingOpen, observer: Observer, waiting: ChannelWaiting | None = None
+    ) -> None:
+        """``waiting`` counts what waits in the channel; it is closed at its end."""
+        self._waiting = waiting = waiting or UserWaiting().channel()
         self._opening = opening
         self._observer = observer
         self._near: Channel = opening.channel
@@ -140,8 +145,8 @@ class Relay:
         self._far_replies = ReplyOrder(lambda success: self._reply_to_far(success))
         self._near_control: _Control | None = None
         self._far_control: _Control | None = None
-        self._to_far = Lane(observer.from_near, self._forward_far)
-        self._to_near = Lane(self._observe_far, self._forward_near)
+        self._to_far = Lane(observer.from_near, self._forward_far, waiting)
+        self._to_near = Lane(self._observe_far, self._forward_near, waiting)
         phase = Phase.NOT_STARTED if self._is_session else Phase.STARTED
         self._from_near = Direction(
             FROM_NEAR,
@@ -150,6 +155,7 @@ class Relay:
             refund=self._refund_near,
             dropped=partial(observer.dropped, from_near=True),
             refuse=self._refuse_near,
+            account=waiting,
         )
         self._from_far = Direction(
             FROM_FAR if self._is_session else FROM_FAR_OF_FORWARD,
@@ -158,6 +164,7 @@ class Relay:
             refund=self._refund_far,
             dropped=partial(observer.dropped, from_near=False),
             refuse=self._refuse_far,
+            account=waiting,
         )
         self._from_far.window = opening.request.window
 
@@ -565,6 +572,7 @@ class Relay:
         if not self._done:
             for direction in (self._from_near, self._from_far):
                 direction.discard("the channel was closed")
+            self._waiting.close()
             self._done = True
             try:
                 self._observer.finished()

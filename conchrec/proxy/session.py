@@ -135,7 +135,7 @@ class Session:
             record=self._record, emit=self._emit, emit_quietly=self._emit_quietly, who=self._who
         )
         self._files = FileAudit(journal, self._site.clock.seconds)
-        self._relay = Relay(opening, self)
+        self._relay = Relay(opening, self, self._site.waiting_of(visit.identity.user).channel())
         self._site.session_began(visit.identity.user)
 
     # --- what the inner connection does with it

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -23,6 +24,7 @@ from conchrec.proxy.budget import Rooms, SessionRate
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.throttle import Bandwidth
+from conchrec.proxy.waiting import UserWaiting
 from conchrec.recording.groupsync import InThread
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.store import LocalStore
@@ -127,6 +129,8 @@ class Site:
     #: The memory of tunnels, by user.
     rooms: Rooms
     session_rate: SessionRate
+    #: What waits in channels for their other end, by user; as long as a channel of the user is there.
+    waiting: WeakValueDictionary[str, UserWaiting] = field(default_factory=WeakValueDictionary)
     live: set[Live] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)
@@ -145,6 +149,12 @@ class Site:
             self.audit.emit(event)
         except WriteFailed as error:
             _log.error("AUDIT EVENT LOST: {event}: {detail}", event=event.event, detail=error.detail)
+
+    def waiting_of(self, user: str) -> UserWaiting:
+        waiting = self.waiting.get(user)
+        if waiting is None:
+            waiting = self.waiting[user] = UserWaiting()
+        return waiting
 
     def session_began(self, user: str) -> None:
         self.sessions[user] = self.sessions.get(user, 0) + 1

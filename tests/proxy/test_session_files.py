@@ -18,6 +18,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.session import START_SECONDS, Session
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Visit
+from conchrec.proxy.waiting import UserWaiting
 from conchrec.settings import Mode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
@@ -44,6 +45,7 @@ class Stage:
         site = SimpleNamespace(
             config=SimpleNamespace(session_recording=Mode.PROXY), store=_NoStore(), recorders={}, clock=clock,
             now=lambda: NOW, audit=self.log, emit=self.log.emit, session_began=nothing, session_over=nothing,
+            waiting_of=lambda user: UserWaiting(),
         )  # fmt: skip
         visit = Visit(
             site=cast(Site, site),
