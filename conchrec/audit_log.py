@@ -26,7 +26,7 @@ from conchrec.audit_encoder import encode, timestamp
 from conchrec.audit_heads import HeadFile
 from conchrec.brief_lock import acquire, release
 from conchrec.errors import WriteFailed
-from conchrec.ownership import create
+from conchrec.ownership import create, reopen
 from conchrec.recording.seal import Signer
 
 HEAD_SECONDS = 5.0
@@ -327,8 +327,8 @@ class AuditLog:
             try:
                 descriptor = create(self.path, flags)
             except FileExistsError:
-                # A link that leads nowhere yet is made to lead somewhere.
-                descriptor = os.open(self.path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                # A link of the administrator's that leads nowhere yet is made to lead somewhere.
+                descriptor = reopen(self.path, flags)
             return descriptor, stat.S_ISREG(os.fstat(descriptor).st_mode)
         except OSError as error:
             raise _failed(error, self.path) from error

@@ -11,9 +11,20 @@ from pathlib import Path
 #: malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+#: linux/prctl.h
+_PR_SET_DUMPABLE = 4
 #: So much free memory is kept for the next packets; what is larger than the other is mapped by itself.
 _KEPT = 8 * 1024 * 1024
 _MAPPED = 1024 * 1024
+
+
+def keep_secrets() -> bool:
+    """No core file, and nobody's debugger: there are keys in the memory. Whether the latter is so, too."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+    except (AttributeError, OSError):
+        return False
 
 
 def raise_file_limit() -> None:

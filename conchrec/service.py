@@ -35,7 +35,14 @@ from conchrec.disks import Disks, Level, Volume
 from conchrec.errors import ConfigError, WriteFailed
 from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
-from conchrec.process import keep_freed_memory, knows_aes, raise_file_limit, spare_permanent_objects
+from conchrec.ownership import act_as, foreign_owner
+from conchrec.process import (
+    keep_freed_memory,
+    keep_secrets,
+    knows_aes,
+    raise_file_limit,
+    spare_permanent_objects,
+)
 from conchrec.proxy import lookups
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.budget import Rooms, SessionRate
@@ -91,6 +98,7 @@ class Proxy(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
         self._config = config
         self._reactor = reactor
+        keep_secrets()
         raise_file_limit()
         keep_freed_memory()
         # Names may take long to resolve, and disks to write: neither waits for the other.
@@ -197,7 +205,10 @@ class Proxy(MultiService):
             raise SystemExit(f"conchrec: can not listen on {where}: {why}") from None
 
     def startService(self) -> None:
+        """Root was needed to listen, if at all; the directories are their owner's (``ownership``)."""
         config = self._config
+        if (owner := foreign_owner(config.state_dir)) is not None:
+            act_as(owner, for_good=True)
         self._disk.start()
         self._names.start()
         self._sealing.start()

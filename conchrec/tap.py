@@ -11,6 +11,8 @@ from twisted.python import usage
 
 from conchrec.config import load
 from conchrec.errors import ConchrecError
+from conchrec.ownership import as_owner, foreign_owner
+from conchrec.preload import all_may_import, load_all
 from conchrec.service import Proxy
 from conchrec.settings import Config
 
@@ -43,7 +45,11 @@ def makeService(options: Options) -> Proxy:
         # A wall clock that is put back would hold up every timer, locks and the ends of sessions among them.
         reactor.seconds = time.monotonic  # type: ignore[method-assign,misc]
         config: Config = load(find_config(options["config"]))
-        proxy = Proxy(config, reactor)
+        if foreign_owner(config.state_dir) is not None and not all_may_import():
+            load_all("conchrec.cli")
+        # With --uid, twistd takes on that user's rights when all sockets are open, which is later.
+        with as_owner(config.state_dir):
+            proxy = Proxy(config, reactor)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(proxy.reload))
         return proxy

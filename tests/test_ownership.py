@@ -1,79 +1,277 @@
-"""What root makes in a directory of somebody else belongs to them: by hand, and by ``conchrec lock``."""
+"""Commands that root runs have the rights of the proxy's own user, and follow no link of that user's."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from datetime import datetime, timezone
+import resource
+import shutil
+import stat
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from conchrec.access.keystore import locked, write
-from conchrec.audit import ServiceStop
-from conchrec.ownership import create
-from tests.support.auditlog import audit_log, events
-from tests.support.house import build
-from tests.support.stage import Stage
+from conchrec.cli.main import main
+from conchrec.cli.rights import NOT_LOADED
+from conchrec.ownership import CannotActAsOwner, Owner, act_as, as_invoker, create, foreign_owner, reopen
+from conchrec.preload import load_all
+from conchrec.process import keep_secrets
+from tests.cli.test_recordings_command import Shelf
 
-NOBODY = 65534
+#: The proxy's own user: an account that is not the one of the tests.
+OTHER = 65534
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a command of root's, and a second user")
+
+COMMANDS = (
+    "lock --user joe", "unlock --user joe", "locks", "can joe root@web1", "ssh-config",
+    "ca status", "ca export --type host", "ca revoke --serial 7", "ca rotate --type user --phase init",
+    "ca krl --out {mine}/krl", "ca sign-host --host web1 --out {mine}/web1",
+    "ca sign-user --user joe --login joe --public-key {mine}/joe.pub",
+    "recordings ls", "recordings ls --live", "recordings show {sid}", "recordings play {sid}",
+    "recordings text {sid}", "recordings rebuild-index", "recordings search hello",
+    "recordings export {sid} -o {mine}/exported", "recordings verify", "recordings hold {sid} --reason x",
+    "recordings prune --age 1d", "audit verify",
+)  # fmt: skip
+
+
+def in_child(work: Callable[[], object]) -> object:
+    """What ``work`` returns, as JSON has it, in a process of its own: it may give its rights away."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reading)
+            answer = json.dumps(work())
+        except BaseException:
+            answer = json.dumps({"failed": traceback.format_exc()})
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    answer = json.loads(said)
+    assert not isinstance(answer, dict) or "failed" not in answer, answer
+    return answer
+
+
+@dataclass
+class Place:
+    """A proxy's directories, of another user; what is root's is in ``mine``."""
+
+    theirs: Path
+    mine: Path
+    sid: str
+
+    @property
+    def config(self) -> Path:
+        return self.mine / "config.yaml"
+
+    def run(self, command: str) -> tuple[int, str, list[int]]:
+        """The exit code, what it said, and the user ids that it has in the end."""
+
+        def work() -> object:
+            out = io.StringIO()
+            words = [word.format(mine=self.mine, sid=self.sid) for word in command.split()]
+            code = main([*words, "-c", str(self.config)], out, out)
+            return code, out.getvalue(), [*os.getresuid(), *os.getgroups()]
+
+        answer = in_child(work)
+        assert isinstance(answer, list)
+        return answer[0], answer[1], answer[2]
+
+    def files(self) -> list[Path]:
+        return [path for path in self.theirs.rglob("*") if not path.is_dir()]
+
+    def hand_over(self) -> None:
+        for path in (self.theirs, *self.theirs.rglob("*")):
+            os.lchown(path, OTHER, OTHER)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> None:
+    """Once, and not in each child."""
+    load_all(*NOT_LOADED)
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Who was made the owner of what is made; by the test's own user it is not done for real."""
-    given: list[tuple[int, int]] = []
-    real = os.fchown
-
-    def fchown(descriptor: int, user: int, group: int) -> None:
-        given.append((user, group))
-        if user == os.getuid():
-            real(descriptor, user, group)
-
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "fchown", fchown)
-    return given
-
-
-def test_it_is_the_directorys_owner(tmp_path: Path, theirs: list[tuple[int, int]]) -> None:
-    here = (tmp_path.stat().st_uid, tmp_path.stat().st_gid)
-    write(tmp_path / "file", b"contents", 0o600)
-    with locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
-    log = audit_log(tmp_path, now=lambda: datetime.now(timezone.utc))
-    log.emit(ServiceStop(reason="over"))
-    log.reopen()
-    log.close()
-    assert theirs == [here] * 4, "what is there keeps its owner"
-    assert (tmp_path / "file").read_bytes() == b"contents"
-    assert len(events(tmp_path / "audit.jsonl")) == 1
+def place(loaded: None) -> Iterator[Place]:
+    # pytest's own directories are for one user alone.
+    root = Path(tempfile.mkdtemp(prefix="conchrec-owner-"))
+    root.chmod(0o755)
+    theirs, mine = root / "theirs", root / "mine"
+    for directory in (theirs, theirs / "state", theirs / "log", mine):
+        directory.mkdir(mode=0o755 if directory is theirs else 0o700)
+    (mine / "config.yaml").write_text(
+        f"state_dir: {theirs}/state\nrecordings: {{directory: {theirs}/recordings}}\n"
+        f"audit: {{file: {theirs}/log/audit.jsonl}}\nusers: {{joe: {{roles: [ops]}}}}\n"
+        "public_address: proxy.example.com\nroles: {ops: {logins: [root], hosts: [web1]}}\n"
+    )
+    (mine / "joe.pub").write_text(
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJmKgMrdi1SrKeLE4OaoCtdZ/oDwaR9U4cY/2i4w5xy joe\n"
+    )
+    try:
+        place = Place(theirs, mine, Shelf(theirs / "recordings").recorded(b"hello"))
+        place.hand_over()
+        yield place
+    finally:
+        shutil.rmtree(root)
 
 
-def test_a_link_is_not_followed(tmp_path: Path, theirs: list[tuple[int, int]]) -> None:
-    """Or the owner of the directory would get what the link leads to."""
-    precious = tmp_path / "precious"
-    precious.write_text("root's")
-    for name in ("file", ".lock"):
-        (tmp_path / name).symlink_to(precious)
-    with pytest.raises(FileExistsError):
-        create(tmp_path / "file", os.O_WRONLY)
-    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path):
-        pass
-    assert theirs == []
+@needs_root
+def test_what_commands_make_is_the_owners(place: Place) -> None:
+    for command in COMMANDS:
+        code, said, ids = place.run(command)
+        kept_way_back = any(word in command for word in ("--out", "--public-key", " -o "))
+        assert ids == ([0, OTHER, 0] if kept_way_back else [OTHER] * 3), (command, said)
+        if not command.startswith(("recordings verify", "recordings hold")):  # another key signed it
+            assert code == 0, (command, said)
+    assert {path.stat().st_uid for path in place.files()} == {OTHER}
+    assert {"locks.json", "user_ca", "audit.jsonl"} < {path.name for path in place.files()}
+    asked_for = ("krl", "web1", "web1.pub", "web1-cert.pub", "joe-cert.pub", "exported")
+    assert {(place.mine / name).stat().st_uid for name in asked_for} == {0}, "these are whose who asked"
+    assert all(event["by"] == "root" for event in audited(place) if event["event"] == "lock.create")
 
 
-async def test_the_proxy_reads_what_root_has_locked(stage: Stage) -> None:
-    """As the package has it: the proxy has a user of its own, and root uses the command."""
-    house = await build(stage, start=False)
-    state = house.proxy.directory / "state"
-    (await house.proxy.command("ca", "export", "--type", "user")).check()
-    (state / ".lock").unlink(missing_ok=True)
-    if os.getuid() == 0:
-        os.chown(state, NOBODY, NOBODY)
-    (await house.proxy.command("lock", "--user", "joe")).check()
-    owner = state.stat().st_uid
-    assert {path.name: path.stat().st_uid for path in (state / "locks.json", state / ".lock")} == {
-        "locks.json": owner,
-        ".lock": owner,
+def audited(place: Place) -> list[dict[str, object]]:
+    lines = (place.theirs / "log" / "audit.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@needs_root
+@pytest.mark.parametrize("which", ["audit.jsonl", "every file", "files that are to come"])
+def test_no_link_of_the_owners_is_followed(place: Place, which: str) -> None:
+    """Each leads to a file of root's, with what would be read there; or where none is yet."""
+    for command in ("lock --user joe", "ca revoke --serial 8", "recordings rebuild-index"):
+        assert place.run(command)[0] == 0
+    roots = place.mine / "root's"
+    roots.mkdir()
+    if which == "files that are to come":
+        links = [
+            path.with_name(name)
+            for path in place.files()
+            for name in (f"{path.name}.new", f".{path.name}.new")
+        ]
+        links += [
+            path.with_name(f"{path.name}-{end}") for path in place.files() for end in ("wal", "journal")
+        ]
+    else:
+        links = [path for path in place.files() if which in ("every file", path.name)]
+    for number, link in enumerate(links):
+        target = roots / f"{number} {link.name}"
+        if link.exists():
+            shutil.copy(link, target)
+            target.chmod(0o600)
+            link.unlink()
+        link.symlink_to(target)
+    place.hand_over()
+    before = contents(roots)
+    for command in COMMANDS:
+        place.run(command)
+        assert contents(roots) == before, command
+
+
+def contents(directory: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mode, path.stat().st_uid)
+        for path in directory.iterdir()
     }
+
+
+@needs_root
+def test_init_in_a_directory_of_somebody_else(place: Place) -> None:
+    there = place.theirs / "new"
+    there.mkdir()
+    precious = place.mine / "precious"
+    precious.write_text("root's")
+    (there / "known_hosts").symlink_to(precious)
+    place.hand_over()
+    in_child(lambda: main(["init", str(there)], io.StringIO(), io.StringIO()))
+    assert precious.read_text() == "root's" and precious.stat().st_uid == 0
+    (there / "known_hosts").unlink()
+    assert in_child(lambda: main(["init", str(there)], io.StringIO(), io.StringIO())) == 0
+    assert {path.lstat().st_uid for path in there.rglob("*")} == {OTHER}
+
+
+@needs_root
+def test_what_is_named_on_the_command_line_is_roots_business(place: Place) -> None:
+    copied = place.mine / "copy"
+    shutil.copytree(place.theirs / "recordings", copied)
+    place.run("lock --user joe")
+    _, said, ids = place.run(f"recordings verify {copied}")
+    assert "recordings (" in said and ids[:3] == [0, 0, 0], said
+    _, said, _ = place.run(f"recordings text {{sid}} --identity {place.mine}/joe.pub")
+    assert "is no private key" in said, "it was read"
+
+
+@needs_root
+def test_roots_own_directory_needs_no_other_rights(place: Place) -> None:
+    for path in (place.theirs, *place.theirs.rglob("*")):
+        os.lchown(path, 0, 0)
+    code, said, ids = place.run("lock --user joe")
+    assert (code, ids[:3]) == (0, [0, 0, 0]), said
+
+
+@needs_root
+def test_there_is_no_way_back_from_rights_that_are_taken_on_for_good(place: Place) -> None:
+    def work() -> object:
+        owner = foreign_owner(place.theirs)
+        assert owner is not None
+        act_as(owner, for_good=True)
+        with as_invoker():
+            inside = os.geteuid()
+        try:
+            os.seteuid(0)
+        except PermissionError:
+            return inside, os.getresgid(), os.getgroups()
+        return "root again"
+
+    assert in_child(work) == [OTHER, [OTHER] * 3, []]
+
+
+def test_root_that_may_not_become_the_owner_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*ids: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    done: list[str] = []
+    for name in ("setgroups", "setresgid", "setegid", "seteuid"):
+        monkeypatch.setattr(os, name, lambda *ids, name=name: done.append(name))
+    monkeypatch.setattr(os, "setresuid", refused)
+    with pytest.raises(CannotActAsOwner, match="run this as the user that runs conchrec"):
+        act_as(Owner(uid=1, gid=1, directory=tmp_path), for_good=True)
+    assert done == ["setgroups", "setresgid"], "groups first: afterwards it could not"
+
+
+def test_links_of_others_are_not_followed(tmp_path: Path) -> None:
+    precious, link = tmp_path / "precious", tmp_path / "link"
+    precious.write_text("x")
+    link.symlink_to(precious)
+    with pytest.raises(FileExistsError):
+        create(link, os.O_WRONLY)
+    os.close(reopen(link, os.O_RDONLY))  # it is our own
+    link.unlink()
+    link.symlink_to("not yet there")
+    os.close(reopen(link, os.O_WRONLY))
+    assert stat.S_IMODE((tmp_path / "not yet there").stat().st_mode) == 0o600
+    if os.getuid() == 0:
+        os.lchown(link, OTHER, OTHER)
+        with pytest.raises(OSError, match="a link of another user's"):
+            reopen(link, os.O_RDONLY)
+
+
+def test_memory_with_keys_in_it_stays_in_the_process() -> None:
+    def work() -> object:
+        import ctypes
+
+        assert keep_secrets()
+        pr_get_dumpable = 3
+        return resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(pr_get_dumpable, 0, 0, 0, 0)
+
+    assert in_child(work) == [[0, 0], 0]

@@ -15,8 +15,10 @@ from conchrec.audit_chain import Head
 from conchrec.audit_files import Unreadable, in_order, log_files, read_lines
 from conchrec.audit_heads import NAME, HeadFile
 from conchrec.audit_verify import AuditVerifier
+from conchrec.cli.rights import Rights
 from conchrec.cli.shown import shown
 from conchrec.config import Config
+from conchrec.ownership import as_invoker
 from conchrec.recording.seal import Keys
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def register(subparsers: Subparsers) -> None:
         "--complete", action="store_true", help="fail where older lines are missing, rotated away or not"
     )
     verify.add_argument("--json", action="store_true", help="for machines")
-    verify.set_defaults(command=_verify, needs_config=_needs_config)
+    verify.set_defaults(command=_verify, needs_config=_needs_config, rights=_rights)
 
 
 def _head(text: str) -> Head:
@@ -71,6 +73,13 @@ def _head(text: str) -> Head:
 
 def _needs_config(args: argparse.Namespace) -> bool:
     return args.key is None or not args.files or getattr(args, "config", None) is not None
+
+
+def _rights(args: argparse.Namespace) -> Rights:
+    """It writes nothing; a file that is named may be anybody's."""
+    if args.files:
+        return Rights.INVOKER
+    return Rights.BOTH if args.key is not None else Rights.OWNER
 
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -99,7 +108,9 @@ def _keys(config: Config | None, path: Path | None) -> Keys:
     if path is None:
         assert config is not None
         path = public_signing_key(config.state_dir)
-    return signing_keys(path)
+        return signing_keys(path)
+    with as_invoker():
+        return signing_keys(path)
 
 
 def _known_heads(config: Config | None, files: Iterable[Path]) -> tuple[Head, ...]:

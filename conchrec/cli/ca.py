@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
@@ -24,8 +22,10 @@ from conchrec.access.rotation import Step
 from conchrec.auditing import audit_once
 from conchrec.authorities import open_authority
 from conchrec.cli.arguments import duration
+from conchrec.cli.rights import Rights, for_files
 from conchrec.config import Config
 from conchrec.errors import ConchrecError, WriteFailed
+from conchrec.ownership import as_invoker, create
 from conchrec.ssh.certificate import (
     KEY_TYPES,
     Certificate,
@@ -70,7 +70,7 @@ def register(subparsers: Subparsers) -> None:
     host.add_argument("--public-key", type=Path, metavar="FILE", help="certify this key; else a new one")
     host.add_argument("--ttl", type=duration, default=HOST_TTL, help="how long it is good (default 90d)")
     host.add_argument("--force", action="store_true", help="write over files that are there")
-    host.set_defaults(command=_sign_host)
+    host.set_defaults(command=_sign_host, rights=Rights.BOTH)
 
     user = commands.add_parser("sign-user", help="a user certificate for a public key")
     user.add_argument("--user", required=True, help="whom it is for: the key id of the certificate")
@@ -79,7 +79,7 @@ def register(subparsers: Subparsers) -> None:
     user.add_argument("--ttl", type=duration, default=USER_TTL, help="how long it is good (default 12h)")
     user.add_argument("--out", type=Path, metavar="FILE", help="else beside the key: k.pub → k-cert.pub")
     user.add_argument("--force", action="store_true", help="write over a file that is there")
-    user.set_defaults(command=_sign_user)
+    user.set_defaults(command=_sign_user, rights=Rights.BOTH)
 
     status = commands.add_parser("status", help="which authorities there are, and what is revoked")
     status.add_argument("--json", action="store_true", help="for machines")
@@ -92,7 +92,7 @@ def register(subparsers: Subparsers) -> None:
         "--public-key", type=Path, metavar="FILE",
         help="init: the new key is this one, in the agent (ca_agent); else it is made",
     )  # fmt: skip
-    rotate.set_defaults(command=_rotate)
+    rotate.set_defaults(command=_rotate, rights=for_files("public_key"))
 
     revoke = commands.add_parser("revoke", help="certificates, keys and users that no longer count")
     what = revoke.add_mutually_exclusive_group(required=True)
@@ -103,11 +103,11 @@ def register(subparsers: Subparsers) -> None:
     )
     what.add_argument("--user", type=_name, metavar="NAME", help="every login of that user, however")
     revoke.add_argument("--undo", action="store_true", help="it was a mistake: it counts again")
-    revoke.set_defaults(command=_revoke)
+    revoke.set_defaults(command=_revoke, rights=for_files("key"))
 
     krl = commands.add_parser("krl", help="all that is revoked, for sshd's RevokedKeys")
     krl.add_argument("--out", type=Path, required=True, metavar="FILE")
-    krl.set_defaults(command=_krl)
+    krl.set_defaults(command=_krl, rights=Rights.BOTH)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -360,7 +360,8 @@ def _public_key(path: Path) -> bytes:
 
 def _one_blob(path: Path, kinds: Collection[bytes]) -> bytes:
     """Of the one key in a file, of one of these types. Raises Refused."""
-    lines = path.read_text("utf-8", "replace").splitlines()
+    with as_invoker():
+        lines = path.read_text("utf-8", "replace").splitlines()
     blob = keystore.blob_of(lines, kinds)
     if blob is None:
         plain = "plain " if len(kinds) == len(KEY_TYPES) else ""
@@ -369,19 +370,20 @@ def _one_blob(path: Path, kinds: Collection[bytes]) -> bytes:
 
 
 def _check_free(paths: list[Path], force: bool) -> None:
-    there = [str(path) for path in paths if path.exists()]
+    with as_invoker():
+        there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise Refused(f"{', '.join(there)} is there already; --force writes over it")
 
 
 def _place(path: Path, contents: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable by more than ``mode`` says."""
+    """Whole or not at all, never readable by more than ``mode`` says, and the invoker's."""
     partial = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(contents)
-    shutil.move(partial, path)
+    with as_invoker():
+        partial.unlink(missing_ok=True)
+        with os.fdopen(create(partial, os.O_WRONLY, mode), "wb") as file:
+            file.write(contents)
+        partial.rename(path)
 
 
 def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.testing import MemoryReactor
 
 from conchrec.access.lint import warnings
 from conchrec.access.patterns import HostPattern
+from conchrec.cli.rights import Rights
 from conchrec.config import Config, ConfigErrors
 from conchrec.errors import ConfigError
 from conchrec.model import Target
@@ -30,7 +31,7 @@ def register(subparsers: Subparsers) -> None:
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     check = commands.add_parser("check", help="print every problem; exit 0 or 78")
-    check.set_defaults(command=command)
+    check.set_defaults(command=command, rights=Rights.INVOKER)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from conchrec.authorities import open_in
 from conchrec.config import Config
+from conchrec.ownership import act_as, foreign_owner
 from conchrec.settings import host_and_port
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def register(subparsers: Subparsers) -> None:
 
 def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     directory = Path(os.path.abspath(args.directory))
+    if (owner := foreign_owner(directory)) is not None:
+        act_as(owner, for_good=True)
     path = directory / "config.yaml"
     if path.exists() and (not path.is_file() or path.stat().st_size > 0):
         print(f"conchrec: {path} is there already, and is left as it is", file=err)

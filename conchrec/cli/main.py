@@ -2,7 +2,8 @@
 
 Exit codes: 0 done, 1 the answer is no, 64 usage, 78 configuration. Each command is a module with
 ``register(subparsers)``; its parser sets ``command``, a function of the configuration (None where the
-parser also sets ``needs_config=False``), the arguments, and the two streams, that returns the code.
+parser also sets ``needs_config=False``), the arguments, and the two streams, that returns the code. Where
+root runs it, ``rights`` (``cli.rights``) says with whose rights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
 from conchrec import config
+from conchrec.cli.rights import Rights, take_on
 from conchrec.errors import ConchrecError, ConfigError
 
 if TYPE_CHECKING:
@@ -102,6 +104,9 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     try:
         needed: bool | Callable[[argparse.Namespace], bool] = args.needs_config
         found = _configuration(args) if needed is True or (callable(needed) and needed(args)) else None
+        if found is not None:
+            rights: Rights | Callable[[argparse.Namespace], Rights] = args.rights
+            take_on(found, rights(args) if callable(rights) else rights)
         return command(found, args, out, err)
     except config.ConfigErrors as errors:
         print(errors, file=err)
@@ -123,7 +128,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
 def _parser(argv: Sequence[str]) -> Parser:
     parser = Parser(prog="conchrec", description="An SSH proxy that records sessions.")
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.set_defaults(needs_config=True, parser=parser)
+    parser.set_defaults(needs_config=True, rights=Rights.OWNER, parser=parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     wanted = argv[:1] if argv and argv[0] in _MODULES else _MODULES
     for module in dict.fromkeys(_MODULES[name] for name in wanted):

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.arguments import duration, size
+from conchrec.cli.rights import Rights
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import ConfigError
+from conchrec.ownership import as_invoker
 from conchrec.recording import ledger, retention
 from conchrec.recording.ledger import Act, Ledger
 from conchrec.recording.recipients import Identities, identities
@@ -51,7 +53,7 @@ def register(commands: Subparsers) -> None:
     )  # fmt: skip
     add_identity(verify)
     verify.add_argument("--json", action="store_true")
-    verify.set_defaults(command=_verify, needs_config=_needs_config)
+    verify.set_defaults(command=_verify, needs_config=_needs_config, rights=_verify_rights)
     prune = commands.add_parser("prune", help="remove what recordings.retention does not keep")
     prune.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     prune.add_argument(
@@ -85,7 +87,8 @@ def identities_of(args: argparse.Namespace) -> Identities:
     if args.identity is None:
         return ()
     try:
-        return identities(args.identity.read_bytes())
+        with as_invoker():
+            return identities(args.identity.read_bytes())
     except OSError as error:
         raise ConfigError("--identity", f"{args.identity} can not be read: {error.strerror}") from error
     except ValueError as error:
@@ -99,6 +102,13 @@ def identities_of(args: argparse.Namespace) -> Identities:
 
 def _needs_config(args: argparse.Namespace) -> bool:
     return args.key is None or not args.what or any(is_session_id(one) for one in args.what)
+
+
+def _verify_rights(args: argparse.Namespace) -> Rights:
+    """It writes nothing; what is named may be anybody's, also a copy that only root can read."""
+    if any(not is_session_id(one) for one in args.what):
+        return Rights.INVOKER
+    return Rights.BOTH if args.key is not None or args.identity is not None else Rights.OWNER
 
 
 @dataclass(slots=True)
@@ -136,7 +146,8 @@ def _keys(config: Config | None, args: argparse.Namespace) -> Keys:
     from conchrec.authorities import public_signing_key, signing_keys  # which takes long to load
 
     if getattr(args, "key", None) is not None:
-        return signing_keys(args.key)
+        with as_invoker():
+            return signing_keys(args.key)
     assert config is not None
     return signing_keys(public_signing_key(config.state_dir))
 

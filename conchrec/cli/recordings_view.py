@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.recordings_keep import add_identity, identities_of
+from conchrec.cli.rights import for_files
 from conchrec.cli.shelf import FOUND, NOT_FOUND, accessed, library_of, no_such
 from conchrec.cli.shown import shown
 from conchrec.cli.terminal import look
 from conchrec.config import Config
 from conchrec.errors import RecordingError
+from conchrec.ownership import as_invoker
 from conchrec.recording.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Event, Header, event_line
 from conchrec.recording.catalogue import summary
 from conchrec.recording.follow import POLL_SECONDS, Follower, Tail, Whole
@@ -71,6 +73,7 @@ def register(commands: Subparsers) -> None:
     exported.set_defaults(command=_export)
     for parser in (played, read, followed, exported):
         add_identity(parser)
+        parser.set_defaults(rights=for_files("identity", "output"))
 
 
 def _play(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -264,9 +267,10 @@ def _printed(out: TextIO, *, raw: bool) -> Iterator[Callable[[Event], None]]:
 @contextmanager
 def _new(path: Path) -> Iterator[TextIO]:
     """A file that was not there before, mode 0600; there as soon as it is complete."""
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "File exists", str(path))
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    with as_invoker():
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             damaged: RecordingError | None = None
@@ -275,11 +279,13 @@ def _new(path: Path) -> Iterator[TextIO]:
             except RecordingError as error:
                 damaged = error
             file.flush()
-            os.link(name, path)
+            with as_invoker():
+                os.link(name, path)
         if damaged is not None:
             raise damaged
     finally:
-        os.unlink(name)
+        with as_invoker():
+            os.unlink(name)
 
 
 def _lines(source: _Source) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pwd
+
+from conchrec.ownership import INVOKER
 
 
 def shown(text: str) -> str:
@@ -16,8 +17,8 @@ def shown(text: str) -> str:
 
 
 def account() -> str:
-    """The account of this machine that runs the command."""
+    """The account of this machine that has started the command."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(INVOKER).pw_name
     except KeyError:
-        return f"user {os.getuid()}"
+        return f"user {INVOKER}"

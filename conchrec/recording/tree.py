@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from conchrec.ownership import hand_over
 from conchrec.recording.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
@@ -79,7 +78,6 @@ class Tree:
             )
             try:
                 os.fchmod(descriptor, 0o600)
-                hand_over(descriptor, day)
                 left = memoryview(contents)
                 while left:
                     left = left[os.write(descriptor, left) :]

@@ -35,6 +35,7 @@ def test_the_service_has_no_privileges() -> None:
     for wanted in ("User=conchrec", "ProtectSystem=strict", "CapabilityBoundingSet=", "NoNewPrivileges=yes"):
         assert wanted in lines
     assert any(line.startswith("LimitNOFILE=") for line in lines)
+    assert "LimitCORE=0" in lines, "there are keys in the memory"
     assert not any(line.startswith("AmbientCapabilities") for line in lines), "only for a port under 1024"
 
 
