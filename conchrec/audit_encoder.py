@@ -7,10 +7,10 @@ Much of an event was chosen by a stranger: names, commands, error texts of a tar
 string, whatever the event:
 
 - Control, direction and invisible characters are written as JSON escapes, so that ``tail -f`` is safe.
-- A string has a limit, counted in bytes as written (an escape counts with all its bytes). A longer one is cut
-  to the part that fits, and two more members describe the original: ``FIELD_size`` (bytes of UTF-8) and
-  ``FIELD_sha256``. A list that is too long keeps its first items, and has ``FIELD_count`` and
-  ``FIELD_sha256`` (over all items, joined with newlines).
+- A string has a limit, counted in bytes as written (an escape counts with all its bytes), and no string is
+  written with more than twice its own bytes. A longer one is cut to the part that fits, and two more members
+  describe the original: ``FIELD_size`` (bytes of UTF-8) and ``FIELD_sha256``. A list that is too long keeps
+  its first items, and has ``FIELD_count`` and ``FIELD_sha256`` (over all items, joined with newlines).
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ DEFAULT_LIMIT = 1024
 """Bytes of a string, as written."""
 LIMITS = {"command": 8192, "forced_upon": 8192, "path": 4096, "other": 4096}
 """Fields that are evidence of an act have more room; 4096 is Linux's PATH_MAX."""
+LEAST = 512
+"""A text that is mostly escapes is cut to twice its own size, but not to less than this: a flood of control
+characters must not be a larger one on our disk."""
 LIST_LIMIT = 4096
 """Bytes of all items of a list, as written."""
 LIST_ITEMS = 64
@@ -88,7 +91,8 @@ def timestamp(when: datetime) -> str:
 
 def _limit_text(name: str, value: str, values: dict[str, object]) -> None:
     limit = LIMITS.get(name, DEFAULT_LIMIT)
-    kept = _prefix(value, limit)
+    sent = len(value[:limit].encode("utf-8", "surrogatepass"))
+    kept = _prefix(value, min(limit, max(LEAST, 2 * sent)))
     values[name] = kept
     if kept != value:
         original = _bytes(value)

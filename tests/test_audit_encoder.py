@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conchrec import audit_encoder
 from conchrec.audit import CATALOGUE, AuditEvent, AuthRefused, CaRotate, Exec, Sftp
-from conchrec.audit_encoder import DEFAULT_LIMIT, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST, line
+from conchrec.audit_encoder import DEFAULT_LIMIT, LEAST, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST, line
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
@@ -82,13 +82,15 @@ def test_a_text_of_any_length_is_cut_to_its_limit(text: str, times: int) -> None
     raw = line(AuthRefused(reason=text), NOON)
     read, written = json.loads(raw), cut(raw, "reason") if text else b""
     assert len(written) <= DEFAULT_LIMIT
+    assert len(written) <= max(LEAST, 2 * len(text.encode("utf-8", "surrogatepass")))
     kept = read.get("reason", "")
     if "reason_size" not in read:
         assert kept == text
         return
     assert text.startswith(kept) and kept != text
     # No room is wasted: one character more would not fit, and none has more than 12 bytes.
-    assert len(written) > DEFAULT_LIMIT - 24
+    sent = len(text[:DEFAULT_LIMIT].encode("utf-8", "surrogatepass"))
+    assert len(written) > min(DEFAULT_LIMIT, max(LEAST, 2 * sent)) - 24
     try:
         original = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -143,6 +145,15 @@ def test_no_event_makes_a_long_line(kind: type[AuditEvent], letter: str) -> None
     }
     full = kind(**{item.name: values[str(item.type).removesuffix(" | None")] for item in fields(kind)})  # type: ignore[arg-type]
     assert len(line(full, NOON)) < LONGEST // 2
+
+
+@pytest.mark.parametrize("size", [10, 40, 100, 300, 700, 1500, 4000, 100_000])
+@pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e", "\U000e0041"])
+def test_a_flood_of_files_with_odd_names_is_no_larger_on_our_disk(letter: str, size: int) -> None:
+    """What is done to files is never counted only, so its lines have to be small."""
+    path = letter * size
+    event = Sftp(operation="mkdir", path=path, result="failed", user="joe", cid="0123456789abcdef")
+    assert len(line(event, NOON)) < 2 * len(path.encode()) + LEAST + 400
 
 
 def test_what_is_cut_takes_no_time_for_what_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
