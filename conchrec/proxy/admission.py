@@ -69,6 +69,9 @@ class Kind(enum.Enum):
     REQUEST = "another request"
     REPLY = "a reply to a request"
     REFUSED = "a request that is answered with FAILURE in its turn"
+    UNKNOWN_DATA = "extended data of a type that RFC 4254 (5.2) does not define"
+    WINDOW = "WINDOW_ADJUST"
+    CLOSE = "CLOSE"
 
 
 class Act(enum.Enum):
@@ -107,6 +110,9 @@ FROM_NEAR = _table(
         Kind.REQUEST: (_P, _W, _P),
         Kind.REPLY: (_P, _W, _P),
         Kind.REFUSED: (_P, _W, _P),
+        Kind.UNKNOWN_DATA: (_D, _D, _D),
+        Kind.WINDOW: (_O, _O, _O),
+        Kind.CLOSE: (_O, _O, _O),
     }
 )
 
@@ -122,6 +128,9 @@ FROM_FAR = _table(
         Kind.REQUEST: (_O, _P, _P),
         Kind.REPLY: (_O, _P, _P),
         Kind.REFUSED: (_O, _P, _P),
+        Kind.UNKNOWN_DATA: (_D, _D, _D),
+        Kind.WINDOW: (_O, _O, _O),
+        Kind.CLOSE: (_O, _O, _O),
     }
 )
 
@@ -274,7 +283,7 @@ class Direction:
             self._refuse(payload, "a shell, command or subsystem was started before")
         elif isinstance(payload, bytes) and message in DATA_HEADER:
             if act is Act.DROP or self.ended:
-                self._drop_data(message, payload)
+                self._drop_data(kind, message, payload)
             else:
                 self._pass_data(kind, message, payload)
         elif kind is Kind.EOF:
@@ -288,9 +297,11 @@ class Direction:
         else:
             self._deliver(kind, message, payload)
 
-    def _drop_data(self, message: int, payload: bytes) -> None:
+    def _drop_data(self, kind: Kind, message: int, payload: bytes) -> None:
         if self.ended:
             reason = "data after EOF"
+        elif kind is Kind.UNKNOWN_DATA:
+            reason = kind.value
         elif message == m.CHANNEL_EXTENDED_DATA:
             reason = "extended data from an end that has none"
         else:

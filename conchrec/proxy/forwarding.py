@@ -18,8 +18,10 @@ from conchrec.access.policy import Shut, shut_by
 from conchrec.errors import AccessDenied, ConchrecError, RemoteViolation, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.banner import Banner
+from conchrec.proxy.intake import UNKNOWN_MOST
+from conchrec.proxy.observer import Verdict
 from conchrec.proxy.onward import OnwardAgent
-from conchrec.proxy.relay import UNKNOWN_MOST, Relay, Verdict
+from conchrec.proxy.relay import Relay
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.recording.coverage import NotKept

@@ -5,8 +5,8 @@ target far, for a forwarded port it may be the other way round.
 
 Every message takes the same path, and nothing reaches the other end by another one:
 
-1. ``received`` parses it by its layout (``ssh/layouts.py``) and writes it again from its fields. Surplus
-   bytes are dropped; a known request that is malformed is answered FAILURE.
+1. ``take`` (``intake.py``) parses it by its layout (``ssh/layouts.py``) and writes it again from its fields.
+   Surplus bytes are dropped; a known request that is malformed is answered FAILURE.
 2. ``Direction`` (``admission.py``) admits what the other end takes at this point: start, window, EOF.
 3. The observer judges a request (``requested``), and sees the message (``from_near``, ``from_far``).
 4. The lane forwards it: at once, or when it is on disk (``proxy-sync``). Data is split to the receiver's
@@ -17,13 +17,10 @@ Windows are the two ends' own and pass through. The relay grants none, except fo
 
 from __future__ import annotations
 
-import enum
-import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -40,72 +37,24 @@ from conchrec.proxy.admission import (
     Payload,
     Phase,
 )
+from conchrec.proxy.control_hash import ControlHash
+from conchrec.proxy.intake import STARTS, take
 from conchrec.proxy.lane import Lane, ReplyOrder
+from conchrec.proxy.observer import Observer, Verdict
 from conchrec.proxy.refusal import one_line
 from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
 from conchrec.recording.manifest import Control
 from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
-from conchrec.ssh.layouts import Layout
-from conchrec.ssh.wire import Malformed, Truncated, string, uint32
+from conchrec.ssh.wire import string, uint32
 
 _log = Logger()
 
 #: What a session that is confirmed before the target's channel exists may send in one packet (RFC 4253, 6.1).
 EARLY_MAX_PACKET = 32 * 1024
-#: The longest unknown request that is relayed, in bytes of its type-specific part.
-UNKNOWN_MOST = 4096
-
-STARTS = frozenset((b"shell", b"exec", b"subsystem"))
-#: sshd answers these with FAILURE once a session was started.
-SETUPS = frozenset((b"pty-req", b"env", b"x11-req", *m.AGENT_REQUESTS))
 #: The answer decides what the record says, so that it is always requested of the far end.
 _ANSWER_NEEDED = STARTS | {b"pty-req"}
-_EXITS = frozenset((b"exit-status", b"exit-signal"))
-
-
-class Verdict(enum.Enum):
-    """What becomes of a channel request of the near end."""
-
-    PASS = "pass"  # noqa: S105
-    ACCEPT = "accept"
-    REFUSE = "refuse"
-
-
-class Observer(Protocol):
-    """The recorder's side of a relay. What these raise ends the channel, and the message is not forwarded."""
-
-    def requested(self, request: m.ChannelRequest) -> Verdict | m.ChannelRequest:
-        """The near end requests something, before the far end need be there. Another request goes on in its
-        place."""
-
-    def far_requested(self, request: m.ChannelRequest) -> Verdict:
-        """The far end requests something."""
-
-    def answered(self, request: m.ChannelRequest, success: bool) -> None:
-        """The far end has answered a request that it was forwarded."""
-
-    def from_near(self, message: int, body: bytes) -> None:
-        """About to go to the far end; written from its fields, so that its layout holds."""
-
-    def from_far(self, message: int, body: bytes) -> None:
-        """About to go to the near end; likewise. Not called for replies."""
-
-    def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
-        """``data`` of a message will not be forwarded."""
-
-    def opened(self) -> None:
-        """The far end granted the channel; nothing has passed yet."""
-
-    def refused(self, code: int, text: bytes) -> None:
-        """The far end refused. Where the near end was confirmed early, the observer ends it."""
-
-    def failed(self, error: ConchrecError) -> str:
-        """The channel ends because of ``error``; the result is the line for the user, or ``""``."""
-
-    def finished(self) -> None:
-        """CLOSE has gone both ways, or a connection is gone. Called once, last."""
 
 
 class Relay:
@@ -143,8 +92,8 @@ class Relay:
         self._near_unanswered = 0
         self._near_replies = ReplyOrder(lambda success: self._reply_to_near(success))
         self._far_replies = ReplyOrder(lambda success: self._reply_to_far(success))
-        self._near_control: _Control | None = None
-        self._far_control: _Control | None = None
+        self._near_control: ControlHash | None = None
+        self._far_control: ControlHash | None = None
         self._to_far = Lane(observer.from_near, self._forward_far, waiting)
         self._to_near = Lane(self._observe_far, self._forward_near, waiting)
         phase = Phase.NOT_STARTED if self._is_session else Phase.STARTED
@@ -265,101 +214,41 @@ class Relay:
             self._guard(self._take, self._from_far, message, body)
 
     def _take(self, sender: Direction, message: int, body: bytes) -> None:
-        """One message of either end: parse it and write it again, then ask whether it may go on."""
-        from_near = sender is self._from_near
+        """One message of either end: parse it and write it again, then let the direction admit it."""
         if message == m.CHANNEL_DATA and int.from_bytes(body[:4], "big") == len(body) - 4 >= 0:
-            sender.push(Kind.DATA, message, body)  # canonical as it is, and the most frequent
+            sender.push(Kind.DATA, message, body)  # whole as it is, and the most frequent
             return
-        if message == m.CHANNEL_REQUEST:
-            self._take_request(sender, m.ChannelRequest.parse(body))
-            return
-        body, surplus = layouts.rewrite(layouts.CHANNEL_MESSAGES[message], body)
-        if surplus:
-            self._observer.dropped(message, surplus, "surplus bytes", from_near=from_near)
-        if message == m.CHANNEL_WINDOW_ADJUST:
-            self._take_window(sender, m.parse_uint32(body))
-        elif message == m.CHANNEL_CLOSE:
+        from_near = sender is self._from_near
+        taken = take(message, body, is_session=self._is_session, from_near=from_near)
+        if taken.reason:
+            self._observer.dropped(message, taken.dropped, taken.reason, from_near=from_near)
+        if taken.kind is Kind.CLOSE:
             if from_near:
                 sender.discard("the channel was closed")
             else:
                 sender.flush()
-            (self._to_far if from_near else self._to_near).push(message, body)
-        elif message == m.CHANNEL_EXTENDED_DATA:
-            if body[:4] == uint32(m.STDERR):
-                sender.push(Kind.EXTENDED, message, body)
-            else:
-                self._drop_unknown_data(sender, body)
-        elif message == m.CHANNEL_DATA:
-            sender.push(Kind.DATA, message, body)
-        elif message == m.CHANNEL_EOF:
-            sender.push(Kind.EOF, message, body)
-        else:
-            sender.push(Kind.REPLY, message, body)
+        sender.push(taken.kind, message, taken.payload)
 
-    def _drop_unknown_data(self, sender: Direction, body: bytes) -> None:
-        """Extended data of a type that RFC 4254 (5.2) does not know: dropped and returned to the sender's
-        window, as OpenSSH does."""
-        from_near = sender is self._from_near
-        kind = int.from_bytes(body[:4], "big")
-        self._observer.dropped(
-            m.CHANNEL_EXTENDED_DATA, body, f"extended data of type {kind}", from_near=from_near
-        )
-        if size := len(body) - DATA_HEADER[m.CHANNEL_EXTENDED_DATA]:
-            (self._refund_near if from_near else self._refund_far)(size)
+    def _near_takes(self, size: int) -> None:
+        """WINDOW_ADJUST of the near end. What would overflow the window is cut: sshd ends the connection
+        for it."""
+        if size := self._from_far.receiver_grants(size):
+            self._to_far.push(m.CHANNEL_WINDOW_ADJUST, uint32(size))
 
-    def _take_window(self, sender: Direction, size: int) -> None:
-        """WINDOW_ADJUST: the sender takes more from the other end. Values that overflow the window are cut:
-        sshd ends the connection for them."""
-        if sender is self._from_near:
-            if size := self._from_far.receiver_grants(size):
-                self._to_far.push(m.CHANNEL_WINDOW_ADJUST, uint32(size))
-            return
+    def _far_takes(self, size: int) -> None:
         size = self._from_near.receiver_grants(size)
         if self._from_near.phase is not Phase.STARTED:
             self._withheld += size
         elif size:
             self._to_near.push(m.CHANNEL_WINDOW_ADJUST, uint32(size))
 
-    def _take_request(self, sender: Direction, request: m.ChannelRequest) -> None:
-        from_near = sender is self._from_near
-        layout = self._layout(request.name, from_near)
-        reason = ""
-        if layout is None:
-            data = request.extra
-            if len(data) > UNKNOWN_MOST:
-                reason = f"unknown request {_name(request)} is longer than {UNKNOWN_MOST} bytes"
-        else:
-            try:
-                extra, data = layouts.rewrite(layout, request.extra)
-            except (Truncated, Malformed) as error:
-                data, reason = request.extra, f"malformed request {_name(request)}: {error.public}"
-            else:
-                request = replace(request, extra=extra)
-                if data:
-                    surplus = f"surplus bytes of request {_name(request)}"
-                    self._observer.dropped(m.CHANNEL_REQUEST, data, surplus, from_near=from_near)
-        if reason:
-            self._observer.dropped(m.CHANNEL_REQUEST, data, reason, from_near=from_near)
-            sender.push(Kind.REFUSED, m.CHANNEL_REQUEST, request)
-        else:
-            sender.push(self._kind(request.name, from_near), m.CHANNEL_REQUEST, request)
-
-    def _layout(self, name: bytes, from_near: bool) -> Layout | None:
-        if not self._is_session:
-            return layouts.FORWARD_REQUESTS.get(name)
-        return (layouts.CLIENT_REQUESTS if from_near else layouts.SERVER_REQUESTS).get(name)
-
-    def _kind(self, name: bytes, from_near: bool) -> Kind:
-        if not self._is_session:
-            return Kind.REQUEST
-        if from_near:
-            return Kind.START if name in STARTS else Kind.SETUP if name in SETUPS else Kind.REQUEST
-        return Kind.EXIT if name in _EXITS else Kind.REQUEST
-
     # --- what was admitted
 
     def _admit_near(self, kind: Kind, message: int, payload: Payload) -> None:
         if self._aborted:
+            return
+        if kind is Kind.WINDOW and isinstance(payload, bytes):
+            self._near_takes(m.parse_uint32(payload))
             return
         if isinstance(payload, bytes):
             if kind is Kind.REPLY:
@@ -407,7 +296,9 @@ class Relay:
         if self._aborted:
             return
         if isinstance(payload, bytes):
-            if kind is Kind.REPLY:
+            if kind is Kind.WINDOW:
+                self._far_takes(m.parse_uint32(payload))
+            elif kind is Kind.REPLY:
                 self._admit_answer(message)
             else:
                 self._to_near.push(message, payload)
@@ -511,7 +402,7 @@ class Relay:
     def _send_near(self, message: int, body: bytes) -> None:
         if self._is_session and not self._near.sent_close:
             if self._far_control is None:
-                self._far_control = _Control()
+                self._far_control = ControlHash()
             self._far_control.add(message, body)
         self._near.send(message, body)
 
@@ -521,7 +412,7 @@ class Relay:
             return
         if self._is_session and not far.sent_close:
             if self._near_control is None:
-                self._near_control = _Control()
+                self._near_control = ControlHash()
             self._near_control.add(message, body)
         far.send(message, body)
 
@@ -615,25 +506,6 @@ class Relay:
         if not isinstance(error, ConchrecError):
             error = ConchrecError("the recording can not be kept on disk", str(error))
         self.abort(self._observer.failed(error))
-
-
-class _Control:
-    """A ``Control`` that is being added to."""
-
-    __slots__ = ("_hash", "_messages", "_size")
-
-    def __init__(self) -> None:
-        self._messages = 0
-        self._size = 0
-        self._hash = hashlib.sha256()
-
-    def add(self, message: int, body: bytes) -> None:
-        self._messages += 1
-        self._size += len(body)
-        self._hash.update(bytes((message,)) + string(body))
-
-    def value(self) -> Control:
-        return Control(messages=self._messages, size=self._size, sha256=self._hash.hexdigest())
 
 
 class _FarEnd:

@@ -23,7 +23,9 @@ from conchrec.errors import AccessDenied, ConchrecError, RecordingError, WriteFa
 from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
 from conchrec.proxy.file_audit import FileAudit, Journal
-from conchrec.proxy.relay import STARTS, Relay, Verdict
+from conchrec.proxy.intake import STARTS
+from conchrec.proxy.observer import Verdict
+from conchrec.proxy.relay import Relay
 from conchrec.proxy.visit import Visit
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.kept_text import COMMAND_MOST, NAME_MOST, keep

@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError
 from conchrec.proxy.admission import SLACK
-from conchrec.proxy.relay import EARLY_MAX_PACKET, UNKNOWN_MOST, Relay, Verdict
+from conchrec.proxy.intake import UNKNOWN_MOST
+from conchrec.proxy.observer import Verdict
+from conchrec.proxy.relay import EARLY_MAX_PACKET, Relay
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
@@ -417,6 +419,20 @@ def test_dropped_data_is_returned_to_the_senders_window(sent: str) -> None:
     assert stage.user.heard == [(m.CHANNEL_WINDOW_ADJUST, uint32(3))]
     ((_, dropped, from_near),) = stage.dropped()
     assert (dropped[-3:], from_near) == (b"abc", True)
+
+
+def test_unknown_extended_data_gains_no_window() -> None:
+    """Nothing was granted before the start, so nothing is given back."""
+    stage = Stage()
+    there = stage.open()
+    stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(2) + data(b"abc"))
+    stage.pump()
+    assert [entry[0] for entry in stage.user.heard] == ["opened"]
+    there.send(m.CHANNEL_EXTENDED_DATA, uint32(2) + data(b"abc"))
+    stage.pump()
+    assert stage.target.heard == [(m.CHANNEL_WINDOW_ADJUST, uint32(3))]
+    assert [entry[0] for entry in stage.user.heard] == ["opened"]
+    assert len(stage.dropped()) == 2
 
 
 def test_data_before_a_start_is_dropped() -> None:
