@@ -132,6 +132,7 @@ class Session:
         self._exit_signal = ""
         self._reason = ""
         self._counts = [0, 0, 0]
+        self._ended_writes: set[str] = set()
         self._dropped: dict[tuple[int, str, bool], _Dropped] = {}
         journal = Journal(
             record=self._record, emit=self._emit, emit_quietly=self._emit_quietly, who=self._who
@@ -494,7 +495,8 @@ class Session:
 
     def _end_of_write(self, sender: str) -> None:
         """PROTOCOL 2.1: the sender reads no more; some of what was recorded may not have been read."""
-        if self._running:
+        if sender not in self._ended_writes:
+            self._ended_writes.add(sender)
             self._record(lambda recorder: recorder.marker(f"the {sender} reads no more (eow@openssh.com)"))
 
     def _unknown(self, request: m.ChannelRequest, sender: str) -> None:
