@@ -61,7 +61,7 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
         name=name,
         logins=_each(role, "logins", check_allowed_pattern),
         hosts=read_hosts(role, groups),
-        deny_hosts=read_hosts(deny, groups),
+        deny_hosts=read_hosts(deny, groups, addresses=True),
         deny_logins=_each(deny, "logins", check_pattern),
         options=_options(options),
         source=read_networks(options, "source"),
@@ -89,18 +89,21 @@ def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime 
     return grants
 
 
-def read_hosts(section: Section, groups: tuple[TargetRule, ...] = ()) -> tuple[HostPattern, ...]:
-    """Patterns; ``group:NAME`` and ``label:KEY=VALUE`` stand for those of the groups of targets."""
+def read_hosts(
+    section: Section, groups: tuple[TargetRule, ...] = (), *, addresses: bool = False
+) -> tuple[HostPattern, ...]:
+    """Patterns; ``group:NAME`` and ``label:KEY=VALUE`` stand for those of the groups of targets, and for
+    their ``addresses`` where these are meant as well."""
     patterns: list[HostPattern] = []
     for entry in section.texts("hosts"):
         if entry.text.startswith((GROUP, LABEL)):
-            patterns += _of_groups(entry, groups)
+            patterns += _of_groups(entry, groups, addresses=addresses)
         elif (pattern := _parsed(entry, entry.text, HostPattern.parse)) is not None:
             patterns.append(replace(pattern, line=entry.line))
     return tuple(patterns)
 
 
-def _of_groups(entry: Entry, groups: tuple[TargetRule, ...]) -> list[HostPattern]:
+def _of_groups(entry: Entry, groups: tuple[TargetRule, ...], *, addresses: bool) -> list[HostPattern]:
     if entry.text.startswith(GROUP):
         name = entry.text[len(GROUP) :]
         meant = [group for group in groups if group.name == name]
@@ -114,7 +117,15 @@ def _of_groups(entry: Entry, groups: tuple[TargetRule, ...]) -> list[HostPattern
         elif not meant:
             entry.problem(f"no group in targets has the label {key}: {value}")
     line, by = entry.line, entry.text
-    return [replace(pattern, line=line, by=by) for group in meant for pattern in group.hosts]
+    patterns = [pattern for group in meant for pattern in group.hosts]
+    if addresses:
+        patterns += [pattern for group in meant for pattern in _of_addresses(group)]
+    return [replace(pattern, line=line, by=by) for pattern in patterns]
+
+
+def _of_addresses(group: TargetRule) -> list[HostPattern]:
+    """Who goes there by its address is at the group's hosts, too: at its port, where it has one."""
+    return [HostPattern(text=text, port=group.port, network=parse_network(text)) for text in group.address]
 
 
 def read_networks(section: Section, key: str) -> tuple[IPNetwork, ...] | None:

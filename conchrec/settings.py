@@ -18,6 +18,8 @@ from conchrec.access.patterns import HostPattern, IPNetwork
 from conchrec.access.policy import Policy, Role
 from conchrec.model import Target
 
+#: A name longer than DNS knows is no name.
+MAX_HOST = 255
 _HOST = re.compile(r"[A-Za-z0-9_:.-]+")
 
 
@@ -271,6 +273,16 @@ def host_and_port(text: str) -> Target | None:
     if not _HOST.fullmatch(host) or not is_port(port):
         return None
     return Target(host=host.lower(), port=int(port))
+
+
+def named_target(host: str, port: str) -> Target | None:
+    """A target as a user names it: a name or an address, in brackets or not, with a dot at the end or not.
+    None where it is none."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host.isascii() or not 0 < len(bare) <= MAX_HOST:
+        return None
+    found = host_and_port(f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}")
+    return None if found is None else Target(host=found.host.rstrip(".") or found.host, port=found.port)
 
 
 def is_port(text: str, *, least: int = 1) -> bool:

@@ -68,6 +68,7 @@ VALUES = frozenset(
         "conchrec.access.grants",
         "conchrec.access.locks",
         "conchrec.access.logins",
+        "conchrec.access.target_rules",
         "conchrec.access.windows",
         "conchrec.policyread",
         "conchrec.access.patterns",

@@ -157,7 +157,7 @@ class HostPattern:
     def parse(cls, text: str) -> HostPattern:
         """ValueError says what is wrong with it, for the administrator."""
         host, port = _split(text.strip())
-        host = host.lower().removesuffix(".")
+        host = host.lower().removesuffix(".") if host != "*." else ""
         if host == "*":
             return cls(text=text, port=port)
         if "/" in host or address_of(host) is not None:

@@ -17,7 +17,7 @@ A deny by name does not know the host's other names; deny its address, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
@@ -149,19 +149,35 @@ def cited(decision: Decision) -> str:
 
 
 def may_reach(
-    policy: Policy, identity: Identity, target: Target, addresses: Sequence[str], source: str, now: datetime
+    policy: Policy,
+    identity: Identity,
+    target: Target,
+    addresses: Sequence[str],
+    source: str,
+    now: datetime,
+    *,
+    other_ports: Sequence[int] = (),
 ) -> Decision:
     """May this identity log in at the target as anybody at all?
 
-    ``addresses`` is what getaddrinfo says of the target's host; ``source`` the user's own address.
+    ``addresses`` is what getaddrinfo says of the target's host; ``source`` the user's own address;
+    ``other_ports`` are ports by which the target is known besides its own: denies of these hold, too.
     The options of an Allow are those of the host's roles together: for a login, ask ``decide``.
     """
-    return _judge(policy, identity, target, addresses, None, source, now)
+    return _judge(policy, identity, target, addresses, None, source, now, other_ports)
 
 
-def hopeless(policy: Policy, identity: Identity, target: Target, source: str, now: datetime) -> Deny | None:
+def hopeless(
+    policy: Policy,
+    identity: Identity,
+    target: Target,
+    source: str,
+    now: datetime,
+    *,
+    other_ports: Sequence[int] = (),
+) -> Deny | None:
     """The no that ``may_reach`` says whatever the target's host resolves to; None where that matters."""
-    answer = may_reach(policy, identity, target, (), source, now)
+    answer = may_reach(policy, identity, target, (), source, now, other_ports=other_ports)
     if isinstance(answer, Allow):
         return None
     roles = active(policy, identity, source, now)
@@ -177,9 +193,11 @@ def decide(
     login: str,
     source: str,
     now: datetime,
+    *,
+    other_ports: Sequence[int] = (),
 ) -> Decision:
     """May this identity log in at the target as ``login``, and what may the sessions do?"""
-    return _judge(policy, identity, target, addresses, login, source, now)
+    return _judge(policy, identity, target, addresses, login, source, now, other_ports)
 
 
 def _judge(
@@ -190,6 +208,7 @@ def _judge(
     login: str | None,
     source: str,
     now: datetime,
+    other_ports: Sequence[int],
 ) -> Decision:
     user = _shown(identity.user)
     host = _shown(target.host if target.port == 22 else str(target))
@@ -201,16 +220,17 @@ def _judge(
         place = place_of(target, addresses)
     except NotAHost as error:
         return Deny(reason=f"{user} may not reach {host} ({error})", rule=str(error))
+    known_as = (place, *(replace(place, port=port) for port in other_ports))
 
     def unreachable(rule: str, line: int = 0) -> Deny:
         return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule, line=line)
 
-    if lock := policy.lock_on(now, lambda lock: lock.is_of_place(place)):
+    if lock := policy.lock_on(now, lambda lock: any(map(lock.is_of_place, known_as))):
         return Deny(reason=f"{user} may not reach {host} ({_shown(str(lock))})", rule="lock")
     roles = policy.roles_of(identity, now)
     for role in roles:
         for pattern in role.deny_hosts:
-            if _denies(pattern, place):
+            if any(_denies(pattern, one) for one in known_as):
                 return unreachable(f"role {role.name} denies it", pattern.line)
     reaches = [reach for role in roles if (reach := _reached(role, place)) is not None]
     if not reaches:

@@ -15,6 +15,8 @@ _MOMENT = re.compile(
     "(Z|[+-][0-9]{2}:[0-9]{2})?(?: (.+))?"
 )
 _DAY = 24 * 60
+#: Farther away a day more or less may be no date.
+_FIRST_YEAR, _LAST_YEAR = "1970", "9000"
 _EXAMPLE = "mon-fri 08:00-18:00 Europe/Berlin"
 
 
@@ -97,13 +99,13 @@ def parse_moment(text: str) -> datetime:
         raise ValueError(f"{text!r} is not a time (2026-12-31 18:00 Europe/Berlin)")
     zone = zone_of(found[4]) if found[4] else timezone.utc
     offset = found[3] if found[3] and found[3] != "Z" else ""
+    if not _FIRST_YEAR <= found[1][:4] <= _LAST_YEAR:
+        raise ValueError(f"{text!r} is too far away")
     try:
         moment = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{offset}")
         return (moment if offset else moment.replace(tzinfo=zone)).astimezone(timezone.utc)
     except ValueError as error:
         raise ValueError(f"{text!r} is not a time: {error}") from None
-    except OverflowError:
-        raise ValueError(f"{text!r} is too far away") from None
 
 
 def _days(text: str) -> frozenset[int] | None:

@@ -23,12 +23,13 @@ from conchrec.access.patterns import address_of
 from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, rule_for, sees, shut_by
 from conchrec.access.revocation import Revocations, Revoked
 from conchrec.access.statefile import StateFile
+from conchrec.access.target_rules import USUAL_PORT, given_address, located, other_ports
 from conchrec.access.windows import parse_moment
 from conchrec.config import Config
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
 from conchrec.recording.transfers import transfer_programs
-from conchrec.settings import TargetRule
+from conchrec.settings import TargetRule, named_target
 from conchrec.yamlread import as_written, nearest
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ YES, NO, USAGE = 0, 1, 64
 _DESTINATION = re.compile(
     r"(?P<login>.+)@(?:\[(?P<v6>[^\[\]@]+)\]|(?P<host>[^:\[\]@]+))(?::(?P<port>[0-9]{1,5}))?"
 )
-USUAL_PORT = 22
 
 Resolve = Callable[[Target], tuple[str, ...]]
 T = TypeVar("T")
@@ -69,10 +69,12 @@ def register(subparsers: Subparsers) -> None:
 def destination(text: str) -> tuple[str, Target]:
     """``root@web1:22`` → the login and the target; ``[fd00::1]:22`` for an address of IPv6."""
     found = _DESTINATION.fullmatch(text)
-    port = int(found["port"] or USUAL_PORT) if found else 0
-    if found is None or not 0 < port < 65536:
+    target = None
+    if found is not None:
+        target = named_target(found["v6"] or found["host"], found["port"] or str(USUAL_PORT))
+    if found is None or target is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not like root@web1:22")
-    return found["login"], Target(host=(found["v6"] or found["host"]).lower(), port=port)
+    return found["login"], target
 
 
 def _address(text: str) -> str:
@@ -170,10 +172,9 @@ class _Question:
         self._source = source
         self._now = at or datetime.now(timezone.utc)
         self.notes: list[str] = []
-        by_name = rule_for(config.targets, asked, ())
-        port = by_name.port if by_name is not None and asked.port == USUAL_PORT else None
-        self._target = replace(asked, port=port or asked.port)
-        self._addresses = (by_name.address if by_name is not None else ()) or resolve(self._target)
+        self._target = located(asked, config.targets)
+        self._other_ports = other_ports(asked, self._target, config.targets)
+        self._addresses = given_address(self._target, config.targets) or resolve(self._target)
         if not self._addresses:
             self.notes.append(f"{asked.host!r} does not resolve here; rules for addresses were not asked")
         self._policy = replace(config.policy, locks=self._known("locks", Locks, ()))
@@ -234,6 +235,7 @@ class _Question:
             self._login,
             self._source,
             self._now,
+            other_ports=self._other_ports,
         )
 
     def _rule(self, decision: Decision) -> TargetRule | None:

@@ -16,9 +16,10 @@ from conchrec.access.lockfile import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern, address_of
 from conchrec.access.policy import rule_for
+from conchrec.access.target_rules import USUAL_PORT
 from conchrec.auditing import audit_once
 from conchrec.cli.arguments import duration
-from conchrec.cli.can import USUAL_PORT, resolved
+from conchrec.cli.can import resolved
 from conchrec.cli.shown import account
 from conchrec.config import Config
 from conchrec.errors import WriteFailed

@@ -9,12 +9,13 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from conchrec import audit
 from conchrec.access.policy import Deny, active, decide, hopeless
+from conchrec.access.target_rules import given_address, located, other_ports
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Target
 from conchrec.proxy.approvals import LONGEST, Request, State
 from conchrec.proxy.asking import Asking, Refused, Unknown
 from conchrec.proxy.judging import APPROVAL as RULE
-from conchrec.proxy.judging import denied, given_address, located
+from conchrec.proxy.judging import denied
 from conchrec.proxy.places import named_target
 from conchrec.proxy.refusal import one_line
 from conchrec.proxy.site import Site
@@ -174,14 +175,19 @@ async def request(asking: Asking) -> str:
         raise Unknown("request: LOGIN@HOST[:PORT] and a reason are wanted, like: request root@web1 disk full")
     site = asking.site
     host = (found["v6"] or found["host"]).encode()
-    target = located(named_target(host, found["port"] or "22"), site.config.targets)
+    named = named_target(host, found["port"] or "22")
+    target = located(named, site.config.targets)
+    ports = other_ports(named, target, site.config.targets)
     user = asking.identity.user
-    if never := hopeless(site.policy, asking.identity, target, asking.source, site.now()):
+    if never := hopeless(
+        site.policy, asking.identity, target, asking.source, site.now(), other_ports=ports
+    ):
         raise denied(never)
     addresses = given_address(target, site.config.targets) or await site.resolve(user, target.host)
     answer = decide(
-        site.policy, asking.identity, target, addresses, found["login"], asking.source, site.now()
-    )
+        site.policy, asking.identity, target, addresses, found["login"], asking.source, site.now(),
+        other_ports=ports,
+    )  # fmt: skip
     if isinstance(answer, Deny):
         raise denied(answer)
     if not answer.options.approval:

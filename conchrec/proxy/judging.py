@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from conchrec.access import policy
 from conchrec.access.options import Mfa, Record
 from conchrec.access.policy import Allow, Decision, Deny, cited, decide, rule_for
+from conchrec.access.target_rules import other_ports
 from conchrec.errors import AccessDenied
-from conchrec.model import Target
 from conchrec.proxy.visit import Visit
-from conchrec.settings import TargetRule
 
 #: As which the audit knows the steps of a login.
 REQUIRE_MFA, APPROVAL = "require_mfa", "approval"
-#: Where a user goes who names no port.
-USUAL_PORT = 22
-
-
-def located(target: Target, rules: Sequence[TargetRule]) -> Target:
-    """Where the target is, as its group says: another port, where the user asked for 22."""
-    rule = rule_for(rules, target, ())
-    if rule is None or rule.port is None or target.port != USUAL_PORT:
-        return target
-    return replace(target, port=rule.port)
-
-
-def given_address(target: Target, rules: Sequence[TargetRule]) -> tuple[str, ...]:
-    """What its group says in the place of a resolver; empty where it says nothing."""
-    rule = rule_for(rules, target, ())
-    return rule.address if rule is not None else ()
 
 
 def judge(visit: Visit) -> Decision:
@@ -39,8 +21,9 @@ def judge(visit: Visit) -> Decision:
     # What binds one of the two logins must not be lost in the other.
     identity = replace(visit.identity, withheld=visit.withheld)
     decision = decide(
-        site.policy, identity, visit.target, visit.resolved, visit.login, visit.source, site.now()
-    )
+        site.policy, identity, visit.target, visit.resolved, visit.login, visit.source, site.now(),
+        other_ports=other_ports(visit.asked, visit.target, site.config.targets),
+    )  # fmt: skip
     if isinstance(decision, Allow):
         rule = rule_for(site.config.targets, visit.target, decision.addresses)
         if rule is not None and rule.record is Record.STRICT:
@@ -52,8 +35,9 @@ def may_reach(visit: Visit) -> Allow:
     """May the visit's user be at its target as anybody at all, now? Raises AccessDenied."""
     site = visit.site
     answer = policy.may_reach(
-        site.policy, visit.identity, visit.target, visit.resolved, visit.source, site.now()
-    )
+        site.policy, visit.identity, visit.target, visit.resolved, visit.source, site.now(),
+        other_ports=other_ports(visit.asked, visit.target, site.config.targets),
+    )  # fmt: skip
     if isinstance(answer, Deny):
         raise denied(answer)
     return answer

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+from conchrec import settings
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.proxy import refusal
-from conchrec.settings import host_and_port
 
 #: What the subsystem's name begins with.
 SUBSYSTEM = b"proxy:"
-#: A name longer than DNS knows is no name.
-MAX_HOST = 255
 
 
 def named_target(host: bytes, port: str) -> Target:
     """What the client named. AccessDenied where it is no host, or no port."""
-    try:
-        text = host.decode("ascii")
-    except UnicodeDecodeError:
-        text = ""
     shown = refusal.one_line(host.decode("utf-8", "replace"), 80)
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    found = None
-    if 0 < len(bare) <= MAX_HOST:
-        found = host_and_port(f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}")
+    found = settings.named_target(host.decode("utf-8", "replace"), port)
     if found is None:
         raise AccessDenied(f"{shown}:{port} is not a host and port", rule="not a host")
-    return Target(host=found.host.rstrip(".") or found.host, port=found.port)
+    return found
 
 
 def subsystem_target(place: bytes, cluster_name: str) -> Target:

@@ -11,12 +11,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.access import policy
+from conchrec.access.target_rules import given_address, located, other_ports
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import approving, refusal
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dialer import Link
-from conchrec.proxy.judging import check_connections, check_ways, denied, given_address, located, may_reach
+from conchrec.proxy.judging import check_connections, check_ways, denied, may_reach
 from conchrec.proxy.passthrough import Passthrough
 from conchrec.proxy.second_factor import check as check_second_factor
 from conchrec.proxy.site import Site
@@ -163,7 +164,10 @@ class Ways:
         )
         try:
             check_ways(visit)
-            if never := policy.hopeless(site.policy, visit.identity, target, visit.source, site.now()):
+            ports = other_ports(asked, target, site.config.targets)
+            if never := policy.hopeless(
+                site.policy, visit.identity, target, visit.source, site.now(), other_ports=ports
+            ):
                 raise denied(never)
             visit.resolved = given_address(target, site.config.targets) or await site.resolve(
                 visit.identity.user, target.host
