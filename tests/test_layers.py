@@ -25,6 +25,7 @@ VALUES = frozenset(
         "conchrec.settings",
         "conchrec.ownership",
         "conchrec.fair_queue",
+        "conchrec.files",
         "conchrec.yamlread",
         "conchrec.ssh",
         "conchrec.ssh.wire",

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from conchrec.errors import ConchrecError, ConfigError, RemoteViolation
+from conchrec.files import sync_directory, write_atomic
 from conchrec.ownership import create
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
 from conchrec.ssh.wire import Reader, string, uint32
@@ -179,7 +180,7 @@ class KeyStore:
         """Forget a key; what is in an agent stays there."""
         for path in (self.directory / name, self.directory / f"{name}.pub"):
             path.unlink(missing_ok=True)
-        _sync_directory(self.directory)
+        sync_directory(self.directory)
 
 
 def _nobody(path: Path) -> bytes:
@@ -235,27 +236,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def write(path: Path, contents: bytes, mode: int) -> None:
     """Whole or not at all: a crash leaves no half of a file."""
-    partial = path.with_name(path.name + ".new")
-    partial.unlink(missing_ok=True)
-    descriptor = create(partial, os.O_WRONLY, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        _sync_directory(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomic(path, contents, mode)
 
 
 class Serials:

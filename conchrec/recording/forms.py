@@ -7,10 +7,8 @@ not read it any more. Both libraries are loaded when they are needed.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from conchrec.errors import RecordingError
+from conchrec.files import open_regular
 from conchrec.recording.recipients import Identities
 from conchrec.recording.tree import PACKED, SEALED_AWAY
 
@@ -163,8 +162,4 @@ def encrypt(source: BinaryIO, sink: Sink, recipients: Sequence[object]) -> None:
 
 def regular(path: str, flags: int) -> int:
     """A link is not followed, and a pipe does not stop us for ever."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "Not a regular file")
-    return descriptor
+    return open_regular(path, flags)

@@ -219,7 +219,7 @@ class Index:
     def add(self, sid: str) -> None:
         """Read a sealed recording. One that can not be read is noted as far as it can be. Raises OSError."""
         try:
-            manifest = Manifest.parse(self._tree.manifest_path(sid).read_bytes())
+            manifest = Manifest.parse(self._tree.read_manifest(sid))
         except RecordingError:
             # `ls` and `verify` say so; without a row it would be looked at again and again.
             manifest = None

@@ -83,7 +83,7 @@ class Library:
         try:
             if sealed:
                 return Entry(
-                    sid=sid, path=path, manifest=Manifest.parse(self._tree.manifest_path(sid).read_bytes())
+                    sid=sid, path=path, manifest=Manifest.parse(self._tree.read_manifest(sid))
                 )
             return Entry(sid=sid, path=path, header=_header(path))
         except RecordingError as error:

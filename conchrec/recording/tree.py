@@ -6,13 +6,15 @@ directories, so whoever can write there still can not lead us elsewhere. Directo
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from conchrec.files import read_regular
 from conchrec.recording.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
@@ -22,6 +24,11 @@ SEALED_AWAY = ".age"
 MANIFEST = ".json"
 FORMS = (CAST, PACKED, CAST + SEALED_AWAY, PACKED + SEALED_AWAY)
 """How the name of a recording's file ends."""
+MANIFEST_LIMIT = 64 * 1024 * 1024
+"""Bytes of a manifest; what is larger was not written by us."""
+STEP = 256
+"""Directory entries, lines or manifests that are processed between two pauses."""
+_SORTED = 4096
 _FORM = re.compile(f"[{ALPHABET}]{{{LENGTH}}}")
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -48,6 +55,11 @@ class Tree:
         for directory in (*reversed(self.root.parents), self.root):
             if not directory.exists():
                 _make(str(directory), None)
+
+    def read_manifest(self, sid: str) -> bytes:
+        """The manifest's file. No link is followed on the way. Raises OSError (FileNotFoundError)."""
+        with self.day(sid) as day:
+            return read_regular(sid + MANIFEST, MANIFEST_LIMIT, dir_fd=day)
 
     @contextmanager
     def day(self, sid: str, *, make: bool = False) -> Iterator[int]:
@@ -117,17 +129,57 @@ class Tree:
             for month in _numbered(year, 2):
                 yield from _numbered(month, 2)
 
-    def recordings(self) -> Iterator[tuple[str, bool]]:
-        """Every session id with a recording, oldest first, and whether its manifest is there too."""
+    def recordings(
+        self, since: str = "", pause: Callable[[], None] | None = None
+    ) -> Iterator[tuple[str, bool]]:
+        """Every session id with a recording, oldest first, and whether its manifest is there too.
+
+        ``since`` is the first session id that is wanted; days that are over before it are not read. A caller
+        that must not hold Python's lock for long passes ``pause``, which is called after each ``STEP``
+        entries.
+        """
         for day in self.days():
-            try:
-                names = set(os.listdir(day))
-            except OSError:
-                continue
             bounds = _bounds(day)
-            for sid in sorted({name.partition(".")[0] for name in names if name.endswith(FORMS)}):
-                if _FORM.fullmatch(sid) and bounds is not None and bounds[0] <= sid < bounds[1]:
-                    yield sid, sid + MANIFEST in names
+            if bounds is None or bounds[1] <= since:
+                continue
+            sids, manifests = _names_in(day, pause)
+            first = max(since, bounds[0])
+            for sid in _in_order((sid for sid in sids if first <= sid < bounds[1]), pause):
+                yield sid, sid in manifests
+
+
+def _names_in(day: Path, pause: Callable[[], None] | None) -> tuple[set[str], set[str]]:
+    """The session ids of the recordings in a day's directory, and of the manifests."""
+    sids: set[str] = set()
+    manifests: set[str] = set()
+    try:
+        with os.scandir(day) as entries:
+            for number, entry in enumerate(entries, 1):
+                sid, _, _ = entry.name.partition(".")
+                if entry.name.endswith(FORMS) and _FORM.fullmatch(sid):
+                    sids.add(sid)
+                elif entry.name == sid + MANIFEST:
+                    manifests.add(sid)
+                if pause is not None and number % STEP == 0:
+                    pause()
+    except OSError:
+        pass
+    return sids, manifests
+
+
+def _in_order(sids: Iterable[str], pause: Callable[[], None] | None) -> Iterable[str]:
+    """Sorted. One sort of many names holds Python's lock all the time, so there may be several short ones."""
+    if pause is None:
+        return sorted(sids)
+    runs: list[list[str]] = [[]]
+    for sid in sids:
+        if len(runs[-1]) == _SORTED:
+            runs.append([])
+        runs[-1].append(sid)
+    for run in runs:
+        run.sort()
+        pause()
+    return heapq.merge(*runs)
 
 
 def _day(sid: str) -> tuple[str, str, str]:
