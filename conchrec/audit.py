@@ -595,6 +595,21 @@ class RecordingHeld(AuditEvent):
     sudo_user: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceTampered(AuditEvent):
+    """The ledger of recordings does not continue what was known of it: it was cut, replaced or changed by
+    something else than conchrec. It must contain the head ``expected``; it was continued from ``found``, by a
+    line that says so and has the head ``head`` (empty: that line could not be written)."""
+
+    event = "evidence.tampered"
+    code = "CR6005E"
+    ledger: str
+    reason: str
+    expected: str
+    found: str
+    head: str = ""
+
+
 # -- the audit log itself
 
 
@@ -685,9 +700,13 @@ class ServiceStart(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStop(AuditEvent):
+    """``head`` is that of the ledger of recordings, whose file is ``ledger``."""
+
     event = "service.stop"
     code = "CR9001I"
     reason: str = ""
+    ledger: str = ""
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -745,6 +764,7 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     RecordingAccess,
     RecordingRemoved,
     RecordingHeld,
+    EvidenceTampered,
     AuditHead,
     AuditRepair,
     AuditLost,

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from conchrec import __version__, audit
+from conchrec import __version__, audit, ledger_watch
 from conchrec.access.authority import Authority, Role
 from conchrec.access.checkers import Credentials
 from conchrec.access.guesses import Guesses
@@ -33,6 +33,7 @@ from conchrec.authorities import SIGNING_KEY, open_authority, open_signer, publi
 from conchrec.config import ConfigErrors, load
 from conchrec.disks import Disks, Level, Volume
 from conchrec.errors import ConfigError, WriteFailed
+from conchrec.ledger_watch import LedgerWatch
 from conchrec.listening import arguments_of, listener
 from conchrec.model import Target
 from conchrec.ownership import act_as, foreign_owner
@@ -52,11 +53,12 @@ from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.site import Live, Refusals, Site
 from conchrec.proxy.throttle import Bandwidth
 from conchrec.recording import retention
+from conchrec.recording.heads import HeadFile
 from conchrec.recording.indexing import Indexer
 from conchrec.recording.recorder import InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.sealing import Sealer
-from conchrec.recording.store import Fsync, LocalStore
+from conchrec.recording.store import Fsync, LocalStore, let_others_run
 from conchrec.recording.tree import Tree
 from conchrec.reloading import changed, effective, waits
 from conchrec.settings import Config, Offer
@@ -74,6 +76,8 @@ T = TypeVar("T")
 GRACE_SECONDS = 1.0
 #: How often recordings that are too old, or too many, are removed.
 PRUNE_SECONDS = 3600.0
+#: Recordings that were completed at a start and are audited in one turn of the reactor.
+RECOVERED_AT_ONCE = 20
 #: How soon what another process has changed is noticed.
 WATCH_SECONDS = 1.0
 
@@ -122,7 +126,13 @@ class Proxy(MultiService):
         )
         self._made = (config.state_dir / SIGNING_KEY,) if made else ()
         self._sealer = Sealer(
-            Tree(config.recordings.directory), signer, now, keys=keys, recipients=config.recordings.encrypt_to
+            Tree(config.recordings.directory),
+            signer,
+            now,
+            keys=keys,
+            recipients=config.recordings.encrypt_to,
+            heads=HeadFile(config.state_dir),
+            on_break=lambda found: reactor.callFromThread(self._ledger_watch.report, found),
         )
         self._store = LocalStore(
             sealer=self._sealer,
@@ -183,6 +193,9 @@ class Proxy(MultiService):
         self._authority.outer_host_keys(self.site.outer_names)
         self._watching = LoopingCall(self._watch)
         self._watching.clock = reactor
+        self._ledger_watch = LedgerWatch(self._sealer.ledger, self._on_disk, self.site.emit)
+        self._ledger_check = LoopingCall(self._ledger_watch.check)
+        self._ledger_check.clock = reactor
         self._pruning = LoopingCall(self._prune)
         self._pruning.clock = reactor
         for description in config.listen:
@@ -237,7 +250,11 @@ class Proxy(MultiService):
         )
         self._indexer.poke()
         self._reactor.addSystemEventTrigger("after", "shutdown", self._close_audit)
-        for loop, seconds in ((self._watching, WATCH_SECONDS), (self._pruning, PRUNE_SECONDS)):
+        for loop, seconds in (
+            (self._watching, WATCH_SECONDS),
+            (self._ledger_check, ledger_watch.SECONDS),
+            (self._pruning, PRUNE_SECONDS),
+        ):
             loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
         spare_permanent_objects()
@@ -256,6 +273,8 @@ class Proxy(MultiService):
             self._watching.stop()
         if self._pruning.running:
             self._pruning.stop()
+        if self._ledger_check.running:
+            self._ledger_check.stop()
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = tuple(site.live)
         for one in live:
@@ -265,11 +284,12 @@ class Proxy(MultiService):
             self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
             await pause
         await self._store.shutdown("the proxy was stopped")
+        await self._ledger_watch.check()
         self._indexer.stop()
         if self._guesses is not None:
             await self._guesses.close()
         site.diffie_hellman.stop()
-        site.emit(audit.ServiceStop(reason="stopped"))
+        site.emit(audit.ServiceStop(reason="stopped", ledger=str(book.path), head=book.head))
         self._disk.stop()
         self._names.stop()
         self._sealing.stop()
@@ -281,7 +301,7 @@ class Proxy(MultiService):
 
     def _recovered(self, found: tuple[Recovered, ...]) -> None:
         self._indexer.poke()
-        for one in found:
+        for one in found[:RECOVERED_AT_ONCE]:
             self.site.emit(
                 audit.RecordingRecovered(
                     sid=one.sid,
@@ -291,6 +311,8 @@ class Proxy(MultiService):
                     head=one.head,
                 )
             )
+        if rest := found[RECOVERED_AT_ONCE:]:
+            self._reactor.callLater(0, self._recovered, rest)
 
     # --- what others change
 
@@ -470,12 +492,22 @@ class Proxy(MultiService):
         kept, sealer = self._config.recordings.retention, self._sealer
         if kept.age is None and not kept.size:
             return
-        found = await self._in_background(
-            lambda: tuple(retention.expired(sealer.tree, sealer.keys, now(), age=kept.age, size=kept.size))
-        )
+
+        def find() -> tuple[retention.Expired, ...]:
+            # First: the ledger has to know every hold that is made while the rest is read.
+            sealer.ledger.refresh()
+            return tuple(
+                retention.expired(
+                    sealer.tree, sealer.keys, now(), age=kept.age, size=kept.size, pause=let_others_run
+                )
+            )
+
+        found = await self._in_background(find)
         for one in found:
             if self.site.stopping:
                 return
+            if await self._in_background(partial(sealer.ledger.is_held, one.sid)):
+                continue
             # What can not be audited stays.
             self._audit.emit(audit.RecordingRemoved(sid=one.sid, by="conchrec", reason=one.reason))
             await self._in_background(partial(self._remove, one))

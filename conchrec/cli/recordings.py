@@ -1,6 +1,6 @@
 """``conchrec recordings …``: find, look at, and keep what was recorded.
 
-Exit codes: 0 done, 1 there is no such recording, or it can not be read, or it is not whole, 64 usage,
+Exit codes: 0 done, 1 there is no such recording, or it can not be read, or it fails verification, 64 usage,
 78 the configuration.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from conchrec.cli import recordings_find, recordings_keep, recordings_view
+from conchrec.cli import recordings_find, recordings_keep, recordings_verify, recordings_view
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -20,4 +20,5 @@ def register(subparsers: Subparsers) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     recordings_find.register(commands)
     recordings_view.register(commands)
+    recordings_verify.register(commands)
     recordings_keep.register(commands)

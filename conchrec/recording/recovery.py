@@ -17,23 +17,30 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from conchrec.errors import RecordingError
-from conchrec.recording import asciicast, forms, ledger
+from conchrec.recording import asciicast, forms
 from conchrec.recording.asciicast import Damaged, Event, Header
+from conchrec.recording.continuity import STEP_BYTES
 from conchrec.recording.coverage import NotKept
-from conchrec.recording.ledger import Act, BrokenLedger, Line
+from conchrec.recording.ledger_line import Act, raw_line
 from conchrec.recording.manifest import Manifest, Status
 from conchrec.recording.seal import CHECKPOINT, Keys, NotSigned
 from conchrec.recording.sealing import Sealed, Sealer
-from conchrec.recording.session_id import time_of
-from conchrec.recording.tree import CAST, MANIFEST, PACKED
+from conchrec.recording.session_id import first_at, time_of
+from conchrec.recording.tree import CAST, MANIFEST, PACKED, STEP
 
 _LONGEST_LINE = 64 * 1024 * 1024
 REASON = "conchrec was stopped while the session ran"
+MARGIN_BYTES = 1024 * 1024
+"""So much of the ledger is read before the part that is not settled: the newest recordings on the disk are
+found there, and not looked for in all of it."""
+SLACK = timedelta(minutes=1)
+"""So much earlier than its line a session may have its id."""
+_MANIFEST_IS_GONE = "its manifest is gone: it was complete, and is not completed again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,64 +67,184 @@ class _Scan:
     damaged: str
 
 
-def recover(sealer: Sealer, alive: Callable[[str], bool] = lambda sid: False) -> tuple[Recovered, ...]:
-    """Complete every interrupted recording. Blocks: for a thread, or before the reactor runs.
+def recover(
+    sealer: Sealer,
+    alive: Callable[[str], bool] = lambda sid: False,
+    pause: Callable[[], None] = lambda: None,
+) -> tuple[Recovered, ...]:
+    """Complete every interrupted recording. Blocks: for a thread.
 
     ``alive`` names those of this very process, which the lock would tell too, but for the moment
-    between making the file and locking it.
+    between making the file and locking it. ``pause`` is called after each step of about a millisecond: other
+    threads run meanwhile.
+
+    Only what the last process did not settle is read: the ledger from the first line on whose recording was
+    still open, and the days since then. What has no line there is looked for in the rest of the ledger. No
+    line is written by what was read: the ledger looks again under its lock.
     """
-    done = []
-    entered = _entered(sealer)
-    for sid, sealed in sealer.tree.recordings():
-        try:
-            if sealed:
-                manifest = None if sid in entered else _enter(sealer, sid)
-            elif alive(sid):
-                manifest = None
-            elif sid in entered:
-                raise RecordingError("its manifest is gone: it was complete, and is not completed again")
+    return _Recovery(sealer, alive, pause).run()
+
+
+class _Recovery:
+    """One recovery; see ``recover``."""
+
+    def __init__(self, sealer: Sealer, alive: Callable[[str], bool], pause: Callable[[], None]) -> None:
+        self._sealer = sealer
+        self._ledger = sealer.ledger
+        self._alive = alive
+        self._pause = pause
+        self._done: list[Recovered] = []
+        self._left = False
+
+    def run(self) -> tuple[Recovered, ...]:
+        """Never raises for a single recording. Raises OSError and RecordingError where the ledger can't be
+        read."""
+        end = self._ledger.refresh()
+        # What is written from here on, by whichever process, the ledger notes by itself.
+        floor = min(self._ledger.floor, end.end)
+        seen = self._read(max(0, floor - MARGIN_BYTES), end.end)
+        unfinished = self._ledger.learn(seen.opened, seen.sealed | seen.removed)
+        looked_at = set(unfinished)
+        for number, sid in enumerate(unfinished, 1):
+            if not self._exists(sid):
+                self._ledger.drop(sid)  # `verify` reports what is gone
             else:
-                manifest = _complete(sealer, sid)
+                self._try(sid, opened=True)
+            if number % STEP == 0:
+                self._pause()
+        strangers = []
+        for sid, sealed in self._sealer.tree.recordings(seen.first_sid, self._pause):
+            if sid in looked_at or self._alive(sid):
+                continue
+            if sid not in seen.sealed and sid not in seen.opened and sid not in seen.removed:
+                strangers.append(sid)
+            elif (
+                sid in seen.sealed and not sealed and sid not in seen.removed and not self._has_manifest(sid)
+            ):
+                self._fail(sid, _MANIFEST_IS_GONE)
+        if strangers and seen.begin:
+            older = self._read(0, seen.begin)
+            known = older.opened.keys() | older.sealed | older.removed
+            strangers = [sid for sid in strangers if sid not in known]
+        for sid in strangers:
+            self._try(sid, opened=self._ledger.is_open(sid))
+            self._pause()
+        self._ledger.settle(complete=not self._left)
+        return tuple(self._done)
+
+    def _read(self, begin: int, end: int) -> _Seen:
+        """What the lines between two bytes of the ledger say. Where ``begin`` is in the middle of a line, the
+        next one is the first."""
+        seen = _Seen(begin=begin)
+        offset, position, rest, partial = begin, begin, b"", begin > 0
+        while offset < end and (block := self._ledger.read(offset, min(STEP_BYTES, end - offset))):
+            offset += len(block)
+            *whole, rest = (rest + block).split(b"\n")
+            for text in whole:
+                if not partial:
+                    seen.take(text + b"\n", position)
+                position += len(text) + 1
+                if partial:
+                    seen.begin, partial = position, False
+            self._pause()
+        return seen
+
+    def _exists(self, sid: str) -> bool:
+        try:
+            return os.path.lexists(self._sealer.tree.path(sid)) or self._has_manifest(sid)
+        except (OSError, ValueError):
+            return False
+
+    def _has_manifest(self, sid: str) -> bool:
+        return os.path.lexists(self._sealer.tree.manifest_path(sid))
+
+    def _try(self, sid: str, *, opened: bool) -> None:
+        if self._alive(sid):
+            return
+        try:
+            if self._has_manifest(sid):
+                sealed = _enter(self._sealer, sid)
+            else:
+                sealed = _complete(self._sealer, sid, self._pause, opened=opened)
         except (OSError, RecordingError, ValueError) as error:
-            done.append(Recovered(sid=sid, problem=str(error)))
+            self._fail(sid, str(error))
         else:
-            if manifest is not None:
-                done.append(Recovered(sid=sid, manifest=manifest.manifest, head=manifest.head))
-    return tuple(done)
+            if sealed is not None:
+                self._done.append(Recovered(sid=sid, manifest=sealed.manifest, head=sealed.head))
+
+    def _fail(self, sid: str, problem: str) -> None:
+        self._left = True
+        self._done.append(Recovered(sid=sid, problem=problem))
 
 
-def _entered(sealer: Sealer) -> set[str]:
-    """The recordings that were complete, as the ledger knows them."""
-    entered = set()
+@dataclass(slots=True, kw_only=True)
+class _Seen:
+    """What a part of the ledger, from byte ``begin`` on, says of recordings. ``first_sid`` is the first that
+    can not be older than that part."""
+
+    begin: int
+    opened: dict[str, int] = field(default_factory=dict)
+    sealed: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    first_sid: str = ""
+
+    def take(self, line: bytes, start: int) -> None:
+        """The next line, which has its first byte at ``start``."""
+        raw = raw_line(line)
+        if raw is None:
+            return  # which is for `verify` to report
+        if self.begin and not self.first_sid:
+            self.first_sid = _sid_after(raw.time)
+        if raw.act == Act.OPEN.value:
+            self.opened[raw.sid] = start
+        elif raw.act == Act.SEALED.value:
+            self.sealed.add(raw.sid)
+        elif raw.act == Act.REMOVED.value:
+            self.removed.add(raw.sid)
+
+
+def _sid_after(time: str) -> str:
+    """The first session id that is certainly opened after a line with this time; a session has its id some
+    milliseconds before its line."""
     try:
-        for line in ledger.lines(sealer.ledger.path):
-            with contextlib.suppress(BrokenLedger):  # which is for `verify` to say
-                found = Line.parse(line)
-                if found.act is Act.SEALED:
-                    entered.add(found.sid)
-    except OSError:
-        pass
-    return entered
+        moment = datetime.fromisoformat(time.replace("Z", "+00:00"))
+        return first_at(moment + SLACK)
+    except (ValueError, OverflowError):
+        return ""
 
 
 def _enter(sealer: Sealer, sid: str) -> Sealed | None:
-    """We were stopped between the manifest and its line in the ledger, or before the plain one was gone."""
-    document = sealer.tree.manifest_path(sid).read_bytes()
-    manifest = Manifest.parse(document)
-    sealer.keys.manifest(document)
-    if manifest.sid != sid:
-        raise RecordingError("its manifest is of another recording")
-    sealed = Sealed(manifest=manifest, head=sealer.enter(sid, document))
-    if manifest.encrypted:
-        with sealer.tree.day(sid) as day:
-            for form in (CAST, PACKED):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(sid + form, dir_fd=day)
+    """We were stopped between the manifest and its line in the ledger, or before the plain one was gone.
+
+    None where its writer is at work, or it is in the ledger meanwhile.
+    """
+    with sealer.tree.locked(sid) as is_ours:
+        if not is_ours:
+            return None
+        document = sealer.tree.read_manifest(sid)
+        manifest = Manifest.parse(document)
+        sealer.keys.manifest(document)
+        if manifest.sid != sid:
+            raise RecordingError("its manifest is of another recording")
+        if _is_entered(sealer, sid):
+            return None
+        sealed = Sealed(manifest=manifest, head=sealer.enter(sid, document))
+        if manifest.encrypted:
+            with sealer.tree.day(sid) as day:
+                for form in (CAST, PACKED):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(sid + form, dir_fd=day)
     return sealed
 
 
-def _complete(sealer: Sealer, sid: str) -> Sealed | None:
-    """None where the recording is alive, or was sealed meanwhile."""
+def _is_entered(sealer: Sealer, sid: str) -> bool:
+    """Is it in the ledger as complete? Read again, for it may have come there just now."""
+    sealer.ledger.refresh()
+    return sealer.ledger.is_sealed(sid)
+
+
+def _complete(sealer: Sealer, sid: str, pause: Callable[[], None], *, opened: bool) -> Sealed | None:
+    """None where the recording is alive, or was sealed meanwhile. ``opened``: by the ledger."""
     name = sealer.tree.path(sid).name
     with sealer.tree.day(sid) as day:
         descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=day)
@@ -130,8 +257,13 @@ def _complete(sealer: Sealer, sid: str) -> Sealed | None:
                 return None
             if _exists(sid + MANIFEST, day):
                 return None
+            if _is_entered(sealer, sid):
+                raise RecordingError(_MANIFEST_IS_GONE)
             packed = name.endswith(PACKED)
-            scan = _scan(file, sid, sealer.keys, packed)
+            scan = _scan(file, sid, sealer.keys, packed, pause)
+            if not opened and not scan.signed and scan.lines:
+                # Somebody put it there: our signature must not vouch for it.
+                raise RecordingError("the ledger does not know that it was opened, and it has no checkpoint")
             end = b"" if scan.damaged else _end(sid, scan)
             if packed and not scan.damaged:
                 with _repacked(file, name, day, scan.whole, end):
@@ -149,10 +281,10 @@ def _exists(name: str, directory: int) -> bool:
     return True
 
 
-def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool) -> _Scan:
+def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool, pause: Callable[[], None]) -> _Scan:
     file.seek(0)
     with forms.unpacked(file, packed) as plain:
-        scan = _scan_lines(plain, sid, keys)
+        scan = _scan_lines(plain, sid, keys, pause)
     if scan.damaged:
         # It stays as it is, and all of it is in the manifest.
         file.seek(0)
@@ -162,17 +294,22 @@ def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool) -> _Scan:
                 digest.update(block)
                 size += len(block)
                 lines += block.count(b"\n")
+                pause()
         scan = replace(scan, whole=size, lines=lines, digest=digest)
     return scan
 
 
-def _scan_lines(file: BinaryIO, sid: str, keys: Keys) -> _Scan:
+def _scan_lines(file: BinaryIO, sid: str, keys: Keys, pause: Callable[[], None]) -> _Scan:
     header: Header | None = None
     last, whole, lines, signed, position = 0.0, 0, 0, 0, 0
     digest, bad, damaged = hashlib.sha256(), False, ""
+    paused = 0
     while line := file.readline(_LONGEST_LINE):
         first = position == 0
         position += len(line)
+        if lines - paused >= STEP:
+            paused = lines
+            pause()
         try:
             if not line.endswith(b"\n"):
                 raise Damaged("torn")

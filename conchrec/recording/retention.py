@@ -1,14 +1,15 @@
 """What is removed when: by age, by size, and never while it is held.
 
-Before anything is removed the ledger says so, with the reason: a tombstone, signed like the rest.
-Recordings that are being written, or that wait to be completed, stay. All of it blocks.
+Before anything is removed the ledger says so, with the reason: a tombstone, signed like the rest. Under its
+lock the ledger looks again whether the recording is held. Recordings that are being written, or that wait to
+be completed, stay. All of it blocks; ``pause`` is called after each millisecond or so of work.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,11 @@ from conchrec.recording.ledger import Act, BrokenLedger, Ledger, Line
 from conchrec.recording.manifest import Manifest
 from conchrec.recording.seal import Keys
 from conchrec.recording.session_id import time_of
-from conchrec.recording.tree import Tree
+from conchrec.recording.tree import STEP, Tree
+
+_AT_ONCE = 8
+"""Manifests that are read and checked between two pauses."""
+_HOLDS = (b'"act":"held"', b'"act":"released"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +36,14 @@ class Expired:
     reason: str
 
 
-def held(path: Path) -> dict[str, str]:
+def held(path: Path, pause: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Session ids that must not be removed, and why; from the ledger at ``path``. Raises OSError."""
     found: dict[str, str] = {}
-    for text in ledger.lines(path):
+    for number, text in enumerate(ledger.lines(path), 1):
+        if number % (8 * STEP) == 0:
+            pause()
+        if not any(act in text for act in _HOLDS):
+            continue
         try:
             line = Line.parse(text)
         except BrokenLedger:
@@ -46,23 +55,33 @@ def held(path: Path) -> dict[str, str]:
     return found
 
 
-def expired(tree: Tree, keys: Keys, now: datetime, *, age: timedelta | None, size: int) -> Iterator[Expired]:
+def expired(
+    tree: Tree,
+    keys: Keys,
+    now: datetime,
+    *,
+    age: timedelta | None,
+    size: int,
+    pause: Callable[[], None] = lambda: None,
+) -> Iterator[Expired]:
     """What is older than ``age``, and the oldest while all together have more than ``size`` bytes (0: any).
 
     Only what is signed counts, and goes: nobody makes us remove a recording, with a tombstone of ours, by a
     date or a size that they wrote themselves. Oldest first. Raises OSError.
     """
-    kept = held(tree.root / ledger.NAME)
-    found: list[tuple[str, Manifest, int]] = []
-    for sid, sealed in tree.recordings():
+    kept = held(tree.root / ledger.NAME, pause)
+    found: list[tuple[str, datetime, int]] = []
+    for sid, sealed in tree.recordings(pause=pause):
         if sealed and (size or (age is not None and now - time_of(sid) > age)):
             with contextlib.suppress(OSError, RecordingError):  # which is for `verify` to say
                 found.append((sid, *_signed(tree, keys, sid)))
+            if len(found) % _AT_ONCE == 0:
+                pause()
     total = sum(taken for _, _, taken in found)
-    for sid, manifest, taken in found:
+    for sid, ended, taken in found:
         if sid in kept:
             continue
-        if age is not None and now - manifest.ended > age:
+        if age is not None and now - ended > age:
             reason = f"older than {_days(age)}"
         elif size and total > size:
             reason = f"all recordings together have more than {size} bytes"
@@ -73,9 +92,9 @@ def expired(tree: Tree, keys: Keys, now: datetime, *, age: timedelta | None, siz
 
 
 def remove(tree: Tree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
-    """A tombstone, and then it is gone. Raises OSError or BrokenLedger."""
+    """A tombstone, and then it is gone. Raises OSError, BrokenLedger, and NotAllowed where it is held."""
     try:
-        manifest = hashlib.sha256(tree.manifest_path(sid).read_bytes()).hexdigest()
+        manifest = hashlib.sha256(tree.read_manifest(sid)).hexdigest()
     except FileNotFoundError:
         manifest = ""
     book.append(Act.REMOVED, sid, manifest=manifest, reason=reason, by=by)
@@ -83,15 +102,15 @@ def remove(tree: Tree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
     tree.remove(sid)
 
 
-def _signed(tree: Tree, keys: Keys, sid: str) -> tuple[Manifest, int]:
-    """The manifest, and the bytes of the recording's files."""
-    document = tree.manifest_path(sid).read_bytes()
+def _signed(tree: Tree, keys: Keys, sid: str) -> tuple[datetime, int]:
+    """When it ended, and the bytes of the recording's files."""
+    document = tree.read_manifest(sid)
     keys.manifest(document)
     manifest = Manifest.parse(document)
     if manifest.sid != sid:
         raise RecordingError(f"its manifest is that of {manifest.sid}")
     recording = manifest.stored.size if manifest.stored is not None else manifest.cast_size
-    return manifest, len(document) + recording
+    return manifest.ended, len(document) + recording
 
 
 def _days(age: timedelta) -> str:

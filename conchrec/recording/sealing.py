@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO
 
+from conchrec.files import open_regular
 from conchrec.recording import forms, spool
-from conchrec.recording.ledger import Act, Ledger
+from conchrec.recording.continuity import Break
+from conchrec.recording.heads import HeadFile
+from conchrec.recording.ledger import AT_ONCE, Act, Ledger
 from conchrec.recording.manifest import Manifest, Stored
 from conchrec.recording.recipients import recipient
 from conchrec.recording.seal import Keys, Signer
@@ -34,6 +37,8 @@ class Sealed:
 class Sealer:
     """Completes recordings below one directory. ``keys`` may have signed what is found there;
     ``recipients`` (their texts: ``age1…`` or an SSH public key) are those who may read: nobody else, then.
+    ``heads`` keeps the ledger's last head; ``on_break`` hears that somebody else has changed the ledger, in
+    the thread that noticed it: the ledger states that, and recording goes on.
     """
 
     def __init__(
@@ -44,17 +49,19 @@ class Sealer:
         *,
         keys: Keys | None = None,
         recipients: Sequence[str] = (),
+        heads: HeadFile | None = None,
+        on_break: Callable[[Break], None] = lambda found: None,
     ) -> None:
         self.tree = tree
         self.keys = keys or signer.keys()
-        self.ledger = Ledger(tree.root, signer, now)
+        self.ledger = Ledger(tree.root, signer, now, keys=self.keys, heads=heads, on_break=on_break)
         self._signer = signer
         self._recipients = tuple(recipients)
 
     def opened(self, sid: str) -> str:
         """A recording begins: the ledger's head. Raises RecordingError."""
         try:
-            return self.ledger.append(Act.OPEN, sid)
+            return self.ledger.append(Act.OPEN, sid, patience=AT_ONCE)
         except OSError as error:
             raise spool.failure(error) from error
 
@@ -101,10 +108,18 @@ class Sealer:
         return Sealed(manifest=manifest, head=head)
 
     def enter(self, sid: str, document: bytes, *, durable: bool = True) -> str:
-        """The manifest with this text goes into the ledger; the new head."""
+        """The manifest with this text goes into the ledger, once; the new head.
+
+        The head is audited, so the ledger is on the disk before that, whatever ``recordings.fsync`` says of
+        the recordings: after a power cut it would look as if it had been cut. Without ``durable`` (the disk
+        has failed already) that is only tried.
+        """
         head = self.ledger.append(Act.SEALED, sid, manifest=hashlib.sha256(document).hexdigest())
-        if durable:
+        try:
             self.ledger.sync()
+        except OSError:
+            if durable:
+                raise
         return head
 
     def _encrypt(self, plain: str, day: int, *, durable: bool) -> Stored:
@@ -145,7 +160,7 @@ class _Hashed:
 
 
 def _open(name: str, day: int) -> BinaryIO:
-    return open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=day), "rb")
+    return open(open_regular(name, dir_fd=day), "rb")
 
 
 def _digest(file: BinaryIO, name: str) -> Stored:

@@ -40,6 +40,8 @@ TICK_SECONDS = 1.0
 """What was written is signed, and taken to the disk, after this time at most."""
 TICK_AT_ONCE = 16
 """Recordings that are signed in one turn of the reactor: a signature takes 50 µs."""
+PAUSE_SECONDS = 0.004
+"""What runs in a thread for long sleeps so long after each millisecond or so: others need Python's lock."""
 SYNC_BYTES = 16 * 1024 * 1024
 """Sooner, where this much was written: a second of a fast download, taken to the disk at once, kept all other
 sessions waiting for tens of milliseconds."""
@@ -54,6 +56,11 @@ class Fsync(Enum):
     """After every write, in the background, and at the close."""
     NEVER = "never"
     """When the operating system likes."""
+
+
+def let_others_run() -> None:
+    """In a thread, between two steps of work that holds Python's lock."""
+    time.sleep(PAUSE_SECONDS)
 
 
 class RecordingStore(Protocol):
@@ -169,7 +176,9 @@ class LocalStore:
 
     def recover(self) -> Deferred[tuple[Recovered, ...]]:
         """In a thread: see ``recovery.recover``. Recordings that are being written are left alone."""
-        return self._in_thread(lambda: recovery.recover(self._sealer, self._alive.__contains__))
+        return self._in_thread(
+            lambda: recovery.recover(self._sealer, self._alive.__contains__, let_others_run)
+        )
 
     def shutdown(self, reason: str) -> Deferred[None]:
         """Close what is open. A recording that fails to close does not keep the others open."""

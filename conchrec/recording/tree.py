@@ -6,6 +6,7 @@ directories, so whoever can write there still can not lead us elsewhere. Directo
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from conchrec.files import read_regular
+from conchrec.files import open_regular, read_regular
 from conchrec.recording.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
@@ -112,6 +113,27 @@ class Tree:
             finally:
                 os.close(descriptor)
         self._durable.add(day)
+
+    @contextmanager
+    def locked(self, sid: str) -> Iterator[bool]:
+        """Hold the lock of the recording's file, as its writer does; False where somebody else has it.
+
+        The lock that cannot be had because there is no file is as good as one. Raises OSError.
+        """
+        with self.day(sid) as day:
+            try:
+                descriptor = open_regular(self.path(sid).name, dir_fd=day)
+            except FileNotFoundError:
+                yield True
+                return
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+            finally:
+                os.close(descriptor)
 
     def remove(self, sid: str) -> None:
         """Nothing of this recording is left; the manifest goes last. Blocks. Raises OSError."""

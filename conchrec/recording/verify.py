@@ -1,4 +1,4 @@
-"""Is it whole? What a recording, and a directory of them, must look like; with public keys alone.
+"""Verification: what a recording, and a directory of them, must look like; with public keys alone.
 
 Reads only, and takes no lock but for a moment, on what nobody has written to for a while. Every
 problem is one line for a person. ``docs/recordings.md`` has the rules.
@@ -10,23 +10,24 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from conchrec.errors import RecordingError
-from conchrec.recording import forms, ledger
+from conchrec.files import read_regular
+from conchrec.recording import forms
 from conchrec.recording.asciicast import Event
+from conchrec.recording.book import Book, Entry
 from conchrec.recording.forms import Encrypted
-from conchrec.recording.ledger import Act, BrokenLedger, Line
 from conchrec.recording.manifest import Manifest, Status
 from conchrec.recording.recipients import Identities
-from conchrec.recording.seal import Keys, NotSigned, is_checkpoint
+from conchrec.recording.seal import Keys, is_checkpoint
 from conchrec.recording.session_id import is_session_id, time_of
-from conchrec.recording.tree import CAST, FORMS, MANIFEST, Tree
+from conchrec.recording.tree import CAST, FORMS, MANIFEST, MANIFEST_LIMIT, Tree
 
 _BLOCK = 1024 * 1024
-_LONGEST_MANIFEST = 64 * _BLOCK
+_LONGEST_LINE = 64 * _BLOCK
 #: So long after its beginning a recording that nobody holds the lock of has no writer.
 _SETTLED = timedelta(seconds=10)
 
@@ -45,68 +46,6 @@ class Verdict:
     @property
     def whole(self) -> bool:
         return not self.problems
-
-
-@dataclass(slots=True)
-class _Entry:
-    """What the ledger knows of one recording: the numbers of lines (0: none), and the manifest's digest."""
-
-    opened: int = 0
-    sealed: int = 0
-    removed: int = 0
-    held: int = 0
-    manifest: str = ""
-    problems: list[str] = field(default_factory=list)
-
-
-class Book:
-    """A ledger that was read. ``problems`` are its own; ``head`` names its last line (empty without one)."""
-
-    def __init__(self, path: Path, keys: Keys, head: str = "") -> None:
-        """Reads all of it. ``head`` is one from elsewhere that it must contain. Raises OSError."""
-        self.problems: list[str] = []
-        self.entries: dict[str, _Entry] = {}
-        self.head = ""
-        self.there = path.exists()
-        number, previous, seen = 0, "0" * 64, False
-        for text in ledger.lines(path):
-            where = f"line {number + 1} of the ledger"
-            try:
-                line = Line.parse(text)
-                keys.entry(text)
-            except (BrokenLedger, NotSigned) as error:
-                self.problems.append(f"{where}: {error.public}")
-                number, previous = number + 1, hashlib.sha256(text).hexdigest()
-                continue
-            if (line.number, line.previous) != (number + 1, previous):
-                self.problems.append(
-                    f"{where}: it says that it is line {line.number}, or it follows another one"
-                )
-            number, previous = line.number, hashlib.sha256(text).hexdigest()
-            self.head = f"{number}:{previous}"
-            seen = seen or self.head == head
-            self._take(line)
-        if head and not seen:
-            self.problems.append(f"it does not contain the head {head}: it was put back, or replaced")
-
-    def _take(self, line: Line) -> None:
-        entry = self.entries.setdefault(line.sid, _Entry())
-        if line.act is Act.OPEN:
-            entry.opened = line.number
-        elif line.act is Act.SEALED:
-            if entry.sealed:
-                entry.problems.append(
-                    f"it was completed twice, in lines {entry.sealed} and {line.number} of the ledger"
-                )
-            entry.sealed, entry.manifest = line.number, line.manifest
-        elif line.act is Act.HELD:
-            entry.held = line.number
-        elif line.act is Act.RELEASED:
-            entry.held = 0
-        else:
-            if entry.held:
-                entry.problems.append(f"it was removed while line {entry.held} of the ledger held it")
-            entry.removed = line.number
 
 
 class Verifier:
@@ -130,52 +69,91 @@ class Verifier:
         for sid in sorted({*found, *book.entries}):
             if only and sid not in only:
                 continue
-            entry = book.entries.get(sid)
-            if sid in found or tree.path(sid).exists():
-                yield self._known(tree, sid, entry or _Entry())
-            elif entry is not None and entry.removed:
-                yield Verdict(sid=sid, status="removed", problems=tuple(entry.problems))
-            elif entry is not None:
-                line = entry.opened or entry.sealed or entry.held
-                gone = f"it is gone: line {line} of the ledger knows it"
-                yield Verdict(sid=sid, status="gone", problems=(*entry.problems, gone))
+            verdict = self._verdict(tree, book, sid)
+            if verdict.problems:
+                # The ledger was read before: a session may have ended meanwhile, or been removed.
+                book.update()
+                verdict = self._verdict(tree, book, sid)
+            yield verdict
 
-    def _known(self, tree: Tree, sid: str, entry: _Entry) -> Verdict:
-        problems = list(entry.problems)
+    def strays(self, directory: Path, root: Path | None = None) -> Iterator[Verdict]:
+        """A verdict on each recording below ``directory`` by itself, wherever it lies.
+
+        Links are not followed. With ``root`` only on those that are not where the ledger of that root expects
+        them.
+        """
+        tree = None if root is None else Tree(root)
+        unreadable: list[OSError] = []
+        for here, below, names in os.walk(directory, onerror=unreadable.append):
+            below.sort()
+            for name in sorted(names):
+                path = Path(here, name)
+                sid = name.partition(".")[0]
+                if tree is not None and is_session_id(sid) and path.parent == tree.manifest_path(sid).parent:
+                    continue
+                if name.endswith(FORMS) and not name.startswith("."):
+                    verdict = self.recording(path)
+                elif name == sid + MANIFEST and is_session_id(sid) and not _has_recording(path):
+                    problem = f"its recording is missing: there is only {name}"
+                    verdict = Verdict(sid=sid, status="gone", problems=(problem,))
+                else:
+                    continue
+                if tree is not None:
+                    problems = (*verdict.problems, f"it is in the wrong directory: {here}")
+                    verdict = replace(verdict, problems=problems)
+                yield verdict
+        for error in unreadable:
+            yield Verdict(
+                sid=str(error.filename), status="unreadable", problems=(error.strerror or str(error),)
+            )
+
+    def _verdict(self, tree: Tree, book: Book, sid: str) -> Verdict:
+        entry = book.entry(sid)
+        if os.path.lexists(tree.path(sid)):
+            return self._known(tree, sid, entry)
+        if entry.removed:
+            return Verdict(sid=sid, status="removed", problems=tuple(entry.problems))
+        line = entry.opened or entry.sealed or entry.held
+        knows = f"line {line} of the ledger knows it" if line else "it was there just now"
+        return Verdict(sid=sid, status="gone", problems=(*entry.problems, f"it is gone: {knows}"))
+
+    def _known(self, tree: Tree, sid: str, entry: Entry) -> Verdict:
+        problems, notes = list(entry.problems), list(entry.notes)
         # Between these two a recording may be completed: then it is locked until the ledger has it.
         sealed = tree.manifest_path(sid).exists()
         if sealed and entry.opened and not entry.sealed and _is_locked(tree.path(sid)):
             sealed = False
         if not (entry.opened or entry.sealed):
             problems.append("it is not in the ledger")
+        if entry.removed:
+            notes.append(f"line {entry.removed} of the ledger says that it was removed")
         if not sealed:
             if entry.sealed:
                 problems.append("its manifest is gone: it was complete")
             elif self._now() - time_of(sid) >= _SETTLED and not _is_locked(tree.path(sid)):
                 problems.append("it was not completed: start conchrec, which does that")
-                return Verdict(sid=sid, status="not completed", problems=tuple(problems))
-            return Verdict(sid=sid, status="live", problems=tuple(problems))
+                return Verdict(sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes))
+            return Verdict(sid=sid, status="live", problems=tuple(problems), notes=tuple(notes))
         found = self.recording(tree.path(sid))
         problems += found.problems
         if not entry.sealed:
             problems.append("the ledger does not say that it was completed")
         else:
             try:
-                digest = hashlib.sha256(tree.manifest_path(sid).read_bytes()).hexdigest()
+                digest = hashlib.sha256(tree.read_manifest(sid)).hexdigest()
                 if digest != entry.manifest:
                     problems.append(f"its manifest is not the one of line {entry.sealed} of the ledger")
-            except OSError:
-                pass  # which `recording` has said
-        return Verdict(sid=sid, status=found.status, problems=tuple(problems), notes=found.notes)
+            except OSError as error:
+                problems.append(f"its manifest cannot be read: {error.strerror}")
+        return Verdict(sid=sid, status=found.status, problems=tuple(problems), notes=(*found.notes, *notes))
 
     def recording(self, path: Path) -> Verdict:
         """One recording by itself: the file at ``path`` and the manifest beside it."""
         sid = path.name.partition(".")[0]
         try:
             if not is_session_id(sid) or not path.name.endswith(FORMS):
-                raise RecordingError("its name is not that of a recording")
-            with open(path.with_name(sid + MANIFEST), "rb") as file:
-                document = file.read(_LONGEST_MANIFEST)
+                raise RecordingError("invalid name: must be a session id and .cast (or .cast.zst, .age)")
+            document = read_regular(path.with_name(sid + MANIFEST), MANIFEST_LIMIT)
             self._keys.manifest(document)
             manifest = Manifest.parse(document)
             if manifest.sid != sid:
@@ -185,7 +163,7 @@ class Verifier:
         except OSError as error:
             return Verdict(sid=sid, status="unreadable", problems=(f"its manifest: {error.strerror}",))
         except RecordingError as error:
-            return Verdict(sid=sid, status="unreadable", problems=(error.public,))
+            return Verdict(sid=sid or path.name, status="unreadable", problems=(error.public,))
         problems, notes = [], []
         if manifest.status is Status.DAMAGED:
             problems.append(manifest.reason)
@@ -212,7 +190,7 @@ class Verifier:
         if path.name != name:
             raise RecordingError(f"its manifest is of {name}, and not of {path.name}")
         if manifest.stored is not None:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=forms.regular) as file:
                 digest, size = hashlib.sha256(), 0
                 while block := file.read(_BLOCK):
                     digest.update(block)
@@ -222,7 +200,7 @@ class Verifier:
         digest, size, lines, good = hashlib.sha256(), 0, 0, 0
         lost = ""
         with forms.opened(path, self._identities) as plain:
-            while line := plain.readline(_LONGEST_MANIFEST):
+            while line := plain.readline(_LONGEST_LINE):
                 if not lost and size and is_checkpoint(line) and manifest.status is not Status.DAMAGED:
                     try:
                         self._check_point(manifest.sid, line, size, digest.hexdigest())
@@ -246,6 +224,11 @@ class Verifier:
         point = self._keys.checkpoint(sid, Event.parse(line).text)
         if (point.size, point.sha256) != (size, sha256):
             raise RecordingError(f"the checkpoint at byte {size} does not match")
+
+
+def _has_recording(manifest: Path) -> bool:
+    sid = manifest.name.removesuffix(MANIFEST)
+    return any(os.path.lexists(manifest.with_name(sid + form)) for form in FORMS)
 
 
 def _is_locked(path: Path) -> bool:

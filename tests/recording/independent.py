@@ -41,9 +41,14 @@ def ledger(path: Path, key: Ed25519PublicKey, head: str, known: dict[str, dict[s
             yield f"ledger: line {number + 1} is not signed"
         if (entry["number"], entry["previous"]) != (number + 1, previous):
             yield f"ledger: line {number + 1} does not follow the one before"
+        if entry["act"] == "broken":
+            yield f"ledger: line {number + 1} says that it did not continue {entry['head']}"
         number, previous = number + 1, hashlib.sha256(line).hexdigest()
         seen = seen or head == f"{number}:{previous}"
-        known.setdefault(entry["sid"], {})[entry["act"]] = entry.get("manifest", "")
+        acts = known.setdefault(entry["sid"], {}) if entry["act"] != "broken" else {}
+        if entry["act"] == "sealed" and acts.get("sealed", entry["manifest"]) != entry["manifest"]:
+            yield f"{entry['sid']}: it was sealed twice, with different manifests"
+        acts[entry["act"]] = entry.get("manifest", "")
     if not seen:
         yield "ledger: it does not contain the head"
 

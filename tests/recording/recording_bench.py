@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from conchrec.model import SessionInfo, Target
 from conchrec.recording import ledger
 from conchrec.recording.asciicast import Event, Header
+from conchrec.recording.book import Book
 from conchrec.recording.groupsync import Timers
 from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
 from conchrec.recording.recovery import Recovered
@@ -23,7 +24,7 @@ from conchrec.recording.session_id import new_session_id
 from conchrec.recording.spool import SpoolFile, create
 from conchrec.recording.store import Fsync, LocalStore
 from conchrec.recording.tree import Tree
-from conchrec.recording.verify import Book, Verdict, Verifier
+from conchrec.recording.verify import Verdict, Verifier
 
 T = TypeVar("T")
 SIGNER = Signer.generate()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recording_bench import NOON, Bench, cast, events, output
+from recording_bench import NOON, SIGNER, Bench, cast, events, output
 
+from conchrec.recording.ledger import Act, Ledger
 from conchrec.recording.manifest import Manifest, Status
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.session_id import new_session_id
@@ -22,9 +23,12 @@ HEADER = (
 EVENTS = b'[0.500000, "o", "one"]\n[1.250000, "o", "two"]\n'
 
 
-def _left_behind(bench: Bench, contents: bytes) -> Path:
+def _left_behind(bench: Bench, contents: bytes, *, opened: bool = True) -> Path:
+    """A cast of a process that is dead; ``opened``: with its line in the ledger."""
     path = bench.store().path(new_session_id(NOON))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if opened:
+        Ledger(bench.directory, SIGNER, bench.now).append(Act.OPEN, path.stem)
     path.write_bytes(contents)
     return path
 

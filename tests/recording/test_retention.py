@@ -9,9 +9,10 @@ import pytest
 from recording_bench import NOON, SIGNER, Bench
 
 from conchrec.recording import ledger, retention
+from conchrec.recording.book import Book
 from conchrec.recording.ledger import Act, Ledger
 from conchrec.recording.tree import Tree
-from conchrec.recording.verify import Book, Verifier
+from conchrec.recording.verify import Verifier
 
 
 def record(bench: Bench, day: int) -> str:

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from recording_bench import SIGNER, Bench, events
 
 from conchrec.recording import ledger
+from conchrec.recording.book import Book
 from conchrec.recording.ledger import Act, BrokenLedger, Ledger
 from conchrec.recording.manifest import Status
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.seal import Keys, Signer
+from conchrec.recording.session_id import new_session_id
 from conchrec.recording.tree import Tree
-from conchrec.recording.verify import Book, Verdict, Verifier
+from conchrec.recording.verify import Verdict, Verifier
 
 INDEPENDENT = Path(__file__).with_name("independent.py")
 
@@ -295,14 +297,16 @@ def test_everything_put_back_to_an_earlier_day(bench: Bench, tmp_path: Path) -> 
     shutil.rmtree(bench.directory)
     shutil.move(tmp_path / "before", bench.directory)
     assert broken(bench) == []
-    assert broken(bench, head) == [f"it does not contain the head {head}: it was put back, or replaced"]
+    assert broken(bench, head) == [
+        f"it does not contain the head {head} (--head): it was cut, put back or replaced"
+    ]
 
 
 def test_two_processes_write_one_ledger(bench: Bench) -> None:
     bench.directory.mkdir()
     first, second = (Ledger(bench.directory, SIGNER, bench.now) for _ in range(2))
     for number in range(6):
-        (first, second)[number % 2].append(Act.OPEN, f"{number}")
+        (first, second)[number % 2].append(Act.OPEN, new_session_id(bench.now()))
     book = Book(bench.directory / ledger.NAME, SIGNER.keys())
     assert book.problems == [] and book.head == second.head and book.head.startswith("6:")
 
@@ -325,12 +329,14 @@ def test_a_ledger_that_is_none_is_not_gone_on_with(bench: Bench) -> None:
 
 
 def test_a_ledger_that_was_put_away_while_we_run(bench: Bench) -> None:
-    """What follows goes to a new one, and `verify` tells."""
+    """What follows goes to a new one, which states that; and `verify` tells."""
     store = bench.store()
     bench.close(store.open(bench.info()))
     (bench.directory / ledger.NAME).unlink()
     bench.close(store.open(bench.info()))
-    assert broken(bench) == ["it is not in the ledger", "the ledger does not say that it was completed"]
+    stated, *others = broken(bench)
+    assert "the ledger did not continue its head 2:" in stated and stated.endswith("there was no file")
+    assert others == ["it is not in the ledger", "the ledger does not say that it was completed"]
 
 
 def test_stopped_between_the_manifest_and_the_ledger(bench: Bench) -> None:

@@ -63,7 +63,7 @@ async def test_whole_and_known_elsewhere(stage: Stage) -> None:
     said = await house.proxy.command("recordings", "verify", "--head", head)
     assert (said.code, said.text) == (
         0,
-        f"whole      {sid}: complete\n1 recordings (1 complete): all whole\nhead: {head}\n",
+        f"ok      {sid}: complete\n1 recordings (1 complete): ok\nhead: {head}\n",
     )
     assert independent(house, head) == ""
     # An auditor who has nothing but copies and the public key.
@@ -81,22 +81,32 @@ async def test_whole_and_known_elsewhere(stage: Stage) -> None:
         directory=copies,
         env={"PATH": os.environ["PATH"]},
     )
-    assert (alone.code, alone.text.splitlines()[0]) == (0, f"whole      {sid}: complete"), str(alone)
+    assert (alone.code, alone.text.splitlines()[0]) == (0, f"ok      {sid}: complete"), str(alone)
     whole = await conchrec(
         "recordings", "verify", "--key", copies / "key.pub", house.proxy.recordings_directory,
         directory=copies, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert whole.code == 0, str(whole)
-    # Everything is put back to before this session: only who knows the head can tell.
+    # Everything is put back to before this session: a verifier needs a head to notice that.
     shutil.copytree(house.proxy.recordings_directory, stage.path("before"))
     later = await session(house)
     (ended,) = house.proxy.audit("session.end", sid=later)
     await house.proxy.stop()
     shutil.rmtree(house.proxy.recordings_directory)
     shutil.move(stage.path("before"), house.proxy.recordings_directory)
+    key = copies / "key.pub"
+    elsewhere = ("recordings", "verify", "--key", key, house.proxy.recordings_directory)
+    env = {"PATH": os.environ["PATH"]}
+    assert (await conchrec(*elsewhere, directory=copies, env=env)).code == 0
+    told = await conchrec(*elsewhere, "--head", str(ended["head"]), directory=copies, env=env)
+    assert told.code == 1 and f"it does not contain the head {ended['head']} (--head)" in told.text
+    # This installation knows it from its state directory and from its audit log.
+    here = await house.proxy.command("recordings", "verify")
+    assert here.code == 1 and f"(audit log audit.jsonl, session {later})" in here.text, str(here)
+    assert f"{ended['head']} ({house.proxy.directory / 'state'})" in here.text
+    for name in ("audit.jsonl", "state/ledger_heads.json"):
+        (house.proxy.directory / name).unlink()
     assert (await house.proxy.command("recordings", "verify")).code == 0
-    told = await house.proxy.command("recordings", "verify", "--head", str(ended["head"]))
-    assert told.code == 1 and f"it does not contain the head {ended['head']}" in told.text
 
 
 async def test_changed_and_removed(stage: Stage) -> None:
@@ -109,13 +119,13 @@ async def test_changed_and_removed(stage: Stage) -> None:
     said = await house.proxy.command("recordings", "verify")
     assert said.code == 1
     assert (
-        f"NOT WHOLE  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
+        f"FAILED  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
     )
-    assert f"NOT WHOLE  {second}: it is gone: line 3 of the ledger knows it" in said.text
-    assert "3 recordings (2 complete, 1 gone): 2 NOT WHOLE" in said.text
+    assert f"FAILED  {second}: it is gone: line 3 of the ledger knows it" in said.text
+    assert "3 recordings (2 complete, 1 gone): 2 FAILED" in said.text
     assert independent(house).count("\n") == 1
     one = await house.proxy.command("recordings", "verify", third)
-    assert (one.code, one.text.splitlines()[0]) == (0, f"whole      {third}: complete")
+    assert (one.code, one.text.splitlines()[0]) == (0, f"ok      {third}: complete")
     as_json = json.loads((await house.proxy.command("recordings", "verify", "--json", first)).text)
     assert as_json["whole"] is False and as_json["recordings"][0]["sid"] == first
     unknown = await house.proxy.command("recordings", "verify", "0" * 26)
@@ -159,7 +169,7 @@ async def test_killed_again_and_again_under_load(stage: Stage) -> None:
         await plays_as(casts[0].path, casts[0].text().encode())
     said = await house.proxy.command("recordings", "verify")
     assert said.code == 0, str(said)
-    assert f"{3 * KILLS} recordings ({3 * KILLS} interrupted): all whole" in said.text
+    assert f"{3 * KILLS} recordings ({3 * KILLS} interrupted): ok" in said.text
     assert len(re.findall("interrupted; conchrec was stopped while the session ran", said.text)) == 3 * KILLS
     assert independent(house) == "" and len(seen) == 3 * KILLS
 
@@ -197,7 +207,7 @@ async def test_held_and_pruned(stage: Stage) -> None:
     await house.proxy.audited("session.recording.remove", sid=held)
     await fact(lambda: not house.proxy.sids(), "it goes, too")
     said = await house.proxy.command("recordings", "verify")
-    assert (said.code, said.text.splitlines()[0]) == (0, "3 recordings (3 removed): all whole"), str(said)
+    assert (said.code, said.text.splitlines()[0]) == (0, "3 recordings (3 removed): ok"), str(said)
     assert independent(house) == ""
 
 
@@ -215,7 +225,7 @@ async def test_for_the_auditors_alone(stage: Stage, compress: bool) -> None:
     said = await house.proxy.command("recordings", "verify")
     assert said.code == 0 and "encrypted: the file is the one that was sealed" in said.text
     opened = await house.proxy.command("recordings", "verify", "--identity", stage.path("auditor"))
-    assert (opened.code, opened.text.splitlines()[0]) == (0, f"whole      {sid}: complete")
+    assert (opened.code, opened.text.splitlines()[0]) == (0, f"ok      {sid}: complete")
     wrong = await house.proxy.command("recordings", "verify", "--identity", house.proxy.config)
     assert wrong.code == 78 and "is no private key of age or SSH" in wrong.errors
 
