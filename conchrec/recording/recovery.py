@@ -135,6 +135,7 @@ class _Recovery:
     def _read(self, begin: int, end: int) -> _Seen:
         """What the lines between two bytes of the ledger say. Where ``begin`` is in the middle of a line, the
         next one is the first."""
+        begin = max(0, begin - 1)  # the end of the line before: then what follows is a whole one
         seen = _Seen(begin=begin)
         offset, position, rest, partial = begin, begin, b"", begin > 0
         while offset < end and (block := self._ledger.read(offset, min(STEP_BYTES, end - offset))):

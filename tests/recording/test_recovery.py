@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import random
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recording_bench import NOON, SIGNER, Bench, cast, events, output
+from recording_bench import NOON, SIGNER, Bench, cast, events, output, result
 
-from conchrec.recording.ledger import Act, Ledger
+from conchrec.recording import retention
+from conchrec.recording.book import Book
+from conchrec.recording.continuity import STEP_BYTES
+from conchrec.recording.heads import HeadFile
+from conchrec.recording.ledger import NAME, Act, Ledger, Line
+from conchrec.recording.ledger import lines as lines_of
+from conchrec.recording.library import Library
 from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.recovery import Recovered
+from conchrec.recording.recovery import Recovered, recover
+from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
+from conchrec.recording.tree import STEP, Tree
+from conchrec.recording.verify import Verdict, Verifier
 
 HEADER = (
     b'{"version":2,"width":80,"height":24,"timestamp":1795435200,"conchrec":{"user":"joe","kind":"shell"}}\n'
@@ -171,3 +185,288 @@ def test_a_time_that_is_absurd(bench: Bench) -> None:
 def test_headers_by_others_are_not_trusted_to_have_text(bench: Bench) -> None:
     _left_behind(bench, b'{"version":2,"width":80,"height":24,"env":5,"conchrec":{"user":5,"kind":null}}\n')
     assert _only(bench.recover()).user == ""
+
+
+# -- sessions that end, begin or are removed while a recovery runs
+
+
+def _forge(bench: Bench, contents: bytes) -> Path:
+    return _left_behind(bench, contents, opened=False)
+
+
+def _book(bench: Bench) -> Book:
+    return Book(bench.directory / NAME, SIGNER.keys())
+
+
+def _sealed(bench: Bench, sid: str) -> int:
+    lines = [Line.parse(text) for text in lines_of(bench.directory / NAME)]
+    return sum(line.act is Act.SEALED and line.sid == sid for line in lines)
+
+
+@pytest.mark.parametrize("when", range(6))
+def test_enters_no_session_twice_that_ends_between_two_steps(bench: Bench, when: int) -> None:
+    """The session ends at each of the moments at which other threads run."""
+    store = bench.store()
+    recorder = store.open(bench.info())
+    recorder.start("shell")
+    _left_behind(bench, HEADER + EVENTS)
+    steps = 0
+
+    def pause() -> None:
+        nonlocal steps
+        if steps == when:
+            bench.close(recorder)
+        steps += 1
+
+    def alive(sid: str) -> bool:
+        pause()
+        return sid == recorder.info.sid and not closed()
+
+    def closed() -> bool:
+        return recorder.path.with_suffix(".json").exists()
+
+    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now)
+    recover(sealer, alive, pause)
+    if not closed():
+        bench.close(recorder)
+    assert _sealed(bench, recorder.info.sid) == 1
+    assert bench.verify(recorder.info.sid).whole
+
+
+def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) -> None:
+    """The ledger's lines are read, then a session ends, then the directory is read."""
+    store = bench.store()
+    for _ in range(3):
+        bench.close(store.open(bench.info()))
+    recorder = store.open(bench.info())
+    recorder.start("shell")
+    real = Tree.recordings
+
+    def recordings(self: Tree, *args: Any, **named: Any) -> Iterator[tuple[str, bool]]:
+        bench.close(recorder)
+        bench.close(store.open(bench.info()))
+        yield from real(self, *args, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tree, "recordings", recordings)
+        assert result(store.recover()) == ()
+    assert _book(bench).problems == []
+    assert all(verdict.whole and not verdict.notes for verdict in _verdicts(bench))
+
+
+def test_two_processes_recover_the_same_recordings(bench: Bench) -> None:
+    paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(4)]
+    other = Sealer(Tree(bench.directory), SIGNER, bench.now)
+    others: list[Recovered] = []
+
+    def pause() -> None:
+        if not others:
+            others.extend(recover(other))
+
+    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now)
+    ours = recover(sealer, pause=pause)
+    assert {item.sid for item in (*ours, *others)} == {path.stem for path in paths}
+    assert len(ours) + len(others) == 4
+    assert all(_sealed(bench, path.stem) == 1 for path in paths)
+    assert all(verdict.whole for verdict in _verdicts(bench))
+
+
+def test_leaves_a_manifest_alone_whose_writer_has_the_lock(bench: Bench) -> None:
+    """It enters its line itself, when it comes to that."""
+    store = bench.store()
+    recorder = store.open(bench.info())
+    recorder.start("shell")
+    closed = bench.close(recorder)
+    path = bench.directory / NAME
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    with closed.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert bench.recover() == () and _sealed(bench, closed.manifest.sid) == 0
+    assert len(bench.recover()) == 1 and _sealed(bench, closed.manifest.sid) == 1
+
+
+def test_what_an_earlier_release_entered_twice_is_ok_with_a_note(bench: Bench) -> None:
+    closed = bench.close(bench.recorder())
+    manifest = closed.path.with_suffix(".json").read_bytes()
+    digest = hashlib.sha256(manifest).hexdigest()
+    Ledger(bench.directory, SIGNER, bench.now).append(Act.SEALED, closed.manifest.sid, manifest=digest)
+    verdict = bench.verify(closed.manifest.sid)
+    assert verdict.whole
+    assert verdict.notes == ("completed twice with the same manifest, in lines 2 and 3 of the ledger",)
+    other = Ledger(bench.directory, SIGNER, bench.now)
+    other.append(Act.SEALED, closed.manifest.sid, manifest="0" * 64)
+    assert not bench.verify(closed.manifest.sid).whole
+
+
+# -- what is looked at, and in which steps
+
+
+def _settled_bench(bench: Bench, count: int) -> tuple[Sealer, HeadFile]:
+    """A directory with so many recordings, made by a service that was stopped."""
+    state = bench.directory.parent / "state"
+    state.mkdir()
+    heads = HeadFile(state)
+    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    bench.directory.mkdir()
+    recover(sealer)
+    chance = random.Random(5)
+    day = Tree(bench.directory).path(new_session_id(bench.now())).parent
+    day.mkdir(parents=True)
+    for _ in range(count):
+        bench.clock.advance(chance.random() / 10)
+        sid = new_session_id(bench.now())
+        (day / f"{sid}.cast").touch()
+        (day / f"{sid}.json").touch()
+        sealer.ledger.append(Act.OPEN, sid)
+        sealer.ledger.append(Act.SEALED, sid, manifest="0" * 64)
+    sealer.ledger.keep_head()
+    return Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads), heads
+
+
+def test_reads_only_the_end_of_a_settled_ledger_in_small_steps(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conchrec.recording.recovery.MARGIN_BYTES", 64 * 1024)
+    sealer, _ = _settled_bench(bench, 2000)
+    size = sealer.ledger.path.stat().st_size
+    left = [_left_behind(bench, HEADER + EVENTS) for _ in range(3)]
+    read: list[int] = []
+    between: list[int] = []
+    real = Ledger.read
+
+    def counted(self: Ledger, offset: int, count: int) -> bytes:
+        read.append(count)
+        return real(self, offset, count)
+
+    monkeypatch.setattr(Ledger, "read", counted)
+    found = recover(sealer, pause=lambda: between.append(sum(read)))
+    assert {item.sid for item in found} == {path.stem for path in left}
+    assert all(item.manifest is not None for item in found)
+    assert 0 < sum(read) < 3 * 64 * 1024 < size / 4
+    steps = [after - before for before, after in pairwise([0, *between])]
+    assert max(steps) <= STEP_BYTES
+    # The directory has 4,000 files: no step reads more than some hundred.
+    assert len(between) >= 4000 / STEP
+
+
+def test_reads_all_of_it_once_where_nothing_is_known(bench: Bench) -> None:
+    sealer, heads = _settled_bench(bench, 300)
+    heads.path.unlink()
+    path = _left_behind(bench, HEADER + EVENTS)
+    pauses: list[None] = []
+    (found,) = recover(sealer, pause=lambda: pauses.append(None))
+    assert found.sid == path.stem and len(pauses) > 300 / STEP
+    sealer.ledger.keep_head()
+    kept = heads.read(bench.directory)
+    assert kept is not None and kept.settled == sealer.ledger.path.stat().st_size
+
+
+def test_finds_an_old_recording_that_was_open_all_the_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line is far from the end; it is not settled until it is complete."""
+    monkeypatch.setattr("conchrec.recording.recovery.MARGIN_BYTES", 0)
+    bench.directory.mkdir()
+    state = bench.directory.parent / "state"
+    state.mkdir()
+    heads = HeadFile(state)
+    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    recover(sealer)
+    old = new_session_id(bench.now())
+    sealer.opened(old)
+    path = Tree(bench.directory).path(old)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(HEADER + EVENTS)
+    for _ in range(50):
+        bench.clock.advance(86_400)
+        sid = new_session_id(bench.now())
+        sealer.opened(sid)
+        sealer.ledger.append(Act.SEALED, sid, manifest="0" * 64)
+    sealer.ledger.keep_head()
+    # Two starts: the first one is killed before it has looked.
+    started = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    started.ledger.refresh()
+    started.ledger.keep_head()
+    (found,) = recover(Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads))
+    assert found.sid == old and found.manifest is not None
+
+
+def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that was put back: the ledger is searched before a recording counts as unknown."""
+    monkeypatch.setattr("conchrec.recording.recovery.MARGIN_BYTES", 0)
+    bench.directory.mkdir()
+    state = bench.directory.parent / "state"
+    state.mkdir()
+    heads = HeadFile(state)
+    bench.clock.advance(86_400 * 2)
+    store = bench.store()
+    late = bench.close(store.open(bench.info()))
+    bench.wall -= timedelta(days=1)
+    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    recover(sealer)
+    for _ in range(3):
+        sid = new_session_id(bench.now())
+        sealer.opened(sid)
+        sealer.ledger.append(Act.SEALED, sid, manifest="0" * 64)
+    sealer.ledger.keep_head()
+    left = _left_behind(bench, HEADER)
+    found = recover(Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads))
+    assert [item.sid for item in found] == [left.stem]
+    assert _sealed(bench, late.manifest.sid) == 1
+
+
+def test_a_recording_that_somebody_put_there_is_not_signed(bench: Bench) -> None:
+    """Else a forged session of somebody else would be evidence after the next start."""
+    bench.close(bench.recorder())
+    path = _forge(bench, HEADER + EVENTS)
+    (found,) = bench.recover()
+    assert found.manifest is None and "the ledger does not know that it was opened" in found.problem
+    assert not path.with_suffix(".json").exists() and path.read_bytes() == HEADER + EVENTS
+
+
+def test_one_whose_line_was_lost_is_completed_by_its_checkpoints(bench: Bench) -> None:
+    """A power cut right after its beginning: the signatures in it are ours."""
+    recorder = bench.store().open(bench.info())
+    recorder.start("shell")
+    recorder.output(b"one")
+    bench.clock.pump([0.1] * 12)
+    recorder.spool.close()
+    os.truncate(bench.directory / NAME, 0)
+    assert _only(bench.recover()).status is Status.INTERRUPTED
+
+
+def _verdicts(bench: Bench) -> list[Verdict]:
+    return list(Verifier(SIGNER.keys(), (), bench.now).directory(_book(bench), bench.directory))
+
+
+# -- what an attacker can put into the directory
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "directory", "huge"])
+@pytest.mark.parametrize("form", [".json", ".cast"])
+def test_nothing_in_the_directory_stops_readers(bench: Bench, kind: str, form: str) -> None:
+    """Each of these readers runs in a service, or in a command of an auditor."""
+    closed = bench.close(bench.recorder())
+    other = bench.close(bench.recorder())
+    victim = closed.path.with_suffix(form)
+    victim.unlink()
+    if kind == "pipe":
+        os.mkfifo(victim)
+    elif kind == "endless":
+        victim.symlink_to("/dev/zero")
+    elif kind == "directory":
+        victim.mkdir()
+    else:
+        with victim.open("wb") as file:
+            file.truncate(2**40)
+    if form == ".json" or kind != "huge":
+        path = bench.directory / NAME
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
+        bench.recover()
+        verdicts = {verdict.sid: verdict for verdict in _verdicts(bench)}
+        assert not verdicts[closed.manifest.sid].whole
+    tree = Tree(bench.directory)
+    expired = retention.expired(tree, SIGNER.keys(), bench.now(), age=timedelta(0), size=1)
+    assert other.manifest.sid in {one.sid for one in expired}
+    statuses = {entry.sid: entry.status for entry in Library(bench.directory).entries()}
+    assert statuses[other.manifest.sid] == "complete"
