@@ -289,6 +289,7 @@ class Proxy(MultiService):
         if self._guesses is not None:
             await self._guesses.close()
         site.diffie_hellman.stop()
+        book = self._sealer.ledger
         site.emit(audit.ServiceStop(reason="stopped", ledger=str(book.path), head=book.head))
         self._disk.stop()
         self._names.stop()

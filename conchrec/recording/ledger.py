@@ -44,7 +44,9 @@ AT_ONCE = 0.1
 """Seconds that the reactor waits for the lock: others hold it for less than a millisecond, but whoever can
 open the file can keep it."""
 IN_THREAD = 10.0
-"""Seconds that a thread, or a command, waits for it."""
+"""Seconds that a thread, or a command, waits for it before it gives up a line."""
+TO_LOOK = 1.0
+"""Seconds that is waited for it to read, or to keep the head."""
 _RETRY_SECONDS = 0.002
 _REPLACED = 10
 """How often the file may be replaced by another one while it is being opened."""
@@ -117,7 +119,7 @@ class Ledger:
             self._write(descriptor, act, sid, manifest=manifest, reason=reason, by=by)
             return self.head
 
-    def refresh(self, patience: float = IN_THREAD) -> Position:
+    def refresh(self, patience: float = TO_LOOK) -> Position:
         """Read what others have written, and compare the file with what is known of it; where it ends.
 
         No file is made where there is none, and none was known.
@@ -127,7 +129,7 @@ class Ledger:
 
     def check_some(self) -> None:
         """Read on with the comparison of all lines, for about a millisecond. Called again and again."""
-        with self._locked(IN_THREAD, make=False) as descriptor:
+        with self._locked(TO_LOOK, make=False) as descriptor:
             if descriptor is None or self._position is None:
                 return
             if damage := self._walk.step(descriptor, self._position):
@@ -138,7 +140,7 @@ class Ledger:
         if self._heads is None:
             return
         with self._heads.locked():
-            with self._locked(IN_THREAD, make=False) as descriptor:
+            with self._locked(TO_LOOK, make=False) as descriptor:
                 if descriptor is None or self._position is None:
                     return
                 kept = Kept(position=self._position, settled=self._settled())

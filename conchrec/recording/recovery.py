@@ -43,6 +43,10 @@ SLACK = timedelta(minutes=1)
 _MANIFEST_IS_GONE = "its manifest is gone: it was complete, and is not completed again"
 
 
+class Stopped(Exception):
+    """Raised by ``pause``: the rest is for the next start."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
     """What became of one recording: its new manifest, or the problem that is still there."""
@@ -72,7 +76,7 @@ def recover(
     alive: Callable[[str], bool] = lambda sid: False,
     pause: Callable[[], None] = lambda: None,
 ) -> tuple[Recovered, ...]:
-    """Complete every interrupted recording. Blocks: for a thread.
+    """Complete every interrupted recording. Blocks: for a thread. ``pause`` may raise ``Stopped``.
 
     ``alive`` names those of this very process, which the lock would tell too, but for the moment
     between making the file and locking it. ``pause`` is called after each step of about a millisecond: other
@@ -82,7 +86,10 @@ def recover(
     still open, and the days since then. What has no line there is looked for in the rest of the ledger. No
     line is written by what was read: the ledger looks again under its lock.
     """
-    return _Recovery(sealer, alive, pause).run()
+    recovery = _Recovery(sealer, alive, pause)
+    with contextlib.suppress(Stopped):
+        recovery.run()
+    return tuple(recovery.done)
 
 
 class _Recovery:
@@ -93,12 +100,13 @@ class _Recovery:
         self._ledger = sealer.ledger
         self._alive = alive
         self._pause = pause
-        self._done: list[Recovered] = []
+        self.done: list[Recovered] = []
         self._left = False
 
-    def run(self) -> tuple[Recovered, ...]:
-        """Never raises for a single recording. Raises OSError and RecordingError where the ledger can't be
-        read."""
+    def run(self) -> None:
+        """Fills ``done``; a single recording stops nothing.
+
+        Raises OSError and RecordingError where the ledger cannot be read."""
         end = self._ledger.refresh()
         # What is written from here on, by whichever process, the ledger notes by itself.
         floor = min(self._ledger.floor, end.end)
@@ -130,7 +138,6 @@ class _Recovery:
             self._try(sid, opened=self._ledger.is_open(sid))
             self._pause()
         self._ledger.settle(complete=not self._left)
-        return tuple(self._done)
 
     def _read(self, begin: int, end: int) -> _Seen:
         """What the lines between two bytes of the ledger say. Where ``begin`` is in the middle of a line, the
@@ -171,11 +178,11 @@ class _Recovery:
             self._fail(sid, str(error))
         else:
             if sealed is not None:
-                self._done.append(Recovered(sid=sid, manifest=sealed.manifest, head=sealed.head))
+                self.done.append(Recovered(sid=sid, manifest=sealed.manifest, head=sealed.head))
 
     def _fail(self, sid: str, problem: str) -> None:
         self._left = True
-        self._done.append(Recovered(sid=sid, problem=problem))
+        self.done.append(Recovered(sid=sid, problem=problem))
 
 
 @dataclass(slots=True, kw_only=True)

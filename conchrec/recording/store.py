@@ -118,6 +118,7 @@ class LocalStore:
         self._group = GroupSync(clock, in_thread)
         self._live: set[SessionRecorder] = set()
         self._alive: set[str] = set()
+        self._stopping = False
         self._to_flush: dict[SessionRecorder, None] = {}
         self._flush_call: Delayed | None = None
         self._dirty: dict[SessionRecorder, None] = {}
@@ -176,12 +177,18 @@ class LocalStore:
 
     def recover(self) -> Deferred[tuple[Recovered, ...]]:
         """In a thread: see ``recovery.recover``. Recordings that are being written are left alone."""
-        return self._in_thread(
-            lambda: recovery.recover(self._sealer, self._alive.__contains__, let_others_run)
-        )
+
+        def pause() -> None:
+            if self._stopping:
+                raise recovery.Stopped
+            let_others_run()
+
+        return self._in_thread(lambda: recovery.recover(self._sealer, self._alive.__contains__, pause))
 
     def shutdown(self, reason: str) -> Deferred[None]:
-        """Close what is open. A recording that fails to close does not keep the others open."""
+        """Stop a recovery, and close what is open; one recording that fails to close does not keep the others
+        open."""
+        self._stopping = True
         closing = [recorder.close(reason).addBoth(lambda _: None) for recorder in tuple(self._live)]
         return gatherResults(closing).addCallback(lambda _: None)
 

@@ -25,7 +25,7 @@ from conchrec.recording.ledger import NAME, Act, Ledger, Line
 from conchrec.recording.ledger import lines as lines_of
 from conchrec.recording.library import Library
 from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.recovery import Recovered, recover
+from conchrec.recording.recovery import Recovered, Stopped, recover
 from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
 from conchrec.recording.tree import STEP, Tree
@@ -359,6 +359,22 @@ def test_reads_all_of_it_once_where_nothing_is_known(bench: Bench) -> None:
     sealer.ledger.keep_head()
     kept = heads.read(bench.directory)
     assert kept is not None and kept.settled == sealer.ledger.path.stat().st_size
+
+
+def test_a_recovery_that_is_stopped_goes_on_at_the_next_start(bench: Bench) -> None:
+    sealer, heads = _settled_bench(bench, 10)
+    paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(3)]
+    pauses = 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+        raise Stopped
+
+    assert recover(sealer, pause=pause) == () and pauses == 1
+    sealer.ledger.keep_head()
+    found = recover(Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads))
+    assert {item.sid for item in found} == {path.stem for path in paths}
 
 
 def test_finds_an_old_recording_that_was_open_all_the_time(
