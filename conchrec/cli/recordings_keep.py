@@ -104,13 +104,13 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
         return YES
     tree = Tree(config.recordings.directory)
     keys = trusted_keys(config, args)
-    book = None
-    if not args.dry_run and any(True for _ in tree.recordings()):
-        # First: it has to know every hold that is made while the rest is read.
-        book = _ledger(config)
-        book.refresh()
     found = tuple(retention.expired(tree, keys, _now(), age=age, size=size))
-    if found and book is not None:
+    if found and not args.dry_run:
+        book = _ledger(config)
+        # From here on the ledger knows of each hold; what was held before is read again.
+        book.refresh()
+        held = retention.held(book.path)
+        found = tuple(one for one in found if one.sid not in held)
         with _log(config) as log:
             for one in found:
                 if book.is_held(one.sid):

@@ -11,6 +11,7 @@ from recording_bench import NOON, SIGNER, Bench
 from conchrec.recording import ledger, retention
 from conchrec.recording.book import Book
 from conchrec.recording.ledger import Act, Ledger
+from conchrec.recording.recent import NotAllowed
 from conchrec.recording.tree import Tree
 from conchrec.recording.verify import Verifier
 
@@ -126,3 +127,36 @@ def test_stopped_between_the_tombstone_and_the_end(bench: Bench) -> None:
     remove(bench, sid)
     assert go(bench, age=timedelta(days=1)) == []
     assert list(Path(bench.directory).rglob("*.cast")) == []
+
+
+def test_what_is_held_after_it_was_chosen_stays(bench: Bench) -> None:
+    """Two administrators: one prunes, the other holds. The ledger decides, under its lock."""
+    sid = record(bench, 0)
+    pruning = Ledger(bench.directory, SIGNER, bench.now)
+    pruning.refresh()
+    hold(bench, sid)
+    assert pruning.is_held(sid)
+    with pytest.raises(NotAllowed, match="is held"):
+        retention.remove(Tree(bench.directory), pruning, sid, reason="old", by="conchrec")
+    assert Tree(bench.directory).path(sid).exists()
+    hold(bench, sid, Act.RELEASED)
+    retention.remove(Tree(bench.directory), pruning, sid, reason="old", by="conchrec")
+
+
+def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
+    sid = record(bench, 0)
+    holding = Ledger(bench.directory, SIGNER, bench.now)
+    holding.refresh()
+    remove(bench, sid)
+    with pytest.raises(NotAllowed, match="was removed meanwhile"):
+        holding.append(Act.HELD, sid, reason="case 8", by="joe")
+
+
+def test_looks_for_old_recordings_in_small_steps(bench: Bench) -> None:
+    sids = [record(bench, 0) for _ in range(40)]
+    pauses: list[None] = []
+    found = retention.expired(
+        Tree(bench.directory), SIGNER.keys(), bench.now(), age=None, size=1, pause=lambda: pauses.append(None)
+    )
+    assert [one.sid for one in found] == sorted(sids)
+    assert len(pauses) >= 40 / 8
