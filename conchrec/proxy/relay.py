@@ -53,6 +53,8 @@ _log = Logger()
 
 #: What a session that is confirmed before the target's channel exists may send in one packet (RFC 4253, 6.1).
 EARLY_MAX_PACKET = 32 * 1024
+#: Requests of one end that the other has not answered. PuTTY, which sends most, has a few hundred at once.
+UNANSWERED_MOST = 4096
 #: The answer decides what the record says, so that it is always requested of the far end.
 _ANSWER_NEEDED = STARTS | {b"pty-req"}
 
@@ -283,6 +285,8 @@ class Relay:
         if self._is_session and request.name in _ANSWER_NEEDED:
             request = replace(request, want_reply=True)
         if request.want_reply:
+            if len(self._far_unanswered) >= UNANSWERED_MOST:
+                raise RemoteViolation("too many requests wait for a reply")
             self._near_replies.passed_on(wanted=wanted)
             self._far_unanswered.append(request)
         if kind is Kind.START:
@@ -310,6 +314,8 @@ class Relay:
                 self._far_replies.answer(verdict is Verdict.ACCEPT)
             return
         if request.want_reply:
+            if self._near_unanswered >= UNANSWERED_MOST:
+                raise RemoteViolation("too many requests wait for a reply")
             self._far_replies.passed_on()
             self._near_unanswered += 1
         self._to_near.push(message, request.encode())

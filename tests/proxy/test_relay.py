@@ -12,7 +12,7 @@ from conchrec.errors import AccessDenied, ConchrecError, RecordingError
 from conchrec.proxy.admission import SLACK
 from conchrec.proxy.intake import UNKNOWN_MOST
 from conchrec.proxy.observer import Verdict
-from conchrec.proxy.relay import EARLY_MAX_PACKET, Relay
+from conchrec.proxy.relay import EARLY_MAX_PACKET, UNANSWERED_MOST, Relay
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
@@ -595,6 +595,20 @@ def test_a_malformed_request_is_answered_with_failure_in_its_turn(name: bytes, e
     stage.pump()
     assert [entry[0] for entry in stage.user.heard] == [m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE]
     assert stage.dropped() == [(m.CHANNEL_REQUEST, extra, True)]
+
+
+@pytest.mark.parametrize("side", ["user", "target"])
+def test_requests_that_are_never_answered_are_limited(side: str) -> None:
+    stage = Stage()
+    there = stage.start()
+    channel = stage.user_channel if side == "user" else there
+    for _ in range(UNANSWERED_MOST + 1):
+        channel.send(m.CHANNEL_REQUEST, request_body(b"keepalive@openssh.com", True))
+    stage.pump()
+    wire = stage.near.right_wire if side == "user" else stage.far.left_wire
+    assert wire.disconnected is not None
+    heard = stage.target.heard if side == "user" else stage.user.heard
+    assert len([entry for entry in heard if entry[0] == m.CHANNEL_REQUEST]) == UNANSWERED_MOST
 
 
 def test_replies_to_nothing_are_dropped_either_way() -> None:
