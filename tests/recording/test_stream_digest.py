@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import tracemalloc
 from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.recording.stream_digest import AT_ONCE, BATCH, WAITING, StreamDigest
+from conchrec.recording.stream_digest import BATCH, BATCHES, PIECE, REST, StreamDigest
 
 
 class Threads:
@@ -28,7 +29,7 @@ class Threads:
 
 
 STEPS = st.lists(
-    st.sampled_from([0, 1, 5000, AT_ONCE, BATCH - 1, BATCH, WAITING, "flush", "go"]), max_size=12
+    st.sampled_from([0, 1, PIECE, 5000, REST, BATCH - 1, BATCH, 2 * BATCH + 1, "flush", "go"]), max_size=12
 )
 
 
@@ -46,7 +47,7 @@ def test_the_digest_is_that_of_the_stream(steps: list[int | str]) -> None:
             piece = bytes((number,)) * int(step)
             digest.update(piece)
             everything += piece
-        assert digest.waiting < WAITING
+        assert digest.waiting < BATCHES * BATCH
         assert len(threads.work) <= 1
     assert digest.size == len(everything)
     assert digest.hexdigest() == hashlib.sha256(everything).hexdigest()
@@ -57,15 +58,35 @@ def test_the_digest_is_that_of_the_stream(steps: list[int | str]) -> None:
 def test_batches_are_left_to_the_thread_and_crumbs_are_not() -> None:
     threads = Threads()
     digest = StreamDigest(threads.run)
-    digest.update(bytes(100))
+    digest.update(bytes(PIECE))
+    assert (digest.waiting, threads.work) == (0, [])
+    digest.update(bytes(REST))
+    assert (digest.waiting, threads.work) == (REST, [])
     digest.flush()
     assert (digest.waiting, threads.work) == (0, [])
     digest.update(bytes(BATCH))
     assert (digest.waiting, len(threads.work)) == (BATCH, 1)
+    digest.update(b"x")
     digest.flush()
-    assert digest.waiting == BATCH, "the thread has it"
+    assert (digest.waiting, len(threads.work)) == (BATCH + 1, 1), "in the order of the stream"
     threads.go()
     assert digest.waiting == 0
+
+
+def test_an_idle_stream_holds_nothing() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        threads = Threads()
+        digest = StreamDigest(threads.run)
+        for _ in range(5):
+            digest.update(bytes(BATCH // 2))
+            digest.flush()
+            threads.go()
+        digest.flush()
+        assert tracemalloc.get_traced_memory()[0] - before < 10_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_real_thread_and_the_caller_take_turns() -> None:
