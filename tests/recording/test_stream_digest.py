@@ -70,6 +70,7 @@ def test_batches_are_left_to_the_thread_and_crumbs_are_not() -> None:
     digest.flush()
     assert (digest.waiting, len(threads.work)) == (BATCH + 1, 1), "in the order of the stream"
     threads.go()
+    digest.flush()
     assert digest.waiting == 0
 
 
