@@ -17,6 +17,8 @@ from fuzz.channels.runner import Stacks, run
 from fuzz.channels.script import VARIANTS, Case, make_case, shown
 
 CASES = 100_000
+#: How often a long run says how far it is, in cases.
+REPORT_EVERY = 5_000
 #: Runs that shortening a case may take.
 ATTEMPTS = 150
 
@@ -64,7 +66,11 @@ def _many(stacks: Stacks, seed: int, first: int, count: int, *, keep_going: bool
             return _report(stacks, seed, number)
         for kind in {_kind(one) for one in found}:
             kinds[kind] += 1
-            examples.setdefault(kind, number)
+            if kind not in examples:
+                examples[kind] = number
+                print(f"case {number}: {kind}", flush=True)
+        if (number + 1) % REPORT_EVERY == 0:
+            print(f"{number + 1 - first} cases, {time.monotonic() - begin:.0f} s", flush=True)
         if sys.stderr.isatty() and number % 50 == 0:
             print(f"\rchannels {number - first:>10} of {count}", end="", file=sys.stderr, flush=True)
     seconds = time.monotonic() - begin
