@@ -53,9 +53,11 @@ async def start_sshd(
     port: int | None = None,
     host: str = "127.0.0.1",
     more: Sequence[str] = (),
+    sftp: bool = True,
 ) -> Sshd:
     """Start it, and wait until it listens. ``users``: keys that may log in; ``user_authority``: the file for
-    TrustedUserCAKeys; ``more``: lines of its configuration, which win over ours (the first one counts)."""
+    TrustedUserCAKeys; ``more``: lines of its configuration, which win over ours (the first one counts);
+    ``sftp``: it has the subsystem."""
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     home = directory / "home"
@@ -81,7 +83,7 @@ async def start_sshd(
         "LogLevel VERBOSE",  # DEBUG would write to the stderr of sessions
         "AcceptEnv LANG LC_* CONCHREC_*",
     ]
-    if not any(line.startswith("Subsystem sftp ") for line in more):
+    if sftp and not any(line.startswith("Subsystem sftp ") for line in more):
         lines.append("Subsystem sftp internal-sftp")
     if await version() >= (9, 8):
         lines.append("PerSourcePenalties no")  # what is refused here comes from one address, on purpose

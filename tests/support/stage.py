@@ -65,6 +65,7 @@ class Stage:
         user_authority: Path | None = None,
         port: int | None = None,
         more: Sequence[str] = (),
+        sftp: bool = True,
     ) -> Sshd:
         """A target; with an ed25519 host key of its own where none is given."""
         sshd = await start_sshd(
@@ -74,6 +75,7 @@ class Stage:
             user_authority=user_authority,
             port=port,
             more=more,
+            sftp=sftp,
         )
         self.at_end(sshd.stop)
         return sshd
