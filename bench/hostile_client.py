@@ -10,7 +10,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -44,6 +44,8 @@ SOURCE = "127.0.0.9"
 BATCH = 256
 #: Seconds without anything from the peer after which a raw connection is made again.
 DEAF = 10.0
+#: Requests that may wait for a start.
+HELD = 500
 #: What is sent to a target that says nothing: a full window.
 SILENT_BYTES = 2 * 1024 * 1024
 KEX_GROUPS = (
@@ -365,6 +367,12 @@ async def _idle(user: User) -> None:
     user.sent.add()
 
 
+async def _visit(user: User) -> None:
+    """An honest session; what floods is its target."""
+    await _session(user, b"true")
+    user.sent.add()
+
+
 async def _silent(user: User) -> None:
     """Channels to a target that says nothing, each with as many bytes as it takes."""
     await user.log_in()
@@ -383,6 +391,83 @@ async def _unread(user: User) -> None:
     await user.log_in()
     user.outer.transport.pauseProducing()
     user.repeat(user.outer, a.PING, string(bytes(1000)))
+
+
+def _blocks(setup: bytes, data: bytes, first: bytes = b"", terminal: bool = True) -> Kind:
+    """Packets as large as they may be, full of something that is laborious to read; what comes back is read.
+    ``setup`` is the start request."""
+
+    async def run(user: User) -> None:
+        await user.log_in()
+        _, connection = await user.inner()
+        session = Session()
+        stream = Stream.open(connection, b"session", session)
+        await session.open
+        if terminal:
+            stream.request(
+                b"pty-req", string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b"")
+            )
+        name, _, argument = setup.partition(b" ")
+        stream.request(name, string(argument))
+        stream.write(first)
+
+        def batch() -> int:
+            if stream.pending < 4 * len(data):
+                stream.write(data)
+                return 1
+            return 0
+
+        def again() -> None:
+            if not stream.closed:
+                user.sent.add(batch())
+                user._reactor.callLater(0.0005, again)
+
+        again()
+
+    return run
+
+
+async def _offers(user: User) -> None:
+    """Keys and certificates that nobody knows, without a login, as large as a packet may be."""
+
+    async def again() -> None:
+        while True:
+            transport = await user.secure()
+            transport.sendPacket(a.SERVICE_REQUEST, string(b"ssh-userauth"))
+            blob = string(b"ssh-ed25519-cert-v01@openssh.com") + string(bytes(32)) * 2 + bytes(30_000)
+            for number in range(90):
+                head = string(b"user%d" % number) + string(b"ssh-connection") + string(b"publickey")
+                key = b"\0" + string(b"ssh-ed25519-cert-v01@openssh.com") + string(blob)
+                transport.sendPacket(50, head + key)
+                user.sent.add()
+            await transport.when_lost()
+
+    Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
+
+
+async def _held(user: User) -> None:
+    """Requests that wait for the start of their session, and then go on all at once."""
+    await user.log_in()
+    transport, connection = await user.inner()
+    change = m.ChannelRequest(name=b"window-change", want_reply=False, extra=uint32(80) * 4).encode()
+
+    async def again() -> None:
+        while transport.lost is None:
+            session = Session()
+            stream = Stream.open(connection, b"session", session)
+            await session.open
+            channel = stream._channel
+            assert channel is not None
+            number = uint32(channel.peer_number or 0)
+            start = m.ChannelRequest(name=b"exec", want_reply=False, extra=string(b"true")).encode()
+            transport.sendPacket(m.CHANNEL_REQUEST, number + start)
+            for _ in range(HELD):
+                transport.sendPacket(m.CHANNEL_REQUEST, number + change)
+            user.sent.add(HELD)
+            stream.close()
+
+    for _ in range(4):
+        Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
 
 
 async def _rekeys(user: User) -> None:
@@ -468,6 +553,15 @@ async def _controls(user: User) -> None:
 Kind = Callable[[User], Any]
 
 
+_SFTP_INIT = string(b"\x01" + uint32(3))
+
+
+def _sftp_requests() -> Iterator[bytes]:
+    """The smallest packets: STAT of the root directory."""
+    for number in range(1700):
+        yield string(b"\x11" + uint32(number) + string(b"/"))
+
+
 def _outer_kind(number: int, payload: bytes) -> Kind:
     return lambda user: _outer(user, number, payload)
 
@@ -497,8 +591,15 @@ USERS: dict[str, Kind] = {
     "adjust": _on_session(m.CHANNEL_WINDOW_ADJUST, uint32(1)),
     "idle": _idle,
     "silent": _silent,
+    "visit": _visit,
     "unread": _unread,
     "rekeys": _rekeys,
+    "offers": _offers,
+    "held": _held,
+    "sftp": _blocks(b"subsystem sftp", b"".join(_sftp_requests()), _SFTP_INIT, terminal=False),
+    "escapes": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[1;1H\x1b[2Jx" * 2600),
+    "columns": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[4000Gx\r\n" * 3000),
+    "lines": _blocks(b"exec stty raw echo; exec cat", b"x\r\n" * 10_000),
     "screen": _screen,
     "zlib": _zlib,
     "sessions": _sessions,

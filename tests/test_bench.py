@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ from bench.figures import (
     missed_at_gate,
     percentile,
 )
+from bench.hostile import HOARDS, HOSTILE, ROWS, make_floods
+from bench.hostile_client import KINDS
+from bench.hostile_target import FLOODS
 from bench.idle import IDLE
 from bench.report import as_json, markdown, text
 from tests.support.stage import Stage
@@ -187,3 +191,41 @@ async def test_tiny_idle_sessions(stage: Stage) -> None:
     measured = await IDLE.run(Run(stage=stage, effort=Effort(sessions=(2, 3)), say=said.append))
     assert [one.name for one in measured.figures][:2] == ["memory of a session, 2", "memory of a session, 3"]
     assert said[-1] == "3 sessions"
+
+
+# --- floods
+
+
+def test_rows_name_floods_that_there_are() -> None:
+    assert {row.kind for row in ROWS} <= set(KINDS)
+    assert {row.target for row in ROWS if row.target} <= set(FLOODS)
+    assert {hoard.kind for hoard in HOARDS} <= set(KINDS)
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert any(row.in_gate for row in ROWS)
+
+
+async def test_a_flood_beside_a_bystander(stage: Stage) -> None:
+    effort = Effort(only=("ping",), flood=0.2, flood_logins=1, gate=True)
+    measured = await HOSTILE.run(Run(stage=stage, effort=effort, say=lambda text: None))
+    assert [one.name for one in measured.figures] == [
+        "pings: key, p99", "pings: key, p50", "pings: login", "pings: lock",
+    ]  # fmt: skip
+    p99, p50, login, lock = measured.figures
+    assert p99.must is not None and login.must is not None and lock.must is not None
+    assert p50.gate is not None and login.gate is not None
+
+
+#: One for each way in which floods are made.
+WAYS = (
+    "dh-group16", "krl", "ignore-early", "rekeys", "screen", "sessions", "controls", "sftp", "offers", "held",
+)  # fmt: skip
+
+
+async def test_floods_flood(stage: Stage) -> None:
+    floods = await make_floods(Run(stage=stage, effort=Effort(), say=lambda text: None))
+    for row in [row for row in ROWS if row.kind in WAYS or row.target in ("rekeys", "ignore")]:
+        flood = floods.start(replace(row, count=1), floods.scene.ours)
+        await flood.says("flooding\n")
+        await floods.begins(row)
+        flood.close_input()
+        assert int((await flood.wait()).text.rpartition("sent ")[2]) > 0, row

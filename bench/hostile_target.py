@@ -1,0 +1,175 @@
+"""A target that lets everybody in and then floods whoever has logged in.
+
+``python -m bench.hostile_target HOST_KEY FLOOD=PORT …``, on 127.0.0.1; a FLOOD is one of ``FLOODS``. When one
+begins it says ``begins FLOOD``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.service import SSHService
+from twisted.internet.protocol import Factory
+
+from bench.hostile_client import Pour, Sent
+from conchrec.ssh import assigned as a
+from conchrec.ssh import messages as m
+from conchrec.ssh import userauth as u
+from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
+from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
+from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.keying import Phase
+from conchrec.ssh.stream import Stream
+from conchrec.ssh.transport import ServerTransport
+from conchrec.ssh.wire import Reader, names, string, uint32
+from tests.support.powers import at_once
+
+VERSION = b"SSH-2.0-hostile"
+BATCH = 256
+#: Seconds between two looks whether new keys can be asked for.
+REKEY_PAUSE = 0.0005
+
+
+class Welcome(SSHService):
+    """Takes the first key (RFC 4252 section 7)."""
+
+    name = b"ssh-userauth"
+    transport: Any
+
+    def __init__(self, connection: Callable[[], Connection]) -> None:
+        self._connection = connection
+
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        if messageNum != u.REQUEST:
+            return
+        r = Reader(packet)
+        r.string()
+        r.string()
+        if r.string() not in (u.PUBLICKEY, u.HOSTBOUND):
+            self.transport.sendPacket(u.FAILURE, names((u.PUBLICKEY,)) + b"\0")
+        elif r.boolean():
+            self.transport.sendPacket(u.SUCCESS, b"")
+            self.transport.setService(self._connection())
+        else:
+            self.transport.sendPacket(u.PK_OK, string(r.string()) + string(r.string()))
+
+
+class Hostile:
+    """One connection: a ConnectionHandler, and the user of its sessions' streams."""
+
+    def __init__(self, reactor: Any, host_keys: ShownKeys, flood: str) -> None:
+        self._reactor = reactor
+        self._flood = flood
+        self.transport = ServerTransport(
+            version=VERSION,
+            host_keys=host_keys,
+            algorithms=ALGORITHMS.get(flood, COMPATIBLE),
+            userauth=lambda: Welcome(lambda: Connection(self)),
+            clock=reactor,
+            powers=at_once,
+        )
+
+    def connection_started(self, connection: Connection) -> None:
+        """The flood begins with a session, when everybody takes part."""
+
+    def channel_requested(self, opening: IncomingOpen) -> None:
+        self.number = uint32(opening.request.sender)
+        Stream.accept(opening, self)
+
+    def global_requested(self, request: IncomingRequest) -> None:
+        request.reply(False)
+
+    def connection_stopped(self) -> None:
+        """The flood ends with its transport."""
+
+    def stream_opened(self) -> None:
+        """Channels are opened by the peer."""
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        """Channels are opened by the peer."""
+
+    def stream_data(self, data: bytes) -> None:
+        """Nobody looks at it."""
+
+    def stream_eof(self) -> None:
+        """The flood goes on."""
+
+    def stream_drained(self, pending: int) -> None:
+        """Nothing is written by way of the stream."""
+
+    def stream_closed(self) -> None:
+        """The flood goes on."""
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        if request.name in (b"exec", b"shell"):
+            self._reactor.callLater(0.1, self._begin)
+        return True
+
+    def _begin(self) -> None:
+        print(f"begins {self._flood}", flush=True)
+        if self._flood.startswith("rekeys"):
+            self._rekey()
+            return
+        number, payload = self._message()
+
+        def batch() -> int:
+            for _ in range(BATCH):
+                self.transport.sendPacket(number, payload)
+            return BATCH
+
+        Pour(self._reactor, self.transport, batch, Sent())  # type: ignore[arg-type]
+
+    def _message(self) -> tuple[int, bytes]:
+        return {
+            "ignore": (a.IGNORE, string(b"")),
+            "requests": (m.GLOBAL_REQUEST, string(b"nonsense@example.com") + b"\1"),
+            "opens": (m.CHANNEL_OPEN, string(b"forwarded-tcpip") + uint32(0) + uint32(1000) * 2),
+            "adjust": (m.CHANNEL_WINDOW_ADJUST, self.number + uint32(1)),
+            "data": (m.CHANNEL_DATA, self.number + string(b"")),
+        }[self._flood]
+
+    def _rekey(self) -> None:
+        if self.transport.lost is None:
+            if self.transport._phase is Phase.IDLE:
+                self.transport._begin_exchange()
+            self._reactor.callLater(REKEY_PAUSE, self._rekey)
+
+
+ALGORITHMS: dict[str, Algorithms] = {
+    "rekeys-group16": replace(COMPATIBLE, kex=(b"diffie-hellman-group16-sha512",)),
+}
+FLOODS = ("rekeys", "rekeys-group16", "ignore", "requests", "opens", "adjust", "data")
+
+
+class Targets(Factory):
+    """One for each connection."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, host_keys: ShownKeys, flood: str) -> None:
+        self._reactor = reactor
+        self._host_keys = host_keys
+        self._flood = flood
+
+    def buildProtocol(self, addr: object) -> Any:
+        return Hostile(self._reactor, self._host_keys, self._flood).transport
+
+
+def main(host_key: str, *places: str) -> None:
+    from twisted.internet import reactor as the_reactor
+
+    reactor: Any = the_reactor
+    keys = ShownKeys(Key.fromFile(host_key)._keyObject, None)
+    for place in places:
+        flood, _, port = place.partition("=")
+        reactor.listenTCP(int(port), Targets(reactor, keys, flood), interface="127.0.0.1")
+    print("listening", flush=True)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
