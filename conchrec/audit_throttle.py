@@ -25,6 +25,7 @@ from conchrec.audit import (
     AuditSink,
     AuthRefused,
     ClientDisconnect,
+    ConnectionRefused,
     Env,
     MessageDropped,
     Port,
@@ -69,8 +70,8 @@ class Kind(Enum):
     TRIFLE = (Rate(100, 5), Rate(1000, 20))
     FREQUENT = (Rate(1000, 50), Rate(5000, 200))
     """What honest programs do by the dozen: forwards of a browser, environment variables."""
-    LOGIN = (Rate(100, 2), Rate(100, 2))
-    """Of one address: a client that is refused connects again, and names any user."""
+    STRANGER = (Rate(100, 2), Rate(1000, 20))
+    """Of one address, and of all: a stranger who is refused connects again, and names any user."""
 
 
 #: Of any kind, while the disk is almost full.
@@ -85,8 +86,8 @@ def kind_of(event: AuditEvent) -> Kind | None:
         return Kind.TRIFLE
     if isinstance(event, Env):
         return Kind.FREQUENT
-    if isinstance(event, AuthRefused):
-        return Kind.LOGIN
+    if isinstance(event, AuthRefused | ConnectionRefused):
+        return Kind.STRANGER
     if isinstance(event, Port):
         if event.action in ("refused", "cancel"):
             return Kind.TRIFLE
@@ -145,7 +146,8 @@ class _Group:
     has_digest: bool = False
 
     def add(self, event: AuditEvent, now: datetime) -> None:
-        self.count += 1
+        # Some events tell of several things themselves.
+        self.count += getattr(event, "count", 1)
         self.last = now
         for name in _WHO:
             if self.who[name] != getattr(event, name):
@@ -235,10 +237,11 @@ class AuditThrottle:
     def _counted_with(self, event: AuditEvent, kind: Kind) -> Key:
         """The group that it is counted in; empty: it is within its rate."""
         of_connection, of_user = (_TIGHT, _TIGHT) if self.is_tight else kind.value
-        if kind is Kind.LOGIN:
-            address = counted_as(event.addr.rpartition(":")[0].strip("[]"))
-            key: Key = (kind.name, address)
-            return () if self._buckets.take(key, of_connection) else key
+        if kind is Kind.STRANGER:
+            key: Key = (kind.name, _network(event.addr), event.event)
+            if not self._buckets.take(key, of_connection):
+                return key
+            return () if self._buckets.take((kind.name,), of_user) else (kind.name, "", event.event)
         if not self._buckets.take((kind.name, "cid", event.cid), of_connection):
             return self._of_connection(event)
         if not self._buckets.take((kind.name, "user", event.user), of_user):
@@ -277,6 +280,12 @@ class AuditThrottle:
                 self._sink.emit(group.event())
             except WriteFailed as error:
                 self._lost(error.detail)
+
+
+def _network(address: str) -> str:
+    """As which an address, with or without a port, counts."""
+    has_port = address.startswith("[") or address.count(":") == 1
+    return counted_as(address.rpartition(":")[0].strip("[]") if has_port else address)
 
 
 def _example(event: AuditEvent) -> str:

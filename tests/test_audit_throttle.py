@@ -18,6 +18,7 @@ from conchrec.audit import (
     AuditMemory,
     AuthRefused,
     ClientDisconnect,
+    ConnectionRefused,
     Env,
     Exec,
     Port,
@@ -46,8 +47,8 @@ NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
 #: Counted beyond a rate: nothing was done, or it is told in the recording as well.
 TRIFLES = {
-    "agent", "auth", "env", "message.dropped", "port", "recording.failed", "request.unknown", "resize",
-    "session.rejected", "signal", "upstream.failed", "x11-forward",
+    "agent", "auth", "connection.refused", "env", "message.dropped", "port", "recording.failed",
+    "request.unknown", "resize", "session.rejected", "signal", "upstream.failed", "x11-forward",
 }  # fmt: skip
 
 
@@ -223,8 +224,27 @@ def test_refused_logins_count_by_address(bench: Bench, address: str) -> None:
     bench.throttle.emit(AuthRefused(user="joe", addr="198.51.100.1:1", cid="c", reason="no"))
     bench.throttle.flush()
     (told,) = bench.repeated
-    assert told.count == 1000 - Kind.LOGIN.value[0].burst and len(told.examples) == 1
+    assert told.count == 1000 - Kind.STRANGER.value[0].burst and len(told.examples) == 1
     assert bench.memory.events[-2].addr == "198.51.100.1:1", "others are told as before"
+
+
+def test_strangers_from_everywhere_are_one_flood(bench: Bench) -> None:
+    for number in range(5000):
+        host = f"2001:db8:{number:x}::1"
+        bench.throttle.emit(ConnectionRefused(addr=host, reason="too many connections", count=3))
+        bench.throttle.emit(AuthRefused(addr=f"[{host}]:22", reason="no"))
+    bench.throttle.flush()
+    assert len(bench.memory.events) == Kind.STRANGER.value[1].burst + 2
+    assert bench.names() == {"connection.refused": 500 + 3 * 4500, "auth": 5000}
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1"])
+def test_addresses_without_a_port(bench: Bench, address: str) -> None:
+    for number in range(Kind.STRANGER.value[0].burst + 1):
+        bench.throttle.emit(ConnectionRefused(addr=address, reason=f"no {number}", count=1))
+    bench.throttle.emit(ConnectionRefused(addr="198.51.100.1", reason="no", count=1))
+    bench.throttle.flush()
+    assert [(event.addr, event.count) for event in bench.repeated] == [(address, 1)]
 
 
 def test_sessions_beyond_a_limit(bench: Bench) -> None:
