@@ -18,7 +18,7 @@ from conchrec.recording.ledger_line import LONGEST, START, Act, BrokenLedger, Li
 from conchrec.recording.seal import Keys, NotSigned
 
 STEP_BYTES = 128 * 1024
-"""What a walk reads at once: a few hundred lines, less than a millisecond of Python."""
+"""What a walk reads at once: some 400 lines, one or two milliseconds of Python."""
 _BLOCK = 1024 * 1024
 _MOST_DAMAGE = 1000
 

@@ -177,11 +177,11 @@ class Ledger:
         """The byte before which everything was settled when conchrec ran last; 0: not known."""
         return self._floor or 0
 
-    def learn(self, opened: dict[str, int], ended: set[str]) -> list[str]:
-        """Older lines were read: what they opened (with the byte of that line), and what they ended.
-        Returns the recordings that are still open."""
+    def learn(self, opened: dict[str, int], sealed: set[str]) -> list[str]:
+        """Older lines were read: what they opened and did not end (with the byte of that line), and what they
+        sealed. Returns the recordings that are still open."""
         with self._writing:
-            return self.recent.learn(opened, ended)
+            return self.recent.learn(opened, sealed)
 
     def drop(self, sid: str) -> None:
         """Nothing is left of this recording: no recovery needs to look for it again."""

@@ -16,6 +16,7 @@ class Recent:
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
         self._sealed: dict[str, str] | None = {}
+        self._sealed_before: set[str] = set()
         self._removed: set[str] = set()
         self._held: dict[str, bool] = {}
 
@@ -37,10 +38,11 @@ class Recent:
 
     def has(self, act: Act, sid: str, manifest: str) -> bool:
         """Is there such a line already? Raises NotAllowed where another one forbids it."""
-        if act is Act.SEALED and self._sealed is not None and sid in self._sealed:
-            if "" not in (manifest, self._sealed[sid]) and manifest != self._sealed[sid]:
+        if act is Act.SEALED and self._sealed is not None:
+            known = self._sealed.get(sid, "")
+            if known and manifest and manifest != known:
                 raise NotAllowed(f"{sid} is complete already, with another manifest")
-            return True
+            return sid in self._sealed or sid in self._sealed_before
         if act is Act.REMOVED and self.is_held(sid):
             raise NotAllowed(f"{sid} is held")
         if act is Act.HELD and sid in self._removed:
@@ -56,16 +58,16 @@ class Recent:
         return sid in self._open
 
     def learn(self, opened: dict[str, int], sealed: set[str]) -> list[str]:
-        """Older lines were read: what they opened and what they ended. Returns those that are still open."""
+        """Older lines were read: what they opened and did not end, and what they sealed.
+
+        Returns those that are still open. ``sealed`` is kept: it may be large, and a copy would take long."""
         done = self._sealed or {}
         unfinished = {
-            sid: start
-            for sid, start in opened.items()
-            if sid not in sealed and sid not in done and sid not in self._removed
+            sid: start for sid, start in opened.items() if sid not in done and sid not in self._removed
         }
         self._open = unfinished | self._open
         if self._sealed is not None:
-            self._sealed = dict.fromkeys(sealed, "") | self._sealed
+            self._sealed_before = sealed
         return list(unfinished)
 
     def drop(self, sid: str) -> None:
@@ -76,6 +78,7 @@ class Recent:
         """The recovery is over: what is sealed from now on is sealed by the process that recorded it. A
         service that runs for years does not keep each of them in memory."""
         self._sealed = None
+        self._sealed_before = set()
         self._removed.clear()
 
     def moved(self, end: int) -> None:

@@ -111,7 +111,7 @@ class _Recovery:
         # What is written from here on, by whichever process, the ledger notes by itself.
         floor = min(self._ledger.floor, end.end)
         seen = self._read(max(0, floor - MARGIN_BYTES), end.end)
-        unfinished = self._ledger.learn(seen.opened, seen.sealed | seen.removed)
+        unfinished = self._ledger.learn(seen.opened, seen.sealed)
         looked_at = set(unfinished)
         for number, sid in enumerate(unfinished, 1):
             if not self._exists(sid):
@@ -132,8 +132,8 @@ class _Recovery:
                 self._fail(sid, _MANIFEST_IS_GONE)
         if strangers and seen.begin:
             older = self._read(0, seen.begin)
-            known = older.opened.keys() | older.sealed | older.removed
-            strangers = [sid for sid in strangers if sid not in known]
+            known = (older.opened, older.sealed, older.removed)
+            strangers = [sid for sid in strangers if not any(sid in sids for sids in known)]
         for sid in strangers:
             self._try(sid, opened=self._ledger.is_open(sid))
             self._pause()
@@ -187,7 +187,8 @@ class _Recovery:
 
 @dataclass(slots=True, kw_only=True)
 class _Seen:
-    """What a part of the ledger, from byte ``begin`` on, says of recordings. ``first_sid`` is the first that
+    """What a part of the ledger, from byte ``begin`` on, says of recordings: those that are still open (and
+    where their lines are), and those that were sealed or removed. ``first_sid`` is the first that
     can not be older than that part."""
 
     begin: int
@@ -206,8 +207,10 @@ class _Seen:
         if raw.act == Act.OPEN.value:
             self.opened[raw.sid] = start
         elif raw.act == Act.SEALED.value:
+            self.opened.pop(raw.sid, None)
             self.sealed.add(raw.sid)
         elif raw.act == Act.REMOVED.value:
+            self.opened.pop(raw.sid, None)
             self.removed.add(raw.sid)
 
 

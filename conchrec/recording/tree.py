@@ -29,7 +29,7 @@ MANIFEST_LIMIT = 64 * 1024 * 1024
 """Bytes of a manifest; what is larger was not written by us."""
 STEP = 256
 """Directory entries, lines or manifests that are processed between two pauses."""
-_SORTED = 4096
+_SORTED = 1024
 _FORM = re.compile(f"[{ALPHABET}]{{{LENGTH}}}")
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -164,42 +164,43 @@ class Tree:
             bounds = _bounds(day)
             if bounds is None or bounds[1] <= since:
                 continue
-            sids, manifests = _names_in(day, pause)
-            first = max(since, bounds[0])
-            for sid in _in_order((sid for sid in sids if first <= sid < bounds[1]), pause):
+            sids, manifests = _names_in(day, max(since, bounds[0]), bounds[1], pause)
+            for number, sid in enumerate(_in_order(sids, pause), 1):
                 yield sid, sid in manifests
+                if pause is not None and number % STEP == 0:
+                    pause()
 
 
-def _names_in(day: Path, pause: Callable[[], None] | None) -> tuple[set[str], set[str]]:
-    """The session ids of the recordings in a day's directory, and of the manifests."""
-    sids: set[str] = set()
+def _names_in(
+    day: Path, first: str, end: str, pause: Callable[[], None] | None
+) -> tuple[list[str], set[str]]:
+    """The session ids of the recordings in a day's directory, from ``first`` to before ``end``, and those of
+    the manifests."""
+    sids: dict[str, None] = {}
     manifests: set[str] = set()
     try:
         with os.scandir(day) as entries:
             for number, entry in enumerate(entries, 1):
-                sid, _, _ = entry.name.partition(".")
-                if entry.name.endswith(FORMS) and _FORM.fullmatch(sid):
-                    sids.add(sid)
-                elif entry.name == sid + MANIFEST:
-                    manifests.add(sid)
+                sid, _, form = entry.name.partition(".")
+                if first <= sid < end and _FORM.fullmatch(sid):
+                    if f".{form}" in FORMS:
+                        sids[sid] = None
+                    elif f".{form}" == MANIFEST:
+                        manifests.add(sid)
                 if pause is not None and number % STEP == 0:
                     pause()
     except OSError:
         pass
-    return sids, manifests
+    return list(sids), manifests
 
 
-def _in_order(sids: Iterable[str], pause: Callable[[], None] | None) -> Iterable[str]:
+def _in_order(sids: list[str], pause: Callable[[], None] | None) -> Iterable[str]:
     """Sorted. One sort of many names holds Python's lock all the time, so there may be several short ones."""
     if pause is None:
         return sorted(sids)
-    runs: list[list[str]] = [[]]
-    for sid in sids:
-        if len(runs[-1]) == _SORTED:
-            runs.append([])
-        runs[-1].append(sid)
-    for run in runs:
-        run.sort()
+    runs = []
+    for begin in range(0, len(sids), _SORTED):
+        runs.append(sorted(sids[begin : begin + _SORTED]))
         pause()
     return heapq.merge(*runs)
 

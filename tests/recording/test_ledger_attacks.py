@@ -444,3 +444,36 @@ def test_settled_is_where_the_oldest_open_recording_began(desk: Desk) -> None:
     for sid in sids[1:3]:
         book.append(Act.SEALED, sid)
     assert settled() == desk.path.stat().st_size
+
+
+# -- lines
+
+
+TEXTS = st.text(max_size=40)
+
+
+@given(
+    st.integers(1, 10**12),
+    st.sampled_from(list(Act)),
+    st.booleans(),
+    TEXTS,
+    TEXTS,
+    st.sampled_from(["", "5:ab"]),
+)
+def test_both_readers_read_the_same(
+    number: int, act: Act, named: bool, reason: str, by: str, head: str
+) -> None:
+    """The quick one is used where many lines are read, the other one where a line counts."""
+    sid = "06c3r5am1g00wadwvd60ty2d33" if named else ""
+    line = Line(
+        number=number, previous="ab" * 32, time="2026-11-23T12:00:00.000Z", act=act, sid=sid,
+        reason=reason, by=by, head=head,
+    )  # fmt: skip
+    text = SIGNER.entry(line.encode())
+    assert Line.parse(text) == line and b"\n" not in text[:-1] and len(text.splitlines()) == 1
+    raw = raw_line(text)
+    assert raw is not None
+    assert (raw.number, raw.previous, raw.time, raw.act, raw.sid) == (
+        number, line.previous, line.time, act.value, sid,
+    )  # fmt: skip
+    assert raw_line(text[:-1]) is None and raw_line(b" " + text) is None
