@@ -35,6 +35,7 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.ssh.wire import string
+from conchrec.yamlread import nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -251,6 +252,9 @@ _AFTER = {
 def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     authority = _open(config, err)
     what, name, revoked = _revocation(args, authority)
+    if args.user is not None and args.user not in config.users:
+        hint = nearest(args.user, tuple(config.users))
+        print(f"warning: there is no user {args.user!r} in {config.file}{hint}", file=err)
     before = authority.revoked()
     after = authority.revocations.change(**{"remove" if args.undo else "add": revoked})
     word = "not revoked" if args.undo else "revoked"

@@ -23,6 +23,7 @@ import conchrec
 from conchrec import config
 from conchrec.cli.rights import Rights, take_on
 from conchrec.errors import ConchrecError, ConfigError
+from conchrec.process import keep_secrets
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction["Parser"]
@@ -70,6 +71,8 @@ def run() -> None:
     """The console script."""
     # Most commands are over before garbage would matter: looking for it was a sixth of a long list's time.
     gc.set_threshold(100_000)
+    # Some have the authorities' keys in memory.
+    keep_secrets()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -25,6 +25,8 @@ from conchrec.proxy.site import Site
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.settings import InnerAuth
+from conchrec.ssh.userauth import Challenge, Prompt
+from conchrec.ssh.userauth_server import PartialSuccess
 
 OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)
 JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a key")
@@ -92,3 +94,24 @@ def test_nothing_is_needed() -> None:
     world.now = OPENS
     assert world.prove().result == JOE
     assert (world.begun, world.visit.denied) == (1, None)
+
+
+def test_the_proxy_asks_nothing_after_the_target_has_asked() -> None:
+    """Or a user could not tell whose question it is: what is required later, ends the connection."""
+    world = World(RoleOptions(require_mfa=Mfa.SESSION))
+    theirs = Challenge(prompts=(Prompt(text="[web1:22] Code: "),))
+    questions = SimpleNamespace(open=theirs)
+    questions.answer = lambda challenge, answers: setattr(questions, "open", None)
+    cast(SimpleNamespace, world.login.upstream).questions = questions
+    world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
+    world.prove().addErrback(lambda failure: failure.trap(PartialSuccess))
+    asked: list[Challenge] = []
+
+    def ask(challenge: Challenge) -> Deferred[tuple[str, ...]]:
+        asked.append(challenge)
+        world.now = OPENS
+        return succeed(("123456",))
+
+    world.login.keyboard_interactive("root", "", ask)
+    world.login.keyboard_interactive("root", "", ask)
+    assert asked == [theirs]
