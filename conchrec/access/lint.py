@@ -86,10 +86,14 @@ def _roles(roles: Mapping[str, Role], users: Mapping[str, User], now: datetime) 
 
 
 def _unrecorded(config: Config) -> Iterator[ConfigError]:
-    """Where nothing is recorded, nobody can be asked."""
+    """Where nothing is recorded, nobody can be asked, and no login is seen."""
     if config.session_recording.records:
         return
     for role in config.roles.values():
+        if role.deny_logins:
+            text = "session_recording is off or node: the proxy does not see as whom a user logs in"
+            line = role.line("deny.logins") or None
+            yield ConfigError(f"roles.{role.name}.deny.logins", text, line)
         if role.options.approval:
             text = "session_recording is off or node: only a request in advance (ssh proxy request) will do"
             line = role.line("options.approval") or None

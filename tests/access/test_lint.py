@@ -69,6 +69,7 @@ def test_nothing_is_said_of_what_is_right() -> None:
         ("  ann: {roles", "  Joe: {roles: [lead]}\n  ann: {roles", "3 users.Joe: is spelled almost like joe"),
         ('"*"], hosts: ["10.0.0.0/8"]', '"**"], hosts: ["0.0.0.0/0"]', "10 roles.oncall.hosts: every login"),
         ("users:", "session_recording: off\nusers:", "10 roles.ops.options.approval: session_recording"),
+        ("users:", "session_recording: node\nusers:", "9 roles.ops.deny.logins: session_recording is off"),
         (
             "{logins: [nobody]",
             "{logins: [backup]",
