@@ -279,7 +279,7 @@ class SessionRecorder:
             self._env[label] = kept.text
         if self._state is State.RUNNING:
             digest = f" ({kept.size} bytes, sha256 {kept.sha256})" if kept.sha256 else ""
-            self._marker(f"env {label}={kept.text}{digest}")
+            self._marker(f"env {label}={_escaped(kept.text)}{digest}")
 
     def start(self, kind: str, command: str = "", command_sha256: str = "") -> None:
         """Write the header, through to the file: call it before the request is forwarded.
@@ -783,6 +783,13 @@ def _fire(done: Deferred[ClosedRecording], outcome: ClosedRecording | RecordingE
         done.errback(outcome)
     else:
         done.callback(outcome)
+
+
+def _escaped(text: str) -> str:
+    """Without characters that ``_plain`` would replace, so that nothing is lost."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
 
 
 def _plain(text: str) -> str:

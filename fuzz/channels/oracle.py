@@ -229,17 +229,15 @@ WHOLE, ALL = 1000, 8000
 def _environment(recording: Recording, channel: ServerChannel) -> Iterator[str]:
     if channel.start is None or sum(len(value) for _, value in channel.env) > ALL:
         return
-    # One that is set again has its last value.
-    last = dict(channel.env)
-    before = [
-        request
-        for request in (asked.request for asked in channel.asked)
-        if request is channel.start or request.name == b"env"
-    ]
-    header = list(_texts(recording.lines[0])) if before and before[-1] is channel.start else None
-    for name, value in last.items():
-        if header is not None and len(value) <= WHOLE and not set(forms(value)) & set(header):
-            yield f"the header does not have the value of the variable {name!r}"
+    # One that is set again has its last value. A variable that comes after a start which the target refused
+    # is a marker, for then the header is written.
+    texts = set(_texts(recording.lines[0]))
+    markers = [line[2] for line in recording.lines[1:] if line[1] == "m" and line[2].startswith("env ")]
+    for name, value in dict(channel.env).items():
+        if len(value) > WHOLE or texts & set(forms(value)):
+            continue
+        if not any(f"={form}" in marker for form in forms(value) for marker in markers):
+            yield f"the recording does not have the value of the variable {name!r}"
 
 
 def _argument(request: w.Request) -> tuple[str, bytes]:

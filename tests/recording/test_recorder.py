@@ -27,6 +27,18 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def test_keeps_variable_after_refused_start_with_its_control_characters(bench: Bench) -> None:
+    """The header is written then: it is a marker, in which players would not show such a character."""
+    recorder = bench.recorder()
+    recorder.start("subsystem", "bogus")
+    recorder.env(b"LC_X", b"rm -r /\x1b[8m\r\n")
+    recorder.env(b"LC_Y", b"\xff")
+    recorder.start("exec", 'eval "$LC_X"')
+    markers = [data for code, data in events(bench.close(recorder).path) if code == "m"]
+    assert "env LC_X=rm -r /\\x1b[8m\\r\\n" in markers
+    assert any(marker.startswith("env LC_Y=\\xff (1 bytes, sha256 ") for marker in markers)
+
+
 def test_a_session_on_a_pty(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm-256color", 100, 30)
