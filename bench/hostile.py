@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 
 from twisted.internet.defer import Deferred
 
@@ -62,6 +63,8 @@ class Row:
     """At the web listener."""
     target: str = ""
     """The flood of a target, which the client visits (``bench.hostile_target``)."""
+    looks: bool = False
+    """The bystander also looks at the list of recordings."""
     channels: int = 1
     silent: bool = False
     """At a target that takes connections and says nothing."""
@@ -96,6 +99,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="terminal, short lines", kind="lines", in_gate=False),
     Row(name="unknown keys before the login", kind="offers", count=4, in_gate=False),
     Row(name="requests that wait for a start", kind="held"),
+    Row(name="replays of a large screen", kind="replays", at_sshd=False, looks=True),
     Row(name="zlib, 1 : 800", kind="zlib"),
     Row(name="control characters in audited names", kind="controls"),
     Row(name="empty sessions", kind="sessions"),
@@ -128,14 +132,15 @@ HOARDS: tuple[Hoard, ...] = (
 
 @dataclass(slots=True)
 class Sample:
-    """What a bystander had: milliseconds of each key, seconds of each login."""
+    """What a bystander had: milliseconds of each key, seconds of each login and of each look."""
 
     keys: list[float] = field(default_factory=list)
     logins: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
 
 
-def watch(terminal: Terminal, route: Route, seconds: float, logins: int) -> Sample:
-    """Type for so long, then log in so often. Blocks."""
+def watch(terminal: Terminal, route: Route, seconds: float, logins: int, looks: int = 0) -> Sample:
+    """Type for so long, then log in so often, then look at the list of recordings so often. Blocks."""
     sample = Sample()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -143,15 +148,17 @@ def watch(terminal: Terminal, route: Route, seconds: float, logins: int) -> Samp
         sample.keys.append(terminal.key() * 1000)
     for _ in range(logins):
         sample.logins.append(log_in(route))
+    for _ in range(looks):
+        sample.looks.append(log_in(route, "proxy", "recordings"))
     return sample
 
 
-def log_in(route: Route) -> float:
-    """Seconds of one login with a command that does nothing; PATIENCE where it fails. Blocks."""
+def log_in(route: Route, *command: str) -> float:
+    """Seconds of one login, with a command that does nothing; PATIENCE where it fails. Blocks."""
     began = time.perf_counter()
     try:
         done = subprocess.run(
-            route.command(HOST, "true"),
+            route.command(*(command or (HOST, "true"))),
             env=route.env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -260,7 +267,8 @@ def _bar(times: float, more: float, idle: float) -> Bar:
 def figures(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: float) -> list[Figure]:
     """Bars come from what the same bystander had a moment before the flood."""
     p99, p50 = percentile(idle.keys, 99), percentile(idle.keys, 50)
-    login = sorted(idle.logins)[len(idle.logins) // 2]
+    looks = median(idle.looks) if idle.looks else 0.0
+    login = median(idle.logins)
 
     def base(of: Callable[[Sample], Sequence[float]], percent: float) -> tuple[float, ...]:
         return (percentile(of(sshd), percent),) if sshd is not None else ()
@@ -295,6 +303,19 @@ def figures(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: flo
             must=at_most(LOCK_SECONDS),
             gate=at_most(GATE_LOCK_SECONDS),
         ),
+        *(
+            [
+                Figure(
+                    name=f"{row.name}: list of recordings",
+                    unit="s",
+                    ours=tuple(ours.looks),
+                    must=_bar(LOGIN_TIMES, LOGIN_MORE, looks),
+                    gate=_bar(GATE_LOGIN_TIMES, GATE_LOGIN_MORE, looks),
+                )
+            ]
+            if ours.looks
+            else []
+        ),
     ]
 
 
@@ -308,8 +329,9 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
     found: list[Figure] = []
     rates: list[str] = []
 
-    def beside(route: Route, terminal: Terminal) -> Deferred[Sample]:
-        return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins))
+    def beside(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
+        looks = effort.flood_logins if row.looks else 0
+        return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins, looks))
 
     terminals: dict[str, Terminal] = {}
     try:
@@ -318,7 +340,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
         for number, row in enumerate(rows):
             run.say(f"{row.name} ({number + 1} of {len(rows)})")
             samples: dict[str, Sample] = {}
-            idle = await beside(scene.ours, terminals[scene.ours.name])
+            idle = await beside(scene.ours, terminals[scene.ours.name], row)
             lock = 0.0
             for route in scene.routes:
                 if route is scene.yardstick and (effort.gate or not row.at_sshd):
@@ -327,7 +349,7 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
                 await flood.says("flooding\n")
                 await floods.begins(row)
                 before = time.monotonic()
-                samples[route.name] = await beside(route, terminals[route.name])
+                samples[route.name] = await beside(route, terminals[route.name], row)
                 took = time.monotonic() - before
                 if route is scene.ours:
                     lock = await _lock(floods, row, flood)

@@ -7,6 +7,7 @@ flood has begun, goes on until its stdin ends, and then says how many messages o
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import threading
@@ -44,6 +45,8 @@ SOURCE = "127.0.0.9"
 BATCH = 256
 #: Seconds without anything from the peer after which a raw connection is made again.
 DEAF = 10.0
+#: How many play one recording at the same time.
+VIEWERS = 4
 #: Requests that may wait for a start.
 HELD = 500
 #: What is sent to a target that says nothing: a full window.
@@ -181,6 +184,7 @@ class Session:
     def __init__(self) -> None:
         self.open: Deferred[None] = Deferred()
         self.on_data: Callable[[bytes], None] = lambda data: None
+        self.on_closed: Callable[[], None] = lambda: None
 
     def stream_opened(self) -> None:
         self.open.callback(None)
@@ -201,7 +205,7 @@ class Session:
         """What is written here is bounded by the flood's own valve."""
 
     def stream_closed(self) -> None:
-        """The flood goes on with the rest."""
+        self.on_closed()
 
 
 class Pour:
@@ -470,6 +474,48 @@ async def _held(user: User) -> None:
         Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
 
 
+async def _looked(user: User, command: bytes) -> bytes:
+    """All that a command of the proxy says, on a large terminal."""
+    session = Session()
+    heard = bytearray()
+    session.on_data = heard.extend
+    over: Deferred[None] = Deferred()
+    session.on_closed = lambda: over.callback(None)
+    stream = Stream.open(user.connection, b"session", session)
+    await session.open
+    size = uint32(1000) * 2 + uint32(0) * 2
+    stream.request(b"pty-req", string(b"xterm") + size + string(b""))
+    stream.request(b"exec", string(command))
+    await over
+    return bytes(heard)
+
+
+async def _replays(user: User) -> None:
+    """A recording of a large screen that is cleared and filled again and again, looked at by several."""
+    await user.log_in()
+    _, connection = await user.inner()
+    session = Session()
+    over: Deferred[None] = Deferred()
+    session.on_closed = lambda: over.callback(None)
+    stream = Stream.open(connection, b"session", session)
+    await session.open
+    stream.request(b"pty-req", string(b"xterm") + uint32(1000) * 2 + uint32(0) * 2 + string(b""))
+    frame = r"\033[2J\033[1;1Hx\033[1000;1000Hy"
+    stream.request(b"exec", string(f"yes '{frame}' | head -20000 | xargs printf".encode()))
+    await over
+    found: list[bytes] = []
+    while not found:
+        found = re.findall(rb"\b[0-9a-z]{26}\b", await _looked(user, b"recordings"))
+
+    async def again() -> None:
+        while user.outer.lost is None:
+            user.sent.add()
+            await _looked(user, b"play " + found[-1])
+
+    for _ in range(VIEWERS):
+        Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
+
+
 async def _rekeys(user: User) -> None:
     """New keys as soon as the last ones are there."""
     await user.log_in()
@@ -596,6 +642,7 @@ USERS: dict[str, Kind] = {
     "rekeys": _rekeys,
     "offers": _offers,
     "held": _held,
+    "replays": _replays,
     "sftp": _blocks(b"subsystem sftp", b"".join(_sftp_requests()), _SFTP_INIT, terminal=False),
     "escapes": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[1;1H\x1b[2Jx" * 2600),
     "columns": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[4000Gx\r\n" * 3000),

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import re
 import resource
+import sys
 from pathlib import Path
 
 #: malloc.h
@@ -16,6 +17,8 @@ _PR_SET_DUMPABLE = 4
 #: So much free memory is kept for the next packets; what is larger than the other is mapped by itself.
 _KEPT = 8 * 1024 * 1024
 _MAPPED = 1024 * 1024
+#: How long a thread may keep Python's lock while another one waits for it.
+SWITCH_SECONDS = 0.0005
 
 
 def keep_secrets() -> bool:
@@ -42,6 +45,15 @@ def knows_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return flags is not None and "aes" in flags[1].split()
+
+
+def share_lock_often() -> None:
+    """Let threads hand over Python's lock every half a millisecond.
+
+    The reactor gives it up at each call of the system, and a thread that computes (one that plays a
+    recording, or makes a digest) keeps it for 5 ms by default: one key takes a dozen such calls.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def spare_permanent_objects() -> None:

@@ -42,6 +42,7 @@ from conchrec.process import (
     keep_secrets,
     knows_aes,
     raise_file_limit,
+    share_lock_often,
     spare_permanent_objects,
 )
 from conchrec.proxy import lookups
@@ -258,6 +259,7 @@ class Proxy(MultiService):
             loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
         super().startService()  # type: ignore[no-untyped-call]
         spare_permanent_objects()
+        share_lock_often()
         _log.info(
             "conchrec {version} listens on {listen}; recording: {mode}; certificates: @cert-authority * {ca}",
             version=__version__,

@@ -94,3 +94,15 @@ print(before, walked())
 def test_a_full_collection_walks_over_what_was_made_since_the_start() -> None:
     before, after = map(int, printed(COLLECTION).split())
     assert after < before / 20
+
+
+HANDOVER = """
+import sys
+from conchrec.process import share_lock_often
+share_lock_often()
+print(sys.getswitchinterval() * 1000)
+"""
+
+
+def test_threads_that_compute_hand_over_the_lock_well_within_a_millisecond() -> None:
+    assert float(printed(HANDOVER)) <= 0.5
