@@ -100,13 +100,21 @@ async def test_what_is_withdrawn_ends_and_the_rest_goes_on(stage: Stage) -> None
     await house.proxy.audited("port", kind="remote", action="cancel")
     assert (await speak("tcp", "127.0.0.1", dead)).stdout.strip() == b""
     await goes_on(session, "one")
+    terminal = house.client().start("-tt", "web1", "echo ready; cat", terminal=(24, 80))
+    await terminal.says("ready")
+    roles["ops"]["options"] = {"pty": False}
+    house.proxy.configure({"roles": roles})
+    await reloaded(house, result="ok", changed=["roles"])
+    shown = await terminal.wait()
+    assert "may not have a terminal" in shown.text + shown.errors, str(shown)
+    await goes_on(session, "two")
     roles["ops"]["options"] = {"exec": False}
     house.proxy.configure({"roles": roles})
     event = await reloaded(house, result="ok")
     for process in (session, ann):
         result = await process.wait()
         assert "may not run commands" in result.errors and "(exec: no)" in result.errors, str(result)
-    assert moment(event) <= moment((await house.proxy.audited("session.end"))[-1])
+    assert moment(event) <= moment((await house.proxy.audited("session.end", count=3))[-1])
 
 
 @pytest.mark.parametrize(
