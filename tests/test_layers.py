@@ -35,6 +35,7 @@ VALUES = frozenset(
         "conchrec.ssh.packetcipher",
         "conchrec.ssh.compression",
         "conchrec.ssh.modp",
+        "conchrec.ssh.allowance",
         "conchrec.ssh.algorithms",
         "conchrec.proxy",
         "conchrec.proxy.lane",

@@ -34,6 +34,11 @@ MIN_RSA_BITS = 2048
 #: RSA and DSA keys of old hosts, where a rule takes them.
 MIN_OLD_BITS = 1024
 MAX_RSA_BITS = 16384
+#: What OpenSSL takes with large moduli. A longer exponent makes a verification as slow as a signature (8 ms
+#: with 3072 bits); 65537 has 17 bits.
+MAX_RSA_EXPONENT_BITS = 64
+#: As OpenSSH has it (SSHKEY_CERT_MAX_PRINCIPALS), and the same for options.
+MAX_PRINCIPALS = 256
 #: No certificate of sense is larger.
 MAX_BLOB = 64 * 1024
 
@@ -211,6 +216,8 @@ def _strings(packed: bytes) -> tuple[bytes, ...]:
     found = []
     while not r.at_end:
         found.append(r.string())
+        if len(found) > MAX_PRINCIPALS:
+            raise Malformed(f"the certificate has more than {MAX_PRINCIPALS} principals")
     return tuple(found)
 
 
@@ -222,6 +229,8 @@ def _options(packed: bytes) -> dict[str, bytes]:
         name = _text(r.string())
         if name in found:
             raise Malformed("an option of a certificate is there twice")
+        if len(found) >= MAX_PRINCIPALS:
+            raise Malformed(f"the certificate has more than {MAX_PRINCIPALS} options")
         found[name] = r.string()
     return found
 
@@ -422,7 +431,7 @@ def _verify_sha1(algorithm: bytes, key: bytes, data: bytes, signature: bytes) ->
         fields.string()
         if algorithm == b"ssh-rsa":
             exponent, modulus = fields.mpint(), fields.mpint()
-            if not MIN_OLD_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+            if not MIN_OLD_BITS <= modulus.bit_length() <= MAX_RSA_BITS or not _is_exponent(exponent):
                 return False
             rsa_key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
             length = (modulus.bit_length() + 7) // 8
@@ -458,6 +467,11 @@ def _with_flags(key: bytes, data: bytes, flags: int, counter: int, *, touch: boo
     )
 
 
+def _is_exponent(exponent: int) -> bool:
+    """Is this a public exponent of RSA that costs us little?"""
+    return exponent >= 3 and exponent.bit_length() <= MAX_RSA_EXPONENT_BITS
+
+
 def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
     """A function of signature and data that raises InvalidSignature."""
     r = Reader(blob)
@@ -484,7 +498,9 @@ def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
         return verify_ecdsa
     if key_type == b"ssh-rsa":
         exponent, modulus = r.mpint(), r.mpint()
-        if exponent < 3 or modulus <= 0 or not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+        if modulus <= 0 or not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+            raise InvalidSignature
+        if not _is_exponent(exponent):
             raise InvalidSignature
         rsa_key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
         rsa_digest = {b"rsa-sha2-256": hashes.SHA256(), b"rsa-sha2-512": hashes.SHA512()}.get(algorithm)

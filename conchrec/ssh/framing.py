@@ -22,7 +22,8 @@ class Incoming:
     """What the peer sends: first its version line, then packets.
 
     ``sequence`` is the number of the next packet, ``handling`` that of the one that was read last;
-    ``counted`` are the bytes since the keys are in use. Raises RemoteViolation for what is not SSH.
+    ``counted`` are the bytes since the keys are in use, ``carried`` those under all keys. Raises
+    RemoteViolation for what is not SSH.
     """
 
     def __init__(self) -> None:
@@ -37,12 +38,17 @@ class Incoming:
         self.sequence = 0
         self.handling = 0
         self.counted = 0
+        self._earlier = 0
         #: Bytes that a packet may have now; None: as many as the cipher takes.
         self.most: int | None = None
 
     def __len__(self) -> int:
         """Bytes that wait to be read."""
         return len(self._buffer) - self._at
+
+    @property
+    def carried(self) -> int:
+        return self._earlier + self.counted
 
     def feed(self, data: bytes) -> None:
         if self._at > len(self._buffer) // 2:
@@ -111,6 +117,7 @@ class Incoming:
         """The next packet is under new keys; ``reset``: and has the number 0 (strict key exchange)."""
         self._opener = opener
         self._inflate = None
+        self._earlier += self.counted
         self.counted = 0
         if reset:
             self.sequence = 0
@@ -133,6 +140,11 @@ class Outgoing:
         self._deflate: Deflate | None = None
         self.sequence = 0
         self.counted = 0
+        self._earlier = 0
+
+    @property
+    def carried(self) -> int:
+        return self._earlier + self.counted
 
     def packet(self, number: int, payload: bytes) -> bytes:
         if self._deflate is None:
@@ -149,6 +161,7 @@ class Outgoing:
     def renew(self, sealer: Sealer, *, reset: bool) -> None:
         self._sealer = sealer
         self._deflate = None
+        self._earlier += self.counted
         self.counted = 0
         if reset:
             self.sequence = 0

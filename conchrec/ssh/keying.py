@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.ssh.algorithms import Algorithms
+from conchrec.ssh.allowance import RekeyAllowance
 from conchrec.ssh.assigned import (
     BY_APPLICATION,
     KEX_FIRST,
@@ -120,6 +121,7 @@ class Keying:
         self._deflates = self._inflates = self._inflates_next = False
         self._blocked: deque[tuple[int, bytes]] = deque()
         self._blocked_bytes = 0
+        self._allowance = RekeyAllowance()
         self.rekeys = 0
         #: The algorithms of the newest keys, for people: key exchange, host key, ciphers and MACs.
         self.agreed_names: tuple[bytes, ...] = ()
@@ -189,9 +191,25 @@ class Keying:
             self._begin_exchange()
 
     def _kexinit(self, payload: bytes) -> None:
-        """The peer's KEXINIT: settle on everything."""
+        """The peer's KEXINIT. One that the peer begins may have to wait, so that key exchanges without end
+        cost the peer its time and not ours; until then we go on sending under the old keys."""
         if self._phase in (Phase.RUNNING, Phase.SENT_KEYS):
             raise RemoteViolation("a key exchange inside a key exchange")
+        if self._phase is Phase.IDLE and not self._first_exchange:
+            carried = self._incoming.carried + self._outgoing.carried
+            pause = self._allowance.charge(self._clock.seconds(), carried)
+            if pause > 0:
+                self._hold("rekeys", True)
+                self._later("rekeys", pause, lambda: self._end_pause(payload))
+                return
+        self._settle(payload)
+
+    def _end_pause(self, payload: bytes) -> None:
+        self._attempt(self._settle, payload)
+        self._hold("rekeys", False)
+
+    def _settle(self, payload: bytes) -> None:
+        """Agree on everything with the peer's KEXINIT."""
         theirs = Proposal.read(payload)
         if self._phase is Phase.IDLE:
             self._begin_exchange()

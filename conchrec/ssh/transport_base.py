@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from conchrec.errors import ConchrecError, ProtocolViolation, RemoteViolation
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import Algorithms
+from conchrec.ssh.allowance import EarlyAllowance
 from conchrec.ssh.ending import ConnectionGone, Lost, printable
 from conchrec.ssh.framing import MAX_VERSION
 from conchrec.ssh.kex import ModularPowers
@@ -42,8 +43,12 @@ MAX_BEHIND = 16 * 1024 * 1024
 #: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
 #: socket is not read any more.
 MAX_HELD = 64 * 1024
+#: The same before its login.
+MAX_HELD_EARLY = 16 * 1024
 #: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
 READ_AT_MOST = 256 * 1024
+#: The same from a peer that has not logged in: about what one packet may have then.
+READ_EARLY = 32 * 1024
 #: In one go to a socket: all that one turn has read, for Twisted's own 128 KiB take four turns.
 SEND_AT_MOST = 2 * READ_AT_MOST
 #: A peer that does not take our DISCONNECT is dropped, after seconds.
@@ -83,6 +88,7 @@ class Modern(Keying):
         self._behind_turn = False
         #: The peer is gone, and what it has sent is still being handled.
         self._gone_after_reading = False
+        self._early = EarlyAllowance()
         self._holds: set[str] = set()
         self._brakes: set[str] = set()
         self._socket_paused = False
@@ -172,14 +178,21 @@ class Modern(Keying):
             turn = getattr(self.transport, switch, None)
             if turn is not None:
                 turn(True)
-        if hasattr(self.transport, "bufferSize"):
-            self.transport.bufferSize = READ_AT_MOST
+        self._size_reads()
         if hasattr(self.transport, "SEND_LIMIT"):
             self.transport.SEND_LIMIT = SEND_AT_MOST
         self.transport.registerProducer(self._valve, True)
         self._pace_socket()
         if self._our_version is not None:
             self._greet()
+
+    def _size_reads(self) -> None:
+        if hasattr(self.transport, "bufferSize"):
+            self.transport.bufferSize = READ_AT_MOST if self._logged_in else READ_EARLY
+
+    def _login_done(self) -> None:
+        super()._login_done()
+        self._size_reads()
 
     def _greet(self) -> None:
         assert self._our_version is not None
@@ -329,7 +342,8 @@ class Modern(Keying):
     def _pace_socket(self) -> None:
         """Stop or resume reading from the socket, where that changes."""
         waits = bool(self._holds) or self._behind_turn
-        paused = bool(self._brakes) or (waits and len(self._incoming) > MAX_HELD)
+        most = MAX_HELD if self._logged_in else MAX_HELD_EARLY
+        paused = bool(self._brakes) or (waits and len(self._incoming) > most)
         if paused == self._socket_paused or self.transport is None or self._over:
             return
         self._socket_paused = paused
@@ -347,14 +361,19 @@ class Modern(Keying):
                 raise RemoteViolation("too much was sent ahead of our version")
             return
         incoming = self._incoming
+        handled = 0
         while not self._over and not self._holds:
             payload = incoming.packet()
             if payload is None:
                 break
+            handled += len(payload)
+            if not self._logged_in and not self._early.charge(self._clock.seconds(), len(payload)):
+                raise RemoteViolation("too many messages before the login")
             if incoming.sequence == 0 and self._first_exchange:
                 raise RemoteViolation("too many packets before the key exchange")
             self.dispatchMessage(payload[0], payload[1:])
-            if spent():
+            # Compressed bytes may be eight hundred times as many inside: those count, too.
+            if spent() or (handled > READ_AT_MOST and self._share is not None):
                 self._behind_turn = len(incoming) > 0
                 break
         if not self._over:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -552,3 +553,51 @@ def test_rsa_keys_of_numbers_below_zero(exponent: int, sign: int) -> None:
     blob = string(b"ssh-rsa") + mpint(exponent) + mpint(sign * modulus)
     signature = string(b"rsa-sha2-256") + string(bytes(256))
     assert not c.verify_signature(b"rsa-sha2-256", blob, b"data", signature)
+
+
+@pytest.mark.parametrize(("bits", "good"), [(2, True), (17, True), (64, True), (65, False), (2047, False)])
+@pytest.mark.parametrize("name", [b"rsa-sha2-256", b"ssh-rsa"])
+def test_rsa_keys_with_long_exponents(name: bytes, bits: int, good: bool) -> None:
+    """Verifying costs as many steps as the exponent has bits: 8 ms with 3072, and nobody has such keys."""
+    numbers = rsa.generate_private_key(3 if bits == 2 else 65537, 2048).private_numbers()
+    p, q = numbers.p, numbers.q
+    phi = (p - 1) * (q - 1)
+    exponent = 1 << (bits - 1) | 1
+    while math.gcd(exponent, phi) != 1:
+        exponent += 2
+    assert exponent.bit_length() == bits
+    d = pow(exponent, -1, phi)
+    digest = {b"rsa-sha2-256": "sha256", b"ssh-rsa": "sha1"}[name]
+    info = {
+        "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
+        "sha1": bytes.fromhex("3021300906052b0e03021a05000414"),
+    }[digest] + hashlib.new(digest, b"data").digest()
+    size = ((p * q).bit_length() + 7) // 8
+    padded = b"\0\1" + b"\xff" * (size - 3 - len(info)) + b"\0" + info
+    raw = pow(int.from_bytes(padded, "big"), d, p * q).to_bytes(size, "big")
+    blob = string(b"ssh-rsa") + mpint(exponent) + mpint(p * q)
+    signature = string(name) + string(raw)
+    assert c.verify_signature(name, blob, b"data", signature, sha1=True) is good
+
+
+@pytest.mark.parametrize("field", ["principals", "critical_options", "extensions"])
+@pytest.mark.parametrize(("count", "good"), [(c.MAX_PRINCIPALS, True), (c.MAX_PRINCIPALS + 1, False)])
+def test_rejects_certificates_with_more_names_than_openssh_reads(field: str, count: int, good: bool) -> None:
+    names = [f"name{number}" for number in range(count)]
+    fields = {field: names if field == "principals" else dict.fromkeys(names, b"")}
+
+    def issue() -> c.Certificate:
+        return c.issue(
+            authority=CA,
+            public_key=key("ed25519").public().blob(),
+            kind=c.Kind.USER,
+            serial=1,
+            key_id="many",
+            **{"principals": ["joe"], "valid_after": 0, "valid_before": 1} | fields,  # type: ignore[arg-type]
+        )
+
+    if good:
+        assert issue().principals
+    else:
+        with pytest.raises(RemoteViolation, match="more than 256"):
+            issue()

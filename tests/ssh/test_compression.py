@@ -13,6 +13,7 @@ from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.compression import DELAYED, NONE, Deflate, Inflate
 from conchrec.ssh.packetcipher import MAX_PACKET
+from conchrec.ssh.turns import Turns
 from tests.support.pair import Pair
 
 WANTED = replace(MODERN, compressions=(DELAYED, NONE))
@@ -133,3 +134,18 @@ def test_an_empty_packet_is_none_inside_either() -> None:
     pair.client_line.write(sealer.seal(pair.client._outgoing.sequence, deflate(b"")))
     pair.pump()
     assert "an empty packet" in str(pair.server.lost and pair.server.lost.error)
+
+
+def test_inflated_bytes_count_in_a_turn_of_the_reactor() -> None:
+    """Packets of 300 bytes with 200 kB inside: one slice inflates two of them, and later turns the others."""
+    pair = pair_of()
+    log_in(pair)
+    pair.server.charge_to(Turns(pair.clock).of_user("joe"))
+    for _ in range(50):
+        pair.client.sendPacket(DATA, bytes(200_000))
+    assert len(pair.client_line.unsent) < 50 * 400
+    pair.pump()
+    assert len(pair.server_ear.heard) == 2
+    while len(pair.server_ear.heard) < 50:
+        pair.clock.advance(0)
+    assert pair.server.lost is None

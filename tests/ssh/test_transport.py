@@ -646,7 +646,7 @@ def test_what_is_sent_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_answers_that_are_read() -> None:
-    pair = Pair().secure()
+    pair = Pair().log_in()
     for _ in range(30):
         pair.client.sendPacket(a.PING, string(bytes(200_000)))
         pair.pump()

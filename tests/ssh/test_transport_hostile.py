@@ -15,12 +15,14 @@ from twisted.logger import LogLevel, globalLogPublisher
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
+from conchrec.ssh.allowance import EARLY_BYTES, MESSAGE_COST
 from conchrec.ssh.kex import exchange
 from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
-from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET
+from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET, Clear
 from conchrec.ssh.transport import ClientTransport, Lost
+from conchrec.ssh.transport_base import READ_AT_MOST, READ_EARLY
 from conchrec.ssh.wire import names, string, uint32
-from tests.support.pair import Ear, Pair
+from tests.support.pair import Ear, Line, Pair
 from tests.support.powers import at_once, result_of
 
 DATA = 94
@@ -450,7 +452,7 @@ def seconds_for(count: int) -> float:
     """To read ``count`` tiny packets from one delivery; the best of some."""
     best = 1e9
     for _ in range(3):
-        pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).secure()
+        pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).log_in()
         pair.server_ear = ear = Ear()
         pair.server.setService(ear)
         for _ in range(count):
@@ -466,3 +468,86 @@ def seconds_for(count: int) -> float:
 def test_many_tiny_packets_take_linear_time() -> None:
     """Conch copies what is left of its buffer for each packet."""
     assert seconds_for(40_000) < 10 * seconds_for(10_000)
+
+
+# --- much before the login
+
+
+def messages() -> dict[str, tuple[int, bytes]]:
+    return {
+        "ignore": (a.IGNORE, string(b"")),
+        "debug": (a.DEBUG, b"\0" + string(b"") + string(b"")),
+        "unimplemented": (a.UNIMPLEMENTED, uint32(0)),
+        "ping": (a.PING, string(b"")),
+        "unknown": (40 + 5, b""),
+        "userauth": (94, b""),
+        "large": (a.IGNORE, string(bytes(30_000))),
+    }
+
+
+@pytest.mark.parametrize("kind", messages())
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_messages_before_the_login_are_counted(kind: str, side: str) -> None:
+    """Those that nobody needs to answer, too; an unknown one ends the connection sooner."""
+    pair = Pair().secure()
+    peer = pair.client if side == "server" else pair.server
+    end = pair.server if side == "server" else pair.client
+    sent = 0
+    while end.lost is None:
+        peer._send(*messages()[kind])
+        sent += 1
+        pair.pump()
+        assert sent <= EARLY_BYTES // MESSAGE_COST + 1
+    if kind != "unknown":
+        assert end.lost.describe() == "too many messages before the login"
+    assert sent * len(messages()[kind][1]) <= EARLY_BYTES + 30_000
+
+
+def test_messages_before_the_first_keys_are_counted_where_they_are_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without strict key exchange IGNORE may come there (RFC 4253 section 11.2)."""
+    monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
+    monkeypatch.setattr("conchrec.ssh.keying.STRICT_SERVER", b"something-other")
+    pair = Pair()
+    packet = Clear().seal(0, bytes((a.IGNORE,)), string(b""))
+    pair.server.dataReceived(b"SSH-2.0-flood\r\n")
+    for _ in range(EARLY_BYTES // MESSAGE_COST):
+        pair.server.dataReceived(packet)
+    assert not pair.server_line.closing
+    pair.server.dataReceived(packet)
+    assert pair.server_line.closing
+
+
+def test_messages_after_the_login_are_not_limited() -> None:
+    pair = Pair().log_in()
+    for _ in range(2 * EARLY_BYTES // MESSAGE_COST):
+        pair.client._send(a.IGNORE, string(b""))
+    pair.pump()
+    assert pair.server.lost is None
+
+
+def test_an_agent_with_twenty_keys_in_large_certificates() -> None:
+    """Each is offered and refused; the last one signs. Nobody is disconnected."""
+    pair = Pair().secure()
+    for _ in range(20):
+        pair.client.sendPacket(50, bytes(34_000))
+        pair.client.sendPacket(50, bytes(34_000))
+        pair.server.sendPacket(51, bytes(100))
+    pair.pump()
+    assert len(pair.server_ear.heard) == 40
+    assert pair.server.lost is None
+
+
+def test_little_is_read_at_once_before_the_login() -> None:
+    """What somebody costs who has not logged in."""
+
+    class Socket(Line):
+        bufferSize = 64 * 1024
+
+    pair = Pair(connect=False)
+    pair.server_line = Socket()
+    pair.connect()
+    assert pair.server_line.bufferSize == READ_EARLY
+    pair.log_in()
+    assert pair.server_line.bufferSize == READ_AT_MOST

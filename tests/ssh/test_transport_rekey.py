@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from conchrec.errors import HostKeyRejected
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.allowance import REKEY_BURST, REKEY_LONGEST_PAUSE
 from conchrec.ssh.certificate import CERTIFICATE, Ed25519Authority, Kind, issue
 from conchrec.ssh.hostkeys import ShownKey, ShownKeys
 from conchrec.ssh.keying import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, Phase
+from conchrec.ssh.transport_base import MAX_HELD
 from conchrec.ssh.wire import string
 from tests.support.pair import Ear, Pair
 
@@ -134,6 +136,87 @@ def test_time_comes_in_the_middle_of_an_exchange() -> None:
     pair.clock.advance(1)
     pair.pump()
     assert pair.clock.getDelayedCalls() == []
+
+
+# --- what a peer's key exchanges cost it
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_peer_that_begins_many_pauses_and_is_not_disconnected(side: str) -> None:
+    """Its messages wait, in order; ours go on, under the old keys, until the exchange begins."""
+    pair = Pair().log_in()
+    peer, end = (pair.client, pair.server) if side == "client" else (pair.server, pair.client)
+    ear, peer_ear = (
+        (pair.server_ear, pair.client_ear) if side == "client" else (pair.client_ear, pair.server_ear)
+    )
+    for _ in range(REKEY_BURST):
+        peer._begin_exchange()
+        pair.pump()
+    assert end.rekeys == REKEY_BURST
+    for _ in range(3):
+        peer._begin_exchange()
+        peer._send(DATA, b"behind its KEXINIT")
+        pair.pump()
+        end.sendPacket(DATA, b"from the other side")
+        pair.pump()
+        assert end._phase is Phase.IDLE
+        assert (ear.heard, peer_ear.heard.pop()) == ([], (DATA, b"from the other side"))
+        pair.clock.advance(REKEY_LONGEST_PAUSE)
+        pair.pump()
+        assert ear.heard.pop() == (DATA, b"behind its KEXINIT")
+    assert end.rekeys == peer.rekeys == REKEY_BURST + 3
+    assert end.lost is None
+
+
+def test_what_a_peer_sends_while_it_pauses_is_bounded() -> None:
+    pair = Pair().log_in()
+    for _ in range(REKEY_BURST + 1):
+        pair.client._begin_exchange()
+        pair.pump()
+    for _ in range(3 * MAX_HELD // 1000):
+        pair.client._send(DATA, bytes(1000))
+        pair.pump()
+    assert pair.server_line.paused
+    assert len(pair.server._incoming) < MAX_HELD + 2000
+    pair.clock.advance(1)
+    pair.pump()
+    assert len(pair.server_ear.heard) == 3 * MAX_HELD // 1000
+    assert not pair.server_line.paused
+
+
+def test_our_own_exchange_during_a_pause_is_the_same_exchange() -> None:
+    pair = Pair().log_in()
+    for _ in range(REKEY_BURST + 1):
+        pair.client._begin_exchange()
+        pair.pump()
+    pair.server._begin_exchange()
+    pair.pump()
+    pair.clock.advance(1)
+    pair.pump()
+    assert pair.server.rekeys == pair.client.rekeys == REKEY_BURST + 1
+    assert pair.server.lost is None
+
+
+def test_the_end_during_a_pause() -> None:
+    pair = Pair().log_in()
+    for _ in range(REKEY_BURST + 1):
+        pair.client._begin_exchange()
+        pair.pump()
+    pair.cut()
+    assert pair.clock.getDelayedCalls() == []
+
+
+def test_exchanges_that_we_begin_are_not_charged() -> None:
+    pair = Pair().log_in()
+    for _ in range(3 * REKEY_BURST):
+        pair.server._begin_exchange()
+        pair.pump()
+        # The client, which is ours as well, charges the server.
+        pair.clock.advance(REKEY_LONGEST_PAUSE)
+        pair.pump()
+    pair.client._begin_exchange()
+    pair.pump()
+    assert pair.server.rekeys == 3 * REKEY_BURST + 1
 
 
 # --- a cipher for much

@@ -164,7 +164,7 @@ def test_a_share_that_changes_takes_the_reader_along() -> None:
 
 @pytest.fixture
 def pair() -> Pair:
-    pair = Pair().secure()
+    pair = Pair().log_in()
     pair.server.charge_to(Turns(pair.clock).of_user("joe"))
     return pair
 
@@ -243,6 +243,7 @@ def test_an_inner_connection_is_handled_in_slices() -> None:
     clock = pair.clock
     tunnel = Tunnel(clock, peer=None, host=None)
     pair.server.charge_to(Turns(clock).of_user("joe"))
+    pair.server._login_done()  # before the login so much would end it
     tunnel.start(pair.server)
     junk = b"".join(uint32(12) + b"\x06" + bytes((a.IGNORE,)) + uint32(0) + bytes(6) for _ in range(20_000))
     tunnel.stream_data(b"SSH-2.0-flood\r\n" + junk)
