@@ -216,8 +216,11 @@ class Proxy:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def key_exchange_helper(self) -> int:
-        """The pid of its helper process for finite-field Diffie-Hellman; 0 where it has none."""
+    async def key_exchange_helper(self) -> int:
+        """The pid of its helper process for key exchanges, which it has soon after it listens."""
+        return await fact(self._key_exchange_helper, lambda: f"it has no helper:\n{self.log}")
+
+    def _key_exchange_helper(self) -> int:
         assert self.process is not None
         for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
             try:

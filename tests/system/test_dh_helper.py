@@ -26,8 +26,7 @@ def is_gone(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_ends_with_the_proxy(stage: Stage, number: int) -> None:
     house = await build(stage)
-    helper = house.proxy.key_exchange_helper()
-    assert helper
+    helper = await house.proxy.key_exchange_helper()
     await house.proxy.stop(number)
     await fact(lambda: is_gone(helper), "the helper outlives the proxy")
 
@@ -35,7 +34,7 @@ async def test_ends_with_the_proxy(stage: Stage, number: int) -> None:
 async def test_holds_no_key_and_no_socket(stage: Stage) -> None:
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
-    proc = Path(f"/proc/{house.proxy.key_exchange_helper()}")
+    proc = Path(f"/proc/{await house.proxy.key_exchange_helper()}")
     assert sorted(os.listdir(proc / "fd")) == ["0", "1", "2"]
     loaded = [
         load_ssh_private_key(path.read_bytes(), None)
