@@ -24,6 +24,9 @@ INPUT = "i"
 RESIZE = "r"
 MARKER = "m"
 EXIT = "x"
+#: A later start on the same channel, where the target refused the first: kind and command as in the header,
+#: as JSON. Players pass over codes that they do not know.
+START = "s"
 
 DEFAULT_SIZE = (80, 24)
 _LARGEST = 1000

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -294,6 +295,8 @@ class SessionRecorder:
         self._digest_only = False
         self._choose_capture()
         if again:
+            fields = {"kind": kind, "command": command, "command_sha256": command_sha256}
+            self._add(asciicast.event_line(self._cut(), asciicast.START, json.dumps(fields)))
             self._marker(f"{kind} {command}".rstrip())
             self.flush()
             return

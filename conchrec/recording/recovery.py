@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from typing import BinaryIO
 
 from conchrec.errors import RecordingError
 from conchrec.recording import asciicast, forms
-from conchrec.recording.asciicast import Damaged, Event, Header
+from conchrec.recording.asciicast import START, Damaged, Event, Header
 from conchrec.recording.continuity import STEP_BYTES
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.ledger_line import Act, raw_line
@@ -59,10 +60,12 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scan:
-    """What a file holds: ``whole`` bytes of good lines from its start, ``lines`` of them; the last
-    checkpoint stands at the end of the first ``signed``. ``damaged`` says why it is left as it is."""
+    """What a file holds: its header; the last later start, if any; ``whole`` bytes of good lines from its
+    beginning, ``lines`` of them; the last checkpoint stands at the end of the first ``signed``. ``damaged``
+    says why it is left as it is."""
 
     header: Header | None
+    start: str
     last: float
     whole: int
     lines: int
@@ -312,6 +315,7 @@ def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool, pause: Callable[[]
 
 def _scan_lines(file: BinaryIO, sid: str, keys: Keys, pause: Callable[[], None]) -> _Scan:
     header: Header | None = None
+    start = ""
     last, whole, lines, signed, position = 0.0, 0, 0, 0, 0
     digest, bad, damaged = hashlib.sha256(), False, ""
     paused = 0
@@ -335,6 +339,8 @@ def _scan_lines(file: BinaryIO, sid: str, keys: Keys, pause: Callable[[], None])
         if bad:
             damaged = "the file has lines that can not be read"  # good ones after them: this is no torn end
             break
+        if not first and event.code == START:
+            start = event.text
         if not first and event.code == CHECKPOINT:
             try:
                 point = keys.checkpoint(sid, event.text)
@@ -348,7 +354,14 @@ def _scan_lines(file: BinaryIO, sid: str, keys: Keys, pause: Callable[[], None])
         digest.update(line)
         whole, lines = position, lines + 1
     return _Scan(
-        header=header, last=last, whole=whole, lines=lines, signed=signed, digest=digest, damaged=damaged
+        header=header,
+        start=start,
+        last=last,
+        whole=whole,
+        lines=lines,
+        signed=signed,
+        digest=digest,
+        damaged=damaged,
     )
 
 
@@ -398,6 +411,7 @@ def _manifest(sid: str, scan: _Scan, end: bytes) -> Manifest:
     size = scan.whole + len(end)
     started = time_of(sid)
     ours: Mapping[str, object] = scan.header.ours if scan.header else {}
+    started_as = _last_start(scan, ours)
     return Manifest(
         sid=sid,
         status=Status.DAMAGED if scan.damaged else Status.INTERRUPTED,
@@ -414,9 +428,23 @@ def _manifest(sid: str, scan: _Scan, end: bytes) -> Manifest:
         login=_text(ours, "login"),
         target=_text(ours, "target"),
         address=_text(ours, "address"),
-        kind=_text(ours, "kind"),
-        command=_text(ours, "subsystem") or (scan.header.command if scan.header else ""),
+        kind=_text(started_as, "kind"),
+        command=_text(started_as, "command"),
+        command_sha256=_text(started_as, "command_sha256"),
     )
+
+
+def _last_start(scan: _Scan, ours: Mapping[str, object]) -> Mapping[str, object]:
+    """Kind and command of what ran last: the header's, or those of a later start."""
+    if scan.start:
+        try:
+            fields = json.loads(scan.start)
+        except ValueError:
+            fields = None
+        if isinstance(fields, dict):
+            return fields
+    command = _text(ours, "subsystem") or (scan.header.command if scan.header else "")
+    return {**ours, "command": command}
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:

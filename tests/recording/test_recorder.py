@@ -113,6 +113,7 @@ def test_a_second_request_on_the_channel_is_a_marker(bench: Bench) -> None:
     closed = bench.close(recorder)
     assert events(closed.path) == [
         ("m", "subsystem sftp"),
+        ("s", '{"kind": "exec", "command": "bash -i", "command_sha256": ""}'),
         ("m", "exec bash -i"),
         ("o", "root"),
         ("m", "end"),
@@ -133,7 +134,8 @@ def test_what_comes_unasked_is_recorded_too(bench: Bench) -> None:
     recorder.output(b"surprise")
     recorder.start("exec", "ls")
     closed = bench.close(recorder)
-    assert events(closed.path) == [("o", "surprise"), ("m", "exec ls"), ("m", "end")]
+    start = ("s", '{"kind": "exec", "command": "ls", "command_sha256": ""}')
+    assert events(closed.path) == [("o", "surprise"), start, ("m", "exec ls"), ("m", "end")]
 
 
 # -- merging

@@ -182,6 +182,19 @@ def test_a_time_that_is_absurd(bench: Bench) -> None:
     assert _only(bench.recover()).status is Status.INTERRUPTED
 
 
+def test_an_interrupted_recording_says_what_ran_last(bench: Bench) -> None:
+    """The header has the first start, which the target refused."""
+    start = b'{\\"kind\\": \\"exec\\", \\"command\\": \\"evil\\", \\"command_sha256\\": \\"\\"}'
+    _left_behind(bench, HEADER + EVENTS + b'[1.250000, "s", "' + start + b'"]\n')
+    (found,) = bench.recover()
+    assert found.manifest is not None
+    assert (found.manifest.kind, found.manifest.command) == ("exec", "evil")
+    _left_behind(bench, HEADER + EVENTS + b'[1.250000, "s", "[nonsense"]\n')
+    (found,) = bench.recover()
+    assert found.manifest is not None
+    assert found.manifest.command != "evil"
+
+
 def test_headers_by_others_are_not_trusted_to_have_text(bench: Bench) -> None:
     _left_behind(bench, b'{"version":2,"width":80,"height":24,"env":5,"conchrec":{"user":5,"kind":null}}\n')
     assert _only(bench.recover()).user == ""
