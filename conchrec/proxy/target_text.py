@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conchrec.proxy.refusal import disarmed, one_line
+from conchrec.proxy.refusal import PREFIX, disarmed, one_line
 from conchrec.ssh.userauth import Challenge, Prompt
 
 #: Columns of a line, the mark among them. ssh itself writes ``(root@web1) `` before a question.
@@ -61,8 +61,15 @@ class TargetText:
         lines = self._lines(prompt.text, MAX_PROMPT, MAX_LINES, QUESTION_WIDTH)
         return "\n".join(lines or [self._mark]) + ("\n" if prompt.text.endswith(("\n", "\r")) else "")
 
+    def refusal(self, text: bytes) -> bytes:
+        """Why it does not open a channel. Clients show it behind words of their own, and programs compare
+        it, so that it is marked only where it could pass for ours."""
+        shown = disarmed(one_line(text.decode("utf-8", "replace"), MAX_DISCONNECT))
+        plain = shown.isascii() and PREFIX.strip(": ") not in shown.casefold()
+        return shown.encode() if plain else (self._mark + shown).encode()
+
     def line(self, text: bytes) -> bytes:
-        """Why it disconnects, or does not open a channel."""
+        """Why it disconnects."""
         shown = disarmed(one_line(text.decode("utf-8", "replace"), MAX_DISCONNECT))
         return (self._mark + shown).encode()
 

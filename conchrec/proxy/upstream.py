@@ -249,7 +249,7 @@ class Upstream:
             lambda: Unreachable(f"{visit.target} accepts connections and then says nothing"),
         )
         self._enter(State.AUTHENTICATING)
-        connection = Connection(self._handler, refusal_text=self.text.line)
+        connection = Connection(self._handler, refusal_text=self.text.refusal)
         userauth = UserAuthClient(
             visit.login.encode(),
             self._next_signer,

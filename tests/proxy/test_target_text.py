@@ -131,3 +131,19 @@ def test_endless_banner_is_cut() -> None:
     shown = [text.banner("x\n" * 1000), text.banner("again\n"), text.banner("x" * MAX_BANNER)]
     assert len(shown[0].splitlines()) == MAX_BANNER_LINES and shown[0].rstrip().endswith(CUT)
     assert shown[1:] == ["", ""]
+
+
+@given(TEXTS)
+def test_the_reason_of_an_open_failure_cannot_pass_for_ours(words: str) -> None:
+    shown = TargetText("web1").refusal(words.encode("utf-8", "surrogatepass")).decode()
+    assert "\n" not in shown
+    assert shown.startswith("[web1] ") or (shown.isascii() and "conchrec" not in shown.casefold())
+
+
+@pytest.mark.parametrize("words", ["conchrec: no", "ConchRec: no", "\N{CYRILLIC SMALL LETTER ES}onchrec: no"])
+def test_the_reason_of_an_open_failure_is_marked_where_it_imitates_us(words: str) -> None:
+    assert TargetText("web1").refusal(words.encode()).startswith(b"[web1] ")
+
+
+def test_an_ordinary_reason_of_an_open_failure_stays_as_it_is() -> None:
+    assert TargetText("web1").refusal(b"Connection refused") == b"Connection refused"
