@@ -130,6 +130,7 @@ class OuterSession:
                 )
             return True
         if name == b"pty-req" and "permit-pty" in self._jump.identity.withheld:
+            self._rejected("your certificate has no permit-pty", "certificate: no permit-pty")
             return False
         if name == b"pty-req":
             self._newline = "\r\n"
@@ -222,15 +223,7 @@ class OuterSession:
             check_second_factor(mfa, jump.identity, jump.proofs, "command")
             self._count_command()
         except AccessDenied as error:
-            self._site.emit(
-                audit.SessionRejected(
-                    user=jump.identity.user,
-                    addr=jump.address,
-                    cid=jump.cid,
-                    reason=error.public,
-                    rule=error.rule,
-                )
-            )
+            self._rejected(error.public, error.rule)
             self._say_error(refusal.line(error))
             self._exit(REFUSED)
             return
@@ -239,6 +232,14 @@ class OuterSession:
         running = Deferred.fromCoroutine(commands.answer(asking, text))
         running.addBoth(self._uncount)
         self._running = running.addCallbacks(self._answered, self._not_answered)
+
+    def _rejected(self, reason: str, rule: str) -> None:
+        jump = self._jump
+        self._site.emit(
+            audit.SessionRejected(
+                user=jump.identity.user, addr=jump.address, cid=jump.cid, reason=reason, rule=rule
+            )
+        )
 
     def _count_command(self) -> None:
         """AccessDenied where as many run for this user as there may be."""

@@ -14,6 +14,7 @@ from tests.support.client import Client, Person, Way
 from tests.support.house import House, build
 from tests.support.keys import Key, sign_user
 from tests.support.ports import free_port
+from tests.support.proxy import Event
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import block
@@ -122,6 +123,7 @@ async def test_certificate_with_all_permits(house: House) -> None:
 async def test_terminal_at_the_proxy_itself(house: House) -> None:
     result = await by(house, "outer", await lacking(house, "permit-pty")).ssh("-tt", "proxy", "status")
     assert "PTY allocation request failed" in result.errors and result.code == 255, str(result)
+    assert (await rejected(house, "permit-pty"))["target"] == "", "it was asked of the proxy"
 
 
 async def test_certificate_by_login_leaves_it_to_the_roles(house: House) -> None:
@@ -138,6 +140,7 @@ async def test_certificate_by_login_leaves_it_to_the_roles(house: House) -> None
     assert LOGIN in (await client.ssh("proxy", "status")).check().text
 
 
-async def rejected(house: House, permit: str) -> None:
+async def rejected(house: House, permit: str) -> Event:
     (*_, event) = await house.proxy.audited("session.rejected", rule=f"certificate: no {permit}")
     assert f"your certificate has no {permit}" in str(event["reason"])
+    return event
