@@ -35,6 +35,11 @@ HEAD_LINES = 500
 """… and this many at most."""
 LOOK_SECONDS = 1.0
 """How soon it is noticed that the file was moved away."""
+WRITE_SECONDS = 0.005
+"""More than one write takes, and so often the end is looked at again: after a crash, once."""
+LOOKS = 4
+IMPATIENT_SECONDS = 60.0
+"""So long somebody who keeps the file locked is not waited for again."""
 _BLOCK = 64 * 1024
 _NAMES = 32
 
@@ -127,6 +132,7 @@ class AuditLog:
         self._unsigned = 0
         self._signed_at = self._looked_at = monotonic()
         self._lost: _Lost | None = None
+        self._impatient_until = monotonic()
         #: The file's size after our last line; -1: its end was not looked at.
         self._size = -1
         self._complaint = ""
@@ -188,7 +194,7 @@ class AuditLog:
         """Write the event, or a head, and before it what the file needs first."""
         if self._descriptor < 0:
             raise WriteFailed("the audit log is closed", str(self.path))
-        is_alone = self._is_file and acquire(self._descriptor)
+        is_alone = self._is_file and self._acquire()
         try:
             torn = self._look_at_end() if self._is_file else None
             batch = _Batch(self._link, self._signer, self._now(), unsigned=self._unsigned)
@@ -262,8 +268,19 @@ class AuditLog:
 
     # -- the file
 
+    def _acquire(self) -> bool:
+        """Lock the file. Somebody who keeps the lock is waited for once, and then not for a while."""
+        is_waiting = self._monotonic() >= self._impatient_until
+        is_held = acquire(self._descriptor, patience=None if is_waiting else 0.0)
+        if not is_held and is_waiting:
+            self._impatient_until = self._monotonic() + IMPATIENT_SECONDS
+        return is_held
+
     def _look_at_end(self) -> AuditRepair | None:
-        """What others have done to the file since our last line; what has to be said of a torn line."""
+        """What others have done to the file since our last line; what has to be said of a torn line.
+
+        A line that somebody is writing without the lock, which could not be had, looks like a torn one: that
+        is told only of an end that stays."""
         try:
             size = os.fstat(self._descriptor).st_size
             if size == self._size:
@@ -271,12 +288,22 @@ class AuditLog:
             if size < self._size and not self._reason:
                 self._reason = "truncated"
             self._size = size
-            if size == 0 or os.pread(self._descriptor, 1, size - 1) == b"\n":
+            for _ in range(LOOKS):
+                if self._ends_well():
+                    return None
+                time.sleep(WRITE_SECONDS)
+                self._size = os.fstat(self._descriptor).st_size
+            if self._ends_well():
                 return None
-            torn = self._last_line(size)
+            torn = self._last_line(self._size)
         except OSError as error:
             raise _failed(error, self.path) from error
         return AuditRepair(size=len(torn), sha256=hashlib.sha256(torn).hexdigest())
+
+    def _ends_well(self) -> bool:
+        """Does the file end in a whole line?"""
+        size = self._size
+        return size == 0 or os.pread(self._descriptor, 1, size - 1) == b"\n"
 
     def _last_line(self, size: int) -> bytes:
         """What stands after the last newline."""

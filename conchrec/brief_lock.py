@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PATIENCE_SECONDS = 0.05
-_PAUSE_SECONDS = 0.001
+_PAUSE_SECONDS = 0.0002
 
 
-def acquire(descriptor: int) -> bool:
+def acquire(descriptor: int, *, patience: float | None = None) -> bool:
     """Take flock(2) on the file; False where it could not be had, and the caller goes on without.
 
-    The reactor waits here, so somebody who keeps the lock must not stop it: 50 ms are the most.
+    The reactor waits here, so somebody who keeps the lock must not stop it: 50 ms are the most, or
+    ``patience`` in seconds.
     """
+    patience = PATIENCE_SECONDS if patience is None else patience
     end = 0.0
     while True:
         try:
@@ -23,7 +25,7 @@ def acquire(descriptor: int) -> bool:
             return True
         except BlockingIOError:
             now = time.monotonic()
-            end = end or now + PATIENCE_SECONDS
+            end = end or now + patience
             if now >= end:
                 return False
             time.sleep(_PAUSE_SECONDS)

@@ -18,7 +18,7 @@ from conchrec import audit_log as audit_log_module
 from conchrec.audit import Exec, Resize
 from conchrec.audit_chain import Head, Link, head_of
 from conchrec.audit_heads import HeadFile
-from conchrec.audit_log import HEAD_LINES, HEAD_SECONDS, AuditLog
+from conchrec.audit_log import HEAD_LINES, HEAD_SECONDS, IMPATIENT_SECONDS, AuditLog
 from conchrec.errors import WriteFailed
 from tests.support.auditlog import SIGNER, audit_log, events, lines
 
@@ -277,12 +277,34 @@ def test_a_file_that_was_cut_while_it_is_written_is_said(tmp_path: Path) -> None
 def test_somebody_who_keeps_the_lock_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conchrec.brief_lock.PATIENCE_SECONDS", 0.0)
-    log = audit_log(tmp_path)
+    pauses: list[float] = []
+    monkeypatch.setattr("conchrec.brief_lock.PATIENCE_SECONDS", 0.002)
+    monkeypatch.setattr("conchrec.brief_lock.time.sleep", pauses.append)
+    tick = Tick()
+    log = audit_log(tmp_path, monotonic=tick)
     with log.path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         log.emit(Exec(command="ls"))
-    assert commands(log.path) == ["ls"]
+        waited = len(pauses)
+        assert waited, "for a moment"
+        for _ in range(100):
+            log.emit(Exec(command="ls"))
+        assert len(pauses) == waited, "and once"
+        tick.seconds = IMPATIENT_SECONDS
+        log.emit(Exec(command="ls"))
+        assert len(pauses) > waited
+    assert commands(log.path) == ["ls"] * 102
+
+
+def test_a_line_that_is_being_written_is_not_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By somebody who could not get the lock."""
+    log = audit_log(tmp_path)
+    log.emit(Exec(command="first"))
+    with log.path.open("ab", buffering=0) as file:
+        file.write(b'{"event":')
+        monkeypatch.setattr("conchrec.audit_log.time.sleep", lambda _: file.write(b'"other"}\n'))
+        log.emit(Exec(command="second"))
+    assert [event["event"] for event in events(log.path)] == ["exec", "other", "exec"]
 
 
 # -- rotation
