@@ -137,8 +137,11 @@ class Ledger:
 
     def keep_head(self) -> None:
         """Keep the last head in the state directory. Blocks until both are on the disk."""
-        if self._heads is None:
-            return
+        with self._writing:
+            if self._heads is None or self._position is None:
+                return
+            if self._kept == Kept(position=self._position, settled=self._settled()):
+                return
         with self._heads.locked():
             with self._locked(TO_LOOK, make=False) as descriptor:
                 if descriptor is None or self._position is None:

@@ -261,6 +261,9 @@ def _complete(sealer: Sealer, sid: str, pause: Callable[[], None], *, opened: bo
     """None where the recording is alive, or was sealed meanwhile. ``opened``: by the ledger."""
     name = sealer.tree.path(sid).name
     with sealer.tree.day(sid) as day:
+        if _exists(sid + CAST, day) and _exists(sid + PACKED, day):
+            # We make one of them. Which is ours is not for us to guess, and the other one is kept.
+            raise RecordingError(f"there are two files of it: {sid}{CAST} and {sid}{PACKED}")
         descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=day)
         with open(descriptor, "r+b") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

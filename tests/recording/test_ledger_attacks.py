@@ -410,9 +410,15 @@ def test_two_processes_keep_the_newest_head(desk: Desk) -> None:
     desk.ledger.keep_head()
     other.append(Act.OPEN, new_session_id(desk.bench.now()))
     other.keep_head()
+    for look in (lambda: None, desk.ledger.refresh):
+        look()
+        desk.ledger.keep_head()
+        kept = desk.heads.read(desk.bench.directory)
+        assert kept is not None and kept.position.head == other.head
+    desk.fill(1)
     desk.ledger.keep_head()
     kept = desk.heads.read(desk.bench.directory)
-    assert kept is not None and kept.position.head == other.head == desk.ledger.head
+    assert kept is not None and kept.position.head == desk.ledger.head
 
 
 @pytest.mark.parametrize(

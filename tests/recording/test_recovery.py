@@ -453,6 +453,19 @@ def test_a_recording_that_somebody_put_there_is_not_signed(bench: Bench) -> None
     assert not path.with_suffix(".json").exists() and path.read_bytes() == HEADER + EVENTS
 
 
+def test_a_file_beside_the_real_one_is_not_taken_for_it(bench: Bench) -> None:
+    """An empty one would be signed, and the real one forgotten."""
+    recorder = bench.store(compress=True).open(bench.info())
+    recorder.start("shell")
+    recorder.output(b"rm -r /")
+    recorder.spool.close()
+    recorder.path.with_name(f"{recorder.info.sid}.cast").touch()
+    (found,) = bench.recover()
+    assert found.manifest is None and "there are two files of it" in found.problem
+    recorder.path.with_name(f"{recorder.info.sid}.cast").unlink()
+    assert _only(bench.recover()).status is Status.INTERRUPTED
+
+
 def test_one_whose_line_was_lost_is_completed_by_its_checkpoints(bench: Bench) -> None:
     """A power cut right after its beginning: the signatures in it are ours."""
     recorder = bench.store().open(bench.info())
