@@ -51,6 +51,7 @@ from conchrec.proxy.budget import Rooms, SessionRate
 from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
+from conchrec.proxy.reading import THREADS, ReadingQueue
 from conchrec.proxy.site import Live, Refusals, Site
 from conchrec.proxy.throttle import Bandwidth
 from conchrec.recording import retention
@@ -110,7 +111,7 @@ class Proxy(MultiService):
         self._disk = ThreadPool(0, 4, name="disk")
         self._names = ThreadPool(0, lookups.PLACES, name="names")
         self._sealing = ThreadPool(0, 2, name="sealing")
-        self._reading = ThreadPool(0, 1, name="reading")
+        self._reading = ThreadPool(0, THREADS, name="reading")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
         self._locks = Locks(config.state_dir, now)
@@ -173,7 +174,9 @@ class Proxy(MultiService):
                 addresses_of, lambda work: deferToThreadPool(self._reactor, self._names, work)
             ),
             signing=self._signing,
-            reading=lambda work: deferToThreadPool(self._reactor, self._reading, work),
+            reading=ReadingQueue(
+                self._reactor, lambda work: deferToThreadPool(self._reactor, self._reading, work)
+            ).run,
             started=now(),
             outer_names=outer_names(config),
             refusals=Refusals(reactor),

@@ -1,8 +1,8 @@
 """``recordings``, ``play``, ``text`` and ``follow`` over ssh: a user looks at what was recorded.
 
 Whose, the user's roles say (``recordings: own|all|none``); what is not theirs is not there. That somebody
-looked is in the audit before anything is shown. Files are read, and pictures made, in a thread, a piece at a
-time: whoever looks keeps nobody waiting. Nothing goes to the user's terminal but what draws.
+looked is in the audit before anything is shown. Files are read, and pictures made, in a thread, in short
+steps (``reading``): no viewer waits for another. Nothing goes to the user's terminal but what draws.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NoReturn, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from conchrec import audit
 from conchrec.access.options import Sees
@@ -24,7 +26,7 @@ from conchrec.recording.follow import POLL_SECONDS, Follower, Tail
 from conchrec.recording.forms import is_encrypted
 from conchrec.recording.library import Entry, Library, events, whole_lines
 from conchrec.recording.picture import ENTER, LEAVE
-from conchrec.recording.player import Frame, Player, outline
+from conchrec.recording.player import Frame, OutlineReader, Player, pieces
 from conchrec.recording.replay import SafeOutput
 from conchrec.recording.transcript import Transcript
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 #: Characters that are read, and written, at a time.
 PIECE = 32 * 1024
+#: Characters that one item counts besides: an event that shows nothing, a recording that is not listed.
+ITEM = 64
 #: Characters of one line of the list.
 LINE = 300
 
@@ -50,9 +54,8 @@ async def recordings(asking: Asking) -> str:
         return ""
     user = asking.identity.user
     lines = (
-        one_line(one.line(), LINE) + "\n"
+        (one_line(one.line(), LINE) + "\n" if seen is Sees.ALL or one.user == user else "", LINE)
         for one in found(_library(asking), wanted)
-        if seen is Sees.ALL or one.user == user
     )
     await _printed(asking, lines)
     return ""
@@ -71,11 +74,10 @@ async def play(asking: Asking) -> str:
         await _printed(asking, _output(entry))
         return ""
 
-    def begin() -> Player:
-        about = outline(whole_lines(entry.path))
-        return Player(about, lambda: events(entry.path), speed=given.speed, idle=given.idle, size=size)
-
-    player = await _read(asking, begin)
+    reader = OutlineReader(whole_lines(entry.path))
+    while (about := await _read(asking, reader.read)) is None:
+        pass
+    player = Player(about, lambda: events(entry.path), speed=given.speed, idle=given.idle, size=size)
     await _looked(asking, player)
     if player.problem:
         raise RecordingError(f"{entry.sid}: {player.problem}")
@@ -177,43 +179,48 @@ async def _looked(asking: Asking, show: _Show) -> None:
     finally:
         # Whatever happened; and there may be no time to wait.
         console.write(LEAVE)
-    await console.write(show.picture())
+    await console.write(await _read(asking, show.picture))
 
 
-async def _printed(asking: Asking, parts: Iterator[str]) -> None:
+#: A text, and how many characters were read for it.
+_Part = tuple[str, int]
+
+
+async def _printed(asking: Asking, parts: Iterator[_Part]) -> None:
     while (piece := await _read(asking, partial(_piece, parts))) is not None:
         await asking.console.write(piece)
 
 
-def _piece(parts: Iterator[str]) -> str | None:
-    """The next ones together; None where there is no other. In a thread."""
+def _piece(parts: Iterator[_Part]) -> str | None:
+    """The next ones together; None where there is no other. In a thread: one step."""
     taken: list[str] = []
     size = 0
-    for part in parts:
-        taken.append(part)
-        size += len(part) + 1
+    for text, read in parts:
+        taken.append(text)
+        size += max(len(text), read) + ITEM
         if size >= PIECE:
             break
     return "".join(taken) if taken else None
 
 
-def _output(entry: Entry) -> Iterator[str]:
+def _output(entry: Entry) -> Iterator[_Part]:
     safe = SafeOutput()
-    return (safe.feed(event.text) for event in events(entry.path) if event.code == OUTPUT)
+    for event in pieces(events(entry.path)):
+        yield safe.feed(event.text) if event.code == OUTPUT else "", len(event.text)
 
 
-def _lines(entry: Entry) -> Iterator[str]:
+def _lines(entry: Entry) -> Iterator[_Part]:
     transcript = Transcript()
-    for event in events(entry.path):
-        if event.code == OUTPUT:
-            yield transcript.feed(event.text)
-    yield transcript.end()
+    for event in pieces(events(entry.path)):
+        yield transcript.feed(event.text) if event.code == OUTPUT else "", len(event.text)
+    yield transcript.end(), 0
 
 
 async def _read(asking: Asking, work: Callable[[], T]) -> T:
-    """In a thread. Raises ConchrecError."""
+    """One step, in a thread. Raises ConchrecError."""
     try:
-        return await asking.site.reading(work)
+        step: Deferred[T] = asking.site.reading(asking.identity.user, work)
+        return await step
     except OSError as error:
         raise RecordingError(error.strerror or "it can not be read", repr(error)) from error
 

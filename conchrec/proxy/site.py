@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred
@@ -111,8 +111,8 @@ class Site:
     resolve: Callable[[str, str], Deferred[tuple[str, ...]]]
     #: Runs what asks the authority for signatures: at once, or in a thread where they take long.
     signing: InThread
-    #: Runs what reads recordings for those who look at them: one at a time, in a thread of its own.
-    reading: InThread
+    #: Runs, in a thread, one step of what reads recordings for a user who looks at them.
+    reading: Callable[[str, Callable[[], Any]], Deferred[Any]]
     started: datetime
     #: The names in the host certificate of the proxy itself.
     outer_names: tuple[str, ...]

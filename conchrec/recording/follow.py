@@ -6,16 +6,16 @@ manifest.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from conchrec.errors import RecordingError
-from conchrec.recording.asciicast import OUTPUT, RESIZE, Event, Header
+from conchrec.recording.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.forms import is_packed, regular
-from conchrec.recording.library import Entry
+from conchrec.recording.library import LONGEST_LINE, Entry
 from conchrec.recording.picture import Painter, whole
-from conchrec.recording.player import Frame, Keys, clock, resized
+from conchrec.recording.player import FRAME_SECONDS, STEP, Frame, Keys, clock, pieces, resized
 from conchrec.recording.screen import Screen
 from conchrec.recording.tree import MANIFEST
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 _PIECE = 64 * 1024
-_PACKED_PIECE = 4 * 1024
-_LINES = 256
+_PACKED_PIECE = 64
+"""So few: each byte can be 30 kB of output."""
 
 
 class Tail:
@@ -41,31 +41,43 @@ class Tail:
         self._manifest = path.with_name(entry.sid + MANIFEST)
         self._packed = is_packed(path)
         self._frame: zstandard.ZstdDecompressionObj | None = None
+        #: What was read and not yet unpacked; a line that has not ended.
+        self._raw = b""
         self._held = b""
 
     def read(self) -> list[Event]:
         """What is new, a piece of it at most; nothing where nothing is. Raises RecordingError, OSError."""
         # Asked before the file is read: what was written by then is all that there will be.
         sealed = self._manifest.exists()
-        data = self._file.read(_PACKED_PIECE if self._packed else _PIECE)
-        self.ended = sealed and not data
-        *lines, self._held = (self._held + (self._unpacked(data) if self._packed else data)).split(b"\n")
+        data = self._unpacked() if self._packed else self._file.read(_PIECE)
+        self.ended = sealed and not data and not self._raw
+        *lines, self._held = (self._held + data).split(b"\n")
+        if len(self._held) > LONGEST_LINE:
+            raise Damaged("the recording has a line that is too long")
         if lines and self.header is None:
             self.header = Header.parse(lines.pop(0))
         return [Event.parse(line) for line in lines]
 
-    def _unpacked(self, data: bytes) -> bytes:
+    def _unpacked(self) -> bytes:
+        """A piece; empty where there is nothing new. Much of it may come out of few bytes."""
         import zstandard
 
-        parts = []
+        parts: list[bytes] = []
+        size = 0
         try:
-            while data:
-                if self._frame is None:
-                    self._frame = zstandard.ZstdDecompressor().decompressobj()
-                parts.append(self._frame.decompress(data))
-                data = self._frame.unused_data
-                if self._frame.eof:
-                    self._frame = None
+            while size < _PIECE:
+                self._raw = self._raw or self._file.read(_PIECE)
+                if not self._raw:
+                    break
+                data, self._raw = self._raw[:_PACKED_PIECE], self._raw[_PACKED_PIECE:]
+                while data:
+                    if self._frame is None:
+                        self._frame = zstandard.ZstdDecompressor().decompressobj()
+                    parts.append(self._frame.decompress(data))
+                    size += len(parts[-1])
+                    data = self._frame.unused_data
+                    if self._frame.eof:
+                        self._frame = None
         except zstandard.ZstdError as error:
             raise RecordingError("the recording can not be unpacked", str(error)) from error
         return b"".join(parts)
@@ -81,7 +93,13 @@ class Whole:
 
     def read(self) -> list[Event]:
         """As of a Tail; raises what the lines do, too."""
-        lines = list(islice(self._lines, _LINES))
+        lines: list[bytes] = []
+        size = 0
+        for line in self._lines:
+            lines.append(line)
+            size += len(line)
+            if size >= _PIECE:
+                break
         self.ended = not lines
         if lines and self.header is None:
             self.header = Header.parse(lines.pop(0))
@@ -97,19 +115,25 @@ class Follower:
         self._painter = Painter(*size)
         self._screen: Screen | None = None
         self._time = 0.0
+        #: What was read, and is not on the screen yet.
+        self._events: deque[Event] = deque()
 
     def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
         """As of a Player. Raises RecordingError and OSError."""
         if size is not None:
             self._painter.resize(*size)
         over = any(key in ("q", "Q", "\x03", "\x04") for key in self._keys.feed(keys))
-        found = self._tail.read()
+        if not self._events:
+            self._events.extend(pieces(self._tail.read()))
         header = self._tail.header
         if header is None:
             return Frame(text="", wake=POLL_SECONDS, over=over or self._tail.ended)
         if self._screen is None:
             self._screen = Screen(header.width, header.height, newline=not header.env.get("TERM"))
-        for event in found:
+        found = bool(self._events)
+        until = self._screen.work + STEP
+        while self._events and self._screen.work < until:
+            event = self._events.popleft()
             self._time = event.time
             if event.code == OUTPUT:
                 self._screen.feed(event.text)
@@ -118,10 +142,12 @@ class Follower:
         progress = None
         if self._painter.rows > self._screen.rows and not self._tail.ended:
             progress = f" live  {clock(self._time)}  q: look no longer"
+        text = self._painter.paint(self._screen, progress)
+        behind = self._painter.behind
         return Frame(
-            text=self._painter.paint(self._screen, progress),
-            wake=0.0 if found else POLL_SECONDS,
-            over=over or self._tail.ended,
+            text=text,
+            wake=0.0 if found else FRAME_SECONDS if behind else POLL_SECONDS,
+            over=over or (self._tail.ended and not self._events and not behind),
         )
 
     def picture(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import Damaged, Event, Header
@@ -19,6 +20,8 @@ from conchrec.recording.session_id import time_of
 from conchrec.recording.tree import Tree
 
 _LONGEST_HEADER = 1024 * 1024
+LONGEST_LINE = 4 * 1024 * 1024
+"""In bytes; we write none that is half as long. What is longer is not read into memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,21 +102,23 @@ def events(path: Path, identities: Identities = ()) -> Iterator[Event]:
     Encrypted, and OSError.
     """
     with opened(path, identities) as file:
-        first = file.readline()
-        if first.endswith(b"\n"):
+        lines = _whole(file)
+        if first := next(lines, b""):
             Header.parse(first)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                yield Event.parse(line)
+            yield from map(Event.parse, lines)
 
 
 def whole_lines(path: Path, identities: Identities = ()) -> Iterator[bytes]:
     """A cast as it is, plain, up to its last whole line. Raises Encrypted and OSError."""
     with opened(path, identities) as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
+        yield from _whole(file)
+
+
+def _whole(file: BinaryIO) -> Iterator[bytes]:
+    while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
+        yield line
+    if len(line) == LONGEST_LINE:
+        raise Damaged("the recording has a line that is too long")
 
 
 def _header(path: Path) -> Header | None:

@@ -8,8 +8,10 @@ that were kept on the way.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from conchrec.errors import RecordingError
 from conchrec.recording.asciicast import MARKER, OUTPUT, RESIZE, Damaged, Event, Header
@@ -21,15 +23,19 @@ FRAME_SECONDS = 1 / 25
 SHOWN_SECONDS = 3.0
 """How long the progress line lies over the picture after a key, where there is no room beside it."""
 
-_STEP = 128 * 1024
-"""Characters that one turn reads: some hundredths of a second."""
-_SKIPPED = 20_000
-"""Events that one turn passes by."""
+STEP = 32 * 1024
+"""How much of a screen's ``work`` one turn does: some hundredths of a second."""
+_EVENT = 64
+"""What an event counts besides."""
+PIECE = 2 * 1024
+"""Characters of output that are shown without a look at what is left of the turn."""
+_PASSED = 512 * 1024
+"""Characters, and ``_EVENT`` for each event, that one turn passes by, or looks over."""
+MOST_MARKERS = 10_000
+"""Of one recording; later ones are not shown."""
 _KEPT_EVERY = 1024 * 1024
 _KEPT_CELLS = 250_000
 """Of all the screens that are kept; 16 bytes each."""
-_USUAL_CELLS = 8000
-"""A screen that is many times as large makes as many times the work."""
 _FASTEST, _SLOWEST = 64.0, 1 / 16
 _JUMP, _LEAP = 5.0, 60.0
 _BACK = 1.0
@@ -67,7 +73,7 @@ class Keys:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Outline:
     """What one look over a recording says. ``duration`` is the time of the last event; ``markers`` are in
     order; ``newline`` as of a Screen."""
@@ -78,34 +84,81 @@ class Outline:
     duration: float
     markers: tuple[tuple[float, str], ...] = ()
 
+    @cached_property
+    def times(self) -> list[float]:
+        """Of the markers."""
+        return [time for time, _ in self.markers]
 
-def outline(lines: Iterable[bytes]) -> Outline:
-    """Of whole lines, the header first. What is damaged ends it. Raises Damaged where there is no header."""
-    duration = 0.0
-    markers: list[tuple[float, str]] = []
-    header: Header | None = None
-    for line in lines:
-        if header is None:
-            header = Header.parse(line)
-            continue
+    @cached_property
+    def marked(self) -> frozenset[int]:
+        """The cells of the progress bar with a marker."""
+        return frozenset(self.cell(time) for time in self.times)
+
+    def cell(self, time: float) -> int:
+        """Of the progress bar."""
+        return min(int(time / self.duration * _BAR), _BAR - 1) if self.duration else 0
+
+
+class OutlineReader:
+    """Looks over a recording, in steps: whole lines, the header first. What is damaged ends it."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+        self._header: Header | None = None
+        self._duration = 0.0
+        self._markers: list[tuple[float, str]] = []
+
+    def read(self) -> Outline | None:
+        """One step; None where there is more to be read. Raises Damaged where there is no header."""
+        left = _PASSED
+        for line in self._lines:
+            left -= len(line) + _EVENT
+            if self._header is None:
+                self._header = Header.parse(line)
+            elif not self._event(line):
+                break
+            if left <= 0:
+                return None
+        if self._header is None:
+            raise Damaged("there is nothing to play yet")
+        return Outline(
+            columns=self._header.width,
+            rows=self._header.height,
+            newline=not self._header.env.get("TERM"),
+            duration=self._duration,
+            markers=tuple(self._markers),
+        )
+
+    def _event(self, line: bytes) -> bool:
+        """False where it is none."""
         found = _LINE.match(line)
         try:
             if found is None:
-                break
-            duration = max(duration, float(found[1]))
-            if found[2] == MARKER.encode():
-                markers.append((duration, Event.parse(line).text))
+                return False
+            self._duration = max(self._duration, float(found[1]))
+            if found[2] == MARKER.encode() and len(self._markers) < MOST_MARKERS:
+                self._markers.append((self._duration, Event.parse(line).text))
         except (Damaged, ValueError):
-            break
-    if header is None:
-        raise Damaged("there is nothing to play yet")
-    return Outline(
-        columns=header.width,
-        rows=header.height,
-        newline=not header.env.get("TERM"),
-        duration=duration,
-        markers=tuple(markers),
-    )
+            return False
+        return True
+
+
+def outline(lines: Iterable[bytes]) -> Outline:
+    """All steps of an OutlineReader."""
+    reader = OutlineReader(lines)
+    while (about := reader.read()) is None:
+        pass
+    return about
+
+
+def pieces(events: Iterable[Event]) -> Iterator[Event]:
+    """The same, in which no output is longer than a PIECE."""
+    for event in events:
+        if event.code != OUTPUT or len(event.text) <= PIECE:
+            yield event
+            continue
+        for start in range(0, len(event.text), PIECE):
+            yield Event(time=event.time, code=OUTPUT, text=event.text[start : start + PIECE])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +195,7 @@ class Player:
     ) -> None:
         self.problem = ""
         self._about = about
-        self._open = events
+        self._read_events = events
         self._speed = speed
         self._idle = idle
         self._keys = Keys()
@@ -151,7 +204,7 @@ class Player:
         self._kept = [_Kept(0, 0.0, self._screen.copy())]
         self._every = _KEPT_EVERY
         self._fed = 0
-        self._events = events()
+        self._events = self._open()
         self._next: Event | None = None
         #: How many events the screen has seen, and how many more are to be passed by before the next.
         self._index = 0
@@ -178,7 +231,7 @@ class Player:
         for key in self._keys.feed(keys):
             self._shown_until = now + SHOWN_SECONDS
             self._press(key, now)
-        left = _STEP
+        left = STEP
         if self._skip:
             self._pass_by()
         elif self._goal is not None or self._stepping:
@@ -190,6 +243,9 @@ class Player:
     def picture(self) -> str:
         """What is on the screen, as lines."""
         return whole(self._screen, self._painter.columns)
+
+    def _open(self) -> Iterator[Event]:
+        return pieces(self._read_events())
 
     # -- keys
 
@@ -217,9 +273,18 @@ class Player:
         elif key in "0123456789":
             self._to(self._about.duration * int(key) / 10)
         elif key == "]":
-            self._to(next((time for time, _ in self._about.markers if time > here), here))
+            self._to(self._marker_after(here))
         elif key == "[":
-            self._to(next((time for time, _ in reversed(self._about.markers) if time < here - _BACK), 0.0))
+            self._to(self._marker_before(here - _BACK))
+
+    def _marker_after(self, here: float) -> float:
+        times = self._about.times
+        at = bisect_right(times, here)
+        return times[at] if at < len(times) else here
+
+    def _marker_before(self, here: float) -> float:
+        at = bisect_left(self._about.times, here)
+        return self._about.times[at - 1] if at else 0.0
 
     def _pause(self, paused: bool, now: float) -> None:
         if self._goal is None:
@@ -251,9 +316,11 @@ class Player:
 
     def _pass_by(self) -> None:
         """What the screen that was kept has seen."""
-        for _ in range(min(self._skip, _SKIPPED)):
+        left = _PASSED
+        while self._skip and left > 0:
             self._fill()
             self._skip -= 1
+            left -= _EVENT + (len(self._next.text) if self._next is not None else 0)
         if not self._skip:
             self._fill()
 
@@ -264,7 +331,7 @@ class Player:
             self._next, self.problem = None, str(error)
 
     def _seek(self, now: float, left: int) -> int:
-        """As far as ``left`` characters lead; how many are left of them."""
+        """As far as ``left`` leads; what is left of it."""
         while (event := self._next) is not None and (self._goal is None or event.time <= self._goal):
             if left <= 0:
                 return left
@@ -294,7 +361,8 @@ class Player:
         return (self._since or 0.0) + pause / self._speed
 
     def _apply(self, event: Event) -> int:
-        """The screen has seen it; its length, and something for the work that it makes."""
+        """The screen has seen it; the work that it has made."""
+        before = self._screen.work
         if event.code == OUTPUT:
             self._screen.feed(event.text)
         elif event.code == RESIZE:
@@ -305,7 +373,7 @@ class Player:
         if self._fed >= self._every and self._index > self._kept[-1].index:
             self._keep()
         self._fill()
-        return (len(event.text) + 64) * (1 + self._cells() // _USUAL_CELLS)
+        return self._screen.work - before + _EVENT
 
     def _keep(self) -> None:
         self._fed = 0
@@ -321,7 +389,8 @@ class Player:
 
     def _frame(self, now: float, *, more: bool) -> Frame:
         if self._over:
-            return Frame(text=self._painter.paint(self._screen), over=True)
+            text = self._painter.paint(self._screen)
+            return Frame(text=text, wake=0.0 if self._painter.behind else None, over=not self._painter.behind)
         waits = [0.0] if more else []
         if not more and not self._paused and self._next is not None:
             waits.append(max(self._due() - now, FRAME_SECONDS))
@@ -330,7 +399,10 @@ class Player:
             progress = self._progress(now)
             if not self._paused:
                 waits.append(_TICK)
-        return Frame(text=self._painter.paint(self._screen, progress), wake=min(waits, default=None))
+        text = self._painter.paint(self._screen, progress)
+        if self._painter.behind:
+            waits.append(FRAME_SECONDS)
+        return Frame(text=text, wake=min(waits, default=None))
 
     def _too_large(self) -> bool:
         return self._about.columns > self._painter.columns or self._about.rows > self._painter.rows
@@ -343,11 +415,11 @@ class Player:
             f"{self._speed:g}x",
             _bar(here, about),
         ]
-        passed = [name for time, name in about.markers if time <= here]
+        passed = bisect_right(about.times, here)
         if about.markers:
-            parts.append(f"marker {len(passed)}/{len(about.markers)}")
+            parts.append(f"marker {passed}/{len(about.markers)}")
             if passed:
-                parts[-1] += f" {_plain(passed[-1][:_LONGEST_NAME])}"
+                parts[-1] += f" {_plain(about.markers[passed - 1][1][:_LONGEST_NAME])}"
         if self._too_large():
             parts.append(f"{self._screen.columns}x{self._screen.rows} does not fit")
         return " " + "  ".join(parts)
@@ -371,12 +443,9 @@ def _bar(here: float, about: Outline) -> str:
     if not about.duration:
         return "[" + "=" * _BAR + "]"
 
-    def cell(time: float) -> int:
-        return min(int(time / about.duration * _BAR), _BAR - 1)
-
-    cells = ["="] * cell(here) + [">"] + ["-"] * (_BAR - 1 - cell(here))
-    for time, _ in about.markers:
-        cells[cell(time)] = "|"
+    cells = ["="] * about.cell(here) + [">"] + ["-"] * (_BAR - 1 - about.cell(here))
+    for cell in about.marked:
+        cells[cell] = "|"
     return f"[{''.join(cells)}]"
 
 

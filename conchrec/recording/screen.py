@@ -4,6 +4,9 @@ A reviewer's terminal never sees the recorded output itself, only pictures of th
 matter what a recording says, how large the recorded terminal was, or in which order it is looked at. It
 knows what SafeOutput lets through, of ECMA-48 and xterm's ctlseqs, and forgets the rest. No blinking, no
 sizes of letters, no lines that have scrolled away.
+
+Recorded output is untrusted, so no sequence costs more than some moves of one row's cells, or of the list of
+rows: blank rows are one object that is copied when it is written to, and so are the rows of a copied screen.
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from conchrec.recording.replay import SafeOutput
 
 _TAB = 8
 _LARGEST = 1000
+LARGEST_CELLS = 100_000
+"""Of a larger terminal the lower rows are missing: what is written there is in the last one."""
 _LARGEST_NUMBER = 9999
+SEQUENCE = 8
+"""What a sequence counts, in letters: measured, on the widest screen."""
 _COMBINED = 8
 """Marks that one letter may carry."""
 _PIECE = re.compile(
@@ -37,6 +44,8 @@ _SLOTS = {
 """What each number of SGR is about: of two about the same the later counts."""
 _PLAIN = frozenset({"22", "23", "24", "25", "27", "28", "29", "39", "49", "55", "59"})
 _COLOURS = {"38": "ink", "48": "paper", "58": "line"}
+_LONGEST_COLOUR, _LONGEST_LOOK = 32, 4
+"""Characters of one attribute of SGR: a longer one is none, and would be painted for each cell."""
 
 
 @lru_cache(maxsize=4096)
@@ -52,18 +61,21 @@ def width(letter: str) -> int:
 
 class Line:
     """One row: a letter for each cell, and its style as the numbers of SGR. The second cell of a wide letter
-    is empty."""
+    is empty. Only the screen that owns it may change it: others may show the same object."""
 
-    __slots__ = ("letters", "styles")
+    __slots__ = ("letters", "owner", "styles")
 
-    def __init__(self, columns: int, style: str = "") -> None:
-        self.letters = [" "] * columns
-        self.styles = [style] * columns
+    def __init__(self, letters: list[str], styles: list[str], owner: object = None) -> None:
+        self.letters = letters
+        self.styles = styles
+        self.owner = owner
 
-    def __deepcopy__(self, memo: object) -> Line:
-        line = Line(0)
-        line.letters, line.styles = self.letters.copy(), self.styles.copy()
-        return line
+    @classmethod
+    def filled(cls, columns: int, style: str = "", letter: str = " ") -> Line:
+        return cls([letter] * columns, [style] * columns)
+
+    def copy(self, owner: object) -> Line:
+        return Line(self.letters.copy(), self.styles.copy(), owner)
 
     def put(self, start: int, letters: list[str], style: str) -> None:
         """``letters`` stand there, and no half of a wide one beside them."""
@@ -76,23 +88,26 @@ class Line:
     def move(self, start: int, count: int, style: str) -> None:
         """What stands from ``start`` on goes to the right; to the left where ``count`` is negative."""
         columns = len(self.letters)
-        blank = Line(min(abs(count), columns - start), style)
-        size = len(blank.letters)
+        size = min(abs(count), columns - start)
         self._cut(start)
         self._cut(columns - size if count > 0 else start + size)
-        for cells, new in ((self.letters, blank.letters), (self.styles, blank.styles)):
+        for cells, blank in ((self.letters, " "), (self.styles, style)):
             if count > 0:
-                cells[start:start] = new
+                cells[start:start] = [blank] * size
                 del cells[columns:]
             else:
                 del cells[start : start + size]
-                cells += new
+                cells += [blank] * size
 
-    def resize(self, columns: int) -> None:
-        more = Line(max(0, columns - len(self.letters)))
-        self._cut(columns)
-        self.letters = self.letters[:columns] + more.letters
-        self.styles = self.styles[:columns] + more.styles
+    def resized(self, columns: int) -> Line:
+        """A copy that is so wide, which nobody owns."""
+        line = self.copy(None)
+        line._cut(columns)
+        more = columns - len(line.letters)
+        del line.letters[columns:], line.styles[columns:]
+        line.letters += [" "] * more
+        line.styles += [""] * more
+        return line
 
     def _cut(self, at: int) -> None:
         """A wide letter that stands on both sides of ``at`` goes."""
@@ -111,13 +126,20 @@ class _Pen:
         self.shift = 0
         self.origin = False
 
+    def copy(self) -> _Pen:
+        pen = copy.copy(self)
+        pen.attributes, pen.sets = self.attributes.copy(), self.sets.copy()
+        return pen
+
 
 class Screen:
-    """``newline``: a line feed also returns, as for output that had no terminal."""
+    """``newline``: a line feed also returns, as for output that had no terminal. ``work`` grows with what it
+    has done: about one for each letter, and ``SEQUENCE`` for each control or sequence."""
 
     def __init__(self, columns: int, rows: int, *, newline: bool = False) -> None:
-        self.columns = min(max(columns, 1), _LARGEST)
-        self.rows = min(max(rows, 1), _LARGEST)
+        self.columns, self.rows = _fitting(columns, rows)
+        self.work = 0
+        self._owner = object()
         self._newline = newline
         self._safe = SafeOutput()
         self.lines = self._blank(self.rows)
@@ -137,7 +159,21 @@ class Screen:
 
     def copy(self) -> Screen:
         """One that goes its own way from here on."""
-        return copy.deepcopy(self)
+        other = copy.copy(self)
+        other._safe = copy.copy(self._safe)
+        other.lines, other._other = self.lines.copy(), self._other.copy()
+        other._pen = self._pen.copy()
+        other._saved = {alternate: pen.copy() for alternate, pen in self._saved.items()}
+        # What both show now belongs to neither.
+        self._owner, other._owner = object(), object()
+        return other
+
+    def _row(self, row: int) -> Line:
+        """To be changed."""
+        line = self.lines[row]
+        if line.owner is not self._owner:
+            line = self.lines[row] = line.copy(self._owner)
+        return line
 
     @property
     def cursor(self) -> tuple[int, int]:
@@ -146,15 +182,20 @@ class Screen:
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal has another size; what does not fit goes, below the cursor first."""
-        columns, rows = min(max(columns, 1), _LARGEST), min(max(rows, 1), _LARGEST)
+        columns, rows = _fitting(columns, rows)
         above = max(0, self._pen.row - rows + 1)
         for lines in (self.lines, self._other):
             if lines:
                 del lines[:above]
                 del lines[rows:]
-                for line in lines:
-                    line.resize(columns)
-                lines += [Line(columns) for _ in range(rows - len(lines))]
+                if columns != self.columns:
+                    resized: dict[int, Line] = {}
+                    for number, line in enumerate(lines):
+                        if id(line) not in resized:
+                            resized[id(line)] = line.resized(columns)
+                        lines[number] = resized[id(line)]
+                lines += [Line.filled(columns)] * (rows - len(lines))
+        self.work += SEQUENCE * rows
         self.columns, self.rows = columns, rows
         self._top, self._bottom = 0, rows - 1
         for pen in (self._pen, *self._saved.values()):
@@ -169,6 +210,7 @@ class Screen:
             if position < found.start():
                 self._print(text[position : found.start()])
             position = found.end()
+            self.work += SEQUENCE
             if found["control"]:
                 self._control(found["control"])
             elif found["escape"]:
@@ -184,32 +226,49 @@ class Screen:
         pen = self._pen
         if pen.sets[pen.shift] == "0":
             text = text.translate(_LINES)
+        self.work += len(text)
         if text.isascii() and not self._inserts:
-            while text:
-                room = self._room(1)
-                piece, text = text[:room], text[room:]
-                self.lines[pen.row].put(pen.column, list(piece), self._style)
+            position = 0
+            while position < len(text):
+                piece = text[position : position + self._room(1)]
+                position += len(piece)
+                self._row(pen.row).put(pen.column, list(piece), self._style)
                 pen.column += len(piece)
-                self._last = piece[-1]
+            self._last = text[-1]
             return
         for letter in text:
             self._put(letter)
 
     def _put(self, letter: str) -> None:
-        pen, cells = self._pen, width(letter)
+        cells = width(letter)
         if cells == 0:
             self._join(letter)
         elif 0 < cells <= self.columns:
             self._room(cells)
-            line = self.lines[pen.row]
-            if self._inserts:
-                line.move(pen.column, cells, self._style)
-            line.put(pen.column, [letter] + [""] * (cells - 1), self._style)
-            pen.column += cells
+            self._fill([letter] + [""] * (cells - 1))
             self._last = letter
 
+    def _fill(self, cells: list[str]) -> None:
+        """Into this row, where there is room for them."""
+        pen = self._pen
+        line = self._row(pen.row)
+        if self._inserts:
+            line.move(pen.column, len(cells), self._style)
+        line.put(pen.column, cells, self._style)
+        pen.column += len(cells)
+
+    def _repeat(self, count: int) -> None:
+        """The last letter again; no more of it than a row has cells."""
+        cells, left = max(width(self._last), 1), min(count, self.columns)
+        if cells > self.columns:
+            return
+        while left > 0:
+            fits = min(self._room(cells) // cells, left)
+            self._fill(([self._last] + [""] * (cells - 1)) * fits)
+            left -= fits
+
     def _join(self, mark: str) -> None:
-        line, at = self.lines[self._pen.row], min(self._pen.column, self.columns) - 1
+        line, at = self._row(self._pen.row), min(self._pen.column, self.columns) - 1
         if at > 0 and line.letters[at] == "":
             at -= 1
         if at >= 0 and len(line.letters[at]) <= _COMBINED:
@@ -278,16 +337,15 @@ class Screen:
             self._up()
         elif escape == "#8":
             self._margins([])
-            for line in self.lines:
-                line.put(0, ["E"] * self.columns, "")
+            self.lines = [Line.filled(self.columns, letter="E")] * self.rows
         elif escape[0] in "()":
             self._pen.sets["()".index(escape[0])] = escape[1:]
 
     def _save(self) -> None:
-        self._saved[self._alternate] = copy.deepcopy(self._pen)
+        self._saved[self._alternate] = self._pen.copy()
 
     def _restore(self) -> None:
-        self._pen = copy.deepcopy(self._saved[self._alternate])
+        self._pen = self._saved[self._alternate].copy()
         self._restyle()
 
     # -- sequences
@@ -357,13 +415,12 @@ class Screen:
 
     def _erase(self, final: str, what: int) -> None:
         row, column = self.cursor
-        line = self.lines[row]
-        if what == 0:
-            line.put(column, [" "] * (self.columns - column), self._paper)
+        if what == 2 or (what == 0 and column == 0):
+            self.lines[row : row + 1] = self._blank(1, self._paper)
+        elif what == 0:
+            self._row(row).put(column, [" "] * (self.columns - column), self._paper)
         elif what == 1:
-            line.put(0, [" "] * (column + 1), self._paper)
-        elif what == 2:
-            line.put(0, [" "] * self.columns, self._paper)
+            self._row(row).put(0, [" "] * (column + 1), self._paper)
         if final == "J":
             if what in (0, 2):
                 self.lines[row + 1 :] = self._blank(self.rows - row - 1, self._paper)
@@ -372,16 +429,14 @@ class Screen:
 
     def _change(self, final: str, count: int) -> None:
         row, column = self.cursor
-        line = self.lines[row]
         if final == "@":
-            line.move(column, count, self._paper)
+            self._row(row).move(column, count, self._paper)
         elif final == "P":
-            line.move(column, -count, self._paper)
+            self._row(row).move(column, -count, self._paper)
         elif final == "X":
-            line.put(column, [" "] * min(count, self.columns - column), self._paper)
+            self._row(row).put(column, [" "] * min(count, self.columns - column), self._paper)
         elif final == "b":
-            for _ in range(count):
-                self._put(self._last)
+            self._repeat(count)
         elif final in "ST":
             self._scroll(self._top, count if final == "S" else -count)
         elif self._top <= row <= self._bottom:
@@ -438,11 +493,11 @@ class Screen:
                     count = {"5": 1, "2": 3}.get(words[0] if words else "", 0)
                     word = ";".join((word, *words[: count + 1])) if count and len(words) > count else ""
                     del words[: count + 1]
-                if word:
+                if word and len(word) <= _LONGEST_COLOUR:
                     attributes[_COLOURS[number]] = word
             elif number in _PLAIN or word == "4:0":
                 attributes.pop(_SLOTS[number], None)
-            elif number in _SLOTS:
+            elif number in _SLOTS and len(word) <= _LONGEST_LOOK:
                 attributes[_SLOTS[number]] = word
         self._restyle()
 
@@ -451,4 +506,9 @@ class Screen:
         self._paper = self._pen.attributes.get("paper", "")
 
     def _blank(self, rows: int, style: str = "") -> list[Line]:
-        return [Line(self.columns, style) for _ in range(rows)]
+        return [Line.filled(self.columns, style)] * rows
+
+
+def _fitting(columns: int, rows: int) -> tuple[int, int]:
+    columns = min(max(columns, 1), _LARGEST)
+    return columns, min(max(rows, 1), _LARGEST, LARGEST_CELLS // columns)
