@@ -94,10 +94,8 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     except Unreadable as error:
         verifier.problems.append(error.public)
     verifier.finish()
-    if config is not None and not args.files and not heads:
-        verifier.notes.append(
-            f"{config.state_dir / NAME} holds no head: a log whose end was cut would not be noticed"
-        )
+    if not heads and not args.head:
+        verifier.notes.append("no head is known here, so an end that was cut is not noticed: see --head")
     _report(verifier, files, out, as_json=args.json)
     return OK if verifier.ok else FAILED
 
