@@ -87,6 +87,17 @@ async def test_new_keys_in_the_middle(anywhere: House, where: str, tmp_path: Pat
     assert back.read_bytes() == contents.read_bytes()
 
 
+@pytest.mark.parametrize("limit", ["16", "256k"])
+@pytest.mark.parametrize("where", ["client", "target"])
+async def test_new_keys_as_often_as_openssh_asks_in_its_tests(
+    anywhere: House, where: str, limit: str
+) -> None:
+    """regress/rekey.sh: new keys after 16 bytes. The peer that asks for so many waits, and goes on."""
+    lines = [f"RekeyLimit {limit}"]
+    target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=lines if where == "target" else [])
+    await works(anywhere, more=lines[0] if where == "client" else "", target=target, size=120_000)
+
+
 async def test_much_goes_over_to_aes(anywhere: House, tmp_path: Path) -> None:
     """OpenSSH asks for ChaCha20 first, and gets it for all that is small."""
     text, back = anywhere.stage.path("much"), tmp_path / "back"
