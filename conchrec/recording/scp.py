@@ -236,7 +236,7 @@ class ScpReader:
         if file is not None:
             file.status = problem
             if file.answer is not None:
-                self._tell_file(file, file.answer or problem)
+                self._tell_end(file, file.answer, problem)
 
     def _expect(self, what: _Expected, file: _File | None = None) -> None:
         if len(self._expected) >= ANSWERS:
@@ -267,14 +267,14 @@ class ScpReader:
         if not self._expected:
             raise NotFollowed("an answer to nothing")
         about, file = self._expected.popleft()
-        if about is _Expected.START and problem:
+        if about is _Expected.START and problem and self._command.takes:
             self._tell_none(problem)
         if file is None:
             return
         if about is _Expected.END:
             file.answer = problem
             if file.status is not None:
-                self._tell_file(file, problem or file.status)
+                self._tell_end(file, problem, file.status)
         elif about is _Expected.DIRECTORY:
             self._entered(file, problem)
         elif problem:
@@ -307,6 +307,15 @@ class ScpReader:
         self._tell_file(file, problem)
 
     # --- what is found
+
+    def _tell_end(self, file: _File, answer: str, status: str) -> None:
+        """Both sides have said how it ended. What the target says is the result. What the user says is in the
+        detail: a sender that reports an error of its own keeps no file from being written."""
+        result, said = (answer, status) if self._command.takes else (status, answer)
+        if said:
+            who = "sender" if self._command.takes else "receiver"
+            file.detail = f"{file.detail} {who} reports: {said}".lstrip()
+        self._tell_file(file, result)
 
     def _tell_file(self, file: _File, problem: str, why: str = "") -> None:
         whole = not file.left and not problem and not why
@@ -341,7 +350,8 @@ class ScpReader:
         self._over = True
         for about, file in self._expected:
             if about is _Expected.END and file is not None and file is not self._file:
-                self._tell_file(file, file.status or sent, sent)
+                told = None if self._command.takes else file.status
+                self._tell_file(file, told or sent, sent)
         if self._file is not None:
             self._tell_file(self._file, passing, passing)
         self._expected.clear()

@@ -148,11 +148,30 @@ def test_what_fails_on_the_way() -> None:
         *((True, b"C0644 3 a\n"), (False, b"\0")),
         *((True, b"\0\0\0\1a: Input/output error\n"), (False, b"\0")),
     ]
-    found = listen([*BEGIN, *disk_full, *unreadable])
-    assert [(one.result, one.unhashed, one.size) for one in found if isinstance(one, Operation)] == [
-        ("scp: /d/a: No space left on device", "it failed", 3),
-        ("a: Input/output error", "it failed", 3),
+    full, padded = listen([*BEGIN, *disk_full, *unreadable])
+    result = "scp: /d/a: No space left on device"
+    assert full == replace(written("/d/a", "a", b"abc"), sha256="", unhashed="it failed", result=result)
+    detail = "mode=0644 sender reports: a: Input/output error"
+    assert padded == replace(written("/d/a", "a", bytes(3)), detail=detail), "the target has these bytes"
+
+
+def test_the_result_is_the_word_of_the_target() -> None:
+    """The user may say what he likes: nothing is less true because of it."""
+    lie = b"\1permission denied\n"
+    sent: Passed = [*BEGIN, (True, b"C4755 2 a\n"), (False, b"\0"), (True, b"#!" + lie), (False, b"\0")]
+    (found,) = listen(sent)
+    assert found == replace(written("/d/a", "a", b"#!"), detail="mode=4755 sender reports: permission denied")
+    no_answer = listen(sent[:-1])
+    assert [(one.result, one.unhashed) for one in no_answer if isinstance(one, Operation)] == [
+        ("no answer", "no answer")
     ]
+    taken: Passed = [*BEGIN, (True, b"C0644 2 a\n"), (False, b"\0"), (True, b"#!\0"), (False, lie)]
+    (found,) = listen(taken, FROM)
+    assert found == Operation(
+        operation="read", path="/d/a", name="a", size=2, sha256=sha256(b"#!"),
+        detail="receiver reports: permission denied",
+    )  # fmt: skip
+    assert listen([(False, lie)], FROM) == [], "scp -f sends anyway"
 
 
 def test_what_is_not_there() -> None:
