@@ -236,7 +236,7 @@ class AuditLog:
             elif self._is_file and self._size > 0:
                 size, digest = self._content(b"\n" if torn is not None else b"")
         except OSError as error:
-            self._complain(f"{self._heads.path} can not be read: {error.strerror}")
+            self._complain(f"{self._heads.path} cannot be read: {error.strerror}")
         return AuditHead(
             reason="open",
             head=self._link.digest.hex(),
@@ -264,7 +264,7 @@ class AuditLog:
         try:
             self._heads.put(head, replaces_all=begins)
         except OSError as error:
-            self._complain(f"{self._heads.path} can not be written: {error.strerror}")
+            self._complain(f"{self._heads.path} cannot be written: {error.strerror}")
 
     # -- the file
 
@@ -370,4 +370,4 @@ def _make(directory: Path) -> None:
 
 def _failed(error: OSError, path: Path) -> WriteFailed:
     why = error.strerror or "the disk failed"
-    return WriteFailed(f"the audit log can not be written: {why}", f"{path}: {error!r}")
+    return WriteFailed(f"the audit log cannot be written: {why}", f"{path}: {error!r}")

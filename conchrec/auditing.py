@@ -59,10 +59,10 @@ def _signer(config: Config) -> Signer:
     try:
         return open_signer(config.state_dir, make=True)[0]
     except ConfigError as error:
-        raise WriteFailed("the audit log can not be signed", str(error)) from error
+        raise WriteFailed("the audit log cannot be signed", str(error)) from error
     except OSError as error:
         detail = f"{error.filename}: {error.strerror}"
-        raise WriteFailed("the audit log can not be signed", detail) from error
+        raise WriteFailed("the audit log cannot be signed", detail) from error
 
 
 class Syslog:

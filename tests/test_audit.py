@@ -157,7 +157,7 @@ def memory(sink: AuditSink) -> bool:
 
 def break_it(sink: AuditSink) -> None:
     if isinstance(sink, AuditMemory):
-        sink.broken = WriteFailed("the audit log can not be written: broken")
+        sink.broken = WriteFailed("the audit log cannot be written: broken")
     else:
         assert isinstance(sink, AuditLog)
         sink.close()

@@ -264,7 +264,7 @@ def test_sessions_beyond_a_limit(bench: Bench) -> None:
 def test_a_count_that_can_not_be_written_is_said(bench: Bench) -> None:
     for number in range(BURST + 1):
         bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
-    bench.memory.broken = WriteFailed("the audit log can not be written: full", "full")
+    bench.memory.broken = WriteFailed("the audit log cannot be written: full", "full")
     with pytest.raises(WriteFailed):
         bench.throttle.emit(Exec(**JOE, command="true"))
     with pytest.raises(WriteFailed):

@@ -221,7 +221,7 @@ def test_lines_older_than_the_chain(there: Installation) -> None:
 def test_events_that_were_lost_are_a_note(there: Installation) -> None:
     log = there.process("a", closes=False)
     write, log._write = log._write, lambda descriptor, data: 0
-    with pytest.raises(Exception, match="can not be written"):
+    with pytest.raises(Exception, match="cannot be written"):
         log.emit(Exec(command="lost"))
     log._write = write
     log.close()

@@ -39,7 +39,7 @@ class Audit:
 
     def emit(self, event: AuditEvent) -> None:
         if self.broken:
-            raise WriteFailed("the audit log can not be written")
+            raise WriteFailed("the audit log cannot be written")
         self.events.append(event)
 
 

@@ -31,8 +31,8 @@ async def test_full_at_the_header(stage: Stage) -> None:
     result = await house.client().ssh("web1", f"echo never | tee {marker}")
     assert (result.stdout, result.code) == (b"", 255), str(result)
     assert not marker.exists(), "what is not recorded does not run"
-    if not disk.mounted:  # then the audit log can not be written either, and that is seen first
-        assert "conchrec: the audit log can not be written" in result.errors, str(result)
+    if not disk.mounted:  # then the audit log cannot be written either, and that is seen first
+        assert "conchrec: the audit log cannot be written" in result.errors, str(result)
     else:
         assert "conchrec: this session can not be recorded" in result.errors, str(result)
         await house.proxy.audited("recording.failed", policy="strict", user="joe")
