@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from fuzz.channels import wire as w
 
 Send = Callable[[int, bytes], None]
+#: The index of the first channel that the target opens, at both ends.
+BACK = 200
 
 
 @dataclass(slots=True)
@@ -167,6 +169,16 @@ class Client:
 
     # --- inside
 
+    def _opening(self, payload: bytes) -> None:
+        """The target opens a channel."""
+        cursor = w.Cursor(payload)
+        kind, number, window, packet = cursor.text(), cursor.u32(), cursor.u32(), cursor.u32()
+        self.payloads.append((f"open {kind.decode('latin-1')}", cursor.left))
+        index = BACK + sum(known >= BACK for known in self.channels)
+        channel = ClientChannel(index, kind, 50_000, 20_000, True, number, window, packet, opened=True)
+        self.channels[index] = channel
+        self._say(channel, w.OPEN_CONFIRMATION, w.u32(index) + w.u32(50_000) + w.u32(20_000))
+
     def _ready(self, index: int) -> ClientChannel | None:
         channel = self.channels.get(index)
         return channel if channel is not None and channel.opened and not channel.sent_close else None
@@ -208,6 +220,9 @@ class Client:
         if number in (w.REQUEST_SUCCESS, w.REQUEST_FAILURE):
             self.global_replies.append((number == w.REQUEST_SUCCESS, payload))
             self.payloads.append(("global reply", payload))
+            return
+        if number == w.OPEN:
+            self._opening(payload)
             return
         channel = self.channels.get(int.from_bytes(payload[:4], "big"))
         if channel is None:

@@ -103,7 +103,7 @@ def check(outcome: Outcome, *, honest: bool) -> list[str]:
         where = f"channel {channel.number}: "
         found += [where + one for one in _session(outcome, recording, channel, nears.get(id(channel)))]
     for channel in outcome.server.channels:
-        if channel.kind != b"session" and channel.opened:
+        if channel.kind != b"session" and channel.opened and not channel.is_back:
             found += [f"forward {channel.number}: {one}" for one in _forward(outcome, channel)]
     return list(dict.fromkeys(found))
 
@@ -131,9 +131,19 @@ def _unheld(outcome: Outcome, record: Record) -> Iterator[str]:
             )
 
 
+#: Addresses that the audit shows field by field.
+ADDRESSES = {
+    "open direct-tcpip": "titi",
+    "open forwarded-tcpip": "titi",
+    "open x11": "ti",
+    f"global request {b'tcpip-forward'!r}": "ti",
+}
+
+
 def _values(where: str, body: bytes) -> list[bytes]:
-    if where == "open direct-tcpip":
-        parsed = w.fields("titi", body)
+    layout = ADDRESSES.get(where)
+    if layout is not None:
+        parsed = w.fields(layout, body)
         if parsed is not None:
             return [one for one in (*parsed[0], parsed[1]) if isinstance(one, bytes)]
     return [body] if body else []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fuzz.channels import wire as w
-from fuzz.channels.client import Client
+from fuzz.channels.client import BACK, Client
 from fuzz.channels.script import VARIANTS, Case, Step
 from fuzz.channels.server import Server
 from fuzz.channels.stack import Stack
@@ -99,6 +99,8 @@ def perform(stack: Stack, client: Client, server: Server, step: Step) -> None:
     elif name == "s.req":
         index, *request = values
         server.request(index, w.Request(*request))
+    elif name == "s.open":
+        server.open(*values)
     elif name == "s.ask":
         server.ask(w.Request(*values))
     elif name == "settle":
@@ -217,12 +219,15 @@ def _probe(stack: Stack, client: Client, server: Server) -> list[str]:
 def pairs(client: Client, server: Server) -> list[tuple[Any, Any]]:
     """The channels of the client with those of the server that belong to them; they were opened in order."""
     relayed = [one for one in client.channels.values() if one.kind in (b"session", b"direct-tcpip")]
-    return list(zip(relayed, server.channels, strict=False))
+    back = [one for one in client.channels.values() if one.index >= BACK]
+    there = [one for one in server.channels if not one.is_back]
+    opened = [one for one in server.channels if one.is_back and one.opened]
+    return [*zip(relayed, there, strict=False), *zip(back, opened, strict=False)]
 
 
 def _end(stack: Stack, client: Client, server: Server) -> None:
     """The server's processes end; whoever still waits is closed by the client."""
-    for index in range(len(server.channels)):
+    for index in (*range(len(server.channels)), *range(BACK, BACK + len(server.channels))):
         server.eof(index)
         server.close(index)
     stack.settle()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fuzz.channels import programs as p
 from fuzz.channels import wire as w
+from fuzz.channels.client import BACK
 from fuzz.channels.server import STARTS, Manners
 
 Step = tuple[object, ...]
@@ -39,7 +40,7 @@ VARIANTS = (
 )
 PACKET = 32768
 #: What a case is about, and how often.
-PROFILES = {"honest": 25, "rude": 40, "sftp": 10, "rude-sftp": 10, "forward": 5, "mixed": 10}
+PROFILES = {"honest": 25, "rude": 40, "sftp": 10, "rude-sftp": 10, "forward": 5, "back": 6, "mixed": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +365,36 @@ class Writer:
         closing = [bytes([p.CLOSE]) + w.u32(next(ids)) + handle]
         return [[opening], packets, closing] if draw.chance(0.8) else [[opening], packets]
 
+    def back(self, *, honest: bool) -> None:
+        """The target opens a channel to the client: a forwarded port, or X11."""
+        draw, rng = self.draw, self.draw.rng
+        if draw.chance(0.7):
+            kind = b"forwarded-tcpip"
+            self.add("c.ask", b"tcpip-forward", True, w.text(b"127.0.0.1") + w.u32(8022))
+            for step in (("pump",), ("s.answer", True, b""), ("pump",)):
+                self.add(*step)
+            extra = w.text(b"127.0.0.1") + w.u32(8022) + w.text(draw.token(8)) + w.u32(4000)
+        else:
+            kind = b"x11"
+            self.open(0, honest=True)
+            x11 = b"\0" + w.text(b"MIT-MAGIC-COOKIE-1") + w.text(draw.token(32)) + w.u32(0)
+            self.add("pump")
+            self.add("c.req", 0, b"x11-req", True, x11)
+            self.add("pump")
+            extra = w.text(draw.token(9)) + w.u32(5000)
+        if not honest and draw.chance(0.3):
+            extra += draw.body()
+        for _ in range(rng.choice((1, 1, 2))):
+            self.add("s.open", kind, rng.choice((0, 100, 1 << 20)), rng.choice((100, PACKET)), extra)
+            if draw.chance(0.8):
+                self.add("pump")
+        for _ in range(rng.randrange(1, 12)):
+            index = BACK + rng.choice((0, 0, 0, 1))
+            if honest:
+                self.honest_talk(index, 1)
+            else:
+                self.rude_talk(index, 1)
+
     def end(self, index: int) -> None:
         draw = self.draw
         number = draw.rng.random()
@@ -409,6 +440,8 @@ def make_case(seed: int, number: int) -> Case:
             writer.honest_talk(0, rng.randrange(1, 12))
         else:
             writer.rude_talk(0, rng.randrange(1, 12))
+    elif profile == "back":
+        writer.back(honest=draw.chance(0.4))
     else:
         writer.honest_session(0)
         writer.open(1, honest=False, kind=rng.choice((b"session", b"session", b"direct-tcpip")))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fuzz.channels import wire as w
+from fuzz.channels.client import BACK
 from fuzz.channels.programs import Program, make_program
 
 Send = Callable[[int, bytes], None]
@@ -91,6 +92,8 @@ class ServerChannel:
     exit_status: int | None = None
     exit_signal: bytes = b""
     program: Program | None = None
+    #: The server opened it.
+    is_back: bool = False
 
 
 def _bytes(field: object) -> bytes:
@@ -118,8 +121,12 @@ class Server:
     def reply(self, index: int, count: int = 1000) -> None:
         """Send replies that are due."""
         channel = self._at(index)
+        if channel is not None:
+            self._reply(channel, count)
+
+    def _reply(self, channel: ServerChannel, count: int = 1000) -> None:
         for _ in range(count):
-            if channel is None or not channel.replies or not self._may(channel):
+            if not channel.replies or not self._may(channel):
                 return
             self._say(channel, w.SUCCESS if channel.replies.popleft() else w.FAILURE)
 
@@ -174,7 +181,11 @@ class Server:
 
     def adjust(self, index: int, size: int) -> None:
         channel = self._at(index)
-        if channel is not None and self._may(channel) and channel.granted + size < 1 << 32:
+        if channel is not None:
+            self._adjust(channel, size)
+
+    def _adjust(self, channel: ServerChannel, size: int) -> None:
+        if self._may(channel) and channel.granted + size < 1 << 32:
             channel.granted += size
             self._say(channel, w.ADJUST, w.u32(size))
 
@@ -195,6 +206,14 @@ class Server:
             channel.sent_close = True
             self._say(channel, w.CLOSE, body)
 
+    def open(self, kind: bytes, window: int, packet: int, extra: bytes) -> None:
+        """Open a channel to the client; ``BACK`` and more are the indexes of these."""
+        number = len(self.channels)
+        manners = Manners(window=window, later=window, packet=packet)
+        channel = ServerChannel(number, 0, kind, 0, 0, manners, granted=window, is_back=True)
+        self.channels.append(channel)
+        self._send(w.OPEN, w.text(kind) + w.u32(number) + w.u32(window) + w.u32(packet) + extra)
+
     def ask(self, request: w.Request) -> None:
         """A global request."""
         self.global_wanted += request.want_reply
@@ -210,17 +229,20 @@ class Server:
         """Reply to everything, and grant what was consumed."""
         while self.global_waiting:
             self.answer(False)
-        for index, channel in enumerate(self.channels):
+        for channel in self.channels:
             if not channel.manners.silent:
-                self.reply(index)
+                self._reply(channel)
             self._grant(channel, relaxed=True)
             self._flush(channel)
 
     # --- inside
 
     def _at(self, index: int) -> ServerChannel | None:
-        """The channel with this index, counted by the client: sessions and forwards in their order."""
-        return self.channels[index] if index < len(self.channels) else None
+        """The channel with this index, counted by the end that opened it, in their order."""
+        back = index >= BACK
+        there = [channel for channel in self.channels if channel.is_back is back]
+        index -= BACK * back
+        return there[index] if index < len(there) else None
 
     def _may(self, channel: ServerChannel) -> bool:
         return channel.opened and not channel.sent_close
@@ -257,7 +279,7 @@ class Server:
         if running and self._may(channel) and (relaxed or not channel.manners.stingy):
             wanted = max(channel.manners.later, channel.manners.window, 1 << 17 if relaxed else 0)
             if channel.granted < wanted // 2 + 1:
-                self.adjust(self.channels.index(channel), wanted - channel.granted)
+                self._adjust(channel, wanted - channel.granted)
 
     # --- what comes
 
@@ -278,6 +300,9 @@ class Server:
             self._opening(payload)
             return
         index = int.from_bytes(payload[:4], "big")
+        if index < len(self.channels) and self.channels[index].is_back and not self.channels[index].opened:
+            self._answered(self.channels[index], number, payload[4:])
+            return
         if index >= len(self.channels) or not self.channels[index].opened:
             self.violations.append(f"{w.NAMES.get(number, number)} on a channel that is not open")
             return
@@ -287,11 +312,24 @@ class Server:
             return
         self._channel_message(channel, number, payload[4:])
 
+    def _answered(self, channel: ServerChannel, number: int, body: bytes) -> None:
+        """The client's answer to a channel that the server opens."""
+        cursor = w.Cursor(body)
+        if number == w.OPEN_CONFIRMATION:
+            channel.peer, channel.window, channel.packet = cursor.u32(), cursor.u32(), cursor.u32()
+            channel.opened = True
+            self.payloads.append(("open confirmation", cursor.left))
+        elif number == w.OPEN_FAILURE:
+            channel.got_close = channel.sent_close = True
+        else:
+            self.violations.append(f"{w.NAMES.get(number, number)} on a channel that is not open")
+
     def _opening(self, payload: bytes) -> None:
         cursor = w.Cursor(payload)
         kind, peer, window, packet = cursor.text(), cursor.u32(), cursor.u32(), cursor.u32()
         index = len(self.channels)
-        manners = Manners() if self.honest else self._manners[min(index, len(self._manners) - 1)]
+        count = sum(not channel.is_back for channel in self.channels)
+        manners = Manners() if self.honest else self._manners[min(count, len(self._manners) - 1)]
         channel = ServerChannel(index, peer, kind, window, packet, manners, cursor.left)
         self.channels.append(channel)
         self.payloads.append((f"open {kind.decode('latin-1')}", cursor.left))
@@ -374,11 +412,11 @@ class Server:
         if request.want_reply and not (channel.manners.silent and name in STARTS):
             channel.replies.append(accepted)
             if channel.manners.prompt:
-                self.reply(self.channels.index(channel))
+                self._reply(channel)
         if accepted and name in STARTS and channel.start is request:
             channel.program = make_program(channel.manners.program, name, request.extra)
             if channel.granted < channel.manners.later:
-                self.adjust(self.channels.index(channel), channel.manners.later - channel.granted)
+                self._adjust(channel, channel.manners.later - channel.granted)
             self._put_all(channel, channel.program.began())
 
     def _judge(self, channel: ServerChannel, request: w.Request) -> bool:
