@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from bench.benchmark import KIB, Benchmark, Measured, Run
 from bench.echo import COMMAND, PAUSE, READY
 from bench.figures import Bar, Figure, at_most, percentile
-from bench.hostile_client import Plan
+from bench.hostile_plan import Plan
 from bench.hostile_target import FLOODS
 from bench.scene import HOST, Route, Scene, make_scene
 from bench.terminal import Terminal

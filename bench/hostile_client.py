@@ -8,316 +8,40 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from twisted.conch.ssh.keys import Key
-from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from bench.light_client import VERSION, Polite, Through
+from bench.hostile_plan import Plan, Sent
+from bench.hostile_strangers import RAW
+from bench.hostile_user import Session, User
+from bench.light_client import VERSION
 from conchrec.ssh import assigned as a
 from conchrec.ssh import messages as m
-from conchrec.ssh.algorithms import COMPATIBLE, MODERN, Algorithms
+from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.compression import DELAYED
-from conchrec.ssh.connection import Channel, Connection
-from conchrec.ssh.kexinit import Proposal
+from conchrec.ssh.connection import Channel
 from conchrec.ssh.keying import Phase
-from conchrec.ssh.packetcipher import Clear
-from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import ClientTransport
-from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32
-from tests.support.powers import at_once
 
-#: Where a flood comes from, so that limits for each address do not hit the bystander.
-SOURCE = "127.0.0.9"
-#: Messages that are written at once, and bytes of them that may wait.
-BATCH = 256
-#: Seconds without anything from the peer after which a raw connection is made again.
-DEAF = 10.0
 #: How many play one recording at the same time.
 VIEWERS = 4
 #: Requests that may wait for a start.
 HELD = 500
 #: What is sent to a target that says nothing: a full window.
 SILENT_BYTES = 2 * 1024 * 1024
-KEX_GROUPS = (
-    b"diffie-hellman-group18-sha512",
-    b"diffie-hellman-group16-sha512",
-    b"diffie-hellman-group14-sha256",
-)
-#: A public value of group 18: any number in it will do, for nobody computes the secret.
-GUESS = b"\x00" + b"\x5a" * 250
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """``port`` is that of the jump host. ``user`` logs in there and ``login`` at ``target_port``, both with
-    the key in the file ``key``. ``count`` connections at one time, with ``channels`` in each of them."""
-
-    kind: str
-    port: int
-    user: str = ""
-    login: str = ""
-    key: str = ""
-    target_port: int = 0
-    count: int = 1
-    channels: int = 1
-
-    def words(self) -> str:
-        return json.dumps(asdict(self))
-
-
-class Sent:
-    """How many there were; the first one is announced."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, count: int = 1) -> None:
-        if not self.count:
-            print("flooding", flush=True)
-        self.count += count
-
-
-# --- strangers, with blocking sockets
-
-
-def _connect(port: int) -> socket.socket:
-    connection = socket.socket()
-    connection.bind((SOURCE, 0))
-    connection.settimeout(DEAF)
-    connection.connect(("127.0.0.1", port))
-    return connection
-
-
-def _offer(algorithms: Algorithms) -> bytes:
-    """A version line and a KEXINIT that asks for ``algorithms``."""
-    proposal = Proposal.make(algorithms, (b"ssh-ed25519", b"ssh-ed25519-cert-v01@openssh.com"), ())
-    return VERSION + b"\r\n" + Clear().seal(0, proposal.payload)
-
-
-def _dh(group: bytes) -> Callable[[Plan, Sent], None]:
-    algorithms = replace(COMPATIBLE, kex=(group,))
-
-    def run(plan: Plan, sent: Sent) -> None:
-        with _connect(plan.port) as connection:
-            connection.sendall(_offer(algorithms) + Clear().seal(1, bytes((a.KEX_FIRST,)), string(GUESS)))
-            sent.add()
-            # The reply, NEWKEYS, or the server's refusal; then the next connection.
-            size = 0
-            while size < 2000 and (data := connection.recv(65536)):
-                size += len(data)
-
-    return run
-
-
-def _clear_messages(payload: bytes) -> Callable[[Plan, Sent], None]:
-    """Messages before the key exchange, which cost the sender nothing."""
-    batch = Clear().seal(0, payload) * 2000
-
-    def run(plan: Plan, sent: Sent) -> None:
-        with _connect(plan.port) as connection:
-            connection.sendall(VERSION + b"\r\n")
-            while True:
-                connection.sendall(batch)
-                sent.add(2000)
-
-    return run
-
-
-def _http(plan: Plan, sent: Sent) -> None:
-    request = b"GET /webapi/auth/export?type=krl HTTP/1.1\r\nHost: proxy\r\n\r\n"
-    with _connect(plan.port) as connection:
-        while True:
-            connection.sendall(request * 8)
-            for _ in range(8):
-                _response(connection)
-                sent.add()
-
-
-def _response(connection: socket.socket) -> None:
-    heard = b""
-    while b"\r\n\r\n" not in heard:
-        data = connection.recv(65536)
-        if not data:
-            raise ConnectionError("the server has closed")
-        heard += data
-    head, _, body = heard.partition(b"\r\n\r\n")
-    size = next(
-        int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
-    )
-    left = size - len(body)
-    while left > 0:
-        data = connection.recv(65536)
-        if not data:
-            raise ConnectionError("the server has closed")
-        left -= len(data)
-
-
-RAW: dict[str, Callable[[Plan, Sent], None]] = {
-    "dh-group18": _dh(KEX_GROUPS[0]),
-    "dh-group16": _dh(KEX_GROUPS[1]),
-    "dh-group14": _dh(KEX_GROUPS[2]),
-    "ignore-stranger": _clear_messages(bytes((a.IGNORE,)) + string(b"")),
-    "debug-stranger": _clear_messages(bytes((a.DEBUG,)) + b"\0" + string(b"") * 2),
-    "krl": _http,
-}
-
-
-# --- users, with conchrec's own client
-
-
-class Session:
-    """A channel's user (StreamUser) that reads everything and answers nothing."""
-
-    def __init__(self) -> None:
-        self.open: Deferred[None] = Deferred()
-        self.on_data: Callable[[bytes], None] = lambda data: None
-        self.on_closed: Callable[[], None] = lambda: None
-
-    def stream_opened(self) -> None:
-        self.open.callback(None)
-
-    def stream_refused(self, code: int, text: bytes) -> None:
-        self.open.errback(Failure(ConnectionError(text.decode(errors="replace"))))
-
-    def stream_data(self, data: bytes) -> None:
-        self.on_data(data)
-
-    def stream_eof(self) -> None:
-        """The end follows."""
-
-    def stream_request(self, request: m.ChannelRequest) -> bool:
-        return False
-
-    def stream_drained(self, pending: int) -> None:
-        """What is written here is bounded by the flood's own valve."""
-
-    def stream_closed(self) -> None:
-        self.on_closed()
-
-
-class Pour:
-    """Sends batches as long as the connection takes them (IPushProducer)."""
-
-    def __init__(
-        self, reactor: Any, transport: ClientTransport, batch: Callable[[], int], sent: Sent
-    ) -> None:
-        self._reactor = reactor
-        self._transport = transport
-        self._batch = batch
-        self._sent = sent
-        self._paused = False
-        self._scheduled = False
-        transport.registerProducer(self, True)
-        self._again()
-
-    def _again(self) -> None:
-        if not self._scheduled and not self._paused and self._transport.lost is None:
-            self._scheduled = True
-            self._reactor.callLater(0, self._pour)
-
-    def _pour(self) -> None:
-        self._scheduled = False
-        for _ in range(16):
-            if self._paused or self._transport.lost is not None:
-                return
-            self._sent.add(self._batch())
-        self._again()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._again()
-
-    def stopProducing(self) -> None:
-        self._paused = True
-
-
-class User:
-    """One outer connection, and where it is needed an inner one to the target."""
-
-    def __init__(self, reactor: Any, plan: Plan, sent: Sent) -> None:
-        self._reactor = reactor
-        self.plan = plan
-        self.sent = sent
-        self._signer = KeySigner(Key.fromFile(plan.key), label="key")
-        self.algorithms = MODERN
-        self.outer: ClientTransport
-        self.connection: Connection
-
-    def transport(self) -> ClientTransport:
-        return ClientTransport(
-            algorithms=self.algorithms,
-            powers=at_once,
-            verify_host_key=lambda blob: None,
-            host_key_algorithms=(b"ssh-ed25519",),
-            version=VERSION,
-            clock=self._reactor,
-        )
-
-    async def secure(self) -> ClientTransport:
-        """An outer connection that has not logged in."""
-        endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", self.plan.port, bindAddress=(SOURCE, 0))
-        transport = self.transport()
-        await connectProtocol(endpoint, transport)
-        await transport.when_secure()
-        return transport
-
-    async def log_in(self) -> None:
-        self.outer = await self.secure()
-        self.outer.when_lost().addCallback(lambda lost: print("lost", flush=True))
-        self.connection = await self._logged_in(self.outer, self.plan.user)
-
-    async def inner(self) -> tuple[ClientTransport, Connection]:
-        inner = self.transport()
-        through = Through(self._reactor, inner)
-        where = string(b"localhost") + uint32(self.plan.target_port) + string(b"127.0.0.1") + uint32(0)
-        through.attach(Stream.open(self.connection, b"direct-tcpip", through, where))
-        await through.open
-        return inner, await self._logged_in(inner, self.plan.login)
-
-    async def _logged_in(self, transport: ClientTransport, user: str) -> Connection:
-        await transport.when_secure()
-        handler = Polite()
-        mine: list[Signer] = [self._signer]
-        login = UserAuthClient(
-            user.encode(),
-            lambda methods: succeed(mine.pop() if mine else None),
-            Connection(handler),
-            on_banner=lambda text: None,
-            peer_extensions=lambda: transport.peer_extensions,
-            host_key=lambda: transport.host_key_blob,
-        )
-        transport.request_service(login)
-        await login.done
-        return await handler.started
-
-    def pour(self, transport: ClientTransport, batch: Callable[[], int]) -> None:
-        Pour(self._reactor, transport, batch, self.sent)
-
-    def repeat(self, transport: ClientTransport, number: int, payload: bytes) -> None:
-        """The same message, again and again."""
-
-        def batch() -> int:
-            for _ in range(BATCH):
-                transport.sendPacket(number, payload)
-            return BATCH
-
-        self.pour(transport, batch)
+Kind = Callable[[User], Any]
 
 
 async def _early(user: User, number: int, payload: bytes) -> None:
@@ -594,9 +318,6 @@ async def _controls(user: User) -> None:
         return 2
 
     user.pour(transport, batch)
-
-
-Kind = Callable[[User], Any]
 
 
 _SFTP_INIT = string(b"\x01" + uint32(3))

@@ -15,7 +15,8 @@ from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.protocol import Factory
 
-from bench.hostile_client import Pour, Sent
+from bench.hostile_plan import Sent
+from bench.hostile_user import Pour
 from conchrec.ssh import assigned as a
 from conchrec.ssh import messages as m
 from conchrec.ssh import userauth as u

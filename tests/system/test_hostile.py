@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.hostile_client import SILENT_BYTES, Plan
+from bench.hostile_client import SILENT_BYTES
+from bench.hostile_plan import Plan
 from conchrec.proxy.budget import SESSION_BURST
 from tests.support.house import House, build
 from tests.support.process import Process

@@ -1,0 +1,39 @@
+"""What a flood is told, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+#: Where a flood comes from, so that limits for each address do not hit the bystander.
+SOURCE = "127.0.0.9"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``port`` is that of the jump host. ``user`` logs in there and ``login`` at ``target_port``, both with
+    the key in the file ``key``. ``count`` connections at one time, with ``channels`` in each of them."""
+
+    kind: str
+    port: int
+    user: str = ""
+    login: str = ""
+    key: str = ""
+    target_port: int = 0
+    count: int = 1
+    channels: int = 1
+
+    def words(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Sent:
+    """How many there were; the first one is announced."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, count: int = 1) -> None:
+        if not self.count:
+            print("flooding", flush=True)
+        self.count += count

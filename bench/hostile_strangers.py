@@ -1,0 +1,107 @@
+"""Floods of strangers, who need no login, with blocking sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+
+from bench.hostile_plan import SOURCE, Plan, Sent
+from bench.light_client import VERSION
+from conchrec.ssh import assigned as a
+from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
+from conchrec.ssh.kexinit import Proposal
+from conchrec.ssh.packetcipher import Clear
+from conchrec.ssh.wire import string
+
+#: Seconds without anything from the peer after which a connection is made again.
+DEAF = 10.0
+KEX_GROUPS = (
+    b"diffie-hellman-group18-sha512",
+    b"diffie-hellman-group16-sha512",
+    b"diffie-hellman-group14-sha256",
+)
+#: A public value of group 18: any number in it will do, for nobody computes the secret.
+GUESS = b"\x00" + b"\x5a" * 250
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.socket()
+    connection.bind((SOURCE, 0))
+    connection.settimeout(DEAF)
+    connection.connect(("127.0.0.1", port))
+    return connection
+
+
+def _offer(algorithms: Algorithms) -> bytes:
+    """A version line and a KEXINIT that asks for ``algorithms``."""
+    proposal = Proposal.make(algorithms, (b"ssh-ed25519", b"ssh-ed25519-cert-v01@openssh.com"), ())
+    return VERSION + b"\r\n" + Clear().seal(0, proposal.payload)
+
+
+def _dh(group: bytes) -> Callable[[Plan, Sent], None]:
+    algorithms = replace(COMPATIBLE, kex=(group,))
+
+    def run(plan: Plan, sent: Sent) -> None:
+        with _connect(plan.port) as connection:
+            connection.sendall(_offer(algorithms) + Clear().seal(1, bytes((a.KEX_FIRST,)), string(GUESS)))
+            sent.add()
+            # The reply, NEWKEYS, or the server's refusal; then the next connection.
+            size = 0
+            while size < 2000 and (data := connection.recv(65536)):
+                size += len(data)
+
+    return run
+
+
+def _clear_messages(payload: bytes) -> Callable[[Plan, Sent], None]:
+    """Messages before the key exchange, which cost the sender nothing."""
+    batch = Clear().seal(0, payload) * 2000
+
+    def run(plan: Plan, sent: Sent) -> None:
+        with _connect(plan.port) as connection:
+            connection.sendall(VERSION + b"\r\n")
+            while True:
+                connection.sendall(batch)
+                sent.add(2000)
+
+    return run
+
+
+def _http(plan: Plan, sent: Sent) -> None:
+    request = b"GET /webapi/auth/export?type=krl HTTP/1.1\r\nHost: proxy\r\n\r\n"
+    with _connect(plan.port) as connection:
+        while True:
+            connection.sendall(request * 8)
+            for _ in range(8):
+                _response(connection)
+                sent.add()
+
+
+def _response(connection: socket.socket) -> None:
+    heard = b""
+    while b"\r\n\r\n" not in heard:
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionError("the server has closed")
+        heard += data
+    head, _, body = heard.partition(b"\r\n\r\n")
+    size = next(
+        int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
+    )
+    left = size - len(body)
+    while left > 0:
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionError("the server has closed")
+        left -= len(data)
+
+
+RAW: dict[str, Callable[[Plan, Sent], None]] = {
+    "dh-group18": _dh(KEX_GROUPS[0]),
+    "dh-group16": _dh(KEX_GROUPS[1]),
+    "dh-group14": _dh(KEX_GROUPS[2]),
+    "ignore-stranger": _clear_messages(bytes((a.IGNORE,)) + string(b"")),
+    "debug-stranger": _clear_messages(bytes((a.DEBUG,)) + b"\0" + string(b"") * 2),
+    "krl": _http,
+}

@@ -1,0 +1,168 @@
+"""A user who floods: an outer connection, and where it is needed an inner one to a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.conch.ssh.keys import Key
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.python.failure import Failure
+
+from bench.hostile_plan import SOURCE, Plan, Sent
+from bench.light_client import VERSION, Polite, Through
+from conchrec.ssh import messages as m
+from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.connection import Connection
+from conchrec.ssh.signers import KeySigner, Signer
+from conchrec.ssh.stream import Stream
+from conchrec.ssh.transport import ClientTransport
+from conchrec.ssh.userauth_client import UserAuthClient
+from conchrec.ssh.wire import string, uint32
+from tests.support.powers import at_once
+
+#: Messages that are written at once.
+BATCH = 256
+
+
+class Session:
+    """A channel's user (StreamUser) that reads everything and answers nothing."""
+
+    def __init__(self) -> None:
+        self.open: Deferred[None] = Deferred()
+        self.on_data: Callable[[bytes], None] = lambda data: None
+        self.on_closed: Callable[[], None] = lambda: None
+
+    def stream_opened(self) -> None:
+        self.open.callback(None)
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        self.open.errback(Failure(ConnectionError(text.decode(errors="replace"))))
+
+    def stream_data(self, data: bytes) -> None:
+        self.on_data(data)
+
+    def stream_eof(self) -> None:
+        """The end follows."""
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        return False
+
+    def stream_drained(self, pending: int) -> None:
+        """What is written here is bounded by the flood's own valve."""
+
+    def stream_closed(self) -> None:
+        self.on_closed()
+
+
+class Pour:
+    """Sends batches as long as the connection takes them (IPushProducer)."""
+
+    def __init__(
+        self, reactor: Any, transport: ClientTransport, batch: Callable[[], int], sent: Sent
+    ) -> None:
+        self._reactor = reactor
+        self._transport = transport
+        self._batch = batch
+        self._sent = sent
+        self._paused = False
+        self._scheduled = False
+        transport.registerProducer(self, True)
+        self._again()
+
+    def _again(self) -> None:
+        if not self._scheduled and not self._paused and self._transport.lost is None:
+            self._scheduled = True
+            self._reactor.callLater(0, self._pour)
+
+    def _pour(self) -> None:
+        self._scheduled = False
+        for _ in range(16):
+            if self._paused or self._transport.lost is not None:
+                return
+            self._sent.add(self._batch())
+        self._again()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._again()
+
+    def stopProducing(self) -> None:
+        self._paused = True
+
+
+class User:
+    """One outer connection, and where it is needed an inner one to the target."""
+
+    def __init__(self, reactor: Any, plan: Plan, sent: Sent) -> None:
+        self._reactor = reactor
+        self.plan = plan
+        self.sent = sent
+        self._signer = KeySigner(Key.fromFile(plan.key), label="key")
+        self.algorithms = MODERN
+        self.outer: ClientTransport
+        self.connection: Connection
+
+    def transport(self) -> ClientTransport:
+        return ClientTransport(
+            algorithms=self.algorithms,
+            powers=at_once,
+            verify_host_key=lambda blob: None,
+            host_key_algorithms=(b"ssh-ed25519",),
+            version=VERSION,
+            clock=self._reactor,
+        )
+
+    async def secure(self) -> ClientTransport:
+        """An outer connection that has not logged in."""
+        endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", self.plan.port, bindAddress=(SOURCE, 0))
+        transport = self.transport()
+        await connectProtocol(endpoint, transport)
+        await transport.when_secure()
+        return transport
+
+    async def log_in(self) -> None:
+        self.outer = await self.secure()
+        self.outer.when_lost().addCallback(lambda lost: print("lost", flush=True))
+        self.connection = await self._logged_in(self.outer, self.plan.user)
+
+    async def inner(self) -> tuple[ClientTransport, Connection]:
+        inner = self.transport()
+        through = Through(self._reactor, inner)
+        where = string(b"localhost") + uint32(self.plan.target_port) + string(b"127.0.0.1") + uint32(0)
+        through.attach(Stream.open(self.connection, b"direct-tcpip", through, where))
+        await through.open
+        return inner, await self._logged_in(inner, self.plan.login)
+
+    async def _logged_in(self, transport: ClientTransport, user: str) -> Connection:
+        await transport.when_secure()
+        handler = Polite()
+        mine: list[Signer] = [self._signer]
+        login = UserAuthClient(
+            user.encode(),
+            lambda methods: succeed(mine.pop() if mine else None),
+            Connection(handler),
+            on_banner=lambda text: None,
+            peer_extensions=lambda: transport.peer_extensions,
+            host_key=lambda: transport.host_key_blob,
+        )
+        transport.request_service(login)
+        await login.done
+        return await handler.started
+
+    def pour(self, transport: ClientTransport, batch: Callable[[], int]) -> None:
+        Pour(self._reactor, transport, batch, self.sent)
+
+    def repeat(self, transport: ClientTransport, number: int, payload: bytes) -> None:
+        """The same message, again and again."""
+
+        def batch() -> int:
+            for _ in range(BATCH):
+                transport.sendPacket(number, payload)
+            return BATCH
+
+        self.pour(transport, batch)
