@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from bench.benchmark import KIB, Benchmark, Measured, Run
 from bench.echo import COMMAND, PAUSE, READY
 from bench.figures import Bar, Figure, at_most, percentile
+from bench.hostile_client import STRANGERS
 from bench.hostile_plan import Plan
 from bench.hostile_target import FLOODS
 from bench.scene import HOST, Route, Scene, make_scene
@@ -391,12 +392,7 @@ async def _memory(floods: Floods, hoard: Hoard) -> Figure:
 
 async def _lock(floods: Floods, row: Row, flood: Process) -> float:
     """Strangers can not be locked: a user who is there besides is, then."""
-    if (
-        "stranger" not in row.kind
-        and not row.kind.startswith("dh-")
-        and not row.web
-        and row.kind != "ignore-early"
-    ):
+    if row.kind not in STRANGERS:
         return await floods.lock_time(flood)
     idle = floods.start(Row(name="", kind="idle"), floods.scene.ours)
     try:

@@ -374,6 +374,8 @@ USERS: dict[str, Kind] = {
     "controls": _controls,
 }
 KINDS = (*RAW, *USERS)
+#: Those that nobody logs in for.
+STRANGERS = frozenset({*RAW, "ignore-early", "offers"})
 
 
 class Until(TwistedProtocol):
