@@ -15,7 +15,6 @@ A frame is ``uint32 length, body``. The body of a request is ``string modulus, s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -78,10 +77,15 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # Secret exponents pass through: none of them goes into a core file, or to a debugger of another process.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, AttributeError):
+    # A sandbox may not allow some of this; key exchanges work without it.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, AttributeError, ImportError, MemoryError):
+        import ctypes  # needs memory that is writable and executable, which a sandbox may deny
+
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
-    os.chdir("/")
+    with contextlib.suppress(OSError):
+        os.chdir("/")
     # The reactor comes first: what waits for it is everybody, what waits here is a few logins.
     with contextlib.suppress(OSError):
         os.nice(5)
