@@ -262,7 +262,7 @@ def _input(manifest: dict[str, Any], mine: list[dict[str, Any]], channel: Server
     digest = stdin.get("sha256")
     if digest and digest != hashlib.sha256(given).hexdigest():
         yield f"the digest of the input is not that of the {len(given)} bytes that the server was given"
-    if not digest and "pty" not in manifest and given and not isinstance(channel.program, SftpServer):
+    if not digest and "pty" not in manifest and given:
         yield "the input has no digest"
     for end in mine:
         if end.get("event") == "session.end":
@@ -290,7 +290,12 @@ def _output(
             yield f"the manifest says {said} bytes of {name}, the server sent {len(sent[error])}"
         if not error and said < len(given):
             yield f"the manifest says {said} bytes of {name}, the client was given {len(given)}"
-    if isinstance(channel.program, SftpServer) or near.sent_close:
+    if near.sent_close:
+        return
+    if isinstance(channel.program, SftpServer):
+        digest = (manifest.get("stdout") or {}).get("sha256", "")
+        if sent[False] and digest != hashlib.sha256(sent[False]).hexdigest():
+            yield f"the digest of the output is not that of the {len(sent[False])} bytes that the server sent"
         return
     shown = "".join(line[2] for line in recording.lines[1:] if line[1] == "o")
     decoders = {error: codecs.getincrementaldecoder("utf-8")("strict") for error in (False, True)}
