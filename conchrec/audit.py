@@ -113,7 +113,8 @@ class ConnectionRefused(AuditEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart(AuditEvent):
     """Something runs at the target. ``kind`` is shell, exec or subsystem; ``recording`` a path; ``head``
-    that of the ledger of recordings, with this one in it; ``approved_by`` somebody, if that was needed."""
+    that of the ledger of recordings, with this one in it. The texts at the end are those of the manifest's
+    ``provenance``."""
 
     event = "session.start"
     code = "CR2000I"
@@ -124,8 +125,20 @@ class SessionStart(AuditEvent):
     columns: int | None = None
     rows: int | None = None
     roles: tuple[str, ...] = ()
-    approved_by: str = ""
+    dialled: str = ""
+    host_key: str = ""
+    trust: str = ""
+    target_method: str = ""
+    target_key: str = ""
+    proxy_address: str = ""
+    method: str = ""
+    key: str = ""
+    certificate: str = ""
+    second_factor: str = ""
     request: str = ""
+    approved_by: str = ""
+    approval_reason: str = ""
+    approval_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

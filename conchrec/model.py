@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from conchrec.recording.provenance import NOTHING_KNOWN, Provenance
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -77,3 +79,4 @@ class SessionInfo:
     address: str
     started: datetime
     roles: tuple[str, ...] = ()
+    provenance: Provenance = NOTHING_KNOWN

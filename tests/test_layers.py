@@ -53,6 +53,7 @@ VALUES = frozenset(
         "conchrec.recording.sftp_wire",
         "conchrec.recording.manifest",
         "conchrec.recording.picture",
+        "conchrec.recording.provenance",
         "conchrec.recording.player",
         "conchrec.recording.recipients",
         "conchrec.recording.screen",

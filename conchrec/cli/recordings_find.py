@@ -24,6 +24,8 @@ from conchrec.recording.retention import held
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
+PROBLEMS = 10
+"""Recordings that are named because they can not be searched."""
 CONTEXT = 80
 """Letters before and after what was searched for, where a line is printed."""
 
@@ -58,6 +60,12 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--login", metavar="NAME", help="only as this login")
     parser.add_argument("--host", metavar="NAME", help="only at this host, or host:port")
     parser.add_argument(
+        "--target",
+        metavar="NAME",
+        help="only at this machine, by the name that was asked for or its address, with or without port",
+    )
+    parser.add_argument("--approved-by", metavar="NAME", help="only what this user approved")
+    parser.add_argument(
         "--since", metavar="WHEN", type=moment, help="2026-11-23, 2026-11-23T14:00, or 2h (ago); UTC"
     )
     parser.add_argument("--until", metavar="WHEN", type=moment, help="before that time")
@@ -65,7 +73,15 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _wanted(args: argparse.Namespace) -> Filter:
-    return Filter(user=args.user, login=args.login, host=args.host, since=args.since, until=args.until)
+    return Filter(
+        user=args.user,
+        login=args.login,
+        host=args.host,
+        target=args.target,
+        approved_by=args.approved_by,
+        since=args.since,
+        until=args.until,
+    )
 
 
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -158,10 +174,13 @@ def search(
         missing, gone = index.differences()
         if missing:
             print(f"conchrec: {len(missing)} recordings are not in the index yet", file=errors)
+        for sid, problem in index.problems()[:PROBLEMS]:
+            print(f"conchrec: {sid} is not searched: {shown(problem)}", file=errors)
         for hit in index.search(phrases, since=wanted.since, until=wanted.until):
             if hit.sid not in gone and wanted.wants(
                 started=hit.started, status="", kind="",
                 user=hit.user, login=hit.login, target=hit.target,
+                dialled=hit.dialled, approved_by=hit.approved_by,
             ):  # fmt: skip
                 if len(hits) == limit:
                     more = True

@@ -44,6 +44,7 @@ from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.visit import Proofs
 from conchrec.proxy.ways import Ways
+from conchrec.recording.provenance import host_and_port
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
@@ -149,6 +150,14 @@ class Jump:
         if self._connection is not None:
             return f"user {self.identity.user}"
         return f"address {counted_as(self.source)}"
+
+    @property
+    def local(self) -> str:
+        """The proxy's address and port that the user connected to; empty where it has none."""
+        wire = self.transport.transport
+        host = wire.getHost() if wire is not None else None
+        name, port = getattr(host, "host", ""), getattr(host, "port", 0)
+        return host_and_port(str(name), int(port)) if name else ""
 
     def drop(self) -> None:
         """Others need the room; or it can't be judged."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -20,7 +20,6 @@ from conchrec import audit
 from conchrec.access.options import Options, Record, why_not
 from conchrec.access.policy import shut_by
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError, WriteFailed
-from conchrec.model import SessionInfo
 from conchrec.proxy import refusal
 from conchrec.proxy.file_audit import FileAudit, Journal
 from conchrec.proxy.intake import STARTS
@@ -214,16 +213,7 @@ class Session:
 
     def _open_recording(self) -> None:
         visit = self._visit
-        info = SessionInfo(
-            sid=self.sid,
-            cid=visit.cid,
-            user=visit.identity.user,
-            login=visit.login,
-            target=visit.target,
-            address=visit.address,
-            started=self._site.now(),
-            roles=visit.identity.roles,
-        )
+        info = visit.session_info(self.sid)
         if self._strict:
             self._site.disks.check()
         try:
@@ -546,8 +536,7 @@ class Session:
             columns=columns,
             rows=rows,
             roles=self._visit.identity.roles,
-            approved_by=self._visit.approved_by,
-            request=self._visit.request,
+            **asdict(self._visit.provenance),
         )
 
     def _no_answer(self, kind: str) -> None:

@@ -32,6 +32,7 @@ from conchrec.proxy.dialer import HostCheck, Link
 from conchrec.proxy.questions import Questions
 from conchrec.proxy.target_text import TargetText
 from conchrec.proxy.visit import Visit
+from conchrec.recording.provenance import Provenance, host_and_port
 from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
 from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, WEAK, Algorithms
@@ -296,6 +297,13 @@ class Upstream:
         weak = tuple(name.decode() for name in algorithms if name in WEAK)
         if weak:
             _log.warn("{target} is reached with {weak}", target=str(self._visit.target), weak=", ".join(weak))
+        self._visit.reached = Provenance(
+            dialled=host_and_port(link.address, self._visit.target.port),
+            host_key=verdict.fingerprint if verdict is not None else "",
+            trust=verdict.trust if verdict is not None else "",
+            target_method=",".join(step.decode() for step in login.steps),
+            target_key=login.signer.label if login.signer is not None else "",
+        )
         self._site.emit(
             audit.UpstreamConnect(
                 **self._visit.who(),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from conchrec import audit
 from conchrec.access.options import Options, Record
 from conchrec.access.policy import Allow, Role
 from conchrec.errors import ConchrecError
-from conchrec.model import Identity, Target
+from conchrec.model import Identity, SessionInfo, Target
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.approvals import Request
 from conchrec.proxy.site import Site
 from conchrec.recording.coverage import NotKept
+from conchrec.recording.provenance import NOTHING_KNOWN, Provenance
+from conchrec.ssh.certificate import decode, fingerprint
 
 
 class Proofs:
@@ -44,6 +46,8 @@ class Visit:
     cid: str
     source: str
     address: str
+    #: The proxy's address and port that the user connected to.
+    local: str = ""
     target: Target
     addresses: tuple[str, ...]
     #: All that the name resolved to: what the policy judges. Only ``addresses`` may be dialled.
@@ -66,6 +70,10 @@ class Visit:
     request: str = ""
     approved_by: str = ""
     approved_for: tuple[frozenset[str], ...] = ()
+    approval_reason: str = ""
+    approval_note: str = ""
+    #: What is known of the target since the proxy has logged in there.
+    reached: Provenance = NOTHING_KNOWN
     #: The request that is waited for, and the reason that was given for it.
     waiting: Request | None = None
     reason: str = ""
@@ -99,6 +107,7 @@ class Visit:
     def use(self, request: Request) -> None:
         """Somebody has approved it."""
         self.request, self.approved_by, self.approved_for = request.id, request.by, request.needed
+        self.approval_reason, self.approval_note = request.reason, request.note
 
     @property
     def strict(self) -> bool:
@@ -116,6 +125,38 @@ class Visit:
         """A code, or the like, that was not right in the inner login."""
         reason = error.detail or error.public
         return audit.AuthRefused(**self.who(), reason=reason, method="keyboard-interactive", stage="inner")
+
+    @property
+    def provenance(self) -> Provenance:
+        """How a session that begins now came to be."""
+        identity = self.identity
+        certificate = decode(identity.certificate) if identity.certificate is not None else None
+        return replace(
+            self.reached,
+            proxy_address=self.local,
+            method=identity.method,
+            key=fingerprint(identity.key) if identity.key else "",
+            certificate=f"{certificate.key_id} serial {certificate.serial}" if certificate else "",
+            second_factor=self.second_factor or identity.second_factor,
+            request=self.request,
+            approved_by=self.approved_by,
+            approval_reason=self.approval_reason,
+            approval_note=self.approval_note,
+        )
+
+    def session_info(self, sid: str) -> SessionInfo:
+        """For the recording of one of its sessions, which begins now."""
+        return SessionInfo(
+            sid=sid,
+            cid=self.cid,
+            user=self.identity.user,
+            login=self.login,
+            target=self.target,
+            address=self.address,
+            started=self.site.now(),
+            roles=self.identity.roles,
+            provenance=self.provenance,
+        )
 
     def who(self, sid: str = "") -> audit.Who:
         return audit.Who(

@@ -39,6 +39,10 @@ class User(Protocol):
     proofs: Proofs
 
     @property
+    def local(self) -> str:
+        """The address and port of the proxy that they connected to."""
+
+    @property
     def identity(self) -> Identity: ...
 
     def passthrough_ended(self, text: str) -> None:
@@ -156,6 +160,7 @@ class Ways:
             cid=self._user.cid,
             source=self._user.source,
             address=self._user.address,
+            local=self._user.local,
             target=target,
             asked=asked,
             addresses=(),

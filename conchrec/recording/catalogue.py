@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from conchrec.recording.library import Entry, Library
+from conchrec.recording.provenance import Provenance
 from conchrec.yamlread import parse_duration
 
 if TYPE_CHECKING:
@@ -50,11 +51,24 @@ class Filter:
     user: str | None = None
     login: str | None = None
     host: str | None = None
+    target: str | None = None
+    approved_by: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
-    def wants(self, *, started: float, status: str, kind: str, user: str, login: str, target: str) -> bool:
-        """``started`` is in seconds since 1970."""
+    def wants(
+        self,
+        *,
+        started: float,
+        status: str,
+        kind: str,
+        user: str,
+        login: str,
+        target: str,
+        dialled: str,
+        approved_by: str,
+    ) -> bool:
+        """``started`` is in seconds since 1970; ``dialled`` the target's IP address and port."""
         if self.live and status != "live":
             return False
         if self.since is not None and started < self.since.timestamp():
@@ -66,12 +80,19 @@ class Filter:
             and _like(self.kind, kind)
             and _like(self.user, user)
             and _like(self.login, login)
-            and (_like(self.host, target) or _like(self.host, target.rpartition(":")[0].strip("[]")))
+            and _is_at(self.host, target)
+            and (_is_at(self.target, target) or _is_at(self.target, dialled))
+            and _like(self.approved_by, approved_by)
         )
 
 
 def _like(pattern: str | None, found: str) -> bool:
     return pattern is None or fnmatch.fnmatchcase(found, pattern)
+
+
+def _is_at(pattern: str | None, place: str) -> bool:
+    """``place`` is a host and a port: either, or both, may be asked for (``web1``, ``*:2222``)."""
+    return _like(pattern, place) or _like(pattern, place.rpartition(":")[0].strip("[]"))
 
 
 class Found(NamedTuple):
@@ -85,6 +106,8 @@ class Found(NamedTuple):
     user: str
     login: str
     target: str
+    dialled: str
+    approved_by: str
     what: str
     fields: Callable[[], dict[str, object]]
 
@@ -108,6 +131,7 @@ def found(
         if wanted.wants(
             started=one.started, status=one.status, kind=one.kind,
             user=one.user, login=one.login, target=one.target,
+            dialled=one.dialled, approved_by=one.approved_by,
         ):  # fmt: skip
             yield one
 
@@ -120,7 +144,8 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
         if row is not None and row.status != "unreadable":
             yield Found(
                 sid=sid, started=row.started, duration=row.duration, status=row.status, kind=row.kind,
-                user=row.user, login=row.login, target=row.target, what=_what(row.kind, row.command),
+                user=row.user, login=row.login, target=row.target,
+                dialled=row.dialled, approved_by=row.approved_by, what=_what(row.kind, row.command),
                 fields=partial(_indexed, library, row),
             )  # fmt: skip
             continue
@@ -129,11 +154,13 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
             hint(why)
         entry = library.entry(sid, sealed)
         fields = summary(entry)
+        how = Provenance.parse(fields.get("provenance"))
         said = {name: str(fields.get(name, "")) for name in ("kind", "user", "login", "target")}
         yield Found(
             sid=sid, started=entry.started.timestamp(),
             duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
             what=_what(said["kind"], str(fields.get("command") or fields.get("subsystem") or "")),
+            dialled=how.dialled, approved_by=how.approved_by,
             fields=partial(dict, fields), **said,
         )  # fmt: skip
 

@@ -36,13 +36,15 @@ from conchrec.recording.transcript import Transcript
 from conchrec.recording.tree import Tree
 
 NAME = "index.sqlite"
-VERSION = 3
+VERSION = 4
 """Another one in the file (``user_version``): it is made anew."""
 TEXT_AT_MOST = 8 * 1024 * 1024
 """Letters of output of one recording that are read for the text."""
 BUSY_SECONDS = 10
 """How long one process waits for another that writes."""
 _PIECE = 4096
+_LONGEST_PROBLEM = 200
+_BLANKS = re.compile("  +")
 _BEGIN, _END = "\x01", "\x02"
 _MAKE_IT = "make it anew: conchrec recordings rebuild-index"
 _NONE = f"there is no index of the recordings; {_MAKE_IT}"
@@ -62,6 +64,9 @@ class _Recording(peewee.Model):  # type: ignore[misc]
     target = peewee.TextField(default="")
     kind = peewee.TextField(default="")
     command = peewee.TextField(default="")
+    dialled = peewee.TextField(default="")
+    approved_by = peewee.TextField(default="")
+    problem = peewee.TextField(default="")
     first_text = peewee.IntegerField(default=0)
     after_texts = peewee.IntegerField(default=0)
 
@@ -120,6 +125,8 @@ class Row(NamedTuple):
     target: str
     kind: str
     command: str
+    dialled: str
+    approved_by: str
     summary: str = ""
 
 
@@ -137,6 +144,8 @@ class Hit:
     target: str
     time: float | None
     parts: tuple[str, ...]
+    dialled: str = ""
+    approved_by: str = ""
 
 
 class Index:
@@ -241,10 +250,30 @@ class Index:
                 target=manifest.target,
                 kind=manifest.kind,
                 command=_storable(manifest.command),
+                dialled=_storable(manifest.provenance.dialled),
+                approved_by=_storable(manifest.provenance.approved_by),
                 first_text=rowids[0] if rowids else 0,
                 after_texts=rowids[-1] + 1 if rowids else 0,
             ).execute()
             _Summary.insert(sid=sid, summary=manifest.encode().decode("ascii")).execute()
+
+    def skip(self, sid: str, problem: str) -> None:
+        """This one is not read again; ``problems`` names it."""
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._forget(sid)
+            problem = _storable(problem[:_LONGEST_PROBLEM])
+            _Recording.insert(sid=sid, started=time_of(sid).timestamp(), problem=problem).execute()
+
+    def forget(self, sid: str) -> None:
+        """As if it had never been looked at."""
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._forget(sid)
+
+    def problems(self) -> list[tuple[str, str]]:
+        """The recordings that were skipped, oldest first, and why."""
+        r = _Recording
+        with _usable(self.path):
+            return list(r.select(r.sid, r.problem).where(r.problem != "").order_by(r.sid).tuples())
 
     def remove(self, sids: Iterable[str]) -> None:
         """Forget these recordings: nothing that was on their screens is left in the file."""
@@ -272,7 +301,8 @@ class Index:
             _Recording.delete().where(_Recording.sid == sid).execute()
 
     def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
-        names = [manifest.command, *names_of(manifest)]
+        how = manifest.provenance
+        names = [manifest.command, how.approval_reason, how.approval_note, *names_of(manifest)]
         if said := "\n".join(_storable(name) for name in names if name):
             yield "", said
         path = self._tree.path(manifest.sid)
@@ -303,6 +333,7 @@ class Index:
         """Every recording by its id; with its manifest as JSON where ``summaries``."""
         r = _Recording
         columns = [r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command]
+        columns += [r.dialled, r.approved_by]
         with _usable(self.path):
             asked = r.select(*columns).tuples()
             if summaries:
@@ -330,6 +361,7 @@ class Index:
             asked = (
                 _Text.select(
                     _Recording.sid, _Recording.started, _Recording.user, _Recording.login, _Recording.target,
+                    _Recording.dialled, _Recording.approved_by,
                     _Text.times, _Text.body.highlight(_BEGIN, _END),
                 )
                 .join(_Recording, on=(_Recording.sid == _Text.sid))
@@ -341,7 +373,7 @@ class Index:
                 asked = asked.where(_Recording.started >= since.timestamp())
             if until is not None:
                 asked = asked.where(_Recording.started < until.timestamp())
-            for sid, started, user, login, target, times, body in asked.iterator():
+            for sid, started, user, login, target, dialled, approved_by, times, body in asked.iterator():
                 for time, parts in _hits(times.split(), body):
                     yield Hit(
                         sid=sid,
@@ -351,6 +383,8 @@ class Index:
                         target=target,
                         time=time,
                         parts=parts,
+                        dialled=dialled,
+                        approved_by=approved_by,
                     )
 
 
@@ -392,12 +426,12 @@ def _screen(path: Path) -> Iterator[tuple[float, str]]:
             read += len(event.text)
             for line in transcript.feed(event.text).splitlines():
                 if line:
-                    yield time, line
+                    yield time, _BLANKS.sub(" ", line)
             if read >= TEXT_AT_MOST:
                 break
     for line in transcript.end().splitlines():
         if line:
-            yield time, line
+            yield time, _BLANKS.sub(" ", line)
 
 
 def _storable(text: str) -> str:

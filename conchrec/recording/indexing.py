@@ -117,11 +117,18 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> li
             index.remove(gone)
         for number, sid in enumerate(missing, 1):
             try:
+                # Noted before it is read: if that ends this process, the next one passes it by.
+                index.skip(sid, "the indexer stopped while it read this recording")
                 index.add(sid)
             except IndexBroken:
                 raise
             except (OSError, RecordingError) as error:
+                with contextlib.suppress(RecordingError):
+                    index.forget(sid)
                 problems.append(f"{sid} is not in the index: {error}")
+            except Exception as error:
+                index.skip(sid, repr(error))
+                problems.append(f"{sid} is skipped, and can not be searched: {error!r}")
             did(number, len(missing))
     return problems
 

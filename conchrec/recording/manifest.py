@@ -15,6 +15,7 @@ from conchrec import __version__
 from conchrec.errors import RecordingError
 from conchrec.recording.account import Files
 from conchrec.recording.coverage import NotKept
+from conchrec.recording.provenance import NOTHING_KNOWN, Provenance
 
 VERSION = 1
 
@@ -119,6 +120,7 @@ class Manifest:
     target: str = ""
     address: str = ""
     roles: tuple[str, ...] = ()
+    provenance: Provenance = NOTHING_KNOWN
     kind: str = ""
     command: str = ""
     command_sha256: str = ""
@@ -158,6 +160,8 @@ class Manifest:
                 fields[name] = value
         if self.roles:
             fields["roles"] = list(self.roles)
+        if provenance := self.provenance.fields():
+            fields["provenance"] = provenance
         if self.pty is not None:
             fields["pty"] = {"term": self.pty.term, "columns": self.pty.columns, "rows": self.pty.rows}
         if self.exit_status is not None:
@@ -233,6 +237,7 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         login=_text(fields.get("login", "")),
         target=_text(fields.get("target", "")),
         address=_text(fields.get("address", "")),
+        provenance=Provenance.parse(fields.get("provenance")),
         roles=_texts(fields.get("roles", [])),
         kind=_text(fields.get("kind", "")),
         command=_text(fields.get("command", "")),

@@ -570,6 +570,8 @@ class SessionRecorder:
             "address": info.address,
             "kind": self._kind,
         }
+        if provenance := info.provenance.fields():
+            ours["provenance"] = provenance
         if self._kind == "subsystem":
             ours["subsystem"] = self._command
         if self._command_sha256:
@@ -724,6 +726,7 @@ class SessionRecorder:
             login=info.login,
             target=str(info.target),
             address=info.address,
+            provenance=info.provenance,
             roles=info.roles,
             kind=self._kind,
             command=self._command,

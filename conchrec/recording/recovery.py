@@ -29,6 +29,7 @@ from conchrec.recording.continuity import STEP_BYTES
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.ledger_line import Act, raw_line
 from conchrec.recording.manifest import Manifest, Status
+from conchrec.recording.provenance import Provenance
 from conchrec.recording.seal import CHECKPOINT, Keys, NotSigned
 from conchrec.recording.sealing import Sealed, Sealer
 from conchrec.recording.session_id import first_at, time_of
@@ -431,6 +432,7 @@ def _manifest(sid: str, scan: _Scan, end: bytes) -> Manifest:
         login=_text(ours, "login"),
         target=_text(ours, "target"),
         address=_text(ours, "address"),
+        provenance=Provenance.parse(ours.get("provenance")),
         kind=_text(started_as, "kind"),
         command=_text(started_as, "command"),
         command_sha256=_text(started_as, "command_sha256"),

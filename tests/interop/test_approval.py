@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 from tests.interop.test_relay_forwards import speak
@@ -94,6 +96,43 @@ async def test_approved(stage: Stage) -> None:
     assert event["note"] == "go on"
     late = await says(house, "deny", name)
     assert late.code == 1 and f"no request {name}" in late.errors
+    await recorded_provenance(house, name)
+
+
+async def recorded_provenance(house: House, request: str) -> None:
+    """The manifest, the header and the audit say what sshd, ssh-keygen and the clients know."""
+    cast = await house.proxy.finished_one()
+    manifest = json.loads((await house.proxy.command("recordings", "show", cast.sid, "--json")).check().text)
+    host_keys = [fingerprint_of(key.public) for key in house.target.host_keys]
+    target, login, approval = (manifest["provenance"][name] for name in ("target", "login", "approval"))
+    assert target["dialled"].rpartition(":")[0].strip("[]") in ("127.0.0.1", "::1")
+    assert target["dialled"].endswith(f":{house.target.port}")
+    assert target["host_key"] in host_keys
+    assert target["trust"] and target["target_method"] == "publickey"
+    assert login["proxy_address"].endswith(f":{house.proxy.port}")
+    assert (login["method"], login["key"]) == ("publickey", fingerprint_of(house.joe.key.public))
+    assert approval["request"] == request
+    assert (approval["approved_by"], approval["approval_note"]) == ("ann", "go on")
+    assert approval["approval_reason"].startswith("disk ") and "full" in approval["approval_reason"]
+    assert cast.header["conchrec"]["provenance"] == manifest["provenance"]
+    (start,) = await house.proxy.audited("session.start")
+    assert {**target, **login, **approval}.items() <= start.items()
+    for filters in (
+        ("--target", "localhost"),
+        ("--target", target["dialled"]),
+        ("--target", target["dialled"].rpartition(":")[0].strip("[]")),
+        ("--approved-by", "ann"),
+    ):
+        assert cast.sid in (await house.proxy.command("recordings", "ls", *filters)).check().text
+        others = (filters[0], "nobody")
+        assert (await house.proxy.command("recordings", "ls", *others)).check().text == ""
+    (await house.proxy.command("recordings", "rebuild-index")).check()
+    assert cast.sid in (await house.proxy.command("recordings", "search", "disk")).check().text
+
+
+def fingerprint_of(public: Path) -> str:
+    listed = subprocess.run(["ssh-keygen", "-l", "-f", public], check=True, capture_output=True, text=True)
+    return listed.stdout.split()[1]
 
 
 async def test_denied_expired_and_withdrawn(stage: Stage) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from recording_bench import NOON, SIGNER, Bench, cast, events, output, result
 
 from conchrec.recording import retention
+from conchrec.recording.asciicast import Header
 from conchrec.recording.book import Book
 from conchrec.recording.continuity import STEP_BYTES
 from conchrec.recording.heads import HeadFile
@@ -25,6 +26,7 @@ from conchrec.recording.ledger import NAME, Act, Ledger, Line
 from conchrec.recording.ledger import lines as lines_of
 from conchrec.recording.library import Library
 from conchrec.recording.manifest import Manifest, Status
+from conchrec.recording.provenance import Provenance
 from conchrec.recording.recovery import Recovered, Stopped, recover
 from conchrec.recording.sealing import Sealer
 from conchrec.recording.session_id import new_session_id
@@ -512,3 +514,10 @@ def test_nothing_in_the_directory_stops_readers(bench: Bench, kind: str, form: s
     assert other.manifest.sid in {one.sid for one in expired}
     statuses = {entry.sid: entry.status for entry in Library(bench.directory).entries()}
     assert statuses[other.manifest.sid] == "complete"
+
+
+def test_an_interrupted_recording_says_how_it_came_to_be(bench: Bench) -> None:
+    provenance = Provenance(dialled="192.0.2.7:22", approved_by="ann", approval_reason="disk full")
+    ours = {"user": "joe", "provenance": provenance.fields()}
+    _left_behind(bench, Header(ours=ours).line() + EVENTS)
+    assert _only(bench.recover()).provenance == provenance

@@ -1,0 +1,166 @@
+"""How a session came to be: in the manifest, in the header, in the index, and in what a crash has left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recording_bench import Bench
+
+from conchrec.cli.recordings_find import listing, search
+from conchrec.recording.asciicast import Header
+from conchrec.recording.catalogue import Filter
+from conchrec.recording.index import Index
+from conchrec.recording.indexing import fill
+from conchrec.recording.library import Library
+from conchrec.recording.manifest import Manifest
+from conchrec.recording.provenance import LONGEST, NOTHING_KNOWN, Provenance
+
+FULL = Provenance(
+    dialled="192.0.2.7:2222",
+    host_key="SHA256:abc",
+    trust="host CA",
+    target_method="publickey",
+    target_key="agent key",
+    proxy_address="[2001:db8::1]:3023",
+    method="publickey",
+    key="SHA256:def",
+    certificate="conchrec:joe serial 7",
+    second_factor="totp",
+    request="ABC123",
+    approved_by="ann",
+    approval_reason="disk on the database is full",
+    approval_note="go on",
+)
+_VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5), lambda some: st.lists(some) | st.dictionaries(
+        st.sampled_from(["target", "login", "approval", "dialled", "key", "x"]), some
+    )
+)  # fmt: skip
+
+
+def test_every_field_has_a_group() -> None:
+    assert Provenance.parse(FULL.fields()) == FULL
+    assert all(asdict(FULL).values())
+
+
+@given(st.builds(Provenance, **dict.fromkeys(asdict(FULL), st.text(max_size=2 * LONGEST))))
+def test_fields_have_a_length(provenance: Provenance) -> None:
+    again = Provenance.parse(json.loads(json.dumps(provenance.fields())))
+    assert all(len(value) <= LONGEST for value in asdict(again).values())
+    assert again == Provenance.parse(again.fields())
+
+
+@given(_VALUES)
+def test_anything_else_is_left_out(value: object) -> None:
+    Provenance.parse(value)
+
+
+def sealed(bench: Bench, provenance: Provenance = FULL, output: bytes = b"some output\r\n") -> str:
+    recorder = bench.store().open(replace(bench.info(), provenance=provenance))
+    recorder.start("shell")
+    recorder.output(output)
+    return bench.close(recorder).manifest.sid
+
+
+def test_in_manifest_and_header(bench: Bench) -> None:
+    sid = sealed(bench)
+    library = Library(bench.directory)
+    path = library.path(sid)
+    assert Manifest.parse(path.with_suffix(".json").read_bytes()).provenance == FULL
+    header = Header.parse(path.read_bytes().splitlines()[0])
+    assert Provenance.parse(header.ours["provenance"]) == FULL
+
+
+def listed(bench: Bench, *, target: str | None = None, approved_by: str | None = None) -> list[str]:
+    out = StringIO()
+    wanted = Filter(target=target, approved_by=approved_by)
+    listing(Library(bench.directory), out, as_json=True, wanted=wanted)
+    return [one["sid"] for one in json.loads(out.getvalue())]
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_ls_by_machine_and_approver(bench: Bench, indexed: bool) -> None:
+    sid, other = sealed(bench), sealed(bench, NOTHING_KNOWN)
+    if indexed:
+        fill(bench.directory)
+    for target in ("192.0.2.7", "192.0.2.7:2222", "*:2222", "192.0.2.*"):
+        assert listed(bench, target=target) == [sid]
+    name = bench.info().target.host
+    assert listed(bench, target=name) == listed(bench, target=f"{name}:22") == sorted([sid, other])
+    assert listed(bench, target="elsewhere") == []
+    assert listed(bench, approved_by="ann") == listed(bench, approved_by="a*") == [sid]
+    assert listed(bench, approved_by="joe") == []
+
+
+def searched(
+    bench: Bench, *words: str, target: str | None = None, approved_by: str | None = None
+) -> tuple[list[str], str]:
+    out, errors = StringIO(), StringIO()
+    wanted = Filter(target=target, approved_by=approved_by)
+    search(Library(bench.directory), words, out, errors, wanted=wanted, limit=10, as_json=True)
+    return [one["sid"] for one in json.loads(out.getvalue())], errors.getvalue()
+
+
+def test_search_finds_the_reason(bench: Bench) -> None:
+    sid = sealed(bench)
+    sealed(bench, NOTHING_KNOWN)
+    fill(bench.directory)
+    assert searched(bench, "disk on the database")[0] == [sid]
+    assert searched(bench, "database", target="192.0.2.7", approved_by="ann")[0] == [sid]
+    assert searched(bench, "output", target="192.0.2.7")[0] == [sid]
+    assert searched(bench, "output", approved_by="tom")[0] == []
+
+
+def test_a_recording_that_breaks_the_indexer_is_skipped_and_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad, later = (sealed(bench) for _ in range(3))
+    add = Index.add
+
+    def broken(self: Index, sid: str) -> None:
+        if sid == bad:
+            raise MemoryError("too much")
+        add(self, sid)
+
+    monkeypatch.setattr(Index, "add", broken)
+    (problem,) = fill(bench.directory)
+    assert bad in problem and "MemoryError" in problem
+    found, errors = searched(bench, "output")
+    assert sorted(found) == sorted([good, later])
+    assert f"{bad} is not searched: MemoryError" in errors
+    assert fill(bench.directory) == []  # and is not read again
+    assert bad in listed(bench)
+
+
+def test_a_recording_that_ends_the_indexer_is_passed_by_the_next_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = sorted((sealed(bench), sealed(bench)))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self: Index, sid: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Index, "add", killed)
+        with pytest.raises(Killed):
+            fill(bench.directory)
+    fill(bench.directory)
+    found, errors = searched(bench, "output")
+    assert found == [good]
+    assert f"{bad} is not searched: the indexer stopped" in errors
+
+
+def test_an_entry_is_not_larger_than_its_recording(bench: Bench) -> None:
+    hostile = (b"\x1b[4000Gx\r\n" + b"\x1b[999b\x1b[4000@\t\t\ty\x1b[H") * 2000
+    sid = sealed(bench, output=hostile)
+    fill(bench.directory)
+    size = Library(bench.directory).path(sid).stat().st_size
+    assert (bench.directory / "index.sqlite").stat().st_size < 2 * size + 256 * 1024
