@@ -231,7 +231,6 @@ class Proxy(MultiService):
         self._sealing.start()
         self._reading.start()
         self._hashing.start()
-        self.site.diffie_hellman.start()
         for path in (*self._authority.created, *self._made):
             _log.info("made {path}", path=str(path))
         for warning in config.warnings:
@@ -270,6 +269,7 @@ class Proxy(MultiService):
             mode=config.session_recording.value,
             ca=self._authority.host_ca_line,
         )
+        self.site.diffie_hellman.start()
 
     async def _stop(self) -> None:
         site = self.site

@@ -8,6 +8,7 @@ import stat
 from tests.support.house import build, role
 from tests.support.proxy import Proxy, conchrec
 from tests.support.stage import Stage
+from tests.support.waiting import fact
 
 BROKEN = """\
 cluster_name: example.com
@@ -112,7 +113,7 @@ async def test_a_missing_state_directory_is_made(stage: Stage) -> None:
     stage.at_end(proxy.stop)
     await proxy.start()
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    assert str(state) in proxy.log
+    await fact(lambda: str(state) in proxy.log, "the log does not say what was made")
     for kind in ("user", "host"):
         assert (await proxy.authority(kind)).count("ssh-ed25519 ") == 1
     assert (await proxy.authority("host")).startswith("@cert-authority * ssh-ed25519 ")
