@@ -41,10 +41,10 @@ LINE = 300
 
 
 async def recordings(asking: Asking) -> str:
-    """What was recorded: recordings [--live] [--user|--login|--host NAME] [--since|--until WHEN]"""
+    """What was recorded: recordings [--live] [--user|--login|--host|--target NAME] [--since|--until WHEN]"""
     words = _Words("recordings")
     words.add_argument("--live", action="store_true")
-    for name in ("--user", "--login", "--host"):
+    for name in ("--user", "--login", "--host", "--target", "--approved-by"):
         words.add_argument(name)
     for name in ("--since", "--until"):
         words.add_argument(name, type=moment)
@@ -54,8 +54,10 @@ async def recordings(asking: Asking) -> str:
         return ""
     user = asking.identity.user
     lines = (
-        (one_line(one.line(), LINE) + "\n" if seen is Sees.ALL or one.user == user else "", LINE)
-        for one in found(_library(asking), wanted)
+        (one_line(one.line(), LINE) + "\n", LINE)
+        if (seen is Sees.ALL or one.user == user) and wanted.is_met_by(one)
+        else ("", LINE)  # it is work, too
+        for one in found(_library(asking), Filter())
     )
     await _printed(asking, lines)
     return ""

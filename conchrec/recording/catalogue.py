@@ -86,6 +86,15 @@ class Filter:
         )
 
 
+    def is_met_by(self, one: Found) -> bool:
+        """Whether this recording is asked for."""
+        return self.wants(
+            started=one.started, status=one.status, kind=one.kind,
+            user=one.user, login=one.login, target=one.target,
+            dialled=one.dialled, approved_by=one.approved_by,
+        )  # fmt: skip
+
+
 def _like(pattern: str | None, found: str) -> bool:
     return pattern is None or fnmatch.fnmatchcase(found, pattern)
 
@@ -128,11 +137,7 @@ def found(
     """Those that are asked for, oldest first. What is in the index is not read again; ``hint`` hears why it
     is of no use, where it would have been."""
     for one in _all(library, summaries=summaries, hint=hint):
-        if wanted.wants(
-            started=one.started, status=one.status, kind=one.kind,
-            user=one.user, login=one.login, target=one.target,
-            dialled=one.dialled, approved_by=one.approved_by,
-        ):  # fmt: skip
+        if wanted.is_met_by(one):
             yield one
 
 

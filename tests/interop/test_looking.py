@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cast import plays_as
-from tests.support.client import Client
+from tests.support.client import Client, Way
 from tests.support.house import House, build
 from tests.support.process import environment
 from tests.support.proxy import our_environment
@@ -383,3 +383,19 @@ async def test_exports_play(house: House, slow: str, tmp_path: Path) -> None:
         assert set(header) <= {"version", "width", "height", "timestamp", "command", "title", "env"}
         assert {code for _, code, _ in lines} <= set("oirmx")
         await plays_as(path, "".join(text for _, code, text in lines if code == "o").encode(), "cat", "play")
+
+
+async def test_a_hostile_recording_keeps_nobody_else_from_looking(house: House, slow: str) -> None:
+    """Clear-screens on a terminal of 1,000 by 1,000, looked at by several viewers at once."""
+    flood = house.stage.file(house.stage.unique("flood"), "\x1b[2J\x1b[H\x1b[999bx" * 100_000)
+    sid = await recorded(house, f"stty raw; cat {flood}", terminal=(1000, 1000))
+    joe = house.client()
+    viewers = [joe.start("-q", "-tt", "proxy", "play", sid, terminal=(1000, 1000)) for _ in range(3)]
+    for viewer in viewers:
+        await viewer.says("\x1b[?1049h")
+    ann = house.client(Way.CERTIFICATE, person=house.ann)
+    assert "line 12" in (await ann.ssh("proxy", "text", slow)).check().text
+    assert "line 12" in (await ann.ssh("proxy", "play", slow)).check().text
+    for viewer in viewers:
+        viewer.kill()
+        await viewer.wait()
