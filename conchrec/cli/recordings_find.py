@@ -7,6 +7,7 @@ The index is asked where there is one, and the directory tells what it does not 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from conchrec.recording.retention import held
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
+    from conchrec.recording.index import Index
 
 PROBLEMS = 10
 """Recordings that are named because they can not be searched."""
@@ -84,7 +86,21 @@ def _wanted(args: argparse.Namespace) -> Filter:
     )
 
 
+def name_skipped(library: Library, errors: TextIO) -> None:
+    """Say which recordings the indexer has skipped, where there is an index."""
+    from conchrec.recording.index import Index, IndexUnusable
+
+    with contextlib.suppress(IndexUnusable), Index(library.root) as index:
+        _name_skipped(index, errors)
+
+
+def _name_skipped(index: Index, errors: TextIO) -> None:
+    for sid, problem in index.problems()[:PROBLEMS]:
+        print(f"conchrec: {sid} is not searched: {shown(problem)}", file=errors)
+
+
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    name_skipped(library_of(config), err)
     return listing(
         library_of(config),
         out,
@@ -174,8 +190,7 @@ def search(
         missing, gone = index.differences()
         if missing:
             print(f"conchrec: {len(missing)} recordings are not in the index yet", file=errors)
-        for sid, problem in index.problems()[:PROBLEMS]:
-            print(f"conchrec: {sid} is not searched: {shown(problem)}", file=errors)
+        _name_skipped(index, errors)
         for hit in index.search(phrases, since=wanted.since, until=wanted.until):
             if hit.sid not in gone and wanted.wants(
                 started=hit.started, status="", kind="",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recording_bench import Bench
 
-from conchrec.cli.recordings_find import listing, search
+from conchrec.cli.recordings_find import listing, name_skipped, search
 from conchrec.recording.asciicast import Header
 from conchrec.recording.catalogue import Filter
 from conchrec.recording.index import Index
@@ -135,6 +135,9 @@ def test_a_recording_that_breaks_the_indexer_is_skipped_and_named(
     assert f"{bad} is not searched: MemoryError" in errors
     assert fill(bench.directory) == []  # and is not read again
     assert bad in listed(bench)
+    said = StringIO()
+    name_skipped(Library(bench.directory), said)
+    assert said.getvalue().splitlines() == [errors.strip()]
 
 
 def test_a_recording_that_ends_the_indexer_is_passed_by_the_next_time(
