@@ -97,7 +97,7 @@ def make_sequence(seed: int, number: int, helper: str) -> Sequence:
     steps: list[Step] = [("c.open", CHANNEL, b"session", 1 << 21, 32768, b"", True), ("settle",)]
     commands: dict[str, bytes] = {}
 
-    def start() -> Step:
+    def start(want_reply: bool | None = None) -> Step:
         kind = rng.choice((b"exec", b"exec", b"shell", b"subsystem"))
         extra = b""
         if kind == b"exec":
@@ -106,7 +106,8 @@ def make_sequence(seed: int, number: int, helper: str) -> Sequence:
             extra = w.text(command)
         elif kind == b"subsystem":
             extra = w.text(b"account")
-        return ("c.req", CHANNEL, kind, rng.random() < 0.6, extra)
+        wanted = rng.random() < 0.6 if want_reply is None else want_reply
+        return ("c.req", CHANNEL, kind, wanted, extra)
 
     acts: tuple[Callable[[], Step], ...] = (
         lambda: ("c.rude", CHANNEL, draw.data()[:60_000]),
@@ -127,8 +128,9 @@ def make_sequence(seed: int, number: int, helper: str) -> Sequence:
     early = rng.random() < 0.3
     if early:
         steps += [("settle",), ("c.eof", CHANNEL), ("c.rude", CHANNEL, b"after the end")]
-    steps += [start(), ("settle",), ("c.data", CHANNEL, draw.data()[:30_000]), ("settle",)]
-    # After an EOF before the start sshd tells its process of no other one.
+    steps += [start(True), ("settle",), ("c.data", CHANNEL, draw.data()[:30_000]), ("settle",)]
+    # After an EOF before the start sshd tells its process of no other one. A CLOSE overtakes what waits for
+    # the reply to a start, so whoever runs this waits for the last reply before it.
     steps.append(("c.close", CHANNEL, b"") if early else ("c.eof", CHANNEL))
     return Sequence(tuple(steps), commands)
 

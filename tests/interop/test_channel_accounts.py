@@ -8,11 +8,13 @@ import json
 import random
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import deferLater
 
+from fuzz.channels.client import ClientChannel
 from fuzz.channels.live import CHANNEL, LiveClient, Sequence, make_sequence
 from fuzz.channels.oracle import forms, same
 from fuzz.channels.runner import client_step
@@ -51,6 +53,10 @@ async def _place(stage: Stage) -> tuple[House, Path, Path]:
     return house, helper, accounts
 
 
+def _is_answered(live: LiveClient, channel: ClientChannel) -> bool:
+    return len(channel.replies) >= channel.wanted or live.over
+
+
 async def _run(house: House, sequence: Sequence) -> None:
     """All steps, and the end of the session."""
     live = LiveClient(reactor, house.keyless.key.path, user="joe", login=LOGIN)
@@ -58,6 +64,10 @@ async def _run(house: House, sequence: Sequence) -> None:
         await live.connect(house.proxy.host, house.proxy.port, house.target.port)
         await fact(lambda: live.ready, "no inner login")
         for step in sequence.steps:
+            if step[0] == "c.close":
+                channel = live.client.channels[CHANNEL]
+                answered = partial(_is_answered, live, channel)
+                await fact(answered, lambda: f"a reply is missing: {sequence}")
             if step == ("settle",):
                 live.client.relax()
                 await deferLater(reactor, PAUSE)  # type: ignore[arg-type]
