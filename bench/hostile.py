@@ -391,7 +391,7 @@ async def _memory(floods: Floods, hoard: Hoard) -> Figure:
 
 
 async def _lock(floods: Floods, row: Row, flood: Process) -> float:
-    """Strangers can not be locked: a user who is there besides is, then."""
+    """Strangers cannot be locked: then a user who is logged in as well is locked."""
     if row.kind not in STRANGERS:
         return await floods.lock_time(flood)
     idle = floods.start(Row(name="", kind="idle"), floods.scene.ours)

@@ -1,4 +1,4 @@
-"""A target that lets everybody in and then floods whoever has logged in.
+"""A target that accepts every login and then floods the client.
 
 ``python -m bench.hostile_target HOST_KEY FLOOD=PORT …``, on 127.0.0.1; a FLOOD is one of ``FLOODS``. When one
 begins it says ``begins FLOOD``.

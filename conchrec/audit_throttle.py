@@ -1,4 +1,4 @@
-"""A sink in front of the audit log that counts repeated trifles instead of writing each.
+"""A sink in front of the audit log that counts frequent events of little weight instead of writing each.
 
 One user who sends thousands of window sizes a second, or is refused as often, would fill the disk with them.
 Beyond a rate such events are counted, and a ``repeated`` event tells how many there were, in what time, and
@@ -176,8 +176,11 @@ class _Group:
 
 
 class AuditThrottle:
-    """See the module; an AuditSink. ``tick`` is called about once a second, ``flush`` at the end. ``lost``
-    hears why a ``repeated`` event could not be written."""
+    """An AuditSink that counts repeated events.
+
+    ``tick`` is called about once a second, ``flush`` at the end. ``lost`` is called with the
+    reason when a ``repeated`` event could not be written.
+    """
 
     def __init__(
         self,

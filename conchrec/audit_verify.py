@@ -260,7 +260,7 @@ class AuditVerifier:
         chain = self.chains.get(head.chain)
         digest = chain.recent.get(head.number) if chain is not None else None
         if digest is not None and digest != head.digest:
-            self._problem(f"{where}: it names another line {head.number} of chain {head.chain}")
+            self._problem(f"{where}: it names a different line {head.number} of chain {head.chain}")
         elif chain is None or chain.next <= head.number:
             self._named.append((where, head))
 

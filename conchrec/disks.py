@@ -60,7 +60,7 @@ def check_room(what: str, path: Path | int, least: int, shown: Path) -> None:
 def almost_full(what: str, path: Path, free: int, least: int) -> SpoolFull:
     """The error that a user reads."""
     return SpoolFull(
-        f"this session can not be recorded: the disk for {what} is almost full",
+        f"this session cannot be recorded: the disk for {what} is almost full",
         f"{free} bytes free of {least} at {path}",
     )
 

@@ -63,7 +63,7 @@ class LoginRejected(UpstreamError):
 
 
 class RecordingError(ConchrecError):
-    """What happens can not be recorded."""
+    """What happens cannot be recorded."""
 
 
 class SpoolFull(RecordingError):

@@ -57,7 +57,8 @@ class LedgerWatch:
         """The ledger was changed. Called in the reactor."""
         path = str(self._ledger.path)
         _log.error(
-            "EVIDENCE WAS TAMPERED WITH: {path} does not continue its head {expected}: {reason}",
+            "EVIDENCE WAS TAMPERED WITH: {path} does not continue its head {expected}: {reason}. See "
+            "docs/recordings.md",
             path=path,
             expected=found.expected,
             reason=found.reason,

@@ -94,7 +94,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def as_invoker() -> Iterator[None]:
-    """With the rights of whoever has started the process, if it has a way back to them."""
+    """With the rights of the user who started the process, where it can take them on again."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == os.getuid():
         yield
@@ -123,7 +123,7 @@ def reopen(path: Path, flags: int) -> int:
     link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(link).st_uid not in (0, os.geteuid()):
-            raise OSError(errno.ELOOP, "is a link of another user's", str(path))
+            raise OSError(errno.ELOOP, "is not followed: a symbolic link of another user", str(path))
         # Of this very link: the name may be another one's by now.
         leads_to = os.readlink("", dir_fd=link)
     finally:

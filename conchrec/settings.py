@@ -18,7 +18,7 @@ from conchrec.access.patterns import HostPattern, IPNetwork
 from conchrec.access.policy import Policy, Role
 from conchrec.model import Target
 
-#: A name longer than DNS knows is no name.
+#: The longest name that DNS allows.
 MAX_HOST = 255
 _HOST = re.compile(r"[A-Za-z0-9_:.-]+")
 

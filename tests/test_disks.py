@@ -39,7 +39,7 @@ def test_levels() -> None:
     assert bench.levels(log=499) == [("the audit log", "critical")]
     assert bench.disks.critical == "the audit log"
     assert bench.levels(log=600) == [("the audit log", "low")] and bench.disks.critical == ""
-    assert bench.levels(log=1050) == [], "not at once: it would go to and fro"
+    assert bench.levels(log=1050) == [], "not at once: it would alternate"
     assert bench.disks.is_low
     assert bench.levels(log=1100) == [("the audit log", "ok")] and not bench.disks.is_low
     assert bench.levels(recordings=0, log=-1) == [("recordings", "critical")]

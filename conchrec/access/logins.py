@@ -122,7 +122,7 @@ def folded(name: str) -> str:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Does the deny ``wide`` certainly take back all that ``narrow`` allows, whoever the user is?"""
+    """Does the deny ``wide`` certainly take back all that ``narrow`` allows, for every user?"""
     if wide == "*" or folded(wide) == folded(narrow):
         return True
     return not is_wildcard(narrow) and USER not in narrow and denies(wide, narrow, USER)

@@ -24,7 +24,7 @@ _Limit = TypeVar("_Limit", int, timedelta)
 
 
 class Record(Enum):
-    """What follows where a session can not be recorded."""
+    """What follows where a session cannot be recorded."""
 
     STRICT = "strict"
     """It does not start, or it ends."""
@@ -112,7 +112,7 @@ TABLE: tuple[Row, ...] = (
     Row(name="nested_ssh", adds=Adds.OPEN, default="yes",
         about="SSH inside of a forward, which goes unrecorded; no: such a forward ends"),
     Row(name="record", adds=Adds.STRICTEST, default="strict",
-        about="strict: a session that can not be recorded ends; best_effort: it goes on, audited"),
+        about="strict: a session that cannot be recorded ends; best_effort: it goes on, audited"),
     Row(name="require_mfa", adds=Adds.STRICTEST, default="no",
         about="a second factor for each login, or for each session"),
     Row(name="approval", adds=Adds.EACH, default="none",

@@ -100,7 +100,7 @@ def parse_moment(text: str) -> datetime:
     zone = zone_of(found[4]) if found[4] else timezone.utc
     offset = found[3] if found[3] and found[3] != "Z" else ""
     if not _FIRST_YEAR <= found[1][:4] <= _LAST_YEAR:
-        raise ValueError(f"{text!r} is too far away")
+        raise ValueError(f"{text!r} is too far in the past or in the future")
     try:
         moment = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{offset}")
         return (moment if offset else moment.replace(tzinfo=zone)).astimezone(timezone.utc)

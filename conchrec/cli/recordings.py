@@ -1,6 +1,6 @@
 """``conchrec recordings …``: find, look at, and keep what was recorded.
 
-Exit codes: 0 done, 1 there is no such recording, or it can not be read, or it fails verification, 64 usage,
+Exit codes: 0 done, 1 there is no such recording, or it cannot be read, or it fails verification, 64 usage,
 78 the configuration.
 """
 

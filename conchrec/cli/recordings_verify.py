@@ -113,7 +113,7 @@ class _Request:
     def path(self, path: Path) -> None:
         """A file or a directory. Where a ledger lies above it, that says what must be there."""
         if not os.path.lexists(path):
-            self.report.problems.append(f"{path}: no such file or directory")
+            self.report.problems.append(f"{path}: no such file or directory, and not a recording's id")
             return
         root = _root_above(path)
         if path.is_dir():
@@ -149,7 +149,7 @@ class _Request:
             self.report.ledger.append(f"there is no ledger: {root / ledger.NAME}")
         for sid in only or ():
             if sid not in known:
-                problem = "there is no such recording, and the ledger knows of none"
+                problem = "no such recording: neither the directory nor the ledger has this id"
                 self._add([Verdict(sid=sid, status="unknown", problems=(problem,))])
         if not known and only is None:
             self.report.problems.append(

@@ -303,7 +303,7 @@ class Direction:
         elif kind is Kind.UNKNOWN_DATA:
             reason = kind.value
         elif message == m.CHANNEL_EXTENDED_DATA:
-            reason = "extended data from an end that has none"
+            reason = "extended data from an end that may not send it"
         else:
             reason = "data before a shell, command or subsystem was started"
         self._dropped(message, payload, reason)

@@ -33,7 +33,7 @@ class Journal:
 
 
 class FileAudit:
-    """See the module. ``seconds`` is a monotonic clock."""
+    """Accounts for the files of one session channel. ``seconds`` is a monotonic clock."""
 
     def __init__(self, journal: Journal, seconds: Callable[[], float]) -> None:
         self._journal = journal

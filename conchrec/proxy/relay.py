@@ -255,7 +255,7 @@ class Relay:
         if isinstance(payload, bytes):
             if kind is Kind.REPLY:
                 if not self._near_unanswered:
-                    self._observer.dropped(message, payload, "a reply to nothing", from_near=True)
+                    self._observer.dropped(message, payload, "a reply without a request", from_near=True)
                     return
                 self._near_unanswered -= 1
             self._to_far.push(message, payload)
@@ -323,7 +323,7 @@ class Relay:
     def _admit_answer(self, message: int) -> None:
         """The far end's reply to the oldest request that it was forwarded."""
         if not self._far_unanswered:
-            self._observer.dropped(message, b"", "a reply to nothing", from_near=False)
+            self._observer.dropped(message, b"", "a reply without a request", from_near=False)
             return
         request, success = self._far_unanswered.popleft(), message == m.CHANNEL_SUCCESS
         self._observer.answered(request, success)

@@ -111,7 +111,7 @@ class Visit:
 
     @property
     def strict(self) -> bool:
-        """What can not be recorded, or audited, does not happen."""
+        """What cannot be recorded, or audited, does not happen."""
         return self.options is None or self.options.record is Record.STRICT
 
     def emit(self, event: audit.AuditEvent) -> None:

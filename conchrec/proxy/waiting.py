@@ -36,7 +36,7 @@ class ChannelWaiting:
         """A message of ``size`` bytes waits. Raises RemoteViolation where the user has too much waiting."""
         self._count(size + OVERHEAD)
         if self._user.bytes > USER_BYTES:
-            raise RemoteViolation("too much of one user waits for other ends")
+            raise RemoteViolation("too many bytes of one user wait for other ends")
 
     def remove(self, size: int) -> None:
         """It has gone on."""

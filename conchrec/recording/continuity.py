@@ -1,7 +1,7 @@
 """Does a ledger's file still continue what is known of it?
 
 Whoever can write to the directory can cut the file, put another one in its place, or change it in the
-middle, but can not sign. A position (the last line that is known, and where it stands) is compared at
+middle, but cannot sign. A position (the last line that is known, and where it stands) is compared at
 each append; a walk from the first line to the last compares everything else, a little at a time.
 
 No function here writes.

@@ -89,5 +89,5 @@ def _sync_each(group: tuple[Syncable, ...]) -> dict[Syncable, RecordingError]:
         except RecordingError as error:
             errors[what] = error
         except Exception as error:  # a bug in one must not let the others wait for ever
-            errors[what] = WriteFailed("this session can not be recorded", repr(error))
+            errors[what] = WriteFailed("this session cannot be recorded", repr(error))
     return errors

@@ -108,9 +108,9 @@ class HeadFile:
             settled = fields["settled"]
             start, end = fields["start"], fields["end"]
             if type(start) is not int or type(end) is not int or not 0 <= start <= end < start + _LIMIT:
-                raise ValueError("no place in a file")
+                raise ValueError("invalid position")
             if type(settled) is not int or settled < 0:
-                raise ValueError("no place in a file")
+                raise ValueError("invalid position")
             position = Position(start=start, end=end, number=int(number), digest=digest)
             return Kept(position=position, settled=settled)
         except (ValueError, KeyError, TypeError) as error:

@@ -365,7 +365,7 @@ class Ledger:
             self._tell(reason, found, head, expected)
 
     def _tell(self, reason: str, found: Position, head: str, expected: str = "") -> None:
-        """Once for each break, also where it can not be stated in the ledger (without ``head``)."""
+        """Once for each break, also where it cannot be stated in the ledger (without ``head``)."""
         expected = expected or self.head
         if self._on_break is not None and (head or self._told != (expected, reason)):
             self._told = None if head else (expected, reason)

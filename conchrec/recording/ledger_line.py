@@ -72,7 +72,7 @@ class Line:
 
     @classmethod
     def parse(cls, line: bytes) -> Line:
-        """Raises BrokenLedger where it is none; signatures are for ``seal.Keys`` to check."""
+        """Raises BrokenLedger for an invalid line; signatures are for ``seal.Keys`` to check."""
         try:
             fields = json.loads(line)
             number = fields["number"]
@@ -85,7 +85,7 @@ class Line:
                 **{name: _text(fields.get(name, "")) for name in _OPTIONAL},
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise BrokenLedger("the ledger has a line that can not be read", repr(error)) from error
+            raise BrokenLedger("the ledger has a line that cannot be read", repr(error)) from error
 
 
 _OPTIONAL = ("manifest", "head", "reason", "by")

@@ -1,4 +1,4 @@
-"""What the newest lines of a ledger say of recordings: whoever adds a line looks here first."""
+"""What the newest lines of a ledger say of recordings: checked before a line is added."""
 
 from __future__ import annotations
 

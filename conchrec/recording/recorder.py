@@ -767,7 +767,7 @@ class SessionRecorder:
         elif isinstance(result.value, RecordingError):
             outcome = self._failure = result.value
         else:
-            outcome = self._failure = WriteFailed("this session can not be recorded", repr(result.value))
+            outcome = self._failure = WriteFailed("this session cannot be recorded", repr(result.value))
         self._outcome = outcome
         closers, self._closers = self._closers, []
         for done in closers:

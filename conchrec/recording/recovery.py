@@ -193,7 +193,7 @@ class _Recovery:
 class _Seen:
     """What a part of the ledger, from byte ``begin`` on, says of recordings: those that are still open (and
     where their lines are), and those that were sealed or removed. ``first_sid`` is the first that
-    can not be older than that part."""
+    cannot be older than that part."""
 
     begin: int
     opened: dict[str, int] = field(default_factory=dict)

@@ -195,7 +195,7 @@ class ScpReader:
     def _line_of_sender(self, line: bytes) -> None:
         if self._at is _At.STATUS:
             if line[:1] not in (b"\x01", b"\x02"):
-                raise NotFollowed("a file is not followed by how it ended")
+                raise NotFollowed("no status byte after a file")
             self._complete(_message(line))
         elif line[:1] in (b"\x01", b"\x02"):
             if not self._command.takes:
@@ -212,7 +212,7 @@ class ScpReader:
             detail, self._times = f"mode={found[2].decode()}{self._times}", ""
             self._begin(found[1], detail, int(found[3]), path_text(found[4]))
         else:
-            raise NotFollowed("a line that is none of scp's")
+            raise NotFollowed("an invalid line")
 
     def _begin(self, kind: bytes, detail: str, size: int, name: str) -> None:
         below = "/".join((*self._directories, name))
@@ -256,7 +256,7 @@ class ScpReader:
             self._answer += data[at:stop]
             at = stop
             if self._answer[0] not in (1, 2):
-                raise NotFollowed("an answer that is none")
+                raise NotFollowed("an invalid answer")
             if len(self._answer) > LINE:
                 raise NotFollowed("an answer is too long")
             if self._answer[-1] == 0x0A:
@@ -265,7 +265,7 @@ class ScpReader:
 
     def _answered(self, problem: str) -> None:
         if not self._expected:
-            raise NotFollowed("an answer to nothing")
+            raise NotFollowed("an answer without a line")
         about, file = self._expected.popleft()
         if about is _Expected.START and problem and self._command.takes:
             self._tell_none(problem)

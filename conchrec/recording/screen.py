@@ -45,7 +45,7 @@ _SLOTS = {
 _PLAIN = frozenset({"22", "23", "24", "25", "27", "28", "29", "39", "49", "55", "59"})
 _COLOURS = {"38": "ink", "48": "paper", "58": "line"}
 _LONGEST_COLOUR, _LONGEST_LOOK = 32, 4
-"""Characters of one attribute of SGR: a longer one is none, and would be painted for each cell."""
+"""Characters of one attribute of SGR: a longer one is invalid, and would be painted for each cell."""
 
 
 @lru_cache(maxsize=4096)

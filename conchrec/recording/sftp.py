@@ -34,7 +34,7 @@ NAMES = 4 * 1024 * 1024
 SIZES = 1024
 
 _UNFIT = "an answer that does not fit its request"
-_UNKNOWN_HANDLE = "a handle that nobody gave"
+_UNKNOWN_HANDLE = "an unknown handle"
 #: Requests that are answered by names.
 _LISTED = (wire.READDIR, wire.READLINK, wire.REALPATH, wire.EXTENDED)
 
@@ -108,7 +108,7 @@ class SftpReader:
             self._init(kind, cursor)
             return
         if kind == wire.INIT:
-            raise NotFollowed("INIT comes twice")
+            raise NotFollowed("INIT was sent twice")
         number = cursor.uint32()
         if kind == wire.READ:
             handle = cursor.handle()
@@ -228,7 +228,7 @@ class SftpReader:
         if kind != wire.VERSION_REPLY:
             raise NotFollowed("the target does not begin with VERSION")
         if (version := cursor.uint32()) != wire.VERSION:
-            raise NotFollowed(f"it is version {version}")
+            raise NotFollowed(f"version {version} instead of 3")
         size = 0
         while not cursor.at_end:
             name, data = cursor.string(), cursor.string()
@@ -428,11 +428,11 @@ class SftpReader:
 
 
 def _count_nowhere(piece: memoryview) -> None:
-    """Data for a handle that nobody gave: the answer says what became of it."""
+    """Data for an unknown handle: the answer says what became of it."""
 
 
 def _changes_unknown(request: Request) -> bool:
-    """Does it change something through a handle that nobody gave?"""
+    """Does it change something through an unknown handle?"""
     if not request.handles or request.file is not None:
         return False
     return request.kind == wire.WRITE or (isinstance(request, NamedRequest) and bool(request.operation))

@@ -261,7 +261,7 @@ class _Parser:
         return request
 
     def _number(self, field: Field, cursor: Cursor) -> None:
-        """A field that is no name."""
+        """A field that is not a name."""
         if field is Field.OFFSET:
             self._offsets.append(cursor.uint64())
             self._request.offset = self._offsets[0]

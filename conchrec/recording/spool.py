@@ -192,4 +192,4 @@ def failure(error: OSError) -> RecordingError:
     """The error of our tree for an error of the operating system."""
     why = error.strerror or "the disk failed"
     kind = SpoolFull if error.errno in _NO_ROOM else WriteFailed
-    return kind(f"this session can not be recorded: {why}", repr(error))
+    return kind(f"this session cannot be recorded: {why}", repr(error))

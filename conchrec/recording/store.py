@@ -141,7 +141,7 @@ class LocalStore:
                 path = path.with_name(info.sid + PACKED)
         except ValueError as error:
             raise WriteFailed(
-                "this session can not be recorded: it has no proper id", repr(info.sid)
+                "this session cannot be recorded: it has no proper id", repr(info.sid)
             ) from error
         alive = info.sid in self._alive
         self._alive.add(info.sid)

@@ -46,7 +46,7 @@ class StreamDigest:
         self._in_thread = in_thread
         self._hash = hashlib.sha256()
         self._hashed = 0
-        #: Held by whoever hashes.
+        #: Held by the thread that hashes.
         self._lock = threading.Lock()
         #: The batch that is being filled, and how far.
         self._batch = bytearray()

@@ -251,7 +251,7 @@ class Account:
     def _broken(self, from_user: bytes = b"", from_target: bytes = b"") -> Sequence[Found]:
         _log.failure("while {by} was read", by=self.by)
         self._reader = None
-        reason = "an error of conchrec's own"
+        reason = "an internal error of conchrec"
         return self._noted((Lost(reason=reason, from_user=from_user, from_target=from_target),))
 
     def _noted(self, found: Sequence[Found]) -> Sequence[Found]:

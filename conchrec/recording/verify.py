@@ -114,7 +114,7 @@ class Verifier:
         if entry.removed:
             return Verdict(sid=sid, status="removed", problems=tuple(entry.problems))
         line = entry.opened or entry.sealed or entry.held
-        knows = f"line {line} of the ledger knows it" if line else "it was there just now"
+        knows = f"line {line} of the ledger names it" if line else "it disappeared during the verification"
         return Verdict(sid=sid, status="gone", problems=(*entry.problems, f"it is gone: {knows}"))
 
     def _known(self, tree: Tree, sid: str, entry: Entry) -> Verdict:

@@ -38,7 +38,7 @@ MAX_DESCRIPTION = 1024
 #: Bytes of answers, and of all else but the data of channels, that wait while the socket does not drain,
 #: before nothing of the peer is handled until it does: each message of it may need an answer.
 MAX_UNREAD = 64 * 1024
-#: The same for all that is sent, data included: whoever feeds us was asked to pause long before.
+#: The same for all that is sent, data included: the producers of it were told to pause long before.
 MAX_BEHIND = 16 * 1024 * 1024
 #: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
 #: socket is not read any more.

@@ -50,7 +50,7 @@ class ClientChannel:
 
 
 class Client:
-    """See the module. ``violations`` are what the proxy must never do to a client; ``payloads`` are bytes of
+    """The raw client. ``violations`` are what the proxy must never do to a client; ``payloads`` are bytes of
     any meaning that reached the client, with where they stood."""
 
     def __init__(self, send: Send) -> None:

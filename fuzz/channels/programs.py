@@ -67,7 +67,7 @@ class SftpServer(Sink):
         self._moved: dict[bytes, tuple[bytearray, bytearray]] = {}
         self._next = 0
         self._buffer = b""
-        #: A real server ends on a packet that is none.
+        #: A real server ends on an invalid packet.
         self.broken = False
 
     def read(self, data: bytes) -> Output:

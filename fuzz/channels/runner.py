@@ -187,7 +187,7 @@ def stuck(client: Client, server: Server) -> list[str]:
         if not far.sent_eof and far.window != near.granted:
             found.append(f"{where}: the server may send {far.window}, the client granted {near.granted}")
         if far.to_send:
-            found.append(f"{where}: the server can not send")
+            found.append(f"{where}: the server cannot send")
         for error, given in ((False, near.stdout), (True, near.stderr)):
             sent = b"".join(data for which, data in far.output if which is error)
             if sent != given:
@@ -226,7 +226,7 @@ def pairs(client: Client, server: Server) -> list[tuple[Any, Any]]:
 
 
 def _end(stack: Stack, client: Client, server: Server) -> None:
-    """The server's processes end; whoever still waits is closed by the client."""
+    """The server's processes end; the client closes the channels that still wait."""
     for index in (*range(len(server.channels)), *range(BACK, BACK + len(server.channels))):
         server.eof(index)
         server.close(index)

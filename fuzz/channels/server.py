@@ -102,7 +102,7 @@ def _bytes(field: object) -> bytes:
 
 
 class Server:
-    """See the module. ``violations`` are what the proxy must never do to a server."""
+    """The instrumented server. ``violations`` are what the proxy must never do to a server."""
 
     def __init__(self, send: Send, manners: tuple[Manners, ...]) -> None:
         self._send = send

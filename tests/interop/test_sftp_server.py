@@ -329,6 +329,6 @@ def test_a_guessed_handle_that_works_makes_the_account_incomplete(
         run_requests(server, [*before, guessed, *after])
         lost = [one for one in server.account if isinstance(one, Lost)]
         if lost:
-            assert {one.reason for one in lost} == {"a handle that nobody gave"}
+            assert {one.reason for one in lost} == {"an unknown handle"}
         else:
             check_names(server)

@@ -227,7 +227,7 @@ async def test_a_handle_that_is_guessed(house: House, tmp_path: Path) -> None:
     await fact(lambda: there.exists() and there.read_bytes() == b"data", lambda: str(process))
     await process.stop()
     recording = await house.proxy.finished_one(after=before)
-    await house.proxy.audited("transfer.lost", sid=recording.sid, reason="a handle that nobody gave")
+    await house.proxy.audited("transfer.lost", sid=recording.sid, reason="an unknown handle")
     (event,) = house.proxy.audit("sftp", sid=recording.sid)
     assert (event["path"], event["result"], event["unhashed"]) == (str(there), "not known", "not known")
 

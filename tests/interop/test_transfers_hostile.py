@@ -130,9 +130,9 @@ async def test_a_guessed_handle_makes_the_account_incomplete(house: House, tmp_p
     }
     recording = await asked(house, [guesses[kind]])
     assert victim.read_bytes() == (b"" if kind == "fsetstat" else b"othernts")
-    await house.proxy.audited("transfer.lost", sid=recording.sid, reason="a handle that nobody gave")
+    await house.proxy.audited("transfer.lost", sid=recording.sid, reason="an unknown handle")
     assert recording.manifest is not None
-    assert cast(Fields, recording.manifest["files"])["lost"] == "a handle that nobody gave"
+    assert cast(Fields, recording.manifest["files"])["lost"] == "an unknown handle"
     assert "files-lost" in not_kept(recording)
     (change,) = (one for one in listed(recording) if "unknown handle" in str(one.get("detail")))
     assert change["result"] == "not known"

@@ -1,4 +1,4 @@
-"""A session channel that never runs anything, and was recorded all the same."""
+"""A session channel that never runs anything, and was recorded anyway."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_its_recording_has_a_start_and_an_end_in_the_audit(
     monkeypatch.setattr(test_session_files, "_NoStore", lambda: store)
     stage = test_session_files.Stage()
     if fails:
-        stage.session._recording_failed(SpoolFull("this session can not be recorded: full"))
+        stage.session._recording_failed(SpoolFull("this session cannot be recorded: full"))
     for channel in (stage.user, stage.target):
         channel.send(m.CHANNEL_CLOSE)
         stage.pump()

@@ -98,7 +98,7 @@ def test_in_the_middle_and_what_the_next_start_makes_of_it(full: Bench, disk: Sm
 
     with pytest.raises(SpoolFull) as caught:
         write_for_ever()
-    assert "this session can not be recorded: " in caught.value.public
+    assert "this session cannot be recorded: " in caught.value.public
     with pytest.raises(RecordingError):
         result(recorder.close("recording failed"))
     _, before = cast(recorder.path)

@@ -1,4 +1,4 @@
-"""Somebody who can write to the recordings' directory, but can not sign, works on the ledger while we run.
+"""Somebody who can write to the recordings' directory, but cannot sign, works on the ledger while we run.
 
 Each attack is a change of the file between two appends. The alarm is raised, and what is signed afterwards
 says that the ledger is broken; both verifiers fail.

@@ -700,7 +700,7 @@ def test_closing_what_failed_says_so_and_keeps_what_there_is(bench: Bench) -> No
         result(recorder.close("again"))
     manifest = Manifest.parse(recorder.path.with_suffix(".json").read_bytes())
     assert manifest.status is Status.FAILED
-    assert manifest.reason == "recording failed: this session can not be recorded: No space left on device"
+    assert manifest.reason == "recording failed: this session cannot be recorded: No space left on device"
     assert manifest.cast_sha256 == hashlib.sha256(file.contents).hexdigest()
     assert manifest.stdout == Stream(size=4 + 300_000)
     assert file.closed == 1

@@ -211,18 +211,18 @@ def test_the_end_of_the_session() -> None:
 @pytest.mark.parametrize(
     ("passed", "reason"),
     [
-        ([(True, b"hello\n")], "a line that is none of scp's"),
-        ([(True, b"C0644 -1 a\n")], "a line that is none of scp's"),
-        ([(True, b"C0644 1 shown\0otherwise\n")], "a line that is none of scp's"),
-        ([(True, b"C0644 99999999999999999999 a\n")], "a line that is none of scp's"),
+        ([(True, b"hello\n")], "an invalid line"),
+        ([(True, b"C0644 -1 a\n")], "an invalid line"),
+        ([(True, b"C0644 1 shown\0otherwise\n")], "an invalid line"),
+        ([(True, b"C0644 99999999999999999999 a\n")], "an invalid line"),
         ([(True, b"E\n")], "it leaves more directories than it entered"),
         ([(True, b"C" * (scp.LINE + 1))], "a line is too long"),
-        ([(True, b"C0644 1 a\naX")], "a file is not followed by how it ended"),
+        ([(True, b"C0644 1 a\naX")], "no status byte after a file"),
         ([(True, b"D0755 0 a\n" * (scp.ANSWERS))], "too many lines have no answer"),
         ([(True, b"D0755 0 " + b"x" * 4090 + b"\n") for _ in range(3)], "directories are too deep"),
-        ([(False, b"Welcome\n")], "an answer that is none"),
+        ([(False, b"Welcome\n")], "an invalid answer"),
         ([(False, b"\1" * (scp.LINE + 1))], "an answer is too long"),
-        ([(False, b"\0\0")], "an answer to nothing"),
+        ([(False, b"\0\0")], "an answer without a line"),
     ],
 )
 def test_what_is_not_understood_is_said_once(passed: Passed, reason: str) -> None:

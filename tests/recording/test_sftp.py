@@ -499,7 +499,7 @@ def raw(from_user: bool, data: bytes, *, begun: bool = True) -> Talk:
         (raw(True, string(b"\6" + bytes(20)), begun=False), "it does not begin with INIT"),
         (raw(False, b"Welcome to web1\n", begun=False), "a packet is too long"),
         (raw(False, string(b"\x65" + bytes(20)), begun=False), "the target does not begin with VERSION"),
-        (raw(False, string(b"\2\0\0\0\6"), begun=False), "it is version 6"),
+        (raw(False, string(b"\2\0\0\0\6"), begun=False), "version 6 instead of 3"),
         (raw(True, b"\0\0\0\0\3"), "a packet is too short"),
         (raw(True, uint32(sftp.PACKET + 1) + b"\3"), "a packet is too long"),
         (raw(False, uint32(sftp.DATA_PACKET + 1) + b"\x67"), "a packet is too long"),
@@ -545,7 +545,7 @@ def test_answers_that_do_not_fit() -> None:
 
 
 LONGER = "a packet is longer than its fields"
-UNKNOWN_HANDLE = "a handle that nobody gave"
+UNKNOWN_HANDLE = "an unknown handle"
 ATTRIBUTES = size_attribute(0)
 
 
@@ -731,7 +731,7 @@ def test_who_speaks_to_a_target_that_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("talk", "reason"),
     [
-        (lambda: init_twice(), "INIT comes twice"),
+        (lambda: init_twice(), "INIT was sent twice"),
         (lambda: padded(sftp.REMOVE, string(b"/a")), LONGER),
         (lambda: padded(sftp.WRITE, string(b"h") + uint64(0) + string(b"x")), LONGER),
         (lambda: padded(sftp.OPEN, string(b"/a") + uint32(1) + NO_ATTRIBUTES), LONGER),

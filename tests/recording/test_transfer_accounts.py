@@ -228,8 +228,8 @@ def test_a_bug_of_ours_ends_the_account_and_nothing_else(monkeypatch: pytest.Mon
         with monkeypatch.context() as context:
             context.setattr(f"conchrec.recording.sftp.SftpReader.{name}", broken)
             all_of_it, found = account(Talk())
-        assert found == [Lost(reason="an error of conchrec's own")]
-        assert all_of_it.files().lost == "an error of conchrec's own"
+        assert found == [Lost(reason="an internal error of conchrec")]
+        assert all_of_it.files().lost == "an internal error of conchrec"
 
 
 def test_bytes_alone_of_what_is_not_read() -> None:

@@ -249,7 +249,7 @@ def test_a_recording_that_is_gone(bench: Bench, what: str) -> None:
     closed.path.unlink()
     if what == "both":
         closed.path.with_suffix(".json").unlink()
-    assert broken(bench) == ["it is gone: line 3 of the ledger knows it"]
+    assert broken(bench) == ["it is gone: line 3 of the ledger names it"]
 
 
 def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
@@ -259,7 +259,7 @@ def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
     recorder.spool.close()
     recorder.path.unlink()
     assert bench.recover() == ()
-    assert broken(bench) == ["it is gone: line 1 of the ledger knows it"]
+    assert broken(bench) == ["it is gone: line 1 of the ledger names it"]
 
 
 def test_a_manifest_that_is_gone_is_not_made_anew(bench: Bench) -> None:

@@ -159,7 +159,7 @@ def test_what_the_ledger_names_and_is_missing_fails(house: House, place: Callabl
     house.closed[1].path.unlink()
     house.closed[1].path.with_suffix(".json").unlink()
     code, text = house.verify(place(house), config=False)
-    assert code == 1 and f"FAILED  {sid}: it is gone: line 3 of the ledger knows it" in text
+    assert code == 1 and f"FAILED  {sid}: it is gone: line 3 of the ledger names it" in text
 
 
 def test_a_manifest_without_its_recording_fails_among_copies(house: House) -> None:
@@ -234,7 +234,7 @@ def test_a_recording_in_the_wrong_directory_fails(house: House) -> None:
         path.rename(away / path.name)
     code, text = house.verify(house.bench.directory, config=False)
     assert code == 1
-    assert "it is gone: line 3 of the ledger knows it" in text and "it is in the wrong directory" in text
+    assert "it is gone: line 3 of the ledger names it" in text and "it is in the wrong directory" in text
 
 
 def test_a_day_that_is_a_link_fails(house: House) -> None:

@@ -1,4 +1,4 @@
-"""What one turn of the reactor handles is bounded, whoever sends how much, and shares are fair."""
+"""What one turn of the reactor handles is bounded, whatever is sent, and shares are fair."""
 
 from __future__ import annotations
 

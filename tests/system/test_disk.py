@@ -1,4 +1,4 @@
-"""A session that can not be recorded does not happen, and says so."""
+"""A session that cannot be recorded does not happen, and says so."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_full_at_the_header(stage: Stage) -> None:
     if not disk.mounted:  # then the audit log cannot be written either, and that is seen first
         assert "conchrec: the audit log cannot be written" in result.errors, str(result)
     else:
-        assert "conchrec: this session can not be recorded" in result.errors, str(result)
+        assert "conchrec: this session cannot be recorded" in result.errors, str(result)
         await house.proxy.audited("recording.failed", policy="strict", user="joe")
     disk.make_room(pid)
     (await house.client().ssh("web1", "true")).check()
@@ -151,7 +151,7 @@ async def test_the_disk_of_the_audit_is_almost_full(stage: Stage) -> None:
 
 
 async def test_the_disk_of_the_audit_fills_up(stage: Stage) -> None:
-    """On a small disk of its own, which takes root; without it there is none to fill."""
+    """On a small disk of its own, which takes root; without it no disk can be filled."""
     disk = await small_disk(stage)
     if not disk.mounted:
         return

@@ -121,7 +121,7 @@ async def test_changed_and_removed(stage: Stage) -> None:
     assert (
         f"FAILED  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
     )
-    assert f"FAILED  {second}: it is gone: line 3 of the ledger knows it" in said.text
+    assert f"FAILED  {second}: it is gone: line 3 of the ledger names it" in said.text
     assert "3 recordings (2 complete, 1 gone): 2 FAILED" in said.text
     assert independent(house).count("\n") == 1
     one = await house.proxy.command("recordings", "verify", third)
@@ -274,7 +274,7 @@ async def test_half_of_what_is_kept_free_ends_live_sessions(stage: Stage) -> Non
         result = await process.wait()
         assert result.code == 255
         assert (
-            "conchrec: this session can not be recorded: the disk for recordings is almost full"
+            "conchrec: this session cannot be recorded: the disk for recordings is almost full"
             in result.errors
         )
         (path,) = house.proxy.casts()
