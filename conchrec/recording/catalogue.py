@@ -146,7 +146,7 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
     read = 0
     for sid, sealed in library.recordings():
         row = rows.get(sid) if sealed else None
-        if row is not None and row.status != "unreadable":
+        if row is not None and row.status not in ("unreadable", "reading"):
             yield Found(
                 sid=sid, started=row.started, duration=row.duration, status=row.status, kind=row.kind,
                 user=row.user, login=row.login, target=row.target,

@@ -42,6 +42,8 @@ TEXT_AT_MOST = 8 * 1024 * 1024
 """Letters of output of one recording that are read for the text."""
 BUSY_SECONDS = 10
 """How long one process waits for another that writes."""
+READING = "reading"
+"""The status of a recording that is being read for the index; or was, when its process ended."""
 _PIECE = 4096
 _LONGEST_PROBLEM = 200
 _BLANKS = re.compile("  +")
@@ -222,8 +224,9 @@ class Index:
         """Sealed recordings that are not in it, oldest first; and those in it that are not there any more."""
         there = {sid for sid, sealed in self._tree.recordings() if sealed}
         with _usable(self.path):
-            known = {sid for (sid,) in _Recording.select(_Recording.sid).tuples()}
-        return sorted(there - known), known - there
+            known = dict(_Recording.select(_Recording.sid, _Recording.status).tuples())
+        read = {sid for sid, status in known.items() if status != READING}
+        return sorted(there - read), known.keys() - there
 
     def add(self, sid: str) -> None:
         """Read a sealed recording. One that can not be read is noted as far as it can be. Raises OSError."""
@@ -256,6 +259,17 @@ class Index:
                 after_texts=rowids[-1] + 1 if rowids else 0,
             ).execute()
             _Summary.insert(sid=sid, summary=manifest.encode().decode("ascii")).execute()
+
+    def begin(self, sid: str) -> bool:
+        """Note that this one is going to be read: if that ends the process, the next one skips it. False
+        where that has happened."""
+        r = _Recording
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            if r.select().where((r.sid == sid) & (r.status == READING)).exists():
+                return False
+            self._forget(sid)
+            r.insert(sid=sid, started=time_of(sid).timestamp(), status=READING).execute()
+            return True
 
     def skip(self, sid: str, problem: str) -> None:
         """This one is not read again; ``problems`` names it."""

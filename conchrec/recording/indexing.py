@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from conchrec.errors import RecordingError
 from conchrec.recording.groupsync import Delayed, Timers
 
+STOPPED = "the indexer stopped while it read this recording"
 POKE_SECONDS = 1.0
 """Recordings that end within this time are looked for together."""
 
@@ -117,9 +118,11 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> li
             index.remove(gone)
         for number, sid in enumerate(missing, 1):
             try:
-                # Noted before it is read: if that ends this process, the next one passes it by.
-                index.skip(sid, "the indexer stopped while it read this recording")
-                index.add(sid)
+                if index.begin(sid):
+                    index.add(sid)
+                else:
+                    index.skip(sid, STOPPED)
+                    problems.append(f"{sid} is skipped, and can not be searched: {STOPPED}")
             except IndexBroken:
                 raise
             except (OSError, RecordingError) as error:
