@@ -23,6 +23,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.session import Session
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Visit
+from conchrec.proxy.waiting import UserWaiting
 from conchrec.recording.asciicast import Event, Header
 from conchrec.recording.manifest import Manifest
 from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
@@ -140,6 +141,7 @@ class Between:
             config=SimpleNamespace(session_recording=Mode.PROXY), store=self._store, recorders={},
             now=lambda: NOW, clock=self._clock, audit=SimpleNamespace(emit=self._heard), emit=self._heard,
             session_began=nothing, session_over=nothing,
+            waiting_of=lambda user: UserWaiting(),
         )  # fmt: skip
         return cast(Site, site)
 
