@@ -14,6 +14,8 @@ from fuzz.channels.stack import Stack
 #: Longer than any limit of the proxy on a target that does not answer.
 LONG = 900.0
 ROUNDS = 60
+#: Cases of one proxy: with more, its audit would only count what one user does so often.
+USES = 20
 #: The number of the channel that is opened when everything else has settled.
 PROBE = 90
 
@@ -45,8 +47,13 @@ class Stacks:
     def __init__(self, only: str = "") -> None:
         self.only = only
         self._made: dict[int, Stack] = {}
+        self._uses: dict[int, int] = {}
 
     def __getitem__(self, variant: int) -> Stack:
+        if self._uses.get(variant, 0) >= USES:
+            self._made.pop(variant).close()
+            self._uses[variant] = 0
+        self._uses[variant] = self._uses.get(variant, 0) + 1
         if variant not in self._made:
             chosen = VARIANTS[variant]
             self._made[variant] = Stack(
