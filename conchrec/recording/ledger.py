@@ -18,6 +18,7 @@ import fcntl
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -84,6 +85,7 @@ class Ledger:
         self._on_break = on_break
         self._told: tuple[str, str] | None = None
         self._descriptor: int | None = None
+        self._closer: weakref.finalize[..., Ledger] | None = None
         self._position: Position | None = None
         #: Where what the head file calls settled ends, until a recovery has looked at what follows.
         self._floor: int | None = 0
@@ -243,9 +245,11 @@ class Ledger:
         for _ in range(_REPLACED):
             lost = ""
             if self._descriptor is None:
-                self._descriptor, lost = self._open(make)
-                if self._descriptor is None:
+                opened, lost = self._open(make)
+                if opened is None:
                     return None
+                self._keep(opened)
+            assert self._descriptor is not None
             _flock(self._descriptor, deadline)
             if _is(self._descriptor, self.path):
                 try:
@@ -258,10 +262,15 @@ class Ledger:
             self._close()
         raise OSError(errno.EAGAIN, f"{self.path} is replaced again and again")
 
+    def _keep(self, descriptor: int) -> None:
+        """The file is closed with the ledger, also where nobody calls ``_close``."""
+        self._descriptor = descriptor
+        self._closer = weakref.finalize(self, os.close, descriptor)
+
     def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._closer is not None:
+            self._closer()
+        self._descriptor = self._closer = None
 
     def _load(self) -> None:
         """At the first use: what does the state directory know?"""
@@ -382,8 +391,8 @@ class Ledger:
         """What is there is no ledger: a new file, locked, in its place."""
         self._set_aside()
         new = self._make(os.O_RDWR | os.O_APPEND)
-        os.close(descriptor)
-        self._descriptor = new
+        self._close()
+        self._keep(new)
         _flock(new, time.monotonic() + AT_ONCE)
         return new
 
