@@ -141,7 +141,7 @@ class Between:
             config=SimpleNamespace(session_recording=Mode.PROXY), store=self._store, recorders={},
             now=lambda: NOW, clock=self._clock, audit=SimpleNamespace(emit=self._heard), emit=self._heard,
             session_began=nothing, session_over=nothing,
-            waiting_of=lambda user: UserWaiting(),
+            waiting_of=lambda user: UserWaiting(), disks=SimpleNamespace(check=nothing),
         )  # fmt: skip
         return cast(Site, site)
 
