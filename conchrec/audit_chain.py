@@ -34,7 +34,7 @@ _HEAD = re.compile("([0-9a-f]{12}):([0-9]{1,15}):([0-9a-f]{64})(?:@([0-9TZ:.+-]{
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """How far a chain has come: ``number`` is that of its next line, ``digest`` covers all lines before."""
 
     chain: str
@@ -42,7 +42,7 @@ class Link:
     digest: bytes
 
     @classmethod
-    def start(cls, chain: str = "") -> Link:
+    def start(cls, chain: str = "") -> ChainLink:
         """Before the first line; without a name a random one is chosen."""
         chain = chain or secrets.token_hex(6)
         return cls(chain, 0, hashlib.sha256(f"conchrec audit 1\n{chain}".encode()).digest())
@@ -52,16 +52,16 @@ class Link:
         """What the next line says of the lines before it."""
         return self.digest.hex()[:_SHOWN]
 
-    def follow(self, line: bytes) -> Link:
+    def follow(self, line: bytes) -> ChainLink:
         """After this line, which ends in a newline."""
-        return Link(self.chain, self.number + 1, hashlib.sha256(self.digest + line).digest())
+        return ChainLink(self.chain, self.number + 1, hashlib.sha256(self.digest + line).digest())
 
-    def add(self, body: bytes) -> tuple[Link, bytes]:
+    def add(self, body: bytes) -> tuple[ChainLink, bytes]:
         """Link an event (as ``audit_encoder.encode`` has it): the chain after it, and the line."""
         line = body + self._members() + b"}\n"
         return self.follow(line), line
 
-    def sign(self, body: bytes, signer: Signer) -> tuple[Link, bytes]:
+    def sign(self, body: bytes, signer: Signer) -> tuple[ChainLink, bytes]:
         """The same for a head, which is signed."""
         line = signer.audit_head(body + self._members() + b"}")
         return self.follow(line), line
@@ -97,7 +97,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AuditLine:
     """A line of the log: its place in its chain, and the event's own members."""
 
     chain: str
@@ -125,7 +125,7 @@ class Line:
         return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
-def parse(line: bytes) -> Line | None:
+def parse(line: bytes) -> AuditLine | None:
     """Read one whole line; None where it is not a line of a chain."""
     try:
         members = json.loads(line)
@@ -138,7 +138,7 @@ def parse(line: bytes) -> Line | None:
         return None
     if _NAME.fullmatch(chain) is None or not 0 <= number < 10**15:
         return None
-    return Line(chain, number, prev, members)
+    return AuditLine(chain, number, prev, members)
 
 
 def head_of(line: bytes) -> Head | None:
@@ -150,5 +150,5 @@ def head_of(line: bytes) -> Head | None:
         before = bytes.fromhex(found.text("head"))
     except ValueError:
         return None
-    after = Link(found.chain, found.number, before).follow(line)
+    after = ChainLink(found.chain, found.number, before).follow(line)
     return Head(found.chain, found.number, after.digest, found.text("time"))

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from conchrec.audit_chain import Line, parse
+from conchrec.audit_chain import AuditLine, parse
 from conchrec.errors import RecordingError
 
 LONGEST = 16 * 1024 * 1024
@@ -84,7 +84,7 @@ def _unpacked(raw: BinaryIO) -> BinaryIO:
     return raw
 
 
-def _first(path: Path) -> Line | None:
+def _first(path: Path) -> AuditLine | None:
     """The first line of a chain. What a log holds from before there was a chain is not read to its end."""
     for number, raw in enumerate(read_lines(path)):
         if (line := parse(raw)) is not None:
@@ -94,9 +94,9 @@ def _first(path: Path) -> Line | None:
     return None
 
 
-def _time(first: Line | None) -> str:
+def _time(first: AuditLine | None) -> str:
     return first.text("time") if first is not None else ""
 
 
-def _number(first: Line | None) -> int:
+def _number(first: AuditLine | None) -> int:
     return first.number if first is not None else -1

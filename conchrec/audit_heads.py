@@ -19,7 +19,7 @@ MOST = 32
 _LONGEST = 1024 * 1024
 
 
-class HeadFile:
+class AuditHeadFile:
     """The heads of one installation. The file is made with the first head, mode 0600."""
 
     def __init__(self, path: Path) -> None:

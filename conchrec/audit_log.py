@@ -21,25 +21,25 @@ from datetime import datetime
 from pathlib import Path
 
 from conchrec.audit import AuditEvent, AuditHead, AuditLost, AuditRepair, utc_now
-from conchrec.audit_chain import Link
+from conchrec.audit_chain import ChainLink
 from conchrec.audit_encoder import encode, timestamp
-from conchrec.audit_heads import HeadFile
+from conchrec.audit_heads import AuditHeadFile
 from conchrec.brief_lock import acquire, release
 from conchrec.errors import WriteFailed
 from conchrec.ownership import create, reopen
 from conchrec.recording.seal import Signer
 
 HEAD_SECONDS = 5.0
-"""So long a line may be unsigned, where ``tick`` is called …"""
+"""The longest time until a line is signed, if ``tick`` is called …"""
 HEAD_LINES = 500
-"""… and this many at most."""
+"""… and the most lines until then."""
 LOOK_SECONDS = 1.0
 """How soon it is noticed that the file was moved away."""
 WRITE_SECONDS = 0.005
-"""More than one write takes, and so often the end is looked at again: after a crash, once."""
+"""Longer than one write takes: the pause before the end of the file is read again, LOOKS times at most."""
 LOOKS = 4
 IMPATIENT_SECONDS = 60.0
-"""So long somebody who keeps the file locked is not waited for again."""
+"""After a wait for a locked file: the time in which nothing waits for it again."""
 _BLOCK = 64 * 1024
 _NAMES = 32
 
@@ -50,7 +50,7 @@ Copy = Callable[[AuditEvent, bytes], None]
 class _Batch:
     """Lines that are written together; ``link`` is the chain after them."""
 
-    link: Link
+    link: ChainLink
     signer: Signer
     now: datetime
     lines: list[tuple[AuditEvent, bytes]] = field(default_factory=list)
@@ -111,7 +111,7 @@ class AuditLog:
         path: Path,
         *,
         signer: Signer,
-        heads: HeadFile,
+        heads: AuditHeadFile,
         now: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         write: Callable[[int, bytes], int] = os.write,
@@ -126,7 +126,7 @@ class AuditLog:
         self._write = write
         self._copy = copy
         self._hears_complaints = complain
-        self._link = Link.start()
+        self._link = ChainLink.start()
         #: Why the next line must be a head, signed before anything else; empty where it need not.
         self._reason = "open"
         self._unsigned = 0
@@ -223,7 +223,7 @@ class AuditLog:
             self._signed_at = self._monotonic()
             self._keep(batch.last_head, begins=begins)
 
-    def _head(self, reason: str, link: Link) -> AuditHead:
+    def _head(self, reason: str, link: ChainLink) -> AuditHead:
         return AuditHead(reason=reason, head=link.digest.hex())
 
     def _opening(self, torn: AuditRepair | None) -> AuditHead:

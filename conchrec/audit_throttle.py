@@ -64,7 +64,7 @@ class Rate:
     per_second: float
 
 
-class Kind(Enum):
+class RateGroup(Enum):
     """How often events pass: of one connection, and of all connections of one user."""
 
     TRIFLE = (Rate(100, 5), Rate(1000, 20))
@@ -80,25 +80,25 @@ _TIGHT = Rate(3, 0.1)
 _TRIFLES = (Resize, Signal, UnknownRequest, MessageDropped, SessionRejected, UpstreamFailed)
 
 
-def kind_of(event: AuditEvent) -> Kind | None:
+def kind_of(event: AuditEvent) -> RateGroup | None:
     """None: it is evidence of an act, and is written whatever its number."""
     if isinstance(event, _TRIFLES):
-        return Kind.TRIFLE
+        return RateGroup.TRIFLE
     if isinstance(event, Env):
-        return Kind.FREQUENT
+        return RateGroup.FREQUENT
     if isinstance(event, AuthRefused | ConnectionRefused):
-        return Kind.STRANGER
+        return RateGroup.STRANGER
     if isinstance(event, Port):
         if event.action in ("refused", "cancel"):
-            return Kind.TRIFLE
-        return Kind.FREQUENT if event.action in ("open", "close") else None
+            return RateGroup.TRIFLE
+        return RateGroup.FREQUENT if event.action in ("open", "close") else None
     if isinstance(event, X11Forward):
-        return Kind.TRIFLE if event.action in ("refused", "request") else Kind.FREQUENT
+        return RateGroup.TRIFLE if event.action in ("refused", "request") else RateGroup.FREQUENT
     if isinstance(event, Agent):
-        return Kind.TRIFLE if event.action == "refused" else None
+        return RateGroup.TRIFLE if event.action == "refused" else None
     if isinstance(event, RecordingFailed):
         # Where the role is strict nothing happened: it is one more refusal.
-        return Kind.TRIFLE if event.policy == "strict" else None
+        return RateGroup.TRIFLE if event.policy == "strict" else None
     return None
 
 
@@ -237,10 +237,10 @@ class AuditThrottle:
 
     # -- groups
 
-    def _counted_with(self, event: AuditEvent, kind: Kind) -> Key:
+    def _counted_with(self, event: AuditEvent, kind: RateGroup) -> Key:
         """The group that it is counted in; empty: it is within its rate."""
         of_connection, of_user = (_TIGHT, _TIGHT) if self.is_tight else kind.value
-        if kind is Kind.STRANGER:
+        if kind is RateGroup.STRANGER:
             key: Key = (kind.name, _network(event.addr), event.event)
             if not self._buckets.take(key, of_connection):
                 return key

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from conchrec.audit import AuditLost, AuditRepair
-from conchrec.audit_chain import Head, Line, Link, parse
+from conchrec.audit_chain import AuditLine, ChainLink, Head, parse
 from conchrec.recording.seal import Keys, NotSigned
 
 #: More lines than stand between two heads.
@@ -41,7 +41,7 @@ class Chain:
     #: The chain's digests after its last head, and after the lines since: a later chain may name one.
     recent: dict[int, bytes] = field(default_factory=dict)
     #: The chain's digest before line ``next``; None after a fault, until the next head.
-    link: Link | None = None
+    link: ChainLink | None = None
 
     def as_json(self) -> dict[str, object]:
         """For ``--json``."""
@@ -175,7 +175,7 @@ class AuditVerifier:
         content = raw[:-1]
         file.foreign.append(_Foreign(file.number, len(content), hashlib.sha256(content).hexdigest()))
 
-    def _first_of_file(self, file: _File, line: Line) -> None:
+    def _first_of_file(self, file: _File, line: AuditLine) -> None:
         """The first line of a chain in this file: does it vouch for what stands before it?"""
         file.is_chained = True
         is_opening = line.is_head and line.text("reason") == "open"
@@ -191,7 +191,7 @@ class AuditVerifier:
             count = len(file.foreign)
             self.notes.append(f"{file.name}: {count} lines are older than the chain, and as they were then")
 
-    def _take(self, file: _File, line: Line, raw: bytes) -> None:
+    def _take(self, file: _File, line: AuditLine, raw: bytes) -> None:
         chain = self.chains.get(line.chain)
         if chain is None:
             chain = self.chains[line.chain] = self._new(file, line)
@@ -219,17 +219,17 @@ class AuditVerifier:
         chain.next, chain.lines, chain.last_time = line.number + 1, chain.lines + 1, line.text("time")
         self._compare(file, chain, line)
 
-    def _new(self, file: _File, line: Line) -> Chain:
+    def _new(self, file: _File, line: AuditLine) -> Chain:
         reason = line.text("reason") if line.is_head else ""
         chain = Chain(line.chain, line.number, line.text("time"), file=file.index, next=line.number)
         chain.begins_file = reason in ("continue", "truncated")
         if line.number == 0:
-            chain.link = Link.start(line.chain)
+            chain.link = ChainLink.start(line.chain)
         if not line.is_head:
             self._problem(f"{file.here}: chain {line.chain} does not begin with a signed line")
         return chain
 
-    def _take_head(self, file: _File, chain: Chain, line: Line, raw: bytes) -> None:
+    def _take_head(self, file: _File, chain: Chain, line: AuditLine, raw: bytes) -> None:
         try:
             self._keys.audit_head(raw)
             before = bytes.fromhex(line.text("head"))
@@ -241,7 +241,7 @@ class AuditVerifier:
             return
         if chain.link is not None and chain.link.digest != before:
             self._problem(f"{file.here}: what is signed is not what stands before it in chain {chain.name}")
-        chain.link = Link(chain.name, line.number, before)
+        chain.link = ChainLink(chain.name, line.number, before)
         after = chain.link.follow(raw)
         chain.head = Head(chain.name, line.number, after.digest, line.text("time"))
         chain.unsigned = 0
@@ -264,12 +264,12 @@ class AuditVerifier:
         elif chain is None or chain.next <= head.number:
             self._named.append((where, head))
 
-    def _compare(self, file: _File, chain: Chain, line: Line) -> None:
+    def _compare(self, file: _File, chain: Chain, line: AuditLine) -> None:
         wanted = self._wanted.get((chain.name, line.number))
         if wanted is not None and (chain.link is None or chain.link.digest != wanted.digest):
             self._problem(f"{file.here}: it is not the line that the head {wanted} names")
 
-    def _repaired(self, file: _File, line: Line) -> None:
+    def _repaired(self, file: _File, line: AuditLine) -> None:
         for torn in file.foreign:
             if (torn.size, torn.sha256) == (line.size("size"), line.text("sha256")):
                 torn.is_explained = True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conchrec.audit import AuditEvent
-from conchrec.audit_heads import NAME, HeadFile
+from conchrec.audit_heads import NAME, AuditHeadFile
 from conchrec.audit_log import AuditLog
 from conchrec.authorities import open_signer
 from conchrec.errors import ConfigError, WriteFailed
@@ -37,7 +37,7 @@ def open_log(
     return AuditLog(
         config.audit.file,
         signer=signer or _signer(config),
-        heads=HeadFile(config.state_dir / NAME),
+        heads=AuditHeadFile(config.state_dir / NAME),
         copy=copy,
         complain=complain,
     )

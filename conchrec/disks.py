@@ -15,8 +15,8 @@ from pathlib import Path
 from conchrec.errors import SpoolFull
 
 _ROOM_AGAIN = 1.1
-"""By so much more than ``least`` has to be free before it counts as room again: a level that hovers about the
-limit makes no event each second."""
+"""This many times ``least`` must be free before a volume counts as having room again: a level near the limit
+must not cause an event each second."""
 
 
 class Level(Enum):

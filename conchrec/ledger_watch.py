@@ -34,7 +34,7 @@ class LedgerWatch:
         return self._in_thread(self._check).addCallbacks(self._succeeded, self._failed)
 
     def _check(self) -> None:
-        """In a thread."""
+        """The work of ``check``. Runs in a thread."""
         self._ledger.refresh()
         self._ledger.check_some()
         self._ledger.keep_head()

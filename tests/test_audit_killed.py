@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from conchrec.audit_files import in_order, log_files, read_lines
-from conchrec.audit_heads import HeadFile
+from conchrec.audit_heads import AuditHeadFile
 from conchrec.audit_verify import AuditVerifier
 from conchrec.recording.seal import Signer
 from tests.support.proxy import our_environment
@@ -18,13 +18,13 @@ WRITER = """
 import sys
 from pathlib import Path
 from conchrec.audit import Exec
-from conchrec.audit_heads import HeadFile
+from conchrec.audit_heads import AuditHeadFile
 from conchrec.audit_log import AuditLog
 from conchrec.recording.seal import Signer
 
 directory = Path(sys.argv[1])
 signer = Signer.parse((directory / "key").read_bytes())
-log = AuditLog(directory / "audit.jsonl", signer=signer, heads=HeadFile(directory / "audit_heads"))
+log = AuditLog(directory / "audit.jsonl", signer=signer, heads=AuditHeadFile(directory / "audit_heads"))
 for number in range(10**9):
     log.emit(Exec(command="x" * (number % 3000)))
     if number % 50 == 0:
@@ -60,7 +60,7 @@ def test_writers_that_are_killed_and_rotated(tmp_path: Path) -> None:
             writer.kill()
             writer.communicate()
     verifier = AuditVerifier(
-        signer.keys(), heads=HeadFile(tmp_path / "audit_heads").heads(), complete=True
+        signer.keys(), heads=AuditHeadFile(tmp_path / "audit_heads").heads(), complete=True
     )
     files = in_order(log_files(log))
     for path in files:

@@ -16,8 +16,8 @@ import pytest
 
 from conchrec import audit_log as audit_log_module
 from conchrec.audit import Exec, Resize
-from conchrec.audit_chain import Head, Link, head_of
-from conchrec.audit_heads import HeadFile
+from conchrec.audit_chain import ChainLink, Head, head_of
+from conchrec.audit_heads import AuditHeadFile
 from conchrec.audit_log import HEAD_LINES, HEAD_SECONDS, IMPATIENT_SECONDS, AuditLog
 from conchrec.errors import WriteFailed
 from tests.support.auditlog import SIGNER, audit_log, events, lines
@@ -127,7 +127,7 @@ def test_lines_are_signed_after_so_many(tmp_path: Path) -> None:
 
 
 def test_the_last_head_is_kept_elsewhere(tmp_path: Path) -> None:
-    heads = HeadFile(tmp_path / "audit_heads")
+    heads = AuditHeadFile(tmp_path / "audit_heads")
     log = audit_log(tmp_path)
     log.emit(Exec(command="ls"))
     log.close()
@@ -148,7 +148,7 @@ def test_a_chain_names_those_before_it(tmp_path: Path) -> None:
     found = [head for line in raw if (head := head_of(line)) is not None]
     after = [json.loads(line).get("after", []) for line in raw if b'"reason":"open"' in line]
     assert after == [[], [str(found[0])], [str(found[2])]]
-    assert {head.chain for head in HeadFile(tmp_path / "audit_heads").heads()} == {
+    assert {head.chain for head in AuditHeadFile(tmp_path / "audit_heads").heads()} == {
         found[0].chain,
         found[3].chain,
     }
@@ -175,7 +175,7 @@ def test_garbage_in_the_kept_heads_is_passed_by(tmp_path: Path) -> None:
     log = audit_log(tmp_path, complain=pytest.fail)
     log.emit(Exec(command="ls"))
     log.close()
-    assert len(HeadFile(tmp_path / "audit_heads").lines()) == 1
+    assert len(AuditHeadFile(tmp_path / "audit_heads").lines()) == 1
 
 
 def test_there_is_room_for_every_head_that_is_kept(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_lines_are_linked(tmp_path: Path) -> None:
             assert read["head"] == digest.hex()
             SIGNER.keys().audit_head(line)
         digest = hashlib.sha256(digest + line).digest()
-    assert Link.start(chain).digest == hashlib.sha256(b"conchrec audit 1\n" + chain.encode()).digest()
+    assert ChainLink.start(chain).digest == hashlib.sha256(b"conchrec audit 1\n" + chain.encode()).digest()
 
 
 def test_copies_have_the_chain(tmp_path: Path) -> None:

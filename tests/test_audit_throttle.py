@@ -35,14 +35,14 @@ from conchrec.audit_throttle import (
     EXAMPLES,
     FLUSH_SECONDS,
     AuditThrottle,
-    Kind,
+    RateGroup,
     kind_of,
 )
 from conchrec.errors import WriteFailed
 from tests.support.auditlog import audit_log, lines
 from tests.test_audit import example
 
-BURST = Kind.TRIFLE.value[0].burst
+BURST = RateGroup.TRIFLE.value[0].burst
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
 #: Counted beyond a rate: nothing was done, or it is told in the recording as well.
@@ -157,7 +157,7 @@ def test_the_end_of_the_connection_tells_what_was_counted(bench: Bench) -> None:
 
 
 def test_sizes_are_summed(bench: Bench) -> None:
-    most = Kind.FREQUENT.value[0].burst
+    most = RateGroup.FREQUENT.value[0].burst
     for _ in range(most + 3):
         bench.throttle.emit(Port(**JOE, kind="direct", action="close", sent=10, received=1))
     bench.throttle.flush()
@@ -187,7 +187,7 @@ def test_while_the_disk_is_almost_full_most_trifles_are_counted(bench: Bench) ->
 
 
 def test_each_destination_of_a_forward_is_told(bench: Bench) -> None:
-    most = Kind.FREQUENT.value[0].burst
+    most = RateGroup.FREQUENT.value[0].burst
     for _ in range(most):
         bench.throttle.emit(Port(**JOE, kind="direct", action="open", destination="10.0.0.1:80"))
     for number in range(2 * DESTINATIONS):
@@ -206,7 +206,7 @@ def test_many_connections_of_one_user_are_one_flood(bench: Bench) -> None:
         bench.throttle.emit(ClientDisconnect(**who))
     bench.throttle.flush()
     whole = [event for event in bench.memory.events if isinstance(event, Resize)]
-    assert len(whole) == Kind.TRIFLE.value[1].burst
+    assert len(whole) == RateGroup.TRIFLE.value[1].burst
     (told,) = bench.repeated
     assert (told.user, told.cid, told.login) == ("joe", "", "root")
     assert bench.names()["resize"] == 100 * (BURST - 1)
@@ -224,7 +224,7 @@ def test_refused_logins_count_by_address(bench: Bench, address: str) -> None:
     bench.throttle.emit(AuthRefused(user="joe", addr="198.51.100.1:1", cid="c", reason="no"))
     bench.throttle.flush()
     (told,) = bench.repeated
-    assert told.count == 1000 - Kind.STRANGER.value[0].burst and len(told.examples) == 1
+    assert told.count == 1000 - RateGroup.STRANGER.value[0].burst and len(told.examples) == 1
     assert bench.memory.events[-2].addr == "198.51.100.1:1", "others are told as before"
 
 
@@ -234,13 +234,13 @@ def test_strangers_from_everywhere_are_one_flood(bench: Bench) -> None:
         bench.throttle.emit(ConnectionRefused(addr=host, reason="too many connections", count=3))
         bench.throttle.emit(AuthRefused(addr=f"[{host}]:22", reason="no"))
     bench.throttle.flush()
-    assert len(bench.memory.events) == Kind.STRANGER.value[1].burst + 2
+    assert len(bench.memory.events) == RateGroup.STRANGER.value[1].burst + 2
     assert bench.names() == {"connection.refused": 500 + 3 * 4500, "auth": 5000}
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1"])
 def test_addresses_without_a_port(bench: Bench, address: str) -> None:
-    for number in range(Kind.STRANGER.value[0].burst + 1):
+    for number in range(RateGroup.STRANGER.value[0].burst + 1):
         bench.throttle.emit(ConnectionRefused(addr=address, reason=f"no {number}", count=1))
     bench.throttle.emit(ConnectionRefused(addr="198.51.100.1", reason="no", count=1))
     bench.throttle.flush()
@@ -256,7 +256,7 @@ def test_sessions_beyond_a_limit(bench: Bench) -> None:
         if number % 6000 == 0:
             bench.throttle.tick()
     bench.throttle.flush()
-    assert len(bench.memory.events) < BURST + 10 * Kind.TRIFLE.value[0].per_second + 5
+    assert len(bench.memory.events) < BURST + 10 * RateGroup.TRIFLE.value[0].per_second + 5
     assert bench.names() == {"session.rejected": 60_000}
     assert bench.repeated[0].sid == "", "of several"
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from conchrec.audit import Exec, Resize
 from conchrec.audit_chain import Head, head_of, parse
 from conchrec.audit_files import in_order, log_files, read_lines
-from conchrec.audit_heads import HeadFile
+from conchrec.audit_heads import AuditHeadFile
 from conchrec.audit_log import AuditLog
 from conchrec.audit_verify import MOST_PROBLEMS, AuditVerifier
 from conchrec.cli.main import CONFIGURATION, DONE, NO, USAGE, main
@@ -263,7 +263,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], lis
     there = long_log(tmp_path_factory.mktemp("log"))
     there.is_ok()
     files = [path.read_bytes() for path in (there.directory / "audit.jsonl.1", there.path)]
-    heads = HeadFile(there.directory / "audit_heads").heads()
+    heads = AuditHeadFile(there.directory / "audit_heads").heads()
     return files[0].splitlines(keepends=True), files[1].splitlines(keepends=True), heads
 
 

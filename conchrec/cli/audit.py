@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from conchrec.audit_chain import Head
 from conchrec.audit_files import Unreadable, in_order, log_files, read_lines
-from conchrec.audit_heads import NAME, HeadFile
+from conchrec.audit_heads import NAME, AuditHeadFile
 from conchrec.audit_verify import AuditVerifier
 from conchrec.cli.rights import Rights
 from conchrec.cli.shown import shown
@@ -118,7 +118,7 @@ def _known_heads(config: Config | None, files: Iterable[Path]) -> tuple[Head, ..
     chosen = [path.resolve() for path in files]
     if chosen and config.audit.file.resolve() not in chosen:
         return ()
-    return HeadFile(config.state_dir / NAME).heads()
+    return AuditHeadFile(config.state_dir / NAME).heads()
 
 
 def _configured(config: Config | None) -> tuple[Path, ...]:

@@ -22,9 +22,10 @@ T = TypeVar("T")
 
 THREADS = 2
 MOST_USERS = 1000
-"""So many users' turns are remembered."""
+"""The most users whose last turn is remembered."""
 SHORTEST_REST, LONGEST_REST = 0.0005, 1.0
-"""In seconds, of the processor: what a step waits for the disk keeps nobody busy."""
+"""Limits of the pause after a step, in seconds: as long as the processor time of the step. A wait for the
+disk delays nobody else and does not count."""
 
 
 class ReadingQueue:

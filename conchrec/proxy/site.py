@@ -160,7 +160,7 @@ class Site:
         self.sessions[user] = self.sessions.get(user, 0) + 1
 
     def session_delayed(self, user: str, who: Who, seconds: float) -> None:
-        """Say so, once a minute for each user."""
+        """Audit that sessions of this user wait: once a minute for each user."""
         now = self.clock.seconds()
         said = self.delays.get(user)
         if said is None or now - said >= DELAYS_TOLD:

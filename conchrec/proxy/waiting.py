@@ -39,7 +39,7 @@ class ChannelWaiting:
             raise RemoteViolation("too many bytes of one user wait for other ends")
 
     def remove(self, size: int) -> None:
-        """It has gone on."""
+        """A message of ``size`` bytes was forwarded or dropped."""
         self._count(-size - OVERHEAD)
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from typing import BinaryIO
 from conchrec.files import open_regular
 from conchrec.recording.heads import KnownHead
 from conchrec.recording.ledger import whole_lines
-from conchrec.recording.ledger_line import START, Act, BrokenLedger, Line
+from conchrec.recording.ledger_line import START, Act, BrokenLedger, LedgerLine
 from conchrec.recording.seal import Keys, NotSigned
 from conchrec.recording.session_id import is_session_id
 
 _MOST_HEADS = 20
-"""Missing heads that are told one by one."""
+"""The most missing heads that are reported one by one."""
 
 
 @dataclass(slots=True)
@@ -84,9 +84,9 @@ class Book:
 
     def _read(self, text: bytes) -> None:
         where = f"line {self._number + 1} of the ledger"
-        line: Line | None = None
+        line: LedgerLine | None = None
         try:
-            line = Line.parse(text)
+            line = LedgerLine.parse(text)
             self._keys.entry(text)
         except (BrokenLedger, NotSigned) as error:
             self.problems.append(f"{where}: {error.public}")
@@ -109,7 +109,7 @@ class Book:
         else:
             self.problems.append(f"{where}: invalid session id")
 
-    def _take(self, line: Line) -> None:
+    def _take(self, line: LedgerLine) -> None:
         entry = self.entries.setdefault(line.sid, Entry())
         if line.act is Act.OPEN:
             entry.opened = line.number

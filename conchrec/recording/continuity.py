@@ -14,7 +14,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 
-from conchrec.recording.ledger_line import LONGEST, START, Act, BrokenLedger, Line, raw_line
+from conchrec.recording.ledger_line import LONGEST, START, Act, BrokenLedger, LedgerLine, raw_line
 from conchrec.recording.seal import Keys, NotSigned
 
 STEP_BYTES = 128 * 1024
@@ -60,7 +60,7 @@ class Continuation:
     """What stands behind a position: ``lines`` that are genuine, each with its own position; then, up to the
     end of the file, a ``torn`` line that its writer did not complete, or ``foreign`` bytes."""
 
-    lines: list[tuple[Line, Position]] = field(default_factory=list)
+    lines: list[tuple[LedgerLine, Position]] = field(default_factory=list)
     torn: int = 0
     foreign: int = 0
 
@@ -93,7 +93,7 @@ def continuation(descriptor: int, position: Position, size: int, keys: Keys) -> 
         for text in whole:
             line = text + b"\n"
             try:
-                parsed = Line.parse(line)
+                parsed = LedgerLine.parse(line)
             except BrokenLedger:
                 bad = True
                 break
@@ -130,7 +130,7 @@ def last_position(descriptor: int, size: int, keys: Keys) -> Position | None:
     start = tail.rfind(b"\n", 0, end - 1) + 1
     line = tail[start:end]
     try:
-        parsed = Line.parse(line)
+        parsed = LedgerLine.parse(line)
         keys.entry(line)
     except (BrokenLedger, NotSigned):
         return None
@@ -203,7 +203,7 @@ class ChainWalk:
             self._in_damage = False
         if raw is not None and raw.act == Act.BROKEN.value:
             with contextlib.suppress(BrokenLedger):
-                self._stated.add(Line.parse(line).reason)
+                self._stated.add(LedgerLine.parse(line).reason)
         self._here = after
 
     def _note(self, number: int) -> None:

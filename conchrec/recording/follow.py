@@ -26,7 +26,7 @@ POLL_SECONDS = 0.2
 
 _PIECE = 64 * 1024
 _PACKED_PIECE = 64
-"""So few: each byte can be 30 kB of output."""
+"""Small, because each compressed byte can become 30 kB of output."""
 
 
 class Tail:

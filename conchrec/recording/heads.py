@@ -42,7 +42,7 @@ class KnownHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptHead:
     """What is kept of a ledger: its last line, and ``settled``, the byte before which every recording that
     was opened is complete or removed (0: not known)."""
 
@@ -56,7 +56,7 @@ class HeadFile:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / NAME
 
-    def read(self, recordings: Path) -> Kept | None:
+    def read(self, recordings: Path) -> KeptHead | None:
         """What is kept of the ledger in this directory; None where nothing is.
 
         Raises RecordingError where the file is damaged, and OSError.
@@ -64,7 +64,7 @@ class HeadFile:
         fields = self._all().get(str(recordings))
         return None if fields is None else self._parse(fields)
 
-    def write(self, recordings: Path, kept: Kept) -> None:
+    def write(self, recordings: Path, kept: KeptHead) -> None:
         """Keep this instead. The caller holds ``locked``. Blocks until it is on the disk. Raises OSError."""
         try:
             ledgers = self._all()
@@ -100,7 +100,7 @@ class HeadFile:
             raise self._damaged()
         return ledgers
 
-    def _parse(self, fields: object) -> Kept:
+    def _parse(self, fields: object) -> KeptHead:
         try:
             if not isinstance(fields, dict):
                 raise TypeError("not an object")
@@ -112,7 +112,7 @@ class HeadFile:
             if type(settled) is not int or settled < 0:
                 raise ValueError("invalid position")
             position = Position(start=start, end=end, number=int(number), digest=digest)
-            return Kept(position=position, settled=settled)
+            return KeptHead(position=position, settled=settled)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from error
 

@@ -35,8 +35,8 @@ from conchrec.recording.continuity import (
     last_position,
     stands,
 )
-from conchrec.recording.heads import HeadFile, Kept
-from conchrec.recording.ledger_line import LONGEST, Act, BrokenLedger, Line, head_of
+from conchrec.recording.heads import HeadFile, KeptHead
+from conchrec.recording.ledger_line import LONGEST, Act, BrokenLedger, LedgerLine, head_of
 from conchrec.recording.recent import Recent
 from conchrec.recording.seal import Keys, Signer
 
@@ -47,13 +47,13 @@ open the file can keep it."""
 IN_THREAD = 10.0
 """Seconds that a thread, or a command, waits for it before it gives up a line."""
 TO_LOOK = 1.0
-"""Seconds that is waited for it to read, or to keep the head."""
+"""Seconds to wait for the lock in order to read, or to keep the head."""
 _RETRY_SECONDS = 0.002
 _REPLACED = 10
 """How often the file may be replaced by another one while it is being opened."""
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 
-__all__ = ["AT_ONCE", "IN_THREAD", "NAME", "Act", "BrokenLedger", "Ledger", "Line", "head_of", "lines"]
+__all__ = ["AT_ONCE", "IN_THREAD", "NAME", "Act", "BrokenLedger", "Ledger", "LedgerLine", "head_of", "lines"]
 
 
 class Ledger:
@@ -89,7 +89,7 @@ class Ledger:
         self._position: Position | None = None
         #: Where what the head file calls settled ends, until a recovery has looked at what follows.
         self._floor: int | None = 0
-        self._kept: Kept | None = None
+        self._kept: KeptHead | None = None
         self._walk = ChainWalk()
         # The lock on the file keeps other processes out, and not our own threads.
         self._writing = threading.Lock()
@@ -142,13 +142,13 @@ class Ledger:
         with self._writing:
             if self._heads is None or self._position is None:
                 return
-            if self._kept == Kept(position=self._position, settled=self._settled()):
+            if self._kept == KeptHead(position=self._position, settled=self._settled()):
                 return
         with self._heads.locked():
             with self._locked(TO_LOOK, make=False) as descriptor:
                 if descriptor is None or self._position is None:
                     return
-                kept = Kept(position=self._position, settled=self._settled())
+                kept = KeptHead(position=self._position, settled=self._settled())
                 if kept == self._kept:
                     return
                 copy = os.dup(descriptor)
@@ -408,7 +408,7 @@ class Ledger:
     def _write(self, descriptor: int, act: Act, sid: str, **fields: str) -> None:
         assert self._position is not None
         moment = self._now().astimezone(timezone.utc).isoformat(timespec="milliseconds")
-        line = Line(
+        line = LedgerLine(
             number=self._position.number + 1,
             previous=self._position.digest,
             time=moment.replace("+00:00", "Z"),

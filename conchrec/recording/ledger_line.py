@@ -45,7 +45,7 @@ class BrokenLedger(RecordingError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class LedgerLine:
     """One line of the ledger. ``manifest`` is the SHA-256 of the manifest's file, hexadecimal."""
 
     number: int
@@ -71,7 +71,7 @@ class Line:
         return json.dumps(fields, separators=(",", ":")).replace("\x7f", "\\u007f").encode("ascii")
 
     @classmethod
-    def parse(cls, line: bytes) -> Line:
+    def parse(cls, line: bytes) -> LedgerLine:
         """Raises BrokenLedger for an invalid line; signatures are for ``seal.Keys`` to check."""
         try:
             fields = json.loads(line)
@@ -103,7 +103,7 @@ class RawLine:
 
 
 def raw_line(line: bytes) -> RawLine | None:
-    """None where a line does not begin as ``Line.encode`` writes it."""
+    """None where a line does not begin as ``LedgerLine.encode`` writes it."""
     match = _RAW.match(line)
     if match is None or not line.endswith(b"\n"):
         return None

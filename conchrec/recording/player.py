@@ -26,13 +26,13 @@ SHOWN_SECONDS = 3.0
 STEP = 32 * 1024
 """How much of a screen's ``work`` one turn does: some hundredths of a second."""
 _EVENT = 64
-"""What an event counts besides."""
+"""The cost of an event in addition to its characters."""
 PIECE = 2 * 1024
 """Characters of output that are shown without a look at what is left of the turn."""
 _PASSED = 512 * 1024
 """Characters, and ``_EVENT`` for each event, that one turn passes by, or looks over."""
 MOST_MARKERS = 10_000
-"""Of one recording; later ones are not shown."""
+"""The most markers of one recording; later ones are not shown."""
 _KEPT_EVERY = 1024 * 1024
 _KEPT_CELLS = 250_000
 """Of all the screens that are kept; 16 bytes each."""
@@ -86,7 +86,7 @@ class Outline:
 
     @cached_property
     def times(self) -> list[float]:
-        """Of the markers."""
+        """The times of the markers."""
         return [time for time, _ in self.markers]
 
     @cached_property
@@ -95,7 +95,7 @@ class Outline:
         return frozenset(self.cell(time) for time in self.times)
 
     def cell(self, time: float) -> int:
-        """Of the progress bar."""
+        """The cell of the progress bar for this time."""
         return min(int(time / self.duration * _BAR), _BAR - 1) if self.duration else 0
 
 
@@ -130,7 +130,7 @@ class OutlineReader:
         )
 
     def _event(self, line: bytes) -> bool:
-        """False where it is none."""
+        """Read one event; false where the line is not a valid one."""
         found = _LINE.match(line)
         try:
             if found is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conchrec.errors import RecordingError
-from conchrec.recording.ledger_line import Act, Line
+from conchrec.recording.ledger_line import Act, LedgerLine
 
 
 class NotAllowed(RecordingError):
@@ -20,7 +20,7 @@ class Recent:
         self._removed: set[str] = set()
         self._held: dict[str, bool] = {}
 
-    def take(self, line: Line, start: int) -> None:
+    def take(self, line: LedgerLine, start: int) -> None:
         """The next line, at this byte of the file."""
         sid = line.sid
         if line.act is Act.OPEN:

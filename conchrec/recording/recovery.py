@@ -38,10 +38,10 @@ from conchrec.recording.tree import CAST, MANIFEST, PACKED, STEP
 _LONGEST_LINE = 64 * 1024 * 1024
 REASON = "conchrec was stopped while the session ran"
 MARGIN_BYTES = 1024 * 1024
-"""So much of the ledger is read before the part that is not settled: the newest recordings on the disk are
-found there, and not looked for in all of it."""
+"""Bytes of the ledger that are read before the part that is not settled: they name the newest recordings on
+the disk, so that these are not searched for in the whole ledger."""
 SLACK = timedelta(minutes=1)
-"""So much earlier than its line a session may have its id."""
+"""The longest time from the choice of a session's id to its line in the ledger."""
 _MANIFEST_IS_GONE = "its manifest is gone: it was complete, and is not completed again"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from conchrec.errors import RecordingError
 from conchrec.recording import ledger
-from conchrec.recording.ledger import Act, BrokenLedger, Ledger, Line
+from conchrec.recording.ledger import Act, BrokenLedger, Ledger, LedgerLine
 from conchrec.recording.manifest import Manifest
 from conchrec.recording.seal import Keys
 from conchrec.recording.session_id import time_of
@@ -45,7 +45,7 @@ def held(path: Path, pause: Callable[[], None] = lambda: None) -> dict[str, str]
         if not any(act in text for act in _HOLDS):
             continue
         try:
-            line = Line.parse(text)
+            line = LedgerLine.parse(text)
         except BrokenLedger:
             continue  # which is for `verify` to say
         if line.act is Act.HELD:

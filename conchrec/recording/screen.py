@@ -24,7 +24,7 @@ LARGEST_CELLS = 100_000
 """Of a larger terminal the lower rows are missing: what is written there is in the last one."""
 _LARGEST_NUMBER = 9999
 SEQUENCE = 8
-"""What a sequence counts, in letters: measured, on the widest screen."""
+"""The cost of one escape sequence, in letters, as measured on the widest screen."""
 _COMBINED = 8
 """Marks that one letter may carry."""
 _PIECE = re.compile(
@@ -169,7 +169,7 @@ class Screen:
         return other
 
     def _row(self, row: int) -> Line:
-        """To be changed."""
+        """The row, as a copy that this screen may change."""
         line = self.lines[row]
         if line.owner is not self._owner:
             line = self.lines[row] = line.copy(self._owner)
@@ -249,7 +249,7 @@ class Screen:
             self._last = letter
 
     def _fill(self, cells: list[str]) -> None:
-        """Into this row, where there is room for them."""
+        """Write cells at the cursor, whose row has room for them."""
         pen = self._pen
         line = self._row(pen.row)
         if self._inserts:

@@ -124,7 +124,7 @@ class NamedRequest(Request):
         return len(self.path) + len(self.other) + len(self.detail) + NAMED_COST
 
 
-class Field(Enum):
+class RequestField(Enum):
     """A field of a request, after its request id."""
 
     PATH = auto()
@@ -153,23 +153,23 @@ class Field(Enum):
 class Layout:
     """The fields of a request; ``operation`` is what it changes, empty where it changes nothing."""
 
-    fields: tuple[Field, ...]
+    fields: tuple[RequestField, ...]
     operation: str = ""
 
 
-_PATH, _HANDLE = (Field.PATH,), (Field.HANDLE,)
-_TWO_PATHS = (Field.PATH, Field.OTHER)
-_PATH_ATTRIBUTES = (Field.PATH, Field.ATTRIBUTES)
+_PATH, _HANDLE = (RequestField.PATH,), (RequestField.HANDLE,)
+_TWO_PATHS = (RequestField.PATH, RequestField.OTHER)
+_PATH_ATTRIBUTES = (RequestField.PATH, RequestField.ATTRIBUTES)
 
 #: By type. WRITE is not here: its data is not collected (``SftpReader``).
 REQUESTS: dict[int, Layout] = {
-    wire.OPEN: Layout((Field.PATH, Field.FLAGS, Field.ATTRIBUTES)),
+    wire.OPEN: Layout((RequestField.PATH, RequestField.FLAGS, RequestField.ATTRIBUTES)),
     wire.CLOSE: Layout(_HANDLE),
-    wire.READ: Layout((Field.HANDLE, Field.OFFSET, Field.LENGTH)),
+    wire.READ: Layout((RequestField.HANDLE, RequestField.OFFSET, RequestField.LENGTH)),
     wire.LSTAT: Layout(_PATH),
     wire.FSTAT: Layout(_HANDLE),
     wire.SETSTAT: Layout(_PATH_ATTRIBUTES, "setstat"),
-    wire.FSETSTAT: Layout((Field.HANDLE, Field.ATTRIBUTES), "setstat"),
+    wire.FSETSTAT: Layout((RequestField.HANDLE, RequestField.ATTRIBUTES), "setstat"),
     wire.OPENDIR: Layout(_PATH),
     wire.READDIR: Layout(_HANDLE),
     wire.REMOVE: Layout(_PATH, "remove"),
@@ -187,7 +187,14 @@ EXTENSIONS: dict[bytes, Layout] = {
     b"hardlink@openssh.com": Layout(_TWO_PATHS, "hardlink"),
     b"lsetstat@openssh.com": Layout(_PATH_ATTRIBUTES, "lsetstat"),
     b"copy-data": Layout(
-        (Field.HANDLE, Field.OFFSET, Field.COPY_LENGTH, Field.HANDLE, Field.OFFSET), "copy-data"
+        (
+            RequestField.HANDLE,
+            RequestField.OFFSET,
+            RequestField.COPY_LENGTH,
+            RequestField.HANDLE,
+            RequestField.OFFSET,
+        ),
+        "copy-data",
     ),
     b"statvfs@openssh.com": Layout(_PATH),
     b"fstatvfs@openssh.com": Layout(_HANDLE),
@@ -196,13 +203,13 @@ EXTENSIONS: dict[bytes, Layout] = {
     b"expand-path@openssh.com": Layout(_PATH),
     b"home-directory": Layout(_PATH),
     b"users-groups-by-id@openssh.com": Layout(_TWO_PATHS),
-    b"copy-file": Layout((*_TWO_PATHS, Field.BOOLEAN), "copy-file"),
-    b"check-file-handle": Layout((Field.HANDLE, Field.REST)),
-    b"check-file-name": Layout((Field.PATH, Field.REST)),
-    b"md5-hash": Layout((Field.PATH, Field.REST)),
-    b"md5-hash-handle": Layout((Field.HANDLE, Field.REST)),
+    b"copy-file": Layout((*_TWO_PATHS, RequestField.BOOLEAN), "copy-file"),
+    b"check-file-handle": Layout((RequestField.HANDLE, RequestField.REST)),
+    b"check-file-name": Layout((RequestField.PATH, RequestField.REST)),
+    b"md5-hash": Layout((RequestField.PATH, RequestField.REST)),
+    b"md5-hash-handle": Layout((RequestField.HANDLE, RequestField.REST)),
     b"space-available": Layout(_PATH),
-    b"vendor-id": Layout((Field.REST,)),
+    b"vendor-id": Layout((RequestField.REST,)),
 }
 
 
@@ -238,17 +245,17 @@ class _Parser:
         request = self._request
         words = []
         for field in self._fields:
-            if field is Field.PATH:
+            if field is RequestField.PATH:
                 request.path = _cut(cursor.string())
-            elif field is Field.OTHER:
+            elif field is RequestField.OTHER:
                 request.other = _cut(cursor.string())
-            elif field is Field.HANDLE:
+            elif field is RequestField.HANDLE:
                 request.handles += (cursor.handle(),)
-            elif field is Field.ATTRIBUTES:
+            elif field is RequestField.ATTRIBUTES:
                 attributes = Attributes.parse(cursor)
                 request.size = attributes.size
                 words.append(str(attributes))
-            elif field is Field.FLAGS:
+            elif field is RequestField.FLAGS:
                 request.flags = cursor.uint32()
                 if request.flags != wire.FXF_READ:
                     words.append(wire.flags_text(request.flags))
@@ -260,16 +267,16 @@ class _Parser:
         request.detail = " ".join(filter(None, words))
         return request
 
-    def _number(self, field: Field, cursor: Cursor) -> None:
+    def _number(self, field: RequestField, cursor: Cursor) -> None:
         """A field that is not a name."""
-        if field is Field.OFFSET:
+        if field is RequestField.OFFSET:
             self._offsets.append(cursor.uint64())
             self._request.offset = self._offsets[0]
-        elif field is Field.LENGTH:
+        elif field is RequestField.LENGTH:
             self._request.length = cursor.uint32()
-        elif field is Field.COPY_LENGTH:
+        elif field is RequestField.COPY_LENGTH:
             self._copied = cursor.uint64()
-        elif field is Field.BOOLEAN:
+        elif field is RequestField.BOOLEAN:
             cursor.boolean()
         else:
             cursor.rest()

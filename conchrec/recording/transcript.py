@@ -20,9 +20,9 @@ WIDEST = 4096
 CELLS_PER_LETTER = 8
 """Cells that sequences may make or rewrite for each character that is read (a tab makes as many)."""
 FREE_CELLS = 4096
-"""What is allowed besides, once."""
+"""The allowance at the beginning."""
 _MOST_CELLS = 16 * 1024
-"""More allowance than that is not saved up."""
+"""The largest allowance that is saved up."""
 _TAB = 8
 _FIRST_NUMBER = re.compile("[0-9]{1,6}")
 _PIECE = re.compile(

@@ -71,7 +71,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Be the helper process."""
+    """The main function of the helper process."""
     # The proxy ends it by closing its input; a signal for the whole process group, or for all processes of
     # a service, must not end it before the proxy has done its last key exchange.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

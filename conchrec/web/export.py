@@ -94,7 +94,7 @@ def _answer(request: Request, body: bytes, kind: bytes, age: int) -> bytes:
 
 @lru_cache(maxsize=8)
 def _tag(body: bytes) -> bytes:
-    """The same bytes are served again and again."""
+    """The ETag of a body; cached, for the same bytes are served again and again."""
     return b'"%s"' % hashlib.sha256(body).hexdigest().encode()
 
 

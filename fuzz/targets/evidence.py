@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conchrec.errors import RecordingError
 from conchrec.recording.forms import ZstdPacker, opened
-from conchrec.recording.ledger import Act, Line
+from conchrec.recording.ledger import Act, LedgerLine
 from conchrec.recording.manifest import Manifest
 from conchrec.recording.seal import NotSigned, Signer, is_checkpoint
 from fuzz.limits import Broken
@@ -23,7 +23,7 @@ MANIFEST = SIGNER.manifest(
     b' "cast": {\n  "name": "s.cast",\n  "size": 1,\n  "sha256": "00"\n }\n}\n'
 )
 ENTRY = SIGNER.entry(
-    Line(
+    LedgerLine(
         number=7,
         previous="0" * 64,
         time="2026-01-01T00:00:00.000Z",
@@ -67,7 +67,7 @@ def _manifest(data: bytes) -> None:
 
 def _entry(data: bytes) -> None:
     try:
-        line = Line.parse(data)
+        line = LedgerLine.parse(data)
         KEYS.entry(data)
     except RecordingError:
         return

@@ -23,8 +23,8 @@ from recording_bench import SIGNER, Bench
 from conchrec.recording import ledger
 from conchrec.recording.book import Book
 from conchrec.recording.continuity import STEP_BYTES, Break
-from conchrec.recording.heads import HeadFile, Kept
-from conchrec.recording.ledger import Act, BrokenLedger, Ledger, Line
+from conchrec.recording.heads import HeadFile, KeptHead
+from conchrec.recording.ledger import Act, BrokenLedger, Ledger, LedgerLine
 from conchrec.recording.ledger_line import raw_line
 from conchrec.recording.seal import Signer
 from conchrec.recording.session_id import new_session_id
@@ -117,7 +117,7 @@ def cut_and_forge(path: Path) -> None:
 
 def sign_with_another_key(path: Path) -> None:
     last = path.read_bytes().splitlines(keepends=True)[-1]
-    found = Line.parse(last)
+    found = LedgerLine.parse(last)
     body = last.rpartition(b',"signature"')[0] + b"}"
     path.write_bytes(path.read_bytes().replace(last, Signer.generate().entry(body)))
     assert found.number == 6
@@ -185,9 +185,9 @@ def test_reports_and_states_every_change_before_the_next_line(
     (found,) = desk.breaks
     assert found.expected == expected and found.reason
     *_, stated, last = desk.lines()
-    assert Line.parse(stated).act is Act.BROKEN and Line.parse(stated).head == expected
-    assert ledger.head_of(Line.parse(stated).number, stated) == found.head
-    assert ledger.head_of(Line.parse(last).number, last) == head
+    assert LedgerLine.parse(stated).act is Act.BROKEN and LedgerLine.parse(stated).head == expected
+    assert ledger.head_of(LedgerLine.parse(stated).number, stated) == found.head
+    assert ledger.head_of(LedgerLine.parse(last).number, last) == head
     assert any(f"did not continue its head {expected}" in problem for problem in desk.problems())
     assert f"did not continue {expected}" in desk.independent()
     secret = desk.bench.directory.parent / "secret"
@@ -203,7 +203,7 @@ def test_reports_every_change_without_an_append(desk: Desk, attack: Callable[[Pa
     attack(desk.path)
     desk.ledger.refresh()
     assert len(desk.breaks) == 1
-    assert Line.parse(desk.lines()[-1]).act is Act.BROKEN
+    assert LedgerLine.parse(desk.lines()[-1]).act is Act.BROKEN
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -287,7 +287,7 @@ def test_finds_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory,
     desk.ledger.refresh()
     walk(desk, 4)
     assert len(desk.breaks) == 1
-    assert Line.parse(desk.lines()[-1]).act is Act.BROKEN
+    assert LedgerLine.parse(desk.lines()[-1]).act is Act.BROKEN
     # It is stated once, by this process and by the next one.
     walk(desk, 4)
     desk.ledger.keep_head()
@@ -440,7 +440,7 @@ def test_settled_is_where_the_oldest_open_recording_began(desk: Desk) -> None:
     def settled() -> int:
         book.keep_head()
         kept = desk.heads.read(bench.directory)
-        assert isinstance(kept, Kept)
+        assert isinstance(kept, KeptHead)
         return kept.settled
 
     assert settled() == 0
@@ -471,12 +471,12 @@ def test_both_readers_read_the_same(
 ) -> None:
     """The quick one is used where many lines are read, the other one where a line counts."""
     sid = "06c3r5am1g00wadwvd60ty2d33" if named else ""
-    line = Line(
+    line = LedgerLine(
         number=number, previous="ab" * 32, time="2026-11-23T12:00:00.000Z", act=act, sid=sid,
         reason=reason, by=by, head=head,
     )  # fmt: skip
     text = SIGNER.entry(line.encode())
-    assert Line.parse(text) == line and b"\n" not in text[:-1] and len(text.splitlines()) == 1
+    assert LedgerLine.parse(text) == line and b"\n" not in text[:-1] and len(text.splitlines()) == 1
     raw = raw_line(text)
     assert raw is not None
     assert (raw.number, raw.previous, raw.time, raw.act, raw.sid) == (

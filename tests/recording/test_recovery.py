@@ -22,7 +22,7 @@ from conchrec.recording.asciicast import Header
 from conchrec.recording.book import Book
 from conchrec.recording.continuity import STEP_BYTES
 from conchrec.recording.heads import HeadFile
-from conchrec.recording.ledger import NAME, Act, Ledger, Line
+from conchrec.recording.ledger import NAME, Act, Ledger, LedgerLine
 from conchrec.recording.ledger import lines as lines_of
 from conchrec.recording.library import Library
 from conchrec.recording.manifest import Manifest, Status
@@ -214,7 +214,7 @@ def _book(bench: Bench) -> Book:
 
 
 def _sealed(bench: Bench, sid: str) -> int:
-    lines = [Line.parse(text) for text in lines_of(bench.directory / NAME)]
+    lines = [LedgerLine.parse(text) for text in lines_of(bench.directory / NAME)]
     return sum(line.act is Act.SEALED and line.sid == sid for line in lines)
 
 

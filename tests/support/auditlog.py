@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import cast
 
-from conchrec.audit_heads import HeadFile
+from conchrec.audit_heads import AuditHeadFile
 from conchrec.audit_log import AuditLog
 from conchrec.recording.seal import Signer
 
@@ -18,7 +18,7 @@ SIGNER = Signer.generate()
 
 def audit_log(directory: Path, name: str = "audit.jsonl", **options: object) -> AuditLog:
     """A log in this directory, its heads beside it, signed by ``SIGNER``."""
-    heads = HeadFile(directory / "audit_heads")
+    heads = AuditHeadFile(directory / "audit_heads")
     return AuditLog(directory / name, signer=SIGNER, heads=heads, **options)  # type: ignore[arg-type]
 
 
