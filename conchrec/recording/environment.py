@@ -22,26 +22,34 @@ class Environment:
         self._left = VARIABLES_MOST
         self._more = 0
         self._more_hash = hashlib.sha256()
+        self._replaced = 0
+        self._lost = False
 
     @property
     def is_complete(self) -> bool:
         """Every value is kept whole."""
-        return not self._more and not any(value.is_cut for value in self._values.values())
+        return not (self._more or self._lost or any(value.is_cut for value in self._values.values()))
 
-    def set(self, name: bytes, value: bytes) -> tuple[str, KeptText]:
-        """A variable is requested; returns what is kept of its name and value. A variable that is set again
-        replaces the earlier one, as sshd has it."""
+    def set(self, name: bytes, value: bytes) -> tuple[str, KeptText, KeptText | None]:
+        """A variable is requested; returns what is kept of its name and value, and the value that it
+        replaces. sshd takes the last one, but refuses it where it has too many: either may be what counts."""
         kept_name = keep(name, NAME_MOST)
         label = kept_name.text if not kept_name.sha256 else f"{kept_name.text} sha256:{kept_name.sha256}"
         kept = keep(value, min(VARIABLE_MOST, self._left))
-        if label not in self._values and len(self._values) >= VARIABLES:
+        before = self._values.get(label)
+        if before == kept:
+            return label, kept, None
+        if (len(self._values) if before is None else self._replaced) >= VARIABLES:
             self._more += 1
             for part in (name, value):
                 self._more_hash.update(len(part).to_bytes(4, "big") + part)
-        else:
-            self._left -= min(kept.size, VARIABLE_MOST, self._left)
-            self._values[label] = kept
-        return label, kept
+            return label, kept, None
+        self._left -= min(kept.size, VARIABLE_MOST, self._left)
+        self._values[label] = kept
+        if before is not None:
+            self._replaced += 1
+            self._lost |= before.is_cut
+        return label, kept, before
 
     def fields(self) -> dict[str, object]:
         """For the header: ``env`` has the values, ``env_digests`` size and SHA-256 of those that the value

@@ -42,6 +42,7 @@ from conchrec.recording.commands import Begun, Commands
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.echo import Dropped, Echo, Kept
 from conchrec.recording.environment import Environment
+from conchrec.recording.kept_text import KeptText
 from conchrec.recording.line import ShownLine
 from conchrec.recording.manifest import Control, Manifest, Pty, ShellCommand, Status, Stream
 from conchrec.recording.seal import CHECKPOINT
@@ -274,13 +275,15 @@ class SessionRecorder:
             self._choose_capture()
 
     def env(self, name: bytes, value: bytes) -> None:
-        """The user requests a variable. The header keeps those that come before it, up to a size."""
-        label, kept = self._environment.set(name, value)
+        """The user requests a variable. The header keeps those that come before it, up to a size; of one that
+        is requested twice the last value, and a marker has the one before."""
+        label, kept, replaced = self._environment.set(name, value)
         if label == "SHELL" or (label == "TERM" and self._pty is None):
             self._env[label] = kept.text
         if self._state is State.RUNNING:
-            digest = f" ({kept.size} bytes, sha256 {kept.sha256})" if kept.sha256 else ""
-            self._marker(f"env {label}={_escaped(kept.text)}{digest}")
+            self._marker(_env_text(label, kept))
+        elif replaced is not None:
+            self.marker(f"{_env_text(label, replaced)}, replaced before the start")
 
     def start(self, kind: str, command: str = "", command_sha256: str = "") -> None:
         """Write the header, through to the file: call it before the request is forwarded.
@@ -789,6 +792,11 @@ def _fire(done: Deferred[ClosedRecording], outcome: ClosedRecording | RecordingE
         done.errback(outcome)
     else:
         done.callback(outcome)
+
+
+def _env_text(label: str, value: KeptText) -> str:
+    digest = f" ({value.size} bytes, sha256 {value.sha256})" if value.sha256 else ""
+    return f"env {label}={_escaped(value.text)}{digest}"
 
 
 def _escaped(text: str) -> str:

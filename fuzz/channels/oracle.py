@@ -239,11 +239,11 @@ WHOLE, ALL = 1000, 8000
 def _environment(recording: Recording, channel: ServerChannel) -> Iterator[str]:
     if channel.start is None or sum(len(value) for _, value in channel.env) > ALL:
         return
-    # One that is set again has its last value. A variable that comes after a start which the target refused
-    # is a marker, for then the header is written.
+    # Of one that is requested twice the header has the last value, and a marker the one before: the server
+    # may have refused the last. One that comes after a refused start is a marker: the header is written then.
     texts = set(_texts(recording.lines[0]))
     markers = [line[2] for line in recording.lines[1:] if line[1] == "m" and line[2].startswith("env ")]
-    for name, value in dict(channel.env).items():
+    for name, value in channel.env:
         if len(value) > WHOLE or texts & set(forms(value)):
             continue
         if not any(f"={form}" in marker for form in forms(value) for marker in markers):

@@ -39,6 +39,16 @@ def test_keeps_variable_after_refused_start_with_its_control_characters(bench: B
     assert any(marker.startswith("env LC_Y=\\xff (1 bytes, sha256 ") for marker in markers)
 
 
+def test_keeps_a_value_that_is_replaced_before_the_start(bench: Bench) -> None:
+    """The target may have accepted that one, and refused the last."""
+    recorder = bench.recorder()
+    recorder.env(b"LC_X", b"evil")
+    recorder.env(b"LC_X", b"good")
+    recorder.start("exec", 'eval "$LC_X"')
+    markers = [data for code, data in events(bench.close(recorder).path) if code == "m"]
+    assert "env LC_X=evil, replaced before the start" in markers
+
+
 def test_a_session_on_a_pty(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm-256color", 100, 30)
