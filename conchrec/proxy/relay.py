@@ -55,6 +55,9 @@ _log = Logger()
 EARLY_MAX_PACKET = 32 * 1024
 #: Requests of one end that the other has not answered. PuTTY, which sends most, has a few hundred at once.
 UNANSWERED_MOST = 4096
+#: Into so many packets one is split in one turn of the reactor. Who observes what the other end takes stays
+#: far below; a channel with packets of one byte would stop everybody else.
+PIECES_MOST = 256
 #: The answer decides what the record says, so that it is always requested of the far end.
 _ANSWER_NEEDED = STARTS | {b"pty-req"}
 
@@ -258,6 +261,7 @@ class Relay:
                     self._observer.dropped(message, payload, "a reply without a request", from_near=True)
                     return
                 self._near_unanswered -= 1
+            _check_split(message, payload, self._far_max_packet)
             self._to_far.push(message, payload)
             return
         request = payload
@@ -305,6 +309,7 @@ class Relay:
             elif kind is Kind.REPLY:
                 self._admit_answer(message)
             else:
+                _check_split(message, payload, self._opening.request.max_packet)
                 self._to_near.push(message, payload)
             return
         request = payload
@@ -533,6 +538,12 @@ class _FarEnd:
 
     def lost(self) -> None:
         self._relay.far_lost()
+
+
+def _check_split(message: int, body: bytes, most: int) -> None:
+    """Before data is observed. Raises ConchrecError where splitting it would take too long."""
+    if message in DATA_HEADER and len(body) > most * PIECES_MOST:
+        raise ConchrecError(f"data comes in packets that do not fit the other end, which takes {most} bytes")
 
 
 def _send_split(channel: Channel, message: int, body: bytes, most: int) -> None:

@@ -12,7 +12,7 @@ from conchrec.errors import AccessDenied, ConchrecError, RecordingError
 from conchrec.proxy.admission import SLACK
 from conchrec.proxy.intake import UNKNOWN_MOST
 from conchrec.proxy.observer import Verdict
-from conchrec.proxy.relay import EARLY_MAX_PACKET, UNANSWERED_MOST, Relay
+from conchrec.proxy.relay import EARLY_MAX_PACKET, PIECES_MOST, UNANSWERED_MOST, Relay
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
@@ -403,6 +403,27 @@ def test_splits_data_to_the_near_ends_packets() -> None:
         (m.CHANNEL_DATA, data(b"abc")),
         (m.CHANNEL_DATA, data(b"d")),
     ]
+
+
+@pytest.mark.parametrize("of_target", [True, False])
+def test_data_that_would_be_split_into_very_many_packets_ends_the_channel(of_target: bool) -> None:
+    """Whoever takes one byte in a packet would stop all others while 32 kB are split. Nothing is observed."""
+    stage = Stage(window=1 << 20, max_packet=1)
+    stage.relay.early()
+    stage.relay.dial(stage.far.left)
+    there = stage.grant(window=1 << 20, max_packet=1)
+    stage.ask(b"exec", string(b"cat"))
+    there.send(m.CHANNEL_SUCCESS)
+    stage.pump()
+    stage.user.heard.clear()
+    stage.target.heard.clear()
+    (there if of_target else stage.user_channel).send(m.CHANNEL_DATA, data(bytes(PIECES_MOST)))
+    stage.pump()
+    heard = stage.user.heard if of_target else stage.target.heard
+    assert len(heard) < 5 and (m.CHANNEL_CLOSE, b"") in heard
+    seen = stage.watcher.seen
+    assert not [each for each in seen if each[0] in ("near", "far") and each[1] == m.CHANNEL_DATA]
+    assert [each for each in seen if each[0] == "failed"]
 
 
 @pytest.mark.parametrize("sent", ["extended data", "data after EOF"])
