@@ -314,6 +314,10 @@ class Session:
         if name == b"pty-req" and self._has_pty:
             self.dropped(m.CHANNEL_REQUEST, request.extra, "a second pty-req", from_near=True)
             return Verdict.REFUSE
+        if name == b"pty-req":
+            # It counts from now on, though it may wait for the target: for a second one, and for the roles.
+            self._has_pty = True
+            return Verdict.PASS
         if name not in layouts.CLIENT_REQUESTS and not self._options.unknown_requests:
             self._unknown(request, "user")
             return self._unknown_refused()
@@ -456,7 +460,6 @@ class Session:
             self._begin(start)
         elif name == b"pty-req":
             pty = m.PtyRequest.parse(extra)
-            self._has_pty = True
             self._term = keep(pty.term, NAME_MOST).text
             self._pty_size = (pty.columns, pty.rows)
             self._record(lambda recorder: recorder.pty(self._term, pty.columns, pty.rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -38,7 +39,14 @@ class _NoStore:
 class Stage:
     """A user, a session that is not recorded, and a target that the test speaks for."""
 
-    def __init__(self, *, force_command: str = "", file_copy: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        force_command: str = "",
+        file_copy: bool = True,
+        before: Callable[[Stage], None] | None = None,
+    ) -> None:
+        """``before`` is called when the user is there and the target is not."""
         self.log = audit.AuditMemory()
         nothing: Any = lambda *_: None  # noqa: E731
         clock = self.clock = Clock()
@@ -61,9 +69,12 @@ class Stage:
         self.pump()
         self.visit = visit
         self.session = Session(visit, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing)
+        self.session.wait()
         self.session.go(self.far.left)
         self.pump()
         self.heard = Receiver()
+        if before is not None:
+            before(self)
         target.openings[0].confirm(self.heard, 9999, 999)
         self.target: Channel = target.openings[0].channel
         self.pump()
@@ -207,3 +218,28 @@ def test_ends_a_session_whose_start_is_never_answered() -> None:
     assert "did not answer the request for exec" in event.reason
     assert stage.heard.heard[-1][0] == m.CHANNEL_CLOSE
     assert not stage.clock.getDelayedCalls()
+
+
+PTY = string(b"xterm") + uint32(80) + uint32(24) + uint32(0) + uint32(0) + string(b"")
+
+
+def test_a_second_terminal_is_refused_while_the_target_is_awaited() -> None:
+    def ask_twice(stage: Stage) -> None:
+        for _ in range(2):
+            stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
+        stage.pump()
+
+    stage = Stage(before=ask_twice)
+    assert [message for message, _ in stage.heard.heard] == [m.CHANNEL_REQUEST]
+
+
+def test_a_terminal_that_waits_for_the_target_ends_with_the_role_that_allowed_it() -> None:
+    def ask_and_lose_the_role(stage: Stage) -> None:
+        stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
+        stage.pump()
+        assert stage.visit.options is not None
+        stage.visit.options = replace(stage.visit.options, pty=False)
+        stage.session.rejudge()
+
+    stage = Stage(before=ask_and_lose_the_role)
+    assert m.CHANNEL_REQUEST not in [message for message, _ in stage.heard.heard]
