@@ -277,7 +277,7 @@ def host_and_port(text: str) -> Target | None:
 
 def named_target(host: str, port: str) -> Target | None:
     """A target as a user names it: a name or an address, in brackets or not, with a dot at the end or not.
-    None where it is none."""
+    None where it is invalid."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host.isascii() or not 0 < len(bare) <= MAX_HOST:
         return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from conchrec.recording.index import Index
 
 PROBLEMS = 10
-"""Recordings that are named because they can not be searched."""
+"""Recordings that are named because they cannot be searched."""
 CONTEXT = 80
 """Letters before and after what was searched for, where a line is printed."""
 
@@ -64,9 +64,9 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="NAME",
-        help="only at this machine, by the name that was asked for or its address, with or without port",
+        help="only at this machine: its name as requested, or its address; with or without a port",
     )
-    parser.add_argument("--approved-by", metavar="NAME", help="only what this user approved")
+    parser.add_argument("--approved-by", metavar="NAME", help="only sessions that this user approved")
     parser.add_argument(
         "--since", metavar="WHEN", type=moment, help="2026-11-23, 2026-11-23T14:00, or 2h (ago); UTC"
     )

@@ -122,7 +122,7 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> li
                     index.add(sid)
                 else:
                     index.skip(sid, STOPPED)
-                    problems.append(f"{sid} is skipped, and can not be searched: {STOPPED}")
+                    problems.append(f"{sid} is skipped, and cannot be searched: {STOPPED}")
             except IndexBroken:
                 raise
             except (OSError, RecordingError) as error:
@@ -131,7 +131,7 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> li
                 problems.append(f"{sid} is not in the index: {error}")
             except Exception as error:
                 index.skip(sid, repr(error))
-                problems.append(f"{sid} is skipped, and can not be searched: {error!r}")
+                problems.append(f"{sid} is skipped, and cannot be searched: {error!r}")
             did(number, len(missing))
     return problems
 

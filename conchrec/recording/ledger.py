@@ -42,8 +42,8 @@ from conchrec.recording.seal import Keys, Signer
 
 NAME = "ledger.jsonl"
 AT_ONCE = 0.1
-"""Seconds that the reactor waits for the lock: others hold it for less than a millisecond, but whoever can
-open the file can keep it."""
+"""Seconds that the reactor waits for the lock: others hold it for less than a millisecond, but any process
+that can open the file can keep it."""
 IN_THREAD = 10.0
 """Seconds that a thread, or a command, waits for it before it gives up a line."""
 TO_LOOK = 1.0

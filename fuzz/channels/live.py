@@ -130,7 +130,7 @@ def make_sequence(seed: int, number: int, helper: str) -> Sequence:
         steps += [("settle",), ("c.eof", CHANNEL), ("c.rude", CHANNEL, b"after the end")]
     steps += [start(True), ("settle",), ("c.data", CHANNEL, draw.data()[:30_000]), ("settle",)]
     # After an EOF before the start sshd tells its process of no other one. A CLOSE overtakes what waits for
-    # the reply to a start, so whoever runs this waits for the last reply before it.
+    # the reply to a start, so the caller waits for the last reply before it.
     steps.append(("c.close", CHANNEL, b"") if early else ("c.eof", CHANNEL))
     return Sequence(tuple(steps), commands)
 
