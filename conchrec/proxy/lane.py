@@ -100,6 +100,12 @@ class Lane:
             self._passed += 1
             self._forward(*gated.popleft())
 
+    def abandon(self) -> list[tuple[int, bytes]]:
+        """The channel has ended: what was observed and will not be passed on."""
+        abandoned = list(self._gated)
+        self._gated.clear()
+        return abandoned
+
 
 class ReplyOrder:
     """Replies to one end's channel requests, some from the other end and some of our own.

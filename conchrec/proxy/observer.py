@@ -8,6 +8,9 @@ from typing import Protocol
 from conchrec.errors import ConchrecError
 from conchrec.ssh import messages as m
 
+#: Why a message was dropped that the observer had seen before.
+NOT_FORWARDED = "recorded, and not forwarded: the channel ended before it was on the disk"
+
 
 class Verdict(enum.Enum):
     """What becomes of a channel request of the near end."""

@@ -40,7 +40,7 @@ from conchrec.proxy.admission import (
 from conchrec.proxy.control_hash import ControlHash
 from conchrec.proxy.intake import STARTS, take
 from conchrec.proxy.lane import Lane, ReplyOrder
-from conchrec.proxy.observer import Observer, Verdict
+from conchrec.proxy.observer import NOT_FORWARDED, Observer, Verdict
 from conchrec.proxy.refusal import one_line
 from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
 from conchrec.recording.manifest import Control
@@ -474,6 +474,10 @@ class Relay:
         if not self._done:
             for direction in (self._from_near, self._from_far):
                 direction.discard("the channel was closed")
+            for lane in (self._to_far, self._to_near):
+                for message, body in lane.abandon():
+                    if message in DATA_HEADER or message == m.CHANNEL_REQUEST:
+                        self._observer.dropped(message, body, NOT_FORWARDED, from_near=lane is self._to_far)
             self._waiting.close()
             self._done = True
             try:

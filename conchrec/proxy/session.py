@@ -23,7 +23,7 @@ from conchrec.errors import AccessDenied, ConchrecError, RecordingError, WriteFa
 from conchrec.proxy import refusal
 from conchrec.proxy.file_audit import FileAudit, Journal
 from conchrec.proxy.intake import STARTS
-from conchrec.proxy.observer import Verdict
+from conchrec.proxy.observer import NOT_FORWARDED, Verdict
 from conchrec.proxy.relay import Relay
 from conchrec.proxy.visit import Visit
 from conchrec.recording.coverage import NotKept
@@ -177,14 +177,18 @@ class Session:
     def end(self, text: str) -> bool:
         """Over, for a reason that is not the session's own. Does the client show it?"""
         self._reason = text
-        if self._recorder is not None and self._running:
-            try:
-                self._recorder.marker(f"conchrec: {text}")
-            except RecordingError as error:
-                _log.info("no marker in {sid}: {why}", sid=self.sid, why=error.public)
+        if self._running:
+            self._mark_quietly(f"conchrec: {text}")
         # Whatever stands on the terminal's last line, the reason has one of its own.
         told = self._relay.abort(f"\r\nconchrec: {text}" if self._has_pty else f"conchrec: {text}")
         return told and self._running
+
+    def _mark_quietly(self, text: str) -> None:
+        if self._recorder is not None:
+            try:
+                self._recorder.marker(text)
+            except RecordingError as error:
+                _log.info("no marker in {sid}: {why}", sid=self.sid, why=error.public)
 
     def rejudge(self) -> None:
         """It ends where the options do not allow what it runs, or its terminal, any more; and where the audit
@@ -416,6 +420,9 @@ class Session:
         entry.add(data)
         if entry.count == 1:
             self._emit_quietly(self._dropped_event(key, entry))
+            if reason == NOT_FORWARDED:
+                sender = "user" if from_near else "target"
+                self._mark_quietly(f"the last that came from the {sender} was {NOT_FORWARDED}")
 
     def _dropped_event(self, key: tuple[int, str, bool], entry: _Dropped) -> audit.MessageDropped:
         message, reason, from_near = key

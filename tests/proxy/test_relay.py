@@ -351,6 +351,34 @@ def test_a_sync_that_fails_ends_the_channel() -> None:
     assert not any(entry[0] == m.CHANNEL_DATA for entry in stage.user.heard)
 
 
+@pytest.mark.parametrize("end", ["the user is gone", "the target is gone", "the sync fails"])
+def test_what_was_observed_and_not_forwarded_is_reported(end: str) -> None:
+    syncs: list[Deferred[None]] = []
+
+    def sync() -> Deferred[None]:
+        syncs.append(Deferred())
+        return syncs[-1]
+
+    stage = Stage(kind=b"direct-tcpip")
+    stage.relay.dial(stage.far.left, sync)
+    there = stage.grant()
+    stage.user_channel.send(m.CHANNEL_DATA, data(b"to the target"))
+    there.send(m.CHANNEL_DATA, data(b"to the user"))
+    stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(1))
+    stage.pump()
+    if end == "the sync fails":
+        syncs[0].errback(RecordingError("the disk is gone"))
+    else:
+        (stage.near.right if "user" in end else stage.far.left).serviceStopped()
+        syncs[0].callback(None)
+    stage.pump()
+    assert stage.dropped() == [
+        (m.CHANNEL_DATA, data(b"to the target"), True),
+        (m.CHANNEL_DATA, data(b"to the user"), False),
+    ]
+    assert m.CHANNEL_DATA not in [entry[0] for entry in stage.target.heard + stage.user.heard]
+
+
 def test_close_in_both_directions_at_once() -> None:
     stage = Stage()
     there = stage.open()
