@@ -21,6 +21,7 @@ from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.inner_login import InnerLogin
+from conchrec.proxy.questions import Questions
 from conchrec.proxy.site import Site
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
@@ -58,9 +59,10 @@ class World:
             outer_agent=AgentSource("outer"),
         )  # fmt: skip
         self.login = InnerLogin(self.visit, self.begin, say=lambda text: None)
+        self.questions = Questions(lambda: None)
         self.login.upstream = cast(
             Upstream,
-            SimpleNamespace(when_settled=lambda: succeed(None), questions=SimpleNamespace(open=None)),
+            SimpleNamespace(when_settled=lambda: succeed(None), questions=self.questions),
         )
 
     def begin(self) -> None:
@@ -100,9 +102,7 @@ def test_the_proxy_asks_nothing_after_the_target_has_asked() -> None:
     """Or a user could not tell whose question it is: what is required later, ends the connection."""
     world = World(RoleOptions(require_mfa=Mfa.SESSION))
     theirs = Challenge(prompts=(Prompt(text="[web1:22] Code: "),))
-    questions = SimpleNamespace(open=theirs)
-    questions.answer = lambda challenge, answers: setattr(questions, "open", None)
-    cast(SimpleNamespace, world.login.upstream).questions = questions
+    answers = world.questions.ask(theirs)
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     world.prove().addErrback(lambda failure: failure.trap(PartialSuccess))
     asked: list[Challenge] = []
@@ -114,4 +114,4 @@ def test_the_proxy_asks_nothing_after_the_target_has_asked() -> None:
 
     world.login.keyboard_interactive("root", "", ask)
     world.login.keyboard_interactive("root", "", ask)
-    assert asked == [theirs]
+    assert asked == [theirs] and answers.result == ("123456",)
