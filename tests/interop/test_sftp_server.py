@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -308,7 +307,6 @@ def check_names(server: Server) -> None:
                 assert after.mode in told_modes | {mode & 0o1777 for mode in told_modes}, (name, after, about)
 
 
-@pytest.mark.skipif(not SERVER.exists(), reason="no sftp-server")
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS)
 def test_the_account_names_what_changed_on_the_disk(asked: list[Ask]) -> None:
@@ -318,7 +316,6 @@ def test_the_account_names_what_changed_on_the_disk(asked: list[Ask]) -> None:
         check_names(server)
 
 
-@pytest.mark.skipif(not SERVER.exists(), reason="no sftp-server")
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(VISIT, ONE), max_size=2).map(flat), GUESSED, REQUESTS)
 def test_a_guessed_handle_that_works_makes_the_account_incomplete(
