@@ -422,7 +422,7 @@ class Session:
             self._emit_quietly(self._dropped_event(key, entry))
             if reason == NOT_FORWARDED:
                 sender = "user" if from_near else "target"
-                self._mark_quietly(f"the last that came from the {sender} was {NOT_FORWARDED}")
+                self._mark_quietly(f"the last data from the {sender} was {NOT_FORWARDED}")
 
     def _dropped_event(self, key: tuple[int, str, bool], entry: _Dropped) -> audit.MessageDropped:
         message, reason, from_near = key
