@@ -49,7 +49,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.packetcipher import MAX_CLEAR
-from conchrec.ssh.stream import Stream
+from conchrec.ssh.stream import LEAST_PACKET, Stream
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
@@ -285,7 +285,10 @@ class Jump:
         self._door.logged_in(self.source, self)
         self.transport.charge_to(self._site.turns.of_user(identity.user))
         self._connection = Connection(
-            self, max_channels=self._site.config.limits.channels, exceeded=self._channels_exceeded
+            self,
+            max_channels=self._site.config.limits.channels,
+            exceeded=self._channels_exceeded,
+            least_packet=LEAST_PACKET,
         )
         return self._connection
 

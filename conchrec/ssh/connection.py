@@ -192,14 +192,17 @@ class Connection(SSHService):
         max_channels: int = MAX_CHANNELS,
         exceeded: Callable[[str], None] | None = None,
         refusal_text: Callable[[bytes], bytes] = lambda text: text,
+        least_packet: int = 1,
     ) -> None:
         """``exceeded`` hears why a channel was refused that was one too many: once, however many were.
-        ``refusal_text`` makes the peer's words in CHANNEL_OPEN_FAILURE fit to be shown to somebody."""
+        ``refusal_text`` makes the peer's words in CHANNEL_OPEN_FAILURE fit to be shown to somebody. A channel
+        whose peer takes less than ``least_packet`` bytes in a packet is refused."""
         self.transport = None
         self._exceeded = exceeded
         self._refusal_text = refusal_text
         self._handler = handler
         self._max_channels = max_channels
+        self._least_packet = least_packet
         self._channels: dict[int, Channel] = {}
         self._next_number = 0
         self._incoming_requests: deque[IncomingRequest] = deque()
@@ -340,13 +343,13 @@ class Connection(SSHService):
                 exceeded, self._exceeded = self._exceeded, None
                 exceeded(why)
             return
-        if request.max_packet == 0:
+        if request.max_packet < self._least_packet:
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
                 m.open_failure(
                     request.sender,
                     m.RESOURCE_SHORTAGE,
-                    "conchrec: a maximum packet size of 0 can carry nothing",
+                    f"conchrec: a maximum packet size of {request.max_packet} bytes is too small",
                 ),
             )
             return

@@ -18,6 +18,8 @@ from conchrec.ssh.wire import Reader, string, uint32
 #: What sshd and ssh grant on their own channels.
 WINDOW = 2 * 1024 * 1024
 MAX_PACKET = 32 * 1024
+#: Whoever takes fewer bytes in a packet would have thousands made in one turn of the reactor.
+LEAST_PACKET = 256
 #: Some peers overshoot a little; more than this beyond the window is no accident.
 SLACK = 256 * 1024
 

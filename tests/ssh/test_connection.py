@@ -106,9 +106,11 @@ def test_the_end_reaches_every_owner_once() -> None:
     pair.channel.send(m.CHANNEL_DATA, string(b"x"))
 
 
-def lone(exceeded: Callable[[str], None] | None = None) -> tuple[Connection, Wire, Handler]:
+def lone(
+    exceeded: Callable[[str], None] | None = None, *, least_packet: int = 1
+) -> tuple[Connection, Wire, Handler]:
     handler, wire = Handler(), Wire()
-    connection = Connection(handler, max_channels=4, exceeded=exceeded)
+    connection = Connection(handler, max_channels=4, exceeded=exceeded, least_packet=least_packet)
     connection.transport = wire
     connection.serviceStarted()
     return connection, wire, handler
@@ -170,6 +172,18 @@ def test_a_channel_that_could_carry_nothing_is_refused() -> None:
     )
     assert handler.openings == []
     assert wire.sent[0][0] == m.CHANNEL_OPEN_FAILURE
+
+
+@pytest.mark.parametrize("size", [255, 256])
+def test_a_channel_with_packets_that_are_too_small_is_refused(size: int) -> None:
+    """A stream that the proxy writes itself would be cut into thousands of them at once."""
+    connection, wire, handler = lone(least_packet=256)
+    connection.packetReceived(
+        m.CHANNEL_OPEN,
+        m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=size, extra=b"").encode(),
+    )
+    assert len(handler.openings) == (size == 256)
+    assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * (size == 255)
 
 
 def test_a_message_on_a_channel_that_is_not_open_yet_is_a_violation() -> None:

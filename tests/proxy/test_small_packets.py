@@ -1,0 +1,31 @@
+"""A user whose client takes very small packets does not make the proxy cut streams into thousands of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from conchrec.ssh import messages as m
+from conchrec.ssh.stream import LEAST_PACKET
+from conchrec.ssh.wire import string, uint32
+from fuzz.channels.stack import Stack
+
+PLACE = string(b"127.0.0.1") + uint32(2222) + string(b"") + uint32(0)
+
+
+@pytest.mark.parametrize(("kind", "extra"), [(b"direct-tcpip", PLACE), (b"session", b"")])
+def test_a_stream_of_very_small_packets_is_refused(
+    kind: bytes, extra: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(settings={}, options={})
+    stack.connect()
+    tunnel = stack._tunnel
+    assert tunnel is not None
+    heard: list[int] = []
+    monkeypatch.setattr(tunnel, "received", lambda number, payload: heard.append(number))
+    for size in (LEAST_PACKET - 1, LEAST_PACKET):
+        opening = m.ChannelOpen(kind=kind, sender=9, window=2**32 - 1, max_packet=size, extra=extra)
+        tunnel._outer.send(m.CHANNEL_OPEN, opening.encode())
+        stack.settle()
+    stack.close()
+    answers = (m.CHANNEL_OPEN_CONFIRMATION, m.CHANNEL_OPEN_FAILURE)
+    assert [number for number in heard if number in answers] == [answers[1], answers[0]]
