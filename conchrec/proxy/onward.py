@@ -31,7 +31,7 @@ from conchrec.ssh.agent import (
     AgentError,
 )
 from conchrec.ssh.connection import IncomingOpen
-from conchrec.ssh.stream import Stream
+from conchrec.ssh.stream import LEAST_PACKET, Stream
 from conchrec.ssh.wire import Reader, Truncated, uint32
 
 BIND = b"session-bind@openssh.com"
@@ -66,6 +66,8 @@ class OnwardAgent:
         transport = self._upstream.transport
         if transport is None:
             raise AgentError("the target is gone")
+        if self._opening.request.max_packet < LEAST_PACKET:
+            raise AgentError("the target takes too few bytes in a packet")
         client = await self._visit.inner_agent.open()
         self._client = client
         bound = await client.bind_session(

@@ -212,8 +212,10 @@ class Stream:
     # --- ChannelReceiver
 
     def opened(self, window: int, max_packet: int, extra: bytes) -> None:
+        if max_packet < LEAST_PACKET:
+            raise RemoteViolation(f"a maximum packet size of {max_packet} bytes is too small")
         self._remote_left = window
-        self._max_packet = max(1, min(max_packet, MAX_PACKET))
+        self._max_packet = min(max_packet, MAX_PACKET)
         self._user.stream_opened()
         self._flush()
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from conchrec import audit
+from conchrec.proxy.onward import OnwardAgent
 from conchrec.ssh import messages as m
 from conchrec.ssh.stream import LEAST_PACKET
 from conchrec.ssh.wire import string, uint32
 from fuzz.channels.stack import Stack
+from tests.support.loop import Handler, Loop, Receiver
 
 PLACE = string(b"127.0.0.1") + uint32(2222) + string(b"") + uint32(0)
 
@@ -29,3 +35,20 @@ def test_a_stream_of_very_small_packets_is_refused(
     stack.close()
     answers = (m.CHANNEL_OPEN_CONFIRMATION, m.CHANNEL_OPEN_FAILURE)
     assert [number for number in heard if number in answers] == [answers[1], answers[0]]
+
+
+def test_a_target_that_takes_very_small_packets_gets_no_agent() -> None:
+    target, proxy, log = Receiver(), Handler(), audit.AuditMemory()
+    over: list[OnwardAgent] = []
+    loop = Loop(Handler(), proxy)
+    loop.left.open(b"auth-agent@openssh.com", target, window=2**32 - 1, max_packet=LEAST_PACKET - 1)
+    loop.pump()
+    site = SimpleNamespace(emit=log.emit)
+    visit: Any = SimpleNamespace(site=site, who=dict)
+    upstream: Any = SimpleNamespace(transport=object())
+    OnwardAgent(visit, proxy.openings[0], upstream, over=over.append).begin()
+    loop.pump()
+    assert [entry[0] for entry in target.heard] == ["refused"]
+    (event,) = log.events
+    assert isinstance(event, audit.Agent)
+    assert event.reason == "the target takes too few bytes in a packet"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.ssh import messages as m
-from conchrec.ssh.stream import MAX_PACKET, SLACK, WINDOW, Stream
+from conchrec.ssh.stream import LEAST_PACKET, MAX_PACKET, SLACK, WINDOW, Stream
 from conchrec.ssh.wire import string, uint32
 from tests.support.loop import Handler, Loop, Receiver, request_body
 
@@ -157,6 +157,17 @@ def test_no_packet_is_longer_than_the_peer_takes() -> None:
     errors = [len(body) - 8 for number, body in receiver.heard[1:] if number == m.CHANNEL_EXTENDED_DATA]
     assert (max(lengths), sum(lengths)) == (7, 100)
     assert (max(errors), sum(errors)) == (7, 10)
+
+
+def test_a_peer_that_grants_a_channel_with_very_small_packets_is_thrown_out() -> None:
+    """A jump host could have thousands of packets made of each piece of data."""
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    Stream.open(loop.left, b"direct-tcpip", User())
+    loop.pump()
+    handler.openings[0].confirm(Receiver(), 2**32 - 1, LEAST_PACKET - 1)
+    loop.pump()
+    assert loop.left_wire.disconnected is not None
 
 
 def test_a_peer_that_ignores_the_window_is_thrown_out() -> None:
