@@ -21,7 +21,14 @@ from collections.abc import Callable
 from conchrec.recording import sftp_wire as wire
 from conchrec.recording.account import Found, Lost, NotFollowed, Operation, path_text
 from conchrec.recording.file_contents import EarlyBytes
-from conchrec.recording.sftp_requests import NAMED_COST, NamedRequest, OpenFile, Request, parse_request
+from conchrec.recording.sftp_requests import (
+    NAMED_COST,
+    NamedRequest,
+    OpenFile,
+    Request,
+    parse_request,
+    place_of,
+)
 from conchrec.recording.sftp_wire import Attributes, Cursor, PacketStream, result_text
 
 #: Who asks for no more than this gets it, but at the end of a file (sections 3 and 6.4 of the draft).
@@ -35,6 +42,7 @@ SIZES = 1024
 
 _UNFIT = "an answer that does not fit its request"
 _UNKNOWN_HANDLE = "an unknown handle"
+_CHANGED_ELSEWHERE = "changed through another request"
 #: Requests that are answered by names.
 _LISTED = (wire.READDIR, wire.READLINK, wire.REALPATH, wire.EXTENDED)
 
@@ -153,11 +161,21 @@ class SftpReader:
             if copy is not None:
                 request.other = copy.path
                 copy.written.give_up("copied at the target")
-        elif request.flags & wire.MODIFIES:
+        elif request.flags & wire.MODIFIES or request.size is not None:
             self._sizes.pop(request.path, None)
+            self._changed_elsewhere(request.path)
         self._names += request.cost
         if self._names > NAMES:
             raise NotFollowed("too much is open at once")
+
+    def _changed_elsewhere(self, path: bytes) -> bool:
+        """A request opens a file to change it, or cuts it, by its path: what is written to it through another
+        handle is not known to be what it holds. Is there such a handle?"""
+        place = place_of(path)
+        others = [file for file in self._files if file.place == place and file.flags & wire.MODIFIES]
+        for file in others:
+            file.written.give_up(_CHANGED_ELSEWHERE)
+        return bool(others)
 
     def _ask(self, number: int, request: Request) -> None:
         if number in self._asked:
@@ -296,6 +314,8 @@ class SftpReader:
             raise NotFollowed("a handle is given twice")
         self._names += request.cost  # until it is closed
         file = OpenFile.opened(request, self._window, self._sizes.get(request.path))
+        if file.flags & wire.MODIFIES and self._changed_elsewhere(file.path):
+            file.written.give_up(_CHANGED_ELSEWHERE)
         self._handles[handle] = file
         self._files[file] = None
 

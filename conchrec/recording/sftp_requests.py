@@ -5,6 +5,7 @@ A request that is in no table may change anything: its name, its size and its be
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -20,6 +21,12 @@ _NAME_SHOWN = 64
 _BODY_SHOWN = 256
 
 
+def place_of(path: bytes) -> bytes:
+    """The path without ``.``, ``..`` and double slashes."""
+    place = posixpath.normpath(path)
+    return place[1:] if place.startswith(b"//") else place
+
+
 @dataclass(slots=True, eq=False)
 class OpenFile:
     """A file or a directory that is open, or was until its last answers have come."""
@@ -31,6 +38,8 @@ class OpenFile:
     directory: bool
     read: FileContents
     written: FileContents
+    #: ``place_of`` the path. Links are the target's to know.
+    place: bytes
     #: Reads and writes without an answer.
     pending: int = 0
     #: Where the target said that the file ends, where it had less than it was asked for, and what it said of
@@ -54,6 +63,7 @@ class OpenFile:
             directory=request.kind == wire.OPENDIR,
             read=FileContents(window),
             written=FileContents(window),
+            place=place_of(request.path),
             size=size,
         )
         new = wire.FXF_CREAT | wire.FXF_EXCL

@@ -47,6 +47,8 @@ Value = int | bool | bytes
 
 #: Longer than any packet: what has no limit of its own is limited by the transport.
 PACKET = 256 * 1024
+#: Command lines: Linux runs none that is longer (MAX_ARG_STRLEN).
+COMMAND = 128 * 1024
 #: Terminal names, signal names, X11 protocol names. terminfo's longest name has 50 letters.
 NAME = 255
 #: Host names (RFC 1035: 255) and socket paths (108 on Linux), with room for odd ones.
@@ -98,7 +100,7 @@ CLIENT_REQUESTS: dict[bytes, Layout] = {
     ),
     b"env": (_cstring("name", ADDRESS), _cstring("value", PACKET)),
     b"shell": (),
-    b"exec": (_cstring("command", PACKET),),
+    b"exec": (_cstring("command", COMMAND),),
     b"subsystem": (_cstring("name", ADDRESS),),
     b"window-change": (_uint32("columns"), _uint32("rows"), _uint32("width_px"), _uint32("height_px")),
     b"signal": (_cstring("signal", NAME),),

@@ -393,6 +393,35 @@ def test_what_is_copied_at_the_target() -> None:
     ]
 
 
+@pytest.mark.parametrize("other", [b"/f", b"/./f", b"//d/../f"])
+@pytest.mark.parametrize("change", ["setstat", "open"])
+def test_no_hash_of_a_file_that_another_request_changes(other: bytes, change: str) -> None:
+    """The file holds ``good`` in the end, and the bytes that were written were ``goodevil``."""
+    talk = Talk()
+    talk.to_write(b"/f", b"1")
+    talk.write(0, b"goodevil", b"1")
+    if change == "setstat":
+        talk.change(sftp.SETSTAT, string(other) + size_attribute(4))
+    else:
+        talk.open(other, sftp.FXF_WRITE, b"2")
+        talk.write(0, b"evil", b"2")
+        talk.close(b"2")
+    talk.close(b"1")
+    told = [found for found in listen(talk) if isinstance(found, Operation) and found.operation == "write"]
+    assert told
+    assert all(found.sha256 == "" for found in told)
+    assert told[-1].unhashed == "changed through another request"
+
+
+def test_a_file_that_is_written_once_more_later_has_a_hash() -> None:
+    talk = Talk()
+    for data in (b"one", b"other"):
+        talk.to_write(b"/f", b"1")
+        talk.write(0, data, b"1")
+        talk.close(b"1")
+    assert listen(talk) == [written("/f", b"one"), written("/f", b"other")]
+
+
 def test_what_only_asks_is_not_told() -> None:
     talk = Talk()
     name = uint32(1) + string(b"/root") + string(b"/root") + NO_ATTRIBUTES
