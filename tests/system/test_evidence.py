@@ -129,7 +129,7 @@ async def test_changed_and_removed(stage: Stage) -> None:
     as_json = json.loads((await house.proxy.command("recordings", "verify", "--json", first)).text)
     assert as_json["whole"] is False and as_json["recordings"][0]["sid"] == first
     unknown = await house.proxy.command("recordings", "verify", "0" * 26)
-    assert unknown.code == 1 and "there is no such recording" in unknown.text
+    assert unknown.code == 1 and "no such recording" in unknown.text
 
 
 async def test_killed_again_and_again_under_load(stage: Stage) -> None:
