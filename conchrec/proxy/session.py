@@ -418,6 +418,11 @@ class Session:
             key = (message, "further reasons", from_near)
         entry = self._dropped.setdefault(key, _Dropped())
         entry.add(data)
+        if reason == NOT_FORWARDED and from_near and message == m.CHANNEL_DATA:
+            size = len(data) - 4
+            self._counts[2] -= size
+            if self._recorder is not None:
+                self._recorder.withdraw_input(size)
         if entry.count == 1:
             self._emit_quietly(self._dropped_event(key, entry))
             if reason == NOT_FORWARDED:

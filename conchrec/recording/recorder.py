@@ -364,6 +364,11 @@ class SessionRecorder:
         elif NotKept.LATER_INPUT not in self._not_kept:
             self._not_kept.add(NotKept.INPUT)
 
+    def withdraw_input(self, size: int) -> None:
+        """``size`` bytes of the input were not forwarded after all: they do not count, and the digest, which
+        includes them, is left out."""
+        self._stdin -= size
+
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's new size; one that players refuse is dropped."""
         if not asciicast.valid_size(columns, rows):

@@ -114,6 +114,19 @@ def test_the_header_is_in_the_file_when_start_returns(bench: Bench) -> None:
     assert b"\x1b" not in recorder.path.read_bytes()
 
 
+def test_input_that_was_not_forwarded_does_not_count(bench: Bench) -> None:
+    """proxy-sync records first, and the channel may end before it forwards: no digest is better than one of
+    bytes that the target was never given."""
+    recorder = bench.recorder()
+    recorder.start("exec", "cat")
+    recorder.input(b"given, ")
+    recorder.input(b"not given")
+    recorder.withdraw_input(9)
+    stdin = bench.close(recorder).manifest.stdin
+    assert stdin is not None
+    assert (stdin.size, stdin.sha256) == (7, "")
+
+
 def test_a_second_request_on_the_channel_is_a_marker(bench: Bench) -> None:
     """The target refuses a subsystem; then the client asks for a shell: that must not go unseen."""
     recorder = bench.recorder()
