@@ -452,11 +452,13 @@ class Relay:
             self._near_replies.settle(True)
             if text and near.kind == b"session":
                 line = (text + "\r\n").encode("utf-8", "replace")
-                told = len(line) <= self._from_far.window
+                # OpenSSH ends the whole connection for extended data after EOF.
+                told = len(line) <= self._from_far.window and not self._from_far.ended
                 if told:
                     near.send(m.CHANNEL_EXTENDED_DATA, uint32(m.STDERR) + string(line))
                 near.send(m.CHANNEL_REQUEST, m.exit_status(status))
-            near.send(m.CHANNEL_EOF)
+            if not self._from_far.ended:
+                near.send(m.CHANNEL_EOF)
             near.send(m.CHANNEL_CLOSE)
         else:
             self._opening.refuse(m.CONNECT_FAILED, text)

@@ -285,6 +285,17 @@ def test_an_abort_before_the_answer_is_a_refusal() -> None:
     assert stage.target.heard == [(m.CHANNEL_CLOSE, b"")]
 
 
+def test_says_nothing_after_the_target_s_eof() -> None:
+    """OpenSSH's client disconnects for extended data after EOF."""
+    stage = Stage()
+    there = stage.start()
+    there.send(m.CHANNEL_EOF)
+    stage.pump()
+    assert not stage.relay.abort("conchrec: no")
+    stage.pump()
+    assert [entry[0] for entry in stage.user.heard] == [m.CHANNEL_EOF, m.CHANNEL_REQUEST, m.CHANNEL_CLOSE]
+
+
 @pytest.mark.parametrize("side", ["near", "far"])
 def test_a_lost_connection_finishes_the_relay(side: str) -> None:
     stage = Stage()

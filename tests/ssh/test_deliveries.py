@@ -272,6 +272,7 @@ def test_a_session_in_a_tunnel(chunk: int, piece: int, monkeypatch: pytest.Monke
     """``chunk``: how the outer bytes are cut; ``piece``: the size of the packets they come in."""
     if piece:
         monkeypatch.setattr("conchrec.ssh.stream.MAX_PACKET", piece)
+        monkeypatch.setattr("conchrec.ssh.stream.LEAST_PACKET", piece)
     nested = Nested(chunk)
     session(nested.inner, nested.pump, rekey=True)
     assert nested.pair.client.session_id == nested.pair.server.session_id
