@@ -456,14 +456,14 @@ class Relay:
                 told = len(line) <= self._from_far.window and not self._from_far.ended
                 if told:
                     near.send(m.CHANNEL_EXTENDED_DATA, uint32(m.STDERR) + string(line))
-                near.send(m.CHANNEL_REQUEST, m.exit_status(status))
+                self._send_near(m.CHANNEL_REQUEST, m.exit_status(status))
             if not self._from_far.ended:
-                near.send(m.CHANNEL_EOF)
-            near.send(m.CHANNEL_CLOSE)
+                self._send_near(m.CHANNEL_EOF, b"")
+            self._send_near(m.CHANNEL_CLOSE, b"")
         else:
             self._opening.refuse(m.CONNECT_FAILED, text)
         if self._far is not None:
-            self._far.send(m.CHANNEL_CLOSE)
+            self._send_far(m.CHANNEL_CLOSE, b"")
         self._finish()
         return told
 
