@@ -1,7 +1,7 @@
 """Encodes audit events as JSON lines.
 
 A line is one JSON object: ``time``, ``event``, ``code``, who and where, then the event's own fields. Fields
-that are empty or unknown are left out.
+that are empty or unknown are left out. The code of a Reason follows it, as ``FIELD_code``.
 
 Much of an event was chosen by a stranger: names, commands, error texts of a target. Two rules hold for every
 string, whatever the event:
@@ -22,6 +22,7 @@ from dataclasses import fields
 from datetime import datetime, timezone
 
 from conchrec.audit import AuditEvent
+from conchrec.reasons import Reason
 
 DEFAULT_LIMIT = 1024
 """Bytes of a string, as written."""
@@ -68,14 +69,14 @@ def encode(event: AuditEvent, when: datetime) -> bytes:
     for name in names:
         value = getattr(event, name)
         if name in _ALWAYS or (value is not None and value != "" and value != ()):
-            if type(value) is str:
-                if len(value) > _SHORT:
-                    _limit_text(name, value, values)
-                    continue
+            if isinstance(value, str) and len(value) > _SHORT:
+                _limit_text(name, value, values)
             elif type(value) is tuple:
                 _limit_list(name, value, values)
-                continue
-            values[name] = value
+            else:
+                values[name] = value
+            if isinstance(value, Reason):
+                values[f"{name}_code"] = value.code.value
     return _escaped(values)[:-1].encode("utf-8")
 
 

@@ -18,6 +18,7 @@ import zstandard
 
 from conchrec.audit_chain import AuditLine, parse
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 
 LONGEST = 16 * 1024 * 1024
 """Bytes of a line; what is longer is read as several, and none of them is ours."""
@@ -30,6 +31,8 @@ _GZIP, _BZIP2, _XZ, _ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb
 
 class Unreadable(RecordingError):
     """A packed file is damaged."""
+
+    default_code = ReasonCode.AUDIT_UNREADABLE
 
 
 def log_files(path: Path) -> tuple[Path, ...]:

@@ -27,6 +27,7 @@ from conchrec.audit_heads import AuditHeadFile
 from conchrec.brief_lock import acquire, release
 from conchrec.errors import WriteFailed
 from conchrec.ownership import create, reopen
+from conchrec.reasons import ReasonCode
 from conchrec.recording.seal import Signer
 
 HEAD_SECONDS = 5.0
@@ -193,7 +194,7 @@ class AuditLog:
     def _append(self, event: AuditEvent | None = None, *, head: str = "") -> None:
         """Write the event, or a head, and before it what the file needs first."""
         if self._descriptor < 0:
-            raise WriteFailed("the audit log is closed", str(self.path))
+            raise WriteFailed("the audit log is closed", str(self.path), code=ReasonCode.AUDIT_CLOSED)
         is_alone = self._is_file and self._acquire()
         try:
             torn = self._look_at_end() if self._is_file else None
@@ -370,4 +371,6 @@ def _make(directory: Path) -> None:
 
 def _failed(error: OSError, path: Path) -> WriteFailed:
     why = error.strerror or "the disk failed"
-    return WriteFailed(f"the audit log cannot be written: {why}", f"{path}: {error!r}")
+    return WriteFailed(
+        f"the audit log cannot be written: {why}", f"{path}: {error!r}", code=ReasonCode.AUDIT_WRITE_FAILED
+    )

@@ -12,6 +12,7 @@ from conchrec.audit_heads import NAME, AuditHeadFile
 from conchrec.audit_log import AuditLog
 from conchrec.authorities import open_signer
 from conchrec.errors import ConfigError, WriteFailed
+from conchrec.reasons import ReasonCode
 from conchrec.recording.seal import Signer
 from conchrec.settings import Config
 
@@ -59,10 +60,14 @@ def _signer(config: Config) -> Signer:
     try:
         return open_signer(config.state_dir, make=True)[0]
     except ConfigError as error:
-        raise WriteFailed("the audit log cannot be signed", str(error)) from error
+        raise WriteFailed(
+            "the audit log cannot be signed", str(error), code=ReasonCode.AUDIT_SIGNING_FAILED
+        ) from error
     except OSError as error:
         detail = f"{error.filename}: {error.strerror}"
-        raise WriteFailed("the audit log cannot be signed", detail) from error
+        raise WriteFailed(
+            "the audit log cannot be signed", detail, code=ReasonCode.AUDIT_SIGNING_FAILED
+        ) from error
 
 
 class Syslog:

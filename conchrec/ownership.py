@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conchrec.errors import ConchrecError
+from conchrec.reasons import ReasonCode
 
 #: Who has started the process, whatever rights it has taken on since.
 INVOKER = os.getuid()
@@ -26,6 +27,8 @@ INVOKER = os.getuid()
 
 class CannotActAsOwner(ConchrecError):
     """The operating system does not let root become the owner."""
+
+    default_code = ReasonCode.WRONG_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,8 +52,10 @@ from conchrec.proxy.dialer import Dialer
 from conchrec.proxy.jump import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.reading import THREADS, ReadingQueue
+from conchrec.proxy.refusal import PROXY_STOPPING
 from conchrec.proxy.site import Live, Refusals, Site
 from conchrec.proxy.throttle import Bandwidth
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording import retention
 from conchrec.recording.heads import HeadFile
 from conchrec.recording.indexing import Indexer
@@ -283,19 +285,20 @@ class Proxy(MultiService):
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = tuple(site.live)
         for one in live:
-            one.tell_and_end("the proxy is being stopped")
+            one.tell_and_end(PROXY_STOPPING)
         if live:
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
             await pause
-        await self._store.shutdown("the proxy was stopped")
+        await self._store.shutdown(Reason(ReasonCode.PROXY_STOPPING, "the proxy was stopped"))
         await self._ledger_watch.check()
         self._indexer.stop()
         if self._guesses is not None:
             await self._guesses.close()
         site.diffie_hellman.stop()
         book = self._sealer.ledger
-        site.emit(audit.ServiceStop(reason="stopped", ledger=str(book.path), head=book.head))
+        stopped = Reason(ReasonCode.PROXY_STOPPING, "stopped")
+        site.emit(audit.ServiceStop(reason=stopped, ledger=str(book.path), head=book.head))
         self._disk.stop()
         self._names.stop()
         self._sealing.stop()
@@ -605,9 +608,7 @@ _LEVELS = {
 
 def _disks(config: Config) -> Disks:
     """All that we write to. What cannot be audited must not happen, so the recordings are not all."""
-    recordings = Volume(
-        what="recordings", path=config.recordings.directory, least=config.recordings.min_free
-    )
+    recordings = Volume(what="recordings", path=config.recordings.directory, least=config.recordings.min_free)
     least = config.audit.min_free
     log = Volume(what="the audit log", path=config.audit.file.parent, least=least)
     state = Volume(what="the state directory", path=config.state_dir, least=least)

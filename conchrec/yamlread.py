@@ -17,6 +17,7 @@ from typing import TypeVar
 import yaml
 
 from conchrec.errors import ConchrecError, ConfigError
+from conchrec.reasons import ReasonCode
 
 _TAG = "tag:yaml.org,2002:"
 _NULL, _BOOL, _MERGE = _TAG + "null", _TAG + "bool", _TAG + "merge"
@@ -34,6 +35,8 @@ _Word = TypeVar("_Word", bound=Enum)
 
 class ConfigErrors(ConchrecError):
     """The start is refused. ``errors`` are all the problems of ``file``, by line."""
+
+    default_code = ReasonCode.INVALID_CONFIGURATION
 
     def __init__(self, file: str, errors: Iterable[ConfigError]) -> None:
         self.file = file

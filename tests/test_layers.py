@@ -17,6 +17,7 @@ VALUES = frozenset(
         "conchrec",
         "conchrec.model",
         "conchrec.errors",
+        "conchrec.reasons",
         "conchrec.audit",
         "conchrec.audit_chain",
         "conchrec.audit_encoder",

@@ -16,6 +16,7 @@ from conchrec.access.permits import withheld
 from conchrec.access.revocation import Revoked
 from conchrec.errors import AccessDenied, CertificateRejected, RemoteViolation
 from conchrec.model import Identity
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
     Certificate,
     certificate_type,
@@ -37,6 +38,8 @@ _RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
 
 class Locked(AccessDenied):
     """What was proved is good, and the user is locked; ``detail`` says so, for them to read."""
+
+    default_code = ReasonCode.USER_LOCKED
 
 
 class Credentials:
@@ -80,15 +83,15 @@ class Credentials:
             key_type = key_type_of(blob)
             _check_algorithm(algorithm, key_type)
             if user not in self._users:
-                raise _denied("there is no such user")
+                raise _denied(ReasonCode.USER_UNKNOWN, "there is no such user")
             certified = plain_type(key_type) != key_type
             identity = (self._by_certificate if certified else self._by_key)(user, blob, source, now)
             self._check_not_revoked(identity)
             return identity
         except CertificateRejected as error:
-            raise _denied(error.detail or error.public) from error
+            raise _denied(error.code, error.detail or error.public) from error
         except RemoteViolation as error:
-            raise _denied(f"a malformed key: {error.public}") from error
+            raise _denied(ReasonCode.KEY_MALFORMED, f"a malformed key: {error.public}") from error
 
     def lists(self, user: str, key: bytes) -> bool:
         """Is this one of the user's keys in the configuration?"""
@@ -97,7 +100,7 @@ class Credentials:
     def by_password(self, user: str) -> Identity:
         """Whoever has proved to know this user's password. Raises AccessDenied, Locked like ``identity``."""
         if user not in self._users or user not in self._passwords:
-            raise _denied("there is no such user, or no password any more")
+            raise _denied(ReasonCode.USER_UNKNOWN, "there is no such user, or no password any more")
         identity = Identity(user=user, method="keyboard-interactive", roles=self._roles.get(user, ()))
         self._check_not_revoked(identity)
         self._check_lock(user)
@@ -108,19 +111,19 @@ class Credentials:
         and all that binds them. Raises AccessDenied, whose public text says why they must go."""
         user = identity.user
         if revoked := self._revoked().why(identity):
-            raise AccessDenied(revoked)
+            raise AccessDenied(revoked, code=revoked.code)
         if user not in self._users:
-            raise AccessDenied(f"there is no user {user} any more")
+            raise AccessDenied(f"there is no user {user} any more", code=ReasonCode.USER_REMOVED)
         if identity.certificate is not None:
             now_is = self._again(self._by_certificate, identity, identity.certificate, source, now)
         elif identity.key:
             now_is = self._again(self._by_key, identity, identity.key, source, now)
         elif user not in self._passwords:
-            raise AccessDenied(f"{user} has no password any more")
+            raise AccessDenied(f"{user} has no password any more", code=ReasonCode.PASSWORD_REMOVED)
         else:
             now_is = replace(identity, roles=self._roles.get(user, ()))
         if locked := self._locked(user):
-            raise AccessDenied(locked)
+            raise AccessDenied(locked, code=ReasonCode.USER_LOCKED)
         return replace(now_is, method=identity.method, second_factor=identity.second_factor)
 
     def _again(
@@ -135,11 +138,14 @@ class Credentials:
             return check(identity.user, blob, source, now)
         except (AccessDenied, RemoteViolation) as error:
             what = "certificate" if identity.by_certificate else "key"
-            raise AccessDenied(f"your {what} is not good any more: {error.detail or error.public}") from error
+            raise AccessDenied(
+                f"your {what} is not good any more: {error.detail or error.public}",
+                code=ReasonCode.CREDENTIAL_INVALID,
+            ) from error
 
     def _check_not_revoked(self, identity: Identity) -> None:
         if revoked := self._revoked().why(identity):
-            raise _denied(revoked)
+            raise _denied(revoked.code, revoked)
 
     def _check_lock(self, user: str) -> None:
         if locked := self._locked(user):
@@ -174,13 +180,14 @@ class Credentials:
     def _by_key(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
         lines = [line for line in self._users[user] if line.blob == blob]
         if not lines:
-            raise _denied(f"{fingerprint(blob)} is not a key of {user}")
+            raise _denied(ReasonCode.KEY_UNKNOWN, f"{fingerprint(blob)} is not a key of {user}")
         lines = [line for line in lines if line.expires is None or now < line.expires]
         if not lines:
-            raise _denied(f"{fingerprint(blob)} of {user} has expired (expiry-time)")
+            raise _denied(ReasonCode.KEY_EXPIRED, f"{fingerprint(blob)} of {user} has expired (expiry-time)")
         lines = [line for line in lines if line.sources is None or matches_source(line.sources, source)]
         if not lines:
-            raise _denied(f"{fingerprint(blob)} of {user} is not for logins from {source} (from)")
+            detail = f"{fingerprint(blob)} of {user} is not for logins from {source} (from)"
+            raise _denied(ReasonCode.KEY_SOURCE_NOT_ALLOWED, detail)
         return Identity(
             user=user,
             method="publickey",
@@ -195,7 +202,7 @@ class Credentials:
         try:
             check_plain_key(plain_type(certificate.algorithm), certificate.public_key)
         except ValueError as error:
-            raise _denied(f"the key in the certificate: {error}") from error
+            raise _denied(ReasonCode.KEY_UNUSABLE, f"the key in the certificate: {error}") from error
         check_user(
             certificate,
             authorities=self._authorities(),
@@ -205,7 +212,8 @@ class Credentials:
             obeyed=(PROXY_ONLY, FORCE_COMMAND),
         )
         if certificate.key_id != user:
-            raise _denied(f"the certificate names the user {certificate.key_id[:64]!r}, not {user}")
+            detail = f"the certificate names the user {certificate.key_id[:64]!r}, not {user}"
+            raise _denied(ReasonCode.CERTIFICATE_OF_OTHER_USER, detail)
         return Identity(
             user=user,
             method="publickey",
@@ -225,7 +233,7 @@ def _force_command(certificate: Certificate) -> str:
         return ""
     command = option_text(certificate.critical_options[FORCE_COMMAND])
     if not command.strip():
-        raise _denied("the certificate's force-command is empty")
+        raise _denied(ReasonCode.FORCE_COMMAND_EMPTY, "the certificate's force-command is empty")
     return command
 
 
@@ -235,7 +243,8 @@ def _check_algorithm(algorithm: bytes, key_type: bytes) -> None:
     if plain != key_type:
         wanted = tuple(map(certificate_type, wanted))
     if algorithm not in wanted:
-        raise _denied(f"the algorithm {_shown(algorithm)} is not for a key of the type {_shown(key_type)}")
+        detail = f"the algorithm {_shown(algorithm)} is not for a key of the type {_shown(key_type)}"
+        raise _denied(ReasonCode.KEY_ALGORITHM_MISMATCH, detail)
 
 
 def _latest(lines: Sequence[AuthorizedKey]) -> datetime | None:
@@ -249,5 +258,5 @@ def _shown(name: bytes) -> str:
     return repr(name[:64])[2:-1]
 
 
-def _denied(detail: str) -> AccessDenied:
-    return AccessDenied("Permission denied", detail)
+def _denied(code: ReasonCode, detail: str) -> AccessDenied:
+    return AccessDenied("Permission denied", detail, code=code)

@@ -43,6 +43,7 @@ from conchrec.access.permits import SWITCHES_OF
 from conchrec.access.policy import Policy, Role, active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import string
 
 #: A certificate with this critical option is for the proxy, and for nobody else.
@@ -82,16 +83,26 @@ def grant(
     """
     user = identity.user
     if identity.expires is not None and now >= identity.expires:
-        raise AccessDenied(f"the login of {user} has expired; log in again", rule="expired")
+        raise AccessDenied(
+            f"the login of {user} has expired; log in again", rule="expired", code=ReasonCode.LOGIN_EXPIRED
+        )
     if lock := policy.lock_on(now, lambda lock: lock.is_of_user(user)):
-        raise AccessDenied(f"no certificate: {lock}", rule="lock")
+        raise AccessDenied(f"no certificate: {lock}", rule="lock", code=ReasonCode.USER_LOCKED)
     roles = policy.roles_of(identity, now)
     counting = active(policy, identity, source, now)
     if not counting:
         why = f"no role of {user} is for {source or 'there'}, now" if roles else f"{user} has no role"
-        raise AccessDenied(f"no certificate: {why}", rule=why)
+        raise AccessDenied(
+            f"no certificate: {why}",
+            rule=why,
+            code=ReasonCode.NO_ROLE_APPLIES if roles else ReasonCode.NO_ROLE,
+        )
     if not identity.second_factor and any(role.options.require_mfa is not Mfa.NO for role in counting):
-        raise AccessDenied("no certificate: a second factor is required", rule="require_mfa")
+        raise AccessDenied(
+            "no certificate: a second factor is required",
+            rule="require_mfa",
+            code=ReasonCode.SECOND_FACTOR_REQUIRED,
+        )
     denied = [pattern for role in roles for pattern in role.deny_logins]
     denied += [lock.name for lock in policy.locks if lock.kind is LockKind.LOGIN and lock.holds(now)]
     denied += [pattern for role in roles if not can_be_said(role) for pattern in role.logins]
@@ -104,7 +115,10 @@ def grant(
     own = () if logins and _is_one_of(user, user, denied) else (user,)
     principals = tuple(dict.fromkeys((*own, *logins)))
     if len(principals) > MAX_PRINCIPALS:
-        raise AccessDenied(f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins")
+        raise AccessDenied(
+            f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins",
+            code=ReasonCode.TOO_MANY_LOGINS,
+        )
     ends = [end for role in counting if role.name in naming if (end := _end(policy, identity, role, now))]
     return Grant(
         principals=principals,
@@ -158,6 +172,7 @@ def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timede
 
 def _extensions(roles: Sequence[Role], same_logins: Sequence[Role]) -> dict[str, bytes]:
     """PROTOCOL.certkeys, "Extensions": names alone. What one of ``same_logins`` says no to, is none."""
+
     def is_open(switch: str) -> bool:
         return all(role.options.opens(switch) for role in roles) and not any(
             role.options.switches.get(switch) is False for role in same_logins
@@ -184,7 +199,10 @@ def _network(source: str) -> IPNetwork:
     """Of this address alone."""
     address = address_of(source)
     if address is None:
-        raise AccessDenied("no certificate: what you came with is for other places")
+        raise AccessDenied(
+            "no certificate: what you came with is for other places",
+            code=ReasonCode.CREDENTIAL_BOUND_ELSEWHERE,
+        )
     return ipaddress.ip_network(address)
 
 

@@ -31,6 +31,7 @@ from conchrec.access.keystore import write
 from conchrec.access.passwords import DRIFT, step_at
 from conchrec.access.patterns import address_of
 from conchrec.errors import AccessDenied
+from conchrec.reasons import ReasonCode
 from conchrec.timing import Clock, DelayedCall
 
 _log = Logger()
@@ -63,6 +64,8 @@ class Guess(enum.Enum):
 
 class TooManyGuesses(AccessDenied):
     """This guess would have to wait too long. It was not looked at, and does not count."""
+
+    default_code = ReasonCode.TOO_MANY_GUESSES
 
     def __init__(self, seconds: float, at: Guess) -> None:
         wait = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"

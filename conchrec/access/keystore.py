@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from conchrec.errors import ConchrecError, ConfigError, RemoteViolation
 from conchrec.files import sync_directory, write_atomic
 from conchrec.ownership import create
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
 from conchrec.ssh.wire import Reader, string, uint32
 
@@ -44,6 +45,8 @@ Passphrase = Callable[[Path], bytes]
 
 class SigningFailed(ConchrecError):
     """The agent that holds an authority's key did not sign."""
+
+    default_code = ReasonCode.SIGNING_FAILED
 
 
 class AgentAuthority:

@@ -38,6 +38,7 @@ from conchrec.access.patterns import (
 from conchrec.access.permits import SWITCHES_OF, permit_of
 from conchrec.access.windows import Window, is_open
 from conchrec.model import Identity, Target
+from conchrec.reasons import ReasonCode
 
 _SHOWN_LOGINS = 8
 #: In place of a role that shuts something: no role has a name with a space in it.
@@ -137,6 +138,7 @@ class Deny:
 
     reason: str
     rule: str
+    code: ReasonCode
     line: int = 0
 
 
@@ -213,68 +215,88 @@ def _judge(
     user = _shown(identity.user)
     host = _shown(target.host if target.port == 22 else str(target))
     if _is_over(identity.expires, now):
-        return Deny(reason=f"the login of {user} has expired; log in again", rule="expired")
+        return Deny(
+            reason=f"the login of {user} has expired; log in again",
+            rule="expired",
+            code=ReasonCode.LOGIN_EXPIRED,
+        )
     if lock := policy.lock_on(now, lambda lock: lock.is_of_user(identity.user)):
-        return Deny(reason=_shown(str(lock)), rule="lock")
+        return Deny(reason=_shown(str(lock)), rule="lock", code=ReasonCode.USER_LOCKED)
     try:
         place = place_of(target, addresses)
     except NotAHost as error:
-        return Deny(reason=f"{user} may not reach {host} ({error})", rule=str(error))
+        return Deny(
+            reason=f"{user} may not reach {host} ({error})", rule=str(error), code=ReasonCode.INVALID_TARGET
+        )
     known_as = (place, *(replace(place, port=port) for port in other_ports))
 
-    def unreachable(rule: str, line: int = 0) -> Deny:
-        return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule, line=line)
+    def unreachable(code: ReasonCode, rule: str, line: int = 0) -> Deny:
+        return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule, line=line, code=code)
 
     if lock := policy.lock_on(now, lambda lock: any(map(lock.is_of_place, known_as))):
-        return Deny(reason=f"{user} may not reach {host} ({_shown(str(lock))})", rule="lock")
+        return Deny(
+            reason=f"{user} may not reach {host} ({_shown(str(lock))})",
+            rule="lock",
+            code=ReasonCode.TARGET_LOCKED,
+        )
     roles = policy.roles_of(identity, now)
     for role in roles:
         for pattern in role.deny_hosts:
             if any(_denies(pattern, one) for one in known_as):
-                return unreachable(f"role {role.name} denies it", pattern.line)
+                return unreachable(ReasonCode.HOST_DENIED, f"role {role.name} denies it", pattern.line)
     reaches = [reach for role in roles if (reach := _reached(role, place)) is not None]
     if not reaches:
         for role, end in policy.ended_roles_of(identity, now):
             if _reached(role, place) is not None:
                 when = f"{end.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
                 line = role.line("options.expires") if end == role.expires else 0
-                return unreachable(f"role {role.name} of {user} ended at {when}", line)
-        return unreachable(f"no role of {user} allows it" if roles else f"{user} has no role")
+                return unreachable(ReasonCode.ROLE_ENDED, f"role {role.name} of {user} ended at {when}", line)
+        if not roles:
+            return unreachable(ReasonCode.NO_ROLE, f"{user} has no role")
+        return unreachable(ReasonCode.HOST_NOT_ALLOWED, f"no role of {user} allows it")
     here = [reach for reach in reaches if comes_from(reach.role, source)]
     if not here:
         line = reaches[0].role.line("options.source")
-        return unreachable(f"{_roles(reaches)} not from {_shown(source) or 'there'}", line)
+        rule = f"{_roles(reaches)} not from {_shown(source) or 'there'}"
+        return unreachable(ReasonCode.SOURCE_NOT_ALLOWED, rule, line)
     elsewhen, here = here, [reach for reach in here if is_open(reach.role.times, now)]
     if not here:
-        return unreachable(f"{_roles(elsewhen)} not at this time", elsewhen[0].role.line("options.times"))
+        line = elsewhen[0].role.line("options.times")
+        return unreachable(ReasonCode.TIME_NOT_ALLOWED, f"{_roles(elsewhen)} not at this time", line)
     denied = tuple(pattern for role in roles for pattern in role.deny_logins)
     if login is None:
         allowing = [reach for reach in here if any(_usable_logins(reach.role, denied))]
         if not allowing:
-            return unreachable(_allowed_logins(here, identity.user), here[0].role.line("logins"))
+            rule = _allowed_logins(here, identity.user)
+            return unreachable(ReasonCode.LOGIN_NOT_ALLOWED, rule, here[0].role.line("logins"))
         return _allow(allowing, "any login of its own", place, policy.changes(identity, now), identity)
 
-    def refused(rule: str, line: int = 0) -> Deny:
+    def refused(code: ReasonCode, rule: str, line: int = 0) -> Deny:
         reason = f"{user} may not log in as {_shown(login)} on {host} ({rule})"
-        return Deny(reason=reason, rule=rule, line=line)
+        return Deny(reason=reason, rule=rule, line=line, code=code)
 
     if not is_usable(login):
-        return refused("invalid login: must be one printable word without / and :")
+        rule = "invalid login: must be one printable word without / and :"
+        return refused(ReasonCode.INVALID_LOGIN, rule)
     if lock := policy.lock_on(now, lambda lock: lock.is_of_login(login, identity.user)):
-        return Deny(reason=refused(_shown(str(lock))).reason, rule="lock")
+        return replace(refused(ReasonCode.LOGIN_LOCKED, _shown(str(lock))), rule="lock")
     for role in roles:
         if any(denies(pattern, login, identity.user) for pattern in role.deny_logins):
-            return refused(f"role {role.name} denies it", role.line("deny.logins"))
+            line = role.line("deny.logins")
+            return refused(ReasonCode.LOGIN_DENIED, f"role {role.name} denies it", line)
     allowing = [
         reach for reach in here if any(allows(pattern, login, identity.user) for pattern in reach.role.logins)
     ]
     if not allowing:
-        return refused(_allowed_logins(here, identity.user), here[0].role.line("logins"))
+        rule = _allowed_logins(here, identity.user)
+        return refused(ReasonCode.LOGIN_NOT_ALLOWED, rule, here[0].role.line("logins"))
     allowed = _allow(allowing, login, place, policy.changes(identity, now), identity)
     if allowed.options.require_mfa is not Mfa.NO and not identity.second_factor:
         demanding = next(reach.role for reach in allowing if reach.role.options.require_mfa is not Mfa.NO)
         return refused(
-            f"role {demanding.name} requires a second factor", demanding.line("options.require_mfa")
+            ReasonCode.SECOND_FACTOR_REQUIRED,
+            f"role {demanding.name} requires a second factor",
+            demanding.line("options.require_mfa"),
         )
     return allowed
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from conchrec.access.keystore import blob_of, public_line
 from conchrec.access.statefile import StateFile
 from conchrec.model import Identity
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.certificate import KEY_TYPES, Certificate, decode
 from conchrec.ssh.krl import Krl, RevokedCertificates, encode
 
@@ -41,15 +42,15 @@ class Revoked:
             or certificate.public_key in self.keys
         )
 
-    def why(self, identity: Identity) -> str:
-        """Why somebody who has logged in must go, as they are told; empty where they may stay."""
+    def why(self, identity: Identity) -> Reason | None:
+        """Why somebody who has logged in must go, as they are told; None where they may stay."""
         if identity.user in self.users:
-            return f"the user {identity.user} has been revoked"
+            return Reason(ReasonCode.USER_REVOKED, f"the user {identity.user} has been revoked")
         if identity.key and identity.key in self.keys:
-            return "your key has been revoked"
+            return Reason(ReasonCode.KEY_REVOKED, "your key has been revoked")
         if identity.certificate and self.has(decode(identity.certificate)):
-            return "your certificate has been revoked"
-        return ""
+            return Reason(ReasonCode.CERTIFICATE_REVOKED, "your certificate has been revoked")
+        return None
 
     def with_(self, other: Revoked) -> Revoked:
         """Both."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from conchrec.errors import ConchrecError
+from conchrec.reasons import ReasonCode
 
 _NAME = re.compile(r"(user|host)_ca(-[0-9]+)?")
 
@@ -37,6 +38,8 @@ class Step(Enum):
 
 class OutOfStep(ConchrecError):
     """That is not what comes next."""
+
+    default_code = ReasonCode.ROTATION_OUT_OF_ORDER
 
 
 #: Which step leads where. What was never signed with can be dropped at once.

@@ -26,6 +26,7 @@ from conchrec.cli.rights import Rights, for_files
 from conchrec.config import Config
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.ownership import as_invoker, create
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
     KEY_TYPES,
     Certificate,
@@ -48,6 +49,8 @@ USER_TTL = timedelta(hours=12)
 
 class Refused(ConchrecError):
     """What was asked for can't be done; says why."""
+
+    default_code = ReasonCode.COMMAND_REFUSED
 
 
 def register(subparsers: Subparsers) -> None:

@@ -28,6 +28,7 @@ from conchrec.access.windows import parse_moment
 from conchrec.config import Config
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
+from conchrec.reasons import ReasonCode
 from conchrec.recording.transfers import transfer_programs
 from conchrec.settings import TargetRule, named_target
 from conchrec.yamlread import as_written, nearest
@@ -202,7 +203,7 @@ class _Question:
 
     def decision(self, user: str) -> Decision:
         if why := self._revoked.why(self._identity(user)):
-            return Deny(reason=why, rule="revoked")
+            return Deny(reason=why, rule="revoked", code=why.code)
         decision = self._decide(user, self._policy)
         if isinstance(decision, Allow) and (lacking := self._lacks_second_factor(user)) is not None:
             return lacking
@@ -223,6 +224,7 @@ class _Question:
                     reason=f"{user} can not log in ({rule}, and there is neither totp nor an sk- key)",
                     rule=rule,
                     line=role.line("options.require_mfa"),
+                    code=ReasonCode.SECOND_FACTOR_UNAVAILABLE,
                 )
         return None
 
@@ -311,4 +313,3 @@ def _shown(value: object) -> str:
         texts = (" or ".join(sorted(one)) if isinstance(one, frozenset) else one.text for one in value)
         return (" and " if isinstance(value[0], frozenset) else ", ").join(texts)
     return str(value)
-

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.errors import ConchrecError
+from conchrec.reasons import ReasonCode
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -41,6 +42,8 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 class DemoFailed(ConchrecError):
     """The demo can not go on; says why."""
+
+    default_code = ReasonCode.DEMO_FAILED
 
 
 def register(subparsers: Subparsers) -> None:

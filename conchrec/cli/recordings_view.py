@@ -27,6 +27,7 @@ from conchrec.cli.terminal import look
 from conchrec.config import Config
 from conchrec.errors import RecordingError
 from conchrec.ownership import as_invoker
+from conchrec.reasons import ReasonCode
 from conchrec.recording.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Event, Header, event_line
 from conchrec.recording.catalogue import summary
 from conchrec.recording.follow import POLL_SECONDS, Follower, Tail, Whole
@@ -141,7 +142,7 @@ def play(
             player = Player(outline(source.lines()), source.events, speed=speed, idle=idle)
             look(player, out)
             if player.problem:
-                raise RecordingError(player.problem)
+                raise RecordingError(player.problem, code=ReasonCode.RECORDING_UNREADABLE)
             return
         before = 0.0
         with _printed(out, raw=raw) as printed:
@@ -304,7 +305,7 @@ def _cast(source: _Source) -> Iterator[str]:
     """What every player knows, and no more: checkpoints are about the file as it lies here."""
     first = next(source.lines(), None)
     if first is None:
-        raise RecordingError("there is nothing to export yet")
+        raise RecordingError("there is nothing to export yet", code=ReasonCode.RECORDING_EMPTY)
     yield replace(Header.parse(first), ours={}).line().decode()
     for event in source.events():
         if event.code in _PLAYERS_KNOW:

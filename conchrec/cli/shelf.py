@@ -11,6 +11,7 @@ from typing import TextIO
 from conchrec.cli.shown import account, shown
 from conchrec.config import Config
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 from conchrec.recording import catalogue
 from conchrec.recording.catalogue import summary
 from conchrec.recording.library import Library
@@ -22,7 +23,8 @@ def library_of(config: Config) -> Library:
     directory = config.recordings.directory
     if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
         raise RecordingError(
-            f"{directory} can not be read by {account()}; try it as the user that runs conchrec"
+            f"{directory} can not be read by {account()}; try it as the user that runs conchrec",
+            code=ReasonCode.RECORDINGS_UNREADABLE,
         )
     return Library(directory)
 

@@ -33,6 +33,7 @@ from collections.abc import Callable, Mapping
 
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
 
@@ -138,6 +139,8 @@ FROM_FAR = _table(
 FROM_FAR_OF_FORWARD = {**FROM_FAR, (Phase.STARTED, Kind.EXTENDED): Act.DROP}
 
 Payload = bytes | m.ChannelRequest
+CHANNEL_CLOSED = Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
+_ALREADY_STARTED = Reason(ReasonCode.ALREADY_STARTED, "a shell, command or subsystem was started before")
 
 
 class Direction:
@@ -163,8 +166,8 @@ class Direction:
         *,
         deliver: Callable[[Kind, int, Payload], None],
         refund: Callable[[int], None],
-        dropped: Callable[[int, bytes, str], None],
-        refuse: Callable[[m.ChannelRequest, str], None],
+        dropped: Callable[[int, bytes, Reason], None],
+        refuse: Callable[[m.ChannelRequest, Reason], None],
         account: ChannelWaiting | None = None,
     ) -> None:
         self._account = account or UserWaiting().channel()
@@ -220,7 +223,7 @@ class Direction:
                 return
             self.granted -= size
             if self.granted < -SLACK:
-                raise RemoteViolation("more data than the window allows")
+                raise RemoteViolation("more data than the window allows", code=ReasonCode.WINDOW_EXCEEDED)
             is_common = kind is Kind.DATA and self.phase is Phase.STARTED and size <= self.window
             if is_common and not self._waiting and not self.ended:
                 self.window -= size
@@ -255,9 +258,9 @@ class Direction:
         what waits for window is dropped."""
         if self.phase is Phase.NOT_STARTED:
             self.enter(Phase.STARTING)
-        self.discard("the channel was closed")
+        self.discard(CHANNEL_CLOSED)
 
-    def discard(self, reason: str) -> None:
+    def discard(self, reason: Reason) -> None:
         """Drop what waits."""
         waiting, self._waiting = self._waiting, deque()
         self._waiting_bytes = 0
@@ -273,14 +276,16 @@ class Direction:
     def _wait(self, kind: Kind, message: int, payload: Payload) -> None:
         self._waiting_bytes += _size(payload)
         if self._waiting_bytes > WAITING_BYTES or len(self._waiting) >= WAITING_MESSAGES:
-            raise RemoteViolation("too much was sent before the other side takes it")
+            raise RemoteViolation(
+                "too much was sent before the other side takes it", code=ReasonCode.TOO_MANY_MESSAGES
+            )
         self._account.add(_size(payload))
         self._waiting.append((kind, message, payload))
 
     def _handle(self, kind: Kind, message: int, payload: Payload, act: Act) -> None:
         if act is Act.REFUSE:
             assert isinstance(payload, m.ChannelRequest)
-            self._refuse(payload, "a shell, command or subsystem was started before")
+            self._refuse(payload, _ALREADY_STARTED)
         elif isinstance(payload, bytes) and message in DATA_HEADER:
             if act is Act.DROP or self.ended:
                 self._drop_data(kind, message, payload)
@@ -299,13 +304,15 @@ class Direction:
 
     def _drop_data(self, kind: Kind, message: int, payload: bytes) -> None:
         if self.ended:
-            reason = "data after EOF"
+            reason = Reason(ReasonCode.DATA_AFTER_EOF, "data after EOF")
         elif kind is Kind.UNKNOWN_DATA:
-            reason = kind.value
+            reason = Reason(ReasonCode.UNKNOWN_DATA_TYPE, kind.value)
         elif message == m.CHANNEL_EXTENDED_DATA:
-            reason = "extended data from an end that may not send it"
+            text = "extended data from an end that may not send it"
+            reason = Reason(ReasonCode.EXTENDED_DATA_NOT_ALLOWED, text)
         else:
-            reason = "data before a shell, command or subsystem was started"
+            text = "data before a shell, command or subsystem was started"
+            reason = Reason(ReasonCode.DATA_BEFORE_START, text)
         self._dropped(message, payload, reason)
         size = len(payload) - DATA_HEADER[message]
         # What was sent beyond the window was never granted, and is not given back.

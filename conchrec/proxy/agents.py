@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from conchrec.reasons import ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper
 from conchrec.ssh.connection import Connection
@@ -49,7 +50,7 @@ class AgentSource:
         connection = self.connection
         if connection is None or connection.stopped:
             failed: Deferred[_Client] = Deferred()
-            failed.errback(AgentError("the connection with the agent is gone"))
+            failed.errback(AgentError("the connection with the agent is gone", code=ReasonCode.AGENT_GONE))
             return failed
         return _AgentChannel(self, connection, kind).opened
 
@@ -102,4 +103,4 @@ class _AgentChannel(Generic[_Client]):
     def _fail(self, why: str) -> None:
         if not self._fired:
             self._fired = True
-            self.opened.errback(AgentError(why))
+            self.opened.errback(AgentError(why, code=ReasonCode.AGENT_GONE))

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
+from conchrec.reasons import ReasonCode
 from conchrec.timing import Clock, DelayedCall
 
 #: How long what was approved in advance is good.
@@ -94,7 +95,11 @@ class Approvals:
         """One that is over after ``wait`` if nobody decides. AccessDenied where there are too many."""
         pending = list(self)
         if sum(one.user == user for one in pending) >= PENDING_OF_USER or len(pending) >= PENDING:
-            raise AccessDenied("too many requests wait for approval", rule="approval")
+            raise AccessDenied(
+                "too many requests wait for approval",
+                rule="approval",
+                code=ReasonCode.TOO_MANY_APPROVAL_REQUESTS,
+            )
         request = Request(
             id=self._new_id(), user=user, login=login, target=target, reason=reason, needed=needed, since=now
         )

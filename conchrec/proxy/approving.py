@@ -20,6 +20,7 @@ from conchrec.proxy.places import named_target
 from conchrec.proxy.refusal import one_line
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import Ask
 
@@ -68,6 +69,8 @@ def changed(visit: Visit) -> None:
 class _Changed(AccessDenied):
     """What is waited for is not what is needed any more."""
 
+    default_code = ReasonCode.APPROVAL_CHANGED
+
 
 class _WaitForApproval:
     """A Step of the inner login."""
@@ -106,7 +109,11 @@ class _WaitForApproval:
             (said,) = await ask(Challenge(prompts=(prompt,)))
             if reason := one_line(said, LONGEST).strip():
                 return reason
-        raise AccessDenied("without a reason nobody is asked for approval", rule=RULE)
+        raise AccessDenied(
+            "without a reason nobody is asked for approval",
+            rule=RULE,
+            code=ReasonCode.APPROVAL_REASON_MISSING,
+        )
 
 
 def _ask_for(
@@ -137,17 +144,35 @@ async def decision(site: Site, who: audit.Who, request: Request, *, at_once: boo
         await waiting
     except CancelledError:
         site.approvals.end(request)
-        site.emit(audit.AccessWithdraw(**who, request=request.id, reason="withdrawn"))
+        site.emit(
+            audit.AccessWithdraw(
+                **who, request=request.id, reason=Reason(ReasonCode.APPROVAL_WITHDRAWN, "withdrawn")
+            )
+        )
         raise
     if request.state is State.DENIED:
         said = f": {request.note}" if request.note else ""
-        raise AccessDenied(f"{request.by} denied it{said}", rule=RULE)
+        raise AccessDenied(f"{request.by} denied it{said}", rule=RULE, code=ReasonCode.APPROVAL_DENIED)
     if request.state is State.CHANGED:
-        site.emit(audit.AccessWithdraw(**who, request=request.id, reason="somebody else has to approve"))
+        site.emit(
+            audit.AccessWithdraw(
+                **who,
+                request=request.id,
+                reason=Reason(ReasonCode.APPROVAL_CHANGED, "somebody else has to approve"),
+            )
+        )
         raise _Changed("somebody else has to approve", rule=RULE)
     if request.state is not State.APPROVED:
-        site.emit(audit.AccessWithdraw(**who, request=request.id, reason="nobody decided in time"))
-        raise AccessDenied(f"nobody approved {request.id} in time", rule=RULE)
+        site.emit(
+            audit.AccessWithdraw(
+                **who,
+                request=request.id,
+                reason=Reason(ReasonCode.APPROVAL_TIMEOUT, "nobody decided in time"),
+            )
+        )
+        raise AccessDenied(
+            f"nobody approved {request.id} in time", rule=RULE, code=ReasonCode.APPROVAL_TIMEOUT
+        )
 
 
 def check(visit: Visit) -> None:
@@ -157,7 +182,9 @@ def check(visit: Visit) -> None:
     found = _taken(visit, None, visit.options.approval)
     if found is None:
         how = f"{_command(visit.site, visit.identity.user)} request LOGIN@{visit.asked} REASON"
-        raise AccessDenied(f"{visit.asked} needs somebody's approval: {how}", rule=RULE)
+        raise AccessDenied(
+            f"{visit.asked} needs somebody's approval: {how}", rule=RULE, code=ReasonCode.APPROVAL_REQUIRED
+        )
     visit.use(found)
 
 
@@ -179,9 +206,7 @@ async def request(asking: Asking) -> str:
     target = located(named, site.config.targets)
     ports = other_ports(named, target, site.config.targets)
     user = asking.identity.user
-    if never := hopeless(
-        site.policy, asking.identity, target, asking.source, site.now(), other_ports=ports
-    ):
+    if never := hopeless(site.policy, asking.identity, target, asking.source, site.now(), other_ports=ports):
         raise denied(never)
     addresses = given_address(target, site.config.targets) or await site.resolve(user, target.host)
     answer = decide(

@@ -13,10 +13,13 @@ from conchrec.model import Identity
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.console import Console
 from conchrec.proxy.site import Site
+from conchrec.reasons import ReasonCode
 
 
 class Refused(ConchrecError):
     """It can't be done, or was done wrongly; one line for the user."""
+
+    default_code = ReasonCode.COMMAND_REFUSED
 
 
 class Unknown(Exception):

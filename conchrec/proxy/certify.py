@@ -17,6 +17,7 @@ from conchrec.access.grants import Grant, grant
 from conchrec.access.permits import SELF_SERVICE
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.asking import Asking, Refused
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
 from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.wire import string
@@ -206,4 +207,4 @@ def _one_key(sent: bytes) -> bytes:
 
 
 def _silent() -> AgentError:
-    return AgentError("your agent does not answer")
+    return AgentError("your agent does not answer", code=ReasonCode.AGENT_TIMEOUT)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from conchrec.errors import RemoteViolation
 from conchrec.model import Identity, Target
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.settings import UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentIdentity, AgentSigner
 from conchrec.ssh.certificate import decode
@@ -39,28 +40,32 @@ class Offers:
     def agent_failed(self, path: str, why: str) -> None:
         self.failures.append(f"{path} agent: {why}")
 
-    def advice(self, target: Target, login: str, ways: tuple[UpstreamAuth, ...]) -> str:
+    def advice(self, target: Target, login: str, ways: tuple[UpstreamAuth, ...]) -> Reason:
         """One line: what was missing, and what to do."""
         if UpstreamAuth.PROMPT in ways and not self.count and not self.own:
-            return f"{target} asks nothing that {login} could answer: no password, and no questions"
+            text = f"{target} asks nothing that {login} could answer: no password, and no questions"
+            return Reason(ReasonCode.NO_PROMPT, text)
         trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
         if self.own == "offered":
             trust += f", of which it did not take a certificate for {login}"
         elif self.own:
             trust += f" (a certificate of it was not offered: {self.own})"
         if UpstreamAuth.AGENT not in ways:
-            return f"{target} does not let {login} in: {trust}"
+            return Reason(ReasonCode.USER_CA_NOT_TRUSTED, f"{target} does not let {login} in: {trust}")
         if not self.agents:
-            return 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
+            text = 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
+            return Reason(ReasonCode.NO_AGENT, text)
         if not self.held:
-            return f"your agent holds no key that can log in: ssh-add one (is it locked?); or {trust}"
+            text = f"your agent holds no key that can log in: ssh-add one (is it locked?); or {trust}"
+            return Reason(ReasonCode.AGENT_EMPTY, text)
         keys = "the key" if self.count == 1 else f"the {self.count} keys"
         more = ""
         if self.held > self.count:
             more = f" (of {self.held} in your agent, at most {MAX_OFFERS} are offered)"
-        return (
+        return Reason(
+            ReasonCode.LOGIN_REJECTED,
             f"{target} does not let {login} in with {keys} that your agent offered{more}: "
-            f"put your public key into {login}'s authorized_keys there, or {trust}"
+            f"put your public key into {login}'s authorized_keys there, or {trust}",
         )
 
 

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
 from conchrec.fair_queue import FairQueue
 from conchrec.model import Target
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.hostkeys import HostVerdict
 from conchrec.ssh.transport import ClientTransport, Lost
 from conchrec.timing import Clock
@@ -267,7 +268,7 @@ class Dialer:
         deadline = self._clock.seconds() + self._timeout
         backoff = FIRST_BACKOFF
         while True:
-            problem: UpstreamError = Unreachable(f"{target} has no address")
+            problem: UpstreamError = Unreachable(f"{target} has no address", code=ReasonCode.HOST_NOT_FOUND)
             for address in addresses:
                 try:
                     return await self._connect_one(target, address, slot, deadline, make)
@@ -289,7 +290,9 @@ class Dialer:
     ) -> Link:
         left = deadline - self._clock.seconds()
         if left <= 0:
-            raise Unreachable(f"{target} can not be reached in {self._timeout:g} s")
+            raise Unreachable(
+                f"{target} can not be reached in {self._timeout:g} s", code=ReasonCode.CONNECT_TIMEOUT
+            )
         family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         endpoint = family(self._reactor, address, target.port, timeout=left)
         transport, check = make(target)
@@ -302,7 +305,10 @@ class Dialer:
             link.banner = await self.within(
                 banner_of(transport),
                 deadline - self._clock.seconds(),
-                lambda: Unreachable(f"{target} accepts connections and says nothing (is it an SSH server?)"),
+                lambda: Unreachable(
+                    f"{target} accepts connections and says nothing (is it an SSH server?)",
+                    code=ReasonCode.TARGET_SILENT,
+                ),
             )
         except BaseException:
             transport.abort()
@@ -312,7 +318,7 @@ class Dialer:
 
     async def splice(self, target: Target, addresses: Sequence[str], protocol: Protocol) -> str:
         """A plain TCP connection, for bytes that pass through unread; the address. Raises Unreachable."""
-        problem = Unreachable(f"{target} has no address")
+        problem = Unreachable(f"{target} has no address", code=ReasonCode.HOST_NOT_FOUND)
         for address in addresses:
             family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = family(self._reactor, address, target.port, timeout=self._timeout)

@@ -18,7 +18,9 @@ from twisted.logger import Logger
 
 from conchrec import audit
 from conchrec.access.guesses import counted_as
+from conchrec.proxy import refusal
 from conchrec.proxy.site import Site
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.settings import Startups
 
 _log = Logger()
@@ -37,6 +39,13 @@ MORE = 10
 TELL_SECONDS = 10.0
 #: Addresses that are remembered; of those that do not connect any more the oldest are forgotten.
 REMEMBERED = 10_000
+
+_OF_ADDRESS = Reason(ReasonCode.TOO_MANY_CONNECTIONS_OF_ADDRESS, "too many connections from this address")
+_FRUITLESS_ADDRESS = Reason(
+    ReasonCode.TOO_MANY_FRUITLESS_CONNECTIONS,
+    "too many connections from this address that did not log in",
+)
+_UNAUTHENTICATED = Reason(ReasonCode.TOO_MANY_UNAUTHENTICATED, "too many connections that have not logged in")
 
 
 class Guest(Protocol):
@@ -69,27 +78,28 @@ class Door:
         self._guest_count = 0
         #: By address: when the last one of those that came to nothing will be forgotten.
         self._fruitless: OrderedDict[str, float] = OrderedDict()
-        self._refused: dict[tuple[str, str], int] = {}
+        self._refused: dict[tuple[str, Reason], int] = {}
         self._telling = False
 
-    def refusal(self, host: str) -> str:
-        """Why nobody may come from there now; empty where somebody may. May send somebody else away."""
+    def refusal(self, host: str) -> Reason | None:
+        """Why nobody may come from there now; None where somebody may. May send somebody else away."""
         limits, name = self._site.config.limits, counted_as(host)
         guests = len(self._guests.get(name, ()))
-        why, is_theirs = "", False
+        why: Reason | None = None
+        is_theirs = False
         if self._site.stopping:
-            return "the proxy is being stopped"
+            return refusal.PROXY_STOPPING
         if self._all >= limits.connections:
-            why = "too many connections"
+            why = Reason(ReasonCode.TOO_MANY_CONNECTIONS, "too many connections")
         elif self._of.get(name, 0) >= limits.per_address:
-            why, is_theirs = "too many connections from this address", True
+            why, is_theirs = _OF_ADDRESS, True
         elif guests >= FEW and self._is_fruitless(name):
-            why, is_theirs = "too many connections from this address that did not log in", True
+            why, is_theirs = _FRUITLESS_ADDRESS, True
         elif is_dropped(self._guest_count, limits.unauthenticated, self._chance()) and not self._room(guests):
-            why = "too many connections that have not logged in"
+            why = _UNAUTHENTICATED
         if is_theirs:
             self._came_to_nothing(name)
-        if why:
+        if why is not None:
             self._tell(host, why)
         return why
 
@@ -148,7 +158,7 @@ class Door:
 
     # --- telling
 
-    def _tell(self, host: str, why: str) -> None:
+    def _tell(self, host: str, why: Reason) -> None:
         if (host, why) in self._refused or len(self._refused) < REMEMBERED:
             self._refused[host, why] = self._refused.get((host, why), 0) + 1
         if not self._telling:

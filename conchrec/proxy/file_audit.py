@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from conchrec import audit
 from conchrec.errors import RecordingError
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.account import Files, Found, Lost
 from conchrec.recording.recorder import SessionRecorder
 from conchrec.recording.transfers import Account, recognise
@@ -117,7 +118,11 @@ def _marker_text(account: Account, fact: Found) -> str:
 
 def _event(who: audit.Who, account: Account, fact: Found) -> audit.AuditEvent:
     if isinstance(fact, Lost):
-        return audit.TransferLost(**who, program=account.by, reason=fact.reason)
+        return audit.TransferLost(
+            **who,
+            program=account.by,
+            reason=Reason(ReasonCode.TRANSFER_NOT_FOLLOWED, fact.reason),
+        )
     kind = audit.Scp if account.by == "scp" else audit.Sftp
     return kind(
         **who,

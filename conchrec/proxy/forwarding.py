@@ -24,6 +24,7 @@ from conchrec.proxy.onward import OnwardAgent
 from conchrec.proxy.relay import Relay
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.coverage import NotKept
 from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
@@ -55,7 +56,7 @@ SWITCH = {
 MAX_WAITING = 64
 #: Kinds of dropped messages that the audit names of one channel.
 DROPPED_KINDS = 32
-NOT_ALLOWED = "the role does not allow it"
+NOT_ALLOWED = Reason(ReasonCode.FORWARD_NOT_ALLOWED, "the role does not allow it")
 
 
 class Forwards:
@@ -81,7 +82,7 @@ class Forwards:
         options = self._options
         for one in tuple(self._live):
             if not all(getattr(options, switch) for switch in one.switches):
-                one.end("the role does not allow it any more")
+                one.end(refusal.NO_LONGER_ALLOWED)
         connection = self._upstream.connection
         for extra, name in tuple(self._listens.items()):
             if not self._may(LISTEN[name]):
@@ -94,7 +95,7 @@ class Forwards:
                         kind=LISTEN[name],
                         action="cancel",
                         destination=_place_of(name, extra),
-                        reason="the role does not allow it any more",
+                        reason=refusal.NO_LONGER_ALLOWED,
                         rule=self._shut_by(LISTEN[name]).rule,
                     )
                 )
@@ -139,18 +140,17 @@ class Forwards:
                 rule=self._shut_by(kind).rule,
             )
         )
-        opening.refuse(
-            m.ADMINISTRATIVELY_PROHIBITED,
-            f"conchrec: {self._visit.identity.user} may not forward ports on {self._visit.target.host}"
-            f" ({self._shut_by(kind).why})",
-        )
+        user, host, why = self._visit.identity.user, self._visit.target.host, self._shut_by(kind).why
+        text = f"{user} may not forward ports on {host} ({why})"
+        reason = Reason(ReasonCode.FORWARD_NOT_ALLOWED, text)
+        opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(reason))
 
     # --- channels that the target opens
 
     def target_opens(self, opening: IncomingOpen) -> None:
         kind, user, visit = opening.channel.kind, self.user, self._visit
         if user is None or user.stopped:
-            opening.refuse(m.CONNECT_FAILED, "the user is gone")
+            opening.refuse(m.CONNECT_FAILED, Reason(ReasonCode.USER_GONE, "the user is gone"))
         elif kind in FORWARDED and self._listening > 0 and self._may(FORWARDED[kind]):
             if (ends := self._ends(opening, "target")) is not None:
                 forward = _Forward(
@@ -171,7 +171,8 @@ class Forwards:
                     **visit.who(), request=f"open {name}", size=0, scope="channel", sender="target"
                 )
             )
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: nobody asked for this channel")
+            why = Reason(ReasonCode.CHANNEL_NOT_REQUESTED, "nobody asked for this channel")
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(why))
 
     def _ends(self, opening: IncomingOpen, sender: str) -> tuple[str, str] | None:
         """Destination and origin, as text for the audit. Refuses the channel where they are malformed."""
@@ -179,9 +180,10 @@ class Forwards:
         try:
             values, _ = layouts.parse(layouts.CHANNEL_OPENS[request.kind], request.extra)
         except (Truncated, Malformed) as error:
-            reason = f"malformed open of {request.kind.decode('ascii', 'replace')}: {error.public}"
+            text = f"malformed open of {request.kind.decode('ascii', 'replace')}: {error.public}"
+            reason = Reason(error.code, text)
             self._site.emit(dropped_event(self._visit, m.CHANNEL_OPEN, request.extra, reason, sender))
-            opening.refuse(m.CONNECT_FAILED, f"conchrec: {reason}")
+            opening.refuse(m.CONNECT_FAILED, refusal.sentence(reason))
             return None
         texts = [one if isinstance(one, int) else _shown(one) for one in values]
         if request.kind in (b"direct-tcpip", b"forwarded-tcpip"):
@@ -248,22 +250,24 @@ class Forwards:
         or an unknown one that is too long."""
         layout = layouts.GLOBAL_REQUESTS.get(request.name)
         name = _shown(request.name)
-        reason = ""
+        reason: Reason | None = None
         if layout is None:
             dropped = request.extra if len(request.extra) > UNKNOWN_MOST else b""
             if dropped:
-                reason = f"unknown request {name} is longer than {UNKNOWN_MOST} bytes"
+                text = f"unknown request {name} is longer than {UNKNOWN_MOST} bytes"
+                reason = Reason(ReasonCode.UNKNOWN_REQUEST_TOO_LONG, text)
         else:
             try:
                 request.extra, dropped = layouts.rewrite(layout, request.extra)
             except (Truncated, Malformed) as error:
-                dropped, reason = request.extra, f"malformed request {name}: {error.public}"
-        if dropped or reason:
-            text = reason or f"surplus bytes of request {name}"
-            self._site.emit(dropped_event(self._visit, m.GLOBAL_REQUEST, dropped, text, sender))
-        if reason:
+                dropped = request.extra
+                reason = Reason(error.code, f"malformed request {name}: {error.public}")
+        if dropped or reason is not None:
+            why = reason or Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {name}")
+            self._site.emit(dropped_event(self._visit, m.GLOBAL_REQUEST, dropped, why, sender))
+        if reason is not None:
             request.reply(False)
-        return not reason
+        return reason is None
 
     def _rewrite_reply(self, request: IncomingRequest, success: bool, extra: bytes, sender: str) -> bytes:
         """The reply's body as the request defines it: the port where the target chose it (RFC 4254, 7.1); of
@@ -276,8 +280,8 @@ class Forwards:
         kept, dropped = (extra[:most], extra[most:]) if success else (b"", extra)
         name = _shown(request.name)
         if dropped:
-            text = f"surplus bytes of the reply to {name}"
-            self._site.emit(dropped_event(self._visit, m.REQUEST_SUCCESS, dropped, text, sender))
+            why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of the reply to {name}")
+            self._site.emit(dropped_event(self._visit, m.REQUEST_SUCCESS, dropped, why, sender))
         if kept and request.name not in layouts.GLOBAL_REQUESTS:
             self._unknown_bytes(f"reply to {name}", kept, sender)
         return kept
@@ -311,13 +315,14 @@ class Forwards:
         if request.name in LISTEN:
             if success:
                 self._listening += 1
-            action, reason = ("listen", "") if success else ("refused", "the target does not allow it")
+            refused = Reason(ReasonCode.FORWARD_REFUSED, "the target does not allow it")
+            action, reason = ("listen", "") if success else ("refused", refused)
             self._site.emit(self._listen(request, action, reason, reply=extra))
         elif request.name in CANCEL:
             self._listens.pop(request.extra, None)
             # Connections that were accepted before may still arrive, so the count is not lowered.
-            reason = "" if success else "the target knows no such forward"
-            self._site.emit(self._listen(request, "cancel", reason))
+            unknown = Reason(ReasonCode.FORWARD_UNKNOWN, "the target knows no such forward")
+            self._site.emit(self._listen(request, "cancel", "" if success else unknown))
 
     def _listen(
         self, request: IncomingRequest, action: str, reason: str, rule: str = "", reply: bytes = b""
@@ -428,7 +433,7 @@ class _Counted:
 
     def refused(self, code: int, text: bytes) -> None:
         shown = refusal.one_line(text.decode("utf-8", "backslashreplace"))
-        self._reason = f"{shown} (reason code {code})"
+        self._reason = Reason(ReasonCode.CHANNEL_REFUSED, f"{shown} (reason code {code})")
         self._site.emit(self.event("refused"))
 
     def failed(self, error: ConchrecError) -> str:
@@ -499,6 +504,7 @@ class _Forward(_Counted):
             denied = AccessDenied(
                 f"{visit.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
                 rule=shut_by(visit.roles, "nested_ssh").rule,
+                code=ReasonCode.NESTED_SSH_NOT_ALLOWED,
             )
             self._site.emit(refusal.event(denied, visit.who()))
             raise denied
@@ -545,7 +551,7 @@ def _refuse(opening: IncomingOpen, failure: Failure) -> None:
     error = failure.value
     if not isinstance(error, ConchrecError):
         _log.failure("while a forward opens", failure=failure)
-        error = ConchrecError("internal error")
+        error = ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)
     if not opening.channel.connection.stopped and not opening.answered:
         opening.refuse(*refusal.open_failure(error))
 

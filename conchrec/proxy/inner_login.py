@@ -23,6 +23,7 @@ from conchrec.proxy import approving, refusal, second_factor
 from conchrec.proxy.judging import check_connections, check_steps, denied, judge
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import ReasonCode
 from conchrec.settings import InnerAuth
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, PartialSuccess
@@ -72,7 +73,11 @@ class InnerLogin:
         self._named(user)
         if self._site.config.inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
             return self._welcome("none", None)
-        return fail(AccessDenied("Permission denied", "a key of the same user is wanted"))
+        return fail(
+            AccessDenied(
+                "Permission denied", "a key of the same user is wanted", code=ReasonCode.KEY_REQUIRED
+            )
+        )
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         return self._own(algorithm, blob) is not None
@@ -85,7 +90,13 @@ class InnerLogin:
         self._named(user)
         inner = self._own(algorithm, blob)
         if inner is None:
-            return fail(AccessDenied("Permission denied", "not a key of the user of the outer connection"))
+            return fail(
+                AccessDenied(
+                    "Permission denied",
+                    "not a key of the user of the outer connection",
+                    code=ReasonCode.KEY_OF_OTHER_USER,
+                )
+            )
         return self._welcome("publickey", inner)
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
@@ -95,7 +106,7 @@ class InnerLogin:
     async def _answer(self, ask: Ask) -> Identity:
         visit, upstream = self._visit, self.upstream
         if not self._welcomed or upstream is None:
-            raise AccessDenied("Permission denied", "questions before a key")
+            raise AccessDenied("Permission denied", "questions before a key", code=ReasonCode.KEY_REQUIRED)
         while not self._begun and visit.denied is None:
             step = self._needed()
             if step is None:
@@ -208,7 +219,9 @@ class InnerLogin:
         self._welcomed = True
         if method == "none":
             # It proves nothing, so it is no part of a success.
-            welcome.errback(AccessDenied("Permission denied", "there are questions"))
+            welcome.errback(
+                AccessDenied("Permission denied", "there are questions", code=ReasonCode.QUESTIONS_PENDING)
+            )
         else:
             welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from conchrec.proxy.admission import Kind, Payload
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.layouts import Layout
@@ -15,6 +16,7 @@ from conchrec.ssh.wire import Malformed, Truncated, uint32
 
 #: The longest unknown request that is relayed, in bytes of its type-specific part.
 UNKNOWN_MOST = 4096
+SURPLUS = Reason(ReasonCode.SURPLUS_BYTES, "surplus bytes")
 
 STARTS = frozenset((b"shell", b"exec", b"subsystem"))
 #: sshd answers these with FAILURE once a session was started.
@@ -34,12 +36,12 @@ _KINDS = {
 @dataclass(frozen=True, slots=True)
 class Intake:
     """``payload`` holds the fields alone. ``dropped`` are bytes that are not forwarded, and ``reason`` says
-    why; both are empty where all of the message was understood."""
+    why; empty and None where all of the message was understood."""
 
     kind: Kind
     payload: Payload
     dropped: bytes = b""
-    reason: str = ""
+    reason: Reason | None = None
 
 
 def take(message: int, body: bytes, *, is_session: bool, from_near: bool) -> Intake:
@@ -55,7 +57,7 @@ def take(message: int, body: bytes, *, is_session: bool, from_near: bool) -> Int
         kind = Kind.EXTENDED if payload[:4] == uint32(m.STDERR) else Kind.UNKNOWN_DATA
     else:
         kind = _KINDS[message]
-    return Intake(kind, payload, surplus, "surplus bytes" if surplus else "")
+    return Intake(kind, payload, surplus, SURPLUS if surplus else None)
 
 
 def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) -> Intake:
@@ -64,16 +66,18 @@ def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) ->
     layout = _layout(name, is_session=is_session, from_near=from_near)
     if layout is None:
         if len(data) > UNKNOWN_MOST:
-            reason = f"unknown request {label} is longer than {UNKNOWN_MOST} bytes"
+            text = f"unknown request {label} is longer than {UNKNOWN_MOST} bytes"
+            reason = Reason(ReasonCode.UNKNOWN_REQUEST_TOO_LONG, text)
             return Intake(Kind.REFUSED, request, data, reason)
         return Intake(Kind.REQUEST, request)
     try:
         extra, surplus = layouts.rewrite(layout, data)
     except (Truncated, Malformed) as error:
-        return Intake(Kind.REFUSED, request, data, f"malformed request {label}: {error.public}")
+        reason = Reason(error.code, f"malformed request {label}: {error.public}")
+        return Intake(Kind.REFUSED, request, data, reason)
     kind = _request_kind(name, from_near=from_near) if is_session else Kind.REQUEST
-    reason = f"surplus bytes of request {label}" if surplus else ""
-    return Intake(kind, replace(request, extra=extra), surplus, reason)
+    why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {label}")
+    return Intake(kind, replace(request, extra=extra), surplus, why if surplus else None)
 
 
 def _layout(name: bytes, *, is_session: bool, from_near: bool) -> Layout | None:

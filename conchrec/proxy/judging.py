@@ -10,6 +10,7 @@ from conchrec.access.policy import Allow, Decision, Deny, cited, decide, rule_fo
 from conchrec.access.target_rules import other_ports
 from conchrec.errors import AccessDenied
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import ReasonCode
 
 #: As which the audit knows the steps of a login.
 REQUIRE_MFA, APPROVAL = "require_mfa", "approval"
@@ -61,13 +62,19 @@ def check_steps(visit: Visit) -> None:
     """AccessDenied where a second factor, or an approval, is required and was not when it began."""
     assert visit.options is not None, "it was judged"
     if visit.options.require_mfa is Mfa.SESSION and not visit.second_factor:
-        raise AccessDenied("a second factor is required for each session now: connect anew", rule=REQUIRE_MFA)
+        raise AccessDenied(
+            "a second factor is required for each session now: connect anew",
+            rule=REQUIRE_MFA,
+            code=ReasonCode.SECOND_FACTOR_REQUIRED,
+        )
     if not visit.is_approved:
-        raise AccessDenied("somebody has to approve it now: connect anew", rule=APPROVAL)
+        raise AccessDenied(
+            "somebody has to approve it now: connect anew", rule=APPROVAL, code=ReasonCode.APPROVAL_REQUIRED
+        )
 
 
 def denied(answer: Deny) -> AccessDenied:
-    return AccessDenied(answer.reason, rule=cited(answer))
+    return AccessDenied(answer.reason, rule=cited(answer), code=answer.code)
 
 
 def check_ways(visit: Visit) -> None:
@@ -75,7 +82,9 @@ def check_ways(visit: Visit) -> None:
     most, user = visit.site.config.limits.sessions_per_user, visit.identity.user
     if sum(live.way_count for live in visit.site.live if live.identity.user == user) >= most:
         raise AccessDenied(
-            f"{user} has {most} ways to targets open, which is the limit", rule="sessions_per_user"
+            f"{user} has {most} ways to targets open, which is the limit",
+            rule="sessions_per_user",
+            code=ReasonCode.TOO_MANY_TARGETS,
         )
 
 
@@ -89,4 +98,5 @@ def check_connections(visit: Visit) -> None:
         raise AccessDenied(
             f"{user} has {limit} connections to targets, which is the limit (max_connections)",
             rule="max_connections",
+            code=ReasonCode.TOO_MANY_TARGET_CONNECTIONS,
         )

@@ -44,6 +44,7 @@ from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.visit import Proofs
 from conchrec.proxy.ways import Ways
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.provenance import host_and_port
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
@@ -86,6 +87,8 @@ class JumpFactory(SSHFactory):
 
 class UserGone(ConchrecError):
     """Nobody answers at the other end of a user's connection."""
+
+    default_code = ReasonCode.CLIENT_SILENT
 
 
 class Jump:
@@ -190,7 +193,7 @@ class Jump:
         return (PUBLICKEY, KEYBOARD_INTERACTIVE) if offered else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
-        return fail(AccessDenied("Permission denied", "a key is wanted"))
+        return fail(AccessDenied("Permission denied", "a key is wanted", code=ReasonCode.KEY_REQUIRED))
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         return self._site.credentials.acceptable(user, algorithm, blob, self.source, self._site.now())
@@ -205,7 +208,7 @@ class Jump:
                 self._wants_code(identity)
             return succeed(self._proved(identity))
         except Locked as locked:
-            self._say_once(locked.detail)
+            self._say_once(Reason(locked.code, locked.detail))
             return fail()
         except (AccessDenied, PartialSuccess):
             return fail()
@@ -215,11 +218,15 @@ class Jump:
         passwords = self._site.passwords
         if passwords is None or not passwords.has_code(identity.user):
             self._say_once(NONE_THERE)
-            raise AccessDenied("Permission denied", "a second factor is required, and there is none")
+            raise AccessDenied(
+                "Permission denied",
+                "a second factor is required, and there is none",
+                code=ReasonCode.SECOND_FACTOR_UNAVAILABLE,
+            )
         self._first = identity
         raise PartialSuccess((KEYBOARD_INTERACTIVE,))
 
-    def _say_once(self, text: str) -> None:
+    def _say_once(self, text: Reason) -> None:
         """Why it is not enough, to somebody who has proved something; another key does not change it."""
         if text not in self._said:
             self._said.add(text)
@@ -229,7 +236,13 @@ class Jump:
         passwords = self._site.passwords
         if passwords is None:
             # It was offered before the configuration was read anew.
-            return fail(AccessDenied("Permission denied", "nobody has a password or a code any more"))
+            return fail(
+                AccessDenied(
+                    "Permission denied",
+                    "nobody has a password or a code any more",
+                    code=ReasonCode.PASSWORDS_DISABLED,
+                )
+            )
         if self._first is not None:
             return Deferred.fromCoroutine(self._second_step(self._first, passwords, ask))
         return Deferred.fromCoroutine(self._by_password(user, passwords, ask))
@@ -239,7 +252,7 @@ class Jump:
             identity = await passwords.log_in(user, self.source, ask)
             check_unchanged(self._site, passwords, user)
         except Locked as locked:
-            self._say_once(locked.detail)
+            self._say_once(Reason(locked.code, locked.detail))
             raise
         identity = replace(identity, second_factor=passwords.second_factor(user))
         if not identity.second_factor and required(self._site, identity, self.source) is not Mfa.NO:
@@ -318,18 +331,17 @@ class Jump:
     def channel_requested(self, opening: IncomingOpen) -> None:
         kind = opening.channel.kind
         if self._leaving:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this connection is over")
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(refusal.CONNECTION_ENDING))
         elif kind == b"direct-tcpip":
             self._direct(opening)
         elif kind == b"session":
             if self._no_more_sessions:
-                opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: no more sessions were to be opened")
+                opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(refusal.NO_MORE_SESSIONS))
             else:
                 OuterSession(self, self._site, opening)
         else:
-            opening.refuse(
-                m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this proxy only leads to targets (ssh -J)"
-            )
+            why = Reason(ReasonCode.OUTER_CHANNEL_TYPE, "this proxy only leads to targets (ssh -J)")
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(why))
 
     def global_requested(self, request: IncomingRequest) -> None:
         if request.name == b"no-more-sessions@openssh.com":
@@ -370,7 +382,7 @@ class Jump:
         left = (expires - self._site.now()).total_seconds()
         if left <= 0:
             what = "certificate" if self.identity.by_certificate else "key"
-            self.tell_and_end(f"your {what} has expired")
+            self.tell_and_end(Reason(ReasonCode.LOGIN_EXPIRED, f"your {what} has expired"))
         else:
             # Timers follow another clock than certificates do: look now and then.
             self._expiry = self._site.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from conchrec.errors import RemoteViolation
 from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
+from conchrec.reasons import ReasonCode
 
 #: What an observer sees and what is passed on: message number (93 to 100) and the body after the channel.
 Pass = Callable[[int, bytes], None]
@@ -58,7 +59,9 @@ class Lane:
         if held is not None:
             self._held_bytes += len(body)
             if self._held_bytes > HELD_BYTES or len(held) >= HELD_MESSAGES:
-                raise RemoteViolation("too much sent before the other side was there")
+                raise RemoteViolation(
+                    "too much sent before the other side was there", code=ReasonCode.TOO_MANY_MESSAGES
+                )
             self._account.add(len(body))
             held.append((message, body))
             return

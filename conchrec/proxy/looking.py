@@ -20,6 +20,7 @@ from conchrec.access.policy import sees
 from conchrec.errors import RecordingError
 from conchrec.proxy.asking import Asking, Refused, Unknown
 from conchrec.proxy.refusal import one_line
+from conchrec.reasons import ReasonCode
 from conchrec.recording.asciicast import OUTPUT
 from conchrec.recording.catalogue import Filter, found, moment, summary
 from conchrec.recording.follow import POLL_SECONDS, Follower, Tail
@@ -82,7 +83,7 @@ async def play(asking: Asking) -> str:
     player = Player(about, lambda: events(entry.path), speed=given.speed, idle=given.idle, size=size)
     await _looked(asking, player)
     if player.problem:
-        raise RecordingError(f"{entry.sid}: {player.problem}")
+        raise RecordingError(f"{entry.sid}: {player.problem}", code=ReasonCode.RECORDING_UNREADABLE)
     return ""
 
 
@@ -224,7 +225,9 @@ async def _read(asking: Asking, work: Callable[[], T]) -> T:
         step: Deferred[T] = asking.site.reading(asking.identity.user, work)
         return await step
     except OSError as error:
-        raise RecordingError(error.strerror or "it can not be read", repr(error)) from error
+        raise RecordingError(
+            error.strerror or "it can not be read", repr(error), code=ReasonCode.RECORDING_UNREADABLE
+        ) from error
 
 
 # -- what is asked

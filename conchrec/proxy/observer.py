@@ -6,10 +6,14 @@ import enum
 from typing import Protocol
 
 from conchrec.errors import ConchrecError
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 
 #: Why a message was dropped that the observer had seen before.
-NOT_FORWARDED = "recorded, and not forwarded: the channel ended before it was on the disk"
+NOT_FORWARDED = Reason(
+    ReasonCode.NOT_FORWARDED,
+    "recorded, and not forwarded: the channel ended before it was on the disk",
+)
 
 
 class Verdict(enum.Enum):

@@ -19,6 +19,7 @@ from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.proxy import refusal
 from conchrec.proxy.upstream import Upstream
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.recording.coverage import NotKept
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import (
@@ -65,9 +66,9 @@ class OnwardAgent:
     async def _begin(self) -> None:
         transport = self._upstream.transport
         if transport is None:
-            raise AgentError("the target is gone")
+            raise AgentError("the target is gone", code=ReasonCode.TARGET_GONE)
         if self._opening.request.max_packet < LEAST_PACKET:
-            raise AgentError("the target takes too few bytes in a packet")
+            raise AgentError("the target takes too few bytes in a packet", code=ReasonCode.PACKETS_DO_NOT_FIT)
         client = await self._visit.inner_agent.open()
         self._client = client
         bound = await client.bind_session(
@@ -77,9 +78,15 @@ class OnwardAgent:
             forwarding=True,
         )
         if not bound:
-            raise AgentError("the agent does not know session-bind@openssh.com, so it is not forwarded")
+            raise AgentError(
+                "the agent does not know session-bind@openssh.com, so it is not forwarded",
+                code=ReasonCode.AGENT_BINDING_UNSUPPORTED,
+            )
         if self._ended or self._opening.channel.connection.stopped:
-            raise AgentError("the role does not allow it any more" if self._ended else "the target is gone")
+            raise AgentError(
+                "the role does not allow it any more" if self._ended else "the target is gone",
+                code=ReasonCode.NO_LONGER_ALLOWED if self._ended else ReasonCode.TARGET_GONE,
+            )
         self._visit.emit(self._event("relayed", ""))
         self._visit.beside.add(NotKept.AGENT)
         self._stream = Stream.accept(self._opening, self)
@@ -94,7 +101,7 @@ class OnwardAgent:
     def _refused(self, failure: Failure) -> None:
         self._over(self)
         error = failure.value
-        why = error.public if isinstance(error, ConchrecError) else "internal error"
+        why = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
         if self._client is not None:
             self._client.close()
         self._emit("refused", why)

@@ -25,6 +25,7 @@ from conchrec.proxy.site import Site
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.visit import Proofs
 from conchrec.proxy.ways import Ways
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.stream import Stream
@@ -130,7 +131,8 @@ class OuterSession:
                 )
             return True
         if name == b"pty-req" and "permit-pty" in self._jump.identity.withheld:
-            self._rejected("your certificate has no permit-pty", "certificate: no permit-pty")
+            why = Reason(ReasonCode.PTY_NOT_ALLOWED, "your certificate has no permit-pty")
+            self._rejected(why, "certificate: no permit-pty")
             return False
         if name == b"pty-req":
             self._newline = "\r\n"
@@ -166,7 +168,7 @@ class OuterSession:
         self._note_end()
         if order.index(looking_sees(asking)) < order.index(self._sees):
             self.leave()
-            self._say_error(refusal.PREFIX + "your roles have changed")
+            self._say_error(refusal.sentence(Reason(ReasonCode.ROLES_CHANGED, "your roles have changed")))
             self._exit(REFUSED)
 
     def _note_end(self) -> None:
@@ -246,7 +248,9 @@ class OuterSession:
         commands, user = self._site.commands, self._jump.identity.user
         most = self._site.config.limits.commands
         if commands.get(user, 0) >= most:
-            raise AccessDenied(f"{most} commands at once are the limit", rule="commands")
+            raise AccessDenied(
+                f"{most} commands at once are the limit", rule="commands", code=ReasonCode.TOO_MANY_COMMANDS
+            )
         commands[user] = commands.get(user, 0) + 1
 
     def _uncount(self, result: T) -> T:
@@ -264,7 +268,8 @@ class OuterSession:
         if failure.check(CancelledError) and self._leaving:
             return
         if failure.check(Unknown):
-            self._say_error(refusal.PREFIX + refusal.one_line(failure.getErrorMessage()))
+            text = refusal.one_line(failure.getErrorMessage())
+            self._say_error(refusal.sentence(Reason(ReasonCode.COMMAND_INVALID, text)))
             self._exit(USAGE)
         else:
             self._say_error(refusal.line(as_error(failure)))
@@ -290,4 +295,4 @@ def as_error(failure: Failure) -> ConchrecError:
     if isinstance(error, ConchrecError):
         return error
     _log.failure("in a channel of the outer connection", failure=failure)
-    return ConchrecError("internal error")
+    return ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)

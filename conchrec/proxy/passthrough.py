@@ -22,6 +22,7 @@ from conchrec.proxy.judging import REQUIRE_MFA, check_steps, may_reach
 from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 
 
 class Passthrough:
@@ -85,7 +86,7 @@ class Passthrough:
         """It ends where it could not begin any more."""
         self.visit.identity = identity
         if self.visit.strict and (full := self._site.disks.critical):
-            self.tell_and_end(f"the disk for {full} is full")
+            self.tell_and_end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
             return
         try:
             self.judge()
@@ -98,15 +99,25 @@ class Passthrough:
         visit, site = self.visit, self._site
         if site.config.session_recording.value != self._mode:
             what = "session_recording"
-            raise AccessDenied(f"how sessions are recorded has changed ({what}): connect anew", rule=what)
+            raise AccessDenied(
+                f"how sessions are recorded has changed ({what}): connect anew",
+                rule=what,
+                code=ReasonCode.RECORDING_MODE_CHANGED,
+            )
         answer = may_reach(visit)
         visit.judged(answer)
         if self._address not in answer.addresses:
             user, host = visit.identity.user, visit.target.host
             rule = f"no role of {user} allows that address any more"
-            raise AccessDenied(f"{user} may not reach {host} ({rule})", rule=rule)
+            raise AccessDenied(
+                f"{user} may not reach {host} ({rule})", rule=rule, code=ReasonCode.ADDRESS_NOT_ALLOWED
+            )
         if answer.options.require_mfa is not Mfa.NO and not visit.identity.second_factor:
-            raise AccessDenied("your roles require a second factor: log in anew", rule=REQUIRE_MFA)
+            raise AccessDenied(
+                "your roles require a second factor: log in anew",
+                rule=REQUIRE_MFA,
+                code=ReasonCode.SECOND_FACTOR_REQUIRED,
+            )
         check_steps(visit)
         self._limits.apply(answer.options)
 
@@ -187,7 +198,7 @@ class _TargetEnd(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
         self._gone = True
-        self._owner.over("the target closed the connection")
+        self._owner.over(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
 
     def send(self, data: bytes) -> None:
         if self.transport is not None and not self._gone:
@@ -228,4 +239,4 @@ class _UserEnd(Protocol):
         self._owner.from_user(data)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
-        self._owner.over("the user closed the connection")
+        self._owner.over(Reason(ReasonCode.USER_CLOSED, "the user closed the connection"))

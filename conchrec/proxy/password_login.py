@@ -18,6 +18,7 @@ from conchrec.access.guesses import LONGEST_WAIT, Guess, Guesses, TooManyGuesses
 from conchrec.access.passwords import Passwords
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import Ask
 from conchrec.timing import Clock, DelayedCall
@@ -68,7 +69,7 @@ class PasswordLogin:
         if seconds := self.guesses.begin(user, source):
             await self._pause(seconds)
         if not await self._is_right(user, password):
-            raise _denied(self._passwords.why_not(user))
+            raise _denied(self._passwords.why_not(user), ReasonCode.PASSWORD_WRONG)
         if self._passwords.has_code(user):
             await self._use(user, code)
         self.guesses.right(user, source)
@@ -90,11 +91,10 @@ class PasswordLogin:
             error = TooManyGuesses(seconds, at)
             await ask(Challenge(instruction=f"conchrec: {error.public}"))
             raise error
-        return (
-            f"conchrec: after wrong answers, this one is looked at in {math.ceil(seconds)} s"
-            if seconds
-            else ""
-        )
+        if not seconds:
+            return ""
+        text = f"after wrong answers, this one is looked at in {math.ceil(seconds)} s"
+        return f"conchrec: {Reason(ReasonCode.GUESS_DELAYED, text)}"
 
     @property
     def has_passwords(self) -> bool:
@@ -119,11 +119,14 @@ class PasswordLogin:
         step = self._passwords.step_of(user, code, seconds, last)
         if step is None:
             again = self._passwords.step_of(user, code, seconds, -1) is not None
-            raise _denied("the code has been used" if again else "wrong code")
+            if again:
+                raise _denied("the code has been used", ReasonCode.CODE_USED)
+            raise _denied("wrong code", ReasonCode.SECOND_FACTOR_WRONG)
         try:
             await self.guesses.use(user, step)
         except OSError as error:
-            raise _denied("that the code is used can not be written down") from error
+            detail = "that the code is used can not be written down"
+            raise _denied(detail, ReasonCode.CODE_NOT_STORED) from error
 
     async def _is_right(self, user: str, password: str) -> bool:
         await self._places.acquire()
@@ -145,5 +148,5 @@ class PasswordLogin:
         return over
 
 
-def _denied(detail: str) -> AccessDenied:
-    return AccessDenied("Permission denied", detail)
+def _denied(detail: str, code: ReasonCode) -> AccessDenied:
+    return AccessDenied("Permission denied", detail, code=code)

@@ -6,6 +6,7 @@ from conchrec import settings
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.proxy import refusal
+from conchrec.reasons import ReasonCode
 
 #: What the subsystem's name begins with.
 SUBSYSTEM = b"proxy:"
@@ -16,7 +17,9 @@ def named_target(host: bytes, port: str) -> Target:
     shown = refusal.one_line(host.decode("utf-8", "replace"), 80)
     found = settings.named_target(host.decode("utf-8", "replace"), port)
     if found is None:
-        raise AccessDenied(f"{shown}:{port} is not a host and port", rule="not a host")
+        raise AccessDenied(
+            f"{shown}:{port} is not a host and port", rule="not a host", code=ReasonCode.INVALID_TARGET
+        )
     return found
 
 
@@ -25,7 +28,11 @@ def subsystem_target(place: bytes, cluster_name: str) -> Target:
     name, _, cluster = place.partition(b"@")
     if cluster and cluster != cluster_name.encode():
         shown = refusal.one_line(cluster.decode("utf-8", "replace"), 80)
-        raise AccessDenied(f"this proxy is of the cluster {cluster_name}, not of {shown}", rule="cluster")
+        raise AccessDenied(
+            f"this proxy is of the cluster {cluster_name}, not of {shown}",
+            rule="cluster",
+            code=ReasonCode.OTHER_CLUSTER,
+        )
     if name.startswith(b"[") and b"]" in name:
         host, _, rest = name[1:].partition(b"]")
         port = rest.removeprefix(b":")

@@ -12,21 +12,27 @@ from conchrec.errors import (
     RecordingError,
     UpstreamError,
 )
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 
 PREFIX = "conchrec: "
+CONNECTION_ENDING = Reason(ReasonCode.CONNECTION_ENDING, "this connection is over")
+NO_MORE_SESSIONS = Reason(ReasonCode.NO_MORE_SESSIONS, "no more sessions were to be opened")
+PROXY_STOPPING = Reason(ReasonCode.PROXY_STOPPING, "the proxy is being stopped")
+NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "the role does not allow it any more")
 #: Longer than any sentence of ours; what a target says of itself may be longer.
 MAX_LINE = 1024
 _OURS = re.compile(r"conchrec(?=\s*[:\uff1a\ufe55\ua789\u2236\u02d0])", re.IGNORECASE)
 
 
 def one_line(text: str, limit: int = MAX_LINE) -> str:
-    """``text`` as one line that a terminal shows and does not obey."""
+    """``text`` as one line that a terminal shows and does not obey. A Reason stays one."""
     clean = "".join(
         " " if character in "\r\n\t" else character if _is_shown(character) else "\ufffd"
         for character in text[: 4 * limit]
     )
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    clean = clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    return Reason(text.code, clean) if isinstance(text, Reason) else clean
 
 
 def _is_shown(character: str) -> bool:
@@ -44,6 +50,11 @@ def disarmed(text: str) -> str:
 def line(error: ConchrecError) -> str:
     """What the user reads."""
     return PREFIX + disarmed(one_line(error.public).removeprefix(PREFIX))
+
+
+def sentence(reason: Reason) -> str:
+    """A reason of ours that is no error, as the user reads it."""
+    return PREFIX + reason
 
 
 def open_failure(error: ConchrecError) -> tuple[int, str]:

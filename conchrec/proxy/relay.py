@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.proxy.admission import (
+    CHANNEL_CLOSED,
     DATA_HEADER,
     FROM_FAR,
     FROM_FAR_OF_FORWARD,
@@ -38,11 +39,12 @@ from conchrec.proxy.admission import (
     Phase,
 )
 from conchrec.proxy.control_hash import ControlHash
-from conchrec.proxy.intake import STARTS, take
+from conchrec.proxy.intake import STARTS, SURPLUS, take
 from conchrec.proxy.lane import Lane, ReplyOrder
 from conchrec.proxy.observer import NOT_FORWARDED, Observer, Verdict
 from conchrec.proxy.refusal import one_line
 from conchrec.proxy.waiting import ChannelWaiting, UserWaiting
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.manifest import Control
 from conchrec.ssh import layouts
 from conchrec.ssh import messages as m
@@ -54,6 +56,7 @@ _log = Logger()
 #: What a session that is confirmed before the target's channel exists may send in one packet (RFC 4253, 6.1).
 EARLY_MAX_PACKET = 32 * 1024
 #: Requests of one end that the other has not answered. PuTTY, which sends most, has a few hundred at once.
+_UNREQUESTED = Reason(ReasonCode.REPLY_WITHOUT_REQUEST, "a reply without a request")
 UNANSWERED_MOST = 4096
 #: Into so many packets one is split in one turn of the reactor. Who observes what the other end takes stays
 #: far below; a channel with packets of one byte would stop everybody else.
@@ -153,7 +156,7 @@ class Relay:
         request = self._opening.request
         extra, surplus = layouts.rewrite(layouts.CHANNEL_OPENS[request.kind], request.extra)
         if surplus:
-            self._observer.dropped(m.CHANNEL_OPEN, surplus, "surplus bytes", from_near=True)
+            self._observer.dropped(m.CHANNEL_OPEN, surplus, SURPLUS, from_near=True)
         self._dialled = True
         self._sync = sync
         self._from_far.granted = request.window
@@ -175,7 +178,7 @@ class Relay:
         if not self._guard(self._observer.opened):
             return
         if extra:
-            self._observer.dropped(m.CHANNEL_OPEN_CONFIRMATION, extra, "surplus bytes", from_near=False)
+            self._observer.dropped(m.CHANNEL_OPEN_CONFIRMATION, extra, SURPLUS, from_near=False)
         self._far_max_packet = max_packet
         self._from_near.window = window
         if self._is_session:
@@ -225,11 +228,11 @@ class Relay:
             return
         from_near = sender is self._from_near
         taken = take(message, body, is_session=self._is_session, from_near=from_near)
-        if taken.reason:
+        if taken.reason is not None:
             self._observer.dropped(message, taken.dropped, taken.reason, from_near=from_near)
         if taken.kind is Kind.CLOSE:
             if from_near:
-                sender.discard("the channel was closed")
+                sender.discard(CHANNEL_CLOSED)
             else:
                 sender.flush()
         sender.push(taken.kind, message, taken.payload)
@@ -258,7 +261,7 @@ class Relay:
         if isinstance(payload, bytes):
             if kind is Kind.REPLY:
                 if not self._near_unanswered:
-                    self._observer.dropped(message, payload, "a reply without a request", from_near=True)
+                    self._observer.dropped(message, payload, _UNREQUESTED, from_near=True)
                     return
                 self._near_unanswered -= 1
             _check_split(message, payload, self._far_max_packet)
@@ -290,7 +293,7 @@ class Relay:
             request = replace(request, want_reply=True)
         if request.want_reply:
             if len(self._far_unanswered) >= UNANSWERED_MOST:
-                raise RemoteViolation("too many requests wait for a reply")
+                raise RemoteViolation("too many requests wait for a reply", code=ReasonCode.TOO_MANY_MESSAGES)
             self._near_replies.passed_on(wanted=wanted)
             self._far_unanswered.append(request)
         if kind is Kind.START:
@@ -320,7 +323,7 @@ class Relay:
             return
         if request.want_reply:
             if self._near_unanswered >= UNANSWERED_MOST:
-                raise RemoteViolation("too many requests wait for a reply")
+                raise RemoteViolation("too many requests wait for a reply", code=ReasonCode.TOO_MANY_MESSAGES)
             self._far_replies.passed_on()
             self._near_unanswered += 1
         self._to_near.push(message, request.encode())
@@ -328,7 +331,7 @@ class Relay:
     def _admit_answer(self, message: int) -> None:
         """The far end's reply to the oldest request that it was forwarded."""
         if not self._far_unanswered:
-            self._observer.dropped(message, b"", "a reply without a request", from_near=False)
+            self._observer.dropped(message, b"", _UNREQUESTED, from_near=False)
             return
         request, success = self._far_unanswered.popleft(), message == m.CHANNEL_SUCCESS
         self._observer.answered(request, success)
@@ -351,14 +354,14 @@ class Relay:
             # Drained by the caller, once the start has gone on.
             self._from_far.phase = phase
 
-    def _refuse_near(self, request: m.ChannelRequest, reason: str) -> None:
-        text = f"request {_name(request)}: {reason}"
+    def _refuse_near(self, request: m.ChannelRequest, reason: Reason) -> None:
+        text = Reason(reason.code, f"request {_name(request)}: {reason}")
         self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=True)
         if request.want_reply:
             self._near_replies.answer(False)
 
-    def _refuse_far(self, request: m.ChannelRequest, reason: str) -> None:
-        text = f"request {_name(request)}: {reason}"
+    def _refuse_far(self, request: m.ChannelRequest, reason: Reason) -> None:
+        text = Reason(reason.code, f"request {_name(request)}: {reason}")
         self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=False)
         if request.want_reply:
             self._far_replies.answer(False)
@@ -475,7 +478,7 @@ class Relay:
     def _finish(self) -> None:
         if not self._done:
             for direction in (self._from_near, self._from_far):
-                direction.discard("the channel was closed")
+                direction.discard(CHANNEL_CLOSED)
             for lane in (self._to_far, self._to_near):
                 for message, body in lane.abandon():
                     if message in DATA_HEADER or message == m.CHANNEL_REQUEST:
@@ -521,7 +524,9 @@ class Relay:
         self._syncing = False
         error = failure.value
         if not isinstance(error, ConchrecError):
-            error = ConchrecError("the recording can not be kept on disk", str(error))
+            error = ConchrecError(
+                "the recording can not be kept on disk", str(error), code=ReasonCode.WRITE_FAILED
+            )
         self.abort(self._observer.failed(error))
 
 
@@ -549,7 +554,10 @@ class _FarEnd:
 def _check_split(message: int, body: bytes, most: int) -> None:
     """Before data is observed. Raises ConchrecError where splitting it would take too long."""
     if message in DATA_HEADER and len(body) > most * PIECES_MOST:
-        raise ConchrecError(f"data comes in packets that do not fit the other end, which takes {most} bytes")
+        raise ConchrecError(
+            f"data comes in packets that do not fit the other end, which takes {most} bytes",
+            code=ReasonCode.PACKETS_DO_NOT_FIT,
+        )
 
 
 def _send_split(channel: Channel, message: int, body: bytes, most: int) -> None:

@@ -20,15 +20,17 @@ from conchrec.proxy.judging import REQUIRE_MFA as RULE
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.site import Site
 from conchrec.proxy.visit import Proofs, Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.certificate import decode, is_hardware
 from conchrec.ssh.userauth_server import Ask
 
 TOUCH, CODE = "sk", "totp"
 #: Codes that one may get wrong in an inner login, before it is told so and has to begin anew.
 TRIES = 3
-NONE_THERE = (
+NONE_THERE = Reason(
+    ReasonCode.SECOND_FACTOR_UNAVAILABLE,
     "your roles require a second factor, and you have none: use a hardware key (ssh-keygen -t ed25519-sk), "
-    "or have a code set up (conchrec passwd --totp-only)"
+    "or have a code set up (conchrec passwd --totp-only)",
 )
 
 
@@ -57,15 +59,27 @@ def check(mfa: Mfa, identity: Identity, proofs: Proofs, what: str) -> None:
     if mfa is Mfa.NO:
         return
     if not identity.second_factor:
-        raise AccessDenied("your roles require a second factor: log in anew", rule=RULE)
+        raise AccessDenied(
+            "your roles require a second factor: log in anew",
+            rule=RULE,
+            code=ReasonCode.SECOND_FACTOR_REQUIRED,
+        )
     if mfa is Mfa.SESSION and not proofs.take():
-        raise AccessDenied(f"each {what} requires a second factor of its own: connect anew", rule=RULE)
+        raise AccessDenied(
+            f"each {what} requires a second factor of its own: connect anew",
+            rule=RULE,
+            code=ReasonCode.SECOND_FACTOR_REQUIRED,
+        )
 
 
 def check_unchanged(site: Site, passwords: PasswordLogin, user: str) -> None:
     """AccessDenied where an answer was compared with a password or a secret that is another one by now."""
     if site.passwords is None or site.passwords.secrets_of(user) != passwords.secrets_of(user):
-        raise AccessDenied("Permission denied", "the password, or the secret, was changed meanwhile")
+        raise AccessDenied(
+            "Permission denied",
+            "the password, or the secret, was changed meanwhile",
+            code=ReasonCode.PASSWORD_CHANGED,
+        )
 
 
 class _AskForCode:
@@ -82,7 +96,7 @@ class _AskForCode:
         for left in reversed(range(TRIES)):
             passwords = visit.site.passwords
             if passwords is None or not passwords.has_code(user):
-                raise AccessDenied(NONE_THERE, rule=RULE)
+                raise AccessDenied(NONE_THERE, rule=RULE, code=ReasonCode.SECOND_FACTOR_UNAVAILABLE)
             try:
                 await passwords.ask_code(user, visit.source, ask)
                 check_unchanged(visit.site, passwords, user)
@@ -90,7 +104,9 @@ class _AskForCode:
             except AccessDenied as error:
                 visit.site.emit(visit.refused_login(error))
                 if not left:
-                    raise AccessDenied("the code was not right: begin anew", error.detail, RULE) from error
+                    raise AccessDenied(
+                        "the code was not right: begin anew", error.detail, RULE, code=error.code
+                    ) from error
         visit.second_factor = CODE
 
 

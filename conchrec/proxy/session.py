@@ -26,6 +26,7 @@ from conchrec.proxy.intake import STARTS
 from conchrec.proxy.observer import NOT_FORWARDED, Verdict
 from conchrec.proxy.relay import Relay
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.kept_text import COMMAND_MOST, NAME_MOST, keep
 from conchrec.recording.recorder import ClosedRecording, SessionRecorder
@@ -53,6 +54,16 @@ QUIET = frozenset(
 )
 #: Kinds of dropped messages that one session tells apart; further ones count as one.
 DROPPED_KINDS = 32
+#: Why an option forbids what is requested.
+_FORBIDDEN = {
+    "commands": ReasonCode.COMMAND_NOT_ALLOWED,
+    "pty": ReasonCode.PTY_NOT_ALLOWED,
+    "shell": ReasonCode.SHELL_NOT_ALLOWED,
+    "exec": ReasonCode.EXEC_NOT_ALLOWED,
+    "sftp": ReasonCode.SFTP_NOT_ALLOWED,
+    "scp": ReasonCode.SCP_NOT_ALLOWED,
+    "subsystem": ReasonCode.SUBSYSTEM_NOT_ALLOWED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +205,7 @@ class Session:
         """It ends where the options do not allow what it runs, or its terminal, any more; and where the audit
         has no room, for a role that is strict."""
         if self._strict and (full := self._site.disks.critical):
-            self.end(f"the disk for {full} is full")
+            self.end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
             return
         options = [self._start.forbidden_by(self._options)] if self._start is not None else []
         if self._has_pty and not self._options.pty:
@@ -242,7 +253,7 @@ class Session:
         recorder, self._recorder = self._recorder, None
         if recorder is None:
             return
-        self._close(recorder, "not recorded any more")
+        self._close(recorder, Reason(ReasonCode.RECORDING_GIVEN_UP, "not recorded any more"))
         self._emit_quietly(refusal.event(error, self._who(), policy="best_effort"))
 
     def _record(self, write: Callable[[SessionRecorder], None]) -> None:
@@ -301,7 +312,7 @@ class Session:
                 audit.X11Forward(
                     **self._who(),
                     action="refused",
-                    reason="the role does not allow it",
+                    reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow it"),
                     rule=shut_by(visit.roles, "x11_forwarding").rule,
                 )
             )
@@ -316,7 +327,8 @@ class Session:
             self._refuse_to_start(Start.parse(request))
             return request
         if name == b"pty-req" and self._has_pty:
-            self.dropped(m.CHANNEL_REQUEST, request.extra, "a second pty-req", from_near=True)
+            why = Reason(ReasonCode.SECOND_PTY, "a second pty-req")
+            self.dropped(m.CHANNEL_REQUEST, request.extra, why, from_near=True)
             return Verdict.REFUSE
         if name == b"pty-req":
             # It counts from now on, though it may wait for the target: for a second one, and for the roles.
@@ -335,7 +347,8 @@ class Session:
 
     def _unknown_refused(self) -> Verdict:
         rule = shut_by(self._visit.roles, "unknown_requests").rule
-        self._emit(audit.SessionRejected(**self._who(), reason="unknown request", rule=rule))
+        reason = Reason(ReasonCode.UNKNOWN_REQUEST, "unknown request")
+        self._emit(audit.SessionRejected(**self._who(), reason=reason, rule=rule))
         return Verdict.REFUSE
 
     def _refuse_to_start(self, start: Start) -> None:
@@ -358,7 +371,7 @@ class Session:
             "subsystem": "use this subsystem",
         }[option]
         text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({shut.why})"
-        return AccessDenied(text, rule=shut.rule)
+        return AccessDenied(text, rule=shut.rule, code=_FORBIDDEN[option])
 
     def _forced(self, request: m.ChannelRequest) -> m.ChannelRequest:
         """The user's certificate says what runs (PROTOCOL.certkeys, "Critical options")."""
@@ -372,8 +385,11 @@ class Session:
 
     def refused(self, code: int, text: bytes) -> None:
         shown = refusal.one_line(text.decode("utf-8", "replace")) or f"reason {code}"
-        error = ConchrecError(f"{self._visit.target} would not open a session: {shown}")
-        self._emit_quietly(audit.UpstreamFailed(**self._who(), reason="no session", detail=shown))
+        error = ConchrecError(
+            f"{self._visit.target} would not open a session: {shown}", code=ReasonCode.SESSION_REFUSED
+        )
+        reason = Reason(ReasonCode.SESSION_REFUSED, "no session")
+        self._emit_quietly(audit.UpstreamFailed(**self._who(), reason=reason, detail=shown))
         if self._confirmed_early:
             self.fail(error)
         else:
@@ -415,7 +431,7 @@ class Session:
     def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
         key = (message, reason, from_near)
         if key not in self._dropped and len(self._dropped) >= DROPPED_KINDS:
-            key = (message, "further reasons", from_near)
+            key = (message, Reason(ReasonCode.FURTHER_REASONS, "further reasons"), from_near)
         entry = self._dropped.setdefault(key, _Dropped())
         entry.add(data)
         if reason == NOT_FORWARDED and from_near and message == m.CHANNEL_DATA:
@@ -456,7 +472,8 @@ class Session:
             self._emit_quietly(self._start_event(recorder))
             self._running = True
         if recorder is not None:
-            self._close(recorder, self._reason or "the channel was closed", at_end=True)
+            reason = self._reason or Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
+            self._close(recorder, reason, at_end=True)
         elif self._running:
             self._ended(None)
         self._over(self)
@@ -556,7 +573,9 @@ class Session:
 
     def _no_answer(self, kind: str) -> None:
         self._unanswered_start = None
-        error = ConchrecError(f"{self._visit.target} did not answer the request for {kind}")
+        error = ConchrecError(
+            f"{self._visit.target} did not answer the request for {kind}", code=ReasonCode.START_UNANSWERED
+        )
         self._emit_quietly(audit.UpstreamFailed(**self._who(), reason=error.public))
         self.end(error.public)
 
@@ -580,7 +599,7 @@ class Session:
         if name in STARTS:
             self._start = None
             self._files.withdraw()
-            self._reason = f"the target refused {shown}"
+            self._reason = Reason(ReasonCode.START_REFUSED, f"the target refused {shown}")
             self._emit(audit.SessionRejected(**self._who(), reason=self._reason, rule="target"))
 
     def _target_request(self, request: m.ChannelRequest) -> None:
@@ -605,7 +624,11 @@ class Session:
                 error = result.value
                 if not isinstance(error, RecordingError):
                     _log.failure("while the recording {sid} is closed", failure=result, sid=self.sid)
-                    error = WriteFailed("the recording could not be completed", str(error))
+                    error = WriteFailed(
+                        "the recording could not be completed",
+                        str(error),
+                        code=ReasonCode.RECORDING_INCOMPLETE,
+                    )
                 if recorder.failed is None:
                     # What failed before was said when it did.
                     policy = self._options.record.value

@@ -29,6 +29,7 @@ from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.proxy.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.transport import Lost, ServerTransport
@@ -139,7 +140,7 @@ class TargetServer:
         for session in tuple(self._sessions):
             locked = site.policy.lock_on(site.now(), lambda lock: lock.is_of_session(session.sid))  # noqa: B023
             if locked is not None:
-                session.end(str(locked))
+                session.end(Reason(ReasonCode.SESSION_LOCKED, str(locked)))
             else:
                 session.rejudge()
 
@@ -154,7 +155,11 @@ class TargetServer:
         elif not self.upstream.is_at(answer.addresses):
             user = visit.identity.user
             rule = f"no role of {user} allows that address any more"
-            raise AccessDenied(f"{user} may not reach {visit.target.host} ({rule})", rule=rule)
+            raise AccessDenied(
+                f"{user} may not reach {visit.target.host} ({rule})",
+                rule=rule,
+                code=ReasonCode.ADDRESS_NOT_ALLOWED,
+            )
         return answer.options
 
     def tell_and_end(self, text: str) -> None:
@@ -186,7 +191,11 @@ class TargetServer:
         return self._connection
 
     def _channels_exceeded(self, why: str) -> None:
-        self._site.emit(refusal.event(AccessDenied(why, rule="channels"), self._visit.who()))
+        self._site.emit(
+            refusal.event(
+                AccessDenied(why, rule="channels", code=ReasonCode.TOO_MANY_CHANNELS), self._visit.who()
+            )
+        )
 
     # --- ConnectionHandler, for what the user's client asks
 
@@ -204,7 +213,7 @@ class TargetServer:
     def channel_requested(self, opening: IncomingOpen) -> None:
         kind = opening.channel.kind
         if self._ended:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this connection is over")
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(refusal.CONNECTION_ENDING))
         elif kind == b"session":
             self._session_requested(opening)
         elif kind in DIRECT:
@@ -215,32 +224,41 @@ class TargetServer:
             self._site.emit(
                 audit.UnknownRequest(**self._visit.who(), request=f"open {name}", size=size, scope="channel")
             )
-            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, "conchrec: channels of this type are not relayed")
+            why = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, "channels of this type are not relayed")
+            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusal.sentence(why))
 
     def _session_requested(self, opening: IncomingOpen) -> None:
         visit = self._visit
         limit = visit.options.max_sessions if visit.options is not None else None
         if self._no_more_sessions:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: no more sessions were to be opened")
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(refusal.NO_MORE_SESSIONS))
             return
         if self._site.stopping:
-            opening.refuse(m.RESOURCE_SHORTAGE, "conchrec: the proxy is being stopped")
+            opening.refuse(m.RESOURCE_SHORTAGE, refusal.sentence(refusal.PROXY_STOPPING))
             return
         if limit is not None and len(self._sessions) + self._waiting >= limit:
             text = f"{limit} sessions at once are the limit (max_sessions)"
-            error = AccessDenied(text, rule="max_sessions")
+            error = AccessDenied(text, rule="max_sessions", code=ReasonCode.TOO_MANY_SESSIONS)
             self._site.emit(refusal.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
             return
         most, user = self._site.config.limits.sessions_per_user, visit.identity.user
         if self._site.sessions.get(user, 0) >= most:
-            error = AccessDenied(f"{user} has {most} sessions, which is the limit", rule="sessions_per_user")
+            error = AccessDenied(
+                f"{user} has {most} sessions, which is the limit",
+                rule="sessions_per_user",
+                code=ReasonCode.TOO_MANY_SESSIONS_OF_USER,
+            )
             self._site.emit(refusal.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
             return
         wait = self._site.session_rate.wait(user)
         if wait is None:
-            error = AccessDenied(f"{user} opens too many sessions", rule="sessions a second")
+            error = AccessDenied(
+                f"{user} opens too many sessions",
+                rule="sessions a second",
+                code=ReasonCode.SESSION_RATE_EXCEEDED,
+            )
             self._site.emit(refusal.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusal.line(error))
         elif wait:
@@ -256,7 +274,7 @@ class TargetServer:
         self._waiting -= 1
         self._site.session_over(self._visit.identity.user)
         if self._ended:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, "conchrec: this connection is over")
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusal.sentence(refusal.CONNECTION_ENDING))
         else:
             self._begin_session(opening)
 
@@ -346,7 +364,8 @@ class TargetServer:
     def _end_if_useless(self) -> None:
         if self._useless and not self._sessions and not self._waiting:
             error = self._visit.denied or self.upstream.failure
-            self._disconnect(refusal.line(error) if error is not None else "conchrec: nothing more to do")
+            nothing_left = refusal.sentence(Reason(ReasonCode.NOTHING_LEFT, "nothing more to do"))
+            self._disconnect(refusal.line(error) if error is not None else nothing_left)
 
     # --- time
 
@@ -421,4 +440,4 @@ def _error(failure: Failure) -> ConchrecError:
     if isinstance(error, ConchrecError):
         return error
     _log.failure("while the target is reached", failure=failure)
-    return ConchrecError("internal error")
+    return ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)

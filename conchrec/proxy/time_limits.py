@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from conchrec.access.options import Options
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.timing import DelayedCall
 from conchrec.yamlread import as_written
 
@@ -40,7 +41,8 @@ class TimeLimits:
         if options.max_session_ttl is not None:
             left = self._began + options.max_session_ttl.total_seconds() - self._clock.seconds()
             text = "the time for a session is over (max_session_ttl)"
-            self._ttl = self._clock.callLater(max(0.0, left), self._end, text)
+            reason = Reason(ReasonCode.SESSION_TIME_OVER, text)
+            self._ttl = self._clock.callLater(max(0.0, left), self._end, reason)
         if options.client_idle_timeout is not None:
             self._watch_idle(options.client_idle_timeout)
 
@@ -59,5 +61,5 @@ class TimeLimits:
         if left > 0:
             self._idle = self._clock.callLater(left, self._watch_idle, limit)
         else:
-            self._end(f"nothing came from you for {as_written(limit)} (client_idle_timeout)")
-
+            text = f"nothing came from you for {as_written(limit)} (client_idle_timeout)"
+            self._end(Reason(ReasonCode.CLIENT_IDLE, text))

@@ -32,6 +32,7 @@ from conchrec.proxy.dialer import HostCheck, Link
 from conchrec.proxy.questions import Questions
 from conchrec.proxy.target_text import TargetText
 from conchrec.proxy.visit import Visit
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.provenance import Provenance, host_and_port
 from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
@@ -169,7 +170,12 @@ class Upstream:
         if self.connection is not None and self._state is State.READY:
             done.callback(self.connection)
         elif self._state is State.LOST:
-            done.errback(Failure(self.failure or Unreachable("the connection to the target is gone")))
+            done.errback(
+                Failure(
+                    self.failure
+                    or Unreachable("the connection to the target is gone", code=ReasonCode.TARGET_GONE)
+                )
+            )
         else:
             self._ready.append(done)
         return done
@@ -215,7 +221,7 @@ class Upstream:
                 link.transport.sendDisconnect(11, text.encode("utf-8", "replace"))
             else:
                 link.transport.abort()
-        self._end(Unreachable("the connection was closed"))
+        self._end(Unreachable("the connection was closed", code=ReasonCode.CONNECTION_CLOSED))
 
     def _nobody_came(self) -> None:
         link, self._link = self._link, None
@@ -247,7 +253,9 @@ class Upstream:
         await dialer.within(
             transport.when_secure(),
             dialer.timeout,
-            lambda: Unreachable(f"{visit.target} accepts connections and then says nothing"),
+            lambda: Unreachable(
+                f"{visit.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
+            ),
         )
         self._enter(State.AUTHENTICATING)
         connection = Connection(self._handler, refusal_text=self.text.refusal)
@@ -268,7 +276,11 @@ class Upstream:
         transport.request_service(userauth)
         try:
             login = await dialer.within(
-                userauth.done, LOGIN_SECONDS, lambda: LoginRejected(f"{visit.target} took too long to log in")
+                userauth.done,
+                LOGIN_SECONDS,
+                lambda: LoginRejected(
+                    f"{visit.target} took too long to log in", code=ReasonCode.TARGET_LOGIN_TIMEOUT
+                ),
             )
         finally:
             self._heard()
@@ -288,7 +300,7 @@ class Upstream:
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
             dead=lambda: link.transport.give_up(
-                Unreachable(f"{self._visit.target} does not answer any more")
+                Unreachable(f"{self._visit.target} does not answer any more", code=ReasonCode.TARGET_SILENT)
             ),
             deaf=lambda: bool(self._braked),
         )
@@ -351,7 +363,9 @@ class Upstream:
         error: object = self._explain(lost) if lost is not None else failure.value
         if not isinstance(error, ConchrecError):
             _log.failure("while connecting to {target}", failure=failure, target=str(self._visit.target))
-            error = UpstreamError(f"{self._visit.target} can not be reached: internal error")
+            error = UpstreamError(
+                f"{self._visit.target} can not be reached: internal error", code=ReasonCode.INTERNAL_ERROR
+            )
         if isinstance(error, LoginRejected):
             error = self._login_rejected(error)
         self._give_up(error)
@@ -404,10 +418,15 @@ class Upstream:
         if self._state in (State.DIALING, State.VERIFYING):
             if isinstance(lost.error, NothingInCommon) and not _algorithms(self._visit).sha1:
                 why += "; update it, or ask for `algorithms: legacy` in a rule of targets"
-            return Unreachable(f"{target}: no secure connection: {why}")
+            return Unreachable(f"{target}: no secure connection: {why}", code=ReasonCode.NO_SECURE_CONNECTION)
         if self._state is State.AUTHENTICATING:
-            return LoginRejected(f"{target} closed the connection during the login{': ' * bool(why)}{why}")
-        return Unreachable(f"{target} closed the connection{': ' * bool(why)}{why}")
+            return LoginRejected(
+                f"{target} closed the connection during the login{': ' * bool(why)}{why}",
+                code=ReasonCode.TARGET_CLOSED_LOGIN,
+            )
+        return Unreachable(
+            f"{target} closed the connection{': ' * bool(why)}{why}", code=ReasonCode.TARGET_CLOSED
+        )
 
     # --- logging in
 
@@ -446,7 +465,9 @@ class Upstream:
 
     def _silent(self) -> None:
         """It has exchanged keys, and then does not even say how one may log in."""
-        error = Unreachable(f"{self._visit.target} accepts connections and then says nothing")
+        error = Unreachable(
+            f"{self._visit.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
+        )
         running, self._running = self._running, None
         self._give_up(error)
         if running is not None:
@@ -576,14 +597,17 @@ class Upstream:
         """The sentence that helps most, in place of the list of what was tried."""
         target = self._visit.target
         if self.questions.any:
-            text = f"{target} did not let {self._visit.login} in by the answers to its questions"
+            text = Reason(
+                ReasonCode.ANSWERS_REJECTED,
+                f"{target} did not let {self._visit.login} in by the answers to its questions",
+            )
         else:
             text = self._offers.advice(target, self._visit.login, self._ways())
-        return LoginRejected(text, f"{error.public} {error.detail}".strip())
+        return LoginRejected(text, f"{error.public} {error.detail}".strip(), code=text.code)
 
 
 def _agent_is_silent() -> AgentError:
-    return AgentError("the agent does not answer")
+    return AgentError("the agent does not answer", code=ReasonCode.AGENT_TIMEOUT)
 
 
 def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:

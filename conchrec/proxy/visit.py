@@ -13,6 +13,7 @@ from conchrec.model import Identity, SessionInfo, Target
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.approvals import Request
 from conchrec.proxy.site import Site
+from conchrec.reasons import Reason
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.provenance import NOTHING_KNOWN, Provenance
 from conchrec.ssh.certificate import decode, fingerprint
@@ -123,7 +124,7 @@ class Visit:
 
     def refused_login(self, error: ConchrecError) -> audit.AuthRefused:
         """A code, or the like, that was not right in the inner login."""
-        reason = error.detail or error.public
+        reason = Reason(error.code, error.detail or error.public)
         return audit.AuthRefused(**self.who(), reason=reason, method="keyboard-interactive", stage="inner")
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 
 #: What may wait on behalf of one user, in all channels of all connections, in bytes.
 USER_BYTES = 64 * 1024 * 1024
@@ -36,7 +37,9 @@ class ChannelWaiting:
         """A message of ``size`` bytes waits. Raises RemoteViolation where the user has too much waiting."""
         self._count(size + OVERHEAD)
         if self._user.bytes > USER_BYTES:
-            raise RemoteViolation("too many bytes of one user wait for other ends")
+            raise RemoteViolation(
+                "too many bytes of one user wait for other ends", code=ReasonCode.TOO_MANY_MESSAGES
+            )
 
     def remove(self, size: int) -> None:
         """A message of ``size`` bytes was forwarded or dropped."""

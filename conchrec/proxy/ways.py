@@ -25,6 +25,7 @@ from conchrec.proxy.target import TargetServer
 from conchrec.proxy.tunnel import Tunnel
 from conchrec.proxy.upstream import new_transport
 from conchrec.proxy.visit import Proofs, Visit
+from conchrec.reasons import ReasonCode
 
 _log = Logger()
 
@@ -179,7 +180,9 @@ class Ways:
             )
             self._may_reach(visit)
             if not visit.addresses:
-                raise Unreachable(f"{target.host} can not be found: no such host")
+                raise Unreachable(
+                    f"{target.host} can not be found: no such host", code=ReasonCode.HOST_NOT_FOUND
+                )
             if site.config.session_recording.records:
                 # Here, where it may take long: the inner server finds it made.
                 await site.signing(lambda: site.authority.inner_host_keys(asked.host, asked.port))
@@ -193,6 +196,7 @@ class Ways:
                 raise AccessDenied(
                     "your certificate's force-command can not be obeyed where nothing is recorded",
                     rule="force-command",
+                    code=ReasonCode.FORCE_COMMAND_UNRECORDED,
                 )
             answer = may_reach(visit)
             visit.judged(answer)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 
 OUTPUT = "o"
 INPUT = "i"
@@ -35,6 +36,8 @@ _ENVIRONMENT = ("TERM", "SHELL")
 
 class Damaged(RecordingError):
     """A line that is not asciicast v2."""
+
+    default_code = ReasonCode.RECORDING_DAMAGED
 
 
 def valid_size(columns: int, rows: int) -> bool:

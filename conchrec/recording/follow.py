@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 from conchrec.recording.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.forms import is_packed, regular
 from conchrec.recording.library import LONGEST_LINE, Entry
@@ -79,7 +80,9 @@ class Tail:
                     if self._frame.eof:
                         self._frame = None
         except zstandard.ZstdError as error:
-            raise RecordingError("the recording can not be unpacked", str(error)) from error
+            raise RecordingError(
+                "the recording can not be unpacked", str(error), code=ReasonCode.RECORDING_UNREADABLE
+            ) from error
         return b"".join(parts)
 
 

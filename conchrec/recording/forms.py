@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from conchrec.errors import RecordingError
 from conchrec.files import open_regular
+from conchrec.reasons import ReasonCode
 from conchrec.recording.recipients import Identities
 from conchrec.recording.tree import PACKED, SEALED_AWAY
 
@@ -29,6 +30,8 @@ _BLOCK = 256 * 1024
 
 class Encrypted(RecordingError):
     """It can be read with a private key of its recipients only."""
+
+    default_code = ReasonCode.RECORDING_ENCRYPTED
 
 
 class ZstdPacker:
@@ -86,7 +89,9 @@ def unpacked(file: BinaryIO, packed: bool) -> Iterator[BinaryIO]:
     try:
         yield io.BufferedReader(reader, _BLOCK)
     except zstandard.ZstdError as error:
-        raise RecordingError("the recording can not be unpacked", str(error)) from error
+        raise RecordingError(
+            "the recording can not be unpacked", str(error), code=ReasonCode.RECORDING_UNREADABLE
+        ) from error
 
 
 @contextmanager

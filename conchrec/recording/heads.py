@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from conchrec.errors import RecordingError
 from conchrec.files import read_regular, write_atomic
+from conchrec.reasons import ReasonCode
 from conchrec.recording.continuity import Position
 
 NAME = "ledger_heads.json"
@@ -118,7 +119,9 @@ class HeadFile:
 
     def _damaged(self, error: Exception | None = None) -> RecordingError:
         return RecordingError(
-            f"{self.path} is damaged; restore it, or remove it to accept the ledger as it is", repr(error)
+            f"{self.path} is damaged; restore it, or remove it to accept the ledger as it is",
+            repr(error),
+            code=ReasonCode.HEADS_DAMAGED,
         )
 
 

@@ -27,6 +27,7 @@ from playhouse.sqlite_ext import FTS5Model, SearchField
 
 from conchrec.errors import RecordingError
 from conchrec.ownership import create
+from conchrec.reasons import ReasonCode
 from conchrec.recording import library
 from conchrec.recording.asciicast import OUTPUT
 from conchrec.recording.forms import is_encrypted
@@ -105,6 +106,8 @@ _TABLES = (_Recording, _Summary, _Text)
 class IndexUnusable(RecordingError):
     """There is no index, or it can not be read; ``rebuild-index`` makes one."""
 
+    default_code = ReasonCode.INDEX_UNUSABLE
+
 
 class IndexBroken(IndexUnusable):
     """The file is no good; nobody needs to keep it."""
@@ -112,6 +115,8 @@ class IndexBroken(IndexUnusable):
 
 class NothingToSearch(RecordingError):
     """There is no word in what is asked for."""
+
+    default_code = ReasonCode.NOTHING_TO_SEARCH
 
 
 class Row(NamedTuple):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 
 LONGEST = 64 * 1024
 """Bytes of a line; ours are far below."""
@@ -42,6 +43,8 @@ class Act(Enum):
 
 class BrokenLedger(RecordingError):
     """The ledger is not continued: it has a line that is not genuine, or it lacks one that it had."""
+
+    default_code = ReasonCode.LEDGER_BROKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

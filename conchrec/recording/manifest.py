@@ -13,6 +13,7 @@ from enum import Enum
 
 from conchrec import __version__
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 from conchrec.recording.account import Files
 from conchrec.recording.coverage import NotKept
 from conchrec.recording.provenance import NOTHING_KNOWN, Provenance
@@ -204,7 +205,9 @@ class Manifest:
             # Not orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
             return _parse(_mapping(json.loads(text)))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise RecordingError("the manifest can not be read", repr(error)) from error
+            raise RecordingError(
+                "the manifest can not be read", repr(error), code=ReasonCode.MANIFEST_UNREADABLE
+            ) from error
 
 
 def _parse(fields: Mapping[str, object]) -> Manifest:

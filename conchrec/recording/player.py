@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 from conchrec.recording.asciicast import MARKER, OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.picture import Painter, whole
 from conchrec.recording.screen import Screen, width
@@ -120,7 +121,7 @@ class OutlineReader:
             if left <= 0:
                 return None
         if self._header is None:
-            raise Damaged("there is nothing to play yet")
+            raise Damaged("there is nothing to play yet", code=ReasonCode.RECORDING_EMPTY)
         return Outline(
             columns=self._header.width,
             rows=self._header.height,

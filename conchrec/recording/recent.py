@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 from conchrec.recording.ledger_line import Act, LedgerLine
 
 
@@ -41,12 +42,14 @@ class Recent:
         if act is Act.SEALED and self._sealed is not None:
             known = self._sealed.get(sid, "")
             if known and manifest and manifest != known:
-                raise NotAllowed(f"{sid} is complete already, with another manifest")
+                raise NotAllowed(
+                    f"{sid} is complete already, with another manifest", code=ReasonCode.RECORDING_SEALED
+                )
             return sid in self._sealed or sid in self._sealed_before
         if act is Act.REMOVED and self.is_held(sid):
-            raise NotAllowed(f"{sid} is held")
+            raise NotAllowed(f"{sid} is held", code=ReasonCode.RECORDING_HELD)
         if act is Act.HELD and sid in self._removed:
-            raise NotAllowed(f"{sid} was removed meanwhile")
+            raise NotAllowed(f"{sid} was removed meanwhile", code=ReasonCode.RECORDING_REMOVED)
         return False
 
     def is_held(self, sid: str) -> bool:

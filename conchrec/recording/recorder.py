@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import SessionInfo
+from conchrec.reasons import ReasonCode
 from conchrec.recording import asciicast
 from conchrec.recording.account import Files
 from conchrec.recording.commands import Begun, Commands
@@ -542,7 +543,9 @@ class SessionRecorder:
         after = NEXT.get((self._state, act))
         if after is None:
             raise self._failure or RecordingError(
-                "this recording is closed", f"{self.info.sid}: {act.value} in state {self._state.value}"
+                "this recording is closed",
+                f"{self.info.sid}: {act.value} in state {self._state.value}",
+                code=ReasonCode.RECORDING_CLOSED,
             )
         self._state = after
 

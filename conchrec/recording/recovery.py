@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording import asciicast, forms
 from conchrec.recording.asciicast import START, Damaged, Event, Header
 from conchrec.recording.continuity import STEP_BYTES
@@ -36,7 +37,7 @@ from conchrec.recording.session_id import first_at, time_of
 from conchrec.recording.tree import CAST, MANIFEST, PACKED, STEP
 
 _LONGEST_LINE = 64 * 1024 * 1024
-REASON = "conchrec was stopped while the session ran"
+REASON = Reason(ReasonCode.INTERRUPTED, "conchrec was stopped while the session ran")
 MARGIN_BYTES = 1024 * 1024
 """Bytes of the ledger that are read before the part that is not settled: they name the newest recordings on
 the disk, so that these are not searched for in the whole ledger."""
@@ -240,7 +241,7 @@ def _enter(sealer: Sealer, sid: str) -> Sealed | None:
         manifest = Manifest.parse(document)
         sealer.keys.manifest(document)
         if manifest.sid != sid:
-            raise RecordingError("its manifest is of another recording")
+            raise RecordingError("its manifest is of another recording", code=ReasonCode.MANIFEST_MISMATCH)
         if _is_entered(sealer, sid):
             return None
         sealed = Sealed(manifest=manifest, head=sealer.enter(sid, document))
@@ -264,7 +265,10 @@ def _complete(sealer: Sealer, sid: str, pause: Callable[[], None], *, opened: bo
     with sealer.tree.day(sid) as day:
         if _exists(sid + CAST, day) and _exists(sid + PACKED, day):
             # We make one of them. Which is ours is not for us to guess, and the other one is kept.
-            raise RecordingError(f"there are two files of it: {sid}{CAST} and {sid}{PACKED}")
+            raise RecordingError(
+                f"there are two files of it: {sid}{CAST} and {sid}{PACKED}",
+                code=ReasonCode.RECORDING_DUPLICATE,
+            )
         descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=day)
         with open(descriptor, "r+b") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -276,12 +280,15 @@ def _complete(sealer: Sealer, sid: str, pause: Callable[[], None], *, opened: bo
             if _exists(sid + MANIFEST, day):
                 return None
             if _is_entered(sealer, sid):
-                raise RecordingError(_MANIFEST_IS_GONE)
+                raise RecordingError(_MANIFEST_IS_GONE, code=ReasonCode.MANIFEST_MISSING)
             packed = name.endswith(PACKED)
             scan = _scan(file, sid, sealer.keys, packed, pause)
             if not opened and not scan.signed and scan.lines:
                 # Somebody put it there: our signature must not vouch for it.
-                raise RecordingError("the ledger does not know that it was opened, and it has no checkpoint")
+                raise RecordingError(
+                    "the ledger does not know that it was opened, and it has no checkpoint",
+                    code=ReasonCode.RECORDING_UNEXPLAINED,
+                )
             end = b"" if scan.damaged else _end(sid, scan)
             if packed and not scan.damaged:
                 with _repacked(file, name, day, scan.whole, end):

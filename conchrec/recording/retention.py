@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 from conchrec.recording import ledger
 from conchrec.recording.ledger import Act, BrokenLedger, Ledger, LedgerLine
 from conchrec.recording.manifest import Manifest
@@ -108,7 +109,7 @@ def _signed(tree: Tree, keys: Keys, sid: str) -> tuple[datetime, int]:
     keys.manifest(document)
     manifest = Manifest.parse(document)
     if manifest.sid != sid:
-        raise RecordingError(f"its manifest is that of {manifest.sid}")
+        raise RecordingError(f"its manifest is that of {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH)
     recording = manifest.stored.size if manifest.stored is not None else manifest.cast_size
     return manifest.ended, len(document) + recording
 

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
 
 CHECKPOINT = "c"
 """The code of checkpoints in a cast; players pass by what they do not know."""
@@ -54,6 +55,8 @@ def is_checkpoint(line: bytes) -> bool:
 
 class NotSigned(RecordingError):
     """There is no signature, or none of a key that is trusted, or it is not over this."""
+
+    default_code = ReasonCode.SIGNATURE_INVALID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,7 @@ class Keys:
         """What a checkpoint of the recording ``sid`` says. NotSigned where it is none of ours."""
         found = _POINT.fullmatch(text)
         if found is None:
-            raise NotSigned("a checkpoint can not be read")
+            raise NotSigned("a checkpoint can not be read", code=ReasonCode.NOT_SIGNED)
         size, digest = int(found[1]), found[2]
         point = Checkpoint(size=size, sha256=digest, signature=_decoded(found[3]))
         self._check_any(point.signature, _point(sid, size, digest), "a checkpoint")
@@ -159,13 +162,15 @@ class Keys:
         """Raises NotSigned where this is not a manifest that one of the keys has signed."""
         body, found, tail = text.rpartition(_SIGNED)
         if not found:
-            raise NotSigned("the manifest is not signed")
+            raise NotSigned("the manifest is not signed", code=ReasonCode.NOT_SIGNED)
         parts = _TAIL.fullmatch(tail)
         if parts is None:
-            raise NotSigned("the manifest's signature can not be read")
+            raise NotSigned("the manifest's signature can not be read", code=ReasonCode.NOT_SIGNED)
         name = parts[1].decode("ascii")
         if name not in self._keys:
-            raise NotSigned(f"the manifest is signed by another key: {name}")
+            raise NotSigned(
+                f"the manifest is signed by another key: {name}", code=ReasonCode.SIGNED_BY_OTHER_KEY
+            )
         self._check(name, _decoded(parts[2].decode("ascii")), b"conchrec manifest 1\n" + body, "the manifest")
 
     def entry(self, line: bytes) -> None:
@@ -180,7 +185,7 @@ class Keys:
         body, found, tail = line.rpartition(_ENTRY)
         parts = _ENTRY_TAIL.fullmatch(tail)
         if not found or parts is None:
-            raise NotSigned(f"{what} is not signed")
+            raise NotSigned(f"{what} is not signed", code=ReasonCode.NOT_SIGNED)
         signature = _decoded(parts[1].decode("ascii"))
         self._check_any(signature, context + body, what)
 

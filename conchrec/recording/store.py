@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from conchrec.disks import check_room
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
+from conchrec.reasons import ReasonCode
 from conchrec.recording import recovery, spool
 from conchrec.recording.forms import ZstdPacker
 from conchrec.recording.groupsync import Delayed, GroupSync, InThread, Timers
@@ -141,7 +142,9 @@ class LocalStore:
                 path = path.with_name(info.sid + PACKED)
         except ValueError as error:
             raise WriteFailed(
-                "this session cannot be recorded: it has no proper id", repr(info.sid)
+                "this session cannot be recorded: it has no proper id",
+                repr(info.sid),
+                code=ReasonCode.INVALID_NAME,
             ) from error
         alive = info.sid in self._alive
         self._alive.add(info.sid)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from conchrec.errors import RecordingError
 from conchrec.files import read_regular
+from conchrec.reasons import ReasonCode
 from conchrec.recording import forms
 from conchrec.recording.asciicast import Event
 from conchrec.recording.book import Book, Entry
@@ -152,12 +153,17 @@ class Verifier:
         sid = path.name.partition(".")[0]
         try:
             if not is_session_id(sid) or not path.name.endswith(FORMS):
-                raise RecordingError("invalid name: must be a session id and .cast (or .cast.zst, .age)")
+                raise RecordingError(
+                    "invalid name: must be a session id and .cast (or .cast.zst, .age)",
+                    code=ReasonCode.INVALID_NAME,
+                )
             document = read_regular(path.with_name(sid + MANIFEST), MANIFEST_LIMIT)
             self._keys.manifest(document)
             manifest = Manifest.parse(document)
             if manifest.sid != sid:
-                raise RecordingError(f"its manifest is that of {manifest.sid}")
+                raise RecordingError(
+                    f"its manifest is that of {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH
+                )
         except FileNotFoundError:
             return Verdict(sid=sid, status="not completed", problems=("it has no manifest",))
         except OSError as error:
@@ -188,7 +194,9 @@ class Verifier:
         """Raises RecordingError with what is wrong, Encrypted where it can be read by others only."""
         name = manifest.stored.name if manifest.stored else manifest.sid + CAST
         if path.name != name:
-            raise RecordingError(f"its manifest is of {name}, and not of {path.name}")
+            raise RecordingError(
+                f"its manifest is of {name}, and not of {path.name}", code=ReasonCode.MANIFEST_MISMATCH
+            )
         if manifest.stored is not None:
             with open(path, "rb", opener=forms.regular) as file:
                 digest, size = hashlib.sha256(), 0
@@ -196,7 +204,9 @@ class Verifier:
                     digest.update(block)
                     size += len(block)
             if (size, digest.hexdigest()) != (manifest.stored.size, manifest.stored.sha256):
-                raise RecordingError("the file is not the one that was sealed")
+                raise RecordingError(
+                    "the file is not the one that was sealed", code=ReasonCode.RECORDING_CHANGED
+                )
         digest, size, lines, good = hashlib.sha256(), 0, 0, 0
         lost = ""
         with forms.opened(path, self._identities) as plain:
@@ -214,16 +224,24 @@ class Verifier:
             change = (
                 f"{size} bytes instead of {manifest.cast_size}" if size != manifest.cast_size else "changed"
             )
-            raise RecordingError(f"the cast is not the one that was sealed: {change}; good up to byte {good}")
+            raise RecordingError(
+                f"the cast is not the one that was sealed: {change}; good up to byte {good}",
+                code=ReasonCode.RECORDING_CHANGED,
+            )
         if lost:
-            raise RecordingError(lost)
+            raise RecordingError(lost, code=ReasonCode.RECORDING_CHANGED)
         if lines != manifest.cast_lines:
-            raise RecordingError(f"it has {lines} lines, and the manifest says {manifest.cast_lines}")
+            raise RecordingError(
+                f"it has {lines} lines, and the manifest says {manifest.cast_lines}",
+                code=ReasonCode.RECORDING_CHANGED,
+            )
 
     def _check_point(self, sid: str, line: bytes, size: int, sha256: str) -> None:
         point = self._keys.checkpoint(sid, Event.parse(line).text)
         if (point.size, point.sha256) != (size, sha256):
-            raise RecordingError(f"the checkpoint at byte {size} does not match")
+            raise RecordingError(
+                f"the checkpoint at byte {size} does not match", code=ReasonCode.RECORDING_CHANGED
+            )
 
 
 def _has_recording(manifest: Path) -> bool:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import plain_type
 from conchrec.ssh.signers import Accepted, accepted_algorithm
 from conchrec.ssh.wire import Reader, string, uint32
@@ -52,6 +53,8 @@ MAX_COMMENT = 256
 
 class AgentError(ConchrecError):
     """The agent said no, spoke nonsense, or is gone."""
+
+    default_code = ReasonCode.AGENT_FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,13 +236,13 @@ class AgentClient:
 
     def _unexpected(self, number: int, what: str) -> AgentError:
         if number in (FAILURE, EXTENSION_FAILURE, OLD_FAILURE):
-            return AgentError(f"the agent {what}")
+            return AgentError(f"the agent {what}", code=ReasonCode.AGENT_REFUSED)
         return self._nonsense(RemoteViolation(f"the agent answered with message {number}"))
 
     def _nonsense(self, violation: RemoteViolation) -> AgentError:
         """After a malformed reply no later one can be trusted to be in its place."""
         self._end(violation.public)
-        return AgentError(f"the agent speaks nonsense: {violation.public}")
+        return AgentError(f"the agent speaks nonsense: {violation.public}", code=ReasonCode.AGENT_MALFORMED)
 
     # --- life
 
@@ -248,9 +251,13 @@ class AgentClient:
         deferred = pending.deferred
         assert deferred is not None
         if self._lost is not None:
-            deferred.errback(AgentError(self._lost))
+            deferred.errback(AgentError(self._lost, code=ReasonCode.AGENT_GONE))
         elif len(message) > MAX_MESSAGE:
-            deferred.errback(AgentError(f"{len(message)} bytes are more than an agent takes"))
+            deferred.errback(
+                AgentError(
+                    f"{len(message)} bytes are more than an agent takes", code=ReasonCode.AGENT_REFUSED
+                )
+            )
         else:
             self._pending.append(pending)
             self._write(uint32(len(message)) + message)
@@ -269,7 +276,7 @@ class AgentClient:
         pending, self._pending = self._pending, deque()
         for request in pending:
             if request.deferred is not None:
-                request.deferred.errback(AgentError(why))
+                request.deferred.errback(AgentError(why, code=ReasonCode.AGENT_GONE))
 
 
 class AgentKeeper(AgentClient):
@@ -340,10 +347,11 @@ class AgentSigner:
         try:
             made = Reader(signature).string()
         except RemoteViolation as violation:
-            raise AgentError("the agent made no signature") from violation
+            raise AgentError("the agent made no signature", code=ReasonCode.AGENT_MALFORMED) from violation
         if made != wanted:
             raise AgentError(
-                f"the agent signed with {_printable(made[:64])}, asked for {_printable(wanted[:64])}"
+                f"the agent signed with {_printable(made[:64])}, asked for {_printable(wanted[:64])}",
+                code=ReasonCode.AGENT_MALFORMED,
             )
         return signature
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding,
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from conchrec.errors import CertificateRejected, RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import Malformed, Reader, string, uint32, uint64
 
 #: What the type of every certificate ends with.
@@ -275,13 +276,15 @@ def check_user(
     """
     _check(certificate, Kind.USER, authorities, now, revoked)
     if not certificate.principals:
-        raise _no("it names no principal")
+        raise _no(ReasonCode.CERTIFICATE_WITHOUT_PRINCIPAL, "it names no principal")
     for name, value in certificate.critical_options.items():
         if name == "source-address":
             if not _source_allowed(value, source):
-                raise _no(f"it is not for logins from {source}")
+                raise _no(ReasonCode.CERTIFICATE_SOURCE_NOT_ALLOWED, f"it is not for logins from {source}")
         elif name != "verify-required" and name not in obeyed:
-            raise _no(f"its critical option {name[:64]!r} is not known here")
+            raise _no(
+                ReasonCode.CERTIFICATE_OPTION_UNKNOWN, f"its critical option {name[:64]!r} is not known here"
+            )
 
 
 def check_host(
@@ -298,39 +301,39 @@ def check_host(
     """
     _check(certificate, Kind.HOST, authorities, now, revoked)
     if certificate.critical_options:
-        raise _no("a host certificate has no critical options")
+        raise _no(ReasonCode.CERTIFICATE_OPTION_UNKNOWN, "a host certificate has no critical options")
     if not any(_same_host(principal, name) for principal in certificate.principals):
         names = ", ".join(certificate.principals[:4]) or "nobody"
-        raise _no(f"it is for {names}, not for {name}")
+        raise _no(ReasonCode.CERTIFICATE_NAME_MISMATCH, f"it is for {names}, not for {name}")
 
 
 def _check(
     certificate: Certificate, kind: Kind, authorities: Collection[bytes], now: datetime, revoked: Revoked
 ) -> None:
     if certificate.kind is not kind:
-        raise _no(f"it is a {certificate.kind.name.lower()} certificate")
+        raise _no(ReasonCode.CERTIFICATE_TYPE_WRONG, f"it is a {certificate.kind.name.lower()} certificate")
     try:
         authority_type = key_type_of(certificate.authority)
     except RemoteViolation as error:
-        raise _no("its authority is malformed") from error
+        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "its authority is malformed") from error
     if authority_type not in KEY_TYPES:
         # A certificate in the place of the authority's key (CVE-2025-49825).
-        raise _no("its authority is not a plain key")
+        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "its authority is not a plain key")
     if certificate.authority not in authorities:
-        raise _no("its authority is not one that we trust")
+        raise _no(ReasonCode.CERTIFICATE_AUTHORITY_UNKNOWN, "its authority is not one that we trust")
     if not signed_by(certificate.authority, certificate.signed, certificate.signature):
-        raise _no("its signature is not good")
+        raise _no(ReasonCode.SIGNATURE_INVALID, "its signature is not good")
     seconds = now.timestamp()
     if seconds < certificate.valid_after:
-        raise _no("it is not valid yet")
+        raise _no(ReasonCode.CERTIFICATE_NOT_YET_VALID, "it is not valid yet")
     if certificate.valid_before != FOREVER and seconds >= certificate.valid_before:
-        raise _no("it has expired")
+        raise _no(ReasonCode.CERTIFICATE_EXPIRED, "it has expired")
     if certificate.valid_after >= certificate.valid_before:
-        raise _no("it is never valid")
+        raise _no(ReasonCode.VALIDITY_EMPTY, "it is never valid")
     if any(_strange(principal) for principal in certificate.principals):
-        raise _no("a principal of it is not a name")
+        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "a principal of it is not a name")
     if revoked(certificate):
-        raise _no("it is revoked")
+        raise _no(ReasonCode.CERTIFICATE_REVOKED, "it is revoked")
 
 
 def signed_by(authority: bytes, data: bytes, signature: bytes) -> bool:
@@ -368,8 +371,8 @@ def _source_allowed(value: bytes, source: str) -> bool:
     return any((mapped or address) in network for network in networks)
 
 
-def _no(why: str) -> CertificateRejected:
-    return CertificateRejected(f"the certificate is not accepted: {why}")
+def _no(code: ReasonCode, why: str) -> CertificateRejected:
+    return CertificateRejected(f"the certificate is not accepted: {why}", code=code)
 
 
 # --- signatures
@@ -556,15 +559,23 @@ def issue(
     r = Reader(public_key)
     key_type = r.string()
     if key_type not in KEY_TYPES:
-        raise CertificateRejected("only a plain public key can be certified")
+        raise CertificateRejected(
+            "only a plain public key can be certified", code=ReasonCode.KEY_NOT_CERTIFIABLE
+        )
     fields = _key_fields(r, key_type)
     r.end()
     if key_type == b"ssh-rsa" and _rsa_bits(public_key) < MIN_RSA_BITS:
-        raise CertificateRejected(f"an RSA key of less than {MIN_RSA_BITS} bits is not certified")
+        raise CertificateRejected(
+            f"an RSA key of less than {MIN_RSA_BITS} bits is not certified",
+            code=ReasonCode.KEY_NOT_CERTIFIABLE,
+        )
     if not principals or any(_strange(principal) for principal in principals):
-        raise CertificateRejected("a principal has to be a name, without commas or control characters")
+        raise CertificateRejected(
+            "a principal has to be a name, without commas or control characters",
+            code=ReasonCode.INVALID_PRINCIPAL,
+        )
     if valid_after >= valid_before:
-        raise CertificateRejected("the certificate would never be valid")
+        raise CertificateRejected("the certificate would never be valid", code=ReasonCode.VALIDITY_EMPTY)
     signed = (
         string(certificate_type(key_type))
         + string(secrets.token_bytes(32))

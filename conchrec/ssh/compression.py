@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.packetcipher import MAX_PACKET
 
 NONE = b"none"
@@ -37,9 +38,13 @@ class Inflate:
         try:
             inflated = self._stream.decompress(payload, MAX_PACKET)
         except zlib.error:
-            raise RemoteViolation("a packet that can not be decompressed") from None
+            raise RemoteViolation(
+                "a packet that can not be decompressed", code=ReasonCode.PACKET_CORRUPTED
+            ) from None
         if self._stream.eof:
-            raise RemoteViolation("a compressed stream that ends")
+            raise RemoteViolation("a compressed stream that ends", code=ReasonCode.PACKET_CORRUPTED)
         if len(inflated) >= MAX_PACKET:
-            raise RemoteViolation("a packet that decompresses to more than a packet may hold")
+            raise RemoteViolation(
+                "a packet that decompresses to more than a packet may hold", code=ReasonCode.PACKET_CORRUPTED
+            )
         return inflated

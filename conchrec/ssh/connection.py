@@ -20,6 +20,7 @@ from twisted.conch.ssh.service import SSHService
 from twisted.logger import Logger
 
 from conchrec.errors import ProtocolViolation, RemoteViolation
+from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import Reader, uint32
 
@@ -123,8 +124,11 @@ class IncomingOpen:
         if transport is not None:
             transport.sendPacket(
                 m.CHANNEL_OPEN_CONFIRMATION,
-                uint32(self.request.sender) + uint32(self.channel.number) + uint32(window)
-                + uint32(max_packet) + extra,
+                uint32(self.request.sender)
+                + uint32(self.channel.number)
+                + uint32(window)
+                + uint32(max_packet)
+                + extra,
             )
 
     def refuse(self, code: int, text: str) -> None:
@@ -288,12 +292,12 @@ class Connection(SSHService):
             self.disconnect(error.public, DISCONNECT_PROTOCOL_ERROR)
         except Exception:
             _log.failure("while handling message {number}", number=messageNum)
-            self.disconnect("internal error", DISCONNECT_BY_APPLICATION)
+            self.disconnect(INTERNAL_ERROR, DISCONNECT_BY_APPLICATION)
 
     def _dispatch(self, number: int, payload: bytes) -> None:
         if m.CHANNEL_OPEN_CONFIRMATION <= number <= m.CHANNEL_FAILURE:
             if len(payload) < 4:
-                raise RemoteViolation("truncated channel message")
+                raise RemoteViolation("truncated channel message", code=ReasonCode.MALFORMED_MESSAGE)
             channel = self._channels.get(int.from_bytes(payload[:4], "big"))
             if channel is None:
                 return
@@ -318,7 +322,9 @@ class Connection(SSHService):
             incoming = IncomingRequest(self, m.GlobalRequest.parse(payload))
             if incoming.want_reply:
                 if len(self._incoming_requests) >= self._max_channels:
-                    raise RemoteViolation("too many global requests wait for a reply")
+                    raise RemoteViolation(
+                        "too many global requests wait for a reply", code=ReasonCode.TOO_MANY_MESSAGES
+                    )
                 self._incoming_requests.append(incoming)
             self._handler.global_requested(incoming)
         elif number in (m.REQUEST_SUCCESS, m.REQUEST_FAILURE):
@@ -334,7 +340,8 @@ class Connection(SSHService):
         transport = self.transport
         assert transport is not None
         if len(self._channels) >= self._max_channels:
-            why = f"{self._max_channels} channels at once in one connection are the limit"
+            text = f"{self._max_channels} channels at once in one connection are the limit"
+            why = Reason(ReasonCode.TOO_MANY_CHANNELS, text)
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
                 m.open_failure(request.sender, m.RESOURCE_SHORTAGE, f"conchrec: {why}"),
@@ -344,13 +351,11 @@ class Connection(SSHService):
                 exceeded(why)
             return
         if request.max_packet < self._least_packet:
+            text = f"a maximum packet size of {request.max_packet} bytes is too small"
+            small = Reason(ReasonCode.PACKETS_DO_NOT_FIT, text)
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
-                m.open_failure(
-                    request.sender,
-                    m.RESOURCE_SHORTAGE,
-                    f"conchrec: a maximum packet size of {request.max_packet} bytes is too small",
-                ),
+                m.open_failure(request.sender, m.RESOURCE_SHORTAGE, f"conchrec: {small}"),
             )
             return
         channel = self._new_channel(request.kind)

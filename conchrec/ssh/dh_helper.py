@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError
 from conchrec.fair_queue import FairQueue
+from conchrec.reasons import ReasonCode
 from conchrec.ssh import dh_worker
 from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of
 from conchrec.ssh.kex import ModularPowers
@@ -47,6 +48,8 @@ LOG_SECONDS = 10.0
 
 class KeyExchangeRefused(ConchrecError):
     """The key exchange cannot be computed; the connection ends with this text."""
+
+    default_code = ReasonCode.KEY_EXCHANGE_FAILED
 
 
 class HelperProcess(Protocol):
@@ -155,7 +158,7 @@ class DiffieHellmanHelper:
         """``base ** exponent`` modulo ``modulus`` for each base. Fails with KeyExchangeRefused where too much
         waits. Cancelled, it leaves the queue; one that is being computed is computed in vain."""
         if self._stopped:
-            return fail(KeyExchangeRefused("the proxy is being stopped"))
+            return fail(KeyExchangeRefused("the proxy is being stopped", code=ReasonCode.PROXY_STOPPING))
         if self._queue.count(peer) >= self._max_of_peer or not self._has_room(peer):
             self._log_refusal(peer)
             return fail(_too_many())
@@ -256,7 +259,9 @@ class DiffieHellmanHelper:
 
 
 def _too_many() -> KeyExchangeRefused:
-    return KeyExchangeRefused("too many key exchanges are waiting; try again later")
+    return KeyExchangeRefused(
+        "too many key exchanges are waiting; try again later", code=ReasonCode.KEY_EXCHANGE_BUSY
+    )
 
 
 class _Pipe(ProcessProtocol):

@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from conchrec.errors import ConchrecError
+from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,20 +23,21 @@ class Lost:
     greeting: tuple[bytes, ...] = ()
 
     def describe(self) -> str:
-        """One printable line; empty where the peer just went."""
+        """One printable line; empty where the peer just went, else a Reason."""
         if isinstance(self.error, ConchrecError):
             return self.error.public
         if self.error is not None:
-            return "internal error"
+            return INTERNAL_ERROR
         text = self.description if self.reason is not None else b" ".join(self.greeting)
-        return printable(text) or ("disconnected" if self.reason is not None else "")
+        shown = printable(text) or ("disconnected" if self.reason is not None else "")
+        return Reason(ReasonCode.PEER_DISCONNECTED, shown) if shown else ""
 
 
 class ConnectionGone(ConchrecError):
     """The connection ended before what was waited for; ``lost`` says how."""
 
     def __init__(self, lost: Lost) -> None:
-        super().__init__(lost.describe() or "the connection was closed")
+        super().__init__(lost.describe() or Reason(ReasonCode.CONNECTION_CLOSED, "the connection was closed"))
         self.lost = lost
 
 

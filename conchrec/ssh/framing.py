@@ -8,6 +8,7 @@ and what has been read goes from its front when it is used up.
 from __future__ import annotations
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.compression import Deflate, Inflate
 from conchrec.ssh.packetcipher import Clear, Opener, Sealer
 
@@ -72,7 +73,7 @@ class Incoming:
             if end < 0:
                 limit = MAX_VERSION if of_client else MAX_GREETING
                 if len(buffer) > limit or (of_client and not _could_be_version(buffer)):
-                    raise RemoteViolation("this is not SSH")
+                    raise RemoteViolation("this is not SSH", code=ReasonCode.NOT_SSH)
                 return None
             line = bytes(buffer[:end]).rstrip(b"\r")
             del buffer[: end + 1]
@@ -81,7 +82,7 @@ class Incoming:
             self._greeting_size += len(line) + 1
             self.greeting.append(line[:MAX_VERSION])
             if of_client or self._greeting_size > MAX_GREETING or len(self.greeting) > MAX_GREETING_LINES:
-                raise RemoteViolation("this is not SSH")
+                raise RemoteViolation("this is not SSH", code=ReasonCode.NOT_SSH)
 
     def packet(self) -> bytes | None:
         """The payload of the next packet, never empty; None until it is all there."""
@@ -93,7 +94,7 @@ class Incoming:
             head = self._take(opener.head)
             self._rest = opener.rest(self.sequence, head)
             if self.most is not None and self._rest > self.most:
-                raise RemoteViolation(f"a packet of {self._rest} bytes")
+                raise RemoteViolation(f"a packet of {self._rest} bytes", code=ReasonCode.PACKET_CORRUPTED)
             self._head = head
         if len(self) < self._rest:
             self._compact()
@@ -106,7 +107,7 @@ class Incoming:
         if self._inflate is not None:
             payload = self._inflate(payload)
         if not payload:
-            raise RemoteViolation("an empty packet")
+            raise RemoteViolation("an empty packet", code=ReasonCode.PACKET_CORRUPTED)
         return payload
 
     def inflate(self) -> None:

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
 from conchrec.model import Target
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
     CERTIFICATE,
     KEY_TYPES,
@@ -247,16 +248,22 @@ class HostTrust:
                 plain = certificate.public_key
         except RemoteViolation as error:
             malformed = f"{target} presented a host key that is malformed: {error.public}"
-            raise HostKeyRejected(malformed) from error
+            raise HostKeyRejected(malformed, code=ReasonCode.HOST_KEY_MALFORMED) from error
         shown = fingerprint(plain)
         authority = certificate.authority if certificate is not None else b""
         for line in lines:
             if line.marker == "revoked" and line.key in (plain, authority):
                 raise HostKeyRejected(
-                    f"the host key of {target} is revoked ({shown}, {line.where})", f"revoked at {line.where}"
+                    f"the host key of {target} is revoked ({shown}, {line.where})",
+                    f"revoked at {line.where}",
+                    code=ReasonCode.HOST_KEY_REVOKED,
                 )
         if self._revoked(plain, certificate):
-            raise HostKeyRejected(f"the host key of {target} is revoked ({shown})", "revoked here")
+            raise HostKeyRejected(
+                f"the host key of {target} is revoked ({shown})",
+                "revoked here",
+                code=ReasonCode.HOST_KEY_REVOKED,
+            )
         if certificate is not None:
             try:
                 trust = self._by_certificate(target, certificate, lines, now)
@@ -304,6 +311,7 @@ def _rejection(
             f"the host key of {target} has changed: it shows {shown}, {line.where} has"
             f" {fingerprint(line.key)}. Someone may be in between; if the change is right, mend that line",
             f"{shown} is not at {line.where}",
+            code=ReasonCode.HOST_KEY_CHANGED,
         )
     if certificate is not None and rejected is not None:
         return HostKeyRejected(
@@ -311,10 +319,12 @@ def _rejection(
             f" {rejected.public.rpartition(': ')[2]}. Sign one with:"
             f" conchrec ca sign-host --host {target.host}",
             f"key id {certificate.key_id!r}",
+            code=ReasonCode.HOST_CERTIFICATE_REJECTED,
         )
     return HostKeyRejected(
         f"{target} presented a public key, expected a host certificate (ssh: handshake failed: remote host"
         " presented a public key, expected a host certificate). Sign one with:"
         f" conchrec ca sign-host --host {target.host}",
         f"{shown} is in no known_hosts",
+        code=ReasonCode.HOST_KEY_UNKNOWN,
     )

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred, succeed
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.modp import GENERATOR, GROUP1, GROUP14, GROUP16, Group
 from conchrec.ssh.wire import mpint, string
 
@@ -84,7 +85,9 @@ class _X25519:
         try:
             return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
         except ValueError as error:
-            raise RemoteViolation("not a public value of X25519") from error
+            raise RemoteViolation(
+                "not a public value of X25519", code=ReasonCode.KEY_EXCHANGE_FAILED
+            ) from error
 
 
 class _Nist:
@@ -105,7 +108,7 @@ class _Nist:
             point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, theirs)
             shared = self._private.exchange(ec.ECDH(), point)
         except ValueError as error:
-            raise RemoteViolation("not a point on the curve") from error
+            raise RemoteViolation("not a point on the curve", code=ReasonCode.KEY_EXCHANGE_FAILED) from error
         return mpint(int.from_bytes(shared, "big"))
 
 
@@ -125,18 +128,22 @@ class _Hybrid:
 
     def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
         if len(theirs) != self._ENCAPSULATION + 32:
-            raise RemoteViolation("a hybrid public value of the wrong length")
+            raise RemoteViolation(
+                "a hybrid public value of the wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
         try:
             public = mlkem.MLKEM768PublicKey.from_public_bytes(theirs[: self._ENCAPSULATION])
         except ValueError as error:
-            raise RemoteViolation("not a public value of ML-KEM") from error
+            raise RemoteViolation(
+                "not a public value of ML-KEM", code=ReasonCode.KEY_EXCHANGE_FAILED
+            ) from error
         secret, ciphertext = public.encapsulate()
         shared = self._classic.shared(theirs[self._ENCAPSULATION :])
         return ciphertext + self._classic.offer(), _hashed(secret + shared)
 
     def complete(self, theirs: bytes) -> bytes:
         if len(theirs) != self._CIPHERTEXT + 32 or self._private is None:
-            raise RemoteViolation("a hybrid answer of the wrong length")
+            raise RemoteViolation("a hybrid answer of the wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED)
         secret = self._private.decapsulate(theirs[: self._CIPHERTEXT])
         return _hashed(secret + self._classic.shared(theirs[self._CIPHERTEXT :]))
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.assigned import KEXINIT
 from conchrec.ssh.ending import printable
@@ -23,6 +24,8 @@ MAX_NAMES = 1024
 
 class NothingInCommon(RemoteViolation):
     """The two sides have no algorithm that both take."""
+
+    default_code = ReasonCode.NO_COMMON_ALGORITHM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,7 @@ class Proposal:
         r.uint32()
         r.end()
         if sum(map(len, lists)) > MAX_NAMES:
-            raise RemoteViolation("too many algorithms")
+            raise RemoteViolation("too many algorithms", code=ReasonCode.KEY_EXCHANGE_FAILED)
         kex, host_keys, *rest = lists
         return cls(
             kex=kex,

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.allowance import RekeyAllowance
 from conchrec.ssh.assigned import (
@@ -194,7 +195,7 @@ class Keying:
         """The peer's KEXINIT. One that the peer begins may have to wait, so that key exchanges without end
         cost the peer its time and not ours; until then we go on sending under the old keys."""
         if self._phase in (Phase.RUNNING, Phase.SENT_KEYS):
-            raise RemoteViolation("a key exchange inside a key exchange")
+            raise RemoteViolation("a key exchange inside a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
         if self._phase is Phase.IDLE and not self._first_exchange:
             carried = self._incoming.carried + self._outgoing.carried
             pause = self._allowance.charge(self._clock.seconds(), carried)
@@ -218,7 +219,10 @@ class Keying:
             self._strict = (STRICT_SERVER if self.isClient else STRICT_CLIENT) in theirs.kex
             self._peer_takes_ext_info = EXT_INFO_CLIENT in theirs.kex
             if self._strict and self._incoming.handling != 0:
-                raise RemoteViolation("KEXINIT is not the first packet of a strict key exchange")
+                raise RemoteViolation(
+                    "KEXINIT is not the first packet of a strict key exchange",
+                    code=ReasonCode.KEY_EXCHANGE_FAILED,
+                )
         self._theirs = theirs
         self._agreed = settle(self._ours, theirs, is_client=self.isClient)
         self._ignore_guess = self._agreed.guess_wrong
@@ -270,12 +274,14 @@ class Keying:
 
     def _exchange_message(self, number: int, payload: bytes) -> None:
         if self._phase is not Phase.RUNNING or self._exchange is None:
-            raise RemoteViolation("a key exchange message without a key exchange")
+            raise RemoteViolation(
+                "a key exchange message without a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
         if self._ignore_guess:
             self._ignore_guess = False
             return
         if number != (KEX_REPLY if self.isClient else KEX_FIRST):
-            raise RemoteViolation("an unknown key exchange message")
+            raise RemoteViolation("an unknown key exchange message", code=ReasonCode.KEY_EXCHANGE_FAILED)
         self._exchanged(self._exchange, Reader(payload))
 
     def _exchange_hash(self, host_key: bytes, client: bytes, server: bytes, secret: bytes) -> bytes:
@@ -327,7 +333,7 @@ class Keying:
 
     def _newkeys(self, payload: bytes) -> None:
         if self._phase is not Phase.SENT_KEYS or self._next_opener is None or payload:
-            raise RemoteViolation("NEWKEYS out of place")
+            raise RemoteViolation("NEWKEYS out of place", code=ReasonCode.KEY_EXCHANGE_FAILED)
         self._incoming.renew(self._next_opener, reset=self._strict)
         self._next_opener = None
         self._inflates = self._inflates_next
@@ -368,7 +374,9 @@ class Keying:
         self._blocked_bytes += len(payload) + _OVERHEAD
         with_login = self.service is not None and self.service.name == CONNECTION
         if self._blocked_bytes > (MAX_BLOCKED if with_login else MAX_BLOCKED_EARLY):
-            self._fail(RemoteViolation("the key exchange takes too long"))
+            self._fail(
+                RemoteViolation("the key exchange takes too long", code=ReasonCode.KEY_EXCHANGE_FAILED)
+            )
         elif self._blocked_bytes > HOLD_AT:
             self._valve.hold(True)
 

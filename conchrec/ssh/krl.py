@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import CERTIFICATE, key_type_of
 from conchrec.ssh.certificate import decode as decode_certificate
 from conchrec.ssh.wire import Reader, string, uint32, uint64
@@ -29,6 +30,8 @@ MAX_BITMAP = 64 * 1024
 
 class BadKrl(RemoteViolation):
     """Not a revocation list, or one with a part that must be understood and is not."""
+
+    default_code = ReasonCode.BAD_REVOCATION_LIST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

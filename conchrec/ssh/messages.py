@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import Reader, string, uint32
 
 GLOBAL_REQUEST = 80
@@ -54,7 +55,7 @@ def _name(r: Reader) -> bytes:
     """
     name = r.string()
     if any(not 0x20 < byte < 0x7F for byte in name):
-        raise RemoteViolation("a name that is none")
+        raise RemoteViolation("a name that is none", code=ReasonCode.MALFORMED_MESSAGE)
     return name
 
 
@@ -71,9 +72,7 @@ class ChannelOpen:
     @classmethod
     def parse(cls, payload: bytes) -> ChannelOpen:
         r = Reader(payload)
-        return cls(
-            kind=_name(r), sender=r.uint32(), window=r.uint32(), max_packet=r.uint32(), extra=r.rest()
-        )
+        return cls(kind=_name(r), sender=r.uint32(), window=r.uint32(), max_packet=r.uint32(), extra=r.rest())
 
     def encode(self) -> bytes:
         return (
@@ -196,7 +195,7 @@ def parse_string(extra: bytes) -> bytes:
     value = r.string()
     r.end()
     if b"\0" in value:
-        raise RemoteViolation("a text with a NUL in it")
+        raise RemoteViolation("a text with a NUL in it", code=ReasonCode.MALFORMED_MESSAGE)
     return value
 
 

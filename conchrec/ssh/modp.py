@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 
 GENERATOR = 2
 
@@ -33,10 +34,14 @@ class Group:
         """A peer's value, an mpint without its length. Raises RemoteViolation where it is out of range
         (RFC 4253 section 8; 1 and p - 1 would make the secret known to everybody, RFC 8268 section 4)."""
         if len(raw) > self.prime.bit_length() // 8 + 1:
-            raise RemoteViolation("the Diffie-Hellman public value is out of range")
+            raise RemoteViolation(
+                "the Diffie-Hellman public value is out of range", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
         value = int.from_bytes(raw, "big", signed=True)
         if not 1 < value < self.prime - 1:
-            raise RemoteViolation("the Diffie-Hellman public value is out of range")
+            raise RemoteViolation(
+                "the Diffie-Hellman public value is out of range", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
         return value
 
 

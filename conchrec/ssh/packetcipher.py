@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 
 #: OpenSSH's own limit (PACKET_MAX_SIZE); 35000 is all that RFC 4253 section 6.1 asks for.
 MAX_PACKET = 256 * 1024
@@ -75,15 +76,15 @@ def _unpad(packet: bytes) -> bytes:
     """The payload of ``byte padding length, payload, padding``."""
     padding = packet[0]
     if padding < 4 or padding + 1 >= len(packet):
-        raise RemoteViolation("a packet with a bad padding")
+        raise RemoteViolation("a packet with a bad padding", code=ReasonCode.PACKET_CORRUPTED)
     return packet[1 : len(packet) - padding]
 
 
 def _checked(length: int, block: int, counted: int, most: int = MAX_PACKET) -> int:
     if not 5 <= length <= most:
-        raise RemoteViolation(f"a packet of {length} bytes")
+        raise RemoteViolation(f"a packet of {length} bytes", code=ReasonCode.PACKET_CORRUPTED)
     if (length + counted) % block:
-        raise RemoteViolation("a packet that does not fill its blocks")
+        raise RemoteViolation("a packet that does not fill its blocks", code=ReasonCode.PACKET_CORRUPTED)
     return length
 
 
@@ -131,7 +132,7 @@ class Gcm:
         try:
             return _unpad(self._aead.decrypt(self._nonce(), rest, head))
         except InvalidTag:
-            raise RemoteViolation("a packet whose tag is wrong") from None
+            raise RemoteViolation("a packet whose tag is wrong", code=ReasonCode.PACKET_CORRUPTED) from None
 
 
 class ChaCha:
@@ -180,7 +181,7 @@ class ChaCha:
         try:
             tag.verify(rest[-self._TAG :])
         except InvalidSignature:
-            raise RemoteViolation("a packet whose tag is wrong") from None
+            raise RemoteViolation("a packet whose tag is wrong", code=ReasonCode.PACKET_CORRUPTED) from None
         return _unpad(stream.update(sealed))
 
 
@@ -244,7 +245,7 @@ class EncryptThenMac(_WithMac):
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         body, tag = rest[: -self._tag], rest[-self._tag :]
         if not hmac.compare_digest(tag, self._mac(sequence, head + body)):
-            raise RemoteViolation("a packet whose MAC is wrong")
+            raise RemoteViolation("a packet whose MAC is wrong", code=ReasonCode.PACKET_CORRUPTED)
         return _unpad(self._decrypt.update(body))
 
 
@@ -268,7 +269,7 @@ class EncryptAndMac(_WithMac):
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         packet = self._first + self._decrypt.update(rest[: -self._tag])
         if not hmac.compare_digest(rest[-self._tag :], self._mac(sequence, packet)):
-            raise RemoteViolation("a packet whose MAC is wrong")
+            raise RemoteViolation("a packet whose MAC is wrong", code=ReasonCode.PACKET_CORRUPTED)
         return _unpad(packet[4:])
 
 

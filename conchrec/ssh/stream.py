@@ -11,6 +11,7 @@ from collections import deque
 from typing import Protocol
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
 from conchrec.ssh.wire import Reader, string, uint32
@@ -258,7 +259,7 @@ class Stream:
     def _arrived(self, size: int) -> None:
         self._local_left -= size
         if self._local_left < -min(SLACK, self._window):
-            raise RemoteViolation("more data than the window allows")
+            raise RemoteViolation("more data than the window allows", code=ReasonCode.WINDOW_EXCEEDED)
         self._unreturned += size
 
     def lost(self) -> None:

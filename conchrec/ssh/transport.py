@@ -16,6 +16,7 @@ from twisted.conch.ssh.service import SSHService
 from twisted.conch.ssh.transport import SSHClientTransport, SSHServerTransport
 
 from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import USER_SIGNATURES, Algorithms
 from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of, verify_signature
@@ -154,7 +155,10 @@ class ServerTransport(Modern, SSHServerTransport):
             return
         if name != USERAUTH or self._userauth is None:
             shown = printable(name[:64])
-            self._fail(RemoteViolation(f"the service {shown} is not to be had"), a.SERVICE_NOT_AVAILABLE)
+            self._fail(
+                RemoteViolation(f"the service {shown} is not to be had", code=ReasonCode.SERVICE_UNAVAILABLE),
+                a.SERVICE_NOT_AVAILABLE,
+            )
             return
         userauth, self._userauth = self._userauth, None
         self._not_later("handshake")
@@ -226,9 +230,7 @@ class ClientTransport(Modern, SSHClientTransport):
             except ConchrecError as error:
                 self._fail(error, a.HOST_KEY_NOT_VERIFIABLE)
                 return
-        self._compute(
-            run.complete(server), lambda secret: self._check_reply(blob, server, signature, secret)
-        )
+        self._compute(run.complete(server), lambda secret: self._check_reply(blob, server, signature, secret))
 
     def _check_reply(self, blob: bytes, server: bytes, signature: bytes, secret: bytes) -> None:
         """Has the server signed this very exchange? Then its keys are used."""
@@ -238,7 +240,12 @@ class ClientTransport(Modern, SSHClientTransport):
             self._agreed.host_key, blob, exchange_hash, signature, sha1=self._algorithms.sha1
         )
         if not good:
-            self._fail(RemoteViolation("host key signature verification failed"), a.KEY_EXCHANGE_FAILED)
+            self._fail(
+                RemoteViolation(
+                    "host key signature verification failed", code=ReasonCode.HOST_KEY_SIGNATURE_INVALID
+                ),
+                a.KEY_EXCHANGE_FAILED,
+            )
             return
         if self._first_exchange:
             self.host_key_blob, self.host_key_signature = blob, signature

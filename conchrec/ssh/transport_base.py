@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, ProtocolViolation, RemoteViolation
+from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import assigned as a
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.allowance import EarlyAllowance
@@ -267,7 +268,7 @@ class Modern(Keying):
         if self._over:
             return
         self._error = error
-        text = error.public if isinstance(error, ConchrecError) else "internal error"
+        text = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
         self.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
     def _guard(self, call: Callable[..., object], *arguments: object) -> None:
@@ -358,7 +359,9 @@ class Modern(Keying):
             return
         if self._our_version is None:
             if len(self._incoming) > MAX_EARLY:
-                raise RemoteViolation("too much was sent ahead of our version")
+                raise RemoteViolation(
+                    "too much was sent ahead of our version", code=ReasonCode.TOO_MANY_MESSAGES
+                )
             return
         incoming = self._incoming
         handled = 0
@@ -368,9 +371,11 @@ class Modern(Keying):
                 break
             handled += len(payload)
             if not self._logged_in and not self._early.charge(self._clock.seconds(), len(payload)):
-                raise RemoteViolation("too many messages before the login")
+                raise RemoteViolation("too many messages before the login", code=ReasonCode.TOO_MANY_MESSAGES)
             if incoming.sequence == 0 and self._first_exchange:
-                raise RemoteViolation("too many packets before the key exchange")
+                raise RemoteViolation(
+                    "too many packets before the key exchange", code=ReasonCode.TOO_MANY_MESSAGES
+                )
             self.dispatchMessage(payload[0], payload[1:])
             # Compressed bytes may be eight hundred times as many inside: those count, too.
             if spent() or (handled > READ_AT_MOST and self._share is not None):
@@ -384,7 +389,9 @@ class Modern(Keying):
         if line is None:
             return False
         if len(line) > MAX_VERSION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
-            wrong = RemoteViolation(f"the version {printable(line[:40])} is not SSH 2")
+            wrong = RemoteViolation(
+                f"the version {printable(line[:40])} is not SSH 2", code=ReasonCode.NOT_SSH
+            )
             self._fail(wrong, a.VERSION_NOT_SUPPORTED)
             return False
         self.peer_version = line
@@ -414,7 +421,7 @@ class Modern(Keying):
                 if self._unread > MAX_UNREAD:
                     self._hold("unread answers", True)
             if self._behind > MAX_BEHIND:
-                self._error = RemoteViolation("what we send is not read")
+                self._error = RemoteViolation("what we send is not read", code=ReasonCode.TOO_MANY_MESSAGES)
                 self.abort()
                 return
         else:
@@ -484,7 +491,7 @@ class Modern(Keying):
         r = Reader(payload)
         count = r.uint32()
         if count > MAX_EXTENSIONS:
-            raise RemoteViolation("too many extensions")
+            raise RemoteViolation("too many extensions", code=ReasonCode.TOO_MANY_MESSAGES)
         self.peer_extensions = {r.string(): r.string() for _ in range(count)}
         r.end()
 

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, LocalViolation, LoginRejected, RemoteViolation, UpstreamError
+from conchrec.reasons import ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import decode, key_type_of, plain_type
 from conchrec.ssh.signers import Accepted, Signer
@@ -168,7 +169,9 @@ class UserAuthClient(SSHService):
             transport.sendDisconnect(u.PROTOCOL_ERROR, violation.public.encode())
         if tell and not self.done.called:
             text = f"{self._target} breaks the protocol of the login: {violation.public}"
-            self.done.errback(Failure(UpstreamError(text, violation.detail)))
+            self.done.errback(
+                Failure(UpstreamError(text, violation.detail, code=ReasonCode.TARGET_PROTOCOL_ERROR))
+            )
 
     def _end(self, failure: Failure | None) -> None:
         """Whatever is going on ends here, and nothing comes of it."""
@@ -278,7 +281,8 @@ class UserAuthClient(SSHService):
             f"{self._target} would not let {user} in: "
             + (f"{steps} did not suffice, " if steps else "")
             + (f"tried {tried}; " if tried else "nothing to try; ")
-            + f"it takes {methods}"
+            + f"it takes {methods}",
+            code=ReasonCode.LOGIN_REJECTED,
         )
 
     # --- public keys
@@ -387,7 +391,7 @@ class UserAuthClient(SSHService):
         while reply.number == u.INFO_REQUEST:
             self._challenges += 1
             if self._challenges > MAX_CHALLENGES:
-                raise RemoteViolation("too many questions in one login")
+                raise RemoteViolation("too many questions in one login", code=ReasonCode.TOO_MANY_MESSAGES)
             answers = await self._answered(prompter, _challenge(reply.payload))
             reply = await self._ask(
                 u.info_response(answers), u.SUCCESS, u.INFO_REQUEST, number=u.INFO_RESPONSE

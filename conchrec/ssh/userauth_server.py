@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
+from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import fingerprint, verify_signature
 from conchrec.ssh.wire import Reader, Truncated, names, string
@@ -110,7 +111,7 @@ class UserAuthServer(SSHService):
         tries: int = 6,
         banner: str = "",
         host_key: Callable[[], bytes | None] = lambda: None,
-        on_refused: Callable[[str, str, str], None] = lambda user, method, reason: None,
+        on_refused: Callable[[str, str, Reason], None] = lambda user, method, reason: None,
     ) -> None:
         self.transport = None
         self._authenticator = authenticator
@@ -173,8 +174,9 @@ class UserAuthServer(SSHService):
     def _too_late(self) -> None:
         self._timer = None
         seconds = round(self._login_time.total_seconds())
-        self._refuse_in_audit("login", f"not logged in within {seconds} s")
-        self._disconnect(u.BY_APPLICATION, f"conchrec: not logged in within {seconds} seconds")
+        self._refuse_in_audit("login", Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} s"))
+        text = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
+        self._disconnect(u.BY_APPLICATION, f"conchrec: {text}")
 
     def _over(self) -> None:
         if self._state is _State.OVER:
@@ -184,7 +186,8 @@ class UserAuthServer(SSHService):
         self._waiting.clear()
         if self._refused_offers and not self._failures:
             shown = ", ".join(self._refused_offers[:4])
-            self._refuse_in_audit("publickey", f"offered {shown}; none is accepted")
+            reason = Reason(ReasonCode.OFFERS_NOT_ACCEPTED, f"offered {shown}; none is accepted")
+            self._refuse_in_audit("publickey", reason)
         self._abandon()
 
     def _abandon(self) -> None:
@@ -212,7 +215,8 @@ class UserAuthServer(SSHService):
         self._waiting.append((messageNum, packet))
         self._waiting_bytes += len(packet)
         if len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
-            self._disconnect(u.PROTOCOL_ERROR, "too much was sent ahead of an answer")
+            too_much = Reason(ReasonCode.TOO_MANY_MESSAGES, "too much was sent ahead of an answer")
+            self._disconnect(u.PROTOCOL_ERROR, too_much)
             return
         self._drain()
 
@@ -229,7 +233,7 @@ class UserAuthServer(SSHService):
             self._disconnect(u.PROTOCOL_ERROR, violation.public)
         except Exception:
             _log.failure("while a client logs in")
-            self._disconnect(u.BY_APPLICATION, "internal error")
+            self._disconnect(u.BY_APPLICATION, INTERNAL_ERROR)
         finally:
             self._draining = False
 
@@ -253,7 +257,7 @@ class UserAuthServer(SSHService):
     def _count_request(self) -> None:
         self._requests += 1
         if self._requests > MAX_REQUESTS:
-            raise RemoteViolation("too many requests in one login")
+            raise RemoteViolation("too many requests in one login", code=ReasonCode.TOO_MANY_MESSAGES)
 
     def _request(self, payload: bytes) -> None:
         """``string user, string service, string method``, and what the method says."""
@@ -263,7 +267,8 @@ class UserAuthServer(SSHService):
         r = Reader(payload)
         user, service, method = r.string(), r.string(), r.string()
         if service != u.CONNECTION:
-            self._disconnect(u.SERVICE_NOT_AVAILABLE, "only ssh-connection is to be had")
+            text = "only ssh-connection is to be had"
+            self._disconnect(u.SERVICE_NOT_AVAILABLE, Reason(ReasonCode.SERVICE_UNAVAILABLE, text))
             return
         if self._user is None:
             self._user_text = _user_name(user)
@@ -285,7 +290,8 @@ class UserAuthServer(SSHService):
             r.end()
             self._converse(submethods)
         else:
-            self._failed(repr(method[:64])[2:-1], "the method is not to be had")
+            reason = Reason(ReasonCode.METHOD_UNAVAILABLE, "the method is not to be had")
+            self._failed(repr(method[:64])[2:-1], reason)
 
     def _can(self, method: bytes) -> bool:
         return method in self._authenticator.methods(self._user_text)
@@ -313,9 +319,11 @@ class UserAuthServer(SSHService):
                 self._refused_offers.append(fingerprint(blob))
                 self._send_failure()
         elif not acceptable:
-            self._failed("publickey", f"{fingerprint(blob)} is not accepted")
+            text = f"{fingerprint(blob)} is not accepted"
+            self._failed("publickey", Reason(ReasonCode.OFFERS_NOT_ACCEPTED, text))
         elif not self._verified(transport, algorithm, blob, covered, signature):
-            self._failed("publickey", f"the signature by {fingerprint(blob)} is not good")
+            text = f"the signature by {fingerprint(blob)} is not good"
+            self._failed("publickey", Reason(ReasonCode.SIGNATURE_INVALID, text))
         else:
             self._decide(
                 u.PUBLICKEY,
@@ -381,12 +389,20 @@ class UserAuthServer(SSHService):
         if waiting is None:
             raise RemoteViolation("an answer without a question")
         if count != self._asked:
-            waiting.errback(AccessDenied("Permission denied", f"{count} answers to {self._asked} questions"))
+            waiting.errback(
+                AccessDenied(
+                    "Permission denied",
+                    f"{count} answers to {self._asked} questions",
+                    code=ReasonCode.ANSWERS_MALFORMED,
+                )
+            )
             return
         try:
             answers = tuple(answer.decode("utf-8") for answer in raw)
         except UnicodeDecodeError:
-            waiting.errback(AccessDenied("Permission denied", "an answer is not UTF-8"))
+            waiting.errback(
+                AccessDenied("Permission denied", "an answer is not UTF-8", code=ReasonCode.ANSWERS_MALFORMED)
+            )
             return
         self._state = _State.DECIDING
         self._hold_timer()
@@ -426,24 +442,25 @@ class UserAuthServer(SSHService):
             self._send_failure(error.methods, partial=True)
         elif isinstance(error, AccessDenied):
             if counts:
-                self._failed(method, error.detail or error.public)
+                self._failed(method, Reason(error.code, error.detail or error.public))
             else:
                 self._send_failure()
         else:
             _log.failure("while a login by {method} was decided", failure, method=method)
-            self._failed(method, "internal error")
+            self._failed(method, INTERNAL_ERROR)
         self._drain()
 
     def _broken(self, failure: Failure) -> None:
         _log.failure("while a login was answered", failure)
-        self._disconnect(u.BY_APPLICATION, "internal error")
+        self._disconnect(u.BY_APPLICATION, INTERNAL_ERROR)
 
-    def _failed(self, method: str, reason: str) -> None:
+    def _failed(self, method: str, reason: Reason) -> None:
         """A try that counts."""
         self._failures += 1
         self._refuse_in_audit(method, reason)
         if self._failures >= self._tries:
-            self._disconnect(u.NO_MORE_METHODS, "conchrec: too many authentication failures")
+            text = Reason(ReasonCode.TOO_MANY_FAILURES, "too many authentication failures")
+            self._disconnect(u.NO_MORE_METHODS, f"conchrec: {text}")
         else:
             self._send_failure()
 
@@ -472,12 +489,14 @@ class UserAuthServer(SSHService):
         for number, payload in early:
             connection.packetReceived(number, payload)
 
-    def _refuse_in_audit(self, method: str, reason: str) -> None:
+    def _refuse_in_audit(self, method: str, reason: Reason) -> None:
         self._on_refused(self._user_text, method, reason)
 
 
 def _abandoned() -> AccessDenied:
-    return AccessDenied("Permission denied", "the conversation was abandoned")
+    return AccessDenied(
+        "Permission denied", "the conversation was abandoned", code=ReasonCode.QUESTIONS_ABANDONED
+    )
 
 
 def _last_string(data: bytes) -> bytes:
@@ -492,7 +511,7 @@ def _user_name(raw: bytes) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RemoteViolation("that user name is not UTF-8") from error
+        raise RemoteViolation("that user name is not UTF-8", code=ReasonCode.INVALID_USER_NAME) from error
     if not 0 < len(raw) <= MAX_USER or not name.isprintable():
-        raise RemoteViolation("that is no user name")
+        raise RemoteViolation("that is no user name", code=ReasonCode.INVALID_USER_NAME)
     return name

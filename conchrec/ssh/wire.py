@@ -8,18 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 
 
 class Truncated(RemoteViolation):
     """A value reaches beyond the end of its message."""
 
+    default_code = ReasonCode.MALFORMED_MESSAGE
+
 
 class LeftOver(RemoteViolation):
     """Bytes follow the last value of a message."""
 
+    default_code = ReasonCode.MALFORMED_MESSAGE
+
 
 class Malformed(RemoteViolation):
     """A value that its type does not allow."""
+
+    default_code = ReasonCode.MALFORMED_MESSAGE
 
 
 class Reader:

@@ -106,12 +106,23 @@ class Tunnel:
         self.packet = 0
         self._unsent = bytearray()
         self.closed = False
+        #: The proxy's refusal: what follows the channel number in CHANNEL_OPEN_FAILURE.
+        self.refused: bytes | None = None
 
     def open(self, host: str, port: int) -> None:
         """Ask the proxy for the way to this target."""
         extra = w.text(host.encode()) + w.u32(port) + w.text(b"") + w.u32(0)
         opening = w.text(b"direct-tcpip") + w.u32(0) + w.u32(WINDOW) + w.u32(1 << 15)
         self._outer.send(w.OPEN, opening + extra)
+
+    def takes(self, number: int, payload: bytes) -> bool:
+        """Handle a message of the outer connection; False where it is not for this channel."""
+        is_ours = w.OPEN < number <= w.FAILURE and payload[:4] == w.u32(0)
+        if is_ours and number == w.OPEN_FAILURE:
+            self.refused = payload[4:]
+        elif is_ours:
+            self.received(number, payload)
+        return is_ours
 
     def received(self, number: int, payload: bytes) -> None:
         if number == w.OPEN_CONFIRMATION:

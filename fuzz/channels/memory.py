@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import IConnector, IListeningPort, IReactorTCP, IReactorTime, ITransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -137,13 +137,15 @@ class _Connector:
 
 @implementer(IReactorTCP, IReactorTime)
 class Reactor(Clock):
-    """``accept`` makes the protocol of the target for each connection that is dialled."""
+    """``accept`` makes the protocol of the target for each connection that is dialled; with ``refuses``
+    nothing listens there."""
 
     running = True
 
     def __init__(self, accept: Callable[[], Any]) -> None:
         super().__init__()
         self._accept = accept
+        self.refuses = False
         self.factories: list[Any] = []
         self.lines: list[Line] = []
 
@@ -161,6 +163,9 @@ class Reactor(Clock):
     ) -> _Connector:
         connector = _Connector(TARGET)
         factory.doStart()
+        if self.refuses:
+            self.callLater(0, factory.clientConnectionFailed, connector, Failure(ConnectionRefusedError()))
+            return connector
         line = Line(PROXY, TARGET)
         self.lines.append(line)
         line.connect(factory.buildProtocol(TARGET), self._accept())

@@ -37,7 +37,9 @@ class Stack:
     """A running proxy. ``settings`` go into its configuration, ``options`` into the role of its user.
 
     ``connect`` makes a connection of the user to the target: what the client receives goes to
-    ``client_received``, what the server receives to ``server_received``.
+    ``client_received``, what the server receives to ``server_received``, and what the client receives on the
+    outer connection besides the tunnel to ``outer_received``. ``come``, ``enter`` and ``log_in`` are its
+    steps.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Stack:
         self.reactor = Reactor(self._accept)
         self.server_received: Received = lambda number, payload: None
         self.client_received: Received = lambda number, payload: None
+        self.outer_received: Received = lambda number, payload: None
         self.proxy = self._proxy(file)
         self.proxy.privilegedStartService()
         self.client: Raw | None = None
         self.server: Raw | None = None
+        self.outer: Raw | None = None
         self.transports: tuple[Any, Any] | None = None
-        self._tunnel: Tunnel | None = None
+        self.tunnel: Tunnel | None = None
         self._audited = 0
         #: Sessions have ids that sort as they were opened.
         self._now = datetime.now(timezone.utc)
@@ -107,55 +111,86 @@ class Stack:
 
     def connect(self) -> None:
         """Log in, through the proxy, at the target."""
+        self.come()
+        self.enter(TARGET.host, TARGET.port)
+        if self.tunnel is None or self.tunnel.refused is not None:
+            raise Broken(f"the proxy refused the tunnel: {self.tunnel and self.tunnel.refused!r}")
+        self.log_in(b"root")
+        if not self.connected:
+            raise Broken(f"no connection: {self.events()}")
+
+    def come(self) -> None:
+        """Connect to the proxy, and log in there."""
         self.disconnect()
         self.reactor.lines.clear()
-        tunnel: list[Tunnel] = []
-        outer = Raw(lambda number, payload: tunnel[0].received(number, payload))
-        tunnel.append(Tunnel(outer))
-        self._tunnel = tunnel[0]
+        self.tunnel = None
+        outer = self.outer = Raw(self._outer_received)
         line = Line(USER, PROXY)
         self.reactor.lines.append(line)
-        transport = self._transport(b"SSH-2.0-outer")
+        transport = self.make_client("outer", b"SSH-2.0-outer")
         line.connect(transport, self.reactor.factories[0].buildProtocol(USER))
         self.pump()
         transport.request_service(Login(b"joe", self._key, outer))
         self.pump()
-        client = self.client = Raw(lambda number, payload: self.client_received(number, payload))
-        inner = tunnel[0].protocol = self._transport(b"SSH-2.0-OpenSSH_inner")
-        tunnel[0].open(TARGET.host, TARGET.port)
+
+    def _outer_received(self, number: int, payload: bytes) -> None:
+        if self.tunnel is None or not self.tunnel.takes(number, payload):
+            self.outer_received(number, payload)
+
+    def enter(self, host: str, port: int) -> None:
+        """Ask for the target, as ``ssh -J`` does."""
+        assert self.outer is not None
+        tunnel = self.tunnel = Tunnel(self.outer)
+        tunnel.protocol = self.make_client("inner", b"SSH-2.0-OpenSSH_inner")
+        tunnel.open(host, port)
         self.pump()
-        inner.request_service(Login(b"root", None, client))
+
+    def log_in(self, login: bytes) -> None:
+        """The inner login, and the target's."""
+        assert self.tunnel is not None
+        client = self.client = Raw(lambda number, payload: self.client_received(number, payload))
+        inner = self.tunnel.protocol
+        inner.request_service(Login(login, None, client))
         for _ in range(20):
             self.pump()
             self.reactor.advance(0.05)
             if self.connected:
                 break
-        if not self.connected:
-            raise Broken(f"no connection: {self.events()}")
         self.transports = (inner, self.server.transport if self.server else None)
 
-    def _transport(self, version: bytes) -> ClientTransport:
-        return ClientTransport(
-            algorithms=FAST,
-            powers=at_once,
-            verify_host_key=lambda blob: None,
-            host_key_algorithms=(b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519"),
-            version=version,
-            clock=self.reactor,
-            rekey_bytes=self._rekey_bytes,
-        )
+    def make_client(self, leg: str, version: bytes) -> ClientTransport:
+        """The user's end of the outer or the inner connection."""
+        return ClientTransport(**self.client_settings(version))
+
+    def make_server(self, server: Raw) -> ServerTransport:
+        """The target's end of its connection with the proxy."""
+        return ServerTransport(**self.server_settings(server))
+
+    def client_settings(self, version: bytes) -> dict[str, Any]:
+        return {
+            "algorithms": FAST,
+            "powers": at_once,
+            "verify_host_key": lambda blob: None,
+            "host_key_algorithms": (b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519"),
+            "version": version,
+            "clock": self.reactor,
+            "rekey_bytes": self._rekey_bytes,
+        }
+
+    def server_settings(self, server: Raw) -> dict[str, Any]:
+        return {
+            "version": b"SSH-2.0-OpenSSH_9.2p1",
+            "host_keys": self._host_keys,
+            "algorithms": FAST,
+            "powers": at_once,
+            "userauth": lambda: Welcome(server),
+            "clock": self.reactor,
+            "rekey_bytes": self._rekey_bytes,
+        }
 
     def _accept(self) -> ServerTransport:
         server = self.server = Raw(lambda number, payload: self.server_received(number, payload))
-        return ServerTransport(
-            version=b"SSH-2.0-OpenSSH_9.2p1",
-            host_keys=self._host_keys,
-            algorithms=FAST,
-            powers=at_once,
-            userauth=lambda: Welcome(server),
-            clock=self.reactor,
-            rekey_bytes=self._rekey_bytes,
-        )
+        return self.make_server(server)
 
     def disconnect(self) -> None:
         """The user is gone."""

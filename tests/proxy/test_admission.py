@@ -23,6 +23,7 @@ from conchrec.proxy.admission import (
     Phase,
     Table,
 )
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string, uint32
 
@@ -194,7 +195,7 @@ def test_floods_are_violations() -> None:
 def test_what_waits_when_the_channel_closes_is_reported() -> None:
     log = Log(FROM_NEAR, Phase.STARTED)
     log.push(Kind.DATA)
-    log.direction.discard("closed")
+    log.direction.discard(Reason(ReasonCode.CHANNEL_CLOSED, "closed"))
     assert (log.data, log.dropped, log.direction.waiting) == (b"", b"abc", 0)
     far = Log(FROM_FAR, Phase.NOT_STARTED, window=2)
     far.push(Kind.DATA)

@@ -19,18 +19,15 @@ PLACE = string(b"127.0.0.1") + uint32(2222) + string(b"") + uint32(0)
 
 
 @pytest.mark.parametrize(("kind", "extra"), [(b"direct-tcpip", PLACE), (b"session", b"")])
-def test_a_stream_of_very_small_packets_is_refused(
-    kind: bytes, extra: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_of_very_small_packets_is_refused(kind: bytes, extra: bytes) -> None:
     stack = Stack(settings={}, options={})
     stack.connect()
-    tunnel = stack._tunnel
-    assert tunnel is not None
+    assert stack.outer is not None
     heard: list[int] = []
-    monkeypatch.setattr(tunnel, "received", lambda number, payload: heard.append(number))
+    stack.outer_received = lambda number, payload: heard.append(number)
     for size in (LEAST_PACKET - 1, LEAST_PACKET):
         opening = m.ChannelOpen(kind=kind, sender=9, window=2**32 - 1, max_packet=size, extra=extra)
-        tunnel._outer.send(m.CHANNEL_OPEN, opening.encode())
+        stack.outer.send(m.CHANNEL_OPEN, opening.encode())
         stack.settle()
     stack.close()
     answers = (m.CHANNEL_OPEN_CONFIRMATION, m.CHANNEL_OPEN_FAILURE)

@@ -1,0 +1,96 @@
+"""Every refusal has a code from the catalogue, and the catalogue is documented and used."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from conchrec import audit
+from conchrec.audit_encoder import line
+from conchrec.errors import AccessDenied, ConchrecError, Unreachable
+from conchrec.proxy import refusal
+from conchrec.reasons import Reason, ReasonCode
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = ROOT / "conchrec" / "reasons.py"
+#: A raise of one of these says nothing without a code of its own.
+GENERAL = frozenset({"ConchrecError", "AccessDenied", "UpstreamError", "RecordingError", "LoginRejected"})
+_TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "conchrec").rglob("*.py"))}
+
+
+def _calls() -> Iterator[tuple[Path, ast.Call, str]]:
+    for path, tree in _TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                function = node.func
+                yield path, node, getattr(function, "id", getattr(function, "attr", ""))
+
+
+def test_a_code_is_the_lower_case_of_its_name() -> None:
+    assert [code.value for code in ReasonCode] == [code.name.lower() for code in ReasonCode]
+
+
+def test_codes_are_documented_once_each() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reasons.md").read_text(), re.MULTILINE)
+    assert listed == [code.value for code in ReasonCode]
+
+
+def test_errors_of_a_general_class_name_their_code() -> None:
+    without = [
+        f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
+        for path, call, name in _calls()
+        if name in GENERAL and not any(keyword.arg == "code" for keyword in call.keywords)
+    ]
+    assert without == []
+
+
+def test_codes_are_used() -> None:
+    used = {
+        node.attr
+        for path, tree in _TREES.items()
+        if path != CATALOGUE
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "ReasonCode"
+    }
+    catalogue = ast.walk(_TREES[CATALOGUE])
+    used |= {
+        node.args[0].attr
+        for node in catalogue
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Attribute)
+    }
+    assert {code.name for code in ReasonCode} - used == set()
+    assert used - {code.name for code in ReasonCode} == set()
+
+
+def test_an_error_has_the_code_that_is_given_or_that_of_its_text_or_of_its_class() -> None:
+    assert Unreachable("no").code is ReasonCode.UNREACHABLE
+    assert Unreachable("no", code=ReasonCode.CONNECT_TIMEOUT).code is ReasonCode.CONNECT_TIMEOUT
+    assert AccessDenied(Reason(ReasonCode.NO_ROLE, "no")).code is ReasonCode.NO_ROLE
+    assert ConchrecError("no").code is ReasonCode.INTERNAL_ERROR
+
+
+def test_the_audit_has_the_code_beside_the_text() -> None:
+    denied = AccessDenied("joe has no role", rule="none", code=ReasonCode.NO_ROLE)
+    event = refusal.event(denied, audit.Who(user="joe", login="", target="", addr="", cid="", sid=""))
+    entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
+    assert (entry["reason"], entry["reason_code"]) == ("joe has no role", "no_role")
+
+
+def test_the_code_stays_where_the_text_is_cut() -> None:
+    reason = refusal.one_line(Reason(ReasonCode.CHANNEL_REFUSED, "no\n" * 5000))
+    assert isinstance(reason, Reason)
+    assert reason.code is ReasonCode.CHANNEL_REFUSED
+    event = audit.Port(kind="direct", action="refused", reason=reason)
+    entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
+    assert entry["reason_code"] == "channel_refused"
+    assert len(entry["reason"]) < 1100
+
+
+def test_a_text_without_a_code_has_none_in_the_audit() -> None:
+    event = audit.LockCreate(kind="user", name="joe", by="root", reason="holiday")
+    entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
+    assert "reason_code" not in entry
