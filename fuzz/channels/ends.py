@@ -44,14 +44,26 @@ class Raw(SSHService):
             self.transport.sendPacket(number, payload)
 
 
+def must_succeed(login: Login, number: int, payload: bytes) -> None:
+    """``otherwise`` of a Login that has no reason to fail."""
+    raise Broken(f"the login got {number}: {payload!r}")
+
+
 class Login(SSHService):
-    """The client's login: with ``key``, or by ``none`` without one."""
+    """The client's login: with ``key``, or by ``none`` without one. ``otherwise`` gets what is neither a
+    success nor a banner."""
 
     name = b"ssh-userauth"
 
-    def __init__(self, user: bytes, key: ed25519.Ed25519PrivateKey | None, then: Raw) -> None:
+    def __init__(
+        self,
+        user: bytes,
+        key: ed25519.Ed25519PrivateKey | None,
+        then: Raw,
+        otherwise: Callable[[Login, int, bytes], None] = must_succeed,
+    ) -> None:
         self.transport: Any = None
-        self._user, self._key, self._then = user, key, then
+        self._user, self._key, self._then, self._otherwise = user, key, then, otherwise
 
     def serviceStarted(self) -> None:
         request = w.text(self._user) + w.text(b"ssh-connection")
@@ -71,7 +83,12 @@ class Login(SSHService):
         if messageNum == USERAUTH_SUCCESS:
             self.transport.setService(self._then)
         elif messageNum != USERAUTH_BANNER:
-            raise Broken(f"the login got {messageNum}: {packet!r}")
+            self._otherwise(self, messageNum, packet)
+
+    def ask_questions(self) -> None:
+        """Go on with keyboard-interactive (RFC 4256)."""
+        request = w.text(self._user) + w.text(b"ssh-connection") + w.text(b"keyboard-interactive")
+        self.transport.sendPacket(USERAUTH_REQUEST, request + w.text(b"") + w.text(b""))
 
 
 class Welcome(SSHService):

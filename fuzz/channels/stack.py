@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from conchrec import service
 from conchrec.config import load
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.transport import ClientTransport, ServerTransport
-from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome
+from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome, must_succeed
 from fuzz.channels.memory import PROXY, TARGET, USER, InlinePool, Line, Reactor
 from fuzz.limits import Broken
 from fuzz.targets.linked import FAST
@@ -48,7 +49,7 @@ class Stack:
         self._rekey_bytes = rekey_bytes
         base = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.directory = Path(tempfile.mkdtemp(prefix="conchrec-channels-", dir=base))
-        key = self._key = ed25519.Ed25519PrivateKey.generate()
+        key = self.user_key = ed25519.Ed25519PrivateKey.generate()
         self._host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
         self.recordings = self.directory / "recordings"
         self.audit = self.directory / "audit.jsonl"
@@ -82,6 +83,8 @@ class Stack:
         self.client: Raw | None = None
         self.server: Raw | None = None
         self.outer: Raw | None = None
+        #: What is neither a success nor a banner, in the outer and the inner login.
+        self.otherwise: Callable[[Login, int, bytes], None] = must_succeed
         self.transports: tuple[Any, Any] | None = None
         self.tunnel: Tunnel | None = None
         self._audited = 0
@@ -130,7 +133,7 @@ class Stack:
         transport = self.make_client("outer", b"SSH-2.0-outer")
         line.connect(transport, self.reactor.factories[0].buildProtocol(USER))
         self.pump()
-        transport.request_service(Login(b"joe", self._key, outer))
+        transport.request_service(Login(b"joe", self.user_key, outer, self.otherwise))
         self.pump()
 
     def _outer_received(self, number: int, payload: bytes) -> None:
@@ -150,7 +153,7 @@ class Stack:
         assert self.tunnel is not None
         client = self.client = Raw(lambda number, payload: self.client_received(number, payload))
         inner = self.tunnel.protocol
-        inner.request_service(Login(login, None, client))
+        inner.request_service(Login(login, None, client, self.otherwise))
         for _ in range(20):
             self.pump()
             self.reactor.advance(0.05)

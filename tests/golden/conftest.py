@@ -1,0 +1,43 @@
+"""The option that writes the golden files again, and the comparison with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+OPTION = "--update-golden"
+Compare = Callable[[str, str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(OPTION, action="store_true", default=False, help="write tests/golden/ again")
+
+
+def difference(name: str, known: str, text: str) -> str:
+    """A unified diff; empty where the texts are the same."""
+    before, after = known.splitlines(), text.splitlines()
+    lines = difflib.unified_diff(before, after, f"golden/{name}", "now", lineterm="", n=4)
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Compare:
+    """``golden(name, text)`` fails with a unified diff where the file ``name`` in this directory has another
+    text; with the option it writes the file."""
+    update = bool(pytestconfig.getoption(OPTION, default=False))
+
+    def compare(name: str, text: str) -> None:
+        file = HERE / name
+        if update:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            return
+        known = file.read_text(encoding="utf-8") if file.exists() else ""
+        if text != known:
+            pytest.fail(difference(name, known, text) or f"{name}: other line ends", pytrace=False)
+
+    return compare

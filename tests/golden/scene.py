@@ -1,0 +1,239 @@
+"""One scenario through the whole proxy: a user's client, the target's server, and a transcript of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import bcrypt
+
+from conchrec.ssh.transport import ClientTransport, ServerTransport
+from fuzz.channels import wire as w
+from fuzz.channels.client import Client
+from fuzz.channels.ends import Login, Raw
+from fuzz.channels.memory import TARGET
+from fuzz.channels.server import Manners, Server
+from fuzz.channels.stack import Stack
+from tests.golden.codes import Codes
+from tests.golden.normal import Normaliser
+from tests.golden.wire_text import Describer
+
+WINDOW, PACKET = 1 << 20, 1 << 15
+Tap = Callable[[str, str, int, bytes], None]
+DISCONNECT, KEXINIT, FAILURE, QUESTIONS = 1, 20, 51, 60
+#: Stands for the peer's first line (RFC 4253 section 4.2).
+IDENTIFICATION = 0
+
+
+class _Client(ClientTransport):
+    """A client whose messages are noted."""
+
+    tap: Tap
+    leg: str
+    greeted = False
+
+    def _send(self, number: int, payload: bytes) -> None:
+        self.tap(self.leg, "->", number, payload)
+        super()._send(number, payload)
+
+    def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
+        if messageNum == KEXINIT and not self.greeted:
+            self.greeted = True
+            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_version or b"")
+        self.tap(self.leg, "<-", messageNum, payload)
+        super().dispatchMessage(messageNum, payload)
+
+
+class _Server(ServerTransport):
+    """A server whose messages are noted."""
+
+    tap: Tap
+    leg: str
+    greeted = False
+
+    def _send(self, number: int, payload: bytes) -> None:
+        self.tap(self.leg, "->", number, payload)
+        super()._send(number, payload)
+
+    def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
+        if messageNum == KEXINIT and not self.greeted:
+            self.greeted = True
+            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_version or b"")
+        self.tap(self.leg, "<-", messageNum, payload)
+        super().dispatchMessage(messageNum, payload)
+
+
+class Scene(Stack):
+    """A proxy, a user and a target. ``->`` in the transcript goes to the proxy, ``<-`` comes from it.
+
+    ``shows`` is the first message number that is shown: the login, or (50 and 80) less of it. ``manners`` are
+    those of the target, for each channel.
+    """
+
+    def __init__(
+        self,
+        codes: Codes,
+        *,
+        settings: dict[str, object] | None = None,
+        options: dict[str, object] | None = None,
+        manners: tuple[Manners, ...] = (Manners(program="sink"),),
+        shows: int = 80,
+        rekey_bytes: int = 1 << 30,
+        password: bytes = b"",
+    ) -> None:
+        self._codes = codes
+        self._shows = shows
+        self._wire: list[str] = []
+        self._hidden: set[bytes] = set()
+        self._describers = {
+            "outer": Describer(codes.replace, hides_data=True),
+            "inner": Describer(codes.replace),
+            "target": Describer(codes.replace, asks=False),
+        }
+        #: Answers of the target to logins; None: as it is.
+        self.target_login: Callable[[Raw], Any] | None = None
+        settings = dict(settings or {})
+        if password:
+            hashed = bcrypt.hashpw(password, bcrypt.gensalt(10)).decode()
+            settings["users"] = {"joe": {"password": hashed, "roles": ["all"]}}
+        with codes.watching():
+            super().__init__(settings=settings, options=options or {}, rekey_bytes=rekey_bytes)
+        self._manners = manners
+        self.otherwise = self._login_goes_on
+        #: Answers to questions of logins, in their order; a refusal with none left ends the login.
+        self.answers: list[bytes] = []
+        self.user = Client(lambda number, payload: None)
+        self.target = Server(lambda number, payload: None, manners)
+        self.jump = Client(lambda number, payload: None)
+
+    # --- the transcript
+
+    def _tap(self, leg: str, arrow: str, number: int, payload: bytes) -> None:
+        is_tunnel = leg == "outer" and self.tunnel is not None and number in (w.DATA, w.ADJUST, w.EOF)
+        if number == IDENTIFICATION:
+            shown = f"identification {payload.decode('ascii')}"
+        elif number == w.DATA and arrow == "<-" and payload[:4] in self._hidden:
+            shown = f"CHANNEL_DATA channel={int.from_bytes(payload[:4], 'big')} <random>"
+        else:
+            shown = self._describers[leg].line(number, payload)
+        is_shown = number >= self._shows or number == DISCONNECT
+        if is_shown and not (is_tunnel and self._is_tunnel(arrow, payload)):
+            self._wire.append(f"{leg:<6} {arrow} {shown}")
+
+    def _is_tunnel(self, arrow: str, payload: bytes) -> bool:
+        number = 0 if arrow == "<-" else self.tunnel.channel if self.tunnel is not None else None
+        return number is not None and payload[:4] == w.u32(number)
+
+    def show_from(self, number: int) -> None:
+        """Show messages from this number on, from here on."""
+        self._shows = number
+
+    def hides(self, channel: int) -> None:
+        """What the user gets on this channel has keys or signatures in it."""
+        self._hidden.add(w.u32(channel))
+
+    def note(self, text: str) -> None:
+        """A line between the messages, for the reader."""
+        self._wire.append(f"# {text}")
+
+    def make_client(self, leg: str, version: bytes) -> ClientTransport:
+        client = _Client(**self.client_settings(version))
+        client.tap, client.leg = self._tap, leg
+        return client
+
+    def make_server(self, server: Raw) -> ServerTransport:
+        settings = self.server_settings(server)
+        if self.target_login is not None:
+            login = self.target_login
+            settings["userauth"] = lambda: login(server)
+        transport = _Server(**settings)
+        transport.tap, transport.leg = self._tap, "target"
+        self.target = Server(server.send, self._manners)
+        self.server_received = self.target.received
+        return transport
+
+    # --- steps
+
+    def come(self) -> None:
+        super().come()
+        assert self.outer is not None
+        self.jump = Client(self.outer.send)
+        self.outer_received = self.jump.received
+
+    def log_in(self, login: bytes = b"root") -> None:
+        super().log_in(login)
+        if self.client is not None:
+            self.user = Client(self.client.send)
+            self.client_received = self.user.received
+
+    def begin(self, host: str = TARGET.host, port: int = TARGET.port, login: bytes = b"root") -> None:
+        """All that comes before the first channel of the inner connection."""
+        self.come()
+        self.enter(host, port)
+        self.log_in(login)
+
+    def _login_goes_on(self, login: Login, number: int, payload: bytes) -> None:
+        if number == FAILURE and b"keyboard-interactive" in payload and self.answers:
+            login.ask_questions()
+        elif number == QUESTIONS:
+            count = int.from_bytes(payload[-4:], "big") if payload.endswith(bytes(4)) else 1
+            answers = [self.answers.pop(0) for _ in range(count)]
+            login.transport.sendPacket(61, w.u32(count) + b"".join(map(w.text, answers)))
+
+    def session(self, channel: int = 0) -> None:
+        """The user opens a session channel."""
+        self.user.open(channel, b"session", WINDOW, PACKET, b"", generous=True)
+        self.settle()
+
+    def ask(self, name: bytes, extra: bytes = b"", *, reply: bool = True, channel: int = 0) -> None:
+        """A channel request of the user."""
+        self.user.request(channel, w.Request(name, reply, extra))
+        self.settle()
+
+    def say(self, data: bytes, channel: int = 0) -> None:
+        """Data of the user."""
+        self.user.data(channel, data)
+        self.settle()
+
+    def out(self, data: bytes, *, error: bool = False, channel: int = 0) -> None:
+        """Output of the target."""
+        self.target.output(channel, error, data)
+        self.settle()
+
+    def exit(self, status: int = 0, channel: int = 0) -> None:
+        """The target's program ends."""
+        self.target.request(channel, w.Request(b"exit-status", False, w.u32(status)))
+        self.target.eof(channel)
+        self.target.close(channel)
+        self.settle()
+
+    def command(self, line: bytes) -> None:
+        """A command for the proxy itself, on the outer connection."""
+        kind, extra = (b"exec", w.text(line)) if line else (b"shell", b"")
+        self._jump_session(w.Request(kind, True, extra))
+
+    def subsystem(self, name: bytes) -> None:
+        """A subsystem of the outer connection."""
+        self._jump_session(w.Request(b"subsystem", True, w.text(name)))
+
+    def _jump_session(self, request: w.Request) -> None:
+        number = 1 + len(self.jump.channels)
+        self.jump.open(number, b"session", WINDOW, PACKET, b"", generous=True)
+        self.settle()
+        self.jump.request(number, request)
+        self.settle(1)
+
+    # --- the golden text
+
+    def transcript(self) -> str:
+        """All that this scenario left, as one text. Ends it."""
+        self.disconnect()
+        self.settle(2)
+        normal = Normaliser(self._codes, str(self.directory))
+        wire = [normal.wire(line) for line in self._wire]
+        audit = [normal.audit(entry) for entry in self.events()]
+        sealed = sorted(self.recordings.rglob("*.json"), key=lambda path: path.name)
+        manifests = [normal.manifest(json.loads(path.read_bytes())) for path in sealed]
+        sections = (("wire", wire), ("audit", audit), ("manifests", manifests))
+        return "\n".join("\n".join((f"== {name}", *lines, "")) for name, lines in sections)

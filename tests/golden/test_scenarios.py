@@ -1,0 +1,44 @@
+"""Each scenario leaves what its golden file says: on the wire, in the audit and in the manifests."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from conchrec.reasons import ReasonCode
+from tests.golden import commands, endings, files, forwards, refusals, sessions
+from tests.golden.codes import Codes
+from tests.golden.conftest import HERE, Compare, difference
+from tests.golden.registry import SCENARIOS
+
+_MODULES = (commands, endings, files, forwards, refusals, sessions)
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_a_scenario_leaves_what_its_file_says(name: str, golden: Compare) -> None:
+    codes = Codes()
+    with codes.watching():
+        scene = SCENARIOS[name](codes)
+        try:
+            text = scene.transcript()
+        finally:
+            scene.close()
+    golden(f"scenarios/{name}.txt", text)
+
+
+def test_codes_that_no_scenario_shows_are_listed(golden: Compare) -> None:
+    """The list grows only by a decision."""
+    texts = (file.read_text() for file in sorted((HERE / "scenarios").glob("*.txt")))
+    shown = {code for text in texts for code in re.findall(r"<(\w+)>", text)}
+    without = [code.value for code in ReasonCode if code.value not in shown]
+    golden("codes_without_scenario.txt", "".join(f"{code}\n" for code in without))
+
+
+def test_every_file_has_its_scenario() -> None:
+    assert {file.stem for file in (HERE / "scenarios").glob("*.txt")} == set(SCENARIOS)
+
+
+def test_a_difference_is_shown() -> None:
+    assert difference("a.txt", "one\ntwo\n", "one\n2\n").endswith("\n one\n-two\n+2")
+    assert difference("a.txt", "one\n", "one\n") == ""
