@@ -36,7 +36,7 @@ from conchrec.ssh.stream import LEAST_PACKET, Stream
 from conchrec.ssh.wire import Reader, Truncated, uint32
 
 BIND = b"session-bind@openssh.com"
-#: Requests of a target that wait for the agent.
+#: Requests of a target that wait for the agent, or come in one packet.
 MAX_WAITING = 32
 
 
@@ -119,9 +119,12 @@ class OnwardAgent:
     def stream_data(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
+        requests = 0
         while len(buffer) >= 4:
             length = int.from_bytes(buffer[:4], "big")
-            if not 1 <= length <= MAX_MESSAGE or len(self._answers) >= MAX_WAITING:
+            requests += 1
+            # One packet has room for thousands, and those that are refused do not wait.
+            if not 1 <= length <= MAX_MESSAGE or max(requests, len(self._answers) + 1) > MAX_WAITING:
                 self._close()
                 return
             if len(buffer) < 4 + length:
