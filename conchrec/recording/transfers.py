@@ -29,14 +29,16 @@ LISTED_TEXT = 256 * 1024
 _COMMAND = 8192
 _GIT = ("git-upload-pack", "git-receive-pack", "git-upload-archive")
 _SFTP = ("sftp-server", "internal-sftp")
-#: The name of a transfer program as a word of a command, with or without a directory before it.
-_PROGRAM = re.compile(rf"(?<![\w.-])(?:scp|rsync|{'|'.join((*_SFTP, *_GIT))})(?![\w./-])")
+#: The name of each transfer program as a word of a command, with or without a directory before it. The
+#: pattern begins with the name: a search for letters that stand for themselves is ten times as fast.
+_PROGRAMS = {
+    name: re.compile(rf"{name}(?<![\w.-]{name})(?![\w./-])") for name in ("scp", "rsync", *_SFTP, *_GIT)
+}
 #: scp is the far side of a copy with -t or -f, which may be the result of an expansion.
 _SCP_OPTION = re.compile(r"(?<!\S)-\w*[tf]|[$`{*?\[]")
 #: A command without any of these runs none of them; splitting it into words would cost a millisecond.
 _HINT = re.compile("scp|sftp|rsync|git")
-#: What a shell takes away from a word: ``s\cp`` and ``"scp"`` are scp.
-_QUOTES = re.compile("\\\\\n|[$]?['\"]|\\\\")
+_NO_QUOTES = str.maketrans("", "", "'\"\\")
 #: With none of these in it a line is one simple command.
 _COMPOUND = frozenset("`$;&|<>()\n\r")
 #: Words that stand before a program and run it.
@@ -73,7 +75,7 @@ def recognise(kind: str, command: str) -> Transfer | None:
     """
     if kind == "subsystem":
         return Transfer(by="sftp") if command == "sftp" else None
-    if kind != "exec" or len(command) > _COMMAND or not _HINT.search(_QUOTES.sub("", command)):
+    if kind != "exec" or len(command) > _COMMAND or not _HINT.search(_unquoted(command)):
         return None
     commands = list(_commands(command))
     transfers = list(filter(None, map(_recognise_words, commands)))
@@ -99,13 +101,19 @@ def transfer_programs(kind: str, command: str) -> frozenset[str]:
         return frozenset(("sftp",)) if command == "sftp" else frozenset()
     if kind != "exec":
         return frozenset()
-    unquoted = _QUOTES.sub("", command)
-    names = set(_PROGRAM.findall(unquoted))
-    if not _SCP_OPTION.search(unquoted):
+    unquoted = _unquoted(command)
+    names = {name for name, pattern in _PROGRAMS.items() if pattern.search(unquoted)}
+    if "scp" in names and not _SCP_OPTION.search(unquoted):
         names.discard("scp")
     if names.intersection(_SFTP):
         names = (names - set(_SFTP)) | {"sftp"}
     return frozenset(names)
+
+
+def _unquoted(command: str) -> str:
+    """Without what a shell takes away from a word: ``s\\cp``, ``$'scp'`` and ``"scp"`` are scp."""
+    joined = command.replace("\\\n", "")
+    return joined.replace("$'", "'").replace('$"', '"').translate(_NO_QUOTES)
 
 
 def _recognise_words(words: list[str]) -> Transfer | None:
