@@ -20,7 +20,7 @@ from conchrec.ssh.wire import Reader, string, uint32
 WINDOW = 2 * 1024 * 1024
 MAX_PACKET = 32 * 1024
 #: Whoever takes fewer bytes in a packet would have thousands made in one turn of the reactor.
-LEAST_PACKET = 256
+LEAST_PACKET = 1024
 #: Some peers overshoot a little; more than this beyond the window is no accident.
 SLACK = 256 * 1024
 
@@ -91,10 +91,18 @@ class Stream:
         return stream
 
     @classmethod
-    def open(cls, connection: Connection, kind: bytes, user: StreamUser, extra: bytes = b"") -> Stream:
+    def open(
+        cls,
+        connection: Connection,
+        kind: bytes,
+        user: StreamUser,
+        extra: bytes = b"",
+        *,
+        max_packet: int = MAX_PACKET,
+    ) -> Stream:
         """Ask the peer for a channel; the user hears ``stream_opened`` or ``stream_refused``."""
         stream = cls(user)
-        channel = connection.open(kind, stream, window=WINDOW, max_packet=MAX_PACKET, extra=extra)
+        channel = connection.open(kind, stream, window=WINDOW, max_packet=max_packet, extra=extra)
         stream._channel = channel
         return stream
 
