@@ -11,14 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from statistics import median
 
 from twisted.internet.defer import Deferred
 
-from bench.benchmark import KIB, Benchmark, Measured, Run
+from bench.benchmark import KIB, Benchmark, Effort, Measured, Run
 from bench.echo import COMMAND, PAUSE, READY
 from bench.figures import Bar, Figure, at_most, percentile
 from bench.hostile_client import STRANGERS
@@ -47,8 +48,18 @@ GATE_LOGIN_TIMES, GATE_LOGIN_MORE = 4.0, 3.0
 GATE_LOCK_SECONDS = 8.0
 #: A login that takes longer counts as one of so long.
 PATIENCE = 60.0
+#: What floods runs at a lower priority: elsewhere it has cores of its own, and this machine has two in all.
+APART = ("nice", "-n", "10")
 #: Certificates that are revoked, for the list of them to have a size.
 REVOKED = 5000
+
+
+class Place(Enum):
+    """A listener of the proxy: that for everybody, the one behind a load balancer, and the web's."""
+
+    SSH = auto()
+    BALANCED = auto()
+    WEB = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +71,7 @@ class Row:
     count: int = 1
     at_sshd: bool = True
     """Whether the same can be done to a stock sshd."""
-    web: bool = False
-    """At the web listener."""
+    place: Place = Place.SSH
     target: str = ""
     """The flood of a target, which the client visits (``bench.hostile_target``)."""
     looks: bool = False
@@ -90,6 +100,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="env", kind="env", in_gate=False),
     Row(name="signal", kind="signal", in_gate=False),
     Row(name="unknown requests", kind="unknown-request", in_gate=False),
+    Row(name="second starts", kind="starts", in_gate=False),
     Row(name="data of one byte", kind="data"),
     Row(name="window adjustments", kind="adjust", in_gate=False),
     Row(name="small packets, 20 connections", kind="ignore", count=20),
@@ -110,7 +121,25 @@ ROWS: tuple[Row, ...] = (
     Row(name="a target: global requests", kind="visit", target="requests", at_sshd=False, in_gate=False),
     Row(name="a target: channels", kind="visit", target="opens", at_sshd=False, in_gate=False),
     Row(name="a target: window adjustments", kind="visit", target="adjust", at_sshd=False, in_gate=False),
-    Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, web=True),
+    Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, place=Place.WEB),
+    Row(name="connections that are left", kind="connections", count=8, in_gate=False),
+    Row(name="PROXY headers", kind="balanced", count=8, at_sshd=False, place=Place.BALANCED),
+    Row(
+        name="no PROXY headers",
+        kind="balanced-no-header",
+        count=8,
+        at_sshd=False,
+        place=Place.BALANCED,
+        in_gate=False,
+    ),
+    Row(name="outer channel, small packets", kind="tiny-outer", in_gate=False),
+    Row(name="session, small packets", kind="tiny-session"),
+    Row(name="recordings that are laborious to index", kind="index"),
+    Row(name="scp lines", kind="scp"),
+    Row(
+        name="a target: lists of the agent's keys", kind="agent", target="agent", at_sshd=False, in_gate=False
+    ),
+    Row(name="a target: agent requests", kind="agent", target="agent-refused", at_sshd=False),
 )
 
 
@@ -171,10 +200,14 @@ def log_in(route: Route, *command: str) -> float:
     return time.perf_counter() - began if done.returncode == 0 else PATIENCE
 
 
+#: What a bystander has by a route, on the terminal that is open there.
+Beside = Callable[[Route, Terminal, Row], Deferred[Sample]]
+
+
 class Floods:
     """A scene with everything in it that the rows need."""
 
-    def __init__(self, scene: Scene, web_port: int, host_key: Key) -> None:
+    def __init__(self, scene: Scene, ports: Mapping[Place, int], host_key: Key) -> None:
         self.scene = scene
         self._host_key = host_key
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -186,7 +219,7 @@ class Floods:
         scene.house.stage.at_end(close)
         self._targets = {flood: free_port() for flood in FLOODS}
         self._target: Process
-        self._web_port = web_port
+        self._ports = {Place.SSH: scene.house.proxy.port, **ports}
         state = scene.house.proxy.directory / "state"
         self._locks = Locks(state, now)
 
@@ -196,7 +229,7 @@ class Floods:
         for port in self._targets.values():
             house.proxy.trust(self._host_key.known_as("localhost", port))
         places = [f"{flood}={port}" for flood, port in self._targets.items()]
-        program = (sys.executable, "-m", "bench.hostile_target", str(self._host_key.path))
+        program = (*APART, sys.executable, "-m", "bench.hostile_target", str(self._host_key.path))
         self._target = house.stage.process(*program, *places, env=our_environment())
         await self._target.says("listening")
 
@@ -214,12 +247,12 @@ class Floods:
         """The flood at one of the two."""
         house = self.scene.house
         if route is self.scene.ours:
-            port, user, key = house.proxy.port, house.ann.name, house.ann.key
+            port, user, key = self._ports[row.place], house.ann.name, house.ann.key
         else:
             port, user, key = self.scene.jump.port, LOGIN, house.joe.key
         plan = Plan(
             kind=row.kind,
-            port=self._web_port if row.web else port,
+            port=port,
             user=user,
             login=LOGIN,
             key=str(key.path),
@@ -228,7 +261,13 @@ class Floods:
             channels=row.channels,
         )
         return house.stage.process(
-            sys.executable, "-m", "bench.hostile_client", plan.words(), env=our_environment(), stdin=None
+            *APART,
+            sys.executable,
+            "-m",
+            "bench.hostile_client",
+            plan.words(),
+            env=our_environment(),
+            stdin=None,
         )
 
     async def lock_time(self, flood: Process) -> float:
@@ -245,18 +284,20 @@ class Floods:
 
 
 async def make_floods(run: Run) -> Floods:
-    web_port = free_port()
+    ports = {Place.BALANCED: free_port(), Place.WEB: free_port()}
     scene = await make_scene(
         run.stage,
         crowd=True,
         settings={
             "algorithms": "compatible",
-            "web": {"listen": [f"tcp:{web_port}:interface=127.0.0.1"]},
+            "web": {"listen": [f"tcp:{ports[Place.WEB]}:interface=127.0.0.1"]},
+            "proxy_protocol_from": ["127.0.0.0/8"],
         },
+        listen=[f"haproxy:tcp:{ports[Place.BALANCED]}:interface=127.0.0.1"],
     )
     state = scene.house.proxy.directory / "state"
     Revocations(state, now).change(add=Revoked(serials=frozenset(range(1, REVOKED))))
-    floods = Floods(scene, web_port, await run.stage.key("hostile"))
+    floods = Floods(scene, ports, await run.stage.key("hostile"))
     await floods.start_targets()
     return floods
 
@@ -265,7 +306,7 @@ def _bar(times: float, more: float, idle: float) -> Bar:
     return at_most(round(times * idle + more, 2))
 
 
-def figures(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: float) -> list[Figure]:
+def figures_of(row: Row, idle: Sample, ours: Sample, sshd: Sample | None, lock: float) -> list[Figure]:
     """Bars come from what the same bystander had a moment before the flood."""
     p99, p50 = percentile(idle.keys, 99), percentile(idle.keys, 50)
     looks = median(idle.looks) if idle.looks else 0.0
@@ -328,7 +369,10 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
     elif effort.gate:
         rows = [row for row in rows if row.in_gate]
     found: list[Figure] = []
-    rates: list[str] = []
+    notes: list[str] = []
+    # First: a lock that the last row has lifted may still be in force for a moment.
+    if not effort.only or set(effort.only) & {hoard.kind for hoard in HOARDS}:
+        found += [await _memory(floods, hoard) for hoard in HOARDS]
 
     def beside(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
         looks = effort.flood_logins if row.looks else 0
@@ -340,31 +384,50 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
             terminals[route.name] = await in_thread(partial(open_terminal, route))
         for number, row in enumerate(rows):
             run.say(f"{row.name} ({number + 1} of {len(rows)})")
-            samples: dict[str, Sample] = {}
-            idle = await beside(scene.ours, terminals[scene.ours.name], row)
-            lock = 0.0
-            for route in scene.routes:
-                if route is scene.yardstick and (effort.gate or not row.at_sshd):
-                    continue
-                flood = floods.start(row, route)
-                await flood.says("flooding\n")
-                await floods.begins(row)
-                before = time.monotonic()
-                samples[route.name] = await beside(route, terminals[route.name], row)
-                took = time.monotonic() - before
-                if route is scene.ours:
-                    lock = await _lock(floods, row, flood)
-                flood.close_input()
-                sent = int((await flood.wait()).text.rpartition("sent ")[2])
-                rates.append(f"{row.name}, {route.name}: {sent / took:,.0f} a second")
-            sshd = samples.get(scene.yardstick.name)
-            found += figures(row, idle, samples[scene.ours.name], sshd, lock)
+            try:
+                figures, rates = await _row(floods, row, terminals, beside, effort)
+            except (AssertionError, TookTooLong) as error:
+                # The other rows took minutes: they are not lost.
+                figures, rates = [_failed(row)], [f"{row.name}: {error}"]
+            found += figures
+            notes += rates
     finally:
         for terminal in terminals.values():
             terminal.close()
-    if not effort.only or set(effort.only) & {hoard.kind for hoard in HOARDS}:
-        found += [await _memory(floods, hoard) for hoard in HOARDS]
-    return Measured(figures=found, notes=[*NOTES, *rates])
+    return Measured(figures=found, notes=[*NOTES, *notes])
+
+
+async def _row(
+    floods: Floods, row: Row, terminals: Mapping[str, Terminal], beside: Beside, effort: Effort
+) -> tuple[list[Figure], list[str]]:
+    """The figures of one flood, and how many messages it sent."""
+    scene = floods.scene
+    samples: dict[str, Sample] = {}
+    rates: list[str] = []
+    idle = await beside(scene.ours, terminals[scene.ours.name], row)
+    lock = 0.0
+    for route in scene.routes:
+        if route is scene.yardstick and (effort.gate or not row.at_sshd):
+            continue
+        flood = floods.start(row, route)
+        await flood.says("flooding\n")
+        await floods.begins(row)
+        before = time.monotonic()
+        samples[route.name] = await beside(route, terminals[route.name], row)
+        took = time.monotonic() - before
+        if route is scene.ours:
+            lock = await _lock(floods, row, flood)
+        flood.close_input()
+        sent = int((await flood.wait()).text.rpartition("sent ")[2])
+        rates.append(f"{row.name}, {route.name}: {sent / took:,.0f} a second")
+    sshd = samples.get(scene.yardstick.name)
+    return figures_of(row, idle, samples[scene.ours.name], sshd, lock), rates
+
+
+def _failed(row: Row) -> Figure:
+    """A row that could not be measured."""
+    bar = at_most(0)
+    return Figure(name=f"{row.name}: failed", unit="rows", ours=(1.0,), must=bar, gate=bar)
 
 
 async def _memory(floods: Floods, hoard: Hoard) -> Figure:
@@ -418,7 +481,8 @@ NOTES = (
     "must: what the same bystander had right before the flood, three times and 5 ms more for a key, twice and"
     " half a second more for a login; a lock ends the flooding user's connection within 2 s",
     "the yardstick is a stock sshd as jump host under the same flood, with a process for each connection;"
-    " clients, target and the flood itself share this machine's cores",
+    " clients, target and the flood itself share this machine's cores; what floods, and what it runs at the"
+    " target, gives way to the others",
     "the proxy has `algorithms: compatible`; its revocations are 5,000 serials",
 )
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -24,20 +25,21 @@ from bench.hostile_plan import Plan, Sent
 from bench.hostile_strangers import RAW
 from bench.hostile_user import Session, User
 from bench.light_client import VERSION
+from conchrec.proxy.relay import PIECES_MOST
 from conchrec.ssh import assigned as a
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.compression import DELAYED
-from conchrec.ssh.connection import Channel
+from conchrec.ssh.connection import Channel, Connection
 from conchrec.ssh.keying import Phase
-from conchrec.ssh.stream import Stream
+from conchrec.ssh.stream import LEAST_PACKET, MAX_PACKET, Stream
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.wire import string, uint32
 
 #: How many play one recording at the same time.
 VIEWERS = 4
 #: Requests that may wait for a start.
-HELD = 500
+HELD = 190
 #: What is sent to a target that says nothing: a full window.
 SILENT_BYTES = 2 * 1024 * 1024
 
@@ -68,7 +70,9 @@ async def _session(user: User, command: bytes) -> tuple[ClientTransport, Channel
     return transport, channel, session
 
 
-def _on_session(number: int, body: bytes, command: bytes = b"stty raw -echo; exec cat >/dev/null") -> Kind:
+def _on_session(
+    number: int, body: bytes, command: bytes = b"stty raw -echo; exec nice cat >/dev/null"
+) -> Kind:
     """The same message on an inner session."""
 
     async def run(user: User) -> None:
@@ -256,6 +260,64 @@ async def _rekeys(user: User) -> None:
     again()
 
 
+async def _tiny_outer(user: User) -> None:
+    """A connection to the target over a channel that takes as little in each packet as is allowed."""
+    await user.log_in()
+    _, connection = await user.inner(LEAST_PACKET)
+    _read_all(user, connection, MAX_PACKET)
+
+
+async def _tiny_session(user: User) -> None:
+    """A session that takes as little in each packet as does not end it."""
+    await user.log_in()
+    _, connection = await user.inner()
+    _read_all(user, connection, MAX_PACKET // PIECES_MOST)
+
+
+def _read_all(user: User, connection: Connection, max_packet: int) -> None:
+    """Read output without an end, in packets of ``max_packet`` bytes."""
+    session = Session()
+    session.on_data = lambda data: user.sent.add()
+    stream = Stream.open(connection, b"session", session, max_packet=max_packet)
+    stream.request(b"exec", string(b"exec nice cat /dev/zero"))
+
+
+async def _index(user: User) -> None:
+    """Short sessions whose recordings are laborious to index: each ends, and the next one begins."""
+    await user.log_in()
+    _, connection = await user.inner()
+    command = rb"yes '\033[4000Gx\r\n' | head -30000 | nice xargs printf"
+
+    async def again() -> None:
+        while user.outer.lost is None:
+            session = Session()
+            over: Deferred[None] = Deferred()
+            session.on_closed = partial(over.callback, None)
+            stream = Stream.open(connection, b"session", session)
+            await session.open
+            stream.request(
+                b"pty-req", string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b"")
+            )
+            stream.request(b"exec", string(command))
+            await over
+            user.sent.add()
+
+    for _ in range(4):
+        Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
+
+
+async def _agent(user: User) -> None:
+    """A target that floods the agent which is forwarded to it."""
+    await user.log_in()
+    _, connection = await user.inner()
+    session = Session()
+    stream = Stream.open(connection, b"session", session)
+    await session.open
+    stream.request(b"auth-agent-req@openssh.com")
+    stream.request(b"exec", string(b"true"))
+    user.sent.add()
+
+
 async def _screen(user: User) -> None:
     """A line of 8 kB on a screen of one's own, then single keys."""
     transport, channel, _ = await _session(user, b"stty raw -echo; exec cat")
@@ -354,6 +416,7 @@ USERS: dict[str, Kind] = {
     "env": _on_session(m.CHANNEL_REQUEST, string(b"env") + b"\0" + string(b"LC_X") + string(b"y")),
     "signal": _on_session(m.CHANNEL_REQUEST, string(b"signal") + b"\0" + string(b"USR1")),
     "unknown-request": _on_session(m.CHANNEL_REQUEST, string(b"nonsense@example.com") + b"\0"),
+    "starts": _on_session(m.CHANNEL_REQUEST, string(b"exec") + b"\0" + string(b"scp;" * 8000)),
     "data": _on_session(m.CHANNEL_DATA, string(b"x")),
     "adjust": _on_session(m.CHANNEL_WINDOW_ADJUST, uint32(1)),
     "idle": _idle,
@@ -365,10 +428,15 @@ USERS: dict[str, Kind] = {
     "held": _held,
     "replays": _replays,
     "sftp": _blocks(b"subsystem sftp", b"".join(_sftp_requests()), _SFTP_INIT, terminal=False),
-    "escapes": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[1;1H\x1b[2Jx" * 2600),
-    "columns": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[4000Gx\r\n" * 3000),
-    "lines": _blocks(b"exec stty raw echo; exec cat", b"x\r\n" * 10_000),
+    "escapes": _blocks(b"exec stty raw -echo; exec nice cat", b"\x1b[1;1H\x1b[2Jx" * 2600),
+    "columns": _blocks(b"exec stty raw -echo; exec nice cat", b"\x1b[4000Gx\r\n" * 3000),
+    "lines": _blocks(b"exec stty raw echo; exec nice cat", b"x\r\n" * 10_000),
     "screen": _screen,
+    "tiny-outer": _tiny_outer,
+    "tiny-session": _tiny_session,
+    "index": _index,
+    "agent": _agent,
+    "scp": _blocks(b"exec nice scp -r -t /tmp", b"D0755 0 tmp\nE\n" * 2200, terminal=False),
     "zlib": _zlib,
     "sessions": _sessions,
     "controls": _controls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -97,6 +98,38 @@ def _response(connection: socket.socket) -> None:
         left -= len(data)
 
 
+#: Addresses of users behind a load balancer are made up: each connection has another one.
+_ADDRESSES = itertools.count()
+
+
+def _balanced(rest: bytes) -> Callable[[Plan, Sent], None]:
+    """A PROXY header (version 1) of somebody else each time, and then ``rest``."""
+
+    def run(plan: Plan, sent: Sent) -> None:
+        with _connect(plan.port) as connection:
+            number = next(_ADDRESSES) % 2**16
+            address = f"10.1.{number // 256}.{number % 256}"
+            connection.sendall(b"PROXY TCP4 %s 127.0.0.1 4321 22\r\n" % address.encode() + rest)
+            sent.add()
+            connection.recv(20)
+
+    return run
+
+
+def _no_header(plan: Plan, sent: Sent) -> None:
+    """No PROXY header at all: the connection is refused as soon as that is seen."""
+    with _connect(plan.port) as connection:
+        connection.sendall(b"PROXY " + bytes(200))
+        sent.add()
+        connection.recv(20)
+
+
+def _refused(plan: Plan, sent: Sent) -> None:
+    """Connections that are made and left, until the proxy refuses them, and after that."""
+    with _connect(plan.port):
+        sent.add()
+
+
 RAW: dict[str, Callable[[Plan, Sent], None]] = {
     "dh-group18": _dh(KEX_GROUPS[0]),
     "dh-group16": _dh(KEX_GROUPS[1]),
@@ -104,4 +137,7 @@ RAW: dict[str, Callable[[Plan, Sent], None]] = {
     "ignore-stranger": _clear_messages(bytes((a.IGNORE,)) + string(b"")),
     "debug-stranger": _clear_messages(bytes((a.DEBUG,)) + b"\0" + string(b"") * 2),
     "krl": _http,
+    "balanced": _balanced(VERSION + b"\r\n"),
+    "balanced-no-header": _no_header,
+    "connections": _refused,
 }

@@ -17,9 +17,11 @@ from twisted.internet.protocol import Factory
 
 from bench.hostile_plan import Sent
 from bench.hostile_user import Pour
+from conchrec.proxy.agents import AGENT_CHANNEL
 from conchrec.ssh import assigned as a
 from conchrec.ssh import messages as m
 from conchrec.ssh import userauth as u
+from conchrec.ssh.agent import REQUEST_IDENTITIES
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.hostkeys import ShownKeys
@@ -33,6 +35,10 @@ VERSION = b"SSH-2.0-hostile"
 BATCH = 256
 #: Seconds between two looks whether new keys can be asked for.
 REKEY_PAUSE = 0.0005
+#: In one packet of an agent's channel: requests that agents refuse (5 bytes each).
+AGENT_REQUESTS = 6000
+#: Agents that a target opens at one time.
+AGENTS = 8
 
 
 class Welcome(SSHService):
@@ -78,6 +84,7 @@ class Hostile:
         """The flood begins with a session, when everybody takes part."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        self._connection = opening.channel.connection
         self.number = uint32(opening.request.sender)
         Stream.accept(opening, self)
 
@@ -115,6 +122,10 @@ class Hostile:
         if self._flood.startswith("rekeys"):
             self._rekey()
             return
+        if self._flood.startswith("agent"):
+            for _ in range(AGENTS):
+                _Agent(self._reactor, self._connection, self._flood)
+            return
         number, payload = self._message()
 
         def batch() -> int:
@@ -140,10 +151,57 @@ class Hostile:
             self._reactor.callLater(REKEY_PAUSE, self._rekey)
 
 
+class _Agent:
+    """The user's agent, asked as much as it takes, and opened again when it is closed (a StreamUser)."""
+
+    def __init__(self, reactor: Any, connection: Connection, flood: str) -> None:
+        self._reactor = reactor
+        self._connection = connection
+        self._flood = flood
+        self._stream = Stream.open(connection, AGENT_CHANNEL, self)
+
+    def stream_opened(self) -> None:
+        if self._flood == "agent-refused":
+            self._stream.write(string(b"\x01") * AGENT_REQUESTS)
+        self._list_keys()
+
+    def _list_keys(self) -> None:
+        self._stream.write(string(bytes((REQUEST_IDENTITIES,))))
+
+    def stream_data(self, data: bytes) -> None:
+        self._list_keys()
+
+    def stream_eof(self) -> None:
+        """It is closed next."""
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        return False
+
+    def stream_drained(self, pending: int) -> None:
+        """Requests are small."""
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        self.stream_closed()
+
+    def stream_closed(self) -> None:
+        if not self._connection.stopped:
+            self._reactor.callLater(REKEY_PAUSE, _Agent, self._reactor, self._connection, self._flood)
+
+
 ALGORITHMS: dict[str, Algorithms] = {
     "rekeys-group16": replace(COMPATIBLE, kex=(b"diffie-hellman-group16-sha512",)),
 }
-FLOODS = ("rekeys", "rekeys-group16", "ignore", "requests", "opens", "adjust", "data")
+FLOODS = (
+    "rekeys",
+    "rekeys-group16",
+    "ignore",
+    "requests",
+    "opens",
+    "adjust",
+    "data",
+    "agent",
+    "agent-refused",
+)
 
 
 class Targets(Factory):

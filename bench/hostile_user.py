@@ -12,11 +12,13 @@ from twisted.python.failure import Failure
 
 from bench.hostile_plan import SOURCE, Plan, Sent
 from bench.light_client import VERSION, Polite, Through
+from conchrec.proxy.agents import AGENT_CHANNEL
+from conchrec.ssh import agent
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
-from conchrec.ssh.connection import Connection
+from conchrec.ssh.connection import Connection, IncomingOpen
 from conchrec.ssh.signers import KeySigner, Signer
-from conchrec.ssh.stream import Stream
+from conchrec.ssh.stream import MAX_PACKET, Stream
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32
@@ -54,6 +56,36 @@ class Session:
 
     def stream_closed(self) -> None:
         self.on_closed()
+
+
+class AgentOwner(Polite):
+    """Has an agent without keys."""
+
+    def channel_requested(self, opening: IncomingOpen) -> None:
+        if opening.request.kind == AGENT_CHANNEL:
+            user = _Agent()
+            user.stream = Stream.accept(opening, user)
+        else:
+            super().channel_requested(opening)
+
+
+class _Agent(Session):
+    """Takes every binding and holds no key (draft-ietf-sshm-ssh-agent)."""
+
+    stream: Stream
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = bytearray()
+
+    def stream_data(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= 4 and len(self._buffer) >= (end := 4 + int.from_bytes(self._buffer[:4])):
+            kind = self._buffer[4]
+            del self._buffer[:end]
+            no_keys = bytes((agent.IDENTITIES_ANSWER,)) + uint32(0)
+            answer = no_keys if kind == agent.REQUEST_IDENTITIES else bytes((agent.SUCCESS,))
+            self.stream.write(string(answer))
 
 
 class Pour:
@@ -130,17 +162,19 @@ class User:
         self.outer.when_lost().addCallback(lambda lost: print("lost", flush=True))
         self.connection = await self._logged_in(self.outer, self.plan.user)
 
-    async def inner(self) -> tuple[ClientTransport, Connection]:
+    async def inner(self, max_packet: int = MAX_PACKET) -> tuple[ClientTransport, Connection]:
+        """A connection to the target. ``max_packet`` is that of the channel that carries it."""
         inner = self.transport()
         through = Through(self._reactor, inner)
         where = string(b"localhost") + uint32(self.plan.target_port) + string(b"127.0.0.1") + uint32(0)
-        through.attach(Stream.open(self.connection, b"direct-tcpip", through, where))
+        stream = Stream.open(self.connection, b"direct-tcpip", through, where, max_packet=max_packet)
+        through.attach(stream)
         await through.open
         return inner, await self._logged_in(inner, self.plan.login)
 
     async def _logged_in(self, transport: ClientTransport, user: str) -> Connection:
         await transport.when_secure()
-        handler = Polite()
+        handler = AgentOwner()
         mine: list[Signer] = [self._signer]
         login = UserAuthClient(
             user.encode(),

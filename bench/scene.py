@@ -179,11 +179,12 @@ async def make_scene(
     sshd: Sequence[str] = (),
     crowd: bool = False,
     settings: Settings | None = None,
+    listen: Sequence[str] = (),
 ) -> Scene:
-    """``settings``: of the proxy, on top of its configuration. ``sshd``: lines for the target and for the one
-    in the middle. ``crowd``: the yardstick's sshds take more handshakes at once than a stock one does
-    (MaxStartups), which would drop some of them."""
-    house = await build(stage, sshd=sshd, settings=settings)
+    """``settings``: of the proxy, on top of its configuration; ``listen``: its further endpoints. ``sshd``:
+    lines for the target and for the one in the middle. ``crowd``: the yardstick's sshds take more handshakes
+    at once than a stock one does (MaxStartups), which would drop some of them."""
+    house = await build(stage, sshd=sshd, settings=settings, listen=listen)
     more = [*sshd, *(["MaxStartups 1000"] if crowd else [])]
     joe = house.joe
     jump = await stage.sshd(users=[joe.key], more=more)

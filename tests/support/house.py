@@ -70,10 +70,11 @@ async def build(
     options: Settings | None = None,
     sshd: Sequence[str] = (),
     recordings: Path | None = None,
+    listen: Sequence[str] = (),
     start: bool = True,
 ) -> House:
     """Start all of it. ``settings`` go on top of the configuration, ``options`` are those of the role,
-    ``sshd`` are lines for the target."""
+    ``sshd`` are lines for the target, ``listen`` are further endpoints."""
     joe_key, own_key, ann_key = await stage.key("joe"), await stage.key("joe"), await stage.key("ann")
     proxy = Proxy(stage.path(stage.unique("proxy")), role(**(options or {})))
     users = {
@@ -85,6 +86,9 @@ async def build(
         proxy.recordings_directory = recordings
         proxy.configure({"recordings": {"directory": str(recordings)}})
     proxy.configure(settings or {})
+    if listen:
+        own = f"tcp:{proxy.port}:interface={proxy.host}"
+        proxy.configure({"listen": [own, *listen]})
     user_authority = stage.path(f"{proxy.directory.name}/user_ca.pub")
     target = await stage.sshd(users=[joe_key], user_authority=user_authority, more=sshd)
     proxy.trust(target.known_as())
