@@ -20,7 +20,7 @@ from conchrec.ssh.wire import Reader, string, uint32
 WINDOW = 2 * 1024 * 1024
 MAX_PACKET = 32 * 1024
 #: Whoever takes fewer bytes in a packet would have thousands made in one turn of the reactor.
-LEAST_PACKET = 1024
+LEAST_PACKET = 512
 #: Some peers overshoot a little; more than this beyond the window is no accident.
 SLACK = 256 * 1024
 
