@@ -31,6 +31,7 @@ from conchrec.proxy.upstream import State, Upstream
 from conchrec.proxy.visit import Visit
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
+from conchrec.ssh.assigned import BY_APPLICATION, CONNECTION_LOST
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.transport import Lost, ServerTransport
 from conchrec.ssh.userauth_server import UserAuthServer
@@ -345,14 +346,17 @@ class TargetServer:
             self._end_soon()
 
     def _upstream_lost(self, lost: Lost) -> None:
-        """The target ended it: its own words go to the user, marked as such."""
+        """The target ended it: its own words go to the user, marked as such. Where it said nothing the
+        connection to it was lost, and so is the user's: no channel is closed."""
         if self._ended:
             return
         if lost.reason is not None:
             self._transport.sendDisconnect(lost.reason, self.upstream.text.line(lost.description))
         else:
             error = self.upstream.failure
-            self._disconnect(refusal.line(error) if error is not None else f"conchrec: {lost.describe()}")
+            text = refusal.line(error) if error is not None else f"conchrec: {lost.describe()}"
+            # Libraries take BY_APPLICATION for the end of what they read: a cut transfer would look whole.
+            self._disconnect(text, CONNECTION_LOST)
 
     @property
     def _useless(self) -> bool:
@@ -381,8 +385,8 @@ class TargetServer:
 
     # --- ends
 
-    def _disconnect(self, text: str) -> None:
-        self._transport.sendDisconnect(11, text.encode("utf-8", "replace"))
+    def _disconnect(self, text: str, reason: int = BY_APPLICATION) -> None:
+        self._transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
     def _closed(self) -> None:
         self._end()

@@ -37,6 +37,20 @@ def local_forward(codes: Codes) -> Scene:
 
 
 @scenario
+def local_forward_cut(codes: Codes) -> Scene:
+    """The TCP connection to the target is lost in the middle of a transfer: the user's client must not take
+    it for the end of the data."""
+    scene = Scene(codes, options={"port_forwarding": True})
+    scene.begin()
+    scene.user.open(0, b"direct-tcpip", WINDOW, PACKET, DIRECT, generous=True)
+    scene.settle()
+    scene.out(b"the first half")
+    scene.reactor.lines[1].cut()
+    scene.settle(3)
+    return scene
+
+
+@scenario
 def local_forward_refused(codes: Codes) -> Scene:
     """The role does not allow it; a malformed one is refused, too."""
     scene = Scene(codes, options={"port_forwarding": False})
