@@ -15,7 +15,7 @@ from conchrec.access import policy
 from conchrec.access.checkers import fingerprint
 from conchrec.access.options import Sees
 from conchrec.model import Identity
-from conchrec.proxy import approving, certify, looking
+from conchrec.proxy import approval_commands, certify, looking
 from conchrec.proxy.asking import Asking, Unknown
 from conchrec.proxy.refusal import one_line
 from conchrec.ssh.agent import AgentError
@@ -135,10 +135,10 @@ COMMANDS: dict[str, Command] = {
     "play": looking.play,
     "text": looking.text,
     "follow": looking.follow,
-    "request": approving.request,
-    "requests": approving.requests,
-    "approve": approving.approve,
-    "deny": approving.deny,
+    "request": approval_commands.request,
+    "requests": approval_commands.requests,
+    "approve": approval_commands.approve,
+    "deny": approval_commands.deny,
     "help": help_,
 }
 WITH_TTL: tuple[Command, ...] = (login, sign)
@@ -147,10 +147,10 @@ WITH_WORDS: tuple[Command, ...] = (
     looking.play,
     looking.text,
     looking.follow,
-    approving.request,
-    approving.requests,
-    approving.approve,
-    approving.deny,
+    approval_commands.request,
+    approval_commands.requests,
+    approval_commands.approve,
+    approval_commands.deny,
 )
 
 
