@@ -12,7 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from conchrec.access.authority import Authority
-from conchrec.access.keystore import KeyStore, locked
+from conchrec.access.keystore import KeyStore
+from conchrec.access.statefile import locked
 from conchrec.errors import ConfigError
 from conchrec.recording.seal import Keys, Signer
 from conchrec.settings import Config

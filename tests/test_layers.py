@@ -87,6 +87,7 @@ VALUES = frozenset(
 SSH_VALUES = (
     "conchrec.ssh.wire",
     "conchrec.ssh.certificate",
+    "conchrec.ssh.certificate_extensions",
     "conchrec.ssh.krl",
     "conchrec.ssh.messages",
     "conchrec.ssh.algorithms",

@@ -25,15 +25,15 @@ from conchrec.access.keystore import (
     Passphrase,
     Serials,
     SigningFailed,
-    locked,
     public_line,
-    write,
 )
-from conchrec.access.permits import permits
 from conchrec.access.revocation import Revocations, Revoked
 from conchrec.access.rotation import Rotation, Step
+from conchrec.access.statefile import locked
 from conchrec.errors import CertificateRejected, ConfigError
+from conchrec.files import write_atomic
 from conchrec.ssh.certificate import Certificate, Kind, Signs, issue
+from conchrec.ssh.certificate_extensions import permits
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.signers import KeySigner
 from conchrec.ssh.wire import string
@@ -407,4 +407,4 @@ def _read(directory: Path) -> dict[Role, Rotation]:
 
 def _write(directory: Path, rotations: Mapping[Role, Rotation]) -> None:
     fields = {role.value: rotation.to_json() for role, rotation in rotations.items()}
-    write(directory / _FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)
+    write_atomic(directory / _FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)

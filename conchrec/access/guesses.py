@@ -27,10 +27,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.access.keystore import write
 from conchrec.access.passwords import DRIFT, step_at
 from conchrec.access.patterns import address_of
 from conchrec.errors import AccessDenied
+from conchrec.files import write_atomic
 from conchrec.reasons import ReasonCode
 from conchrec.timing import Clock, DelayedCall
 
@@ -298,7 +298,7 @@ class Guesses:
             codes=self._codes.remembered(now),
             steps=self._steps,
         ).encode()
-        writing = self._in_thread(lambda: write(self._path, contents, 0o600))
+        writing = self._in_thread(lambda: write_atomic(self._path, contents, 0o600))
         writing.addBoth(self._written, waiting)
 
     def _written(self, result: Failure | None, waiting: list[Deferred[None]]) -> None:

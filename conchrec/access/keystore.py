@@ -10,10 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
-import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -25,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from conchrec.access.statefile import locked
 from conchrec.errors import ConchrecError, ConfigError, RemoteViolation
 from conchrec.files import sync_directory, write_atomic
-from conchrec.ownership import create
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
 from conchrec.ssh.wire import Reader, string, uint32
@@ -171,13 +169,13 @@ class KeyStore:
         hidden = BestAvailableEncryption(self._known[0]) if self._known else NoEncryption()
         path = self.directory / name
         blob = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
-        write(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, hidden), 0o600)
+        write_atomic(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, hidden), 0o600)
         self.name_public(name, blob, comment)
 
     def name_public(self, name: str, blob: bytes, comment: str) -> None:
         """Note the public half of a key."""
         line = f"{public_line(blob)} {comment}\n".encode()
-        write(self.directory / f"{name}.pub", line, 0o644)
+        write_atomic(self.directory / f"{name}.pub", line, 0o644)
 
     def drop(self, name: str) -> None:
         """Forget a key; what is in an agent stays there."""
@@ -219,29 +217,6 @@ def blob_of(lines: Iterable[str], kinds: Collection[bytes]) -> bytes | None:
     return None
 
 
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """One process at a time. Raises ConfigError where there is no such directory, and OSError."""
-    path = directory / ".lock"
-    if not directory.is_dir():
-        problem = f"{directory} is not there: is that the proxy's own configuration? The proxy makes it"
-        raise ConfigError("state_dir", problem)
-    try:
-        descriptor = create(path, os.O_RDWR)
-    except FileExistsError:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def write(path: Path, contents: bytes, mode: int) -> None:
-    """Whole or not at all: a crash leaves no half of a file."""
-    write_atomic(path, contents, mode)
-
-
 class Serials:
     """Numbers that were never given out before, by any process that shares the file.
 
@@ -271,5 +246,5 @@ class Serials:
                 last = 0
             except ValueError as error:
                 raise ConfigError("state_dir", f"{self._path} does not hold a number") from error
-            write(self._path, f"{last + self.BLOCK}\n".encode(), 0o600)
+            write_atomic(self._path, f"{last + self.BLOCK}\n".encode(), 0o600)
         self._next, self._end = last, last + self.BLOCK

@@ -35,11 +35,6 @@ def withheld(extensions: Collection[str]) -> frozenset[str]:
     return frozenset() if SELF_SERVICE in extensions else frozenset(SWITCHES_OF.keys() - set(extensions))
 
 
-def permits(without: Collection[str] = ()) -> dict[str, bytes]:
-    """All of them but these, as extensions of a certificate."""
-    return {name: b"" for name in SWITCHES_OF if name not in without}
-
-
 def permit_of(switch: str) -> str:
     """The extension that opens the switch; empty where none does."""
     return next((name for name, switches in SWITCHES_OF.items() if switch in switches), "")

@@ -1,16 +1,38 @@
-"""A file of the state directory that commands write and the running proxy obeys at once."""
+"""Files of the state directory that commands write and the running proxy obeys at once."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from conchrec.access.keystore import locked, write
 from conchrec.errors import ConfigError
+from conchrec.files import write_atomic
+from conchrec.ownership import create
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One process at a time. Raises ConfigError where there is no such directory, and OSError."""
+    path = directory / ".lock"
+    if not directory.is_dir():
+        problem = f"{directory} is not there: is that the proxy's own configuration? The proxy makes it"
+        raise ConfigError("state_dir", problem)
+    try:
+        descriptor = create(path, os.O_RDWR)
+    except FileExistsError:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class StateFile(Generic[T]):
@@ -53,7 +75,7 @@ class StateFile(Generic[T]):
             before = self._read()
             after = change(before)
             if after != before:
-                write(self._path, json.dumps(self._to_json(after), indent=1).encode() + b"\n", 0o600)
+                write_atomic(self._path, json.dumps(self._to_json(after), indent=1).encode() + b"\n", 0o600)
         self.refresh()
         return after
 

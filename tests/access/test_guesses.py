@@ -357,7 +357,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             raise OSError(28, "No space left on device")
         path.write_bytes(contents)
 
-    monkeypatch.setattr(module, "write", write)
+    monkeypatch.setattr(module, "write_atomic", write)
     with capturedLogs() as heard:
         guesses = begun(tmp_path, clock)
         wrong(guesses, FREE_OF_USER + 4, clock)

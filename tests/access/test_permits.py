@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.access.options import SWITCHES, Options, RoleOptions
-from conchrec.access.permits import SELF_SERVICE, SWITCHES_OF, permits, withheld
+from conchrec.access.permits import SELF_SERVICE, SWITCHES_OF, withheld
 from conchrec.access.policy import shut_by
+from conchrec.ssh.certificate_extensions import PERMITS, permits
 from tests.access.test_policy import allowed, asked, joe, role
 
 SOME = st.frozensets(st.sampled_from(sorted(SWITCHES_OF)))
@@ -26,6 +27,10 @@ def test_withheld_is_what_is_not_there(given_: frozenset[str]) -> None:
     assert withheld(given_) == SWITCHES_OF.keys() - given_ == withheld({*given_, "x@example.com"})
     assert permits(withheld(given_)).keys() == given_
     assert withheld({*given_, SELF_SERVICE}) == frozenset()
+
+
+def test_every_permit_opens_known_switches() -> None:
+    assert set(PERMITS) == set(SWITCHES_OF)
 
 
 @given(ROLE_OPTIONS, ROLE_OPTIONS, SOME)
