@@ -433,9 +433,8 @@ class Relay:
     # --- ends
 
     def lost(self) -> None:
-        """The near connection is gone: nobody is left to carry anything for."""
-        if self._far is not None:
-            self._far.send(m.CHANNEL_CLOSE)
+        """The near connection is gone, and the owner of both connections ends the far one. No CLOSE precedes
+        that: the far end would take what came so far for all of it."""
         self._finish()
 
     def far_lost(self) -> None:

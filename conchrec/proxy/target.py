@@ -403,7 +403,7 @@ class TargetServer:
                 timer.cancel()
         self._timers.clear()
         self._limits.stop()
-        self.upstream.close()
+        self.upstream.close(self._transport.lost)
 
 
 class _TargetSide:

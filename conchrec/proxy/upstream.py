@@ -37,6 +37,7 @@ from conchrec.recording.provenance import Provenance, host_and_port
 from conchrec.settings import AgentProbe, UpstreamAuth
 from conchrec.ssh.agent import AgentClient, AgentError
 from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, WEAK, Algorithms
+from conchrec.ssh.assigned import BY_APPLICATION, DISCONNECT_REASONS
 from conchrec.ssh.connection import Connection, ConnectionHandler
 from conchrec.ssh.hostkeys import HostTrust, HostVerdict
 from conchrec.ssh.keepalive import Keepalive
@@ -204,8 +205,9 @@ class Upstream:
         self._running = Deferred.fromCoroutine(self._run(version))
         self._running.addErrback(self._failed)
 
-    def close(self, text: str = "disconnected by user") -> None:
-        """Nobody needs it any more."""
+    def close(self, lost: Lost | None = None) -> None:
+        """Nobody needs it any more. ``lost`` says how the user's connection ended, where that came first: the
+        target hears the same reason, or none where the user's connection went without one."""
         if self._closed:
             return
         self._closed = True
@@ -217,8 +219,12 @@ class Upstream:
         link = self._link
         if link is not None:
             link.slot.release()
-            if self._state is State.READY:
-                link.transport.sendDisconnect(11, text.encode("utf-8", "replace"))
+            if self._state is State.READY and lost is not None and lost.is_silent:
+                link.transport.hang_up()
+            elif self._state is State.READY:
+                reason = lost.reason if lost is not None and lost.reason is not None else BY_APPLICATION
+                known = reason if reason in DISCONNECT_REASONS else BY_APPLICATION
+                link.transport.sendDisconnect(known, b"disconnected by user")
             else:
                 link.transport.abort()
         self._end(Unreachable("the connection was closed", code=ReasonCode.CONNECTION_CLOSED))

@@ -22,6 +22,11 @@ class Lost:
     description: bytes = b""
     greeting: tuple[bytes, ...] = ()
 
+    @property
+    def is_silent(self) -> bool:
+        """The peer went without a DISCONNECT, and nothing was wrong here."""
+        return self.error is None and self.reason is None
+
     def describe(self) -> str:
         """One printable line; empty where the peer just went, else a Reason."""
         if isinstance(self.error, ConchrecError):

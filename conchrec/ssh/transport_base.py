@@ -245,6 +245,11 @@ class Modern(Keying):
             self._send(a.DISCONNECT, uint32(reason) + string(desc) + string(b""))
         self._leave()
 
+    def hang_up(self) -> None:
+        """End without a message, as a peer whose connection was lost. What was sent goes out first."""
+        if not self._over and self._made:
+            self._leave()
+
     def _leave(self) -> None:
         """Close when what was sent has gone, or when that takes too long."""
         self._later("last words", LAST_WORDS, self.abort)

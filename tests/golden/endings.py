@@ -65,6 +65,17 @@ def user_disconnects(codes: Codes) -> Scene:
     return scene
 
 
+@scenario
+def user_disconnects_for_an_error(codes: Codes) -> Scene:
+    """The user's client leaves with another reason; the target hears the same one."""
+    scene = Scene(codes)
+    _running(scene)
+    assert scene.client is not None
+    scene.client.transport.sendDisconnect(2, b"Bad packet length 1937006964.")
+    scene.settle(6)
+    return scene
+
+
 def _locked(codes: Codes, kind: LockKind, name: str) -> Scene:
     scene = Scene(codes)
     scene.proxy.startService()

@@ -102,6 +102,24 @@ def remote_forward(codes: Codes) -> Scene:
 
 
 @scenario
+def remote_forward_cut(codes: Codes) -> Scene:
+    """The same loss as ``local_forward_cut``, for a channel that the target opened."""
+    scene = Scene(codes, options={"port_forwarding": True})
+    scene.begin()
+    scene.user.ask(w.Request(b"tcpip-forward", True, LISTEN))
+    scene.settle()
+    scene.target.answer(True)
+    scene.settle()
+    scene.target.open(b"forwarded-tcpip", WINDOW, PACKET, FORWARDED)
+    scene.settle()
+    scene.target.output(BACK, False, b"the first half")
+    scene.settle()
+    scene.reactor.lines[1].cut()
+    scene.settle(3)
+    return scene
+
+
+@scenario
 def remote_forward_refused(codes: Codes) -> Scene:
     """The role does not allow it, and the target opens one that nobody requested."""
     scene = Scene(codes, options={"port_forwarding": False})
