@@ -44,7 +44,12 @@ class Stack:
     """
 
     def __init__(
-        self, *, settings: dict[str, object], options: dict[str, object], rekey_bytes: int = 1 << 30
+        self,
+        *,
+        settings: dict[str, object],
+        options: dict[str, object],
+        rekey_bytes: int = 1 << 30,
+        users: tuple[str, ...] = ("joe",),
     ) -> None:
         self._rekey_bytes = rekey_bytes
         base = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -66,7 +71,7 @@ class Stack:
             "upstream_auth": ["certificate"],
             "recordings": recordings,
             "audit": {"file": str(self.audit)},
-            "users": {"joe": {"authorized_keys": [line], "roles": ["all"]}},
+            "users": {name: {"authorized_keys": [line], "roles": ["all"]} for name in users},
             "roles": {"all": {"logins": ["root"], "hosts": ["127.0.0.0/8"], "options": options}},
         }
         for name, value in settings.items():
@@ -122,7 +127,7 @@ class Stack:
         if not self.connected:
             raise Broken(f"no connection: {self.events()}")
 
-    def come(self) -> None:
+    def come(self, user: bytes = b"joe") -> None:
         """Connect to the proxy, and log in there."""
         self.disconnect()
         self.reactor.lines.clear()
@@ -133,7 +138,7 @@ class Stack:
         transport = self.make_client("outer", b"SSH-2.0-outer")
         line.connect(transport, self.reactor.factories[0].buildProtocol(USER))
         self.pump()
-        transport.request_service(Login(b"joe", self.user_key, outer, self.otherwise))
+        transport.request_service(Login(user, self.user_key, outer, self.otherwise))
         self.pump()
 
     def _outer_received(self, number: int, payload: bytes) -> None:

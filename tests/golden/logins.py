@@ -38,12 +38,12 @@ class TargetLogin(SSHService):
             self._answers(packet)
 
     def _request(self, method: bytes, cursor: w.Cursor) -> None:
-        if method != b"publickey":
+        if method not in (b"publickey", b"publickey-hostbound-v00@openssh.com"):
             self._refuse()
         elif cursor.flag():
             self._welcome()
         else:
-            self.transport.sendPacket(OK_OR_QUESTIONS, cursor.left)
+            self.transport.sendPacket(OK_OR_QUESTIONS, w.text(cursor.text()) + w.text(cursor.text()))
 
     def _answers(self, packet: bytes) -> None:
         self._refuse()

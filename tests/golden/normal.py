@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from tests.golden.codes import Codes
@@ -31,8 +32,9 @@ _DATE = re.compile(r"\b\d{4}/\d\d/\d\d\b")
 class Normaliser:
     """Of one scenario: things are numbered as they appear."""
 
-    def __init__(self, codes: Codes, directory: str) -> None:
+    def __init__(self, codes: Codes, directory: str, requests: Sequence[str] = ()) -> None:
         self._codes = codes
+        self._requests = requests
         self._directory = directory
         self._names: dict[tuple[str, str], str] = {}
 
@@ -76,6 +78,8 @@ class Normaliser:
 
     def wire(self, value: str) -> str:
         """A line of the transcript, or any other text that ids may stand in."""
+        for request in self._requests:
+            value = value.replace(request, self._named("request", request))
         value = _FINGERPRINT.sub(lambda match: self._named("key", match[0]), value)
         value = _SID.sub(lambda match: self._named("sid", match[0]), value)
         value = _CID.sub(lambda match: self._named("cid", match[0]), value)

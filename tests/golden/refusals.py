@@ -181,6 +181,7 @@ def approval_times_out(codes: Codes) -> Scene:
     scene = Scene(codes, shows=50, options={"approval": ["all"]}, settings={"limits": {"login_time": "60s"}})
     scene.answers = [b"disk full"]
     scene.begin()
+    scene.request_id()
     scene.settle(3600)
     return scene
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from fuzz.channels.memory import TARGET
 from fuzz.channels.server import Manners, Server
 from fuzz.channels.stack import Stack
 from tests.golden.codes import Codes
+from tests.golden.heard import Heard, heard
 from tests.golden.normal import Normaliser
 from tests.golden.wire_text import Describer
 
@@ -81,10 +83,15 @@ class Scene(Stack):
         shows: int = 80,
         rekey_bytes: int = 1 << 30,
         password: bytes = b"",
+        more_users: tuple[str, ...] = (),
     ) -> None:
         self._codes = codes
         self._shows = shows
         self._wire: list[str] = []
+        #: What the user read, in order.
+        self.read: list[Heard] = []
+        #: Ids of requests for approval.
+        self.requests: list[str] = []
         self._hidden: set[bytes] = set()
         self._describers = {
             "outer": Describer(codes.replace, hides_data=True),
@@ -98,7 +105,9 @@ class Scene(Stack):
             hashed = bcrypt.hashpw(password, bcrypt.gensalt(10)).decode()
             settings["users"] = {"joe": {"password": hashed, "roles": ["all"]}}
         with codes.watching():
-            super().__init__(settings=settings, options=options or {}, rekey_bytes=rekey_bytes)
+            super().__init__(
+                settings=settings, options=options or {}, rekey_bytes=rekey_bytes, users=("joe", *more_users)
+            )
         self._manners = manners
         self.otherwise = self._login_goes_on
         #: Answers to questions of logins, in their order; a refusal with none left ends the login.
@@ -117,6 +126,8 @@ class Scene(Stack):
             shown = f"CHANNEL_DATA channel={int.from_bytes(payload[:4], 'big')} <random>"
         else:
             shown = self._describers[leg].line(number, payload)
+        if arrow == "<-" and leg != "target" and not (is_tunnel and self._is_tunnel(arrow, payload)):
+            self.read += heard(leg, number, payload)
         is_shown = number >= self._shows or number == DISCONNECT
         if is_shown and not (is_tunnel and self._is_tunnel(arrow, payload)):
             self._wire.append(f"{leg:<6} {arrow} {shown}")
@@ -155,8 +166,9 @@ class Scene(Stack):
 
     # --- steps
 
-    def come(self) -> None:
-        super().come()
+    def come(self, user: bytes = b"joe") -> None:
+        """Connect to the proxy, and log in there."""
+        super().come(user)
         assert self.outer is not None
         self.jump = Client(self.outer.send)
         self.outer_received = self.jump.received
@@ -208,21 +220,35 @@ class Scene(Stack):
         self.target.close(channel)
         self.settle()
 
-    def command(self, line: bytes) -> None:
+    def command(self, line: bytes, stdin: bytes | None = None) -> None:
         """A command for the proxy itself, on the outer connection."""
         kind, extra = (b"exec", w.text(line)) if line else (b"shell", b"")
-        self._jump_session(w.Request(kind, True, extra))
+        number = self._jump_session(w.Request(kind, True, extra))
+        if stdin is not None:
+            self.jump.data(number, stdin)
+            self.jump.eof_when_sent(number)
+            self.settle(1)
 
     def subsystem(self, name: bytes) -> None:
         """A subsystem of the outer connection."""
         self._jump_session(w.Request(b"subsystem", True, w.text(name)))
 
-    def _jump_session(self, request: w.Request) -> None:
+    def _jump_session(self, request: w.Request) -> int:
+        argument = request.extra[4:].decode("utf-8", "backslashreplace")[:100]
+        self.read.append(("ran", f"{request.name.decode('ascii')} {argument}".rstrip()))
         number = 1 + len(self.jump.channels)
         self.jump.open(number, b"session", WINDOW, PACKET, b"", generous=True)
         self.settle()
         self.jump.request(number, request)
         self.settle(1)
+        return number
+
+    def request_id(self) -> bytes:
+        """Of the request for approval that the user was told of last."""
+        texts = "\n".join(text for _, text in self.read)
+        found = re.findall(r"\b([0-9A-Z]{6})(?= waits for approval|, by )", texts)
+        self.requests.append(found[-1])
+        return bytes(found[-1], "ascii")
 
     # --- the golden text
 
@@ -230,7 +256,7 @@ class Scene(Stack):
         """All that this scenario left, as one text. Ends it."""
         self.disconnect()
         self.settle(2)
-        normal = Normaliser(self._codes, str(self.directory))
+        normal = Normaliser(self._codes, str(self.directory), self.requests)
         wire = [normal.wire(line) for line in self._wire]
         audit = [normal.audit(entry) for entry in self.events()]
         sealed = sorted(self.recordings.rglob("*.json"), key=lambda path: path.name)

@@ -12,7 +12,7 @@ from tests.golden.codes import Codes
 from tests.golden.conftest import HERE, Compare, difference
 from tests.golden.registry import SCENARIOS
 
-_MODULES = (commands, endings, files, forwards, refusals, sessions)
+MODULES = (commands, endings, files, forwards, refusals, sessions)
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
