@@ -23,7 +23,7 @@ from bench import bulk, echo, find, hostile, idle, logins, machine, rekeys, repo
 from bench.benchmark import FULL, QUICK, Benchmark, Effort, Run
 from bench.figures import Outcome, missed_at_gate
 from bench.legs import negotiated
-from conchrec.yamlread import parse_size
+from conchrec.yaml_cursor import parse_size
 from tests.support.stage import Stage
 
 BENCHMARKS: tuple[Benchmark, ...] = (

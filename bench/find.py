@@ -17,12 +17,12 @@ from twisted.internet.threads import deferToThread
 from bench.benchmark import Benchmark, Measured, Run
 from bench.figures import Figure, at_most_more
 from conchrec.model import SessionInfo, Target
-from conchrec.recording.indexing import fill
-from conchrec.recording.seal import Signer
-from conchrec.recording.sealing import Sealer
-from conchrec.recording.session_id import new_session_id
+from conchrec.recording.catalogue.indexer import fill
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.signatures import Signer
+from conchrec.recording.storage.layout import Tree
 from conchrec.recording.store import Fsync, LocalStore
-from conchrec.recording.tree import Tree
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 #: Between the beginnings of two.

@@ -27,10 +27,10 @@ from bench.hostile_plan import Plan
 from bench.hostile_target import FLOODS
 from bench.scene import HOST, Route, Scene, make_scene
 from bench.terminal import Terminal
-from conchrec.access.lockfile import Locks
+from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
-from conchrec.access.revocation import Revocations, Revoked
-from conchrec.service import now
+from conchrec.ca.revocation import Revocations, Revoked
+from conchrec.service.proxy import now
 from tests.support.keys import Key
 from tests.support.ports import free_port
 from tests.support.process import Process

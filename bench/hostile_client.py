@@ -25,14 +25,14 @@ from bench.hostile_plan import Plan, Sent
 from bench.hostile_strangers import RAW
 from bench.hostile_user import Session, User
 from bench.light_client import VERSION
-from conchrec.proxy.relay import PIECES_MOST
-from conchrec.ssh import assigned as a
+from conchrec.proxy.relay.relay import PIECES_MOST
 from conchrec.ssh import messages as m
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.channel_stream import LEAST_PACKET, MAX_PACKET, Stream
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.connection import Channel, Connection
-from conchrec.ssh.keying import Phase
-from conchrec.ssh.stream import LEAST_PACKET, MAX_PACKET, Stream
+from conchrec.ssh.key_exchange import Phase
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.wire import string, uint32
 

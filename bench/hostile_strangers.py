@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from bench.hostile_plan import SOURCE, Plan, Sent
 from bench.light_client import VERSION
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.kexinit import Proposal
 from conchrec.ssh.packetcipher import Clear

@@ -18,15 +18,15 @@ from twisted.internet.protocol import Factory
 from bench.hostile_plan import Sent
 from bench.hostile_user import Pour
 from conchrec.proxy.agents import AGENT_CHANNEL
-from conchrec.ssh import assigned as a
 from conchrec.ssh import messages as m
+from conchrec.ssh import numbers as a
 from conchrec.ssh import userauth as u
 from conchrec.ssh.agent import REQUEST_IDENTITIES
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
+from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.hostkeys import ShownKeys
-from conchrec.ssh.keying import Phase
-from conchrec.ssh.stream import Stream
+from conchrec.ssh.key_exchange import Phase
 from conchrec.ssh.transport import ServerTransport
 from conchrec.ssh.wire import Reader, names, string, uint32
 from tests.support.powers import at_once

@@ -16,9 +16,9 @@ from conchrec.proxy.agents import AGENT_CHANNEL
 from conchrec.ssh import agent
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.channel_stream import MAX_PACKET, Stream
 from conchrec.ssh.connection import Connection, IncomingOpen
 from conchrec.ssh.signers import KeySigner, Signer
-from conchrec.ssh.stream import MAX_PACKET, Stream
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32

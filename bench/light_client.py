@@ -21,12 +21,12 @@ from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.signers import KeySigner, Signer
-from conchrec.ssh.stream import Stream
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.wire import string, uint32

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from conchrec.recording.provenance import NOTHING_KNOWN, Provenance
+from conchrec.provenance import NOTHING_KNOWN, Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

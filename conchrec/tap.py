@@ -9,12 +9,12 @@ from pathlib import Path
 
 from twisted.python import usage
 
-from conchrec.config import load
+from conchrec.config.loader import load
+from conchrec.config.model import Config
 from conchrec.errors import ConchrecError
 from conchrec.ownership import as_owner, foreign_owner
-from conchrec.preload import all_may_import, load_all
-from conchrec.service import Proxy
-from conchrec.settings import Config
+from conchrec.service.preload import all_may_import, load_all
+from conchrec.service.proxy import Proxy
 
 #: Where the configuration is looked for, after ``-c``.
 DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))

@@ -108,13 +108,13 @@ sys.exit(main(sys.argv[1:]))
         ("early-server", "import conchrec.ssh.kexinit as k; k.printable = lambda b: b.decode()", "internal"),
         (
             "sftp",
-            "from conchrec.recording.file_contents import FileContents as F;"
+            "from conchrec.recording.capture.file_contents import FileContents as F;"
             " F.catch_up = lambda self: self._early.popitem()",
             "KeyError",
         ),
         (
             "scp",
-            "import conchrec.recording.scp as s; s._end_of_line = lambda data, at: len(data)",
+            "import conchrec.recording.capture.scp as s; s._end_of_line = lambda data, at: len(data)",
             "in these pieces",
         ),
     ],

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conchrec.proxy import admission, relay, session
-from conchrec.proxy.admission import Act, Direction, Kind, Phase
-from conchrec.recording import environment, recorder
-from conchrec.recording.kept_text import KeptText
-from conchrec.ssh import layouts
+from conchrec.proxy.inner import session
+from conchrec.proxy.relay import admission, relay
+from conchrec.proxy.relay.admission import Act, Direction, Kind, Phase
+from conchrec.recording.capture import recorder
+from conchrec.recording.format import environment
+from conchrec.recording.format.kept_text import KeptText
+from conchrec.ssh import message_layouts
 from fuzz.channels.command import problems, shortened
 from fuzz.channels.oracle import forms, same
 from fuzz.channels.programs import CLOSE, CREATE, INIT, OPEN, WRITE, WRITE_FLAG, SftpServer
@@ -58,7 +60,7 @@ def _unsplit(patch: Patch) -> None:
 
 
 def _raw(patch: Patch) -> None:
-    patch.setattr(layouts, "rewrite", lambda layout, body: (body, b""))
+    patch.setattr(message_layouts, "rewrite", lambda layout, body: (body, b""))
 
 
 def _lossy(patch: Patch) -> None:

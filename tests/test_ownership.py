@@ -19,8 +19,8 @@ import pytest
 from conchrec.cli.main import main
 from conchrec.cli.rights import NOT_LOADED
 from conchrec.ownership import CannotActAsOwner, Owner, act_as, as_invoker, create, foreign_owner, reopen
-from conchrec.preload import load_all
-from conchrec.process import keep_secrets
+from conchrec.service.preload import load_all
+from conchrec.service.process import keep_secrets
 from tests.cli.test_recordings_command import Shelf
 
 #: The proxy's own user: an account that is not the one of the tests.

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from conchrec import audit
-from conchrec.audit_encoder import line
+from conchrec.audit import events
+from conchrec.audit.encoder import line
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
-from conchrec.proxy import refusal
+from conchrec.proxy import refusals
 from conchrec.reasons import Reason, ReasonCode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,22 +75,22 @@ def test_an_error_has_the_code_that_is_given_or_that_of_its_text_or_of_its_class
 
 def test_the_audit_has_the_code_beside_the_text() -> None:
     denied = AccessDenied("joe has no role", rule="none", code=ReasonCode.NO_ROLE)
-    event = refusal.event(denied, audit.Who(user="joe", login="", target="", addr="", cid="", sid=""))
+    event = refusals.event(denied, events.Who(user="joe", login="", target="", addr="", cid="", sid=""))
     entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
     assert (entry["reason"], entry["reason_code"]) == ("joe has no role", "no_role")
 
 
 def test_the_code_stays_where_the_text_is_cut() -> None:
-    reason = refusal.one_line(Reason(ReasonCode.CHANNEL_REFUSED, "no\n" * 5000))
+    reason = refusals.one_line(Reason(ReasonCode.CHANNEL_REFUSED, "no\n" * 5000))
     assert isinstance(reason, Reason)
     assert reason.code is ReasonCode.CHANNEL_REFUSED
-    event = audit.Port(kind="direct", action="refused", reason=reason)
+    event = events.Port(kind="direct", action="refused", reason=reason)
     entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
     assert entry["reason_code"] == "channel_refused"
     assert len(entry["reason"]) < 1100
 
 
 def test_a_text_without_a_code_has_none_in_the_audit() -> None:
-    event = audit.LockCreate(kind="user", name="joe", by="root", reason="holiday")
+    event = events.LockCreate(kind="user", name="joe", by="root", reason="holiday")
     entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
     assert "reason_code" not in entry

@@ -19,7 +19,7 @@ from conchrec.access.patterns import address_of, is_within, parse_network
 from conchrec.errors import ConfigError, RemoteViolation
 from conchrec.ssh.certificate import KEY_TYPES, MAX_RSA_BITS, MIN_RSA_BITS, plain_type
 from conchrec.ssh.wire import Reader
-from conchrec.yamlread import ConfigErrors
+from conchrec.yaml_cursor import ConfigErrors
 
 MAX_COMMENT = 256
 

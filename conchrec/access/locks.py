@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from conchrec.access.logins import denies, folded
+from conchrec.access.login_names import denies, folded
 from conchrec.access.patterns import HostPattern, Place, seen_through
 
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
+from conchrec.access.certificate_permits import SWITCHES_OF, permit_of
 from conchrec.access.locks import Lock
-from conchrec.access.logins import LONGEST_LOGIN, USER, allows, denies, is_usable
+from conchrec.access.login_names import LONGEST_LOGIN, USER, allows, denies, is_usable
 from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa, Options, Record, RoleOptions, Sees, combine
 from conchrec.access.patterns import (
     HostPattern,
@@ -35,8 +36,7 @@ from conchrec.access.patterns import (
     place_of,
     seen_through,
 )
-from conchrec.access.permits import SWITCHES_OF, permit_of
-from conchrec.access.windows import Window, is_open
+from conchrec.access.time_windows import Window, is_open
 from conchrec.model import Identity, Target
 from conchrec.reasons import ReasonCode
 

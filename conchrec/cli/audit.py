@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.audit_chain import Head
-from conchrec.audit_files import Unreadable, in_order, log_files, read_lines
-from conchrec.audit_heads import NAME, AuditHeadFile
-from conchrec.audit_verify import AuditVerifier
+from conchrec.audit.chain import Head
+from conchrec.audit.files import Unreadable, in_order, log_files, read_lines
+from conchrec.audit.heads import NAME, AuditHeadFile
+from conchrec.audit.verify import AuditVerifier
+from conchrec.cli.output import shown
 from conchrec.cli.rights import Rights
-from conchrec.cli.shown import shown
-from conchrec.config import Config
+from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
-from conchrec.recording.seal import Keys
+from conchrec.recording.format.signatures import Keys
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -101,7 +101,7 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
 
 
 def _keys(config: Config | None, path: Path | None) -> Keys:
-    from conchrec.authorities import public_signing_key, signing_keys  # which takes long to load
+    from conchrec.keys import public_signing_key, signing_keys  # which takes long to load
 
     if path is None:
         assert config is not None

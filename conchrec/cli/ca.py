@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, TextIO
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from conchrec import audit
-from conchrec.access import keystore
-from conchrec.access.authority import Authority, Role, public_line
-from conchrec.access.revocation import Revoked
-from conchrec.access.rotation import Step
-from conchrec.auditing import audit_once
-from conchrec.authorities import open_authority
-from conchrec.cli.arguments import duration
+from conchrec.audit import events
+from conchrec.audit.open import audit_once
+from conchrec.ca import keystore
+from conchrec.ca.authority import Authority, Role, public_line
+from conchrec.ca.revocation import Revoked
+from conchrec.ca.rotation import Step
+from conchrec.cli.argument_types import duration
 from conchrec.cli.rights import Rights, for_files
-from conchrec.config import Config
+from conchrec.config.loader import Config
 from conchrec.errors import ConchrecError, WriteFailed
+from conchrec.keys import open_authority
 from conchrec.ownership import as_invoker, create
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
@@ -36,7 +36,7 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.ssh.wire import string
-from conchrec.yamlread import nearest
+from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -199,7 +199,7 @@ def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     rotation = authority.rotate(role, step, public_key=public)
     _tell(
         config,
-        audit.CaRotate(
+        events.CaRotate(
             type=role.value, phase=step.value, signs=fingerprint(authority.trusted(role)[0]),
             trusted=tuple(map(fingerprint, authority.trusted(role))),
         ),
@@ -264,7 +264,7 @@ def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     if after.version == before.version:
         print(f"{what} {name} is {word} already", file=out)
         return DONE
-    _tell(config, audit.CaRevoke(what=what, name=name, undo=args.undo), err)
+    _tell(config, events.CaRevoke(what=what, name=name, undo=args.undo), err)
     print(
         f"{what} {name} is {word}; the proxy knows it already. Targets with RevokedKeys need the new list:\n"
         "    conchrec ca krl --out FILE",
@@ -394,7 +394,7 @@ def _place(path: Path, contents: bytes, mode: int) -> None:
 
 
 def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:
-    event = audit.CertCreate(
+    event = events.CertCreate(
         type=kind,
         key_id=certificate.key_id,
         serial=certificate.serial,
@@ -406,7 +406,7 @@ def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> 
     _tell(config, event, err)
 
 
-def _tell(config: Config, event: audit.AuditEvent, err: TextIO) -> None:
+def _tell(config: Config, event: events.AuditEvent, err: TextIO) -> None:
     """The same log as the proxy's; where it is not ours to write, the person hears of it."""
     try:
         audit_once(config, event)

@@ -16,22 +16,22 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from conchrec.access.lint import has_second_factor
-from conchrec.access.lockfile import Locks
+from conchrec.access.lock_file import Locks
 from conchrec.access.options import TABLE, Mfa, Options, why_not
 from conchrec.access.patterns import address_of
 from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, rule_for, sees, shut_by
-from conchrec.access.revocation import Revocations, Revoked
-from conchrec.access.statefile import StateFile
-from conchrec.access.target_rules import USUAL_PORT, given_address, located, other_ports
-from conchrec.access.windows import parse_moment
-from conchrec.config import Config
+from conchrec.access.time_windows import parse_moment
+from conchrec.ca.revocation import Revocations, Revoked
+from conchrec.config.lint import has_second_factor
+from conchrec.config.loader import Config
+from conchrec.config.model import TargetRule, named_target
+from conchrec.config.target_rules import USUAL_PORT, given_address, located, other_ports
 from conchrec.errors import ConfigError
 from conchrec.model import Identity, Target
 from conchrec.reasons import ReasonCode
-from conchrec.recording.transfers import transfer_programs
-from conchrec.settings import TargetRule, named_target
-from conchrec.yamlread import as_written, nearest
+from conchrec.recording.capture.file_transfers import transfer_programs
+from conchrec.state.state_file import StateFile
+from conchrec.yaml_cursor import as_written, nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TextIO
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
-from conchrec.access.lint import warnings
 from conchrec.access.patterns import HostPattern
 from conchrec.cli.rights import Rights
-from conchrec.config import Config, ConfigErrors
+from conchrec.config.lint import warnings
+from conchrec.config.loader import Config, ConfigErrors
+from conchrec.config.model import TargetRule
 from conchrec.errors import ConfigError
 from conchrec.model import Target
-from conchrec.settings import TargetRule
 from conchrec.ssh.hostkeys import KnownHosts
 
 if TYPE_CHECKING:

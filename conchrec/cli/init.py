@@ -9,10 +9,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.authorities import open_in
-from conchrec.config import Config
+from conchrec.config.loader import Config
+from conchrec.config.model import host_and_port
+from conchrec.keys import open_in
 from conchrec.ownership import act_as, foreign_owner
-from conchrec.settings import host_and_port
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers

@@ -11,20 +11,20 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec import audit
-from conchrec.access.lockfile import Locks, check_name
+from conchrec.access.lock_file import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern, address_of
 from conchrec.access.policy import rule_for
-from conchrec.access.target_rules import USUAL_PORT
-from conchrec.auditing import audit_once
-from conchrec.cli.arguments import duration
+from conchrec.audit import events as audit_events
+from conchrec.audit.open import audit_once
+from conchrec.cli.argument_types import duration
 from conchrec.cli.can import resolved
-from conchrec.cli.shown import account
-from conchrec.config import Config
+from conchrec.cli.output import account
+from conchrec.config.loader import Config
+from conchrec.config.target_rules import USUAL_PORT
 from conchrec.errors import WriteFailed
 from conchrec.model import Target
-from conchrec.yamlread import nearest
+from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -124,9 +124,9 @@ def _addresses(config: Config, target: Target) -> list[str]:
     return [str(Target(host=str(address), port=target.port)) for address in usable]
 
 
-def _created(lock: Lock) -> audit.LockCreate:
+def _created(lock: Lock) -> audit_events.LockCreate:
     until = lock.until
-    return audit.LockCreate(
+    return audit_events.LockCreate(
         kind=lock.kind.value,
         name=lock.name,
         until=until.isoformat(timespec="seconds") if until is not None else "",
@@ -143,13 +143,13 @@ def _unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         print(f"conchrec: {kind.value} {name} is not locked", file=err)
         return NO
     print(f"{kind.value} {name} is not locked any more", file=out)
-    event = audit.LockRemove(
+    event = audit_events.LockRemove(
         kind=kind.value, name=name, by=account(), sudo_user=os.environ.get("SUDO_USER", "")
     )
     return _audited(config, [event], err)
 
 
-def _audited(config: Config, events: Sequence[audit.AuditEvent], err: TextIO) -> int:
+def _audited(config: Config, events: Sequence[audit_events.AuditEvent], err: TextIO) -> int:
     """What is done is done; that the audit does not know of it is said, and the exit code says so."""
     try:
         audit_once(

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
-from conchrec import config
 from conchrec.cli.rights import Rights, take_on
+from conchrec.config import loader
 from conchrec.errors import ConchrecError, ConfigError
-from conchrec.process import keep_secrets
+from conchrec.service.process import keep_secrets
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction["Parser"]
@@ -43,12 +43,12 @@ _MODULES = {
     "unlock": "lock",
     "locks": "lock",
     "passwd": "passwd",
-    "recordings": "recordings",
+    "recordings": "recordings.command",
     "audit": "audit",
 }
 """Commands, and their modules: only the one that is asked for is loaded, for some take long."""
 
-Command = Callable[[config.Config | None, argparse.Namespace, TextIO, TextIO], int]
+Command = Callable[[loader.Config | None, argparse.Namespace, TextIO, TextIO], int]
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,7 +111,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             rights: Rights | Callable[[argparse.Namespace], Rights] = args.rights
             take_on(found, rights(args) if callable(rights) else rights)
         return command(found, args, out, err)
-    except config.ConfigErrors as errors:
+    except loader.ConfigErrors as errors:
         print(errors, file=err)
         return CONFIGURATION
     except ConfigError as error:
@@ -139,12 +139,12 @@ def _parser(argv: Sequence[str]) -> Parser:
     return parser
 
 
-def _configuration(args: argparse.Namespace) -> config.Config:
+def _configuration(args: argparse.Namespace) -> loader.Config:
     path: Path | None = getattr(args, "config", None)
     if path is None:
         path = next((default for default in DEFAULTS if default.is_file()), None)
     if path is None:
         missing = " and no ".join(str(default) for default in DEFAULTS)
         problem = f"there is no {missing}; name one with -c, or make one with: conchrec init DIR"
-        raise config.ConfigErrors("conchrec", [ConfigError("", problem)])
-    return config.load(path)
+        raise loader.ConfigErrors("conchrec", [ConfigError("", problem)])
+    return loader.load(path)

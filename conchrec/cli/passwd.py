@@ -18,8 +18,8 @@ import segno
 import yaml
 
 from conchrec.access.passwords import new_hash, new_secret, otpauth, parse_secret, step_of
-from conchrec.config import Config
-from conchrec.yamlread import nearest
+from conchrec.config.loader import Config
+from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers

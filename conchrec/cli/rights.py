@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from enum import Enum
 
-from conchrec.config import Config
+from conchrec.config.loader import Config
 from conchrec.ownership import act_as, foreign_owner
-from conchrec.preload import all_may_import, load_all
+from conchrec.service.preload import all_may_import, load_all
 
 #: Never used by a command; loading them takes long.
 NOT_LOADED = ("conchrec.proxy", "conchrec.web", "conchrec.service", "conchrec.tap", "conchrec.cli.demo")

@@ -8,9 +8,9 @@ import re
 import socket
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.access.authority import Role
-from conchrec.authorities import open_authority
-from conchrec.config import Config
+from conchrec.ca.authority import Role
+from conchrec.config.loader import Config
+from conchrec.keys import open_authority
 from conchrec.model import Target
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Protocol, TextIO
 
-from conchrec.recording.picture import ENTER, LEAVE
-from conchrec.recording.player import Frame
+from conchrec.recording.playback.player import Frame
+from conchrec.recording.terminal.painter import ENTER, LEAVE
 
 _READ = 1024
 _ENDS = (signal.SIGTERM, signal.SIGHUP)

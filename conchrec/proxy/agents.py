@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper
+from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection
-from conchrec.ssh.stream import Stream
 
 AGENT_CHANNEL = b"auth-agent@openssh.com"
 

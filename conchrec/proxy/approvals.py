@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 
 from twisted.internet.defer import Deferred
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.reasons import ReasonCode
-from conchrec.timing import Clock, DelayedCall
 
 #: How long what was approved in advance is good.
 GOOD = timedelta(hours=1)

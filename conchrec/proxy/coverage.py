@@ -1,8 +1,8 @@
 """What is recorded and audited, as two tables: of channels and requests, and of the fields of each message.
 
 The tables are the promise; ``docs/coverage.md`` shows them. ``tests/interop/test_coverage.py`` tries the
-first with real clients and servers, ``tests/proxy/test_field_values.py`` the second with a message for each
-field. Nothing in here is used to decide anything.
+first with real clients and servers, ``tests/proxy/relay/test_field_values.py`` the second with a message
+for each field. Nothing in here is used to decide anything.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
-from conchrec.access.guesses import LONGEST_WAIT, Guess, Guesses, TooManyGuesses
 from conchrec.access.passwords import Passwords
+from conchrec.access.rate_limit import LONGEST_WAIT, Guess, Guesses, TooManyGuesses
+from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import Ask
-from conchrec.timing import Clock, DelayedCall
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from conchrec.access.options import Options
-from conchrec.proxy.visit import Visit
+from conchrec.clock import DelayedCall
+from conchrec.proxy.target_access import Visit
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.timing import DelayedCall
-from conchrec.yamlread import as_written
+from conchrec.yaml_cursor import as_written
 
 #: A client that has been told why something ends may show it, and go by itself. One that is told to go
 #: forgets what it has not printed yet, and `ssh -q` does not show why.

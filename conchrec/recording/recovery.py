@@ -23,18 +23,19 @@ from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from conchrec.errors import RecordingError
+from conchrec.provenance import Provenance
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.recording import asciicast, forms
-from conchrec.recording.asciicast import START, Damaged, Event, Header
-from conchrec.recording.continuity import STEP_BYTES
-from conchrec.recording.coverage import NotKept
-from conchrec.recording.ledger_line import Act, raw_line
-from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.provenance import Provenance
-from conchrec.recording.seal import CHECKPOINT, Keys, NotSigned
-from conchrec.recording.sealing import Sealed, Sealer
-from conchrec.recording.session_id import first_at, time_of
-from conchrec.recording.tree import CAST, MANIFEST, PACKED, STEP
+from conchrec.recording.evidence.continuity import STEP_BYTES
+from conchrec.recording.evidence.finisher import Sealed, Sealer
+from conchrec.recording.evidence.ledger_line import Act, raw_line
+from conchrec.recording.format import asciicast
+from conchrec.recording.format.asciicast import START, Damaged, Event, Header
+from conchrec.recording.format.coverage import NotKept
+from conchrec.recording.format.manifest import Manifest, Status
+from conchrec.recording.format.session_id import first_at, time_of
+from conchrec.recording.format.signatures import CHECKPOINT, Keys, NotSigned
+from conchrec.recording.storage import encodings
+from conchrec.recording.storage.layout import CAST, MANIFEST, PACKED, STEP
 
 _LONGEST_LINE = 64 * 1024 * 1024
 REASON = Reason(ReasonCode.INTERRUPTED, "conchrec was stopped while the session ran")
@@ -308,13 +309,13 @@ def _exists(name: str, directory: int) -> bool:
 
 def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool, pause: Callable[[], None]) -> _Scan:
     file.seek(0)
-    with forms.unpacked(file, packed) as plain:
+    with encodings.unpacked(file, packed) as plain:
         scan = _scan_lines(plain, sid, keys, pause)
     if scan.damaged:
         # It stays as it is, and all of it is in the manifest.
         file.seek(0)
         digest, size, lines = hashlib.sha256(), 0, 0
-        with forms.unpacked(file, packed) as plain:
+        with encodings.unpacked(file, packed) as plain:
             while block := plain.read(1024 * 1024):
                 digest.update(block)
                 size += len(block)
@@ -403,9 +404,9 @@ def _repacked(file: BinaryIO, name: str, day: int, whole: int, end: bytes) -> It
     )
     with open(descriptor, "wb") as sink:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        packer = forms.ZstdPacker()
+        packer = encodings.ZstdPacker()
         file.seek(0)
-        with forms.unpacked(file, True) as plain:
+        with encodings.unpacked(file, True) as plain:
             while whole and (block := plain.read(min(whole, 1024 * 1024))):
                 whole -= len(block)
                 sink.write(packer.pack((block,)))

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
-from conchrec.recording import ledger
-from conchrec.recording.ledger import Act, BrokenLedger, Ledger, LedgerLine
-from conchrec.recording.manifest import Manifest
-from conchrec.recording.seal import Keys
-from conchrec.recording.session_id import time_of
-from conchrec.recording.tree import STEP, Tree
+from conchrec.recording.evidence import ledger
+from conchrec.recording.evidence.ledger import Act, BrokenLedger, Ledger, LedgerLine
+from conchrec.recording.format.manifest import Manifest
+from conchrec.recording.format.session_id import time_of
+from conchrec.recording.format.signatures import Keys
+from conchrec.recording.storage.layout import STEP, Tree
 
 _AT_ONCE = 8
 """Manifests that are read and checked between two pauses."""

@@ -20,18 +20,19 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.disks import check_room
+from conchrec.disk_space import check_room
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.reasons import ReasonCode
-from conchrec.recording import recovery, spool
-from conchrec.recording.forms import ZstdPacker
-from conchrec.recording.groupsync import Delayed, GroupSync, InThread, Timers
-from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording import recovery
+from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.recovery import Recovered
-from conchrec.recording.sealing import Sealer
-from conchrec.recording.tree import PACKED
+from conchrec.recording.storage import spool
+from conchrec.recording.storage.encodings import ZstdPacker
+from conchrec.recording.storage.group_commit import Delayed, GroupSync, InThread, Timers
+from conchrec.recording.storage.layout import PACKED
 
 _log = Logger()
 

@@ -23,13 +23,13 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import ConchrecError
 from conchrec.fair_queue import FairQueue
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import dh_worker
 from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of
-from conchrec.ssh.kex import ModularPowers
-from conchrec.timing import Clock, DelayedCall
+from conchrec.ssh.kex_methods import ModularPowers
 
 _log = Logger()
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.ssh.connection import Connection
-from conchrec.timing import Clock, DelayedCall
 
 KEEPALIVE = b"keepalive@openssh.com"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.assigned import KEXINIT
-from conchrec.ssh.ending import printable
+from conchrec.ssh.disconnect import printable
+from conchrec.ssh.numbers import KEXINIT
 from conchrec.ssh.packetcipher import Suite, is_aead, suite
 from conchrec.ssh.wire import Reader, names, uint32
 

@@ -15,18 +15,18 @@ from typing import Protocol
 from twisted.conch.ssh.service import SSHService
 from twisted.conch.ssh.transport import SSHClientTransport, SSHServerTransport
 
+from conchrec.clock import Clock
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import USER_SIGNATURES, Algorithms
 from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of, verify_signature
-from conchrec.ssh.ending import ConnectionGone, Lost, printable
-from conchrec.ssh.kex import KeyExchange, ModularPowers
-from conchrec.ssh.keying import REKEY_BYTES, REKEY_TIME
+from conchrec.ssh.disconnect import ConnectionGone, Lost, printable
+from conchrec.ssh.fair_turns import Share
+from conchrec.ssh.kex_methods import KeyExchange, ModularPowers
+from conchrec.ssh.key_exchange import REKEY_BYTES, REKEY_TIME
 from conchrec.ssh.transport_base import Modern
-from conchrec.ssh.turns import Share
 from conchrec.ssh.wire import Reader, string, uint32
-from conchrec.timing import Clock
 
 __all__ = ["ClientTransport", "ConnectionGone", "HostKey", "HostKeys", "Lost", "ServerTransport"]
 

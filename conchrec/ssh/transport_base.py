@@ -15,19 +15,19 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock
 from conchrec.errors import ConchrecError, ProtocolViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.allowance import EarlyAllowance
-from conchrec.ssh.ending import ConnectionGone, Lost, printable
+from conchrec.ssh.backpressure import Producer
+from conchrec.ssh.disconnect import ConnectionGone, Lost, printable
+from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import MAX_VERSION
-from conchrec.ssh.kex import ModularPowers
-from conchrec.ssh.keying import Keying
-from conchrec.ssh.turns import Share
-from conchrec.ssh.valve import Producer
+from conchrec.ssh.kex_methods import ModularPowers
+from conchrec.ssh.key_exchange import Keying
+from conchrec.ssh.peer_limits import EarlyAllowance
 from conchrec.ssh.wire import Reader, string, uint32
-from conchrec.timing import Clock
 
 _log = Logger()
 

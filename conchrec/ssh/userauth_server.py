@@ -19,13 +19,13 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import fingerprint, verify_signature
 from conchrec.ssh.wire import Reader, Truncated, names, string
-from conchrec.timing import Clock, DelayedCall
 
 _log = Logger()
 

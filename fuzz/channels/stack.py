@@ -20,8 +20,8 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from conchrec import service
-from conchrec.config import load
+from conchrec.config.loader import load
+from conchrec.service import proxy
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome, must_succeed
@@ -98,8 +98,8 @@ class Stack:
 
     def _proxy(self, file: Path) -> Any:
         """The service, with our threads and our clock."""
-        with patch.object(service, "ThreadPool", InlinePool), patch.object(service, "now", self._tick):
-            return service.Proxy(load(file), self.reactor)
+        with patch.object(proxy, "ThreadPool", InlinePool), patch.object(proxy, "now", self._tick):
+            return proxy.Proxy(load(file), self.reactor)
 
     def _tick(self) -> datetime:
         self._now = getattr(self, "_now", datetime.now(timezone.utc)) + timedelta(microseconds=1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from conchrec.errors import RecordingError
-from conchrec.recording.asciicast import Event, Header, event_line
-from conchrec.recording.library import events, whole_lines
-from conchrec.recording.manifest import Manifest
-from conchrec.recording.replay import SafeOutput
-from conchrec.recording.transcript import Transcript
+from conchrec.recording.catalogue.library import events, whole_lines
+from conchrec.recording.format.asciicast import Event, Header, event_line
+from conchrec.recording.format.manifest import Manifest
+from conchrec.recording.terminal.sanitize import SafeOutput
+from conchrec.recording.terminal.transcript import Transcript
 from fuzz.limits import Broken
 from fuzz.scratch import scratch
 from fuzz.target import Each, Target, chosen
@@ -96,7 +96,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="casts",
-    about="asciicast, manifests and replay: conchrec/recording/asciicast.py, library.py, replay.py",
+    about="asciicast, manifests and replay: conchrec/recording/format/asciicast.py, library.py, replay.py",
     corpus=_corpus,
     begin=lambda: Each(_shown),
 )

@@ -10,7 +10,7 @@ from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolatio
 from conchrec.model import Target as Place
 from conchrec.ssh.certificate import check_host, check_user, decode, fingerprint, verify_signature
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
-from conchrec.ssh.kex import usable
+from conchrec.ssh.kex_methods import usable
 from conchrec.ssh.signers import accepted_algorithm
 from conchrec.ssh.wire import Reader, string
 from fuzz.corpus import certificates, signatures

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from twisted.conch.ssh.service import SSHService
 
-from conchrec.proxy.tunnel import Tunnel
-from conchrec.ssh import assigned as a
+from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.ssh import messages as m
+from conchrec.ssh import numbers as a
+from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
-from conchrec.ssh.stream import Stream
 from conchrec.ssh.wire import string, uint32
 from fuzz.limits import Broken
 from fuzz.target import Target

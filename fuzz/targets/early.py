@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.packetcipher import Clear
 from conchrec.ssh.wire import string, uint32
 from fuzz.limits import Broken

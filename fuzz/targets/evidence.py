@@ -5,10 +5,10 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conchrec.errors import RecordingError
-from conchrec.recording.forms import ZstdPacker, opened
-from conchrec.recording.ledger import Act, LedgerLine
-from conchrec.recording.manifest import Manifest
-from conchrec.recording.seal import NotSigned, Signer, is_checkpoint
+from conchrec.recording.evidence.ledger import Act, LedgerLine
+from conchrec.recording.format.manifest import Manifest
+from conchrec.recording.format.signatures import NotSigned, Signer, is_checkpoint
+from conchrec.recording.storage.encodings import ZstdPacker, opened
 from fuzz.limits import Broken
 from fuzz.scratch import scratch
 from fuzz.target import Each, Target, chosen
@@ -98,7 +98,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="evidence",
-    about="signatures, the ledger and packed casts: conchrec/recording/seal.py, ledger.py, forms.py",
+    about="signatures, the ledger and packed casts: format/signatures.py, ledger.py, encodings.py",
     corpus=_corpus,
     begin=lambda: Each(chosen((_checkpoint, _manifest, _entry, _unpacked))),
 )

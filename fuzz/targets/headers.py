@@ -1,4 +1,4 @@
-"""A load balancer's PROXY header, and what follows it: conchrec/haproxy.py around Twisted's parser."""
+"""A load balancer's PROXY header, and what follows it: service/proxy_protocol.py around Twisted's parser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 
-from conchrec.haproxy import _Balancers, _Users
+from conchrec.service.proxy_protocol import _Balancers, _Users
 from fuzz.limits import Broken
 from fuzz.mutation import MAX_LARGE
 from fuzz.target import Each, Target
@@ -73,7 +73,7 @@ _HEADERS = (
 
 TARGET = Target(
     name="headers",
-    about="PROXY headers of load balancers: conchrec/haproxy.py",
+    about="PROXY headers of load balancers: conchrec/service/proxy_protocol.py",
     corpus=lambda: [bytes((cut,)) + entry + b"SSH-2.0-x\r\n" for entry in _HEADERS for cut in (0, 20)],
     begin=lambda: Each(_connection),
 )

@@ -10,7 +10,7 @@ from conchrec.model import Target as Place
 from conchrec.ssh.certificate import KEY_TYPES
 from conchrec.ssh.hostkeys import HostTrust, KnownHosts
 from conchrec.ssh.wire import string
-from conchrec.yamlread import ConfigErrors
+from conchrec.yaml_cursor import ConfigErrors
 from fuzz.limits import Broken
 from fuzz.scratch import scratch
 from fuzz.target import Each, Target

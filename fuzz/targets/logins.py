@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh import userauth as u
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.userauth_client import UserAuthClient

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from conchrec.errors import AccessDenied, RemoteViolation
-from conchrec.proxy.places import subsystem_target
-from conchrec.proxy.target import mirrored
+from conchrec.proxy.inner.server import mirrored
+from conchrec.proxy.target_names import subsystem_target
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE
-from conchrec.ssh.ending import printable
+from conchrec.ssh.disconnect import printable
 from conchrec.ssh.kexinit import STRICT_CLIENT, Proposal, settle
 from conchrec.ssh.wire import Reader, mpint, names, string, uint32, uint64
 from fuzz.limits import Broken

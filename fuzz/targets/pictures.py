@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from conchrec.recording.asciicast import Event
-from conchrec.recording.player import Outline, Player
+from conchrec.recording.format.asciicast import Event
+from conchrec.recording.playback.player import Outline, Player
 from fuzz.limits import Broken
 from fuzz.target import Each, Target
 
@@ -44,7 +44,7 @@ def _play(data: bytes) -> None:
 
 TARGET = Target(
     name="pictures",
-    about="playing: conchrec/recording/player.py, screen.py, picture.py",
+    about="playing: conchrec/recording/playback/player.py, screen.py, picture.py",
     corpus=lambda: [text.encode() for text in CORPUS],
     begin=lambda: Each(_play, (UnicodeDecodeError,)),
 )

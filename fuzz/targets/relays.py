@@ -16,19 +16,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from conchrec.access.options import Options
-from conchrec.audit import AuditEvent
+from conchrec.audit.events import AuditEvent
+from conchrec.config.model import Mode
 from conchrec.model import Identity, SessionInfo
 from conchrec.model import Target as Place
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.session import Session
-from conchrec.proxy.site import Site
-from conchrec.proxy.visit import Visit
-from conchrec.proxy.waiting import UserWaiting
-from conchrec.recording.asciicast import Event, Header
-from conchrec.recording.manifest import Manifest
-from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
-from conchrec.recording.spool import Spool
-from conchrec.settings import Mode
+from conchrec.proxy.context import Site
+from conchrec.proxy.held_bytes import UserWaiting
+from conchrec.proxy.inner.session import Session
+from conchrec.proxy.target_access import Visit
+from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.format.asciicast import Event, Header
+from conchrec.recording.format.manifest import Manifest
+from conchrec.recording.storage.spool import Spool
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.messages import UNKNOWN_CHANNEL_TYPE
 from conchrec.ssh.wire import string, uint32
@@ -241,7 +241,7 @@ def _corpus() -> list[bytes]:
 
 TARGET = Target(
     name="relay",
-    about="a user and a target with a recorded session between them: conchrec/proxy/relay.py, session.py",
+    about="a user and a target with a recorded session between them: proxy/relay/relay.py, session.py",
     corpus=_corpus,
     begin=Between,
     packed=True,

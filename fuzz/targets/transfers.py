@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conchrec.recording.account import PATH_MAX, Found, Lost, Reader
-from conchrec.recording.scp import ScpCommand, ScpReader
-from conchrec.recording.sftp import SftpReader
+from conchrec.recording.capture.scp import ScpCommand, ScpReader
+from conchrec.recording.capture.sftp import SftpReader
+from conchrec.recording.format.transfer_account import PATH_MAX, Found, Lost, Reader
 from conchrec.ssh.wire import string, uint32, uint64
 from fuzz.limits import Broken
 from fuzz.sequence import pack, unpack
@@ -171,7 +171,7 @@ def _scp_corpus() -> list[bytes]:
 
 SFTP = Target(
     name="sftp",
-    about="files that move by SFTP: conchrec/recording/sftp.py",
+    about="files that move by SFTP: conchrec/recording/capture/sftp.py",
     corpus=_sftp_corpus,
     begin=_sftp,
     packed=True,
@@ -179,7 +179,7 @@ SFTP = Target(
 )
 SCP = Target(
     name="scp",
-    about="files that move by scp's old protocol: conchrec/recording/scp.py",
+    about="files that move by scp's old protocol: conchrec/recording/capture/scp.py",
     corpus=_scp_corpus,
     begin=_scp,
     packed=True,

@@ -14,7 +14,7 @@ from twisted.conch.ssh.keys import Key
 
 from conchrec.access.authorized_keys import AuthorizedKey, matches_source, parse_authorized_keys
 from conchrec.ssh.wire import string
-from conchrec.yamlread import ConfigErrors
+from conchrec.yaml_cursor import ConfigErrors
 from tests.support.logins import KINDS, key, user_certificate
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Allow, Decision, Deny, Policy, decide
-from conchrec.access.target_rules import given_address, located, other_ports
-from conchrec.access.windows import parse_moment
-from conchrec.config import parse
+from conchrec.access.time_windows import parse_moment
+from conchrec.config.loader import parse
+from conchrec.config.model import Config, named_target
+from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.model import Identity
-from conchrec.settings import Config, named_target
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 CONFIG = """\

@@ -30,7 +30,7 @@ from conchrec.access.policy import (
     sees,
     shut_by,
 )
-from conchrec.access.windows import Window
+from conchrec.access.time_windows import Window
 from conchrec.model import Identity, Target
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

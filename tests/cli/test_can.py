@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from conchrec import config
-from conchrec.access.lockfile import Locks
+from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Options
-from conchrec.access.revocation import Revocations, Revoked
+from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.cli.can import NO, YES, command, destination, register, resolved
+from conchrec.config import loader
 from conchrec.model import Target
 
 TEXT = """\
@@ -44,7 +44,7 @@ class Asked:
             words.insert(2, "--from")
         args = parser.parse_args(["can", *words])
         out, err = io.StringIO(), io.StringIO()
-        it = config.parse(text.encode(), Path("/etc/conchrec/config.yaml"))
+        it = loader.parse(text.encode(), Path("/etc/conchrec/config.yaml"))
         self.code = command(it, args, out, err, resolve=lambda target: addresses)
         self.out, self.err = out.getvalue(), err.getvalue()
 

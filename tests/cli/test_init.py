@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conchrec import config
 from conchrec.cli.main import main
 from conchrec.cli.ssh_config import snippet
+from conchrec.config import loader
 
 
 def run(*argv: str | Path) -> tuple[int, str, str]:
@@ -44,7 +44,7 @@ def test_what_it_makes(made: Path) -> None:
 
 
 def test_what_it_makes_is_a_configuration(made: Path) -> None:
-    it = config.load(made / "config.yaml")
+    it = loader.load(made / "config.yaml")
     assert (it.cluster_name, it.state_dir, it.public_address) == (
         "example.com",
         made,
@@ -69,7 +69,7 @@ def test_what_is_commented_out_is_a_configuration_too(made: Path) -> None:
     path = made / "config.yaml"
     path.write_text(path.read_text().replace("\n#  ", "\n  "))
     (made / "joe.keys").touch()
-    it = config.load(path)
+    it = loader.load(path)
     assert it.users["joe"].roles == ("ops",)
     assert it.roles["ops"].logins == ("{user}", "root")
     assert it.warnings == ()
@@ -87,7 +87,7 @@ def test_the_next_steps(tmp_path: Path) -> None:
     ):
         assert f"{command} " in out
     assert out.count(f"-c {tmp_path}/config.yaml") == 5
-    it = config.load(tmp_path / "config.yaml")
+    it = loader.load(tmp_path / "config.yaml")
     assert it.public_address == f"{socket.gethostname()}:3023"
 
 
@@ -188,14 +188,14 @@ def test_what_would_be_something_else_in_the_file(tmp_path: Path, argv: list[str
     ],
 )
 def test_without_a_public_address(tmp_path: Path, listen: list[str], host: str, port: int) -> None:
-    it = config.load(settings(tmp_path, listen=listen))
+    it = loader.load(settings(tmp_path, listen=listen))
     text = snippet(it, authorities="ssh-ed25519 AAAA")
     assert f"    HostName {host.lower()}\n    Port {port}\n" in text
     assert text.endswith("@cert-authority * ssh-ed25519 AAAA\n")
 
 
 def test_several_users_name_themselves(tmp_path: Path) -> None:
-    it = config.load(settings(tmp_path, users={"joe": {}, "jane": {}}))
+    it = loader.load(settings(tmp_path, users={"joe": {}, "jane": {}}))
     assert "    # User YOUR-NAME\n" in snippet(it, authorities="ssh-ed25519 AAAA")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conchrec.access.lockfile import Locks, check_name
+from conchrec.access.lock_file import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.cli.main import CONFIGURATION, DONE, NO, USAGE, main
 from conchrec.errors import ConfigError

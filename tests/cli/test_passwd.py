@@ -13,7 +13,7 @@ import zxingcpp
 
 from conchrec.access.passwords import Passwords, code_at, parse_hash, parse_secret, step_at
 from conchrec.cli.passwd import QUIET, qr_code
-from conchrec.config import parse
+from conchrec.config.loader import parse
 from tests.support.process import Process, Result, run
 from tests.support.proxy import our_environment
 from tests.support.stage import Stage

@@ -15,21 +15,21 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
-from conchrec.cli.recordings_find import listing, show
-from conchrec.cli.recordings_view import export, follow, play, text
-from conchrec.cli.shelf import FOUND, NOT_FOUND, moment
-from conchrec.cli.shown import shown
+from conchrec.cli.output import shown
+from conchrec.cli.recordings.common import FOUND, NOT_FOUND, moment
+from conchrec.cli.recordings.find import listing, show
+from conchrec.cli.recordings.view import export, follow, play, text
 from conchrec.model import SessionInfo, Target
-from conchrec.recording.asciicast import Header
-from conchrec.recording.catalogue import Filter
-from conchrec.recording.library import Library
-from conchrec.recording.recorder import SessionRecorder, State
-from conchrec.recording.replay import RESET
-from conchrec.recording.seal import Signer
-from conchrec.recording.sealing import Sealer
-from conchrec.recording.session_id import new_session_id
+from conchrec.recording.capture.recorder import SessionRecorder, State
+from conchrec.recording.catalogue.library import Library
+from conchrec.recording.catalogue.listing import Filter
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.format.asciicast import Header
+from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.signatures import Signer
+from conchrec.recording.storage.layout import Tree
 from conchrec.recording.store import LocalStore
-from conchrec.recording.tree import Tree
+from conchrec.recording.terminal.sanitize import RESET
 from tests.support.auditlog import events as audited
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)

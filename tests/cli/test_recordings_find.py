@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conchrec.cli.recordings_find import CONTEXT, search
-from conchrec.recording import catalogue
-from conchrec.recording.catalogue import Filter
-from conchrec.recording.index import NAME
-from conchrec.recording.indexing import fill
+from conchrec.cli.recordings.find import CONTEXT, search
+from conchrec.recording.catalogue import listing
+from conchrec.recording.catalogue.index import NAME
+from conchrec.recording.catalogue.indexer import fill
+from conchrec.recording.catalogue.listing import Filter
 from tests.cli.test_recordings_command import Shelf, Terminal, run
 from tests.support.auditlog import events as audited
 
@@ -60,7 +60,7 @@ def test_what_makes_no_sense(shelf: Shelf, wrong: list[str]) -> None:
 def test_a_word_about_the_index_where_it_would_have_helped(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "_MANY", 2)
+    monkeypatch.setattr(listing, "_MANY", 2)
     shelf.recorded(b"one")
     shelf.recorder()
     assert run(shelf, "ls")[2] == ""

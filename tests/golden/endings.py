@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from conchrec.access.lockfile import Locks
+from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
 from fuzz.channels import wire as w
 from fuzz.channels.server import Manners

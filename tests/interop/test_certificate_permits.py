@@ -6,7 +6,7 @@ from base64 import b64decode
 
 import pytest
 
-from conchrec.access.permits import SWITCHES_OF
+from conchrec.access.certificate_permits import SWITCHES_OF
 from conchrec.ssh.certificate import decode
 from tests.interop.test_login_certificate import log_in, only_certificate, somebody
 from tests.interop.test_outer_certificates import authority

@@ -13,7 +13,7 @@ import asyncssh
 import paramiko
 import pytest
 
-from conchrec.process import knows_aes
+from conchrec.service.process import knows_aes
 from tests.support import speak as speaker
 from tests.support.client import Way
 from tests.support.house import House, build

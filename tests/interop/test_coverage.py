@@ -15,7 +15,7 @@ import paramiko
 import pytest
 
 from conchrec.proxy.coverage import TABLE, Row, as_markdown
-from conchrec.recording.coverage import MEANINGS, NotKept
+from conchrec.recording.format.coverage import MEANINGS, NotKept
 from tests.support.cast import Cast
 from tests.support.client import Way
 from tests.support.house import House, build

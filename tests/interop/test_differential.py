@@ -313,5 +313,3 @@ async def test_paramiko_sees_no_difference(house: House) -> None:
     through = await in_thread(lambda: _raw_story(house, through=True))
     assert len(direct) > 8
     assert through == direct
-
-

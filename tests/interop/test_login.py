@@ -17,7 +17,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory
 
 from conchrec.access.authorized_keys import parse_authorized_keys
-from conchrec.access.checkers import Credentials
+from conchrec.access.credentials import Credentials
+from conchrec.clock import Clock
 from conchrec.errors import AccessDenied, LoginRejected
 from conchrec.model import Identity
 from conchrec.ssh.agent import AgentSigner
@@ -28,7 +29,6 @@ from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
-from conchrec.timing import Clock
 from tests.support.keys import Key, sign_user
 from tests.support.logins import Door
 from tests.support.ports import free_port

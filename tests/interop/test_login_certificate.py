@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from conchrec.access.authority import public_line
-from conchrec.access.grants import PROXY_ONLY
+from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.passwords import new_hash
-from conchrec.access.permits import SELF_SERVICE
-from conchrec.proxy.certify import NO_AGENT
+from conchrec.ca.authority import public_line
+from conchrec.proxy.commands.certificate import NO_AGENT
 from conchrec.ssh import agent as a
 from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
 from conchrec.ssh.wire import string

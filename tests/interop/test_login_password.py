@@ -14,8 +14,8 @@ from typing import cast
 
 import pytest
 
-from conchrec.access.guesses import DELAYS, FREE_OF_USER
 from conchrec.access.passwords import code_at, new_hash, step_at
+from conchrec.access.rate_limit import DELAYS, FREE_OF_USER
 from tests.support.client import Client, Person, Way
 from tests.support.house import House, build
 from tests.support.keyboard import Keyboard

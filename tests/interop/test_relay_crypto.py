@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conchrec.process import knows_aes
+from conchrec.service.process import knows_aes
 from tests.support.client import Way
 from tests.support.house import House, build
 from tests.support.keys import Key

@@ -16,8 +16,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.account import Found, Lost, Operation
-from conchrec.recording.scp import ScpCommand, ScpReader
+from conchrec.recording.capture.scp import ScpCommand, ScpReader
+from conchrec.recording.format.transfer_account import Found, Lost, Operation
 from tests.support.process import program
 
 NAMES = st.sampled_from([b"a"] * 4 + [b"b"] * 4 + [b"full", b"dir", b"x\0y", b"a/b", b".."])

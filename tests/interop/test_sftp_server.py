@@ -22,9 +22,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording import sftp_wire as wire
-from conchrec.recording.account import Found, Lost, Operation
-from conchrec.recording.sftp import SftpReader
+from conchrec.recording.capture import sftp_wire as wire
+from conchrec.recording.capture.sftp import SftpReader
+from conchrec.recording.format.transfer_account import Found, Lost, Operation
 from conchrec.ssh.wire import string, uint32, uint64
 
 SERVER = Path("/usr/lib/openssh/sftp-server")

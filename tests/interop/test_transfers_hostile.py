@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from conchrec.recording import sftp_wire as wire
+from conchrec.recording.capture import sftp_wire as wire
 from conchrec.ssh.wire import string, uint32, uint64
 from tests.support.cast import Cast
 from tests.support.house import House, build

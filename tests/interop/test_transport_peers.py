@@ -24,6 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory
 
+from conchrec.clock import Clock
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms
@@ -31,7 +32,6 @@ from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, KnownHosts, Shown
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import ClientTransport, Lost, ServerTransport
 from conchrec.ssh.wire import string
-from conchrec.timing import Clock
 from tests.support.client import Client, Way
 from tests.support.dropbear import start_dropbear
 from tests.support.house import build

@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 
-from conchrec.access.guesses import DELAYS, FREE_OF_USER, LONGEST_WAIT, Guesses
 from conchrec.access.passwords import Passwords, code_at, new_hash, step_at
+from conchrec.access.rate_limit import DELAYS, FREE_OF_USER, LONGEST_WAIT, Guesses
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
@@ -242,7 +242,7 @@ def test_where_it_can_not_be_written_down(site: Site, monkeypatch: pytest.Monkey
     def write(path: Path, contents: bytes, mode: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("conchrec.access.guesses.write", write)
+    monkeypatch.setattr("conchrec.access.rate_limit.write", write)
     client = site.client()
     assert client.tries("joe", "right", site.code()) == ["Password: ", "Code: ", False]
     assert "written down" in client.why

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recording_bench import Bench
+
+from tests.recording.recording_bench import Bench
 
 
 @pytest.fixture

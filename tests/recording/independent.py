@@ -67,10 +67,8 @@ def recording(path: Path, key: Ed25519PublicKey) -> Iterator[str]:
         yield f"{sid}: its manifest is of another one, or says that it is damaged"
     content = path.read_bytes()
     if (
-        ("stored" in manifest
-        and hashlib.sha256(content).hexdigest() != manifest["stored"]["sha256"])
-        or manifest.get("stored", {}).get("name", f"{sid}.cast") != path.name
-    ):
+        "stored" in manifest and hashlib.sha256(content).hexdigest() != manifest["stored"]["sha256"]
+    ) or manifest.get("stored", {}).get("name", f"{sid}.cast") != path.name:
         yield f"{sid}: the file is another one"
     if path.suffix == ".zst":
         content = (

@@ -15,15 +15,15 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from conchrec.audit import utc_now
+from conchrec.audit.events import utc_now
 from conchrec.model import SessionInfo, Target
-from conchrec.recording.groupsync import Timers
-from conchrec.recording.recorder import SessionRecorder
-from conchrec.recording.seal import Signer
-from conchrec.recording.sealing import Sealer
-from conchrec.recording.session_id import new_session_id
+from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.signatures import Signer
+from conchrec.recording.storage.group_commit import Timers
+from conchrec.recording.storage.layout import Tree
 from conchrec.recording.store import MERGE_SECONDS, LocalStore
-from conchrec.recording.tree import Tree
 
 
 class Loop(Timers, Protocol):

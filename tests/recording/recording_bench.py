@@ -12,19 +12,19 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from conchrec.model import SessionInfo, Target
-from conchrec.recording import ledger
-from conchrec.recording.asciicast import Event, Header
-from conchrec.recording.book import Book
-from conchrec.recording.groupsync import Timers
-from conchrec.recording.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.evidence import ledger
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.ledger_reader import Book
+from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.format.asciicast import Event, Header
+from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.signatures import CHECKPOINT, Signer
 from conchrec.recording.recovery import Recovered
-from conchrec.recording.seal import CHECKPOINT, Signer
-from conchrec.recording.sealing import Sealer
-from conchrec.recording.session_id import new_session_id
-from conchrec.recording.spool import SpoolFile, create
+from conchrec.recording.storage.group_commit import Timers
+from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.spool import SpoolFile, create
 from conchrec.recording.store import Fsync, LocalStore
-from conchrec.recording.tree import Tree
-from conchrec.recording.verify import Verdict, Verifier
 
 T = TypeVar("T")
 SIGNER = Signer.generate()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from conchrec.recording import sftp_wire as sftp
-from conchrec.recording.account import Found
-from conchrec.recording.sftp import SftpReader
+from conchrec.recording.capture import sftp_wire as sftp
+from conchrec.recording.capture.sftp import SftpReader
+from conchrec.recording.format.transfer_account import Found
 
 
 def uint32(value: int) -> bytes:

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recording_bench import SIGNER, Bench, events, output
-
-from conchrec.recording.manifest import Status
+from conchrec.recording.format.manifest import Status
+from tests.recording.recording_bench import SIGNER, Bench, events, output
 
 WRITER = Path(__file__).with_name("killed_writer.py")
 ROOT = WRITER.parents[2]

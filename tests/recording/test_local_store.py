@@ -7,13 +7,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from failing_file import FailingFile
-from recording_bench import Bench, events, result
 from twisted.internet.defer import Deferred
 
 from conchrec.errors import SpoolFull, WriteFailed
-from conchrec.recording.manifest import Manifest, Status
+from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.store import SYNC_BYTES, TICK_SECONDS, Fsync
+from tests.recording.failing_file import FailingFile
+from tests.recording.recording_bench import Bench, events, result
 
 
 def _mode(path: Path) -> int:

@@ -9,16 +9,16 @@ from io import StringIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recording_bench import Bench
 
-from conchrec.cli.recordings_find import listing, name_skipped, search
-from conchrec.recording.asciicast import Header
-from conchrec.recording.catalogue import Filter
-from conchrec.recording.index import Index
-from conchrec.recording.indexing import fill
-from conchrec.recording.library import Library
-from conchrec.recording.manifest import Manifest
-from conchrec.recording.provenance import LONGEST, NOTHING_KNOWN, Provenance
+from conchrec.cli.recordings.find import listing, name_skipped, search
+from conchrec.provenance import LONGEST, NOTHING_KNOWN, Provenance
+from conchrec.recording.catalogue.index import Index
+from conchrec.recording.catalogue.indexer import fill
+from conchrec.recording.catalogue.library import Library
+from conchrec.recording.catalogue.listing import Filter
+from conchrec.recording.format.asciicast import Header
+from conchrec.recording.format.manifest import Manifest
+from tests.recording.recording_bench import Bench
 
 FULL = Provenance(
     dialled="192.0.2.7:2222",

@@ -15,23 +15,23 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recording_bench import NOON, SIGNER, Bench, cast, events, output, result
 
+from conchrec.provenance import Provenance
 from conchrec.recording import retention
-from conchrec.recording.asciicast import Header
-from conchrec.recording.book import Book
-from conchrec.recording.continuity import STEP_BYTES
-from conchrec.recording.heads import HeadFile
-from conchrec.recording.ledger import NAME, Act, Ledger, LedgerLine
-from conchrec.recording.ledger import lines as lines_of
-from conchrec.recording.library import Library
-from conchrec.recording.manifest import Manifest, Status
-from conchrec.recording.provenance import Provenance
+from conchrec.recording.catalogue.library import Library
+from conchrec.recording.evidence.continuity import STEP_BYTES
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.heads import HeadFile
+from conchrec.recording.evidence.ledger import NAME, Act, Ledger, LedgerLine
+from conchrec.recording.evidence.ledger import lines as lines_of
+from conchrec.recording.evidence.ledger_reader import Book
+from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.format.asciicast import Header
+from conchrec.recording.format.manifest import Manifest, Status
+from conchrec.recording.format.session_id import new_session_id
 from conchrec.recording.recovery import Recovered, Stopped, recover
-from conchrec.recording.sealing import Sealer
-from conchrec.recording.session_id import new_session_id
-from conchrec.recording.tree import STEP, Tree
-from conchrec.recording.verify import Verdict, Verifier
+from conchrec.recording.storage.layout import STEP, Tree
+from tests.recording.recording_bench import NOON, SIGNER, Bench, cast, events, output, result
 
 HEADER = (
     b'{"version":2,"width":80,"height":24,"timestamp":1795435200,"conchrec":{"user":"joe","kind":"shell"}}\n'

@@ -6,14 +6,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from recording_bench import NOON, SIGNER, Bench
 
-from conchrec.recording import ledger, retention
-from conchrec.recording.book import Book
-from conchrec.recording.ledger import Act, Ledger
-from conchrec.recording.recent import NotAllowed
-from conchrec.recording.tree import Tree
-from conchrec.recording.verify import Verifier
+from conchrec.recording import retention
+from conchrec.recording.evidence import ledger
+from conchrec.recording.evidence.ledger import Act, Ledger
+from conchrec.recording.evidence.ledger_reader import Book
+from conchrec.recording.evidence.recent_entries import NotAllowed
+from conchrec.recording.evidence.verify import Verifier
+from conchrec.recording.storage.layout import Tree
+from tests.recording.recording_bench import NOON, SIGNER, Bench
 
 
 def record(bench: Bench, day: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM, USER_SIGNATURES, WEAK, Algorithms
 from conchrec.ssh.hostkeys import CERTIFIED, PLAIN
-from conchrec.ssh.kex import hash_of
+from conchrec.ssh.kex_methods import hash_of
 from conchrec.ssh.packetcipher import is_aead, suite
 from tests.support.powers import Run
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.compression import DELAYED, NONE, Deflate, Inflate
+from conchrec.ssh.fair_turns import Turns
 from conchrec.ssh.packetcipher import MAX_PACKET
-from conchrec.ssh.turns import Turns
 from tests.support.pair import Pair
 
 WANTED = replace(MODERN, compressions=(DELAYED, NONE))

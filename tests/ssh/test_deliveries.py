@@ -11,17 +11,17 @@ import pytest
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred, succeed
 
-from conchrec.proxy.relay import Relay
-from conchrec.proxy.tunnel import Tunnel
+from conchrec.proxy.relay.relay import Relay
+from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
+from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Channel, Connection
 from conchrec.ssh.signers import Signer
-from conchrec.ssh.stream import Stream
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.ssh.wire import string, uint32
-from tests.proxy.test_relay import Watcher
+from tests.proxy.relay.test_relay import Watcher
 from tests.support.logins import Porter, signer
 from tests.support.loop import Handler, Receiver, request_body
 from tests.support.now import Now
@@ -271,8 +271,8 @@ class Nested:
 def test_a_session_in_a_tunnel(chunk: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """``chunk``: how the outer bytes are cut; ``piece``: the size of the packets they come in."""
     if piece:
-        monkeypatch.setattr("conchrec.ssh.stream.MAX_PACKET", piece)
-        monkeypatch.setattr("conchrec.ssh.stream.LEAST_PACKET", piece)
+        monkeypatch.setattr("conchrec.ssh.channel_stream.MAX_PACKET", piece)
+        monkeypatch.setattr("conchrec.ssh.channel_stream.LEAST_PACKET", piece)
     nested = Nested(chunk)
     session(nested.inner, nested.pump, rekey=True)
     assert nested.pair.client.session_id == nested.pair.server.session_id

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from conchrec.ssh.dh_groups import GROUP14, GROUP16
 from conchrec.ssh.dh_helper import (
     ANSWER_SECONDS,
     LAST_BACKOFF,
@@ -21,7 +22,6 @@ from conchrec.ssh.dh_helper import (
     DiffieHellmanHelper,
     KeyExchangeRefused,
 )
-from conchrec.ssh.modp import GROUP14, GROUP16
 from tests.support.helper import FakeProcess, Processes, RealProcess
 from tests.support.waiting import block, fact, in_time, reactor
 

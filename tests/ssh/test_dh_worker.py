@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.ssh import dh_worker
+from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
 from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of, serve
-from conchrec.ssh.modp import GROUP1, GROUP14, GROUP16
 
 
 def answers(requests: bytes) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from conchrec.errors import HostKeyRejected
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionGone, Lost
@@ -372,7 +372,7 @@ def test_extension_info() -> None:
 
 
 def test_no_extension_info_for_who_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conchrec.ssh.keying.EXT_INFO_CLIENT", b"something-else")
+    monkeypatch.setattr("conchrec.ssh.key_exchange.EXT_INFO_CLIENT", b"something-else")
     pair = Pair()
     monkeypatch.undo()
     talks(pair.secure())

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, globalLogPublisher
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
-from conchrec.ssh.allowance import EARLY_BYTES, MESSAGE_COST
-from conchrec.ssh.kex import exchange
+from conchrec.ssh.kex_methods import exchange
 from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
 from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET, Clear
+from conchrec.ssh.peer_limits import EARLY_BYTES, MESSAGE_COST
 from conchrec.ssh.transport import ClientTransport, Lost
 from conchrec.ssh.transport_base import READ_AT_MOST, READ_EARLY
 from conchrec.ssh.wire import names, string, uint32
@@ -227,8 +227,8 @@ def test_terrapin(side: str, number: int, where: str) -> None:
 
 
 def test_messages_between_do_not_hurt_where_it_is_not_strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
-    monkeypatch.setattr("conchrec.ssh.keying.STRICT_SERVER", b"something-other")
+    monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
+    monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
     monkeypatch.undo()
     pair.client._send(a.IGNORE, string(b""))
@@ -242,7 +242,7 @@ def test_messages_between_do_not_hurt_where_it_is_not_strict(monkeypatch: pytest
 
 @pytest.mark.parametrize("number", [50, 80, 90, 192])
 def test_services_before_the_keys(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
+    monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
     pair = Pair()
     monkeypatch.undo()
     pair.client._send(number, string(b""))
@@ -507,8 +507,8 @@ def test_messages_before_the_first_keys_are_counted_where_they_are_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without strict key exchange IGNORE may come there (RFC 4253 section 11.2)."""
-    monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
-    monkeypatch.setattr("conchrec.ssh.keying.STRICT_SERVER", b"something-other")
+    monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
+    monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")
     pair = Pair()
     packet = Clear().seal(0, bytes((a.IGNORE,)), string(b""))
     pair.server.dataReceived(b"SSH-2.0-flood\r\n")

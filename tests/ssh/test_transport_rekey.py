@@ -8,12 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.errors import HostKeyRejected
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
-from conchrec.ssh.allowance import REKEY_BURST, REKEY_LONGEST_PAUSE
 from conchrec.ssh.certificate import CERTIFICATE, Ed25519Authority, Kind, issue
 from conchrec.ssh.hostkeys import ShownKey, ShownKeys
-from conchrec.ssh.keying import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, Phase
+from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, Phase
+from conchrec.ssh.peer_limits import REKEY_BURST, REKEY_LONGEST_PAUSE
 from conchrec.ssh.transport_base import MAX_HELD
 from conchrec.ssh.wire import string
 from tests.support.pair import Ear, Pair
@@ -241,7 +241,7 @@ def carry(pair: Pair, kilobytes: int) -> None:
 
 @pytest.fixture
 def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conchrec.ssh.keying.BULK_BYTES", 20_000)
+    monkeypatch.setattr("conchrec.ssh.key_exchange.BULK_BYTES", 20_000)
 
 
 @pytest.mark.usefixtures("little_is_much")
@@ -437,8 +437,8 @@ def test_another_host_key() -> None:
 def test_sequence_numbers(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With strict key exchange they begin anew with each NEWKEYS, without it they never do."""
     if not strict:
-        monkeypatch.setattr("conchrec.ssh.keying.STRICT_CLIENT", b"something-else")
-        monkeypatch.setattr("conchrec.ssh.keying.STRICT_SERVER", b"something-other")
+        monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
+        monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
     monkeypatch.undo()
     pair.secure()

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from conchrec.ssh import assigned as a
+from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE
 from conchrec.ssh.dh_helper import KeyExchangeRefused
-from conchrec.ssh.keying import Phase
+from conchrec.ssh.key_exchange import Phase
 from conchrec.ssh.transport_base import MAX_HELD, MAX_HELD_EARLY
 from conchrec.ssh.wire import string
 from tests.support.pair import Pair

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import cast
 
-from conchrec.audit_heads import AuditHeadFile
-from conchrec.audit_log import AuditLog
-from conchrec.recording.seal import Signer
+from conchrec.audit.heads import AuditHeadFile
+from conchrec.audit.log import AuditLog
+from conchrec.recording.format.signatures import Signer
 
 Event = dict[str, object]
 

@@ -12,8 +12,8 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.ssh.dh_worker import serve
-from conchrec.timing import Clock, DelayedCall
 
 
 class Process(Protocol):

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from conchrec.ssh.dh_worker import powers
-from conchrec.ssh.kex import exchange
+from conchrec.ssh.kex_methods import exchange
 
 T = TypeVar("T")
 

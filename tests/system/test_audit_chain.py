@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conchrec.audit_files import in_order, log_files
+from conchrec.audit.files import in_order, log_files
 from tests.support.house import House, build
 from tests.support.process import Result
 from tests.support.stage import Stage

@@ -118,9 +118,7 @@ async def test_changed_and_removed(stage: Stage) -> None:
     paths[second].with_suffix(".json").unlink()
     said = await house.proxy.command("recordings", "verify")
     assert said.code == 1
-    assert (
-        f"FAILED  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
-    )
+    assert f"FAILED  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
     assert f"FAILED  {second}: it is gone: line 3 of the ledger names it" in said.text
     assert "3 recordings (2 complete, 1 gone): 2 FAILED" in said.text
     assert independent(house).count("\n") == 1

@@ -90,9 +90,7 @@ async def test_a_code_after_a_key(stage: Stage, change: str) -> None:
         del now["joe"]["totp"]
     elif change == "key":
         now["joe"]["authorized_keys"] = cast(list[str], now["joe"]["authorized_keys"])[1:]
-    slow = Slow(
-        house, "joe", lambda: code_at(SECRET, step_at(time.time())), str(house.joe.key.path)
-    )
+    slow = Slow(house, "joe", lambda: code_at(SECRET, step_at(time.time())), str(house.joe.key.path))
     assert await is_in_after(house, slow, now) is (change == "nothing")
 
 

@@ -1,0 +1,157 @@
+"""Encodes audit events as JSON lines.
+
+A line is one JSON object: ``time``, ``event``, ``code``, who and where, then the event's own fields. Fields
+that are empty or unknown are left out. The code of a Reason follows it, as ``FIELD_code``.
+
+Much of an event was chosen by a stranger: names, commands, error texts of a target. Two rules hold for every
+string, whatever the event:
+
+- Control, direction and invisible characters are written as JSON escapes, so that ``tail -f`` is safe.
+- A string has a limit, counted in bytes as written (an escape counts with all its bytes), and no string is
+  written with more than twice its own bytes. A longer one is cut to the part that fits, and two more members
+  describe the original: ``FIELD_size`` (bytes of UTF-8) and ``FIELD_sha256``. A list that is too long keeps
+  its first items, and has ``FIELD_count`` and ``FIELD_sha256`` (over all items, joined with newlines).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import fields
+from datetime import datetime, timezone
+
+from conchrec.audit.events import AuditEvent
+from conchrec.reasons import Reason
+
+DEFAULT_LIMIT = 1024
+"""Bytes of a string, as written."""
+LIMITS = {"command": 8192, "forced_upon": 8192, "path": 4096, "other": 4096}
+"""Fields that are evidence of an act have more room; 4096 is Linux's PATH_MAX."""
+LEAST = 512
+"""A text that is mostly escapes is cut to twice its own size, but not to less than this: a flood of control
+characters must not be a larger one on our disk."""
+LIST_LIMIT = 4096
+"""Bytes of all items of a list, as written."""
+LIST_ITEMS = 64
+LONGEST = 64 * 1024
+"""No line is longer: the largest event with each field at its limit is far below (a test counts)."""
+
+_ALWAYS = frozenset({"user", "login", "target", "addr", "cid"})
+#: A shorter string cannot exceed the default limit: an escape has at most 12 bytes.
+_SHORT = DEFAULT_LIMIT // 12
+
+# All that is not visible, or that changes how what follows is shown: C0, DEL and C1, the separators,
+# soft hyphen, zero-width and direction marks, interlinear marks, tags, and lone surrogates.
+_UNSAFE_RANGES = (
+    (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5),
+    (0x180B, 0x180F), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164),
+    (0xD800, 0xDFFF), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFF),
+    (0xE0000, 0xE0FFF),
+)  # fmt: skip
+_UNSAFE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSAFE_RANGES) + "]")
+#: What a cut may leave of an escape, or of the first half of a pair of them.
+_HALF_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-f]{0,3})?)$")
+_HALF_PAIR = re.compile(r"(?<!\\)(?:\\\\)*(\\ud[89ab][0-9a-f]{2})$")
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_names: dict[type[AuditEvent], tuple[str, ...]] = {}
+
+
+def encode(event: AuditEvent, when: datetime) -> bytes:
+    """The event as a JSON object on one line, without the closing brace and a newline: the chain adds its
+    members there."""
+    values: dict[str, object] = {"time": timestamp(when), "event": event.event, "code": event.code}
+    kind = type(event)
+    names = _names.get(kind)
+    if names is None:
+        names = _names[kind] = tuple(item.name for item in fields(kind))
+    for name in names:
+        value = getattr(event, name)
+        if name in _ALWAYS or (value is not None and value != "" and value != ()):
+            if isinstance(value, str) and len(value) > _SHORT:
+                _limit_text(name, value, values)
+            elif type(value) is tuple:
+                _limit_list(name, value, values)
+            else:
+                values[name] = value
+            if isinstance(value, Reason):
+                values[f"{name}_code"] = value.code.value
+    return _escaped(values)[:-1].encode("utf-8")
+
+
+def line(event: AuditEvent, when: datetime) -> bytes:
+    """The event as a whole line, with a newline, and without a chain: for a copy or a test."""
+    return encode(event, when) + b"}\n"
+
+
+def timestamp(when: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _limit_text(name: str, value: str, values: dict[str, object]) -> None:
+    limit = LIMITS.get(name, DEFAULT_LIMIT)
+    sent = len(value[:limit].encode("utf-8", "surrogatepass"))
+    kept = _prefix(value, min(limit, max(LEAST, 2 * sent)))
+    values[name] = kept
+    if kept != value:
+        original = _bytes(value)
+        values[f"{name}_size"] = len(original)
+        values[f"{name}_sha256"] = hashlib.sha256(original).hexdigest()
+
+
+def _limit_list(name: str, items: tuple[str, ...], values: dict[str, object]) -> None:
+    kept: list[str] = []
+    room = LIST_LIMIT
+    for item in items[:LIST_ITEMS]:
+        text = _prefix(item, room)
+        if text != item and kept:
+            break
+        kept.append(text)
+        room -= len(_escaped(text).encode("utf-8"))
+        if text != item:
+            break
+    values[name] = kept
+    if tuple(kept) != items:
+        values[f"{name}_count"] = len(items)
+        values[f"{name}_sha256"] = hashlib.sha256(_bytes("\n".join(items))).hexdigest()
+
+
+def _prefix(value: str, limit: int) -> str:
+    """As much of it as has at most ``limit`` bytes when written. The cost does not grow with the rest."""
+    if limit <= 0:
+        return ""
+    # Each character is written with at least one byte.
+    written = _escaped(value[:limit])[1:-1].encode("utf-8")
+    if len(written) <= limit:
+        return value[:limit]
+    text = written[:limit].decode("utf-8", "ignore")
+    for half in (_HALF_ESCAPE, _HALF_PAIR):
+        if (found := half.search(text)) is not None:
+            text = text[: found.start(1)]
+    kept = json.loads(f'"{text}"')
+    assert isinstance(kept, str)
+    return kept
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8; bytes that are not, and came in as surrogates, as they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _escaped(value: object) -> str:
+    text = _json(value)
+    return text.translate(_ESCAPES) if _UNSAFE.search(text) is not None else text
+
+
+def _escape(code: int) -> str:
+    """JSON's escape of a character; RFC 8259, section 7."""
+    units = chr(code).encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
+_ESCAPES = {code: _escape(code) for first, last in _UNSAFE_RANGES for code in range(first, last + 1)}

@@ -1,0 +1,348 @@
+"""Verifies audit logs: was a line changed, removed, added or moved, or the end cut? With public keys alone.
+
+Pure: the caller reads the files, oldest first. docs/audit.md describes what is checked, and what cannot be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from conchrec.audit.chain import AuditLine, ChainLink, Head, parse
+from conchrec.audit.events import AuditLost, AuditRepair
+from conchrec.recording.format.signatures import Keys, NotSigned
+
+#: More lines than stand between two heads.
+_MOST_RECENT = 2000
+MOST_PROBLEMS = 200
+"""Of more than these only the number is told."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """What was found of one chain. ``first`` and ``next`` are numbers of lines; ``end`` is *closed*,
+    *rotated* (it goes on in a later file), or *open* (its process was killed, or still writes)."""
+
+    name: str
+    first: int
+    first_time: str
+    #: Its first line here is the head with which a file begins that goes on with a chain.
+    begins_file: bool = False
+    #: It was first seen in this one of the files, from 0.
+    file: int = 0
+    next: int = 0
+    lines: int = 0
+    last_time: str = ""
+    end: str = "open"
+    #: Lines after the last head.
+    unsigned: int = 0
+    head: Head | None = None
+    #: The chain's digests after its last head, and after the lines since: a later chain may name one.
+    recent: dict[int, bytes] = field(default_factory=dict)
+    #: The chain's digest before line ``next``; None after a fault, until the next head.
+    link: ChainLink | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {
+            "chain": self.name,
+            "first": self.first,
+            "last": self.next - 1,
+            "first_time": self.first_time,
+            "last_time": self.last_time,
+            "lines": self.lines,
+            "end": self.end,
+            "head": str(self.head) if self.head is not None else "",
+        }
+
+
+@dataclass(slots=True)
+class _Foreign:
+    """A line of no chain, in the file that is being read."""
+
+    number: int
+    size: int
+    sha256: str
+    is_explained: bool = False
+
+
+@dataclass(slots=True)
+class _File:
+    """The file that is being read."""
+
+    name: str
+    index: int
+    number: int = 0
+    is_chained: bool = False
+    foreign: list[_Foreign] = field(default_factory=list)
+    #: Digest and size of what stands before the first line of a chain.
+    before: hashlib._Hash = field(default_factory=hashlib.sha256)
+    before_size: int = 0
+
+    @property
+    def here(self) -> str:
+        return f"{self.name} line {self.number}"
+
+
+class AuditVerifier:
+    """Give it each file with ``read``, oldest first, then call ``finish``; ``problems`` and ``notes`` are
+    lines for a person.
+
+    ``heads`` must be in the log: those of the state directory, where an older one may have been rotated
+    away; ``required`` also then. ``complete``: nothing may have been rotated away."""
+
+    def __init__(
+        self, keys: Keys, *, heads: Iterable[Head] = (), required: Iterable[Head] = (), complete: bool = False
+    ) -> None:
+        self._keys = keys
+        self._heads = tuple(heads)
+        self._required = tuple(required)
+        self._complete = complete
+        self._wanted = {(head.chain, head.number): head for head in (*self._heads, *self._required)}
+        self._named: list[tuple[str, Head]] = []
+        self._unchained: list[tuple[str, int]] = []
+        #: The time of the first line here; what is older may have been rotated away.
+        self._horizon = ""
+        #: The first chain of all names no earlier one: what stands before it is older than any chain.
+        self._is_first_ever = False
+        self._files = 0
+        self.chains: dict[str, Chain] = {}
+        self.lines = 0
+        self.problems: list[str] = []
+        self.more_problems = 0
+        self.notes: list[str] = []
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    @property
+    def head(self) -> Head | None:
+        """The newest head: keep it elsewhere, and the log up to it cannot be replaced."""
+        heads = [chain.head for chain in self.chains.values() if chain.head is not None]
+        return max(heads, key=lambda head: head.time, default=None)
+
+    def read(self, name: str, lines: Iterable[bytes]) -> None:
+        """Read one file."""
+        file = _File(name, self._files)
+        self._files += 1
+        for raw in lines:
+            file.number += 1
+            self.lines += 1
+            line = parse(raw)
+            if line is None:
+                self._foreign(file, raw)
+            else:
+                if not file.is_chained:
+                    self._first_of_file(file, line)
+                self._take(file, line, raw)
+            if not file.is_chained:
+                file.before.update(raw)
+                file.before_size += len(raw)
+        if not file.is_chained:
+            self._unchained.append((name, file.number))
+        else:
+            self._not_explained(file)
+
+    def finish(self) -> None:
+        """All files were read."""
+        for name, lines in self._unchained:
+            self._unchained_file(name, lines)
+        for chain in self.chains.values():
+            self._begin_of(chain)
+            self._end_of(chain)
+        for where, head in self._named:
+            self._must_hold(head, f"{where} names", is_required=False)
+        for head in self._heads:
+            self._must_hold(head, "the state directory knows", is_required=False)
+        for head in self._required:
+            self._must_hold(head, "it was required:", is_required=True)
+        if not self.chains:
+            self._problem("there is nothing to verify: no line of a chain was found")
+        if self.more_problems:
+            self.problems.append(f"and {self.more_problems} more")
+
+    # -- lines
+
+    def _foreign(self, file: _File, raw: bytes) -> None:
+        """A line of no chain: older than any chain, torn by a crash, or added by somebody."""
+        if not raw.endswith(b"\n"):
+            self.notes.append(
+                f"{file.here} is incomplete ({len(raw)} bytes): torn by a crash, or being written now"
+            )
+            return
+        content = raw[:-1]
+        file.foreign.append(_Foreign(file.number, len(content), hashlib.sha256(content).hexdigest()))
+
+    def _first_of_file(self, file: _File, line: AuditLine) -> None:
+        """The first line of a chain in this file: does it vouch for what stands before it?"""
+        file.is_chained = True
+        is_opening = line.is_head and line.text("reason") == "open"
+        if not self.chains:
+            self._horizon = line.text("time")
+            self._is_first_ever = is_opening and not line.texts("after")
+        if not file.foreign or not is_opening:
+            return
+        vouched = line.size("adopted_size"), line.text("adopted_sha256")
+        if vouched == (file.before_size, file.before.hexdigest()):
+            for each in file.foreign:
+                each.is_explained = True
+            count = len(file.foreign)
+            self.notes.append(f"{file.name}: {count} lines are older than the chain, and as they were then")
+
+    def _take(self, file: _File, line: AuditLine, raw: bytes) -> None:
+        chain = self.chains.get(line.chain)
+        if chain is None:
+            chain = self.chains[line.chain] = self._new(file, line)
+        elif line.number < chain.next:
+            self._problem(f"{file.here}: line {line.number} of chain {chain.name} is out of order, or a copy")
+            return
+        elif line.number > chain.next:
+            self._missing(file.here, chain, line.number - 1)
+            chain.link = None
+        elif chain.end == "closed":
+            self._problem(f"{file.here}: chain {chain.name} goes on after its closing line")
+        elif chain.link is not None and line.prev != chain.link.prev:
+            self._problem(f"{file.here}: the line of chain {chain.name} before this one was changed")
+            chain.link = None
+        chain.end, chain.unsigned = "open", chain.unsigned + 1
+        if line.is_head:
+            self._take_head(file, chain, line, raw)
+        elif line.members.get("event") == AuditRepair.event:
+            self._repaired(file, line)
+        elif line.members.get("event") == AuditLost.event:
+            self.notes.append(f"{file.here}: {line.size('count')} events could not be written")
+        chain.link = chain.link.follow(raw) if chain.link is not None else None
+        if chain.link is not None and len(chain.recent) < _MOST_RECENT:
+            chain.recent[line.number] = chain.link.digest
+        chain.next, chain.lines, chain.last_time = line.number + 1, chain.lines + 1, line.text("time")
+        self._compare(file, chain, line)
+
+    def _new(self, file: _File, line: AuditLine) -> Chain:
+        reason = line.text("reason") if line.is_head else ""
+        chain = Chain(line.chain, line.number, line.text("time"), file=file.index, next=line.number)
+        chain.begins_file = reason in ("continue", "truncated")
+        if line.number == 0:
+            chain.link = ChainLink.start(line.chain)
+        if not line.is_head:
+            self._problem(f"{file.here}: chain {line.chain} does not begin with a signed line")
+        return chain
+
+    def _take_head(self, file: _File, chain: Chain, line: AuditLine, raw: bytes) -> None:
+        try:
+            self._keys.audit_head(raw)
+            before = bytes.fromhex(line.text("head"))
+        except NotSigned as error:
+            self._problem(f"{file.here}: {error.public}")
+            return
+        except ValueError:
+            self._problem(f"{file.here}: the digest of a head cannot be read")
+            return
+        if chain.link is not None and chain.link.digest != before:
+            self._problem(f"{file.here}: what is signed is not what stands before it in chain {chain.name}")
+        chain.link = ChainLink(chain.name, line.number, before)
+        after = chain.link.follow(raw)
+        chain.head = Head(chain.name, line.number, after.digest, line.text("time"))
+        chain.unsigned = 0
+        chain.recent.clear()
+        reason = line.text("reason")
+        chain.end = {"close": "closed", "rotated": "rotated"}.get(reason, "open")
+        if reason == "truncated":
+            self.notes.append(f"{file.here}: the file was truncated while chain {chain.name} was written")
+        for text in line.texts("after"):
+            try:
+                self._name(file.here, Head.parse(text))
+            except ValueError as error:
+                self._problem(f"{file.here}: {error}")
+
+    def _name(self, where: str, head: Head) -> None:
+        chain = self.chains.get(head.chain)
+        digest = chain.recent.get(head.number) if chain is not None else None
+        if digest is not None and digest != head.digest:
+            self._problem(f"{where}: it names a different line {head.number} of chain {head.chain}")
+        elif chain is None or chain.next <= head.number:
+            self._named.append((where, head))
+
+    def _compare(self, file: _File, chain: Chain, line: AuditLine) -> None:
+        wanted = self._wanted.get((chain.name, line.number))
+        if wanted is not None and (chain.link is None or chain.link.digest != wanted.digest):
+            self._problem(f"{file.here}: it is not the line that the head {wanted} names")
+
+    def _repaired(self, file: _File, line: AuditLine) -> None:
+        for torn in file.foreign:
+            if (torn.size, torn.sha256) == (line.size("size"), line.text("sha256")):
+                torn.is_explained = True
+                self.notes.append(f"{file.name} line {torn.number}: torn by a crash, {torn.size} bytes")
+                return
+        self._problem(f"{file.here}: the torn line that it tells of is missing")
+
+    # -- what is missing, or too much
+
+    def _not_explained(self, file: _File) -> None:
+        """Lines of no chain that nothing vouches for."""
+        first: _Foreign | None = None
+        last: _Foreign | None = None
+        for each in (*(each for each in file.foreign if not each.is_explained), None):
+            if each is not None and last is not None and each.number == last.number + 1:
+                last = each
+                continue
+            if first is not None and last is not None:
+                lines = f"line {first.number}" if first is last else f"lines {first.number} to {last.number}"
+                self._problem(f"{file.name} {lines}: changed or added: not of a chain")
+            first = last = each
+
+    def _unchained_file(self, name: str, lines: int) -> None:
+        if self._is_first_ever:
+            self.notes.append(f"{name}: {lines} lines are older than the chain, and not protected")
+        elif lines and self.chains:
+            self._problem(f"{name}: its {lines} lines are of no chain")
+
+    def _begin_of(self, chain: Chain) -> None:
+        if not chain.first:
+            return
+        text = f"lines 0 to {chain.first - 1} of chain {chain.name} are missing"
+        if self._complete or chain.file or not chain.begins_file:
+            self._problem(text)
+        else:
+            self.notes.append(f"{text}: they are in files that are not here")
+
+    def _end_of(self, chain: Chain) -> None:
+        if chain.end == "rotated":
+            self.notes.append(f"chain {chain.name} goes on in a file that is not here")
+        elif chain.end == "open":
+            unsigned = f"; {chain.unsigned} lines after its last head" if chain.unsigned else ""
+            self.notes.append(
+                f"chain {chain.name} has no closing line: its process was killed, or still runs"
+                f" (last line {chain.last_time}{unsigned})"
+            )
+
+    def _must_hold(self, head: Head, who: str, *, is_required: bool) -> None:
+        """A head is known: is the log there up to that line?"""
+        chain = self.chains.get(head.chain)
+        if chain is not None and head.number < chain.next:
+            if is_required and head.number < chain.first:
+                self._problem(f"the head {head} is in a file that is not here")
+            return
+        what = f"line {head.number} of chain {head.chain}"
+        at = f" ({head.time})" if head.time else ""
+        if chain is not None:
+            self._problem(f"{who} {what}{at}, but the chain ends with line {chain.next - 1}: its end was cut")
+        elif is_required or self._complete or not self._is_older(head):
+            self._problem(f"{who} {what}{at}, but nothing of that chain is here")
+        elif self.chains:
+            self.notes.append(f"{who} {what}{at}: older than the oldest file here")
+
+    def _is_older(self, head: Head) -> bool:
+        """May it have been in a file that was rotated away?"""
+        return not self._is_first_ever and "" < head.time <= self._horizon
+
+    def _missing(self, where: str, chain: Chain, last: int) -> None:
+        lines = f"line {last} is" if last == chain.next else f"lines {chain.next} to {last} are"
+        self._problem(f"{where}: before it {lines} missing in chain {chain.name}")
+
+    def _problem(self, text: str) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(text)
+        else:
+            self.more_problems += 1

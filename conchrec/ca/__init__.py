@@ -1,0 +1,1 @@
+"""The two certificate authorities: their keys, rotation and revocation."""

@@ -1,0 +1,410 @@
+"""The two authorities and the proxy's own host key: made once, kept in the state directory.
+
+The user CA signs users, the host CA signs hosts. Where their keys live is the key store's to know, and which
+of them sign and are trusted is in one file, ``authorities.json``, while and after a rotation: every process
+reads it again when it changes. Serial numbers are never used twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from twisted.conch.ssh.keys import Key
+
+from conchrec.ca.keystore import (
+    AgentAuthority,
+    KeyStore,
+    Passphrase,
+    Serials,
+    SigningFailed,
+    public_line,
+)
+from conchrec.ca.revocation import Revocations, Revoked
+from conchrec.ca.rotation import Rotation, Step
+from conchrec.errors import CertificateRejected, ConfigError
+from conchrec.files import write_atomic
+from conchrec.ssh.certificate import Certificate, Kind, Signs, issue
+from conchrec.ssh.certificate_extensions import permits
+from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.signers import KeySigner
+from conchrec.ssh.wire import string
+from conchrec.state.state_file import locked
+
+__all__ = ["Authority", "public_line"]
+
+#: Clocks of targets and users may be behind ours.
+BACKDATED = timedelta(minutes=5)
+#: Certificates for the names of targets, on the inner connection; renewed when half of it is over.
+INNER_TTL = timedelta(days=7)
+OUTER_TTL = timedelta(days=365)
+#: One connection's certificate has to outlive a login that waits for a person, and no more.
+ONE_CONNECTION_TTL = timedelta(minutes=10)
+#: Names whose certificates are kept; a fleet is not larger, and a new one costs a fraction of a millisecond.
+CACHED_NAMES = 4096
+
+_FILE = "authorities.json"
+_HOST_KEY = "host_key"
+
+
+class Role(Enum):
+    """What an authority signs."""
+
+    USER = "user"
+    HOST = "host"
+
+    @property
+    def key(self) -> str:
+        """What the names of its keys begin with."""
+        return f"{self.value}_ca"
+
+
+class _Keys:
+    """One authority's keys: ``rotation`` says what they are for."""
+
+    def __init__(self, store: KeyStore, rotation: Rotation) -> None:
+        self.rotation = rotation
+        self._all: dict[str, Signs] = {name: store.authority(name) for name in rotation.trusted}
+
+    @property
+    def signs(self) -> Signs:
+        return self._all[self.rotation.signs]
+
+    @property
+    def trusted(self) -> tuple[bytes, ...]:
+        return tuple(self._all[name].blob for name in self.rotation.trusted)
+
+    @property
+    def in_agent(self) -> bool:
+        return isinstance(self.signs, AgentAuthority)
+
+
+class Authority:
+    """See the module. Made by ``open``; ``created`` says what that had to make.
+
+    May be used by several threads. Where ``blocks``, what signs asks an agent, and takes its time.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        *,
+        cluster_name: str,
+        created: tuple[Path, ...],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.created = created
+        self._store = store
+        self._cluster_name = cluster_name
+        self._host_key = store.private(_HOST_KEY)
+        self._now = now
+        self._serials = Serials(store.directory)
+        self._shown: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ShownKeys]] = OrderedDict()
+        self.revocations = Revocations(store.directory, now)
+        #: The list of revocations, with what it was made of.
+        self._krl: tuple[Revoked, tuple[bytes, ...], bytes] | None = None
+        self._lock = threading.RLock()
+        self._stamp: tuple[int, ...] = ()
+        self._keys: dict[Role, _Keys] = {}
+        self.refresh()
+
+    @classmethod
+    def open(
+        cls,
+        state_dir: Path,
+        cluster_name: str,
+        *,
+        now: Callable[[], datetime],
+        agent: str = "",
+        passphrase: Passphrase | None = None,
+    ) -> Authority:
+        """Read the keys; make what is missing. Two processes at once make the same ones.
+
+        ``agent`` is the socket of an agent that holds the authorities' keys; ``passphrase`` gives that of a
+        key file that has one. Raises ConfigError where a key can't be read or is none, and OSError where the
+        directory can't be made.
+        """
+        created: list[Path] = []
+        with contextlib.suppress(FileExistsError):
+            state_dir.mkdir(mode=0o700, parents=True)
+            created.append(state_dir)
+        store = KeyStore(state_dir, agent=agent, passphrase=passphrase)
+        with locked(state_dir):
+            keys = [(rotation.old, f"{role.value} CA") for role, rotation in _read(state_dir).items()]
+            for name, what in keys:
+                if not store.has(name):
+                    store.make(name, f"conchrec {what} of {cluster_name}")
+                    created.append(state_dir / name)
+            if not (state_dir / _HOST_KEY).exists():
+                store.make(_HOST_KEY, f"conchrec host key of {cluster_name}")
+                created.append(state_dir / _HOST_KEY)
+        return cls(store, cluster_name=cluster_name, created=tuple(created), now=now)
+
+    # --- which keys there are
+
+    def refresh(self) -> bool:
+        """Look whether another process has gone on with a rotation; whether that is so.
+
+        Raises ConfigError, and keeps what was, where its file or a new key can't be read.
+        """
+        with self._lock:
+            stamp = _stamp(self._store.directory)
+            if self._keys and stamp == self._stamp:
+                return False
+            found = _read(self._store.directory)
+            self._keys = {role: _Keys(self._store, rotation) for role, rotation in found.items()}
+            self._stamp = stamp
+            return True
+
+    def rotation(self, role: Role) -> Rotation:
+        """Where the rotation of an authority's key is."""
+        return self._current(role).rotation
+
+    def rotate(self, role: Role, step: Step, *, public_key: bytes | None = None) -> Rotation:
+        """Go on; what is the case then. ``public_key``: of the new key, which the agent holds.
+
+        Raises OutOfStep, and ConfigError.
+        """
+        directory = self._store.directory
+        with self._lock:
+            with locked(directory):
+                rotations = _read(directory)
+                before = rotations[role]
+                after = before.after(step, role.key)
+                if step is Step.INIT:
+                    comment = f"conchrec {role.value} CA of {self._cluster_name} ({after.generation})"
+                    if public_key is not None:
+                        self._store.name_public(after.new, public_key, comment)
+                    else:
+                        self._store.make(after.new, comment)
+                    self._store.authority(after.new)
+                rotations[role] = after
+                _write(directory, rotations)
+                for name in set(before.trusted) - set(after.trusted):
+                    self._store.drop(name)
+            self.refresh()
+            return after
+
+    def _current(self, role: Role) -> _Keys:
+        with contextlib.suppress(ConfigError):  # whoever watches the file says so
+            self.refresh()
+        return self._keys[role]
+
+    @property
+    def blocks(self) -> bool:
+        """Signing may take long: for a thread (``Site.signing``)."""
+        return any(keys.in_agent for keys in self._keys.values())
+
+    # --- public halves
+
+    @property
+    def user_ca_public(self) -> bytes:
+        """The wire blob of the user CA that signs."""
+        return self._current(Role.USER).signs.blob
+
+    @property
+    def host_ca_public(self) -> bytes:
+        """The wire blob of the host CA that signs."""
+        return self._current(Role.HOST).signs.blob
+
+    def trusted(self, role: Role) -> tuple[bytes, ...]:
+        """All whose certificates count; the one that signs is the first."""
+        return self._current(role).trusted
+
+    @property
+    def user_ca_line(self) -> str:
+        """The user CA that signs as a line of text, with a comment."""
+        return self._line(Role.USER, self.user_ca_public)
+
+    @property
+    def host_ca_line(self) -> str:
+        return self._line(Role.HOST, self.host_ca_public)
+
+    def public_lines(self, role: Role) -> str:
+        """All that are trusted, a line each."""
+        return "".join(f"{self._line(role, blob)}\n" for blob in self.trusted(role))
+
+    def user_ca_lines(self) -> str:
+        """What targets put into TrustedUserCAKeys."""
+        return self.public_lines(Role.USER)
+
+    def host_ca_lines(self, domain: str = "*") -> str:
+        """What users put into known_hosts."""
+        lines = self.public_lines(Role.HOST).splitlines()
+        return "".join(f"@cert-authority {domain} {line}\n" for line in lines)
+
+    def revoked(self) -> Revoked:
+        """All that is revoked, as of now."""
+        with contextlib.suppress(ConfigError):  # whoever watches the file says so
+            self.revocations.refresh()
+        return self.revocations.current
+
+    def krl(self) -> bytes:
+        """For sshd's ``RevokedKeys``: all that is revoked. Made when that changes, and kept."""
+        revoked = self.revoked()
+        authorities = (*self.trusted(Role.USER), *self.trusted(Role.HOST))
+        if self._krl is None or self._krl[0] is not revoked or self._krl[1] != authorities:
+            self._krl = revoked, authorities, revoked.krl(authorities)
+        return self._krl[2]
+
+    def _line(self, role: Role, blob: bytes) -> str:
+        return f"{public_line(blob)} conchrec {role.value} CA of {self._cluster_name}"
+
+    # --- what our servers show
+
+    def inner_host_keys(self, name: str, port: int = 22) -> ShownKeys:
+        """For the target that the user calls ``name`` (lower case, or a bare address): a certificate
+        for exactly that name, and the plain key. Kept under that very name until half its time is over.
+
+        Clients look for the bare name. An agent that holds a key for one way only (``ssh-add -h``) looks for
+        the name as known_hosts has it, with a port that is not 22."""
+        return self._shown_keys((name,) if port == 22 else (name, f"[{name}]:{port}"), INNER_TTL)
+
+    def outer_host_keys(self, names: Sequence[str]) -> ShownKeys:
+        """For the proxy itself, under all of its names."""
+        return self._shown_keys(tuple(names), OUTER_TTL)
+
+    def _shown_keys(self, names: tuple[str, ...], ttl: timedelta) -> ShownKeys:
+        signs = self._current(Role.HOST).signs.blob
+        now = self._now()
+        with self._lock:
+            kept = self._shown.get((signs, names))
+            if kept is not None and now < kept[0]:
+                self._shown.move_to_end((signs, names))
+                return kept[1]
+        public = string(b"ssh-ed25519") + string(self._host_key.public_key().public_bytes_raw())
+        try:
+            certificate: bytes | None = self._host(public, names, ttl, "proxy").blob
+        except CertificateRejected:
+            # A name that can be in no certificate can still be shown the plain key.
+            certificate = None
+        except SigningFailed:
+            if kept is None:
+                raise
+            return kept[1]  # it is good for a while yet
+        shown = ShownKeys(self._host_key, certificate)
+        with self._lock:
+            self._shown[signs, names] = now + ttl / 2, shown
+            while len(self._shown) > CACHED_NAMES:
+                self._shown.popitem(last=False)
+        return shown
+
+    # --- signing
+
+    def one_connection(
+        self,
+        login: str,
+        user: str,
+        connection: str,
+        *,
+        withheld: Collection[str] = (),
+        ttl: timedelta = ONE_CONNECTION_TTL,
+    ) -> tuple[KeySigner, Certificate]:
+        """A fresh key, in memory only, and a certificate for it that logs in as ``login``.
+
+        The key id names the user and the connection, and the target's log has it. It permits everything
+        but ``withheld``: what the user's own certificate does not permit. Raises
+        CertificateRejected where the login is no name.
+        """
+        key = ed25519.Ed25519PrivateKey.generate()
+        certificate = self.sign_user(
+            string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw()),
+            principals=(login,),
+            key_id=f"conchrec user={user} connection={connection}",
+            ttl=ttl,
+            extensions=permits(withheld),
+        )
+        signer = KeySigner(Key(key), label="certificate of the user CA", certificate=certificate.blob)
+        return signer, certificate
+
+    def sign_user(
+        self,
+        public_key: bytes,
+        *,
+        principals: Sequence[str],
+        key_id: str,
+        ttl: timedelta,
+        extensions: Mapping[str, bytes] | None = None,
+        critical_options: Mapping[str, bytes] | None = None,
+    ) -> Certificate:
+        """A user certificate for a plain public key (a wire blob), by default with every permit.
+
+        Raises CertificateRejected.
+        """
+        after, before = self._validity(ttl)
+        return issue(
+            authority=self._current(Role.USER).signs,
+            public_key=public_key,
+            kind=Kind.USER,
+            serial=self._serial(),
+            key_id=key_id,
+            principals=principals,
+            valid_after=after,
+            valid_before=before,
+            critical_options=critical_options,
+            extensions=permits() if extensions is None else extensions,
+        )
+
+    def sign_host(self, public_key: bytes, names: Sequence[str], ttl: timedelta) -> Certificate:
+        """A host certificate for all of a target's names. Raises CertificateRejected."""
+        return self._host(public_key, names, ttl, "node")
+
+    def _host(self, public_key: bytes, names: Sequence[str], ttl: timedelta, role: str) -> Certificate:
+        after, before = self._validity(ttl)
+        lower = tuple(dict.fromkeys(name.lower() for name in names))
+        return issue(
+            authority=self._current(Role.HOST).signs,
+            public_key=public_key,
+            kind=Kind.HOST,
+            serial=self._serial(),
+            key_id=f"{lower[0] if lower else ''} {role} of {self._cluster_name}",
+            principals=lower,
+            valid_after=after,
+            valid_before=before,
+            extensions={
+                "x-conchrec-authority": string(self._cluster_name.encode()),
+                "x-conchrec-role": string(role.encode()),
+            },
+        )
+
+    def _serial(self) -> int:
+        with self._lock:
+            return self._serials.next()
+
+    def _validity(self, ttl: timedelta) -> tuple[int, int]:
+        now = self._now()
+        return int((now - BACKDATED).timestamp()), int((now + ttl).timestamp())
+
+
+def _stamp(directory: Path) -> tuple[int, ...]:
+    try:
+        status = (directory / _FILE).stat()
+    except FileNotFoundError:
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(directory: Path) -> dict[Role, Rotation]:
+    """Without the file: the first keys, and no rotation. Raises ConfigError."""
+    path = directory / _FILE
+    try:
+        fields = json.loads(path.read_bytes())
+        return {role: Rotation.from_json(fields[role.value]) for role in Role}
+    except FileNotFoundError:
+        return {role: Rotation(old=role.key) for role in Role}
+    except OSError as error:
+        raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError("state_dir", f"{path} is damaged: {error}") from error
+
+
+def _write(directory: Path, rotations: Mapping[Role, Rotation]) -> None:
+    fields = {role.value: rotation.to_json() for role, rotation in rotations.items()}
+    write_atomic(directory / _FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)

@@ -1,0 +1,157 @@
+"""Who and what is revoked, for good: kept in the state directory, obeyed by every process at once.
+
+By serial number and key id: certificates of our authorities. By key: that key, alone and in certificates. By
+user: every login of that user, by whatever means, and the certificates with that name as key id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from conchrec.ca.keystore import blob_of, public_line
+from conchrec.model import Identity
+from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh.certificate import KEY_TYPES, Certificate, decode
+from conchrec.ssh.krl import Krl, RevokedCertificates, encode
+from conchrec.state.state_file import StateFile
+
+_FILE = "revocations.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """``keys`` are wire blobs of plain keys, ``version`` counts the changes, ``changed`` is in seconds since
+    1970."""
+
+    version: int = 0
+    changed: int = 0
+    serials: frozenset[int] = frozenset()
+    key_ids: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+
+    def has(self, certificate: Certificate) -> bool:
+        """For ``check_user`` and ``check_host``: a certificate of ours, whose signature is good."""
+        return (
+            certificate.serial in self.serials
+            or certificate.key_id in self.key_ids
+            or certificate.key_id in self.users
+            or certificate.public_key in self.keys
+        )
+
+    def why(self, identity: Identity) -> Reason | None:
+        """Why somebody who has logged in must go, as they are told; None where they may stay."""
+        if identity.user in self.users:
+            return Reason(ReasonCode.USER_REVOKED, f"the user {identity.user} has been revoked")
+        if identity.key and identity.key in self.keys:
+            return Reason(ReasonCode.KEY_REVOKED, "your key has been revoked")
+        if identity.certificate and self.has(decode(identity.certificate)):
+            return Reason(ReasonCode.CERTIFICATE_REVOKED, "your certificate has been revoked")
+        return None
+
+    def with_(self, other: Revoked) -> Revoked:
+        """Both."""
+        return replace(
+            self,
+            serials=self.serials | other.serials,
+            key_ids=self.key_ids | other.key_ids,
+            users=self.users | other.users,
+            keys=self.keys | other.keys,
+        )
+
+    def without(self, other: Revoked) -> Revoked:
+        return replace(
+            self,
+            serials=self.serials - other.serials,
+            key_ids=self.key_ids - other.key_ids,
+            users=self.users - other.users,
+            keys=self.keys - other.keys,
+        )
+
+    def krl(self, authorities: Iterable[bytes]) -> bytes:
+        """For sshd's ``RevokedKeys`` and ``ssh-keygen -Q`` (PROTOCOL.krl): the same bytes until something
+        changes. ``authorities`` are ours; numbers and ids mean nothing in certificates of others."""
+        serials = tuple((serial, serial) for serial in sorted(self.serials))
+        key_ids = tuple(sorted(self.key_ids | self.users))
+        return encode(
+            Krl(
+                krl_version=self.version,
+                generated=self.changed,
+                comment="conchrec",
+                certificates=tuple(
+                    RevokedCertificates(authority=blob, serials=serials, key_ids=key_ids)
+                    for blob in authorities
+                )
+                if serials or key_ids
+                else (),
+                keys=frozenset(self.keys),
+            )
+        )
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "version": self.version,
+            "changed": self.changed,
+            "serials": sorted(self.serials),
+            "key_ids": sorted(self.key_ids),
+            "users": sorted(self.users),
+            "keys": sorted(map(public_line, self.keys)),
+        }
+
+    @classmethod
+    def from_json(cls, fields: object) -> Revoked:
+        """Raises ValueError for what ``to_json`` can not have made."""
+        if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
+            raise ValueError("not the fields of revocations")
+        numbers = [fields["version"], fields["changed"], *_list(fields["serials"])]
+        texts = [text for name in ("key_ids", "users", "keys") for text in _list(fields[name])]
+        if not all(type(number) is int and 0 <= number < 2**64 for number in numbers):
+            raise ValueError("not a number")
+        if not all(type(text) is str and text.isprintable() for text in texts):
+            raise ValueError("not a text")
+        return cls(
+            version=fields["version"],
+            changed=fields["changed"],
+            serials=frozenset(fields["serials"]),
+            key_ids=frozenset(fields["key_ids"]),
+            users=frozenset(fields["users"]),
+            keys=frozenset(map(_blob, fields["keys"])),
+        )
+
+
+class Revocations(StateFile[Revoked]):
+    """The file."""
+
+    def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
+        """Raises ConfigError where the file can't be read."""
+        super().__init__(
+            directory / _FILE, empty=Revoked(), from_json=Revoked.from_json, to_json=Revoked.to_json
+        )
+        self._now = now
+
+    def change(self, *, add: Revoked | None = None, remove: Revoked | None = None) -> Revoked:
+        """What is revoked afterwards. Raises ConfigError and OSError."""
+
+        def changed(before: Revoked) -> Revoked:
+            after = before.with_(add or Revoked()).without(remove or Revoked())
+            if after == before:
+                return before
+            return replace(after, version=before.version + 1, changed=int(self._now().timestamp()))
+
+        return self._update(changed)
+
+
+def _list(value: object) -> Sequence[object]:
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return value
+
+
+def _blob(line: str) -> bytes:
+    blob = blob_of((line,), KEY_TYPES)
+    if blob is None:
+        raise ValueError("not a public key")
+    return blob

@@ -1,0 +1,1 @@
+"""``conchrec recordings …``: find, show and keep recordings."""

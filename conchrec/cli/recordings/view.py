@@ -1,0 +1,326 @@
+"""``conchrec recordings play | text | follow | export``: look at one.
+
+Nothing that was recorded makes the reader's terminal do, or answer, anything: on a terminal there are
+pictures of the recorded one, and into a pipe goes what draws and nothing else. ``--raw`` is for those who
+want it all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from conchrec.cli.output import shown
+from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, library_of, no_such
+from conchrec.cli.recordings.keep import add_identity, identities_of
+from conchrec.cli.rights import for_files
+from conchrec.cli.terminal import look
+from conchrec.config.loader import Config
+from conchrec.errors import RecordingError
+from conchrec.ownership import as_invoker
+from conchrec.reasons import ReasonCode
+from conchrec.recording.catalogue.library import Entry, Library, events, whole_lines
+from conchrec.recording.catalogue.listing import summary
+from conchrec.recording.format.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Event, Header, event_line
+from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail, Whole
+from conchrec.recording.playback.player import Player, outline
+from conchrec.recording.storage.recipients import Identities
+from conchrec.recording.terminal.sanitize import RESET, SafeOutput
+from conchrec.recording.terminal.transcript import Transcript
+
+if TYPE_CHECKING:
+    from conchrec.cli.main import Subparsers
+
+_PLAYERS_KNOW = frozenset({OUTPUT, INPUT, RESIZE, MARKER, EXIT})
+_RAW = "conchrec: --raw: what was recorded goes out as it is, and can make a terminal do, and type, anything"
+
+
+def register(commands: Subparsers) -> None:
+    played = commands.add_parser(
+        "play",
+        help="replay one in its own time; into a pipe, at once",
+        description="Keys: space pause · . one step · arrows 5 s · PgUp PgDn 60 s · [ ] markers"
+        " · 0-9 tenth parts · Home End · + - speed · q",
+    )
+    played.add_argument("id", metavar="ID")
+    played.add_argument("--speed", type=_factor, default=1.0, metavar="N", help="so many times as fast")
+    played.add_argument("--idle", type=_factor, metavar="SECONDS", help="no pause is longer")
+    played.set_defaults(command=_play)
+    read = commands.add_parser("text", help="the output as plain lines")
+    read.add_argument("id", metavar="ID")
+    read.set_defaults(command=_text)
+    followed = commands.add_parser("follow", help="one as it is being recorded, until it ends")
+    followed.add_argument("id", metavar="ID")
+    followed.set_defaults(command=_follow)
+    for parser in (played, followed):
+        parser.add_argument(
+            "--raw", action="store_true", help="what was recorded, as it is: it may do anything to a terminal"
+        )
+    exported = commands.add_parser("export", help="one as a file")
+    exported.add_argument("id", metavar="ID")
+    exported.add_argument("--format", choices=("cast", "text", "json"), default="cast")
+    exported.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="must not exist; else standard output"
+    )
+    exported.set_defaults(command=_export)
+    for parser in (played, read, followed, exported):
+        add_identity(parser)
+        parser.set_defaults(rights=for_files("identity", "output"))
+
+
+def _play(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    accessed(config, args.id, "play")
+    keys = identities_of(args)
+    return play(
+        library_of(config), args.id, out, err, speed=args.speed, idle=args.idle, raw=args.raw, identities=keys
+    )
+
+
+def _text(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    accessed(config, args.id, "text")
+    return text(library_of(config), args.id, out, err, identities=identities_of(args))
+
+
+def _follow(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    accessed(config, args.id, "follow")
+    keys = identities_of(args)
+    return follow(library_of(config), args.id, out, err, raw=args.raw, identities=keys)
+
+
+def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    accessed(config, args.id, "export")
+    keys = identities_of(args)
+    return export(library_of(config), args.id, out, err, form=args.format, path=args.output, identities=keys)
+
+
+def _factor(written: str) -> float:
+    number = float(written)
+    if not 0 < number < 1e6:
+        raise ValueError
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One recording: what all these commands read it by."""
+
+    entry: Entry
+    identities: Identities
+
+    def events(self) -> Iterator[Event]:
+        return events(self.entry.path, self.identities)
+
+    def lines(self) -> Iterator[bytes]:
+        return whole_lines(self.entry.path, self.identities)
+
+
+def play(
+    library: Library,
+    sid: str,
+    out: TextIO,
+    errors: TextIO,
+    *,
+    speed: float = 1,
+    idle: float | None = None,
+    raw: bool = False,
+    identities: Identities = (),
+    wait: Callable[[float], None] = time.sleep,
+) -> int:
+    """Replay one recording in its own time; into a pipe, at once."""
+
+    def show(source: _Source) -> None:
+        if out.isatty() and not raw:
+            player = Player(outline(source.lines()), source.events, speed=speed, idle=idle)
+            look(player, out)
+            if player.problem:
+                raise RecordingError(player.problem, code=ReasonCode.RECORDING_UNREADABLE)
+            return
+        before = 0.0
+        with _printed(out, raw=raw) as printed:
+            for event in source.events():
+                pause = event.time - before if idle is None else min(event.time - before, idle)
+                before = max(before, event.time)
+                if out.isatty() and pause > 0:
+                    out.flush()
+                    wait(pause / speed)
+                printed(event)
+
+    return _shown(library, sid, errors, show, raw=raw, identities=identities)
+
+
+def follow(
+    library: Library,
+    sid: str,
+    out: TextIO,
+    errors: TextIO,
+    *,
+    raw: bool = False,
+    identities: Identities = (),
+    wait: Callable[[float], None] = time.sleep,
+) -> int:
+    """One recording from its beginning, and what is added to it, until it has ended."""
+
+    def show(source: _Source) -> None:
+        tail = Tail(source.entry) if source.entry.manifest is None else Whole(source.lines())
+        if out.isatty() and not raw:
+            look(Follower(tail), out)
+            return
+        with _printed(out, raw=raw) as printed:
+            while not tail.ended:
+                found = tail.read()
+                for event in found:
+                    printed(event)
+                if not found and not tail.ended:
+                    out.flush()
+                    wait(POLL_SECONDS)
+
+    return _shown(library, sid, errors, show, raw=raw, identities=identities)
+
+
+def text(library: Library, sid: str, out: TextIO, errors: TextIO, *, identities: Identities = ()) -> int:
+    """The output of one recording as plain lines."""
+    return _shown(library, sid, errors, lambda source: out.writelines(_lines(source)), identities=identities)
+
+
+def export(
+    library: Library,
+    sid: str,
+    out: TextIO,
+    errors: TextIO,
+    *,
+    form: str,
+    path: Path | None = None,
+    identities: Identities = (),
+) -> int:
+    """One recording as cast, text or JSON (the manifest and the events), to a new file or to ``out``.
+
+    Of one that is damaged there is what comes before, and the exit code says so.
+    """
+    parts = {"cast": _cast, "text": _lines, "json": _json}[form]
+    if path is None and form != "text" and out.isatty():
+        print("conchrec: that is not for a terminal; name a file with -o", file=errors)
+        return NOT_FOUND
+
+    def show(source: _Source) -> None:
+        if path is None:
+            out.writelines(parts(source))
+            return
+        with _new(path) as file:
+            file.writelines(parts(source))
+
+    return _shown(library, sid, errors, show, identities=identities)
+
+
+def _shown(
+    library: Library,
+    sid: str,
+    errors: TextIO,
+    show: Callable[[_Source], None],
+    *,
+    raw: bool = False,
+    identities: Identities = (),
+) -> int:
+    entry = library.find(sid)
+    if entry is None:
+        return no_such(sid, errors)
+    if raw:
+        print(_RAW, file=errors)
+    try:
+        show(_Source(entry, identities))
+    except BrokenPipeError:
+        raise
+    except (RecordingError, OSError) as error:
+        where = error.filename if isinstance(error, OSError) and error.filename else sid
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        print(f"conchrec: {shown(str(where))}: {shown(said or str(error))}", file=errors)
+        return NOT_FOUND
+    except KeyboardInterrupt:
+        pass  # the reviewer has seen enough
+    return FOUND
+
+
+@contextmanager
+def _printed(out: TextIO, *, raw: bool) -> Iterator[Callable[[Event], None]]:
+    """What prints an event; a terminal is as it was afterwards."""
+    safe = SafeOutput()
+
+    def printed(event: Event) -> None:
+        if event.code == OUTPUT:
+            out.write(event.text if raw else safe.feed(event.text))
+
+    try:
+        yield printed
+    finally:
+        if out.isatty():
+            out.write(RESET + "\r\n")
+        out.flush()
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[TextIO]:
+    """A file that was not there before, mode 0600; there as soon as it is complete."""
+    with as_invoker():
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            damaged: RecordingError | None = None
+            try:
+                yield file
+            except RecordingError as error:
+                damaged = error
+            file.flush()
+            with as_invoker():
+                os.link(name, path)
+        if damaged is not None:
+            raise damaged
+    finally:
+        with as_invoker():
+            os.unlink(name)
+
+
+def _lines(source: _Source) -> Iterator[str]:
+    transcript = Transcript()
+    try:
+        for event in source.events():
+            if event.code == OUTPUT:
+                yield transcript.feed(event.text)
+    except (RecordingError, OSError):
+        yield transcript.end()
+        raise
+    yield transcript.end()
+
+
+def _cast(source: _Source) -> Iterator[str]:
+    """What every player knows, and no more: checkpoints are about the file as it lies here."""
+    first = next(source.lines(), None)
+    if first is None:
+        raise RecordingError("there is nothing to export yet", code=ReasonCode.RECORDING_EMPTY)
+    yield replace(Header.parse(first), ours={}).line().decode()
+    for event in source.events():
+        if event.code in _PLAYERS_KNOW:
+            yield event_line(event.time, event.code, event.text).decode()
+
+
+def _json(source: _Source) -> Iterator[str]:
+    yield json.dumps({"recording": summary(source.entry)})[:-1] + ', "events": ['
+    separator = "\n"
+    try:
+        for event in source.events():
+            if event.code in _PLAYERS_KNOW:
+                yield separator + json.dumps([event.time, event.code, event.text])
+                separator = ",\n"
+    except (RecordingError, OSError):
+        yield "\n]}\n"
+        raise
+    yield "\n]}\n"

@@ -1,0 +1,584 @@
+"""``config.yaml`` → a frozen ``Config``. Every problem is reported with its path and its line.
+
+A setting is added here, in ``etc/config.yaml`` and in the README's table. What belongs to a later
+version is refused: nothing is accepted that nobody enforces. Only the values that interface.md shows
+for those are taken, with a warning. What is empty allows nobody.
+
+Reads the file and the key files that it names; knows no reactor and no clock, and makes nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from conchrec.access.authorized_keys import AuthorizedKey, parse_authorized_keys
+from conchrec.access.options import Record
+from conchrec.access.passwords import parse_hash, parse_secret
+from conchrec.access.patterns import address_of
+from conchrec.access.policy import Role
+from conchrec.config.model import (
+    AgentProbe,
+    Audit,
+    Config,
+    Fsync,
+    InnerAuth,
+    Input,
+    Limits,
+    Mode,
+    Offer,
+    Recordings,
+    Retention,
+    Startups,
+    TargetOffer,
+    TargetRule,
+    TrustedHosts,
+    UpstreamAuth,
+    User,
+    Web,
+    host_and_port,
+    is_port,
+)
+from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
+from conchrec.errors import ConfigError
+from conchrec.recording.storage.recipients import recipient
+from conchrec.yaml_cursor import ConfigErrors, Entry, Problems, Section, nearest, read
+
+__all__ = [
+    "AgentProbe",
+    "Audit",
+    "Config",
+    "ConfigErrors",
+    "Fsync",
+    "InnerAuth",
+    "Input",
+    "Limits",
+    "Mode",
+    "Offer",
+    "Recordings",
+    "TargetOffer",
+    "TargetRule",
+    "TrustedHosts",
+    "UpstreamAuth",
+    "User",
+    "Web",
+    "load",
+    "parse",
+]
+
+ME = "{me}"
+"""As a user's name: whoever runs the process."""
+
+
+TOP = (
+    "cluster_name",
+    "state_dir",
+    "ca_agent",
+    "listen",
+    "public_address",
+    "session_recording",
+    "proxy_checks_host_keys",
+    "trusted_hosts",
+    "upstream_auth",
+    "agent_probe",
+    "inner_auth",
+    "notice",
+    "users",
+    "roles",
+    "targets",
+    "algorithms",
+    "limits",
+    "proxy_protocol_from",
+    "recordings",
+    "audit",
+    "web",
+)
+USER = ("authorized_keys_file", "authorized_keys", "password", "totp", "roles")
+TARGET = (
+    "hosts",
+    "address",
+    "port",
+    "labels",
+    "algorithms",
+    "upstream_auth",
+    "known_hosts",
+    "check_host_keys",
+    "record",
+)
+LIMITS = (
+    "login_time",
+    "tries",
+    "unauthenticated",
+    "connections",
+    "handshake_time",
+    "channels",
+    "sessions_per_user",
+    "commands",
+    "bandwidth_per_user",
+    "bandwidth_per_target",
+    "per_address",
+    "target_handshakes",
+    "connect_timeout",
+    "keepalive_interval",
+    "keepalive_count_max",
+    "approval_time",
+)
+RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
+
+_STATE_DIR = "/var/lib/conchrec"
+_AUTH_SOCK = "SSH_AUTH_SOCK"
+_SYSLOG = Path("/dev/log")
+_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
+_LATER_AUTH = ("key",)
+_LATER = "is not available in this version"
+_ENDPOINTS = ("tcp", "tcp6", "unix", "systemd", "fd", "haproxy")
+_WEB_ENDPOINTS = (*_ENDPOINTS, "ssl")
+_CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+# what means something in a login pattern, a certificate's principals, a ProxyJump or a listing
+_NOT_IN_NAMES = frozenset("*?[]{}!,:/\\\"'`$&;|<>()")
+_LONGEST_NAME = 64
+
+_Complain = Callable[[str], None]
+
+
+def load(path: Path, *, me: str | None = None) -> Config:
+    """The configuration in the file ``path``. Raises ConfigErrors with all of its problems.
+
+    ``me`` is the name that ``{me}`` stands for: by default, of whoever runs the process.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigErrors(str(path), [ConfigError("", f"can not be read: {error.strerror}")]) from error
+    return parse(text, path, me=me)
+
+
+def parse(text: bytes, path: Path, *, me: str | None = None) -> Config:
+    """The configuration in ``text``, as if it were in the file ``path``. Raises ConfigErrors."""
+    problems = Problems()
+    top = read(text, problems, TOP)
+    if top is None:
+        raise ConfigErrors(str(path), problems.errors)
+    config = _Reader(path, problems, me).config(top)
+    if problems.errors:
+        raise ConfigErrors(str(path), problems.errors)
+    return config
+
+
+class _Reader:
+    """One reading of one file."""
+
+    def __init__(self, path: Path, problems: Problems, me: str | None) -> None:
+        self._file = Path(os.path.abspath(path))
+        self._problems = problems
+        self._me = me
+
+    def config(self, top: Section) -> Config:
+        for key in ("users", "roles"):
+            if key not in top:
+                top.problem(key, "is required (and where it is empty, nobody may do anything)")
+        state_dir = self._path(top, "state_dir", Path(_STATE_DIR))
+        targets = self._targets(top)
+        roles = read_roles(top, targets, _is_name)
+        users = self._users(top, roles)
+        proxy_protocol_from = read_networks(top, "proxy_protocol_from") or ()
+        checks = top.flag("proxy_checks_host_keys", True)
+        if not checks:
+            top.warn("proxy_checks_host_keys", "any host key is accepted: whoever is in between reads along")
+        if any(user.password for user in users.values()) and self._others_can_read():
+            top.warn("users", f"have passwords and secrets, which everybody can read: chmod 640 {self._file}")
+        if "users" in top and not users:
+            top.warn("users", "is empty: nobody may log in")
+        return Config(
+            file=self._file,
+            cluster_name=_matching(top, "cluster_name", "conchrec", _CLUSTER, "a name like example.com"),
+            state_dir=state_dir,
+            ca_agent=self._agent(top),
+            listen=_listen(top, bool(proxy_protocol_from)),
+            public_address=_public_address(top),
+            session_recording=top.word("session_recording", Mode, Mode.PROXY),
+            proxy_checks_host_keys=checks,
+            trusted_hosts=self._trusted_hosts(top),
+            upstream_auth=_upstream_auth(top) or (UpstreamAuth.AGENT, UpstreamAuth.CERTIFICATE),
+            agent_probe=top.word("agent_probe", AgentProbe, AgentProbe.LAST),
+            inner_auth=top.word("inner_auth", InnerAuth, InnerAuth.KEY),
+            notice=_notice(top),
+            users=MappingProxyType(users),
+            roles=MappingProxyType(roles),
+            targets=targets,
+            algorithms=top.word("algorithms", Offer, Offer.MODERN),
+            limits=_limits(top.section("limits", LIMITS)),
+            proxy_protocol_from=proxy_protocol_from,
+            recordings=self._recordings(top.section("recordings", RECORDINGS), state_dir),
+            audit=self._audit(top.section("audit", ("file", "syslog", "min_free")), state_dir),
+            web=Web(
+                listen=_endpoints(
+                    top.section("web", ("listen",)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
+                )
+            ),
+            warnings=tuple(ConfigErrors(str(self._file), self._problems.warnings).lines()),
+        )
+
+    # -- files
+
+    def _absolute(self, text: str) -> Path:
+        """Relative to the file; ``~`` is the home directory of whoever runs the process."""
+        return Path(os.path.normpath(self._file.parent / os.path.expanduser(text)))
+
+    def _path(self, section: Section, key: str, default: Path) -> Path:
+        found = section.entry(key)
+        return self._absolute(found.text) if found is not None and found.is_path else default
+
+    def _paths(self, entries: Iterable[Entry]) -> tuple[Path, ...]:
+        """Of known_hosts files. One that is missing is trust in nobody: worth saying, no more."""
+        paths = []
+        for entry in entries:
+            if not entry.is_path:
+                continue
+            path = self._absolute(entry.text)
+            if not path.is_file() and not entry.text.startswith("~") and entry.text != _KNOWN_HOSTS:
+                entry.warn(f"there is no file {path}: it vouches for no host")
+            elif path.is_file() and not os.access(path, os.R_OK):
+                entry.warn(f"{path} can not be read: it vouches for no host")
+            paths.append(path)
+        return tuple(paths)
+
+    def _agent(self, top: Section) -> str:
+        """A socket, or SSH_AUTH_SOCK for that of our own environment."""
+        found = top.entry("ca_agent")
+        if found is None or not found.is_path:
+            return ""
+        if found.text != _AUTH_SOCK:
+            return str(self._absolute(found.text))
+        path = os.environ.get(_AUTH_SOCK, "")
+        if not path:
+            found.problem(f"{_AUTH_SOCK} is not set: there is no agent")
+        return path
+
+    def _others_can_read(self) -> bool:
+        try:
+            return bool(self._file.stat().st_mode & 0o004)
+        except OSError:
+            return False
+
+    # -- users
+
+    def _users(self, top: Section, roles: Mapping[str, Role]) -> dict[str, User]:
+        users: dict[str, User] = {}
+        section = top.section("users", None)
+        for key in section:
+            name = self._my_name() if key == ME else key
+            if name in users:
+                section.problem(key, f"{name} is there twice ({ME} is {name})")
+            elif not _is_name(name):
+                section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
+            user = section.section(key, USER)
+            grants = read_grants(user, roles)
+            users[name] = User(
+                name=name,
+                keys=self._keys(user),
+                roles=tuple(grants),
+                ends={role: end for role, end in grants.items() if end is not None},
+                password=_secret(user, "password", parse_hash),
+                totp=_secret(user, "totp", parse_secret),
+                line=section.line_of(key),
+            )
+            if not users[name].roles:
+                section.warn(key, f"{name} has no role, and may go nowhere")
+        return users
+
+    def _my_name(self) -> str:
+        if self._me is None:
+            try:
+                self._me = pwd.getpwuid(os.getuid()).pw_name
+            except KeyError:
+                self._me = str(os.getuid())
+        return self._me
+
+    def _keys(self, user: Section) -> tuple[AuthorizedKey, ...]:
+        keys: list[AuthorizedKey] = []
+        for entry in user.texts("authorized_keys"):
+            keys += _parsed_keys(entry, entry.text, entry.path, entry.problem)
+        for entry in user.texts("authorized_keys_file", or_one=True):
+            keys += self._keys_in_files(entry)
+        return tuple({(key.blob, key.sources, key.expires): key for key in keys}.values())
+
+    def _keys_in_files(self, entry: Entry) -> list[AuthorizedKey]:
+        """A file that is named has to be there and be right. Of those that a pattern finds, one that
+        is no key file is left out; certificates beside their keys are not expected to be keys."""
+        if not entry.is_path:
+            return []
+        pattern = str(self._absolute(entry.text))
+        if not glob.has_magic(entry.text):
+            text = _contents(entry, Path(pattern), entry.problem)
+            return [] if text is None else _parsed_keys(entry, text, pattern, entry.problem)
+        keys: list[AuthorizedKey] = []
+        for name in sorted(glob.glob(pattern)):
+            if name.endswith("-cert.pub") or not os.path.isfile(name):
+                continue
+            text = _contents(entry, Path(name), entry.warn)
+            if text is not None:
+                keys += _parsed_keys(entry, text, name, entry.warn)
+        if not keys:
+            entry.warn(
+                f"there is no public key in {entry.text}, so it lets nobody in;"
+                " make one with: ssh-keygen -t ed25519"
+            )
+        return keys
+
+    # -- targets
+
+    def _targets(self, top: Section) -> tuple[TargetRule, ...]:
+        rules = []
+        section = top.section("targets", None)
+        for name in section:
+            rule = section.section(name, TARGET)
+            labels = rule.section("labels", None)
+            rules.append(
+                TargetRule(
+                    name=name,
+                    hosts=read_hosts(rule),
+                    address=_addresses(rule),
+                    port=rule.integer("port", 22, most=65535) if "port" in rule else None,
+                    labels=MappingProxyType({label: labels.text(label, "") for label in labels}),
+                    algorithms=(
+                        rule.word("algorithms", TargetOffer, TargetOffer.MODERN)
+                        if "algorithms" in rule
+                        else None
+                    ),
+                    upstream_auth=_upstream_auth(rule),
+                    known_hosts=self._paths(rule.texts("known_hosts")),
+                    check_host_keys=rule.flag("check_host_keys", True) if "check_host_keys" in rule else None,
+                    record=rule.word("record", Record, Record.STRICT) if "record" in rule else None,
+                )
+            )
+            if rules[-1].check_host_keys is False:
+                rule.warn("check_host_keys", "any host key is accepted: whoever is in between reads along")
+            moved = rules[-1].port
+            for pattern in rules[-1].hosts:
+                if moved is not None and pattern.port not in (None, moved):
+                    led = f"who asks for these hosts at port 22 is led to {moved}"
+                    rule.problem("hosts", f"{pattern.text}: {led}; leave its port out")
+            if "hosts" not in rule:
+                section.problem(name, "has no hosts, and so is a rule for nothing")
+        return tuple(rules)
+
+    def _trusted_hosts(self, top: Section) -> TrustedHosts:
+        section = top.section("trusted_hosts", ("known_hosts", "authorities"))
+        known_hosts: tuple[Path, ...] = (Path(_KNOWN_HOSTS),)
+        if "known_hosts" in section:
+            known_hosts = self._paths(section.texts("known_hosts"))
+        authorities: dict[bytes, None] = {}
+        for entry in section.texts("authorities"):
+            if " " in entry.text.strip():
+                authorities |= dict.fromkeys(_authorities(entry, entry.text))
+            elif entry.is_path:
+                lines = _contents(entry, self._absolute(entry.text), entry.problem) or ""
+                authorities |= dict.fromkeys(_authorities(entry, lines))
+        return TrustedHosts(known_hosts=known_hosts, authorities=tuple(authorities))
+
+    # -- what is written
+
+    def _audit(self, section: Section, state_dir: Path) -> Audit:
+        syslog: Path | None = None
+        if section.text("syslog", "no").startswith("/"):
+            syslog = Path(section.text("syslog", ""))
+        elif section.flag("syslog", False):
+            syslog = _SYSLOG
+        return Audit(
+            file=self._path(section, "file", state_dir / "audit.jsonl"),
+            syslog=syslog,
+            min_free=section.size("min_free", 100 * 1024 * 1024),
+        )
+
+    def _recordings(self, section: Section, state_dir: Path) -> Recordings:
+        recipients = []
+        for entry in section.texts("encrypt_to"):
+            try:
+                recipient(entry.text)
+            except ValueError as error:
+                entry.problem(f"neither age1… nor an SSH public key (ed25519 or RSA): {error}")
+            recipients.append(entry.text)
+        retention = section.section("retention", ("age", "size"))
+        return Recordings(
+            directory=self._path(section, "directory", state_dir / "recordings"),
+            input=section.word("input", Input, Input.NO),
+            min_free=section.size("min_free", 500 * 1024 * 1024),
+            fsync=section.word("fsync", Fsync, Fsync.INTERVAL),
+            compress=section.flag("compress", False),
+            encrypt_to=tuple(recipients),
+            retention=Retention(age=retention.optional_duration("age"), size=retention.size("size", 0)),
+        )
+
+
+def _contents(entry: Entry, path: Path, complain: _Complain) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        complain(f"{path} can not be read: {error.strerror}")
+    except UnicodeDecodeError:
+        complain(f"{path} is not a text in UTF-8")
+    return None
+
+
+def _parsed_keys(entry: Entry, text: str, where: str, complain: _Complain) -> list[AuthorizedKey]:
+    try:
+        return list(parse_authorized_keys(text, where))
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            complain(error.problem if where == entry.path else f"{where}:{error.line}: {error.problem}")
+    return []
+
+
+def _authorities(entry: Entry, text: str) -> list[bytes]:
+    """The blobs of the CA keys in ``text``. A certificate is no CA's key, whoever signed it."""
+    if text.lstrip().startswith("@"):
+        entry.problem("a line of known_hosts with a marker belongs into a known_hosts file")
+        return []
+    keys = _parsed_keys(entry, text, entry.path, entry.problem)
+    for key in keys:
+        if key.sources is not None or key.expires is not None:
+            entry.problem("the key of a CA takes no options")
+    return [key.blob for key in keys]
+
+
+def _secret(user: Section, key: str, parse: Callable[[str], bytes]) -> bytes:
+    """Empty where it is missing. A problem never shows the value."""
+    found = user.entry(key)
+    if found is None:
+        return b""
+    try:
+        return parse(found.text)
+    except ValueError as error:
+        found.problem(f"{error}; make one with: conchrec passwd")
+        return b""
+
+
+def _addresses(rule: Section) -> tuple[str, ...]:
+    """What is dialled in the place of what the names resolve to."""
+    entries = rule.texts("address", or_one=True)
+    for entry in entries:
+        if address_of(entry.text) is None:
+            entry.problem(f"{entry.text!r} is not an address, like 10.0.0.5")
+    return tuple(entry.text for entry in entries)
+
+
+def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:
+    """None where the key is missing (or wrong)."""
+    if "upstream_auth" not in section:
+        return None
+    chosen = section.words("upstream_auth", UpstreamAuth, (), later=_LATER_AUTH)
+    if not section.texts("upstream_auth") and not section.is_wrong("upstream_auth"):
+        section.problem("upstream_auth", "names no way to log in at a target")
+    if UpstreamAuth.PROMPT in chosen[:-1]:
+        section.problem("upstream_auth", "prompt comes last: people are asked when nothing else would do")
+    return chosen or None
+
+
+def _limits(section: Section) -> Limits:
+    default = Limits()
+    return Limits(
+        login_time=section.duration("login_time", default.login_time),
+        tries=section.integer("tries", default.tries, most=1000),
+        unauthenticated=_startups(section, default.unauthenticated),
+        connections=section.integer("connections", default.connections),
+        handshake_time=section.duration("handshake_time", default.handshake_time),
+        channels=section.integer("channels", default.channels),
+        sessions_per_user=section.integer("sessions_per_user", default.sessions_per_user),
+        commands=section.integer("commands", default.commands),
+        bandwidth_per_user=section.size("bandwidth_per_user", 0),
+        bandwidth_per_target=section.size("bandwidth_per_target", 0),
+        per_address=section.integer("per_address", default.per_address),
+        target_handshakes=section.integer("target_handshakes", default.target_handshakes),
+        connect_timeout=section.duration("connect_timeout", default.connect_timeout),
+        keepalive_interval=section.duration("keepalive_interval", default.keepalive_interval),
+        keepalive_count_max=section.integer("keepalive_count_max", default.keepalive_count_max, least=0),
+        approval_time=section.duration("approval_time", default.approval_time),
+    )
+
+
+def _startups(section: Section, default: Startups) -> Startups:
+    """``500``, which begins to drop at 300; or ``300:30:500``."""
+    found = section.entry("unauthenticated")
+    if found is None:
+        return default
+    parts = found.text.split(":")
+    if all(re.fullmatch("[0-9]{1,6}", part) for part in parts) and len(parts) in (1, 3):
+        numbers = [int(part) for part in parts]
+        begin, rate, full = numbers if len(numbers) == 3 else (numbers[0] * 3 // 5, default.rate, numbers[0])
+        if 0 <= begin <= full and full > 0 and 1 <= rate <= 100:
+            return Startups(begin=begin, rate=rate, full=full)
+    found.problem(f"{found.text!r} is neither a number nor like 300:30:500 (begin, percent, full)")
+    return default
+
+
+def _listen(top: Section, believes_proxies: bool) -> tuple[str, ...]:
+    """Server endpoints; Twisted has the last word on their syntax (``config check`` asks it)."""
+    if "listen" not in top:
+        return ("tcp:3023",)
+    found = _endpoints(top, _ENDPOINTS, proxies=believes_proxies)
+    if not found and not top.is_wrong("listen"):
+        top.problem("listen", "is empty: nothing would listen")
+    return found
+
+
+def _endpoints(section: Section, kinds: tuple[str, ...], *, proxies: bool) -> tuple[str, ...]:
+    """``listen``; none where it is not there."""
+    entries = section.texts("listen")
+    for entry in entries:
+        kind, _, rest = entry.text.partition(":")
+        if kind not in kinds:
+            entry.problem(f"{kind!r} is not a kind of endpoint{nearest(kind, kinds)}")
+        elif kind in ("tcp", "tcp6", "ssl") and not is_port(_port_of(rest), least=0):
+            entry.problem(f"{entry.text!r} has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)")
+        elif kind == "haproxy" and not proxies:
+            entry.problem("whoever connects could claim any address: say who may in proxy_protocol_from")
+    return tuple(entry.text for entry in entries)
+
+
+def _port_of(arguments: str) -> str:
+    """Of a tcp endpoint: the first argument, or the one by that name."""
+    first, *others = arguments.split(":")
+    named = (argument.removeprefix("port=") for argument in others if argument.startswith("port="))
+    return first.removeprefix("port=") if "=" not in first or first.startswith("port=") else next(named, "")
+
+
+def _public_address(top: Section) -> str:
+    found = top.entry("public_address")
+    if found is None or not found.text:
+        return ""
+    if host_and_port(found.text) is None:
+        found.problem(f"{found.text!r} is not a host, or host:port (proxy.example.com:3023)")
+    return found.text
+
+
+def _notice(top: Section) -> str:
+    found = top.entry("notice")
+    if found is None:
+        return "Sessions are recorded."
+    if any(not letter.isprintable() and letter not in "\n\t" for letter in found.text):
+        found.problem("has characters that a terminal might obey")
+    return found.text
+
+
+def _matching(top: Section, key: str, default: str, pattern: re.Pattern[str], what: str) -> str:
+    found = top.entry(key)
+    if found is None:
+        return default
+    if not pattern.fullmatch(found.text):
+        found.problem(f"{found.text!r} is not {what}")
+    return found.text
+
+
+def _is_name(name: str) -> bool:
+    return (
+        0 < len(name) <= _LONGEST_NAME
+        and name.isprintable()
+        and not name.startswith("-")
+        and not any(letter.isspace() or letter in _NOT_IN_NAMES for letter in name)
+    )

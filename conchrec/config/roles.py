@@ -1,0 +1,171 @@
+"""``roles``, and what stands for hosts, logins and times: from YAML to the values of ``access``.
+
+Every problem is noted with its path and line, and reading goes on. Knows no file but the one that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import TypeVar
+
+from conchrec.access.certificate_contents import can_be_said
+from conchrec.access.command_patterns import CommandPattern
+from conchrec.access.login_names import check_allowed_pattern, check_pattern
+from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, RoleOptions, Sees, switches
+from conchrec.access.patterns import HostPattern, IPNetwork, parse_network
+from conchrec.access.policy import Role
+from conchrec.access.time_windows import Window, parse_moment
+from conchrec.config.model import TargetRule
+from conchrec.yaml_cursor import Entry, Section, nearest
+
+T = TypeVar("T")
+
+ROLE = ("logins", "hosts", "deny", "options")
+OPTIONS = (*(row.name for row in TABLE), "direct", "source", "times", "expires")
+GROUP, LABEL = "group:", "label:"
+UNTIL = "until"
+
+IsName = Callable[[str], bool]
+
+
+def read_roles(top: Section, groups: Iterable[TargetRule], is_name: IsName) -> dict[str, Role]:
+    roles = {}
+    section = top.section("roles", None)
+    for name in section:
+        if not is_name(name):
+            section.problem(name, "that is not a role name (letters, digits, and . _ @ + - within)")
+        roles[name] = _role(name, section, tuple(groups))
+    for name in section:
+        options = section.section(name, None).section("options", None)
+        for entry in options.texts("approval", or_one=True):
+            if entry.text not in roles:
+                entry.problem(f"there is no role {entry.text}{nearest(entry.text, tuple(roles))}")
+    return roles
+
+
+def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
+    role = section.section(name, ROLE)
+    deny = role.section("deny", ("hosts", "logins"))
+    options = role.section("options", OPTIONS)
+    direct = options.flag("direct", False)
+    for key in ("hosts", "logins"):
+        if not role.texts(key):
+            section.warn(name, f"has no {key}, and so allows nobody")
+    lines = {"": section.line_of(name)}
+    for prefix, part in (("", role), ("deny.", deny), ("options.", options)):
+        lines |= {prefix + key: part.line_of(key) for key in part}
+    found = Role(
+        name=name,
+        logins=_each(role, "logins", check_allowed_pattern),
+        hosts=read_hosts(role, groups),
+        deny_hosts=read_hosts(deny, groups, addresses=True),
+        deny_logins=_each(deny, "logins", check_pattern),
+        options=_options(options),
+        source=read_networks(options, "source"),
+        times=_each(options, "times", Window.parse) if "times" in options else None,
+        expires=_moment(options.entry("expires")),
+        direct=direct,
+        lines=MappingProxyType(lines),
+    )
+    if direct and can_be_said(found):
+        options.warn("direct", "its logins work, unrecorded, at every host that trusts the user CA")
+    return found
+
+
+def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime | None]:
+    """The roles of a user, each with the end of that grant: ``ops``, ``oncall until 2026-12-24 18:00``."""
+    grants: dict[str, datetime | None] = {}
+    for entry in user.texts("roles"):
+        name, until, moment = entry.text.partition(f" {UNTIL} ")
+        name = name.strip()
+        if name not in roles:
+            entry.problem(f"there is no role {name}{nearest(name, tuple(roles))}")
+        elif name in grants and (until or grants[name] is not None):
+            entry.problem(f"{name} is there twice, and one of them ends")
+        grants[name] = _parsed(entry, moment, parse_moment) if until else None
+    return grants
+
+
+def read_hosts(
+    section: Section, groups: tuple[TargetRule, ...] = (), *, addresses: bool = False
+) -> tuple[HostPattern, ...]:
+    """Patterns; ``group:NAME`` and ``label:KEY=VALUE`` stand for those of the groups of targets, and for
+    their ``addresses`` where these are meant as well."""
+    patterns: list[HostPattern] = []
+    for entry in section.texts("hosts"):
+        if entry.text.startswith((GROUP, LABEL)):
+            patterns += _of_groups(entry, groups, addresses=addresses)
+        elif (pattern := _parsed(entry, entry.text, HostPattern.parse)) is not None:
+            patterns.append(replace(pattern, line=entry.line))
+    return tuple(patterns)
+
+
+def _of_groups(entry: Entry, groups: tuple[TargetRule, ...], *, addresses: bool) -> list[HostPattern]:
+    if entry.text.startswith(GROUP):
+        name = entry.text[len(GROUP) :]
+        meant = [group for group in groups if group.name == name]
+        if not meant:
+            entry.problem(f"there is no group {name} in targets{nearest(name, [one.name for one in groups])}")
+    else:
+        key, equals, value = entry.text[len(LABEL) :].partition("=")
+        meant = [group for group in groups if group.labels.get(key) == value]
+        if not equals:
+            entry.problem(f"{entry.text!r} is not like label:tier=data")
+        elif not meant:
+            entry.problem(f"no group in targets has the label {key}: {value}")
+    line, by = entry.line, entry.text
+    patterns = [pattern for group in meant for pattern in group.hosts]
+    if addresses:
+        patterns += [pattern for group in meant for pattern in _of_addresses(group)]
+    return [replace(pattern, line=line, by=by) for pattern in patterns]
+
+
+def _of_addresses(group: TargetRule) -> list[HostPattern]:
+    """Who goes there by its address is at the group's hosts, too: at its port, where it has one."""
+    return [HostPattern(text=text, port=group.port, network=parse_network(text)) for text in group.address]
+
+
+def read_networks(section: Section, key: str) -> tuple[IPNetwork, ...] | None:
+    """None where the key is missing; empty is nothing at all."""
+    return _each(section, key, parse_network) if key in section else None
+
+
+def _options(section: Section) -> RoleOptions:
+    default = RoleOptions()
+    written = {name: section.flag(name, True) for name in (*SWITCHES, *SHORTHANDS) if name in section}
+    limit = default.max_sessions
+    approval = section.texts("approval", or_one=True)
+    if "approval" in section and not approval:
+        section.problem("approval", "is empty: name the roles that approve, or leave it out")
+    return RoleOptions(
+        switches=switches(**written),
+        commands=_each(section, "commands", CommandPattern.parse) if "commands" in section else None,
+        max_session_ttl=section.optional_duration("max_session_ttl"),
+        client_idle_timeout=section.optional_duration("client_idle_timeout"),
+        max_sessions=section.integer("max_sessions", 10) if "max_sessions" in section else limit,
+        max_connections=section.integer("max_connections", 1) if "max_connections" in section else None,
+        record=section.word("record", Record, default.record),
+        require_mfa=section.word("require_mfa", Mfa, default.require_mfa),
+        approval=frozenset(entry.text for entry in approval),
+        recordings=section.word("recordings", Sees, default.recordings),
+    )
+
+
+def _moment(entry: Entry | None) -> datetime | None:
+    return None if entry is None else _parsed(entry, entry.text, parse_moment)
+
+
+def _each(section: Section, key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+    found = (_parsed(entry, entry.text, parse) for entry in section.texts(key))
+    return tuple(one for one in found if one is not None)
+
+
+def _parsed(entry: Entry, text: str, parse: Callable[[str], T]) -> T | None:
+    try:
+        return parse(text)
+    except ValueError as error:
+        entry.problem(str(error))
+        return None

@@ -1,0 +1,1 @@
+"""Commands that a user gives to the proxy itself over SSH."""

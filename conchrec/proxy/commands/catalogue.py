@@ -1,0 +1,239 @@
+"""What a user can ask the proxy itself, with nothing but ``ssh``: text in, text out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from conchrec import __version__
+from conchrec.access import policy
+from conchrec.access.credentials import fingerprint
+from conchrec.access.options import Sees
+from conchrec.model import Identity
+from conchrec.proxy.commands import approvals, recordings
+from conchrec.proxy.commands import certificate as commands_certificate
+from conchrec.proxy.commands.request import Asking, Unknown
+from conchrec.proxy.refusals import one_line
+from conchrec.ssh.agent import AgentError
+from conchrec.ssh.certificate import Certificate, decode
+from conchrec.ssh.certificate_text import listing
+from conchrec.yaml_cursor import parse_duration
+
+#: Nobody types more, in characters.
+MAX_LINE = 4096
+
+#: The text that answers; ends in a newline. Empty where it is on the console already. Raises ConchrecError.
+Command = Callable[[Asking], Coroutine[Deferred[Any], Any, str]]
+
+
+async def answer(asking: Asking, line: str) -> str:
+    """The text that answers ``line``. Raises Unknown, and ConchrecError."""
+    if len(line) > MAX_LINE:
+        raise Unknown(f"a command of {len(line)} characters is none")
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        raise Unknown("the quotes in this command do not match") from None
+    if not words:
+        return await who(asking)
+    name, *arguments = words
+    command = COMMANDS.get(name)
+    if command is None:
+        raise Unknown(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
+    if arguments and command in WITH_TTL:
+        asking = replace(asking, ttl=_ttl(name, arguments))
+    elif command in WITH_WORDS:
+        asking = replace(asking, words=tuple(arguments))
+    elif arguments:
+        raise Unknown(f"the command {name} takes no arguments")
+    return await command(asking)
+
+
+def _ttl(name: str, arguments: list[str]) -> timedelta:
+    """Of ``--ttl 8h`` or ``--ttl=8h``."""
+    option, _, text = arguments[0].partition("=")
+    rest = arguments[1:]
+    if "=" not in arguments[0] and rest:
+        text, *rest = rest
+    if option != "--ttl" or rest:
+        raise Unknown(f"the command {name} takes --ttl 8h and nothing else")
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Unknown(f"--ttl: {error}") from None
+
+
+async def who(asking: Asking) -> str:
+    """Who I am, where I may go, and how."""
+    lines = [*_identity(asking), "", *_reach(asking), "", *_how(asking), *_recorded(asking), "", "More: help"]
+    return "\n".join(lines) + "\n"
+
+
+async def login(asking: Asking) -> str:
+    """Put a new key and a certificate into your agent: ssh -A … login [--ttl 8h]"""
+    certificate, granted = await commands_certificate.into_agent(asking)
+    worth = "It is for this proxy, which logs you in at targets; by itself it opens none of them."
+    if granted.logins:
+        logins = _some(granted.logins)
+        worth = f"Targets that trust the user CA take it without the proxy, unrecorded, as {logins}."
+    name, until = commands_certificate.comment(asking.identity.user), _until(asking, certificate.expires)
+    lines = [
+        f"Your agent has a certificate for you, good until {until}.",
+        f"ssh-add -L shows it as {name}. {worth}",
+    ]
+    return "\n".join([*lines, "", *_how(asking)]) + "\n"
+
+
+async def sign(asking: Asking) -> str:
+    """A certificate for a key of yours: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
+    return await commands_certificate.for_key(asking)
+
+
+async def hosts(asking: Asking) -> str:
+    """Where I may go."""
+    return "\n".join(_reach(asking)) + "\n"
+
+
+async def status(asking: Asking) -> str:
+    """My certificate, my roles, what I have open; and the proxy."""
+    site, user = asking.site, asking.identity.user
+    mine = [live for live in site.live if live.identity.user == user]
+    up = timedelta(seconds=int((site.now() - site.started).total_seconds()))
+    lines = [
+        f"conchrec {__version__}, cluster {site.config.cluster_name}, up {up}",
+        f"session_recording: {site.config.session_recording.value}",
+        f"your connections: {len(mine)}; your sessions: {sum(live.session_count for live in mine)}",
+        "",
+        *_identity(asking),
+    ]
+    used = asking.identity.certificate
+    if used is not None:
+        lines += _listed(decode(used))
+    for certificate in await _in_agent(asking):
+        if certificate.blob != used:
+            lines.append(f"In your agent, good until {_until(asking, certificate.expires)}:")
+            lines += _listed(certificate)
+    return "\n".join([*lines, "", *_reach(asking)]) + "\n"
+
+
+async def help_(asking: Asking) -> str:
+    """The commands, and the ways to a target."""
+    table = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
+
+
+COMMANDS: dict[str, Command] = {
+    "login": login,
+    "sign": sign,
+    "status": status,
+    "hosts": hosts,
+    "recordings": recordings.recordings,
+    "play": recordings.play,
+    "text": recordings.text,
+    "follow": recordings.follow,
+    "request": approvals.request,
+    "requests": approvals.requests,
+    "approve": approvals.approve,
+    "deny": approvals.deny,
+    "help": help_,
+}
+WITH_TTL: tuple[Command, ...] = (login, sign)
+WITH_WORDS: tuple[Command, ...] = (
+    recordings.recordings,
+    recordings.play,
+    recordings.text,
+    recordings.follow,
+    approvals.request,
+    approvals.requests,
+    approvals.approve,
+    approvals.deny,
+)
+
+
+def _identity(asking: Asking) -> list[str]:
+    identity: Identity = asking.identity
+    roles = ", ".join(identity.roles) or "none"
+    lines = [f"You are {identity.user}, from {asking.address}; roles: {roles}."]
+    key = fingerprint(identity.key) if identity.key else ""
+    if identity.by_certificate:
+        lines.append(f"You came with a user certificate for the key {key}.")
+    elif key:
+        lines.append(f"You came with the key {key}.")
+    if identity.second_factor:
+        proved = "a code" if identity.second_factor == "totp" else "the touch of your hardware key"
+        lines.append(f"Your second factor was {proved}.")
+    if identity.expires is not None:
+        lines.append(f"That is good until {_until(asking, identity.expires)}.")
+    return lines
+
+
+async def _in_agent(asking: Asking) -> tuple[Certificate, ...]:
+    try:
+        return await commands_certificate.held(asking)
+    except AgentError:
+        return ()
+
+
+def _listed(certificate: Certificate) -> list[str]:
+    return [one_line(line) for line in listing(certificate)]
+
+
+def _until(asking: Asking, end: datetime | None) -> str:
+    """``2026-11-24 08:00:00 UTC (7h 59m left)``; of a certificate by hand perhaps ``for ever``."""
+    if end is None:
+        return "for ever"
+    seconds = max(0, int((end - asking.site.now()).total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if seconds < 60:
+        left = f"{seconds}s"
+    elif seconds < 86400:
+        left = f"{hours}h {minutes}m" if hours else f"{minutes}m"
+    else:
+        left = f"{days}d {hours}h"
+    return f"{end:%Y-%m-%d %H:%M:%S} UTC ({left} left)"
+
+
+def _reach(asking: Asking) -> list[str]:
+    found = policy.reachable(asking.site.policy, asking.identity, asking.source, asking.site.now())
+    if not found:
+        return ["No role of yours leads to any host."]
+    lines = ["You may log in:"]
+    for reach in found:
+        place = "" if reach.from_here else "  (but not from where you are now)"
+        place += "" if reach.at_this_time else "  (but not at this time)"
+        lines.append(f"  role {reach.role}: as {_some(reach.logins)} on {_some(reach.hosts)}{place}")
+        if reach.denied_hosts:
+            lines.append(f"    never on {_some(reach.denied_hosts)}")
+        if reach.denied_logins:
+            lines.append(f"    never as {_some(reach.denied_logins)}")
+    return lines
+
+
+def _recorded(asking: Asking) -> list[str]:
+    whose = policy.sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
+    if whose is Sees.NONE:
+        return []
+    said = "your" if whose is Sees.OWN else "all"
+    return [f"You may look at {said} recordings: recordings, play ID, text ID, follow ID."]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(one_line(name, 80) for name in names) or "nobody"
+
+
+def _how(asking: Asking) -> list[str]:
+    public = asking.site.config.public
+    user = asking.identity.user
+    proxy = f"{user}@{public}" if public is not None else f"{user}@PROXY"
+    recorded = asking.site.config.session_recording.records
+    return [
+        "How to go there:",
+        f"  ssh -A -J {proxy} LOGIN@HOST",
+        f"  scp -A -o ProxyJump={proxy} FILE LOGIN@HOST:",
+        "Sessions are recorded." if recorded else "This proxy passes sessions through and records none.",
+    ]

@@ -1,0 +1,210 @@
+"""A user certificate of the user's own: put into their agent, or for a key that they have.
+
+The private key of ``into_agent`` is in memory until the agent has it, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from conchrec.access.authorized_keys import parse_authorized_keys
+from conchrec.access.certificate_contents import Grant, grant
+from conchrec.access.certificate_permits import SELF_SERVICE
+from conchrec.access.credentials import fingerprint
+from conchrec.audit import events
+from conchrec.ca.authority import Role, public_line
+from conchrec.errors import RemoteViolation
+from conchrec.proxy.commands.request import Asking, Refused
+from conchrec.reasons import ReasonCode
+from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
+from conchrec.ssh.certificate import Certificate, decode
+from conchrec.ssh.wire import string
+from conchrec.yaml_cursor import ConfigErrors
+
+#: A key, and a long comment.
+MAX_STDIN = 64 * 1024
+#: For a client that sends nothing, and no end of it.
+STDIN_SECONDS = 120.0
+#: An agent may ask a person.
+AGENT_SECONDS = 60.0
+
+NO_AGENT = (
+    "your agent is not here: use ssh -A (with ControlMaster: for the first connection), or get a certificate "
+    "for a key in a file with `sign`"
+)
+
+BY_CERTIFICATE = (
+    "you came with a certificate, and that makes no other one: come with a key "
+    "(ssh -o IdentitiesOnly=yes -i KEY …) or with a password (ssh -o PubkeyAuthentication=no …)"
+)
+
+#: Of lines of public keys, and of private ones, about which something better is said.
+_BEGINNINGS = ("ssh-", "ecdsa-", "sk-", "-----")
+
+
+async def into_agent(asking: Asking) -> tuple[Certificate, Grant]:
+    """A fresh key and a certificate for it, in the user's agent, in the place of an earlier one of ours.
+
+    The agent forgets them when the certificate ends. Raises ConchrecError; then it holds nothing new.
+    """
+    site, agent = asking.site, asking.agent
+    if not agent.announced:
+        raise Refused(NO_AGENT)
+    granted = _granted(asking)
+    within = site.dialer.within
+    keeper = await within(agent.open_for_keeping(), AGENT_SECONDS, _silent)
+    try:
+        before = await within(keeper.identities(), AGENT_SECONDS, _silent)
+        key = ed25519.Ed25519PrivateKey.generate()
+        public = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
+        certificate = await _certified(asking, public, granted, "login")
+        await _add(asking, keeper, key, certificate)
+        authorities = site.authority.trusted(Role.USER)
+        for one in before:
+            if _is_ours(one, asking.identity.user, authorities):
+                await within(keeper.remove(one.blob), AGENT_SECONDS, _silent)
+    finally:
+        keeper.close()
+    return certificate, granted
+
+
+async def _add(
+    asking: Asking, keeper: AgentKeeper, key: ed25519.Ed25519PrivateKey, certificate: Certificate
+) -> None:
+    site, within = asking.site, asking.site.dialer.within
+    assert certificate.expires is not None, "it has an end"
+    added = keeper.add(
+        key,
+        certificate.blob,
+        comment=comment(asking.identity.user),
+        lifetime=certificate.expires - site.now(),
+    )
+    took = await within(added, AGENT_SECONDS, _silent)
+    if took and certificate.blob in await _blobs(asking, keeper):
+        return
+    for blob in (certificate.blob, certificate.public_key):
+        if blob in await _blobs(asking, keeper):
+            await within(keeper.remove(blob), AGENT_SECONDS, _silent)
+    text = (
+        "your agent does not take a certificate that ends (GNOME Keyring and gpg-agent take none; or is it "
+        "locked?): use OpenSSH's ssh-agent, or get one for a key in a file with `sign`"
+    )
+    if certificate.public_key in await _blobs(asking, keeper):
+        key_name = fingerprint(certificate.public_key)
+        text += f"; it kept the key {key_name}, which opens nothing (gpg-agent: see ~/.gnupg/sshcontrol)"
+    raise Refused(text)
+
+
+async def _blobs(asking: Asking, keeper: AgentKeeper) -> frozenset[bytes]:
+    """Of all that the agent holds."""
+    held = await asking.site.dialer.within(keeper.identities(), AGENT_SECONDS, _silent)
+    return frozenset(one.blob for one in held)
+
+
+async def for_key(asking: Asking) -> str:
+    """The certificate for the public key on stdin, as a line. Raises ConchrecError."""
+    within = asking.site.dialer.within
+    sent = await within(asking.stdin.read(MAX_STDIN), STDIN_SECONDS, lambda: Refused("no key came on stdin"))
+    key = _one_key(sent)
+    if key in asking.site.authority.revoked().keys:
+        raise Refused(f"the key {fingerprint(key)} has been revoked")
+    granted = _granted(asking)
+    certificate = await _certified(asking, key, granted, "sign")
+    return f"{public_line(certificate.blob)} {comment(asking.identity.user)}\n"
+
+
+async def held(asking: Asking) -> tuple[Certificate, ...]:
+    """The certificates of ours that the user's agent has, if it is here. Raises AgentError."""
+    if not asking.agent.announced:
+        return ()
+    within = asking.site.dialer.within
+    client = await within(asking.agent.open(), AGENT_SECONDS, _silent)
+    try:
+        identities = await within(client.identities(), AGENT_SECONDS, _silent)
+    finally:
+        client.close()
+    authorities = asking.site.authority.trusted(Role.USER)
+    return tuple(decode(one.blob) for one in identities if _is_ours(one, asking.identity.user, authorities))
+
+
+def comment(user: str) -> str:
+    """By which an agent's keys of ours are known."""
+    return f"conchrec:{user}"
+
+
+def _granted(asking: Asking) -> Grant:
+    """Raises ConchrecError. A certificate makes no other one, which would outlive its revocation."""
+    site = asking.site
+    if asking.identity.by_certificate:
+        raise Refused(BY_CERTIFICATE)
+    return grant(
+        site.policy,
+        asking.identity,
+        source=asking.source,
+        now=site.now(),
+        recorded=site.config.session_recording.records,
+        ttl=asking.ttl,
+    )
+
+
+async def _certified(asking: Asking, public: bytes, granted: Grant, purpose: str) -> Certificate:
+    """Signed, and audited: what can't be audited is not given away."""
+    site, user = asking.site, asking.identity.user
+    certificate = await site.signing(
+        lambda: site.authority.sign_user(
+            public,
+            principals=granted.principals,
+            key_id=user,
+            ttl=granted.until - site.now(),
+            extensions={**granted.extensions, SELF_SERVICE: b""},
+            critical_options=granted.critical_options,
+        )
+    )
+    site.audit.emit(
+        events.CertCreate(
+            user=user,
+            addr=asking.address,
+            cid=asking.cid,
+            type="user",
+            key_id=certificate.key_id,
+            serial=certificate.serial,
+            principals=certificate.principals,
+            valid_until=certificate.valid_until_text,
+            key=fingerprint(public),
+            purpose=purpose,
+        )
+    )
+    return certificate
+
+
+def _is_ours(one: AgentIdentity, user: str, authorities: Collection[bytes]) -> bool:
+    if not one.is_certificate or one.comment != comment(user):
+        return False
+    try:
+        certificate = decode(one.blob)
+    except RemoteViolation:
+        return False
+    return certificate.authority in authorities and certificate.key_id == user
+
+
+def _one_key(sent: bytes) -> bytes:
+    """The blob of ``type base64 [comment]``: one line and nothing else. Raises Refused."""
+    try:
+        text = sent.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        text = "?"
+    if text and not text.startswith(_BEGINNINGS):
+        raise Refused("that is no public key (ssh-ed25519 AAAA… comment)")
+    try:
+        keys = parse_authorized_keys(text, "stdin")
+    except ConfigErrors as errors:
+        raise Refused(errors.errors[0].problem) from None
+    if len(keys) != 1:
+        raise Refused(f"one public key is wanted on stdin, not {len(keys)}: sign < key.pub")
+    return keys[0].blob
+
+
+def _silent() -> AgentError:
+    return AgentError("your agent does not answer", code=ReasonCode.AGENT_TIMEOUT)

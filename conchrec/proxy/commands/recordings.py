@@ -1,0 +1,257 @@
+"""``recordings``, ``play``, ``text`` and ``follow`` over ssh: a user looks at what was recorded.
+
+Whose, the user's roles say (``recordings: own|all|none``); what is not theirs is not there. That somebody
+looked is in the audit before anything is shown. Files are read, and pictures made, in a thread, in short
+steps (``reading``): no viewer waits for another. Nothing goes to the user's terminal but what draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NoReturn, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from conchrec.access.options import Sees
+from conchrec.access.policy import sees
+from conchrec.audit import events as audit_events
+from conchrec.errors import RecordingError
+from conchrec.proxy.commands.request import Asking, Refused, Unknown
+from conchrec.proxy.refusals import one_line
+from conchrec.reasons import ReasonCode
+from conchrec.recording.catalogue.library import Entry, Library, events, whole_lines
+from conchrec.recording.catalogue.listing import Filter, found, moment, summary
+from conchrec.recording.format.asciicast import OUTPUT
+from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail
+from conchrec.recording.playback.player import Frame, OutlineReader, Player, pieces
+from conchrec.recording.storage.encodings import is_encrypted
+from conchrec.recording.terminal.painter import ENTER, LEAVE
+from conchrec.recording.terminal.sanitize import SafeOutput
+from conchrec.recording.terminal.transcript import Transcript
+
+T = TypeVar("T")
+
+#: Characters that are read, and written, at a time.
+PIECE = 32 * 1024
+#: Characters that one item counts besides: an event that shows nothing, a recording that is not listed.
+ITEM = 64
+#: Characters of one line of the list.
+LINE = 300
+
+
+async def recordings(asking: Asking) -> str:
+    """What was recorded: recordings [--live] [--user|--login|--host|--target NAME] [--since|--until WHEN]"""
+    words = _Words("recordings")
+    words.add_argument("--live", action="store_true")
+    for name in ("--user", "--login", "--host", "--target", "--approved-by"):
+        words.add_argument(name)
+    for name in ("--since", "--until"):
+        words.add_argument(name, type=moment)
+    wanted = Filter(**vars(words.parse_args(asking.words)))
+    seen = whose(asking)
+    if seen is Sees.NONE:
+        return ""
+    user = asking.identity.user
+    lines = (
+        (one_line(one.line(), LINE) + "\n", LINE)
+        if (seen is Sees.ALL or one.user == user) and wanted.is_met_by(one)
+        else ("", LINE)  # it is work, too
+        for one in found(_library(asking), Filter())
+    )
+    await _printed(asking, lines)
+    return ""
+
+
+async def play(asking: Asking) -> str:
+    """One, in its own time with ssh -t, else at once: play ID [--speed N] [--idle SECONDS]"""
+    words = _Words("play")
+    words.add_argument("--speed", type=_factor, default=1.0)
+    words.add_argument("--idle", type=_factor)
+    words.add_argument("id")
+    given = words.parse_args(asking.words)
+    entry = await _found(asking, given.id, "play")
+    size = asking.console.size
+    if size is None:
+        await _printed(asking, _output(entry))
+        return ""
+
+    reader = OutlineReader(whole_lines(entry.path))
+    while (about := await _read(asking, reader.read)) is None:
+        pass
+    player = Player(about, lambda: events(entry.path), speed=given.speed, idle=given.idle, size=size)
+    await _looked(asking, player)
+    if player.problem:
+        raise RecordingError(f"{entry.sid}: {player.problem}", code=ReasonCode.RECORDING_UNREADABLE)
+    return ""
+
+
+async def text(asking: Asking) -> str:
+    """The output of one as plain lines: text ID"""
+    entry = await _found(asking, _only_id(asking, "text"), "text")
+    await _printed(asking, _lines(entry))
+    return ""
+
+
+async def follow(asking: Asking) -> str:
+    """One as it is being recorded, until it ends: follow ID"""
+    entry = await _found(asking, _only_id(asking, "follow"), "follow")
+    tail = await _read(asking, partial(Tail, entry))
+    if asking.console.size is not None:
+        await _looked(asking, Follower(tail, size=asking.console.size))
+        return ""
+    safe = SafeOutput()
+
+    def more() -> str:
+        return "".join(safe.feed(event.text) for event in tail.read() if event.code == OUTPUT)
+
+    while not tail.ended:
+        said = await _read(asking, more)
+        await asking.console.write(said)
+        if not said and not tail.ended:
+            await asking.console.wait(POLL_SECONDS)
+            asking.console.typed()  # which nobody reads
+    return ""
+
+
+# -- who may
+
+
+def whose(asking: Asking) -> Sees:
+    """Recordings this user may look at, now."""
+    return sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
+
+
+def _library(asking: Asking) -> Library:
+    return Library(asking.site.config.recordings.directory)
+
+
+async def _found(asking: Asking, sid: str, action: str) -> Entry:
+    """One that this user may look at, and the audit knows it. Raises Refused, WriteFailed."""
+    seen = whose(asking)
+    entry = await _read(asking, partial(_library(asking).find, sid))
+    fields = summary(entry) if entry is not None else {}
+    user = str(fields.get("user", ""))
+    if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == asking.identity.user)):
+        raise Refused(f"no recording {one_line(sid, 40)}")
+    if is_encrypted(entry.path):
+        raise Refused(
+            f"{sid} is encrypted: whoever has the key looks at it on the proxy"
+            f" (conchrec recordings {action} {sid} --identity FILE)"
+        )
+    asking.site.audit.emit(
+        audit_events.RecordingAccess(
+            action=action,
+            by=asking.identity.user,
+            sid=sid,
+            user=user,
+            login=str(fields.get("login", "")),
+            target=str(fields.get("target", "")),
+            addr=asking.address,
+            cid=asking.cid,
+        )
+    )
+    return entry
+
+
+# -- what is shown
+
+
+class _Show(Protocol):
+    """A Player or a Follower."""
+
+    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame: ...
+
+    def picture(self) -> str: ...
+
+
+async def _looked(asking: Asking, show: _Show) -> None:
+    """Until it is over; the last picture stays on the user's terminal."""
+    console, clock = asking.console, asking.site.clock
+    try:
+        await console.write(ENTER)
+        while True:
+            frame = await _read(
+                asking, partial(show.advance, clock.seconds(), console.typed(), console.resized())
+            )
+            await console.write(frame.text)
+            if frame.over:
+                break
+            await console.wait(frame.wake)
+    finally:
+        # Whatever happened; and there may be no time to wait.
+        console.write(LEAVE)
+    await console.write(await _read(asking, show.picture))
+
+
+#: A text, and how many characters were read for it.
+_Part = tuple[str, int]
+
+
+async def _printed(asking: Asking, parts: Iterator[_Part]) -> None:
+    while (piece := await _read(asking, partial(_piece, parts))) is not None:
+        await asking.console.write(piece)
+
+
+def _piece(parts: Iterator[_Part]) -> str | None:
+    """The next ones together; None where there is no other. In a thread: one step."""
+    taken: list[str] = []
+    size = 0
+    for text, read in parts:
+        taken.append(text)
+        size += max(len(text), read) + ITEM
+        if size >= PIECE:
+            break
+    return "".join(taken) if taken else None
+
+
+def _output(entry: Entry) -> Iterator[_Part]:
+    safe = SafeOutput()
+    for event in pieces(events(entry.path)):
+        yield safe.feed(event.text) if event.code == OUTPUT else "", len(event.text)
+
+
+def _lines(entry: Entry) -> Iterator[_Part]:
+    transcript = Transcript()
+    for event in pieces(events(entry.path)):
+        yield transcript.feed(event.text) if event.code == OUTPUT else "", len(event.text)
+    yield transcript.end(), 0
+
+
+async def _read(asking: Asking, work: Callable[[], T]) -> T:
+    """One step, in a thread. Raises ConchrecError."""
+    try:
+        step: Deferred[T] = asking.site.reading(asking.identity.user, work)
+        return await step
+    except OSError as error:
+        raise RecordingError(
+            error.strerror or "it can not be read", repr(error), code=ReasonCode.RECORDING_UNREADABLE
+        ) from error
+
+
+# -- what is asked
+
+
+class _Words(argparse.ArgumentParser):
+    """What follows a command; whatever is wrong with it is Unknown."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(prog=name, add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise Unknown(f"{self.prog}: {message}")
+
+
+def _only_id(asking: Asking, name: str) -> str:
+    words = _Words(name)
+    words.add_argument("id")
+    sid: str = words.parse_args(asking.words).id
+    return sid
+
+
+def _factor(written: str) -> float:
+    number = float(written)
+    if not 0 < number < 1e6:
+        raise ValueError
+    return number

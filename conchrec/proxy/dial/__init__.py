@@ -1,0 +1,1 @@
+"""How a target is reached: names, handshakes, TCP connections and bandwidth."""

@@ -1,0 +1,196 @@
+"""The user's agent, onward to the target: bound as a forwarded one, and for signatures alone.
+
+Without the bind a key that is constrained to ``proxy>target`` would become usable *from* the target,
+in silence (OpenSSH's PROTOCOL.agent, ``session-bind@openssh.com``). So the bind comes first, and an
+agent that does not take it is not relayed. A target may list keys, sign, and bind the next hop;
+everything else it asks is answered with a failure and never reaches the agent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from conchrec.audit import events
+from conchrec.errors import ConchrecError, WriteFailed
+from conchrec.proxy import refusals
+from conchrec.proxy.target_access import Visit
+from conchrec.proxy.upstream.connection import Upstream
+from conchrec.reasons import INTERNAL_ERROR, ReasonCode
+from conchrec.recording.format.coverage import NotKept
+from conchrec.ssh import messages as m
+from conchrec.ssh.agent import (
+    EXTENSION,
+    FAILURE,
+    MAX_MESSAGE,
+    REQUEST_IDENTITIES,
+    SIGN_REQUEST,
+    AgentClient,
+    AgentError,
+)
+from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
+from conchrec.ssh.connection import IncomingOpen
+from conchrec.ssh.wire import Reader, Truncated, uint32
+
+BIND = b"session-bind@openssh.com"
+#: Requests of a target that wait for the agent, or come in one packet.
+MAX_WAITING = 32
+
+
+class OnwardAgent:
+    """One agent channel that the target asked for; a StreamUser towards the target."""
+
+    #: The option that allows it.
+    switches = ("forward_agent",)
+
+    def __init__(
+        self, visit: Visit, opening: IncomingOpen, upstream: Upstream, *, over: Callable[[OnwardAgent], None]
+    ) -> None:
+        self._visit = visit
+        self._over = over
+        self._ended = False
+        self._opening = opening
+        self._upstream = upstream
+        self._client: AgentClient | None = None
+        self._stream: Stream | None = None
+        self._buffer = bytearray()
+        #: Answers in the order of the questions; None while the agent has not answered.
+        self._answers: deque[list[bytes | None]] = deque()
+
+    def begin(self) -> None:
+        Deferred.fromCoroutine(self._begin()).addErrback(self._refused)
+
+    async def _begin(self) -> None:
+        transport = self._upstream.transport
+        if transport is None:
+            raise AgentError("the target is gone", code=ReasonCode.TARGET_GONE)
+        if self._opening.request.max_packet < LEAST_PACKET:
+            raise AgentError("the target takes too few bytes in a packet", code=ReasonCode.PACKETS_DO_NOT_FIT)
+        client = await self._visit.inner_agent.open()
+        self._client = client
+        bound = await client.bind_session(
+            host_key=transport.host_key_blob,
+            session_id=transport.session_id,
+            signature=transport.host_key_signature,
+            forwarding=True,
+        )
+        if not bound:
+            raise AgentError(
+                "the agent does not know session-bind@openssh.com, so it is not forwarded",
+                code=ReasonCode.AGENT_BINDING_UNSUPPORTED,
+            )
+        if self._ended or self._opening.channel.connection.stopped:
+            raise AgentError(
+                "the role does not allow it any more" if self._ended else "the target is gone",
+                code=ReasonCode.NO_LONGER_ALLOWED if self._ended else ReasonCode.TARGET_GONE,
+            )
+        self._visit.emit(self._event("relayed", ""))
+        self._visit.beside.add(NotKept.AGENT)
+        self._stream = Stream.accept(self._opening, self)
+
+    def end(self, reason: str) -> None:
+        """It is not allowed any more."""
+        self._ended = True
+        if self._stream is not None:
+            self._emit("refused", reason)
+        self._close()
+
+    def _refused(self, failure: Failure) -> None:
+        self._over(self)
+        error = failure.value
+        why = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
+        if self._client is not None:
+            self._client.close()
+        self._emit("refused", why)
+        if not self._opening.answered and not self._opening.channel.connection.stopped:
+            self._opening.refuse(m.CONNECT_FAILED, f"conchrec: {refusals.one_line(why)}")
+
+    def _emit(self, action: str, reason: str) -> None:
+        self._visit.site.emit(self._event(action, reason))
+
+    def _event(self, action: str, reason: str) -> events.Agent:
+        return events.Agent(**self._visit.who(), action=action, path="onward", reason=reason)
+
+    # --- what the target asks
+
+    def stream_data(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        requests = 0
+        while len(buffer) >= 4:
+            length = int.from_bytes(buffer[:4], "big")
+            requests += 1
+            # One packet has room for thousands, and those that are refused do not wait.
+            if not 1 <= length <= MAX_MESSAGE or max(requests, len(self._answers) + 1) > MAX_WAITING:
+                self._close()
+                return
+            if len(buffer) < 4 + length:
+                return
+            message = bytes(buffer[4 : 4 + length])
+            del buffer[: 4 + length]
+            self._ask(message)
+
+    def _ask(self, message: bytes) -> None:
+        turn: list[bytes | None] = [None]
+        self._answers.append(turn)
+        if self._client is None or not _is_allowed(message):
+            self._answer(turn, bytes((FAILURE,)))
+            return
+        try:
+            if message[0] == SIGN_REQUEST:
+                self._visit.emit(self._event("signed", ""))
+        except WriteFailed:
+            self._answer(turn, bytes((FAILURE,)))
+            return
+        self._client.forward(message).addCallbacks(
+            lambda answer: self._answer(turn, answer), lambda _: self._answer(turn, bytes((FAILURE,)))
+        )
+
+    def _answer(self, turn: list[bytes | None], message: bytes) -> None:
+        turn[0] = message
+        while self._answers and self._answers[0][0] is not None:
+            answer = self._answers.popleft()[0]
+            if self._stream is not None and answer is not None:
+                self._stream.write(uint32(len(answer)) + answer)
+
+    # --- ends
+
+    def stream_opened(self) -> None:
+        """The channel is the target's own; it was open from the start."""
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        """The channel is the target's own; it was open from the start."""
+
+    def stream_eof(self) -> None:
+        self._close()
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        return False
+
+    def stream_drained(self, pending: int) -> None:
+        """What an agent says is small."""
+
+    def stream_closed(self) -> None:
+        self._over(self)
+        if self._client is not None:
+            self._client.close()
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if self._client is not None:
+            self._client.close()
+
+
+def _is_allowed(message: bytes) -> bool:
+    if message[0] in (REQUEST_IDENTITIES, SIGN_REQUEST):
+        return True
+    if message[0] != EXTENSION:
+        return False
+    try:
+        return Reader(message[1:]).string() == BIND
+    except Truncated:
+        return False

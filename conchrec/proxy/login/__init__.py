@@ -1,0 +1,1 @@
+"""The steps of a login that ask a person: passwords, second factors, approvals."""

@@ -1,0 +1,337 @@
+"""The ways of one user's connection to targets: found, judged, entered, slowed down, and judged again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec.access import policy
+from conchrec.config.target_rules import given_address, located, other_ports
+from conchrec.errors import AccessDenied, ConchrecError, Unreachable
+from conchrec.model import Identity, Target
+from conchrec.proxy import refusals
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.authorization import check_connections, check_ways, denied, may_reach
+from conchrec.proxy.context import Site
+from conchrec.proxy.dial.dialer import Link
+from conchrec.proxy.inner.server import TargetServer
+from conchrec.proxy.login import approval_step
+from conchrec.proxy.login.second_factor import check as check_second_factor
+from conchrec.proxy.relay.passthrough import Passthrough
+from conchrec.proxy.relay.tunnel import Tunnel
+from conchrec.proxy.target_access import Proofs, Visit
+from conchrec.proxy.upstream.connection import new_transport
+from conchrec.reasons import ReasonCode
+
+_log = Logger()
+
+
+class User(Protocol):
+    """Whose they are; the identity is the one of now."""
+
+    agent: AgentSource
+    cid: str
+    source: str
+    address: str
+    proofs: Proofs
+
+    @property
+    def local(self) -> str:
+        """The address and port of the proxy that they connected to."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def passthrough_ended(self, text: str) -> None:
+        """For that reason. Where it was the last way of the user, that ends, too: else nobody reads why."""
+
+
+class Place(Protocol):
+    """A target that was found and may be entered, or dropped."""
+
+    def enter(self, tunnel: Tunnel) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class Ways:
+    """See the module."""
+
+    def __init__(self, user: User, site: Site) -> None:
+        self._user = user
+        self._site = site
+        self._congested = False
+        #: What is slowed down while the user's socket does not drain.
+        self._braked: set[Braked] = set()
+        self._servers: set[TargetServer] = set()
+        self._tunnels: set[Tunnel] = set()
+        #: Targets that are looked for, and connections that are made for bytes to pass through.
+        self._looking: set[Deferred[Place]] = set()
+        self._connecting = 0
+        #: Nothing is entered any more.
+        self._leaving = False
+
+    @property
+    def count(self) -> int:
+        return len(self._looking) + len(self._braked)
+
+    @property
+    def session_count(self) -> int:
+        return sum(server.session_count for server in self._servers)
+
+    @property
+    def connection_count(self) -> int:
+        """To targets."""
+        return len(self._braked) + self._connecting - sum(server.is_idle for server in self._servers)
+
+    # --- what changes
+
+    def rejudge(self) -> None:
+        """What is not allowed any more ends."""
+        for one in tuple(self._braked):
+            one.rejudge(self._user.identity)
+
+    def look(self, now: datetime) -> None:
+        """What was allowed until now is judged again."""
+        for one in tuple(self._braked):
+            if one.until is not None and now >= one.until:
+                one.rejudge(self._user.identity)
+
+    def tell_and_end(self, text: str) -> bool:
+        """Say why in every session, then end it. Is there anybody who hears it there?"""
+        self._leaving = True
+        for server in tuple(self._servers):
+            server.tell_and_end(text)
+        for one in tuple(self._braked - self._servers):
+            one.tell_and_end(text)
+        return bool(self._servers)
+
+    def cut(self) -> None:
+        """The user is gone."""
+        for way in tuple(self._looking):
+            way.cancel()
+        for tunnel in tuple(self._tunnels):
+            tunnel.stream_closed()
+
+    # --- pressure
+
+    def brake(self, on: bool) -> None:
+        """The user's socket does not drain, or does again: so do the targets wait, or go on."""
+        self._congested = on
+        for one in tuple(self._braked):
+            one.brake(on)
+
+    def obeys(self, one: Braked) -> None:
+        """``one`` sends to this user; it is slowed down with the others until ``over``."""
+        self._braked.add(one)
+        if self._congested:
+            one.brake(True)
+
+    def over(self, one: Braked) -> None:
+        self._braked.discard(one)
+
+    def passthrough_ended(self, text: str) -> None:
+        self._user.passthrough_ended(text)
+
+    # --- a target
+
+    def approach(self, target: Target) -> Deferred[Place]:
+        """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
+        cancelled when the connection is over."""
+        way = Deferred.fromCoroutine(self._approach(target))
+
+        def over(result: Place | Failure) -> Place | Failure:
+            self._looking.discard(way)
+            return result
+
+        self._looking.add(way)
+        way.addBoth(over)
+        return way
+
+    async def _approach(self, target: Target) -> Place:
+        site = self._site
+        asked, target = target, located(target, site.config.targets)
+        visit = Visit(
+            site=site,
+            identity=self._user.identity,
+            cid=self._user.cid,
+            source=self._user.source,
+            address=self._user.address,
+            local=self._user.local,
+            target=target,
+            asked=asked,
+            addresses=(),
+            outer_agent=self._user.agent,
+            proofs=self._user.proofs,
+        )
+        try:
+            check_ways(visit)
+            ports = other_ports(asked, target, site.config.targets)
+            if never := policy.hopeless(
+                site.policy, visit.identity, target, visit.source, site.now(), other_ports=ports
+            ):
+                raise denied(never)
+            visit.resolved = given_address(target, site.config.targets) or await site.resolve(
+                visit.identity.user, target.host
+            )
+            self._may_reach(visit)
+            if not visit.addresses:
+                raise Unreachable(
+                    f"{target.host} can not be found: no such host", code=ReasonCode.HOST_NOT_FOUND
+                )
+            if site.config.session_recording.records:
+                # Here, where it may take long: the inner server finds it made.
+                await site.signing(lambda: site.authority.inner_host_keys(asked.host, asked.port))
+                banner, link = await site.dialer.look(
+                    target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
+                )
+                found = _Recorded(self, visit, banner, link)
+                # All that takes time is time in which the policy may change.
+                return self._still_allowed(found, lambda: self._may_reach(visit))
+            if visit.identity.force_command:
+                raise AccessDenied(
+                    "your certificate's force-command can not be obeyed where nothing is recorded",
+                    rule="force-command",
+                    code=ReasonCode.FORCE_COMMAND_UNRECORDED,
+                )
+            answer = may_reach(visit)
+            visit.judged(answer)
+            check_connections(visit)
+            check_second_factor(answer.options.require_mfa, visit.identity, self._user.proofs, "connection")
+            visit.second_factor = visit.identity.second_factor
+            approval_step.check(visit)
+            passthrough = Passthrough(visit)
+            self._connecting += 1
+            try:
+                await passthrough.connect()
+            finally:
+                self._connecting -= 1
+            visit.identity = self._user.identity
+            return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
+        except ConchrecError as error:
+            site.emit(refusals.event(error, visit.who()))
+            raise
+
+    def _may_reach(self, visit: Visit) -> None:
+        """As the policy and the user are now. Raises AccessDenied."""
+        visit.identity = self._user.identity
+        visit.addresses = may_reach(visit).addresses
+
+    @staticmethod
+    def _still_allowed(place: Place, judge: Callable[[], None]) -> Place:
+        """Raises AccessDenied, and drops it."""
+        try:
+            judge()
+        except AccessDenied:
+            place.drop()
+            raise
+        return place
+
+    def enter(self, place: Place, tunnel: Tunnel) -> None:
+        """Let the user's bytes go there."""
+        if self._leaving:
+            place.drop()
+            tunnel.abortConnection()
+            return
+        self._tunnels.add(tunnel)
+        rooms, user = self._site.rooms, self._user.identity.user
+        room = rooms.take(user)
+        tunnel.give_room(room)
+
+        def closed() -> None:
+            self._tunnels.discard(tunnel)
+            rooms.give_back(user, room)
+
+        tunnel.on_closed = closed
+        try:
+            place.enter(tunnel)
+        except Exception:
+            _log.failure("while a tunnel is entered")
+            tunnel.abortConnection()
+
+    def serve(self, visit: Visit, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
+        server = TargetServer(
+            visit, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
+        )
+        self._servers.add(server)
+
+        def pause(on: bool) -> None:
+            server.upstream.brake("bandwidth", on)
+            tunnel.hold("bandwidth", on)
+
+        self._meter(visit, tunnel, pause)
+        self.obeys(server)
+        server.start()
+
+    def meter_passthrough(self, passthrough: Passthrough, tunnel: Tunnel) -> None:
+        def pause(on: bool) -> None:
+            passthrough.slow_down(on)
+            tunnel.hold("bandwidth", on)
+
+        self._meter(passthrough.visit, tunnel, pause)
+
+    def _meter(self, visit: Visit, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
+        """Count its bytes, where there is a limit now."""
+        site = self._site
+
+        def rates() -> tuple[int, int]:
+            limits = site.config.limits
+            return limits.bandwidth_per_user, limits.bandwidth_per_target
+
+        if any(rates()):
+            tunnel.on_bytes = site.bandwidth.meter(visit.identity.user, visit.target, rates, pause)
+
+    def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
+        self._servers.discard(server)
+        self.over(server)
+        self._tunnels.discard(tunnel)
+
+
+class Braked(Protocol):
+    """Something that sends to the user."""
+
+    def brake(self, on: bool) -> None: ...
+
+    def tell_and_end(self, text: str) -> None: ...
+
+    @property
+    def until(self) -> datetime | None:
+        """When it has to be judged again; None: not by itself."""
+
+    def rejudge(self, identity: Identity) -> None:
+        """What is not allowed any more ends; ``identity`` is the user as of now."""
+
+
+class _Recorded:
+    def __init__(self, ways: Ways, visit: Visit, banner: bytes, link: Link | None) -> None:
+        self._ways = ways
+        self._visit = visit
+        self._banner = banner
+        self._link = link
+
+    def enter(self, tunnel: Tunnel) -> None:
+        self._ways.serve(self._visit, tunnel, self._banner, self._link)
+
+    def drop(self) -> None:
+        if self._link is not None:
+            self._link.drop()
+
+
+class _Unrecorded:
+    def __init__(self, ways: Ways, passthrough: Passthrough) -> None:
+        self._ways = ways
+        self._passthrough = passthrough
+
+    def enter(self, tunnel: Tunnel) -> None:
+        ways, passthrough = self._ways, self._passthrough
+        ways.meter_passthrough(passthrough, tunnel)
+        ways.obeys(passthrough)
+        passthrough.enter(tunnel, lambda: ways.over(passthrough), ways.passthrough_ended)
+
+    def drop(self) -> None:
+        self._passthrough.drop()

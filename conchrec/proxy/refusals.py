@@ -1,0 +1,77 @@
+"""Errors as SSH codes, as the user's line and as an audit event: the only such table."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from conchrec.audit import events
+from conchrec.errors import (
+    AccessDenied,
+    ConchrecError,
+    RecordingError,
+    UpstreamError,
+)
+from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh import messages as m
+
+PREFIX = "conchrec: "
+CONNECTION_ENDING = Reason(ReasonCode.CONNECTION_ENDING, "this connection is over")
+NO_MORE_SESSIONS = Reason(ReasonCode.NO_MORE_SESSIONS, "no more sessions were to be opened")
+PROXY_STOPPING = Reason(ReasonCode.PROXY_STOPPING, "the proxy is being stopped")
+NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "the role does not allow it any more")
+#: Longer than any sentence of ours; what a target says of itself may be longer.
+MAX_LINE = 1024
+_OURS = re.compile(r"conchrec(?=\s*[:\uff1a\ufe55\ua789\u2236\u02d0])", re.IGNORECASE)
+
+
+def one_line(text: str, limit: int = MAX_LINE) -> str:
+    """``text`` as one line that a terminal shows and does not obey. A Reason stays one."""
+    clean = "".join(
+        " " if character in "\r\n\t" else character if _is_shown(character) else "\ufffd"
+        for character in text[: 4 * limit]
+    )
+    clean = clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    return Reason(text.code, clean) if isinstance(text, Reason) else clean
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def disarmed(text: str) -> str:
+    """``text`` without anything that looks like the beginning of a line of ours.
+
+    For words of others: a terminal wraps long lines wherever it likes.
+    """
+    return _OURS.sub(r"'\g<0>'", text)
+
+
+def line(error: ConchrecError) -> str:
+    """What the user reads."""
+    return PREFIX + disarmed(one_line(error.public).removeprefix(PREFIX))
+
+
+def sentence(reason: Reason) -> str:
+    """A reason of ours that is no error, as the user reads it."""
+    return PREFIX + reason
+
+
+def open_failure(error: ConchrecError) -> tuple[int, str]:
+    """Reason code and text of CHANNEL_OPEN_FAILURE (RFC 4254 section 5.1)."""
+    if isinstance(error, AccessDenied):
+        return m.ADMINISTRATIVELY_PROHIBITED, line(error)
+    if isinstance(error, RecordingError):
+        return m.RESOURCE_SHORTAGE, line(error)
+    return m.CONNECT_FAILED, line(error)
+
+
+def event(error: ConchrecError, who: events.Who, *, policy: str = "strict") -> events.AuditEvent:
+    """What the audit says of it."""
+    if isinstance(error, AccessDenied):
+        return events.SessionRejected(**who, reason=error.public, rule=error.rule)
+    if isinstance(error, RecordingError):
+        return events.RecordingFailed(**who, reason=error.public, detail=error.detail, policy=policy)
+    if isinstance(error, UpstreamError):
+        return events.UpstreamFailed(**who, reason=error.public, detail=error.detail)
+    return events.SessionRejected(**who, reason=error.public)

@@ -1,0 +1,1 @@
+"""Channels between the user and the target: parsed, admitted, observed, forwarded."""

@@ -1,0 +1,242 @@
+"""``session_recording: node`` and ``off``: bytes go to the target untouched.
+
+The client authenticates to the target itself; the audit says who went where, for how long, and how
+much passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from conchrec.access.options import Mfa
+from conchrec.audit import events
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.proxy import refusals
+from conchrec.proxy.authorization import REQUIRE_MFA, check_steps, may_reach
+from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
+from conchrec.proxy.target_access import Visit
+from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
+from conchrec.reasons import Reason, ReasonCode
+
+
+class Passthrough:
+    """One splice between a tunnel and a TCP connection to the target."""
+
+    def __init__(self, visit: Visit) -> None:
+        self.visit = visit
+        self._site = visit.site
+        self._mode = visit.site.config.session_recording.value
+        self._target = _TargetEnd(self)
+        self._address = ""
+        self._tunnel: Tunnel | None = None
+        self._tell: Callable[[str], None] = lambda text: None
+        self._leave: Callable[[], None] = lambda: None
+        self._began = 0.0
+        self._sent = 0
+        self._received = 0
+        self._over = False
+        self._limits = TimeLimits(visit, self.tell_and_end)
+
+    async def connect(self) -> None:
+        """TCP to the target. Raises Unreachable, and SpoolFull where the audit has no room."""
+        visit = self.visit
+        if visit.strict:
+            self._site.disks.check()
+        self._address = await self._site.dialer.splice(visit.target, visit.addresses, self._target)
+
+    def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
+        """Let it flow; ``over`` is called at its end, ``tell`` with the reason where that is one of ours.
+        Raises WriteFailed where it can't be audited."""
+        self._tunnel = tunnel
+        self._tell, self._leave = tell, over
+        self._began = self._site.clock.seconds()
+        leave = tunnel.on_closed
+        target = self._target
+
+        def closed() -> None:
+            leave()
+            over()
+            target.close()
+
+        tunnel.on_closed = closed
+        self.visit.emit(events.PassthroughStart(**self.visit.who(), mode=self._mode))
+        self._limits.begin()
+        tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
+        target.start(tunnel)
+        tunnel.start(_UserEnd(self))
+
+    def drop(self) -> None:
+        self._target.close()
+
+    def brake(self, on: bool) -> None:
+        """The outer connection's socket does not drain, or does again."""
+        self._target.pressure("outer", on)
+
+    @property
+    def until(self) -> datetime | None:
+        return self.visit.until
+
+    def rejudge(self, identity: Identity) -> None:
+        """It ends where it could not begin any more."""
+        self.visit.identity = identity
+        if self.visit.strict and (full := self._site.disks.critical):
+            self.tell_and_end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
+            return
+        try:
+            self.judge()
+        except AccessDenied as error:
+            self._site.emit(refusals.event(error, self.visit.who()))
+            self.tell_and_end(error.public)
+
+    def judge(self) -> None:
+        """Raises AccessDenied where this connection to the target is not allowed now."""
+        visit, site = self.visit, self._site
+        if site.config.session_recording.value != self._mode:
+            what = "session_recording"
+            raise AccessDenied(
+                f"how sessions are recorded has changed ({what}): connect anew",
+                rule=what,
+                code=ReasonCode.RECORDING_MODE_CHANGED,
+            )
+        answer = may_reach(visit)
+        visit.judged(answer)
+        if self._address not in answer.addresses:
+            user, host = visit.identity.user, visit.target.host
+            rule = f"no role of {user} allows that address any more"
+            raise AccessDenied(
+                f"{user} may not reach {host} ({rule})", rule=rule, code=ReasonCode.ADDRESS_NOT_ALLOWED
+            )
+        if answer.options.require_mfa is not Mfa.NO and not visit.identity.second_factor:
+            raise AccessDenied(
+                "your roles require a second factor: log in anew",
+                rule=REQUIRE_MFA,
+                code=ReasonCode.SECOND_FACTOR_REQUIRED,
+            )
+        check_steps(visit)
+        self._limits.apply(answer.options)
+
+    def tell_and_end(self, text: str) -> None:
+        """The bytes are between the client and the target: only the outer connection can say why."""
+        if self._over or self._tunnel is None:
+            return
+        tunnel = self._tunnel
+        self._target.abort()
+        self._ended(text)
+        # Who is told first, and not that the other end is gone, reads why.
+        self._site.clock.callLater(LAST_WORDS_SECONDS, tunnel.loseConnection)
+        self._leave()
+        self._tell(text)
+
+    def slow_down(self, on: bool) -> None:
+        """The bandwidth is used up, or there is some again."""
+        self._target.pressure("bandwidth", on)
+
+    def from_user(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._sent += len(data)
+        self.visit.last_activity = self._site.clock.seconds()
+        self._target.send(data)
+
+    def from_target(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._received += len(data)
+        if self._tunnel is not None:
+            self._tunnel.write(data)
+
+    def over(self, reason: str) -> None:
+        if self._over or self._tunnel is None:
+            return
+        self._tunnel.loseConnection()
+        self._ended(reason)
+
+    def _ended(self, reason: str) -> None:
+        self._over = True
+        self._limits.stop()
+        self._site.emit(
+            events.PassthroughEnd(
+                **self.visit.who(),
+                mode=self._mode,
+                sent=self._sent,
+                received=self._received,
+                duration=round(self._site.clock.seconds() - self._began, 3),
+                reason=reason,
+            )
+        )
+
+
+class _TargetEnd(Protocol):
+    """The socket to the target."""
+
+    transport: Any
+
+    def __init__(self, owner: Passthrough) -> None:
+        self._owner = owner
+        self._started = False
+        self._gone = False
+        self._reasons: set[str] = set()
+
+    def connectionMade(self) -> None:
+        # A server speaks first; nobody is there to hear it yet.
+        self.transport.pauseProducing()
+
+    def start(self, tunnel: Tunnel) -> None:
+        self._started = True
+        if self.transport is not None:
+            self.transport.registerProducer(OuterWindow(tunnel), True)
+            self._read()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._owner.from_target(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
+        self._gone = True
+        self._owner.over(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
+
+    def send(self, data: bytes) -> None:
+        if self.transport is not None and not self._gone:
+            self.transport.write(data)
+
+    def pressure(self, reason: str, on: bool) -> None:
+        """Read nothing while there is any reason not to."""
+        (self._reasons.add if on else self._reasons.discard)(reason)
+        if self._started and not self._gone:
+            self._read()
+
+    def _read(self) -> None:
+        if self._reasons:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+
+    def close(self) -> None:
+        """When what was sent has gone."""
+        if self.transport is not None and not self._gone:
+            # A producer that is paused, because somebody does not read, would keep it open.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """At once: what it has not read yet does not go there any more."""
+        if self.transport is not None and not self._gone:
+            self.transport.abortConnection()
+
+
+class _UserEnd(Protocol):
+    """The tunnel's bytes."""
+
+    def __init__(self, owner: Passthrough) -> None:
+        self._owner = owner
+
+    def dataReceived(self, data: bytes) -> None:
+        self._owner.from_user(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
+        self._owner.over(Reason(ReasonCode.USER_CLOSED, "the user closed the connection"))

@@ -1,0 +1,1 @@
+"""The connection to the target: login, candidate keys and prompts."""

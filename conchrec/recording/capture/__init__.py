@@ -1,0 +1,1 @@
+"""A session as it happens becomes a recording."""

@@ -1,0 +1,280 @@
+"""Which session transfers files, and the account of it: what passes, what it came to, and all in all.
+
+A session is recognised by its start request: the subsystem ``sftp``, or a command that runs one of the known
+programs as the far side of a copy. For a role's switches it is enough that the name of such a program stands
+in the command (``transfer_programs``). An account is made where the command is understood (``recognise``);
+it adds to what is recorded of a command and takes nothing from it. rsync and git are told by name and by the
+bytes each way: their protocols are not read.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from twisted.logger import Logger
+
+from conchrec.recording.capture.scp import ScpCommand, ScpReader
+from conchrec.recording.capture.sftp import SftpReader
+from conchrec.recording.format.transfer_account import Files, Found, Lost, Operation, Reader
+
+_log = Logger()
+
+#: Operations that the manifest lists, and how many characters of paths.
+LISTED = 1000
+LISTED_TEXT = 256 * 1024
+#: What of a command is looked at.
+_COMMAND = 8192
+_GIT = ("git-upload-pack", "git-receive-pack", "git-upload-archive")
+_SFTP = ("sftp-server", "internal-sftp")
+#: The name of each transfer program as a word of a command, with or without a directory before it. The
+#: pattern begins with the name: a search for letters that stand for themselves is ten times as fast.
+_PROGRAMS = {
+    name: re.compile(rf"{name}(?<![\w.-]{name})(?![\w./-])") for name in ("scp", "rsync", *_SFTP, *_GIT)
+}
+#: scp is the far side of a copy with -t or -f, which may be the result of an expansion.
+_SCP_OPTION = re.compile(r"(?<!\S)-\w*[tf]|[$`{*?\[]")
+#: A command without any of these runs none of them; splitting it into words would cost a millisecond.
+_HINT = re.compile("scp|sftp|rsync|git")
+_NO_QUOTES = str.maketrans("", "", "'\"\\")
+#: With none of these in it a line is one simple command.
+_COMPOUND = frozenset("`$;&|<>()\n\r")
+#: Words that stand before a program and run it.
+_RUNNERS = frozenset({"exec", "command", "env", "nohup", "nice", "sudo", "doas"})
+#: Of their options those that take the next word along.
+_WITH_VALUE = frozenset({"-u", "-g", "--user", "--group"})
+_ASSIGNMENT = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What a session was recognised as.
+
+    ``by`` is sftp, scp, rsync or git's command; ``scp`` says more. ``mixed``: other programs may run in the
+    same command. ``unread`` says, where that is so, why its protocol is not read at all.
+    """
+
+    by: str
+    scp: ScpCommand | None = None
+    mixed: bool = False
+    unread: str = ""
+
+    @property
+    def copies_files(self) -> bool:
+        """Is it what ``file_copy: no`` is about?"""
+        return self.by in ("sftp", "scp")
+
+
+def recognise(kind: str, command: str) -> Transfer | None:
+    """The transfer that a session is, for its account; None where it is nothing known.
+
+    ``kind`` is shell, exec or subsystem, ``command`` the command line or the subsystem's name. A command that
+    may run more than one program is rsync or git for nobody: its bytes are not only theirs.
+    """
+    if kind == "subsystem":
+        return Transfer(by="sftp") if command == "sftp" else None
+    if kind != "exec" or len(command) > _COMMAND or not _HINT.search(_unquoted(command)):
+        return None
+    commands = list(_commands(command))
+    transfers = list(filter(None, map(_recognise_words, commands)))
+    copies = [transfer for transfer in transfers if transfer.copies_files]
+    if not _COMPOUND.isdisjoint(command) or any(map(_sets_environment, commands)):
+        if not copies:
+            return None
+        several = len({(transfer.by, transfer.scp) for transfer in transfers}) > 1
+        unread = "the command runs several transfer programs" if several else ""
+        return replace(copies[0], mixed=True, unread=unread)
+    return transfers[0] if transfers else None
+
+
+def transfer_programs(kind: str, command: str) -> frozenset[str]:
+    """The transfer programs whose names stand anywhere in a start request: sftp, scp, rsync, git's.
+
+    For the switches of a role, which must not be fooled by what stands before or around the program: quotes
+    and backslashes are taken away as a shell does, and all of the command is searched. scp counts where -t or
+    -f may be one of its options. Variables, patterns and scripts can still hide a name: anyone who may run
+    commands can copy files.
+    """
+    if kind == "subsystem":
+        return frozenset(("sftp",)) if command == "sftp" else frozenset()
+    if kind != "exec":
+        return frozenset()
+    unquoted = _unquoted(command)
+    names = {name for name, pattern in _PROGRAMS.items() if pattern.search(unquoted)}
+    if "scp" in names and not _SCP_OPTION.search(unquoted):
+        names.discard("scp")
+    if names.intersection(_SFTP):
+        names = (names - set(_SFTP)) | {"sftp"}
+    return frozenset(names)
+
+
+def _unquoted(command: str) -> str:
+    """Without what a shell takes away from a word: ``s\\cp``, ``$'scp'`` and ``"scp"`` are scp."""
+    joined = command.replace("\\\n", "")
+    return joined.replace("$'", "'").replace('$"', '"').translate(_NO_QUOTES)
+
+
+def _recognise_words(words: list[str]) -> Transfer | None:
+    """One simple command."""
+    words = _without_runners(words)
+    if not words:
+        return None
+    program, arguments = words[0].rpartition("/")[2], words[1:]
+    if program in _SFTP:
+        return Transfer(by="sftp")
+    if program == "scp" and (scp := ScpCommand.parse(arguments)) is not None:
+        return Transfer(by="scp", scp=scp)
+    if program == "rsync" and "--server" in arguments:
+        return Transfer(by="rsync")
+    if program == "git" and arguments:
+        program = f"git-{arguments[0]}"
+    return Transfer(by=program) if program in _GIT else None
+
+
+def _sets_environment(words: list[str]) -> bool:
+    """Does a variable for the program stand before it? With LD_PRELOAD it runs anything."""
+    program = _without_runners(words)
+    return any(_ASSIGNMENT.match(word) for word in words[: len(words) - len(program)])
+
+
+def _commands(line: str) -> Iterator[list[str]]:
+    """The simple commands of a line as a shell sees them, as far as words go."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|\n()")
+    lexer.whitespace = " \t\r"
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    words: list[str] = []
+    try:
+        for word in lexer:
+            if word.strip(";&|\n()"):
+                words.append(word)
+            else:
+                yield words
+                words = []
+    except ValueError:
+        pass  # a quote that is not closed: the shell will not run it
+    else:
+        yield words
+
+
+def _without_runners(words: list[str]) -> list[str]:
+    """``A=1 sudo -u root scp -t .`` is ``scp -t .``"""
+    at = 0
+    options = False
+    while at < len(words):
+        word = words[at]
+        if options and word.startswith("-"):
+            at += 2 if word in _WITH_VALUE else 1
+        elif word in _RUNNERS or _ASSIGNMENT.match(word):
+            options = True
+            at += 1
+        else:
+            break
+    return words[at:]
+
+
+class Account:
+    """What one session does with files. The bytes of both directions go by here; nothing is kept of them.
+
+    Never raises: whatever goes wrong in the reading of a protocol ends the account, not the transfer.
+    """
+
+    def __init__(self, transfer: Transfer, monotonic: Callable[[], float]) -> None:
+        """``monotonic`` are seconds."""
+        self.by = transfer.by
+        #: The protocol is read, file by file; else only bytes are counted.
+        self.reads = transfer.copies_files
+        self._mixed = transfer.mixed
+        self._unread = transfer.unread
+        self._reader: Reader | None = None
+        if transfer.unread:
+            pass
+        elif transfer.scp is not None:
+            self._reader = ScpReader(transfer.scp, monotonic)
+        elif transfer.by == "sftp":
+            self._reader = SftpReader(monotonic)
+        self._sent = 0
+        self._received = 0
+        self._counts = {"read": 0, "write": 0, "changes": 0, "failed": 0}
+        self._bytes = {"read": 0, "write": 0}
+        self._lost = ""
+        self._listed: list[Operation] = []
+        self._room = LISTED_TEXT
+
+    def begin(self) -> Sequence[Found]:
+        """Nothing has passed yet: why the protocol will not be read, where that is so."""
+        return self._noted((Lost(reason=self._unread),)) if self._unread else ()
+
+    def from_user(self, data: bytes) -> Sequence[Found]:
+        """What these bytes to the target complete."""
+        self._sent += len(data)
+        if self._reader is None:
+            return ()
+        try:
+            found = self._reader.from_user(data)
+        except Exception:
+            return self._broken(from_user=data)
+        return self._noted(found) if found else found
+
+    def from_target(self, data: bytes) -> Sequence[Found]:
+        """The same of bytes from the target."""
+        self._received += len(data)
+        if self._reader is None:
+            return ()
+        try:
+            found = self._reader.from_target(data)
+        except Exception:
+            return self._broken(from_target=data)
+        return self._noted(found) if found else found
+
+    def end(self) -> Sequence[Found]:
+        """No more bytes: what was not completed."""
+        reader, self._reader = self._reader, None
+        if reader is None:
+            return ()
+        try:
+            return self._noted(reader.end())
+        except Exception:
+            return self._broken()
+
+    def files(self) -> Files:
+        """All so far."""
+        return Files(
+            by=self.by,
+            mixed=self._mixed,
+            sent=self._sent,
+            received=self._received,
+            read=self._counts["read"],
+            read_bytes=self._bytes["read"],
+            written=self._counts["write"],
+            written_bytes=self._bytes["write"],
+            changes=self._counts["changes"],
+            failed=self._counts["failed"],
+            lost=self._lost,
+            operations=tuple(self._listed),
+        )
+
+    def _broken(self, from_user: bytes = b"", from_target: bytes = b"") -> Sequence[Found]:
+        _log.failure("while {by} was read", by=self.by)
+        self._reader = None
+        reason = "an internal error of conchrec"
+        return self._noted((Lost(reason=reason, from_user=from_user, from_target=from_target),))
+
+    def _noted(self, found: Sequence[Found]) -> Sequence[Found]:
+        for one in found:
+            if isinstance(one, Lost):
+                self._lost = one.reason
+                continue
+            if one.size is None:
+                self._counts["changes"] += 1
+            else:
+                self._counts[one.operation] += 1
+                self._bytes[one.operation] += one.size
+            if one.result != "ok":
+                self._counts["failed"] += 1
+            self._room -= sum(map(len, (one.path, one.other, one.name, one.detail, one.result)))
+            if len(self._listed) < LISTED and self._room >= 0:
+                self._listed.append(one)
+        return found

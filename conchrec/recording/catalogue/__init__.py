@@ -1,0 +1,1 @@
+"""The recordings as a list that can be searched."""

@@ -1,0 +1,480 @@
+"""What is known of all recordings, in one place that can be asked: a cache, and nothing but.
+
+``index.sqlite`` in the directory of the recordings, through peewee (which speaks PostgreSQL, too). Every
+fact in it comes from a manifest or a cast; without it, or with one that is broken or of another version,
+everything still works, and it is made anew. Only the full text is SQLite's own (FTS5): ``_Text``.
+
+The text of a recording is what was on its screen, control sequences resolved within a line (see
+``transcript``), programs on the alternate screen included; its command; and the names of files that
+moved. Of long ones the first ``TEXT_AT_MOST`` letters are read, and of the rest its commands, as far as they
+were recognised. Of encrypted ones only what the manifest says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import peewee
+from playhouse.sqlite_ext import FTS5Model, SearchField
+
+from conchrec.errors import RecordingError
+from conchrec.ownership import create
+from conchrec.reasons import ReasonCode
+from conchrec.recording.catalogue import library
+from conchrec.recording.format.asciicast import OUTPUT
+from conchrec.recording.format.manifest import Manifest
+from conchrec.recording.format.session_id import time_of
+from conchrec.recording.storage.encodings import is_encrypted
+from conchrec.recording.storage.layout import Tree
+from conchrec.recording.terminal.transcript import Transcript
+
+NAME = "index.sqlite"
+VERSION = 4
+"""Another one in the file (``user_version``): it is made anew."""
+TEXT_AT_MOST = 8 * 1024 * 1024
+"""Letters of output of one recording that are read for the text."""
+BUSY_SECONDS = 10
+"""How long one process waits for another that writes."""
+READING = "reading"
+"""The status of a recording that is being read for the index; or was, when its process ended."""
+_PIECE = 4096
+_LONGEST_PROBLEM = 200
+_BLANKS = re.compile("  +")
+_BEGIN, _END = "\x01", "\x02"
+_MAKE_IT = "make it anew: conchrec recordings rebuild-index"
+_NONE = f"there is no index of the recordings; {_MAKE_IT}"
+_WORD = re.compile(r"\w")
+
+
+class _Recording(peewee.Model):  # type: ignore[misc]
+    """What a list shows of one. Its texts are the rows from ``first_text`` up to, and without,
+    ``after_texts``."""
+
+    sid = peewee.TextField(primary_key=True)
+    started = peewee.FloatField(index=True)
+    duration = peewee.FloatField(default=0)
+    status = peewee.TextField(default="unreadable")
+    user = peewee.TextField(default="")
+    login = peewee.TextField(default="")
+    target = peewee.TextField(default="")
+    kind = peewee.TextField(default="")
+    command = peewee.TextField(default="")
+    dialled = peewee.TextField(default="")
+    approved_by = peewee.TextField(default="")
+    problem = peewee.TextField(default="")
+    first_text = peewee.IntegerField(default=0)
+    after_texts = peewee.IntegerField(default=0)
+
+    class Meta:
+        table_name = "recordings"
+        without_rowid = True
+
+
+class _Summary(peewee.Model):  # type: ignore[misc]
+    """The manifest as JSON, without its signature: apart, so that lists are read without them."""
+
+    sid = peewee.TextField(primary_key=True)
+    summary = peewee.TextField()
+
+    class Meta:
+        table_name = "summaries"
+
+
+class _Text(FTS5Model):  # type: ignore[misc]
+    """Some lines of one recording; ``times`` has the seconds of each, empty for its command and files."""
+
+    sid = SearchField(unindexed=True)
+    times = SearchField(unindexed=True)
+    body = SearchField()
+
+    class Meta:
+        table_name = "texts"
+        options = {"tokenize": "unicode61"}  # noqa: RUF012  # peewee reads it from the class
+
+
+_TABLES = (_Recording, _Summary, _Text)
+
+
+class IndexUnusable(RecordingError):
+    """There is no index, or it can not be read; ``rebuild-index`` makes one."""
+
+    default_code = ReasonCode.INDEX_UNUSABLE
+
+
+class IndexBroken(IndexUnusable):
+    """The file is no good; nobody needs to keep it."""
+
+
+class NothingToSearch(RecordingError):
+    """There is no word in what is asked for."""
+
+    default_code = ReasonCode.NOTHING_TO_SEARCH
+
+
+class Row(NamedTuple):
+    """One recording, as far as a list shows it. ``started`` is in seconds since 1970; ``summary`` is JSON,
+    and empty where the manifest can not be read."""
+
+    sid: str
+    started: float
+    duration: float
+    status: str
+    user: str
+    login: str
+    target: str
+    kind: str
+    command: str
+    dialled: str
+    approved_by: str
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A line that was on a screen ``time`` seconds after the beginning, or (None) a command or a file's name.
+
+    ``parts`` are the line in pieces, every second of which was searched for.
+    """
+
+    sid: str
+    started: float
+    user: str
+    login: str
+    target: str
+    time: float | None
+    parts: tuple[str, ...]
+    dialled: str = ""
+    approved_by: str = ""
+
+
+class Index:
+    """The index of one directory. Use it with ``with``; whatever the database says is an IndexUnusable."""
+
+    def __init__(self, root: Path, *, make: bool = False) -> None:
+        """``make``: where it is missing, or no good, an empty one is made."""
+        self._tree = Tree(root)
+        self.path = root / NAME
+        self._make = make
+        self._database = peewee.SqliteDatabase(
+            str(self.path),
+            pragmas={
+                "journal_mode": "wal",
+                "synchronous": "normal",
+                "busy_timeout": BUSY_SECONDS * 1000,
+                # What was pruned is gone from here, too.
+                "secure_delete": 1,
+            },
+        )
+        self._database.bind(_TABLES)
+
+    def __enter__(self) -> Index:
+        if not self._make and (not self.path.exists() or not self.path.stat().st_size):
+            raise IndexUnusable(_NONE)
+        try:
+            with _usable(self.path):
+                self._open()
+        except (IndexUnusable, OSError) as error:
+            self._database.close()
+            if isinstance(error, IndexUnusable):
+                raise
+            raise IndexUnusable(f"{self.path} can not be used: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def _open(self) -> None:
+        if self._make:
+            _create(self.path)
+            try:
+                with _usable(self.path):
+                    self._lay_out()
+            except IndexBroken:
+                self._database.close()
+                remove(self.path)
+                _create(self.path)
+                self._lay_out()
+        elif (version := self._version()) != VERSION:
+            raise IndexUnusable(_NONE if not version else f"{self.path} is of another version; {_MAKE_IT}")
+
+    def _lay_out(self) -> None:
+        """The tables are there, and empty if they were of another version."""
+        if self._version() != VERSION:
+            with self._database.atomic("IMMEDIATE"):
+                if self._version() != VERSION:  # nobody was quicker
+                    self._make_tables()
+
+    def _make_tables(self) -> None:
+        # Not by another file: some process may have this one open.
+        self._database.drop_tables(_TABLES)
+        self._database.create_tables(_TABLES)
+        self._database.execute_sql(f"PRAGMA user_version = {VERSION}")
+
+    def _version(self) -> int:
+        self._database.connect(reuse_if_open=True)
+        (version,) = self._database.execute_sql("PRAGMA user_version").fetchone()
+        return int(version)
+
+    # -- filling it
+
+    def differences(self) -> tuple[list[str], set[str]]:
+        """Sealed recordings that are not in it, oldest first; and those in it that are not there any more."""
+        there = {sid for sid, sealed in self._tree.recordings() if sealed}
+        with _usable(self.path):
+            known = dict(_Recording.select(_Recording.sid, _Recording.status).tuples())
+        read = {sid for sid, status in known.items() if status != READING}
+        return sorted(there - read), known.keys() - there
+
+    def add(self, sid: str) -> None:
+        """Read a sealed recording. One that can not be read is noted as far as it can be. Raises OSError."""
+        try:
+            manifest = Manifest.parse(self._tree.read_manifest(sid))
+        except RecordingError:
+            # `ls` and `verify` say so; without a row it would be looked at again and again.
+            manifest = None
+        # All of it is read before anything is written: that may take long, and others would have to wait.
+        texts = list(self._texts(manifest)) if manifest is not None else []
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._forget(sid)
+            if manifest is None:
+                _Recording.insert(sid=sid, started=time_of(sid).timestamp()).execute()
+                return
+            rowids = [_Text.insert(sid=sid, times=times, body=body).execute() for times, body in texts]
+            _Recording.insert(
+                sid=sid,
+                started=manifest.started.timestamp(),
+                duration=manifest.duration,
+                status=manifest.status.value,
+                user=manifest.user,
+                login=manifest.login,
+                target=manifest.target,
+                kind=manifest.kind,
+                command=_storable(manifest.command),
+                dialled=_storable(manifest.provenance.dialled),
+                approved_by=_storable(manifest.provenance.approved_by),
+                first_text=rowids[0] if rowids else 0,
+                after_texts=rowids[-1] + 1 if rowids else 0,
+            ).execute()
+            _Summary.insert(sid=sid, summary=manifest.encode().decode("ascii")).execute()
+
+    def begin(self, sid: str) -> bool:
+        """Note that this one is going to be read: if that ends the process, the next one skips it. False
+        where that has happened."""
+        r = _Recording
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            if r.select().where((r.sid == sid) & (r.status == READING)).exists():
+                return False
+            self._forget(sid)
+            r.insert(sid=sid, started=time_of(sid).timestamp(), status=READING).execute()
+            return True
+
+    def skip(self, sid: str, problem: str) -> None:
+        """This one is not read again; ``problems`` names it."""
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._forget(sid)
+            problem = _storable(problem[:_LONGEST_PROBLEM])
+            _Recording.insert(sid=sid, started=time_of(sid).timestamp(), problem=problem).execute()
+
+    def forget(self, sid: str) -> None:
+        """As if it had never been looked at."""
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._forget(sid)
+
+    def problems(self) -> list[tuple[str, str]]:
+        """The recordings that were skipped, oldest first, and why."""
+        r = _Recording
+        with _usable(self.path):
+            return list(r.select(r.sid, r.problem).where(r.problem != "").order_by(r.sid).tuples())
+
+    def remove(self, sids: Iterable[str]) -> None:
+        """Forget these recordings: nothing that was on their screens is left in the file."""
+        with _usable(self.path):
+            with self._database.atomic("IMMEDIATE"):
+                for sid in sids:
+                    self._forget(sid)
+                # Without it the words stay among those of the others until FTS5 happens to rewrite them.
+                _Text.optimize()
+            self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+            self._make_tables()
+
+    def _forget(self, sid: str) -> None:
+        for first, after in (
+            _Recording.select(_Recording.first_text, _Recording.after_texts)
+            .where(_Recording.sid == sid)
+            .tuples()
+        ):
+            _Text.delete().where((_Text.rowid >= first) & (_Text.rowid < after)).execute()
+            _Summary.delete().where(_Summary.sid == sid).execute()
+            _Recording.delete().where(_Recording.sid == sid).execute()
+
+    def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
+        how = manifest.provenance
+        names = [manifest.command, how.approval_reason, how.approval_note, *names_of(manifest)]
+        if said := "\n".join(_storable(name) for name in names if name):
+            yield "", said
+        path = self._tree.path(manifest.sid)
+        if is_encrypted(path):
+            return
+        times: list[str] = []
+        lines: list[str] = []
+        size, time = 0, 0.0
+        for time, line in _screen(path):
+            times.append(f"{time:.1f}")
+            lines.append(line)
+            size += len(line)
+            if size >= _PIECE:
+                yield " ".join(times), "\n".join(lines)
+                times, lines, size = [], [], 0
+        # Those before were on the screen.
+        later = [one for one in manifest.commands if one.time > time]
+        times += [f"{one.time:.1f}" for one in later]
+        lines += [_storable(one.text) for one in later]
+        if lines:
+            yield " ".join(times), "\n".join(lines)
+
+    # -- asking it
+
+    def rows(
+        self, *, since: datetime | None = None, until: datetime | None = None, summaries: bool = False
+    ) -> dict[str, Row]:
+        """Every recording by its id; with its manifest as JSON where ``summaries``."""
+        r = _Recording
+        columns = [r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command]
+        columns += [r.dialled, r.approved_by]
+        with _usable(self.path):
+            asked = r.select(*columns).tuples()
+            if summaries:
+                asked = (
+                    asked.select_extend(peewee.fn.COALESCE(_Summary.summary, ""))
+                    .join(_Summary, peewee.JOIN.LEFT_OUTER, on=(_Summary.sid == r.sid))
+                )  # fmt: skip
+            if since is not None:
+                asked = asked.where(_Recording.started >= since.timestamp())
+            if until is not None:
+                asked = asked.where(_Recording.started < until.timestamp())
+            # Not through peewee's own rows: their conversions, of which none is needed, take longest.
+            return {row[0]: Row(*row) for row in self._database.execute(asked)}
+
+    def search(
+        self, phrases: Sequence[str], *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[Hit]:
+        """Lines with these phrases, newest recording first: words are words, whatever FTS5 would make of
+        them. Several phrases have to be within some lines of each other. Raises NothingToSearch.
+        """
+        if not phrases or not all(_WORD.search(phrase) for phrase in phrases):
+            raise NothingToSearch("nothing to search for: a phrase needs a letter or a digit")
+        wanted = " AND ".join('"' + phrase.replace('"', '""').replace("\0", " ") + '"' for phrase in phrases)
+        with _usable(self.path):
+            asked = (
+                _Text.select(
+                    _Recording.sid, _Recording.started, _Recording.user, _Recording.login, _Recording.target,
+                    _Recording.dialled, _Recording.approved_by,
+                    _Text.times, _Text.body.highlight(_BEGIN, _END),
+                )
+                .join(_Recording, on=(_Recording.sid == _Text.sid))
+                .where(_Text.match(wanted))
+                .order_by(_Recording.started.desc(), _Text.rowid)
+                .tuples()
+            )  # fmt: skip
+            if since is not None:
+                asked = asked.where(_Recording.started >= since.timestamp())
+            if until is not None:
+                asked = asked.where(_Recording.started < until.timestamp())
+            for sid, started, user, login, target, dialled, approved_by, times, body in asked.iterator():
+                for time, parts in _hits(times.split(), body):
+                    yield Hit(
+                        sid=sid,
+                        started=started,
+                        user=user,
+                        login=login,
+                        target=target,
+                        time=time,
+                        parts=parts,
+                        dialled=dialled,
+                        approved_by=approved_by,
+                    )
+
+
+def names_of(manifest: Manifest) -> Iterable[str]:
+    """The names of files that this session moved or changed."""
+    operations = manifest.files.operations if manifest.files is not None else ()
+    return dict.fromkeys(name for one in operations for name in (one.path, one.other, one.name))
+
+
+def remove(path: Path) -> None:
+    """No trace of an index is left."""
+    for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        name.unlink(missing_ok=True)
+
+
+def _hits(times: Sequence[str], body: str) -> Iterator[tuple[float | None, tuple[str, ...]]]:
+    """The lines in which something was found; a phrase that goes over a line's end counts where it begins."""
+    inside = False
+    for number, line in enumerate(body.split("\n")):
+        begins = _BEGIN in line
+        if begins:
+            text = line + _END if line.rfind(_BEGIN) > line.rfind(_END) else line
+            if inside:
+                text = text.partition(_END)[2]
+            time = float(times[number]) if number < len(times) else None
+            yield time, tuple(re.split(f"[{_BEGIN}{_END}]", text))
+        if begins or _END in line:
+            inside = line.rfind(_BEGIN) > line.rfind(_END)
+
+
+def _screen(path: Path) -> Iterator[tuple[float, str]]:
+    """What a person would have read, line by line, each with the time at which it was complete."""
+    transcript, read, time = Transcript(), 0, 0.0
+    with contextlib.suppress(RecordingError, OSError):  # what is readable is indexed
+        for event in library.events(path):
+            if event.code != OUTPUT:
+                continue
+            time = event.time
+            read += len(event.text)
+            for line in transcript.feed(event.text).splitlines():
+                if line:
+                    yield time, _BLANKS.sub(" ", line)
+            if read >= TEXT_AT_MOST:
+                break
+    for line in transcript.end().splitlines():
+        if line:
+            yield time, _BLANKS.sub(" ", line)
+
+
+def _storable(text: str) -> str:
+    """One line of text that SQLite takes: what is not printable is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def _create(path: Path) -> None:
+    """An empty file, private; it belongs to whom its directory does, whoever asks."""
+    try:
+        os.close(create(path, os.O_RDWR))
+    except FileExistsError:
+        pass
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except peewee.OperationalError as error:
+        if "vtable constructor failed" in str(error):
+            raise IndexBroken(f"{path} can not be used: {error}; {_MAKE_IT}") from error
+        raise IndexUnusable(f"{path} can not be used: {error}") from error
+    except peewee.DatabaseError as error:
+        raise IndexBroken(f"{path} can not be used: {error}; {_MAKE_IT}") from error

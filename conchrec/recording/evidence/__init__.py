@@ -1,0 +1,1 @@
+"""What makes recordings evidence: signatures, the ledger, and verification."""

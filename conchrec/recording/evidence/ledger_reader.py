@@ -1,0 +1,143 @@
+"""A ledger that is read to be verified: what it says of each recording, and what is wrong with itself.
+
+Reads only, with public keys alone. ``docs/recordings.md`` has the rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from conchrec.files import open_regular
+from conchrec.recording.evidence.heads import KnownHead
+from conchrec.recording.evidence.ledger import whole_lines
+from conchrec.recording.evidence.ledger_line import START, Act, BrokenLedger, LedgerLine
+from conchrec.recording.format.session_id import is_session_id
+from conchrec.recording.format.signatures import Keys, NotSigned
+
+_MOST_HEADS = 20
+"""The most missing heads that are reported one by one."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the ledger knows of one recording: the numbers of lines (0: none), and the manifest's digest.
+
+    ``notes`` are facts that are no fault."""
+
+    opened: int = 0
+    sealed: int = 0
+    removed: int = 0
+    held: int = 0
+    manifest: str = ""
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Book:
+    """A ledger that was read. ``problems`` are its own; ``head`` names its last line (empty without one)."""
+
+    def __init__(self, path: Path, keys: Keys, head: str = "", heads: Iterable[KnownHead] = ()) -> None:
+        """Reads all of it. It must contain ``head``, and each of ``heads``: they were kept elsewhere.
+
+        Raises OSError.
+        """
+        self.problems: list[str] = []
+        self.entries: dict[str, Entry] = {}
+        self.head = ""
+        self._keys = keys
+        self._number, self._previous = 0, START
+        self._expected: dict[int, list[KnownHead]] = {}
+        self._file: BinaryIO | None = None
+        for known in (*([KnownHead(head=head, source="--head")] if head else []), *heads):
+            number, _, _ = known.head.partition(":")
+            self._expected.setdefault(int(number) if number.isdecimal() else 0, []).append(known)
+        try:
+            self._file = open(open_regular(path), "rb")  # noqa: SIM115  # closed with this object
+        except FileNotFoundError:
+            pass
+        self.update()
+        self._tell_missing()
+
+    @property
+    def there(self) -> bool:
+        """Is there a file?"""
+        return self._file is not None
+
+    def update(self) -> None:
+        """Read the lines that were written since: another process may be at work."""
+        file = self._file
+        if file is None:
+            return
+        begin = file.tell()
+        for text in whole_lines(file.readline):
+            begin += len(text)
+            self._read(text)
+        file.seek(begin)
+
+    def entry(self, sid: str) -> Entry:
+        """What is known of this recording; an empty entry where nothing is."""
+        return self.entries.get(sid, Entry())
+
+    def _read(self, text: bytes) -> None:
+        where = f"line {self._number + 1} of the ledger"
+        line: LedgerLine | None = None
+        try:
+            line = LedgerLine.parse(text)
+            self._keys.entry(text)
+        except (BrokenLedger, NotSigned) as error:
+            self.problems.append(f"{where}: {error.public}")
+            self._number, self._previous = self._number + 1, hashlib.sha256(text).hexdigest()
+            return
+        if (line.number, line.previous) != (self._number + 1, self._previous):
+            self.problems.append(f"{where}: it says that it is line {line.number}, or it follows another one")
+        self._number, self._previous = line.number, hashlib.sha256(text).hexdigest()
+        self.head = f"{self._number}:{self._previous}"
+        if (expected := self._expected.get(self._number)) is not None:
+            expected[:] = [known for known in expected if known.head != self.head]
+            if not expected:
+                del self._expected[self._number]
+        if line.act is Act.BROKEN:
+            self.problems.append(
+                f"{where}: at {line.time} the ledger did not continue its head {line.head}: {line.reason}"
+            )
+        elif is_session_id(line.sid):
+            self._take(line)
+        else:
+            self.problems.append(f"{where}: invalid session id")
+
+    def _take(self, line: LedgerLine) -> None:
+        entry = self.entries.setdefault(line.sid, Entry())
+        if line.act is Act.OPEN:
+            entry.opened = line.number
+        elif line.act is Act.SEALED:
+            if entry.sealed:
+                lines = f"lines {entry.sealed} and {line.number} of the ledger"
+                if line.manifest == entry.manifest:
+                    # Releases before this one did that at a start, when a session ended meanwhile.
+                    entry.notes.append(f"completed twice with the same manifest, in {lines}")
+                else:
+                    entry.problems.append(f"it was completed twice, in {lines}")
+            entry.sealed, entry.manifest = line.number, line.manifest
+        elif line.act is Act.HELD:
+            entry.held = line.number
+        elif line.act is Act.RELEASED:
+            entry.held = 0
+        else:
+            if entry.held:
+                entry.problems.append(f"it was removed while line {entry.held} of the ledger held it")
+            entry.removed = line.number
+
+    def _tell_missing(self) -> None:
+        missing = [known for heads in self._expected.values() for known in heads]
+        for known in missing[:_MOST_HEADS]:
+            of = f", session {known.sid}" if known.sid else ""
+            where = f"{known.source}{of}"
+            self.problems.append(
+                f"it does not contain the head {known.head} ({where}): it was cut, put back or replaced"
+            )
+        if len(missing) > _MOST_HEADS:
+            self.problems.append(f"{len(missing) - _MOST_HEADS} more known heads are missing")

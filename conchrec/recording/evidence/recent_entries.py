@@ -1,0 +1,93 @@
+"""What the newest lines of a ledger say of recordings: checked before a line is added."""
+
+from __future__ import annotations
+
+from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
+from conchrec.recording.evidence.ledger_line import Act, LedgerLine
+
+
+class NotAllowed(RecordingError):
+    """A line that was written meanwhile forbids this one."""
+
+
+class Recent:
+    """Recordings that are open, sealed, held or removed, as far as the lines were read."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+        self._sealed: dict[str, str] | None = {}
+        self._sealed_before: set[str] = set()
+        self._removed: set[str] = set()
+        self._held: dict[str, bool] = {}
+
+    def take(self, line: LedgerLine, start: int) -> None:
+        """The next line, at this byte of the file."""
+        sid = line.sid
+        if line.act is Act.OPEN:
+            self._open[sid] = start
+        elif line.act is Act.SEALED:
+            self._open.pop(sid, None)
+            if self._sealed is not None:
+                self._sealed[sid] = line.manifest
+        elif line.act is Act.REMOVED:
+            self._open.pop(sid, None)
+            if self._sealed is not None:
+                self._removed.add(sid)
+        elif line.act in (Act.HELD, Act.RELEASED):
+            self._held[sid] = line.act is Act.HELD
+
+    def has(self, act: Act, sid: str, manifest: str) -> bool:
+        """Is there such a line already? Raises NotAllowed where another one forbids it."""
+        if act is Act.SEALED and self._sealed is not None:
+            known = self._sealed.get(sid, "")
+            if known and manifest and manifest != known:
+                raise NotAllowed(
+                    f"{sid} is complete already, with another manifest", code=ReasonCode.RECORDING_SEALED
+                )
+            return sid in self._sealed or sid in self._sealed_before
+        if act is Act.REMOVED and self.is_held(sid):
+            raise NotAllowed(f"{sid} is held", code=ReasonCode.RECORDING_HELD)
+        if act is Act.HELD and sid in self._removed:
+            raise NotAllowed(f"{sid} was removed meanwhile", code=ReasonCode.RECORDING_REMOVED)
+        return False
+
+    def is_held(self, sid: str) -> bool:
+        """Was it held, and not released?"""
+        return self._held.get(sid, False)
+
+    def is_open(self, sid: str) -> bool:
+        """Was it opened, and not sealed or removed?"""
+        return sid in self._open
+
+    def learn(self, opened: dict[str, int], sealed: set[str]) -> list[str]:
+        """Older lines were read: what they opened and did not end, and what they sealed.
+
+        Returns those that are still open. ``sealed`` is kept: it may be large, and a copy would take long."""
+        done = self._sealed or {}
+        unfinished = {
+            sid: start for sid, start in opened.items() if sid not in done and sid not in self._removed
+        }
+        self._open = unfinished | self._open
+        if self._sealed is not None:
+            self._sealed_before = sealed
+        return list(unfinished)
+
+    def drop(self, sid: str) -> None:
+        """Nothing of it is there: no recovery needs to look for it again."""
+        self._open.pop(sid, None)
+
+    def forget(self) -> None:
+        """The recovery is over: what is sealed from now on is sealed by the process that recorded it. A
+        service that runs for years does not keep each of them in memory."""
+        self._sealed = None
+        self._sealed_before = set()
+        self._removed.clear()
+
+    def moved(self, end: int) -> None:
+        """The file is another one: what was opened in the part that is lost is looked for from ``end`` on."""
+        self._open = {sid: min(start, end) for sid, start in self._open.items()}
+
+    def first_open(self, end: int) -> int:
+        """The first byte that a later recovery has to read; ``end`` where nothing is open."""
+        return min(self._open.values(), default=end)

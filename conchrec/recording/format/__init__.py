@@ -1,0 +1,1 @@
+"""What a recording consists of: the values, and how they are written."""

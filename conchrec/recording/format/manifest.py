@@ -1,0 +1,327 @@
+"""The manifest: what is known of one recording, in the JSON file beside it.
+
+A value; who writes it to the disk is the store. A field without a value is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from enum import Enum
+
+from conchrec import __version__
+from conchrec.errors import RecordingError
+from conchrec.provenance import NOTHING_KNOWN, Provenance
+from conchrec.reasons import ReasonCode
+from conchrec.recording.format.coverage import NotKept
+from conchrec.recording.format.transfer_account import Files
+
+VERSION = 1
+
+
+class Status(Enum):
+    """How a recording ended."""
+
+    COMPLETE = "complete"
+    """The session ended and all of it is here."""
+    FAILED = "failed"
+    """The recording broke off while the session ran: the disk was full, or could not be written."""
+    INTERRUPTED = "interrupted"
+    """conchrec itself was stopped in the middle; completed at the next start."""
+    DAMAGED = "damaged"
+    """The file has lines that nobody can read, in the middle; left as it was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """How much went one way. ``sha256`` (hexadecimal) where the bytes themselves were hashed."""
+
+    size: int
+    sha256: str = ""
+
+    def fields(self) -> dict[str, object]:
+        return {"bytes": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The SSH messages other than data that were forwarded one way: how many, their bytes, and SHA-256
+    (hexadecimal) over each one's number (1 byte), length (uint32) and body, which is what follows the channel
+    number."""
+
+    messages: int
+    size: int
+    sha256: str
+
+    def fields(self) -> dict[str, object]:
+        return {"messages": self.messages, "bytes": self.size, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pty:
+    """The terminal that the user asked for first."""
+
+    term: str
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellCommand:
+    """A command of a shell session, as far as it could be recognised: seconds since the beginning, and its
+    exit status where the shell tells."""
+
+    time: float
+    text: str
+    status: int | None = None
+
+    def fields(self) -> dict[str, object]:
+        status: dict[str, object] = {} if self.status is None else {"exit": self.status}
+        return {"time": self.time, "text": self.text} | status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A file that is not the plain cast: its name, and what it holds, byte for byte."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that is known of a recording when it is closed.
+
+    ``cast_size``, ``cast_sha256`` and ``cast_lines`` are of the plain cast, byte for byte; ``stored`` is the
+    file that lies there instead, where it was packed or encrypted; ``encrypted`` are those who can read it.
+    ``late`` are the bytes at the end of an interrupted recording that no checkpoint covers: they were signed
+    when it was recovered. ``stdout``, ``stderr`` and ``stdin`` are None where they are not known (an
+    interrupted recording); ``files`` is there where files were moved, ``coverage`` says what was not kept.
+    ``made_by`` is the program that wrote this.
+    """
+
+    sid: str
+    status: Status
+    reason: str
+    started: datetime
+    ended: datetime
+    cast_size: int
+    cast_sha256: str
+    cast_lines: int = 0
+    late: int = 0
+    stored: Stored | None = None
+    encrypted: tuple[str, ...] = ()
+    made_by: str = f"conchrec {__version__}"
+    cid: str = ""
+    user: str = ""
+    login: str = ""
+    target: str = ""
+    address: str = ""
+    roles: tuple[str, ...] = ()
+    provenance: Provenance = NOTHING_KNOWN
+    kind: str = ""
+    command: str = ""
+    command_sha256: str = ""
+    control_user: Control | None = None
+    control_target: Control | None = None
+    pty: Pty | None = None
+    input: str = ""
+    exit_status: int | None = None
+    exit_signal: str = ""
+    stdout: Stream | None = None
+    stderr: Stream | None = None
+    stdin: Stream | None = None
+    files: Files | None = None
+    coverage: tuple[NotKept, ...] = ()
+    commands: tuple[ShellCommand, ...] = ()
+    commands_left_out: int = 0
+
+    @property
+    def duration(self) -> float:
+        """In seconds, never negative."""
+        return max((self.ended - self.started).total_seconds(), 0.0)
+
+    def encode(self) -> bytes:
+        """The file's contents: indented JSON that ends in a newline."""
+        fields: dict[str, object] = {
+            "version": VERSION,
+            "sid": self.sid,
+            "status": self.status.value,
+            "reason": self.reason,
+            "started": _moment(self.started),
+            "ended": _moment(self.ended),
+            "duration": round(self.duration, 6),
+        }
+        texts = ("cid", "user", "login", "target", "address", "kind", "command", "command_sha256", "input")
+        for name in texts:
+            if value := getattr(self, name):
+                fields[name] = value
+        if self.roles:
+            fields["roles"] = list(self.roles)
+        if provenance := self.provenance.fields():
+            fields["provenance"] = provenance
+        if self.pty is not None:
+            fields["pty"] = {"term": self.pty.term, "columns": self.pty.columns, "rows": self.pty.rows}
+        if self.exit_status is not None:
+            fields["exit"] = {"status": self.exit_status}
+        elif self.exit_signal:
+            fields["exit"] = {"signal": self.exit_signal}
+        for name, stream in (("stdout", self.stdout), ("stderr", self.stderr), ("stdin", self.stdin)):
+            if stream is not None:
+                fields[name] = stream.fields()
+        control = {"user": self.control_user, "target": self.control_target}
+        if any(control.values()):
+            fields["control"] = {name: value.fields() for name, value in control.items() if value is not None}
+        if self.files is not None:
+            fields["files"] = self.files.fields()
+        fields["coverage"] = {"not_kept": [word.value for word in self.coverage]}
+        if self.commands:
+            fields["commands"] = [command.fields() for command in self.commands]
+        if self.commands_left_out:
+            fields["commands_left_out"] = self.commands_left_out
+        fields["cast"] = {
+            "name": f"{self.sid}.cast",
+            "size": self.cast_size,
+            "sha256": self.cast_sha256,
+            "lines": self.cast_lines,
+        }
+        if self.late:
+            fields["sealed_at_recovery"] = {"bytes": self.late}
+        if self.stored is not None:
+            fields["stored"] = asdict(self.stored)
+        if self.encrypted:
+            fields["encrypted"] = {"to": list(self.encrypted)}
+        fields["made_by"] = self.made_by
+        # Escaped to ASCII: people read this file with `cat`, and some of it came from outside.
+        return json.dumps(fields, indent=1).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+
+    @classmethod
+    def parse(cls, text: bytes) -> Manifest:
+        """Read a manifest; RecordingError where the file is not one."""
+        try:
+            # Not orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
+            return _parse(_mapping(json.loads(text)))
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise RecordingError(
+                "the manifest can not be read", repr(error), code=ReasonCode.MANIFEST_UNREADABLE
+            ) from error
+
+
+def _parse(fields: Mapping[str, object]) -> Manifest:
+    if fields["version"] != VERSION:
+        raise ValueError(f"version {fields['version']!r}")
+    cast = _mapping(fields["cast"])
+    end = _mapping(fields.get("exit", {}))
+    pty = _mapping(fields.get("pty", {}))
+    stored = _mapping(fields.get("stored", {}))
+    status = end.get("status")
+    return Manifest(
+        sid=_text(fields["sid"]),
+        status=Status(fields["status"]),
+        reason=_text(fields["reason"]),
+        started=_instant(fields["started"]),
+        ended=_instant(fields["ended"]),
+        cast_size=_number(cast["size"]),
+        cast_sha256=_text(cast["sha256"]),
+        cast_lines=_number(cast.get("lines", 0)),
+        late=_number(_mapping(fields.get("sealed_at_recovery", {})).get("bytes", 0)),
+        stored=Stored(
+            name=_text(stored["name"]), size=_number(stored["size"]), sha256=_text(stored["sha256"])
+        )
+        if stored
+        else None,
+        encrypted=_texts(_mapping(fields.get("encrypted", {})).get("to", [])),
+        made_by=_text(fields.get("made_by", "")),
+        cid=_text(fields.get("cid", "")),
+        user=_text(fields.get("user", "")),
+        login=_text(fields.get("login", "")),
+        target=_text(fields.get("target", "")),
+        address=_text(fields.get("address", "")),
+        provenance=Provenance.parse(fields.get("provenance")),
+        roles=_texts(fields.get("roles", [])),
+        kind=_text(fields.get("kind", "")),
+        command=_text(fields.get("command", "")),
+        command_sha256=_text(fields.get("command_sha256", "")),
+        control_user=_control(_mapping(fields.get("control", {})).get("user")),
+        control_target=_control(_mapping(fields.get("control", {})).get("target")),
+        pty=Pty(term=_text(pty["term"]), columns=_number(pty["columns"]), rows=_number(pty["rows"]))
+        if pty
+        else None,
+        input=_text(fields.get("input", "")),
+        exit_status=None if status is None else _number(status),
+        exit_signal=_text(end.get("signal", "")),
+        stdout=_stream(fields.get("stdout")),
+        stderr=_stream(fields.get("stderr")),
+        stdin=_stream(fields.get("stdin")),
+        coverage=tuple(map(NotKept, _texts(_mapping(fields.get("coverage", {})).get("not_kept", [])))),
+        commands=_commands(fields.get("commands", [])),
+        commands_left_out=_number(fields.get("commands_left_out", 0)),
+        files=Files.parse(_mapping(fields["files"])) if "files" in fields else None,
+    )
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _instant(value: object) -> datetime:
+    when = datetime.fromisoformat(_text(value).replace("Z", "+00:00"))
+    if when.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return when.astimezone(timezone.utc)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _commands(value: object) -> tuple[ShellCommand, ...]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    found = []
+    for item in map(_mapping, value):
+        time, status = item["time"], item.get("exit")
+        if not isinstance(time, (int, float)):
+            raise TypeError("not a number")
+        number = None if status is None else _number(status)
+        found.append(ShellCommand(time=time, text=_text(item["text"]), status=number))
+    return tuple(found)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return tuple(_text(item) for item in value)
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
+
+
+def _stream(value: object) -> Stream | None:
+    if value is None:
+        return None
+    fields = _mapping(value)
+    return Stream(size=_number(fields["bytes"]), sha256=_text(fields.get("sha256", "")))
+
+
+def _control(value: object) -> Control | None:
+    if value is None:
+        return None
+    fields = _mapping(value)
+    return Control(
+        messages=_number(fields["messages"]), size=_number(fields["bytes"]), sha256=_text(fields["sha256"])
+    )

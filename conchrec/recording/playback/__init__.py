@@ -1,0 +1,1 @@
+"""Recordings shown again, also while they are written."""

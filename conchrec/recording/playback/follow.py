@@ -1,0 +1,158 @@
+"""A recording that is still being written, read as it grows: by anybody, with no other channel than its file.
+
+``Tail`` reads and never waits; whoever has a clock asks it again every ``POLL_SECONDS``. It ends with the
+manifest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from conchrec.errors import RecordingError
+from conchrec.reasons import ReasonCode
+from conchrec.recording.catalogue.library import LONGEST_LINE, Entry
+from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
+from conchrec.recording.playback.player import FRAME_SECONDS, STEP, Frame, Keys, clock, pieces, resized
+from conchrec.recording.storage.encodings import is_packed, regular
+from conchrec.recording.storage.layout import MANIFEST
+from conchrec.recording.terminal.painter import Painter, whole
+from conchrec.recording.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    import zstandard
+
+POLL_SECONDS = 0.2
+
+_PIECE = 64 * 1024
+_PACKED_PIECE = 64
+"""Small, because each compressed byte can become 30 kB of output."""
+
+
+class Tail:
+    """Of one that is not encrypted. ``header`` is None until it was read; ``ended``: there is no more."""
+
+    def __init__(self, entry: Entry) -> None:
+        """Raises OSError."""
+        self.header: Header | None = None
+        self.ended = False
+        path = entry.path
+        self._file = open(path, "rb", buffering=0, opener=regular)  # noqa: SIM115  # closed with this object
+        self._manifest = path.with_name(entry.sid + MANIFEST)
+        self._packed = is_packed(path)
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        #: What was read and not yet unpacked; a line that has not ended.
+        self._raw = b""
+        self._held = b""
+
+    def read(self) -> list[Event]:
+        """What is new, a piece of it at most; nothing where nothing is. Raises RecordingError, OSError."""
+        # Asked before the file is read: what was written by then is all that there will be.
+        sealed = self._manifest.exists()
+        data = self._unpacked() if self._packed else self._file.read(_PIECE)
+        self.ended = sealed and not data and not self._raw
+        *lines, self._held = (self._held + data).split(b"\n")
+        if len(self._held) > LONGEST_LINE:
+            raise Damaged("the recording has a line that is too long")
+        if lines and self.header is None:
+            self.header = Header.parse(lines.pop(0))
+        return [Event.parse(line) for line in lines]
+
+    def _unpacked(self) -> bytes:
+        """A piece; empty where there is nothing new. Much of it may come out of few bytes."""
+        import zstandard
+
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size < _PIECE:
+                self._raw = self._raw or self._file.read(_PIECE)
+                if not self._raw:
+                    break
+                data, self._raw = self._raw[:_PACKED_PIECE], self._raw[_PACKED_PIECE:]
+                while data:
+                    if self._frame is None:
+                        self._frame = zstandard.ZstdDecompressor().decompressobj()
+                    parts.append(self._frame.decompress(data))
+                    size += len(parts[-1])
+                    data = self._frame.unused_data
+                    if self._frame.eof:
+                        self._frame = None
+        except zstandard.ZstdError as error:
+            raise RecordingError(
+                "the recording can not be unpacked", str(error), code=ReasonCode.RECORDING_UNREADABLE
+            ) from error
+        return b"".join(parts)
+
+
+class Whole:
+    """One that has ended, as if it were followed: its lines, the header first."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self.header: Header | None = None
+        self.ended = False
+        self._lines = lines
+
+    def read(self) -> list[Event]:
+        """As of a Tail; raises what the lines do, too."""
+        lines: list[bytes] = []
+        size = 0
+        for line in self._lines:
+            lines.append(line)
+            size += len(line)
+            if size >= _PIECE:
+                break
+        self.ended = not lines
+        if lines and self.header is None:
+            self.header = Header.parse(lines.pop(0))
+        return [Event.parse(line) for line in lines]
+
+
+class Follower:
+    """Pictures of what is on the screen now; to be used like a Player."""
+
+    def __init__(self, tail: Tail | Whole, *, size: tuple[int, int] = (80, 24)) -> None:
+        self._tail = tail
+        self._keys = Keys()
+        self._painter = Painter(*size)
+        self._screen: Screen | None = None
+        self._time = 0.0
+        #: What was read, and is not on the screen yet.
+        self._events: deque[Event] = deque()
+
+    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
+        """As of a Player. Raises RecordingError and OSError."""
+        if size is not None:
+            self._painter.resize(*size)
+        over = any(key in ("q", "Q", "\x03", "\x04") for key in self._keys.feed(keys))
+        if not self._events:
+            self._events.extend(pieces(self._tail.read()))
+        header = self._tail.header
+        if header is None:
+            return Frame(text="", wake=POLL_SECONDS, over=over or self._tail.ended)
+        if self._screen is None:
+            self._screen = Screen(header.width, header.height, newline=not header.env.get("TERM"))
+        found = bool(self._events)
+        until = self._screen.work + STEP
+        while self._events and self._screen.work < until:
+            event = self._events.popleft()
+            self._time = event.time
+            if event.code == OUTPUT:
+                self._screen.feed(event.text)
+            elif event.code == RESIZE:
+                resized(self._screen, event.text)
+        progress = None
+        if self._painter.rows > self._screen.rows and not self._tail.ended:
+            progress = f" live  {clock(self._time)}  q: look no longer"
+        text = self._painter.paint(self._screen, progress)
+        behind = self._painter.behind
+        return Frame(
+            text=text,
+            wake=0.0 if found else FRAME_SECONDS if behind else POLL_SECONDS,
+            over=over or (self._tail.ended and not self._events and not behind),
+        )
+
+    def picture(self) -> str:
+        """What is on the screen, as lines."""
+        return whole(self._screen, self._painter.columns) if self._screen is not None else ""

@@ -1,0 +1,1 @@
+"""A terminal without a screen: what recorded output shows."""

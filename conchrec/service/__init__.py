@@ -1,0 +1,1 @@
+"""Objects become a running service."""

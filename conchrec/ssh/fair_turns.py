@@ -1,0 +1,181 @@
+"""Bounded and fair work in each turn of the reactor.
+
+What a connection has received is handled in slices: a few messages at once, the rest in later turns. All
+connections of one user are charged to one ``Share`` (before the login: all of one address), and shares that
+have more to do take turns, so fifty connections of one user get what one gets. Somebody who sends little is
+served at once, whatever others send.
+
+The budgets delay and never refuse: while nobody else waits, a share gets all the time there is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from conchrec.clock import Clock, DelayedCall
+
+#: What one share may use at once, in seconds and messages. A full read of a bulk transfer takes less.
+SLICE_SECONDS = 0.001
+SLICE_MESSAGES = 64
+#: What all shares together may use at once in one turn, before they wait as well.
+TURN_SECONDS = 0.003
+TURN_MESSAGES = 4 * SLICE_MESSAGES
+#: What is done in one turn of that which waits.
+WAITING_SECONDS = 0.001
+WAITING_MESSAGES = 2 * SLICE_MESSAGES
+#: So little does not need a new turn to be forgotten.
+_TRIFLE_SECONDS = SLICE_SECONDS / 4
+_TRIFLE_MESSAGES = SLICE_MESSAGES // 4
+
+Key = tuple[str, str]
+
+
+class Reader(Protocol):
+    """A connection with messages that wait to be handled."""
+
+    @property
+    def share(self) -> Share | None:
+        """What is charged. It changes at the login."""
+
+    def read_slice(self, spent: Callable[[], bool]) -> bool:
+        """Handle messages, and after each of them stop if ``spent`` returns true. The result says whether
+        messages are left. Never raises."""
+
+
+class Share:
+    """What is charged for the connections of one user, or of one address."""
+
+    __slots__ = ("__weakref__", "_turns", "credit", "in_line", "messages", "seconds", "turn", "waiting")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        #: Used in ``turn``.
+        self.turn = 0
+        self.seconds = 0.0
+        self.messages = 0
+        #: Seconds that it may use when its turn comes; below zero after a message that took long.
+        self.credit = 0.0
+        #: Readers with messages left, in the order of their turns.
+        self.waiting: dict[Reader, None] = {}
+        self.in_line = False
+
+    def read(self, reader: Reader) -> bool:
+        """Let ``reader`` handle what it has: now as far as the budgets allow, the rest in later turns. The
+        result says whether there is a rest."""
+        return self._turns.read(self, reader)
+
+
+class Turns:
+    """The budgets of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shares: WeakValueDictionary[Key, Share] = WeakValueDictionary()
+        self._ready: deque[Share] = deque()
+        self._next: DelayedCall | None = None
+        self._turn = 1
+        self._seconds = 0.0
+        self._messages = 0
+        #: Of the slice that runs: when it ends, and how many messages are left of it.
+        self._running = False
+        self._until = 0.0
+        self._left = 0
+
+    def of_user(self, user: str) -> Share:
+        """The share of all connections of this user."""
+        return self._share(("user", user))
+
+    def of_address(self, address: str) -> Share:
+        """The share of all connections from here that have not logged in."""
+        return self._share(("address", address))
+
+    def _share(self, key: Key) -> Share:
+        share = self._shares.get(key)
+        if share is None:
+            share = self._shares[key] = Share(self)
+        return share
+
+    def read(self, share: Share, reader: Reader) -> bool:
+        if reader in share.waiting:
+            return True
+        # An inner connection is read within the slice of the outer one, whose message has brought its bytes.
+        more = reader.read_slice(self._spent) if self._running else self._read_at_once(share, reader)
+        if more:
+            self._wait(reader.share or share, reader)
+        return more
+
+    def _read_at_once(self, share: Share, reader: Reader) -> bool:
+        if share.turn != self._turn:
+            share.turn, share.seconds, share.messages = self._turn, 0.0, 0
+        seconds = min(SLICE_SECONDS - share.seconds, TURN_SECONDS - self._seconds)
+        messages = min(SLICE_MESSAGES - share.messages, TURN_MESSAGES - self._messages)
+        if seconds <= 0 or messages <= 0:
+            return True
+        more, took, handled = self._run(reader, seconds, messages)
+        share.credit = min(0.0, SLICE_SECONDS - took)
+        share.seconds += took
+        share.messages += handled
+        self._seconds += took
+        self._messages += handled
+        if share.seconds > _TRIFLE_SECONDS or share.messages > _TRIFLE_MESSAGES:
+            self._schedule()
+        return more
+
+    def _run(self, reader: Reader, seconds: float, messages: int) -> tuple[bool, float, int]:
+        """One slice: whether messages are left, what it took, and how many it handled."""
+        began = self._clock.seconds()
+        self._running, self._until, self._left = True, began + seconds, messages
+        try:
+            more = reader.read_slice(self._spent)
+        finally:
+            self._running = False
+        return more, self._clock.seconds() - began, messages - self._left
+
+    def _spent(self) -> bool:
+        """One message more has been handled: is the slice over?"""
+        self._left -= 1
+        return self._left <= 0 or self._clock.seconds() >= self._until
+
+    def _wait(self, share: Share, reader: Reader) -> None:
+        share.waiting[reader] = None
+        self._line_up(share)
+        self._schedule()
+
+    def _line_up(self, share: Share) -> None:
+        if not share.in_line:
+            share.in_line = True
+            self._ready.append(share)
+
+    def _schedule(self) -> None:
+        if self._next is None:
+            self._next = self._clock.callLater(0, self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        """A new turn of the reactor: go on with what waits, one slice of each share after the other."""
+        self._next = None
+        self._turn += 1
+        self._seconds, self._messages = 0.0, 0
+        until = self._clock.seconds() + WAITING_SECONDS
+        left = WAITING_MESSAGES
+        while self._ready and left > 0 and self._clock.seconds() < until:
+            share = self._ready.popleft()
+            if share.credit < 0 and self._ready:
+                share.credit += SLICE_SECONDS
+                self._ready.append(share)
+                continue
+            share.in_line = False
+            reader = next(iter(share.waiting))
+            del share.waiting[reader]
+            more, took, handled = self._run(reader, SLICE_SECONDS, min(SLICE_MESSAGES, left))
+            left -= max(handled, 1)
+            # What was owed is paid by now, or there was nobody to owe it to.
+            share.credit = min(0.0, SLICE_SECONDS - took)
+            if more:
+                self._wait(reader.share or share, reader)
+            if share.waiting:
+                self._line_up(share)
+        if self._ready:
+            self._schedule()

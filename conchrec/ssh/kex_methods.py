@@ -1,0 +1,245 @@
+"""Key exchanges: two public values become one secret (RFC 4253 section 8, 5656, 8731; ML-KEM hybrid).
+
+Every method that we offer has the same two messages: 30 carries the client's value, 31 the host key,
+the server's value and the signature over the exchange hash. Values and secrets are handed over as they
+stand in the hash: a value without its length, a secret with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.internet.defer import Deferred, succeed
+
+from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
+from conchrec.ssh.dh_groups import GENERATOR, GROUP1, GROUP14, GROUP16, Group
+from conchrec.ssh.wire import mpint, string
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import mlkem
+except ImportError:  # older than ML-KEM
+    mlkem = None  # type: ignore[assignment]
+
+Hash = Callable[[bytes], Any]
+
+
+class KeyExchange(Protocol):
+    """One run. A client calls ``offer`` and then ``complete``, a server ``accept`` alone.
+
+    A value of the peer that is malformed or out of range raises RemoteViolation, at once. The Deferreds of
+    quick methods have fired already; cancelling one gives the run up.
+    """
+
+    def offer(self) -> Deferred[bytes]:
+        """The client's value."""
+
+    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
+        """The server's value, and the secret."""
+
+    def complete(self, theirs: bytes) -> Deferred[bytes]:
+        """The secret."""
+
+
+class ModularPowers(Protocol):
+    """Computes ``base ** exponent`` modulo ``modulus`` for each base (``conchrec.ssh.dh_helper``). The
+    Deferred may fail with a ConchrecError, whose text the peer gets."""
+
+    def __call__(
+        self, modulus: int, exponent: int, bases: tuple[int, ...], /
+    ) -> Deferred[tuple[int, ...]]: ...
+
+
+class _Quick(Protocol):
+    """What a KeyExchange does, without waiting."""
+
+    def offer(self) -> bytes: ...
+
+    def accept(self, theirs: bytes) -> tuple[bytes, bytes]: ...
+
+    def complete(self, theirs: bytes) -> bytes: ...
+
+
+class _X25519:
+    """curve25519-sha256 (RFC 8731)."""
+
+    def __init__(self) -> None:
+        self._private = x25519.X25519PrivateKey.generate()
+
+    def offer(self) -> bytes:
+        return self._private.public_key().public_bytes_raw()
+
+    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
+        return self.offer(), self.complete(theirs)
+
+    def complete(self, theirs: bytes) -> bytes:
+        return mpint(int.from_bytes(self.shared(theirs), "big"))
+
+    def shared(self, theirs: bytes) -> bytes:
+        try:
+            return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
+        except ValueError as error:
+            raise RemoteViolation(
+                "not a public value of X25519", code=ReasonCode.KEY_EXCHANGE_FAILED
+            ) from error
+
+
+class _Nist:
+    """ecdh-sha2-nistp* (RFC 5656 section 4)."""
+
+    def __init__(self, curve: ec.EllipticCurve) -> None:
+        self._curve = curve
+        self._private = ec.generate_private_key(curve)
+
+    def offer(self) -> bytes:
+        return self._private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
+        return self.offer(), self.complete(theirs)
+
+    def complete(self, theirs: bytes) -> bytes:
+        try:
+            point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, theirs)
+            shared = self._private.exchange(ec.ECDH(), point)
+        except ValueError as error:
+            raise RemoteViolation("not a point on the curve", code=ReasonCode.KEY_EXCHANGE_FAILED) from error
+        return mpint(int.from_bytes(shared, "big"))
+
+
+class _Hybrid:
+    """mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex): both secrets, hashed together."""
+
+    _ENCAPSULATION = 1184
+    _CIPHERTEXT = 1088
+
+    def __init__(self) -> None:
+        self._classic = _X25519()
+        self._private: mlkem.MLKEM768PrivateKey | None = None
+
+    def offer(self) -> bytes:
+        self._private = mlkem.MLKEM768PrivateKey.generate()
+        return self._private.public_key().public_bytes_raw() + self._classic.offer()
+
+    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
+        if len(theirs) != self._ENCAPSULATION + 32:
+            raise RemoteViolation(
+                "a hybrid public value of the wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
+        try:
+            public = mlkem.MLKEM768PublicKey.from_public_bytes(theirs[: self._ENCAPSULATION])
+        except ValueError as error:
+            raise RemoteViolation(
+                "not a public value of ML-KEM", code=ReasonCode.KEY_EXCHANGE_FAILED
+            ) from error
+        secret, ciphertext = public.encapsulate()
+        shared = self._classic.shared(theirs[self._ENCAPSULATION :])
+        return ciphertext + self._classic.offer(), _hashed(secret + shared)
+
+    def complete(self, theirs: bytes) -> bytes:
+        if len(theirs) != self._CIPHERTEXT + 32 or self._private is None:
+            raise RemoteViolation("a hybrid answer of the wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED)
+        secret = self._private.decapsulate(theirs[: self._CIPHERTEXT])
+        return _hashed(secret + self._classic.shared(theirs[self._CIPHERTEXT :]))
+
+
+def _hashed(secret: bytes) -> bytes:
+    return string(hashlib.sha256(secret).digest())
+
+
+class _Modp:
+    """diffie-hellman-group14 and 16 (RFC 8268), and the older forms of RFC 4253. The powers are computed
+    elsewhere, for they take milliseconds."""
+
+    def __init__(self, group: Group, powers: ModularPowers) -> None:
+        self._group = group
+        self._exponent = group.exponent()
+        self._powers = powers
+
+    def _raise(self, *bases: int) -> Deferred[tuple[int, ...]]:
+        return self._powers(self._group.prime, self._exponent, bases)
+
+    def offer(self) -> Deferred[bytes]:
+        return self._raise(GENERATOR).addCallback(lambda powers: mpint(powers[0])[4:])
+
+    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
+        value = self._group.public_value(theirs)
+        return self._raise(GENERATOR, value).addCallback(
+            lambda powers: (mpint(powers[0])[4:], mpint(powers[1]))
+        )
+
+    def complete(self, theirs: bytes) -> Deferred[bytes]:
+        value = self._group.public_value(theirs)
+        return self._raise(value).addCallback(lambda powers: mpint(powers[0]))
+
+
+class _AtOnce:
+    """A method that takes well under a millisecond, as a KeyExchange."""
+
+    def __init__(self, method: _Quick) -> None:
+        self._method = method
+
+    def offer(self) -> Deferred[bytes]:
+        return succeed(self._method.offer())
+
+    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
+        return succeed(self._method.accept(theirs))
+
+    def complete(self, theirs: bytes) -> Deferred[bytes]:
+        return succeed(self._method.complete(theirs))
+
+
+#: Methods by name, with their hash: those that need ModularPowers, and the others.
+_SLOW: dict[bytes, tuple[Group, Hash]] = {
+    b"diffie-hellman-group16-sha512": (GROUP16, hashlib.sha512),
+    b"diffie-hellman-group14-sha256": (GROUP14, hashlib.sha256),
+    b"diffie-hellman-group14-sha1": (GROUP14, hashlib.sha1),
+    b"diffie-hellman-group1-sha1": (GROUP1, hashlib.sha1),
+}
+_QUICK: dict[bytes, tuple[Callable[[], _Quick], Hash]] = {
+    b"mlkem768x25519-sha256": (_Hybrid, hashlib.sha256),
+    b"curve25519-sha256": (_X25519, hashlib.sha256),
+    b"curve25519-sha256@libssh.org": (_X25519, hashlib.sha256),
+    b"ecdh-sha2-nistp256": (lambda: _Nist(ec.SECP256R1()), hashlib.sha256),
+    b"ecdh-sha2-nistp384": (lambda: _Nist(ec.SECP384R1()), hashlib.sha384),
+    b"ecdh-sha2-nistp521": (lambda: _Nist(ec.SECP521R1()), hashlib.sha512),
+}
+
+
+def exchange(name: bytes, powers: ModularPowers) -> KeyExchange:
+    """A new run of the method ``name``, which is one that we offered."""
+    if name in _SLOW:
+        return _Modp(_SLOW[name][0], powers)
+    return _AtOnce(_QUICK[name][0]())
+
+
+@functools.cache
+def usable(name: bytes) -> bool:
+    """Can this machine do it? Not every OpenSSL has ML-KEM."""
+    if name in _SLOW or _QUICK[name][0] is not _Hybrid:
+        return True
+    try:
+        _Hybrid().offer()
+    except (AttributeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def hash_of(name: bytes) -> Hash:
+    """The hash of the method ``name``."""
+    return _SLOW[name][1] if name in _SLOW else _QUICK[name][1]
+
+
+def derive(
+    hash_: Hash, secret: bytes, exchange_hash: bytes, session_id: bytes, letter: bytes, size: int
+) -> bytes:
+    """``size`` bytes of key material (RFC 4253 section 7.2); ``letter`` is A to F."""
+    key: bytes = hash_(secret + exchange_hash + letter + session_id).digest()
+    while len(key) < size:
+        key += hash_(secret + exchange_hash + key).digest()
+    return key[:size]

@@ -1,0 +1,64 @@
+"""What a certificate does not permit is shut, whatever the roles say."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.access.certificate_permits import SELF_SERVICE, SWITCHES_OF, withheld
+from conchrec.access.options import SWITCHES, Options, RoleOptions
+from conchrec.access.policy import shut_by
+from conchrec.ssh.certificate_extensions import PERMITS, permits
+from tests.access.test_policy import allowed, asked, joe, role
+
+SOME = st.frozensets(st.sampled_from(sorted(SWITCHES_OF)))
+ROLE_OPTIONS = st.builds(
+    RoleOptions,
+    switches=st.dictionaries(st.sampled_from(list(SWITCHES)), st.booleans()),
+    max_sessions=st.none() | st.integers(1, 99),
+)
+
+
+@given(SOME)
+def test_withheld_is_what_is_not_there(given_: frozenset[str]) -> None:
+    assert withheld(given_) == SWITCHES_OF.keys() - given_ == withheld({*given_, "x@example.com"})
+    assert permits(withheld(given_)).keys() == given_
+    assert withheld({*given_, SELF_SERVICE}) == frozenset()
+
+
+def test_every_permit_opens_known_switches() -> None:
+    assert set(PERMITS) == set(SWITCHES_OF)
+
+
+@given(ROLE_OPTIONS, ROLE_OPTIONS, SOME)
+def test_certificate_shuts_just_what_it_withholds(
+    some: RoleOptions, others: RoleOptions, without: frozenset[str]
+) -> None:
+    policy, identity = joe(role("a", options=some), role("b", options=others))
+    with_all = allowed(asked((policy, identity)))
+    answer = allowed(asked((policy, replace(identity, withheld=without))))
+    shut = {switch for permit in without for switch in SWITCHES_OF[permit]}
+    for option in fields(Options):
+        expected = False if option.name in shut else getattr(with_all.options, option.name)
+        assert getattr(answer.options, option.name) == expected, option.name
+    assert answer.rule == with_all.rule
+
+
+@pytest.mark.parametrize("permit", [permit for permit, switches in SWITCHES_OF.items() if switches])
+def test_audit_names_the_certificate(permit: str) -> None:
+    everything = RoleOptions(switches=dict.fromkeys(SWITCHES, True))
+    policy, identity = joe(role(options=everything))
+    answer = allowed(asked((policy, replace(identity, withheld=frozenset({permit})))))
+    for switch in SWITCHES_OF[permit]:
+        shut = shut_by(answer.roles, switch)
+        assert (shut.rule, shut.why) == (f"certificate: no {permit}", f"your certificate has no {permit}")
+
+
+def test_role_that_says_no_is_named_before_the_certificate() -> None:
+    """A new certificate would not help."""
+    policy, identity = joe(role(options=RoleOptions(switches={"pty": False})))
+    answer = allowed(asked((policy, replace(identity, withheld=frozenset({"permit-pty"})))))
+    assert shut_by(answer.roles, "pty").rule == "role ops: pty"

@@ -1,0 +1,310 @@
+"""Credentials that are somebody's, and all those that are not."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.conch.ssh.keys import Key
+
+from conchrec.access.authorized_keys import AuthorizedKey
+from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.access.credentials import Credentials, fingerprint
+from conchrec.ca.revocation import Revoked
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity
+from conchrec.ssh.certificate import Kind, certificate_type, decode, key_type_of
+from conchrec.ssh.wire import string
+from tests.support.logins import KINDS, authority, key, user_certificate
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+SECOND = timedelta(seconds=1)
+HERE = "10.0.0.7"
+CA = authority()
+ED = b"ssh-ed25519"
+ED_CERT = certificate_type(ED)
+
+
+def blob_of(kind: str = "ed25519", number: int = 0) -> bytes:
+    blob: bytes = key(kind, number).public().blob()
+    return blob
+
+
+JOE, ANN = blob_of(), blob_of(number=1)
+
+
+def credentials(*joes: AuthorizedKey, authorities: tuple[bytes, ...] = (CA.blob,)) -> Credentials:
+    return Credentials(
+        users={
+            "joe": joes or (AuthorizedKey(blob=JOE),),
+            "ann": (AuthorizedKey(blob=ANN),),
+            "nix": (),
+        },
+        roles={"joe": ("ops",)},
+        authorities=lambda: authorities,
+    )
+
+
+def refused(
+    who: Credentials, user: str, algorithm: bytes, blob: bytes, source: str = HERE, now: datetime = NOW
+) -> str:
+    """Why not."""
+    assert not who.acceptable(user, algorithm, blob, source, now)
+    with pytest.raises(AccessDenied) as caught:
+        who.identity(user, algorithm, blob, source, now)
+    assert caught.value.public == "Permission denied"
+    assert caught.value.detail
+    return caught.value.detail
+
+
+# --- plain keys
+
+
+def test_a_key() -> None:
+    who = credentials()
+    assert who.acceptable("joe", ED, JOE, HERE, NOW)
+    assert who.identity("joe", ED, JOE, HERE, NOW) == Identity(
+        user="joe", method="publickey", roles=("ops",), key=JOE
+    )
+    assert who.identity("ann", ED, ANN, HERE, NOW).roles == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_of_each_kind_and_the_names_of_their_algorithms(kind: str) -> None:
+    blob = blob_of(kind)
+    named = {other: key_type_of(blob_of(other)) for other in KINDS}
+    good = {named[kind]} if kind != "rsa" else {b"rsa-sha2-256", b"rsa-sha2-512"}
+    who = credentials(AuthorizedKey(blob=blob))
+    plain = [*named.values(), b"rsa-sha2-256", b"rsa-sha2-512", b"ssh-dss", b""]
+    for algorithm in [*plain, *map(certificate_type, plain)]:
+        assert who.acceptable("joe", algorithm, blob, HERE, NOW) == (algorithm in good)
+        certificate = user_certificate(key(kind))
+        expected = algorithm in set(map(certificate_type, good))
+        assert who.acceptable("joe", algorithm, certificate, HERE, NOW) == expected
+
+
+def test_sha_1_is_refused_by_name() -> None:
+    who = credentials(AuthorizedKey(blob=blob_of("rsa")))
+    assert "ssh-rsa" in refused(who, "joe", b"ssh-rsa", blob_of("rsa"))
+
+
+def test_keys_of_others_and_of_nobody() -> None:
+    who = credentials()
+    assert refused(who, "joe", ED, ANN) == f"{fingerprint(ANN)} is not a key of joe"
+    assert refused(who, "nix", ED, ANN).endswith("is not a key of nix")
+    assert refused(who, "eve", ED, JOE) == "there is no such user"
+    assert refused(who, "", ED, JOE) == "there is no such user"
+    assert refused(who, "JOE", ED, JOE) == "there is no such user"
+
+
+def test_nobody_at_all() -> None:
+    assert refused(Credentials(users={}, authorities=lambda: ()), "joe", ED, JOE)
+
+
+def test_from() -> None:
+    who = credentials(AuthorizedKey(blob=JOE, sources=("10.0.0.0/8", "!10.0.0.9")))
+    assert who.acceptable("joe", ED, JOE, HERE, NOW)
+    for source in ("10.0.0.9", "192.168.0.1", "unknown", ""):
+        assert "is not for logins from" in refused(who, "joe", ED, JOE, source)
+    assert not credentials(AuthorizedKey(blob=JOE, sources=())).acceptable("joe", ED, JOE, HERE, NOW)
+
+
+def test_what_is_not_good_from_everywhere_is_pinned() -> None:
+    """What is made on its word must not be, either."""
+    pinned, free = (
+        AuthorizedKey(blob=JOE, sources=("10.0.0.0/8",)),
+        AuthorizedKey(blob=JOE, expires=NOW + SECOND),
+    )
+    for lines, expected in (((pinned,), True), ((free,), False), ((pinned, free), True)):
+        assert credentials(*lines).identity("joe", ED, JOE, HERE, NOW).pinned is expected
+    for options, expected in (
+        ({"source-address": string(b"10.0.0.0/8")}, True),
+        ({"verify-required": b""}, False),
+    ):
+        blob = user_certificate(key(), critical_options=options)
+        assert credentials().identity("joe", ED_CERT, blob, HERE, NOW).pinned is expected
+
+
+def test_a_certificate_for_the_proxy_alone() -> None:
+    blob = user_certificate(key(), critical_options={PROXY_ONLY: b""})
+    assert credentials().acceptable("joe", ED_CERT, blob, HERE, NOW)
+
+
+def test_expiry_time() -> None:
+    who = credentials(AuthorizedKey(blob=JOE, expires=NOW))
+    assert who.identity("joe", ED, JOE, HERE, NOW - SECOND).expires == NOW
+    assert "expired" in refused(who, "joe", ED, JOE)
+
+
+def test_the_same_key_on_several_lines() -> None:
+    who = credentials(
+        AuthorizedKey(blob=JOE, sources=("10.0.0.1",)),
+        AuthorizedKey(blob=JOE, expires=NOW - SECOND),
+        AuthorizedKey(blob=JOE, expires=NOW + SECOND),
+        AuthorizedKey(blob=JOE, expires=NOW + 2 * SECOND),
+    )
+    assert who.identity("joe", ED, JOE, HERE, NOW).expires == NOW + 2 * SECOND
+    assert who.identity("joe", ED, JOE, "10.0.0.1", NOW).expires is None
+    assert "is not for logins from" in refused(who, "joe", ED, JOE, HERE, NOW + 2 * SECOND)
+
+
+# --- certificates
+
+
+def test_a_certificate() -> None:
+    ends = int(NOW.timestamp()) + 3600
+    blob = user_certificate(key(number=5), valid_before=ends)
+    identity = credentials().identity("joe", ED_CERT, blob, HERE, NOW)
+    assert identity == Identity(
+        user="joe",
+        method="publickey",
+        roles=("ops",),
+        key=blob_of(number=5),
+        certificate=blob,
+        expires=NOW + timedelta(hours=1),
+    )
+
+
+def test_a_user_without_any_key_may_come_with_a_certificate() -> None:
+    assert credentials().acceptable("nix", ED_CERT, user_certificate(key(), key_id="nix"), HERE, NOW)
+
+
+def test_the_key_id_is_the_user() -> None:
+    """The principals say as whom it may log in at targets."""
+    who = credentials()
+    blob = user_certificate(key(), key_id="joe", principals=("ann", "root"))
+    assert who.acceptable("joe", ED_CERT, blob, HERE, NOW)
+    assert "'joe', not ann" in refused(who, "ann", ED_CERT, blob)
+    assert refused(who, "root", ED_CERT, blob) == "there is no such user"
+    for strange in ("", "joe ", "joe\0", "joe,ann"):
+        assert refused(who, "joe", ED_CERT, user_certificate(key(), key_id=strange))
+    assert refused(who, "eve", ED_CERT, user_certificate(key(), key_id="eve")) == "there is no such user"
+
+
+def test_a_forced_command_binds_both_logins() -> None:
+    """Outside and inside: what binds the one is not lost by coming with another key to the other."""
+    who = credentials()
+    forced = user_certificate(key(), critical_options={"force-command": string(b"uptime")})
+    other = user_certificate(key(), critical_options={"force-command": string(b"id")})
+    outer = who.identity("joe", ED_CERT, forced, HERE, NOW)
+    assert outer.force_command == "uptime"
+    free = who.identity("joe", ED_CERT, user_certificate(key()), HERE, NOW)
+    assert free.force_command == ""
+    assert who.own(outer, ED_CERT, forced, HERE, NOW)
+    assert not who.own(outer, ED_CERT, other, HERE, NOW)
+    assert not who.own(outer, ED, JOE, HERE, NOW)
+    assert not who.own(free, ED_CERT, forced, HERE, NOW)
+
+
+def test_certificates_that_do_not_count() -> None:
+    who = credentials()
+    now = int(NOW.timestamp())
+    good = user_certificate(key())
+    bad = {
+        "host certificate": user_certificate(key(), kind=Kind.HOST),
+        "authority": user_certificate(key(), by=authority(1)),
+        "expired": user_certificate(key(), valid_before=now),
+        "not valid yet": user_certificate(key(), valid_after=now + 1),
+        "force-command is empty": user_certificate(key(), critical_options={"force-command": string(b" ")}),
+        "critical option": user_certificate(key(), critical_options={"x@y": b""}),
+        "10.0.0.7": user_certificate(key(), critical_options={"source-address": string(b"192.168.0.0/16")}),
+        "signature": good[:-1] + bytes((good[-1] ^ 1,)),
+        "malformed": good + b"x",
+    }
+    for why, blob in bad.items():
+        assert why in refused(who, "joe", ED_CERT, blob)
+    assert who.acceptable("joe", ED_CERT, good, HERE, NOW)
+
+
+def test_no_principals_are_no_wildcard() -> None:
+    good = decode(user_certificate(key(), principals=("joe",)))
+    unsigned = good.signed.replace(string(string(b"joe")), string(b""))
+    blob = unsigned + string(CA.sign(unsigned))
+    assert "principal" in refused(credentials(), "joe", ED_CERT, blob)
+
+
+def test_a_source_address_that_fits() -> None:
+    blob = user_certificate(key(), critical_options={"source-address": string(b"10.0.0.0/8")})
+    assert credentials().acceptable("joe", ED_CERT, blob, HERE, NOW)
+
+
+def test_a_certificate_of_nobodys_authority() -> None:
+    nobody = credentials(authorities=())
+    assert not nobody.acceptable("joe", ED_CERT, user_certificate(key()), HERE, NOW)
+
+
+def test_a_certificate_in_the_place_of_the_authority() -> None:
+    """CVE-2025-49825: a certificate that our CA signed is not a CA."""
+    middle = user_certificate(key(number=6))
+
+    class Middle:
+        blob = middle
+
+        def sign(self, data: bytes) -> bytes:
+            signature: bytes = key(number=6).sign(data)
+            return signature
+
+    forged = user_certificate(key(), by=Middle())  # type: ignore[arg-type]
+    assert "authority" in refused(credentials(authorities=(CA.blob, middle)), "joe", ED_CERT, forged)
+
+
+def test_a_plain_key_that_is_listed_does_not_vouch_for_certificates() -> None:
+    blob = user_certificate(key(), by=authority(1))
+    who = credentials(AuthorizedKey(blob=JOE), AuthorizedKey(blob=authority(1).blob))
+    assert not who.acceptable("joe", ED_CERT, blob, HERE, NOW)
+
+
+def test_a_short_rsa_key_in_a_certificate() -> None:
+    """ssh-keygen signs those; our own CA does not."""
+    short = Key(rsa.generate_private_key(65537, 1024)).public().blob()
+    long = decode(user_certificate(key("rsa")))
+    unsigned = long.signed.replace(long.public_key[11:], short[11:])
+    blob = unsigned + string(CA.sign(unsigned))
+    algorithm = certificate_type(b"rsa-sha2-512")
+    assert "1024 bits" in refused(credentials(), "joe", algorithm, blob)
+
+
+def test_revoked() -> None:
+    who = Credentials(
+        users={"joe": ()},
+        authorities=lambda: (CA.blob,),
+        revoked=lambda: Revoked(serials=frozenset({1})),
+    )
+    assert "revoked" in refused(who, "joe", ED_CERT, user_certificate(key()))
+
+
+# --- the same user again
+
+
+def test_the_inner_key_is_one_of_the_outer_user() -> None:
+    laptop, phone = blob_of(number=2), blob_of(number=3)
+    who = credentials(AuthorizedKey(blob=laptop), AuthorizedKey(blob=phone))
+    joe = who.identity("joe", ED, laptop, HERE, NOW)
+    assert who.own(joe, ED, laptop, HERE, NOW)
+    assert who.own(joe, ED, phone, HERE, NOW)
+    assert who.own(joe, ED_CERT, user_certificate(key(number=8)), HERE, NOW)
+    assert not who.own(joe, ED, ANN, HERE, NOW)
+    assert not who.own(joe, ED_CERT, user_certificate(key(number=8), key_id="ann"), HERE, NOW)
+    assert not who.own(joe, b"rsa-sha2-512", laptop, HERE, NOW)
+
+
+def test_the_constraints_of_a_key_hold_inside_too() -> None:
+    who = credentials(AuthorizedKey(blob=JOE), AuthorizedKey(blob=ANN, sources=("192.168.0.0/16",)))
+    joe = who.identity("joe", ED, JOE, HERE, NOW)
+    assert not who.own(joe, ED, ANN, HERE, NOW)
+
+
+# --- anything at all
+
+
+@given(st.binary(max_size=200), st.binary(max_size=40), st.text(max_size=10))
+def test_rubbish_is_nobodys(blob: bytes, algorithm: bytes, user: str) -> None:
+    who = credentials()
+    for one in (blob, string(algorithm) + blob, string(ED_CERT) + blob, JOE + blob[:1]):
+        if one != JOE:
+            refused(who, user, algorithm, one)
+            refused(who, "joe", ED, one)
+            refused(who, "joe", ED_CERT, one)

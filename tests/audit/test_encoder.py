@@ -1,0 +1,170 @@
+"""The JSON lines of the audit: escapes, and limits on what a stranger may write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from dataclasses import fields
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import example as case
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.audit import encoder
+from conchrec.audit.encoder import DEFAULT_LIMIT, LEAST, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST, line
+from conchrec.audit.events import CATALOGUE, AuditEvent, AuthRefused, CaRotate, Exec, Sftp
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
+#: The longest escape, the shortest, some that end in the middle of a character, and those that JSON has.
+LETTERS = '\x00\x7f\U000e0041\udc80\ud800é日a\\"\n𐍈'
+
+
+# -- what came from outside
+
+
+@given(ANY_TEXT.filter(lambda text: len(text) <= DEFAULT_LIMIT // 12))
+def test_any_text_is_safe_to_look_at_and_nothing_of_it_is_lost(text: str) -> None:
+    written = line(AuthRefused(reason=text, user=text), NOON)
+    assert written.count(b"\n") == 1
+    shown = written.decode()[:-1]
+    assert shown == "".join(shown.splitlines())
+    assert all(
+        letter.isprintable() or letter in "\u00a0\u3000" or _is_space_or_new(letter) for letter in shown
+    )
+    read = json.loads(shown)
+    assert read.get("reason", "") == text and read["user"] == text
+
+
+def _is_space_or_new(letter: str) -> bool:
+    """isprintable is also False for other spaces, for private use, and for code points not yet given."""
+    return unicodedata.category(letter) in ("Zs", "Co", "Cn")
+
+
+@pytest.mark.parametrize(
+    "letter",
+    ["\x00", "\x07", "\x1b", "\n", "\r", "\x7f", "\x85", "\x9b", "\u061c", "\u200b", "\u200e", "\u202e",
+     "\u2028",
+     "\u2029", "\u2066", "\ufeff", "\udc80", "\U000e0041", "\u00ad"],
+)  # fmt: skip
+def test_each_dangerous_character_is_an_escape(letter: str) -> None:
+    written = line(Exec(command=f"a{letter}b", user=letter), NOON).rstrip(b"\n")
+    assert written.isascii() and letter not in written.decode()
+    assert json.loads(written)["command"] == f"a{letter}b"
+
+
+def test_ordinary_text_of_any_language_stays_readable() -> None:
+    assert "grep 'größe' 日本語".encode() in line(Exec(command="grep 'größe' 日本語"), NOON)
+
+
+# -- limits
+
+
+def cut(raw: bytes, name: str) -> bytes:
+    """A string member as it is written, without its quotes."""
+    start = raw.index(f'"{name}":"'.encode()) + len(name) + 4
+    end = start
+    while raw[end : end + 1] != b'"':
+        end += 2 if raw[end : end + 1] == b"\\" else 1
+    return raw[start:end]
+
+
+@given(ANY_TEXT | st.text(LETTERS, min_size=60), st.integers(1, 400))
+@case("\\", 2000)
+@case('a\\"', 2000)
+@case("\U000e0041", 2000)
+def test_a_text_of_any_length_is_cut_to_its_limit(text: str, times: int) -> None:
+    # JSON has one text for two halves of a pair and for the pair.
+    text = (text * times).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    raw = line(AuthRefused(reason=text), NOON)
+    read, written = json.loads(raw), cut(raw, "reason") if text else b""
+    assert len(written) <= DEFAULT_LIMIT
+    assert len(written) <= max(LEAST, 2 * len(text.encode("utf-8", "surrogatepass")))
+    kept = read.get("reason", "")
+    if "reason_size" not in read:
+        assert kept == text
+        return
+    assert text.startswith(kept) and kept != text
+    # No room is wasted: one character more would not fit, and none has more than 12 bytes.
+    sent = len(text[:DEFAULT_LIMIT].encode("utf-8", "surrogatepass"))
+    assert len(written) > min(DEFAULT_LIMIT, max(LEAST, 2 * sent)) - 24
+    try:
+        original = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        original = text.encode("utf-8", "surrogatepass")
+    assert read["reason_size"] == len(original)
+    assert read["reason_sha256"] == hashlib.sha256(original).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["command", "forced_upon"])
+def test_a_command_has_more_room(name: str) -> None:
+    values = {"command": "ls", name: "x" * 9000}
+    read = json.loads(line(Exec(**values), NOON))  # type: ignore[arg-type]
+    assert read[name] == "x" * LIMITS[name] and read[f"{name}_size"] == 9000
+    assert "command_size" not in read or name == "command"
+
+
+def test_bytes_that_are_not_text_are_hashed_as_they_were() -> None:
+    original = b"cat > /tmp/x" + bytes(range(128, 256)) * 100
+    read = json.loads(line(Exec(command=original.decode("utf-8", "surrogateescape")), NOON))
+    assert read["command_sha256"] == hashlib.sha256(original).hexdigest()
+    assert read["command_size"] == len(original)
+
+
+@given(st.lists(ANY_TEXT, max_size=200).map(tuple), st.integers(1, 50))
+@case(("x" * 5000,), 1)
+@case(("x" * LIST_LIMIT, ""), 1)
+@case(("",) * (LIST_ITEMS + 1), 1)
+def test_a_list_is_cut(items: tuple[str, ...], times: int) -> None:
+    halves = ((item * times).encode("utf-16", "surrogatepass") for item in items)
+    items = tuple(item.decode("utf-16", "surrogatepass") for item in halves)
+    raw = line(CaRotate(type="user", phase="init", signs="x", trusted=items), NOON)
+    read = json.loads(raw)
+    kept = read.get("trusted", [])
+    assert len(raw) < LIST_LIMIT + 1000 + 3 * LIST_ITEMS
+    if "trusted_count" not in read:
+        assert tuple(kept) == items
+        return
+    assert read["trusted_count"] == len(items)
+    assert len(kept) <= LIST_ITEMS and all(map(str.startswith, items, kept))
+    assert tuple(kept[1:]) == items[1 : len(kept)], "but for the first, items are whole"
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+@pytest.mark.parametrize("letter", ["\x01", "\U000e0041", "\\", "日"])
+def test_no_event_makes_a_long_line(kind: type[AuditEvent], letter: str) -> None:
+    values = {
+        "str": letter * 100_000,
+        "tuple[str, ...]": (letter * 1000,) * 1000,
+        "int": 2**64 - 1,
+        "float": 1e300 / 3,
+        "bool": True,
+    }
+    full = kind(**{item.name: values[str(item.type).removesuffix(" | None")] for item in fields(kind)})  # type: ignore[arg-type]
+    assert len(line(full, NOON)) < LONGEST // 2
+
+
+@pytest.mark.parametrize("size", [10, 40, 100, 300, 700, 1500, 4000, 100_000])
+@pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e", "\U000e0041"])
+def test_a_flood_of_files_with_odd_names_is_no_larger_on_our_disk(letter: str, size: int) -> None:
+    """What is done to files is never counted only, so its lines have to be small."""
+    path = letter * size
+    event = Sftp(operation="mkdir", path=path, result="failed", user="joe", cid="0123456789abcdef")
+    assert len(line(event, NOON)) < 2 * len(path.encode()) + LEAST + 400
+
+
+def test_what_is_cut_takes_no_time_for_what_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An escape of each character of a large name was half a second of the reactor's time."""
+    seen: list[int] = []
+    escaped = encoder._escaped
+
+    def count(value: object) -> str:
+        seen.append(len(str(value)))
+        return escaped(value)
+
+    monkeypatch.setattr(encoder, "_escaped", count)
+    line(Sftp(operation="read", path="\x7f" * 1_000_000, result="ok", other="\x7f" * 1_000_000), NOON)
+    assert max(seen) < 100_000

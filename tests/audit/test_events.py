@@ -1,0 +1,190 @@
+"""The catalogue of audit events, and every sink."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from conchrec.audit import events as audit_events
+from conchrec.audit.chain import MEMBERS
+from conchrec.audit.encoder import line
+from conchrec.audit.events import (
+    CATALOGUE,
+    AuditEvent,
+    AuditHead,
+    AuditMemory,
+    AuditSink,
+    Exec,
+    Port,
+    ServiceStart,
+    UserLogin,
+    of_session,
+)
+from conchrec.audit.log import AuditLog
+from conchrec.errors import WriteFailed
+from conchrec.model import SessionInfo, Target
+from tests.support.auditlog import audit_log, events
+
+NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=timezone.utc)
+VALUES: dict[str, object] = {
+    "str": "x",
+    "str | None": "x",
+    "int": 7,
+    "int | None": 7,
+    "float": 1.5,
+    "float | None": 1.5,
+    "bool": True,
+    "bool | None": True,
+    "tuple[str, ...]": ("a", "b"),
+}
+
+
+def example(kind: type[AuditEvent], *, full: bool) -> AuditEvent:
+    """One event of this kind with all its fields, or with no more than it needs."""
+    values = {item.name: VALUES[str(item.type)] for item in fields(kind) if full or item.default is MISSING}
+    return kind(**values)  # type: ignore[arg-type]
+
+
+# -- the catalogue
+
+
+def test_every_class_is_in_the_catalogue() -> None:
+    kinds = {
+        value
+        for value in vars(audit_events).values()
+        if isinstance(value, type) and issubclass(value, AuditEvent) and value is not AuditEvent
+    }
+    assert kinds == set(CATALOGUE) and len(CATALOGUE) == len(kinds)
+
+
+def test_names_and_codes_are_unique_and_of_one_form() -> None:
+    assert len({kind.event for kind in CATALOGUE}) == len(CATALOGUE)
+    assert len({kind.code for kind in CATALOGUE}) == len(CATALOGUE)
+    for kind in CATALOGUE:
+        assert re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", kind.event)
+        assert re.fullmatch(r"CR\d{4}[IWE]", kind.code)
+
+
+def test_names_that_users_rely_on() -> None:
+    assert {kind.event for kind in CATALOGUE} >= {
+        "user.login", "auth", "session.start", "session.end", "session.rejected", "exec", "subsystem",
+        "port", "x11-forward", "agent", "resize", "client.disconnect", "cert.create", "upstream.failed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_no_event_has_a_member_of_the_chain_or_of_a_cut(kind: type[AuditEvent]) -> None:
+    """Nobody could tell one from the other."""
+    types = {item.name: str(item.type) for item in fields(kind)}
+    assert not set(types) & {*MEMBERS, "time", "event", "code"}
+    for name, is_of in types.items():
+        ends = {"str": ("size", "sha256"), "tuple[str, ...]": ("count", "sha256")}.get(is_of, ())
+        assert not {f"{name}_{end}" for end in ends} & set(types)
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_events_are_frozen_values(kind: type[AuditEvent]) -> None:
+    event = example(kind, full=True)
+    assert is_dataclass(event) and not hasattr(event, "__dict__")
+    with pytest.raises(AttributeError):
+        event.user = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+@pytest.mark.parametrize("full", [True, False])
+def test_an_event_is_one_json_object_on_one_line(kind: type[AuditEvent], full: bool) -> None:
+    text = line(example(kind, full=full), NOON)
+    assert text.endswith(b"\n") and text.count(b"\n") == 1
+    read = json.loads(text)
+    assert list(read)[:3] == ["time", "event", "code"]
+    assert (read["event"], read["code"]) == (kind.event, kind.code)
+    assert {"user", "login", "target", "addr", "cid"} <= set(read)
+    assert None not in read.values()
+    if full:
+        assert set(read) == {item.name for item in fields(kind)} | {"time", "event", "code"}
+
+
+def test_time_is_utc_in_milliseconds() -> None:
+    there = NOON.astimezone(timezone(timedelta(hours=5)))
+    assert json.loads(line(Exec(command="ls"), there))["time"] == "2026-11-23T12:00:00.123Z"
+
+
+def test_what_is_false_or_zero_is_said_and_what_is_unknown_is_not() -> None:
+    read = json.loads(line(Port(kind="direct", action="close", sent=0), NOON))
+    assert read["sent"] == 0 and "received" not in read
+    assert json.loads(line(Exec(command="ls", tty=False), NOON))["tty"] is False
+
+
+def test_the_subject_of_a_session() -> None:
+    info = SessionInfo(
+        sid="s1",
+        cid="c1",
+        user="joe",
+        login="root",
+        target=Target(host="2001:db8::1", port=2222),
+        address="192.0.2.7:50000",
+        started=NOON,
+    )
+    event = Exec(**of_session(info), command="ls")
+    assert (event.user, event.login, event.target) == ("joe", "root", "[2001:db8::1]:2222")
+    assert (event.addr, event.cid, event.sid) == ("192.0.2.7:50000", "c1", "s1")
+
+
+# -- every sink
+
+
+@pytest.fixture(params=["file", "memory"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AuditSink:
+    return audit_log(tmp_path) if request.param == "file" else AuditMemory()
+
+
+def kept(sink: AuditSink) -> list[str]:
+    """The names of the events that a sink has kept, in order."""
+    if isinstance(sink, AuditMemory):
+        return [event.event for event in sink.events]
+    assert isinstance(sink, AuditLog)
+    return [str(event["event"]) for event in events(sink.path)]
+
+
+def memory(sink: AuditSink) -> bool:
+    return isinstance(sink, AuditMemory)
+
+
+def break_it(sink: AuditSink) -> None:
+    if isinstance(sink, AuditMemory):
+        sink.broken = WriteFailed("the audit log cannot be written: broken")
+    else:
+        assert isinstance(sink, AuditLog)
+        sink.close()
+
+
+def test_events_are_kept_in_order(sink: AuditSink) -> None:
+    sink.emit(ServiceStart(version="1", mode="proxy"))
+    sink.emit(UserLogin(method="publickey", user="joe"))
+    sink.emit(Exec(command="ls"))
+    assert kept(sink) == ["service.start", "user.login", "exec"]
+
+
+def test_every_kind_of_event_can_be_kept(sink: AuditSink) -> None:
+    for kind in CATALOGUE:
+        sink.emit(example(kind, full=True))
+    assert kept(sink) == [kind.event for kind in CATALOGUE if kind is not AuditHead or memory(sink)]
+
+
+def test_reopening_loses_nothing(sink: AuditSink) -> None:
+    sink.emit(Exec(command="a"))
+    sink.reopen()
+    sink.emit(Exec(command="b"))
+    assert kept(sink) == ["exec", "exec"]
+
+
+def test_an_event_that_can_not_be_kept_raises(sink: AuditSink) -> None:
+    break_it(sink)
+    with pytest.raises(WriteFailed) as caught:
+        sink.emit(Exec(command="ls"))
+    assert caught.value.public.startswith("the audit log ")

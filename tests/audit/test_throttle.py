@@ -1,0 +1,337 @@
+"""Repeated trifles of the audit are counted; evidence of acts is not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conchrec.audit.events import (
+    CATALOGUE,
+    AuditEvent,
+    AuditMemory,
+    AuthRefused,
+    ClientDisconnect,
+    ConnectionRefused,
+    Env,
+    Exec,
+    Port,
+    RecordingFailed,
+    Repeated,
+    Resize,
+    SessionRejected,
+    UnknownRequest,
+    UserLogin,
+    Who,
+)
+from conchrec.audit.throttle import (
+    DESTINATIONS,
+    EXAMPLES,
+    FLUSH_SECONDS,
+    AuditThrottle,
+    RateGroup,
+    kind_of,
+)
+from conchrec.errors import WriteFailed
+from tests.audit.test_events import example
+from tests.support.auditlog import audit_log, lines
+
+BURST = RateGroup.TRIFLE.value[0].burst
+NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
+JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
+#: Counted beyond a rate: nothing was done, or it is told in the recording as well.
+TRIFLES = {
+    "agent", "auth", "connection.refused", "env", "message.dropped", "port", "recording.failed",
+    "request.unknown", "resize", "session.rejected", "signal", "upstream.failed", "x11-forward",
+}  # fmt: skip
+
+
+class Bench:
+    """A throttle with a clock, and what comes out of it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.memory = AuditMemory()
+        self.lost: list[str] = []
+        self.throttle = AuditThrottle(
+            self.memory,
+            monotonic=lambda: self.seconds,
+            now=lambda: NOON + timedelta(seconds=self.seconds),
+            lost=self.lost.append,
+        )
+
+    @property
+    def repeated(self) -> list[Repeated]:
+        return [event for event in self.memory.events if isinstance(event, Repeated)]
+
+    def names(self) -> Counter[str]:
+        """How often each event is told, those that were counted among them."""
+        told = Counter(event.event for event in self.memory.events if not isinstance(event, Repeated))
+        for event in self.repeated:
+            told[event.of] += event.count
+        return told
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_each_event_is_a_trifle_or_an_act() -> None:
+    """An event that is new is an act, until somebody says here that it is not."""
+    seen = {kind.event for kind in CATALOGUE if kind_of(trifle(kind)) is not None}
+    assert seen == TRIFLES
+    acts = {"exec", "subsystem", "sftp", "scp", "transfer", "session.start", "session.end", "user.login",
+            "cert.create", "session.recording.access", "passthrough.start", "client.disconnect"}  # fmt: skip
+    assert not acts & seen
+
+
+def trifle(kind: type[AuditEvent]) -> AuditEvent:
+    """An event of this kind; where only some are trifles, one of those."""
+    event = example(kind, full=True)
+    for field, value in (("action", "refused"), ("policy", "strict")):
+        if hasattr(event, field):
+            event = replace(event, **{field: value})
+    return event
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Port(**JOE, kind="direct", action="listen"),
+        Port(**JOE, kind="direct", action="nested_ssh"),
+        RecordingFailed(**JOE, reason="full", policy="best_effort"),
+        Exec(**JOE, command="true"),
+    ],
+)
+def test_acts_are_never_counted(bench: Bench, event: AuditEvent) -> None:
+    for _ in range(5000):
+        bench.throttle.emit(event)
+    assert bench.memory.events == [event] * 5000
+
+
+def test_what_honest_users_do_passes_as_it_is(bench: Bench) -> None:
+    for number in range(600):
+        bench.seconds += 0.2
+        bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
+        bench.throttle.tick()
+    assert len(bench.memory.events) == 600 and not bench.repeated
+
+
+def test_beyond_the_rate_they_are_counted_and_told_later(bench: Bench) -> None:
+    for number in range(BURST + 1000):
+        bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
+    assert len(bench.memory.events) == BURST
+    bench.seconds = FLUSH_SECONDS - 0.1
+    bench.throttle.tick()
+    assert len(bench.memory.events) == BURST
+    bench.seconds = FLUSH_SECONDS
+    bench.throttle.tick()
+    bench.throttle.tick()
+    (told,) = bench.repeated
+    assert (told.of, told.count, told.user, told.sid) == ("resize", 1000, "joe", "s1")
+    assert told.first == told.last == "2026-11-29T12:00:00.000Z"
+    assert told.examples[0] == f"columns={BURST} rows=24" and len(told.examples) == EXAMPLES
+
+
+def test_the_end_of_the_connection_tells_what_was_counted(bench: Bench) -> None:
+    for cid in ("c1", "c2"):
+        who = Who(**{**JOE, "cid": cid})
+        for number in range(BURST + 2):
+            bench.throttle.emit(Resize(**who, columns=number, rows=24))
+            bench.throttle.emit(SessionRejected(**who, reason=f"no {number}"))
+    bench.throttle.emit(ClientDisconnect(**JOE))
+    *_, last = bench.memory.events
+    assert isinstance(last, ClientDisconnect), "after what it did"
+    assert {event.cid for event in bench.repeated} == {"c1"}
+    bench.throttle.flush()
+    assert {event.cid for event in bench.repeated} == {"c1", "c2"}
+    each = 2 * BURST + 4
+    assert bench.names() == {"resize": each, "session.rejected": each, "client.disconnect": 1}
+
+
+def test_sizes_are_summed(bench: Bench) -> None:
+    most = RateGroup.FREQUENT.value[0].burst
+    for _ in range(most + 3):
+        bench.throttle.emit(Port(**JOE, kind="direct", action="close", sent=10, received=1))
+    bench.throttle.flush()
+    assert [event.size for event in bench.repeated] == [33]
+
+
+def test_digests_are_kept_together(bench: Bench) -> None:
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(BURST + 3)]
+    for digest in digests:
+        bench.throttle.emit(UnknownRequest(**JOE, request="x@example.com", size=2, sha256=digest))
+    bench.throttle.flush()
+    (told,) = bench.repeated
+    together = "".join(f"{digest}\n" for digest in digests[BURST:]).encode()
+    assert (told.size, told.sha256) == (6, hashlib.sha256(together).hexdigest())
+
+
+def test_while_the_disk_is_almost_full_most_trifles_are_counted(bench: Bench) -> None:
+    bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
+    bench.throttle.is_tight = True
+    for _ in range(10):
+        bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
+        bench.throttle.emit(AuthRefused(**JOE, reason="no"))
+        bench.throttle.emit(Exec(**JOE, command="x"))
+    assert Counter(event.event for event in bench.memory.events) == {"exec": 10, "resize": 4, "auth": 3}
+    bench.throttle.flush()
+    assert bench.names() == {"exec": 10, "resize": 11, "auth": 10}
+
+
+def test_each_destination_of_a_forward_is_told(bench: Bench) -> None:
+    most = RateGroup.FREQUENT.value[0].burst
+    for _ in range(most):
+        bench.throttle.emit(Port(**JOE, kind="direct", action="open", destination="10.0.0.1:80"))
+    for number in range(2 * DESTINATIONS):
+        bench.throttle.emit(Port(**JOE, kind="direct", action="open", destination=f"10.0.0.2:{number}"))
+    bench.throttle.flush()
+    assert len(bench.repeated) == DESTINATIONS + 1
+    assert sum(event.count for event in bench.repeated) == 2 * DESTINATIONS
+    assert bench.repeated[-1].count == DESTINATIONS
+
+
+def test_many_connections_of_one_user_are_one_flood(bench: Bench) -> None:
+    for number in range(100):
+        who = Who(**{**JOE, "cid": f"c{number}"})
+        for _ in range(BURST - 1):
+            bench.throttle.emit(Resize(**who, columns=80, rows=24))
+        bench.throttle.emit(ClientDisconnect(**who))
+    bench.throttle.flush()
+    whole = [event for event in bench.memory.events if isinstance(event, Resize)]
+    assert len(whole) == RateGroup.TRIFLE.value[1].burst
+    (told,) = bench.repeated
+    assert (told.user, told.cid, told.login) == ("joe", "", "root")
+    assert bench.names()["resize"] == 100 * (BURST - 1)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "[2001:db8::{}]"])
+def test_refused_logins_count_by_address(bench: Bench, address: str) -> None:
+    """Each is a connection of its own, and may name any user."""
+    for number in range(1000):
+        bench.throttle.emit(
+            AuthRefused(
+                user=f"u{number}", addr=f"{address.format(number)}:{number}", cid=f"c{number}", reason="no"
+            )
+        )
+    bench.throttle.emit(AuthRefused(user="joe", addr="198.51.100.1:1", cid="c", reason="no"))
+    bench.throttle.flush()
+    (told,) = bench.repeated
+    assert told.count == 1000 - RateGroup.STRANGER.value[0].burst and len(told.examples) == 1
+    assert bench.memory.events[-2].addr == "198.51.100.1:1", "others are told as before"
+
+
+def test_strangers_from_everywhere_are_one_flood(bench: Bench) -> None:
+    for number in range(5000):
+        host = f"2001:db8:{number:x}::1"
+        bench.throttle.emit(ConnectionRefused(addr=host, reason="too many connections", count=3))
+        bench.throttle.emit(AuthRefused(addr=f"[{host}]:22", reason="no"))
+    bench.throttle.flush()
+    assert len(bench.memory.events) == RateGroup.STRANGER.value[1].burst + 2
+    assert bench.names() == {"connection.refused": 500 + 3 * 4500, "auth": 5000}
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1"])
+def test_addresses_without_a_port(bench: Bench, address: str) -> None:
+    for number in range(RateGroup.STRANGER.value[0].burst + 1):
+        bench.throttle.emit(ConnectionRefused(addr=address, reason=f"no {number}", count=1))
+    bench.throttle.emit(ConnectionRefused(addr="198.51.100.1", reason="no", count=1))
+    bench.throttle.flush()
+    assert [(event.addr, event.count) for event in bench.repeated] == [(address, 1)]
+
+
+def test_sessions_beyond_a_limit(bench: Bench) -> None:
+    """Six thousand a second were audited, each."""
+    for number in range(60_000):
+        bench.seconds = number / 6000
+        who = Who(**{**JOE, "sid": f"s{number}"})
+        bench.throttle.emit(SessionRejected(**who, reason="joe has 10 sessions", rule="sessions_per_user"))
+        if number % 6000 == 0:
+            bench.throttle.tick()
+    bench.throttle.flush()
+    assert len(bench.memory.events) < BURST + 10 * RateGroup.TRIFLE.value[0].per_second + 5
+    assert bench.names() == {"session.rejected": 60_000}
+    assert bench.repeated[0].sid == "", "of several"
+
+
+def test_a_count_that_can_not_be_written_is_said(bench: Bench) -> None:
+    for number in range(BURST + 1):
+        bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
+    bench.memory.broken = WriteFailed("the audit log cannot be written: full", "full")
+    with pytest.raises(WriteFailed):
+        bench.throttle.emit(Exec(**JOE, command="true"))
+    with pytest.raises(WriteFailed):
+        bench.throttle.emit(ClientDisconnect(**JOE))
+    assert bench.lost == ["full"]
+
+
+def test_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.audit.throttle.MOST_GROUPS", 200)
+    for number in range(200 + 50):
+        who = Who(**{**JOE, "cid": f"c{number}", "user": f"u{number}"})
+        for _ in range(BURST + 1):
+            bench.throttle.emit(Resize(**who, columns=80, rows=24))
+    assert len(bench.throttle._groups) == 200 == len(bench.throttle._of)
+    assert len(bench.repeated) == 50
+    bench.seconds = 60
+    bench.throttle.tick()
+    assert not bench.throttle._groups and not bench.throttle._of and not len(bench.throttle._buckets)
+
+
+EVENTS = st.sampled_from(
+    [
+        Resize(columns=80, rows=24), Env(name="LANG"), SessionRejected(reason="no"), Exec(command="true"),
+        UserLogin(method="publickey"), AuthRefused(reason="no"), ClientDisconnect(),
+        Port(kind="direct", action="open", destination="a:1"),
+        Port(kind="direct", action="refused", destination="a:1"),
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(EVENTS, st.integers(0, 3), st.integers(1, 300), st.floats(0, 20)), max_size=40))
+def test_nothing_is_lost_and_nothing_told_twice(
+    acts: list[tuple[AuditEvent, int, int, float]],
+) -> None:
+    bench = Bench()
+    emitted: Counter[str] = Counter()
+    for event, connection, count, seconds in acts:
+        bench.seconds += seconds
+        one = replace(event, user=f"u{connection % 2}", cid=f"c{connection}", addr=f"192.0.2.{connection}:1")
+        for _ in range(count):
+            bench.throttle.emit(one)
+        emitted[event.event] += count
+        bench.throttle.tick()
+    bench.throttle.flush()
+    assert bench.names() == emitted
+    assert not bench.throttle._groups and not bench.throttle._of
+
+
+@pytest.mark.parametrize("size", [1, 20, 100, 1000, 100_000])
+@pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e"])
+def test_a_flood_of_control_characters_is_smaller_than_what_was_sent(
+    tmp_path: Path, size: int, letter: str
+) -> None:
+    """Of any kind that a client may repeat, at ten thousand a second; a packet has 40 bytes besides."""
+    log = audit_log(tmp_path)
+    seconds = 0.0
+    throttle = AuditThrottle(log, monotonic=lambda: seconds)
+    count = max(20_000 // size, 100) if size > 1000 else 20_000
+    text = letter * size
+    for number in range(count):
+        seconds = number / 10_000
+        throttle.emit(Env(**JOE, name=text))
+        throttle.emit(SessionRejected(**JOE, reason=text))
+    throttle.flush()
+    log.close()
+    sent = 2 * count * (len(text.encode()) + 40)
+    assert log.path.stat().st_size < 2 * sent
+    told = [line for line in lines(log.path) if line["event"] != "audit.head"]
+    assert sum(int(str(line.get("count", 1))) for line in told) == 2 * count

@@ -1,0 +1,86 @@
+"""The phases of a rotation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.ca.rotation import NEXT, OutOfStep, Phase, Rotation, Step
+
+FIRST = Rotation(old="user_ca")
+
+
+def taken(*steps: Step) -> Rotation:
+    rotation = FIRST
+    for step in steps:
+        rotation = rotation.after(step, "user_ca")
+    return rotation
+
+
+@pytest.mark.parametrize(
+    ("steps", "phase", "signs", "trusted"),
+    [
+        ((), Phase.IDLE, "user_ca", {"user_ca"}),
+        ((Step.INIT,), Phase.INIT, "user_ca", {"user_ca", "user_ca-2"}),
+        ((Step.INIT, Step.UPDATE), Phase.UPDATE, "user_ca-2", {"user_ca", "user_ca-2"}),
+        ((Step.INIT, Step.UPDATE, Step.FINISH), Phase.IDLE, "user_ca-2", {"user_ca-2"}),
+        ((Step.INIT, Step.ROLLBACK), Phase.IDLE, "user_ca", {"user_ca"}),
+        ((Step.INIT, Step.UPDATE, Step.ROLLBACK), Phase.ROLLBACK, "user_ca", {"user_ca", "user_ca-2"}),
+        ((Step.INIT, Step.UPDATE, Step.ROLLBACK, Step.FINISH), Phase.IDLE, "user_ca", {"user_ca"}),
+        ((Step.INIT, Step.ROLLBACK, Step.INIT), Phase.INIT, "user_ca", {"user_ca", "user_ca-3"}),
+    ],
+)
+def test_what_signs_and_what_is_trusted(
+    steps: tuple[Step, ...], phase: Phase, signs: str, trusted: set[str]
+) -> None:
+    rotation = taken(*steps)
+    assert (rotation.phase, rotation.signs, set(rotation.trusted)) == (phase, signs, trusted)
+    assert rotation.trusted[0] == signs
+
+
+@given(st.lists(st.sampled_from(Step), max_size=12))
+def test_no_step_drops_what_signed_in_the_one_before(steps: list[Step]) -> None:
+    """Only ``finish`` ends trust in certificates that there may be, and it says so. Names are never used
+    twice, and what is written down is read back."""
+    rotation, names = FIRST, [FIRST.old]
+    for step in steps:
+        before = rotation
+        if (before.phase, step) not in NEXT:
+            with pytest.raises(OutOfStep, match=before.phase.value):
+                before.after(step, "user_ca")
+            continue
+        rotation = before.after(step, "user_ca")
+        if step is not Step.FINISH:
+            assert before.signs in rotation.trusted
+        if step is Step.INIT:
+            assert rotation.new not in names
+            names.append(rotation.new)
+        assert Rotation.from_json(json.loads(json.dumps(rotation.to_json()))) == rotation
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": "soon"},
+        {"old": "../user_ca"},
+        {"old": None},
+        {"old": "host_key"},
+        {"generation": 0},
+        {"generation": True},
+        {"generation": "1"},
+        {"phase": "init", "new": ""},
+        {"more": 1},
+    ],
+)
+def test_what_nobody_can_have_written(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Rotation.from_json({**FIRST.to_json(), **change})
+
+
+@pytest.mark.parametrize("fields", [None, [], "idle", {}])
+def test_no_rotation_at_all(fields: object) -> None:
+    with pytest.raises(ValueError, match="not the fields"):
+        Rotation.from_json(fields)

@@ -1,0 +1,868 @@
+"""``config.yaml``: what it becomes, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.access.options import Record, RoleOptions, Sees, switches
+from conchrec.config import loader, roles
+from conchrec.config.loader import (
+    AgentProbe,
+    Config,
+    ConfigErrors,
+    Fsync,
+    InnerAuth,
+    Input,
+    Limits,
+    Mode,
+    Offer,
+    TargetOffer,
+    UpstreamAuth,
+)
+from conchrec.config.model import Retention, Startups
+from conchrec.errors import ConfigError
+from conchrec.model import Target
+from conchrec.recording.capture.recorder import InputPolicy
+from conchrec.recording.format.signatures import Signer
+from conchrec.recording.store import Fsync as StoreFsync
+from conchrec.yaml_cursor import parse_duration, parse_size
+
+ETC = Path(__file__).parents[2] / "etc"
+NOBODY = "users: {}\nroles: {}\n"
+
+# interface.md's own example, but for the names of its key file
+INTERFACE = """\
+cluster_name: example.com
+state_dir: /var/lib/conchrec
+listen: ["tcp:3023"]                 # Twisted server endpoints; systemd: and haproxy: included
+public_address: proxy.example.com:3023
+session_recording: proxy
+proxy_checks_host_keys: yes
+trusted_hosts:
+  known_hosts: [/etc/ssh/ssh_known_hosts]
+  authorities: []
+upstream_auth: [agent, certificate]
+agent_probe: last
+inner_auth: key
+notice: "Sessions are recorded."
+users:
+  joe:
+    authorized_keys_file: joe.keys
+    roles: [ops]
+roles:
+  ops:
+    logins: [root, "{user}"]
+    hosts: ["*.example.com", "10.0.0.0/8", "db1:2222"]
+    deny: {hosts: ["vault.example.com"]}
+    options: {max_session_ttl: 12h, client_idle_timeout: 15m, max_sessions: 10, direct: no, forward_agent: no, port_forwarding: no, x11_forwarding: no, file_copy: yes, record: strict, source: ["10.0.0.0/8"]}
+targets:
+  db: {hosts: ["db*.example.com"], labels: {tier: data}, algorithms: modern, upstream_auth: [certificate], known_hosts: [db.known_hosts]}
+algorithms: modern
+limits: {login_time: 2m, tries: 6, unauthenticated: 500, per_address: 250, target_handshakes: 8, connect_timeout: 30s}
+proxy_protocol_from: []
+recordings: {directory: /var/lib/conchrec/recordings, input: no, min_free: 500MiB, fsync: interval, compress: no, encrypt_to: [], retention: {age: 365d, size: 500GiB}}
+audit: {file: /var/log/conchrec/audit.jsonl}
+web: {listen: ["tcp:3080:interface=127.0.0.1"]}
+"""  # noqa: E501
+
+Read = Callable[[str], Config]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for the file; home is another one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / ".ssh").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    return tmp_path / "etc"
+
+
+@pytest.fixture
+def read(here: Path) -> Read:
+    def parse(text: str) -> Config:
+        return loader.parse(text.encode(), here / "config.yaml", me="me")
+
+    return parse
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Public key lines: two keys, and a certificate of the second."""
+    directory = tmp_path_factory.mktemp("keys")
+    for name in ("one", "two"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(directory / name)],
+            check=True,
+        )
+    subprocess.run(
+        ["ssh-keygen", "-q", "-s", "one", "-I", "joe", "-n", "joe", "two.pub"], check=True, cwd=directory
+    )
+    return {path.name: path.read_text() for path in directory.glob("*.pub")}
+
+
+def problems(read: Read, text: str) -> list[str]:
+    """``line path: problem`` of each."""
+    with pytest.raises(ConfigErrors) as caught:
+        read(text)
+    return [f"{error.line} {error.path}: {error.problem}" for error in caught.value.errors]
+
+
+def role(lines: str) -> str:
+    """A configuration whose role ops, from line 4 on, is this."""
+    return "users: {}\nroles:\n  ops:\n" + "".join(f"    {line}\n" for line in lines.splitlines())
+
+
+# -- what it becomes
+
+
+def test_the_example_of_the_interface(read: Read, here: Path, keys: dict[str, str]) -> None:
+    (here / "joe.keys").write_text(keys["one.pub"])
+    it = read(INTERFACE)
+    assert (it.cluster_name, it.listen, it.state_dir) == (
+        "example.com",
+        ("tcp:3023",),
+        Path("/var/lib/conchrec"),
+    )
+    assert it.public == Target(host="proxy.example.com", port=3023)
+    assert (it.session_recording, it.proxy_checks_host_keys) == (Mode.PROXY, True)
+    assert it.upstream_auth == (UpstreamAuth.AGENT, UpstreamAuth.CERTIFICATE)
+    assert (it.agent_probe, it.inner_auth, it.algorithms) == (AgentProbe.LAST, InnerAuth.KEY, Offer.MODERN)
+    assert it.trusted_hosts.known_hosts == (Path("/etc/ssh/ssh_known_hosts"),)
+    joe = it.users["joe"]
+    assert (joe.name, joe.roles, [key.comment for key in joe.keys]) == ("joe", ("ops",), ["one"])
+    ops = it.roles["ops"]
+    assert (ops.logins, [host.text for host in ops.hosts]) == (
+        ("root", "{user}"), ["*.example.com", "10.0.0.0/8", "db1:2222"],
+    )  # fmt: skip
+    assert [host.text for host in ops.deny_hosts] == ["vault.example.com"]
+    assert ops.options == RoleOptions(
+        max_session_ttl=timedelta(hours=12), client_idle_timeout=timedelta(minutes=15), max_sessions=10,
+        switches=switches(forward_agent=False, port_forwarding=False, x11_forwarding=False, file_copy=True),
+    )  # fmt: skip
+    assert [str(network) for network in ops.source or ()] == ["10.0.0.0/8"]
+    (db,) = it.targets
+    assert (db.name, dict(db.labels), db.algorithms) == ("db", {"tier": "data"}, TargetOffer.MODERN)
+    assert (db.upstream_auth, db.known_hosts) == ((UpstreamAuth.CERTIFICATE,), (here / "db.known_hosts",))
+    assert it.limits == Limits()
+    assert (it.recordings.directory, it.recordings.min_free) == (
+        Path("/var/lib/conchrec/recordings"), 500 * 2**20,
+    )  # fmt: skip
+    assert (it.recordings.input, it.recordings.fsync) == (Input.NO, Fsync.INTERVAL)
+    assert it.audit.file == Path("/var/log/conchrec/audit.jsonl")
+    assert it.policy.roles == it.roles
+
+
+def test_what_the_example_does_not_have_is_said(read: Read, here: Path) -> None:
+    (here / "joe.keys").touch()
+    warnings = "\n".join(read(INTERFACE).warnings)
+    assert f"targets.db.known_hosts[0]: there is no file {here}/db.known_hosts" in warnings
+
+
+def test_all_but_users_and_roles_has_a_default(read: Read) -> None:
+    it = read(NOBODY)
+    assert (it.listen, it.session_recording, it.proxy_checks_host_keys) == (("tcp:3023",), Mode.PROXY, True)
+    assert it.state_dir == Path("/var/lib/conchrec")
+    assert (it.recordings.directory, it.audit.file) == (
+        it.state_dir / "recordings",
+        it.state_dir / "audit.jsonl",
+    )
+    assert (it.public, it.notice) == (None, "Sessions are recorded.")
+    assert it.limits == Limits(
+        login_time=timedelta(minutes=2), tries=6, unauthenticated=Startups(), per_address=250,
+        target_handshakes=8,
+        connect_timeout=timedelta(seconds=30),
+    )  # fmt: skip
+    assert it.users == {}
+    assert it.warnings == (f"{it.file}:1: users: is empty: nobody may log in",)
+
+
+def test_nothing_after_a_key_is_its_default_or_nobody(read: Read) -> None:
+    it = read("users:\nroles:\n  ops:\n    hosts:\n    logins:\n    options:\n    deny:\nlimits:\ntargets:\n")
+    assert (it.users, it.targets, it.limits) == ({}, (), Limits())
+    assert (it.roles["ops"].hosts, it.roles["ops"].logins) == ((), ())
+    assert it.roles["ops"].options == RoleOptions()
+
+
+def test_an_empty_source_is_nowhere_and_a_missing_one_anywhere(read: Read) -> None:
+    assert read(role("options: {source: []}")).roles["ops"].source == ()
+    assert read(role("options: {}")).roles["ops"].source is None
+
+
+def test_paths_are_relative_to_the_file_and_know_home(read: Read, here: Path) -> None:
+    it = read(
+        NOBODY
+        + "state_dir: ../var\nrecordings: {directory: rec}\naudit: {file: ~/audit}\n"
+        + "trusted_hosts: {known_hosts: [kh, ~/.ssh/known_hosts]}\n"
+    )
+    home = here.parent / "home"
+    assert (it.state_dir, it.recordings.directory) == (here.parent / "var", here / "rec")
+    assert it.audit.file == home / "audit"
+    assert it.trusted_hosts.known_hosts == (here / "kh", home / ".ssh/known_hosts")
+    # one in a home directory may well be missing, another is worth a word
+    assert [warning for warning in it.warnings if "known_hosts" in warning] == [
+        f"{it.file}:6: trusted_hosts.known_hosts[0]: there is no file {here}/kh: it vouches for no host"
+    ]
+
+
+@pytest.mark.parametrize("no", ["no", "off", "false", "No", '"no"', "'off'"])
+def test_a_word_that_yaml_takes_for_a_boolean(read: Read, no: str) -> None:
+    it = read(f"{NOBODY}session_recording: {no}\nproxy_checks_host_keys: {no}\nrecordings: {{input: {no}}}\n")
+    assert (it.session_recording, it.proxy_checks_host_keys, it.recordings.input) == (
+        Mode.OFF,
+        False,
+        Input.NO,
+    )
+
+
+@pytest.mark.parametrize("yes", ["yes", "on", "true", "YES", '"yes"'])
+def test_yes(read: Read, yes: str) -> None:
+    it = read(f"{NOBODY}proxy_checks_host_keys: {yes}\nrecordings: {{input: {yes}}}\n")
+    assert (it.proxy_checks_host_keys, it.recordings.input) == (True, Input.YES)
+
+
+def test_every_word(read: Read) -> None:
+    for mode in Mode:
+        assert read(f"{NOBODY}session_recording: {mode.value}").session_recording is mode
+    for probe in AgentProbe:
+        assert read(f"{NOBODY}agent_probe: {probe.value}").agent_probe is probe
+    for inner in InnerAuth:
+        assert read(f"{NOBODY}inner_auth: {inner.value}").inner_auth is inner
+    for offer in TargetOffer:
+        text = f"{NOBODY}targets: {{a: {{hosts: [a], algorithms: {offer.value}}}}}"
+        assert read(text).targets[0].algorithms is offer
+    for kept in Input:
+        assert read(f"{NOBODY}recordings: {{input: {kept.value}}}").recordings.input is kept
+    for fsync in Fsync:
+        assert read(f"{NOBODY}recordings: {{fsync: {fsync.value}}}").recordings.fsync is fsync
+    for record in Record:
+        assert read(role(f"options: {{record: {record.value}}}")).roles["ops"].options.record is record
+    for whose in Sees:
+        assert read(role(f"options: {{recordings: {whose.value}}}")).roles["ops"].options.recordings is whose
+
+
+def test_the_recorder_knows_the_same_words() -> None:
+    assert {word.value for word in InputPolicy} == {word.value for word in Input}
+    assert {word.value for word in StoreFsync} == {word.value for word in Fsync}
+
+
+def test_logins_and_names_that_look_like_something_else(read: Read) -> None:
+    it = read(role("logins: [007, yes, 1e3, 0x1f, 2026-11-23]\nhosts: [10.0.0.1]"))
+    assert it.roles["ops"].logins == ("007", "yes", "1e3", "0x1f", "2026-11-23")
+
+
+def test_targets_keep_their_order(read: Read) -> None:
+    it = read(NOBODY + "targets:\n  z: {hosts: [a]}\n  a: {hosts: [b]}\n")
+    assert [rule.name for rule in it.targets] == ["z", "a"]
+    assert (it.targets[0].algorithms, it.targets[0].upstream_auth) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("proxy.example.com", Target(host="proxy.example.com")),
+        ("Proxy:3023", Target(host="proxy", port=3023)),
+        ("[fd00::1]:3023", Target(host="fd00::1", port=3023)),
+        ("fd00::1", Target(host="fd00::1")),
+    ],
+)
+def test_the_public_address(read: Read, text: str, expected: Target) -> None:
+    assert read(f'{NOBODY}public_address: "{text}"').public == expected
+
+
+# -- users and their keys
+
+
+def test_keys_in_the_file_and_beside_it(read: Read, here: Path, keys: dict[str, str]) -> None:
+    (here / "joe.keys").write_text(f"# joe\n{keys['one.pub']}\n")
+    it = read(
+        "users:\n  joe:\n    authorized_keys_file: joe.keys\n"
+        f"    authorized_keys: ['{keys['two.pub'].strip()}', '{keys['one.pub'].strip()}']\nroles: {{}}\n"
+    )
+    assert sorted(key.comment for key in it.users["joe"].keys) == ["one", "two"]
+
+
+def test_an_empty_key_file_lets_nobody_in(read: Read, here: Path) -> None:
+    (here / "joe.keys").write_text("# nobody\n\n")
+    assert read("users: {joe: {authorized_keys_file: joe.keys}}\nroles: {}").users["joe"].keys == ()
+    assert read("users: {joe: {}}\nroles: {}").users["joe"].keys == ()
+    assert read("users: {joe: }\nroles: {}").users["joe"].keys == ()
+
+
+BCRYPT = "$2b$12$" + "C" * 21 + "." + "E" * 31
+
+
+def test_passwords(read: Read) -> None:
+    totp = "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"
+    settings = read(
+        f"users:\n  joe: {{password: '{BCRYPT}', totp: {totp}}}\n  ann: {{password: {BCRYPT}}}\n  jim: {{}}\n"
+        "roles: {}\n"
+    )
+    joe, ann, jim = settings.users.values()
+    assert (joe.password, joe.totp) == (BCRYPT.encode(), b"12345678901234567890")
+    assert (ann.password, ann.totp) == (BCRYPT.encode(), b"")
+    assert (jim.password, jim.totp) == (b"", b"")
+    assert BCRYPT not in repr(settings) and "12345678901234567890" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path"),
+    [
+        ("password: hunter22", "password"),
+        ("password: $2b$04$" + BCRYPT[7:], "password"),
+        ("password: " + BCRYPT[:-4], "password"),
+        (f"password: {BCRYPT}, totp: HUNTER22", "totp"),
+        (f"password: {BCRYPT}, totp: {'hunter18' * 4}", "totp"),
+        ("password: [hunter22]", "password"),
+        ("password: {hunter22: 1}", "password"),
+    ],
+)
+def test_a_wrong_password_is_not_shown(read: Read, lines: str, path: str) -> None:
+    (problem,) = problems(read, f"users: {{joe: {{{lines}}}}}\nroles: {{}}\n")
+    assert problem.startswith(f"1 users.joe.{path}: ")
+    assert "hunter" not in problem.lower()
+    assert BCRYPT[7:20] not in problem
+
+
+def test_passwords_that_everybody_can_read(here: Path) -> None:
+    path = here / "config.yaml"
+    text = f"users: {{joe: {{password: {BCRYPT}}}}}\nroles: {{}}\n"
+    for mode, said in ((0o644, True), (0o640, False)):
+        path.write_text(text)
+        path.chmod(mode)
+        assert any("everybody can read" in warning for warning in loader.load(path).warnings) is said
+
+
+def test_me_and_my_own_keys(read: Read, here: Path, keys: dict[str, str]) -> None:
+    home = here.parent / "home" / ".ssh"
+    for name, line in keys.items():
+        (home / name).write_text(line)
+    (home / "pgp.pub").write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+    (home / "binary.pub").write_bytes(b"\xff\xfe")
+    (home / "a.pub").mkdir()
+    it = read('users:\n  "{me}": {authorized_keys_file: ["~/.ssh/*.pub"], roles: []}\nroles: {}\n')
+    assert list(it.users) == ["me"]
+    assert it.users["me"].name == "me"
+    assert [key.comment for key in it.users["me"].keys] == ["one", "two"]
+    warnings = "\n".join(it.warnings)
+    assert "pgp.pub" in warnings
+    assert "binary.pub is not a text in UTF-8" in warnings
+    assert "cert" not in warnings
+
+
+def test_me_without_any_key_may_start_and_is_told_what_to_do(read: Read) -> None:
+    it = read('users:\n  "{me}": {authorized_keys_file: ["~/.ssh/*.pub"], roles: [r]}\nroles: {r: {}}\n')
+    assert it.users["me"].keys == ()
+    assert any("ssh-keygen -t ed25519" in warning and ":2:" in warning for warning in it.warnings)
+
+
+def test_me_is_who_runs_it(here: Path) -> None:
+    it = loader.parse(b'users: {"{me}": {}}\nroles: {}', here / "config.yaml")
+    assert list(it.users) == [pwd.getpwuid(os.getuid()).pw_name]
+
+
+def test_a_certificate_is_no_user_s_key_and_no_authority(read: Read, keys: dict[str, str]) -> None:
+    line = keys["two-cert.pub"].strip()
+    (user,) = problems(read, f"users:\n  joe:\n    authorized_keys: ['{line}']\nroles: {{}}\n")
+    assert user.startswith("3 users.joe.authorized_keys[0]: ")
+    (authority,) = problems(read, f"{NOBODY}trusted_hosts:\n  authorities:\n    - '{line}'\n")
+    assert authority.startswith("5 trusted_hosts.authorities[0]: ")
+
+
+def test_authorities_as_lines_and_as_files(read: Read, here: Path, keys: dict[str, str]) -> None:
+    (here / "cas.pub").write_text(keys["one.pub"] + keys["two.pub"])
+    it = read(f"{NOBODY}trusted_hosts: {{authorities: ['{keys['one.pub'].strip()}', cas.pub]}}")
+    assert len(it.trusted_hosts.authorities) == 2
+    assert all(blob.startswith(b"\0\0\0\x0bssh-ed25519") for blob in it.trusted_hosts.authorities)
+    (problem,) = problems(
+        read, f"{NOBODY}trusted_hosts: {{authorities: ['@cert-authority * {keys['one.pub'].strip()}']}}"
+    )
+    assert problem.endswith("a line of known_hosts with a marker belongs into a known_hosts file")
+
+
+# -- what is wrong with it
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["None : there is nothing in it"]),
+        ("# users\n", ["None : there is nothing in it"]),
+        ("- users\n", ["1 : a mapping is expected (key: value)"]),
+        ("users\n", ["1 : a mapping is expected (key: value)"]),
+        ("a: b\n\tc: d\n", ["2 : this is not YAML: found character a tab that cannot start any token"
+                            " (indent with spaces), while scanning for the next token"]),
+        ("a: [b\nc: d\n",
+         ["2 : this is not YAML: expected ',' or ']', but got ':', while parsing a flow sequence"]),
+        ("a: 'b\n", ["2 : this is not YAML: found unexpected end of stream, while scanning a quoted scalar"]),
+        ("a: b\n---\nc: d\n", ["2 : this is not YAML: but found another document,"
+                               " expected a single document in the stream"]),
+        ("a: *b\n", ["1 : this is not YAML: found undefined alias 'b'"]),
+        ("a: b\nc: \x00\n", ["2 : the character U+0000 is not allowed"]),
+        ("[" * 5000, ["None : this is nested too deeply"]),
+    ],
+)  # fmt: skip
+def test_what_is_no_yaml(read: Read, text: str, expected: list[str]) -> None:
+    assert problems(read, text) == expected
+
+
+def test_what_is_no_utf8(here: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"config\.yaml:2: this is not UTF-8"):
+        loader.parse(b"users: {}\n\xff", here / "config.yaml")
+
+
+def test_no_file(here: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"nix\.yaml: can not be read: No such file or directory"):
+        loader.load(here / "nix.yaml")
+
+
+def test_users_and_roles_are_required(read: Read) -> None:
+    assert problems(read, "cluster_name: a\n") == [
+        "1 roles: is required (and where it is empty, nobody may do anything)",
+        "1 users: is required (and where it is empty, nobody may do anything)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("clustername: x\n" + NOBODY, ["1 clustername: unknown key; did you mean cluster_name?"]),
+        (NOBODY + "users: {}\n", ["3 users: is already set in line 1"]),
+        (NOBODY + "<<: {a: b}\n", ["3 : merge keys (<<) are not taken; write the values out"]),
+        (NOBODY + "[a]: b\n", ["3 : a key has to be a word"]),
+        (NOBODY + "cluster_name: [a]\n", ["3 cluster_name: a text is expected, not a list"]),
+        (NOBODY + "cluster_name: {a: b}\n", ["3 cluster_name: a text is expected, not a mapping"]),
+        (NOBODY + "cluster_name:\n", ["3 cluster_name: a text is expected, not nothing"]),
+        (NOBODY + "cluster_name: ../x\n", ["3 cluster_name: '../x' is not a name like example.com"]),
+        (NOBODY + "cluster_name: !!python/name:os.system x\n",
+         ["3 cluster_name: a text is expected, not the tag !!python/name:os.system"]),
+        (NOBODY + "session_recording: of\n",
+         ["3 session_recording: 'of' is not one of proxy, proxy-sync, node, off; did you mean off?"]),
+        (NOBODY + "session_recording: yes\n",
+         ["3 session_recording: 'yes' is not one of proxy, proxy-sync, node, off"]),
+        (NOBODY + "proxy_checks_host_keys: maybe\n",
+         ["3 proxy_checks_host_keys: 'maybe' is neither yes nor no"]),
+        (NOBODY + "upstream_auth: agent\n", ["3 upstream_auth: a list is expected, like ['agent']"]),
+        (NOBODY + "upstream_auth: []\n", ["3 upstream_auth: names no way to log in at a target"]),
+        ("users: {joe: {roles: ['ops until 2020-01-01', ops]}}\nroles: {ops: {logins: [a], hosts: [b]}}\n",
+         ["1 users.joe.roles[1]: ops is there twice, and one of them ends"]),
+        ("users: {joe: {roles: [ops, 'ops until 2020-01-01']}}\nroles: {ops: {logins: [a], hosts: [b]}}\n",
+         ["1 users.joe.roles[1]: ops is there twice, and one of them ends"]),
+        ("users: {}\nroles: {ops: {logins: [a], hosts: [b], options: {approval: []}}}\n",
+         ["2 roles.ops.options.approval: is empty: name the roles that approve, or leave it out"]),
+        (NOBODY + "targets: {a: {hosts: [b, 'b:22'], port: 2222}}\n",
+         ["3 targets.a.hosts: b:22: who asks for these hosts at port 22 is led to 2222; leave its port out"]),
+        (NOBODY + "upstream_auth: [agent, agent]\n", ["3 upstream_auth[1]: agent is there twice"]),
+        (NOBODY + "upstream_auth: [agent, agnt]\n",
+         ["3 upstream_auth[1]: 'agnt' is not one of agent, certificate, prompt; did you mean agent?"]),
+        (NOBODY + "listen: []\n", ["3 listen: is empty: nothing would listen"]),
+        (NOBODY + "listen: tcp:22\n", ["3 listen: a list is expected, like ['tcp:22']"]),
+        (NOBODY + "listen: ['tpc:22']\n",
+         ["3 listen[0]: 'tpc' is not a kind of endpoint; did you mean tcp?"]),
+        (NOBODY + "listen:\n - tcp:22\n - tcp:x\n",
+         ["5 listen[1]: 'tcp:x' has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)"]),
+        (NOBODY + "listen: ['haproxy:tcp:22']\n",
+         ["3 listen[0]: whoever connects could claim any address: say who may in proxy_protocol_from"]),
+        (NOBODY + "proxy_protocol_from: [lb1]\n",
+         ["3 proxy_protocol_from[0]: 'lb1' is not an address or a network (10.0.0.0/8)"]),
+        (NOBODY + "public_address: 'a b'\n",
+         ["3 public_address: 'a b' is not a host, or host:port (proxy.example.com:3023)"]),
+        (NOBODY + "public_address: 'a:99999'\n",
+         ["3 public_address: 'a:99999' is not a host, or host:port (proxy.example.com:3023)"]),
+        (NOBODY + 'notice: "a\\e[2J"\n', ["3 notice: has characters that a terminal might obey"]),
+        (NOBODY + "state_dir: ''\n", ["3 state_dir: a path is expected"]),
+        ('users:\n  joe: {authorized_keys_file: "a\\0b"}\nroles: {}\n',
+         ["2 users.joe.authorized_keys_file: a path is expected"]),
+        (NOBODY + "trusted_hosts: {known_hosts: ['']}\n",
+         ["3 trusted_hosts.known_hosts[0]: a path is expected"]),
+        (NOBODY + 'trusted_hosts: {authorities: ["\\0"]}\n',
+         ["3 trusted_hosts.authorities[0]: a path is expected"]),
+        (NOBODY + "limits: [1]\n", ["3 limits: a mapping is expected (key: value)"]),
+        (NOBODY + "limits:\n  tries: 0\n", ["4 limits.tries: '0' is not a number from 1 to 1000"]),
+        (NOBODY + "limits: {tries: six}\n", ["3 limits.tries: 'six' is not a number from 1 to 1000"]),
+        (NOBODY + "limits: {login_time: 90}\n",
+         ["3 limits.login_time: '90' has no unit; write 90s, 90m, 90h or 90d"]),
+        (NOBODY + "limits: {login_time: 0s}\n",
+         ["3 limits.login_time: '0s' is no time at all; what has no limit by default is left out"]),
+        (NOBODY + "limits: {login_time: 0}\n",
+         ["3 limits.login_time: '0' is no time at all; what has no limit by default is left out"]),
+        ("users: {}\nroles: {ops: {logins: [{user}], hosts: [a]}}\n",
+         ["2 roles.ops.logins[0]: a text is expected, not a mapping "
+          "(a text that begins with { has to be in quotes)"]),
+        ("users: {}\nroles:\n  ops: {logins: [a], hosts: [*.example.com]}\n",
+         ["3 : this is not YAML: expected alphabetic or numeric character, but found '.' "
+          "(put a text that begins with * in quotes), while scanning an alias"]),
+        ("users: {}\nroles: {ops: {logins: [a], hosts: [a], options: {expires: 2027-02-30}}}\n",
+         ["2 roles.ops.options.expires: '2027-02-30' is not a time: day is out of range for month"]),
+        ("users: {}\nroles: {ops: {logins: [a], hosts: [a], options: {times: [Mars]}}}\n",
+         ["2 roles.ops.options.times[0]: 'Mars' is not a time zone (Europe/Berlin), and not like "
+          "mon-fri 08:00-18:00 Europe/Berlin"]),
+        (NOBODY + "limits: {login_time: soon}\n",
+         ["3 limits.login_time: 'soon' is not a duration (30s, 15m, 12h, 90d)"]),
+        (NOBODY + "limits: {logintime: 3s}\n", ["3 limits.logintime: unknown key; did you mean login_time?"]),
+        (NOBODY + "recordings: {min_free: 5}\n",
+         ["3 recordings.min_free: '5' is not a size (500MiB, 2GiB, 10GB)"]),
+        (NOBODY + "trusted_hosts: {authorities: [nix.pub]}\n",
+         ["3 trusted_hosts.authorities[0]: HERE/nix.pub can not be read: No such file or directory"]),
+        (NOBODY + "targets: {db: {}}\n", ["3 targets.db: has no hosts, and so is a rule for nothing"]),
+        (NOBODY + "targets: {db: {hosts: [a], labels: [b]}}\n",
+         ["3 targets.db.labels: a mapping is expected (key: value)"]),
+        (NOBODY + "targets: {db: {hosts: [a], algorithms: lagacy}}\n",
+         ["3 targets.db.algorithms: 'lagacy' is not one of modern, compatible, legacy;"
+          " did you mean legacy?"]),
+        ("users:\n  joe: {authorized_keys_file: nix.keys}\nroles: {}\n",
+         ["2 users.joe.authorized_keys_file: HERE/nix.keys can not be read: No such file or directory"]),
+        ("users:\n  joe: {roles: [op, ops, nix]}\nroles:\n  ops: {}\n",
+         ["2 users.joe.roles[0]: there is no role op; did you mean ops?",
+          "2 users.joe.roles[2]: there is no role nix (there are: ops)"]),
+        ("users: {joe: {}, joe: {}}\nroles: {}\n", ["1 users.joe: is already set in line 1"]),
+        ('users: {me: {}, "{me}": {}}\nroles: {}\n', ["1 users.{me}: me is there twice ({me} is me)"]),
+        ("users: {'a b': {}}\nroles: {}\n",
+         ["1 users.'a b': that is not a user name (letters, digits, and . _ @ + - within)"]),
+        ("users: {'{you}': {}}\nroles: {}\n",
+         ["1 users.{you}: that is not a user name (letters, digits, and . _ @ + - within)"]),
+        ("users: {'a,b': {}}\nroles: {}\n",
+         ["1 users.a,b: that is not a user name (letters, digits, and . _ @ + - within)"]),
+        ("users: {joe: {rols: [a]}}\nroles: {}\n", ["1 users.joe.rols: unknown key; did you mean roles?"]),
+        ("users: {joe: {zzz: [a]}}\nroles: {}\n",
+         ["1 users.joe.zzz: unknown key (there are: authorized_keys_file, authorized_keys, password, totp, "
+          "roles)"]),
+    ],
+)  # fmt: skip
+def test_a_problem_and_its_line(read: Read, here: Path, text: str, expected: list[str]) -> None:
+    assert [problem.replace(str(here), "HERE") for problem in problems(read, text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("hosts: a", ["4 roles.ops.hosts: a list is expected, like ['a']"]),
+        ("hosts:\n- a\n- [b]", ["6 roles.ops.hosts[1]: a text is expected, not a list"]),
+        ("hosts: [a, 10.0.0.1/8]",
+         ["4 roles.ops.hosts[1]: '10.0.0.1/8' is an address within a network; the network is 10.0.0.0/8"]),
+        ("hosts: [10.0.*]",
+         ["4 roles.ops.hosts[0]: '10.0.*' would match names too; write a network, like 10.0.0.0/8"]),
+        ("hosts: ['a b']", ["4 roles.ops.hosts[0]: 'a b' is not a host pattern"
+                            " (*.example.com, 10.0.0.0/8, db1:2222, [fd00::1]:22)"]),
+        ("hosts: ['[fd00::1']", ["4 roles.ops.hosts[0]: '[fd00::1' is not a host pattern ([fd00::1]:22)"]),
+        ("hosts: ['a:0']", ["4 roles.ops.hosts[0]: 'a:0' has no port between 1 and 65535"]),
+        ("hosts: ['']", ["4 roles.ops.hosts[0]: '' is not a host pattern"
+                         " (*.example.com, 10.0.0.0/8, db1:2222, [fd00::1]:22)"]),
+        ("hosts: [0x7f000001]",
+         ["4 roles.ops.hosts[0]: '0x7f000001' is neither a name nor an address in full, like 127.0.0.1"]),
+        ("logins: ['']",
+         ["4 roles.ops.logins[0]: '' is not a login (a name, {user}, or a pattern with * and ?)"]),
+        ("logins: ['{usr}']",
+         ["4 roles.ops.logins[0]: '{usr}' is not a login (a name, {user}, or a pattern with * and ?)"]),
+        ("deny: {host: [a]}", ["4 roles.ops.deny.host: unknown key; did you mean hosts?"]),
+        ("deny: {hosts: [10.*]}",
+         ["4 roles.ops.deny.hosts[0]: '10.*' would match names too; write a network, like 10.0.0.0/8"]),
+        ("options:\n  max_session_ttl: 12", ["5 roles.ops.options.max_session_ttl: '12' has no unit;"
+                                             " write 12s, 12m, 12h or 12d"]),
+        ("options: {max_sessions: 0}",
+         ["4 roles.ops.options.max_sessions: '0' is not a number from 1 to 1000000"]),
+        ("options: {record: loose}",
+         ["4 roles.ops.options.record: 'loose' is not one of strict, best_effort"]),
+        ("options: {source: [home]}",
+         ["4 roles.ops.options.source[0]: 'home' is not an address or a network (10.0.0.0/8)"]),
+        ("options: {fileCopy: no}", ["4 roles.ops.options.fileCopy: unknown key; did you mean file_copy?"]),
+    ],
+)  # fmt: skip
+def test_a_problem_of_a_role(read: Read, lines: str, expected: list[str]) -> None:
+    assert problems(read, role(lines)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "upstream_auth: [agent, key]",
+        "targets: {db: {hosts: [a], upstream_auth: [key]}}",
+    ],
+)
+def test_what_belongs_to_a_later_version_is_refused(read: Read, text: str) -> None:
+    (problem,) = problems(read, NOBODY + text)
+    assert "is not available in this version" in problem
+
+
+def test_people_are_asked_last(read: Read) -> None:
+    text = NOBODY + "upstream_auth: [agent, prompt]"
+    assert read(text).upstream_auth == (UpstreamAuth.AGENT, UpstreamAuth.PROMPT)
+    (problem,) = problems(read, NOBODY + "upstream_auth: [prompt, agent]")
+    assert problem.endswith("upstream_auth: prompt comes last: people are asked when nothing else would do")
+
+
+def test_direct_is_worth_a_word(read: Read) -> None:
+    it = read(role("options: {direct: yes}"))
+    assert it.roles["ops"].direct
+    (warning,) = [warning for warning in it.warnings if "options.direct" in warning]
+    assert warning.endswith(
+        ":4: roles.ops.options.direct: its logins work, unrecorded, at every host that trusts the user CA"
+    )
+    it = read(role("options: {direct: no}"))
+    assert not it.roles["ops"].direct
+    assert "options.direct" not in "".join(it.warnings)
+
+
+def test_how_recordings_are_kept(read: Read) -> None:
+    it = read(NOBODY).recordings
+    assert (it.compress, it.encrypt_to, it.retention) == (False, (), Retention(age=None, size=0))
+    key = f"{Signer.generate().public_line} auditor"
+    age = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    it = read(
+        NOBODY
+        + f"recordings: {{compress: yes, encrypt_to: [{age}, {key}], retention: {{age: 30d, size: 1GiB}}}}"
+    ).recordings
+    assert (it.compress, it.encrypt_to) == (True, (age, key))
+    assert it.retention == Retention(age=timedelta(days=30), size=2**30)
+
+
+@pytest.mark.parametrize("key", ["age1xyz", "ecdsa-sha2-nistp256 AAAA", "joe", "''"])
+def test_a_recipient_that_is_none(read: Read, key: str) -> None:
+    (problem,) = problems(read, NOBODY + f"recordings: {{encrypt_to: [{key}]}}")
+    assert "recordings.encrypt_to[0]: neither age1… nor an SSH public key" in problem
+
+
+def test_where_audit_events_go(read: Read) -> None:
+    assert read(NOBODY).audit.syslog is None
+    assert read(NOBODY + "audit: {syslog: no}").audit.syslog is None
+    assert read(NOBODY + "audit: {syslog: yes}").audit.syslog == Path("/dev/log")
+    assert read(NOBODY + "audit: {syslog: /run/log}").audit.syslog == Path("/run/log")
+    (problem,) = problems(read, NOBODY + "audit: {syslog: perhaps}")
+    assert "'perhaps' is neither yes nor no" in problem
+
+
+def test_all_problems_at_once_and_in_order(read: Read) -> None:
+    text = (
+        "listen: []\nusers: {joe: {roles: [x]}}\nroles: {ops: {hosts: [10.*]}}\nlimits: {tries: 0}\nnix: 1\n"
+    )
+    assert [problem.split(":")[0] for problem in problems(read, text)] == [
+        "1 listen", "2 users.joe.roles[0]", "3 roles.ops.hosts[0]", "4 limits.tries", "5 nix",
+    ]  # fmt: skip
+    with pytest.raises(ConfigErrors) as caught:
+        read(text)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert lines[0].endswith("config.yaml:1: listen: is empty: nothing would listen")
+    assert caught.value.public.startswith("5 problems in ")
+
+
+def test_a_warning_is_no_problem(read: Read) -> None:
+    it = read("users: {joe: {}}\nroles: {ops: {hosts: [a]}}\nproxy_checks_host_keys: no\n")
+    assert [warning.partition("config.yaml:")[2] for warning in it.warnings] == [
+        "1: users.joe: joe has no role, and may go nowhere",
+        "2: roles.ops: has no logins, and so allows nobody",
+        "3: proxy_checks_host_keys: any host key is accepted: whoever is in between reads along",
+    ]
+
+
+@pytest.mark.parametrize("text", ["users: &a\n  joe: *a\nroles: {}\n", NOBODY + "web: &a\n  listen: [*a]\n"])
+def test_a_file_that_refers_to_itself_ends(read: Read, text: str) -> None:
+    assert problems(read, text)
+
+
+@given(st.text(st.characters(codec="utf-8")) | st.binary())
+def test_any_text_is_a_configuration_or_has_problems(text: str | bytes) -> None:
+    raw = text.encode() if isinstance(text, str) else text
+    with contextlib.suppress(ConfigErrors):
+        loader.parse(raw, Path("/nowhere/config.yaml"))
+
+
+SETTINGS = [
+    "cluster_name", "state_dir", "listen", "session_recording", "trusted_hosts", "upstream_auth", "users",
+    "roles", "targets", "limits", "recordings", "audit", "web", "notice",
+]  # fmt: skip
+VALUES = st.recursive(
+    st.sampled_from(["no", "\0", "~x/*", "5", "x", "", "12h", "*", "[::1]:22", "10.0.0.0/8"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["hosts", "logins", "deny", "options", "listen", "known_hosts", "roles", "x", "joe"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(SETTINGS), VALUES))
+def test_any_value_anywhere_is_read_or_has_problems(settings: dict[str, object]) -> None:
+    errors: tuple[ConfigError, ...] = ()
+    try:
+        loader.parse(json.dumps(settings).encode(), Path("/nowhere/config.yaml"), me="me")
+    except ConfigErrors as caught:
+        errors = caught.errors
+    assert all(error.line == 1 for error in errors)
+
+
+# -- units
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("15m", 900), ("12h", 43200), ("90d", 90 * 86400), ("2w", 14 * 86400), ("1h30m", 5400)],
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "-5s", "5 s", "s", "5y", "0s", "1.5h", "99999999999d", "1s" * 40, "٣s", "5S"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("7b", 7),
+        ("1KiB", 1024),
+        ("500MiB", 500 * 2**20),
+        ("2 GiB", 2**31),
+        ("3kB", 3000),
+        ("1TB", 10**12),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "5", "-1MiB", "5X", "1.5GiB", "9" * 30 + "B", "٣B"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_size(text)
+
+
+# -- the files that we give away
+
+
+def test_the_sample(tmp_path: Path, keys: dict[str, str]) -> None:
+    (tmp_path / "joe.keys").write_text(keys["one.pub"])
+    path = tmp_path / "config.yaml"
+    path.write_text((ETC / "config.yaml").read_text())
+    it = loader.load(path)
+    assert it.warnings == ()
+    # what is commented out is the default, and can be put in
+    text = path.read_text()
+    for line in text.splitlines():
+        stripped = line.lstrip()
+        if stripped.startswith(
+            ("# session_recording:", "# upstream_auth:", "# agent_probe:", "# inner_auth:")
+        ):
+            text = text.replace(line, stripped[2:])
+    assert loader.parse(text.encode(), path) == it
+
+
+def test_the_web(read: Read) -> None:
+    """Nothing listens unless it is asked for."""
+    for text in ("", "web: {}", "web:", "web: {listen: []}"):
+        assert read(NOBODY + text).web.listen == ()
+    listen = ("tcp:3080:interface=127.0.0.1", "ssl:3443:privateKey=k:certKey=c", "unix:/run/web")
+    assert read(NOBODY + f"web: {{listen: {list(listen)}}}").web.listen == listen
+    assert problems(read, NOBODY + "web: {listen: ['http:80', 'ssl:no', 'haproxy:tcp:80'], port: 80}") == [
+        "3 web.listen[0]: 'http' is not a kind of endpoint"
+        " (there are: tcp, tcp6, unix, systemd, fd, haproxy, ssl)",
+        "3 web.listen[1]: 'ssl:no' has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)",
+        "3 web.listen[2]: whoever connects could claim any address: say who may in proxy_protocol_from",
+        "3 web.port: unknown key (there are: listen)",
+    ]
+
+
+def test_the_agent_of_the_authorities(read: Read, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(NOBODY).ca_agent == ""
+    assert read(NOBODY + "ca_agent: ../run/agent\n").ca_agent == str(here.parent / "run/agent")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/mine")
+    assert read(NOBODY + "ca_agent: SSH_AUTH_SOCK\n").ca_agent == "/run/mine"
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    assert problems(read, NOBODY + "ca_agent: SSH_AUTH_SOCK\n") == [
+        "3 ca_agent: SSH_AUTH_SOCK is not set: there is no agent"
+    ]
+
+
+def test_the_sample_knows_every_setting() -> None:
+    text = (ETC / "config.yaml").read_text()
+    keys = (*loader.TOP, *loader.USER, *roles.ROLE, *roles.OPTIONS, *loader.TARGET, *loader.LIMITS)
+    assert [key for key in keys if f"{key}:" not in text] == []
+
+
+def test_the_embedded_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    it = loader.load(ETC / "quickstart.yaml", me="joe")
+    assert it.listen == ("tcp:3023:interface=127.0.0.1",)
+    assert it.state_dir == ETC.parent / "var"
+    assert it.trusted_hosts.known_hosts[0] == tmp_path / ".ssh/known_hosts"
+    assert "ssh-keygen" in "".join(it.warnings)
+    (tmp_path / ".ssh/id_ed25519.pub").write_text(keys["one.pub"])
+    it = loader.load(ETC / "quickstart.yaml", me="joe")
+    assert [key.comment for key in it.users["joe"].keys] == ["one"]
+    assert it.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "begin", "rate", "full"), [("500", 300, 30, 500), ("10:30:60", 10, 30, 60), ("1", 0, 30, 1)]
+)
+def test_how_many_may_not_have_logged_in(read: Read, written: str, begin: int, rate: int, full: int) -> None:
+    limits = read(NOBODY + f"limits: {{unauthenticated: '{written}'}}\n").limits
+    assert limits.unauthenticated == Startups(begin=begin, rate=rate, full=full)
+
+
+@pytest.mark.parametrize("written", ["0", "no", "10:30", "60:30:10", "10:0:60", "10:101:60", "-1", "1:2:3:4"])
+def test_how_many_can_not_be(read: Read, written: str) -> None:
+    (problem,) = problems(read, NOBODY + f"limits: {{unauthenticated: '{written}'}}\n")
+    assert "is neither a number nor like 300:30:500" in problem
+
+
+# -- groups of targets as the hosts of a role
+
+
+GROUPED = """\
+users: {}
+roles:
+  ops:
+    logins: [root]
+    hosts: ["group:web", "label:tier=data", other]
+    deny: {hosts: ["group:web"]}
+targets:
+  web: {hosts: [web1, "10.1.0.0/16"]}
+  db: {hosts: ["db*:2222"], labels: {tier: data}}
+"""
+
+
+def test_groups_stand_for_their_hosts(read: Read) -> None:
+    ops = read(GROUPED).roles["ops"]
+    assert [str(host) for host in ops.hosts] == [
+        "web1 (group:web)", "10.1.0.0/16 (group:web)", "db*:2222 (label:tier=data)", "other",
+    ]  # fmt: skip
+    assert [(host.text, host.port, host.line) for host in ops.hosts] == [
+        ("web1", None, 5), ("10.1.0.0/16", None, 5), ("db*:2222", 2222, 5), ("other", None, 5),
+    ]  # fmt: skip
+    assert [str(host) for host in ops.deny_hosts] == ["web1 (group:web)", "10.1.0.0/16 (group:web)"]
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("group:wep", "there is no group wep in targets; did you mean web?"),
+        ("label:tier=date", "no group in targets has the label tier: date"),
+        ("label:tier", "'label:tier' is not like label:tier=data"),
+    ],
+)
+def test_groups_that_are_not_there(read: Read, written: str, problem: str) -> None:
+    text = GROUPED.replace('"label:tier=data"', f'"{written}"')
+    assert problems(read, text) == [f"5 roles.ops.hosts[1]: {problem}"]

@@ -1,0 +1,117 @@
+"""What the inner login asks the policy, and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from conchrec.access.options import Mfa, RoleOptions
+from conchrec.access.patterns import HostPattern
+from conchrec.access.policy import Policy, Role
+from conchrec.access.time_windows import Window
+from conchrec.audit.events import AuditEvent
+from conchrec.config.model import InnerAuth
+from conchrec.errors import AccessDenied
+from conchrec.model import Identity, Target
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.approvals import Approvals
+from conchrec.proxy.context import Site
+from conchrec.proxy.inner.login import InnerLogin
+from conchrec.proxy.target_access import Visit
+from conchrec.proxy.upstream.connection import Upstream
+from conchrec.proxy.upstream.prompts import Questions
+from conchrec.ssh.userauth import Challenge, Prompt
+from conchrec.ssh.userauth_server import PartialSuccess
+
+OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)
+JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a key")
+
+
+class World:
+    """joe may go anywhere; from 22:00 on a second role of his counts, too, with these options."""
+
+    def __init__(self, options: RoleOptions) -> None:
+        self.now = OPENS - timedelta(seconds=1)
+        self.events: list[AuditEvent] = []
+        self.begun = 0
+        ops = Role(name="ops", logins=("root",), hosts=(HostPattern.parse("*"),))
+        night = replace(ops, name="night", options=options, times=(Window.parse("22:00-23:00"),))
+        self.site = SimpleNamespace(
+            policy=Policy(roles={"ops": ops, "night": night}),
+            config=SimpleNamespace(targets=(), inner_auth=InnerAuth.KEY, public=None),
+            credentials=SimpleNamespace(own=lambda identity, *rest: identity),
+            now=lambda: self.now,
+            emit=self.events.append,
+            live=set(),
+            approvals=Approvals(Clock()),
+            passwords=None,
+        )
+        target = Target(host="web1")
+        self.visit = Visit(
+            site=cast(Site, self.site), identity=JOE, cid="c", source="192.0.2.7", address="192.0.2.7:1",
+            target=target, asked=target, addresses=("192.0.2.9",), resolved=("192.0.2.9",),
+            outer_agent=AgentSource("outer"),
+        )  # fmt: skip
+        self.login = InnerLogin(self.visit, self.begin, say=lambda text: None)
+        self.questions = Questions(lambda: None)
+        self.login.upstream = cast(
+            Upstream,
+            SimpleNamespace(when_settled=lambda: succeed(None), questions=self.questions),
+        )
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def prove(self) -> Deferred[Identity]:
+        return self.login.proved("root", b"ssh-ed25519", b"a key")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [RoleOptions(approval=frozenset({"lead"})), RoleOptions(require_mfa=Mfa.SESSION)],
+    ids=["approval", "require_mfa"],
+)
+def test_a_step_that_is_needed_after_the_target_was_dialled(options: RoleOptions) -> None:
+    """Between the name of the login and its key a role begins to count: it can't be passed any more."""
+    world = World(options)
+    world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
+    assert (world.begun, world.visit.denied) == (1, None)
+    world.now = OPENS
+    identity = world.visit.identity = replace(JOE, second_factor="totp")
+    assert world.prove().result == identity, "to read why, in the session"
+    assert isinstance(world.visit.denied, AccessDenied)
+    assert "connect anew" in world.visit.denied.public
+    assert world.begun == 1
+
+
+def test_nothing_is_needed() -> None:
+    world = World(RoleOptions())
+    world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
+    world.now = OPENS
+    assert world.prove().result == JOE
+    assert (world.begun, world.visit.denied) == (1, None)
+
+
+def test_the_proxy_asks_nothing_after_the_target_has_asked() -> None:
+    """Or a user could not tell whose question it is: what is required later, ends the connection."""
+    world = World(RoleOptions(require_mfa=Mfa.SESSION))
+    theirs = Challenge(prompts=(Prompt(text="[web1:22] Code: "),))
+    answers = world.questions.ask(theirs)
+    world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
+    world.prove().addErrback(lambda failure: failure.trap(PartialSuccess))
+    asked: list[Challenge] = []
+
+    def ask(challenge: Challenge) -> Deferred[tuple[str, ...]]:
+        asked.append(challenge)
+        world.now = OPENS
+        return succeed(("123456",))
+
+    world.login.keyboard_interactive("root", "", ask)
+    world.login.keyboard_interactive("root", "", ask)
+    assert asked == [theirs] and answers.result == ("123456",)

@@ -1,0 +1,245 @@
+"""Which of the things that a session asks for is the one whose files are counted, and which is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from twisted.internet.task import Clock
+
+from conchrec.access.options import Options, Record
+from conchrec.audit import events
+from conchrec.config.model import Mode
+from conchrec.errors import WriteFailed
+from conchrec.model import Identity, Target
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.context import Site
+from conchrec.proxy.held_bytes import UserWaiting
+from conchrec.proxy.inner.session import START_SECONDS, Session
+from conchrec.proxy.target_access import Visit
+from conchrec.ssh import messages as m
+from conchrec.ssh.connection import Channel
+from conchrec.ssh.wire import string, uint32
+from tests.support.loop import Handler, Loop, Receiver, request_body
+
+NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
+
+
+class _NoStore:
+    """Nothing is recorded; the role lets that be."""
+
+    def open(self, info: object) -> None:
+        raise WriteFailed("the disk is full", "it is")
+
+
+class Stage:
+    """A user, a session that is not recorded, and a target that the test speaks for."""
+
+    def __init__(
+        self,
+        *,
+        force_command: str = "",
+        file_copy: bool = True,
+        before: Callable[[Stage], None] | None = None,
+    ) -> None:
+        """``before`` is called when the user is there and the target is not."""
+        self.log = events.AuditMemory()
+        nothing: Any = lambda *_: None  # noqa: E731
+        clock = self.clock = Clock()
+        site = SimpleNamespace(
+            config=SimpleNamespace(session_recording=Mode.PROXY), store=_NoStore(), recorders={}, clock=clock,
+            now=lambda: NOW, audit=self.log, emit=self.log.emit, session_began=nothing, session_over=nothing,
+            waiting_of=lambda user: UserWaiting(),
+        )  # fmt: skip
+        visit = Visit(
+            site=cast(Site, site),
+            identity=Identity(user="joe", method="publickey", force_command=force_command),
+            cid="c", source="10.0.0.1", address="10.0.0.1:1",
+            target=Target(host="web1"), asked=Target(host="web1"), addresses=(),
+            outer_agent=AgentSource("outer"), login="root",
+            options=Options(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
+        )  # fmt: skip
+        proxy, target = Handler(), Handler()
+        self.near, self.far = Loop(Handler(), proxy), Loop(Handler(), target)
+        self.user: Channel = self.near.left.open(b"session", Receiver(), window=9999, max_packet=999)
+        self.pump()
+        self.visit = visit
+        self.session = Session(visit, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing)
+        self.session.wait()
+        self.session.go(self.far.left)
+        self.pump()
+        self.heard = Receiver()
+        if before is not None:
+            before(self)
+        target.openings[0].confirm(self.heard, 9999, 999)
+        self.target: Channel = target.openings[0].channel
+        self.pump()
+
+    def pump(self) -> None:
+        for _ in range(3):
+            self.near.pump()
+            self.far.pump()
+
+    def ask(self, name: bytes, argument: bytes, *, want_reply: bool = True) -> None:
+        self.user.send(m.CHANNEL_REQUEST, request_body(name, want_reply, string(argument)))
+        self.pump()
+
+    def answer(self, message: int) -> None:
+        self.target.send(message)
+        self.pump()
+
+    def moved(self) -> list[events.AuditEvent]:
+        """What the audit says after some bytes each way, and the end."""
+        self.user.send(m.CHANNEL_DATA, string(b"abc"))
+        self.target.send(m.CHANNEL_DATA, string(b"defgh"))
+        self.pump()
+        for channel in (self.user, self.target):
+            channel.send(m.CHANNEL_CLOSE)
+            self.pump()
+        kinds = (events.Transfer, events.TransferLost, events.Sftp, events.Scp)
+        return [event for event in self.log.events if isinstance(event, kinds)]
+
+
+def rsync(found: list[events.AuditEvent]) -> tuple[str, int, int]:
+    (event,) = found
+    assert isinstance(event, events.Transfer)
+    return event.program, event.sent, event.received
+
+
+def test_the_first_that_the_target_takes() -> None:
+    stage = Stage()
+    stage.ask(b"subsystem", b"sftp")
+    stage.answer(m.CHANNEL_FAILURE)
+    stage.ask(b"exec", b"rsync --server .")
+    stage.answer(m.CHANNEL_SUCCESS)
+    assert rsync(stage.moved()) == ("rsync", 3, 5)
+
+
+@pytest.mark.parametrize("want_reply", [True, False])
+def test_counts_files_of_a_start_whose_reply_is_not_wanted(want_reply: bool) -> None:
+    stage = Stage()
+    stage.ask(b"subsystem", b"nonsense")
+    stage.ask(b"exec", b"rsync --server .", want_reply=want_reply)
+    stage.ask(b"exec", b"true")
+    stage.answer(m.CHANNEL_FAILURE)
+    stage.answer(m.CHANNEL_SUCCESS)
+    assert rsync(stage.moved()) == ("rsync", 3, 5)
+    asked = [body for message, body in stage.heard.heard if message == m.CHANNEL_REQUEST]
+    assert asked == [
+        request_body(b"subsystem", True, string(b"nonsense")),
+        request_body(b"exec", True, string(b"rsync --server .")),
+    ]
+
+
+def test_what_was_refused_later_changes_nothing() -> None:
+    stage = Stage()
+    stage.ask(b"exec", b"rsync --server .")
+    stage.ask(b"subsystem", b"sftp")
+    stage.answer(m.CHANNEL_SUCCESS)
+    stage.ask(b"exec", b"true")
+    assert rsync(stage.moved()) == ("rsync", 3, 5)
+
+
+def test_what_moves_no_files_has_no_account() -> None:
+    stage = Stage()
+    stage.ask(b"exec", b"uptime")
+    stage.answer(m.CHANNEL_SUCCESS)
+    assert stage.moved() == []
+    stage = Stage()
+    stage.ask(b"subsystem", b"sftp")
+    stage.answer(m.CHANNEL_FAILURE)
+    assert stage.moved() == []
+
+
+def test_a_thread_that_is_lost_is_told_once() -> None:
+    stage = Stage()
+    stage.ask(b"subsystem", b"sftp")
+    stage.answer(m.CHANNEL_SUCCESS)
+    stage.target.send(m.CHANNEL_DATA, string(b"Welcome to web1\n"))
+    (event,) = stage.moved()
+    assert isinstance(event, events.TransferLost)
+    assert (event.program, event.reason) == ("sftp", "a packet is too long")
+    data = [body for message, body in stage.heard.heard if message == m.CHANNEL_DATA]
+    assert data == [string(b"abc")], "it passed all the same"
+
+
+def test_a_certificate_s_command_may_be_a_copy_too() -> None:
+    stage = Stage(force_command="/usr/bin/scp -t /", file_copy=False)
+    stage.ask(b"exec", b"uptime")
+    (event,) = [event for event in stage.log.events if isinstance(event, events.SessionRejected)]
+    assert "by scp as root@web1 (scp: no)" in event.reason
+    stage = Stage(force_command="uptime", file_copy=False)
+    stage.ask(b"subsystem", b"sftp")
+    assert stage.heard.heard == [
+        (m.CHANNEL_REQUEST, request_body(b"exec", True, uint32(6) + b"uptime")),
+    ]
+
+
+# -- a new policy
+
+
+def ended(stage: Stage, **options: bool) -> bool:
+    """Is the session over, once the options are these?"""
+    assert stage.visit.options is not None
+    stage.visit.options = replace(stage.visit.options, **options)  # type: ignore[arg-type]
+    before = len(stage.log.events)
+    stage.session.rejudge()
+    stage.pump()
+    return any(isinstance(event, events.SessionRejected) for event in stage.log.events[before:])
+
+
+@pytest.mark.parametrize("want_reply", [True, False])
+def test_what_runs_is_judged_and_not_what_was_asked_for_first(want_reply: bool) -> None:
+    stage = Stage()
+    stage.ask(b"subsystem", b"nonsense")
+    stage.answer(m.CHANNEL_FAILURE)
+    stage.ask(b"exec", b"uptime", want_reply=want_reply)
+    stage.answer(m.CHANNEL_SUCCESS)
+    assert not ended(stage, subsystem=False)
+    assert ended(stage, exec=False)
+
+
+def test_judges_a_start_that_the_target_has_not_answered() -> None:
+    stage = Stage()
+    stage.ask(b"exec", b"uptime")
+    assert ended(stage, exec=False)
+
+
+def test_ends_a_session_whose_start_is_never_answered() -> None:
+    stage = Stage()
+    stage.ask(b"exec", b"uptime")
+    stage.clock.advance(START_SECONDS)
+    stage.pump()
+    (event,) = [event for event in stage.log.events if isinstance(event, events.UpstreamFailed)]
+    assert "did not answer the request for exec" in event.reason
+    assert stage.heard.heard[-1][0] == m.CHANNEL_CLOSE
+    assert not stage.clock.getDelayedCalls()
+
+
+PTY = string(b"xterm") + uint32(80) + uint32(24) + uint32(0) + uint32(0) + string(b"")
+
+
+def test_a_second_terminal_is_refused_while_the_target_is_awaited() -> None:
+    def ask_twice(stage: Stage) -> None:
+        for _ in range(2):
+            stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
+        stage.pump()
+
+    stage = Stage(before=ask_twice)
+    assert [message for message, _ in stage.heard.heard] == [m.CHANNEL_REQUEST]
+
+
+def test_a_terminal_that_waits_for_the_target_ends_with_the_role_that_allowed_it() -> None:
+    def ask_and_lose_the_role(stage: Stage) -> None:
+        stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
+        stage.pump()
+        assert stage.visit.options is not None
+        stage.visit.options = replace(stage.visit.options, pty=False)
+        stage.session.rejudge()
+
+    stage = Stage(before=ask_and_lose_the_role)
+    assert m.CHANNEL_REQUEST not in [message for message, _ in stage.heard.heard]

@@ -1,0 +1,43 @@
+"""A session channel that never runs anything, and was recorded anyway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
+
+from conchrec.audit import events
+from conchrec.errors import SpoolFull
+from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.format.signatures import Signer
+from conchrec.recording.storage.layout import Tree
+from conchrec.recording.store import LocalStore
+from conchrec.ssh import messages as m
+from tests.proxy.inner import test_session_files
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_its_recording_has_a_start_and_an_end_in_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Also where the recording failed before there was anything in it."""
+    clock = Clock()
+    sealer = Sealer(Tree(tmp_path), Signer.generate(), lambda: test_session_files.NOW)
+    store = LocalStore(clock=clock, in_thread=execute, sealer=sealer, monotonic=clock.seconds)
+    monkeypatch.setattr(test_session_files, "_NoStore", lambda: store)
+    stage = test_session_files.Stage()
+    if fails:
+        stage.session._recording_failed(SpoolFull("this session cannot be recorded: full"))
+    for channel in (stage.user, stage.target):
+        channel.send(m.CHANNEL_CLOSE)
+        stage.pump()
+    start, end = (
+        event for event in stage.log.events if isinstance(event, events.SessionStart | events.SessionEnd)
+    )
+    assert isinstance(start, events.SessionStart) and isinstance(end, events.SessionEnd)
+    assert (start.kind, end.kind, start.sid) == ("none", "none", end.sid)
+    (cast,) = tmp_path.rglob("*.cast")
+    assert cast.stem == start.sid
+    assert fails or str(cast) == start.recording == end.recording

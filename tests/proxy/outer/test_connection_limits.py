@@ -1,0 +1,179 @@
+"""Who may connect, and who has to go for it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from twisted.internet.task import Clock
+
+from conchrec.audit import events
+from conchrec.config.model import Limits, Startups
+from conchrec.proxy.context import Site
+from conchrec.proxy.outer.connection_limits import (
+    FEW,
+    FORGIVEN_SECONDS,
+    FRUITLESS,
+    MOST_COUNTED,
+    TELL_SECONDS,
+    Door,
+    is_dropped,
+)
+
+
+class Guest:
+    def __init__(self, stage: Stage, host: str) -> None:
+        self._stage = stage
+        self._host = host
+        self.dropped = False
+        stage.door.enter(host, self)
+
+    def drop(self) -> None:
+        self.dropped = True
+
+    def logs_in(self) -> Guest:
+        self._stage.door.logged_in(self._host, self)
+        return self
+
+    def leaves(self) -> None:
+        self._stage.door.left(self._host, self)
+
+
+class Stage:
+    def __init__(self, **limits: object) -> None:
+        self.clock = Clock()
+        self.log = events.AuditMemory()
+        made = Limits(**limits)  # type: ignore[arg-type]
+        site = SimpleNamespace(
+            clock=self.clock, emit=self.log.emit, stopping=False, config=SimpleNamespace(limits=made)
+        )
+        self.door = Door(cast(Site, site), lambda: self.chance)
+        self.chance = 0.999
+
+    def comes(self, host: str) -> Guest | str:
+        return self.door.refusal(host) or Guest(self, host)
+
+    def guest(self, host: str) -> Guest:
+        guest = self.comes(host)
+        assert isinstance(guest, Guest), guest
+        return guest
+
+
+@pytest.mark.parametrize(
+    ("count", "chance", "expected"),
+    [(9, 0.0, False), (10, 0.0, True), (10, 0.29, True), (10, 0.31, False), (35, 0.64, True),
+     (35, 0.66, False), (59, 0.98, True), (60, 0.999, True), (600, 0.999, True)],
+)  # fmt: skip
+def test_dropped_by_chance_as_sshd_does(count: int, chance: float, expected: bool) -> None:
+    assert is_dropped(count, Startups(begin=10, rate=30, full=60), chance) is expected
+
+
+def test_in_all_and_by_address() -> None:
+    stage = Stage(connections=5, per_address=2)
+    first = stage.guest("192.0.2.1").logs_in()
+    stage.guest("192.0.2.1")
+    assert stage.comes("192.0.2.1") == "too many connections from this address"
+    first.leaves()
+    stage.guest("192.0.2.1")
+    for number in range(2, 5):
+        stage.guest(f"192.0.2.{number}")
+    assert stage.comes("192.0.2.9") == "too many connections"
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    stage = Stage(per_address=2)
+    stage.guest("2001:db8::1")
+    stage.guest("2001:db8::2")
+    assert stage.comes("2001:db8::3") == "too many connections from this address"
+    stage.guest("2001:db8:0:1::1")
+
+
+def test_two_hundred_at_once_from_one_address() -> None:
+    """With the defaults, whatever chance says: an Ansible controller."""
+    stage = Stage()
+    stage.chance = 0.0
+    guests = [stage.guest("192.0.2.1") for _ in range(200)]
+    for guest in guests:
+        guest.logs_in()
+    for guest in guests:
+        guest.leaves()
+    assert [stage.guest("192.0.2.1") for _ in range(200)]
+
+
+def test_who_has_many_makes_room() -> None:
+    stage = Stage(unauthenticated=Startups(begin=20, rate=30, full=20))
+    many = [stage.guest("192.0.2.1") for _ in range(20)]
+    joe = stage.guest("192.0.2.2").logs_in()
+    assert many[0].dropped and not many[1].dropped
+    many[0].leaves()
+    stage.guest("192.0.2.3")
+    assert stage.comes("192.0.2.1") == "too many connections that have not logged in"
+    joe.leaves()
+
+
+def test_dropped_where_all_are_alike() -> None:
+    stage = Stage(unauthenticated=Startups(begin=5, rate=50, full=10))
+    for number in range(5):
+        stage.guest(f"192.0.2.{number}")
+    stage.chance = 0.4
+    assert stage.comes("192.0.2.9") == "too many connections that have not logged in"
+    stage.chance = 0.6
+    stage.guest("192.0.2.9")
+
+
+def test_an_address_that_never_logs_in_has_few() -> None:
+    stage = Stage()
+    for _ in range(FRUITLESS):
+        stage.guest("192.0.2.1").leaves()
+    some = [stage.guest("192.0.2.1") for _ in range(FEW)]
+    assert stage.comes("192.0.2.1") == "too many connections from this address that did not log in"
+    stage.guest("192.0.2.2")
+    some[0].logs_in()
+    assert [stage.guest("192.0.2.1") for _ in range(FEW)]
+
+
+def test_who_knocks_now_and_then_is_no_flood() -> None:
+    stage = Stage()
+    for _ in range(3 * FRUITLESS):
+        stage.guest("192.0.2.1").leaves()
+        stage.clock.advance(FORGIVEN_SECONDS)
+    assert [stage.guest("192.0.2.1") for _ in range(200)]
+
+
+def test_what_came_to_nothing_is_forgotten() -> None:
+    stage = Stage()
+    for _ in range(10 * FRUITLESS):
+        stage.guest("192.0.2.1").leaves()
+    some = [stage.guest("192.0.2.1") for _ in range(FEW)]
+    assert isinstance(stage.comes("192.0.2.1"), str)
+    stage.clock.advance((MOST_COUNTED - FRUITLESS + 2) * FORGIVEN_SECONDS)
+    assert isinstance(stage.comes("192.0.2.1"), Guest)
+    assert some
+
+
+def test_nobody_pays_for_a_flood_of_others() -> None:
+    """Who is refused because of them has not tried in vain by their own doing."""
+    stage = Stage()
+    stage.chance = 0.0
+    crowd = [stage.guest(f"2001:db8:{number:x}::1") for number in range(300)]
+    for _ in range(60):
+        assert stage.comes("192.0.2.1") == "too many connections that have not logged in"
+    for guest in crowd:
+        guest.leaves()
+    for _ in range(200):
+        stage.guest("192.0.2.1")
+
+
+def test_refusals_are_told_together() -> None:
+    stage = Stage(per_address=1)
+    stage.guest("192.0.2.1")
+    for _ in range(5):
+        stage.comes("192.0.2.1")
+    told = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
+    assert [(event.addr, event.count) for event in told] == [("192.0.2.1", 1)]
+    stage.clock.advance(TELL_SECONDS)
+    told = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
+    assert [event.count for event in told] == [1, 4]
+    stage.clock.advance(TELL_SECONDS)
+    assert not stage.clock.getDelayedCalls()

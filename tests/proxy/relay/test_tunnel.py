@@ -1,0 +1,227 @@
+"""A tunnel: bytes in order, pressure both ways, and a failing protocol that ends nothing but itself."""
+
+from __future__ import annotations
+
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock as Later
+from twisted.python.failure import Failure
+
+from conchrec.clock import Clock
+from conchrec.proxy.relay.tunnel import HIGH, LOW, TOGETHER, Tunnel
+from conchrec.ssh import messages as m
+from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW, Stream
+from tests.ssh.test_channel_stream import User
+from tests.support.loop import Handler, Loop
+from tests.support.now import Now
+
+
+class Heard(Protocol):
+    """Keeps what it hears; raises where it is told to."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost = 0
+        self.broken = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.broken:
+            raise RuntimeError("a bug")
+        self.data += data
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.lost += 1
+
+
+class Valve:
+    """An IPushProducer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+
+class Pair:
+    """The user's stream on the left, the tunnel on the right."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        handler = Handler()
+        self.loop = Loop(Handler(), handler)
+        self.user = User()
+        self.stream = Stream.open(self.loop.left, b"direct-tcpip", self.user)
+        self.loop.pump()
+        self.tunnel = Tunnel(clock or Now(), peer="user", host="proxy")
+        self.tunnel.attach(Stream.accept(handler.openings[0], self.tunnel))
+        self.loop.pump()
+
+
+def test_what_comes_before_the_protocol_is_delivered_first() -> None:
+    pair = Pair()
+    pair.stream.write(b"early")
+    pair.loop.pump()
+    heard = Heard()
+    pair.tunnel.start(heard)
+    pair.stream.write(b" late")
+    pair.loop.pump()
+    assert heard.data == b"early late"
+    pair.tunnel.write(b"back")
+    pair.loop.pump()
+    assert pair.user.data == b"back"
+
+
+def test_without_a_protocol_no_more_than_one_window_comes() -> None:
+    pair = Pair()
+    pair.stream.write(b"x" * (3 * WINDOW))
+    pair.loop.pump()
+    assert pair.stream.pending == 2 * WINDOW
+    heard = Heard()
+    pair.tunnel.start(heard)
+    pair.loop.pump()
+    assert len(heard.data) == 3 * WINDOW
+
+
+def test_pressure_is_told_once_each_way() -> None:
+    pair = Pair()
+    heard, valve, told = Heard(), Valve(), list[bool]()
+    pair.tunnel.on_pressure = told.append
+    pair.tunnel.start(heard)
+    pair.tunnel.registerProducer(valve, True)
+    pair.stream.pause()
+    pair.tunnel.write(b"x" * (WINDOW + HIGH + 1))
+    pair.loop.pump()
+    pair.tunnel.write(b"x")
+    assert (valve.told, told) == (["pause"], [True])
+    pair.stream.resume()
+    pair.loop.pump()
+    assert (valve.told, told) == (["pause", "resume"], [True, False])
+    assert pair.tunnel.stream.pending < LOW
+    assert len(pair.user.data) == WINDOW + HIGH + 2
+
+
+def test_a_protocol_that_raises_ends_its_channel_alone() -> None:
+    pair = Pair()
+    heard, over = Heard(), list[bool]()
+    pair.tunnel.on_closed = lambda: over.append(True)
+    pair.tunnel.start(heard)
+    heard.broken = True
+    pair.stream.write(b"boom")
+    pair.loop.pump()
+    assert heard.lost == 1
+    assert over == [True]
+    assert pair.user.heard[-1][0] == "closed"
+    assert pair.loop.right_wire.disconnected is None
+
+
+def test_closing_waits_for_what_was_written() -> None:
+    pair = Pair()
+    heard = Heard()
+    pair.tunnel.start(heard)
+    pair.stream.pause()
+    pair.tunnel.write(b"x" * (2 * WINDOW))
+    pair.tunnel.loseConnection()
+    pair.loop.pump()
+    pair.stream.resume()
+    pair.loop.pump()
+    assert len(pair.user.data) == 2 * WINDOW
+    assert [name for name, _ in pair.user.heard[1:]] == ["eof", "closed"]
+    assert heard.lost == 1
+
+
+def test_the_users_end_is_the_end() -> None:
+    pair = Pair()
+    heard = Heard()
+    pair.tunnel.start(heard)
+    pair.stream.write(b"last")
+    pair.stream.write_eof()
+    pair.loop.pump()
+    assert (heard.data, heard.lost, pair.tunnel.closed) == (b"last", 1, True)
+
+
+def data_sizes(pair: Pair) -> list[int]:
+    """Of the packets that the tunnel has sent and nobody has read, without channel and length."""
+    return [len(payload) - 8 for number, payload in pair.loop.right_wire.sent if number == m.CHANNEL_DATA]
+
+
+def test_what_one_turn_writes_goes_together_in_full_packets() -> None:
+    clock = Later()
+    pair = Pair(clock)
+    pair.tunnel.start(Heard())
+    for _ in range(3):
+        pair.tunnel.write(b"x" * (MAX_PACKET + 36))
+    assert data_sizes(pair) == []
+    clock.advance(0)
+    assert data_sizes(pair) == [MAX_PACKET] * 3 + [3 * 36]
+    clock.advance(0)
+    assert len(data_sizes(pair)) == 4
+
+
+def test_much_does_not_wait_for_the_end_of_the_turn() -> None:
+    clock = Later()
+    pair = Pair(clock)
+    pair.tunnel.start(Heard())
+    pair.tunnel.write(b"x" * (TOGETHER - 1))
+    assert data_sizes(pair) == []
+    pair.tunnel.write(b"yz")
+    assert sum(data_sizes(pair)) == TOGETHER + 1
+    clock.advance(0)
+    assert sum(data_sizes(pair)) == TOGETHER + 1
+
+
+def test_last_words_of_a_turn_are_said() -> None:
+    for end in ("ours", "the user's"):
+        pair = Pair(Later())
+        pair.tunnel.start(Heard())
+        pair.tunnel.write(b"good bye")
+        if end == "ours":
+            pair.tunnel.loseConnection()
+        else:
+            pair.stream.write_eof()
+        pair.loop.pump()
+        assert pair.user.data == b"good bye"
+
+
+def test_an_abort_says_nothing_more() -> None:
+    clock = Later()
+    pair = Pair(clock)
+    pair.tunnel.start(Heard())
+    pair.tunnel.write(b"unsaid")
+    pair.tunnel.abortConnection()
+    clock.advance(0)
+    pair.loop.pump()
+    assert pair.user.data == b""
+
+
+def test_the_room_of_a_tunnel_bounds_both_ways() -> None:
+    """Its window, and what waits for its user before the target is asked to pause."""
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    user = User()
+    stream = Stream.open(loop.left, b"session", user)
+    loop.pump()
+    tunnel = Tunnel(Now(), peer="user", host="proxy")
+    tunnel.attach(Stream.accept(handler.openings[0], tunnel, window=0))
+    stream.write(bytes(WINDOW))
+    loop.pump()
+    assert tunnel.received == 0, "nobody is there yet"
+    tunnel.give_room(64 * 1024)
+    heard = Heard()
+    tunnel.hold("target", True)
+    tunnel.start(heard)
+    loop.pump()
+    assert len(heard.data) == 0
+    tunnel.hold("target", False)
+    tunnel.hold("target", True)
+    loop.pump()
+    assert len(heard.data) == 64 * 1024
+    tunnel.hold("target", False)
+    loop.pump()
+    assert len(heard.data) == WINDOW
+    pressed: list[bool] = []
+    tunnel.on_pressure = pressed.append
+    loop.left.transport = None
+    tunnel.write(bytes(WINDOW + 20 * 1024))
+    assert pressed == [True]

@@ -1,0 +1,75 @@
+"""Which keys of an agent are offered to a target."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from conchrec.access.certificate_contents import PROXY_ONLY
+from conchrec.model import Identity
+from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers
+from conchrec.ssh.agent import AgentClient, AgentIdentity
+from conchrec.ssh.wire import string
+from tests.support.logins import authority, key, user_certificate
+
+OURS, OTHER = authority(), authority(1)
+PLAIN = key().public().blob()
+
+
+def offered(*blobs: bytes, login: str = "root", identity: Identity | None = None) -> list[bytes]:
+    """The blobs that a target gets to see, and whether ``held`` counts the same."""
+    offers = Offers(identity or Identity(user="joe", method="publickey"))
+    client = AgentClient(lambda data: None, lambda: None)
+    identities = [AgentIdentity(blob=blob, comment="") for blob in blobs]
+    found = agent_signers(offers, client, identities, login=login, authorities=(OURS.blob,))
+    seen = [signer.blob for signer in found]
+    assert offers.held == len(seen)
+    return seen
+
+
+def certificate(*principals: str, **options: bytes) -> bytes:
+    return user_certificate(
+        key(), principals=principals or ("joe",), by=OURS, critical_options=options, valid_before=_later()
+    )
+
+
+def _later() -> int:
+    return int(time.time()) + 3600
+
+
+def test_one_of_ours_that_is_for_the_login() -> None:
+    one = certificate("joe", "root")
+    assert offered(PLAIN, one) == [one, PLAIN]
+    touched = certificate("root", **{"verify-required": b""})
+    assert offered(touched) == [touched]
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        certificate("joe"),
+        certificate("joe", "ubuntu"),
+        certificate("root", **{PROXY_ONLY: b""}),
+        certificate("root", **{"source-address": string(b"192.0.2.0/24")}),
+        certificate("root", **{"source-address": string(b"192.0.2.0/24"), "verify-required": b""}),
+    ],
+)
+def test_one_of_ours_that_is_not(blob: bytes) -> None:
+    """Not even to whoever came in with it."""
+    me = Identity(user="joe", method="publickey", key=PLAIN, certificate=blob)
+    assert offered(PLAIN, blob, identity=me) == [PLAIN]
+
+
+def test_what_is_not_ours_is_not_ours_to_judge() -> None:
+    theirs = user_certificate(key(), principals=("joe",), by=OTHER)
+    nonsense = string(b"ssh-ed25519-cert-v01@openssh.com") + b"nonsense"
+    assert offered(PLAIN, theirs, nonsense) == [theirs, nonsense, PLAIN]
+
+
+def test_what_two_agents_hold_is_offered_once() -> None:
+    offers = Offers(Identity(user="joe", method="publickey"))
+    client = AgentClient(lambda data: None, lambda: None)
+    held = [AgentIdentity(blob=PLAIN, comment="")]
+    found = [len(list(agent_signers(offers, client, held, login="root", authorities=()))) for _ in range(2)]
+    assert found == [1, 0]

@@ -1,0 +1,173 @@
+"""What is typed is kept where it was shown, and else not; a password never is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conchrec.recording.capture.echoed_input import HELD_AT_MOST, Echo, Found, Kept
+from conchrec.recording.terminal.current_line import ShownLine
+
+
+class Terminal:
+    def __init__(self) -> None:
+        self.line = ShownLine()
+        self.echo = Echo(self.line)
+        self.now = 0.0
+        self.found: list[str] = []
+
+    def shows(self, text: str) -> None:
+        first, newline, rest = text.encode().partition(b"\n")
+        self.line.feed(first)
+        self._take(self.echo.shown(self.now, newline=bool(newline)))
+        self.line.feed(newline + rest)
+
+    def types(self, text: str) -> None:
+        self._take(self.echo.typed(text.encode(), self.now))
+
+    def _take(self, found: list[Found]) -> None:
+        self.found += [one.text if isinstance(one, Kept) else "<dropped>" for one in found]
+
+    @property
+    def kept(self) -> str:
+        return "".join(one for one in self.found if one != "<dropped>")
+
+
+def test_key_by_key() -> None:
+    terminal = Terminal()
+    terminal.shows("$ ")
+    for letter in "ls -l":
+        terminal.types(letter)
+        terminal.shows(letter)
+    terminal.types("\r")
+    terminal.shows("\r\n")
+    assert terminal.found == ["l", "s", " ", "-", "l", "\r"]
+
+
+@pytest.mark.parametrize("question", ["Password: ", "[sudo] password for joe: ", "", "Passphrase: P", "$ "])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_with_echo_off(question: str, at_once: bool) -> None:
+    terminal = Terminal()
+    terminal.shows(question)
+    for piece in ["Pass1word\r"] if at_once else "Pass1word\r":
+        terminal.types(piece)
+        terminal.now += 0.1
+    terminal.shows("\r\nSorry, try again.\r\n")
+    assert terminal.found == ["<dropped>", "\r"]
+
+
+@pytest.mark.parametrize("prompt", ["Password: ", "Pass phrase for key: ", "Passwort: "])
+def test_typed_before_the_question(prompt: str) -> None:
+    """Even where the question begins as the password does."""
+    terminal = Terminal()
+    terminal.types("Pass1word\r")
+    terminal.shows(prompt)
+    terminal.shows("\r\n")
+    assert terminal.found == ["<dropped>", "\r"]
+
+
+def test_other_output_while_a_password_is_typed() -> None:
+    terminal = Terminal()
+    terminal.shows("Password: ")
+    terminal.types("s")
+    terminal.shows("\r\nsyslog: something\r\nPassword: ")
+    terminal.types("ecret\r")
+    terminal.shows("\r\n")
+    assert terminal.kept == "\r"
+
+
+def test_stars_instead_of_letters() -> None:
+    terminal = Terminal()
+    terminal.shows("Password: ")
+    for letter in "secret":
+        terminal.types(letter)
+        terminal.shows("*")
+    terminal.types("\r")
+    terminal.shows("\r\n")
+    assert terminal.kept == "\r"
+
+
+def test_late() -> None:
+    """A password that is thought about, and a program that prints it afterwards."""
+    terminal = Terminal()
+    terminal.shows("Password: ")
+    terminal.types("secret")
+    terminal.now += 5
+    terminal.shows("secret")
+    assert terminal.found == ["<dropped>"]
+
+
+def test_keys_that_draw_nothing() -> None:
+    terminal = Terminal()
+    terminal.shows("$ ")
+    for key in ("\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"):
+        terminal.types(key)
+    assert terminal.found == ["\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"]
+
+
+def test_alt_and_a_letter_is_not_kept() -> None:
+    terminal = Terminal()
+    terminal.shows("Password: ")
+    terminal.types("\x1bs")
+    terminal.types("s\x1be")
+    terminal.shows("\r\n")
+    assert terminal.found == ["<dropped>"]
+
+
+def test_a_shell_that_draws_the_last_letters_again() -> None:
+    """zsh with colours: each key draws the word anew."""
+    terminal = Terminal()
+    terminal.shows("web1% ")
+    terminal.types("l")
+    terminal.shows("\x1b[1m\x1b[31ml\x1b[0m\x1b[39m")
+    terminal.types("s")
+    terminal.shows("\x08\x1b[0m\x1b[32ml\x1b[32ms\x1b[39m")
+    assert terminal.kept == "ls"
+
+
+def test_pasted() -> None:
+    terminal = Terminal()
+    terminal.shows("$ ")
+    terminal.types("echo one two")
+    terminal.shows("echo o")
+    terminal.shows("ne two")
+    terminal.types("\r")
+    assert terminal.kept == "echo one two\r"
+
+
+def test_letters_in_parts() -> None:
+    terminal = Terminal()
+    terminal.shows("$ ")
+    data = "ü".encode()
+    terminal._take(terminal.echo.typed(data[:1], 0))
+    terminal._take(terminal.echo.typed(data[1:], 0))
+    terminal.shows("ü")
+    assert terminal.kept == "ü"
+
+
+def test_no_more_than_that_is_held() -> None:
+    terminal = Terminal()
+    terminal.types("x" * (HELD_AT_MOST + 1))
+    assert terminal.found == ["<dropped>"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet="Secret9x \r\n\x1b[A", max_size=12)))
+def test_what_was_never_shown_is_never_kept(pieces: list[str]) -> None:
+    """All letters that are kept are on the screen, in order."""
+    terminal, shown = Terminal(), ""
+    for number, piece in enumerate(pieces):
+        if number % 2:
+            terminal.types(piece)
+        else:
+            terminal.shows(piece)
+            shown += piece
+    letters = [
+        letter
+        for one in terminal.found
+        if one != "<dropped>" and not one.startswith("\x1b")
+        for letter in one
+    ]
+    rest = iter(shown)
+    assert all(letter in rest for letter in letters if letter.isalnum())

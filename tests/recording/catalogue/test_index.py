@@ -1,0 +1,359 @@
+"""The index: what is found, what is not, and that it never matters whether it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyrage
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import Clock
+
+from conchrec.recording.capture.recorder import ClosedRecording
+from conchrec.recording.catalogue.index import NAME, Index, IndexBroken, IndexUnusable, NothingToSearch
+from conchrec.recording.catalogue.indexer import POKE_SECONDS, Indexer, fill
+from tests.recording.recording_bench import NOON, Bench
+
+VIM = b"\x1b[?1049h\x1b[22;0;0t\x1b[2;1H\x1b[1m~  \x1b[m\x1b[5;3Hsecret plans\x1b[K\x1b[24;1H:wq\x1b[?1049l"
+
+
+def record(bench: Bench, *output: bytes, command: str = "", to: tuple[str, ...] = ()) -> ClosedRecording:
+    recorder = bench.store(recipients=to).open(bench.info())
+    recorder.start("exec" if command else "shell", command)
+    for piece in output:
+        bench.clock.advance(1)
+        recorder.output(piece)
+    return bench.close(recorder)
+
+
+def found(bench: Bench, *phrases: str, **when: datetime) -> list[tuple[str, float | None, str]]:
+    """Session, time and line of every hit, what was found in brackets."""
+    with Index(bench.directory) as index:
+        return [
+            (
+                hit.sid,
+                hit.time,
+                "".join(f"[{part}]" if number % 2 else part for number, part in enumerate(hit.parts)),
+            )
+            for hit in index.search(phrases, since=when.get("since"), until=when.get("until"))
+        ]
+
+
+def test_lines_with_their_time(bench: Bench) -> None:
+    sid = record(
+        bench, b"$ psql\r\n", b"db=# drop ta", b"ble users;\r\nDROP TABLE\r\n", b"db=# select 1;\r\n"
+    ).manifest.sid
+    assert fill(bench.directory) == []
+    assert found(bench, "drop table") == [
+        (sid, 3.0, "db=# [drop table] users;"),
+        (sid, 3.0, "[DROP TABLE]"),
+    ]
+    assert found(bench, "table drop") == []
+    assert [line for _, _, line in found(bench, "psql", "select")] == ["$ [psql]", "db=# [select] 1;"]
+    assert found(bench, "psql", "nowhere") == []
+
+
+def test_programs_on_the_alternate_screen(bench: Bench) -> None:
+    sid = record(bench, VIM).manifest.sid
+    fill(bench.directory)
+    assert [(one, line.strip()) for one, _, line in found(bench, "secret plans")] == [(sid, "[secret plans]")]
+
+
+def test_a_phrase_over_the_end_of_a_line(bench: Bench) -> None:
+    record(bench, b"one two\r\nthree four\r\nthree\r\n")
+    fill(bench.directory)
+    assert [line for _, _, line in found(bench, "two three")] == ["one [two]"]
+
+
+def test_commands_and_what_is_no_text(bench: Bench) -> None:
+    sid = record(bench, b"\x00\xff\x1b]0;title\x07out\r\n", command='rm -rf "/srv/da\udcffta"').manifest.sid
+    fill(bench.directory)
+    assert found(bench, "rm -rf") == [(sid, None, '[rm -rf] "/srv/da\\udcffta"')]
+    assert found(bench, "title") == [], "it was never on the screen"
+
+
+@pytest.mark.parametrize(
+    "words", ["x AND y", "x NEAR y", 'say "x"', "x*", "col:x", "x OR", "(x", "-x", "^x", "x'y"]
+)
+def test_words_are_words(bench: Bench, words: str) -> None:
+    record(bench, f"a {words} b\r\n".encode(), b"x\r\ny\r\n")
+    fill(bench.directory)
+    (hit,) = [hit for hit in found(bench, words) if "a " in hit[2]]
+    assert hit[2].replace("[", "").replace("]", "") == f"a {words} b"
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_anything_can_be_asked(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    bench = Bench(directory=tmp_path_factory.mktemp("asked"))
+    with Index(bench.directory, make=True) as index:
+        try:
+            assert list(index.search([text])) == []
+        except NothingToSearch:
+            assert not any(letter.isalnum() or letter == "_" for letter in text)
+
+
+def test_newest_first_and_by_time(bench: Bench) -> None:
+    sids = []
+    for day in range(3):
+        bench.wall = NOON + timedelta(days=day)
+        sids.append(record(bench, b"the word\r\n").manifest.sid)
+    fill(bench.directory)
+    assert [sid for sid, _, _ in found(bench, "word")] == sids[::-1]
+    assert [sid for sid, _, _ in found(bench, "word", since=NOON + timedelta(days=1))] == sids[:0:-1]
+    assert [sid for sid, _, _ in found(bench, "word", until=NOON + timedelta(days=1))] == sids[:1]
+
+
+def test_the_rows(bench: Bench) -> None:
+    closed = record(bench, b"x", command="ls -l")
+    fill(bench.directory)
+    with Index(bench.directory) as index:
+        (row,) = index.rows(summaries=True).values()
+        assert index.rows(since=bench.now() + timedelta(days=1)) == {}
+    assert (row.sid, row.user, row.login, row.target) == (closed.manifest.sid, "joe", "root", "web1:22")
+    assert (row.kind, row.command, row.status) == ("exec", "ls -l", "complete")
+    assert row.summary.encode() == closed.manifest.encode()
+
+
+def test_only_what_is_new_is_read(bench: Bench) -> None:
+    first = record(bench, b"one\r\n")
+    seen: list[tuple[int, int]] = []
+    fill(bench.directory, lambda done, of: seen.append((done, of)))
+    second = record(bench, b"two\r\n")
+    with Index(bench.directory) as index:
+        assert index.differences() == ([second.manifest.sid], set())
+    fill(bench.directory, lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 1), (1, 1)]
+    assert [sid for sid, _, _ in found(bench, "one")] == [first.manifest.sid]
+
+
+def test_what_is_gone_is_forgotten(bench: Bench) -> None:
+    closed = record(bench, b"gone\r\n")
+    fill(bench.directory)
+    shutil.rmtree(closed.path.parent)
+    fill(bench.directory)
+    assert found(bench, "gone") == []
+    with Index(bench.directory) as index:
+        assert index.rows() == {}
+
+
+def test_what_is_gone_is_gone_from_the_file(bench: Bench) -> None:
+    kept = [record(bench, b"plain words %d\r\n" % number) for number in range(5)]
+    gone = record(bench, b"the passphrase\r\n", command="zanzibar")
+    fill(bench.directory)
+
+    def there(word: bytes) -> bool:
+        return any(word in path.read_bytes() for path in bench.directory.glob(f"{NAME}*"))
+
+    assert there(b"passphrase") and there(b"zanzibar")
+    for path in gone.path.parent.glob(f"{gone.manifest.sid}*"):
+        path.unlink()
+    fill(bench.directory)
+    assert not there(b"passphrase") and not there(b"zanzibar") and there(b"plain")
+    assert [sid for sid, _, _ in found(bench, "plain")] == [one.manifest.sid for one in kept[::-1]]
+
+
+def test_an_encrypted_one_has_no_text(bench: Bench) -> None:
+    key = pyrage.x25519.Identity.generate()
+    sid = record(bench, b"for auditors\r\n", command="cat report", to=(str(key.to_public()),)).manifest.sid
+    assert fill(bench.directory) == []
+    assert found(bench, "auditors") == []
+    assert [one for one, _, _ in found(bench, "report")] == [sid]
+
+
+@pytest.mark.parametrize("what", ["cast", "json"])
+def test_one_that_is_broken_hides_no_other(bench: Bench, what: str) -> None:
+    good, bad = record(bench, b"good word\r\n"), record(bench, b"bad word\r\n")
+    bad.path.with_suffix(f".{what}").write_bytes(b"nonsense\n")
+    assert fill(bench.directory) == []
+    assert [sid for sid, _, _ in found(bench, "word")] == [good.manifest.sid]
+    with Index(bench.directory) as index:
+        assert index.differences() == ([], set()), "it is not looked at again and again"
+        assert index.rows()[bad.manifest.sid].status == ("complete" if what == "cast" else "unreadable")
+
+
+def _nonsense(path: Path) -> None:
+    path.write_bytes(b"no database at all, " * 100)
+
+
+def _torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _older(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [_nonsense, _older, _empty, Path.unlink])
+def test_an_index_that_is_no_good_is_made_anew(bench: Bench, harm: Callable[[Path], None]) -> None:
+    sid = record(bench, b"word\r\n").manifest.sid
+    fill(bench.directory)
+    harm(bench.directory / NAME)
+    with pytest.raises(IndexUnusable), Index(bench.directory):
+        pass
+    assert fill(bench.directory) == []
+    assert [one for one, _, _ in found(bench, "word")] == [sid]
+
+
+def _scrambled(path: Path) -> None:
+    """All but the first page, on which its version is."""
+    text = path.read_bytes()
+    path.write_bytes(text[:4096] + b"\xa5" * (len(text) - 4096))
+
+
+@pytest.mark.parametrize("harm", [_torn, _scrambled])
+def test_one_that_breaks_later_is_made_anew_too(bench: Bench, harm: Callable[[Path], None]) -> None:
+    for number in range(30):
+        record(bench, b"word %d\r\n" % number)
+    fill(bench.directory)
+    harm(bench.directory / NAME)
+    with pytest.raises(IndexBroken, match="rebuild-index"):
+        found(bench, "word")
+    record(bench, b"word\r\n")
+    assert fill(bench.directory) == []
+    assert len(found(bench, "word")) == 31
+
+
+def test_one_that_is_locked_is_not_broken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.recording.catalogue.index.BUSY_SECONDS", 0)
+    sid = record(bench, b"word\r\n").manifest.sid
+    fill(bench.directory)
+    with contextlib.closing(sqlite3.connect(bench.directory / NAME)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        late = record(bench, b"word\r\n").manifest.sid
+        (problem,) = fill(bench.directory)
+        assert problem.startswith(late) and "locked" in problem
+        assert [one for one, _, _ in found(bench, "word")] == [sid], "who asks does not wait"
+    assert fill(bench.directory) == []
+    assert [one for one, _, _ in found(bench, "word")] == [late, sid]
+
+
+def test_made_anew_while_others_have_it_open(bench: Bench) -> None:
+    for number in range(5):
+        record(bench, b"word %d\r\n" % number)
+    fill(bench.directory)
+    with sqlite3.connect(bench.directory / NAME) as forged:
+        forged.execute("UPDATE recordings SET user = 'eve'")
+    with contextlib.closing(sqlite3.connect(bench.directory / NAME)) as other:
+        asked = "SELECT count(*) FROM texts WHERE texts MATCH 'word'"
+        assert other.execute(asked).fetchone() == (5,)
+        assert fill(bench.directory, anew=True) == []
+        assert other.execute(asked).fetchone() == (5,), "it is the same file"
+    with Index(bench.directory) as index:
+        assert {row.user for row in index.rows().values()} == {"joe"}
+
+
+def test_others_can_not_read_it(bench: Bench) -> None:
+    record(bench, b"word\r\n")
+    before = os.umask(0)
+    try:
+        fill(bench.directory)
+    finally:
+        os.umask(before)
+    for path in bench.directory.glob(f"{NAME}*"):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_two_at_once(bench: Bench) -> None:
+    """A process fills it while another asks."""
+    for number in range(40):
+        record(bench, b"word %d\r\n" % number)
+    with subprocess.Popen(
+        [sys.executable, "-m", "conchrec.recording.catalogue.indexer", str(bench.directory)],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert fill(bench.directory) == []
+        _, complaints = process.communicate()
+    assert (process.returncode, complaints) == (0, b"")
+    assert len(found(bench, "word")) == 40
+
+
+def test_long_ones_are_read_in_part(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.recording.catalogue.index.TEXT_AT_MOST", 1000)
+    record(bench, b"early\r\n", b"x" * 2000 + b"\r\n", b"late\r\n")
+    fill(bench.directory)
+    assert found(bench, "early") and not found(bench, "late")
+
+
+def test_commands_after_what_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.recording.catalogue.index.TEXT_AT_MOST", 1000)
+    recorder = bench.store().open(bench.info())
+    recorder.pty("xterm", 80, 24)
+    recorder.start("shell")
+    for command in (b"early", b"fill", b"late"):
+        bench.clock.advance(1)
+        recorder.output(b"\x1b]133;A\x07$ \x1b]133;B\x07" + command + b"\r\n\x1b]133;C\x07")
+        recorder.output(b"x" * 600 + b"\r\n\x1b]133;D;0\x07")
+    closed = bench.close(recorder)
+    assert [one.text for one in closed.manifest.commands] == ["early", "fill", "late"]
+    fill(bench.directory)
+    for word, time in (("early", 1.0), ("fill", 2.0), ("late", 3.0)):
+        prompt = "" if word == "late" else "$ "
+        assert found(bench, word) == [(closed.manifest.sid, time, f"{prompt}[{word}]")]
+
+
+class _Reactor(Clock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[_Child] = []
+
+    def spawnProcess(
+        self, protocol: ProcessProtocol, executable: str, args: list[str], env: dict[str, str] | None
+    ) -> _Child:
+        self.children.append(_Child())
+        return self.children[-1]
+
+
+class _Child:
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def closeStdin(self) -> None:
+        self.closed = True
+
+
+def test_the_process_is_begun_when_there_is_something_to_do(tmp_path: Path) -> None:
+    reactor, failed = _Reactor(), list[str]()
+    indexer = Indexer(reactor, tmp_path, failed.append)
+    for _ in range(5):
+        indexer.poke()
+    assert reactor.children == []
+    reactor.advance(POKE_SECONDS)
+    (child,) = reactor.children
+    assert child.written == b"\n"
+    indexer.poke()
+    reactor.advance(POKE_SECONDS)
+    assert child.written == b"\n\n" and len(reactor.children) == 1
+    indexer.errReceived(b"one\ntwo\n")
+    assert failed == ["one", "two"]
+    indexer.processEnded(None)  # type: ignore[arg-type]
+    indexer.poke()
+    reactor.advance(POKE_SECONDS)
+    assert len(reactor.children) == 2
+    indexer.poke()
+    indexer.stop()
+    assert reactor.children[1].closed and reactor.getDelayedCalls() == []
+    indexer.poke()
+    assert reactor.getDelayedCalls() == []

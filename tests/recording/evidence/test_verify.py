@@ -1,0 +1,366 @@
+"""Recordings that somebody has been at: each change is found, by the verifier and by the independent one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conchrec.recording.capture.recorder import ClosedRecording, SessionRecorder
+from conchrec.recording.evidence import ledger
+from conchrec.recording.evidence.ledger import Act, BrokenLedger, Ledger
+from conchrec.recording.evidence.ledger_reader import Book
+from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.format.manifest import Status
+from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.signatures import Keys, Signer
+from conchrec.recording.storage.layout import Tree
+from tests.recording.recording_bench import SIGNER, Bench, events
+
+INDEPENDENT = Path(__file__).parents[1] / "independent.py"
+
+
+def talk(bench: Bench, recorder: SessionRecorder, seconds: int = 3) -> None:
+    recorder.start("shell")
+    for number in range(seconds):
+        recorder.output(b"line %d\r\n" % number)
+        bench.clock.pump([0.1] * 12)
+
+
+def record(bench: Bench, *, compress: bool = False) -> ClosedRecording:
+    """One with checkpoints in it."""
+    recorder = bench.store(compress=compress).open(bench.info())
+    talk(bench, recorder)
+    return bench.close(recorder)
+
+
+def verdicts(bench: Bench, keys: Keys | None = None, head: str = "") -> tuple[list[str], list[Verdict]]:
+    keys = keys or SIGNER.keys()
+    book = Book(bench.directory / ledger.NAME, keys, head)
+    return book.problems, list(Verifier(keys, (), bench.now).directory(book, bench.directory))
+
+
+def independent(bench: Bench, head: str = "") -> str:
+    """What the other one says; empty where all is whole."""
+    key = bench.directory.with_name("key.pub")
+    key.write_text(SIGNER.public_line)
+    done = subprocess.run(
+        [sys.executable, str(INDEPENDENT), str(bench.directory), str(key), head],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert (done.returncode == 0) is (done.stdout == "\n")
+    return done.stdout.strip()
+
+
+def broken(bench: Bench, head: str = "") -> list[str]:
+    """Every problem that is found; and the independent verifier finds some, too."""
+    of_ledger, found = verdicts(bench, head=head)
+    problems = of_ledger + [problem for verdict in found for problem in verdict.problems]
+    assert bool(independent(bench, head)) is bool(problems)
+    return problems
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_whole_one(bench: Bench, compress: bool) -> None:
+    closed = record(bench, compress=compress)
+    assert closed.path.suffix == (".zst" if compress else ".cast")
+    assert broken(bench) == []
+    assert bench.verify(closed.manifest.sid) == Verdict(sid=closed.manifest.sid, status="complete")
+    assert closed.head in (bench.store(), Book(bench.directory / ledger.NAME, SIGNER.keys()).head)
+
+
+def test_checkpoints_come_once_a_second_and_only_while_something_is_written(bench: Bench) -> None:
+    recorder = bench.store().open(bench.info())
+    talk(bench, recorder, seconds=3)
+    count = recorder.path.read_text().count('"c"')
+    assert count == 3
+    bench.clock.advance(60)
+    assert recorder.path.read_text().count('"c"') == count
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    bench = Bench(directory=tmp_path_factory.mktemp("changed"))
+    closed = record(bench, compress=data.draw(st.booleans()))
+    manifest = closed.path.with_name(f"{closed.manifest.sid}.json")
+    path = data.draw(st.sampled_from([closed.path, manifest, bench.directory / ledger.NAME]))
+    contents = bytearray(path.read_bytes())
+    where = data.draw(st.integers(0, 2**20)) % len(contents)
+    contents[where] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(contents)
+    of_ledger, found = verdicts(bench)
+    assert of_ledger or not all(verdict.whole for verdict in found)
+
+
+def _drop(lines: list[bytes]) -> list[bytes]:
+    return lines[:2] + lines[3:]
+
+
+def _add(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:3], b'[0.500000, "o", "rm"]\n', *lines[3:]]
+
+
+def _swap(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[3], lines[2], lines[1], *lines[4:]]
+
+
+def _cut(lines: list[bytes]) -> list[bytes]:
+    return lines[:-2]
+
+
+def _without_checkpoints(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if b'"c"' not in line]
+
+
+CHANGES = [_drop, _add, _swap, _cut, _without_checkpoints]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_lines(bench: Bench, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    closed = record(bench)
+    lines = closed.path.read_bytes().splitlines(keepends=True)
+    closed.path.write_bytes(b"".join(change(lines)))
+    (problem,) = broken(bench)
+    assert "the cast is not the one that was sealed" in problem
+
+
+def test_where_the_damage_begins(bench: Bench) -> None:
+    closed = record(bench)
+    contents = closed.path.read_bytes()
+    second = contents.index(b'"c"', contents.index(b'"c"') + 10)
+    checkpoint = contents.rindex(b"\n", 0, second) + 1
+    closed.path.write_bytes(contents.replace(b"line 2", b"line 9"))
+    (problem,) = broken(bench)
+    assert problem.endswith(f"changed; good up to byte {checkpoint}")
+
+
+@pytest.mark.parametrize("change", [_drop, _add, _swap, _cut])
+def test_an_interrupted_one_that_was_changed_before_it_was_completed(
+    bench: Bench, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    """Between the crash and the next start: the checkpoints tell, and it is not passed off as whole."""
+    recorder = bench.store().open(bench.info())
+    talk(bench, recorder)
+    recorder.spool.close()
+    lines = recorder.path.read_bytes().splitlines(keepends=True)
+    changed = b"".join(change(lines))
+    recorder.path.write_bytes(changed)
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None
+    if change is _cut:
+        # The last checkpoint went with the tail: what is left is in order, and the ledger knows no better.
+        assert recovered.manifest.status is Status.INTERRUPTED
+        return
+    assert recovered.manifest.status is Status.DAMAGED
+    assert recorder.path.read_bytes() == changed
+    assert broken(bench) == [recovered.manifest.reason]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_an_interrupted_one_is_whole_and_says_what_was_not_signed_in_time(
+    bench: Bench, compress: bool
+) -> None:
+    recorder = bench.store(compress=compress).open(bench.info())
+    talk(bench, recorder)
+    recorder.output(b"after the last checkpoint")
+    recorder.flush()
+    recorder.spool.close()
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None and recovered.head.startswith("2:")
+    verdict = bench.verify(recovered.sid)
+    assert verdict.whole and verdict.status == "interrupted"
+    end = b'"o", "after the last checkpoint"]\n'
+    late = recovered.manifest.late
+    assert verdict.notes[1] == f"the last {late} bytes were sealed at recovery"
+    assert len(end) < late < len(end) + 100
+    assert broken(bench) == []
+
+
+def test_everything_before_the_crash_is_sealed_where_nothing_came_after_a_checkpoint(bench: Bench) -> None:
+    recorder = bench.store().open(bench.info())
+    talk(bench, recorder)
+    size = recorder.path.stat().st_size
+    recorder.spool.close()
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None
+    assert recovered.manifest.late == recovered.manifest.cast_size - size  # the marker alone
+
+
+def test_a_manifest_of_another(bench: Bench) -> None:
+    one, other = record(bench), record(bench)
+    shutil.copy(one.path.with_suffix(".json"), other.path.with_suffix(".json"))
+    assert any(f"its manifest is that of {one.manifest.sid}" in problem for problem in broken(bench))
+
+
+def test_both_files_of_another(bench: Bench) -> None:
+    """The whole recording in the place of another one: the session id is in every signature."""
+    one, other = record(bench), record(bench)
+    shutil.copy(one.path, other.path)
+    shutil.copy(one.path.with_suffix(".json"), other.path.with_suffix(".json"))
+    assert len(broken(bench)) == 2
+
+
+def test_an_older_manifest_of_the_same(bench: Bench) -> None:
+    """Both are signed; the ledger knows which one it was."""
+    closed = record(bench)
+    path = closed.path.with_suffix(".json")
+    fields = json.loads(path.read_bytes())
+    del fields["signed"]
+    fields["user"] = "eve"
+    path.write_bytes(SIGNER.manifest(json.dumps(fields, indent=1).encode() + b"\n"))
+    assert broken(bench) == ["its manifest is not the one of line 2 of the ledger"]
+
+
+def test_the_signature_switched_off(bench: Bench) -> None:
+    closed = record(bench)
+    path = closed.path.with_suffix(".json")
+    fields = json.loads(path.read_bytes())
+    del fields["signed"]
+    path.write_text(json.dumps(fields, indent=1) + "\n")
+    assert "the manifest is not signed" in broken(bench)
+
+
+def test_another_key(bench: Bench) -> None:
+    record(bench)
+    of_ledger, found = verdicts(bench, Signer.generate().keys())
+    assert len(of_ledger) == 2 and found[0].problems[1].startswith("the manifest is signed by another key")
+
+
+def test_a_key_of_the_past_is_still_good(bench: Bench) -> None:
+    record(bench)
+    both = Keys.parse(f"{Signer.generate().public_line} new\n{SIGNER.public_line} old\n".encode())
+    of_ledger, found = verdicts(bench, both)
+    assert of_ledger == [] and found[0].whole
+
+
+@pytest.mark.parametrize("what", ["cast", "both"])
+def test_a_recording_that_is_gone(bench: Bench, what: str) -> None:
+    record(bench)
+    closed = record(bench)
+    closed.path.unlink()
+    if what == "both":
+        closed.path.with_suffix(".json").unlink()
+    assert broken(bench) == ["it is gone: line 3 of the ledger names it"]
+
+
+def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
+    """kill -9, and the file is removed before the next start."""
+    recorder = bench.store().open(bench.info())
+    talk(bench, recorder)
+    recorder.spool.close()
+    recorder.path.unlink()
+    assert bench.recover() == ()
+    assert broken(bench) == ["it is gone: line 1 of the ledger names it"]
+
+
+def test_a_manifest_that_is_gone_is_not_made_anew(bench: Bench) -> None:
+    """Else a tail could be cut, and the next start would call it an interruption."""
+    closed = record(bench)
+    closed.path.with_suffix(".json").unlink()
+    (recovered,) = bench.recover()
+    assert recovered.manifest is None and "its manifest is gone" in recovered.problem
+    assert broken(bench) == ["its manifest is gone: it was complete"]
+
+
+def test_one_that_was_put_there(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = Bench(directory=tmp_path / "elsewhere")
+    closed = record(elsewhere)
+    record(bench)
+    for path in (closed.path, closed.path.with_suffix(".json")):
+        shutil.copy(path, bench.directory / path.relative_to(elsewhere.directory))
+    assert broken(bench) == ["it is not in the ledger", "the ledger does not say that it was completed"]
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_line_of_the_ledger_is_gone(bench: Bench, line: int) -> None:
+    record(bench), record(bench)
+    path = bench.directory / ledger.NAME
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
+    assert any(f"line {line + 1} of the ledger: it says" in problem for problem in broken(bench))
+
+
+def test_everything_put_back_to_an_earlier_day(bench: Bench, tmp_path: Path) -> None:
+    record(bench)
+    shutil.copytree(bench.directory, tmp_path / "before")
+    head = record(bench).head
+    assert broken(bench, head) == []
+    shutil.rmtree(bench.directory)
+    shutil.move(tmp_path / "before", bench.directory)
+    assert broken(bench) == []
+    assert broken(bench, head) == [
+        f"it does not contain the head {head} (--head): it was cut, put back or replaced"
+    ]
+
+
+def test_two_processes_write_one_ledger(bench: Bench) -> None:
+    bench.directory.mkdir()
+    first, second = (Ledger(bench.directory, SIGNER, bench.now) for _ in range(2))
+    for number in range(6):
+        (first, second)[number % 2].append(Act.OPEN, new_session_id(bench.now()))
+    book = Book(bench.directory / ledger.NAME, SIGNER.keys())
+    assert book.problems == [] and book.head == second.head and book.head.startswith("6:")
+
+
+def test_a_torn_line_of_the_ledger(bench: Bench) -> None:
+    """Its process died while it wrote; nobody was ever told of that line."""
+    record(bench)
+    path = bench.directory / ledger.NAME
+    path.write_bytes(path.read_bytes() + b'{"number":3,"prev')
+    assert broken(bench) == []
+    assert record(bench).head.startswith("4:")
+    assert broken(bench) == []
+
+
+def test_a_ledger_that_is_none_is_not_gone_on_with(bench: Bench) -> None:
+    bench.directory.mkdir()
+    (bench.directory / ledger.NAME).write_bytes(b"nonsense\n")
+    with pytest.raises(BrokenLedger):
+        Ledger(bench.directory, SIGNER, bench.now).append(Act.OPEN, "x")
+
+
+def test_a_ledger_that_was_put_away_while_we_run(bench: Bench) -> None:
+    """What follows goes to a new one, which states that; and `verify` tells."""
+    store = bench.store()
+    bench.close(store.open(bench.info()))
+    (bench.directory / ledger.NAME).unlink()
+    bench.close(store.open(bench.info()))
+    stated, *others = broken(bench)
+    assert "the ledger did not continue its head 2:" in stated and stated.endswith("there was no file")
+    assert others == ["it is not in the ledger", "the ledger does not say that it was completed"]
+
+
+def test_stopped_between_the_manifest_and_the_ledger(bench: Bench) -> None:
+    closed = record(bench)
+    path = bench.directory / ledger.NAME
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    assert broken(bench) == ["the ledger does not say that it was completed"]
+    (recovered,) = bench.recover()
+    assert recovered.manifest == closed.manifest
+    assert broken(bench) == [] and bench.recover() == ()
+
+
+def test_one_that_is_being_written(bench: Bench) -> None:
+    recorder = bench.recorder()
+    talk(bench, recorder, seconds=30)
+    assert bench.verify(recorder.info.sid) == Verdict(sid=recorder.info.sid, status="live")
+    recorder.spool.close()
+    verdict = bench.verify(recorder.info.sid)
+    assert verdict.status == "not completed" and not verdict.whole
+
+
+def test_players_see_what_was_there(bench: Bench) -> None:
+    closed = record(bench)
+    assert [event for event in events(closed.path) if event[0] == "o"] == [
+        ("o", "line 0\r\n"), ("o", "line 1\r\n"), ("o", "line 2\r\n"),
+    ]  # fmt: skip
+    assert Tree(bench.directory).path(closed.manifest.sid) == closed.path

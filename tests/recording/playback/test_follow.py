@@ -1,0 +1,119 @@
+"""What is read of a recording while it grows, plain and packed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.errors import RecordingError
+from conchrec.recording.catalogue.library import Entry
+from conchrec.recording.format.asciicast import Header, event_line
+from conchrec.recording.playback.follow import Follower, Tail, Whole
+from conchrec.recording.storage.encodings import ZstdPacker
+
+SID = "0" * 26
+LINES = [
+    Header(width=20, height=5, env={"TERM": "xterm"}).line(),
+    *(event_line(n, "o", f"line {n}\r\n") for n in range(1, 9)),
+    event_line(9, "r", "30x4"),
+]
+
+
+class Growing:
+    """A file that somebody writes to."""
+
+    def __init__(self, directory: Path, ending: str = ".cast") -> None:
+        self.path = directory / f"{SID}{ending}"
+        self.path.write_bytes(b"")
+        self.tail = Tail(Entry(sid=SID, path=self.path))
+
+    def grows(self, data: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(data)
+
+    def ends(self) -> None:
+        self.path.with_name(f"{SID}.json").write_bytes(b"{}")
+
+    def read(self) -> list[str]:
+        """All that there is now."""
+        found: list[str] = []
+        while events := self.tail.read():
+            found += [event.text for event in events]
+        return found
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.booleans())
+def test_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], packed: bool) -> None:
+    growing = Growing(tmp_path_factory.mktemp("follow"), ".cast.zst" if packed else ".cast")
+    data = b"".join(LINES)
+    if packed:
+        packer = ZstdPacker()
+        data = b"".join(
+            packer.pack([line]) + (packer.cut() if n % 3 == 0 else b"") for n, line in enumerate(LINES)
+        )
+    found: list[str] = []
+    for size in sizes:
+        growing.grows(data[:size])
+        data = data[size:]
+        found += growing.read()
+        assert not growing.tail.ended
+    growing.grows(data)
+    growing.ends()
+    for _ in range(len(LINES)):
+        # The end of a packed frame alone is no event, and not the end of the file.
+        found += growing.read()
+    assert found == [*(f"line {n}\r\n" for n in range(1, 9)), "30x4"]
+    assert growing.tail.ended and growing.tail.header is not None
+    assert growing.tail.header.width == 20
+
+
+def test_what_is_written_before_the_end_is_not_missed(tmp_path: Path) -> None:
+    growing = Growing(tmp_path)
+    growing.grows(b"".join(LINES))
+    growing.ends()
+    assert len(growing.tail.read()) == len(LINES) - 1
+    assert not growing.tail.ended
+    assert growing.tail.read() == [] and growing.tail.ended
+
+
+@pytest.mark.parametrize(
+    ("ending", "data"), [(".cast", LINES[0] + b"nonsense\n"), (".cast.zst", b"nonsense")]
+)
+def test_what_is_damaged(tmp_path: Path, ending: str, data: bytes) -> None:
+    growing = Growing(tmp_path, ending)
+    growing.grows(data)
+    with pytest.raises(RecordingError):
+        growing.read()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    path = tmp_path / f"{SID}.cast"
+    path.symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="symbolic links"):
+        Tail(Entry(sid=SID, path=path))
+
+
+def test_pictures_of_it(tmp_path: Path) -> None:
+    growing = Growing(tmp_path)
+    follower = Follower(growing.tail, size=(60, 10))
+    assert follower.advance(0).text == "" and follower.picture() == ""
+    growing.grows(LINES[0] + LINES[1])
+    frame = follower.advance(0)
+    assert "line 1" in frame.text and " live  0:01 " in frame.text and not frame.over
+    assert follower.advance(0).wake == 0.2
+    growing.grows(b"".join(LINES[2:]))
+    growing.ends()
+    while not frame.over:
+        frame = follower.advance(0)
+    assert follower.picture() == "line 6\x1b[K\nline 7\x1b[K\nline 8\x1b[K\n"
+    assert Follower(growing.tail).advance(0, "q").over
+
+
+def test_one_that_has_ended() -> None:
+    whole = Whole(iter(LINES))
+    assert [event.text for event in whole.read()][-1] == "30x4"
+    assert not whole.ended and whole.read() == [] and whole.ended

@@ -1,0 +1,208 @@
+"""Packed and encrypted: what lies there, who can read it, and what a crash leaves."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pyrage
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conchrec.errors import RecordingError
+from conchrec.recording.catalogue import library
+from conchrec.recording.format.manifest import Status
+from conchrec.recording.storage.encodings import Encrypted, ZstdPacker, opened
+from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.recipients import identities, recipient
+from conchrec.recording.storage.spool import Spool
+from tests.recording.failing_file import FailingFile
+from tests.recording.recording_bench import Bench, events, result
+
+
+def texts(path: Path, keys: object = ()) -> str:
+    assert isinstance(keys, tuple)
+    return "".join(event.text for event in library.events(path, keys) if event.code == "o")
+
+
+def record(bench: Bench, *to: str, compress: bool = False) -> Path:
+    recorder = bench.store(compress=compress, recipients=to).open(bench.info())
+    recorder.start("shell")
+    for number in range(300):
+        recorder.output(b"line %d\r\n" % number)
+        bench.clock.advance(0.01)
+    return bench.close(recorder).path
+
+
+TEXT = "".join(f"line {number}\r\n" for number in range(300))
+
+
+def test_packed_is_smaller_and_zstd_reads_it(bench: Bench) -> None:
+    packed, plain = record(bench, compress=True), record(bench)
+    assert packed.name.endswith(".cast.zst") and packed.stat().st_mode & 0o777 == 0o600
+    assert packed.stat().st_size < plain.stat().st_size * 0.7
+    assert texts(packed) == texts(plain) == TEXT
+    by_others = subprocess.run(["zstd", "-dc", str(packed)], capture_output=True, check=True).stdout
+    with opened(packed) as file:
+        assert file.read() == by_others
+    assert bench.verify(packed.name[:26]).whole
+
+
+def test_packed_and_still_being_written(bench: Bench) -> None:
+    recorder = bench.store(compress=True).open(bench.info())
+    recorder.start("shell")
+    recorder.output(b"one")
+    recorder.flush()
+    assert texts(recorder.path) == "one"
+    bench.clock.advance(2)
+    recorder.output(b"two")
+    recorder.flush()
+    assert texts(recorder.path) == "onetwo"
+
+
+def test_an_idle_session_holds_no_memory_for_packing() -> None:
+    packer = ZstdPacker()
+    packer.pack((b"line\n",))
+    assert packer.cut() and packer._frame is None
+    assert packer.cut() == b""
+
+
+@settings(deadline=None)
+@given(where=st.integers(0, 4000))
+def test_packed_and_cut_off_anywhere(tmp_path_factory: pytest.TempPathFactory, where: int) -> None:
+    """All whole lines that can be read are there after the recovery, and it is whole."""
+    bench = Bench(directory=tmp_path_factory.mktemp("packed"))
+    recorder = bench.store(compress=True).open(bench.info())
+    recorder.start("shell")
+    for number in range(20):
+        recorder.output(b"line %d\r\n" % number)
+        bench.clock.advance(0.2)
+    recorder.spool.close()
+    contents = recorder.path.read_bytes()
+    recorder.path.write_bytes(contents[:where])
+    with opened(recorder.path) as file:
+        readable = file.read()
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None and recovered.manifest.status is Status.INTERRUPTED
+    kept = readable[: readable.rfind(b"\n") + 1]
+    with opened(recorder.path) as file:
+        assert file.read().startswith(kept)
+    if where >= len(contents):
+        assert texts(recorder.path).count("line") == 20
+    assert bench.verify(recovered.sid).whole
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_encrypted_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> None:
+    age = pyrage.x25519.Identity.generate()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "k")], check=True)
+    ssh = (tmp_path / "k.pub").read_text().strip()
+    path = record(bench, str(age.to_public()), ssh, compress=compress)
+    assert path.name.endswith(".cast.zst.age" if compress else ".cast.age")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(each.name for each in path.parent.iterdir()) == sorted(
+        [path.name, f"{path.name[:26]}.json"]
+    )
+    assert b"line 7" not in path.read_bytes()
+    with pytest.raises(Encrypted, match="--identity"):
+        texts(path)
+    assert texts(path, identities((tmp_path / "k").read_bytes())) == TEXT
+    assert texts(path, identities(f"# mine\n{age}\n".encode())) == TEXT
+    with pytest.raises(Encrypted, match="can not be decrypted"):
+        texts(path, (pyrage.x25519.Identity.generate(),))
+    verdict = bench.verify(path.name[:26])
+    assert verdict.whole and "its content was not looked at" in verdict.notes[0]
+    entry = library.Library(bench.directory).find(path.name[:26])
+    assert entry is not None and entry.manifest is not None
+    assert entry.manifest.encrypted == (str(age.to_public()), ssh)
+
+
+def test_the_commands_of_an_encrypted_one_are_for_its_recipients_alone(bench: Bench) -> None:
+    key = pyrage.x25519.Identity.generate()
+    recorder = bench.store(recipients=(str(key.to_public()),)).open(bench.info())
+    recorder.pty("xterm", 80, 24)
+    recorder.start("shell")
+    recorder.output(b"$ ")
+    recorder.input(b"secret plan\r")
+    recorder.output(b"secret plan\r\n")
+    closed = bench.close(recorder)
+    assert closed.manifest.commands == () and closed.manifest.commands_left_out == 1
+    assert b"secret" not in closed.path.with_name(f"{closed.manifest.sid}.json").read_bytes()
+    assert ("m", "secret plan") in [(event.code, event.text) for event in library.events(closed.path, (key,))]
+
+
+def test_age_itself_reads_it(bench: Bench, tmp_path: Path) -> None:
+    key = pyrage.x25519.Identity.generate()
+    (tmp_path / "key").write_text(f"{key}\n")
+    path = record(bench, str(key.to_public()))
+    done = subprocess.run(
+        ["age", "-d", "-i", str(tmp_path / "key"), str(path)], capture_output=True, check=True
+    )
+    (tmp_path / "plain.cast").write_bytes(done.stdout)
+    assert "".join(text for code, text in events(tmp_path / "plain.cast") if code == "o") == TEXT
+
+
+@pytest.mark.parametrize("where", [0, 100, -1])
+def test_an_encrypted_one_that_was_changed(bench: Bench, where: int) -> None:
+    key = pyrage.x25519.Identity.generate()
+    path = record(bench, str(key.to_public()))
+    contents = bytearray(path.read_bytes())
+    contents[where] ^= 1
+    path.write_bytes(contents)
+    assert bench.verify(path.name[:26]).problems == ("the file is not the one that was sealed",)
+    with pytest.raises(Encrypted):
+        texts(path, (key,))
+
+
+def test_stopped_before_the_plain_one_was_gone(bench: Bench) -> None:
+    """The manifest is there, its line in the ledger is not; both files are."""
+    key = pyrage.x25519.Identity.generate()
+    path = record(bench, str(key.to_public()))
+    sid = path.name[:26]
+    (path.parent / f"{sid}.cast").write_text("plain")
+    book = bench.directory / "ledger.jsonl"
+    book.write_bytes(book.read_bytes().splitlines(keepends=True)[0])
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None and recovered.manifest.encrypted
+    assert Tree(bench.directory).path(sid) == path and not (path.parent / f"{sid}.cast").exists()
+    assert bench.verify(sid).whole
+
+
+def test_an_interrupted_one_is_encrypted_when_it_is_completed(bench: Bench) -> None:
+    key = pyrage.x25519.Identity.generate()
+    store = bench.store(recipients=(str(key.to_public()),))
+    recorder = store.open(bench.info())
+    recorder.start("shell")
+    recorder.output(b"before the crash")
+    recorder.flush()
+    recorder.spool.close()
+    (recovered,) = result(bench.store(recipients=(str(key.to_public()),)).recover())
+    assert recovered.manifest is not None and recovered.manifest.encrypted
+    path = Tree(bench.directory).path(recovered.sid)
+    assert path.name.endswith(".age") and texts(path, (key,)) == "before the crash"
+
+
+def test_a_full_disk_leaves_what_was_packed_before_readable() -> None:
+    file = FailingFile(room=200)
+    spool = Spool(file, packer=ZstdPacker())
+    spool.append(b"one\n")
+    spool.append(b"two\n")
+    size = spool.size
+    with pytest.raises(RecordingError):
+        spool.append(*(b"%d\n" % number for number in range(9999)))
+    assert spool.size == size == 8 and spool.stored == len(file.contents)
+
+
+@pytest.mark.parametrize("text", ["age1qqq", "ssh-ed25519 AAAA", "ssh-dss AAAA", ""])
+def test_no_recipient(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        recipient(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"AGE-SECRET-KEY-1QQ", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAA", b"\xff"]
+)
+def test_no_identity(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        identities(text)

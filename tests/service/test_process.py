@@ -1,0 +1,108 @@
+"""What the process asks of its operating system, in processes of their own."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conchrec.service.process import keep_freed_memory, knows_aes
+
+PACKETS = """
+import resource
+from conchrec.service.process import keep_freed_memory, knows_aes
+{first}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(500):
+        packets = [b"x" * 40_000 for _ in range(8)]
+        del packets
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+LIMIT = """
+import resource
+from conchrec.service.process import raise_file_limit
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+
+
+def printed(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+def test_memory_that_packets_had_is_kept() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        assert keep_freed_memory() is False
+        return
+    alone = int(printed(PACKETS.format(first="")))
+    kept = int(printed(PACKETS.format(first="assert keep_freed_memory()")))
+    assert kept * 10 < alone, (kept, alone)
+
+
+def test_a_c_library_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conchrec.service.process.ctypes.CDLL", lambda name: object())
+    assert keep_freed_memory() is False
+
+
+def test_as_many_files_as_are_allowed() -> None:
+    assert printed(LIMIT) == "True"
+
+
+@pytest.mark.parametrize(
+    ("text", "knows"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu vme sse4_2 aes xsave\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd aes pmull sha2\n", True),
+        ("flags\t\t: fpu vme vaes\n", False),
+        ("model name\t: one that knows aes\nflags\t\t: fpu\n", False),
+        ("", False),
+    ],
+)
+def test_whether_the_processor_knows_aes(tmp_path: Path, text: str, knows: bool) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text(text)
+    assert knows_aes(told) is knows
+
+
+def test_no_word_about_the_processor(tmp_path: Path) -> None:
+    assert knows_aes(tmp_path / "none") is False
+
+
+COLLECTION = """
+import gc, time
+import conchrec.service
+from conchrec.service.process import spare_permanent_objects
+def walked():
+    return len(gc.get_objects())
+before = walked()
+spare_permanent_objects()
+print(before, walked())
+"""
+
+
+def test_a_full_collection_walks_over_what_was_made_since_the_start() -> None:
+    before, after = map(int, printed(COLLECTION).split())
+    assert after < before / 20
+
+
+HANDOVER = """
+import sys
+from conchrec.service.process import share_lock_often
+share_lock_often()
+print(sys.getswitchinterval() * 1000)
+"""
+
+
+def test_threads_that_compute_hand_over_the_lock_well_within_a_millisecond() -> None:
+    assert float(printed(HANDOVER)) <= 0.5

@@ -1,0 +1,40 @@
+"""The composition root's own loops: one that fails keeps nobody from being judged."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+from twisted.logger import capturedLogs
+
+from conchrec.model import Identity
+from conchrec.service.proxy import Proxy
+
+
+class Live:
+    """A connection; ``broken``: it can't be judged."""
+
+    identity = Identity(user="joe", method="publickey")
+
+    def __init__(self, *, broken: bool) -> None:
+        self._broken = broken
+        self.judged = self.dropped = 0
+
+    def rejudge(self) -> None:
+        self.judged += 1
+        if self._broken:
+            raise KeyError("odd")
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+
+def test_one_that_can_not_be_judged_ends_and_the_others_are_judged() -> None:
+    all_live = [Live(broken=number == 3) for number in range(8)]
+    proxy = SimpleNamespace(site=SimpleNamespace(live=all_live))
+    with capturedLogs() as logged:
+        Proxy._with_each(cast(Proxy, proxy), lambda live: live.rejudge())
+    assert [one.judged for one in all_live] == [1] * 8
+    assert [one.dropped for one in all_live] == [0, 0, 0, 1, 0, 0, 0, 0]
+    (event,) = logged
+    assert event["user"] == "joe" and event["log_failure"].type is KeyError

@@ -1,0 +1,238 @@
+"""A stream: what is written arrives whole and in order, and nobody sends more than was granted."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec.ssh import messages as m
+from conchrec.ssh.channel_stream import LEAST_PACKET, MAX_PACKET, SLACK, WINDOW, Stream
+from conchrec.ssh.wire import string, uint32
+from tests.support.loop import Handler, Loop, Receiver, request_body
+
+
+class User:
+    """A StreamUser that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, object]] = []
+        self.data = b""
+        self.pending = 0
+
+    def stream_opened(self) -> None:
+        self.heard.append(("opened", None))
+
+    def stream_refused(self, code: int, text: bytes) -> None:
+        self.heard.append(("refused", text))
+
+    def stream_data(self, data: bytes) -> None:
+        self.data += data
+
+    def stream_eof(self) -> None:
+        self.heard.append(("eof", len(self.data)))
+
+    def stream_request(self, request: m.ChannelRequest) -> bool:
+        self.heard.append(("request", request.name))
+        return request.name == b"yes"
+
+    def stream_drained(self, pending: int) -> None:
+        self.pending = pending
+
+    def stream_closed(self) -> None:
+        self.heard.append(("closed", len(self.data)))
+
+
+class Pair:
+    """A stream at either end of one channel."""
+
+    def __init__(self) -> None:
+        handler = Handler()
+        self.loop = Loop(Handler(), handler)
+        self.left_user, self.right_user = User(), User()
+        self.left = Stream.open(self.loop.left, b"session", self.left_user)
+        self.loop.pump()
+        self.right = Stream.accept(handler.openings[0], self.right_user)
+        self.loop.pump()
+
+
+@given(st.lists(st.binary(max_size=100_000), max_size=8))
+def test_all_that_is_written_arrives_before_the_end(pieces: list[bytes]) -> None:
+    pair = Pair()
+    for piece in pieces:
+        pair.left.write(piece)
+    pair.left.write_eof()
+    pair.left.close()
+    pair.loop.pump()
+    whole = b"".join(pieces)
+    assert pair.right_user.data == whole
+    assert pair.right_user.heard == [("eof", len(whole)), ("closed", len(whole))]
+    assert pair.left_user.heard == [("opened", None), ("closed", 0)]
+    assert pair.loop.left.channel_count == pair.loop.right.channel_count == 0
+
+
+def test_many_windows_pass_where_the_reader_reads() -> None:
+    pair = Pair()
+    pair.left.write(b"x" * (3 * WINDOW + 5))
+    pair.loop.pump()
+    assert len(pair.right_user.data) == 3 * WINDOW + 5
+    assert pair.left.pending == 0
+
+
+def test_a_reader_that_pauses_stops_the_writer_at_one_window() -> None:
+    pair = Pair()
+    pair.right.pause()
+    pair.left.write(b"x" * (2 * WINDOW))
+    pair.left.write_eof()
+    pair.loop.pump()
+    assert len(pair.right_user.data) == WINDOW
+    assert pair.left.pending == WINDOW
+    assert pair.right_user.heard == []  # the end waits behind the data
+    pair.right.resume()
+    pair.loop.pump()
+    assert len(pair.right_user.data) == 2 * WINDOW
+    assert pair.left_user.pending == 0
+    assert pair.right_user.heard == [("eof", 2 * WINDOW)]
+
+
+def test_what_is_written_before_the_channel_is_open_waits() -> None:
+    handler, user = Handler(), User()
+    loop = Loop(Handler(), handler)
+    stream = Stream.open(loop.left, b"auth-agent@openssh.com", user)
+    stream.write(b"early")
+    loop.pump()
+    there = User()
+    Stream.accept(handler.openings[0], there)
+    loop.pump()
+    assert there.data == b"early"
+
+
+def test_a_refusal_is_heard() -> None:
+    handler, user = Handler(), User()
+    loop = Loop(Handler(), handler)
+    stream = Stream.open(loop.left, b"auth-agent@openssh.com", user)
+    loop.pump()
+    handler.openings[0].refuse(1, "no agent")
+    loop.pump()
+    assert user.heard == [("refused", b"no agent")]
+    assert stream.closed
+
+
+def test_requests_are_answered_and_stay_among_the_data() -> None:
+    handler, receiver = Handler(), Receiver()
+    loop = Loop(Handler(), handler)
+    channel = loop.left.open(b"session", receiver, window=4, max_packet=100)
+    loop.pump()
+    user = User()
+    stream = Stream.accept(handler.openings[0], user)
+    channel_requests = [(b"yes", True), (b"no", True), (b"quiet", False)]
+    loop.pump()
+    for name, wanted in channel_requests:
+        channel.send(m.CHANNEL_REQUEST, request_body(name, wanted))
+    loop.pump()
+    assert [entry[0] for entry in receiver.heard] == ["opened", m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE]
+    stream.write(b"0123456789")
+    stream.request(b"exit-status", uint32(0))
+    stream.close()
+    loop.pump()
+    assert [entry[0] for entry in receiver.heard[3:]] == [m.CHANNEL_DATA]
+    channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(100))
+    loop.pump()
+    assert [entry[0] for entry in receiver.heard[4:]] == [
+        m.CHANNEL_DATA,
+        m.CHANNEL_REQUEST,
+        m.CHANNEL_CLOSE,
+    ]
+
+
+def test_no_packet_is_longer_than_the_peer_takes() -> None:
+    handler, receiver = Handler(), Receiver()
+    loop = Loop(Handler(), handler)
+    loop.left.open(b"session", receiver, window=1000, max_packet=7)
+    loop.pump()
+    stream = Stream.accept(handler.openings[0], User())
+    stream.write(b"x" * 100)
+    stream.write_error(b"y" * 10)
+    loop.pump()
+    lengths = [len(body) - 4 for number, body in receiver.heard[1:] if number == m.CHANNEL_DATA]
+    errors = [len(body) - 8 for number, body in receiver.heard[1:] if number == m.CHANNEL_EXTENDED_DATA]
+    assert (max(lengths), sum(lengths)) == (7, 100)
+    assert (max(errors), sum(errors)) == (7, 10)
+
+
+def test_a_peer_that_grants_a_channel_with_very_small_packets_is_thrown_out() -> None:
+    """A jump host could have thousands of packets made of each piece of data."""
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    Stream.open(loop.left, b"direct-tcpip", User())
+    loop.pump()
+    handler.openings[0].confirm(Receiver(), 2**32 - 1, LEAST_PACKET - 1)
+    loop.pump()
+    assert loop.left_wire.disconnected is not None
+
+
+def test_a_peer_that_ignores_the_window_is_thrown_out() -> None:
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    channel = loop.left.open(b"session", Receiver(), window=1, max_packet=1)
+    loop.pump()
+    stream = Stream.accept(handler.openings[0], User())
+    stream.pause()
+    loop.pump()
+    for _ in range((WINDOW + SLACK) // MAX_PACKET + 1):
+        channel.send(m.CHANNEL_DATA, string(b"x" * MAX_PACKET))
+    loop.pump()
+    assert loop.right_wire.disconnected is not None
+
+
+def test_the_end_of_the_connection_is_the_end_of_the_stream() -> None:
+    pair = Pair()
+    pair.left.write(b"x")
+    pair.loop.left.serviceStopped()
+    pair.loop.left.serviceStopped()
+    assert pair.left_user.heard[-1] == ("closed", 0)
+    assert pair.left.closed
+    pair.left.write(b"nobody hears")
+    pair.left.close()
+
+
+def accepted(window: int) -> tuple[Loop, Stream, User, Stream]:
+    """A stream that the peer opened, with that window; the peer's end, and the user of the former."""
+    handler = Handler()
+    loop = Loop(Handler(), handler)
+    user = User()
+    peer = Stream.open(loop.left, b"session", User())
+    loop.pump()
+    stream = Stream.accept(handler.openings[0], user, window=window)
+    loop.pump()
+    return loop, peer, user, stream
+
+
+def test_nothing_arrives_before_there_is_a_window() -> None:
+    loop, peer, user, stream = accepted(0)
+    peer.write(bytes(100_000))
+    loop.pump()
+    assert (user.data, peer.pending) == (b"", 100_000)
+    stream.widen(40_000)
+    loop.pump()
+    assert len(user.data) == 100_000, "taken bytes are granted again"
+
+
+def test_a_window_that_is_widened_while_nothing_is_taken() -> None:
+    loop, peer, user, stream = accepted(10_000)
+    stream.pause()
+    peer.write(bytes(100_000))
+    stream.widen(30_000)
+    loop.pump()
+    assert len(user.data) == 10_000, "it is paused"
+    stream.resume()
+    loop.pump()
+    assert len(user.data) == 100_000
+
+
+def test_who_sends_without_a_window_is_disconnected() -> None:
+    loop, peer, _, _ = accepted(0)
+    channel = peer._channel
+    assert channel is not None
+    channel.send(m.CHANNEL_DATA, string(b"x"))
+    loop.pump()
+    assert loop.right_wire.disconnected is not None

@@ -1,0 +1,255 @@
+"""What one turn of the reactor handles is bounded, whatever is sent, and shares are fair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from conchrec.proxy.relay.tunnel import Tunnel
+from conchrec.ssh import numbers as a
+from conchrec.ssh.fair_turns import (
+    SLICE_MESSAGES,
+    SLICE_SECONDS,
+    TURN_MESSAGES,
+    WAITING_MESSAGES,
+    WAITING_SECONDS,
+    Share,
+    Turns,
+)
+from conchrec.ssh.transport_base import MAX_HELD
+from conchrec.ssh.wire import string, uint32
+from tests.support.pair import Pair
+from tests.support.turns import finish, turn
+
+
+class Messages:
+    """A reader with so many messages, of which each takes so long. ``log`` is shared by several."""
+
+    def __init__(
+        self, clock: Clock, share: Share, count: int, log: list[Messages], seconds: float = 0.0
+    ) -> None:
+        self.share = share
+        self.left = count
+        self.on_message: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._log = log
+        self._seconds = seconds
+
+    def read_slice(self, spent: Callable[[], bool]) -> bool:
+        while self.left:
+            self.left -= 1
+            self._log.append(self)
+            self._clock.rightNow += self._seconds
+            self.on_message()
+            if spent():
+                break
+        return self.left > 0
+
+
+@given(counts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 300)), min_size=1, max_size=40))
+def test_no_turn_handles_more_than_its_budget_and_nothing_is_lost(counts: list[tuple[int, int]]) -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    # Shares live as long as somebody has them.
+    readers = [Messages(clock, turns.of_user(str(user)), count, log) for user, count in counts]
+    for reader in readers:
+        reader.share.read(reader)
+    # One message more for each reader: what comes in one turn is looked at after a message, never before.
+    assert len(log) <= TURN_MESSAGES + len(readers)
+    while clock.getDelayedCalls():
+        before = len(log)
+        turn(clock)
+        assert len(log) - before <= WAITING_MESSAGES
+    assert all(reader.left == 0 for reader in readers)
+    assert len(log) == sum(count for _, count in counts)
+
+
+def test_slow_messages_end_a_slice_by_time() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    reader = Messages(clock, turns.of_user("joe"), 100, log, seconds=SLICE_SECONDS / 4)
+    reader.share.read(reader)
+    assert len(log) == 4
+    turn(clock)
+    assert len(log) == 4 + round(WAITING_SECONDS / SLICE_SECONDS) * 4
+    finish(clock)
+    assert len(log) == 100
+
+
+def test_fifty_connections_of_one_user_get_what_one_of_another_gets() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    many = [Messages(clock, turns.of_user("many"), 1000, log) for _ in range(50)]
+    one = Messages(clock, turns.of_user("one"), 1000, log)
+    for reader in (*many, one):
+        reader.share.read(reader)
+    while one.left:
+        turn(clock)
+    assert log.count(one) == 1000
+    assert len(log) - 1000 <= 1000 + TURN_MESSAGES + WAITING_MESSAGES
+
+
+def test_slow_messages_are_charged() -> None:
+    """Shares are of time, not of messages."""
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    slow = Messages(clock, turns.of_user("slow"), 100, log, seconds=20 * SLICE_SECONDS)
+    quick = Messages(clock, turns.of_user("quick"), 100 * SLICE_MESSAGES, log, seconds=SLICE_SECONDS / 64)
+    for reader in (slow, quick):
+        reader.share.read(reader)
+    while quick.left:
+        turn(clock)
+    assert log.count(slow) * 20 * SLICE_SECONDS <= 1.5 * 100 * SLICE_SECONDS
+
+
+def test_somebody_who_sends_little_is_served_at_once() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    flood = [Messages(clock, turns.of_user("flood"), 10_000, log) for _ in range(20)]
+    for reader in flood:
+        reader.share.read(reader)
+    for _ in range(10):
+        turn(clock)
+        key = Messages(clock, turns.of_user("joe"), 1, log)
+        assert not key.share.read(key)
+        assert log[-1] is key
+
+
+def test_a_reader_within_a_slice_shares_it() -> None:
+    """An inner connection: its bytes come in a message of the outer one."""
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    share = turns.of_user("joe")
+    outer, inner = Messages(clock, share, 10, log), Messages(clock, share, 1000, log)
+
+    def bytes_for_inner() -> None:
+        share.read(inner)
+
+    outer.on_message = bytes_for_inner
+    share.read(outer)
+    assert len(log) <= SLICE_MESSAGES + 1
+    finish(clock)
+    assert (outer.left, inner.left) == (0, 0)
+
+
+def test_a_share_that_changes_takes_the_reader_along() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    log: list[Messages] = []
+    stranger, user = turns.of_address("192.0.2.1"), turns.of_user("joe")
+    reader = Messages(clock, stranger, 1000, log)
+
+    def log_in() -> None:
+        reader.share = user
+
+    reader.on_message = log_in
+    stranger.read(reader)
+    assert (list(stranger.waiting), list(user.waiting)) == ([], [reader])
+
+
+# --- in a transport
+
+
+@pytest.fixture
+def pair() -> Pair:
+    pair = Pair().log_in()
+    pair.server.charge_to(Turns(pair.clock).of_user("joe"))
+    return pair
+
+
+def pings(pair: Pair, count: int) -> None:
+    for number in range(count):
+        pair.client.sendPacket(a.PING, string(uint32(number)))
+
+
+def deliver(pair: Pair) -> None:
+    """All that the client has sent, at once."""
+    data = bytes(pair.client_line.unsent)
+    pair.client_line.unsent.clear()
+    pair.server.dataReceived(data)
+
+
+def test_a_flood_is_handled_in_slices_and_in_order(pair: Pair) -> None:
+    heard: list[int] = []
+    pair.server_ear.on_packet = lambda number, payload: heard.append(int.from_bytes(payload, "big"))
+    for number in range(1000):
+        pair.client.sendPacket(94, uint32(number))
+    before = pair.server.packets_read
+    deliver(pair)
+    assert 0 < pair.server.packets_read - before <= SLICE_MESSAGES
+    while pair.clock.getDelayedCalls() and len(heard) < 1000:
+        before = len(heard)
+        turn(pair.clock)
+        assert len(heard) - before <= WAITING_MESSAGES
+    assert heard == list(range(1000))
+
+
+def test_the_socket_is_not_read_while_much_waits(pair: Pair) -> None:
+    pings(pair, 5000)
+    deliver(pair)
+    assert len(pair.server._incoming) > MAX_HELD
+    assert pair.server_line.paused
+    while pair.server_line.paused:
+        turn(pair.clock)
+    assert len(pair.server._incoming) <= MAX_HELD
+
+
+def test_the_buffer_does_not_keep_what_was_handled(pair: Pair) -> None:
+    """Somebody who is always ahead of us costs no more memory the longer it takes."""
+    for _ in range(200):
+        pings(pair, SLICE_MESSAGES + 10)
+        deliver(pair)
+        turn(pair.clock)
+    assert len(pair.server._incoming._buffer) < 64 * 1024
+
+
+def test_what_came_before_the_end_is_handled_before_the_end(pair: Pair) -> None:
+    heard: list[int] = []
+    pair.server_ear.on_packet = lambda number, payload: heard.append(pair.server_ear.stopped)
+    for _ in range(500):
+        pair.client.sendPacket(94, b"last words")
+    deliver(pair)
+    pair.server.connectionLost(Failure(ConnectionDone()))
+    assert pair.server.lost is None
+    while pair.server.lost is None:
+        turn(pair.clock)
+    assert heard == [0] * 500
+    assert pair.server_ear.stopped == 1
+
+
+def test_the_end_does_not_wait_for_a_connection_that_is_dropped(pair: Pair) -> None:
+    pings(pair, 500)
+    deliver(pair)
+    pair.server.abort()
+    pair.server.connectionLost(Failure(ConnectionDone()))
+    assert pair.server.lost is not None
+
+
+def test_an_inner_connection_is_handled_in_slices() -> None:
+    """Its bytes come through a tunnel, which gives no window back while too much waits."""
+    pair = Pair(connect=False)
+    clock = pair.clock
+    tunnel = Tunnel(clock, peer=None, host=None)
+    pair.server.charge_to(Turns(clock).of_user("joe"))
+    pair.server._login_done()  # before the login so much would end it
+    tunnel.start(pair.server)
+    junk = b"".join(uint32(12) + b"\x06" + bytes((a.IGNORE,)) + uint32(0) + bytes(6) for _ in range(20_000))
+    tunnel.stream_data(b"SSH-2.0-flood\r\n" + junk)
+    assert pair.server.packets_read <= SLICE_MESSAGES
+    assert tunnel._holds == {"inner transport"}
+    while tunnel._holds and pair.server.lost is None:
+        before = pair.server.packets_read
+        turn(clock)
+        assert pair.server.packets_read - before <= WAITING_MESSAGES
