@@ -18,10 +18,10 @@ from bench.benchmark import Benchmark, Measured, Run
 from bench.figures import Figure, at_most_more
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.catalogue.indexer import fill
-from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import Signer
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.format.signatures import RecordingSigner
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import Fsync, LocalStore
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -37,7 +37,7 @@ def record(directory: Path, count: int) -> None:
     """So many shells, each with some lines of words."""
     clock, chance = Clock(), random.Random(1)
     store = LocalStore(
-        sealer=Sealer(Tree(directory), Signer.generate(), lambda: began),
+        sealer=Finisher(RecordingTree(directory), RecordingSigner.generate(), lambda: began),
         clock=clock,
         in_thread=execute,
         fsync=Fsync.NEVER,

@@ -26,7 +26,7 @@ from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.hostkeys import ShownKeys
-from conchrec.ssh.key_exchange import Phase
+from conchrec.ssh.key_exchange import ExchangePhase
 from conchrec.ssh.transport import ServerTransport
 from conchrec.ssh.wire import Reader, names, string, uint32
 from tests.support.powers import at_once
@@ -146,7 +146,7 @@ class Hostile:
 
     def _rekey(self) -> None:
         if self.transport.lost is None:
-            if self.transport._phase is Phase.IDLE:
+            if self.transport._phase is ExchangePhase.IDLE:
                 self.transport._begin_exchange()
             self._reactor.callLater(REKEY_PAUSE, self._rekey)
 

@@ -15,7 +15,7 @@ from conchrec.ca.authority import Authority
 from conchrec.ca.keystore import KeyStore
 from conchrec.config.model import Config
 from conchrec.errors import ConfigError
-from conchrec.recording.format.signatures import Keys, Signer
+from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
 from conchrec.state.state_file import locked
 
 #: ``LoadCredential=conchrec-ca:…`` or ``LoadCredentialEncrypted=``; systemd.exec(5), "Credentials".
@@ -40,13 +40,13 @@ def open_in(state_dir: Path, cluster_name: str, *, agent: str = "") -> Authority
     )
 
 
-def open_signer(state_dir: Path, *, make: bool = False) -> tuple[Signer, Keys]:
+def open_signer(state_dir: Path, *, make: bool = False) -> tuple[RecordingSigner, TrustedKeys]:
     """The key that signs recordings, and the public ones that may have: the lines of ``recording_key.pub``,
     where those of the past can be kept. ``make``: where there is none, one is made. Raises ConfigError and
     OSError."""
     store = KeyStore(state_dir)
     if not make:
-        return Signer(store.private(SIGNING_KEY)), signing_keys(public_signing_key(state_dir))
+        return RecordingSigner(store.private(SIGNING_KEY)), signing_keys(public_signing_key(state_dir))
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     private, public = state_dir / SIGNING_KEY, public_signing_key(state_dir)
     with locked(state_dir):
@@ -59,7 +59,7 @@ def open_signer(state_dir: Path, *, make: bool = False) -> tuple[Signer, Keys]:
                     " what is old",
                 )
             store.make(SIGNING_KEY, f"conchrec-recordings@{socket.gethostname()}")
-    signer = Signer(store.private(SIGNING_KEY))
+    signer = RecordingSigner(store.private(SIGNING_KEY))
     return signer, signing_keys(public_signing_key(state_dir))
 
 
@@ -68,10 +68,10 @@ def public_signing_key(state_dir: Path) -> Path:
     return state_dir / f"{SIGNING_KEY}.pub"
 
 
-def signing_keys(path: Path) -> Keys:
+def signing_keys(path: Path) -> TrustedKeys:
     """The public keys in a file. Raises ConfigError."""
     try:
-        return Keys.parse(path.read_bytes())
+        return TrustedKeys.parse(path.read_bytes())
     except OSError as error:
         raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
     except ValueError as error:

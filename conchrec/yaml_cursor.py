@@ -75,7 +75,7 @@ def _note(noted: list[ConfigError], error: ConfigError) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class YamlText:
     """One text, and where it was written."""
 
     text: str
@@ -165,7 +165,7 @@ class Section:
 
     # -- values
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str) -> YamlText | None:
         """A text; None where there is none."""
         node = self._nodes.get(key)
         return None if node is None else self._scalar(node, self._at(key), "a text")
@@ -182,7 +182,7 @@ class Section:
             return default
         return self.as_word(found, words) or default
 
-    def as_word(self, found: Entry, words: type[_Word]) -> _Word | None:
+    def as_word(self, found: YamlText, words: type[_Word]) -> _Word | None:
         known = {str(word.value): word for word in words}
         lower = found.text.lower()
         same = _YES if lower in _YES else _NO if lower in _NO else frozenset({lower})
@@ -238,7 +238,7 @@ class Section:
 
     # -- lists and sections
 
-    def texts(self, key: str, *, or_one: bool = False) -> tuple[Entry, ...]:
+    def texts(self, key: str, *, or_one: bool = False) -> tuple[YamlText, ...]:
         """A list of texts; empty where the key is missing or has nothing. ``or_one``: one alone will do."""
         node = self._nodes.get(key)
         if node is None or _is_nothing(node):
@@ -288,9 +288,9 @@ class Section:
         """The value as lists, dicts and texts, to compare it with one."""
         return _as_plain(self._nodes[key]) if key in self._nodes else None
 
-    def _scalar(self, node: yaml.Node, path: str, what: str) -> Entry | None:
+    def _scalar(self, node: yaml.Node, path: str, what: str) -> YamlText | None:
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN:
-            return Entry(text=node.value, path=path, line=_line(node), problems=self.problems)
+            return YamlText(text=node.value, path=path, line=_line(node), problems=self.problems)
         if node.tag.startswith(_TAG):
             found = (
                 "nothing"

@@ -9,7 +9,7 @@ import pytest
 
 from conchrec.proxy.inner import session
 from conchrec.proxy.relay import admission, relay
-from conchrec.proxy.relay.admission import Act, Direction, Kind, Phase
+from conchrec.proxy.relay.admission import Direction, Disposition, MessageKind, StartPhase
 from conchrec.recording.capture import recorder
 from conchrec.recording.format import environment
 from conchrec.recording.format.kept_text import KeptText
@@ -46,8 +46,8 @@ def stacks() -> Iterator[Stacks]:
     stacks.close()
 
 
-def _admit(phase: Phase, kind: Kind) -> Callable[[Patch], None]:
-    return lambda patch: patch.setitem(admission.FROM_NEAR, (phase, kind), Act.PASS)
+def _admit(phase: StartPhase, kind: MessageKind) -> Callable[[Patch], None]:
+    return lambda patch: patch.setitem(admission.FROM_NEAR, (phase, kind), Disposition.PASS)
 
 
 def _always(name: str, value: object) -> Callable[[Patch], None]:
@@ -74,11 +74,15 @@ def _lossy(patch: Patch) -> None:
 #: What takes the fix back, what the oracle then says, and a case near the first one that shows it.
 PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
     "packets larger than the maximum": (_unsplit, "the maximum is", 58),
-    "data before a start": (_admit(Phase.NOT_STARTED, Kind.DATA), "was given", 5),
+    "data before a start": (_admit(StartPhase.NOT_STARTED, MessageKind.DATA), "was given", 5),
     "data after EOF": (_always("ended", False), "was given", 112),
-    "extended data of a client": (_admit(Phase.STARTED, Kind.EXTENDED), "extended data from a client", 22),
-    "a second start": (_admit(Phase.STARTED, Kind.START), "the server accepted", 1),
-    "a start beside another": (_admit(Phase.STARTING, Kind.START), "the server accepted", 127),
+    "extended data of a client": (
+        _admit(StartPhase.STARTED, MessageKind.EXTENDED),
+        "extended data from a client",
+        22,
+    ),
+    "a second start": (_admit(StartPhase.STARTED, MessageKind.START), "the server accepted", 1),
+    "a start beside another": (_admit(StartPhase.STARTING, MessageKind.START), "the server accepted", 127),
     "a start without a reply": (
         lambda patch: patch.setattr(relay, "_ANSWER_NEEDED", frozenset()),
         "the server",

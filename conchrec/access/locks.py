@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 
 from conchrec.access.login_names import denies, folded
-from conchrec.access.patterns import HostPattern, Place, seen_through
+from conchrec.access.patterns import HostPattern, TargetAddress, seen_through
 
 
 class LockKind(Enum):
@@ -45,7 +45,7 @@ class Lock:
     def is_of_login(self, login: str, user: str) -> bool:
         return self.kind is LockKind.LOGIN and denies(self.name, login, user)
 
-    def is_of_place(self, place: Place) -> bool:
+    def is_of_place(self, place: TargetAddress) -> bool:
         """By its name, or by any of its addresses: as with what a role denies."""
         if self.kind is not LockKind.TARGET:
             return False

@@ -66,7 +66,7 @@ class Adds(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class OptionRow:
     """One option. ``shorthand``: it stands for these others, where they are not written."""
 
     name: str
@@ -76,48 +76,50 @@ class Row:
     shorthand: tuple[str, ...] = ()
 
 
-TABLE: tuple[Row, ...] = (
-    Row(name="max_session_ttl", adds=Adds.STRICTEST, default="no limit",
+TABLE: tuple[OptionRow, ...] = (
+    OptionRow(name="max_session_ttl", adds=Adds.STRICTEST, default="no limit",
         about="a connection to a target ends after that"),
-    Row(name="client_idle_timeout", adds=Adds.STRICTEST, default="no limit",
+    OptionRow(name="client_idle_timeout", adds=Adds.STRICTEST, default="no limit",
         about="… after so long without a keystroke"),
-    Row(name="max_sessions", adds=Adds.STRICTEST, default="10",
+    OptionRow(name="max_sessions", adds=Adds.STRICTEST, default="10",
         about="session channels at one time in one connection to a target"),
-    Row(name="max_connections", adds=Adds.STRICTEST, default="no limit",
+    OptionRow(name="max_connections", adds=Adds.STRICTEST, default="no limit",
         about="connections of one user to targets at one time"),
-    Row(name="shell", adds=Adds.OPEN, default="yes", about="the login shell, with or without a terminal"),
-    Row(name="pty", adds=Adds.OPEN, default="yes", about="a terminal (`ssh -t`, and shells of people)"),
-    Row(name="exec", adds=Adds.OPEN, default="yes",
+    OptionRow(name="shell", adds=Adds.OPEN, default="yes",
+        about="the login shell, with or without a terminal"),
+    OptionRow(name="pty", adds=Adds.OPEN, default="yes", about="a terminal (`ssh -t`, and shells of people)"),
+    OptionRow(name="exec", adds=Adds.OPEN, default="yes",
         about="commands (`ssh host command`; scp -O, rsync and git are commands, too)"),
-    Row(name="commands", adds=Adds.UNION, default="every command",
+    OptionRow(name="commands", adds=Adds.UNION, default="every command",
         about="which commands; a role that names some opens no shell and no subsystem that it does not name"),
-    Row(name="subsystem", adds=Adds.OPEN, default="yes", about="subsystems other than sftp"),
-    Row(name="file_copy", adds=Adds.OPEN, default="yes", about="both of the next two",
+    OptionRow(name="subsystem", adds=Adds.OPEN, default="yes", about="subsystems other than sftp"),
+    OptionRow(name="file_copy", adds=Adds.OPEN, default="yes", about="both of the next two",
         shorthand=("sftp", "scp")),
-    Row(name="sftp", adds=Adds.OPEN, default="yes",
+    OptionRow(name="sftp", adds=Adds.OPEN, default="yes",
         about="the subsystem sftp (`sftp`, `sshfs`, today's `scp`), and commands seen to run its server"),
-    Row(name="scp", adds=Adds.OPEN, default="yes", about="commands that are seen to run scp at the target"),
-    Row(name="port_forwarding", adds=Adds.CLOSED, default="no", about="all of the next three",
+    OptionRow(name="scp", adds=Adds.OPEN, default="yes",
+        about="commands that are seen to run scp at the target"),
+    OptionRow(name="port_forwarding", adds=Adds.CLOSED, default="no", about="all of the next three",
         shorthand=("local_forwarding", "remote_forwarding", "streamlocal_forwarding")),
-    Row(name="local_forwarding", adds=Adds.CLOSED, default="no",
+    OptionRow(name="local_forwarding", adds=Adds.CLOSED, default="no",
         about="`ssh -L`, `-D` and `-W` at the target"),
-    Row(name="remote_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -R` at the target"),
-    Row(name="streamlocal_forwarding", adds=Adds.CLOSED, default="no",
+    OptionRow(name="remote_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -R` at the target"),
+    OptionRow(name="streamlocal_forwarding", adds=Adds.CLOSED, default="no",
         about="`ssh -L` and `-R` with sockets at the target"),
-    Row(name="x11_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -X` and `-Y`"),
-    Row(name="forward_agent", adds=Adds.CLOSED, default="no",
+    OptionRow(name="x11_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -X` and `-Y`"),
+    OptionRow(name="forward_agent", adds=Adds.CLOSED, default="no",
         about="the agent goes on to the target (`ssh -A`)"),
-    Row(name="unknown_requests", adds=Adds.OPEN, default="yes",
+    OptionRow(name="unknown_requests", adds=Adds.OPEN, default="yes",
         about="requests that conchrec does not know are relayed unread; no: they are refused"),
-    Row(name="nested_ssh", adds=Adds.OPEN, default="yes",
+    OptionRow(name="nested_ssh", adds=Adds.OPEN, default="yes",
         about="SSH inside of a forward, which goes unrecorded; no: such a forward ends"),
-    Row(name="record", adds=Adds.STRICTEST, default="strict",
+    OptionRow(name="record", adds=Adds.STRICTEST, default="strict",
         about="strict: a session that cannot be recorded ends; best_effort: it goes on, audited"),
-    Row(name="require_mfa", adds=Adds.STRICTEST, default="no",
+    OptionRow(name="require_mfa", adds=Adds.STRICTEST, default="no",
         about="a second factor for each login, or for each session"),
-    Row(name="approval", adds=Adds.EACH, default="none",
+    OptionRow(name="approval", adds=Adds.EACH, default="none",
         about="somebody else with one of these roles has to approve each connection to a target"),
-    Row(name="recordings", adds=Adds.WIDEST, default="own",
+    OptionRow(name="recordings", adds=Adds.WIDEST, default="own",
         about="whose recordings one may look at with ssh: own, all, none"),
 )  # fmt: skip
 """In the order in which people are shown them."""
@@ -139,7 +141,7 @@ _BESIDE_COMMANDS = frozenset({"shell", "subsystem", "sftp"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SessionOptions:
     """What a login may do, all roles together. None is no limit, and ``commands`` every command.
 
     ``max_sessions`` counts the session channels of one connection to a target at one time,
@@ -198,7 +200,7 @@ class RoleOptions:
         return self.switches.get(switch, by_default)
 
 
-def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> Options:
+def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> SessionOptions:
     """What all of them together allow. ``opening`` are those of ``limiting`` whose yes counts: a role that
     allows some of the places only opens nothing in all of them."""
 
@@ -206,7 +208,7 @@ def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> 
         forbidden = any(role.switches.get(switch) is False for role in limiting)
         return not forbidden and any(role.opens(switch) for role in opening)
 
-    common = Options(
+    common = SessionOptions(
         max_session_ttl=_least(role.max_session_ttl for role in limiting),
         client_idle_timeout=_least(role.client_idle_timeout for role in limiting),
         max_sessions=_least(role.max_sessions for role in limiting),
@@ -235,7 +237,7 @@ def _commands(roles: Sequence[RoleOptions]) -> tuple[CommandPattern, ...] | None
     return tuple(dict.fromkeys(pattern for named in lists for pattern in named or ()))
 
 
-def why_not(options: Options, kind: str, argument: str, programs: Collection[str]) -> str:
+def why_not(options: SessionOptions, kind: str, argument: str, programs: Collection[str]) -> str:
     """Which option forbids to start this; empty where none does.
 
     ``kind`` is shell, exec or subsystem, ``argument`` the command line or the subsystem's name, ``programs``

@@ -96,7 +96,7 @@ class NotAHost(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class TargetAddress:
     """Where a target is: its name (empty where an address was asked for), what it resolved to, port.
 
     ``addresses`` are the resolver's own spellings, each beside its address.
@@ -107,7 +107,7 @@ class Place:
     port: int
 
 
-def place_of(target: Target, addresses: Sequence[str]) -> Place:
+def place_of(target: Target, addresses: Sequence[str]) -> TargetAddress:
     """``addresses`` is what the target's host resolved to, as getaddrinfo gave it.
 
     Those that can not be a host (``0.0.0.0`` is this machine by another name) are left out.
@@ -130,7 +130,9 @@ def place_of(target: Target, addresses: Sequence[str]) -> Place:
         raise NotAHost("that is not a host name (letters, digits, hyphens and dots; xn--… for others)")
     elif _NUMBER.fullmatch(host.rpartition(".")[2]):
         raise NotAHost("write an address in full, like 127.0.0.1")
-    return Place(name=host, addresses=tuple((text, ip) for ip, text in usable.items()), port=target.port)
+    return TargetAddress(
+        name=host, addresses=tuple((text, ip) for ip, text in usable.items()), port=target.port
+    )
 
 
 def _is_this_machine(address: IPAddress) -> bool:
@@ -172,17 +174,17 @@ class HostPattern:
             raise ValueError(f"{text!r} is neither a name nor an address in full, like 127.0.0.1")
         return cls(text=text, port=port, name=re.compile(fnmatch.translate(host)))
 
-    def names(self, place: Place) -> bool:
+    def names(self, place: TargetAddress) -> bool:
         """It is this host by its name (or it is any host), and the port."""
         if not self._has_port(place) or self.network is not None:
             return False
         return self.name is None or bool(place.name and self.name.match(place.name))
 
-    def covers(self, address: IPAddress, place: Place) -> bool:
+    def covers(self, address: IPAddress, place: TargetAddress) -> bool:
         """It is this host by that address, and the port."""
         return self._has_port(place) and self.network is not None and is_within(address, self.network)
 
-    def _has_port(self, place: Place) -> bool:
+    def _has_port(self, place: TargetAddress) -> bool:
         return self.port is None or self.port == place.port
 
 

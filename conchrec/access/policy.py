@@ -24,13 +24,22 @@ from typing import Protocol, TypeVar
 from conchrec.access.certificate_permits import SWITCHES_OF, permit_of
 from conchrec.access.locks import Lock
 from conchrec.access.login_names import LONGEST_LOGIN, USER, allows, denies, is_usable
-from conchrec.access.options import SHORTHANDS, SWITCHES, Mfa, Options, Record, RoleOptions, Sees, combine
+from conchrec.access.options import (
+    SHORTHANDS,
+    SWITCHES,
+    Mfa,
+    Record,
+    RoleOptions,
+    Sees,
+    SessionOptions,
+    combine,
+)
 from conchrec.access.patterns import (
     HostPattern,
     IPAddress,
     IPNetwork,
     NotAHost,
-    Place,
+    TargetAddress,
     address_of,
     is_within,
     place_of,
@@ -125,7 +134,7 @@ class Allow:
     """
 
     rule: str
-    options: Options
+    options: SessionOptions
     addresses: tuple[str, ...]
     line: int = 0
     until: datetime | None = None
@@ -311,13 +320,13 @@ class _Reach:
     line: int
 
 
-def _denies(pattern: HostPattern, place: Place) -> bool:
+def _denies(pattern: HostPattern, place: TargetAddress) -> bool:
     return pattern.names(place) or any(
         pattern.covers(ip, place) for _, given in place.addresses for ip in seen_through(given)
     )
 
 
-def _reached(role: Role, place: Place) -> _Reach | None:
+def _reached(role: Role, place: TargetAddress) -> _Reach | None:
     """None where it does not allow the place."""
     for pattern in role.hosts:
         if pattern.names(place):
@@ -343,7 +352,7 @@ def _usable_logins(role: Role, denied: Sequence[str]) -> Iterator[str]:
 
 
 def _allow(
-    allowing: Sequence[_Reach], login: str, place: Place, until: datetime | None, identity: Identity
+    allowing: Sequence[_Reach], login: str, place: TargetAddress, until: datetime | None, identity: Identity
 ) -> Allow:
     limits = _certificate_limits(identity)
     dialled = tuple(text for text, _ in place.addresses if any(text in reach.addresses for reach in allowing))
@@ -504,7 +513,7 @@ def rule_for(rules: Sequence[_Rule], target: Target, addresses: Sequence[str]) -
     return next((rule for rule in rules if _is_for(rule.hosts, place)), None)
 
 
-def _is_for(patterns: Sequence[HostPattern], place: Place) -> bool:
+def _is_for(patterns: Sequence[HostPattern], place: TargetAddress) -> bool:
     if any(pattern.names(place) for pattern in patterns):
         return True
 

@@ -24,7 +24,7 @@ import secrets
 from dataclasses import dataclass
 
 from conchrec.audit.events import AuditHead
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 
 MEMBERS = ("chain", "seq", "prev", "signature")
 """Names of members that no event may have."""
@@ -61,7 +61,7 @@ class ChainLink:
         line = body + self._members() + b"}\n"
         return self.follow(line), line
 
-    def sign(self, body: bytes, signer: Signer) -> tuple[ChainLink, bytes]:
+    def sign(self, body: bytes, signer: RecordingSigner) -> tuple[ChainLink, bytes]:
         """The same for a head, which is signed."""
         line = signer.audit_head(body + self._members() + b"}")
         return self.follow(line), line

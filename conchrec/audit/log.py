@@ -28,7 +28,7 @@ from conchrec.errors import WriteFailed
 from conchrec.file_lock import acquire, release
 from conchrec.ownership import create, reopen
 from conchrec.reasons import ReasonCode
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 
 HEAD_SECONDS = 5.0
 """The longest time until a line is signed, if ``tick`` is called …"""
@@ -52,7 +52,7 @@ class _Batch:
     """Lines that are written together; ``link`` is the chain after them."""
 
     link: ChainLink
-    signer: Signer
+    signer: RecordingSigner
     now: datetime
     lines: list[tuple[AuditEvent, bytes]] = field(default_factory=list)
     #: Lines since the last head.
@@ -111,7 +111,7 @@ class AuditLog:
         self,
         path: Path,
         *,
-        signer: Signer,
+        signer: RecordingSigner,
         heads: AuditHeadFile,
         now: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,

@@ -14,7 +14,7 @@ from conchrec.config.model import Config
 from conchrec.errors import ConfigError, WriteFailed
 from conchrec.keys import open_signer
 from conchrec.reasons import ReasonCode
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 
 #: RFC 3164 section 4.1.1.
 _AUTHPRIV = 10
@@ -24,7 +24,7 @@ _SEVERITIES = {"I": 6, "W": 4, "E": 3}
 def open_log(
     config: Config,
     *,
-    signer: Signer | None = None,
+    signer: RecordingSigner | None = None,
     dropped: Callable[[str], None] = lambda why: None,
     complain: Callable[[str], None] = lambda why: None,
 ) -> AuditLog:
@@ -56,7 +56,7 @@ def audit_once(
         log.close()
 
 
-def _signer(config: Config) -> Signer:
+def _signer(config: Config) -> RecordingSigner:
     try:
         return open_signer(config.state_dir, make=True)[0]
     except ConfigError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from conchrec.audit.chain import AuditLine, ChainLink, Head, parse
 from conchrec.audit.events import AuditLost, AuditRepair
-from conchrec.recording.format.signatures import Keys, NotSigned
+from conchrec.recording.format.signatures import NotSigned, TrustedKeys
 
 #: More lines than stand between two heads.
 _MOST_RECENT = 2000
@@ -68,7 +68,7 @@ class _Foreign:
 
 
 @dataclass(slots=True)
-class _File:
+class _LogFile:
     """The file that is being read."""
 
     name: str
@@ -93,7 +93,12 @@ class AuditVerifier:
     away; ``required`` also then. ``complete``: nothing may have been rotated away."""
 
     def __init__(
-        self, keys: Keys, *, heads: Iterable[Head] = (), required: Iterable[Head] = (), complete: bool = False
+        self,
+        keys: TrustedKeys,
+        *,
+        heads: Iterable[Head] = (),
+        required: Iterable[Head] = (),
+        complete: bool = False,
     ) -> None:
         self._keys = keys
         self._heads = tuple(heads)
@@ -125,7 +130,7 @@ class AuditVerifier:
 
     def read(self, name: str, lines: Iterable[bytes]) -> None:
         """Read one file."""
-        file = _File(name, self._files)
+        file = _LogFile(name, self._files)
         self._files += 1
         for raw in lines:
             file.number += 1
@@ -165,7 +170,7 @@ class AuditVerifier:
 
     # -- lines
 
-    def _foreign(self, file: _File, raw: bytes) -> None:
+    def _foreign(self, file: _LogFile, raw: bytes) -> None:
         """A line of no chain: older than any chain, torn by a crash, or added by somebody."""
         if not raw.endswith(b"\n"):
             self.notes.append(
@@ -175,7 +180,7 @@ class AuditVerifier:
         content = raw[:-1]
         file.foreign.append(_Foreign(file.number, len(content), hashlib.sha256(content).hexdigest()))
 
-    def _first_of_file(self, file: _File, line: AuditLine) -> None:
+    def _first_of_file(self, file: _LogFile, line: AuditLine) -> None:
         """The first line of a chain in this file: does it vouch for what stands before it?"""
         file.is_chained = True
         is_opening = line.is_head and line.text("reason") == "open"
@@ -191,7 +196,7 @@ class AuditVerifier:
             count = len(file.foreign)
             self.notes.append(f"{file.name}: {count} lines are older than the chain, and as they were then")
 
-    def _take(self, file: _File, line: AuditLine, raw: bytes) -> None:
+    def _take(self, file: _LogFile, line: AuditLine, raw: bytes) -> None:
         chain = self.chains.get(line.chain)
         if chain is None:
             chain = self.chains[line.chain] = self._new(file, line)
@@ -219,7 +224,7 @@ class AuditVerifier:
         chain.next, chain.lines, chain.last_time = line.number + 1, chain.lines + 1, line.text("time")
         self._compare(file, chain, line)
 
-    def _new(self, file: _File, line: AuditLine) -> Chain:
+    def _new(self, file: _LogFile, line: AuditLine) -> Chain:
         reason = line.text("reason") if line.is_head else ""
         chain = Chain(line.chain, line.number, line.text("time"), file=file.index, next=line.number)
         chain.begins_file = reason in ("continue", "truncated")
@@ -229,7 +234,7 @@ class AuditVerifier:
             self._problem(f"{file.here}: chain {line.chain} does not begin with a signed line")
         return chain
 
-    def _take_head(self, file: _File, chain: Chain, line: AuditLine, raw: bytes) -> None:
+    def _take_head(self, file: _LogFile, chain: Chain, line: AuditLine, raw: bytes) -> None:
         try:
             self._keys.audit_head(raw)
             before = bytes.fromhex(line.text("head"))
@@ -264,12 +269,12 @@ class AuditVerifier:
         elif chain is None or chain.next <= head.number:
             self._named.append((where, head))
 
-    def _compare(self, file: _File, chain: Chain, line: AuditLine) -> None:
+    def _compare(self, file: _LogFile, chain: Chain, line: AuditLine) -> None:
         wanted = self._wanted.get((chain.name, line.number))
         if wanted is not None and (chain.link is None or chain.link.digest != wanted.digest):
             self._problem(f"{file.here}: it is not the line that the head {wanted} names")
 
-    def _repaired(self, file: _File, line: AuditLine) -> None:
+    def _repaired(self, file: _LogFile, line: AuditLine) -> None:
         for torn in file.foreign:
             if (torn.size, torn.sha256) == (line.size("size"), line.text("sha256")):
                 torn.is_explained = True
@@ -279,7 +284,7 @@ class AuditVerifier:
 
     # -- what is missing, or too much
 
-    def _not_explained(self, file: _File) -> None:
+    def _not_explained(self, file: _LogFile) -> None:
         """Lines of no chain that nothing vouches for."""
         first: _Foreign | None = None
         last: _Foreign | None = None

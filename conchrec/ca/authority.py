@@ -28,10 +28,10 @@ from conchrec.ca.keystore import (
     public_line,
 )
 from conchrec.ca.revocation import Revocations, Revoked
-from conchrec.ca.rotation import Rotation, Step
+from conchrec.ca.rotation import Rotation, RotationStep
 from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.files import write_atomic
-from conchrec.ssh.certificate import Certificate, Kind, Signs, issue
+from conchrec.ssh.certificate import Certificate, CertificateKind, Signs, issue
 from conchrec.ssh.certificate_extensions import permits
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.signers import KeySigner
@@ -54,7 +54,7 @@ _FILE = "authorities.json"
 _HOST_KEY = "host_key"
 
 
-class Role(Enum):
+class CaKind(Enum):
     """What an authority signs."""
 
     USER = "user"
@@ -112,7 +112,7 @@ class Authority:
         self._krl: tuple[Revoked, tuple[bytes, ...], bytes] | None = None
         self._lock = threading.RLock()
         self._stamp: tuple[int, ...] = ()
-        self._keys: dict[Role, _Keys] = {}
+        self._keys: dict[CaKind, _Keys] = {}
         self.refresh()
 
     @classmethod
@@ -163,11 +163,11 @@ class Authority:
             self._stamp = stamp
             return True
 
-    def rotation(self, role: Role) -> Rotation:
+    def rotation(self, role: CaKind) -> Rotation:
         """Where the rotation of an authority's key is."""
         return self._current(role).rotation
 
-    def rotate(self, role: Role, step: Step, *, public_key: bytes | None = None) -> Rotation:
+    def rotate(self, role: CaKind, step: RotationStep, *, public_key: bytes | None = None) -> Rotation:
         """Go on; what is the case then. ``public_key``: of the new key, which the agent holds.
 
         Raises OutOfStep, and ConfigError.
@@ -178,7 +178,7 @@ class Authority:
                 rotations = _read(directory)
                 before = rotations[role]
                 after = before.after(step, role.key)
-                if step is Step.INIT:
+                if step is RotationStep.INIT:
                     comment = f"conchrec {role.value} CA of {self._cluster_name} ({after.generation})"
                     if public_key is not None:
                         self._store.name_public(after.new, public_key, comment)
@@ -192,7 +192,7 @@ class Authority:
             self.refresh()
             return after
 
-    def _current(self, role: Role) -> _Keys:
+    def _current(self, role: CaKind) -> _Keys:
         with contextlib.suppress(ConfigError):  # whoever watches the file says so
             self.refresh()
         return self._keys[role]
@@ -207,37 +207,37 @@ class Authority:
     @property
     def user_ca_public(self) -> bytes:
         """The wire blob of the user CA that signs."""
-        return self._current(Role.USER).signs.blob
+        return self._current(CaKind.USER).signs.blob
 
     @property
     def host_ca_public(self) -> bytes:
         """The wire blob of the host CA that signs."""
-        return self._current(Role.HOST).signs.blob
+        return self._current(CaKind.HOST).signs.blob
 
-    def trusted(self, role: Role) -> tuple[bytes, ...]:
+    def trusted(self, role: CaKind) -> tuple[bytes, ...]:
         """All whose certificates count; the one that signs is the first."""
         return self._current(role).trusted
 
     @property
     def user_ca_line(self) -> str:
         """The user CA that signs as a line of text, with a comment."""
-        return self._line(Role.USER, self.user_ca_public)
+        return self._line(CaKind.USER, self.user_ca_public)
 
     @property
     def host_ca_line(self) -> str:
-        return self._line(Role.HOST, self.host_ca_public)
+        return self._line(CaKind.HOST, self.host_ca_public)
 
-    def public_lines(self, role: Role) -> str:
+    def public_lines(self, role: CaKind) -> str:
         """All that are trusted, a line each."""
         return "".join(f"{self._line(role, blob)}\n" for blob in self.trusted(role))
 
     def user_ca_lines(self) -> str:
         """What targets put into TrustedUserCAKeys."""
-        return self.public_lines(Role.USER)
+        return self.public_lines(CaKind.USER)
 
     def host_ca_lines(self, domain: str = "*") -> str:
         """What users put into known_hosts."""
-        lines = self.public_lines(Role.HOST).splitlines()
+        lines = self.public_lines(CaKind.HOST).splitlines()
         return "".join(f"@cert-authority {domain} {line}\n" for line in lines)
 
     def revoked(self) -> Revoked:
@@ -249,12 +249,12 @@ class Authority:
     def krl(self) -> bytes:
         """For sshd's ``RevokedKeys``: all that is revoked. Made when that changes, and kept."""
         revoked = self.revoked()
-        authorities = (*self.trusted(Role.USER), *self.trusted(Role.HOST))
+        authorities = (*self.trusted(CaKind.USER), *self.trusted(CaKind.HOST))
         if self._krl is None or self._krl[0] is not revoked or self._krl[1] != authorities:
             self._krl = revoked, authorities, revoked.krl(authorities)
         return self._krl[2]
 
-    def _line(self, role: Role, blob: bytes) -> str:
+    def _line(self, role: CaKind, blob: bytes) -> str:
         return f"{public_line(blob)} conchrec {role.value} CA of {self._cluster_name}"
 
     # --- what our servers show
@@ -272,7 +272,7 @@ class Authority:
         return self._shown_keys(tuple(names), OUTER_TTL)
 
     def _shown_keys(self, names: tuple[str, ...], ttl: timedelta) -> ShownKeys:
-        signs = self._current(Role.HOST).signs.blob
+        signs = self._current(CaKind.HOST).signs.blob
         now = self._now()
         with self._lock:
             kept = self._shown.get((signs, names))
@@ -340,9 +340,9 @@ class Authority:
         """
         after, before = self._validity(ttl)
         return issue(
-            authority=self._current(Role.USER).signs,
+            authority=self._current(CaKind.USER).signs,
             public_key=public_key,
-            kind=Kind.USER,
+            kind=CertificateKind.USER,
             serial=self._serial(),
             key_id=key_id,
             principals=principals,
@@ -360,9 +360,9 @@ class Authority:
         after, before = self._validity(ttl)
         lower = tuple(dict.fromkeys(name.lower() for name in names))
         return issue(
-            authority=self._current(Role.HOST).signs,
+            authority=self._current(CaKind.HOST).signs,
             public_key=public_key,
-            kind=Kind.HOST,
+            kind=CertificateKind.HOST,
             serial=self._serial(),
             key_id=f"{lower[0] if lower else ''} {role} of {self._cluster_name}",
             principals=lower,
@@ -391,20 +391,20 @@ def _stamp(directory: Path) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(directory: Path) -> dict[Role, Rotation]:
+def _read(directory: Path) -> dict[CaKind, Rotation]:
     """Without the file: the first keys, and no rotation. Raises ConfigError."""
     path = directory / _FILE
     try:
         fields = json.loads(path.read_bytes())
-        return {role: Rotation.from_json(fields[role.value]) for role in Role}
+        return {role: Rotation.from_json(fields[role.value]) for role in CaKind}
     except FileNotFoundError:
-        return {role: Rotation(old=role.key) for role in Role}
+        return {role: Rotation(old=role.key) for role in CaKind}
     except OSError as error:
         raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError("state_dir", f"{path} is damaged: {error}") from error
 
 
-def _write(directory: Path, rotations: Mapping[Role, Rotation]) -> None:
+def _write(directory: Path, rotations: Mapping[CaKind, Rotation]) -> None:
     fields = {role.value: rotation.to_json() for role, rotation in rotations.items()}
     write_atomic(directory / _FILE, json.dumps(fields, indent=1).encode() + b"\n", 0o600)

@@ -18,7 +18,7 @@ from conchrec.reasons import ReasonCode
 _NAME = re.compile(r"(user|host)_ca(-[0-9]+)?")
 
 
-class Phase(Enum):
+class RotationPhase(Enum):
     """Where a rotation is."""
 
     IDLE = "idle"
@@ -27,7 +27,7 @@ class Phase(Enum):
     ROLLBACK = "rollback"
 
 
-class Step(Enum):
+class RotationStep(Enum):
     """What can be asked for."""
 
     INIT = "init"
@@ -43,13 +43,13 @@ class OutOfStep(ConchrecError):
 
 
 #: Which step leads where. What was never signed with can be dropped at once.
-NEXT: Mapping[tuple[Phase, Step], Phase] = {
-    (Phase.IDLE, Step.INIT): Phase.INIT,
-    (Phase.INIT, Step.UPDATE): Phase.UPDATE,
-    (Phase.INIT, Step.ROLLBACK): Phase.IDLE,
-    (Phase.UPDATE, Step.FINISH): Phase.IDLE,
-    (Phase.UPDATE, Step.ROLLBACK): Phase.ROLLBACK,
-    (Phase.ROLLBACK, Step.FINISH): Phase.IDLE,
+NEXT: Mapping[tuple[RotationPhase, RotationStep], RotationPhase] = {
+    (RotationPhase.IDLE, RotationStep.INIT): RotationPhase.INIT,
+    (RotationPhase.INIT, RotationStep.UPDATE): RotationPhase.UPDATE,
+    (RotationPhase.INIT, RotationStep.ROLLBACK): RotationPhase.IDLE,
+    (RotationPhase.UPDATE, RotationStep.FINISH): RotationPhase.IDLE,
+    (RotationPhase.UPDATE, RotationStep.ROLLBACK): RotationPhase.ROLLBACK,
+    (RotationPhase.ROLLBACK, RotationStep.FINISH): RotationPhase.IDLE,
 }
 
 
@@ -58,32 +58,32 @@ class Rotation:
     """One authority's keys, by the names of their files. ``new`` is empty where there is one key only;
     ``generation`` counts the keys that there ever were."""
 
-    phase: Phase = Phase.IDLE
+    phase: RotationPhase = RotationPhase.IDLE
     old: str
     new: str = ""
     generation: int = 1
 
     @property
     def signs(self) -> str:
-        return self.new if self.phase is Phase.UPDATE else self.old
+        return self.new if self.phase is RotationPhase.UPDATE else self.old
 
     @property
     def trusted(self) -> tuple[str, ...]:
         """All whose certificates count; the one that signs is the first."""
         return tuple(dict.fromkeys(name for name in (self.signs, self.old, self.new) if name))
 
-    def after(self, step: Step, name: str) -> Rotation:
+    def after(self, step: RotationStep, name: str) -> Rotation:
         """What comes of ``step``, where ``name`` is what a new key's name begins with. Raises OutOfStep."""
         phase = NEXT.get((self.phase, step))
         if phase is None:
             now = f"the phase is {self.phase.value}"
             can = " or ".join(step.value for (phase, step) in NEXT if phase is self.phase)
             raise OutOfStep(f"{step.value} can not come now: {now}; what can: {can}")
-        if step is Step.INIT:
+        if step is RotationStep.INIT:
             number = self.generation + 1
             return Rotation(phase=phase, old=self.old, new=f"{name}-{number}", generation=number)
-        if phase is Phase.IDLE:
-            kept = self.new if self.phase is Phase.UPDATE else self.old
+        if phase is RotationPhase.IDLE:
+            kept = self.new if self.phase is RotationPhase.UPDATE else self.old
             return Rotation(old=kept, generation=self.generation)
         return replace(self, phase=phase)
 
@@ -100,8 +100,8 @@ class Rotation:
         """Raises ValueError for what ``to_json`` can not have made."""
         if not isinstance(fields, dict) or set(fields) != {"phase", "old", "new", "generation"}:
             raise ValueError("not the fields of a rotation")
-        phase, generation = Phase(fields["phase"]), fields["generation"]
-        names = [fields["old"]] if phase is Phase.IDLE else [fields["old"], fields["new"]]
+        phase, generation = RotationPhase(fields["phase"]), fields["generation"]
+        names = [fields["old"]] if phase is RotationPhase.IDLE else [fields["old"], fields["new"]]
         if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
             raise ValueError("not the name of a key")
         if type(generation) is not int or generation < 1:

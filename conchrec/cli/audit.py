@@ -19,7 +19,7 @@ from conchrec.cli.output import shown
 from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
-from conchrec.recording.format.signatures import Keys
+from conchrec.recording.format.signatures import TrustedKeys
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -100,7 +100,7 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     return OK if verifier.ok else FAILED
 
 
-def _keys(config: Config | None, path: Path | None) -> Keys:
+def _keys(config: Config | None, path: Path | None) -> TrustedKeys:
     from conchrec.keys import public_signing_key, signing_keys  # which takes long to load
 
     if path is None:

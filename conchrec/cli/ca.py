@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from conchrec.audit import events
 from conchrec.audit.open import audit_once
 from conchrec.ca import keystore
-from conchrec.ca.authority import Authority, Role, public_line
+from conchrec.ca.authority import Authority, CaKind, public_line
 from conchrec.ca.revocation import Revoked
-from conchrec.ca.rotation import Step
+from conchrec.ca.rotation import RotationStep
 from conchrec.cli.argument_types import duration
 from conchrec.cli.rights import Rights, for_files
 from conchrec.config.loader import Config
@@ -47,7 +47,7 @@ HOST_TTL = timedelta(days=90)
 USER_TTL = timedelta(hours=12)
 
 
-class Refused(ConchrecError):
+class CommandFailed(ConchrecError):
     """What was asked for can't be done; says why."""
 
     default_code = ReasonCode.COMMAND_REFUSED
@@ -91,7 +91,7 @@ def register(subparsers: Subparsers) -> None:
 
     rotate = commands.add_parser("rotate", help="a new key for an authority, in phases")
     rotate.add_argument("--type", choices=("user", "host"), required=True)
-    rotate.add_argument("--phase", choices=[step.value for step in Step], required=True)
+    rotate.add_argument("--phase", choices=[step.value for step in RotationStep], required=True)
     rotate.add_argument(
         "--public-key", type=Path, metavar="FILE",
         help="init: the new key is this one, in the agent (ca_agent); else it is made",
@@ -146,7 +146,7 @@ def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
         for line in authority.user_ca_lines().splitlines():
             print(prefix + line, file=out)
     elif args.format == "authorized-keys":
-        raise Refused("a host CA has no place in authorized_keys; it belongs into known_hosts")
+        raise CommandFailed("a host CA has no place in authorized_keys; it belongs into known_hosts")
     else:
         out.write(authority.host_ca_lines(args.domain))
     return DONE
@@ -157,14 +157,14 @@ def _status(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     revoked = authority.revoked()
     if args.json:
         fields: dict[str, object] = {"cluster": config.cluster_name, "state_dir": str(config.state_dir)}
-        for role in Role:
+        for role in CaKind:
             trusted = list(map(fingerprint, authority.trusted(role)))
             phase = authority.rotation(role).phase.value
             fields[f"{role.value}_ca"] = {"phase": phase, "signs": trusted[0], "trusted": trusted}
         print(json.dumps({**fields, "revoked": revoked.to_json()}), file=out)
         return DONE
     print(f"cluster   {config.cluster_name}\nstate_dir {config.state_dir}", file=out)
-    for role in Role:
+    for role in CaKind:
         signs, *others = authority.trusted(role)
         print(f"{role.value} CA   {_shown(signs)}", file=out)
         for blob in others:
@@ -187,14 +187,16 @@ def _shown(blob: bytes) -> str:
 
 
 def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    role, step = Role(args.type), Step(args.phase)
+    role, step = CaKind(args.type), RotationStep(args.phase)
     public: bytes | None = None
     if args.public_key is not None:
-        if step is not Step.INIT or not config.ca_agent:
-            raise Refused("--public-key is for init, with a key that the agent at ca_agent holds")
+        if step is not RotationStep.INIT or not config.ca_agent:
+            raise CommandFailed("--public-key is for init, with a key that the agent at ca_agent holds")
         public = _public_key(args.public_key)
-    elif step is Step.INIT and config.ca_agent:
-        raise Refused("the keys are in an agent: put a new one there, and name it with --public-key FILE")
+    elif step is RotationStep.INIT and config.ca_agent:
+        raise CommandFailed(
+            "the keys are in an agent: put a new one there, and name it with --public-key FILE"
+        )
     authority = _open(config, err)
     rotation = authority.rotate(role, step, public_key=public)
     _tell(
@@ -213,39 +215,39 @@ def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
 
 
 _AFTER = {
-    (Role.USER, Step.INIT): (
+    (CaKind.USER, RotationStep.INIT): (
         "Before the next step: every target has to trust both. On each of them, write what\n"
         "    conchrec ca export --type user\n"
         "says into the file of TrustedUserCAKeys (sshd reads it at each login). Then: --phase update"
     ),
-    (Role.USER, Step.UPDATE): (
+    (CaKind.USER, RotationStep.UPDATE): (
         "New certificates are by the new key. Before the next step: wait until the last one by the old key\n"
         "has run out (12h, or what you gave as --ttl), or let users log in again. Then: --phase finish"
     ),
-    (Role.USER, Step.FINISH): (
+    (CaKind.USER, RotationStep.FINISH): (
         "Certificates by the key that was dropped count no longer at the proxy. On each target, write what\n"
         "    conchrec ca export --type user\n"
         "says into the file of TrustedUserCAKeys: there they count until then."
     ),
-    (Role.USER, Step.ROLLBACK): (
+    (CaKind.USER, RotationStep.ROLLBACK): (
         "The old key signs again. Leave both in the targets' TrustedUserCAKeys until the certificates by\n"
         "the new one have run out; then, where the phase is not idle: --phase finish"
     ),
-    (Role.HOST, Step.INIT): (
+    (CaKind.HOST, RotationStep.INIT): (
         "Before the next step: every user has to trust both. Put what\n"
         "    conchrec ca export --type host\n"
         "says into their known_hosts (or /etc/ssh/ssh_known_hosts). Then: --phase update"
     ),
-    (Role.HOST, Step.UPDATE): (
+    (CaKind.HOST, RotationStep.UPDATE): (
         "New certificates are by the new key. Before the next step: sign the host key of each target again\n"
         "    conchrec ca sign-host --host NAME --public-key FILE --out FILE\n"
         "and restart its sshd. Then: --phase finish"
     ),
-    (Role.HOST, Step.FINISH): (
+    (CaKind.HOST, RotationStep.FINISH): (
         "Targets whose host certificate is by the key that was dropped are refused from now on. Its line\n"
         "can go from the users' known_hosts."
     ),
-    (Role.HOST, Step.ROLLBACK): (
+    (CaKind.HOST, RotationStep.ROLLBACK): (
         "The old key signs again. Targets that have a certificate by the new one are to be signed again;\n"
         "then, where the phase is not idle: --phase finish"
     ),
@@ -285,8 +287,10 @@ def _revocation(args: argparse.Namespace, authority: Authority) -> tuple[str, st
     if key_type_of(blob) in KEY_TYPES:
         return "key", fingerprint(blob), Revoked(keys=frozenset({blob}))
     certificate = decode(blob)
-    if certificate.authority not in (*authority.trusted(Role.USER), *authority.trusted(Role.HOST)):
-        raise Refused(f"{args.key} is a certificate of another authority: that is for its owners to revoke")
+    if certificate.authority not in (*authority.trusted(CaKind.USER), *authority.trusted(CaKind.HOST)):
+        raise CommandFailed(
+            f"{args.key} is a certificate of another authority: that is for its owners to revoke"
+        )
     return "serial", str(certificate.serial), Revoked(serials=frozenset({certificate.serial}))
 
 
@@ -304,7 +308,7 @@ def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> 
 
 def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     if wild := [name for name in args.host if set(name) & set("*?[]")]:
-        raise Refused(
+        raise CommandFailed(
             f"{wild[0]} is a pattern, and OpenSSH before 10.3 takes none in a host certificate:"
             " name each host, or sign each host's key for its own names"
         )
@@ -372,7 +376,7 @@ def _one_blob(path: Path, kinds: Collection[bytes]) -> bytes:
     blob = keystore.blob_of(lines, kinds)
     if blob is None:
         plain = "plain " if len(kinds) == len(KEY_TYPES) else ""
-        raise Refused(f"{path} does not hold one {plain}public key (a .pub file of ssh-keygen)")
+        raise CommandFailed(f"{path} does not hold one {plain}public key (a .pub file of ssh-keygen)")
     return blob
 
 
@@ -380,7 +384,7 @@ def _check_free(paths: list[Path], force: bool) -> None:
     with as_invoker():
         there = [str(path) for path in paths if path.exists()]
     if there and not force:
-        raise Refused(f"{', '.join(there)} is there already; --force writes over it")
+        raise CommandFailed(f"{', '.join(there)} is there already; --force writes over it")
 
 
 def _place(path: Path, contents: bytes, mode: int) -> None:

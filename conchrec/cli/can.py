@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from conchrec.access.lock_file import Locks
-from conchrec.access.options import TABLE, Mfa, Options, why_not
+from conchrec.access.options import TABLE, Mfa, SessionOptions, why_not
 from conchrec.access.patterns import address_of
 from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, rule_for, sees, shut_by
 from conchrec.access.time_windows import parse_moment
@@ -270,7 +270,7 @@ class _Question:
         for name, value in self.options(user, decision.options).items():
             yield f"  {name}: {value}"
 
-    def options(self, user: str, options: Options) -> dict[str, str]:
+    def options(self, user: str, options: SessionOptions) -> dict[str, str]:
         """All that are in force, in the order of the table."""
         seen = sees(self._policy, self._identity(user), self._source, self._now)
         options = replace(options, recordings=seen)

@@ -99,7 +99,7 @@ class Realm:
         return interfaces[0], Caller(self._reactor), lambda: None
 
 
-class Keys:
+class AuthorizedKeysFile:
     """The keys of one file, for one user (IAuthorizedKeysDB)."""
 
     def __init__(self, path: str) -> None:
@@ -123,7 +123,7 @@ def main(port: str, host_key: str, authorized_keys: str) -> None:
     factory.privateKeys = {key.sshType(): key}
     factory.publicKeys = {key.sshType(): key.public()}
     realm: Any = Realm(reactor)
-    keys: Any = Keys(authorized_keys)
+    keys: Any = AuthorizedKeysFile(authorized_keys)
     checker: Any = SSHPublicKeyChecker(keys)
     factory.portal = Portal(realm, [checker])
     reactor.listenTCP(int(port), factory, interface="127.0.0.1")

@@ -8,7 +8,7 @@ import re
 import socket
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.ca.authority import Role
+from conchrec.ca.authority import CaKind
 from conchrec.config.loader import Config
 from conchrec.keys import open_authority
 from conchrec.model import Target
@@ -39,7 +39,7 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     for path in authority.created:
         print(f"conchrec: made {path}", file=err)
     user = args.user or (next(iter(config.users)) if len(config.users) == 1 else "")
-    lines = authority.public_lines(Role.HOST)
+    lines = authority.public_lines(CaKind.HOST)
     out.write(snippet(config, authorities=lines, name=args.name, user=user, domain=args.domain))
     return 0
 

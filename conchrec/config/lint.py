@@ -13,7 +13,7 @@ from conchrec.access.login_names import folded, is_wildcard
 from conchrec.access.options import Mfa
 from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Role
-from conchrec.config.model import Config, TargetRule, User
+from conchrec.config.model import Config, ConfiguredUser, TargetRule
 from conchrec.errors import ConfigError
 from conchrec.ssh.certificate import fingerprint, is_hardware
 
@@ -36,7 +36,9 @@ def warnings(config: Config, now: datetime, vouches: Callable[[TargetRule], bool
 # -- roles
 
 
-def _roles(roles: Mapping[str, Role], users: Mapping[str, User], now: datetime) -> Iterator[ConfigError]:
+def _roles(
+    roles: Mapping[str, Role], users: Mapping[str, ConfiguredUser], now: datetime
+) -> Iterator[ConfigError]:
     for role in roles.values():
         path = f"roles.{role.name}"
 
@@ -102,8 +104,8 @@ def _unrecorded(config: Config) -> Iterator[ConfigError]:
 
 def _can_approve(
     needed: Sequence[frozenset[str]],
-    user: User,
-    users: Mapping[str, User],
+    user: ConfiguredUser,
+    users: Mapping[str, ConfiguredUser],
     roles: Mapping[str, Role],
     now: datetime,
 ) -> bool:
@@ -112,7 +114,7 @@ def _can_approve(
     return any(all(some & held for some in needed) for held in others)
 
 
-def _lasting(user: User, roles: Mapping[str, Role], now: datetime) -> set[str]:
+def _lasting(user: ConfiguredUser, roles: Mapping[str, Role], now: datetime) -> set[str]:
     """Their roles that have not ended."""
     return {name for name in user.roles if not _has_ended(roles[name], user, now)}
 
@@ -171,7 +173,9 @@ def _is_any(pattern: HostPattern) -> bool:
 # -- users
 
 
-def _users(users: Mapping[str, User], roles: Mapping[str, Role], now: datetime) -> Iterator[ConfigError]:
+def _users(
+    users: Mapping[str, ConfiguredUser], roles: Mapping[str, Role], now: datetime
+) -> Iterator[ConfigError]:
     owners: dict[bytes, str] = {}
     names: dict[str, str] = {}
     for user in users.values():
@@ -204,12 +208,12 @@ def _users(users: Mapping[str, User], roles: Mapping[str, Role], now: datetime) 
             yield ConfigError(path, text, line)
 
 
-def has_second_factor(user: User) -> bool:
+def has_second_factor(user: ConfiguredUser) -> bool:
     """As far as the configuration knows."""
     return bool(user.totp) or any(is_hardware(key.blob) for key in user.keys)
 
 
-def _has_ended(role: Role, user: User, now: datetime) -> bool:
+def _has_ended(role: Role, user: ConfiguredUser, now: datetime) -> bool:
     return any(end is not None and end <= now for end in (role.expires, user.ends.get(role.name)))
 
 

@@ -26,6 +26,7 @@ from conchrec.config.model import (
     AgentProbe,
     Audit,
     Config,
+    ConfiguredUser,
     Fsync,
     InnerAuth,
     Input,
@@ -39,7 +40,6 @@ from conchrec.config.model import (
     TargetRule,
     TrustedHosts,
     UpstreamAuth,
-    User,
     Web,
     host_and_port,
     is_port,
@@ -47,13 +47,14 @@ from conchrec.config.model import (
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
 from conchrec.errors import ConfigError
 from conchrec.recording.storage.recipients import recipient
-from conchrec.yaml_cursor import ConfigErrors, Entry, Problems, Section, nearest, read
+from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, nearest, read
 
 __all__ = [
     "AgentProbe",
     "Audit",
     "Config",
     "ConfigErrors",
+    "ConfiguredUser",
     "Fsync",
     "InnerAuth",
     "Input",
@@ -65,7 +66,6 @@ __all__ = [
     "TargetRule",
     "TrustedHosts",
     "UpstreamAuth",
-    "User",
     "Web",
     "load",
     "parse",
@@ -234,7 +234,7 @@ class _Reader:
         found = section.entry(key)
         return self._absolute(found.text) if found is not None and found.is_path else default
 
-    def _paths(self, entries: Iterable[Entry]) -> tuple[Path, ...]:
+    def _paths(self, entries: Iterable[YamlText]) -> tuple[Path, ...]:
         """Of known_hosts files. One that is missing is trust in nobody: worth saying, no more."""
         paths = []
         for entry in entries:
@@ -268,8 +268,8 @@ class _Reader:
 
     # -- users
 
-    def _users(self, top: Section, roles: Mapping[str, Role]) -> dict[str, User]:
-        users: dict[str, User] = {}
+    def _users(self, top: Section, roles: Mapping[str, Role]) -> dict[str, ConfiguredUser]:
+        users: dict[str, ConfiguredUser] = {}
         section = top.section("users", None)
         for key in section:
             name = self._my_name() if key == ME else key
@@ -279,7 +279,7 @@ class _Reader:
                 section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
             user = section.section(key, USER)
             grants = read_grants(user, roles)
-            users[name] = User(
+            users[name] = ConfiguredUser(
                 name=name,
                 keys=self._keys(user),
                 roles=tuple(grants),
@@ -308,7 +308,7 @@ class _Reader:
             keys += self._keys_in_files(entry)
         return tuple({(key.blob, key.sources, key.expires): key for key in keys}.values())
 
-    def _keys_in_files(self, entry: Entry) -> list[AuthorizedKey]:
+    def _keys_in_files(self, entry: YamlText) -> list[AuthorizedKey]:
         """A file that is named has to be there and be right. Of those that a pattern finds, one that
         is no key file is left out; certificates beside their keys are not expected to be keys."""
         if not entry.is_path:
@@ -416,7 +416,7 @@ class _Reader:
         )
 
 
-def _contents(entry: Entry, path: Path, complain: _Complain) -> str | None:
+def _contents(entry: YamlText, path: Path, complain: _Complain) -> str | None:
     try:
         return path.read_text("utf-8")
     except OSError as error:
@@ -426,7 +426,7 @@ def _contents(entry: Entry, path: Path, complain: _Complain) -> str | None:
     return None
 
 
-def _parsed_keys(entry: Entry, text: str, where: str, complain: _Complain) -> list[AuthorizedKey]:
+def _parsed_keys(entry: YamlText, text: str, where: str, complain: _Complain) -> list[AuthorizedKey]:
     try:
         return list(parse_authorized_keys(text, where))
     except ConfigErrors as errors:
@@ -435,7 +435,7 @@ def _parsed_keys(entry: Entry, text: str, where: str, complain: _Complain) -> li
     return []
 
 
-def _authorities(entry: Entry, text: str) -> list[bytes]:
+def _authorities(entry: YamlText, text: str) -> list[bytes]:
     """The blobs of the CA keys in ``text``. A certificate is no CA's key, whoever signed it."""
     if text.lstrip().startswith("@"):
         entry.problem("a line of known_hosts with a marker belongs into a known_hosts file")

@@ -107,7 +107,7 @@ class TrustedHosts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class ConfiguredUser:
     """Without keys and password: nobody, unless with a certificate of our user CA. ``password`` is a bcrypt
     hash, ``totp`` the secret of the codes that are asked for besides; both empty where there are none. The
     grants of some ``roles`` end (``ends``). ``line`` of the file (0: in none)."""
@@ -240,7 +240,7 @@ class Config:
     agent_probe: AgentProbe
     inner_auth: InnerAuth
     notice: str
-    users: Mapping[str, User]
+    users: Mapping[str, ConfiguredUser]
     roles: Mapping[str, Role]
     targets: tuple[TargetRule, ...]
     algorithms: Offer

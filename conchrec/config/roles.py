@@ -19,7 +19,7 @@ from conchrec.access.patterns import HostPattern, IPNetwork, parse_network
 from conchrec.access.policy import Role
 from conchrec.access.time_windows import Window, parse_moment
 from conchrec.config.model import TargetRule
-from conchrec.yaml_cursor import Entry, Section, nearest
+from conchrec.yaml_cursor import Section, YamlText, nearest
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def read_hosts(
     return tuple(patterns)
 
 
-def _of_groups(entry: Entry, groups: tuple[TargetRule, ...], *, addresses: bool) -> list[HostPattern]:
+def _of_groups(entry: YamlText, groups: tuple[TargetRule, ...], *, addresses: bool) -> list[HostPattern]:
     if entry.text.startswith(GROUP):
         name = entry.text[len(GROUP) :]
         meant = [group for group in groups if group.name == name]
@@ -154,7 +154,7 @@ def _options(section: Section) -> RoleOptions:
     )
 
 
-def _moment(entry: Entry | None) -> datetime | None:
+def _moment(entry: YamlText | None) -> datetime | None:
     return None if entry is None else _parsed(entry, entry.text, parse_moment)
 
 
@@ -163,7 +163,7 @@ def _each(section: Section, key: str, parse: Callable[[str], T]) -> tuple[T, ...
     return tuple(one for one in found if one is not None)
 
 
-def _parsed(entry: Entry, text: str, parse: Callable[[str], T]) -> T | None:
+def _parsed(entry: YamlText, text: str, parse: Callable[[str], T]) -> T | None:
     try:
         return parse(text)
     except ValueError as error:

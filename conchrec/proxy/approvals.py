@@ -29,7 +29,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 6
 
 
-class State(enum.Enum):
+class ApprovalState(enum.Enum):
     PENDING = "pending"
     APPROVED = "approved"
     DENIED = "denied"
@@ -40,7 +40,7 @@ class State(enum.Enum):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Request:
+class ApprovalRequest:
     """``needed`` are sets of roles: who approves has one of each. ``by`` decided, and said ``note``."""
 
     id: str
@@ -50,7 +50,7 @@ class Request:
     reason: str
     needed: tuple[frozenset[str], ...]
     since: datetime
-    state: State = State.PENDING
+    state: ApprovalState = ApprovalState.PENDING
     by: str = ""
     note: str = ""
     #: Somebody waits for the decision, and uses it at once.
@@ -71,13 +71,13 @@ class Approvals:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._requests: dict[str, Request] = {}
+        self._requests: dict[str, ApprovalRequest] = {}
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[ApprovalRequest]:
         """Those that wait for a decision, oldest first."""
-        return iter([one for one in self._requests.values() if one.state is State.PENDING])
+        return iter([one for one in self._requests.values() if one.state is ApprovalState.PENDING])
 
-    def get(self, name: str) -> Request | None:
+    def get(self, name: str) -> ApprovalRequest | None:
         """The one by that id, as somebody may have typed it, if it waits for a decision, or to be used."""
         return self._requests.get(name.upper().replace("O", "0").replace("I", "1").replace("L", "1"))
 
@@ -91,7 +91,7 @@ class Approvals:
         needed: tuple[frozenset[str], ...],
         now: datetime,
         wait: timedelta,
-    ) -> Request:
+    ) -> ApprovalRequest:
         """One that is over after ``wait`` if nobody decides. AccessDenied where there are too many."""
         pending = list(self)
         if sum(one.user == user for one in pending) >= PENDING_OF_USER or len(pending) >= PENDING:
@@ -100,7 +100,7 @@ class Approvals:
                 rule="approval",
                 code=ReasonCode.TOO_MANY_APPROVAL_REQUESTS,
             )
-        request = Request(
+        request = ApprovalRequest(
             id=self._new_id(), user=user, login=login, target=target, reason=reason, needed=needed, since=now
         )
         self._requests[request.id] = request
@@ -112,17 +112,17 @@ class Approvals:
             pass
         return name
 
-    def approve(self, request: Request, by: str, note: str) -> None:
-        self._decide(request, State.APPROVED, by, note)
+    def approve(self, request: ApprovalRequest, by: str, note: str) -> None:
+        self._decide(request, ApprovalState.APPROVED, by, note)
         if not request.waited_for:
             request.timer = self._clock.callLater(GOOD.total_seconds(), self.end, request)
 
-    def deny(self, request: Request, by: str, note: str) -> None:
+    def deny(self, request: ApprovalRequest, by: str, note: str) -> None:
         """Also what was approved in advance, as long as it is not used."""
-        if request.state is State.APPROVED:
+        if request.state is ApprovalState.APPROVED:
             self.end(request)
         else:
-            self._decide(request, State.DENIED, by, note)
+            self._decide(request, ApprovalState.DENIED, by, note)
 
     def take(
         self,
@@ -131,35 +131,35 @@ class Approvals:
         target: Target,
         needed: tuple[frozenset[str], ...],
         stands: Callable[[str], bool],
-    ) -> Request | None:
+    ) -> ApprovalRequest | None:
         """What was approved in advance for this, by who has to, used now; ``login`` is None where it is not
         known. ``stands`` says whether the word of a user still does."""
         for request in tuple(self._requests.values()):
             is_theirs = request.user == user and request.target == target and login in (None, request.login)
-            is_good = request.state is State.APPROVED and set(needed) <= set(request.needed)
+            is_good = request.state is ApprovalState.APPROVED and set(needed) <= set(request.needed)
             if is_theirs and is_good and not request.waited_for and stands(request.by):
                 self.end(request)
                 return request
         return None
 
-    def end(self, request: Request, state: State = State.OVER) -> None:
+    def end(self, request: ApprovalRequest, state: ApprovalState = ApprovalState.OVER) -> None:
         """It is used, withdrawn, or too old; or somebody else has to decide."""
         self._requests.pop(request.id, None)
         self._stop(request)
-        if request.state in (State.PENDING, State.APPROVED):
-            pending, request.state = request.state is State.PENDING, state
+        if request.state in (ApprovalState.PENDING, ApprovalState.APPROVED):
+            pending, request.state = request.state is ApprovalState.PENDING, state
             if pending:
                 request.decided.callback(None)
 
-    def _decide(self, request: Request, state: State, by: str, note: str) -> None:
-        assert request.state is State.PENDING, "it is decided once"
+    def _decide(self, request: ApprovalRequest, state: ApprovalState, by: str, note: str) -> None:
+        assert request.state is ApprovalState.PENDING, "it is decided once"
         self._stop(request)
         request.state, request.by, request.note = state, by, note
-        if state is State.DENIED or request.waited_for:
+        if state is ApprovalState.DENIED or request.waited_for:
             self._requests.pop(request.id, None)
         request.decided.callback(None)
 
     @staticmethod
-    def _stop(request: Request) -> None:
+    def _stop(request: ApprovalRequest) -> None:
         if request.timer is not None and request.timer.active():
             request.timer.cancel()

@@ -26,7 +26,7 @@ from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.held_bytes import UserWaiting
 from conchrec.proxy.password_login import PasswordLogin
-from conchrec.proxy.user_limits import Rooms, SessionRate
+from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.storage.group_commit import InThread
 from conchrec.recording.store import LocalStore
@@ -44,7 +44,7 @@ REFUSALS = 4096
 DELAYS_TOLD = 60.0
 
 
-class Live(Protocol):
+class LiveConnection(Protocol):
     """A user's connection, as shutdown and ``status`` see it."""
 
     @property
@@ -127,11 +127,11 @@ class Site:
     #: Computes finite-field Diffie-Hellman, in a process of its own.
     diffie_hellman: DiffieHellmanHelper
     #: The memory of tunnels, by user.
-    rooms: Rooms
+    rooms: TunnelMemory
     session_rate: SessionRate
     #: What waits in channels for their other end, by user; as long as a channel of the user is there.
     waiting: WeakValueDictionary[str, UserWaiting] = field(default_factory=WeakValueDictionary)
-    live: set[Live] = field(default_factory=set)
+    live: set[LiveConnection] = field(default_factory=set)
     #: Recordings that are open, by session id, with the user's name.
     recorders: dict[str, SessionRecorder] = field(default_factory=dict)
     #: How many sessions each user has now.

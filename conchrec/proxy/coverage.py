@@ -12,7 +12,7 @@ from enum import Enum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CoverageRow:
     """A request on a channel, ``""`` for the channel itself, by the ``user`` or the ``target``; *other*
     stands for every name that is not in the table. ``recorded``: where it is found in the cast or the
     manifest; ``audited``: the names of audit events. Where both are empty ``why`` says why."""
@@ -27,58 +27,62 @@ class Row:
 
 _SESSION = ("session.start", "session.end")
 
-TABLE: tuple[Row, ...] = (
+TABLE: tuple[CoverageRow, ...] = (
     # sessions
-    Row(channel="session", request="shell", recorded="cast: output", audited=_SESSION),
-    Row(channel="session", request="exec", recorded="cast: output, command", audited=(*_SESSION, "exec")),
-    Row(
+    CoverageRow(channel="session", request="shell", recorded="cast: output", audited=_SESSION),
+    CoverageRow(channel="session", request="exec",
+        recorded="cast: output, command", audited=(*_SESSION, "exec")),
+    CoverageRow(
         channel="session", request="subsystem sftp",
         recorded="cast: a marker for each file; manifest: files, digests of both streams",
         audited=(*_SESSION, "subsystem", "sftp"),
     ),
-    Row(
+    CoverageRow(
         channel="session", request="subsystem other",
         recorded="cast: output", audited=(*_SESSION, "subsystem"),
     ),
-    Row(channel="session", request="pty-req", recorded="cast: size, TERM", audited=("session.start",)),
-    Row(channel="session", request="window-change", recorded="cast: resize", audited=("resize",)),
-    Row(channel="session", request="env", recorded="cast: header", audited=("env",)),
-    Row(channel="session", request="signal", audited=("signal",)),
-    Row(channel="session", request="break", audited=("signal",)),
-    Row(channel="session", request="x11-req", audited=("x11-forward",)),
-    Row(channel="session", request="auth-agent-req@openssh.com", audited=("agent",)),
-    Row(channel="session", request="agent-req", audited=("agent",)),
-    Row(channel="session", request="other", audited=("request.unknown",)),
-    Row(channel="session", request="eow@openssh.com", recorded="cast: a marker"),
-    Row(channel="session", request="xon-xoff", sender="target", why="a hint for the keyboard"),
-    Row(
+    CoverageRow(channel="session", request="pty-req",
+        recorded="cast: size, TERM", audited=("session.start",)),
+    CoverageRow(channel="session", request="window-change", recorded="cast: resize", audited=("resize",)),
+    CoverageRow(channel="session", request="env", recorded="cast: header", audited=("env",)),
+    CoverageRow(channel="session", request="signal", audited=("signal",)),
+    CoverageRow(channel="session", request="break", audited=("signal",)),
+    CoverageRow(channel="session", request="x11-req", audited=("x11-forward",)),
+    CoverageRow(channel="session", request="auth-agent-req@openssh.com", audited=("agent",)),
+    CoverageRow(channel="session", request="agent-req", audited=("agent",)),
+    CoverageRow(channel="session", request="other", audited=("request.unknown",)),
+    CoverageRow(channel="session", request="eow@openssh.com", recorded="cast: a marker"),
+    CoverageRow(channel="session", request="xon-xoff", sender="target", why="a hint for the keyboard"),
+    CoverageRow(
         channel="session", request="exit-status", sender="target",
         recorded="cast, manifest", audited=("session.end",),
     ),
-    Row(
+    CoverageRow(
         channel="session", request="exit-signal", sender="target",
         recorded="cast, manifest", audited=("session.end",),
     ),
-    Row(channel="session", request="other", sender="target", audited=("request.unknown",)),
+    CoverageRow(channel="session", request="other", sender="target", audited=("request.unknown",)),
     # other channels
-    Row(channel="direct-tcpip", request="", audited=("port",)),
-    Row(channel="direct-streamlocal@openssh.com", request="", audited=("port",)),
-    Row(channel="other", request="", audited=("request.unknown",)),
-    Row(channel="forwarded-tcpip", request="", sender="target", audited=("port",)),
-    Row(channel="forwarded-streamlocal@openssh.com", request="", sender="target", audited=("port",)),
-    Row(channel="x11", request="", sender="target", audited=("x11-forward",)),
-    Row(channel="auth-agent@openssh.com", request="", sender="target", audited=("agent",)),
-    Row(channel="other", request="", sender="target", audited=("request.unknown",)),
+    CoverageRow(channel="direct-tcpip", request="", audited=("port",)),
+    CoverageRow(channel="direct-streamlocal@openssh.com", request="", audited=("port",)),
+    CoverageRow(channel="other", request="", audited=("request.unknown",)),
+    CoverageRow(channel="forwarded-tcpip", request="", sender="target", audited=("port",)),
+    CoverageRow(channel="forwarded-streamlocal@openssh.com", request="", sender="target", audited=("port",)),
+    CoverageRow(channel="x11", request="", sender="target", audited=("x11-forward",)),
+    CoverageRow(channel="auth-agent@openssh.com", request="", sender="target", audited=("agent",)),
+    CoverageRow(channel="other", request="", sender="target", audited=("request.unknown",)),
     # the connection
-    Row(channel="global", request="tcpip-forward", audited=("port",)),
-    Row(channel="global", request="cancel-tcpip-forward", audited=("port",)),
-    Row(channel="global", request="streamlocal-forward@openssh.com", audited=("port",)),
-    Row(channel="global", request="cancel-streamlocal-forward@openssh.com", audited=("port",)),
-    Row(channel="global", request="other", audited=("request.unknown",)),
-    Row(channel="global", request="other", sender="target", audited=("request.unknown",)),
-    Row(channel="global", request="keepalive@openssh.com", why="a question whether somebody is there"),
-    Row(channel="global", request="no-more-sessions@openssh.com", why="a promise to open nothing more"),
-    Row(channel="global", request="hostkeys-00@openssh.com", sender="target",
+    CoverageRow(channel="global", request="tcpip-forward", audited=("port",)),
+    CoverageRow(channel="global", request="cancel-tcpip-forward", audited=("port",)),
+    CoverageRow(channel="global", request="streamlocal-forward@openssh.com", audited=("port",)),
+    CoverageRow(channel="global", request="cancel-streamlocal-forward@openssh.com", audited=("port",)),
+    CoverageRow(channel="global", request="other", audited=("request.unknown",)),
+    CoverageRow(channel="global", request="other", sender="target", audited=("request.unknown",)),
+    CoverageRow(channel="global", request="keepalive@openssh.com",
+        why="a question whether somebody is there"),
+    CoverageRow(channel="global", request="no-more-sessions@openssh.com",
+        why="a promise to open nothing more"),
+    CoverageRow(channel="global", request="hostkeys-00@openssh.com", sender="target",
         why="never reaches the user: the keys are not those that they see"),
 )  # fmt: skip
 

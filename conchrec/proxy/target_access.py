@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from conchrec.access.options import Options, Record
+from conchrec.access.options import Record, SessionOptions
 from conchrec.access.policy import Allow, Role
 from conchrec.audit import events
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, SessionInfo, Target
 from conchrec.provenance import NOTHING_KNOWN, Provenance
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.approvals import Request
+from conchrec.proxy.approvals import ApprovalRequest
 from conchrec.proxy.context import Site
 from conchrec.reasons import Reason
 from conchrec.recording.format.coverage import NotKept
 from conchrec.ssh.certificate import decode, fingerprint
 
 
-class Proofs:
+class OneTimeProof:
     """What the login of the outer connection has proved besides: good for one thing."""
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class Visit:
     outer_agent: AgentSource
     inner_agent: AgentSource = field(default_factory=lambda: AgentSource("inner"))
     login: str = ""
-    options: Options | None = None
+    options: SessionOptions | None = None
     #: Those that allow it, together.
     roles: tuple[Role, ...] = ()
     #: When the answer of the policy may be another one, aware; None: never by itself.
     until: datetime | None = None
     #: The second factor of the outer login, if nothing has used it.
-    proofs: Proofs = field(default_factory=Proofs)
+    proofs: OneTimeProof = field(default_factory=OneTimeProof)
     #: The one that this visit has, where its roles require one for each session.
     second_factor: str = ""
     #: What was approved, by whom, and as whom they had to be somebody, where that is needed.
@@ -76,7 +76,7 @@ class Visit:
     #: What is known of the target since the proxy has logged in there.
     reached: Provenance = NOTHING_KNOWN
     #: The request that is waited for, and the reason that was given for it.
-    waiting: Request | None = None
+    waiting: ApprovalRequest | None = None
     reason: str = ""
     #: Who the inner login has proved to be, by which key or certificate; None without one.
     inner: Identity | None = None
@@ -105,7 +105,7 @@ class Visit:
         ends = (answer.until, self.inner.expires if self.inner is not None else None)
         self.until = min((end for end in ends if end is not None), default=None)
 
-    def use(self, request: Request) -> None:
+    def use(self, request: ApprovalRequest) -> None:
         """Somebody has approved it."""
         self.request, self.approved_by, self.approved_for = request.id, request.by, request.needed
         self.approval_reason, self.approval_note = request.reason, request.note

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from conchrec.access.options import Options
+from conchrec.access.options import SessionOptions
 from conchrec.clock import DelayedCall
 from conchrec.proxy.target_access import Visit
 from conchrec.reasons import Reason, ReasonCode
@@ -33,7 +33,7 @@ class TimeLimits:
         if self._visit.options is not None:
             self.apply(self._visit.options)
 
-    def apply(self, options: Options) -> None:
+    def apply(self, options: SessionOptions) -> None:
         """These limits from now on; the time that has passed counts. Nothing before ``begin``."""
         if self._began is None:
             return

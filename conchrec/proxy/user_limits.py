@@ -25,7 +25,7 @@ _NO_WAIT = 0.001
 REMEMBERED = 10_000
 
 
-class Rooms:
+class TunnelMemory:
     """The bytes that may wait in each tunnel of a user: a full window for some, less for each one more."""
 
     def __init__(self) -> None:

@@ -26,14 +26,14 @@ from conchrec.errors import RecordingError
 from conchrec.provenance import Provenance
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.evidence.continuity import STEP_BYTES
-from conchrec.recording.evidence.finisher import Sealed, Sealer
-from conchrec.recording.evidence.ledger_line import Act, raw_line
+from conchrec.recording.evidence.finisher import Finisher, Sealed
+from conchrec.recording.evidence.ledger_line import LedgerAction, raw_line
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.asciicast import START, Damaged, Event, Header
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.session_id import first_at, time_of
-from conchrec.recording.format.signatures import CHECKPOINT, Keys, NotSigned
+from conchrec.recording.format.signatures import CHECKPOINT, NotSigned, TrustedKeys
 from conchrec.recording.storage import encodings
 from conchrec.recording.storage.layout import CAST, MANIFEST, PACKED, STEP
 
@@ -78,7 +78,7 @@ class _Scan:
 
 
 def recover(
-    sealer: Sealer,
+    sealer: Finisher,
     alive: Callable[[str], bool] = lambda sid: False,
     pause: Callable[[], None] = lambda: None,
 ) -> tuple[Recovered, ...]:
@@ -101,7 +101,7 @@ def recover(
 class _Recovery:
     """One recovery; see ``recover``."""
 
-    def __init__(self, sealer: Sealer, alive: Callable[[str], bool], pause: Callable[[], None]) -> None:
+    def __init__(self, sealer: Finisher, alive: Callable[[str], bool], pause: Callable[[], None]) -> None:
         self._sealer = sealer
         self._ledger = sealer.ledger
         self._alive = alive
@@ -210,12 +210,12 @@ class _Seen:
             return  # which is for `verify` to report
         if self.begin and not self.first_sid:
             self.first_sid = _sid_after(raw.time)
-        if raw.act == Act.OPEN.value:
+        if raw.act == LedgerAction.OPEN.value:
             self.opened[raw.sid] = start
-        elif raw.act == Act.SEALED.value:
+        elif raw.act == LedgerAction.SEALED.value:
             self.opened.pop(raw.sid, None)
             self.sealed.add(raw.sid)
-        elif raw.act == Act.REMOVED.value:
+        elif raw.act == LedgerAction.REMOVED.value:
             self.opened.pop(raw.sid, None)
             self.removed.add(raw.sid)
 
@@ -230,7 +230,7 @@ def _sid_after(time: str) -> str:
         return ""
 
 
-def _enter(sealer: Sealer, sid: str) -> Sealed | None:
+def _enter(sealer: Finisher, sid: str) -> Sealed | None:
     """We were stopped between the manifest and its line in the ledger, or before the plain one was gone.
 
     None where its writer is at work, or it is in the ledger meanwhile.
@@ -254,13 +254,13 @@ def _enter(sealer: Sealer, sid: str) -> Sealed | None:
     return sealed
 
 
-def _is_entered(sealer: Sealer, sid: str) -> bool:
+def _is_entered(sealer: Finisher, sid: str) -> bool:
     """Is it in the ledger as complete? Read again, for it may have come there just now."""
     sealer.ledger.refresh()
     return sealer.ledger.is_sealed(sid)
 
 
-def _complete(sealer: Sealer, sid: str, pause: Callable[[], None], *, opened: bool) -> Sealed | None:
+def _complete(sealer: Finisher, sid: str, pause: Callable[[], None], *, opened: bool) -> Sealed | None:
     """None where the recording is alive, or was sealed meanwhile. ``opened``: by the ledger."""
     name = sealer.tree.path(sid).name
     with sealer.tree.day(sid) as day:
@@ -307,7 +307,7 @@ def _exists(name: str, directory: int) -> bool:
     return True
 
 
-def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool, pause: Callable[[], None]) -> _Scan:
+def _scan(file: BinaryIO, sid: str, keys: TrustedKeys, packed: bool, pause: Callable[[], None]) -> _Scan:
     file.seek(0)
     with encodings.unpacked(file, packed) as plain:
         scan = _scan_lines(plain, sid, keys, pause)
@@ -325,7 +325,7 @@ def _scan(file: BinaryIO, sid: str, keys: Keys, packed: bool, pause: Callable[[]
     return scan
 
 
-def _scan_lines(file: BinaryIO, sid: str, keys: Keys, pause: Callable[[], None]) -> _Scan:
+def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[], None]) -> _Scan:
     header: Header | None = None
     start = ""
     last, whole, lines, signed, position = 0.0, 0, 0, 0, 0

@@ -17,11 +17,11 @@ from pathlib import Path
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.evidence import ledger
-from conchrec.recording.evidence.ledger import Act, BrokenLedger, Ledger, LedgerLine
+from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerAction, LedgerLine
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.session_id import time_of
-from conchrec.recording.format.signatures import Keys
-from conchrec.recording.storage.layout import STEP, Tree
+from conchrec.recording.format.signatures import TrustedKeys
+from conchrec.recording.storage.layout import STEP, RecordingTree
 
 _AT_ONCE = 8
 """Manifests that are read and checked between two pauses."""
@@ -49,16 +49,16 @@ def held(path: Path, pause: Callable[[], None] = lambda: None) -> dict[str, str]
             line = LedgerLine.parse(text)
         except BrokenLedger:
             continue  # which is for `verify` to say
-        if line.act is Act.HELD:
+        if line.act is LedgerAction.HELD:
             found[line.sid] = line.reason
-        elif line.act is Act.RELEASED:
+        elif line.act is LedgerAction.RELEASED:
             found.pop(line.sid, None)
     return found
 
 
 def expired(
-    tree: Tree,
-    keys: Keys,
+    tree: RecordingTree,
+    keys: TrustedKeys,
     now: datetime,
     *,
     age: timedelta | None,
@@ -92,18 +92,18 @@ def expired(
         yield Expired(sid=sid, size=taken, reason=reason)
 
 
-def remove(tree: Tree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
+def remove(tree: RecordingTree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
     """A tombstone, and then it is gone. Raises OSError, BrokenLedger, and NotAllowed where it is held."""
     try:
         manifest = hashlib.sha256(tree.read_manifest(sid)).hexdigest()
     except FileNotFoundError:
         manifest = ""
-    book.append(Act.REMOVED, sid, manifest=manifest, reason=reason, by=by)
+    book.append(LedgerAction.REMOVED, sid, manifest=manifest, reason=reason, by=by)
     book.sync()
     tree.remove(sid)
 
 
-def _signed(tree: Tree, keys: Keys, sid: str) -> tuple[datetime, int]:
+def _signed(tree: RecordingTree, keys: TrustedKeys, sid: str) -> tuple[datetime, int]:
     """When it ended, and the bytes of the recording's files."""
     document = tree.read_manifest(sid)
     keys.manifest(document)

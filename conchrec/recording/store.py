@@ -26,7 +26,7 @@ from conchrec.model import SessionInfo
 from conchrec.reasons import ReasonCode
 from conchrec.recording import recovery
 from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
-from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage import spool
@@ -92,7 +92,7 @@ class LocalStore:
         *,
         clock: Timers,
         in_thread: InThread,
-        sealer: Sealer,
+        sealer: Finisher,
         min_free: int = 0,
         compress: bool = False,
         policy: InputPolicy = InputPolicy.NO,

@@ -29,7 +29,7 @@ from conchrec.access.rate_limit import Guesses
 from conchrec.audit import events
 from conchrec.audit.open import open_log
 from conchrec.audit.throttle import AuditThrottle
-from conchrec.ca.authority import Authority, Role
+from conchrec.ca.authority import Authority, CaKind
 from conchrec.config.changes import changed, effective, waits
 from conchrec.config.loader import ConfigErrors, load
 from conchrec.config.model import Config, Offer
@@ -40,22 +40,22 @@ from conchrec.model import Target
 from conchrec.ownership import act_as, foreign_owner
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.commands.reading_queue import THREADS, ReadingQueue
-from conchrec.proxy.context import Live, Refusals, Site
+from conchrec.proxy.context import LiveConnection, Refusals, Site
 from conchrec.proxy.dial import resolver
 from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.outer.server import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.refusals import PROXY_STOPPING
-from conchrec.proxy.user_limits import Rooms, SessionRate
+from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording import retention
 from conchrec.recording.capture.recorder import InputPolicy
 from conchrec.recording.catalogue.indexer import Indexer
-from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.evidence.heads import HeadFile
 from conchrec.recording.recovery import Recovered
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import Fsync, LocalStore, let_others_run
 from conchrec.service import watch
 from conchrec.service.listen import arguments_of, listener
@@ -131,8 +131,8 @@ class Proxy(MultiService):
             self._audit_log, lost=lambda why: _log.error("AUDIT EVENT LOST: repeated: {why}", why=why)
         )
         self._made = (config.state_dir / SIGNING_KEY,) if made else ()
-        self._sealer = Sealer(
-            Tree(config.recordings.directory),
+        self._sealer = Finisher(
+            RecordingTree(config.recordings.directory),
             signer,
             now,
             keys=keys,
@@ -190,7 +190,7 @@ class Proxy(MultiService):
             disks=_disks(config),
             turns=Turns(reactor),
             diffie_hellman=DiffieHellmanHelper(reactor),
-            rooms=Rooms(),
+            rooms=TunnelMemory(),
             session_rate=SessionRate(reactor),
         )
         self._complaints: dict[str, str] = {}
@@ -423,7 +423,7 @@ class Proxy(MultiService):
     def _rejudge(self) -> None:
         self._with_each(lambda live: live.rejudge())
 
-    def _with_each(self, judge: Callable[[Live], None]) -> None:
+    def _with_each(self, judge: Callable[[LiveConnection], None]) -> None:
         """One that can't be judged ends, and keeps nobody else from being judged."""
         for live in tuple(self.site.live):
             try:
@@ -584,7 +584,7 @@ class Proxy(MultiService):
             known = self._known_hosts[key] = KnownHosts.load(paths)
         return HostTrust(
             known,
-            authorities=(*self._authority.trusted(Role.HOST), *config.trusted_hosts.authorities),
+            authorities=(*self._authority.trusted(CaKind.HOST), *config.trusted_hosts.authorities),
             revoked=self._revoked,
             check=config.proxy_checks_host_keys
             if rule is None or rule.check_host_keys is None
@@ -594,7 +594,7 @@ class Proxy(MultiService):
     def _revoked(self, key: bytes, certificate: Certificate | None) -> bool:
         """Is this host key, or this certificate of ours for it, revoked?"""
         revoked = self._authority.revoked()
-        ours = certificate is not None and certificate.authority in self._authority.trusted(Role.HOST)
+        ours = certificate is not None and certificate.authority in self._authority.trusted(CaKind.HOST)
         return key in revoked.keys or (ours and certificate is not None and revoked.has(certificate))
 
 
@@ -624,7 +624,7 @@ def credentials(config: Config, authority: Authority, locked: Callable[[str], st
     return Credentials(
         users={name: user.keys for name, user in config.users.items()},
         roles={name: user.roles for name, user in config.users.items()},
-        authorities=lambda: authority.trusted(Role.USER),
+        authorities=lambda: authority.trusted(CaKind.USER),
         revoked=authority.revoked,
         locked=locked,
         passwords=frozenset(name for name, user in config.users.items() if user.password),

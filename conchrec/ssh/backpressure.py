@@ -18,7 +18,7 @@ class Producer(Protocol):
 
 
 @implementer(IPushProducer)
-class Valve:
+class WriteBackpressure:
     """Between a socket and whoever writes to its transport.
 
     Shut while the socket does not drain (``full``), and while the transport itself holds messages back

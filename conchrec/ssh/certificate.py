@@ -64,7 +64,7 @@ _USER_PRESENT = 0x01
 _USER_VERIFIED = 0x04
 
 
-class Kind(enum.Enum):
+class CertificateKind(enum.Enum):
     USER = 1
     HOST = 2
 
@@ -78,7 +78,7 @@ class Certificate:
     """
 
     algorithm: bytes
-    kind: Kind
+    kind: CertificateKind
     serial: int
     key_id: str
     principals: tuple[str, ...]
@@ -170,7 +170,7 @@ def decode(blob: bytes) -> Certificate:
     public_key = string(key_type) + _key_fields(r, key_type)
     serial = r.uint64()
     number = r.uint32()
-    if number not in (Kind.USER.value, Kind.HOST.value):
+    if number not in (CertificateKind.USER.value, CertificateKind.HOST.value):
         raise Malformed(f"a certificate of the unknown kind {number}")
     key_id = r.string()
     principals = _strings(r.string())
@@ -184,7 +184,7 @@ def decode(blob: bytes) -> Certificate:
     rest.end()
     return Certificate(
         algorithm=algorithm,
-        kind=Kind(number),
+        kind=CertificateKind(number),
         serial=serial,
         key_id=_text(key_id),
         principals=tuple(_text(name) for name in principals),
@@ -274,7 +274,7 @@ def check_user(
     Raises CertificateRejected. ``verify-required`` is checked where the signature is
     (``requires_verification``). ``obeyed`` are the critical options that the caller sees to.
     """
-    _check(certificate, Kind.USER, authorities, now, revoked)
+    _check(certificate, CertificateKind.USER, authorities, now, revoked)
     if not certificate.principals:
         raise _no(ReasonCode.CERTIFICATE_WITHOUT_PRINCIPAL, "it names no principal")
     for name, value in certificate.critical_options.items():
@@ -299,7 +299,7 @@ def check_host(
 
     Raises CertificateRejected. Principals are compared exactly: empty ones match no host here.
     """
-    _check(certificate, Kind.HOST, authorities, now, revoked)
+    _check(certificate, CertificateKind.HOST, authorities, now, revoked)
     if certificate.critical_options:
         raise _no(ReasonCode.CERTIFICATE_OPTION_UNKNOWN, "a host certificate has no critical options")
     if not any(_same_host(principal, name) for principal in certificate.principals):
@@ -308,7 +308,11 @@ def check_host(
 
 
 def _check(
-    certificate: Certificate, kind: Kind, authorities: Collection[bytes], now: datetime, revoked: Revoked
+    certificate: Certificate,
+    kind: CertificateKind,
+    authorities: Collection[bytes],
+    now: datetime,
+    revoked: Revoked,
 ) -> None:
     if certificate.kind is not kind:
         raise _no(ReasonCode.CERTIFICATE_TYPE_WRONG, f"it is a {certificate.kind.name.lower()} certificate")
@@ -545,7 +549,7 @@ def issue(
     *,
     authority: Signs,
     public_key: bytes,
-    kind: Kind,
+    kind: CertificateKind,
     serial: int,
     key_id: str,
     principals: Sequence[str],

@@ -33,7 +33,7 @@ DISCONNECT_BY_APPLICATION = 11
 MAX_CHANNELS = 1024
 
 
-class Wire(Protocol):
+class ConnectionTransport(Protocol):
     """The part of an SSH transport that a connection needs."""
 
     def sendPacket(self, messageType: int, payload: bytes) -> None: ...
@@ -142,7 +142,7 @@ class IncomingOpen:
     def answered(self) -> bool:
         return self._answered
 
-    def _answer(self) -> Wire | None:
+    def _answer(self) -> ConnectionTransport | None:
         if self._answered:
             raise RuntimeError("a channel open is answered once")
         self._answered = True
@@ -187,7 +187,7 @@ class Connection(SSHService):
     """The service ``ssh-connection`` over one transport, either side."""
 
     name = b"ssh-connection"
-    transport: Wire | None  # type: ignore[assignment]  # Conch declares its own concrete class
+    transport: ConnectionTransport | None  # type: ignore[assignment]  # Conch declares its own concrete class
 
     def __init__(
         self,

@@ -75,7 +75,7 @@ class Reactor(Clock, Protocol):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class _Request:
+class _PowerRequest:
     """One call of ``powers``."""
 
     peer: str
@@ -95,8 +95,8 @@ class DiffieHellmanHelper:
         self._reactor = reactor
         self._max_of_peer = max_of_peer
         self._max_waiting = max_waiting
-        self._queue: FairQueue[_Request] = FairQueue()
-        self._current: _Request | None = None
+        self._queue: FairQueue[_PowerRequest] = FairQueue()
+        self._current: _PowerRequest | None = None
         self._process: HelperProcess | None = None
         self._started_at = 0.0
         self._backoff = FIRST_BACKOFF
@@ -162,7 +162,7 @@ class DiffieHellmanHelper:
         if self._queue.count(peer) >= self._max_of_peer or not self._has_room(peer):
             self._log_refusal(peer)
             return fail(_too_many())
-        request = _Request(
+        request = _PowerRequest(
             peer=peer,
             data=frame((modulus, exponent, *bases)),
             answer=Deferred(lambda _: self._abandon(request)),
@@ -184,7 +184,7 @@ class DiffieHellmanHelper:
         last.answer.errback(Failure(_too_many()))
         return True
 
-    def _abandon(self, request: _Request) -> None:
+    def _abandon(self, request: _PowerRequest) -> None:
         request.abandoned = True
         self._queue.discard(request.peer, request)
 
@@ -198,7 +198,7 @@ class DiffieHellmanHelper:
         self._deadline = self._reactor.callLater(ANSWER_SECONDS, self._too_slow)
         self._process.write(item[1].data)
 
-    def _refuse(self, request: _Request, why: str) -> None:
+    def _refuse(self, request: _PowerRequest, why: str) -> None:
         if not request.abandoned:
             request.answer.errback(Failure(KeyExchangeRefused(why)))
 

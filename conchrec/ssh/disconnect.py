@@ -10,7 +10,7 @@ from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
+class ConnectionEnd:
     """How a connection ended.
 
     ``error`` is what went wrong here; ``reason`` and ``description`` what the peer said in DISCONNECT;
@@ -41,7 +41,7 @@ class Lost:
 class ConnectionGone(ConchrecError):
     """The connection ended before what was waited for; ``lost`` says how."""
 
-    def __init__(self, lost: Lost) -> None:
+    def __init__(self, lost: ConnectionEnd) -> None:
         super().__init__(lost.describe() or Reason(ReasonCode.CONNECTION_CLOSED, "the connection was closed"))
         self.lost = lost
 

@@ -33,7 +33,7 @@ _TRIFLE_MESSAGES = SLICE_MESSAGES // 4
 Key = tuple[str, str]
 
 
-class Reader(Protocol):
+class TurnReader(Protocol):
     """A connection with messages that wait to be handled."""
 
     @property
@@ -59,10 +59,10 @@ class Share:
         #: Seconds that it may use when its turn comes; below zero after a message that took long.
         self.credit = 0.0
         #: Readers with messages left, in the order of their turns.
-        self.waiting: dict[Reader, None] = {}
+        self.waiting: dict[TurnReader, None] = {}
         self.in_line = False
 
-    def read(self, reader: Reader) -> bool:
+    def read(self, reader: TurnReader) -> bool:
         """Let ``reader`` handle what it has: now as far as the budgets allow, the rest in later turns. The
         result says whether there is a rest."""
         return self._turns.read(self, reader)
@@ -98,7 +98,7 @@ class Turns:
             share = self._shares[key] = Share(self)
         return share
 
-    def read(self, share: Share, reader: Reader) -> bool:
+    def read(self, share: Share, reader: TurnReader) -> bool:
         if reader in share.waiting:
             return True
         # An inner connection is read within the slice of the outer one, whose message has brought its bytes.
@@ -107,7 +107,7 @@ class Turns:
             self._wait(reader.share or share, reader)
         return more
 
-    def _read_at_once(self, share: Share, reader: Reader) -> bool:
+    def _read_at_once(self, share: Share, reader: TurnReader) -> bool:
         if share.turn != self._turn:
             share.turn, share.seconds, share.messages = self._turn, 0.0, 0
         seconds = min(SLICE_SECONDS - share.seconds, TURN_SECONDS - self._seconds)
@@ -124,7 +124,7 @@ class Turns:
             self._schedule()
         return more
 
-    def _run(self, reader: Reader, seconds: float, messages: int) -> tuple[bool, float, int]:
+    def _run(self, reader: TurnReader, seconds: float, messages: int) -> tuple[bool, float, int]:
         """One slice: whether messages are left, what it took, and how many it handled."""
         began = self._clock.seconds()
         self._running, self._until, self._left = True, began + seconds, messages
@@ -139,7 +139,7 @@ class Turns:
         self._left -= 1
         return self._left <= 0 or self._clock.seconds() >= self._until
 
-    def _wait(self, share: Share, reader: Reader) -> None:
+    def _wait(self, share: Share, reader: TurnReader) -> None:
         share.waiting[reader] = None
         self._line_up(share)
         self._schedule()

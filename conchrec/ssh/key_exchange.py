@@ -23,7 +23,7 @@ from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.backpressure import Valve
+from conchrec.ssh.backpressure import WriteBackpressure
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import Incoming, Outgoing
 from conchrec.ssh.kex_methods import KeyExchange, ModularPowers, derive, exchange, hash_of, usable
@@ -66,7 +66,7 @@ HOLD_AT = 1024 * 1024
 CONNECTION = b"ssh-connection"
 
 
-class Phase(enum.Enum):
+class ExchangePhase(enum.Enum):
     """Where a key exchange is."""
 
     IDLE = "none runs"
@@ -101,9 +101,9 @@ class Keying:
         self._rekey_time = rekey_time
         self._incoming = Incoming()
         self._outgoing = Outgoing()
-        self._valve = Valve()
+        self._valve = WriteBackpressure()
         self._timers: dict[str, DelayedCall] = {}
-        self._phase = Phase.IDLE
+        self._phase = ExchangePhase.IDLE
         self._first_exchange = True
         self._strict = False
         self._bulk: tuple[bytes, ...] = ()
@@ -173,7 +173,7 @@ class Keying:
         if self._bulk:
             ours = replace(ours, ciphers=self._bulk)
         self._ours = Proposal.make(ours, self._host_key_algorithms(), markers)
-        self._phase = Phase.ASKED
+        self._phase = ExchangePhase.ASKED
         self._send(KEXINIT, self._ours.payload[1:])
 
     @property
@@ -182,21 +182,21 @@ class Keying:
         return self._incoming.counted + self._outgoing.counted
 
     def _rekey_where_due(self) -> None:
-        if self._phase is Phase.IDLE and not self._first_exchange:
+        if self._phase is ExchangePhase.IDLE and not self._first_exchange:
             limit = min(self._rekey_bytes, BULK_BYTES) if self._bulk_next else self._rekey_bytes
             if self._incoming.counted + self._outgoing.counted > limit:
                 self._begin_exchange()
 
     def _rekey_by_time(self) -> None:
-        if self._phase is Phase.IDLE and not self._over:
+        if self._phase is ExchangePhase.IDLE and not self._over:
             self._begin_exchange()
 
     def _kexinit(self, payload: bytes) -> None:
         """The peer's KEXINIT. One that the peer begins may have to wait, so that key exchanges without end
         cost the peer its time and not ours; until then we go on sending under the old keys."""
-        if self._phase in (Phase.RUNNING, Phase.SENT_KEYS):
+        if self._phase in (ExchangePhase.RUNNING, ExchangePhase.SENT_KEYS):
             raise RemoteViolation("a key exchange inside a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
-        if self._phase is Phase.IDLE and not self._first_exchange:
+        if self._phase is ExchangePhase.IDLE and not self._first_exchange:
             carried = self._incoming.carried + self._outgoing.carried
             pause = self._allowance.charge(self._clock.seconds(), carried)
             if pause > 0:
@@ -212,7 +212,7 @@ class Keying:
     def _settle(self, payload: bytes) -> None:
         """Agree on everything with the peer's KEXINIT."""
         theirs = Proposal.read(payload)
-        if self._phase is Phase.IDLE:
+        if self._phase is ExchangePhase.IDLE:
             self._begin_exchange()
         assert self._ours is not None
         if self._first_exchange:
@@ -230,7 +230,7 @@ class Keying:
         self._bulk_next = not bulk.issuperset(self._agreed.ciphers) and not any(
             map(bulk.isdisjoint, theirs.ciphers)
         )
-        self._phase = Phase.RUNNING
+        self._phase = ExchangePhase.RUNNING
         self._exchange = exchange(self._agreed.kex, self._powers)
         if self.isClient:
             self._compute(self._exchange.offer(), self._send_offer)
@@ -273,7 +273,7 @@ class Keying:
             computing.cancel()
 
     def _exchange_message(self, number: int, payload: bytes) -> None:
-        if self._phase is not Phase.RUNNING or self._exchange is None:
+        if self._phase is not ExchangePhase.RUNNING or self._exchange is None:
             raise RemoteViolation(
                 "a key exchange message without a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED
             )
@@ -325,21 +325,21 @@ class Keying:
             self._outgoing.deflate()
         self.agreed_names = self._agreed.names
         self._exchange = self._agreed = None
-        self._phase = Phase.SENT_KEYS
+        self._phase = ExchangePhase.SENT_KEYS
         self._is_renewing()
         # Ours may go now; what the peer still sends under the old keys is read until its NEWKEYS.
         if not self._first_exchange:
             self._unblock()
 
     def _newkeys(self, payload: bytes) -> None:
-        if self._phase is not Phase.SENT_KEYS or self._next_opener is None or payload:
+        if self._phase is not ExchangePhase.SENT_KEYS or self._next_opener is None or payload:
             raise RemoteViolation("NEWKEYS out of place", code=ReasonCode.KEY_EXCHANGE_FAILED)
         self._incoming.renew(self._next_opener, reset=self._strict)
         self._next_opener = None
         self._inflates = self._inflates_next
         if self._logged_in and self._inflates:
             self._incoming.inflate()
-        self._phase = Phase.IDLE
+        self._phase = ExchangePhase.IDLE
         self._later("rekey", self._rekey_time.total_seconds(), self._rekey_by_time)
         if not self._first_exchange:
             self.rekeys += 1
@@ -357,16 +357,16 @@ class Keying:
         if self._deflates:
             self._outgoing.deflate()
         # Where the peer's NEWKEYS is still to come, it begins with that.
-        if self._inflates and self._phase is not Phase.SENT_KEYS:
+        if self._inflates and self._phase is not ExchangePhase.SENT_KEYS:
             self._incoming.inflate()
 
     # --- what waits
 
     def _must_wait(self, number: int) -> bool:
-        if self._phase is Phase.IDLE or may_go_in_exchange(number):
+        if self._phase is ExchangePhase.IDLE or may_go_in_exchange(number):
             return False
         # Under the new keys everything may go, but for the very first of them, which the peer confirms.
-        return self._phase is not Phase.SENT_KEYS or self._first_exchange
+        return self._phase is not ExchangePhase.SENT_KEYS or self._first_exchange
 
     def _block(self, number: int, payload: bytes) -> None:
         """Keep a message for the new keys."""

@@ -149,14 +149,14 @@ class WindowChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Env:
+class EnvRequest:
     """``string name, string value`` (RFC 4254 section 6.4)."""
 
     name: bytes
     value: bytes
 
     @classmethod
-    def parse(cls, extra: bytes) -> Env:
+    def parse(cls, extra: bytes) -> EnvRequest:
         r = Reader(extra)
         value = cls(name=r.string(), value=r.string())
         r.end()

@@ -21,14 +21,14 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import USER_SIGNATURES, Algorithms
 from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of, verify_signature
-from conchrec.ssh.disconnect import ConnectionGone, Lost, printable
+from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone, printable
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.kex_methods import KeyExchange, ModularPowers
 from conchrec.ssh.key_exchange import REKEY_BYTES, REKEY_TIME
-from conchrec.ssh.transport_base import Modern
+from conchrec.ssh.transport_base import SSHTransport
 from conchrec.ssh.wire import Reader, string, uint32
 
-__all__ = ["ClientTransport", "ConnectionGone", "HostKey", "HostKeys", "Lost", "ServerTransport"]
+__all__ = ["ClientTransport", "ConnectionEnd", "ConnectionGone", "HostKey", "HostKeys", "ServerTransport"]
 
 USERAUTH = b"ssh-userauth"
 #: A client that asks before each of its tries has not that many.
@@ -52,7 +52,7 @@ class HostKeys(Protocol):
     def get(self, algorithm: bytes) -> HostKey: ...
 
 
-class ServerTransport(Modern, SSHServerTransport):
+class ServerTransport(SSHTransport, SSHServerTransport):
     """The server's side: over TCP, or over any ITransport.
 
     ``version`` is our whole version line without CR and LF; ``userauth`` makes the one service that is
@@ -167,12 +167,12 @@ class ServerTransport(Modern, SSHServerTransport):
         self.setService(self._login)
 
 
-class ClientTransport(Modern, SSHClientTransport):
+class ClientTransport(SSHTransport, SSHClientTransport):
     """The client's side.
 
     ``verify_host_key`` judges the blob that the server shows, at once, and raises what is then
-    ``Lost.error``. With ``version=None`` nothing is sent before ``start``, while the server's version is
-    read and told to ``on_version``.
+    ``ConnectionEnd.error``. With ``version=None`` nothing is sent before ``start``, while the server's
+    version is read and told to ``on_version``.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.backpressure import Producer
-from conchrec.ssh.disconnect import ConnectionGone, Lost, printable
+from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone, printable
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import MAX_VERSION
 from conchrec.ssh.kex_methods import ModularPowers
@@ -56,7 +56,7 @@ SEND_AT_MOST = 2 * READ_AT_MOST
 LAST_WORDS = 5.0
 
 
-class Modern(Keying):
+class SSHTransport(Keying):
     """Mixed in before one of Conch's transports, whose methods it replaces."""
 
     # What Conch's class has and this one uses.
@@ -98,11 +98,11 @@ class Modern(Keying):
         self._valve.on_drained = self._drained
         self._on_version: list[Callable[[bytes], None]] = []
         self._secure: list[Deferred[None]] = []
-        self._lost_waiters: list[Deferred[Lost]] = []
+        self._lost_waiters: list[Deferred[ConnectionEnd]] = []
         self._error: Exception | None = None
         self._peer_reason: int | None = None
         self._peer_description = b""
-        self.lost: Lost | None = None
+        self.lost: ConnectionEnd | None = None
         self.sessionID: bytes | None = None
         self.peer_version: bytes | None = None
         self.peer_extensions: dict[bytes, bytes] = {}
@@ -125,7 +125,7 @@ class Modern(Keying):
         return self._incoming.sequence
 
     def give_up(self, error: ConchrecError) -> None:
-        """Drop the connection with a peer that is not there any more; ``error`` is what ``Lost`` says."""
+        """Drop the connection with a peer that is gone; ``error`` is what ``ConnectionEnd`` says."""
         if not self._over:
             self._error = error
             self.abort()
@@ -148,9 +148,9 @@ class Modern(Keying):
             self._secure.append(done)
         return done
 
-    def when_lost(self) -> Deferred[Lost]:
+    def when_lost(self) -> Deferred[ConnectionEnd]:
         """Fires when the connection is over, however that came about; never fails."""
-        done: Deferred[Lost] = Deferred()
+        done: Deferred[ConnectionEnd] = Deferred()
         if self.lost is not None:
             done.callback(self.lost)
         else:
@@ -211,7 +211,7 @@ class Modern(Keying):
         self._gone_after_reading = False
         if self.lost is not None:
             return
-        self.lost = lost = Lost(
+        self.lost = lost = ConnectionEnd(
             error=self._error,
             reason=self._peer_reason,
             description=self._peer_description,
@@ -234,7 +234,7 @@ class Modern(Keying):
             over.callback(lost)
 
     @staticmethod
-    def _gone(lost: Lost) -> Exception:
+    def _gone(lost: ConnectionEnd) -> Exception:
         return lost.error if lost.error is not None else ConnectionGone(lost)
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:

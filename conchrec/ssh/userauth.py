@@ -43,7 +43,7 @@ HOSTBOUND = b"publickey-hostbound-v00@openssh.com"
 HOSTBOUND_EXTENSION = b"publickey-hostbound@openssh.com"
 
 
-class Wire(Protocol):
+class AuthTransport(Protocol):
     """The part of an SSH transport that authentication needs."""
 
     @property

@@ -87,7 +87,7 @@ class UserAuthClient(SSHService):
     """
 
     name = b"ssh-userauth"
-    transport: u.Wire | None  # type: ignore[assignment]  # Conch declares its own concrete class
+    transport: u.AuthTransport | None  # type: ignore[assignment]  # Conch declares its own concrete class
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class UserAuthClient(SSHService):
             if not self._over:
                 self._end(Failure())
 
-    def _received(self, transport: u.Wire, number: int, payload: bytes) -> None:
+    def _received(self, transport: u.AuthTransport, number: int, payload: bytes) -> None:
         if number == u.BANNER:
             # ``string text, string language``; the second one nobody needs, and some leave it out.
             self._on_banner(Reader(payload).string())

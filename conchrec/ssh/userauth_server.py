@@ -99,7 +99,7 @@ class UserAuthServer(SSHService):
     """
 
     name = b"ssh-userauth"
-    transport: u.Wire | None  # type: ignore[assignment]  # Conch declares its own concrete class
+    transport: u.AuthTransport | None  # type: ignore[assignment]  # Conch declares its own concrete class
 
     def __init__(
         self,
@@ -332,7 +332,7 @@ class UserAuthServer(SSHService):
             )
 
     def _verified(
-        self, transport: u.Wire, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes
+        self, transport: u.AuthTransport, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes
     ) -> bool:
         session_id = transport.sessionID
         if not session_id:

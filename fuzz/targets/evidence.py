@@ -5,15 +5,15 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conchrec.errors import RecordingError
-from conchrec.recording.evidence.ledger import Act, LedgerLine
+from conchrec.recording.evidence.ledger import LedgerAction, LedgerLine
 from conchrec.recording.format.manifest import Manifest
-from conchrec.recording.format.signatures import NotSigned, Signer, is_checkpoint
+from conchrec.recording.format.signatures import NotSigned, RecordingSigner, is_checkpoint
 from conchrec.recording.storage.encodings import ZstdPacker, opened
 from fuzz.limits import Broken
 from fuzz.scratch import scratch
 from fuzz.target import Each, Target, chosen
 
-SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+SIGNER = RecordingSigner(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 KEYS = SIGNER.keys()
 SID = "06c3r5am1g029b1e26sq1pb30s"
 CHECKPOINT = SIGNER.checkpoint(SID, 1234, "ab" * 32).encode()
@@ -27,7 +27,7 @@ ENTRY = SIGNER.entry(
         number=7,
         previous="0" * 64,
         time="2026-01-01T00:00:00.000Z",
-        act=Act.SEALED,
+        act=LedgerAction.SEALED,
         sid=SID,
         manifest="cd" * 32,
     ).encode()

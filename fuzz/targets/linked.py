@@ -10,7 +10,7 @@ from twisted.conch.ssh.service import SSHService
 
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.transport import ClientTransport, ServerTransport
-from conchrec.ssh.transport_base import Modern
+from conchrec.ssh.transport_base import SSHTransport
 from fuzz.limits import Broken
 from fuzz.sequence import pack, unpack
 from tests.support.pair import Ear, Pair
@@ -48,7 +48,9 @@ class Linked:
         self._to_server = to_server
         self.server: ServerTransport = pair.server
         self.client: ClientTransport = pair.client
-        ends: tuple[Modern, Modern] = (self.client, self.server) if to_server else (self.server, self.client)
+        ends: tuple[SSHTransport, SSHTransport] = (
+            (self.client, self.server) if to_server else (self.server, self.client)
+        )
         self._peer, self._looked_at = ends
         self._inputs = 0
         pair.pump()

@@ -105,7 +105,7 @@ PARSERS: tuple[tuple[Parser, tuple[bytes, ...]], ...] = (
     (_same(m.ChannelRequest.parse), (string(b"exec") + b"\1" + string(b"ls -l"), string(b"shell") + b"\0")),
     (m.PtyRequest.parse, (PTY,)),
     (m.WindowChange.parse, (uint32(132) + uint32(43) + uint32(0) * 2,)),
-    (m.Env.parse, (string(b"LANG") + string(b"C.UTF-8"),)),
+    (m.EnvRequest.parse, (string(b"LANG") + string(b"C.UTF-8"),)),
     (m.ExitSignal.parse, (EXIT_SIGNAL,)),
     (m.parse_uint32, (uint32(255),)),
     (m.parse_string, (string(b"sftp"),)),

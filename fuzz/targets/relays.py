@@ -15,7 +15,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from conchrec.access.options import Options
+from conchrec.access.options import SessionOptions
 from conchrec.audit.events import AuditEvent
 from conchrec.config.model import Mode
 from conchrec.model import Identity, SessionInfo
@@ -131,7 +131,7 @@ class Between:
             site=self._site(), identity=Identity(user="joe", method="publickey"), cid="c", source="10.0.0.1",
             address="10.0.0.1:1", target=Place(host="web1"), asked=Place(host="web1"), addresses=(),
             outer_agent=AgentSource("outer"),
-            login="root", options=Options(sftp=False, scp=False),
+            login="root", options=SessionOptions(sftp=False, scp=False),
         )  # fmt: skip
 
     def _site(self) -> Site:

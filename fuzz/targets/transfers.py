@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import PATH_MAX, Found, Lost, Reader
+from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, Found, ProtocolReader
 from conchrec.ssh.wire import string, uint32, uint64
 from fuzz.limits import Broken
 from fuzz.sequence import pack, unpack
@@ -26,7 +26,7 @@ GO = TARGET + b"\0"
 class _Account:
     """One session, read twice: as it comes, and byte by byte."""
 
-    def __init__(self, one: Reader, other: Reader, *begin: bytes) -> None:
+    def __init__(self, one: ProtocolReader, other: ProtocolReader, *begin: bytes) -> None:
         """``begin`` are the messages that come first in most sessions."""
         self._one = one
         self._other = other
@@ -55,7 +55,7 @@ class _Account:
         if self._one.end() or self._one.from_user(b"\0" * 9):
             raise Broken("something comes after the end")
 
-    def _fed(self, reader: Reader, pieces: Sequence[bytes], from_target: bool) -> list[Found]:
+    def _fed(self, reader: ProtocolReader, pieces: Sequence[bytes], from_target: bool) -> list[Found]:
         feed = reader.from_target if from_target else reader.from_user
         return [one for piece in pieces for one in feed(piece)]
 
@@ -63,8 +63,8 @@ class _Account:
         if found != again:
             raise Broken(f"{found!r} in these pieces, {again!r} byte by byte")
         for one, other in zip(found, again, strict=True):
-            if isinstance(one, Lost):
-                assert isinstance(other, Lost)
+            if isinstance(one, AccountLost):
+                assert isinstance(other, AccountLost)
                 for late, early in ((one.from_user, other.from_user), (one.from_target, other.from_target)):
                     if not late.startswith(early):
                         raise Broken("what is left for the recording depends on the pieces")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.access.certificate_permits import SELF_SERVICE, SWITCHES_OF, withheld
-from conchrec.access.options import SWITCHES, Options, RoleOptions
+from conchrec.access.options import SWITCHES, RoleOptions, SessionOptions
 from conchrec.access.policy import shut_by
 from conchrec.ssh.certificate_extensions import PERMITS, permits
 from tests.access.test_policy import allowed, asked, joe, role
@@ -41,7 +41,7 @@ def test_certificate_shuts_just_what_it_withholds(
     with_all = allowed(asked((policy, identity)))
     answer = allowed(asked((policy, replace(identity, withheld=without))))
     shut = {switch for permit in without for switch in SWITCHES_OF[permit]}
-    for option in fields(Options):
+    for option in fields(SessionOptions):
         expected = False if option.name in shut else getattr(with_all.options, option.name)
         assert getattr(answer.options, option.name) == expected, option.name
     assert answer.rule == with_all.rule

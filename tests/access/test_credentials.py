@@ -16,7 +16,7 @@ from conchrec.access.credentials import Credentials, fingerprint
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
-from conchrec.ssh.certificate import Kind, certificate_type, decode, key_type_of
+from conchrec.ssh.certificate import CertificateKind, certificate_type, decode, key_type_of
 from conchrec.ssh.wire import string
 from tests.support.logins import KINDS, authority, key, user_certificate
 
@@ -204,7 +204,7 @@ def test_certificates_that_do_not_count() -> None:
     now = int(NOW.timestamp())
     good = user_certificate(key())
     bad = {
-        "host certificate": user_certificate(key(), kind=Kind.HOST),
+        "host certificate": user_certificate(key(), kind=CertificateKind.HOST),
         "authority": user_certificate(key(), by=authority(1)),
         "expired": user_certificate(key(), valid_before=now),
         "not valid yet": user_certificate(key(), valid_after=now + 1),

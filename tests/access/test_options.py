@@ -15,9 +15,9 @@ from conchrec.access.options import (
     SWITCHES,
     TABLE,
     Mfa,
-    Options,
     Record,
     RoleOptions,
+    SessionOptions,
     as_markdown,
     combine,
     switches,
@@ -31,12 +31,12 @@ def commands(*texts: str) -> tuple[CommandPattern, ...]:
     return tuple(map(CommandPattern.parse, texts))
 
 
-def together(*roles: RoleOptions) -> Options:
+def together(*roles: RoleOptions) -> SessionOptions:
     return combine(roles, roles)
 
 
 def test_the_table_has_every_option_and_no_other() -> None:
-    assert {row.name for row in TABLE} - set(SHORTHANDS) == {field.name for field in fields(Options)}
+    assert {row.name for row in TABLE} - set(SHORTHANDS) == {field.name for field in fields(SessionOptions)}
     assert all(set(names) <= set(SWITCHES) for names in SHORTHANDS.values())
 
 
@@ -45,7 +45,7 @@ def test_the_documentation_shows_the_table() -> None:
 
 
 def test_one_role_that_says_nothing_is_the_default() -> None:
-    assert together(RoleOptions()) == Options()
+    assert together(RoleOptions()) == SessionOptions()
 
 
 def test_what_is_written_beats_a_shorthand() -> None:
@@ -120,7 +120,7 @@ def test_the_strictest() -> None:
 def test_what_may_start(
     kind: str, argument: str, programs: str, closed: dict[str, object], rule: str
 ) -> None:
-    assert why_not(Options(**closed), kind, argument, programs.split()) == rule  # type: ignore[arg-type]
+    assert why_not(SessionOptions(**closed), kind, argument, programs.split()) == rule  # type: ignore[arg-type]
 
 
 ROLES = st.builds(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
-from conchrec.access.options import Mfa, Options, Record, RoleOptions, Sees, switches
+from conchrec.access.options import Mfa, Record, RoleOptions, Sees, SessionOptions, switches
 from conchrec.access.patterns import HostPattern, parse_network
 from conchrec.access.policy import (
     Allow,
@@ -293,7 +293,7 @@ def test_what_several_roles_say_adds_up() -> None:
         switches=switches(file_copy=False, port_forwarding=False, local_forwarding=True),
     )  # fmt: skip
     decision = asked(joe(role(options=a), role("dev", options=b)))
-    assert allowed(decision).options == Options(
+    assert allowed(decision).options == SessionOptions(
         max_session_ttl=timedelta(hours=1),
         client_idle_timeout=timedelta(minutes=5),
         max_sessions=3,
@@ -309,7 +309,7 @@ def test_what_several_roles_say_adds_up() -> None:
 def test_a_role_for_another_host_or_login_opens_no_door() -> None:
     wide = RoleOptions(switches=switches(forward_agent=True), max_sessions=1)
     for other in (role("dev", on=("web2",), options=wide), role("dev", logins=("joe",), options=wide)):
-        assert allowed(asked(joe(role(), other))).options == Options()
+        assert allowed(asked(joe(role(), other))).options == SessionOptions()
 
 
 def test_a_role_for_some_of_the_addresses_opens_no_door_at_the_others() -> None:

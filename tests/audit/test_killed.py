@@ -11,7 +11,7 @@ from pathlib import Path
 from conchrec.audit.files import in_order, log_files, read_lines
 from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 from tests.support.proxy import our_environment
 
 WRITER = """
@@ -40,7 +40,7 @@ def test_writers_that_are_killed_and_rotated(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    signer = Signer.generate()
+    signer = RecordingSigner.generate()
     (tmp_path / "key").write_bytes(signer.private_text())
     log = tmp_path / "audit.jsonl"
     for round_ in range(ROUNDS):

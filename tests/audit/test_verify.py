@@ -28,7 +28,7 @@ from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.log import AuditLog
 from conchrec.audit.verify import MOST_PROBLEMS, AuditVerifier
 from conchrec.cli.main import CONFIGURATION, DONE, NO, USAGE, main
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 from tests.support.auditlog import SIGNER, audit_log
 
 INDEPENDENT = Path(__file__).parents[1] / "independent_audit.py"
@@ -250,7 +250,7 @@ def long_log(directory: Path) -> Installation:
     return there
 
 
-def check(keys: Signer, heads: Sequence[Head], files: Iterable[tuple[str, bytes]]) -> AuditVerifier:
+def check(keys: RecordingSigner, heads: Sequence[Head], files: Iterable[tuple[str, bytes]]) -> AuditVerifier:
     verifier = AuditVerifier(keys.keys(), heads=heads)
     for name, content in files:
         verifier.read(name, content.splitlines(keepends=True))
@@ -376,10 +376,10 @@ def test_a_chain_that_is_gone_as_a_whole_is_found(there: Installation) -> None:
 def test_another_key_is_found(there: Installation) -> None:
     there.process("a")
     other = there.directory / "other.pub"
-    other.write_text(Signer.generate().public_line + "\n")
+    other.write_text(RecordingSigner.generate().public_line + "\n")
     assert "signature" in there.fails("--key", other)
     both = there.directory / "both.pub"
-    both.write_text(Signer.generate().public_line + "\n" + SIGNER.public_line + "\n")
+    both.write_text(RecordingSigner.generate().public_line + "\n" + SIGNER.public_line + "\n")
     there.is_ok("--key", both)
 
 

@@ -15,7 +15,7 @@ from conchrec.ca.authority import BACKDATED, INNER_TTL, Authority, public_line
 from conchrec.ca.keystore import Serials
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import CertificateRejected, ConfigError
-from conchrec.ssh.certificate import CERTIFICATE, Certificate, Kind, check_host, check_user, decode
+from conchrec.ssh.certificate import CERTIFICATE, Certificate, CertificateKind, check_host, check_user, decode
 from tests.support.process import environment, program
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -272,7 +272,7 @@ def test_certificates_for_a_user_and_a_host(state: Path, tmp_path: Path) -> None
     mine = opened(state)
     key = mine.inner_host_keys("x").get(ED).blob()
     user = mine.sign_user(key, principals=("root", "www"), key_id="joe", ttl=timedelta(hours=12))
-    assert (user.kind, user.key_id, user.principals) == (Kind.USER, "joe", ("root", "www"))
+    assert (user.kind, user.key_id, user.principals) == (CertificateKind.USER, "joe", ("root", "www"))
     assert "Valid: from 2026-11-23T11:55:00 to 2026-11-24T00:00:00" in listed(user, tmp_path)
     host = mine.sign_host(key, ("Web1.Example.com", "web1", "192.0.2.1", "WEB1"), timedelta(days=90))
     lines = listed(host, tmp_path)

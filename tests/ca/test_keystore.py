@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from conchrec import keys
-from conchrec.ca.authority import Authority, Role
+from conchrec.ca.authority import Authority, CaKind
 from conchrec.ca.keystore import AgentAuthority, KeyStore, SigningFailed, read_public_key
-from conchrec.ca.rotation import Step
+from conchrec.ca.rotation import RotationStep
 from conchrec.errors import ConfigError
 from conchrec.ssh.certificate import check_host, check_user, signed_by
 from tests.support.process import environment, program
@@ -82,8 +82,8 @@ def test_a_new_key_has_the_passphrase_of_the_old_one(state: Path) -> None:
     run("ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET.decode(), "-f", state / "user_ca")
     person = Person()
     hidden = opened(state, person)
-    hidden.rotate(Role.USER, Step.INIT)
-    hidden.rotate(Role.USER, Step.UPDATE)
+    hidden.rotate(CaKind.USER, RotationStep.INIT)
+    hidden.rotate(CaKind.USER, RotationStep.UPDATE)
     assert person.asked == ["user_ca"]
     shown = run("ssh-keygen", "-y", "-P", SECRET.decode(), "-f", state / "user_ca-2")
     assert shown.split()[:2] == hidden.user_ca_line.split()[:2]
@@ -172,9 +172,9 @@ def test_both_authorities_in_an_agent(agent: Agent, state: Path) -> None:
         ".lock", "host_ca.pub", "host_key", "host_key.pub", "user_ca.pub",
     ]  # fmt: skip
     _, one = mine.one_connection("root", "joe", "c0ffee")
-    check_user(one, authorities=mine.trusted(Role.USER), now=NOON, source="192.0.2.1")
+    check_user(one, authorities=mine.trusted(CaKind.USER), now=NOON, source="192.0.2.1")
     host = mine.sign_host(mine.user_ca_public, ("web1",), timedelta(1))
-    check_host(host, authorities=mine.trusted(Role.HOST), name="web1", now=NOON)
+    check_host(host, authorities=mine.trusted(CaKind.HOST), name="web1", now=NOON)
     agent.forget()
     with pytest.raises(SigningFailed, match="does not sign with the key of the authority"):
         mine.one_connection("root", "joe", "c0ffee")
@@ -187,13 +187,13 @@ def test_a_rotation_in_an_agent(agent: Agent, state: Path) -> None:
     mine = opened(state, agent=agent.path)
     old = mine.user_ca_public
     new = read_public_key(agent.holds("next"), "test")
-    mine.rotate(Role.USER, Step.INIT, public_key=new)
-    assert mine.trusted(Role.USER) == (old, new)
-    mine.rotate(Role.USER, Step.UPDATE)
+    mine.rotate(CaKind.USER, RotationStep.INIT, public_key=new)
+    assert mine.trusted(CaKind.USER) == (old, new)
+    mine.rotate(CaKind.USER, RotationStep.UPDATE)
     _, one = mine.one_connection("root", "joe", "c0ffee")
     assert one.authority == new
-    mine.rotate(Role.USER, Step.FINISH)
-    assert opened(state, agent=agent.path).trusted(Role.USER) == (new,)
+    mine.rotate(CaKind.USER, RotationStep.FINISH)
+    assert opened(state, agent=agent.path).trusted(CaKind.USER) == (new,)
 
 
 def test_an_agent_and_no_word_about_its_keys(agent: Agent, state: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.ca.rotation import NEXT, OutOfStep, Phase, Rotation, Step
+from conchrec.ca.rotation import NEXT, OutOfStep, Rotation, RotationPhase, RotationStep
 
 FIRST = Rotation(old="user_ca")
 
 
-def taken(*steps: Step) -> Rotation:
+def taken(*steps: RotationStep) -> Rotation:
     rotation = FIRST
     for step in steps:
         rotation = rotation.after(step, "user_ca")
@@ -23,26 +23,51 @@ def taken(*steps: Step) -> Rotation:
 @pytest.mark.parametrize(
     ("steps", "phase", "signs", "trusted"),
     [
-        ((), Phase.IDLE, "user_ca", {"user_ca"}),
-        ((Step.INIT,), Phase.INIT, "user_ca", {"user_ca", "user_ca-2"}),
-        ((Step.INIT, Step.UPDATE), Phase.UPDATE, "user_ca-2", {"user_ca", "user_ca-2"}),
-        ((Step.INIT, Step.UPDATE, Step.FINISH), Phase.IDLE, "user_ca-2", {"user_ca-2"}),
-        ((Step.INIT, Step.ROLLBACK), Phase.IDLE, "user_ca", {"user_ca"}),
-        ((Step.INIT, Step.UPDATE, Step.ROLLBACK), Phase.ROLLBACK, "user_ca", {"user_ca", "user_ca-2"}),
-        ((Step.INIT, Step.UPDATE, Step.ROLLBACK, Step.FINISH), Phase.IDLE, "user_ca", {"user_ca"}),
-        ((Step.INIT, Step.ROLLBACK, Step.INIT), Phase.INIT, "user_ca", {"user_ca", "user_ca-3"}),
+        ((), RotationPhase.IDLE, "user_ca", {"user_ca"}),
+        ((RotationStep.INIT,), RotationPhase.INIT, "user_ca", {"user_ca", "user_ca-2"}),
+        (
+            (RotationStep.INIT, RotationStep.UPDATE),
+            RotationPhase.UPDATE,
+            "user_ca-2",
+            {"user_ca", "user_ca-2"},
+        ),
+        (
+            (RotationStep.INIT, RotationStep.UPDATE, RotationStep.FINISH),
+            RotationPhase.IDLE,
+            "user_ca-2",
+            {"user_ca-2"},
+        ),
+        ((RotationStep.INIT, RotationStep.ROLLBACK), RotationPhase.IDLE, "user_ca", {"user_ca"}),
+        (
+            (RotationStep.INIT, RotationStep.UPDATE, RotationStep.ROLLBACK),
+            RotationPhase.ROLLBACK,
+            "user_ca",
+            {"user_ca", "user_ca-2"},
+        ),
+        (
+            (RotationStep.INIT, RotationStep.UPDATE, RotationStep.ROLLBACK, RotationStep.FINISH),
+            RotationPhase.IDLE,
+            "user_ca",
+            {"user_ca"},
+        ),
+        (
+            (RotationStep.INIT, RotationStep.ROLLBACK, RotationStep.INIT),
+            RotationPhase.INIT,
+            "user_ca",
+            {"user_ca", "user_ca-3"},
+        ),
     ],
 )
 def test_what_signs_and_what_is_trusted(
-    steps: tuple[Step, ...], phase: Phase, signs: str, trusted: set[str]
+    steps: tuple[RotationStep, ...], phase: RotationPhase, signs: str, trusted: set[str]
 ) -> None:
     rotation = taken(*steps)
     assert (rotation.phase, rotation.signs, set(rotation.trusted)) == (phase, signs, trusted)
     assert rotation.trusted[0] == signs
 
 
-@given(st.lists(st.sampled_from(Step), max_size=12))
-def test_no_step_drops_what_signed_in_the_one_before(steps: list[Step]) -> None:
+@given(st.lists(st.sampled_from(RotationStep), max_size=12))
+def test_no_step_drops_what_signed_in_the_one_before(steps: list[RotationStep]) -> None:
     """Only ``finish`` ends trust in certificates that there may be, and it says so. Names are never used
     twice, and what is written down is read back."""
     rotation, names = FIRST, [FIRST.old]
@@ -53,9 +78,9 @@ def test_no_step_drops_what_signed_in_the_one_before(steps: list[Step]) -> None:
                 before.after(step, "user_ca")
             continue
         rotation = before.after(step, "user_ca")
-        if step is not Step.FINISH:
+        if step is not RotationStep.FINISH:
             assert before.signs in rotation.trusted
-        if step is Step.INIT:
+        if step is RotationStep.INIT:
             assert rotation.new not in names
             names.append(rotation.new)
         assert Rotation.from_json(json.loads(json.dumps(rotation.to_json()))) == rotation

@@ -13,7 +13,7 @@ import pytest
 
 from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
-from conchrec.access.options import Options
+from conchrec.access.options import SessionOptions
 from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.cli.can import NO, YES, command, destination, register, resolved
 from conchrec.config import loader
@@ -59,7 +59,7 @@ def test_yes_and_why() -> None:
         "  by the rule for targets web",
     ]
     shown = dict(line.strip().split(": ") for line in lines[3:])
-    assert set(shown) == {field.name for field in fields(Options)}
+    assert set(shown) == {field.name for field in fields(SessionOptions)}
     expected = {
         "max_session_ttl": "12h", "client_idle_timeout": "90s", "max_sessions": "10", "shell": "yes",
         "max_connections": "no limit", "commands": "every command", "local_forwarding": "no",

@@ -20,14 +20,14 @@ from conchrec.cli.recordings.common import FOUND, NOT_FOUND, moment
 from conchrec.cli.recordings.find import listing, show
 from conchrec.cli.recordings.view import export, follow, play, text
 from conchrec.model import SessionInfo, Target
-from conchrec.recording.capture.recorder import SessionRecorder, State
+from conchrec.recording.capture.recorder import RecordingState, SessionRecorder
 from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import Filter
-from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.asciicast import Header
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import Signer
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.format.signatures import RecordingSigner
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import LocalStore
 from conchrec.recording.terminal.sanitize import RESET
 from tests.support.auditlog import events as audited
@@ -50,7 +50,7 @@ class Shelf:
         self.out = io.StringIO()
         self.errors = io.StringIO()
         self._store = LocalStore(
-            sealer=Sealer(Tree(directory), Signer.generate(), self.now),
+            sealer=Finisher(RecordingTree(directory), RecordingSigner.generate(), self.now),
             clock=self.clock,
             in_thread=execute,
             monotonic=self.clock.seconds,
@@ -203,7 +203,7 @@ def test_follow_what_is_being_recorded(shelf: Shelf) -> None:
     def wait(seconds: float) -> None:
         assert 0 < seconds < 1
         if part := next(said, b""):
-            if recorder.state is State.OPEN:
+            if recorder.state is RecordingState.OPEN:
                 recorder.start("shell")
             recorder.output(part)
             recorder.flush()

@@ -34,7 +34,7 @@ from conchrec.config.model import Retention, Startups
 from conchrec.errors import ConfigError
 from conchrec.model import Target
 from conchrec.recording.capture.recorder import InputPolicy
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.recording.store import Fsync as StoreFsync
 from conchrec.yaml_cursor import parse_duration, parse_size
 
@@ -616,7 +616,7 @@ def test_direct_is_worth_a_word(read: Read) -> None:
 def test_how_recordings_are_kept(read: Read) -> None:
     it = read(NOBODY).recordings
     assert (it.compress, it.encrypt_to, it.retention) == (False, (), Retention(age=None, size=0))
-    key = f"{Signer.generate().public_line} auditor"
+    key = f"{RecordingSigner.generate().public_line} auditor"
     age = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
     it = read(
         NOBODY

@@ -14,7 +14,7 @@ import asyncssh
 import paramiko
 import pytest
 
-from conchrec.proxy.coverage import TABLE, Row, as_markdown
+from conchrec.proxy.coverage import TABLE, CoverageRow, as_markdown
 from conchrec.recording.format.coverage import MEANINGS, NotKept
 from tests.support.cast import Cast
 from tests.support.client import Way
@@ -351,7 +351,7 @@ TOLD: dict[tuple[str, str, str], dict[str, object]] = {
 }
 
 
-def key(row: Row) -> tuple[str, str, str]:
+def key(row: CoverageRow) -> tuple[str, str, str]:
     return row.channel, row.request, row.sender
 
 
@@ -364,7 +364,7 @@ def test_every_row_is_walked_or_says_why_not() -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if not row.why], ids=lambda row: "-".join(key(row)))
-async def test_it_leaves_its_trace(street: Street, row: Row) -> None:
+async def test_it_leaves_its_trace(street: Street, row: CoverageRow) -> None:
     act, recorded = WALK[key(row)]
     proxy = street.house.proxy
     sids, count = proxy.sids(), {name: len(proxy.audit(name, **told(row, name))) for name in row.audited}
@@ -376,7 +376,7 @@ async def test_it_leaves_its_trace(street: Street, row: Row) -> None:
         assert recorded(cast), cast
 
 
-def told(row: Row, name: str) -> dict[str, object]:
+def told(row: CoverageRow, name: str) -> dict[str, object]:
     return TOLD.get(key(row), {}) if name == row.audited[-1] else {}
 
 

@@ -23,7 +23,7 @@ from conchrec.errors import AccessDenied, LoginRejected
 from conchrec.model import Identity
 from conchrec.ssh.agent import AgentSigner
 from conchrec.ssh.algorithms import COMPATIBLE, UPSTREAM
-from conchrec.ssh.certificate import Ed25519Authority, Kind, issue
+from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.transport import ClientTransport, ServerTransport
@@ -66,7 +66,7 @@ class Gate:
         certificate = issue(
             authority=authority,
             public_key=plain,
-            kind=Kind.HOST,
+            kind=CertificateKind.HOST,
             serial=1,
             key_id="gate",
             principals=["127.0.0.1"],

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
-from conchrec.recording.format.transfer_account import Found, Lost, Operation
+from conchrec.recording.format.transfer_account import AccountLost, Found, Operation
 from tests.support.process import program
 
 NAMES = st.sampled_from([b"a"] * 4 + [b"b"] * 4 + [b"full", b"dir", b"x\0y", b"a/b", b".."])
@@ -127,5 +127,5 @@ def test_the_account_names_what_is_on_the_disk(options: str, sent: list[list[byt
             for data in part:
                 sink.send(data, wait=wait)
         sink.end()
-        if not any(isinstance(one, Lost) for one in sink.account):
+        if not any(isinstance(one, AccountLost) for one in sink.account):
             check(sink)

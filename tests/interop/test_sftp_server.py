@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture import sftp_wire as wire
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import Found, Lost, Operation
+from conchrec.recording.format.transfer_account import AccountLost, Found, Operation
 from conchrec.ssh.wire import string, uint32, uint64
 
 SERVER = Path("/usr/lib/openssh/sftp-server")
@@ -312,7 +312,7 @@ def check_names(server: Server) -> None:
 def test_the_account_names_what_changed_on_the_disk(asked: list[Ask]) -> None:
     with running() as server:
         run_requests(server, asked)
-        assert not [one for one in server.account if isinstance(one, Lost)]
+        assert not [one for one in server.account if isinstance(one, AccountLost)]
         check_names(server)
 
 
@@ -324,7 +324,7 @@ def test_a_guessed_handle_that_works_makes_the_account_incomplete(
     """What the account does not name, it says that it does not know."""
     with running() as server:
         run_requests(server, [*before, guessed, *after])
-        lost = [one for one in server.account if isinstance(one, Lost)]
+        lost = [one for one in server.account if isinstance(one, AccountLost)]
         if lost:
             assert {one.reason for one in lost} == {"an unknown handle"}
         else:

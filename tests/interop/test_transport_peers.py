@@ -30,7 +30,7 @@ from conchrec.model import Target
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms
 from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, KnownHosts, ShownKeys
 from conchrec.ssh.packetcipher import is_aead
-from conchrec.ssh.transport import ClientTransport, Lost, ServerTransport
+from conchrec.ssh.transport import ClientTransport, ConnectionEnd, ServerTransport
 from conchrec.ssh.wire import string
 from tests.support.client import Client, Way
 from tests.support.dropbear import start_dropbear
@@ -74,7 +74,7 @@ class Server:
 
     def __init__(self, stage: Stage, algorithms: Algorithms = COMPATIBLE) -> None:
         self.port = free_port()
-        self.ends: list[Lost] = []
+        self.ends: list[ConnectionEnd] = []
         self.transports: list[ServerTransport] = []
         key = ed25519.Ed25519PrivateKey.generate()
         shown = ShownKeys(key, None)

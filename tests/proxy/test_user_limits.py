@@ -13,8 +13,8 @@ from conchrec.proxy.user_limits import (
     SESSION_BURST,
     SESSIONS_PER_SECOND,
     USER_BYTES,
-    Rooms,
     SessionRate,
+    TunnelMemory,
 )
 from conchrec.ssh.channel_stream import WINDOW
 
@@ -23,12 +23,12 @@ WAYS = 1000
 
 
 def test_few_tunnels_have_a_full_window() -> None:
-    rooms = Rooms()
+    rooms = TunnelMemory()
     assert [rooms.take("joe") for _ in range(16)] == [WINDOW] * 16
 
 
 def test_all_tunnels_of_a_user_fit_into_the_budget() -> None:
-    rooms = Rooms()
+    rooms = TunnelMemory()
     sizes = [rooms.take("joe") for _ in range(WAYS)]
     assert min(sizes) == LEAST_ROOM
     assert sum(sizes) == rooms.taken("joe") <= USER_BYTES + WAYS * LEAST_ROOM
@@ -37,7 +37,7 @@ def test_all_tunnels_of_a_user_fit_into_the_budget() -> None:
 
 @given(st.lists(st.booleans(), max_size=200))
 def test_what_is_given_back_is_there_again(steps: list[bool]) -> None:
-    rooms = Rooms()
+    rooms = TunnelMemory()
     held: list[int] = []
     for takes in steps:
         if takes:

@@ -18,11 +18,11 @@ from twisted.python.threadpool import ThreadPool
 from conchrec.audit.events import utc_now
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.recording.storage.group_commit import Timers
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import MERGE_SECONDS, LocalStore
 
 
@@ -37,7 +37,7 @@ class Loop(Timers, Protocol):
 def main(directory: Path, key: Path, loop: Loop) -> None:
     threads = cast(IReactorFromThreads, loop)
     store = LocalStore(
-        sealer=Sealer(Tree(directory), Signer.parse(key.read_bytes()), utc_now),
+        sealer=Finisher(RecordingTree(directory), RecordingSigner.parse(key.read_bytes()), utc_now),
         clock=loop,
         in_thread=partial(deferToThreadPool, threads, loop.getThreadPool()),
     )

@@ -14,20 +14,20 @@ from twisted.internet.task import Clock
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
 from conchrec.recording.evidence import ledger
-from conchrec.recording.evidence.finisher import Sealer
-from conchrec.recording.evidence.ledger_reader import Book
-from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.evidence.finisher import Finisher
+from conchrec.recording.evidence.ledger_reader import LedgerReader
+from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.asciicast import Event, Header
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import CHECKPOINT, Signer
+from conchrec.recording.format.signatures import CHECKPOINT, RecordingSigner
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage.group_commit import Timers
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.spool import SpoolFile, create
 from conchrec.recording.store import Fsync, LocalStore
 
 T = TypeVar("T")
-SIGNER = Signer.generate()
+SIGNER = RecordingSigner.generate()
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
 
@@ -70,7 +70,7 @@ class Bench:
         recipients: tuple[str, ...] = (),
     ) -> LocalStore:
         return LocalStore(
-            sealer=Sealer(Tree(self.directory), SIGNER, self.now, recipients=recipients),
+            sealer=Finisher(RecordingTree(self.directory), SIGNER, self.now, recipients=recipients),
             compress=compress,
             clock=timers or self.clock,
             in_thread=at_once,
@@ -104,9 +104,9 @@ class Bench:
     def recover(self) -> tuple[Recovered, ...]:
         return result(self.store().recover())
 
-    def verify(self, sid: str, head: str = "") -> Verdict:
+    def verify(self, sid: str, head: str = "") -> VerifyResult:
         """What the verifier says of one recording, and that the ledger is good."""
-        book = Book(self.directory / ledger.NAME, SIGNER.keys(), head)
+        book = LedgerReader(self.directory / ledger.NAME, SIGNER.keys(), head)
         assert not book.problems
         (verdict,) = Verifier(SIGNER.keys(), (), self.now).directory(book, self.directory, {sid})
         return verdict

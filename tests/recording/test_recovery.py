@@ -20,17 +20,17 @@ from conchrec.provenance import Provenance
 from conchrec.recording import retention
 from conchrec.recording.catalogue.library import Library
 from conchrec.recording.evidence.continuity import STEP_BYTES
-from conchrec.recording.evidence.finisher import Sealer
+from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.evidence.heads import HeadFile
-from conchrec.recording.evidence.ledger import NAME, Act, Ledger, LedgerLine
+from conchrec.recording.evidence.ledger import NAME, Ledger, LedgerAction, LedgerLine
 from conchrec.recording.evidence.ledger import lines as lines_of
-from conchrec.recording.evidence.ledger_reader import Book
-from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.evidence.ledger_reader import LedgerReader
+from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.asciicast import Header
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.session_id import new_session_id
 from conchrec.recording.recovery import Recovered, Stopped, recover
-from conchrec.recording.storage.layout import STEP, Tree
+from conchrec.recording.storage.layout import STEP, RecordingTree
 from tests.recording.recording_bench import NOON, SIGNER, Bench, cast, events, output, result
 
 HEADER = (
@@ -44,7 +44,7 @@ def _left_behind(bench: Bench, contents: bytes, *, opened: bool = True) -> Path:
     path = bench.store().path(new_session_id(NOON))
     path.parent.mkdir(parents=True, exist_ok=True)
     if opened:
-        Ledger(bench.directory, SIGNER, bench.now).append(Act.OPEN, path.stem)
+        Ledger(bench.directory, SIGNER, bench.now).append(LedgerAction.OPEN, path.stem)
     path.write_bytes(contents)
     return path
 
@@ -209,13 +209,13 @@ def _forge(bench: Bench, contents: bytes) -> Path:
     return _left_behind(bench, contents, opened=False)
 
 
-def _book(bench: Bench) -> Book:
-    return Book(bench.directory / NAME, SIGNER.keys())
+def _book(bench: Bench) -> LedgerReader:
+    return LedgerReader(bench.directory / NAME, SIGNER.keys())
 
 
 def _sealed(bench: Bench, sid: str) -> int:
     lines = [LedgerLine.parse(text) for text in lines_of(bench.directory / NAME)]
-    return sum(line.act is Act.SEALED and line.sid == sid for line in lines)
+    return sum(line.act is LedgerAction.SEALED and line.sid == sid for line in lines)
 
 
 @pytest.mark.parametrize("when", range(6))
@@ -240,7 +240,7 @@ def test_enters_no_session_twice_that_ends_between_two_steps(bench: Bench, when:
     def closed() -> bool:
         return recorder.path.with_suffix(".json").exists()
 
-    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now)
+    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
     recover(sealer, alive, pause)
     if not closed():
         bench.close(recorder)
@@ -255,15 +255,15 @@ def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) 
         bench.close(store.open(bench.info()))
     recorder = store.open(bench.info())
     recorder.start("shell")
-    real = Tree.recordings
+    real = RecordingTree.recordings
 
-    def recordings(self: Tree, *args: Any, **named: Any) -> Iterator[tuple[str, bool]]:
+    def recordings(self: RecordingTree, *args: Any, **named: Any) -> Iterator[tuple[str, bool]]:
         bench.close(recorder)
         bench.close(store.open(bench.info()))
         yield from real(self, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tree, "recordings", recordings)
+        patch.setattr(RecordingTree, "recordings", recordings)
         assert result(store.recover()) == ()
     assert _book(bench).problems == []
     assert all(verdict.whole and not verdict.notes for verdict in _verdicts(bench))
@@ -271,14 +271,14 @@ def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) 
 
 def test_two_processes_recover_the_same_recordings(bench: Bench) -> None:
     paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(4)]
-    other = Sealer(Tree(bench.directory), SIGNER, bench.now)
+    other = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
     others: list[Recovered] = []
 
     def pause() -> None:
         if not others:
             others.extend(recover(other))
 
-    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now)
+    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
     ours = recover(sealer, pause=pause)
     assert {item.sid for item in (*ours, *others)} == {path.stem for path in paths}
     assert len(ours) + len(others) == 4
@@ -304,38 +304,40 @@ def test_what_an_earlier_release_entered_twice_is_ok_with_a_note(bench: Bench) -
     closed = bench.close(bench.recorder())
     manifest = closed.path.with_suffix(".json").read_bytes()
     digest = hashlib.sha256(manifest).hexdigest()
-    Ledger(bench.directory, SIGNER, bench.now).append(Act.SEALED, closed.manifest.sid, manifest=digest)
+    Ledger(bench.directory, SIGNER, bench.now).append(
+        LedgerAction.SEALED, closed.manifest.sid, manifest=digest
+    )
     verdict = bench.verify(closed.manifest.sid)
     assert verdict.whole
     assert verdict.notes == ("completed twice with the same manifest, in lines 2 and 3 of the ledger",)
     other = Ledger(bench.directory, SIGNER, bench.now)
-    other.append(Act.SEALED, closed.manifest.sid, manifest="0" * 64)
+    other.append(LedgerAction.SEALED, closed.manifest.sid, manifest="0" * 64)
     assert not bench.verify(closed.manifest.sid).whole
 
 
 # -- what is looked at, and in which steps
 
 
-def _settled_bench(bench: Bench, count: int) -> tuple[Sealer, HeadFile]:
+def _settled_bench(bench: Bench, count: int) -> tuple[Finisher, HeadFile]:
     """A directory with so many recordings, made by a service that was stopped."""
     state = bench.directory.parent / "state"
     state.mkdir()
     heads = HeadFile(state)
-    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     bench.directory.mkdir()
     recover(sealer)
     chance = random.Random(5)
-    day = Tree(bench.directory).path(new_session_id(bench.now())).parent
+    day = RecordingTree(bench.directory).path(new_session_id(bench.now())).parent
     day.mkdir(parents=True)
     for _ in range(count):
         bench.clock.advance(chance.random() / 10)
         sid = new_session_id(bench.now())
         (day / f"{sid}.cast").touch()
         (day / f"{sid}.json").touch()
-        sealer.ledger.append(Act.OPEN, sid)
-        sealer.ledger.append(Act.SEALED, sid, manifest="0" * 64)
+        sealer.ledger.append(LedgerAction.OPEN, sid)
+        sealer.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
     sealer.ledger.keep_head()
-    return Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads), heads
+    return Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads), heads
 
 
 def test_reads_only_the_end_of_a_settled_ledger_in_small_steps(
@@ -388,7 +390,7 @@ def test_a_recovery_that_is_stopped_goes_on_at_the_next_start(bench: Bench) -> N
 
     assert recover(sealer, pause=pause) == () and pauses == 1
     sealer.ledger.keep_head()
-    found = recover(Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads))
+    found = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
     assert {item.sid for item in found} == {path.stem for path in paths}
 
 
@@ -401,24 +403,24 @@ def test_finds_an_old_recording_that_was_open_all_the_time(
     state = bench.directory.parent / "state"
     state.mkdir()
     heads = HeadFile(state)
-    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     recover(sealer)
     old = new_session_id(bench.now())
     sealer.opened(old)
-    path = Tree(bench.directory).path(old)
+    path = RecordingTree(bench.directory).path(old)
     path.parent.mkdir(parents=True)
     path.write_bytes(HEADER + EVENTS)
     for _ in range(50):
         bench.clock.advance(86_400)
         sid = new_session_id(bench.now())
         sealer.opened(sid)
-        sealer.ledger.append(Act.SEALED, sid, manifest="0" * 64)
+        sealer.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
     sealer.ledger.keep_head()
     # Two starts: the first one is killed before it has looked.
-    started = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    started = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     started.ledger.refresh()
     started.ledger.keep_head()
-    (found,) = recover(Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads))
+    (found,) = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
     assert found.sid == old and found.manifest is not None
 
 
@@ -433,15 +435,15 @@ def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: py
     store = bench.store()
     late = bench.close(store.open(bench.info()))
     bench.wall -= timedelta(days=1)
-    sealer = Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads)
+    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     recover(sealer)
     for _ in range(3):
         sid = new_session_id(bench.now())
         sealer.opened(sid)
-        sealer.ledger.append(Act.SEALED, sid, manifest="0" * 64)
+        sealer.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
     sealer.ledger.keep_head()
     left = _left_behind(bench, HEADER)
-    found = recover(Sealer(Tree(bench.directory), SIGNER, bench.now, heads=heads))
+    found = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
     assert [item.sid for item in found] == [left.stem]
     assert _sealed(bench, late.manifest.sid) == 1
 
@@ -479,7 +481,7 @@ def test_one_whose_line_was_lost_is_completed_by_its_checkpoints(bench: Bench) -
     assert _only(bench.recover()).status is Status.INTERRUPTED
 
 
-def _verdicts(bench: Bench) -> list[Verdict]:
+def _verdicts(bench: Bench) -> list[VerifyResult]:
     return list(Verifier(SIGNER.keys(), (), bench.now).directory(_book(bench), bench.directory))
 
 
@@ -509,7 +511,7 @@ def test_nothing_in_the_directory_stops_readers(bench: Bench, kind: str, form: s
         bench.recover()
         verdicts = {verdict.sid: verdict for verdict in _verdicts(bench)}
         assert not verdicts[closed.manifest.sid].whole
-    tree = Tree(bench.directory)
+    tree = RecordingTree(bench.directory)
     expired = retention.expired(tree, SIGNER.keys(), bench.now(), age=timedelta(0), size=1)
     assert other.manifest.sid in {one.sid for one in expired}
     statuses = {entry.sid: entry.status for entry in Library(bench.directory).entries()}

@@ -9,11 +9,11 @@ import pytest
 
 from conchrec.recording import retention
 from conchrec.recording.evidence import ledger
-from conchrec.recording.evidence.ledger import Act, Ledger
-from conchrec.recording.evidence.ledger_reader import Book
+from conchrec.recording.evidence.ledger import Ledger, LedgerAction
+from conchrec.recording.evidence.ledger_reader import LedgerReader
 from conchrec.recording.evidence.recent_entries import NotAllowed
 from conchrec.recording.evidence.verify import Verifier
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from tests.recording.recording_bench import NOON, SIGNER, Bench
 
 
@@ -27,7 +27,7 @@ def record(bench: Bench, day: int) -> str:
 
 
 def go(bench: Bench, **limits: object) -> list[str]:
-    tree = Tree(bench.directory)
+    tree = RecordingTree(bench.directory)
     age, size = limits.get("age"), limits.get("size", 0)
     assert (age is None or isinstance(age, timedelta)) and isinstance(size, int)
     return [one.sid for one in retention.expired(tree, SIGNER.keys(), bench.now(), age=age, size=size)]
@@ -35,10 +35,10 @@ def go(bench: Bench, **limits: object) -> list[str]:
 
 def remove(bench: Bench, sid: str) -> None:
     book = Ledger(bench.directory, SIGNER, bench.now)
-    retention.remove(Tree(bench.directory), book, sid, reason="older than 30d", by="conchrec")
+    retention.remove(RecordingTree(bench.directory), book, sid, reason="older than 30d", by="conchrec")
 
 
-def hold(bench: Bench, sid: str, act: Act = Act.HELD) -> None:
+def hold(bench: Bench, sid: str, act: LedgerAction = LedgerAction.HELD) -> None:
     Ledger(bench.directory, SIGNER, bench.now).append(act, sid, reason="case 7", by="joe")
 
 
@@ -80,10 +80,10 @@ def test_what_is_being_written_or_was_not_completed_stays(bench: Bench) -> None:
 def test_nobody_else_makes_us_remove_one(bench: Bench) -> None:
     """Neither by a date nor by a size that are not ours: those are not signed."""
     sids = [record(bench, day) for day in range(3)]
-    path = Tree(bench.directory).manifest_path(sids[0])
+    path = RecordingTree(bench.directory).manifest_path(sids[0])
     path.write_bytes(path.read_bytes().replace(b'"ended": "2026', b'"ended": "2006'))
     assert go(bench, age=timedelta(days=1, seconds=1)) == []
-    copy = Tree(bench.directory).path(sids[1])
+    copy = RecordingTree(bench.directory).path(sids[1])
     big = copy.with_name("0" + copy.name[1:])
     big.write_bytes(copy.read_bytes() * 1000)
     big.with_suffix(".json").write_bytes(
@@ -98,7 +98,7 @@ def test_what_is_held_stays_until_it_is_released(bench: Bench) -> None:
     hold(bench, one)
     assert retention.held(bench.directory / ledger.NAME) == {one: "case 7"}
     assert go(bench, age=timedelta(days=1), size=1) == [other]
-    hold(bench, one, Act.RELEASED)
+    hold(bench, one, LedgerAction.RELEASED)
     assert go(bench, age=timedelta(days=1)) == sorted([one, other])
 
 
@@ -109,7 +109,7 @@ def test_a_tombstone(bench: Bench, held: bool) -> None:
         hold(bench, sid)
     remove(bench, sid)
     assert [path.name for path in bench.directory.rglob(f"{sid}*")] == []
-    book = Book(bench.directory / ledger.NAME, SIGNER.keys())
+    book = LedgerReader(bench.directory / ledger.NAME, SIGNER.keys())
     found = Verifier(SIGNER.keys(), (), bench.now).directory(book, bench.directory)
     verdicts = {verdict.sid: verdict for verdict in found}
     assert book.problems == [] and verdicts[other].whole
@@ -122,7 +122,7 @@ def test_a_tombstone(bench: Bench, held: bool) -> None:
 def test_stopped_between_the_tombstone_and_the_end(bench: Bench) -> None:
     """It is still there, and goes the next time."""
     sid = record(bench, 0)
-    Ledger(bench.directory, SIGNER, bench.now).append(Act.REMOVED, sid, reason="x", by="y")
+    Ledger(bench.directory, SIGNER, bench.now).append(LedgerAction.REMOVED, sid, reason="x", by="y")
     bench.wall = NOON + timedelta(days=400)
     assert go(bench, age=timedelta(days=1)) == [sid]
     remove(bench, sid)
@@ -138,10 +138,10 @@ def test_what_is_held_after_it_was_chosen_stays(bench: Bench) -> None:
     hold(bench, sid)
     assert pruning.is_held(sid)
     with pytest.raises(NotAllowed, match="is held"):
-        retention.remove(Tree(bench.directory), pruning, sid, reason="old", by="conchrec")
-    assert Tree(bench.directory).path(sid).exists()
-    hold(bench, sid, Act.RELEASED)
-    retention.remove(Tree(bench.directory), pruning, sid, reason="old", by="conchrec")
+        retention.remove(RecordingTree(bench.directory), pruning, sid, reason="old", by="conchrec")
+    assert RecordingTree(bench.directory).path(sid).exists()
+    hold(bench, sid, LedgerAction.RELEASED)
+    retention.remove(RecordingTree(bench.directory), pruning, sid, reason="old", by="conchrec")
 
 
 def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
@@ -150,14 +150,19 @@ def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
     holding.refresh()
     remove(bench, sid)
     with pytest.raises(NotAllowed, match="was removed meanwhile"):
-        holding.append(Act.HELD, sid, reason="case 8", by="joe")
+        holding.append(LedgerAction.HELD, sid, reason="case 8", by="joe")
 
 
 def test_looks_for_old_recordings_in_small_steps(bench: Bench) -> None:
     sids = [record(bench, 0) for _ in range(40)]
     pauses: list[None] = []
     found = retention.expired(
-        Tree(bench.directory), SIGNER.keys(), bench.now(), age=None, size=1, pause=lambda: pauses.append(None)
+        RecordingTree(bench.directory),
+        SIGNER.keys(),
+        bench.now(),
+        age=None,
+        size=1,
+        pause=lambda: pauses.append(None),
     )
     assert [one.sid for one in found] == sorted(sids)
     assert len(pauses) >= 40 / 8

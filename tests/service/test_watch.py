@@ -12,9 +12,9 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from conchrec.audit.events import AuditEvent, EvidenceTampered
 from conchrec.recording.evidence.continuity import Break
 from conchrec.recording.evidence.heads import HeadFile
-from conchrec.recording.evidence.ledger import Act, Ledger
+from conchrec.recording.evidence.ledger import Ledger, LedgerAction
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.service.watch import LedgerWatch
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -30,10 +30,10 @@ class Desk:
         self.recordings = directory / "recordings"
         self.recordings.mkdir()
         self.ledger = Ledger(
-            self.recordings, Signer.generate(), lambda: NOW, heads=self.heads, on_break=self.report
+            self.recordings, RecordingSigner.generate(), lambda: NOW, heads=self.heads, on_break=self.report
         )
         self.watch = LedgerWatch(self.ledger, execute, self.events.append)
-        self.ledger.append(Act.OPEN, new_session_id(NOW))
+        self.ledger.append(LedgerAction.OPEN, new_session_id(NOW))
 
     def report(self, found: Break) -> None:
         self.watch.report(found)
@@ -73,7 +73,7 @@ def test_audits_and_logs_what_was_changed(tmp_path: Path) -> None:
 def test_logs_once_what_keeps_it_from_looking(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.heads.path.write_bytes(b"nonsense")
-    desk.ledger = Ledger(desk.recordings, Signer.generate(), lambda: NOW, heads=desk.heads)
+    desk.ledger = Ledger(desk.recordings, RecordingSigner.generate(), lambda: NOW, heads=desk.heads)
     desk.watch = LedgerWatch(desk.ledger, execute, desk.events.append)
     for _ in range(3):
         desk.check()

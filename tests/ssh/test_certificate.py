@@ -69,7 +69,7 @@ def user(certificate: c.Certificate, source: str = HERE, now: datetime = NOW, by
 
 
 def made(
-    kind: c.Kind = c.Kind.USER,
+    kind: c.CertificateKind = c.CertificateKind.USER,
     principals: tuple[str, ...] = ("joe",),
     options: Mapping[str, bytes] | None = None,
     after: datetime = NOW - HOUR,
@@ -89,7 +89,7 @@ def made(
 
 
 def host_certificate(*principals: str) -> c.Certificate:
-    return made(c.Kind.HOST, principals)
+    return made(c.CertificateKind.HOST, principals)
 
 
 def why(certificate: c.Certificate, **more: object) -> str:
@@ -110,7 +110,7 @@ def test_all_fields_of_a_user_certificate_of_ssh_keygen(tmp_path: Path, by: str,
         "-O", "source-address=192.0.2.0/24,2001:db8::/32", "-O", "no-x11-forwarding",
         by=by, kind=kind,
     )  # fmt: skip
-    assert found.kind is c.Kind.USER
+    assert found.kind is c.CertificateKind.USER
     assert (found.key_id, found.principals, found.serial) == ("joe", ("joe", "root"), 2**64 - 1)
     assert found.public_key == blob_of(tmp_path / "key.pub")
     assert found.authority == blob_of(tmp_path / "ca.pub")
@@ -132,7 +132,7 @@ def test_all_fields_of_a_user_certificate_of_ssh_keygen(tmp_path: Path, by: str,
 
 def test_a_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
     found = sign(tmp_path, "-h", "-n", "web1,web1.example.com,192.0.2.1,2001:db8::1")
-    assert found.kind is c.Kind.HOST
+    assert found.kind is c.CertificateKind.HOST
     assert found.valid_until_text == "forever"
     for name in ("web1", "WEB1", "web1.example.com", "192.0.2.1", "2001:DB8:0::1"):
         host(found, name, by=found.authority)
@@ -165,7 +165,7 @@ def test_ssh_keygen_reads_what_we_issue(tmp_path: Path, kind: str) -> None:
     issued = c.issue(
         authority=CA,
         public_key=key(kind).public().blob(),
-        kind=c.Kind.USER,
+        kind=c.CertificateKind.USER,
         serial=12,
         key_id="jö/s1",
         principals=("root", "www-data"),
@@ -211,12 +211,13 @@ def test_only_plain_keys_of_good_size_are_signed() -> None:
     ):
         with pytest.raises(CertificateRejected, match=text):
             c.issue(
-                authority=CA, public_key=public, kind=c.Kind.USER, serial=1, key_id="joe",
+                authority=CA, public_key=public, kind=c.CertificateKind.USER, serial=1, key_id="joe",
                 principals=("joe",), valid_after=0, valid_before=c.FOREVER,
             )  # fmt: skip
     with pytest.raises(RemoteViolation):
         c.issue(
-            authority=CA, public_key=key().public().blob() + b"x", kind=c.Kind.USER, serial=1, key_id="joe",
+            authority=CA, public_key=key().public().blob() + b"x", kind=c.CertificateKind.USER,
+            serial=1, key_id="joe",
             principals=("joe",), valid_after=0, valid_before=c.FOREVER,
         )  # fmt: skip
     with pytest.raises(CertificateRejected, match="never be valid"):
@@ -269,7 +270,7 @@ def test_a_certificate_in_the_place_of_its_authority() -> None:
 def test_an_unknown_critical_option() -> None:
     assert "'never-heard-of'" in why(made(options={"never-heard-of": b""}))
     with pytest.raises(CertificateRejected, match="no critical options"):
-        host(made(c.Kind.HOST, ("web1",), options={"source-address": string(b"192.0.2.0/24")}))
+        host(made(c.CertificateKind.HOST, ("web1",), options={"source-address": string(b"192.0.2.0/24")}))
 
 
 @pytest.mark.parametrize(
@@ -482,7 +483,8 @@ def test_security_keys_want_a_touch(kind: bytes) -> None:
 def test_verify_required_wants_a_pin(kind: bytes) -> None:
     token = SecurityKey(kind)
     certified = c.issue(
-        authority=CA, public_key=token.blob, kind=c.Kind.USER, serial=1, key_id="joe", principals=("joe",),
+        authority=CA, public_key=token.blob, kind=c.CertificateKind.USER,
+        serial=1, key_id="joe", principals=("joe",),
         valid_after=0, valid_before=c.FOREVER, critical_options={"verify-required": b""},
     )  # fmt: skip
     algorithm = c.certificate_type(kind)
@@ -503,7 +505,8 @@ def test_an_authority_in_a_security_key(kind: bytes) -> None:
 
     token = Token(kind)
     certified = c.issue(
-        authority=token, public_key=key().public().blob(), kind=c.Kind.USER, serial=1, key_id="joe",
+        authority=token, public_key=key().public().blob(), kind=c.CertificateKind.USER,
+        serial=1, key_id="joe",
         principals=("joe",), valid_after=0, valid_before=c.FOREVER,
     )  # fmt: skip
     user(certified, by=token.blob)
@@ -590,7 +593,7 @@ def test_rejects_certificates_with_more_names_than_openssh_reads(field: str, cou
         return c.issue(
             authority=CA,
             public_key=key("ed25519").public().blob(),
-            kind=c.Kind.USER,
+            kind=c.CertificateKind.USER,
             serial=1,
             key_id="many",
             **{"principals": ["joe"], "valid_after": 0, "valid_before": 1} | fields,  # type: ignore[arg-type]

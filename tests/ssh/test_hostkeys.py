@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
-from conchrec.ssh.certificate import CERTIFICATE, Kind, fingerprint, issue
+from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, fingerprint, issue
 from conchrec.ssh.hostkeys import (
     CERTIFIED,
     PLAIN,
@@ -43,7 +43,11 @@ def line(names: str, blob: bytes, marker: str = "") -> str:
 
 
 def certificate(
-    *names: str, key_blob: bytes = ED, by: object = CA, kind: Kind = Kind.HOST, days: int = 1
+    *names: str,
+    key_blob: bytes = ED,
+    by: object = CA,
+    kind: CertificateKind = CertificateKind.HOST,
+    days: int = 1,
 ) -> bytes:
     return issue(
         authority=by,  # type: ignore[arg-type]
@@ -237,7 +241,7 @@ def test_an_authority_of_known_hosts(known: Trust) -> None:
     [
         (certificate("web2", "web3"), "it is for web2, web3, not for web1"),
         (certificate("web1", by=STRANGER), "its authority is not one that we trust"),
-        (certificate("web1", kind=Kind.USER), "it is a user certificate"),
+        (certificate("web1", kind=CertificateKind.USER), "it is a user certificate"),
         (certificate("web1", days=-1), "it has expired"),
     ],
 )

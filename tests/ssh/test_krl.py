@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh.certificate import Certificate, Ed25519Authority, Kind, issue
+from conchrec.ssh.certificate import Certificate, CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.krl import MAX_BITMAP, MAX_SERIAL, BadKrl, Krl, RevokedCertificates, decode, encode, revokes
 from conchrec.ssh.wire import string, uint32, uint64
 from tests.support.process import environment, program
@@ -33,7 +33,7 @@ def certificate(serial: int, key_id: str = "joe", *, authority: Ed25519Authority
     return issue(
         authority=authority,
         public_key=KEYS[0],
-        kind=Kind.USER,
+        kind=CertificateKind.USER,
         serial=serial,
         key_id=key_id,
         principals=("root",),

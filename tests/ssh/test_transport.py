@@ -12,7 +12,7 @@ from conchrec.errors import HostKeyRejected
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
 from conchrec.ssh.packetcipher import is_aead
-from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionGone, Lost
+from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionEnd, ConnectionGone
 from conchrec.ssh.transport_base import LAST_WORDS, MAX_UNREAD
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import CLIENT_VERSION, HOST_KEY, SERVER_VERSION, Ear, Line, Pair
@@ -35,8 +35,8 @@ def failure_of(deferred: Deferred[None]) -> BaseException:
     return error
 
 
-def lost_of(deferred: Deferred[Lost]) -> Lost:
-    seen: list[Lost] = []
+def lost_of(deferred: Deferred[ConnectionEnd]) -> ConnectionEnd:
+    seen: list[ConnectionEnd] = []
     deferred.addCallback(seen.append)
     assert len(seen) == 1, "it is not lost"
     return seen[0]
@@ -115,12 +115,12 @@ def test_everybody_who_asks_is_told() -> None:
     assert fired == ["secure", "secure", "late"]
     assert versions == [SERVER_VERSION, SERVER_VERSION]
     assert (pair.server.peer_version, pair.client.peer_version) == (CLIENT_VERSION, SERVER_VERSION)
-    ends: list[Lost] = []
+    ends: list[ConnectionEnd] = []
     pair.client.when_lost().addCallback(ends.append)
     pair.client.when_lost().addCallback(ends.append)
     pair.cut()
     pair.client.when_lost().addCallback(ends.append)
-    assert ends == [Lost()] * 3
+    assert ends == [ConnectionEnd()] * 3
     assert ends[0].describe() == ""
     gone = failure_of(pair.client.when_secure())
     assert isinstance(gone, ConnectionGone)
@@ -151,7 +151,7 @@ def test_the_end_of_a_service() -> None:
     pair.cut()
     pair.cut()
     assert (sore.started, sore.stopped, pair.server_ear.stopped) == (1, 1, 1)
-    assert lost_of(lost) == Lost()
+    assert lost_of(lost) == ConnectionEnd()
 
 
 def test_callbacks_that_raise_end_this_connection_alone() -> None:
@@ -178,7 +178,9 @@ def test_a_service_that_raises_ends_this_connection_alone() -> None:
     pair.client.sendPacket(DATA, b"x")
     pair.pump()
     assert isinstance(lost_of(pair.server.when_lost()).error, ValueError)
-    assert lost_of(pair.client.when_lost()) == Lost(reason=a.BY_APPLICATION, description=b"internal error")
+    assert lost_of(pair.client.when_lost()) == ConnectionEnd(
+        reason=a.BY_APPLICATION, description=b"internal error"
+    )
 
 
 # --- start
@@ -442,7 +444,7 @@ def test_what_the_peer_says_at_its_end() -> None:
     assert (lost.error, lost.reason) == (None, 11)
     assert lost.describe() == "good [31m übye  \N{REPLACEMENT CHARACTER}"
     assert pair.client_ear.heard == []
-    assert lost_of(pair.server.when_lost()) == Lost()
+    assert lost_of(pair.server.when_lost()) == ConnectionEnd()
 
 
 def test_long_last_words_are_cut() -> None:

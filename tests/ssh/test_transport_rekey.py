@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from conchrec.errors import HostKeyRejected
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
-from conchrec.ssh.certificate import CERTIFICATE, Ed25519Authority, Kind, issue
+from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.hostkeys import ShownKey, ShownKeys
-from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, Phase
+from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, ExchangePhase
 from conchrec.ssh.peer_limits import REKEY_BURST, REKEY_LONGEST_PAUSE
 from conchrec.ssh.transport_base import MAX_HELD
 from conchrec.ssh.wire import string
@@ -44,7 +44,7 @@ def test_in_the_middle(server: int, client: int, chunk: int) -> None:
     assert pair.client_ear.heard == expected
     assert pair.client.rekeys == pair.server.rekeys >= 2
     assert pair.client.session_id == pair.server.session_id == session_id
-    assert pair.client._phase is pair.server._phase is Phase.IDLE
+    assert pair.client._phase is pair.server._phase is ExchangePhase.IDLE
 
 
 def test_who_only_listens_asks_too() -> None:
@@ -97,7 +97,7 @@ def test_the_peer_still_talks_under_the_old_keys(chunk: int) -> None:
     """Between its KEXINIT and its NEWKEYS nobody should; who does is heard, as by OpenSSH."""
     pair = Pair(chunk=chunk).secure()
     pair.server._begin_exchange()
-    while pair.client._phase is Phase.IDLE:
+    while pair.client._phase is ExchangePhase.IDLE:
         pair.rounds(1)
     pair.client._send(DATA, b"after its KEXINIT")
     pair.pump()
@@ -159,7 +159,7 @@ def test_a_peer_that_begins_many_pauses_and_is_not_disconnected(side: str) -> No
         pair.pump()
         end.sendPacket(DATA, b"from the other side")
         pair.pump()
-        assert end._phase is Phase.IDLE
+        assert end._phase is ExchangePhase.IDLE
         assert (ear.heard, peer_ear.heard.pop()) == ([], (DATA, b"from the other side"))
         pair.clock.advance(REKEY_LONGEST_PAUSE)
         pair.pump()
@@ -370,7 +370,7 @@ def certified(key: ed25519.Ed25519PrivateKey, serial: int) -> ShownKeys:
     certificate = issue(
         authority=authority,
         public_key=ShownKey(key).blob(),
-        kind=Kind.HOST,
+        kind=CertificateKind.HOST,
         serial=serial,
         key_id="renewed",
         principals=["target"],

@@ -10,7 +10,7 @@ import pytest
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE
 from conchrec.ssh.dh_helper import KeyExchangeRefused
-from conchrec.ssh.key_exchange import Phase
+from conchrec.ssh.key_exchange import ExchangePhase
 from conchrec.ssh.transport_base import MAX_HELD, MAX_HELD_EARLY
 from conchrec.ssh.wire import string
 from tests.support.pair import Pair
@@ -80,7 +80,7 @@ def test_messages_wait_in_order_until_the_server_has_the_secret() -> None:
     pair.client._send(a.PING, string(b"still there?"))
     pair.pump()
     assert pair.server_ear.heard == []
-    assert pair.server._phase is Phase.RUNNING
+    assert pair.server._phase is ExchangePhase.RUNNING
     waiting.accept()
     assert pair.server_ear.heard == [(DATA, bytes((value,))) for value in range(5)]
     waiting.complete()

@@ -8,12 +8,12 @@ from typing import cast
 
 from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.log import AuditLog
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 
 Event = dict[str, object]
 
 HEAD = "audit.head"
-SIGNER = Signer.generate()
+SIGNER = RecordingSigner.generate()
 
 
 def audit_log(directory: Path, name: str = "audit.jsonl", **options: object) -> AuditLog:

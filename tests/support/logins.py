@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh import userauth as u
-from conchrec.ssh.certificate import Ed25519Authority, Kind, issue
+from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.userauth_client import UserAuthClient
 from conchrec.ssh.userauth_server import Ask, UserAuthServer
@@ -61,7 +61,7 @@ def user_certificate(
     key_id: str = "joe",
     principals: tuple[str, ...] = ("joe",),
     by: Ed25519Authority | None = None,
-    kind: Kind = Kind.USER,
+    kind: CertificateKind = CertificateKind.USER,
     valid_after: int = 0,
     valid_before: int = 2**64 - 1,
     critical_options: Mapping[str, bytes] | None = None,

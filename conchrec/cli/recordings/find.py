@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TextIO
 from conchrec.cli.output import shown
 from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, dump, library_of, moment, no_such
 from conchrec.config.loader import Config
-from conchrec.recording.catalogue.library import Entry, Library
-from conchrec.recording.catalogue.listing import Filter, Found, date_and_time, found, summary
+from conchrec.recording.catalogue.library import Library, LibraryEntry
+from conchrec.recording.catalogue.listing import Filter, ListedRecording, date_and_time, found, summary
 from conchrec.recording.evidence.ledger import NAME as LEDGER
 from conchrec.recording.retention import held
 
@@ -159,7 +159,7 @@ def listing(
     hint: Callable[[str], None] = lambda why: None,
 ) -> int:
     """One line for each recording, oldest first; or a JSON array. ``hint`` hears why it takes long."""
-    those: Iterable[Found] = found(library, wanted or Filter(), summaries=as_json, hint=hint)
+    those: Iterable[ListedRecording] = found(library, wanted or Filter(), summaries=as_json, hint=hint)
     if limit is not None:
         those = deque(those, limit)
     if as_json:
@@ -263,7 +263,7 @@ def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bo
     return NOT_FOUND if entry.problem else FOUND
 
 
-def _listed(entry: Entry) -> dict[str, list[str]]:
+def _listed(entry: LibraryEntry) -> dict[str, list[str]]:
     """What has a line for each: commands, and files."""
     if entry.manifest is None:
         return {}

@@ -23,10 +23,10 @@ from conchrec.ownership import as_invoker
 from conchrec.recording import retention
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.heads import HeadFile
-from conchrec.recording.evidence.ledger import Act, Ledger
+from conchrec.recording.evidence.ledger import Ledger, LedgerAction
 from conchrec.recording.format.session_id import is_session_id
-from conchrec.recording.format.signatures import Keys
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.format.signatures import TrustedKeys
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import Identities, identities
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def register(commands: Subparsers) -> None:
     prune.add_argument("--json", action="store_true")
     prune.set_defaults(command=_prune)
     for name, act, text in (
-        ("hold", Act.HELD, "a recording is not removed, however old (a legal hold)"),
-        ("release", Act.RELEASED, "a recording may be removed again"),
+        ("hold", LedgerAction.HELD, "a recording is not removed, however old (a legal hold)"),
+        ("release", LedgerAction.RELEASED, "a recording may be removed again"),
     ):
         keeping = commands.add_parser(name, help=text)
         keeping.add_argument("id", metavar="ID")
-        keeping.add_argument("--reason", metavar="TEXT", default="", required=act is Act.HELD)
+        keeping.add_argument("--reason", metavar="TEXT", default="", required=act is LedgerAction.HELD)
         keeping.set_defaults(command=_hold, act=act)
 
 
@@ -78,7 +78,7 @@ def identities_of(args: argparse.Namespace) -> Identities:
         ) from error
 
 
-def trusted_keys(config: Config | None, args: argparse.Namespace) -> Keys:
+def trusted_keys(config: Config | None, args: argparse.Namespace) -> TrustedKeys:
     """The public keys of ``--key``, or of this installation. Raises ConfigError."""
     from conchrec.keys import public_signing_key, signing_keys  # which takes long to load
 
@@ -103,7 +103,7 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
     if age is None and not size:
         print("conchrec: recordings.retention says nothing: all recordings stay", file=err)
         return YES
-    tree = Tree(config.recordings.directory)
+    tree = RecordingTree(config.recordings.directory)
     keys = trusted_keys(config, args)
     found = tuple(retention.expired(tree, keys, _now(), age=age, size=size))
     if found and not args.dry_run:
@@ -143,21 +143,21 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
     from conchrec.audit.events import RecordingHeld
 
     assert config is not None
-    tree = Tree(config.recordings.directory)
+    tree = RecordingTree(config.recordings.directory)
     if not is_session_id(args.id) or not tree.path(args.id).exists():
         print(f"conchrec: no recording {shown(args.id)}", file=err)
         return NO
     book = _ledger(config)
     book.refresh()
     is_held = args.id in retention.held(tree.root / ledger.NAME)
-    if is_held is (args.act is Act.HELD):
+    if is_held is (args.act is LedgerAction.HELD):
         print(f"conchrec: {args.id} is {'held already' if is_held else 'not held'}", file=err)
         return NO
     with _log(config) as log:
         log(
             RecordingHeld(
                 sid=args.id,
-                action="hold" if args.act is Act.HELD else "release",
+                action="hold" if args.act is LedgerAction.HELD else "release",
                 by=account(),
                 sudo_user=os.environ.get("SUDO_USER", ""),
                 reason=args.reason,
@@ -166,7 +166,7 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
     book.append(args.act, args.id, reason=args.reason, by=account())
     book.sync()
     book.keep_head()
-    print(f"{args.id} is {'held' if args.act is Act.HELD else 'released'}", file=out)
+    print(f"{args.id} is {'held' if args.act is LedgerAction.HELD else 'released'}", file=out)
     return YES
 
 

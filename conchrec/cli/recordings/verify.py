@@ -24,11 +24,11 @@ from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.heads import HeadFile, KnownHead, heads_in_audit
-from conchrec.recording.evidence.ledger_reader import Book
-from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.evidence.ledger_reader import LedgerReader
+from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.session_id import is_session_id
-from conchrec.recording.format.signatures import Keys
-from conchrec.recording.storage.layout import FORMS, MANIFEST, Tree
+from conchrec.recording.format.signatures import TrustedKeys
+from conchrec.recording.storage.layout import FORMS, MANIFEST, RecordingTree
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -73,7 +73,7 @@ def _rights(args: argparse.Namespace) -> Rights:
 class _Report:
     """What was found: ``ledger`` are problems of ledgers, ``problems`` those of the whole request."""
 
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[VerifyResult] = field(default_factory=list)
     ledger: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class _Report:
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     keys = trusted_keys(config, args)
-    request = _Request(config, keys, Verifier(keys, identities_of(args), _now), args.head, err)
+    request = _Verification(config, keys, Verifier(keys, identities_of(args), _now), args.head, err)
     ids = [one for one in args.what if is_session_id(one)]
     if config is not None and (ids or not args.what):
         request.ledger(config.recordings.directory, only=ids or None)
@@ -98,10 +98,12 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     return OK if request.report.ok else FAILED
 
 
-class _Request:
+class _Verification:
     """One call of the command."""
 
-    def __init__(self, config: Config | None, keys: Keys, verifier: Verifier, head: str, err: TextIO) -> None:
+    def __init__(
+        self, config: Config | None, keys: TrustedKeys, verifier: Verifier, head: str, err: TextIO
+    ) -> None:
         self.report = _Report()
         self._config = config
         self._keys = keys
@@ -124,7 +126,7 @@ class _Request:
             return
         file = _cast(path)
         sid = file.name.partition(".")[0]
-        if root is not None and is_session_id(sid) and Tree(root).path(sid) == file:
+        if root is not None and is_session_id(sid) and RecordingTree(root).path(sid) == file:
             self.ledger(root, only=[sid])
         else:
             self._add([self._verifier.recording(file)])
@@ -133,9 +135,9 @@ class _Request:
         """Recordings with the ledger that names them: all, some by their ids, or those in one directory."""
         # In this order: what is in the audit log or on the disk is in the ledger by then.
         heads = self._known_heads(root)
-        tree = Tree(root)
+        tree = RecordingTree(root)
         there = [sid for sid, _ in tree.recordings()]
-        book = Book(root / ledger.NAME, self._keys, self._head, heads)
+        book = LedgerReader(root / ledger.NAME, self._keys, self._head, heads)
         self._head_used = True
         self.report.ledger += book.problems
         self.report.head = book.head
@@ -150,7 +152,7 @@ class _Request:
         for sid in only or ():
             if sid not in known:
                 problem = "no such recording: neither the directory nor the ledger has this id"
-                self._add([Verdict(sid=sid, status="unknown", problems=(problem,))])
+                self._add([VerifyResult(sid=sid, status="unknown", problems=(problem,))])
         if not known and only is None:
             self.report.problems.append(
                 f"nothing to verify: no recordings in {below or root}, and its ledger names none"
@@ -166,12 +168,12 @@ class _Request:
         known = self._add(self._verifier.strays(path))
         if not known:
             self.report.problems.append(f"nothing to verify: no recordings in {path}")
-        elif any(sid for sid, _ in Tree(path).recordings()):
+        elif any(sid for sid, _ in RecordingTree(path).recordings()):
             self.report.ledger.append(f"there is no ledger: {path / ledger.NAME}")
         else:
             self.report.notes.append(f"{path} has no ledger: a recording that is missing is not noticed")
 
-    def _add(self, verdicts: Iterable[Verdict]) -> set[str]:
+    def _add(self, verdicts: Iterable[VerifyResult]) -> set[str]:
         known = set()
         for verdict in _progress(iter(verdicts), self._err):
             known.add(verdict.sid)
@@ -276,7 +278,7 @@ def _summary(report: _Report) -> str:
     return f"{len(report.verdicts)} recordings ({kinds or 'none'}): {result}"
 
 
-def _progress(verdicts: Iterator[Verdict], err: TextIO) -> Iterator[Verdict]:
+def _progress(verdicts: Iterator[VerifyResult], err: TextIO) -> Iterator[VerifyResult]:
     """On a terminal, how far it is."""
     if not err.isatty():
         yield from verdicts

@@ -28,7 +28,7 @@ from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.ownership import as_invoker
 from conchrec.reasons import ReasonCode
-from conchrec.recording.catalogue.library import Entry, Library, events, whole_lines
+from conchrec.recording.catalogue.library import Library, LibraryEntry, events, whole_lines
 from conchrec.recording.catalogue.listing import summary
 from conchrec.recording.format.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Event, Header, event_line
 from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail, Whole
@@ -110,10 +110,10 @@ def _factor(written: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _RecordingSource:
     """One recording: what all these commands read it by."""
 
-    entry: Entry
+    entry: LibraryEntry
     identities: Identities
 
     def events(self) -> Iterator[Event]:
@@ -137,7 +137,7 @@ def play(
 ) -> int:
     """Replay one recording in its own time; into a pipe, at once."""
 
-    def show(source: _Source) -> None:
+    def show(source: _RecordingSource) -> None:
         if out.isatty() and not raw:
             player = Player(outline(source.lines()), source.events, speed=speed, idle=idle)
             look(player, out)
@@ -169,7 +169,7 @@ def follow(
 ) -> int:
     """One recording from its beginning, and what is added to it, until it has ended."""
 
-    def show(source: _Source) -> None:
+    def show(source: _RecordingSource) -> None:
         tail = Tail(source.entry) if source.entry.manifest is None else Whole(source.lines())
         if out.isatty() and not raw:
             look(Follower(tail), out)
@@ -210,7 +210,7 @@ def export(
         print("conchrec: that is not for a terminal; name a file with -o", file=errors)
         return NOT_FOUND
 
-    def show(source: _Source) -> None:
+    def show(source: _RecordingSource) -> None:
         if path is None:
             out.writelines(parts(source))
             return
@@ -224,7 +224,7 @@ def _shown(
     library: Library,
     sid: str,
     errors: TextIO,
-    show: Callable[[_Source], None],
+    show: Callable[[_RecordingSource], None],
     *,
     raw: bool = False,
     identities: Identities = (),
@@ -235,7 +235,7 @@ def _shown(
     if raw:
         print(_RAW, file=errors)
     try:
-        show(_Source(entry, identities))
+        show(_RecordingSource(entry, identities))
     except BrokenPipeError:
         raise
     except (RecordingError, OSError) as error:
@@ -289,7 +289,7 @@ def _new(path: Path) -> Iterator[TextIO]:
             os.unlink(name)
 
 
-def _lines(source: _Source) -> Iterator[str]:
+def _lines(source: _RecordingSource) -> Iterator[str]:
     transcript = Transcript()
     try:
         for event in source.events():
@@ -301,7 +301,7 @@ def _lines(source: _Source) -> Iterator[str]:
     yield transcript.end()
 
 
-def _cast(source: _Source) -> Iterator[str]:
+def _cast(source: _RecordingSource) -> Iterator[str]:
     """What every player knows, and no more: checkpoints are about the file as it lies here."""
     first = next(source.lines(), None)
     if first is None:
@@ -312,7 +312,7 @@ def _cast(source: _Source) -> Iterator[str]:
             yield event_line(event.time, event.code, event.text).decode()
 
 
-def _json(source: _Source) -> Iterator[str]:
+def _json(source: _RecordingSource) -> Iterator[str]:
     yield json.dumps({"recording": summary(source.entry)})[:-1] + ', "events": ['
     separator = "\n"
     try:

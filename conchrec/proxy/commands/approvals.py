@@ -7,9 +7,9 @@ import re
 from conchrec.access.policy import Deny, active, decide, hopeless
 from conchrec.audit import events
 from conchrec.config.target_rules import given_address, located, other_ports
-from conchrec.proxy.approvals import LONGEST, Request, State
+from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import denied
-from conchrec.proxy.commands.request import Asking, Refused, Unknown
+from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.login.approval_step import decision, request_approval
 from conchrec.proxy.refusals import one_line
 from conchrec.proxy.target_names import named_target
@@ -21,7 +21,7 @@ _PLACE = re.compile(
 )
 
 
-async def request(asking: Asking) -> str:
+async def request(asking: CommandRequest) -> str:
     """Ask for approval before you go: request [--no-wait] LOGIN@HOST[:PORT] REASON"""
     words = list(asking.words)
     waits = "--no-wait" not in words[:1]
@@ -29,7 +29,9 @@ async def request(asking: Asking) -> str:
     found = _PLACE.fullmatch(words[0]) if words else None
     reason = one_line(" ".join(words[1:]), LONGEST).strip()
     if found is None or not reason:
-        raise Unknown("request: LOGIN@HOST[:PORT] and a reason are wanted, like: request root@web1 disk full")
+        raise UsageError(
+            "request: LOGIN@HOST[:PORT] and a reason are wanted, like: request root@web1 disk full"
+        )
     site = asking.site
     host = (found["v6"] or found["host"]).encode()
     named = named_target(host, found["port"] or "22")
@@ -60,10 +62,10 @@ async def request(asking: Asking) -> str:
     return f"{asked.by} approved it: for one connection to {found['login']}@{target} within an hour.\n"
 
 
-async def requests(asking: Asking) -> str:
+async def requests(asking: CommandRequest) -> str:
     """What waits for approval, mine and what I may approve: requests [--wait]"""
     if asking.words not in ((), ("--wait",)):
-        raise Unknown("requests: takes --wait and nothing else")
+        raise UsageError("requests: takes --wait and nothing else")
     shown: set[str] = set()
     while True:
         new = [one for one in asking.site.approvals if one.id not in shown and _is_seen(asking, one)]
@@ -75,17 +77,17 @@ async def requests(asking: Asking) -> str:
         await asking.console.wait(POLL_SECONDS)
 
 
-async def approve(asking: Asking) -> str:
+async def approve(asking: CommandRequest) -> str:
     """Let somebody go where they asked to go: approve ID [NOTE]"""
     found, note = _meant(asking, "approve")
-    if found.state is not State.PENDING:
-        raise Refused(f"{found.id} has been approved already, by {found.by}")
+    if found.state is not ApprovalState.PENDING:
+        raise CommandRefused(f"{found.id} has been approved already, by {found.by}")
     asking.site.audit.emit(events.AccessApprove(**_of(asking, found), by=asking.identity.user, note=note))
     asking.site.approvals.approve(found, asking.identity.user, note)
     return f"{found.id}: {found.user} may go to {found.login}@{found.target}.\n"
 
 
-async def deny(asking: Asking) -> str:
+async def deny(asking: CommandRequest) -> str:
     """… or not: deny ID [REASON]"""
     found, note = _meant(asking, "deny")
     asking.site.approvals.deny(found, asking.identity.user, note)
@@ -93,30 +95,30 @@ async def deny(asking: Asking) -> str:
     return f"{found.id}: {found.user} may not go to {found.login}@{found.target}.\n"
 
 
-def _meant(asking: Asking, name: str) -> tuple[Request, str]:
+def _meant(asking: CommandRequest, name: str) -> tuple[ApprovalRequest, str]:
     """One that this user may decide on. What they may not see is not there."""
     if not asking.words:
-        raise Unknown(f"{name}: an ID is wanted (see: requests)")
+        raise UsageError(f"{name}: an ID is wanted (see: requests)")
     found = asking.site.approvals.get(asking.words[0])
     if found is None or not _is_seen(asking, found):
-        raise Refused(f"no request {one_line(asking.words[0], 20)} waits for approval")
+        raise CommandRefused(f"no request {one_line(asking.words[0], 20)} waits for approval")
     if not found.may_be_decided_by(asking.identity.user, _roles(asking)):
-        raise Refused("nobody decides on their own request")
+        raise CommandRefused("nobody decides on their own request")
     return found, one_line(" ".join(asking.words[1:]), LONGEST).strip()
 
 
-def _is_seen(asking: Asking, one: Request) -> bool:
+def _is_seen(asking: CommandRequest, one: ApprovalRequest) -> bool:
     user = asking.identity.user
     return one.user == user or one.may_be_decided_by(user, _roles(asking))
 
 
-def _roles(asking: Asking) -> frozenset[str]:
+def _roles(asking: CommandRequest) -> frozenset[str]:
     site = asking.site
     roles = active(site.policy, asking.identity, asking.source, site.now())
     return frozenset(role.name for role in roles)
 
 
-def _line(asking: Asking, one: Request) -> str:
+def _line(asking: CommandRequest, one: ApprovalRequest) -> str:
     own = f" (yours: waits for {one.approvers})" if one.user == asking.identity.user else ""
     return f"{one.id}  {one.since:%H:%M:%S} UTC  {one.user} → {one.login}@{one.target}  {one.reason}{own}"
 
@@ -125,7 +127,7 @@ class _About(events.Who):
     request: str
 
 
-def _of(asking: Asking, one: Request) -> _About:
+def _of(asking: CommandRequest, one: ApprovalRequest) -> _About:
     """The requester's, and where the one is who decides."""
     return _About(
         user=one.user, login=one.login, target=str(one.target), addr=asking.address, cid=asking.cid, sid="",

@@ -17,7 +17,7 @@ from conchrec.access.options import Sees
 from conchrec.model import Identity
 from conchrec.proxy.commands import approvals, recordings
 from conchrec.proxy.commands import certificate as commands_certificate
-from conchrec.proxy.commands.request import Asking, Unknown
+from conchrec.proxy.commands.request import CommandRequest, UsageError
 from conchrec.proxy.refusals import one_line
 from conchrec.ssh.agent import AgentError
 from conchrec.ssh.certificate import Certificate, decode
@@ -28,29 +28,29 @@ from conchrec.yaml_cursor import parse_duration
 MAX_LINE = 4096
 
 #: The text that answers; ends in a newline. Empty where it is on the console already. Raises ConchrecError.
-Command = Callable[[Asking], Coroutine[Deferred[Any], Any, str]]
+Command = Callable[[CommandRequest], Coroutine[Deferred[Any], Any, str]]
 
 
-async def answer(asking: Asking, line: str) -> str:
+async def answer(asking: CommandRequest, line: str) -> str:
     """The text that answers ``line``. Raises Unknown, and ConchrecError."""
     if len(line) > MAX_LINE:
-        raise Unknown(f"a command of {len(line)} characters is none")
+        raise UsageError(f"a command of {len(line)} characters is none")
     try:
         words = shlex.split(line)
     except ValueError:
-        raise Unknown("the quotes in this command do not match") from None
+        raise UsageError("the quotes in this command do not match") from None
     if not words:
         return await who(asking)
     name, *arguments = words
     command = COMMANDS.get(name)
     if command is None:
-        raise Unknown(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
         asking = replace(asking, ttl=_ttl(name, arguments))
     elif command in WITH_WORDS:
         asking = replace(asking, words=tuple(arguments))
     elif arguments:
-        raise Unknown(f"the command {name} takes no arguments")
+        raise UsageError(f"the command {name} takes no arguments")
     return await command(asking)
 
 
@@ -61,20 +61,20 @@ def _ttl(name: str, arguments: list[str]) -> timedelta:
     if "=" not in arguments[0] and rest:
         text, *rest = rest
     if option != "--ttl" or rest:
-        raise Unknown(f"the command {name} takes --ttl 8h and nothing else")
+        raise UsageError(f"the command {name} takes --ttl 8h and nothing else")
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise Unknown(f"--ttl: {error}") from None
+        raise UsageError(f"--ttl: {error}") from None
 
 
-async def who(asking: Asking) -> str:
+async def who(asking: CommandRequest) -> str:
     """Who I am, where I may go, and how."""
     lines = [*_identity(asking), "", *_reach(asking), "", *_how(asking), *_recorded(asking), "", "More: help"]
     return "\n".join(lines) + "\n"
 
 
-async def login(asking: Asking) -> str:
+async def login(asking: CommandRequest) -> str:
     """Put a new key and a certificate into your agent: ssh -A … login [--ttl 8h]"""
     certificate, granted = await commands_certificate.into_agent(asking)
     worth = "It is for this proxy, which logs you in at targets; by itself it opens none of them."
@@ -89,17 +89,17 @@ async def login(asking: Asking) -> str:
     return "\n".join([*lines, "", *_how(asking)]) + "\n"
 
 
-async def sign(asking: Asking) -> str:
+async def sign(asking: CommandRequest) -> str:
     """A certificate for a key of yours: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
     return await commands_certificate.for_key(asking)
 
 
-async def hosts(asking: Asking) -> str:
+async def hosts(asking: CommandRequest) -> str:
     """Where I may go."""
     return "\n".join(_reach(asking)) + "\n"
 
 
-async def status(asking: Asking) -> str:
+async def status(asking: CommandRequest) -> str:
     """My certificate, my roles, what I have open; and the proxy."""
     site, user = asking.site, asking.identity.user
     mine = [live for live in site.live if live.identity.user == user]
@@ -121,7 +121,7 @@ async def status(asking: Asking) -> str:
     return "\n".join([*lines, "", *_reach(asking)]) + "\n"
 
 
-async def help_(asking: Asking) -> str:
+async def help_(asking: CommandRequest) -> str:
     """The commands, and the ways to a target."""
     table = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
@@ -155,7 +155,7 @@ WITH_WORDS: tuple[Command, ...] = (
 )
 
 
-def _identity(asking: Asking) -> list[str]:
+def _identity(asking: CommandRequest) -> list[str]:
     identity: Identity = asking.identity
     roles = ", ".join(identity.roles) or "none"
     lines = [f"You are {identity.user}, from {asking.address}; roles: {roles}."]
@@ -172,7 +172,7 @@ def _identity(asking: Asking) -> list[str]:
     return lines
 
 
-async def _in_agent(asking: Asking) -> tuple[Certificate, ...]:
+async def _in_agent(asking: CommandRequest) -> tuple[Certificate, ...]:
     try:
         return await commands_certificate.held(asking)
     except AgentError:
@@ -183,7 +183,7 @@ def _listed(certificate: Certificate) -> list[str]:
     return [one_line(line) for line in listing(certificate)]
 
 
-def _until(asking: Asking, end: datetime | None) -> str:
+def _until(asking: CommandRequest, end: datetime | None) -> str:
     """``2026-11-24 08:00:00 UTC (7h 59m left)``; of a certificate by hand perhaps ``for ever``."""
     if end is None:
         return "for ever"
@@ -198,7 +198,7 @@ def _until(asking: Asking, end: datetime | None) -> str:
     return f"{end:%Y-%m-%d %H:%M:%S} UTC ({left} left)"
 
 
-def _reach(asking: Asking) -> list[str]:
+def _reach(asking: CommandRequest) -> list[str]:
     found = policy.reachable(asking.site.policy, asking.identity, asking.source, asking.site.now())
     if not found:
         return ["No role of yours leads to any host."]
@@ -214,7 +214,7 @@ def _reach(asking: Asking) -> list[str]:
     return lines
 
 
-def _recorded(asking: Asking) -> list[str]:
+def _recorded(asking: CommandRequest) -> list[str]:
     whose = policy.sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
     if whose is Sees.NONE:
         return []
@@ -226,7 +226,7 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(one_line(name, 80) for name in names) or "nobody"
 
 
-def _how(asking: Asking) -> list[str]:
+def _how(asking: CommandRequest) -> list[str]:
     public = asking.site.config.public
     user = asking.identity.user
     proxy = f"{user}@{public}" if public is not None else f"{user}@PROXY"

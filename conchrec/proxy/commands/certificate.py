@@ -14,9 +14,9 @@ from conchrec.access.certificate_contents import Grant, grant
 from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.credentials import fingerprint
 from conchrec.audit import events
-from conchrec.ca.authority import Role, public_line
+from conchrec.ca.authority import CaKind, public_line
 from conchrec.errors import RemoteViolation
-from conchrec.proxy.commands.request import Asking, Refused
+from conchrec.proxy.commands.request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
 from conchrec.ssh.certificate import Certificate, decode
@@ -44,14 +44,14 @@ BY_CERTIFICATE = (
 _BEGINNINGS = ("ssh-", "ecdsa-", "sk-", "-----")
 
 
-async def into_agent(asking: Asking) -> tuple[Certificate, Grant]:
+async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
     """A fresh key and a certificate for it, in the user's agent, in the place of an earlier one of ours.
 
     The agent forgets them when the certificate ends. Raises ConchrecError; then it holds nothing new.
     """
     site, agent = asking.site, asking.agent
     if not agent.announced:
-        raise Refused(NO_AGENT)
+        raise CommandRefused(NO_AGENT)
     granted = _granted(asking)
     within = site.dialer.within
     keeper = await within(agent.open_for_keeping(), AGENT_SECONDS, _silent)
@@ -61,7 +61,7 @@ async def into_agent(asking: Asking) -> tuple[Certificate, Grant]:
         public = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
         certificate = await _certified(asking, public, granted, "login")
         await _add(asking, keeper, key, certificate)
-        authorities = site.authority.trusted(Role.USER)
+        authorities = site.authority.trusted(CaKind.USER)
         for one in before:
             if _is_ours(one, asking.identity.user, authorities):
                 await within(keeper.remove(one.blob), AGENT_SECONDS, _silent)
@@ -71,7 +71,7 @@ async def into_agent(asking: Asking) -> tuple[Certificate, Grant]:
 
 
 async def _add(
-    asking: Asking, keeper: AgentKeeper, key: ed25519.Ed25519PrivateKey, certificate: Certificate
+    asking: CommandRequest, keeper: AgentKeeper, key: ed25519.Ed25519PrivateKey, certificate: Certificate
 ) -> None:
     site, within = asking.site, asking.site.dialer.within
     assert certificate.expires is not None, "it has an end"
@@ -94,28 +94,30 @@ async def _add(
     if certificate.public_key in await _blobs(asking, keeper):
         key_name = fingerprint(certificate.public_key)
         text += f"; it kept the key {key_name}, which opens nothing (gpg-agent: see ~/.gnupg/sshcontrol)"
-    raise Refused(text)
+    raise CommandRefused(text)
 
 
-async def _blobs(asking: Asking, keeper: AgentKeeper) -> frozenset[bytes]:
+async def _blobs(asking: CommandRequest, keeper: AgentKeeper) -> frozenset[bytes]:
     """Of all that the agent holds."""
     held = await asking.site.dialer.within(keeper.identities(), AGENT_SECONDS, _silent)
     return frozenset(one.blob for one in held)
 
 
-async def for_key(asking: Asking) -> str:
+async def for_key(asking: CommandRequest) -> str:
     """The certificate for the public key on stdin, as a line. Raises ConchrecError."""
     within = asking.site.dialer.within
-    sent = await within(asking.stdin.read(MAX_STDIN), STDIN_SECONDS, lambda: Refused("no key came on stdin"))
+    sent = await within(
+        asking.stdin.read(MAX_STDIN), STDIN_SECONDS, lambda: CommandRefused("no key came on stdin")
+    )
     key = _one_key(sent)
     if key in asking.site.authority.revoked().keys:
-        raise Refused(f"the key {fingerprint(key)} has been revoked")
+        raise CommandRefused(f"the key {fingerprint(key)} has been revoked")
     granted = _granted(asking)
     certificate = await _certified(asking, key, granted, "sign")
     return f"{public_line(certificate.blob)} {comment(asking.identity.user)}\n"
 
 
-async def held(asking: Asking) -> tuple[Certificate, ...]:
+async def held(asking: CommandRequest) -> tuple[Certificate, ...]:
     """The certificates of ours that the user's agent has, if it is here. Raises AgentError."""
     if not asking.agent.announced:
         return ()
@@ -125,7 +127,7 @@ async def held(asking: Asking) -> tuple[Certificate, ...]:
         identities = await within(client.identities(), AGENT_SECONDS, _silent)
     finally:
         client.close()
-    authorities = asking.site.authority.trusted(Role.USER)
+    authorities = asking.site.authority.trusted(CaKind.USER)
     return tuple(decode(one.blob) for one in identities if _is_ours(one, asking.identity.user, authorities))
 
 
@@ -134,11 +136,11 @@ def comment(user: str) -> str:
     return f"conchrec:{user}"
 
 
-def _granted(asking: Asking) -> Grant:
+def _granted(asking: CommandRequest) -> Grant:
     """Raises ConchrecError. A certificate makes no other one, which would outlive its revocation."""
     site = asking.site
     if asking.identity.by_certificate:
-        raise Refused(BY_CERTIFICATE)
+        raise CommandRefused(BY_CERTIFICATE)
     return grant(
         site.policy,
         asking.identity,
@@ -149,7 +151,7 @@ def _granted(asking: Asking) -> Grant:
     )
 
 
-async def _certified(asking: Asking, public: bytes, granted: Grant, purpose: str) -> Certificate:
+async def _certified(asking: CommandRequest, public: bytes, granted: Grant, purpose: str) -> Certificate:
     """Signed, and audited: what can't be audited is not given away."""
     site, user = asking.site, asking.identity.user
     certificate = await site.signing(
@@ -196,13 +198,13 @@ def _one_key(sent: bytes) -> bytes:
     except UnicodeDecodeError:
         text = "?"
     if text and not text.startswith(_BEGINNINGS):
-        raise Refused("that is no public key (ssh-ed25519 AAAA… comment)")
+        raise CommandRefused("that is no public key (ssh-ed25519 AAAA… comment)")
     try:
         keys = parse_authorized_keys(text, "stdin")
     except ConfigErrors as errors:
-        raise Refused(errors.errors[0].problem) from None
+        raise CommandRefused(errors.errors[0].problem) from None
     if len(keys) != 1:
-        raise Refused(f"one public key is wanted on stdin, not {len(keys)}: sign < key.pub")
+        raise CommandRefused(f"one public key is wanted on stdin, not {len(keys)}: sign < key.pub")
     return keys[0].blob
 
 

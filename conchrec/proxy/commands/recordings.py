@@ -18,10 +18,10 @@ from conchrec.access.options import Sees
 from conchrec.access.policy import sees
 from conchrec.audit import events as audit_events
 from conchrec.errors import RecordingError
-from conchrec.proxy.commands.request import Asking, Refused, Unknown
+from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.refusals import one_line
 from conchrec.reasons import ReasonCode
-from conchrec.recording.catalogue.library import Entry, Library, events, whole_lines
+from conchrec.recording.catalogue.library import Library, LibraryEntry, events, whole_lines
 from conchrec.recording.catalogue.listing import Filter, found, moment, summary
 from conchrec.recording.format.asciicast import OUTPUT
 from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail
@@ -41,7 +41,7 @@ ITEM = 64
 LINE = 300
 
 
-async def recordings(asking: Asking) -> str:
+async def recordings(asking: CommandRequest) -> str:
     """What was recorded: recordings [--live] [--user|--login|--host|--target NAME] [--since|--until WHEN]"""
     words = _Words("recordings")
     words.add_argument("--live", action="store_true")
@@ -64,7 +64,7 @@ async def recordings(asking: Asking) -> str:
     return ""
 
 
-async def play(asking: Asking) -> str:
+async def play(asking: CommandRequest) -> str:
     """One, in its own time with ssh -t, else at once: play ID [--speed N] [--idle SECONDS]"""
     words = _Words("play")
     words.add_argument("--speed", type=_factor, default=1.0)
@@ -87,14 +87,14 @@ async def play(asking: Asking) -> str:
     return ""
 
 
-async def text(asking: Asking) -> str:
+async def text(asking: CommandRequest) -> str:
     """The output of one as plain lines: text ID"""
     entry = await _found(asking, _only_id(asking, "text"), "text")
     await _printed(asking, _lines(entry))
     return ""
 
 
-async def follow(asking: Asking) -> str:
+async def follow(asking: CommandRequest) -> str:
     """One as it is being recorded, until it ends: follow ID"""
     entry = await _found(asking, _only_id(asking, "follow"), "follow")
     tail = await _read(asking, partial(Tail, entry))
@@ -118,25 +118,25 @@ async def follow(asking: Asking) -> str:
 # -- who may
 
 
-def whose(asking: Asking) -> Sees:
+def whose(asking: CommandRequest) -> Sees:
     """Recordings this user may look at, now."""
     return sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
 
 
-def _library(asking: Asking) -> Library:
+def _library(asking: CommandRequest) -> Library:
     return Library(asking.site.config.recordings.directory)
 
 
-async def _found(asking: Asking, sid: str, action: str) -> Entry:
+async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
     """One that this user may look at, and the audit knows it. Raises Refused, WriteFailed."""
     seen = whose(asking)
     entry = await _read(asking, partial(_library(asking).find, sid))
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))
     if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == asking.identity.user)):
-        raise Refused(f"no recording {one_line(sid, 40)}")
+        raise CommandRefused(f"no recording {one_line(sid, 40)}")
     if is_encrypted(entry.path):
-        raise Refused(
+        raise CommandRefused(
             f"{sid} is encrypted: whoever has the key looks at it on the proxy"
             f" (conchrec recordings {action} {sid} --identity FILE)"
         )
@@ -166,7 +166,7 @@ class _Show(Protocol):
     def picture(self) -> str: ...
 
 
-async def _looked(asking: Asking, show: _Show) -> None:
+async def _looked(asking: CommandRequest, show: _Show) -> None:
     """Until it is over; the last picture stays on the user's terminal."""
     console, clock = asking.console, asking.site.clock
     try:
@@ -189,7 +189,7 @@ async def _looked(asking: Asking, show: _Show) -> None:
 _Part = tuple[str, int]
 
 
-async def _printed(asking: Asking, parts: Iterator[_Part]) -> None:
+async def _printed(asking: CommandRequest, parts: Iterator[_Part]) -> None:
     while (piece := await _read(asking, partial(_piece, parts))) is not None:
         await asking.console.write(piece)
 
@@ -206,20 +206,20 @@ def _piece(parts: Iterator[_Part]) -> str | None:
     return "".join(taken) if taken else None
 
 
-def _output(entry: Entry) -> Iterator[_Part]:
+def _output(entry: LibraryEntry) -> Iterator[_Part]:
     safe = SafeOutput()
     for event in pieces(events(entry.path)):
         yield safe.feed(event.text) if event.code == OUTPUT else "", len(event.text)
 
 
-def _lines(entry: Entry) -> Iterator[_Part]:
+def _lines(entry: LibraryEntry) -> Iterator[_Part]:
     transcript = Transcript()
     for event in pieces(events(entry.path)):
         yield transcript.feed(event.text) if event.code == OUTPUT else "", len(event.text)
     yield transcript.end(), 0
 
 
-async def _read(asking: Asking, work: Callable[[], T]) -> T:
+async def _read(asking: CommandRequest, work: Callable[[], T]) -> T:
     """One step, in a thread. Raises ConchrecError."""
     try:
         step: Deferred[T] = asking.site.reading(asking.identity.user, work)
@@ -240,10 +240,10 @@ class _Words(argparse.ArgumentParser):
         super().__init__(prog=name, add_help=False, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        raise Unknown(f"{self.prog}: {message}")
+        raise UsageError(f"{self.prog}: {message}")
 
 
-def _only_id(asking: Asking, name: str) -> str:
+def _only_id(asking: CommandRequest, name: str) -> str:
     words = _Words(name)
     words.add_argument("id")
     sid: str = words.parse_args(asking.words).id

@@ -16,13 +16,13 @@ from conchrec.proxy.context import Site
 from conchrec.reasons import ReasonCode
 
 
-class Refused(ConchrecError):
+class CommandRefused(ConchrecError):
     """It can't be done, or was done wrongly; one line for the user."""
 
     default_code = ReasonCode.COMMAND_REFUSED
 
 
-class Unknown(Exception):
+class UsageError(Exception):
     """Not a command, or not used like that; one line for the user."""
 
 
@@ -53,7 +53,7 @@ class Stdin:
         if len(self._kept) > self._limit:
             reader = self._reader
             self._finish()
-            reader.errback(Refused(f"more than {self._limit // 1024} KiB on stdin"))
+            reader.errback(CommandRefused(f"more than {self._limit // 1024} KiB on stdin"))
 
     def eof(self) -> None:
         self._ended = True
@@ -68,7 +68,7 @@ class Stdin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class CommandRequest:
     """Who asks, and from where. ``words`` follow the command; ``ttl`` was asked for with ``--ttl``.
 
     ``who`` gives the user as of now: a command may take long, and the user's roles change meanwhile.

@@ -29,7 +29,7 @@ from conchrec.fair_queue import FairQueue
 from conchrec.model import Target
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.hostkeys import HostVerdict
-from conchrec.ssh.transport import ClientTransport, Lost
+from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 
 _log = Logger()
 T = TypeVar("T")
@@ -164,7 +164,7 @@ class Link:
         self.transport.abort()
 
 
-class Dropped(Exception):
+class HandshakeDropped(Exception):
     """The target closed before it said anything of SSH; perhaps it has too much to do."""
 
 
@@ -272,7 +272,7 @@ class Dialer:
             for address in addresses:
                 try:
                     return await self._connect_one(target, address, slot, deadline, make)
-                except Dropped as dropped:
+                except HandshakeDropped as dropped:
                     problem = Busy(_too_busy(target, str(dropped)))
                 except UpstreamError as error:
                     if not isinstance(problem, Busy):
@@ -383,9 +383,9 @@ def banner_of(transport: ClientTransport) -> Deferred[bytes]:
     """Fires with the peer's version line, or fails with Dropped when it goes before it says one."""
     done: Deferred[bytes] = Deferred()
 
-    def lost(lost: Lost) -> None:
+    def lost(lost: ConnectionEnd) -> None:
         if not done.called:
-            done.errback(Failure(Dropped(lost.describe())))
+            done.errback(Failure(HandshakeDropped(lost.describe())))
 
     def version(banner: bytes) -> None:
         if not done.called:

@@ -15,7 +15,7 @@ from conchrec.errors import RecordingError
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.file_transfers import Account, recognise
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.format.transfer_account import Files, Found, Lost
+from conchrec.recording.format.transfer_account import AccountLost, Files, Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +102,13 @@ class FileAudit:
         """In the recording: a marker, and from where the protocol is lost on the bytes themselves."""
         text = _marker_text(account, fact)
         self._journal.record(lambda recorder: recorder.marker(text))
-        if isinstance(fact, Lost):
+        if isinstance(fact, AccountLost):
             lost = fact
             self._journal.record(lambda recorder: recorder.keep_from_here(lost.from_user, lost.from_target))
 
 
 def _marker_text(account: Account, fact: Found) -> str:
-    if isinstance(fact, Lost):
+    if isinstance(fact, AccountLost):
         return f"{account.by} is not followed from here on: {fact.reason}"
     size = "" if fact.size is None else f"{fact.size} bytes"
     digest = f"sha256 {fact.sha256}" if fact.sha256 else fact.unhashed and f"no hash: {fact.unhashed}"
@@ -117,7 +117,7 @@ def _marker_text(account: Account, fact: Found) -> str:
 
 
 def _event(who: events.Who, account: Account, fact: Found) -> events.AuditEvent:
-    if isinstance(fact, Lost):
+    if isinstance(fact, AccountLost):
         return events.TransferLost(
             **who,
             program=account.by,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.access.options import Options
+from conchrec.access.options import SessionOptions
 from conchrec.access.policy import Shut, shut_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError, RemoteViolation, WriteFailed
@@ -74,8 +74,8 @@ class Forwards:
         self.user: Connection | None = None
 
     @property
-    def _options(self) -> Options:
-        return self._visit.options or Options()
+    def _options(self) -> SessionOptions:
+        return self._visit.options or SessionOptions()
 
     def rejudge(self) -> None:
         """What is not allowed any more ends."""
@@ -402,7 +402,7 @@ class _Counted:
                 sender=sender,
             )
         )
-        allowed = (self._visit.options or Options()).unknown_requests
+        allowed = (self._visit.options or SessionOptions()).unknown_requests
         return Verdict.PASS if allowed else Verdict.REFUSE
 
     def answered(self, request: m.ChannelRequest, success: bool) -> None:
@@ -500,7 +500,7 @@ class _Forward(_Counted):
         self._banners, self._is_ssh = None, True
         visit = self._visit
         self._visit.emit(self.event("nested_ssh"))
-        if not (visit.options or Options()).nested_ssh:
+        if not (visit.options or SessionOptions()).nested_ssh:
             denied = AccessDenied(
                 f"{visit.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
                 rule=shut_by(visit.roles, "nested_ssh").rule,

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail
 
 from conchrec.access import policy
 from conchrec.access.credentials import fingerprint
-from conchrec.access.options import Mfa, Options
+from conchrec.access.options import Mfa, SessionOptions
 from conchrec.audit import events
 from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
@@ -32,7 +32,7 @@ from conchrec.ssh.userauth_server import Ask, PartialSuccess
 Say = Callable[[str], None]
 
 
-class Step(Protocol):
+class LoginStep(Protocol):
     """What has to be passed before the target is dialled. ``why`` is one line for the user."""
 
     @property
@@ -42,13 +42,13 @@ class Step(Protocol):
         """Ask, and wait. Raises AccessDenied, whose text the user reads."""
 
 
-Needs = Callable[[Visit], Step | None]
+Needs = Callable[[Visit], LoginStep | None]
 
 STEPS: tuple[Needs, ...] = (second_factor.step, approval_step.step)
 """In this order. Asked of each login that the policy allows: None where it needs no such step."""
 
 
-def may_need_steps(options: Options) -> bool:
+def may_need_steps(options: SessionOptions) -> bool:
     return bool(options.approval) or options.require_mfa is Mfa.SESSION
 
 
@@ -168,7 +168,7 @@ class InnerLogin:
         visit.denied = error
         self._site.emit(refusals.event(error, visit.who()))
 
-    def _needed(self) -> Step | None:
+    def _needed(self) -> LoginStep | None:
         """The next step. Uses what there is in its place: a proof, what was approved in advance."""
         return next((step for needs in STEPS if (step := needs(self._visit)) is not None), None)
 

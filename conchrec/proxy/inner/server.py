@@ -15,7 +15,7 @@ from datetime import datetime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.access.options import Options
+from conchrec.access.options import SessionOptions
 from conchrec.audit import events
 from conchrec.clock import DelayedCall
 from conchrec.errors import AccessDenied, ConchrecError
@@ -30,12 +30,12 @@ from conchrec.proxy.login import approval_step
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.target_access import Visit
 from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
-from conchrec.proxy.upstream.connection import State, Upstream
+from conchrec.proxy.upstream.connection import Upstream, UpstreamState
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.numbers import BY_APPLICATION, CONNECTION_LOST
-from conchrec.ssh.transport import Lost, ServerTransport
+from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth_server import UserAuthServer
 
 _log = Logger()
@@ -110,7 +110,7 @@ class TargetServer:
     @property
     def is_idle(self) -> bool:
         """It does not ask for the target (yet, or any more)."""
-        return self.upstream.state in (State.IDLE, State.LOST)
+        return self.upstream.state in (UpstreamState.IDLE, UpstreamState.LOST)
 
     @property
     def session_count(self) -> int:
@@ -146,10 +146,10 @@ class TargetServer:
             else:
                 session.rejudge()
 
-    def _judge_again(self) -> Options:
+    def _judge_again(self) -> SessionOptions:
         """Raises AccessDenied."""
         visit = self._visit
-        begun = self.upstream.state is not State.IDLE
+        begun = self.upstream.state is not UpstreamState.IDLE
         answer = judge_again(visit, begun=begun)
         if not begun:
             visit.addresses = answer.addresses
@@ -292,7 +292,7 @@ class TargetServer:
         self._sessions.add(session)
         if visit.denied is not None:
             session.fail(visit.denied)
-        elif upstream.connection is not None and upstream.state is State.READY:
+        elif upstream.connection is not None and upstream.state is UpstreamState.READY:
             session.go(upstream.connection)
         else:
             session.wait()
@@ -308,7 +308,7 @@ class TargetServer:
             self._pass_no_more_sessions()
         elif request.name == b"hostkeys-prove-00@openssh.com":
             request.reply(False)
-        elif request.name == KEEPALIVE and self.upstream.state is not State.READY:
+        elif request.name == KEEPALIVE and self.upstream.state is not UpstreamState.READY:
             # We are alive; the target's turn to answer comes when it is there.
             request.reply(False)
         else:
@@ -346,7 +346,7 @@ class TargetServer:
         if not self._ended:
             self._end_soon()
 
-    def _upstream_lost(self, lost: Lost) -> None:
+    def _upstream_lost(self, lost: ConnectionEnd) -> None:
         """The target ended it: its own words go to the user, marked as such. Where it said nothing the
         connection to it was lost, and so is the user's: no channel is closed."""
         if self._ended:
@@ -361,7 +361,7 @@ class TargetServer:
 
     @property
     def _useless(self) -> bool:
-        return self._visit.denied is not None or self.upstream.state is State.LOST
+        return self._visit.denied is not None or self.upstream.state is UpstreamState.LOST
 
     def _end_soon(self) -> None:
         self._set_timer("useless", USELESS_SECONDS, self._end_if_useless)

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.access.options import Options, Record, why_not
+from conchrec.access.options import Record, SessionOptions, why_not
 from conchrec.access.policy import shut_by
 from conchrec.audit import events
 from conchrec.clock import DelayedCall
@@ -81,7 +81,7 @@ class Start:
         text = argument.decode("utf-8", "backslashreplace")
         return cls(kind=request.name.decode("ascii"), argument=argument, text=text)
 
-    def forbidden_by(self, options: Options) -> str:
+    def forbidden_by(self, options: SessionOptions) -> str:
         """The option that forbids it; empty where none does. What a shell does cannot be seen beforehand."""
         return why_not(options, self.kind, self.text, transfer_programs(self.kind, self.text))
 
@@ -218,9 +218,9 @@ class Session:
     # --- recording
 
     @property
-    def _options(self) -> Options:
+    def _options(self) -> SessionOptions:
         """As they are now: they may change while it runs."""
-        return self._visit.options or Options()
+        return self._visit.options or SessionOptions()
 
     @property
     def _strict(self) -> bool:
@@ -497,7 +497,7 @@ class Session:
             self._record(lambda recorder: recorder.resize(change.columns, change.rows))
             self._emit(events.Resize(**self._who(), columns=change.columns, rows=change.rows))
         elif name == b"env":
-            env = m.Env.parse(extra)
+            env = m.EnvRequest.parse(extra)
             self._record(lambda recorder: recorder.env(env.name, env.value))
             label, digest = keep(env.name, NAME_MOST).text, hashlib.sha256(env.value).hexdigest()
             self._emit(events.Env(**self._who(), name=label, size=len(env.value), sha256=digest))

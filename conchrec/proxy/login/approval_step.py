@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Target
-from conchrec.proxy.approvals import LONGEST, Request, State
+from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import APPROVAL as RULE
 from conchrec.proxy.context import Site
 from conchrec.proxy.refusals import one_line
@@ -37,7 +37,7 @@ def step(visit: Visit) -> _WaitForApproval | None:
     return _WaitForApproval(visit, needed)
 
 
-def _taken(visit: Visit, login: str | None, needed: tuple[frozenset[str], ...]) -> Request | None:
+def _taken(visit: Visit, login: str | None, needed: tuple[frozenset[str], ...]) -> ApprovalRequest | None:
     """What was approved in advance, if whoever did is still somebody."""
     site = visit.site
 
@@ -52,7 +52,7 @@ def changed(visit: Visit) -> None:
     """The policy may be another one: where somebody else has to approve, those are asked."""
     request = visit.waiting
     if request is not None and visit.options is not None and request.needed != visit.options.approval:
-        visit.site.approvals.end(request, State.CHANGED)
+        visit.site.approvals.end(request, ApprovalState.CHANGED)
 
 
 class _Changed(AccessDenied):
@@ -107,7 +107,7 @@ class _WaitForApproval:
 
 def request_approval(
     site: Site, who: events.Who, target: Target, reason: str, needed: tuple[frozenset[str], ...]
-) -> Request:
+) -> ApprovalRequest:
     """Raises AccessDenied, and WriteFailed where it can't be audited."""
     request = site.approvals.ask(
         user=who["user"], login=who["login"], target=target, reason=reason, needed=needed, now=site.now(),
@@ -123,7 +123,7 @@ def request_approval(
     return request
 
 
-async def decision(site: Site, who: events.Who, request: Request, *, at_once: bool) -> None:
+async def decision(site: Site, who: events.Who, request: ApprovalRequest, *, at_once: bool) -> None:
     """Returns when it is approved, to be used ``at_once`` or later. Raises AccessDenied; whoever waits no
     longer takes it back."""
     request.waited_for = at_once
@@ -139,10 +139,10 @@ async def decision(site: Site, who: events.Who, request: Request, *, at_once: bo
             )
         )
         raise
-    if request.state is State.DENIED:
+    if request.state is ApprovalState.DENIED:
         said = f": {request.note}" if request.note else ""
         raise AccessDenied(f"{request.by} denied it{said}", rule=RULE, code=ReasonCode.APPROVAL_DENIED)
-    if request.state is State.CHANGED:
+    if request.state is ApprovalState.CHANGED:
         site.emit(
             events.AccessWithdraw(
                 **who,
@@ -151,7 +151,7 @@ async def decision(site: Site, who: events.Who, request: Request, *, at_once: bo
             )
         )
         raise _Changed("somebody else has to approve", rule=RULE)
-    if request.state is not State.APPROVED:
+    if request.state is not ApprovalState.APPROVED:
         site.emit(
             events.AccessWithdraw(
                 **who,

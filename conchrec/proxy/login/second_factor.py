@@ -19,7 +19,7 @@ from conchrec.model import Identity
 from conchrec.proxy.authorization import REQUIRE_MFA as RULE
 from conchrec.proxy.context import Site
 from conchrec.proxy.password_login import PasswordLogin
-from conchrec.proxy.target_access import Proofs, Visit
+from conchrec.proxy.target_access import OneTimeProof, Visit
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.certificate import decode, is_hardware
 from conchrec.ssh.userauth_server import Ask
@@ -54,7 +54,7 @@ def is_touched(site: Site, identity: Identity) -> bool:
     return site.credentials.lists(identity.user, identity.key)
 
 
-def check(mfa: Mfa, identity: Identity, proofs: Proofs, what: str) -> None:
+def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None:
     """For what can not ask: AccessDenied where it needs a proof and there is none (left)."""
     if mfa is Mfa.NO:
         return

@@ -48,7 +48,7 @@ _FRUITLESS_ADDRESS = Reason(
 _UNAUTHENTICATED = Reason(ReasonCode.TOO_MANY_UNAUTHENTICATED, "too many connections that have not logged in")
 
 
-class Guest(Protocol):
+class UnauthenticatedConnection(Protocol):
     """A connection that has not logged in."""
 
     def drop(self) -> None:
@@ -65,7 +65,7 @@ def is_dropped(count: int, startups: Startups, chance: float) -> bool:
     return chance * 100 < startups.rate + slope
 
 
-class Door:
+class ConnectionLimits:
     """See the module. ``chance`` gives numbers from 0 up to 1."""
 
     def __init__(self, site: Site, chance: Callable[[], float] = random.random) -> None:
@@ -74,7 +74,7 @@ class Door:
         self._all = 0
         self._of: dict[str, int] = {}
         #: Those that have not logged in, by address, oldest first.
-        self._guests: dict[str, OrderedDict[Guest, None]] = {}
+        self._guests: dict[str, OrderedDict[UnauthenticatedConnection, None]] = {}
         self._guest_count = 0
         #: By address: when the last one of those that came to nothing will be forgotten.
         self._fruitless: OrderedDict[str, float] = OrderedDict()
@@ -103,18 +103,18 @@ class Door:
             self._tell(host, why)
         return why
 
-    def enter(self, host: str, guest: Guest) -> None:
+    def enter(self, host: str, guest: UnauthenticatedConnection) -> None:
         name = counted_as(host)
         self._all += 1
         self._of[name] = self._of.get(name, 0) + 1
         self._guests.setdefault(name, OrderedDict())[guest] = None
         self._guest_count += 1
 
-    def logged_in(self, host: str, guest: Guest) -> None:
+    def logged_in(self, host: str, guest: UnauthenticatedConnection) -> None:
         self._no_guest(counted_as(host), guest)
         self._fruitless.pop(counted_as(host), None)
 
-    def left(self, host: str, guest: Guest) -> None:
+    def left(self, host: str, guest: UnauthenticatedConnection) -> None:
         name = counted_as(host)
         if self._no_guest(name, guest):
             self._came_to_nothing(name)
@@ -123,7 +123,7 @@ class Door:
         if not self._of[name]:
             del self._of[name]
 
-    def _no_guest(self, name: str, guest: Guest) -> bool:
+    def _no_guest(self, name: str, guest: UnauthenticatedConnection) -> bool:
         """Was it one?"""
         guests = self._guests.get(name)
         if guests is None or guest not in guests:
@@ -179,7 +179,7 @@ class Door:
             self._site.emit(events.ConnectionRefused(addr=host, reason=why, count=count))
 
 
-class Refused(TwistedProtocol):
+class RefusedConnection(TwistedProtocol):
     """Says why, in a line before the version (RFC 4253 section 4.2), and hangs up."""
 
     def __init__(self, why: str) -> None:

@@ -40,12 +40,12 @@ from conchrec.proxy.login.second_factor import (
     is_touched,
     required,
 )
-from conchrec.proxy.outer.connection_limits import Door, Refused
+from conchrec.proxy.outer.connection_limits import ConnectionLimits, RefusedConnection
 from conchrec.proxy.outer.session import OuterSession, as_error
-from conchrec.proxy.outer.targets import Ways
+from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.relay.tunnel import Tunnel
-from conchrec.proxy.target_access import Proofs
+from conchrec.proxy.target_access import OneTimeProof
 from conchrec.proxy.target_names import named_target
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
@@ -53,7 +53,7 @@ from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.packetcipher import MAX_CLEAR
-from conchrec.ssh.transport import Lost, ServerTransport
+from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
 
@@ -71,7 +71,7 @@ class JumpFactory(SSHFactory):
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._door = Door(site)
+        self._door = ConnectionLimits(site)
 
     def startFactory(self) -> None:
         """Conch's own looks for keys and moduli; ours are in the authority."""
@@ -82,8 +82,8 @@ class JumpFactory(SSHFactory):
     def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:  # type: ignore[override]
         host = str(getattr(addr, "host", "")) or "unknown"
         if why := self._door.refusal(host):
-            return Refused(why)
-        return Jump(self._site, addr, self._door).transport
+            return RefusedConnection(why)
+        return OuterConnection(self._site, addr, self._door).transport
 
 
 class UserGone(ConchrecError):
@@ -92,14 +92,14 @@ class UserGone(ConchrecError):
     default_code = ReasonCode.CLIENT_SILENT
 
 
-class Jump:
+class OuterConnection:
     """One user's connection: its login, its channels, its ways to targets. A ``site.Live`` once logged in."""
 
     def __init__(
         self,
         site: Site,
         addr: IAddress | None,
-        door: Door,
+        door: ConnectionLimits,
     ) -> None:
         self._site = site
         self._door = door
@@ -113,7 +113,7 @@ class Jump:
         #: Who has proved a key, where a code has to follow.
         self._first: Identity | None = None
         self._said: set[str] = set()
-        self.proofs = Proofs()
+        self.proofs = OneTimeProof()
         self._connection: Connection | None = None
         self._no_more_sessions = False
         #: Nothing begins any more.
@@ -122,7 +122,7 @@ class Jump:
         self._keepalive: Keepalive | None = None
         self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
-        self.ways = Ways(self, site)
+        self.ways = TargetConnections(self, site)
         self.sessions: set[OuterSession] = set()
         config = site.config
         self._userauth = UserAuthServer(
@@ -362,7 +362,7 @@ class Jump:
             if timer is not None and timer.active():
                 timer.cancel()
 
-    def _lost(self, lost: Lost) -> None:
+    def _lost(self, lost: ConnectionEnd) -> None:
         self._door.left(self.source, self)
         self._site.live.discard(self)
         self.ways.cut()
@@ -471,7 +471,7 @@ class Jump:
 class _Brakes:
     """The user's socket's view of us (IPushProducer)."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: TargetConnections) -> None:
         self._ways = ways
 
     def pauseProducing(self) -> None:

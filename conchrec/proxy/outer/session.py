@@ -18,13 +18,13 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import catalogue
 from conchrec.proxy.commands.output import Console
 from conchrec.proxy.commands.recordings import whose as looking_sees
-from conchrec.proxy.commands.request import Asking, Stdin, Unknown
+from conchrec.proxy.commands.request import CommandRequest, Stdin, UsageError
 from conchrec.proxy.context import Site
 from conchrec.proxy.login.second_factor import check as check_second_factor
 from conchrec.proxy.login.second_factor import required
-from conchrec.proxy.outer.targets import Ways
+from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.relay.tunnel import Tunnel
-from conchrec.proxy.target_access import Proofs
+from conchrec.proxy.target_access import OneTimeProof
 from conchrec.proxy.target_names import SUBSYSTEM, subsystem_target
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
@@ -53,9 +53,9 @@ class Outside(Protocol):
     cid: str
     source: str
     address: str
-    proofs: Proofs
+    proofs: OneTimeProof
     sessions: set[OuterSession]
-    ways: Ways
+    ways: TargetConnections
 
     @property
     def identity(self) -> Identity: ...
@@ -74,7 +74,7 @@ class OuterSession:
         self._stdin = Stdin()
         self._running: Deferred[None] | None = None
         self._leaving = False
-        self._asking: Asking | None = None
+        self._asking: CommandRequest | None = None
         self._sees: Sees | None = None
         #: When it has to be judged again; None: not by itself.
         self.until: datetime | None = None
@@ -211,7 +211,7 @@ class OuterSession:
 
     def _command(self, text: str) -> None:
         jump = self._jump
-        asking = Asking(
+        asking = CommandRequest(
             site=self._site,
             who=lambda: jump.identity,
             source=jump.source,
@@ -268,7 +268,7 @@ class OuterSession:
     def _not_answered(self, failure: Failure) -> None:
         if failure.check(CancelledError) and self._leaving:
             return
-        if failure.check(Unknown):
+        if failure.check(UsageError):
             text = refusals.one_line(failure.getErrorMessage())
             self._say_error(refusals.sentence(Reason(ReasonCode.COMMAND_INVALID, text)))
             self._exit(USAGE)

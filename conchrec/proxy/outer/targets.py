@@ -24,21 +24,21 @@ from conchrec.proxy.login import approval_step
 from conchrec.proxy.login.second_factor import check as check_second_factor
 from conchrec.proxy.relay.passthrough import Passthrough
 from conchrec.proxy.relay.tunnel import Tunnel
-from conchrec.proxy.target_access import Proofs, Visit
+from conchrec.proxy.target_access import OneTimeProof, Visit
 from conchrec.proxy.upstream.connection import new_transport
 from conchrec.reasons import ReasonCode
 
 _log = Logger()
 
 
-class User(Protocol):
+class TargetUser(Protocol):
     """Whose they are; the identity is the one of now."""
 
     agent: AgentSource
     cid: str
     source: str
     address: str
-    proofs: Proofs
+    proofs: OneTimeProof
 
     @property
     def local(self) -> str:
@@ -51,7 +51,7 @@ class User(Protocol):
         """For that reason. Where it was the last way of the user, that ends, too: else nobody reads why."""
 
 
-class Place(Protocol):
+class EnterableTarget(Protocol):
     """A target that was found and may be entered, or dropped."""
 
     def enter(self, tunnel: Tunnel) -> None: ...
@@ -59,10 +59,10 @@ class Place(Protocol):
     def drop(self) -> None: ...
 
 
-class Ways:
+class TargetConnections:
     """See the module."""
 
-    def __init__(self, user: User, site: Site) -> None:
+    def __init__(self, user: TargetUser, site: Site) -> None:
         self._user = user
         self._site = site
         self._congested = False
@@ -71,7 +71,7 @@ class Ways:
         self._servers: set[TargetServer] = set()
         self._tunnels: set[Tunnel] = set()
         #: Targets that are looked for, and connections that are made for bytes to pass through.
-        self._looking: set[Deferred[Place]] = set()
+        self._looking: set[Deferred[EnterableTarget]] = set()
         self._connecting = 0
         #: Nothing is entered any more.
         self._leaving = False
@@ -140,12 +140,12 @@ class Ways:
 
     # --- a target
 
-    def approach(self, target: Target) -> Deferred[Place]:
+    def approach(self, target: Target) -> Deferred[EnterableTarget]:
         """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
         cancelled when the connection is over."""
         way = Deferred.fromCoroutine(self._approach(target))
 
-        def over(result: Place | Failure) -> Place | Failure:
+        def over(result: EnterableTarget | Failure) -> EnterableTarget | Failure:
             self._looking.discard(way)
             return result
 
@@ -153,7 +153,7 @@ class Ways:
         way.addBoth(over)
         return way
 
-    async def _approach(self, target: Target) -> Place:
+    async def _approach(self, target: Target) -> EnterableTarget:
         site = self._site
         asked, target = target, located(target, site.config.targets)
         visit = Visit(
@@ -223,7 +223,7 @@ class Ways:
         visit.addresses = may_reach(visit).addresses
 
     @staticmethod
-    def _still_allowed(place: Place, judge: Callable[[], None]) -> Place:
+    def _still_allowed(place: EnterableTarget, judge: Callable[[], None]) -> EnterableTarget:
         """Raises AccessDenied, and drops it."""
         try:
             judge()
@@ -232,7 +232,7 @@ class Ways:
             raise
         return place
 
-    def enter(self, place: Place, tunnel: Tunnel) -> None:
+    def enter(self, place: EnterableTarget, tunnel: Tunnel) -> None:
         """Let the user's bytes go there."""
         if self._leaving:
             place.drop()
@@ -308,7 +308,7 @@ class Braked(Protocol):
 
 
 class _Recorded:
-    def __init__(self, ways: Ways, visit: Visit, banner: bytes, link: Link | None) -> None:
+    def __init__(self, ways: TargetConnections, visit: Visit, banner: bytes, link: Link | None) -> None:
         self._ways = ways
         self._visit = visit
         self._banner = banner
@@ -323,7 +323,7 @@ class _Recorded:
 
 
 class _Unrecorded:
-    def __init__(self, ways: Ways, passthrough: Passthrough) -> None:
+    def __init__(self, ways: TargetConnections, passthrough: Passthrough) -> None:
         self._ways = ways
         self._passthrough = passthrough
 

@@ -50,7 +50,7 @@ MAX_WINDOW = 2**32 - 1
 DATA_HEADER = {m.CHANNEL_DATA: 4, m.CHANNEL_EXTENDED_DATA: 8}
 
 
-class Phase(enum.Enum):
+class StartPhase(enum.Enum):
     """The start of a session: the request for a shell, a command or a subsystem."""
 
     NOT_STARTED = "no start request was forwarded, or the last one was refused"
@@ -58,7 +58,7 @@ class Phase(enum.Enum):
     STARTED = "a start request was accepted, or the channel has none"
 
 
-class Kind(enum.Enum):
+class MessageKind(enum.Enum):
     """A message, by what its admission depends on."""
 
     DATA = "data"
@@ -75,7 +75,7 @@ class Kind(enum.Enum):
     CLOSE = "CLOSE"
 
 
-class Act(enum.Enum):
+class Disposition(enum.Enum):
     """What becomes of a message."""
 
     PASS = enum.auto()
@@ -90,53 +90,61 @@ class Act(enum.Enum):
     """Dropped, and answered with FAILURE."""
 
 
-Table = Mapping[tuple[Phase, Kind], Act]
+Table = Mapping[tuple[StartPhase, MessageKind], Disposition]
 
 
-def _table(rows: Mapping[Kind, tuple[Act, Act, Act]]) -> Table:
-    return {(phase, kind): act for kind, acts in rows.items() for phase, act in zip(Phase, acts, strict=True)}
+def _table(rows: Mapping[MessageKind, tuple[Disposition, Disposition, Disposition]]) -> Table:
+    return {
+        (phase, kind): act for kind, acts in rows.items() for phase, act in zip(StartPhase, acts, strict=True)
+    }
 
 
-_P, _O, _W, _D, _R = Act.PASS, Act.OVERTAKE, Act.WAIT, Act.DROP, Act.REFUSE
+_P, _O, _W, _D, _R = (
+    Disposition.PASS,
+    Disposition.OVERTAKE,
+    Disposition.WAIT,
+    Disposition.DROP,
+    Disposition.REFUSE,
+)
 
 #: The end that opened the channel. Columns: not started, starting, started.
 FROM_NEAR = _table(
     {
-        Kind.DATA: (_D, _W, _P),
-        Kind.EXTENDED: (_D, _D, _D),
-        Kind.EOF: (Act.KEEP, _W, _P),
-        Kind.START: (_P, _W, _R),
-        Kind.SETUP: (_P, _W, _R),
-        Kind.EXIT: (_P, _W, _P),
-        Kind.REQUEST: (_P, _W, _P),
-        Kind.REPLY: (_P, _W, _P),
-        Kind.REFUSED: (_P, _W, _P),
-        Kind.UNKNOWN_DATA: (_D, _D, _D),
-        Kind.WINDOW: (_O, _O, _O),
-        Kind.CLOSE: (_O, _O, _O),
+        MessageKind.DATA: (_D, _W, _P),
+        MessageKind.EXTENDED: (_D, _D, _D),
+        MessageKind.EOF: (Disposition.KEEP, _W, _P),
+        MessageKind.START: (_P, _W, _R),
+        MessageKind.SETUP: (_P, _W, _R),
+        MessageKind.EXIT: (_P, _W, _P),
+        MessageKind.REQUEST: (_P, _W, _P),
+        MessageKind.REPLY: (_P, _W, _P),
+        MessageKind.REFUSED: (_P, _W, _P),
+        MessageKind.UNKNOWN_DATA: (_D, _D, _D),
+        MessageKind.WINDOW: (_O, _O, _O),
+        MessageKind.CLOSE: (_O, _O, _O),
     }
 )
 
 #: The end that granted a session.
 FROM_FAR = _table(
     {
-        Kind.DATA: (_W, _P, _P),
-        Kind.EXTENDED: (_W, _P, _P),
-        Kind.EOF: (_W, _P, _P),
-        Kind.START: (_O, _P, _P),
-        Kind.SETUP: (_O, _P, _P),
-        Kind.EXIT: (_W, _P, _P),
-        Kind.REQUEST: (_O, _P, _P),
-        Kind.REPLY: (_O, _P, _P),
-        Kind.REFUSED: (_O, _P, _P),
-        Kind.UNKNOWN_DATA: (_D, _D, _D),
-        Kind.WINDOW: (_O, _O, _O),
-        Kind.CLOSE: (_O, _O, _O),
+        MessageKind.DATA: (_W, _P, _P),
+        MessageKind.EXTENDED: (_W, _P, _P),
+        MessageKind.EOF: (_W, _P, _P),
+        MessageKind.START: (_O, _P, _P),
+        MessageKind.SETUP: (_O, _P, _P),
+        MessageKind.EXIT: (_W, _P, _P),
+        MessageKind.REQUEST: (_O, _P, _P),
+        MessageKind.REPLY: (_O, _P, _P),
+        MessageKind.REFUSED: (_O, _P, _P),
+        MessageKind.UNKNOWN_DATA: (_D, _D, _D),
+        MessageKind.WINDOW: (_O, _O, _O),
+        MessageKind.CLOSE: (_O, _O, _O),
     }
 )
 
 #: The end that granted a forward: as above, without extended data.
-FROM_FAR_OF_FORWARD = {**FROM_FAR, (Phase.STARTED, Kind.EXTENDED): Act.DROP}
+FROM_FAR_OF_FORWARD = {**FROM_FAR, (StartPhase.STARTED, MessageKind.EXTENDED): Disposition.DROP}
 
 Payload = bytes | m.ChannelRequest
 CHANNEL_CLOSED = Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
@@ -162,9 +170,9 @@ class Direction:
     def __init__(
         self,
         table: Table,
-        phase: Phase,
+        phase: StartPhase,
         *,
-        deliver: Callable[[Kind, int, Payload], None],
+        deliver: Callable[[MessageKind, int, Payload], None],
         refund: Callable[[int], None],
         dropped: Callable[[int, bytes, Reason], None],
         refuse: Callable[[m.ChannelRequest, Reason], None],
@@ -182,7 +190,7 @@ class Direction:
         #: EOF has passed, or will at the start: no data follows.
         self.ended = False
         self._kept_eof = False
-        self._waiting: deque[tuple[Kind, int, Payload]] = deque()
+        self._waiting: deque[tuple[MessageKind, int, Payload]] = deque()
         self._waiting_bytes = 0
         self._draining = False
 
@@ -203,15 +211,15 @@ class Direction:
         """The sender was told that it may send ``size`` bytes more."""
         self.granted += size
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, phase: StartPhase) -> None:
         """The start has come that far."""
         self.phase = phase
         self.drain()
-        if phase is Phase.STARTED and self._kept_eof:
+        if phase is StartPhase.STARTED and self._kept_eof:
             self._kept_eof = False
-            self._deliver(Kind.EOF, m.CHANNEL_EOF, b"")
+            self._deliver(MessageKind.EOF, m.CHANNEL_EOF, b"")
 
-    def push(self, kind: Kind, message: int, payload: Payload) -> None:
+    def push(self, kind: MessageKind, message: int, payload: Payload) -> None:
         """A message of the sender, rewritten from its fields (``layouts``).
 
         Raises RemoteViolation where the sender ignores its window, or floods a channel that is not open.
@@ -224,13 +232,13 @@ class Direction:
             self.granted -= size
             if self.granted < -SLACK:
                 raise RemoteViolation("more data than the window allows", code=ReasonCode.WINDOW_EXCEEDED)
-            is_common = kind is Kind.DATA and self.phase is Phase.STARTED and size <= self.window
+            is_common = kind is MessageKind.DATA and self.phase is StartPhase.STARTED and size <= self.window
             if is_common and not self._waiting and not self.ended:
                 self.window -= size
                 self._deliver(kind, message, payload)
                 return
         act = self._table[self.phase, kind]
-        if act is Act.WAIT or (act in (Act.PASS, Act.REFUSE) and self._waiting):
+        if act is Disposition.WAIT or (act in (Disposition.PASS, Disposition.REFUSE) and self._waiting):
             self._wait(kind, message, payload)
         else:
             self._handle(kind, message, payload, act)
@@ -244,7 +252,7 @@ class Direction:
             while self._waiting:
                 kind, message, payload = self._waiting[0]
                 act = self._table[self.phase, kind]
-                if act is Act.WAIT or (act is Act.PASS and self._is_stuck(kind)):
+                if act is Disposition.WAIT or (act is Disposition.PASS and self._is_stuck(kind)):
                     return
                 self._waiting.popleft()
                 self._waiting_bytes -= _size(payload)
@@ -256,8 +264,8 @@ class Direction:
     def flush(self) -> None:
         """The sender has closed the channel: what waits for a start goes on, as far as the window allows;
         what waits for window is dropped."""
-        if self.phase is Phase.NOT_STARTED:
-            self.enter(Phase.STARTING)
+        if self.phase is StartPhase.NOT_STARTED:
+            self.enter(StartPhase.STARTING)
         self.discard(CHANNEL_CLOSED)
 
     def discard(self, reason: Reason) -> None:
@@ -270,10 +278,10 @@ class Direction:
 
     # --- inside
 
-    def _is_stuck(self, kind: Kind) -> bool:
-        return kind in (Kind.DATA, Kind.EXTENDED) and not self.window and not self.ended
+    def _is_stuck(self, kind: MessageKind) -> bool:
+        return kind in (MessageKind.DATA, MessageKind.EXTENDED) and not self.window and not self.ended
 
-    def _wait(self, kind: Kind, message: int, payload: Payload) -> None:
+    def _wait(self, kind: MessageKind, message: int, payload: Payload) -> None:
         self._waiting_bytes += _size(payload)
         if self._waiting_bytes > WAITING_BYTES or len(self._waiting) >= WAITING_MESSAGES:
             raise RemoteViolation(
@@ -282,30 +290,30 @@ class Direction:
         self._account.add(_size(payload))
         self._waiting.append((kind, message, payload))
 
-    def _handle(self, kind: Kind, message: int, payload: Payload, act: Act) -> None:
-        if act is Act.REFUSE:
+    def _handle(self, kind: MessageKind, message: int, payload: Payload, act: Disposition) -> None:
+        if act is Disposition.REFUSE:
             assert isinstance(payload, m.ChannelRequest)
             self._refuse(payload, _ALREADY_STARTED)
         elif isinstance(payload, bytes) and message in DATA_HEADER:
-            if act is Act.DROP or self.ended:
+            if act is Disposition.DROP or self.ended:
                 self._drop_data(kind, message, payload)
             else:
                 self._pass_data(kind, message, payload)
-        elif kind is Kind.EOF:
+        elif kind is MessageKind.EOF:
             if self.ended:
                 return
             self.ended = True
-            if act is Act.KEEP:
+            if act is Disposition.KEEP:
                 self._kept_eof = True
             else:
                 self._deliver(kind, message, payload)
         else:
             self._deliver(kind, message, payload)
 
-    def _drop_data(self, kind: Kind, message: int, payload: bytes) -> None:
+    def _drop_data(self, kind: MessageKind, message: int, payload: bytes) -> None:
         if self.ended:
             reason = Reason(ReasonCode.DATA_AFTER_EOF, "data after EOF")
-        elif kind is Kind.UNKNOWN_DATA:
+        elif kind is MessageKind.UNKNOWN_DATA:
             reason = Reason(ReasonCode.UNKNOWN_DATA_TYPE, kind.value)
         elif message == m.CHANNEL_EXTENDED_DATA:
             text = "extended data from an end that may not send it"
@@ -321,7 +329,7 @@ class Direction:
             self.granted += entitled
             self._refund(entitled)
 
-    def _pass_data(self, kind: Kind, message: int, payload: bytes) -> None:
+    def _pass_data(self, kind: MessageKind, message: int, payload: bytes) -> None:
         header = DATA_HEADER[message]
         size = len(payload) - header
         if size > self.window:

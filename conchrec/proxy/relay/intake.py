@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from conchrec.proxy.relay.admission import Kind, Payload
+from conchrec.proxy.relay.admission import MessageKind, Payload
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
@@ -24,12 +24,12 @@ SETUPS = frozenset((b"pty-req", b"env", b"x11-req", *m.AGENT_REQUESTS))
 _EXITS = frozenset((b"exit-status", b"exit-signal"))
 
 _KINDS = {
-    m.CHANNEL_DATA: Kind.DATA,
-    m.CHANNEL_EOF: Kind.EOF,
-    m.CHANNEL_SUCCESS: Kind.REPLY,
-    m.CHANNEL_FAILURE: Kind.REPLY,
-    m.CHANNEL_WINDOW_ADJUST: Kind.WINDOW,
-    m.CHANNEL_CLOSE: Kind.CLOSE,
+    m.CHANNEL_DATA: MessageKind.DATA,
+    m.CHANNEL_EOF: MessageKind.EOF,
+    m.CHANNEL_SUCCESS: MessageKind.REPLY,
+    m.CHANNEL_FAILURE: MessageKind.REPLY,
+    m.CHANNEL_WINDOW_ADJUST: MessageKind.WINDOW,
+    m.CHANNEL_CLOSE: MessageKind.CLOSE,
 }
 
 
@@ -38,7 +38,7 @@ class Intake:
     """``payload`` holds the fields alone. ``dropped`` are bytes that are not forwarded, and ``reason`` says
     why; empty and None where all of the message was understood."""
 
-    kind: Kind
+    kind: MessageKind
     payload: Payload
     dropped: bytes = b""
     reason: Reason | None = None
@@ -54,7 +54,7 @@ def take(message: int, body: bytes, *, is_session: bool, from_near: bool) -> Int
         return _request(m.ChannelRequest.parse(body), is_session=is_session, from_near=from_near)
     payload, surplus = message_layouts.rewrite(message_layouts.CHANNEL_MESSAGES[message], body)
     if message == m.CHANNEL_EXTENDED_DATA:
-        kind = Kind.EXTENDED if payload[:4] == uint32(m.STDERR) else Kind.UNKNOWN_DATA
+        kind = MessageKind.EXTENDED if payload[:4] == uint32(m.STDERR) else MessageKind.UNKNOWN_DATA
     else:
         kind = _KINDS[message]
     return Intake(kind, payload, surplus, SURPLUS if surplus else None)
@@ -68,14 +68,14 @@ def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) ->
         if len(data) > UNKNOWN_MOST:
             text = f"unknown request {label} is longer than {UNKNOWN_MOST} bytes"
             reason = Reason(ReasonCode.UNKNOWN_REQUEST_TOO_LONG, text)
-            return Intake(Kind.REFUSED, request, data, reason)
-        return Intake(Kind.REQUEST, request)
+            return Intake(MessageKind.REFUSED, request, data, reason)
+        return Intake(MessageKind.REQUEST, request)
     try:
         extra, surplus = message_layouts.rewrite(layout, data)
     except (Truncated, Malformed) as error:
         reason = Reason(error.code, f"malformed request {label}: {error.public}")
-        return Intake(Kind.REFUSED, request, data, reason)
-    kind = _request_kind(name, from_near=from_near) if is_session else Kind.REQUEST
+        return Intake(MessageKind.REFUSED, request, data, reason)
+    kind = _request_kind(name, from_near=from_near) if is_session else MessageKind.REQUEST
     why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {label}")
     return Intake(kind, replace(request, extra=extra), surplus, why if surplus else None)
 
@@ -86,7 +86,13 @@ def _layout(name: bytes, *, is_session: bool, from_near: bool) -> Layout | None:
     return (message_layouts.CLIENT_REQUESTS if from_near else message_layouts.SERVER_REQUESTS).get(name)
 
 
-def _request_kind(name: bytes, *, from_near: bool) -> Kind:
+def _request_kind(name: bytes, *, from_near: bool) -> MessageKind:
     if from_near:
-        return Kind.START if name in STARTS else Kind.SETUP if name in SETUPS else Kind.REQUEST
-    return Kind.EXIT if name in _EXITS else Kind.REQUEST
+        return (
+            MessageKind.START
+            if name in STARTS
+            else MessageKind.SETUP
+            if name in SETUPS
+            else MessageKind.REQUEST
+        )
+    return MessageKind.EXIT if name in _EXITS else MessageKind.REQUEST

@@ -36,9 +36,9 @@ from conchrec.proxy.relay.admission import (
     FROM_FAR_OF_FORWARD,
     FROM_NEAR,
     Direction,
-    Kind,
+    MessageKind,
     Payload,
-    Phase,
+    StartPhase,
 )
 from conchrec.proxy.relay.control_hash import ControlHash
 from conchrec.proxy.relay.intake import STARTS, SURPLUS, take
@@ -104,7 +104,7 @@ class Relay:
         self._far_control: ControlHash | None = None
         self._to_far = Lane(observer.from_near, self._forward_far, waiting)
         self._to_near = Lane(self._observe_far, self._forward_near, waiting)
-        phase = Phase.NOT_STARTED if self._is_session else Phase.STARTED
+        phase = StartPhase.NOT_STARTED if self._is_session else StartPhase.STARTED
         self._from_near = Direction(
             FROM_NEAR,
             phase,
@@ -224,13 +224,13 @@ class Relay:
     def _take(self, sender: Direction, message: int, body: bytes) -> None:
         """One message of either end: parse it and write it again, then let the direction admit it."""
         if message == m.CHANNEL_DATA and int.from_bytes(body[:4], "big") == len(body) - 4 >= 0:
-            sender.push(Kind.DATA, message, body)  # whole as it is, and the most frequent
+            sender.push(MessageKind.DATA, message, body)  # whole as it is, and the most frequent
             return
         from_near = sender is self._from_near
         taken = take(message, body, is_session=self._is_session, from_near=from_near)
         if taken.reason is not None:
             self._observer.dropped(message, taken.dropped, taken.reason, from_near=from_near)
-        if taken.kind is Kind.CLOSE:
+        if taken.kind is MessageKind.CLOSE:
             if from_near:
                 sender.discard(CHANNEL_CLOSED)
             else:
@@ -245,21 +245,21 @@ class Relay:
 
     def _far_takes(self, size: int) -> None:
         size = self._from_near.receiver_grants(size)
-        if self._from_near.phase is not Phase.STARTED:
+        if self._from_near.phase is not StartPhase.STARTED:
             self._withheld += size
         elif size:
             self._to_near.push(m.CHANNEL_WINDOW_ADJUST, uint32(size))
 
     # --- what was admitted
 
-    def _admit_near(self, kind: Kind, message: int, payload: Payload) -> None:
+    def _admit_near(self, kind: MessageKind, message: int, payload: Payload) -> None:
         if self._aborted:
             return
-        if kind is Kind.WINDOW and isinstance(payload, bytes):
+        if kind is MessageKind.WINDOW and isinstance(payload, bytes):
             self._near_takes(m.parse_uint32(payload))
             return
         if isinstance(payload, bytes):
-            if kind is Kind.REPLY:
+            if kind is MessageKind.REPLY:
                 if not self._near_unanswered:
                     self._observer.dropped(message, payload, _UNREQUESTED, from_near=True)
                     return
@@ -268,7 +268,7 @@ class Relay:
             self._to_far.push(message, payload)
             return
         request = payload
-        if kind is Kind.REFUSED:
+        if kind is MessageKind.REFUSED:
             if request.want_reply:
                 self._near_replies.answer(False)
             return
@@ -296,27 +296,27 @@ class Relay:
                 raise RemoteViolation("too many requests wait for a reply", code=ReasonCode.TOO_MANY_MESSAGES)
             self._near_replies.passed_on(wanted=wanted)
             self._far_unanswered.append(request)
-        if kind is Kind.START:
-            self._enter(Phase.STARTING)
+        if kind is MessageKind.START:
+            self._enter(StartPhase.STARTING)
         self._to_far.push(message, request.encode())
-        if kind is Kind.START and not self._aborted:
+        if kind is MessageKind.START and not self._aborted:
             # What the far end said before the start was recorded after it.
             self._from_far.drain()
 
-    def _admit_far(self, kind: Kind, message: int, payload: Payload) -> None:
+    def _admit_far(self, kind: MessageKind, message: int, payload: Payload) -> None:
         if self._aborted:
             return
         if isinstance(payload, bytes):
-            if kind is Kind.WINDOW:
+            if kind is MessageKind.WINDOW:
                 self._far_takes(m.parse_uint32(payload))
-            elif kind is Kind.REPLY:
+            elif kind is MessageKind.REPLY:
                 self._admit_answer(message)
             else:
                 _check_split(message, payload, self._opening.request.max_packet)
                 self._to_near.push(message, payload)
             return
         request = payload
-        verdict = Verdict.REFUSE if kind is Kind.REFUSED else self._observer.far_requested(request)
+        verdict = Verdict.REFUSE if kind is MessageKind.REFUSED else self._observer.far_requested(request)
         if verdict is not Verdict.PASS:
             if request.want_reply:
                 self._far_replies.answer(verdict is Verdict.ACCEPT)
@@ -342,13 +342,13 @@ class Relay:
             if self._withheld:
                 self._to_near.push(m.CHANNEL_WINDOW_ADJUST, uint32(self._withheld))
                 self._withheld = 0
-            self._enter(Phase.STARTED)
+            self._enter(StartPhase.STARTED)
         else:
-            self._from_near.enter(Phase.NOT_STARTED)
+            self._from_near.enter(StartPhase.NOT_STARTED)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: StartPhase) -> None:
         self._from_near.enter(phase)
-        if phase is Phase.STARTED:
+        if phase is StartPhase.STARTED:
             self._from_far.enter(phase)
         else:
             # Drained by the caller, once the start has gone on.

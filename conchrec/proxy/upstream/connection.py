@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from conchrec.access.policy import rule_for
 from conchrec.audit import events
-from conchrec.ca.authority import Role
+from conchrec.ca.authority import CaKind
 from conchrec.clock import DelayedCall
 from conchrec.config.model import AgentProbe, UpstreamAuth
 from conchrec.errors import (
@@ -44,7 +44,7 @@ from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.kexinit import NothingInCommon
 from conchrec.ssh.numbers import BY_APPLICATION, DISCONNECT_REASONS
 from conchrec.ssh.signers import Signer
-from conchrec.ssh.transport import ClientTransport, Lost
+from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 from conchrec.ssh.userauth import Challenge
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 
@@ -60,7 +60,7 @@ UNUSED_SECONDS = 10.0
 LOGIN_SECONDS = 600.0
 
 
-class State(enum.Enum):
+class UpstreamState(enum.Enum):
     """The life of an upstream connection."""
 
     IDLE = "nobody has asked for it yet"
@@ -71,13 +71,13 @@ class State(enum.Enum):
     LOST = "over, or it never came to be"
 
 
-NEXT: dict[State, frozenset[State]] = {
-    State.IDLE: frozenset({State.DIALING, State.LOST}),
-    State.DIALING: frozenset({State.VERIFYING, State.LOST}),
-    State.VERIFYING: frozenset({State.AUTHENTICATING, State.LOST}),
-    State.AUTHENTICATING: frozenset({State.READY, State.LOST}),
-    State.READY: frozenset({State.LOST}),
-    State.LOST: frozenset(),
+NEXT: dict[UpstreamState, frozenset[UpstreamState]] = {
+    UpstreamState.IDLE: frozenset({UpstreamState.DIALING, UpstreamState.LOST}),
+    UpstreamState.DIALING: frozenset({UpstreamState.VERIFYING, UpstreamState.LOST}),
+    UpstreamState.VERIFYING: frozenset({UpstreamState.AUTHENTICATING, UpstreamState.LOST}),
+    UpstreamState.AUTHENTICATING: frozenset({UpstreamState.READY, UpstreamState.LOST}),
+    UpstreamState.READY: frozenset({UpstreamState.LOST}),
+    UpstreamState.LOST: frozenset(),
 }
 
 
@@ -104,7 +104,7 @@ class Upstream:
         *,
         link: Link | None,
         on_banner: Callable[[str], None],
-        on_lost: Callable[[Lost], None],
+        on_lost: Callable[[ConnectionEnd], None],
     ) -> None:
         self._visit = visit
         self._site = visit.site
@@ -112,7 +112,7 @@ class Upstream:
         self._link = link
         self._on_banner = on_banner
         self._on_lost = on_lost
-        self._state = State.IDLE
+        self._state = UpstreamState.IDLE
         self._offers = Offers(visit.identity)
         self.questions = Questions(self._question_asked)
         #: Whatever the target says to the user goes through this.
@@ -143,7 +143,7 @@ class Upstream:
         return set(dialled) <= set(addresses)
 
     @property
-    def state(self) -> State:
+    def state(self) -> UpstreamState:
         return self._state
 
     @property
@@ -155,7 +155,7 @@ class Upstream:
         """Ready, failed, or waiting for the inner connection's agent or for a person: the inner login may
         go on."""
         waits = self._waits_for_inner or self.questions.open is not None
-        return waits or self._state in (State.READY, State.LOST)
+        return waits or self._state in (UpstreamState.READY, UpstreamState.LOST)
 
     def when_settled(self) -> Deferred[None]:
         done: Deferred[None] = Deferred()
@@ -168,9 +168,9 @@ class Upstream:
     def when_ready(self) -> Deferred[Connection]:
         """Fires with the connection, or fails with a ConchrecError."""
         done: Deferred[Connection] = Deferred()
-        if self.connection is not None and self._state is State.READY:
+        if self.connection is not None and self._state is UpstreamState.READY:
             done.callback(self.connection)
-        elif self._state is State.LOST:
+        elif self._state is UpstreamState.LOST:
             done.errback(
                 Failure(
                     self.failure
@@ -199,13 +199,13 @@ class Upstream:
 
     def begin(self, version: bytes) -> None:
         """Dial, as the client whose version line is ``version``."""
-        self._enter(State.DIALING)
+        self._enter(UpstreamState.DIALING)
         if self._unused is not None and self._unused.active():
             self._unused.cancel()
         self._running = Deferred.fromCoroutine(self._run(version))
         self._running.addErrback(self._failed)
 
-    def close(self, lost: Lost | None = None) -> None:
+    def close(self, lost: ConnectionEnd | None = None) -> None:
         """Nobody needs it any more. ``lost`` says how the user's connection ended, where that came first: the
         target hears the same reason, or none where the user's connection went without one."""
         if self._closed:
@@ -214,14 +214,14 @@ class Upstream:
         if self._unused is not None and self._unused.active():
             self._unused.cancel()
         running, self._running = self._running, None
-        if running is not None and self._state is not State.READY:
+        if running is not None and self._state is not UpstreamState.READY:
             running.cancel()
         link = self._link
         if link is not None:
             link.slot.release()
-            if self._state is State.READY and lost is not None and lost.is_silent:
+            if self._state is UpstreamState.READY and lost is not None and lost.is_silent:
                 link.transport.hang_up()
-            elif self._state is State.READY:
+            elif self._state is UpstreamState.READY:
                 reason = lost.reason if lost is not None and lost.reason is not None else BY_APPLICATION
                 known = reason if reason in DISCONNECT_REASONS else BY_APPLICATION
                 link.transport.sendDisconnect(known, b"disconnected by user")
@@ -234,7 +234,7 @@ class Upstream:
         if link is not None:
             link.drop()
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: UpstreamState) -> None:
         if state not in NEXT[self._state]:
             raise LocalViolation(f"an upstream connection goes from {self._state.name} to {state.name}")
         self._state = state
@@ -253,7 +253,7 @@ class Upstream:
             )
         transport = link.transport
         self._apply_brakes()
-        self._enter(State.VERIFYING)
+        self._enter(UpstreamState.VERIFYING)
         transport.when_lost().addCallback(self._transport_lost)
         transport.start(version)
         await dialer.within(
@@ -263,7 +263,7 @@ class Upstream:
                 f"{visit.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
             ),
         )
-        self._enter(State.AUTHENTICATING)
+        self._enter(UpstreamState.AUTHENTICATING)
         connection = Connection(self._handler, refusal_text=self.text.refusal)
         userauth = UserAuthClient(
             visit.login.encode(),
@@ -297,7 +297,7 @@ class Upstream:
 
     def _logged_in(self, link: Link, connection: Connection, login: Login) -> None:
         self.connection = connection
-        self._enter(State.READY)
+        self._enter(UpstreamState.READY)
         limits = self._site.config.limits
         self._keepalive = Keepalive(
             connection,
@@ -377,7 +377,7 @@ class Upstream:
         self._give_up(error)
 
     def _give_up(self, error: ConchrecError) -> None:
-        if self._state is State.LOST:
+        if self._state is UpstreamState.LOST:
             return
         self._site.emit(refusals.event(error, self._visit.who()))
         link = self._link
@@ -387,10 +387,10 @@ class Upstream:
         self._end(error)
 
     def _end(self, error: ConchrecError) -> None:
-        if self._state is State.LOST:
+        if self._state is UpstreamState.LOST:
             return
         self.failure = error
-        self._enter(State.LOST)
+        self._enter(UpstreamState.LOST)
         if self._keepalive is not None:
             self._keepalive.stop()
         self._waits_for_inner = False
@@ -402,10 +402,10 @@ class Upstream:
         for ready in waiting:
             ready.errback(Failure(error))
 
-    def _transport_lost(self, lost: Lost) -> None:
-        if self._closed or self._state is State.LOST:
+    def _transport_lost(self, lost: ConnectionEnd) -> None:
+        if self._closed or self._state is UpstreamState.LOST:
             return
-        was_ready = self._state is State.READY
+        was_ready = self._state is UpstreamState.READY
         error = self._explain(lost)
         if was_ready:
             self._end(error)
@@ -417,15 +417,15 @@ class Upstream:
                 running.addErrback(lambda _: None)
                 running.cancel()
 
-    def _explain(self, lost: Lost) -> ConchrecError:
+    def _explain(self, lost: ConnectionEnd) -> ConchrecError:
         if isinstance(lost.error, UpstreamError):
             return lost.error
         target, why = self._visit.target, lost.describe()
-        if self._state in (State.DIALING, State.VERIFYING):
+        if self._state in (UpstreamState.DIALING, UpstreamState.VERIFYING):
             if isinstance(lost.error, NothingInCommon) and not _algorithms(self._visit).sha1:
                 why += "; update it, or ask for `algorithms: legacy` in a rule of targets"
             return Unreachable(f"{target}: no secure connection: {why}", code=ReasonCode.NO_SECURE_CONNECTION)
-        if self._state is State.AUTHENTICATING:
+        if self._state is UpstreamState.AUTHENTICATING:
             return LoginRejected(
                 f"{target} closed the connection during the login{': ' * bool(why)}{why}",
                 code=ReasonCode.TARGET_CLOSED_LOGIN,
@@ -459,7 +459,7 @@ class Upstream:
         self._settle()
 
     def _perhaps_a_person(self, link: Link) -> None:
-        if self._state is State.AUTHENTICATING:
+        if self._state is UpstreamState.AUTHENTICATING:
             link.slot.wait_for_person()
 
     def _next_signer(self, methods: frozenset[bytes]) -> Deferred[Signer | None]:
@@ -563,7 +563,7 @@ class Upstream:
             client,
             identities,
             login=self._visit.login,
-            authorities=self._site.authority.trusted(Role.USER),
+            authorities=self._site.authority.trusted(CaKind.USER),
         )
         for signer in signers:
             if self._offers.spent:

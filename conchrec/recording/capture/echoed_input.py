@@ -42,11 +42,11 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class HiddenInput:
     """Something was typed, and was not shown: it is not kept, nor how long it was."""
 
 
-Found = Kept | Dropped
+Found = Kept | HiddenInput
 
 
 @dataclass(slots=True)
@@ -154,7 +154,7 @@ class Echo:
         last = self._held[-1].keys[-1] if self._held[-1].keys else ""
         self._held.clear()
         self._size = 0
-        found: list[Found] = [Dropped()]
+        found: list[Found] = [HiddenInput()]
         if last in ("\r", "\n"):
             found.append(Kept(text=last))
         return found

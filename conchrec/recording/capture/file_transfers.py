@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import Files, Found, Lost, Operation, Reader
+from conchrec.recording.format.transfer_account import AccountLost, Files, Found, Operation, ProtocolReader
 
 _log = Logger()
 
@@ -49,7 +49,7 @@ _ASSIGNMENT = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class RecognisedTransfer:
     """What a session was recognised as.
 
     ``by`` is sftp, scp, rsync or git's command; ``scp`` says more. ``mixed``: other programs may run in the
@@ -67,14 +67,14 @@ class Transfer:
         return self.by in ("sftp", "scp")
 
 
-def recognise(kind: str, command: str) -> Transfer | None:
+def recognise(kind: str, command: str) -> RecognisedTransfer | None:
     """The transfer that a session is, for its account; None where it is nothing known.
 
     ``kind`` is shell, exec or subsystem, ``command`` the command line or the subsystem's name. A command that
     may run more than one program is rsync or git for nobody: its bytes are not only theirs.
     """
     if kind == "subsystem":
-        return Transfer(by="sftp") if command == "sftp" else None
+        return RecognisedTransfer(by="sftp") if command == "sftp" else None
     if kind != "exec" or len(command) > _COMMAND or not _HINT.search(_unquoted(command)):
         return None
     commands = list(_commands(command))
@@ -116,21 +116,21 @@ def _unquoted(command: str) -> str:
     return joined.replace("$'", "'").replace('$"', '"').translate(_NO_QUOTES)
 
 
-def _recognise_words(words: list[str]) -> Transfer | None:
+def _recognise_words(words: list[str]) -> RecognisedTransfer | None:
     """One simple command."""
     words = _without_runners(words)
     if not words:
         return None
     program, arguments = words[0].rpartition("/")[2], words[1:]
     if program in _SFTP:
-        return Transfer(by="sftp")
+        return RecognisedTransfer(by="sftp")
     if program == "scp" and (scp := ScpCommand.parse(arguments)) is not None:
-        return Transfer(by="scp", scp=scp)
+        return RecognisedTransfer(by="scp", scp=scp)
     if program == "rsync" and "--server" in arguments:
-        return Transfer(by="rsync")
+        return RecognisedTransfer(by="rsync")
     if program == "git" and arguments:
         program = f"git-{arguments[0]}"
-    return Transfer(by=program) if program in _GIT else None
+    return RecognisedTransfer(by=program) if program in _GIT else None
 
 
 def _sets_environment(words: list[str]) -> bool:
@@ -181,14 +181,14 @@ class Account:
     Never raises: whatever goes wrong in the reading of a protocol ends the account, not the transfer.
     """
 
-    def __init__(self, transfer: Transfer, monotonic: Callable[[], float]) -> None:
+    def __init__(self, transfer: RecognisedTransfer, monotonic: Callable[[], float]) -> None:
         """``monotonic`` are seconds."""
         self.by = transfer.by
         #: The protocol is read, file by file; else only bytes are counted.
         self.reads = transfer.copies_files
         self._mixed = transfer.mixed
         self._unread = transfer.unread
-        self._reader: Reader | None = None
+        self._reader: ProtocolReader | None = None
         if transfer.unread:
             pass
         elif transfer.scp is not None:
@@ -205,7 +205,7 @@ class Account:
 
     def begin(self) -> Sequence[Found]:
         """Nothing has passed yet: why the protocol will not be read, where that is so."""
-        return self._noted((Lost(reason=self._unread),)) if self._unread else ()
+        return self._noted((AccountLost(reason=self._unread),)) if self._unread else ()
 
     def from_user(self, data: bytes) -> Sequence[Found]:
         """What these bytes to the target complete."""
@@ -260,11 +260,11 @@ class Account:
         _log.failure("while {by} was read", by=self.by)
         self._reader = None
         reason = "an internal error of conchrec"
-        return self._noted((Lost(reason=reason, from_user=from_user, from_target=from_target),))
+        return self._noted((AccountLost(reason=reason, from_user=from_user, from_target=from_target),))
 
     def _noted(self, found: Sequence[Found]) -> Sequence[Found]:
         for one in found:
-            if isinstance(one, Lost):
+            if isinstance(one, AccountLost):
                 self._lost = one.reason
                 continue
             if one.size is None:

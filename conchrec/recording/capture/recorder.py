@@ -37,14 +37,14 @@ from twisted.python.failure import Failure
 from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.reasons import ReasonCode
-from conchrec.recording.capture.echoed_input import Dropped, Echo, Kept
+from conchrec.recording.capture.echoed_input import Echo, HiddenInput, Kept
 from conchrec.recording.capture.shell_commands import Begun, Commands
 from conchrec.recording.capture.stream_digest import StreamDigest
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.environment import Environment
 from conchrec.recording.format.kept_text import KeptText
-from conchrec.recording.format.manifest import Control, Manifest, Pty, ShellCommand, Status, Stream
+from conchrec.recording.format.manifest import Control, Manifest, Pty, ShellCommand, Status, StreamTotals
 from conchrec.recording.format.signatures import CHECKPOINT
 from conchrec.recording.format.transfer_account import Files
 from conchrec.recording.storage.spool import Spool
@@ -75,7 +75,7 @@ class InputPolicy(Enum):
     """What is typed at a pty too, as far as it is shown there (``echo``); without a pty the first MiB."""
 
 
-class State(Enum):
+class RecordingState(Enum):
     """The life of a recording."""
 
     OPEN = "open"
@@ -87,7 +87,7 @@ class State(Enum):
     STORED = "stored"
 
 
-class Act(Enum):
+class RecordingStep(Enum):
     """What can happen to a recording."""
 
     START = "start"
@@ -97,16 +97,16 @@ class Act(Enum):
     SEALED = "sealed"
 
 
-NEXT: dict[tuple[State, Act], State] = {
-    (State.OPEN, Act.START): State.RUNNING,
+NEXT: dict[tuple[RecordingState, RecordingStep], RecordingState] = {
+    (RecordingState.OPEN, RecordingStep.START): RecordingState.RUNNING,
     # A channel may ask again where the target refused the first request (a subsystem, then exec).
-    (State.RUNNING, Act.START): State.RUNNING,
-    (State.RUNNING, Act.FACT): State.RUNNING,
-    (State.OPEN, Act.FAIL): State.FAILED,
-    (State.RUNNING, Act.FAIL): State.FAILED,
-    (State.RUNNING, Act.CLOSE): State.SEALING,
-    (State.FAILED, Act.CLOSE): State.SEALING,
-    (State.SEALING, Act.SEALED): State.STORED,
+    (RecordingState.RUNNING, RecordingStep.START): RecordingState.RUNNING,
+    (RecordingState.RUNNING, RecordingStep.FACT): RecordingState.RUNNING,
+    (RecordingState.OPEN, RecordingStep.FAIL): RecordingState.FAILED,
+    (RecordingState.RUNNING, RecordingStep.FAIL): RecordingState.FAILED,
+    (RecordingState.RUNNING, RecordingStep.CLOSE): RecordingState.SEALING,
+    (RecordingState.FAILED, RecordingStep.CLOSE): RecordingState.SEALING,
+    (RecordingState.SEALING, RecordingStep.SEALED): RecordingState.STORED,
 }
 """Where each act leads. What is not here raises RecordingError."""
 
@@ -184,7 +184,7 @@ class SessionRecorder:
         self._policy = policy
         self._monotonic = monotonic
         self._now = now
-        self._state = State.OPEN
+        self._state = RecordingState.OPEN
         self._failure: RecordingError | None = None
         self._on_failure: Callable[[RecordingError], None] | None = None
         self._closers: list[Deferred[ClosedRecording]] = []
@@ -220,11 +220,11 @@ class SessionRecorder:
         self._given_left_out = 0
         self._not_kept: set[NotKept] = set()
         # what is not yet in the file: whole lines, then one run of chunks of one stream
-        self._out = _Source(asciicast.OUTPUT)
-        self._err = _Source(asciicast.OUTPUT)
-        self._in = _Source(asciicast.INPUT)
+        self._out = _StreamDecoder(asciicast.OUTPUT)
+        self._err = _StreamDecoder(asciicast.OUTPUT)
+        self._in = _StreamDecoder(asciicast.INPUT)
         self._lines: list[bytes] = []
-        self._run: _Source | None = None
+        self._run: _StreamDecoder | None = None
         self._chunks: list[bytes] = []
         self._run_size = 0
         self._run_time = 0.0
@@ -245,7 +245,7 @@ class SessionRecorder:
         return self._failure
 
     @property
-    def state(self) -> State:
+    def state(self) -> RecordingState:
         return self._state
 
     @property
@@ -264,7 +264,7 @@ class SessionRecorder:
 
     def pty(self, term: str, columns: int, rows: int) -> None:
         """The user asks for a terminal."""
-        if self._state is State.OPEN:
+        if self._state is RecordingState.OPEN:
             self._pty = Pty(term=term, columns=columns, rows=rows)
             self._env["TERM"] = term
         self.resize(columns, rows)
@@ -272,7 +272,7 @@ class SessionRecorder:
     def pty_refused(self) -> None:
         """The target gives none: the session counts as one without a pty."""
         self._pty = None
-        if self._state is State.RUNNING:
+        if self._state is RecordingState.RUNNING:
             self._choose_capture()
 
     def env(self, name: bytes, value: bytes) -> None:
@@ -281,7 +281,7 @@ class SessionRecorder:
         label, kept, replaced = self._environment.set(name, value)
         if label == "SHELL" or (label == "TERM" and self._pty is None):
             self._env[label] = kept.text
-        if self._state is State.RUNNING:
+        if self._state is RecordingState.RUNNING:
             self._marker(_env_text(label, kept))
         elif replaced is not None:
             self.marker(f"{_env_text(label, replaced)}, replaced before the start")
@@ -293,8 +293,8 @@ class SessionRecorder:
         ``command_sha256`` its digest where it was cut or is not UTF-8. Called again where the target has
         refused the first request: what the manifest says is the last one, and a marker tells.
         """
-        again = self._state is State.RUNNING
-        self._enter(Act.START)
+        again = self._state is RecordingState.RUNNING
+        self._enter(RecordingStep.START)
         self._kind, self._command, self._command_sha256 = kind, command, command_sha256
         self._digest_only = False
         self._choose_capture()
@@ -317,7 +317,7 @@ class SessionRecorder:
 
     def output(self, data: bytes) -> None:
         """The target's standard output."""
-        if self._state is not State.RUNNING:
+        if self._state is not RecordingState.RUNNING:
             self._begin_unasked()
         self._stdout += len(data)
         if self._stdout_digest is not None:
@@ -331,7 +331,7 @@ class SessionRecorder:
 
     def error_output(self, data: bytes) -> None:
         """The target's standard error, of a session without a pty."""
-        if self._state is not State.RUNNING:
+        if self._state is not RecordingState.RUNNING:
             self._begin_unasked()
         self._stderr += len(data)
         # A player knows no other code than `o` for it; the manifest has the count.
@@ -339,7 +339,7 @@ class SessionRecorder:
 
     def input(self, data: bytes) -> None:
         """What the user sends."""
-        if self._state is not State.RUNNING:
+        if self._state is not RecordingState.RUNNING:
             self._begin_unasked()
         self._stdin += len(data)
         if self._pty is None:
@@ -374,20 +374,20 @@ class SessionRecorder:
         """The terminal's new size; one that players refuse is dropped."""
         if not asciicast.valid_size(columns, rows):
             return
-        if self._state is State.OPEN:
+        if self._state is RecordingState.OPEN:
             self._size = (columns, rows)
         else:
-            self._enter(Act.FACT)
+            self._enter(RecordingStep.FACT)
             if (columns, rows) != self._size:
                 self._size = (columns, rows)
                 self._add(asciicast.resize_line(self._cut(), columns, rows))
 
     def marker(self, text: str) -> None:
         """A point in time with a name: for what happened that is not on the screen."""
-        if self._state is State.OPEN:
+        if self._state is RecordingState.OPEN:
             self._early_markers.append(text)
             return
-        self._enter(Act.FACT)
+        self._enter(RecordingStep.FACT)
         self._marker(text)
 
     def transfer(self, *, digest_only: bool) -> None:
@@ -396,7 +396,7 @@ class SessionRecorder:
         Called after ``start``, before anything passes. With ``digest_only`` nothing of what passes is kept
         until ``keep_from_here``; not where there is a pty, for which no such protocol is made.
         """
-        self._enter(Act.FACT)
+        self._enter(RecordingStep.FACT)
         if not self._stdout:
             self._stdout_digest = StreamDigest(self._keeper.work_in_thread)
         self._digest_only = digest_only and self._pty is None
@@ -408,7 +408,7 @@ class SessionRecorder:
         The arguments are bytes that ``input`` and ``output`` were given already, and that stand in no part of
         the protocol that was followed.
         """
-        self._enter(Act.FACT)
+        self._enter(RecordingStep.FACT)
         if not self._digest_only:
             return
         self._digest_only = False
@@ -432,7 +432,7 @@ class SessionRecorder:
 
     def exit_status(self, code: int) -> None:
         """The command's exit status, as the target says it."""
-        if self._state is not State.RUNNING:
+        if self._state is not RecordingState.RUNNING:
             self._begin_unasked()
         self._exit_status = code
         if not self._digest_only:
@@ -443,7 +443,7 @@ class SessionRecorder:
 
     def exit_signal(self, name: str, message: str = "") -> None:
         """The command was ended by a signal (``TERM``); ``message`` is the target's."""
-        if self._state is not State.RUNNING:
+        if self._state is not RecordingState.RUNNING:
             self._begin_unasked()
         self._exit_signal = name
         self._marker(f"exit-signal {name}: {message}" if message else f"exit-signal {name}")
@@ -486,9 +486,9 @@ class SessionRecorder:
             _fire(done, self._outcome)
             return done
         self._closers.append(done)
-        if self._state is not State.SEALING:
+        if self._state is not RecordingState.SEALING:
             self._finish()
-            self._enter(Act.CLOSE)
+            self._enter(RecordingStep.CLOSE)
             manifest = self._manifest(reason)
             self._keeper.seal(self, manifest).addBoth(self._sealed)
         return done
@@ -497,7 +497,7 @@ class SessionRecorder:
 
     def checkpoint(self) -> None:
         """Sign what the file holds. A failure goes to ``on_failure``."""
-        if self._state is not State.RUNNING or self.spool.size == self._signed:
+        if self._state is not RecordingState.RUNNING or self.spool.size == self._signed:
             return
         try:
             self.flush()
@@ -513,7 +513,7 @@ class SessionRecorder:
     def flush_late(self) -> None:
         """The timer's flush: a failure goes to ``on_failure``."""
         self._flush_asked = False
-        if self._state is State.RUNNING:
+        if self._state is RecordingState.RUNNING:
             for digest in (self._stdin_digest, self._stdout_digest):
                 if digest is not None and digest.waiting:
                     digest.flush()
@@ -526,20 +526,20 @@ class SessionRecorder:
 
     def give_up(self, error: RecordingError) -> None:
         """There is no room for more: what came so far is kept, and nothing more is taken."""
-        if self._state is State.RUNNING:
+        if self._state is RecordingState.RUNNING:
             with contextlib.suppress(RecordingError):
                 self.flush()
         self.sync_failed(error)
 
     def sync_failed(self, error: RecordingError) -> None:
         """A sync in the background failed: what the disk holds is not known any more."""
-        if self._state in (State.OPEN, State.RUNNING):
+        if self._state in (RecordingState.OPEN, RecordingState.RUNNING):
             self._fail(error)
             self._report(error)
 
     # -- inside
 
-    def _enter(self, act: Act) -> None:
+    def _enter(self, act: RecordingStep) -> None:
         after = NEXT.get((self._state, act))
         if after is None:
             raise self._failure or RecordingError(
@@ -551,10 +551,10 @@ class SessionRecorder:
 
     def _begin_unasked(self) -> None:
         """Something happens before shell, exec or subsystem: it is recorded all the same."""
-        if self._state is State.OPEN:
+        if self._state is RecordingState.OPEN:
             self.start("none")
         else:
-            self._enter(Act.FACT)
+            self._enter(RecordingStep.FACT)
 
     def _choose_capture(self) -> None:
         """What is kept of a terminal, and of input, from here on."""
@@ -620,7 +620,7 @@ class SessionRecorder:
         else:
             self._given_left_out += 1
 
-    def _note(self, typed: list[Kept | Dropped]) -> None:
+    def _note(self, typed: list[Kept | HiddenInput]) -> None:
         for one in typed:
             if isinstance(one, Kept):
                 self._add(asciicast.event_line(self._cut(), asciicast.INPUT, one.text))
@@ -628,7 +628,7 @@ class SessionRecorder:
                 self._not_kept.add(NotKept.HIDDEN_INPUT)
                 self._marker("typed, but not shown: not kept")
 
-    def _take(self, source: _Source, data: bytes) -> None:
+    def _take(self, source: _StreamDecoder, data: bytes) -> None:
         if self._run is not source:
             self._cut()
             self._run = source
@@ -690,10 +690,10 @@ class SessionRecorder:
 
     def _finish(self) -> None:
         """Write what is left, so that the file plays whatever happened. Never raises."""
-        if self._state is State.FAILED:
+        if self._state is RecordingState.FAILED:
             return
         try:
-            if self._state is State.OPEN:
+            if self._state is RecordingState.OPEN:
                 self.start("none")
             self._cut()
             if self._echo is not None:
@@ -748,9 +748,9 @@ class SessionRecorder:
             input=self._policy.value,
             exit_status=self._exit_status,
             exit_signal=self._exit_signal,
-            stdout=Stream(size=self._stdout, sha256=stdout.hexdigest() if stdout is not None else ""),
-            stderr=Stream(size=self._stderr),
-            stdin=Stream(size=self._stdin, sha256=stdin_sha256),
+            stdout=StreamTotals(size=self._stdout, sha256=stdout.hexdigest() if stdout is not None else ""),
+            stderr=StreamTotals(size=self._stderr),
+            stdin=StreamTotals(size=self._stdin, sha256=stdin_sha256),
             files=self._files,
             coverage=tuple(word for word in NotKept if word in self._not_kept),
             commands=tuple(self._given),
@@ -758,7 +758,7 @@ class SessionRecorder:
         )
 
     def _fail(self, error: RecordingError) -> None:
-        self._enter(Act.FAIL)
+        self._enter(RecordingStep.FAIL)
         self._failure = error
         self._lines.clear()
         self._chunks = []
@@ -769,7 +769,7 @@ class SessionRecorder:
             self._on_failure(error)
 
     def _sealed(self, result: ClosedRecording | Failure) -> None:
-        self._enter(Act.SEALED)
+        self._enter(RecordingStep.SEALED)
         outcome: ClosedRecording | RecordingError
         if self._failure is not None:
             outcome = self._failure
@@ -785,7 +785,7 @@ class SessionRecorder:
             _fire(done, outcome)
 
 
-class _Source:
+class _StreamDecoder:
     """One stream of one channel: its event code and its own decoder (characters may come in parts)."""
 
     __slots__ = ("code", "decoder")

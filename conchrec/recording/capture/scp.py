@@ -27,8 +27,8 @@ from enum import Enum
 
 from conchrec.recording.format.transfer_account import (
     PATH_MAX,
+    AccountLost,
     Found,
-    Lost,
     NotFollowed,
     Operation,
     path_text,
@@ -107,7 +107,7 @@ class _At(Enum):
 
 
 @dataclass(slots=True)
-class _File:
+class _FileInTransit:
     """A file on its way. ``detail`` is the mode that it is to have, and its times."""
 
     name: str
@@ -136,11 +136,11 @@ class ScpReader:
         self._directories: list[str] = []
         #: What a line ``T`` said of what comes next.
         self._times = ""
-        self._file: _File | None = None
+        self._file: _FileInTransit | None = None
         # the other side
         self._answer = bytearray()
         #: What the answers will be about.
-        self._expected: deque[tuple[_Expected, _File | None]] = deque([(_Expected.START, None)])
+        self._expected: deque[tuple[_Expected, _FileInTransit | None]] = deque([(_Expected.START, None)])
 
     def from_user(self, data: bytes) -> tuple[Found, ...]:
         return self._feed(data, sends=self._command.takes)
@@ -162,7 +162,7 @@ class ScpReader:
             else:
                 self._from_taker(data)
         except NotFollowed as lost:
-            self._found.append(Lost(reason=str(lost)))
+            self._found.append(AccountLost(reason=str(lost)))
             self._give_up("not known", "not known")
         return self._taken() if self._found else ()
 
@@ -225,7 +225,7 @@ class ScpReader:
         below = "/".join((*self._directories, name))
         if len(self._directories) >= DEPTH or len(below) > 2 * PATH_MAX:
             raise NotFollowed("directories are too deep")
-        file = _File(below, detail if self._command.takes else "", size, self._monotonic())
+        file = _FileInTransit(below, detail if self._command.takes else "", size, self._monotonic())
         if kind == b"D":
             self._directories.append(name)
             self._expect(_Expected.DIRECTORY, file)
@@ -245,7 +245,7 @@ class ScpReader:
             if file.answer is not None:
                 self._tell_end(file, file.answer, problem)
 
-    def _expect(self, what: _Expected, file: _File | None = None) -> None:
+    def _expect(self, what: _Expected, file: _FileInTransit | None = None) -> None:
         if len(self._expected) >= ANSWERS:
             raise NotFollowed("too many lines have no answer")
         self._expected.append((what, file))
@@ -287,7 +287,7 @@ class ScpReader:
         elif problem:
             self._refused(file, problem)
 
-    def _entered(self, directory: _File, problem: str) -> None:
+    def _entered(self, directory: _FileInTransit, problem: str) -> None:
         if problem:
             if self._expected or self._line or self._at is not _At.LINE:
                 raise NotFollowed("a directory is refused that was already entered")
@@ -304,7 +304,7 @@ class ScpReader:
                 )
             )
 
-    def _refused(self, file: _File, problem: str) -> None:
+    def _refused(self, file: _FileInTransit, problem: str) -> None:
         if file is not self._file or file.passed or self._line:
             raise NotFollowed("a file is refused that was already sent")
         self._file = None
@@ -315,7 +315,7 @@ class ScpReader:
 
     # --- what is found
 
-    def _tell_end(self, file: _File, answer: str, status: str) -> None:
+    def _tell_end(self, file: _FileInTransit, answer: str, status: str) -> None:
         """Both sides have said how it ended. What the target says is the result. What the user says is in the
         detail: a sender that reports an error of its own keeps no file from being written."""
         result, said = (answer, status) if self._command.takes else (status, answer)
@@ -324,7 +324,7 @@ class ScpReader:
             file.detail = f"{file.detail} {who} reports: {said}".lstrip()
         self._tell_file(file, result)
 
-    def _tell_file(self, file: _File, problem: str, why: str = "") -> None:
+    def _tell_file(self, file: _FileInTransit, problem: str, why: str = "") -> None:
         whole = not file.left and not problem and not why
         self._found.append(
             Operation(

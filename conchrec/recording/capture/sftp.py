@@ -2,7 +2,8 @@
 
 Requests may be pipelined and their answers may come in any order; they are matched by request id. What grows
 with what a peer does (open files, requests without an answer) has a bound. Where the bytes are not SFTP, or
-something is done that the account could not name, the reader says so once (``Lost``) and reads nothing more:
+something is done that the account could not name, the reader says so once (``AccountLost``) and reads no
+more:
 
 - a packet that is not well-formed, or longer than its fields; another version; INIT twice;
 - an answer to no request, one that does not fit its request, more data than was asked for;
@@ -24,12 +25,12 @@ from conchrec.recording.capture.sftp_requests import (
     NAMED_COST,
     NamedRequest,
     OpenFile,
-    Request,
+    SftpRequest,
     parse_request,
     place_of,
 )
 from conchrec.recording.capture.sftp_wire import Attributes, Cursor, PacketStream, result_text
-from conchrec.recording.format.transfer_account import Found, Lost, NotFollowed, Operation, path_text
+from conchrec.recording.format.transfer_account import AccountLost, Found, NotFollowed, Operation, path_text
 
 #: Who asks for no more than this gets it, but at the end of a file (sections 3 and 6.4 of the draft).
 CERTAIN = 32 * 1024
@@ -60,7 +61,7 @@ class SftpReader:
         self._version_asked = False
         self._version = False
         self._handles: dict[bytes, OpenFile] = {}
-        self._asked: dict[int, Request] = {}
+        self._asked: dict[int, SftpRequest] = {}
         #: Files whose end was not told yet, in the order of their opening.
         self._files: dict[OpenFile, None] = {}
         self._sizes: OrderedDict[bytes, int] = OrderedDict()
@@ -102,7 +103,7 @@ class SftpReader:
 
     def _lose(self, reason: str) -> None:
         unread = {"from_user": self._requests.unread, "from_target": self._answers.unread}
-        self._found.append(Lost(reason=reason, **unread))
+        self._found.append(AccountLost(reason=reason, **unread))
 
     def _taken(self) -> tuple[Found, ...]:
         found, self._found = self._found, []
@@ -120,7 +121,9 @@ class SftpReader:
         number = cursor.uint32()
         if kind == wire.READ:
             handle = cursor.handle()
-            request = Request(kind, (handle,), self._handles.get(handle), cursor.uint64(), cursor.uint32())
+            request = SftpRequest(
+                kind, (handle,), self._handles.get(handle), cursor.uint64(), cursor.uint32()
+            )
             cursor.finish()
             if request.file is not None:
                 request.file.pending += 1
@@ -138,7 +141,7 @@ class SftpReader:
             raise NotFollowed("INIT is too long")
         self._version_asked = True
 
-    def _bind(self, request: Request) -> None:
+    def _bind(self, request: SftpRequest) -> None:
         """Find the files that its handles stand for, and say what it does to them."""
         files = [self._handles.get(handle) for handle in request.handles]
         if files:
@@ -177,7 +180,7 @@ class SftpReader:
             file.written.give_up(_CHANGED_ELSEWHERE)
         return bool(others)
 
-    def _ask(self, number: int, request: Request) -> None:
+    def _ask(self, number: int, request: SftpRequest) -> None:
         if number in self._asked:
             raise NotFollowed("a request id is used twice")
         if len(self._asked) >= REQUESTS:
@@ -191,7 +194,7 @@ class SftpReader:
         cursor = Cursor(head)
         number, handle = cursor.uint32(), cursor.handle()
         file = self._handles.get(handle)
-        self._ask(number, Request(wire.WRITE, (handle,), file))
+        self._ask(number, SftpRequest(wire.WRITE, (handle,), file))
         self._writing = file
         if file is None:
             return _count_nowhere
@@ -258,20 +261,20 @@ class SftpReader:
             raise NotFollowed("an answer without a request")
         self._version = True
 
-    def _waiting(self, number: int) -> Request:
+    def _waiting(self, number: int) -> SftpRequest:
         """The request that this answer is to."""
         request = self._asked.get(number)
         if request is None:
             raise NotFollowed("an answer without a request")
         return request
 
-    def _settle(self, number: int, request: Request) -> None:
+    def _settle(self, number: int, request: SftpRequest) -> None:
         """Its answer fits: it does not wait any more."""
         del self._asked[number]
         if isinstance(request, NamedRequest):
             self._names -= request.cost
 
-    def _status(self, number: int, request: Request, code: int) -> None:
+    def _status(self, number: int, request: SftpRequest, code: int) -> None:
         file = request.file
         if code == wire.OK:
             if request.handles and file is None:
@@ -451,14 +454,14 @@ def _count_nowhere(piece: memoryview) -> None:
     """Data for an unknown handle: the answer says what became of it."""
 
 
-def _changes_unknown(request: Request) -> bool:
+def _changes_unknown(request: SftpRequest) -> bool:
     """Does it change something through an unknown handle?"""
     if not request.handles or request.file is not None:
         return False
     return request.kind == wire.WRITE or (isinstance(request, NamedRequest) and bool(request.operation))
 
 
-def _opens(request: Request) -> bool:
+def _opens(request: SftpRequest) -> bool:
     return request.kind in (wire.OPEN, wire.OPENDIR)
 
 

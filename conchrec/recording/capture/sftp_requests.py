@@ -100,7 +100,7 @@ class OpenFile:
 
 
 @dataclass(slots=True)
-class Request:
+class SftpRequest:
     """A request that waits for its answer. ``handles`` are those in it, ``file`` what the first of them
     stands for; None where the target has not given that handle."""
 
@@ -112,7 +112,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class NamedRequest(Request):
+class NamedRequest(SftpRequest):
     """One with names, which cost memory while it waits.
 
     ``operation`` is what it changes at the target, empty where it changes nothing; ``detail`` are its flags
@@ -223,7 +223,7 @@ EXTENSIONS: dict[bytes, Layout] = {
 }
 
 
-def parse_request(kind: int, cursor: Cursor, began: float) -> Request:
+def parse_request(kind: int, cursor: Cursor, began: float) -> SftpRequest:
     """The request whose fields ``cursor`` reads, behind the request id. Raises NotFollowed."""
     layout = REQUESTS.get(kind)
     name = b""
@@ -235,7 +235,7 @@ def parse_request(kind: int, cursor: Cursor, began: float) -> Request:
         detail = " ".join(filter(None, (what, _body_text(cursor.rest()))))
         return NamedRequest(kind, detail=detail, operation="extended", began=began, known=False)
     if layout.fields == _HANDLE and not layout.operation:
-        request = Request(kind, (cursor.handle(),))
+        request = SftpRequest(kind, (cursor.handle(),))
         cursor.finish()
         return request
     return _Parser(kind, layout, began).parse(cursor)

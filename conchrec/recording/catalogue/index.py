@@ -33,7 +33,7 @@ from conchrec.recording.format.asciicast import OUTPUT
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.session_id import time_of
 from conchrec.recording.storage.encodings import is_encrypted
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.terminal.transcript import Transcript
 
 NAME = "index.sqlite"
@@ -119,7 +119,7 @@ class NothingToSearch(RecordingError):
     default_code = ReasonCode.NOTHING_TO_SEARCH
 
 
-class Row(NamedTuple):
+class IndexRow(NamedTuple):
     """One recording, as far as a list shows it. ``started`` is in seconds since 1970; ``summary`` is JSON,
     and empty where the manifest can not be read."""
 
@@ -160,7 +160,7 @@ class Index:
 
     def __init__(self, root: Path, *, make: bool = False) -> None:
         """``make``: where it is missing, or no good, an empty one is made."""
-        self._tree = Tree(root)
+        self._tree = RecordingTree(root)
         self.path = root / NAME
         self._make = make
         self._database = peewee.SqliteDatabase(
@@ -348,7 +348,7 @@ class Index:
 
     def rows(
         self, *, since: datetime | None = None, until: datetime | None = None, summaries: bool = False
-    ) -> dict[str, Row]:
+    ) -> dict[str, IndexRow]:
         """Every recording by its id; with its manifest as JSON where ``summaries``."""
         r = _Recording
         columns = [r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command]
@@ -365,7 +365,7 @@ class Index:
             if until is not None:
                 asked = asked.where(_Recording.started < until.timestamp())
             # Not through peewee's own rows: their conversions, of which none is needed, take longest.
-            return {row[0]: Row(*row) for row in self._database.execute(asked)}
+            return {row[0]: IndexRow(*row) for row in self._database.execute(asked)}
 
     def search(
         self, phrases: Sequence[str], *, since: datetime | None = None, until: datetime | None = None

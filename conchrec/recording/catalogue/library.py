@@ -16,7 +16,7 @@ from conchrec.recording.format.asciicast import Damaged, Event, Header
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.session_id import time_of
 from conchrec.recording.storage.encodings import opened
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import Identities
 
 _LONGEST_HEADER = 1024 * 1024
@@ -25,7 +25,7 @@ LONGEST_LINE = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LibraryEntry:
     """One recording. ``manifest`` is None while it is being written (or before a crash is repaired);
     ``header`` is None before the command is known. ``problem`` says what can not be read."""
 
@@ -51,7 +51,7 @@ class Library:
     """The recordings below one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self._tree = Tree(directory)
+        self._tree = RecordingTree(directory)
 
     @property
     def root(self) -> Path:
@@ -65,12 +65,12 @@ class Library:
         """Where the recording is. ValueError where that is no session id."""
         return self._tree.path(sid)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[LibraryEntry]:
         """All of them, oldest first."""
         for sid, sealed in self._tree.recordings():
             yield self.entry(sid, sealed)
 
-    def find(self, sid: str) -> Entry | None:
+    def find(self, sid: str) -> LibraryEntry | None:
         """The one with this id; None where there is none, whatever ``sid`` is."""
         try:
             path = self._tree.path(sid)
@@ -80,17 +80,19 @@ class Library:
             return None
         return self.entry(sid, self._tree.manifest_path(sid).exists())
 
-    def entry(self, sid: str, sealed: bool) -> Entry:
+    def entry(self, sid: str, sealed: bool) -> LibraryEntry:
         """What its files say; ``sealed``: there is a manifest."""
         path = self._tree.path(sid)
         try:
             if sealed:
-                return Entry(sid=sid, path=path, manifest=Manifest.parse(self._tree.read_manifest(sid)))
-            return Entry(sid=sid, path=path, header=_header(path))
+                return LibraryEntry(
+                    sid=sid, path=path, manifest=Manifest.parse(self._tree.read_manifest(sid))
+                )
+            return LibraryEntry(sid=sid, path=path, header=_header(path))
         except RecordingError as error:
-            return Entry(sid=sid, path=path, problem=error.public)
+            return LibraryEntry(sid=sid, path=path, problem=error.public)
         except OSError as error:
-            return Entry(sid=sid, path=path, problem=error.strerror or "can not be read")
+            return LibraryEntry(sid=sid, path=path, problem=error.strerror or "can not be read")
 
 
 def events(path: Path, identities: Identities = ()) -> Iterator[Event]:

@@ -17,11 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from conchrec.provenance import Provenance
-from conchrec.recording.catalogue.library import Entry, Library
+from conchrec.recording.catalogue.library import Library, LibraryEntry
 from conchrec.yaml_cursor import parse_duration
 
 if TYPE_CHECKING:
-    from conchrec.recording.catalogue.index import Row
+    from conchrec.recording.catalogue.index import IndexRow
 
 _LONGEST_COMMAND = 60
 _MANY = 100
@@ -85,7 +85,7 @@ class Filter:
             and _like(self.approved_by, approved_by)
         )
 
-    def is_met_by(self, one: Found) -> bool:
+    def is_met_by(self, one: ListedRecording) -> bool:
         """Whether this recording is asked for."""
         return self.wants(
             started=one.started, status=one.status, kind=one.kind,
@@ -103,7 +103,7 @@ def _is_at(pattern: str | None, place: str) -> bool:
     return _like(pattern, place) or _like(pattern, place.rpartition(":")[0].strip("[]"))
 
 
-class Found(NamedTuple):
+class ListedRecording(NamedTuple):
     """One recording as a list shows it; from the index, or from its files. ``fields`` is all of it."""
 
     sid: str
@@ -132,7 +132,7 @@ def found(
     *,
     summaries: bool = False,
     hint: Callable[[str], None] = lambda why: None,
-) -> Iterator[Found]:
+) -> Iterator[ListedRecording]:
     """Those that are asked for, oldest first. What is in the index is not read again; ``hint`` hears why it
     is of no use, where it would have been."""
     for one in _all(library, summaries=summaries, hint=hint):
@@ -140,13 +140,13 @@ def found(
             yield one
 
 
-def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> Iterator[Found]:
+def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> Iterator[ListedRecording]:
     rows, why = _rows(library, summaries=summaries)
     read = 0
     for sid, sealed in library.recordings():
         row = rows.get(sid) if sealed else None
         if row is not None and row.status not in ("unreadable", "reading"):
-            yield Found(
+            yield ListedRecording(
                 sid=sid, started=row.started, duration=row.duration, status=row.status, kind=row.kind,
                 user=row.user, login=row.login, target=row.target,
                 dialled=row.dialled, approved_by=row.approved_by, what=_what(row.kind, row.command),
@@ -160,7 +160,7 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
         fields = summary(entry)
         how = Provenance.parse(fields.get("provenance"))
         said = {name: str(fields.get(name, "")) for name in ("kind", "user", "login", "target")}
-        yield Found(
+        yield ListedRecording(
             sid=sid, started=entry.started.timestamp(),
             duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
             what=_what(said["kind"], str(fields.get("command") or fields.get("subsystem") or "")),
@@ -169,7 +169,7 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
         )  # fmt: skip
 
 
-def _rows(library: Library, *, summaries: bool) -> tuple[dict[str, Row], str]:
+def _rows(library: Library, *, summaries: bool) -> tuple[dict[str, IndexRow], str]:
     """Empty where there is no index that can be used; and why."""
     from conchrec.recording.catalogue.index import Index, IndexUnusable
 
@@ -180,12 +180,12 @@ def _rows(library: Library, *, summaries: bool) -> tuple[dict[str, Row], str]:
         return {}, error.public
 
 
-def _indexed(library: Library, row: Row) -> dict[str, object]:
+def _indexed(library: Library, row: IndexRow) -> dict[str, object]:
     fields: dict[str, object] = json.loads(row.summary)
     return fields | {"sid": row.sid, "status": row.status, "path": str(library.path(row.sid))}
 
 
-def summary(entry: Entry) -> dict[str, object]:
+def summary(entry: LibraryEntry) -> dict[str, object]:
     """The manifest, or of a live recording what its header says."""
     fields: dict[str, object] = {"sid": entry.sid, "status": entry.status, "path": str(entry.path)}
     if entry.manifest is not None:

@@ -14,8 +14,15 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 
-from conchrec.recording.evidence.ledger_line import LONGEST, START, Act, BrokenLedger, LedgerLine, raw_line
-from conchrec.recording.format.signatures import Keys, NotSigned
+from conchrec.recording.evidence.ledger_line import (
+    LONGEST,
+    START,
+    BrokenLedger,
+    LedgerAction,
+    LedgerLine,
+    raw_line,
+)
+from conchrec.recording.format.signatures import NotSigned, TrustedKeys
 
 STEP_BYTES = 128 * 1024
 """What a walk reads at once: some 400 lines, one or two milliseconds of Python."""
@@ -73,7 +80,7 @@ def stands(descriptor: int, position: Position) -> bool:
     return hashlib.sha256(line).hexdigest() == position.digest
 
 
-def continuation(descriptor: int, position: Position, size: int, keys: Keys) -> Continuation:
+def continuation(descriptor: int, position: Position, size: int, keys: TrustedKeys) -> Continuation:
     """What was written behind a position, up to ``size``.
 
     A signature covers the digest of the line before, so the last one vouches for all of a chain; each is
@@ -116,7 +123,7 @@ def continuation(descriptor: int, position: Position, size: int, keys: Keys) -> 
     return Continuation(lines=found.lines, torn=size - end)
 
 
-def last_position(descriptor: int, size: int, keys: Keys) -> Position | None:
+def last_position(descriptor: int, size: int, keys: TrustedKeys) -> Position | None:
     """The last whole line, where it is genuine; None where it is not.
 
     A torn line behind it does not count.
@@ -201,7 +208,7 @@ class ChainWalk:
             after = replace(after, number=raw.number)
         else:
             self._in_damage = False
-        if raw is not None and raw.act == Act.BROKEN.value:
+        if raw is not None and raw.act == LedgerAction.BROKEN.value:
             with contextlib.suppress(BrokenLedger):
                 self._stated.add(LedgerLine.parse(line).reason)
         self._here = after
@@ -220,7 +227,7 @@ def describe(position: Position, size: int) -> str:
     return f"line {position.number} is not where it was: the file was replaced, or changed"
 
 
-def _is_signed(line: bytes, keys: Keys) -> bool:
+def _is_signed(line: bytes, keys: TrustedKeys) -> bool:
     try:
         keys.entry(line)
     except NotSigned:

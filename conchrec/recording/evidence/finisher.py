@@ -16,11 +16,11 @@ from typing import BinaryIO
 from conchrec.files import open_regular
 from conchrec.recording.evidence.continuity import Break
 from conchrec.recording.evidence.heads import HeadFile
-from conchrec.recording.evidence.ledger import AT_ONCE, Act, Ledger
+from conchrec.recording.evidence.ledger import AT_ONCE, Ledger, LedgerAction
 from conchrec.recording.format.manifest import Manifest, Stored
-from conchrec.recording.format.signatures import Keys, Signer
+from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
 from conchrec.recording.storage import encodings, spool
-from conchrec.recording.storage.layout import MANIFEST, SEALED_AWAY, Tree
+from conchrec.recording.storage.layout import MANIFEST, SEALED_AWAY, RecordingTree
 from conchrec.recording.storage.recipients import recipient
 
 _BLOCK = 1024 * 1024
@@ -34,7 +34,7 @@ class Sealed:
     head: str
 
 
-class Sealer:
+class Finisher:
     """Completes recordings below one directory. ``keys`` may have signed what is found there;
     ``recipients`` (their texts: ``age1…`` or an SSH public key) are those who may read: nobody else, then.
     ``heads`` keeps the ledger's last head; ``on_break`` hears that somebody else has changed the ledger, in
@@ -43,11 +43,11 @@ class Sealer:
 
     def __init__(
         self,
-        tree: Tree,
-        signer: Signer,
+        tree: RecordingTree,
+        signer: RecordingSigner,
         now: Callable[[], datetime],
         *,
-        keys: Keys | None = None,
+        keys: TrustedKeys | None = None,
         recipients: Sequence[str] = (),
         heads: HeadFile | None = None,
         on_break: Callable[[Break], None] = lambda found: None,
@@ -61,7 +61,7 @@ class Sealer:
     def opened(self, sid: str) -> str:
         """A recording begins: the ledger's head. Raises RecordingError."""
         try:
-            return self.ledger.append(Act.OPEN, sid, patience=AT_ONCE)
+            return self.ledger.append(LedgerAction.OPEN, sid, patience=AT_ONCE)
         except OSError as error:
             raise spool.failure(error) from error
 
@@ -114,7 +114,7 @@ class Sealer:
         the recordings: after a power cut it would look as if it had been cut. Without ``durable`` (the disk
         has failed already) that is only tried.
         """
-        head = self.ledger.append(Act.SEALED, sid, manifest=hashlib.sha256(document).hexdigest())
+        head = self.ledger.append(LedgerAction.SEALED, sid, manifest=hashlib.sha256(document).hexdigest())
         try:
             self.ledger.sync()
         except OSError:

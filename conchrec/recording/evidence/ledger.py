@@ -36,9 +36,9 @@ from conchrec.recording.evidence.continuity import (
     stands,
 )
 from conchrec.recording.evidence.heads import HeadFile, KeptHead
-from conchrec.recording.evidence.ledger_line import LONGEST, Act, BrokenLedger, LedgerLine, head_of
+from conchrec.recording.evidence.ledger_line import LONGEST, BrokenLedger, LedgerAction, LedgerLine, head_of
 from conchrec.recording.evidence.recent_entries import Recent
-from conchrec.recording.format.signatures import Keys, Signer
+from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
 
 NAME = "ledger.jsonl"
 AT_ONCE = 0.1
@@ -53,7 +53,17 @@ _REPLACED = 10
 """How often the file may be replaced by another one while it is being opened."""
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 
-__all__ = ["AT_ONCE", "IN_THREAD", "NAME", "Act", "BrokenLedger", "Ledger", "LedgerLine", "head_of", "lines"]
+__all__ = [
+    "AT_ONCE",
+    "IN_THREAD",
+    "NAME",
+    "BrokenLedger",
+    "Ledger",
+    "LedgerAction",
+    "LedgerLine",
+    "head_of",
+    "lines",
+]
 
 
 class Ledger:
@@ -67,10 +77,10 @@ class Ledger:
     def __init__(
         self,
         directory: Path,
-        signer: Signer,
+        signer: RecordingSigner,
         now: Callable[[], datetime],
         *,
-        keys: Keys | None = None,
+        keys: TrustedKeys | None = None,
         heads: HeadFile | None = None,
         on_break: Callable[[Break], None] | None = None,
     ) -> None:
@@ -101,7 +111,7 @@ class Ledger:
 
     def append(
         self,
-        act: Act,
+        act: LedgerAction,
         sid: str,
         *,
         manifest: str = "",
@@ -201,7 +211,7 @@ class Ledger:
     def is_sealed(self, sid: str) -> bool:
         """Was it sealed, as far as a recovery has read and since then? As of the last look at the file."""
         with self._writing:
-            return self.recent.has(Act.SEALED, sid, "")
+            return self.recent.has(LedgerAction.SEALED, sid, "")
 
     def is_held(self, sid: str) -> bool:
         """Was it held since this object looked at the file first? Looks again."""
@@ -361,7 +371,7 @@ class Ledger:
                 _truncate(descriptor, at.end)
             before, self._position = self._position, at
             try:
-                self._write(descriptor, Act.BROKEN, "", head=expected, reason=reason)
+                self._write(descriptor, LedgerAction.BROKEN, "", head=expected, reason=reason)
             except BaseException:
                 self._position = before
                 raise
@@ -405,7 +415,7 @@ class Ledger:
                 return
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
 
-    def _write(self, descriptor: int, act: Act, sid: str, **fields: str) -> None:
+    def _write(self, descriptor: int, act: LedgerAction, sid: str, **fields: str) -> None:
         assert self._position is not None
         moment = self._now().astimezone(timezone.utc).isoformat(timespec="milliseconds")
         line = LedgerLine(

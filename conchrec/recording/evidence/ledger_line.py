@@ -24,7 +24,7 @@ _RAW = re.compile(
 )
 
 
-class Act(Enum):
+class LedgerAction(Enum):
     """What a line tells of a recording."""
 
     OPEN = "open"
@@ -54,7 +54,7 @@ class LedgerLine:
     number: int
     previous: str
     time: str
-    act: Act
+    act: LedgerAction
     sid: str
     manifest: str = ""
     head: str = ""
@@ -83,7 +83,7 @@ class LedgerLine:
                 raise ValueError(line)
             return cls(
                 number=number,
-                act=Act(fields["act"]),
+                act=LedgerAction(fields["act"]),
                 **{name: _text(fields[name]) for name in ("previous", "time", "sid")},
                 **{name: _text(fields.get(name, "")) for name in _OPTIONAL},
             )

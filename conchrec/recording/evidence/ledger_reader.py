@@ -14,16 +14,16 @@ from typing import BinaryIO
 from conchrec.files import open_regular
 from conchrec.recording.evidence.heads import KnownHead
 from conchrec.recording.evidence.ledger import whole_lines
-from conchrec.recording.evidence.ledger_line import START, Act, BrokenLedger, LedgerLine
+from conchrec.recording.evidence.ledger_line import START, BrokenLedger, LedgerAction, LedgerLine
 from conchrec.recording.format.session_id import is_session_id
-from conchrec.recording.format.signatures import Keys, NotSigned
+from conchrec.recording.format.signatures import NotSigned, TrustedKeys
 
 _MOST_HEADS = 20
 """The most missing heads that are reported one by one."""
 
 
 @dataclass(slots=True)
-class Entry:
+class LedgerEntry:
     """What the ledger knows of one recording: the numbers of lines (0: none), and the manifest's digest.
 
     ``notes`` are facts that are no fault."""
@@ -37,16 +37,18 @@ class Entry:
     notes: list[str] = field(default_factory=list)
 
 
-class Book:
+class LedgerReader:
     """A ledger that was read. ``problems`` are its own; ``head`` names its last line (empty without one)."""
 
-    def __init__(self, path: Path, keys: Keys, head: str = "", heads: Iterable[KnownHead] = ()) -> None:
+    def __init__(
+        self, path: Path, keys: TrustedKeys, head: str = "", heads: Iterable[KnownHead] = ()
+    ) -> None:
         """Reads all of it. It must contain ``head``, and each of ``heads``: they were kept elsewhere.
 
         Raises OSError.
         """
         self.problems: list[str] = []
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, LedgerEntry] = {}
         self.head = ""
         self._keys = keys
         self._number, self._previous = 0, START
@@ -78,9 +80,9 @@ class Book:
             self._read(text)
         file.seek(begin)
 
-    def entry(self, sid: str) -> Entry:
+    def entry(self, sid: str) -> LedgerEntry:
         """What is known of this recording; an empty entry where nothing is."""
-        return self.entries.get(sid, Entry())
+        return self.entries.get(sid, LedgerEntry())
 
     def _read(self, text: bytes) -> None:
         where = f"line {self._number + 1} of the ledger"
@@ -100,7 +102,7 @@ class Book:
             expected[:] = [known for known in expected if known.head != self.head]
             if not expected:
                 del self._expected[self._number]
-        if line.act is Act.BROKEN:
+        if line.act is LedgerAction.BROKEN:
             self.problems.append(
                 f"{where}: at {line.time} the ledger did not continue its head {line.head}: {line.reason}"
             )
@@ -110,10 +112,10 @@ class Book:
             self.problems.append(f"{where}: invalid session id")
 
     def _take(self, line: LedgerLine) -> None:
-        entry = self.entries.setdefault(line.sid, Entry())
-        if line.act is Act.OPEN:
+        entry = self.entries.setdefault(line.sid, LedgerEntry())
+        if line.act is LedgerAction.OPEN:
             entry.opened = line.number
-        elif line.act is Act.SEALED:
+        elif line.act is LedgerAction.SEALED:
             if entry.sealed:
                 lines = f"lines {entry.sealed} and {line.number} of the ledger"
                 if line.manifest == entry.manifest:
@@ -122,9 +124,9 @@ class Book:
                 else:
                     entry.problems.append(f"it was completed twice, in {lines}")
             entry.sealed, entry.manifest = line.number, line.manifest
-        elif line.act is Act.HELD:
+        elif line.act is LedgerAction.HELD:
             entry.held = line.number
-        elif line.act is Act.RELEASED:
+        elif line.act is LedgerAction.RELEASED:
             entry.held = 0
         else:
             if entry.held:

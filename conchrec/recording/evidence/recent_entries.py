@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
-from conchrec.recording.evidence.ledger_line import Act, LedgerLine
+from conchrec.recording.evidence.ledger_line import LedgerAction, LedgerLine
 
 
 class NotAllowed(RecordingError):
@@ -24,31 +24,31 @@ class Recent:
     def take(self, line: LedgerLine, start: int) -> None:
         """The next line, at this byte of the file."""
         sid = line.sid
-        if line.act is Act.OPEN:
+        if line.act is LedgerAction.OPEN:
             self._open[sid] = start
-        elif line.act is Act.SEALED:
+        elif line.act is LedgerAction.SEALED:
             self._open.pop(sid, None)
             if self._sealed is not None:
                 self._sealed[sid] = line.manifest
-        elif line.act is Act.REMOVED:
+        elif line.act is LedgerAction.REMOVED:
             self._open.pop(sid, None)
             if self._sealed is not None:
                 self._removed.add(sid)
-        elif line.act in (Act.HELD, Act.RELEASED):
-            self._held[sid] = line.act is Act.HELD
+        elif line.act in (LedgerAction.HELD, LedgerAction.RELEASED):
+            self._held[sid] = line.act is LedgerAction.HELD
 
-    def has(self, act: Act, sid: str, manifest: str) -> bool:
+    def has(self, act: LedgerAction, sid: str, manifest: str) -> bool:
         """Is there such a line already? Raises NotAllowed where another one forbids it."""
-        if act is Act.SEALED and self._sealed is not None:
+        if act is LedgerAction.SEALED and self._sealed is not None:
             known = self._sealed.get(sid, "")
             if known and manifest and manifest != known:
                 raise NotAllowed(
                     f"{sid} is complete already, with another manifest", code=ReasonCode.RECORDING_SEALED
                 )
             return sid in self._sealed or sid in self._sealed_before
-        if act is Act.REMOVED and self.is_held(sid):
+        if act is LedgerAction.REMOVED and self.is_held(sid):
             raise NotAllowed(f"{sid} is held", code=ReasonCode.RECORDING_HELD)
-        if act is Act.HELD and sid in self._removed:
+        if act is LedgerAction.HELD and sid in self._removed:
             raise NotAllowed(f"{sid} was removed meanwhile", code=ReasonCode.RECORDING_REMOVED)
         return False
 

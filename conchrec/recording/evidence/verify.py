@@ -17,14 +17,14 @@ from pathlib import Path
 from conchrec.errors import RecordingError
 from conchrec.files import read_regular
 from conchrec.reasons import ReasonCode
-from conchrec.recording.evidence.ledger_reader import Book, Entry
+from conchrec.recording.evidence.ledger_reader import LedgerEntry, LedgerReader
 from conchrec.recording.format.asciicast import Event
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.session_id import is_session_id, time_of
-from conchrec.recording.format.signatures import Keys, is_checkpoint
+from conchrec.recording.format.signatures import TrustedKeys, is_checkpoint
 from conchrec.recording.storage import encodings
 from conchrec.recording.storage.encodings import Encrypted
-from conchrec.recording.storage.layout import CAST, FORMS, MANIFEST, MANIFEST_LIMIT, Tree
+from conchrec.recording.storage.layout import CAST, FORMS, MANIFEST, MANIFEST_LIMIT, RecordingTree
 from conchrec.recording.storage.recipients import Identities
 
 _BLOCK = 1024 * 1024
@@ -34,7 +34,7 @@ _SETTLED = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class VerifyResult:
     """What was found of one recording. ``status`` is the manifest's word, or *live*, *not completed*,
     *removed* (there is a tombstone), *gone*. It is whole where there are no ``problems``; ``notes`` are
     facts that a reader has to know."""
@@ -52,20 +52,20 @@ class Verdict:
 class Verifier:
     """Looks at recordings with these keys; ``identities`` open those that are encrypted."""
 
-    def __init__(self, keys: Keys, identities: Identities, now: Callable[[], datetime]) -> None:
+    def __init__(self, keys: TrustedKeys, identities: Identities, now: Callable[[], datetime]) -> None:
         self._keys = keys
         self._identities = identities
         self._now = now
 
     def directory(
-        self, book: Book, root: Path, only: Collection[str] = (), there: Collection[str] | None = None
-    ) -> Iterator[Verdict]:
+        self, book: LedgerReader, root: Path, only: Collection[str] = (), there: Collection[str] | None = None
+    ) -> Iterator[VerifyResult]:
         """A verdict on each recording that is there, or that the ledger knows; or only on some.
 
         Where recordings are being made meanwhile, ``there`` are the session ids that were there before the
         book was read: what has come since is for the next time.
         """
-        tree = Tree(root)
+        tree = RecordingTree(root)
         found = {sid for sid, _ in tree.recordings()} if there is None else set(there)
         for sid in sorted({*found, *book.entries}):
             if only and sid not in only:
@@ -77,13 +77,13 @@ class Verifier:
                 verdict = self._verdict(tree, book, sid)
             yield verdict
 
-    def strays(self, directory: Path, root: Path | None = None) -> Iterator[Verdict]:
+    def strays(self, directory: Path, root: Path | None = None) -> Iterator[VerifyResult]:
         """A verdict on each recording below ``directory`` by itself, wherever it lies.
 
         Links are not followed. With ``root`` only on those that are not where the ledger of that root expects
         them.
         """
-        tree = None if root is None else Tree(root)
+        tree = None if root is None else RecordingTree(root)
         unreadable: list[OSError] = []
         for here, below, names in os.walk(directory, onerror=unreadable.append):
             below.sort()
@@ -96,7 +96,7 @@ class Verifier:
                     verdict = self.recording(path)
                 elif name == sid + MANIFEST and is_session_id(sid) and not _has_recording(path):
                     problem = f"its recording is missing: there is only {name}"
-                    verdict = Verdict(sid=sid, status="gone", problems=(problem,))
+                    verdict = VerifyResult(sid=sid, status="gone", problems=(problem,))
                 else:
                     continue
                 if tree is not None:
@@ -104,21 +104,21 @@ class Verifier:
                     verdict = replace(verdict, problems=problems)
                 yield verdict
         for error in unreadable:
-            yield Verdict(
+            yield VerifyResult(
                 sid=str(error.filename), status="unreadable", problems=(error.strerror or str(error),)
             )
 
-    def _verdict(self, tree: Tree, book: Book, sid: str) -> Verdict:
+    def _verdict(self, tree: RecordingTree, book: LedgerReader, sid: str) -> VerifyResult:
         entry = book.entry(sid)
         if os.path.lexists(tree.path(sid)):
             return self._known(tree, sid, entry)
         if entry.removed:
-            return Verdict(sid=sid, status="removed", problems=tuple(entry.problems))
+            return VerifyResult(sid=sid, status="removed", problems=tuple(entry.problems))
         line = entry.opened or entry.sealed or entry.held
         knows = f"line {line} of the ledger names it" if line else "it disappeared during the verification"
-        return Verdict(sid=sid, status="gone", problems=(*entry.problems, f"it is gone: {knows}"))
+        return VerifyResult(sid=sid, status="gone", problems=(*entry.problems, f"it is gone: {knows}"))
 
-    def _known(self, tree: Tree, sid: str, entry: Entry) -> Verdict:
+    def _known(self, tree: RecordingTree, sid: str, entry: LedgerEntry) -> VerifyResult:
         problems, notes = list(entry.problems), list(entry.notes)
         # Between these two a recording may be completed: then it is locked until the ledger has it.
         sealed = tree.manifest_path(sid).exists()
@@ -133,8 +133,10 @@ class Verifier:
                 problems.append("its manifest is gone: it was complete")
             elif self._now() - time_of(sid) >= _SETTLED and not _is_locked(tree.path(sid)):
                 problems.append("it was not completed: start conchrec, which does that")
-                return Verdict(sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes))
-            return Verdict(sid=sid, status="live", problems=tuple(problems), notes=tuple(notes))
+                return VerifyResult(
+                    sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes)
+                )
+            return VerifyResult(sid=sid, status="live", problems=tuple(problems), notes=tuple(notes))
         found = self.recording(tree.path(sid))
         problems += found.problems
         if not entry.sealed:
@@ -146,9 +148,11 @@ class Verifier:
                     problems.append(f"its manifest is not the one of line {entry.sealed} of the ledger")
             except OSError as error:
                 problems.append(f"its manifest cannot be read: {error.strerror}")
-        return Verdict(sid=sid, status=found.status, problems=tuple(problems), notes=(*found.notes, *notes))
+        return VerifyResult(
+            sid=sid, status=found.status, problems=tuple(problems), notes=(*found.notes, *notes)
+        )
 
-    def recording(self, path: Path) -> Verdict:
+    def recording(self, path: Path) -> VerifyResult:
         """One recording by itself: the file at ``path`` and the manifest beside it."""
         sid = path.name.partition(".")[0]
         try:
@@ -165,11 +169,11 @@ class Verifier:
                     f"its manifest is that of {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH
                 )
         except FileNotFoundError:
-            return Verdict(sid=sid, status="not completed", problems=("it has no manifest",))
+            return VerifyResult(sid=sid, status="not completed", problems=("it has no manifest",))
         except OSError as error:
-            return Verdict(sid=sid, status="unreadable", problems=(f"its manifest: {error.strerror}",))
+            return VerifyResult(sid=sid, status="unreadable", problems=(f"its manifest: {error.strerror}",))
         except RecordingError as error:
-            return Verdict(sid=sid or path.name, status="unreadable", problems=(error.public,))
+            return VerifyResult(sid=sid or path.name, status="unreadable", problems=(error.public,))
         problems, notes = [], []
         if manifest.status is Status.DAMAGED:
             problems.append(manifest.reason)
@@ -188,7 +192,9 @@ class Verifier:
             problems.append(error.public)
         except OSError as error:
             problems.append(error.strerror or "it can not be read")
-        return Verdict(sid=sid, status=manifest.status.value, problems=tuple(problems), notes=tuple(notes))
+        return VerifyResult(
+            sid=sid, status=manifest.status.value, problems=tuple(problems), notes=tuple(notes)
+        )
 
     def _look(self, path: Path, manifest: Manifest) -> None:
         """Raises RecordingError with what is wrong, Encrypted where it can be read by others only."""

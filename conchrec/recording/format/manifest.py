@@ -35,7 +35,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class StreamTotals:
     """How much went one way. ``sha256`` (hexadecimal) where the bytes themselves were hashed."""
 
     size: int
@@ -131,9 +131,9 @@ class Manifest:
     input: str = ""
     exit_status: int | None = None
     exit_signal: str = ""
-    stdout: Stream | None = None
-    stderr: Stream | None = None
-    stdin: Stream | None = None
+    stdout: StreamTotals | None = None
+    stderr: StreamTotals | None = None
+    stdin: StreamTotals | None = None
     files: Files | None = None
     coverage: tuple[NotKept, ...] = ()
     commands: tuple[ShellCommand, ...] = ()
@@ -311,11 +311,11 @@ def _number(value: object) -> int:
     return value
 
 
-def _stream(value: object) -> Stream | None:
+def _stream(value: object) -> StreamTotals | None:
     if value is None:
         return None
     fields = _mapping(value)
-    return Stream(size=_number(fields["bytes"]), sha256=_text(fields.get("sha256", "")))
+    return StreamTotals(size=_number(fields["bytes"]), sha256=_text(fields.get("sha256", "")))
 
 
 def _control(value: object) -> Control | None:

@@ -68,7 +68,7 @@ class Checkpoint:
     signature: bytes
 
 
-class Signer:
+class RecordingSigner:
     """The key of an installation, with which everything that it records is signed."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
@@ -78,11 +78,11 @@ class Signer:
         self.public_line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
 
     @classmethod
-    def generate(cls) -> Signer:
+    def generate(cls) -> RecordingSigner:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def parse(cls, text: bytes) -> Signer:
+    def parse(cls, text: bytes) -> RecordingSigner:
         """Read a private key in OpenSSH's format, without a passphrase; ValueError where it is none."""
         try:
             key = load_ssh_private_key(text, None)
@@ -96,9 +96,9 @@ class Signer:
         """The private key in OpenSSH's format."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
-    def keys(self) -> Keys:
+    def keys(self) -> TrustedKeys:
         """What verifies what this one signs."""
-        return Keys((self._key.public_key(),))
+        return TrustedKeys((self._key.public_key(),))
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
         """The text of a checkpoint event."""
@@ -124,7 +124,7 @@ class Signer:
         return body + _ENTRY + signature.encode("ascii") + b'"}\n'
 
 
-class Keys:
+class TrustedKeys:
     """Public keys that are trusted to have signed recordings: of an installation, and of its past."""
 
     def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
@@ -132,7 +132,7 @@ class Keys:
         self.names = tuple(self._keys)
 
     @classmethod
-    def parse(cls, text: bytes) -> Keys:
+    def parse(cls, text: bytes) -> TrustedKeys:
         """One ``ssh-ed25519 …`` a line; ValueError where a line is none, or there is no line."""
         keys = []
         for line in text.splitlines():

@@ -67,7 +67,7 @@ _TEXTS = ("operation", "path", "other", "name", "detail", "sha256", "unhashed", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
+class AccountLost:
     """The protocol could not be followed any further: what came after is not accounted for.
 
     ``from_user`` and ``from_target`` are the bytes that came already and belong to no part of the protocol
@@ -79,14 +79,14 @@ class Lost:
     from_target: bytes = field(default=b"", compare=False, repr=False)
 
 
-Found = Operation | Lost
+Found = Operation | AccountLost
 
 
 class NotFollowed(Exception):
     """The bytes are not what the protocol allows at this point; the text says why."""
 
 
-class Reader(Protocol):
+class ProtocolReader(Protocol):
     """Follows a protocol that flows by. Keeps little, and raises nothing."""
 
     def from_user(self, data: bytes) -> tuple[Found, ...]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
-from conchrec.recording.catalogue.library import LONGEST_LINE, Entry
+from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry
 from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
-from conchrec.recording.playback.player import FRAME_SECONDS, STEP, Frame, Keys, clock, pieces, resized
+from conchrec.recording.playback.player import FRAME_SECONDS, STEP, Frame, KeyDecoder, clock, pieces, resized
 from conchrec.recording.storage.encodings import is_packed, regular
 from conchrec.recording.storage.layout import MANIFEST
 from conchrec.recording.terminal.painter import Painter, whole
@@ -33,7 +33,7 @@ _PACKED_PIECE = 64
 class Tail:
     """Of one that is not encrypted. ``header`` is None until it was read; ``ended``: there is no more."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: LibraryEntry) -> None:
         """Raises OSError."""
         self.header: Header | None = None
         self.ended = False
@@ -114,7 +114,7 @@ class Follower:
 
     def __init__(self, tail: Tail | Whole, *, size: tuple[int, int] = (80, 24)) -> None:
         self._tail = tail
-        self._keys = Keys()
+        self._keys = KeyDecoder()
         self._painter = Painter(*size)
         self._screen: Screen | None = None
         self._time = 0.0

@@ -55,7 +55,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-class Keys:
+class KeyDecoder:
     """What is typed at a terminal, as keys: ``q``, ``left``, ``page up``. A sequence may come in parts."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class Player:
         self._read_events = events
         self._speed = speed
         self._idle = idle
-        self._keys = Keys()
+        self._keys = KeyDecoder()
         self._painter = Painter(*size)
         self._screen = Screen(about.columns, about.rows, newline=about.newline)
         self._kept = [_Kept(0, 0.0, self._screen.copy())]

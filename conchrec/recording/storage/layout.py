@@ -34,7 +34,7 @@ _FORM = re.compile(f"[{ALPHABET}]{{{LENGTH}}}")
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Tree:
+class RecordingTree:
     """The directories under one root."""
 
     def __init__(self, root: Path) -> None:

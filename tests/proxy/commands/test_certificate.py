@@ -22,7 +22,7 @@ from conchrec.model import Identity
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import certificate
 from conchrec.proxy.commands.output import Console
-from conchrec.proxy.commands.request import Asking
+from conchrec.proxy.commands.request import CommandRequest
 from conchrec.proxy.context import Site
 from tests.support.logins import key
 
@@ -56,7 +56,7 @@ def audit() -> Audit:
 
 
 @pytest.fixture
-def asking(tmp_path: Path, audit: Audit) -> Asking:
+def asking(tmp_path: Path, audit: Audit) -> CommandRequest:
     def now() -> datetime:
         return datetime.now(timezone.utc)
 
@@ -70,7 +70,7 @@ def asking(tmp_path: Path, audit: Audit) -> Asking:
         policy=policy,
         config=SimpleNamespace(session_recording=Mode.PROXY),
     )
-    return Asking(
+    return CommandRequest(
         site=cast(Site, site),
         who=lambda: Identity(user="joe", method="publickey", roles=("ops",)),
         source="192.0.2.7",
@@ -81,7 +81,7 @@ def asking(tmp_path: Path, audit: Audit) -> Asking:
     )
 
 
-def signed(asking: Asking) -> object:
+def signed(asking: CommandRequest) -> object:
     """What becomes of the request: a line, or an error."""
     found: list[object] = []
     signing = Deferred.fromCoroutine(certificate.for_key(asking))
@@ -93,7 +93,7 @@ def signed(asking: Asking) -> object:
     return result
 
 
-def test_one_that_is_audited(asking: Asking, audit: Audit) -> None:
+def test_one_that_is_audited(asking: CommandRequest, audit: Audit) -> None:
     line = signed(asking)
     assert isinstance(line, str) and line.endswith(" conchrec:joe\n") and line.count("\n") == 1
     (event,) = audit.events
@@ -101,12 +101,12 @@ def test_one_that_is_audited(asking: Asking, audit: Audit) -> None:
     assert (event.user, event.addr, event.cid, event.purpose) == ("joe", "192.0.2.7:4711", "c1", "sign")
 
 
-def test_one_that_can_not_be_audited(asking: Asking, audit: Audit) -> None:
+def test_one_that_can_not_be_audited(asking: CommandRequest, audit: Audit) -> None:
     audit.broken = True
     assert isinstance(signed(asking), WriteFailed)
 
 
-def test_a_key_that_is_revoked(asking: Asking, audit: Audit) -> None:
+def test_a_key_that_is_revoked(asking: CommandRequest, audit: Audit) -> None:
     asking.site.authority.revocations.change(add=Revoked(keys=frozenset({PLAIN})))
     error = signed(asking)
     assert isinstance(error, ConchrecError) and "has been revoked" in error.public

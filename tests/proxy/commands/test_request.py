@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from conchrec.proxy.commands.request import Refused, Stdin
+from conchrec.proxy.commands.request import CommandRefused, Stdin
 
 
 def results(reading: Deferred[bytes]) -> list[object]:
@@ -39,7 +39,7 @@ def test_too_much() -> None:
     stdin.data(bytes(2048))
     stdin.data(b"x")
     (error,) = found
-    assert isinstance(error, Refused)
+    assert isinstance(error, CommandRefused)
     assert error.public == "more than 2 KiB on stdin"
     stdin.data(b"more")
     stdin.eof()

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from conchrec.errors import Busy, Unreachable
 from conchrec.model import Target
-from conchrec.proxy.dial.dialer import WAITING_FOR_PEOPLE, Dialer, Dropped, Gate, Link, Slot
+from conchrec.proxy.dial.dialer import WAITING_FOR_PEOPLE, Dialer, Gate, HandshakeDropped, Link, Slot
 
 WEB1 = Target(host="web1")
 
@@ -150,7 +150,7 @@ class Dropping(Dialer):
     ) -> Link:
         assert deadline > self._clock.seconds()
         self.tries += 1
-        raise Dropped("Not allowed at this time")
+        raise HandshakeDropped("Not allowed at this time")
 
 
 def test_the_last_word_is_why_and_not_that_the_time_is_up() -> None:

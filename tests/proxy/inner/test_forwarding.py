@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
-from conchrec.access.options import Options
+from conchrec.access.options import SessionOptions
 from conchrec.audit import events
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
@@ -34,7 +34,7 @@ class Stage:
             site=cast(Site, site), identity=Identity(user="joe", method="publickey"),
             cid="c", source="10.0.0.1", address="10.0.0.1:1", target=Target(host="web1"),
             asked=Target(host="web1"), addresses=(), outer_agent=AgentSource("outer"), login="root",
-            options=replace(Options(), **options),  # type: ignore[arg-type]
+            options=replace(SessionOptions(), **options),  # type: ignore[arg-type]
         )  # fmt: skip
         self.from_user, self.user, self.target, self.from_target = (Handler() for _ in range(4))
         self.near = Loop(self.user, self.from_user)
@@ -74,7 +74,7 @@ def test_what_the_target_listens_on_is_cancelled(wants_reply: bool) -> None:
     stage.forwards.rejudge()
     stage.pump()
     assert len(stage.target.requests) == 1
-    stage.visit.options = Options()
+    stage.visit.options = SessionOptions()
     stage.forwards.rejudge()
     stage.pump()
     cancelled = stage.target.requests[-1]

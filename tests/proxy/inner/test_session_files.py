@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import Clock
 
-from conchrec.access.options import Options, Record
+from conchrec.access.options import Record, SessionOptions
 from conchrec.audit import events
 from conchrec.config.model import Mode
 from conchrec.errors import WriteFailed
@@ -61,7 +61,7 @@ class Stage:
             cid="c", source="10.0.0.1", address="10.0.0.1:1",
             target=Target(host="web1"), asked=Target(host="web1"), addresses=(),
             outer_agent=AgentSource("outer"), login="root",
-            options=Options(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
+            options=SessionOptions(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
         )  # fmt: skip
         proxy, target = Handler(), Handler()
         self.near, self.far = Loop(Handler(), proxy), Loop(Handler(), target)

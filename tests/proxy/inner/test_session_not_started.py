@@ -10,9 +10,9 @@ from twisted.internet.task import Clock
 
 from conchrec.audit import events
 from conchrec.errors import SpoolFull
-from conchrec.recording.evidence.finisher import Sealer
-from conchrec.recording.format.signatures import Signer
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.evidence.finisher import Finisher
+from conchrec.recording.format.signatures import RecordingSigner
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import LocalStore
 from conchrec.ssh import messages as m
 from tests.proxy.inner import test_session_files
@@ -24,7 +24,7 @@ def test_its_recording_has_a_start_and_an_end_in_the_audit(
 ) -> None:
     """Also where the recording failed before there was anything in it."""
     clock = Clock()
-    sealer = Sealer(Tree(tmp_path), Signer.generate(), lambda: test_session_files.NOW)
+    sealer = Finisher(RecordingTree(tmp_path), RecordingSigner.generate(), lambda: test_session_files.NOW)
     store = LocalStore(clock=clock, in_thread=execute, sealer=sealer, monotonic=clock.seconds)
     monkeypatch.setattr(test_session_files, "_NoStore", lambda: store)
     stage = test_session_files.Stage()

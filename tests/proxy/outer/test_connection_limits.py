@@ -17,7 +17,7 @@ from conchrec.proxy.outer.connection_limits import (
     FRUITLESS,
     MOST_COUNTED,
     TELL_SECONDS,
-    Door,
+    ConnectionLimits,
     is_dropped,
 )
 
@@ -48,7 +48,7 @@ class Stage:
         site = SimpleNamespace(
             clock=self.clock, emit=self.log.emit, stopping=False, config=SimpleNamespace(limits=made)
         )
-        self.door = Door(cast(Site, site), lambda: self.chance)
+        self.door = ConnectionLimits(cast(Site, site), lambda: self.chance)
         self.chance = 0.999
 
     def comes(self, host: str) -> Guest | str:

@@ -16,11 +16,11 @@ from conchrec.proxy.relay.admission import (
     SLACK,
     WAITING_BYTES,
     WAITING_MESSAGES,
-    Act,
     Direction,
-    Kind,
+    Disposition,
+    MessageKind,
     Payload,
-    Phase,
+    StartPhase,
     Table,
 )
 from conchrec.reasons import Reason, ReasonCode
@@ -28,22 +28,22 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string, uint32
 
 #: A message of each kind.
-SAMPLES: dict[Kind, tuple[int, Payload]] = {
-    Kind.DATA: (m.CHANNEL_DATA, string(b"abc")),
-    Kind.EXTENDED: (m.CHANNEL_EXTENDED_DATA, uint32(1) + string(b"abc")),
-    Kind.EOF: (m.CHANNEL_EOF, b""),
-    Kind.REPLY: (m.CHANNEL_SUCCESS, b""),
-    Kind.UNKNOWN_DATA: (m.CHANNEL_EXTENDED_DATA, uint32(2) + string(b"abc")),
-    Kind.WINDOW: (m.CHANNEL_WINDOW_ADJUST, uint32(1)),
-    Kind.CLOSE: (m.CHANNEL_CLOSE, b""),
+SAMPLES: dict[MessageKind, tuple[int, Payload]] = {
+    MessageKind.DATA: (m.CHANNEL_DATA, string(b"abc")),
+    MessageKind.EXTENDED: (m.CHANNEL_EXTENDED_DATA, uint32(1) + string(b"abc")),
+    MessageKind.EOF: (m.CHANNEL_EOF, b""),
+    MessageKind.REPLY: (m.CHANNEL_SUCCESS, b""),
+    MessageKind.UNKNOWN_DATA: (m.CHANNEL_EXTENDED_DATA, uint32(2) + string(b"abc")),
+    MessageKind.WINDOW: (m.CHANNEL_WINDOW_ADJUST, uint32(1)),
+    MessageKind.CLOSE: (m.CHANNEL_CLOSE, b""),
     **{
         kind: (m.CHANNEL_REQUEST, m.ChannelRequest(name=name, want_reply=True, extra=b""))
         for kind, name in (
-            (Kind.START, b"shell"),
-            (Kind.SETUP, b"env"),
-            (Kind.EXIT, b"exit-status"),
-            (Kind.REQUEST, b"signal"),
-            (Kind.REFUSED, b"pty-req"),
+            (MessageKind.START, b"shell"),
+            (MessageKind.SETUP, b"env"),
+            (MessageKind.EXIT, b"exit-status"),
+            (MessageKind.REQUEST, b"signal"),
+            (MessageKind.REFUSED, b"pty-req"),
         )
     },
 }
@@ -52,8 +52,8 @@ SAMPLES: dict[Kind, tuple[int, Payload]] = {
 class Log:
     """A direction, and all that it says."""
 
-    def __init__(self, table: Table, phase: Phase, *, window: int = 0, granted: int = 0) -> None:
-        self.delivered: list[Kind] = []
+    def __init__(self, table: Table, phase: StartPhase, *, window: int = 0, granted: int = 0) -> None:
+        self.delivered: list[MessageKind] = []
         self.data = b""
         self.dropped = b""
         self.refunded = 0
@@ -69,7 +69,7 @@ class Log:
         self.direction.window = window
         self.direction.granted = granted
 
-    def _deliver(self, kind: Kind, message: int, payload: Payload) -> None:
+    def _deliver(self, kind: MessageKind, message: int, payload: Payload) -> None:
         self.delivered.append(kind)
         if message == m.CHANNEL_DATA:
             assert isinstance(payload, bytes)
@@ -85,7 +85,7 @@ class Log:
     def _refuse(self, request: m.ChannelRequest, reason: str) -> None:
         self.refused += 1
 
-    def push(self, kind: Kind) -> None:
+    def push(self, kind: MessageKind) -> None:
         self.direction.push(kind, *SAMPLES[kind])
 
 
@@ -96,12 +96,12 @@ def test_every_row_of_the_tables(table: Table) -> None:
         log = Log(table, phase, window=100, granted=100)
         log.push(kind)
         outcome = {
-            Act.PASS: ([kind], 0, 0, 0),
-            Act.OVERTAKE: ([kind], 0, 0, 0),
-            Act.WAIT: ([], 1, 0, 0),
-            Act.KEEP: ([], 0, 0, 0),
-            Act.DROP: ([], 0, 3, 0),
-            Act.REFUSE: ([], 0, 0, 1),
+            Disposition.PASS: ([kind], 0, 0, 0),
+            Disposition.OVERTAKE: ([kind], 0, 0, 0),
+            Disposition.WAIT: ([], 1, 0, 0),
+            Disposition.KEEP: ([], 0, 0, 0),
+            Disposition.DROP: ([], 0, 3, 0),
+            Disposition.REFUSE: ([], 0, 0, 1),
         }[act]
         found = (log.delivered, log.direction.waiting, len(log.dropped), log.refused)
         assert found == outcome, (phase, kind, act)
@@ -110,95 +110,95 @@ def test_every_row_of_the_tables(table: Table) -> None:
 
 @pytest.mark.parametrize("table", [FROM_NEAR, FROM_FAR, FROM_FAR_OF_FORWARD])
 def test_the_tables_have_a_row_for_each_kind_in_each_phase(table: Table) -> None:
-    assert set(table) == {(phase, kind) for phase in Phase for kind in Kind}
-    assert set(SAMPLES) == set(Kind)
+    assert set(table) == {(phase, kind) for phase in StartPhase for kind in MessageKind}
+    assert set(SAMPLES) == set(MessageKind)
 
 
 def test_holds_everything_behind_a_start_and_refuses_the_second() -> None:
-    log = Log(FROM_NEAR, Phase.NOT_STARTED, window=100, granted=100)
-    for kind in (Kind.SETUP, Kind.START):
+    log = Log(FROM_NEAR, StartPhase.NOT_STARTED, window=100, granted=100)
+    for kind in (MessageKind.SETUP, MessageKind.START):
         log.push(kind)
-    log.direction.enter(Phase.STARTING)
-    for kind in (Kind.START, Kind.DATA, Kind.REQUEST, Kind.EOF):
+    log.direction.enter(StartPhase.STARTING)
+    for kind in (MessageKind.START, MessageKind.DATA, MessageKind.REQUEST, MessageKind.EOF):
         log.push(kind)
-    assert log.delivered == [Kind.SETUP, Kind.START]
-    log.direction.enter(Phase.STARTED)
-    assert log.delivered[2:] == [Kind.DATA, Kind.REQUEST, Kind.EOF]
+    assert log.delivered == [MessageKind.SETUP, MessageKind.START]
+    log.direction.enter(StartPhase.STARTED)
+    assert log.delivered[2:] == [MessageKind.DATA, MessageKind.REQUEST, MessageKind.EOF]
     assert log.refused == 1
 
 
 def test_a_refused_start_lets_the_next_one_go_on() -> None:
-    log = Log(FROM_NEAR, Phase.STARTING)
-    log.push(Kind.START)
-    log.push(Kind.DATA)
-    log.direction.enter(Phase.NOT_STARTED)
+    log = Log(FROM_NEAR, StartPhase.STARTING)
+    log.push(MessageKind.START)
+    log.push(MessageKind.DATA)
+    log.direction.enter(StartPhase.NOT_STARTED)
     # What a relay does when the start passes is done by the test: the data was sent without a window.
-    assert log.delivered == [Kind.START]
+    assert log.delivered == [MessageKind.START]
     assert (log.dropped, log.refunded) == (b"abc", 0)
 
 
 def test_keeps_an_early_eof_for_the_start() -> None:
-    log = Log(FROM_NEAR, Phase.NOT_STARTED, window=100, granted=100)
-    log.push(Kind.EOF)
-    log.push(Kind.DATA)
-    log.push(Kind.START)
-    assert log.delivered == [Kind.START]
+    log = Log(FROM_NEAR, StartPhase.NOT_STARTED, window=100, granted=100)
+    log.push(MessageKind.EOF)
+    log.push(MessageKind.DATA)
+    log.push(MessageKind.START)
+    assert log.delivered == [MessageKind.START]
     assert (log.dropped, log.refunded) == (b"abc", 3)
-    log.direction.enter(Phase.STARTING)
-    log.direction.enter(Phase.STARTED)
-    assert log.delivered == [Kind.START, Kind.EOF]
+    log.direction.enter(StartPhase.STARTING)
+    log.direction.enter(StartPhase.STARTED)
+    assert log.delivered == [MessageKind.START, MessageKind.EOF]
 
 
 def test_nothing_follows_eof_but_messages_without_data() -> None:
-    log = Log(FROM_FAR, Phase.STARTED, window=100, granted=100)
-    for kind in (Kind.EOF, Kind.DATA, Kind.EXTENDED, Kind.EOF, Kind.EXIT):
+    log = Log(FROM_FAR, StartPhase.STARTED, window=100, granted=100)
+    for kind in (MessageKind.EOF, MessageKind.DATA, MessageKind.EXTENDED, MessageKind.EOF, MessageKind.EXIT):
         log.push(kind)
-    assert log.delivered == [Kind.EOF, Kind.EXIT]
+    assert log.delivered == [MessageKind.EOF, MessageKind.EXIT]
     assert log.refunded == 6
 
 
 def test_splits_data_to_the_window_and_keeps_the_order() -> None:
-    log = Log(FROM_NEAR, Phase.STARTED, window=2, granted=2)
-    log.push(Kind.DATA)
-    log.push(Kind.EOF)
-    assert (log.data, log.delivered) == (b"ab", [Kind.DATA])
+    log = Log(FROM_NEAR, StartPhase.STARTED, window=2, granted=2)
+    log.push(MessageKind.DATA)
+    log.push(MessageKind.EOF)
+    assert (log.data, log.delivered) == (b"ab", [MessageKind.DATA])
     log.direction.receiver_grants(5)
-    assert (log.data, log.delivered) == (b"abc", [Kind.DATA, Kind.DATA, Kind.EOF])
+    assert (log.data, log.delivered) == (b"abc", [MessageKind.DATA, MessageKind.DATA, MessageKind.EOF])
     assert log.direction.window == 4
 
 
 def test_a_window_does_not_overflow() -> None:
-    log = Log(FROM_NEAR, Phase.STARTED, window=MAX_WINDOW - 1)
+    log = Log(FROM_NEAR, StartPhase.STARTED, window=MAX_WINDOW - 1)
     assert log.direction.receiver_grants(5) == 1
     assert log.direction.receiver_grants(5) == 0
 
 
 def test_floods_are_violations() -> None:
-    log = Log(FROM_NEAR, Phase.STARTING)
-    log.direction.push(Kind.DATA, m.CHANNEL_DATA, string(bytes(SLACK)))
+    log = Log(FROM_NEAR, StartPhase.STARTING)
+    log.direction.push(MessageKind.DATA, m.CHANNEL_DATA, string(bytes(SLACK)))
     with pytest.raises(RemoteViolation):
-        log.push(Kind.DATA)
-    log = Log(FROM_NEAR, Phase.STARTING)
+        log.push(MessageKind.DATA)
+    log = Log(FROM_NEAR, StartPhase.STARTING)
     for _ in range(WAITING_MESSAGES):
-        log.push(Kind.REQUEST)
+        log.push(MessageKind.REQUEST)
     with pytest.raises(RemoteViolation):
-        log.push(Kind.REQUEST)
-    log = Log(FROM_NEAR, Phase.STARTING)
+        log.push(MessageKind.REQUEST)
+    log = Log(FROM_NEAR, StartPhase.STARTING)
     with pytest.raises(RemoteViolation):
         log.direction.push(
-            Kind.REQUEST,
+            MessageKind.REQUEST,
             m.CHANNEL_REQUEST,
             m.ChannelRequest(name=b"x", want_reply=False, extra=bytes(WAITING_BYTES + 1)),
         )
 
 
 def test_what_waits_when_the_channel_closes_is_reported() -> None:
-    log = Log(FROM_NEAR, Phase.STARTED)
-    log.push(Kind.DATA)
+    log = Log(FROM_NEAR, StartPhase.STARTED)
+    log.push(MessageKind.DATA)
     log.direction.discard(Reason(ReasonCode.CHANNEL_CLOSED, "closed"))
     assert (log.data, log.dropped, log.direction.waiting) == (b"", b"abc", 0)
-    far = Log(FROM_FAR, Phase.NOT_STARTED, window=2)
-    far.push(Kind.DATA)
+    far = Log(FROM_FAR, StartPhase.NOT_STARTED, window=2)
+    far.push(MessageKind.DATA)
     far.direction.flush()
     assert (far.data, far.dropped) == (b"ab", b"c")
 
@@ -209,7 +209,7 @@ class Windows(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log = Log(FROM_NEAR, Phase.NOT_STARTED)
+        self.log = Log(FROM_NEAR, StartPhase.NOT_STARTED)
         self.direction = self.log.direction
         self.granted_by_receiver = 0
         self.told = 0
@@ -228,7 +228,7 @@ class Windows(RuleBasedStateMachine):
     @rule()
     def tell(self) -> None:
         """The relay tells the sender of the window when something runs."""
-        if self.direction.phase is Phase.STARTED and self.told < self.granted_by_receiver:
+        if self.direction.phase is StartPhase.STARTED and self.told < self.granted_by_receiver:
             self.direction.sender_is_told(self.granted_by_receiver - self.told)
             self.told = self.granted_by_receiver
 
@@ -240,22 +240,22 @@ class Windows(RuleBasedStateMachine):
         data = bytes((self.next + at) % 251 for at in range(size))
         self.next += size
         self.sent += data
-        self.direction.push(Kind.DATA, m.CHANNEL_DATA, string(data))
+        self.direction.push(MessageKind.DATA, m.CHANNEL_DATA, string(data))
 
     @rule()
     def start(self) -> None:
-        if self.direction.phase is Phase.NOT_STARTED:
-            self.direction.enter(Phase.STARTING)
+        if self.direction.phase is StartPhase.NOT_STARTED:
+            self.direction.enter(StartPhase.STARTING)
 
     @rule(accepted=st.booleans())
     def answer(self, accepted: bool) -> None:
-        if self.direction.phase is Phase.STARTING:
-            self.direction.enter(Phase.STARTED if accepted else Phase.NOT_STARTED)
+        if self.direction.phase is StartPhase.STARTING:
+            self.direction.enter(StartPhase.STARTED if accepted else StartPhase.NOT_STARTED)
 
     @rule()
     def end(self) -> None:
         self.eof = True
-        self.log.push(Kind.EOF)
+        self.log.push(MessageKind.EOF)
 
     @invariant()
     def never_more_than_the_receiver_takes(self) -> None:
@@ -273,9 +273,9 @@ class Windows(RuleBasedStateMachine):
     @invariant()
     def nothing_stalls(self) -> None:
         """Data waits for a start or for window alone, and an honest sender can always use up the window."""
-        if self.direction.phase is Phase.STARTED and self.direction.window and not self.direction.ended:
+        if self.direction.phase is StartPhase.STARTED and self.direction.window and not self.direction.ended:
             assert not self.direction.waiting
-        if self.direction.granted >= 0 and not self.eof and self.direction.phase is Phase.STARTED:
+        if self.direction.granted >= 0 and not self.eof and self.direction.phase is StartPhase.STARTED:
             assert self.told + self.log.refunded - len(self.sent) <= self.direction.window + max(
                 0, self.told - self.granted_by_receiver
             )
@@ -285,17 +285,17 @@ TestWindows = Windows.TestCase
 TestWindows.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-@given(st.lists(st.sampled_from(sorted(Kind, key=lambda kind: kind.value)), max_size=30))
-def test_order_is_kept(kinds: list[Kind]) -> None:
+@given(st.lists(st.sampled_from(sorted(MessageKind, key=lambda kind: kind.value)), max_size=30))
+def test_order_is_kept(kinds: list[MessageKind]) -> None:
     """Everything that is delivered after a start leaves in the order in which it came."""
-    log = Log(FROM_FAR, Phase.STARTED, window=1000, granted=1000)
+    log = Log(FROM_FAR, StartPhase.STARTED, window=1000, granted=1000)
     for kind in kinds:
         log.push(kind)
-    expected: list[Kind] = []
+    expected: list[MessageKind] = []
     for kind in kinds:
-        if kind is Kind.UNKNOWN_DATA:
+        if kind is MessageKind.UNKNOWN_DATA:
             continue
-        if Kind.EOF in expected and kind in (Kind.DATA, Kind.EXTENDED, Kind.EOF):
+        if MessageKind.EOF in expected and kind in (MessageKind.DATA, MessageKind.EXTENDED, MessageKind.EOF):
             continue
         expected.append(kind)
     assert log.delivered == expected

@@ -10,14 +10,14 @@ from conchrec.recording.capture.file_transfers import (
     LISTED,
     LISTED_TEXT,
     Account,
-    Transfer,
+    RecognisedTransfer,
     recognise,
     transfer_programs,
 )
-from conchrec.recording.format.transfer_account import Files, Found, Lost
+from conchrec.recording.format.transfer_account import AccountLost, Files, Found
 from tests.recording.sftp_talk import Talk
 
-SFTP = Transfer(by="sftp")
+SFTP = RecognisedTransfer(by="sftp")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_says_that_a_command_may_run_more_than_the_transfer(command: str, mixed:
     assert found is not None
     assert (found.mixed, found.unread) == (mixed, unread)
     account = Account(found, lambda: 0.0)
-    assert account.begin() == ((Lost(reason=unread),) if unread else ())
+    assert account.begin() == ((AccountLost(reason=unread),) if unread else ())
     files = account.files()
     assert (files.mixed, files.lost) == (mixed, unread)
     assert Files.parse(files.fields()) == files
@@ -223,7 +223,7 @@ def test_a_lost_thread_is_in_the_sum() -> None:
     talk = Talk()
     talk.passed.append((False, bytes(5)))
     all_of_it, found = account(talk)
-    assert found == [Lost(reason="a packet is too short")]
+    assert found == [AccountLost(reason="a packet is too short")]
     assert all_of_it.files().lost == "a packet is too short"
 
 
@@ -235,12 +235,12 @@ def test_a_bug_of_ours_ends_the_account_and_nothing_else(monkeypatch: pytest.Mon
         with monkeypatch.context() as context:
             context.setattr(f"conchrec.recording.capture.sftp.SftpReader.{name}", broken)
             all_of_it, found = account(Talk())
-        assert found == [Lost(reason="an internal error of conchrec")]
+        assert found == [AccountLost(reason="an internal error of conchrec")]
         assert all_of_it.files().lost == "an internal error of conchrec"
 
 
 def test_bytes_alone_of_what_is_not_read() -> None:
-    account = Account(Transfer(by="rsync"), lambda: 0.0)
+    account = Account(RecognisedTransfer(by="rsync"), lambda: 0.0)
     assert (*account.from_user(b"abc"), *account.from_target(b"defgh"), *account.end()) == ()
     assert account.files() == Files(by="rsync", sent=3, received=5)
     assert not account.reads

@@ -13,9 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
-from conchrec.recording.capture.recorder import INPUT_KEPT, NEXT, Act, InputPolicy, SessionRecorder, State
+from conchrec.recording.capture.recorder import (
+    INPUT_KEPT,
+    NEXT,
+    InputPolicy,
+    RecordingState,
+    RecordingStep,
+    SessionRecorder,
+)
 from conchrec.recording.format.coverage import NotKept
-from conchrec.recording.format.manifest import Manifest, Pty, Status, Stream
+from conchrec.recording.format.manifest import Manifest, Pty, Status, StreamTotals
 from conchrec.recording.format.signatures import CHECKPOINT
 from conchrec.recording.format.transfer_account import Files, Operation
 from conchrec.recording.store import MERGE_SECONDS, TICK_SECONDS, Fsync
@@ -103,7 +110,7 @@ def test_a_session_on_a_pty(bench: Bench) -> None:
 def test_the_file_is_there_before_anything_happens(bench: Bench) -> None:
     recorder = bench.recorder()
     assert recorder.path.read_bytes() == b""
-    assert recorder.state is State.OPEN
+    assert recorder.state is RecordingState.OPEN
 
 
 def test_the_header_is_in_the_file_when_start_returns(bench: Bench) -> None:
@@ -247,7 +254,7 @@ def test_streams_keep_the_order_of_arrival(bench: Bench) -> None:
     closed = bench.close(recorder)
     assert events(closed.path) == [("i", "in"), ("o", "out"), ("o", "err"), ("o", "more"), ("m", "end")]
     manifest = closed.manifest
-    assert (manifest.stdout, manifest.stderr) == (Stream(size=7), Stream(size=3))
+    assert (manifest.stdout, manifest.stderr) == (StreamTotals(size=7), StreamTotals(size=3))
 
 
 # -- time
@@ -359,7 +366,7 @@ def test_without_a_pty_input_is_counted_and_hashed_and_not_kept(bench: Bench) ->
     recorder.input(b"rm -rf ")
     recorder.input(b"/\n")
     closed = bench.close(recorder)
-    assert closed.manifest.stdin == Stream(size=9, sha256=sha256(b"rm -rf /\n"))
+    assert closed.manifest.stdin == StreamTotals(size=9, sha256=sha256(b"rm -rf /\n"))
     assert b"rm -rf" not in closed.path.read_bytes()
     assert closed.manifest.input == "no"
 
@@ -371,7 +378,7 @@ def test_what_is_typed_is_counted_only(bench: Bench) -> None:
     recorder.start("shell")
     recorder.input(b"hunter2")
     closed = bench.close(recorder)
-    assert closed.manifest.stdin == Stream(size=7)
+    assert closed.manifest.stdin == StreamTotals(size=7)
     written = closed.path.read_bytes() + closed.path.with_suffix(".json").read_bytes()
     assert b"hunter2" not in written
     assert sha256(b"hunter2").encode() not in written
@@ -387,7 +394,7 @@ def test_without_pty_keeps_the_first_mebibyte(bench: Bench) -> None:
     kept = "".join(text for code, text in events(closed.path) if code == "i")
     assert len(kept) == INPUT_KEPT and kept.encode() == (block * 20)[:INPUT_KEPT]
     assert ("m", "input is not kept from here on") in events(closed.path)
-    assert closed.manifest.stdin == Stream(size=20 * 65536, sha256=sha256(block * 20))
+    assert closed.manifest.stdin == StreamTotals(size=20 * 65536, sha256=sha256(block * 20))
 
 
 def test_yes_keeps_what_is_typed(bench: Bench) -> None:
@@ -418,7 +425,7 @@ def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
     recorder.input(b"id\n")
     closed = bench.close(recorder)
     assert closed.manifest.pty is None
-    assert closed.manifest.stdin == Stream(size=3, sha256=sha256(b"id\n"))
+    assert closed.manifest.stdin == StreamTotals(size=3, sha256=sha256(b"id\n"))
 
 
 # -- subsystems
@@ -443,8 +450,8 @@ def test_sftp_is_markers_and_counts_and_files(bench: Bench) -> None:
     header, _ = cast(closed.path)
     assert header.command == "" and header.ours["subsystem"] == "sftp"
     manifest = closed.manifest
-    assert manifest.stdin == Stream(size=9, sha256=sha256(b"\0\0\0\5\1\0\0\0\3"))
-    assert manifest.stdout == Stream(size=9, sha256=sha256(b"\0\0\0\5\2\0\0\0\3"))
+    assert manifest.stdin == StreamTotals(size=9, sha256=sha256(b"\0\0\0\5\1\0\0\0\3"))
+    assert manifest.stdout == StreamTotals(size=9, sha256=sha256(b"\0\0\0\5\2\0\0\0\3"))
     assert manifest.coverage == (NotKept.DIGEST_ONLY,)
     assert manifest.files == files
     assert Manifest.parse(manifest.encode()) == manifest
@@ -459,7 +466,7 @@ def test_hashes_all_input_whatever_was_asked_for_first(bench: Bench) -> None:
     recorder.input(b"id\n")
     recorder.output(b"root\n")
     closed = bench.close(recorder)
-    assert closed.manifest.stdin == Stream(size=12, sha256=sha256(b"\0\0\0\5\1\0\0\0\3id\n"))
+    assert closed.manifest.stdin == StreamTotals(size=12, sha256=sha256(b"\0\0\0\5\1\0\0\0\3id\n"))
     assert output(closed.path) == "root\n"
 
 
@@ -481,8 +488,8 @@ def test_keeps_everything_once_the_protocol_is_lost(bench: Bench, policy: InputP
     kept = "".join(text for code, text in events(closed.path) if code == "i")
     assert kept == ("" if policy is InputPolicy.NO else "id\nexit\n")
     assert ("x", "0") in events(closed.path)
-    assert closed.manifest.stdout == Stream(size=20, sha256=sha256(b"followeduid=0(root)\n"))
-    assert closed.manifest.stdin == Stream(size=16, sha256=sha256(b"followedid\nexit\n"))
+    assert closed.manifest.stdout == StreamTotals(size=20, sha256=sha256(b"followeduid=0(root)\n"))
+    assert closed.manifest.stdin == StreamTotals(size=16, sha256=sha256(b"followedid\nexit\n"))
     words = {NotKept.DIGEST_ONLY} | ({NotKept.INPUT} if policy is InputPolicy.NO else set())
     assert set(closed.manifest.coverage) == words
 
@@ -495,7 +502,7 @@ def test_keeps_and_hashes_a_transfer_that_is_a_command(bench: Bench) -> None:
     recorder.keep_from_here(b"", b"C0644 1 x\n")
     closed = bench.close(recorder)
     assert output(closed.path) == "C0644 1 x\n"
-    assert closed.manifest.stdout == Stream(size=10, sha256=sha256(b"C0644 1 x\n"))
+    assert closed.manifest.stdout == StreamTotals(size=10, sha256=sha256(b"C0644 1 x\n"))
 
 
 def test_hashes_streams_that_are_larger_than_what_may_wait(bench: Bench) -> None:
@@ -509,7 +516,9 @@ def test_hashes_streams_that_are_larger_than_what_may_wait(bench: Bench) -> None
         recorder.output(block)
         everything += block
         bench.clock.advance(0.01)
-    assert bench.close(recorder).manifest.stdout == Stream(size=len(everything), sha256=sha256(everything))
+    assert bench.close(recorder).manifest.stdout == StreamTotals(
+        size=len(everything), sha256=sha256(everything)
+    )
 
 
 def test_sftp_s_error_output_is_text(bench: Bench) -> None:
@@ -631,7 +640,7 @@ def test_a_header_that_can_not_be_written(bench: Bench) -> None:
     recorder = _failing(bench, file)
     with pytest.raises(SpoolFull):
         recorder.start("shell")
-    assert isinstance(recorder.failed, SpoolFull) and recorder.state is State.FAILED
+    assert isinstance(recorder.failed, SpoolFull) and recorder.state is RecordingState.FAILED
     assert file.contents == b""
 
 
@@ -725,7 +734,7 @@ def test_closing_what_failed_says_so_and_keeps_what_there_is(bench: Bench) -> No
     assert manifest.status is Status.FAILED
     assert manifest.reason == "recording failed: this session cannot be recorded: No space left on device"
     assert manifest.cast_sha256 == hashlib.sha256(file.contents).hexdigest()
-    assert manifest.stdout == Stream(size=4 + 300_000)
+    assert manifest.stdout == StreamTotals(size=4 + 300_000)
     assert file.closed == 1
 
 
@@ -773,23 +782,23 @@ def test_after_the_close_nothing_is_taken(bench: Bench) -> None:
 # -- the table
 
 
-def _in_state(bench: Bench, state: State) -> SessionRecorder:
+def _in_state(bench: Bench, state: RecordingState) -> SessionRecorder:
     recorder = bench.recorder()
-    if state is not State.OPEN:
+    if state is not RecordingState.OPEN:
         recorder.start("shell")
-    if state is State.FAILED:
+    if state is RecordingState.FAILED:
         recorder.sync_failed(WriteFailed("no"))
-    if state in (State.SEALING, State.STORED):
+    if state in (RecordingState.SEALING, RecordingState.STORED):
         recorder.close("done")
-    if state is State.SEALING:
-        recorder._state = State.SEALING
+    if state is RecordingState.SEALING:
+        recorder._state = RecordingState.SEALING
     assert recorder.state is state
     return recorder
 
 
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("act", Act)
-def test_the_table_holds(bench: Bench, state: State, act: Act) -> None:
+@pytest.mark.parametrize("state", RecordingState)
+@pytest.mark.parametrize("act", RecordingStep)
+def test_the_table_holds(bench: Bench, state: RecordingState, act: RecordingStep) -> None:
     recorder = _in_state(bench, state)
     if (state, act) in NEXT:
         recorder._enter(act)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture import scp
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
-from conchrec.recording.format.transfer_account import Found, Lost, Operation
+from conchrec.recording.format.transfer_account import AccountLost, Found, Operation
 
 #: What passes: by the sender (True) or by the other side.
 Passed = list[tuple[bool, bytes]]
@@ -227,20 +227,20 @@ def test_the_end_of_the_session() -> None:
 )
 def test_what_is_not_understood_is_said_once(passed: Passed, reason: str) -> None:
     found = listen([*passed, *file("more", b"more")])
-    assert [one for one in found if isinstance(one, Lost)] == [Lost(reason=reason)]
-    assert found[0] == Lost(reason=reason)
+    assert [one for one in found if isinstance(one, AccountLost)] == [AccountLost(reason=reason)]
+    assert found[0] == AccountLost(reason=reason)
 
 
 def test_a_refusal_that_comes_too_late() -> None:
     late: Passed = [*BEGIN, (True, b"C0644 3 a\nab"), (False, b"\1no\n")]
-    assert listen(late)[0] == Lost(reason="a file is refused that was already sent")
+    assert listen(late)[0] == AccountLost(reason="a file is refused that was already sent")
     late = [*BEGIN, (True, b"D0755 0 x\nC0644 3 a\n"), (False, b"\1no\n")]
-    assert listen(late)[0] == Lost(reason="a directory is refused that was already entered")
+    assert listen(late)[0] == AccountLost(reason="a directory is refused that was already entered")
 
 
 def test_directories_have_a_bound() -> None:
     passed: Passed = [*BEGIN, *[(True, b"D0755 0 a\n"), (False, b"\0")] * (scp.DEPTH + 1)]
-    assert listen(passed)[-1] == Lost(reason="directories are too deep")
+    assert listen(passed)[-1] == AccountLost(reason="directories are too deep")
 
 
 def test_bodies_are_not_kept() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture import sftp_wire as sftp
 from conchrec.recording.capture.sftp import REQUESTS, SIZES, SftpReader
-from conchrec.recording.format.transfer_account import PATH_MAX, Found, Lost, Operation
+from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, Found, Operation
 from tests.recording.sftp_talk import NO_ATTRIBUTES, Talk, listen, size_attribute, string, uint32, uint64
 
 
@@ -31,7 +31,7 @@ def one(talk: Talk) -> Operation:
 def lost(talk: Talk) -> str:
     """Why the thread was lost, which is the only thing that is found."""
     (found,) = listen(talk)
-    assert isinstance(found, Lost)
+    assert isinstance(found, AccountLost)
     return found.reason
 
 
@@ -361,7 +361,7 @@ def test_loses_the_thread_when_the_target_does_something_unknown(kind: int, answ
     change, reason = listen(talk)
     detail = "newer@example.com" if name else "type 21"
     assert change == Operation(operation="extended", path="", detail=detail)
-    assert reason == Lost(reason=f"the target has done something unknown: {detail.split()[0]}")
+    assert reason == AccountLost(reason=f"the target has done something unknown: {detail.split()[0]}")
 
 
 def test_the_order_of_a_link_s_paths_is_the_target_s() -> None:
@@ -561,16 +561,16 @@ def test_answers_that_do_not_fit() -> None:
         talk.to_read(b"/a")
         number = talk.ask(sftp.CLOSE, string(b"h"))
         talk.target(kind, uint32(number) + body)
-        assert listen(talk)[0] == Lost(reason="an answer that does not fit its request")
+        assert listen(talk)[0] == AccountLost(reason="an answer that does not fit its request")
     talk = Talk()
     talk.target(sftp.NAME, uint32(talk.ask(sftp.REMOVE, string(b"/a"))) + uint32(0))
     assert listen(talk) == [
-        Lost(reason="an answer that does not fit its request"),
+        AccountLost(reason="an answer that does not fit its request"),
         Operation(operation="remove", path="/a", result="not known"),
     ]
     talk = Talk()
     talk.status(talk.ask(sftp.OPEN, string(b"/a") + uint32(1) + NO_ATTRIBUTES))
-    assert listen(talk)[0] == Lost(reason="a file is open without a handle")
+    assert listen(talk)[0] == AccountLost(reason="a file is open without a handle")
 
 
 LONGER = "a packet is longer than its fields"
@@ -594,7 +594,7 @@ def test_loses_the_thread_when_a_guessed_handle_changes_something(kind: int, bod
         if code is not None:
             talk.status(number, code)
     mistake, works, unanswered = (listen(talks[code]) for code in (4, sftp.OK, None))
-    lost = Lost(reason=UNKNOWN_HANDLE)
+    lost = AccountLost(reason=UNKNOWN_HANDLE)
     assert lost not in mistake, "the client's mistake, and the target says so"
     assert lost in works
     assert lost in unanswered, "a client may end without waiting for the answer"
@@ -648,7 +648,7 @@ def test_a_handle_ends_with_the_request_to_close_it() -> None:
     talk.ask(sftp.CLOSE, string(b"h"))
     talk.ask(sftp.OPEN, string(b"/b") + uint32(sftp.FXF_WRITE) + NO_ATTRIBUTES)
     talk.write(0, b"into b")
-    assert listen(talk)[0] == Lost(reason=UNKNOWN_HANDLE)
+    assert listen(talk)[0] == AccountLost(reason=UNKNOWN_HANDLE)
 
 
 # --- opening may change something
@@ -718,7 +718,7 @@ def test_what_stands_in_no_packet_is_handed_over() -> None:
     talk.passed.append((True, uint32(20) + b"\3hal"))
     talk.passed.append((False, string(b"\x65" + uint32(7) + bytes(12)) + b"more"))
     (found,) = listen(talk)
-    assert isinstance(found, Lost)
+    assert isinstance(found, AccountLost)
     assert (found.from_user, found.from_target) == (
         uint32(20) + b"\3hal",
         string(b"\x65" + uint32(7) + bytes(12)) + b"more",
@@ -745,7 +745,7 @@ def test_not_a_byte_of_a_shell_is_lost(text: bytes, cuts: list[int], early: bool
         found += reader.from_target(piece)
     found += reader.end()
     (one,) = found
-    assert isinstance(one, Lost)
+    assert isinstance(one, AccountLost)
     assert one.from_target == sent
 
 
@@ -772,7 +772,7 @@ def test_who_speaks_to_a_target_that_says_nothing() -> None:
     ],
 )
 def test_room_for_other_bytes_is_no_sftp(talk: Callable[[], Talk], reason: str) -> None:
-    assert listen(talk())[0] == Lost(reason=reason)
+    assert listen(talk())[0] == AccountLost(reason=reason)
 
 
 def init_twice() -> Talk:
@@ -800,7 +800,7 @@ def test_one_handle_for_two_files_and_one_number_for_two_requests() -> None:
     talk = Talk()
     talk.to_read(b"/a")
     talk.to_read(b"/b")
-    assert listen(talk)[0] == Lost(reason="a handle is given twice")
+    assert listen(talk)[0] == AccountLost(reason="a handle is given twice")
     talk = Talk()
     for _ in range(2):
         talk.user(sftp.STAT, uint32(1) + string(b"/a"))
@@ -813,7 +813,7 @@ def test_what_is_open_is_told_when_the_thread_is_lost() -> None:
     talk.write(0, b"some")
     talk.passed.append((True, b"\0\0\0\0\0"))
     assert listen(talk) == [
-        Lost(reason="a packet is too short"),
+        AccountLost(reason="a packet is too short"),
         replace(written("/a", b"some"), sha256="", unhashed="not known", result="not known"),
     ]
 
@@ -832,7 +832,7 @@ def test_what_is_said_of_a_file_has_a_bound() -> None:
             detail = f"mode=0600 extended={names}…"
             assert found == Operation(operation="setstat", path="/a", detail=detail)
         else:
-            assert found == Lost(reason="too many attributes")
+            assert found == AccountLost(reason="too many attributes")
 
 
 def test_a_long_list_is_not_read_to_its_end() -> None:
@@ -856,7 +856,7 @@ def test_open_files_and_requests_have_a_bound() -> None:
     for number in range(10_000):
         talk.to_read(b"/" + b"x" * 4000, b"%d" % number)
     found = listen(talk, reader)
-    assert found[0] == Lost(reason="too much is open at once")
+    assert found[0] == AccountLost(reason="too much is open at once")
     assert 500 < len(found) < 1000
     talk = Talk()
     for _ in range(REQUESTS + 1):

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.continuity import STEP_BYTES, Break
 from conchrec.recording.evidence.heads import HeadFile, KeptHead
-from conchrec.recording.evidence.ledger import Act, BrokenLedger, Ledger, LedgerLine
+from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerAction, LedgerLine
 from conchrec.recording.evidence.ledger_line import raw_line
-from conchrec.recording.evidence.ledger_reader import Book
+from conchrec.recording.evidence.ledger_reader import LedgerReader
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 from tests.recording.recording_bench import SIGNER, Bench
 
 INDEPENDENT = Path(__file__).parents[1] / "independent.py"
@@ -53,13 +53,13 @@ class Desk:
 
     def fill(self, count: int) -> None:
         for _ in range(count):
-            self.ledger.append(Act.OPEN, new_session_id(self.bench.now()))
+            self.ledger.append(LedgerAction.OPEN, new_session_id(self.bench.now()))
 
     def lines(self) -> list[bytes]:
         return list(ledger.lines(self.path))
 
     def problems(self) -> list[str]:
-        return Book(self.path, SIGNER.keys()).problems
+        return LedgerReader(self.path, SIGNER.keys()).problems
 
     def independent(self) -> str:
         key = self.state / "key.pub"
@@ -119,7 +119,7 @@ def sign_with_another_key(path: Path) -> None:
     last = path.read_bytes().splitlines(keepends=True)[-1]
     found = LedgerLine.parse(last)
     body = last.rpartition(b',"signature"')[0] + b"}"
-    path.write_bytes(path.read_bytes().replace(last, Signer.generate().entry(body)))
+    path.write_bytes(path.read_bytes().replace(last, RecordingSigner.generate().entry(body)))
     assert found.number == 6
 
 
@@ -181,11 +181,11 @@ def test_reports_and_states_every_change_before_the_next_line(
 ) -> None:
     expected = desk.ledger.head
     attack(desk.path)
-    head = desk.ledger.append(Act.OPEN, new_session_id(desk.bench.now()))
+    head = desk.ledger.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
     (found,) = desk.breaks
     assert found.expected == expected and found.reason
     *_, stated, last = desk.lines()
-    assert LedgerLine.parse(stated).act is Act.BROKEN and LedgerLine.parse(stated).head == expected
+    assert LedgerLine.parse(stated).act is LedgerAction.BROKEN and LedgerLine.parse(stated).head == expected
     assert ledger.head_of(LedgerLine.parse(stated).number, stated) == found.head
     assert ledger.head_of(LedgerLine.parse(last).number, last) == head
     assert any(f"did not continue its head {expected}" in problem for problem in desk.problems())
@@ -203,7 +203,7 @@ def test_reports_every_change_without_an_append(desk: Desk, attack: Callable[[Pa
     attack(desk.path)
     desk.ledger.refresh()
     assert len(desk.breaks) == 1
-    assert LedgerLine.parse(desk.lines()[-1]).act is Act.BROKEN
+    assert LedgerLine.parse(desk.lines()[-1]).act is LedgerAction.BROKEN
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -214,7 +214,7 @@ def test_reports_every_change_that_was_made_while_nothing_ran(
     expected = desk.ledger.head
     attack(desk.path)
     started = desk.open()
-    started.append(Act.OPEN, new_session_id(desk.bench.now()))
+    started.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
     (found,) = desk.breaks
     assert found.expected == expected
 
@@ -225,7 +225,7 @@ def test_a_command_writes_nothing_after_a_change(desk: Desk, attack: Callable[[P
     attack(desk.path)
     command = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
     with pytest.raises(BrokenLedger, match="does not continue its last known head 6:"):
-        command.append(Act.HELD, new_session_id(desk.bench.now()))
+        command.append(LedgerAction.HELD, new_session_id(desk.bench.now()))
 
 
 def test_states_that_its_own_statement_was_cut(desk: Desk) -> None:
@@ -287,7 +287,7 @@ def test_finds_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory,
     desk.ledger.refresh()
     walk(desk, 4)
     assert len(desk.breaks) == 1
-    assert LedgerLine.parse(desk.lines()[-1]).act is Act.BROKEN
+    assert LedgerLine.parse(desk.lines()[-1]).act is LedgerAction.BROKEN
     # It is stated once, by this process and by the next one.
     walk(desk, 4)
     desk.ledger.keep_head()
@@ -330,7 +330,7 @@ def test_an_append_reads_only_the_last_line(desk: Desk, monkeypatch: pytest.Monk
 def test_follows_what_another_process_writes(desk: Desk) -> None:
     other = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
     for _ in range(3):
-        other.append(Act.OPEN, new_session_id(desk.bench.now()))
+        other.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
         desk.fill(1)
     assert desk.breaks == [] and desk.problems() == []
     assert desk.ledger.head.startswith("12:")
@@ -347,7 +347,7 @@ def test_gives_up_soon_where_somebody_keeps_the_lock(desk: Desk) -> None:
     with desk.path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(OSError, match="locked by another process") as caught:
-            desk.ledger.append(Act.OPEN, new_session_id(desk.bench.now()), patience=0.01)
+            desk.ledger.append(LedgerAction.OPEN, new_session_id(desk.bench.now()), patience=0.01)
         assert caught.value.errno == errno.EAGAIN
     desk.fill(1)
     assert desk.problems() == []
@@ -371,11 +371,13 @@ def test_reports_once_what_it_cannot_state(desk: Desk) -> None:
 
 def test_refuses_a_ledger_of_which_nothing_is_known_and_that_is_not_ours(bench: Bench) -> None:
     bench.directory.mkdir()
-    own, other = (Ledger(bench.directory, signer, bench.now) for signer in (SIGNER, Signer.generate()))
-    own.append(Act.OPEN, new_session_id(bench.now()))
+    own, other = (
+        Ledger(bench.directory, signer, bench.now) for signer in (SIGNER, RecordingSigner.generate())
+    )
+    own.append(LedgerAction.OPEN, new_session_id(bench.now()))
     before = own.path.read_bytes()
     with pytest.raises(BrokenLedger, match="not signed by a key of this installation"):
-        other.append(Act.OPEN, new_session_id(bench.now()))
+        other.append(LedgerAction.OPEN, new_session_id(bench.now()))
     assert own.path.read_bytes() == before
 
 
@@ -408,7 +410,7 @@ def test_the_head_is_kept_only_after_the_ledger_is_on_the_disk(
 def test_two_processes_keep_the_newest_head(desk: Desk) -> None:
     other = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
     desk.ledger.keep_head()
-    other.append(Act.OPEN, new_session_id(desk.bench.now()))
+    other.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
     other.keep_head()
     for look in (lambda: None, desk.ledger.refresh):
         look()
@@ -428,7 +430,7 @@ def test_two_processes_keep_the_newest_head(desk: Desk) -> None:
 def test_a_damaged_head_file_is_not_taken_for_none(desk: Desk, contents: bytes) -> None:
     desk.heads.path.write_bytes(contents.replace(b"D", str(desk.bench.directory).encode()))
     with pytest.raises(Exception, match="is damaged; restore it"):
-        desk.open().append(Act.OPEN, new_session_id(desk.bench.now()))
+        desk.open().append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
 
 
 def test_settled_is_where_the_oldest_open_recording_began(desk: Desk) -> None:
@@ -445,10 +447,10 @@ def test_settled_is_where_the_oldest_open_recording_began(desk: Desk) -> None:
 
     assert settled() == 0
     for sid in (*sids[3:], sids[0]):
-        book.append(Act.SEALED, sid)
+        book.append(LedgerAction.SEALED, sid)
     assert settled() == len(desk.lines()[0])
     for sid in sids[1:3]:
-        book.append(Act.SEALED, sid)
+        book.append(LedgerAction.SEALED, sid)
     assert settled() == desk.path.stat().st_size
 
 
@@ -460,14 +462,14 @@ TEXTS = st.text(max_size=40)
 
 @given(
     st.integers(1, 10**12),
-    st.sampled_from(list(Act)),
+    st.sampled_from(list(LedgerAction)),
     st.booleans(),
     TEXTS,
     TEXTS,
     st.sampled_from(["", "5:ab"]),
 )
 def test_both_readers_read_the_same(
-    number: int, act: Act, named: bool, reason: str, by: str, head: str
+    number: int, act: LedgerAction, named: bool, reason: str, by: str, head: str
 ) -> None:
     """The quick one is used where many lines are read, the other one where a line counts."""
     sid = "06c3r5am1g00wadwvd60ty2d33" if named else ""

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture.recorder import ClosedRecording, SessionRecorder
 from conchrec.recording.evidence import ledger
-from conchrec.recording.evidence.ledger import Act, BrokenLedger, Ledger
-from conchrec.recording.evidence.ledger_reader import Book
-from conchrec.recording.evidence.verify import Verdict, Verifier
+from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerAction
+from conchrec.recording.evidence.ledger_reader import LedgerReader
+from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.manifest import Status
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.format.signatures import Keys, Signer
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
+from conchrec.recording.storage.layout import RecordingTree
 from tests.recording.recording_bench import SIGNER, Bench, events
 
 INDEPENDENT = Path(__file__).parents[1] / "independent.py"
@@ -41,9 +41,11 @@ def record(bench: Bench, *, compress: bool = False) -> ClosedRecording:
     return bench.close(recorder)
 
 
-def verdicts(bench: Bench, keys: Keys | None = None, head: str = "") -> tuple[list[str], list[Verdict]]:
+def verdicts(
+    bench: Bench, keys: TrustedKeys | None = None, head: str = ""
+) -> tuple[list[str], list[VerifyResult]]:
     keys = keys or SIGNER.keys()
-    book = Book(bench.directory / ledger.NAME, keys, head)
+    book = LedgerReader(bench.directory / ledger.NAME, keys, head)
     return book.problems, list(Verifier(keys, (), bench.now).directory(book, bench.directory))
 
 
@@ -73,8 +75,8 @@ def test_a_whole_one(bench: Bench, compress: bool) -> None:
     closed = record(bench, compress=compress)
     assert closed.path.suffix == (".zst" if compress else ".cast")
     assert broken(bench) == []
-    assert bench.verify(closed.manifest.sid) == Verdict(sid=closed.manifest.sid, status="complete")
-    assert closed.head in (bench.store(), Book(bench.directory / ledger.NAME, SIGNER.keys()).head)
+    assert bench.verify(closed.manifest.sid) == VerifyResult(sid=closed.manifest.sid, status="complete")
+    assert closed.head in (bench.store(), LedgerReader(bench.directory / ledger.NAME, SIGNER.keys()).head)
 
 
 def test_checkpoints_come_once_a_second_and_only_while_something_is_written(bench: Bench) -> None:
@@ -231,13 +233,15 @@ def test_the_signature_switched_off(bench: Bench) -> None:
 
 def test_another_key(bench: Bench) -> None:
     record(bench)
-    of_ledger, found = verdicts(bench, Signer.generate().keys())
+    of_ledger, found = verdicts(bench, RecordingSigner.generate().keys())
     assert len(of_ledger) == 2 and found[0].problems[1].startswith("the manifest is signed by another key")
 
 
 def test_a_key_of_the_past_is_still_good(bench: Bench) -> None:
     record(bench)
-    both = Keys.parse(f"{Signer.generate().public_line} new\n{SIGNER.public_line} old\n".encode())
+    both = TrustedKeys.parse(
+        f"{RecordingSigner.generate().public_line} new\n{SIGNER.public_line} old\n".encode()
+    )
     of_ledger, found = verdicts(bench, both)
     assert of_ledger == [] and found[0].whole
 
@@ -306,8 +310,8 @@ def test_two_processes_write_one_ledger(bench: Bench) -> None:
     bench.directory.mkdir()
     first, second = (Ledger(bench.directory, SIGNER, bench.now) for _ in range(2))
     for number in range(6):
-        (first, second)[number % 2].append(Act.OPEN, new_session_id(bench.now()))
-    book = Book(bench.directory / ledger.NAME, SIGNER.keys())
+        (first, second)[number % 2].append(LedgerAction.OPEN, new_session_id(bench.now()))
+    book = LedgerReader(bench.directory / ledger.NAME, SIGNER.keys())
     assert book.problems == [] and book.head == second.head and book.head.startswith("6:")
 
 
@@ -325,7 +329,7 @@ def test_a_ledger_that_is_none_is_not_gone_on_with(bench: Bench) -> None:
     bench.directory.mkdir()
     (bench.directory / ledger.NAME).write_bytes(b"nonsense\n")
     with pytest.raises(BrokenLedger):
-        Ledger(bench.directory, SIGNER, bench.now).append(Act.OPEN, "x")
+        Ledger(bench.directory, SIGNER, bench.now).append(LedgerAction.OPEN, "x")
 
 
 def test_a_ledger_that_was_put_away_while_we_run(bench: Bench) -> None:
@@ -352,7 +356,7 @@ def test_stopped_between_the_manifest_and_the_ledger(bench: Bench) -> None:
 def test_one_that_is_being_written(bench: Bench) -> None:
     recorder = bench.recorder()
     talk(bench, recorder, seconds=30)
-    assert bench.verify(recorder.info.sid) == Verdict(sid=recorder.info.sid, status="live")
+    assert bench.verify(recorder.info.sid) == VerifyResult(sid=recorder.info.sid, status="live")
     recorder.spool.close()
     verdict = bench.verify(recorder.info.sid)
     assert verdict.status == "not completed" and not verdict.whole
@@ -363,4 +367,4 @@ def test_players_see_what_was_there(bench: Bench) -> None:
     assert [event for event in events(closed.path) if event[0] == "o"] == [
         ("o", "line 0\r\n"), ("o", "line 1\r\n"), ("o", "line 2\r\n"),
     ]  # fmt: skip
-    assert Tree(bench.directory).path(closed.manifest.sid) == closed.path
+    assert RecordingTree(bench.directory).path(closed.manifest.sid) == closed.path

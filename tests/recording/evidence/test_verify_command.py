@@ -17,9 +17,9 @@ from conchrec.cli.main import main
 from conchrec.recording import retention
 from conchrec.recording.capture.recorder import ClosedRecording
 from conchrec.recording.evidence.heads import HeadFile, heads_in_audit
-from conchrec.recording.evidence.ledger import NAME, Act, Ledger
-from conchrec.recording.format.signatures import Signer
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.evidence.ledger import NAME, Ledger, LedgerAction
+from conchrec.recording.format.signatures import RecordingSigner
+from conchrec.recording.storage.layout import RecordingTree
 from tests.recording.recording_bench import SIGNER, Bench
 
 CONFIG = """
@@ -148,7 +148,7 @@ def test_a_changed_file_fails_wherever_it_lies(house: House, place: Callable[[Ho
 @pytest.mark.parametrize("place", PLACES)
 def test_a_wrong_key_fails_wherever_it_lies(house: House, place: Callable[[House], Path]) -> None:
     key = house.directory / "other.pub"
-    key.write_text(Signer.generate().public_line)
+    key.write_text(RecordingSigner.generate().public_line)
     code, text = house.verify(place(house), key=key, config=False)
     assert code == 1 and "3 FAILED" in text, text
 
@@ -219,7 +219,9 @@ def test_a_fresh_installation_has_nothing_to_verify(house: House) -> None:
 def test_pruned_recordings_are_no_failure(house: House) -> None:
     book = Ledger(house.bench.directory, SIGNER, house.bench.now)
     for closed in house.closed:
-        retention.remove(Tree(house.bench.directory), book, closed.manifest.sid, reason="old", by="joe")
+        retention.remove(
+            RecordingTree(house.bench.directory), book, closed.manifest.sid, reason="old", by="joe"
+        )
     for what in (house.bench.directory, house.day):
         code, text = house.verify(what, config=False)
         assert (code, "3 recordings (3 removed): ok" in text) == (0, True), text
@@ -337,7 +339,7 @@ def test_a_broken_ledger_fails(house: House) -> None:
     book = Ledger(house.bench.directory, SIGNER, house.bench.now, on_break=lambda found: None)
     book.refresh()
     os.truncate(house.ledger, 0)
-    book.append(Act.OPEN, house.closed[0].manifest.sid)
+    book.append(LedgerAction.OPEN, house.closed[0].manifest.sid)
     code, text = house.verify(house.bench.directory, config=False)
     assert code == 1 and "FAILED  ledger: line 1 of the ledger: at 20" in text
 
@@ -353,7 +355,7 @@ def test_a_session_that_ends_meanwhile_is_no_failure(house: House, monkeypatch: 
     def directory(*args: object) -> object:
         house.bench.close(recorder)
         book = Ledger(house.bench.directory, SIGNER, house.bench.now)
-        tree = Tree(house.bench.directory)
+        tree = RecordingTree(house.bench.directory)
         retention.remove(tree, book, house.closed[0].manifest.sid, reason="old", by="joe")
         return real(*args)  # type: ignore[arg-type]
 

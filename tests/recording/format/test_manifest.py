@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError
-from conchrec.recording.format.manifest import Manifest, Pty, Status, Stream
+from conchrec.recording.format.manifest import Manifest, Pty, Status, StreamTotals
 from conchrec.recording.format.transfer_account import Files, Operation
 
 START = datetime(2026, 11, 23, 12, 0, 0, 250000, tzinfo=timezone.utc)
 
-streams = st.none() | st.builds(Stream, size=st.integers(0, 2**63), sha256=st.sampled_from(["", "ab" * 32]))
+streams = st.none() | st.builds(
+    StreamTotals, size=st.integers(0, 2**63), sha256=st.sampled_from(["", "ab" * 32])
+)
 any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
 counts = st.integers(0, 2**63)
 operations = st.builds(

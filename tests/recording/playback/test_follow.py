@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError
-from conchrec.recording.catalogue.library import Entry
+from conchrec.recording.catalogue.library import LibraryEntry
 from conchrec.recording.format.asciicast import Header, event_line
 from conchrec.recording.playback.follow import Follower, Tail, Whole
 from conchrec.recording.storage.encodings import ZstdPacker
@@ -28,7 +28,7 @@ class Growing:
     def __init__(self, directory: Path, ending: str = ".cast") -> None:
         self.path = directory / f"{SID}{ending}"
         self.path.write_bytes(b"")
-        self.tail = Tail(Entry(sid=SID, path=self.path))
+        self.tail = Tail(LibraryEntry(sid=SID, path=self.path))
 
     def grows(self, data: bytes) -> None:
         with self.path.open("ab") as file:
@@ -94,7 +94,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     path = tmp_path / f"{SID}.cast"
     path.symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic links"):
-        Tail(Entry(sid=SID, path=path))
+        Tail(LibraryEntry(sid=SID, path=path))
 
 
 def test_pictures_of_it(tmp_path: Path) -> None:

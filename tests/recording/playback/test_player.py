@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
-from conchrec.recording.playback.player import SHOWN_SECONDS, Frame, Keys, Outline, Player, outline
+from conchrec.recording.playback.player import SHOWN_SECONDS, Frame, KeyDecoder, Outline, Player, outline
 from conchrec.recording.terminal.painter import LEAVE
 from conchrec.recording.terminal.screen import Screen
 from tests.recording.terminal.test_sanitize import ASKS, DRAWS
@@ -310,7 +310,7 @@ def test_a_long_one_is_sought_in_short_turns() -> None:
 
 @given(st.text("\x1b[]OABCDHF~56;1 .q+-0", max_size=30), st.integers(1, 5))
 def test_keys_come_in_any_pieces(typed: str, size: int) -> None:
-    whole, pieces = Keys(), Keys()
+    whole, pieces = KeyDecoder(), KeyDecoder()
     found = [key for at in range(0, len(typed), size) for key in pieces.feed(typed[at : at + size])]
     assert found == whole.feed(typed)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.catalogue.library import LONGEST_LINE, Entry, events, whole_lines
+from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry, events, whole_lines
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
 from conchrec.recording.playback.follow import Follower, Tail
 from conchrec.recording.playback.player import (
@@ -203,7 +203,7 @@ def test_a_hostile_recording_is_followed_in_short_turns(tmp_path: Path) -> None:
     header = Header(width=1000, height=1000).line()
     path.write_bytes(header + b"".join(event_line(0.0, "o", event.text) for event in clears(3)))
     path.with_name(f"{SID}.json").write_bytes(b"{}")
-    follower = Follower(Tail(Entry(sid=SID, path=path)), size=(1000, 1000))
+    follower = Follower(Tail(LibraryEntry(sid=SID, path=path)), size=(1000, 1000))
     assert all(work <= BOUND for _, work, _ in turns(follower))
 
 
@@ -233,7 +233,7 @@ def test_packed_output_is_read_in_bounded_pieces(tmp_path: Path) -> None:
     path.write_bytes(packer.pack([Header().line(), line * 600]) + packer.cut())
     path.with_name(f"{SID}.json").write_bytes(b"{}")
     assert path.stat().st_size < 64 * 1024
-    tail, count = Tail(Entry(sid=SID, path=path)), 0
+    tail, count = Tail(LibraryEntry(sid=SID, path=path)), 0
     while not tail.ended:
         found = tail.read()
         count += len(found)
@@ -249,6 +249,6 @@ def test_a_line_that_is_too_long_is_not_read_into_memory(tmp_path: Path) -> None
         read.extend(events(path))
     with pytest.raises(Damaged, match="too long"):
         list(whole_lines(path))
-    tail = Tail(Entry(sid=SID, path=path))
+    tail = Tail(LibraryEntry(sid=SID, path=path))
     with pytest.raises(Damaged, match="too long"):
         all(tail.read() or True for _ in range(1000))

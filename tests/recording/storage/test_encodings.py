@@ -14,7 +14,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording.catalogue import library
 from conchrec.recording.format.manifest import Status
 from conchrec.recording.storage.encodings import Encrypted, ZstdPacker, opened
-from conchrec.recording.storage.layout import Tree
+from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import identities, recipient
 from conchrec.recording.storage.spool import Spool
 from tests.recording.failing_file import FailingFile
@@ -165,7 +165,7 @@ def test_stopped_before_the_plain_one_was_gone(bench: Bench) -> None:
     book.write_bytes(book.read_bytes().splitlines(keepends=True)[0])
     (recovered,) = bench.recover()
     assert recovered.manifest is not None and recovered.manifest.encrypted
-    assert Tree(bench.directory).path(sid) == path and not (path.parent / f"{sid}.cast").exists()
+    assert RecordingTree(bench.directory).path(sid) == path and not (path.parent / f"{sid}.cast").exists()
     assert bench.verify(sid).whole
 
 
@@ -179,7 +179,7 @@ def test_an_interrupted_one_is_encrypted_when_it_is_completed(bench: Bench) -> N
     recorder.spool.close()
     (recovered,) = result(bench.store(recipients=(str(key.to_public()),)).recover())
     assert recovered.manifest is not None and recovered.manifest.encrypted
-    path = Tree(bench.directory).path(recovered.sid)
+    path = RecordingTree(bench.directory).path(recovered.sid)
     assert path.name.endswith(".age") and texts(path, (key,)) == "before the crash"
 
 
