@@ -54,9 +54,14 @@ class TargetUser(Protocol):
 class EnterableTarget(Protocol):
     """A target that was found and may be entered, or dropped."""
 
-    def enter(self, tunnel: Tunnel) -> None: ...
+    def enter(self, tunnel: Tunnel) -> None:
+        """Let the user's bytes go there."""
 
-    def drop(self) -> None: ...
+    def left(self) -> None:
+        """The tunnel that was entered is over."""
+
+    def drop(self) -> None:
+        """Nobody enters it."""
 
 
 class TargetConnections:
@@ -246,8 +251,9 @@ class TargetConnections:
         def closed() -> None:
             self._tunnels.discard(tunnel)
             rooms.give_back(user, room)
+            place.left()
 
-        tunnel.on_closed = closed
+        tunnel.notify_closed(closed)
         try:
             place.enter(tunnel)
         except Exception:
@@ -317,6 +323,9 @@ class _Recorded:
     def enter(self, tunnel: Tunnel) -> None:
         self._ways.serve(self._visit, tunnel, self._banner, self._link)
 
+    def left(self) -> None:
+        """The inner server learns it from its transport."""
+
     def drop(self) -> None:
         if self._link is not None:
             self._link.drop()
@@ -332,6 +341,10 @@ class _Unrecorded:
         ways.meter_passthrough(passthrough, tunnel)
         ways.obeys(passthrough)
         passthrough.enter(tunnel, lambda: ways.over(passthrough), ways.passthrough_ended)
+
+    def left(self) -> None:
+        self._ways.over(self._passthrough)
+        self._passthrough.drop()
 
     def drop(self) -> None:
         self._passthrough.drop()

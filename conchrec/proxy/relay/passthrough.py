@@ -51,20 +51,12 @@ class Passthrough:
         self._address = await self._site.dialer.splice(visit.target, visit.addresses, self._target)
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
-        """Let it flow; ``over`` is called at its end, ``tell`` with the reason where that is one of ours.
-        Raises WriteFailed where it can't be audited."""
+        """Let it flow; ``over`` is called where we end it, and ``tell`` with the reason. Who owns the
+        tunnel calls ``drop`` when that is over. Raises WriteFailed where it cannot be audited."""
         self._tunnel = tunnel
         self._tell, self._leave = tell, over
         self._began = self._site.clock.seconds()
-        leave = tunnel.on_closed
         target = self._target
-
-        def closed() -> None:
-            leave()
-            over()
-            target.close()
-
-        tunnel.on_closed = closed
         self.visit.emit(events.PassthroughStart(**self.visit.who(), mode=self._mode))
         self._limits.begin()
         tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
@@ -72,6 +64,7 @@ class Passthrough:
         tunnel.start(_UserEnd(self))
 
     def drop(self) -> None:
+        """Close the connection to the target, when what was sent has gone."""
         self._target.close()
 
     def brake(self, on: bool) -> None:

@@ -70,8 +70,7 @@ class Tunnel:
         self.sent = 0
         #: Called with True when too much waits for the user, with False when it has gone.
         self.on_pressure: Callable[[bool], None] = lambda pressed: None
-        #: Called once, when the channel is over.
-        self.on_closed: Callable[[], None] = lambda: None
+        self._on_closed: Callable[[], None] | None = None
         #: Hears how many bytes have passed, where somebody counts.
         self.on_bytes: Callable[[int], None] | None = None
         self._holds: set[str] = set()
@@ -116,6 +115,11 @@ class Tunnel:
                 self._stream.resume()
         if self._eof:
             self._lose()
+
+    def notify_closed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when the channel is over. A tunnel has one owner, who calls this once."""
+        assert self._on_closed is None, "a tunnel has one owner"
+        self._on_closed = callback
 
     def hold(self, reason: str, on: bool) -> None:
         """Give the user's client no window back while there is any reason not to."""
@@ -271,7 +275,8 @@ class Tunnel:
                 _log.failure("while an inner connection ends")
         if self._stream is not None and not self._stream.closed:
             self._stream.close()
-        self.on_closed()
+        if self._on_closed is not None:
+            self._on_closed()
 
 
 class OuterWindow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock as Later
 from twisted.python.failure import Failure
@@ -105,7 +106,7 @@ def test_pressure_is_told_once_each_way() -> None:
 def test_a_protocol_that_raises_ends_its_channel_alone() -> None:
     pair = Pair()
     heard, over = Heard(), list[bool]()
-    pair.tunnel.on_closed = lambda: over.append(True)
+    pair.tunnel.notify_closed(lambda: over.append(True))
     pair.tunnel.start(heard)
     heard.broken = True
     pair.stream.write(b"boom")
@@ -114,6 +115,18 @@ def test_a_protocol_that_raises_ends_its_channel_alone() -> None:
     assert over == [True]
     assert pair.user.heard[-1][0] == "closed"
     assert pair.loop.right_wire.disconnected is None
+
+
+def test_has_one_owner_who_hears_of_its_end_once() -> None:
+    pair = Pair()
+    over = list[str]()
+    pair.tunnel.notify_closed(lambda: over.append("owner"))
+    with pytest.raises(AssertionError, match="one owner"):
+        pair.tunnel.notify_closed(lambda: over.append("another"))
+    pair.tunnel.start(Heard())
+    pair.tunnel.abortConnection()
+    pair.tunnel.stream_closed()
+    assert over == ["owner"]
 
 
 def test_closing_waits_for_what_was_written() -> None:
