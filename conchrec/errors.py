@@ -117,7 +117,7 @@ class ProtocolViolation(ConchrecError):
 
 
 class RemoteViolation(ProtocolViolation):
-    """Theirs: answered with DISCONNECT_PROTOCOL_ERROR."""
+    """Theirs: answered with a DISCONNECT for PROTOCOL_ERROR."""
 
 
 class LocalViolation(ProtocolViolation):

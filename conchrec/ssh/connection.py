@@ -6,7 +6,7 @@ somewhere. Here a channel open and a global request are handed over as objects t
 their owner has the answer, windows belong to the owner of each channel, and payloads stay opaque.
 
 What goes wrong is told apart: a message for a channel that is gone is dropped (its CLOSE and ours may
-have crossed), a malformed one ends this connection with DISCONNECT_PROTOCOL_ERROR, and nothing ever
+have crossed), a malformed one ends this connection with PROTOCOL_ERROR, and nothing ever
 raises into the transport.
 """
 
@@ -22,12 +22,11 @@ from twisted.logger import Logger
 from conchrec.errors import ProtocolViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import messages as m
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.wire import Reader, uint32
 
 _log = Logger()
 
-DISCONNECT_PROTOCOL_ERROR = 2
-DISCONNECT_BY_APPLICATION = 11
 
 #: More channels at once than any client opens; sshd's MaxSessions is 10, forwards come on top.
 MAX_CHANNELS = 1024
@@ -241,7 +240,7 @@ class Connection(SSHService):
     def channel_count(self) -> int:
         return len(self._channels)
 
-    def disconnect(self, text: str, reason: int = DISCONNECT_BY_APPLICATION) -> None:
+    def disconnect(self, text: str, reason: int = DisconnectReason.BY_APPLICATION) -> None:
         """End the whole connection, telling the peer why."""
         if self.transport is not None:
             self.transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
@@ -289,10 +288,10 @@ class Connection(SSHService):
             self._dispatch(messageNum, packet)
         except ProtocolViolation as error:
             _log.info("protocol violation: {text}", text=str(error))
-            self.disconnect(error.public, DISCONNECT_PROTOCOL_ERROR)
+            self.disconnect(error.public, DisconnectReason.PROTOCOL_ERROR)
         except Exception:
             _log.failure("while handling message {number}", number=messageNum)
-            self.disconnect(INTERNAL_ERROR, DISCONNECT_BY_APPLICATION)
+            self.disconnect(INTERNAL_ERROR, DisconnectReason.BY_APPLICATION)
 
     def _dispatch(self, number: int, payload: bytes) -> None:
         if m.CHANNEL_OPEN_CONFIRMATION <= number <= m.CHANNEL_FAILURE:

@@ -36,12 +36,11 @@ from conchrec.ssh.kexinit import (
     settle,
 )
 from conchrec.ssh.numbers import (
-    BY_APPLICATION,
     KEX_FIRST,
     KEX_REPLY,
     KEXINIT,
     NEWKEYS,
-    PROTOCOL_ERROR,
+    DisconnectReason,
     may_go_in_exchange,
 )
 from conchrec.ssh.packetcipher import Opener, Suite
@@ -132,7 +131,7 @@ class Keying:
     def _send(self, number: int, payload: bytes) -> None:
         raise NotImplementedError
 
-    def _fail(self, error: Exception, reason: int = PROTOCOL_ERROR) -> None:
+    def _fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
         raise NotImplementedError
 
     def _attempt(self, step: Callable[..., object], *arguments: object) -> None:
@@ -259,7 +258,7 @@ class Keying:
             assert isinstance(error, Exception)
             if not isinstance(error, ConchrecError):
                 _log.failure("while a key exchange is computed", failure=failure)
-            self._fail(error, BY_APPLICATION)
+            self._fail(error, DisconnectReason.BY_APPLICATION)
 
         self._computing = result
         result.addCallbacks(computed, failed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 DISCONNECT = 1
 IGNORE = 2
 UNIMPLEMENTED = 3
@@ -23,15 +25,30 @@ CHANNEL_DATA_MESSAGES = (94, 95)
 PING = 192
 PONG = 193
 
-# Reasons of a DISCONNECT; RFC 4250 (4.2.2) assigns these.
-DISCONNECT_REASONS = range(1, 16)
-PROTOCOL_ERROR = 2
-KEY_EXCHANGE_FAILED = 3
-SERVICE_NOT_AVAILABLE = 7
-VERSION_NOT_SUPPORTED = 8
-HOST_KEY_NOT_VERIFIABLE = 9
-CONNECTION_LOST = 10
-BY_APPLICATION = 11
+
+class DisconnectReason(IntEnum):
+    """Why a connection ends: the reason code of a DISCONNECT (RFC 4250 section 4.2.2, without its prefix)."""
+
+    HOST_NOT_ALLOWED_TO_CONNECT = 1
+    PROTOCOL_ERROR = 2
+    KEY_EXCHANGE_FAILED = 3
+    RESERVED = 4
+    MAC_ERROR = 5
+    COMPRESSION_ERROR = 6
+    SERVICE_NOT_AVAILABLE = 7
+    PROTOCOL_VERSION_NOT_SUPPORTED = 8
+    HOST_KEY_NOT_VERIFIABLE = 9
+    CONNECTION_LOST = 10
+    BY_APPLICATION = 11
+    TOO_MANY_CONNECTIONS = 12
+    AUTH_CANCELLED_BY_USER = 13
+    NO_MORE_AUTH_METHODS_AVAILABLE = 14
+    ILLEGAL_USER_NAME = 15
+
+    @classmethod
+    def assigned(cls, number: int | None) -> DisconnectReason:
+        """The reason with this number; BY_APPLICATION for None, and for a number that is not assigned."""
+        return cls(number) if number in set(cls) else cls.BY_APPLICATION
 
 
 def may_go_in_exchange(number: int) -> bool:

@@ -25,6 +25,7 @@ from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone, printable
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.kex_methods import KeyExchange, ModularPowers
 from conchrec.ssh.key_exchange import REKEY_BYTES, REKEY_TIME
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.transport_base import SSHTransport
 from conchrec.ssh.wire import Reader, string, uint32
 
@@ -107,7 +108,7 @@ class ServerTransport(SSHTransport, SSHServerTransport):
 
     def _too_slow(self) -> None:
         what = "no key exchange in time" if self._first_exchange else "no login in time"
-        self._fail(RemoteViolation(what), a.BY_APPLICATION)
+        self._fail(RemoteViolation(what), DisconnectReason.BY_APPLICATION)
 
     def _is_secure(self) -> None:
         # From here to the login the authentication has its own limit, which begins with its service.
@@ -157,7 +158,7 @@ class ServerTransport(SSHTransport, SSHServerTransport):
             shown = printable(name[:64])
             self._fail(
                 RemoteViolation(f"the service {shown} is not to be had", code=ReasonCode.SERVICE_UNAVAILABLE),
-                a.SERVICE_NOT_AVAILABLE,
+                DisconnectReason.SERVICE_NOT_AVAILABLE,
             )
             return
         userauth, self._userauth = self._userauth, None
@@ -228,7 +229,7 @@ class ClientTransport(SSHTransport, SSHClientTransport):
             try:
                 self._verify_host_key(blob)
             except ConchrecError as error:
-                self._fail(error, a.HOST_KEY_NOT_VERIFIABLE)
+                self._fail(error, DisconnectReason.HOST_KEY_NOT_VERIFIABLE)
                 return
         self._compute(run.complete(server), lambda secret: self._check_reply(blob, server, signature, secret))
 
@@ -244,7 +245,7 @@ class ClientTransport(SSHTransport, SSHClientTransport):
                 RemoteViolation(
                     "host key signature verification failed", code=ReasonCode.HOST_KEY_SIGNATURE_INVALID
                 ),
-                a.KEY_EXCHANGE_FAILED,
+                DisconnectReason.KEY_EXCHANGE_FAILED,
             )
             return
         if self._first_exchange:

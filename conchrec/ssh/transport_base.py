@@ -26,6 +26,7 @@ from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import MAX_VERSION
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.ssh.key_exchange import Keying
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.peer_limits import EarlyAllowance
 from conchrec.ssh.wire import Reader, string, uint32
 
@@ -260,7 +261,7 @@ class SSHTransport(Keying):
         self.transport.loseConnection()
 
     def loseConnection(self) -> None:
-        self.sendDisconnect(a.BY_APPLICATION, b"disconnected by user")
+        self.sendDisconnect(DisconnectReason.BY_APPLICATION, b"disconnected by user")
 
     def abort(self) -> None:
         """Drop the connection, unsent bytes and all."""
@@ -268,7 +269,7 @@ class SSHTransport(Keying):
         if self.transport is not None and self.lost is None:
             self.transport.abortConnection()
 
-    def _fail(self, error: Exception, reason: int = a.PROTOCOL_ERROR) -> None:
+    def _fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
         """Something is wrong: remember what, say so, and end."""
         if self._over:
             return
@@ -330,7 +331,7 @@ class SSHTransport(Keying):
             self._fail(error)
         except Exception as error:
             _log.failure("while a connection is read")
-            self._fail(error, a.BY_APPLICATION)
+            self._fail(error, DisconnectReason.BY_APPLICATION)
 
     def brake(self, reason: str, on: bool) -> None:
         """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
@@ -397,7 +398,7 @@ class SSHTransport(Keying):
             wrong = RemoteViolation(
                 f"the version {printable(line[:40])} is not SSH 2", code=ReasonCode.NOT_SSH
             )
-            self._fail(wrong, a.VERSION_NOT_SUPPORTED)
+            self._fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
             return False
         self.peer_version = line
         callbacks, self._on_version = self._on_version, []

@@ -23,6 +23,7 @@ from conchrec.errors import ConchrecError, LocalViolation, LoginRejected, Remote
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import decode, key_type_of, plain_type
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signers import Accepted, Signer
 from conchrec.ssh.wire import Reader, string
 
@@ -166,7 +167,7 @@ class UserAuthClient(SSHService):
         tell = not self._over
         self._end(None)
         if transport is not None:
-            transport.sendDisconnect(u.PROTOCOL_ERROR, violation.public.encode())
+            transport.sendDisconnect(DisconnectReason.PROTOCOL_ERROR, violation.public.encode())
         if tell and not self.done.called:
             text = f"{self._target} breaks the protocol of the login: {violation.public}"
             self.done.errback(

@@ -25,6 +25,7 @@ from conchrec.model import Identity
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import fingerprint, verify_signature
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.wire import Reader, Truncated, names, string
 
 _log = Logger()
@@ -176,7 +177,7 @@ class UserAuthServer(SSHService):
         seconds = round(self._login_time.total_seconds())
         self._refuse_in_audit("login", Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} s"))
         text = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
-        self._disconnect(u.BY_APPLICATION, f"conchrec: {text}")
+        self._disconnect(DisconnectReason.BY_APPLICATION, f"conchrec: {text}")
 
     def _over(self) -> None:
         if self._state is _State.OVER:
@@ -216,7 +217,7 @@ class UserAuthServer(SSHService):
         self._waiting_bytes += len(packet)
         if len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
             too_much = Reason(ReasonCode.TOO_MANY_MESSAGES, "too much was sent ahead of an answer")
-            self._disconnect(u.PROTOCOL_ERROR, too_much)
+            self._disconnect(DisconnectReason.PROTOCOL_ERROR, too_much)
             return
         self._drain()
 
@@ -230,10 +231,10 @@ class UserAuthServer(SSHService):
                 self._waiting_bytes -= len(payload)
                 self._dispatch(number, payload)
         except RemoteViolation as violation:
-            self._disconnect(u.PROTOCOL_ERROR, violation.public)
+            self._disconnect(DisconnectReason.PROTOCOL_ERROR, violation.public)
         except Exception:
             _log.failure("while a client logs in")
-            self._disconnect(u.BY_APPLICATION, INTERNAL_ERROR)
+            self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
         finally:
             self._draining = False
 
@@ -268,7 +269,9 @@ class UserAuthServer(SSHService):
         user, service, method = r.string(), r.string(), r.string()
         if service != u.CONNECTION:
             text = "only ssh-connection is to be had"
-            self._disconnect(u.SERVICE_NOT_AVAILABLE, Reason(ReasonCode.SERVICE_UNAVAILABLE, text))
+            self._disconnect(
+                DisconnectReason.SERVICE_NOT_AVAILABLE, Reason(ReasonCode.SERVICE_UNAVAILABLE, text)
+            )
             return
         if self._user is None:
             self._user_text = _user_name(user)
@@ -452,7 +455,7 @@ class UserAuthServer(SSHService):
 
     def _broken(self, failure: Failure) -> None:
         _log.failure("while a login was answered", failure)
-        self._disconnect(u.BY_APPLICATION, INTERNAL_ERROR)
+        self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
 
     def _failed(self, method: str, reason: Reason) -> None:
         """A try that counts."""
@@ -460,7 +463,7 @@ class UserAuthServer(SSHService):
         self._refuse_in_audit(method, reason)
         if self._failures >= self._tries:
             text = Reason(ReasonCode.TOO_MANY_FAILURES, "too many authentication failures")
-            self._disconnect(u.NO_MORE_METHODS, f"conchrec: {text}")
+            self._disconnect(DisconnectReason.NO_MORE_AUTH_METHODS_AVAILABLE, f"conchrec: {text}")
         else:
             self._send_failure()
 

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from conchrec.errors import HostKeyRejected
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionEnd, ConnectionGone
 from conchrec.ssh.transport_base import LAST_WORDS, MAX_UNREAD
@@ -179,7 +180,7 @@ def test_a_service_that_raises_ends_this_connection_alone() -> None:
     pair.pump()
     assert isinstance(lost_of(pair.server.when_lost()).error, ValueError)
     assert lost_of(pair.client.when_lost()) == ConnectionEnd(
-        reason=a.BY_APPLICATION, description=b"internal error"
+        reason=DisconnectReason.BY_APPLICATION, description=b"internal error"
     )
 
 
@@ -246,7 +247,7 @@ def test_the_host_key_is_refused() -> None:
     assert failure_of(secure) is lost.error
     assert lost.describe() == "not this one"
     told = lost_of(pair.server.when_lost())
-    assert (told.reason, told.description) == (a.HOST_KEY_NOT_VERIFIABLE, b"not this one")
+    assert (told.reason, told.description) == (DisconnectReason.HOST_KEY_NOT_VERIFIABLE, b"not this one")
     assert pair.client.host_key_blob == b"", "a key that was refused is nobody's"
 
 
@@ -275,7 +276,7 @@ def test_a_forged_signature() -> None:
     pair = Pair(host_keys=Forger())
     pair.pump()
     assert lost_of(pair.client.when_lost()).describe() == "host key signature verification failed"
-    assert lost_of(pair.server.when_lost()).reason == a.KEY_EXCHANGE_FAILED
+    assert lost_of(pair.server.when_lost()).reason == DisconnectReason.KEY_EXCHANGE_FAILED
     assert pair.client.session_id == b""
 
 
@@ -288,7 +289,7 @@ def test_a_service_that_is_not_ours() -> None:
     pair.client.request_service(Ear(b"ssh-connection"))
     pair.pump()
     told = lost_of(pair.client.when_lost())
-    assert told.reason == a.SERVICE_NOT_AVAILABLE
+    assert told.reason == DisconnectReason.SERVICE_NOT_AVAILABLE
     assert told.describe() == "the service ssh-connection is not to be had"
 
 
@@ -298,7 +299,7 @@ def test_a_second_service_request() -> None:
     pair.server.setService(Ear(b"ssh-connection"))
     pair.client.request_service(Ear())
     pair.pump()
-    assert lost_of(pair.client.when_lost()).reason == a.SERVICE_NOT_AVAILABLE
+    assert lost_of(pair.client.when_lost()).reason == DisconnectReason.SERVICE_NOT_AVAILABLE
     assert pair.server_ear.started == 1
 
 
@@ -312,7 +313,7 @@ def test_a_service_request_before_each_try() -> None:
     assert pair.client.lost is None
     pair.client.request_service(Ear())
     pair.pump()
-    assert lost_of(pair.client.when_lost()).reason == a.SERVICE_NOT_AVAILABLE
+    assert lost_of(pair.client.when_lost()).reason == DisconnectReason.SERVICE_NOT_AVAILABLE
 
 
 def test_a_service_request_before_the_key_exchange() -> None:

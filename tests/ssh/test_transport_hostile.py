@@ -17,6 +17,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
 from conchrec.ssh.kex_methods import exchange
 from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET, Clear
 from conchrec.ssh.peer_limits import EARLY_BYTES, MESSAGE_COST
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
@@ -193,7 +194,9 @@ def test_a_tag_that_is_wrong(cipher: bytes, mac: bytes) -> None:
     pair.client_line.unsent[-1] ^= 1
     assert error_of(pair) in ("a packet whose tag is wrong", "a packet whose MAC is wrong")
     assert pair.server_ear.heard == []
-    assert pair.client.lost == ConnectionEnd(reason=a.PROTOCOL_ERROR, description=error_of(pair).encode())
+    assert pair.client.lost == ConnectionEnd(
+        reason=DisconnectReason.PROTOCOL_ERROR, description=error_of(pair).encode()
+    )
 
 
 def test_a_packet_twice() -> None:

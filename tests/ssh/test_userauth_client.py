@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from conchrec.errors import AccessDenied, ConchrecError, LoginRejected, UpstreamError
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import verify_signature
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signers import Accepted, Signer
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.ssh.userauth_server import PartialSuccess
@@ -513,7 +514,7 @@ def test_questions_without_end() -> None:
     client.refuse(u.KEYBOARD_INTERACTIVE)
     for _ in range(60):
         client.hear(u.INFO_REQUEST, u.info_request(u.Challenge()))
-    assert client.wire.disconnected == u.PROTOCOL_ERROR
+    assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 # --- a target that breaks the protocol
@@ -583,7 +584,7 @@ GOOD = {
 def test_messages_out_of_place(place: Any, number: int) -> None:
     client = place()
     assert client.hear(number, b"") == []
-    assert client.wire.disconnected == u.PROTOCOL_ERROR
+    assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert isinstance(client.result, UpstreamError)
     assert "web1 breaks the protocol" in client.result.public
     assert client.door.started == 0
@@ -621,13 +622,13 @@ def test_a_connection_that_ends(place: Any) -> None:
 def test_another_key_is_accepted_than_was_offered(blob: bytes) -> None:
     client = at_an_offer()
     client.hear(u.PK_OK, string(b"ssh-ed25519") + string(blob))
-    assert client.wire.disconnected == u.PROTOCOL_ERROR
+    assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 def test_an_offer_is_taken_for_a_proof() -> None:
     client = at_an_offer()
     client.refuse(partial=True)
-    assert client.wire.disconnected == u.PROTOCOL_ERROR
+    assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 @given(st.binary(max_size=60), st.integers(min_value=50, max_value=255), st.sampled_from(PLACES))

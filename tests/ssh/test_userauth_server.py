@@ -13,6 +13,7 @@ from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import CERTIFICATE
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.userauth_server import MAX_REQUESTS, MAX_WAITING, Ask, PartialSuccess
 from conchrec.ssh.wire import Reader, names, string, uint32
 from tests.support.logins import (
@@ -68,7 +69,7 @@ def test_an_offer_is_no_login(server: Server) -> None:
         assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     assert ("proved", "joe") not in server.porter.asked
     server.ask(b"", CHANNEL_OPEN)
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert not server.logged_in
 
 
@@ -166,25 +167,25 @@ def test_a_bound_signature_with_the_host_key_exchanged_or_left_out(server: Serve
 def test_nobody_becomes_another_user_on_the_way(server: Server, second: bytes) -> None:
     assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     server.ask(second)
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert not server.logged_in
 
 
 def test_another_service_is_not_to_be_had(server: Server) -> None:
     server.ask(request("joe", u.NONE, service=b"ssh-userauth"))
-    assert server.wire.disconnected == u.SERVICE_NOT_AVAILABLE
+    assert server.wire.disconnected == DisconnectReason.SERVICE_NOT_AVAILABLE
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[2J", "a\0b", "j" * 600, "a\u202eb"])
 def test_names_that_are_none(server: Server, name: str) -> None:
     server.ask(none(name))
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert server.porter.asked == []
 
 
 def test_a_name_that_is_not_utf_8(server: Server) -> None:
     server.ask(string(b"jo\xff") + string(u.CONNECTION) + string(u.NONE))
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 def test_users_that_there_are_not_get_the_same_answers(server: Server) -> None:
@@ -202,7 +203,7 @@ def test_the_first_none_is_free(server: Server) -> None:
     for _ in range(5):
         assert server.numbers(none()) == [u.FAILURE]
     server.ask(none())
-    assert server.wire.disconnected == u.NO_MORE_METHODS
+    assert server.wire.disconnected == DisconnectReason.NO_MORE_AUTH_METHODS_AVAILABLE
     assert len(server.refused) == 6
 
 
@@ -217,7 +218,7 @@ def test_six_tries() -> None:
     for _ in range(5):
         assert server.numbers(signed("joe", EVE)) == [u.FAILURE]
     server.ask(signed("joe", EVE))
-    assert server.wire.disconnected == u.NO_MORE_METHODS
+    assert server.wire.disconnected == DisconnectReason.NO_MORE_AUTH_METHODS_AVAILABLE
     assert [method for _, method, _ in server.refused] == ["publickey"] * 6
 
 
@@ -233,7 +234,7 @@ def test_but_not_for_ever(server: Server) -> None:
         server.ask(offer("joe", EVE))
     assert server.wire.disconnected is None
     server.ask(offer("joe", EVE))
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     ((user, method, reason),) = server.refused
     assert (user, method) == ("joe", "publickey")
     assert "SHA256:" in reason
@@ -265,7 +266,7 @@ def test_two_minutes(server: Server) -> None:
     server.clock.advance(119)
     assert server.wire.disconnected is None
     server.clock.advance(1)
-    assert server.wire.disconnected == u.BY_APPLICATION
+    assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
     assert server.refused == [("joe", "login", "not logged in within 120 s")]
 
 
@@ -283,7 +284,7 @@ def test_a_slow_target_does_not_cost_the_user_the_login(server: Server) -> None:
     server.clock.advance(19)
     assert server.wire.disconnected is None
     server.clock.advance(1)
-    assert server.wire.disconnected == u.BY_APPLICATION
+    assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
 
 
 def test_no_timer_is_left(server: Server) -> None:
@@ -329,7 +330,7 @@ def test_what_was_sent_ahead_of_a_failure_is_a_violation(server: Server) -> None
     held = server.porter.held
     assert held is not None
     held.errback(AccessDenied("no"))
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert server.door.received == []
 
 
@@ -340,7 +341,7 @@ def test_not_everything_can_wait(server: Server) -> None:
         server.ask(none())
     assert server.wire.disconnected is None
     server.ask(none())
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert server.porter.cancelled == 1
 
 
@@ -360,7 +361,7 @@ def test_the_end_of_the_connection_ends_the_decision(server: Server) -> None:
 def test_messages_out_of_place(server: Server, number: int) -> None:
     server.ask(none())
     server.ask(b"", number)
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert not server.logged_in
 
 
@@ -415,7 +416,7 @@ def test_a_fault_of_ours_lets_nobody_in(server: Server) -> None:
     assert server.refused == [("joe", "publickey", "internal error")]
     server.porter.offered = broken  # type: ignore[method-assign,assignment]
     server.ask(offer("joe", JOE))
-    assert server.wire.disconnected == u.BY_APPLICATION
+    assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
     assert not server.logged_in
 
 
@@ -425,7 +426,7 @@ def test_a_connection_that_can_not_be_made_is_not_announced(server: Server) -> N
 
     server.userauth._connection = broken  # type: ignore[assignment]
     assert server.numbers(signed("joe", JOE)) == []
-    assert server.wire.disconnected == u.BY_APPLICATION
+    assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
 
 
 # --- keyboard-interactive
@@ -496,7 +497,7 @@ def test_malformed_answers(payload: bytes) -> None:
     server = converser(Conversation(TOKEN))
     server.ask(KBD)
     server.ask(payload, u.INFO_RESPONSE)
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 def test_a_conversation_that_the_client_leaves_is_over() -> None:
@@ -531,14 +532,14 @@ def test_an_answer_that_crosses_the_end_of_the_question() -> None:
     assert server.ask(u.info_response(("12",)), u.INFO_RESPONSE) == []
     assert server.wire.disconnected is None
     server.ask(u.info_response(("12",)), u.INFO_RESPONSE)
-    assert server.wire.disconnected == u.PROTOCOL_ERROR
+    assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 def test_time_runs_while_the_user_thinks() -> None:
     server = converser(Conversation(TOKEN))
     server.ask(KBD)
     server.clock.advance(120)
-    assert server.wire.disconnected == u.BY_APPLICATION
+    assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
 
 
 def test_one_question_at_a_time() -> None:
@@ -582,7 +583,7 @@ def test_a_request_that_is_cut_or_has_a_tail(data: st.DataObject) -> None:
     for message in (whole, offer("joe", JOE), none()):
         server = Server(porter())
         server.ask(message + b"\0")
-        assert server.wire.disconnected == u.PROTOCOL_ERROR
+        assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
         assert not server.logged_in
 
 
@@ -633,7 +634,7 @@ def test_only_joes_signature_logs_joe_in_whatever_came_before(steps: list[str]) 
             assert server.wire.disconnected is not None
             break
         if server.wire.disconnected is not None:
-            assert server.wire.disconnected == u.NO_MORE_METHODS
+            assert server.wire.disconnected == DisconnectReason.NO_MORE_AUTH_METHODS_AVAILABLE
             break
     assert [who.user for who in server.identities] == expected[: len(server.identities)]
     assert bool(expected) == server.logged_in

@@ -34,7 +34,7 @@ from conchrec.proxy.upstream.connection import Upstream, UpstreamState
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
-from conchrec.ssh.numbers import BY_APPLICATION, CONNECTION_LOST
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth_server import UserAuthServer
 
@@ -357,7 +357,7 @@ class TargetServer:
             error = self.upstream.failure
             text = refusals.line(error) if error is not None else f"conchrec: {lost.describe()}"
             # Libraries take BY_APPLICATION for the end of what they read: a cut transfer would look whole.
-            self._disconnect(text, CONNECTION_LOST)
+            self._disconnect(text, DisconnectReason.CONNECTION_LOST)
 
     @property
     def _useless(self) -> bool:
@@ -386,7 +386,7 @@ class TargetServer:
 
     # --- ends
 
-    def _disconnect(self, text: str, reason: int = BY_APPLICATION) -> None:
+    def _disconnect(self, text: str, reason: int = DisconnectReason.BY_APPLICATION) -> None:
         self._transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
     def _closed(self) -> None:

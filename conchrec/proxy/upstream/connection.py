@@ -42,7 +42,7 @@ from conchrec.ssh.connection import Connection, ConnectionHandler
 from conchrec.ssh.hostkeys import HostTrust, HostVerdict
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.kexinit import NothingInCommon
-from conchrec.ssh.numbers import BY_APPLICATION, DISCONNECT_REASONS
+from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 from conchrec.ssh.userauth import Challenge
@@ -222,8 +222,7 @@ class Upstream:
             if self._state is UpstreamState.READY and lost is not None and lost.is_silent:
                 link.transport.hang_up()
             elif self._state is UpstreamState.READY:
-                reason = lost.reason if lost is not None and lost.reason is not None else BY_APPLICATION
-                known = reason if reason in DISCONNECT_REASONS else BY_APPLICATION
+                known = DisconnectReason.assigned(None if lost is None else lost.reason)
                 link.transport.sendDisconnect(known, b"disconnected by user")
             else:
                 link.transport.abort()
