@@ -199,7 +199,7 @@ class Authority:
 
     @property
     def blocks(self) -> bool:
-        """Signing may take long: for a thread (``Site.signing``)."""
+        """Signing may take long: for a thread (``Services.signing``)."""
         return any(keys.in_agent for keys in self._keys.values())
 
     # --- public halves

@@ -18,15 +18,15 @@ REQUIRE_MFA, APPROVAL = "require_mfa", "approval"
 
 def judge(visit: Visit) -> Decision:
     """May the visit's user be at its target, as its login, now? With the target's own rule for recording."""
-    site = visit.site
+    settings, now = visit.context.settings, visit.context.services.now()
     # What binds one of the two logins must not be lost in the other.
     identity = replace(visit.identity, withheld=visit.withheld)
     decision = decide(
-        site.policy, identity, visit.target, visit.resolved, visit.login, visit.source, site.now(),
-        other_ports=other_ports(visit.asked, visit.target, site.config.targets),
+        settings.policy, identity, visit.target, visit.resolved, visit.login, visit.source, now,
+        other_ports=other_ports(visit.asked, visit.target, settings.config.targets),
     )  # fmt: skip
     if isinstance(decision, Allow):
-        rule = rule_for(site.config.targets, visit.target, decision.addresses)
+        rule = rule_for(settings.config.targets, visit.target, decision.addresses)
         if rule is not None and rule.record is Record.STRICT:
             return replace(decision, options=replace(decision.options, record=Record.STRICT))
     return decision
@@ -34,10 +34,10 @@ def judge(visit: Visit) -> Decision:
 
 def may_reach(visit: Visit) -> Allow:
     """May the visit's user be at its target as anybody at all, now? Raises AccessDenied."""
-    site = visit.site
+    settings, now = visit.context.settings, visit.context.services.now()
     answer = policy.may_reach(
-        site.policy, visit.identity, visit.target, visit.resolved, visit.source, site.now(),
-        other_ports=other_ports(visit.asked, visit.target, site.config.targets),
+        settings.policy, visit.identity, visit.target, visit.resolved, visit.source, now,
+        other_ports=other_ports(visit.asked, visit.target, settings.config.targets),
     )  # fmt: skip
     if isinstance(answer, Deny):
         raise denied(answer)
@@ -46,9 +46,9 @@ def may_reach(visit: Visit) -> Allow:
 
 def judge_again(visit: Visit, *, begun: bool) -> Allow:
     """The same of one that lasts. Raises AccessDenied; also where it has ``begun`` and now could not."""
-    site = visit.site
+    context = visit.context
     if visit.inner is not None:
-        visit.inner = site.credentials.still(visit.inner, visit.source, site.now())
+        visit.inner = context.settings.credentials.still(visit.inner, visit.source, context.services.now())
     answer = judge(visit)
     if isinstance(answer, Deny):
         raise denied(answer)
@@ -79,8 +79,9 @@ def denied(answer: Deny) -> AccessDenied:
 
 def check_ways(visit: Visit) -> None:
     """AccessDenied where so many ways of this user are open already that nobody could use them all."""
-    most, user = visit.site.config.limits.sessions_per_user, visit.identity.user
-    if sum(live.way_count for live in visit.site.live if live.identity.user == user) >= most:
+    context, user = visit.context, visit.identity.user
+    most = context.settings.config.limits.sessions_per_user
+    if sum(live.way_count for live in context.registry.connections_of(user)) >= most:
         raise AccessDenied(
             f"{user} has {most} ways to targets open, which is the limit",
             rule="sessions_per_user",
@@ -94,7 +95,7 @@ def check_connections(visit: Visit) -> None:
     user = visit.identity.user
     if limit is None:
         return
-    if sum(live.connection_count for live in visit.site.live if live.identity.user == user) >= limit:
+    if sum(live.connection_count for live in visit.context.registry.connections_of(user)) >= limit:
         raise AccessDenied(
             f"{user} has {limit} connections to targets, which is the limit (max_connections)",
             rule="max_connections",

@@ -13,7 +13,7 @@ from conchrec.model import Identity, SessionInfo, Target
 from conchrec.provenance import NOTHING_KNOWN, Provenance
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.approvals import ApprovalRequest
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.reasons import Reason
 from conchrec.recording.format.coverage import NotKept
 from conchrec.ssh.certificate import decode, fingerprint
@@ -42,7 +42,7 @@ class Visit:
     the user reads in the session; ``options`` are those of the rules that allow it.
     """
 
-    site: Site
+    context: ProxyContext
     identity: Identity
     cid: str
     source: str
@@ -118,9 +118,9 @@ class Visit:
     def emit(self, event: events.AuditEvent) -> None:
         """An event without which nothing must happen: raises WriteFailed where the role is strict."""
         if self.strict:
-            self.site.audit.emit(event)
+            self.context.services.audit.emit(event)
         else:
-            self.site.emit(event)
+            self.context.emit(event)
 
     def refused_login(self, error: ConchrecError) -> events.AuthRefused:
         """A code, or the like, that was not right in the inner login."""
@@ -154,7 +154,7 @@ class Visit:
             login=self.login,
             target=self.target,
             address=self.address,
-            started=self.site.now(),
+            started=self.context.services.now(),
             roles=self.identity.roles,
             provenance=self.provenance,
         )

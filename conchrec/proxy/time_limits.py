@@ -22,7 +22,7 @@ class TimeLimits:
 
     def __init__(self, visit: Visit, end: Callable[[str], None]) -> None:
         self._visit = visit
-        self._clock = visit.site.clock
+        self._clock = visit.context.services.clock
         self._end = end
         self._began: float | None = None
         self._ttl: DelayedCall | None = None

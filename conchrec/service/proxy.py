@@ -40,13 +40,14 @@ from conchrec.model import Target
 from conchrec.ownership import act_as, foreign_owner
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.commands.reading_queue import THREADS, ReadingQueue
-from conchrec.proxy.context import LiveConnection, Refusals, Site
+from conchrec.proxy.context import ProxyContext, Refusals, Services, Settings
 from conchrec.proxy.dial import resolver
 from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.outer.server import JumpFactory
 from conchrec.proxy.password_login import AT_ONCE, PasswordLogin
 from conchrec.proxy.refusals import PROXY_STOPPING
+from conchrec.proxy.registry import LiveConnection
 from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording import retention
@@ -157,12 +158,8 @@ class Proxy(MultiService):
         self._unwritable = make_private(config.recordings.directory)
         self._guesses: Guesses | None = None
         self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
-        self.site = Site(
-            config=config,
-            policy=replace(config.policy, locks=self._locks.current),
-            algorithms=offered(config.algorithms, aes=knows_aes()),
+        services = Services(
             authority=self._authority,
-            credentials=credentials(config, self._authority, self._locked),
             store=self._store,
             audit=self._audit,
             dialer=Dialer(
@@ -184,31 +181,31 @@ class Proxy(MultiService):
             started=now(),
             outer_names=outer_names(config),
             refusals=Refusals(reactor),
-            passwords=self._passwords(),
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
             disks=_disks(config),
             turns=Turns(reactor),
             diffie_hellman=DiffieHellmanHelper(reactor),
-            rooms=TunnelMemory(),
+            tunnel_memory=TunnelMemory(),
             session_rate=SessionRate(reactor),
         )
+        self.context = ProxyContext(self._settings(), services)
         self._complaints: dict[str, str] = {}
         #: Who waits for a new configuration, and whether one is being read.
         self._reloads: list[Deferred[None]] = []
         self._reading_anew = False
         self._enforced = self._authority.revocations.current
-        self._authority.outer_host_keys(self.site.outer_names)
+        self._authority.outer_host_keys(self.context.services.outer_names)
         self._watching = LoopingCall(self._watch)
         self._watching.clock = reactor
-        self._ledger_watch = LedgerWatch(self._sealer.ledger, self._on_disk, self.site.emit)
+        self._ledger_watch = LedgerWatch(self._sealer.ledger, self._on_disk, self.context.emit)
         self._ledger_check = LoopingCall(self._ledger_watch.check)
         self._ledger_check.clock = reactor
         self._pruning = LoopingCall(self._prune)
         self._pruning.clock = reactor
         for description in config.listen:
             listener(
-                description, JumpFactory(self.site), config.proxy_protocol_from, reactor
+                description, JumpFactory(self.context), config.proxy_protocol_from, reactor
             ).setServiceParent(self)
         for description in config.web.listen:
             web = export.factory(self._authority, reactor)
@@ -249,7 +246,7 @@ class Proxy(MultiService):
             _log.warn(
                 "running as root: not needed, and not wise; see etc/conchrec.service for a user of its own"
             )
-        self.site.emit(
+        self.context.emit(
             events.ServiceStart(
                 version=__version__, mode=config.session_recording.value, listen=config.listen
             )
@@ -275,11 +272,11 @@ class Proxy(MultiService):
             mode=config.session_recording.value,
             ca=self._authority.host_ca_line,
         )
-        self.site.diffie_hellman.start()
+        self.context.services.diffie_hellman.start()
 
     async def _stop(self) -> None:
-        site = self.site
-        site.stopping = True
+        context = self.context
+        context.registry.stop()
         if self._watching.running:
             self._watching.stop()
         if self._pruning.running:
@@ -287,7 +284,7 @@ class Proxy(MultiService):
         if self._ledger_check.running:
             self._ledger_check.stop()
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
-        live = tuple(site.live)
+        live = context.registry.connections
         for one in live:
             one.tell_and_end(PROXY_STOPPING)
         if live:
@@ -299,10 +296,10 @@ class Proxy(MultiService):
         self._indexer.stop()
         if self._guesses is not None:
             await self._guesses.close()
-        site.diffie_hellman.stop()
+        context.services.diffie_hellman.stop()
         book = self._sealer.ledger
         stopped = Reason(ReasonCode.PROXY_STOPPING, "stopped")
-        site.emit(events.ServiceStop(reason=stopped, ledger=str(book.path), head=book.head))
+        context.emit(events.ServiceStop(reason=stopped, ledger=str(book.path), head=book.head))
         self._disk.stop()
         self._names.stop()
         self._sealing.stop()
@@ -315,7 +312,7 @@ class Proxy(MultiService):
     def _recovered(self, found: tuple[Recovered, ...]) -> None:
         self._indexer.poke()
         for one in found[:RECOVERED_AT_ONCE]:
-            self.site.emit(
+            self.context.emit(
                 events.RecordingRecovered(
                     sid=one.sid,
                     status=one.manifest.status.value if one.manifest is not None else "",
@@ -331,7 +328,7 @@ class Proxy(MultiService):
 
     def _warm(self) -> None:
         """Sign what every login shows, where that may take long: not while somebody logs in."""
-        self._signing(lambda: self._authority.outer_host_keys(self.site.outer_names)).addErrback(
+        self._signing(lambda: self._authority.outer_host_keys(self.context.services.outer_names)).addErrback(
             lambda failure: _log.error("{why}", why=failure.getErrorMessage())
         )
 
@@ -355,7 +352,7 @@ class Proxy(MultiService):
                 self._complain(name, error)
 
     def _look_at_disks(self) -> None:
-        disks = self.site.disks
+        disks = self.context.services.disks
         changes = disks.look()
         for change in changes:
             volume = change.volume
@@ -368,7 +365,7 @@ class Proxy(MultiService):
                 free=change.free,
                 least=volume.least,
             )
-            self.site.emit(
+            self.context.emit(
                 events.DiskLow(
                     what=volume.what,
                     path=str(volume.path),
@@ -417,7 +414,9 @@ class Proxy(MultiService):
 
     def _refresh_locks(self) -> None:
         if self._locks.refresh():
-            self.site.policy = replace(self.site.policy, locks=self._locks.current)
+            settings = self.context.settings
+            policy = replace(settings.policy, locks=self._locks.current)
+            self.context.settings = replace(settings, policy=policy)
             self._rejudge()
 
     def _rejudge(self) -> None:
@@ -425,7 +424,7 @@ class Proxy(MultiService):
 
     def _with_each(self, judge: Callable[[LiveConnection], None]) -> None:
         """One that can't be judged ends, and keeps nobody else from being judged."""
-        for live in tuple(self.site.live):
+        for live in self.context.registry.connections:
             try:
                 judge(live)
             except Exception:
@@ -433,10 +432,21 @@ class Proxy(MultiService):
                 live.drop()
 
     def _locked(self, user: str) -> str:
-        lock = self.site.policy.lock_on(now(), lambda lock: lock.is_of_user(user))
+        lock = self.context.settings.policy.lock_on(now(), lambda lock: lock.is_of_user(user))
         return str(lock) if lock is not None else ""
 
     # --- a new configuration
+
+    def _settings(self) -> Settings:
+        """The settings that the configuration of now asks for."""
+        config = self._config
+        return Settings(
+            config=config,
+            policy=replace(config.policy, locks=self._locks.current),
+            algorithms=offered(config.algorithms, aes=knows_aes()),
+            credentials=credentials(config, self._authority, self._locked),
+            passwords=self._passwords(),
+        )
 
     def reload(self) -> Deferred[None]:
         """Read the configuration anew (SIGHUP). Where it is wrong, the old one stays. Never fails.
@@ -472,10 +482,10 @@ class Proxy(MultiService):
         for line in lines:
             _log.error("{line}", line=line)
         _log.error("the configuration is wrong, so nothing changes: what was known before is in force")
-        self.site.emit(events.ConfigReload(result="failed", problems=lines))
+        self.context.emit(events.ConfigReload(result="failed", problems=lines))
 
     def _reloaded(self, config: Config) -> None:
-        site, before = self.site, self._config
+        context, before = self.context, self._config
         names = changed(before, config)
         waiting = tuple(name for name in names if waits(name))
         self._config = config = effective(before, config)
@@ -484,13 +494,10 @@ class Proxy(MultiService):
         if waiting:
             _log.warn("{names}: changed, and in force from the next start on", names=", ".join(waiting))
         self._known_hosts.clear()
-        site.config = config
-        site.algorithms = offered(config.algorithms, aes=knows_aes())
-        site.policy = replace(config.policy, locks=self._locks.current)
-        site.credentials = credentials(config, self._authority, self._locked)
-        site.passwords = self._passwords()
-        site.dialer.limit(handshakes=config.limits.target_handshakes, timeout=config.limits.connect_timeout)
-        site.emit(events.ConfigReload(result="ok", changed=names, waiting=waiting))
+        context.settings = self._settings()
+        limits = config.limits
+        context.services.dialer.limit(handshakes=limits.target_handshakes, timeout=limits.connect_timeout)
+        context.emit(events.ConfigReload(result="ok", changed=names, waiting=waiting))
         _log.info("the configuration was read anew; changed: {names}", names=", ".join(names) or "nothing")
         self._rejudge()
 
@@ -517,7 +524,7 @@ class Proxy(MultiService):
 
         found = await self._in_background(find)
         for one in found:
-            if self.site.stopping:
+            if self.context.registry.stopping:
                 return
             if await self._in_background(partial(sealer.ledger.is_held, one.sid)):
                 continue
@@ -566,7 +573,7 @@ class Proxy(MultiService):
         return PasswordLogin(
             Passwords(hashes, totp, guesses.salt),
             guesses,
-            identify=lambda user: self.site.credentials.by_password(user),
+            identify=lambda user: self.context.settings.credentials.by_password(user),
             clock=self._reactor,
             now=now,
             in_thread=lambda work: deferToThreadPool(self._reactor, self._hashing, work),

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -21,8 +20,6 @@ from conchrec.config.model import Mode
 from conchrec.model import Identity, SessionInfo
 from conchrec.model import Target as Place
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.context import Site
-from conchrec.proxy.held_bytes import UserWaiting
 from conchrec.proxy.inner.session import Session
 from conchrec.proxy.target_access import Visit
 from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
@@ -38,6 +35,7 @@ from fuzz.target import Target
 from fuzz.targets.connections import WINDOW, on, opening, request
 from fuzz.targets.linked import message, packed
 from fuzz.targets.parsers import EXIT_SIGNAL, PTY
+from tests.support.context import partial_context
 from tests.support.loop import Handler, Wire
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -127,23 +125,20 @@ class Between:
         for connection, wire in zip((self._user, self._target), self._wires, strict=True):
             connection.transport = wire
             connection.serviceStarted()
+        context = partial_context(
+            settings={"config": SimpleNamespace(session_recording=Mode.PROXY)},
+            store=self._store,
+            now=lambda: NOW,
+            clock=self._clock,
+            audit=SimpleNamespace(emit=self._heard),
+            disks=SimpleNamespace(check=lambda: None),
+        )
         self._visit = Visit(
-            site=self._site(), identity=Identity(user="joe", method="publickey"), cid="c", source="10.0.0.1",
+            context=context, identity=Identity(user="joe", method="publickey"), cid="c", source="10.0.0.1",
             address="10.0.0.1:1", target=Place(host="web1"), asked=Place(host="web1"), addresses=(),
             outer_agent=AgentSource("outer"),
             login="root", options=SessionOptions(sftp=False, scp=False),
         )  # fmt: skip
-
-    def _site(self) -> Site:
-        """As much of it as a session sees."""
-        nothing: Any = lambda *_: None  # noqa: E731
-        site = SimpleNamespace(
-            config=SimpleNamespace(session_recording=Mode.PROXY), store=self._store, recorders={},
-            now=lambda: NOW, clock=self._clock, audit=SimpleNamespace(emit=self._heard), emit=self._heard,
-            session_began=nothing, session_over=nothing,
-            waiting_of=lambda user: UserWaiting(), disks=SimpleNamespace(check=nothing),
-        )  # fmt: skip
-        return cast(Site, site)
 
     def _heard(self, event: AuditEvent) -> None:
         repr(event)

@@ -80,7 +80,7 @@ def _locked(codes: Codes, kind: LockKind, name: str) -> Scene:
     scene = Scene(codes)
     scene.proxy.startService()
     _running(scene, pty=True)
-    locks = Locks(scene.directory / "state", scene.proxy.site.now)
+    locks = Locks(scene.directory / "state", scene.proxy.context.services.now)
     locks.add(Lock(kind=kind, name=name, reason="audit"))
     scene.settle(5)
     return scene
@@ -113,7 +113,7 @@ def session_locked(codes: Codes) -> Scene:
     scene.session(1)
     scene.ask(b"exec", w.text(b"cat"), channel=1)
     (first, _) = scene.sids()
-    locks = Locks(scene.directory / "state", scene.proxy.site.now)
+    locks = Locks(scene.directory / "state", scene.proxy.context.services.now)
     locks.add(Lock(kind=LockKind.SESSION, name=first))
     scene.settle(5)
     scene.exit(channel=1)

@@ -8,7 +8,9 @@ from typing import cast
 from twisted.logger import capturedLogs
 
 from conchrec.model import Identity
+from conchrec.proxy.registry import LiveConnection
 from conchrec.service.proxy import Proxy
+from tests.support.context import partial_context
 
 
 class Live:
@@ -31,7 +33,10 @@ class Live:
 
 def test_one_that_can_not_be_judged_ends_and_the_others_are_judged() -> None:
     all_live = [Live(broken=number == 3) for number in range(8)]
-    proxy = SimpleNamespace(site=SimpleNamespace(live=all_live))
+    context = partial_context()
+    for live in all_live:
+        context.registry.connection_began(cast(LiveConnection, live))
+    proxy = SimpleNamespace(context=context)
     with capturedLogs() as logged:
         Proxy._with_each(cast(Proxy, proxy), lambda live: live.rejudge())
     assert [one.judged for one in all_live] == [1] * 8

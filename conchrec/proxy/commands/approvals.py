@@ -32,18 +32,21 @@ async def request(asking: CommandRequest) -> str:
         raise UsageError(
             "request: LOGIN@HOST[:PORT] and a reason are wanted, like: request root@web1 disk full"
         )
-    site = asking.site
+    services = asking.services
     host = (found["v6"] or found["host"]).encode()
     named = named_target(host, found["port"] or "22")
-    target = located(named, site.config.targets)
-    ports = other_ports(named, target, site.config.targets)
+    targets = asking.settings.config.targets
+    target = located(named, targets)
+    ports = other_ports(named, target, targets)
     user = asking.identity.user
-    if never := hopeless(site.policy, asking.identity, target, asking.source, site.now(), other_ports=ports):
+    if never := hopeless(
+        asking.settings.policy, asking.identity, target, asking.source, services.now(), other_ports=ports
+    ):
         raise denied(never)
-    addresses = given_address(target, site.config.targets) or await site.resolve(user, target.host)
+    addresses = given_address(target, targets) or await services.resolve(user, target.host)
     answer = decide(
-        site.policy, asking.identity, target, addresses, found["login"], asking.source, site.now(),
-        other_ports=ports,
+        asking.settings.policy, asking.identity, target, addresses, found["login"], asking.source,
+        services.now(), other_ports=ports,
     )  # fmt: skip
     if isinstance(answer, Deny):
         raise denied(answer)
@@ -53,12 +56,12 @@ async def request(asking: CommandRequest) -> str:
         user=asking.identity.user, login=found["login"], target=str(target), addr=asking.address,
         cid=asking.cid, sid="",
     )  # fmt: skip
-    asked = request_approval(site, who, target, reason, answer.options.approval)
+    asked = request_approval(asking.context, who, target, reason, answer.options.approval)
     told = f"{asked.id} waits for approval, by {asked.approvers}.\n"
     if not waits:
         return told
     await asking.console.write(told)
-    await decision(site, who, asked, at_once=False)
+    await decision(asking.context, who, asked, at_once=False)
     return f"{asked.by} approved it: for one connection to {found['login']}@{target} within an hour.\n"
 
 
@@ -68,7 +71,7 @@ async def requests(asking: CommandRequest) -> str:
         raise UsageError("requests: takes --wait and nothing else")
     shown: set[str] = set()
     while True:
-        new = [one for one in asking.site.approvals if one.id not in shown and _is_seen(asking, one)]
+        new = [one for one in asking.services.approvals if one.id not in shown and _is_seen(asking, one)]
         shown |= {one.id for one in new}
         text = "".join(one_line(_line(asking, one)) + "\n" for one in new)
         if not asking.words:
@@ -82,16 +85,16 @@ async def approve(asking: CommandRequest) -> str:
     found, note = _meant(asking, "approve")
     if found.state is not ApprovalState.PENDING:
         raise CommandRefused(f"{found.id} has been approved already, by {found.by}")
-    asking.site.audit.emit(events.AccessApprove(**_of(asking, found), by=asking.identity.user, note=note))
-    asking.site.approvals.approve(found, asking.identity.user, note)
+    asking.services.audit.emit(events.AccessApprove(**_of(asking, found), by=asking.identity.user, note=note))
+    asking.services.approvals.approve(found, asking.identity.user, note)
     return f"{found.id}: {found.user} may go to {found.login}@{found.target}.\n"
 
 
 async def deny(asking: CommandRequest) -> str:
     """… or not: deny ID [REASON]"""
     found, note = _meant(asking, "deny")
-    asking.site.approvals.deny(found, asking.identity.user, note)
-    asking.site.emit(events.AccessDeny(**_of(asking, found), by=asking.identity.user, note=note))
+    asking.services.approvals.deny(found, asking.identity.user, note)
+    asking.context.emit(events.AccessDeny(**_of(asking, found), by=asking.identity.user, note=note))
     return f"{found.id}: {found.user} may not go to {found.login}@{found.target}.\n"
 
 
@@ -99,7 +102,7 @@ def _meant(asking: CommandRequest, name: str) -> tuple[ApprovalRequest, str]:
     """One that this user may decide on. What they may not see is not there."""
     if not asking.words:
         raise UsageError(f"{name}: an ID is wanted (see: requests)")
-    found = asking.site.approvals.get(asking.words[0])
+    found = asking.services.approvals.get(asking.words[0])
     if found is None or not _is_seen(asking, found):
         raise CommandRefused(f"no request {one_line(asking.words[0], 20)} waits for approval")
     if not found.may_be_decided_by(asking.identity.user, _roles(asking)):
@@ -113,8 +116,7 @@ def _is_seen(asking: CommandRequest, one: ApprovalRequest) -> bool:
 
 
 def _roles(asking: CommandRequest) -> frozenset[str]:
-    site = asking.site
-    roles = active(site.policy, asking.identity, asking.source, site.now())
+    roles = active(asking.settings.policy, asking.identity, asking.source, asking.services.now())
     return frozenset(role.name for role in roles)
 
 

@@ -101,12 +101,12 @@ async def hosts(asking: CommandRequest) -> str:
 
 async def status(asking: CommandRequest) -> str:
     """My certificate, my roles, what I have open; and the proxy."""
-    site, user = asking.site, asking.identity.user
-    mine = [live for live in site.live if live.identity.user == user]
-    up = timedelta(seconds=int((site.now() - site.started).total_seconds()))
+    user = asking.identity.user
+    mine = asking.context.registry.connections_of(user)
+    up = timedelta(seconds=int((asking.services.now() - asking.services.started).total_seconds()))
     lines = [
-        f"conchrec {__version__}, cluster {site.config.cluster_name}, up {up}",
-        f"session_recording: {site.config.session_recording.value}",
+        f"conchrec {__version__}, cluster {asking.settings.config.cluster_name}, up {up}",
+        f"session_recording: {asking.settings.config.session_recording.value}",
         f"your connections: {len(mine)}; your sessions: {sum(live.session_count for live in mine)}",
         "",
         *_identity(asking),
@@ -187,7 +187,7 @@ def _until(asking: CommandRequest, end: datetime | None) -> str:
     """``2026-11-24 08:00:00 UTC (7h 59m left)``; of a certificate by hand perhaps ``for ever``."""
     if end is None:
         return "for ever"
-    seconds = max(0, int((end - asking.site.now()).total_seconds()))
+    seconds = max(0, int((end - asking.services.now()).total_seconds()))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if seconds < 60:
         left = f"{seconds}s"
@@ -199,7 +199,7 @@ def _until(asking: CommandRequest, end: datetime | None) -> str:
 
 
 def _reach(asking: CommandRequest) -> list[str]:
-    found = policy.reachable(asking.site.policy, asking.identity, asking.source, asking.site.now())
+    found = policy.reachable(asking.settings.policy, asking.identity, asking.source, asking.services.now())
     if not found:
         return ["No role of yours leads to any host."]
     lines = ["You may log in:"]
@@ -215,7 +215,7 @@ def _reach(asking: CommandRequest) -> list[str]:
 
 
 def _recorded(asking: CommandRequest) -> list[str]:
-    whose = policy.sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
+    whose = policy.sees(asking.settings.policy, asking.identity, asking.source, asking.services.now())
     if whose is Sees.NONE:
         return []
     said = "your" if whose is Sees.OWN else "all"
@@ -227,10 +227,10 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _how(asking: CommandRequest) -> list[str]:
-    public = asking.site.config.public
+    public = asking.settings.config.public
     user = asking.identity.user
     proxy = f"{user}@{public}" if public is not None else f"{user}@PROXY"
-    recorded = asking.site.config.session_recording.records
+    recorded = asking.settings.config.session_recording.records
     return [
         "How to go there:",
         f"  ssh -A -J {proxy} LOGIN@HOST",

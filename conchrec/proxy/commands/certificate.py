@@ -49,11 +49,11 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
 
     The agent forgets them when the certificate ends. Raises ConchrecError; then it holds nothing new.
     """
-    site, agent = asking.site, asking.agent
+    agent = asking.agent
     if not agent.announced:
         raise CommandRefused(NO_AGENT)
     granted = _granted(asking)
-    within = site.dialer.within
+    within = asking.services.dialer.within
     keeper = await within(agent.open_for_keeping(), AGENT_SECONDS, _silent)
     try:
         before = await within(keeper.identities(), AGENT_SECONDS, _silent)
@@ -61,7 +61,7 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
         public = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
         certificate = await _certified(asking, public, granted, "login")
         await _add(asking, keeper, key, certificate)
-        authorities = site.authority.trusted(CaKind.USER)
+        authorities = asking.services.authority.trusted(CaKind.USER)
         for one in before:
             if _is_ours(one, asking.identity.user, authorities):
                 await within(keeper.remove(one.blob), AGENT_SECONDS, _silent)
@@ -73,13 +73,13 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
 async def _add(
     asking: CommandRequest, keeper: AgentKeeper, key: ed25519.Ed25519PrivateKey, certificate: Certificate
 ) -> None:
-    site, within = asking.site, asking.site.dialer.within
+    within = asking.services.dialer.within
     assert certificate.expires is not None, "it has an end"
     added = keeper.add(
         key,
         certificate.blob,
         comment=comment(asking.identity.user),
-        lifetime=certificate.expires - site.now(),
+        lifetime=certificate.expires - asking.services.now(),
     )
     took = await within(added, AGENT_SECONDS, _silent)
     if took and certificate.blob in await _blobs(asking, keeper):
@@ -99,18 +99,18 @@ async def _add(
 
 async def _blobs(asking: CommandRequest, keeper: AgentKeeper) -> frozenset[bytes]:
     """Of all that the agent holds."""
-    held = await asking.site.dialer.within(keeper.identities(), AGENT_SECONDS, _silent)
+    held = await asking.services.dialer.within(keeper.identities(), AGENT_SECONDS, _silent)
     return frozenset(one.blob for one in held)
 
 
 async def for_key(asking: CommandRequest) -> str:
     """The certificate for the public key on stdin, as a line. Raises ConchrecError."""
-    within = asking.site.dialer.within
+    within = asking.services.dialer.within
     sent = await within(
         asking.stdin.read(MAX_STDIN), STDIN_SECONDS, lambda: CommandRefused("no key came on stdin")
     )
     key = _one_key(sent)
-    if key in asking.site.authority.revoked().keys:
+    if key in asking.services.authority.revoked().keys:
         raise CommandRefused(f"the key {fingerprint(key)} has been revoked")
     granted = _granted(asking)
     certificate = await _certified(asking, key, granted, "sign")
@@ -121,13 +121,13 @@ async def held(asking: CommandRequest) -> tuple[Certificate, ...]:
     """The certificates of ours that the user's agent has, if it is here. Raises AgentError."""
     if not asking.agent.announced:
         return ()
-    within = asking.site.dialer.within
+    within = asking.services.dialer.within
     client = await within(asking.agent.open(), AGENT_SECONDS, _silent)
     try:
         identities = await within(client.identities(), AGENT_SECONDS, _silent)
     finally:
         client.close()
-    authorities = asking.site.authority.trusted(CaKind.USER)
+    authorities = asking.services.authority.trusted(CaKind.USER)
     return tuple(decode(one.blob) for one in identities if _is_ours(one, asking.identity.user, authorities))
 
 
@@ -138,33 +138,32 @@ def comment(user: str) -> str:
 
 def _granted(asking: CommandRequest) -> Grant:
     """Raises ConchrecError. A certificate makes no other one, which would outlive its revocation."""
-    site = asking.site
     if asking.identity.by_certificate:
         raise CommandRefused(BY_CERTIFICATE)
     return grant(
-        site.policy,
+        asking.settings.policy,
         asking.identity,
         source=asking.source,
-        now=site.now(),
-        recorded=site.config.session_recording.records,
+        now=asking.services.now(),
+        recorded=asking.settings.config.session_recording.records,
         ttl=asking.ttl,
     )
 
 
 async def _certified(asking: CommandRequest, public: bytes, granted: Grant, purpose: str) -> Certificate:
     """Signed, and audited: what can't be audited is not given away."""
-    site, user = asking.site, asking.identity.user
-    certificate = await site.signing(
-        lambda: site.authority.sign_user(
+    services, user = asking.services, asking.identity.user
+    certificate = await services.signing(
+        lambda: services.authority.sign_user(
             public,
             principals=granted.principals,
             key_id=user,
-            ttl=granted.until - site.now(),
+            ttl=granted.until - services.now(),
             extensions={**granted.extensions, SELF_SERVICE: b""},
             critical_options=granted.critical_options,
         )
     )
-    site.audit.emit(
+    services.audit.emit(
         events.CertCreate(
             user=user,
             addr=asking.address,

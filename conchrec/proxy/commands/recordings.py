@@ -120,11 +120,11 @@ async def follow(asking: CommandRequest) -> str:
 
 def whose(asking: CommandRequest) -> Sees:
     """Recordings this user may look at, now."""
-    return sees(asking.site.policy, asking.identity, asking.source, asking.site.now())
+    return sees(asking.settings.policy, asking.identity, asking.source, asking.services.now())
 
 
 def _library(asking: CommandRequest) -> Library:
-    return Library(asking.site.config.recordings.directory)
+    return Library(asking.settings.config.recordings.directory)
 
 
 async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
@@ -140,7 +140,7 @@ async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
             f"{sid} is encrypted: whoever has the key looks at it on the proxy"
             f" (conchrec recordings {action} {sid} --identity FILE)"
         )
-    asking.site.audit.emit(
+    asking.services.audit.emit(
         audit_events.RecordingAccess(
             action=action,
             by=asking.identity.user,
@@ -168,7 +168,7 @@ class _Show(Protocol):
 
 async def _looked(asking: CommandRequest, show: _Show) -> None:
     """Until it is over; the last picture stays on the user's terminal."""
-    console, clock = asking.console, asking.site.clock
+    console, clock = asking.console, asking.services.clock
     try:
         await console.write(ENTER)
         while True:
@@ -222,7 +222,7 @@ def _lines(entry: LibraryEntry) -> Iterator[_Part]:
 async def _read(asking: CommandRequest, work: Callable[[], T]) -> T:
     """One step, in a thread. Raises ConchrecError."""
     try:
-        step: Deferred[T] = asking.site.reading(asking.identity.user, work)
+        step: Deferred[T] = asking.services.reading(asking.identity.user, work)
         return await step
     except OSError as error:
         raise RecordingError(

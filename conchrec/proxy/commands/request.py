@@ -12,7 +12,7 @@ from conchrec.errors import ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands.output import Console
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext, Services, Settings
 from conchrec.reasons import ReasonCode
 
 
@@ -74,7 +74,7 @@ class CommandRequest:
     ``who`` gives the user as of now: a command may take long, and the user's roles change meanwhile.
     """
 
-    site: Site
+    context: ProxyContext
     who: Callable[[], Identity]
     source: str
     address: str
@@ -87,4 +87,15 @@ class CommandRequest:
 
     @property
     def identity(self) -> Identity:
+        """The user, as of now."""
         return self.who()
+
+    @property
+    def settings(self) -> Settings:
+        """Those of now."""
+        return self.context.settings
+
+    @property
+    def services(self) -> Services:
+        """What the command works with."""
+        return self.context.services

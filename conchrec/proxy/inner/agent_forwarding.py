@@ -109,7 +109,7 @@ class OnwardAgent:
             self._opening.refuse(m.CONNECT_FAILED, f"conchrec: {refusals.one_line(why)}")
 
     def _emit(self, action: str, reason: str) -> None:
-        self._visit.site.emit(self._event(action, reason))
+        self._visit.context.emit(self._event(action, reason))
 
     def _event(self, action: str, reason: str) -> events.Agent:
         return events.Agent(**self._visit.who(), action=action, path="onward", reason=reason)

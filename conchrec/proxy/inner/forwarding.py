@@ -64,7 +64,7 @@ class Forwards:
 
     def __init__(self, visit: Visit, upstream: Upstream) -> None:
         self._visit = visit
-        self._site = visit.site
+        self._context = visit.context
         self._upstream = upstream
         self._listening = 0
         self._waiting = 0
@@ -89,7 +89,7 @@ class Forwards:
                 del self._listens[extra]
                 if connection is not None and not connection.stopped:
                     connection.request(b"cancel-" + name, extra)
-                self._site.emit(
+                self._context.emit(
                     events.Port(
                         **self._visit.who(),
                         kind=LISTEN[name],
@@ -130,7 +130,7 @@ class Forwards:
         )
 
     def _refused(self, opening: IncomingOpen, kind: str, destination: str) -> None:
-        self._site.emit(
+        self._context.emit(
             events.Port(
                 **self._visit.who(),
                 kind=kind,
@@ -166,7 +166,7 @@ class Forwards:
             agent.begin()
         else:
             name = refusals.one_line(kind.decode("ascii", "replace"), 64)
-            self._site.emit(
+            self._context.emit(
                 events.UnknownRequest(
                     **visit.who(), request=f"open {name}", size=0, scope="channel", sender="target"
                 )
@@ -182,7 +182,7 @@ class Forwards:
         except (Truncated, Malformed) as error:
             text = f"malformed open of {request.kind.decode('ascii', 'replace')}: {error.public}"
             reason = Reason(error.code, text)
-            self._site.emit(dropped_event(self._visit, m.CHANNEL_OPEN, request.extra, reason, sender))
+            self._context.emit(dropped_event(self._visit, m.CHANNEL_OPEN, request.extra, reason, sender))
             opening.refuse(m.CONNECT_FAILED, refusals.sentence(reason))
             return None
         texts = [one if isinstance(one, int) else _shown(one) for one in values]
@@ -202,14 +202,14 @@ class Forwards:
         if name in LISTEN or name in CANCEL:
             if self._visit.denied is not None or not self._may(LISTEN.get(name) or CANCEL[name]):
                 rule = "" if self._visit.denied else self._shut_by(LISTEN.get(name) or CANCEL[name]).rule
-                self._site.emit(self._listen(request, "refused", NOT_ALLOWED, rule))
+                self._context.emit(self._listen(request, "refused", NOT_ALLOWED, rule))
                 request.reply(False)
                 return
             self._upstream.inner_settled()
             try:
                 self._visit.emit(self._listen(request, "request", ""))
             except WriteFailed as error:
-                self._site.emit(refusals.event(error, self._visit.who()))
+                self._context.emit(refusals.event(error, self._visit.who()))
                 request.reply(False)
                 return
         elif name not in message_layouts.GLOBAL_REQUESTS:
@@ -264,7 +264,7 @@ class Forwards:
                 reason = Reason(error.code, f"malformed request {name}: {error.public}")
         if dropped or reason is not None:
             why = reason or Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {name}")
-            self._site.emit(dropped_event(self._visit, m.GLOBAL_REQUEST, dropped, why, sender))
+            self._context.emit(dropped_event(self._visit, m.GLOBAL_REQUEST, dropped, why, sender))
         if reason is not None:
             request.reply(False)
         return reason is None
@@ -281,7 +281,7 @@ class Forwards:
         name = _shown(request.name)
         if dropped:
             why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of the reply to {name}")
-            self._site.emit(dropped_event(self._visit, m.REQUEST_SUCCESS, dropped, why, sender))
+            self._context.emit(dropped_event(self._visit, m.REQUEST_SUCCESS, dropped, why, sender))
         if kept and request.name not in message_layouts.GLOBAL_REQUESTS:
             self._unknown_bytes(f"reply to {name}", kept, sender)
         return kept
@@ -317,12 +317,12 @@ class Forwards:
                 self._listening += 1
             refused = Reason(ReasonCode.FORWARD_REFUSED, "the target does not allow it")
             action, reason = ("listen", "") if success else ("refused", refused)
-            self._site.emit(self._listen(request, action, reason, reply=extra))
+            self._context.emit(self._listen(request, action, reason, reply=extra))
         elif request.name in CANCEL:
             self._listens.pop(request.extra, None)
             # Connections that were accepted before may still arrive, so the count is not lowered.
             unknown = Reason(ReasonCode.FORWARD_UNKNOWN, "the target knows no such forward")
-            self._site.emit(self._listen(request, "cancel", "" if success else unknown))
+            self._context.emit(self._listen(request, "cancel", "" if success else unknown))
 
     def _listen(
         self, request: IncomingRequest, action: str, reason: str, rule: str = "", reply: bytes = b""
@@ -341,7 +341,7 @@ class Forwards:
         self._unknown_bytes(_shown(request.name), request.extra, sender)
 
     def _unknown_bytes(self, what: str, data: bytes, sender: str) -> None:
-        self._site.emit(
+        self._context.emit(
             events.UnknownRequest(
                 **self._visit.who(),
                 request=what,
@@ -364,16 +364,17 @@ class _Counted:
         self._visit = visit
         self._live = live
         live.add(self)
-        self._site = visit.site
+        self._context = visit.context
+        self._services = visit.context.services
         self._user_is_near = user_is_near
         self._near = 0
         self._far = 0
         self._open = False
         #: What was said to be dropped: once for each reason.
         self._dropped: set[tuple[int, str, bool]] = set()
-        self._began = visit.site.clock.seconds()
+        self._began = self._services.clock.seconds()
         self._reason = ""
-        self.relay = Relay(opening, self, visit.site.waiting_of(visit.identity.user).channel())
+        self.relay = Relay(opening, self, visit.context.registry.user_waiting(visit.identity.user).channel())
 
     @property
     def sent(self) -> int:
@@ -393,7 +394,7 @@ class _Counted:
     def _judge(self, request: m.ChannelRequest, sender: str) -> Verdict:
         if request.name in message_layouts.FORWARD_REQUESTS:
             return Verdict.PASS
-        self._site.emit(
+        self._context.emit(
             events.UnknownRequest(
                 **self._visit.who(),
                 request=_shown(request.name),
@@ -412,19 +413,19 @@ class _Counted:
         if (message, reason, from_near) not in self._dropped and len(self._dropped) < DROPPED_KINDS:
             self._dropped.add((message, reason, from_near))
             sender = "user" if from_near is self._user_is_near else "target"
-            self._site.emit(dropped_event(self._visit, message, data, reason, sender))
+            self._context.emit(dropped_event(self._visit, message, data, reason, sender))
 
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
             self._near += len(body) - 4
             if self._user_is_near:
-                self._visit.last_activity = self._site.clock.seconds()
+                self._visit.last_activity = self._services.clock.seconds()
 
     def from_far(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
             self._far += len(body) - 4
             if not self._user_is_near:
-                self._visit.last_activity = self._site.clock.seconds()
+                self._visit.last_activity = self._services.clock.seconds()
 
     def opened(self) -> None:
         self._visit.emit(self.event("open"))
@@ -434,7 +435,7 @@ class _Counted:
     def refused(self, code: int, text: bytes) -> None:
         shown = refusals.one_line(text.decode("utf-8", "backslashreplace"))
         self._reason = Reason(ReasonCode.CHANNEL_REFUSED, f"{shown} (reason code {code})")
-        self._site.emit(self.event("refused"))
+        self._context.emit(self.event("refused"))
 
     def failed(self, error: ConchrecError) -> str:
         self._reason = error.public
@@ -452,7 +453,7 @@ class _Counted:
     def finished(self) -> None:
         self._live.discard(self)
         if self._open:
-            self._site.emit(self.event("close"))
+            self._context.emit(self.event("close"))
 
     def event(self, action: str) -> events.AuditEvent:
         raise LookupError(action)  # every kind has one of its own
@@ -506,7 +507,7 @@ class _Forward(_Counted):
                 rule=shut_by(visit.roles, "nested_ssh").rule,
                 code=ReasonCode.NESTED_SSH_NOT_ALLOWED,
             )
-            self._site.emit(refusals.event(denied, visit.who()))
+            self._context.emit(refusals.event(denied, visit.who()))
             raise denied
 
     def event(self, action: str) -> events.AuditEvent:
@@ -519,7 +520,7 @@ class _Forward(_Counted):
             origin=self._origin,
             sent=self.sent if over else None,
             received=self.received if over else None,
-            duration=round(self._site.clock.seconds() - self._began, 3) if over else None,
+            duration=round(self._services.clock.seconds() - self._began, 3) if over else None,
             reason=self._reason,
         )
 

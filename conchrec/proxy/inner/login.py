@@ -58,7 +58,7 @@ class InnerLogin:
 
     def __init__(self, visit: Visit, begin: Callable[[], None], *, say: Say) -> None:
         self._visit = visit
-        self._site = visit.site
+        self._context = visit.context
         self._begin = begin
         self._say = say
         self.upstream: Upstream | None = None
@@ -72,7 +72,8 @@ class InnerLogin:
     def none(self, user: str) -> Deferred[Identity]:
         visit = self._visit
         self._named(user)
-        if self._site.config.inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
+        inner_auth = self._context.settings.config.inner_auth
+        if inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
             return self._welcome("none", None)
         return fail(
             AccessDenied(
@@ -84,8 +85,8 @@ class InnerLogin:
         return self._own(algorithm, blob) is not None
 
     def _own(self, algorithm: bytes, blob: bytes) -> Identity | None:
-        visit = self._visit
-        return self._site.credentials.own(visit.identity, algorithm, blob, visit.source, self._site.now())
+        visit, now = self._visit, self._context.services.now()
+        return self._context.settings.credentials.own(visit.identity, algorithm, blob, visit.source, now)
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         self._named(user)
@@ -166,7 +167,7 @@ class InnerLogin:
         if visit.denied is not None:
             return
         visit.denied = error
-        self._site.emit(refusals.event(error, visit.who()))
+        self._context.emit(refusals.event(error, visit.who()))
 
     def _needed(self) -> LoginStep | None:
         """The next step. Uses what there is in its place: a proof, what was approved in advance."""
@@ -186,7 +187,7 @@ class InnerLogin:
         self._judge()
         step = self._needed() if visit.denied is None and not self._begun else None
         blob = (inner.certificate or inner.key) if inner is not None else b""
-        self._site.emit(
+        self._context.emit(
             events.UserLogin(
                 **visit.who(),
                 method=method,
@@ -227,4 +228,6 @@ class InnerLogin:
             welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
 
     def refused(self, user: str, method: str, reason: str) -> None:
-        self._site.emit(events.AuthRefused(**self._visit.who(), reason=reason, method=method, stage="inner"))
+        self._context.emit(
+            events.AuthRefused(**self._visit.who(), reason=reason, method=method, stage="inner")
+        )

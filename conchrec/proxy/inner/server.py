@@ -57,11 +57,12 @@ class TargetServer:
         self, visit: Visit, tunnel: Tunnel, *, banner: bytes, link: Link | None, over: Callable[[], None]
     ) -> None:
         self._visit = visit
-        self._site = visit.site
+        self._context = visit.context
+        self._services = visit.context.services
         self._tunnel = tunnel
         self._over = over
         self._limits = TimeLimits(visit, self.tell_and_end)
-        config = self._site.config
+        config = self._context.settings.config
         self.upstream = Upstream(
             visit,
             _TargetSide(self),
@@ -74,7 +75,7 @@ class TargetServer:
         self._userauth = UserAuthServer(
             self._login,
             connection=self._logged_in,
-            clock=self._site.clock,
+            clock=self._services.clock,
             login_time=config.limits.login_time,
             tries=config.limits.tries,
             host_key=lambda: self._transport.host_key_blob,
@@ -82,13 +83,13 @@ class TargetServer:
         )
         self._transport = ServerTransport(
             version=mirrored(banner),
-            host_keys=self._site.authority.inner_host_keys(visit.asked.host, visit.asked.port),
-            algorithms=self._site.algorithms,
-            powers=self._site.diffie_hellman.of_peer(lambda: f"user {visit.identity.user}"),
+            host_keys=self._services.authority.inner_host_keys(visit.asked.host, visit.asked.port),
+            algorithms=self._context.settings.algorithms,
+            powers=self._services.diffie_hellman.of_peer(lambda: f"user {visit.identity.user}"),
             userauth=lambda: self._userauth,
-            clock=self._site.clock,
+            clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
-            share=self._site.turns.of_user(visit.identity.user),
+            share=self._services.turns.of_user(visit.identity.user),
         )
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
@@ -126,7 +127,7 @@ class TargetServer:
 
     def rejudge(self, identity: Identity) -> None:
         """What is not allowed any more ends, with a line that says why; the rest goes on."""
-        visit, site = self._visit, self._site
+        visit, context = self._visit, self._context
         visit.identity = identity
         if not visit.login or visit.denied is not None:
             return
@@ -134,13 +135,14 @@ class TargetServer:
             options = self._judge_again()
         except AccessDenied as error:
             visit.denied = error
-            site.emit(refusals.event(error, visit.who()))
+            context.emit(refusals.event(error, visit.who()))
             self.tell_and_end(error.public)
             return
         self._limits.apply(options)
         self._forwards.rejudge()
+        policy, now = context.settings.policy, self._services.now()
         for session in tuple(self._sessions):
-            locked = site.policy.lock_on(site.now(), lambda lock: lock.is_of_session(session.sid))  # noqa: B023
+            locked = policy.lock_on(now, lambda lock: lock.is_of_session(session.sid))  # noqa: B023
             if locked is not None:
                 session.end(Reason(ReasonCode.SESSION_LOCKED, str(locked)))
             else:
@@ -171,7 +173,7 @@ class TargetServer:
         told = [session for session in tuple(self._sessions) if session.end(text)]
         if told:
             self._end()
-            self._goodbye = self._site.clock.callLater(
+            self._goodbye = self._services.clock.callLater(
                 LAST_WORDS_SECONDS, self._disconnect, f"conchrec: {text}"
             )
         else:
@@ -188,12 +190,12 @@ class TargetServer:
 
     def _logged_in(self, identity: Identity) -> Connection:
         self._connection = Connection(
-            self, max_channels=self._site.config.limits.channels, exceeded=self._channels_exceeded
+            self, max_channels=self._context.settings.config.limits.channels, exceeded=self._channels_exceeded
         )
         return self._connection
 
     def _channels_exceeded(self, why: str) -> None:
-        self._site.emit(
+        self._context.emit(
             refusals.event(
                 AccessDenied(why, rule="channels", code=ReasonCode.TOO_MANY_CHANNELS), self._visit.who()
             )
@@ -223,7 +225,7 @@ class TargetServer:
         else:
             name = refusals.one_line(kind.decode("ascii", "replace"), 64)
             size = len(opening.request.extra)
-            self._site.emit(
+            self._context.emit(
                 events.UnknownRequest(**self._visit.who(), request=f"open {name}", size=size, scope="channel")
             )
             why = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, "channels of this type are not relayed")
@@ -235,46 +237,46 @@ class TargetServer:
         if self._no_more_sessions:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.NO_MORE_SESSIONS))
             return
-        if self._site.stopping:
+        if self._context.registry.stopping:
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.sentence(refusals.PROXY_STOPPING))
             return
         if limit is not None and len(self._sessions) + self._waiting >= limit:
             text = f"{limit} sessions at once are the limit (max_sessions)"
             error = AccessDenied(text, rule="max_sessions", code=ReasonCode.TOO_MANY_SESSIONS)
-            self._site.emit(refusals.event(error, visit.who()))
+            self._context.emit(refusals.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
             return
-        most, user = self._site.config.limits.sessions_per_user, visit.identity.user
-        if self._site.sessions.get(user, 0) >= most:
+        most, user = self._context.settings.config.limits.sessions_per_user, visit.identity.user
+        if self._context.registry.session_count(user) >= most:
             error = AccessDenied(
                 f"{user} has {most} sessions, which is the limit",
                 rule="sessions_per_user",
                 code=ReasonCode.TOO_MANY_SESSIONS_OF_USER,
             )
-            self._site.emit(refusals.event(error, visit.who()))
+            self._context.emit(refusals.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
             return
-        wait = self._site.session_rate.wait(user)
+        wait = self._services.session_rate.wait(user)
         if wait is None:
             error = AccessDenied(
                 f"{user} opens too many sessions",
                 rule="sessions a second",
                 code=ReasonCode.SESSION_RATE_EXCEEDED,
             )
-            self._site.emit(refusals.event(error, visit.who()))
+            self._context.emit(refusals.event(error, visit.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
         elif wait:
-            self._site.session_delayed(user, visit.who(), wait)
-            self._site.session_began(user)
+            self._context.session_delayed(user, visit.who(), wait)
+            self._context.registry.session_began(user)
             self._waiting += 1
-            self._site.clock.callLater(wait, self._waited, opening)
+            self._services.clock.callLater(wait, self._waited, opening)
         else:
             self._begin_session(opening)
 
     def _waited(self, opening: IncomingOpen) -> None:
         """A session of somebody who opens very many: its turn has come."""
         self._waiting -= 1
-        self._site.session_over(self._visit.identity.user)
+        self._context.registry.session_over(self._visit.identity.user)
         if self._ended:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
         else:
@@ -377,7 +379,7 @@ class TargetServer:
     def _set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
         self._drop_timer(name)
         if not self._ended:
-            self._timers[name] = self._site.clock.callLater(seconds, call)
+            self._timers[name] = self._services.clock.callLater(seconds, call)
 
     def _drop_timer(self, name: str) -> None:
         old = self._timers.pop(name, None)

@@ -116,12 +116,13 @@ class Session:
         relayed: Callable[[], None],
     ) -> None:
         self._visit = visit
-        self._site = visit.site
+        self._context = visit.context
+        self._services = visit.context.services
         self._inner_settled = inner_settled
         self._over = over
         self._relayed = relayed
-        self.sid = new_session_id(self._site.now())
-        self._began = self._site.clock.seconds()
+        self.sid = new_session_id(self._services.now())
+        self._began = self._services.clock.seconds()
         self._recorder: SessionRecorder | None = None
         self._was_recorded = False
         self._refusal: ConchrecError | None = None
@@ -147,9 +148,9 @@ class Session:
         journal = Journal(
             record=self._record, emit=self._emit, emit_quietly=self._emit_quietly, who=self._who
         )
-        self._files = FileAudit(journal, self._site.clock.seconds)
-        self._relay = Relay(opening, self, self._site.waiting_of(visit.identity.user).channel())
-        self._site.session_began(visit.identity.user)
+        self._files = FileAudit(journal, self._services.clock.seconds)
+        self._relay = Relay(opening, self, self._context.registry.user_waiting(visit.identity.user).channel())
+        self._context.registry.session_began(visit.identity.user)
 
     # --- what the inner connection does with it
 
@@ -170,7 +171,7 @@ class Session:
             self.fail(error)
             return
         sync = None
-        if self._site.config.session_recording is Mode.PROXY_SYNC and self._recorder is not None:
+        if self._context.settings.config.session_recording is Mode.PROXY_SYNC and self._recorder is not None:
             sync = self._on_disk
         self._relay.dial(connection, sync)
 
@@ -204,7 +205,7 @@ class Session:
     def rejudge(self) -> None:
         """It ends where the options do not allow what it runs, or its terminal, any more; and where the audit
         has no room, for a role that is strict."""
-        if self._strict and (full := self._site.disks.critical):
+        if self._strict and (full := self._services.disks.critical):
             self.end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
             return
         options = [self._start.forbidden_by(self._options)] if self._start is not None else []
@@ -230,16 +231,15 @@ class Session:
         visit = self._visit
         info = visit.session_info(self.sid)
         if self._strict:
-            self._site.disks.check()
+            self._services.disks.check()
         try:
-            recorder = self._site.store.open(info)
+            recorder = self._services.store.open(info)
         except RecordingError as error:
             if self._strict:
                 raise
             self._emit_quietly(refusals.event(error, self._who(), policy="best_effort"))
             return
         self._recorder, self._was_recorded = recorder, True
-        self._site.recorders[self.sid] = recorder
         recorder.on_failure(self._recording_failed)
 
     def _recording_failed(self, error: RecordingError) -> None:
@@ -285,14 +285,14 @@ class Session:
     def _emit(self, event: events.AuditEvent) -> None:
         """An event that can't be written is a recording that has failed."""
         try:
-            self._site.audit.emit(event)
+            self._services.audit.emit(event)
         except WriteFailed as error:
             if self._strict:
                 raise
             _log.error("AUDIT EVENT LOST: {event}: {why}", event=event.event, why=error.detail)
 
     def _emit_quietly(self, event: events.AuditEvent) -> None:
-        self._site.emit(event)
+        self._context.emit(event)
 
     # --- Observer
 
@@ -404,7 +404,7 @@ class Session:
     def from_near(self, message: int, body: bytes) -> None:
         if message in (m.CHANNEL_DATA, m.CHANNEL_REQUEST):
             # Not what a client says by itself: window, and answers to the target's keepalives.
-            self._visit.last_activity = self._site.clock.seconds()
+            self._visit.last_activity = self._services.clock.seconds()
         if message == m.CHANNEL_DATA:
             data = body[4:]
             self._counts[2] += len(data)
@@ -459,8 +459,7 @@ class Session:
 
     def finished(self) -> None:
         self._start_answered()
-        self._site.session_over(self._visit.identity.user)
-        self._site.recorders.pop(self.sid, None)
+        self._context.registry.session_over(self._visit.identity.user)
         for key, entry in self._dropped.items():
             if entry.count > 1:
                 self._emit_quietly(self._dropped_event(key, entry))
@@ -555,7 +554,7 @@ class Session:
             )
         elif start.kind == "subsystem":
             self._emit(events.Subsystem(**self._who(), name=command.text))
-        self._unanswered_start = self._site.clock.callLater(START_SECONDS, self._no_answer, start.kind)
+        self._unanswered_start = self._services.clock.callLater(START_SECONDS, self._no_answer, start.kind)
 
     def _start_event(self, recorder: SessionRecorder | None) -> events.SessionStart:
         columns, rows = self._pty_size or (None, None)
@@ -650,7 +649,7 @@ class Session:
             events.SessionEnd(
                 **self._who(),
                 kind=self._kind,
-                duration=round(self._site.clock.seconds() - self._began, 3),
+                duration=round(self._services.clock.seconds() - self._began, 3),
                 stdout=self._counts[0],
                 stderr=self._counts[1],
                 stdin=self._counts[2],

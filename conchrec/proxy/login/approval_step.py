@@ -11,7 +11,7 @@ from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Target
 from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import APPROVAL as RULE
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.refusals import one_line
 from conchrec.proxy.target_access import Visit
 from conchrec.reasons import Reason, ReasonCode
@@ -39,20 +39,20 @@ def step(visit: Visit) -> _WaitForApproval | None:
 
 def _taken(visit: Visit, login: str | None, needed: tuple[frozenset[str], ...]) -> ApprovalRequest | None:
     """What was approved in advance, if whoever did is still somebody."""
-    site = visit.site
+    settings, services = visit.context.settings, visit.context.services
 
     def stands(by: str) -> bool:
-        locked = site.policy.lock_on(site.now(), lambda lock: lock.is_of_user(by))
-        return by in site.config.users and locked is None and by not in site.authority.revoked().users
+        locked = settings.policy.lock_on(services.now(), lambda lock: lock.is_of_user(by))
+        return by in settings.config.users and locked is None and by not in services.authority.revoked().users
 
-    return site.approvals.take(visit.identity.user, login, visit.target, needed, stands)
+    return services.approvals.take(visit.identity.user, login, visit.target, needed, stands)
 
 
 def changed(visit: Visit) -> None:
     """The policy may be another one: where somebody else has to approve, those are asked."""
     request = visit.waiting
     if request is not None and visit.options is not None and request.needed != visit.options.approval:
-        visit.site.approvals.end(request, ApprovalState.CHANGED)
+        visit.context.services.approvals.end(request, ApprovalState.CHANGED)
 
 
 class _Changed(AccessDenied):
@@ -73,18 +73,18 @@ class _WaitForApproval:
     def why(self) -> str:
         return (
             f"{self._place} needs somebody's approval. You are asked for a reason; or ask before, with: "
-            f"{command_line(self._visit.site, self._visit.identity.user)} request {self._place} REASON"
+            f"{command_line(self._visit.context, self._visit.identity.user)} request {self._place} REASON"
         )
 
     async def pass_(self, ask: Ask, say: Callable[[str], None]) -> None:
         visit = self._visit
         visit.reason = visit.reason or await self._reason(ask)
-        request = request_approval(visit.site, visit.who(), visit.target, visit.reason, self._needed)
-        how = f"{command_line(visit.site, 'THEM')} approve {request.id}"
+        request = request_approval(visit.context, visit.who(), visit.target, visit.reason, self._needed)
+        how = f"{command_line(visit.context, 'THEM')} approve {request.id}"
         say(f"conchrec: waiting for approval of {request.id}, by {request.approvers}: {how}")
         visit.waiting = request
         try:
-            await decision(visit.site, visit.who(), request, at_once=True)
+            await decision(visit.context, visit.who(), request, at_once=True)
         except _Changed:
             return  # and it is looked anew what is needed
         finally:
@@ -106,24 +106,27 @@ class _WaitForApproval:
 
 
 def request_approval(
-    site: Site, who: events.Who, target: Target, reason: str, needed: tuple[frozenset[str], ...]
+    context: ProxyContext, who: events.Who, target: Target, reason: str, needed: tuple[frozenset[str], ...]
 ) -> ApprovalRequest:
     """Raises AccessDenied, and WriteFailed where it can't be audited."""
-    request = site.approvals.ask(
-        user=who["user"], login=who["login"], target=target, reason=reason, needed=needed, now=site.now(),
-        wait=site.config.limits.approval_time,
+    services = context.services
+    request = services.approvals.ask(
+        user=who["user"], login=who["login"], target=target, reason=reason, needed=needed,
+        now=services.now(), wait=context.settings.config.limits.approval_time,
     )  # fmt: skip
     try:
-        site.audit.emit(
+        services.audit.emit(
             events.AccessRequest(**who, request=request.id, reason=reason, approvers=request.approvers)
         )
     except ConchrecError:
-        site.approvals.end(request)
+        services.approvals.end(request)
         raise
     return request
 
 
-async def decision(site: Site, who: events.Who, request: ApprovalRequest, *, at_once: bool) -> None:
+async def decision(
+    context: ProxyContext, who: events.Who, request: ApprovalRequest, *, at_once: bool
+) -> None:
     """Returns when it is approved, to be used ``at_once`` or later. Raises AccessDenied; whoever waits no
     longer takes it back."""
     request.waited_for = at_once
@@ -132,8 +135,8 @@ async def decision(site: Site, who: events.Who, request: ApprovalRequest, *, at_
     try:
         await waiting
     except CancelledError:
-        site.approvals.end(request)
-        site.emit(
+        context.services.approvals.end(request)
+        context.emit(
             events.AccessWithdraw(
                 **who, request=request.id, reason=Reason(ReasonCode.APPROVAL_WITHDRAWN, "withdrawn")
             )
@@ -143,7 +146,7 @@ async def decision(site: Site, who: events.Who, request: ApprovalRequest, *, at_
         said = f": {request.note}" if request.note else ""
         raise AccessDenied(f"{request.by} denied it{said}", rule=RULE, code=ReasonCode.APPROVAL_DENIED)
     if request.state is ApprovalState.CHANGED:
-        site.emit(
+        context.emit(
             events.AccessWithdraw(
                 **who,
                 request=request.id,
@@ -152,7 +155,7 @@ async def decision(site: Site, who: events.Who, request: ApprovalRequest, *, at_
         )
         raise _Changed("somebody else has to approve", rule=RULE)
     if request.state is not ApprovalState.APPROVED:
-        site.emit(
+        context.emit(
             events.AccessWithdraw(
                 **who,
                 request=request.id,
@@ -170,13 +173,13 @@ def check(visit: Visit) -> None:
         return
     found = _taken(visit, None, visit.options.approval)
     if found is None:
-        how = f"{command_line(visit.site, visit.identity.user)} request LOGIN@{visit.asked} REASON"
+        how = f"{command_line(visit.context, visit.identity.user)} request LOGIN@{visit.asked} REASON"
         raise AccessDenied(
             f"{visit.asked} needs somebody's approval: {how}", rule=RULE, code=ReasonCode.APPROVAL_REQUIRED
         )
     visit.use(found)
 
 
-def command_line(site: Site, user: str) -> str:
-    public = site.config.public
+def command_line(context: ProxyContext, user: str) -> str:
+    public = context.settings.config.public
     return f"ssh {user}@PROXY" if public is None else f"ssh -p {public.port} {user}@{public.host}"

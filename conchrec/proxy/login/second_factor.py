@@ -17,7 +17,7 @@ from conchrec.access.policy import active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy.authorization import REQUIRE_MFA as RULE
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.target_access import OneTimeProof, Visit
 from conchrec.reasons import Reason, ReasonCode
@@ -34,14 +34,14 @@ NONE_THERE = Reason(
 )
 
 
-def required(site: Site, identity: Identity, source: str) -> Mfa:
+def required(context: ProxyContext, identity: Identity, source: str) -> Mfa:
     """The most that any role of this user requires, here and now; what the outer connection is for is not
     known before it is there."""
-    roles = active(site.policy, identity, source, site.now())
+    roles = active(context.settings.policy, identity, source, context.services.now())
     return max((role.options.require_mfa for role in roles), key=lambda mfa: mfa.level, default=Mfa.NO)
 
 
-def is_touched(site: Site, identity: Identity) -> bool:
+def is_touched(context: ProxyContext, identity: Identity) -> bool:
     """Was what this user proved also somebody's touch?
 
     Software can call itself a hardware key. So it counts where an administrator has seen the key: it is in
@@ -51,7 +51,7 @@ def is_touched(site: Site, identity: Identity) -> bool:
         return False
     if identity.certificate is None or SELF_SERVICE not in decode(identity.certificate).extensions:
         return True
-    return site.credentials.lists(identity.user, identity.key)
+    return context.settings.credentials.lists(identity.user, identity.key)
 
 
 def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None:
@@ -72,9 +72,10 @@ def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None
         )
 
 
-def check_unchanged(site: Site, passwords: PasswordLogin, user: str) -> None:
+def check_unchanged(context: ProxyContext, passwords: PasswordLogin, user: str) -> None:
     """AccessDenied where an answer was compared with a password or a secret that is another one by now."""
-    if site.passwords is None or site.passwords.secrets_of(user) != passwords.secrets_of(user):
+    current = context.settings.passwords
+    if current is None or current.secrets_of(user) != passwords.secrets_of(user):
         raise AccessDenied(
             "Permission denied",
             "the password, or the secret, was changed meanwhile",
@@ -94,15 +95,15 @@ class _AskForCode:
         visit = self._visit
         user = visit.identity.user
         for left in reversed(range(TRIES)):
-            passwords = visit.site.passwords
+            passwords = visit.context.settings.passwords
             if passwords is None or not passwords.has_code(user):
                 raise AccessDenied(NONE_THERE, rule=RULE, code=ReasonCode.SECOND_FACTOR_UNAVAILABLE)
             try:
                 await passwords.ask_code(user, visit.source, ask)
-                check_unchanged(visit.site, passwords, user)
+                check_unchanged(visit.context, passwords, user)
                 break
             except AccessDenied as error:
-                visit.site.emit(visit.refused_login(error))
+                visit.context.emit(visit.refused_login(error))
                 if not left:
                     raise AccessDenied(
                         "the code was not right: begin anew", error.detail, RULE, code=error.code
@@ -117,6 +118,6 @@ def step(visit: Visit) -> _AskForCode | None:
         return None
     if visit.proofs.take():
         visit.second_factor = visit.identity.second_factor
-    elif visit.inner is not None and is_touched(visit.site, visit.inner):
+    elif visit.inner is not None and is_touched(visit.context, visit.inner):
         visit.second_factor = TOUCH
     return None if visit.second_factor else _AskForCode(visit)

@@ -20,7 +20,7 @@ from conchrec.access.rate_limit import counted_as
 from conchrec.audit import events
 from conchrec.config.model import Startups
 from conchrec.proxy import refusals
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.reasons import Reason, ReasonCode
 
 _log = Logger()
@@ -68,8 +68,9 @@ def is_dropped(count: int, startups: Startups, chance: float) -> bool:
 class ConnectionLimits:
     """See the module. ``chance`` gives numbers from 0 up to 1."""
 
-    def __init__(self, site: Site, chance: Callable[[], float] = random.random) -> None:
-        self._site = site
+    def __init__(self, context: ProxyContext, chance: Callable[[], float] = random.random) -> None:
+        self._context = context
+        self._services = context.services
         self._chance = chance
         self._all = 0
         self._of: dict[str, int] = {}
@@ -83,11 +84,11 @@ class ConnectionLimits:
 
     def refusal(self, host: str) -> Reason | None:
         """Why nobody may come from there now; None where somebody may. May send somebody else away."""
-        limits, name = self._site.config.limits, counted_as(host)
+        limits, name = self._context.settings.config.limits, counted_as(host)
         guests = len(self._guests.get(name, ()))
         why: Reason | None = None
         is_theirs = False
-        if self._site.stopping:
+        if self._context.registry.stopping:
             return refusals.PROXY_STOPPING
         if self._all >= limits.connections:
             why = Reason(ReasonCode.TOO_MANY_CONNECTIONS, "too many connections")
@@ -146,11 +147,11 @@ class ConnectionLimits:
         return True
 
     def _is_fruitless(self, name: str) -> bool:
-        due = self._fruitless.get(name, 0.0) - self._site.clock.seconds()
+        due = self._fruitless.get(name, 0.0) - self._services.clock.seconds()
         return due > (FRUITLESS - 1) * FORGIVEN_SECONDS
 
     def _came_to_nothing(self, name: str) -> None:
-        now = self._site.clock.seconds()
+        now = self._services.clock.seconds()
         due = max(self._fruitless.pop(name, 0.0), now) + FORGIVEN_SECONDS
         self._fruitless[name] = min(due, now + MOST_COUNTED * FORGIVEN_SECONDS)
         if len(self._fruitless) > REMEMBERED:
@@ -164,19 +165,19 @@ class ConnectionLimits:
         if not self._telling:
             self._telling = True
             self._told()
-            self._site.clock.callLater(TELL_SECONDS, self._told_again)
+            self._services.clock.callLater(TELL_SECONDS, self._told_again)
 
     def _told_again(self) -> None:
         self._telling = bool(self._refused)
         if self._telling:
             self._told()
-            self._site.clock.callLater(TELL_SECONDS, self._told_again)
+            self._services.clock.callLater(TELL_SECONDS, self._told_again)
 
     def _told(self) -> None:
         refused, self._refused = self._refused, {}
         for (host, why), count in refused.items():
             _log.warn("{count} connections refused from {host}: {why}", count=count, host=host, why=why)
-            self._site.emit(events.ConnectionRefused(addr=host, reason=why, count=count))
+            self._context.emit(events.ConnectionRefused(addr=host, reason=why, count=count))
 
 
 class RefusedConnection(TwistedProtocol):

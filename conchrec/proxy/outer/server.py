@@ -31,7 +31,7 @@ from conchrec.model import Identity
 from conchrec.provenance import host_and_port
 from conchrec.proxy import refusals, time_limits
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.login.second_factor import (
     CODE,
     NONE_THERE,
@@ -69,9 +69,9 @@ LAST_WORDS_SECONDS = 2 * time_limits.LAST_WORDS_SECONDS
 class JumpFactory(SSHFactory):
     """One ServerTransport for each TCP connection, within the limits."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._door = ConnectionLimits(site)
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
+        self._door = ConnectionLimits(context)
 
     def startFactory(self) -> None:
         """Conch's own looks for keys and moduli; ours are in the authority."""
@@ -83,7 +83,7 @@ class JumpFactory(SSHFactory):
         host = str(getattr(addr, "host", "")) or "unknown"
         if why := self._door.refusal(host):
             return RefusedConnection(why)
-        return OuterConnection(self._site, addr, self._door).transport
+        return OuterConnection(self._context, addr, self._door).transport
 
 
 class UserGone(ConchrecError):
@@ -93,22 +93,24 @@ class UserGone(ConchrecError):
 
 
 class OuterConnection:
-    """One user's connection: its login, its channels, its ways to targets. A ``site.Live`` once logged in."""
+    """One user's connection: its login, its channels, its ways to targets. A ``LiveConnection``, once the
+    user has logged in."""
 
     def __init__(
         self,
-        site: Site,
+        context: ProxyContext,
         addr: IAddress | None,
         door: ConnectionLimits,
     ) -> None:
-        self._site = site
+        self._context = context
+        self._services = context.services
         self._door = door
         self._addr = addr
         self.source = str(getattr(addr, "host", "")) or "unknown"
         port = getattr(addr, "port", 0)
         self.address = f"[{self.source}]:{port}" if ":" in self.source else f"{self.source}:{port}"
         self.cid = secrets.token_hex(8)
-        self._began = site.clock.seconds()
+        self._began = self._services.clock.seconds()
         self._identity: Identity | None = None
         #: Who has proved a key, where a code has to follow.
         self._first: Identity | None = None
@@ -122,13 +124,13 @@ class OuterConnection:
         self._keepalive: Keepalive | None = None
         self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
-        self.ways = TargetConnections(self, site)
+        self.ways = TargetConnections(self, context)
         self.sessions: set[OuterSession] = set()
-        config = site.config
+        config = context.settings.config
         self._userauth = UserAuthServer(
             self,
             connection=self._logged_in,
-            clock=site.clock,
+            clock=self._services.clock,
             login_time=config.limits.login_time,
             tries=config.limits.tries,
             banner=config.notice,
@@ -137,14 +139,14 @@ class OuterConnection:
         )
         self.transport = ServerTransport(
             version=b"SSH-2.0-conchrec_" + __version__.encode(),
-            host_keys=site.authority.outer_host_keys(site.outer_names),
-            algorithms=site.algorithms,
-            powers=site.diffie_hellman.of_peer(self._counted_as),
+            host_keys=self._services.authority.outer_host_keys(self._services.outer_names),
+            algorithms=context.settings.algorithms,
+            powers=self._services.diffie_hellman.of_peer(self._counted_as),
             userauth=lambda: self._userauth,
-            clock=site.clock,
+            clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
             early_packet=MAX_CLEAR,
-            share=site.turns.of_address(counted_as(self.source)),
+            share=self._services.turns.of_address(counted_as(self.source)),
         )
         door.enter(self.source, self)
         self.transport.when_lost().addCallback(self._lost)
@@ -189,7 +191,7 @@ class OuterConnection:
     def methods(self, user: str) -> tuple[bytes, ...]:
         if self._first is not None:
             return (KEYBOARD_INTERACTIVE,)
-        passwords = self._site.passwords
+        passwords = self._context.settings.passwords
         offered = passwords is not None and passwords.has_passwords
         return (PUBLICKEY, KEYBOARD_INTERACTIVE) if offered else (PUBLICKEY,)
 
@@ -197,15 +199,16 @@ class OuterConnection:
         return fail(AccessDenied("Permission denied", "a key is wanted", code=ReasonCode.KEY_REQUIRED))
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
-        return self._site.credentials.acceptable(user, algorithm, blob, self.source, self._site.now())
+        credentials, now = self._context.settings.credentials, self._services.now()
+        return credentials.acceptable(user, algorithm, blob, self.source, now)
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        site = self._site
+        context, now = self._context, self._services.now()
         try:
-            identity = site.credentials.identity(user, algorithm, blob, self.source, site.now())
-            if is_touched(site, identity):
+            identity = context.settings.credentials.identity(user, algorithm, blob, self.source, now)
+            if is_touched(context, identity):
                 identity = replace(identity, second_factor=TOUCH)
-            elif required(site, identity, self.source) is not Mfa.NO:
+            elif required(context, identity, self.source) is not Mfa.NO:
                 self._wants_code(identity)
             return succeed(self._proved(identity))
         except Locked as locked:
@@ -216,7 +219,7 @@ class OuterConnection:
 
     def _wants_code(self, identity: Identity) -> NoReturn:
         """What was proved is good, and the first of two steps; PartialSuccess where there can be a second."""
-        passwords = self._site.passwords
+        passwords = self._context.settings.passwords
         if passwords is None or not passwords.has_code(identity.user):
             self._say_once(NONE_THERE)
             raise AccessDenied(
@@ -234,7 +237,7 @@ class OuterConnection:
             self._userauth.send_banner(f"conchrec: {text}")
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        passwords = self._site.passwords
+        passwords = self._context.settings.passwords
         if passwords is None:
             # It was offered before the configuration was read anew.
             return fail(
@@ -251,21 +254,21 @@ class OuterConnection:
     async def _by_password(self, user: str, passwords: PasswordLogin, ask: Ask) -> Identity:
         try:
             identity = await passwords.log_in(user, self.source, ask)
-            check_unchanged(self._site, passwords, user)
+            check_unchanged(self._context, passwords, user)
         except Locked as locked:
             self._say_once(Reason(locked.code, locked.detail))
             raise
         identity = replace(identity, second_factor=passwords.second_factor(user))
-        if not identity.second_factor and required(self._site, identity, self.source) is not Mfa.NO:
+        if not identity.second_factor and required(self._context, identity, self.source) is not Mfa.NO:
             self._wants_code(identity)
         return self._proved(identity)
 
     async def _second_step(self, first: Identity, passwords: PasswordLogin, ask: Ask) -> Identity:
         """A code after a key. All that binds the first step binds the login."""
         await passwords.ask_code(first.user, self.source, ask)
-        check_unchanged(self._site, passwords, first.user)
+        check_unchanged(self._context, passwords, first.user)
         try:
-            identity = self._site.credentials.still(first, self.source, self._site.now())
+            identity = self._context.settings.credentials.still(first, self.source, self._services.now())
         except AccessDenied as error:
             self._say_once(error.public)
             raise
@@ -275,7 +278,7 @@ class OuterConnection:
         self._identity = identity
         if identity.second_factor:
             self.proofs.give()
-        self._site.emit(
+        self._context.emit(
             events.UserLogin(
                 user=identity.user,
                 addr=self.address,
@@ -293,16 +296,16 @@ class OuterConnection:
         return identity
 
     def _refused(self, user: str, method: str, reason: str) -> None:
-        self._site.emit(
+        self._context.emit(
             events.AuthRefused(user=user, addr=self.address, cid=self.cid, reason=reason, method=method)
         )
 
     def _logged_in(self, identity: Identity) -> Connection:
         self._door.logged_in(self.source, self)
-        self.transport.charge_to(self._site.turns.of_user(identity.user))
+        self.transport.charge_to(self._services.turns.of_user(identity.user))
         self._connection = Connection(
             self,
-            max_channels=self._site.config.limits.channels,
+            max_channels=self._context.settings.config.limits.channels,
             exceeded=self._channels_exceeded,
             least_packet=LEAST_PACKET,
         )
@@ -310,7 +313,7 @@ class OuterConnection:
 
     def _channels_exceeded(self, why: str) -> None:
         user = self._identity.user if self._identity is not None else ""
-        self._site.emit(
+        self._context.emit(
             events.SessionRejected(user=user, addr=self.address, cid=self.cid, reason=why, rule="channels")
         )
 
@@ -318,16 +321,16 @@ class OuterConnection:
 
     def connection_started(self, connection: Connection) -> None:
         self.agent.connection = connection
-        limits = self._site.config.limits
+        limits = self._context.settings.config.limits
         self._keepalive = Keepalive(
             connection,
             self.transport,
-            self._site.clock,
+            self._services.clock,
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
             dead=lambda: self.transport.give_up(UserGone("the client does not answer any more")),
         )
-        self._site.live.add(self)
+        self._context.registry.connection_began(self)
         self._watch_expiry()
         self.transport.registerProducer(_Brakes(self.ways), True)
 
@@ -341,7 +344,7 @@ class OuterConnection:
             if self._no_more_sessions:
                 opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.NO_MORE_SESSIONS))
             else:
-                OuterSession(self, self._site, opening)
+                OuterSession(self, self._context, opening)
         else:
             why = Reason(ReasonCode.OUTER_CHANNEL_TYPE, "this proxy only leads to targets (ssh -J)")
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(why))
@@ -355,7 +358,7 @@ class OuterConnection:
             request.reply(False)
 
     def connection_stopped(self) -> None:
-        self._site.live.discard(self)
+        self._context.registry.connection_over(self)
         if self._keepalive is not None:
             self._keepalive.stop()
         for timer in (self._expiry, self._goodbye):
@@ -364,16 +367,16 @@ class OuterConnection:
 
     def _lost(self, lost: ConnectionEnd) -> None:
         self._door.left(self.source, self)
-        self._site.live.discard(self)
+        self._context.registry.connection_over(self)
         self.ways.cut()
         if self._identity is not None:
-            self._site.emit(
+            self._context.emit(
                 events.ClientDisconnect(
                     user=self._identity.user,
                     addr=self.address,
                     cid=self.cid,
                     reason=lost.describe(),
-                    duration=round(self._site.clock.seconds() - self._began, 3),
+                    duration=round(self._services.clock.seconds() - self._began, 3),
                 )
             )
 
@@ -382,22 +385,22 @@ class OuterConnection:
         expires = self.identity.expires
         if expires is None:
             return
-        left = (expires - self._site.now()).total_seconds()
+        left = (expires - self._services.now()).total_seconds()
         if left <= 0:
             what = "certificate" if self.identity.by_certificate else "key"
             self.tell_and_end(Reason(ReasonCode.LOGIN_EXPIRED, f"your {what} has expired"))
         else:
             # Timers follow another clock than certificates do: look now and then.
-            self._expiry = self._site.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)
+            self._expiry = self._services.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)
 
     def rejudge(self) -> None:
-        site = self._site
+        context, now = self._context, self._services.now()
         if self._leaving:
             return
         try:
-            self._identity = site.credentials.still(self.identity, self.source, site.now())
+            self._identity = context.settings.credentials.still(self.identity, self.source, now)
         except AccessDenied as error:
-            site.emit(
+            context.emit(
                 events.SessionRejected(
                     user=self.identity.user,
                     addr=self.address,
@@ -434,7 +437,7 @@ class OuterConnection:
         looking = [session for session in tuple(self.sessions) if session.leave()]
         goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
         if told or looking:
-            self._goodbye = self._site.clock.callLater(LAST_WORDS_SECONDS, goodbye)
+            self._goodbye = self._services.clock.callLater(LAST_WORDS_SECONDS, goodbye)
         else:
             goodbye()
 
@@ -454,7 +457,7 @@ class OuterConnection:
         if self._is_over:
             place.drop()
             return
-        tunnel = Tunnel(self._site.clock, peer=self._addr, host=self._addr)
+        tunnel = Tunnel(self._services.clock, peer=self._addr, host=self._addr)
         # It gets its window when it is entered.
         tunnel.attach(Stream.accept(opening, tunnel, window=0))
         self.ways.enter(place, tunnel)

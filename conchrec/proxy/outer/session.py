@@ -19,7 +19,7 @@ from conchrec.proxy.commands import catalogue
 from conchrec.proxy.commands.output import Console
 from conchrec.proxy.commands.recordings import whose as looking_sees
 from conchrec.proxy.commands.request import CommandRequest, Stdin, UsageError
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.login.second_factor import check as check_second_factor
 from conchrec.proxy.login.second_factor import required
 from conchrec.proxy.outer.targets import TargetConnections
@@ -64,11 +64,12 @@ class Outside(Protocol):
 class OuterSession:
     """A session channel of the outer connection: a command for the proxy, or a way to a target."""
 
-    def __init__(self, jump: Outside, site: Site, opening: IncomingOpen) -> None:
+    def __init__(self, jump: Outside, context: ProxyContext, opening: IncomingOpen) -> None:
         self._jump = jump
-        self._site = site
+        self._context = context
+        self._services = context.services
         self._newline = "\n"
-        self._console = Console(site.clock)
+        self._console = Console(context.services.clock)
         self._started = False
         self._tunnel: Tunnel | None = None
         self._stdin = Stdin()
@@ -121,7 +122,7 @@ class OuterSession:
         if name in m.AGENT_REQUESTS:
             if not self._jump.agent.announced:
                 self._jump.agent.announced = True
-                self._site.emit(
+                self._context.emit(
                     events.Agent(
                         user=self._jump.identity.user,
                         addr=self._jump.address,
@@ -173,8 +174,8 @@ class OuterSession:
             self._exit(REFUSED)
 
     def _note_end(self) -> None:
-        site, jump = self._site, self._jump
-        self.until = site.policy.changes(jump.identity, site.now())
+        context, jump = self._context, self._jump
+        self.until = context.settings.policy.changes(jump.identity, self._services.now())
 
     def leave(self) -> bool:
         """The connection ends: so does a command, and the user's terminal is as it was. Was there one?"""
@@ -189,12 +190,13 @@ class OuterSession:
 
     def _start_tunnel(self, place: bytes) -> None:
         transport = self._jump.transport
-        tunnel = self._tunnel = Tunnel(self._site.clock, peer=transport.getPeer(), host=transport.getHost())
+        clock = self._services.clock
+        tunnel = self._tunnel = Tunnel(clock, peer=transport.getPeer(), host=transport.getHost())
         tunnel.attach(self._stream)
         Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
 
     async def _enter(self, place: bytes, tunnel: Tunnel) -> None:
-        target = subsystem_target(place, self._site.config.cluster_name)
+        target = subsystem_target(place, self._context.settings.config.cluster_name)
         found = await self._jump.ways.approach(target)
         if tunnel.closed or self._stream.closed:
             found.drop()
@@ -212,7 +214,7 @@ class OuterSession:
     def _command(self, text: str) -> None:
         jump = self._jump
         asking = CommandRequest(
-            site=self._site,
+            context=self._context,
             who=lambda: jump.identity,
             source=jump.source,
             address=jump.address,
@@ -222,7 +224,7 @@ class OuterSession:
             console=self._console,
         )
         try:
-            mfa = required(self._site, jump.identity, jump.source)
+            mfa = required(self._context, jump.identity, jump.source)
             check_second_factor(mfa, jump.identity, jump.proofs, "command")
             self._count_command()
         except AccessDenied as error:
@@ -238,7 +240,7 @@ class OuterSession:
 
     def _rejected(self, reason: str, rule: str) -> None:
         jump = self._jump
-        self._site.emit(
+        self._context.emit(
             events.SessionRejected(
                 user=jump.identity.user, addr=jump.address, cid=jump.cid, reason=reason, rule=rule
             )
@@ -246,19 +248,16 @@ class OuterSession:
 
     def _count_command(self) -> None:
         """AccessDenied where as many run for this user as there may be."""
-        catalogue, user = self._site.commands, self._jump.identity.user
-        most = self._site.config.limits.commands
-        if catalogue.get(user, 0) >= most:
+        registry, user = self._context.registry, self._jump.identity.user
+        most = self._context.settings.config.limits.commands
+        if registry.command_count(user) >= most:
             raise AccessDenied(
                 f"{most} commands at once are the limit", rule="commands", code=ReasonCode.TOO_MANY_COMMANDS
             )
-        catalogue[user] = catalogue.get(user, 0) + 1
+        registry.command_began(user)
 
     def _uncount(self, result: T) -> T:
-        catalogue, user = self._site.commands, self._jump.identity.user
-        catalogue[user] -= 1
-        if not catalogue[user]:
-            del catalogue[user]
+        self._context.registry.command_over(self._jump.identity.user)
         return result
 
     def _answered(self, answer: str) -> None:
@@ -281,7 +280,7 @@ class OuterSession:
 
     def _exit(self, status: int) -> None:
         # After the reply to the request that is being handled right now.
-        self._site.clock.callLater(0, self._finish, status)
+        self._services.clock.callLater(0, self._finish, status)
 
     def _finish(self, status: int) -> None:
         if self._stream.closed:

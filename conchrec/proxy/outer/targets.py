@@ -17,7 +17,7 @@ from conchrec.model import Identity, Target
 from conchrec.proxy import refusals
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.authorization import check_connections, check_ways, denied, may_reach
-from conchrec.proxy.context import Site
+from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.server import TargetServer
 from conchrec.proxy.login import approval_step
@@ -67,9 +67,9 @@ class EnterableTarget(Protocol):
 class TargetConnections:
     """See the module."""
 
-    def __init__(self, user: TargetUser, site: Site) -> None:
+    def __init__(self, user: TargetUser, context: ProxyContext) -> None:
         self._user = user
-        self._site = site
+        self._context = context
         self._congested = False
         #: What is slowed down while the user's socket does not drain.
         self._braked: set[Braked] = set()
@@ -159,10 +159,11 @@ class TargetConnections:
         return way
 
     async def _approach(self, target: Target) -> EnterableTarget:
-        site = self._site
-        asked, target = target, located(target, site.config.targets)
+        context, services = self._context, self._context.services
+        targets = context.settings.config.targets
+        asked, target = target, located(target, targets)
         visit = Visit(
-            site=site,
+            context=context,
             identity=self._user.identity,
             cid=self._user.cid,
             source=self._user.source,
@@ -176,12 +177,17 @@ class TargetConnections:
         )
         try:
             check_ways(visit)
-            ports = other_ports(asked, target, site.config.targets)
+            ports = other_ports(asked, target, targets)
             if never := policy.hopeless(
-                site.policy, visit.identity, target, visit.source, site.now(), other_ports=ports
+                context.settings.policy,
+                visit.identity,
+                target,
+                visit.source,
+                services.now(),
+                other_ports=ports,
             ):
                 raise denied(never)
-            visit.resolved = given_address(target, site.config.targets) or await site.resolve(
+            visit.resolved = given_address(target, targets) or await services.resolve(
                 visit.identity.user, target.host
             )
             self._may_reach(visit)
@@ -189,10 +195,10 @@ class TargetConnections:
                 raise Unreachable(
                     f"{target.host} can not be found: no such host", code=ReasonCode.HOST_NOT_FOUND
                 )
-            if site.config.session_recording.records:
+            if context.settings.config.session_recording.records:
                 # Here, where it may take long: the inner server finds it made.
-                await site.signing(lambda: site.authority.inner_host_keys(asked.host, asked.port))
-                banner, link = await site.dialer.look(
+                await services.signing(lambda: services.authority.inner_host_keys(asked.host, asked.port))
+                banner, link = await services.dialer.look(
                     target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
                 )
                 found = _Recorded(self, visit, banner, link)
@@ -219,7 +225,7 @@ class TargetConnections:
             visit.identity = self._user.identity
             return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
         except ConchrecError as error:
-            site.emit(refusals.event(error, visit.who()))
+            context.emit(refusals.event(error, visit.who()))
             raise
 
     def _may_reach(self, visit: Visit) -> None:
@@ -244,13 +250,13 @@ class TargetConnections:
             tunnel.abortConnection()
             return
         self._tunnels.add(tunnel)
-        rooms, user = self._site.rooms, self._user.identity.user
-        room = rooms.take(user)
+        memory, user = self._context.services.tunnel_memory, self._user.identity.user
+        room = memory.take(user)
         tunnel.give_room(room)
 
         def closed() -> None:
             self._tunnels.discard(tunnel)
-            rooms.give_back(user, room)
+            memory.give_back(user, room)
             place.left()
 
         tunnel.notify_closed(closed)
@@ -283,14 +289,14 @@ class TargetConnections:
 
     def _meter(self, visit: Visit, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
         """Count its bytes, where there is a limit now."""
-        site = self._site
+        bandwidth = self._context.services.bandwidth
 
         def rates() -> tuple[int, int]:
-            limits = site.config.limits
+            limits = self._context.settings.config.limits
             return limits.bandwidth_per_user, limits.bandwidth_per_target
 
         if any(rates()):
-            tunnel.on_bytes = site.bandwidth.meter(visit.identity.user, visit.target, rates, pause)
+            tunnel.on_bytes = bandwidth.meter(visit.identity.user, visit.target, rates, pause)
 
     def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
         self._servers.discard(server)

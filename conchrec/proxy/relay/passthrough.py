@@ -30,8 +30,9 @@ class Passthrough:
 
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
-        self._site = visit.site
-        self._mode = visit.site.config.session_recording.value
+        self._context = visit.context
+        self._services = visit.context.services
+        self._mode = visit.context.settings.config.session_recording.value
         self._target = _TargetEnd(self)
         self._address = ""
         self._tunnel: Tunnel | None = None
@@ -47,15 +48,15 @@ class Passthrough:
         """TCP to the target. Raises Unreachable, and SpoolFull where the audit has no room."""
         visit = self.visit
         if visit.strict:
-            self._site.disks.check()
-        self._address = await self._site.dialer.splice(visit.target, visit.addresses, self._target)
+            self._services.disks.check()
+        self._address = await self._services.dialer.splice(visit.target, visit.addresses, self._target)
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
         """Let it flow; ``over`` is called where we end it, and ``tell`` with the reason. Who owns the
         tunnel calls ``drop`` when that is over. Raises WriteFailed where it cannot be audited."""
         self._tunnel = tunnel
         self._tell, self._leave = tell, over
-        self._began = self._site.clock.seconds()
+        self._began = self._services.clock.seconds()
         target = self._target
         self.visit.emit(events.PassthroughStart(**self.visit.who(), mode=self._mode))
         self._limits.begin()
@@ -78,19 +79,19 @@ class Passthrough:
     def rejudge(self, identity: Identity) -> None:
         """It ends where it could not begin any more."""
         self.visit.identity = identity
-        if self.visit.strict and (full := self._site.disks.critical):
+        if self.visit.strict and (full := self._services.disks.critical):
             self.tell_and_end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
             return
         try:
             self.judge()
         except AccessDenied as error:
-            self._site.emit(refusals.event(error, self.visit.who()))
+            self._context.emit(refusals.event(error, self.visit.who()))
             self.tell_and_end(error.public)
 
     def judge(self) -> None:
         """Raises AccessDenied where this connection to the target is not allowed now."""
-        visit, site = self.visit, self._site
-        if site.config.session_recording.value != self._mode:
+        visit, context = self.visit, self._context
+        if context.settings.config.session_recording.value != self._mode:
             what = "session_recording"
             raise AccessDenied(
                 f"how sessions are recorded has changed ({what}): connect anew",
@@ -122,7 +123,7 @@ class Passthrough:
         self._target.abort()
         self._ended(text)
         # Who is told first, and not that the other end is gone, reads why.
-        self._site.clock.callLater(LAST_WORDS_SECONDS, tunnel.loseConnection)
+        self._services.clock.callLater(LAST_WORDS_SECONDS, tunnel.loseConnection)
         self._leave()
         self._tell(text)
 
@@ -134,7 +135,7 @@ class Passthrough:
         if self._over:
             return
         self._sent += len(data)
-        self.visit.last_activity = self._site.clock.seconds()
+        self.visit.last_activity = self._services.clock.seconds()
         self._target.send(data)
 
     def from_target(self, data: bytes) -> None:
@@ -153,13 +154,13 @@ class Passthrough:
     def _ended(self, reason: str) -> None:
         self._over = True
         self._limits.stop()
-        self._site.emit(
+        self._context.emit(
             events.PassthroughEnd(
                 **self.visit.who(),
                 mode=self._mode,
                 sent=self._sent,
                 received=self._received,
-                duration=round(self._site.clock.seconds() - self._began, 3),
+                duration=round(self._services.clock.seconds() - self._began, 3),
                 reason=reason,
             )
         )

@@ -107,7 +107,8 @@ class Upstream:
         on_lost: Callable[[ConnectionEnd], None],
     ) -> None:
         self._visit = visit
-        self._site = visit.site
+        self._context = visit.context
+        self._services = visit.context.services
         self._handler = handler
         self._link = link
         self._on_banner = on_banner
@@ -132,7 +133,7 @@ class Upstream:
         self.connection: Connection | None = None
         self.failure: ConchrecError | None = None
         self._unused = (
-            self._site.clock.callLater(UNUSED_SECONDS, self._nobody_came) if link is not None else None
+            self._services.clock.callLater(UNUSED_SECONDS, self._nobody_came) if link is not None else None
         )
 
     # --- what others ask
@@ -239,8 +240,7 @@ class Upstream:
         self._state = state
 
     async def _run(self, version: bytes) -> None:
-        visit, site = self._visit, self._site
-        dialer = site.dialer
+        visit, dialer = self._visit, self._services.dialer
         link = self._link
         if link is None or link.transport.lost is not None or link.address not in visit.addresses:
             # Gone, or an address that this login may not be tried at.
@@ -277,7 +277,7 @@ class Upstream:
             target=str(visit.target),
         )
         self._candidates = self._signers()
-        self._first_answer = site.clock.callLater(dialer.timeout, self._silent)
+        self._first_answer = self._services.clock.callLater(dialer.timeout, self._silent)
         transport.request_service(userauth)
         try:
             login = await dialer.within(
@@ -297,11 +297,11 @@ class Upstream:
     def _logged_in(self, link: Link, connection: Connection, login: Login) -> None:
         self.connection = connection
         self._enter(UpstreamState.READY)
-        limits = self._site.config.limits
+        limits = self._context.settings.config.limits
         self._keepalive = Keepalive(
             connection,
             link.transport,
-            self._site.clock,
+            self._services.clock,
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
             dead=lambda: link.transport.give_up(
@@ -321,7 +321,7 @@ class Upstream:
             target_method=",".join(step.decode() for step in login.steps),
             target_key=login.signer.label if login.signer is not None else "",
         )
-        self._site.emit(
+        self._context.emit(
             events.UpstreamConnect(
                 **self._visit.who(),
                 address=link.address,
@@ -336,7 +336,7 @@ class Upstream:
         )
         if verdict is not None and not verdict.checked:
             _log.warn("the host key of {target} is not checked", target=str(self._visit.target))
-            self._site.emit(
+            self._context.emit(
                 events.HostKeyUnchecked(
                     **self._visit.who(), host_key=verdict.fingerprint, reason=verdict.trust
                 )
@@ -378,7 +378,7 @@ class Upstream:
     def _give_up(self, error: ConchrecError) -> None:
         if self._state is UpstreamState.LOST:
             return
-        self._site.emit(refusals.event(error, self._visit.who()))
+        self._context.emit(refusals.event(error, self._visit.who()))
         link = self._link
         if link is not None:
             link.slot.release()
@@ -449,7 +449,7 @@ class Upstream:
     def _may_wait_for_person(self) -> None:
         """What takes longer from here on waits for somebody, and leaves the gate to others."""
         if self._link is not None:
-            self._site.clock.callLater(PERSON_SECONDS, self._perhaps_a_person, self._link)
+            self._services.clock.callLater(PERSON_SECONDS, self._perhaps_a_person, self._link)
 
     def _question_asked(self) -> None:
         """Somebody has to type: the gate is for others, and the inner login goes on."""
@@ -483,7 +483,7 @@ class Upstream:
         if self._last_own:
             # It is asked again after our own certificate: the target does not trust our CA.
             self._last_own = False
-            self._site.refusals.note(self._visit.target, self._visit.login)
+            self._services.refusals.note(self._visit.target, self._visit.login)
         if b"publickey" not in methods:
             return None
         try:
@@ -492,13 +492,13 @@ class Upstream:
             return None
 
     def _ways(self) -> tuple[UpstreamAuth, ...]:
-        visit, config = self._visit, self._site.config
+        visit, config = self._visit, self._context.settings.config
         rule = rule_for(config.targets, visit.target, visit.addresses)
         return (rule.upstream_auth if rule is not None else None) or config.upstream_auth
 
     async def _signers(self) -> AsyncIterator[Signer]:
         """Every key that may log in, in the order of ``upstream_auth``."""
-        visit, order, probe = self._visit, self._ways(), self._site.config.agent_probe
+        visit, order, probe = self._visit, self._ways(), self._context.settings.config.agent_probe
         asked: list[AgentSource] = []
         for way in order:
             if way is UpstreamAuth.AGENT:
@@ -541,7 +541,7 @@ class Upstream:
         if transport is None or self._offers.spent:
             return
         self._may_wait_for_person()
-        within = self._site.dialer.within
+        within = self._services.dialer.within
         try:
             client = await within(source.open(), AGENT_SECONDS, _agent_is_silent)
             self._agents.append(client)
@@ -556,13 +556,13 @@ class Upstream:
         except AgentError as error:
             self._offers.agent_failed(source.path, error.public)
             return
-        self._site.emit(events.Agent(**self._visit.who(), action="opened", path=source.path))
+        self._context.emit(events.Agent(**self._visit.who(), action="opened", path=source.path))
         signers = agent_signers(
             self._offers,
             client,
             identities,
             login=self._visit.login,
-            authorities=self._site.authority.trusted(CaKind.USER),
+            authorities=self._services.authority.trusted(CaKind.USER),
         )
         for signer in signers:
             if self._offers.spent:
@@ -571,13 +571,13 @@ class Upstream:
             yield signer
 
     async def _own_certificate(self) -> Signer | None:
-        visit, site = self._visit, self._site
-        if site.refusals.knows(visit.target, visit.login):
+        visit, services = self._visit, self._services
+        if services.refusals.knows(visit.target, visit.login):
             self._offers.own = "it refused the user CA a moment ago"
             return None
         try:
-            signer, certificate = await site.signing(
-                lambda: site.authority.one_connection(
+            signer, certificate = await services.signing(
+                lambda: services.authority.one_connection(
                     visit.login, visit.identity.user, visit.cid, withheld=visit.withheld
                 )
             )
@@ -585,7 +585,7 @@ class Upstream:
             self._offers.own = error.public
             return None
         self._offers.own = "offered"
-        site.emit(
+        self._context.emit(
             events.CertCreate(
                 **visit.who(),
                 type="user",
@@ -617,23 +617,23 @@ def _agent_is_silent() -> AgentError:
 
 def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:
     """A transport that will greet ``visit``'s target once it is told how."""
-    site = visit.site
-    trust = site.trust(visit.target, visit.addresses)
-    check = HostKeyCheck(trust, visit.target, site.now)
+    services = visit.context.services
+    trust = services.trust(visit.target, visit.addresses)
+    check = HostKeyCheck(trust, visit.target, services.now)
     algorithms = _algorithms(visit)
     transport = ClientTransport(
         algorithms=algorithms,
-        powers=site.diffie_hellman.of_peer(lambda: f"target {visit.target}"),
+        powers=services.diffie_hellman.of_peer(lambda: f"target {visit.target}"),
         verify_host_key=check,
         host_key_algorithms=trust.algorithms_for(visit.target, sha1=algorithms.sha1),
         version=None,
-        clock=site.clock,
-        share=site.turns.of_user(visit.identity.user),
+        clock=services.clock,
+        share=services.turns.of_user(visit.identity.user),
     )
     return transport, check
 
 
 def _algorithms(visit: Visit) -> Algorithms:
-    rule = rule_for(visit.site.config.targets, visit.target, visit.addresses)
+    rule = rule_for(visit.context.settings.config.targets, visit.target, visit.addresses)
     name = rule.algorithms.value if rule is not None and rule.algorithms is not None else ""
     return {"legacy": LEGACY, "modern": MODERN}.get(name, UPSTREAM)

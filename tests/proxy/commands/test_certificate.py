@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -23,7 +23,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import certificate
 from conchrec.proxy.commands.output import Console
 from conchrec.proxy.commands.request import CommandRequest
-from conchrec.proxy.context import Site
+from tests.support.context import partial_context
 from tests.support.logins import key
 
 T = TypeVar("T")
@@ -61,17 +61,16 @@ def asking(tmp_path: Path, audit: Audit) -> CommandRequest:
         return datetime.now(timezone.utc)
 
     policy = Policy(roles={"ops": Role(name="ops", logins=("root",))})
-    site = SimpleNamespace(
+    context = partial_context(
+        settings={"policy": policy, "config": SimpleNamespace(session_recording=Mode.PROXY)},
         authority=Authority.open(tmp_path / "state", "example.com", now=now),
         audit=audit,
         dialer=Waiting(),
         signing=maybeDeferred,
         now=now,
-        policy=policy,
-        config=SimpleNamespace(session_recording=Mode.PROXY),
     )
     return CommandRequest(
-        site=cast(Site, site),
+        context=context,
         who=lambda: Identity(user="joe", method="publickey", roles=("ops",)),
         source="192.0.2.7",
         address="192.0.2.7:4711",
@@ -107,7 +106,7 @@ def test_one_that_can_not_be_audited(asking: CommandRequest, audit: Audit) -> No
 
 
 def test_a_key_that_is_revoked(asking: CommandRequest, audit: Audit) -> None:
-    asking.site.authority.revocations.change(add=Revoked(keys=frozenset({PLAIN})))
+    asking.context.services.authority.revocations.change(add=Revoked(keys=frozenset({PLAIN})))
     error = signed(asking)
     assert isinstance(error, ConchrecError) and "has been revoked" in error.public
     assert audit.events == []

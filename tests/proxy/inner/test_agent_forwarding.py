@@ -14,6 +14,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.agent import FAILURE, REQUEST_IDENTITIES, SUCCESS, AgentClient
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
+from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop, Receiver
 
 REMOVE_ALL = 19
@@ -44,7 +45,7 @@ def opened() -> tuple[Loop, Channel, Receiver, Agent]:
     loop.pump()
     log = events.AuditMemory()
     visit: Any = SimpleNamespace(
-        site=SimpleNamespace(emit=log.emit), who=dict, emit=log.emit, inner_agent=agent, beside=set()
+        context=partial_context(audit=log), who=dict, emit=log.emit, inner_agent=agent, beside=set()
     )
     transport = SimpleNamespace(host_key_blob=b"", session_id=b"", host_key_signature=b"")
     upstream: Any = SimpleNamespace(transport=transport)

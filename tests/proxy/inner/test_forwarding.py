@@ -14,11 +14,11 @@ from conchrec.access.options import SessionOptions
 from conchrec.audit import events
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.context import Site
 from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.target_access import Visit
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.ssh.wire import string, uint32
+from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop
 
 WHERE = string(b"127.0.0.1") + uint32(8080)
@@ -29,9 +29,9 @@ class Stage:
 
     def __init__(self, **options: bool) -> None:
         self.log = events.AuditMemory()
-        site = SimpleNamespace(clock=Clock(), audit=self.log, emit=self.log.emit)
         self.visit = Visit(
-            site=cast(Site, site), identity=Identity(user="joe", method="publickey"),
+            context=partial_context(clock=Clock(), audit=self.log),
+            identity=Identity(user="joe", method="publickey"),
             cid="c", source="10.0.0.1", address="10.0.0.1:1", target=Target(host="web1"),
             asked=Target(host="web1"), addresses=(), outer_agent=AgentSource("outer"), login="root",
             options=replace(SessionOptions(), **options),  # type: ignore[arg-type]

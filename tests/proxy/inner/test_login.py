@@ -15,19 +15,19 @@ from conchrec.access.options import Mfa, RoleOptions
 from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Policy, Role
 from conchrec.access.time_windows import Window
-from conchrec.audit.events import AuditEvent
+from conchrec.audit.events import AuditMemory
 from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.approvals import Approvals
-from conchrec.proxy.context import Site
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.target_access import Visit
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.proxy.upstream.prompts import Questions
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import PartialSuccess
+from tests.support.context import partial_context
 
 OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)
 JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a key")
@@ -38,23 +38,24 @@ class World:
 
     def __init__(self, options: RoleOptions) -> None:
         self.now = OPENS - timedelta(seconds=1)
-        self.events: list[AuditEvent] = []
+        self.log = AuditMemory()
         self.begun = 0
         ops = Role(name="ops", logins=("root",), hosts=(HostPattern.parse("*"),))
         night = replace(ops, name="night", options=options, times=(Window.parse("22:00-23:00"),))
-        self.site = SimpleNamespace(
-            policy=Policy(roles={"ops": ops, "night": night}),
-            config=SimpleNamespace(targets=(), inner_auth=InnerAuth.KEY, public=None),
-            credentials=SimpleNamespace(own=lambda identity, *rest: identity),
+        context = partial_context(
+            settings={
+                "policy": Policy(roles={"ops": ops, "night": night}),
+                "config": SimpleNamespace(targets=(), inner_auth=InnerAuth.KEY, public=None),
+                "credentials": SimpleNamespace(own=lambda identity, *rest: identity),
+                "passwords": None,
+            },
             now=lambda: self.now,
-            emit=self.events.append,
-            live=set(),
+            audit=self.log,
             approvals=Approvals(Clock()),
-            passwords=None,
         )
         target = Target(host="web1")
         self.visit = Visit(
-            site=cast(Site, self.site), identity=JOE, cid="c", source="192.0.2.7", address="192.0.2.7:1",
+            context=context, identity=JOE, cid="c", source="192.0.2.7", address="192.0.2.7:1",
             target=target, asked=target, addresses=("192.0.2.9",), resolved=("192.0.2.9",),
             outer_agent=AgentSource("outer"),
         )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -17,13 +17,12 @@ from conchrec.config.model import Mode
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity, Target
 from conchrec.proxy.agents import AgentSource
-from conchrec.proxy.context import Site
-from conchrec.proxy.held_bytes import UserWaiting
 from conchrec.proxy.inner.session import START_SECONDS, Session
 from conchrec.proxy.target_access import Visit
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
+from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop, Receiver, request_body
 
 NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
@@ -50,13 +49,15 @@ class Stage:
         self.log = events.AuditMemory()
         nothing: Any = lambda *_: None  # noqa: E731
         clock = self.clock = Clock()
-        site = SimpleNamespace(
-            config=SimpleNamespace(session_recording=Mode.PROXY), store=_NoStore(), recorders={}, clock=clock,
-            now=lambda: NOW, audit=self.log, emit=self.log.emit, session_began=nothing, session_over=nothing,
-            waiting_of=lambda user: UserWaiting(),
-        )  # fmt: skip
+        context = partial_context(
+            settings={"config": SimpleNamespace(session_recording=Mode.PROXY)},
+            store=_NoStore(),
+            clock=clock,
+            now=lambda: NOW,
+            audit=self.log,
+        )
         visit = Visit(
-            site=cast(Site, site),
+            context=context,
             identity=Identity(user="joe", method="publickey", force_command=force_command),
             cid="c", source="10.0.0.1", address="10.0.0.1:1",
             target=Target(host="web1"), asked=Target(host="web1"), addresses=(),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from twisted.internet.task import Clock
 
 from conchrec.audit import events
 from conchrec.config.model import Limits, Startups
-from conchrec.proxy.context import Site
 from conchrec.proxy.outer.connection_limits import (
     FEW,
     FORGIVEN_SECONDS,
@@ -20,6 +18,7 @@ from conchrec.proxy.outer.connection_limits import (
     ConnectionLimits,
     is_dropped,
 )
+from tests.support.context import partial_context
 
 
 class Guest:
@@ -45,10 +44,10 @@ class Stage:
         self.clock = Clock()
         self.log = events.AuditMemory()
         made = Limits(**limits)  # type: ignore[arg-type]
-        site = SimpleNamespace(
-            clock=self.clock, emit=self.log.emit, stopping=False, config=SimpleNamespace(limits=made)
+        context = partial_context(
+            settings={"config": SimpleNamespace(limits=made)}, clock=self.clock, audit=self.log
         )
-        self.door = ConnectionLimits(cast(Site, site), lambda: self.chance)
+        self.door = ConnectionLimits(context, lambda: self.chance)
         self.chance = 0.999
 
     def comes(self, host: str) -> Guest | str:

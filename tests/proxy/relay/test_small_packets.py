@@ -13,6 +13,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import LEAST_PACKET
 from conchrec.ssh.wire import string, uint32
 from fuzz.channels.stack import Stack
+from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop, Receiver
 
 PLACE = string(b"127.0.0.1") + uint32(2222) + string(b"") + uint32(0)
@@ -40,8 +41,7 @@ def test_a_target_that_takes_very_small_packets_gets_no_agent() -> None:
     loop = Loop(Handler(), proxy)
     loop.left.open(b"auth-agent@openssh.com", target, window=2**32 - 1, max_packet=LEAST_PACKET - 1)
     loop.pump()
-    site = SimpleNamespace(emit=log.emit)
-    visit: Any = SimpleNamespace(site=site, who=dict)
+    visit: Any = SimpleNamespace(context=partial_context(audit=log), who=dict)
     upstream: Any = SimpleNamespace(transport=object())
     OnwardAgent(visit, proxy.openings[0], upstream, over=over.append).begin()
     loop.pump()
