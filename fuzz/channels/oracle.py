@@ -322,7 +322,10 @@ def _files(manifest: dict[str, Any], channel: ServerChannel) -> Iterator[str]:
         return
     files = manifest.get("files")
     if files is None:
-        yield "no account of the files of an sftp session"
+        # A server that sends a reply too many has refused, for all that its client can know; then it is given
+        # nothing.
+        if channel.stdin or not channel.rude:
+            yield "no account of the files of an sftp session"
         return
     if files.get("lost") or program.broken:
         if program.broken and not files.get("lost") and "files_lost" not in manifest["coverage"]["not_kept"]:
