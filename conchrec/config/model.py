@@ -83,7 +83,7 @@ class TargetOffer(Enum):
 
 
 class Input(Enum):
-    """``recordings.input``; the values are those of ``recorder.InputPolicy``."""
+    """``recordings.input``; the values are those of ``streams.InputPolicy``."""
 
     NO = "no"
     WITHOUT_PTY = "without-pty"

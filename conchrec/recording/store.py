@@ -25,7 +25,9 @@ from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
 from conchrec.reasons import ReasonCode
 from conchrec.recording import recovery
-from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.capture.outcome import ClosedRecording
+from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.recovery import Recovered

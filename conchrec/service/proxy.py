@@ -51,7 +51,7 @@ from conchrec.proxy.registry import LiveConnection
 from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording import retention
-from conchrec.recording.capture.recorder import InputPolicy
+from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.catalogue.indexer import Indexer
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.evidence.heads import HeadFile

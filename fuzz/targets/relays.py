@@ -22,7 +22,9 @@ from conchrec.model import Target as Place
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.inner.session import Session
 from conchrec.proxy.target_access import Visit
-from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.capture.outcome import ClosedRecording
+from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.format.asciicast import Event, Header
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.storage.spool import Spool

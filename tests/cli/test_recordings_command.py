@@ -20,7 +20,8 @@ from conchrec.cli.recordings.common import FOUND, NOT_FOUND, moment
 from conchrec.cli.recordings.find import listing, show
 from conchrec.cli.recordings.view import export, follow, play, text
 from conchrec.model import SessionInfo, Target
-from conchrec.recording.capture.recorder import RecordingState, SessionRecorder
+from conchrec.recording.capture.lifecycle import RecordingState
+from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import Filter
 from conchrec.recording.evidence.finisher import Finisher

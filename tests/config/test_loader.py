@@ -33,7 +33,7 @@ from conchrec.config.loader import (
 from conchrec.config.model import Retention, Startups
 from conchrec.errors import ConfigError
 from conchrec.model import Target
-from conchrec.recording.capture.recorder import InputPolicy
+from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.recording.store import Fsync as StoreFsync
 from conchrec.yaml_cursor import parse_duration, parse_size

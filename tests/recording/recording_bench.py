@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from conchrec.model import SessionInfo, Target
-from conchrec.recording.capture.recorder import ClosedRecording, InputPolicy, SessionRecorder
+from conchrec.recording.capture.outcome import ClosedRecording
+from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.evidence.ledger_reader import LedgerReader

@@ -30,7 +30,8 @@ from conchrec.proxy.relay.relay import Relay
 from conchrec.proxy.target_access import Visit
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.file_transfers import transfer_programs
-from conchrec.recording.capture.recorder import ClosedRecording, SessionRecorder
+from conchrec.recording.capture.outcome import ClosedRecording
+from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.kept_text import COMMAND_MOST, NAME_MOST, keep
 from conchrec.recording.format.session_id import new_session_id

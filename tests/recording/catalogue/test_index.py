@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
 
-from conchrec.recording.capture.recorder import ClosedRecording
+from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.catalogue.index import NAME, Index, IndexBroken, IndexUnusable, NothingToSearch
 from conchrec.recording.catalogue.indexer import POKE_SECONDS, Indexer, fill
 from tests.recording.recording_bench import NOON, Bench

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.capture.recorder import ClosedRecording, SessionRecorder
+from conchrec.recording.capture.outcome import ClosedRecording
+from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerAction
 from conchrec.recording.evidence.ledger_reader import LedgerReader

@@ -15,7 +15,7 @@ import pytest
 
 from conchrec.cli.main import main
 from conchrec.recording import retention
-from conchrec.recording.capture.recorder import ClosedRecording
+from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.evidence.heads import HeadFile, heads_in_audit
 from conchrec.recording.evidence.ledger import NAME, Ledger, LedgerAction
 from conchrec.recording.format.signatures import RecordingSigner

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conchrec.recording.capture.recorder import InputPolicy, SessionRecorder
+from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.recording.capture.streams import InputPolicy
 from tests.recording.recording_bench import Bench
 from tests.support.cast import players
 

@@ -1,0 +1,197 @@
+"""Events become lines of an asciicast, in the order in which they happen.
+
+Output that arrives within a few milliseconds becomes one event, of about 32 KiB at most. Lines are written
+when the store's timer says so, when 256 KiB are held, and at every ``flush``.
+
+This is the data path: no thread, no Deferred, no log line, and a reading of the clock for each piece.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from datetime import timedelta
+
+from conchrec.recording.capture.recording_file import RecordingFile
+from conchrec.recording.format import asciicast
+
+_EVENT_SIZE = 32 * 1024
+_FLUSH_AT = 256 * 1024
+_HELD_AT_MOST = 0.5
+_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Timeline:
+    """The times of events: seconds since the header, by a monotonic clock."""
+
+    __slots__ = ("_monotonic", "_opened", "_zero", "last")
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._opened = self._zero = monotonic()
+        #: The last answer of ``elapsed``.
+        self.last = 0.0
+
+    def start(self) -> None:
+        """The header is written now."""
+        self._zero = self._monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds since the header; never less than the last answer."""
+        elapsed = self._monotonic() - self._zero
+        if elapsed > self.last:
+            self.last = elapsed
+        return self.last
+
+    def duration(self) -> timedelta:
+        """How long ago the recording was opened. The wall clock may have been set since."""
+        return timedelta(seconds=max(self._monotonic() - self._opened, 0.0))
+
+
+class TextStream:
+    """One stream of one channel as text: its event code, its own decoder (characters may come in parts), and
+    the pieces that are not a line yet."""
+
+    __slots__ = ("_decoder", "began", "code", "is_lossy", "pieces", "size")
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self._decoder = _decoder("replace")
+        #: Bytes of the text were replaced: they were not UTF-8.
+        self.is_lossy = False
+        self.pieces: list[bytes] = []
+        self.size = 0
+        #: The time of the first piece.
+        self.began = 0.0
+
+    def cut(self) -> bytes:
+        """Make the pieces a line; empty where they are no whole character."""
+        pieces = self.pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.pieces = []
+        self.size = 0
+        text = self._decoder.decode(data)
+        if not text:
+            return b""
+        if not text.isascii() and "\ufffd" in text:
+            self.is_lossy = True
+        return asciicast.event_line(self.began, self.code, text)
+
+    def end(self) -> str:
+        """Half a character that stands at the end of the stream."""
+        return self._decoder.decode(b"", final=True)
+
+
+class EventWriter:
+    """The lines that are not yet in the file, then one run of pieces of one stream.
+
+    ``request_flush`` must have ``flush`` called within some milliseconds; it is called once per flush. Each
+    method raises RecordingError where a line cannot be kept.
+    """
+
+    __slots__ = (
+        "_file", "_flush_requested", "_held", "_held_since", "_lines", "_request_flush", "_stream",
+        "timeline",
+    )  # fmt: skip
+
+    def __init__(self, file: RecordingFile, timeline: Timeline, request_flush: Callable[[], None]) -> None:
+        self._file = file
+        self.timeline = timeline
+        self._request_flush = request_flush
+        self._flush_requested = False
+        self._lines: list[bytes] = []
+        self._stream: TextStream | None = None
+        self._held = 0
+        self._held_since = 0.0
+
+    def header(self, line: bytes) -> None:
+        """The first line: times count from here."""
+        self.timeline.start()
+        self._lines.append(line)
+
+    def text(self, stream: TextStream, data: bytes) -> None:
+        """A piece of a stream; what arrives soon after it becomes the same event."""
+        if self._stream is not stream:
+            self.cut()
+            self._stream = stream
+        now = self.timeline.elapsed()
+        if not stream.pieces:
+            stream.began = now
+        size = len(data)
+        stream.pieces.append(data)
+        stream.size += size
+        if stream.size >= _EVENT_SIZE:
+            self.cut()
+        self._hold(size, now)
+
+    def event(self, code: str, text: str) -> None:
+        """One event of its own line."""
+        now = self.cut()
+        self._add(asciicast.event_line(now, code, text), now)
+
+    def marker(self, text: str) -> None:
+        """A point in time with a name; ``text`` may come from outside."""
+        self.event(asciicast.MARKER, asciicast.printable(text))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """A new size, which is a valid one."""
+        now = self.cut()
+        self._add(asciicast.resize_line(now, columns, rows), now)
+
+    def exit(self, status: int) -> None:
+        """How the command ended."""
+        now = self.cut()
+        self._add(asciicast.exit_line(now, status), now)
+
+    def end(self, stream: TextStream) -> None:
+        """The stream has ended: half a character counts as one."""
+        if text := stream.end():
+            self._lines.append(asciicast.event_line(self.timeline.elapsed(), stream.code, text))
+
+    def cut(self) -> float:
+        """End the run of pieces, so that a line of another kind can follow; what time it is."""
+        stream = self._stream
+        if stream is not None and stream.pieces and (line := stream.cut()):
+            self._lines.append(line)
+        return self.timeline.elapsed()
+
+    def flush(self) -> None:
+        """Everything so far is with the operating system afterwards; it survives our own death."""
+        self._file.check()
+        self.cut()
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        self._held = 0
+        self._file.append(lines)
+
+    def flush_soon(self) -> None:
+        """Have ``flush`` called."""
+        if not self._flush_requested:
+            self._flush_requested = True
+            self._request_flush()
+
+    def flush_began(self) -> None:
+        """The flush that was requested is here: the next one has to be requested again."""
+        self._flush_requested = False
+
+    def discard(self) -> None:
+        """The recording has failed: nothing of what is held can be written."""
+        self._lines.clear()
+        if self._stream is not None:
+            self._stream.pieces = []
+
+    def _add(self, line: bytes, now: float) -> None:
+        self._lines.append(line)
+        self._hold(len(line), now)
+
+    def _hold(self, size: int, now: float) -> None:
+        if not self._held:
+            self._held_since = now
+        self._held += size
+        # The second test is for a timer that does not come: Twisted's follow the wall clock, and
+        # that may be set back by an hour.
+        if self._held >= _FLUSH_AT or now - self._held_since > _HELD_AT_MOST:
+            self.flush()
+        elif not self._flush_requested:
+            self.flush_soon()

@@ -1,0 +1,71 @@
+"""The file of one recording, and what becomes of the recording when it cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from conchrec.errors import RecordingError
+from conchrec.recording.capture.lifecycle import RecordingLifecycle
+from conchrec.recording.storage.spool import Spool
+
+_log = Logger()
+#: More pieces than this are joined: a system call takes 1,024 (IOV_MAX), and small ones cost more than that.
+_PIECES = 64
+
+
+class RecordingFile:
+    """Appends to a spool. The first failure is final: the lifecycle has it, and each further write raises it.
+
+    ``written`` is called after each write.
+    """
+
+    __slots__ = ("_lifecycle", "_on_failure", "_sid", "_signed", "_written", "spool")
+
+    def __init__(
+        self, spool: Spool, sid: str, lifecycle: RecordingLifecycle, written: Callable[[], None]
+    ) -> None:
+        self.spool = spool
+        self._sid = sid
+        self._lifecycle = lifecycle
+        self._written = written
+        self._on_failure: Callable[[RecordingError], None] | None = None
+        #: What the spool's size was after the last signature.
+        self._signed = 0
+
+    def on_failure(self, callback: Callable[[RecordingError], None]) -> None:
+        """``callback`` hears of a failure that is reported, and not raised."""
+        self._on_failure = callback
+
+    def check(self) -> None:
+        """Raises what the recording failed of."""
+        if self._lifecycle.failure is not None:
+            raise self._lifecycle.failure
+
+    def append(self, lines: list[bytes]) -> None:
+        """Write whole lines. Where that fails, the recording fails, and the error is raised."""
+        try:
+            self.spool.append(*(lines if len(lines) <= _PIECES else (b"".join(lines),)))
+        except RecordingError as error:
+            self._lifecycle.fail(error)
+            raise
+        self._written()
+
+    @property
+    def is_signed(self) -> bool:
+        """The last line that was written is a signature over all before it."""
+        return self.spool.size == self._signed
+
+    def append_signature(self, line: bytes) -> None:
+        """Write a signature over what the file holds. Raises RecordingError."""
+        self.spool.append(line)
+        self.spool.cut()
+        self._signed = self.spool.size
+
+    def fail(self, error: RecordingError) -> None:
+        """Nobody's call can raise ``error``: the recording fails, and the callback is called."""
+        self._lifecycle.fail(error)
+        _log.error("recording of {session} failed: {error}", session=self._sid, error=error.detail)
+        if self._on_failure is not None:
+            self._on_failure(error)

@@ -1,0 +1,228 @@
+"""Output, error output and input of a session: counted, hashed, and kept as far as its policy says.
+
+Output of a file transfer whose protocol the caller follows is not kept: then the cast holds markers, and the
+manifest's ``files`` have the hash of each file. Input is hashed where there is no terminal (the hash of a
+typed password could be guessed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from conchrec.recording.capture.event_writer import EventWriter, TextStream
+from conchrec.recording.capture.stream_digest import StreamDigest
+from conchrec.recording.capture.terminal_watch import CommandList, TerminalWatch
+from conchrec.recording.format import asciicast
+from conchrec.recording.format.coverage import NotKept
+from conchrec.recording.format.manifest import Manifest, StreamTotals
+
+INPUT_KEPT = 1024 * 1024
+"""Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
+
+
+class InputPolicy(Enum):
+    """What is kept of what the user sends (``recordings.input``)."""
+
+    NO = "no"
+    """Counts and hashes only."""
+    WITHOUT_PTY = "without-pty"
+    """The first MiB where there is no pty: scripts, but not what somebody types."""
+    YES = "yes"
+    """What is typed at a pty too, as far as it is shown there (``echo``); without a pty the first MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Bytes of each stream so far."""
+
+    stdout: int
+    stderr: int
+    stdin: int
+
+
+class CapturedStream:
+    """One stream: how many bytes have passed, kept or not, their digest where one is made, and its text."""
+
+    __slots__ = ("digest", "size", "text")
+
+    def __init__(self, code: str, digest: StreamDigest | None = None) -> None:
+        self.size = 0
+        self.digest = digest
+        self.text = TextStream(code)
+
+
+class StreamCapture:
+    """The three streams of one session. What is not kept is said in ``coverage``.
+
+    Each method raises RecordingError where something cannot be kept.
+    """
+
+    __slots__ = (
+        "_commands", "_coverage", "_in_thread", "_input_left", "_policy", "_stderr", "_stdin", "_stdout",
+        "_terminal", "_writer", "is_digest_only",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        writer: EventWriter,
+        policy: InputPolicy,
+        coverage: set[NotKept],
+        in_thread: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._writer = writer
+        self._policy = policy
+        self._coverage = coverage
+        self._in_thread = in_thread
+        self._stdout = CapturedStream(asciicast.OUTPUT)
+        # A player knows no other code than `o` for it; the manifest has the count.
+        self._stderr = CapturedStream(asciicast.OUTPUT)
+        self._stdin = CapturedStream(asciicast.INPUT, StreamDigest(in_thread))
+        self._commands = CommandList()
+        self._terminal: TerminalWatch | None = None
+        #: A file transfer is followed: neither its output nor its input is kept.
+        self.is_digest_only = False
+        self._input_left = 0
+
+    @property
+    def totals(self) -> Totals:
+        """How much has passed, kept or not."""
+        return Totals(stdout=self._stdout.size, stderr=self._stderr.size, stdin=self._stdin.size)
+
+    # -- what is kept
+
+    def start(self, *, has_pty: bool) -> None:
+        """Something else runs from here on: whatever it is, it is kept."""
+        self.is_digest_only = False
+        self.choose(has_pty=has_pty)
+
+    def choose(self, *, has_pty: bool) -> None:
+        """What is kept of a terminal, and of input, from here on."""
+        policy = self._policy
+        if not has_pty:
+            self._terminal = None
+        elif self._terminal is None:
+            keep_input = policy is InputPolicy.YES
+            self._terminal = TerminalWatch(
+                self._writer, self._commands, self._coverage, keep_input=keep_input
+            )
+        if not has_pty and not self.is_digest_only and policy is not InputPolicy.NO:
+            self._input_left = max(INPUT_KEPT - self._stdin.size, 0)
+        else:
+            self._input_left = 0
+
+    def transfer(self, *, digest_only: bool, has_pty: bool) -> None:
+        """A file transfer begins: hash its output, too, and with ``digest_only`` keep nothing of it."""
+        if not self._stdout.size:
+            self._stdout.digest = StreamDigest(self._in_thread)
+        self.is_digest_only = digest_only and not has_pty
+        self.choose(has_pty=has_pty)
+
+    def keep_from_here(self, from_user: bytes, from_target: bytes) -> None:
+        """The transfer is not followed any more: keep everything, and these bytes, which were counted."""
+        if not self.is_digest_only:
+            return
+        self.is_digest_only = False
+        self._input_left = 0 if self._policy is InputPolicy.NO else INPUT_KEPT
+        if from_target:
+            self._writer.text(self._stdout.text, from_target)
+        if from_user:
+            self._keep_input(from_user)
+
+    # -- what passes
+
+    def output(self, data: bytes) -> None:
+        """The target's standard output."""
+        stream = self._stdout
+        stream.size += len(data)
+        if stream.digest is not None:
+            self._hash(stream.digest, data)
+        if self.is_digest_only:
+            self._coverage.add(NotKept.DIGEST_ONLY)
+            return
+        self._writer.text(stream.text, data)
+        if self._terminal is not None:
+            self._terminal.shown(data)
+
+    def error_output(self, data: bytes) -> None:
+        """The target's standard error."""
+        self._stderr.size += len(data)
+        self._writer.text(self._stderr.text, data)
+
+    def input(self, data: bytes) -> None:
+        """What the user sends."""
+        stream = self._stdin
+        stream.size += len(data)
+        if self._terminal is None and stream.digest is not None:
+            self._hash(stream.digest, data)
+        if self.is_digest_only:
+            self._coverage.add(NotKept.DIGEST_ONLY)
+        else:
+            self._keep_input(data)
+
+    def withdraw_input(self, size: int) -> None:
+        """``size`` bytes of the input do not count after all."""
+        self._stdin.size -= size
+
+    def _keep_input(self, data: bytes) -> None:
+        """What ``InputPolicy`` says."""
+        if self._terminal is not None and self._terminal.typed(data):
+            return
+        if self._input_left:
+            kept = data[: self._input_left]
+            self._input_left -= len(kept)
+            self._writer.text(self._stdin.text, kept)
+            if not self._input_left:
+                self._coverage.add(NotKept.LATER_INPUT)
+                self._writer.marker("input is not kept from here on")
+        elif NotKept.LATER_INPUT not in self._coverage:
+            self._coverage.add(NotKept.INPUT)
+
+    def _hash(self, digest: StreamDigest, data: bytes) -> None:
+        digest.update(data)
+        if digest.waiting:
+            self._writer.flush_soon()
+
+    def flush_digests(self) -> None:
+        """Some milliseconds after the last piece: hash what waits."""
+        for digest in (self._stdin.digest, self._stdout.digest):
+            if digest is not None and digest.waiting:
+                digest.flush()
+                if digest.waiting:
+                    self._writer.flush_soon()
+
+    # -- the end
+
+    def end(self) -> None:
+        """No more bytes: write what is left of each stream."""
+        if self._terminal is not None:
+            self._terminal.end()
+        for stream in (self._stdout, self._stderr, self._stdin):
+            self._writer.end(stream.text)
+        if self.is_digest_only:
+            self._writer.marker(f"{self._stdout.size} bytes out, {self._stdin.size} bytes in")
+
+    def complete(self, manifest: Manifest) -> Manifest:
+        """``manifest`` with what is known of the streams."""
+        stdin, stdout = self._stdin, self._stdout
+        # Not where some of it came from a terminal that the target then refused.
+        is_hashed = manifest.pty is None and stdin.digest is not None and stdin.digest.size == stdin.size
+        return replace(
+            manifest,
+            input=self._policy.value,
+            stdout=StreamTotals(size=stdout.size, sha256=_hexdigest(stdout.digest)),
+            stderr=StreamTotals(size=self._stderr.size),
+            stdin=StreamTotals(size=stdin.size, sha256=_hexdigest(stdin.digest) if is_hashed else ""),
+            commands=self._commands.commands,
+            commands_left_out=self._commands.left_out,
+        )
+
+    @property
+    def is_lossy(self) -> bool:
+        """Some of the output was not UTF-8."""
+        return self._stdout.text.is_lossy or self._stderr.text.is_lossy
+
+
+def _hexdigest(digest: StreamDigest | None) -> str:
+    return digest.hexdigest() if digest is not None else ""
