@@ -1,4 +1,4 @@
-"""Where recordings rest: the ``RecordingStore`` protocol, and the local directory.
+"""Where recordings rest: a directory of this machine.
 
 The store opens recorders, flushes them (one timer for all), takes them to the disk (one thread at a
 time for syncs) and seals them. It never deletes a recording.
@@ -14,7 +14,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
@@ -67,21 +66,8 @@ def let_others_run() -> None:
     time.sleep(PAUSE_SECONDS)
 
 
-class RecordingStore(Protocol):
-    """Opens recordings."""
-
-    def open(self, info: SessionInfo) -> SessionRecorder:
-        """The recording exists afterwards. Raises RecordingError."""
-
-    def recover(self) -> Deferred[tuple[Recovered, ...]]:
-        """Complete what an earlier process left behind; what was done."""
-
-    def shutdown(self, reason: str) -> Deferred[None]:
-        """Close every recording that is still open; fires when all of them are sealed."""
-
-
 class LocalStore:
-    """A RecordingStore in a directory.
+    """Recordings in a directory.
 
     ``in_thread`` runs blocking work; ``min_free`` is in bytes: below that nothing is opened, and below half
     of it what is open fails. ``monotonic`` is the clock of event times and must not follow the wall clock,
