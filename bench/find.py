@@ -20,9 +20,10 @@ from conchrec.model import SessionInfo, Target
 from conchrec.recording.catalogue.indexer import fill
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.settings import Fsync
 from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.recording.storage.layout import RecordingTree
-from conchrec.recording.store import Fsync, LocalStore
+from conchrec.recording.store import LocalStore
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 #: Between the beginnings of two.

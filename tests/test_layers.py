@@ -48,7 +48,7 @@ SHARED = frozenset(
     f"conchrec.{name}"
     for name in (
         *("clock", "disk_space", "errors", "fair_queue", "file_lock", "files", "model", "ownership"),
-        *("provenance", "reasons", "yaml_cursor"),
+        *("provenance", "reasons", "threads", "yaml_cursor"),
     )
 )
 """The modules of the last layer; a new one is a decision."""
@@ -90,7 +90,7 @@ BELONGS = ("conchrec.cli.recordings",)
 """Packages on the layer of the package that they are in."""
 
 PURE = (
-    *sorted(SHARED),
+    *sorted(SHARED - {"conchrec.threads"}),
     *("conchrec.config", "conchrec.state", "conchrec.recording.format", "conchrec.recording.terminal"),
     "conchrec.recording.playback",
 )

@@ -12,21 +12,13 @@ import time
 import tty
 from contextlib import ExitStack
 from types import FrameType, TracebackType
-from typing import Protocol, TextIO
+from typing import TextIO
 
-from conchrec.recording.playback.player import Frame
+from conchrec.recording.playback.player import Show
 from conchrec.recording.terminal.painter import ENTER, LEAVE
 
 _READ = 1024
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
-
-
-class Show(Protocol):
-    """What is looked at: a Player or a Follower."""
-
-    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame: ...
-
-    def picture(self) -> str: ...
 
 
 def look(show: Show, out: TextIO) -> None:

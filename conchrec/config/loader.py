@@ -27,9 +27,7 @@ from conchrec.config.model import (
     Audit,
     Config,
     ConfiguredUser,
-    Fsync,
     InnerAuth,
-    Input,
     Limits,
     Mode,
     Offer,
@@ -46,6 +44,7 @@ from conchrec.config.model import (
 )
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
 from conchrec.errors import ConfigError
+from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.storage.recipients import recipient
 from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, nearest, read
 
@@ -55,9 +54,7 @@ __all__ = [
     "Config",
     "ConfigErrors",
     "ConfiguredUser",
-    "Fsync",
     "InnerAuth",
-    "Input",
     "Limits",
     "Mode",
     "Offer",
@@ -407,7 +404,7 @@ class _Reader:
         retention = section.section("retention", ("age", "size"))
         return Recordings(
             directory=self._path(section, "directory", state_dir / "recordings"),
-            input=section.word("input", Input, Input.NO),
+            input=section.word("input", InputPolicy, InputPolicy.NO),
             min_free=section.size("min_free", 500 * 1024 * 1024),
             fsync=section.word("fsync", Fsync, Fsync.INTERVAL),
             compress=section.flag("compress", False),

@@ -17,6 +17,7 @@ from conchrec.access.options import Record
 from conchrec.access.patterns import HostPattern, IPNetwork
 from conchrec.access.policy import Policy, Role
 from conchrec.model import Target
+from conchrec.recording.format.settings import Fsync, InputPolicy
 
 #: The longest name that DNS allows.
 MAX_HOST = 255
@@ -80,22 +81,6 @@ class TargetOffer(Enum):
     MODERN = "modern"
     COMPATIBLE = "compatible"
     LEGACY = "legacy"
-
-
-class Input(Enum):
-    """``recordings.input``; the values are those of ``streams.InputPolicy``."""
-
-    NO = "no"
-    WITHOUT_PTY = "without-pty"
-    YES = "yes"
-
-
-class Fsync(Enum):
-    """``recordings.fsync``; the values are those of ``store.Fsync``."""
-
-    INTERVAL = "interval"
-    ALWAYS = "always"
-    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +181,7 @@ class Recordings:
     compress: bool = False
     encrypt_to: tuple[str, ...] = ()
     retention: Retention = field(default_factory=lambda: Retention())
-    input: Input = Input.NO
+    input: InputPolicy = InputPolicy.NO
     min_free: int = 500 * 1024 * 1024
     fsync: Fsync = Fsync.INTERVAL
 

@@ -26,12 +26,12 @@ from conchrec.proxy.dial.dialer import Dialer
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.registry import Registry
 from conchrec.proxy.user_limits import SessionRate, TunnelMemory
-from conchrec.recording.storage.group_commit import InThread
 from conchrec.recording.store import LocalStore
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.dh_helper import DiffieHellmanHelper
 from conchrec.ssh.fair_turns import Turns
 from conchrec.ssh.hostkeys import HostTrust
+from conchrec.threads import InThread
 
 _log = Logger()
 

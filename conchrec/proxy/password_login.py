@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
@@ -22,6 +22,7 @@ from conchrec.model import Identity
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import Ask
+from conchrec.threads import InThread
 
 T = TypeVar("T")
 
@@ -32,12 +33,6 @@ AT_ONCE = 2
 #: first question (sshpass) go on working for the others.
 PASSWORD = Challenge(prompts=(Prompt(text="Password: "),))
 CODE = Challenge(prompts=(Prompt(text="Code: "),))
-
-
-class InThread(Protocol):
-    """Runs ``work`` in a thread and fires with its result, in the reactor."""
-
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
 
 
 class PasswordLogin:

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from enum import Enum
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.disk_space import check_room
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
@@ -26,14 +26,15 @@ from conchrec.reasons import ReasonCode
 from conchrec.recording import recovery
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.manifest import Manifest, Status
+from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage import spool
 from conchrec.recording.storage.encodings import ZstdPacker
-from conchrec.recording.storage.group_commit import Delayed, GroupSync, InThread, Timers
+from conchrec.recording.storage.group_commit import GroupSync
 from conchrec.recording.storage.layout import PACKED
+from conchrec.threads import InThread
 
 _log = Logger()
 
@@ -48,17 +49,6 @@ PAUSE_SECONDS = 0.004
 SYNC_BYTES = 16 * 1024 * 1024
 """Sooner, where this much was written: a second of a fast download, taken to the disk at once, kept all other
 sessions waiting for tens of milliseconds."""
-
-
-class Fsync(Enum):
-    """When the disk is told (``recordings.fsync``). The operating system has it after 8 ms anyway."""
-
-    INTERVAL = "interval"
-    """Every second, and at the close."""
-    ALWAYS = "always"
-    """After every write, in the background, and at the close."""
-    NEVER = "never"
-    """When the operating system likes."""
 
 
 def let_others_run() -> None:
@@ -78,7 +68,7 @@ class LocalStore:
     def __init__(
         self,
         *,
-        clock: Timers,
+        clock: Clock,
         in_thread: InThread,
         sealer: Finisher,
         min_free: int = 0,
@@ -110,9 +100,9 @@ class LocalStore:
         self._alive: set[str] = set()
         self._stopping = False
         self._to_flush: dict[SessionRecorder, None] = {}
-        self._flush_call: Delayed | None = None
+        self._flush_call: DelayedCall | None = None
         self._dirty: dict[SessionRecorder, None] = {}
-        self._tick_call: Delayed | None = None
+        self._tick_call: DelayedCall | None = None
 
     def path(self, sid: str) -> Path:
         """Where the cast of ``sid`` is or would be. ValueError where that is no session id."""

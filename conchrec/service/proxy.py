@@ -51,13 +51,12 @@ from conchrec.proxy.registry import LiveConnection
 from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording import retention
-from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.catalogue.indexer import Indexer
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.evidence.heads import HeadFile
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage.layout import RecordingTree
-from conchrec.recording.store import Fsync, LocalStore, let_others_run
+from conchrec.recording.store import LocalStore, let_others_run
 from conchrec.service import watch
 from conchrec.service.listen import arguments_of, listener
 from conchrec.service.process import (
@@ -149,8 +148,8 @@ class Proxy(MultiService):
             on_sealed=lambda _: self._indexer.poke(),
             compress=config.recordings.compress,
             min_free=config.recordings.min_free,
-            policy=InputPolicy(config.recordings.input.value),
-            fsync=Fsync(config.recordings.fsync.value),
+            policy=config.recordings.input,
+            fsync=config.recordings.fsync,
         )
         self._indexer = Indexer(
             reactor, config.recordings.directory, lambda line: _log.warn("index: {line}", line=line)

@@ -12,7 +12,7 @@ from conchrec.audit.events import AuditEvent, EvidenceTampered
 from conchrec.errors import RecordingError
 from conchrec.recording.evidence.continuity import Break
 from conchrec.recording.evidence.ledger import Ledger
-from conchrec.recording.storage.group_commit import InThread
+from conchrec.threads import InThread
 
 _log = Logger()
 

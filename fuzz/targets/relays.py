@@ -24,9 +24,9 @@ from conchrec.proxy.inner.session import Session
 from conchrec.proxy.target_access import Visit
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.format.asciicast import Event, Header
 from conchrec.recording.format.manifest import Manifest
+from conchrec.recording.format.settings import InputPolicy
 from conchrec.recording.storage.spool import Spool
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.messages import UNKNOWN_CHANNEL_TYPE

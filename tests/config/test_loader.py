@@ -21,9 +21,7 @@ from conchrec.config.loader import (
     AgentProbe,
     Config,
     ConfigErrors,
-    Fsync,
     InnerAuth,
-    Input,
     Limits,
     Mode,
     Offer,
@@ -33,9 +31,8 @@ from conchrec.config.loader import (
 from conchrec.config.model import Retention, Startups
 from conchrec.errors import ConfigError
 from conchrec.model import Target
-from conchrec.recording.capture.streams import InputPolicy
+from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.format.signatures import RecordingSigner
-from conchrec.recording.store import Fsync as StoreFsync
 from conchrec.yaml_cursor import parse_duration, parse_size
 
 ETC = Path(__file__).parents[2] / "etc"
@@ -158,7 +155,7 @@ def test_the_example_of_the_interface(read: Read, here: Path, keys: dict[str, st
     assert (it.recordings.directory, it.recordings.min_free) == (
         Path("/var/lib/conchrec/recordings"), 500 * 2**20,
     )  # fmt: skip
-    assert (it.recordings.input, it.recordings.fsync) == (Input.NO, Fsync.INTERVAL)
+    assert (it.recordings.input, it.recordings.fsync) == (InputPolicy.NO, Fsync.INTERVAL)
     assert it.audit.file == Path("/var/log/conchrec/audit.jsonl")
     assert it.policy.roles == it.roles
 
@@ -221,14 +218,14 @@ def test_a_word_that_yaml_takes_for_a_boolean(read: Read, no: str) -> None:
     assert (it.session_recording, it.proxy_checks_host_keys, it.recordings.input) == (
         Mode.OFF,
         False,
-        Input.NO,
+        InputPolicy.NO,
     )
 
 
 @pytest.mark.parametrize("yes", ["yes", "on", "true", "YES", '"yes"'])
 def test_yes(read: Read, yes: str) -> None:
     it = read(f"{NOBODY}proxy_checks_host_keys: {yes}\nrecordings: {{input: {yes}}}\n")
-    assert (it.proxy_checks_host_keys, it.recordings.input) == (True, Input.YES)
+    assert (it.proxy_checks_host_keys, it.recordings.input) == (True, InputPolicy.YES)
 
 
 def test_every_word(read: Read) -> None:
@@ -241,7 +238,7 @@ def test_every_word(read: Read) -> None:
     for offer in TargetOffer:
         text = f"{NOBODY}targets: {{a: {{hosts: [a], algorithms: {offer.value}}}}}"
         assert read(text).targets[0].algorithms is offer
-    for kept in Input:
+    for kept in InputPolicy:
         assert read(f"{NOBODY}recordings: {{input: {kept.value}}}").recordings.input is kept
     for fsync in Fsync:
         assert read(f"{NOBODY}recordings: {{fsync: {fsync.value}}}").recordings.fsync is fsync
@@ -249,11 +246,6 @@ def test_every_word(read: Read) -> None:
         assert read(role(f"options: {{record: {record.value}}}")).roles["ops"].options.record is record
     for whose in Sees:
         assert read(role(f"options: {{recordings: {whose.value}}}")).roles["ops"].options.recordings is whose
-
-
-def test_the_recorder_knows_the_same_words() -> None:
-    assert {word.value for word in InputPolicy} == {word.value for word in Input}
-    assert {word.value for word in StoreFsync} == {word.value for word in Fsync}
 
 
 def test_logins_and_names_that_look_like_something_else(read: Read) -> None:

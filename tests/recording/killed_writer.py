@@ -16,17 +16,17 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from conchrec.audit.events import utc_now
+from conchrec.clock import Clock
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.format.session_id import new_session_id
 from conchrec.recording.format.signatures import RecordingSigner
-from conchrec.recording.storage.group_commit import Timers
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import MERGE_SECONDS, LocalStore
 
 
-class Loop(Timers, Protocol):
+class Loop(Clock, Protocol):
     """The reactor, as far as it is used here."""
 
     def getThreadPool(self) -> ThreadPool: ...

@@ -14,19 +14,18 @@ from twisted.internet.task import Clock
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.capture.streams import InputPolicy
 from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.finisher import Finisher
 from conchrec.recording.evidence.ledger_reader import LedgerReader
 from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.asciicast import Event, Header
 from conchrec.recording.format.session_id import new_session_id
+from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.format.signatures import CHECKPOINT, RecordingSigner
 from conchrec.recording.recovery import Recovered
-from conchrec.recording.storage.group_commit import Timers
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.spool import SpoolFile, create
-from conchrec.recording.store import Fsync, LocalStore
+from conchrec.recording.store import LocalStore
 
 T = TypeVar("T")
 SIGNER = RecordingSigner.generate()
@@ -67,7 +66,7 @@ class Bench:
         fsync: Fsync = Fsync.INTERVAL,
         min_free: int = 0,
         create: Callable[[str, int], SpoolFile] = create,
-        timers: Timers | None = None,
+        timers: Clock | None = None,
         compress: bool = False,
         recipients: tuple[str, ...] = (),
     ) -> LocalStore:

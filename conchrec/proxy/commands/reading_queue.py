@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
-from conchrec.recording.storage.group_commit import InThread
+from conchrec.threads import InThread
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NoReturn, Protocol, TypeVar
+from typing import NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -25,7 +25,7 @@ from conchrec.recording.catalogue.library import Library, LibraryEntry, events, 
 from conchrec.recording.catalogue.listing import Filter, found, moment, summary
 from conchrec.recording.format.asciicast import OUTPUT
 from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail
-from conchrec.recording.playback.player import Frame, OutlineReader, Player, pieces
+from conchrec.recording.playback.player import OutlineReader, Player, Show, pieces
 from conchrec.recording.storage.encodings import is_encrypted
 from conchrec.recording.terminal.painter import ENTER, LEAVE
 from conchrec.recording.terminal.sanitize import SafeOutput
@@ -158,15 +158,7 @@ async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
 # -- what is shown
 
 
-class _Show(Protocol):
-    """A Player or a Follower."""
-
-    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame: ...
-
-    def picture(self) -> str: ...
-
-
-async def _looked(asking: CommandRequest, show: _Show) -> None:
+async def _looked(asking: CommandRequest, show: Show) -> None:
     """Until it is over; the last picture stays on the user's terminal."""
     console, clock = asking.console, asking.services.clock
     try:

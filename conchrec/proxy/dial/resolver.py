@@ -7,22 +7,14 @@ that nobody answers for keeps nobody else waiting.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from conchrec.proxy.dial.dialer import Gate
-
-T = TypeVar("T")
+from conchrec.threads import InThread
 
 #: Lookups at one time, and of one user.
 PLACES, SHARE = 16, 4
-
-
-class InThread(Protocol):
-    """Runs ``work`` in a thread and fires with its result, in the reactor."""
-
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
 
 
 class Lookups:

@@ -35,10 +35,11 @@ from conchrec.recording.capture.lifecycle import RecordingLifecycle, RecordingSt
 from conchrec.recording.capture.outcome import ClosedRecording, RecordingOutcome
 from conchrec.recording.capture.recording_file import RecordingFile
 from conchrec.recording.capture.session_facts import SessionFacts, StartFacts
-from conchrec.recording.capture.streams import InputPolicy, StreamCapture, Totals
+from conchrec.recording.capture.streams import StreamCapture, Totals
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import Control, Manifest, Pty
+from conchrec.recording.format.settings import InputPolicy
 from conchrec.recording.format.signatures import CHECKPOINT
 from conchrec.recording.format.transfer_account import Files
 from conchrec.recording.storage.spool import Spool

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from conchrec.recording.capture.event_writer import EventWriter, TextStream
 from conchrec.recording.capture.stream_digest import StreamDigest
@@ -17,20 +16,10 @@ from conchrec.recording.capture.terminal_watch import CommandList, TerminalWatch
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import Manifest, StreamTotals
+from conchrec.recording.format.settings import InputPolicy
 
 INPUT_KEPT = 1024 * 1024
 """Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
-
-
-class InputPolicy(Enum):
-    """What is kept of what the user sends (``recordings.input``)."""
-
-    NO = "no"
-    """Counts and hashes only."""
-    WITHOUT_PTY = "without-pty"
-    """The first MiB where there is no pty: scripts, but not what somebody types."""
-    YES = "yes"
-    """What is typed at a pty too, as far as it is shown there (``echo``); without a pty the first MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

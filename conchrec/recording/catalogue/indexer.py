@@ -17,8 +17,8 @@ from typing import Protocol
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import RecordingError
-from conchrec.recording.storage.group_commit import Delayed, Timers
 
 STOPPED = "the indexer stopped while it read this recording"
 POKE_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Child(Protocol):
     def closeStdin(self) -> object: ...
 
 
-class Processes(Timers, Protocol):
+class Processes(Clock, Protocol):
     """The part of a reactor that is used here."""
 
     def spawnProcess(
@@ -57,7 +57,7 @@ class Indexer(ProcessProtocol):
         self._failed = failed
         self._child: Child | None = None
         self._stopped = False
-        self._poke: Delayed | None = None
+        self._poke: DelayedCall | None = None
 
     def poke(self) -> None:
         """There may be something that is not in the index yet."""

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
@@ -170,6 +171,16 @@ class Frame:
     text: str
     wake: float | None = None
     over: bool = False
+
+
+class Show(Protocol):
+    """What is shown frame by frame to somebody at a terminal: a Player or a Follower."""
+
+    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
+        """What to print at ``now`` (seconds, monotonic), after these keys, in a terminal of this size."""
+
+    def picture(self) -> str:
+        """What is on the screen, as lines."""
 
 
 @dataclass(frozen=True, slots=True)

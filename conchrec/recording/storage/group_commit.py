@@ -6,33 +6,14 @@ cost as many trips as the disk can make, and no more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from conchrec.clock import Clock
 from conchrec.errors import RecordingError, WriteFailed
-
-T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """Runs ``work`` in a thread and fires with its result, in the reactor."""
-
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
-
-
-class Delayed(Protocol):
-    """A call that is to come, and can be cancelled while it is."""
-
-    def cancel(self) -> None: ...
-
-
-class Timers(Protocol):
-    """The part of IReactorTime that is used here (zope's interfaces have no types)."""
-
-    def callLater(self, delay: float, what: Callable[..., object], /, *args: object) -> Delayed: ...
+from conchrec.threads import InThread
 
 
 class Syncable(Protocol):
@@ -44,7 +25,7 @@ class Syncable(Protocol):
 class GroupSync:
     """Groups calls for ``sync`` by the turn of the reactor and by the trip that is under way."""
 
-    def __init__(self, clock: Timers, in_thread: InThread) -> None:
+    def __init__(self, clock: Clock, in_thread: InThread) -> None:
         self._clock = clock
         self._in_thread = in_thread
         self._waiting: dict[Syncable, list[Deferred[None]]] = {}

@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.recording.capture.lifecycle import RecordingState
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.capture.streams import INPUT_KEPT, InputPolicy
+from conchrec.recording.capture.streams import INPUT_KEPT
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import Manifest, Pty, Status, StreamTotals
+from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.format.signatures import CHECKPOINT
 from conchrec.recording.format.transfer_account import Files, Operation
-from conchrec.recording.store import MERGE_SECONDS, TICK_SECONDS, Fsync
+from conchrec.recording.store import MERGE_SECONDS, TICK_SECONDS
 from tests.recording.failing_file import FailingFile
 from tests.recording.recording_bench import NOON, Bench, cast, events, output, result
 
@@ -226,14 +228,7 @@ def test_more_pieces_than_the_operating_system_takes_at_once(bench: Bench) -> No
 
 def test_a_timer_that_does_not_come_is_not_waited_for(bench: Bench) -> None:
     """A reactor's timers follow the wall clock; somebody sets it back by an hour."""
-
-    class Stopped:
-        def callLater(self, delay: float, what: Callable[..., object], /, *args: object) -> Stopped:
-            return self
-
-        def cancel(self) -> None: ...
-
-    recorder = bench.store(timers=Stopped()).open(bench.info())
+    recorder = bench.store(timers=Clock()).open(bench.info())
     recorder.start("shell")
     recorder.output(b"a")
     bench.clock.advance(0.9)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.capture.streams import InputPolicy
+from conchrec.recording.format.settings import InputPolicy
 from tests.recording.recording_bench import Bench
 from tests.support.cast import players
 
