@@ -242,7 +242,7 @@ def test_where_it_can_not_be_written_down(site: Site, monkeypatch: pytest.Monkey
     def write(path: Path, contents: bytes, mode: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("conchrec.access.rate_limit.write", write)
+    monkeypatch.setattr("conchrec.access.rate_limit.write_atomic", write)
     client = site.client()
     assert client.tries("joe", "right", site.code()) == ["Password: ", "Code: ", False]
     assert "written down" in client.why
