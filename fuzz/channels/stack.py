@@ -171,8 +171,8 @@ class Stack:
         """The user's end of the outer or the inner connection."""
         return ClientTransport(**self.client_settings(version))
 
-    def make_server(self, server: Raw) -> ServerTransport:
-        """The target's end of its connection with the proxy."""
+    def make_server(self, server: Raw) -> Any:
+        """The target's end of its connection with the proxy: a protocol."""
         return ServerTransport(**self.server_settings(server))
 
     def client_settings(self, version: bytes) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Stack:
             "rekey_bytes": self._rekey_bytes,
         }
 
-    def _accept(self) -> ServerTransport:
+    def _accept(self) -> Any:
         server = self.server = Raw(lambda number, payload: self.server_received(number, payload))
         return self.make_server(server)
 

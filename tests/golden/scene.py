@@ -13,7 +13,7 @@ from conchrec.ssh.transport import ClientTransport, ServerTransport
 from fuzz.channels import wire as w
 from fuzz.channels.client import Client
 from fuzz.channels.ends import Login, Raw
-from fuzz.channels.memory import TARGET
+from fuzz.channels.memory import PROXY, TARGET, USER, Line
 from fuzz.channels.server import Manners, Server
 from fuzz.channels.stack import Stack
 from tests.golden.codes import Codes
@@ -97,9 +97,14 @@ class Scene(Stack):
             "outer": Describer(codes.replace, hides_data=True),
             "inner": Describer(codes.replace),
             "target": Describer(codes.replace, asks=False),
+            "other": Describer(codes.replace, hides_data=True),
         }
         #: Answers of the target to logins; None: as it is.
         self.target_login: Callable[[Raw], Any] | None = None
+        #: Of the target's transport, in place of the usual ones.
+        self.target_settings: dict[str, Any] = {}
+        #: A target that is no SSH server.
+        self.target_protocol: Callable[[], Any] | None = None
         settings = dict(settings or {})
         if password:
             hashed = bcrypt.hashpw(password, bcrypt.gensalt(10)).decode()
@@ -120,13 +125,15 @@ class Scene(Stack):
 
     def _tap(self, leg: str, arrow: str, number: int, payload: bytes) -> None:
         is_tunnel = leg == "outer" and self.tunnel is not None and number in (w.DATA, w.ADJUST, w.EOF)
+        is_hidden = number == w.DATA and arrow == "<-" and payload[:4] in self._hidden
         if number == IDENTIFICATION:
             shown = f"identification {payload.decode('ascii')}"
-        elif number == w.DATA and arrow == "<-" and payload[:4] in self._hidden:
+        elif is_hidden:
             shown = f"CHANNEL_DATA channel={int.from_bytes(payload[:4], 'big')} <random>"
         else:
             shown = self._describers[leg].line(number, payload)
-        if arrow == "<-" and leg != "target" and not (is_tunnel and self._is_tunnel(arrow, payload)):
+        is_read = arrow == "<-" and leg != "target" and not is_hidden
+        if is_read and not (is_tunnel and self._is_tunnel(arrow, payload)):
             self.read += heard(leg, number, payload)
         is_shown = number >= self._shows or number == DISCONNECT
         if is_shown and not (is_tunnel and self._is_tunnel(arrow, payload)):
@@ -153,8 +160,10 @@ class Scene(Stack):
         client.tap, client.leg = self._tap, leg
         return client
 
-    def make_server(self, server: Raw) -> ServerTransport:
-        settings = self.server_settings(server)
+    def make_server(self, server: Raw) -> Any:
+        if self.target_protocol is not None:
+            return self.target_protocol()
+        settings = self.server_settings(server) | self.target_settings
         if self.target_login is not None:
             login = self.target_login
             settings["userauth"] = lambda: login(server)
@@ -220,6 +229,12 @@ class Scene(Stack):
         self.target.close(channel)
         self.settle()
 
+    def another_target(self) -> None:
+        """Ask for the target again, on the same outer connection."""
+        place = w.text(TARGET.host.encode()) + w.u32(TARGET.port) + w.text(b"") + w.u32(0)
+        self.jump.open(30, b"direct-tcpip", WINDOW, PACKET, place, generous=True)
+        self.settle(1)
+
     def command(self, line: bytes, stdin: bytes | None = None) -> None:
         """A command for the proxy itself, on the outer connection."""
         kind, extra = (b"exec", w.text(line)) if line else (b"shell", b"")
@@ -228,6 +243,25 @@ class Scene(Stack):
             self.jump.data(number, stdin)
             self.jump.eof_when_sent(number)
             self.settle(1)
+
+    def command_of_other(self, user: bytes, command: bytes) -> None:
+        """A command for the proxy by somebody else, on a connection of their own, meanwhile."""
+        self.read.append(("ran", f"by {user.decode()}: {command.decode()}"))
+        received: list[Client] = []
+        outer = Raw(lambda number, payload: received[0].received(number, payload))
+        received.append(Client(outer.send))
+        line = Line(USER, PROXY)
+        self.reactor.lines.append(line)
+        transport = self.make_client("other", b"SSH-2.0-other")
+        line.connect(transport, self.reactor.factories[0].buildProtocol(USER))
+        self.pump()
+        transport.request_service(Login(user, self.user_key, outer, self.otherwise))
+        self.pump()
+        (client,) = received
+        client.open(1, b"session", WINDOW, PACKET, b"", generous=True)
+        self.settle()
+        client.request(1, w.Request(b"exec", True, w.text(command)))
+        self.settle(1)
 
     def subsystem(self, name: bytes) -> None:
         """A subsystem of the outer connection."""
