@@ -1,17 +1,88 @@
-"""Files that must not be half written, or be something else than a file.
+"""Files are written as a whole, read if they are files at all, and watched for changes.
 
-``write_atomic`` is for small files of our own; ``open_regular`` and ``read_regular`` are for files in a
-directory that other accounts may be able to write to.
+``write_atomic`` and ``NewFile`` replace a file; all files but those that only grow are written by them.
+``open_regular`` and ``read_regular`` are for files in a directory that other accounts may be able to write
+to.
+``FileStamp`` tells whether a file was changed since it was read.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from conchrec.ownership import create
+
+
+class NewFile:
+    """A file that is written under another name beside its place, and takes the place by ``commit``.
+
+    Whoever reads the place meanwhile, or after a crash, finds the old file as it was. A context manager:
+    what was not committed at the end is removed.
+    """
+
+    def __init__(
+        self, path: str | Path, mode: int = 0o600, *, dir_fd: int | None = None, replaces: bool = True
+    ) -> None:
+        """Make it, empty, with at most this mode (the umask counts). ``path`` may be relative to ``dir_fd``.
+
+        One process at a time may replace a file, because all use the name ``NAME.new``; what a crash left
+        there is removed. Without ``replaces`` it takes no place that is taken, and each caller has a name of
+        its own. Raises OSError.
+        """
+        directory, name = os.path.split(path)
+        self._path = path
+        self._replaces = replaces
+        self._dir_fd = dir_fd
+        partial = f"{name}.new" if replaces else f".{name[:100]}.{secrets.token_hex(4)}"
+        self._partial = Path(directory, partial)
+        self._is_there = True
+        if replaces:
+            self._remove()
+        self.file = os.fdopen(create(self._partial, os.O_WRONLY, mode, dir_fd=dir_fd), "wb")
+        """Takes the contents; the caller may lock it."""
+
+    def commit(self, *, durable: bool = True) -> None:
+        """Put the file in its place; it stays open. Raises OSError, and FileExistsError without ``replaces``.
+
+        With ``durable`` the contents are on the disk before that. The directory's entry is not:
+        ``sync_directory``. Blocks.
+        """
+        self.file.flush()
+        if durable:
+            os.fsync(self.file.fileno())
+        if self._replaces:
+            os.rename(self._partial, self._path, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+            self._is_there = False
+        else:
+            os.link(self._partial, self._path, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+
+    def close(self) -> None:
+        """Close the file, and remove it where it was not committed."""
+        try:
+            self.file.close()
+        finally:
+            if self._is_there:
+                self._remove()
+
+    def _remove(self) -> None:
+        try:
+            os.unlink(self._partial, dir_fd=self._dir_fd)
+        except FileNotFoundError:
+            pass
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def write_atomic(path: Path, contents: bytes, mode: int = 0o600) -> None:
@@ -19,19 +90,10 @@ def write_atomic(path: Path, contents: bytes, mode: int = 0o600) -> None:
 
     The contents and the directory entry are on the disk afterwards. Blocks. Raises OSError.
     """
-    partial = path.with_name(path.name + ".new")
-    partial.unlink(missing_ok=True)
-    descriptor = create(partial, os.O_WRONLY, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        sync_directory(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with NewFile(path, mode) as new:
+        new.file.write(contents)
+        new.commit()
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -59,3 +121,34 @@ def read_regular(path: str | Path, limit: int, *, dir_fd: int | None = None) -> 
     if len(contents) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return contents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStamp:
+    """Which file it is, and when it was changed: another stamp means that it must be read again.
+
+    ``changed`` is the time that no program can set (ctime): who puts the old ``modified`` back is found.
+    """
+
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """The stamp of a file of which this is the status."""
+        return cls(
+            inode=status.st_ino,
+            size=status.st_size,
+            modified=status.st_mtime_ns,
+            changed=status.st_ctime_ns,
+        )
+
+    @classmethod
+    def at(cls, path: Path) -> FileStamp | None:
+        """The stamp of the file there; None where there is none. Follows links. Raises OSError."""
+        try:
+            return cls.of(path.stat())
+        except FileNotFoundError:
+            return None

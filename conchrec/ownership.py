@@ -111,9 +111,9 @@ def as_invoker() -> Iterator[None]:
         os.seteuid(uid)
 
 
-def create(path: Path, flags: int, mode: int = 0o600) -> int:
+def create(path: Path, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
     """A descriptor of a new file. Raises FileExistsError where there is one, or a link; and OSError."""
-    return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
 
 
 def reopen(path: Path, flags: int) -> int:

@@ -1,13 +1,14 @@
-"""Files of ours are replaced as a whole; what is no regular file is not opened."""
+"""Files of ours are replaced as a whole, by one module; what is no regular file is not opened."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from conchrec.files import open_regular, read_regular, write_atomic
+from conchrec.files import FileStamp, NewFile, open_regular, read_regular, write_atomic
 
 
 def test_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
@@ -27,6 +28,74 @@ def test_does_not_write_through_a_link(tmp_path: Path) -> None:
     path.with_name("heads.new").symlink_to(victim)
     write_atomic(path, b"new")
     assert victim.read_bytes() == b"untouched" and not path.is_symlink()
+
+
+def test_keeps_the_old_file_until_the_new_one_is_committed(tmp_path: Path) -> None:
+    path = tmp_path / "heads"
+    path.write_bytes(b"old")
+    with NewFile(path) as new:
+        new.file.write(b"new")
+        new.file.flush()
+        assert path.read_bytes() == b"old"
+        new.commit()
+        assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
+
+
+def test_removes_what_is_not_committed(tmp_path: Path) -> None:
+    path = tmp_path / "heads"
+    path.write_bytes(b"old")
+    with NewFile(path) as new:
+        new.file.write(b"half of it")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
+
+
+def test_replaces_what_a_crash_left(tmp_path: Path) -> None:
+    path = tmp_path / "heads"
+    path.with_name("heads.new").write_bytes(b"half of what was written last time")
+    path.with_name("heads.new").chmod(0o666)
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
+
+
+def test_writes_below_a_directory_that_is_open(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with NewFile("heads", 0o640, dir_fd=directory) as new:
+            new.file.write(b"new")
+            new.commit()
+    finally:
+        os.close(directory)
+    assert (tmp_path / "heads").read_bytes() == b"new"
+    assert (tmp_path / "heads").stat().st_mode & 0o777 == 0o640
+    assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
+
+
+def test_takes_no_place_that_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    with NewFile(path, replaces=False) as first, NewFile(path, replaces=False) as second:
+        first.file.write(b"first")
+        second.file.write(b"second")
+        first.commit()
+        with pytest.raises(FileExistsError):
+            second.commit()
+    assert path.read_bytes() == b"first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["export"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_is_on_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    path = tmp_path / "heads"
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(path.exists()))
+    with NewFile(path) as new:
+        new.file.write(b"new")
+        new.commit(durable=durable)
+    assert synced == ([False] if durable else [])
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory", "device"])
@@ -51,3 +120,33 @@ def test_reads_no_more_than_the_limit(tmp_path: Path) -> None:
     assert read_regular(path, 5) == b"12345"
     with pytest.raises(OSError, match="File too large"):
         read_regular(path, 4)
+
+
+def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    assert FileStamp.at(path) is None
+    path.write_bytes(b"one")
+    first = FileStamp.at(path)
+    assert first is not None
+    assert FileStamp.at(path) == first == FileStamp.of(path.stat())
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    write_atomic(path, b"two")
+    os.utime(path, ns=times)
+    assert FileStamp.at(path) != first
+
+
+OTHER_WRITERS = {
+    "conchrec/recording/evidence/ledger.py": "moves a ledger that is broken out of the way",
+    "conchrec/cli/demo.py": "writes into a directory of its own that is removed afterwards",
+}
+
+
+def test_files_are_replaced_in_one_module() -> None:
+    root = Path(__file__).parent.parent
+    replaced = re.compile(r"os\.(rename|replace|link)\(|\.rename\(|\.write_(text|bytes)\(|mkstemp|O_TRUNC")
+    found = {
+        str(path.relative_to(root))
+        for path in (root / "conchrec").rglob("*.py")
+        if replaced.search(path.read_text("utf-8"))
+    }
+    assert found == {"conchrec/files.py", *OTHER_WRITERS}

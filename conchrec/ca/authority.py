@@ -30,7 +30,7 @@ from conchrec.ca.keystore import (
 from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.ca.rotation import Rotation, RotationStep
 from conchrec.errors import CertificateRejected, ConfigError
-from conchrec.files import write_atomic
+from conchrec.files import FileStamp, write_atomic
 from conchrec.ssh.certificate import Certificate, CertificateKind, Signs, issue
 from conchrec.ssh.certificate_extensions import permits
 from conchrec.ssh.hostkeys import ShownKeys
@@ -111,7 +111,7 @@ class Authority:
         #: The list of revocations, with what it was made of.
         self._krl: tuple[Revoked, tuple[bytes, ...], bytes] | None = None
         self._lock = threading.RLock()
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: FileStamp | None = None
         self._keys: dict[CaKind, _Keys] = {}
         self.refresh()
 
@@ -155,7 +155,7 @@ class Authority:
         Raises ConfigError, and keeps what was, where its file or a new key can't be read.
         """
         with self._lock:
-            stamp = _stamp(self._store.directory)
+            stamp = FileStamp.at(self._store.directory / _FILE)
             if self._keys and stamp == self._stamp:
                 return False
             found = _read(self._store.directory)
@@ -381,14 +381,6 @@ class Authority:
     def _validity(self, ttl: timedelta) -> tuple[int, int]:
         now = self._now()
         return int((now - BACKDATED).timestamp()), int((now + ttl).timestamp())
-
-
-def _stamp(directory: Path) -> tuple[int, ...]:
-    try:
-        status = (directory / _FILE).stat()
-    except FileNotFoundError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(directory: Path) -> dict[CaKind, Rotation]:

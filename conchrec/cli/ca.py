@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Collection
 from datetime import timedelta
@@ -24,8 +23,9 @@ from conchrec.cli.argument_types import duration
 from conchrec.cli.rights import Rights, for_files
 from conchrec.config.loader import Config
 from conchrec.errors import ConchrecError, WriteFailed
+from conchrec.files import write_atomic
 from conchrec.keys import open_authority
-from conchrec.ownership import as_invoker, create
+from conchrec.ownership import as_invoker
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
     KEY_TYPES,
@@ -389,12 +389,8 @@ def _check_free(paths: list[Path], force: bool) -> None:
 
 def _place(path: Path, contents: bytes, mode: int) -> None:
     """Whole or not at all, never readable by more than ``mode`` says, and the invoker's."""
-    partial = path.with_name(path.name + ".new")
     with as_invoker():
-        partial.unlink(missing_ok=True)
-        with os.fdopen(create(partial, os.O_WRONLY, mode), "wb") as file:
-            file.write(contents)
-        partial.rename(path)
+        write_atomic(path, contents, mode)
 
 
 def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:

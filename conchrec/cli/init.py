@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from conchrec.config.loader import Config
 from conchrec.config.model import host_and_port
+from conchrec.files import write_atomic
 from conchrec.keys import open_in
 from conchrec.ownership import act_as, foreign_owner
 
@@ -106,8 +107,7 @@ def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     text = TEMPLATE.format(
         path=path, cluster=cluster, public=args.public_address or f"{host}:3023", pad=" " * (len(cluster) + 2)
     )
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
-        file.write(text)
+    write_atomic(path, text.encode())
     out.write(NEXT.format(directory=directory, path=path, known_hosts=known_hosts))
     return DONE
 

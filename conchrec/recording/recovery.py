@@ -10,12 +10,10 @@ manifest that says *damaged*. What can not be completed does not stop the rest.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from conchrec.errors import RecordingError
+from conchrec.files import NewFile, open_regular
 from conchrec.provenance import Provenance
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.evidence.continuity import STEP_BYTES
@@ -270,12 +269,9 @@ def _complete(sealer: Finisher, sid: str, pause: Callable[[], None], *, opened: 
                 f"there are two files of it: {sid}{CAST} and {sid}{PACKED}",
                 code=ReasonCode.RECORDING_DUPLICATE,
             )
-        descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=day)
-        with open(descriptor, "r+b") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file")
+        with open(open_regular(name, os.O_RDWR, dir_fd=day), "r+b") as file:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
             if _exists(sid + MANIFEST, day):
@@ -398,22 +394,16 @@ def _repair(file: BinaryIO, whole: int, end: bytes) -> None:
 @contextmanager
 def _repacked(file: BinaryIO, name: str, day: int, whole: int, end: bytes) -> Iterator[None]:
     """In the place of ``file`` there is one of its first ``whole`` bytes (unpacked) and ``end``, locked."""
-    new = f".{name}.new"
-    descriptor = os.open(
-        new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=day
-    )
-    with open(descriptor, "wb") as sink:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with NewFile(name, dir_fd=day) as new:
+        fcntl.flock(new.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         packer = encodings.ZstdPacker()
         file.seek(0)
         with encodings.unpacked(file, True) as plain:
             while whole and (block := plain.read(min(whole, 1024 * 1024))):
                 whole -= len(block)
-                sink.write(packer.pack((block,)))
-        sink.write(packer.pack((end,)) + packer.cut())
-        sink.flush()
-        os.fsync(descriptor)
-        os.rename(new, name, src_dir_fd=day, dst_dir_fd=day)
+                new.file.write(packer.pack((block,)))
+        new.file.write(packer.pack((end,)) + packer.cut())
+        new.commit()
         yield
 
 

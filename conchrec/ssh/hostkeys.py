@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from twisted.logger import Logger
 
 from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
+from conchrec.files import FileStamp
 from conchrec.model import Target
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
@@ -137,7 +138,7 @@ class KnownHosts:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = tuple(paths)
-        self._stamps: dict[Path, tuple[int, int, int] | None] = {}
+        self._stamps: dict[Path, FileStamp | None] = {}
         self._lines: dict[Path, tuple[KnownHost, ...]] = {}
 
     @classmethod
@@ -150,8 +151,7 @@ class KnownHosts:
         """Read what has changed. A file that can't be read keeps nobody in trust."""
         for path in self._paths:
             try:
-                status = path.stat()
-                stamp: tuple[int, int, int] | None = (status.st_mtime_ns, status.st_size, status.st_ino)
+                stamp = FileStamp.at(path)
             except OSError:
                 stamp = None
             if path in self._stamps and self._stamps[path] == stamp:

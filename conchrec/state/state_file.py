@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from conchrec.errors import ConfigError
-from conchrec.files import write_atomic
+from conchrec.files import FileStamp, write_atomic
 from conchrec.ownership import create
 
 T = TypeVar("T")
@@ -48,9 +48,8 @@ class StateFile(Generic[T]):
         self._empty = empty
         self._from_json = from_json
         self._to_json = to_json
-        self._stamp: tuple[int, ...] | None = None
-        self._current = empty
-        self.refresh()
+        self._stamp = FileStamp.at(path)
+        self._current = self._read()
 
     @property
     def current(self) -> T:
@@ -59,10 +58,10 @@ class StateFile(Generic[T]):
 
     def refresh(self) -> bool:
         """Look whether somebody has changed it; whether that is so. Raises ConfigError."""
-        stamp = self._status()
+        stamp = FileStamp.at(self._path)
         if stamp == self._stamp:
             return False
-        if self._stamp and not stamp:
+        if self._stamp is not None and stamp is None:
             # We never remove it: somebody has, or the whole directory is not there.
             raise ConfigError("state_dir", f"{self._path} is gone")
         self._current = self._read()
@@ -78,13 +77,6 @@ class StateFile(Generic[T]):
                 write_atomic(self._path, json.dumps(self._to_json(after), indent=1).encode() + b"\n", 0o600)
         self.refresh()
         return after
-
-    def _status(self) -> tuple[int, ...]:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return ()
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> T:
         try:

@@ -121,7 +121,7 @@ def test_once_is_enough(bench: Bench) -> None:
 def test_a_recovery_that_was_itself_killed(bench: Bench) -> None:
     """Killed after its marker, and with half a manifest under its temporary name."""
     path = _left_behind(bench, HEADER + EVENTS + b'[1.250000, "m", "interrupted"]\n')
-    path.with_name(f".{path.stem}.json.new").write_bytes(b'{"vers')
+    path.with_name(f"{path.stem}.json.new").write_bytes(b'{"vers')
     assert _only(bench.recover()).status is Status.INTERRUPTED
     assert sorted(entry.name for entry in path.parent.iterdir()) == [path.name, f"{path.stem}.json"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ from conchrec.cli.rights import for_files
 from conchrec.cli.terminal import look
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
+from conchrec.files import NewFile
 from conchrec.ownership import as_invoker
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import Library, LibraryEntry, events, whole_lines
@@ -271,22 +272,22 @@ def _new(path: Path) -> Iterator[TextIO]:
     with as_invoker():
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "File exists", str(path))
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        new = NewFile(path.absolute(), replaces=False)
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            damaged: RecordingError | None = None
-            try:
-                yield file
-            except RecordingError as error:
-                damaged = error
-            file.flush()
-            with as_invoker():
-                os.link(name, path)
+        text = io.TextIOWrapper(new.file, encoding="utf-8", newline="")
+        damaged: RecordingError | None = None
+        try:
+            yield text
+        except RecordingError as error:
+            damaged = error
+        text.flush()
+        with as_invoker():
+            new.commit(durable=False)
         if damaged is not None:
             raise damaged
     finally:
         with as_invoker():
-            os.unlink(name)
+            new.close()
 
 
 def _lines(source: _RecordingSource) -> Iterator[str]:

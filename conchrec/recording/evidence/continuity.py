@@ -14,6 +14,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 
+from conchrec.files import FileStamp
 from conchrec.recording.evidence.ledger_line import (
     LONGEST,
     START,
@@ -154,7 +155,7 @@ class ChainWalk:
     """
 
     def __init__(self) -> None:
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: FileStamp | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -162,11 +163,11 @@ class ChainWalk:
         self._damage: list[str] = []
         self._in_damage = False
         self._stated: set[str] = set()
-        self._seen: tuple[int, ...] = ()
+        self._seen: FileStamp | None = None
 
     def restart(self) -> None:
         """Begin again: the file is another one, or its end has changed."""
-        self._stamp = ()
+        self._stamp = None
         self._begin()
 
     def step(self, descriptor: int, end: Position) -> str:
@@ -176,8 +177,7 @@ class ChainWalk:
         """
         if not end.end:
             return ""
-        status = os.fstat(descriptor)
-        stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        stamp = FileStamp.of(os.fstat(descriptor))
         if not self._here.end:
             if stamp == self._stamp:
                 return ""

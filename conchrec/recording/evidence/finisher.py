@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO
 
-from conchrec.files import open_regular
+from conchrec.files import NewFile, open_regular
 from conchrec.recording.evidence.continuity import Break
 from conchrec.recording.evidence.heads import HeadFile
 from conchrec.recording.evidence.ledger import AT_ONCE, Ledger, LedgerAction
@@ -123,22 +123,12 @@ class Finisher:
         return head
 
     def _encrypt(self, plain: str, day: int, *, durable: bool) -> Stored:
-        name, new = plain + SEALED_AWAY, f".{plain}{SEALED_AWAY}.new"
+        name = plain + SEALED_AWAY
         recipients = [recipient(text) for text in self._recipients]
-        descriptor = os.open(
-            new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=day
-        )
-        try:
-            with _open(plain, day) as source, open(descriptor, "wb") as sink:
-                hashed = _Hashed(sink)
-                encodings.encrypt(source, hashed, recipients)
-                sink.flush()
-                if durable:
-                    os.fsync(descriptor)
-        except BaseException:
-            os.unlink(new, dir_fd=day)
-            raise
-        os.rename(new, name, src_dir_fd=day, dst_dir_fd=day)
+        with _open(plain, day) as source, NewFile(name, dir_fd=day) as new:
+            hashed = _Hashed(new.file)
+            encodings.encrypt(source, hashed, recipients)
+            new.commit(durable=durable)
         return Stored(name=name, size=hashed.size, sha256=hashed.digest.hexdigest())
 
 

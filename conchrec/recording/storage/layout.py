@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from conchrec.files import open_regular, read_regular
+from conchrec.files import NewFile, open_regular, read_regular, sync_directory
 from conchrec.recording.format.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
@@ -84,21 +84,9 @@ class RecordingTree:
 
         Mode 0600. Blocks. Raises OSError.
         """
-        new = f".{name}.new"
-        with self.day(sid) as day:
-            descriptor = os.open(
-                new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=day
-            )
-            try:
-                os.fchmod(descriptor, 0o600)
-                left = memoryview(contents)
-                while left:
-                    left = left[os.write(descriptor, left) :]
-                if durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.rename(new, name, src_dir_fd=day, dst_dir_fd=day)
+        with self.day(sid) as day, NewFile(name, dir_fd=day) as new:
+            new.file.write(contents)
+            new.commit(durable=durable)
         if durable:
             self.sync(sid)
 
@@ -107,11 +95,7 @@ class RecordingTree:
         day = self.root.joinpath(*_day(sid))
         above = () if day in self._durable else day.parents[:3]
         for directory in (day, *above):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(directory)
         self._durable.add(day)
 
     @contextmanager
