@@ -7,6 +7,7 @@ flood at a stock sshd as jump host, where it can be made there.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from tests.support.keys import Key
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.proxy import our_environment
-from tests.support.sshd import LOGIN
+from tests.support.sshd import LOGIN, Sshd
 from tests.support.waiting import TookTooLong, in_thread
 
 #: What an honest user may notice: key and login, by what they take when nothing else goes on.
@@ -49,7 +50,8 @@ GATE_LOCK_SECONDS = 8.0
 #: A login that takes longer counts as one of so long.
 PATIENCE = 60.0
 #: What floods runs at a lower priority: elsewhere it has cores of its own, and this machine has two in all.
-APART = ("nice", "-n", "10")
+NICENESS = 10
+APART = ("nice", "-n", str(NICENESS))
 #: Certificates that are revoked, for the list of them to have a size.
 REVOKED = 5000
 
@@ -219,6 +221,7 @@ class Floods:
         scene.house.stage.at_end(close)
         self._targets = {flood: free_port() for flood in FLOODS}
         self._target: Process
+        self._sshd: Sshd
         self._ports = {Place.SSH: scene.house.proxy.port, **ports}
         state = scene.house.proxy.directory / "state"
         self._locks = Locks(state, now)
@@ -226,6 +229,10 @@ class Floods:
     async def start_targets(self) -> None:
         """Before the proxy knows any target: it reads their keys once."""
         house = self.scene.house
+        authority = house.proxy.directory / "user_ca.pub"
+        self._sshd = await house.stage.sshd(users=[house.joe.key], user_authority=authority)
+        os.setpriority(os.PRIO_PROCESS, self._sshd.process.pid, NICENESS)
+        house.proxy.trust(self._sshd.known_as())
         for port in self._targets.values():
             house.proxy.trust(self._host_key.known_as("localhost", port))
         places = [f"{flood}={port}" for flood, port in self._targets.items()]
@@ -241,7 +248,7 @@ class Floods:
     def _target_port(self, row: Row) -> int:
         if row.silent:
             return self._silent
-        return self._targets[row.target] if row.target else self.scene.house.target.port
+        return self._targets[row.target] if row.target else self._sshd.port
 
     def start(self, row: Row, route: Route) -> Process:
         """The flood at one of the two."""
@@ -481,8 +488,8 @@ NOTES = (
     "must: what the same bystander had right before the flood, three times and 5 ms more for a key, twice and"
     " half a second more for a login; a lock ends the flooding user's connection within 2 s",
     "the yardstick is a stock sshd as jump host under the same flood, with a process for each connection;"
-    " clients, target and the flood itself share this machine's cores; what floods, and what it runs at the"
-    " target, gives way to the others",
+    " clients, target and the flood itself share this machine's cores; what floods, and its target,"
+    " gives way to the others",
     "the proxy has `algorithms: compatible`; its revocations are 5,000 serials",
 )
 

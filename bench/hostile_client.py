@@ -70,9 +70,7 @@ async def _session(user: User, command: bytes) -> tuple[ClientTransport, Channel
     return transport, channel, session
 
 
-def _on_session(
-    number: int, body: bytes, command: bytes = b"stty raw -echo; exec nice cat >/dev/null"
-) -> Kind:
+def _on_session(number: int, body: bytes, command: bytes = b"stty raw -echo; exec cat >/dev/null") -> Kind:
     """The same message on an inner session."""
 
     async def run(user: User) -> None:
@@ -279,14 +277,14 @@ def _read_all(user: User, connection: Connection, max_packet: int) -> None:
     session = Session()
     session.on_data = lambda data: user.sent.add()
     stream = Stream.open(connection, b"session", session, max_packet=max_packet)
-    stream.request(b"exec", string(b"exec nice cat /dev/zero"))
+    stream.request(b"exec", string(b"exec cat /dev/zero"))
 
 
 async def _index(user: User) -> None:
     """Short sessions whose recordings are laborious to index: each ends, and the next one begins."""
     await user.log_in()
     _, connection = await user.inner()
-    command = rb"yes '\033[4000Gx\r\n' | head -30000 | nice xargs printf"
+    command = rb"yes '\033[4000Gx\r\n' | head -30000 | xargs printf"
 
     async def again() -> None:
         while user.outer.lost is None:
@@ -428,15 +426,15 @@ USERS: dict[str, Kind] = {
     "held": _held,
     "replays": _replays,
     "sftp": _blocks(b"subsystem sftp", b"".join(_sftp_requests()), _SFTP_INIT, terminal=False),
-    "escapes": _blocks(b"exec stty raw -echo; exec nice cat", b"\x1b[1;1H\x1b[2Jx" * 2600),
-    "columns": _blocks(b"exec stty raw -echo; exec nice cat", b"\x1b[4000Gx\r\n" * 3000),
-    "lines": _blocks(b"exec stty raw echo; exec nice cat", b"x\r\n" * 10_000),
+    "escapes": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[1;1H\x1b[2Jx" * 2600),
+    "columns": _blocks(b"exec stty raw -echo; exec cat", b"\x1b[4000Gx\r\n" * 3000),
+    "lines": _blocks(b"exec stty raw echo; exec cat", b"x\r\n" * 10_000),
     "screen": _screen,
     "tiny-outer": _tiny_outer,
     "tiny-session": _tiny_session,
     "index": _index,
     "agent": _agent,
-    "scp": _blocks(b"exec nice scp -r -t /tmp", b"D0755 0 tmp\nE\n" * 2200, terminal=False),
+    "scp": _blocks(b"exec scp -r -t /tmp", b"D0755 0 tmp\nE\n" * 2200, terminal=False),
     "zlib": _zlib,
     "sessions": _sessions,
     "controls": _controls,
