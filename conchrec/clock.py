@@ -13,8 +13,6 @@ class DelayedCall(Protocol):
 
     def active(self) -> bool: ...
 
-    def reset(self, secondsFromNow: float) -> None: ...
-
 
 class Clock(Protocol):
     """A reactor's time, or ``twisted.internet.task.Clock``. Seconds are monotonic."""

@@ -284,10 +284,6 @@ class Section:
         line = self._key_lines.get(key, self.line)
         return Section(node, self._at(key), line, self.problems, known)
 
-    def plain(self, key: str) -> object:
-        """The value as lists, dicts and texts, to compare it with one."""
-        return _as_plain(self._nodes[key]) if key in self._nodes else None
-
     def _scalar(self, node: yaml.Node, path: str, what: str) -> YamlText | None:
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN:
             return YamlText(text=node.value, path=path, line=_line(node), problems=self.problems)
@@ -361,20 +357,6 @@ def _is_nothing(node: yaml.Node) -> bool:
 
 def _is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN
-
-
-def _as_plain(node: yaml.Node, depth: int = 0) -> object:
-    if depth > 8:
-        return None
-    if isinstance(node, yaml.SequenceNode):
-        return [_as_plain(item, depth + 1) for item in node.value]
-    if isinstance(node, yaml.MappingNode):
-        return {str(key.value): _as_plain(value, depth + 1) for key, value in node.value}
-    if _is_nothing(node):
-        return None
-    if node.tag == _BOOL:
-        return "yes" if str(node.value).lower() in _YES else "no"
-    return str(node.value)
 
 
 def _quoted(text: str) -> str:

@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from conchrec.audit import events
-from conchrec.audit.encoder import line
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.proxy import refusals
 from conchrec.reasons import Reason, ReasonCode
+from tests.support.auditlog import line
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT / "conchrec" / "reasons.py"

@@ -135,7 +135,6 @@ SWITCHES: Mapping[str, bool] = MappingProxyType(
     }
 )
 """Every switch that is one by itself, and whether it is open by default."""
-LONGEST_COMMAND = 64 * 1024
 #: What a role that names its commands leaves shut, unless it says yes.
 _BESIDE_COMMANDS = frozenset({"shell", "subsystem", "sftp"})
 

@@ -80,11 +80,6 @@ def encode(event: AuditEvent, when: datetime) -> bytes:
     return _escaped(values)[:-1].encode("utf-8")
 
 
-def line(event: AuditEvent, when: datetime) -> bytes:
-    """The event as a whole line, with a newline, and without a chain: for a copy or a test."""
-    return encode(event, when) + b"}\n"
-
-
 def timestamp(when: datetime) -> str:
     """RFC 3339, UTC, milliseconds."""
     return when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import ClassVar, Protocol, TypedDict
 
-from conchrec.errors import WriteFailed
-from conchrec.model import SessionInfo
-
 
 class Who(TypedDict):
     """Who and where, as keyword arguments of any event."""
@@ -24,18 +21,6 @@ class Who(TypedDict):
     addr: str
     cid: str
     sid: str
-
-
-def of_session(info: SessionInfo) -> Who:
-    """``SessionEnd(**of_session(info), ...)``: the subject of a session's events."""
-    return Who(
-        user=info.user,
-        login=info.login,
-        target=str(info.target),
-        addr=info.address,
-        cid=info.cid,
-        sid=info.sid,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -802,22 +787,3 @@ class AuditSink(Protocol):
 
 def utc_now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-class AuditMemory:
-    """An AuditSink in memory, for tests: ``events`` holds what was emitted, in order.
-
-    ``broken`` set to an error makes every ``emit`` raise it.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[AuditEvent] = []
-        self.broken: WriteFailed | None = None
-
-    def emit(self, event: AuditEvent) -> None:
-        if self.broken is not None:
-            raise self.broken
-        self.events.append(event)
-
-    def reopen(self) -> None:
-        """There is no file."""

@@ -219,12 +219,8 @@ class Authority:
         return self._current(role).trusted
 
     @property
-    def user_ca_line(self) -> str:
-        """The user CA that signs as a line of text, with a comment."""
-        return self._line(CaKind.USER, self.user_ca_public)
-
-    @property
     def host_ca_line(self) -> str:
+        """The host CA that signs as a line of text, with a comment."""
         return self._line(CaKind.HOST, self.host_ca_public)
 
     def public_lines(self, role: CaKind) -> str:

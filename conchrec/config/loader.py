@@ -132,7 +132,6 @@ _AUTH_SOCK = "SSH_AUTH_SOCK"
 _SYSLOG = Path("/dev/log")
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _LATER_AUTH = ("key",)
-_LATER = "is not available in this version"
 _ENDPOINTS = ("tcp", "tcp6", "unix", "systemd", "fd", "haproxy")
 _WEB_ENDPOINTS = (*_ENDPOINTS, "ssl")
 _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")

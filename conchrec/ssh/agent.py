@@ -15,15 +15,12 @@ from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import plain_type
 from conchrec.ssh.signers import Accepted, accepted_algorithm
 from conchrec.ssh.wire import Reader, string, uint32
-
-_log = Logger()
 
 FAILURE = 5
 SUCCESS = 6

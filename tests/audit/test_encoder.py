@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.audit import encoder
-from conchrec.audit.encoder import DEFAULT_LIMIT, LEAST, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST, line
+from conchrec.audit.encoder import DEFAULT_LIMIT, LEAST, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST
 from conchrec.audit.events import CATALOGUE, AuditEvent, AuthRefused, CaRotate, Exec, Sftp
+from tests.support.auditlog import line
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))

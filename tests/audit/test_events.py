@@ -12,23 +12,19 @@ import pytest
 
 from conchrec.audit import events as audit_events
 from conchrec.audit.chain import MEMBERS
-from conchrec.audit.encoder import line
 from conchrec.audit.events import (
     CATALOGUE,
     AuditEvent,
     AuditHead,
-    AuditMemory,
     AuditSink,
     Exec,
     Port,
     ServiceStart,
     UserLogin,
-    of_session,
 )
 from conchrec.audit.log import AuditLog
 from conchrec.errors import WriteFailed
-from conchrec.model import SessionInfo, Target
-from tests.support.auditlog import audit_log, events
+from tests.support.auditlog import AuditMemory, audit_log, events, line
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=timezone.utc)
 VALUES: dict[str, object] = {
@@ -118,21 +114,6 @@ def test_what_is_false_or_zero_is_said_and_what_is_unknown_is_not() -> None:
     read = json.loads(line(Port(kind="direct", action="close", sent=0), NOON))
     assert read["sent"] == 0 and "received" not in read
     assert json.loads(line(Exec(command="ls", tty=False), NOON))["tty"] is False
-
-
-def test_the_subject_of_a_session() -> None:
-    info = SessionInfo(
-        sid="s1",
-        cid="c1",
-        user="joe",
-        login="root",
-        target=Target(host="2001:db8::1", port=2222),
-        address="192.0.2.7:50000",
-        started=NOON,
-    )
-    event = Exec(**of_session(info), command="ls")
-    assert (event.user, event.login, event.target) == ("joe", "root", "[2001:db8::1]:2222")
-    assert (event.addr, event.cid, event.sid) == ("192.0.2.7:50000", "c1", "s1")
 
 
 # -- every sink

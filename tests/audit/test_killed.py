@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from conchrec.audit.files import in_order, log_files, read_lines
 from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
 from conchrec.recording.format.signatures import RecordingSigner
+from tests.support.keys import private_text
 from tests.support.proxy import our_environment
 
 WRITER = """
@@ -20,10 +23,10 @@ from pathlib import Path
 from conchrec.audit.events import Exec
 from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.log import AuditLog
-from conchrec.recording.format.signatures import Signer
+from conchrec.recording.format.signatures import RecordingSigner
 
 directory = Path(sys.argv[1])
-signer = Signer.parse((directory / "key").read_bytes())
+signer = RecordingSigner.parse((directory / "key").read_bytes())
 log = AuditLog(directory / "audit.jsonl", signer=signer, heads=AuditHeadFile(directory / "audit_heads"))
 for number in range(10**9):
     log.emit(Exec(command="x" * (number % 3000)))
@@ -40,8 +43,9 @@ def test_writers_that_are_killed_and_rotated(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    signer = RecordingSigner.generate()
-    (tmp_path / "key").write_bytes(signer.private_text())
+    key = Ed25519PrivateKey.generate()
+    signer = RecordingSigner(key)
+    (tmp_path / "key").write_bytes(private_text(key))
     log = tmp_path / "audit.jsonl"
     for round_ in range(ROUNDS):
         writers = [

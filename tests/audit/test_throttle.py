@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from conchrec.audit.events import (
     CATALOGUE,
     AuditEvent,
-    AuditMemory,
     AuthRefused,
     ClientDisconnect,
     ConnectionRefused,
@@ -40,7 +39,7 @@ from conchrec.audit.throttle import (
 )
 from conchrec.errors import WriteFailed
 from tests.audit.test_events import example
-from tests.support.auditlog import audit_log, lines
+from tests.support.auditlog import AuditMemory, audit_log, lines
 
 BURST = RateGroup.TRIFLE.value[0].burst
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conchrec.ca import authority as module
-from conchrec.ca.authority import BACKDATED, INNER_TTL, Authority, public_line
+from conchrec.ca.authority import BACKDATED, INNER_TTL, Authority, CaKind, public_line
 from conchrec.ca.keystore import Serials
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import CertificateRejected, ConfigError
@@ -95,7 +95,7 @@ def test_ssh_keygen_reads_them(state: Path, name: str) -> None:
     public = keygen("-y", "-f", state / name).split()[:2]
     assert public == (state / f"{name}.pub").read_text().split()[:2]
     if name == "user_ca":
-        assert mine.user_ca_line == " ".join(public) + " conchrec user CA of example.com"
+        assert mine.public_lines(CaKind.USER) == " ".join(public) + " conchrec user CA of example.com\n"
     if name == "host_ca":
         assert mine.host_ca_line == " ".join(public) + " conchrec host CA of example.com"
 
@@ -184,9 +184,9 @@ OPEN = """
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from conchrec.ca.authority import Authority
+from conchrec.ca.authority import Authority, CaKind
 authority = Authority.open(Path(sys.argv[1]), "example.com", now=lambda: datetime.now(timezone.utc))
-print(authority.user_ca_line)
+print(authority.public_lines(CaKind.USER), end="")
 key = authority.host_ca_public
 for _ in range(int(sys.argv[2])):
     print(authority.sign_host(key, ["web1"], authority_ttl).serial)
@@ -207,7 +207,7 @@ def together(state: Path, processes: int, serials: int) -> list[list[str]]:
 def test_two_that_open_an_empty_directory_have_the_same_keys(state: Path) -> None:
     said = together(state, 4, 0)
     assert len({lines[0] for lines in said}) == 1
-    assert said[0][0] == opened(state).user_ca_line
+    assert said[0][0] == opened(state).public_lines(CaKind.USER).rstrip()
 
 
 def test_no_serial_number_is_given_out_twice(state: Path) -> None:

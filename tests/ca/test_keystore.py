@@ -86,7 +86,7 @@ def test_a_new_key_has_the_passphrase_of_the_old_one(state: Path) -> None:
     hidden.rotate(CaKind.USER, RotationStep.UPDATE)
     assert person.asked == ["user_ca"]
     shown = run("ssh-keygen", "-y", "-P", SECRET.decode(), "-f", state / "user_ca-2")
-    assert shown.split()[:2] == hidden.user_ca_line.split()[:2]
+    assert shown.split()[:2] == hidden.public_lines(CaKind.USER).splitlines()[0].split()[:2]
     with pytest.raises(AssertionError, match="incorrect passphrase"):
         run("ssh-keygen", "-y", "-P", "", "-f", state / "user_ca-2")
 

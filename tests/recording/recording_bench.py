@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
@@ -28,7 +29,8 @@ from conchrec.recording.storage.spool import SpoolFile, create
 from conchrec.recording.store import LocalStore
 
 T = TypeVar("T")
-SIGNER = RecordingSigner.generate()
+KEY = Ed25519PrivateKey.generate()
+SIGNER = RecordingSigner(KEY)
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
 

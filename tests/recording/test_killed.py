@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from conchrec.recording.format.manifest import Status
-from tests.recording.recording_bench import SIGNER, Bench, events, output
+from tests.recording.recording_bench import KEY, Bench, events, output
+from tests.support.keys import private_text
 
 WRITER = Path(__file__).with_name("killed_writer.py")
 ROOT = WRITER.parents[2]
@@ -17,7 +18,7 @@ ROOT = WRITER.parents[2]
 
 def test_all_but_the_last_moment_is_there(bench: Bench, tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.write_bytes(SIGNER.private_text())
+    key.write_bytes(private_text(KEY))
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
         [sys.executable, str(WRITER), str(bench.directory), str(key)],

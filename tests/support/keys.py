@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from tests.support.process import run
 
 
@@ -29,6 +32,11 @@ class Key:
         """The line of a known_hosts file that vouches for this key."""
         kind, blob = self.line.split()[:2]
         return f"{host if port == 22 else f'[{host}]:{port}'} {kind} {blob}\n"
+
+
+def private_text(key: Ed25519PrivateKey) -> bytes:
+    """A private key in OpenSSH's format, without a passphrase."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
 async def make_key(path: Path, kind: str = "ed25519") -> Key:

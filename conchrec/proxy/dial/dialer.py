@@ -20,7 +20,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IReactorTCP
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
@@ -31,14 +30,11 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.hostkeys import HostVerdict
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 
-_log = Logger()
 T = TypeVar("T")
 
 #: How long a target's banner is taken for granted; an upgrade of its sshd shows after that.
 BANNER_LIFE = timedelta(minutes=10)
 BANNERS = 4096
-#: A connection that was made for its banner and that nobody logged in on goes away after this.
-UNUSED_LINK = timedelta(seconds=10)
 #: Handshakes of one user with one target that may wait for a person, outside the gate.
 WAITING_FOR_PEOPLE = 4
 FIRST_BACKOFF = 0.1

@@ -17,7 +17,6 @@ from twisted.conch.ssh.factory import SSHFactory
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec import __version__
@@ -56,8 +55,6 @@ from conchrec.ssh.packetcipher import MAX_CLEAR
 from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
-
-_log = Logger()
 
 #: How often at least it is looked whether a certificate has expired, in seconds.
 EXPIRY_LOOK = 60.0

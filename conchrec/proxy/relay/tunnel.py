@@ -83,10 +83,6 @@ class Tunnel:
         self._stream = stream
         stream.pause()
 
-    @property
-    def room(self) -> int:
-        return self._room
-
     def give_room(self, room: int) -> None:
         """Before ``start``."""
         self._room = room

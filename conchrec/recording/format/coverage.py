@@ -23,10 +23,6 @@ class NotKept(Enum):
     END = "end"
     REST = "rest"
 
-    @property
-    def meaning(self) -> str:
-        return MEANINGS[self]
-
 
 MEANINGS = {
     NotKept.INPUT: "what the user sent is counted, and hashed where there is no terminal, and not kept",

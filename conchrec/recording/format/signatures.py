@@ -25,8 +25,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_ssh_private_key,
     load_ssh_public_key,
@@ -91,10 +89,6 @@ class RecordingSigner:
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("it is not an ed25519 key")
         return cls(key)
-
-    def private_text(self) -> bytes:
-        """The private key in OpenSSH's format."""
-        return self._key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
     def keys(self) -> TrustedKeys:
         """What verifies what this one signs."""

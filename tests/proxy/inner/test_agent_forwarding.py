@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from conchrec.audit import events
 from conchrec.proxy.inner.agent_forwarding import MAX_WAITING, OnwardAgent
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import FAILURE, REQUEST_IDENTITIES, SUCCESS, AgentClient
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
+from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop, Receiver
 
@@ -43,7 +43,7 @@ def opened() -> tuple[Loop, Channel, Receiver, Agent]:
     loop = Loop(Handler(), proxy)
     channel = loop.left.open(b"auth-agent@openssh.com", target, window=2**20, max_packet=2**15)
     loop.pump()
-    log = events.AuditMemory()
+    log = AuditMemory()
     visit: Any = SimpleNamespace(
         context=partial_context(audit=log), who=dict, emit=log.emit, inner_agent=agent, beside=set()
     )

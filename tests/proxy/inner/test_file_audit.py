@@ -12,6 +12,7 @@ from conchrec.errors import WriteFailed
 from conchrec.proxy.inner.file_audit import FileAudit, Journal
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.ssh.wire import string, uint32
+from tests.support.auditlog import AuditMemory
 
 INIT = string(b"\1" + uint32(3))
 VERSION = string(b"\2" + uint32(3))
@@ -41,7 +42,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.recorder = Recorder()
-        self.log = events.AuditMemory()
+        self.log = AuditMemory()
         self.files = FileAudit(
             Journal(record=self._record, emit=self.log.emit, emit_quietly=self.log.emit, who=self._who),
             lambda: 0.0,

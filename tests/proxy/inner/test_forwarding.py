@@ -18,6 +18,7 @@ from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.target_access import Visit
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.ssh.wire import string, uint32
+from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop
 
@@ -28,7 +29,7 @@ class Stage:
     """A user and a target, with the forwards of one connection between them."""
 
     def __init__(self, **options: bool) -> None:
-        self.log = events.AuditMemory()
+        self.log = AuditMemory()
         self.visit = Visit(
             context=partial_context(clock=Clock(), audit=self.log),
             identity=Identity(user="joe", method="publickey"),

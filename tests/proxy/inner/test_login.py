@@ -15,7 +15,6 @@ from conchrec.access.options import Mfa, RoleOptions
 from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Policy, Role
 from conchrec.access.time_windows import Window
-from conchrec.audit.events import AuditMemory
 from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity, Target
@@ -27,6 +26,7 @@ from conchrec.proxy.upstream.connection import Upstream
 from conchrec.proxy.upstream.prompts import Questions
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import PartialSuccess
+from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 
 OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)

@@ -22,6 +22,7 @@ from conchrec.proxy.target_access import Visit
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
+from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop, Receiver, request_body
 
@@ -46,7 +47,7 @@ class Stage:
         before: Callable[[Stage], None] | None = None,
     ) -> None:
         """``before`` is called when the user is there and the target is not."""
-        self.log = events.AuditMemory()
+        self.log = AuditMemory()
         nothing: Any = lambda *_: None  # noqa: E731
         clock = self.clock = Clock()
         context = partial_context(

@@ -18,6 +18,7 @@ from conchrec.proxy.outer.connection_limits import (
     ConnectionLimits,
     is_dropped,
 )
+from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 
 
@@ -42,7 +43,7 @@ class Guest:
 class Stage:
     def __init__(self, **limits: object) -> None:
         self.clock = Clock()
-        self.log = events.AuditMemory()
+        self.log = AuditMemory()
         made = Limits(**limits)  # type: ignore[arg-type]
         context = partial_context(
             settings={"config": SimpleNamespace(limits=made)}, clock=self.clock, audit=self.log

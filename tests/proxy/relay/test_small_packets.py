@@ -13,6 +13,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import LEAST_PACKET
 from conchrec.ssh.wire import string, uint32
 from fuzz.channels.stack import Stack
+from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 from tests.support.loop import Handler, Loop, Receiver
 
@@ -36,7 +37,7 @@ def test_a_stream_of_very_small_packets_is_refused(kind: bytes, extra: bytes) ->
 
 
 def test_a_target_that_takes_very_small_packets_gets_no_agent() -> None:
-    target, proxy, log = Receiver(), Handler(), events.AuditMemory()
+    target, proxy, log = Receiver(), Handler(), AuditMemory()
     over: list[OnwardAgent] = []
     loop = Loop(Handler(), proxy)
     loop.left.open(b"auth-agent@openssh.com", target, window=2**32 - 1, max_packet=LEAST_PACKET - 1)
