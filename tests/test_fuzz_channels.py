@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conchrec.proxy.inner import session
+from conchrec.proxy.inner import request_audit, session, start_requests
 from conchrec.proxy.relay import admission, relay
 from conchrec.proxy.relay.admission import Direction, Disposition, MessageKind, StartPhase
 from conchrec.recording.capture import recorder
@@ -50,6 +50,16 @@ def _admit(phase: StartPhase, kind: MessageKind) -> Callable[[Patch], None]:
     return lambda patch: patch.setitem(admission.FROM_NEAR, (phase, kind), Disposition.PASS)
 
 
+def _admit_start(phase: StartPhase) -> Callable[[Patch], None]:
+    """Neither the admission nor the tracker of start requests minds the phase."""
+
+    def plant(patch: Patch) -> None:
+        _admit(phase, MessageKind.START)(patch)
+        patch.setattr(start_requests.StartTracker, "_enter", lambda self, step: None)
+
+    return plant
+
+
 def _always(name: str, value: object) -> Callable[[Patch], None]:
     """An attribute of ``Direction`` that does not change."""
     return lambda patch: patch.setattr(Direction, name, property(lambda self: value, lambda self, new: None))
@@ -67,7 +77,7 @@ def _lossy(patch: Patch) -> None:
     def keep(data: bytes, most: int) -> KeptText:
         return KeptText(text=data[:most].decode("utf-8", "replace"), size=len(data))
 
-    for module in (environment, session, recorder):
+    for module in (environment, session, request_audit, start_requests):
         patch.setattr(module, "keep", keep, raising=False)
 
 
@@ -81,8 +91,8 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
         "extended data from a client",
         22,
     ),
-    "a second start": (_admit(StartPhase.STARTED, MessageKind.START), "the server accepted", 1),
-    "a start beside another": (_admit(StartPhase.STARTING, MessageKind.START), "the server accepted", 127),
+    "a second start": (_admit_start(StartPhase.STARTED), "the server accepted", 1),
+    "a start beside another": (_admit_start(StartPhase.STARTING), "the server accepted", 127),
     "a start without a reply": (
         lambda patch: patch.setattr(relay, "_ANSWER_NEEDED", frozenset()),
         "the server",

@@ -29,7 +29,8 @@ def test_its_recording_has_a_start_and_an_end_in_the_audit(
     monkeypatch.setattr(test_session_files, "_NoStore", lambda: store)
     stage = test_session_files.Stage()
     if fails:
-        stage.session._recording_failed(SpoolFull("this session cannot be recorded: full"))
+        assert stage.session.recording.recorder is not None
+        stage.session.recording.recorder.sync_failed(SpoolFull("this session cannot be recorded: full"))
     for channel in (stage.user, stage.target):
         channel.send(m.CHANNEL_CLOSE)
         stage.pump()

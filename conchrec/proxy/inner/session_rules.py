@@ -1,0 +1,91 @@
+"""What the roles of a user allow in one session, and how a refusal is worded and audited."""
+
+from __future__ import annotations
+
+from conchrec.access.options import SessionOptions, why_not
+from conchrec.access.policy import shut_by
+from conchrec.audit import events
+from conchrec.errors import AccessDenied
+from conchrec.proxy import refusals
+from conchrec.proxy.inner.start_requests import StartRequest
+from conchrec.proxy.target_access import Visit
+from conchrec.reasons import Reason, ReasonCode
+from conchrec.recording.capture.file_transfers import transfer_programs
+
+#: What an option that is shut forbids, and its code.
+_FORBIDDEN = {
+    "commands": ("run this command", ReasonCode.COMMAND_NOT_ALLOWED),
+    "pty": ("have a terminal", ReasonCode.PTY_NOT_ALLOWED),
+    "shell": ("have a shell", ReasonCode.SHELL_NOT_ALLOWED),
+    "exec": ("run commands", ReasonCode.EXEC_NOT_ALLOWED),
+    "sftp": ("copy files by sftp", ReasonCode.SFTP_NOT_ALLOWED),
+    "scp": ("copy files by scp", ReasonCode.SCP_NOT_ALLOWED),
+    "subsystem": ("use this subsystem", ReasonCode.SUBSYSTEM_NOT_ALLOWED),
+}
+
+
+class SessionRules:
+    """The rules of the session ``sid``, as they are now: a reload may change them while it runs.
+
+    Each refusal is audited; it raises WriteFailed where that is not possible and the role is strict.
+    """
+
+    __slots__ = ("_sid", "_visit")
+
+    def __init__(self, visit: Visit, sid: str) -> None:
+        self._visit = visit
+        self._sid = sid
+
+    @property
+    def options(self) -> SessionOptions:
+        """Those of the roles, together."""
+        return self._visit.options or SessionOptions()
+
+    def check_start(self, start: StartRequest) -> None:
+        """Raises AccessDenied where the roles do not allow it."""
+        if option := self._start_option(start):
+            denied = self._denied(option)
+            self._visit.emit(refusals.event(denied, self._who()))
+            raise denied
+
+    def refused_now(self, start: StartRequest | None, *, has_pty: bool) -> AccessDenied | None:
+        """Why what runs, or its terminal, is not allowed any more; None where it is."""
+        option = self._start_option(start) if start is not None else ""
+        if not option and has_pty and not self.options.pty:
+            option = "pty"
+        return self._denied(option) if option else None
+
+    def refuse_pty(self) -> None:
+        """Audit that a terminal was refused."""
+        self._visit.emit(refusals.event(self._denied("pty"), self._who()))
+
+    def refuse_x11(self) -> None:
+        """Audit that X11 was refused."""
+        event = events.X11Forward(
+            **self._who(),
+            action="refused",
+            reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow it"),
+            rule=shut_by(self._visit.roles, "x11_forwarding").rule,
+        )
+        self._visit.emit(event)
+
+    def refuse_unknown(self) -> None:
+        """Audit that an unknown request was refused."""
+        rule = shut_by(self._visit.roles, "unknown_requests").rule
+        reason = Reason(ReasonCode.UNKNOWN_REQUEST, "unknown request")
+        self._visit.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
+
+    def _start_option(self, start: StartRequest) -> str:
+        """The option that forbids it; empty where none does. What a shell does cannot be seen beforehand."""
+        text = start.text
+        return why_not(self.options, start.kind, text, transfer_programs(start.kind, text))
+
+    def _denied(self, option: str) -> AccessDenied:
+        visit = self._visit
+        shut = shut_by(visit.roles, option)
+        what, code = _FORBIDDEN[option]
+        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({shut.why})"
+        return AccessDenied(text, rule=shut.rule, code=code)
+
+    def _who(self) -> events.Who:
+        return self._visit.who(self._sid)
