@@ -7,6 +7,7 @@ of its own, because a client binds what an agent signs to the connection that as
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -53,6 +54,14 @@ class AgentSource:
             failed.errback(AgentError("the connection with the agent is gone", code=ReasonCode.AGENT_GONE))
             return failed
         return _AgentChannel(self, connection, kind).opened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserAgents:
+    """The agents of one user at one target."""
+
+    outer: AgentSource
+    inner: AgentSource = field(default_factory=lambda: AgentSource("inner"))
 
 
 class _AgentChannel(Generic[_Client]):

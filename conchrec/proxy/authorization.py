@@ -1,4 +1,4 @@
-"""What the policy and the groups of targets say of one visit: when it begins, and again while it lasts."""
+"""What the policy and the groups of targets say of one access: when it begins, and again while it lasts."""
 
 from __future__ import annotations
 
@@ -9,65 +9,67 @@ from conchrec.access.options import Mfa, Record
 from conchrec.access.policy import Allow, Decision, Deny, cited, decide, rule_for
 from conchrec.config.target_rules import other_ports
 from conchrec.errors import AccessDenied
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import ReasonCode
 
 #: As which the audit knows the steps of a login.
 REQUIRE_MFA, APPROVAL = "require_mfa", "approval"
 
 
-def judge(visit: Visit) -> Decision:
-    """May the visit's user be at its target, as its login, now? With the target's own rule for recording."""
-    settings, now = visit.context.settings, visit.context.services.now()
+def judge(access: TargetAccess) -> Decision:
+    """May the user be at the target, as the login, now? With the target's own rule for recording."""
+    settings, now = access.settings, access.services.now()
+    destination, targets = access.destination, settings.config.targets
     # What binds one of the two logins must not be lost in the other.
-    identity = replace(visit.identity, withheld=visit.withheld)
+    identity = replace(access.identity, withheld=access.withheld)
     decision = decide(
-        settings.policy, identity, visit.target, visit.resolved, visit.login, visit.source, now,
-        other_ports=other_ports(visit.asked, visit.target, settings.config.targets),
+        settings.policy, identity, access.target, destination.resolved, access.login, access.origin.source,
+        now, other_ports=other_ports(destination.asked, access.target, targets),
     )  # fmt: skip
     if isinstance(decision, Allow):
-        rule = rule_for(settings.config.targets, visit.target, decision.addresses)
+        rule = rule_for(targets, access.target, decision.addresses)
         if rule is not None and rule.record is Record.STRICT:
             return replace(decision, options=replace(decision.options, record=Record.STRICT))
     return decision
 
 
-def may_reach(visit: Visit) -> Allow:
-    """May the visit's user be at its target as anybody at all, now? Raises AccessDenied."""
-    settings, now = visit.context.settings, visit.context.services.now()
+def may_reach(access: TargetAccess) -> Allow:
+    """May the user be at the target as anybody at all, now? Raises AccessDenied."""
+    settings, now = access.settings, access.services.now()
+    destination, targets = access.destination, settings.config.targets
     answer = policy.may_reach(
-        settings.policy, visit.identity, visit.target, visit.resolved, visit.source, now,
-        other_ports=other_ports(visit.asked, visit.target, settings.config.targets),
+        settings.policy, access.identity, access.target, destination.resolved, access.origin.source, now,
+        other_ports=other_ports(destination.asked, access.target, targets),
     )  # fmt: skip
     if isinstance(answer, Deny):
         raise denied(answer)
     return answer
 
 
-def judge_again(visit: Visit, *, begun: bool) -> Allow:
+def judge_again(access: TargetAccess, *, begun: bool) -> Allow:
     """The same of one that lasts. Raises AccessDenied; also where it has ``begun`` and now could not."""
-    context = visit.context
-    if visit.inner is not None:
-        visit.inner = context.settings.credentials.still(visit.inner, visit.source, context.services.now())
-    answer = judge(visit)
+    if access.inner is not None:
+        credentials, now = access.settings.credentials, access.services.now()
+        access.prove(credentials.still(access.inner, access.origin.source, now))
+    answer = judge(access)
     if isinstance(answer, Deny):
         raise denied(answer)
-    visit.judged(answer)
+    access.allow(answer)
     if begun:
-        check_steps(visit)
+        check_steps(access)
     return answer
 
 
-def check_steps(visit: Visit) -> None:
+def check_steps(access: TargetAccess) -> None:
     """AccessDenied where a second factor, or an approval, is required and was not when it began."""
-    assert visit.options is not None, "it was judged"
-    if visit.options.require_mfa is Mfa.SESSION and not visit.second_factor:
+    assert access.options is not None, "it was judged"
+    if access.options.require_mfa is Mfa.SESSION and not access.second_factor:
         raise AccessDenied(
             "a second factor is required for each session now: connect anew",
             rule=REQUIRE_MFA,
             code=ReasonCode.SECOND_FACTOR_REQUIRED,
         )
-    if not visit.is_approved:
+    if not access.is_approved:
         raise AccessDenied(
             "somebody has to approve it now: connect anew", rule=APPROVAL, code=ReasonCode.APPROVAL_REQUIRED
         )
@@ -77,9 +79,9 @@ def denied(answer: Deny) -> AccessDenied:
     return AccessDenied(answer.reason, rule=cited(answer), code=answer.code)
 
 
-def check_ways(visit: Visit) -> None:
+def check_ways(access: TargetAccess) -> None:
     """AccessDenied where so many ways of this user are open already that nobody could use them all."""
-    context, user = visit.context, visit.identity.user
+    context, user = access.context, access.identity.user
     most = context.settings.config.limits.sessions_per_user
     if sum(live.way_count for live in context.registry.connections_of(user)) >= most:
         raise AccessDenied(
@@ -89,13 +91,13 @@ def check_ways(visit: Visit) -> None:
         )
 
 
-def check_connections(visit: Visit) -> None:
+def check_connections(access: TargetAccess) -> None:
     """AccessDenied where the user has as many connections to targets as are allowed (``max_connections``)."""
-    limit = visit.options.max_connections if visit.options is not None else None
-    user = visit.identity.user
+    limit = access.options.max_connections if access.options is not None else None
+    user = access.identity.user
     if limit is None:
         return
-    if sum(live.connection_count for live in visit.context.registry.connections_of(user)) >= limit:
+    if sum(live.connection_count for live in access.context.registry.connections_of(user)) >= limit:
         raise AccessDenied(
             f"{user} has {limit} connections to targets, which is the limit (max_connections)",
             rule="max_connections",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from conchrec.access.options import Record, SessionOptions
 from conchrec.access.policy import Allow, Role
 from conchrec.audit import events
+from conchrec.clock import Clock
 from conchrec.errors import ConchrecError
 from conchrec.model import Identity, SessionInfo, Target
 from conchrec.provenance import NOTHING_KNOWN, Provenance
-from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.agents import UserAgents
 from conchrec.proxy.approvals import ApprovalRequest
-from conchrec.proxy.context import ProxyContext
+from conchrec.proxy.context import ProxyContext, Services, Settings
 from conchrec.reasons import Reason
 from conchrec.recording.format.coverage import NotKept
 from conchrec.ssh.certificate import decode, fingerprint
@@ -26,68 +27,219 @@ class OneTimeProof:
         self._left = False
 
     def give(self) -> None:
+        """There is one."""
         self._left = True
 
     def take(self) -> bool:
-        """Was there one left?"""
+        """Use it. Was there one left?"""
         left, self._left = self._left, False
         return left
 
 
-@dataclass(slots=True, kw_only=True)
-class Visit:
-    """``source`` is the user's bare address, ``address`` that with the port, ``cid`` the connection.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The outer connection that the user comes from."""
 
-    ``login`` is empty until the inner connection has named it; ``denied`` is the policy's no, which
-    the user reads in the session; ``options`` are those of the rules that allow it.
-    """
-
-    context: ProxyContext
-    identity: Identity
+    #: The connection's id.
     cid: str
+    #: The user's bare address; ``address`` is that with the port.
     source: str
     address: str
     #: The proxy's address and port that the user connected to.
     local: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where the user goes."""
+
     target: Target
-    addresses: tuple[str, ...]
-    #: All that the name resolved to: what the policy judges. Only ``addresses`` may be dialled.
-    resolved: tuple[str, ...] = ()
     #: What the user asked for; ``target`` may have another port, where its group says so.
     asked: Target
-    outer_agent: AgentSource
-    inner_agent: AgentSource = field(default_factory=lambda: AgentSource("inner"))
-    login: str = ""
-    options: SessionOptions | None = None
-    #: Those that allow it, together.
-    roles: tuple[Role, ...] = ()
-    #: When the answer of the policy may be another one, aware; None: never by itself.
-    until: datetime | None = None
-    #: The second factor of the outer login, if nothing has used it.
-    proofs: OneTimeProof = field(default_factory=OneTimeProof)
-    #: The one that this visit has, where its roles require one for each session.
-    second_factor: str = ""
-    #: What was approved, by whom, and as whom they had to be somebody, where that is needed.
+    #: All that the name resolved to: what the policy judges.
+    resolved: tuple[str, ...] = ()
+    #: Those of them that the policy allows: only these may be dialled.
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """What was approved: by whom, for which sets of roles (``ApprovalRequest.needed``), and why."""
+
     request: str = ""
-    approved_by: str = ""
-    approved_for: tuple[frozenset[str], ...] = ()
-    approval_reason: str = ""
-    approval_note: str = ""
-    #: What is known of the target since the proxy has logged in there.
-    reached: Provenance = NOTHING_KNOWN
-    #: The request that is waited for, and the reason that was given for it.
-    waiting: ApprovalRequest | None = None
+    by: str = ""
+    needed: tuple[frozenset[str], ...] = ()
     reason: str = ""
-    #: Who the inner login has proved to be, by which key or certificate; None without one.
-    inner: Identity | None = None
-    denied: ConchrecError | None = None
-    #: When the user's client last said anything on a channel, in seconds of the reactor's clock.
-    last_activity: float = 0.0
-    #: A session of this connection asked the target for X11, or to have the agent: it may use them.
-    x11_requested: bool = False
-    onward_agent: bool = False
-    #: What went through this connection that no recording holds.
-    beside: set[NotKept] = field(default_factory=set)
+    note: str = ""
+
+
+NOT_APPROVED = Approval()
+"""Nobody has been asked."""
+
+
+class ConnectionActivity:
+    """What the channels of one connection to a target have done so far, all together."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        #: When the user's client last said anything on a channel, in seconds of the reactor's clock.
+        self.last = 0.0
+        #: A session asked the target for X11, or to have the agent: the target may open such channels.
+        self.x11_requested = False
+        self.agent_requested = False
+        #: What went through the connection that no recording holds.
+        self.not_kept: set[NotKept] = set()
+
+    def touch(self) -> None:
+        """The client said something."""
+        self.last = self._clock.seconds()
+
+    def request_x11(self) -> None:
+        """A session asked for X11."""
+        self.x11_requested = True
+
+    def request_agent(self) -> None:
+        """A session asked for the agent."""
+        self.agent_requested = True
+
+    def pass_unrecorded(self, kind: NotKept) -> None:
+        """Something of this kind goes through that no recording holds."""
+        self.not_kept.add(kind)
+
+
+class TargetAccess:
+    """One user's access to one target: who comes from where, goes where, and is allowed what.
+
+    Everybody reads the attributes; only the methods change them. What belongs together is one frozen value,
+    which is replaced whole.
+    """
+
+    def __init__(
+        self,
+        context: ProxyContext,
+        origin: Origin,
+        destination: Destination,
+        *,
+        identity: Identity,
+        agents: UserAgents,
+        proofs: OneTimeProof,
+    ) -> None:
+        self.context = context
+        self.origin = origin
+        self.destination = destination
+        self.agents = agents
+        #: The second factor of the outer login, if nothing has used it.
+        self.proofs = proofs
+        self.activity = ConnectionActivity(context.services.clock)
+        #: The user, as of now.
+        self.identity = identity
+        #: Empty until the inner connection has named it.
+        self.login = ""
+        #: Who the inner login has proved to be, by which key or certificate; None without one.
+        self.inner: Identity | None = None
+        #: The second factor of this connection, where the roles require one for each session.
+        self.second_factor = ""
+        #: What the policy allowed when it was last asked; None until it has allowed anything.
+        self.allowed: Allow | None = None
+        #: Why the access was denied, for good; the user reads it in the session.
+        self.denied: ConchrecError | None = None
+        self.approval = NOT_APPROVED
+        #: The request that is waited for, and the reason that the user has given.
+        self.pending_request: ApprovalRequest | None = None
+        self.reason = ""
+        #: What is known of the target since the proxy has logged in there.
+        self.reached: Provenance = NOTHING_KNOWN
+
+    # --- what becomes known
+
+    def resolve(self, addresses: tuple[str, ...]) -> None:
+        """The target's name resolves to these."""
+        self.destination = replace(self.destination, resolved=addresses)
+
+    def permit_addresses(self, addresses: tuple[str, ...]) -> None:
+        """The policy allows to dial these."""
+        self.destination = replace(self.destination, addresses=addresses)
+
+    def identify(self, identity: Identity) -> None:
+        """The user was judged again: this is what is left of the outer login."""
+        self.identity = identity
+
+    def name_login(self, login: str) -> None:
+        """The client has named the account at the target."""
+        self.login = login
+
+    def prove(self, inner: Identity | None) -> None:
+        """The inner login has proved this, or it was judged again."""
+        self.inner = inner
+
+    def pass_second_factor(self, method: str) -> None:
+        """This connection has a second factor of its own."""
+        self.second_factor = method
+
+    def allow(self, answer: Allow) -> None:
+        """The policy was asked, and allows it with these options."""
+        self.allowed = answer
+
+    def deny(self, error: ConchrecError) -> None:
+        """It ends, or does not begin, for this reason."""
+        self.denied = error
+
+    def explain(self, reason: str) -> None:
+        """The user has given a reason, for those who approve."""
+        self.reason = reason
+
+    def wait_for(self, request: ApprovalRequest | None) -> None:
+        """It waits for a decision; None: it does not wait any more."""
+        self.pending_request = request
+
+    def approve(self, request: ApprovalRequest) -> None:
+        """Somebody has approved it."""
+        self.approval = Approval(
+            request=request.id,
+            by=request.by,
+            needed=request.needed,
+            reason=request.reason,
+            note=request.note,
+        )
+
+    def log_in_at_target(self, reached: Provenance) -> None:
+        """The proxy has logged in at the target, which was reached like this."""
+        self.reached = reached
+
+    # --- what follows from it
+
+    @property
+    def settings(self) -> Settings:
+        """Those of now."""
+        return self.context.settings
+
+    @property
+    def services(self) -> Services:
+        """What the connection works with."""
+        return self.context.services
+
+    @property
+    def target(self) -> Target:
+        """Where the user goes."""
+        return self.destination.target
+
+    @property
+    def options(self) -> SessionOptions | None:
+        """Those of the rules that allow it; None until there are any."""
+        return self.allowed.options if self.allowed is not None else None
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Those that allow it, together."""
+        return self.allowed.roles if self.allowed is not None else ()
+
+    @property
+    def until(self) -> datetime | None:
+        """When the answer of the policy may be another one, aware; None: never by itself."""
+        if self.allowed is None:
+            return None
+        ends = (self.allowed.until, self.inner.expires if self.inner is not None else None)
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def withheld(self) -> frozenset[str]:
@@ -97,28 +249,62 @@ class Visit:
     @property
     def is_approved(self) -> bool:
         """By everybody who has to."""
-        return self.options is None or set(self.options.approval) <= set(self.approved_for)
-
-    def judged(self, answer: Allow) -> None:
-        """What the policy says of it now."""
-        self.options, self.roles = answer.options, answer.roles
-        ends = (answer.until, self.inner.expires if self.inner is not None else None)
-        self.until = min((end for end in ends if end is not None), default=None)
-
-    def use(self, request: ApprovalRequest) -> None:
-        """Somebody has approved it."""
-        self.request, self.approved_by, self.approved_for = request.id, request.by, request.needed
-        self.approval_reason, self.approval_note = request.reason, request.note
+        return self.options is None or set(self.options.approval) <= set(self.approval.needed)
 
     @property
     def strict(self) -> bool:
         """What cannot be recorded, or audited, does not happen."""
         return self.options is None or self.options.record is Record.STRICT
 
+    @property
+    def provenance(self) -> Provenance:
+        """How a session that begins now came to be."""
+        identity, approval = self.identity, self.approval
+        certificate = decode(identity.certificate) if identity.certificate is not None else None
+        return replace(
+            self.reached,
+            proxy_address=self.origin.local,
+            method=identity.method,
+            key=fingerprint(identity.key) if identity.key else "",
+            certificate=f"{certificate.key_id} serial {certificate.serial}" if certificate else "",
+            second_factor=self.second_factor or identity.second_factor,
+            request=approval.request,
+            approved_by=approval.by,
+            approval_reason=approval.reason,
+            approval_note=approval.note,
+        )
+
+    def session_info(self, sid: str) -> SessionInfo:
+        """For the recording of one of its sessions, which begins now."""
+        return SessionInfo(
+            sid=sid,
+            cid=self.origin.cid,
+            user=self.identity.user,
+            login=self.login,
+            target=self.target,
+            address=self.origin.address,
+            started=self.services.now(),
+            roles=self.identity.roles,
+            provenance=self.provenance,
+        )
+
+    # --- the audit
+
+    def who(self, sid: str = "") -> events.Who:
+        """The fields that each of its events has."""
+        return events.Who(
+            user=self.identity.user,
+            login=self.login,
+            target=str(self.target),
+            addr=self.origin.address,
+            cid=self.origin.cid,
+            sid=sid,
+        )
+
     def emit(self, event: events.AuditEvent) -> None:
         """An event without which nothing must happen: raises WriteFailed where the role is strict."""
         if self.strict:
-            self.context.services.audit.emit(event)
+            self.services.audit.emit(event)
         else:
             self.context.emit(event)
 
@@ -126,45 +312,3 @@ class Visit:
         """A code, or the like, that was not right in the inner login."""
         reason = Reason(error.code, error.detail or error.public)
         return events.AuthRefused(**self.who(), reason=reason, method="keyboard-interactive", stage="inner")
-
-    @property
-    def provenance(self) -> Provenance:
-        """How a session that begins now came to be."""
-        identity = self.identity
-        certificate = decode(identity.certificate) if identity.certificate is not None else None
-        return replace(
-            self.reached,
-            proxy_address=self.local,
-            method=identity.method,
-            key=fingerprint(identity.key) if identity.key else "",
-            certificate=f"{certificate.key_id} serial {certificate.serial}" if certificate else "",
-            second_factor=self.second_factor or identity.second_factor,
-            request=self.request,
-            approved_by=self.approved_by,
-            approval_reason=self.approval_reason,
-            approval_note=self.approval_note,
-        )
-
-    def session_info(self, sid: str) -> SessionInfo:
-        """For the recording of one of its sessions, which begins now."""
-        return SessionInfo(
-            sid=sid,
-            cid=self.cid,
-            user=self.identity.user,
-            login=self.login,
-            target=self.target,
-            address=self.address,
-            started=self.context.services.now(),
-            roles=self.identity.roles,
-            provenance=self.provenance,
-        )
-
-    def who(self, sid: str = "") -> events.Who:
-        return events.Who(
-            user=self.identity.user,
-            login=self.login,
-            target=str(self.target),
-            addr=self.address,
-            cid=self.cid,
-            sid=sid,
-        )

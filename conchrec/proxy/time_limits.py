@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from conchrec.access.options import SessionOptions
 from conchrec.clock import DelayedCall
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.yaml_cursor import as_written
 
@@ -18,20 +18,21 @@ LAST_WORDS_SECONDS = 0.3
 
 class TimeLimits:
     """``end`` is called, with a line that says why, when the time is over. Both run from ``begin``; idle is
-    who says nothing: ``visit.last_activity``."""
+    who says nothing: ``ConnectionActivity.last``."""
 
-    def __init__(self, visit: Visit, end: Callable[[str], None]) -> None:
-        self._visit = visit
-        self._clock = visit.context.services.clock
+    def __init__(self, access: TargetAccess, end: Callable[[str], None]) -> None:
+        self._access = access
+        self._clock = access.services.clock
         self._end = end
         self._began: float | None = None
         self._ttl: DelayedCall | None = None
         self._idle: DelayedCall | None = None
 
     def begin(self) -> None:
-        self._began = self._visit.last_activity = self._clock.seconds()
-        if self._visit.options is not None:
-            self.apply(self._visit.options)
+        self._access.activity.touch()
+        self._began = self._access.activity.last
+        if self._access.options is not None:
+            self.apply(self._access.options)
 
     def apply(self, options: SessionOptions) -> None:
         """These limits from now on; the time that has passed counts. Nothing before ``begin``."""
@@ -57,7 +58,7 @@ class TimeLimits:
         self._ttl = self._idle = None
 
     def _watch_idle(self, limit: timedelta) -> None:
-        left = self._visit.last_activity + limit.total_seconds() - self._clock.seconds()
+        left = self._access.activity.last + limit.total_seconds() - self._clock.seconds()
         if left > 0:
             self._idle = self._clock.callLater(left, self._watch_idle, limit)
         else:

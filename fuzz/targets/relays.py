@@ -18,10 +18,7 @@ from conchrec.access.options import SessionOptions
 from conchrec.audit.events import AuditEvent
 from conchrec.config.model import Mode
 from conchrec.model import Identity, SessionInfo
-from conchrec.model import Target as Place
-from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.inner.session import Session
-from conchrec.proxy.target_access import Visit
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.format.asciicast import Event, Header
@@ -37,7 +34,7 @@ from fuzz.target import Target
 from fuzz.targets.connections import WINDOW, on, opening, request
 from fuzz.targets.linked import message, packed
 from fuzz.targets.parsers import EXIT_SIGNAL, PTY
-from tests.support.context import partial_context
+from tests.support.context import partial_context, root_at_web1
 from tests.support.loop import Handler, Wire
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -135,12 +132,9 @@ class Between:
             audit=SimpleNamespace(emit=self._heard),
             disks=SimpleNamespace(check=lambda: None),
         )
-        self._visit = Visit(
-            context=context, identity=Identity(user="joe", method="publickey"), cid="c", source="10.0.0.1",
-            address="10.0.0.1:1", target=Place(host="web1"), asked=Place(host="web1"), addresses=(),
-            outer_agent=AgentSource("outer"),
-            login="root", options=SessionOptions(sftp=False, scp=False),
-        )  # fmt: skip
+        self._access = root_at_web1(
+            context, Identity(user="joe", method="publickey"), SessionOptions(sftp=False, scp=False)
+        )
 
     def _heard(self, event: AuditEvent) -> None:
         repr(event)
@@ -155,7 +149,7 @@ class Between:
             opening.refuse(UNKNOWN_CHANNEL_TYPE, "")
             return
         session = Session(
-            self._visit, opening, inner_settled=lambda: None, over=self._ended, relayed=lambda: None
+            self._access, opening, inner_settled=lambda: None, over=self._ended, relayed=lambda: None
         )
         turn = len(self._sessions) % 3
         self._sessions.append(session)

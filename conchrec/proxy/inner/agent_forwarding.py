@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from conchrec.audit import events
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.proxy import refusals
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.recording.format.coverage import NotKept
@@ -47,9 +47,14 @@ class OnwardAgent:
     switches = ("forward_agent",)
 
     def __init__(
-        self, visit: Visit, opening: IncomingOpen, upstream: Upstream, *, over: Callable[[OnwardAgent], None]
+        self,
+        access: TargetAccess,
+        opening: IncomingOpen,
+        upstream: Upstream,
+        *,
+        over: Callable[[OnwardAgent], None],
     ) -> None:
-        self._visit = visit
+        self._access = access
         self._over = over
         self._ended = False
         self._opening = opening
@@ -69,7 +74,7 @@ class OnwardAgent:
             raise AgentError("the target is gone", code=ReasonCode.TARGET_GONE)
         if self._opening.request.max_packet < LEAST_PACKET:
             raise AgentError("the target takes too few bytes in a packet", code=ReasonCode.PACKETS_DO_NOT_FIT)
-        client = await self._visit.inner_agent.open()
+        client = await self._access.agents.inner.open()
         self._client = client
         bound = await client.bind_session(
             host_key=transport.host_key_blob,
@@ -87,8 +92,8 @@ class OnwardAgent:
                 "the role does not allow it any more" if self._ended else "the target is gone",
                 code=ReasonCode.NO_LONGER_ALLOWED if self._ended else ReasonCode.TARGET_GONE,
             )
-        self._visit.emit(self._event("relayed", ""))
-        self._visit.beside.add(NotKept.AGENT)
+        self._access.emit(self._event("relayed", ""))
+        self._access.activity.pass_unrecorded(NotKept.AGENT)
         self._stream = Stream.accept(self._opening, self)
 
     def end(self, reason: str) -> None:
@@ -109,10 +114,10 @@ class OnwardAgent:
             self._opening.refuse(m.CONNECT_FAILED, f"conchrec: {refusals.one_line(why)}")
 
     def _emit(self, action: str, reason: str) -> None:
-        self._visit.context.emit(self._event(action, reason))
+        self._access.context.emit(self._event(action, reason))
 
     def _event(self, action: str, reason: str) -> events.Agent:
-        return events.Agent(**self._visit.who(), action=action, path="onward", reason=reason)
+        return events.Agent(**self._access.who(), action=action, path="onward", reason=reason)
 
     # --- what the target asks
 
@@ -141,7 +146,7 @@ class OnwardAgent:
             return
         try:
             if message[0] == SIGN_REQUEST:
-                self._visit.emit(self._event("signed", ""))
+                self._access.emit(self._event("signed", ""))
         except WriteFailed:
             self._answer(turn, bytes((FAILURE,)))
             return

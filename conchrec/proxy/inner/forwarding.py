@@ -22,7 +22,7 @@ from conchrec.proxy.inner.nested_ssh import Banner
 from conchrec.proxy.relay.intake import UNKNOWN_MOST
 from conchrec.proxy.relay.observer import Verdict
 from conchrec.proxy.relay.relay import Relay
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.format.coverage import NotKept
@@ -62,9 +62,9 @@ NOT_ALLOWED = Reason(ReasonCode.FORWARD_NOT_ALLOWED, "the role does not allow it
 class Forwards:
     """All forwards of one inner connection."""
 
-    def __init__(self, visit: Visit, upstream: Upstream) -> None:
-        self._visit = visit
-        self._context = visit.context
+    def __init__(self, access: TargetAccess, upstream: Upstream) -> None:
+        self._access = access
+        self._context = access.context
         self._upstream = upstream
         self._listening = 0
         self._waiting = 0
@@ -75,7 +75,7 @@ class Forwards:
 
     @property
     def _options(self) -> SessionOptions:
-        return self._visit.options or SessionOptions()
+        return self._access.options or SessionOptions()
 
     def rejudge(self) -> None:
         """What is not allowed any more ends."""
@@ -91,7 +91,7 @@ class Forwards:
                     connection.request(b"cancel-" + name, extra)
                 self._context.emit(
                     events.Port(
-                        **self._visit.who(),
+                        **self._access.who(),
                         kind=LISTEN[name],
                         action="cancel",
                         destination=_place_of(name, extra),
@@ -101,7 +101,7 @@ class Forwards:
                 )
 
     def _shut_by(self, kind: str) -> Shut:
-        return shut_by(self._visit.roles, SWITCH[kind])
+        return shut_by(self._access.roles, SWITCH[kind])
 
     def _may(self, kind: str) -> bool:
         return bool(getattr(self._options, SWITCH[kind]))
@@ -114,15 +114,15 @@ class Forwards:
         if (ends := self._ends(opening, "user")) is None:
             return
         destination, origin = ends
-        if self._visit.denied is not None:
-            opening.refuse(*refusals.open_failure(self._visit.denied))
+        if self._access.denied is not None:
+            opening.refuse(*refusals.open_failure(self._access.denied))
             return
         if not self._may(kind):
             self._refused(opening, kind, destination)
             return
         self._upstream.inner_settled()
         forward = _Forward(
-            self._visit, opening, kind, destination, origin, user_is_near=True, live=self._live
+            self._access, opening, kind, destination, origin, user_is_near=True, live=self._live
         )
         self._upstream.when_ready().addCallbacks(
             lambda connection: forward.relay.dial(connection),
@@ -132,7 +132,7 @@ class Forwards:
     def _refused(self, opening: IncomingOpen, kind: str, destination: str) -> None:
         self._context.emit(
             events.Port(
-                **self._visit.who(),
+                **self._access.who(),
                 kind=kind,
                 action="refused",
                 destination=destination,
@@ -140,7 +140,7 @@ class Forwards:
                 rule=self._shut_by(kind).rule,
             )
         )
-        user, host, why = self._visit.identity.user, self._visit.target.host, self._shut_by(kind).why
+        user, host, why = self._access.identity.user, self._access.target.host, self._shut_by(kind).why
         text = f"{user} may not forward ports on {host} ({why})"
         reason = Reason(ReasonCode.FORWARD_NOT_ALLOWED, text)
         opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(reason))
@@ -148,27 +148,27 @@ class Forwards:
     # --- channels that the target opens
 
     def target_opens(self, opening: IncomingOpen) -> None:
-        kind, user, visit = opening.channel.kind, self.user, self._visit
+        kind, user, access = opening.channel.kind, self.user, self._access
         if user is None or user.stopped:
             opening.refuse(m.CONNECT_FAILED, Reason(ReasonCode.USER_GONE, "the user is gone"))
         elif kind in FORWARDED and self._listening > 0 and self._may(FORWARDED[kind]):
             if (ends := self._ends(opening, "target")) is not None:
                 forward = _Forward(
-                    visit, opening, FORWARDED[kind], *ends, user_is_near=False, live=self._live
+                    access, opening, FORWARDED[kind], *ends, user_is_near=False, live=self._live
                 )
                 forward.relay.dial(user)
-        elif kind == b"x11" and visit.x11_requested and self._options.x11_forwarding:
+        elif kind == b"x11" and access.activity.x11_requested and self._options.x11_forwarding:
             if (ends := self._ends(opening, "target")) is not None:
-                _X11(visit, opening, ends[1], self._live).relay.dial(user)
-        elif kind in m.AGENT_CHANNELS and visit.onward_agent and self._options.forward_agent:
-            agent = OnwardAgent(visit, opening, self._upstream, over=self._live.discard)
+                _X11(access, opening, ends[1], self._live).relay.dial(user)
+        elif kind in m.AGENT_CHANNELS and access.activity.agent_requested and self._options.forward_agent:
+            agent = OnwardAgent(access, opening, self._upstream, over=self._live.discard)
             self._live.add(agent)
             agent.begin()
         else:
             name = refusals.one_line(kind.decode("ascii", "replace"), 64)
             self._context.emit(
                 events.UnknownRequest(
-                    **visit.who(), request=f"open {name}", size=0, scope="channel", sender="target"
+                    **access.who(), request=f"open {name}", size=0, scope="channel", sender="target"
                 )
             )
             why = Reason(ReasonCode.CHANNEL_NOT_REQUESTED, "nobody asked for this channel")
@@ -182,7 +182,7 @@ class Forwards:
         except (Truncated, Malformed) as error:
             text = f"malformed open of {request.kind.decode('ascii', 'replace')}: {error.public}"
             reason = Reason(error.code, text)
-            self._context.emit(dropped_event(self._visit, m.CHANNEL_OPEN, request.extra, reason, sender))
+            self._context.emit(dropped_event(self._access, m.CHANNEL_OPEN, request.extra, reason, sender))
             opening.refuse(m.CONNECT_FAILED, refusals.sentence(reason))
             return None
         texts = [one if isinstance(one, int) else _shown(one) for one in values]
@@ -200,16 +200,16 @@ class Forwards:
         if not self._rewrite(request, "user"):
             return
         if name in LISTEN or name in CANCEL:
-            if self._visit.denied is not None or not self._may(LISTEN.get(name) or CANCEL[name]):
-                rule = "" if self._visit.denied else self._shut_by(LISTEN.get(name) or CANCEL[name]).rule
+            if self._access.denied is not None or not self._may(LISTEN.get(name) or CANCEL[name]):
+                rule = "" if self._access.denied else self._shut_by(LISTEN.get(name) or CANCEL[name]).rule
                 self._context.emit(self._listen(request, "refused", NOT_ALLOWED, rule))
                 request.reply(False)
                 return
             self._upstream.inner_settled()
             try:
-                self._visit.emit(self._listen(request, "request", ""))
+                self._access.emit(self._listen(request, "request", ""))
             except WriteFailed as error:
-                self._context.emit(refusals.event(error, self._visit.who()))
+                self._context.emit(refusals.event(error, self._access.who()))
                 request.reply(False)
                 return
         elif name not in message_layouts.GLOBAL_REQUESTS:
@@ -217,7 +217,7 @@ class Forwards:
             if not self._options.unknown_requests:
                 request.reply(False)
                 return
-        if self._visit.denied is not None or self._waiting >= MAX_WAITING:
+        if self._access.denied is not None or self._waiting >= MAX_WAITING:
             request.reply(False)
             return
         self._waiting += 1
@@ -264,7 +264,7 @@ class Forwards:
                 reason = Reason(error.code, f"malformed request {name}: {error.public}")
         if dropped or reason is not None:
             why = reason or Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {name}")
-            self._context.emit(dropped_event(self._visit, m.GLOBAL_REQUEST, dropped, why, sender))
+            self._context.emit(dropped_event(self._access, m.GLOBAL_REQUEST, dropped, why, sender))
         if reason is not None:
             request.reply(False)
         return reason is None
@@ -281,7 +281,7 @@ class Forwards:
         name = _shown(request.name)
         if dropped:
             why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of the reply to {name}")
-            self._context.emit(dropped_event(self._visit, m.REQUEST_SUCCESS, dropped, why, sender))
+            self._context.emit(dropped_event(self._access, m.REQUEST_SUCCESS, dropped, why, sender))
         if kept and request.name not in message_layouts.GLOBAL_REQUESTS:
             self._unknown_bytes(f"reply to {name}", kept, sender)
         return kept
@@ -329,7 +329,7 @@ class Forwards:
     ) -> events.Port:
         kind = LISTEN.get(request.name) or CANCEL[request.name]
         return events.Port(
-            **self._visit.who(),
+            **self._access.who(),
             kind=kind,
             action=action,
             destination=_place_of(request.name, _cancelled_by(request, reply)),
@@ -343,7 +343,7 @@ class Forwards:
     def _unknown_bytes(self, what: str, data: bytes, sender: str) -> None:
         self._context.emit(
             events.UnknownRequest(
-                **self._visit.who(),
+                **self._access.who(),
                 request=what,
                 size=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
@@ -356,16 +356,21 @@ class Forwards:
 class _Counted:
     """An Observer that counts, and reports at the end."""
 
-    beside = NotKept.FORWARDS
+    not_kept = NotKept.FORWARDS
 
     def __init__(
-        self, visit: Visit, opening: IncomingOpen, *, user_is_near: bool, live: set[_Counted | OnwardAgent]
+        self,
+        access: TargetAccess,
+        opening: IncomingOpen,
+        *,
+        user_is_near: bool,
+        live: set[_Counted | OnwardAgent],
     ) -> None:
-        self._visit = visit
+        self._access = access
         self._live = live
         live.add(self)
-        self._context = visit.context
-        self._services = visit.context.services
+        self._context = access.context
+        self._services = access.services
         self._user_is_near = user_is_near
         self._near = 0
         self._far = 0
@@ -374,7 +379,8 @@ class _Counted:
         self._dropped: set[tuple[int, str, bool]] = set()
         self._began = self._services.clock.seconds()
         self._reason = ""
-        self.relay = Relay(opening, self, visit.context.registry.user_waiting(visit.identity.user).channel())
+        waiting = access.context.registry.user_waiting(access.identity.user)
+        self.relay = Relay(opening, self, waiting.channel())
 
     @property
     def sent(self) -> int:
@@ -396,14 +402,14 @@ class _Counted:
             return Verdict.PASS
         self._context.emit(
             events.UnknownRequest(
-                **self._visit.who(),
+                **self._access.who(),
                 request=_shown(request.name),
                 size=len(request.extra),
                 sha256=hashlib.sha256(request.extra).hexdigest(),
                 sender=sender,
             )
         )
-        allowed = (self._visit.options or SessionOptions()).unknown_requests
+        allowed = (self._access.options or SessionOptions()).unknown_requests
         return Verdict.PASS if allowed else Verdict.REFUSE
 
     def answered(self, request: m.ChannelRequest, success: bool) -> None:
@@ -413,23 +419,23 @@ class _Counted:
         if (message, reason, from_near) not in self._dropped and len(self._dropped) < DROPPED_KINDS:
             self._dropped.add((message, reason, from_near))
             sender = "user" if from_near is self._user_is_near else "target"
-            self._context.emit(dropped_event(self._visit, message, data, reason, sender))
+            self._context.emit(dropped_event(self._access, message, data, reason, sender))
 
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
             self._near += len(body) - 4
             if self._user_is_near:
-                self._visit.last_activity = self._services.clock.seconds()
+                self._access.activity.touch()
 
     def from_far(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA:
             self._far += len(body) - 4
             if not self._user_is_near:
-                self._visit.last_activity = self._services.clock.seconds()
+                self._access.activity.touch()
 
     def opened(self) -> None:
-        self._visit.emit(self.event("open"))
-        self._visit.beside.add(self.beside)
+        self._access.emit(self.event("open"))
+        self._access.activity.pass_unrecorded(self.not_kept)
         self._open = True
 
     def refused(self, code: int, text: bytes) -> None:
@@ -464,7 +470,7 @@ class _Forward(_Counted):
 
     def __init__(
         self,
-        visit: Visit,
+        access: TargetAccess,
         opening: IncomingOpen,
         kind: str,
         destination: str,
@@ -478,7 +484,7 @@ class _Forward(_Counted):
         self._origin = origin
         self._banners: tuple[Banner, Banner] | None = (Banner(), Banner())
         self._is_ssh = False
-        super().__init__(visit, opening, user_is_near=user_is_near, live=live)
+        super().__init__(access, opening, user_is_near=user_is_near, live=live)
 
     @property
     def switches(self) -> tuple[str, ...]:
@@ -499,21 +505,21 @@ class _Forward(_Counted):
         if not banner.feed(body[4:]):
             return
         self._banners, self._is_ssh = None, True
-        visit = self._visit
-        self._visit.emit(self.event("nested_ssh"))
-        if not (visit.options or SessionOptions()).nested_ssh:
+        access = self._access
+        self._access.emit(self.event("nested_ssh"))
+        if not (access.options or SessionOptions()).nested_ssh:
             denied = AccessDenied(
-                f"{visit.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
-                rule=shut_by(visit.roles, "nested_ssh").rule,
+                f"{access.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
+                rule=shut_by(access.roles, "nested_ssh").rule,
                 code=ReasonCode.NESTED_SSH_NOT_ALLOWED,
             )
-            self._context.emit(refusals.event(denied, visit.who()))
+            self._context.emit(refusals.event(denied, access.who()))
             raise denied
 
     def event(self, action: str) -> events.AuditEvent:
         over = action == "close"
         return events.Port(
-            **self._visit.who(),
+            **self._access.who(),
             kind=self._kind,
             action=action,
             destination=self._destination,
@@ -526,20 +532,20 @@ class _Forward(_Counted):
 
 
 class _X11(_Counted):
-    beside = NotKept.X11
+    not_kept = NotKept.X11
 
     switches = ("x11_forwarding",)
 
     def __init__(
-        self, visit: Visit, opening: IncomingOpen, origin: str, live: set[_Counted | OnwardAgent]
+        self, access: TargetAccess, opening: IncomingOpen, origin: str, live: set[_Counted | OnwardAgent]
     ) -> None:
         self._origin = origin
-        super().__init__(visit, opening, user_is_near=False, live=live)
+        super().__init__(access, opening, user_is_near=False, live=live)
 
     def event(self, action: str) -> events.AuditEvent:
         over = action == "close"
         return events.X11Forward(
-            **self._visit.who(),
+            **self._access.who(),
             action=action,
             origin=self._origin,
             sent=self.sent if over else None,
@@ -581,10 +587,12 @@ def _place_of(request: bytes, extra: bytes) -> str:
         return ""
 
 
-def dropped_event(visit: Visit, message: int, data: bytes, reason: str, sender: str) -> events.MessageDropped:
+def dropped_event(
+    access: TargetAccess, message: int, data: bytes, reason: str, sender: str
+) -> events.MessageDropped:
     """``data`` of a message of the ``sender`` (user or target) was not relayed."""
     return events.MessageDropped(
-        **visit.who(),
+        **access.who(),
         message=m.NAMES[message],
         reason=refusals.one_line(reason),
         size=len(data),

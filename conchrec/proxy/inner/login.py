@@ -23,7 +23,7 @@ from conchrec.model import Identity
 from conchrec.proxy import refusals
 from conchrec.proxy.authorization import check_connections, check_steps, denied, judge
 from conchrec.proxy.login import approval_step, second_factor
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
@@ -42,7 +42,7 @@ class LoginStep(Protocol):
         """Ask, and wait. Raises AccessDenied, whose text the user reads."""
 
 
-Needs = Callable[[Visit], LoginStep | None]
+Needs = Callable[[TargetAccess], LoginStep | None]
 
 STEPS: tuple[Needs, ...] = (second_factor.step, approval_step.step)
 """In this order. Asked of each login that the policy allows: None where it needs no such step."""
@@ -56,9 +56,9 @@ class InnerLogin:
     """See the module; the Authenticator of the inner connection. ``begin`` dials the target, ``say`` shows a
     banner."""
 
-    def __init__(self, visit: Visit, begin: Callable[[], None], *, say: Say) -> None:
-        self._visit = visit
-        self._context = visit.context
+    def __init__(self, access: TargetAccess, begin: Callable[[], None], *, say: Say) -> None:
+        self._access = access
+        self._context = access.context
         self._begin = begin
         self._say = say
         self.upstream: Upstream | None = None
@@ -70,10 +70,10 @@ class InnerLogin:
         return (KEYBOARD_INTERACTIVE,) if self._welcomed else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
-        visit = self._visit
+        access = self._access
         self._named(user)
         inner_auth = self._context.settings.config.inner_auth
-        if inner_auth is InnerAuth.TUNNEL or visit.identity.method != "publickey":
+        if inner_auth is InnerAuth.TUNNEL or access.identity.method != "publickey":
             return self._welcome("none", None)
         return fail(
             AccessDenied(
@@ -85,8 +85,9 @@ class InnerLogin:
         return self._own(algorithm, blob) is not None
 
     def _own(self, algorithm: bytes, blob: bytes) -> Identity | None:
-        visit, now = self._visit, self._context.services.now()
-        return self._context.settings.credentials.own(visit.identity, algorithm, blob, visit.source, now)
+        access, now = self._access, self._context.services.now()
+        credentials = self._context.settings.credentials
+        return credentials.own(access.identity, algorithm, blob, access.origin.source, now)
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         self._named(user)
@@ -106,10 +107,10 @@ class InnerLogin:
         return Deferred.fromCoroutine(self._answer(ask))
 
     async def _answer(self, ask: Ask) -> Identity:
-        visit, upstream = self._visit, self.upstream
+        access, upstream = self._access, self.upstream
         if not self._welcomed or upstream is None:
             raise AccessDenied("Permission denied", "questions before a key", code=ReasonCode.KEY_REQUIRED)
-        while not self._begun and visit.denied is None:
+        while not self._begun and access.denied is None:
             step = self._needed()
             if step is None:
                 self._dial()
@@ -121,60 +122,60 @@ class InnerLogin:
             else:
                 # What was allowed before the questions may not be any more, or ask for other steps.
                 self._judge()
-        if visit.denied is not None:
-            return visit.identity
+        if access.denied is not None:
+            return access.identity
         while True:
             await upstream.when_settled()
             challenge = upstream.questions.open
             if challenge is None:
-                return visit.identity
+                return access.identity
             upstream.questions.answer(challenge, await ask(challenge))
 
     # --- what is allowed
 
     def _named(self, login: str) -> None:
         """The client has named the login: ask the policy, and dial where it allows."""
-        visit = self._visit
-        if visit.login:
+        access = self._access
+        if access.login:
             return
-        visit.login = login
+        access.name_login(login)
         self._judge()
         # What a step would use up is not touched before the user has proved who it is.
-        if visit.options is not None and not may_need_steps(visit.options):
+        if access.options is not None and not may_need_steps(access.options):
             self._dial()
 
     def _judge(self) -> None:
-        visit = self._visit
-        if visit.denied is not None:
+        access = self._access
+        if access.denied is not None:
             return
-        answer = judge(visit)
+        answer = judge(access)
         if isinstance(answer, policy.Deny):
             self._deny(denied(answer))
             return
-        visit.judged(answer)
-        visit.addresses = answer.addresses
+        access.allow(answer)
+        access.permit_addresses(answer.addresses)
         try:
             if self._begun:
-                check_steps(visit)
+                check_steps(access)
             else:
                 # Later it would be counted itself.
-                check_connections(visit)
+                check_connections(access)
         except AccessDenied as error:
             self._deny(error)
 
     def _deny(self, error: AccessDenied) -> None:
-        visit = self._visit
-        if visit.denied is not None:
+        access = self._access
+        if access.denied is not None:
             return
-        visit.denied = error
-        self._context.emit(refusals.event(error, visit.who()))
+        access.deny(error)
+        self._context.emit(refusals.event(error, access.who()))
 
     def _needed(self) -> LoginStep | None:
         """The next step. Uses what there is in its place: a proof, what was approved in advance."""
-        return next((step for needs in STEPS if (step := needs(self._visit)) is not None), None)
+        return next((step for needs in STEPS if (step := needs(self._access)) is not None), None)
 
     def _dial(self) -> None:
-        if not self._begun and self._visit.denied is None:
+        if not self._begun and self._access.denied is None:
             self._begun = True
             self._begin()
 
@@ -182,24 +183,24 @@ class InnerLogin:
 
     def _welcome(self, method: str, inner: Identity | None) -> Deferred[Identity]:
         """Logged in, once the steps are passed and the target has been heard."""
-        visit = self._visit
-        visit.inner = inner
+        access = self._access
+        access.prove(inner)
         self._judge()
-        step = self._needed() if visit.denied is None and not self._begun else None
+        step = self._needed() if access.denied is None and not self._begun else None
         blob = (inner.certificate or inner.key) if inner is not None else b""
         self._context.emit(
             events.UserLogin(
-                **visit.who(),
+                **access.who(),
                 method=method,
                 key=fingerprint(blob) if blob else "",
                 stage="inner",
-                roles=visit.identity.roles,
-                second_factor=visit.second_factor,
+                roles=access.identity.roles,
+                second_factor=access.second_factor,
             )
         )
         welcome: Deferred[Identity] = Deferred()
-        if visit.denied is not None or self.upstream is None:
-            welcome.callback(visit.identity)
+        if access.denied is not None or self.upstream is None:
+            welcome.callback(access.identity)
         elif step is not None:
             self._say(f"conchrec: {step.why}")
             self._go_on_with_questions(method, welcome)
@@ -213,7 +214,7 @@ class InnerLogin:
             return
         assert self.upstream is not None
         if self.upstream.questions.open is None:
-            welcome.callback(self._visit.identity)
+            welcome.callback(self._access.identity)
         else:
             self._go_on_with_questions(method, welcome)
 
@@ -229,5 +230,5 @@ class InnerLogin:
 
     def refused(self, user: str, method: str, reason: str) -> None:
         self._context.emit(
-            events.AuthRefused(**self._visit.who(), reason=reason, method=method, stage="inner")
+            events.AuthRefused(**self._access.who(), reason=reason, method=method, stage="inner")
         )

@@ -7,7 +7,7 @@ import hashlib
 from conchrec.audit import events
 from conchrec.proxy.inner.file_audit import Journal
 from conchrec.proxy.inner.session_report import SessionReport
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.recording.format.kept_text import NAME_MOST, keep
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
@@ -26,10 +26,10 @@ QUIET = frozenset(
 class RequestAudit:
     """Each method raises what ends the session (``record: strict``)."""
 
-    __slots__ = ("_ended_writes", "_journal", "_report", "_visit")
+    __slots__ = ("_access", "_ended_writes", "_journal", "_report")
 
-    def __init__(self, visit: Visit, journal: Journal, report: SessionReport) -> None:
-        self._visit = visit
+    def __init__(self, access: TargetAccess, journal: Journal, report: SessionReport) -> None:
+        self._access = access
         self._journal = journal
         self._report = report
         self._ended_writes: set[str] = set()
@@ -57,10 +57,10 @@ class RequestAudit:
         elif name == b"break":
             journal.emit(events.Signal(**journal.who(), name="BREAK"))
         elif name == b"x11-req":
-            self._visit.x11_requested = True
+            self._access.activity.request_x11()
             journal.emit(events.X11Forward(**journal.who(), action="request"))
         elif name in m.AGENT_REQUESTS:
-            self._visit.onward_agent = True
+            self._access.activity.request_agent()
         else:
             self._other(request, "user")
 

@@ -28,7 +28,7 @@ from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.inner.session import Session
 from conchrec.proxy.login import approval_step
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.proxy.upstream.connection import Upstream, UpstreamState
 from conchrec.reasons import Reason, ReasonCode
@@ -54,24 +54,30 @@ class TargetServer:
     """See the module. ``start`` once; then the tunnel drives it. ``over`` is called at its end."""
 
     def __init__(
-        self, visit: Visit, tunnel: Tunnel, *, banner: bytes, link: Link | None, over: Callable[[], None]
+        self,
+        access: TargetAccess,
+        tunnel: Tunnel,
+        *,
+        banner: bytes,
+        link: Link | None,
+        over: Callable[[], None],
     ) -> None:
-        self._visit = visit
-        self._context = visit.context
-        self._services = visit.context.services
+        self._access = access
+        self._context = access.context
+        self._services = access.services
         self._tunnel = tunnel
         self._over = over
-        self._limits = TimeLimits(visit, self.tell_and_end)
-        config = self._context.settings.config
+        self._limits = TimeLimits(access, self.tell_and_end)
+        config, asked = self._context.settings.config, access.destination.asked
         self.upstream = Upstream(
-            visit,
+            access,
             _TargetSide(self),
             link=link,
             on_banner=self._target_banner,
             on_lost=self._upstream_lost,
         )
-        self._forwards = Forwards(visit, self.upstream)
-        self._login = InnerLogin(visit, self._begin, say=lambda text: self._userauth.send_banner(text))
+        self._forwards = Forwards(access, self.upstream)
+        self._login = InnerLogin(access, self._begin, say=lambda text: self._userauth.send_banner(text))
         self._userauth = UserAuthServer(
             self._login,
             connection=self._logged_in,
@@ -83,13 +89,13 @@ class TargetServer:
         )
         self._transport = ServerTransport(
             version=mirrored(banner),
-            host_keys=self._services.authority.inner_host_keys(visit.asked.host, visit.asked.port),
+            host_keys=self._services.authority.inner_host_keys(asked.host, asked.port),
             algorithms=self._context.settings.algorithms,
-            powers=self._services.diffie_hellman.of_peer(lambda: f"user {visit.identity.user}"),
+            powers=self._services.diffie_hellman.of_peer(lambda: f"user {access.identity.user}"),
             userauth=lambda: self._userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
-            share=self._services.turns.of_user(visit.identity.user),
+            share=self._services.turns.of_user(access.identity.user),
         )
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
@@ -123,19 +129,19 @@ class TargetServer:
 
     @property
     def until(self) -> datetime | None:
-        return self._visit.until
+        return self._access.until
 
     def rejudge(self, identity: Identity) -> None:
         """What is not allowed any more ends, with a line that says why; the rest goes on."""
-        visit, context = self._visit, self._context
-        visit.identity = identity
-        if not visit.login or visit.denied is not None:
+        access, context = self._access, self._context
+        access.identify(identity)
+        if not access.login or access.denied is not None:
             return
         try:
             options = self._judge_again()
         except AccessDenied as error:
-            visit.denied = error
-            context.emit(refusals.event(error, visit.who()))
+            access.deny(error)
+            context.emit(refusals.event(error, access.who()))
             self.tell_and_end(error.public)
             return
         self._limits.apply(options)
@@ -150,17 +156,17 @@ class TargetServer:
 
     def _judge_again(self) -> SessionOptions:
         """Raises AccessDenied."""
-        visit = self._visit
+        access = self._access
         begun = self.upstream.state is not UpstreamState.IDLE
-        answer = judge_again(visit, begun=begun)
+        answer = judge_again(access, begun=begun)
         if not begun:
-            visit.addresses = answer.addresses
-            approval_step.changed(visit)
+            access.permit_addresses(answer.addresses)
+            approval_step.changed(access)
         elif not self.upstream.is_at(answer.addresses):
-            user = visit.identity.user
+            user = access.identity.user
             rule = f"no role of {user} allows that address any more"
             raise AccessDenied(
-                f"{user} may not reach {visit.target.host} ({rule})",
+                f"{user} may not reach {access.target.host} ({rule})",
                 rule=rule,
                 code=ReasonCode.ADDRESS_NOT_ALLOWED,
             )
@@ -197,15 +203,15 @@ class TargetServer:
     def _channels_exceeded(self, why: str) -> None:
         self._context.emit(
             refusals.event(
-                AccessDenied(why, rule="channels", code=ReasonCode.TOO_MANY_CHANNELS), self._visit.who()
+                AccessDenied(why, rule="channels", code=ReasonCode.TOO_MANY_CHANNELS), self._access.who()
             )
         )
 
     # --- ConnectionHandler, for what the user's client asks
 
     def connection_started(self, connection: Connection) -> None:
-        visit = self._visit
-        visit.inner_agent.connection = connection
+        access = self._access
+        access.agents.inner.connection = connection
         self._forwards.user = connection
         self._limits.begin()
         if self._useless:
@@ -226,14 +232,16 @@ class TargetServer:
             name = refusals.one_line(kind.decode("ascii", "replace"), 64)
             size = len(opening.request.extra)
             self._context.emit(
-                events.UnknownRequest(**self._visit.who(), request=f"open {name}", size=size, scope="channel")
+                events.UnknownRequest(
+                    **self._access.who(), request=f"open {name}", size=size, scope="channel"
+                )
             )
             why = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, "channels of this type are not relayed")
             opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.sentence(why))
 
     def _session_requested(self, opening: IncomingOpen) -> None:
-        visit = self._visit
-        limit = visit.options.max_sessions if visit.options is not None else None
+        access = self._access
+        limit = access.options.max_sessions if access.options is not None else None
         if self._no_more_sessions:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.NO_MORE_SESSIONS))
             return
@@ -243,17 +251,17 @@ class TargetServer:
         if limit is not None and len(self._sessions) + self._waiting >= limit:
             text = f"{limit} sessions at once are the limit (max_sessions)"
             error = AccessDenied(text, rule="max_sessions", code=ReasonCode.TOO_MANY_SESSIONS)
-            self._context.emit(refusals.event(error, visit.who()))
+            self._context.emit(refusals.event(error, access.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
             return
-        most, user = self._context.settings.config.limits.sessions_per_user, visit.identity.user
+        most, user = self._context.settings.config.limits.sessions_per_user, access.identity.user
         if self._context.registry.session_count(user) >= most:
             error = AccessDenied(
                 f"{user} has {most} sessions, which is the limit",
                 rule="sessions_per_user",
                 code=ReasonCode.TOO_MANY_SESSIONS_OF_USER,
             )
-            self._context.emit(refusals.event(error, visit.who()))
+            self._context.emit(refusals.event(error, access.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
             return
         wait = self._services.session_rate.wait(user)
@@ -263,10 +271,10 @@ class TargetServer:
                 rule="sessions a second",
                 code=ReasonCode.SESSION_RATE_EXCEEDED,
             )
-            self._context.emit(refusals.event(error, visit.who()))
+            self._context.emit(refusals.event(error, access.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
         elif wait:
-            self._context.session_delayed(user, visit.who(), wait)
+            self._context.session_delayed(user, access.who(), wait)
             self._context.registry.session_began(user)
             self._waiting += 1
             self._services.clock.callLater(wait, self._waited, opening)
@@ -276,24 +284,24 @@ class TargetServer:
     def _waited(self, opening: IncomingOpen) -> None:
         """A session of somebody who opens very many: its turn has come."""
         self._waiting -= 1
-        self._context.registry.session_over(self._visit.identity.user)
+        self._context.registry.session_over(self._access.identity.user)
         if self._ended:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
         else:
             self._begin_session(opening)
 
     def _begin_session(self, opening: IncomingOpen) -> None:
-        visit, upstream = self._visit, self.upstream
+        access, upstream = self._access, self.upstream
         session = Session(
-            visit,
+            access,
             opening,
             inner_settled=upstream.inner_settled,
             over=self._session_over,
             relayed=self._session_relayed,
         )
         self._sessions.add(session)
-        if visit.denied is not None:
-            session.fail(visit.denied)
+        if access.denied is not None:
+            session.fail(access.denied)
         elif upstream.connection is not None and upstream.state is UpstreamState.READY:
             session.go(upstream.connection)
         else:
@@ -363,14 +371,14 @@ class TargetServer:
 
     @property
     def _useless(self) -> bool:
-        return self._visit.denied is not None or self.upstream.state is UpstreamState.LOST
+        return self._access.denied is not None or self.upstream.state is UpstreamState.LOST
 
     def _end_soon(self) -> None:
         self._set_timer("useless", USELESS_SECONDS, self._end_if_useless)
 
     def _end_if_useless(self) -> None:
         if self._useless and not self._sessions and not self._waiting:
-            error = self._visit.denied or self.upstream.failure
+            error = self._access.denied or self.upstream.failure
             nothing_left = refusals.sentence(Reason(ReasonCode.NOTHING_LEFT, "nothing more to do"))
             self._disconnect(refusals.line(error) if error is not None else nothing_left)
 

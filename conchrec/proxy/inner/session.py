@@ -25,7 +25,7 @@ from conchrec.proxy.inner.start_requests import StartRequest, StartTracker
 from conchrec.proxy.relay.intake import STARTS
 from conchrec.proxy.relay.observer import NOT_FORWARDED, Verdict
 from conchrec.proxy.relay.relay import Relay
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
@@ -48,38 +48,39 @@ class Session:
 
     def __init__(
         self,
-        visit: Visit,
+        access: TargetAccess,
         opening: IncomingOpen,
         *,
         inner_settled: Callable[[], None],
         over: Callable[[Session], None],
         relayed: Callable[[], None],
     ) -> None:
-        self._visit = visit
-        self._context = visit.context
-        self._clock = visit.context.services.clock
+        self._access = access
+        self._context = access.context
+        self._clock = access.services.clock
         self._inner_settled = inner_settled
         self._over = over
         self._relayed = relayed
-        self.sid = sid = new_session_id(visit.context.services.now())
+        self.sid = sid = new_session_id(access.services.now())
         self._refusal: ConchrecError | None = None
         self._confirmed_early = False
         self._has_pty = False
         self._starts = StartTracker()
         self._start_timer: DelayedCall | None = None
-        self._rules = SessionRules(visit, sid)
+        self._rules = SessionRules(access, sid)
         self._report = SessionReport(self._clock.seconds())
         self.recording = SessionRecording(
-            visit, sid, complete=self._complete_recording, failed=self._end_unrecorded
+            access, sid, complete=self._complete_recording, failed=self._end_unrecorded
         )
         journal = Journal(
-            record=self.recording.write, emit=visit.emit, emit_quietly=self._context.emit, who=self._who
+            record=self.recording.write, emit=access.emit, emit_quietly=self._context.emit, who=self._who
         )
-        self._requests = RequestAudit(visit, journal, self._report)
+        self._requests = RequestAudit(access, journal, self._report)
         self._files = FileAudit(journal, self._clock.seconds)
         self._dropped = DroppedMessages()
-        self._relay = Relay(opening, self, self._context.registry.user_waiting(visit.identity.user).channel())
-        self._context.registry.session_began(visit.identity.user)
+        registry = self._context.registry
+        self._relay = Relay(opening, self, registry.user_waiting(access.identity.user).channel())
+        registry.session_began(access.identity.user)
 
     # --- what the inner connection does with it
 
@@ -126,7 +127,7 @@ class Session:
     def rejudge(self) -> None:
         """It ends where the options do not allow what it runs, or its terminal, any more; and where the audit
         has no room, for a role that is strict."""
-        if self._visit.strict and (full := self._context.services.disks.critical):
+        if self._access.strict and (full := self._context.services.disks.critical):
             self.end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
         elif denied := self._rules.refused_now(self._starts.current, has_pty=self._has_pty):
             self._context.emit(refusals.event(denied, self._who()))
@@ -136,13 +137,13 @@ class Session:
 
     def requested(self, request: m.ChannelRequest) -> Verdict | m.ChannelRequest:
         """Judge a request of the user, before the target need be there."""
-        visit, name, options = self._visit, request.name, self._rules.options
+        access, name, options = self._access, request.name, self._rules.options
         if name in STARTS:
             return self._start_requested(request)
         if name in m.AGENT_REQUESTS:
-            if not visit.inner_agent.announced:
-                visit.inner_agent.announced = True
-                visit.emit(events.Agent(**self._who(), action="announced", path="inner"))
+            if not access.agents.inner.announced:
+                access.agents.inner.announced = True
+                access.emit(events.Agent(**self._who(), action="announced", path="inner"))
             self._inner_settled()
             return Verdict.PASS if self._rules.options.forward_agent else Verdict.ACCEPT
         if name == b"pty-req":
@@ -175,7 +176,7 @@ class Session:
     def _start_requested(self, request: m.ChannelRequest) -> m.ChannelRequest:
         """A shell, a command or a subsystem. Raises AccessDenied where the roles do not allow it."""
         start = StartRequest.parse(request)
-        if command := self._visit.identity.force_command:
+        if command := self._access.identity.force_command:
             start = start.force(command)
         self._starts.request(start)
         self._inner_settled()
@@ -196,9 +197,9 @@ class Session:
         if command.is_cut:
             self.recording.write(lambda recorder: recorder.not_kept(NotKept.COMMAND))
         self._files.begin(start.kind, start.text)
-        emit = self._visit.emit
+        emit = self._access.emit
         if is_first:
-            emit(self._report.start(self._visit, self.sid, self.recording.recorder))
+            emit(self._report.start(self._access, self.sid, self.recording.recorder))
         if start.kind == "exec":
             emit(
                 events.Exec(
@@ -216,7 +217,7 @@ class Session:
     def _start_unanswered(self, kind: str) -> None:
         self._start_timer = None
         error = ConchrecError(
-            f"{self._visit.target} did not answer the request for {kind}", code=ReasonCode.START_UNANSWERED
+            f"{self._access.target} did not answer the request for {kind}", code=ReasonCode.START_UNANSWERED
         )
         self._context.emit(events.UpstreamFailed(**self._who(), reason=error.public))
         self.end(error.public)
@@ -243,7 +244,9 @@ class Session:
         if name in STARTS:
             self._files.withdraw()
             self._report.reason = Reason(ReasonCode.START_REFUSED, f"the target refused {shown}")
-            self._visit.emit(events.SessionRejected(**self._who(), reason=self._report.reason, rule="target"))
+            self._access.emit(
+                events.SessionRejected(**self._who(), reason=self._report.reason, rule="target")
+            )
 
     # --- Observer: what passes
 
@@ -251,7 +254,7 @@ class Session:
         """Record and audit a message of the user."""
         if message in (m.CHANNEL_DATA, m.CHANNEL_REQUEST):
             # Not what a client says by itself: window, and answers to the target's keepalives.
-            self._visit.last_activity = self._clock.seconds()
+            self._access.activity.touch()
         if message == m.CHANNEL_DATA:
             data = body[4:]
             self._report.stdin += len(data)
@@ -304,7 +307,7 @@ class Session:
         """The target refused the channel."""
         shown = refusals.one_line(text.decode("utf-8", "replace")) or f"reason {code}"
         error = ConchrecError(
-            f"{self._visit.target} would not open a session: {shown}", code=ReasonCode.SESSION_REFUSED
+            f"{self._access.target} would not open a session: {shown}", code=ReasonCode.SESSION_REFUSED
         )
         reason = Reason(ReasonCode.SESSION_REFUSED, "no session")
         self._context.emit(events.UpstreamFailed(**self._who(), reason=reason, detail=shown))
@@ -323,7 +326,7 @@ class Session:
     def finished(self) -> None:
         """The channel is over: close the recording, and audit the end."""
         self._cancel_start_timer()
-        self._context.registry.session_over(self._visit.identity.user)
+        self._context.registry.session_over(self._access.identity.user)
         for kind in self._dropped.repeated():
             self._context.emit(kind.event(self._who()))
         self._files.end()
@@ -331,7 +334,7 @@ class Session:
         if self.recording.was_opened and not self._starts.is_forwarded:
             # Whatever was recorded has its beginning and its end in the audit.
             self._report.kind = "none"
-            self._context.emit(self._report.start(self._visit, self.sid, recorder))
+            self._context.emit(self._report.start(self._access, self.sid, recorder))
         if recorder is not None:
             reason = self._report.reason or Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
             self.recording.close(recorder, reason, self._emit_end)
@@ -341,18 +344,18 @@ class Session:
 
     def _emit_end(self, closed: ClosedRecording | None) -> None:
         now = self._clock.seconds()
-        self._context.emit(self._report.end(self._visit, self.sid, now, closed))
+        self._context.emit(self._report.end(self._access, self.sid, now, closed))
 
     def _complete_recording(self, recorder: SessionRecorder) -> None:
         if (files := self._files.files) is not None:
             recorder.files(files)
         recorder.control(self._relay.control(from_near=True), self._relay.control(from_near=False))
-        for beside in self._visit.beside:
-            recorder.not_kept(beside)
+        for kind in self._access.activity.not_kept:
+            recorder.not_kept(kind)
 
     def _end_unrecorded(self, error: RecordingError) -> None:
         """The recording has failed, and the role is strict."""
         self._relay.abort(self.failed(error))
 
     def _who(self) -> events.Who:
-        return self._visit.who(self.sid)
+        return self._access.who(self.sid)

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from conchrec.access.options import Record
 from conchrec.errors import RecordingError, WriteFailed
 from conchrec.proxy import refusals
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
@@ -29,17 +29,17 @@ class SessionRecording:
     ``failed`` is called where a strict session must end because of a write that nobody waited for.
     """
 
-    __slots__ = ("_complete", "_failed", "_sid", "_visit", "recorder", "was_opened")
+    __slots__ = ("_access", "_complete", "_failed", "_sid", "recorder", "was_opened")
 
     def __init__(
         self,
-        visit: Visit,
+        access: TargetAccess,
         sid: str,
         *,
         complete: Callable[[SessionRecorder], None],
         failed: Callable[[RecordingError], None],
     ) -> None:
-        self._visit = visit
+        self._access = access
         self._sid = sid
         self._complete = complete
         self._failed = failed
@@ -49,14 +49,14 @@ class SessionRecording:
 
     def open(self) -> None:
         """Make the recording. Raises RecordingError where the role is strict."""
-        visit, services = self._visit, self._visit.context.services
-        info = visit.session_info(self._sid)
-        if visit.strict:
+        access, services = self._access, self._access.services
+        info = access.session_info(self._sid)
+        if access.strict:
             services.disks.check()
         try:
             recorder = services.store.open(info)
         except RecordingError as error:
-            if visit.strict:
+            if access.strict:
                 raise
             self._emit_failure(error, Record.BEST_EFFORT)
             return
@@ -70,7 +70,7 @@ class SessionRecording:
         try:
             write(self.recorder)
         except RecordingError as error:
-            if self._visit.strict:
+            if self._access.strict:
                 raise
             self._give_up(error)
 
@@ -87,7 +87,7 @@ class SessionRecording:
         if self.recorder is None:
             return succeed(None)
         synced = self.recorder.sync()
-        if not self._visit.strict:
+        if not self._access.strict:
             synced.addErrback(self._not_on_disk)
         return synced
 
@@ -108,7 +108,7 @@ class SessionRecording:
                     )
                 if recorder.failed is None:
                     # What failed before was said when it did.
-                    self._emit_failure(error, Record.STRICT if self._visit.strict else Record.BEST_EFFORT)
+                    self._emit_failure(error, Record.STRICT if self._access.strict else Record.BEST_EFFORT)
             closed(result if isinstance(result, ClosedRecording) else None)
 
         self._complete(recorder)
@@ -116,7 +116,7 @@ class SessionRecording:
 
     def _lost(self, error: RecordingError) -> None:
         """A write that nobody waited for has failed."""
-        if self._visit.strict:
+        if self._access.strict:
             self._failed(error)
         else:
             self._give_up(error)
@@ -137,5 +137,5 @@ class SessionRecording:
         self._emit_failure(error, Record.BEST_EFFORT)
 
     def _emit_failure(self, error: RecordingError, policy: Record) -> None:
-        visit = self._visit
-        visit.context.emit(refusals.event(error, visit.who(self._sid), policy=policy.value))
+        access = self._access
+        access.context.emit(refusals.event(error, access.who(self._sid), policy=policy.value))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from conchrec.audit import events
 from conchrec.proxy import refusals
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
 
@@ -34,27 +34,29 @@ class SessionReport:
         #: Why it ended; empty where the channel was closed.
         self.reason = ""
 
-    def start(self, visit: Visit, sid: str, recorder: SessionRecorder | None) -> events.SessionStart:
+    def start(self, access: TargetAccess, sid: str, recorder: SessionRecorder | None) -> events.SessionStart:
         """The event at the start."""
         columns, rows = self.pty_size or (None, None)
         return events.SessionStart(
-            **visit.who(sid),
+            **access.who(sid),
             kind=self.kind,
             recording=str(recorder.path) if recorder is not None else "",
             head=recorder.head if recorder is not None else "",
             term=self.term,
             columns=columns,
             rows=rows,
-            roles=visit.identity.roles,
-            **asdict(visit.provenance),
+            roles=access.identity.roles,
+            **asdict(access.provenance),
         )
 
-    def end(self, visit: Visit, sid: str, now: float, closed: ClosedRecording | None) -> events.SessionEnd:
+    def end(
+        self, access: TargetAccess, sid: str, now: float, closed: ClosedRecording | None
+    ) -> events.SessionEnd:
         """The event at the end, ``now`` by the same clock; ``closed`` is None where no recording is whole."""
         stdin = closed.manifest.stdin if closed is not None else None
         stdout = closed.manifest.stdout if closed is not None else None
         return events.SessionEnd(
-            **visit.who(sid),
+            **access.who(sid),
             kind=self.kind,
             duration=round(now - self._began, 3),
             stdout=self.stdout,

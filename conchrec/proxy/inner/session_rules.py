@@ -8,7 +8,7 @@ from conchrec.audit import events
 from conchrec.errors import AccessDenied
 from conchrec.proxy import refusals
 from conchrec.proxy.inner.start_requests import StartRequest
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.file_transfers import transfer_programs
 
@@ -30,22 +30,22 @@ class SessionRules:
     Each refusal is audited; it raises WriteFailed where that is not possible and the role is strict.
     """
 
-    __slots__ = ("_sid", "_visit")
+    __slots__ = ("_access", "_sid")
 
-    def __init__(self, visit: Visit, sid: str) -> None:
-        self._visit = visit
+    def __init__(self, access: TargetAccess, sid: str) -> None:
+        self._access = access
         self._sid = sid
 
     @property
     def options(self) -> SessionOptions:
         """Those of the roles, together."""
-        return self._visit.options or SessionOptions()
+        return self._access.options or SessionOptions()
 
     def check_start(self, start: StartRequest) -> None:
         """Raises AccessDenied where the roles do not allow it."""
         if option := self._start_option(start):
             denied = self._denied(option)
-            self._visit.emit(refusals.event(denied, self._who()))
+            self._access.emit(refusals.event(denied, self._who()))
             raise denied
 
     def refused_now(self, start: StartRequest | None, *, has_pty: bool) -> AccessDenied | None:
@@ -57,7 +57,7 @@ class SessionRules:
 
     def refuse_pty(self) -> None:
         """Audit that a terminal was refused."""
-        self._visit.emit(refusals.event(self._denied("pty"), self._who()))
+        self._access.emit(refusals.event(self._denied("pty"), self._who()))
 
     def refuse_x11(self) -> None:
         """Audit that X11 was refused."""
@@ -65,15 +65,15 @@ class SessionRules:
             **self._who(),
             action="refused",
             reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow it"),
-            rule=shut_by(self._visit.roles, "x11_forwarding").rule,
+            rule=shut_by(self._access.roles, "x11_forwarding").rule,
         )
-        self._visit.emit(event)
+        self._access.emit(event)
 
     def refuse_unknown(self) -> None:
         """Audit that an unknown request was refused."""
-        rule = shut_by(self._visit.roles, "unknown_requests").rule
+        rule = shut_by(self._access.roles, "unknown_requests").rule
         reason = Reason(ReasonCode.UNKNOWN_REQUEST, "unknown request")
-        self._visit.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
+        self._access.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
 
     def _start_option(self, start: StartRequest) -> str:
         """The option that forbids it; empty where none does. What a shell does cannot be seen beforehand."""
@@ -81,11 +81,11 @@ class SessionRules:
         return why_not(self.options, start.kind, text, transfer_programs(start.kind, text))
 
     def _denied(self, option: str) -> AccessDenied:
-        visit = self._visit
-        shut = shut_by(visit.roles, option)
+        access = self._access
+        shut = shut_by(access.roles, option)
         what, code = _FORBIDDEN[option]
-        text = f"{visit.identity.user} may not {what} as {visit.login}@{visit.target.host} ({shut.why})"
+        text = f"{access.identity.user} may not {what} as {access.login}@{access.target.host} ({shut.why})"
         return AccessDenied(text, rule=shut.rule, code=code)
 
     def _who(self) -> events.Who:
-        return self._visit.who(self._sid)
+        return self._access.who(self._sid)

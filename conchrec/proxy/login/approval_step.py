@@ -13,7 +13,7 @@ from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import APPROVAL as RULE
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.refusals import one_line
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import Ask
@@ -25,34 +25,36 @@ if TYPE_CHECKING:
 TRIES = 3
 
 
-def step(visit: Visit) -> _WaitForApproval | None:
+def step(access: TargetAccess) -> _WaitForApproval | None:
     """None where nobody has to approve, or somebody has in advance."""
-    if visit.options is None or visit.is_approved:
+    if access.options is None or access.is_approved:
         return None
-    needed = visit.options.approval
-    found = _taken(visit, visit.login, needed)
+    needed = access.options.approval
+    found = _taken(access, access.login, needed)
     if found is not None:
-        visit.use(found)
+        access.approve(found)
         return None
-    return _WaitForApproval(visit, needed)
+    return _WaitForApproval(access, needed)
 
 
-def _taken(visit: Visit, login: str | None, needed: tuple[frozenset[str], ...]) -> ApprovalRequest | None:
+def _taken(
+    access: TargetAccess, login: str | None, needed: tuple[frozenset[str], ...]
+) -> ApprovalRequest | None:
     """What was approved in advance, if whoever did is still somebody."""
-    settings, services = visit.context.settings, visit.context.services
+    settings, services = access.settings, access.services
 
     def stands(by: str) -> bool:
         locked = settings.policy.lock_on(services.now(), lambda lock: lock.is_of_user(by))
         return by in settings.config.users and locked is None and by not in services.authority.revoked().users
 
-    return services.approvals.take(visit.identity.user, login, visit.target, needed, stands)
+    return services.approvals.take(access.identity.user, login, access.target, needed, stands)
 
 
-def changed(visit: Visit) -> None:
+def changed(access: TargetAccess) -> None:
     """The policy may be another one: where somebody else has to approve, those are asked."""
-    request = visit.waiting
-    if request is not None and visit.options is not None and request.needed != visit.options.approval:
-        visit.context.services.approvals.end(request, ApprovalState.CHANGED)
+    request = access.pending_request
+    if request is not None and access.options is not None and request.needed != access.options.approval:
+        access.services.approvals.end(request, ApprovalState.CHANGED)
 
 
 class _Changed(AccessDenied):
@@ -64,32 +66,33 @@ class _Changed(AccessDenied):
 class _WaitForApproval:
     """A Step of the inner login."""
 
-    def __init__(self, visit: Visit, needed: tuple[frozenset[str], ...]) -> None:
-        self._visit = visit
+    def __init__(self, access: TargetAccess, needed: tuple[frozenset[str], ...]) -> None:
+        self._access = access
         self._needed = needed
-        self._place = f"{visit.login}@{visit.asked}"
+        self._place = f"{access.login}@{access.destination.asked}"
 
     @property
     def why(self) -> str:
         return (
             f"{self._place} needs somebody's approval. You are asked for a reason; or ask before, with: "
-            f"{command_line(self._visit.context, self._visit.identity.user)} request {self._place} REASON"
+            f"{command_line(self._access.context, self._access.identity.user)} request {self._place} REASON"
         )
 
     async def pass_(self, ask: Ask, say: Callable[[str], None]) -> None:
-        visit = self._visit
-        visit.reason = visit.reason or await self._reason(ask)
-        request = request_approval(visit.context, visit.who(), visit.target, visit.reason, self._needed)
-        how = f"{command_line(visit.context, 'THEM')} approve {request.id}"
+        access = self._access
+        if not access.reason:
+            access.explain(await self._reason(ask))
+        request = request_approval(access.context, access.who(), access.target, access.reason, self._needed)
+        how = f"{command_line(access.context, 'THEM')} approve {request.id}"
         say(f"conchrec: waiting for approval of {request.id}, by {request.approvers}: {how}")
-        visit.waiting = request
+        access.wait_for(request)
         try:
-            await decision(visit.context, visit.who(), request, at_once=True)
+            await decision(access.context, access.who(), request, at_once=True)
         except _Changed:
             return  # and it is looked anew what is needed
         finally:
-            visit.waiting = None
-        visit.use(request)
+            access.wait_for(None)
+        access.approve(request)
         say(f"conchrec: {request.by} approved it" + (f": {request.note}" if request.note else ""))
 
     async def _reason(self, ask: Ask) -> str:
@@ -167,17 +170,18 @@ async def decision(
         )
 
 
-def check(visit: Visit) -> None:
+def check(access: TargetAccess) -> None:
     """Where nobody can be asked (nothing is recorded): AccessDenied without an approval in advance."""
-    if visit.options is None or visit.is_approved:
+    if access.options is None or access.is_approved:
         return
-    found = _taken(visit, None, visit.options.approval)
+    found = _taken(access, None, access.options.approval)
     if found is None:
-        how = f"{command_line(visit.context, visit.identity.user)} request LOGIN@{visit.asked} REASON"
+        asked = access.destination.asked
+        how = f"{command_line(access.context, access.identity.user)} request LOGIN@{asked} REASON"
         raise AccessDenied(
-            f"{visit.asked} needs somebody's approval: {how}", rule=RULE, code=ReasonCode.APPROVAL_REQUIRED
+            f"{asked} needs somebody's approval: {how}", rule=RULE, code=ReasonCode.APPROVAL_REQUIRED
         )
-    visit.use(found)
+    access.approve(found)
 
 
 def command_line(context: ProxyContext, user: str) -> str:

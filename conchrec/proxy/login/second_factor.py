@@ -19,7 +19,7 @@ from conchrec.model import Identity
 from conchrec.proxy.authorization import REQUIRE_MFA as RULE
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.password_login import PasswordLogin
-from conchrec.proxy.target_access import OneTimeProof, Visit
+from conchrec.proxy.target_access import OneTimeProof, TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.certificate import decode, is_hardware
 from conchrec.ssh.userauth_server import Ask
@@ -88,36 +88,36 @@ class _AskForCode:
 
     why = "a second factor is required for each session; a code is asked for"
 
-    def __init__(self, visit: Visit) -> None:
-        self._visit = visit
+    def __init__(self, access: TargetAccess) -> None:
+        self._access = access
 
     async def pass_(self, ask: Ask, say: object) -> None:
-        visit = self._visit
-        user = visit.identity.user
+        access = self._access
+        user = access.identity.user
         for left in reversed(range(TRIES)):
-            passwords = visit.context.settings.passwords
+            passwords = access.settings.passwords
             if passwords is None or not passwords.has_code(user):
                 raise AccessDenied(NONE_THERE, rule=RULE, code=ReasonCode.SECOND_FACTOR_UNAVAILABLE)
             try:
-                await passwords.ask_code(user, visit.source, ask)
-                check_unchanged(visit.context, passwords, user)
+                await passwords.ask_code(user, access.origin.source, ask)
+                check_unchanged(access.context, passwords, user)
                 break
             except AccessDenied as error:
-                visit.context.emit(visit.refused_login(error))
+                access.context.emit(access.refused_login(error))
                 if not left:
                     raise AccessDenied(
                         "the code was not right: begin anew", error.detail, RULE, code=error.code
                     ) from error
-        visit.second_factor = CODE
+        access.pass_second_factor(CODE)
 
 
-def step(visit: Visit) -> _AskForCode | None:
+def step(access: TargetAccess) -> _AskForCode | None:
     """None where none is needed, or there is one: that of the outer login if nothing has used it, or the
     touch that has come with the inner one."""
-    if visit.options is None or visit.options.require_mfa is not Mfa.SESSION or visit.second_factor:
+    if access.options is None or access.options.require_mfa is not Mfa.SESSION or access.second_factor:
         return None
-    if visit.proofs.take():
-        visit.second_factor = visit.identity.second_factor
-    elif visit.inner is not None and is_touched(visit.context, visit.inner):
-        visit.second_factor = TOUCH
-    return None if visit.second_factor else _AskForCode(visit)
+    if access.proofs.take():
+        access.pass_second_factor(access.identity.second_factor)
+    elif access.inner is not None and is_touched(access.context, access.inner):
+        access.pass_second_factor(TOUCH)
+    return None if access.second_factor else _AskForCode(access)

@@ -15,7 +15,7 @@ from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import refusals
-from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.agents import AgentSource, UserAgents
 from conchrec.proxy.authorization import check_connections, check_ways, denied, may_reach
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.dial.dialer import Link
@@ -24,7 +24,7 @@ from conchrec.proxy.login import approval_step
 from conchrec.proxy.login.second_factor import check as check_second_factor
 from conchrec.proxy.relay.passthrough import Passthrough
 from conchrec.proxy.relay.tunnel import Tunnel
-from conchrec.proxy.target_access import OneTimeProof, Visit
+from conchrec.proxy.target_access import Destination, OneTimeProof, Origin, TargetAccess
 from conchrec.proxy.upstream.connection import new_transport
 from conchrec.reasons import ReasonCode
 
@@ -162,36 +162,31 @@ class TargetConnections:
         context, services = self._context, self._context.services
         targets = context.settings.config.targets
         asked, target = target, located(target, targets)
-        visit = Visit(
-            context=context,
-            identity=self._user.identity,
-            cid=self._user.cid,
-            source=self._user.source,
-            address=self._user.address,
-            local=self._user.local,
-            target=target,
-            asked=asked,
-            addresses=(),
-            outer_agent=self._user.agent,
-            proofs=self._user.proofs,
+        user = self._user
+        access = TargetAccess(
+            context,
+            Origin(cid=user.cid, source=user.source, address=user.address, local=user.local),
+            Destination(target=target, asked=asked),
+            identity=user.identity,
+            agents=UserAgents(outer=user.agent),
+            proofs=user.proofs,
         )
         try:
-            check_ways(visit)
+            check_ways(access)
             ports = other_ports(asked, target, targets)
             if never := policy.hopeless(
                 context.settings.policy,
-                visit.identity,
+                access.identity,
                 target,
-                visit.source,
+                access.origin.source,
                 services.now(),
                 other_ports=ports,
             ):
                 raise denied(never)
-            visit.resolved = given_address(target, targets) or await services.resolve(
-                visit.identity.user, target.host
-            )
-            self._may_reach(visit)
-            if not visit.addresses:
+            given = given_address(target, targets)
+            access.resolve(given or await services.resolve(access.identity.user, target.host))
+            self._may_reach(access)
+            if not access.destination.addresses:
                 raise Unreachable(
                     f"{target.host} can not be found: no such host", code=ReasonCode.HOST_NOT_FOUND
                 )
@@ -199,39 +194,42 @@ class TargetConnections:
                 # Here, where it may take long: the inner server finds it made.
                 await services.signing(lambda: services.authority.inner_host_keys(asked.host, asked.port))
                 banner, link = await services.dialer.look(
-                    target, visit.addresses, visit.identity.user, lambda _: new_transport(visit)
+                    target,
+                    access.destination.addresses,
+                    access.identity.user,
+                    lambda _: new_transport(access),
                 )
-                found = _Recorded(self, visit, banner, link)
+                found = _Recorded(self, access, banner, link)
                 # All that takes time is time in which the policy may change.
-                return self._still_allowed(found, lambda: self._may_reach(visit))
-            if visit.identity.force_command:
+                return self._still_allowed(found, lambda: self._may_reach(access))
+            if access.identity.force_command:
                 raise AccessDenied(
                     "your certificate's force-command can not be obeyed where nothing is recorded",
                     rule="force-command",
                     code=ReasonCode.FORCE_COMMAND_UNRECORDED,
                 )
-            answer = may_reach(visit)
-            visit.judged(answer)
-            check_connections(visit)
-            check_second_factor(answer.options.require_mfa, visit.identity, self._user.proofs, "connection")
-            visit.second_factor = visit.identity.second_factor
-            approval_step.check(visit)
-            passthrough = Passthrough(visit)
+            answer = may_reach(access)
+            access.allow(answer)
+            check_connections(access)
+            check_second_factor(answer.options.require_mfa, access.identity, self._user.proofs, "connection")
+            access.pass_second_factor(access.identity.second_factor)
+            approval_step.check(access)
+            passthrough = Passthrough(access)
             self._connecting += 1
             try:
                 await passthrough.connect()
             finally:
                 self._connecting -= 1
-            visit.identity = self._user.identity
+            access.identify(self._user.identity)
             return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
         except ConchrecError as error:
-            context.emit(refusals.event(error, visit.who()))
+            context.emit(refusals.event(error, access.who()))
             raise
 
-    def _may_reach(self, visit: Visit) -> None:
+    def _may_reach(self, access: TargetAccess) -> None:
         """As the policy and the user are now. Raises AccessDenied."""
-        visit.identity = self._user.identity
-        visit.addresses = may_reach(visit).addresses
+        access.identify(self._user.identity)
+        access.permit_addresses(may_reach(access).addresses)
 
     @staticmethod
     def _still_allowed(place: EnterableTarget, judge: Callable[[], None]) -> EnterableTarget:
@@ -266,9 +264,9 @@ class TargetConnections:
             _log.failure("while a tunnel is entered")
             tunnel.abortConnection()
 
-    def serve(self, visit: Visit, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
+    def serve(self, access: TargetAccess, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
         server = TargetServer(
-            visit, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
+            access, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
         )
         self._servers.add(server)
 
@@ -276,7 +274,7 @@ class TargetConnections:
             server.upstream.brake("bandwidth", on)
             tunnel.hold("bandwidth", on)
 
-        self._meter(visit, tunnel, pause)
+        self._meter(access, tunnel, pause)
         self.obeys(server)
         server.start()
 
@@ -285,9 +283,9 @@ class TargetConnections:
             passthrough.slow_down(on)
             tunnel.hold("bandwidth", on)
 
-        self._meter(passthrough.visit, tunnel, pause)
+        self._meter(passthrough.access, tunnel, pause)
 
-    def _meter(self, visit: Visit, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
+    def _meter(self, access: TargetAccess, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
         """Count its bytes, where there is a limit now."""
         bandwidth = self._context.services.bandwidth
 
@@ -296,7 +294,7 @@ class TargetConnections:
             return limits.bandwidth_per_user, limits.bandwidth_per_target
 
         if any(rates()):
-            tunnel.on_bytes = bandwidth.meter(visit.identity.user, visit.target, rates, pause)
+            tunnel.on_bytes = bandwidth.meter(access.identity.user, access.target, rates, pause)
 
     def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
         self._servers.discard(server)
@@ -320,14 +318,16 @@ class Braked(Protocol):
 
 
 class _Recorded:
-    def __init__(self, ways: TargetConnections, visit: Visit, banner: bytes, link: Link | None) -> None:
+    def __init__(
+        self, ways: TargetConnections, access: TargetAccess, banner: bytes, link: Link | None
+    ) -> None:
         self._ways = ways
-        self._visit = visit
+        self._access = access
         self._banner = banner
         self._link = link
 
     def enter(self, tunnel: Tunnel) -> None:
-        self._ways.serve(self._visit, tunnel, self._banner, self._link)
+        self._ways.serve(self._access, tunnel, self._banner, self._link)
 
     def left(self) -> None:
         """The inner server learns it from its transport."""

@@ -20,7 +20,7 @@ from conchrec.model import Identity
 from conchrec.proxy import refusals
 from conchrec.proxy.authorization import REQUIRE_MFA, check_steps, may_reach
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
 from conchrec.reasons import Reason, ReasonCode
 
@@ -28,11 +28,11 @@ from conchrec.reasons import Reason, ReasonCode
 class Passthrough:
     """One splice between a tunnel and a TCP connection to the target."""
 
-    def __init__(self, visit: Visit) -> None:
-        self.visit = visit
-        self._context = visit.context
-        self._services = visit.context.services
-        self._mode = visit.context.settings.config.session_recording.value
+    def __init__(self, access: TargetAccess) -> None:
+        self.access = access
+        self._context = access.context
+        self._services = access.services
+        self._mode = access.settings.config.session_recording.value
         self._target = _TargetEnd(self)
         self._address = ""
         self._tunnel: Tunnel | None = None
@@ -42,14 +42,16 @@ class Passthrough:
         self._sent = 0
         self._received = 0
         self._over = False
-        self._limits = TimeLimits(visit, self.tell_and_end)
+        self._limits = TimeLimits(access, self.tell_and_end)
 
     async def connect(self) -> None:
         """TCP to the target. Raises Unreachable, and SpoolFull where the audit has no room."""
-        visit = self.visit
-        if visit.strict:
+        access = self.access
+        if access.strict:
             self._services.disks.check()
-        self._address = await self._services.dialer.splice(visit.target, visit.addresses, self._target)
+        self._address = await self._services.dialer.splice(
+            access.target, access.destination.addresses, self._target
+        )
 
     def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
         """Let it flow; ``over`` is called where we end it, and ``tell`` with the reason. Who owns the
@@ -58,7 +60,7 @@ class Passthrough:
         self._tell, self._leave = tell, over
         self._began = self._services.clock.seconds()
         target = self._target
-        self.visit.emit(events.PassthroughStart(**self.visit.who(), mode=self._mode))
+        self.access.emit(events.PassthroughStart(**self.access.who(), mode=self._mode))
         self._limits.begin()
         tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
         target.start(tunnel)
@@ -74,23 +76,23 @@ class Passthrough:
 
     @property
     def until(self) -> datetime | None:
-        return self.visit.until
+        return self.access.until
 
     def rejudge(self, identity: Identity) -> None:
         """It ends where it could not begin any more."""
-        self.visit.identity = identity
-        if self.visit.strict and (full := self._services.disks.critical):
+        self.access.identify(identity)
+        if self.access.strict and (full := self._services.disks.critical):
             self.tell_and_end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
             return
         try:
             self.judge()
         except AccessDenied as error:
-            self._context.emit(refusals.event(error, self.visit.who()))
+            self._context.emit(refusals.event(error, self.access.who()))
             self.tell_and_end(error.public)
 
     def judge(self) -> None:
         """Raises AccessDenied where this connection to the target is not allowed now."""
-        visit, context = self.visit, self._context
+        access, context = self.access, self._context
         if context.settings.config.session_recording.value != self._mode:
             what = "session_recording"
             raise AccessDenied(
@@ -98,21 +100,21 @@ class Passthrough:
                 rule=what,
                 code=ReasonCode.RECORDING_MODE_CHANGED,
             )
-        answer = may_reach(visit)
-        visit.judged(answer)
+        answer = may_reach(access)
+        access.allow(answer)
         if self._address not in answer.addresses:
-            user, host = visit.identity.user, visit.target.host
+            user, host = access.identity.user, access.target.host
             rule = f"no role of {user} allows that address any more"
             raise AccessDenied(
                 f"{user} may not reach {host} ({rule})", rule=rule, code=ReasonCode.ADDRESS_NOT_ALLOWED
             )
-        if answer.options.require_mfa is not Mfa.NO and not visit.identity.second_factor:
+        if answer.options.require_mfa is not Mfa.NO and not access.identity.second_factor:
             raise AccessDenied(
                 "your roles require a second factor: log in anew",
                 rule=REQUIRE_MFA,
                 code=ReasonCode.SECOND_FACTOR_REQUIRED,
             )
-        check_steps(visit)
+        check_steps(access)
         self._limits.apply(answer.options)
 
     def tell_and_end(self, text: str) -> None:
@@ -135,7 +137,7 @@ class Passthrough:
         if self._over:
             return
         self._sent += len(data)
-        self.visit.last_activity = self._services.clock.seconds()
+        self.access.activity.touch()
         self._target.send(data)
 
     def from_target(self, data: bytes) -> None:
@@ -156,7 +158,7 @@ class Passthrough:
         self._limits.stop()
         self._context.emit(
             events.PassthroughEnd(
-                **self.visit.who(),
+                **self.access.who(),
                 mode=self._mode,
                 sent=self._sent,
                 received=self._received,

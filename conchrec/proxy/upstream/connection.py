@@ -31,7 +31,7 @@ from conchrec.provenance import Provenance, host_and_port
 from conchrec.proxy import refusals
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.dial.dialer import HostCheck, Link
-from conchrec.proxy.target_access import Visit
+from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers
 from conchrec.proxy.upstream.prompts import Questions
 from conchrec.proxy.upstream.target_text import TargetText
@@ -99,25 +99,25 @@ class Upstream:
 
     def __init__(
         self,
-        visit: Visit,
+        access: TargetAccess,
         handler: ConnectionHandler,
         *,
         link: Link | None,
         on_banner: Callable[[str], None],
         on_lost: Callable[[ConnectionEnd], None],
     ) -> None:
-        self._visit = visit
-        self._context = visit.context
-        self._services = visit.context.services
+        self._access = access
+        self._context = access.context
+        self._services = access.services
         self._handler = handler
         self._link = link
         self._on_banner = on_banner
         self._on_lost = on_lost
         self._state = UpstreamState.IDLE
-        self._offers = Offers(visit.identity)
+        self._offers = Offers(access.identity)
         self.questions = Questions(self._question_asked)
         #: Whatever the target says to the user goes through this.
-        self.text = TargetText(str(visit.target))
+        self.text = TargetText(str(access.target))
         self._running: Deferred[None] | None = None
         self._settled: list[Deferred[None]] = []
         self._ready: list[Deferred[Connection]] = []
@@ -140,7 +140,7 @@ class Upstream:
 
     def is_at(self, addresses: Sequence[str]) -> bool:
         """Is it at one of these; or will it be, where it is dialling?"""
-        dialled = self._visit.addresses if self._link is None else (self._link.address,)
+        dialled = self._access.destination.addresses if self._link is None else (self._link.address,)
         return set(dialled) <= set(addresses)
 
     @property
@@ -240,15 +240,22 @@ class Upstream:
         self._state = state
 
     async def _run(self, version: bytes) -> None:
-        visit, dialer = self._visit, self._services.dialer
+        access, dialer = self._access, self._services.dialer
         link = self._link
-        if link is None or link.transport.lost is not None or link.address not in visit.addresses:
+        if (
+            link is None
+            or link.transport.lost is not None
+            or link.address not in access.destination.addresses
+        ):
             # Gone, or an address that this login may not be tried at.
             self._link = None
             if link is not None:
                 link.drop()
             link = self._link = await dialer.connect(
-                visit.target, visit.addresses, visit.identity.user, lambda target: new_transport(visit)
+                access.target,
+                access.destination.addresses,
+                access.identity.user,
+                lambda target: new_transport(access),
             )
         transport = link.transport
         self._apply_brakes()
@@ -259,13 +266,13 @@ class Upstream:
             transport.when_secure(),
             dialer.timeout,
             lambda: Unreachable(
-                f"{visit.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
+                f"{access.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
             ),
         )
         self._enter(UpstreamState.AUTHENTICATING)
         connection = Connection(self._handler, refusal_text=self.text.refusal)
         userauth = UserAuthClient(
-            visit.login.encode(),
+            access.login.encode(),
             self._next_signer,
             connection,
             on_banner=self._banner,
@@ -273,8 +280,8 @@ class Upstream:
             host_key=lambda: transport.host_key_blob,
             on_signing=self._signing,
             prompter=self._ask if UpstreamAuth.PROMPT in self._ways() else None,
-            sha1=_algorithms(visit).sha1,
-            target=str(visit.target),
+            sha1=_algorithms(access).sha1,
+            target=str(access.target),
         )
         self._candidates = self._signers()
         self._first_answer = self._services.clock.callLater(dialer.timeout, self._silent)
@@ -284,7 +291,7 @@ class Upstream:
                 userauth.done,
                 LOGIN_SECONDS,
                 lambda: LoginRejected(
-                    f"{visit.target} took too long to log in", code=ReasonCode.TARGET_LOGIN_TIMEOUT
+                    f"{access.target} took too long to log in", code=ReasonCode.TARGET_LOGIN_TIMEOUT
                 ),
             )
         finally:
@@ -305,7 +312,7 @@ class Upstream:
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
             dead=lambda: link.transport.give_up(
-                Unreachable(f"{self._visit.target} does not answer any more", code=ReasonCode.TARGET_SILENT)
+                Unreachable(f"{self._access.target} does not answer any more", code=ReasonCode.TARGET_SILENT)
             ),
             deaf=lambda: bool(self._braked),
         )
@@ -313,17 +320,20 @@ class Upstream:
         algorithms = link.transport.agreed_names
         weak = tuple(name.decode() for name in algorithms if name in WEAK)
         if weak:
-            _log.warn("{target} is reached with {weak}", target=str(self._visit.target), weak=", ".join(weak))
-        self._visit.reached = Provenance(
-            dialled=host_and_port(link.address, self._visit.target.port),
+            _log.warn(
+                "{target} is reached with {weak}", target=str(self._access.target), weak=", ".join(weak)
+            )
+        reached = Provenance(
+            dialled=host_and_port(link.address, self._access.target.port),
             host_key=verdict.fingerprint if verdict is not None else "",
             trust=verdict.trust if verdict is not None else "",
             target_method=",".join(step.decode() for step in login.steps),
             target_key=login.signer.label if login.signer is not None else "",
         )
+        self._access.log_in_at_target(reached)
         self._context.emit(
             events.UpstreamConnect(
-                **self._visit.who(),
+                **self._access.who(),
                 address=link.address,
                 method=",".join(step.decode() for step in login.steps),
                 key=login.signer.label if login.signer is not None else "",
@@ -335,10 +345,10 @@ class Upstream:
             )
         )
         if verdict is not None and not verdict.checked:
-            _log.warn("the host key of {target} is not checked", target=str(self._visit.target))
+            _log.warn("the host key of {target} is not checked", target=str(self._access.target))
             self._context.emit(
                 events.HostKeyUnchecked(
-                    **self._visit.who(), host_key=verdict.fingerprint, reason=verdict.trust
+                    **self._access.who(), host_key=verdict.fingerprint, reason=verdict.trust
                 )
             )
         self._settle()
@@ -367,9 +377,9 @@ class Upstream:
         # The transport knows better why than whoever waited for it.
         error: object = self._explain(lost) if lost is not None else failure.value
         if not isinstance(error, ConchrecError):
-            _log.failure("while connecting to {target}", failure=failure, target=str(self._visit.target))
+            _log.failure("while connecting to {target}", failure=failure, target=str(self._access.target))
             error = UpstreamError(
-                f"{self._visit.target} can not be reached: internal error", code=ReasonCode.INTERNAL_ERROR
+                f"{self._access.target} can not be reached: internal error", code=ReasonCode.INTERNAL_ERROR
             )
         if isinstance(error, LoginRejected):
             error = self._login_rejected(error)
@@ -378,7 +388,7 @@ class Upstream:
     def _give_up(self, error: ConchrecError) -> None:
         if self._state is UpstreamState.LOST:
             return
-        self._context.emit(refusals.event(error, self._visit.who()))
+        self._context.emit(refusals.event(error, self._access.who()))
         link = self._link
         if link is not None:
             link.slot.release()
@@ -419,9 +429,9 @@ class Upstream:
     def _explain(self, lost: ConnectionEnd) -> ConchrecError:
         if isinstance(lost.error, UpstreamError):
             return lost.error
-        target, why = self._visit.target, lost.describe()
+        target, why = self._access.target, lost.describe()
         if self._state in (UpstreamState.DIALING, UpstreamState.VERIFYING):
-            if isinstance(lost.error, NothingInCommon) and not _algorithms(self._visit).sha1:
+            if isinstance(lost.error, NothingInCommon) and not _algorithms(self._access).sha1:
                 why += "; update it, or ask for `algorithms: legacy` in a rule of targets"
             return Unreachable(f"{target}: no secure connection: {why}", code=ReasonCode.NO_SECURE_CONNECTION)
         if self._state is UpstreamState.AUTHENTICATING:
@@ -471,7 +481,7 @@ class Upstream:
     def _silent(self) -> None:
         """It has exchanged keys, and then does not even say how one may log in."""
         error = Unreachable(
-            f"{self._visit.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
+            f"{self._access.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
         )
         running, self._running = self._running, None
         self._give_up(error)
@@ -483,7 +493,7 @@ class Upstream:
         if self._last_own:
             # It is asked again after our own certificate: the target does not trust our CA.
             self._last_own = False
-            self._services.refusals.note(self._visit.target, self._visit.login)
+            self._services.refusals.note(self._access.target, self._access.login)
         if b"publickey" not in methods:
             return None
         try:
@@ -492,26 +502,26 @@ class Upstream:
             return None
 
     def _ways(self) -> tuple[UpstreamAuth, ...]:
-        visit, config = self._visit, self._context.settings.config
-        rule = rule_for(config.targets, visit.target, visit.addresses)
+        access, config = self._access, self._context.settings.config
+        rule = rule_for(config.targets, access.target, access.destination.addresses)
         return (rule.upstream_auth if rule is not None else None) or config.upstream_auth
 
     async def _signers(self) -> AsyncIterator[Signer]:
         """Every key that may log in, in the order of ``upstream_auth``."""
-        visit, order, probe = self._visit, self._ways(), self._context.settings.config.agent_probe
+        access, order, probe = self._access, self._ways(), self._context.settings.config.agent_probe
         asked: list[AgentSource] = []
         for way in order:
             if way is UpstreamAuth.AGENT:
-                if visit.outer_agent.announced or probe is AgentProbe.ALWAYS:
-                    asked.append(visit.outer_agent)
-                    async for signer in self._from_agent(visit.outer_agent):
+                if access.agents.outer.announced or probe is AgentProbe.ALWAYS:
+                    asked.append(access.agents.outer)
+                    async for signer in self._from_agent(access.agents.outer):
                         yield signer
                 # Its client says so after the inner login, and that is where people are asked.
                 if UpstreamAuth.PROMPT not in order:
                     await self._wait_for_inner()
-                if visit.inner_agent.announced or probe is AgentProbe.ALWAYS:
-                    asked.append(visit.inner_agent)
-                    async for signer in self._from_agent(visit.inner_agent):
+                if access.agents.inner.announced or probe is AgentProbe.ALWAYS:
+                    asked.append(access.agents.inner)
+                    async for signer in self._from_agent(access.agents.inner):
                         yield signer
             elif way is UpstreamAuth.CERTIFICATE:
                 own = await self._own_certificate()
@@ -519,8 +529,8 @@ class Upstream:
                     self._last_own = True
                     yield own
         if UpstreamAuth.AGENT in order and probe is AgentProbe.LAST:
-            inner = () if UpstreamAuth.PROMPT in order else (visit.inner_agent,)
-            for source in (visit.outer_agent, *inner):
+            inner = () if UpstreamAuth.PROMPT in order else (access.agents.inner,)
+            for source in (access.agents.outer, *inner):
                 if source not in asked and not source.refused:
                     async for signer in self._from_agent(source):
                         yield signer
@@ -556,12 +566,12 @@ class Upstream:
         except AgentError as error:
             self._offers.agent_failed(source.path, error.public)
             return
-        self._context.emit(events.Agent(**self._visit.who(), action="opened", path=source.path))
+        self._context.emit(events.Agent(**self._access.who(), action="opened", path=source.path))
         signers = agent_signers(
             self._offers,
             client,
             identities,
-            login=self._visit.login,
+            login=self._access.login,
             authorities=self._services.authority.trusted(CaKind.USER),
         )
         for signer in signers:
@@ -571,14 +581,14 @@ class Upstream:
             yield signer
 
     async def _own_certificate(self) -> Signer | None:
-        visit, services = self._visit, self._services
-        if services.refusals.knows(visit.target, visit.login):
+        access, services = self._access, self._services
+        if services.refusals.knows(access.target, access.login):
             self._offers.own = "it refused the user CA a moment ago"
             return None
         try:
             signer, certificate = await services.signing(
                 lambda: services.authority.one_connection(
-                    visit.login, visit.identity.user, visit.cid, withheld=visit.withheld
+                    access.login, access.identity.user, access.origin.cid, withheld=access.withheld
                 )
             )
         except ConchrecError as error:
@@ -587,7 +597,7 @@ class Upstream:
         self._offers.own = "offered"
         self._context.emit(
             events.CertCreate(
-                **visit.who(),
+                **access.who(),
                 type="user",
                 key_id=certificate.key_id,
                 serial=certificate.serial,
@@ -600,14 +610,14 @@ class Upstream:
 
     def _login_rejected(self, error: ConchrecError) -> LoginRejected:
         """The sentence that helps most, in place of the list of what was tried."""
-        target = self._visit.target
+        target = self._access.target
         if self.questions.any:
             text = Reason(
                 ReasonCode.ANSWERS_REJECTED,
-                f"{target} did not let {self._visit.login} in by the answers to its questions",
+                f"{target} did not let {self._access.login} in by the answers to its questions",
             )
         else:
-            text = self._offers.advice(target, self._visit.login, self._ways())
+            text = self._offers.advice(target, self._access.login, self._ways())
         return LoginRejected(text, f"{error.public} {error.detail}".strip(), code=text.code)
 
 
@@ -615,25 +625,25 @@ def _agent_is_silent() -> AgentError:
     return AgentError("the agent does not answer", code=ReasonCode.AGENT_TIMEOUT)
 
 
-def new_transport(visit: Visit) -> tuple[ClientTransport, HostCheck]:
-    """A transport that will greet ``visit``'s target once it is told how."""
-    services = visit.context.services
-    trust = services.trust(visit.target, visit.addresses)
-    check = HostKeyCheck(trust, visit.target, services.now)
-    algorithms = _algorithms(visit)
+def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
+    """A transport that will greet the target once it is told how."""
+    services = access.services
+    trust = services.trust(access.target, access.destination.addresses)
+    check = HostKeyCheck(trust, access.target, services.now)
+    algorithms = _algorithms(access)
     transport = ClientTransport(
         algorithms=algorithms,
-        powers=services.diffie_hellman.of_peer(lambda: f"target {visit.target}"),
+        powers=services.diffie_hellman.of_peer(lambda: f"target {access.target}"),
         verify_host_key=check,
-        host_key_algorithms=trust.algorithms_for(visit.target, sha1=algorithms.sha1),
+        host_key_algorithms=trust.algorithms_for(access.target, sha1=algorithms.sha1),
         version=None,
         clock=services.clock,
-        share=services.turns.of_user(visit.identity.user),
+        share=services.turns.of_user(access.identity.user),
     )
     return transport, check
 
 
-def _algorithms(visit: Visit) -> Algorithms:
-    rule = rule_for(visit.context.settings.config.targets, visit.target, visit.addresses)
+def _algorithms(access: TargetAccess) -> Algorithms:
+    rule = rule_for(access.settings.config.targets, access.target, access.destination.addresses)
     name = rule.algorithms.value if rule is not None and rule.algorithms is not None else ""
     return {"legacy": LEGACY, "modern": MODERN}.get(name, UPSTREAM)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 
+from conchrec.access.options import SessionOptions
+from conchrec.model import Identity
+from conchrec.proxy.agents import AgentSource, UserAgents
 from conchrec.proxy.inner.agent_forwarding import MAX_WAITING, OnwardAgent
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent import FAILURE, REQUEST_IDENTITIES, SUCCESS, AgentClient
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context
+from tests.support.context import partial_context, root_at_web1
 from tests.support.loop import Handler, Loop, Receiver
 
 REMOVE_ALL = 19
@@ -44,12 +48,12 @@ def opened() -> tuple[Loop, Channel, Receiver, Agent]:
     channel = loop.left.open(b"auth-agent@openssh.com", target, window=2**20, max_packet=2**15)
     loop.pump()
     log = AuditMemory()
-    visit: Any = SimpleNamespace(
-        context=partial_context(audit=log), who=dict, emit=log.emit, inner_agent=agent, beside=set()
-    )
+    context = partial_context(clock=Clock(), audit=log)
+    access = root_at_web1(context, Identity(user="joe", method="publickey"), SessionOptions())
+    access.agents = UserAgents(outer=AgentSource("outer"), inner=cast(AgentSource, agent))
     transport = SimpleNamespace(host_key_blob=b"", session_id=b"", host_key_signature=b"")
     upstream: Any = SimpleNamespace(transport=transport)
-    OnwardAgent(visit, proxy.openings[0], upstream, over=lambda onward: None).begin()
+    OnwardAgent(access, proxy.openings[0], upstream, over=lambda onward: None).begin()
     loop.pump()
     assert [entry[0] for entry in target.heard] == ["opened"]
     target.heard.clear()

@@ -12,14 +12,12 @@ from twisted.internet.task import Clock
 
 from conchrec.access.options import SessionOptions
 from conchrec.audit import events
-from conchrec.model import Identity, Target
-from conchrec.proxy.agents import AgentSource
+from conchrec.model import Identity
 from conchrec.proxy.inner.forwarding import Forwards
-from conchrec.proxy.target_access import Visit
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context
+from tests.support.context import partial_context, root_at_web1, set_options
 from tests.support.loop import Handler, Loop
 
 WHERE = string(b"127.0.0.1") + uint32(8080)
@@ -30,13 +28,11 @@ class Stage:
 
     def __init__(self, **options: bool) -> None:
         self.log = AuditMemory()
-        self.visit = Visit(
-            context=partial_context(clock=Clock(), audit=self.log),
-            identity=Identity(user="joe", method="publickey"),
-            cid="c", source="10.0.0.1", address="10.0.0.1:1", target=Target(host="web1"),
-            asked=Target(host="web1"), addresses=(), outer_agent=AgentSource("outer"), login="root",
-            options=replace(SessionOptions(), **options),  # type: ignore[arg-type]
-        )  # fmt: skip
+        self.access = root_at_web1(
+            partial_context(clock=Clock(), audit=self.log),
+            Identity(user="joe", method="publickey"),
+            replace(SessionOptions(), **options),  # type: ignore[arg-type]
+        )
         self.from_user, self.user, self.target, self.from_target = (Handler() for _ in range(4))
         self.near = Loop(self.user, self.from_user)
         self.far = Loop(self.from_target, self.target)
@@ -45,7 +41,7 @@ class Stage:
             inner_settled=lambda: None,
             when_ready=lambda: succeed(self.far.left),
         )
-        self.forwards = Forwards(self.visit, cast(Upstream, upstream))
+        self.forwards = Forwards(self.access, cast(Upstream, upstream))
         self.forwards.user = self.near.right
 
     def pump(self) -> None:
@@ -75,7 +71,7 @@ def test_what_the_target_listens_on_is_cancelled(wants_reply: bool) -> None:
     stage.forwards.rejudge()
     stage.pump()
     assert len(stage.target.requests) == 1
-    stage.visit.options = SessionOptions()
+    set_options(stage.access, SessionOptions())
     stage.forwards.rejudge()
     stage.pump()
     cancelled = stage.target.requests[-1]

@@ -17,17 +17,15 @@ from conchrec.access.policy import Policy, Role
 from conchrec.access.time_windows import Window
 from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
-from conchrec.model import Identity, Target
-from conchrec.proxy.agents import AgentSource
+from conchrec.model import Identity
 from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.inner.login import InnerLogin
-from conchrec.proxy.target_access import Visit
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.proxy.upstream.prompts import Questions
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import PartialSuccess
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context
+from tests.support.context import access_to_web1, partial_context
 
 OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)
 JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a key")
@@ -38,6 +36,7 @@ class World:
 
     def __init__(self, options: RoleOptions) -> None:
         self.now = OPENS - timedelta(seconds=1)
+        clock = Clock()
         self.log = AuditMemory()
         self.begun = 0
         ops = Role(name="ops", logins=("root",), hosts=(HostPattern.parse("*"),))
@@ -49,17 +48,13 @@ class World:
                 "credentials": SimpleNamespace(own=lambda identity, *rest: identity),
                 "passwords": None,
             },
+            clock=clock,
             now=lambda: self.now,
             audit=self.log,
-            approvals=Approvals(Clock()),
+            approvals=Approvals(clock),
         )
-        target = Target(host="web1")
-        self.visit = Visit(
-            context=context, identity=JOE, cid="c", source="192.0.2.7", address="192.0.2.7:1",
-            target=target, asked=target, addresses=("192.0.2.9",), resolved=("192.0.2.9",),
-            outer_agent=AgentSource("outer"),
-        )  # fmt: skip
-        self.login = InnerLogin(self.visit, self.begin, say=lambda text: None)
+        self.access = access_to_web1(context, JOE, ("192.0.2.9",))
+        self.login = InnerLogin(self.access, self.begin, say=lambda text: None)
         self.questions = Questions(lambda: None)
         self.login.upstream = cast(
             Upstream,
@@ -82,12 +77,13 @@ def test_a_step_that_is_needed_after_the_target_was_dialled(options: RoleOptions
     """Between the name of the login and its key a role begins to count: it can't be passed any more."""
     world = World(options)
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
-    assert (world.begun, world.visit.denied) == (1, None)
+    assert (world.begun, world.access.denied) == (1, None)
     world.now = OPENS
-    identity = world.visit.identity = replace(JOE, second_factor="totp")
+    identity = replace(JOE, second_factor="totp")
+    world.access.identify(identity)
     assert world.prove().result == identity, "to read why, in the session"
-    assert isinstance(world.visit.denied, AccessDenied)
-    assert "connect anew" in world.visit.denied.public
+    assert isinstance(world.access.denied, AccessDenied)
+    assert "connect anew" in world.access.denied.public
     assert world.begun == 1
 
 
@@ -96,7 +92,7 @@ def test_nothing_is_needed() -> None:
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     world.now = OPENS
     assert world.prove().result == JOE
-    assert (world.begun, world.visit.denied) == (1, None)
+    assert (world.begun, world.access.denied) == (1, None)
 
 
 def test_the_proxy_asks_nothing_after_the_target_has_asked() -> None:

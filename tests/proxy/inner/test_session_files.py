@@ -15,15 +15,13 @@ from conchrec.access.options import Record, SessionOptions
 from conchrec.audit import events
 from conchrec.config.model import Mode
 from conchrec.errors import WriteFailed
-from conchrec.model import Identity, Target
-from conchrec.proxy.agents import AgentSource
+from conchrec.model import Identity
 from conchrec.proxy.inner.session import START_SECONDS, Session
-from conchrec.proxy.target_access import Visit
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context
+from tests.support.context import partial_context, root_at_web1, set_options
 from tests.support.loop import Handler, Loop, Receiver, request_body
 
 NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
@@ -57,20 +55,19 @@ class Stage:
             now=lambda: NOW,
             audit=self.log,
         )
-        visit = Visit(
-            context=context,
-            identity=Identity(user="joe", method="publickey", force_command=force_command),
-            cid="c", source="10.0.0.1", address="10.0.0.1:1",
-            target=Target(host="web1"), asked=Target(host="web1"), addresses=(),
-            outer_agent=AgentSource("outer"), login="root",
-            options=SessionOptions(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
-        )  # fmt: skip
+        access = root_at_web1(
+            context,
+            Identity(user="joe", method="publickey", force_command=force_command),
+            SessionOptions(record=Record.BEST_EFFORT, sftp=file_copy, scp=file_copy),
+        )
         proxy, target = Handler(), Handler()
         self.near, self.far = Loop(Handler(), proxy), Loop(Handler(), target)
         self.user: Channel = self.near.left.open(b"session", Receiver(), window=9999, max_packet=999)
         self.pump()
-        self.visit = visit
-        self.session = Session(visit, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing)
+        self.access = access
+        self.session = Session(
+            access, proxy.openings[0], inner_settled=nothing, over=nothing, relayed=nothing
+        )
         self.session.wait()
         self.session.go(self.far.left)
         self.pump()
@@ -186,8 +183,8 @@ def test_a_certificate_s_command_may_be_a_copy_too() -> None:
 
 def ended(stage: Stage, **options: bool) -> bool:
     """Is the session over, once the options are these?"""
-    assert stage.visit.options is not None
-    stage.visit.options = replace(stage.visit.options, **options)  # type: ignore[arg-type]
+    assert stage.access.options is not None
+    set_options(stage.access, replace(stage.access.options, **options))  # type: ignore[arg-type]
     before = len(stage.log.events)
     stage.session.rejudge()
     stage.pump()
@@ -239,8 +236,8 @@ def test_a_terminal_that_waits_for_the_target_ends_with_the_role_that_allowed_it
     def ask_and_lose_the_role(stage: Stage) -> None:
         stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
         stage.pump()
-        assert stage.visit.options is not None
-        stage.visit.options = replace(stage.visit.options, pty=False)
+        assert stage.access.options is not None
+        set_options(stage.access, replace(stage.access.options, pty=False))
         stage.session.rejudge()
 
     stage = Stage(before=ask_and_lose_the_role)

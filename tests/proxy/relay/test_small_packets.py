@@ -42,9 +42,9 @@ def test_a_target_that_takes_very_small_packets_gets_no_agent() -> None:
     loop = Loop(Handler(), proxy)
     loop.left.open(b"auth-agent@openssh.com", target, window=2**32 - 1, max_packet=LEAST_PACKET - 1)
     loop.pump()
-    visit: Any = SimpleNamespace(context=partial_context(audit=log), who=dict)
+    access: Any = SimpleNamespace(context=partial_context(audit=log), who=dict)
     upstream: Any = SimpleNamespace(transport=object())
-    OnwardAgent(visit, proxy.openings[0], upstream, over=over.append).begin()
+    OnwardAgent(access, proxy.openings[0], upstream, over=over.append).begin()
     loop.pump()
     assert [entry[0] for entry in target.heard] == ["refused"]
     (event,) = log.events
