@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
+from conchrec.config.fields import at_start, keys
 from conchrec.config.model import Config, Recordings
 
-#: Bound to sockets, files, keys and names that were opened or made at the start.
-AT_START = frozenset(
-    {
-        "file",
-        "cluster_name",
-        "state_dir",
-        "ca_agent",
-        "listen",
-        "public_address",
-        "proxy_protocol_from",
-        "audit",
-        "web",
-    }
-)
-#: The same, of ``recordings``.
-RECORDINGS_AT_START = frozenset({"directory", "compress", "encrypt_to", "fsync", "input", "min_free"})
+AT_START = at_start(Config)
+RECORDINGS_AT_START = at_start(Recordings)
 
 
 def changed(before: Config, after: Config) -> tuple[str, ...]:
     """The settings that are not the same, by their names in the file."""
-    names = [field.name for field in fields(Config) if field.name not in ("warnings", "recordings")]
+    names = keys(Config, "warnings", "recordings")
     found = [name for name in names if getattr(before, name) != getattr(after, name)]
-    parts = [field.name for field in fields(Recordings)]
     return (
         *found,
         *(
             f"recordings.{name}"
-            for name in parts
+            for name in keys(Recordings)
             if getattr(before.recordings, name) != getattr(after.recordings, name)
         ),
     )

@@ -1,8 +1,8 @@
 """``config.yaml`` → a frozen ``Config``. Every problem is reported with its path and its line.
 
-A setting is added here, in ``etc/config.yaml`` and in the README's table. What belongs to a later
-version is refused: nothing is accepted that nobody enforces. Only the values that interface.md shows
-for those are taken, with a warning. What is empty allows nobody.
+A setting is added to ``model``, to ``etc/config.yaml`` and to the README's table, and here where the type of
+its default does not say how it is read. What belongs to a later version is refused: nothing is accepted that
+nobody enforces. Only some words of later versions are taken, with a warning. What is empty allows nobody.
 
 Reads the file and the key files that it names; knows no reactor and no clock, and makes nothing.
 """
@@ -22,6 +22,7 @@ from conchrec.access.options import Record
 from conchrec.access.passwords import parse_hash, parse_secret
 from conchrec.access.patterns import address_of
 from conchrec.access.policy import Role
+from conchrec.config.fields import keys, read_fields
 from conchrec.config.model import (
     AgentProbe,
     Audit,
@@ -44,7 +45,6 @@ from conchrec.config.model import (
 )
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
 from conchrec.errors import ConfigError
-from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.storage.recipients import recipient
 from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, nearest, read
 
@@ -72,60 +72,10 @@ ME = "{me}"
 """As a user's name: whoever runs the process."""
 
 
-TOP = (
-    "cluster_name",
-    "state_dir",
-    "ca_agent",
-    "listen",
-    "public_address",
-    "session_recording",
-    "proxy_checks_host_keys",
-    "trusted_hosts",
-    "upstream_auth",
-    "agent_probe",
-    "inner_auth",
-    "notice",
-    "users",
-    "roles",
-    "targets",
-    "algorithms",
-    "limits",
-    "proxy_protocol_from",
-    "recordings",
-    "audit",
-    "web",
-)
+TOP = keys(Config, "file", "warnings")
 USER = ("authorized_keys_file", "authorized_keys", "password", "totp", "roles")
-TARGET = (
-    "hosts",
-    "address",
-    "port",
-    "labels",
-    "algorithms",
-    "upstream_auth",
-    "known_hosts",
-    "check_host_keys",
-    "record",
-)
-LIMITS = (
-    "login_time",
-    "tries",
-    "unauthenticated",
-    "connections",
-    "handshake_time",
-    "channels",
-    "sessions_per_user",
-    "commands",
-    "bandwidth_per_user",
-    "bandwidth_per_target",
-    "per_address",
-    "target_handshakes",
-    "connect_timeout",
-    "keepalive_interval",
-    "keepalive_count_max",
-    "approval_time",
-)
-RECORDINGS = ("directory", "input", "min_free", "fsync", "compress", "encrypt_to", "retention")
+TARGET = keys(TargetRule, "name")
+LIMITS = keys(Limits)
 
 _STATE_DIR = "/var/lib/conchrec"
 _AUTH_SOCK = "SSH_AUTH_SOCK"
@@ -210,11 +160,11 @@ class _Reader:
             algorithms=top.word("algorithms", Offer, Offer.MODERN),
             limits=_limits(top.section("limits", LIMITS)),
             proxy_protocol_from=proxy_protocol_from,
-            recordings=self._recordings(top.section("recordings", RECORDINGS), state_dir),
-            audit=self._audit(top.section("audit", ("file", "syslog", "min_free")), state_dir),
+            recordings=self._recordings(top.section("recordings", keys(Recordings)), state_dir),
+            audit=self._audit(top.section("audit", keys(Audit)), state_dir),
             web=Web(
                 listen=_endpoints(
-                    top.section("web", ("listen",)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
+                    top.section("web", keys(Web)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
                 )
             ),
             warnings=tuple(ConfigErrors(str(self._file), self._problems.warnings).lines()),
@@ -365,7 +315,7 @@ class _Reader:
         return tuple(rules)
 
     def _trusted_hosts(self, top: Section) -> TrustedHosts:
-        section = top.section("trusted_hosts", ("known_hosts", "authorities"))
+        section = top.section("trusted_hosts", keys(TrustedHosts))
         known_hosts: tuple[Path, ...] = (Path(_KNOWN_HOSTS),)
         if "known_hosts" in section:
             known_hosts = self._paths(section.texts("known_hosts"))
@@ -386,11 +336,8 @@ class _Reader:
             syslog = Path(section.text("syslog", ""))
         elif section.flag("syslog", False):
             syslog = _SYSLOG
-        return Audit(
-            file=self._path(section, "file", state_dir / "audit.jsonl"),
-            syslog=syslog,
-            min_free=section.size("min_free", 100 * 1024 * 1024),
-        )
+        file = self._path(section, "file", state_dir / "audit.jsonl")
+        return read_fields(section, Audit, file=file, syslog=syslog)
 
     def _recordings(self, section: Section, state_dir: Path) -> Recordings:
         recipients = []
@@ -400,15 +347,13 @@ class _Reader:
             except ValueError as error:
                 entry.problem(f"neither age1… nor an SSH public key (ed25519 or RSA): {error}")
             recipients.append(entry.text)
-        retention = section.section("retention", ("age", "size"))
-        return Recordings(
+        retention = section.section("retention", keys(Retention))
+        return read_fields(
+            section,
+            Recordings,
             directory=self._path(section, "directory", state_dir / "recordings"),
-            input=section.word("input", InputPolicy, InputPolicy.NO),
-            min_free=section.size("min_free", 500 * 1024 * 1024),
-            fsync=section.word("fsync", Fsync, Fsync.INTERVAL),
-            compress=section.flag("compress", False),
             encrypt_to=tuple(recipients),
-            retention=Retention(age=retention.optional_duration("age"), size=retention.size("size", 0)),
+            retention=read_fields(retention, Retention, age=retention.optional_duration("age")),
         )
 
 
@@ -477,25 +422,7 @@ def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:
 
 
 def _limits(section: Section) -> Limits:
-    default = Limits()
-    return Limits(
-        login_time=section.duration("login_time", default.login_time),
-        tries=section.integer("tries", default.tries, most=1000),
-        unauthenticated=_startups(section, default.unauthenticated),
-        connections=section.integer("connections", default.connections),
-        handshake_time=section.duration("handshake_time", default.handshake_time),
-        channels=section.integer("channels", default.channels),
-        sessions_per_user=section.integer("sessions_per_user", default.sessions_per_user),
-        commands=section.integer("commands", default.commands),
-        bandwidth_per_user=section.size("bandwidth_per_user", 0),
-        bandwidth_per_target=section.size("bandwidth_per_target", 0),
-        per_address=section.integer("per_address", default.per_address),
-        target_handshakes=section.integer("target_handshakes", default.target_handshakes),
-        connect_timeout=section.duration("connect_timeout", default.connect_timeout),
-        keepalive_interval=section.duration("keepalive_interval", default.keepalive_interval),
-        keepalive_count_max=section.integer("keepalive_count_max", default.keepalive_count_max, least=0),
-        approval_time=section.duration("approval_time", default.approval_time),
-    )
+    return read_fields(section, Limits, unauthenticated=_startups(section, Limits().unauthenticated))
 
 
 def _startups(section: Section, default: Startups) -> Startups:

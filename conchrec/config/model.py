@@ -16,6 +16,7 @@ from conchrec.access.authorized_keys import AuthorizedKey
 from conchrec.access.options import Record
 from conchrec.access.patterns import HostPattern, IPNetwork
 from conchrec.access.policy import Policy, Role
+from conchrec.config.fields import SIZE, WAITS_FOR_START
 from conchrec.model import Target
 from conchrec.recording.format.settings import Fsync, InputPolicy
 
@@ -116,13 +117,13 @@ class TargetRule:
 
     name: str
     hosts: tuple[HostPattern, ...] = ()
+    address: tuple[str, ...] = ()
+    port: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     algorithms: TargetOffer | None = None
     upstream_auth: tuple[UpstreamAuth, ...] | None = None
     known_hosts: tuple[Path, ...] = ()
     check_host_keys: bool | None = None
-    address: tuple[str, ...] = ()
-    port: int | None = None
     record: Record | None = None
 
 
@@ -147,20 +148,20 @@ class Limits:
     without an answer; with 0 never. Nobody waits for an approval for longer than ``approval_time``."""
 
     login_time: timedelta = timedelta(minutes=2)
-    tries: int = 6
+    tries: int = field(default=6, metadata={"most": 1000})
     unauthenticated: Startups = Startups()
     connections: int = 5000
     handshake_time: timedelta = timedelta(seconds=30)
     channels: int = 1024
     sessions_per_user: int = 1000
     commands: int = 16
-    bandwidth_per_user: int = 0
-    bandwidth_per_target: int = 0
+    bandwidth_per_user: int = field(default=0, metadata=SIZE)
+    bandwidth_per_target: int = field(default=0, metadata=SIZE)
     per_address: int = 250
     target_handshakes: int = 8
     connect_timeout: timedelta = timedelta(seconds=30)
     keepalive_interval: timedelta = timedelta(minutes=5)
-    keepalive_count_max: int = 3
+    keepalive_count_max: int = field(default=3, metadata={"least": 0})
     approval_time: timedelta = timedelta(minutes=15)
 
 
@@ -170,20 +171,20 @@ class Retention:
     0: nothing does."""
 
     age: timedelta | None = None
-    size: int = 0
+    size: int = field(default=0, metadata=SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recordings:
     """``min_free`` is in bytes; ``encrypt_to`` are the texts of public keys: ``age1…`` or an SSH key."""
 
-    directory: Path
-    compress: bool = False
-    encrypt_to: tuple[str, ...] = ()
+    directory: Path = field(metadata=WAITS_FOR_START)
+    input: InputPolicy = field(default=InputPolicy.NO, metadata=WAITS_FOR_START)
+    min_free: int = field(default=500 * 1024 * 1024, metadata={**SIZE, **WAITS_FOR_START})
+    fsync: Fsync = field(default=Fsync.INTERVAL, metadata=WAITS_FOR_START)
+    compress: bool = field(default=False, metadata=WAITS_FOR_START)
+    encrypt_to: tuple[str, ...] = field(default=(), metadata=WAITS_FOR_START)
     retention: Retention = field(default_factory=lambda: Retention())
-    input: InputPolicy = InputPolicy.NO
-    min_free: int = 500 * 1024 * 1024
-    fsync: Fsync = Fsync.INTERVAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +201,7 @@ class Audit:
 
     file: Path
     syslog: Path | None = None
-    min_free: int = 100 * 1024 * 1024
+    min_free: int = field(default=100 * 1024 * 1024, metadata=SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,12 +213,12 @@ class Config:
     ``config check``: whole lines.
     """
 
-    file: Path
-    cluster_name: str
-    state_dir: Path
-    ca_agent: str
-    listen: tuple[str, ...]
-    public_address: str
+    file: Path = field(metadata=WAITS_FOR_START)
+    cluster_name: str = field(metadata=WAITS_FOR_START)
+    state_dir: Path = field(metadata=WAITS_FOR_START)
+    ca_agent: str = field(metadata=WAITS_FOR_START)
+    listen: tuple[str, ...] = field(metadata=WAITS_FOR_START)
+    public_address: str = field(metadata=WAITS_FOR_START)
     session_recording: Mode
     proxy_checks_host_keys: bool
     trusted_hosts: TrustedHosts
@@ -230,10 +231,10 @@ class Config:
     targets: tuple[TargetRule, ...]
     algorithms: Offer
     limits: Limits
-    proxy_protocol_from: tuple[IPNetwork, ...]
+    proxy_protocol_from: tuple[IPNetwork, ...] = field(metadata=WAITS_FOR_START)
     recordings: Recordings
-    audit: Audit
-    web: Web
+    audit: Audit = field(metadata=WAITS_FOR_START)
+    web: Web = field(metadata=WAITS_FOR_START)
     warnings: tuple[str, ...]
 
     @property

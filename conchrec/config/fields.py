@@ -1,0 +1,56 @@
+"""What the dataclasses of ``config.model`` say of the keys of a section: their names, and their readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from conchrec.yaml_cursor import Section
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+T = TypeVar("T", bound="DataclassInstance")
+
+WAITS_FOR_START: Mapping[str, object] = {"at_start": True}
+"""Metadata of a setting that is bound to sockets, files, keys or names that are opened or made at the start:
+a change waits for the next one."""
+SIZE: Mapping[str, object] = {"size": True}
+"""Metadata of a number of bytes: ``500MiB``."""
+
+
+def keys(kind: type[DataclassInstance], *without: str) -> tuple[str, ...]:
+    """The keys of a section: the names of the fields, in order. ``without``: those that no key gives."""
+    return tuple(item.name for item in fields(kind) if item.name not in without)
+
+
+def at_start(kind: type[DataclassInstance]) -> frozenset[str]:
+    """The settings that wait for the next start."""
+    return frozenset(item.name for item in fields(kind) if item.metadata.get("at_start"))
+
+
+def read_fields(section: Section, kind: type[T], **given: object) -> T:
+    """The value of a section. What is not ``given`` is read by the type of its default, which counts where
+    the key is missing. ``least`` and ``most`` in the metadata bound a number."""
+    read = {item.name: _read(section, item) for item in fields(kind) if item.name not in given}
+    return kind(**given, **read)
+
+
+def _read(section: Section, item: Field[Any]) -> object:
+    key, default = item.name, item.default
+    if isinstance(default, bool):
+        return section.flag(key, default)
+    if isinstance(default, timedelta):
+        return section.duration(key, default)
+    if isinstance(default, Enum):
+        return section.word(key, type(default), default)
+    if not isinstance(default, int):
+        raise TypeError(f"{key} is not read by the type of its default")
+    if item.metadata.get("size"):
+        return section.size(key, default)
+    bounds = {name: item.metadata[name] for name in ("least", "most") if name in item.metadata}
+    return section.integer(key, default, **bounds)
