@@ -30,7 +30,8 @@ from conchrec.proxy.login import approval_step
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.time_limits import LAST_WORDS_SECONDS, TimeLimits
-from conchrec.proxy.upstream.connection import Upstream, UpstreamState
+from conchrec.proxy.upstream.connection import Upstream
+from conchrec.proxy.upstream.lifecycle import UpstreamState
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest

@@ -25,7 +25,7 @@ from conchrec.proxy.login.second_factor import check as check_second_factor
 from conchrec.proxy.relay.passthrough import Passthrough
 from conchrec.proxy.relay.tunnel import Tunnel
 from conchrec.proxy.target_access import Destination, OneTimeProof, Origin, TargetAccess
-from conchrec.proxy.upstream.connection import new_transport
+from conchrec.proxy.upstream.target_transport import new_transport
 from conchrec.reasons import ReasonCode
 
 _log = Logger()

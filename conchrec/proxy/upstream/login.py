@@ -1,0 +1,347 @@
+"""The login at a target: which keys are offered, in which order, and what a person is asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from twisted.internet.defer import Deferred
+
+from conchrec.access.policy import rule_for
+from conchrec.audit import events
+from conchrec.ca.authority import CaKind
+from conchrec.clock import DelayedCall
+from conchrec.config.model import AgentProbe, UpstreamAuth
+from conchrec.errors import ConchrecError, LoginRejected
+from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.dial.dialer import Link
+from conchrec.proxy.target_access import TargetAccess
+from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers
+from conchrec.proxy.upstream.lifecycle import UpstreamLifecycle, UpstreamState
+from conchrec.proxy.upstream.prompts import Questions
+from conchrec.proxy.upstream.target_text import TargetText
+from conchrec.proxy.upstream.target_transport import algorithms_of
+from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh.agent import AgentClient, AgentError
+from conchrec.ssh.connection import Connection
+from conchrec.ssh.signers import Signer
+from conchrec.ssh.transport import ClientTransport
+from conchrec.ssh.userauth import Challenge
+from conchrec.ssh.userauth_client import Login, UserAuthClient
+
+#: A signature that takes longer waits for a person, who should not keep others from logging in.
+PERSON_SECONDS = 0.5
+#: To open an agent and to list its keys takes no person, or one who is there.
+AGENT_SECONDS = 60.0
+#: The longest that a login may take with a person in it; sshd's own LoginGraceTime is 2 minutes.
+LOGIN_SECONDS = 600.0
+
+
+def auth_methods(access: TargetAccess) -> tuple[UpstreamAuth, ...]:
+    """How the proxy may log in at the target: as its group says, else ``upstream_auth``."""
+    config = access.settings.config
+    rule = rule_for(config.targets, access.target, access.destination.addresses)
+    return (rule.upstream_auth if rule is not None else None) or config.upstream_auth
+
+
+class InnerAgentWait:
+    """Until the inner connection has said, or had the time to say, that it has an agent."""
+
+    __slots__ = ("_is_settled", "_waiting", "is_waiting")
+
+    def __init__(self) -> None:
+        self._is_settled = False
+        self._waiting: list[Deferred[None]] = []
+        #: The login stands still for it.
+        self.is_waiting = False
+
+    @property
+    def is_settled(self) -> bool:
+        """It is known whether there is one."""
+        return self._is_settled
+
+    def settle(self) -> None:
+        """It is known now."""
+        self._is_settled = True
+        self.is_waiting = False
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+
+    def begin(self) -> Deferred[None]:
+        """Fires when it is known. Only where it is not."""
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        self.is_waiting = True
+        return done
+
+    def cancel(self) -> None:
+        """Nobody needs to know any more."""
+        self.is_waiting = False
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.cancel()
+
+
+class LoginKeys:
+    """Every key that may log in, in the order of ``upstream_auth``: from the user's agents, or by a
+    certificate of our own.
+
+    ``wait_for_inner`` waits for the inner connection's agent; ``may_wait_for_person`` is called before a step
+    that may wait for somebody.
+    """
+
+    def __init__(
+        self,
+        access: TargetAccess,
+        transport: ClientTransport,
+        offers: Offers,
+        *,
+        wait_for_inner: Callable[[], Deferred[None] | None],
+        may_wait_for_person: Callable[[], None],
+    ) -> None:
+        self._access = access
+        self._services = access.services
+        self._transport = transport
+        self._offers = offers
+        self._wait_for_inner = wait_for_inner
+        self._may_wait_for_person = may_wait_for_person
+        self._agents: list[AgentClient] = []
+        #: The last one was our own certificate.
+        self._last_own = False
+        self._signers = self._in_order()
+
+    async def next(self, methods: frozenset[bytes]) -> Signer | None:
+        """The next key to offer to a target that takes ``methods``; None where there is none left."""
+        if self._last_own:
+            # It is asked again after our own certificate: the target does not trust our CA.
+            self._last_own = False
+            self._services.refusals.note(self._access.target, self._access.login)
+        if b"publickey" not in methods:
+            return None
+        try:
+            return await self._signers.__anext__()
+        except StopAsyncIteration:
+            return None
+
+    def close(self) -> None:
+        """The login is over: the agents are not needed any more."""
+        for agent in self._agents:
+            agent.close()
+
+    async def _in_order(self) -> AsyncIterator[Signer]:
+        access, order = self._access, auth_methods(self._access)
+        probe = access.settings.config.agent_probe
+        tried: list[AgentSource] = []
+        for method in order:
+            if method is UpstreamAuth.AGENT:
+                if access.agents.outer.announced or probe is AgentProbe.ALWAYS:
+                    tried.append(access.agents.outer)
+                    async for signer in self._from_agent(access.agents.outer):
+                        yield signer
+                # Its client says so after the inner login, and that is where people are asked.
+                if UpstreamAuth.PROMPT not in order and (waiting := self._wait_for_inner()) is not None:
+                    await waiting
+                if access.agents.inner.announced or probe is AgentProbe.ALWAYS:
+                    tried.append(access.agents.inner)
+                    async for signer in self._from_agent(access.agents.inner):
+                        yield signer
+            elif method is UpstreamAuth.CERTIFICATE:
+                own = await self._own_certificate()
+                if own is not None:
+                    self._last_own = True
+                    yield own
+        if UpstreamAuth.AGENT in order and probe is AgentProbe.LAST:
+            inner = () if UpstreamAuth.PROMPT in order else (access.agents.inner,)
+            for source in (access.agents.outer, *inner):
+                if source not in tried and not source.refused:
+                    async for signer in self._from_agent(source):
+                        yield signer
+
+    async def _from_agent(self, source: AgentSource) -> AsyncIterator[Signer]:
+        transport = self._transport
+        if self._offers.spent:
+            return
+        self._may_wait_for_person()
+        within = self._services.dialer.within
+        try:
+            client = await within(source.open(), AGENT_SECONDS, _agent_is_silent)
+            self._agents.append(client)
+            bound = client.bind_session(
+                host_key=transport.host_key_blob,
+                session_id=transport.session_id,
+                signature=transport.host_key_signature,
+                forwarding=False,
+            )
+            await within(bound, AGENT_SECONDS, _agent_is_silent)
+            identities = await within(client.identities(), AGENT_SECONDS, _agent_is_silent)
+        except AgentError as error:
+            self._offers.agent_failed(source.path, error.public)
+            return
+        self._access.context.emit(events.Agent(**self._access.who(), action="opened", path=source.path))
+        signers = agent_signers(
+            self._offers,
+            client,
+            identities,
+            login=self._access.login,
+            authorities=self._services.authority.trusted(CaKind.USER),
+        )
+        for signer in signers:
+            if self._offers.spent:
+                return
+            self._offers.count += 1
+            yield signer
+
+    async def _own_certificate(self) -> Signer | None:
+        access, services = self._access, self._services
+        if services.refusals.knows(access.target, access.login):
+            self._offers.own = "it refused the user CA a moment ago"
+            return None
+        try:
+            signer, certificate = await services.signing(
+                lambda: services.authority.one_connection(
+                    access.login, access.identity.user, access.origin.cid, withheld=access.withheld
+                )
+            )
+        except ConchrecError as error:
+            self._offers.own = error.public
+            return None
+        self._offers.own = "offered"
+        access.context.emit(
+            events.CertCreate(
+                **access.who(),
+                type="user",
+                key_id=certificate.key_id,
+                serial=certificate.serial,
+                principals=certificate.principals,
+                valid_until=certificate.valid_until_text,
+                purpose="one connection",
+            )
+        )
+        return signer
+
+
+class TargetLogin:
+    """One login at a target. ``on_banner`` gets the target's banner; ``settled`` is called when the login
+    waits for the inner connection's agent or for a person."""
+
+    def __init__(
+        self,
+        access: TargetAccess,
+        lifecycle: UpstreamLifecycle,
+        text: TargetText,
+        *,
+        on_banner: Callable[[str], None],
+        settled: Callable[[], None],
+    ) -> None:
+        self._access = access
+        self._lifecycle = lifecycle
+        self._text = text
+        self._on_banner = on_banner
+        self._settled = settled
+        self._offers = Offers(access.identity)
+        self.questions = Questions(self._question_asked)
+        self.inner_agent = InnerAgentWait()
+        self._link: Link | None = None
+        self._first_answer: DelayedCall | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """For the inner connection's agent, or for a person."""
+        return self.inner_agent.is_waiting or self.questions.open is not None
+
+    async def run(self, link: Link, connection: Connection, silent: Callable[[], None]) -> Login:
+        """Log in, and begin ``connection``. ``silent`` is called where the target does not answer at all.
+        Raises ConchrecError."""
+        access, services, transport = self._access, self._access.services, link.transport
+        dialer = services.dialer
+        self._link = link
+        keys = LoginKeys(
+            access,
+            transport,
+            self._offers,
+            wait_for_inner=self._wait_for_inner,
+            may_wait_for_person=self._may_wait_for_person,
+        )
+
+        async def next_signer(methods: frozenset[bytes]) -> Signer | None:
+            self._heard()
+            return await keys.next(methods)
+
+        userauth = UserAuthClient(
+            access.login.encode(),
+            lambda methods: Deferred.fromCoroutine(next_signer(methods)),
+            connection,
+            on_banner=self._banner,
+            peer_extensions=lambda: transport.peer_extensions,
+            host_key=lambda: transport.host_key_blob,
+            on_signing=lambda signer: self._may_wait_for_person(),
+            prompter=self._ask if UpstreamAuth.PROMPT in auth_methods(access) else None,
+            sha1=algorithms_of(access).sha1,
+            target=str(access.target),
+        )
+        self._first_answer = services.clock.callLater(dialer.timeout, silent)
+        transport.request_service(userauth)
+        try:
+            return await dialer.within(
+                userauth.done,
+                LOGIN_SECONDS,
+                lambda: LoginRejected(
+                    f"{access.target} took too long to log in", code=ReasonCode.TARGET_LOGIN_TIMEOUT
+                ),
+            )
+        finally:
+            self._heard()
+            keys.close()
+            link.slot.release()
+
+    def rejected(self, error: ConchrecError) -> LoginRejected:
+        """The sentence that helps most, in place of the list of what was tried."""
+        target = self._access.target
+        if self.questions.any:
+            text = Reason(
+                ReasonCode.ANSWERS_REJECTED,
+                f"{target} did not let {self._access.login} in by the answers to its questions",
+            )
+        else:
+            text = self._offers.advice(target, self._access.login, auth_methods(self._access))
+        return LoginRejected(text, f"{error.public} {error.detail}".strip(), code=text.code)
+
+    def _banner(self, text: bytes) -> None:
+        self._on_banner(self._text.banner(text.decode("utf-8", "replace")))
+
+    def _ask(self, challenge: Challenge) -> Deferred[tuple[str, ...]]:
+        """Questions of the target for the user. There is no question of the proxy after them: the target is
+        not dialled before every step of the inner login is passed (``inner.login``)."""
+        return self.questions.ask(self._text.challenge(challenge))
+
+    def _question_asked(self) -> None:
+        """Somebody has to type: the gate is for others, and the inner login goes on."""
+        if self._link is not None:
+            self._link.slot.wait_for_person()
+        self._settled()
+
+    def _may_wait_for_person(self) -> None:
+        """What takes longer from here on waits for somebody, and leaves the gate to others."""
+        if self._link is not None:
+            self._access.services.clock.callLater(PERSON_SECONDS, self._perhaps_a_person, self._link)
+
+    def _perhaps_a_person(self, link: Link) -> None:
+        if self._lifecycle.state is UpstreamState.AUTHENTICATING:
+            link.slot.wait_for_person()
+
+    def _wait_for_inner(self) -> Deferred[None] | None:
+        if self.inner_agent.is_settled:
+            return None
+        done = self.inner_agent.begin()
+        self._may_wait_for_person()
+        self._settled()
+        return done
+
+    def _heard(self) -> None:
+        """The target has answered something."""
+        if self._first_answer is not None and self._first_answer.active():
+            self._first_answer.cancel()
+
+
+def _agent_is_silent() -> AgentError:
+    return AgentError("the agent does not answer", code=ReasonCode.AGENT_TIMEOUT)

@@ -1,0 +1,52 @@
+"""The SSH transport to a target, with the check of its host key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from conchrec.access.policy import rule_for
+from conchrec.model import Target
+from conchrec.proxy.dial.dialer import HostCheck
+from conchrec.proxy.target_access import TargetAccess
+from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, Algorithms
+from conchrec.ssh.hostkeys import HostTrust, HostVerdict
+from conchrec.ssh.transport import ClientTransport
+
+
+class HostKeyCheck:
+    """A ``HostCheck``: what the trust in one target says of the key that it shows."""
+
+    def __init__(self, trust: HostTrust, target: Target, now: Callable[[], datetime]) -> None:
+        self._trust = trust
+        self._target = target
+        self._now = now
+        self.verdict: HostVerdict | None = None
+
+    def __call__(self, blob: bytes) -> None:
+        self.verdict = self._trust.verify(self._target, blob, self._now())
+
+
+def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
+    """A transport that will greet the target once it is told how."""
+    services = access.services
+    trust = services.trust(access.target, access.destination.addresses)
+    check = HostKeyCheck(trust, access.target, services.now)
+    algorithms = algorithms_of(access)
+    transport = ClientTransport(
+        algorithms=algorithms,
+        powers=services.diffie_hellman.of_peer(lambda: f"target {access.target}"),
+        verify_host_key=check,
+        host_key_algorithms=trust.algorithms_for(access.target, sha1=algorithms.sha1),
+        version=None,
+        clock=services.clock,
+        share=services.turns.of_user(access.identity.user),
+    )
+    return transport, check
+
+
+def algorithms_of(access: TargetAccess) -> Algorithms:
+    """What may be agreed with the target: as its group says, else what this version knows."""
+    rule = rule_for(access.settings.config.targets, access.target, access.destination.addresses)
+    name = rule.algorithms.value if rule is not None and rule.algorithms is not None else ""
+    return {"legacy": LEGACY, "modern": MODERN}.get(name, UPSTREAM)
