@@ -32,7 +32,7 @@ from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.channel_stream import LEAST_PACKET, MAX_PACKET, Stream
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.connection import Channel, Connection
-from conchrec.ssh.key_exchange import ExchangePhase
+from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.wire import string, uint32
 
@@ -250,8 +250,8 @@ async def _rekeys(user: User) -> None:
     def again() -> None:
         if transport.lost is not None:
             return
-        if transport._phase is ExchangePhase.IDLE:
-            transport._begin_exchange()
+        if transport.kex.phase is ExchangePhase.IDLE:
+            transport.rekey()
             user.sent.add()
         user._reactor.callLater(0.0005, again)
 

@@ -26,7 +26,7 @@ from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.hostkeys import ShownKeys
-from conchrec.ssh.key_exchange import ExchangePhase
+from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.transport import ServerTransport
 from conchrec.ssh.wire import Reader, names, string, uint32
 from tests.support.powers import at_once
@@ -146,8 +146,8 @@ class Hostile:
 
     def _rekey(self) -> None:
         if self.transport.lost is None:
-            if self.transport._phase is ExchangePhase.IDLE:
-                self.transport._begin_exchange()
+            if self.transport.kex.phase is ExchangePhase.IDLE:
+                self.transport.rekey()
             self._reactor.callLater(REKEY_PAUSE, self._rekey)
 
 

@@ -32,6 +32,9 @@ class Incoming:
         self._at = 0
         self._opener: Opener = Clear()
         self._inflate: Inflate | None = None
+        self._compressed = self._logged_in = False
+        #: Keys that follow the peer's NEWKEYS, and the arguments of ``expect``.
+        self._next: tuple[Opener, bool, bool] | None = None
         self._head: bytes | None = None
         self._rest = 0
         self._greeting_size = 0
@@ -110,14 +113,23 @@ class Incoming:
             raise RemoteViolation("an empty packet", code=ReasonCode.PACKET_CORRUPTED)
         return payload
 
-    def inflate(self) -> None:
-        """The next packet begins a compressed stream."""
-        self._inflate = Inflate()
+    def log_in(self) -> None:
+        """The login is done: the next packet begins a compressed stream, where that was agreed. Where keys
+        are expected, the stream begins with those."""
+        self._logged_in = True
+        if self._compressed and self._next is None:
+            self._inflate = Inflate()
 
-    def renew(self, opener: Opener, *, reset: bool) -> None:
-        """The next packet is under new keys; ``reset``: and has the number 0 (strict key exchange)."""
-        self._opener = opener
-        self._inflate = None
+    def expect(self, opener: Opener, *, reset: bool, compress: bool = False) -> None:
+        """The keys that ``renew`` takes into use. ``reset``: packets then begin with the number 0 (strict key
+        exchange); ``compress``: they are compressed once the login is done."""
+        self._next = (opener, reset, compress)
+
+    def renew(self) -> None:
+        """The next packet is under the keys that are expected."""
+        assert self._next is not None
+        (self._opener, reset, self._compressed), self._next = self._next, None
+        self._inflate = Inflate() if self._compressed and self._logged_in else None
         self._earlier += self.counted
         self.counted = 0
         if reset:
@@ -139,6 +151,7 @@ class Outgoing:
     def __init__(self) -> None:
         self._sealer: Sealer = Clear()
         self._deflate: Deflate | None = None
+        self._compressed = self._logged_in = False
         self.sequence = 0
         self.counted = 0
         self._earlier = 0
@@ -156,12 +169,17 @@ class Outgoing:
         self.counted += len(packet)
         return packet
 
-    def deflate(self) -> None:
-        self._deflate = Deflate()
+    def log_in(self) -> None:
+        """The login is done: the next packet begins a compressed stream, where that was agreed."""
+        self._logged_in = True
+        if self._compressed:
+            self._deflate = Deflate()
 
-    def renew(self, sealer: Sealer, *, reset: bool) -> None:
+    def renew(self, sealer: Sealer, *, reset: bool, compress: bool = False) -> None:
+        """The next packet is under new keys (``Incoming.expect`` explains the arguments)."""
         self._sealer = sealer
-        self._deflate = None
+        self._compressed = compress
+        self._deflate = Deflate() if compress and self._logged_in else None
         self._earlier += self.counted
         self.counted = 0
         if reset:

@@ -30,8 +30,8 @@ except ImportError:  # older than ML-KEM
 Hash = Callable[[bytes], Any]
 
 
-class KeyExchange(Protocol):
-    """One run. A client calls ``offer`` and then ``complete``, a server ``accept`` alone.
+class KexMethod(Protocol):
+    """One run of a method. A client calls ``offer`` and then ``complete``, a server ``accept`` alone.
 
     A value of the peer that is malformed or out of range raises RemoteViolation, at once. The Deferreds of
     quick methods have fired already; cancelling one gives the run up.
@@ -57,7 +57,7 @@ class ModularPowers(Protocol):
 
 
 class _Quick(Protocol):
-    """What a KeyExchange does, without waiting."""
+    """What a KexMethod does, without waiting."""
 
     def offer(self) -> bytes: ...
 
@@ -179,7 +179,7 @@ class _Modp:
 
 
 class _AtOnce:
-    """A method that takes well under a millisecond, as a KeyExchange."""
+    """A method that takes well under a millisecond, as a KexMethod."""
 
     def __init__(self, method: _Quick) -> None:
         self._method = method
@@ -211,7 +211,7 @@ _QUICK: dict[bytes, tuple[Callable[[], _Quick], Hash]] = {
 }
 
 
-def exchange(name: bytes, powers: ModularPowers) -> KeyExchange:
+def method_of(name: bytes, powers: ModularPowers) -> KexMethod:
     """A new run of the method ``name``, which is one that we offered."""
     if name in _SLOW:
         return _Modp(_SLOW[name][0], powers)

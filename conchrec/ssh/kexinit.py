@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.disconnect import printable
+from conchrec.ssh.kex_methods import usable
 from conchrec.ssh.numbers import KEXINIT
 from conchrec.ssh.packetcipher import Suite, is_aead, suite
 from conchrec.ssh.wire import Reader, names, uint32
@@ -20,6 +21,8 @@ EXT_INFO_CLIENT = b"ext-info-c"
 MARKERS = (STRICT_CLIENT, STRICT_SERVER, EXT_INFO_CLIENT, b"ext-info-s")
 #: More names than anybody has use for.
 MAX_NAMES = 1024
+#: So much under one pair of keys is a transfer, which ``Algorithms.bulk`` is for.
+BULK_BYTES = 16 * 1024 * 1024
 
 
 class NothingInCommon(RemoteViolation):
@@ -146,3 +149,31 @@ def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
         guess_wrong=theirs.guess_follows
         and (theirs.kex[:1] != ours.kex[:1] or theirs.host_keys[:1] != ours.host_keys[:1]),
     )
+
+
+class Proposals:
+    """What one side proposes in its exchanges, one after the other: first all its ``algorithms``, and once
+    much has been carried under another cipher, those for bulk transfers alone."""
+
+    def __init__(self, algorithms: Algorithms) -> None:
+        self._algorithms = replace(algorithms, kex=tuple(filter(usable, algorithms.kex)))
+        #: The peer has a cipher for bulk transfers, and another is in use.
+        self._may_change = False
+
+    def due(self, most: int) -> int:
+        """Bytes under one pair of keys after which new ones are asked for, at most ``most``."""
+        return min(most, BULK_BYTES) if self._may_change else most
+
+    def make(self, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...], counted: int) -> Proposal:
+        """The next KEXINIT; ``counted`` are the bytes under the keys of now."""
+        if self._may_change and counted > BULK_BYTES:
+            self._algorithms = replace(self._algorithms, ciphers=self._algorithms.bulk)
+            self._may_change = False
+        return Proposal.make(self._algorithms, host_keys, markers)
+
+    def agreed(self, agreement: Agreement, theirs: Proposal) -> None:
+        """What came of the last one."""
+        bulk = set(self._algorithms.bulk)
+        self._may_change = not bulk.issuperset(agreement.ciphers) and not any(
+            map(bulk.isdisjoint, theirs.ciphers)
+        )

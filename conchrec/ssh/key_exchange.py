@@ -1,38 +1,38 @@
-"""The key exchange's part of a transport: the first one, and those that come while the connection lives
-(RFC 4253 sections 7 to 9, strict key exchange as in OpenSSH's PROTOCOL).
+"""The key exchanges of one connection: the first one, and those that renew the keys later (RFC 4253 sections
+7 to 9, strict key exchange as in OpenSSH's PROTOCOL). ``kex_table`` says what happens in which phase.
 
-Either side may begin one at any time, both may begin at once. From our KEXINIT to our NEWKEYS nothing goes
-out but what belongs to the exchange; the rest waits here, in order and within limits.
+A ``KeyExchange`` belongs to a transport, which hands it the messages of the exchange and asks it what may be
+sent. It needs little of the transport: ``KexTransport``. What a server and a client do differently is in
+``kex_sides``.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.clock import Clock, DelayedCall
+from conchrec.clock import Clock
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.backpressure import WriteBackpressure
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import Incoming, Outgoing
-from conchrec.ssh.kex_methods import KeyExchange, ModularPowers, derive, exchange, hash_of, usable
+from conchrec.ssh.kex_methods import KexMethod, ModularPowers, derive, hash_of, method_of
+from conchrec.ssh.kex_table import TABLE, ExchangePhase, KexAction, KexEvent
 from conchrec.ssh.kexinit import (
     EXT_INFO_CLIENT,
     STRICT_CLIENT,
     STRICT_SERVER,
     Agreement,
     Proposal,
+    Proposals,
     settle,
 )
 from conchrec.ssh.numbers import (
@@ -43,8 +43,9 @@ from conchrec.ssh.numbers import (
     DisconnectReason,
     may_go_in_exchange,
 )
-from conchrec.ssh.packetcipher import Opener, Suite
+from conchrec.ssh.packetcipher import Suite
 from conchrec.ssh.peer_limits import RekeyAllowance
+from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string
 
 _log = Logger()
@@ -53,8 +54,6 @@ T = TypeVar("T")
 #: When new keys are asked for: OpenSSH's own default of volume, and RFC 4253's advice of an hour.
 REKEY_BYTES = 1 << 30
 REKEY_TIME = timedelta(hours=1)
-#: So much under one pair of keys is a transfer, which ``Algorithms.bulk`` is for.
-BULK_BYTES = 16 * 1024 * 1024
 #: What may wait for new keys: with a login, and before it, when only answers of ours can wait.
 MAX_BLOCKED = 8 * 1024 * 1024
 MAX_BLOCKED_EARLY = 256 * 1024
@@ -62,249 +61,303 @@ MAX_BLOCKED_EARLY = 256 * 1024
 _OVERHEAD = 128
 #: From here on whoever feeds us is asked to wait.
 HOLD_AT = 1024 * 1024
-CONNECTION = b"ssh-connection"
+_NEVER = float("inf")
 
 
-class ExchangePhase(enum.Enum):
-    """Where a key exchange is."""
+class KexTransport(Protocol):
+    """What a key exchange needs from its transport."""
 
-    IDLE = "none runs"
-    ASKED = "our KEXINIT is out"
-    RUNNING = "both KEXINITs have gone"
-    SENT_KEYS = "our NEWKEYS is out"
+    @property
+    def is_over(self) -> bool:
+        """The connection ends, or has ended."""
+
+    @property
+    def versions(self) -> tuple[bytes, bytes]:
+        """The identification strings of the client and of the server, without CR and LF."""
+
+    def send_now(self, number: int, payload: bytes) -> None:
+        """Send a message under the keys of now, whatever waits."""
+
+    def fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
+        """End the connection with this error."""
+
+    def attempt(self, step: Callable[..., object], *arguments: object) -> None:
+        """Call ``step``; what it raises ends the connection."""
+
+    def hold(self, reason: str, on: bool) -> None:
+        """Handle no message of the peer while there is a reason not to."""
+
+    def hold_producers(self, on: bool) -> None:
+        """Pause those who feed the transport, or let them go on."""
+
+    def keys_exchanged(self) -> None:
+        """The first exchange is done."""
 
 
-class Keying:
-    """Mixed in below the transports, which say what a server and a client do differently."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KexSettings:
+    """What an exchange depends on. ``powers`` computes what finite-field Diffie-Hellman needs; new keys are
+    asked for after ``rekey_bytes``, both ways together, or ``rekey_time``."""
 
-    # What the transport has.
-    isClient: bool
-    service: SSHService | None
-    sessionID: bytes | None
-    peer_version: bytes | None
-    _our_version: bytes | None
+    algorithms: Algorithms
+    powers: ModularPowers
+    clock: Clock
+    rekey_bytes: int = REKEY_BYTES
+    rekey_time: timedelta = REKEY_TIME
 
-    def _set_up_keying(
-        self,
-        *,
-        algorithms: Algorithms,
-        powers: ModularPowers,
-        clock: Clock,
-        rekey_bytes: int,
-        rekey_time: timedelta,
+
+@dataclass(slots=True, kw_only=True)
+class KexRun:
+    """One exchange, from the agreement to our NEWKEYS."""
+
+    ours: Proposal
+    theirs: Proposal
+    agreed: Agreement
+    method: KexMethod
+    #: The client's value, on its own side.
+    offered: bytes = b""
+    #: The next message of the method is a wrong guess of the peer's (RFC 4253 section 7).
+    ignores_guess: bool = False
+
+
+class BlockedMessages:
+    """Messages that wait for new keys, in order."""
+
+    def __init__(self) -> None:
+        self._messages: deque[tuple[int, bytes]] = deque()
+        #: Their bytes, and what it costs to keep them.
+        self.cost = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, number: int, payload: bytes) -> None:
+        """Keep one more message."""
+        self._messages.append((number, payload))
+        self.cost += len(payload) + _OVERHEAD
+
+    def take(self) -> deque[tuple[int, bytes]]:
+        """All of them; none waits any more."""
+        messages, self._messages = self._messages, deque()
+        self.cost = 0
+        return messages
+
+
+class KeyExchange:
+    """One side's key exchanges, one after the other.
+
+    ``incoming`` and ``outgoing`` are the packets of the transport; the exchange gives them new keys.
+    """
+
+    is_client: bool
+
+    def __init__(
+        self, transport: KexTransport, settings: KexSettings, *, incoming: Incoming, outgoing: Outgoing
     ) -> None:
-        self._algorithms = algorithms
-        self._powers = powers
-        self._clock = clock
-        self._rekey_bytes = rekey_bytes
-        self._rekey_time = rekey_time
-        self._incoming = Incoming()
-        self._outgoing = Outgoing()
-        self._valve = WriteBackpressure()
-        self._timers: dict[str, DelayedCall] = {}
-        self._phase = ExchangePhase.IDLE
-        self._first_exchange = True
-        self._strict = False
-        self._bulk: tuple[bytes, ...] = ()
-        self._bulk_next = False
-        self._peer_takes_ext_info = False
-        self._ours: Proposal | None = None
-        self._theirs: Proposal | None = None
-        self._agreed: Agreement | None = None
-        self._exchange: KeyExchange | None = None
-        #: What the key exchange waits for, before the next message of the peer is handled.
-        self._computing: Deferred[Any] | None = None
-        self._offered = b""
-        self._ignore_guess = False
-        self._next_opener: Opener | None = None
-        self._logged_in = False
-        self._deflates = self._inflates = self._inflates_next = False
-        self._blocked: deque[tuple[int, bytes]] = deque()
-        self._blocked_bytes = 0
+        self._transport = transport
+        self._settings = settings
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._timers = Timers(settings.clock)
+        self._proposals = Proposals(settings.algorithms)
         self._allowance = RekeyAllowance()
+        #: What the exchange waits for, before the next message of the peer is handled.
+        self._computing: Deferred[Any] | None = None
+        #: Under more bytes than that a new exchange begins.
+        self._due = _NEVER
+        self.blocked = BlockedMessages()
+        self.phase = ExchangePhase.INITIAL
+        #: Every message may be sent at once. Read for each message that is sent.
+        self.is_open = False
+        #: The first exchange is done.
+        self.is_secure = False
+        #: Both sides do strict key exchange.
+        self.strict = False
+        #: Our last KEXINIT.
+        self.proposal: Proposal | None = None
+        self.run: KexRun | None = None
+        #: The hash of the first exchange (RFC 4253 section 7.2).
+        self.session_id: bytes | None = None
+        #: What the server has shown in the first exchange, and signed it with.
+        self.host_key_blob = b""
+        self.host_key_signature = b""
+        #: Exchanges after the first.
         self.rekeys = 0
         #: The algorithms of the newest keys, for people: key exchange, host key, ciphers and MACs.
         self.agreed_names: tuple[bytes, ...] = ()
 
-    # --- what the transport does for us
-
-    def _send(self, number: int, payload: bytes) -> None:
-        raise NotImplementedError
-
-    def _fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
-        raise NotImplementedError
-
-    def _attempt(self, step: Callable[..., object], *arguments: object) -> None:
-        raise NotImplementedError
-
-    def _hold(self, reason: str, on: bool) -> None:
-        raise NotImplementedError
-
-    @property
-    def _over(self) -> bool:
-        """The connection ends, or has ended."""
-        raise NotImplementedError
-
-    def _is_secure(self) -> None:
-        """The first key exchange is done."""
-        raise NotImplementedError
-
-    def _is_renewing(self) -> None:
-        """Our NEWKEYS is the last thing that was sent."""
+    # --- what a server and a client do differently
 
     def _host_key_algorithms(self) -> tuple[bytes, ...]:
+        """Of our KEXINIT."""
         raise NotImplementedError
 
-    def _exchanged(self, run: KeyExchange, r: Reader) -> None:
-        """The one message that the exchange has in our direction."""
+    def _start_method(self, run: KexRun) -> None:
+        """Algorithms were agreed on: the client sends its value."""
         raise NotImplementedError
 
-    # --- KEXINIT
+    def _handle_method(self, run: KexRun, r: Reader) -> None:
+        """Handle the one message that a method has in our direction, as far as ``_secret_known``."""
+        raise NotImplementedError
 
-    def _begin_exchange(self) -> None:
-        """Send KEXINIT (RFC 4253 section 7.1)."""
-        markers: tuple[bytes, ...] = ()
-        if self._first_exchange:
-            markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.isClient else (STRICT_SERVER,)
-        ours = replace(self._algorithms, kex=tuple(filter(usable, self._algorithms.kex)))
-        if self._bulk_next and self._counted > BULK_BYTES:
-            self._bulk, self._bulk_next = self._algorithms.bulk, False
-        if self._bulk:
-            ours = replace(ours, ciphers=self._bulk)
-        self._ours = Proposal.make(ours, self._host_key_algorithms(), markers)
-        self._phase = ExchangePhase.ASKED
-        self._send(KEXINIT, self._ours.payload[1:])
+    def _keys_sent(self, run: KexRun) -> None:
+        """Our NEWKEYS was sent; nothing follows it yet."""
 
-    @property
-    def _counted(self) -> int:
-        """Bytes under these keys, both ways."""
-        return self._incoming.counted + self._outgoing.counted
+    # --- what the transport asks and tells
 
-    def _rekey_where_due(self) -> None:
-        if self._phase is ExchangePhase.IDLE and not self._first_exchange:
-            limit = min(self._rekey_bytes, BULK_BYTES) if self._bulk_next else self._rekey_bytes
-            if self._incoming.counted + self._outgoing.counted > limit:
-                self._begin_exchange()
+    def begin(self) -> None:
+        """Begin an exchange, unless one runs."""
+        self._on(KexEvent.BEGIN)
 
-    def _rekey_by_time(self) -> None:
-        if self._phase is ExchangePhase.IDLE and not self._over:
-            self._begin_exchange()
+    def begin_if_due(self) -> None:
+        """Begin an exchange where much has passed under these keys. Called after each message."""
+        if self._incoming.counted + self._outgoing.counted > self._due:
+            self._on(KexEvent.BEGIN)
 
-    def _kexinit(self, payload: bytes) -> None:
-        """The peer's KEXINIT. One that the peer begins may have to wait, so that key exchanges without end
-        cost the peer its time and not ours; until then we go on sending under the old keys."""
-        if self._phase in (ExchangePhase.RUNNING, ExchangePhase.SENT_KEYS):
-            raise RemoteViolation("a key exchange inside a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
-        if self._phase is ExchangePhase.IDLE and not self._first_exchange:
-            carried = self._incoming.carried + self._outgoing.carried
-            pause = self._allowance.charge(self._clock.seconds(), carried)
-            if pause > 0:
-                self._hold("rekeys", True)
-                self._later("rekeys", pause, lambda: self._end_pause(payload))
-                return
-        self._settle(payload)
+    def must_wait(self, number: int) -> bool:
+        """Must a message of ours with this number wait for new keys?"""
+        return not self.is_open and not may_go_in_exchange(number)
 
-    def _end_pause(self, payload: bytes) -> None:
-        self._attempt(self._settle, payload)
-        self._hold("rekeys", False)
+    def block(self, number: int, payload: bytes, most: int) -> None:
+        """Keep a message for the new keys. More than ``most`` bytes end the connection."""
+        self.blocked.add(number, payload)
+        if self.blocked.cost > most:
+            self._transport.fail(
+                RemoteViolation("the key exchange takes too long", code=ReasonCode.KEY_EXCHANGE_FAILED)
+            )
+        elif self.blocked.cost > HOLD_AT:
+            self._transport.hold_producers(True)
 
-    def _settle(self, payload: bytes) -> None:
-        """Agree on everything with the peer's KEXINIT."""
-        theirs = Proposal.read(payload)
-        if self._phase is ExchangePhase.IDLE:
-            self._begin_exchange()
-        assert self._ours is not None
-        if self._first_exchange:
-            self._strict = (STRICT_SERVER if self.isClient else STRICT_CLIENT) in theirs.kex
-            self._peer_takes_ext_info = EXT_INFO_CLIENT in theirs.kex
-            if self._strict and self._incoming.handling != 0:
-                raise RemoteViolation(
-                    "KEXINIT is not the first packet of a strict key exchange",
-                    code=ReasonCode.KEY_EXCHANGE_FAILED,
-                )
-        self._theirs = theirs
-        self._agreed = settle(self._ours, theirs, is_client=self.isClient)
-        self._ignore_guess = self._agreed.guess_wrong
-        bulk = set(self._algorithms.bulk)
-        self._bulk_next = not bulk.issuperset(self._agreed.ciphers) and not any(
-            map(bulk.isdisjoint, theirs.ciphers)
-        )
-        self._phase = ExchangePhase.RUNNING
-        self._exchange = exchange(self._agreed.kex, self._powers)
-        if self.isClient:
-            self._compute(self._exchange.offer(), self._send_offer)
+    def kexinit_received(self, payload: bytes) -> None:
+        """The peer's KEXINIT."""
+        self._on(KexEvent.KEXINIT, payload)
 
-    def _send_offer(self, offered: bytes) -> None:
-        self._offered = offered
-        self._send(KEX_FIRST, string(offered))
+    def method_received(self, number: int, payload: bytes) -> None:
+        """A message of the method, 30 to 49."""
+        self._on(KexEvent.METHOD, number, payload)
 
-    # --- the secret
+    def newkeys_received(self, payload: bytes) -> None:
+        """The peer's NEWKEYS."""
+        self._on(KexEvent.NEWKEYS, payload)
 
-    def _compute(self, result: Deferred[T], then: Callable[[T], object]) -> None:
-        """Call ``then`` with what the key exchange computes. While that takes time, messages of the peer wait
-        in order; the end of the connection cancels ``result``."""
-
-        def computed(value: T) -> None:
-            self._computing = None
-            if not self._over:
-                self._attempt(then, value)
-                self._hold("key exchange", False)
-
-        def failed(failure: Failure) -> None:
-            self._computing = None
-            if self._over:
-                return
-            error = failure.value
-            assert isinstance(error, Exception)
-            if not isinstance(error, ConchrecError):
-                _log.failure("while a key exchange is computed", failure=failure)
-            self._fail(error, DisconnectReason.BY_APPLICATION)
-
-        self._computing = result
-        result.addCallbacks(computed, failed)
-        if self._computing is not None:
-            self._hold("key exchange", True)
-
-    def _stop_computing(self) -> None:
-        """The connection ends."""
+    def stop(self) -> None:
+        """The connection ends: compute no more, and forget what waits."""
+        self._timers.stop()
+        self.blocked.take()
         computing, self._computing = self._computing, None
         if computing is not None:
             computing.cancel()
 
-    def _exchange_message(self, number: int, payload: bytes) -> None:
-        if self._phase is not ExchangePhase.RUNNING or self._exchange is None:
-            raise RemoteViolation(
-                "a key exchange message without a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED
-            )
-        if self._ignore_guess:
-            self._ignore_guess = False
+    # --- the state table
+
+    def _on(self, event: KexEvent, *arguments: object) -> None:
+        action = TABLE[self.phase, event]
+        if action is KexAction.REFUSE:
+            raise _refusal(event)
+        assert action is not KexAction.NEVER, f"{event.name} in the phase {self.phase.name}"
+        self._ACTIONS[action](self, *arguments)
+
+    def _enter(self, phase: ExchangePhase) -> None:
+        self.phase = phase
+        self.is_open = TABLE[phase, KexEvent.MESSAGE] is KexAction.SEND
+        idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
+        self._due = self._proposals.due(self._settings.rekey_bytes) if idle else _NEVER
+
+    def _ignore(self) -> None:
+        """An exchange runs already."""
+
+    def _propose(self) -> None:
+        markers: tuple[bytes, ...] = ()
+        if not self.is_secure:
+            markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.is_client else (STRICT_SERVER,)
+        counted = self._incoming.counted + self._outgoing.counted
+        self.proposal = self._proposals.make(self._host_key_algorithms(), markers, counted)
+        self._enter(ExchangePhase.PROPOSED)
+        self._transport.send_now(KEXINIT, self.proposal.payload[1:])
+
+    def _charge(self, payload: bytes) -> None:
+        """An exchange that the peer begins may have to wait, so that exchanges without end cost the peer its
+        time and not ours; until then we go on sending under the old keys."""
+        carried = self._incoming.carried + self._outgoing.carried
+        pause = self._allowance.charge(self._settings.clock.seconds(), carried)
+        if pause <= 0:
+            self._accept(payload)
             return
-        if number != (KEX_REPLY if self.isClient else KEX_FIRST):
-            raise RemoteViolation("an unknown key exchange message", code=ReasonCode.KEY_EXCHANGE_FAILED)
-        self._exchanged(self._exchange, Reader(payload))
+        self._enter(ExchangePhase.PAUSED)
+        self._transport.hold("rekeys", True)
+        self._timers.start("pause", pause, lambda: self._end_pause(payload))
 
-    def _exchange_hash(self, host_key: bytes, client: bytes, server: bytes, secret: bytes) -> bytes:
-        """H (RFC 4253 section 8): what is signed, and the first time the session's id."""
-        assert self._ours is not None
-        assert self._theirs is not None
-        assert self._agreed is not None
-        ours = (self._our_version or b"", self._ours.payload)
-        theirs = (self.peer_version or b"", self._theirs.payload)
-        (client_version, client_init), (server_version, server_init) = (
-            (ours, theirs) if self.isClient else (theirs, ours)
+    def _end_pause(self, payload: bytes) -> None:
+        if not self._transport.is_over:
+            self._transport.attempt(self._on, KexEvent.PAUSE_OVER, payload)
+            self._transport.hold("rekeys", False)
+
+    def _accept(self, payload: bytes) -> None:
+        theirs = Proposal.read(payload)
+        self._propose()
+        self._agree_on(theirs)
+
+    def _agree(self, payload: bytes) -> None:
+        self._agree_on(Proposal.read(payload))
+
+    def _agree_on(self, theirs: Proposal) -> None:
+        """Agree on everything with the peer's KEXINIT."""
+        assert self.proposal is not None
+        if not self.is_secure:
+            self.strict = (STRICT_SERVER if self.is_client else STRICT_CLIENT) in theirs.kex
+            if self.strict and self._incoming.handling != 0:
+                raise RemoteViolation(
+                    "KEXINIT is not the first packet of a strict key exchange",
+                    code=ReasonCode.KEY_EXCHANGE_FAILED,
+                )
+        agreed = settle(self.proposal, theirs, is_client=self.is_client)
+        self._proposals.agreed(agreed, theirs)
+        self.run = KexRun(
+            ours=self.proposal,
+            theirs=theirs,
+            agreed=agreed,
+            method=method_of(agreed.kex, self._settings.powers),
+            ignores_guess=agreed.guess_wrong,
         )
-        hashed = (client_version, server_version, client_init, server_init, host_key, client, server)
-        digest: bytes = hash_of(self._agreed.kex)(b"".join(map(string, hashed)) + secret).digest()
-        return digest
+        self._enter(ExchangePhase.AGREED)
+        self._start_method(self.run)
 
-    # --- NEWKEYS
+    def _answer(self, number: int, payload: bytes) -> None:
+        run = self.run
+        assert run is not None
+        if run.ignores_guess:
+            run.ignores_guess = False
+        elif number != (KEX_REPLY if self.is_client else KEX_FIRST):
+            raise RemoteViolation("an unknown key exchange message", code=ReasonCode.KEY_EXCHANGE_FAILED)
+        else:
+            self._handle_method(run, Reader(payload))
 
-    def _take_keys(self, secret: bytes, exchange_hash: bytes) -> None:
-        """Our NEWKEYS goes out, and everything after it is under the new keys."""
-        session_id = self.sessionID = self.sessionID or exchange_hash
-        assert self._agreed is not None
-        hash_ = hash_of(self._agreed.kex)
-        to_server, to_client = self._agreed.suites
+    def _switch(self, secret: bytes, exchange_hash: bytes) -> None:
+        run = self.run
+        assert run is not None
+        agreed = run.agreed
+        self.session_id = self.session_id or exchange_hash
+        up, down = self._derived(agreed, secret, exchange_hash)
+        sealer, opener = (up, down) if self.is_client else (down, up)
+        up_compressed, down_compressed = (name == DELAYED for name in agreed.compressions)
+        if not self.is_client:
+            up_compressed, down_compressed = down_compressed, up_compressed
+        self._transport.send_now(NEWKEYS, b"")
+        self._outgoing.renew(sealer, reset=self.strict, compress=up_compressed)
+        # What the peer still sends under the old keys is read until its NEWKEYS.
+        self._incoming.expect(opener, reset=self.strict, compress=down_compressed)
+        self.agreed_names = agreed.names
+        self.run = None
+        self._enter(ExchangePhase.NEW_KEYS if self.is_secure else ExchangePhase.FIRST_KEYS)
+        self._keys_sent(run)
+        if self.is_open:
+            self._send_blocked()
+
+    def _derived(self, agreed: Agreement, secret: bytes, exchange_hash: bytes) -> tuple[Any, Any]:
+        """What seals and opens packets from client to server, and from server to client (RFC 4253 section
+        7.2)."""
+        hash_ = hash_of(agreed.kex)
+        session_id = self.session_id or b""
 
         def made(suite: Suite, letters: bytes) -> Any:
             iv, key, mac = (
@@ -313,88 +366,95 @@ class Keying:
             )
             return suite.make(key, iv, mac)
 
-        up, down = made(to_server, b"ACE"), made(to_client, b"BDF")
-        sealer, opener = (up, down) if self.isClient else (down, up)
-        self._send(NEWKEYS, b"")
-        self._outgoing.renew(sealer, reset=self._strict)
-        self._next_opener = opener
-        compressions = [name == DELAYED for name in self._agreed.compressions]
-        self._deflates, self._inflates_next = compressions if self.isClient else reversed(compressions)
-        if self._logged_in and self._deflates:
-            self._outgoing.deflate()
-        self.agreed_names = self._agreed.names
-        self._exchange = self._agreed = None
-        self._phase = ExchangePhase.SENT_KEYS
-        self._is_renewing()
-        # Ours may go now; what the peer still sends under the old keys is read until its NEWKEYS.
-        if not self._first_exchange:
-            self._unblock()
+        to_server, to_client = agreed.suites
+        return made(to_server, b"ACE"), made(to_client, b"BDF")
 
-    def _newkeys(self, payload: bytes) -> None:
-        if self._phase is not ExchangePhase.SENT_KEYS or self._next_opener is None or payload:
-            raise RemoteViolation("NEWKEYS out of place", code=ReasonCode.KEY_EXCHANGE_FAILED)
-        self._incoming.renew(self._next_opener, reset=self._strict)
-        self._next_opener = None
-        self._inflates = self._inflates_next
-        if self._logged_in and self._inflates:
-            self._incoming.inflate()
-        self._phase = ExchangePhase.IDLE
-        self._later("rekey", self._rekey_time.total_seconds(), self._rekey_by_time)
-        if not self._first_exchange:
-            self.rekeys += 1
-            return
-        self._first_exchange = False
-        self._unblock()
-        self._is_secure()
+    def _finish_first(self, payload: bytes) -> None:
+        self._read_under_new_keys(payload)
+        self.is_secure = True
+        self._send_blocked()
+        self._transport.keys_exchanged()
 
-    def _login_done(self) -> None:
-        """USERAUTH_SUCCESS is the last thing that was sent, or read: compression begins, where it was
-        agreed."""
-        if self._logged_in:
-            return
-        self._logged_in = True
-        if self._deflates:
-            self._outgoing.deflate()
-        # Where the peer's NEWKEYS is still to come, it begins with that.
-        if self._inflates and self._phase is not ExchangePhase.SENT_KEYS:
-            self._incoming.inflate()
+    def _finish(self, payload: bytes) -> None:
+        self._read_under_new_keys(payload)
+        self.rekeys += 1
 
-    # --- what waits
+    def _read_under_new_keys(self, payload: bytes) -> None:
+        if payload:
+            raise _refusal(KexEvent.NEWKEYS)
+        self._incoming.renew()
+        self._enter(ExchangePhase.IDLE)
+        self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
-    def _must_wait(self, number: int) -> bool:
-        if self._phase is ExchangePhase.IDLE or may_go_in_exchange(number):
-            return False
-        # Under the new keys everything may go, but for the very first of them, which the peer confirms.
-        return self._phase is not ExchangePhase.SENT_KEYS or self._first_exchange
+    def _begin_by_time(self) -> None:
+        if not self._transport.is_over:
+            self._on(KexEvent.BEGIN)
 
-    def _block(self, number: int, payload: bytes) -> None:
-        """Keep a message for the new keys."""
-        self._blocked.append((number, payload))
-        self._blocked_bytes += len(payload) + _OVERHEAD
-        with_login = self.service is not None and self.service.name == CONNECTION
-        if self._blocked_bytes > (MAX_BLOCKED if with_login else MAX_BLOCKED_EARLY):
-            self._fail(
-                RemoteViolation("the key exchange takes too long", code=ReasonCode.KEY_EXCHANGE_FAILED)
-            )
-        elif self._blocked_bytes > HOLD_AT:
-            self._valve.hold(True)
+    def _send_blocked(self) -> None:
+        for message in self.blocked.take():
+            self._transport.send_now(*message)
+        self._transport.hold_producers(False)
 
-    def _unblock(self) -> None:
-        blocked, self._blocked = self._blocked, deque()
-        self._blocked_bytes = 0
-        for message in blocked:
-            self._send(*message)
-        self._valve.hold(False)
+    _ACTIONS: Mapping[KexAction, Callable[..., None]] = {
+        KexAction.PROPOSE: _propose,
+        KexAction.ACCEPT: _accept,
+        KexAction.CHARGE: _charge,
+        KexAction.AGREE: _agree,
+        KexAction.ANSWER: _answer,
+        KexAction.SWITCH: _switch,
+        KexAction.FINISH_FIRST: _finish_first,
+        KexAction.FINISH: _finish,
+        KexAction.IGNORE: _ignore,
+    }
 
-    # --- time
+    # --- for the sides
 
-    def _later(self, name: str, seconds: float, what: Callable[[], object]) -> None:
-        """One timer of each name: the new one takes the place of the old."""
-        self._not_later(name)
-        if not self._over:
-            self._timers[name] = self._clock.callLater(seconds, what)
+    def _compute(self, result: Deferred[T], then: Callable[[T], object]) -> None:
+        """Call ``then`` with what the method computes. While that takes time, messages of the peer wait in
+        order; the end of the connection cancels ``result``."""
 
-    def _not_later(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None and timer.active():
-            timer.cancel()
+        def computed(value: T) -> None:
+            self._computing = None
+            if not self._transport.is_over:
+                self._transport.attempt(then, value)
+                self._transport.hold("key exchange", False)
+
+        def failed(failure: Failure) -> None:
+            self._computing = None
+            if self._transport.is_over:
+                return
+            error = failure.value
+            assert isinstance(error, Exception)
+            if not isinstance(error, ConchrecError):
+                _log.failure("while a key exchange is computed", failure=failure)
+            self._transport.fail(error, DisconnectReason.BY_APPLICATION)
+
+        self._computing = result
+        result.addCallbacks(computed, failed)
+        if self._computing is not None:
+            self._transport.hold("key exchange", True)
+
+    def _exchange_hash(
+        self, run: KexRun, host_key: bytes, client: bytes, server: bytes, secret: bytes
+    ) -> bytes:
+        """H (RFC 4253 section 8): what is signed, and the first time the session's id."""
+        inits = (run.ours.payload, run.theirs.payload)
+        client_init, server_init = inits if self.is_client else reversed(inits)
+        hashed = (*self._transport.versions, client_init, server_init, host_key, client, server)
+        digest: bytes = hash_of(run.agreed.kex)(b"".join(map(string, hashed)) + secret).digest()
+        return digest
+
+    def _secret_known(self, secret: bytes, exchange_hash: bytes) -> None:
+        """The host key has signed the exchange: use the keys."""
+        self._on(KexEvent.SIGNED, secret, exchange_hash)
+
+
+def _refusal(event: KexEvent) -> RemoteViolation:
+    """What is wrong with a message of the peer that comes in the wrong phase."""
+    if event is KexEvent.KEXINIT:
+        return RemoteViolation("a key exchange inside a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
+    if event is KexEvent.NEWKEYS:
+        return RemoteViolation("NEWKEYS out of place", code=ReasonCode.KEY_EXCHANGE_FAILED)
+    return RemoteViolation(
+        "a key exchange message without a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED
+    )

@@ -7,11 +7,11 @@ Whatever goes wrong ends this connection alone; nothing raises out of ``dataRece
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,15 +19,15 @@ from conchrec.clock import Clock
 from conchrec.errors import ConchrecError, ProtocolViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import numbers as a
-from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.backpressure import Producer
-from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone, printable
+from conchrec.ssh.backpressure import Producer, WriteBackpressure
+from conchrec.ssh.connection_waiters import ConnectionWaiters
+from conchrec.ssh.disconnect import ConnectionEnd, printable
 from conchrec.ssh.fair_turns import Share
-from conchrec.ssh.framing import MAX_VERSION
-from conchrec.ssh.kex_methods import ModularPowers
-from conchrec.ssh.key_exchange import Keying
+from conchrec.ssh.framing import MAX_VERSION, Incoming, Outgoing
+from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
-from conchrec.ssh.peer_limits import EarlyAllowance
+from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
+from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string, uint32
 
 _log = Logger()
@@ -42,14 +42,7 @@ MAX_DESCRIPTION = 1024
 MAX_UNREAD = 64 * 1024
 #: The same for all that is sent, data included: the producers of it were told to pause long before.
 MAX_BEHIND = 16 * 1024 * 1024
-#: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
-#: socket is not read any more.
-MAX_HELD = 64 * 1024
-#: The same before its login.
-MAX_HELD_EARLY = 16 * 1024
-#: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
-READ_AT_MOST = 256 * 1024
-#: The same from a peer that has not logged in: about what one packet may have then.
+#: In one go from the socket of a peer that has not logged in: about what one packet may have then.
 READ_EARLY = 32 * 1024
 #: In one go to a socket: all that one turn has read, for Twisted's own 128 KiB take four turns.
 SEND_AT_MOST = 2 * READ_AT_MOST
@@ -57,67 +50,83 @@ SEND_AT_MOST = 2 * READ_AT_MOST
 LAST_WORDS = 5.0
 
 
-class SSHTransport(Keying):
-    """Mixed in before one of Conch's transports, whose methods it replaces."""
+CONNECTION = b"ssh-connection"
 
-    # What Conch's class has and this one uses.
+
+class SSHTransport(Protocol):
+    """One side of the transport protocol; ``ServerTransport`` and ``ClientTransport`` say how they differ.
+
+    It has what Conch's services need of a transport, under Conch's names (``sessionID``, ``sendPacket``,
+    ``setService``, …), and inherits nothing of Conch's own transports.
+    """
+
     transport: Any
+    kex: KeyExchange
 
-    def _set_up(
-        self,
-        *,
-        version: bytes | None,
-        algorithms: Algorithms,
-        powers: ModularPowers,
-        clock: Clock,
-        rekey_bytes: int,
-        rekey_time: timedelta,
-        share: Share | None,
-    ) -> None:
-        self._set_up_keying(
-            algorithms=algorithms,
-            powers=powers,
-            clock=clock,
-            rekey_bytes=rekey_bytes,
-            rekey_time=rekey_time,
-        )
+    def __init__(self, *, version: bytes | None, clock: Clock, share: Share | None) -> None:
         self._our_version = version
+        self._clock = clock
+        self._timers = Timers(clock)
+        self._incoming = Incoming()
+        self._outgoing = Outgoing()
+        self._reader = PacketReader(self, self._incoming, clock, share)
+        self._valve = WriteBackpressure()
+        self._logged_in = False
+        self.service: SSHService | None = None
         self._made = False
         self._closing = False
-        self._reading = False
-        self._share = share
-        #: Messages are left for a later turn of the reactor.
-        self._behind_turn = False
-        #: The peer is gone, and what it has sent is still being handled.
-        self._gone_after_reading = False
-        self._early = EarlyAllowance()
-        self._holds: set[str] = set()
-        self._brakes: set[str] = set()
-        self._socket_paused = False
         self._unread = 0
         self._behind = 0
         self._valve.on_drained = self._drained
         self._on_version: list[Callable[[bytes], None]] = []
-        self._secure: list[Deferred[None]] = []
-        self._lost_waiters: list[Deferred[ConnectionEnd]] = []
+        self._waiters = ConnectionWaiters()
         self._error: Exception | None = None
         self._peer_reason: int | None = None
         self._peer_description = b""
         self.lost: ConnectionEnd | None = None
-        self.sessionID: bytes | None = None
         self.peer_version: bytes | None = None
         self.peer_extensions: dict[bytes, bytes] = {}
-        self.host_key_blob = b""
-        self.host_key_signature = b""
 
     # --- what others ask
 
     @property
-    def session_id(self) -> bytes:
-        return self.sessionID or b""
+    def sessionID(self) -> bytes | None:
+        """The hash of the first key exchange (RFC 4253 section 7.2), under Conch's name."""
+        return self.kex.session_id
 
     @property
-    def _over(self) -> bool:
+    def session_id(self) -> bytes:
+        """The hash of the first key exchange; empty before it."""
+        return self.kex.session_id or b""
+
+    def isEncrypted(self, direction: str = "out") -> bool:
+        """Are there keys? Conch's login by password asks."""
+        return self.kex.is_secure
+
+    @property
+    def host_key_blob(self) -> bytes:
+        """The host key or certificate of the first key exchange; empty before it."""
+        return self.kex.host_key_blob
+
+    @property
+    def host_key_signature(self) -> bytes:
+        """The signature over the first key exchange; empty before it."""
+        return self.kex.host_key_signature
+
+    @property
+    def agreed_names(self) -> tuple[bytes, ...]:
+        """The algorithms of the newest keys, for people."""
+        return self.kex.agreed_names
+
+    @property
+    def versions(self) -> tuple[bytes, bytes]:
+        """The identification strings of the client and of the server, without CR and LF."""
+        ours, theirs = self._our_version or b"", self.peer_version or b""
+        return (ours, theirs) if self.kex.is_client else (theirs, ours)
+
+    @property
+    def is_over(self) -> bool:
+        """The connection ends, or has ended."""
         return self._closing or self.lost is not None
 
     @property
@@ -127,7 +136,7 @@ class SSHTransport(Keying):
 
     def give_up(self, error: ConchrecError) -> None:
         """Drop the connection with a peer that is gone; ``error`` is what ``ConnectionEnd`` says."""
-        if not self._over:
+        if not self.is_over:
             self._error = error
             self.abort()
 
@@ -140,23 +149,11 @@ class SSHTransport(Keying):
 
     def when_secure(self) -> Deferred[None]:
         """Fires when the first key exchange is done; fails with what ended it, or ConnectionGone."""
-        done: Deferred[None] = Deferred()
-        if self.lost is not None:
-            done.errback(Failure(self._gone(self.lost)))
-        elif not self._first_exchange:
-            done.callback(None)
-        else:
-            self._secure.append(done)
-        return done
+        return self._waiters.when_secure()
 
     def when_lost(self) -> Deferred[ConnectionEnd]:
         """Fires when the connection is over, however that came about; never fails."""
-        done: Deferred[ConnectionEnd] = Deferred()
-        if self.lost is not None:
-            done.callback(self.lost)
-        else:
-            self._lost_waiters.append(done)
-        return done
+        return self._waiters.when_lost()
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Whatever feeds this connection is paused while its socket does not drain, and while much waits
@@ -184,7 +181,7 @@ class SSHTransport(Keying):
         if hasattr(self.transport, "SEND_LIMIT"):
             self.transport.SEND_LIMIT = SEND_AT_MOST
         self.transport.registerProducer(self._valve, True)
-        self._pace_socket()
+        self._reader.connect(self.transport)
         if self._our_version is not None:
             self._greet()
 
@@ -193,23 +190,26 @@ class SSHTransport(Keying):
             self.transport.bufferSize = READ_AT_MOST if self._logged_in else READ_EARLY
 
     def _login_done(self) -> None:
-        super()._login_done()
-        self._size_reads()
+        """USERAUTH_SUCCESS was sent, or read, and nothing after it."""
+        if not self._logged_in:
+            self._logged_in = True
+            self._outgoing.log_in()
+            self._incoming.log_in()
+            self._reader.log_in()
+            self._size_reads()
 
     def _greet(self) -> None:
         assert self._our_version is not None
         self.transport.write(self._our_version + b"\r\n")
-        self._begin_exchange()
+        self.kex.begin()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        if self._behind_turn and not self._over and not self._holds:
-            # What the peer sent before it left is handled first.
-            self._gone_after_reading = True
-        else:
-            self._is_lost()
+        # What the peer sent before it left is handled first.
+        if self._reader.end():
+            self.input_ended()
 
-    def _is_lost(self) -> None:
-        self._gone_after_reading = False
+    def input_ended(self) -> None:
+        """The connection is over, and all that came was handled."""
         if self.lost is not None:
             return
         self.lost = lost = ConnectionEnd(
@@ -218,44 +218,33 @@ class SSHTransport(Keying):
             description=self._peer_description,
             greeting=() if self.peer_version is not None else tuple(self._incoming.greeting),
         )
-        for name in tuple(self._timers):
-            self._not_later(name)
-        self._stop_computing()
-        self._blocked.clear()
+        self._timers.stop()
+        self.kex.stop()
         self._incoming.clear()
         self._valve.attach(None)
         service, self.service = self.service, None
         if service is not None:
             self._guard(service.serviceStopped)
-        secure, self._secure = self._secure, []
-        for done in secure:
-            done.errback(Failure(self._gone(lost)))
-        waiting, self._lost_waiters = self._lost_waiters, []
-        for over in waiting:
-            over.callback(lost)
-
-    @staticmethod
-    def _gone(lost: ConnectionEnd) -> Exception:
-        return lost.error if lost.error is not None else ConnectionGone(lost)
+        self._waiters.end(lost)
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
         """Tell the peer why (RFC 4253 section 11.1), then end; once."""
-        if self._over or not self._made:
+        if self.is_over or not self._made:
             return
         if self._our_version is not None:
-            self._send(a.DISCONNECT, uint32(reason) + string(desc) + string(b""))
+            self.send_now(a.DISCONNECT, uint32(reason) + string(desc) + string(b""))
         self._leave()
 
     def hang_up(self) -> None:
         """End without a message, as a peer whose connection was lost. What was sent goes out first."""
-        if not self._over and self._made:
+        if not self.is_over and self._made:
             self._leave()
 
     def _leave(self) -> None:
         """Close when what was sent has gone, or when that takes too long."""
-        self._later("last words", LAST_WORDS, self.abort)
+        self._timers.start("last words", LAST_WORDS, self.abort)
         self._closing = True
-        self._stop_computing()
+        self.kex.stop()
         # A paused producer would keep the socket from closing.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -269,9 +258,9 @@ class SSHTransport(Keying):
         if self.transport is not None and self.lost is None:
             self.transport.abortConnection()
 
-    def _fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
+    def fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
         """Something is wrong: remember what, say so, and end."""
-        if self._over:
+        if self.is_over:
             return
         self._error = error
         text = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
@@ -287,145 +276,96 @@ class SSHTransport(Keying):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the peer, cut anywhere. Never raises."""
-        if self._over:
+        if self.is_over:
             return
-        self._incoming.feed(data)
-        if self._reading:
-            return  # called by what a message has set going: its reader goes on with this, in order
-        if self._share is None:
-            self.read_slice(lambda: False)
-        elif not self._behind_turn:
-            self._behind_turn = self._share.read(self)
-        self._pace_socket()
-
-    @property
-    def share(self) -> Share | None:
-        """Who pays for the handling of messages (turns.Reader)."""
-        return self._share
+        self._reader.receive(data)
 
     def charge_to(self, share: Share) -> None:
         """From now on whatever the peer sends is handled at the cost of ``share``."""
-        self._share = share
+        self._reader.share = share
 
-    def read_slice(self, spent: Callable[[], bool]) -> bool:
-        """Handle messages until ``spent`` returns true after one (turns.Reader). True if some are left."""
-        if self._reading:
-            return False
-        self._reading = True
-        try:
-            self._attempt(self._read, spent)
-        finally:
-            self._reading = False
-        left = self._behind_turn and not self._over and not self._holds
-        self._behind_turn = left
-        self._pace_socket()
-        if self._gone_after_reading and not left:
-            self._is_lost()
-        return left
+    def brake(self, reason: str, on: bool) -> None:
+        """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
+        self._reader.brake(reason, on)
 
-    def _attempt(self, step: Callable[..., object], *arguments: object) -> None:
+    def hold(self, reason: str, on: bool) -> None:
+        """Handle no packet of the peer while there is any reason not to."""
+        self._reader.hold(reason, on)
+
+    def attempt(self, step: Callable[..., object], *arguments: object) -> None:
         """Run one step of the protocol. An error ends this connection and is not raised."""
         try:
             step(*arguments)
         except ProtocolViolation as error:
-            self._fail(error)
+            self.fail(error)
         except Exception as error:
             _log.failure("while a connection is read")
-            self._fail(error, DisconnectReason.BY_APPLICATION)
+            self.fail(error, DisconnectReason.BY_APPLICATION)
 
-    def brake(self, reason: str, on: bool) -> None:
-        """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
-        (self._brakes.add if on else self._brakes.discard)(reason)
-        self._pace_socket()
+    def hold_producers(self, on: bool) -> None:
+        """Pause those who feed this connection, or let them go on."""
+        self._valve.hold(on)
 
-    def _hold(self, reason: str, on: bool) -> None:
-        """Handle no packet of the peer while there is any reason not to. Bytes wait in the buffer, up to
-        MAX_HELD, so that the end of the connection is noticed; then the socket is not read."""
-        before = bool(self._holds)
-        (self._holds.add if on else self._holds.discard)(reason)
-        if before and not self._holds:
-            self.dataReceived(b"")
+    def rekey(self) -> None:
+        """Begin a key exchange, unless one runs."""
+        self.kex.begin()
 
-    def _pace_socket(self) -> None:
-        """Stop or resume reading from the socket, where that changes."""
-        waits = bool(self._holds) or self._behind_turn
-        most = MAX_HELD if self._logged_in else MAX_HELD_EARLY
-        paused = bool(self._brakes) or (waits and len(self._incoming) > most)
-        if paused == self._socket_paused or self.transport is None or self._over:
-            return
-        self._socket_paused = paused
-        if paused:
-            self.transport.pauseProducing()
-        else:
-            self.transport.resumeProducing()
+    @property
+    def rekeys(self) -> int:
+        """Key exchanges after the first."""
+        return self.kex.rekeys
 
-    def _read(self, spent: Callable[[], bool]) -> None:
-        self._behind_turn = False
+    def identified(self) -> bool:
+        """Read the peer's identification string, where it is still to come. May packets be handled?"""
         if self.peer_version is None and not self._read_version():
-            return
-        if self._our_version is None:
-            if len(self._incoming) > MAX_EARLY:
-                raise RemoteViolation(
-                    "too much was sent ahead of our version", code=ReasonCode.TOO_MANY_MESSAGES
-                )
-            return
-        incoming = self._incoming
-        handled = 0
-        while not self._over and not self._holds:
-            payload = incoming.packet()
-            if payload is None:
-                break
-            handled += len(payload)
-            if not self._logged_in and not self._early.charge(self._clock.seconds(), len(payload)):
-                raise RemoteViolation("too many messages before the login", code=ReasonCode.TOO_MANY_MESSAGES)
-            if incoming.sequence == 0 and self._first_exchange:
-                raise RemoteViolation(
-                    "too many packets before the key exchange", code=ReasonCode.TOO_MANY_MESSAGES
-                )
-            self.dispatchMessage(payload[0], payload[1:])
-            # Compressed bytes may be eight hundred times as many inside: those count, too.
-            if spent() or (handled > READ_AT_MOST and self._share is not None):
-                self._behind_turn = len(incoming) > 0
-                break
-        if not self._over:
-            self._rekey_where_due()
+            return False
+        if self._our_version is None and len(self._incoming) > MAX_EARLY:
+            raise RemoteViolation("too much was sent ahead of our version", code=ReasonCode.TOO_MANY_MESSAGES)
+        return self._our_version is not None
+
+    def messages_handled(self) -> None:
+        """All messages that came are handled, or as many as this turn allows."""
+        self.kex.begin_if_due()
 
     def _read_version(self) -> bool:
-        line = self._incoming.version(of_client=not self.isClient)
+        line = self._incoming.version(of_client=not self.kex.is_client)
         if line is None:
             return False
         if len(line) > MAX_VERSION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
             wrong = RemoteViolation(
                 f"the version {printable(line[:40])} is not SSH 2", code=ReasonCode.NOT_SSH
             )
-            self._fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
+            self.fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
             return False
         self.peer_version = line
         callbacks, self._on_version = self._on_version, []
         for callback in callbacks:
             callback(line)
-        return not self._over
+        return not self.is_over
 
     # --- bytes out
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
         """Seal and send one message; during a key exchange it waits for the new keys."""
-        if self._over:
+        if self._closing or self.lost is not None:
             return
-        if self._must_wait(messageType):
-            self._block(messageType, payload)
+        kex = self.kex
+        if not kex.is_open and kex.must_wait(messageType):
+            has_login = self.service is not None and self.service.name == CONNECTION
+            kex.block(messageType, payload, MAX_BLOCKED if has_login else MAX_BLOCKED_EARLY)
             return
-        self._send(messageType, payload)
-        self._rekey_where_due()
+        self.send_now(messageType, payload)
+        kex.begin_if_due()
 
-    def _send(self, number: int, payload: bytes) -> None:
+    def send_now(self, number: int, payload: bytes) -> None:
+        """Seal and send one message, whatever waits."""
         if self._valve.full:
             self._behind += len(payload) + 64
             if number not in a.CHANNEL_DATA_MESSAGES:
                 # Windows bound what channels may carry; what else a peer makes us say, it has to read.
                 self._unread += len(payload) + 64
                 if self._unread > MAX_UNREAD:
-                    self._hold("unread answers", True)
+                    self.hold("unread answers", True)
             if self._behind > MAX_BEHIND:
                 self._error = RemoteViolation("what we send is not read", code=ReasonCode.TOO_MANY_MESSAGES)
                 self.abort()
@@ -439,14 +379,14 @@ class SSHTransport(Keying):
     def _drained(self) -> None:
         """The socket takes more again."""
         self._unread = 0
-        self._hold("unread answers", False)
+        self.hold("unread answers", False)
 
     def setService(self, service: SSHService) -> None:
         """Stop the service that runs, and start this one."""
         before, self.service = self.service, service
         if before is not None:
             before.serviceStopped()
-        service.transport = self  # type: ignore[assignment]  # a mixin does not know whose it is
+        service.transport = self  # type: ignore[assignment]  # Conch declares its own concrete class
         service.serviceStarted()
 
     def sendUnimplemented(self) -> None:
@@ -456,9 +396,14 @@ class SSHTransport(Keying):
     # --- messages
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
-        if self._first_exchange:
+        """Handle one message of the peer."""
+        if not self.kex.is_secure:
+            if self._incoming.sequence == 0:
+                raise RemoteViolation(
+                    "too many packets before the key exchange", code=ReasonCode.TOO_MANY_MESSAGES
+                )
             exchanges = a.KEXINIT <= messageNum <= a.LAST_TRANSPORT
-            if self._strict and not exchanges and messageNum != a.DISCONNECT:
+            if self.kex.strict and not exchanges and messageNum != a.DISCONNECT:
                 raise RemoteViolation(f"message {messageNum} in the middle of a strict key exchange")
             if messageNum >= a.FIRST_SERVICE:
                 raise RemoteViolation(f"message {messageNum} before the key exchange")
@@ -468,14 +413,14 @@ class SSHTransport(Keying):
             r.end()
             self.sendPacket(a.PONG, string(echo))
         elif messageNum >= a.FIRST_SERVICE:
-            if messageNum == a.USERAUTH_SUCCESS and self.isClient:
+            if messageNum == a.USERAUTH_SUCCESS and self.kex.is_client:
                 self._login_done()
             if self.service is not None:
                 self.service.packetReceived(messageNum, payload)
             else:
                 self.sendUnimplemented()
         elif messageNum >= a.KEX_FIRST:
-            self._exchange_message(messageNum, payload)
+            self.kex.method_received(messageNum, payload)
         elif messageNum in self._HANDLERS:
             self._HANDLERS[messageNum](self, payload)
         else:
@@ -492,7 +437,7 @@ class SSHTransport(Keying):
 
     def _extensions(self, payload: bytes) -> None:
         """``uint32 count``, then ``string name, string value`` (RFC 8308 section 2.3)."""
-        if self._first_exchange:
+        if not self.kex.is_secure:
             raise RemoteViolation("extension info before the key exchange")
         r = Reader(payload)
         count = r.uint32()
@@ -507,10 +452,9 @@ class SSHTransport(Keying):
     def _service_accepted(self, payload: bytes) -> None:
         raise RemoteViolation("a service accept to a server")
 
-    def _is_secure(self) -> None:
-        secure, self._secure = self._secure, []
-        for done in secure:
-            done.callback(None)
+    def keys_exchanged(self) -> None:
+        """The first key exchange is done."""
+        self._waiters.secure()
 
     _HANDLERS: Mapping[int, Callable[[Any, bytes], None]] = {
         a.DISCONNECT: _disconnected,
@@ -520,6 +464,6 @@ class SSHTransport(Keying):
         a.SERVICE_REQUEST: lambda self, payload: self._service_requested(payload),
         a.SERVICE_ACCEPT: lambda self, payload: self._service_accepted(payload),
         a.EXT_INFO: _extensions,
-        a.KEXINIT: Keying._kexinit,
-        a.NEWKEYS: Keying._newkeys,
+        a.KEXINIT: lambda self, payload: self.kex.kexinit_received(payload),
+        a.NEWKEYS: lambda self, payload: self.kex.newkeys_received(payload),
     }

@@ -70,7 +70,7 @@ class LiveClient:
     def over(self) -> bool:
         """The channel is closed, or the connection is gone."""
         channel = self.client.channels.get(CHANNEL)
-        gone = self._inner is None or self._inner._over or self._outer is None or self._outer._over
+        gone = self._inner is None or self._inner.is_over or self._outer is None or self._outer.is_over
         return gone or (channel is not None and channel.closed)
 
     def close(self) -> None:

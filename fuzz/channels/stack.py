@@ -116,7 +116,7 @@ class Stack:
     @property
     def alive(self) -> bool:
         """Neither end has begun to leave."""
-        return self.connected and not any(end is None or end._over for end in self.transports or (None,))
+        return self.connected and not any(end is None or end.is_over for end in self.transports or (None,))
 
     def connect(self) -> None:
         """Log in, through the proxy, at the target."""

@@ -68,8 +68,8 @@ class Linked:
     def feed(self, data: bytes) -> bool:
         self._inputs += 1
         for each in unpack(data):
-            if each and not self._peer._over:
-                self._peer._send(each[0], each[1:])
+            if each and not self._peer.is_over:
+                self._peer.send_now(each[0], each[1:])
         line = self._pair.client_line if self._to_server else self._pair.server_line
         step = SIZES[len(data) % len(SIZES)]
         while step and line.unsent and len(data) < SHORT:
@@ -79,7 +79,7 @@ class Linked:
         self._settle()
         if len(self._pair.clock.getDelayedCalls()) > 64:
             raise Broken("calls are scheduled and scheduled")
-        return not (self._peer._over or self._looked_at._over)
+        return not (self._peer.is_over or self._looked_at.is_over)
 
     def _settle(self) -> None:
         self._pair.pump(ROUNDS)

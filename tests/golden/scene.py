@@ -35,9 +35,9 @@ class _Client(ClientTransport):
     leg: str
     greeted = False
 
-    def _send(self, number: int, payload: bytes) -> None:
+    def send_now(self, number: int, payload: bytes) -> None:
         self.tap(self.leg, "->", number, payload)
-        super()._send(number, payload)
+        super().send_now(number, payload)
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         if messageNum == KEXINIT and not self.greeted:
@@ -54,9 +54,9 @@ class _Server(ServerTransport):
     leg: str
     greeted = False
 
-    def _send(self, number: int, payload: bytes) -> None:
+    def send_now(self, number: int, payload: bytes) -> None:
         self.tap(self.leg, "->", number, payload)
-        super()._send(number, payload)
+        super().send_now(number, payload)
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         if messageNum == KEXINIT and not self.greeted:

@@ -80,9 +80,9 @@ def test_new_keys_begin_a_new_stream(chunk: int) -> None:
 def test_a_login_in_the_middle_of_a_key_exchange(begins: str) -> None:
     pair = pair_of()
     if begins != "server":
-        pair.client._begin_exchange()
+        pair.client.rekey()
     if begins != "client":
-        pair.server._begin_exchange()
+        pair.server.rekey()
     pair.rounds(1)
     log_in(pair)
     assert pair.client.rekeys == pair.server.rekeys == 1
@@ -92,7 +92,7 @@ def test_a_login_in_the_middle_of_a_key_exchange(begins: str) -> None:
 
 def test_one_way_alone() -> None:
     pair = Pair(algorithms=MODERN).secure()
-    pair.client._deflates = pair.server._inflates = True
+    pair.client._outgoing._compressed = pair.server._incoming._compressed = True
     log_in(pair)
     up, down = cost(pair)
     assert up < len(TEXT) // 10

@@ -22,7 +22,7 @@ from conchrec.ssh.fair_turns import (
     Share,
     Turns,
 )
-from conchrec.ssh.transport_base import MAX_HELD
+from conchrec.ssh.packet_reader import MAX_HELD
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import Pair
 from tests.support.turns import finish, turn

@@ -14,7 +14,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.ssh import kex_methods
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM
 from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
-from conchrec.ssh.kex_methods import _X25519, derive, exchange, hash_of
+from conchrec.ssh.kex_methods import _X25519, derive, hash_of, method_of
 from conchrec.ssh.wire import Reader, mpint, string
 from tests.support.pair import Pair
 from tests.support.powers import Later, Run
@@ -154,8 +154,8 @@ def test_a_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> 
         pair = Pair(algorithms=MODERN).secure()
     finally:
         kex_methods.usable.cache_clear()
-    assert pair.server._ours is not None
-    assert HYBRID not in pair.server._ours.kex
+    assert pair.server.kex.proposal is not None
+    assert HYBRID not in pair.server.kex.proposal.kex
     assert pair.client.peer_version is not None
 
 
@@ -236,7 +236,7 @@ def test_rejects_public_values_out_of_range(bits: int) -> None:
     name = {1024: b"group1-sha1", 2048: b"group14-sha256", 4096: b"group16-sha512"}[bits]
     prime, later = GROUPS[bits].prime, Later()
     for value in (-2, -1, 0, 1, prime - 1, prime, prime + 1, prime + 2, 2 * prime, 1 << 20_000):
-        run = exchange(b"diffie-hellman-" + name, later)
+        run = method_of(b"diffie-hellman-" + name, later)
         for method in (run.accept, run.complete):
             with pytest.raises(RemoteViolation):
                 method(mpint(value)[4:])

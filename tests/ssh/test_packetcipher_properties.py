@@ -38,7 +38,8 @@ def link(names: Names, first: int = 0) -> tuple[Outgoing, Incoming]:
     there, here = Outgoing(), Incoming()
     sealer, opener = ends(names)
     there.renew(sealer, reset=True)
-    here.renew(opener, reset=True)
+    here.expect(opener, reset=True)
+    here.renew()
     there.sequence = here.sequence = first
     return there, here
 
@@ -141,7 +142,8 @@ def test_renewed_anywhere(epochs: list[tuple[Names, list[bytes], bool]], size: i
             left -= 1
             if not left and waiting:
                 opener, reset, left = waiting.pop(0)
-                here.renew(opener, reset=reset)
+                here.expect(opener, reset=reset)
+                here.renew()
     assert found == [b"\x15", *(payload for _, payloads, _ in epochs for payload in payloads)]
 
 
@@ -171,6 +173,7 @@ def test_another_key_opens_nothing(names: Names, which: int, at: int, bit: int, 
     assume(not (names[0].startswith(b"3des") and which == 0 and bit == 0))
     material[which][at % len(material[which])] ^= 1 << bit
     here = Incoming()
-    here.renew(made.make(*map(bytes, material)), reset=True)
+    here.expect(made.make(*map(bytes, material)), reset=True)
+    here.renew()
     here.feed(packet)
     assert read(here) == []

@@ -318,7 +318,7 @@ def test_a_service_request_before_each_try() -> None:
 
 def test_a_service_request_before_the_key_exchange() -> None:
     pair = Pair()
-    pair.client._send(a.SERVICE_REQUEST, string(b"ssh-userauth"))
+    pair.client.send_now(a.SERVICE_REQUEST, string(b"ssh-userauth"))
     pair.pump()
     assert pair.server_ear.started == 0
     assert isinstance(lost_of(pair.server.when_lost()).error, Exception)
@@ -326,7 +326,7 @@ def test_a_service_request_before_the_key_exchange() -> None:
 
 def test_a_client_has_no_services() -> None:
     pair = Pair().secure()
-    pair.server._send(a.SERVICE_REQUEST, string(b"ssh-userauth"))
+    pair.server.send_now(a.SERVICE_REQUEST, string(b"ssh-userauth"))
     pair.pump()
     assert lost_of(pair.client.when_lost()).describe() == "a service request to a client"
 
@@ -336,7 +336,7 @@ def test_an_accept_for_something_else(accepted: bytes) -> None:
     pair = Pair()
     pair.pump()
     pair.client._asked_for = pair.client_ear
-    pair.server._send(a.SERVICE_ACCEPT, accepted)
+    pair.server.send_now(a.SERVICE_ACCEPT, accepted)
     pair.pump()
     assert pair.client.lost is not None
     assert pair.client_ear.started == 0
@@ -344,7 +344,7 @@ def test_an_accept_for_something_else(accepted: bytes) -> None:
 
 def test_an_accept_that_nobody_asked_for() -> None:
     pair = Pair().secure()
-    pair.server._send(a.SERVICE_ACCEPT, string(b"ssh-userauth"))
+    pair.server.send_now(a.SERVICE_ACCEPT, string(b"ssh-userauth"))
     pair.pump()
     assert lost_of(pair.client.when_lost()).describe() == "a service that was not asked for"
 
@@ -354,7 +354,7 @@ def test_an_accept_without_a_name() -> None:
     pair = Pair()
     pair.pump()
     pair.client._asked_for = pair.client_ear
-    pair.server._send(a.SERVICE_ACCEPT, b"")
+    pair.server.send_now(a.SERVICE_ACCEPT, b"")
     pair.pump()
     assert pair.client_ear.started == 1
 
@@ -385,7 +385,7 @@ def test_no_extension_info_for_who_does_not_ask(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("payload", [uint32(65), uint32(1), uint32(0) + b"x", b""])
 def test_extension_info_that_is_none(payload: bytes) -> None:
     pair = Pair().secure()
-    pair.server._send(a.EXT_INFO, payload)
+    pair.server.send_now(a.EXT_INFO, payload)
     pair.pump()
     assert pair.client.lost is not None
 
@@ -415,10 +415,10 @@ def test_unknown_messages(number: int) -> None:
 
     pair.client.dispatchMessage = listen  # type: ignore[method-assign]
     for _ in range(3):
-        pair.client._send(a.IGNORE, string(b""))
+        pair.client.send_now(a.IGNORE, string(b""))
     sequence = pair.client._outgoing.sequence
-    pair.client._send(number, b"what?")
-    pair.client._send(a.DEBUG, b"\0" + string(b"") * 2)
+    pair.client.send_now(number, b"what?")
+    pair.client.send_now(a.DEBUG, b"\0" + string(b"") * 2)
     pair.pump()
     assert answers == [(a.UNIMPLEMENTED, uint32(sequence))]
     assert pair.server.lost is None
@@ -427,7 +427,7 @@ def test_unknown_messages(number: int) -> None:
 def test_messages_without_a_service() -> None:
     pair = Pair()
     pair.pump()
-    pair.client._send(80, b"")
+    pair.client.send_now(80, b"")
     pair.pump()
     assert pair.server.lost is None
 
@@ -458,7 +458,7 @@ def test_long_last_words_are_cut() -> None:
 def test_last_words_without_a_language() -> None:
     """Some leave the last field out."""
     pair = Pair().secure()
-    pair.server._send(a.DISCONNECT, uint32(11) + string(b"bye"))
+    pair.server.send_now(a.DISCONNECT, uint32(11) + string(b"bye"))
     pair.server.abort()
     pair.client.dataReceived(bytes(pair.server_line.unsent))
     assert pair.server_line.aborted
@@ -467,8 +467,8 @@ def test_last_words_without_a_language() -> None:
 def test_the_end_in_the_middle_of_a_delivery() -> None:
     """Nothing behind a DISCONNECT is read."""
     pair = Pair().secure()
-    pair.client._send(a.DISCONNECT, uint32(11) + string(b"bye") + string(b""))
-    pair.client._send(DATA, b"late")
+    pair.client.send_now(a.DISCONNECT, uint32(11) + string(b"bye") + string(b""))
+    pair.client.send_now(DATA, b"late")
     pair.pump()
     assert pair.server_ear.heard == []
     assert lost_of(pair.server.when_lost()).reason == 11

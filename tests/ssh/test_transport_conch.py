@@ -1,146 +1,121 @@
-"""What we take from Conch's transports, and what of theirs must never run: a new Twisted shows here first."""
+"""Conch's own services on our transports: a login by password, a global request, and a channel."""
 
 from __future__ import annotations
 
-import inspect
+from typing import Any
 
 import pytest
-from twisted.conch.ssh import transport as conch
-from twisted.internet.protocol import Protocol
+from twisted.conch.avatar import ConchUser
+from twisted.conch.ssh.channel import SSHChannel
+from twisted.conch.ssh.connection import SSHConnection
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.transport import SSHTransportBase
+from twisted.conch.ssh.userauth import SSHUserAuthClient, SSHUserAuthServer
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
+from twisted.internet.defer import succeed
 
 from conchrec.ssh.transport import ClientTransport, ServerTransport
+from tests.support.pair import Pair
 
-OURS = (ServerTransport, ClientTransport)
-THEIRS = (conch.SSHTransportBase, conch.SSHServerTransport, conch.SSHClientTransport)
-
-USED = {
-    # How they are made and told apart: by Twisted, by services, by factories.
-    "isClient",
-    "service",
-    "makeConnection",
-    "transport",
-}
-"""Inherited, and used by us."""
-
-REPLACED = {
-    "connectionMade",
-    "connectionLost",
-    "dataReceived",
-    "dispatchMessage",
-    "getHost",
-    "getPeer",
-    "loseConnection",
-    "sendDisconnect",
-    "sendPacket",
-    "sendUnimplemented",
-    "setService",
-}
-"""Ours has to come first: whoever calls these gets our way of doing it."""
-
-HARMLESS = {
-    # Both end in sendPacket, which is ours.
-    "sendDebug",
-    "sendIgnore",
-}
-
-UNREACHABLE = {
-    # Called by methods that are replaced, and by nobody else.
-    "_allowedKeyExchangeMessageType",
-    "_continueGEX_REPLY",
-    "_continueKEXDH_REPLY",
-    "_encodeECPublicKey",
-    "_finishEphemeralDH",
-    "_generateECPrivateKey",
-    "_generateECSharedSecret",
-    "_getHostKeys",
-    "_getKey",
-    "_keySetup",
-    "_newKeys",
-    "_ssh_KEXDH_INIT",
-    "_ssh_KEXDH_REPLY",
-    "_ssh_KEX_ECDH_INIT",
-    "_ssh_KEX_ECDH_REPLY",
-    "_ssh_KEX_HYBRID_INIT",
-    "_startEphemeralDH",
-    "_unsupportedVersionReceived",
-    "connectionSecure",
-    "getPacket",
-    "isEncrypted",
-    "isVerified",
-    "kexAlg",
-    "receiveDebug",
-    "receiveError",
-    "receiveUnimplemented",
-    "requestService",
-    "sendExtInfo",
-    "sendKexInit",
-    "verifyHostKey",
-}
+PASSWORD = b"a password"
 
 
-def methods(*classes: type) -> set[str]:
-    """Of these classes themselves, without what they inherit; messages by their own table aside."""
-    found = {
-        name
-        for one in classes
-        for name, value in vars(one).items()
-        if callable(value) or isinstance(value, (property, staticmethod, classmethod))
-    }
-    return {name for name in found if not name.startswith(("__", "ssh_"))}
+class Echo(SSHChannel):
+    """Sends back what it gets."""
+
+    name = b"session"
+
+    def dataReceived(self, data: bytes) -> None:
+        self.write(data)  # type: ignore[no-untyped-call]
 
 
-def test_nothing_new_at_conchs() -> None:
-    """A method that is in none of the lists may be a new way in: put it into one, or replace it."""
-    known = REPLACED | HARMLESS | UNREACHABLE
-    assert methods(*THEIRS) - known == set()
+class Asker(SSHChannel):
+    """Sends a text when it is open, and keeps what comes back."""
+
+    name = b"session"
+    text = b"x" * 100_000
+    answer = b""
+
+    def channelOpen(self, data: bytes) -> None:
+        self.write(self.text)  # type: ignore[no-untyped-call]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.answer += data
 
 
-@pytest.mark.parametrize("name", sorted(REPLACED))
-@pytest.mark.parametrize("ours", OURS)
-def test_what_is_replaced(ours: type, name: str) -> None:
-    """It is there at Conch's, under this name and with these arguments; and ours is the one that is found."""
-    theirs = getattr(conch.SSHTransportBase, name)
-    found = getattr(ours, name)
-    assert found.__module__.startswith("conchrec.")
-    assert list(inspect.signature(found).parameters) == list(inspect.signature(theirs).parameters)
+class User(ConchUser):
+    """Somebody who has logged in at Conch's server."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.channelLookup[b"session"] = Echo
+
+    def global_greeting(self, data: bytes) -> tuple[int, bytes]:
+        return 1, b"hello, " + data
 
 
-@pytest.mark.parametrize("ours", OURS)
-def test_conchs_own_messages_are_never_dispatched(ours: type) -> None:
-    """Its handlers are still there, as ``ssh_…``; dispatchMessage is ours and does not look for them."""
-    assert [name for name in dir(ours) if name.startswith("ssh_")]
-    names = {
-        name
-        for one in ours.__mro__
-        if one.__module__.startswith("conchrec.")
-        for value in vars(one).values()
-        if inspect.isfunction(value)
-        for name in (*value.__code__.co_names, *value.__code__.co_consts)
-        if isinstance(name, str)
-    }
-    assert not [name for name in names if name.startswith("ssh_")]
-    assert not names & (UNREACHABLE - {"_getKey"})
+class Realm:
+    """Everybody is a User."""
+
+    def requestAvatar(self, name: object, mind: object, *interfaces: object) -> tuple[Any, User, Any]:
+        return interfaces[0], User(), lambda: None
 
 
-def test_what_is_used() -> None:
-    assert issubclass(ServerTransport, conch.SSHServerTransport)
-    assert issubclass(ClientTransport, conch.SSHClientTransport)
-    assert issubclass(conch.SSHTransportBase, Protocol)
-    assert (ServerTransport.isClient, ClientTransport.isClient) == (False, True)
-    assert conch.SSHTransportBase.service is None
-    for name in USED:
-        assert hasattr(conch.SSHTransportBase, name), name
+class Login(SSHUserAuthClient):
+    """Logs in by password, and only once there are keys."""
+
+    def getPassword(self, prompt: bytes | None = None) -> Any:
+        assert self.transport is not None
+        assert self.transport.isEncrypted("out")
+        return succeed(PASSWORD)
+
+    def getPublicKey(self) -> None:
+        """There is none."""
 
 
-@pytest.mark.parametrize("ours", OURS)
-def test_nothing_of_ours_hides_something_of_conchs_by_accident(ours: type) -> None:
-    """Names that both have are those of the list."""
-    mine = {
-        name
-        for one in ours.__mro__
-        if one.__module__.startswith("conchrec.")
-        for name in vars(one)
-        if not name.startswith("__")
-    }
-    theirs = {name for one in THEIRS for name in vars(one) if not name.startswith("__")}
-    assert mine & theirs - {"isClient", "service", "transport"} <= REPLACED
+class Requests(SSHConnection):
+    """Asks for a greeting and opens a channel when it starts."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.greetings: list[bytes] = []
+        self.channel = Asker(conn=self)
+
+    def serviceStarted(self) -> None:
+        super().serviceStarted()  # type: ignore[no-untyped-call]
+        asked = self.sendGlobalRequest(b"greeting", b"joe", wantReply=1)  # type: ignore[no-untyped-call]
+        asked.addCallback(self.greetings.append)
+        self.openChannel(self.channel)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("chunk", [0, 700])
+def test_carries_services_of_conch(chunk: int) -> None:
+    pair = Pair(chunk=chunk)
+    factory: Any = SSHFactory()
+    checker: Any = InMemoryUsernamePasswordDatabaseDontUse(joe=PASSWORD)
+    factory.portal = Portal(Realm(), [checker])  # type: ignore[arg-type]
+    pair.server.factory = factory
+    login: Any = SSHUserAuthServer()
+    login.clock = pair.clock
+    pair.server_ear = login
+    pair.pump()
+    requests = Requests()
+    pair.client.request_service(Login(b"joe", requests))
+    pair.pump()
+    assert (pair.server.lost, pair.client.lost) == (None, None)
+    assert requests.greetings == [b"hello, joe"]
+    assert requests.channel.answer == Asker.text
+    pair.server.rekey()
+    pair.pump()
+    requests.channel.write(b"under new keys")  # type: ignore[no-untyped-call]
+    pair.pump()
+    assert requests.channel.answer == Asker.text + b"under new keys"
+    assert pair.client.rekeys == 1
+
+
+@pytest.mark.parametrize("ours", [ServerTransport, ClientTransport])
+def test_inherits_nothing_from_transports_of_conch(ours: type) -> None:
+    """So no message of a peer reaches a handler of Conch's."""
+    assert not issubclass(ours, SSHTransportBase)
+    assert [name for name in dir(ours) if name.startswith("ssh_")] == []

@@ -15,13 +15,14 @@ from twisted.logger import LogLevel, globalLogPublisher
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
-from conchrec.ssh.kex_methods import exchange
+from conchrec.ssh.kex_methods import method_of
 from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
 from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.packet_reader import READ_AT_MOST
 from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET, Clear
 from conchrec.ssh.peer_limits import EARLY_BYTES, MESSAGE_COST
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
-from conchrec.ssh.transport_base import READ_AT_MOST, READ_EARLY
+from conchrec.ssh.transport_base import READ_EARLY
 from conchrec.ssh.wire import names, string, uint32
 from tests.support.pair import Ear, Line, Pair
 from tests.support.powers import at_once, result_of
@@ -234,9 +235,9 @@ def test_messages_between_do_not_hurt_where_it_is_not_strict(monkeypatch: pytest
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
     monkeypatch.undo()
-    pair.client._send(a.IGNORE, string(b""))
-    pair.client._send(19, b"")
-    pair.server._send(a.DEBUG, b"")
+    pair.client.send_now(a.IGNORE, string(b""))
+    pair.client.send_now(19, b"")
+    pair.server.send_now(a.DEBUG, b"")
     pair.secure()
     pair.client.sendPacket(DATA, b"hello")
     pair.pump()
@@ -248,25 +249,25 @@ def test_services_before_the_keys(number: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
     pair = Pair()
     monkeypatch.undo()
-    pair.client._send(number, string(b""))
+    pair.client.send_now(number, string(b""))
     assert error_of(pair) == f"message {number} before the key exchange"
 
 
 def test_newkeys_before_the_exchange() -> None:
     pair = Pair()
-    pair.client._send(a.NEWKEYS, b"")
+    pair.client.send_now(a.NEWKEYS, b"")
     assert error_of(pair) == "NEWKEYS out of place"
 
 
 def test_newkeys_with_something_in_it() -> None:
     pair = Pair().secure()
-    real = pair.client._send
+    real = pair.client.send_now
 
     def send(number: int, payload: bytes) -> None:
         real(number, b"x" if number == a.NEWKEYS else payload)
 
-    pair.client._send = send  # type: ignore[method-assign]
-    pair.client._begin_exchange()
+    pair.client.send_now = send  # type: ignore[method-assign]
+    pair.client.rekey()
     assert error_of(pair) == "NEWKEYS out of place"
 
 
@@ -298,12 +299,12 @@ def test_kexinits(payload: bytes) -> None:
 @pytest.mark.parametrize("kex", COMPATIBLE.kex)
 def test_values_that_are_none(side: str, junk: bytes, kex: bytes) -> None:
     pair = Pair(algorithms=replace(COMPATIBLE, kex=(kex,)))
-    real = getattr(pair, side)._send
+    real = getattr(pair, side).send_now
 
     def send(number: int, payload: bytes) -> None:
         real(number, junk if number in (a.KEX_FIRST, a.KEX_REPLY) else payload)
 
-    getattr(pair, side)._send = send
+    getattr(pair, side).send_now = send
     pair.pump()
     if junk == string(b"x" * 32) and kex.startswith(b"curve25519") and side == "client":
         # A value like any other: the client then finds that the signature is not over what it sent.
@@ -320,19 +321,21 @@ class Guesser(ClientTransport):
 
     right = True
 
-    def _send(self, number: int, payload: bytes) -> None:
-        if number == a.KEXINIT and self._first_exchange:
+    def send_now(self, number: int, payload: bytes) -> None:
+        kex = self.kex
+        if number == a.KEXINIT and not kex.is_secure:
             payload = payload[:-5] + b"\1" + payload[-4:]
-            assert self._ours is not None
-            self._ours = replace(self._ours, payload=bytes((a.KEXINIT,)) + payload)
-            super()._send(number, payload)
-            self._run = exchange(MODERN.kex[0], at_once)
+            assert kex.proposal is not None
+            kex.proposal = replace(kex.proposal, payload=bytes((a.KEXINIT,)) + payload)
+            super().send_now(number, payload)
+            self._run = method_of(MODERN.kex[0], at_once)
             self._value = result_of(self._run.offer())
-            super()._send(a.KEX_FIRST, string(self._value))
-        elif number == a.KEX_FIRST and self._first_exchange and self.right:
-            self._exchange, self._offered = self._run, self._value  # it has gone already
+            super().send_now(a.KEX_FIRST, string(self._value))
+        elif number == a.KEX_FIRST and not kex.is_secure and self.right:
+            assert kex.run is not None
+            kex.run.method, kex.run.offered = self._run, self._value  # it has gone already
         else:
-            super()._send(number, payload)
+            super().send_now(number, payload)
 
 
 class WrongGuesser(Guesser):
@@ -346,7 +349,7 @@ def test_a_guess(client: type[Guesser], chunk: int) -> None:
     server = MODERN if client.right else replace(MODERN, kex=MODERN.kex[::-1])
     pair = Pair(algorithms=MODERN, server_algorithms=server, client_type=client, chunk=chunk).secure()
     assert pair.client.session_id == pair.server.session_id
-    pair.server._begin_exchange()
+    pair.server.rekey()
     pair.pump()
     assert pair.client.rekeys == 1
 
@@ -417,8 +420,8 @@ def test_any_message(number: int, payload: bytes, to_server: bool, when: str) ->
     if when != "plain":
         pair.secure()
     if when == "rekey":
-        receiver._begin_exchange()
-    sender._send(number, payload)
+        receiver.rekey()
+    sender.send_now(number, payload)
     with Watch() as watch:
         quiet(pair)
     assert watch.errors == []
@@ -497,7 +500,7 @@ def test_messages_before_the_login_are_counted(kind: str, side: str) -> None:
     end = pair.server if side == "server" else pair.client
     sent = 0
     while end.lost is None:
-        peer._send(*messages()[kind])
+        peer.send_now(*messages()[kind])
         sent += 1
         pair.pump()
         assert sent <= EARLY_BYTES // MESSAGE_COST + 1
@@ -525,7 +528,7 @@ def test_messages_before_the_first_keys_are_counted_where_they_are_allowed(
 def test_messages_after_the_login_are_not_limited() -> None:
     pair = Pair().log_in()
     for _ in range(2 * EARLY_BYTES // MESSAGE_COST):
-        pair.client._send(a.IGNORE, string(b""))
+        pair.client.send_now(a.IGNORE, string(b""))
     pair.pump()
     assert pair.server.lost is None
 

@@ -12,9 +12,10 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.hostkeys import ShownKey, ShownKeys
-from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME, ExchangePhase
+from conchrec.ssh.kex_table import ExchangePhase
+from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME
+from conchrec.ssh.packet_reader import MAX_HELD
 from conchrec.ssh.peer_limits import REKEY_BURST, REKEY_LONGEST_PAUSE
-from conchrec.ssh.transport_base import MAX_HELD
 from conchrec.ssh.wire import string
 from tests.support.pair import Ear, Pair
 
@@ -44,7 +45,7 @@ def test_in_the_middle(server: int, client: int, chunk: int) -> None:
     assert pair.client_ear.heard == expected
     assert pair.client.rekeys == pair.server.rekeys >= 2
     assert pair.client.session_id == pair.server.session_id == session_id
-    assert pair.client._phase is pair.server._phase is ExchangePhase.IDLE
+    assert pair.client.kex.phase is pair.server.kex.phase is ExchangePhase.IDLE
 
 
 def test_who_only_listens_asks_too() -> None:
@@ -58,8 +59,8 @@ def test_who_only_listens_asks_too() -> None:
 
 def test_both_at_once() -> None:
     pair = Pair().secure()
-    pair.client._begin_exchange()
-    pair.server._begin_exchange()
+    pair.client.rekey()
+    pair.server.rekey()
     for end in (pair.client, pair.server):
         for value in range(3):
             end.sendPacket(DATA, number(value))
@@ -78,7 +79,7 @@ def test_nothing_goes_out_from_our_kexinit_to_our_newkeys() -> None:
         real(messageNum, payload)
 
     pair.client.dispatchMessage = listen  # type: ignore[method-assign]
-    pair.server._begin_exchange()
+    pair.server.rekey()
     pair.server.sendPacket(DATA, b"1")
     pair.server.sendPacket(a.EXT_INFO, bytes(4))
     pair.client.sendPacket(a.PING, string(b"asked by one that knows nothing of it"))
@@ -96,10 +97,10 @@ def test_nothing_goes_out_from_our_kexinit_to_our_newkeys() -> None:
 def test_the_peer_still_talks_under_the_old_keys(chunk: int) -> None:
     """Between its KEXINIT and its NEWKEYS nobody should; who does is heard, as by OpenSSH."""
     pair = Pair(chunk=chunk).secure()
-    pair.server._begin_exchange()
-    while pair.client._phase is ExchangePhase.IDLE:
+    pair.server.rekey()
+    while pair.client.kex.phase is ExchangePhase.IDLE:
         pair.rounds(1)
-    pair.client._send(DATA, b"after its KEXINIT")
+    pair.client.send_now(DATA, b"after its KEXINIT")
     pair.pump()
     assert pair.server_ear.heard == [(DATA, b"after its KEXINIT")]
     assert pair.server.rekeys == pair.client.rekeys == 1
@@ -127,11 +128,11 @@ def test_by_time() -> None:
 
 def test_time_comes_in_the_middle_of_an_exchange() -> None:
     pair = Pair().secure()
-    pair.server._begin_exchange()
+    pair.server.rekey()
     pair.clock.advance(REKEY_TIME.total_seconds())
     pair.pump()
     assert pair.server.rekeys == pair.client.rekeys == 1
-    pair.client._begin_exchange()
+    pair.client.rekey()
     pair.client.loseConnection()
     pair.clock.advance(1)
     pair.pump()
@@ -150,16 +151,16 @@ def test_a_peer_that_begins_many_pauses_and_is_not_disconnected(side: str) -> No
         (pair.server_ear, pair.client_ear) if side == "client" else (pair.client_ear, pair.server_ear)
     )
     for _ in range(REKEY_BURST):
-        peer._begin_exchange()
+        peer.rekey()
         pair.pump()
     assert end.rekeys == REKEY_BURST
     for _ in range(3):
-        peer._begin_exchange()
-        peer._send(DATA, b"behind its KEXINIT")
+        peer.rekey()
+        peer.send_now(DATA, b"behind its KEXINIT")
         pair.pump()
         end.sendPacket(DATA, b"from the other side")
         pair.pump()
-        assert end._phase is ExchangePhase.IDLE
+        assert end.kex.phase is ExchangePhase.PAUSED
         assert (ear.heard, peer_ear.heard.pop()) == ([], (DATA, b"from the other side"))
         pair.clock.advance(REKEY_LONGEST_PAUSE)
         pair.pump()
@@ -171,10 +172,10 @@ def test_a_peer_that_begins_many_pauses_and_is_not_disconnected(side: str) -> No
 def test_what_a_peer_sends_while_it_pauses_is_bounded() -> None:
     pair = Pair().log_in()
     for _ in range(REKEY_BURST + 1):
-        pair.client._begin_exchange()
+        pair.client.rekey()
         pair.pump()
     for _ in range(3 * MAX_HELD // 1000):
-        pair.client._send(DATA, bytes(1000))
+        pair.client.send_now(DATA, bytes(1000))
         pair.pump()
     assert pair.server_line.paused
     assert len(pair.server._incoming) < MAX_HELD + 2000
@@ -187,9 +188,9 @@ def test_what_a_peer_sends_while_it_pauses_is_bounded() -> None:
 def test_our_own_exchange_during_a_pause_is_the_same_exchange() -> None:
     pair = Pair().log_in()
     for _ in range(REKEY_BURST + 1):
-        pair.client._begin_exchange()
+        pair.client.rekey()
         pair.pump()
-    pair.server._begin_exchange()
+    pair.server.rekey()
     pair.pump()
     pair.clock.advance(1)
     pair.pump()
@@ -200,7 +201,7 @@ def test_our_own_exchange_during_a_pause_is_the_same_exchange() -> None:
 def test_the_end_during_a_pause() -> None:
     pair = Pair().log_in()
     for _ in range(REKEY_BURST + 1):
-        pair.client._begin_exchange()
+        pair.client.rekey()
         pair.pump()
     pair.cut()
     assert pair.clock.getDelayedCalls() == []
@@ -209,12 +210,12 @@ def test_the_end_during_a_pause() -> None:
 def test_exchanges_that_we_begin_are_not_charged() -> None:
     pair = Pair().log_in()
     for _ in range(3 * REKEY_BURST):
-        pair.server._begin_exchange()
+        pair.server.rekey()
         pair.pump()
         # The client, which is ours as well, charges the server.
         pair.clock.advance(REKEY_LONGEST_PAUSE)
         pair.pump()
-    pair.client._begin_exchange()
+    pair.client.rekey()
     pair.pump()
     assert pair.server.rekeys == 3 * REKEY_BURST + 1
 
@@ -241,7 +242,7 @@ def carry(pair: Pair, kilobytes: int) -> None:
 
 @pytest.fixture
 def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conchrec.ssh.key_exchange.BULK_BYTES", 20_000)
+    monkeypatch.setattr("conchrec.ssh.kexinit.BULK_BYTES", 20_000)
 
 
 @pytest.mark.usefixtures("little_is_much")
@@ -259,7 +260,7 @@ def test_much_goes_over_to_another_cipher() -> None:
     assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 1)
     carry(pair, 200)
     assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 2)
-    pair.server._begin_exchange()
+    pair.server.rekey()
     carry(pair, 1)
     assert (ciphers(pair), pair.server.rekeys) == (((GCM[0],), (GCM[0],)), 3)
     heard = [number(value, 1000) for count in (18, 5, 200, 1) for value in range(count)]
@@ -284,7 +285,7 @@ def test_new_keys_before_much_are_under_the_same_cipher() -> None:
     pair = Pair(algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)), server_algorithms=BULKY).secure()
     for _ in range(4):
         carry(pair, 15)
-        pair.client._begin_exchange()
+        pair.client.rekey()
         pair.pump()
     assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 4)
 
@@ -308,7 +309,7 @@ def test_who_feeds_us_waits_for_the_new_keys() -> None:
     pair.server.setService(Ear(b"ssh-connection"))
     source = Source()
     pair.server.registerProducer(source, True)
-    pair.server._begin_exchange()
+    pair.server.rekey()
     count = HOLD_AT // 100_000 + 2
     for _ in range(count):
         pair.server.sendPacket(DATA, bytes(100_000))
@@ -324,7 +325,7 @@ def test_who_feeds_us_waits_for_the_new_keys() -> None:
 def test_a_peer_that_never_comes_to_the_point() -> None:
     pair = Pair().secure()
     pair.server.setService(Ear(b"ssh-connection"))
-    pair.server._begin_exchange()
+    pair.server.rekey()
     block = bytes(1 << 20)
     for _ in range(MAX_BLOCKED // len(block) - 1):
         pair.server.sendPacket(DATA, block)
@@ -335,30 +336,30 @@ def test_a_peer_that_never_comes_to_the_point() -> None:
     pair.cut()
     assert pair.server.lost is not None
     assert pair.server.lost.describe() == "the key exchange takes too long"
-    assert not pair.server._blocked
+    assert not pair.server.kex.blocked
 
 
 def test_small_messages_count_as_well() -> None:
     """Before a login somebody asks for pongs and lets them wait: each costs more than its bytes."""
     pair = Pair()
     pair.pump()
-    pair.server._begin_exchange()
+    pair.server.rekey()
     for _ in range(MAX_BLOCKED_EARLY // 100):
         pair.client.sendPacket(a.PING, string(b""))
     pair.client_line, quiet = type(pair.client_line)(), pair.client_line
     pair.server.dataReceived(bytes(quiet.unsent))
     assert pair.server_line.closing
-    assert len(pair.server._blocked) <= MAX_BLOCKED_EARLY // 100
+    assert len(pair.server.kex.blocked) <= MAX_BLOCKED_EARLY // 100
 
 
 def test_gone_in_the_middle() -> None:
     pair = Pair().secure()
-    pair.server._begin_exchange()
+    pair.server.rekey()
     pair.server.sendPacket(DATA, b"never to be sent")
     lost = pair.server.when_lost()
     pair.cut()
     assert lost.called
-    assert not pair.server._blocked
+    assert not pair.server.kex.blocked
     assert pair.clock.getDelayedCalls() == []
 
 
@@ -392,11 +393,11 @@ def test_a_renewed_certificate() -> None:
     ).secure()
     first = pair.client.host_key_blob
     signature = pair.client.host_key_signature
-    pair.server._begin_exchange()
+    pair.server.rekey()
     pair.pump()
     assert len(seen) == 1, "the same again is not asked about"
-    pair.server._host_keys = certified(key, 2)
-    pair.server._begin_exchange()
+    pair.server.kex.host_keys = certified(key, 2)
+    pair.server.rekey()
     pair.pump()
     assert pair.client.rekeys == 2
     assert len(seen) == 2
@@ -414,8 +415,8 @@ def test_a_renewed_certificate_that_is_no_good() -> None:
         seen.append(blob)
 
     pair = Pair(host_keys=certified(key, 1), host_key_algorithms=CERTIFIED, verify_host_key=once).secure()
-    pair.server._host_keys = certified(key, 2)
-    pair.client._begin_exchange()
+    pair.server.kex.host_keys = certified(key, 2)
+    pair.client.rekey()
     pair.pump()
     assert pair.client.lost is not None
     assert isinstance(pair.client.lost.error, HostKeyRejected)
@@ -423,8 +424,8 @@ def test_a_renewed_certificate_that_is_no_good() -> None:
 
 def test_another_host_key() -> None:
     pair = Pair().secure()
-    pair.server._host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
-    pair.client._begin_exchange()
+    pair.server.kex.host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+    pair.client.rekey()
     pair.pump()
     assert pair.client.lost is not None
     assert pair.client.lost.describe() == "the host key changed in the middle of a connection"
@@ -442,8 +443,8 @@ def test_sequence_numbers(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
     monkeypatch.undo()
     pair.secure()
-    assert pair.server._strict is strict
-    pair.client._begin_exchange()
+    assert pair.server.kex.strict is strict
+    pair.client.rekey()
     pair.pump()
     assert pair.client.rekeys == 1
     assert (pair.client._outgoing.sequence == 0) is strict
@@ -466,9 +467,9 @@ def test_sequence_numbers_wrap() -> None:
 
 def test_a_kexinit_inside_an_exchange() -> None:
     pair = Pair().secure()
-    pair.client._begin_exchange()
-    assert pair.client._ours is not None
-    pair.client._send(a.KEXINIT, pair.client._ours.payload[1:])
+    pair.client.rekey()
+    assert pair.client.kex.proposal is not None
+    pair.client.send_now(a.KEXINIT, pair.client.kex.proposal.payload[1:])
     pair.pump()
     assert pair.server.lost is not None
     assert pair.server.lost.describe() == "a key exchange inside a key exchange"
@@ -477,7 +478,7 @@ def test_a_kexinit_inside_an_exchange() -> None:
 @pytest.mark.parametrize("message", [a.NEWKEYS, a.KEX_FIRST, a.KEX_REPLY, 49])
 def test_messages_of_an_exchange_that_does_not_run(message: int) -> None:
     pair = Pair().secure()
-    pair.client._send(message, b"")
+    pair.client.send_now(message, b"")
     pair.pump()
     assert pair.server.lost is not None
     assert pair.server.lost.error is not None

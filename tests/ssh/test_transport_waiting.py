@@ -10,8 +10,8 @@ import pytest
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE
 from conchrec.ssh.dh_helper import KeyExchangeRefused
-from conchrec.ssh.key_exchange import ExchangePhase
-from conchrec.ssh.transport_base import MAX_HELD, MAX_HELD_EARLY
+from conchrec.ssh.kex_table import ExchangePhase
+from conchrec.ssh.packet_reader import MAX_HELD, MAX_HELD_EARLY
 from conchrec.ssh.wire import string
 from tests.support.pair import Pair
 from tests.support.powers import Later
@@ -72,15 +72,15 @@ def test_messages_wait_in_order_until_the_server_has_the_secret() -> None:
     """A client that sends on without waiting for the reply to its rekey."""
     waiting = Waiting().secure()
     pair = waiting.pair
-    pair.client._begin_exchange()
+    pair.client.rekey()
     pair.pump()
     waiting.offer()
     for value in range(5):
-        pair.client._send(DATA, bytes((value,)))
-    pair.client._send(a.PING, string(b"still there?"))
+        pair.client.send_now(DATA, bytes((value,)))
+    pair.client.send_now(a.PING, string(b"still there?"))
     pair.pump()
     assert pair.server_ear.heard == []
-    assert pair.server._phase is ExchangePhase.RUNNING
+    assert pair.server.kex.phase is ExchangePhase.AGREED
     waiting.accept()
     assert pair.server_ear.heard == [(DATA, bytes((value,))) for value in range(5)]
     waiting.complete()
@@ -93,7 +93,7 @@ def test_what_we_send_waits_for_the_new_keys(begins: str) -> None:
     pair = waiting.pair
     for name in ("client", "server"):
         if begins in (name, "both"):
-            getattr(pair, name)._begin_exchange()
+            getattr(pair, name).rekey()
     sent: list[tuple[int, bytes]] = []
     for step in (pair.pump, waiting.offer, waiting.accept, waiting.complete):
         for value in range(3):
@@ -114,7 +114,7 @@ def test_a_flood_while_it_waits_is_bounded(side: str, most: int) -> None:
     pair = waiting.pair
     if most == MAX_HELD:
         pair.log_in()
-    pair.client._begin_exchange()
+    pair.client.rekey()
     pair.pump()
     waiting.offer()
     if side == "client":
@@ -126,7 +126,7 @@ def test_a_flood_while_it_waits_is_bounded(side: str, most: int) -> None:
     )
     count = 3 * most // 1000
     for _ in range(count):
-        peer._send(DATA, bytes(1000))
+        peer.send_now(DATA, bytes(1000))
         pair.pump()
     assert line.paused
     assert most < len(end._incoming) < most + 2000
@@ -141,7 +141,7 @@ def test_a_flood_while_it_waits_is_bounded(side: str, most: int) -> None:
 def test_a_brake_keeps_the_socket_from_being_read_after_the_wait() -> None:
     waiting = Waiting().secure()
     pair = waiting.pair
-    pair.client._begin_exchange()
+    pair.client.rekey()
     pair.pump()
     waiting.offer()
     pair.server.brake("test", True)
@@ -200,8 +200,9 @@ def test_a_bug_in_the_computation_ends_this_connection_alone() -> None:
 
 def test_a_reply_that_another_key_signed_is_noticed_after_the_wait() -> None:
     waiting = Waiting().offer()
-    real = waiting.pair.server._exchange_hash
-    waiting.pair.server._exchange_hash = lambda *values: real(*values)[::-1]  # type: ignore[method-assign]
+    kex = waiting.pair.server.kex
+    real = kex._exchange_hash
+    kex._exchange_hash = lambda *values: real(*values)[::-1]  # type: ignore[method-assign]
     waiting.accept().complete()
     assert waiting.pair.client.lost is not None
     assert waiting.pair.client.lost.describe() == "host key signature verification failed"

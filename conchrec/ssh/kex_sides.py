@@ -1,0 +1,161 @@
+"""A server's and a client's side of the key exchange: the two messages of a method, the host key, and the
+signature over the exchange (RFC 4253 section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.reasons import ReasonCode
+from conchrec.ssh import numbers as a
+from conchrec.ssh.algorithms import USER_SIGNATURES
+from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of, verify_signature
+from conchrec.ssh.framing import Incoming, Outgoing
+from conchrec.ssh.kexinit import EXT_INFO_CLIENT
+from conchrec.ssh.key_exchange import KexRun, KexSettings, KexTransport, KeyExchange
+from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.wire import Reader, string, uint32
+
+
+class HostKey(Protocol):
+    """A host key, or a certificate with its key, as a server shows it."""
+
+    def blob(self) -> bytes: ...
+
+    def sign(self, data: bytes, signatureType: bytes) -> bytes: ...
+
+
+class HostKeys(Protocol):
+    """All that a server can show, in order of preference."""
+
+    @property
+    def algorithms(self) -> tuple[bytes, ...]: ...
+
+    def get(self, algorithm: bytes) -> HostKey: ...
+
+
+class ServerKeyExchange(KeyExchange):
+    """The server's side: signs the exchange with one of ``host_keys``."""
+
+    is_client = False
+
+    def __init__(
+        self,
+        transport: KexTransport,
+        settings: KexSettings,
+        *,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        host_keys: HostKeys,
+    ) -> None:
+        super().__init__(transport, settings, incoming=incoming, outgoing=outgoing)
+        self.host_keys = host_keys
+
+    def _host_key_algorithms(self) -> tuple[bytes, ...]:
+        return self.host_keys.algorithms
+
+    def _start_method(self, run: KexRun) -> None:
+        """The client sends its value first."""
+
+    def _handle_method(self, run: KexRun, r: Reader) -> None:
+        """``string client's value``"""
+        client = r.string()
+        r.end()
+        self._compute(run.method.accept(client), lambda values: self._reply(run, client, *values))
+
+    def _reply(self, run: KexRun, client: bytes, server: bytes, secret: bytes) -> None:
+        """Send the last message of the method: ``string host key, string our value, string signature``."""
+        algorithm = run.agreed.host_key
+        key = self.host_keys.get(algorithm)
+        blob = key.blob()
+        exchange_hash = self._exchange_hash(run, blob, client, server, secret)
+        signature = key.sign(exchange_hash, signatureType=algorithm)
+        if not self.is_secure:
+            self.host_key_blob, self.host_key_signature = blob, signature
+        self._transport.send_now(a.KEX_REPLY, string(blob) + string(server) + string(signature))
+        self._secret_known(secret, exchange_hash)
+
+    def _keys_sent(self, run: KexRun) -> None:
+        # The first message under the new keys (RFC 8308 section 2.4).
+        if not self.is_secure and EXT_INFO_CLIENT in run.theirs.kex:
+            self._transport.send_now(a.EXT_INFO, ext_info())
+
+
+class ClientKeyExchange(KeyExchange):
+    """The client's side. ``verify_host_key`` gets the blob that the server shows, and raises what is wrong
+    with it; ``host_key_algorithms`` are those that we take."""
+
+    is_client = True
+
+    def __init__(
+        self,
+        transport: KexTransport,
+        settings: KexSettings,
+        *,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        verify_host_key: Callable[[bytes], None],
+        host_key_algorithms: tuple[bytes, ...],
+    ) -> None:
+        super().__init__(transport, settings, incoming=incoming, outgoing=outgoing)
+        self._verify_host_key = verify_host_key
+        self._offered_host_keys = host_key_algorithms
+        self._sha1 = settings.algorithms.sha1
+
+    def _host_key_algorithms(self) -> tuple[bytes, ...]:
+        return self._offered_host_keys
+
+    def _start_method(self, run: KexRun) -> None:
+        self._compute(run.method.offer(), lambda offered: self._send_offer(run, offered))
+
+    def _send_offer(self, run: KexRun, offered: bytes) -> None:
+        run.offered = offered
+        self._transport.send_now(a.KEX_FIRST, string(offered))
+
+    def _handle_method(self, run: KexRun, r: Reader) -> None:
+        """``string host key, string server's value, string signature``"""
+        blob, server, signature = r.string(), r.string(), r.string()
+        r.end()
+        if blob != self.host_key_blob:
+            # A server may have renewed its certificate meanwhile; the key in it stays the same.
+            if self.is_secure and _plain_key(blob) != _plain_key(self.host_key_blob):
+                raise RemoteViolation("the host key changed in the middle of a connection")
+            try:
+                self._verify_host_key(blob)
+            except ConchrecError as error:
+                self._transport.fail(error, DisconnectReason.HOST_KEY_NOT_VERIFIABLE)
+                return
+        self._compute(
+            run.method.complete(server),
+            lambda secret: self._check_reply(run, blob, server, signature, secret),
+        )
+
+    def _check_reply(self, run: KexRun, blob: bytes, server: bytes, signature: bytes, secret: bytes) -> None:
+        """Has the server signed this very exchange? Then its keys are used."""
+        exchange_hash = self._exchange_hash(run, blob, run.offered, server, secret)
+        if not verify_signature(run.agreed.host_key, blob, exchange_hash, signature, sha1=self._sha1):
+            self._transport.fail(
+                RemoteViolation(
+                    "host key signature verification failed", code=ReasonCode.HOST_KEY_SIGNATURE_INVALID
+                ),
+                DisconnectReason.KEY_EXCHANGE_FAILED,
+            )
+            return
+        if not self.is_secure:
+            self.host_key_blob, self.host_key_signature = blob, signature
+        self._secret_known(secret, exchange_hash)
+
+
+def ext_info() -> bytes:
+    """What our servers tell a client of themselves (RFC 8308; PROTOCOL 1.9 and 1.10)."""
+    told = {
+        b"server-sig-algs": b",".join(USER_SIGNATURES),
+        b"publickey-hostbound@openssh.com": b"0",
+        b"ping@openssh.com": b"0",
+    }
+    return uint32(len(told)) + b"".join(string(name) + string(value) for name, value in told.items())
+
+
+def _plain_key(blob: bytes) -> bytes:
+    return decode(blob).public_key if key_type_of(blob).endswith(CERTIFICATE) else blob

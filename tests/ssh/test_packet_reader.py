@@ -1,0 +1,142 @@
+"""The reader of packets without a transport: holds, brakes, turns, and the end of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.task import Clock
+
+from conchrec.errors import RemoteViolation
+from conchrec.ssh.framing import Incoming, Outgoing
+from conchrec.ssh.packet_reader import MAX_HELD, MAX_HELD_EARLY, PacketHandler, PacketReader
+from conchrec.ssh.peer_limits import EARLY_BYTES
+
+DATA = 94
+
+
+class Handler:
+    """Keeps what it is told, in order (a PacketHandler)."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.is_over = False
+        self.error: Exception | None = None
+        self.on_message: Callable[[bytes], None] = lambda payload: None
+
+    def attempt(self, step: Callable[..., object], *arguments: object) -> None:
+        try:
+            step(*arguments)
+        except RemoteViolation as error:
+            self.error, self.is_over = error, True
+
+    def identified(self) -> bool:
+        return True
+
+    def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
+        assert messageNum == DATA
+        self.events.append(payload.decode())
+        self.on_message(payload)
+
+    def messages_handled(self) -> None:
+        self.events.append("handled")
+
+    def input_ended(self) -> None:
+        self.events.append("ended")
+
+
+class Socket:
+    """Is it read? (A Producer.)"""
+
+    paused = False
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+
+class Scene:
+    """A reader with its handler and socket."""
+
+    def __init__(self) -> None:
+        self.handler = Handler()
+        handler: PacketHandler = self.handler
+        self.socket = Socket()
+        self.incoming = Incoming()
+        self.reader = PacketReader(handler, self.incoming, Clock(), None)
+        self.reader.connect(self.socket)
+        self._outgoing = Outgoing()
+
+    def packet(self, text: str) -> bytes:
+        return self._outgoing.packet(DATA, text.encode())
+
+
+def test_handles_what_comes_in_order() -> None:
+    scene = Scene()
+    stream = scene.packet("one") + scene.packet("two")
+    scene.reader.receive(stream[:-1])
+    scene.reader.receive(stream[-1:])
+    assert scene.handler.events == ["one", "handled", "two", "handled"]
+
+
+def test_bytes_that_a_message_brings_are_handled_after_it() -> None:
+    """An inner connection's messages arrive inside a message of the outer one."""
+    scene = Scene()
+    second = scene.packet("second")
+    scene.handler.on_message = lambda payload: scene.reader.receive(second) if payload == b"first" else None
+    # Sealed without keys, a packet does not depend on its number.
+    scene.reader.receive(scene.packet("first"))
+    assert scene.handler.events == ["first", "second", "handled"]
+
+
+def test_a_hold_keeps_messages_and_reads_on_up_to_a_limit() -> None:
+    for logged_in, most in ((False, MAX_HELD_EARLY), (True, MAX_HELD)):
+        scene = Scene()
+        if logged_in:
+            scene.reader.log_in()
+        scene.reader.hold("test", True)
+        scene.reader.hold("another", True)
+        while not scene.socket.paused:
+            scene.reader.receive(scene.packet("x" * 1000))
+        assert most < len(scene.incoming) < most + 2000
+        scene.reader.hold("test", False)
+        assert "x" * 1000 not in scene.handler.events
+        scene.reader.hold("another", False)
+        assert len(scene.incoming) == 0
+        assert not scene.socket.paused
+
+
+def test_a_brake_stops_the_socket_and_no_message() -> None:
+    scene = Scene()
+    scene.reader.brake("test", True)
+    assert scene.socket.paused
+    scene.reader.receive(scene.packet("read before"))
+    assert scene.handler.events == ["read before", "handled"]
+    scene.reader.brake("test", False)
+    assert not scene.socket.paused
+
+
+def test_a_slice_leaves_the_rest_and_the_end_comes_after_it() -> None:
+    scene = Scene()
+    scene.incoming.feed(b"".join(map(scene.packet, ("one", "two", "three"))))
+    assert scene.reader.read_slice(lambda: True)
+    assert not scene.reader.end()
+    assert scene.reader.read_slice(lambda: True)
+    assert not scene.reader.read_slice(lambda: True)
+    assert scene.handler.events == ["one", "handled", "two", "handled", "three", "handled", "ended"]
+
+
+def test_the_end_comes_at_once_where_nothing_is_left() -> None:
+    scene = Scene()
+    scene.reader.receive(scene.packet("one"))
+    assert scene.reader.end()
+    assert scene.handler.events == ["one", "handled"]
+
+
+def test_a_peer_that_has_not_logged_in_may_send_so_much() -> None:
+    scene = Scene()
+    text = "x" * 30_000
+    for _ in range(EARLY_BYTES // len(text) + 1):
+        scene.reader.receive(scene.packet(text))
+    assert str(scene.handler.error) == "too many messages before the login"
