@@ -13,6 +13,7 @@ from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.proxy import refusals
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.text import one_line
 from tests.support.auditlog import line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def test_the_audit_has_the_code_beside_the_text() -> None:
 
 
 def test_the_code_stays_where_the_text_is_cut() -> None:
-    reason = refusals.one_line(Reason(ReasonCode.CHANNEL_REFUSED, "no\n" * 5000))
+    reason = one_line(Reason(ReasonCode.CHANNEL_REFUSED, "no\n" * 5000))
     assert isinstance(reason, Reason)
     assert reason.code is ReasonCode.CHANNEL_REFUSED
     event = events.Port(kind="direct", action="refused", reason=reason)

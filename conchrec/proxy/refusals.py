@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-
 from conchrec.audit import events
 from conchrec.errors import (
     AccessDenied,
@@ -14,42 +11,17 @@ from conchrec.errors import (
 )
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
+from conchrec.text import PREFIX, foreign_line
 
-PREFIX = "conchrec: "
 CONNECTION_ENDING = Reason(ReasonCode.CONNECTION_ENDING, "this connection is over")
 NO_MORE_SESSIONS = Reason(ReasonCode.NO_MORE_SESSIONS, "no more sessions were to be opened")
 PROXY_STOPPING = Reason(ReasonCode.PROXY_STOPPING, "the proxy is being stopped")
 NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "the role does not allow it any more")
-#: Longer than any sentence of ours; what a target says of itself may be longer.
-MAX_LINE = 1024
-_OURS = re.compile(r"conchrec(?=\s*[:\uff1a\ufe55\ua789\u2236\u02d0])", re.IGNORECASE)
-
-
-def one_line(text: str, limit: int = MAX_LINE) -> str:
-    """``text`` as one line that a terminal shows and does not obey. A Reason stays one."""
-    clean = "".join(
-        " " if character in "\r\n\t" else character if _is_shown(character) else "\ufffd"
-        for character in text[: 4 * limit]
-    )
-    clean = clean if len(clean) <= limit else clean[: limit - 1] + "…"
-    return Reason(text.code, clean) if isinstance(text, Reason) else clean
-
-
-def _is_shown(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-
-
-def disarmed(text: str) -> str:
-    """``text`` without anything that looks like the beginning of a line of ours.
-
-    For words of others: a terminal wraps long lines wherever it likes.
-    """
-    return _OURS.sub(r"'\g<0>'", text)
 
 
 def line(error: ConchrecError) -> str:
     """What the user reads."""
-    return PREFIX + disarmed(one_line(error.public).removeprefix(PREFIX))
+    return PREFIX + foreign_line(error.public.removeprefix(PREFIX))
 
 
 def sentence(reason: Reason) -> str:

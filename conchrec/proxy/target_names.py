@@ -5,8 +5,8 @@ from __future__ import annotations
 from conchrec.config import model
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
-from conchrec.proxy import refusals
 from conchrec.reasons import ReasonCode
+from conchrec.text import decode_text, one_line
 
 #: What the subsystem's name begins with.
 SUBSYSTEM = b"proxy:"
@@ -14,8 +14,8 @@ SUBSYSTEM = b"proxy:"
 
 def named_target(host: bytes, port: str) -> Target:
     """What the client named. AccessDenied where it is no host, or no port."""
-    shown = refusals.one_line(host.decode("utf-8", "replace"), 80)
-    found = model.named_target(host.decode("utf-8", "replace"), port)
+    shown = one_line(host, 80)
+    found = model.named_target(decode_text(host), port)
     if found is None:
         raise AccessDenied(
             f"{shown}:{port} is not a host and port", rule="not a host", code=ReasonCode.INVALID_TARGET
@@ -27,7 +27,7 @@ def subsystem_target(place: bytes, cluster_name: str) -> Target:
     """``host``, ``host:port``, ``host:port@cluster``; an IPv6 address in brackets."""
     name, _, cluster = place.partition(b"@")
     if cluster and cluster != cluster_name.encode():
-        shown = refusals.one_line(cluster.decode("utf-8", "replace"), 80)
+        shown = one_line(cluster, 80)
         raise AccessDenied(
             f"this proxy is of the cluster {cluster_name}, not of {shown}",
             rule="cluster",
@@ -41,4 +41,4 @@ def subsystem_target(place: bytes, cluster_name: str) -> Target:
         host, _, port = name.rpartition(b":")
     else:
         host, _, port = name.partition(b":")
-    return named_target(host, port.decode("ascii", "replace") or "22")
+    return named_target(host, decode_text(port) or "22")

@@ -11,8 +11,8 @@ from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import denied
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.login.approval_step import decision, request_approval
-from conchrec.proxy.refusals import one_line
 from conchrec.proxy.target_names import named_target
+from conchrec.text import one_line
 
 #: Seconds between two looks of ``requests --wait``.
 POLL_SECONDS = 1.0

@@ -18,10 +18,10 @@ from conchrec.model import Identity
 from conchrec.proxy.commands import approvals, recordings
 from conchrec.proxy.commands import certificate as commands_certificate
 from conchrec.proxy.commands.request import CommandRequest, UsageError
-from conchrec.proxy.refusals import one_line
 from conchrec.ssh.agent import AgentError
 from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.certificate_text import listing
+from conchrec.text import one_line, quote
 from conchrec.yaml_cursor import parse_duration
 
 #: Nobody types more, in characters.
@@ -44,7 +44,7 @@ async def answer(asking: CommandRequest, line: str) -> str:
     name, *arguments = words
     command = COMMANDS.get(name)
     if command is None:
-        raise UsageError(f"unknown command {one_line(name, 40)!r}; there are: {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {quote(name, 40)}; there are: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
         asking = replace(asking, ttl=_ttl(name, arguments))
     elif command in WITH_WORDS:

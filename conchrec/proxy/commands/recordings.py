@@ -19,7 +19,6 @@ from conchrec.access.policy import sees
 from conchrec.audit import events as audit_events
 from conchrec.errors import RecordingError
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
-from conchrec.proxy.refusals import one_line
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import Library, LibraryEntry, events, whole_lines
 from conchrec.recording.catalogue.listing import Filter, found, moment, summary
@@ -30,6 +29,7 @@ from conchrec.recording.storage.encodings import is_encrypted
 from conchrec.recording.terminal.painter import ENTER, LEAVE
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
+from conchrec.text import one_line
 
 T = TypeVar("T")
 

@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 
 from conchrec.audit import events
 from conchrec.errors import ConchrecError, WriteFailed
-from conchrec.proxy import refusals
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
@@ -34,6 +33,7 @@ from conchrec.ssh.agent import (
 from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.wire import Reader, Truncated, uint32
+from conchrec.text import one_line
 
 BIND = b"session-bind@openssh.com"
 #: Requests of a target that wait for the agent, or come in one packet.
@@ -111,7 +111,7 @@ class OnwardAgent:
             self._client.close()
         self._emit("refused", why)
         if not self._opening.answered and not self._opening.channel.connection.stopped:
-            self._opening.refuse(m.CONNECT_FAILED, f"conchrec: {refusals.one_line(why)}")
+            self._opening.refuse(m.CONNECT_FAILED, f"conchrec: {one_line(why)}")
 
     def _emit(self, action: str, reason: str) -> None:
         self._access.context.emit(self._event(action, reason))

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator
 
 from conchrec.audit import events
-from conchrec.proxy import refusals
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
+from conchrec.text import one_line
 
 #: Kinds of dropped messages that one session tells apart; further ones count as one.
 DROPPED_KINDS = 32
@@ -38,7 +38,7 @@ class DroppedKind:
         return events.MessageDropped(
             **who,
             message=m.NAMES[self._message],
-            reason=refusals.one_line(self._reason),
+            reason=one_line(self._reason),
             size=self._size,
             sha256=self._hash.hexdigest(),
             sender="user" if self._from_near else "target",

@@ -30,6 +30,7 @@ from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.wire import Malformed, Reader, Truncated
+from conchrec.text import one_line
 
 _log = Logger()
 
@@ -165,7 +166,7 @@ class Forwards:
             self._live.add(agent)
             agent.begin()
         else:
-            name = refusals.one_line(kind.decode("ascii", "replace"), 64)
+            name = one_line(kind, 64)
             self._context.emit(
                 events.UnknownRequest(
                     **access.who(), request=f"open {name}", size=0, scope="channel", sender="target"
@@ -439,7 +440,7 @@ class _Counted:
         self._open = True
 
     def refused(self, code: int, text: bytes) -> None:
-        shown = refusals.one_line(text.decode("utf-8", "backslashreplace"))
+        shown = one_line(text)
         self._reason = Reason(ReasonCode.CHANNEL_REFUSED, f"{shown} (reason code {code})")
         self._context.emit(self.event("refused"))
 
@@ -564,7 +565,7 @@ def _refuse(opening: IncomingOpen, failure: Failure) -> None:
 
 
 def _shown(data: bytes) -> str:
-    return refusals.one_line(data.decode("utf-8", "backslashreplace"), 255)
+    return one_line(data, 255)
 
 
 def _cancelled_by(request: IncomingRequest, reply: bytes) -> bytes:
@@ -594,7 +595,7 @@ def dropped_event(
     return events.MessageDropped(
         **access.who(),
         message=m.NAMES[message],
-        reason=refusals.one_line(reason),
+        reason=one_line(reason),
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         sender=sender,

@@ -38,6 +38,7 @@ from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth_server import UserAuthServer
+from conchrec.text import one_line
 
 _log = Logger()
 
@@ -230,7 +231,7 @@ class TargetServer:
         elif kind in DIRECT:
             self._forwards.user_opens(opening)
         else:
-            name = refusals.one_line(kind.decode("ascii", "replace"), 64)
+            name = one_line(kind, 64)
             size = len(opening.request.extra)
             self._context.emit(
                 events.UnknownRequest(

@@ -35,6 +35,7 @@ from conchrec.recording.format.session_id import new_session_id
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
+from conchrec.text import one_line
 
 #: sshd answers a start request at once; a target that never answers would keep all that follows waiting.
 START_SECONDS = 60.0
@@ -305,7 +306,7 @@ class Session:
 
     def refused(self, code: int, text: bytes) -> None:
         """The target refused the channel."""
-        shown = refusals.one_line(text.decode("utf-8", "replace")) or f"reason {code}"
+        shown = one_line(text) or f"reason {code}"
         error = ConchrecError(
             f"{self._access.target} would not open a session: {shown}", code=ReasonCode.SESSION_REFUSED
         )

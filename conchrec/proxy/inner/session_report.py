@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from conchrec.audit import events
-from conchrec.proxy import refusals
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
+from conchrec.text import one_line
 
 
 class SessionReport:
@@ -69,5 +69,5 @@ class SessionReport:
             recording=str(closed.path) if closed is not None else "",
             digest=closed.digest if closed is not None else "",
             head=closed.head if closed is not None else "",
-            reason=refusals.one_line(self.reason),
+            reason=one_line(self.reason),
         )

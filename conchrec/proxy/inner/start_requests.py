@@ -26,6 +26,7 @@ from enum import Enum
 from conchrec.recording.format.kept_text import COMMAND_MOST, keep
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
+from conchrec.text import decode_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class StartRequest:
     @property
     def text(self) -> str:
         """The argument, whole, with bytes that are not UTF-8 as ``\\xNN``."""
-        return self.argument.decode("utf-8", "backslashreplace")
+        return decode_text(self.argument)
 
     def force(self, command: str) -> StartRequest:
         """What runs in its place, as the user's certificate says (PROTOCOL.certkeys, "Critical options")."""

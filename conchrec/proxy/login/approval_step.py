@@ -12,11 +12,11 @@ from conchrec.model import Target
 from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import APPROVAL as RULE
 from conchrec.proxy.context import ProxyContext
-from conchrec.proxy.refusals import one_line
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.ssh.userauth_server import Ask
+from conchrec.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

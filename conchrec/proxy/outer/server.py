@@ -55,6 +55,7 @@ from conchrec.ssh.packetcipher import MAX_CLEAR
 from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
+from conchrec.text import one_line
 
 #: How often at least it is looked whether a certificate has expired, in seconds.
 EXPIRY_LOOK = 60.0
@@ -284,9 +285,7 @@ class OuterConnection:
                 key=fingerprint(identity.key) if identity.key else "",
                 certificate=fingerprint(identity.certificate) if identity.certificate else "",
                 roles=identity.roles,
-                client=refusals.one_line(
-                    (self.transport.peer_version or b"").decode("utf-8", "replace"), 255
-                ),
+                client=one_line(self.transport.peer_version or b"", 255),
                 second_factor=identity.second_factor,
             )
         )

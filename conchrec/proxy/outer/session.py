@@ -31,6 +31,7 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.transport import ServerTransport
+from conchrec.text import one_line
 
 _log = Logger()
 T = TypeVar("T")
@@ -268,7 +269,7 @@ class OuterSession:
         if failure.check(CancelledError) and self._leaving:
             return
         if failure.check(UsageError):
-            text = refusals.one_line(failure.getErrorMessage())
+            text = one_line(failure.getErrorMessage())
             self._say_error(refusals.sentence(Reason(ReasonCode.COMMAND_INVALID, text)))
             self._exit(USAGE)
         else:

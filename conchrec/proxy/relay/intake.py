@@ -13,6 +13,7 @@ from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.message_layouts import Layout
 from conchrec.ssh.wire import Malformed, Truncated, uint32
+from conchrec.text import one_line
 
 #: The longest unknown request that is relayed, in bytes of its type-specific part.
 UNKNOWN_MOST = 4096
@@ -62,7 +63,7 @@ def take(message: int, body: bytes, *, is_session: bool, from_near: bool) -> Int
 
 def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) -> Intake:
     name, data = request.name, request.extra
-    label = name[:64].decode("ascii", "replace")
+    label = one_line(name, 64)
     layout = _layout(name, is_session=is_session, from_near=from_near)
     if layout is None:
         if len(data) > UNKNOWN_MOST:

@@ -28,7 +28,6 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.proxy.held_bytes import ChannelWaiting, UserWaiting
-from conchrec.proxy.refusals import one_line
 from conchrec.proxy.relay.admission import (
     CHANNEL_CLOSED,
     DATA_HEADER,
@@ -50,6 +49,7 @@ from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
 from conchrec.ssh.wire import string, uint32
+from conchrec.text import one_line
 
 _log = Logger()
 
@@ -199,7 +199,7 @@ class Relay:
         if not self._early:
             # Nothing but what the observer writes down: one line, and one of RFC 4254's codes.
             known = code if m.ADMINISTRATIVELY_PROHIBITED <= code <= m.RESOURCE_SHORTAGE else m.CONNECT_FAILED
-            self._opening.refuse(known, one_line(text.decode("utf-8", "replace")))
+            self._opening.refuse(known, one_line(text))
             self._guard(lambda: self._observer.refused(code, text))
             self._finish()
         else:
@@ -571,4 +571,4 @@ def _send_split(channel: Channel, message: int, body: bytes, most: int) -> None:
 
 
 def _name(request: m.ChannelRequest) -> str:
-    return request.name[:64].decode("ascii", "replace")
+    return one_line(request.name, 64)

@@ -37,6 +37,7 @@ from conchrec.ssh.kexinit import NothingInCommon
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 from conchrec.ssh.userauth_client import Login
+from conchrec.text import one_line
 
 _log = Logger()
 
@@ -252,7 +253,7 @@ class Upstream:
                 key=login.signer.label if login.signer is not None else "",
                 host_key=verdict.fingerprint if verdict is not None else "",
                 trust=verdict.trust if verdict is not None else "",
-                server=refusals.one_line(link.banner.decode("utf-8", "replace"), 255),
+                server=one_line(link.banner, 255),
                 algorithms=tuple(name.decode() for name in algorithms),
                 weak=weak,
             )

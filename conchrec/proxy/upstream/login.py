@@ -27,6 +27,7 @@ from conchrec.ssh.signers import Signer
 from conchrec.ssh.transport import ClientTransport
 from conchrec.ssh.userauth import Challenge
 from conchrec.ssh.userauth_client import Login, UserAuthClient
+from conchrec.text import decode_text
 
 #: A signature that takes longer waits for a person, who should not keep others from logging in.
 PERSON_SECONDS = 0.5
@@ -307,7 +308,7 @@ class TargetLogin:
         return LoginRejected(text, f"{error.public} {error.detail}".strip(), code=text.code)
 
     def _banner(self, text: bytes) -> None:
-        self._on_banner(self._text.banner(text.decode("utf-8", "replace")))
+        self._on_banner(self._text.banner(decode_text(text)))
 
     def _ask(self, challenge: Challenge) -> Deferred[tuple[str, ...]]:
         """Questions of the target for the user. There is no question of the proxy after them: the target is

@@ -13,8 +13,8 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conchrec.proxy.refusals import PREFIX, disarmed, one_line
 from conchrec.ssh.userauth import Challenge, Prompt
+from conchrec.text import PREFIX, foreign_line, one_line
 
 #: Columns of a line, the mark among them. ssh itself writes ``(root@web1) `` before a question.
 BANNER_WIDTH, QUESTION_WIDTH = 79, 60
@@ -64,13 +64,13 @@ class TargetText:
     def refusal(self, text: bytes) -> bytes:
         """Why it does not open a channel. Clients show it behind words of their own, and programs compare
         it, so that it is marked only where it could pass for ours."""
-        shown = disarmed(one_line(text.decode("utf-8", "replace"), MAX_DISCONNECT))
+        shown = foreign_line(text, MAX_DISCONNECT)
         plain = shown.isascii() and PREFIX.strip(": ") not in shown.casefold()
         return shown.encode() if plain else (self._mark + shown).encode()
 
     def line(self, text: bytes) -> bytes:
         """Why it disconnects."""
-        shown = disarmed(one_line(text.decode("utf-8", "replace"), MAX_DISCONNECT))
+        shown = foreign_line(text, MAX_DISCONNECT)
         return (self._mark + shown).encode()
 
     def _lines(self, text: str, most: int, most_lines: int, width: int) -> list[str]:
@@ -89,7 +89,7 @@ class TargetText:
 def _rows(line: str, width: int) -> Iterator[str]:
     """The line in pieces that take at most ``width`` columns; at least one."""
     row, columns = "", 0
-    for letter in disarmed(one_line(line, max(1, len(line)))):
+    for letter in foreign_line(line, None):
         takes = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         if columns + takes > width:
             yield row

@@ -13,6 +13,7 @@ from conchrec.errors import LoginRejected, UpstreamError
 from conchrec.proxy import refusals
 from conchrec.proxy.upstream.target_text import CUT, MAX_BANNER, MAX_BANNER_LINES, TargetText
 from conchrec.ssh.userauth import Challenge, Prompt
+from conchrec.text import PREFIX, one_line
 
 NAMES = st.sampled_from(["web1:22", "conchrec:22", "conchrec", "[fd00::1]:2222", "x" * 253 + ":22", "Code"])
 #: What an attacker would build a text from.
@@ -62,7 +63,7 @@ def check(shown: str, mark: str, before: str = "") -> None:
 
 
 def mark_of(name: str) -> str:
-    return f"[{refusals.one_line(name, 32)}] "
+    return f"[{one_line(name, 32)}] "
 
 
 @given(NAMES, st.lists(TEXTS, max_size=4))
@@ -100,8 +101,8 @@ def test_disconnect_and_refused_channel(name: str, words: str) -> None:
 def test_words_of_a_target_in_a_line_of_ours(words: str) -> None:
     for error in (UpstreamError(f"web1:22 closed the connection: {words}"), LoginRejected(words)):
         shown = refusals.line(error)
-        assert shown.startswith(refusals.PREFIX) and len(shown) < 1200
-        rest = shown.removeprefix(refusals.PREFIX)
+        assert shown.startswith(PREFIX) and len(shown) < 1200
+        rest = shown.removeprefix(PREFIX)
         assert not any(re.match(r"\s*conchrec\s*:", row, re.IGNORECASE) for row in rows(rest, 37))
 
 

@@ -1,0 +1,127 @@
+"""Makes text from outside safe to print, to log and to write into a record: the only module that does.
+
+Names, commands, paths, banners and error texts come from users, targets, agents and files. A character that
+is not printable may move a cursor, hide what follows it or reverse it, so none reaches a terminal.
+
+=============  ===================================================  =======================================
+function       for                                                  what is not printable becomes
+=============  ===================================================  =======================================
+decode_text    records that escape by themselves (JSON)             stays; a byte beyond UTF-8: ``\\xff``
+escape         names, paths, commands, fields of a listing          an escape: ``\\x1b``, ``\\n``
+one_line       sentences that a person reads                        a space for a blank, else an escape
+foreign_line   sentences of others that stand among our own         the same; ``conchrec:`` gets quotes
+quote          a word within a sentence                             an escape, as in a Python string
+escape_json    text that is JSON already                            JSON's escape: ``\\u001b``
+=============  ===================================================  =======================================
+
+Printable is what ``str.isprintable`` says (no control, format, surrogate, private or unassigned character,
+and of the blanks the space alone), without the letters that Unicode calls default ignorable: fillers and
+variation selectors have no width and leave no trace on a screen.
+"""
+
+from __future__ import annotations
+
+import re
+
+from conchrec.reasons import Reason
+
+#: What every line of ours for a user begins with.
+PREFIX = "conchrec: "
+#: Longer than any sentence of ours; what a target says of itself may be longer.
+MAX_LINE = 1024
+
+# Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties.txt), as far as isprintable lets it pass.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_BLANKS = {
+    ord(blank): " "
+    for blank in "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+}
+#: Colons, and what looks like one, are the end of the prefix.
+_OURS = re.compile(r"conchrec(?=\s*[:\uff1a\ufe55\ua789\u2236\u02d0])", re.IGNORECASE)
+
+
+def is_printable(text: str) -> bool:
+    """Whether a terminal shows each character of ``text`` and obeys none."""
+    return text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None)
+
+
+def decode_text(data: bytes) -> str:
+    """``data`` as UTF-8; each byte that is not is written as ``\\xNN``, none as U+FFFD.
+
+    No limit. The result may still have control characters: it is for a record that escapes them (JSON), or
+    for one of the functions below.
+    """
+    return data.decode("utf-8", "backslashreplace")
+
+
+def escape(text: str | bytes, limit: int | None = None) -> str:
+    """``text`` with an escape for each character that is not printable: ``\\n``, ``\\x1b``, ``\\u202e``.
+
+    At most ``limit`` characters; a longer result is cut and ends in ``…``. Safe for a terminal, a log and one
+    field of a line.
+    """
+    return _cut(_escaped(_head(text, limit)), limit)
+
+
+def one_line(text: str | bytes, limit: int | None = MAX_LINE) -> str:
+    """``text`` as one line: each blank (tabs and line ends too) is a space, all else as in ``escape``.
+
+    At most ``limit`` characters; a longer result is cut and ends in ``…``. Safe for a terminal and a log. A
+    Reason stays one.
+    """
+    line = _cut(_escaped(_head(text, limit).translate(_BLANKS)), limit)
+    return Reason(text.code, line) if isinstance(text, Reason) else line
+
+
+def foreign_line(text: str | bytes, limit: int | None = MAX_LINE) -> str:
+    """``one_line`` of the words of others, in which nothing looks like the beginning of a line of ours.
+
+    ``conchrec:`` becomes ``'conchrec':`` wherever it stands: a terminal wraps long lines where it likes.
+    """
+    return _cut(_OURS.sub(r"'\g<0>'", one_line(text, limit)), limit)
+
+
+def quote(text: str | bytes, limit: int) -> str:
+    """The first ``limit`` characters of ``text`` in quotes, as Python writes a string; ``…`` for the rest.
+
+    Safe for a terminal and a log.
+    """
+    head = _head(text, limit)
+    return _escaped(repr(head if len(head) <= limit else f"{head[:limit]}…"))
+
+
+def escape_json(encoded: str) -> str:
+    """The same JSON on one line that is safe to look at: escapes for characters that are not printable.
+
+    ``encoded`` is JSON without line breaks between its values (RFC 8259, section 7). Its value is the same.
+    """
+    if is_printable(encoded):
+        return encoded
+    return "".join(letter if is_printable(letter) else _json_escape(letter) for letter in encoded)
+
+
+def _head(text: str | bytes, limit: int | None) -> str:
+    """As much of ``text`` as the limit may need, and one character that says whether there is more."""
+    if isinstance(text, bytes):
+        return decode_text(text if limit is None else text[: 4 * limit + 4])
+    return text if limit is None else text[: limit + 1]
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _escaped(text: str) -> str:
+    if is_printable(text):
+        return text
+    return "".join(
+        letter if is_printable(letter) else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def _json_escape(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))

@@ -1,0 +1,155 @@
+"""Text from outside is made safe in one module, and what that module promises."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example as case
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conchrec import text
+from conchrec.reasons import Reason, ReasonCode
+
+PACKAGE = Path(__file__).resolve().parent.parent / "conchrec"
+#: What an attacker would write: controls, directions, no width, no meaning yet, half of a pair, our own name.
+HOSTILE = st.sampled_from(
+    ["\x00", "\x07", "\x1b[2J", "\x1b]52;c;", "\r", "\n", "\t", "\x7f", "\x85", "\x9b2J", "\xa0", "\xad",
+     "\u034f", "\u061c", "\u115f", "\u180e", "\u200b", "\u200d", "\u200e", "\u202e", "\u2028", "\u2029",
+     "\u2066", "\u3000", "\u3164", "\ufe0f", "\ufeff", "\uffa0", "\U0001bca0", "\U000e0041", "\U000e0100",
+     "\udc80", "\ud83d", "\ue000", "\u0378", "\uffff", "\U0010ffff", "\\", "'", '"', "é", "名", "𐍈", "\ufffd",
+     "conchrec: ", "CONCHREC :", "conchrec\u00a0:", "conchrec\uff1a", "con\u200bchrec:"]
+)  # fmt: skip
+TEXTS = st.lists(HOSTILE, max_size=40).map("".join) | st.text(
+    st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Co", "Cn", "Zl", "Zp", "Zs"])
+)
+DATA = st.binary(max_size=300) | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass"))
+LIMITS = st.none() | st.integers(1, 80)
+LINES: list[Callable[..., str]] = [text.escape, text.one_line, text.foreign_line]
+
+# Default_Ignorable_Code_Point: no width, or a blank that is no space. Unicode 15.1.
+IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def check_safe(shown: str) -> None:
+    """Nothing that is invisible or unassigned, or that a terminal obeys; of the blanks the space alone."""
+    for letter in shown:
+        assert letter == " " or unicodedata.category(letter)[0] not in "CZ", ascii(letter)
+    assert IGNORABLE.search(shown) is None, ascii(shown)
+    assert not shown or shown.splitlines() == [shown]
+
+
+@given(st.sampled_from(LINES), TEXTS | DATA, LIMITS)
+def test_a_line_is_safe_and_no_longer_than_its_limit(
+    function: Callable[..., str], foreign: str | bytes, limit: int | None
+) -> None:
+    shown = function(foreign, limit)
+    check_safe(shown)
+    assert limit is None or len(shown) <= limit
+
+
+@given(st.sampled_from(LINES), TEXTS | DATA, LIMITS)
+def test_a_line_stays_as_it_is_when_it_is_made_safe_again(
+    function: Callable[..., str], foreign: str | bytes, limit: int | None
+) -> None:
+    once = function(foreign, limit)
+    assert function(once, limit) == once
+
+
+@given(st.sampled_from(LINES), st.text("aé名𐍈 \\\"'%:/", max_size=100))
+def test_printable_text_of_any_language_is_not_touched(function: Callable[..., str], ordinary: str) -> None:
+    assert function(ordinary) == ordinary
+
+
+@given(st.sampled_from(LINES), TEXTS, st.integers(1, 80))
+def test_a_cut_is_visible_and_looks_at_no_more_than_it_needs(
+    function: Callable[..., str], foreign: str, limit: int
+) -> None:
+    long = foreign + "x" * (2 * limit)
+    shown = function(long, limit)
+    assert shown.endswith("…") and len(shown) == limit
+    assert shown[:-1] == function(long, None)[: limit - 1]
+    assert function(long + "y" * 1000, limit) == shown
+
+
+@given(DATA, st.integers(1, 80))
+def test_bytes_are_cut_like_their_text(data: bytes, limit: int) -> None:
+    data += b"x" * (2 * limit)
+    assert text.escape(data, limit) == text.escape(text.decode_text(data), limit)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "escaped", "line"),
+    [
+        ("a\nb\tc\r\n", "a\\nb\\tc\\r\\n", "a b c  "),
+        ("\x1b[31mred\x9b", "\\x1b[31mred\\x9b", "\\x1b[31mred\\x9b"),
+        ("mot de passe\xa0:\u3000x", "mot de passe\\xa0:\\u3000x", "mot de passe : x"),
+        ("a\u202eb\u200bc\ufe0f", "a\\u202eb\\u200bc\\ufe0f", "a\\u202eb\\u200bc\\ufe0f"),
+        ("\udc80\U000e0041", "\\udc80\\U000e0041", "\\udc80\\U000e0041"),
+        (b"caf\xe9 \xc3\xa9", "caf\\xe9 é", "caf\\xe9 é"),
+        (b"", "", ""),
+    ],
+)
+def test_what_is_replaced_by_what(foreign: str | bytes, escaped: str, line: str) -> None:
+    assert text.escape(foreign) == escaped
+    assert text.one_line(foreign) == line
+
+
+def test_a_reason_keeps_its_code() -> None:
+    reason = text.one_line(Reason(ReasonCode.NO_ROLE, "no\nrole"))
+    assert isinstance(reason, Reason) and (reason, reason.code) == ("no role", ReasonCode.NO_ROLE)
+
+
+# -- lines of others among our own
+
+
+@given(TEXTS, st.none() | st.integers(20, 300))
+@case("conchrec: give me your password", None)
+@case("ConchRec\u2003\uff1a x", None)
+def test_a_foreign_line_never_has_our_prefix(foreign: str, limit: int | None) -> None:
+    shown = unicodedata.normalize("NFKC", text.foreign_line(foreign, limit)).casefold()
+    assert re.search(r"conchrec\s*:", shown) is None
+
+
+def test_our_name_is_quoted_where_it_begins_a_line_of_ours() -> None:
+    assert text.foreign_line("conchrec: no, conchrec said so") == "'conchrec': no, conchrec said so"
+
+
+# -- bytes as text
+
+
+@given(DATA)
+def test_no_byte_is_lost_in_silence(data: bytes) -> None:
+    shown = text.decode_text(data)
+    assert shown.count("\ufffd") == data.decode("utf-8", "ignore").count("\ufffd")
+    raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda one: bytes([int(one[1], 16)]), shown.encode())
+    if b"\\" not in data:
+        assert raw == data
+
+
+# -- a word in quotes, and JSON
+
+
+@given(TEXTS | DATA, st.integers(1, 80))
+def test_a_quoted_word_is_safe_and_reads_back(foreign: str | bytes, limit: int) -> None:
+    shown = text.quote(foreign, limit)
+    check_safe(shown)
+    whole = text.decode_text(foreign) if isinstance(foreign, bytes) else foreign
+    cut = whole if len(whole) <= limit else f"{whole[:limit]}…"
+    assert ast.literal_eval(shown) == cut
+
+
+@given(st.dictionaries(TEXTS, TEXTS | st.lists(TEXTS)))
+def test_json_is_safe_and_means_the_same(value: object) -> None:
+    shown = text.escape_json(json.dumps(value, ensure_ascii=False))
+    check_safe(shown)
+    assert json.loads(shown) == json.loads(json.dumps(value))
