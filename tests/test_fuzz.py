@@ -105,7 +105,11 @@ sys.exit(main(sys.argv[1:]))
             "from conchrec.ssh.agent import AgentClient as A; A.connection_lost = lambda self: None",
             "were answered",
         ),
-        ("early-server", "import conchrec.ssh.kexinit as k; k.printable = lambda b: b.decode()", "internal"),
+        (
+            "early-server",
+            "import conchrec.ssh.kexinit as k; k.one_line = lambda b, _: b.decode()",
+            "internal",
+        ),
         (
             "sftp",
             "from conchrec.recording.capture.file_contents import FileContents as F;"

@@ -21,6 +21,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import plain_type
 from conchrec.ssh.signers import Accepted, accepted_algorithm
 from conchrec.ssh.wire import Reader, string, uint32
+from conchrec.text import one_line
 
 FAILURE = 5
 SUCCESS = 6
@@ -198,7 +199,8 @@ class AgentClient:
             if count > MAX_IDENTITIES:
                 raise RemoteViolation(f"the agent claims {count} identities")
             found = tuple(
-                AgentIdentity(blob=r.string(), comment=_printable(r.string())) for _ in range(count)
+                AgentIdentity(blob=r.string(), comment=one_line(r.string(), MAX_COMMENT))
+                for _ in range(count)
             )
             r.end()
         except RemoteViolation as violation:
@@ -324,7 +326,7 @@ class AgentSigner:
         self._client = client
         self.blob = identity.blob
         kind = "certificate" if identity.is_certificate else "key"
-        self.label = f"agent {kind} {identity.comment or _printable(identity.algorithm)}"
+        self.label = f"agent {kind} {identity.comment or one_line(identity.algorithm, MAX_COMMENT)}"
         self._key_type = identity.algorithm
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
@@ -347,13 +349,7 @@ class AgentSigner:
             raise AgentError("the agent made no signature", code=ReasonCode.AGENT_MALFORMED) from violation
         if made != wanted:
             raise AgentError(
-                f"the agent signed with {_printable(made[:64])}, asked for {_printable(wanted[:64])}",
+                f"the agent signed with {one_line(made, 64)}, asked for {one_line(wanted, 64)}",
                 code=ReasonCode.AGENT_MALFORMED,
             )
         return signature
-
-
-def _printable(comment: bytes) -> str:
-    """A comment comes from the far end and goes to terminals and logs: no control characters, no novels."""
-    text = comment[: 4 * MAX_COMMENT].decode("utf-8", "replace")[:MAX_COMMENT]
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from conchrec.errors import CertificateRejected, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import Malformed, Reader, string, uint32, uint64
+from conchrec.text import quote
 
 #: What the type of every certificate ends with.
 CERTIFICATE = b"-cert-v01@openssh.com"
@@ -283,7 +284,8 @@ def check_user(
                 raise _no(ReasonCode.CERTIFICATE_SOURCE_NOT_ALLOWED, f"it is not for logins from {source}")
         elif name != "verify-required" and name not in obeyed:
             raise _no(
-                ReasonCode.CERTIFICATE_OPTION_UNKNOWN, f"its critical option {name[:64]!r} is not known here"
+                ReasonCode.CERTIFICATE_OPTION_UNKNOWN,
+                f"its critical option {quote(name, 64)} is not known here",
             )
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh.certificate import FOREVER, Certificate, fingerprint, key_type_of, option_text, plain_type
+from conchrec.text import one_line
 
 _TEXTS = ("force-command", "source-address")
 _FLAGS = ("verify-required",)
@@ -91,13 +92,13 @@ def _short_type_of(blob: bytes) -> str:
 
 def _short(key_type: bytes) -> str:
     """``ED25519``, ``ECDSA-SK`` …, as ssh-keygen calls them."""
-    words = key_type.partition(b"@")[0].decode("ascii", "replace").split("-")
+    words = one_line(key_type.partition(b"@")[0], 64).split("-")
     name = next((word for word in words if word not in ("sk", "ssh")), "unknown").upper()
     return f"{name}-SK" if words[0] == "sk" else name
 
 
 def _signed_with(certificate: Certificate) -> str:
     try:
-        return key_type_of(certificate.signature).decode("ascii", "replace")
+        return one_line(key_type_of(certificate.signature), 64)
     except RemoteViolation:
         return "unknown"

@@ -30,6 +30,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh import dh_worker
 from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of
 from conchrec.ssh.kex_methods import ModularPowers
+from conchrec.text import decode_text, one_line
 
 _log = Logger()
 
@@ -292,8 +293,8 @@ class _Pipe(ProcessProtocol):
                 self._helper.malformed()
 
     def errReceived(self, data: bytes) -> None:
-        for line in data.decode("utf-8", "replace").splitlines():
-            _log.error("helper process for key exchanges: {line}", line=line[:200])
+        for line in decode_text(data).splitlines():
+            _log.error("helper process for key exchanges: {line}", line=one_line(line, 200))
 
     def processEnded(self, reason: Failure) -> None:
         self._helper.ended(reason.getErrorMessage())

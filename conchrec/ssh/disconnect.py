@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 from conchrec.errors import ConchrecError
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
+from conchrec.text import one_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class ConnectionEnd:
         if self.error is not None:
             return INTERNAL_ERROR
         text = self.description if self.reason is not None else b" ".join(self.greeting)
-        shown = printable(text) or ("disconnected" if self.reason is not None else "")
+        shown = one_line(text).strip() or ("disconnected" if self.reason is not None else "")
         return Reason(ReasonCode.PEER_DISCONNECTED, shown) if shown else ""
 
 
@@ -44,11 +44,3 @@ class ConnectionGone(ConchrecError):
     def __init__(self, lost: ConnectionEnd) -> None:
         super().__init__(lost.describe() or Reason(ReasonCode.CONNECTION_CLOSED, "the connection was closed"))
         self.lost = lost
-
-
-def printable(text: bytes) -> str:
-    """Words of the other side, safe for a terminal and a log."""
-    shown = text[:1024].decode("utf-8", "replace")
-    return "".join(
-        letter if not unicodedata.category(letter).startswith(("C", "Z")) else " " for letter in shown
-    ).strip()

@@ -33,6 +33,7 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.ssh.wire import string
+from conchrec.text import one_line, quote
 
 _log = Logger()
 
@@ -50,6 +51,8 @@ OLD = (b"ssh-rsa", b"ssh-dss")
 CERTIFIED = tuple(name + CERTIFICATE for name in PLAIN)
 #: A known_hosts file of more lines than a fleet has hosts is a mistake.
 MAX_LINES = 500_000
+#: Characters of a certificate's key id that are told; the target has chosen it.
+MAX_KEY_ID = 256
 
 
 # --- ours
@@ -280,7 +283,7 @@ class HostTrust:
             return HostVerdict(
                 trust="not checked (proxy_checks_host_keys: no)",
                 fingerprint=shown,
-                algorithm=algorithm.decode("ascii", "replace"),
+                algorithm=one_line(algorithm, 64),
                 checked=False,
             )
         raise _rejection(target, plain, shown, known, rejected, certificate)
@@ -292,8 +295,10 @@ class HostTrust:
         named = {line.key: line for line in lines if line.marker == "cert-authority"}
         check_host(certificate, authorities=(*self._authorities, *named), name=target.host, now=now)
         if certificate.authority in self._authorities:
-            return f"certificate {certificate.key_id!r} by {fingerprint(certificate.authority)}"
-        return f"certificate {certificate.key_id!r} by the authority at {named[certificate.authority].where}"
+            authority = fingerprint(certificate.authority)
+        else:
+            authority = f"the authority at {named[certificate.authority].where}"
+        return f"certificate {quote(certificate.key_id, MAX_KEY_ID)} by {authority}"
 
 
 def _rejection(
@@ -318,7 +323,7 @@ def _rejection(
             f"{target} presented a host certificate that is not accepted:"
             f" {rejected.public.rpartition(': ')[2]}. Sign one with:"
             f" conchrec ca sign-host --host {target.host}",
-            f"key id {certificate.key_id!r}",
+            f"key id {quote(certificate.key_id, MAX_KEY_ID)}",
             code=ReasonCode.HOST_CERTIFICATE_REJECTED,
         )
     return HostKeyRejected(

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.disconnect import printable
 from conchrec.ssh.kex_methods import usable
 from conchrec.ssh.numbers import KEXINIT
 from conchrec.ssh.packetcipher import Suite, is_aead, suite
 from conchrec.ssh.wire import Reader, names, uint32
+from conchrec.text import one_line
 
 #: OpenSSH's PROTOCOL and RFC 8308 section 2.1: words among the key exchange methods that are none.
 STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
@@ -123,7 +123,7 @@ def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
         for name in client:
             if name in server:
                 return name
-        shown = printable(b",".join(of_them)[:400])
+        shown = one_line(b",".join(of_them), 400)
         raise NothingInCommon(f"no common {what} algorithm: the other side has {shown}")
 
     def pick_suite(way: int) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import CERTIFICATE, key_type_of
 from conchrec.ssh.certificate import decode as decode_certificate
 from conchrec.ssh.wire import Reader, string, uint32, uint64
+from conchrec.text import decode_text, quote
 
 MAGIC = b"SSHKRL\n\0"
 FORMAT = 1
@@ -111,7 +112,7 @@ def decode(data: bytes) -> Krl:
     krl_version, generated = r.uint64(), r.uint64()
     r.uint64()
     r.string()
-    comment = r.string().decode("utf-8", "replace")
+    comment = decode_text(r.string())
     certificates: list[RevokedCertificates] = []
     blobs: dict[int, set[bytes]] = {_KEYS: set(), _SHA1: set(), _SHA256: set()}
     while not r.at_end:
@@ -161,7 +162,7 @@ def _read_certificates(r: Reader) -> RevokedCertificates:
         elif number == _SERIAL_BITMAP:
             serials += _bitmap(contents)
         elif number == _KEY_ID:
-            key_ids += [key_id.decode("utf-8", "replace") for key_id in _strings(contents)]
+            key_ids += [decode_text(key_id) for key_id in _strings(contents)]
         elif number == _CERTIFICATES_EXTENSION:
             _skip_extension(contents)
         else:
@@ -184,7 +185,7 @@ def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
 def _skip_extension(r: Reader) -> None:
     name, critical = r.string(), r.boolean()
     if critical:
-        raise BadKrl(f"a revocation list with the critical extension {name[:64]!r}")
+        raise BadKrl(f"a revocation list with the critical extension {quote(name, 64)}")
 
 
 def revokes(krl: Krl, blob: bytes) -> bool:

@@ -17,7 +17,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone, printable
+from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.ssh.kex_sides import ClientKeyExchange, HostKey, HostKeys, ServerKeyExchange
@@ -25,6 +25,7 @@ from conchrec.ssh.key_exchange import REKEY_BYTES, REKEY_TIME, KexSettings
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.transport_base import SSHTransport
 from conchrec.ssh.wire import Reader, string
+from conchrec.text import one_line
 
 __all__ = ["ClientTransport", "ConnectionEnd", "ConnectionGone", "HostKey", "HostKeys", "ServerTransport"]
 
@@ -112,7 +113,7 @@ class ServerTransport(SSHTransport):
             self.sendPacket(a.SERVICE_ACCEPT, string(name))
             return
         if name != USERAUTH or self._userauth is None:
-            shown = printable(name[:64])
+            shown = one_line(name, 64)
             self.fail(
                 RemoteViolation(f"the service {shown} is not to be had", code=ReasonCode.SERVICE_UNAVAILABLE),
                 DisconnectReason.SERVICE_NOT_AVAILABLE,

@@ -21,7 +21,7 @@ from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.backpressure import Producer, WriteBackpressure
 from conchrec.ssh.connection_waiters import ConnectionWaiters
-from conchrec.ssh.disconnect import ConnectionEnd, printable
+from conchrec.ssh.disconnect import ConnectionEnd
 from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import MAX_VERSION, Incoming, Outgoing
 from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchange
@@ -29,6 +29,7 @@ from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
 from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string, uint32
+from conchrec.text import one_line
 
 _log = Logger()
 
@@ -332,9 +333,7 @@ class SSHTransport(Protocol):
         if line is None:
             return False
         if len(line) > MAX_VERSION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
-            wrong = RemoteViolation(
-                f"the version {printable(line[:40])} is not SSH 2", code=ReasonCode.NOT_SSH
-            )
+            wrong = RemoteViolation(f"the version {one_line(line, 40)} is not SSH 2", code=ReasonCode.NOT_SSH)
             self.fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
             return False
         self.peer_version = line

@@ -26,6 +26,7 @@ from conchrec.ssh.certificate import decode, key_type_of, plain_type
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signers import Accepted, Signer
 from conchrec.ssh.wire import Reader, string
+from conchrec.text import decode_text, one_line
 
 _log = Logger()
 T = TypeVar("T")
@@ -274,9 +275,9 @@ class UserAuthClient(SSHService):
         return _Outcome.IN if reply.number == u.SUCCESS else _Outcome.PARTIAL
 
     def _rejected(self) -> LoginRejected:
-        methods = ",".join(sorted(_shown(name) for name in self._methods)) or "nothing"
-        steps = ", ".join(_shown(name) for name in self._steps)
-        user = self._user.decode("utf-8", "replace")
+        methods = ",".join(sorted(one_line(name, 64) for name in self._methods)) or "nothing"
+        steps = ", ".join(one_line(name, 64) for name in self._steps)
+        user = one_line(self._user)
         tried = ", ".join(self._tried)
         return LoginRejected(
             f"{self._target} would not let {user} in: "
@@ -378,12 +379,12 @@ class UserAuthClient(SSHService):
                 try:
                     outcome = await way(prompter)
                 except _NoAnswer as error:
-                    self._tried.append(f"{_shown(method)} ({error})")
+                    self._tried.append(f"{one_line(method, 64)} ({error})")
                     return _Outcome.REFUSED
                 if outcome is not _Outcome.REFUSED:
                     return outcome
-                if _shown(method) not in self._tried:
-                    self._tried.append(_shown(method))
+                if one_line(method, 64) not in self._tried:
+                    self._tried.append(one_line(method, 64))
         return _Outcome.REFUSED
 
     async def _converse(self, prompter: Prompter) -> _Outcome:
@@ -400,7 +401,7 @@ class UserAuthClient(SSHService):
         return self._outcome(reply, u.KEYBOARD_INTERACTIVE)
 
     async def _password(self, prompter: Prompter) -> _Outcome:
-        user = self._user.decode("utf-8", "replace")
+        user = one_line(self._user)
         prompt = u.Prompt(text=f"{user}@{self._target}'s password: ")
         (password,) = await self._answered(prompter, u.Challenge(prompts=(prompt,)))
         request = self._request(u.PASSWORD, b"\0" + string(password.encode()))
@@ -457,20 +458,11 @@ def _check_ok(payload: bytes, blob: bytes) -> None:
 def _challenge(payload: bytes) -> u.Challenge:
     """``string name, string instruction, string language, uint32 count, (string prompt, boolean echo)…``"""
     r = Reader(payload)
-    name, instruction = _text(r.string()), _text(r.string())
+    name, instruction = decode_text(r.string()), decode_text(r.string())
     r.string()
     count = r.uint32()
     if count > MAX_QUESTIONS:
         raise RemoteViolation(f"more than {MAX_QUESTIONS} questions at once")
-    prompts = tuple(u.Prompt(text=_text(r.string()), echo=r.boolean()) for _ in range(count))
+    prompts = tuple(u.Prompt(text=decode_text(r.string()), echo=r.boolean()) for _ in range(count))
     r.end()
     return u.Challenge(name=name, instruction=instruction, prompts=prompts)
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
-
-
-def _shown(name: bytes) -> str:
-    """A method's name may come from the server, and goes to a terminal: escaped."""
-    return repr(name[:64])[2:-1]

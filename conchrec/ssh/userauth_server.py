@@ -27,6 +27,7 @@ from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import fingerprint, verify_signature
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.wire import Reader, Truncated, names, string
+from conchrec.text import decode_text, one_line
 
 _log = Logger()
 
@@ -289,12 +290,12 @@ class UserAuthServer(SSHService):
             self._publickey(payload, r, method)
         elif method == u.KEYBOARD_INTERACTIVE and self._can(u.KEYBOARD_INTERACTIVE):
             r.string()
-            submethods = r.string().decode("utf-8", "replace")
+            submethods = decode_text(r.string())
             r.end()
             self._converse(submethods)
         else:
             reason = Reason(ReasonCode.METHOD_UNAVAILABLE, "the method is not to be had")
-            self._failed(repr(method[:64])[2:-1], reason)
+            self._failed(one_line(method, 64), reason)
 
     def _can(self, method: bytes) -> bool:
         return method in self._authenticator.methods(self._user_text)

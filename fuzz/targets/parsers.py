@@ -10,9 +10,9 @@ from conchrec.proxy.inner.server import mirrored
 from conchrec.proxy.target_names import subsystem_target
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE
-from conchrec.ssh.disconnect import printable
 from conchrec.ssh.kexinit import STRICT_CLIENT, Proposal, settle
 from conchrec.ssh.wire import Reader, mpint, names, string, uint32, uint64
+from conchrec.text import one_line
 from fuzz.limits import Broken
 from fuzz.target import Each, Target, chosen
 
@@ -112,7 +112,7 @@ PARSERS: tuple[tuple[Parser, tuple[bytes, ...]], ...] = (
     (m.Forwarded.parse, (FORWARDED,)),
     (_values, (bytes((9, 0, 1, 2, 3, 4, 5, 6, 8, 7)) + _ALL + mpint(-(1 << 70)),)),
     (_proposal, (proposal(),)),
-    (lambda data: _shown(printable(data)), (b"\x1b[31m red \xc3\xbc\xff\r\n",)),
+    (lambda data: _shown(one_line(data)), (b"\x1b[31m red \xc3\xbc\xff\r\n",)),
     (_version, (b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7",)),
     (_place, (b"web1", b"web1:22", b"[fd00::1]:2222", b"fd00::1:22", b"10.0.0.1:22@main")),
 )

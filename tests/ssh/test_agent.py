@@ -278,7 +278,7 @@ def test_replies_cut_anywhere(cuts: list[int]) -> None:
     identities, signature, extension = fake.results
     assert identities == (
         AgentIdentity(blob=KEY, comment="joe"),
-        AgentIdentity(blob=RSA, comment="\ufffd\ufffd[2J\ufffd"),
+        AgentIdentity(blob=RSA, comment="\\xff\\x1b[2J "),
     )
     assert (signature, extension) == (b"s", None)
 

@@ -108,7 +108,7 @@ def test_what_a_server_says_in_place_of_a_version() -> None:
     pair.client.dataReceived(b"Exceeded \x1b[1mMaxStartups\r\n")
     pair.cut()
     assert pair.client.lost is not None
-    assert pair.client.lost.describe() == "Exceeded  [1mMaxStartups"
+    assert pair.client.lost.describe() == "Exceeded \\x1b[1mMaxStartups"
 
 
 @pytest.mark.parametrize("version", [b"SSH-2.0-x\n", b"SSH-1.99-x\r\n", b"SSH-2.0-" + b"x" * 245 + b"\r\n"])
