@@ -22,6 +22,7 @@ variation selectors have no width and leave no trace on a screen.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from conchrec.reasons import Reason
 
@@ -98,9 +99,7 @@ def escape_json(encoded: str) -> str:
 
     ``encoded`` is JSON without line breaks between its values (RFC 8259, section 7). Its value is the same.
     """
-    if is_printable(encoded):
-        return encoded
-    return "".join(letter if is_printable(letter) else _json_escape(letter) for letter in encoded)
+    return encoded if is_printable(encoded) else encoded.translate(_JSON_ESCAPES)
 
 
 def _head(text: str | bytes, limit: int | None) -> str:
@@ -115,13 +114,35 @@ def _cut(text: str, limit: int | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    if is_printable(text):
-        return text
-    return "".join(
-        letter if is_printable(letter) else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    return text if is_printable(text) else text.translate(_ESCAPES)
+
+
+class _Escapes(dict[int, str]):
+    """A table for ``str.translate``: printable letters as they are, escapes for others. It grows with the
+    letters that come, up to a limit."""
+
+    MOST = 4096
+
+    def __init__(self, escape: Callable[[str], str]) -> None:
+        super().__init__()
+        self._escape = escape
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        shown = letter if is_printable(letter) else self._escape(letter)
+        if len(self) < self.MOST:
+            self[code] = shown
+        return shown
+
+
+def _python_escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def _json_escape(letter: str) -> str:
     units = letter.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
+_ESCAPES = _Escapes(_python_escape)
+_JSON_ESCAPES = _Escapes(_json_escape)

@@ -6,7 +6,8 @@ that are empty or unknown are left out. The code of a Reason follows it, as ``FI
 Much of an event was chosen by a stranger: names, commands, error texts of a target. Two rules hold for every
 string, whatever the event:
 
-- Control, direction and invisible characters are written as JSON escapes, so that ``tail -f`` is safe.
+- Characters that are not printable are written as JSON escapes (``text.escape_json``), so that ``tail -f`` is
+  safe.
 - A string has a limit, counted in bytes as written (an escape counts with all its bytes), and no string is
   written with more than twice its own bytes. A longer one is cut to the part that fits, and two more members
   describe the original: ``FIELD_size`` (bytes of UTF-8) and ``FIELD_sha256``. A list that is too long keeps
@@ -23,6 +24,7 @@ from datetime import datetime, timezone
 
 from conchrec.audit.events import AuditEvent
 from conchrec.reasons import Reason
+from conchrec.text import escape_json
 
 DEFAULT_LIMIT = 1024
 """Bytes of a string, as written."""
@@ -38,18 +40,9 @@ LONGEST = 64 * 1024
 """No line is longer: the largest event with each field at its limit is far below (a test counts)."""
 
 _ALWAYS = frozenset({"user", "login", "target", "addr", "cid"})
-#: A shorter string cannot exceed the default limit: an escape has at most 12 bytes.
-_SHORT = DEFAULT_LIMIT // 12
+#: A string of so many letters exceeds no limit: an escape has at most 12 bytes.
+_SHORT = LEAST // 12
 
-# All that is not visible, or that changes how what follows is shown: C0, DEL and C1, the separators,
-# soft hyphen, zero-width and direction marks, interlinear marks, tags, and lone surrogates.
-_UNSAFE_RANGES = (
-    (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5),
-    (0x180B, 0x180F), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164),
-    (0xD800, 0xDFFF), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFF),
-    (0xE0000, 0xE0FFF),
-)  # fmt: skip
-_UNSAFE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSAFE_RANGES) + "]")
 #: What a cut may leave of an escape, or of the first half of a pair of them.
 _HALF_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-f]{0,3})?)$")
 _HALF_PAIR = re.compile(r"(?<!\\)(?:\\\\)*(\\ud[89ab][0-9a-f]{2})$")
@@ -139,14 +132,4 @@ def _bytes(text: str) -> bytes:
 
 
 def _escaped(value: object) -> str:
-    text = _json(value)
-    return text.translate(_ESCAPES) if _UNSAFE.search(text) is not None else text
-
-
-def _escape(code: int) -> str:
-    """JSON's escape of a character; RFC 8259, section 7."""
-    units = chr(code).encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
-
-
-_ESCAPES = {code: _escape(code) for first, last in _UNSAFE_RANGES for code in range(first, last + 1)}
+    return escape_json(_json(value))
