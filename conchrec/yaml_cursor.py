@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
 import yaml
 
 from conchrec.errors import ConchrecError, ConfigError
 from conchrec.reasons import ReasonCode
+from conchrec.text import is_printable, quote
 
 _TAG = "tag:yaml.org,2002:"
 _NULL, _BOOL, _MERGE = _TAG + "null", _TAG + "bool", _TAG + "merge"
@@ -29,6 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = timedelta(days=100 * 366)
 _SIZE = re.compile(r"([0-9]+)\s*([kmgt]i?b|b)?", re.IGNORECASE)
 _LONGEST_SHOWN = 60
+_quoted = partial(quote, limit=_LONGEST_SHOWN)
 
 _Word = TypeVar("_Word", bound=Enum)
 
@@ -135,7 +138,7 @@ class Section:
             self._key_lines[key.value] = line
 
     def _at(self, key: str) -> str:
-        name = key if re.fullmatch(r"[^\s.\[\]'\"]+", key) and key.isprintable() else repr(key)
+        name = key if re.fullmatch(r"[^\s.\[\]'\"]+", key) and is_printable(key) else _quoted(key)
         return f"{self.path}.{name}" if self.path else name
 
     def __contains__(self, key: str) -> bool:
@@ -357,10 +360,6 @@ def _is_nothing(node: yaml.Node) -> bool:
 
 def _is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…")
 
 
 def _mean(word: str, known: Sequence[str]) -> str:

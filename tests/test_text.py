@@ -153,3 +153,106 @@ def test_json_is_safe_and_means_the_same(value: object) -> None:
     shown = text.escape_json(json.dumps(value, ensure_ascii=False))
     check_safe(shown)
     assert json.loads(shown) == json.loads(json.dumps(value))
+
+
+# -- there is no second one
+
+Use = tuple[str, str]
+"""A module and a function of ours, as in ``access.lock_file`` and ``check_name``."""
+
+RECORDED = "recorded output: U+FFFD stands for its bytes, and the manifest says so (output_bytes)"
+REJECTS = "rejects what is not printable, and makes nothing safe"
+ALLOWED: dict[Use, str] = {
+    ("access.command_patterns", "CommandPattern.parse"): REJECTS,
+    ("access.lock_file", "_from_json"): REJECTS,
+    ("access.lock_file", "check_name"): REJECTS,
+    ("access.login_names", "check_pattern"): REJECTS,
+    ("access.login_names", "is_usable"): REJECTS,
+    ("access.passwords", "new_hash"): REJECTS,
+    ("ca.revocation", "Revoked.from_json"): REJECTS,
+    ("cli.ca", "_name"): REJECTS,
+    ("cli.lock", "_reason"): REJECTS,
+    ("cli.main", "run"): "what the terminal's encoding does not have, of text that is safe already",
+    ("config.loader", "_is_name"): REJECTS,
+    ("config.loader", "_notice"): REJECTS,
+    (
+        "proxy.outer.session",
+        "OuterSession.stream_request",
+    ): "a backslash in a command would quote what follows",
+    ("recording.capture.echoed_input", "Echo.__init__"): RECORDED,
+    ("recording.capture.event_writer", "TextStream.__init__"): RECORDED,
+    ("recording.capture.event_writer", "TextStream.cut"): RECORDED,
+    ("recording.capture.shell_commands", "Commands._within_mark"): RECORDED,
+    ("recording.capture.shell_commands", "_plain"): RECORDED,
+    ("recording.terminal.current_line", "ShownLine._read"): RECORDED,
+    ("recording.terminal.screen", "width"): "how many columns a letter takes",
+    ("ssh.certificate", "_strange"): REJECTS,
+    ("ssh.userauth_server", "_user_name"): REJECTS,
+}
+"""Uses of what an escaper is made of, outside conchrec.text, with the reason for each."""
+
+
+def makes_safe(node: ast.AST) -> bool:
+    """Whether an expression is one that a text is made safe with: the category of a letter, isprintable, an
+    error handler that writes escapes, a decoder that writes U+FFFD, the inside of a repr."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "isprintable" or (
+            node.attr == "category" and isinstance(node.value, ast.Name) and node.value.id == "unicodedata"
+        )
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "unicodedata" and any(alias.name == "category" for alias in node.names)
+    if isinstance(node, ast.Constant):
+        return node.value in ("backslashreplace", "unicode_escape", "namereplace", "\ufffd")
+    if isinstance(node, ast.Call):
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+        is_encoder = isinstance(node.func, ast.Attribute) and node.func.attr in ("encode", "replace")
+        return not is_encoder and any(
+            isinstance(argument, ast.Constant) and argument.value == "replace" for argument in arguments
+        )
+    return (
+        isinstance(node, ast.Subscript)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in ("repr", "ascii")
+    )
+
+
+def uses(node: ast.AST, within: str = "") -> set[str]:
+    """The functions below ``node`` that make a text safe by themselves; empty for the module's own level."""
+    found = {within} if makes_safe(node) else set()
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        within = f"{within}.{node.name}".removeprefix(".")
+    for child in ast.iter_child_nodes(node):
+        found |= uses(child, within)
+    return found
+
+
+def test_nobody_else_makes_text_safe() -> None:
+    found = {
+        (".".join(path.relative_to(PACKAGE).with_suffix("").parts), function)
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "text.py"
+        for function in uses(ast.parse(path.read_bytes()))
+    }
+    assert found - ALLOWED.keys() == set(), "conchrec.text has a function for that"
+    assert ALLOWED.keys() - found == set(), "this is no longer used"
+
+
+@pytest.mark.parametrize(
+    "escaper",
+    [
+        "''.join(one if one.isprintable() else '?' for one in text)",
+        "[one for one in text if unicodedata.category(one) != 'Cc']",
+        "data.decode('utf-8', 'backslashreplace')",
+        "data.decode(errors='replace')",
+        "path.read_text('utf-8', 'replace')",
+        "text.encode('unicode_escape').decode()",
+        "repr(name)[2:-1]",
+        "text.replace('\\x1b', '\\ufffd')",
+        "__import__('x')\nfrom unicodedata import category",
+    ],
+)
+def test_a_second_one_is_found(escaper: str) -> None:
+    assert uses(ast.parse(escaper)) == {""}
+    body = "\n".join(f"    {line}" for line in escaper.splitlines())
+    assert uses(ast.parse(f"class Log:\n  def show(text):\n{body}")) == {"Log.show"}

@@ -19,6 +19,7 @@ from conchrec.access.patterns import address_of, is_within, parse_network
 from conchrec.errors import ConfigError, RemoteViolation
 from conchrec.ssh.certificate import KEY_TYPES, MAX_RSA_BITS, MIN_RSA_BITS, plain_type
 from conchrec.ssh.wire import Reader
+from conchrec.text import one_line
 from conchrec.yaml_cursor import ConfigErrors
 
 MAX_COMMENT = 256
@@ -97,7 +98,7 @@ def _key(line: str, number: int) -> AuthorizedKey:
     except (binascii.Error, ValueError) as error:
         raise _Problem("the key is cut short or mistyped: it is not base64") from error
     check_plain_key(kind.encode(), blob)
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in comment[:MAX_COMMENT])
+    shown = one_line(comment, MAX_COMMENT)
     return AuthorizedKey(blob=blob, comment=shown, sources=sources, expires=expires, line=number)
 
 
@@ -106,7 +107,7 @@ def check_plain_key(kind: bytes, blob: bytes) -> None:
 
     Raises ValueError, with a text for the administrator.
     """
-    shown = kind.decode("ascii", "replace")
+    shown = one_line(kind, 64)
     if plain_type(kind) != kind:
         raise _Problem("that is a certificate; its user needs no line here, or the line of the plain key")
     if kind == b"ssh-dss":

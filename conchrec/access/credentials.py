@@ -27,6 +27,7 @@ from conchrec.ssh.certificate import (
     option_text,
     plain_type,
 )
+from conchrec.text import one_line, quote
 
 __all__ = ["Credentials", "Locked", "fingerprint"]
 
@@ -212,7 +213,7 @@ class Credentials:
             obeyed=(PROXY_ONLY, FORCE_COMMAND),
         )
         if certificate.key_id != user:
-            detail = f"the certificate names the user {certificate.key_id[:64]!r}, not {user}"
+            detail = f"the certificate names the user {quote(certificate.key_id, 64)}, not {user}"
             raise _denied(ReasonCode.CERTIFICATE_OF_OTHER_USER, detail)
         return Identity(
             user=user,
@@ -243,7 +244,9 @@ def _check_algorithm(algorithm: bytes, key_type: bytes) -> None:
     if plain != key_type:
         wanted = tuple(map(certificate_type, wanted))
     if algorithm not in wanted:
-        detail = f"the algorithm {_shown(algorithm)} is not for a key of the type {_shown(key_type)}"
+        detail = (
+            f"the algorithm {one_line(algorithm, 64)} is not for a key of the type {one_line(key_type, 64)}"
+        )
         raise _denied(ReasonCode.KEY_ALGORITHM_MISMATCH, detail)
 
 
@@ -251,11 +254,6 @@ def _latest(lines: Sequence[AuthorizedKey]) -> datetime | None:
     if any(line.expires is None for line in lines):
         return None
     return max(line.expires or datetime.min.replace(tzinfo=timezone.utc) for line in lines)
-
-
-def _shown(name: bytes) -> str:
-    """Escaped: it came from outside."""
-    return repr(name[:64])[2:-1]
 
 
 def _denied(code: ReasonCode, detail: str) -> AccessDenied:

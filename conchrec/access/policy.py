@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Protocol, TypeVar
 
 from conchrec.access.certificate_permits import SWITCHES_OF, permit_of
@@ -48,8 +49,11 @@ from conchrec.access.patterns import (
 from conchrec.access.time_windows import Window, is_open
 from conchrec.model import Identity, Target
 from conchrec.reasons import ReasonCode
+from conchrec.text import escape
 
 _SHOWN_LOGINS = 8
+#: As text from outside may appear on a terminal, and no longer than makes sense.
+_shown = partial(escape, limit=2 * LONGEST_LOGIN)
 #: In place of a role that shuts something: no role has a name with a space in it.
 CERTIFICATE = "the certificate"
 
@@ -447,14 +451,6 @@ def _allowed_logins(reaches: Sequence[_Reach], user: str) -> str:
             logins[_SHOWN_LOGINS:] = ["…"]
         said.append(f"role {reach.role.name} allows" + (f": {', '.join(logins)}" if logins else " no login"))
     return "; ".join(said)
-
-
-def _shown(text: str) -> str:
-    """As text from outside may appear on a terminal, and no longer than makes sense."""
-    text = text if len(text) <= 2 * LONGEST_LOGIN else text[: 2 * LONGEST_LOGIN] + "…"
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
 
 
 # -- what a user is told of it

@@ -29,6 +29,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
 from conchrec.ssh.wire import Reader, string, uint32
 from conchrec.state.state_file import locked
+from conchrec.text import decode_text
 
 #: Of draft-ietf-sshm-ssh-agent: sections 3.6 (sign) and 6.3 (flags); OpenSSH's limit on one message.
 _SIGN_REQUEST, _SIGN_RESPONSE = 13, 14
@@ -196,7 +197,7 @@ def public_line(blob: bytes) -> str:
 def read_public_key(path: Path, setting: str) -> bytes:
     """The wire blob of the one plain public key in a file. Raises ConfigError about ``setting``."""
     try:
-        lines = path.read_text("utf-8", "replace").splitlines()
+        lines = decode_text(path.read_bytes()).splitlines()
     except OSError as error:
         raise ConfigError(setting, f"{path} can not be read: {error.strerror}") from error
     blob = blob_of(lines, KEY_TYPES)

@@ -15,11 +15,11 @@ from conchrec.audit.chain import Head
 from conchrec.audit.files import Unreadable, in_order, log_files, read_lines
 from conchrec.audit.heads import NAME, AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
-from conchrec.cli.output import shown
 from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
 from conchrec.recording.format.signatures import TrustedKeys
+from conchrec.text import escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -141,9 +141,9 @@ def _report(verifier: AuditVerifier, files: Iterable[Path], out: TextIO, *, as_j
         print(json.dumps(fields, indent=1), file=out)
         return
     for note in verifier.notes:
-        print(f"note    {shown(note)}", file=out)
+        print(f"note    {escape(note)}", file=out)
     for problem in verifier.problems:
-        print(f"FAILED  {shown(problem)}", file=out)
+        print(f"FAILED  {escape(problem)}", file=out)
     counts = f"{verifier.lines} lines, {len(verifier.chains)} chains, {len(tuple(files))} files"
     print(f"{counts}: {'ok' if verifier.ok else 'FAILED'}", file=out)
     if head:

@@ -36,6 +36,7 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.ssh.wire import string
+from conchrec.text import decode_text
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ def _public_key(path: Path) -> bytes:
 def _one_blob(path: Path, kinds: Collection[bytes]) -> bytes:
     """Of the one key in a file, of one of these types. Raises Refused."""
     with as_invoker():
-        lines = path.read_text("utf-8", "replace").splitlines()
+        lines = decode_text(path.read_bytes()).splitlines()
     blob = keystore.blob_of(lines, kinds)
     if blob is None:
         plain = "plain " if len(kinds) == len(KEY_TYPES) else ""

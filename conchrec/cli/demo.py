@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from conchrec.errors import ConchrecError
 from conchrec.reasons import ReasonCode
+from conchrec.text import one_line
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -248,7 +249,7 @@ class _Stage:
             ready, _, _ = select.select([descriptor], [], [], START_SECONDS)
             piece = os.read(descriptor, 65536) if ready else b""
             if not piece:
-                said_text = said.decode("utf-8", "replace").strip()
+                said_text = one_line(said).strip()
                 raise DemoFailed(f"{Path(command[0]).name} does not start: {said_text or 'it says nothing'}")
             said += piece
         self._ends.enter_context(_Drain(descriptor, log))

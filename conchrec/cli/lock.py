@@ -19,7 +19,7 @@ from conchrec.audit import events as audit_events
 from conchrec.audit.open import audit_once
 from conchrec.cli.argument_types import duration
 from conchrec.cli.can import resolved
-from conchrec.cli.output import account
+from conchrec.cli.rights import account
 from conchrec.config.loader import Config
 from conchrec.config.target_rules import USUAL_PORT
 from conchrec.errors import WriteFailed

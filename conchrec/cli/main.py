@@ -24,6 +24,7 @@ from conchrec.cli.rights import Rights, take_on
 from conchrec.config import loader
 from conchrec.errors import ConchrecError, ConfigError
 from conchrec.service.process import keep_secrets
+from conchrec.text import escape, one_line
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction["Parser"]
@@ -120,11 +121,11 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     except BrokenPipeError:
         raise
     except ConchrecError as error:
-        print(f"conchrec: {error.public}", file=err)
+        print(f"conchrec: {one_line(error.public, None)}", file=err)
         return NO
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"conchrec: {where}{error.strerror or error}", file=err)
+        print(f"conchrec: {escape(f'{where}{error.strerror or error}')}", file=err)
         return NO
 
 

@@ -1,13 +1,15 @@
-"""With whose rights a command runs, where root runs it: as a rule those of the proxy's own user."""
+"""Who has started a command, and with whose rights it runs where root has: as a rule those of the proxy's own
+user."""
 
 from __future__ import annotations
 
 import argparse
+import pwd
 from collections.abc import Callable
 from enum import Enum
 
 from conchrec.config.loader import Config
-from conchrec.ownership import act_as, foreign_owner
+from conchrec.ownership import INVOKER, act_as, foreign_owner
 from conchrec.service.preload import all_may_import, load_all
 
 #: Never used by a command; loading them takes long.
@@ -20,6 +22,14 @@ class Rights(Enum):
     OWNER = "those of the owner of the state directory, for good"
     BOTH = "those of the owner; files named on the command line are opened with root's (as_invoker)"
     INVOKER = "root's: it opens nothing but what the command line, or the configuration file, names"
+
+
+def account() -> str:
+    """The account of this machine that has started the command."""
+    try:
+        return pwd.getpwuid(INVOKER).pw_name
+    except KeyError:
+        return f"user {INVOKER}"
 
 
 def for_files(*names: str) -> Callable[[argparse.Namespace], Rights]:

@@ -9,6 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
+from conchrec.text import decode_text
+
 #: malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -40,7 +42,7 @@ def raise_file_limit() -> None:
 def knows_aes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has instructions for AES, as far as the operating system says it."""
     try:
-        text = cpuinfo.read_text("ascii", "replace")
+        text = decode_text(cpuinfo.read_bytes())
     except OSError:
         return False
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)

@@ -33,7 +33,7 @@ from conchrec.ssh.certificate import (
     key_type_of,
 )
 from conchrec.ssh.wire import string
-from conchrec.text import one_line, quote
+from conchrec.text import decode_text, one_line, quote
 
 _log = Logger()
 
@@ -179,7 +179,7 @@ class KnownHosts:
 def _read(path: Path) -> Iterator[KnownHost]:
     """The good lines; a bad one is said in the log and costs nobody else."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = decode_text(path.read_bytes())
     except OSError as error:
         _log.error("{path} can not be read: {why}", path=str(path), why=error.strerror)
         return

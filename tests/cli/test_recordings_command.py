@@ -15,7 +15,6 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
-from conchrec.cli.output import shown
 from conchrec.cli.recordings.common import FOUND, NOT_FOUND, moment
 from conchrec.cli.recordings.find import listing, show
 from conchrec.cli.recordings.view import export, follow, play, text
@@ -31,6 +30,7 @@ from conchrec.recording.format.signatures import RecordingSigner
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.store import LocalStore
 from conchrec.recording.terminal.sanitize import RESET
+from conchrec.text import escape
 from tests.support.auditlog import events as audited
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
@@ -158,7 +158,7 @@ def test_there_is_no_such_recording(shelf: Shelf, sid: str) -> None:
     assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == NOT_FOUND
     assert play(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
     assert shelf.out.getvalue() == ""
-    assert shelf.errors.getvalue() == f"conchrec: no recording {shown(sid)}\n" * 2
+    assert shelf.errors.getvalue() == f"conchrec: no recording {escape(sid)}\n" * 2
 
 
 def test_play_into_a_pipe_does_not_wait(shelf: Shelf) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from conchrec.cli import main as command_line
-from conchrec.cli.output import account
+from conchrec.cli.rights import account
 
 #: Of the terminal that argparse wraps its help for.
 COLUMNS = "80"

@@ -8,13 +8,14 @@ import os
 from datetime import datetime
 from typing import TextIO
 
-from conchrec.cli.output import account, shown
+from conchrec.cli.rights import account
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue import listing
 from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import summary
+from conchrec.text import escape
 
 FOUND, NOT_FOUND = 0, 1
 
@@ -69,5 +70,5 @@ def dump(value: object, out: TextIO) -> None:
 
 
 def no_such(sid: str, errors: TextIO) -> int:
-    print(f"conchrec: no recording {shown(sid)}", file=errors)
+    print(f"conchrec: no recording {escape(sid)}", file=errors)
     return NOT_FOUND

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.output import shown
 from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, dump, library_of, moment, no_such
 from conchrec.config.loader import Config
 from conchrec.recording.catalogue.library import Library, LibraryEntry
 from conchrec.recording.catalogue.listing import Filter, ListedRecording, date_and_time, found, summary
 from conchrec.recording.evidence.ledger import NAME as LEDGER
 from conchrec.recording.retention import held
+from conchrec.text import escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -96,7 +96,7 @@ def name_skipped(library: Library, errors: TextIO) -> None:
 
 def _name_skipped(index: Index, errors: TextIO) -> None:
     for sid, problem in index.problems()[:PROBLEMS]:
-        print(f"conchrec: {sid} is not searched: {shown(problem)}", file=errors)
+        print(f"conchrec: {sid} is not searched: {escape(problem)}", file=errors)
 
 
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -107,7 +107,7 @@ def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> i
         as_json=args.json,
         wanted=replace(_wanted(args), live=args.live, status=args.status, kind=args.kind),
         limit=args.limit,
-        hint=lambda why: print(f"conchrec: this takes longer: {shown(why)}", file=err),
+        hint=lambda why: print(f"conchrec: this takes longer: {escape(why)}", file=err),
     )
 
 
@@ -144,7 +144,7 @@ def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
     if err.isatty():
         err.write("\r\x1b[K")
     for problem in problems:
-        print(f"conchrec: {shown(problem)}", file=err)
+        print(f"conchrec: {escape(problem)}", file=err)
     print(f"{count - len(problems)} recordings are in the index", file=out)
     return NOT_FOUND if problems else FOUND
 
@@ -165,7 +165,7 @@ def listing(
     if as_json:
         dump([one.fields() for one in those], out)
         return FOUND
-    out.writelines(f"{shown(one.line())}\n" for one in those)
+    out.writelines(f"{escape(one.line())}\n" for one in those)
     return FOUND
 
 
@@ -219,10 +219,10 @@ def search(
         for hit in hits:
             time = "      -" if hit.time is None else f"{hit.time:6.1f}s"
             line = "".join(
-                f"{mark[0]}{shown(part)}{mark[1]}" if number % 2 else shown(part)
+                f"{mark[0]}{escape(part)}{mark[1]}" if number % 2 else escape(part)
                 for number, part in enumerate(_context(hit.parts))
             )
-            who = shown(f"{hit.user} {hit.login}@{hit.target}")
+            who = escape(f"{hit.user} {hit.login}@{hit.target}")
             print(hit.sid, date_and_time(hit.started), time, f"{who}: {line}", file=out)
     if more:
         print(f"conchrec: there are more; --limit {limit} is reached", file=errors)
@@ -256,10 +256,10 @@ def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bo
         for name, value in fields.items():
             if name not in listed:
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                print(f"{name:{width}}  {shown(text)}", file=out)
+                print(f"{name:{width}}  {escape(text)}", file=out)
         for name, lines in listed.items():
             for line in lines:
-                print(f"{name:{width}}  {shown(line)}", file=out)
+                print(f"{name:{width}}  {escape(line)}", file=out)
     return NOT_FOUND if entry.problem else FOUND
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.argument_types import duration, size
-from conchrec.cli.output import account, shown
+from conchrec.cli.rights import account
 from conchrec.config.loader import Config
 from conchrec.errors import ConfigError
 from conchrec.ownership import as_invoker
@@ -28,6 +28,7 @@ from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import Identities, identities
+from conchrec.text import escape
 
 if TYPE_CHECKING:
     from conchrec.audit.events import AuditEvent
@@ -145,7 +146,7 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
     assert config is not None
     tree = RecordingTree(config.recordings.directory)
     if not is_session_id(args.id) or not tree.path(args.id).exists():
-        print(f"conchrec: no recording {shown(args.id)}", file=err)
+        print(f"conchrec: no recording {escape(args.id)}", file=err)
         return NO
     book = _ledger(config)
     book.refresh()

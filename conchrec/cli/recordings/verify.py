@@ -17,7 +17,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.output import shown
 from conchrec.cli.recordings.keep import add_identity, identities_of, trusted_keys
 from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
@@ -29,6 +28,7 @@ from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import FORMS, MANIFEST, RecordingTree
+from conchrec.text import escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -251,18 +251,18 @@ def _print(report: _Report, out: TextIO, *, as_json: bool) -> None:
         print(json.dumps(fields, indent=1), file=out)
         return
     for problem in report.problems:
-        print(f"FAILED  {shown(problem)}", file=out)
+        print(f"FAILED  {escape(problem)}", file=out)
     for problem in report.ledger:
-        print(f"FAILED  ledger: {shown(problem)}", file=out)
+        print(f"FAILED  ledger: {escape(problem)}", file=out)
     alone = len(report.verdicts) == 1
     for verdict in report.verdicts:
         for problem in verdict.problems:
-            print(f"FAILED  {shown(verdict.sid)}: {shown(problem)}", file=out)
+            print(f"FAILED  {escape(verdict.sid)}: {escape(problem)}", file=out)
         if verdict.whole and (verdict.notes or alone):
             notes = "".join(f"; {note}" for note in verdict.notes)
-            print(f"ok      {verdict.sid}: {verdict.status}{shown(notes)}", file=out)
+            print(f"ok      {verdict.sid}: {verdict.status}{escape(notes)}", file=out)
     for note in report.notes:
-        print(f"note    {shown(note)}", file=out)
+        print(f"note    {escape(note)}", file=out)
     print(_summary(report), file=out)
     if report.head:
         print(f"head: {report.head}", file=out)

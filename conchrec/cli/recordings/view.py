@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.output import shown
 from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, library_of, no_such
 from conchrec.cli.recordings.keep import add_identity, identities_of
 from conchrec.cli.rights import for_files
@@ -37,6 +36,7 @@ from conchrec.recording.playback.player import Player, outline
 from conchrec.recording.storage.recipients import Identities
 from conchrec.recording.terminal.sanitize import RESET, SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
+from conchrec.text import escape
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
@@ -242,7 +242,7 @@ def _shown(
     except (RecordingError, OSError) as error:
         where = error.filename if isinstance(error, OSError) and error.filename else sid
         said = error.strerror if isinstance(error, OSError) else str(error)
-        print(f"conchrec: {shown(str(where))}: {shown(said or str(error))}", file=errors)
+        print(f"conchrec: {escape(str(where))}: {escape(said or str(error))}", file=errors)
         return NOT_FOUND
     except KeyboardInterrupt:
         pass  # the reviewer has seen enough

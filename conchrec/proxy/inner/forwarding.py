@@ -181,7 +181,7 @@ class Forwards:
         try:
             values, _ = message_layouts.parse(message_layouts.CHANNEL_OPENS[request.kind], request.extra)
         except (Truncated, Malformed) as error:
-            text = f"malformed open of {request.kind.decode('ascii', 'replace')}: {error.public}"
+            text = f"malformed open of {one_line(request.kind, 64)}: {error.public}"
             reason = Reason(error.code, text)
             self._context.emit(dropped_event(self._access, m.CHANNEL_OPEN, request.extra, reason, sender))
             opening.refuse(m.CONNECT_FAILED, refusals.sentence(reason))

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from conchrec.recording.capture.recording_file import RecordingFile
 from conchrec.recording.format import asciicast
+from conchrec.text import escape
 
 _EVENT_SIZE = 32 * 1024
 _FLUSH_AT = 256 * 1024
@@ -131,7 +132,7 @@ class EventWriter:
 
     def marker(self, text: str) -> None:
         """A point in time with a name; ``text`` may come from outside."""
-        self.event(asciicast.MARKER, asciicast.printable(text))
+        self.event(asciicast.MARKER, escape(text))
 
     def resize(self, columns: int, rows: int) -> None:
         """A new size, which is a valid one."""

@@ -13,6 +13,7 @@ from conchrec.recording.format.environment import Environment
 from conchrec.recording.format.kept_text import KeptText
 from conchrec.recording.format.manifest import Control, Manifest, Pty, Status
 from conchrec.recording.format.transfer_account import Files
+from conchrec.text import escape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class SessionFacts:
         return self.setup.header(
             int(now.timestamp()),
             command=start.command if start.kind == "exec" else "",
-            title=asciicast.printable(f"{info.login}@{info.target}"),
+            title=escape(f"{info.login}@{info.target}"),
             ours=ours,
         )
 
@@ -151,11 +152,4 @@ class SessionFacts:
 
 def _variable_text(label: str, value: KeptText) -> str:
     digest = f" ({value.size} bytes, sha256 {value.sha256})" if value.sha256 else ""
-    return f"env {label}={_escaped(value.text)}{digest}"
-
-
-def _escaped(text: str) -> str:
-    """Without characters that a marker would not show, so that nothing is lost."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    return f"env {label}={escape(value.text)}{digest}"

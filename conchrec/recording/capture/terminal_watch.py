@@ -11,6 +11,7 @@ from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import ShellCommand
 from conchrec.recording.terminal.current_line import ShownLine
+from conchrec.text import escape
 
 COMMANDS_LISTED = 1000
 """Commands of a shell session that the manifest lists."""
@@ -34,7 +35,7 @@ class CommandList:
     def begun(self, time: float, text: str) -> None:
         """A command was given, ``time`` seconds after the header."""
         if len(self._listed) < COMMANDS_LISTED:
-            self._listed.append(ShellCommand(time=round(time, 3), text=asciicast.printable(text)))
+            self._listed.append(ShellCommand(time=round(time, 3), text=escape(text)))
         else:
             self.left_out += 1
 

@@ -35,6 +35,7 @@ from conchrec.recording.format.session_id import time_of
 from conchrec.recording.storage.encodings import is_encrypted
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.terminal.transcript import Transcript
+from conchrec.text import escape, one_line
 
 NAME = "index.sqlite"
 VERSION = 4
@@ -257,9 +258,9 @@ class Index:
                 login=manifest.login,
                 target=manifest.target,
                 kind=manifest.kind,
-                command=_storable(manifest.command),
-                dialled=_storable(manifest.provenance.dialled),
-                approved_by=_storable(manifest.provenance.approved_by),
+                command=escape(manifest.command),
+                dialled=escape(manifest.provenance.dialled),
+                approved_by=escape(manifest.provenance.approved_by),
                 first_text=rowids[0] if rowids else 0,
                 after_texts=rowids[-1] + 1 if rowids else 0,
             ).execute()
@@ -280,7 +281,7 @@ class Index:
         """This one is not read again; ``problems`` names it."""
         with _usable(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
-            problem = _storable(problem[:_LONGEST_PROBLEM])
+            problem = escape(problem, _LONGEST_PROBLEM)
             _Recording.insert(sid=sid, started=time_of(sid).timestamp(), problem=problem).execute()
 
     def forget(self, sid: str) -> None:
@@ -322,7 +323,7 @@ class Index:
     def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
         how = manifest.provenance
         names = [manifest.command, how.approval_reason, how.approval_note, *names_of(manifest)]
-        if said := "\n".join(_storable(name) for name in names if name):
+        if said := "\n".join(escape(name) for name in names if name):
             yield "", said
         path = self._tree.path(manifest.sid)
         if is_encrypted(path):
@@ -340,7 +341,7 @@ class Index:
         # Those before were on the screen.
         later = [one for one in manifest.commands if one.time > time]
         times += [f"{one.time:.1f}" for one in later]
-        lines += [_storable(one.text) for one in later]
+        lines += [escape(one.text) for one in later]
         if lines:
             yield " ".join(times), "\n".join(lines)
 
@@ -375,7 +376,9 @@ class Index:
         """
         if not phrases or not all(_WORD.search(phrase) for phrase in phrases):
             raise NothingToSearch("nothing to search for: a phrase needs a letter or a digit")
-        wanted = " AND ".join('"' + phrase.replace('"', '""').replace("\0", " ") + '"' for phrase in phrases)
+        # The texts are escaped by the same rule.
+        shown = (one_line(phrase, None).replace('"', '""') for phrase in phrases)
+        wanted = " AND ".join(f'"{phrase}"' for phrase in shown)
         with _usable(self.path):
             asked = (
                 _Text.select(
@@ -451,13 +454,6 @@ def _screen(path: Path) -> Iterator[tuple[float, str]]:
     for line in transcript.end().splitlines():
         if line:
             yield time, _BLANKS.sub(" ", line)
-
-
-def _storable(text: str) -> str:
-    """One line of text that SQLite takes: what is not printable is escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
 
 
 def _create(path: Path) -> None:

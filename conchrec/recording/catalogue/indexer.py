@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import RecordingError
+from conchrec.text import decode_text, one_line
 
 STOPPED = "the indexer stopped while it read this recording"
 POKE_SECONDS = 1.0
@@ -82,8 +83,8 @@ class Indexer(ProcessProtocol):
         self._child.write(b"\n")
 
     def errReceived(self, data: bytes) -> None:
-        for line in data.decode("utf-8", "replace").splitlines():
-            self._failed(line)
+        for line in decode_text(data).splitlines():
+            self._failed(one_line(line))
 
     def processEnded(self, reason: Failure) -> None:
         self._child = None

@@ -13,6 +13,7 @@ from enum import Enum
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
+from conchrec.text import decode_text
 
 LONGEST = 64 * 1024
 """Bytes of a line; ours are far below."""
@@ -111,9 +112,7 @@ def raw_line(line: bytes) -> RawLine | None:
     if match is None or not line.endswith(b"\n"):
         return None
     number, previous, time, act, sid = match.groups()
-    return RawLine(
-        int(number), previous.decode(), time.decode("ascii", "replace"), act.decode(), sid.decode()
-    )
+    return RawLine(int(number), previous.decode(), decode_text(time), act.decode(), sid.decode())
 
 
 def head_of(number: int, line: bytes) -> str:

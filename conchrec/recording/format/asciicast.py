@@ -141,11 +141,6 @@ def exit_line(time: float, status: int) -> bytes:
     return event_line(time, EXIT, str((status + 2**31) % 2**32 - 2**31))
 
 
-def printable(text: str) -> str:
-    """Text for titles and markers, which players print: without control or direction characters."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def _encode(value: object) -> bytes:
     """Compact JSON in UTF-8 in which nothing can be mistaken for a line's end."""
     try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from conchrec.text import decode_text
+
 #: A command line or a subsystem's name, in bytes.
 COMMAND_MOST = 16 * 1024
 #: One environment variable's value, and all of a session together, in bytes.
@@ -38,7 +40,7 @@ def keep(data: bytes, most: int) -> KeptText:
         text = head.decode("utf-8")
         exact = not is_cut
     except UnicodeDecodeError:
-        text = head.decode("utf-8", "backslashreplace")
+        text = decode_text(head)
         exact = False
     digest = "" if exact else hashlib.sha256(data).hexdigest()
     return KeptText(text=text, size=len(data), sha256=digest, is_cut=is_cut)

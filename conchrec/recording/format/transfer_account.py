@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from conchrec.text import decode_text
+
 #: The longest path that is kept, in bytes; Unix takes none that is longer.
 PATH_MAX = 4096
 
@@ -159,7 +161,7 @@ _COUNTS = ("sent", "received", "read", "read_bytes", "written", "written_bytes",
 
 def path_text(path: bytes) -> str:
     """A path as text: what is not UTF-8 as ``\\xff``, and no more than PATH_MAX bytes of it."""
-    text = path[:PATH_MAX].decode("utf-8", "backslashreplace")
+    text = decode_text(path[:PATH_MAX])
     return f"{text}…" if len(path) > PATH_MAX else text
 
 

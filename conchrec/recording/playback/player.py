@@ -19,6 +19,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.recording.format.asciicast import MARKER, OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.terminal.painter import Painter, whole
 from conchrec.recording.terminal.screen import Screen, width
+from conchrec.text import escape
 
 FRAME_SECONDS = 1 / 25
 """No picture sooner after the one before."""
@@ -463,4 +464,4 @@ def _bar(here: float, about: Outline) -> str:
 
 def _plain(text: str) -> str:
     """In which each letter is one cell."""
-    return "".join(letter if letter.isprintable() and width(letter) == 1 else "?" for letter in text)
+    return "".join(letter if width(letter) == 1 else "?" for letter in escape(text))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 
 from conchrec.recording.terminal.sanitize import SafeOutput
+from conchrec.text import escape
 
 WIDEST = 4096
 """Columns that a sequence may move to; a line that is longer is broken there."""
@@ -154,14 +155,6 @@ class Transcript:
             self._break(lines)
 
     def _break(self, lines: list[str]) -> None:
-        lines.append(_shown("".join(self._line).rstrip(" ")) + "\n")
+        lines.append(escape("".join(self._line).rstrip(" ")) + "\n")
         self._line.clear()
         self._column = 0
-
-
-def _shown(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )

@@ -193,7 +193,7 @@ def test_markers() -> None:
     watched.keys(" ]")
     assert watched.last == "line 2" and watched.progress.endswith("marker 1/2 one")
     watched.keys("]")
-    assert watched.last == "line 6" and watched.progress.endswith("marker 2/2 two?[2J?")
+    assert watched.last == "line 6" and watched.progress.endswith("marker 2/2 two\\x1b[2J?")
     watched.keys("]")
     assert watched.last == "line 6", "there is no other"
     watched.keys("[")
