@@ -31,7 +31,7 @@ from bench.terminal import Terminal
 from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
 from conchrec.ca.revocation import Revocations, Revoked
-from conchrec.service.proxy import now
+from conchrec.clock import utc_now
 from tests.support.keys import Key
 from tests.support.ports import free_port
 from tests.support.process import Process
@@ -224,7 +224,7 @@ class Floods:
         self._sshd: Sshd
         self._ports = {Place.SSH: scene.house.proxy.port, **ports}
         state = scene.house.proxy.directory / "state"
-        self._locks = Locks(state, now)
+        self._locks = Locks(state, utc_now)
 
     async def start_targets(self) -> None:
         """Before the proxy knows any target: it reads their keys once."""
@@ -280,7 +280,7 @@ class Floods:
     async def lock_time(self, flood: Process) -> float:
         """Seconds from a lock of the flooding user to the end of that user's connection."""
         began = time.monotonic()
-        self._locks.add(Lock(kind=LockKind.USER, name=self.scene.house.ann.name, by="bench", made=now()))
+        self._locks.add(Lock(kind=LockKind.USER, name=self.scene.house.ann.name, by="bench", made=utc_now()))
         try:
             await flood.says("lost\n", within=PATIENCE)
         except TookTooLong:
@@ -303,7 +303,7 @@ async def make_floods(run: Run) -> Floods:
         listen=[f"haproxy:tcp:{ports[Place.BALANCED]}:interface=127.0.0.1"],
     )
     state = scene.house.proxy.directory / "state"
-    Revocations(state, now).change(add=Revoked(serials=frozenset(range(1, REVOKED))))
+    Revocations(state, utc_now).change(add=Revoked(serials=frozenset(range(1, REVOKED))))
     floods = Floods(scene, ports, await run.stage.key("hostile"))
     await floods.start_targets()
     return floods

@@ -1,8 +1,9 @@
-"""The clock as everybody gets it handed in: Twisted's IReactorTime, with types."""
+"""The clocks as everybody gets them handed in: Twisted's IReactorTime, with types, and the wall clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Protocol
 
 
@@ -20,3 +21,8 @@ class Clock(Protocol):
     def seconds(self) -> float: ...
 
     def callLater(self, delay: float, what: Callable[..., object], /, *args: object) -> DelayedCall: ...
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(timezone.utc)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from datetime import datetime, timezone
 from pathlib import Path
 
 from conchrec.ca.authority import Authority
 from conchrec.ca.keystore import KeyStore
+from conchrec.clock import utc_now
 from conchrec.config.model import Config
 from conchrec.errors import ConfigError
 from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
@@ -34,7 +34,7 @@ def open_in(state_dir: Path, cluster_name: str, *, agent: str = "") -> Authority
     return Authority.open(
         state_dir,
         cluster_name,
-        now=lambda: datetime.now(timezone.utc),
+        now=utc_now,
         agent=agent,
         passphrase=ask,
     )

@@ -9,15 +9,13 @@ from pathlib import Path
 
 from twisted.python import usage
 
-from conchrec.config.loader import load
+from conchrec.config.loader import DEFAULT_FILES, load
 from conchrec.config.model import Config
 from conchrec.errors import ConchrecError
 from conchrec.ownership import as_owner, foreign_owner
 from conchrec.service.preload import all_may_import, load_all
 from conchrec.service.proxy import Proxy
 
-#: Where the configuration is looked for, after ``-c``.
-DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = 78
 
@@ -34,7 +32,7 @@ def find_config(given: str | None) -> Path:
     """The file to read; the first of the defaults where none exists, for its error text."""
     if given is not None:
         return Path(given)
-    return next((path for path in DEFAULTS if path.exists()), DEFAULTS[0])
+    return next((path for path in DEFAULT_FILES if path.exists()), DEFAULT_FILES[0])
 
 
 def makeService(options: Options) -> Proxy:

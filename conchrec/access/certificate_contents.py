@@ -44,14 +44,13 @@ from conchrec.access.policy import Policy, Role, active
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.reasons import ReasonCode
+from conchrec.ssh.certificate import MAX_PRINCIPALS
 from conchrec.ssh.wire import string
 
 #: A certificate with this critical option is for the proxy, and for nobody else.
 PROXY_ONLY = "proxy-only@conchrec"
 #: How long a certificate is good where nothing else is said.
 USUAL_TTL = timedelta(hours=12)
-#: OpenSSH takes no certificate with more (``SSHKEY_CERT_MAX_PRINCIPALS``).
-MAX_PRINCIPALS = 256
 
 #: What is no login: a pattern, and what no certificate can have as a principal.
 _NOT_IN_LOGINS = frozenset("*?,")

@@ -8,7 +8,6 @@ the file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import ClassVar, Protocol, TypedDict
 
 
@@ -783,7 +782,3 @@ class AuditSink(Protocol):
 
     def reopen(self) -> None:
         """What follows goes to a new file, where the sink has one. Raises WriteFailed."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from conchrec.audit.chain import ChainLink
 from conchrec.audit.encoder import encode, timestamp
-from conchrec.audit.events import AuditEvent, AuditHead, AuditLost, AuditRepair, utc_now
+from conchrec.audit.events import AuditEvent, AuditHead, AuditLost, AuditRepair
 from conchrec.audit.heads import AuditHeadFile
+from conchrec.clock import utc_now
 from conchrec.errors import WriteFailed
 from conchrec.file_lock import acquire, release
 from conchrec.ownership import create, reopen

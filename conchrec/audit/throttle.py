@@ -39,8 +39,8 @@ from conchrec.audit.events import (
     UpstreamFailed,
     Who,
     X11Forward,
-    utc_now,
 )
+from conchrec.clock import utc_now
 from conchrec.errors import WriteFailed
 
 FLUSH_SECONDS = 10.0

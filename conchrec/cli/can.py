@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
@@ -22,6 +22,7 @@ from conchrec.access.patterns import address_of
 from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, rule_for, sees, shut_by
 from conchrec.access.time_windows import parse_moment
 from conchrec.ca.revocation import Revocations, Revoked
+from conchrec.clock import utc_now
 from conchrec.config.lint import has_second_factor
 from conchrec.config.loader import Config
 from conchrec.config.model import TargetRule, named_target
@@ -171,7 +172,7 @@ class _Question:
         self.config = config
         self._login = login
         self._source = source
-        self._now = at or datetime.now(timezone.utc)
+        self._now = at or utc_now()
         self.notes: list[str] = []
         self._target = located(asked, config.targets)
         self._other_ports = other_ports(asked, self._target, config.targets)

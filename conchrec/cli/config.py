@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TextIO
 
 from twisted.internet.endpoints import serverFromString
@@ -12,6 +11,7 @@ from twisted.internet.testing import MemoryReactor
 
 from conchrec.access.patterns import HostPattern
 from conchrec.cli.rights import Rights
+from conchrec.clock import utc_now
 from conchrec.config.lint import warnings
 from conchrec.config.loader import Config, ConfigErrors
 from conchrec.config.model import TargetRule
@@ -62,7 +62,7 @@ def _lint(config: Config) -> Iterator[str]:
         known = KnownHosts.load(files)
         return all(known.about(_target(name, group)) for name in names)
 
-    found = warnings(config, datetime.now(timezone.utc), vouches)
+    found = warnings(config, utc_now(), vouches)
     return ConfigErrors(str(config.file), found).lines()
 
 

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,6 +19,7 @@ from conchrec.audit.open import audit_once
 from conchrec.cli.argument_types import duration
 from conchrec.cli.can import resolved
 from conchrec.cli.rights import account
+from conchrec.clock import utc_now
 from conchrec.config.loader import Config
 from conchrec.config.target_rules import USUAL_PORT
 from conchrec.errors import WriteFailed
@@ -78,10 +78,6 @@ def _reason(text: str) -> str:
     return text.strip()
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     kind, name = _named(args)
     if args.name_only and kind is not LockKind.TARGET:
@@ -91,7 +87,7 @@ def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
     if kind is LockKind.USER and name not in config.users:
         hint = nearest(name, tuple(config.users))
         print(f"warning: there is no user {name!r}{hint}; locked all the same", file=err)
-    now = _now()
+    now = utc_now()
     until = now + args.ttl if args.ttl is not None else None
     one = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
     locks = [one]
@@ -100,7 +96,7 @@ def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
         locks += [replace(one, name=address, of=name) for address in found]
         if not found:
             print(f"warning: {plain.host} does not resolve here: its name alone is locked", file=err)
-    Locks(config.state_dir, _now).add(*locks)
+    Locks(config.state_dir, utc_now).add(*locks)
     for each in locks:
         print(each, file=out)
     return _audited(config, [_created(each) for each in locks], err)
@@ -139,7 +135,7 @@ def _created(lock: Lock) -> audit_events.LockCreate:
 
 def _unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     kind, name = _named(args)
-    if Locks(config.state_dir, _now).remove(kind, name) is None:
+    if Locks(config.state_dir, utc_now).remove(kind, name) is None:
         print(f"conchrec: {kind.value} {name} is not locked", file=err)
         return NO
     print(f"{kind.value} {name} is not locked any more", file=out)
@@ -162,8 +158,8 @@ def _audited(config: Config, events: Sequence[audit_events.AuditEvent], err: Tex
 
 
 def _list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    now = _now()
-    locks = [lock for lock in Locks(config.state_dir, _now).current if lock.holds(now)]
+    now = utc_now()
+    locks = [lock for lock in Locks(config.state_dir, utc_now).current if lock.holds(now)]
     if args.json:
         shown = [
             {

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     """What a module of commands registers itself with."""
 
 DONE, NO, USAGE, CONFIGURATION = 0, 1, 64, 78
-DEFAULTS = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
 
 _MODULES = {
     "demo": "demo",
@@ -143,9 +142,9 @@ def _parser(argv: Sequence[str]) -> Parser:
 def _configuration(args: argparse.Namespace) -> loader.Config:
     path: Path | None = getattr(args, "config", None)
     if path is None:
-        path = next((default for default in DEFAULTS if default.is_file()), None)
+        path = next((default for default in loader.DEFAULT_FILES if default.is_file()), None)
     if path is None:
-        missing = " and no ".join(str(default) for default in DEFAULTS)
+        missing = " and no ".join(str(default) for default in loader.DEFAULT_FILES)
         problem = f"there is no {missing}; name one with -c, or make one with: conchrec init DIR"
         raise loader.ConfigErrors("conchrec", [ConfigError("", problem)])
     return loader.load(path)

@@ -77,6 +77,9 @@ USER = ("authorized_keys_file", "authorized_keys", "password", "totp", "roles")
 TARGET = keys(TargetRule, "name")
 LIMITS = keys(Limits)
 
+DEFAULT_FILES = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
+"""Where the configuration is looked for where no file is named."""
+
 _STATE_DIR = "/var/lib/conchrec"
 _AUTH_SOCK = "SSH_AUTH_SOCK"
 _SYSLOG = Path("/dev/log")

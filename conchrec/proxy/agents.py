@@ -19,6 +19,8 @@ from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection
 
 AGENT_CHANNEL = b"auth-agent@openssh.com"
+ANSWER_SECONDS = 60.0
+"""How long an agent may take to open and to answer: it may ask a person, who is there."""
 
 _Client = TypeVar("_Client", bound=AgentClient)
 #: From what writes and what closes a channel, its user.

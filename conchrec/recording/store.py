@@ -11,14 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.clock import Clock, DelayedCall
+from conchrec.clock import Clock, DelayedCall, utc_now
 from conchrec.disk_space import check_room
 from conchrec.errors import RecordingError, SpoolFull, WriteFailed
 from conchrec.model import SessionInfo
@@ -76,7 +76,7 @@ class LocalStore:
         policy: InputPolicy = InputPolicy.NO,
         fsync: Fsync = Fsync.INTERVAL,
         monotonic: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        now: Callable[[], datetime] = utc_now,
         create: Callable[[str, int], spool.SpoolFile] = spool.create,
         to_seal: InThread | None = None,
         on_sealed: Callable[[ClosedRecording], None] = lambda closed: None,

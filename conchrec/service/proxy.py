@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,7 @@ from conchrec.audit import events
 from conchrec.audit.open import open_log
 from conchrec.audit.throttle import AuditThrottle
 from conchrec.ca.authority import Authority, CaKind
+from conchrec.clock import utc_now
 from conchrec.config.changes import changed, effective, waits
 from conchrec.config.loader import ConfigErrors, load
 from conchrec.config.model import Config, Offer
@@ -88,10 +88,6 @@ RECOVERED_AT_ONCE = 20
 WATCH_SECONDS = 1.0
 
 
-def now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def offered(offer: Offer, *, aes: bool) -> Algorithms:
     """What our servers offer; ``aes``: the processor makes AES quicker than anything else."""
     algorithms = COMPATIBLE if offer is Offer.COMPATIBLE else MODERN
@@ -118,7 +114,7 @@ class Proxy(MultiService):
         self._reading = ThreadPool(0, THREADS, name="reading")
         self._hashing = ThreadPool(0, AT_ONCE, name="hashing")
         self._authority = open_authority(config)
-        self._locks = Locks(config.state_dir, now)
+        self._locks = Locks(config.state_dir, utc_now)
         made = not public_signing_key(config.state_dir).exists()
         signer, keys = open_signer(config.state_dir, make=True)
         self._audit_log = open_log(
@@ -134,7 +130,7 @@ class Proxy(MultiService):
         self._sealer = Finisher(
             RecordingTree(config.recordings.directory),
             signer,
-            now,
+            utc_now,
             keys=keys,
             recipients=config.recordings.encrypt_to,
             heads=HeadFile(config.state_dir),
@@ -169,7 +165,7 @@ class Proxy(MultiService):
             ),
             trust=self._trust,
             clock=reactor,
-            now=now,
+            now=utc_now,
             resolve=resolver.Lookups(
                 addresses_of, lambda work: deferToThreadPool(self._reactor, self._names, work)
             ),
@@ -177,7 +173,7 @@ class Proxy(MultiService):
             reading=ReadingQueue(
                 self._reactor, lambda work: deferToThreadPool(self._reactor, self._reading, work)
             ).run,
-            started=now(),
+            started=utc_now(),
             outer_names=outer_names(config),
             refusals=Refusals(reactor),
             approvals=Approvals(reactor),
@@ -334,7 +330,7 @@ class Proxy(MultiService):
     def _watch(self) -> None:
         """Another process may have revoked or locked something, or have gone on with a rotation; and what was
         allowed until now is over."""
-        moment = now()
+        moment = utc_now()
         self._with_each(lambda live: live.look(moment))
         self._look_at_disks()
         self._tick_audit()
@@ -431,7 +427,7 @@ class Proxy(MultiService):
                 live.drop()
 
     def _locked(self, user: str) -> str:
-        lock = self.context.settings.policy.lock_on(now(), lambda lock: lock.is_of_user(user))
+        lock = self.context.settings.policy.lock_on(utc_now(), lambda lock: lock.is_of_user(user))
         return str(lock) if lock is not None else ""
 
     # --- a new configuration
@@ -517,7 +513,7 @@ class Proxy(MultiService):
             sealer.ledger.refresh()
             return tuple(
                 retention.expired(
-                    sealer.tree, sealer.keys, now(), age=kept.age, size=kept.size, pause=let_others_run
+                    sealer.tree, sealer.keys, utc_now(), age=kept.age, size=kept.size, pause=let_others_run
                 )
             )
 
@@ -564,7 +560,7 @@ class Proxy(MultiService):
         guesses = self._guesses = self._guesses or Guesses(
             config.state_dir / "guesses.json",
             users=config.users,
-            now=now,
+            now=utc_now,
             clock=self._reactor,
             in_thread=self._on_disk,
         )
@@ -574,7 +570,7 @@ class Proxy(MultiService):
             guesses,
             identify=lambda user: self.context.settings.credentials.by_password(user),
             clock=self._reactor,
-            now=now,
+            now=utc_now,
             in_thread=lambda work: deferToThreadPool(self._reactor, self._hashing, work),
         )
 

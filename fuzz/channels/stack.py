@@ -99,7 +99,7 @@ class Stack:
 
     def _proxy(self, file: Path) -> Any:
         """The service, with our threads and our clock."""
-        with patch.object(proxy, "ThreadPool", InlinePool), patch.object(proxy, "now", self._tick):
+        with patch.object(proxy, "ThreadPool", InlinePool), patch.object(proxy, "utc_now", self._tick):
             return proxy.Proxy(load(file), self.reactor)
 
     def _tick(self) -> datetime:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.access.certificate_contents import MAX_PRINCIPALS, PROXY_ONLY, Grant, grant
+from conchrec.access.certificate_contents import PROXY_ONLY, Grant, grant
 from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, RoleOptions, switches
@@ -18,7 +18,7 @@ from conchrec.access.patterns import parse_network
 from conchrec.access.policy import Policy, Role
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
-from conchrec.ssh.certificate import option_text
+from conchrec.ssh.certificate import MAX_PRINCIPALS, option_text
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=timezone.utc)
 HERE = "192.0.2.7"

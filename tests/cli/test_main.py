@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import conchrec
-from conchrec.cli import main as main_module
 from conchrec.cli.main import main
+from conchrec.config import loader
 
 GOOD = "users: {joe: {roles: [ops]}}\nroles: {ops: {logins: [root], hosts: [10.0.0.0/8]}}\n"
 
@@ -39,7 +39,7 @@ class Command:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main_module, "DEFAULTS", (Path("config.yaml"), tmp_path / "etc" / "config.yaml"))
+    monkeypatch.setattr(loader, "DEFAULT_FILES", (Path("config.yaml"), tmp_path / "etc" / "config.yaml"))
     return Command(tmp_path)
 
 

@@ -15,8 +15,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from conchrec.audit.events import utc_now
-from conchrec.clock import Clock
+from conchrec.clock import Clock, utc_now
 from conchrec.model import SessionInfo, Target
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.evidence.finisher import Finisher

@@ -11,12 +11,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.argument_types import duration, size
 from conchrec.cli.rights import account
+from conchrec.clock import utc_now
 from conchrec.config.loader import Config
 from conchrec.errors import ConfigError
 from conchrec.ownership import as_invoker
@@ -106,7 +106,7 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
         return YES
     tree = RecordingTree(config.recordings.directory)
     keys = trusted_keys(config, args)
-    found = tuple(retention.expired(tree, keys, _now(), age=age, size=size))
+    found = tuple(retention.expired(tree, keys, utc_now(), age=age, size=size))
     if found and not args.dry_run:
         book = _ledger(config)
         # From here on the ledger knows of each hold; what was held before is read again.
@@ -177,7 +177,7 @@ def _ledger(config: Config) -> Ledger:
 
     signer, keys = open_signer(config.state_dir)
     heads = HeadFile(config.state_dir)
-    book = Ledger(config.recordings.directory, signer, _now, keys=keys, heads=heads)
+    book = Ledger(config.recordings.directory, signer, utc_now, keys=keys, heads=heads)
     if not book.path.exists():
         raise ConfigError("recordings.directory", f"there is no ledger: {book.path}; start conchrec first")
     return book
@@ -196,7 +196,3 @@ def _log(config: Config) -> Iterator[Callable[[AuditEvent], None]]:
         yield log.emit
     finally:
         log.close()
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

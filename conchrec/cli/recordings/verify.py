@@ -13,12 +13,12 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.recordings.keep import add_identity, identities_of, trusted_keys
 from conchrec.cli.rights import Rights
+from conchrec.clock import utc_now
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.recording.evidence import ledger
@@ -86,7 +86,7 @@ class _Report:
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     keys = trusted_keys(config, args)
-    request = _Verification(config, keys, Verifier(keys, identities_of(args), _now), args.head, err)
+    request = _Verification(config, keys, Verifier(keys, identities_of(args), utc_now), args.head, err)
     ids = [one for one in args.what if is_session_id(one)]
     if config is not None and (ids or not args.what):
         request.ledger(config.recordings.directory, only=ids or None)
@@ -287,7 +287,3 @@ def _progress(verdicts: Iterator[VerifyResult], err: TextIO) -> Iterator[VerifyR
         err.write(f"\r{number} verified")
         yield verdict
     err.write("\r\x1b[K")
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -16,6 +16,7 @@ from conchrec.access.credentials import fingerprint
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind, public_line
 from conchrec.errors import RemoteViolation
+from conchrec.proxy.agents import ANSWER_SECONDS
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
@@ -27,8 +28,6 @@ from conchrec.yaml_cursor import ConfigErrors
 MAX_STDIN = 64 * 1024
 #: For a client that sends nothing, and no end of it.
 STDIN_SECONDS = 120.0
-#: An agent may ask a person.
-AGENT_SECONDS = 60.0
 
 NO_AGENT = (
     "your agent is not here: use ssh -A (with ControlMaster: for the first connection), or get a certificate "
@@ -54,9 +53,9 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
         raise CommandRefused(NO_AGENT)
     granted = _granted(asking)
     within = asking.services.dialer.within
-    keeper = await within(agent.open_for_keeping(), AGENT_SECONDS, _silent)
+    keeper = await within(agent.open_for_keeping(), ANSWER_SECONDS, _silent)
     try:
-        before = await within(keeper.identities(), AGENT_SECONDS, _silent)
+        before = await within(keeper.identities(), ANSWER_SECONDS, _silent)
         key = ed25519.Ed25519PrivateKey.generate()
         public = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
         certificate = await _certified(asking, public, granted, "login")
@@ -64,7 +63,7 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
         authorities = asking.services.authority.trusted(CaKind.USER)
         for one in before:
             if _is_ours(one, asking.identity.user, authorities):
-                await within(keeper.remove(one.blob), AGENT_SECONDS, _silent)
+                await within(keeper.remove(one.blob), ANSWER_SECONDS, _silent)
     finally:
         keeper.close()
     return certificate, granted
@@ -81,12 +80,12 @@ async def _add(
         comment=comment(asking.identity.user),
         lifetime=certificate.expires - asking.services.now(),
     )
-    took = await within(added, AGENT_SECONDS, _silent)
+    took = await within(added, ANSWER_SECONDS, _silent)
     if took and certificate.blob in await _blobs(asking, keeper):
         return
     for blob in (certificate.blob, certificate.public_key):
         if blob in await _blobs(asking, keeper):
-            await within(keeper.remove(blob), AGENT_SECONDS, _silent)
+            await within(keeper.remove(blob), ANSWER_SECONDS, _silent)
     text = (
         "your agent does not take a certificate that ends (GNOME Keyring and gpg-agent take none; or is it "
         "locked?): use OpenSSH's ssh-agent, or get one for a key in a file with `sign`"
@@ -99,7 +98,7 @@ async def _add(
 
 async def _blobs(asking: CommandRequest, keeper: AgentKeeper) -> frozenset[bytes]:
     """Of all that the agent holds."""
-    held = await asking.services.dialer.within(keeper.identities(), AGENT_SECONDS, _silent)
+    held = await asking.services.dialer.within(keeper.identities(), ANSWER_SECONDS, _silent)
     return frozenset(one.blob for one in held)
 
 
@@ -122,9 +121,9 @@ async def held(asking: CommandRequest) -> tuple[Certificate, ...]:
     if not asking.agent.announced:
         return ()
     within = asking.services.dialer.within
-    client = await within(asking.agent.open(), AGENT_SECONDS, _silent)
+    client = await within(asking.agent.open(), ANSWER_SECONDS, _silent)
     try:
-        identities = await within(client.identities(), AGENT_SECONDS, _silent)
+        identities = await within(client.identities(), ANSWER_SECONDS, _silent)
     finally:
         client.close()
     authorities = asking.services.authority.trusted(CaKind.USER)

@@ -12,7 +12,7 @@ from conchrec.ca.authority import CaKind
 from conchrec.clock import DelayedCall
 from conchrec.config.model import AgentProbe, UpstreamAuth
 from conchrec.errors import ConchrecError, LoginRejected
-from conchrec.proxy.agents import AgentSource
+from conchrec.proxy.agents import ANSWER_SECONDS, AgentSource
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers
@@ -31,8 +31,6 @@ from conchrec.text import decode_text
 
 #: A signature that takes longer waits for a person, who should not keep others from logging in.
 PERSON_SECONDS = 0.5
-#: To open an agent and to list its keys takes no person, or one who is there.
-AGENT_SECONDS = 60.0
 #: The longest that a login may take with a person in it; sshd's own LoginGraceTime is 2 minutes.
 LOGIN_SECONDS = 600.0
 
@@ -165,7 +163,7 @@ class LoginKeys:
         self._may_wait_for_person()
         within = self._services.dialer.within
         try:
-            client = await within(source.open(), AGENT_SECONDS, _agent_is_silent)
+            client = await within(source.open(), ANSWER_SECONDS, _agent_is_silent)
             self._agents.append(client)
             bound = client.bind_session(
                 host_key=transport.host_key_blob,
@@ -173,8 +171,8 @@ class LoginKeys:
                 signature=transport.host_key_signature,
                 forwarding=False,
             )
-            await within(bound, AGENT_SECONDS, _agent_is_silent)
-            identities = await within(client.identities(), AGENT_SECONDS, _agent_is_silent)
+            await within(bound, ANSWER_SECONDS, _agent_is_silent)
+            identities = await within(client.identities(), ANSWER_SECONDS, _agent_is_silent)
         except AgentError as error:
             self._offers.agent_failed(source.path, error.public)
             return

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from conchrec.clock import utc_now
 from conchrec.provenance import Provenance
 from conchrec.recording.catalogue.library import Library, LibraryEntry
 from conchrec.yaml_cursor import parse_duration
@@ -31,7 +32,7 @@ _MANY = 100
 def moment(written: str) -> datetime:
     """A date, a date and time (UTC where it names no other zone), or how long ago. Raises ValueError."""
     with contextlib.suppress(ValueError):
-        return datetime.now(timezone.utc) - parse_duration(written)
+        return utc_now() - parse_duration(written)
     try:
         when = datetime.fromisoformat(written)
     except ValueError:

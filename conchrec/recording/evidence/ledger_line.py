@@ -13,6 +13,7 @@ from enum import Enum
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
+from conchrec.recording.format.json_fields import as_text
 from conchrec.text import decode_text
 
 LONGEST = 64 * 1024
@@ -85,8 +86,8 @@ class LedgerLine:
             return cls(
                 number=number,
                 act=LedgerAction(fields["act"]),
-                **{name: _text(fields[name]) for name in ("previous", "time", "sid")},
-                **{name: _text(fields.get(name, "")) for name in _OPTIONAL},
+                **{name: as_text(fields[name]) for name in ("previous", "time", "sid")},
+                **{name: as_text(fields.get(name, "")) for name in _OPTIONAL},
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise BrokenLedger("the ledger has a line that cannot be read", repr(error)) from error
@@ -118,9 +119,3 @@ def raw_line(line: bytes) -> RawLine | None:
 def head_of(number: int, line: bytes) -> str:
     """The name of everything up to this line: its number and its SHA-256."""
     return f"{number}:{hashlib.sha256(line).hexdigest()}"
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value

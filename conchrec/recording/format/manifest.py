@@ -16,6 +16,7 @@ from conchrec.errors import RecordingError
 from conchrec.provenance import NOTHING_KNOWN, Provenance
 from conchrec.reasons import ReasonCode
 from conchrec.recording.format.coverage import NotKept
+from conchrec.recording.format.json_fields import as_mapping, as_number, as_text
 from conchrec.recording.format.transfer_account import Files
 
 VERSION = 1
@@ -203,7 +204,7 @@ class Manifest:
         """Read a manifest; RecordingError where the file is not one."""
         try:
             # Not orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
-            return _parse(_mapping(json.loads(text)))
+            return _parse(as_mapping(json.loads(text)))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RecordingError(
                 "the manifest can not be read", repr(error), code=ReasonCode.MANIFEST_UNREADABLE
@@ -213,53 +214,53 @@ class Manifest:
 def _parse(fields: Mapping[str, object]) -> Manifest:
     if fields["version"] != VERSION:
         raise ValueError(f"version {fields['version']!r}")
-    cast = _mapping(fields["cast"])
-    end = _mapping(fields.get("exit", {}))
-    pty = _mapping(fields.get("pty", {}))
-    stored = _mapping(fields.get("stored", {}))
+    cast = as_mapping(fields["cast"])
+    end = as_mapping(fields.get("exit", {}))
+    pty = as_mapping(fields.get("pty", {}))
+    stored = as_mapping(fields.get("stored", {}))
     status = end.get("status")
     return Manifest(
-        sid=_text(fields["sid"]),
+        sid=as_text(fields["sid"]),
         status=Status(fields["status"]),
-        reason=_text(fields["reason"]),
+        reason=as_text(fields["reason"]),
         started=_instant(fields["started"]),
         ended=_instant(fields["ended"]),
-        cast_size=_number(cast["size"]),
-        cast_sha256=_text(cast["sha256"]),
-        cast_lines=_number(cast.get("lines", 0)),
-        late=_number(_mapping(fields.get("sealed_at_recovery", {})).get("bytes", 0)),
+        cast_size=as_number(cast["size"]),
+        cast_sha256=as_text(cast["sha256"]),
+        cast_lines=as_number(cast.get("lines", 0)),
+        late=as_number(as_mapping(fields.get("sealed_at_recovery", {})).get("bytes", 0)),
         stored=Stored(
-            name=_text(stored["name"]), size=_number(stored["size"]), sha256=_text(stored["sha256"])
+            name=as_text(stored["name"]), size=as_number(stored["size"]), sha256=as_text(stored["sha256"])
         )
         if stored
         else None,
-        encrypted=_texts(_mapping(fields.get("encrypted", {})).get("to", [])),
-        made_by=_text(fields.get("made_by", "")),
-        cid=_text(fields.get("cid", "")),
-        user=_text(fields.get("user", "")),
-        login=_text(fields.get("login", "")),
-        target=_text(fields.get("target", "")),
-        address=_text(fields.get("address", "")),
+        encrypted=_texts(as_mapping(fields.get("encrypted", {})).get("to", [])),
+        made_by=as_text(fields.get("made_by", "")),
+        cid=as_text(fields.get("cid", "")),
+        user=as_text(fields.get("user", "")),
+        login=as_text(fields.get("login", "")),
+        target=as_text(fields.get("target", "")),
+        address=as_text(fields.get("address", "")),
         provenance=Provenance.parse(fields.get("provenance")),
         roles=_texts(fields.get("roles", [])),
-        kind=_text(fields.get("kind", "")),
-        command=_text(fields.get("command", "")),
-        command_sha256=_text(fields.get("command_sha256", "")),
-        control_user=_control(_mapping(fields.get("control", {})).get("user")),
-        control_target=_control(_mapping(fields.get("control", {})).get("target")),
-        pty=Pty(term=_text(pty["term"]), columns=_number(pty["columns"]), rows=_number(pty["rows"]))
+        kind=as_text(fields.get("kind", "")),
+        command=as_text(fields.get("command", "")),
+        command_sha256=as_text(fields.get("command_sha256", "")),
+        control_user=_control(as_mapping(fields.get("control", {})).get("user")),
+        control_target=_control(as_mapping(fields.get("control", {})).get("target")),
+        pty=Pty(term=as_text(pty["term"]), columns=as_number(pty["columns"]), rows=as_number(pty["rows"]))
         if pty
         else None,
-        input=_text(fields.get("input", "")),
-        exit_status=None if status is None else _number(status),
-        exit_signal=_text(end.get("signal", "")),
+        input=as_text(fields.get("input", "")),
+        exit_status=None if status is None else as_number(status),
+        exit_signal=as_text(end.get("signal", "")),
         stdout=_stream(fields.get("stdout")),
         stderr=_stream(fields.get("stderr")),
         stdin=_stream(fields.get("stdin")),
-        coverage=tuple(map(NotKept, _texts(_mapping(fields.get("coverage", {})).get("not_kept", [])))),
+        coverage=tuple(map(NotKept, _texts(as_mapping(fields.get("coverage", {})).get("not_kept", [])))),
         commands=_commands(fields.get("commands", [])),
-        commands_left_out=_number(fields.get("commands_left_out", 0)),
-        files=Files.parse(_mapping(fields["files"])) if "files" in fields else None,
+        commands_left_out=as_number(fields.get("commands_left_out", 0)),
+        files=Files.parse(as_mapping(fields["files"])) if "files" in fields else None,
     )
 
 
@@ -268,60 +269,44 @@ def _moment(when: datetime) -> str:
 
 
 def _instant(value: object) -> datetime:
-    when = datetime.fromisoformat(_text(value).replace("Z", "+00:00"))
+    when = datetime.fromisoformat(as_text(value).replace("Z", "+00:00"))
     if when.tzinfo is None:
         raise ValueError("a time without a zone")
     return when.astimezone(timezone.utc)
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError("not an object")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
 
 
 def _commands(value: object) -> tuple[ShellCommand, ...]:
     if not isinstance(value, list):
         raise TypeError("not a list")
     found = []
-    for item in map(_mapping, value):
+    for item in map(as_mapping, value):
         time, status = item["time"], item.get("exit")
         if not isinstance(time, (int, float)):
             raise TypeError("not a number")
-        number = None if status is None else _number(status)
-        found.append(ShellCommand(time=time, text=_text(item["text"]), status=number))
+        number = None if status is None else as_number(status)
+        found.append(ShellCommand(time=time, text=as_text(item["text"]), status=number))
     return tuple(found)
 
 
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError("not a list")
-    return tuple(_text(item) for item in value)
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError("not a number")
-    return value
+    return tuple(as_text(item) for item in value)
 
 
 def _stream(value: object) -> StreamTotals | None:
     if value is None:
         return None
-    fields = _mapping(value)
-    return StreamTotals(size=_number(fields["bytes"]), sha256=_text(fields.get("sha256", "")))
+    fields = as_mapping(value)
+    return StreamTotals(size=as_number(fields["bytes"]), sha256=as_text(fields.get("sha256", "")))
 
 
 def _control(value: object) -> Control | None:
     if value is None:
         return None
-    fields = _mapping(value)
+    fields = as_mapping(value)
     return Control(
-        messages=_number(fields["messages"]), size=_number(fields["bytes"]), sha256=_text(fields["sha256"])
+        messages=as_number(fields["messages"]),
+        size=as_number(fields["bytes"]),
+        sha256=as_text(fields["sha256"]),
     )

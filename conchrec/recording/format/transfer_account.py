@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from conchrec.recording.format.json_fields import as_number, as_text
 from conchrec.text import decode_text
 
 #: The longest path that is kept, in bytes; Unix takes none that is longer.
@@ -61,7 +62,7 @@ class Operation:
         return cls(
             size=size,
             duration=float(seconds),
-            **{name: _text(fields.get(name, "")) for name in _TEXTS},
+            **{name: as_text(fields.get(name, "")) for name in _TEXTS},
         )
 
 
@@ -148,11 +149,11 @@ class Files:
         if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
             raise TypeError("not a list of objects")
         return cls(
-            by=_text(fields["by"]),
+            by=as_text(fields["by"]),
             mixed=fields.get("mixed", False) is True,
-            lost=_text(fields.get("lost", "")),
+            lost=as_text(fields.get("lost", "")),
             operations=tuple(map(Operation.parse, listed)),
-            **{name: _number(fields[name]) for name in _COUNTS},
+            **{name: as_number(fields[name]) for name in _COUNTS},
         )
 
 
@@ -163,15 +164,3 @@ def path_text(path: bytes) -> str:
     """A path as text: what is not UTF-8 as ``\\xff``, and no more than PATH_MAX bytes of it."""
     text = decode_text(path[:PATH_MAX])
     return f"{text}…" if len(path) > PATH_MAX else text
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError("not a number")
-    return value

@@ -1,0 +1,26 @@
+"""Values of a JSON object, checked for their type. Each function raises TypeError for another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def as_text(value: object) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def as_number(value: object) -> int:
+    """A whole number."""
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
+
+
+def as_mapping(value: object) -> Mapping[str, object]:
+    """An object."""
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
