@@ -23,7 +23,8 @@ from conchrec.model import Identity
 from conchrec.proxy import refusals
 from conchrec.proxy.authorization import judge_again
 from conchrec.proxy.dial.dialer import Link
-from conchrec.proxy.inner.forwarding import DIRECT, Forwards
+from conchrec.proxy.inner.forward_rules import DIRECT
+from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.inner.session import Session
 from conchrec.proxy.login import approval_step
