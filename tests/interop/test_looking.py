@@ -161,12 +161,13 @@ async def test_a_hundred_hostile_sequences(playing: Playing) -> None:
     tmux = await playing.terminal()
     await tmux.command("select-pane", "-T", "honest")
     await tmux.command("set-buffer", "honest")
-    script = '"$@"; echo over-$?; exec cat > typed'
+    script = '"$@"; echo over-$0-$?; exec cat > typed'
     typed = playing.house.proxy.directory / "typed"
     for words in (("play", sid), ("follow", sid), ("text", sid)):
         typed.unlink(missing_ok=True)
-        await tmux.runs("sh", "-c", script, "sh", *playing.words(*words))
-        assert "the end" in "".join(await tmux.shows("over-0"))
+        await tmux.runs("sh", "-c", script, words[0], *playing.words(*words))
+        # The name tells it from what the round before has left on the screen.
+        assert "the end" in "".join(await tmux.shows(f"over-{words[0]}-0"))
         # Whatever a terminal answers, it types; so this comes after it.
         await tmux.types("honest", "Enter", "C-d")
         await fact(lambda: typed.exists() and typed.read_text() == "honest\n", typed.read_text)
