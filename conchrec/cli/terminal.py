@@ -10,18 +10,19 @@ import sys
 import termios
 import time
 import tty
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import TextIO
 
-from conchrec.recording.playback.player import Show
+from conchrec.recording.playback.frame import PictureShow, Show
 from conchrec.recording.terminal.painter import ENTER, LEAVE
 
 _READ = 1024
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def look(show: Show, out: TextIO) -> None:
+def look(show: PictureShow, out: TextIO) -> None:
     """Until it is over, or the reviewer has seen enough; the last picture stays. ``out`` is a terminal."""
     with Terminal(out) as terminal:
         keys = ""
@@ -32,6 +33,24 @@ def look(show: Show, out: TextIO) -> None:
                 break
             keys = terminal.wait(frame.wake)
     terminal.write(show.picture())
+
+
+def terminal_size(terminal: int) -> tuple[int, int]:
+    """Columns and rows of the terminal with this descriptor; the usual ones where it does not say."""
+    columns, rows = os.get_terminal_size(terminal)
+    return (columns, rows) if columns and rows else (80, 24)
+
+
+def print_frames(show: Show, out: TextIO, wait: Callable[[float], None]) -> None:
+    """Print a show until it is over, wherever ``out`` leads; without keys."""
+    while True:
+        frame = show.advance(time.monotonic())
+        out.write(frame.text)
+        if frame.over:
+            return
+        if frame.wake:
+            out.flush()
+            wait(frame.wake)
 
 
 class Terminal:
@@ -47,9 +66,8 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows; the usual ones where it does not say."""
-        columns, rows = os.get_terminal_size(self._out)
-        return (columns, rows) if columns and rows else (80, 24)
+        """As of ``terminal_size``."""
+        return terminal_size(self._out)
 
     def resized(self) -> tuple[int, int] | None:
         """The size, where it may be another one, or the picture gone, since this was asked last."""

@@ -15,27 +15,28 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, library_of, no_such
 from conchrec.cli.recordings.keep import add_identity, identities_of
 from conchrec.cli.rights import for_files
-from conchrec.cli.terminal import look
+from conchrec.cli.terminal import look, print_frames, terminal_size
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.files import NewFile
 from conchrec.ownership import as_invoker
 from conchrec.reasons import ReasonCode
-from conchrec.recording.catalogue.library import Library, LibraryEntry, events, whole_lines
+from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import summary
-from conchrec.recording.format.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Event, Header, event_line
-from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail, Whole
-from conchrec.recording.playback.player import Player, outline
+from conchrec.recording.format.asciicast import EXIT, INPUT, MARKER, OUTPUT, RESIZE, Header, event_line
+from conchrec.recording.playback import commands as playback
+from conchrec.recording.playback.commands import Opening, RecordingSource
+from conchrec.recording.playback.frame import PictureShow
+from conchrec.recording.playback.plain_output import PlainOutput, text_parts
 from conchrec.recording.storage.recipients import Identities
-from conchrec.recording.terminal.sanitize import RESET, SafeOutput
-from conchrec.recording.terminal.transcript import Transcript
+from conchrec.recording.terminal.sanitize import RESET
 from conchrec.text import escape
 
 if TYPE_CHECKING:
@@ -110,20 +111,6 @@ def _factor(written: str) -> float:
     return number
 
 
-@dataclass(frozen=True, slots=True)
-class _RecordingSource:
-    """One recording: what all these commands read it by."""
-
-    entry: LibraryEntry
-    identities: Identities
-
-    def events(self) -> Iterator[Event]:
-        return events(self.entry.path, self.identities)
-
-    def lines(self) -> Iterator[bytes]:
-        return whole_lines(self.entry.path, self.identities)
-
-
 def play(
     library: Library,
     sid: str,
@@ -138,22 +125,11 @@ def play(
 ) -> int:
     """Replay one recording in its own time; into a pipe, at once."""
 
-    def show(source: _RecordingSource) -> None:
-        if out.isatty() and not raw:
-            player = Player(outline(source.lines()), source.events, speed=speed, idle=idle)
-            look(player, out)
-            if player.problem:
-                raise RecordingError(player.problem, code=ReasonCode.RECORDING_UNREADABLE)
-            return
-        before = 0.0
-        with _printed(out, raw=raw) as printed:
-            for event in source.events():
-                pause = event.time - before if idle is None else min(event.time - before, idle)
-                before = max(before, event.time)
-                if out.isatty() and pause > 0:
-                    out.flush()
-                    wait(pause / speed)
-                printed(event)
+    def show(source: RecordingSource) -> None:
+        if raw:
+            _print(playback.play_raw(source, speed=speed if out.isatty() else None, idle=idle), out, wait)
+        else:
+            _print(_opened(playback.play(source, size=_size(out), speed=speed, idle=idle)), out, wait)
 
     return _shown(library, sid, errors, show, raw=raw, identities=identities)
 
@@ -170,26 +146,20 @@ def follow(
 ) -> int:
     """One recording from its beginning, and what is added to it, until it has ended."""
 
-    def show(source: _RecordingSource) -> None:
-        tail = Tail(source.entry) if source.entry.manifest is None else Whole(source.lines())
-        if out.isatty() and not raw:
-            look(Follower(tail), out)
-            return
-        with _printed(out, raw=raw) as printed:
-            while not tail.ended:
-                found = tail.read()
-                for event in found:
-                    printed(event)
-                if not found and not tail.ended:
-                    out.flush()
-                    wait(POLL_SECONDS)
+    def show(source: RecordingSource) -> None:
+        opening = playback.follow(source, size=None if raw else _size(out), raw=raw)
+        _print(_opened(opening), out, wait)
 
     return _shown(library, sid, errors, show, raw=raw, identities=identities)
 
 
 def text(library: Library, sid: str, out: TextIO, errors: TextIO, *, identities: Identities = ()) -> int:
     """The output of one recording as plain lines."""
-    return _shown(library, sid, errors, lambda source: out.writelines(_lines(source)), identities=identities)
+
+    def show(source: RecordingSource) -> None:
+        print_frames(playback.text(source), out, time.sleep)
+
+    return _shown(library, sid, errors, show, identities=identities)
 
 
 def export(
@@ -211,7 +181,7 @@ def export(
         print("conchrec: that is not for a terminal; name a file with -o", file=errors)
         return NOT_FOUND
 
-    def show(source: _RecordingSource) -> None:
+    def show(source: RecordingSource) -> None:
         if path is None:
             out.writelines(parts(source))
             return
@@ -225,7 +195,7 @@ def _shown(
     library: Library,
     sid: str,
     errors: TextIO,
-    show: Callable[[_RecordingSource], None],
+    show: Callable[[RecordingSource], None],
     *,
     raw: bool = False,
     identities: Identities = (),
@@ -236,7 +206,7 @@ def _shown(
     if raw:
         print(_RAW, file=errors)
     try:
-        show(_RecordingSource(entry, identities))
+        show(RecordingSource(entry, identities))
     except BrokenPipeError:
         raise
     except (RecordingError, OSError) as error:
@@ -249,17 +219,28 @@ def _shown(
     return FOUND
 
 
-@contextmanager
-def _printed(out: TextIO, *, raw: bool) -> Iterator[Callable[[Event], None]]:
-    """What prints an event; a terminal is as it was afterwards."""
-    safe = SafeOutput()
+def _size(out: TextIO) -> tuple[int, int] | None:
+    """The size of the terminal that pictures are for; None where there is none."""
+    return terminal_size(out.fileno()) if out.isatty() else None
 
-    def printed(event: Event) -> None:
-        if event.code == OUTPUT:
-            out.write(event.text if raw else safe.feed(event.text))
 
+def _opened(opening: Opening) -> PictureShow | PlainOutput:
+    """The show, after all steps that lead to it."""
+    show = None
+    while show is None:
+        show = next(opening)
+    return show
+
+
+def _print(show: PictureShow | PlainOutput, out: TextIO, wait: Callable[[float], None]) -> None:
+    """Print a show until it is over; a terminal is as it was afterwards."""
+    if not isinstance(show, PlainOutput):
+        look(show, out)
+        if show.problem:
+            raise RecordingError(show.problem, code=ReasonCode.RECORDING_UNREADABLE)
+        return
     try:
-        yield printed
+        print_frames(show, out, wait)
     finally:
         if out.isatty():
             out.write(RESET + "\r\n")
@@ -290,19 +271,12 @@ def _new(path: Path) -> Iterator[TextIO]:
             new.close()
 
 
-def _lines(source: _RecordingSource) -> Iterator[str]:
-    transcript = Transcript()
-    try:
-        for event in source.events():
-            if event.code == OUTPUT:
-                yield transcript.feed(event.text)
-    except (RecordingError, OSError):
-        yield transcript.end()
-        raise
-    yield transcript.end()
+def _lines(source: RecordingSource) -> Iterator[str]:
+    """The output as plain lines."""
+    return (part.text for part in text_parts(source.events()))
 
 
-def _cast(source: _RecordingSource) -> Iterator[str]:
+def _cast(source: RecordingSource) -> Iterator[str]:
     """What every player knows, and no more: checkpoints are about the file as it lies here."""
     first = next(source.lines(), None)
     if first is None:
@@ -313,7 +287,7 @@ def _cast(source: _RecordingSource) -> Iterator[str]:
             yield event_line(event.time, event.code, event.text).decode()
 
 
-def _json(source: _RecordingSource) -> Iterator[str]:
+def _json(source: RecordingSource) -> Iterator[str]:
     yield json.dumps({"recording": summary(source.entry)})[:-1] + ', "events": ['
     separator = "\n"
     try:

@@ -2,13 +2,13 @@
 
 Whose, the user's roles say (``recordings: own|all|none``); what is not theirs is not there. That somebody
 looked is in the audit before anything is shown. Files are read, and pictures made, in a thread, in short
-steps (``reading``): no viewer waits for another. Nothing goes to the user's terminal but what draws.
+steps (``reading_queue``): no viewer waits for another. Nothing goes to the user's terminal but what draws.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -20,23 +20,18 @@ from conchrec.audit import events as audit_events
 from conchrec.errors import RecordingError
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.reasons import ReasonCode
-from conchrec.recording.catalogue.library import Library, LibraryEntry, events, whole_lines
+from conchrec.recording.catalogue.library import Library, LibraryEntry
 from conchrec.recording.catalogue.listing import Filter, found, moment, summary
-from conchrec.recording.format.asciicast import OUTPUT
-from conchrec.recording.playback.follow import POLL_SECONDS, Follower, Tail
-from conchrec.recording.playback.player import OutlineReader, Player, Show, pieces
+from conchrec.recording.playback import commands as playback
+from conchrec.recording.playback.commands import Opening, RecordingSource
+from conchrec.recording.playback.frame import Show
+from conchrec.recording.playback.plain_output import Part, PlainOutput
 from conchrec.recording.storage.encodings import is_encrypted
 from conchrec.recording.terminal.painter import ENTER, LEAVE
-from conchrec.recording.terminal.sanitize import SafeOutput
-from conchrec.recording.terminal.transcript import Transcript
 from conchrec.text import one_line
 
 T = TypeVar("T")
 
-#: Characters that are read, and written, at a time.
-PIECE = 32 * 1024
-#: Characters that one item counts besides: an event that shows nothing, a recording that is not listed.
-ITEM = 64
 #: Characters of one line of the list.
 LINE = 300
 
@@ -55,12 +50,12 @@ async def recordings(asking: CommandRequest) -> str:
         return ""
     user = asking.identity.user
     lines = (
-        (one_line(one.line(), LINE) + "\n", LINE)
+        Part(text=one_line(one.line(), LINE) + "\n", cost=LINE)
         if (seen is Sees.ALL or one.user == user) and wanted.is_met_by(one)
-        else ("", LINE)  # it is work, too
+        else Part(cost=LINE)  # it is work, too
         for one in found(_library(asking), Filter())
     )
-    await _printed(asking, lines)
+    await _printed(asking, PlainOutput(lines))
     return ""
 
 
@@ -72,46 +67,22 @@ async def play(asking: CommandRequest) -> str:
     words.add_argument("id")
     given = words.parse_args(asking.words)
     entry = await _found(asking, given.id, "play")
-    size = asking.console.size
-    if size is None:
-        await _printed(asking, _output(entry))
-        return ""
-
-    reader = OutlineReader(whole_lines(entry.path))
-    while (about := await _read(asking, reader.read)) is None:
-        pass
-    player = Player(about, lambda: events(entry.path), speed=given.speed, idle=given.idle, size=size)
-    await _looked(asking, player)
-    if player.problem:
-        raise RecordingError(f"{entry.sid}: {player.problem}", code=ReasonCode.RECORDING_UNREADABLE)
+    source, size = RecordingSource(entry), asking.console.size
+    await _looked(asking, entry, playback.play(source, size=size, speed=given.speed, idle=given.idle))
     return ""
 
 
 async def text(asking: CommandRequest) -> str:
     """The output of one as plain lines: text ID"""
     entry = await _found(asking, _only_id(asking, "text"), "text")
-    await _printed(asking, _lines(entry))
+    await _printed(asking, playback.text(RecordingSource(entry)))
     return ""
 
 
 async def follow(asking: CommandRequest) -> str:
     """One as it is being recorded, until it ends: follow ID"""
     entry = await _found(asking, _only_id(asking, "follow"), "follow")
-    tail = await _read(asking, partial(Tail, entry))
-    if asking.console.size is not None:
-        await _looked(asking, Follower(tail, size=asking.console.size))
-        return ""
-    safe = SafeOutput()
-
-    def more() -> str:
-        return "".join(safe.feed(event.text) for event in tail.read() if event.code == OUTPUT)
-
-    while not tail.ended:
-        said = await _read(asking, more)
-        await asking.console.write(said)
-        if not said and not tail.ended:
-            await asking.console.wait(POLL_SECONDS)
-            asking.console.typed()  # which nobody reads
+    await _looked(asking, entry, playback.follow(RecordingSource(entry), size=asking.console.size))
     return ""
 
 
@@ -158,57 +129,37 @@ async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
 # -- what is shown
 
 
-async def _looked(asking: CommandRequest, show: Show) -> None:
+async def _looked(asking: CommandRequest, entry: LibraryEntry, opening: Opening) -> None:
     """Until it is over; the last picture stays on the user's terminal."""
-    console, clock = asking.console, asking.services.clock
+    console = asking.console
+    while (show := await _read(asking, partial(next, opening))) is None:
+        pass
+    if isinstance(show, PlainOutput):
+        await _printed(asking, show)
+        return
     try:
         await console.write(ENTER)
-        while True:
-            frame = await _read(
-                asking, partial(show.advance, clock.seconds(), console.typed(), console.resized())
-            )
-            await console.write(frame.text)
-            if frame.over:
-                break
-            await console.wait(frame.wake)
+        await _printed(asking, show)
     finally:
         # Whatever happened; and there may be no time to wait.
         console.write(LEAVE)
     await console.write(await _read(asking, show.picture))
+    if show.problem:
+        raise RecordingError(f"{entry.sid}: {show.problem}", code=ReasonCode.RECORDING_UNREADABLE)
 
 
-#: A text, and how many characters were read for it.
-_Part = tuple[str, int]
-
-
-async def _printed(asking: CommandRequest, parts: Iterator[_Part]) -> None:
-    while (piece := await _read(asking, partial(_piece, parts))) is not None:
-        await asking.console.write(piece)
-
-
-def _piece(parts: Iterator[_Part]) -> str | None:
-    """The next ones together; None where there is no other. In a thread: one step."""
-    taken: list[str] = []
-    size = 0
-    for text, read in parts:
-        taken.append(text)
-        size += max(len(text), read) + ITEM
-        if size >= PIECE:
-            break
-    return "".join(taken) if taken else None
-
-
-def _output(entry: LibraryEntry) -> Iterator[_Part]:
-    safe = SafeOutput()
-    for event in pieces(events(entry.path)):
-        yield safe.feed(event.text) if event.code == OUTPUT else "", len(event.text)
-
-
-def _lines(entry: LibraryEntry) -> Iterator[_Part]:
-    transcript = Transcript()
-    for event in pieces(events(entry.path)):
-        yield transcript.feed(event.text) if event.code == OUTPUT else "", len(event.text)
-    yield transcript.end(), 0
+async def _printed(asking: CommandRequest, show: Show) -> None:
+    """Frame by frame, each made in a thread, until it is over."""
+    console, clock = asking.console, asking.services.clock
+    while True:
+        frame = await _read(
+            asking, partial(show.advance, clock.seconds(), console.typed(), console.resized())
+        )
+        await console.write(frame.text)
+        if frame.over:
+            return
+        if frame.wake != 0:
+            await console.wait(frame.wake)
 
 
 async def _read(asking: CommandRequest, work: Callable[[], T]) -> T:

@@ -14,7 +14,8 @@ from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry
 from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
-from conchrec.recording.playback.player import FRAME_SECONDS, STEP, Frame, KeyDecoder, clock, pieces, resized
+from conchrec.recording.playback.frame import Frame
+from conchrec.recording.playback.player import FRAME_SECONDS, STEP, KeyDecoder, clock, pieces, resized
 from conchrec.recording.storage.encodings import is_packed, regular
 from conchrec.recording.storage.layout import MANIFEST
 from conchrec.recording.terminal.painter import Painter, whole
@@ -113,6 +114,8 @@ class Follower:
     """Pictures of what is on the screen now; to be used like a Player."""
 
     def __init__(self, tail: Tail | Whole, *, size: tuple[int, int] = (80, 24)) -> None:
+        #: Empty: what can not be read is raised by ``advance``.
+        self.problem = ""
         self._tail = tail
         self._keys = KeyDecoder()
         self._painter = Painter(*size)

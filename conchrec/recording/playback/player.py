@@ -12,11 +12,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.format.asciicast import MARKER, OUTPUT, RESIZE, Damaged, Event, Header
+from conchrec.recording.playback.frame import Frame
 from conchrec.recording.terminal.painter import Painter, whole
 from conchrec.recording.terminal.screen import Screen, width
 from conchrec.text import escape
@@ -146,14 +146,6 @@ class OutlineReader:
         return True
 
 
-def outline(lines: Iterable[bytes]) -> Outline:
-    """All steps of an OutlineReader."""
-    reader = OutlineReader(lines)
-    while (about := reader.read()) is None:
-        pass
-    return about
-
-
 def pieces(events: Iterable[Event]) -> Iterator[Event]:
     """The same, in which no output is longer than a PIECE."""
     for event in events:
@@ -162,26 +154,6 @@ def pieces(events: Iterable[Event]) -> Iterator[Event]:
             continue
         for start in range(0, len(event.text), PIECE):
             yield Event(time=event.time, code=OUTPUT, text=event.text[start : start + PIECE])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """What to print now. ``wake``: in so many seconds there is more, or sooner with a key; None: with a key
-    only. ``over``: that was all."""
-
-    text: str
-    wake: float | None = None
-    over: bool = False
-
-
-class Show(Protocol):
-    """What is shown frame by frame to somebody at a terminal: a Player or a Follower."""
-
-    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
-        """What to print at ``now`` (seconds, monotonic), after these keys, in a terminal of this size."""
-
-    def picture(self) -> str:
-        """What is on the screen, as lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
-from conchrec.recording.playback.player import SHOWN_SECONDS, Frame, KeyDecoder, Outline, Player, outline
+from conchrec.recording.playback.frame import Frame
+from conchrec.recording.playback.player import SHOWN_SECONDS, KeyDecoder, Outline, OutlineReader, Player
 from conchrec.recording.terminal.painter import LEAVE
 from conchrec.recording.terminal.screen import Screen
 from tests.recording.terminal.test_sanitize import ASKS, DRAWS
@@ -23,6 +24,14 @@ LONG = 100
 def events(count: int = 10) -> list[Event]:
     """Line N comes N seconds after the beginning."""
     return [Event(time=float(n), code="o", text=f"line {n}\r\n") for n in range(1, count + 1)]
+
+
+def outline(lines: Iterable[bytes]) -> Outline:
+    """All steps of an OutlineReader."""
+    reader = OutlineReader(lines)
+    while (about := reader.read()) is None:
+        pass
+    return about
 
 
 def about(said: list[Event]) -> Outline:

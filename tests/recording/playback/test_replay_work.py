@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry, events, whole_lines
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
 from conchrec.recording.playback.follow import Follower, Tail
+from conchrec.recording.playback.frame import Frame
 from conchrec.recording.playback.player import (
     MOST_MARKERS,
     PIECE,
     STEP,
-    Frame,
     Outline,
     OutlineReader,
     Player,

@@ -1,0 +1,111 @@
+"""A recording as plain output, for a pipe or as it was recorded: text in bounded pieces, no pictures.
+
+The functions give the parts, and read the recording as they go; ``PlainOutput`` puts parts together to frames
+of a bounded size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from conchrec.errors import RecordingError
+from conchrec.recording.format.asciicast import OUTPUT, Event
+from conchrec.recording.playback.follow import POLL_SECONDS, Tail, Whole
+from conchrec.recording.playback.frame import Frame
+from conchrec.recording.playback.player import pieces
+from conchrec.recording.terminal.sanitize import SafeOutput
+from conchrec.recording.terminal.transcript import Transcript
+
+FRAME_COST = 32 * 1024
+"""Characters that are read, or printed, for one frame; a part may lead beyond it."""
+PART_COST = 64
+"""The cost of a part in addition to its characters: there are events that show nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """``wait``: seconds from ``text`` to the next part. ``cost``: characters that were read for it, where
+    they are more than it has."""
+
+    text: str = ""
+    wait: float = 0.0
+    cost: int = 0
+
+
+class PlainOutput:
+    """A Show of parts: keys and sizes mean nothing to it. Where the parts fail, what came before is shown."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._parts = iter(parts)
+        self._failure: RecordingError | OSError | None = None
+
+    def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
+        """As of a Show."""
+        if self._failure is not None:
+            raise self._failure
+        taken: list[str] = []
+        left = FRAME_COST
+        try:
+            for part in self._parts:
+                taken.append(part.text)
+                left -= max(len(part.text), part.cost) + PART_COST
+                if part.wait > 0 or left <= 0:
+                    return Frame(text="".join(taken), wake=part.wait)
+        except (RecordingError, OSError) as error:
+            self._failure = error
+            return Frame(text="".join(taken), wake=0.0)
+        return Frame(text="".join(taken), over=True)
+
+
+def output_parts(
+    events: Iterable[Event], *, raw: bool = False, speed: float | None = None, idle: float | None = None
+) -> Iterator[Part]:
+    """What the recorded terminal got, of which only what draws unless it is ``raw``.
+
+    It comes at once; with a ``speed`` in its own time, in which no pause is longer than ``idle`` seconds.
+    """
+    show = _printer(raw)
+    before = 0.0
+    for event in pieces(events):
+        wait = event.time - before if idle is None else min(event.time - before, idle)
+        before = max(before, event.time)
+        if speed is not None and wait > 0:
+            yield Part(wait=wait / speed)
+        yield Part(text=show(event), cost=len(event.text))
+
+
+def followed_parts(tail: Tail | Whole, *, raw: bool = False) -> Iterator[Part]:
+    """The same of a recording that grows, as soon as it is there, until it ends."""
+    show = _printer(raw)
+    while not tail.ended:
+        found = tail.read()
+        for event in pieces(found):
+            yield Part(text=show(event), cost=len(event.text))
+        if not found and not tail.ended:
+            yield Part(wait=POLL_SECONDS)
+
+
+def text_parts(events: Iterable[Event]) -> Iterator[Part]:
+    """The output as plain lines; the last one, too, where the events fail."""
+    transcript = Transcript()
+    try:
+        for event in pieces(events):
+            text = transcript.feed(event.text) if event.code == OUTPUT else ""
+            yield Part(text=text, cost=len(event.text))
+    except (RecordingError, OSError):
+        yield Part(text=transcript.end())
+        raise
+    yield Part(text=transcript.end())
+
+
+def _printer(raw: bool) -> Callable[[Event], str]:
+    """A function that gives what to print of each event, in their order."""
+    safe = SafeOutput()
+
+    def show(event: Event) -> str:
+        if event.code != OUTPUT:
+            return ""
+        return event.text if raw else safe.feed(event.text)
+
+    return show
