@@ -13,15 +13,15 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from typing import Any, cast
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conchrec.config.loader import load
-from conchrec.service import proxy
+from conchrec.service.pools import Pools
+from conchrec.service.proxy import Proxy
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome, must_succeed
@@ -99,8 +99,8 @@ class Stack:
 
     def _proxy(self, file: Path) -> Any:
         """The service, with our threads and our clock."""
-        with patch.object(proxy, "ThreadPool", InlinePool), patch.object(proxy, "utc_now", self._tick):
-            return proxy.Proxy(load(file), self.reactor)
+        pools = Pools(self.reactor, cast(Any, InlinePool))
+        return Proxy(load(file), self.reactor, pools=pools, now=self._tick)
 
     def _tick(self) -> datetime:
         self._now = getattr(self, "_now", datetime.now(timezone.utc)) + timedelta(microseconds=1)

@@ -1,15 +1,15 @@
-"""The composition root's own loops: one that fails keeps nobody from being judged."""
+"""What is noticed each second: a connection that fails keeps nobody from being judged."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 from twisted.logger import capturedLogs
 
 from conchrec.model import Identity
 from conchrec.proxy.registry import LiveConnection
-from conchrec.service.proxy import Proxy
+from conchrec.service.state_watch import StateWatch
 from tests.support.context import partial_context
 
 
@@ -36,9 +36,10 @@ def test_one_that_can_not_be_judged_ends_and_the_others_are_judged() -> None:
     context = partial_context()
     for live in all_live:
         context.registry.connection_began(cast(LiveConnection, live))
-    proxy = SimpleNamespace(context=context)
+    nothing: Any = SimpleNamespace(revocations=SimpleNamespace(current=None))
+    watch = StateWatch(context, nothing, nothing, nothing, nothing)
     with capturedLogs() as logged:
-        Proxy._with_each(cast(Proxy, proxy), lambda live: live.rejudge())
+        watch.rejudge()
     assert [one.judged for one in all_live] == [1] * 8
     assert [one.dropped for one in all_live] == [0, 0, 0, 1, 0, 0, 0, 0]
     (event,) = logged

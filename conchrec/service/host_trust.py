@@ -1,0 +1,50 @@
+"""Which host keys are trusted at which target, by the configuration and the host authority."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from conchrec.access.policy import rule_for
+from conchrec.ca.authority import Authority, CaKind
+from conchrec.config.model import Config
+from conchrec.model import Target
+from conchrec.ssh.certificate import Certificate
+from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+
+
+class TargetTrust:
+    """Finds the rule of a target. ``config`` gives the configuration in effect."""
+
+    def __init__(self, authority: Authority, config: Callable[[], Config]) -> None:
+        self._authority = authority
+        self._config = config
+        #: By the paths of the files.
+        self._known_hosts: dict[tuple[str, ...], KnownHosts] = {}
+
+    def forget(self) -> None:
+        """Read the ``known_hosts`` files again when they are needed next."""
+        self._known_hosts.clear()
+
+    def trust(self, target: Target, addresses: Sequence[str]) -> HostTrust:
+        """What is trusted at this target, which has these addresses."""
+        config = self._config()
+        rule = rule_for(config.targets, target, addresses)
+        paths = (*(rule.known_hosts if rule is not None else ()), *config.trusted_hosts.known_hosts)
+        key = tuple(str(path) for path in paths)
+        known = self._known_hosts.get(key)
+        if known is None:
+            known = self._known_hosts[key] = KnownHosts.load(paths)
+        return HostTrust(
+            known,
+            authorities=(*self._authority.trusted(CaKind.HOST), *config.trusted_hosts.authorities),
+            revoked=self._revoked,
+            check=config.proxy_checks_host_keys
+            if rule is None or rule.check_host_keys is None
+            else rule.check_host_keys,
+        )
+
+    def _revoked(self, key: bytes, certificate: Certificate | None) -> bool:
+        """Is this host key, or this certificate of ours for it, revoked?"""
+        revoked = self._authority.revoked()
+        ours = certificate is not None and certificate.authority in self._authority.trusted(CaKind.HOST)
+        return key in revoked.keys or (ours and certificate is not None and revoked.has(certificate))

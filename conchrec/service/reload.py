@@ -1,0 +1,90 @@
+"""Reads the configuration again (SIGHUP) and puts it into effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from conchrec.audit import events
+from conchrec.config.changes import changed, effective, waits
+from conchrec.config.loader import ConfigErrors, load
+from conchrec.config.model import Config
+from conchrec.proxy.context import ProxyContext, Settings
+from conchrec.threads import InThread
+
+_log = Logger()
+
+
+class Reloader:
+    """One at a time: a file that changes while it is being read is read once more after that.
+
+    ``build`` makes the settings, ``applied`` is called when they are in effect.
+    """
+
+    def __init__(
+        self,
+        context: ProxyContext,
+        build: Callable[[Config], Settings],
+        in_thread: InThread,
+        applied: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._build = build
+        self._in_thread = in_thread
+        self._applied = applied
+        #: Those that wait for the next configuration, and whether one is being read.
+        self._requests: list[Deferred[None]] = []
+        self._busy = False
+
+    def request(self) -> Deferred[None]:
+        """Read the file. Where it is wrong, the old configuration stays. Fires when that is done, and never
+        fails."""
+        done: Deferred[None] = Deferred()
+        self._requests.append(done)
+        if not self._busy:
+            self._read()
+        return done
+
+    def _read(self) -> None:
+        self._busy = True
+        requests, self._requests = self._requests, []
+        file = self._context.settings.config.file
+        self._in_thread(lambda: load(file)).addCallbacks(self._loaded, self._not_loaded).addErrback(
+            lambda failure: _log.failure("while the configuration is read anew", failure=failure)
+        ).addCallback(self._done, requests)
+
+    def _done(self, _: None, requests: list[Deferred[None]]) -> None:
+        self._busy = False
+        for done in requests:
+            done.callback(None)
+        if self._requests and not self._busy:
+            self._read()
+
+    def _not_loaded(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, ConfigErrors):
+            failure.raiseException()
+        lines = tuple(error.lines()) if isinstance(error, ConfigErrors) else ()
+        for line in lines:
+            _log.error("{line}", line=line)
+        _log.error("the configuration is wrong, so nothing changes: what was known before is in force")
+        self._context.emit(events.ConfigReload(result="failed", problems=lines))
+
+    def _loaded(self, config: Config) -> None:
+        context, before = self._context, self._context.settings.config
+        names = changed(before, config)
+        waiting = tuple(name for name in names if waits(name))
+        config = effective(before, config)
+        for warning in config.warnings:
+            _log.warn("{warning}", warning=warning)
+        if waiting:
+            _log.warn("{names}: changed, and in force from the next start on", names=", ".join(waiting))
+        context.settings = self._build(config)
+        limits = config.limits
+        context.services.dialer.limit(handshakes=limits.target_handshakes, timeout=limits.connect_timeout)
+        context.emit(events.ConfigReload(result="ok", changed=names, waiting=waiting))
+        _log.info("the configuration was read anew; changed: {names}", names=", ".join(names) or "nothing")
+        self._applied()

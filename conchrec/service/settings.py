@@ -1,0 +1,103 @@
+"""A configuration becomes the Settings that connections work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from conchrec.access.credentials import Credentials
+from conchrec.access.lock_file import Locks
+from conchrec.access.passwords import Passwords
+from conchrec.access.rate_limit import Guesses
+from conchrec.ca.authority import Authority, CaKind
+from conchrec.clock import Clock
+from conchrec.config.model import Config, Offer
+from conchrec.proxy.context import Settings
+from conchrec.proxy.password_login import PasswordLogin
+from conchrec.service.pools import Pools
+from conchrec.service.process import knows_aes
+from conchrec.ssh.algorithms import BULK, COMPATIBLE, MODERN, Algorithms
+
+
+def offered(offer: Offer, *, aes: bool) -> Algorithms:
+    """What our servers offer; ``aes``: the processor makes AES quicker than anything else."""
+    algorithms = COMPATIBLE if offer is Offer.COMPATIBLE else MODERN
+    return replace(algorithms, bulk=BULK) if aes else algorithms
+
+
+class SettingsBuilder:
+    """Builds Settings at the start and at each reload. ``current`` gives those in effect: what is built asks
+    them later, not the ones that it was built with."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        locks: Locks,
+        pools: Pools,
+        clock: Clock,
+        now: Callable[[], datetime],
+        current: Callable[[], Settings],
+    ) -> None:
+        self._authority = authority
+        self._locks = locks
+        self._pools = pools
+        self._clock = clock
+        self._now = now
+        self._current = current
+        self._guesses: Guesses | None = None
+
+    def build(self, config: Config) -> Settings:
+        """The settings that this configuration asks for, with the locks of now."""
+        return Settings(
+            config=config,
+            policy=replace(config.policy, locks=self._locks.current),
+            algorithms=offered(config.algorithms, aes=knows_aes()),
+            credentials=self._credentials(config),
+            passwords=self._passwords(config),
+        )
+
+    async def close(self) -> None:
+        """Write down what is not written yet."""
+        if self._guesses is not None:
+            await self._guesses.close()
+
+    def _credentials(self, config: Config) -> Credentials:
+        """Who may log in to the proxy."""
+        authority = self._authority
+        return Credentials(
+            users={name: user.keys for name, user in config.users.items()},
+            roles={name: user.roles for name, user in config.users.items()},
+            authorities=lambda: authority.trusted(CaKind.USER),
+            revoked=authority.revoked,
+            locked=self._locked,
+            passwords=frozenset(name for name, user in config.users.items() if user.password),
+        )
+
+    def _locked(self, user: str) -> str:
+        """Why this user may not log in now, or the empty string."""
+        lock = self._current().policy.lock_on(self._now(), lambda lock: lock.is_of_user(user))
+        return str(lock) if lock is not None else ""
+
+    def _passwords(self, config: Config) -> PasswordLogin | None:
+        """None where nobody has one, or a code."""
+        hashes = {name: user.password for name, user in config.users.items() if user.password}
+        totp = {name: user.totp for name, user in config.users.items() if user.totp}
+        if not hashes and not totp:
+            return None
+        guesses = self._guesses = self._guesses or Guesses(
+            config.state_dir / "guesses.json",
+            users=config.users,
+            now=self._now,
+            clock=self._clock,
+            in_thread=self._pools.on_disk,
+        )
+        guesses.keep(config.users)
+        return PasswordLogin(
+            Passwords(hashes, totp, guesses.salt),
+            guesses,
+            identify=lambda user: self._current().credentials.by_password(user),
+            clock=self._clock,
+            now=self._now,
+            in_thread=self._pools.check_password,
+        )

@@ -1,0 +1,153 @@
+"""Notices each second what has changed outside: time, disks, and what other processes write to the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from twisted.logger import Logger
+
+from conchrec.access.lock_file import Locks
+from conchrec.audit import events
+from conchrec.audit.log import AuditLog
+from conchrec.audit.throttle import AuditThrottle
+from conchrec.ca.authority import Authority
+from conchrec.disk_space import Level
+from conchrec.errors import ConfigError, WriteFailed
+from conchrec.proxy.context import ProxyContext
+from conchrec.proxy.registry import LiveConnection
+
+_log = Logger()
+
+SECONDS = 1.0
+"""How soon a change is noticed."""
+
+_LEVELS = {
+    Level.OK: "DISK HAS ROOM AGAIN",
+    Level.LOW: "DISK ALMOST FULL, NO SESSION BEGINS",
+    Level.CRITICAL: "DISK FULL, SESSIONS END",
+}
+
+
+class StateWatch:
+    """Called once a second by the service. Live connections are judged again when something has changed."""
+
+    def __init__(
+        self,
+        context: ProxyContext,
+        authority: Authority,
+        locks: Locks,
+        audit: AuditThrottle,
+        audit_log: AuditLog,
+    ) -> None:
+        self._context = context
+        self._authority = authority
+        self._locks = locks
+        self._audit = audit
+        self._audit_log = audit_log
+        self._enforced = authority.revocations.current
+        #: What is wrong now, by what it is wrong with: each is logged once.
+        self._complaints: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Another process may have revoked or locked something, or have gone on with a rotation; and what was
+        allowed until now is over."""
+        moment = self._context.services.now()
+        self._with_each(lambda live: live.look(moment))
+        self._check_disks()
+        self._tick_audit()
+        for name, refresh in (
+            ("authority", self._refresh_authority),
+            ("revocations", self._refresh_revocations),
+            ("locks", self._refresh_locks),
+        ):
+            # What is wrong with one of them must not hide the others.
+            try:
+                refresh()
+                self._complaints.pop(name, None)
+            except Exception as error:
+                self._complain(name, error)
+
+    def rejudge(self) -> None:
+        """What is not allowed any more ends, on all connections."""
+        self._with_each(lambda live: live.rejudge())
+
+    def _with_each(self, judge: Callable[[LiveConnection], None]) -> None:
+        """One that can't be judged ends, and keeps nobody else from being judged."""
+        for live in self._context.registry.connections:
+            try:
+                judge(live)
+            except Exception:
+                _log.failure("while a connection of {user} is judged", user=live.identity.user)
+                live.drop()
+
+    def _check_disks(self) -> None:
+        disks = self._context.services.disks
+        changes = disks.look()
+        for change in changes:
+            volume = change.volume
+            say = _log.info if change.level is Level.OK else _log.error
+            say(
+                "{words}: {path} ({what}): {free} bytes are free, {least} must be",
+                words=_LEVELS[change.level],
+                path=str(volume.path),
+                what=volume.what,
+                free=change.free,
+                least=volume.least,
+            )
+            self._context.emit(
+                events.DiskLow(
+                    what=volume.what,
+                    path=str(volume.path),
+                    state=change.level.value,
+                    free=change.free,
+                    least=volume.least,
+                )
+            )
+        self._audit.is_tight = disks.is_low
+        if disks.critical and changes:
+            self.rejudge()
+
+    def _tick_audit(self) -> None:
+        try:
+            self._audit.tick()
+            self._audit_log.tick()
+            self._complaints.pop("audit", None)
+        except WriteFailed as error:
+            if self._complaints.get("audit") != error.detail:
+                self._complaints["audit"] = error.detail
+                _log.error("{why}: {detail}", why=error.public, detail=error.detail)
+
+    def _complain(self, name: str, error: Exception) -> None:
+        """Once for each thing that is wrong."""
+        if self._complaints.get(name) == repr(error):
+            return
+        self._complaints[name] = repr(error)
+        if not isinstance(error, (ConfigError, OSError)):
+            _log.failure("while the {name} are looked at", name=name)
+        _log.error("{error}; what was known before is still in force", error=str(error))
+
+    def _refresh_authority(self) -> None:
+        if self._authority.refresh():
+            self._warm()
+
+    def _refresh_revocations(self) -> None:
+        revocations = self._authority.revocations
+        revocations.refresh()
+        if revocations.current is not self._enforced:
+            self._enforced = revocations.current
+            self.rejudge()
+
+    def _refresh_locks(self) -> None:
+        if self._locks.refresh():
+            settings = self._context.settings
+            policy = replace(settings.policy, locks=self._locks.current)
+            self._context.settings = replace(settings, policy=policy)
+            self.rejudge()
+
+    def _warm(self) -> None:
+        """Sign what every login shows, where that may take long: not while somebody logs in."""
+        services = self._context.services
+        services.signing(lambda: self._authority.outer_host_keys(services.outer_names)).addErrback(
+            lambda failure: _log.error("{why}", why=failure.getErrorMessage())
+        )
