@@ -308,6 +308,18 @@ async def test_one_that_is_encrypted(stage: Stage) -> None:
         assert (await house.proxy.command("recordings", name, sid)).code == 1
 
 
+@pytest.mark.parametrize("name", ["play", "text"])
+async def test_shows_the_output_before_a_damage(house: House, name: str) -> None:
+    sid = await recorded(house, "echo good", terminal=None)
+    (path,) = (path for path in house.proxy.casts() if sid in path.name)
+    path.write_bytes(path.read_bytes() + b"\0\n")
+    problem = "the recording has a line that is not JSON"
+    over_ssh = await house.client().ssh("proxy", name, sid)
+    assert (over_ssh.code, over_ssh.text, over_ssh.errors) == (1, "good\n", f"conchrec: {problem}\n")
+    local = await house.proxy.command("recordings", name, sid)
+    assert (local.code, local.text, local.errors) == (1, "good\n", f"conchrec: {sid}: {problem}\n")
+
+
 # -- what is going on now
 
 
