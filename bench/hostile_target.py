@@ -21,7 +21,7 @@ from conchrec.proxy.agents import AGENT_CHANNEL
 from conchrec.ssh import messages as m
 from conchrec.ssh import numbers as a
 from conchrec.ssh import userauth as u
-from conchrec.ssh.agent import REQUEST_IDENTITIES
+from conchrec.ssh.agent_messages import REQUEST_IDENTITIES, encode_message, frame
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
@@ -162,11 +162,11 @@ class _Agent:
 
     def stream_opened(self) -> None:
         if self._flood == "agent-refused":
-            self._stream.write(string(b"\x01") * AGENT_REQUESTS)
+            self._stream.write(frame(b"\x01") * AGENT_REQUESTS)
         self._list_keys()
 
     def _list_keys(self) -> None:
-        self._stream.write(string(bytes((REQUEST_IDENTITIES,))))
+        self._stream.write(frame(encode_message(REQUEST_IDENTITIES)))
 
     def stream_data(self, data: bytes) -> None:
         self._list_keys()

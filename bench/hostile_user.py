@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from bench.hostile_plan import SOURCE, Plan, Sent
 from bench.light_client import VERSION, Polite, Through
 from conchrec.proxy.agents import AGENT_CHANNEL
-from conchrec.ssh import agent
+from conchrec.ssh import agent_messages as a
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.channel_stream import MAX_PACKET, Stream
@@ -76,16 +76,13 @@ class _Agent(Session):
 
     def __init__(self) -> None:
         super().__init__()
-        self._buffer = bytearray()
+        self._frames = a.AgentFrames()
 
     def stream_data(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= 4 and len(self._buffer) >= (end := 4 + int.from_bytes(self._buffer[:4])):
-            kind = self._buffer[4]
-            del self._buffer[:end]
-            no_keys = bytes((agent.IDENTITIES_ANSWER,)) + uint32(0)
-            answer = no_keys if kind == agent.REQUEST_IDENTITIES else bytes((agent.SUCCESS,))
-            self.stream.write(string(answer))
+        self._frames.feed(data)
+        while (request := self._frames.next_message()) is not None:
+            is_list = request[0] == a.REQUEST_IDENTITIES
+            self.stream.write(a.frame(a.identities_answer(()) if is_list else a.encode_message(a.SUCCESS)))
 
 
 class Pour:

@@ -55,7 +55,10 @@ SHARED = frozenset(
 
 SSH_VALUES = tuple(
     f"conchrec.ssh.{name}"
-    for name in ("wire", "certificate", "certificate_extensions", "krl", "messages", "algorithms")
+    for name in (
+        *("agent_messages", "algorithms", "certificate", "certificate_extensions", "krl", "messages"),
+        "wire",
+    )
 )
 """Formats of SSH, without protocols."""
 
@@ -92,9 +95,9 @@ BELONGS = ("conchrec.cli.recordings",)
 PURE = (
     *sorted(SHARED - {"conchrec.threads"}),
     *("conchrec.config", "conchrec.state", "conchrec.recording.format", "conchrec.recording.terminal"),
-    "conchrec.recording.playback",
+    *("conchrec.recording.playback", *SSH_VALUES),
 )
-"""Packages without sockets, threads, processes and Twisted."""
+"""Packages and modules without sockets, threads, processes and Twisted."""
 OUTSIDE = ("socket", "asyncio", "threading", "multiprocessing", "subprocess", "selectors", "twisted")
 
 ASSEMBLE = frozenset({"conchrec.tap", "conchrec.service.proxy", "conchrec.cli.main", "conchrec.cli.demo"}) | {

@@ -26,15 +26,19 @@ from cryptography.hazmat.primitives.serialization import (
 from conchrec.errors import ConchrecError, ConfigError, RemoteViolation
 from conchrec.files import sync_directory, write_atomic
 from conchrec.reasons import ReasonCode
+from conchrec.ssh.agent_messages import (
+    FLAG_RSA_SHA2_512,
+    SignRequest,
+    UnexpectedMessage,
+    frame,
+    parse_signature,
+    read_message,
+)
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
-from conchrec.ssh.wire import Reader, string, uint32
+from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
 from conchrec.text import decode_text
 
-#: Of draft-ietf-sshm-ssh-agent: sections 3.6 (sign) and 6.3 (flags); OpenSSH's limit on one message.
-_SIGN_REQUEST, _SIGN_RESPONSE = 13, 14
-_RSA_SHA2_512 = 4
-_LONGEST = 256 * 1024
 #: A token may want to be touched, and an agent may ask (``ssh-add -c``), in seconds.
 AGENT_PATIENCE = 60.0
 
@@ -59,32 +63,27 @@ class AgentAuthority:
     def sign(self, data: bytes) -> bytes:
         """``string algorithm, string signature``. Blocks. Raises SigningFailed."""
         rsa = key_type_of(self.blob) == b"ssh-rsa"
-        flags = _RSA_SHA2_512 if rsa else 0
-        request = bytes((_SIGN_REQUEST,)) + string(self.blob) + string(data) + uint32(flags)
-        answer = self._ask(request)
+        request = SignRequest(blob=self.blob, data=data, flags=FLAG_RSA_SHA2_512 if rsa else 0)
         try:
-            if answer[:1] != bytes((_SIGN_RESPONSE,)):
-                raise SigningFailed(f"the agent at {self._path} does not sign with the key of the authority")
-            r = Reader(answer[1:])
-            signature = r.string()
-            r.end()
+            signature = parse_signature(self._ask(request))
+        except UnexpectedMessage as error:
+            text = f"the agent at {self._path} does not sign with the key of the authority"
+            raise SigningFailed(text) from error
         except RemoteViolation as error:
             raise SigningFailed(f"the agent at {self._path} makes no sense", error.public) from error
         if not signed_by(self.blob, data, signature):
             raise SigningFailed(f"the agent at {self._path} made a signature that is not good")
         return signature
 
-    def _ask(self, request: bytes) -> bytes:
+    def _ask(self, request: SignRequest) -> bytes:
+        """The reply to a request, one whole message. Raises SigningFailed and RemoteViolation."""
         try:
             with socket.socket(socket.AF_UNIX) as line:
                 line.settimeout(AGENT_PATIENCE)
                 line.connect(self._path)
-                line.sendall(uint32(len(request)) + request)
+                line.sendall(frame(request.encode()))
                 with line.makefile("rb") as answers:
-                    length = int.from_bytes(answers.read(4), "big")
-                    if length > _LONGEST:
-                        raise SigningFailed(f"the agent at {self._path} makes no sense")
-                    return answers.read(length)
+                    return read_message(answers.read)
         except OSError as error:
             why = error.strerror or str(error)
             raise SigningFailed(f"the agent at {self._path} can not be asked: {why}") from error

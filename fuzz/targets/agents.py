@@ -7,15 +7,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from conchrec.ssh import agent as a
-from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentSigner
-from conchrec.ssh.wire import string, uint32
+from conchrec.ssh import agent_messages as a
+from conchrec.ssh.agent import AgentClient, AgentError, AgentSigner
+from conchrec.ssh.agent_messages import AgentIdentity
+from conchrec.ssh.wire import string
 from fuzz.corpus import certificates, signatures
 from fuzz.limits import Broken
 from fuzz.mutation import MAX_LARGE
 from fuzz.target import Each, Target
-
-BIND = b"session-bind@openssh.com"
 
 
 class Conversation:
@@ -28,12 +27,12 @@ class Conversation:
         client = self._client = AgentClient(lambda message: None, self._lose)
         self._ask(client.identities().addCallback(self._listed))
         self._ask(client.sign(b"blob", b"data", 0))
-        self._ask(client.extension(BIND, b""))
+        self._ask(client.extension(a.SESSION_BIND, b""))
         self._ask(client.bind_session(host_key=b"", session_id=b"", signature=b"", forwarding=True))
         nobody = client.identities()
         nobody.addErrback(lambda _: None)
         nobody.cancel()
-        self._ask(client.forward(bytes((a.REQUEST_IDENTITIES,))))
+        self._ask(client.forward(a.encode_message(a.REQUEST_IDENTITIES)))
         step = (data[0] if data else 0) or MAX_LARGE
         for at in range(1, len(data), step):
             client.data_received(data[at : at + step])
@@ -69,21 +68,19 @@ class Conversation:
 
 def _corpus() -> list[bytes]:
     """Streams of answers, each ``uint32 length, byte number, contents``."""
-    identities = [string(blob) + string("kürzel@home".encode()) for blob in certificates()]
-    listed = bytes((a.IDENTITIES_ANSWER,)) + uint32(len(identities)) + b"".join(identities)
-    short = bytes((a.IDENTITIES_ANSWER,)) + uint32(1) + string(string(b"ssh-ed25519") + string(bytes(32)))
-    short += string(b"key")
-    signed = bytes((a.SIGN_RESPONSE,)) + string(string(b"ssh-ed25519") + string(bytes(64)))
-    success, failure = bytes((a.SUCCESS,)), bytes((a.FAILURE,))
-    extended = bytes((a.EXTENSION_RESPONSE,)) + string(BIND) + b"rest"
-    unknown = bytes((a.EXTENSION_FAILURE,))
+    listed = a.identities_answer((blob, "kürzel@home".encode()) for blob in certificates())
+    short = a.identities_answer([(string(b"ssh-ed25519") + string(bytes(32)), b"key")])
+    signed = a.sign_response(string(b"ssh-ed25519") + string(bytes(64)))
+    success, failure = a.encode_message(a.SUCCESS), a.encode_message(a.FAILURE)
+    extended = a.extension_response(a.SESSION_BIND, b"rest")
+    unknown = a.encode_message(a.EXTENSION_FAILURE)
     streams = (
         (listed, signed, success, success, failure, short, signed, signed),
         (short, signed, extended, unknown, listed, listed, signed),
         (failure, failure, unknown, failure),
-        (short, bytes((a.SIGN_RESPONSE,)) + string(signatures()[3])),
+        (short, a.sign_response(signatures()[3])),
     )
-    return [bytes((step,)) + b"".join(map(string, answers)) for answers in streams for step in (0, 1, 7)]
+    return [bytes((step,)) + b"".join(map(a.frame, answers)) for answers in streams for step in (0, 1, 7)]
 
 
 def _converse(data: bytes) -> None:

@@ -15,7 +15,7 @@ from conchrec.access.certificate_permits import SELF_SERVICE
 from conchrec.access.passwords import new_hash
 from conchrec.ca.authority import public_line
 from conchrec.proxy.commands.certificate import NO_AGENT
-from conchrec.ssh import agent as a
+from conchrec.ssh import agent_messages as a
 from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
 from conchrec.ssh.wire import string
 from tests.support.agent import Agent

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from twisted.conch.ssh.keys import Key as PrivateKey
 from twisted.internet.defer import Deferred
 
-from conchrec.ssh import agent as a
-from conchrec.ssh.agent import AgentClient, AgentError, AgentIdentity, AgentKeeper, AgentSigner
+from conchrec.ssh import agent_messages as a
+from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper, AgentSigner
+from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.certificate import verify_signature
 from conchrec.ssh.wire import Reader, string, uint32
 from tests.support.agent import Agent
@@ -242,8 +243,7 @@ def fake() -> Fake:
 
 
 def listed(*keys: tuple[bytes, bytes]) -> bytes:
-    body = b"".join(string(blob) + string(comment) for blob, comment in keys)
-    return bytes((a.IDENTITIES_ANSWER,)) + uint32(len(keys)) + body
+    return a.identities_answer(keys)
 
 
 def test_only_what_a_login_needs_is_sent(fake: Fake) -> None:

@@ -9,8 +9,8 @@ from typing import cast
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.unix import Server
 
-from conchrec.ssh import agent as a
-from conchrec.ssh.wire import Reader, string, uint32
+from conchrec.ssh import agent_messages as a
+from conchrec.ssh.wire import Reader, string
 from tests.support.stage import Stage
 from tests.support.waiting import reactor
 
@@ -48,40 +48,35 @@ class FakeAgent:
         """The reply; None is none."""
         self.asked.append(message[0])
         if message[0] == a.REQUEST_IDENTITIES:
-            listed = b"".join(string(blob) + string(b"") for blob in self.keys)
-            return bytes((a.IDENTITIES_ANSWER,)) + uint32(len(self.keys)) + listed
+            return a.identities_answer((blob, b"") for blob in self.keys)
         if message[0] == a.ADD_ID_CONSTRAINED:
-            return self._add(message[1:])
+            return self._add(message)
         if message[0] == a.REMOVE_IDENTITY:
             self.keys.remove(Reader(message[1:]).string())
-            return bytes((a.SUCCESS,))
-        return bytes((a.FAILURE,))
+            return a.encode_message(a.SUCCESS)
+        return a.encode_message(a.FAILURE)
 
-    def _add(self, body: bytes) -> bytes | None:
+    def _add(self, message: bytes) -> bytes | None:
         if self.habit is Habit.REFUSES:
-            return bytes((a.FAILURE,))
+            return a.encode_message(a.FAILURE)
         if self.habit is Habit.SILENT:
             return None
         if self.habit is Habit.DROPS_CERTIFICATE:
-            r = Reader(body)
+            r = Reader(message[1:])
             r.string()
             r.string()
             self.keys.append(string(b"ssh-ed25519") + string(r.string()))
-        return bytes((a.SUCCESS,))
+        return a.encode_message(a.SUCCESS)
 
 
 class _Connection(Protocol):
     def __init__(self) -> None:
-        self._buffer = b""
+        self._frames = a.AgentFrames()
 
     def dataReceived(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= 4:
-            length = int.from_bytes(self._buffer[:4], "big")
-            if len(self._buffer) < 4 + length:
-                return
-            message, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
-            agent: FakeAgent = self.factory.agent
+        agent: FakeAgent = self.factory.agent
+        self._frames.feed(data)
+        while (message := self._frames.next_message()) is not None:
             reply = agent.answer(message)
             if reply is not None:
-                cast(Server, self.transport).write(string(reply))
+                cast(Server, self.transport).write(a.frame(reply))

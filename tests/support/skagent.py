@@ -6,8 +6,8 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from conchrec.ssh import agent as a
-from conchrec.ssh.wire import Reader, string, uint32
+from conchrec.ssh import agent_messages as a
+from conchrec.ssh.wire import string, uint32
 from tests.support.fakeagent import FakeAgent, Habit
 from tests.support.stage import Stage
 
@@ -32,11 +32,10 @@ class SkAgent(FakeAgent):
         if message[0] != a.SIGN_REQUEST:
             return super().answer(message)
         self.asked.append(message[0])
-        r = Reader(message[1:])
-        if r.string() not in self.keys:
-            return bytes((a.FAILURE,))
-        data = r.string()
+        request = a.SignRequest.parse(message)
+        if request.blob not in self.keys:
+            return a.encode_message(a.FAILURE)
         self._counter += 1
         tail = bytes((PRESENT if self.touched else 0,)) + uint32(self._counter)
-        signed = hashlib.sha256(APPLICATION).digest() + tail + hashlib.sha256(data).digest()
-        return bytes((a.SIGN_RESPONSE,)) + string(string(TYPE) + string(self._key.sign(signed)) + tail)
+        signed = hashlib.sha256(APPLICATION).digest() + tail + hashlib.sha256(request.data).digest()
+        return a.sign_response(string(TYPE) + string(self._key.sign(signed)) + tail)

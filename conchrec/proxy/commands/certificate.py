@@ -19,7 +19,8 @@ from conchrec.errors import RemoteViolation
 from conchrec.proxy.agents import ANSWER_SECONDS
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
-from conchrec.ssh.agent import AgentError, AgentIdentity, AgentKeeper
+from conchrec.ssh.agent import AgentError, AgentKeeper
+from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.wire import string
 from conchrec.yaml_cursor import ConfigErrors

@@ -21,21 +21,24 @@ from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.recording.format.coverage import NotKept
 from conchrec.ssh import messages as m
-from conchrec.ssh.agent import (
+from conchrec.ssh.agent import AgentClient, AgentError
+from conchrec.ssh.agent_messages import (
     EXTENSION,
     FAILURE,
-    MAX_MESSAGE,
     REQUEST_IDENTITIES,
+    SESSION_BIND,
     SIGN_REQUEST,
-    AgentClient,
-    AgentError,
+    AgentFrames,
+    ExtensionRequest,
+    InvalidLength,
+    encode_message,
+    frame,
 )
 from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
 from conchrec.ssh.connection import IncomingOpen
-from conchrec.ssh.wire import Reader, Truncated, uint32
+from conchrec.ssh.wire import Truncated
 from conchrec.text import one_line
 
-BIND = b"session-bind@openssh.com"
 #: Requests of a target that wait for the agent, or come in one packet.
 MAX_WAITING = 32
 
@@ -61,7 +64,7 @@ class OnwardAgent:
         self._upstream = upstream
         self._client: AgentClient | None = None
         self._stream: Stream | None = None
-        self._buffer = bytearray()
+        self._frames = AgentFrames()
         #: Answers in the order of the questions; None while the agent has not answered.
         self._answers: deque[list[bytes | None]] = deque()
 
@@ -122,44 +125,44 @@ class OnwardAgent:
     # --- what the target asks
 
     def stream_data(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
+        self._frames.feed(data)
         requests = 0
-        while len(buffer) >= 4:
-            length = int.from_bytes(buffer[:4], "big")
-            requests += 1
-            # One packet has room for thousands, and those that are refused do not wait.
-            if not 1 <= length <= MAX_MESSAGE or max(requests, len(self._answers) + 1) > MAX_WAITING:
-                self._close()
-                return
-            if len(buffer) < 4 + length:
-                return
-            message = bytes(buffer[4 : 4 + length])
-            del buffer[: 4 + length]
-            self._ask(message)
+        try:
+            while self._frames.next_length() is not None:
+                requests += 1
+                # One packet has room for thousands, and those that are refused do not wait.
+                if max(requests, len(self._answers) + 1) > MAX_WAITING:
+                    self._close()
+                    return
+                request = self._frames.next_message()
+                if request is None:
+                    return
+                self._ask(request)
+        except InvalidLength:
+            self._close()
 
-    def _ask(self, message: bytes) -> None:
+    def _ask(self, request: bytes) -> None:
         turn: list[bytes | None] = [None]
         self._answers.append(turn)
-        if self._client is None or not _is_allowed(message):
-            self._answer(turn, bytes((FAILURE,)))
+        if self._client is None or not _is_allowed(request):
+            self._answer(turn, encode_message(FAILURE))
             return
         try:
-            if message[0] == SIGN_REQUEST:
+            if request[0] == SIGN_REQUEST:
                 self._access.emit(self._event("signed", ""))
         except WriteFailed:
-            self._answer(turn, bytes((FAILURE,)))
+            self._answer(turn, encode_message(FAILURE))
             return
-        self._client.forward(message).addCallbacks(
-            lambda answer: self._answer(turn, answer), lambda _: self._answer(turn, bytes((FAILURE,)))
+        self._client.forward(request).addCallbacks(
+            lambda reply: self._answer(turn, reply), lambda _: self._answer(turn, encode_message(FAILURE))
         )
 
-    def _answer(self, turn: list[bytes | None], message: bytes) -> None:
-        turn[0] = message
+    def _answer(self, turn: list[bytes | None], reply: bytes) -> None:
+        turn[0] = reply
         while self._answers and self._answers[0][0] is not None:
             answer = self._answers.popleft()[0]
             if self._stream is not None and answer is not None:
-                self._stream.write(uint32(len(answer)) + answer)
+                self._stream.write(frame(answer))
 
     # --- ends
 
@@ -190,12 +193,13 @@ class OnwardAgent:
             self._client.close()
 
 
-def _is_allowed(message: bytes) -> bool:
-    if message[0] in (REQUEST_IDENTITIES, SIGN_REQUEST):
+def _is_allowed(request: bytes) -> bool:
+    """Whether a target may ask that: to list keys, to sign, and to bind the next hop."""
+    if request[0] in (REQUEST_IDENTITIES, SIGN_REQUEST):
         return True
-    if message[0] != EXTENSION:
+    if request[0] != EXTENSION:
         return False
     try:
-        return Reader(message[1:]).string() == BIND
+        return ExtensionRequest.parse(request).name == SESSION_BIND
     except Truncated:
         return False

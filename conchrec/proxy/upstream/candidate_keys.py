@@ -13,7 +13,8 @@ from conchrec.config.model import UpstreamAuth
 from conchrec.errors import RemoteViolation
 from conchrec.model import Identity, Target
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.ssh.agent import AgentClient, AgentIdentity, AgentSigner
+from conchrec.ssh.agent import AgentClient, AgentSigner
+from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.certificate import decode
 
 #: Offers of agents' keys in one login.

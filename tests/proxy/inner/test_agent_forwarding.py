@@ -14,7 +14,8 @@ from conchrec.model import Identity
 from conchrec.proxy.agents import AgentSource, UserAgents
 from conchrec.proxy.inner.agent_forwarding import MAX_WAITING, OnwardAgent
 from conchrec.ssh import messages as m
-from conchrec.ssh.agent import FAILURE, REQUEST_IDENTITIES, SUCCESS, AgentClient
+from conchrec.ssh.agent import AgentClient
+from conchrec.ssh.agent_messages import FAILURE, REQUEST_IDENTITIES, SUCCESS
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory

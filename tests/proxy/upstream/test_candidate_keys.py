@@ -9,7 +9,8 @@ import pytest
 from conchrec.access.certificate_contents import PROXY_ONLY
 from conchrec.model import Identity
 from conchrec.proxy.upstream.candidate_keys import Offers, agent_signers
-from conchrec.ssh.agent import AgentClient, AgentIdentity
+from conchrec.ssh.agent import AgentClient
+from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.wire import string
 from tests.support.logins import authority, key, user_certificate
 

@@ -1,0 +1,348 @@
+"""Messages of the SSH agent protocol: numbers, framing, and the layout of each message that is used here.
+
+Requests go to the agent and replies come back, each as ``uint32 length, byte number, contents``. A reply
+does not name its request: only their order assigns them. Sections are those of RFC 9987
+(draft-ietf-sshm-ssh-agent); the extensions of OpenSSH are described in its PROTOCOL.agent.
+
+Encoders return a message without its length, and ``frame`` adds it. Parsers take one whole message; they
+raise UnexpectedMessage for another message number, and RemoteViolation for contents that are too short, too
+long, or not allowed. ``conchrec.ssh.agent`` has the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
+from conchrec.ssh.certificate import plain_type
+from conchrec.ssh.wire import Reader, string, uint32
+from conchrec.text import one_line
+
+# Message numbers: section 8.1.
+FAILURE = 5
+SUCCESS = 6
+REQUEST_IDENTITIES = 11
+IDENTITIES_ANSWER = 12
+SIGN_REQUEST = 13
+SIGN_RESPONSE = 14
+REMOVE_IDENTITY = 18
+ADD_ID_CONSTRAINED = 25
+EXTENSION = 27
+EXTENSION_FAILURE = 28
+EXTENSION_RESPONSE = 29
+#: What agents of ssh.com answered, and some still do.
+OLD_FAILURE = 102
+
+#: The replies that refuse a request (section 5.1, and 5.8 for extensions).
+REFUSALS = frozenset((FAILURE, EXTENSION_FAILURE, OLD_FAILURE))
+
+# Signature flags: section 8.3. They choose the hash of an RSA signature.
+FLAG_RSA_SHA2_256 = 2
+FLAG_RSA_SHA2_512 = 4
+
+#: Key constraint: the agent deletes the key after so many seconds (section 5.2.7).
+CONSTRAIN_LIFETIME = 1
+
+#: Binds an agent connection to an SSH connection (PROTOCOL.agent, 1).
+SESSION_BIND = b"session-bind@openssh.com"
+
+#: The longest message in either direction, without its length: OpenSSH's ``AGENT_MAX_LEN``.
+MAX_MESSAGE = 256 * 1024
+#: More keys than anybody's agent holds.
+MAX_IDENTITIES = 2048
+#: Characters of a comment that are kept.
+MAX_COMMENT = 256
+
+
+class InvalidLength(RemoteViolation):
+    """A message announces no byte, or more than MAX_MESSAGE; ``length`` is what it announces."""
+
+    default_code = ReasonCode.MALFORMED_MESSAGE
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"an agent message of {length} bytes was announced")
+        self.length = length
+
+
+class UnexpectedMessage(RemoteViolation):
+    """A message has another number than its parser takes; ``number`` is None for an empty message."""
+
+    def __init__(self, public: str, number: int | None) -> None:
+        super().__init__(public)
+        self.number = number
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the agent says that it does not do what was asked for."""
+        return self.number in REFUSALS
+
+
+# --- framing
+
+
+def frame(message: bytes) -> bytes:
+    """A message as it is sent: ``uint32 length, message`` (section 5)."""
+    return string(message)
+
+
+class AgentFrames:
+    """Cuts the bytes of one direction of an agent connection into messages (section 5).
+
+    Bytes may be fed in pieces of any size, and ``next_message`` is called until it returns None.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Bytes that have arrived."""
+        self._buffer += data
+
+    def clear(self) -> None:
+        """Forget what has arrived and was not taken."""
+        self._buffer.clear()
+
+    def next_length(self) -> int | None:
+        """The length that the next message announces, None until its four bytes are here.
+
+        Raises InvalidLength.
+        """
+        if len(self._buffer) < 4:
+            return None
+        length = int.from_bytes(self._buffer[:4], "big")
+        if not 1 <= length <= MAX_MESSAGE:
+            raise InvalidLength(length)
+        return length
+
+    def next_message(self) -> bytes | None:
+        """The next message without its length, at least one byte; None until it is complete.
+
+        Raises InvalidLength, before the message itself has arrived.
+        """
+        length = self.next_length()
+        if length is None or len(self._buffer) < 4 + length:
+            return None
+        message = bytes(self._buffer[4 : 4 + length])
+        del self._buffer[: 4 + length]
+        return message
+
+
+def read_message(read: Callable[[int], bytes]) -> bytes:
+    """One message from a blocking stream; ``read`` returns as many bytes as asked for, fewer at the end.
+
+    What the end of the stream, or a length of 0, leaves incomplete is returned as it is: no parser takes it.
+    Raises InvalidLength for a message over MAX_MESSAGE.
+    """
+    length = int.from_bytes(read(4), "big")
+    if length > MAX_MESSAGE:
+        raise InvalidLength(length)
+    return read(length)
+
+
+def encode_message(number: int, contents: bytes = b"") -> bytes:
+    """``byte number, contents`` (section 5)."""
+    return bytes((number,)) + contents
+
+
+def _unexpected(message: bytes) -> UnexpectedMessage:
+    """The error for a reply that has another number; what reads requests looks at their number first."""
+    number = message[0] if message else None
+    return UnexpectedMessage(f"the agent answered with message {number}", number)
+
+
+def _contents(message: bytes, number: int) -> Reader:
+    """A cursor over what follows the number. Raises UnexpectedMessage where that is another one."""
+    if message[:1] != bytes((number,)):
+        raise _unexpected(message)
+    return Reader(message[1:])
+
+
+# --- generic replies
+
+
+def parse_done(message: bytes) -> bool:
+    """True for ``byte SSH_AGENT_SUCCESS``, False for a refusal (section 5.1)."""
+    if message == bytes((SUCCESS,)):
+        return True
+    other = _unexpected(message)
+    if other.is_refusal:
+        return False
+    raise other
+
+
+# --- identities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentIdentity:
+    """One key or certificate that the agent can sign with; ``comment`` is safe to print."""
+
+    blob: bytes
+    comment: str
+
+    @property
+    def algorithm(self) -> bytes:
+        """The key type that the blob begins with, empty where it has none."""
+        length = int.from_bytes(self.blob[:4], "big")
+        return self.blob[4 : 4 + length] if len(self.blob) >= 4 + length else b""
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether the key type is that of a certificate."""
+        return plain_type(self.algorithm) != self.algorithm
+
+
+def identities_answer(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The reply to REQUEST_IDENTITIES, from key blobs with their comments (section 5.5).
+
+    ``byte SSH_AGENT_IDENTITIES_ANSWER, uint32 count``, then for each key ``string blob, string comment``.
+    """
+    entries = [string(blob) + string(comment) for blob, comment in keys]
+    return encode_message(IDENTITIES_ANSWER, uint32(len(entries)) + b"".join(entries))
+
+
+def parse_identities(message: bytes) -> tuple[AgentIdentity, ...]:
+    """The keys of an ``identities_answer``, in its order."""
+    r = _contents(message, IDENTITIES_ANSWER)
+    count = r.uint32()
+    if count > MAX_IDENTITIES:
+        raise RemoteViolation(f"the agent claims {count} identities")
+    found = tuple(
+        AgentIdentity(blob=r.string(), comment=one_line(r.string(), MAX_COMMENT)) for _ in range(count)
+    )
+    r.end()
+    return found
+
+
+# --- signatures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignRequest:
+    """Asks for a signature over ``data`` by the key or certificate ``blob`` (section 5.6).
+
+    ``byte SSH_AGENTC_SIGN_REQUEST, string blob, string data, uint32 flags``
+    """
+
+    blob: bytes
+    data: bytes
+    flags: int
+
+    @classmethod
+    def parse(cls, message: bytes) -> SignRequest:
+        """Read one whole message."""
+        r = _contents(message, SIGN_REQUEST)
+        value = cls(blob=r.string(), data=r.string(), flags=r.uint32())
+        r.end()
+        return value
+
+    def encode(self) -> bytes:
+        """The message, without its length."""
+        return encode_message(SIGN_REQUEST, string(self.blob) + string(self.data) + uint32(self.flags))
+
+
+def sign_response(signature: bytes) -> bytes:
+    """The reply to a SignRequest: ``byte SSH_AGENT_SIGN_RESPONSE, string signature`` (section 5.6)."""
+    return encode_message(SIGN_RESPONSE, string(signature))
+
+
+def parse_signature(message: bytes) -> bytes:
+    """The signature of a ``sign_response``, unparsed: ``string algorithm, string signature`` and more."""
+    r = _contents(message, SIGN_RESPONSE)
+    signature = r.string()
+    r.end()
+    return signature
+
+
+# --- keys that are added and removed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddCertificate:
+    """Adds an Ed25519 key with its certificate, for ``lifetime`` seconds (sections 5.2.3 and 5.2.7).
+
+    ``byte SSH_AGENTC_ADD_ID_CONSTRAINED, string type, string certificate, string public,
+    string private || public, string comment``, and the constraint
+    ``byte SSH_AGENT_CONSTRAIN_LIFETIME, uint32 seconds``. That the certificate stands before the key is
+    OpenSSH's (``sshkey_private_serialize``). ``public`` and ``private`` are the 32 raw bytes of each.
+    """
+
+    certificate: bytes
+    public: bytes
+    private: bytes = field(repr=False)
+    comment: bytes
+    lifetime: int
+
+    def encode(self) -> bytes:
+        """The message, without its length."""
+        return encode_message(
+            ADD_ID_CONSTRAINED,
+            string(b"ssh-ed25519-cert-v01@openssh.com")
+            + string(self.certificate)
+            + string(self.public)
+            + string(self.private + self.public)
+            + string(self.comment)
+            + bytes((CONSTRAIN_LIFETIME,))
+            + uint32(self.lifetime),
+        )
+
+
+def remove_identity(blob: bytes) -> bytes:
+    """Asks to delete a key or certificate: ``byte SSH_AGENTC_REMOVE_IDENTITY, string blob`` (section 5.4)."""
+    return encode_message(REMOVE_IDENTITY, string(blob))
+
+
+# --- extensions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionRequest:
+    """Asks for an extension (section 5.8): ``byte SSH_AGENTC_EXTENSION, string name, contents``."""
+
+    name: bytes
+    contents: bytes
+
+    @classmethod
+    def parse(cls, message: bytes) -> ExtensionRequest:
+        """Read one whole message."""
+        r = _contents(message, EXTENSION)
+        return cls(name=r.string(), contents=r.rest())
+
+    def encode(self) -> bytes:
+        """The message, without its length."""
+        return encode_message(EXTENSION, string(self.name) + self.contents)
+
+
+def session_bind(*, host_key: bytes, session_id: bytes, signature: bytes, forwarding: bool) -> bytes:
+    """The contents of the extension SESSION_BIND (PROTOCOL.agent, 1), from a connection's first key exchange.
+
+    ``string host key, string session identifier, string signature, boolean is forwarding``
+    """
+    return string(host_key) + string(session_id) + string(signature) + bytes((forwarding,))
+
+
+def extension_response(name: bytes, contents: bytes) -> bytes:
+    """A reply to an ExtensionRequest: ``byte SSH_AGENT_EXTENSION_RESPONSE, string name, contents``."""
+    return encode_message(EXTENSION_RESPONSE, string(name) + contents)
+
+
+def parse_extension_reply(message: bytes, name: bytes) -> bytes | None:
+    """The contents of the reply to the extension ``name``, None for a refusal (section 5.8).
+
+    They follow the name in an ``extension_response``, and the number in SSH_AGENT_SUCCESS.
+    """
+    if message[:1] == bytes((SUCCESS,)):
+        return message[1:]
+    try:
+        r = _contents(message, EXTENSION_RESPONSE)
+    except UnexpectedMessage as other:
+        if other.is_refusal:
+            return None
+        raise
+    if r.string() != name:
+        raise RemoteViolation("the agent answered another extension")
+    return r.rest()
