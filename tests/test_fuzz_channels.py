@@ -66,7 +66,7 @@ def _always(name: str, value: object) -> Callable[[Patch], None]:
 
 
 def _unsplit(patch: Patch) -> None:
-    patch.setattr(relay, "_send_split", lambda channel, message, body, most: channel.send(message, body))
+    patch.setattr(relay, "send_split", lambda channel, message, body, most: channel.send(message, body))
 
 
 def _raw(patch: Patch) -> None:

@@ -16,12 +16,19 @@ class ControlHash:
     def __init__(self) -> None:
         self._messages = 0
         self._size = 0
-        self._hash = hashlib.sha256()
+        #: Made with the first message: most channels that are no sessions never have one.
+        self._hash: hashlib._Hash | None = None
 
     def add(self, message: int, body: bytes) -> None:
+        """One more message, with what follows its channel number."""
+        if self._hash is None:
+            self._hash = hashlib.sha256()
         self._messages += 1
         self._size += len(body)
         self._hash.update(bytes((message,)) + string(body))
 
-    def value(self) -> Control:
+    def value(self) -> Control | None:
+        """What was added so far; None where nothing was."""
+        if self._hash is None:
+            return None
         return Control(messages=self._messages, size=self._size, sha256=self._hash.hexdigest())

@@ -24,7 +24,6 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.proxy.held_bytes import ChannelWaiting, UserWaiting
@@ -40,15 +39,19 @@ from conchrec.proxy.relay.admission import (
     StartPhase,
 )
 from conchrec.proxy.relay.control_hash import ControlHash
+from conchrec.proxy.relay.ends import send_end
+from conchrec.proxy.relay.far_end import FarEnd
 from conchrec.proxy.relay.intake import STARTS, SURPLUS, take
 from conchrec.proxy.relay.lane import Lane, ReplyOrder
 from conchrec.proxy.relay.observer import NOT_FORWARDED, Observer, Verdict
+from conchrec.proxy.relay.packets import check_split, send_split
+from conchrec.proxy.relay.sync_gate import SyncGate
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.format.manifest import Control
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
-from conchrec.ssh.wire import string, uint32
+from conchrec.ssh.wire import uint32
 from conchrec.text import one_line
 
 _log = Logger()
@@ -56,11 +59,8 @@ _log = Logger()
 #: What a session that is confirmed before the target's channel exists may send in one packet (RFC 4253, 6.1).
 EARLY_MAX_PACKET = 32 * 1024
 #: Requests of one end that the other has not answered. PuTTY, which sends most, has a few hundred at once.
-_UNREQUESTED = Reason(ReasonCode.REPLY_WITHOUT_REQUEST, "a reply without a request")
 UNANSWERED_MOST = 4096
-#: Into so many packets one is split in one turn of the reactor. Who observes what the other end takes stays
-#: far below; a channel with packets of one byte would stop everybody else.
-PIECES_MOST = 256
+_UNREQUESTED = Reason(ReasonCode.REPLY_WITHOUT_REQUEST, "a reply without a request")
 #: The answer decides what the record says, so that it is always requested of the far end.
 _ANSWER_NEEDED = STARTS | {b"pty-req"}
 
@@ -69,9 +69,9 @@ class Relay:
     """One relayed channel. Life: ``early`` (sessions), ``dial``, messages, CLOSE from both ends."""
 
     __slots__ = (
-        "_aborted", "_dialled", "_done", "_early", "_far", "_far_control", "_far_end", "_far_max_packet",
-        "_far_replies", "_far_unanswered", "_from_far", "_from_near", "_is_session", "_near", "_near_control",
-        "_near_replies", "_near_unanswered", "_observer", "_opening", "_sync", "_syncing", "_to_far",
+        "_aborted", "_dialled", "_done", "_early", "_far", "_far_control", "_far_max_packet",
+        "_far_replies", "_far_unanswered", "_from_far", "_from_near", "_gate", "_is_session", "_near",
+        "_near_control", "_near_replies", "_near_unanswered", "_observer", "_opening", "_to_far",
         "_to_near", "_waiting", "_withheld",
     )  # fmt: skip
 
@@ -84,7 +84,6 @@ class Relay:
         self._observer = observer
         self._near: Channel = opening.channel
         self._far: Channel | None = None
-        self._far_end = _FarEnd(self)
         self._is_session = opening.channel.kind == b"session"
         self._early = False
         self._dialled = False
@@ -93,15 +92,15 @@ class Relay:
         self._far_max_packet = EARLY_MAX_PACKET
         #: Of the far end's window, what the near end is told when its start is accepted.
         self._withheld = 0
-        self._sync: Callable[[], Deferred[None]] | None = None
-        self._syncing = False
+        #: ``proxy-sync`` only.
+        self._gate: SyncGate | None = None
         #: Requests that were forwarded and that the other end has to answer.
         self._far_unanswered: deque[m.ChannelRequest] = deque()
         self._near_unanswered = 0
         self._near_replies = ReplyOrder(lambda success: self._reply_to_near(success))
         self._far_replies = ReplyOrder(lambda success: self._reply_to_far(success))
-        self._near_control: ControlHash | None = None
-        self._far_control: ControlHash | None = None
+        self._near_control = ControlHash()
+        self._far_control = ControlHash()
         self._to_far = Lane(observer.from_near, self._forward_far, waiting)
         self._to_near = Lane(self._observe_far, self._forward_near, waiting)
         phase = StartPhase.NOT_STARTED if self._is_session else StartPhase.STARTED
@@ -111,7 +110,7 @@ class Relay:
             deliver=self._admit_near,
             refund=self._refund_near,
             dropped=partial(observer.dropped, from_near=True),
-            refuse=self._refuse_near,
+            refuse=partial(self._refuse, from_near=True),
             account=waiting,
         )
         self._from_far = Direction(
@@ -120,7 +119,7 @@ class Relay:
             deliver=self._admit_far,
             refund=self._refund_far,
             dropped=partial(observer.dropped, from_near=False),
-            refuse=self._refuse_far,
+            refuse=partial(self._refuse, from_near=False),
             account=waiting,
         )
         self._from_far.window = opening.request.window
@@ -135,8 +134,7 @@ class Relay:
 
     def control(self, *, from_near: bool) -> Control | None:
         """What was forwarded besides data; None where nothing was."""
-        control = self._near_control if from_near else self._far_control
-        return None if control is None else control.value()
+        return (self._near_control if from_near else self._far_control).value()
 
     # --- opening
 
@@ -158,11 +156,22 @@ class Relay:
         if surplus:
             self._observer.dropped(m.CHANNEL_OPEN, surplus, SURPLUS, from_near=True)
         self._dialled = True
-        self._sync = sync
+        if sync is not None:
+            self._gate = SyncGate(
+                sync,
+                (self._to_far, self._to_near),
+                failed=lambda error: self._fail(error),
+                is_over=lambda: self._aborted,
+            )
         self._from_far.granted = request.window
         self._far = far.open(
             request.kind,
-            self._far_end,
+            FarEnd(
+                opened=self.far_opened,
+                refused=self.far_refused,
+                received=self.far_received,
+                lost=self.far_lost,
+            ),
             window=request.window,
             max_packet=request.max_packet,
             extra=extra,
@@ -188,7 +197,7 @@ class Relay:
         else:
             self._from_near.granted = window
             self._opening.confirm(self, window, max_packet)
-        gate = self._gate if self._sync is not None else None
+        gate = self._gate.message_waits if self._gate is not None else None
         self._guard(lambda: self._to_near.open(gate))
         self._guard(lambda: self._to_far.open(gate))
 
@@ -264,7 +273,7 @@ class Relay:
                     self._observer.dropped(message, payload, _UNREQUESTED, from_near=True)
                     return
                 self._near_unanswered -= 1
-            _check_split(message, payload, self._far_max_packet)
+            check_split(message, payload, self._far_max_packet)
             self._to_far.push(message, payload)
             return
         request = payload
@@ -312,7 +321,7 @@ class Relay:
             elif kind is MessageKind.REPLY:
                 self._admit_answer(message)
             else:
-                _check_split(message, payload, self._opening.request.max_packet)
+                check_split(message, payload, self._opening.request.max_packet)
                 self._to_near.push(message, payload)
             return
         request = payload
@@ -354,17 +363,13 @@ class Relay:
             # Drained by the caller, once the start has gone on.
             self._from_far.phase = phase
 
-    def _refuse_near(self, request: m.ChannelRequest, reason: Reason) -> None:
-        text = Reason(reason.code, f"request {_name(request)}: {reason}")
-        self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=True)
+    def _refuse(self, request: m.ChannelRequest, reason: Reason, *, from_near: bool) -> None:
+        """A request that is out of place is answered here."""
+        name = one_line(request.name, 64)
+        text = Reason(reason.code, f"request {name}: {reason}")
+        self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=from_near)
         if request.want_reply:
-            self._near_replies.answer(False)
-
-    def _refuse_far(self, request: m.ChannelRequest, reason: Reason) -> None:
-        text = Reason(reason.code, f"request {_name(request)}: {reason}")
-        self._observer.dropped(m.CHANNEL_REQUEST, request.extra, text, from_near=False)
-        if request.want_reply:
-            self._far_replies.answer(False)
+            (self._near_replies if from_near else self._far_replies).answer(False)
 
     def _refund_near(self, size: int) -> None:
         self._send_near(m.CHANNEL_WINDOW_ADJUST, uint32(size))
@@ -383,7 +388,7 @@ class Relay:
         if far is None:
             return
         if message == m.CHANNEL_DATA:
-            _send_split(far, message, body, self._far_max_packet)
+            send_split(far, message, body, self._far_max_packet)
             return
         if message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
             self._far_replies.replied(message == m.CHANNEL_SUCCESS)
@@ -396,7 +401,7 @@ class Relay:
 
     def _forward_near(self, message: int, body: bytes) -> None:
         if message in DATA_HEADER:
-            _send_split(self._near, message, body, self._opening.request.max_packet)
+            send_split(self._near, message, body, self._opening.request.max_packet)
             return
         if message in (m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE):
             self._near_replies.replied(message == m.CHANNEL_SUCCESS)
@@ -415,8 +420,6 @@ class Relay:
 
     def _send_near(self, message: int, body: bytes) -> None:
         if self._is_session and not self._near.sent_close:
-            if self._far_control is None:
-                self._far_control = ControlHash()
             self._far_control.add(message, body)
         self._near.send(message, body)
 
@@ -425,8 +428,6 @@ class Relay:
         if far is None:
             return
         if self._is_session and not far.sent_close:
-            if self._near_control is None:
-                self._near_control = ControlHash()
             self._near_control.add(message, body)
         far.send(message, body)
 
@@ -448,20 +449,11 @@ class Relay:
         if self._done or self._aborted:
             return False
         self._aborted = True
-        told, near = False, self._near
+        told = False
         if self._opening.answered:
             # Clients print what follows only where their request was accepted.
             self._near_replies.settle(True)
-            if text and near.kind == b"session":
-                line = (text + "\r\n").encode("utf-8", "replace")
-                # OpenSSH ends the whole connection for extended data after EOF.
-                told = len(line) <= self._from_far.window and not self._from_far.ended
-                if told:
-                    near.send(m.CHANNEL_EXTENDED_DATA, uint32(m.STDERR) + string(line))
-                self._send_near(m.CHANNEL_REQUEST, m.exit_status(status))
-            if not self._from_far.ended:
-                self._send_near(m.CHANNEL_EOF, b"")
-            self._send_near(m.CHANNEL_CLOSE, b"")
+            told = send_end(self._near, self._from_far, text, status, self._send_near)
         else:
             self._opening.refuse(m.CONNECT_FAILED, text)
         if self._far is not None:
@@ -496,79 +488,10 @@ class Relay:
         except RemoteViolation:
             raise
         except ConchrecError as error:
-            self.abort(self._observer.failed(error))
+            self._fail(error)
             return False
         return True
 
-    # --- proxy-sync
-
-    def _gate(self) -> None:
-        if self._syncing or self._sync is None:
-            return
-        self._syncing = True
-        # What is pushed while this sync runs is covered by the next one.
-        to_far, to_near = self._to_far.mark(), self._to_near.mark()
-        self._sync().addCallbacks(lambda _: self._synced(to_far, to_near), self._sync_failed)
-
-    def _synced(self, to_far: int, to_near: int) -> None:
-        self._syncing = False
-        if self._aborted:
-            return
-        self._to_far.release(to_far)
-        self._to_near.release(to_near)
-        if self._to_far.waiting or self._to_near.waiting:
-            self._gate()
-
-    def _sync_failed(self, failure: Failure) -> None:
-        self._syncing = False
-        error = failure.value
-        if not isinstance(error, ConchrecError):
-            error = ConchrecError(
-                "the recording can not be kept on disk", str(error), code=ReasonCode.WRITE_FAILED
-            )
+    def _fail(self, error: ConchrecError) -> None:
+        """The channel ends because of ``error``."""
         self.abort(self._observer.failed(error))
-
-
-class _FarEnd:
-    """The far connection's view of a relay."""
-
-    __slots__ = ("_relay",)
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-
-    def opened(self, window: int, max_packet: int, extra: bytes) -> None:
-        self._relay.far_opened(window, max_packet, extra)
-
-    def refused(self, code: int, text: bytes) -> None:
-        self._relay.far_refused(code, text)
-
-    def received(self, message: int, body: bytes) -> None:
-        self._relay.far_received(message, body)
-
-    def lost(self) -> None:
-        self._relay.far_lost()
-
-
-def _check_split(message: int, body: bytes, most: int) -> None:
-    """Before data is observed. Raises ConchrecError where splitting it would take too long."""
-    if message in DATA_HEADER and len(body) > most * PIECES_MOST:
-        raise ConchrecError(
-            f"data comes in packets that do not fit the other end, which takes {most} bytes",
-            code=ReasonCode.PACKETS_DO_NOT_FIT,
-        )
-
-
-def _send_split(channel: Channel, message: int, body: bytes, most: int) -> None:
-    """Send data in packets that hold ``most`` bytes of it."""
-    header = DATA_HEADER[message]
-    if len(body) - header <= most:
-        channel.send(message, body)
-        return
-    prefix = body[: header - 4]
-    for start in range(header, len(body), most):
-        channel.send(message, prefix + string(body[start : start + most]))
-
-
-def _name(request: m.ChannelRequest) -> str:
-    return one_line(request.name, 64)

@@ -1,0 +1,63 @@
+"""``proxy-sync``: what was recorded goes on when it is on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from conchrec.errors import ConchrecError
+from conchrec.proxy.relay.lane import Lane
+from conchrec.reasons import ReasonCode
+
+
+class SyncGate:
+    """The gate of all ``lanes`` of one channel: one sync at a time, for everything that waits.
+
+    ``sync`` fires when all that was recorded is on the disk. ``failed`` is called where it never will be;
+    what waits then stays. While ``is_over`` nothing goes on.
+    """
+
+    __slots__ = ("_failed", "_is_over", "_is_syncing", "_lanes", "_sync")
+
+    def __init__(
+        self,
+        sync: Callable[[], Deferred[None]],
+        lanes: tuple[Lane, ...],
+        *,
+        failed: Callable[[ConchrecError], None],
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._sync = sync
+        self._lanes = lanes
+        self._failed = failed
+        self._is_over = is_over
+        self._is_syncing = False
+
+    def message_waits(self) -> None:
+        """A message was recorded and waits: called by the lanes for each."""
+        if self._is_syncing:
+            return
+        self._is_syncing = True
+        # What is pushed while this sync runs is covered by the next one.
+        marks = tuple(lane.mark() for lane in self._lanes)
+        self._sync().addCallbacks(lambda _: self._synced(marks), self._sync_failed)
+
+    def _synced(self, marks: tuple[int, ...]) -> None:
+        self._is_syncing = False
+        if self._is_over():
+            return
+        for lane, mark in zip(self._lanes, marks, strict=True):
+            lane.release(mark)
+        if any(lane.waiting for lane in self._lanes):
+            self.message_waits()
+
+    def _sync_failed(self, failure: Failure) -> None:
+        self._is_syncing = False
+        error = failure.value
+        if not isinstance(error, ConchrecError):
+            error = ConchrecError(
+                "the recording can not be kept on disk", str(error), code=ReasonCode.WRITE_FAILED
+            )
+        self._failed(error)
