@@ -75,6 +75,13 @@ def test_a_phrase_over_the_end_of_a_line(bench: Bench) -> None:
     assert [line for _, _, line in found(bench, "two three")] == ["one [two]"]
 
 
+@pytest.mark.parametrize("phrase", ["\u2714\ufe0f done", "a\u200db", "tab\there"])
+def test_a_phrase_is_escaped_like_the_screen(bench: Bench, phrase: str) -> None:
+    record(bench, f"so: {phrase}\r\n".encode())
+    fill(bench.directory)
+    assert len(found(bench, phrase)) == 1
+
+
 def test_commands_and_what_is_no_text(bench: Bench) -> None:
     sid = record(bench, b"\x00\xff\x1b]0;title\x07out\r\n", command='rm -rf "/srv/da\udcffta"').manifest.sid
     fill(bench.directory)
