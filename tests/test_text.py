@@ -77,7 +77,8 @@ def test_a_cut_is_visible_and_looks_at_no_more_than_it_needs(
     long = foreign + "x" * (2 * limit)
     shown = function(long, limit)
     assert shown.endswith("…") and len(shown) == limit
-    assert shown[:-1] == function(long, None)[: limit - 1]
+    if function is not text.foreign_line:  # which quotes only what is left of our name and its colon
+        assert shown[:-1] == function(long, None)[: limit - 1]
     assert function(long + "y" * 1000, limit) == shown
 
 
