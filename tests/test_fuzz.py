@@ -97,7 +97,7 @@ sys.exit(main(sys.argv[1:]))
         ),
         (
             "certificates",
-            "from conchrec.ssh import certificate as c; c.signed_by = lambda *_: True",
+            "from conchrec.ssh import certificate_checks as c; c.signed_by = lambda *_: True",
             "nobody signed",
         ),
         (

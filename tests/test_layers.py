@@ -56,8 +56,8 @@ SHARED = frozenset(
 SSH_VALUES = tuple(
     f"conchrec.ssh.{name}"
     for name in (
-        *("agent_messages", "algorithms", "certificate", "certificate_extensions", "krl", "messages"),
-        "wire",
+        *("agent_messages", "algorithms", "certificate", "certificate_checks", "certificate_extensions"),
+        *("krl", "messages", "signatures", "wire"),
     )
 )
 """Formats of SSH, without protocols."""
@@ -81,7 +81,7 @@ WALLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conchrec.cli": (
         ("conchrec.proxy", "conchrec.ssh", "conchrec.web", "conchrec.service"),
         (
-            *(*SSH_VALUES, "conchrec.ssh.hostkeys", "conchrec.ssh.certificate_text"),
+            *(*SSH_VALUES, "conchrec.ssh.known_hosts", "conchrec.ssh.certificate_text"),
             *("conchrec.service.preload", "conchrec.service.process"),
         ),
     ),

@@ -20,13 +20,13 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import (
     Certificate,
     certificate_type,
-    check_user,
     decode,
     fingerprint,
     key_type_of,
     option_text,
     plain_type,
 )
+from conchrec.ssh.certificate_checks import check_user
 from conchrec.text import one_line, quote
 
 __all__ = ["Credentials", "Locked", "fingerprint"]

@@ -34,7 +34,8 @@ from conchrec.ssh.agent_messages import (
     parse_signature,
     read_message,
 )
-from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of, signed_by
+from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of
+from conchrec.ssh.signatures import signed_by
 from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
 from conchrec.text import decode_text

@@ -17,7 +17,7 @@ from conchrec.config.loader import Config, ConfigErrors
 from conchrec.config.model import TargetRule
 from conchrec.errors import ConfigError
 from conchrec.model import Target
-from conchrec.ssh.hostkeys import KnownHosts
+from conchrec.ssh.known_hosts import KnownHosts
 
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers

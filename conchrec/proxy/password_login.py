@@ -20,8 +20,8 @@ from conchrec.clock import Clock, DelayedCall
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.userauth import Challenge, Prompt
-from conchrec.ssh.userauth_server import Ask
 from conchrec.threads import InThread
 
 T = TypeVar("T")

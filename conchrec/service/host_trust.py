@@ -9,7 +9,8 @@ from conchrec.ca.authority import Authority, CaKind
 from conchrec.config.model import Config
 from conchrec.model import Target
 from conchrec.ssh.certificate import Certificate
-from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.known_hosts import KnownHosts
 
 
 class TargetTrust:

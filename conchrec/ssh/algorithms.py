@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from conchrec.ssh.certificate import SIGNATURES
 from conchrec.ssh.compression import DELAYED, NONE
+from conchrec.ssh.signatures import SIGNATURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import USER_SIGNATURES
-from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of, verify_signature
+from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of
 from conchrec.ssh.framing import Incoming, Outgoing
 from conchrec.ssh.kexinit import EXT_INFO_CLIENT
 from conchrec.ssh.key_exchange import KexRun, KexSettings, KexTransport, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.wire import Reader, string, uint32
 
 

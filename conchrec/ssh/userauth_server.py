@@ -1,8 +1,8 @@
 """The server side of the authentication protocol (RFC 4252; keyboard-interactive: RFC 4256).
 
-Who may log in is the Authenticator's to say; this file holds the order of messages. Requests are
-answered strictly one after another, an offer of a key (no signature) changes nothing and is only
-answered, a signature is checked with the algorithm that the request names, and nobody becomes another
+Who may log in is the Authenticator's to say (``authenticator``); this module holds the order of messages.
+Requests are answered strictly one after another, an offer of a key (no signature) changes nothing and is
+only answered, a signature is checked with the algorithm that the request names, and nobody becomes another
 user on the way. Nothing ever raises into the transport.
 """
 
@@ -12,7 +12,6 @@ import enum
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Protocol
 
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -24,8 +23,10 @@ from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import userauth as u
-from conchrec.ssh.certificate import fingerprint, verify_signature
+from conchrec.ssh.authenticator import Authenticator, PartialSuccess
+from conchrec.ssh.certificate import fingerprint
 from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.wire import Reader, Truncated, names, string
 from conchrec.text import decode_text, one_line
 
@@ -38,40 +39,6 @@ MAX_WAITING = 64
 MAX_WAITING_BYTES = 35_000
 #: Longer than any account's name; what is longer is no name.
 MAX_USER = 512
-
-Ask = Callable[[u.Challenge], Deferred[tuple[str, ...]]]
-
-
-class PartialSuccess(Exception):
-    """What was proved is good but not enough; ``methods`` can go on (RFC 4252 section 5.1)."""
-
-    def __init__(self, methods: tuple[bytes, ...]) -> None:
-        super().__init__(methods)
-        self.methods = methods
-
-
-class Authenticator(Protocol):
-    """Who may log in.
-
-    The Deferreds fire with the Identity, or fail with ``AccessDenied`` or ``PartialSuccess``; they may
-    take long, and what the client sends meanwhile waits. The login time does not run while they do:
-    how long they take is the authenticator's to limit. They are cancelled when the connection ends.
-    """
-
-    def methods(self, user: str) -> tuple[bytes, ...]:
-        """The methods that can go on; the same for users that there are not."""
-
-    def none(self, user: str) -> Deferred[Identity]:
-        """The ``none`` request, which usually comes first and names the user."""
-
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
-        """Would a signature by this key be acceptable? Decides nothing and changes nothing."""
-
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        """The client has signed with this key, which was acceptable, for this very connection."""
-
-    def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        """Hold a conversation. ``ask`` fires with one answer for each prompt; one call at a time."""
 
 
 class _State(enum.Enum):

@@ -8,9 +8,12 @@ from datetime import datetime, timezone
 
 from conchrec.errors import CertificateRejected, HostKeyRejected, RemoteViolation
 from conchrec.model import Target as Place
-from conchrec.ssh.certificate import check_host, check_user, decode, fingerprint, verify_signature
-from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+from conchrec.ssh.certificate import decode, fingerprint
+from conchrec.ssh.certificate_checks import check_host, check_user
+from conchrec.ssh.hostkeys import HostTrust
 from conchrec.ssh.kex_methods import usable
+from conchrec.ssh.known_hosts import KnownHosts
+from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import accepted_algorithm
 from conchrec.ssh.wire import Reader, string
 from fuzz.corpus import certificates, signatures

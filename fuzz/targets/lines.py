@@ -8,7 +8,8 @@ from conchrec.access.authorized_keys import matches_source, parse_authorized_key
 from conchrec.errors import ConfigError
 from conchrec.model import Target as Place
 from conchrec.ssh.certificate import KEY_TYPES
-from conchrec.ssh.hostkeys import HostTrust, KnownHosts
+from conchrec.ssh.hostkeys import HostTrust
+from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
 from conchrec.yaml_cursor import ConfigErrors
 from fuzz.limits import Broken

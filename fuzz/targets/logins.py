@@ -12,9 +12,10 @@ from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.ssh import numbers as a
 from conchrec.ssh import userauth as u
+from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.signers import Signer
 from conchrec.ssh.userauth_client import UserAuthClient
-from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.ssh.wire import Reader, names, string, uint32
 from fuzz.corpus import certificates, signatures
 from fuzz.limits import Broken

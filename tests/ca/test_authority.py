@@ -15,7 +15,8 @@ from conchrec.ca.authority import BACKDATED, INNER_TTL, Authority, CaKind, publi
 from conchrec.ca.keystore import Serials
 from conchrec.ca.revocation import Revoked
 from conchrec.errors import CertificateRejected, ConfigError
-from conchrec.ssh.certificate import CERTIFICATE, Certificate, CertificateKind, check_host, check_user, decode
+from conchrec.ssh.certificate import CERTIFICATE, Certificate, CertificateKind, decode
+from conchrec.ssh.certificate_checks import check_host, check_user
 from tests.support.process import environment, program
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

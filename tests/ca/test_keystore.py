@@ -18,7 +18,8 @@ from conchrec.ca.authority import Authority, CaKind
 from conchrec.ca.keystore import AgentAuthority, KeyStore, SigningFailed, read_public_key
 from conchrec.ca.rotation import RotationStep
 from conchrec.errors import ConfigError
-from conchrec.ssh.certificate import check_host, check_user, signed_by
+from conchrec.ssh.certificate_checks import check_host, check_user
+from conchrec.ssh.signatures import signed_by
 from tests.support.process import environment, program
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

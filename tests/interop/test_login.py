@@ -23,12 +23,13 @@ from conchrec.errors import AccessDenied, LoginRejected
 from conchrec.model import Identity
 from conchrec.ssh.agent import AgentSigner
 from conchrec.ssh.algorithms import COMPATIBLE, UPSTREAM
+from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.hostkeys import ShownKeys
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from conchrec.ssh.userauth_client import Login, UserAuthClient
-from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.ssh.userauth_server import UserAuthServer
 from tests.support.keys import Key, sign_user
 from tests.support.logins import Door
 from tests.support.ports import free_port

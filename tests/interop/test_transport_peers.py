@@ -28,7 +28,8 @@ from conchrec.clock import Clock
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms
-from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, KnownHosts, ShownKeys
+from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, ShownKeys
+from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd, ServerTransport
 from conchrec.ssh.wire import string

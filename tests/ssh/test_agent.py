@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from conchrec.ssh import agent_messages as a
 from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper, AgentSigner
 from conchrec.ssh.agent_messages import AgentIdentity
-from conchrec.ssh.certificate import verify_signature
+from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.wire import Reader, string, uint32
 from tests.support.agent import Agent
 from tests.support.keys import Key, sign_user

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import math
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,16 +10,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conchrec.errors import CertificateRejected, RemoteViolation
 from conchrec.ssh import certificate as c
-from conchrec.ssh.wire import mpint, string, uint32
+from conchrec.ssh import certificate_checks as checks
+from conchrec.ssh import signatures
+from conchrec.ssh.wire import mpint, string
 from tests.support.logins import KINDS, authority, key, user_certificate
 from tests.support.process import environment, program
 
@@ -61,11 +58,11 @@ def sign(directory: Path, *options: str, by: str = "ed25519", kind: str = "ed255
 
 
 def host(certificate: c.Certificate, name: str = "web1", now: datetime = NOW, by: bytes = CA.blob) -> None:
-    c.check_host(certificate, authorities=(by,), name=name, now=now)
+    checks.check_host(certificate, authorities=(by,), name=name, now=now)
 
 
 def user(certificate: c.Certificate, source: str = HERE, now: datetime = NOW, by: bytes = CA.blob) -> None:
-    c.check_user(certificate, authorities=(by,), now=now, source=source)
+    checks.check_user(certificate, authorities=(by,), now=now, source=source)
 
 
 def made(
@@ -306,10 +303,10 @@ def test_the_ends_of_its_time() -> None:
 
 def test_revoked() -> None:
     with pytest.raises(CertificateRejected, match="it is revoked"):
-        c.check_user(
+        checks.check_user(
             made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=lambda one: one.serial == 7
         )
-    c.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=c.nothing_revoked)
+    checks.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=checks.nothing_revoked)
 
 
 def test_one_changed_byte_anywhere_is_noticed() -> None:
@@ -363,7 +360,7 @@ def test_rubbish_is_a_violation_and_nothing_else(rubbish: bytes) -> None:
         with pytest.raises(RemoteViolation):
             c.decode(blob)
         assert c.fingerprint(blob).startswith("SHA256:")
-        assert not c.verify_signature(b"ssh-ed25519", blob, b"data", rubbish)
+        assert not signatures.verify_signature(b"ssh-ed25519", blob, b"data", rubbish)
 
 
 # --- names
@@ -374,213 +371,6 @@ def test_the_name_of_a_certificate_and_back(plain: bytes) -> None:
     assert c.plain_type(c.certificate_type(plain)) == plain
     assert c.plain_type(plain) == plain
     assert c.certificate_type(b"sk-ssh-ed25519@openssh.com") == b"sk-ssh-ed25519-cert-v01@openssh.com"
-
-
-# --- signatures
-
-
-def raw_rsa(digest: hashes.HashAlgorithm, private: rsa.RSAPrivateKey, data: bytes) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric import padding
-
-    return private.sign(data, padding.PKCS1v15(), digest)
-
-
-def test_rsa_signatures_go_by_their_names() -> None:
-    private = rsa.generate_private_key(65537, 2048)
-    numbers = private.public_key().public_numbers()
-    blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
-    by_name: dict[bytes, bytes] = {
-        b"ssh-rsa": raw_rsa(hashes.SHA1(), private, b"data"),
-        b"rsa-sha2-256": raw_rsa(hashes.SHA256(), private, b"data"),
-        b"rsa-sha2-512": raw_rsa(hashes.SHA512(), private, b"data"),
-    }
-    for asked in by_name:
-        for said in by_name:
-            for used, raw in by_name.items():
-                good = asked == said == used and used != b"ssh-rsa"
-                assert c.verify_signature(asked, blob, b"data", string(said) + string(raw)) == good
-
-
-def test_an_rsa_signature_without_its_leading_zeros() -> None:
-    private = rsa.generate_private_key(65537, 2048)
-    numbers = private.public_key().public_numbers()
-    blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
-    for count in range(2000):
-        data = b"%d" % count
-        raw = raw_rsa(hashes.SHA512(), private, data)
-        if raw[0] == 0:
-            short = raw.lstrip(b"\0")
-            assert c.verify_signature(b"rsa-sha2-512", blob, data, string(b"rsa-sha2-512") + string(short))
-            return
-    pytest.fail("one signature in 256 begins with a zero")
-
-
-def test_a_short_rsa_key_signs_nothing() -> None:
-    private = rsa.generate_private_key(65537, 1024)
-    numbers = private.public_key().public_numbers()
-    blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
-    raw = raw_rsa(hashes.SHA256(), private, b"data")
-    assert not c.verify_signature(b"rsa-sha2-256", blob, b"data", string(b"rsa-sha2-256") + string(raw))
-
-
-class SecurityKey:
-    """A security key in memory (PROTOCOL.u2f): ed25519 or ECDSA."""
-
-    def __init__(self, kind: bytes, application: bytes = b"ssh:") -> None:
-        self.kind = kind
-        self.application = application
-        self.private = ed25519.Ed25519PrivateKey.generate()
-        self.ecdsa = ec.generate_private_key(ec.SECP256R1())
-
-    @property
-    def blob(self) -> bytes:
-        if self.kind == c.SK_ED25519:
-            return string(self.kind) + string(self.private.public_key().public_bytes_raw()) + self._tail
-        point = self.ecdsa.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        return string(self.kind) + string(b"nistp256") + string(point) + self._tail
-
-    @property
-    def _tail(self) -> bytes:
-        return string(self.application)
-
-    def sign(self, data: bytes, flags: int = 1, counter: int = 9) -> bytes:
-        signed = (
-            hashlib.sha256(self.application).digest()
-            + bytes((flags,))
-            + uint32(counter)
-            + hashlib.sha256(data).digest()
-        )
-        if self.kind == c.SK_ED25519:
-            raw = self.private.sign(signed)
-        else:
-            first, second = decode_dss_signature(self.ecdsa.sign(signed, ec.ECDSA(hashes.SHA256())))
-            raw = mpint(first) + mpint(second)
-        return string(self.kind) + string(raw) + bytes((flags,)) + uint32(counter)
-
-
-@pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
-def test_security_keys_want_a_touch(kind: bytes) -> None:
-    token = SecurityKey(kind)
-    assert c.verify_signature(kind, token.blob, b"data", token.sign(b"data"))
-    assert c.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=5))
-    assert not c.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=0))
-    assert not c.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=4))
-    assert not c.verify_signature(kind, token.blob, b"other", token.sign(b"data"))
-    good = token.sign(b"data")
-    assert not c.verify_signature(kind, token.blob, b"data", good[:-1] + b"\x0a")
-    assert not c.verify_signature(kind, token.blob, b"data", good[:-5])
-    assert not c.verify_signature(kind, token.blob, b"data", good + b"x")
-    # The same key for another application is another key.
-    other = SecurityKey(kind, b"https:")
-    other.private, other.ecdsa = token.private, token.ecdsa
-    assert not c.verify_signature(kind, token.blob, b"data", other.sign(b"data"))
-    # A plain signature by the key inside does not do.
-    plain = string(b"ssh-ed25519") + string(token.private.sign(b"data"))
-    assert not c.verify_signature(b"ssh-ed25519", token.blob, b"data", plain)
-
-
-@pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
-def test_verify_required_wants_a_pin(kind: bytes) -> None:
-    token = SecurityKey(kind)
-    certified = c.issue(
-        authority=CA, public_key=token.blob, kind=c.CertificateKind.USER,
-        serial=1, key_id="joe", principals=("joe",),
-        valid_after=0, valid_before=c.FOREVER, critical_options={"verify-required": b""},
-    )  # fmt: skip
-    algorithm = c.certificate_type(kind)
-    assert c.verify_signature(algorithm, certified.blob, b"data", token.sign(b"data", flags=5))
-    assert not c.verify_signature(algorithm, certified.blob, b"data", token.sign(b"data", flags=1))
-    # The algorithm of a certificate goes with a certificate, and no other.
-    assert not c.verify_signature(kind, certified.blob, b"data", token.sign(b"data", flags=5))
-    assert not c.verify_signature(algorithm, token.blob, b"data", token.sign(b"data", flags=5))
-
-
-@pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
-def test_an_authority_in_a_security_key(kind: bytes) -> None:
-    """It signs without a touch where it was made so (``ssh-keygen -O no-touch-required``)."""
-
-    class Token(SecurityKey):
-        def sign(self, data: bytes, flags: int = 0, counter: int = 9) -> bytes:
-            return super().sign(data, flags, counter)
-
-    token = Token(kind)
-    certified = c.issue(
-        authority=token, public_key=key().public().blob(), kind=c.CertificateKind.USER,
-        serial=1, key_id="joe",
-        principals=("joe",), valid_after=0, valid_before=c.FOREVER,
-    )  # fmt: skip
-    user(certified, by=token.blob)
-
-
-def test_sha_1_and_dsa_only_where_they_are_asked_for() -> None:
-    private = rsa.generate_private_key(65537, 1024)
-    numbers = private.public_key().public_numbers()
-    rsa_blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
-    rsa_made = string(b"ssh-rsa") + string(raw_rsa(hashes.SHA1(), private, b"data"))
-    old = dsa.generate_private_key(1024)
-    y = old.public_key().public_numbers()
-    p, q, g = y.parameter_numbers.p, y.parameter_numbers.q, y.parameter_numbers.g
-    dsa_blob = string(b"ssh-dss") + mpint(p) + mpint(q) + mpint(g) + mpint(y.y)
-    first, second = decode_dss_signature(old.sign(b"data", hashes.SHA1()))
-    dsa_made = string(b"ssh-dss") + string(first.to_bytes(20, "big") + second.to_bytes(20, "big"))
-    for name, blob, made_ in ((b"ssh-rsa", rsa_blob, rsa_made), (b"ssh-dss", dsa_blob, dsa_made)):
-        assert c.verify_signature(name, blob, b"data", made_, sha1=True)
-        assert not c.verify_signature(name, blob, b"data", made_)
-        assert not c.verify_signature(name, blob, b"other", made_, sha1=True)
-        for rubbish in (
-            b"",
-            made_[:-1],
-            made_ + b"x",
-            string(name) + string(b""),
-            string(b"none") + made_[11:],
-        ):
-            assert not c.verify_signature(name, blob, b"data", rubbish, sha1=True)
-        assert not c.verify_signature(name, blob[:-9], b"data", made_, sha1=True)
-        assert not c.verify_signature(c.certificate_type(name), blob, b"data", made_, sha1=True)
-    # What is sound stays as it is.
-    assert not c.verify_signature(b"rsa-sha2-512", rsa_blob, b"data", rsa_made, sha1=True)
-
-
-@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1), (1, -5)])
-def test_numbers_that_no_ecdsa_signature_has(numbers: tuple[int, int]) -> None:
-    blob = key("ecdsa256").public().blob()
-    raw = mpint(numbers[0]) + mpint(numbers[1])
-    name = b"ecdsa-sha2-nistp256"
-    assert not c.verify_signature(name, blob, b"data", string(name) + string(raw))
-
-
-@pytest.mark.parametrize(("exponent", "sign"), [(-3, 1), (65537, -1), (-3, -1), (0, 1)])
-def test_rsa_keys_of_numbers_below_zero(exponent: int, sign: int) -> None:
-    """An mpint has a sign; cryptography raises OverflowError for one that it can't pack."""
-    modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
-    blob = string(b"ssh-rsa") + mpint(exponent) + mpint(sign * modulus)
-    signature = string(b"rsa-sha2-256") + string(bytes(256))
-    assert not c.verify_signature(b"rsa-sha2-256", blob, b"data", signature)
-
-
-@pytest.mark.parametrize(("bits", "good"), [(2, True), (17, True), (64, True), (65, False), (2047, False)])
-@pytest.mark.parametrize("name", [b"rsa-sha2-256", b"ssh-rsa"])
-def test_rsa_keys_with_long_exponents(name: bytes, bits: int, good: bool) -> None:
-    """Verifying costs as many steps as the exponent has bits: 8 ms with 3072, and nobody has such keys."""
-    numbers = rsa.generate_private_key(3 if bits == 2 else 65537, 2048).private_numbers()
-    p, q = numbers.p, numbers.q
-    phi = (p - 1) * (q - 1)
-    exponent = 1 << (bits - 1) | 1
-    while math.gcd(exponent, phi) != 1:
-        exponent += 2
-    assert exponent.bit_length() == bits
-    d = pow(exponent, -1, phi)
-    digest = {b"rsa-sha2-256": "sha256", b"ssh-rsa": "sha1"}[name]
-    info = {
-        "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
-        "sha1": bytes.fromhex("3021300906052b0e03021a05000414"),
-    }[digest] + hashlib.new(digest, b"data").digest()
-    size = ((p * q).bit_length() + 7) // 8
-    padded = b"\0\1" + b"\xff" * (size - 3 - len(info)) + b"\0" + info
-    raw = pow(int.from_bytes(padded, "big"), d, p * q).to_bytes(size, "big")
-    blob = string(b"ssh-rsa") + mpint(exponent) + mpint(p * q)
-    signature = string(name) + string(raw)
-    assert c.verify_signature(name, blob, b"data", signature, sha1=True) is good
 
 
 @pytest.mark.parametrize("field", ["principals", "critical_options", "extensions"])

@@ -14,14 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, fingerprint, issue
-from conchrec.ssh.hostkeys import (
-    CERTIFIED,
-    PLAIN,
-    HostTrust,
-    HostVerdict,
-    KnownHosts,
-    ShownKeys,
-)
+from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, HostVerdict, ShownKeys
+from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
 from tests.support.logins import authority, key
 from tests.support.process import environment, program

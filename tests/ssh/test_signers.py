@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conchrec.ssh.certificate import certificate_type, key_type_of, verify_signature
+from conchrec.ssh.certificate import certificate_type, key_type_of
+from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import Accepted, accepted_algorithm
 from conchrec.ssh.wire import Reader
 from tests.support.logins import KINDS, key, signer

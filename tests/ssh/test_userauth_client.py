@@ -15,11 +15,11 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import AccessDenied, ConchrecError, LoginRejected, UpstreamError
 from conchrec.ssh import userauth as u
-from conchrec.ssh.certificate import verify_signature
+from conchrec.ssh.authenticator import PartialSuccess
 from conchrec.ssh.numbers import DisconnectReason
+from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import Accepted, Signer
 from conchrec.ssh.userauth_client import Login, UserAuthClient
-from conchrec.ssh.userauth_server import PartialSuccess
 from conchrec.ssh.wire import names, string
 from tests.support.logins import (
     HOST_KEY,

@@ -16,10 +16,11 @@ from twisted.internet.task import Clock
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh import userauth as u
+from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.userauth_client import UserAuthClient
-from conchrec.ssh.userauth_server import Ask, UserAuthServer
+from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.ssh.wire import Reader, string
 
 SESSION = b"the hash of the first key exchange"

@@ -26,8 +26,8 @@ from conchrec.proxy.login import approval_step, second_factor
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import ReasonCode
+from conchrec.ssh.authenticator import Ask, PartialSuccess
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
-from conchrec.ssh.userauth_server import Ask, PartialSuccess
 
 Say = Callable[[str], None]
 

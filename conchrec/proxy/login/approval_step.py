@@ -14,8 +14,8 @@ from conchrec.proxy.authorization import APPROVAL as RULE
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.userauth import Challenge, Prompt
-from conchrec.ssh.userauth_server import Ask
 from conchrec.text import one_line
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.password_login import PasswordLogin
 from conchrec.proxy.target_access import OneTimeProof, TargetAccess
 from conchrec.reasons import Reason, ReasonCode
+from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import decode, is_hardware
-from conchrec.ssh.userauth_server import Ask
 
 TOUCH, CODE = "sk", "totp"
 #: Codes that one may get wrong in an inner login, before it is told so and has to begin anew.

@@ -48,13 +48,14 @@ from conchrec.proxy.target_access import OneTimeProof
 from conchrec.proxy.target_names import named_target
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
+from conchrec.ssh.authenticator import Ask, PartialSuccess
 from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.keepalive import Keepalive
 from conchrec.ssh.packetcipher import MAX_CLEAR
 from conchrec.ssh.transport import ConnectionEnd, ServerTransport
 from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
-from conchrec.ssh.userauth_server import Ask, PartialSuccess, UserAuthServer
+from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.text import one_line
 
 #: How often at least it is looked whether a certificate has expired, in seconds.

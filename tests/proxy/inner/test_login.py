@@ -22,8 +22,8 @@ from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.proxy.upstream.prompts import Questions
+from conchrec.ssh.authenticator import PartialSuccess
 from conchrec.ssh.userauth import Challenge, Prompt
-from conchrec.ssh.userauth_server import PartialSuccess
 from tests.support.auditlog import AuditMemory
 from tests.support.context import access_to_web1, partial_context
 
