@@ -211,6 +211,8 @@ class Connection(SSHService):
         self._incoming_requests: deque[IncomingRequest] = deque()
         self._outgoing_replies: deque[ReplyCallback] = deque()
         self._stopped = False
+        #: DISCONNECT was sent: what the peer has sent before it read that is not handled.
+        self._disconnecting = False
 
     # --- life
 
@@ -241,7 +243,8 @@ class Connection(SSHService):
         return len(self._channels)
 
     def disconnect(self, text: str, reason: int = DisconnectReason.BY_APPLICATION) -> None:
-        """End the whole connection, telling the peer why."""
+        """End the whole connection, telling the peer why. No message of the peer is handled any more."""
+        self._disconnecting = True
         if self.transport is not None:
             self.transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
@@ -282,7 +285,7 @@ class Connection(SSHService):
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
         """Called by the transport for every message above 49. Never raises."""
-        if self._stopped:
+        if self._stopped or self._disconnecting:
             return
         try:
             self._dispatch(messageNum, packet)

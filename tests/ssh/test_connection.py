@@ -186,6 +186,18 @@ def test_a_channel_with_packets_that_are_too_small_is_refused(size: int) -> None
     assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * (size == 255)
 
 
+def test_handles_no_message_after_a_violation() -> None:
+    """Whatever the transport still delivers: the state of the connection is not to be relied on."""
+    handler = Handler()
+    loop = Loop(handler, Handler())
+    opening = m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=1, extra=b"").encode()
+    loop.left.packetReceived(m.CHANNEL_OPEN, opening)
+    loop.left.packetReceived(m.CHANNEL_OPEN, b"")
+    loop.left.packetReceived(m.CHANNEL_OPEN, opening)
+    assert loop.left_wire.disconnected is not None
+    assert len(handler.openings) == 1
+
+
 def test_a_message_on_a_channel_that_is_not_open_yet_is_a_violation() -> None:
     connection, wire, handler = lone()
     connection.packetReceived(
