@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,7 +169,7 @@ def test_what_was_never_shown_is_never_kept(pieces: list[str]) -> None:
         letter
         for one in terminal.found
         if one != "<dropped>" and not one.startswith("\x1b")
-        for letter in one
+        for letter in re.sub("\x1b\\[A?", "", one)
     ]
     rest = iter(shown)
     assert all(letter in rest for letter in letters if letter.isalnum())
