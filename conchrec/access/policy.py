@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import Protocol, TypeVar
 
 from conchrec.access.certificate_permits import SWITCHES_OF, permit_of
 from conchrec.access.locks import Lock
@@ -37,7 +36,6 @@ from conchrec.access.options import (
 )
 from conchrec.access.patterns import (
     HostPattern,
-    IPAddress,
     IPNetwork,
     NotAHost,
     TargetAddress,
@@ -484,36 +482,3 @@ def reachable(policy: Policy, identity: Identity, source: str, now: datetime) ->
         for role in policy.roles_of(identity, now)
         if (role.hosts and role.logins) or role.deny_hosts or role.deny_logins
     )
-
-
-# -- rules for groups of targets
-
-
-class ForHosts(Protocol):
-    """Anything that is said of some hosts."""
-
-    @property
-    def hosts(self) -> tuple[HostPattern, ...]: ...
-
-
-_Rule = TypeVar("_Rule", bound=ForHosts)
-
-
-def rule_for(rules: Sequence[_Rule], target: Target, addresses: Sequence[str]) -> _Rule | None:
-    """The first rule for this target, in the order of the file: by its name, or by *all* its addresses
-    (a rule may lower what is asked of a host, so one that shares the name must not profit)."""
-    try:
-        place = place_of(target, addresses)
-    except NotAHost:
-        return None
-    return next((rule for rule in rules if _is_for(rule.hosts, place)), None)
-
-
-def _is_for(patterns: Sequence[HostPattern], place: TargetAddress) -> bool:
-    if any(pattern.names(place) for pattern in patterns):
-        return True
-
-    def covered(ip: IPAddress) -> bool:
-        return any(pattern.covers(ip, place) for pattern in patterns)
-
-    return bool(place.addresses) and all(covered(ip) for _, ip in place.addresses)

@@ -16,10 +16,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks
 from conchrec.access.options import TABLE, Mfa, SessionOptions, why_not
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, rule_for, sees, shut_by
+from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, sees, shut_by
 from conchrec.access.time_windows import parse_moment
 from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.clock import utc_now

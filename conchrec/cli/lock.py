@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.patterns import HostPattern, address_of
-from conchrec.access.policy import rule_for
 from conchrec.audit import events as audit_events
 from conchrec.audit.open import audit_once
 from conchrec.cli.argument_types import duration

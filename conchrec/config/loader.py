@@ -22,6 +22,7 @@ from conchrec.access.options import Record
 from conchrec.access.passwords import parse_hash, parse_secret
 from conchrec.access.patterns import address_of
 from conchrec.access.policy import Role
+from conchrec.config.endpoints import WEB_ENDPOINTS, parse_endpoints, parse_listen
 from conchrec.config.fields import keys, read_fields
 from conchrec.config.model import (
     AgentProbe,
@@ -41,12 +42,11 @@ from conchrec.config.model import (
     UpstreamAuth,
     Web,
     host_and_port,
-    is_port,
 )
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
 from conchrec.errors import ConfigError
 from conchrec.recording.storage.recipients import recipient
-from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, nearest, read
+from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, read
 
 __all__ = [
     "AgentProbe",
@@ -85,8 +85,6 @@ _AUTH_SOCK = "SSH_AUTH_SOCK"
 _SYSLOG = Path("/dev/log")
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _LATER_AUTH = ("key",)
-_ENDPOINTS = ("tcp", "tcp6", "unix", "systemd", "fd", "haproxy")
-_WEB_ENDPOINTS = (*_ENDPOINTS, "ssl")
 _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 # what means something in a login pattern, a certificate's principals, a ProxyJump or a listing
 _NOT_IN_NAMES = frozenset("*?[]{}!,:/\\\"'`$&;|<>()")
@@ -148,7 +146,7 @@ class _Reader:
             cluster_name=_matching(top, "cluster_name", "conchrec", _CLUSTER, "a name like example.com"),
             state_dir=state_dir,
             ca_agent=self._agent(top),
-            listen=_listen(top, bool(proxy_protocol_from)),
+            listen=parse_listen(top, bool(proxy_protocol_from)),
             public_address=_public_address(top),
             session_recording=top.word("session_recording", Mode, Mode.PROXY),
             proxy_checks_host_keys=checks,
@@ -166,8 +164,8 @@ class _Reader:
             recordings=self._recordings(top.section("recordings", keys(Recordings)), state_dir),
             audit=self._audit(top.section("audit", keys(Audit)), state_dir),
             web=Web(
-                listen=_endpoints(
-                    top.section("web", keys(Web)), _WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
+                listen=parse_endpoints(
+                    top.section("web", keys(Web)), WEB_ENDPOINTS, proxies=bool(proxy_protocol_from)
                 )
             ),
             warnings=tuple(ConfigErrors(str(self._file), self._problems.warnings).lines()),
@@ -441,37 +439,6 @@ def _startups(section: Section, default: Startups) -> Startups:
             return Startups(begin=begin, rate=rate, full=full)
     found.problem(f"{found.text!r} is neither a number nor like 300:30:500 (begin, percent, full)")
     return default
-
-
-def _listen(top: Section, believes_proxies: bool) -> tuple[str, ...]:
-    """Server endpoints; Twisted has the last word on their syntax (``config check`` asks it)."""
-    if "listen" not in top:
-        return ("tcp:3023",)
-    found = _endpoints(top, _ENDPOINTS, proxies=believes_proxies)
-    if not found and not top.is_wrong("listen"):
-        top.problem("listen", "is empty: nothing would listen")
-    return found
-
-
-def _endpoints(section: Section, kinds: tuple[str, ...], *, proxies: bool) -> tuple[str, ...]:
-    """``listen``; none where it is not there."""
-    entries = section.texts("listen")
-    for entry in entries:
-        kind, _, rest = entry.text.partition(":")
-        if kind not in kinds:
-            entry.problem(f"{kind!r} is not a kind of endpoint{nearest(kind, kinds)}")
-        elif kind in ("tcp", "tcp6", "ssl") and not is_port(_port_of(rest), least=0):
-            entry.problem(f"{entry.text!r} has no port between 0 and 65535 (tcp:3023:interface=127.0.0.1)")
-        elif kind == "haproxy" and not proxies:
-            entry.problem("whoever connects could claim any address: say who may in proxy_protocol_from")
-    return tuple(entry.text for entry in entries)
-
-
-def _port_of(arguments: str) -> str:
-    """Of a tcp endpoint: the first argument, or the one by that name."""
-    first, *others = arguments.split(":")
-    named = (argument.removeprefix("port=") for argument in others if argument.startswith("port="))
-    return first.removeprefix("port=") if "=" not in first or first.startswith("port=") else next(named, "")
 
 
 def _public_address(top: Section) -> str:

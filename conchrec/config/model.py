@@ -109,7 +109,7 @@ class ConfiguredUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRule:
-    """A group of targets, and what is different at them; None: as everywhere. Found with ``policy.rule_for``.
+    """A group of targets, and what is different at them; None: as everywhere. Found by ``rule_for``.
 
     ``address`` is dialled in the place of what the name resolves to (empty: that), ``port`` where the user
     asked for 22. ``record`` counts where it is stricter than the role's.

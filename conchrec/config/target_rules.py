@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conchrec.access.policy import rule_for
+from conchrec.access.host_rules import rule_for
 from conchrec.config.model import TargetRule
 from conchrec.model import Target
 

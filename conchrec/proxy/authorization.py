@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conchrec.access import policy
+from conchrec.access.host_rules import rule_for
 from conchrec.access.options import Mfa, Record
-from conchrec.access.policy import Allow, Decision, Deny, cited, decide, rule_for
+from conchrec.access.policy import Allow, Decision, Deny, cited, decide
 from conchrec.config.target_rules import other_ports
 from conchrec.errors import AccessDenied
 from conchrec.proxy.target_access import TargetAccess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from conchrec.access.policy import rule_for
+from conchrec.access.host_rules import rule_for
 from conchrec.ca.authority import Authority, CaKind
 from conchrec.config.model import Config
 from conchrec.model import Target

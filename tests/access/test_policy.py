@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.access.command_patterns import CommandPattern
+from conchrec.access.host_rules import rule_for
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, Record, RoleOptions, Sees, SessionOptions, switches
 from conchrec.access.patterns import HostPattern, parse_network
@@ -26,7 +27,6 @@ from conchrec.access.policy import (
     decide,
     may_reach,
     reachable,
-    rule_for,
     sees,
     shut_by,
 )

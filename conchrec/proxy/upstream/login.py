@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from twisted.internet.defer import Deferred
 
-from conchrec.access.policy import rule_for
+from conchrec.access.host_rules import rule_for
 from conchrec.audit import events
 from conchrec.ca.authority import CaKind
 from conchrec.clock import DelayedCall

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from conchrec.access.policy import rule_for
+from conchrec.access.host_rules import rule_for
 from conchrec.model import Target
 from conchrec.proxy.dial.dialer import HostCheck
 from conchrec.proxy.target_access import TargetAccess

@@ -18,7 +18,8 @@ from conchrec.reasons import ReasonCode
 from conchrec.recording.format.asciicast import MARKER, OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.playback.frame import Frame
 from conchrec.recording.terminal.painter import Painter, whole
-from conchrec.recording.terminal.screen import Screen, width
+from conchrec.recording.terminal.screen import Screen
+from conchrec.recording.terminal.screen_line import width
 from conchrec.text import escape
 
 FRAME_SECONDS = 1 / 25

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from conchrec.recording.terminal.screen import Line, Screen
+from conchrec.recording.terminal.screen import Screen
+from conchrec.recording.terminal.screen_line import ScreenLine
 
 ENTER = "\x1b[?1049h\x1b[?7l\x1b[?25l\x1b[m\x1b[2J\x1b[H"
 """Before the first picture: the other screen of the terminal, so that what is on this one stays."""
@@ -96,7 +97,7 @@ class Painter:
             self._painted[number] = wanted
 
 
-def picture(line: Line, columns: int) -> str:
+def picture(line: ScreenLine, columns: int) -> str:
     """One row as it is printed, from its first column on; what is blank at its end is erased."""
     letters, styles = line.letters[:columns], line.styles[:columns]
     if line.letters[columns : columns + 1] == [""]:

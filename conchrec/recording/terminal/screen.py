@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import copy
 import re
-import unicodedata
-from functools import lru_cache
 
 from conchrec.recording.terminal.sanitize import SafeOutput
+from conchrec.recording.terminal.screen_line import ScreenLine, width
 
 _TAB = 8
 _LARGEST = 1000
@@ -48,73 +47,6 @@ _LONGEST_COLOUR, _LONGEST_LOOK = 32, 4
 """Characters of one attribute of SGR: a longer one is invalid, and would be painted for each cell."""
 
 
-@lru_cache(maxsize=4096)
-def width(letter: str) -> int:
-    """In cells: 0 joins the letter before, -1 is nothing that can be shown."""
-    kind = unicodedata.category(letter)
-    if kind in ("Mn", "Me") or letter == "\N{ZERO WIDTH JOINER}":
-        return 0
-    if kind in ("Cf", "Cc", "Cs", "Zl", "Zp"):
-        return -1
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
-class Line:
-    """One row: a letter for each cell, and its style as the numbers of SGR. The second cell of a wide letter
-    is empty. Only the screen that owns it may change it: others may show the same object."""
-
-    __slots__ = ("letters", "owner", "styles")
-
-    def __init__(self, letters: list[str], styles: list[str], owner: object = None) -> None:
-        self.letters = letters
-        self.styles = styles
-        self.owner = owner
-
-    @classmethod
-    def filled(cls, columns: int, style: str = "", letter: str = " ") -> Line:
-        return cls([letter] * columns, [style] * columns)
-
-    def copy(self, owner: object) -> Line:
-        return Line(self.letters.copy(), self.styles.copy(), owner)
-
-    def put(self, start: int, letters: list[str], style: str) -> None:
-        """``letters`` stand there, and no half of a wide one beside them."""
-        end = start + len(letters)
-        self._cut(start)
-        self._cut(end)
-        self.letters[start:end] = letters
-        self.styles[start:end] = [style] * len(letters)
-
-    def move(self, start: int, count: int, style: str) -> None:
-        """What stands from ``start`` on goes to the right; to the left where ``count`` is negative."""
-        columns = len(self.letters)
-        size = min(abs(count), columns - start)
-        self._cut(start)
-        self._cut(columns - size if count > 0 else start + size)
-        for cells, blank in ((self.letters, " "), (self.styles, style)):
-            if count > 0:
-                cells[start:start] = [blank] * size
-                del cells[columns:]
-            else:
-                del cells[start : start + size]
-                cells += [blank] * size
-
-    def resized(self, columns: int) -> Line:
-        """A copy that is so wide, which nobody owns."""
-        line = self.copy(None)
-        line._cut(columns)
-        more = columns - len(line.letters)
-        del line.letters[columns:], line.styles[columns:]
-        line.letters += [" "] * more
-        line.styles += [""] * more
-        return line
-
-    def _cut(self, at: int) -> None:
-        """A wide letter that stands on both sides of ``at`` goes."""
-        if 0 < at < len(self.letters) and self.letters[at] == "":
-            self.letters[at - 1 : at + 1] = "  "
-
-
 class _Pen:
     """How what is written next looks, and where: what a terminal saves with its cursor."""
 
@@ -143,7 +75,7 @@ class Screen:
         self._newline = newline
         self._safe = SafeOutput()
         self.lines = self._blank(self.rows)
-        self._other: list[Line] = []
+        self._other: list[ScreenLine] = []
         self._alternate = False
         self._begin()
         self._saved = {False: _Pen(), True: _Pen()}
@@ -168,7 +100,7 @@ class Screen:
         self._owner, other._owner = object(), object()
         return other
 
-    def _row(self, row: int) -> Line:
+    def _row(self, row: int) -> ScreenLine:
         """The row, as a copy that this screen may change."""
         line = self.lines[row]
         if line.owner is not self._owner:
@@ -189,12 +121,12 @@ class Screen:
                 del lines[:above]
                 del lines[rows:]
                 if columns != self.columns:
-                    resized: dict[int, Line] = {}
+                    resized: dict[int, ScreenLine] = {}
                     for number, line in enumerate(lines):
                         if id(line) not in resized:
                             resized[id(line)] = line.resized(columns)
                         lines[number] = resized[id(line)]
-                lines += [Line.filled(columns)] * (rows - len(lines))
+                lines += [ScreenLine.filled(columns)] * (rows - len(lines))
         self.work += SEQUENCE * rows
         self.columns, self.rows = columns, rows
         self._top, self._bottom = 0, rows - 1
@@ -337,7 +269,7 @@ class Screen:
             self._up()
         elif escape == "#8":
             self._margins([])
-            self.lines = [Line.filled(self.columns, letter="E")] * self.rows
+            self.lines = [ScreenLine.filled(self.columns, letter="E")] * self.rows
         elif escape[0] in "()":
             self._pen.sets["()".index(escape[0])] = escape[1:]
 
@@ -505,8 +437,8 @@ class Screen:
         self._style = ";".join(self._pen.attributes.values())
         self._paper = self._pen.attributes.get("paper", "")
 
-    def _blank(self, rows: int, style: str = "") -> list[Line]:
-        return [Line.filled(self.columns, style)] * rows
+    def _blank(self, rows: int, style: str = "") -> list[ScreenLine]:
+        return [ScreenLine.filled(self.columns, style)] * rows
 
 
 def _fitting(columns: int, rows: int) -> tuple[int, int]:

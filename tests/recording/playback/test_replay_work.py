@@ -23,7 +23,8 @@ from conchrec.recording.playback.player import (
 )
 from conchrec.recording.storage.encodings import ZstdPacker
 from conchrec.recording.terminal.painter import MOST, Painter
-from conchrec.recording.terminal.screen import LARGEST_CELLS, SEQUENCE, Line, Screen
+from conchrec.recording.terminal.screen import LARGEST_CELLS, SEQUENCE, Screen
+from conchrec.recording.terminal.screen_line import ScreenLine
 from tests.support.work import counted
 
 SID = "0" * 26
@@ -45,15 +46,15 @@ class Cells:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        filled, copied, resized = Line.filled, Line.copy, Line.resized
+        filled, copied, resized = ScreenLine.filled, ScreenLine.copy, ScreenLine.resized
 
-        def watch(line: Line) -> Line:
+        def watch(line: ScreenLine) -> ScreenLine:
             self.count += len(line.letters)
             return line
 
-        monkeypatch.setattr(Line, "filled", lambda *args, **more: watch(filled(*args, **more)))
-        monkeypatch.setattr(Line, "copy", lambda line, owner: watch(copied(line, owner)))
-        monkeypatch.setattr(Line, "resized", lambda line, columns: watch(resized(line, columns)))
+        monkeypatch.setattr(ScreenLine, "filled", lambda *args, **more: watch(filled(*args, **more)))
+        monkeypatch.setattr(ScreenLine, "copy", lambda line, owner: watch(copied(line, owner)))
+        monkeypatch.setattr(ScreenLine, "resized", lambda line, columns: watch(resized(line, columns)))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
