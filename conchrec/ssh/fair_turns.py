@@ -18,13 +18,13 @@ from weakref import WeakValueDictionary
 from conchrec.clock import Clock, DelayedCall
 
 #: What one share may use at once, in seconds and messages. A full read of a bulk transfer takes less.
-SLICE_SECONDS = 0.001
+SLICE_SECONDS = 0.0005
 SLICE_MESSAGES = 64
 #: What all shares together may use at once in one turn, before they wait as well.
-TURN_SECONDS = 0.003
+TURN_SECONDS = 0.0015
 TURN_MESSAGES = 4 * SLICE_MESSAGES
 #: What is done in one turn of that which waits.
-WAITING_SECONDS = 0.001
+WAITING_SECONDS = 0.0005
 WAITING_MESSAGES = 2 * SLICE_MESSAGES
 #: So little does not need a new turn to be forgotten.
 _TRIFLE_SECONDS = SLICE_SECONDS / 4
