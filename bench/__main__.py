@@ -135,7 +135,7 @@ async def run(args: argparse.Namespace, words: Sequence[str]) -> int:
         except CancelledError:
             raise
         except Exception:
-            # The others are run all the same.
+            # The others are run anyway.
             traceback.print_exc()
             broken = True
             continue

@@ -105,7 +105,7 @@ class SpoolFull(RecordingError):
 
 
 class WriteFailed(RecordingError):
-    """The recording (or the audit log) can not be opened or written."""
+    """The recording (or the audit log) cannot be opened or written."""
 
     default_code = ReasonCode.WRITE_FAILED
 

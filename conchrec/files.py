@@ -147,7 +147,7 @@ class FileStamp:
 
     @classmethod
     def at(cls, path: Path) -> FileStamp | None:
-        """The stamp of the file there; None where there is none. Follows links. Raises OSError."""
+        """The stamp of the file there; None without one. Follows links. Raises OSError."""
         try:
             return cls.of(path.stat())
         except FileNotFoundError:

@@ -21,7 +21,7 @@ _GROUPS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Texts, empty where there is none.
+    """Texts, empty without one.
 
     ``dialled`` is the target's IP address and port; ``host_key`` the fingerprint of its host key, ``trust``
     what vouched for that; ``target_method`` and ``target_key`` how the proxy logged in there.

@@ -169,7 +169,7 @@ class Section:
     # -- values
 
     def entry(self, key: str) -> YamlText | None:
-        """A text; None where there is none."""
+        """A text; None without one."""
         node = self._nodes.get(key)
         return None if node is None else self._scalar(node, self._at(key), "a text")
 

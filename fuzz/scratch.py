@@ -1,4 +1,4 @@
-"""Files for what reads nothing but files: the same ones, written anew for each input."""
+"""Files for what reads nothing but files: the same ones, written again for each input."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The same for all tests of a file, where starting anew for each would cost too much."""
+    """The same for all tests of a file, where starting again for each would cost too much."""
     stage = Stage(directory=tmp_path_factory.mktemp("stage"))
     try:
         yield stage

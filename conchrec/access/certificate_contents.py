@@ -16,7 +16,7 @@ never worth more than the roles behind it. The rules, for a user of several role
   which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
   have the user's name.
 - *Extensions*: each only where every role that gives a principal grants it (every one
-  that counts, where it is for the proxy alone), for a certificate can not say at which login it is good; and
+  that counts, where it is for the proxy alone), for a certificate cannot say at which login it is good; and
   where no role of the user for one of its principals says no to it, for a certificate would be the way around
   that role.
 - *Until*: the strictest ``max_session_ttl`` of the roles that count, 12 hours where none says any; never
@@ -25,7 +25,7 @@ never worth more than the roles behind it. The rules, for a user of several role
 - *Source*: the addresses that every role that counts allows; and where the key or certificate that the user
   came with is not good from everywhere, the user's address alone.
 
-It can not say at which hosts it is good: a login of a ``direct`` role is one at every target with our CA.
+It cannot say at which hosts it is good: a login of a ``direct`` role is one at every target with our CA.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _to_json(lock: Lock) -> dict[str, str]:
 
 
 def _from_json(fields: object) -> Lock:
-    """Raises ValueError for what ``_to_json`` can not have made."""
+    """Raises ValueError for what ``_to_json`` cannot have made."""
     if not isinstance(fields, dict) or set(fields) - _MAY_BE != _FIELDS:
         raise ValueError("not the fields of a lock")
     if not all(isinstance(text, str) and text.isprintable() for text in fields.values()):

@@ -45,7 +45,7 @@ def parse_hash(text: str) -> bytes:
 
 
 def new_hash(password: str, cost: int = COST) -> str:
-    """The hash of a new password. Blocks for a moment. Raises ValueError where it can not be one
+    """The hash of a new password. Blocks for a moment. Raises ValueError where it cannot be one
     (UnicodeError, which is one, where it is no text)."""
     if not password:
         raise ValueError("an empty password is none")

@@ -110,7 +110,7 @@ class TargetAddress:
 def place_of(target: Target, addresses: Sequence[str]) -> TargetAddress:
     """``addresses`` is what the target's host resolved to, as getaddrinfo gave it.
 
-    Those that can not be a host (``0.0.0.0`` is this machine by another name) are left out.
+    Those that cannot be a host (``0.0.0.0`` is this machine by another name) are left out.
     Raises NotAHost: where none is left; for a name with characters that resolvers fold into others;
     for a number that resolvers take for an address.
     """

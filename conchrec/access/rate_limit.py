@@ -91,7 +91,7 @@ class _Counts:
         """When the next guess may be checked."""
         wrong, due = self._counts.get(name, (0, now))
         if due > now + LONGEST_WAIT + DELAYS[-1]:
-            # The clock was put back: the delay begins anew, and ends.
+            # The clock was put back: the delay begins again, and ends.
             due = now + DELAYS[-1]
             self._counts[name] = wrong, due
         return due
@@ -145,7 +145,7 @@ class _Saved:
 
     @classmethod
     def decode(cls, raw: bytes) -> _Saved:
-        """Raises ValueError for what ``encode`` can not have made."""
+        """Raises ValueError for what ``encode`` cannot have made."""
         fields = orjson.loads(raw)
         try:
             salt = bytes.fromhex(fields["salt"])
@@ -166,7 +166,7 @@ def _counts(fields: dict[str, tuple[int, float]]) -> dict[str, tuple[int, float]
 class Guesses:
     """See the module. ``users`` are those that there are; ``now`` is aware; ``in_thread`` runs what blocks.
 
-    Reads the file at once; one that is not as we write it is said in the log, and all begins anew.
+    Reads the file at once; one that is not as we write it is said in the log, and all begins again.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ class AuditLine:
         return self.members.get("event") == AuditHead.event
 
     def text(self, name: str) -> str:
-        """A member that is a string; empty where there is none."""
+        """A member that is a string; empty without one."""
         value = self.members.get(name)
         return value if isinstance(value, str) else ""
 

@@ -708,7 +708,7 @@ class ServiceStop(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigReload(AuditEvent):
-    """The configuration was read anew. ``result`` is ok, or failed: then nothing has changed, because of the
+    """The configuration was read again. ``result`` is ok, or failed: then nothing has changed, because of the
     ``problems``. ``changed`` are settings; those in ``waiting`` take effect at the next start."""
 
     event = "config.reload"

@@ -93,7 +93,7 @@ class Syslog:
                 self._socket = self._connect()
             self._socket.send(message, socket.MSG_DONTWAIT)
         except OSError:
-            # The daemon may have been started anew since.
+            # The daemon may have been started again since.
             self.close()
             try:
                 self._socket = self._connect()

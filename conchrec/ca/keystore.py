@@ -55,7 +55,7 @@ class SigningFailed(ConchrecError):
 
 class AgentAuthority:
     """A key in the agent that listens at a socket. Each signature has a connection of its own, so an agent
-    that was started anew is as good as the old one."""
+    that was started again is as good as the old one."""
 
     def __init__(self, path: str, blob: bytes) -> None:
         self._path = path
@@ -91,7 +91,7 @@ class AgentAuthority:
 
 
 class KeyStore:
-    """The directory with the keys. ``agent`` is the socket of an ssh-agent, empty where there is none.
+    """The directory with the keys. ``agent`` is the socket of an ssh-agent, empty without one.
 
     Passphrases that were good once are kept, for keys that come later (a rotation) and for none else.
     """

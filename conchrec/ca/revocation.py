@@ -103,7 +103,7 @@ class Revoked:
 
     @classmethod
     def from_json(cls, fields: object) -> Revoked:
-        """Raises ValueError for what ``to_json`` can not have made."""
+        """Raises ValueError for what ``to_json`` cannot have made."""
         if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
             raise ValueError("not the fields of revocations")
         numbers = [fields["version"], fields["changed"], *_list(fields["serials"])]

@@ -97,7 +97,7 @@ class Rotation:
 
     @classmethod
     def from_json(cls, fields: object) -> Rotation:
-        """Raises ValueError for what ``to_json`` can not have made."""
+        """Raises ValueError for what ``to_json`` cannot have made."""
         if not isinstance(fields, dict) or set(fields) != {"phase", "old", "new", "generation"}:
             raise ValueError("not the fields of a rotation")
         phase, generation = RotationPhase(fields["phase"]), fields["generation"]

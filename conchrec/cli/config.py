@@ -22,7 +22,7 @@ from conchrec.ssh.known_hosts import KnownHosts
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-# What these say is about the process that will be started: it can not be tried out here.
+# What these say is about the process that will be started: it cannot be tried out here.
 _OF_THE_PROCESS = ("systemd:", "haproxy:systemd", "fd:", "haproxy:fd")
 
 

@@ -42,7 +42,7 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class DemoFailed(ConchrecError):
-    """The demo can not go on; says why."""
+    """The demo cannot go on; says why."""
 
     default_code = ReasonCode.DEMO_FAILED
 

@@ -58,8 +58,8 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The configuration and what is made from it. A reload replaces all of it with one assignment, so whoever
-    keeps one keeps an old one: read it from the ProxyContext each time."""
+    """The configuration and what is made from it. A reload replaces all of it with one assignment, so a kept
+    reference goes stale: read it from the ProxyContext each time."""
 
     config: Config
     #: Who may go where: that of ``config``, and what is locked.

@@ -4,7 +4,7 @@ A cast without a manifest, that no living process holds the lock of, was interru
 line goes, a header comes if there was none, a marker makes sure that it plays, and a manifest says
 *interrupted*, and how much of the end no checkpoint covers. Nothing else is ever removed: a file with
 unreadable lines in its middle, or one that its checkpoints do not fit, stays exactly as it is, with a
-manifest that says *damaged*. What can not be completed does not stop the rest.
+manifest that says *damaged*. What cannot be completed does not stop the rest.
 """
 
 from __future__ import annotations

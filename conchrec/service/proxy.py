@@ -71,7 +71,7 @@ RECOVERED_AT_ONCE = 20
 
 
 class Proxy(MultiService):
-    """The proxy as a service. Raises ConchrecError or OSError where it can not be.
+    """The proxy as a service. Raises ConchrecError or OSError where it cannot be.
 
     ``reactor`` is Twisted's; nothing below this file knows the global one.
     """
@@ -189,7 +189,7 @@ class Proxy(MultiService):
     # --- life
 
     def privilegedStartService(self) -> None:
-        """Listen. Ends the process with 1, and a line that says where, if that can not be."""
+        """Listen. Ends the process with 1, and a line that says where, if that cannot be."""
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:

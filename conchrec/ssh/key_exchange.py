@@ -8,6 +8,7 @@ sent. It needs little of the transport: ``KexTransport``. What a server and a cl
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ MAX_BLOCKED = 8 * 1024 * 1024
 MAX_BLOCKED_EARLY = 256 * 1024
 #: What a message that waits costs beside its payload.
 _OVERHEAD = 128
-#: From here on whoever feeds us is asked to wait.
+#: From here on the producer of messages is paused.
 HOLD_AT = 1024 * 1024
 _NEVER = float("inf")
 
@@ -143,7 +144,7 @@ class BlockedMessages:
         return messages
 
 
-class KeyExchange:
+class KeyExchange(ABC):
     """One side's key exchanges, one after the other.
 
     ``incoming`` and ``outgoing`` are the packets of the transport; the exchange gives them new keys.
@@ -188,19 +189,19 @@ class KeyExchange:
 
     # --- what a server and a client do differently
 
+    @abstractmethod
     def _host_key_algorithms(self) -> tuple[bytes, ...]:
-        """Of our KEXINIT."""
-        raise NotImplementedError
+        """The host key algorithms of our KEXINIT, in order of preference."""
 
+    @abstractmethod
     def _start_method(self, run: KexRun) -> None:
-        """Algorithms were agreed on: the client sends its value."""
-        raise NotImplementedError
+        """Begin the method that was agreed on: the client sends its public value."""
 
+    @abstractmethod
     def _handle_method(self, run: KexRun, r: Reader) -> None:
-        """Handle the one message that a method has in our direction, as far as ``_secret_known``."""
-        raise NotImplementedError
+        """Handle the one message of the method that the peer sends, as far as ``_secret_known``."""
 
-    def _keys_sent(self, run: KexRun) -> None:
+    def _keys_sent(self, run: KexRun) -> None:  # noqa: B027  # only a server does something here
         """Our NEWKEYS was sent; nothing follows it yet."""
 
     # --- what the transport asks and tells
@@ -263,7 +264,7 @@ class KeyExchange:
         idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
         self._due = self._proposals.due(self._settings.rekey_bytes) if idle else _NEVER
 
-    def _ignore(self) -> None:
+    def _ignore(self) -> None:  # noqa: B027  # a row of the table that does nothing
         """An exchange runs already."""
 
     def _propose(self) -> None:

@@ -51,7 +51,7 @@ def _name(r: Reader) -> bytes:
     """Printable US-ASCII without spaces (RFC 4251 section 6), or RemoteViolation.
 
     OpenSSH reads names up to a NUL at their end: ``exec`` and a NUL would be none that we know, and run a
-    command there all the same.
+    command there anyway.
     """
     name = r.string()
     if any(not 0x20 < byte < 0x7F for byte in name):

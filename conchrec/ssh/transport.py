@@ -101,7 +101,7 @@ class ServerTransport(SSHTransport):
 
     def _service_requested(self, payload: bytes) -> None:
         """``ssh-userauth``. Some clients (paramiko) ask for it before each try, and sshd answers: so do we,
-        and nothing begins anew. Whatever comes after the login is none of the client's business."""
+        and nothing begins again. Whatever comes after the login is none of the client's business."""
         r = Reader(payload)
         name = r.string()
         r.end()

@@ -77,7 +77,7 @@ class UserAuthClient(SSHService):
     ``signers(methods)`` fires with the next key to offer, or with None when there is none that could
     go on by one of ``methods``; then ``prompter``, where there is one, is asked for what the server
     wants to know. ``connection`` is started when the login has succeeded. ``peer_extensions`` and
-    ``host_key`` are the transport's, asked anew for each offer, for EXT_INFO may come late.
+    ``host_key`` are the transport's, asked again for each offer, for EXT_INFO may come late.
     ``on_banner`` gets the text of each banner as it came. ``on_offer(signer)`` is called before each
     offer, ``on_signing(signer)`` before each signature, which may wait for a person. ``target`` is how
     texts for people name the server.

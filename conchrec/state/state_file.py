@@ -43,7 +43,7 @@ class StateFile(Generic[T]):
         self, path: Path, *, empty: T, from_json: Callable[[object], T], to_json: Callable[[T], object]
     ) -> None:
         """``empty`` is the value where there is no file; ``from_json`` raises ValueError for what ``to_json``
-        can not have made. Raises ConfigError where the file can't be read."""
+        cannot have made. Raises ConfigError where the file can't be read."""
         self._path = path
         self._empty = empty
         self._from_json = from_json

@@ -244,7 +244,7 @@ def test_each_extension() -> None:
 
 
 def test_only_the_roles_of_its_principals_are_asked() -> None:
-    """A certificate can not say at which login it is good, so all that name one have to agree."""
+    """A certificate cannot say at which login it is good, so all that name one have to agree."""
     plain, direct = role("db"), role("root", direct=True, ports=True)
     assert "permit-port-forwarding" in granted(plain, direct).extensions
     assert "permit-port-forwarding" not in granted(role("db", direct=True), direct).extensions

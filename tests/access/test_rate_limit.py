@@ -163,7 +163,7 @@ def test_a_right_one_is_forgiven(tmp_path: Path) -> None:
     assert guesses.wait("joe", HOME) == 0
     wrong(guesses, 2, clock, "user50")
     assert guesses.wait("another", HOME) == DELAYS[0]
-    # joe's have begun anew.
+    # joe's have begun again.
     wrong(guesses, FREE_OF_USER, clock, source="192.0.2.8")
     assert guesses.wait("joe", "192.0.2.8") == 0
 

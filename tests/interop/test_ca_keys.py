@@ -44,7 +44,7 @@ async def test_the_proxy_holds_no_authority_s_key(stage: Stage) -> None:
     refused = await client.ssh("web1", "true")
     assert refused.code == 255
     assert "does not sign with the key of the authority" in refused.errors, str(refused)
-    # It has them again: nothing needs to be started anew.
+    # It has them again: nothing needs to be started again.
     for key in keys:
         await agent.add(key)
     assert (await client.ssh("web1", "echo again")).check().text == "again\n"

@@ -192,14 +192,14 @@ async def test_answers_come_later_also_over_a_restart(stage: Stage) -> None:
     assert result.code == 0, str(result)
     (login,) = house.proxy.audit("user.login", user="pat")
     assert moment(login) >= until - 0.001
-    # The user has begun anew; the address has only got this one back.
+    # The user has begun again; the address has only got this one back.
     await fact(lambda: "pat" not in saved(house)["users"], lambda: f"not forgiven: {saved(house)}")
     assert saved(house)["addresses"][somebody.source][0] == count
     assert (house.proxy.directory / "state" / "guesses.json").stat().st_mode & 0o777 == 0o600
 
 
 async def test_who_is_guessed_at_comes_in_with_a_key(stage: Stage) -> None:
-    """Passwords of joe are not taken for some minutes: he is told so; his key works all the same."""
+    """Passwords of joe are not taken for some minutes: he is told so; his key works anyway."""
     house = await build(stage, settings={"users": USERS})
     await house.proxy.stop()
     counts = {"joe": [FREE_OF_USER + 20, time.time() + DELAYS[-1]]}

@@ -21,7 +21,7 @@ HOSTS = "localhost,127.0.0.1"
 
 @dataclass(kw_only=True)
 class Stream:
-    """Sessions, one after another, until ``stop``; ``paused`` while the target's sshd is started anew."""
+    """Sessions, one after another, until ``stop``; ``paused`` while the target's sshd is started again."""
 
     client: Client
     results: list[Result] = field(default_factory=list)

@@ -110,7 +110,7 @@ async def test_much_goes_over_to_aes(anywhere: House, tmp_path: Path) -> None:
         assert back.read_bytes() == text.read_bytes()
         said = [line for line in result.errors.splitlines() if "server->client cipher" in line]
         ours = ["aes128-gcm" in line for line in said]
-        # What the processor can not do well is not asked for.
+        # What the processor cannot do well is not asked for.
         assert (True in ours) is knows_aes(), said
         assert "chacha20" in said[0], said
 

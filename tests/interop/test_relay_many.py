@@ -38,7 +38,7 @@ async def test_ten_sessions_on_one_connection(house: House, way: Way) -> None:
 
 
 async def test_one_after_the_other_on_one_connection(house: House) -> None:
-    """A channel number is used again: each session has its own recording all the same."""
+    """A channel number is used again: each session has its own recording anyway."""
     before = house.proxy.sids()
     client = house.client()
     control = house.stage.short / house.stage.unique("control")

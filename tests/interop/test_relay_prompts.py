@@ -234,7 +234,7 @@ async def test_a_client_that_can_not_answer(anywhere: House, tmp_path: Path) -> 
 
 
 async def test_before_a_key_is_proved_nobody_is_asked(anywhere: House, tmp_path: Path) -> None:
-    """Who can not log in as joe does not get at the target's questions either."""
+    """Who cannot log in as joe does not get at the target's questions either."""
     target = await gear(anywhere, "password", tmp_path)
     client = anywhere.client(Way.CERTIFICATE, target=target, inner_person=anywhere.ann)
     joe = Person(tmp_path)

@@ -450,7 +450,7 @@ async def test_what_is_not_understood_passes(house: House, arguments: Sequence[s
 
 
 async def test_a_program_that_speaks_sftp_after_a_greeting(house: House, tmp_path: Path) -> None:
-    """What a shell prints before it is no SFTP: the account ends, the bytes pass all the same."""
+    """What a shell prints before it is no SFTP: the account ends, the bytes pass anyway."""
     command = "echo welcome; exec cat; exec sftp-server"
     before = house.proxy.sids()
     result = (await house.client().ssh("web1", command, stdin=b"\0\0\0\5\1\0\0\0\3")).check()

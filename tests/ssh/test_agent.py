@@ -108,7 +108,7 @@ async def test_binding_to_a_session(stage: Stage) -> None:
     client = await connect_agent(stage, agent)
     bind = {"host_key": host.blob, "session_id": session_id, "signature": signature}
     assert await client.bind_session(**bind, forwarding=False) is True
-    # Of another session, the signature is not good; the agent goes on all the same.
+    # Of another session, the signature is not good; the agent goes on anyway.
     other = await connect_agent(stage, agent)
     wrong = bind | {"session_id": b"t" * 32}
     assert await other.bind_session(**wrong, forwarding=True) is False

@@ -231,7 +231,7 @@ def test_each_kind_for_its_own_end() -> None:
 
 
 def resigned(certificate: c.Certificate, old: bytes, new: bytes) -> c.Certificate:
-    """With other bytes in it, and a good signature all the same."""
+    """With other bytes in it, and a good signature anyway."""
     assert certificate.signed.count(old) == 1
     signed = certificate.signed.replace(old, new)
     return c.decode(signed + string(CA.sign(signed)))

@@ -51,7 +51,7 @@ async def test_a_host_certificate(stage: Stage) -> None:
 
 
 def test_what_is_not_to_be_read() -> None:
-    """It is shown all the same."""
+    """It is shown anyway."""
     odd = {"source-address": b"\0\0", "verify-required": b"x"}
     it = decode(user_certificate(key(), critical_options=odd))
     it = replace(it, valid_after=2**63, valid_before=FOREVER - 1, authority=b"", signature=b"", principals=())

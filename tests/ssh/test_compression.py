@@ -1,4 +1,4 @@
-"""Compression from the login on: agreed by the client's wish, begun anew with new keys, and bounded."""
+"""Compression from the login on: agreed by the client's wish, begun again with new keys, and bounded."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def read(here: Incoming) -> list[bytes]:
 @settings(max_examples=300, deadline=None)
 @given(suites, messages, st.lists(st.integers(1, 40), max_size=60), st.integers(0, 2**32 - 1))
 def test_cut_anywhere(names: Names, payloads: list[bytes], sizes: list[int], first: int) -> None:
-    """Whatever pieces the packets come in, also where the numbers begin anew in the middle."""
+    """Whatever pieces the packets come in, also where the numbers begin again in the middle."""
     there, here = link(names, first)
     stream = b"".join(sealed(there, payloads))
     found: list[bytes] = []
@@ -122,8 +122,8 @@ def test_touched_anywhere(names: Names, payloads: list[bytes], data: st.DataObje
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(suites, messages, st.booleans()), min_size=2, max_size=4), st.integers(0, 5))
 def test_renewed_anywhere(epochs: list[tuple[Names, list[bytes], bool]], size: int) -> None:
-    """New keys, other ciphers, numbers that go on or begin anew: the packet after NEWKEYS is under them, even
-    where the bytes of both came at once."""
+    """New keys, other ciphers, numbers that go on or begin again: the packet after NEWKEYS is under them,
+    even where the bytes of both came at once."""
     there, here = Outgoing(), Incoming()
     stream = b"".join(sealed(there, [b"\x15"]))
     openers = []

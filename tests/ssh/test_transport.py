@@ -294,7 +294,7 @@ def test_a_service_that_is_not_ours() -> None:
 
 
 def test_a_second_service_request() -> None:
-    """As after a login: the authentication would begin anew."""
+    """As after a login: the authentication would begin again."""
     pair = Pair().secure()
     pair.server.setService(Ear(b"ssh-connection"))
     pair.client.request_service(Ear())

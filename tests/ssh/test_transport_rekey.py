@@ -436,7 +436,7 @@ def test_another_host_key() -> None:
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_sequence_numbers(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With strict key exchange they begin anew with each NEWKEYS, without it they never do."""
+    """With strict key exchange they begin again with each NEWKEYS, without it they never do."""
     if not strict:
         monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
         monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")

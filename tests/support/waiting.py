@@ -42,7 +42,7 @@ async def fact(look: Callable[[], T | None], what: str | Callable[[], str], with
 async def becomes(
     ask: Callable[[], Coroutine[Deferred[Any], Any, object]], wanted: object, what: str, within: float = LONG
 ) -> None:
-    """Wait until that is what somebody says who has to be asked anew each time."""
+    """Wait until that is what somebody says who has to be asked again each time."""
     end = reactor.seconds() + within
     while (said := await ask()) != wanted:
         if reactor.seconds() > end:

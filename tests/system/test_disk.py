@@ -106,7 +106,7 @@ async def test_the_directory_can_not_be_written(stage: Stage, subsystem: bool) -
 
 
 async def test_the_audit_can_not_be_written(stage: Stage) -> None:
-    """An event that can not be written counts as a recording that can not."""
+    """An event that cannot be written counts as a recording that cannot."""
     house = await build(stage, settings={"audit": {"file": str(stage.path("log/audit.jsonl"))}})
     house.proxy.audit_file = stage.path("log/audit.jsonl")
     (await house.client().ssh("web1", "true")).check()

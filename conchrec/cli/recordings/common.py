@@ -31,7 +31,7 @@ def library_of(config: Config) -> Library:
 
 
 def accessed(config: Config, sid: str, action: str) -> None:
-    """The audit log has it before anything is shown; what can not be audited is not shown.
+    """The audit log has it before anything is shown; what cannot be audited is not shown.
 
     Where there is no log at all (recordings that were taken elsewhere) none is begun: it would be
     whoever asks who owned it, and the service could not write to it. Raises WriteFailed.

@@ -140,7 +140,7 @@ def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO)
         if err.isatty():
             err.write(f"\r{done} of {of}")
 
-    problems = fill(root, did, anew=True)
+    problems = fill(root, did, rebuild=True)
     if err.isatty():
         err.write("\r\x1b[K")
     for problem in problems:

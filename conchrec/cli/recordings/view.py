@@ -220,7 +220,7 @@ def _shown(
 
 
 def _size(out: TextIO) -> tuple[int, int] | None:
-    """The size of the terminal that pictures are for; None where there is none."""
+    """The size of the terminal that pictures are for; None without one."""
     return terminal_size(out.fileno()) if out.isatty() else None
 
 

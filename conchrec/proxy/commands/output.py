@@ -18,7 +18,7 @@ _LARGEST = 1000
 
 
 class Console:
-    """``size`` is the terminal's columns and rows; None where there is none."""
+    """``size`` is the terminal's columns and rows; None without one."""
 
     def __init__(self, clock: Clock) -> None:
         self.size: tuple[int, int] | None = None

@@ -125,7 +125,7 @@ class StartTracker:
 
     @property
     def pending(self) -> StartRequest:
-        """What was requested and not forwarded. Raises RuntimeError where there is none."""
+        """The request that is not forwarded yet. Raises RuntimeError if there is none."""
         if self._pending is None:
             raise RuntimeError("no start request is to be forwarded")
         return self._pending

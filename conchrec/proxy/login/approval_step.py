@@ -40,7 +40,7 @@ def step(access: TargetAccess) -> _WaitForApproval | None:
 def _taken(
     access: TargetAccess, login: str | None, needed: tuple[frozenset[str], ...]
 ) -> ApprovalRequest | None:
-    """What was approved in advance, if whoever did is still somebody."""
+    """An approval given in advance, if who gave it is still a user, and neither locked nor revoked."""
     settings, services = access.settings, access.services
 
     def stands(by: str) -> bool:
@@ -89,7 +89,7 @@ class _WaitForApproval:
         try:
             await decision(access.context, access.who(), request, at_once=True)
         except _Changed:
-            return  # and it is looked anew what is needed
+            return  # the inner login decides again which approval is required
         finally:
             access.wait_for(None)
         access.approve(request)
@@ -130,8 +130,8 @@ def request_approval(
 async def decision(
     context: ProxyContext, who: events.Who, request: ApprovalRequest, *, at_once: bool
 ) -> None:
-    """Returns when it is approved, to be used ``at_once`` or later. Raises AccessDenied; whoever waits no
-    longer takes it back."""
+    """Returns when it is approved, to be used ``at_once`` or later. Raises AccessDenied. Cancelling the
+    wait withdraws the request."""
     request.waited_for = at_once
     waiting: Deferred[None] = Deferred()
     request.decided.chainDeferred(waiting)

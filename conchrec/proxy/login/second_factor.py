@@ -25,7 +25,7 @@ from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import decode, is_hardware
 
 TOUCH, CODE = "sk", "totp"
-#: Codes that one may get wrong in an inner login, before it is told so and has to begin anew.
+#: Codes that one may get wrong in an inner login, before it is told so and has to begin again.
 TRIES = 3
 NONE_THERE = Reason(
     ReasonCode.SECOND_FACTOR_UNAVAILABLE,
@@ -55,7 +55,7 @@ def is_touched(context: ProxyContext, identity: Identity) -> bool:
 
 
 def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None:
-    """For what can not ask: AccessDenied where it needs a proof and there is none (left)."""
+    """For what cannot ask: AccessDenied where it needs a proof and there is none (left)."""
     if mfa is Mfa.NO:
         return
     if not identity.second_factor:

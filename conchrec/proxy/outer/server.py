@@ -238,7 +238,7 @@ class OuterConnection:
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         passwords = self._context.settings.passwords
         if passwords is None:
-            # It was offered before the configuration was read anew.
+            # It was offered before the configuration was read again.
             return fail(
                 AccessDenied(
                     "Permission denied",

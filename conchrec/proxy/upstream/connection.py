@@ -298,7 +298,7 @@ class Upstream:
         if self._closed or failure.check(CancelledError):
             return
         lost = self._link.transport.lost if self._link is not None else None
-        # The transport knows better why than whoever waited for it.
+        # The transport knows the reason; the waiting step only knows that it failed.
         error: object = self._explain(lost) if lost is not None else failure.value
         if not isinstance(error, ConchrecError):
             _log.failure("while connecting to {target}", failure=failure, target=str(self._access.target))

@@ -110,7 +110,7 @@ class LoginKeys:
         self._signers = self._in_order()
 
     async def next(self, methods: frozenset[bytes]) -> Signer | None:
-        """The next key to offer to a target that takes ``methods``; None where there is none left."""
+        """The next key to offer to a target that takes ``methods``; None where none is left."""
         if self._last_own:
             # It is asked again after our own certificate: the target does not trust our CA.
             self._last_own = False

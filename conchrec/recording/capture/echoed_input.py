@@ -1,13 +1,13 @@
 """Which of what is typed may be kept: what the target's terminal shows while it is typed. Pure.
 
-Passwords are typed with echo off. The proxy can not see that switch; it sees whether what is typed comes
+Passwords are typed with echo off. The proxy cannot see that switch; it sees whether what is typed comes
 back. So what is typed is held until the line on the screen has it, where the cursor was when it was typed,
 and is dropped where something else comes there, where the line ends, or after a while. Keys that draw
 nothing (Enter, arrows, control keys) are kept, unless they come among letters that are still held.
 
 How sure that is: nothing is kept that was not also shown on the screen, and so is in the recording anyway;
 but for such keys, and for how many of them there were. Of programs that draw the whole screen, and of
-shells that draw their line anew at every key, less is kept than was typed: when in doubt it is dropped.
+shells that draw their line again at every key, less is kept than was typed: when in doubt it is dropped.
 
 Each piece of output is compared with a limited number of letters, however much is held: see ``_WINDOW``.
 """

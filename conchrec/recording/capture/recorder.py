@@ -1,6 +1,6 @@
 """The facts of one session channel, in the order in which they happen, as an asciicast.
 
-Knows neither SSH nor directories. Every fact is a synchronous call that raises RecordingError when it can not
+Knows neither SSH nor directories. Every fact is a synchronous call that raises RecordingError when it cannot
 be kept. Nothing here makes a thread, a Deferred or a log line while a session runs: those are for the edges
 (``sync``, ``close``, a failure).
 
@@ -276,7 +276,7 @@ class SessionRecorder:
         self._writer.flush()
 
     def _begin_unasked(self) -> None:
-        """Something happens before shell, exec or subsystem: it is recorded all the same."""
+        """Something happens before shell, exec or subsystem: it is recorded anyway."""
         if self.state is RecordingState.OPEN:
             self.start("none")
         else:

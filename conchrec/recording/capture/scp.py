@@ -69,7 +69,7 @@ class ScpCommand:
 
     def path(self, name: str) -> str:
         """Where at the target a file is that the sender calls ``name`` (with the directories that it is in),
-        as far as that can be known: what was asked for, where it can not."""
+        as far as that can be known: what was asked for, where it cannot."""
         if self.takes:
             (path,) = self.paths[:1] or ("",)
             # Without -d only the target knows whether it is a directory or the file's new name.

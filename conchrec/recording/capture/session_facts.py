@@ -47,7 +47,7 @@ class SessionSetup:
 
     def set_variable(self, name: bytes, value: bytes) -> tuple[str, str]:
         """The user requests a variable. Returns what a marker says of it, and of the value that it replaces;
-        the latter is empty where there is none."""
+        the latter is empty without one."""
         label, kept, replaced = self.environment.set(name, value)
         if label == "SHELL" or (label == "TERM" and self.pty is None):
             self._variables[label] = kept.text

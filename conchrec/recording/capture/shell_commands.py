@@ -68,7 +68,7 @@ class Commands:
 
     def __init__(self, line: ShownLine) -> None:
         self._line = line
-        #: The prompt of the line that is being typed, empty where there is none; and the last that there was.
+        #: The prompt of the line that is being typed, empty without one; and the last that there was.
         self._prompt = ""
         self._last = ""
         #: A line has ended, or was given up, since the prompt was looked for.

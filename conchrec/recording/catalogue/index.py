@@ -2,7 +2,7 @@
 
 ``index.sqlite`` in the directory of the recordings, through peewee (which speaks PostgreSQL, too). Every
 fact in it comes from a manifest or a cast; without it, or with one that is broken or of another version,
-everything still works, and it is made anew. Only the full text is SQLite's own (FTS5): ``_Text``.
+everything still works, and it is made again. Only the full text is SQLite's own (FTS5): ``_Text``.
 
 The text of a recording is what was on its screen, control sequences resolved within a line (see
 ``transcript``), programs on the alternate screen included; its command; and the names of files that
@@ -39,7 +39,7 @@ from conchrec.text import escape, one_line
 
 NAME = "index.sqlite"
 VERSION = 4
-"""Another one in the file (``user_version``): it is made anew."""
+"""Another one in the file (``user_version``): it is made again."""
 TEXT_AT_MOST = 8 * 1024 * 1024
 """Letters of output of one recording that are read for the text."""
 BUSY_SECONDS = 10
@@ -105,7 +105,7 @@ _TABLES = (_Recording, _Summary, _Text)
 
 
 class IndexUnusable(RecordingError):
-    """There is no index, or it can not be read; ``rebuild-index`` makes one."""
+    """There is no index, or it cannot be read; ``rebuild-index`` makes one."""
 
     default_code = ReasonCode.INDEX_UNUSABLE
 
@@ -122,7 +122,7 @@ class NothingToSearch(RecordingError):
 
 class IndexRow(NamedTuple):
     """One recording, as far as a list shows it. ``started`` is in seconds since 1970; ``summary`` is JSON,
-    and empty where the manifest can not be read."""
+    and empty where the manifest cannot be read."""
 
     sid: str
     started: float
@@ -235,7 +235,7 @@ class Index:
         return sorted(there - read), known.keys() - there
 
     def add(self, sid: str) -> None:
-        """Read a sealed recording. One that can not be read is noted as far as it can be. Raises OSError."""
+        """Read a sealed recording. One that cannot be read is noted as far as it can be. Raises OSError."""
         try:
             manifest = Manifest.parse(self._tree.read_manifest(sid))
         except RecordingError:

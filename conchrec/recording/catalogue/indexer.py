@@ -91,28 +91,28 @@ class Indexer(ProcessProtocol):
 
 
 def fill(
-    directory: Path, did: Callable[[int, int], None] = lambda done, of: None, *, anew: bool = False
+    directory: Path, did: Callable[[int, int], None] = lambda done, of: None, *, rebuild: bool = False
 ) -> list[str]:
     """Put everything that is missing into the index; problems, one line each. Raises RecordingError, OSError.
 
-    ``did`` hears how many of how many are done; ``anew``: what is in it is not believed. An index that turns
-    out to be broken is thrown away.
+    ``did`` is called with how many of how many are done. With ``rebuild`` every recording is read again. A
+    damaged index is removed first.
     """
     from conchrec.recording.catalogue.index import NAME, IndexBroken, remove
 
     try:
-        return _fill(directory, did, anew=anew)
+        return _fill(directory, did, rebuild=rebuild)
     except IndexBroken:
         remove(directory / NAME)
-        return _fill(directory, did, anew=False)
+        return _fill(directory, did, rebuild=False)
 
 
-def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> list[str]:
+def _fill(directory: Path, did: Callable[[int, int], None], *, rebuild: bool) -> list[str]:
     from conchrec.recording.catalogue.index import Index, IndexBroken
 
     problems = []
     with Index(directory, make=True) as index:
-        if anew:
+        if rebuild:
             index.clear()
         missing, gone = index.differences()
         if gone:
@@ -138,7 +138,7 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, anew: bool) -> li
 
 
 def forget(directory: Path) -> None:
-    """What is not there any more leaves the index; at the next ``fill``, where that can not be now."""
+    """What is not there any more leaves the index; at the next ``fill``, where that cannot be now."""
     from conchrec.recording.catalogue.index import Index, IndexUnusable
 
     with contextlib.suppress(IndexUnusable), Index(directory) as index:

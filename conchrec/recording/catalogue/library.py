@@ -27,7 +27,7 @@ LONGEST_LINE = 4 * 1024 * 1024
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryEntry:
     """One recording. ``manifest`` is None while it is being written (or before a crash is repaired);
-    ``header`` is None before the command is known. ``problem`` says what can not be read."""
+    ``header`` is None before the command is known. ``problem`` says what cannot be read."""
 
     sid: str
     path: Path
@@ -71,7 +71,7 @@ class Library:
             yield self.entry(sid, sealed)
 
     def find(self, sid: str) -> LibraryEntry | None:
-        """The one with this id; None where there is none, whatever ``sid`` is."""
+        """The one with this id; None without one, whatever ``sid`` is."""
         try:
             path = self._tree.path(sid)
         except ValueError:

@@ -72,7 +72,7 @@ class Finisher:
     def seal(self, manifest: Manifest, *, durable: bool = True) -> Sealed:
         """The recording is complete, and on the disk where ``durable``. Raises OSError or RecordingError.
 
-        One that can not be encrypted is sealed as it is, with a manifest that says so, and an error.
+        One that cannot be encrypted is sealed as it is, with a manifest that says so, and an error.
         """
         sid = manifest.sid
         path = self.tree.path(sid)

@@ -114,7 +114,7 @@ class Follower:
     """Pictures of what is on the screen now; to be used like a Player."""
 
     def __init__(self, tail: Tail | Whole, *, size: tuple[int, int] = (80, 24)) -> None:
-        #: Empty: what can not be read is raised by ``advance``.
+        #: Empty: what cannot be read is raised by ``advance``.
         self.problem = ""
         self._tail = tail
         self._keys = KeyDecoder()

@@ -167,8 +167,8 @@ class _Kept:
 
 
 class Player:
-    """One playing of one recording. ``events`` begins it anew each time; ``idle`` is the longest pause, in
-    seconds. ``problem`` says what of it can not be read, if anything."""
+    """One playing of one recording. ``events`` begins it again each time; ``idle`` is the longest pause, in
+    seconds. ``problem`` says what of it cannot be read, if anything."""
 
     def __init__(
         self,

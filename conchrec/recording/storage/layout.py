@@ -1,7 +1,7 @@
 """Where a recording lies: ``<root>/YYYY/MM/DD/<sid>.cast``, from the session id and nothing else.
 
 The root is the administrator's word and may be a link; below it nothing is followed but real
-directories, so whoever can write there still can not lead us elsewhere. Directories are made 0700.
+directories, so whoever can write there still cannot lead us elsewhere. Directories are made 0700.
 """
 
 from __future__ import annotations

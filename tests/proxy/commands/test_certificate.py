@@ -31,7 +31,7 @@ PLAIN = key().public().blob()
 
 
 class Audit:
-    """``broken``: it can not be written."""
+    """``broken``: it cannot be written."""
 
     def __init__(self) -> None:
         self.broken = False

@@ -118,7 +118,7 @@ def test_alt_and_a_letter_is_not_kept() -> None:
 
 
 def test_a_shell_that_draws_the_last_letters_again() -> None:
-    """zsh with colours: each key draws the word anew."""
+    """zsh with colours: each key draws the word again."""
     terminal = Terminal()
     terminal.shows("web1% ")
     terminal.types("l")

@@ -259,7 +259,7 @@ def test_made_anew_while_others_have_it_open(bench: Bench) -> None:
     with contextlib.closing(sqlite3.connect(bench.directory / NAME)) as other:
         asked = "SELECT count(*) FROM texts WHERE texts MATCH 'word'"
         assert other.execute(asked).fetchone() == (5,)
-        assert fill(bench.directory, anew=True) == []
+        assert fill(bench.directory, rebuild=True) == []
         assert other.execute(asked).fetchone() == (5,), "it is the same file"
     with Index(bench.directory) as index:
         assert {row.user for row in index.rows().values()} == {"joe"}
