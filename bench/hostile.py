@@ -51,7 +51,7 @@ GATE_LOCK_SECONDS = 8.0
 PATIENCE = 60.0
 #: What floods runs at a lower priority: elsewhere it has cores of its own, and this machine has two in all.
 NICENESS = 10
-APART = ("nice", "-n", str(NICENESS))
+AT_LOW_PRIORITY = ("nice", "-n", str(NICENESS))
 #: Certificates that are revoked, for the list of them to have a size.
 REVOKED = 5000
 
@@ -124,7 +124,7 @@ ROWS: tuple[Row, ...] = (
     Row(name="a target: channels", kind="visit", target="opens", at_sshd=False, in_gate=False),
     Row(name="a target: window adjustments", kind="visit", target="adjust", at_sshd=False, in_gate=False),
     Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, place=Place.WEB),
-    Row(name="connections that are left", kind="connections", count=8, in_gate=False),
+    Row(name="connections closed at once", kind="connections", count=8, in_gate=False),
     Row(name="PROXY headers", kind="balanced", count=8, at_sshd=False, place=Place.BALANCED),
     Row(
         name="no PROXY headers",
@@ -136,7 +136,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(name="outer channel, small packets", kind="tiny-outer", in_gate=False),
     Row(name="session, small packets", kind="tiny-session"),
-    Row(name="recordings that are laborious to index", kind="index"),
+    Row(name="recordings that are slow to index", kind="index"),
     Row(name="scp lines", kind="scp"),
     Row(
         name="a target: lists of the agent's keys", kind="agent", target="agent", at_sshd=False, in_gate=False
@@ -236,7 +236,7 @@ class Floods:
         for port in self._targets.values():
             house.proxy.trust(self._host_key.known_as("localhost", port))
         places = [f"{flood}={port}" for flood, port in self._targets.items()]
-        program = (*APART, sys.executable, "-m", "bench.hostile_target", str(self._host_key.path))
+        program = (*AT_LOW_PRIORITY, sys.executable, "-m", "bench.hostile_target", str(self._host_key.path))
         self._target = house.stage.process(*program, *places, env=our_environment())
         await self._target.says("listening")
 
@@ -268,7 +268,7 @@ class Floods:
             channels=row.channels,
         )
         return house.stage.process(
-            *APART,
+            *AT_LOW_PRIORITY,
             sys.executable,
             "-m",
             "bench.hostile_client",

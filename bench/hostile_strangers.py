@@ -102,7 +102,7 @@ def _response(connection: socket.socket) -> None:
 _ADDRESSES = itertools.count()
 
 
-def _balanced(rest: bytes) -> Callable[[Plan, Sent], None]:
+def _with_proxy_header(rest: bytes) -> Callable[[Plan, Sent], None]:
     """A PROXY header (version 1) of somebody else each time, and then ``rest``."""
 
     def run(plan: Plan, sent: Sent) -> None:
@@ -116,7 +116,7 @@ def _balanced(rest: bytes) -> Callable[[Plan, Sent], None]:
     return run
 
 
-def _no_header(plan: Plan, sent: Sent) -> None:
+def _without_proxy_header(plan: Plan, sent: Sent) -> None:
     """No PROXY header at all: the connection is refused as soon as that is seen."""
     with _connect(plan.port) as connection:
         connection.sendall(b"PROXY " + bytes(200))
@@ -124,7 +124,7 @@ def _no_header(plan: Plan, sent: Sent) -> None:
         connection.recv(20)
 
 
-def _refused(plan: Plan, sent: Sent) -> None:
+def _leave_at_once(plan: Plan, sent: Sent) -> None:
     """Connections that are made and left, until the proxy refuses them, and after that."""
     with _connect(plan.port):
         sent.add()
@@ -137,7 +137,7 @@ RAW: dict[str, Callable[[Plan, Sent], None]] = {
     "ignore-stranger": _clear_messages(bytes((a.IGNORE,)) + string(b"")),
     "debug-stranger": _clear_messages(bytes((a.DEBUG,)) + b"\0" + string(b"") * 2),
     "krl": _http,
-    "balanced": _balanced(VERSION + b"\r\n"),
-    "balanced-no-header": _no_header,
-    "connections": _refused,
+    "balanced": _with_proxy_header(VERSION + b"\r\n"),
+    "balanced-no-header": _without_proxy_header,
+    "connections": _leave_at_once,
 }
