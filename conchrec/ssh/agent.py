@@ -30,6 +30,7 @@ from conchrec.ssh.agent_messages import (
     AgentIdentity,
     ExtensionRequest,
     InvalidLength,
+    SessionBinding,
     SignRequest,
     UnexpectedMessage,
     encode_message,
@@ -39,7 +40,6 @@ from conchrec.ssh.agent_messages import (
     parse_identities,
     parse_signature,
     remove_identity,
-    session_bind,
 )
 from conchrec.ssh.certificate import plain_type
 from conchrec.ssh.signers import Accepted, accepted_algorithm
@@ -137,18 +137,13 @@ class AgentClient:
             self._parsed, lambda reply: parse_extension_reply(reply, name)
         )
 
-    def bind_session(
-        self, *, host_key: bytes, session_id: bytes, signature: bytes, forwarding: bool
-    ) -> Deferred[bool]:
+    def bind_session(self, binding: SessionBinding, *, forwarding: bool) -> Deferred[bool]:
         """``session-bind@openssh.com``: tell the agent which connection its signatures are for.
 
-        ``host_key``, ``session_id`` and ``signature`` are of that connection's first key exchange.
         False where the agent knows no binding; destination-constrained keys are then unusable, and
         all others work.
         """
-        contents = session_bind(
-            host_key=host_key, session_id=session_id, signature=signature, forwarding=forwarding
-        )
+        contents = binding.contents(forwarding=forwarding)
         return self.extension(SESSION_BIND, contents).addCallback(lambda answer: answer is not None)
 
     def forward(self, request: bytes) -> Deferred[bytes]:

@@ -317,12 +317,22 @@ class ExtensionRequest:
         return encode_message(EXTENSION, string(self.name) + self.contents)
 
 
-def session_bind(*, host_key: bytes, session_id: bytes, signature: bytes, forwarding: bool) -> bytes:
-    """The contents of the extension SESSION_BIND (PROTOCOL.agent, 1), from a connection's first key exchange.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionBinding:
+    """The connection that an agent's signatures are for: its host key, its session identifier, and the
+    signature of the host key over that, all of the first key exchange (PROTOCOL.agent, 1)."""
 
-    ``string host key, string session identifier, string signature, boolean is forwarding``
-    """
-    return string(host_key) + string(session_id) + string(signature) + bytes((forwarding,))
+    host_key: bytes
+    session_id: bytes
+    signature: bytes
+
+    def contents(self, *, forwarding: bool) -> bytes:
+        """The contents of the extension SESSION_BIND.
+
+        ``string host key, string session identifier, string signature, boolean is forwarding``
+        """
+        key, session, signature = string(self.host_key), string(self.session_id), string(self.signature)
+        return key + session + signature + bytes((forwarding,))
 
 
 def extension_response(name: bytes, contents: bytes) -> bytes:

@@ -19,6 +19,7 @@ from conchrec.clock import Clock
 from conchrec.errors import ConchrecError, ProtocolViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import numbers as a
+from conchrec.ssh.agent_messages import SessionBinding
 from conchrec.ssh.backpressure import Producer, WriteBackpressure
 from conchrec.ssh.connection_waiters import ConnectionWaiters
 from conchrec.ssh.disconnect import ConnectionEnd
@@ -113,6 +114,13 @@ class SSHTransport(Protocol):
     def host_key_signature(self) -> bytes:
         """The signature over the first key exchange; empty before it."""
         return self.kex.host_key_signature
+
+    @property
+    def session_binding(self) -> SessionBinding:
+        """What binds an agent's signatures to this connection; empty before the first key exchange."""
+        return SessionBinding(
+            host_key=self.host_key_blob, session_id=self.session_id, signature=self.host_key_signature
+        )
 
     @property
     def agreed_names(self) -> tuple[bytes, ...]:

@@ -16,6 +16,9 @@ from fuzz.limits import Broken
 from fuzz.mutation import MAX_LARGE
 from fuzz.target import Each, Target
 
+#: What is bound does not matter to the answers.
+BINDING = a.SessionBinding(host_key=b"", session_id=b"", signature=b"")
+
 
 class Conversation:
     """A client that has asked for everything; the first byte says where the answers are cut."""
@@ -28,7 +31,7 @@ class Conversation:
         self._ask(client.identities().addCallback(self._listed))
         self._ask(client.sign(b"blob", b"data", 0))
         self._ask(client.extension(a.SESSION_BIND, b""))
-        self._ask(client.bind_session(host_key=b"", session_id=b"", signature=b"", forwarding=True))
+        self._ask(client.bind_session(BINDING, forwarding=True))
         nobody = client.identities()
         nobody.addErrback(lambda _: None)
         nobody.cancel()

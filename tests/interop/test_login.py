@@ -350,12 +350,7 @@ async def test_a_key_that_is_for_this_target_alone(stage: Stage) -> None:
         client = await connect_agent(stage, agent)
         visitor = await visit(stage, sshd)
         if bound:
-            assert await client.bind_session(
-                host_key=visitor.transport.host_key_blob,
-                session_id=visitor.transport.session_id,
-                signature=visitor.transport.host_key_signature,
-                forwarding=False,
-            )
+            assert await client.bind_session(visitor.transport.session_binding, forwarding=False)
         signers = [AgentSigner(client, one) for one in await client.identities()]
         if well:
             assert (await visitor.log_in(*signers)).signer is not None

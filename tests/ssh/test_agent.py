@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from conchrec.ssh import agent_messages as a
 from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper, AgentSigner
-from conchrec.ssh.agent_messages import AgentIdentity
+from conchrec.ssh.agent_messages import AgentIdentity, SessionBinding
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.wire import Reader, string, uint32
 from tests.support.agent import Agent
@@ -106,12 +107,12 @@ async def test_binding_to_a_session(stage: Stage) -> None:
     signature = await host.sign(session_id, b"ssh-ed25519")
     agent = await stage.agent()
     client = await connect_agent(stage, agent)
-    bind = {"host_key": host.blob, "session_id": session_id, "signature": signature}
-    assert await client.bind_session(**bind, forwarding=False) is True
+    binding = SessionBinding(host_key=host.blob, session_id=session_id, signature=signature)
+    assert await client.bind_session(binding, forwarding=False) is True
     # Of another session, the signature is not good; the agent goes on anyway.
     other = await connect_agent(stage, agent)
-    wrong = bind | {"session_id": b"t" * 32}
-    assert await other.bind_session(**wrong, forwarding=True) is False
+    wrong = replace(binding, session_id=b"t" * 32)
+    assert await other.bind_session(wrong, forwarding=True) is False
     assert await other.identities() == ()
 
 

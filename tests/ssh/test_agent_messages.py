@@ -129,7 +129,7 @@ def test_layouts() -> None:
     assert a.remove_identity(b"K") == b"\x12\0\0\0\1K"
     assert a.ExtensionRequest(name=b"x@y", contents=b"z").encode() == b"\x1b\0\0\0\3x@yz"
     assert a.extension_response(b"x@y", b"z") == b"\x1d\0\0\0\3x@yz"
-    assert a.session_bind(host_key=b"H", session_id=b"I", signature=b"S", forwarding=True) == (
+    assert a.SessionBinding(host_key=b"H", session_id=b"I", signature=b"S").contents(forwarding=True) == (
         b"\0\0\0\1H\0\0\0\1I\0\0\0\1S\1"
     )
 

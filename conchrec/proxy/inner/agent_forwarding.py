@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from conchrec.audit import events
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.proxy.target_access import TargetAccess
-from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.recording.format.coverage import NotKept
 from conchrec.ssh import messages as m
@@ -31,6 +30,7 @@ from conchrec.ssh.agent_messages import (
     AgentFrames,
     ExtensionRequest,
     InvalidLength,
+    SessionBinding,
     encode_message,
     frame,
 )
@@ -53,15 +53,16 @@ class OnwardAgent:
         self,
         access: TargetAccess,
         opening: IncomingOpen,
-        upstream: Upstream,
+        binding: SessionBinding | None,
         *,
         over: Callable[[OnwardAgent], None],
     ) -> None:
+        """``binding`` is that of the connection to the target, None if it is gone."""
         self._access = access
         self._over = over
         self._ended = False
         self._opening = opening
-        self._upstream = upstream
+        self._binding = binding
         self._client: AgentClient | None = None
         self._stream: Stream | None = None
         self._frames = AgentFrames()
@@ -72,20 +73,13 @@ class OnwardAgent:
         Deferred.fromCoroutine(self._begin()).addErrback(self._refused)
 
     async def _begin(self) -> None:
-        transport = self._upstream.transport
-        if transport is None:
+        if self._binding is None:
             raise AgentError("the target is gone", code=ReasonCode.TARGET_GONE)
         if self._opening.request.max_packet < LEAST_PACKET:
             raise AgentError("the target takes too few bytes in a packet", code=ReasonCode.PACKETS_DO_NOT_FIT)
         client = await self._access.agents.inner.open()
         self._client = client
-        bound = await client.bind_session(
-            host_key=transport.host_key_blob,
-            session_id=transport.session_id,
-            signature=transport.host_key_signature,
-            forwarding=True,
-        )
-        if not bound:
+        if not await client.bind_session(self._binding, forwarding=True):
             raise AgentError(
                 "the agent does not know session-bind@openssh.com, so it is not forwarded",
                 code=ReasonCode.AGENT_BINDING_UNSUPPORTED,

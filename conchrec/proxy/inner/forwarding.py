@@ -122,7 +122,9 @@ class Forwards:
             if (ends := self._ends(opening, "target")) is not None:
                 X11Channel(access, opening, ends[1], self._live).relay.dial(user)
         elif kind in m.AGENT_CHANNELS and access.activity.agent_requested and options.forward_agent:
-            agent = OnwardAgent(access, opening, self._upstream, over=self._live.discard)
+            transport = self._upstream.transport
+            binding = transport.session_binding if transport is not None else None
+            agent = OnwardAgent(access, opening, binding, over=self._live.discard)
             self._live.add(agent)
             agent.begin()
         else:

@@ -157,7 +157,6 @@ class LoginKeys:
                         yield signer
 
     async def _from_agent(self, source: AgentSource) -> AsyncIterator[Signer]:
-        transport = self._transport
         if self._offers.spent:
             return
         self._may_wait_for_person()
@@ -165,12 +164,7 @@ class LoginKeys:
         try:
             client = await within(source.open(), ANSWER_SECONDS, _agent_is_silent)
             self._agents.append(client)
-            bound = client.bind_session(
-                host_key=transport.host_key_blob,
-                session_id=transport.session_id,
-                signature=transport.host_key_signature,
-                forwarding=False,
-            )
+            bound = client.bind_session(self._transport.session_binding, forwarding=False)
             await within(bound, ANSWER_SECONDS, _agent_is_silent)
             identities = await within(client.identities(), ANSWER_SECONDS, _agent_is_silent)
         except AgentError as error:
