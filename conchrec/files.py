@@ -32,8 +32,8 @@ class NewFile:
         """Make it, empty, with at most this mode (the umask counts). ``path`` may be relative to ``dir_fd``.
 
         One process at a time may replace a file, because all use the name ``NAME.new``; what a crash left
-        there is removed. Without ``replaces`` it takes no place that is taken, and each caller has a name of
-        its own. Raises OSError.
+        there is removed. Without ``replaces``, ``commit`` fails if the file exists, and each caller has a
+        temporary name of its own. Raises OSError.
         """
         directory, name = os.path.split(path)
         self._path = path

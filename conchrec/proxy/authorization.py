@@ -84,7 +84,7 @@ def check_ways(access: TargetAccess) -> None:
     """AccessDenied where so many ways of this user are open already that nobody could use them all."""
     context, user = access.context, access.identity.user
     most = context.settings.config.limits.sessions_per_user
-    if sum(live.way_count for live in context.registry.connections_of(user)) >= most:
+    if sum(live.target_channel_count for live in context.registry.connections_of(user)) >= most:
         raise AccessDenied(
             f"{user} has {most} ways to targets open, which is the limit",
             rule="sessions_per_user",

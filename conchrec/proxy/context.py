@@ -35,24 +35,27 @@ from conchrec.threads import InThread
 
 _log = Logger()
 
-#: How long a target that would not have a certificate of our CA is not asked again.
-REFUSED_LIFE = timedelta(minutes=5)
-REFUSALS = 4096
+#: How long no certificate of our CA is offered again to a target that rejected one.
+UNTRUSTING_TIME = timedelta(minutes=5)
+UNTRUSTING_MOST = 4096
 
 
-class Refusals:
-    """Targets that do not trust our user CA, remembered for some minutes."""
+class UntrustingTargets:
+    """Targets, with a login, that rejected a certificate of our user CA. They are forgotten after some
+    minutes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._until: OrderedDict[tuple[Target, str], float] = OrderedDict()
 
-    def note(self, target: Target, login: str) -> None:
-        self._until[target, login] = self._clock.seconds() + REFUSED_LIFE.total_seconds()
-        while len(self._until) > REFUSALS:
+    def add(self, target: Target, login: str) -> None:
+        """Remember a target that rejected our certificate just now."""
+        self._until[target, login] = self._clock.seconds() + UNTRUSTING_TIME.total_seconds()
+        while len(self._until) > UNTRUSTING_MOST:
             self._until.popitem(last=False)
 
-    def knows(self, target: Target, login: str) -> bool:
+    def contains(self, target: Target, login: str) -> bool:
+        """Whether the target rejected one lately."""
         return self._until.get((target, login), 0.0) > self._clock.seconds()
 
 
@@ -92,7 +95,7 @@ class Services:
     started: datetime
     #: The names in the host certificate of the proxy itself.
     outer_names: tuple[str, ...]
-    refusals: Refusals
+    untrusting_targets: UntrustingTargets
     approvals: Approvals
     bandwidth: Bandwidth
     disks: Disks
@@ -110,7 +113,7 @@ class ProxyContext:
     __slots__ = ("registry", "services", "settings")
 
     def __init__(self, settings: Settings, services: Services) -> None:
-        #: The service assigns it, nobody else.
+        #: Assigned by ``conchrec.service`` only.
         self.settings = settings
         self.services = services
         self.registry = Registry()

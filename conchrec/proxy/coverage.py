@@ -106,8 +106,8 @@ FATES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldRow:
-    """One field of one message that crosses the proxy. ``message`` is a key of ``layouts``: a request's or a
-    channel type's name, or what RFC 4254 calls the message."""
+    """One field of one message that crosses the proxy. ``message`` is a key of
+    ``message_layouts``: the name of a request or a channel type, or what RFC 4254 calls the message."""
 
     group: str
     message: str

@@ -29,11 +29,11 @@ class LiveConnection(Protocol):
 
     @property
     def connection_count(self) -> int:
-        """To targets."""
+        """Connections to targets."""
 
     @property
-    def way_count(self) -> int:
-        """Of ways to targets, those that may never lead to one among them."""
+    def target_channel_count(self) -> int:
+        """Channels to targets (``ssh -J``), including those whose target was never reached."""
 
     def tell_and_end(self, text: str) -> None:
         """Say why in every session, then end it."""

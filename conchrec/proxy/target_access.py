@@ -21,13 +21,13 @@ from conchrec.ssh.certificate import decode, fingerprint
 
 
 class OneTimeProof:
-    """What the login of the outer connection has proved besides: good for one thing."""
+    """A second factor that the outer login has proved, and that may be used once."""
 
     def __init__(self) -> None:
         self._left = False
 
     def give(self) -> None:
-        """There is one."""
+        """The outer login has proved one."""
         self._left = True
 
     def take(self) -> bool:
@@ -102,8 +102,8 @@ class ConnectionActivity:
         """A session asked for the agent."""
         self.agent_requested = True
 
-    def pass_unrecorded(self, kind: NotKept) -> None:
-        """Something of this kind goes through that no recording holds."""
+    def add_not_kept(self, kind: NotKept) -> None:
+        """Something of this kind was forwarded that no recording holds."""
         self.not_kept.add(kind)
 
 
@@ -210,7 +210,7 @@ class TargetAccess:
 
     @property
     def settings(self) -> Settings:
-        """Those of now."""
+        """The settings in effect now."""
         return self.context.settings
 
     @property
@@ -225,17 +225,17 @@ class TargetAccess:
 
     @property
     def options(self) -> SessionOptions | None:
-        """Those of the rules that allow it; None until there are any."""
+        """The session options that the policy allows; None before it was asked."""
         return self.allowed.options if self.allowed is not None else None
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Those that allow it, together."""
+        """The roles that allow this access."""
         return self.allowed.roles if self.allowed is not None else ()
 
     @property
     def until(self) -> datetime | None:
-        """When the answer of the policy may be another one, aware; None: never by itself."""
+        """When the policy must be asked again (an aware datetime); None if time changes nothing."""
         if self.allowed is None:
             return None
         ends = (self.allowed.until, self.inner.expires if self.inner is not None else None)
@@ -243,12 +243,12 @@ class TargetAccess:
 
     @property
     def withheld(self) -> frozenset[str]:
-        """What neither the certificate of the outer login permits nor that of the inner one."""
+        """The permits that the certificate of the outer login, or of the inner one, withholds."""
         return self.identity.withheld | (self.inner.withheld if self.inner is not None else frozenset())
 
     @property
     def is_approved(self) -> bool:
-        """By everybody who has to."""
+        """Whether everyone whose approval is required has approved."""
         return self.options is None or set(self.options.approval) <= set(self.approval.needed)
 
     @property
@@ -309,6 +309,6 @@ class TargetAccess:
             self.context.emit(event)
 
     def refused_login(self, error: ConchrecError) -> events.AuthRefused:
-        """A code, or the like, that was not right in the inner login."""
+        """The event for a rejected answer in the inner login (a code, for example)."""
         reason = Reason(error.code, error.detail or error.public)
         return events.AuthRefused(**self.who(), reason=reason, method="keyboard-interactive", stage="inner")

@@ -53,7 +53,7 @@ class Reloader:
         requests, self._requests = self._requests, []
         file = self._context.settings.config.file
         self._in_thread(lambda: load(file)).addCallbacks(self._loaded, self._not_loaded).addErrback(
-            lambda failure: _log.failure("while the configuration is read anew", failure=failure)
+            lambda failure: _log.failure("while the configuration is reloaded", failure=failure)
         ).addCallback(self._done, requests)
 
     def _done(self, _: None, requests: list[Deferred[None]]) -> None:
@@ -63,15 +63,16 @@ class Reloader:
         if self._requests and not self._busy:
             self._read()
 
-    def _not_loaded(self, failure: Failure) -> None:
+    def _not_loaded(self, failure: Failure) -> Failure | None:
         error = failure.value
         if not isinstance(error, ConfigErrors):
-            failure.raiseException()
-        lines = tuple(error.lines()) if isinstance(error, ConfigErrors) else ()
+            return failure
+        lines = tuple(error.lines())
         for line in lines:
             _log.error("{line}", line=line)
-        _log.error("the configuration is wrong, so nothing changes: what was known before is in force")
+        _log.error("reload failed; the running configuration stays in effect")
         self._context.emit(events.ConfigReload(result="failed", problems=lines))
+        return None
 
     def _loaded(self, config: Config) -> None:
         context, before = self._context, self._context.settings.config
@@ -81,10 +82,10 @@ class Reloader:
         for warning in config.warnings:
             _log.warn("{warning}", warning=warning)
         if waiting:
-            _log.warn("{names}: changed, and in force from the next start on", names=", ".join(waiting))
+            _log.warn("{names}: changed; takes effect at the next start", names=", ".join(waiting))
         context.settings = self._build(config)
         limits = config.limits
         context.services.dialer.limit(handshakes=limits.target_handshakes, timeout=limits.connect_timeout)
         context.emit(events.ConfigReload(result="ok", changed=names, waiting=waiting))
-        _log.info("the configuration was read anew; changed: {names}", names=", ".join(names) or "nothing")
+        _log.info("configuration reloaded; changed: {names}", names=", ".join(names) or "nothing")
         self._applied()

@@ -27,8 +27,8 @@ def offered(offer: Offer, *, aes: bool) -> Algorithms:
 
 
 class SettingsBuilder:
-    """Builds Settings at the start and at each reload. ``current`` gives those in effect: what is built asks
-    them later, not the ones that it was built with."""
+    """Builds Settings at the start and at each reload. ``current`` returns those in effect:
+    objects that are built here read them when they need them, not those of their build."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class SettingsBuilder:
         return str(lock) if lock is not None else ""
 
     def _passwords(self, config: Config) -> PasswordLogin | None:
-        """None where nobody has one, or a code."""
+        """The login by password; None where no user has a password or a TOTP secret."""
         hashes = {name: user.password for name, user in config.users.items() if user.password}
         totp = {name: user.totp for name, user in config.users.items() if user.totp}
         if not hashes and not totp:

@@ -50,8 +50,8 @@ class StateWatch:
         self._complaints: dict[str, str] = {}
 
     def check(self) -> None:
-        """Another process may have revoked or locked something, or have gone on with a rotation; and what was
-        allowed until now is over."""
+        """Apply what other processes have changed (revocations, locks, a rotation of an authority), and end
+        what is no longer allowed."""
         moment = self._context.services.now()
         self._with_each(lambda live: live.look(moment))
         self._check_disks()
@@ -73,7 +73,7 @@ class StateWatch:
         self._with_each(lambda live: live.rejudge())
 
     def _with_each(self, judge: Callable[[LiveConnection], None]) -> None:
-        """One that can't be judged ends, and keeps nobody else from being judged."""
+        """Judge every connection. One for which that fails is ended; the others are judged anyway."""
         for live in self._context.registry.connections:
             try:
                 judge(live)
@@ -114,18 +114,22 @@ class StateWatch:
             self._audit_log.tick()
             self._complaints.pop("audit", None)
         except WriteFailed as error:
-            if self._complaints.get("audit") != error.detail:
-                self._complaints["audit"] = error.detail
+            if self._is_new("audit", error):
                 _log.error("{why}: {detail}", why=error.public, detail=error.detail)
 
     def _complain(self, name: str, error: Exception) -> None:
-        """Once for each thing that is wrong."""
-        if self._complaints.get(name) == repr(error):
+        """Log an error, once until it is over or another one follows it."""
+        if not self._is_new(name, error):
             return
-        self._complaints[name] = repr(error)
         if not isinstance(error, (ConfigError, OSError)):
-            _log.failure("while the {name} are looked at", name=name)
-        _log.error("{error}; what was known before is still in force", error=str(error))
+            _log.failure("cannot refresh the {name}", name=name)
+        _log.error("{error}; the previous state stays in effect", error=str(error))
+
+    def _is_new(self, name: str, error: Exception) -> bool:
+        """Whether this is another error than the last one of ``name``, which it replaces."""
+        text = f"{error!r} {error.detail}" if isinstance(error, WriteFailed) else repr(error)
+        before, self._complaints[name] = self._complaints.get(name), text
+        return text != before
 
     def _refresh_authority(self) -> None:
         if self._authority.refresh():

@@ -164,7 +164,7 @@ class KeyExchange(ABC):
         self._allowance = RekeyAllowance()
         #: What the exchange waits for, before the next message of the peer is handled.
         self._computing: Deferred[Any] | None = None
-        #: Under more bytes than that a new exchange begins.
+        #: A new exchange begins after more bytes than that under these keys.
         self._due = _NEVER
         self.blocked = BlockedMessages()
         self.phase = ExchangePhase.INITIAL

@@ -324,7 +324,7 @@ async def test_a_file_that_is_gone_unlocks_nobody(stage: Stage) -> None:
     locks = house.proxy.directory / "state" / "locks.json"
     kept = locks.read_bytes()
     locks.unlink()
-    await fact(lambda: "locks.json is gone; what was known before is still in force" in house.proxy.log,
+    await fact(lambda: "locks.json is gone; the previous state stays in effect" in house.proxy.log,
                lambda: house.proxy.log)  # fmt: skip
     assert not await is_in()
     locks.write_bytes(kept.replace(b"joe", b"tom"))

@@ -90,7 +90,7 @@ class OnwardAgent:
                 code=ReasonCode.NO_LONGER_ALLOWED if self._ended else ReasonCode.TARGET_GONE,
             )
         self._access.emit(self._event("relayed", ""))
-        self._access.activity.pass_unrecorded(NotKept.AGENT)
+        self._access.activity.add_not_kept(NotKept.AGENT)
         self._stream = Stream.accept(self._opening, self)
 
     def end(self, reason: str) -> None:

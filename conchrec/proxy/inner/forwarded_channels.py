@@ -116,7 +116,7 @@ class ForwardedChannel:
     def opened(self) -> None:
         """The far end granted the channel."""
         self._access.emit(self.event("open"))
-        self._access.activity.pass_unrecorded(self.not_kept)
+        self._access.activity.add_not_kept(self.not_kept)
         self._open = True
 
     def refused(self, code: int, text: bytes) -> None:
@@ -177,16 +177,16 @@ class PortForward(ForwardedChannel):
 
     def from_near(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA and self._banners is not None:
-            self._look(self._banners[0], body)
+            self._detect_ssh(self._banners[0], body)
         super().from_near(message, body)
 
     def from_far(self, message: int, body: bytes) -> None:
         if message == m.CHANNEL_DATA and self._banners is not None:
-            self._look(self._banners[1], body)
+            self._detect_ssh(self._banners[1], body)
         super().from_far(message, body)
 
-    def _look(self, banner: Banner, body: bytes) -> None:
-        """Raises AccessDenied, and the piece that tells goes no further."""
+    def _detect_ssh(self, banner: Banner, body: bytes) -> None:
+        """Detect SSH. Raises AccessDenied where it is not allowed; this data is then not forwarded."""
         if not banner.feed(body[4:]):
             return
         self._banners, self._is_ssh = None, True

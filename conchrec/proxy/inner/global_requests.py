@@ -1,4 +1,4 @@
-"""Global requests of the user and of the target: ports to listen on, and what nobody knows.
+"""Global requests of the user and of the target: remote forwards, and unknown requests.
 
 What the target listens on for the user is remembered, with the request that ends it.
 """
@@ -173,7 +173,7 @@ class GlobalRequests:
         if not request.want_reply:
             there.request(request.name, request.extra)
             if request.name in LISTEN:
-                # Granted or not; where the target chose the port nobody knows what would end it.
+                # Without a reply it is unknown whether the target listens, and on which port if it chose one.
                 self._listens[request.extra] = request.name
             done(request, True, b"")
             return

@@ -2,18 +2,7 @@
 
 A request comes from the user, is judged, may wait for the target's channel, is forwarded and is answered.
 ``relay.admission`` lets one at a time come that far; what the target takes meanwhile is decided there, by
-``StartPhase``. Here is what was requested.
-
-====================  ===============  =========  ========  =======
-state                 REQUEST          FORWARD    ACCEPT    REFUSE
-====================  ===============  =========  ========  =======
-NOT_REQUESTED         REQUESTED        –          –         –
-REQUESTED             –                FORWARDED  –         –
-FORWARDED             –                –          ACCEPTED  REFUSED
-ACCEPTED              –                –          –         –
-REFUSED               REQUESTED_AGAIN  –          –         –
-REQUESTED_AGAIN       –                FORWARDED  –         –
-====================  ===============  =========  ========  =======
+``StartPhase``. This module knows what was requested; ``NEXT`` is the table of its states.
 
 Pure: no transport, no clock.
 """
@@ -69,7 +58,6 @@ class StartState(Enum):
     FORWARDED = "forwarded and not answered"
     ACCEPTED = "accepted"
     REFUSED = "refused by the target"
-    REQUESTED_AGAIN = "requested again, after a refusal"
 
 
 class StartStep(Enum):
@@ -86,8 +74,7 @@ NEXT: dict[tuple[StartState, StartStep], StartState] = {
     (StartState.REQUESTED, StartStep.FORWARD): StartState.FORWARDED,
     (StartState.FORWARDED, StartStep.ACCEPT): StartState.ACCEPTED,
     (StartState.FORWARDED, StartStep.REFUSE): StartState.REFUSED,
-    (StartState.REFUSED, StartStep.REQUEST): StartState.REQUESTED_AGAIN,
-    (StartState.REQUESTED_AGAIN, StartStep.FORWARD): StartState.FORWARDED,
+    (StartState.REFUSED, StartStep.REQUEST): StartState.REQUESTED,
 }
 """Where each step leads. What is not here raises RuntimeError: the admission has a bug."""
 

@@ -182,7 +182,7 @@ class OuterConnection:
         return self.ways.connection_count
 
     @property
-    def way_count(self) -> int:
+    def target_channel_count(self) -> int:
         return self.ways.count
 
     # --- Authenticator

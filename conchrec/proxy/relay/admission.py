@@ -220,7 +220,7 @@ class Direction:
             self._deliver(MessageKind.EOF, m.CHANNEL_EOF, b"")
 
     def push(self, kind: MessageKind, message: int, payload: Payload) -> None:
-        """A message of the sender, rewritten from its fields (``layouts``).
+        """A message of the sender, rewritten from its fields (``ssh.message_layouts``).
 
         Raises RemoteViolation where the sender ignores its window, or floods a channel that is not open.
         """

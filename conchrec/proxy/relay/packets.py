@@ -8,8 +8,8 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string
 
-#: Into so many packets one is split in one turn of the reactor. Who observes what the other end takes stays
-#: far below; a channel with packets of one byte would stop everybody else.
+#: The most packets that one packet is split into, in one turn of the reactor. Peers that respect the maximum
+#: packet size need far fewer; a channel with packets of one byte would delay all other users.
 PIECES_MOST = 256
 
 

@@ -5,8 +5,8 @@ target far, for a forwarded port it may be the other way round.
 
 Every message takes the same path, and nothing reaches the other end by another one:
 
-1. ``take`` (``intake.py``) parses it by its layout (``ssh/layouts.py``) and writes it again from its fields.
-   Surplus bytes are dropped; a known request that is malformed is answered FAILURE.
+1. ``take`` (``intake.py``) parses it by its layout (``ssh/message_layouts.py``) and writes it again from its
+   fields. Surplus bytes are dropped; a known request that is malformed is answered FAILURE.
 2. ``Direction`` (``admission.py``) admits what the other end takes at this point: start, window, EOF.
 3. The observer judges a request (``requested``), and sees the message (``from_near``, ``from_far``).
 4. The lane forwards it: at once, or when it is on disk (``proxy-sync``). Data is split to the receiver's

@@ -1,4 +1,4 @@
-"""``proxy-sync``: what was recorded goes on when it is on the disk."""
+"""``proxy-sync``: holds recorded messages back until they are on disk."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ UNUSED_SECONDS = 10.0
 
 
 class Upstream:
-    """See the module. ``on_banner`` gets the target's banner; ``on_lost`` the end of what was ready."""
+    """The connection to one target for one user. ``on_banner`` gets the target's banner;
+    ``on_lost`` the end of what was ready."""
 
     def __init__(
         self,

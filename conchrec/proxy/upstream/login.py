@@ -112,9 +112,9 @@ class LoginKeys:
     async def next(self, methods: frozenset[bytes]) -> Signer | None:
         """The next key to offer to a target that takes ``methods``; None where none is left."""
         if self._last_own:
-            # It is asked again after our own certificate: the target does not trust our CA.
+            # Called again after our own certificate was offered: the target rejected it.
             self._last_own = False
-            self._services.refusals.note(self._access.target, self._access.login)
+            self._services.untrusting_targets.add(self._access.target, self._access.login)
         if b"publickey" not in methods:
             return None
         try:
@@ -186,7 +186,7 @@ class LoginKeys:
 
     async def _own_certificate(self) -> Signer | None:
         access, services = self._access, self._services
-        if services.refusals.knows(access.target, access.login):
+        if services.untrusting_targets.contains(access.target, access.login):
             self._offers.own = "it refused the user CA a moment ago"
             return None
         try:
@@ -308,7 +308,7 @@ class TargetLogin:
         return self.questions.ask(self._text.challenge(challenge))
 
     def _question_asked(self) -> None:
-        """Somebody has to type: the gate is for others, and the inner login goes on."""
+        """A person must answer: release the gate to other logins, and let the inner login continue."""
         if self._link is not None:
             self._link.slot.wait_for_person()
         self._settled()

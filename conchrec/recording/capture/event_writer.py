@@ -84,7 +84,7 @@ class TextStream:
 
 
 class EventWriter:
-    """The lines that are not yet in the file, then one run of pieces of one stream.
+    """Collects event lines for the file, and merges consecutive pieces of one stream into one event.
 
     ``request_flush`` must have ``flush`` called within some milliseconds; it is called once per flush. Each
     method raises RecordingError where a line cannot be kept.

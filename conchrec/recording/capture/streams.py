@@ -155,7 +155,7 @@ class StreamCapture:
         self._stdin.size -= size
 
     def _keep_input(self, data: bytes) -> None:
-        """What ``InputPolicy`` says."""
+        """Record input as far as the policy allows; ``coverage`` says what is left out."""
         if self._terminal is not None and self._terminal.typed(data):
             return
         if self._input_left:

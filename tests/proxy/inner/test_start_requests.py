@@ -16,8 +16,7 @@ TABLE = {
     "REQUESTED": ("REQUEST", ("-", "FORWARDED", "-", "-")),
     "FORWARDED": ("REQUEST FORWARD", ("-", "-", "ACCEPTED", "REFUSED")),
     "ACCEPTED": ("REQUEST FORWARD ACCEPT", ("-", "-", "-", "-")),
-    "REFUSED": ("REQUEST FORWARD REFUSE", ("REQUESTED_AGAIN", "-", "-", "-")),
-    "REQUESTED_AGAIN": ("REQUEST FORWARD REFUSE REQUEST", ("-", "FORWARDED", "-", "-")),
+    "REFUSED": ("REQUEST FORWARD REFUSE", ("REQUESTED", "-", "-", "-")),
 }
 STEPS = ("REQUEST", "FORWARD", "ACCEPT", "REFUSE")
 
@@ -66,7 +65,6 @@ def test_step_leads_where_the_table_says(state: str, step: str) -> None:
         ("FORWARDED", True, True, LS),
         ("ACCEPTED", True, True, LS),
         ("REFUSED", True, True, None),
-        ("REQUESTED_AGAIN", True, True, None),
     ],
 )
 def test_tells_what_runs(
@@ -78,13 +76,21 @@ def test_tells_what_runs(
     assert tracker.last == (LS if is_forwarded else None)
 
 
-@pytest.mark.parametrize("state", ["REQUESTED", "REQUESTED_AGAIN"])
-def test_carries_the_request_until_it_is_forwarded(state: str) -> None:
-    tracker = tracker_in(state)
+def test_carries_the_request_until_it_is_forwarded() -> None:
+    tracker = tracker_in("REQUESTED")
     assert tracker.pending is LS
     tracker.forward()
     with pytest.raises(RuntimeError):
         _ = tracker.pending
+
+
+def test_carries_another_request_after_a_refusal() -> None:
+    tracker, other = tracker_in("REFUSED"), StartRequest(kind="shell")
+    tracker.request(other)
+    assert (tracker.state, tracker.pending, tracker.last) == (StartState.REQUESTED, other, LS)
+    assert tracker.is_forwarded and tracker.current is None
+    assert tracker.forward() is other
+    assert tracker.current is tracker.last is other
 
 
 @pytest.mark.parametrize(
