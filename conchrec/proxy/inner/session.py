@@ -126,10 +126,13 @@ class Session:
         return told and self._starts.is_forwarded
 
     def rejudge(self) -> None:
-        """It ends where the options do not allow what it runs, or its terminal, any more; and where the audit
-        has no room, for a role that is strict."""
+        """End it if the options no longer allow what it runs, or its terminal. For a strict role, also if
+        the audit has no room, or if the recording was given up before the role was strict."""
         if self._access.strict and (full := self._context.services.disks.critical):
             self.end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
+        elif self._access.strict and self.recording.is_given_up:
+            text = "this session is not recorded, and its role requires that now"
+            self.end(Reason(ReasonCode.RECORDING_GIVEN_UP, text))
         elif denied := self._rules.refused_now(self._starts.current, has_pty=self._has_pty):
             self._context.emit(refusals.event(denied, self._who()))
             self.end(denied.public)

@@ -29,7 +29,16 @@ class SessionRecording:
     ``failed`` is called where a strict session must end because of a write that nobody waited for.
     """
 
-    __slots__ = ("_access", "_complete", "_failed", "_sid", "recorder", "was_opened")
+    __slots__ = (
+        "_access",
+        "_complete",
+        "_failed",
+        "_is_announced",
+        "_sid",
+        "is_given_up",
+        "recorder",
+        "was_opened",
+    )
 
     def __init__(
         self,
@@ -46,6 +55,10 @@ class SessionRecording:
         #: None where nothing is recorded: not yet, or not any more.
         self.recorder: SessionRecorder | None = None
         self.was_opened = False
+        #: The session goes on unrecorded: the recording has failed, and the role lets that be.
+        self.is_given_up = False
+        #: The audit has, or is about to get, what the recording failed of.
+        self._is_announced = False
 
     def open(self) -> None:
         """Make the recording. Raises RecordingError where the role is strict."""
@@ -58,6 +71,7 @@ class SessionRecording:
         except RecordingError as error:
             if access.strict:
                 raise
+            self.is_given_up = True
             self._emit_failure(error, Record.BEST_EFFORT)
             return
         self.recorder, self.was_opened = recorder, True
@@ -71,6 +85,7 @@ class SessionRecording:
             write(self.recorder)
         except RecordingError as error:
             if self._access.strict:
+                self._is_announced = True  # by the relay, which ends the session
                 raise
             self._give_up(error)
 
@@ -87,8 +102,7 @@ class SessionRecording:
         if self.recorder is None:
             return succeed(None)
         synced = self.recorder.sync()
-        if not self._access.strict:
-            synced.addErrback(self._not_on_disk)
+        synced.addErrback(self._not_on_disk)
         return synced
 
     def close(
@@ -106,8 +120,8 @@ class SessionRecording:
                         str(error),
                         code=ReasonCode.RECORDING_INCOMPLETE,
                     )
-                if recorder.failed is None:
-                    # What failed before was said when it did.
+                if not self._is_announced:
+                    self._is_announced = True
                     self._emit_failure(error, Record.STRICT if self._access.strict else Record.BEST_EFFORT)
             closed(result if isinstance(result, ClosedRecording) else None)
 
@@ -117,12 +131,16 @@ class SessionRecording:
     def _lost(self, error: RecordingError) -> None:
         """A write that nobody waited for has failed."""
         if self._access.strict:
+            self._is_announced = True
             self._failed(error)
         else:
             self._give_up(error)
 
     def _not_on_disk(self, failure: Failure) -> Failure | None:
         if not isinstance(failure.value, RecordingError):
+            return failure
+        if self._access.strict:
+            self._is_announced = True
             return failure
         self._give_up(failure.value)
         return None
@@ -132,6 +150,7 @@ class SessionRecording:
         recorder, self.recorder = self.recorder, None
         if recorder is None:
             return
+        self.is_given_up = self._is_announced = True
         reason = Reason(ReasonCode.RECORDING_GIVEN_UP, "not recorded any more")
         self.close(recorder, reason, lambda closed: None)
         self._emit_failure(error, Record.BEST_EFFORT)

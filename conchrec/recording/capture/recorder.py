@@ -16,7 +16,6 @@ be kept. Nothing here makes a thread, a Deferred or a log line while a session r
 
 from __future__ import annotations
 
-import contextlib
 import json
 import weakref
 from collections.abc import Callable
@@ -132,9 +131,8 @@ class SessionRecorder:
     # -- before it starts
 
     def pty(self, term: str, columns: int, rows: int) -> None:
-        """The user asks for a terminal."""
-        if self.state is RecordingState.OPEN:
-            self._facts.setup.request_pty(Pty(term=term, columns=columns, rows=rows))
+        """The user requests a terminal, for the next start: also after the target has refused one."""
+        self._facts.setup.request_pty(Pty(term=term, columns=columns, rows=rows))
         self.resize(columns, rows)
 
     def pty_refused(self) -> None:
@@ -370,8 +368,12 @@ class SessionRecorder:
     def give_up(self, error: RecordingError) -> None:
         """There is no room for more: what came so far is kept, and nothing more is taken."""
         if self.state is RecordingState.RUNNING:
-            with contextlib.suppress(RecordingError):
+            try:
                 self.flush()
+            except RecordingError as failed:
+                # No call of the session's own has raised this.
+                self._fail(failed)
+                return
         self.sync_failed(error)
 
     def sync_failed(self, error: RecordingError) -> None:

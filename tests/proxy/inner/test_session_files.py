@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from conchrec.access.options import Record, SessionOptions
 from conchrec.audit import events
 from conchrec.config.model import Mode
+from conchrec.disk_space import Disks
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity
 from conchrec.proxy.inner.session import START_SECONDS, Session
@@ -54,6 +55,7 @@ class Stage:
             clock=clock,
             now=lambda: NOW,
             audit=self.log,
+            disks=Disks(()),
         )
         access = root_at_web1(
             context,

@@ -691,6 +691,39 @@ def test_a_failure_of_the_timer_s_write_is_told(bench: Bench) -> None:
         recorder.output(b"b")
 
 
+def test_reports_the_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
+    """The disk that is full for the store is full for this flush, too."""
+    file = FailingFile()
+    recorder = _failing(bench, file)
+    heard: list[RecordingError] = []
+    recorder.on_failure(heard.append)
+    recorder.start("shell")
+    file.room = len(file.contents)
+    recorder.output(b"a")
+    recorder.give_up(SpoolFull("the disk is full"))
+    assert heard == [recorder.failed]
+    recorder.give_up(SpoolFull("the disk is full"))
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("policy", InputPolicy)
+def test_protects_the_input_of_a_pty_that_is_requested_after_a_refusal(
+    bench: Bench, policy: InputPolicy
+) -> None:
+    """What is typed at a terminal with echo off is kept by no policy, however late the terminal comes."""
+    recorder = bench.recorder(policy=policy)
+    recorder.start("subsystem", "nosuch")
+    recorder.marker("the target refused subsystem")
+    recorder.pty("xterm", 100, 30)
+    recorder.start("shell")
+    recorder.output(b"[sudo] password for joe: ")
+    recorder.input(b"hunter2\r")
+    closed = bench.close(recorder)
+    assert b"hunter2" not in closed.path.read_bytes()
+    assert closed.manifest.pty == Pty(term="xterm", columns=100, rows=30)
+    assert closed.manifest.stdin is not None and closed.manifest.stdin.sha256 == ""
+
+
 def test_one_that_fails_does_not_keep_the_others_from_the_file(bench: Bench) -> None:
     bad, good = FailingFile(), FailingFile()
     files = iter([bad, good])
