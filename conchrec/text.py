@@ -40,8 +40,13 @@ _BLANKS = {
     for blank in "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 }
-#: Colons, and what looks like one, are the end of the prefix.
-_OURS = re.compile(r"conchrec(?=\s*[:\uff1a\ufe55\ua789\u2236\u02d0])", re.IGNORECASE)
+#: Colons, and the letters and signs of other scripts that look like one (Unicode's list of confusables).
+_COLONS = (
+    ":\u02d0\u02f8\u0589\u05c3\u0703\u0704\u0903\u0a83\u16ec\u1803\u1809\u205a\u2236\ua4fd\ua789"
+    "\ufe13\ufe30\ufe55\uff1a"
+)
+#: A colon ends the prefix. Blanks may stand before it, the blank of Braille too, and combining marks.
+_OURS = re.compile(rf"conchrec(?=[\s\u2800\u0300-\u036f]*[{_COLONS}])", re.IGNORECASE)
 
 
 def is_printable(text: str) -> bool:

@@ -121,6 +121,12 @@ def test_a_foreign_line_never_has_our_prefix(foreign: str, limit: int | None) ->
     assert re.search(r"conchrec\s*:", shown) is None
 
 
+@pytest.mark.parametrize("colon", "\u0589\u05c3\ufe30\ua4fd\u205a\u16ec\u02f8\u1803\u0703\ua789\u2236")
+@pytest.mark.parametrize("between", ["", " ", "\u2800", "\u0301", "\u2003\u2800"])
+def test_quotes_our_name_before_what_looks_like_a_colon(colon: str, between: str) -> None:
+    assert text.foreign_line(f"conchrec{between}{colon} code?").startswith("'conchrec'")
+
+
 def test_our_name_is_quoted_where_it_begins_a_line_of_ours() -> None:
     assert text.foreign_line("conchrec: no, conchrec said so") == "'conchrec': no, conchrec said so"
 
