@@ -229,6 +229,11 @@ class TargetAccess:
         return self.allowed.options if self.allowed is not None else None
 
     @property
+    def session_options(self) -> SessionOptions:
+        """The same; what no role says where the policy was not asked."""
+        return self.options or SessionOptions()
+
+    @property
     def roles(self) -> tuple[Role, ...]:
         """The roles that allow this access."""
         return self.allowed.roles if self.allowed is not None else ()

@@ -44,8 +44,8 @@ class ForwardRules:
 
     @property
     def options(self) -> SessionOptions:
-        """Those of the roles, together."""
-        return self._access.options or SessionOptions()
+        """The options of the roles, together."""
+        return self._access.session_options
 
     def may(self, kind: str) -> bool:
         """Forwards of this kind are allowed."""

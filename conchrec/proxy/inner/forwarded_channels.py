@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-from conchrec.access.options import SessionOptions
 from conchrec.access.policy import shut_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.proxy import refusals
 from conchrec.proxy.inner.agent_forwarding import OnwardAgent
 from conchrec.proxy.inner.forward_rules import SWITCH, dropped_event, shown
-from conchrec.proxy.inner.nested_ssh import Banner
+from conchrec.proxy.inner.nested_ssh import SshDetector
 from conchrec.proxy.relay.observer import Verdict
 from conchrec.proxy.relay.relay import Relay
 from conchrec.proxy.target_access import TargetAccess
@@ -88,7 +87,7 @@ class ForwardedChannel:
                 sender=sender,
             )
         )
-        allowed = (self._access.options or SessionOptions()).unknown_requests
+        allowed = self._access.session_options.unknown_requests
         return Verdict.PASS if allowed else Verdict.REFUSE
 
     def answered(self, request: m.ChannelRequest, success: bool) -> None:
@@ -167,7 +166,7 @@ class PortForward(ForwardedChannel):
         self._kind = kind
         self._destination = destination
         self._origin = origin
-        self._banners: tuple[Banner, Banner] | None = (Banner(), Banner())
+        self._detectors: tuple[SshDetector, SshDetector] | None = (SshDetector(), SshDetector())
         self._is_ssh = False
         super().__init__(access, opening, user_is_near=user_is_near, live=live)
 
@@ -176,23 +175,23 @@ class PortForward(ForwardedChannel):
         return (SWITCH[self._kind], "nested_ssh") if self._is_ssh else (SWITCH[self._kind],)
 
     def from_near(self, message: int, body: bytes) -> None:
-        if message == m.CHANNEL_DATA and self._banners is not None:
-            self._detect_ssh(self._banners[0], body)
+        if message == m.CHANNEL_DATA and self._detectors is not None:
+            self._detect_ssh(self._detectors[0], body)
         super().from_near(message, body)
 
     def from_far(self, message: int, body: bytes) -> None:
-        if message == m.CHANNEL_DATA and self._banners is not None:
-            self._detect_ssh(self._banners[1], body)
+        if message == m.CHANNEL_DATA and self._detectors is not None:
+            self._detect_ssh(self._detectors[1], body)
         super().from_far(message, body)
 
-    def _detect_ssh(self, banner: Banner, body: bytes) -> None:
+    def _detect_ssh(self, detector: SshDetector, body: bytes) -> None:
         """Detect SSH. Raises AccessDenied where it is not allowed; this data is then not forwarded."""
-        if not banner.feed(body[4:]):
+        if not detector.feed(body[4:]):
             return
-        self._banners, self._is_ssh = None, True
+        self._detectors, self._is_ssh = None, True
         access = self._access
         self._access.emit(self.event("nested_ssh"))
-        if not (access.options or SessionOptions()).nested_ssh:
+        if not access.session_options.nested_ssh:
             denied = AccessDenied(
                 f"{access.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
                 rule=shut_by(access.roles, "nested_ssh").rule,

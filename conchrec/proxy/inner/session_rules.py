@@ -38,8 +38,8 @@ class SessionRules:
 
     @property
     def options(self) -> SessionOptions:
-        """Those of the roles, together."""
-        return self._access.options or SessionOptions()
+        """The options of the roles, together."""
+        return self._access.session_options
 
     def check_start(self, start: StartRequest) -> None:
         """Raises AccessDenied where the roles do not allow it."""

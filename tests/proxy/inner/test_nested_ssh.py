@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.proxy.inner.nested_ssh import LOOKED_AT, Banner
+from conchrec.proxy.inner.nested_ssh import LOOKED_AT, SshDetector
 
 STARTS = [
     b"SSH-2.0-OpenSSH_9.2\r\n", b"SSH-1.99-x\n", b"SSH-1.5-x\n",
@@ -19,30 +19,30 @@ STARTS = [
 @given(start=st.sampled_from(STARTS), cuts=st.lists(st.integers(0, 40)))
 def test_found_once_with_the_piece_that_tells(start: bytes, cuts: list[int]) -> None:
     places = sorted({min(cut, len(start)) for cut in cuts} | {0, len(start)})
-    banner, passed, found = Banner(), b"", []
+    detector, passed, found = SshDetector(), b"", []
     for begin, end in pairwise(places):
-        found.append(banner.feed(start[begin:end]))
+        found.append(detector.feed(start[begin:end]))
         if not found[-1] and True not in found:
             passed += start[begin:end]
     assert found.count(True) == 1
     assert b"SSH-2" not in passed and b"SSH-1" not in passed
-    assert not banner.feed(b"\nSSH-2.0-again\r\n")
+    assert not detector.feed(b"\nSSH-2.0-again\r\n")
 
 
 @pytest.mark.parametrize(
     "start", [b"GET / HTTP/1.1\r\n", b"ssh-2.0", b"xSSH-2.0-x", b"SSH-3.0", b"SSH 2.0", b""]
 )
 def test_something_else(start: bytes) -> None:
-    assert not Banner().feed(start)
+    assert not SshDetector().feed(start)
 
 
 def test_not_for_ever() -> None:
-    banner = Banner()
+    detector = SshDetector()
     for _ in range(LOOKED_AT):
-        assert not banner.feed(b"x")
-    assert not banner.feed(b"\nSSH-2.0-x\r\n")
+        assert not detector.feed(b"x")
+    assert not detector.feed(b"\nSSH-2.0-x\r\n")
 
 
 def test_no_more_than_that_is_kept() -> None:
-    banner = Banner()
-    assert not banner.feed(b"x" * (LOOKED_AT * 4) + b"\nSSH-2.0-x\r\n")
+    detector = SshDetector()
+    assert not detector.feed(b"x" * (LOOKED_AT * 4) + b"\nSSH-2.0-x\r\n")
