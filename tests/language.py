@@ -1,0 +1,389 @@
+"""The language linter: phrases and names that this project does not use, and the subjects of its commits.
+
+    python -m tests.language [PATH ...]
+
+It reads the tracked text files (or the given files and directories), prints a line for each finding with what
+to write instead, and exits with 1 where there are any. CONTRIBUTING.md says how we write.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+#: Not read: recorded bytes, other people's text, and the two files that must quote what they reject.
+SKIPPED = (
+    "tests/golden/scenarios/",
+    "fuzz/corpus/",
+    "tests/language.py",
+    "tests/test_language.py",
+    "LICENSE",
+)
+TEXT_FILES = {
+    ".py",
+    ".md",
+    ".cfg",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".txt",
+    ".service",
+    ".socket",
+    ".conf",
+    ".sample",
+    ".js",
+    "",
+}
+
+#: A regular expression (case counts where a letter is upper case), and what to write instead.
+PHRASES: tuple[tuple[str, str], ...] = (
+    (r"\b(?:that|which) (?:is|are|was|were) none\b", "say invalid, and the rule"),
+    (r"\bcan not\b", "cannot"),
+    (r"\banew\b", "again"),
+    (r"\bwho(?:so)?ever\b", "anyone who"),
+    (r"\b(?:is|are|was|were) to be had\b", "is available"),
+    (r"\ball the same\b", "anyway"),
+    (r"\bwould not have (?:us|it|him|them)\b", "rejected"),
+    (r"\b(?:speaks?|spoke|talks?) nonsense\b", "malformed, and what is malformed"),
+    (r"\bsignature (?:is|was) (?:not|no) good\b", "signature verification failed"),
+    (r"\bby chance\b", "at random"),
+    (r"\bNOT WHOLE\b", "FAILED"),
+    (r"\ball whole\b", "ok"),
+    (r"\b(?:is|are) in force\b", "stays in effect, is in effect"),
+    (r"\bSee the module\b", "say what the thing is"),
+    (r"\bWhose they are\b", "say what the thing is"),
+    (r"\b[Ww]hat leaves which trace\b", "What is recorded and audited"),
+    (r"\b(?:Finding|Looking at) one\b", "a noun that people search for: Finding recordings"),
+    (
+        r"\b(?:lest|henceforth|hereby|herein|whereof|whereby|wherein|thereof|naught|hitherto)\b",
+        "a common word",
+    ),
+    (r"\bcomes? to nothing\b", "fails, and why"),
+    (r"\bno matter (?:what|which|who)\b", "any"),
+    (r"\bof old\b", "earlier, older"),
+    (r"\bsees to it\b|\bsee to it\b", "makes sure, checks"),
+    (r"\bbe it\b", "whether"),
+)
+
+#: Names that say what happened to a value instead of what it is, and metaphors.
+WORDS_OF_NO_NAME = frozenset(
+    [
+        "asked",
+        "found",
+        "told",
+        "one",
+        "those",
+        "these",
+        "meant",
+        "taken",
+        "beside",
+        "led",
+        "said",
+        "known_before",
+        "door",
+        "way",
+        "ways",
+        "place",
+        "places",
+        "visit",
+        "visits",
+        "valve",
+        "shelf",
+        "looking",
+        "judging",
+        "thing",
+        "things",
+        "stuff",
+        "whose",
+    ]
+)
+#: Nouns (and terms of the field) that end in -ing.
+NOUNS_IN_ING = frozenset(
+    [
+        "accounting",
+        "backing",
+        "binding",
+        "blessing",
+        "building",
+        "ceiling",
+        "coding",
+        "compressing",
+        "encoding",
+        "ending",
+        "engineering",
+        "fencing",
+        "finding",
+        "forwarding",
+        "framing",
+        "greeting",
+        "heading",
+        "hashing",
+        "indexing",
+        "king",
+        "landing",
+        "limiting",
+        "listing",
+        "logging",
+        "mapping",
+        "meaning",
+        "mounting",
+        "opening",
+        "padding",
+        "paging",
+        "pairing",
+        "ping",
+        "pricing",
+        "polling",
+        "processing",
+        "profiling",
+        "pruning",
+        "rating",
+        "reading",
+        "recording",
+        "rekeying",
+        "rendering",
+        "ring",
+        "routing",
+        "sampling",
+        "scheduling",
+        "setting",
+        "settings",
+        "signing",
+        "sing",
+        "sizing",
+        "spacing",
+        "spelling",
+        "sting",
+        "string",
+        "testing",
+        "thing",
+        "timing",
+        "tracing",
+        "training",
+        "typing",
+        "warning",
+        "wing",
+        "writing",
+        "missing",
+        "existing",
+        "remaining",
+        "pending",
+        "matching",
+    ]
+)
+#: Terms that start a function's name and end in -ing, though they are no verb form.
+ADJECTIVES_IN_ING = frozenset(["pending", "remaining", "missing", "existing", "matching"])
+METAPHORS = frozenset(
+    [
+        "door",
+        "doors",
+        "way",
+        "ways",
+        "valve",
+        "valves",
+        "shelf",
+        "shelves",
+        "visit",
+        "visits",
+        "looking",
+        "judging",
+        "bag",
+        "basket",
+    ]
+)
+
+COMMIT_SUBJECT_LENGTH = 72
+ARTICLES = frozenset({"a", "an", "the", "one", "what", "who", "where", "when", "no", "every", "each", "all"})
+#: Forms of a verb that a subject does not start with.
+NO_IMPERATIVE = re.compile(
+    r"(?!(?:bring|embed|feed|seed|shed|speed|apply|rely|reply|supply)$).*(?:ing|ed|ly)$", re.I
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing to write differently: where it stands, what stands there, and what to write instead."""
+
+    place: str
+    text: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text!r}: {self.advice}"
+
+
+def tracked_files(paths: Sequence[str] = ()) -> list[Path]:
+    """The text files that the repository tracks, those under ``paths`` where any are given."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    return [
+        ROOT / name
+        for name in listed
+        if name
+        and not name.startswith(SKIPPED)
+        and Path(name).suffix in TEXT_FILES
+        and (ROOT / name).is_file()
+    ]
+
+
+def phrase_findings(text: str, name: str) -> Iterator[Finding]:
+    """The phrases of ``text`` that PHRASES rejects; ``name`` is the file's."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for pattern, advice in PHRASES:
+            for match in re.finditer(pattern, line):
+                yield Finding(place=f"{name}:{number}", text=match[0], advice=advice)
+
+
+NO_PARTICIPLE = {
+    "module": "no participles: a module is named by a noun",
+    "class": "no participles: a class is named by a noun",
+    "function": "no participles: a function is named by a verb",
+}
+
+
+def name_words(name: str) -> list[str]:
+    """The words of a name in snake_case or CamelCase, in lower case."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return [word for word in spaced.lower().split("_") if word]
+
+
+def name_finding(kind: str, name: str, place: str) -> Finding | None:
+    """What is wrong with a name; ``kind`` is module, class, function or variable."""
+    words = name_words(name)
+    if not words:
+        return None
+    if kind == "variable":
+        if len(words) == 1 and words[0] in WORDS_OF_NO_NAME:
+            return Finding(place=place, text=name, advice="name what the value is: request, reason, session")
+        return None
+    head = words[0] if kind == "function" else words[-1]
+    nouns = NOUNS_IN_ING | ADJECTIVES_IN_ING
+    if head.endswith("ing") and head not in nouns:
+        return Finding(place=place, text=name, advice=NO_PARTICIPLE[kind])
+    if any(word in METAPHORS for word in words):
+        return Finding(place=place, text=name, advice="no metaphors: use the field's term")
+    if len(words) == 1 and words[0] in WORDS_OF_NO_NAME:
+        return Finding(place=place, text=name, advice=f"name what the {kind} is or does")
+    return None
+
+
+def variable_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Each variable, parameter and attribute that a module gives a value to, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
+
+
+def name_findings(source: bytes, name: str) -> Iterator[Finding]:
+    """The names in a Python file that are participles, metaphors or say nothing."""
+    finding = name_finding("module", Path(name).stem.removeprefix("test_"), name)
+    if finding:
+        yield finding
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            if node.name.startswith("test_"):
+                continue
+            finding = name_finding(kind, node.name, f"{name}:{node.lineno}")
+            if finding:
+                yield finding
+    for variable, line in variable_names(tree):
+        finding = name_finding("variable", variable, f"{name}:{line}")
+        if finding:
+            yield finding
+
+
+NO_TEST_NAME = re.compile(
+    r"^test_(?:a|an|the|what|who|whose|where|when|one|no|every|each|all|only|nobody|nothing|it|its)(?:_|$)"
+)
+
+
+def test_name_findings(source: bytes, name: str) -> Iterator[Finding]:
+    """The tests whose names do not start with what the tested thing does."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and NO_TEST_NAME.match(node.name):
+            yield Finding(
+                place=f"{name}:{node.lineno}",
+                text=node.name,
+                advice="test_<does what>_<when>: test_rejects_empty_packet",
+            )
+
+
+def subject_finding(subject: str) -> Finding | None:
+    """What is wrong with the subject of a commit."""
+    first, _, rest = subject.partition(" ")
+    advice = ""
+    if len(subject) > COMMIT_SUBJECT_LENGTH:
+        advice = f"at most {COMMIT_SUBJECT_LENGTH} characters"
+    elif not rest or not first[:1].isupper():
+        advice = "a sentence that starts with a verb in upper case: Reject names with NUL bytes"
+    elif first.lower() in ARTICLES or NO_IMPERATIVE.match(first):
+        advice = "imperative: Reject names with NUL bytes"
+    elif subject.endswith("."):
+        advice = "no full stop at the end"
+    return Finding(place="commit", text=subject, advice=advice) if advice else None
+
+
+def commit_findings() -> Iterator[Finding]:
+    """The subjects of the commits since this file was added; none without that commit, as in a tarball."""
+    added = subprocess.run(
+        ["git", "log", "--diff-filter=A", "--format=%H", "--", "tests/language.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+    if not added:
+        return
+    subjects = subprocess.run(
+        ["git", "log", "--no-merges", "--format=%s", f"{added[-1]}^..HEAD"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout.splitlines()  # fmt: skip
+    for subject in subjects:
+        finding = subject_finding(subject)
+        if finding:
+            yield finding
+
+
+def findings(paths: Sequence[str] = ()) -> list[Finding]:
+    """All findings in the tracked files, or in those under ``paths``; commits only without ``paths``."""
+    collected: list[Finding] = []
+    for path in tracked_files(paths):
+        name = str(path.relative_to(ROOT))
+        data = path.read_bytes()
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            continue
+        collected += phrase_findings(text, name)
+        if path.suffix == ".py":
+            collected += name_findings(data, name)
+            if name.startswith("tests/"):
+                collected += test_name_findings(data, name)
+    if not paths:
+        collected += commit_findings()
+    return collected
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the findings under the given paths, or in all tracked files, and return the exit status."""
+    collected = findings(arguments)
+    for finding in collected:
+        print(finding)
+    print(f"{len(collected)} findings" if collected else "language: ok")
+    return 1 if collected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

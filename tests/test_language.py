@@ -1,0 +1,95 @@
+"""The language linter itself: it rejects each thing that it is for, and lets the field's terms pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.language import name_finding, phrase_findings, subject_finding
+from tests.language import test_name_findings as name_findings_of_tests
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a name that is none",
+        "it can not be read",
+        "read anew",
+        "whoever holds the key",
+        "no key is to be had",
+        "refused all the same",
+        "the agent speaks nonsense",
+        "the signature is not good",
+        "dropped by chance",
+        "NOT WHOLE: web1",
+        "what was known before is in force",
+        "See the module.",
+    ],
+)
+def test_rejects_phrase(text: str) -> None:
+    assert [finding.text for finding in phrase_findings(f"first line\n{text}\n", "page.md")]
+
+
+def test_names_file_and_line_of_phrase() -> None:
+    assert [finding.place for finding in phrase_findings("one\ntwo\nanew\n", "page.md")] == ["page.md:3"]
+
+
+def test_accepts_plain_sentences() -> None:
+    text = "cannot reach web1:22: connection refused. Is sshd running there?"
+    assert not list(phrase_findings(text, "page.md"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("module", "auditing"),
+        ("class", "Keying"),
+        ("class", "SessionVisit"),
+        ("function", "looking"),
+        ("function", "asking_again"),
+        ("variable", "found"),
+        ("variable", "_told"),
+    ],
+)
+def test_rejects_name(kind: str, name: str) -> None:
+    assert name_finding(kind, name, "module.py:1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("module", "framing"),
+        ("module", "agent_forwarding"),
+        ("class", "SessionRecording"),
+        ("function", "parse_string"),
+        ("function", "pending_requests"),
+        ("variable", "match"),
+        ("variable", "_"),
+    ],
+)
+def test_accepts_name(kind: str, name: str) -> None:
+    assert name_finding(kind, name, "module.py:1") is None
+
+
+@pytest.mark.parametrize("name", ["test_a_class_name_is_unique", "test_nothing_is_lost", "test_what_is_said"])
+def test_rejects_test_name_that_starts_with_no_verb(name: str) -> None:
+    assert list(name_findings_of_tests(f"def {name}(): ...\n".encode(), "tests/test_x.py"))
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "A name with a NUL behind it is none: sshd ran what it took for exec",
+        "Added a linter",
+        "Adding a linter",
+        "add a linter",
+        "Linter",
+        "Add a linter.",
+        "Add a linter whose subject is so long that no list of commits shows the end of it",
+    ],
+)
+def test_rejects_commit_subject(subject: str) -> None:
+    assert subject_finding(subject)
+
+
+def test_accepts_imperative_commit_subject() -> None:
+    assert subject_finding("Reject request names with NUL bytes") is None
