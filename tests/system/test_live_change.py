@@ -73,7 +73,7 @@ async def test_a_wrong_configuration_changes_nothing(stage: Stage) -> None:
     house.proxy.config.write_text(good + "rolls: {}\n")
     event = await reloaded(house, result="failed")
     assert "unknown key" in str(event["problems"]) and "did you mean roles?" in str(event["problems"])
-    await fact(lambda: "the running configuration stays in effect" in house.proxy.log, lambda: house.proxy.log)
+    await fact(lambda: "running configuration stays in effect" in house.proxy.log, lambda: house.proxy.log)
     await goes_on(session, "one")
     house.proxy.config.write_text(good)
     assert "changed" not in await reloaded(house, result="ok")
