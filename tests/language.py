@@ -1,18 +1,22 @@
-"""The language linter: phrases and names that this project does not use, and the subjects of its commits.
+"""The language linter: phrases, names and sizes that this project rejects, and the subjects of its commits.
 
     python -m tests.language [PATH ...]
+    python -m tests.language --commit-message FILE
 
-It reads the tracked text files (or the given files and directories), prints a line for each finding with what
-to write instead, and exits with 1 where there are any. CONTRIBUTING.md says how we write.
+The first form reads the tracked text files, or those among them that are given or lie in a given directory.
+The second reads the message of a commit that git is about to make (a commit-msg hook). Both print one line
+for each finding, with what to write instead, and exit with 1 if there are any. CONTRIBUTING.md says how we
+write.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,11 +175,6 @@ NOUNS_IN_ING = frozenset(
         "warning",
         "wing",
         "writing",
-        "missing",
-        "existing",
-        "remaining",
-        "pending",
-        "matching",
     ]
 )
 #: Terms that start a function's name and end in -ing, though they are no verb form.
@@ -199,12 +198,25 @@ METAPHORS = frozenset(
     ]
 )
 
+#: Class names are unique in these packages. Tests and tools may name their own classes alike.
+UNIQUE_CLASSES_IN = ("conchrec/",)
+#: Peewee takes the settings of each table from a nested class with this name.
+REPEATED_CLASSES = frozenset({"Meta"})
+SHORT_MODULES_IN = ("conchrec/", "bench/", "fuzz/")
+MODULE_LINES = 500
+#: Modules that may be longer, and how long. The catalogue of audit events is one table.
+LONGER_MODULES = {"conchrec/audit/events.py": 900}
+
 COMMIT_SUBJECT_LENGTH = 72
 ARTICLES = frozenset({"a", "an", "the", "one", "what", "who", "where", "when", "no", "every", "each", "all"})
-#: Forms of a verb that a subject does not start with.
+#: Forms of a verb that a subject does not start with, except for the verbs whose imperative looks like one.
 NO_IMPERATIVE = re.compile(
-    r"(?!(?:bring|embed|feed|seed|shed|speed|apply|rely|reply|supply)$).*(?:ing|ed|ly)$", re.I
+    r"(?!(?:bring|ping|string|embed|exceed|feed|need|proceed|seed|shed|shred|speed|apply|comply|imply|multiply"
+    r"|rely|reply|supply)$).*(?:ing|ed|ly)$",
+    re.I,
 )
+#: What git writes itself at the start of a subject. Such a commit is folded into another one, or merges.
+GIT_SUBJECTS = ("fixup! ", "squash! ", "amend! ", "Merge ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,12 +231,16 @@ class Finding:
         return f"{self.place}: {self.text!r}: {self.advice}"
 
 
+def git(*arguments: str) -> str:
+    """What git prints in the top directory of the sources; empty if it fails."""
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout  # fmt: skip
+
+
 def tracked_files(paths: Sequence[str] = ()) -> list[Path]:
-    """The text files that the repository tracks, those under ``paths`` where any are given."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
+    """The text files that the repository tracks, or will track, without those in SKIPPED."""
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths).split("\0")
     return [
         ROOT / name
         for name in listed
@@ -338,47 +354,105 @@ def subject_finding(subject: str) -> Finding | None:
     return Finding(place="commit", text=subject, advice=advice) if advice else None
 
 
+def length_finding(text: str, name: str) -> Finding | None:
+    """The module is too long, or an exception for it is no longer needed."""
+    length = len(text.splitlines())
+    if length > LONGER_MODULES.get(name, MODULE_LINES):
+        advice = f"at most {LONGER_MODULES.get(name, MODULE_LINES)} lines: split it by subject"
+    elif name in LONGER_MODULES and length <= MODULE_LINES:
+        advice = "short enough: remove it from LONGER_MODULES"
+    else:
+        return None
+    return Finding(place=name, text=f"{length} lines", advice=advice)
+
+
+def class_places(source: bytes, name: str) -> Iterator[tuple[str, str]]:
+    """Each class of a module: its name, and the file and line of its definition."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            yield node.name, f"{name}:{node.lineno}"
+
+
+def repeated_class_findings(classes: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """The classes, by name and place, that have the name of an earlier one."""
+    first: dict[str, str] = {}
+    for name, place in classes:
+        if name in first and name not in REPEATED_CLASSES:
+            yield Finding(
+                place=place, text=name, advice=f"class names are unique: {first[name]} has this one"
+            )
+        first.setdefault(name, place)
+
+
 def commit_findings() -> Iterator[Finding]:
     """The subjects of the commits since this file was added; none without that commit, as in a tarball."""
-    added = subprocess.run(
-        ["git", "log", "--diff-filter=A", "--format=%H", "--", "tests/language.py"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    ).stdout.split()  # fmt: skip
+    added = git("log", "--diff-filter=A", "--format=%H", "--", "tests/language.py").split()
     if not added:
         return
-    subjects = subprocess.run(
-        ["git", "log", "--no-merges", "--format=%s", f"{added[-1]}^..HEAD"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    ).stdout.splitlines()  # fmt: skip
-    for subject in subjects:
+    for subject in git("log", "--no-merges", "--format=%s", f"{added[-1]}^..HEAD").splitlines():
         finding = subject_finding(subject)
         if finding:
             yield finding
 
 
+def message_finding(message: str) -> Finding | None:
+    """What is wrong with the subject of a whole commit message, as git hands it to a hook."""
+    lines = (line for line in message.splitlines() if line.strip() and not line.startswith("#"))
+    subject = next(lines, "")
+    return None if subject.startswith(GIT_SUBJECTS) else subject_finding(subject)
+
+
+def file_findings(path: Path) -> Iterator[Finding]:
+    """All findings in one file, which concern nothing but this file."""
+    name = str(path.relative_to(ROOT))
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    yield from phrase_findings(text, name)
+    if path.suffix != ".py":
+        return
+    yield from name_findings(data, name)
+    if name.startswith("tests/"):
+        yield from test_name_findings(data, name)
+    if name.startswith(SHORT_MODULES_IN) and (finding := length_finding(text, name)):
+        yield finding
+
+
 def findings(paths: Sequence[str] = ()) -> list[Finding]:
-    """All findings in the tracked files, or in those under ``paths``; commits only without ``paths``."""
-    collected: list[Finding] = []
-    for path in tracked_files(paths):
-        name = str(path.relative_to(ROOT))
-        data = path.read_bytes()
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            continue
-        collected += phrase_findings(text, name)
-        if path.suffix == ".py":
-            collected += name_findings(data, name)
-            if name.startswith("tests/"):
-                collected += test_name_findings(data, name)
+    """All findings in the tracked files, or in those under ``paths``.
+
+    Repeated class names and commits are only looked at without ``paths``: they concern the whole tree.
+    """
+    files = tracked_files(paths)
+    collected = [finding for path in files for finding in file_findings(path)]
     if not paths:
+        modules = {str(path.relative_to(ROOT)): path for path in files if path.suffix == ".py"}
+        collected += repeated_class_findings(
+            definition
+            for name, path in modules.items()
+            if name.startswith(UNIQUE_CLASSES_IN)
+            for definition in class_places(path.read_bytes(), name)
+        )
         collected += commit_findings()
     return collected
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the findings under the given paths, or in all tracked files, and return the exit status."""
-    collected = findings(arguments)
+    """Print the findings, and return the exit status: 0 if there are none, 1 if there are some."""
+    parser = argparse.ArgumentParser(prog="python -m tests.language", description="Lint the language.")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="files and directories (default: all)")
+    parser.add_argument("--commit-message", metavar="FILE", type=Path, help="lint only this commit message")
+    options = parser.parse_args(arguments)
+    if options.commit_message is not None:
+        finding = message_finding(options.commit_message.read_text())
+        collected = [finding] if finding else []
+    else:
+        for path in options.paths:
+            if not tracked_files([path]):
+                parser.error(f"{path}: no text files that git tracks")
+        collected = findings(options.paths)
     for finding in collected:
         print(finding)
     print(f"{len(collected)} findings" if collected else "language: ok")

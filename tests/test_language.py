@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.language import name_finding, phrase_findings, subject_finding
+from tests.language import (
+    LONGER_MODULES,
+    MODULE_LINES,
+    length_finding,
+    main,
+    message_finding,
+    name_finding,
+    phrase_findings,
+    repeated_class_findings,
+    subject_finding,
+)
 from tests.language import test_name_findings as name_findings_of_tests
 
 
@@ -93,3 +105,53 @@ def test_rejects_commit_subject(subject: str) -> None:
 
 def test_accepts_imperative_commit_subject() -> None:
     assert subject_finding("Reject request names with NUL bytes") is None
+
+
+def test_rejects_class_name_given_twice() -> None:
+    classes = [
+        ("Lane", "a.py:1"),
+        ("Relay", "a.py:9"),
+        ("Lane", "b.py:3"),
+        ("Meta", "a.py:2"),
+        ("Meta", "b.py:4"),
+    ]
+    assert [(finding.place, finding.text) for finding in repeated_class_findings(classes)] == [
+        ("b.py:3", "Lane")
+    ]
+
+
+def test_rejects_long_module() -> None:
+    assert length_finding("\n" * MODULE_LINES, "conchrec/relay.py") is None
+    assert length_finding("\n" * (MODULE_LINES + 1), "conchrec/relay.py")
+
+
+@pytest.mark.parametrize("name", LONGER_MODULES)
+def test_rejects_needless_exception_for_module_length(name: str) -> None:
+    assert length_finding("\n" * (MODULE_LINES + 1), name) is None
+    assert length_finding("\n" * MODULE_LINES, name)
+    assert length_finding("\n" * (LONGER_MODULES[name] + 1), name)
+
+
+def test_reads_subject_of_commit_message_below_comments() -> None:
+    assert message_finding("# comment\n\nReject names with NUL bytes\n\nThey were run.\n") is None
+    assert message_finding("Rejected names\n# comment\n")
+    assert message_finding("# nothing else\n")
+
+
+@pytest.mark.parametrize("subject", ["fixup! added names", "Merge branch 'names'"])
+def test_accepts_subject_that_git_writes(subject: str) -> None:
+    assert message_finding(f"{subject}\n") is None
+
+
+@pytest.mark.parametrize(
+    ("message", "status"), [("Reject names with NUL bytes\n", 0), ("Rejected names\n", 1)]
+)
+def test_lints_commit_message_file(tmp_path: Path, message: str, status: int) -> None:
+    path = tmp_path / "COMMIT_EDITMSG"
+    path.write_text(message)
+    assert main(["--commit-message", str(path)]) == status
+
+
+def test_rejects_path_without_tracked_files() -> None:
+    with pytest.raises(SystemExit):
+        main(["no/such/path"])

@@ -1,36 +1,19 @@
-"""Names and sizes that the whole project keeps to: a class name is unique, and a module is short."""
+"""The sizes and class names of this checkout pass the language linter, which the rest of it will, too."""
 
 from __future__ import annotations
 
-import ast
-from collections import Counter
-
+from tests.language import ROOT, class_places, length_finding, repeated_class_findings
 from tests.test_layers import MODULES
 
-#: Peewee wants this name for the settings of each table.
-GIVEN = frozenset({"Meta"})
-MOST_LINES = 500
-#: The catalogue of audit events is one table.
-LONGER = {"conchrec.audit.events": 900}
+SOURCES = {str(path.relative_to(ROOT)): path.read_bytes() for path in MODULES.values()}
 
 
-def class_names() -> Counter[str]:
-    """How often each name is given to a class."""
-    return Counter(
-        node.name
-        for path in MODULES.values()
-        for node in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(node, ast.ClassDef)
-    )
+def test_has_no_repeated_class_name() -> None:
+    classes = (definition for name, source in SOURCES.items() for definition in class_places(source, name))
+    assert not list(repeated_class_findings(classes))
 
 
-def test_a_class_name_is_unique() -> None:
-    names = class_names()
-    assert {name for name, count in names.items() if count > 1} == GIVEN
-
-
-def test_a_module_is_short() -> None:
-    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    too_long = {name: length for name, length in lengths.items() if length > LONGER.get(name, MOST_LINES)}
-    assert not too_long
-    assert all(lengths[name] > MOST_LINES for name in LONGER), "of these, some are short by now"
+def test_has_no_long_module() -> None:
+    assert [
+        finding for name, source in SOURCES.items() if (finding := length_finding(source.decode(), name))
+    ] == []
