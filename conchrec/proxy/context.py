@@ -123,7 +123,9 @@ class ProxyContext:
         try:
             self.services.audit.emit(event)
         except WriteFailed as error:
-            _log.error("AUDIT EVENT LOST: {event}: {detail}", event=event.event, detail=error.detail)
+            _log.error(
+                "AUDIT EVENT LOST: cannot write {event}: {detail}", event=event.event, detail=error.detail
+            )
 
     def session_delayed(self, user: str, who: Who, seconds: float) -> None:
         """Audit that sessions of this user wait: once a minute for each user."""

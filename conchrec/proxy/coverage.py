@@ -52,7 +52,8 @@ TABLE: tuple[CoverageRow, ...] = (
     CoverageRow(channel="session", request="agent-req", audited=("agent",)),
     CoverageRow(channel="session", request="other", audited=("request.unknown",)),
     CoverageRow(channel="session", request="eow@openssh.com", recorded="cast: a marker"),
-    CoverageRow(channel="session", request="xon-xoff", sender="target", why="a hint for the keyboard"),
+    CoverageRow(channel="session", request="xon-xoff", sender="target",
+        why="only says how the client handles Ctrl-S and Ctrl-Q"),
     CoverageRow(
         channel="session", request="exit-status", sender="target",
         recorded="cast, manifest", audited=("session.end",),
@@ -79,11 +80,11 @@ TABLE: tuple[CoverageRow, ...] = (
     CoverageRow(channel="global", request="other", audited=("request.unknown",)),
     CoverageRow(channel="global", request="other", sender="target", audited=("request.unknown",)),
     CoverageRow(channel="global", request="keepalive@openssh.com",
-        why="a question whether somebody is there"),
+        why="only checks that the other side answers"),
     CoverageRow(channel="global", request="no-more-sessions@openssh.com",
-        why="a promise to open nothing more"),
+        why="only promises that the client opens no more sessions"),
     CoverageRow(channel="global", request="hostkeys-00@openssh.com", sender="target",
-        why="never reaches the user: the keys are not those that they see"),
+        why="not relayed: the client sees the proxy's host key, not the target's"),
 )  # fmt: skip
 
 
@@ -98,9 +99,9 @@ class Fate(Enum):
 
 FATES = {
     Fate.RECORDED: "the value is in the recording (cast or manifest)",
-    Fate.DIGESTED: "the value is covered by the hash in the manifest's `control`, and its size is limited",
-    Fate.CONSTANT: "always forwarded as the same bytes, whatever was sent",
-    Fate.AUDITED: "the value is in the audit",
+    Fate.DIGESTED: "the hash in the manifest's `control` covers the value, and its size is limited",
+    Fate.CONSTANT: "the same bytes are always forwarded, regardless of what was sent",
+    Fate.AUDITED: "the value is in the audit log",
 }
 
 
@@ -206,8 +207,8 @@ FIELDS: tuple[FieldRow, ...] = (
 
 
 def fields_as_markdown() -> str:
-    """The table of fields for people."""
-    lines = ["| message | name | field | what becomes of it | where |", "|---|---|---|---|---|"]
+    """Return FIELDS as a table for ``docs/coverage.md``."""
+    lines = ["| message | name | field | treatment | where |", "|---|---|---|---|---|"]
     lines += [
         f"| {row.group} | `{row.message}` | {row.field} | {row.fate.value} | {row.where} |" for row in FIELDS
     ]
@@ -215,7 +216,7 @@ def fields_as_markdown() -> str:
 
 
 def as_markdown() -> str:
-    """The table for people."""
+    """Return TABLE as a table for ``docs/coverage.md``."""
     lines = ["| channel | request | from | recorded | audited |", "|---|---|---|---|---|"]
     for row in TABLE:
         request = (

@@ -38,7 +38,7 @@ class ChannelWaiting:
         self._count(size + OVERHEAD)
         if self._user.bytes > USER_BYTES:
             raise RemoteViolation(
-                "too many bytes of one user wait for other ends", code=ReasonCode.TOO_MANY_MESSAGES
+                "too much data of this user is waiting to be forwarded", code=ReasonCode.TOO_MANY_MESSAGES
             )
 
     def remove(self, size: int) -> None:

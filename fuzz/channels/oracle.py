@@ -263,7 +263,7 @@ def _input(manifest: dict[str, Any], mine: list[dict[str, Any]], channel: Server
     if digest and digest != hashlib.sha256(given).hexdigest():
         yield f"the digest of the input is not that of the {len(given)} bytes that the server was given"
     withdrawn = any(
-        event.get("event") == "message.dropped" and event["reason"].startswith("recorded, and not forwarded")
+        event.get("event") == "message.dropped" and event["reason"].startswith("recorded, but not forwarded")
         for event in mine
     )
     if not digest and "pty" not in manifest and given and not withdrawn:

@@ -283,7 +283,7 @@ WALK: dict[tuple[str, str, str], tuple[Act, Callable[[Cast], object] | None]] = 
     ),
     ("session", "eow@openssh.com", "user"): (
         raw(asks("eow@openssh.com")),
-        lambda cast: "the user reads no more (eow@openssh.com)" in cast.listed("m"),
+        lambda cast: "the user stopped reading (eow@openssh.com)" in cast.listed("m"),
     ),
     ("session", "signal", "user"): (inner(_signals), None),
     ("session", "break", "user"): (inner(_signals), None),

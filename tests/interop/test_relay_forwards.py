@@ -193,7 +193,7 @@ async def test_ssh_inside_of_a_forward_is_refused(no_nesting: House) -> None:
             assert (await asking.wait()).stdout == b"220 \n"
     refused = await house.proxy.audited("session.rejected", count=2)
     assert {str(event["rule"])[:21] for event in refused} == {"role ops: nested_ssh "}
-    assert "may not use ssh inside of a forward" in str(refused[0]["reason"])
+    assert "may not use ssh inside a forwarded port" in str(refused[0]["reason"])
     closed = await house.proxy.audited("port", action="close", destination=f"127.0.0.1:{house.target.port}")
     assert "nested_ssh: no" in str(closed[0]["reason"]), "nothing of the banner has passed"
     assert closed[0]["received"] == 0

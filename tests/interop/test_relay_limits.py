@@ -52,7 +52,7 @@ async def test_no_more_sessions_at_once_than_the_role_allows(stage: Stage) -> No
     # ssh goes on with a connection of its own, which is another one.
     second = (await client.ssh(*shared, "-o", "ControlMaster=no", "web1", "echo second")).check()
     assert "Session open refused by peer" in second.errors, str(second)
-    await master.says("1 sessions at once are the limit (max_sessions)")
+    await master.says("too many sessions: 1 at once are allowed in a connection (max_sessions)")
     master.close_input()
     assert (await master.wait()).code == 0
     await house.proxy.audited("session.rejected", rule="max_sessions")
@@ -64,7 +64,7 @@ async def test_sftp_only_where_files_may_be_copied(stage: Stage) -> None:
     batch = stage.file("batch", "pwd\n")
     result = await client.program("sftp", *client.options, "-b", batch, "web1")
     assert result.code != 0
-    assert "may not copy files by sftp as root@localhost (file_copy: no)" in result.errors
+    assert "may not copy files with sftp as root@localhost (file_copy: no)" in result.errors
     (event,) = await house.proxy.audited("session.rejected")
     assert str(event["rule"]).startswith("role ops: file_copy (line ")
     (await client.ssh("web1", "true")).check()

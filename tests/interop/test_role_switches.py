@@ -114,9 +114,9 @@ async def test_everything(many: House, tmp_path: Path) -> None:
 async def test_shell(many: House) -> None:
     for flags in ((), ("-tt",)):
         result = await client(many, "no-shell").ssh(*flags, "web1", stdin=b"echo never\nexit\n")
-        says(result, f"have a shell as {LOGIN}@no-shell (shell: no)")
+        says(result, f"start a shell as {LOGIN}@no-shell (shell: no)")
         assert b"never" not in result.stdout
-    assert "have a shell" in await refused(many, "no-shell", "shell")
+    assert "start a shell" in await refused(many, "no-shell", "shell")
     await works(many, "no-shell")
 
 
@@ -144,11 +144,11 @@ async def test_files(many: House, tmp_path: Path, name: str, sftp: bool, scp: bo
             result.check()
         else:
             setting = "file_copy" if name == "no-copy" else by
-            says(result, f"copy files by {by} as {LOGIN}@{name} ({setting}: no)")
+            says(result, f"copy files with {by} as {LOGIN}@{name} ({setting}: no)")
         assert there.exists() is works_
     if not sftp:
         server = await client(many, name).ssh("web1", "/usr/lib/openssh/sftp-server")
-        says(server, "copy files by sftp")
+        says(server, "copy files with sftp")
     await works(many, name)
 
 
@@ -173,10 +173,10 @@ async def test_commands(many: House, tmp_path: Path) -> None:
     ):
         says(await named.ssh("web1", command), f"run this command as {LOGIN}@commands (commands)")
         assert not (tmp_path / "it").exists(), command
-    says(await named.ssh("web1", stdin=b"echo never\n"), "have a shell")
+    says(await named.ssh("web1", stdin=b"echo never\n"), "start a shell")
     says(await named.ssh("-s", "web1", "greet"), "use this subsystem")
     (tmp_path / "one").write_text("1")
-    says(await copied(named, str(tmp_path / "one"), f"web1:{tmp_path}/two"), "copy files by sftp")
+    says(await copied(named, str(tmp_path / "one"), f"web1:{tmp_path}/two"), "copy files with sftp")
     says(await copied(named, "-O", str(tmp_path / "one"), f"web1:{tmp_path}/two"), "run this command")
 
 

@@ -470,14 +470,14 @@ async def test_where_files_must_not_be_copied(stage: Stage) -> None:
     ):
         result = await client.ssh("web1", command)
         assert result.code == 255
-        assert f"may not copy files by {by} as root@localhost (file_copy: no)" in result.errors
+        assert f"may not copy files with {by} as root@localhost (file_copy: no)" in result.errors
     batch = house.stage.file("batch", "pwd\n")
     for program in (
         ("scp", "-O", batch, "web1:/tmp"),
         ("sftp", "-s", "/usr/lib/openssh/sftp-server", "-b", batch, "web1"),
     ):
         result = await client.program(str(program[0]), *client.options, *program[1:])
-        assert result.code != 0 and "may not copy files by " in result.errors
+        assert result.code != 0 and "may not copy files with " in result.errors
     rules = {event["rule"] for event in await house.proxy.audited("session.rejected", count=5)}
     assert len(rules) == 1 and str(rules.pop()).startswith("role ops: file_copy (line ")
     # A shell can, whatever this says.

@@ -225,7 +225,7 @@ async def test_file_copy_no_sees_a_program_anywhere(stage: Stage, tmp_path: Path
     ):
         result = await client.ssh("web1", command)
         assert result.code == 255
-        assert "may not copy files by " in result.errors
+        assert "may not copy files with " in result.errors
 
 
 async def test_the_mode_that_scp_sets_is_told(house: House, tmp_path: Path) -> None:

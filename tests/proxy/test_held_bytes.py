@@ -25,7 +25,7 @@ def test_channels_of_one_user_share_a_limit() -> None:
         for _ in range(2 * USER_BYTES // HELD_BYTES)
     ]
     fill(lanes[: len(lanes) // 2 - 1])
-    with pytest.raises(RemoteViolation, match="one user"):
+    with pytest.raises(RemoteViolation, match="data of this user"):
         fill(lanes[len(lanes) // 2 - 1 :])
     assert user.bytes <= USER_BYTES + 2 * HELD_BYTES
     other.channel().add(HELD_BYTES)

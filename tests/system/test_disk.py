@@ -168,8 +168,9 @@ async def test_the_disk_of_the_audit_fills_up(stage: Stage) -> None:
     await process.says("still here\n")
     (disk.directory / "more").write_bytes(b"\0" * 200 * KIB)
     result = await process.wait()
-    assert result.code == 255 and "conchrec: the disk for the audit log is full" in result.errors, str(result)
-    await house.proxy.audited("session.end", reason="the disk for the audit log is full")
+    assert result.code == 255 and "the disk for the audit log is full" in result.errors, str(result)
+    reason = "this session was ended: the disk for the audit log is full. Tell your administrator"
+    await house.proxy.audited("session.end", reason=reason)
     assert house.proxy.audit("user.login") and house.proxy.audit("disk.low", state="critical")
     for name in ("ballast", "more"):
         (disk.directory / name).unlink()

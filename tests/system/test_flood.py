@@ -141,7 +141,7 @@ async def test_sessions_and_commands(stage: Stage) -> None:
     other = client.start(*shared, "web1", "echo ready; cat", stdin=None)
     await other.says("ready")
     third = await client.ssh("web1", "echo never")
-    assert third.code == 255 and "joe has 2 sessions, which is the limit" in third.errors, str(third)
+    assert third.code == 255 and "joe has 2 open, which is the limit" in third.errors, str(third)
     await house.proxy.audited("session.rejected", rule="sessions_per_user")
     ways = [client.start("-v", "-N", "web1") for _ in range(2)]
     await house.proxy.audited("session.rejected", reason="joe has 2 ways to targets open, which is the limit")

@@ -106,7 +106,7 @@ async def test_what_is_withdrawn_ends_and_the_rest_goes_on(stage: Stage) -> None
     house.proxy.configure({"roles": roles})
     await reloaded(house, result="ok", changed=["roles"])
     shown = await terminal.wait()
-    assert "may not have a terminal" in shown.text + shown.errors, str(shown)
+    assert "may not use a terminal" in shown.text + shown.errors, str(shown)
     await goes_on(session, "two")
     roles["ops"]["options"] = {"exec": False}
     house.proxy.configure({"roles": roles})

@@ -38,7 +38,7 @@ async def begun(client: Client) -> Process:
         ({"roles": {"ops": {"hosts": ["127.0.0.66"]}}}, "joe may not reach localhost"),
         ({"roles": {"ops": {"options": {"require_mfa": "login"}}}}, "your roles require a second factor"),
         ({"roles": {"ops": {"options": {"approval": ["ops"]}}}}, "somebody has to approve it now"),
-        ({"session_recording": "proxy"}, "how sessions are recorded has changed (session_recording)"),
+        ({"session_recording": "proxy"}, "changed how sessions are recorded (session_recording)"),
         ({"users": {"joe": None}}, "there is no user joe any more"),
     ],
     ids=["hosts", "mfa", "approval", "recording", "user"],

@@ -74,21 +74,22 @@ class OnwardAgent:
 
     async def _begin(self) -> None:
         if self._binding is None:
-            raise AgentError("the target is gone", code=ReasonCode.TARGET_GONE)
+            raise AgentError("the connection to the target has ended", code=ReasonCode.TARGET_GONE)
         if self._opening.request.max_packet < LEAST_PACKET:
-            raise AgentError("the target takes too few bytes in a packet", code=ReasonCode.PACKETS_DO_NOT_FIT)
+            raise AgentError(
+                "the maximum packet size of the target is too small", code=ReasonCode.PACKETS_DO_NOT_FIT
+            )
         client = await self._access.agents.inner.open()
         self._client = client
         if not await client.bind_session(self._binding, forwarding=True):
             raise AgentError(
-                "the agent does not know session-bind@openssh.com, so it is not forwarded",
+                "the agent is not forwarded: it does not support session-bind@openssh.com (OpenSSH 8.9)",
                 code=ReasonCode.AGENT_BINDING_UNSUPPORTED,
             )
-        if self._ended or self._opening.channel.connection.stopped:
-            raise AgentError(
-                "the role does not allow it any more" if self._ended else "the target is gone",
-                code=ReasonCode.NO_LONGER_ALLOWED if self._ended else ReasonCode.TARGET_GONE,
-            )
+        if self._ended:
+            raise AgentError("the role no longer allows agent forwarding", code=ReasonCode.NO_LONGER_ALLOWED)
+        if self._opening.channel.connection.stopped:
+            raise AgentError("the connection to the target has ended", code=ReasonCode.TARGET_GONE)
         self._access.emit(self._event("relayed", ""))
         self._access.activity.add_not_kept(NotKept.AGENT)
         self._stream = Stream.accept(self._opening, self)

@@ -58,7 +58,7 @@ class DroppedMessages:
         """Count ``data`` of a message; returns its kind."""
         key = (message, reason, from_near)
         if key not in self._kinds and len(self._kinds) >= DROPPED_KINDS:
-            reason = Reason(ReasonCode.FURTHER_REASONS, "further reasons")
+            reason = Reason(ReasonCode.FURTHER_REASONS, f"other reasons, after {DROPPED_KINDS}")
             key = (message, reason, from_near)
         kind = self._kinds.get(key)
         if kind is None:

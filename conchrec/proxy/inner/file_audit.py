@@ -109,7 +109,7 @@ class FileAudit:
 
 def _marker_text(account: Account, fact: Found) -> str:
     if isinstance(fact, AccountLost):
-        return f"{account.by} is not followed from here on: {fact.reason}"
+        return f"{account.by} cannot be followed any further: {fact.reason}"
     size = "" if fact.size is None else f"{fact.size} bytes"
     digest = f"sha256 {fact.sha256}" if fact.sha256 else fact.unhashed and f"no hash: {fact.unhashed}"
     words = (fact.operation, fact.path, fact.other, fact.name, fact.detail, size, digest, fact.result)

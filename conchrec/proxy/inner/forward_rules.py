@@ -31,7 +31,7 @@ SWITCH = {
     "streamlocal-remote": "streamlocal_forwarding",
     "streamlocal-forwarded": "streamlocal_forwarding",
 }
-NOT_ALLOWED = Reason(ReasonCode.FORWARD_NOT_ALLOWED, "the role does not allow it")
+NOT_ALLOWED = Reason(ReasonCode.FORWARD_NOT_ALLOWED, "the role does not allow this forward")
 
 
 class ForwardRules:

@@ -193,7 +193,7 @@ class PortForward(ForwardedChannel):
         self._access.emit(self.event("nested_ssh"))
         if not access.session_options.nested_ssh:
             denied = AccessDenied(
-                f"{access.identity.user} may not use ssh inside of a forward (nested_ssh: no)",
+                f"{access.identity.user} may not use ssh inside a forwarded port (nested_ssh: no)",
                 rule=shut_by(access.roles, "nested_ssh").rule,
                 code=ReasonCode.NESTED_SSH_NOT_ALLOWED,
             )

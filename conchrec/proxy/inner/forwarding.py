@@ -111,7 +111,7 @@ class Forwards:
         kind, user, access = opening.channel.kind, self.user, self._access
         options = self._rules.options
         if user is None or user.stopped:
-            opening.refuse(m.CONNECT_FAILED, Reason(ReasonCode.USER_GONE, "the user is gone"))
+            opening.refuse(m.CONNECT_FAILED, Reason(ReasonCode.USER_GONE, "the user has disconnected"))
         elif kind in FORWARDED and self._requests.listening > 0 and self._rules.may(FORWARDED[kind]):
             if (ends := self._ends(opening, "target")) is not None:
                 forward = PortForward(
@@ -134,7 +134,7 @@ class Forwards:
                     **access.who(), request=f"open {name}", size=0, scope="channel", sender="target"
                 )
             )
-            why = Reason(ReasonCode.CHANNEL_NOT_REQUESTED, "nobody asked for this channel")
+            why = Reason(ReasonCode.CHANNEL_NOT_REQUESTED, "the user did not request this channel")
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(why))
 
     def _ends(self, opening: IncomingOpen, sender: str) -> tuple[str, str] | None:
@@ -143,7 +143,7 @@ class Forwards:
         try:
             values, _ = message_layouts.parse(message_layouts.CHANNEL_OPENS[request.kind], request.extra)
         except (Truncated, Malformed) as error:
-            text = f"malformed open of {one_line(request.kind, 64)}: {error.public}"
+            text = f"malformed request to open a channel of type {one_line(request.kind, 64)}: {error.public}"
             reason = Reason(error.code, text)
             self._context.emit(dropped_event(self._access, m.CHANNEL_OPEN, request.extra, reason, sender))
             opening.refuse(m.CONNECT_FAILED, refusals.sentence(reason))
@@ -159,7 +159,7 @@ class Forwards:
 def _refuse(opening: IncomingOpen, failure: Failure) -> None:
     error = failure.value
     if not isinstance(error, ConchrecError):
-        _log.failure("while a forward opens", failure=failure)
+        _log.failure("unexpected error: cannot open a forward", failure=failure)
         error = ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)
     if not opening.channel.connection.stopped and not opening.answered:
         opening.refuse(*refusals.open_failure(error))

@@ -138,7 +138,7 @@ class GlobalRequests:
                 dropped = request.extra
                 reason = Reason(error.code, f"malformed request {name}: {error.public}")
         if dropped or reason is not None:
-            why = reason or Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {name}")
+            why = reason or Reason(ReasonCode.SURPLUS_BYTES, f"bytes after the last field of request {name}")
             self._context.emit(dropped_event(self._access, m.GLOBAL_REQUEST, dropped, why, sender))
         if reason is not None:
             request.reply(False)
@@ -155,7 +155,7 @@ class GlobalRequests:
         kept, dropped = (extra[:most], extra[most:]) if success else (b"", extra)
         name = shown(request.name)
         if dropped:
-            why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of the reply to {name}")
+            why = Reason(ReasonCode.SURPLUS_BYTES, f"unexpected bytes in the reply to {name}")
             self._context.emit(dropped_event(self._access, m.REQUEST_SUCCESS, dropped, why, sender))
         if kept and request.name not in message_layouts.GLOBAL_REQUESTS:
             self._unknown_bytes(f"reply to {name}", kept, sender)
@@ -191,13 +191,13 @@ class GlobalRequests:
         if request.name in LISTEN:
             if success:
                 self.listening += 1
-            refused = Reason(ReasonCode.FORWARD_REFUSED, "the target does not allow it")
+            refused = Reason(ReasonCode.FORWARD_REFUSED, "the target refused the forward")
             action, reason = ("listen", "") if success else ("refused", refused)
             self._context.emit(self._listen(request, action, reason, reply=extra))
         elif request.name in CANCEL:
             self._listens.pop(request.extra, None)
             # Connections that were accepted before may still arrive, so the count is not lowered.
-            unknown = Reason(ReasonCode.FORWARD_UNKNOWN, "the target knows no such forward")
+            unknown = Reason(ReasonCode.FORWARD_UNKNOWN, "the target has no such forward")
             self._context.emit(self._listen(request, "cancel", "" if success else unknown))
 
     def _listen(

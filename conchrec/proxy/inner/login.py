@@ -76,9 +76,7 @@ class InnerLogin:
         if inner_auth is InnerAuth.TUNNEL or access.identity.method != "publickey":
             return self._welcome("none", None)
         return fail(
-            AccessDenied(
-                "Permission denied", "a key of the same user is wanted", code=ReasonCode.KEY_REQUIRED
-            )
+            AccessDenied("Permission denied", "the user must prove a key", code=ReasonCode.KEY_REQUIRED)
         )
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
@@ -96,7 +94,7 @@ class InnerLogin:
             return fail(
                 AccessDenied(
                     "Permission denied",
-                    "not a key of the user of the outer connection",
+                    "the key is not one of the user of the outer connection",
                     code=ReasonCode.KEY_OF_OTHER_USER,
                 )
             )
@@ -109,7 +107,9 @@ class InnerLogin:
     async def _answer(self, ask: Ask) -> Identity:
         access, upstream = self._access, self.upstream
         if not self._welcomed or upstream is None:
-            raise AccessDenied("Permission denied", "questions before a key", code=ReasonCode.KEY_REQUIRED)
+            raise AccessDenied(
+                "Permission denied", "keyboard-interactive before a key", code=ReasonCode.KEY_REQUIRED
+            )
         while not self._begun and access.denied is None:
             step = self._needed()
             if step is None:
@@ -223,7 +223,9 @@ class InnerLogin:
         if method == "none":
             # It proves nothing, so it is no part of a success.
             welcome.errback(
-                AccessDenied("Permission denied", "there are questions", code=ReasonCode.QUESTIONS_PENDING)
+                AccessDenied(
+                    "Permission denied", "the user must answer questions", code=ReasonCode.QUESTIONS_PENDING
+                )
             )
         else:
             welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))

@@ -96,7 +96,7 @@ class RequestAudit:
             # PROTOCOL 2.1: the sender reads no more; some of what was recorded may not have been read.
             if sender not in self._ended_writes:
                 self._ended_writes.add(sender)
-                text = f"the {sender} reads no more (eow@openssh.com)"
+                text = f"the {sender} stopped reading (eow@openssh.com)"
                 self._journal.record(lambda recorder: recorder.marker(text))
         elif request.name not in QUIET:
             self.unknown(request, sender)

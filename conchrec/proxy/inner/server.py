@@ -167,7 +167,7 @@ class TargetServer:
             approval_step.changed(access)
         elif not self.upstream.is_at(answer.addresses):
             user = access.identity.user
-            rule = f"no role of {user} allows that address any more"
+            rule = f"no role of {user} allows this address any longer"
             raise AccessDenied(
                 f"{user} may not reach {access.target.host} ({rule})",
                 rule=rule,
@@ -239,7 +239,7 @@ class TargetServer:
                     **self._access.who(), request=f"open {name}", size=size, scope="channel"
                 )
             )
-            why = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, "channels of this type are not relayed")
+            why = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, f"channels of type {name} are not supported")
             opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.sentence(why))
 
     def _session_requested(self, opening: IncomingOpen) -> None:
@@ -252,7 +252,7 @@ class TargetServer:
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.sentence(refusals.PROXY_STOPPING))
             return
         if limit is not None and len(self._sessions) + self._waiting >= limit:
-            text = f"{limit} sessions at once are the limit (max_sessions)"
+            text = f"too many sessions: {limit} at once are allowed in a connection (max_sessions)"
             error = AccessDenied(text, rule="max_sessions", code=ReasonCode.TOO_MANY_SESSIONS)
             self._context.emit(refusals.event(error, access.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
@@ -260,7 +260,7 @@ class TargetServer:
         most, user = self._context.settings.config.limits.sessions_per_user, access.identity.user
         if self._context.registry.session_count(user) >= most:
             error = AccessDenied(
-                f"{user} has {most} sessions, which is the limit",
+                f"too many sessions: {user} has {most} open, which is the limit; close one first",
                 rule="sessions_per_user",
                 code=ReasonCode.TOO_MANY_SESSIONS_OF_USER,
             )
@@ -270,7 +270,7 @@ class TargetServer:
         wait = self._services.session_rate.wait(user)
         if wait is None:
             error = AccessDenied(
-                f"{user} opens too many sessions",
+                f"{user} opens sessions too fast: wait some seconds and try again",
                 rule="sessions a second",
                 code=ReasonCode.SESSION_RATE_EXCEEDED,
             )
@@ -382,7 +382,8 @@ class TargetServer:
     def _end_if_useless(self) -> None:
         if self._useless and not self._sessions and not self._waiting:
             error = self._access.denied or self.upstream.failure
-            nothing_left = refusals.sentence(Reason(ReasonCode.NOTHING_LEFT, "nothing more to do"))
+            text = "the connection to the target has ended, and no session is left"
+            nothing_left = refusals.sentence(Reason(ReasonCode.NOTHING_LEFT, text))
             self._disconnect(refusals.line(error) if error is not None else nothing_left)
 
     # --- time
@@ -457,5 +458,5 @@ def _error(failure: Failure) -> ConchrecError:
     error = failure.value
     if isinstance(error, ConchrecError):
         return error
-    _log.failure("while the target is reached", failure=failure)
+    _log.failure("unexpected error in the connection to a target", failure=failure)
     return ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)

@@ -129,9 +129,10 @@ class Session:
         """End it if the options no longer allow what it runs, or its terminal. For a strict role, also if
         the audit has no room, or if the recording was given up before the role was strict."""
         if self._access.strict and (full := self._context.services.disks.critical):
-            self.end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
+            text = f"this session was ended: the disk for {full} is full. Tell your administrator"
+            self.end(Reason(ReasonCode.DISK_FULL, text))
         elif self._access.strict and self.recording.is_given_up:
-            text = "this session is not recorded, and its role requires that now"
+            text = "this session was ended: it is not recorded, and your role now requires a recording"
             self.end(Reason(ReasonCode.RECORDING_GIVEN_UP, text))
         elif denied := self._rules.refused_now(self._starts.current, has_pty=self._has_pty):
             self._context.emit(refusals.event(denied, self._who()))
@@ -155,7 +156,7 @@ class Session:
                 self._rules.refuse_pty()
                 return Verdict.REFUSE
             if self._has_pty:
-                why = Reason(ReasonCode.SECOND_PTY, "a second pty-req")
+                why = Reason(ReasonCode.SECOND_PTY, "second pty-req in one session")
                 self.dropped(m.CHANNEL_REQUEST, request.extra, why, from_near=True)
                 return Verdict.REFUSE
             # It counts from now on, though it may wait for the target: for a second one, and for the roles.
@@ -221,7 +222,8 @@ class Session:
     def _start_unanswered(self, kind: str) -> None:
         self._start_timer = None
         error = ConchrecError(
-            f"{self._access.target} did not answer the request for {kind}", code=ReasonCode.START_UNANSWERED
+            f"{self._access.target} did not answer the {kind} request within {START_SECONDS:.0f} s",
+            code=ReasonCode.START_UNANSWERED,
         )
         self._context.emit(events.UpstreamFailed(**self._who(), reason=error.public))
         self.end(error.public)
@@ -311,9 +313,9 @@ class Session:
         """The target refused the channel."""
         shown = one_line(text) or f"reason {code}"
         error = ConchrecError(
-            f"{self._access.target} would not open a session: {shown}", code=ReasonCode.SESSION_REFUSED
+            f"{self._access.target} refused to open a session: {shown}", code=ReasonCode.SESSION_REFUSED
         )
-        reason = Reason(ReasonCode.SESSION_REFUSED, "no session")
+        reason = Reason(ReasonCode.SESSION_REFUSED, "the target refused to open a session")
         self._context.emit(events.UpstreamFailed(**self._who(), reason=reason, detail=shown))
         if self._confirmed_early:
             self.fail(error)

@@ -95,7 +95,7 @@ class SessionRecording:
             try:
                 self.recorder.marker(text)
             except RecordingError as error:
-                _log.info("no marker in {sid}: {why}", sid=self._sid, why=error.public)
+                _log.info("cannot write a marker to recording {sid}: {why}", sid=self._sid, why=error.public)
 
     def on_disk(self) -> Deferred[None]:
         """Fires when all that was recorded is on the disk, or when nothing is recorded any more."""
@@ -114,7 +114,7 @@ class SessionRecording:
             if isinstance(result, Failure):
                 error = result.value
                 if not isinstance(error, RecordingError):
-                    _log.failure("while the recording {sid} is closed", failure=result, sid=self._sid)
+                    _log.failure("unexpected error: cannot close {sid}", failure=result, sid=self._sid)
                     error = WriteFailed(
                         "the recording could not be completed",
                         str(error),
@@ -151,7 +151,7 @@ class SessionRecording:
         if recorder is None:
             return
         self.is_given_up = self._is_announced = True
-        reason = Reason(ReasonCode.RECORDING_GIVEN_UP, "not recorded any more")
+        reason = Reason(ReasonCode.RECORDING_GIVEN_UP, "recording failed; the session went on without it")
         self.close(recorder, reason, lambda closed: None)
         self._emit_failure(error, Record.BEST_EFFORT)
 

@@ -15,11 +15,11 @@ from conchrec.recording.capture.file_transfers import transfer_programs
 #: What an option that is shut forbids, and its code.
 _FORBIDDEN = {
     "commands": ("run this command", ReasonCode.COMMAND_NOT_ALLOWED),
-    "pty": ("have a terminal", ReasonCode.PTY_NOT_ALLOWED),
-    "shell": ("have a shell", ReasonCode.SHELL_NOT_ALLOWED),
+    "pty": ("use a terminal", ReasonCode.PTY_NOT_ALLOWED),
+    "shell": ("start a shell", ReasonCode.SHELL_NOT_ALLOWED),
     "exec": ("run commands", ReasonCode.EXEC_NOT_ALLOWED),
-    "sftp": ("copy files by sftp", ReasonCode.SFTP_NOT_ALLOWED),
-    "scp": ("copy files by scp", ReasonCode.SCP_NOT_ALLOWED),
+    "sftp": ("copy files with sftp", ReasonCode.SFTP_NOT_ALLOWED),
+    "scp": ("copy files with scp", ReasonCode.SCP_NOT_ALLOWED),
     "subsystem": ("use this subsystem", ReasonCode.SUBSYSTEM_NOT_ALLOWED),
 }
 
@@ -64,7 +64,7 @@ class SessionRules:
         event = events.X11Forward(
             **self._who(),
             action="refused",
-            reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow it"),
+            reason=Reason(ReasonCode.X11_NOT_ALLOWED, "the role does not allow X11 forwarding"),
             rule=shut_by(self._access.roles, "x11_forwarding").rule,
         )
         self._access.emit(event)
@@ -72,7 +72,7 @@ class SessionRules:
     def refuse_unknown(self) -> None:
         """Audit that an unknown request was refused."""
         rule = shut_by(self._access.roles, "unknown_requests").rule
-        reason = Reason(ReasonCode.UNKNOWN_REQUEST, "unknown request")
+        reason = Reason(ReasonCode.UNKNOWN_REQUEST, "the role does not allow unknown requests")
         self._access.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
 
     def _start_option(self, start: StartRequest) -> str:

@@ -70,7 +70,7 @@ class MessageKind(enum.Enum):
     REQUEST = "another request"
     REPLY = "a reply to a request"
     REFUSED = "a request that is answered with FAILURE in its turn"
-    UNKNOWN_DATA = "extended data of a type that RFC 4254 (5.2) does not define"
+    UNKNOWN_DATA = "extended data of an unknown type (RFC 4254 section 5.2)"
     WINDOW = "WINDOW_ADJUST"
     CLOSE = "CLOSE"
 
@@ -148,7 +148,7 @@ FROM_FAR_OF_FORWARD = {**FROM_FAR, (StartPhase.STARTED, MessageKind.EXTENDED): D
 
 Payload = bytes | m.ChannelRequest
 CHANNEL_CLOSED = Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
-_ALREADY_STARTED = Reason(ReasonCode.ALREADY_STARTED, "a shell, command or subsystem was started before")
+_ALREADY_STARTED = Reason(ReasonCode.ALREADY_STARTED, "a shell, command or subsystem was already started")
 
 
 class Direction:
@@ -231,7 +231,9 @@ class Direction:
                 return
             self.granted -= size
             if self.granted < -SLACK:
-                raise RemoteViolation("more data than the window allows", code=ReasonCode.WINDOW_EXCEEDED)
+                raise RemoteViolation(
+                    "more data than the channel's window allows", code=ReasonCode.WINDOW_EXCEEDED
+                )
             is_common = kind is MessageKind.DATA and self.phase is StartPhase.STARTED and size <= self.window
             if is_common and not self._waiting and not self.ended:
                 self.window -= size
@@ -285,7 +287,7 @@ class Direction:
         self._waiting_bytes += _size(payload)
         if self._waiting_bytes > WAITING_BYTES or len(self._waiting) >= WAITING_MESSAGES:
             raise RemoteViolation(
-                "too much was sent before the other side takes it", code=ReasonCode.TOO_MANY_MESSAGES
+                "too much was sent before the other side could accept it", code=ReasonCode.TOO_MANY_MESSAGES
             )
         self._account.add(_size(payload))
         self._waiting.append((kind, message, payload))
@@ -316,7 +318,7 @@ class Direction:
         elif kind is MessageKind.UNKNOWN_DATA:
             reason = Reason(ReasonCode.UNKNOWN_DATA_TYPE, kind.value)
         elif message == m.CHANNEL_EXTENDED_DATA:
-            text = "extended data from an end that may not send it"
+            text = "extended data from a side that may not send it"
             reason = Reason(ReasonCode.EXTENDED_DATA_NOT_ALLOWED, text)
         else:
             text = "data before a shell, command or subsystem was started"

@@ -17,7 +17,7 @@ from conchrec.text import one_line
 
 #: The longest unknown request that is relayed, in bytes of its type-specific part.
 UNKNOWN_MOST = 4096
-SURPLUS = Reason(ReasonCode.SURPLUS_BYTES, "surplus bytes")
+SURPLUS = Reason(ReasonCode.SURPLUS_BYTES, "bytes after the last field")
 
 STARTS = frozenset((b"shell", b"exec", b"subsystem"))
 #: sshd answers these with FAILURE once a session was started.
@@ -77,7 +77,7 @@ def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) ->
         reason = Reason(error.code, f"malformed request {label}: {error.public}")
         return Intake(MessageKind.REFUSED, request, data, reason)
     kind = _request_kind(name, from_near=from_near) if is_session else MessageKind.REQUEST
-    why = Reason(ReasonCode.SURPLUS_BYTES, f"surplus bytes of request {label}")
+    why = Reason(ReasonCode.SURPLUS_BYTES, f"bytes after the last field of request {label}")
     return Intake(kind, replace(request, extra=extra), surplus, why if surplus else None)
 
 

@@ -61,7 +61,8 @@ class Lane:
             self._held_bytes += len(body)
             if self._held_bytes > HELD_BYTES or len(held) >= HELD_MESSAGES:
                 raise RemoteViolation(
-                    "too much sent before the other side was there", code=ReasonCode.TOO_MANY_MESSAGES
+                    "too much was sent before the other side opened the channel",
+                    code=ReasonCode.TOO_MANY_MESSAGES,
                 )
             self._account.add(len(body))
             held.append((message, body))

@@ -12,7 +12,7 @@ from conchrec.ssh import messages as m
 #: Why a message was dropped that the observer had seen before.
 NOT_FORWARDED = Reason(
     ReasonCode.NOT_FORWARDED,
-    "recorded, and not forwarded: the channel ended before it was on the disk",
+    "recorded, but not forwarded: the channel ended before it was on disk",
 )
 
 

@@ -17,7 +17,7 @@ def check_split(message: int, body: bytes, most: int) -> None:
     """Before data is observed. Raises ConchrecError where splitting it would take too long."""
     if message in DATA_HEADER and len(body) > most * PIECES_MOST:
         raise ConchrecError(
-            f"data comes in packets that do not fit the other end, which takes {most} bytes",
+            f"data packets are too large for the other side, whose maximum packet size is {most} bytes",
             code=ReasonCode.PACKETS_DO_NOT_FIT,
         )
 

@@ -82,7 +82,8 @@ class Passthrough:
         """It ends where it could not begin any more."""
         self.access.identify(identity)
         if self.access.strict and (full := self._services.disks.critical):
-            self.tell_and_end(Reason(ReasonCode.DISK_FULL, f"the disk for {full} is full"))
+            text = f"this connection was ended: the disk for {full} is full. Tell your administrator"
+            self.tell_and_end(Reason(ReasonCode.DISK_FULL, text))
             return
         try:
             self.judge()
@@ -96,7 +97,7 @@ class Passthrough:
         if context.settings.config.session_recording.value != self._mode:
             what = "session_recording"
             raise AccessDenied(
-                f"how sessions are recorded has changed ({what}): connect anew",
+                f"the administrator changed how sessions are recorded ({what}): connect again",
                 rule=what,
                 code=ReasonCode.RECORDING_MODE_CHANGED,
             )
@@ -104,13 +105,13 @@ class Passthrough:
         access.allow(answer)
         if self._address not in answer.addresses:
             user, host = access.identity.user, access.target.host
-            rule = f"no role of {user} allows that address any more"
+            rule = f"no role of {user} allows this address any longer"
             raise AccessDenied(
                 f"{user} may not reach {host} ({rule})", rule=rule, code=ReasonCode.ADDRESS_NOT_ALLOWED
             )
         if answer.options.require_mfa is not Mfa.NO and not access.identity.second_factor:
             raise AccessDenied(
-                "your roles require a second factor: log in anew",
+                "your roles now require a second factor: log in again",
                 rule=REQUIRE_MFA,
                 code=ReasonCode.SECOND_FACTOR_REQUIRED,
             )

@@ -60,7 +60,7 @@ _log = Logger()
 EARLY_MAX_PACKET = 32 * 1024
 #: Requests of one end that the other has not answered. PuTTY, which sends most, has a few hundred at once.
 UNANSWERED_MOST = 4096
-_UNREQUESTED = Reason(ReasonCode.REPLY_WITHOUT_REQUEST, "a reply without a request")
+_UNREQUESTED = Reason(ReasonCode.REPLY_WITHOUT_REQUEST, "channel reply without a request")
 #: The answer decides what the record says, so that it is always requested of the far end.
 _ANSWER_NEEDED = STARTS | {b"pty-req"}
 
@@ -183,7 +183,7 @@ class Relay:
             self._far.send(m.CHANNEL_CLOSE)
             return
         if max_packet == 0:
-            raise RemoteViolation("a maximum packet size of 0 can carry nothing")
+            raise RemoteViolation("invalid maximum packet size: 0 bytes")
         if not self._guard(self._observer.opened):
             return
         if extra:
@@ -217,10 +217,10 @@ class Relay:
     # --- what the near end sends (ChannelReceiver of the near connection)
 
     def opened(self, window: int, max_packet: int, extra: bytes) -> None:
-        raise RemoteViolation("a confirmation for a channel that the peer opened")
+        raise RemoteViolation("unexpected CHANNEL_OPEN_CONFIRMATION: the peer itself opened this channel")
 
     def refused(self, code: int, text: bytes) -> None:
-        raise RemoteViolation("a refusal of a channel that the peer opened")
+        raise RemoteViolation("unexpected CHANNEL_OPEN_FAILURE: the peer itself opened this channel")
 
     def received(self, message: int, body: bytes) -> None:
         if not self._aborted and not self._done:
@@ -302,7 +302,7 @@ class Relay:
             request = replace(request, want_reply=True)
         if request.want_reply:
             if len(self._far_unanswered) >= UNANSWERED_MOST:
-                raise RemoteViolation("too many requests wait for a reply", code=ReasonCode.TOO_MANY_MESSAGES)
+                raise RemoteViolation("too many unanswered requests", code=ReasonCode.TOO_MANY_MESSAGES)
             self._near_replies.passed_on(wanted=wanted)
             self._far_unanswered.append(request)
         if kind is MessageKind.START:
@@ -332,7 +332,7 @@ class Relay:
             return
         if request.want_reply:
             if self._near_unanswered >= UNANSWERED_MOST:
-                raise RemoteViolation("too many requests wait for a reply", code=ReasonCode.TOO_MANY_MESSAGES)
+                raise RemoteViolation("too many unanswered requests", code=ReasonCode.TOO_MANY_MESSAGES)
             self._far_replies.passed_on()
             self._near_unanswered += 1
         self._to_near.push(message, request.encode())
@@ -479,7 +479,7 @@ class Relay:
             try:
                 self._observer.finished()
             except Exception:
-                _log.failure("while a channel ends")
+                _log.failure("unexpected error at the end of a channel")
 
     def _guard(self, call: Callable[..., None], *arguments: object) -> bool:
         """Run one step; a refusal or a failed recording ends this channel, and nothing else."""

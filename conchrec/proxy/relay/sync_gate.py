@@ -58,6 +58,6 @@ class SyncGate:
         error = failure.value
         if not isinstance(error, ConchrecError):
             error = ConchrecError(
-                "the recording can not be kept on disk", str(error), code=ReasonCode.WRITE_FAILED
+                "the recording cannot be written to disk", str(error), code=ReasonCode.WRITE_FAILED
             )
         self._failed(error)

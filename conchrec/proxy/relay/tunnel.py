@@ -253,7 +253,7 @@ class Tunnel:
             self._protocol.dataReceived(data)
         except Exception:
             # The outer connection and its other streams live on.
-            _log.failure("an inner connection fails")
+            _log.failure("unexpected error in an inner connection, which is closed")
             self.abortConnection()
 
     def _lose(self) -> None:
@@ -268,7 +268,7 @@ class Tunnel:
             try:
                 protocol.connectionLost(Failure(ConnectionDone()))
             except Exception:
-                _log.failure("while an inner connection ends")
+                _log.failure("unexpected error at the end of an inner connection")
         if self._stream is not None and not self._stream.closed:
             self._stream.close()
         if self._on_closed is not None:

@@ -88,7 +88,7 @@ def test_the_bytes_that_are_no_sftp_go_to_the_recording() -> None:
     reason = "a packet is too long"
     assert stage.recorder.calls == [
         ("transfer", True),
-        ("marker", f"sftp is not followed from here on: {reason}"),
+        ("marker", f"sftp cannot be followed any further: {reason}"),
         ("keep", b"i", b"bash$ "),
     ]
     assert stage.lost() == [reason]

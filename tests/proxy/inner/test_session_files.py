@@ -172,7 +172,7 @@ def test_a_certificate_s_command_may_be_a_copy_too() -> None:
     stage = Stage(force_command="/usr/bin/scp -t /", file_copy=False)
     stage.ask(b"exec", b"uptime")
     (event,) = [event for event in stage.log.events if isinstance(event, events.SessionRejected)]
-    assert "by scp as root@web1 (scp: no)" in event.reason
+    assert "with scp as root@web1 (scp: no)" in event.reason
     stage = Stage(force_command="uptime", file_copy=False)
     stage.ask(b"subsystem", b"sftp")
     assert stage.heard.heard == [
@@ -216,7 +216,7 @@ def test_ends_a_session_whose_start_is_never_answered() -> None:
     stage.clock.advance(START_SECONDS)
     stage.pump()
     (event,) = [event for event in stage.log.events if isinstance(event, events.UpstreamFailed)]
-    assert "did not answer the request for exec" in event.reason
+    assert "did not answer the exec request" in event.reason
     assert stage.heard.heard[-1][0] == m.CHANNEL_CLOSE
     assert not stage.clock.getDelayedCalls()
 

@@ -161,5 +161,5 @@ def test_ends_an_unrecorded_session_whose_role_becomes_strict(record: Record) ->
     ended = [event for event in stage.log.events if isinstance(event, events.SessionEnd)]
     assert bool(ended) is (record is Record.STRICT)
     for event in ended:
-        assert event.reason == "this session is not recorded, and its role requires that now"
+        assert event.reason.endswith("it is not recorded, and your role now requires a recording")
     assert ((m.CHANNEL_CLOSE, b"") in stage.heard.heard) is (record is Record.STRICT)
