@@ -23,9 +23,20 @@ SIZE: Mapping[str, object] = {"size": True}
 """Metadata of a number of bytes: ``500MiB``."""
 
 
+def written_as(*names: str) -> Mapping[str, object]:
+    """Metadata of a field whose keys in the file have these names, and not the field's."""
+    return {"written_as": names}
+
+
 def keys(kind: type[DataclassInstance], *without: str) -> tuple[str, ...]:
-    """The keys of a section: the names of the fields, in order. ``without``: those that no key gives."""
-    return tuple(item.name for item in fields(kind) if item.name not in without)
+    """The keys of a section: the names of the fields, in order. ``without``: fields that have no key."""
+    return tuple(name for item in fields(kind) if item.name not in without for name in names_in_file(item))
+
+
+def names_in_file(item: Field[Any]) -> tuple[str, ...]:
+    """The keys that give the value of a field."""
+    names: tuple[str, ...] = item.metadata.get("written_as", (item.name,))
+    return names
 
 
 def at_start(kind: type[DataclassInstance]) -> frozenset[str]:

@@ -25,6 +25,7 @@ from conchrec.access.policy import Role
 from conchrec.config.endpoints import WEB_ENDPOINTS, parse_endpoints, parse_listen
 from conchrec.config.fields import keys, read_fields
 from conchrec.config.model import (
+    MAX_PORT,
     AgentProbe,
     Audit,
     Config,
@@ -73,7 +74,7 @@ ME = "{me}"
 
 
 TOP = keys(Config, "file", "warnings")
-USER = ("authorized_keys_file", "authorized_keys", "password", "totp", "roles")
+USER = keys(ConfiguredUser, "name", "ends", "line")
 TARGET = keys(TargetRule, "name")
 LIMITS = keys(Limits)
 
@@ -291,7 +292,7 @@ class _Reader:
                     name=name,
                     hosts=read_hosts(rule),
                     address=_addresses(rule),
-                    port=rule.integer("port", 22, most=65535) if "port" in rule else None,
+                    port=rule.integer("port", 22, most=MAX_PORT) if "port" in rule else None,
                     labels=MappingProxyType({label: labels.text(label, "") for label in labels}),
                     algorithms=(
                         rule.word("algorithms", TargetOffer, TargetOffer.MODERN)
