@@ -125,7 +125,10 @@ def test_what_there_is_not(web: Web, path: str, code: int) -> None:
     """One plain line that repeats nothing of the question."""
     answer, headers, body = web.get(path)
     assert (answer, headers["content-type"]) == (code, "text/plain; charset=utf-8")
-    assert body in (b"conchrec: not here\n", b"conchrec: type has to be user, host or krl\n")
+    assert body in (
+        b"conchrec: not found: the only path is /webapi/auth/export?type=user, host or krl\n",
+        b"conchrec: invalid parameter type: must be user, host or krl\n",
+    )
     assert "server" not in headers
 
 

@@ -53,7 +53,9 @@ class AgentSource:
         connection = self.connection
         if connection is None or connection.stopped:
             failed: Deferred[_Client] = Deferred()
-            failed.errback(AgentError("the connection with the agent is gone", code=ReasonCode.AGENT_GONE))
+            failed.errback(
+                AgentError("the connection that forwards your agent is closed", code=ReasonCode.AGENT_GONE)
+            )
             return failed
         return _AgentChannel(self, connection, kind).opened
 
@@ -93,7 +95,7 @@ class _AgentChannel(Generic[_Client]):
 
     def stream_refused(self, code: int, text: bytes) -> None:
         self._source.refused = True
-        self._fail("the client does not forward its agent")
+        self._fail("your SSH client refused to open your agent. Is the agent running (ssh-add -l)?")
 
     def stream_data(self, data: bytes) -> None:
         self._client.data_received(data)
@@ -109,7 +111,7 @@ class _AgentChannel(Generic[_Client]):
 
     def stream_closed(self) -> None:
         self._client.connection_lost()
-        self._fail("the client closed its agent")
+        self._fail("your SSH client closed the connection to your agent")
 
     def _fail(self, why: str) -> None:
         if not self._fired:

@@ -96,7 +96,7 @@ class Approvals:
         pending = list(self)
         if sum(one.user == user for one in pending) >= PENDING_OF_USER or len(pending) >= PENDING:
             raise AccessDenied(
-                "too many requests wait for approval",
+                "cannot request approval: too many requests are pending. Try again when some are decided",
                 rule="approval",
                 code=ReasonCode.TOO_MANY_APPROVAL_REQUESTS,
             )

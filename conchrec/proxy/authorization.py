@@ -66,13 +66,15 @@ def check_steps(access: TargetAccess) -> None:
     assert access.options is not None, "it was judged"
     if access.options.require_mfa is Mfa.SESSION and not access.second_factor:
         raise AccessDenied(
-            "a second factor is required for each session now: connect anew",
+            "each session now requires a second factor (require_mfa). Connect again",
             rule=REQUIRE_MFA,
             code=ReasonCode.SECOND_FACTOR_REQUIRED,
         )
     if not access.is_approved:
         raise AccessDenied(
-            "somebody has to approve it now: connect anew", rule=APPROVAL, code=ReasonCode.APPROVAL_REQUIRED
+            "this access now requires an approval. Connect again to request it",
+            rule=APPROVAL,
+            code=ReasonCode.APPROVAL_REQUIRED,
         )
 
 
@@ -86,7 +88,8 @@ def check_ways(access: TargetAccess) -> None:
     most = context.settings.config.limits.sessions_per_user
     if sum(live.target_channel_count for live in context.registry.connections_of(user)) >= most:
         raise AccessDenied(
-            f"{user} has {most} ways to targets open, which is the limit",
+            f"too many channels to targets: {user} has {most}, the limit (sessions_per_user). "
+            "Close one, then try again",
             rule="sessions_per_user",
             code=ReasonCode.TOO_MANY_TARGETS,
         )
@@ -100,7 +103,8 @@ def check_connections(access: TargetAccess) -> None:
         return
     if sum(live.connection_count for live in access.context.registry.connections_of(user)) >= limit:
         raise AccessDenied(
-            f"{user} has {limit} connections to targets, which is the limit (max_connections)",
+            f"too many connections to targets: {user} has {limit}, the limit (max_connections). "
+            "Close one, then try again",
             rule="max_connections",
             code=ReasonCode.TOO_MANY_TARGET_CONNECTIONS,
         )

@@ -88,7 +88,7 @@ class PasswordLogin:
             raise error
         if not seconds:
             return ""
-        text = f"after wrong answers, this one is looked at in {math.ceil(seconds)} s"
+        text = f"after wrong answers, the next answer is checked {math.ceil(seconds)} s later"
         return f"conchrec: {Reason(ReasonCode.GUESS_DELAYED, text)}"
 
     @property
@@ -115,12 +115,12 @@ class PasswordLogin:
         if step is None:
             again = self._passwords.step_of(user, code, seconds, -1) is not None
             if again:
-                raise _denied("the code has been used", ReasonCode.CODE_USED)
+                raise _denied("the code was already used", ReasonCode.CODE_USED)
             raise _denied("wrong code", ReasonCode.SECOND_FACTOR_WRONG)
         try:
             await self.guesses.use(user, step)
         except OSError as error:
-            detail = "that the code is used can not be written down"
+            detail = "cannot store that the code was used"
             raise _denied(detail, ReasonCode.CODE_NOT_STORED) from error
 
     async def _is_right(self, user: str, password: str) -> bool:

@@ -13,10 +13,13 @@ from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.text import PREFIX, foreign_line
 
-CONNECTION_ENDING = Reason(ReasonCode.CONNECTION_ENDING, "this connection is over")
-NO_MORE_SESSIONS = Reason(ReasonCode.NO_MORE_SESSIONS, "no more sessions were to be opened")
-PROXY_STOPPING = Reason(ReasonCode.PROXY_STOPPING, "the proxy is being stopped")
-NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "the role does not allow it any more")
+CONNECTION_ENDING = Reason(ReasonCode.CONNECTION_ENDING, "this connection is ending. Open a new one")
+NO_MORE_SESSIONS = Reason(
+    ReasonCode.NO_MORE_SESSIONS,
+    "your client declared that it opens no more sessions on this connection. Open a new connection",
+)
+PROXY_STOPPING = Reason(ReasonCode.PROXY_STOPPING, "the proxy is shutting down. Connect again later")
+NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "your role no longer allows this")
 
 
 def line(error: ConchrecError) -> str:

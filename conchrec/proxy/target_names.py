@@ -18,7 +18,9 @@ def named_target(host: bytes, port: str) -> Target:
     found = model.named_target(decode_text(host), port)
     if found is None:
         raise AccessDenied(
-            f"{shown}:{port} is not a host and port", rule="not a host", code=ReasonCode.INVALID_TARGET
+            f"invalid target {shown}:{port}: must be a host name or an address, and a port from 1 to 65535",
+            rule="not a host",
+            code=ReasonCode.INVALID_TARGET,
         )
     return found
 
@@ -29,7 +31,8 @@ def subsystem_target(place: bytes, cluster_name: str) -> Target:
     if cluster and cluster != cluster_name.encode():
         shown = one_line(cluster, 80)
         raise AccessDenied(
-            f"this proxy is of the cluster {cluster_name}, not of {shown}",
+            f"cannot reach cluster {shown}: this proxy belongs to cluster {cluster_name}. "
+            "Leave @CLUSTER out, or use the other cluster's proxy",
             rule="cluster",
             code=ReasonCode.OTHER_CLUSTER,
         )

@@ -41,7 +41,8 @@ class TimeLimits:
         self._drop()
         if options.max_session_ttl is not None:
             left = self._began + options.max_session_ttl.total_seconds() - self._clock.seconds()
-            text = "the time for a session is over (max_session_ttl)"
+            limit = as_written(options.max_session_ttl)
+            text = f"your connection reached its time limit of {limit} (max_session_ttl). Connect again"
             reason = Reason(ReasonCode.SESSION_TIME_OVER, text)
             self._ttl = self._clock.callLater(max(0.0, left), self._end, reason)
         if options.client_idle_timeout is not None:
@@ -62,5 +63,6 @@ class TimeLimits:
         if left > 0:
             self._idle = self._clock.callLater(left, self._watch_idle, limit)
         else:
-            text = f"nothing came from you for {as_written(limit)} (client_idle_timeout)"
+            idle = f"nothing was received from your client for {as_written(limit)}"
+            text = f"{idle} (client_idle_timeout). Connect again"
             self._end(Reason(ReasonCode.CLIENT_IDLE, text))

@@ -70,9 +70,11 @@ class Export(Resource):
         request.setHeader(b"x-content-type-options", b"nosniff")
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader(b"allow", b"GET, HEAD")
-            return _problem(request, NOT_ALLOWED, "only GET and HEAD")
+            return _problem(request, NOT_ALLOWED, "method not allowed: use GET or HEAD")
         if request.path != PATH:
-            return _problem(request, NOT_FOUND, "not here")
+            return _problem(
+                request, NOT_FOUND, "not found: the only path is /webapi/auth/export?type=user, host or krl"
+            )
         asked = (request.args or {}).get(b"type", [])
         if asked == [b"user"]:
             return _answer(request, self._exports.user_ca_lines().encode(), _TEXT, KEYS_AGE)
@@ -80,7 +82,7 @@ class Export(Resource):
             return _answer(request, self._exports.host_ca_lines().encode(), _TEXT, KEYS_AGE)
         if asked == [b"krl"]:
             return _answer(request, self._exports.krl(), b"application/octet-stream", KRL_AGE)
-        return _problem(request, BAD_REQUEST, "type has to be user, host or krl")
+        return _problem(request, BAD_REQUEST, "invalid parameter type: must be user, host or krl")
 
 
 def _answer(request: Request, body: bytes, kind: bytes, age: int) -> bytes:

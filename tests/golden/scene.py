@@ -280,7 +280,7 @@ class Scene(Stack):
     def request_id(self) -> bytes:
         """Of the request for approval that the user was told of last."""
         texts = "\n".join(text for _, text in self.read)
-        found = re.findall(r"\b([0-9A-Z]{6})(?= waits for approval|, by )", texts)
+        found = re.findall(r"[Rr]equest ([0-9A-Z]{6}) is pending", texts)
         self.requests.append(found[-1])
         return bytes(found[-1], "ascii")
 

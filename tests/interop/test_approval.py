@@ -64,7 +64,7 @@ async def pending(house: House, process: Process | None = None, count: int = 1) 
     events = await house.proxy.audited("access.request", count=count)
     name = str(events[-1]["request"])
     if process is not None:
-        await process.says(f"waiting for approval of {name}, by lead")
+        await process.says(f"request {name} is pending. Role lead can approve it")
     return name
 
 
@@ -80,16 +80,16 @@ async def test_approved(stage: Stage) -> None:
     listed = (await says(house, "requests")).check().text
     assert listed.startswith(name) and "joe → root@localhost" in listed and "\x1b" not in listed
     own = await says(house, "approve", name, by=house.joe)
-    assert own.code == 1 and "nobody decides on their own request" in own.errors
+    assert own.code == 1 and "you cannot decide on your own request" in own.errors
     tom = Person(name="tom", key=type(house.ann.key)(path=Path(stage.path("tom").read_text())))
     stranger = await says(house, "approve", name, by=tom)
-    assert stranger.code == 1 and f"no request {name}" in stranger.errors
+    assert stranger.code == 1 and f"no pending request {name}" in stranger.errors
     assert (await says(house, "requests", by=tom)).check().text == ""
     approved = await says(house, "approve", name.lower(), "go", "on")
-    assert f"{name}: joe may go to root@localhost" in approved.check().text
+    assert f"Approved {name}: joe may connect to root@localhost" in approved.check().text
     result = await process.wait()
     assert (result.code, result.stdout) == (0, b"in\n"), str(result)
-    assert "conchrec: ann approved it: go on" in result.errors
+    assert f"conchrec: ann approved request {name}: go on" in result.errors
     (start,) = await house.proxy.audited("session.start")
     assert (start["approved_by"], start["request"]) == ("ann", name)
     (event,) = await house.proxy.audited("access.approve", by="ann", user="joe", request=name)
@@ -144,18 +144,21 @@ async def test_denied_expired_and_withdrawn(stage: Stage) -> None:
     assert (result.code, result.stdout) == (
         255,
         b"",
-    ) and "conchrec: ann denied it: not today" in result.errors
+    ) and f"conchrec: ann denied request {name}: not today" in result.errors
     process = Asking(house, "again").client.start("web1", "echo never")
     name = await pending(house, process, 2)
     result = await process.wait()
-    assert (result.code, result.stdout) == (255, b"") and f"nobody approved {name} in time" in result.errors
+    assert (result.code, result.stdout) == (
+        255,
+        b"",
+    ) and f"request {name} was not approved in time" in result.errors
     process = Asking(house, "once more").client.start("web1", "echo never")
     name = await pending(house, process, 3)
     process.kill()
-    await house.proxy.audited("access.withdraw", request=name, reason="withdrawn")
+    await house.proxy.audited("access.withdraw", request=name, reason="the user left")
     assert (await says(house, "requests")).text == ""
     empty = await Asking(house, "", " ", "").client.ssh("web1", "echo never")
-    assert "without a reason nobody is asked" in empty.errors, str(empty)
+    assert "no approval was requested: you gave no reason" in empty.errors, str(empty)
     assert not house.proxy.audit("session.start") and not house.proxy.audit("upstream.connect")
 
 
@@ -167,7 +170,7 @@ async def test_in_advance(stage: Stage, tmp_path: Path) -> None:
     refused = await plain.ssh("web1", "echo never")
     assert refused.code == 255 and f"request {place} REASON" in refused.errors, str(refused)
     asked = await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)
-    assert "waits for approval, by lead" in asked.check().text
+    assert "is pending. It can be approved by role lead." in asked.check().text
     (await says(house, "approve", await pending(house))).check()
     elsewhere = await house.client(Way.INNER_AGENT, host="127.0.0.1").ssh("web1", "echo never")
     assert (elsewhere.code, elsewhere.stdout) == (255, b"")
@@ -179,7 +182,7 @@ async def test_in_advance(stage: Stage, tmp_path: Path) -> None:
     waiting = house.client(Way.INNER_AGENT).start("proxy", "request", place, "a", "forward")
     name = await pending(house, count=2)
     (await says(house, "approve", name)).check()
-    assert "ann approved it: for one connection" in (await waiting.wait()).check().text
+    assert f"ann approved request {name}. Open one connection" in (await waiting.wait()).check().text
     port = free_port()
     forward = plain.start("-v", "-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1")
     await forward.says("Local forwarding listening on ")
@@ -203,7 +206,7 @@ async def test_how_it_is_used(stage: Stage) -> None:
     for command in (("approve",), ("deny",), ("request",), ("request", "root@web1"), ("requests", "all")):
         assert (await says(house, *command)).code == 64
     nobody = await says(house, "request", "nobody@nowhere.example.com", "why")
-    assert "needs nobody's approval" in nobody.check().text
+    assert "requires no approval" in nobody.check().text
     never = await says(house, "request", "root@localhost", "why")
     assert never.code == 1 and "ann may not reach localhost" in never.errors
 
@@ -219,9 +222,9 @@ async def test_others_have_to_approve_now(stage: Stage) -> None:
     first = await pending(house, process)
     house.proxy.configure({"roles": {"ops": {"options": {"approval": ["boss"]}}}})
     await reloaded(house, result="ok")
-    await house.proxy.audited("access.withdraw", request=first, reason="somebody else has to approve")
+    await house.proxy.audited("access.withdraw", request=first, reason="another role must approve now")
     second = str((await house.proxy.audited("access.request", count=2))[-1]["request"])
-    await process.says(f"waiting for approval of {second}, by boss")
+    await process.says(f"request {second} is pending. Role boss can approve it")
     assert (await says(house, "approve", first)).code == 1
     assert (await says(house, "approve", second)).code == 1, "ann is a lead, and no boss"
     tom = Person(name="tom", key=type(house.ann.key)(path=Path(stage.path("tom").read_text())))
@@ -236,7 +239,7 @@ async def test_others_have_to_approve_now(stage: Stage) -> None:
     assert not house.proxy.audit("access.approve", request=third)
     house.proxy.configure({"roles": {"ops": {"options": {"approval": ["lead"]}}}})
     await reloaded(house, result="ok")
-    assert "conchrec: somebody has to approve it now" in (await again.wait()).errors
+    assert "conchrec: this access now requires an approval" in (await again.wait()).errors
 
 
 async def test_who_proves_nothing_uses_nothing_up(stage: Stage) -> None:
@@ -260,11 +263,11 @@ async def test_what_was_approved_in_advance_can_be_taken_back(stage: Stage) -> N
     name = await pending(house)
     (await says(house, "approve", name)).check()
     again = await says(house, "approve", name)
-    assert again.code == 1 and f"{name} has been approved already, by ann" in again.errors
+    assert again.code == 1 and f"request {name} was already approved by ann" in again.errors
     (await says(house, "deny", name, "too late")).check()
     await house.proxy.audited("access.deny", by="ann", request=name, note="too late")
     result = await house.client(Way.INNER_AGENT).ssh("web1", "echo never")
-    assert (result.code, result.stdout) == (255, b"") and "needs somebody's approval" in result.errors
+    assert (result.code, result.stdout) == (255, b"") and "requires an approval" in result.errors
 
 
 async def test_the_word_of_somebody_who_is_locked(stage: Stage) -> None:
@@ -276,7 +279,7 @@ async def test_the_word_of_somebody_who_is_locked(stage: Stage) -> None:
     await becomes(lambda: is_heard(house), False, "ann is not locked")
     client = house.client(Way.INNER_AGENT)
     refused = await client.ssh("web1", "echo never")
-    assert refused.code == 255 and "needs somebody's approval" in refused.errors, str(refused)
+    assert refused.code == 255 and "requires an approval" in refused.errors, str(refused)
     (await house.proxy.command("unlock", "--user", "ann")).check()
     await becomes(lambda: is_heard(house), True, "ann is locked")
     assert (await client.ssh("web1", "echo in")).check().stdout == b"in\n", "it was not used"

@@ -144,7 +144,7 @@ async def test_the_certificate_alone_leads_everywhere_through_the_proxy(house: H
     # What it is, as the proxy saw it, is what ssh-keygen sees.
     status = (await client.ssh("proxy", "status")).check().text
     assert await shown(line) in status
-    assert re.search(r"That is good until .* UTC \(11h 59m left\)\.", status)
+    assert re.search(r"Your login is valid until .* UTC \(11h 59m left\)\.", status)
     assert f"role ops: as {LOGIN} on localhost" in status and "roles: ops" in status
 
 
@@ -266,7 +266,7 @@ async def test_a_certificate_makes_no_other_one(house: House) -> None:
     for command, stdin in (("login", b""), ("sign", house.ann.key.line.encode())):
         refused = await client.ssh("proxy", command, stdin=stdin)
         assert (refused.code, refused.stdout) == (1, b""), str(refused)
-        assert "you came with a certificate" in refused.errors, str(refused)
+        assert "you logged in with a certificate" in refused.errors, str(refused)
     assert await ours(joe) == [first]
 
 
@@ -300,7 +300,7 @@ async def test_status_looks_into_the_agent(house: House) -> None:
     client = await log_in(house, joe, "--ttl", "2h")
     (line,) = await ours(joe)
     status = (await client.ssh("proxy", "status")).check().text
-    assert "You came with the key SHA256:" in status and "In your agent, good until" in status
+    assert "You logged in with the key SHA256:" in status and "In your agent, valid until" in status
     assert await shown(line) in status
 
 
@@ -309,7 +309,7 @@ async def test_on_a_terminal(house: House) -> None:
     process = house.client(person=joe).start("-t", "proxy", "login", terminal=(80, 24))
     result = await process.wait()
     assert result.code == 0, str(result)
-    assert b"good until" in result.stdout
+    assert b"valid until" in result.stdout
     assert len(await ours(joe)) == 1
 
 
@@ -331,7 +331,7 @@ async def test_an_agent_that_takes_no_certificates(house: House, habit: Habit) -
     assert (result.stdout, result.code) == (b"", 1), str(result)
     (line,) = result.errors.splitlines()
     assert line.startswith(
-        "conchrec: your agent does not take a certificate that ends (GNOME Keyring and gpg-agent"
+        "conchrec: your agent did not accept the certificate. GNOME Keyring and gpg-agent cannot hold"
     )
     assert "OpenSSH's ssh-agent" in line and "`sign`" in line
     assert a.ADD_ID_CONSTRAINED in fake.asked
@@ -364,8 +364,8 @@ async def test_gpg_agent(house: House) -> None:
     result = await client.ssh("proxy", "login")
     assert (result.stdout, result.code) == (b"", 1), str(result)
     (line,) = result.errors.splitlines()
-    assert line.startswith("conchrec: your agent does not take a certificate that ends")
-    kept = re.search(r"; it kept the key (SHA256:\S+), which opens nothing", line)
+    assert line.startswith("conchrec: your agent did not accept the certificate")
+    kept = re.search(r"\. It kept the key (SHA256:\S+), which has no use", line)
     assert kept is not None, line
     assert kept[1].encode() in (await client.program("ssh-add", "-l")).check().stdout
 
@@ -462,15 +462,15 @@ async def test_what_is_not_signed(house: House) -> None:
     (await run("ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", small)).check()
     client = house.client(person=house.joe)
     for stdin, why in (
-        (b"", "one public key is wanted on stdin, not 0: sign < key.pub"),
-        (b"\xff\x00", "that is no public key (ssh-ed25519 AAAA\u2026 comment)"),
-        (b"what\x1b[2J is this\n", "that is no public key"),
+        (b"", "expected one public key on standard input, got 0: use sign < key.pub"),
+        (b"\xff\x00", "invalid public key on standard input: must be one line like ssh-ed25519 AAAA\u2026 "),
+        (b"what\x1b[2J is this\n", "invalid public key on standard input"),
         (key.path.read_bytes(), "that is a private key"),
-        (f"{key.line}\n{key.line}\n".encode(), "one public key is wanted on stdin, not 2"),
-        (f'from="10.0.0.1" {key.line}\n'.encode(), "that is no public key"),
+        (f"{key.line}\n{key.line}\n".encode(), "expected one public key on standard input, got 2"),
+        (f'from="10.0.0.1" {key.line}\n'.encode(), "invalid public key on standard input"),
         (certified.certificate.read_bytes(), "that is a certificate"),
         (Path(f"{small}.pub").read_bytes(), "an RSA key of 1024 bits is not taken"),
-        (b"x" * 70_000, "more than 64 KiB on stdin"),
+        (b"x" * 70_000, "standard input is too long: at most 64 KiB"),
     ):
         result = await client.ssh("proxy", "sign", stdin=stdin)
         assert (result.stdout, result.code) == (b"", 1), str(result)
@@ -483,7 +483,8 @@ async def test_stdin_without_an_end_is_bounded(house: House) -> None:
     process = house.client(person=house.joe).start("proxy", "sign")
     process.write(b"x" * 70_000)
     result = await process.wait()
-    assert (result.code, result.errors) == (1, "conchrec: more than 64 KiB on stdin\n"), str(result)
+    line = "conchrec: standard input is too long: at most 64 KiB\n"
+    assert (result.code, result.errors) == (1, line), str(result)
 
 
 async def test_wrong_usage(house: House) -> None:

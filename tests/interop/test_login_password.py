@@ -157,7 +157,7 @@ async def test_a_code_also_over_a_restart(stage: Stage) -> None:
         result = await again.ssh("web1", "echo never")
         assert (result.stdout, result.code) == (b"", 255)
         assert len(again.asked) == 2
-        assert reasons(house, "tom")[-1] == "the code has been used"
+        assert reasons(house, "tom")[-1] == "the code was already used"
     # These were wrong guesses, too. The phone's clock is half a minute ahead: that is still good.
     result = await Somebody(house, "tom", PASSWORD, code(1)).ssh("web1", "echo through")
     assert (result.stdout, result.code) == (b"through\n", 0), str(result)

@@ -272,11 +272,13 @@ async def test_what_is_not_theirs_is_not_there(stage: Stage) -> None:
     for name in ("play", "text", "follow"):
         for one in (sid, nobody):
             refused = await other.ssh("proxy", name, one)
-            assert (refused.code, refused.errors) == (1, f"conchrec: no recording {one}\n")
+            unknown = f"conchrec: no recording {one} that you may view. To list them: recordings\n"
+            assert (refused.code, refused.errors) == (1, unknown)
     assert (await other.ssh("proxy", "recordings")).check().text == ""
     house.proxy.configure({"users": {"joe": {"roles": ["blind"]}}})
     await house.proxy.restart()
-    assert (await own.ssh("proxy", "text", sid)).errors == f"conchrec: no recording {sid}\n"
+    unknown = f"conchrec: no recording {sid} that you may view. To list them: recordings\n"
+    assert (await own.ssh("proxy", "text", sid)).errors == unknown
     assert (await own.ssh("proxy", "recordings")).check().text == ""
     assert "recordings:" not in (await own.ssh("proxy")).check().text
     assert len(house.proxy.audit("session.recording.access")) == looked
@@ -380,7 +382,7 @@ async def test_the_proxy_stops_while_somebody_looks(stage: Stage) -> None:
     await tmux.runs(*ssh(house.client(), "-t", "proxy", "play", sid, "--speed", "0.07"))
     await tmux.shows("playing", row=29)
     await house.proxy.stop()
-    shown = "".join(await tmux.shows("the proxy is being stopped"))
+    shown = "".join(await tmux.shows("the proxy is shutting down"))
     assert "ready$ " in shown and "playing" not in shown
 
 

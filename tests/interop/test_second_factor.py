@@ -79,7 +79,7 @@ async def test_a_key_and_a_code(house: House) -> None:
     for bad in (good, "000000"):
         again = await Answering(house, bad).client.ssh("web1", "echo never")
         assert (again.code, again.stdout) == (255, b""), str(again)
-    assert {"the code has been used", "wrong code"} <= {e["reason"] for e in house.proxy.audit("auth")}
+    assert {"the code was already used", "wrong code"} <= {e["reason"] for e in house.proxy.audit("auth")}
     batch = await house.client(Way.INNER_AGENT).ssh("web1", "echo never")
     assert (batch.code, batch.stdout) == (255, b""), str(batch)
 
@@ -88,7 +88,7 @@ async def test_who_has_none(house: House) -> None:
     result = await house.client(Way.CERTIFICATE, person=house.ann).ssh("web1", "echo never")
     assert (result.code, result.stdout) == (255, b"")
     assert "your roles require a second factor, and you have none" in result.errors, str(result)
-    await house.proxy.audited("auth", user="ann", reason="a second factor is required, and there is none")
+    await house.proxy.audited("auth", user="ann", reason="a second factor is required, and the user has none")
     assert not house.proxy.audit("user.login", user="ann")
 
 

@@ -198,7 +198,7 @@ def test_a_code_is_good_once(site: Site) -> None:
     assert site.client().tries("joe", "right", code) == ["Password: ", "Code: ", True]
     client = site.client()
     assert client.tries("joe", "right", code) == ["Password: ", "Code: ", False]
-    assert client.why == "the code has been used"
+    assert client.why == "the code was already used"
     site.clock.advance(30)
     assert site.client().tries("joe", "right", site.code()) == ["Password: ", "Code: ", True]
 
@@ -245,7 +245,7 @@ def test_where_it_can_not_be_written_down(site: Site, monkeypatch: pytest.Monkey
     monkeypatch.setattr("conchrec.access.rate_limit.write_atomic", write)
     client = site.client()
     assert client.tries("joe", "right", site.code()) == ["Password: ", "Code: ", False]
-    assert "written down" in client.why
+    assert "cannot store" in client.why
 
 
 # --- delays
@@ -260,7 +260,7 @@ def test_answers_come_later_and_later(site: Site) -> None:
     assert client.told == ""
     for delay in DELAYS[:3]:
         assert client.tries("ann", "wrong") == ["Password: "]
-        assert client.told == f"conchrec: after wrong answers, this one is looked at in {delay:.0f} s"
+        assert client.told == f"conchrec: after wrong answers, the next answer is checked {delay:.0f} s later"
         site.clock.advance(delay - 0.01)
         assert (client.later(), site.threads.done) == ([], checked)
         site.clock.advance(0.01)

@@ -144,14 +144,17 @@ async def test_sessions_and_commands(stage: Stage) -> None:
     assert third.code == 255 and "joe has 2 open, which is the limit" in third.errors, str(third)
     await house.proxy.audited("session.rejected", rule="sessions_per_user")
     ways = [client.start("-v", "-N", "web1") for _ in range(2)]
-    await house.proxy.audited("session.rejected", reason="joe has 2 ways to targets open, which is the limit")
+    reason = (
+        "too many channels to targets: joe has 2, the limit (sessions_per_user). Close one, then try again"
+    )
+    await house.proxy.audited("session.rejected", reason=reason)
     for way in ways:
         await way.stop()
     held = house.client().start("proxy", "requests", "--wait", stdin=None)
 
     async def is_refused() -> bool:
         result = await house.client().ssh("proxy", "hosts")
-        return result.code == 1 and "1 commands at once are the limit" in result.errors
+        return result.code == 1 and "joe runs 1, the limit (commands)" in result.errors
 
     for _ in range(30):
         if await is_refused():

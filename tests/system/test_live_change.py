@@ -289,7 +289,8 @@ async def test_who_looks_at_others_until_they_may_not(stage: Stage, how: str) ->
         house.proxy.configure({"users": {"ann": {"roles": ["ops"]}}})
         soon = moment(await reloaded(house, result="ok"))
     result = await looking.wait()
-    assert (result.code, "your roles have changed" in result.errors) == (1, True), str(result)
+    line = "your roles no longer allow you to view these recordings"
+    assert (result.code, line in result.errors) == (1, True), str(result)
     assert datetime.now(timezone.utc) - soon < timedelta(seconds=SECONDS)
     await goes_on(session, "unseen")
     await session.stop()

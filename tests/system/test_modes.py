@@ -44,7 +44,7 @@ async def test_passed_through_to_a_target_that_is_down(stage: Stage) -> None:
     await house.target.stop()
     result = await house.client().ssh("web1", "true")
     assert result.code == 255
-    assert f"localhost:{house.target.port} can not be reached" in result.errors, str(result)
+    assert f"cannot reach localhost:{house.target.port}" in result.errors, str(result)
     await house.proxy.audited("upstream.failed", user="joe")
 
 

@@ -113,7 +113,7 @@ async def test_an_agent_without_a_key_that_the_target_knows(stage: Stage) -> Non
         before = house.proxy.sids()
         result = await house.client(way, person=person).ssh("web1", "echo never")
         assert (result.stdout, result.code) == (b"", 255), str(result)
-        only(f"does not let {LOGIN} in with the key that your agent offered", result.errors)
+        only(f"rejected the login as {LOGIN} with the key that your agent offered", result.errors)
         assert "TrustedUserCAKeys" in result.errors or "authorized_keys" in result.errors
         for recording in [path for path in house.proxy.casts() if path.stem not in before]:
             assert b"never" not in recording.read_bytes()
@@ -143,7 +143,7 @@ async def test_an_empty_agent(stage: Stage) -> None:
     client.env["SSH_AUTH_SOCK"] = str(empty.socket)
     result = await client.ssh("-A", "web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255), str(result)
-    only("conchrec: your agent holds no key that can log in", result.errors)
+    only("conchrec: your agent holds no usable key", result.errors)
 
 
 async def test_nothing_is_left_of_those_who_were_refused(house: House) -> None:

@@ -128,7 +128,7 @@ async def test_the_target_is_down(stage: Stage) -> None:
     house = await build(stage)
     await house.target.stop()
     for way in Way:
-        line = f"conchrec: localhost:{house.target.port} can not be reached: connection refused"
+        line = f"conchrec: localhost:{house.target.port}: connection refused. Is sshd running there?"
         await refused(house, house.client(way), line)
 
 
@@ -187,9 +187,8 @@ async def test_the_target_accepts_and_is_silent(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     port = listen(stage, _Peers())
     for way in Way:
-        await refused(
-            house, house.client(way, port=port), f"localhost:{port} accepts connections and says nothing"
-        )
+        line = f"localhost:{port}: it accepts the connection and sends nothing"
+        await refused(house, house.client(way, port=port), line)
     (await house.client().ssh("web1", "true")).check()
 
 
@@ -211,7 +210,7 @@ async def test_the_target_drops_every_connection(stage: Stage) -> None:
     peers = _Peers(hangs_up=True)
     port = listen(stage, peers)
     await refused(
-        house, house.client(port=port), f"localhost:{port} closes new connections before they can log in"
+        house, house.client(port=port), f"localhost:{port}: it closes new connections before the login"
     )
     assert len(peers.seen) > 1
 

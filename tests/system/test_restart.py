@@ -68,7 +68,7 @@ async def test_a_gentle_end(stage: Stage) -> None:
     house.proxy.process.kill(signal.SIGTERM)
     result = await process.wait()
     assert result.code == 255
-    assert "conchrec: the proxy is being stopped" in result.errors, str(result)
+    assert "conchrec: the proxy is shutting down" in result.errors, str(result)
     ended = await house.proxy.process.wait()
     assert ended.signal == signal.SIGTERM, f"twistd ends as it was told to: {ended}"
     recording = await house.proxy.finished_one()

@@ -22,7 +22,7 @@ _PLACE = re.compile(
 
 
 async def request(asking: CommandRequest) -> str:
-    """Ask for approval before you go: request [--no-wait] LOGIN@HOST[:PORT] REASON"""
+    """Ask for approval before you connect: request [--no-wait] LOGIN@HOST[:PORT] REASON"""
     words = list(asking.words)
     waits = "--no-wait" not in words[:1]
     words = words if waits else words[1:]
@@ -30,7 +30,7 @@ async def request(asking: CommandRequest) -> str:
     reason = one_line(" ".join(words[1:]), LONGEST).strip()
     if found is None or not reason:
         raise UsageError(
-            "request: LOGIN@HOST[:PORT] and a reason are wanted, like: request root@web1 disk full"
+            "request: LOGIN@HOST[:PORT] and a reason are required, for example: request root@web1 disk full"
         )
     services = asking.services
     host = (found["v6"] or found["host"]).encode()
@@ -51,24 +51,27 @@ async def request(asking: CommandRequest) -> str:
     if isinstance(answer, Deny):
         raise denied(answer)
     if not answer.options.approval:
-        return f"{found['login']}@{target} needs nobody's approval.\n"
+        return f"{found['login']}@{target} requires no approval. Connect with ssh.\n"
     who = events.Who(
         user=asking.identity.user, login=found["login"], target=str(target), addr=asking.address,
         cid=asking.cid, sid="",
     )  # fmt: skip
     asked = request_approval(asking.context, who, target, reason, answer.options.approval)
-    told = f"{asked.id} waits for approval, by {asked.approvers}.\n"
+    told = f"Request {asked.id} is pending. It can be approved by role {asked.approvers}.\n"
     if not waits:
         return told
     await asking.console.write(told)
     await decision(asking.context, who, asked, at_once=False)
-    return f"{asked.by} approved it: for one connection to {found['login']}@{target} within an hour.\n"
+    return (
+        f"{asked.by} approved request {asked.id}. "
+        f"Open one connection to {found['login']}@{target} within an hour.\n"
+    )
 
 
 async def requests(asking: CommandRequest) -> str:
-    """What waits for approval, mine and what I may approve: requests [--wait]"""
+    """List pending requests, mine and those that I may approve: requests [--wait]"""
     if asking.words not in ((), ("--wait",)):
-        raise UsageError("requests: takes --wait and nothing else")
+        raise UsageError("requests: the only argument is --wait")
     shown: set[str] = set()
     while True:
         new = [one for one in asking.services.approvals if one.id not in shown and _is_seen(asking, one)]
@@ -81,32 +84,34 @@ async def requests(asking: CommandRequest) -> str:
 
 
 async def approve(asking: CommandRequest) -> str:
-    """Let somebody go where they asked to go: approve ID [NOTE]"""
+    """Approve a request: approve ID [NOTE]"""
     found, note = _meant(asking, "approve")
     if found.state is not ApprovalState.PENDING:
-        raise CommandRefused(f"{found.id} has been approved already, by {found.by}")
+        raise CommandRefused(f"request {found.id} was already approved by {found.by}")
     asking.services.audit.emit(events.AccessApprove(**_of(asking, found), by=asking.identity.user, note=note))
     asking.services.approvals.approve(found, asking.identity.user, note)
-    return f"{found.id}: {found.user} may go to {found.login}@{found.target}.\n"
+    return f"Approved {found.id}: {found.user} may connect to {found.login}@{found.target}.\n"
 
 
 async def deny(asking: CommandRequest) -> str:
-    """… or not: deny ID [REASON]"""
+    """Deny a request: deny ID [REASON]"""
     found, note = _meant(asking, "deny")
     asking.services.approvals.deny(found, asking.identity.user, note)
     asking.context.emit(events.AccessDeny(**_of(asking, found), by=asking.identity.user, note=note))
-    return f"{found.id}: {found.user} may not go to {found.login}@{found.target}.\n"
+    return f"Denied {found.id}: {found.user} may not connect to {found.login}@{found.target}.\n"
 
 
 def _meant(asking: CommandRequest, name: str) -> tuple[ApprovalRequest, str]:
     """One that this user may decide on. What they may not see is not there."""
     if not asking.words:
-        raise UsageError(f"{name}: an ID is wanted (see: requests)")
+        raise UsageError(f"{name}: the ID of a request is required. To list the requests: requests")
     found = asking.services.approvals.get(asking.words[0])
     if found is None or not _is_seen(asking, found):
-        raise CommandRefused(f"no request {one_line(asking.words[0], 20)} waits for approval")
+        raise CommandRefused(
+            f"no pending request {one_line(asking.words[0], 20)}. To list the requests: requests"
+        )
     if not found.may_be_decided_by(asking.identity.user, _roles(asking)):
-        raise CommandRefused("nobody decides on their own request")
+        raise CommandRefused("you cannot decide on your own request. Another user must do it")
     return found, one_line(" ".join(asking.words[1:]), LONGEST).strip()
 
 
@@ -121,7 +126,7 @@ def _roles(asking: CommandRequest) -> frozenset[str]:
 
 
 def _line(asking: CommandRequest, one: ApprovalRequest) -> str:
-    own = f" (yours: waits for {one.approvers})" if one.user == asking.identity.user else ""
+    own = f" (yours; can be approved by role {one.approvers})" if one.user == asking.identity.user else ""
     return f"{one.id}  {one.since:%H:%M:%S} UTC  {one.user} → {one.login}@{one.target}  {one.reason}{own}"
 
 

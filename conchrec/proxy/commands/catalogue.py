@@ -34,23 +34,23 @@ Command = Callable[[CommandRequest], Coroutine[Deferred[Any], Any, str]]
 async def answer(asking: CommandRequest, line: str) -> str:
     """The text that answers ``line``. Raises Unknown, and ConchrecError."""
     if len(line) > MAX_LINE:
-        raise UsageError(f"a command of {len(line)} characters is none")
+        raise UsageError(f"command too long: {len(line)} characters, at most {MAX_LINE}")
     try:
         words = shlex.split(line)
     except ValueError:
-        raise UsageError("the quotes in this command do not match") from None
+        raise UsageError("invalid command: a quote is not closed, or a backslash stands at the end") from None
     if not words:
         return await who(asking)
     name, *arguments = words
     command = COMMANDS.get(name)
     if command is None:
-        raise UsageError(f"unknown command {quote(name, 40)}; there are: {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {quote(name, 40)}. Commands: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
         asking = replace(asking, ttl=_ttl(name, arguments))
     elif command in WITH_WORDS:
         asking = replace(asking, words=tuple(arguments))
     elif arguments:
-        raise UsageError(f"the command {name} takes no arguments")
+        raise UsageError(f"{name}: takes no arguments")
     return await command(asking)
 
 
@@ -61,7 +61,7 @@ def _ttl(name: str, arguments: list[str]) -> timedelta:
     if "=" not in arguments[0] and rest:
         text, *rest = rest
     if option != "--ttl" or rest:
-        raise UsageError(f"the command {name} takes --ttl 8h and nothing else")
+        raise UsageError(f"{name}: the only argument is --ttl DURATION, for example --ttl 8h")
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -70,37 +70,46 @@ def _ttl(name: str, arguments: list[str]) -> timedelta:
 
 async def who(asking: CommandRequest) -> str:
     """Who I am, where I may go, and how."""
-    lines = [*_identity(asking), "", *_reach(asking), "", *_how(asking), *_recorded(asking), "", "More: help"]
+    lines = [
+        *_identity(asking),
+        "",
+        *_reach(asking),
+        "",
+        *_how(asking),
+        *_recorded(asking),
+        "",
+        "All commands: help",
+    ]
     return "\n".join(lines) + "\n"
 
 
 async def login(asking: CommandRequest) -> str:
-    """Put a new key and a certificate into your agent: ssh -A … login [--ttl 8h]"""
+    """Put a new key and its certificate into your agent: ssh -A … login [--ttl 8h]"""
     certificate, granted = await commands_certificate.into_agent(asking)
-    worth = "It is for this proxy, which logs you in at targets; by itself it opens none of them."
+    worth = "Use it to log in to this proxy; targets do not accept it."
     if granted.logins:
         logins = _some(granted.logins)
-        worth = f"Targets that trust the user CA take it without the proxy, unrecorded, as {logins}."
+        worth = f"Targets that trust the user CA accept it without the proxy too, unrecorded, as {logins}."
     name, until = commands_certificate.comment(asking.identity.user), _until(asking, certificate.expires)
     lines = [
-        f"Your agent has a certificate for you, good until {until}.",
+        f"Your agent now holds a certificate, valid until {until}.",
         f"ssh-add -L shows it as {name}. {worth}",
     ]
     return "\n".join([*lines, "", *_how(asking)]) + "\n"
 
 
 async def sign(asking: CommandRequest) -> str:
-    """A certificate for a key of yours: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
+    """Issue a certificate for your public key: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
     return await commands_certificate.for_key(asking)
 
 
 async def hosts(asking: CommandRequest) -> str:
-    """Where I may go."""
+    """List the hosts and logins that my roles allow."""
     return "\n".join(_reach(asking)) + "\n"
 
 
 async def status(asking: CommandRequest) -> str:
-    """My certificate, my roles, what I have open; and the proxy."""
+    """Show my certificate, my roles, my open sessions, and the proxy's version."""
     user = asking.identity.user
     mine = asking.context.registry.connections_of(user)
     up = timedelta(seconds=int((asking.services.now() - asking.services.started).total_seconds()))
@@ -116,13 +125,13 @@ async def status(asking: CommandRequest) -> str:
         lines += _listed(decode(used))
     for certificate in await _in_agent(asking):
         if certificate.blob != used:
-            lines.append(f"In your agent, good until {_until(asking, certificate.expires)}:")
+            lines.append(f"In your agent, valid until {_until(asking, certificate.expires)}:")
             lines += _listed(certificate)
     return "\n".join([*lines, "", *_reach(asking)]) + "\n"
 
 
 async def help_(asking: CommandRequest) -> str:
-    """The commands, and the ways to a target."""
+    """Show the commands, and how to connect to a target."""
     table = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
 
@@ -161,14 +170,14 @@ def _identity(asking: CommandRequest) -> list[str]:
     lines = [f"You are {identity.user}, from {asking.address}; roles: {roles}."]
     key = fingerprint(identity.key) if identity.key else ""
     if identity.by_certificate:
-        lines.append(f"You came with a user certificate for the key {key}.")
+        lines.append(f"You logged in with a user certificate for the key {key}.")
     elif key:
-        lines.append(f"You came with the key {key}.")
+        lines.append(f"You logged in with the key {key}.")
     if identity.second_factor:
-        proved = "a code" if identity.second_factor == "totp" else "the touch of your hardware key"
+        proved = "a code" if identity.second_factor == "totp" else "a touch of your hardware key"
         lines.append(f"Your second factor was {proved}.")
     if identity.expires is not None:
-        lines.append(f"That is good until {_until(asking, identity.expires)}.")
+        lines.append(f"Your login is valid until {_until(asking, identity.expires)}.")
     return lines
 
 
@@ -184,9 +193,9 @@ def _listed(certificate: Certificate) -> list[str]:
 
 
 def _until(asking: CommandRequest, end: datetime | None) -> str:
-    """``2026-11-24 08:00:00 UTC (7h 59m left)``; of a certificate by hand perhaps ``for ever``."""
+    """``2026-11-24 08:00:00 UTC (7h 59m left)``; a certificate that was made by hand may have no end."""
     if end is None:
-        return "for ever"
+        return "it is revoked"
     seconds = max(0, int((end - asking.services.now()).total_seconds()))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if seconds < 60:
@@ -201,11 +210,11 @@ def _until(asking: CommandRequest, end: datetime | None) -> str:
 def _reach(asking: CommandRequest) -> list[str]:
     found = policy.reachable(asking.settings.policy, asking.identity, asking.source, asking.services.now())
     if not found:
-        return ["No role of yours leads to any host."]
+        return ["None of your roles allows any host. Ask your administrator."]
     lines = ["You may log in:"]
     for reach in found:
-        place = "" if reach.from_here else "  (but not from where you are now)"
-        place += "" if reach.at_this_time else "  (but not at this time)"
+        place = "" if reach.from_here else "  (not from your present address)"
+        place += "" if reach.at_this_time else "  (not at this time)"
         lines.append(f"  role {reach.role}: as {_some(reach.logins)} on {_some(reach.hosts)}{place}")
         if reach.denied_hosts:
             lines.append(f"    never on {_some(reach.denied_hosts)}")
@@ -219,11 +228,11 @@ def _recorded(asking: CommandRequest) -> list[str]:
     if whose is Sees.NONE:
         return []
     said = "your" if whose is Sees.OWN else "all"
-    return [f"You may look at {said} recordings: recordings, play ID, text ID, follow ID."]
+    return [f"You may view {said} recordings: recordings, play ID, text ID, follow ID."]
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(one_line(name, 80) for name in names) or "nobody"
+    return ", ".join(one_line(name, 80) for name in names) or "none"
 
 
 def _how(asking: CommandRequest) -> list[str]:
@@ -232,8 +241,8 @@ def _how(asking: CommandRequest) -> list[str]:
     proxy = f"{user}@{public}" if public is not None else f"{user}@PROXY"
     recorded = asking.settings.config.session_recording.records
     return [
-        "How to go there:",
+        "How to connect:",
         f"  ssh -A -J {proxy} LOGIN@HOST",
         f"  scp -A -o ProxyJump={proxy} FILE LOGIN@HOST:",
-        "Sessions are recorded." if recorded else "This proxy passes sessions through and records none.",
+        "Sessions are recorded." if recorded else "Sessions are not recorded.",
     ]

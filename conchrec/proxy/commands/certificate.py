@@ -31,12 +31,12 @@ MAX_STDIN = 64 * 1024
 STDIN_SECONDS = 120.0
 
 NO_AGENT = (
-    "your agent is not here: use ssh -A (with ControlMaster: for the first connection), or get a certificate "
-    "for a key in a file with `sign`"
+    "your SSH agent is not forwarded: connect with ssh -A (with ControlMaster, the first connection needs "
+    "it), or use `sign` to get a certificate for a key file"
 )
 
 BY_CERTIFICATE = (
-    "you came with a certificate, and that makes no other one: come with a key "
+    "you logged in with a certificate, which cannot be used to get another one. Log in with a key "
     "(ssh -o IdentitiesOnly=yes -i KEY …) or with a password (ssh -o PubkeyAuthentication=no …)"
 )
 
@@ -88,12 +88,13 @@ async def _add(
         if blob in await _blobs(asking, keeper):
             await within(keeper.remove(blob), ANSWER_SECONDS, _silent)
     text = (
-        "your agent does not take a certificate that ends (GNOME Keyring and gpg-agent take none; or is it "
-        "locked?): use OpenSSH's ssh-agent, or get one for a key in a file with `sign`"
+        "your agent did not accept the certificate. GNOME Keyring and gpg-agent cannot hold certificates: "
+        "use OpenSSH's ssh-agent, and unlock it (ssh-add -X) if it is locked; or use `sign` to get a "
+        "certificate for a key file"
     )
     if certificate.public_key in await _blobs(asking, keeper):
         key_name = fingerprint(certificate.public_key)
-        text += f"; it kept the key {key_name}, which opens nothing (gpg-agent: see ~/.gnupg/sshcontrol)"
+        text += f". It kept the key {key_name}, which has no use: remove it (gpg-agent: ~/.gnupg/sshcontrol)"
     raise CommandRefused(text)
 
 
@@ -107,11 +108,13 @@ async def for_key(asking: CommandRequest) -> str:
     """The certificate for the public key on stdin, as a line. Raises ConchrecError."""
     within = asking.services.dialer.within
     sent = await within(
-        asking.stdin.read(MAX_STDIN), STDIN_SECONDS, lambda: CommandRefused("no key came on stdin")
+        asking.stdin.read(MAX_STDIN),
+        STDIN_SECONDS,
+        lambda: CommandRefused("no public key on standard input: use sign < key.pub"),
     )
     key = _one_key(sent)
     if key in asking.services.authority.revoked().keys:
-        raise CommandRefused(f"the key {fingerprint(key)} has been revoked")
+        raise CommandRefused(f"cannot sign the key {fingerprint(key)}: it is revoked. Use another key")
     granted = _granted(asking)
     certificate = await _certified(asking, key, granted, "sign")
     return f"{public_line(certificate.blob)} {comment(asking.identity.user)}\n"
@@ -197,15 +200,22 @@ def _one_key(sent: bytes) -> bytes:
     except UnicodeDecodeError:
         text = "?"
     if text and not text.startswith(_BEGINNINGS):
-        raise CommandRefused("that is no public key (ssh-ed25519 AAAA… comment)")
+        raise CommandRefused(
+            "invalid public key on standard input: must be one line like ssh-ed25519 AAAA… comment"
+        )
     try:
         keys = parse_authorized_keys(text, "stdin")
     except ConfigErrors as errors:
         raise CommandRefused(errors.errors[0].problem) from None
     if len(keys) != 1:
-        raise CommandRefused(f"one public key is wanted on stdin, not {len(keys)}: sign < key.pub")
+        raise CommandRefused(
+            f"expected one public key on standard input, got {len(keys)}: use sign < key.pub"
+        )
     return keys[0].blob
 
 
 def _silent() -> AgentError:
-    return AgentError("your agent does not answer", code=ReasonCode.AGENT_TIMEOUT)
+    return AgentError(
+        "your SSH agent does not answer. Does it ask for a confirmation on your screen?",
+        code=ReasonCode.AGENT_TIMEOUT,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -37,13 +38,13 @@ LINE = 300
 
 
 async def recordings(asking: CommandRequest) -> str:
-    """What was recorded: recordings [--live] [--user|--login|--host|--target NAME] [--since|--until WHEN]"""
+    """List recordings: recordings [--live] [--user|--login|--host|--target NAME] [--since|--until WHEN]"""
     words = _Words("recordings")
     words.add_argument("--live", action="store_true")
     for name in ("--user", "--login", "--host", "--target", "--approved-by"):
         words.add_argument(name)
     for name in ("--since", "--until"):
-        words.add_argument(name, type=moment)
+        words.add_argument(name, type=_moment)
     wanted = Filter(**vars(words.parse_args(asking.words)))
     seen = whose(asking)
     if seen is Sees.NONE:
@@ -60,10 +61,10 @@ async def recordings(asking: CommandRequest) -> str:
 
 
 async def play(asking: CommandRequest) -> str:
-    """One, in its own time with ssh -t, else at once: play ID [--speed N] [--idle SECONDS]"""
+    """Play a recording (with ssh -t at its own speed): play ID [--speed N] [--idle SECONDS]"""
     words = _Words("play")
-    words.add_argument("--speed", type=_factor, default=1.0)
-    words.add_argument("--idle", type=_factor)
+    words.add_argument("--speed", type=_positive_number, default=1.0)
+    words.add_argument("--idle", type=_positive_number)
     words.add_argument("id")
     given = words.parse_args(asking.words)
     entry = await _found(asking, given.id, "play")
@@ -73,14 +74,14 @@ async def play(asking: CommandRequest) -> str:
 
 
 async def text(asking: CommandRequest) -> str:
-    """The output of one as plain lines: text ID"""
+    """Print the output of a recording as plain text: text ID"""
     entry = await _found(asking, _only_id(asking, "text"), "text")
     await _printed(asking, playback.text(RecordingSource(entry)))
     return ""
 
 
 async def follow(asking: CommandRequest) -> str:
-    """One as it is being recorded, until it ends: follow ID"""
+    """Watch a session while it is recorded: follow ID"""
     entry = await _found(asking, _only_id(asking, "follow"), "follow")
     await _looked(asking, entry, playback.follow(RecordingSource(entry), size=asking.console.size))
     return ""
@@ -105,11 +106,11 @@ async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))
     if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == asking.identity.user)):
-        raise CommandRefused(f"no recording {one_line(sid, 40)}")
+        raise CommandRefused(f"no recording {one_line(sid, 40)} that you may view. To list them: recordings")
     if is_encrypted(entry.path):
         raise CommandRefused(
-            f"{sid} is encrypted: whoever has the key looks at it on the proxy"
-            f" (conchrec recordings {action} {sid} --identity FILE)"
+            f"recording {sid} is encrypted. Someone with its key can read it on the proxy: "
+            f"conchrec recordings {action} {sid} --identity FILE"
         )
     asking.services.audit.emit(
         audit_events.RecordingAccess(
@@ -169,7 +170,9 @@ async def _read(asking: CommandRequest, work: Callable[[], T]) -> T:
         return await step
     except OSError as error:
         raise RecordingError(
-            error.strerror or "it can not be read", repr(error), code=ReasonCode.RECORDING_UNREADABLE
+            f"cannot read the recording: {error.strerror or 'input/output error'}",
+            repr(error),
+            code=ReasonCode.RECORDING_UNREADABLE,
         ) from error
 
 
@@ -193,8 +196,19 @@ def _only_id(asking: CommandRequest, name: str) -> str:
     return sid
 
 
-def _factor(written: str) -> float:
-    number = float(written)
+def _moment(written: str) -> datetime:
+    """``moment``, with its error as argparse shows it."""
+    try:
+        return moment(written)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive_number(written: str) -> float:
+    try:
+        number = float(written)
+    except ValueError:
+        number = 0.0
     if not 0 < number < 1e6:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{written!r} is not a number above 0 and below 1000000")
     return number

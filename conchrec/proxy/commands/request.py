@@ -53,7 +53,7 @@ class Stdin:
         if len(self._kept) > self._limit:
             reader = self._reader
             self._finish()
-            reader.errback(CommandRefused(f"more than {self._limit // 1024} KiB on stdin"))
+            reader.errback(CommandRefused(f"standard input is too long: at most {self._limit // 1024} KiB"))
 
     def eof(self) -> None:
         self._ended = True

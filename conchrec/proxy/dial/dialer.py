@@ -26,9 +26,10 @@ from conchrec.clock import Clock
 from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
 from conchrec.fair_queue import FairQueue
 from conchrec.model import Target
-from conchrec.reasons import ReasonCode
+from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.hostkeys import HostVerdict
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
+from conchrec.text import foreign_line
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ BANNER_LIFE = timedelta(minutes=10)
 BANNERS = 4096
 #: Handshakes of one user with one target that may wait for a person, outside the gate.
 WAITING_FOR_PEOPLE = 4
+#: Characters of what a target says that are quoted in an error.
+MAX_REASON = 255
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 2.0
 
@@ -161,7 +164,14 @@ class Link:
 
 
 class HandshakeDropped(Exception):
-    """The target closed before it said anything of SSH; perhaps it has too much to do."""
+    """The target closed the connection before its identification string: it may be overloaded.
+
+    ``why`` is how the connection ended (``ConnectionEnd.describe``); empty where the target sent nothing.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 class Dialer:
@@ -243,7 +253,11 @@ class Dialer:
         entering = gate.enter(user)
         try:
             slot = await self.within(
-                entering, self._timeout, lambda: Busy(f"{target} has too many logins waiting; try again")
+                entering,
+                self._timeout,
+                lambda: Busy(
+                    f"cannot reach {target}: too many logins there are in progress. Try again later"
+                ),
             )
         finally:
             self._forget_idle(target, gate)
@@ -264,12 +278,14 @@ class Dialer:
         deadline = self._clock.seconds() + self._timeout
         backoff = FIRST_BACKOFF
         while True:
-            problem: UpstreamError = Unreachable(f"{target} has no address", code=ReasonCode.HOST_NOT_FOUND)
+            problem: UpstreamError = Unreachable(
+                f"cannot reach {target}: it has no address", code=ReasonCode.HOST_NOT_FOUND
+            )
             for address in addresses:
                 try:
                     return await self._connect_one(target, address, slot, deadline, make)
                 except HandshakeDropped as dropped:
-                    problem = Busy(_too_busy(target, str(dropped)))
+                    problem = Busy(_dropped_text(target, dropped.why))
                 except UpstreamError as error:
                     if not isinstance(problem, Busy):
                         problem = error
@@ -287,7 +303,9 @@ class Dialer:
         left = deadline - self._clock.seconds()
         if left <= 0:
             raise Unreachable(
-                f"{target} can not be reached in {self._timeout:g} s", code=ReasonCode.CONNECT_TIMEOUT
+                f"cannot reach {target}: no connection in {self._timeout:g} s (connect_timeout). "
+                "Is the host up?",
+                code=ReasonCode.CONNECT_TIMEOUT,
             )
         family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         endpoint = family(self._reactor, address, target.port, timeout=left)
@@ -302,7 +320,8 @@ class Dialer:
                 banner_of(transport),
                 deadline - self._clock.seconds(),
                 lambda: Unreachable(
-                    f"{target} accepts connections and says nothing (is it an SSH server?)",
+                    f"cannot reach {target}: it accepts the connection and sends nothing. "
+                    "Does an SSH server listen there?",
                     code=ReasonCode.TARGET_SILENT,
                 ),
             )
@@ -314,7 +333,7 @@ class Dialer:
 
     async def splice(self, target: Target, addresses: Sequence[str], protocol: Protocol) -> str:
         """A plain TCP connection, for bytes that pass through unread; the address. Raises Unreachable."""
-        problem = Unreachable(f"{target} has no address", code=ReasonCode.HOST_NOT_FOUND)
+        problem = Unreachable(f"cannot reach {target}: it has no address", code=ReasonCode.HOST_NOT_FOUND)
         for address in addresses:
             family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = family(self._reactor, address, target.port, timeout=self._timeout)
@@ -392,25 +411,31 @@ def banner_of(transport: ClientTransport) -> Deferred[bytes]:
     return done
 
 
-def _too_busy(target: Target, why: str) -> str:
-    text = f"{target} closes new connections before they can log in"
+def _dropped_text(target: Target, why: str) -> str:
+    """Why no SSH connection could be made, and what to do about it."""
+    code = why.code if isinstance(why, Reason) else None
+    if code is ReasonCode.NOT_SSH:
+        return f"cannot reach {target}: what answers there is not an SSH server. Check the port"
+    text = f"cannot reach {target}: it closes new connections before the login"
     if why:
-        text += f" ({why})"
+        text += (
+            f' ("{foreign_line(why, MAX_REASON)}")' if code is ReasonCode.PEER_DISCONNECTED else f" ({why})"
+        )
     if "not allowed at this time" in why.lower():
-        return text + "; list this proxy in PerSourcePenaltyExemptList of its sshd_config"
-    return text + "; raise MaxStartups in its sshd_config"
+        return f"{text}. Add this proxy to PerSourcePenaltyExemptList in its sshd_config"
+    return f"{text}. Raise MaxStartups in its sshd_config"
 
 
 def _unreachable(target: Target, address: str, error: neterror.ConnectError) -> Unreachable:
-    return Unreachable(f"{target} can not be reached: {_reason(error)}", f"{address}: {error}")
+    return Unreachable(f"cannot reach {target}: {_reason(error)}", f"{address}: {error}")
 
 
 def _reason(error: neterror.ConnectError) -> str:
-    """Twisted's sentences, without their advice to programmers."""
+    """Why TCP could not connect, with what to check; Twisted's own sentences are for programmers."""
     if isinstance(error, neterror.ConnectionRefusedError):
-        return "connection refused"
+        return "connection refused. Is sshd running there?"
     if isinstance(error, (neterror.TCPTimedOutError, neterror.TimeoutError)):
-        return "no answer"
+        return "no answer. Is the host up, and does its firewall allow the proxy?"
     if isinstance(error, neterror.NoRouteError):
-        return "no route"
+        return "no route to the host. Check its address and the network of the proxy"
     return str(error.osError or error).rstrip(".") if hasattr(error, "osError") else str(error).rstrip(".")

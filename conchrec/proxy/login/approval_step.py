@@ -74,7 +74,7 @@ class _WaitForApproval:
     @property
     def why(self) -> str:
         return (
-            f"{self._place} needs somebody's approval. You are asked for a reason; or ask before, with: "
+            f"{self._place} requires an approval. Enter the reason for your access. To ask in advance: "
             f"{command_line(self._access.context, self._access.identity.user)} request {self._place} REASON"
         )
 
@@ -83,8 +83,8 @@ class _WaitForApproval:
         if not access.reason:
             access.explain(await self._reason(ask))
         request = request_approval(access.context, access.who(), access.target, access.reason, self._needed)
-        how = f"{command_line(access.context, 'THEM')} approve {request.id}"
-        say(f"conchrec: waiting for approval of {request.id}, by {request.approvers}: {how}")
+        how = f"{command_line(access.context, 'APPROVER')} approve {request.id}"
+        say(f"conchrec: request {request.id} is pending. Role {request.approvers} can approve it: {how}")
         access.wait_for(request)
         try:
             await decision(access.context, access.who(), request, at_once=True)
@@ -93,7 +93,8 @@ class _WaitForApproval:
         finally:
             access.wait_for(None)
         access.approve(request)
-        say(f"conchrec: {request.by} approved it" + (f": {request.note}" if request.note else ""))
+        note = f": {request.note}" if request.note else ""
+        say(f"conchrec: {request.by} approved request {request.id}{note}")
 
     async def _reason(self, ask: Ask) -> str:
         prompt = Prompt(text=f"Reason for {self._place}: ", echo=True)
@@ -102,7 +103,7 @@ class _WaitForApproval:
             if reason := one_line(said, LONGEST).strip():
                 return reason
         raise AccessDenied(
-            "without a reason nobody is asked for approval",
+            "no approval was requested: you gave no reason. Connect again and enter one",
             rule=RULE,
             code=ReasonCode.APPROVAL_REASON_MISSING,
         )
@@ -141,32 +142,36 @@ async def decision(
         context.services.approvals.end(request)
         context.emit(
             events.AccessWithdraw(
-                **who, request=request.id, reason=Reason(ReasonCode.APPROVAL_WITHDRAWN, "withdrawn")
+                **who, request=request.id, reason=Reason(ReasonCode.APPROVAL_WITHDRAWN, "the user left")
             )
         )
         raise
     if request.state is ApprovalState.DENIED:
         said = f": {request.note}" if request.note else ""
-        raise AccessDenied(f"{request.by} denied it{said}", rule=RULE, code=ReasonCode.APPROVAL_DENIED)
+        raise AccessDenied(
+            f"{request.by} denied request {request.id}{said}", rule=RULE, code=ReasonCode.APPROVAL_DENIED
+        )
     if request.state is ApprovalState.CHANGED:
         context.emit(
             events.AccessWithdraw(
                 **who,
                 request=request.id,
-                reason=Reason(ReasonCode.APPROVAL_CHANGED, "somebody else has to approve"),
+                reason=Reason(ReasonCode.APPROVAL_CHANGED, "another role must approve now"),
             )
         )
-        raise _Changed("somebody else has to approve", rule=RULE)
+        raise _Changed("another role must approve now. Make a new request", rule=RULE)
     if request.state is not ApprovalState.APPROVED:
         context.emit(
             events.AccessWithdraw(
                 **who,
                 request=request.id,
-                reason=Reason(ReasonCode.APPROVAL_TIMEOUT, "nobody decided in time"),
+                reason=Reason(ReasonCode.APPROVAL_TIMEOUT, "not decided in time"),
             )
         )
         raise AccessDenied(
-            f"nobody approved {request.id} in time", rule=RULE, code=ReasonCode.APPROVAL_TIMEOUT
+            f"request {request.id} was not approved in time. Connect again to make a new request",
+            rule=RULE,
+            code=ReasonCode.APPROVAL_TIMEOUT,
         )
 
 
@@ -179,7 +184,9 @@ def check(access: TargetAccess) -> None:
         asked = access.destination.asked
         how = f"{command_line(access.context, access.identity.user)} request LOGIN@{asked} REASON"
         raise AccessDenied(
-            f"{asked} needs somebody's approval: {how}", rule=RULE, code=ReasonCode.APPROVAL_REQUIRED
+            f"{asked} requires an approval. Request it first: {how}",
+            rule=RULE,
+            code=ReasonCode.APPROVAL_REQUIRED,
         )
     access.approve(found)
 

@@ -29,8 +29,8 @@ TOUCH, CODE = "sk", "totp"
 TRIES = 3
 NONE_THERE = Reason(
     ReasonCode.SECOND_FACTOR_UNAVAILABLE,
-    "your roles require a second factor, and you have none: use a hardware key (ssh-keygen -t ed25519-sk), "
-    "or have a code set up (conchrec passwd --totp-only)",
+    "your roles require a second factor, and you have none. Use a hardware key (ssh-keygen -t ed25519-sk), "
+    "or ask your administrator for codes (conchrec passwd --totp-only)",
 )
 
 
@@ -60,13 +60,13 @@ def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None
         return
     if not identity.second_factor:
         raise AccessDenied(
-            "your roles require a second factor: log in anew",
+            "your roles require a second factor (require_mfa). Log in again",
             rule=RULE,
             code=ReasonCode.SECOND_FACTOR_REQUIRED,
         )
     if mfa is Mfa.SESSION and not proofs.take():
         raise AccessDenied(
-            f"each {what} requires a second factor of its own: connect anew",
+            f"each {what} requires its own second factor (require_mfa). Connect again",
             rule=RULE,
             code=ReasonCode.SECOND_FACTOR_REQUIRED,
         )
@@ -78,7 +78,7 @@ def check_unchanged(context: ProxyContext, passwords: PasswordLogin, user: str) 
     if current is None or current.secrets_of(user) != passwords.secrets_of(user):
         raise AccessDenied(
             "Permission denied",
-            "the password, or the secret, was changed meanwhile",
+            "the password or the code's secret changed during the login",
             code=ReasonCode.PASSWORD_CHANGED,
         )
 
@@ -86,7 +86,7 @@ def check_unchanged(context: ProxyContext, passwords: PasswordLogin, user: str) 
 class _AskForCode:
     """A Step of the inner login."""
 
-    why = "a second factor is required for each session; a code is asked for"
+    why = "each session requires a second factor. Enter a code"
 
     def __init__(self, access: TargetAccess) -> None:
         self._access = access
@@ -106,7 +106,7 @@ class _AskForCode:
                 access.context.emit(access.refused_login(error))
                 if not left:
                     raise AccessDenied(
-                        "the code was not right: begin anew", error.detail, RULE, code=error.code
+                        "wrong code. Connect again", error.detail, RULE, code=error.code
                     ) from error
         access.pass_second_factor(CODE)
 

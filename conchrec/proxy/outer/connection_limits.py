@@ -40,12 +40,21 @@ TELL_SECONDS = 10.0
 #: Addresses that are remembered; of those that do not connect any more the oldest are forgotten.
 REMEMBERED = 10_000
 
-_OF_ADDRESS = Reason(ReasonCode.TOO_MANY_CONNECTIONS_OF_ADDRESS, "too many connections from this address")
-_FRUITLESS_ADDRESS = Reason(
-    ReasonCode.TOO_MANY_FRUITLESS_CONNECTIONS,
-    "too many connections from this address that did not log in",
+TOO_MANY = Reason(
+    ReasonCode.TOO_MANY_CONNECTIONS, "too many connections to the proxy (connections). Try again later"
 )
-_UNAUTHENTICATED = Reason(ReasonCode.TOO_MANY_UNAUTHENTICATED, "too many connections that have not logged in")
+TOO_MANY_OF_ADDRESS = Reason(
+    ReasonCode.TOO_MANY_CONNECTIONS_OF_ADDRESS,
+    "too many connections from this address (per_address). Close some, then try again",
+)
+TOO_MANY_FRUITLESS = Reason(
+    ReasonCode.TOO_MANY_FRUITLESS_CONNECTIONS,
+    "too many connections from this address ended without a login. Try again in a few minutes",
+)
+TOO_MANY_UNAUTHENTICATED = Reason(
+    ReasonCode.TOO_MANY_UNAUTHENTICATED,
+    "too many connections have not logged in yet (unauthenticated). Try again later",
+)
 
 
 class UnauthenticatedConnection(Protocol):
@@ -91,13 +100,13 @@ class ConnectionLimits:
         if self._context.registry.stopping:
             return refusals.PROXY_STOPPING
         if self._all >= limits.connections:
-            why = Reason(ReasonCode.TOO_MANY_CONNECTIONS, "too many connections")
+            why = TOO_MANY
         elif self._of.get(name, 0) >= limits.per_address:
-            why, is_theirs = _OF_ADDRESS, True
+            why, is_theirs = TOO_MANY_OF_ADDRESS, True
         elif guests >= FEW and self._is_fruitless(name):
-            why, is_theirs = _FRUITLESS_ADDRESS, True
+            why, is_theirs = TOO_MANY_FRUITLESS, True
         elif is_dropped(self._guest_count, limits.unauthenticated, self._chance()) and not self._room(guests):
-            why = _UNAUTHENTICATED
+            why = TOO_MANY_UNAUTHENTICATED
         if is_theirs:
             self._came_to_nothing(name)
         if why is not None:
@@ -176,7 +185,7 @@ class ConnectionLimits:
     def _told(self) -> None:
         refused, self._refused = self._refused, {}
         for (host, why), count in refused.items():
-            _log.warn("{count} connections refused from {host}: {why}", count=count, host=host, why=why)
+            _log.warn("refused {count} connections from {host}: {why}", count=count, host=host, why=why)
             self._context.emit(events.ConnectionRefused(addr=host, reason=why, count=count))
 
 

@@ -195,7 +195,9 @@ class OuterConnection:
         return (PUBLICKEY, KEYBOARD_INTERACTIVE) if offered else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
-        return fail(AccessDenied("Permission denied", "a key is wanted", code=ReasonCode.KEY_REQUIRED))
+        return fail(
+            AccessDenied("Permission denied", "a public key is required", code=ReasonCode.KEY_REQUIRED)
+        )
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         credentials, now = self._context.settings.credentials, self._services.now()
@@ -223,7 +225,7 @@ class OuterConnection:
             self._say_once(NONE_THERE)
             raise AccessDenied(
                 "Permission denied",
-                "a second factor is required, and there is none",
+                "a second factor is required, and the user has none",
                 code=ReasonCode.SECOND_FACTOR_UNAVAILABLE,
             )
         self._first = identity
@@ -242,7 +244,7 @@ class OuterConnection:
             return fail(
                 AccessDenied(
                     "Permission denied",
-                    "nobody has a password or a code any more",
+                    "the configuration changed: no user has a password or a code now",
                     code=ReasonCode.PASSWORDS_DISABLED,
                 )
             )
@@ -325,7 +327,7 @@ class OuterConnection:
             self._services.clock,
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
-            dead=lambda: self.transport.give_up(UserGone("the client does not answer any more")),
+            dead=lambda: self.transport.give_up(UserGone("the client no longer answers keepalive requests")),
         )
         self._context.registry.connection_began(self)
         self._watch_expiry()
@@ -343,7 +345,11 @@ class OuterConnection:
             else:
                 OuterSession(self, self._context, opening)
         else:
-            why = Reason(ReasonCode.OUTER_CHANNEL_TYPE, "this proxy only leads to targets (ssh -J)")
+            shown = one_line(kind, 40)
+            why = Reason(
+                ReasonCode.OUTER_CHANNEL_TYPE,
+                f"the proxy itself opens no channel of type {shown}. Connect to a target through it (ssh -J)",
+            )
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(why))
 
     def global_requested(self, request: IncomingRequest) -> None:
@@ -385,7 +391,9 @@ class OuterConnection:
         left = (expires - self._services.now()).total_seconds()
         if left <= 0:
             what = "certificate" if self.identity.by_certificate else "key"
-            self.tell_and_end(Reason(ReasonCode.LOGIN_EXPIRED, f"your {what} has expired"))
+            self.tell_and_end(
+                Reason(ReasonCode.LOGIN_EXPIRED, f"your {what} has expired. Connect again with a valid one")
+            )
         else:
             # Timers follow another clock than certificates do: look now and then.
             self._expiry = self._services.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)

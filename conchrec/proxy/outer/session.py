@@ -134,7 +134,9 @@ class OuterSession:
                 )
             return True
         if name == b"pty-req" and "permit-pty" in self._jump.identity.withheld:
-            why = Reason(ReasonCode.PTY_NOT_ALLOWED, "your certificate has no permit-pty")
+            why = Reason(
+                ReasonCode.PTY_NOT_ALLOWED, "your certificate does not allow a terminal (permit-pty)"
+            )
             self._rejected(why, "certificate: no permit-pty")
             return False
         if name == b"pty-req":
@@ -171,7 +173,8 @@ class OuterSession:
         self._note_end()
         if order.index(looking_sees(asking)) < order.index(self._sees):
             self.leave()
-            self._say_error(refusals.sentence(Reason(ReasonCode.ROLES_CHANGED, "your roles have changed")))
+            why = Reason(ReasonCode.ROLES_CHANGED, "your roles no longer allow you to view these recordings")
+            self._say_error(refusals.sentence(why))
             self._exit(REFUSED)
 
     def _note_end(self) -> None:
@@ -253,7 +256,9 @@ class OuterSession:
         most = self._context.settings.config.limits.commands
         if registry.command_count(user) >= most:
             raise AccessDenied(
-                f"{most} commands at once are the limit", rule="commands", code=ReasonCode.TOO_MANY_COMMANDS
+                f"too many commands: {user} runs {most}, the limit (commands). Wait until one ends",
+                rule="commands",
+                code=ReasonCode.TOO_MANY_COMMANDS,
             )
         registry.command_began(user)
 
@@ -295,5 +300,8 @@ def as_error(failure: Failure) -> ConchrecError:
     error = failure.value
     if isinstance(error, ConchrecError):
         return error
-    _log.failure("in a channel of the outer connection", failure=failure)
-    return ConchrecError("internal error", code=ReasonCode.INTERNAL_ERROR)
+    _log.failure("internal error in a channel of the outer connection", failure=failure)
+    return ConchrecError(
+        "internal error in the proxy. Ask your administrator to look into its log",
+        code=ReasonCode.INTERNAL_ERROR,
+    )

@@ -188,7 +188,8 @@ class TargetConnections:
             self._may_reach(access)
             if not access.destination.addresses:
                 raise Unreachable(
-                    f"{target.host} can not be found: no such host", code=ReasonCode.HOST_NOT_FOUND
+                    f"cannot reach {target}: no such host. Check the name (the proxy resolves it)",
+                    code=ReasonCode.HOST_NOT_FOUND,
                 )
             if context.settings.config.session_recording.records:
                 # Here, where it may take long: the inner server finds it made.
@@ -204,7 +205,8 @@ class TargetConnections:
                 return self._still_allowed(found, lambda: self._may_reach(access))
             if access.identity.force_command:
                 raise AccessDenied(
-                    "your certificate's force-command can not be obeyed where nothing is recorded",
+                    "your certificate has a force-command, and this proxy cannot enforce it while "
+                    "session_recording is off or node. Use another certificate or key",
                     rule="force-command",
                     code=ReasonCode.FORCE_COMMAND_UNRECORDED,
                 )
@@ -261,7 +263,7 @@ class TargetConnections:
         try:
             place.enter(tunnel)
         except Exception:
-            _log.failure("while a tunnel is entered")
+            _log.failure("internal error at the start of a tunnel")
             tunnel.abortConnection()
 
     def serve(self, access: TargetAccess, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:

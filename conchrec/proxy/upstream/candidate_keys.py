@@ -44,29 +44,37 @@ class Offers:
     def advice(self, target: Target, login: str, ways: tuple[UpstreamAuth, ...]) -> Reason:
         """One line: what was missing, and what to do."""
         if UpstreamAuth.PROMPT in ways and not self.count and not self.own:
-            text = f"{target} asks nothing that {login} could answer: no password, and no questions"
+            text = (
+                f"{target} does not ask {login} for a password. Enable PasswordAuthentication or "
+                "KbdInteractiveAuthentication in its sshd_config, or let the proxy log in with keys "
+                "(upstream_auth)"
+            )
             return Reason(ReasonCode.NO_PROMPT, text)
         trust = f"let {target.host} trust the user CA (conchrec ca export --type user)"
         if self.own == "offered":
-            trust += f", of which it did not take a certificate for {login}"
+            trust += f"; it rejected a certificate of this CA for {login}"
         elif self.own:
-            trust += f" (a certificate of it was not offered: {self.own})"
+            trust += f"; no certificate of this CA was offered: {self.own}"
         if UpstreamAuth.AGENT not in ways:
-            return Reason(ReasonCode.USER_CA_NOT_TRUSTED, f"{target} does not let {login} in: {trust}")
+            text = f"{target} rejected the login as {login}. To allow it, {trust}"
+            return Reason(ReasonCode.USER_CA_NOT_TRUSTED, text)
         if not self.agents:
             text = 'no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ' + trust
             return Reason(ReasonCode.NO_AGENT, text)
         if not self.held:
-            text = f"your agent holds no key that can log in: ssh-add one (is it locked?); or {trust}"
+            text = (
+                "your agent holds no usable key: add one with ssh-add, or unlock the agent with ssh-add -X; "
+                f"or {trust}"
+            )
             return Reason(ReasonCode.AGENT_EMPTY, text)
         keys = "the key" if self.count == 1 else f"the {self.count} keys"
         more = ""
         if self.held > self.count:
-            more = f" (of {self.held} in your agent, at most {MAX_OFFERS} are offered)"
+            more = f" (of {self.held} in your agent; at most {MAX_OFFERS} are offered)"
         return Reason(
             ReasonCode.LOGIN_REJECTED,
-            f"{target} does not let {login} in with {keys} that your agent offered{more}: "
-            f"put your public key into {login}'s authorized_keys there, or {trust}",
+            f"{target} rejected the login as {login} with {keys} that your agent offered{more}. "
+            f"Add your public key to {login}'s authorized_keys there, or {trust}",
         )
 
 

@@ -27,7 +27,7 @@ from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.lifecycle import UpstreamLifecycle, UpstreamState
 from conchrec.proxy.upstream.login import TargetLogin
 from conchrec.proxy.upstream.prompts import Questions
-from conchrec.proxy.upstream.target_text import TargetText
+from conchrec.proxy.upstream.target_text import TargetText, end_text
 from conchrec.proxy.upstream.target_transport import algorithms_of, new_transport
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import WEAK
@@ -126,7 +126,7 @@ class Upstream:
             done.errback(
                 Failure(
                     self.failure
-                    or Unreachable("the connection to the target is gone", code=ReasonCode.TARGET_GONE)
+                    or Unreachable("the connection to the target is closed", code=ReasonCode.TARGET_GONE)
                 )
             )
         else:
@@ -208,7 +208,9 @@ class Upstream:
             transport.when_secure(),
             dialer.timeout,
             lambda: Unreachable(
-                f"{access.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
+                f"cannot reach {access.target}: it stopped answering during the key exchange. "
+                "Check sshd and the network there",
+                code=ReasonCode.TARGET_SILENT,
             ),
         )
         self._lifecycle.enter(UpstreamState.AUTHENTICATING)
@@ -227,7 +229,11 @@ class Upstream:
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
             dead=lambda: link.transport.give_up(
-                Unreachable(f"{self._access.target} does not answer any more", code=ReasonCode.TARGET_SILENT)
+                Unreachable(
+                    f"{self._access.target} no longer answers keepalive requests. "
+                    "Check the host and the network, then connect again",
+                    code=ReasonCode.TARGET_SILENT,
+                )
             ),
             deaf=lambda: bool(self._braked),
         )
@@ -236,7 +242,9 @@ class Upstream:
         weak = tuple(name.decode() for name in algorithms if name in WEAK)
         if weak:
             _log.warn(
-                "{target} is reached with {weak}", target=str(self._access.target), weak=", ".join(weak)
+                "the connection to {target} uses weak algorithms: {weak}",
+                target=str(self._access.target),
+                weak=", ".join(weak),
             )
         reached = Provenance(
             dialled=host_and_port(link.address, self._access.target.port),
@@ -286,7 +294,9 @@ class Upstream:
     def _silent(self) -> None:
         """It has exchanged keys, and then does not even say how one may log in."""
         error = Unreachable(
-            f"{self._access.target} accepts connections and then says nothing", code=ReasonCode.TARGET_SILENT
+            f"cannot log in at {self._access.target}: it stopped answering during the login. "
+            "Check sshd and the network there",
+            code=ReasonCode.TARGET_SILENT,
         )
         running, self._running = self._running, None
         self._give_up(error)
@@ -302,9 +312,15 @@ class Upstream:
         # The transport knows the reason; the waiting step only knows that it failed.
         error: object = self._explain(lost) if lost is not None else failure.value
         if not isinstance(error, ConchrecError):
-            _log.failure("while connecting to {target}", failure=failure, target=str(self._access.target))
+            _log.failure(
+                "internal error in the connection to {target}",
+                failure=failure,
+                target=str(self._access.target),
+            )
             error = UpstreamError(
-                f"{self._access.target} can not be reached: internal error", code=ReasonCode.INTERNAL_ERROR
+                f"cannot reach {self._access.target}: internal error in the proxy. "
+                "Ask your administrator to look into its log",
+                code=ReasonCode.INTERNAL_ERROR,
             )
         if isinstance(error, LoginRejected):
             error = self._login.rejected(error)
@@ -351,11 +367,14 @@ class Upstream:
     def _explain(self, lost: ConnectionEnd) -> ConchrecError:
         if isinstance(lost.error, UpstreamError):
             return lost.error
-        target, why = self._access.target, lost.describe()
+        target, why = self._access.target, end_text(lost)
         if self._lifecycle.state in (UpstreamState.DIALING, UpstreamState.VERIFYING):
             if isinstance(lost.error, NothingInCommon) and not algorithms_of(self._access).sha1:
-                why += "; update it, or ask for `algorithms: legacy` in a rule of targets"
-            return Unreachable(f"{target}: no secure connection: {why}", code=ReasonCode.NO_SECURE_CONNECTION)
+                why += ". Update sshd there, or ask your administrator for `algorithms: legacy` (targets)"
+            why = why or "it closed the connection during the key exchange"
+            return Unreachable(
+                f"cannot make a secure connection to {target}: {why}", code=ReasonCode.NO_SECURE_CONNECTION
+            )
         if self._lifecycle.state is UpstreamState.AUTHENTICATING:
             return LoginRejected(
                 f"{target} closed the connection during the login{': ' * bool(why)}{why}",

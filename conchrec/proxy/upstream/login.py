@@ -187,7 +187,7 @@ class LoginKeys:
     async def _own_certificate(self) -> Signer | None:
         access, services = self._access, self._services
         if services.untrusting_targets.contains(access.target, access.login):
-            self._offers.own = "it refused the user CA a moment ago"
+            self._offers.own = "the target rejected one a few minutes ago"
             return None
         try:
             signer, certificate = await services.signing(
@@ -279,7 +279,8 @@ class TargetLogin:
                 userauth.done,
                 LOGIN_SECONDS,
                 lambda: LoginRejected(
-                    f"{access.target} took too long to log in", code=ReasonCode.TARGET_LOGIN_TIMEOUT
+                    f"the login at {access.target} took longer than {LOGIN_SECONDS / 60:g} minutes",
+                    code=ReasonCode.TARGET_LOGIN_TIMEOUT,
                 ),
             )
         finally:
@@ -288,15 +289,21 @@ class TargetLogin:
             link.slot.release()
 
     def rejected(self, error: ConchrecError) -> LoginRejected:
-        """The sentence that helps most, in place of the list of what was tried."""
+        """What to do about a failed login, in place of the list of what was tried.
+
+        Where the target ended the login itself, its reason stays, and the advice follows it.
+        """
         target = self._access.target
         if self.questions.any:
             text = Reason(
                 ReasonCode.ANSWERS_REJECTED,
-                f"{target} did not let {self._access.login} in by the answers to its questions",
+                f"{target} rejected the answers for {self._access.login}. "
+                "Connect again, and check the password or code",
             )
         else:
             text = self._offers.advice(target, self._access.login, auth_methods(self._access))
+        if error.code in (ReasonCode.TARGET_CLOSED_LOGIN, ReasonCode.TARGET_LOGIN_TIMEOUT):
+            text = Reason(text.code, f"{error.public}. Possible cause: {text}")
         return LoginRejected(text, f"{error.public} {error.detail}".strip(), code=text.code)
 
     def _banner(self, text: bytes) -> None:

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 
+from conchrec.ssh.disconnect import ConnectionEnd
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.text import PREFIX, foreign_line, one_line
 
@@ -26,6 +27,17 @@ MAX_TITLE, MAX_INSTRUCTION, MAX_PROMPT = 256, 4 * 1024, 1024
 MAX_LINES = 40
 MAX_DISCONNECT = 255
 CUT = "… (the rest is not shown)"
+
+
+def end_text(lost: ConnectionEnd) -> str:
+    """How a target's connection ended, for a sentence of ours: the target's own words in quotes.
+
+    Empty where the target closed the connection without a word.
+    """
+    text = lost.describe()
+    if lost.error is None and (lost.description or lost.greeting):
+        return f'"{foreign_line(text, MAX_DISCONNECT)}"'
+    return text
 
 
 class TargetText:

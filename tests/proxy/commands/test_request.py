@@ -40,7 +40,7 @@ def test_too_much() -> None:
     stdin.data(b"x")
     (error,) = found
     assert isinstance(error, CommandRefused)
-    assert error.public == "more than 2 KiB on stdin"
+    assert error.public == "standard input is too long: at most 2 KiB"
     stdin.data(b"more")
     stdin.eof()
     assert len(found) == 1

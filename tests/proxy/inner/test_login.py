@@ -83,7 +83,7 @@ def test_a_step_that_is_needed_after_the_target_was_dialled(options: RoleOptions
     world.access.identify(identity)
     assert world.prove().result == identity, "to read why, in the session"
     assert isinstance(world.access.denied, AccessDenied)
-    assert "connect anew" in world.access.denied.public
+    assert "Connect again" in world.access.denied.public
     assert world.begun == 1
 
 
