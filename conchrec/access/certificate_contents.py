@@ -40,7 +40,8 @@ from conchrec.access.locks import LockKind
 from conchrec.access.login_names import USER, denies
 from conchrec.access.options import SWITCHES, Mfa
 from conchrec.access.patterns import IPNetwork, address_of, is_within
-from conchrec.access.policy import Policy, Role, active
+from conchrec.access.policy import Policy, active
+from conchrec.access.role import Role
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.reasons import ReasonCode

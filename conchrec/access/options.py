@@ -1,7 +1,7 @@
 """What a login may do at a target, and how the roles that allow it add up. Pure.
 
 ``TABLE`` is the only place that says how an option of several roles becomes one: ``combine`` follows it,
-``docs/roles.md`` shows it.
+``docs/roles.md`` has it.
 
 A switch is open or closed by default. A role may say yes, no, or nothing: a ``no`` that one of them says
 stands, whatever the others say; a ``yes`` opens what is closed. What a limit says nothing about is not
@@ -67,31 +67,34 @@ class Adds(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionRow:
-    """One option. ``shorthand``: it stands for these others, where they are not written."""
+    """One option. ``shorthand``: it stands for these others, where they are not written. ``example`` is a
+    value for the documentation, where neither the default nor its opposite is one."""
 
     name: str
     adds: Adds
     default: str
     about: str
+    example: str = ""
     shorthand: tuple[str, ...] = ()
 
 
 TABLE: tuple[OptionRow, ...] = (
     OptionRow(name="max_session_ttl", adds=Adds.STRICTEST, default="no limit",
-        about="a connection to a target ends after that"),
+        about="a connection to a target ends after that", example="12h"),
     OptionRow(name="client_idle_timeout", adds=Adds.STRICTEST, default="no limit",
-        about="… after so long without a keystroke"),
+        about="… after so long without a keystroke", example="15m"),
     OptionRow(name="max_sessions", adds=Adds.STRICTEST, default="10",
         about="session channels at one time in one connection to a target"),
     OptionRow(name="max_connections", adds=Adds.STRICTEST, default="no limit",
-        about="connections of one user to targets at one time"),
+        about="connections of one user to targets at one time", example="5"),
     OptionRow(name="shell", adds=Adds.OPEN, default="yes",
         about="the login shell, with or without a terminal"),
     OptionRow(name="pty", adds=Adds.OPEN, default="yes", about="a terminal (`ssh -t`, and shells of people)"),
     OptionRow(name="exec", adds=Adds.OPEN, default="yes",
         about="commands (`ssh host command`; scp -O, rsync and git are commands, too)"),
     OptionRow(name="commands", adds=Adds.UNION, default="every command",
-        about="which commands; a role that names some opens no shell and no subsystem that it does not name"),
+        about="which commands; a role that names some opens no shell and no subsystem that it does not name",
+        example='[uptime, "systemctl restart *"]'),
     OptionRow(name="subsystem", adds=Adds.OPEN, default="yes", about="subsystems other than sftp"),
     OptionRow(name="file_copy", adds=Adds.OPEN, default="yes", about="both of the next two",
         shorthand=("sftp", "scp")),
@@ -118,7 +121,8 @@ TABLE: tuple[OptionRow, ...] = (
     OptionRow(name="require_mfa", adds=Adds.STRICTEST, default="no",
         about="a second factor for each login, or for each session"),
     OptionRow(name="approval", adds=Adds.EACH, default="none",
-        about="somebody else with one of these roles has to approve each connection to a target"),
+        about="somebody else with one of these roles has to approve each connection to a target",
+        example="[lead]"),
     OptionRow(name="recordings", adds=Adds.WIDEST, default="own",
         about="whose recordings one may look at with ssh: own, all, none"),
 )  # fmt: skip
@@ -252,10 +256,3 @@ def why_not(options: SessionOptions, kind: str, argument: str, programs: Collect
     if closed or kind != "exec" or options.commands is None:
         return closed
     return "" if any(pattern.matches(argument) for pattern in options.commands) else "commands"
-
-
-def as_markdown() -> str:
-    """The table for people."""
-    lines = ["| option | default | of several roles | what it is |", "|---|---|---|---|"]
-    lines += [f"| `{row.name}` | {row.default} | {row.adds.value} | {row.about} |" for row in TABLE]
-    return "\n".join(lines) + "\n"

@@ -36,7 +36,6 @@ from conchrec.access.options import (
 )
 from conchrec.access.patterns import (
     HostPattern,
-    IPNetwork,
     NotAHost,
     TargetAddress,
     address_of,
@@ -44,7 +43,8 @@ from conchrec.access.patterns import (
     place_of,
     seen_through,
 )
-from conchrec.access.time_windows import Window, is_open
+from conchrec.access.role import Role
+from conchrec.access.time_windows import is_open
 from conchrec.model import Identity, Target
 from conchrec.reasons import ReasonCode
 from conchrec.text import escape
@@ -54,32 +54,6 @@ _SHOWN_LOGINS = 8
 _shown = partial(escape, limit=2 * LONGEST_LOGIN)
 #: In place of a role that shuts something: no role has a name with a space in it.
 CERTIFICATE = "the certificate"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
-    """One role. What is empty allows nobody; ``source`` and ``times`` may be None: from anywhere, always.
-
-    ``direct``: certificates of its users name its logins (``access.grants``). ``expires`` is aware.
-    ``lines`` are those of the file, by setting (``logins``, ``deny.logins``, ``options.times``; ``""`` is the
-    role itself).
-    """
-
-    name: str
-    logins: tuple[str, ...] = ()
-    hosts: tuple[HostPattern, ...] = ()
-    deny_hosts: tuple[HostPattern, ...] = ()
-    deny_logins: tuple[str, ...] = ()
-    options: RoleOptions = field(default_factory=RoleOptions)
-    source: tuple[IPNetwork, ...] | None = None
-    times: tuple[Window, ...] | None = None
-    expires: datetime | None = None
-    direct: bool = False
-    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
-
-    def line(self, setting: str) -> int:
-        """Of the setting, or else of the role; 0 where it is in no file."""
-        return self.lines.get(setting, self.lines.get("", 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

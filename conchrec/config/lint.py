@@ -12,7 +12,7 @@ from conchrec.access.login_names import covers as covers_login
 from conchrec.access.login_names import folded, is_wildcard
 from conchrec.access.options import Mfa
 from conchrec.access.patterns import HostPattern
-from conchrec.access.policy import Role
+from conchrec.access.role import Role
 from conchrec.config.model import Config, ConfiguredUser, TargetRule
 from conchrec.errors import ConfigError
 from conchrec.ssh.certificate import fingerprint, is_hardware

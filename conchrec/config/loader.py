@@ -21,7 +21,7 @@ from conchrec.access.authorized_keys import AuthorizedKey, parse_authorized_keys
 from conchrec.access.options import Record
 from conchrec.access.passwords import parse_hash, parse_secret
 from conchrec.access.patterns import address_of
-from conchrec.access.policy import Role
+from conchrec.access.role import Role
 from conchrec.config.endpoints import WEB_ENDPOINTS, parse_endpoints, parse_listen
 from conchrec.config.fields import keys, read_fields
 from conchrec.config.model import (

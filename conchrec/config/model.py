@@ -15,7 +15,8 @@ from pathlib import Path
 from conchrec.access.authorized_keys import AuthorizedKey
 from conchrec.access.options import Record
 from conchrec.access.patterns import HostPattern, IPNetwork
-from conchrec.access.policy import Policy, Role
+from conchrec.access.policy import Policy
+from conchrec.access.role import Role
 from conchrec.config.fields import SIZE, WAITS_FOR_START, written_as
 from conchrec.model import Target
 from conchrec.recording.format.settings import Fsync, InputPolicy

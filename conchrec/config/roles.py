@@ -16,7 +16,7 @@ from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.login_names import check_allowed_pattern, check_pattern
 from conchrec.access.options import SHORTHANDS, SWITCHES, TABLE, Mfa, Record, RoleOptions, Sees, switches
 from conchrec.access.patterns import HostPattern, IPNetwork, parse_network
-from conchrec.access.policy import Role
+from conchrec.access.role import Role
 from conchrec.access.time_windows import Window, parse_moment
 from conchrec.config.model import TargetRule
 from conchrec.yaml_cursor import Section, YamlText, nearest
@@ -24,6 +24,7 @@ from conchrec.yaml_cursor import Section, YamlText, nearest
 T = TypeVar("T")
 
 ROLE = ("logins", "hosts", "deny", "options")
+DENY = ("hosts", "logins")
 OPTIONS = (*(row.name for row in TABLE), "direct", "source", "times", "expires")
 GROUP, LABEL = "group:", "label:"
 UNTIL = "until"
@@ -48,7 +49,7 @@ def read_roles(top: Section, groups: Iterable[TargetRule], is_name: IsName) -> d
 
 def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
     role = section.section(name, ROLE)
-    deny = role.section("deny", ("hosts", "logins"))
+    deny = role.section("deny", DENY)
     options = role.section("options", OPTIONS)
     direct = options.flag("direct", False)
     for key in ("hosts", "logins"):

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from conchrec.access.options import Record, SessionOptions
-from conchrec.access.policy import Allow, Role
+from conchrec.access.policy import Allow
+from conchrec.access.role import Role
 from conchrec.audit import events
 from conchrec.clock import Clock
 from conchrec.errors import ConchrecError

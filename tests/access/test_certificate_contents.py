@@ -15,7 +15,8 @@ from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, RoleOptions, switches
 from conchrec.access.patterns import parse_network
-from conchrec.access.policy import Policy, Role
+from conchrec.access.policy import Policy
+from conchrec.access.role import Role
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.ssh.certificate import MAX_PRINCIPALS, option_text

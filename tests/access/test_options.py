@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,13 +17,10 @@ from conchrec.access.options import (
     Record,
     RoleOptions,
     SessionOptions,
-    as_markdown,
     combine,
     switches,
     why_not,
 )
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def commands(*texts: str) -> tuple[CommandPattern, ...]:
@@ -38,10 +34,6 @@ def together(*roles: RoleOptions) -> SessionOptions:
 def test_the_table_has_every_option_and_no_other() -> None:
     assert {row.name for row in TABLE} - set(SHORTHANDS) == {field.name for field in fields(SessionOptions)}
     assert all(set(names) <= set(SWITCHES) for names in SHORTHANDS.values())
-
-
-def test_the_documentation_shows_the_table() -> None:
-    assert as_markdown() in (DOCS / "roles.md").read_text()
 
 
 def test_one_role_that_says_nothing_is_the_default() -> None:

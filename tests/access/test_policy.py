@@ -20,7 +20,6 @@ from conchrec.access.policy import (
     Decision,
     Deny,
     Policy,
-    Role,
     Shut,
     active,
     cited,
@@ -30,6 +29,7 @@ from conchrec.access.policy import (
     sees,
     shut_by,
 )
+from conchrec.access.role import Role
 from conchrec.access.time_windows import Window
 from conchrec.model import Identity, Target
 

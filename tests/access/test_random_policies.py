@@ -10,7 +10,8 @@ from conchrec.access.command_patterns import CommandPattern
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import Mfa, Record, RoleOptions
 from conchrec.access.patterns import HostPattern, parse_network
-from conchrec.access.policy import Allow, Decision, Deny, Policy, Role, decide, hopeless, may_reach
+from conchrec.access.policy import Allow, Decision, Deny, Policy, decide, hopeless, may_reach
+from conchrec.access.role import Role
 from conchrec.access.time_windows import Window
 from conchrec.model import Identity, Target
 from tests.access import slow_decide as slow

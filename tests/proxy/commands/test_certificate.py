@@ -12,7 +12,8 @@ import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
-from conchrec.access.policy import Policy, Role
+from conchrec.access.policy import Policy
+from conchrec.access.role import Role
 from conchrec.audit.events import AuditEvent, CertCreate
 from conchrec.ca.authority import Authority, public_line
 from conchrec.ca.revocation import Revoked

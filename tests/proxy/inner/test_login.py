@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 
 from conchrec.access.options import Mfa, RoleOptions
 from conchrec.access.patterns import HostPattern
-from conchrec.access.policy import Policy, Role
+from conchrec.access.policy import Policy
+from conchrec.access.role import Role
 from conchrec.access.time_windows import Window
 from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
