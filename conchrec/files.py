@@ -44,7 +44,13 @@ class NewFile:
         self._is_there = True
         if replaces:
             self._remove()
-        self.file = os.fdopen(create(self._partial, os.O_WRONLY, mode, dir_fd=dir_fd), "wb")
+        try:
+            descriptor = create(self._partial, os.O_WRONLY, mode, dir_fd=dir_fd)
+        except OSError as error:
+            # The caller, and the user, know the file by this name.
+            error.filename = str(path)
+            raise
+        self.file = os.fdopen(descriptor, "wb")
         """Takes the contents; the caller may lock it."""
 
     def commit(self, *, durable: bool = True) -> None:

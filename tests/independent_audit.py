@@ -67,7 +67,7 @@ def verify(key: Ed25519PublicKey, heads: list[bytes], files: list[Path]) -> Iter
                     yield f"{chain}:{number} tells of another torn line"
             digests[chain], numbers[chain] = hashlib.sha256(digest + line).digest(), number + 1
         if others and others[-1].endswith(b"\n"):
-            yield f"{path}: {len(others)} lines are of no chain"
+            yield f"{path}: {len(others)} lines are not part of a chain"
     for line in heads:
         entry = json.loads(line)
         if numbers.get(entry["chain"], 0) <= entry["seq"]:

@@ -88,7 +88,7 @@ class Head:
         """ValueError where it is not one."""
         found = _HEAD.fullmatch(text)
         if found is None:
-            raise ValueError(f"not a head of an audit log (CHAIN:SEQ:DIGEST): {text!r}")
+            raise ValueError(f"invalid head {text!r}: must be CHAIN:SEQ:DIGEST, as `audit verify` prints it")
         return cls(found[1], int(found[2]), bytes.fromhex(found[3]), found[4] or "")
 
     def __str__(self) -> str:

@@ -69,7 +69,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
             while line := file.readline(LONGEST):
                 yield line
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
-        raise Unreadable(f"{path} is damaged: it cannot be unpacked", repr(error)) from error
+        raise Unreadable(f"{path} is damaged: cannot decompress it", repr(error)) from error
 
 
 def _unpacked(raw: BinaryIO) -> BinaryIO:

@@ -182,7 +182,7 @@ class AuditLog:
             try:
                 self._append(head="close")
             except WriteFailed as error:
-                self._complain(f"the chain was not closed: {error.detail}")
+                self._complain(f"cannot write the closing line of the chain: {error.detail}")
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -238,7 +238,7 @@ class AuditLog:
             elif self._is_file and self._size > 0:
                 size, digest = self._content(b"\n" if torn is not None else b"")
         except OSError as error:
-            self._complain(f"{self._heads.path} cannot be read: {error.strerror}")
+            self._complain(f"cannot read {self._heads.path}: {error.strerror}")
         return AuditHead(
             reason="open",
             head=self._link.digest.hex(),
@@ -266,7 +266,7 @@ class AuditLog:
         try:
             self._heads.put(head, replaces_all=begins)
         except OSError as error:
-            self._complain(f"{self._heads.path} cannot be written: {error.strerror}")
+            self._complain(f"cannot write {self._heads.path}: {error.strerror}")
 
     # -- the file
 
@@ -371,7 +371,7 @@ def _make(directory: Path) -> None:
 
 
 def _failed(error: OSError, path: Path) -> WriteFailed:
-    why = error.strerror or "the disk failed"
+    why = error.strerror or "input/output error"
     return WriteFailed(
         f"the audit log cannot be written: {why}", f"{path}: {error!r}", code=ReasonCode.AUDIT_WRITE_FAILED
     )

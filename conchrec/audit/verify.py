@@ -158,13 +158,13 @@ class AuditVerifier:
             self._begin_of(chain)
             self._end_of(chain)
         for where, head in self._named:
-            self._must_hold(head, f"{where} names", is_required=False)
+            self._must_hold(head, where, is_required=False)
         for head in self._heads:
-            self._must_hold(head, "the state directory knows", is_required=False)
+            self._must_hold(head, "the state directory", is_required=False)
         for head in self._required:
-            self._must_hold(head, "it was required:", is_required=True)
+            self._must_hold(head, "--head", is_required=True)
         if not self.chains:
-            self._problem("there is nothing to verify: no line of a chain was found")
+            self._problem("nothing to verify: the files have no line of a chain")
         if self.more_problems:
             self.problems.append(f"and {self.more_problems} more")
 
@@ -174,7 +174,7 @@ class AuditVerifier:
         """A line of no chain: older than any chain, torn by a crash, or added by somebody."""
         if not raw.endswith(b"\n"):
             self.notes.append(
-                f"{file.here} is incomplete ({len(raw)} bytes): torn by a crash, or being written now"
+                f"{file.here} is incomplete ({len(raw)} bytes): cut by a crash, or being written now"
             )
             return
         content = raw[:-1]
@@ -194,22 +194,26 @@ class AuditVerifier:
             for each in file.foreign:
                 each.is_explained = True
             count = len(file.foreign)
-            self.notes.append(f"{file.name}: {count} lines are older than the chain, and as they were then")
+            self.notes.append(
+                f"{file.name}: {count} lines are older than the chain, and unchanged since then"
+            )
 
     def _take(self, file: _LogFile, line: AuditLine, raw: bytes) -> None:
         chain = self.chains.get(line.chain)
         if chain is None:
             chain = self.chains[line.chain] = self._new(file, line)
         elif line.number < chain.next:
-            self._problem(f"{file.here}: line {line.number} of chain {chain.name} is out of order, or a copy")
+            self._problem(
+                f"{file.here}: line {line.number} of chain {chain.name} is out of order or a duplicate"
+            )
             return
         elif line.number > chain.next:
             self._missing(file.here, chain, line.number - 1)
             chain.link = None
         elif chain.end == "closed":
-            self._problem(f"{file.here}: chain {chain.name} goes on after its closing line")
+            self._problem(f"{file.here}: chain {chain.name} continues after its closing line")
         elif chain.link is not None and line.prev != chain.link.prev:
-            self._problem(f"{file.here}: the line of chain {chain.name} before this one was changed")
+            self._problem(f"{file.here}: the line before it in chain {chain.name} was changed")
             chain.link = None
         chain.end, chain.unsigned = "open", chain.unsigned + 1
         if line.is_head:
@@ -231,7 +235,7 @@ class AuditVerifier:
         if line.number == 0:
             chain.link = ChainLink.start(line.chain)
         if not line.is_head:
-            self._problem(f"{file.here}: chain {line.chain} does not begin with a signed line")
+            self._problem(f"{file.here}: the first line of chain {line.chain} is not signed")
         return chain
 
     def _take_head(self, file: _LogFile, chain: Chain, line: AuditLine, raw: bytes) -> None:
@@ -242,10 +246,12 @@ class AuditVerifier:
             self._problem(f"{file.here}: {error.public}")
             return
         except ValueError:
-            self._problem(f"{file.here}: the digest of a head cannot be read")
+            self._problem(f"{file.here}: the digest in a head is malformed")
             return
         if chain.link is not None and chain.link.digest != before:
-            self._problem(f"{file.here}: what is signed is not what stands before it in chain {chain.name}")
+            self._problem(
+                f"{file.here}: the signed digest does not match the lines before it in chain {chain.name}"
+            )
         chain.link = ChainLink(chain.name, line.number, before)
         after = chain.link.follow(raw)
         chain.head = Head(chain.name, line.number, after.digest, line.text("time"))
@@ -265,22 +271,22 @@ class AuditVerifier:
         chain = self.chains.get(head.chain)
         digest = chain.recent.get(head.number) if chain is not None else None
         if digest is not None and digest != head.digest:
-            self._problem(f"{where}: it names a different line {head.number} of chain {head.chain}")
+            self._problem(f"{where}: its digest for line {head.number} of chain {head.chain} does not match")
         elif chain is None or chain.next <= head.number:
             self._named.append((where, head))
 
     def _compare(self, file: _LogFile, chain: Chain, line: AuditLine) -> None:
         wanted = self._wanted.get((chain.name, line.number))
         if wanted is not None and (chain.link is None or chain.link.digest != wanted.digest):
-            self._problem(f"{file.here}: it is not the line that the head {wanted} names")
+            self._problem(f"{file.here}: it does not match the head {wanted}")
 
     def _repaired(self, file: _LogFile, line: AuditLine) -> None:
         for torn in file.foreign:
             if (torn.size, torn.sha256) == (line.size("size"), line.text("sha256")):
                 torn.is_explained = True
-                self.notes.append(f"{file.name} line {torn.number}: torn by a crash, {torn.size} bytes")
+                self.notes.append(f"{file.name} line {torn.number}: cut by a crash, {torn.size} bytes")
                 return
-        self._problem(f"{file.here}: the torn line that it tells of is missing")
+        self._problem(f"{file.here}: the incomplete line that it describes is missing")
 
     # -- what is missing, or too much
 
@@ -294,14 +300,14 @@ class AuditVerifier:
                 continue
             if first is not None and last is not None:
                 lines = f"line {first.number}" if first is last else f"lines {first.number} to {last.number}"
-                self._problem(f"{file.name} {lines}: changed or added: not of a chain")
+                self._problem(f"{file.name} {lines}: changed or added: not part of a chain")
             first = last = each
 
     def _unchained_file(self, name: str, lines: int) -> None:
         if self._is_first_ever:
             self.notes.append(f"{name}: {lines} lines are older than the chain, and not protected")
         elif lines and self.chains:
-            self._problem(f"{name}: its {lines} lines are of no chain")
+            self._problem(f"{name}: its {lines} lines are not part of a chain")
 
     def _begin_of(self, chain: Chain) -> None:
         if not chain.first:
@@ -310,33 +316,33 @@ class AuditVerifier:
         if self._complete or chain.file or not chain.begins_file:
             self._problem(text)
         else:
-            self.notes.append(f"{text}: they are in files that are not here")
+            self.notes.append(f"{text}: they are in files that were not given")
 
     def _end_of(self, chain: Chain) -> None:
         if chain.end == "rotated":
-            self.notes.append(f"chain {chain.name} goes on in a file that is not here")
+            self.notes.append(f"chain {chain.name} continues in a file that was not given")
         elif chain.end == "open":
             unsigned = f"; {chain.unsigned} lines after its last head" if chain.unsigned else ""
             self.notes.append(
-                f"chain {chain.name} has no closing line: its process was killed, or still runs"
+                f"chain {chain.name} has no closing line: its process still runs, or was killed"
                 f" (last line {chain.last_time}{unsigned})"
             )
 
-    def _must_hold(self, head: Head, who: str, *, is_required: bool) -> None:
+    def _must_hold(self, head: Head, source: str, *, is_required: bool) -> None:
         """A head is known: is the log there up to that line?"""
         chain = self.chains.get(head.chain)
         if chain is not None and head.number < chain.next:
             if is_required and head.number < chain.first:
-                self._problem(f"the head {head} is in a file that is not here")
+                self._problem(f"the head {head} is in a file that was not given")
             return
-        what = f"line {head.number} of chain {head.chain}"
-        at = f" ({head.time})" if head.time else ""
+        time = f" ({head.time})" if head.time else ""
+        line = f"line {head.number} of chain {head.chain}{time}, which {source} names,"
         if chain is not None:
-            self._problem(f"{who} {what}{at}, but the chain ends with line {chain.next - 1}: its end was cut")
+            self._problem(f"{line} is missing: the end of the chain was cut after line {chain.next - 1}")
         elif is_required or self._complete or not self._is_older(head):
-            self._problem(f"{who} {what}{at}, but nothing of that chain is here")
+            self._problem(f"{line} is missing, with its whole chain")
         elif self.chains:
-            self.notes.append(f"{who} {what}{at}: older than the oldest file here")
+            self.notes.append(f"{line} is older than the oldest file")
 
     def _is_older(self, head: Head) -> bool:
         """May it have been in a file that was rotated away?"""
@@ -344,7 +350,7 @@ class AuditVerifier:
 
     def _missing(self, where: str, chain: Chain, last: int) -> None:
         lines = f"line {last} is" if last == chain.next else f"lines {chain.next} to {last} are"
-        self._problem(f"{where}: before it {lines} missing in chain {chain.name}")
+        self._problem(f"{where}: {lines} missing before it in chain {chain.name}")
 
     def _problem(self, text: str) -> None:
         if len(self.problems) < MOST_PROBLEMS:

@@ -43,7 +43,7 @@ MARGIN_BYTES = 1024 * 1024
 the disk, so that these are not searched for in the whole ledger."""
 SLACK = timedelta(minutes=1)
 """The longest time from the choice of a session's id to its line in the ledger."""
-_MANIFEST_IS_GONE = "its manifest is gone: it was complete, and is not completed again"
+_MANIFEST_IS_GONE = "the manifest is missing: the recording was complete and is not completed again"
 
 
 class Stopped(Exception):
@@ -241,7 +241,9 @@ def _enter(sealer: Finisher, sid: str) -> Sealed | None:
         manifest = Manifest.parse(document)
         sealer.keys.manifest(document)
         if manifest.sid != sid:
-            raise RecordingError("its manifest is of another recording", code=ReasonCode.MANIFEST_MISMATCH)
+            raise RecordingError(
+                f"the manifest is of another recording: {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH
+            )
         if _is_entered(sealer, sid):
             return None
         sealed = Sealed(manifest=manifest, head=sealer.enter(sid, document))
@@ -266,7 +268,7 @@ def _complete(sealer: Finisher, sid: str, pause: Callable[[], None], *, opened: 
         if _exists(sid + CAST, day) and _exists(sid + PACKED, day):
             # We make one of them. Which is ours is not for us to guess, and the other one is kept.
             raise RecordingError(
-                f"there are two files of it: {sid}{CAST} and {sid}{PACKED}",
+                f"there are two files of one recording: {sid}{CAST} and {sid}{PACKED}",
                 code=ReasonCode.RECORDING_DUPLICATE,
             )
         with open(open_regular(name, os.O_RDWR, dir_fd=day), "r+b") as file:
@@ -283,7 +285,7 @@ def _complete(sealer: Finisher, sid: str, pause: Callable[[], None], *, opened: 
             if not opened and not scan.signed and scan.lines:
                 # Somebody put it there: our signature must not vouch for it.
                 raise RecordingError(
-                    "the ledger does not know that it was opened, and it has no checkpoint",
+                    "not recorded by this installation: it is not in the ledger and has no checkpoint",
                     code=ReasonCode.RECORDING_UNEXPLAINED,
                 )
             end = b"" if scan.damaged else _end(sid, scan)
@@ -335,7 +337,7 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
             pause()
         try:
             if not line.endswith(b"\n"):
-                raise Damaged("torn")
+                raise Damaged("the last line of the recording is incomplete")
             if first:
                 header = Header.parse(line)
             else:
@@ -345,7 +347,7 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
             bad = True
             continue
         if bad:
-            damaged = "the file has lines that can not be read"  # good ones after them: this is no torn end
+            damaged = "the file has lines that cannot be read"  # valid ones after them: this is no torn end
             break
         if not first and event.code == START:
             start = event.text
@@ -356,7 +358,7 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
                 damaged = error.public
                 break
             if (point.size, point.sha256) != (whole, digest.hexdigest()):
-                damaged = "what was recorded was changed: a checkpoint does not match"
+                damaged = "the cast was changed: a checkpoint does not match the bytes before it"
                 break
             signed = position
         digest.update(line)

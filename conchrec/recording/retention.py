@@ -85,7 +85,7 @@ def expired(
         if age is not None and now - ended > age:
             reason = f"older than {_days(age)}"
         elif size and total > size:
-            reason = f"all recordings together have more than {size} bytes"
+            reason = f"all recordings together are larger than {size} bytes"
         else:
             continue
         total -= taken
@@ -109,7 +109,9 @@ def _signed(tree: RecordingTree, keys: TrustedKeys, sid: str) -> tuple[datetime,
     keys.manifest(document)
     manifest = Manifest.parse(document)
     if manifest.sid != sid:
-        raise RecordingError(f"its manifest is that of {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH)
+        raise RecordingError(
+            f"the manifest is of another recording: {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH
+        )
     recording = manifest.stored.size if manifest.stored is not None else manifest.cast_size
     return manifest.ended, len(document) + recording
 

@@ -121,7 +121,7 @@ class LocalStore:
                 path = path.with_name(info.sid + PACKED)
         except ValueError as error:
             raise WriteFailed(
-                "this session cannot be recorded: it has no proper id",
+                "this session cannot be recorded: invalid session id",
                 repr(info.sid),
                 code=ReasonCode.INVALID_NAME,
             ) from error
@@ -192,7 +192,9 @@ class LocalStore:
             recorder.flush_late()
 
     def work_in_thread(self, work: Callable[[], None]) -> None:
-        self._in_thread(work).addErrback(lambda failure: _log.failure("in a thread", failure))
+        self._in_thread(work).addErrback(
+            lambda failure: _log.failure("the work of a recording failed in its thread", failure)
+        )
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
         return self._sealer.checkpoint(sid, size, sha256)

@@ -22,7 +22,7 @@ def locked(directory: Path) -> Iterator[None]:
     """One process at a time. Raises ConfigError where there is no such directory, and OSError."""
     path = directory / ".lock"
     if not directory.is_dir():
-        problem = f"{directory} is not there: is that the proxy's own configuration? The proxy makes it"
+        problem = f"{directory} does not exist: start conchrec once with this configuration, which makes it"
         raise ConfigError("state_dir", problem)
     try:
         descriptor = create(path, os.O_RDWR)
@@ -63,7 +63,7 @@ class StateFile(Generic[T]):
             return False
         if self._stamp is not None and stamp is None:
             # We never remove it: somebody has, or the whole directory is not there.
-            raise ConfigError("state_dir", f"{self._path} is gone")
+            raise ConfigError("state_dir", f"{self._path} was removed")
         self._current = self._read()
         self._stamp = stamp
         return True
@@ -84,6 +84,6 @@ class StateFile(Generic[T]):
         except FileNotFoundError:
             return self._empty
         except OSError as error:
-            raise ConfigError("state_dir", f"{self._path} can not be read: {error.strerror}") from error
+            raise ConfigError("state_dir", f"cannot read {self._path}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError("state_dir", f"{self._path} is damaged: {error}") from error

@@ -165,8 +165,8 @@ def test_heads_that_can_not_be_kept_are_told_once_and_stop_nothing(tmp_path: Pat
     log.close()
     assert commands(log.path) == ["ls"] * 3
     assert complaints == [
-        f"{tmp_path}/audit_heads cannot be read: Is a directory",
-        f"{tmp_path}/audit_heads cannot be written: Is a directory",
+        f"cannot read {tmp_path}/audit_heads: Is a directory",
+        f"cannot write {tmp_path}/audit_heads: Is a directory",
     ]
 
 

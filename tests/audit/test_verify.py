@@ -111,7 +111,7 @@ def test_a_process_that_was_killed_is_a_note(there: Installation) -> None:
     there.process("a", "b", closes=False)
     there.process("c")
     said = there.is_ok()
-    assert said.count("note") == 1 and "no closing line: its process was killed, or still runs" in said
+    assert said.count("note") == 1 and "no closing line: its process still runs, or was killed" in said
     assert "2 lines after its last head" in said
     assert there.independent(there.path) == ""
 
@@ -123,7 +123,7 @@ def test_a_torn_line_is_a_note(there: Installation, torn: bytes) -> None:
         file.write(torn)
     assert "line 3 is incomplete" in there.is_ok(), "before the next process has come"
     there.process("b")
-    assert f"line 3: torn by a crash, {len(torn)} bytes" in there.is_ok()
+    assert f"line 3: cut by a crash, {len(torn)} bytes" in there.is_ok()
     assert there.independent(there.path) == ""
 
 
@@ -179,8 +179,8 @@ def test_what_logrotate_has_deleted_is_a_note(there: Installation) -> None:
     oldest.unlink()
     said = there.is_ok()
     assert said.count("note") == 2, said
-    assert "are missing: they are in files that are not here" in said
-    assert "older than the oldest file here" in said
+    assert "are missing: they are in files that were not given" in said
+    assert "is older than the oldest file" in said
     assert "are missing" in there.fails("--complete")
 
 
@@ -208,7 +208,7 @@ def test_lines_older_than_the_chain(there: Installation) -> None:
     there.process("again")
     said = there.is_ok()
     assert "audit.jsonl.1: 1 lines are older than the chain, and not protected" in said
-    assert "audit.jsonl: 4 lines are older than the chain, and as they were then" in said
+    assert "audit.jsonl: 4 lines are older than the chain, and unchanged since then" in said
     content = there.path.read_bytes()
     there.path.write_bytes(content.replace(b"old", b"0ld", 1))
     assert "lines 1 to 3: changed or added" in there.fails()
@@ -352,11 +352,11 @@ def test_a_middle_file_that_is_missing_is_found(there: Installation) -> None:
         service.emit(Exec(command="b"))
     content = files[1].read_bytes()
     files[1].unlink()
-    assert "missing in chain" in there.fails()
+    assert "missing before it in chain" in there.fails()
     files[1].write_bytes(content)
     there.is_ok()
     there.path.unlink()
-    assert "its end was cut" in there.fails(), "the newest"
+    assert "the end of the chain was cut" in there.fails(), "the newest"
 
 
 def test_a_chain_that_is_gone_as_a_whole_is_found(there: Installation) -> None:
@@ -367,10 +367,12 @@ def test_a_chain_that_is_gone_as_a_whole_is_found(there: Installation) -> None:
     lines = there.path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if b'"chain":"' + chain not in line]
     there.path.write_bytes(b"".join(kept))
-    assert "but nothing of that chain is here" in there.fails()
+    assert "is missing, with its whole chain" in there.fails()
     there.process("hidden")
     there.path.write_bytes(b"".join(kept))
-    assert there.fails().count("nothing of that chain is here") == 2, "also the last: it is known elsewhere"
+    assert there.fails().count("is missing, with its whole chain") == 2, (
+        "also the last: it is known elsewhere"
+    )
 
 
 def test_another_key_is_found(there: Installation) -> None:
@@ -388,7 +390,7 @@ def test_a_signature_of_the_ledger_is_none_for_the_audit(there: Installation) ->
     (first, *_) = there.path.read_bytes().splitlines(keepends=True)
     body = first.rpartition(b',"signature":"')[0]
     there.path.write_bytes(SIGNER.entry(body + b"}"))
-    assert "the signature of a head of the audit log is not good" in there.fails()
+    assert "signature verification failed for a head of the audit log" in there.fails()
     assert log.path == there.path
 
 
@@ -402,15 +404,15 @@ def test_a_log_that_was_put_back_does_not_contain_a_later_head(there: Installati
     there.path.write_bytes(earlier)
     (there.directory / "audit_heads").unlink()
     assert "note" in there.is_ok()
-    assert "its end was cut" in there.fails("--head", noted)
+    assert "the end of the chain was cut" in there.fails("--head", noted)
     there.path.unlink()
     there.process("forged", "forged")
-    assert "nothing of that chain" in there.fails("--head", noted)
+    assert "is missing, with its whole chain" in there.fails("--head", noted)
     name, number, digest = noted.partition("@")[0].split(":")
     other = hashlib.sha256(bytes.fromhex(digest)).hexdigest()
     (there.directory / "audit_heads").unlink()
     there.path.write_bytes(earlier)
-    assert "is not the line" in there.fails("--head", f"{name}:0:{other}")
+    assert "does not match the head" in there.fails("--head", f"{name}:0:{other}")
     assert number == "2"
 
 
@@ -420,10 +422,10 @@ def test_a_log_that_was_put_back_does_not_contain_a_later_head(there: Installati
 def test_nothing_to_verify_is_an_error(there: Installation, content: bytes | None) -> None:
     if content is not None:
         there.path.write_bytes(content)
-    assert "there is nothing to verify" in there.fails()
+    assert "nothing to verify" in there.fails()
     there.process("a")
     there.path.unlink()
-    assert "there is nothing to verify" in there.fails()
+    assert "nothing to verify" in there.fails()
 
 
 def test_a_flood_of_problems_is_counted(there: Installation) -> None:
@@ -521,6 +523,6 @@ def test_heads_of_a_part_of_the_log_are_not_asked_for(there: Installation) -> No
     service = there.process("a", closes=False)
     old = there.rotate("audit.jsonl.1")
     service.close()
-    assert "goes on in a file that is not here" in there.is_ok(old)
+    assert "continues in a file that was not given" in there.is_ok(old)
     there.is_ok(there.path)
     there.is_ok(old, there.path)

@@ -184,7 +184,7 @@ async def test_where_there_is_no_room(playing: Playing, slow: str) -> None:
     await tmux.runs(*playing.words("play", slow))
     await tmux.shows("line 1")
     await tmux.types(" ")
-    await tmux.shows("60x12 does not fit", row=7)
+    await tmux.shows("60x12 is larger than this terminal", row=7)
     await tmux.types("End")
     assert "line 12" in "".join(await tmux.shows("0:03 / 0:03", row=7))
     await tmux.types("q")

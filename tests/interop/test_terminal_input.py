@@ -116,7 +116,7 @@ async def test_commands_and_keys(house: House, name: str) -> None:
     assert f"s  {stty}\n" in shown
     typed = recording.text("i").replace("\r", "\n")
     assert typed.startswith("echo one\ncd /\ncat\nwords to cat\n\x04rm -rf /tmp/x\x03")
-    assert "typed, but not shown: not kept" in recording.listed("m")
+    assert "input that the terminal did not show: not recorded" in recording.listed("m")
 
 
 async def test_history_and_completion(house: House) -> None:

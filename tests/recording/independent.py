@@ -50,7 +50,7 @@ def ledger(path: Path, key: Ed25519PublicKey, head: str, known: dict[str, dict[s
             yield f"{entry['sid']}: it was sealed twice, with different manifests"
         acts[entry["act"]] = entry.get("manifest", "")
     if not seen:
-        yield "ledger: it does not contain the head"
+        yield "ledger: a head is missing"
 
 
 def recording(path: Path, key: Ed25519PublicKey) -> Iterator[str]:

@@ -453,7 +453,7 @@ def test_a_recording_that_somebody_put_there_is_not_signed(bench: Bench) -> None
     bench.close(bench.recorder())
     path = _forge(bench, HEADER + EVENTS)
     (found,) = bench.recover()
-    assert found.manifest is None and "the ledger does not know that it was opened" in found.problem
+    assert found.manifest is None and "not recorded by this installation" in found.problem
     assert not path.with_suffix(".json").exists() and path.read_bytes() == HEADER + EVENTS
 
 
@@ -465,7 +465,7 @@ def test_a_file_beside_the_real_one_is_not_taken_for_it(bench: Bench) -> None:
     recorder.spool.close()
     recorder.path.with_name(f"{recorder.info.sid}.cast").touch()
     (found,) = bench.recover()
-    assert found.manifest is None and "there are two files of it" in found.problem
+    assert found.manifest is None and "there are two files of one recording" in found.problem
     recorder.path.with_name(f"{recorder.info.sid}.cast").unlink()
     assert _only(bench.recover()).status is Status.INTERRUPTED
 

@@ -114,7 +114,7 @@ def test_a_tombstone(bench: Bench, held: bool) -> None:
     verdicts = {verdict.sid: verdict for verdict in found}
     assert book.problems == [] and verdicts[other].whole
     assert verdicts[sid].status == "removed"
-    assert verdicts[sid].problems == (("it was removed while line 5 of the ledger held it",) if held else ())
+    assert verdicts[sid].problems == (("removed although line 5 of the ledger held it",) if held else ())
     last = (bench.directory / ledger.NAME).read_text().splitlines()[-1]
     assert '"act":"removed"' in last and '"reason":"older than 30d"' in last
 
@@ -149,7 +149,7 @@ def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
     holding = Ledger(bench.directory, SIGNER, bench.now)
     holding.refresh()
     remove(bench, sid)
-    with pytest.raises(NotAllowed, match="was removed meanwhile"):
+    with pytest.raises(NotAllowed, match="has been removed"):
         holding.append(LedgerAction.HELD, sid, reason="case 8", by="joe")
 
 

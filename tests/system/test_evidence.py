@@ -99,7 +99,7 @@ async def test_whole_and_known_elsewhere(stage: Stage) -> None:
     env = {"PATH": os.environ["PATH"]}
     assert (await conchrec(*elsewhere, directory=copies, env=env)).code == 0
     told = await conchrec(*elsewhere, "--head", str(ended["head"]), directory=copies, env=env)
-    assert told.code == 1 and f"it does not contain the head {ended['head']} (--head)" in told.text
+    assert told.code == 1 and f"the head {ended['head']} is missing (--head)" in told.text
     # This installation knows it from its state directory and from its audit log.
     here = await house.proxy.command("recordings", "verify")
     assert here.code == 1 and f"(audit log audit.jsonl, session {later})" in here.text, str(here)
@@ -118,8 +118,8 @@ async def test_changed_and_removed(stage: Stage) -> None:
     paths[second].with_suffix(".json").unlink()
     said = await house.proxy.command("recordings", "verify")
     assert said.code == 1
-    assert f"FAILED  {first}: the cast is not the one that was sealed: changed; good up to byte" in said.text
-    assert f"FAILED  {second}: it is gone: line 3 of the ledger names it" in said.text
+    assert f"FAILED  {first}: the cast was changed after it was signed; its first" in said.text
+    assert f"FAILED  {second}: the recording is missing: line 3 of the ledger names it" in said.text
     assert "3 recordings (2 complete, 1 gone): 2 FAILED" in said.text
     assert independent(house).count("\n") == 1
     one = await house.proxy.command("recordings", "verify", third)
@@ -189,7 +189,7 @@ async def test_held_and_pruned(stage: Stage) -> None:
     (await house.proxy.command("recordings", "prune", "--size", "1KiB")).check()
     assert house.proxy.sids() == {held}
     (removed,) = house.proxy.audit("session.recording.remove")
-    assert removed["sid"] == old and removed["reason"] == "all recordings together have more than 1024 bytes"
+    assert removed["sid"] == old and removed["reason"] == "all recordings together are larger than 1024 bytes"
     (hold,) = house.proxy.audit("session.recording.hold")
     assert (hold["sid"], hold["action"], hold["reason"]) == (held, "hold", "case 7")
     # The service does the same by itself, as it is configured.

@@ -24,9 +24,9 @@ async def indexed(house: House) -> None:
         said = await missing()
         if not said:
             return
-        assert any(why in said for why in ("not in the index yet", "there is no index", "can not be used")), (
-            said
-        )
+        assert any(
+            why in said for why in ("not in the index yet", "there is no index", "cannot use the index")
+        ), said
     raise AssertionError(f"{paths} are not in the index: {house.proxy.log}")
 
 

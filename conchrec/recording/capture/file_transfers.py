@@ -257,9 +257,9 @@ class Account:
         )
 
     def _broken(self, from_user: bytes = b"", from_target: bytes = b"") -> Sequence[Found]:
-        _log.failure("while {by} was read", by=self.by)
+        _log.failure("internal error: the protocol of {by} is not followed any more", by=self.by)
         self._reader = None
-        reason = "an internal error of conchrec"
+        reason = "an internal error in conchrec"
         return self._noted((AccountLost(reason=reason, from_user=from_user, from_target=from_target),))
 
     def _noted(self, found: Sequence[Found]) -> Sequence[Found]:

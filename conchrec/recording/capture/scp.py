@@ -209,7 +209,7 @@ class ScpReader:
                 self._tell_none(_message(line))
         elif line == b"E":
             if not self._directories:
-                raise NotFollowed("it leaves more directories than it entered")
+                raise NotFollowed("more directories are left than were entered")
             self._directories.pop()
             self._expect(_Expected.LINE)
         elif (times := _TIMES.fullmatch(line)) is not None:
@@ -290,7 +290,7 @@ class ScpReader:
     def _entered(self, directory: _FileInTransit, problem: str) -> None:
         if problem:
             if self._expected or self._line or self._at is not _At.LINE:
-                raise NotFollowed("a directory is refused that was already entered")
+                raise NotFollowed("a directory was refused after it was entered")
             self._directories.pop()
         if self._command.takes:
             path = self._command.path(directory.name)
@@ -306,7 +306,7 @@ class ScpReader:
 
     def _refused(self, file: _FileInTransit, problem: str) -> None:
         if file is not self._file or file.passed or self._line:
-            raise NotFollowed("a file is refused that was already sent")
+            raise NotFollowed("a file was refused after it was sent")
         self._file = None
         self._at = _At.LINE
         if self._expected:

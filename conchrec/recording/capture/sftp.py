@@ -135,7 +135,7 @@ class SftpReader:
     def _init(self, kind: int, cursor: Cursor) -> None:
         """``uint32 version``, and pairs of strings that no client of version 3 sends."""
         if kind != wire.INIT:
-            raise NotFollowed("it does not begin with INIT")
+            raise NotFollowed("the client does not begin with INIT")
         cursor.uint32()
         if len(cursor.rest()) > wire.INIT_SIZE:
             raise NotFollowed("INIT is too long")
@@ -169,7 +169,7 @@ class SftpReader:
             self._changed_elsewhere(request.path)
         self._names += request.cost
         if self._names > NAMES:
-            raise NotFollowed("too much is open at once")
+            raise NotFollowed("too many files are open")
 
     def _changed_elsewhere(self, path: bytes) -> bool:
         """A request opens a file to change it, or cuts it, by its path: what is written to it through another
@@ -190,7 +190,7 @@ class SftpReader:
     def _write(self, head: bytes) -> Callable[[memoryview], None]:
         """``string handle, uint64 offset, string data``, up to the data."""
         if not self._version_asked:
-            raise NotFollowed("it does not begin with INIT")
+            raise NotFollowed("the client does not begin with INIT")
         cursor = Cursor(head)
         number, handle = cursor.uint32(), cursor.handle()
         file = self._handles.get(handle)
@@ -280,7 +280,7 @@ class SftpReader:
             if request.handles and file is None:
                 raise NotFollowed(_UNKNOWN_HANDLE)
             if request.kind in (wire.READ, wire.OPEN, wire.OPENDIR):
-                raise NotFollowed("a file is open without a handle" if _opens(request) else _UNFIT)
+                raise NotFollowed("a file was opened without a handle" if _opens(request) else _UNFIT)
         self._settle(number, request)
         if isinstance(request, NamedRequest):
             self._named_status(request, code)
@@ -353,7 +353,7 @@ class SftpReader:
         if request.file is None:
             raise NotFollowed(_UNKNOWN_HANDLE)
         if length > request.length:
-            raise NotFollowed("more data than was asked for")
+            raise NotFollowed("more data than was requested")
         self._settle(number, request)
         self._reading = request.file
         if length < request.length <= CERTAIN:
@@ -479,4 +479,4 @@ def _status_code(cursor: Cursor) -> int:
 
 
 def _unknown(request: NamedRequest) -> str:
-    return f"the target has done something unknown: {request.detail.split(' ')[0]}"
+    return f"the target carried out an unknown request: {request.detail.split(' ')[0]}"

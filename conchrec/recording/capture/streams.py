@@ -164,7 +164,7 @@ class StreamCapture:
             self._writer.text(self._stdin.text, kept)
             if not self._input_left:
                 self._coverage.add(NotKept.LATER_INPUT)
-                self._writer.marker("input is not kept from here on")
+                self._writer.marker("input is not recorded from here on")
         elif NotKept.LATER_INPUT not in self._coverage:
             self._coverage.add(NotKept.INPUT)
 

@@ -96,4 +96,4 @@ class TerminalWatch:
                 self._writer.event(asciicast.INPUT, part.text)
             else:
                 self._coverage.add(NotKept.HIDDEN_INPUT)
-                self._writer.marker("typed, but not shown: not kept")
+                self._writer.marker("input that the terminal did not show: not recorded")

@@ -50,8 +50,8 @@ _PIECE = 4096
 _LONGEST_PROBLEM = 200
 _BLANKS = re.compile("  +")
 _BEGIN, _END = "\x01", "\x02"
-_MAKE_IT = "make it anew: conchrec recordings rebuild-index"
-_NONE = f"there is no index of the recordings; {_MAKE_IT}"
+_REBUILD = "run conchrec recordings rebuild-index"
+_NONE = f"there is no index of the recordings; {_REBUILD}"
 _WORD = re.compile(r"\w")
 
 
@@ -186,7 +186,7 @@ class Index:
             self._database.close()
             if isinstance(error, IndexUnusable):
                 raise
-            raise IndexUnusable(f"{self.path} can not be used: {error}") from error
+            raise IndexUnusable(f"cannot use the index {self.path}: {error.strerror or error}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -204,7 +204,8 @@ class Index:
                 _create(self.path)
                 self._lay_out()
         elif (version := self._version()) != VERSION:
-            raise IndexUnusable(_NONE if not version else f"{self.path} is of another version; {_MAKE_IT}")
+            other = f"the index {self.path} is of another version of conchrec; {_REBUILD}"
+            raise IndexUnusable(other if version else _NONE)
 
     def _lay_out(self) -> None:
         """The tables are there, and empty if they were of another version."""
@@ -375,7 +376,7 @@ class Index:
         them. Several phrases have to be within some lines of each other. Raises NothingToSearch.
         """
         if not phrases or not all(_WORD.search(phrase) for phrase in phrases):
-            raise NothingToSearch("nothing to search for: a phrase needs a letter or a digit")
+            raise NothingToSearch("nothing to search for: a phrase must contain a letter or a digit")
         # The texts are escaped by the same rule.
         shown = (one_line(phrase, None).replace('"', '""') for phrase in phrases)
         wanted = " AND ".join(f'"{phrase}"' for phrase in shown)
@@ -470,7 +471,7 @@ def _usable(path: Path) -> Iterator[None]:
         yield
     except peewee.OperationalError as error:
         if "vtable constructor failed" in str(error):
-            raise IndexBroken(f"{path} can not be used: {error}; {_MAKE_IT}") from error
-        raise IndexUnusable(f"{path} can not be used: {error}") from error
+            raise IndexBroken(f"cannot use the index {path}: {error}; {_REBUILD}") from error
+        raise IndexUnusable(f"cannot use the index {path}: {error}") from error
     except peewee.DatabaseError as error:
-        raise IndexBroken(f"{path} can not be used: {error}; {_MAKE_IT}") from error
+        raise IndexBroken(f"cannot use the index {path}: {error}; {_REBUILD}") from error

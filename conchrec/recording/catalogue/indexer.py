@@ -123,7 +123,7 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, rebuild: bool) ->
                     index.add(sid)
                 else:
                     index.skip(sid, STOPPED)
-                    problems.append(f"{sid} is skipped, and cannot be searched: {STOPPED}")
+                    problems.append(f"{sid} was skipped and cannot be searched: {STOPPED}")
             except IndexBroken:
                 raise
             except (OSError, RecordingError) as error:
@@ -132,7 +132,7 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, rebuild: bool) ->
                 problems.append(f"{sid} is not in the index: {error}")
             except Exception as error:
                 index.skip(sid, repr(error))
-                problems.append(f"{sid} is skipped, and cannot be searched: {error!r}")
+                problems.append(f"{sid} was skipped and cannot be searched: {error!r}")
             did(number, len(missing))
     return problems
 

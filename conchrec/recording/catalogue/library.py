@@ -92,7 +92,7 @@ class Library:
         except RecordingError as error:
             return LibraryEntry(sid=sid, path=path, problem=error.public)
         except OSError as error:
-            return LibraryEntry(sid=sid, path=path, problem=error.strerror or "can not be read")
+            return LibraryEntry(sid=sid, path=path, problem=error.strerror or "input/output error")
 
 
 def events(path: Path, identities: Identities = ()) -> Iterator[Event]:

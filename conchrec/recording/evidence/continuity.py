@@ -223,8 +223,8 @@ class ChainWalk:
 def describe(position: Position, size: int) -> str:
     """Why a position does not stand any more in a file of this size."""
     if size < position.end:
-        return f"it was cut: line {position.number} ended at byte {position.end}, and it has {size} bytes"
-    return f"line {position.number} is not where it was: the file was replaced, or changed"
+        return f"the file was cut to {size} bytes: line {position.number} ended at byte {position.end}"
+    return f"line {position.number} is not at its position: the file was replaced or changed"
 
 
 def _is_signed(line: bytes, keys: TrustedKeys) -> bool:

@@ -93,8 +93,8 @@ class Finisher:
                     )
                 except OSError as error:
                     failed = error
-                    why = error.strerror or "the disk failed"
-                    manifest = replace(manifest, reason=f"{manifest.reason}; it is not encrypted: {why}")
+                    why = error.strerror or "input/output error"
+                    manifest = replace(manifest, reason=f"{manifest.reason}; not encrypted: {why}")
             if stored is None and encodings.is_packed(path):
                 with _open(plain, day) as file:
                     manifest = replace(manifest, stored=_digest(file, plain))

@@ -270,7 +270,7 @@ class Ledger:
                 return self._descriptor
             # Somebody has put another file in its place.
             self._close()
-        raise OSError(errno.EAGAIN, f"{self.path} is replaced again and again")
+        raise OSError(errno.EAGAIN, f"{self.path} was replaced {_REPLACED} times while it was being opened")
 
     def _keep(self, descriptor: int) -> None:
         """The file is closed with the ledger, also where nobody calls ``_close``."""
@@ -305,7 +305,7 @@ class Ledger:
         except OSError as error:
             if not known or error.errno not in _NOT_A_FILE:
                 raise
-            lost = "something else was in the place of the file"
+            lost = "it was not a regular file"
         if lost and self._on_break is None:
             raise self._refusal(lost)
         try:
@@ -352,7 +352,7 @@ class Ledger:
             self._position = known = position
         if found.foreign:
             self._state(
-                descriptor, f"{found.foreign} bytes behind line {known.number} were not genuine", known
+                descriptor, f"{found.foreign} bytes after line {known.number} had no valid signature", known
             )
         else:
             _truncate(descriptor, known.end)
@@ -393,8 +393,9 @@ class Ledger:
     def _refusal(self, reason: str) -> BrokenLedger:
         head = (self._position or Position()).head
         return BrokenLedger(
-            f"the ledger does not continue its last known head {head}: {reason}."
-            " Start conchrec, which states that in the ledger; see docs/recordings.md"
+            f"the ledger was changed by something other than conchrec: {reason}"
+            f" (its last known head is {head})."
+            " Start conchrec, which notes this in the ledger and continues it; see docs/recordings.md"
         )
 
     def _begin_again(self, descriptor: int) -> int:

@@ -94,8 +94,12 @@ class LedgerReader:
             self.problems.append(f"{where}: {error.public}")
             self._number, self._previous = self._number + 1, hashlib.sha256(text).hexdigest()
             return
-        if (line.number, line.previous) != (self._number + 1, self._previous):
-            self.problems.append(f"{where}: it says that it is line {line.number}, or it follows another one")
+        if line.number != self._number + 1:
+            self.problems.append(
+                f"{where} has the number {line.number}: lines were removed or added before it"
+            )
+        elif line.previous != self._previous:
+            self.problems.append(f"{where} was signed after another line: the line before it was changed")
         self._number, self._previous = line.number, hashlib.sha256(text).hexdigest()
         self.head = f"{self._number}:{self._previous}"
         if (expected := self._expected.get(self._number)) is not None:
@@ -104,7 +108,8 @@ class LedgerReader:
                 del self._expected[self._number]
         if line.act is LedgerAction.BROKEN:
             self.problems.append(
-                f"{where}: at {line.time} the ledger did not continue its head {line.head}: {line.reason}"
+                f"{where}: at {line.time} conchrec noticed that the ledger had been changed"
+                f" (its last head was {line.head}): {line.reason}"
             )
         elif is_session_id(line.sid):
             self._take(line)
@@ -122,7 +127,7 @@ class LedgerReader:
                     # Releases before this one did that at a start, when a session ended meanwhile.
                     entry.notes.append(f"completed twice with the same manifest, in {lines}")
                 else:
-                    entry.problems.append(f"it was completed twice, in {lines}")
+                    entry.problems.append(f"completed twice with different manifests, in {lines}")
             entry.sealed, entry.manifest = line.number, line.manifest
         elif line.act is LedgerAction.HELD:
             entry.held = line.number
@@ -130,7 +135,7 @@ class LedgerReader:
             entry.held = 0
         else:
             if entry.held:
-                entry.problems.append(f"it was removed while line {entry.held} of the ledger held it")
+                entry.problems.append(f"removed although line {entry.held} of the ledger held it")
             entry.removed = line.number
 
     def _tell_missing(self) -> None:
@@ -139,7 +144,8 @@ class LedgerReader:
             of = f", session {known.sid}" if known.sid else ""
             where = f"{known.source}{of}"
             self.problems.append(
-                f"it does not contain the head {known.head} ({where}): it was cut, put back or replaced"
+                f"the head {known.head} is missing ({where}):"
+                " the ledger was cut, replaced, or restored from a backup"
             )
         if len(missing) > _MOST_HEADS:
             self.problems.append(f"{len(missing) - _MOST_HEADS} more known heads are missing")

@@ -43,13 +43,13 @@ class Recent:
             known = self._sealed.get(sid, "")
             if known and manifest and manifest != known:
                 raise NotAllowed(
-                    f"{sid} is complete already, with another manifest", code=ReasonCode.RECORDING_SEALED
+                    f"{sid} is already complete, with another manifest", code=ReasonCode.RECORDING_SEALED
                 )
             return sid in self._sealed or sid in self._sealed_before
         if act is LedgerAction.REMOVED and self.is_held(sid):
             raise NotAllowed(f"{sid} is held", code=ReasonCode.RECORDING_HELD)
         if act is LedgerAction.HELD and sid in self._removed:
-            raise NotAllowed(f"{sid} was removed meanwhile", code=ReasonCode.RECORDING_REMOVED)
+            raise NotAllowed(f"{sid} has been removed", code=ReasonCode.RECORDING_REMOVED)
         return False
 
     def is_held(self, sid: str) -> bool:

@@ -95,12 +95,12 @@ class Verifier:
                 if name.endswith(FORMS) and not name.startswith("."):
                     verdict = self.recording(path)
                 elif name == sid + MANIFEST and is_session_id(sid) and not _has_recording(path):
-                    problem = f"its recording is missing: there is only {name}"
+                    problem = f"the recording is missing: there is only its manifest, {name}"
                     verdict = VerifyResult(sid=sid, status="gone", problems=(problem,))
                 else:
                     continue
                 if tree is not None:
-                    problems = (*verdict.problems, f"it is in the wrong directory: {here}")
+                    problems = (*verdict.problems, f"wrong directory: {here}")
                     verdict = replace(verdict, problems=problems)
                 yield verdict
         for error in unreadable:
@@ -115,8 +115,9 @@ class Verifier:
         if entry.removed:
             return VerifyResult(sid=sid, status="removed", problems=tuple(entry.problems))
         line = entry.opened or entry.sealed or entry.held
-        knows = f"line {line} of the ledger names it" if line else "it disappeared during the verification"
-        return VerifyResult(sid=sid, status="gone", problems=(*entry.problems, f"it is gone: {knows}"))
+        reason = f"line {line} of the ledger names it" if line else "it was removed during the verification"
+        problem = f"the recording is missing: {reason}"
+        return VerifyResult(sid=sid, status="gone", problems=(*entry.problems, problem))
 
     def _known(self, tree: RecordingTree, sid: str, entry: LedgerEntry) -> VerifyResult:
         problems, notes = list(entry.problems), list(entry.notes)
@@ -125,14 +126,16 @@ class Verifier:
         if sealed and entry.opened and not entry.sealed and _is_locked(tree.path(sid)):
             sealed = False
         if not (entry.opened or entry.sealed):
-            problems.append("it is not in the ledger")
+            problems.append("the recording is not in the ledger")
         if entry.removed:
-            notes.append(f"line {entry.removed} of the ledger says that it was removed")
+            notes.append(f"line {entry.removed} of the ledger says that the recording was removed")
         if not sealed:
             if entry.sealed:
-                problems.append("its manifest is gone: it was complete")
+                problems.append(f"the manifest is missing: line {entry.sealed} of the ledger has its digest")
             elif self._now() - time_of(sid) >= _SETTLED and not _is_locked(tree.path(sid)):
-                problems.append("it was not completed: start conchrec, which does that")
+                problems.append(
+                    "not completed: conchrec stopped during the session. Start it to complete this"
+                )
                 return VerifyResult(
                     sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes)
                 )
@@ -140,14 +143,14 @@ class Verifier:
         found = self.recording(tree.path(sid))
         problems += found.problems
         if not entry.sealed:
-            problems.append("the ledger does not say that it was completed")
+            problems.append("no line of the ledger says that the recording was completed")
         else:
             try:
                 digest = hashlib.sha256(tree.read_manifest(sid)).hexdigest()
                 if digest != entry.manifest:
-                    problems.append(f"its manifest is not the one of line {entry.sealed} of the ledger")
+                    problems.append(f"the manifest does not match line {entry.sealed} of the ledger")
             except OSError as error:
-                problems.append(f"its manifest cannot be read: {error.strerror}")
+                problems.append(f"cannot read the manifest: {error.strerror}")
         return VerifyResult(
             sid=sid, status=found.status, problems=tuple(problems), notes=(*found.notes, *notes)
         )
@@ -158,7 +161,7 @@ class Verifier:
         try:
             if not is_session_id(sid) or not path.name.endswith(FORMS):
                 raise RecordingError(
-                    "invalid name: must be a session id and .cast (or .cast.zst, .age)",
+                    "invalid file name: must be a session id and .cast (or .cast.zst, .age)",
                     code=ReasonCode.INVALID_NAME,
                 )
             document = read_regular(path.with_name(sid + MANIFEST), MANIFEST_LIMIT)
@@ -166,12 +169,14 @@ class Verifier:
             manifest = Manifest.parse(document)
             if manifest.sid != sid:
                 raise RecordingError(
-                    f"its manifest is that of {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH
+                    f"the manifest is of another recording: {manifest.sid}",
+                    code=ReasonCode.MANIFEST_MISMATCH,
                 )
         except FileNotFoundError:
-            return VerifyResult(sid=sid, status="not completed", problems=("it has no manifest",))
+            return VerifyResult(sid=sid, status="not completed", problems=("there is no manifest",))
         except OSError as error:
-            return VerifyResult(sid=sid, status="unreadable", problems=(f"its manifest: {error.strerror}",))
+            problem = f"cannot read the manifest: {error.strerror}"
+            return VerifyResult(sid=sid, status="unreadable", problems=(problem,))
         except RecordingError as error:
             return VerifyResult(sid=sid or path.name, status="unreadable", problems=(error.public,))
         problems, notes = [], []
@@ -180,18 +185,18 @@ class Verifier:
         elif manifest.status is not Status.COMPLETE:
             notes.append(manifest.reason)
         if manifest.late:
-            notes.append(f"the last {manifest.late} bytes were sealed at recovery")
+            notes.append(f"the last {manifest.late} bytes were signed at the recovery, after the session")
         try:
             self._look(path, manifest)
         except Encrypted as error:
             if self._identities:
                 problems.append(error.public)
             else:
-                notes.append("encrypted: the file is the one that was sealed, its content was not looked at")
+                notes.append("encrypted: the file is unchanged; use --identity FILE to check its contents")
         except RecordingError as error:
             problems.append(error.public)
         except OSError as error:
-            problems.append(error.strerror or "it can not be read")
+            problems.append(f"cannot read the recording: {error.strerror or error}")
         return VerifyResult(
             sid=sid, status=manifest.status.value, problems=tuple(problems), notes=tuple(notes)
         )
@@ -201,7 +206,7 @@ class Verifier:
         name = manifest.stored.name if manifest.stored else manifest.sid + CAST
         if path.name != name:
             raise RecordingError(
-                f"its manifest is of {name}, and not of {path.name}", code=ReasonCode.MANIFEST_MISMATCH
+                f"the manifest is of the file {name}, not of {path.name}", code=ReasonCode.MANIFEST_MISMATCH
             )
         if manifest.stored is not None:
             with open(path, "rb", opener=encodings.regular) as file:
@@ -211,7 +216,7 @@ class Verifier:
                     size += len(block)
             if (size, digest.hexdigest()) != (manifest.stored.size, manifest.stored.sha256):
                 raise RecordingError(
-                    "the file is not the one that was sealed", code=ReasonCode.RECORDING_CHANGED
+                    "the file was changed after it was signed", code=ReasonCode.RECORDING_CHANGED
                 )
         digest, size, lines, good = hashlib.sha256(), 0, 0, 0
         lost = ""
@@ -227,18 +232,16 @@ class Verifier:
                 size += len(line)
                 lines += line.endswith(b"\n")
         if (size, digest.hexdigest()) != (manifest.cast_size, manifest.cast_sha256):
-            change = (
-                f"{size} bytes instead of {manifest.cast_size}" if size != manifest.cast_size else "changed"
-            )
+            sizes = f" ({size} bytes instead of {manifest.cast_size})" if size != manifest.cast_size else ""
             raise RecordingError(
-                f"the cast is not the one that was sealed: {change}; good up to byte {good}",
+                f"the cast was changed after it was signed{sizes}; its first {good} bytes are unchanged",
                 code=ReasonCode.RECORDING_CHANGED,
             )
         if lost:
             raise RecordingError(lost, code=ReasonCode.RECORDING_CHANGED)
         if lines != manifest.cast_lines:
             raise RecordingError(
-                f"it has {lines} lines, and the manifest says {manifest.cast_lines}",
+                f"the cast has {lines} lines, but the manifest says {manifest.cast_lines}",
                 code=ReasonCode.RECORDING_CHANGED,
             )
 
@@ -246,7 +249,8 @@ class Verifier:
         point = self._keys.checkpoint(sid, Event.parse(line).text)
         if (point.size, point.sha256) != (size, sha256):
             raise RecordingError(
-                f"the checkpoint at byte {size} does not match", code=ReasonCode.RECORDING_CHANGED
+                f"the checkpoint at byte {size} does not match the bytes before it",
+                code=ReasonCode.RECORDING_CHANGED,
             )
 
 

@@ -25,21 +25,20 @@ class NotKept(Enum):
 
 
 MEANINGS = {
-    NotKept.INPUT: "what the user sent is counted, and hashed where there is no terminal, and not kept",
-    NotKept.HIDDEN_INPUT: "something was typed that the terminal did not show; it is not kept",
-    NotKept.LATER_INPUT: "of what the user sent the first MiB is kept",
-    NotKept.DIGEST_ONLY: "of a file transfer only sizes and digests are kept: of both streams, and of"
-    " each file that passed whole",
+    NotKept.INPUT: "input is not recorded: it is counted, and hashed where there is no terminal",
+    NotKept.HIDDEN_INPUT: "input that the terminal did not show (passwords, for example) is not recorded",
+    NotKept.LATER_INPUT: "only the first MiB of the input is recorded",
+    NotKept.DIGEST_ONLY: "of a file transfer only sizes and digests are recorded: of both streams, and of"
+    " each file that was transferred completely",
     NotKept.FILE_CONTENTS: "the same in recordings of earlier versions, which have no digests of the streams",
-    NotKept.FILES_LOST: "the protocol of a file transfer could not be followed to its end: the account of its"
-    " files is not complete",
-    NotKept.OUTPUT_BYTES: "some output was no UTF-8; in its place there is U+FFFD",
-    NotKept.ENV: "environment variables are kept up to a size; of longer ones there are size and hash",
-    NotKept.COMMAND: "the command is longer than what is kept of it; its hash is there",
-    NotKept.FORWARDS: "the connection had forwards: their bytes are counted in the audit",
-    NotKept.X11: "the connection had X11 channels: their bytes are counted in the audit",
-    NotKept.AGENT: "the user's agent was relayed to the target: its signatures are in the audit",
-    NotKept.END: "conchrec was stopped while the session ran: what came then is missing, and some of the"
-    " other words may be, too",
-    NotKept.REST: "the recording broke off while the session ran",
+    NotKept.FILES_LOST: "the protocol of a file transfer could not be followed to its end: the list of files"
+    " is incomplete",
+    NotKept.OUTPUT_BYTES: "some output was not UTF-8; U+FFFD stands in its place",
+    NotKept.ENV: "long environment variables are cut; their size and digest are recorded",
+    NotKept.COMMAND: "the command is cut; its digest is recorded",
+    NotKept.FORWARDS: "the connection had forwards: their bytes are only counted, in the audit log",
+    NotKept.X11: "the connection had X11 channels: their bytes are only counted, in the audit log",
+    NotKept.AGENT: "the user's agent was relayed to the target: its signatures are in the audit log",
+    NotKept.END: "conchrec stopped during the session: the rest is missing, and this list may be incomplete",
+    NotKept.REST: "the recording failed during the session: the rest is missing",
 }

@@ -207,7 +207,7 @@ class Manifest:
             return _parse(as_mapping(json.loads(text)))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RecordingError(
-                "the manifest can not be read", repr(error), code=ReasonCode.MANIFEST_UNREADABLE
+                "the manifest is malformed", repr(error), code=ReasonCode.MANIFEST_UNREADABLE
             ) from error
 
 

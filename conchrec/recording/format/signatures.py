@@ -139,14 +139,14 @@ class TrustedKeys:
                     raise ValueError("it is not an ed25519 key")
                 keys.append(key)
         if not keys:
-            raise ValueError("it holds no key")
+            raise ValueError("the file has no key")
         return cls(keys)
 
     def checkpoint(self, sid: str, text: str) -> Checkpoint:
         """What a checkpoint of the recording ``sid`` says. NotSigned where it is none of ours."""
         found = _POINT.fullmatch(text)
         if found is None:
-            raise NotSigned("a checkpoint can not be read", code=ReasonCode.NOT_SIGNED)
+            raise NotSigned("a checkpoint is malformed", code=ReasonCode.NOT_SIGNED)
         size, digest = int(found[1]), found[2]
         point = Checkpoint(size=size, sha256=digest, signature=_decoded(found[3]))
         self._check_any(point.signature, _point(sid, size, digest), "a checkpoint")
@@ -159,11 +159,11 @@ class TrustedKeys:
             raise NotSigned("the manifest is not signed", code=ReasonCode.NOT_SIGNED)
         parts = _TAIL.fullmatch(tail)
         if parts is None:
-            raise NotSigned("the manifest's signature can not be read", code=ReasonCode.NOT_SIGNED)
+            raise NotSigned("the signature of the manifest is malformed", code=ReasonCode.NOT_SIGNED)
         name = parts[1].decode("ascii")
         if name not in self._keys:
             raise NotSigned(
-                f"the manifest is signed by another key: {name}", code=ReasonCode.SIGNED_BY_OTHER_KEY
+                f"the manifest is signed by an unknown key: {name}", code=ReasonCode.SIGNED_BY_OTHER_KEY
             )
         self._check(name, _decoded(parts[2].decode("ascii")), b"conchrec manifest 1\n" + body, "the manifest")
 
@@ -188,13 +188,13 @@ class TrustedKeys:
             with contextlib.suppress(NotSigned):
                 self._check(name, signature, message, what)
                 return
-        raise NotSigned(f"the signature of {what} is not good")
+        raise NotSigned(f"signature verification failed for {what}")
 
     def _check(self, name: str, signature: bytes, message: bytes, what: str) -> None:
         try:
             self._keys[name].verify(signature, message)
         except InvalidSignature:
-            raise NotSigned(f"the signature of {what} is not good") from None
+            raise NotSigned(f"signature verification failed for {what}") from None
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -212,7 +212,7 @@ def _decoded(text: str) -> bytes:
     """The one text for a signature is taken, and no other that decodes to the same (RFC 4648, 3.5)."""
     signature = base64.b64decode(text)
     if _base64(signature) != text:
-        raise NotSigned("a signature is not written as it should be")
+        raise NotSigned("a signature is malformed: it is not canonical base64")
     return signature
 
 

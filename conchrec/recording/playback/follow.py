@@ -82,7 +82,7 @@ class Tail:
                         self._frame = None
         except zstandard.ZstdError as error:
             raise RecordingError(
-                "the recording can not be unpacked", str(error), code=ReasonCode.RECORDING_UNREADABLE
+                "cannot decompress the recording", str(error), code=ReasonCode.RECORDING_UNREADABLE
             ) from error
         return b"".join(parts)
 
@@ -147,7 +147,7 @@ class Follower:
                 resized(self._screen, event.text)
         progress = None
         if self._painter.rows > self._screen.rows and not self._tail.ended:
-            progress = f" live  {clock(self._time)}  q: look no longer"
+            progress = f" live  {clock(self._time)}  q: quit"
         text = self._painter.paint(self._screen, progress)
         behind = self._painter.behind
         return Frame(

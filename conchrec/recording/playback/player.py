@@ -407,7 +407,7 @@ class Player:
             if passed:
                 parts[-1] += f" {_plain(about.markers[passed - 1][1][:_LONGEST_NAME])}"
         if self._too_large():
-            parts.append(f"{self._screen.columns}x{self._screen.rows} does not fit")
+            parts.append(f"{self._screen.columns}x{self._screen.rows} is larger than this terminal")
         return " " + "  ".join(parts)
 
 

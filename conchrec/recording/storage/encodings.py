@@ -90,7 +90,7 @@ def unpacked(file: BinaryIO, packed: bool) -> Iterator[BinaryIO]:
         yield io.BufferedReader(reader, _BLOCK)
     except zstandard.ZstdError as error:
         raise RecordingError(
-            "the recording can not be unpacked", str(error), code=ReasonCode.RECORDING_UNREADABLE
+            "cannot decompress the recording", str(error), code=ReasonCode.RECORDING_UNREADABLE
         ) from error
 
 
@@ -99,7 +99,7 @@ def _decrypted(file: BinaryIO, path: Path, identities: Identities) -> Iterator[B
     import pyrage
 
     if not identities:
-        raise Encrypted(f"{path.name} is encrypted: it takes a key of its recipients (--identity FILE)")
+        raise Encrypted(f"{path.name} is encrypted: use --identity FILE with the key of a recipient")
     ours, theirs = os.pipe()
     failed: list[str] = []
 
@@ -134,7 +134,7 @@ class _Checked(io.BufferedReader):
         if not data:
             self._worker.join()
             if self._failed:
-                raise Encrypted(f"{self._name} can not be decrypted: {self._failed[0]}")
+                raise Encrypted(f"cannot decrypt {self._name}: {self._failed[0]}")
         return data
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -36,5 +36,5 @@ def identities(text: bytes) -> Identities:
     except (pyrage.IdentityError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
     if not found:
-        raise ValueError("it holds no key")
+        raise ValueError("the file has no key")
     return found

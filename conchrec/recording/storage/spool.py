@@ -190,6 +190,6 @@ def create(name: str, directory: int) -> DiskFile:
 
 def failure(error: OSError) -> RecordingError:
     """The error of our tree for an error of the operating system."""
-    why = error.strerror or "the disk failed"
+    why = error.strerror or "input/output error"
     kind = SpoolFull if error.errno in _NO_ROOM else WriteFailed
     return kind(f"this session cannot be recorded: {why}", repr(error))

@@ -235,8 +235,8 @@ def test_a_bug_of_ours_ends_the_account_and_nothing_else(monkeypatch: pytest.Mon
         with monkeypatch.context() as context:
             context.setattr(f"conchrec.recording.capture.sftp.SftpReader.{name}", broken)
             all_of_it, found = account(Talk())
-        assert found == [AccountLost(reason="an internal error of conchrec")]
-        assert all_of_it.files().lost == "an internal error of conchrec"
+        assert found == [AccountLost(reason="an internal error in conchrec")]
+        assert all_of_it.files().lost == "an internal error in conchrec"
 
 
 def test_bytes_alone_of_what_is_not_read() -> None:

@@ -385,7 +385,7 @@ def test_without_pty_keeps_the_first_mebibyte(bench: Bench) -> None:
     closed = bench.close(recorder)
     kept = "".join(text for code, text in events(closed.path) if code == "i")
     assert len(kept) == INPUT_KEPT and kept.encode() == (block * 20)[:INPUT_KEPT]
-    assert ("m", "input is not kept from here on") in events(closed.path)
+    assert ("m", "input is not recorded from here on") in events(closed.path)
     assert closed.manifest.stdin == StreamTotals(size=20 * 65536, sha256=sha256(block * 20))
 
 
@@ -403,7 +403,7 @@ def test_yes_keeps_what_is_typed(bench: Bench) -> None:
         ("i", "ls\r"),
         ("m", "ls"),
         ("o", "\r\n"),
-        ("m", "typed, but not shown: not kept"),
+        ("m", "input that the terminal did not show: not recorded"),
         ("i", "\r"),
         ("m", "end"),
     ]

@@ -215,7 +215,7 @@ def test_the_end_of_the_session() -> None:
         ([(True, b"C0644 -1 a\n")], "an invalid line"),
         ([(True, b"C0644 1 shown\0otherwise\n")], "an invalid line"),
         ([(True, b"C0644 99999999999999999999 a\n")], "an invalid line"),
-        ([(True, b"E\n")], "it leaves more directories than it entered"),
+        ([(True, b"E\n")], "more directories are left than were entered"),
         ([(True, b"C" * (scp.LINE + 1))], "a line is too long"),
         ([(True, b"C0644 1 a\naX")], "no status byte after a file"),
         ([(True, b"D0755 0 a\n" * (scp.ANSWERS))], "too many lines have no answer"),
@@ -233,9 +233,9 @@ def test_what_is_not_understood_is_said_once(passed: Passed, reason: str) -> Non
 
 def test_a_refusal_that_comes_too_late() -> None:
     late: Passed = [*BEGIN, (True, b"C0644 3 a\nab"), (False, b"\1no\n")]
-    assert listen(late)[0] == AccountLost(reason="a file is refused that was already sent")
+    assert listen(late)[0] == AccountLost(reason="a file was refused after it was sent")
     late = [*BEGIN, (True, b"D0755 0 x\nC0644 3 a\n"), (False, b"\1no\n")]
-    assert listen(late)[0] == AccountLost(reason="a directory is refused that was already entered")
+    assert listen(late)[0] == AccountLost(reason="a directory was refused after it was entered")
 
 
 def test_directories_have_a_bound() -> None:

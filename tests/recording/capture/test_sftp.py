@@ -361,7 +361,7 @@ def test_loses_the_thread_when_the_target_does_something_unknown(kind: int, answ
     change, reason = listen(talk)
     detail = "newer@example.com" if name else "type 21"
     assert change == Operation(operation="extended", path="", detail=detail)
-    assert reason == AccountLost(reason=f"the target has done something unknown: {detail.split()[0]}")
+    assert reason == AccountLost(reason=f"the target carried out an unknown request: {detail.split()[0]}")
 
 
 def test_the_order_of_a_link_s_paths_is_the_target_s() -> None:
@@ -524,8 +524,8 @@ def raw(from_user: bool, data: bytes, *, begun: bool = True) -> Talk:
 @pytest.mark.parametrize(
     ("talk", "reason"),
     [
-        (raw(True, string(b"\3" + bytes(20)), begun=False), "it does not begin with INIT"),
-        (raw(True, string(b"\6" + bytes(20)), begun=False), "it does not begin with INIT"),
+        (raw(True, string(b"\3" + bytes(20)), begun=False), "the client does not begin with INIT"),
+        (raw(True, string(b"\6" + bytes(20)), begun=False), "the client does not begin with INIT"),
         (raw(False, b"Welcome to web1\n", begun=False), "a packet is too long"),
         (raw(False, string(b"\x65" + bytes(20)), begun=False), "the target does not begin with VERSION"),
         (raw(False, string(b"\2\0\0\0\6"), begun=False), "version 6 instead of 3"),
@@ -570,7 +570,7 @@ def test_answers_that_do_not_fit() -> None:
     ]
     talk = Talk()
     talk.status(talk.ask(sftp.OPEN, string(b"/a") + uint32(1) + NO_ATTRIBUTES))
-    assert listen(talk)[0] == AccountLost(reason="a file is open without a handle")
+    assert listen(talk)[0] == AccountLost(reason="a file was opened without a handle")
 
 
 LONGER = "a packet is longer than its fields"
@@ -764,7 +764,7 @@ def test_who_speaks_to_a_target_that_says_nothing() -> None:
         (lambda: padded(sftp.REMOVE, string(b"/a")), LONGER),
         (lambda: padded(sftp.WRITE, string(b"h") + uint64(0) + string(b"x")), LONGER),
         (lambda: padded(sftp.OPEN, string(b"/a") + uint32(1) + NO_ATTRIBUTES), LONGER),
-        (lambda: answered(sftp.DATA, string(b"more"), 3), "more data than was asked for"),
+        (lambda: answered(sftp.DATA, string(b"more"), 3), "more data than was requested"),
         (lambda: answered(sftp.DATA, string(b"mor") + b"e", 3), LONGER),
         (lambda: answered(sftp.STATUS, uint32(4) + string(b"x" * 4097)), "the text of a status is too long"),
         (lambda: answered(sftp.STATUS, uint32(4) + string(b"") * 3), LONGER),
@@ -856,7 +856,7 @@ def test_open_files_and_requests_have_a_bound() -> None:
     for number in range(10_000):
         talk.to_read(b"/" + b"x" * 4000, b"%d" % number)
     found = listen(talk, reader)
-    assert found[0] == AccountLost(reason="too much is open at once")
+    assert found[0] == AccountLost(reason="too many files are open")
     assert 500 < len(found) < 1000
     talk = Talk()
     for _ in range(REQUESTS + 1):

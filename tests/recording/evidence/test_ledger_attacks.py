@@ -188,7 +188,7 @@ def test_reports_and_states_every_change_before_the_next_line(
     assert LedgerLine.parse(stated).act is LedgerAction.BROKEN and LedgerLine.parse(stated).head == expected
     assert ledger.head_of(LedgerLine.parse(stated).number, stated) == found.head
     assert ledger.head_of(LedgerLine.parse(last).number, last) == head
-    assert any(f"did not continue its head {expected}" in problem for problem in desk.problems())
+    assert any(f"(its last head was {expected})" in problem for problem in desk.problems())
     assert f"did not continue {expected}" in desk.independent()
     secret = desk.bench.directory.parent / "secret"
     assert not secret.exists() or secret.read_text() == "without a newline"
@@ -224,7 +224,7 @@ def test_a_command_writes_nothing_after_a_change(desk: Desk, attack: Callable[[P
     desk.ledger.keep_head()
     attack(desk.path)
     command = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
-    with pytest.raises(BrokenLedger, match="does not continue its last known head 6:"):
+    with pytest.raises(BrokenLedger, match="last known head is 6:"):
         command.append(LedgerAction.HELD, new_session_id(desk.bench.now()))
 
 
@@ -236,7 +236,7 @@ def test_states_that_its_own_statement_was_cut(desk: Desk) -> None:
         desk.fill(1)
     assert len(desk.breaks) == 4
     assert desk.breaks[1].expected != desk.breaks[0].expected
-    assert any("did not continue" in problem for problem in desk.problems())
+    assert any("the ledger had been changed" in problem for problem in desk.problems())
 
 
 def test_a_copy_with_the_same_lines_is_no_change(desk: Desk) -> None:

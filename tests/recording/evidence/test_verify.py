@@ -133,7 +133,7 @@ def test_lines(bench: Bench, change: Callable[[list[bytes]], list[bytes]]) -> No
     lines = closed.path.read_bytes().splitlines(keepends=True)
     closed.path.write_bytes(b"".join(change(lines)))
     (problem,) = broken(bench)
-    assert "the cast is not the one that was sealed" in problem
+    assert "the cast was changed after it was signed" in problem
 
 
 def test_where_the_damage_begins(bench: Bench) -> None:
@@ -143,7 +143,7 @@ def test_where_the_damage_begins(bench: Bench) -> None:
     checkpoint = contents.rindex(b"\n", 0, second) + 1
     closed.path.write_bytes(contents.replace(b"line 2", b"line 9"))
     (problem,) = broken(bench)
-    assert problem.endswith(f"changed; good up to byte {checkpoint}")
+    assert problem.endswith(f"its first {checkpoint} bytes are unchanged")
 
 
 @pytest.mark.parametrize("change", [_drop, _add, _swap, _cut])
@@ -183,7 +183,7 @@ def test_an_interrupted_one_is_whole_and_says_what_was_not_signed_in_time(
     assert verdict.whole and verdict.status == "interrupted"
     end = b'"o", "after the last checkpoint"]\n'
     late = recovered.manifest.late
-    assert verdict.notes[1] == f"the last {late} bytes were sealed at recovery"
+    assert verdict.notes[1] == f"the last {late} bytes were signed at the recovery, after the session"
     assert len(end) < late < len(end) + 100
     assert broken(bench) == []
 
@@ -201,7 +201,9 @@ def test_everything_before_the_crash_is_sealed_where_nothing_came_after_a_checkp
 def test_a_manifest_of_another(bench: Bench) -> None:
     one, other = record(bench), record(bench)
     shutil.copy(one.path.with_suffix(".json"), other.path.with_suffix(".json"))
-    assert any(f"its manifest is that of {one.manifest.sid}" in problem for problem in broken(bench))
+    assert any(
+        f"the manifest is of another recording: {one.manifest.sid}" in problem for problem in broken(bench)
+    )
 
 
 def test_both_files_of_another(bench: Bench) -> None:
@@ -220,7 +222,7 @@ def test_an_older_manifest_of_the_same(bench: Bench) -> None:
     del fields["signed"]
     fields["user"] = "eve"
     path.write_bytes(SIGNER.manifest(json.dumps(fields, indent=1).encode() + b"\n"))
-    assert broken(bench) == ["its manifest is not the one of line 2 of the ledger"]
+    assert broken(bench) == ["the manifest does not match line 2 of the ledger"]
 
 
 def test_the_signature_switched_off(bench: Bench) -> None:
@@ -235,7 +237,7 @@ def test_the_signature_switched_off(bench: Bench) -> None:
 def test_another_key(bench: Bench) -> None:
     record(bench)
     of_ledger, found = verdicts(bench, RecordingSigner.generate().keys())
-    assert len(of_ledger) == 2 and found[0].problems[1].startswith("the manifest is signed by another key")
+    assert len(of_ledger) == 2 and found[0].problems[1].startswith("the manifest is signed by an unknown key")
 
 
 def test_a_key_of_the_past_is_still_good(bench: Bench) -> None:
@@ -254,7 +256,7 @@ def test_a_recording_that_is_gone(bench: Bench, what: str) -> None:
     closed.path.unlink()
     if what == "both":
         closed.path.with_suffix(".json").unlink()
-    assert broken(bench) == ["it is gone: line 3 of the ledger names it"]
+    assert broken(bench) == ["the recording is missing: line 3 of the ledger names it"]
 
 
 def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
@@ -264,7 +266,7 @@ def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
     recorder.spool.close()
     recorder.path.unlink()
     assert bench.recover() == ()
-    assert broken(bench) == ["it is gone: line 1 of the ledger names it"]
+    assert broken(bench) == ["the recording is missing: line 1 of the ledger names it"]
 
 
 def test_a_manifest_that_is_gone_is_not_made_anew(bench: Bench) -> None:
@@ -272,8 +274,8 @@ def test_a_manifest_that_is_gone_is_not_made_anew(bench: Bench) -> None:
     closed = record(bench)
     closed.path.with_suffix(".json").unlink()
     (recovered,) = bench.recover()
-    assert recovered.manifest is None and "its manifest is gone" in recovered.problem
-    assert broken(bench) == ["its manifest is gone: it was complete"]
+    assert recovered.manifest is None and "the manifest is missing" in recovered.problem
+    assert broken(bench) == ["the manifest is missing: line 2 of the ledger has its digest"]
 
 
 def test_one_that_was_put_there(bench: Bench, tmp_path: Path) -> None:
@@ -282,7 +284,10 @@ def test_one_that_was_put_there(bench: Bench, tmp_path: Path) -> None:
     record(bench)
     for path in (closed.path, closed.path.with_suffix(".json")):
         shutil.copy(path, bench.directory / path.relative_to(elsewhere.directory))
-    assert broken(bench) == ["it is not in the ledger", "the ledger does not say that it was completed"]
+    assert broken(bench) == [
+        "the recording is not in the ledger",
+        "no line of the ledger says that the recording was completed",
+    ]
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
@@ -291,7 +296,7 @@ def test_a_line_of_the_ledger_is_gone(bench: Bench, line: int) -> None:
     path = bench.directory / ledger.NAME
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
-    assert any(f"line {line + 1} of the ledger: it says" in problem for problem in broken(bench))
+    assert any(f"line {line + 1} of the ledger has the number" in problem for problem in broken(bench))
 
 
 def test_everything_put_back_to_an_earlier_day(bench: Bench, tmp_path: Path) -> None:
@@ -303,7 +308,7 @@ def test_everything_put_back_to_an_earlier_day(bench: Bench, tmp_path: Path) -> 
     shutil.move(tmp_path / "before", bench.directory)
     assert broken(bench) == []
     assert broken(bench, head) == [
-        f"it does not contain the head {head} (--head): it was cut, put back or replaced"
+        f"the head {head} is missing (--head): the ledger was cut, replaced, or restored from a backup"
     ]
 
 
@@ -340,15 +345,20 @@ def test_a_ledger_that_was_put_away_while_we_run(bench: Bench) -> None:
     (bench.directory / ledger.NAME).unlink()
     bench.close(store.open(bench.info()))
     stated, *others = broken(bench)
-    assert "the ledger did not continue its head 2:" in stated and stated.endswith("there was no file")
-    assert others == ["it is not in the ledger", "the ledger does not say that it was completed"]
+    assert "the ledger had been changed (its last head was 2:" in stated and stated.endswith(
+        "there was no file"
+    )
+    assert others == [
+        "the recording is not in the ledger",
+        "no line of the ledger says that the recording was completed",
+    ]
 
 
 def test_stopped_between_the_manifest_and_the_ledger(bench: Bench) -> None:
     closed = record(bench)
     path = bench.directory / ledger.NAME
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
-    assert broken(bench) == ["the ledger does not say that it was completed"]
+    assert broken(bench) == ["no line of the ledger says that the recording was completed"]
     (recovered,) = bench.recover()
     assert recovered.manifest == closed.manifest
     assert broken(bench) == [] and bench.recover() == ()

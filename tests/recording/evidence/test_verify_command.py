@@ -142,7 +142,7 @@ def test_a_changed_file_fails_wherever_it_lies(house: House, place: Callable[[Ho
     victim.write_bytes(victim.read_bytes().replace(b"hello", b"hallo"))
     for what in (where, victim, victim.with_suffix(".json")):
         code, text = house.verify(what, config=False)
-        assert code == 1 and f"FAILED  {house.closed[1].manifest.sid}: the cast is not the one" in text
+        assert code == 1 and f"FAILED  {house.closed[1].manifest.sid}: the cast was changed" in text
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -159,14 +159,14 @@ def test_what_the_ledger_names_and_is_missing_fails(house: House, place: Callabl
     house.closed[1].path.unlink()
     house.closed[1].path.with_suffix(".json").unlink()
     code, text = house.verify(place(house), config=False)
-    assert code == 1 and f"FAILED  {sid}: it is gone: line 3 of the ledger names it" in text
+    assert code == 1 and f"FAILED  {sid}: the recording is missing: line 3 of the ledger names it" in text
 
 
 def test_a_manifest_without_its_recording_fails_among_copies(house: House) -> None:
     copies = house.copies()
     (copies / house.closed[1].path.name).unlink()
     code, text = house.verify(copies, config=False)
-    assert code == 1 and "its recording is missing: there is only" in text
+    assert code == 1 and "the recording is missing: there is only its manifest" in text
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing/here", "recordings/2026/11/24"])
@@ -190,7 +190,7 @@ def test_a_directory_of_other_things_fails(house: House) -> None:
     assert house.verify(other, config=False)[0] == 1
     (other / "renamed.cast").write_bytes(house.closed[0].path.read_bytes())
     code, text = house.verify(other, config=False)
-    assert code == 1 and "FAILED  renamed: invalid name" in text
+    assert code == 1 and "FAILED  renamed: invalid file name" in text
 
 
 @pytest.mark.parametrize("ledger", [True, False])
@@ -205,7 +205,7 @@ def test_everything_removed_fails(house: House, ledger: bool) -> None:
     for words in ((), (house.bench.directory,)):
         code, text = house.verify(*words)
         assert code == 1, text
-        assert ("3 gone" if ledger else "it does not contain the head 6:") in text
+        assert ("3 gone" if ledger else "the head 6:") in text
 
 
 def test_a_fresh_installation_has_nothing_to_verify(house: House) -> None:
@@ -236,7 +236,7 @@ def test_a_recording_in_the_wrong_directory_fails(house: House) -> None:
         path.rename(away / path.name)
     code, text = house.verify(house.bench.directory, config=False)
     assert code == 1
-    assert "it is gone: line 3 of the ledger names it" in text and "it is in the wrong directory" in text
+    assert "the recording is missing: line 3 of the ledger names it" in text and "wrong directory" in text
 
 
 def test_a_day_that_is_a_link_fails(house: House) -> None:
@@ -270,7 +270,7 @@ def test_compares_the_head_of_the_state_directory(house: House) -> None:
     for path in house.day.glob(f"{house.closed[2].manifest.sid}*"):
         path.unlink()
     code, text = house.verify()
-    assert code == 1 and f"it does not contain the head {house.closed[2].head} ({house.state})" in text
+    assert code == 1 and f"the head {house.closed[2].head} is missing ({house.state})" in text
     # An auditor with a copy and the key knows no better, and needs --head.
     assert house.verify(house.bench.directory, config=False)[0] == 0
     assert house.verify(house.bench.directory, "--head", house.closed[2].head, config=False)[0] == 1

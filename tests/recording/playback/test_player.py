@@ -236,7 +236,7 @@ def test_where_there_is_no_room_the_progress_comes_and_goes() -> None:
 
 def test_one_that_is_larger_than_the_terminal_says_so() -> None:
     watched = Watched(events(), size=(100, 3))
-    assert watched.progress.endswith("20x5 does not fit")
+    assert watched.progress.endswith("20x5 is larger than this terminal")
     watched.after(9.5)
     assert watched.shown == ["line 8", "line 9", ""], "the rows around the cursor"
 

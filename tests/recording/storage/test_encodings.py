@@ -109,10 +109,10 @@ def test_encrypted_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> 
         texts(path)
     assert texts(path, identities((tmp_path / "k").read_bytes())) == TEXT
     assert texts(path, identities(f"# mine\n{age}\n".encode())) == TEXT
-    with pytest.raises(Encrypted, match="can not be decrypted"):
+    with pytest.raises(Encrypted, match="cannot decrypt"):
         texts(path, (pyrage.x25519.Identity.generate(),))
     verdict = bench.verify(path.name[:26])
-    assert verdict.whole and "its content was not looked at" in verdict.notes[0]
+    assert verdict.whole and "use --identity FILE to check its contents" in verdict.notes[0]
     entry = library.Library(bench.directory).find(path.name[:26])
     assert entry is not None and entry.manifest is not None
     assert entry.manifest.encrypted == (str(age.to_public()), ssh)
@@ -150,7 +150,7 @@ def test_an_encrypted_one_that_was_changed(bench: Bench, where: int) -> None:
     contents = bytearray(path.read_bytes())
     contents[where] ^= 1
     path.write_bytes(contents)
-    assert bench.verify(path.name[:26]).problems == ("the file is not the one that was sealed",)
+    assert bench.verify(path.name[:26]).problems == ("the file was changed after it was signed",)
     with pytest.raises(Encrypted):
         texts(path, (key,))
 
