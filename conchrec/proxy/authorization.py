@@ -51,11 +51,11 @@ def judge_again(access: TargetAccess, *, begun: bool) -> Allow:
     """The same of one that lasts. Raises AccessDenied; also where it has ``begun`` and now could not."""
     if access.inner is not None:
         credentials, now = access.settings.credentials, access.services.now()
-        access.prove(credentials.still(access.inner, access.origin.source, now))
+        access.set_inner_identity(credentials.still(access.inner, access.origin.source, now))
     answer = judge(access)
     if isinstance(answer, Deny):
         raise denied(answer)
-    access.allow(answer)
+    access.set_allowed(answer)
     if begun:
         check_steps(access)
     return answer

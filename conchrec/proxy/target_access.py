@@ -153,47 +153,47 @@ class TargetAccess:
 
     # --- what becomes known
 
-    def resolve(self, addresses: tuple[str, ...]) -> None:
+    def set_resolved(self, addresses: tuple[str, ...]) -> None:
         """The target's name resolves to these."""
         self.destination = replace(self.destination, resolved=addresses)
 
-    def permit_addresses(self, addresses: tuple[str, ...]) -> None:
+    def set_permitted_addresses(self, addresses: tuple[str, ...]) -> None:
         """The policy allows to dial these."""
         self.destination = replace(self.destination, addresses=addresses)
 
-    def identify(self, identity: Identity) -> None:
+    def set_identity(self, identity: Identity) -> None:
         """The user was judged again: this is what is left of the outer login."""
         self.identity = identity
 
-    def name_login(self, login: str) -> None:
+    def set_login(self, login: str) -> None:
         """The client has named the account at the target."""
         self.login = login
 
-    def prove(self, inner: Identity | None) -> None:
+    def set_inner_identity(self, inner: Identity | None) -> None:
         """The inner login has proved this, or it was judged again."""
         self.inner = inner
 
-    def pass_second_factor(self, method: str) -> None:
+    def record_second_factor(self, method: str) -> None:
         """This connection has a second factor of its own."""
         self.second_factor = method
 
-    def allow(self, answer: Allow) -> None:
+    def set_allowed(self, answer: Allow) -> None:
         """The policy was asked, and allows it with these options."""
         self.allowed = answer
 
-    def deny(self, error: ConchrecError) -> None:
+    def set_denied(self, error: ConchrecError) -> None:
         """It ends, or does not begin, for this reason."""
         self.denied = error
 
-    def explain(self, reason: str) -> None:
+    def set_reason(self, reason: str) -> None:
         """The user has given a reason, for those who approve."""
         self.reason = reason
 
-    def wait_for(self, request: ApprovalRequest | None) -> None:
+    def set_pending_request(self, request: ApprovalRequest | None) -> None:
         """It waits for a decision; None: it does not wait any more."""
         self.pending_request = request
 
-    def approve(self, request: ApprovalRequest) -> None:
+    def record_approval(self, request: ApprovalRequest) -> None:
         """Somebody has approved it."""
         self.approval = Approval(
             request=request.id,
@@ -203,7 +203,7 @@ class TargetAccess:
             note=request.note,
         )
 
-    def log_in_at_target(self, reached: Provenance) -> None:
+    def record_target_login(self, reached: Provenance) -> None:
         """The proxy has logged in at the target, which was reached like this."""
         self.reached = reached
 

@@ -55,16 +55,16 @@ def test_is_judged_again_at_the_first_end(
     def at(hours: int | None) -> datetime | None:
         return None if hours is None else NOON + timedelta(hours=hours)
 
-    access.prove(replace(JOE, expires=at(certificate)))
-    access.allow(Allow(rule="ops", options=SessionOptions(), addresses=(), until=at(policy)))
+    access.set_inner_identity(replace(JOE, expires=at(certificate)))
+    access.set_allowed(Allow(rule="ops", options=SessionOptions(), addresses=(), until=at(policy)))
     assert access.until == at(until)
 
 
 def test_an_answer_of_the_policy_leaves_the_addresses(access: TargetAccess) -> None:
     """What is dialled was judged before: another answer does not change it behind its back."""
-    access.allow(Allow(rule="ops", options=SessionOptions(), addresses=("192.0.2.10",)))
+    access.set_allowed(Allow(rule="ops", options=SessionOptions(), addresses=("192.0.2.10",)))
     assert access.destination.addresses == ("192.0.2.9",)
-    access.permit_addresses(("192.0.2.10",))
+    access.set_permitted_addresses(("192.0.2.10",))
     assert access.destination.addresses == ("192.0.2.10",)
 
 

@@ -39,11 +39,11 @@ def access_to_web1(
 def root_at_web1(context: ProxyContext, identity: Identity, options: SessionOptions) -> TargetAccess:
     """The access of a user who may be root there, with these options."""
     access = access_to_web1(context, identity)
-    access.name_login("root")
+    access.set_login("root")
     set_options(access, options)
     return access
 
 
 def set_options(access: TargetAccess, options: SessionOptions) -> None:
     """The policy is asked again, and this is what it allows now."""
-    access.allow(Allow(rule="ops", options=options, addresses=access.destination.addresses))
+    access.set_allowed(Allow(rule="ops", options=options, addresses=access.destination.addresses))

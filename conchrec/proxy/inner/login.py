@@ -138,7 +138,7 @@ class InnerLogin:
         access = self._access
         if access.login:
             return
-        access.name_login(login)
+        access.set_login(login)
         self._judge()
         # What a step would use up is not touched before the user has proved who it is.
         if access.options is not None and not may_need_steps(access.options):
@@ -152,8 +152,8 @@ class InnerLogin:
         if isinstance(answer, policy.Deny):
             self._deny(denied(answer))
             return
-        access.allow(answer)
-        access.permit_addresses(answer.addresses)
+        access.set_allowed(answer)
+        access.set_permitted_addresses(answer.addresses)
         try:
             if self._begun:
                 check_steps(access)
@@ -167,7 +167,7 @@ class InnerLogin:
         access = self._access
         if access.denied is not None:
             return
-        access.deny(error)
+        access.set_denied(error)
         self._context.emit(refusals.event(error, access.who()))
 
     def _needed(self) -> LoginStep | None:
@@ -184,7 +184,7 @@ class InnerLogin:
     def _welcome(self, method: str, inner: Identity | None) -> Deferred[Identity]:
         """Logged in, once the steps are passed and the target has been heard."""
         access = self._access
-        access.prove(inner)
+        access.set_inner_identity(inner)
         self._judge()
         step = self._needed() if access.denied is None and not self._begun else None
         blob = (inner.certificate or inner.key) if inner is not None else b""

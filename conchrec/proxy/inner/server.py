@@ -137,13 +137,13 @@ class TargetServer:
     def rejudge(self, identity: Identity) -> None:
         """What is not allowed any more ends, with a line that says why; the rest goes on."""
         access, context = self._access, self._context
-        access.identify(identity)
+        access.set_identity(identity)
         if not access.login or access.denied is not None:
             return
         try:
             options = self._judge_again()
         except AccessDenied as error:
-            access.deny(error)
+            access.set_denied(error)
             context.emit(refusals.event(error, access.who()))
             self.tell_and_end(error.public)
             return
@@ -163,7 +163,7 @@ class TargetServer:
         begun = self.upstream.state is not UpstreamState.IDLE
         answer = judge_again(access, begun=begun)
         if not begun:
-            access.permit_addresses(answer.addresses)
+            access.set_permitted_addresses(answer.addresses)
             approval_step.changed(access)
         elif not self.upstream.is_at(answer.addresses):
             user = access.identity.user

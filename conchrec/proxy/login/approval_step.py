@@ -32,7 +32,7 @@ def step(access: TargetAccess) -> _WaitForApproval | None:
     needed = access.options.approval
     found = _taken(access, access.login, needed)
     if found is not None:
-        access.approve(found)
+        access.record_approval(found)
         return None
     return _WaitForApproval(access, needed)
 
@@ -81,18 +81,18 @@ class _WaitForApproval:
     async def pass_(self, ask: Ask, say: Callable[[str], None]) -> None:
         access = self._access
         if not access.reason:
-            access.explain(await self._reason(ask))
+            access.set_reason(await self._reason(ask))
         request = request_approval(access.context, access.who(), access.target, access.reason, self._needed)
         how = f"{command_line(access.context, 'APPROVER')} approve {request.id}"
         say(f"conchrec: request {request.id} is pending. Role {request.approvers} can approve it: {how}")
-        access.wait_for(request)
+        access.set_pending_request(request)
         try:
             await decision(access.context, access.who(), request, at_once=True)
         except _Changed:
             return  # the inner login decides again which approval is required
         finally:
-            access.wait_for(None)
-        access.approve(request)
+            access.set_pending_request(None)
+        access.record_approval(request)
         note = f": {request.note}" if request.note else ""
         say(f"conchrec: {request.by} approved request {request.id}{note}")
 
@@ -188,7 +188,7 @@ def check(access: TargetAccess) -> None:
             rule=RULE,
             code=ReasonCode.APPROVAL_REQUIRED,
         )
-    access.approve(found)
+    access.record_approval(found)
 
 
 def command_line(context: ProxyContext, user: str) -> str:

@@ -108,7 +108,7 @@ class _AskForCode:
                     raise AccessDenied(
                         "wrong code. Connect again", error.detail, RULE, code=error.code
                     ) from error
-        access.pass_second_factor(CODE)
+        access.record_second_factor(CODE)
 
 
 def step(access: TargetAccess) -> _AskForCode | None:
@@ -117,7 +117,7 @@ def step(access: TargetAccess) -> _AskForCode | None:
     if access.options is None or access.options.require_mfa is not Mfa.SESSION or access.second_factor:
         return None
     if access.proofs.take():
-        access.pass_second_factor(access.identity.second_factor)
+        access.record_second_factor(access.identity.second_factor)
     elif access.inner is not None and is_touched(access.context, access.inner):
-        access.pass_second_factor(TOUCH)
+        access.record_second_factor(TOUCH)
     return None if access.second_factor else _AskForCode(access)

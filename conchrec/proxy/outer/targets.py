@@ -184,7 +184,7 @@ class TargetConnections:
             ):
                 raise denied(never)
             given = given_address(target, targets)
-            access.resolve(given or await services.resolve(access.identity.user, target.host))
+            access.set_resolved(given or await services.resolve(access.identity.user, target.host))
             self._may_reach(access)
             if not access.destination.addresses:
                 raise Unreachable(
@@ -211,10 +211,10 @@ class TargetConnections:
                     code=ReasonCode.FORCE_COMMAND_UNRECORDED,
                 )
             answer = may_reach(access)
-            access.allow(answer)
+            access.set_allowed(answer)
             check_connections(access)
             check_second_factor(answer.options.require_mfa, access.identity, self._user.proofs, "connection")
-            access.pass_second_factor(access.identity.second_factor)
+            access.record_second_factor(access.identity.second_factor)
             approval_step.check(access)
             passthrough = Passthrough(access)
             self._connecting += 1
@@ -222,7 +222,7 @@ class TargetConnections:
                 await passthrough.connect()
             finally:
                 self._connecting -= 1
-            access.identify(self._user.identity)
+            access.set_identity(self._user.identity)
             return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
         except ConchrecError as error:
             context.emit(refusals.event(error, access.who()))
@@ -230,8 +230,8 @@ class TargetConnections:
 
     def _may_reach(self, access: TargetAccess) -> None:
         """As the policy and the user are now. Raises AccessDenied."""
-        access.identify(self._user.identity)
-        access.permit_addresses(may_reach(access).addresses)
+        access.set_identity(self._user.identity)
+        access.set_permitted_addresses(may_reach(access).addresses)
 
     @staticmethod
     def _still_allowed(place: EnterableTarget, judge: Callable[[], None]) -> EnterableTarget:

@@ -80,7 +80,7 @@ class Passthrough:
 
     def rejudge(self, identity: Identity) -> None:
         """It ends where it could not begin any more."""
-        self.access.identify(identity)
+        self.access.set_identity(identity)
         if self.access.strict and (full := self._services.disks.critical):
             text = f"this connection was ended: the disk for {full} is full. Tell your administrator"
             self.tell_and_end(Reason(ReasonCode.DISK_FULL, text))
@@ -102,7 +102,7 @@ class Passthrough:
                 code=ReasonCode.RECORDING_MODE_CHANGED,
             )
         answer = may_reach(access)
-        access.allow(answer)
+        access.set_allowed(answer)
         if self._address not in answer.addresses:
             user, host = access.identity.user, access.target.host
             rule = f"no role of {user} allows this address any longer"

@@ -253,7 +253,7 @@ class Upstream:
             target_method=",".join(step.decode() for step in login.steps),
             target_key=login.signer.label if login.signer is not None else "",
         )
-        self._access.log_in_at_target(reached)
+        self._access.record_target_login(reached)
         self._context.emit(
             events.UpstreamConnect(
                 **self._access.who(),

@@ -81,7 +81,7 @@ def test_a_step_that_is_needed_after_the_target_was_dialled(options: RoleOptions
     assert (world.begun, world.access.denied) == (1, None)
     world.now = OPENS
     identity = replace(JOE, second_factor="totp")
-    world.access.identify(identity)
+    world.access.set_identity(identity)
     assert world.prove().result == identity, "to read why, in the session"
     assert isinstance(world.access.denied, AccessDenied)
     assert "Connect again" in world.access.denied.public
