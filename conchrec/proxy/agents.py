@@ -45,7 +45,7 @@ class AgentSource:
         """A new channel to the agent. Fails with AgentError where the client opens none."""
         return self._open(AgentClient)
 
-    def open_for_keeping(self) -> Deferred[AgentKeeper]:
+    def open_keeper(self) -> Deferred[AgentKeeper]:
         """The same, to put keys in and take them out: for a command of the user's own, and nothing else."""
         return self._open(AgentKeeper)
 

@@ -1,4 +1,4 @@
-"""What the policy and the groups of targets say of one access: when it begins, and again while it lasts."""
+"""What the policy and the rules for targets say about one access: when it begins, and while it lasts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from conchrec.errors import AccessDenied
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import ReasonCode
 
-#: As which the audit knows the steps of a login.
+#: The names of these steps of a login as the ``rule`` of audit events.
 REQUIRE_MFA, APPROVAL = "require_mfa", "approval"
 
 
-def judge(access: TargetAccess) -> Decision:
-    """May the user be at the target, as the login, now? With the target's own rule for recording."""
+def decide_access(access: TargetAccess) -> Decision:
+    """Decide whether the user may be at the target with this login now.
+
+    The options of an Allow follow the target's own rule for recording, too.
+    """
     settings, now = access.settings, access.services.now()
     destination, targets = access.destination, settings.config.targets
-    # What binds one of the two logins must not be lost in the other.
+    # The restrictions of the outer and of the inner credential both apply.
     identity = replace(access.identity, withheld=access.withheld)
     decision = decide(
         settings.policy, identity, access.target, destination.resolved, access.login, access.origin.source,
-        now, other_ports=other_ports(destination.asked, access.target, targets),
+        now, other_ports=other_ports(destination.requested, access.target, targets),
     )  # fmt: skip
     if isinstance(decision, Allow):
         rule = rule_for(targets, access.target, decision.addresses)
@@ -35,26 +38,29 @@ def judge(access: TargetAccess) -> Decision:
 
 
 def may_reach(access: TargetAccess) -> Allow:
-    """May the user be at the target as anybody at all, now? Raises AccessDenied."""
+    """Return what allows the user to be at the target now with any login. Raises AccessDenied."""
     settings, now = access.settings, access.services.now()
     destination, targets = access.destination, settings.config.targets
     answer = policy.may_reach(
         settings.policy, access.identity, access.target, destination.resolved, access.origin.source, now,
-        other_ports=other_ports(destination.asked, access.target, targets),
+        other_ports=other_ports(destination.requested, access.target, targets),
     )  # fmt: skip
     if isinstance(answer, Deny):
-        raise denied(answer)
+        raise access_denied(answer)
     return answer
 
 
-def judge_again(access: TargetAccess, *, begun: bool) -> Allow:
-    """The same of one that lasts. Raises AccessDenied; also where it has ``begun`` and now could not."""
+def decide_again(access: TargetAccess, *, begun: bool) -> Allow:
+    """Decide about an access that was allowed before, and store the result in it. Raises AccessDenied.
+
+    ``begun`` says that the steps of the login are over: then a step that is required only now denies it.
+    """
     if access.inner is not None:
         credentials, now = access.settings.credentials, access.services.now()
         access.set_inner_identity(credentials.still(access.inner, access.origin.source, now))
-    answer = judge(access)
+    answer = decide_access(access)
     if isinstance(answer, Deny):
-        raise denied(answer)
+        raise access_denied(answer)
     access.set_allowed(answer)
     if begun:
         check_steps(access)
@@ -62,8 +68,8 @@ def judge_again(access: TargetAccess, *, begun: bool) -> Allow:
 
 
 def check_steps(access: TargetAccess) -> None:
-    """AccessDenied where a second factor, or an approval, is required and was not when it began."""
-    assert access.options is not None, "it was judged"
+    """Raise AccessDenied where a second factor or an approval is required that the login did not include."""
+    assert access.options is not None, "decide_access was called"
     if access.options.require_mfa is Mfa.SESSION and not access.second_factor:
         raise AccessDenied(
             "each session now requires a second factor (require_mfa). Connect again",
@@ -78,12 +84,16 @@ def check_steps(access: TargetAccess) -> None:
         )
 
 
-def denied(answer: Deny) -> AccessDenied:
+def access_denied(answer: Deny) -> AccessDenied:
+    """The error for a denial of the policy, with the rule that it cites."""
     return AccessDenied(answer.reason, rule=cited(answer), code=answer.code)
 
 
-def check_ways(access: TargetAccess) -> None:
-    """AccessDenied where so many ways of this user are open already that nobody could use them all."""
+def check_target_channels(access: TargetAccess) -> None:
+    """Raise AccessDenied where the user has ``sessions_per_user`` channels to targets open.
+
+    It is more than one person can use; without the limit one user could fill the process with tunnels.
+    """
     context, user = access.context, access.identity.user
     most = context.settings.config.limits.sessions_per_user
     if sum(live.target_channel_count for live in context.registry.connections_of(user)) >= most:
@@ -96,7 +106,7 @@ def check_ways(access: TargetAccess) -> None:
 
 
 def check_connections(access: TargetAccess) -> None:
-    """AccessDenied where the user has as many connections to targets as are allowed (``max_connections``)."""
+    """Raise AccessDenied where the user has ``max_connections`` connections to targets."""
     limit = access.options.max_connections if access.options is not None else None
     user = access.identity.user
     if limit is None:

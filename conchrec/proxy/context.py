@@ -129,5 +129,5 @@ class ProxyContext:
 
     def session_delayed(self, user: str, who: Who, seconds: float) -> None:
         """Audit that sessions of this user wait: once a minute for each user."""
-        if self.registry.is_delay_event_due(user, self.services.clock.seconds()):
+        if self.services.session_rate.is_event_due(user):
             self.emit(SessionsDelayed(**who, seconds=round(seconds, 3)))

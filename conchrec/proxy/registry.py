@@ -1,4 +1,4 @@
-"""What is open in one process now: connections, sessions and commands, counted for each user."""
+"""What is open in this process now: connections, sessions and commands, counted for each user."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from weakref import WeakValueDictionary
 from conchrec.model import Identity
 from conchrec.proxy.held_bytes import UserWaiting
 
-#: Seconds between two events that say that sessions of one user wait.
-DELAY_EVENT_SECONDS = 60.0
-#: Users whose last such event is remembered.
-DELAYED_USERS = 4096
-
 
 class LiveConnection(Protocol):
-    """A user's connection that has logged in, as shutdown and ``status`` see it."""
+    """A user's connection after its login, as shutdown, reloads and ``status`` use it."""
 
     @property
     def identity(self) -> Identity:
-        """The user, as of the last time that it was judged."""
+        """The user, as of the last check."""
 
     @property
     def session_count(self) -> int:
@@ -35,63 +30,62 @@ class LiveConnection(Protocol):
     def target_channel_count(self) -> int:
         """Channels to targets (``ssh -J``), including those whose target was never reached."""
 
-    def tell_and_end(self, text: str) -> None:
-        """Say why in every session, then end it."""
+    def end_with_reason(self, reason: str) -> None:
+        """Tell the user the reason in every session, then end the connection."""
 
     def drop(self) -> None:
-        """End it, and say nothing."""
+        """End the connection without a message."""
 
-    def rejudge(self) -> None:
-        """Something that allowed it has changed: what is not allowed any more ends."""
+    def recheck(self) -> None:
+        """Decide again about all that is open, after a change of the policy, the locks or the users."""
 
-    def look(self, now: datetime) -> None:
-        """The time has come to ``now``; what was allowed until then is judged again."""
+    def recheck_expired(self, now: datetime) -> None:
+        """Decide again about all that was allowed until a time that has passed at ``now``."""
 
 
 class Registry:
     """The live connections of one process, and how much each user has open.
 
-    Those that begin something report its beginning and its end; limits, ``status`` and shutdown read.
+    The owner of a connection, session or command reports its beginning and its end; limits, ``status`` and
+    shutdown read.
     """
 
     def __init__(self) -> None:
         self._connections: set[LiveConnection] = set()
         self._sessions: Counter[str] = Counter()
         self._commands: Counter[str] = Counter()
-        #: By user: when it was last said that sessions wait, in seconds of the reactor's clock.
-        self._delay_events: dict[str, float] = {}
         #: By user; an entry lasts as long as a channel of the user.
         self._waiting: WeakValueDictionary[str, UserWaiting] = WeakValueDictionary()
-        self._stopping = False
+        self._is_stopping = False
 
     # --- the service
 
     @property
-    def stopping(self) -> bool:
-        """Whether the service is being stopped: no new connection and no new session."""
-        return self._stopping
+    def is_stopping(self) -> bool:
+        """Whether the service is stopping: it accepts no new connection and no new session."""
+        return self._is_stopping
 
     def stop(self) -> None:
-        """Let nothing new begin."""
-        self._stopping = True
+        """Accept no new connections and sessions from now on."""
+        self._is_stopping = True
 
     # --- connections
 
     @property
     def connections(self) -> tuple[LiveConnection, ...]:
-        """All that have logged in and have not ended."""
+        """The connections that have logged in and have not ended."""
         return tuple(self._connections)
 
     def connections_of(self, user: str) -> tuple[LiveConnection, ...]:
-        """Those of one user."""
+        """The connections of one user."""
         return tuple(live for live in self._connections if live.identity.user == user)
 
-    def connection_began(self, connection: LiveConnection) -> None:
-        """A user has logged in."""
+    def add_connection(self, connection: LiveConnection) -> None:
+        """Count a connection whose user has logged in."""
         self._connections.add(connection)
 
-    def connection_over(self, connection: LiveConnection) -> None:
-        """It has ended. May be called again."""
+    def remove_connection(self, connection: LiveConnection) -> None:
+        """Forget a connection that has ended. May be called again."""
         self._connections.discard(connection)
 
     # --- sessions
@@ -100,23 +94,13 @@ class Registry:
         """How many sessions of this user run, or wait for their turn."""
         return self._sessions[user]
 
-    def session_began(self, user: str) -> None:
-        """One session more of this user."""
+    def add_session(self, user: str) -> None:
+        """Count a session of this user."""
         self._sessions[user] += 1
 
-    def session_over(self, user: str) -> None:
-        """One session less."""
-        _remove_one(self._sessions, user)
-
-    def is_delay_event_due(self, user: str, now: float) -> bool:
-        """Whether to say that sessions of this user wait: once a minute. A call that returns True counts."""
-        last = self._delay_events.get(user)
-        if last is not None and now - last < DELAY_EVENT_SECONDS:
-            return False
-        if len(self._delay_events) >= DELAYED_USERS:
-            self._delay_events.clear()
-        self._delay_events[user] = now
-        return True
+    def remove_session(self, user: str) -> None:
+        """Count one session of this user less."""
+        _subtract(self._sessions, user)
 
     def user_waiting(self, user: str) -> UserWaiting:
         """What waits in all channels of this user for their other ends; each new channel keeps it."""
@@ -131,16 +115,16 @@ class Registry:
         """How many commands of the proxy run for this user."""
         return self._commands[user]
 
-    def command_began(self, user: str) -> None:
-        """One command more of this user."""
+    def add_command(self, user: str) -> None:
+        """Count a command of this user."""
         self._commands[user] += 1
 
-    def command_over(self, user: str) -> None:
-        """One command less."""
-        _remove_one(self._commands, user)
+    def remove_command(self, user: str) -> None:
+        """Count one command of this user less."""
+        _subtract(self._commands, user)
 
 
-def _remove_one(counts: Counter[str], user: str) -> None:
+def _subtract(counts: Counter[str], user: str) -> None:
     """Count one less; a user who has none left is forgotten."""
     if counts[user] > 1:
         counts[user] -= 1

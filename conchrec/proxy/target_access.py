@@ -56,7 +56,7 @@ class Destination:
 
     target: Target
     #: What the user asked for; ``target`` may have another port, where its group says so.
-    asked: Target
+    requested: Target
     #: All that the name resolved to: what the policy judges.
     resolved: tuple[str, ...] = ()
     #: Those of them that the policy allows: only these may be dialled.

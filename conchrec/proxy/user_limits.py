@@ -1,7 +1,7 @@
-"""What one user may have of the memory and the sessions of this process, over all connections.
+"""What one user may use of this process's memory and sessions, over all connections of the user.
 
-Budgets delay: a tunnel that is one of many gets a smaller window, a session that is one of very many waits
-for its turn. Only what would wait too long is refused.
+The limits delay: each further tunnel gets a smaller window, and a session beyond the rate waits for its turn.
+Only a session that would wait too long is refused.
 """
 
 from __future__ import annotations
@@ -11,64 +11,88 @@ from collections import OrderedDict
 from conchrec.clock import Clock
 from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW
 
-#: Bytes that may wait in the tunnels of one user, each for its target or for the inner connection.
+#: Bytes that may wait in all tunnels of one user, for the target or for the inner connection.
 USER_BYTES = 64 * 1024 * 1024
-#: The least that a tunnel gets: one packet.
-LEAST_ROOM = MAX_PACKET
-#: New sessions of one user: so many at once after a rest, so many a second, and so long one may wait.
+#: The smallest window of a tunnel, in bytes: one packet.
+MIN_WINDOW = MAX_PACKET
+#: New sessions of one user: how many may begin at once after a pause, how many in a second after that, and
+#: how many seconds a session may wait for its turn.
 SESSION_BURST = 300
 SESSIONS_PER_SECOND = 20.0
 LONGEST_WAIT = 60.0
-#: Less than this is nothing but rounding, in seconds.
+#: A shorter wait is a rounding error, in seconds.
 _NO_WAIT = 0.001
-#: Users that are remembered while they rest.
+#: The most users whose last sessions are remembered.
 REMEMBERED = 10_000
+#: Seconds between two audit events which say that sessions of one user wait.
+DELAY_EVENT_SECONDS = 60.0
+#: The most users whose last such event is remembered.
+DELAYED_USERS = 4096
 
 
 class TunnelMemory:
-    """The bytes that may wait in each tunnel of a user: a full window for some, less for each one more."""
+    """The windows of all tunnels of each user: a full window for the first ones, then smaller ones."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
 
-    def taken(self, user: str) -> int:
-        """Bytes that the tunnels of this user have, together."""
-        return self._taken.get(user, 0)
+    def reserved(self, user: str) -> int:
+        """Bytes that all tunnels of this user may hold together."""
+        return self._reserved.get(user, 0)
 
-    def take(self, user: str) -> int:
-        """Room for one tunnel more, in bytes; at its end it goes to ``give_back``."""
-        left = max(0, USER_BYTES - self.taken(user))
-        room = max(LEAST_ROOM, min(WINDOW, left // 4))
-        self._taken[user] = self.taken(user) + room
-        return room
+    def reserve(self, user: str) -> int:
+        """Return the window of a new tunnel, in bytes; pass it to ``release`` when the tunnel ends."""
+        free = max(0, USER_BYTES - self.reserved(user))
+        window = max(MIN_WINDOW, min(WINDOW, free // 4))
+        self._reserved[user] = self.reserved(user) + window
+        return window
 
-    def give_back(self, user: str, room: int) -> None:
-        left = self._taken[user] - room
-        if left:
-            self._taken[user] = left
+    def release(self, user: str, window: int) -> None:
+        """Return the window of a tunnel that has ended."""
+        remaining = self._reserved[user] - window
+        if remaining:
+            self._reserved[user] = remaining
         else:
-            del self._taken[user]
+            del self._reserved[user]
 
 
 class SessionRate:
-    """When each user's next session may begin."""
+    """When each user's next session may begin (a token bucket for each user)."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: By user: when all that has begun is paid for.
-        self._paid_at: OrderedDict[str, float] = OrderedDict()
+        #: By user: the time at which the rate allows all sessions that have begun.
+        self._due_at: OrderedDict[str, float] = OrderedDict()
+        #: By user: when the last event about delayed sessions was written.
+        self._last_event: dict[str, float] = {}
 
-    def wait(self, user: str) -> float | None:
-        """Seconds until one session more of this user may begin, which this call counts; None where that
-        would take too long, and then it counts nothing."""
-        now, each = self._clock.seconds(), 1 / SESSIONS_PER_SECOND
-        earliest = now - (SESSION_BURST - 1) * each
-        paid_at = max(self._paid_at.get(user, earliest), earliest)
-        seconds = paid_at - now if paid_at - now >= _NO_WAIT else 0.0
+    def delay(self, user: str) -> float | None:
+        """Count a new session of this user, and return the seconds that it must wait.
+
+        None where it would wait longer than LONGEST_WAIT; such a session is not counted.
+        """
+        now, interval = self._clock.seconds(), 1 / SESSIONS_PER_SECOND
+        earliest = now - (SESSION_BURST - 1) * interval
+        due_at = max(self._due_at.get(user, earliest), earliest)
+        seconds = due_at - now if due_at - now >= _NO_WAIT else 0.0
         if seconds > LONGEST_WAIT:
             return None
-        self._paid_at[user] = paid_at + each
-        self._paid_at.move_to_end(user)
-        while len(self._paid_at) > REMEMBERED:
-            self._paid_at.popitem(last=False)
+        self._due_at[user] = due_at + interval
+        self._due_at.move_to_end(user)
+        while len(self._due_at) > REMEMBERED:
+            self._due_at.popitem(last=False)
         return seconds
+
+    def is_event_due(self, user: str) -> bool:
+        """Whether to audit now that sessions of this user wait: at most once a minute.
+
+        The caller writes the event if this returns True: the next minute begins now.
+        """
+        now = self._clock.seconds()
+        last = self._last_event.get(user)
+        if last is not None and now - last < DELAY_EVENT_SECONDS:
+            return False
+        if len(self._last_event) >= DELAYED_USERS:
+            self._last_event.clear()
+        self._last_event[user] = now
+        return True

@@ -250,7 +250,7 @@ class Proxy(MultiService):
         await _settled(super().stopService())  # type: ignore[no-untyped-call]
         live = context.registry.connections
         for one in live:
-            one.tell_and_end(PROXY_STOPPING)
+            one.end_with_reason(PROXY_STOPPING)
         if live:
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(GRACE_SECONDS, pause.callback, None)
@@ -291,7 +291,7 @@ class Proxy(MultiService):
 
     def _reloaded(self) -> None:
         self._trust.forget()
-        self._state_watch.rejudge()
+        self._state_watch.recheck()
 
     def _signing(self, work: Callable[[], T], /) -> Deferred[T]:
         if self._authority.blocks:

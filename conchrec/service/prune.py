@@ -54,7 +54,7 @@ class Pruner:
 
         expired = await self._in_thread(find)
         for recording in expired:
-            if self._context.registry.stopping:
+            if self._context.registry.is_stopping:
                 return
             if await self._in_thread(partial(finisher.ledger.is_held, recording.sid)):
                 continue

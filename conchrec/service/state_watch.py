@@ -53,7 +53,7 @@ class StateWatch:
         """Apply what other processes have changed (revocations, locks, a rotation of an authority), and end
         what is no longer allowed."""
         moment = self._context.services.now()
-        self._with_each(lambda live: live.look(moment))
+        self._with_each(lambda live: live.recheck_expired(moment))
         self._check_disks()
         self._tick_audit()
         for name, refresh in (
@@ -68,9 +68,9 @@ class StateWatch:
             except Exception as error:
                 self._complain(name, error)
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         """What is not allowed any more ends, on all connections."""
-        self._with_each(lambda live: live.rejudge())
+        self._with_each(lambda live: live.recheck())
 
     def _with_each(self, judge: Callable[[LiveConnection], None]) -> None:
         """Judge every connection. One for which that fails is ended; the others are judged anyway."""
@@ -106,7 +106,7 @@ class StateWatch:
             )
         self._audit.is_tight = disks.is_low
         if disks.critical and changes:
-            self.rejudge()
+            self.recheck()
 
     def _tick_audit(self) -> None:
         try:
@@ -140,14 +140,14 @@ class StateWatch:
         revocations.refresh()
         if revocations.current is not self._enforced:
             self._enforced = revocations.current
-            self.rejudge()
+            self.recheck()
 
     def _refresh_locks(self) -> None:
         if self._locks.refresh():
             settings = self._context.settings
             policy = replace(settings.policy, locks=self._locks.current)
             self._context.settings = replace(settings, policy=policy)
-            self.rejudge()
+            self.recheck()
 
     def _warm(self) -> None:
         """Sign what every login shows, where that may take long: not while somebody logs in."""

@@ -36,7 +36,7 @@ def test_only_a_command_of_the_users_can_put_keys_in() -> None:
     it = source(client)
     opened: list[AgentClient] = []
     it.open().addCallback(opened.append)
-    it.open_for_keeping().addCallback(opened.append)
+    it.open_keeper().addCallback(opened.append)
     for receiver in client.asked:
         receiver.opened(1024, 1024, b"")
     assert [type(one) for one in opened] == [AgentClient, AgentKeeper]
@@ -46,7 +46,7 @@ def test_a_client_that_opens_none() -> None:
     client = Client()
     it = source(client)
     failed: list[object] = []
-    it.open_for_keeping().addErrback(lambda failure: failed.append(failure.value))
+    it.open_keeper().addErrback(lambda failure: failed.append(failure.value))
     client.asked[0].refused(1, b"no")
     (error,) = failed
     assert isinstance(error, AgentError)
@@ -61,6 +61,6 @@ def test_a_connection_that_is_gone(stopped: bool) -> None:
     if not stopped:
         it.connection = None
     failed: list[object] = []
-    it.open_for_keeping().addErrback(lambda failure: failed.append(failure.value))
+    it.open_keeper().addErrback(lambda failure: failed.append(failure.value))
     assert isinstance(failed[0], AgentError)
     assert client.asked == []

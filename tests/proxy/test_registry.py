@@ -2,63 +2,59 @@
 
 from __future__ import annotations
 
-from typing import cast
+from datetime import datetime
 
 from conchrec.model import Identity
-from conchrec.proxy.registry import DELAY_EVENT_SECONDS, DELAYED_USERS, LiveConnection, Registry
+from conchrec.proxy.registry import Registry
 
 
 class _Connection:
+    """A LiveConnection without channels."""
+
+    session_count = connection_count = target_channel_count = 0
+
     def __init__(self, user: str) -> None:
         self.identity = Identity(user=user, method="publickey")
 
+    def end_with_reason(self, reason: str) -> None:
+        raise NotImplementedError
 
-def _connection(user: str) -> LiveConnection:
-    return cast(LiveConnection, _Connection(user))
+    def drop(self) -> None:
+        raise NotImplementedError
+
+    def recheck(self) -> None:
+        raise NotImplementedError
+
+    def recheck_expired(self, now: datetime) -> None:
+        raise NotImplementedError
 
 
 def test_keeps_connections_by_user() -> None:
-    registry, joe, ann = Registry(), _connection("joe"), _connection("ann")
-    registry.connection_began(joe)
-    registry.connection_began(ann)
+    registry, joe, ann = Registry(), _Connection("joe"), _Connection("ann")
+    registry.add_connection(joe)
+    registry.add_connection(ann)
     assert set(registry.connections) == {joe, ann}
     assert registry.connections_of("joe") == (joe,)
-    registry.connection_over(joe)
-    registry.connection_over(joe)
+    registry.remove_connection(joe)
+    registry.remove_connection(joe)
     assert (registry.connections, registry.connections_of("joe")) == ((ann,), ())
 
 
 def test_counts_sessions_and_commands_by_user() -> None:
     registry = Registry()
     for _ in range(2):
-        registry.session_began("joe")
-    registry.command_began("joe")
-    registry.session_over("joe")
+        registry.add_session("joe")
+    registry.add_command("joe")
+    registry.remove_session("joe")
     assert [registry.session_count(user) for user in ("joe", "ann")] == [1, 0]
     assert [registry.command_count(user) for user in ("joe", "ann")] == [1, 0]
-    registry.session_over("joe")
-    registry.session_over("joe")
-    registry.command_over("joe")
+    registry.remove_session("joe")
+    registry.remove_session("joe")
+    registry.remove_command("joe")
     assert (registry.session_count("joe"), registry.command_count("joe")) == (0, 0)
 
 
-def test_delay_event_is_due_once_a_minute_for_each_user() -> None:
-    registry = Registry()
-    assert registry.is_delay_event_due("joe", 1.0)
-    assert not registry.is_delay_event_due("joe", DELAY_EVENT_SECONDS)
-    assert registry.is_delay_event_due("ann", 2.0)
-    assert registry.is_delay_event_due("joe", 1.0 + DELAY_EVENT_SECONDS)
-
-
-def test_forgets_delay_events_of_very_many_users() -> None:
-    registry = Registry()
-    for number in range(DELAYED_USERS):
-        assert registry.is_delay_event_due(f"user{number}", 0.0)
-    assert registry.is_delay_event_due("one more", 0.0)
-    assert registry.is_delay_event_due("user0", 0.0)
-
-
-def test_channels_of_a_user_share_what_waits_until_the_last_one_ends() -> None:
+def test_shares_waiting_bytes_between_channels_of_user() -> None:
     registry = Registry()
     first, second = registry.user_waiting("joe").channel(), registry.user_waiting("joe").channel()
     first.add(100)
@@ -70,8 +66,8 @@ def test_channels_of_a_user_share_what_waits_until_the_last_one_ends() -> None:
     assert registry.user_waiting("joe").bytes == 0
 
 
-def test_nothing_begins_after_stop() -> None:
+def test_is_stopping_after_stop() -> None:
     registry = Registry()
-    assert not registry.stopping
+    assert not registry.is_stopping
     registry.stop()
-    assert registry.stopping
+    assert registry.is_stopping

@@ -1,4 +1,4 @@
-"""What one user may have: memory of tunnels, and new sessions."""
+"""What one user may use: memory of tunnels, and new sessions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from conchrec.proxy.user_limits import (
-    LEAST_ROOM,
+    DELAY_EVENT_SECONDS,
+    DELAYED_USERS,
     LONGEST_WAIT,
+    MIN_WINDOW,
     REMEMBERED,
     SESSION_BURST,
     SESSIONS_PER_SECOND,
@@ -18,71 +20,90 @@ from conchrec.proxy.user_limits import (
 )
 from conchrec.ssh.channel_stream import WINDOW
 
-WAYS = 1000
+TUNNELS = 1000
 """Of one user, by default (``sessions_per_user``)."""
 
 
-def test_few_tunnels_have_a_full_window() -> None:
-    rooms = TunnelMemory()
-    assert [rooms.take("joe") for _ in range(16)] == [WINDOW] * 16
+def test_gives_first_tunnels_full_window() -> None:
+    memory = TunnelMemory()
+    assert [memory.reserve("joe") for _ in range(16)] == [WINDOW] * 16
 
 
-def test_all_tunnels_of_a_user_fit_into_the_budget() -> None:
-    rooms = TunnelMemory()
-    sizes = [rooms.take("joe") for _ in range(WAYS)]
-    assert min(sizes) == LEAST_ROOM
-    assert sum(sizes) == rooms.taken("joe") <= USER_BYTES + WAYS * LEAST_ROOM
-    assert rooms.take("ann") == WINDOW
+def test_keeps_tunnels_of_user_within_budget() -> None:
+    memory = TunnelMemory()
+    windows = [memory.reserve("joe") for _ in range(TUNNELS)]
+    assert min(windows) == MIN_WINDOW
+    assert sum(windows) == memory.reserved("joe") <= USER_BYTES + TUNNELS * MIN_WINDOW
+    assert memory.reserve("ann") == WINDOW
 
 
 @given(st.lists(st.booleans(), max_size=200))
-def test_what_is_given_back_is_there_again(steps: list[bool]) -> None:
-    rooms = TunnelMemory()
+def test_reuses_windows_when_released(steps: list[bool]) -> None:
+    memory = TunnelMemory()
     held: list[int] = []
-    for takes in steps:
-        if takes:
-            held.append(rooms.take("joe"))
+    for reserves in steps:
+        if reserves:
+            held.append(memory.reserve("joe"))
         elif held:
-            rooms.give_back("joe", held.pop(0))
-        assert rooms.taken("joe") == sum(held)
-    for room in held:
-        rooms.give_back("joe", room)
-    assert rooms.taken("joe") == 0
-    assert not rooms._taken
+            memory.release("joe", held.pop(0))
+        assert memory.reserved("joe") == sum(held)
+    for window in held:
+        memory.release("joe", window)
+    assert memory.reserved("joe") == 0
+    assert not memory._reserved
 
 
-def test_a_burst_of_sessions_does_not_wait() -> None:
+def test_does_not_delay_burst_of_sessions() -> None:
     """Ansible with 200 hosts, and ControlMaster."""
     rate = SessionRate(Clock())
-    assert [rate.wait("joe") for _ in range(SESSION_BURST)] == [0.0] * SESSION_BURST
+    assert [rate.delay("joe") for _ in range(SESSION_BURST)] == [0.0] * SESSION_BURST
 
 
-def test_then_they_begin_one_after_the_other() -> None:
+def test_delays_sessions_after_burst() -> None:
     clock = Clock()
     rate = SessionRate(clock)
     for _ in range(SESSION_BURST):
-        rate.wait("joe")
-    waits = [rate.wait("joe") or 0.0 for _ in range(5)]
-    assert [round(wait * SESSIONS_PER_SECOND) for wait in waits] == [1, 2, 3, 4, 5]
-    assert rate.wait("ann") == 0.0
+        rate.delay("joe")
+    delays = [rate.delay("joe") or 0.0 for _ in range(5)]
+    assert [round(delay * SESSIONS_PER_SECOND) for delay in delays] == [1, 2, 3, 4, 5]
+    assert rate.delay("ann") == 0.0
     clock.advance(6 / SESSIONS_PER_SECOND)
-    assert rate.wait("joe") == 0.0
+    assert rate.delay("joe") == 0.0
 
 
-def test_what_would_wait_too_long_is_refused_and_not_counted() -> None:
+def test_does_not_count_sessions_that_are_refused() -> None:
     clock = Clock()
     rate = SessionRate(clock)
-    while rate.wait("joe") is not None:
+    while rate.delay("joe") is not None:
         pass
     for _ in range(1000):
-        assert rate.wait("joe") is None
+        assert rate.delay("joe") is None
     clock.advance(1.0)
-    wait = rate.wait("joe")
-    assert wait is not None and wait <= LONGEST_WAIT
+    delay = rate.delay("joe")
+    assert delay is not None and delay <= LONGEST_WAIT
 
 
-def test_users_are_forgotten() -> None:
+def test_forgets_users_beyond_limit() -> None:
     rate = SessionRate(Clock())
     for number in range(REMEMBERED + 100):
-        rate.wait(str(number))
-    assert len(rate._paid_at) == REMEMBERED
+        rate.delay(str(number))
+    assert len(rate._due_at) == REMEMBERED
+
+
+def test_event_is_due_once_a_minute_for_each_user() -> None:
+    clock = Clock()
+    rate = SessionRate(clock)
+    assert rate.is_event_due("joe")
+    clock.advance(DELAY_EVENT_SECONDS - 1)
+    assert not rate.is_event_due("joe")
+    assert rate.is_event_due("ann")
+    clock.advance(1)
+    assert rate.is_event_due("joe")
+
+
+def test_forgets_events_of_very_many_users() -> None:
+    rate = SessionRate(Clock())
+    for number in range(DELAYED_USERS):
+        assert rate.is_event_due(f"user{number}")
+    assert rate.is_event_due("one more")
+    assert rate.is_event_due("user0")

@@ -22,7 +22,7 @@ class Live:
         self._broken = broken
         self.judged = self.dropped = 0
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         self.judged += 1
         if self._broken:
             raise KeyError("odd")
@@ -35,11 +35,11 @@ def test_one_that_can_not_be_judged_ends_and_the_others_are_judged() -> None:
     all_live = [Live(broken=number == 3) for number in range(8)]
     context = partial_context()
     for live in all_live:
-        context.registry.connection_began(cast(LiveConnection, live))
+        context.registry.add_connection(cast(LiveConnection, live))
     nothing: Any = SimpleNamespace(revocations=SimpleNamespace(current=None))
     watch = StateWatch(context, nothing, nothing, nothing, nothing)
     with capturedLogs() as logged:
-        watch.rejudge()
+        watch.recheck()
     assert [one.judged for one in all_live] == [1] * 8
     assert [one.dropped for one in all_live] == [0, 0, 0, 1, 0, 0, 0, 0]
     (event,) = logged

@@ -29,7 +29,7 @@ def access_to_web1(
     return TargetAccess(
         context,
         Origin(cid="c", source="192.0.2.7", address="192.0.2.7:1"),
-        Destination(target=WEB1, asked=WEB1, resolved=addresses, addresses=addresses),
+        Destination(target=WEB1, requested=WEB1, resolved=addresses, addresses=addresses),
         identity=identity,
         agents=UserAgents(outer=AgentSource("outer")),
         proofs=OneTimeProof(),

@@ -8,7 +8,7 @@ from conchrec.access.policy import Deny, active, decide, hopeless
 from conchrec.audit import events
 from conchrec.config.target_rules import given_address, located, other_ports
 from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
-from conchrec.proxy.authorization import denied
+from conchrec.proxy.authorization import access_denied
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.login.approval_step import decision, request_approval
 from conchrec.proxy.target_names import named_target
@@ -42,14 +42,14 @@ async def request(asking: CommandRequest) -> str:
     if never := hopeless(
         asking.settings.policy, asking.identity, target, asking.source, services.now(), other_ports=ports
     ):
-        raise denied(never)
+        raise access_denied(never)
     addresses = given_address(target, targets) or await services.resolve(user, target.host)
     answer = decide(
         asking.settings.policy, asking.identity, target, addresses, found["login"], asking.source,
         services.now(), other_ports=ports,
     )  # fmt: skip
     if isinstance(answer, Deny):
-        raise denied(answer)
+        raise access_denied(answer)
     if not answer.options.approval:
         return f"{found['login']}@{target} requires no approval. Connect with ssh.\n"
     who = events.Who(

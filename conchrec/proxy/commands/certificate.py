@@ -54,7 +54,7 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
         raise CommandRefused(NO_AGENT)
     granted = _granted(asking)
     within = asking.services.dialer.within
-    keeper = await within(agent.open_for_keeping(), ANSWER_SECONDS, _silent)
+    keeper = await within(agent.open_keeper(), ANSWER_SECONDS, _silent)
     try:
         before = await within(keeper.identities(), ANSWER_SECONDS, _silent)
         key = ed25519.Ed25519PrivateKey.generate()

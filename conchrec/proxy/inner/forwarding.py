@@ -47,13 +47,13 @@ class Forwards:
         self._live: set[ForwardedChannel | OnwardAgent] = set()
         self.user: Connection | None = None
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         """What is not allowed any more ends."""
         options = self._rules.options
         for channel in tuple(self._live):
             if not all(getattr(options, switch) for switch in channel.switches):
                 channel.end(refusals.NO_LONGER_ALLOWED)
-        self._requests.rejudge()
+        self._requests.recheck()
 
     # --- global requests
 

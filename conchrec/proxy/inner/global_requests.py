@@ -48,7 +48,7 @@ class GlobalRequests:
         #: What the target listens on for the user: the requests that would end it.
         self._listens: dict[bytes, bytes] = {}
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         """Cancel what is not allowed any more."""
         connection = self._upstream.connection
         for extra, name in tuple(self._listens.items()):

@@ -21,7 +21,7 @@ from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
 from conchrec.proxy import refusals
-from conchrec.proxy.authorization import check_connections, check_steps, denied, judge
+from conchrec.proxy.authorization import access_denied, check_connections, check_steps, decide_access
 from conchrec.proxy.login import approval_step, second_factor
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
@@ -148,9 +148,9 @@ class InnerLogin:
         access = self._access
         if access.denied is not None:
             return
-        answer = judge(access)
+        answer = decide_access(access)
         if isinstance(answer, policy.Deny):
-            self._deny(denied(answer))
+            self._deny(access_denied(answer))
             return
         access.set_allowed(answer)
         access.set_permitted_addresses(answer.addresses)

@@ -21,7 +21,7 @@ from conchrec.clock import DelayedCall
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
 from conchrec.proxy import refusals
-from conchrec.proxy.authorization import judge_again
+from conchrec.proxy.authorization import decide_again
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.forward_rules import DIRECT
 from conchrec.proxy.inner.forwarding import Forwards
@@ -70,8 +70,8 @@ class TargetServer:
         self._services = access.services
         self._tunnel = tunnel
         self._over = over
-        self._limits = TimeLimits(access, self.tell_and_end)
-        config, asked = self._context.settings.config, access.destination.asked
+        self._limits = TimeLimits(access, self.end_with_reason)
+        config, asked = self._context.settings.config, access.destination.requested
         self.upstream = Upstream(
             access,
             _TargetSide(self),
@@ -134,7 +134,7 @@ class TargetServer:
     def until(self) -> datetime | None:
         return self._access.until
 
-    def rejudge(self, identity: Identity) -> None:
+    def recheck(self, identity: Identity) -> None:
         """What is not allowed any more ends, with a line that says why; the rest goes on."""
         access, context = self._access, self._context
         access.set_identity(identity)
@@ -145,23 +145,23 @@ class TargetServer:
         except AccessDenied as error:
             access.set_denied(error)
             context.emit(refusals.event(error, access.who()))
-            self.tell_and_end(error.public)
+            self.end_with_reason(error.public)
             return
         self._limits.apply(options)
-        self._forwards.rejudge()
+        self._forwards.recheck()
         policy, now = context.settings.policy, self._services.now()
         for session in tuple(self._sessions):
             locked = policy.lock_on(now, lambda lock: lock.is_of_session(session.sid))  # noqa: B023
             if locked is not None:
                 session.end(Reason(ReasonCode.SESSION_LOCKED, str(locked)))
             else:
-                session.rejudge()
+                session.recheck()
 
     def _judge_again(self) -> SessionOptions:
         """Raises AccessDenied."""
         access = self._access
         begun = self.upstream.state is not UpstreamState.IDLE
-        answer = judge_again(access, begun=begun)
+        answer = decide_again(access, begun=begun)
         if not begun:
             access.set_permitted_addresses(answer.addresses)
             approval_step.changed(access)
@@ -175,7 +175,7 @@ class TargetServer:
             )
         return answer.options
 
-    def tell_and_end(self, text: str) -> None:
+    def end_with_reason(self, text: str) -> None:
         """Say why in every session, or else in the end of the connection; nothing goes on."""
         if self._ended:
             return
@@ -248,7 +248,7 @@ class TargetServer:
         if self._no_more_sessions:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.NO_MORE_SESSIONS))
             return
-        if self._context.registry.stopping:
+        if self._context.registry.is_stopping:
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.sentence(refusals.PROXY_STOPPING))
             return
         if limit is not None and len(self._sessions) + self._waiting >= limit:
@@ -267,7 +267,7 @@ class TargetServer:
             self._context.emit(refusals.event(error, access.who()))
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
             return
-        wait = self._services.session_rate.wait(user)
+        wait = self._services.session_rate.delay(user)
         if wait is None:
             error = AccessDenied(
                 f"{user} opens sessions too fast: wait some seconds and try again",
@@ -278,7 +278,7 @@ class TargetServer:
             opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
         elif wait:
             self._context.session_delayed(user, access.who(), wait)
-            self._context.registry.session_began(user)
+            self._context.registry.add_session(user)
             self._waiting += 1
             self._services.clock.callLater(wait, self._waited, opening)
         else:
@@ -287,7 +287,7 @@ class TargetServer:
     def _waited(self, opening: IncomingOpen) -> None:
         """A session of somebody who opens very many: its turn has come."""
         self._waiting -= 1
-        self._context.registry.session_over(self._access.identity.user)
+        self._context.registry.remove_session(self._access.identity.user)
         if self._ended:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
         else:

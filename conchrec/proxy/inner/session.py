@@ -81,7 +81,7 @@ class Session:
         self._dropped = DroppedMessages()
         registry = self._context.registry
         self._relay = Relay(opening, self, registry.user_waiting(access.identity.user).channel())
-        registry.session_began(access.identity.user)
+        registry.add_session(access.identity.user)
 
     # --- what the inner connection does with it
 
@@ -125,7 +125,7 @@ class Session:
         told = self._relay.abort(f"\r\nconchrec: {text}" if self._has_pty else f"conchrec: {text}")
         return told and self._starts.is_forwarded
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         """End it if the options no longer allow what it runs, or its terminal. For a strict role, also if
         the audit has no room, or if the recording was given up before the role was strict."""
         if self._access.strict and (full := self._context.services.disks.critical):
@@ -332,7 +332,7 @@ class Session:
     def finished(self) -> None:
         """The channel is over: close the recording, and audit the end."""
         self._cancel_start_timer()
-        self._context.registry.session_over(self._access.identity.user)
+        self._context.registry.remove_session(self._access.identity.user)
         for kind in self._dropped.repeated():
             self._context.emit(kind.event(self._who()))
         self._files.end()

@@ -69,7 +69,7 @@ class _WaitForApproval:
     def __init__(self, access: TargetAccess, needed: tuple[frozenset[str], ...]) -> None:
         self._access = access
         self._needed = needed
-        self._place = f"{access.login}@{access.destination.asked}"
+        self._place = f"{access.login}@{access.destination.requested}"
 
     @property
     def why(self) -> str:
@@ -181,7 +181,7 @@ def check(access: TargetAccess) -> None:
         return
     found = _taken(access, None, access.options.approval)
     if found is None:
-        asked = access.destination.asked
+        asked = access.destination.requested
         how = f"{command_line(access.context, access.identity.user)} request LOGIN@{asked} REASON"
         raise AccessDenied(
             f"{asked} requires an approval. Request it first: {how}",

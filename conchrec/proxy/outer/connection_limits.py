@@ -97,7 +97,7 @@ class ConnectionLimits:
         guests = len(self._guests.get(name, ()))
         why: Reason | None = None
         is_theirs = False
-        if self._context.registry.stopping:
+        if self._context.registry.is_stopping:
             return refusals.PROXY_STOPPING
         if self._all >= limits.connections:
             why = TOO_MANY

@@ -329,7 +329,7 @@ class OuterConnection:
             count=limits.keepalive_count_max,
             dead=lambda: self.transport.give_up(UserGone("the client no longer answers keepalive requests")),
         )
-        self._context.registry.connection_began(self)
+        self._context.registry.add_connection(self)
         self._watch_expiry()
         self.transport.registerProducer(_Brakes(self.ways), True)
 
@@ -361,7 +361,7 @@ class OuterConnection:
             request.reply(False)
 
     def connection_stopped(self) -> None:
-        self._context.registry.connection_over(self)
+        self._context.registry.remove_connection(self)
         if self._keepalive is not None:
             self._keepalive.stop()
         for timer in (self._expiry, self._goodbye):
@@ -370,7 +370,7 @@ class OuterConnection:
 
     def _lost(self, lost: ConnectionEnd) -> None:
         self._door.left(self.source, self)
-        self._context.registry.connection_over(self)
+        self._context.registry.remove_connection(self)
         self.ways.cut()
         if self._identity is not None:
             self._context.emit(
@@ -391,14 +391,14 @@ class OuterConnection:
         left = (expires - self._services.now()).total_seconds()
         if left <= 0:
             what = "certificate" if self.identity.by_certificate else "key"
-            self.tell_and_end(
+            self.end_with_reason(
                 Reason(ReasonCode.LOGIN_EXPIRED, f"your {what} has expired. Connect again with a valid one")
             )
         else:
             # Timers follow another clock than certificates do: look now and then.
             self._expiry = self._services.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         context, now = self._context, self._services.now()
         if self._leaving:
             return
@@ -416,31 +416,31 @@ class OuterConnection:
             )
             # What is under way, and takes a moment, has to come to nothing.
             self._identity = replace(self.identity, roles=())
-            self.tell_and_end(error.public)
+            self.end_with_reason(error.public)
             return
-        self.ways.rejudge()
+        self.ways.recheck()
         for session in tuple(self.sessions):
-            session.rejudge()
+            session.recheck()
 
-    def look(self, now: datetime) -> None:
+    def recheck_expired(self, now: datetime) -> None:
         expires = self.identity.expires
         if self._leaving:
             return
         if expires is not None and now >= expires:
             self._watch_expiry()
             return
-        self.ways.look(now)
+        self.ways.recheck_expired(now)
         for session in tuple(self.sessions):
             if session.until is not None and now >= session.until:
-                session.rejudge()
+                session.recheck()
 
-    def tell_and_end(self, text: str) -> None:
+    def end_with_reason(self, reason: str) -> None:
         if self._leaving:
             return
         self._leaving = True
-        told = self.ways.tell_and_end(text)
+        told = self.ways.end_with_reason(reason)
         looking = [session for session in tuple(self.sessions) if session.leave()]
-        goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {text}".encode())
+        goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {reason}".encode())
         if told or looking:
             self._goodbye = self._services.clock.callLater(LAST_WORDS_SECONDS, goodbye)
         else:
@@ -448,7 +448,7 @@ class OuterConnection:
 
     def passthrough_ended(self, text: str) -> None:
         if not self.ways.count and not self.sessions:
-            self.tell_and_end(text)
+            self.end_with_reason(text)
 
     # --- targets
 

@@ -165,7 +165,7 @@ class OuterSession:
             self._command(forced or argument.decode("utf-8", "replace"))
         return True
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         """A command that shows recordings ends where its user may not see as much any more."""
         asking, order = self._asking, list(Sees)
         if asking is None or self._sees is None or self._leaving:
@@ -260,10 +260,10 @@ class OuterSession:
                 rule="commands",
                 code=ReasonCode.TOO_MANY_COMMANDS,
             )
-        registry.command_began(user)
+        registry.add_command(user)
 
     def _uncount(self, result: T) -> T:
-        self._context.registry.command_over(self._jump.identity.user)
+        self._context.registry.remove_command(self._jump.identity.user)
         return result
 
     def _answered(self, answer: str) -> None:

@@ -16,7 +16,7 @@ from conchrec.errors import AccessDenied, ConchrecError, Unreachable
 from conchrec.model import Identity, Target
 from conchrec.proxy import refusals
 from conchrec.proxy.agents import AgentSource, UserAgents
-from conchrec.proxy.authorization import check_connections, check_ways, denied, may_reach
+from conchrec.proxy.authorization import access_denied, check_connections, check_target_channels, may_reach
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.inner.server import TargetServer
@@ -96,24 +96,24 @@ class TargetConnections:
 
     # --- what changes
 
-    def rejudge(self) -> None:
+    def recheck(self) -> None:
         """What is not allowed any more ends."""
         for one in tuple(self._braked):
-            one.rejudge(self._user.identity)
+            one.recheck(self._user.identity)
 
-    def look(self, now: datetime) -> None:
+    def recheck_expired(self, now: datetime) -> None:
         """What was allowed until now is judged again."""
         for one in tuple(self._braked):
             if one.until is not None and now >= one.until:
-                one.rejudge(self._user.identity)
+                one.recheck(self._user.identity)
 
-    def tell_and_end(self, text: str) -> bool:
+    def end_with_reason(self, text: str) -> bool:
         """Say why in every session, then end it. Is there anybody who hears it there?"""
         self._leaving = True
         for server in tuple(self._servers):
-            server.tell_and_end(text)
+            server.end_with_reason(text)
         for one in tuple(self._braked - self._servers):
-            one.tell_and_end(text)
+            one.end_with_reason(text)
         return bool(self._servers)
 
     def cut(self) -> None:
@@ -166,13 +166,13 @@ class TargetConnections:
         access = TargetAccess(
             context,
             Origin(cid=user.cid, source=user.source, address=user.address, local=user.local),
-            Destination(target=target, asked=asked),
+            Destination(target=target, requested=asked),
             identity=user.identity,
             agents=UserAgents(outer=user.agent),
             proofs=user.proofs,
         )
         try:
-            check_ways(access)
+            check_target_channels(access)
             ports = other_ports(asked, target, targets)
             if never := policy.hopeless(
                 context.settings.policy,
@@ -182,7 +182,7 @@ class TargetConnections:
                 services.now(),
                 other_ports=ports,
             ):
-                raise denied(never)
+                raise access_denied(never)
             given = given_address(target, targets)
             access.set_resolved(given or await services.resolve(access.identity.user, target.host))
             self._may_reach(access)
@@ -251,12 +251,12 @@ class TargetConnections:
             return
         self._tunnels.add(tunnel)
         memory, user = self._context.services.tunnel_memory, self._user.identity.user
-        room = memory.take(user)
+        room = memory.reserve(user)
         tunnel.give_room(room)
 
         def closed() -> None:
             self._tunnels.discard(tunnel)
-            memory.give_back(user, room)
+            memory.release(user, room)
             place.left()
 
         tunnel.notify_closed(closed)
@@ -309,13 +309,13 @@ class Braked(Protocol):
 
     def brake(self, on: bool) -> None: ...
 
-    def tell_and_end(self, text: str) -> None: ...
+    def end_with_reason(self, text: str) -> None: ...
 
     @property
     def until(self) -> datetime | None:
         """When it has to be judged again; None: not by itself."""
 
-    def rejudge(self, identity: Identity) -> None:
+    def recheck(self, identity: Identity) -> None:
         """What is not allowed any more ends; ``identity`` is the user as of now."""
 
 

@@ -42,7 +42,7 @@ class Passthrough:
         self._sent = 0
         self._received = 0
         self._over = False
-        self._limits = TimeLimits(access, self.tell_and_end)
+        self._limits = TimeLimits(access, self.end_with_reason)
 
     async def connect(self) -> None:
         """TCP to the target. Raises Unreachable, and SpoolFull where the audit has no room."""
@@ -78,18 +78,18 @@ class Passthrough:
     def until(self) -> datetime | None:
         return self.access.until
 
-    def rejudge(self, identity: Identity) -> None:
+    def recheck(self, identity: Identity) -> None:
         """It ends where it could not begin any more."""
         self.access.set_identity(identity)
         if self.access.strict and (full := self._services.disks.critical):
             text = f"this connection was ended: the disk for {full} is full. Tell your administrator"
-            self.tell_and_end(Reason(ReasonCode.DISK_FULL, text))
+            self.end_with_reason(Reason(ReasonCode.DISK_FULL, text))
             return
         try:
             self.judge()
         except AccessDenied as error:
             self._context.emit(refusals.event(error, self.access.who()))
-            self.tell_and_end(error.public)
+            self.end_with_reason(error.public)
 
     def judge(self) -> None:
         """Raises AccessDenied where this connection to the target is not allowed now."""
@@ -118,7 +118,7 @@ class Passthrough:
         check_steps(access)
         self._limits.apply(answer.options)
 
-    def tell_and_end(self, text: str) -> None:
+    def end_with_reason(self, text: str) -> None:
         """The bytes are between the client and the target: only the outer connection can say why."""
         if self._over or self._tunnel is None:
             return

@@ -68,11 +68,11 @@ def test_what_the_target_listens_on_is_cancelled(wants_reply: bool) -> None:
     asked.reply(True)
     stage.pump()
     assert answers == [True] * wants_reply
-    stage.forwards.rejudge()
+    stage.forwards.recheck()
     stage.pump()
     assert len(stage.target.requests) == 1
     set_options(stage.access, SessionOptions())
-    stage.forwards.rejudge()
+    stage.forwards.recheck()
     stage.pump()
     cancelled = stage.target.requests[-1]
     assert (cancelled.name, cancelled.extra) == (b"cancel-tcpip-forward", WHERE)

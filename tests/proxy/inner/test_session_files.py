@@ -188,7 +188,7 @@ def ended(stage: Stage, **options: bool) -> bool:
     assert stage.access.options is not None
     set_options(stage.access, replace(stage.access.options, **options))  # type: ignore[arg-type]
     before = len(stage.log.events)
-    stage.session.rejudge()
+    stage.session.recheck()
     stage.pump()
     return any(isinstance(event, events.SessionRejected) for event in stage.log.events[before:])
 
@@ -240,7 +240,7 @@ def test_a_terminal_that_waits_for_the_target_ends_with_the_role_that_allowed_it
         stage.pump()
         assert stage.access.options is not None
         set_options(stage.access, replace(stage.access.options, pty=False))
-        stage.session.rejudge()
+        stage.session.recheck()
 
     stage = Stage(before=ask_and_lose_the_role)
     assert m.CHANNEL_REQUEST not in [message for message, _ in stage.heard.heard]

@@ -156,7 +156,7 @@ def test_ends_an_unrecorded_session_whose_role_becomes_strict(record: Record) ->
     options = stage.access.options
     assert options is not None
     set_options(stage.access, replace(options, record=record))
-    stage.session.rejudge()
+    stage.session.recheck()
     stage.pump()
     ended = [event for event in stage.log.events if isinstance(event, events.SessionEnd)]
     assert bool(ended) is (record is Record.STRICT)
