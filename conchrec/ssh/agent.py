@@ -95,7 +95,7 @@ class AgentClient:
             while self._lost is None and (reply := self._frames.next_message()) is not None:
                 self._answered(reply)
         except InvalidLength as error:
-            self._end(f"the agent announced a message of {error.length} bytes")
+            self._end(f"malformed message from the agent: its length is {error.length} bytes")
 
     def connection_lost(self) -> None:
         """The connection is gone; nothing more will come. May be called more than once."""
@@ -114,7 +114,7 @@ class AgentClient:
     def identities(self) -> Deferred[tuple[AgentIdentity, ...]]:
         """What the agent holds, in its own order; a locked agent says that it holds nothing."""
         return self._request(encode_message(REQUEST_IDENTITIES)).addCallback(
-            self._parsed, parse_identities, "would not list its keys"
+            self._parsed, parse_identities, "refused to list its keys"
         )
 
     def sign(self, blob: bytes, data: bytes, flags: int) -> Deferred[bytes]:
@@ -124,7 +124,7 @@ class AgentClient:
         no time-out here: who waits may cancel.
         """
         request = SignRequest(blob=blob, data=data, flags=flags)
-        return self._request(request.encode()).addCallback(self._parsed, parse_signature, "would not sign")
+        return self._request(request.encode()).addCallback(self._parsed, parse_signature, "refused to sign")
 
     def extension(self, name: bytes, contents: bytes) -> Deferred[bytes | None]:
         """Ask for an extension; ``None`` where the agent does not know it, or refuses it.
@@ -158,7 +158,7 @@ class AgentClient:
     def _answered(self, reply: bytes) -> None:
         """One whole message from the agent: the reply to the oldest request."""
         if not self._pending:
-            self._end("the agent answered what was not asked")
+            self._end("the agent sent a reply without a request")
             return
         deferred = self._pending.popleft().deferred
         if deferred is not None:
@@ -176,7 +176,9 @@ class AgentClient:
     def _nonsense(self, violation: RemoteViolation) -> AgentError:
         """After a malformed reply no later one can be trusted to be in its place."""
         self._end(violation.public)
-        return AgentError(f"the agent speaks nonsense: {violation.public}", code=ReasonCode.AGENT_MALFORMED)
+        return AgentError(
+            f"malformed reply from the agent: {violation.public}", code=ReasonCode.AGENT_MALFORMED
+        )
 
     # --- life
 
@@ -189,7 +191,8 @@ class AgentClient:
         elif len(request) > MAX_MESSAGE:
             deferred.errback(
                 AgentError(
-                    f"{len(request)} bytes are more than an agent takes", code=ReasonCode.AGENT_REFUSED
+                    f"the request to the agent is too long: {len(request)} bytes, the limit is {MAX_MESSAGE}",
+                    code=ReasonCode.AGENT_REFUSED,
                 )
             )
         else:
@@ -267,10 +270,12 @@ class AgentSigner:
         try:
             made = Reader(signature).string()
         except RemoteViolation as violation:
-            raise AgentError("the agent made no signature", code=ReasonCode.AGENT_MALFORMED) from violation
+            raise AgentError(
+                "malformed signature from the agent", code=ReasonCode.AGENT_MALFORMED
+            ) from violation
         if made != wanted:
             raise AgentError(
-                f"the agent signed with {one_line(made, 64)}, asked for {one_line(wanted, 64)}",
+                f"the agent signed with {one_line(made, 64)}, but {one_line(wanted, 64)} was requested",
                 code=ReasonCode.AGENT_MALFORMED,
             )
         return signature

@@ -62,7 +62,7 @@ class InvalidLength(RemoteViolation):
     default_code = ReasonCode.MALFORMED_MESSAGE
 
     def __init__(self, length: int) -> None:
-        super().__init__(f"an agent message of {length} bytes was announced")
+        super().__init__(f"the length of an agent message is {length} bytes; the limit is {MAX_MESSAGE}")
         self.length = length
 
 
@@ -151,7 +151,7 @@ def encode_message(number: int, contents: bytes = b"") -> bytes:
 def _unexpected(message: bytes) -> UnexpectedMessage:
     """The error for a reply that has another number; what reads requests looks at their number first."""
     number = message[0] if message else None
-    return UnexpectedMessage(f"the agent answered with message {number}", number)
+    return UnexpectedMessage(f"unexpected message {number}", number)
 
 
 def _contents(message: bytes, number: int) -> Reader:
@@ -210,7 +210,7 @@ def parse_identities(message: bytes) -> tuple[AgentIdentity, ...]:
     r = _contents(message, IDENTITIES_ANSWER)
     count = r.uint32()
     if count > MAX_IDENTITIES:
-        raise RemoteViolation(f"the agent claims {count} identities")
+        raise RemoteViolation(f"it lists {count} keys; the limit is {MAX_IDENTITIES}")
     found = tuple(
         AgentIdentity(blob=r.string(), comment=one_line(r.string(), MAX_COMMENT)) for _ in range(count)
     )
@@ -354,5 +354,5 @@ def parse_extension_reply(message: bytes, name: bytes) -> bytes | None:
             return None
         raise
     if r.string() != name:
-        raise RemoteViolation("the agent answered another extension")
+        raise RemoteViolation("it is the reply to another extension")
     return r.rest()

@@ -132,7 +132,7 @@ def decode(blob: bytes) -> Certificate:
     string extensions, string reserved, string authority, string signature``
     """
     if len(blob) > MAX_BLOB:
-        raise Malformed("a certificate of that size is none")
+        raise Malformed(f"the certificate is too long: {len(blob)} bytes, the limit is {MAX_BLOB}")
     r = Reader(blob)
     algorithm = r.string()
     key_type = plain_type(algorithm)
@@ -143,7 +143,7 @@ def decode(blob: bytes) -> Certificate:
     serial = r.uint64()
     number = r.uint32()
     if number not in (CertificateKind.USER.value, CertificateKind.HOST.value):
-        raise Malformed(f"a certificate of the unknown kind {number}")
+        raise Malformed(f"unknown certificate type {number}")
     key_id = r.string()
     principals = _strings(r.string())
     valid_after, valid_before = r.uint64(), r.uint64()
@@ -201,7 +201,7 @@ def _options(packed: bytes) -> dict[str, bytes]:
     while not r.at_end:
         name = _text(r.string())
         if name in found:
-            raise Malformed("an option of a certificate is there twice")
+            raise Malformed("the certificate has an option twice")
         if len(found) >= MAX_PRINCIPALS:
             raise Malformed(f"the certificate has more than {MAX_PRINCIPALS} options")
         found[name] = r.string()
@@ -212,7 +212,7 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed("a text in a certificate is not UTF-8") from error
+        raise Malformed("the certificate has a text that is not UTF-8") from error
 
 
 def option_text(value: bytes) -> str:
@@ -277,16 +277,18 @@ def issue(
     r.end()
     if key_type == b"ssh-rsa" and _rsa_bits(public_key) < MIN_RSA_BITS:
         raise CertificateRejected(
-            f"an RSA key of less than {MIN_RSA_BITS} bits is not certified",
+            f"the RSA key is too short: it must have at least {MIN_RSA_BITS} bits",
             code=ReasonCode.KEY_NOT_CERTIFIABLE,
         )
     if not principals or not all(map(is_principal, principals)):
         raise CertificateRejected(
-            "a principal has to be a name, without commas or control characters",
+            "invalid principal: must be 1 to 256 printable characters without commas",
             code=ReasonCode.INVALID_PRINCIPAL,
         )
     if valid_after >= valid_before:
-        raise CertificateRejected("the certificate would never be valid", code=ReasonCode.VALIDITY_EMPTY)
+        raise CertificateRejected(
+            "the validity period of the certificate is empty", code=ReasonCode.VALIDITY_EMPTY
+        )
     signed = (
         string(certificate_type(key_type))
         + string(secrets.token_bytes(32))

@@ -47,15 +47,17 @@ def check_user(
     """
     _check(certificate, CertificateKind.USER, authorities, now, revoked)
     if not certificate.principals:
-        raise _no(ReasonCode.CERTIFICATE_WITHOUT_PRINCIPAL, "it names no principal")
+        raise _no(ReasonCode.CERTIFICATE_WITHOUT_PRINCIPAL, "it has no principal")
     for name, value in certificate.critical_options.items():
         if name == "source-address":
             if not _source_allowed(value, source):
-                raise _no(ReasonCode.CERTIFICATE_SOURCE_NOT_ALLOWED, f"it is not for logins from {source}")
+                raise _no(
+                    ReasonCode.CERTIFICATE_SOURCE_NOT_ALLOWED, f"it does not allow logins from {source}"
+                )
         elif name != "verify-required" and name not in obeyed:
             raise _no(
                 ReasonCode.CERTIFICATE_OPTION_UNKNOWN,
-                f"its critical option {quote(name, 64)} is not known here",
+                f"it has the unknown critical option {quote(name, 64)}",
             )
 
 
@@ -73,9 +75,9 @@ def check_host(
     """
     _check(certificate, CertificateKind.HOST, authorities, now, revoked)
     if certificate.critical_options:
-        raise _no(ReasonCode.CERTIFICATE_OPTION_UNKNOWN, "a host certificate has no critical options")
+        raise _no(ReasonCode.CERTIFICATE_OPTION_UNKNOWN, "a host certificate must not have critical options")
     if not any(_same_host(principal, name) for principal in certificate.principals):
-        names = ", ".join(certificate.principals[:4]) or "nobody"
+        names = ", ".join(certificate.principals[:4]) or "no host"
         raise _no(ReasonCode.CERTIFICATE_NAME_MISMATCH, f"it is for {names}, not for {name}")
 
 
@@ -87,27 +89,30 @@ def _check(
     revoked: Revoked,
 ) -> None:
     if certificate.kind is not kind:
-        raise _no(ReasonCode.CERTIFICATE_TYPE_WRONG, f"it is a {certificate.kind.name.lower()} certificate")
+        raise _no(
+            ReasonCode.CERTIFICATE_TYPE_WRONG,
+            f"it is a {certificate.kind.name.lower()} certificate, not a {kind.name.lower()} certificate",
+        )
     try:
         authority_type = key_type_of(certificate.authority)
     except RemoteViolation as error:
-        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "its authority is malformed") from error
+        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "its CA key is malformed") from error
     if authority_type not in KEY_TYPES:
         # A certificate in the place of the authority's key (CVE-2025-49825).
-        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "its authority is not a plain key")
+        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "its CA key is not a plain key")
     if certificate.authority not in authorities:
-        raise _no(ReasonCode.CERTIFICATE_AUTHORITY_UNKNOWN, "its authority is not one that we trust")
+        raise _no(ReasonCode.CERTIFICATE_AUTHORITY_UNKNOWN, "its CA is not trusted")
     if not signed_by(certificate.authority, certificate.signed, certificate.signature):
-        raise _no(ReasonCode.SIGNATURE_INVALID, "its signature is not good")
+        raise _no(ReasonCode.SIGNATURE_INVALID, "signature verification failed")
     seconds = now.timestamp()
     if seconds < certificate.valid_after:
         raise _no(ReasonCode.CERTIFICATE_NOT_YET_VALID, "it is not valid yet")
     if certificate.valid_before != FOREVER and seconds >= certificate.valid_before:
         raise _no(ReasonCode.CERTIFICATE_EXPIRED, "it has expired")
     if certificate.valid_after >= certificate.valid_before:
-        raise _no(ReasonCode.VALIDITY_EMPTY, "it is never valid")
+        raise _no(ReasonCode.VALIDITY_EMPTY, "its validity period is empty")
     if not all(map(is_principal, certificate.principals)):
-        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "a principal of it is not a name")
+        raise _no(ReasonCode.CERTIFICATE_MALFORMED, "it has an invalid principal")
     if revoked(certificate):
         raise _no(ReasonCode.CERTIFICATE_REVOKED, "it is revoked")
 

@@ -32,7 +32,7 @@ def listing(certificate: Certificate) -> tuple[str, ...]:
     extensions = tuple(_options(c.extensions, texts=(), flags=_PERMITS))
     lines = [
         f"Type: {c.algorithm.decode()} {kind} certificate",
-        f"Public key: {_short(plain_type(c.algorithm))}-CERT {fingerprint(c.public_key)}",
+        f"Public key: {short_key_type(plain_type(c.algorithm))}-CERT {fingerprint(c.public_key)}",
         f"Signing CA: {_short_type_of(c.authority)} {fingerprint(c.authority)} (using {_signed_with(c)})",
         f'Key ID: "{c.key_id}"',
         f"Serial: {c.serial}",
@@ -85,13 +85,13 @@ def _moment(seconds: int) -> str:
 
 def _short_type_of(blob: bytes) -> str:
     try:
-        return _short(key_type_of(blob))
+        return short_key_type(key_type_of(blob))
     except RemoteViolation:
         return "UNKNOWN"
 
 
-def _short(key_type: bytes) -> str:
-    """``ED25519``, ``ECDSA-SK`` …, as ssh-keygen calls them."""
+def short_key_type(key_type: bytes) -> str:
+    """The name of a key type in the output of ssh-keygen: ``ED25519``, ``ECDSA-SK`` …"""
     words = one_line(key_type.partition(b"@")[0], 64).split("-")
     name = next((word for word in words if word not in ("sk", "ssh")), "unknown").upper()
     return f"{name}-SK" if words[0] == "sk" else name

@@ -222,7 +222,9 @@ class Stream:
 
     def opened(self, window: int, max_packet: int, extra: bytes) -> None:
         if max_packet < LEAST_PACKET:
-            raise RemoteViolation(f"a maximum packet size of {max_packet} bytes is too small")
+            raise RemoteViolation(
+                f"the maximum packet size is too small: {max_packet} bytes, the minimum is {LEAST_PACKET}"
+            )
         self._remote_left = window
         self._max_packet = min(max_packet, MAX_PACKET)
         self._user.stream_opened()

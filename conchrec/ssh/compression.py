@@ -39,12 +39,15 @@ class Inflate:
             inflated = self._stream.decompress(payload, MAX_PACKET)
         except zlib.error:
             raise RemoteViolation(
-                "a packet that can not be decompressed", code=ReasonCode.PACKET_CORRUPTED
+                "corrupt packet: decompression failed", code=ReasonCode.PACKET_CORRUPTED
             ) from None
         if self._stream.eof:
-            raise RemoteViolation("a compressed stream that ends", code=ReasonCode.PACKET_CORRUPTED)
+            raise RemoteViolation(
+                "corrupt packet: the compressed stream has ended", code=ReasonCode.PACKET_CORRUPTED
+            )
         if len(inflated) >= MAX_PACKET:
             raise RemoteViolation(
-                "a packet that decompresses to more than a packet may hold", code=ReasonCode.PACKET_CORRUPTED
+                f"the decompressed packet is too long: the limit is {MAX_PACKET} bytes",
+                code=ReasonCode.PACKET_CORRUPTED,
             )
         return inflated

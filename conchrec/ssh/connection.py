@@ -290,16 +290,16 @@ class Connection(SSHService):
         try:
             self._dispatch(messageNum, packet)
         except ProtocolViolation as error:
-            _log.info("protocol violation: {text}", text=str(error))
+            _log.info("protocol violation of the peer: {text}", text=str(error))
             self.disconnect(error.public, DisconnectReason.PROTOCOL_ERROR)
         except Exception:
-            _log.failure("while handling message {number}", number=messageNum)
+            _log.failure("internal error while message {number} was handled", number=messageNum)
             self.disconnect(INTERNAL_ERROR, DisconnectReason.BY_APPLICATION)
 
     def _dispatch(self, number: int, payload: bytes) -> None:
         if m.CHANNEL_OPEN_CONFIRMATION <= number <= m.CHANNEL_FAILURE:
             if len(payload) < 4:
-                raise RemoteViolation("truncated channel message", code=ReasonCode.MALFORMED_MESSAGE)
+                raise RemoteViolation("the message is truncated", code=ReasonCode.MALFORMED_MESSAGE)
             channel = self._channels.get(int.from_bytes(payload[:4], "big"))
             if channel is None:
                 return
@@ -308,7 +308,7 @@ class Connection(SSHService):
             elif number == m.CHANNEL_OPEN_FAILURE:
                 self._refused(channel, payload)
             elif channel.peer_number is None or channel.receiver is None:
-                raise RemoteViolation("a message on a channel that is not open")
+                raise RemoteViolation(f"message {number} on a channel that is not open")
             else:
                 if channel.got_close:
                     return
@@ -342,7 +342,7 @@ class Connection(SSHService):
         transport = self.transport
         assert transport is not None
         if len(self._channels) >= self._max_channels:
-            text = f"{self._max_channels} channels at once in one connection are the limit"
+            text = f"too many channels in one connection: the limit is {self._max_channels}"
             why = Reason(ReasonCode.TOO_MANY_CHANNELS, text)
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
@@ -353,7 +353,10 @@ class Connection(SSHService):
                 exceeded(why)
             return
         if request.max_packet < self._least_packet:
-            text = f"a maximum packet size of {request.max_packet} bytes is too small"
+            text = (
+                f"the maximum packet size is too small: {request.max_packet} bytes, the minimum is"
+                f" {self._least_packet}"
+            )
             small = Reason(ReasonCode.PACKETS_DO_NOT_FIT, text)
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
@@ -369,7 +372,7 @@ class Connection(SSHService):
         r.uint32()
         peer_number, window, max_packet, extra = r.uint32(), r.uint32(), r.uint32(), r.rest()
         if channel.peer_number is not None or channel.receiver is None:
-            raise RemoteViolation("a confirmation for a channel that is open")
+            raise RemoteViolation("CHANNEL_OPEN_CONFIRMATION for a channel that is open")
         channel.bind_peer(peer_number)
         channel.receiver.opened(window, max_packet, extra)
 
@@ -378,7 +381,7 @@ class Connection(SSHService):
         r.uint32()
         code, text = r.uint32(), r.string()
         if channel.peer_number is not None or channel.receiver is None:
-            raise RemoteViolation("a refusal of a channel that is open")
+            raise RemoteViolation("CHANNEL_OPEN_FAILURE for a channel that is open")
         self.forget(channel)
         channel.receiver.refused(code, self._refusal_text(text))
 
@@ -409,4 +412,4 @@ class Connection(SSHService):
         try:
             call()
         except Exception:
-            _log.failure("while a connection starts or ends")
+            _log.failure("internal error while a connection started or ended")

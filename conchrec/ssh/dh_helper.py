@@ -208,7 +208,7 @@ class DiffieHellmanHelper:
         now = self._reactor.seconds()
         if self._refusals_logged_at is None or now - self._refusals_logged_at >= LOG_SECONDS:
             _log.warn(
-                "too many key exchanges are waiting: refused {count}, the last one of {peer}",
+                "refused {count} key exchanges, because too many are waiting; the last one was of {peer}",
                 count=self._refused,
                 peer=peer,
             )
@@ -217,7 +217,7 @@ class DiffieHellmanHelper:
     # --- the process
 
     def _too_slow(self) -> None:
-        _log.error("the helper process for key exchanges does not answer; it is ended")
+        _log.error("the helper process for key exchanges does not answer; it is killed and restarted")
         self._kill()
 
     def _kill(self) -> None:
@@ -237,7 +237,7 @@ class DiffieHellmanHelper:
 
     def malformed(self) -> None:
         """The process answered something that is no answer. Called by its pipe."""
-        _log.error("malformed answer from the helper process for key exchanges; it is ended")
+        _log.error("malformed answer from the helper process for key exchanges; it is killed and restarted")
         self._kill()
 
     def ended(self, reason: str) -> None:
@@ -248,14 +248,14 @@ class DiffieHellmanHelper:
         self._deadline = None
         if self._stopped:
             return
-        _log.error("the helper process for key exchanges ended ({why}); it is started again", why=reason)
+        _log.error("the helper process for key exchanges ended ({why}); it is restarted", why=reason)
         request, self._current = self._current, None
         if request is not None and not request.abandoned:
             request.ended += 1
             if request.ended < 2:
                 self._queue.add_first(request.peer, request)
             else:
-                self._refuse(request, "the key exchange failed on the proxy's side; try again")
+                self._refuse(request, "the proxy could not compute the key exchange; try again")
         self._start_later()
 
 

@@ -76,7 +76,9 @@ class Incoming:
             if end < 0:
                 limit = MAX_VERSION if of_client else MAX_GREETING
                 if len(buffer) > limit or (of_client and not _could_be_version(buffer)):
-                    raise RemoteViolation("this is not SSH", code=ReasonCode.NOT_SSH)
+                    raise RemoteViolation(
+                        "the other side did not send an SSH identification string", code=ReasonCode.NOT_SSH
+                    )
                 return None
             line = bytes(buffer[:end]).rstrip(b"\r")
             del buffer[: end + 1]
@@ -85,7 +87,9 @@ class Incoming:
             self._greeting_size += len(line) + 1
             self.greeting.append(line[:MAX_VERSION])
             if of_client or self._greeting_size > MAX_GREETING or len(self.greeting) > MAX_GREETING_LINES:
-                raise RemoteViolation("this is not SSH", code=ReasonCode.NOT_SSH)
+                raise RemoteViolation(
+                    "the other side did not send an SSH identification string", code=ReasonCode.NOT_SSH
+                )
 
     def packet(self) -> bytes | None:
         """The payload of the next packet, never empty; None until it is all there."""
@@ -97,7 +101,10 @@ class Incoming:
             head = self._take(opener.head)
             self._rest = opener.rest(self.sequence, head)
             if self.most is not None and self._rest > self.most:
-                raise RemoteViolation(f"a packet of {self._rest} bytes", code=ReasonCode.PACKET_CORRUPTED)
+                raise RemoteViolation(
+                    f"the packet is too long: {self._rest} bytes, the limit is {self.most}",
+                    code=ReasonCode.PACKET_CORRUPTED,
+                )
             self._head = head
         if len(self) < self._rest:
             self._compact()
@@ -110,7 +117,7 @@ class Incoming:
         if self._inflate is not None:
             payload = self._inflate(payload)
         if not payload:
-            raise RemoteViolation("an empty packet", code=ReasonCode.PACKET_CORRUPTED)
+            raise RemoteViolation("the packet is empty", code=ReasonCode.PACKET_CORRUPTED)
         return payload
 
     def log_in(self) -> None:

@@ -20,6 +20,7 @@ from conchrec.model import Target
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import CERTIFICATE, Certificate, decode, fingerprint, key_type_of
 from conchrec.ssh.certificate_checks import check_host
+from conchrec.ssh.certificate_text import short_key_type
 from conchrec.ssh.known_hosts import KnownHost, KnownHosts
 from conchrec.ssh.wire import string
 from conchrec.text import one_line, quote
@@ -129,7 +130,7 @@ class HostTrust:
                 certificate = decode(blob)
                 plain = certificate.public_key
         except RemoteViolation as error:
-            malformed = f"{target} presented a host key that is malformed: {error.public}"
+            malformed = f"{target} presented a malformed host key: {error.public}"
             raise HostKeyRejected(malformed, code=ReasonCode.HOST_KEY_MALFORMED) from error
         shown = fingerprint(plain)
         authority = certificate.authority if certificate is not None else b""
@@ -143,7 +144,7 @@ class HostTrust:
         if self._revoked(plain, certificate):
             raise HostKeyRejected(
                 f"the host key of {target} is revoked ({shown})",
-                "revoked here",
+                "revoked by this proxy",
                 code=ReasonCode.HOST_KEY_REVOKED,
             )
         if certificate is not None:
@@ -192,22 +193,24 @@ def _rejection(
     if known:
         line = (same_type or list(known))[0]
         return HostKeyRejected(
-            f"the host key of {target} has changed: it shows {shown}, {line.where} has"
-            f" {fingerprint(line.key)}. Someone may be in between; if the change is right, mend that line",
+            f"the host key of {target} has changed: it presented {shown}, but {line.where} has"
+            f" {fingerprint(line.key)}. Somebody may be intercepting the connection. If the key was replaced"
+            " on purpose, ask your administrator to correct that line",
             f"{shown} is not at {line.where}",
             code=ReasonCode.HOST_KEY_CHANGED,
         )
     if certificate is not None and rejected is not None:
         return HostKeyRejected(
             f"{target} presented a host certificate that is not accepted:"
-            f" {rejected.public.rpartition(': ')[2]}. Sign one with:"
+            f" {rejected.public.rpartition(': ')[2]}. Ask your administrator to sign a new one:"
             f" conchrec ca sign-host --host {target.host}",
             f"key id {quote(certificate.key_id, MAX_KEY_ID)}",
             code=ReasonCode.HOST_CERTIFICATE_REJECTED,
         )
     return HostKeyRejected(
         f"{target} presented a public key, expected a host certificate (ssh: handshake failed: remote host"
-        " presented a public key, expected a host certificate). Sign one with:"
+        " presented a public key, expected a host certificate). Ask your administrator to sign its host key"
+        f" ({short_key_type(key_type_of(plain))} {shown}) or to add it to known_hosts. To sign it:"
         f" conchrec ca sign-host --host {target.host}",
         f"{shown} is in no known_hosts",
         code=ReasonCode.HOST_KEY_UNKNOWN,

@@ -86,7 +86,7 @@ class _X25519:
             return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
         except ValueError as error:
             raise RemoteViolation(
-                "not a public value of X25519", code=ReasonCode.KEY_EXCHANGE_FAILED
+                "invalid X25519 public value", code=ReasonCode.KEY_EXCHANGE_FAILED
             ) from error
 
 
@@ -108,7 +108,9 @@ class _Nist:
             point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, theirs)
             shared = self._private.exchange(ec.ECDH(), point)
         except ValueError as error:
-            raise RemoteViolation("not a point on the curve", code=ReasonCode.KEY_EXCHANGE_FAILED) from error
+            raise RemoteViolation(
+                "invalid ECDH public value: not a point on the curve", code=ReasonCode.KEY_EXCHANGE_FAILED
+            ) from error
         return mpint(int.from_bytes(shared, "big"))
 
 
@@ -129,13 +131,13 @@ class _Hybrid:
     def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
         if len(theirs) != self._ENCAPSULATION + 32:
             raise RemoteViolation(
-                "a hybrid public value of the wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
+                "invalid ML-KEM public value: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
             )
         try:
             public = mlkem.MLKEM768PublicKey.from_public_bytes(theirs[: self._ENCAPSULATION])
         except ValueError as error:
             raise RemoteViolation(
-                "not a public value of ML-KEM", code=ReasonCode.KEY_EXCHANGE_FAILED
+                "invalid ML-KEM public value", code=ReasonCode.KEY_EXCHANGE_FAILED
             ) from error
         secret, ciphertext = public.encapsulate()
         shared = self._classic.shared(theirs[self._ENCAPSULATION :])
@@ -143,7 +145,9 @@ class _Hybrid:
 
     def complete(self, theirs: bytes) -> bytes:
         if len(theirs) != self._CIPHERTEXT + 32 or self._private is None:
-            raise RemoteViolation("a hybrid answer of the wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED)
+            raise RemoteViolation(
+                "invalid ML-KEM ciphertext: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
         secret = self._private.decapsulate(theirs[: self._CIPHERTEXT])
         return _hashed(secret + self._classic.shared(theirs[self._CIPHERTEXT :]))
 

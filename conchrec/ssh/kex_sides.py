@@ -121,7 +121,7 @@ class ClientKeyExchange(KeyExchange):
         if blob != self.host_key_blob:
             # A server may have renewed its certificate meanwhile; the key in it stays the same.
             if self.is_secure and _plain_key(blob) != _plain_key(self.host_key_blob):
-                raise RemoteViolation("the host key changed in the middle of a connection")
+                raise RemoteViolation("the host key changed during the connection")
             try:
                 self._verify_host_key(blob)
             except ConchrecError as error:

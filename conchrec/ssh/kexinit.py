@@ -87,7 +87,10 @@ class Proposal:
         r.uint32()
         r.end()
         if sum(map(len, lists)) > MAX_NAMES:
-            raise RemoteViolation("too many algorithms", code=ReasonCode.KEY_EXCHANGE_FAILED)
+            raise RemoteViolation(
+                f"too many algorithm names in KEXINIT: the limit is {MAX_NAMES}",
+                code=ReasonCode.KEY_EXCHANGE_FAILED,
+            )
         kex, host_keys, *rest = lists
         return cls(
             kex=kex,
@@ -124,7 +127,7 @@ def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
             if name in server:
                 return name
         shown = one_line(b",".join(of_them), 400)
-        raise NothingInCommon(f"no common {what} algorithm: the other side has {shown}")
+        raise NothingInCommon(f"no common {what} algorithm: the other side offers {shown}")
 
     def pick_suite(way: int) -> tuple[bytes, bytes]:
         cipher = pick("cipher", ours.ciphers[way], theirs.ciphers[way])

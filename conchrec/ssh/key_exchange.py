@@ -224,7 +224,10 @@ class KeyExchange(ABC):
         self.blocked.add(number, payload)
         if self.blocked.cost > most:
             self._transport.fail(
-                RemoteViolation("the key exchange takes too long", code=ReasonCode.KEY_EXCHANGE_FAILED)
+                RemoteViolation(
+                    "the key exchange takes too long: too many messages wait for it",
+                    code=ReasonCode.KEY_EXCHANGE_FAILED,
+                )
             )
         elif self.blocked.cost > HOLD_AT:
             self._transport.hold_producers(True)
@@ -329,7 +332,9 @@ class KeyExchange(ABC):
         if run.ignores_guess:
             run.ignores_guess = False
         elif number != (KEX_REPLY if self.is_client else KEX_FIRST):
-            raise RemoteViolation("an unknown key exchange message", code=ReasonCode.KEY_EXCHANGE_FAILED)
+            raise RemoteViolation(
+                f"unexpected key exchange message {number}", code=ReasonCode.KEY_EXCHANGE_FAILED
+            )
         else:
             self._handle_method(run, Reader(payload))
 
@@ -427,7 +432,7 @@ class KeyExchange(ABC):
             error = failure.value
             assert isinstance(error, Exception)
             if not isinstance(error, ConchrecError):
-                _log.failure("while a key exchange is computed", failure=failure)
+                _log.failure("internal error while a key exchange was computed", failure=failure)
             self._transport.fail(error, DisconnectReason.BY_APPLICATION)
 
         self._computing = result
@@ -453,9 +458,7 @@ class KeyExchange(ABC):
 def _refusal(event: KexEvent) -> RemoteViolation:
     """What is wrong with a message of the peer that comes in the wrong phase."""
     if event is KexEvent.KEXINIT:
-        return RemoteViolation("a key exchange inside a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
+        return RemoteViolation("KEXINIT during a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
     if event is KexEvent.NEWKEYS:
-        return RemoteViolation("NEWKEYS out of place", code=ReasonCode.KEY_EXCHANGE_FAILED)
-    return RemoteViolation(
-        "a key exchange message without a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED
-    )
+        return RemoteViolation("unexpected NEWKEYS", code=ReasonCode.KEY_EXCHANGE_FAILED)
+    return RemoteViolation("key exchange message outside a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)

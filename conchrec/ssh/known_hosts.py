@@ -113,7 +113,7 @@ def _read(path: Path) -> Iterator[KnownHost]:
     try:
         text = decode_text(path.read_bytes())
     except OSError as error:
-        _log.error("{path} can not be read: {why}", path=str(path), why=error.strerror)
+        _log.error("cannot read {path}: {why}", path=str(path), why=error.strerror)
         return
     for number, line in enumerate(text.splitlines()[:MAX_LINES], 1):
         fields = line.split()
@@ -128,6 +128,6 @@ def _read(path: Path) -> Iterator[KnownHost]:
         except (IndexError, ValueError, RemoteViolation):
             good = False
         if not good or marker not in ("", "revoked", "cert-authority"):
-            _log.warn("{path}:{number} is not a line that can be used", path=str(path), number=number)
+            _log.warn("ignored an invalid known_hosts line: {path}:{number}", path=str(path), number=number)
             continue
         yield KnownHost(patterns=patterns, marker=marker, key=blob, path=path, line=number)

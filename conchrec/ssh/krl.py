@@ -106,9 +106,9 @@ def decode(data: bytes) -> Krl:
     """Raises BadKrl, or another RemoteViolation where it is cut short."""
     r = Reader(data)
     if r.take(len(MAGIC)) != MAGIC:
-        raise BadKrl("not a revocation list")
+        raise BadKrl("not a key revocation list (KRL)")
     if (version := r.uint32()) != FORMAT:
-        raise BadKrl(f"a revocation list of the format {version}")
+        raise BadKrl(f"unsupported KRL format version {version}")
     krl_version, generated = r.uint64(), r.uint64()
     r.uint64()
     r.string()
@@ -124,11 +124,11 @@ def decode(data: bytes) -> Krl:
         elif number == _EXTENSION:
             _skip_extension(contents)
         elif number != _SIGNATURE:
-            raise BadKrl(f"a revocation list with a section {number}")
+            raise BadKrl(f"unknown KRL section {number}")
     if any(len(digest) != 20 for digest in blobs[_SHA1]) or any(
         len(digest) != 32 for digest in blobs[_SHA256]
     ):
-        raise BadKrl("a fingerprint of the wrong length")
+        raise BadKrl("a fingerprint in the KRL has the wrong length")
     return Krl(
         krl_version=krl_version,
         generated=generated,
@@ -166,9 +166,9 @@ def _read_certificates(r: Reader) -> RevokedCertificates:
         elif number == _CERTIFICATES_EXTENSION:
             _skip_extension(contents)
         else:
-            raise BadKrl(f"a revocation list with certificates of a kind {number}")
+            raise BadKrl(f"unknown certificate section {number} in the KRL")
     if any(not 0 < first <= last for first, last in serials):
-        raise BadKrl("a range of serial numbers that is none")
+        raise BadKrl("invalid range of serial numbers in the KRL: must be 1 or more, in ascending order")
     return RevokedCertificates(authority=authority, serials=tuple(merged(serials)), key_ids=tuple(key_ids))
 
 
@@ -177,7 +177,7 @@ def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
     offset, bits = r.uint64(), r.string()
     r.end()
     if len(bits) > MAX_BITMAP or offset + 8 * len(bits) > MAX_SERIAL:
-        raise BadKrl("a bitmap of serial numbers that is too large")
+        raise BadKrl("a bitmap of serial numbers in the KRL is too long")
     for run in re.finditer("1+", f"{int.from_bytes(bits, 'big'):b}"[::-1]):
         yield offset + run.start(), offset + run.end() - 1
 
@@ -185,7 +185,7 @@ def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
 def _skip_extension(r: Reader) -> None:
     name, critical = r.string(), r.boolean()
     if critical:
-        raise BadKrl(f"a revocation list with the critical extension {quote(name, 64)}")
+        raise BadKrl(f"unknown critical extension {quote(name, 64)} in the KRL")
 
 
 def revokes(krl: Krl, blob: bytes) -> bool:

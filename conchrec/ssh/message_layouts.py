@@ -192,7 +192,7 @@ def _read(r: Reader, field: Field) -> Value:
         return r.boolean()
     value = r.string()
     if len(value) > field.most:
-        raise Malformed(f"{field.name} is too long: {len(value)} bytes, {field.most} are allowed")
+        raise Malformed(f"{field.name} is too long: {len(value)} bytes, the limit is {field.most}")
     if field.type is FieldType.CSTRING and b"\0" in value:
         raise Malformed(f"{field.name} contains a NUL byte")
     return value

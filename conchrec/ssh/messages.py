@@ -55,7 +55,9 @@ def _name(r: Reader) -> bytes:
     """
     name = r.string()
     if any(not 0x20 < byte < 0x7F for byte in name):
-        raise RemoteViolation("a name that is none", code=ReasonCode.MALFORMED_MESSAGE)
+        raise RemoteViolation(
+            "invalid name: must be printable ASCII without spaces", code=ReasonCode.MALFORMED_MESSAGE
+        )
     return name
 
 
@@ -195,7 +197,7 @@ def parse_string(extra: bytes) -> bytes:
     value = r.string()
     r.end()
     if b"\0" in value:
-        raise RemoteViolation("a text with a NUL in it", code=ReasonCode.MALFORMED_MESSAGE)
+        raise RemoteViolation("invalid text: contains a NUL byte", code=ReasonCode.MALFORMED_MESSAGE)
     return value
 
 

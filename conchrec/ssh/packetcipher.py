@@ -76,15 +76,20 @@ def _unpad(packet: bytes) -> bytes:
     """The payload of ``byte padding length, payload, padding``."""
     padding = packet[0]
     if padding < 4 or padding + 1 >= len(packet):
-        raise RemoteViolation("a packet with a bad padding", code=ReasonCode.PACKET_CORRUPTED)
+        raise RemoteViolation("corrupt packet: invalid padding", code=ReasonCode.PACKET_CORRUPTED)
     return packet[1 : len(packet) - padding]
 
 
 def _checked(length: int, block: int, counted: int, most: int = MAX_PACKET) -> int:
     if not 5 <= length <= most:
-        raise RemoteViolation(f"a packet of {length} bytes", code=ReasonCode.PACKET_CORRUPTED)
+        raise RemoteViolation(
+            f"invalid packet length: {length} bytes, allowed are 5 to {most}",
+            code=ReasonCode.PACKET_CORRUPTED,
+        )
     if (length + counted) % block:
-        raise RemoteViolation("a packet that does not fill its blocks", code=ReasonCode.PACKET_CORRUPTED)
+        raise RemoteViolation(
+            "invalid packet length: not a multiple of the block size", code=ReasonCode.PACKET_CORRUPTED
+        )
     return length
 
 
@@ -132,7 +137,9 @@ class Gcm:
         try:
             return _unpad(self._aead.decrypt(self._nonce(), rest, head))
         except InvalidTag:
-            raise RemoteViolation("a packet whose tag is wrong", code=ReasonCode.PACKET_CORRUPTED) from None
+            raise RemoteViolation(
+                "corrupt packet: tag verification failed", code=ReasonCode.PACKET_CORRUPTED
+            ) from None
 
 
 class ChaCha:
@@ -181,7 +188,9 @@ class ChaCha:
         try:
             tag.verify(rest[-self._TAG :])
         except InvalidSignature:
-            raise RemoteViolation("a packet whose tag is wrong", code=ReasonCode.PACKET_CORRUPTED) from None
+            raise RemoteViolation(
+                "corrupt packet: tag verification failed", code=ReasonCode.PACKET_CORRUPTED
+            ) from None
         return _unpad(stream.update(sealed))
 
 
@@ -245,7 +254,7 @@ class EncryptThenMac(_WithMac):
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         body, tag = rest[: -self._tag], rest[-self._tag :]
         if not hmac.compare_digest(tag, self._mac(sequence, head + body)):
-            raise RemoteViolation("a packet whose MAC is wrong", code=ReasonCode.PACKET_CORRUPTED)
+            raise RemoteViolation("corrupt packet: MAC verification failed", code=ReasonCode.PACKET_CORRUPTED)
         return _unpad(self._decrypt.update(body))
 
 
@@ -269,7 +278,7 @@ class EncryptAndMac(_WithMac):
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         packet = self._first + self._decrypt.update(rest[: -self._tag])
         if not hmac.compare_digest(rest[-self._tag :], self._mac(sequence, packet)):
-            raise RemoteViolation("a packet whose MAC is wrong", code=ReasonCode.PACKET_CORRUPTED)
+            raise RemoteViolation("corrupt packet: MAC verification failed", code=ReasonCode.PACKET_CORRUPTED)
         return _unpad(packet[4:])
 
 

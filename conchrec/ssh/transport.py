@@ -91,7 +91,11 @@ class ServerTransport(SSHTransport):
         self._timers.start("handshake", self._handshake_time.total_seconds(), self._too_slow)
 
     def _too_slow(self) -> None:
-        what = "no key exchange in time" if not self.kex.is_secure else "no login in time"
+        what = (
+            "the key exchange was not completed in time"
+            if not self.kex.is_secure
+            else "the login was not started in time"
+        )
         self.fail(RemoteViolation(what), DisconnectReason.BY_APPLICATION)
 
     def keys_exchanged(self) -> None:
@@ -106,7 +110,7 @@ class ServerTransport(SSHTransport):
         name = r.string()
         r.end()
         if not self.kex.is_secure:
-            raise RemoteViolation("a service request before the key exchange")
+            raise RemoteViolation("service request before the key exchange")
         self._services_asked += 1
         again = self._login is not None and self.service is self._login
         if name == USERAUTH and again and self._services_asked <= MAX_SERVICES_ASKED:
@@ -115,7 +119,7 @@ class ServerTransport(SSHTransport):
         if name != USERAUTH or self._userauth is None:
             shown = one_line(name, 64)
             self.fail(
-                RemoteViolation(f"the service {shown} is not to be had", code=ReasonCode.SERVICE_UNAVAILABLE),
+                RemoteViolation(f"the service {shown} is not available", code=ReasonCode.SERVICE_UNAVAILABLE),
                 DisconnectReason.SERVICE_NOT_AVAILABLE,
             )
             return
@@ -184,5 +188,5 @@ class ClientTransport(SSHTransport):
     def _service_accepted(self, payload: bytes) -> None:
         service, self._asked_for = self._asked_for, None
         if service is None or (payload and Reader(payload).string() != service.name):
-            raise RemoteViolation("a service that was not asked for")
+            raise RemoteViolation("SERVICE_ACCEPT without a service request")
         self.setService(service)

@@ -279,7 +279,7 @@ class SSHTransport(Protocol):
         try:
             call(*arguments)
         except Exception:
-            _log.failure("while a connection ends")
+            _log.failure("internal error while a connection ended")
 
     # --- bytes in
 
@@ -308,7 +308,7 @@ class SSHTransport(Protocol):
         except ProtocolViolation as error:
             self.fail(error)
         except Exception as error:
-            _log.failure("while a connection is read")
+            _log.failure("internal error while a connection was read")
             self.fail(error, DisconnectReason.BY_APPLICATION)
 
     def hold_producers(self, on: bool) -> None:
@@ -329,7 +329,9 @@ class SSHTransport(Protocol):
         if self.peer_version is None and not self._read_version():
             return False
         if self._our_version is None and len(self._incoming) > MAX_EARLY:
-            raise RemoteViolation("too much was sent ahead of our version", code=ReasonCode.TOO_MANY_MESSAGES)
+            raise RemoteViolation(
+                "too much was sent before our identification string", code=ReasonCode.TOO_MANY_MESSAGES
+            )
         return self._our_version is not None
 
     def messages_handled(self) -> None:
@@ -341,7 +343,9 @@ class SSHTransport(Protocol):
         if line is None:
             return False
         if len(line) > MAX_VERSION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
-            wrong = RemoteViolation(f"the version {one_line(line, 40)} is not SSH 2", code=ReasonCode.NOT_SSH)
+            wrong = RemoteViolation(
+                f"unsupported protocol version {one_line(line, 40)}: must be SSH-2.0", code=ReasonCode.NOT_SSH
+            )
             self.fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
             return False
         self.peer_version = line
@@ -374,7 +378,9 @@ class SSHTransport(Protocol):
                 if self._unread > MAX_UNREAD:
                     self.hold("unread answers", True)
             if self._behind > MAX_BEHIND:
-                self._error = RemoteViolation("what we send is not read", code=ReasonCode.TOO_MANY_MESSAGES)
+                self._error = RemoteViolation(
+                    "the other side does not read what we send", code=ReasonCode.TOO_MANY_MESSAGES
+                )
                 self.abort()
                 return
         else:
@@ -411,7 +417,7 @@ class SSHTransport(Protocol):
                 )
             exchanges = a.KEXINIT <= messageNum <= a.LAST_TRANSPORT
             if self.kex.strict and not exchanges and messageNum != a.DISCONNECT:
-                raise RemoteViolation(f"message {messageNum} in the middle of a strict key exchange")
+                raise RemoteViolation(f"message {messageNum} during a strict key exchange")
             if messageNum >= a.FIRST_SERVICE:
                 raise RemoteViolation(f"message {messageNum} before the key exchange")
         if messageNum == a.PING:
@@ -445,19 +451,22 @@ class SSHTransport(Protocol):
     def _extensions(self, payload: bytes) -> None:
         """``uint32 count``, then ``string name, string value`` (RFC 8308 section 2.3)."""
         if not self.kex.is_secure:
-            raise RemoteViolation("extension info before the key exchange")
+            raise RemoteViolation("EXT_INFO before the key exchange")
         r = Reader(payload)
         count = r.uint32()
         if count > MAX_EXTENSIONS:
-            raise RemoteViolation("too many extensions", code=ReasonCode.TOO_MANY_MESSAGES)
+            raise RemoteViolation(
+                f"too many extensions in EXT_INFO: the limit is {MAX_EXTENSIONS}",
+                code=ReasonCode.TOO_MANY_MESSAGES,
+            )
         self.peer_extensions = {r.string(): r.string() for _ in range(count)}
         r.end()
 
     def _service_requested(self, payload: bytes) -> None:
-        raise RemoteViolation("a service request to a client")
+        raise RemoteViolation("service request to a client")
 
     def _service_accepted(self, payload: bytes) -> None:
-        raise RemoteViolation("a service accept to a server")
+        raise RemoteViolation("SERVICE_ACCEPT to a server")
 
     def keys_exchanged(self) -> None:
         """The first key exchange is done."""

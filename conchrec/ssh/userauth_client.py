@@ -170,7 +170,7 @@ class UserAuthClient(SSHService):
         if transport is not None:
             transport.sendDisconnect(DisconnectReason.PROTOCOL_ERROR, violation.public.encode())
         if tell and not self.done.called:
-            text = f"{self._target} breaks the protocol of the login: {violation.public}"
+            text = f"{self._target} violated the SSH protocol during the login: {violation.public}"
             self.done.errback(
                 Failure(UpstreamError(text, violation.detail, code=ReasonCode.TARGET_PROTOCOL_ERROR))
             )
@@ -195,7 +195,7 @@ class UserAuthClient(SSHService):
         except RemoteViolation as violation:
             self._violated(violation)
         except Exception:
-            _log.failure("while logging in")
+            _log.failure("internal error during a login")
             if not self._over:
                 self._end(Failure())
 
@@ -214,7 +214,7 @@ class UserAuthClient(SSHService):
             number in (u.REQUEST, u.FAILURE, u.SUCCESS, u.PK_OK, u.INFO_RESPONSE)
             or u.LAST_USERAUTH < number <= u.LAST_CONNECTION
         ):
-            raise RemoteViolation(f"message {number} is out of place")
+            raise RemoteViolation(f"unexpected message {number}")
         else:
             transport.sendUnimplemented()
 
@@ -280,10 +280,10 @@ class UserAuthClient(SSHService):
         user = one_line(self._user)
         tried = ", ".join(self._tried)
         return LoginRejected(
-            f"{self._target} would not let {user} in: "
-            + (f"{steps} did not suffice, " if steps else "")
-            + (f"tried {tried}; " if tried else "nothing to try; ")
-            + f"it takes {methods}",
+            f"{self._target} rejected the login as {user}: "
+            + (f"{steps} succeeded but was not sufficient; " if steps else "")
+            + (f"tried {tried}; " if tried else "there was nothing to try; ")
+            + f"it accepts {methods}",
             code=ReasonCode.LOGIN_REJECTED,
         )
 
@@ -313,7 +313,7 @@ class UserAuthClient(SSHService):
             # It is older than RFC 8332.
             algorithm = b"ssh-rsa"
         if algorithm is None:
-            self._tried.append(f"{signer.label} (it takes no algorithm of that key)")
+            self._tried.append(f"{signer.label} (the target does not accept its algorithm)")
             return _Outcome.REFUSED
         host_key = self._host_key() if u.HOSTBOUND_EXTENSION in extensions else None
         self._offers += 1
@@ -334,21 +334,21 @@ class UserAuthClient(SSHService):
             self._tried.append(f"{signer.label} ({error.public})")
             return _Outcome.REFUSED
         except Exception:
-            _log.failure("while {label} signs a login", label=signer.label)
-            self._tried.append(f"{signer.label} (it could not sign)")
+            _log.failure("internal error while {label} signed a login", label=signer.label)
+            self._tried.append(f"{signer.label} (signing failed)")
             return _Outcome.REFUSED
         reply = await self._ask(request + string(signature), u.SUCCESS)
         outcome = self._outcome(reply, u.PUBLICKEY, signer)
         if outcome is _Outcome.PARTIAL:
             self._proved.add(key)
         elif outcome is _Outcome.REFUSED:
-            self._tried.append(f"{signer.label} (its signature was refused)")
+            self._tried.append(f"{signer.label} (the target rejected its signature)")
         return outcome
 
     def _outcome_of_offer(self, reply: _Reply) -> _Outcome:
         """An offer proves nothing, whatever the server says of it."""
         if self._outcome(reply, u.PUBLICKEY) is _Outcome.PARTIAL:
-            raise RemoteViolation("an offer without a signature was taken for a proof")
+            raise RemoteViolation("a key was accepted without a signature")
         return _Outcome.REFUSED
 
     def _key_request(
@@ -393,7 +393,10 @@ class UserAuthClient(SSHService):
         while reply.number == u.INFO_REQUEST:
             self._challenges += 1
             if self._challenges > MAX_CHALLENGES:
-                raise RemoteViolation("too many questions in one login", code=ReasonCode.TOO_MANY_MESSAGES)
+                raise RemoteViolation(
+                    f"too many questions in one login: the limit is {MAX_CHALLENGES} messages",
+                    code=ReasonCode.TOO_MANY_MESSAGES,
+                )
             answers = await self._answered(prompter, _challenge(reply.payload))
             reply = await self._ask(
                 u.info_response(answers), u.SUCCESS, u.INFO_REQUEST, number=u.INFO_RESPONSE
@@ -407,7 +410,7 @@ class UserAuthClient(SSHService):
         request = self._request(u.PASSWORD, b"\0" + string(password.encode()))
         reply = await self._ask(request, u.SUCCESS, u.PASSWD_CHANGEREQ)
         if reply.number == u.PASSWD_CHANGEREQ:
-            raise _NoAnswer("it has expired: set a new one there first")
+            raise _NoAnswer("it has expired: set a new one at the target")
         return self._outcome(reply, u.PASSWORD)
 
     async def _answered(self, prompter: Prompter, challenge: u.Challenge) -> tuple[str, ...]:
@@ -451,7 +454,7 @@ def _check_ok(payload: bytes, blob: bytes) -> None:
     r = Reader(payload)
     r.string()
     if r.string() != blob:
-        raise RemoteViolation("another key was accepted than the one that was offered")
+        raise RemoteViolation("PK_OK for a key that was not offered")
     r.end()
 
 
@@ -462,7 +465,7 @@ def _challenge(payload: bytes) -> u.Challenge:
     r.string()
     count = r.uint32()
     if count > MAX_QUESTIONS:
-        raise RemoteViolation(f"more than {MAX_QUESTIONS} questions at once")
+        raise RemoteViolation(f"too many questions in one message: the limit is {MAX_QUESTIONS}")
     prompts = tuple(u.Prompt(text=decode_text(r.string()), echo=r.boolean()) for _ in range(count))
     r.end()
     return u.Challenge(name=name, instruction=instruction, prompts=prompts)

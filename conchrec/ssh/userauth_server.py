@@ -143,7 +143,9 @@ class UserAuthServer(SSHService):
     def _too_late(self) -> None:
         self._timer = None
         seconds = round(self._login_time.total_seconds())
-        self._refuse_in_audit("login", Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} s"))
+        self._refuse_in_audit(
+            "login", Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
+        )
         text = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
         self._disconnect(DisconnectReason.BY_APPLICATION, f"conchrec: {text}")
 
@@ -155,7 +157,7 @@ class UserAuthServer(SSHService):
         self._waiting.clear()
         if self._refused_offers and not self._failures:
             shown = ", ".join(self._refused_offers[:4])
-            reason = Reason(ReasonCode.OFFERS_NOT_ACCEPTED, f"offered {shown}; none is accepted")
+            reason = Reason(ReasonCode.OFFERS_NOT_ACCEPTED, f"no offered key is accepted: {shown}")
             self._refuse_in_audit("publickey", reason)
         self._abandon()
 
@@ -184,7 +186,7 @@ class UserAuthServer(SSHService):
         self._waiting.append((messageNum, packet))
         self._waiting_bytes += len(packet)
         if len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
-            too_much = Reason(ReasonCode.TOO_MANY_MESSAGES, "too much was sent ahead of an answer")
+            too_much = Reason(ReasonCode.TOO_MANY_MESSAGES, "too much was sent without waiting for a reply")
             self._disconnect(DisconnectReason.PROTOCOL_ERROR, too_much)
             return
         self._drain()
@@ -201,7 +203,7 @@ class UserAuthServer(SSHService):
         except RemoteViolation as violation:
             self._disconnect(DisconnectReason.PROTOCOL_ERROR, violation.public)
         except Exception:
-            _log.failure("while a client logs in")
+            _log.failure("internal error during the login of a client")
             self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
         finally:
             self._draining = False
@@ -213,11 +215,11 @@ class UserAuthServer(SSHService):
             else:
                 self._response(payload)
         elif u.LAST_USERAUTH < number <= u.LAST_CONNECTION:
-            raise RemoteViolation("not logged in")
+            raise RemoteViolation(f"message {number} before the login")
         elif number == u.INFO_RESPONSE and self._withdrawn:
             self._withdrawn -= 1
         elif number in (u.FAILURE, u.SUCCESS, u.BANNER, u.PK_OK, u.INFO_RESPONSE):
-            raise RemoteViolation(f"message {number} is out of place")
+            raise RemoteViolation(f"unexpected message {number}")
         else:
             self._count_request()
             if self.transport is not None:
@@ -226,7 +228,10 @@ class UserAuthServer(SSHService):
     def _count_request(self) -> None:
         self._requests += 1
         if self._requests > MAX_REQUESTS:
-            raise RemoteViolation("too many requests in one login", code=ReasonCode.TOO_MANY_MESSAGES)
+            raise RemoteViolation(
+                f"too many requests in one login: the limit is {MAX_REQUESTS}",
+                code=ReasonCode.TOO_MANY_MESSAGES,
+            )
 
     def _request(self, payload: bytes) -> None:
         """``string user, string service, string method``, and what the method says."""
@@ -236,7 +241,7 @@ class UserAuthServer(SSHService):
         r = Reader(payload)
         user, service, method = r.string(), r.string(), r.string()
         if service != u.CONNECTION:
-            text = "only ssh-connection is to be had"
+            text = "only the service ssh-connection is available"
             self._disconnect(
                 DisconnectReason.SERVICE_NOT_AVAILABLE, Reason(ReasonCode.SERVICE_UNAVAILABLE, text)
             )
@@ -261,7 +266,7 @@ class UserAuthServer(SSHService):
             r.end()
             self._converse(submethods)
         else:
-            reason = Reason(ReasonCode.METHOD_UNAVAILABLE, "the method is not to be had")
+            reason = Reason(ReasonCode.METHOD_UNAVAILABLE, "the authentication method is not available")
             self._failed(one_line(method, 64), reason)
 
     def _can(self, method: bytes) -> bool:
@@ -290,10 +295,10 @@ class UserAuthServer(SSHService):
                 self._refused_offers.append(fingerprint(blob))
                 self._send_failure()
         elif not acceptable:
-            text = f"{fingerprint(blob)} is not accepted"
+            text = f"the key {fingerprint(blob)} is not accepted"
             self._failed("publickey", Reason(ReasonCode.OFFERS_NOT_ACCEPTED, text))
         elif not self._verified(transport, algorithm, blob, covered, signature):
-            text = f"the signature by {fingerprint(blob)} is not good"
+            text = f"signature verification failed for the key {fingerprint(blob)}"
             self._failed("publickey", Reason(ReasonCode.SIGNATURE_INVALID, text))
         else:
             self._decide(
@@ -353,12 +358,12 @@ class UserAuthServer(SSHService):
         r = Reader(payload)
         count = r.uint32()
         if count > len(payload) // 4:
-            raise Truncated("a message is cut short")
+            raise Truncated("the message is truncated")
         raw = tuple(r.string() for _ in range(count))
         r.end()
         waiting, self._answers = self._answers, None
         if waiting is None:
-            raise RemoteViolation("an answer without a question")
+            raise RemoteViolation("INFO_RESPONSE without a question")
         if count != self._asked:
             waiting.errback(
                 AccessDenied(
@@ -417,12 +422,12 @@ class UserAuthServer(SSHService):
             else:
                 self._send_failure()
         else:
-            _log.failure("while a login by {method} was decided", failure, method=method)
+            _log.failure("internal error while a login by {method} was decided", failure, method=method)
             self._failed(method, INTERNAL_ERROR)
         self._drain()
 
     def _broken(self, failure: Failure) -> None:
-        _log.failure("while a login was answered", failure)
+        _log.failure("internal error while a login was answered", failure)
         self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
 
     def _failed(self, method: str, reason: Reason) -> None:
@@ -466,7 +471,7 @@ class UserAuthServer(SSHService):
 
 def _abandoned() -> AccessDenied:
     return AccessDenied(
-        "Permission denied", "the conversation was abandoned", code=ReasonCode.QUESTIONS_ABANDONED
+        "Permission denied", "the login attempt was abandoned", code=ReasonCode.QUESTIONS_ABANDONED
     )
 
 
@@ -482,7 +487,12 @@ def _user_name(raw: bytes) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RemoteViolation("that user name is not UTF-8", code=ReasonCode.INVALID_USER_NAME) from error
+        raise RemoteViolation(
+            "invalid user name: must be UTF-8", code=ReasonCode.INVALID_USER_NAME
+        ) from error
     if not 0 < len(raw) <= MAX_USER or not name.isprintable():
-        raise RemoteViolation("that is no user name", code=ReasonCode.INVALID_USER_NAME)
+        raise RemoteViolation(
+            f"invalid user name: must be printable, with 1 to {MAX_USER} bytes",
+            code=ReasonCode.INVALID_USER_NAME,
+        )
     return name

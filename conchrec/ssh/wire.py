@@ -42,7 +42,7 @@ class Reader:
         """``count`` raw bytes."""
         end = self._at + count
         if end > len(self._data):
-            raise Truncated("a message is cut short")
+            raise Truncated("the message is truncated")
         piece = self._data[self._at : end]
         self._at = end
         return piece
@@ -69,7 +69,7 @@ class Reader:
         try:
             return self.string().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise Malformed("a text is not UTF-8") from error
+            raise Malformed("invalid text: must be UTF-8") from error
 
     def mpint(self) -> int:
         """Two's complement, most significant byte first; the sign is kept."""
@@ -93,7 +93,7 @@ class Reader:
     def end(self) -> None:
         """Nothing may follow."""
         if self._at != len(self._data):
-            raise LeftOver(f"{len(self._data) - self._at} bytes are left over in a message")
+            raise LeftOver(f"the message has {len(self._data) - self._at} extra bytes at its end")
 
 
 def uint32(value: int) -> bytes:

@@ -205,7 +205,7 @@ def test_certificates_that_do_not_count() -> None:
     good = user_certificate(key())
     bad = {
         "host certificate": user_certificate(key(), kind=CertificateKind.HOST),
-        "authority": user_certificate(key(), by=authority(1)),
+        "its CA is not trusted": user_certificate(key(), by=authority(1)),
         "expired": user_certificate(key(), valid_before=now),
         "not valid yet": user_certificate(key(), valid_after=now + 1),
         "force-command is empty": user_certificate(key(), critical_options={"force-command": string(b" ")}),
@@ -248,7 +248,7 @@ def test_a_certificate_in_the_place_of_the_authority() -> None:
             return signature
 
     forged = user_certificate(key(), by=Middle())  # type: ignore[arg-type]
-    assert "authority" in refused(credentials(authorities=(CA.blob, middle)), "joe", ED_CERT, forged)
+    assert "CA key" in refused(credentials(authorities=(CA.blob, middle)), "joe", ED_CERT, forged)
 
 
 def test_a_plain_key_that_is_listed_does_not_vouch_for_certificates() -> None:

@@ -322,7 +322,7 @@ async def test_sshd_that_wants_none_of_them(stage: Stage) -> None:
     with pytest.raises(LoginRejected) as caught:
         await visitor.log_in(*(signer_of(key, f"key {number}") for number, key in enumerate(keys)))
     assert caught.value.public == (
-        f"web1 would not let {LOGIN} in: tried key 0, key 1, key 2; it takes publickey"
+        f"web1 rejected the login as {LOGIN}: tried key 0, key 1, key 2; it accepts publickey"
     )
 
 

@@ -238,9 +238,9 @@ def test_rejects_an_empty_message(parse: Callable[[bytes], Any]) -> None:
 def test_rejects_more_identities_than_anybody_has() -> None:
     most = [(b"", b"")] * a.MAX_IDENTITIES
     assert len(a.parse_identities(a.identities_answer(most))) == a.MAX_IDENTITIES
-    with pytest.raises(RemoteViolation, match="claims 2049 identities"):
+    with pytest.raises(RemoteViolation, match="lists 2049 keys"):
         a.parse_identities(a.identities_answer([*most, (b"", b"")]))
-    with pytest.raises(RemoteViolation, match="claims 4294967295 identities"):
+    with pytest.raises(RemoteViolation, match="lists 4294967295 keys"):
         a.parse_identities(a.encode_message(a.IDENTITIES_ANSWER, uint32(2**32 - 1)))
 
 

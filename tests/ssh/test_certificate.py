@@ -119,10 +119,10 @@ def test_all_fields_of_a_user_certificate_of_ssh_keygen(tmp_path: Path, by: str,
     user(found, by=found.authority)
     user(found, by=found.authority, source="2001:db8::9")
     user(found, by=found.authority, source="::ffff:192.0.2.9")
-    assert "not for logins from 198.51.100.1" in why(found, by=found.authority, source="198.51.100.1")
+    assert "does not allow logins from 198.51.100.1" in why(found, by=found.authority, source="198.51.100.1")
     assert "expired" in why(found, by=found.authority, now=NOW + HOUR)
     assert "not valid yet" in why(found, by=found.authority, now=NOW - HOUR - timedelta(seconds=1))
-    assert "not one that we trust" in why(found)
+    assert "its CA is not trusted" in why(found)
     assert c.fingerprint(found.blob) == c.fingerprint(found.public_key)
     assert c.fingerprint(found.blob) in keygen("-l", "-f", tmp_path / "key.pub")
 
@@ -140,7 +140,7 @@ def test_a_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
 
 def test_sha_1_of_an_authority_is_refused(tmp_path: Path) -> None:
     found = sign(tmp_path, "-t", "ssh-rsa", "-n", "joe", by="rsa")
-    assert "signature is not good" in why(found, by=found.authority)
+    assert "signature verification failed" in why(found, by=found.authority)
 
 
 def test_a_forced_command_is_for_those_who_obey_it(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_no_two_certificates_are_alike() -> None:
     "principals", [(), ("",), ("a,b",), ("a\nb",), ("a\0",), ("web1", ""), ("x" * 257,), ("\x1b[31m",)]
 )
 def test_what_is_no_name_is_not_signed(principals: tuple[str, ...]) -> None:
-    with pytest.raises(CertificateRejected, match="has to be a name"):
+    with pytest.raises(CertificateRejected, match="invalid principal"):
         made(principals=principals)
 
 
@@ -204,7 +204,7 @@ def test_only_plain_keys_of_good_size_are_signed() -> None:
     for public, text in (
         (made().blob, "only a plain public key"),
         (string(b"ssh-dss") + bytes(100), "only a plain public key"),
-        (blob, "less than 2048 bits"),
+        (blob, "at least 2048 bits"),
     ):
         with pytest.raises(CertificateRejected, match=text):
             c.issue(
@@ -217,7 +217,7 @@ def test_only_plain_keys_of_good_size_are_signed() -> None:
             serial=1, key_id="joe",
             principals=("joe",), valid_after=0, valid_before=c.FOREVER,
         )  # fmt: skip
-    with pytest.raises(CertificateRejected, match="never be valid"):
+    with pytest.raises(CertificateRejected, match="validity period of the certificate is empty"):
         made(before=NOW - HOUR)
 
 
@@ -243,14 +243,14 @@ def test_no_principals_are_no_wildcard() -> None:
     assert nobody.principals == ()
     assert "no principal" in why(nobody)
     nowhere = resigned(host_certificate("joe"), list_of_one, string(b""))
-    with pytest.raises(CertificateRejected, match="it is for nobody, not for web1"):
+    with pytest.raises(CertificateRejected, match="it is for no host, not for web1"):
         host(nowhere)
 
 
 @pytest.mark.parametrize("name", [b"joe,root", b"", b"joe\x1b[0m", b"joe\n"])
 def test_a_principal_that_is_no_name(name: bytes) -> None:
     strange = resigned(made(), string(string(b"joe")), string(string(name)))
-    assert "a principal of it is not a name" in why(strange)
+    assert "it has an invalid principal" in why(strange)
 
 
 def test_a_certificate_in_the_place_of_its_authority() -> None:
@@ -258,15 +258,15 @@ def test_a_certificate_in_the_place_of_its_authority() -> None:
     nested = made()
     around = resigned(nested, string(CA.blob), string(nested.blob))
     assert around.authority == nested.blob
-    assert "its authority is not a plain key" in why(around, by=nested.blob)
-    assert "its authority is not a plain key" in why(around)
+    assert "its CA key is not a plain key" in why(around, by=nested.blob)
+    assert "its CA key is not a plain key" in why(around)
     rubbish = resigned(nested, string(CA.blob), string(b"x"))
-    assert "its authority is malformed" in why(rubbish, by=b"x")
+    assert "its CA key is malformed" in why(rubbish, by=b"x")
 
 
 def test_an_unknown_critical_option() -> None:
     assert "'never-heard-of'" in why(made(options={"never-heard-of": b""}))
-    with pytest.raises(CertificateRejected, match="no critical options"):
+    with pytest.raises(CertificateRejected, match="must not have critical options"):
         host(made(c.CertificateKind.HOST, ("web1",), options={"source-address": string(b"192.0.2.0/24")}))
 
 
@@ -275,13 +275,13 @@ def test_an_unknown_critical_option() -> None:
     [b"", string(b""), string(b"192.0.2.0/24") + b"x", string(b"!192.0.2.7"), string(b"\xff"), b"abc"],
 )
 def test_a_source_address_that_is_none_lets_nobody_in(value: bytes) -> None:
-    assert "not for logins from" in why(made(options={"source-address": value}))
+    assert "does not allow logins from" in why(made(options={"source-address": value}))
 
 
 def test_a_source_that_is_no_address() -> None:
     limited = made(options={"source-address": string(b"0.0.0.0/0")})
     user(limited)
-    assert "not for logins from /run/socket" in why(limited, source="/run/socket")
+    assert "does not allow logins from /run/socket" in why(limited, source="/run/socket")
 
 
 def test_the_ends_of_its_time() -> None:
@@ -322,9 +322,9 @@ def test_a_signature_of_another_authority() -> None:
     other = authority(1)
     good = made()
     stolen = replace(good, signature=other.sign(good.signed))
-    assert "signature is not good" in why(stolen)
+    assert "signature verification failed" in why(stolen)
     for rubbish in (b"", b"\0\0", string(b"none") + string(b"")):
-        assert "signature is not good" in why(replace(good, signature=rubbish))
+        assert "signature verification failed" in why(replace(good, signature=rubbish))
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 20, 80, -1])
@@ -343,7 +343,7 @@ def test_what_is_no_certificate_at_all() -> None:
         with pytest.raises(RemoteViolation):
             c.decode(blob)
     third = made().signed.replace(b"\0\0\0\0\0\0\0\x07\0\0\0\x01", b"\0\0\0\0\0\0\0\x07\0\0\0\x03")
-    with pytest.raises(RemoteViolation, match="unknown kind 3"):
+    with pytest.raises(RemoteViolation, match="unknown certificate type 3"):
         c.decode(third + string(CA.sign(third)))
     twice = string(b"source-address") + string(string(b"192.0.2.0/24"))
     good = made(options={"source-address": string(b"192.0.2.0/24")})

@@ -102,16 +102,16 @@ def test_one_way_alone() -> None:
 def test_what_would_grow_without_bounds() -> None:
     deflate, inflate = Deflate(), Inflate()
     assert inflate(deflate(bytes(MAX_PACKET - 1))) == bytes(MAX_PACKET - 1)
-    with pytest.raises(RemoteViolation, match="more than a packet may hold"):
+    with pytest.raises(RemoteViolation, match="decompressed packet is too long"):
         inflate(deflate(bytes(MAX_PACKET)))
-    with pytest.raises(RemoteViolation, match="more than a packet may hold"):
+    with pytest.raises(RemoteViolation, match="decompressed packet is too long"):
         Inflate()(zlib.compress(bytes(1 << 26)))
 
 
 def test_what_is_no_stream() -> None:
-    with pytest.raises(RemoteViolation, match="can not be decompressed"):
+    with pytest.raises(RemoteViolation, match="decompression failed"):
         Inflate()(b"no zlib at all")
-    with pytest.raises(RemoteViolation, match="a compressed stream that ends"):
+    with pytest.raises(RemoteViolation, match="corrupt packet: the compressed stream has ended"):
         Inflate()(zlib.compress(b"ends here"))
     assert Inflate()(b"") == b""
 
@@ -121,7 +121,7 @@ def test_a_bomb_ends_the_connection_and_says_why() -> None:
     log_in(pair)
     pair.client.sendPacket(DATA, bytes(1 << 26))
     pair.pump()
-    assert "more than a packet may hold" in str(pair.server.lost and pair.server.lost.error)
+    assert "decompressed packet is too long" in str(pair.server.lost and pair.server.lost.error)
     assert pair.server_ear.heard == []
 
 
@@ -133,7 +133,7 @@ def test_an_empty_packet_is_none_inside_either() -> None:
     sealer = pair.client._outgoing._sealer
     pair.client_line.write(sealer.seal(pair.client._outgoing.sequence, deflate(b"")))
     pair.pump()
-    assert "an empty packet" in str(pair.server.lost and pair.server.lost.error)
+    assert "the packet is empty" in str(pair.server.lost and pair.server.lost.error)
 
 
 def test_inflated_bytes_count_in_a_turn_of_the_reactor() -> None:

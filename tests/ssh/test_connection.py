@@ -161,7 +161,7 @@ def test_channels_are_limited() -> None:
         )
     assert len(handler.openings) == 4
     assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * 2
-    assert said == ["4 channels at once in one connection are the limit"]
+    assert said == ["too many channels in one connection: the limit is 4"]
     assert wire.disconnected is None
 
 

@@ -154,7 +154,7 @@ async def test_a_request_survives_the_end_of_the_process_once(make: Callable[...
         await done(waiting)
     assert setting.outcomes == [0, 1]
     assert len(setting.processes.started) == 2
-    assert any("it is started again" in event["log_format"] for event in logged)
+    assert any("it is restarted" in event["log_format"] for event in logged)
 
 
 async def test_a_request_that_ends_two_processes_is_refused(make: Callable[..., Setting]) -> None:
@@ -167,7 +167,7 @@ async def test_a_request_that_ends_two_processes_is_refused(make: Callable[..., 
     await fact(lambda: len(setting.processes.started) == 2, "it is not started again")
     setting.processes.freezes = False
     setting.process.kill()
-    assert "on the proxy's side" in await refused(hit)
+    assert "could not compute the key exchange" in await refused(hit)
     await done(waiting)
 
 

@@ -103,8 +103,9 @@ def test_any_of_several_keys_of_one_host(known: Trust) -> None:
 def test_a_changed_key(known: Trust) -> None:
     trust = known.with_lines(line("web1", RSA), line("web1", ED))
     assert refused(trust, OTHER) == (
-        f"the host key of web1:22 has changed: it shows {fingerprint(OTHER)}, {known.file}:2 has"
-        f" {fingerprint(ED)}. Someone may be in between; if the change is right, mend that line"
+        f"the host key of web1:22 has changed: it presented {fingerprint(OTHER)}, but {known.file}:2 has"
+        f" {fingerprint(ED)}. Somebody may be intercepting the connection. If the key was replaced"
+        " on purpose, ask your administrator to correct that line"
     )
 
 
@@ -117,7 +118,8 @@ def test_nobody_knows_it(known: Trust) -> None:
     trust = known.with_lines(line("web2", ED))
     assert refused(trust, ED) == (
         "web1:22 presented a public key, expected a host certificate (ssh: handshake failed: remote host"
-        " presented a public key, expected a host certificate). Sign one with:"
+        " presented a public key, expected a host certificate). Ask your administrator to sign its host key"
+        f" (ED25519 {fingerprint(ED)}) or to add it to known_hosts. To sign it:"
         " conchrec ca sign-host --host web1"
     )
 
@@ -223,7 +225,7 @@ def test_an_authority_of_known_hosts(known: Trust) -> None:
     assert verdict.trust == f"certificate 'web1 node' by the authority at {known.file}:1"
     assert accepted(trust, certificate("web1"), PORT).checked
     web9 = Target(host="web9")
-    assert "not one that we trust" in refused(trust, certificate("web9"), web9)
+    assert "its CA is not trusted" in refused(trust, certificate("web9"), web9)
     # An authority's key is no host's key, nor the reverse.
     assert "expected a host certificate" in refused(trust, CA.blob)
     plain = known.with_lines(line("web1", CA.blob))
@@ -234,8 +236,8 @@ def test_an_authority_of_known_hosts(known: Trust) -> None:
     ("shown", "why"),
     [
         (certificate("web2", "web3"), "it is for web2, web3, not for web1"),
-        (certificate("web1", by=STRANGER), "its authority is not one that we trust"),
-        (certificate("web1", kind=CertificateKind.USER), "it is a user certificate"),
+        (certificate("web1", by=STRANGER), "its CA is not trusted"),
+        (certificate("web1", kind=CertificateKind.USER), "it is a user certificate, not a host certificate"),
         (certificate("web1", days=-1), "it has expired"),
     ],
 )
@@ -243,7 +245,7 @@ def test_certificates_that_do_not_count(known: Trust, shown: bytes, why: str) ->
     trust = known.with_lines(authorities=(CA.blob,))
     assert refused(trust, shown) == (
         f"web1:22 presented a host certificate that is not accepted: {why}."
-        " Sign one with: conchrec ca sign-host --host web1"
+        " Ask your administrator to sign a new one: conchrec ca sign-host --host web1"
     )
     # The plain key in it is known, then that is enough, as with no certificate at all.
     pinned = known.with_lines(line("web1", ED), authorities=(CA.blob,))

@@ -189,9 +189,9 @@ EFFECTS: dict[KexAction, tuple[list[int], ExchangePhase]] = {
 
 
 REFUSALS = {
-    KexEvent.KEXINIT: "a key exchange inside a key exchange",
-    KexEvent.METHOD: "a key exchange message without a key exchange",
-    KexEvent.NEWKEYS: "NEWKEYS out of place",
+    KexEvent.KEXINIT: "KEXINIT during a key exchange",
+    KexEvent.METHOD: "key exchange message outside a key exchange",
+    KexEvent.NEWKEYS: "unexpected NEWKEYS",
 }
 
 
@@ -412,4 +412,4 @@ def test_holds_producers_while_much_waits_and_ends_where_it_is_too_much() -> Non
     assert not both.at_server.producers_held
     both.server.begin()
     both.server.block(DATA, bytes(1000), 1000)
-    assert str(both.at_server.error) == "the key exchange takes too long"
+    assert str(both.at_server.error) == "the key exchange takes too long: too many messages wait for it"

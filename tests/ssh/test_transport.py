@@ -93,7 +93,7 @@ def test_nothing_in_common(theirs: object, what: str) -> None:
     secure = pair.client.when_secure()
     pair.pump()
     lost = lost_of(pair.server.when_lost())
-    assert lost.describe().startswith(f"no common {what} algorithm: the other side has ")
+    assert lost.describe().startswith(f"no common {what} algorithm: the other side offers ")
     assert isinstance(failure_of(secure), Exception)
     assert pair.client.lost is not None
 
@@ -229,7 +229,7 @@ def test_too_much_before_start() -> None:
     assert pair.client_line.closing
     assert not pair.client_line.unsent, "nothing is sent before our version"
     pair.cut()
-    assert lost_of(pair.client.when_lost()).describe() == "too much was sent ahead of our version"
+    assert lost_of(pair.client.when_lost()).describe() == "too much was sent before our identification string"
 
 
 # --- host keys
@@ -290,7 +290,7 @@ def test_a_service_that_is_not_ours() -> None:
     pair.pump()
     told = lost_of(pair.client.when_lost())
     assert told.reason == DisconnectReason.SERVICE_NOT_AVAILABLE
-    assert told.describe() == "the service ssh-connection is not to be had"
+    assert told.describe() == "the service ssh-connection is not available"
 
 
 def test_a_second_service_request() -> None:
@@ -328,7 +328,7 @@ def test_a_client_has_no_services() -> None:
     pair = Pair().secure()
     pair.server.send_now(a.SERVICE_REQUEST, string(b"ssh-userauth"))
     pair.pump()
-    assert lost_of(pair.client.when_lost()).describe() == "a service request to a client"
+    assert lost_of(pair.client.when_lost()).describe() == "service request to a client"
 
 
 @pytest.mark.parametrize("accepted", [string(b"ssh-connection"), string(b"ssh-userauth")[:-1]])
@@ -346,7 +346,7 @@ def test_an_accept_that_nobody_asked_for() -> None:
     pair = Pair().secure()
     pair.server.send_now(a.SERVICE_ACCEPT, string(b"ssh-userauth"))
     pair.pump()
-    assert lost_of(pair.client.when_lost()).describe() == "a service that was not asked for"
+    assert lost_of(pair.client.when_lost()).describe() == "SERVICE_ACCEPT without a service request"
 
 
 def test_an_accept_without_a_name() -> None:
@@ -524,7 +524,7 @@ def test_a_handshake_that_takes_too_long() -> None:
     pair.clock.advance(1)
     assert pair.server_line.closing
     pair.cut()
-    assert lost_of(pair.server.when_lost()).describe() == "no key exchange in time"
+    assert lost_of(pair.server.when_lost()).describe() == "the key exchange was not completed in time"
 
 
 def test_nothing_after_the_handshake() -> None:
@@ -535,7 +535,7 @@ def test_nothing_after_the_handshake() -> None:
     assert not pair.server_line.closing
     pair.clock.advance(1)
     pair.pump()
-    assert lost_of(pair.client.when_lost()).describe() == "no login in time"
+    assert lost_of(pair.client.when_lost()).describe() == "the login was not started in time"
 
 
 def test_a_service_has_its_own_time() -> None:
@@ -645,7 +645,7 @@ def test_what_is_sent_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> N
     pair.server.sendPacket(DATA, bytes(20_000))
     assert pair.server_line.aborted
     pair.cut()
-    assert lost_of(pair.server.when_lost()).describe() == "what we send is not read"
+    assert lost_of(pair.server.when_lost()).describe() == "the other side does not read what we send"
 
 
 def test_answers_that_are_read() -> None:

@@ -173,8 +173,8 @@ def test_the_handshake_has_its_time_limit_while_it_waits() -> None:
     assert waiting.pair.server_line.closing
     waiting.pair.pump()
     server, client = waiting.pair.server.lost, waiting.pair.client.lost
-    assert server is not None and server.describe() == "no key exchange in time"
-    assert client is not None and client.describe() == "no key exchange in time"
+    assert server is not None and server.describe() == "the key exchange was not completed in time"
+    assert client is not None and client.describe() == "the key exchange was not completed in time"
 
 
 @pytest.mark.parametrize("side", ["server", "client"])

@@ -177,14 +177,14 @@ def test_giving_up_says_what_was_tried_and_what_it_takes() -> None:
     client.refuse(u.PUBLICKEY, u.PASSWORD)
     client.refuse(u.PUBLICKEY, u.PASSWORD)
     assert client.refuse(u.PUBLICKEY, u.PASSWORD) == []
-    assert client.rejected == "web1 would not let root in: tried one, two; it takes password,publickey"
+    assert client.rejected == "web1 rejected the login as root: tried one, two; it accepts password,publickey"
     assert client.wire.disconnected is None
 
 
 def test_nothing_to_try() -> None:
     client = Client()
     assert client.refuse(u.PASSWORD) == []
-    assert client.rejected == "web1 would not let root in: nothing to try; it takes password"
+    assert client.rejected == "web1 rejected the login as root: there was nothing to try; it accepts password"
 
 
 def test_methods_of_the_target_are_safe_to_print() -> None:
@@ -199,7 +199,7 @@ def test_a_signature_that_is_refused_after_all() -> None:
     client.welcome(ONE)
     assert client.refuse() == offered(TWO)
     client.refuse()
-    assert "tried one (its signature was refused), two;" in client.rejected
+    assert "tried one (the target rejected its signature), two;" in client.rejected
 
 
 @pytest.mark.parametrize("certified", [False, True])
@@ -267,7 +267,7 @@ def test_a_server_that_takes_sha_1_alone_is_offered_something_else() -> None:
     client = Client(signer("rsa", label="rsa"), TWO, extensions={b"server-sig-algs": b"ssh-rsa,ssh-ed25519"})
     assert client.refuse() == offered(TWO)
     client.refuse()
-    assert "tried rsa (it takes no algorithm of that key), two;" in client.rejected
+    assert "tried rsa (the target does not accept its algorithm), two;" in client.rejected
 
 
 def test_bound_to_the_host_key_where_the_server_knows_that() -> None:
@@ -308,12 +308,12 @@ def test_signers_without_end_come_to_an_end() -> None:
 
 
 def test_an_agent_that_says_no() -> None:
-    bad = Bad(AccessDenied("the agent would not sign"))
+    bad = Bad(AccessDenied("the agent refused to sign"))
     client = Client(bad, TWO)
     client.refuse()
     assert client.welcome(bad) == offered(TWO)
     client.refuse()
-    assert "tried bad (the agent would not sign), two;" in client.rejected
+    assert "tried bad (the agent refused to sign), two;" in client.rejected
 
 
 def test_a_fault_in_a_signer() -> None:
@@ -321,7 +321,7 @@ def test_a_fault_in_a_signer() -> None:
     client = Client(bad)
     client.refuse()
     client.welcome(bad)
-    assert "tried bad (it could not sign);" in client.rejected
+    assert "tried bad (signing failed);" in client.rejected
 
 
 def test_a_signature_that_nobody_waits_for_any_more() -> None:
@@ -389,7 +389,10 @@ def test_good_but_not_enough_and_nothing_else() -> None:
     client.refuse()
     client.welcome(ONE)
     assert client.refuse(u.PASSWORD, partial=True) == []
-    expected = "web1 would not let root in: publickey did not suffice, nothing to try; it takes password"
+    expected = (
+        "web1 rejected the login as root: publickey succeeded but was not sufficient; there was nothing to"
+        " try; it accepts password"
+    )
     assert client.rejected == expected
 
 
@@ -472,7 +475,7 @@ def test_three_passwords() -> None:
     assert client.refuse(u.PASSWORD) == password(b"b")
     assert client.refuse(u.PASSWORD) == password(b"c")
     assert client.refuse(u.PASSWORD) == []
-    assert client.rejected == "web1 would not let root in: tried password; it takes password"
+    assert client.rejected == "web1 rejected the login as root: tried password; it accepts password"
     assert person.challenges[0].prompts == (u.Prompt(text="root@web1's password: "),)
 
 
@@ -586,7 +589,7 @@ def test_messages_out_of_place(place: Any, number: int) -> None:
     assert client.hear(number, b"") == []
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert isinstance(client.result, UpstreamError)
-    assert "web1 breaks the protocol" in client.result.public
+    assert "web1 violated the SSH protocol" in client.result.public
     assert client.door.started == 0
     assert client.hear(u.SUCCESS) == []
 

@@ -268,7 +268,7 @@ def test_two_minutes(server: Server) -> None:
     assert server.wire.disconnected is None
     server.clock.advance(1)
     assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
-    assert server.refused == [("joe", "login", "not logged in within 120 s")]
+    assert server.refused == [("joe", "login", "not logged in within 120 seconds")]
 
 
 def test_a_slow_target_does_not_cost_the_user_the_login(server: Server) -> None:

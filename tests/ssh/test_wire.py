@@ -53,7 +53,7 @@ def test_no_cut_goes_unnoticed(data: bytes, draw: st.DataObject) -> None:
 def test_what_is_left_over_is_said() -> None:
     r = Reader(b"\x01\x02")
     r.byte()
-    with pytest.raises(LeftOver, match="1 bytes"):
+    with pytest.raises(LeftOver, match="1 extra bytes"):
         r.end()
 
 
