@@ -24,30 +24,34 @@ _Limit = TypeVar("_Limit", int, timedelta)
 
 
 class Record(Enum):
-    """What follows where a session cannot be recorded."""
+    """What happens if a session cannot be recorded."""
 
     STRICT = "strict"
     """It does not start, or it ends."""
     BEST_EFFORT = "best_effort"
-    """It goes on, with an audit event."""
+    """It goes on unrecorded, with an audit event."""
 
 
 class Sees(Enum):
-    """Whose recordings somebody may look at, over ssh."""
+    """Whose recordings a user may see over ssh."""
 
     NONE = "none"
+    """Nobody's."""
     OWN = "own"
+    """The user's own."""
     ALL = "all"
+    """Everybody's."""
 
 
 class Mfa(Enum):
-    """Which proof besides the first one is needed: a code, or the touch of a hardware key."""
+    """When a second factor is required: a code, or the touch of a hardware key."""
 
     NO = "no"
+    """Never."""
     LOGIN = "login"
-    """One for each connection to the proxy."""
+    """For each connection to the proxy."""
     SESSION = "session"
-    """One for each connection to a target, and for each command of the proxy."""
+    """For each connection to a target, and for each command to the proxy."""
 
     @property
     def level(self) -> int:
@@ -80,29 +84,31 @@ class OptionRow:
 
 TABLE: tuple[OptionRow, ...] = (
     OptionRow(name="max_session_ttl", adds=Adds.STRICTEST, default="no limit",
-        about="a connection to a target ends after that", example="12h"),
+        about="how long a connection to a target may last", example="12h"),
     OptionRow(name="client_idle_timeout", adds=Adds.STRICTEST, default="no limit",
-        about="… after so long without a keystroke", example="15m"),
+        about="how long a connection to a target may be without a keystroke", example="15m"),
     OptionRow(name="max_sessions", adds=Adds.STRICTEST, default="10",
-        about="session channels at one time in one connection to a target"),
+        about="how many session channels one connection to a target may have at one time"),
     OptionRow(name="max_connections", adds=Adds.STRICTEST, default="no limit",
-        about="connections of one user to targets at one time", example="5"),
-    OptionRow(name="shell", adds=Adds.OPEN, default="yes",
-        about="the login shell, with or without a terminal"),
-    OptionRow(name="pty", adds=Adds.OPEN, default="yes", about="a terminal (`ssh -t`, and shells of people)"),
+        about="how many connections to targets a user may have at one time", example="5"),
+    OptionRow(name="shell", adds=Adds.OPEN, default="yes", about="login shells, with or without a terminal"),
+    OptionRow(name="pty", adds=Adds.OPEN, default="yes", about="terminals (`ssh -t`, interactive shells)"),
     OptionRow(name="exec", adds=Adds.OPEN, default="yes",
-        about="commands (`ssh host command`; scp -O, rsync and git are commands, too)"),
+        about="commands (`ssh host command`); `scp -O`, rsync and git are commands, too"),
     OptionRow(name="commands", adds=Adds.UNION, default="every command",
-        about="which commands; a role that names some opens no shell and no subsystem that it does not name",
+        about="the only commands that are allowed; shells and subsystems are then closed unless the role "
+        "opens them",
         example='[uptime, "systemctl restart *"]'),
     OptionRow(name="subsystem", adds=Adds.OPEN, default="yes", about="subsystems other than sftp"),
-    OptionRow(name="file_copy", adds=Adds.OPEN, default="yes", about="both of the next two",
-        shorthand=("sftp", "scp")),
+    OptionRow(name="file_copy", adds=Adds.OPEN, default="yes",
+        about="`sftp` and `scp` together", shorthand=("sftp", "scp")),
     OptionRow(name="sftp", adds=Adds.OPEN, default="yes",
-        about="the subsystem sftp (`sftp`, `sshfs`, today's `scp`), and commands seen to run its server"),
+        about="the subsystem sftp (`sftp`, `sshfs`, current `scp`), and commands that are seen to run its "
+        "server"),
     OptionRow(name="scp", adds=Adds.OPEN, default="yes",
         about="commands that are seen to run scp at the target"),
-    OptionRow(name="port_forwarding", adds=Adds.CLOSED, default="no", about="all of the next three",
+    OptionRow(name="port_forwarding", adds=Adds.CLOSED, default="no",
+        about="the next three options together",
         shorthand=("local_forwarding", "remote_forwarding", "streamlocal_forwarding")),
     OptionRow(name="local_forwarding", adds=Adds.CLOSED, default="no",
         about="`ssh -L`, `-D` and `-W` at the target"),
@@ -111,20 +117,20 @@ TABLE: tuple[OptionRow, ...] = (
         about="`ssh -L` and `-R` with sockets at the target"),
     OptionRow(name="x11_forwarding", adds=Adds.CLOSED, default="no", about="`ssh -X` and `-Y`"),
     OptionRow(name="forward_agent", adds=Adds.CLOSED, default="no",
-        about="the agent goes on to the target (`ssh -A`)"),
+        about="the user's agent at the target (`ssh -A`)"),
     OptionRow(name="unknown_requests", adds=Adds.OPEN, default="yes",
-        about="requests that conchrec does not know are relayed unread; no: they are refused"),
+        about="requests that conchrec does not know, which are relayed unread"),
     OptionRow(name="nested_ssh", adds=Adds.OPEN, default="yes",
-        about="SSH inside of a forward, which goes unrecorded; no: such a forward ends"),
+        about="SSH inside a forward, which is not recorded; with `no`, such a forward ends"),
     OptionRow(name="record", adds=Adds.STRICTEST, default="strict",
-        about="strict: a session that cannot be recorded ends; best_effort: it goes on, audited"),
+        about="what happens if a session cannot be recorded"),
     OptionRow(name="require_mfa", adds=Adds.STRICTEST, default="no",
-        about="a second factor for each login, or for each session"),
+        about="when a second factor is required", example="session"),
     OptionRow(name="approval", adds=Adds.EACH, default="none",
-        about="somebody else with one of these roles has to approve each connection to a target",
+        about="roles: somebody else who has one of them has to approve each connection to a target",
         example="[lead]"),
     OptionRow(name="recordings", adds=Adds.WIDEST, default="own",
-        about="whose recordings one may look at with ssh: own, all, none"),
+        about="whose recordings a user may see with ssh"),
 )  # fmt: skip
 """In the order in which people are shown them."""
 

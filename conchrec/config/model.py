@@ -28,16 +28,16 @@ _HOST = re.compile(r"[A-Za-z0-9_:.-]+")
 
 
 class Mode(Enum):
-    """``session_recording``."""
+    """What the proxy does with sessions (``session_recording``)."""
 
     PROXY = "proxy"
-    """Terminate and record."""
+    """The proxy records. The recording is written through to the disk at least once a second."""
     PROXY_SYNC = "proxy-sync"
-    """The same, and on disk before it is forwarded."""
+    """The proxy records, and each byte is on the disk before it is forwarded."""
     NODE = "node"
-    """Pass through; the host records."""
+    """The proxy passes sessions through. They are recorded by the target, if at all."""
     OFF = "off"
-    """Pass through."""
+    """The proxy passes sessions through. Nobody records."""
 
     @property
     def records(self) -> bool:
@@ -45,28 +45,32 @@ class Mode(Enum):
 
 
 class UpstreamAuth(Enum):
-    """A way to log in at a target."""
+    """A method to log in at a target."""
 
     AGENT = "agent"
+    """With the keys and certificates in the user's agent."""
     CERTIFICATE = "certificate"
+    """With a certificate that the user CA signs for this one connection."""
     PROMPT = "prompt"
-    """The target's own questions, answered by the user in the inner login."""
+    """With the user's answers to the target's own questions, such as a password."""
 
 
 class AgentProbe(Enum):
-    """When an agent that was not announced is asked for."""
+    """When to ask for an agent that the client has not announced."""
 
     LAST = "last"
-    """Only when the login would otherwise fail."""
+    """If the login would otherwise fail."""
     ALWAYS = "always"
+    """At each login."""
     NEVER = "never"
+    """Never."""
 
 
 class InnerAuth(Enum):
     """What the inner login has to prove."""
 
     KEY = "key"
-    """A key of the same user again."""
+    """A key of the same user."""
     TUNNEL = "tunnel"
     """Nothing: the outer login is enough."""
 
@@ -75,15 +79,20 @@ class Offer(Enum):
     """The algorithms that users are offered."""
 
     MODERN = "modern"
+    """Algorithms that current clients prefer."""
     COMPATIBLE = "compatible"
+    """Also those of older clients: NIST curves, finite-field Diffie-Hellman, encrypt-and-MAC."""
 
 
 class TargetOffer(Enum):
     """The algorithms that a target is offered."""
 
     MODERN = "modern"
+    """Algorithms that current servers prefer."""
     COMPATIBLE = "compatible"
+    """Also those of older servers: NIST curves, finite-field Diffie-Hellman, encrypt-and-MAC."""
     LEGACY = "legacy"
+    """Also SHA-1, CBC and DSA. The audit event `upstream.connect` names those that were used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,8 @@ class ConfiguredUser:
     which may contain `*`, `?` and `~`; `authorized_keys` is a list of lines. Of the options of such lines
     `from` and `expiry-time` are enforced; any other option is an error.
 
-    Example: authorized_keys_file: [joe.keys, "~joe/.ssh/*.pub"]
+    Type: text, or list of texts
+    Example: [joe.keys, "~joe/.ssh/*.pub"]
     """
     password: bytes = field(default=b"", repr=False)
     """The bcrypt hash of a password, as `conchrec passwd` prints it. Only the proxy may be able to read a
@@ -156,6 +166,7 @@ class TargetRule:
     address: tuple[str, ...] = ()
     """The address, or the list of addresses, to connect to. The default is what the name resolves to.
 
+    Type: text, or list of texts
     Example: 10.0.0.5
     """
     port: int | None = field(default=None, metadata={"most": MAX_PORT})
@@ -321,6 +332,7 @@ class Audit:
     syslog: Path | None = None
     """Whether each event also goes to syslog: `no`, `yes` (to /dev/log), or the path of a socket.
 
+    Type: `no`, `yes` or a path
     Example: yes
     """
     min_free: int = field(default=100 * 1024 * 1024, metadata=SIZE)

@@ -10,19 +10,20 @@ class InputPolicy(Enum):
     """What is kept of what the user sends (``recordings.input``)."""
 
     NO = "no"
-    """Counts and hashes only."""
+    """None of it."""
     WITHOUT_PTY = "without-pty"
-    """The first MiB where there is no pty: scripts, but not what somebody types."""
+    """Of sessions without a terminal the first MiB: scripts, but nothing that a person types."""
     YES = "yes"
-    """What is typed at a pty too, as far as it is shown there (``echo``); without a pty the first MiB."""
+    """Also what is typed at a terminal, as far as the terminal shows it: no passwords."""
 
 
 class Fsync(Enum):
-    """When the disk is told (``recordings.fsync``). The operating system has it after 8 ms anyway."""
+    """When a recording is written through to the disk (``recordings.fsync``). The operating system gets it
+    within 8 ms in any case."""
 
     INTERVAL = "interval"
-    """Every second, and at the close."""
+    """Once a second, and at its end."""
     ALWAYS = "always"
-    """After every write, in the background, and at the close."""
+    """After each write, in the background, and at its end."""
     NEVER = "never"
-    """When the operating system likes."""
+    """Whenever the operating system does so."""
