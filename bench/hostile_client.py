@@ -25,7 +25,7 @@ from bench.hostile_plan import Plan, Sent
 from bench.hostile_strangers import RAW
 from bench.hostile_user import Session, User
 from bench.light_client import VERSION
-from conchrec.proxy.relay.packets import PIECES_MOST
+from conchrec.proxy.relay.channel_end import PIECES_MOST
 from conchrec.ssh import messages as m
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conchrec.proxy.inner import request_audit, session, start_requests
-from conchrec.proxy.relay import admission, relay
+from conchrec.proxy.relay import admission, channel_end, relay
 from conchrec.proxy.relay.admission import Direction, Disposition, MessageKind, StartPhase
 from conchrec.recording.capture import recorder
 from conchrec.recording.format import environment
@@ -66,7 +66,7 @@ def _always(name: str, value: object) -> Callable[[Patch], None]:
 
 
 def _unsplit(patch: Patch) -> None:
-    patch.setattr(relay, "send_split", lambda channel, message, body, most: channel.send(message, body))
+    patch.setattr(channel_end, "send_data", lambda channel, message, body, most: channel.send(message, body))
 
 
 def _raw(patch: Patch) -> None:
@@ -101,7 +101,7 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
     "surplus bytes": (_raw, "unrecorded", 2),
     "more than the window": (_always("window", 1 << 30), "and the window is", 110),
     "window of dropped data": (
-        lambda patch: patch.setattr(relay.Relay, "_refund_near", lambda self, size: None),
+        lambda patch: patch.setattr(channel_end.ChannelEnd, "_refund", lambda self, size: None),
         "stuck",
         22,
     ),
@@ -112,7 +112,7 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
     ),
     "bytes that are not UTF-8": (_lossy, "unrecorded", 77),
     "replies in their order": (
-        lambda patch: patch.setattr(relay.Relay, "_reply_to_near", lambda self, success: None),
+        lambda patch: patch.setattr(channel_end.ChannelEnd, "_send_reply", lambda self, success: None),
         "replies",
         0,
     ),

@@ -1,40 +1,40 @@
-"""The bytes of channels that wait for their other end, counted for each user. Pure."""
+"""Counts the bytes that channels hold until their other end accepts them, for each user. Pure."""
 
 from __future__ import annotations
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 
-#: What may wait on behalf of one user, in all channels of all connections, in bytes.
+#: The most bytes that may be held for one user, in all channels of all connections.
 USER_BYTES = 64 * 1024 * 1024
-#: What a message that waits costs beside its payload.
+#: What a held message costs in memory, in addition to its payload.
 OVERHEAD = 200
 
 
-class UserWaiting:
-    """All that waits on behalf of one user."""
+class UserHeldBytes:
+    """The bytes that all channels of one user hold."""
 
     __slots__ = ("__weakref__", "bytes")
 
     def __init__(self) -> None:
         self.bytes = 0
 
-    def channel(self) -> ChannelWaiting:
-        """The part of a new channel."""
-        return ChannelWaiting(self)
+    def channel(self) -> ChannelHeldBytes:
+        """Return the count of a new channel, which adds to this one."""
+        return ChannelHeldBytes(self)
 
 
-class ChannelWaiting:
-    """What waits in one channel. ``close`` it at the end of the channel, whatever still waits."""
+class ChannelHeldBytes:
+    """The bytes that one channel holds. Call ``close`` at the end of the channel."""
 
     __slots__ = ("_user", "bytes")
 
-    def __init__(self, user: UserWaiting) -> None:
+    def __init__(self, user: UserHeldBytes) -> None:
         self._user = user
         self.bytes = 0
 
     def add(self, size: int) -> None:
-        """A message of ``size`` bytes waits. Raises RemoteViolation where the user has too much waiting."""
+        """Count a message of ``size`` bytes. Raises RemoteViolation if the user has too many bytes held."""
         self._count(size + OVERHEAD)
         if self._user.bytes > USER_BYTES:
             raise RemoteViolation(
@@ -42,10 +42,11 @@ class ChannelWaiting:
             )
 
     def remove(self, size: int) -> None:
-        """A message of ``size`` bytes was forwarded or dropped."""
+        """Remove a message of ``size`` bytes, which was forwarded or dropped."""
         self._count(-size - OVERHEAD)
 
     def close(self) -> None:
+        """Remove everything that the channel still holds."""
         self._count(-self.bytes)
 
     def _count(self, size: int) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from conchrec.model import Identity
-from conchrec.proxy.held_bytes import UserWaiting
+from conchrec.proxy.held_bytes import UserHeldBytes
 
 
 class LiveConnection(Protocol):
@@ -55,7 +55,7 @@ class Registry:
         self._sessions: Counter[str] = Counter()
         self._commands: Counter[str] = Counter()
         #: By user; an entry lasts as long as a channel of the user.
-        self._waiting: WeakValueDictionary[str, UserWaiting] = WeakValueDictionary()
+        self._waiting: WeakValueDictionary[str, UserHeldBytes] = WeakValueDictionary()
         self._is_stopping = False
 
     # --- the service
@@ -102,11 +102,11 @@ class Registry:
         """Count one session of this user less."""
         _subtract(self._sessions, user)
 
-    def user_waiting(self, user: str) -> UserWaiting:
+    def user_waiting(self, user: str) -> UserHeldBytes:
         """What waits in all channels of this user for their other ends; each new channel keeps it."""
         waiting = self._waiting.get(user)
         if waiting is None:
-            waiting = self._waiting[user] = UserWaiting()
+            waiting = self._waiting[user] = UserHeldBytes()
         return waiting
 
     # --- commands

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
-from conchrec.proxy.held_bytes import USER_BYTES, UserWaiting
+from conchrec.proxy.held_bytes import USER_BYTES, UserHeldBytes
 from conchrec.proxy.relay.lane import HELD_BYTES, Lane
 from conchrec.ssh import messages as m
 
@@ -19,7 +19,7 @@ def fill(lanes: list[Lane]) -> None:
 
 def test_channels_of_one_user_share_a_limit() -> None:
     """A thousand sessions whose target is not there, each with as much as it may hold."""
-    user, other = UserWaiting(), UserWaiting()
+    user, other = UserHeldBytes(), UserHeldBytes()
     lanes = [
         Lane(lambda message, body: None, lambda message, body: None, user.channel())
         for _ in range(2 * USER_BYTES // HELD_BYTES)
@@ -33,7 +33,7 @@ def test_channels_of_one_user_share_a_limit() -> None:
 
 @given(st.lists(st.integers(0, 1000), max_size=50), st.booleans())
 def test_what_goes_on_and_what_ends_is_not_counted(sizes: list[int], opens: bool) -> None:
-    user = UserWaiting()
+    user = UserHeldBytes()
     channel = user.channel()
     lane = Lane(lambda message, body: None, lambda message, body: None, channel)
     for size in sizes:

@@ -21,7 +21,7 @@ from conchrec.proxy.inner.forward_rules import (
     dropped_event,
     shown,
 )
-from conchrec.proxy.relay.intake import UNKNOWN_MOST
+from conchrec.proxy.relay.message_parser import UNKNOWN_MOST
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import Reason, ReasonCode

@@ -22,7 +22,7 @@ from conchrec.proxy.inner.session_recording import SessionRecording
 from conchrec.proxy.inner.session_report import SessionReport
 from conchrec.proxy.inner.session_rules import SessionRules
 from conchrec.proxy.inner.start_requests import StartRequest, StartTracker
-from conchrec.proxy.relay.intake import STARTS
+from conchrec.proxy.relay.message_parser import STARTS
 from conchrec.proxy.relay.observer import NOT_FORWARDED, Verdict
 from conchrec.proxy.relay.relay import Relay
 from conchrec.proxy.target_access import TargetAccess

@@ -1,10 +1,10 @@
-"""What one end of a channel may send to the other: start, window, maximum packet and end of data.
+"""Decides what one end of a channel may send to the other at this point.
 
-A far end silently drops what it does not take: data before a start request was accepted, data after EOF,
-extended data from a client, a second start request, more than its window. A recorder in front of it would
-record what was never delivered. So each message passes a ``Direction`` before it is observed, and only what
-the far end takes at this point goes on. The rest waits, or is dropped and its bytes are returned to the
-sender's window, so that the sender never stalls.
+An SSH server silently drops what it does not accept: data before a start request was accepted, data after
+EOF, extended data from a client, a second start request, more than its window. A recorder in front of it
+would record what was never delivered. So each message passes a ``Direction`` before it is observed, and is
+forwarded only if the receiver accepts it at this point. Other messages wait, or are dropped and their bytes
+are returned to the sender's window, so that the sender never stalls.
 
 The table for the direction from the near end of a session (the user) to its far end (the target):
 
@@ -13,14 +13,14 @@ message               not started      starting       started
 ====================  ===============  =============  ==================
 data                  drop             wait           pass, by window
 extended data         drop             drop           drop
-EOF                   keep for later   wait           pass, once
+EOF                   keep             wait           pass, once
 start request         pass             wait           refuse
 set-up request        pass             wait           refuse
 other request, reply  pass             wait           pass
 ====================  ===============  =============  ==================
 
 WINDOW_ADJUST and CLOSE pass at once in every state. From the far end of a session data, EOF and the exit
-status wait until a start request has been forwarded. Other channels have no start: they are *started*.
+status wait until a start request was forwarded. Other channels have no start: they are always *started*.
 
 Pure: no transport, no clock.
 """
@@ -32,34 +32,34 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from conchrec.errors import RemoteViolation
-from conchrec.proxy.held_bytes import ChannelWaiting, UserWaiting
+from conchrec.proxy.held_bytes import ChannelHeldBytes, UserHeldBytes
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
 
 #: Peers overshoot their window a little; more than this, in bytes, is a protocol violation.
 SLACK = 256 * 1024
-#: What may wait in one direction of one channel, in bytes and messages.
-WAITING_BYTES = 1024 * 1024
-#: They go on in one turn of the reactor.
-WAITING_MESSAGES = 512
+#: The most bytes that may wait in one direction of one channel.
+QUEUED_BYTES = 1024 * 1024
+#: The most messages that may wait there; all of them are delivered in one turn of the reactor.
+QUEUED_MESSAGES = 512
 #: The largest window (RFC 4254, 5.2).
 MAX_WINDOW = 2**32 - 1
 
-#: The bytes in front of the data: its length, and for extended data the type (RFC 4254, 5.2).
+#: The number of bytes before the data: its length, and for extended data the type (RFC 4254, 5.2).
 DATA_HEADER = {m.CHANNEL_DATA: 4, m.CHANNEL_EXTENDED_DATA: 8}
 
 
 class StartPhase(enum.Enum):
-    """The start of a session: the request for a shell, a command or a subsystem."""
+    """How far the start of a session is: its request for a shell, a command or a subsystem."""
 
     NOT_STARTED = "no start request was forwarded, or the last one was refused"
-    STARTING = "a start request was forwarded and not answered yet"
+    STARTING = "a start request was forwarded and is not answered yet"
     STARTED = "a start request was accepted, or the channel has none"
 
 
 class MessageKind(enum.Enum):
-    """A message, by what its admission depends on."""
+    """The kinds of messages that the tables below distinguish."""
 
     DATA = "data"
     EXTENDED = "extended data"
@@ -69,25 +69,27 @@ class MessageKind(enum.Enum):
     EXIT = "exit-status or exit-signal"
     REQUEST = "another request"
     REPLY = "a reply to a request"
-    REFUSED = "a request that is answered with FAILURE in its turn"
+    REFUSED = "a request that the proxy itself answers with FAILURE"
     UNKNOWN_DATA = "extended data of an unknown type (RFC 4254 section 5.2)"
     WINDOW = "WINDOW_ADJUST"
     CLOSE = "CLOSE"
 
 
 class Disposition(enum.Enum):
-    """What becomes of a message."""
+    """What is done with a message."""
 
     PASS = enum.auto()
-    """Goes on when nothing waits before it."""
+    """Deliver it after the messages that wait before it."""
     OVERTAKE = enum.auto()
-    """Goes on at once."""
+    """Deliver it at once."""
     WAIT = enum.auto()
+    """Keep it in the queue until the phase changes."""
     KEEP = enum.auto()
-    """EOF: sent when the start is accepted; no data follows it."""
+    """EOF: deliver it when the start is accepted, and accept no more data."""
     DROP = enum.auto()
+    """Do not deliver it."""
     REFUSE = enum.auto()
-    """Dropped, and answered with FAILURE."""
+    """Do not deliver it, and answer it with FAILURE."""
 
 
 Table = Mapping[tuple[StartPhase, MessageKind], Disposition]
@@ -95,7 +97,9 @@ Table = Mapping[tuple[StartPhase, MessageKind], Disposition]
 
 def _table(rows: Mapping[MessageKind, tuple[Disposition, Disposition, Disposition]]) -> Table:
     return {
-        (phase, kind): act for kind, acts in rows.items() for phase, act in zip(StartPhase, acts, strict=True)
+        (phase, kind): disposition
+        for kind, dispositions in rows.items()
+        for phase, disposition in zip(StartPhase, dispositions, strict=True)
     }
 
 
@@ -107,7 +111,7 @@ _P, _O, _W, _D, _R = (
     Disposition.REFUSE,
 )
 
-#: The end that opened the channel. Columns: not started, starting, started.
+#: Messages of the end that opened the channel. Columns: not started, starting, started.
 FROM_NEAR = _table(
     {
         MessageKind.DATA: (_D, _W, _P),
@@ -125,7 +129,7 @@ FROM_NEAR = _table(
     }
 )
 
-#: The end that granted a session.
+#: Messages of the end that granted a session.
 FROM_FAR = _table(
     {
         MessageKind.DATA: (_W, _P, _P),
@@ -143,7 +147,7 @@ FROM_FAR = _table(
     }
 )
 
-#: The end that granted a forward: as above, without extended data.
+#: Messages of the end that granted a forward: as above, without extended data.
 FROM_FAR_OF_FORWARD = {**FROM_FAR, (StartPhase.STARTED, MessageKind.EXTENDED): Disposition.DROP}
 
 Payload = bytes | m.ChannelRequest
@@ -154,17 +158,18 @@ _ALREADY_STARTED = Reason(ReasonCode.ALREADY_STARTED, "a shell, command or subsy
 class Direction:
     """The messages from one end of a channel (the sender) to the other (the receiver).
 
-    ``window`` is what the receiver still takes, ``granted`` what the sender was told and has not used; the
-    owner of the channel raises both (``receiver_grants``, ``sender_is_told``).
+    ``window`` is the number of bytes that the receiver still accepts, and ``granted`` the number that the
+    sender still may send. The owner of the channel increases them (``add_window``, ``add_granted``).
 
-    ``deliver(kind, message, payload)`` gets what goes on, in order; data is split to the window.
+    ``deliver(kind, message, payload)`` gets the messages to forward, in order; data is split to the window.
     ``refund(size)`` must return ``size`` bytes to the sender's window. ``dropped(message, payload, reason)``
-    and ``refuse(request)`` hear what does not go on; the latter must answer FAILURE where a reply is wanted.
+    and ``refuse(request, reason)`` get the other messages; the latter must answer FAILURE if the request
+    wants a reply.
     """
 
     __slots__ = (
-        "_account", "_deliver", "_draining", "_dropped", "_kept_eof", "_refund", "_refuse", "_table",
-        "_waiting", "_waiting_bytes", "ended", "granted", "phase", "window",
+        "_deliver", "_dropped", "_held_bytes", "_is_draining", "_keeps_eof", "_queue", "_queued_bytes",
+        "_refund", "_refuse", "_table", "ended", "granted", "phase", "window",
     )  # fmt: skip
 
     def __init__(
@@ -176,9 +181,9 @@ class Direction:
         refund: Callable[[int], None],
         dropped: Callable[[int, bytes, Reason], None],
         refuse: Callable[[m.ChannelRequest, Reason], None],
-        account: ChannelWaiting | None = None,
+        held_bytes: ChannelHeldBytes | None = None,
     ) -> None:
-        self._account = account or UserWaiting().channel()
+        self._held_bytes = held_bytes or UserHeldBytes().channel()
         self._table = table
         self._deliver = deliver
         self._refund = refund
@@ -187,42 +192,42 @@ class Direction:
         self.phase = phase
         self.window = 0
         self.granted = 0
-        #: EOF has passed, or will at the start: no data follows.
+        #: EOF was delivered, or is kept until the start: no more data is accepted.
         self.ended = False
-        self._kept_eof = False
-        self._waiting: deque[tuple[MessageKind, int, Payload]] = deque()
-        self._waiting_bytes = 0
-        self._draining = False
+        self._keeps_eof = False
+        self._queue: deque[tuple[MessageKind, int, Payload]] = deque()
+        self._queued_bytes = 0
+        self._is_draining = False
 
     @property
-    def waiting(self) -> int:
-        """Messages that came and have not gone on."""
-        return len(self._waiting)
+    def queue_length(self) -> int:
+        """The number of messages that wait."""
+        return len(self._queue)
 
-    def receiver_grants(self, size: int) -> int:
-        """The receiver takes ``size`` bytes more; returns how much of that its window can hold."""
+    def add_window(self, size: int) -> int:
+        """Increase the receiver's window; returns by how much, since a window has a maximum."""
         size = min(size, MAX_WINDOW - self.window)
         self.window += size
-        if self._waiting:
+        if self._queue:
             self.drain()
         return size
 
-    def sender_is_told(self, size: int) -> None:
-        """The sender was told that it may send ``size`` bytes more."""
+    def add_granted(self, size: int) -> None:
+        """Let the sender send ``size`` more bytes: a WINDOW_ADJUST was sent to it."""
         self.granted += size
 
     def enter(self, phase: StartPhase) -> None:
-        """The start has come that far."""
+        """Change the phase, and deliver what may be delivered in it."""
         self.phase = phase
         self.drain()
-        if phase is StartPhase.STARTED and self._kept_eof:
-            self._kept_eof = False
+        if phase is StartPhase.STARTED and self._keeps_eof:
+            self._keeps_eof = False
             self._deliver(MessageKind.EOF, m.CHANNEL_EOF, b"")
 
     def push(self, kind: MessageKind, message: int, payload: Payload) -> None:
-        """A message of the sender, rewritten from its fields (``ssh.message_layouts``).
+        """Handle a message of the sender, which was rewritten from its fields (``ssh.message_layouts``).
 
-        Raises RemoteViolation where the sender ignores its window, or floods a channel that is not open.
+        Raises RemoteViolation if the sender exceeds its window, or sends too much before the start.
         """
         if (header := DATA_HEADER.get(message)) is not None:
             assert isinstance(payload, bytes)
@@ -235,78 +240,82 @@ class Direction:
                     "more data than the channel's window allows", code=ReasonCode.WINDOW_EXCEEDED
                 )
             is_common = kind is MessageKind.DATA and self.phase is StartPhase.STARTED and size <= self.window
-            if is_common and not self._waiting and not self.ended:
+            if is_common and not self._queue and not self.ended:
                 self.window -= size
                 self._deliver(kind, message, payload)
                 return
-        act = self._table[self.phase, kind]
-        if act is Disposition.WAIT or (act in (Disposition.PASS, Disposition.REFUSE) and self._waiting):
-            self._wait(kind, message, payload)
+        disposition = self._table[self.phase, kind]
+        is_ordered = disposition in (Disposition.PASS, Disposition.REFUSE)
+        if disposition is Disposition.WAIT or (is_ordered and self._queue):
+            self._enqueue(kind, message, payload)
         else:
-            self._handle(kind, message, payload, act)
+            self._handle(kind, message, payload, disposition)
 
     def drain(self) -> None:
-        """Let go on what may now."""
-        if self._draining:
+        """Handle the waiting messages, as far as phase and window allow."""
+        if self._is_draining:
             return
-        self._draining = True
+        self._is_draining = True
         try:
-            while self._waiting:
-                kind, message, payload = self._waiting[0]
-                act = self._table[self.phase, kind]
-                if act is Disposition.WAIT or (act is Disposition.PASS and self._is_stuck(kind)):
+            while self._queue:
+                kind, message, payload = self._queue[0]
+                disposition = self._table[self.phase, kind]
+                is_stuck = disposition is Disposition.PASS and self._needs_window(kind)
+                if disposition is Disposition.WAIT or is_stuck:
                     return
-                self._waiting.popleft()
-                self._waiting_bytes -= _size(payload)
-                self._account.remove(_size(payload))
-                self._handle(kind, message, payload, act)
+                self._queue.popleft()
+                self._queued_bytes -= _size(payload)
+                self._held_bytes.remove(_size(payload))
+                self._handle(kind, message, payload, disposition)
         finally:
-            self._draining = False
+            self._is_draining = False
 
     def flush(self) -> None:
-        """The sender has closed the channel: what waits for a start goes on, as far as the window allows;
-        what waits for window is dropped."""
+        """Empty the queue, because the sender has closed the channel.
+
+        Messages that wait for a start are delivered as far as the window allows; others are dropped.
+        """
         if self.phase is StartPhase.NOT_STARTED:
             self.enter(StartPhase.STARTING)
         self.discard(CHANNEL_CLOSED)
 
     def discard(self, reason: Reason) -> None:
-        """Drop what waits."""
-        waiting, self._waiting = self._waiting, deque()
-        self._waiting_bytes = 0
-        for _, message, payload in waiting:
-            self._account.remove(_size(payload))
+        """Drop all messages that wait."""
+        queue, self._queue = self._queue, deque()
+        self._queued_bytes = 0
+        for _, message, payload in queue:
+            self._held_bytes.remove(_size(payload))
             self._dropped(message, payload if isinstance(payload, bytes) else payload.encode(), reason)
 
     # --- inside
 
-    def _is_stuck(self, kind: MessageKind) -> bool:
+    def _needs_window(self, kind: MessageKind) -> bool:
         return kind in (MessageKind.DATA, MessageKind.EXTENDED) and not self.window and not self.ended
 
-    def _wait(self, kind: MessageKind, message: int, payload: Payload) -> None:
-        self._waiting_bytes += _size(payload)
-        if self._waiting_bytes > WAITING_BYTES or len(self._waiting) >= WAITING_MESSAGES:
+    def _enqueue(self, kind: MessageKind, message: int, payload: Payload) -> None:
+        self._queued_bytes += _size(payload)
+        if self._queued_bytes > QUEUED_BYTES or len(self._queue) >= QUEUED_MESSAGES:
             raise RemoteViolation(
                 "too much was sent before the other side could accept it", code=ReasonCode.TOO_MANY_MESSAGES
             )
-        self._account.add(_size(payload))
-        self._waiting.append((kind, message, payload))
+        self._held_bytes.add(_size(payload))
+        self._queue.append((kind, message, payload))
 
-    def _handle(self, kind: MessageKind, message: int, payload: Payload, act: Disposition) -> None:
-        if act is Disposition.REFUSE:
+    def _handle(self, kind: MessageKind, message: int, payload: Payload, disposition: Disposition) -> None:
+        if disposition is Disposition.REFUSE:
             assert isinstance(payload, m.ChannelRequest)
             self._refuse(payload, _ALREADY_STARTED)
         elif isinstance(payload, bytes) and message in DATA_HEADER:
-            if act is Disposition.DROP or self.ended:
+            if disposition is Disposition.DROP or self.ended:
                 self._drop_data(kind, message, payload)
             else:
-                self._pass_data(kind, message, payload)
+                self._deliver_data(kind, message, payload)
         elif kind is MessageKind.EOF:
             if self.ended:
                 return
             self.ended = True
-            if act is Disposition.KEEP:
-                self._kept_eof = True
+            if disposition is Disposition.KEEP:
+                self._keeps_eof = True
             else:
                 self._deliver(kind, message, payload)
         else:
@@ -325,21 +334,21 @@ class Direction:
             reason = Reason(ReasonCode.DATA_BEFORE_START, text)
         self._dropped(message, payload, reason)
         size = len(payload) - DATA_HEADER[message]
-        # What was sent beyond the window was never granted, and is not given back.
-        entitled = min(size, size + self.granted)
-        if entitled > 0:
-            self.granted += entitled
-            self._refund(entitled)
+        # Bytes beyond the window were never granted, and are not returned.
+        refund = min(size, size + self.granted)
+        if refund > 0:
+            self.granted += refund
+            self._refund(refund)
 
-    def _pass_data(self, kind: MessageKind, message: int, payload: bytes) -> None:
+    def _deliver_data(self, kind: MessageKind, message: int, payload: bytes) -> None:
         header = DATA_HEADER[message]
         size = len(payload) - header
         if size > self.window:
             prefix = payload[: header - 4]
             rest = prefix + string(payload[header + self.window :])
-            self._waiting.appendleft((kind, message, rest))
-            self._waiting_bytes += len(rest)
-            self._account.add(len(rest))
+            self._queue.appendleft((kind, message, rest))
+            self._queued_bytes += len(rest)
+            self._held_bytes.add(len(rest))
             if not self.window:
                 return
             payload = prefix + string(payload[header : header + self.window])
@@ -349,4 +358,5 @@ class Direction:
 
 
 def _size(payload: Payload) -> int:
+    """Return the number of bytes that count against the limits."""
     return len(payload) if isinstance(payload, bytes) else len(payload.extra)

@@ -1,4 +1,4 @@
-"""The hash over all messages of one direction of a channel that are not data."""
+"""Hashes all messages of one direction of a channel that are not data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from conchrec.ssh.wire import string
 
 
 class ControlHash:
-    """Adds up a ``Control``: ``add`` each message as it is forwarded."""
+    """Computes the ``Control`` of one direction: call ``add`` with each message when it is forwarded."""
 
     __slots__ = ("_hash", "_messages", "_size")
 
     def __init__(self) -> None:
         self._messages = 0
         self._size = 0
-        #: Made with the first message: most channels that are no sessions never have one.
+        #: Created with the first message, because channels that are no sessions add none.
         self._hash: hashlib._Hash | None = None
 
     def add(self, message: int, body: bytes) -> None:
-        """One more message, with what follows its channel number."""
+        """Add a message; ``body`` is what follows its channel number."""
         if self._hash is None:
             self._hash = hashlib.sha256()
         self._messages += 1
@@ -28,7 +28,7 @@ class ControlHash:
         self._hash.update(bytes((message,)) + string(body))
 
     def value(self) -> Control | None:
-        """What was added so far; None where nothing was."""
+        """Return the sum of the messages so far, or None without any."""
         if self._hash is None:
             return None
         return Control(messages=self._messages, size=self._size, sha256=self._hash.hexdigest())

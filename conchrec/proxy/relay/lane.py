@@ -1,11 +1,11 @@
-"""One direction of one channel: order, and who may go on. Pure: no transport, no clock.
+"""Keeps the messages of one direction of a channel in order. Pure: no transport, no clock.
 
-A lane is in one of three states. *Held*: the far end is not open yet, and everything waits in one
-queue. *Open*: a message is shown to the observer and passed on in the same call. *Gated*: it is shown
-at once and passed on when the gate says so (``proxy-sync``: when it is on disk).
+A lane is in one of three states. *Held*: the far end is not open yet, and all messages wait in one queue.
+*Open*: a message is observed and forwarded in the same call. *Gated*: a message is observed at once, and
+forwarded when it is released (``proxy-sync``: when it is on disk).
 
-Whatever the state, messages leave in the order in which they came: EOF never overtakes data, and
-an exit status stays before CLOSE.
+In each state messages leave in the order in which they came: EOF never overtakes data, and an exit status
+stays before CLOSE.
 """
 
 from __future__ import annotations
@@ -14,48 +14,55 @@ from collections import deque
 from collections.abc import Callable
 
 from conchrec.errors import RemoteViolation
-from conchrec.proxy.held_bytes import ChannelWaiting, UserWaiting
+from conchrec.proxy.held_bytes import ChannelHeldBytes, UserHeldBytes
 from conchrec.reasons import ReasonCode
 
-#: What an observer sees and what is passed on: message number (93 to 100) and the body after the channel.
-Pass = Callable[[int, bytes], None]
+#: A function of a message: its number (93 to 100), and what follows the channel number in it.
+MessageHandler = Callable[[int, bytes], None]
 
-#: A peer that ignores the window, or never stops asking, while the far side is not there yet.
+#: The most bytes that are held while the far end is not open.
 HELD_BYTES = 256 * 1024
-#: They are passed on in one turn of the reactor, which takes 20 µs for each. sshd takes 128 environment
-#: variables for a session.
+#: The most messages that are held. All of them are forwarded in one turn of the reactor, which takes 20 µs
+#: for each. sshd accepts 128 environment variables for a session.
 HELD_MESSAGES = 192
 
 
 class Lane:
-    """See the module. ``observe`` runs before ``forward``; where it raises, nothing is forwarded."""
+    """Observes and forwards the messages of one direction.
+
+    ``observe`` is called before ``forward``. If it raises, the message is not forwarded.
+    """
 
     __slots__ = (
-        "_account", "_forward", "_gate", "_gated", "_held", "_held_bytes", "_observe", "_passed", "_pushed",
+        "_channel_held_bytes", "_forward", "_gate", "_gated", "_held", "_held_bytes", "_observe",
+        "_observed_count", "_released_count",
     )  # fmt: skip
 
-    def __init__(self, observe: Pass, forward: Pass, account: ChannelWaiting | None = None) -> None:
-        self._account = account or UserWaiting().channel()
+    def __init__(
+        self, observe: MessageHandler, forward: MessageHandler, held_bytes: ChannelHeldBytes | None = None
+    ) -> None:
+        self._channel_held_bytes = held_bytes or UserHeldBytes().channel()
         self._observe = observe
         self._forward = forward
         self._held: deque[tuple[int, bytes]] | None = deque()
         self._held_bytes = 0
         self._gate: Callable[[], None] | None = None
         self._gated: deque[tuple[int, bytes]] = deque()
-        self._pushed = 0
-        self._passed = 0
+        self._observed_count = 0
+        self._released_count = 0
 
     @property
     def is_held(self) -> bool:
+        """Whether the far end is not open yet."""
         return self._held is not None
 
     @property
-    def waiting(self) -> int:
-        """Messages that have come and not gone."""
+    def pending(self) -> int:
+        """The number of messages that were pushed and not forwarded yet."""
         return len(self._held or ()) + len(self._gated)
 
     def push(self, message: int, body: bytes) -> None:
-        """A message has come. Raises what the observer raises, and RemoteViolation on a flood."""
+        """Handle a message. Raises what ``observe`` raises, or RemoteViolation if too much is held."""
         held = self._held
         if held is not None:
             self._held_bytes += len(body)
@@ -64,94 +71,96 @@ class Lane:
                     "too much was sent before the other side opened the channel",
                     code=ReasonCode.TOO_MANY_MESSAGES,
                 )
-            self._account.add(len(body))
+            self._channel_held_bytes.add(len(body))
             held.append((message, body))
             return
-        self._pass(message, body)
+        self._observe_and_forward(message, body)
 
-    def _pass(self, message: int, body: bytes) -> None:
+    def _observe_and_forward(self, message: int, body: bytes) -> None:
         self._observe(message, body)
         if self._gate is None:
             self._forward(message, body)
         else:
             self._gated.append((message, body))
-            self._pushed += 1
+            self._observed_count += 1
             self._gate()
 
     def open(self, gate: Callable[[], None] | None = None) -> None:
-        """The far end is there: replay what was held, and pass straight through from now on.
+        """Observe and forward what was held, because the far end is open now, and hold nothing from now on.
 
-        With ``gate`` messages wait after they were observed: it is called for each, and whoever
-        it calls releases them with ``release(mark())``. What arrives during the replay queues up
-        behind it.
+        With ``gate`` messages wait after they were observed: ``gate`` is called for each, and arranges that
+        they are released with ``release(mark())``. Messages that arrive during this call are forwarded last.
         """
         self._gate = gate
         held = self._held
         while held:
             message, body = held.popleft()
-            self._account.remove(len(body))
-            self._pass(message, body)
+            self._channel_held_bytes.remove(len(body))
+            self._observe_and_forward(message, body)
         self._held = None
         self._held_bytes = 0
 
     def mark(self) -> int:
-        """A name for everything that has been pushed so far."""
-        return self._pushed
+        """Return a number that stands for all messages that were observed so far."""
+        return self._observed_count
 
     def release(self, mark: int) -> None:
-        """Pass on what was pushed up to ``mark``."""
+        """Forward the messages up to ``mark``."""
         gated = self._gated
-        while gated and self._passed < mark:
-            self._passed += 1
+        while gated and self._released_count < mark:
+            self._released_count += 1
             self._forward(*gated.popleft())
 
     def abandon(self) -> list[tuple[int, bytes]]:
-        """The channel has ended: what was observed and will not be passed on."""
+        """Remove and return the messages that were observed and not forwarded, at the end of the channel."""
         abandoned = list(self._gated)
         self._gated.clear()
         return abandoned
 
 
 class ReplyOrder:
-    """Replies to one end's channel requests, some from the other end and some of our own.
+    """Sends the replies to the channel requests of one end, in the order of the requests.
 
-    Replies have no number (RFC 4254, 5.4): only their order tells which request they answer. A request that
-    is answered here waits until those before it have been answered there.
+    The other end gives some of the replies, and the proxy the rest. Replies have no number (RFC 4254, 5.4):
+    only their order tells which request they answer. So a reply of the proxy waits for all earlier ones.
     """
 
-    __slots__ = ("_send", "_turns")
+    __slots__ = ("_replies", "_send")
 
     def __init__(self, send: Callable[[bool], None]) -> None:
         self._send = send
-        #: Answer, or None while the other end has not given it; and whether the sender wants it.
-        self._turns: deque[tuple[bool | None, bool]] = deque()
+        #: Each reply, None until the other end has given it, and whether the sender of the request wants it.
+        self._replies: deque[tuple[bool | None, bool]] = deque()
 
-    def passed_on(self, *, wanted: bool = True) -> None:
-        """A request that the other end will answer was forwarded. Where the sender did not want a reply the
-        answer keeps its turn and is not sent."""
-        self._turns.append((None, wanted))
+    def expect(self, *, wanted: bool = True) -> None:
+        """Note a request that was forwarded and that the other end will answer.
+
+        If the sender did not want a reply, the reply keeps its position and is not sent.
+        """
+        self._replies.append((None, wanted))
 
     def answer(self, success: bool) -> None:
-        """A request that wants a reply is answered here."""
-        self._turns.append((success, True))
+        """Answer the last request here, instead of the other end."""
+        self._replies.append((success, True))
         self._flush()
 
-    def replied(self, success: bool) -> None:
-        """The other end's answer to the oldest request that waits for one; without such a request nothing
-        happens."""
-        for index, (answer, wanted) in enumerate(self._turns):
-            if answer is None:
-                self._turns[index] = (success, wanted)
+    def accept_reply(self, success: bool) -> None:
+        """Take the other end's reply to the oldest request that it has not answered, if there is one."""
+        for index, (reply, wanted) in enumerate(self._replies):
+            if reply is None:
+                self._replies[index] = (success, wanted)
                 self._flush()
                 return
 
     def settle(self, success: bool) -> None:
-        """The other end will not answer any more: give everything that waits this answer."""
-        self._turns = deque((success if answer is None else answer, wanted) for answer, wanted in self._turns)
+        """Give this answer to all requests that the other end has not answered: it will not answer them."""
+        self._replies = deque(
+            (success if reply is None else reply, wanted) for reply, wanted in self._replies
+        )
         self._flush()
 
     def _flush(self) -> None:
-        while self._turns and self._turns[0][0] is not None:
-            success, wanted = self._turns.popleft()
+        while self._replies and self._replies[0][0] is not None:
+            success, wanted = self._replies.popleft()
             if wanted:
                 self._send(bool(success))

@@ -1,4 +1,4 @@
-"""``proxy-sync``: holds recorded messages back until they are on disk."""
+"""Delays messages until their recording is on disk (``session_recording: proxy-sync``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from conchrec.reasons import ReasonCode
 
 
 class SyncGate:
-    """The gate of all ``lanes`` of one channel: one sync at a time, for everything that waits.
+    """The gate of the ``lanes`` of one channel: one sync at a time, for all messages that wait.
 
-    ``sync`` fires when all that was recorded is on the disk. ``failed`` is called where it never will be;
-    what waits then stays. While ``is_over`` nothing goes on.
+    The Deferred of ``sync`` fires when everything that was recorded is on disk. ``failed`` is called if it
+    cannot be written; the messages then are not released, and neither are they while ``is_over()``.
     """
 
     __slots__ = ("_failed", "_is_over", "_is_syncing", "_lanes", "_sync")
@@ -36,11 +36,11 @@ class SyncGate:
         self._is_syncing = False
 
     def message_waits(self) -> None:
-        """A message was recorded and waits: called by the lanes for each."""
+        """Start a sync for a message that was recorded; the lanes call this for each message."""
         if self._is_syncing:
             return
         self._is_syncing = True
-        # What is pushed while this sync runs is covered by the next one.
+        # Messages that are recorded while this sync runs are covered by the next one.
         marks = tuple(lane.mark() for lane in self._lanes)
         self._sync().addCallbacks(lambda _: self._synced(marks), self._sync_failed)
 
@@ -50,7 +50,7 @@ class SyncGate:
             return
         for lane, mark in zip(self._lanes, marks, strict=True):
             lane.release(mark)
-        if any(lane.waiting for lane in self._lanes):
+        if any(lane.pending for lane in self._lanes):
             self.message_waits()
 
     def _sync_failed(self, failure: Failure) -> None:

@@ -13,9 +13,9 @@ from conchrec.proxy.relay.admission import (
     FROM_FAR_OF_FORWARD,
     FROM_NEAR,
     MAX_WINDOW,
+    QUEUED_BYTES,
+    QUEUED_MESSAGES,
     SLACK,
-    WAITING_BYTES,
-    WAITING_MESSAGES,
     Direction,
     Disposition,
     MessageKind,
@@ -103,7 +103,7 @@ def test_every_row_of_the_tables(table: Table) -> None:
             Disposition.DROP: ([], 0, 3, 0),
             Disposition.REFUSE: ([], 0, 0, 1),
         }[act]
-        found = (log.delivered, log.direction.waiting, len(log.dropped), log.refused)
+        found = (log.delivered, log.direction.queue_length, len(log.dropped), log.refused)
         assert found == outcome, (phase, kind, act)
         assert log.refunded == len(log.dropped), (phase, kind)
 
@@ -162,15 +162,15 @@ def test_splits_data_to_the_window_and_keeps_the_order() -> None:
     log.push(MessageKind.DATA)
     log.push(MessageKind.EOF)
     assert (log.data, log.delivered) == (b"ab", [MessageKind.DATA])
-    log.direction.receiver_grants(5)
+    log.direction.add_window(5)
     assert (log.data, log.delivered) == (b"abc", [MessageKind.DATA, MessageKind.DATA, MessageKind.EOF])
     assert log.direction.window == 4
 
 
 def test_a_window_does_not_overflow() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTED, window=MAX_WINDOW - 1)
-    assert log.direction.receiver_grants(5) == 1
-    assert log.direction.receiver_grants(5) == 0
+    assert log.direction.add_window(5) == 1
+    assert log.direction.add_window(5) == 0
 
 
 def test_floods_are_violations() -> None:
@@ -179,7 +179,7 @@ def test_floods_are_violations() -> None:
     with pytest.raises(RemoteViolation):
         log.push(MessageKind.DATA)
     log = Log(FROM_NEAR, StartPhase.STARTING)
-    for _ in range(WAITING_MESSAGES):
+    for _ in range(QUEUED_MESSAGES):
         log.push(MessageKind.REQUEST)
     with pytest.raises(RemoteViolation):
         log.push(MessageKind.REQUEST)
@@ -188,7 +188,7 @@ def test_floods_are_violations() -> None:
         log.direction.push(
             MessageKind.REQUEST,
             m.CHANNEL_REQUEST,
-            m.ChannelRequest(name=b"x", want_reply=False, extra=bytes(WAITING_BYTES + 1)),
+            m.ChannelRequest(name=b"x", want_reply=False, extra=bytes(QUEUED_BYTES + 1)),
         )
 
 
@@ -196,7 +196,7 @@ def test_what_waits_when_the_channel_closes_is_reported() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTED)
     log.push(MessageKind.DATA)
     log.direction.discard(Reason(ReasonCode.CHANNEL_CLOSED, "closed"))
-    assert (log.data, log.dropped, log.direction.waiting) == (b"", b"abc", 0)
+    assert (log.data, log.dropped, log.direction.queue_length) == (b"", b"abc", 0)
     far = Log(FROM_FAR, StartPhase.NOT_STARTED, window=2)
     far.push(MessageKind.DATA)
     far.direction.flush()
@@ -223,13 +223,13 @@ class Windows(RuleBasedStateMachine):
 
     @rule(size=st.integers(0, 50))
     def grant(self, size: int) -> None:
-        self.granted_by_receiver += self.direction.receiver_grants(size)
+        self.granted_by_receiver += self.direction.add_window(size)
 
     @rule()
     def tell(self) -> None:
         """The relay tells the sender of the window when something runs."""
         if self.direction.phase is StartPhase.STARTED and self.told < self.granted_by_receiver:
-            self.direction.sender_is_told(self.granted_by_receiver - self.told)
+            self.direction.add_granted(self.granted_by_receiver - self.told)
             self.told = self.granted_by_receiver
 
     @rule(size=st.integers(1, 60), honest=st.booleans())
@@ -266,7 +266,7 @@ class Windows(RuleBasedStateMachine):
     def every_byte_is_delivered_dropped_or_waits(self) -> None:
         gone = len(self.log.data) + len(self.log.dropped)
         assert gone <= len(self.sent)
-        if not self.direction.waiting:
+        if not self.direction.queue_length:
             assert gone == len(self.sent)
         assert self.log.refunded <= len(self.log.dropped)
 
@@ -274,7 +274,7 @@ class Windows(RuleBasedStateMachine):
     def nothing_stalls(self) -> None:
         """Data waits for a start or for window alone, and an honest sender can always use up the window."""
         if self.direction.phase is StartPhase.STARTED and self.direction.window and not self.direction.ended:
-            assert not self.direction.waiting
+            assert not self.direction.queue_length
         if self.direction.granted >= 0 and not self.eof and self.direction.phase is StartPhase.STARTED:
             assert self.told + self.log.refunded - len(self.sent) <= self.direction.window + max(
                 0, self.told - self.granted_by_receiver

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conchrec.proxy.coverage import FIELDS, Fate, FieldRow
-from conchrec.proxy.relay.intake import SETUPS
+from conchrec.proxy.relay.message_parser import SETUPS
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 from conchrec.ssh.message_layouts import FieldType, Layout

@@ -74,7 +74,7 @@ def test_a_gated_lane_observes_at_once_and_passes_when_released(pushed: Messages
         assert [entry[1:] for entry in log if entry[0] == "passed"] == pushed[:highest]
     lane.release(lane.mark())
     assert [entry[1:] for entry in log if entry[0] == "passed"] == pushed
-    assert lane.waiting == 0
+    assert lane.pending == 0
 
 
 def test_what_can_not_be_observed_is_not_passed_on() -> None:
@@ -104,15 +104,15 @@ def test_a_flood_before_the_other_side_is_there_is_refused() -> None:
 def test_our_own_answers_wait_for_their_turn() -> None:
     sent: list[bool] = []
     order = ReplyOrder(sent.append)
-    order.passed_on()
+    order.expect()
     order.answer(False)
-    order.passed_on()
+    order.expect()
     assert sent == []
-    order.replied(True)
+    order.accept_reply(True)
     assert sent == [True, False]
-    order.replied(False)
+    order.accept_reply(False)
     assert sent == [True, False, False]
-    order.replied(True)  # nobody asked
+    order.accept_reply(True)  # nobody asked
     assert sent == [True, False, False]
 
 
@@ -123,22 +123,22 @@ def test_replies_come_in_the_order_of_the_questions(asked: list[str], data: st.D
     expected: list[bool] = []
     for one in asked:
         if one == "pass":
-            order.passed_on()
+            order.expect()
             expected.append(data.draw(st.booleans()))
         else:
             order.answer(one == "yes")
             expected.append(one == "yes")
     for one, reply in zip(asked, expected, strict=True):
         if one == "pass":
-            order.replied(reply)
+            order.accept_reply(reply)
     assert sent == expected
 
 
 def test_settling_answers_all_that_waits() -> None:
     sent: list[bool] = []
     order = ReplyOrder(sent.append)
-    order.passed_on()
+    order.expect()
     order.answer(False)
-    order.passed_on()
+    order.expect()
     order.settle(True)
     assert sent == [True, False, True]

@@ -97,7 +97,7 @@ class Order(RuleBasedStateMachine):
             assert self.asked == len(self.pushed)
         else:
             assert self.passed == self.pushed
-        assert self.lane.waiting == len(self.pushed) - len(self.passed)
+        assert self.lane.pending == len(self.pushed) - len(self.passed)
 
 
 TestOrder = Order.TestCase
@@ -115,8 +115,8 @@ class Replies(RuleBasedStateMachine):
         self.turns: list[bool | None] = []
 
     @rule()
-    def passed_on(self) -> None:
-        self.order.passed_on()
+    def expect(self) -> None:
+        self.order.expect()
         self.turns.append(None)
 
     @rule(success=st.booleans())
@@ -125,9 +125,9 @@ class Replies(RuleBasedStateMachine):
         self.turns.append(success)
 
     @rule(success=st.booleans())
-    def replied(self, success: bool) -> None:
+    def accept_reply(self, success: bool) -> None:
         """Also to what nobody asked."""
-        self.order.replied(success)
+        self.order.accept_reply(success)
         if None in self.turns:
             self.turns[self.turns.index(None)] = success
 
@@ -189,4 +189,4 @@ def test_what_is_held_is_bounded(sizes: list[int]) -> None:
         else:
             with pytest.raises(RemoteViolation):
                 lane.push(94, bytes(size))
-    assert lane.waiting <= min(len(sizes), HELD_MESSAGES)
+    assert lane.pending <= min(len(sizes), HELD_MESSAGES)

@@ -1,6 +1,6 @@
-"""The first step of a relayed message: parsed by its layout, and written again from its fields.
+"""Parses a channel message by its layout, and writes it again from its fields.
 
-Pure: what becomes of the message is decided in ``admission``.
+This is the first step of a relayed message. Pure: ``admission`` decides what is done with the message.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from conchrec.ssh.message_layouts import Layout
 from conchrec.ssh.wire import Malformed, Truncated, uint32
 from conchrec.text import one_line
 
-#: The longest unknown request that is relayed, in bytes of its type-specific part.
+#: The longest unknown request that is forwarded, in bytes of its type-specific part.
 UNKNOWN_MOST = 4096
 SURPLUS = Reason(ReasonCode.SURPLUS_BYTES, "bytes after the last field")
 
 STARTS = frozenset((b"shell", b"exec", b"subsystem"))
-#: sshd answers these with FAILURE once a session was started.
+#: Requests before the start; sshd answers them with FAILURE after it.
 SETUPS = frozenset((b"pty-req", b"env", b"x11-req", *m.AGENT_REQUESTS))
-_EXITS = frozenset((b"exit-status", b"exit-signal"))
+_NEAR_REQUESTS = {
+    **dict.fromkeys(STARTS, MessageKind.START),
+    **dict.fromkeys(SETUPS, MessageKind.SETUP),
+}
+_FAR_REQUESTS = dict.fromkeys((b"exit-status", b"exit-signal"), MessageKind.EXIT)
 
 _KINDS = {
     m.CHANNEL_DATA: MessageKind.DATA,
@@ -35,9 +39,12 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
-    """``payload`` holds the fields alone. ``dropped`` are bytes that are not forwarded, and ``reason`` says
-    why; empty and None where all of the message was understood."""
+class ParsedMessage:
+    """A message that was written again from its fields: ``payload`` contains nothing else.
+
+    ``dropped`` are the bytes that are not forwarded, and ``reason`` says why; ``b""`` and None if there are
+    none.
+    """
 
     kind: MessageKind
     payload: Payload
@@ -45,23 +52,23 @@ class Intake:
     reason: Reason | None = None
 
 
-def take(message: int, body: bytes, *, is_session: bool, from_near: bool) -> Intake:
-    """Parse one of 93 to 100; ``body`` is what follows the channel number.
+def parse_message(message: int, body: bytes, *, is_session: bool, from_near: bool) -> ParsedMessage:
+    """Parse one of the messages 93 to 100; ``body`` is what follows the channel number.
 
-    A known request that is malformed, and an unknown one that is too long, becomes one that is answered with
-    FAILURE. Raises RemoteViolation (Truncated, Malformed) for any other message that is malformed.
+    The result is of kind REFUSED for a known request that is malformed, and for an unknown one that is too
+    long. Raises RemoteViolation (Truncated, Malformed) for any other malformed message.
     """
     if message == m.CHANNEL_REQUEST:
-        return _request(m.ChannelRequest.parse(body), is_session=is_session, from_near=from_near)
+        return _parse_request(m.ChannelRequest.parse(body), is_session=is_session, from_near=from_near)
     payload, surplus = message_layouts.rewrite(message_layouts.CHANNEL_MESSAGES[message], body)
     if message == m.CHANNEL_EXTENDED_DATA:
         kind = MessageKind.EXTENDED if payload[:4] == uint32(m.STDERR) else MessageKind.UNKNOWN_DATA
     else:
         kind = _KINDS[message]
-    return Intake(kind, payload, surplus, SURPLUS if surplus else None)
+    return ParsedMessage(kind, payload, surplus, SURPLUS if surplus else None)
 
 
-def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) -> Intake:
+def _parse_request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) -> ParsedMessage:
     name, data = request.name, request.extra
     label = one_line(name, 64)
     layout = _layout(name, is_session=is_session, from_near=from_near)
@@ -69,16 +76,16 @@ def _request(request: m.ChannelRequest, *, is_session: bool, from_near: bool) ->
         if len(data) > UNKNOWN_MOST:
             text = f"unknown request {label} is longer than {UNKNOWN_MOST} bytes"
             reason = Reason(ReasonCode.UNKNOWN_REQUEST_TOO_LONG, text)
-            return Intake(MessageKind.REFUSED, request, data, reason)
-        return Intake(MessageKind.REQUEST, request)
+            return ParsedMessage(MessageKind.REFUSED, request, data, reason)
+        return ParsedMessage(MessageKind.REQUEST, request)
     try:
         extra, surplus = message_layouts.rewrite(layout, data)
     except (Truncated, Malformed) as error:
         reason = Reason(error.code, f"malformed request {label}: {error.public}")
-        return Intake(MessageKind.REFUSED, request, data, reason)
+        return ParsedMessage(MessageKind.REFUSED, request, data, reason)
     kind = _request_kind(name, from_near=from_near) if is_session else MessageKind.REQUEST
-    why = Reason(ReasonCode.SURPLUS_BYTES, f"bytes after the last field of request {label}")
-    return Intake(kind, replace(request, extra=extra), surplus, why if surplus else None)
+    reason = Reason(ReasonCode.SURPLUS_BYTES, f"bytes after the last field of request {label}")
+    return ParsedMessage(kind, replace(request, extra=extra), surplus, reason if surplus else None)
 
 
 def _layout(name: bytes, *, is_session: bool, from_near: bool) -> Layout | None:
@@ -88,12 +95,5 @@ def _layout(name: bytes, *, is_session: bool, from_near: bool) -> Layout | None:
 
 
 def _request_kind(name: bytes, *, from_near: bool) -> MessageKind:
-    if from_near:
-        return (
-            MessageKind.START
-            if name in STARTS
-            else MessageKind.SETUP
-            if name in SETUPS
-            else MessageKind.REQUEST
-        )
-    return MessageKind.EXIT if name in _EXITS else MessageKind.REQUEST
+    kinds = _NEAR_REQUESTS if from_near else _FAR_REQUESTS
+    return kinds.get(name, MessageKind.REQUEST)
