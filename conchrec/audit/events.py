@@ -1,8 +1,11 @@
 """The catalogue of audit events.
 
-An event is a frozen value with a name and a code that never change their meaning. A new auditable fact
-is a new class here. ``audit_encoder`` writes an event as a JSON line, ``audit_log`` appends the line to
-the file.
+An event is a frozen value with a name and a code. Neither ever changes its meaning, and no field does. A new
+auditable fact is a new class in this module and a new line in ``CATALOGUE``. ``audit.encoder`` writes an
+event as a JSON line, and ``audit.log`` appends the line to the file.
+
+The docstring of an event says when it is written, and what its fields are. The reference of audit events in
+the documentation is made of it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import ClassVar, Protocol, TypedDict
 
 
 class Who(TypedDict):
-    """Who and where, as keyword arguments of any event."""
+    """The fields that say who and where, as keyword arguments of any event."""
 
     user: str
     login: str
@@ -24,8 +27,9 @@ class Who(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """What every event says: the user of the outer login, the login at the target, the target, the
-    user's address and port, the connection and (where there is one) the session. Empty where unknown."""
+    """The fields of every event: ``user`` is the name at the proxy, ``login`` the account at the target,
+    ``target`` its host and port, ``addr`` the user's address and port, ``cid`` the user's connection, and
+    ``sid`` the session. A field is empty where it is unknown or does not apply."""
 
     event: ClassVar[str]
     code: ClassVar[str]
@@ -43,15 +47,19 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserLogin(AuditEvent):
-    """A user has proved who they are, to the proxy. ``key`` is a fingerprint, ``stage`` outer or inner,
-    ``second_factor`` what was asked besides the password."""
+    """Written when a user has logged in to the proxy, and again for the login of each connection to a target.
+
+    ``stage`` is ``outer`` for the login to the proxy and ``inner`` for that of a connection to a target.
+    ``method`` is the method of SSH (``publickey``, ``password``), and ``key`` and ``certificate`` are
+    fingerprints. ``second_factor`` is what was asked for in addition. ``client`` is the identification string
+    of the user's program.
+    """
 
     event = "user.login"
     code = "CR1000I"
     method: str
     key: str = ""
     certificate: str = ""
-    serial: int | None = None
     roles: tuple[str, ...] = ()
     client: str = ""
     stage: str = "outer"
@@ -60,20 +68,25 @@ class UserLogin(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthRefused(AuditEvent):
-    """A login that was refused, by the proxy."""
+    """Written when the proxy refuses a login.
+
+    ``stage`` is ``outer`` for the login to the proxy and ``inner`` for that of a connection to a target.
+    ``method`` is the method of SSH.
+    """
 
     event = "auth"
     code = "CR1001W"
     reason: str
     method: str = ""
-    key: str = ""
-    client: str = ""
     stage: str = "outer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientDisconnect(AuditEvent):
-    """The user's connection has ended. ``duration`` is in seconds."""
+    """Written when the connection of a user who was logged in has ended.
+
+    ``duration`` is in seconds.
+    """
 
     event = "client.disconnect"
     code = "CR1002I"
@@ -83,7 +96,10 @@ class ClientDisconnect(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRefused(AuditEvent):
-    """Connections from ``addr`` that a limit did not let in: ``count`` of them since the last such event."""
+    """Written when a limit refuses new connections from one address, before any login.
+
+    ``count`` is the number of such connections from ``addr`` since the event before.
+    """
 
     event = "connection.refused"
     code = "CR1003W"
@@ -96,9 +112,16 @@ class ConnectionRefused(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart(AuditEvent):
-    """Something runs at the target. ``kind`` is shell, exec or subsystem; ``recording`` a path; ``head``
-    that of the ledger of recordings, with this one in it. The texts at the end are those of the manifest's
-    ``provenance``."""
+    """Written before a shell, a command or a subsystem is started at the target.
+
+    ``kind`` is ``shell``, ``exec`` or ``subsystem``; it is ``none`` where the session ended before any start.
+    ``recording`` is the path of the recording, and ``head`` the head of the ledger of recordings that has a
+    line for it. ``term``, ``columns`` and ``rows`` are there for a session with a terminal. The other fields
+    are those of ``provenance`` in the manifest: how the target was reached and trusted (``dialled``,
+    ``host_key``, ``trust``, ``target_method``, ``target_key``), how the user logged in (``proxy_address``,
+    ``method``, ``key``, ``certificate``, ``second_factor``), and who approved it (``request``,
+    ``approved_by``, ``approval_reason``, ``approval_note``).
+    """
 
     event = "session.start"
     code = "CR2000I"
@@ -127,8 +150,13 @@ class SessionStart(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnd(AuditEvent):
-    """It has ended. Streams in bytes, ``duration`` in seconds, digests SHA-256 in hexadecimal; ``head`` is
-    that of the ledger of recordings (``recordings verify --head``)."""
+    """Written when a session has ended, and its recording is on the disk.
+
+    ``duration`` is in seconds; ``stdout``, ``stderr`` and ``stdin`` are in bytes. ``stdin_sha256``,
+    ``stdout_sha256`` and ``digest`` (of the recording's cast) are SHA-256 in hexadecimal. ``head`` is the
+    head of the ledger of recordings after the line that completes this one: ``recordings verify --head``
+    takes it.
+    """
 
     event = "session.end"
     code = "CR2001I"
@@ -149,7 +177,12 @@ class SessionEnd(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRejected(AuditEvent):
-    """The policy, or a limit, does not allow it."""
+    """Written when the policy, a limit or the target refuses a session, or when the proxy refuses a
+    connection to a target or a command.
+
+    ``rule`` names the role, the option or the limit that decided; ``target`` where the target refused the
+    start.
+    """
 
     event = "session.rejected"
     code = "CR2002W"
@@ -159,8 +192,10 @@ class SessionRejected(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsDelayed(AuditEvent):
-    """The user opens sessions faster than the limit: ``seconds`` is how long this one waits. Once a minute
-    for each user."""
+    """Written when a user opens sessions faster than the limit allows, once a minute for each user.
+
+    ``seconds`` is how long this session waits.
+    """
 
     event = "session.delayed"
     code = "CR2003W"
@@ -169,29 +204,41 @@ class SessionsDelayed(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exec(AuditEvent):
-    """A command is to be run. ``accepted`` is the target's answer, where it is known; ``forced_upon`` what
-    was asked for, where the user's certificate says what runs (``force-command``)."""
+    """Written before a command is started at the target.
+
+    ``tty`` says whether there is a terminal. ``forced_upon`` is the command that the user requested, where
+    the ``force-command`` of the certificate replaces it by ``command``. ``bytes_sha256`` is the SHA-256 of
+    the command's bytes, where ``command`` is cut or has bytes that are not UTF-8 (they are written as
+    ``\\xNN``).
+    """
 
     event = "exec"
     code = "CR2010I"
     command: str
     tty: bool = False
-    accepted: bool | None = None
     forced_upon: str = ""
-    #: SHA-256 of the command's bytes where ``command`` is cut, or has bytes that are not UTF-8 as ``\\xNN``.
     bytes_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subsystem(AuditEvent):
+    """Written before a subsystem is started at the target.
+
+    ``name`` is that of the subsystem, for example ``sftp``.
+    """
+
     event = "subsystem"
     code = "CR2011I"
     name: str
-    accepted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize(AuditEvent):
+    """Written when the size of the user's terminal has changed.
+
+    ``columns`` and ``rows`` are in characters.
+    """
+
     event = "resize"
     code = "CR2012I"
     columns: int
@@ -200,8 +247,10 @@ class Resize(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(AuditEvent):
-    """The user requests an environment variable. The recording's header has the value; here are its size in
-    bytes and its SHA-256."""
+    """Written when the user requests an environment variable.
+
+    The recording's header has the value. ``size`` is in bytes, and ``sha256`` the digest of the value.
+    """
 
     event = "env"
     code = "CR2013I"
@@ -212,7 +261,10 @@ class Env(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal(AuditEvent):
-    """The user sends a signal (``TERM``), or a break (``BREAK``)."""
+    """Written when the user sends a signal or a break.
+
+    ``name`` is the signal without ``SIG`` (``TERM``), or ``BREAK``.
+    """
 
     event = "signal"
     code = "CR2014I"
@@ -221,8 +273,12 @@ class Signal(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownRequest(AuditEvent):
-    """A request that conchrec does not know was relayed unread, or refused where a role says
-    ``unknown_requests: no``. ``scope`` is channel or global; ``size`` and ``sha256`` are of its bytes."""
+    """Written when a request arrives that conchrec does not know. It is relayed unread, or refused where a
+    role has ``unknown_requests: no``.
+
+    ``request`` is its name, ``scope`` is ``channel`` or ``global``, and ``sender`` is ``user`` or ``target``.
+    ``size`` and ``sha256`` are of the bytes after the name.
+    """
 
     event = "request.unknown"
     code = "CR2015I"
@@ -235,9 +291,12 @@ class UnknownRequest(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageDropped(AuditEvent):
-    """A part of the SSH protocol was not relayed, because the other end would ignore it or because it does
-    not belong there. ``message`` names it, ``size`` and ``sha256`` are of the bytes. ``count`` is more than 1
-    where this repeats for the whole channel what was said of the first one."""
+    """Written when a message of the SSH protocol is not relayed, because the other end would ignore it or
+    because it is not allowed at that point.
+
+    ``message`` is its name, ``sender`` is ``user`` or ``target``, and ``size`` and ``sha256`` are of its
+    bytes. A ``count`` of more than 1 repeats the first such event for all messages of the channel.
+    """
 
     event = "message.dropped"
     code = "CR2016W"
@@ -251,11 +310,13 @@ class MessageDropped(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sftp(AuditEvent):
-    """A file was read from the target or written to it, by SFTP, or something else was changed there.
+    """Written when a file was read from the target or written to it by SFTP, or when something else was
+    changed there.
 
-    ``operation``: read, write, remove, rename, setstat …; ``path`` as the client wrote it, ``other`` the
-    second path. ``size`` are the bytes that passed, ``sha256`` is there where the file passed whole and in
-    order, else ``unhashed`` says why not. ``result`` is ok or how it failed, ``duration`` in seconds.
+    ``operation`` is ``read``, ``write``, ``remove``, ``rename``, ``setstat`` …; ``path`` is the path as the
+    client wrote it, ``other`` the second path. ``detail`` has flags and attributes. ``size`` is the number of
+    bytes that were transferred. ``sha256`` is there where the file was transferred completely and in order;
+    else ``unhashed`` says why not. ``result`` is ``ok`` or the error, and ``duration`` is in seconds.
     """
 
     event = "sftp"
@@ -274,8 +335,11 @@ class Sftp(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scp(Sftp):
-    """The same by the old protocol of scp. ``operation``: read, write or directory; ``name`` is what the
-    sender calls the file, ``path`` where it is at the target, as far as that can be known."""
+    """Written when a file was read from the target or written to it by the protocol of scp.
+
+    ``operation`` is ``read``, ``write`` or ``directory``. ``name`` is what the sender calls the file, and
+    ``path`` where it is at the target, as far as that can be known. The other fields are those of ``sftp``.
+    """
 
     event = "scp"
     code = "CR2021I"
@@ -283,8 +347,11 @@ class Scp(Sftp):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer(AuditEvent):
-    """A program that moves files has ended: ``sent`` went to the target, ``received`` came from it, in bytes
-    of its protocol. ``program``: rsync, git-upload-pack, git-receive-pack, git-upload-archive."""
+    """Written when a program that transfers files has ended, whose protocol conchrec does not follow.
+
+    ``program`` is ``rsync``, ``git-upload-pack``, ``git-receive-pack`` or ``git-upload-archive``. ``sent``
+    went to the target and ``received`` came from it, in bytes of the protocol.
+    """
 
     event = "transfer"
     code = "CR2022I"
@@ -295,8 +362,10 @@ class Transfer(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferLost(AuditEvent):
-    """The protocol of a transfer could not be followed any further: what came after is not accounted for.
-    ``program`` is sftp or scp."""
+    """Written when the protocol of a file transfer cannot be followed any further: later files have no event.
+
+    ``program`` is ``sftp`` or ``scp``.
+    """
 
     event = "transfer.lost"
     code = "CR2023W"
@@ -306,7 +375,10 @@ class TransferLost(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassthroughStart(AuditEvent):
-    """Bytes go to the target unread, because the configuration says so (``mode``: node or off)."""
+    """Written when a connection to a target begins that is relayed without being read.
+
+    ``mode`` is ``node`` or ``off``, as in ``session_recording``.
+    """
 
     event = "passthrough.start"
     code = "CR2100I"
@@ -315,7 +387,10 @@ class PassthroughStart(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassthroughEnd(AuditEvent):
-    """``sent`` went to the target and ``received`` came from it, in bytes."""
+    """Written when a connection has ended that was relayed without being read.
+
+    ``sent`` went to the target and ``received`` came from it, in bytes. ``duration`` is in seconds.
+    """
 
     event = "passthrough.end"
     code = "CR2101I"
@@ -331,9 +406,14 @@ class PassthroughEnd(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port(AuditEvent):
-    """A forward. ``kind``: direct, remote, forwarded, streamlocal-direct, streamlocal-remote …;
-    ``action``: open, close, listen, cancel, refused, nested_ssh: it begins as SSH does, and what is done in
-    there is not recorded. ``sent`` went to the target."""
+    """Written when a forward is opened, closed, refused, requested or cancelled.
+
+    ``kind`` is ``direct``, ``remote``, ``forwarded``, ``streamlocal-direct``, ``streamlocal-remote`` …;
+    ``action`` is ``open``, ``close``, ``listen``, ``cancel``, ``refused`` or ``nested_ssh`` (the forward
+    carries SSH, and what is done in it is not recorded). ``destination`` and ``origin`` are addresses or
+    paths. ``sent`` went to the target and ``received`` came from it, in bytes; ``duration`` is in seconds.
+    ``rule`` names what refused it.
+    """
 
     event = "port"
     code = "CR3000I"
@@ -350,7 +430,11 @@ class Port(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X11Forward(AuditEvent):
-    """``action``: request, open, close, refused."""
+    """Written when X11 forwarding is requested or refused, and when an X11 channel is opened or closed.
+
+    ``action`` is ``request``, ``refused``, ``open`` or ``close``. ``sent`` went to the target and
+    ``received`` came from it, in bytes. ``rule`` names what refused it.
+    """
 
     event = "x11-forward"
     code = "CR3001I"
@@ -364,14 +448,17 @@ class X11Forward(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent(AuditEvent):
-    """The user's agent. ``action``: announced, opened, signed, relayed, refused; ``path``: outer,
-    inner, onward; ``key`` the fingerprint of the key that signed."""
+    """Written when the user's SSH agent is announced, opened, used or refused.
+
+    ``action`` is ``announced``, ``opened``, ``signed``, ``relayed`` or ``refused``. ``path`` says how the
+    agent is reached: ``outer`` and ``inner`` for the two connections of the user, ``onward`` for the agent
+    that is forwarded to the target.
+    """
 
     event = "agent"
     code = "CR3002I"
     action: str
     path: str = ""
-    key: str = ""
     reason: str = ""
 
 
@@ -380,9 +467,13 @@ class Agent(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConnect(AuditEvent):
-    """Logged in at the target. ``address`` is where it was found; ``trust`` says why its key was
-    accepted; ``method`` which credential it took; ``weak`` are those of the ``algorithms`` that only a
-    rule with ``algorithms: legacy`` allows."""
+    """Written when the proxy has logged in at the target.
+
+    ``address`` is the IP address and port, ``method`` the accepted methods of login, ``key`` the credential,
+    ``host_key`` a fingerprint, and ``trust`` the reason why the host key was accepted. ``server`` is the
+    identification string of the target. ``weak`` has those of the ``algorithms`` that only a rule with
+    ``algorithms: legacy`` allows.
+    """
 
     event = "upstream.connect"
     code = "CR4000I"
@@ -398,29 +489,38 @@ class UpstreamConnect(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamFailed(AuditEvent):
-    """The target could not be reached, was not trusted, or would not have us."""
+    """Written when the target could not be reached, was not trusted, rejected the login, or failed later.
+
+    ``detail`` has what the target or the operating system said.
+    """
 
     event = "upstream.failed"
     code = "CR4001E"
     reason: str
     detail: str = ""
-    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostKeyUnchecked(AuditEvent):
-    """A host key that nothing vouches for was accepted: ``proxy_checks_host_keys`` is ``no``."""
+    """Written when a host key was accepted that nothing vouches for, because ``proxy_checks_host_keys`` is
+    ``no``.
+
+    ``host_key`` is a fingerprint.
+    """
 
     event = "hostkey.unchecked"
     code = "CR4002W"
     host_key: str
-    algorithm: str = ""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertCreate(AuditEvent):
-    """A certificate was signed. ``type`` is user or host; ``valid_until`` RFC 3339."""
+    """Written before a certificate is given out that a CA of conchrec has signed.
+
+    ``type`` is ``user`` or ``host``, ``valid_until`` is a time in RFC 3339, ``key`` the fingerprint of the
+    certified key, and ``purpose`` who or what the certificate is for.
+    """
 
     event = "cert.create"
     code = "CR5000I"
@@ -435,7 +535,11 @@ class CertCreate(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaRotate(AuditEvent):
-    """A step of a rotation. ``type`` is user or host, ``phase`` the step; fingerprints of the keys."""
+    """Written when a step of the rotation of a CA is done.
+
+    ``type`` is ``user`` or ``host``, ``phase`` is the step, and ``signs`` and ``trusted`` are fingerprints of
+    keys.
+    """
 
     event = "ca.rotate"
     code = "CR5001I"
@@ -447,7 +551,10 @@ class CaRotate(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaRevoke(AuditEvent):
-    """Something was revoked, or counts again (``undo``). ``what`` is serial, key id, key or user."""
+    """Written when a certificate, a key or a user is revoked, or a revocation is taken back (``undo``).
+
+    ``what`` is ``serial``, ``key id``, ``key`` or ``user``, and ``name`` its value.
+    """
 
     event = "ca.revoke"
     code = "CR5002W"
@@ -458,8 +565,12 @@ class CaRevoke(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockCreate(AuditEvent):
-    """A lock: ``kind`` is user, target, login or session, ``until`` RFC 3339 (empty: until taken back). An
-    address that was locked with a target's name says ``of`` which."""
+    """Written when an administrator locks a user, a target, a login or a session.
+
+    ``kind`` is ``user``, ``target``, ``login`` or ``session``. ``until`` is a time in RFC 3339, or empty
+    where the lock has no end. ``by`` is the account of the administrator and ``sudo_user`` the one behind
+    sudo. A lock of an address that was made together with a lock of a target names that target in ``of``.
+    """
 
     event = "lock.create"
     code = "CR5003W"
@@ -474,7 +585,10 @@ class LockCreate(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRemove(AuditEvent):
-    """A lock was taken back."""
+    """Written when an administrator removes a lock.
+
+    The fields are those of ``lock.create``.
+    """
 
     event = "lock.remove"
     code = "CR5004I"
@@ -489,7 +603,10 @@ class LockRemove(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRequest(AuditEvent):
-    """A user asks for somebody's approval to be ``login`` at the target. ``approvers`` are roles."""
+    """Written when a user requests approval for a login at a target.
+
+    ``request`` is the id of the request, and ``approvers`` are the roles that may approve it.
+    """
 
     event = "access.request"
     code = "CR7000I"
@@ -500,7 +617,10 @@ class AccessRequest(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessApprove(AuditEvent):
-    """``by`` approved it, from ``addr``; ``user`` is the one who asked."""
+    """Written when somebody approves a request.
+
+    ``by`` is the approver, and ``addr`` their address; ``user`` is the one who made the request.
+    """
 
     event = "access.approve"
     code = "CR7001I"
@@ -511,7 +631,10 @@ class AccessApprove(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessDeny(AuditEvent):
-    """``by`` denied it, from ``addr``."""
+    """Written when somebody denies a request.
+
+    ``by`` is the one who denied it, and ``addr`` their address; ``user`` is the one who made the request.
+    """
 
     event = "access.deny"
     code = "CR7002W"
@@ -522,7 +645,8 @@ class AccessDeny(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessWithdraw(AuditEvent):
-    """The user waits no longer, or has waited too long."""
+    """Written when a request ends without a decision: the user left, the time is over, or another role must
+    approve."""
 
     event = "access.withdraw"
     code = "CR7003I"
@@ -535,7 +659,11 @@ class AccessWithdraw(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingFailed(AuditEvent):
-    """A session is not recorded. ``policy`` says what follows: strict ends it, best_effort does not."""
+    """Written when a session cannot be recorded, or not any more.
+
+    ``policy`` says what follows: ``strict`` ends the session, and ``best_effort`` lets it continue.
+    ``detail`` has the error of the operating system.
+    """
 
     event = "recording.failed"
     code = "CR6000E"
@@ -546,7 +674,11 @@ class RecordingFailed(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingRecovered(AuditEvent):
-    """A recording that an earlier process left behind was completed, or could not be (``problem``)."""
+    """Written after a start, for each recording that an earlier process did not complete.
+
+    ``status`` is the one of its new manifest, and ``head`` the head of the ledger with it. Where the
+    recording could not be completed, ``problem`` says why.
+    """
 
     event = "recording.recovered"
     code = "CR6001W"
@@ -558,9 +690,13 @@ class RecordingRecovered(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingAccess(AuditEvent):
-    """Somebody looked into a recording. ``action``: play, text, follow, export, search (which showed lines of
-    it); ``by`` is the account of the machine that did, and ``sudo_user`` who it says that stands behind it;
-    or the user who did it over ssh, from ``addr`` in the connection ``cid``. The rest is the session's."""
+    """Written before somebody reads a recording.
+
+    ``action`` is ``play``, ``text``, ``follow``, ``export`` or ``search`` (which showed lines of it). ``by``
+    is the account on the proxy's machine, with ``sudo_user`` behind sudo, or the user who did it over SSH,
+    from ``addr`` in the connection ``cid``. ``user``, ``login``, ``target`` and ``sid`` are those of the
+    recorded session.
+    """
 
     event = "session.recording.access"
     code = "CR6002I"
@@ -571,7 +707,11 @@ class RecordingAccess(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingRemoved(AuditEvent):
-    """A recording is removed, for ``reason``; ``by`` the account of the machine, or the service."""
+    """Written before a recording is removed.
+
+    ``by`` is the account on the proxy's machine, or ``conchrec`` for the retention of the service. ``reason``
+    is also in the ledger.
+    """
 
     event = "session.recording.remove"
     code = "CR6003W"
@@ -582,7 +722,10 @@ class RecordingRemoved(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingHeld(AuditEvent):
-    """A recording must not be removed (``action``: hold), or may be again (release)."""
+    """Written before a recording is held, so that it must not be removed, or released.
+
+    ``action`` is ``hold`` or ``release``, and ``by`` the account on the proxy's machine.
+    """
 
     event = "session.recording.hold"
     code = "CR6004I"
@@ -594,9 +737,12 @@ class RecordingHeld(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceTampered(AuditEvent):
-    """The ledger of recordings does not continue what was known of it: it was cut, replaced or changed by
-    something else than conchrec. It must contain the head ``expected``; it was continued from ``found``, by a
-    line that says so and has the head ``head`` (empty: that line could not be written)."""
+    """Written when the ledger of recordings was cut, replaced or changed by something other than conchrec.
+
+    ``ledger`` is its path. The ledger should contain the head ``expected``; it was continued after the head
+    ``found``. ``head`` is the head of the new line that says so, and empty where that line could not be
+    written.
+    """
 
     event = "evidence.tampered"
     code = "CR6005E"
@@ -612,10 +758,13 @@ class EvidenceTampered(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditHead(AuditEvent):
-    """A signed line of the audit log (docs/audit.md). ``reason``: open, interval, rotated, continue,
-    truncated, close; ``head``: the SHA-256 of the chain before this line. In an opening line ``after`` are
-    the last heads of other chains, and ``adopted_size`` and ``adopted_sha256`` what stood in the file before
-    there was any chain."""
+    """Written as a signed line of the audit log: see docs/audit.md.
+
+    ``reason`` is ``open``, ``interval``, ``rotated``, ``continue``, ``truncated`` or ``close``, and ``head``
+    the SHA-256 of the chain before this line. An opening line also has ``pid``; in ``after`` the last heads
+    of other chains; and in ``adopted_size`` and ``adopted_sha256`` the contents of the file before there was
+    any chain.
+    """
 
     event = "audit.head"
     code = "CR9100I"
@@ -629,8 +778,10 @@ class AuditHead(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRepair(AuditEvent):
-    """The line before was incomplete (a crash, or a full disk) and was ended: ``size`` bytes with that
-    digest, without the newline."""
+    """Written when the last line of the audit log was incomplete, because of a crash or a full disk.
+
+    ``size`` and ``sha256`` are of that line, without a newline.
+    """
 
     event = "audit.repair"
     code = "CR9101W"
@@ -640,8 +791,11 @@ class AuditRepair(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditLost(AuditEvent):
-    """``count`` events could not be written; ``events`` are their names, each with its count. ``first`` and
-    ``last`` are RFC 3339."""
+    """Written when the audit log can be written again, after events were lost.
+
+    ``count`` is their number; ``events`` are their names, each with its count. ``first`` and ``last`` are
+    times in RFC 3339.
+    """
 
     event = "audit.lost"
     code = "CR9102E"
@@ -654,9 +808,13 @@ class AuditLost(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeated(AuditEvent):
-    """``count`` more events named ``of`` between ``first`` and ``last`` (RFC 3339), beyond the rate at which
-    each has a line of its own. ``size`` is the sum of their sizes, ``sha256`` the digest of their digests
-    (each with a newline), ``examples`` are some of them."""
+    """Written in place of events that were more frequent than their rate, every ten seconds and at the end of
+    the connection.
+
+    ``of`` is the name of the events, ``count`` their number, and ``first`` and ``last`` are times in RFC
+    3339. ``size`` is the sum of their sizes, ``sha256`` the digest of their digests (each with a newline),
+    and ``examples`` are some of them.
+    """
 
     event = "repeated"
     code = "CR9103W"
@@ -671,8 +829,11 @@ class Repeated(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskLow(AuditEvent):
-    """A file system that conchrec writes to is almost full (``state``: low), so full that live sessions end
-    (critical), or has room again (ok). ``free`` and ``least`` are in bytes."""
+    """Written when the free space of a file system that conchrec writes to has crossed a limit.
+
+    ``state`` is ``low`` (no new recorded sessions), ``critical`` (live ones end) or ``ok``. ``what`` says
+    what is stored there. ``free`` and ``least`` (the configured limit) are in bytes.
+    """
 
     event = "disk.low"
     code = "CR9104E"
@@ -688,6 +849,11 @@ class DiskLow(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStart(AuditEvent):
+    """Written when the service has started.
+
+    ``mode`` is ``session_recording``, and ``listen`` are the endpoints.
+    """
+
     event = "service.start"
     code = "CR9000I"
     version: str
@@ -697,7 +863,10 @@ class ServiceStart(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStop(AuditEvent):
-    """``head`` is that of the ledger of recordings, whose file is ``ledger``."""
+    """Written when the service stops.
+
+    ``ledger`` is the path of the ledger of recordings, and ``head`` its last head.
+    """
 
     event = "service.stop"
     code = "CR9001I"
@@ -708,8 +877,11 @@ class ServiceStop(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigReload(AuditEvent):
-    """The configuration was read again. ``result`` is ok, or failed: then nothing has changed, because of the
-    ``problems``. ``changed`` are settings; those in ``waiting`` take effect at the next start."""
+    """Written when the configuration was read again.
+
+    ``result`` is ``ok``, or ``failed``: then nothing has changed, and ``problems`` says why. ``changed`` are
+    the settings that changed; those in ``waiting`` take effect at the next start.
+    """
 
     event = "config.reload"
     code = "CR9002I"
@@ -771,14 +943,14 @@ CATALOGUE: tuple[type[AuditEvent], ...] = (
     ServiceStop,
     ConfigReload,
 )
-"""Every event that there is."""
+"""All events, in the order of the reference."""
 
 
 class AuditSink(Protocol):
-    """Where events go."""
+    """Takes audit events."""
 
     def emit(self, event: AuditEvent) -> None:
-        """The event is kept afterwards. Raises WriteFailed."""
+        """Keep the event. Raises WriteFailed."""
 
     def reopen(self) -> None:
-        """What follows goes to a new file, where the sink has one. Raises WriteFailed."""
+        """Write later events to a new file, where the sink has one. Raises WriteFailed."""
