@@ -179,6 +179,8 @@ NOUNS_IN_ING = frozenset(
 )
 #: Terms that start a function's name and end in -ing, though they are no verb form.
 ADJECTIVES_IN_ING = frozenset(["pending", "remaining", "missing", "existing", "matching"])
+#: Names that a format fixes, and the file that has them: ``found`` is a member of ``evidence.tampered``.
+NAMES_OF_FORMATS = {"found": "conchrec/audit/events.py"}
 METAPHORS = frozenset(
     [
         "door",
@@ -318,6 +320,8 @@ def name_findings(source: bytes, name: str) -> Iterator[Finding]:
             if finding:
                 yield finding
     for variable, line in variable_names(tree):
+        if NAMES_OF_FORMATS.get(variable) == name:
+            continue
         finding = name_finding("variable", variable, f"{name}:{line}")
         if finding:
             yield finding

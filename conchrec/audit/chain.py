@@ -1,18 +1,19 @@
-"""The chain of the audit log: how its lines are linked, and what its signed lines (heads) say. Pure.
+"""The chain of the audit log: how its lines are linked, and how its signed lines (heads) are read. No files.
 
-Each process that writes to the log has a chain of its own: lines of several chains stand in one file. Every
-line ends with three members::
+Each process that writes to the log has a chain of its own, so lines of several chains stand in one file.
+Every line ends with three members::
 
     "chain":"5f0c9a7b21de","seq":17,"prev":"0f1e2d3c4b5a6978"}
 
-``seq`` counts the chain's lines from 0. The digest of a chain is, before its first line, SHA-256 of
-``conchrec audit 1``, a newline and the chain's name; after each line SHA-256 of the digest before (32 bytes)
-and the line with its newline. ``prev`` is the start of the digest before the line, in hexadecimal: it shows
-where a change is. What proves that there is none is the whole digest (``head``), in lines that are signed::
+``seq`` counts the lines of the chain from 0. Before the first line, the digest of a chain is SHA-256 of
+``conchrec audit 1``, a newline and the name of the chain; after each line it is SHA-256 of the digest before
+(32 bytes) and the line with its newline. ``prev`` is the start of the digest before the line, in hexadecimal:
+it shows where a change is. The whole digest (``head``) proves that there is no change. It stands in the lines
+that are signed::
 
     …,"event":"audit.head","reason":"interval","head":"<64>","chain":…,"seq":…,"prev":…,"signature":"…"}
 
-docs/audit.md describes the same for other verifiers.
+docs/audit.md describes the same for people who write another verifier.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from conchrec.audit.events import AuditHead
 from conchrec.recording.format.signatures import RecordingSigner
 
 MEMBERS = ("chain", "seq", "prev", "signature")
-"""Names of members that no event may have."""
+"""The names of members that belong to the chain: no event may have them."""
 _SHOWN = 16
 _NAME = re.compile("[0-9a-f]{12}")
 _HEAD = re.compile("([0-9a-f]{12}):([0-9]{1,15}):([0-9a-f]{64})(?:@([0-9TZ:.+-]{1,40}))?")
@@ -35,7 +36,8 @@ _HEAD = re.compile("([0-9a-f]{12}):([0-9]{1,15}):([0-9a-f]{64})(?:@([0-9TZ:.+-]{
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """How far a chain has come: ``number`` is that of its next line, ``digest`` covers all lines before."""
+    """The state of a chain: ``number`` is that of the next line, and ``digest`` covers the lines before
+    it."""
 
     chain: str
     number: int
@@ -43,26 +45,27 @@ class ChainLink:
 
     @classmethod
     def start(cls, chain: str = "") -> ChainLink:
-        """Before the first line; without a name a random one is chosen."""
+        """Return a chain before its first line, with a random name where none is given."""
         chain = chain or secrets.token_hex(6)
         return cls(chain, 0, hashlib.sha256(f"conchrec audit 1\n{chain}".encode()).digest())
 
     @property
     def prev(self) -> str:
-        """What the next line says of the lines before it."""
+        """The member ``prev`` of the next line."""
         return self.digest.hex()[:_SHOWN]
 
     def follow(self, line: bytes) -> ChainLink:
-        """After this line, which ends in a newline."""
+        """Return the chain after this line, which ends in a newline."""
         return ChainLink(self.chain, self.number + 1, hashlib.sha256(self.digest + line).digest())
 
     def add(self, body: bytes) -> tuple[ChainLink, bytes]:
-        """Link an event (as ``audit_encoder.encode`` has it): the chain after it, and the line."""
+        """Link an event, in the form that ``encoder.encode`` returns. Returns the chain after it, and the
+        line."""
         line = body + self._members() + b"}\n"
         return self.follow(line), line
 
     def sign(self, body: bytes, signer: RecordingSigner) -> tuple[ChainLink, bytes]:
-        """The same for a head, which is signed."""
+        """Link a head and sign it. Returns the chain after it, and the line."""
         line = signer.audit_head(body + self._members() + b"}")
         return self.follow(line), line
 
@@ -76,7 +79,8 @@ class ChainLink:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Names a chain up to and with one of its lines: ``CHAIN:SEQ:DIGEST``, and ``@TIME`` where known."""
+    """Names a chain up to one of its lines, and with it: ``CHAIN:SEQ:DIGEST``, and ``@TIME`` where it is
+    known."""
 
     chain: str
     number: int
@@ -85,11 +89,11 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """ValueError where it is not one."""
-        found = _HEAD.fullmatch(text)
-        if found is None:
+        """Read the text of a head. Raises ValueError."""
+        match = _HEAD.fullmatch(text)
+        if match is None:
             raise ValueError(f"invalid head {text!r}: must be CHAIN:SEQ:DIGEST, as `audit verify` prints it")
-        return cls(found[1], int(found[2]), bytes.fromhex(found[3]), found[4] or "")
+        return cls(match[1], int(match[2]), bytes.fromhex(match[3]), match[4] or "")
 
     def __str__(self) -> str:
         time = f"@{self.time}" if self.time else ""
@@ -98,7 +102,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class AuditLine:
-    """A line of the log: its place in its chain, and the event's own members."""
+    """A line of the log: its position in its chain, and the members of the event."""
 
     chain: str
     number: int
@@ -107,26 +111,27 @@ class AuditLine:
 
     @property
     def is_head(self) -> bool:
+        """Whether the line is a head."""
         return self.members.get("event") == AuditHead.event
 
     def text(self, name: str) -> str:
-        """A member that is a string; empty without one."""
+        """Return a member that is a string; empty without one."""
         value = self.members.get(name)
         return value if isinstance(value, str) else ""
 
     def size(self, name: str) -> int:
-        """A member that is a number; -1 where there is none."""
+        """Return a member that is a number; -1 without one."""
         value = self.members.get(name)
         return value if type(value) is int else -1
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """The strings of a member that is a list."""
+        """Return the strings of a member that is a list."""
         value = self.members.get(name)
         return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def parse(line: bytes) -> AuditLine | None:
-    """Read one whole line; None where it is not a line of a chain."""
+    """Read one complete line. Returns None where it is not a line of a chain."""
     try:
         members = json.loads(line)
     except (ValueError, RecursionError):
@@ -142,13 +147,13 @@ def parse(line: bytes) -> AuditLine | None:
 
 
 def head_of(line: bytes) -> Head | None:
-    """What a head line names; None where the line is not one. The signature is for ``Keys`` to check."""
-    found = parse(line)
-    if found is None or not found.is_head:
+    """Return the head that a head line stands for, or None. The signature is checked by ``TrustedKeys``."""
+    parsed = parse(line)
+    if parsed is None or not parsed.is_head:
         return None
     try:
-        before = bytes.fromhex(found.text("head"))
+        before = bytes.fromhex(parsed.text("head"))
     except ValueError:
         return None
-    after = ChainLink(found.chain, found.number, before).follow(line)
-    return Head(found.chain, found.number, after.digest, found.text("time"))
+    after = ChainLink(parsed.chain, parsed.number, before).follow(line)
+    return Head(parsed.chain, parsed.number, after.digest, parsed.text("time"))

@@ -1,10 +1,10 @@
 """Encodes audit events as JSON lines.
 
-A line is one JSON object: ``time``, ``event``, ``code``, who and where, then the event's own fields. Fields
+A line is one JSON object: ``time``, ``event``, ``code``, who and where, then the fields of the event. Fields
 that are empty or unknown are left out. The code of a Reason follows it, as ``FIELD_code``.
 
-Much of an event was chosen by a stranger: names, commands, error texts of a target. Two rules hold for every
-string, whatever the event:
+Much of an event was chosen by somebody else: names, commands, error texts of a target. Two rules hold for
+every string of every event:
 
 - Characters that are not printable are written as JSON escapes (``text.escape_json``), so that ``tail -f`` is
   safe.
@@ -29,21 +29,21 @@ from conchrec.text import escape_json
 DEFAULT_LIMIT = 1024
 """Bytes of a string, as written."""
 LIMITS = {"command": 8192, "forced_upon": 8192, "path": 4096, "other": 4096}
-"""Fields that are evidence of an act have more room; 4096 is Linux's PATH_MAX."""
-LEAST = 512
-"""A text that is mostly escapes is cut to twice its own size, but not to less than this: a flood of control
-characters must not be a larger one on our disk."""
+"""The limits of fields that are evidence of an act; 4096 is PATH_MAX of Linux."""
+CUT_MINIMUM = 512
+"""A text that is mostly escapes is cut to twice its own size, but not to less than so many bytes: a flood of
+control characters must not become a larger flood on our disk."""
 LIST_LIMIT = 4096
 """Bytes of all items of a list, as written."""
 LIST_ITEMS = 64
 LONGEST = 64 * 1024
-"""No line is longer: the largest event with each field at its limit is far below (a test counts)."""
+"""No line has more bytes: the largest event with each field at its limit is far below (a test checks it)."""
 
 _ALWAYS = frozenset({"user", "login", "target", "addr", "cid"})
 #: A string of so many letters exceeds no limit: an escape has at most 12 bytes.
-_SHORT = LEAST // 12
+_SHORT = CUT_MINIMUM // 12
 
-#: What a cut may leave of an escape, or of the first half of a pair of them.
+#: The part of an escape that a cut may leave, and the first half of a surrogate pair.
 _HALF_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-f]{0,3})?)$")
 _HALF_PAIR = re.compile(r"(?<!\\)(?:\\\\)*(\\ud[89ab][0-9a-f]{2})$")
 
@@ -52,8 +52,8 @@ _names: dict[type[AuditEvent], tuple[str, ...]] = {}
 
 
 def encode(event: AuditEvent, when: datetime) -> bytes:
-    """The event as a JSON object on one line, without the closing brace and a newline: the chain adds its
-    members there."""
+    """Return the event as a JSON object on one line, without the closing brace and the newline: the chain
+    adds its members there."""
     values: dict[str, object] = {"time": timestamp(when), "event": event.event, "code": event.code}
     kind = type(event)
     names = _names.get(kind)
@@ -74,14 +74,14 @@ def encode(event: AuditEvent, when: datetime) -> bytes:
 
 
 def timestamp(when: datetime) -> str:
-    """RFC 3339, UTC, milliseconds."""
+    """Return the time in RFC 3339, in UTC, with milliseconds."""
     return when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _limit_text(name: str, value: str, values: dict[str, object]) -> None:
     limit = LIMITS.get(name, DEFAULT_LIMIT)
     sent = len(value[:limit].encode("utf-8", "surrogatepass"))
-    kept = _prefix(value, min(limit, max(LEAST, 2 * sent)))
+    kept = _prefix(value, min(limit, max(CUT_MINIMUM, 2 * sent)))
     values[name] = kept
     if kept != value:
         original = _bytes(value)
@@ -107,7 +107,8 @@ def _limit_list(name: str, items: tuple[str, ...], values: dict[str, object]) ->
 
 
 def _prefix(value: str, limit: int) -> str:
-    """As much of it as has at most ``limit`` bytes when written. The cost does not grow with the rest."""
+    """Return as much of ``value`` as has at most ``limit`` bytes when written. The cost does not depend on
+    the rest."""
     if limit <= 0:
         return ""
     # Each character is written with at least one byte.
@@ -116,15 +117,15 @@ def _prefix(value: str, limit: int) -> str:
         return value[:limit]
     text = written[:limit].decode("utf-8", "ignore")
     for half in (_HALF_ESCAPE, _HALF_PAIR):
-        if (found := half.search(text)) is not None:
-            text = text[: found.start(1)]
+        if (match := half.search(text)) is not None:
+            text = text[: match.start(1)]
     kept = json.loads(f'"{text}"')
     assert isinstance(kept, str)
     return kept
 
 
 def _bytes(text: str) -> bytes:
-    """UTF-8; bytes that are not, and came in as surrogates, as they were."""
+    """Return UTF-8. Bytes that were not UTF-8, and were decoded as surrogates, stay as they were."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

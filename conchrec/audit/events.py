@@ -1,8 +1,8 @@
 """The catalogue of audit events.
 
 An event is a frozen value with a name and a code. Neither ever changes its meaning, and no field does. A new
-auditable fact is a new class in this module and a new line in ``CATALOGUE``. ``audit.encoder`` writes an
-event as a JSON line, and ``audit.log`` appends the line to the file.
+auditable fact is a new class in this module: ``CATALOGUE`` has all of them. ``audit.encoder`` writes an event
+as a JSON line, and ``audit.log`` appends the line to the file.
 
 The docstring of an event says when it is written, and what its fields are. The reference of audit events in
 the documentation is made of it.
@@ -83,10 +83,7 @@ class AuthRefused(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientDisconnect(AuditEvent):
-    """Written when the connection of a user who was logged in has ended.
-
-    ``duration`` is in seconds.
-    """
+    """Written when the connection of a user who was logged in has ended, after ``duration`` seconds."""
 
     event = "client.disconnect"
     code = "CR1002I"
@@ -222,10 +219,7 @@ class Exec(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subsystem(AuditEvent):
-    """Written before a subsystem is started at the target.
-
-    ``name`` is that of the subsystem, for example ``sftp``.
-    """
+    """Written before the subsystem ``name`` (``sftp``, for example) is started at the target."""
 
     event = "subsystem"
     code = "CR2011I"
@@ -234,10 +228,7 @@ class Subsystem(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize(AuditEvent):
-    """Written when the size of the user's terminal has changed.
-
-    ``columns`` and ``rows`` are in characters.
-    """
+    """Written when the user's terminal has a new size, in ``columns`` and ``rows`` of characters."""
 
     event = "resize"
     code = "CR2012I"
@@ -585,10 +576,7 @@ class LockCreate(AuditEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRemove(AuditEvent):
-    """Written when an administrator removes a lock.
-
-    The fields are those of ``lock.create``.
-    """
+    """Written when an administrator removes a lock. The fields are those of ``lock.create``."""
 
     event = "lock.remove"
     code = "CR5004I"
@@ -891,59 +879,12 @@ class ConfigReload(AuditEvent):
     problems: tuple[str, ...] = ()
 
 
-CATALOGUE: tuple[type[AuditEvent], ...] = (
-    UserLogin,
-    AuthRefused,
-    ClientDisconnect,
-    ConnectionRefused,
-    SessionStart,
-    SessionEnd,
-    SessionRejected,
-    SessionsDelayed,
-    Exec,
-    Subsystem,
-    Resize,
-    Env,
-    Signal,
-    UnknownRequest,
-    MessageDropped,
-    Sftp,
-    Scp,
-    Transfer,
-    TransferLost,
-    PassthroughStart,
-    PassthroughEnd,
-    Port,
-    X11Forward,
-    Agent,
-    UpstreamConnect,
-    UpstreamFailed,
-    HostKeyUnchecked,
-    CertCreate,
-    CaRotate,
-    CaRevoke,
-    LockCreate,
-    LockRemove,
-    AccessRequest,
-    AccessApprove,
-    AccessDeny,
-    AccessWithdraw,
-    RecordingFailed,
-    RecordingRecovered,
-    RecordingAccess,
-    RecordingRemoved,
-    RecordingHeld,
-    EvidenceTampered,
-    AuditHead,
-    AuditRepair,
-    AuditLost,
-    Repeated,
-    DiskLow,
-    ServiceStart,
-    ServiceStop,
-    ConfigReload,
+CATALOGUE: tuple[type[AuditEvent], ...] = tuple(
+    value
+    for value in globals().copy().values()
+    if isinstance(value, type) and issubclass(value, AuditEvent) and value is not AuditEvent
 )
-"""All events, in the order of the reference."""
+"""All events of this module, in its order."""
 
 
 class AuditSink(Protocol):

@@ -1,4 +1,4 @@
-"""The files of an audit log: the live one and those that logrotate has moved away, packed or not."""
+"""The files of an audit log: the current one and those that logrotate has moved away, compressed or not."""
 
 from __future__ import annotations
 
@@ -21,49 +21,51 @@ from conchrec.errors import RecordingError
 from conchrec.reasons import ReasonCode
 
 LONGEST = 16 * 1024 * 1024
-"""Bytes of a line; what is longer is read as several, and none of them is ours."""
-_LINES_TO_LOOK_AT = 10_000
-#: What logrotate adds to a name: .1, -20261129, -2026-11-29, -1796000000, and what packed it.
+"""The most bytes of a line. A longer one is read as several lines, none of which is ours."""
+_MOST_OLDER_LINES = 10_000
+#: What logrotate adds to a name: .1, -20261129, -2026-11-29, -1796000000, and the ending of the compression.
 _ROTATED = r"([.-][0-9][0-9T:_-]*)?(\.(gz|bz2|xz|zst))?"
 
 _GZIP, _BZIP2, _XZ, _ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 
 
 class Unreadable(RecordingError):
-    """A packed file is damaged."""
+    """A compressed file is damaged."""
 
     default_code = ReasonCode.AUDIT_UNREADABLE
 
 
 def log_files(path: Path) -> tuple[Path, ...]:
-    """The log at ``path`` and its rotated files: ``audit.jsonl.1``, ``audit.jsonl-20261129.gz`` …"""
+    """Return the log at ``path`` and its rotated files: ``audit.jsonl.1``, ``audit.jsonl-20261129.gz`` …"""
     pattern = re.compile(re.escape(path.name) + _ROTATED)
-    there = (each for each in path.parent.iterdir() if pattern.fullmatch(each.name) and each.is_file())
-    return tuple(sorted(there)) if path.parent.is_dir() else ()
+    files = (file for file in path.parent.iterdir() if pattern.fullmatch(file.name) and file.is_file())
+    return tuple(sorted(files)) if path.parent.is_dir() else ()
 
 
-def in_order(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Oldest first, each file once. Raises OSError, Unreadable.
+def oldest_first(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return each file once, sorted by the time of its first line. Raises OSError and Unreadable.
 
-    By the time of the first line; where the clock was put back, the files that begin with the same chain are
-    still in that chain's order."""
+    Where the clock was set back, the files that begin with the same chain are in the order of that chain.
+    """
     distinct = {path.resolve(): path for path in paths}.values()
     firsts = {path: _first(path) for path in distinct}
     ordered = sorted(firsts, key=lambda path: _time(firsts[path]))
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, path in enumerate(ordered):
+    positions: defaultdict[str, list[int]] = defaultdict(list)
+    for position, path in enumerate(ordered):
         first = firsts[path]
         if first is not None:
-            places[first.chain].append(place)
-    for chain_places in places.values():
-        same = sorted((ordered[place] for place in chain_places), key=lambda path: _number(firsts[path]))
-        for place, path in zip(chain_places, same, strict=True):
-            ordered[place] = path
+            positions[first.chain].append(position)
+    for chain_positions in positions.values():
+        files = [ordered[position] for position in chain_positions]
+        files.sort(key=lambda path: _number(firsts[path]))
+        for position, path in zip(chain_positions, files, strict=True):
+            ordered[position] = path
     return tuple(ordered)
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, unpacked; the last one may have no newline. Raises OSError, Unreadable."""
+    """Yield the lines of a file, decompressed; the last one may have no newline. Raises OSError and
+    Unreadable."""
     try:
         with path.open("rb") as raw, closing(_unpacked(raw)) as file:
             while line := file.readline(LONGEST):
@@ -88,11 +90,11 @@ def _unpacked(raw: BinaryIO) -> BinaryIO:
 
 
 def _first(path: Path) -> AuditLine | None:
-    """The first line of a chain. What a log holds from before there was a chain is not read to its end."""
+    """Return the first line of a chain. Lines from before there was a chain are read up to a limit."""
     for number, raw in enumerate(read_lines(path)):
         if (line := parse(raw)) is not None:
             return line
-        if number == _LINES_TO_LOOK_AT:
+        if number == _MOST_OLDER_LINES:
             break
     return None
 

@@ -1,7 +1,7 @@
 """The last heads of the audit log, kept in the state directory: they show that the end of a log was cut.
 
-``audit_heads`` holds the last head line of each chain that no later chain has named yet. A new chain names
-them in its opening line, and replaces them; a chain that is still written puts its own next head back.
+``audit_heads`` has the last head line of each chain that no later chain has named yet. A new chain names them
+in its opening line and replaces them. A chain that is still written adds its own next head again.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from conchrec.ownership import create
 
 NAME = "audit_heads"
 MOST = 32
-"""Chains; a list in the audit has room for these."""
+"""The most chains: a list of an audit event has room for these."""
 _LONGEST = 1024 * 1024
 
 
 class AuditHeadFile:
-    """The heads of one installation. The file is made with the first head, mode 0600."""
+    """The heads of one installation. The file is created with the first head, mode 0600."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def exists(self) -> bool:
-        """False: no chain was ever begun here."""
+        """Whether any chain was ever begun here."""
         return self.path.exists()
 
     def heads(self) -> tuple[Head, ...]:
-        """All heads; lines that cannot be read are left out. Raises OSError."""
+        """Return all heads; lines that cannot be read are left out. Raises OSError."""
         return tuple(head for line in self.lines() if (head := head_of(line)) is not None)
 
     def lines(self) -> tuple[bytes, ...]:
-        """The head lines as they stand in the log, oldest first; none without a file. Raises OSError."""
+        """Return the head lines as they stand in the log, oldest first; none without a file. Raises
+        OSError."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -47,10 +48,10 @@ class AuditHeadFile:
             os.close(descriptor)
 
     def put(self, line: bytes, *, replaces_all: bool = False) -> None:
-        """Keep this head in the place of its chain's earlier one, or of all. Raises OSError.
+        """Keep this head in place of the earlier one of its chain, or of all heads. Raises OSError.
 
-        In place and without fsync: this is done every few seconds while somebody waits. What a crash of
-        the machine loses is a warning about the last seconds.
+        The file is written in place and without fsync: this happens every few seconds while somebody waits.
+        Where the machine crashes, a warning about the last seconds is lost.
         """
         chain = _chain(line)
         descriptor = self._open()

@@ -1,9 +1,9 @@
-"""The audit log's file: appends events, each on a line, to the chain of this process.
+"""The file of the audit log: appends events, each on a line, to the chain of this process.
 
 Several processes append to one file: a line, or a batch of lines, is one ``write`` to its end. Under a lock
-on the file the writer first looks at what is there. A last line without its newline was torn by a crash: it
-is ended, and an ``audit.repair`` line says what it was. Our own lines never stay torn: what was written of a
-batch is cut off again where the rest has no room.
+on the file the writer first checks what the file ends with. A last line without a newline was cut by a crash:
+it is ended, and an ``audit.repair`` line describes it. Our own lines are never left incomplete: where the
+rest of a batch has no room, what was written of it is cut off again.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from conchrec.reasons import ReasonCode
 from conchrec.recording.format.signatures import RecordingSigner
 
 HEAD_SECONDS = 5.0
-"""The longest time until a line is signed, if ``tick`` is called …"""
+"""The longest time until a line is signed, where ``tick`` is called."""
 HEAD_LINES = 500
-"""… and the most lines until then."""
-LOOK_SECONDS = 1.0
-"""How soon it is noticed that the file was moved away."""
+"""The most lines until one is signed."""
+PATH_CHECK_SECONDS = 1.0
+"""The longest time until it is noticed that the file was moved away."""
 WRITE_SECONDS = 0.005
-"""Longer than one write takes: the pause before the end of the file is read again, LOOKS times at most."""
-LOOKS = 4
-IMPATIENT_SECONDS = 60.0
-"""After a wait for a locked file: the time in which nothing waits for it again."""
+"""Longer than one write takes: the pause before the end of the file is read again, END_READS times."""
+END_READS = 4
+NO_WAIT_SECONDS = 60.0
+"""After a wait for the lock of the file: the time in which nothing waits for it again."""
 _BLOCK = 64 * 1024
 _NAMES = 32
 
@@ -72,8 +72,8 @@ class _Batch:
 
 
 @dataclass(slots=True)
-class _Lost:
-    """Events that could not be written, and that nothing in the log tells of yet."""
+class _LostEvents:
+    """Events that could not be written, and that no line of the log counts yet."""
 
     names: Counter[str] = field(default_factory=Counter)
     first: str = ""
@@ -99,13 +99,15 @@ class _Lost:
 
 
 class AuditLog:
-    """An AuditSink in a file of JSON lines, made 0600; a directory that is missing is made 0700.
+    """An AuditSink that appends JSON lines to a file, created with mode 0600; a missing directory gets mode
+    0700.
 
-    The chain opens with the first event and is closed by ``close``. ``heads`` keeps its last head. ``copy``
-    gets each event and its line, too. ``complain`` hears of what keeps heads from being kept.
+    The chain begins with the first event, and ``close`` ends it. ``heads`` keeps the last head of the chain.
+    ``copy`` is called with each event and its line. ``complain`` is called with the reason when heads cannot
+    be kept.
 
-    The file is opened again by ``reopen``, and by itself within a second where logrotate has put another in
-    its place. Raises WriteFailed where it cannot be opened.
+    The file is opened again by ``reopen``, and within a second after logrotate has put another one in its
+    place. Raises WriteFailed where it cannot be opened.
     """
 
     def __init__(
@@ -127,35 +129,35 @@ class AuditLog:
         self._monotonic = monotonic
         self._write = write
         self._copy = copy
-        self._hears_complaints = complain
+        self._on_complaint = complain
         self._link = ChainLink.start()
-        #: Why the next line must be a head, signed before anything else; empty where it need not.
+        #: The reason why the next line must be a head; empty where it need not.
         self._reason = "open"
         self._unsigned = 0
-        self._signed_at = self._looked_at = monotonic()
-        self._lost: _Lost | None = None
-        self._impatient_until = monotonic()
-        #: The file's size after our last line; -1: its end was not looked at.
+        self._signed_at = self._path_checked_at = monotonic()
+        self._lost: _LostEvents | None = None
+        self._no_wait_until = monotonic()
+        #: The file's size after our last line; -1 where its end was not checked yet.
         self._size = -1
         self._complaint = ""
-        #: A pipe or a terminal has no end to look at.
+        #: A pipe or a terminal has no end to check.
         self._descriptor, self._is_file = self._open()
 
     # -- AuditSink
 
     def emit(self, event: AuditEvent) -> None:
-        """The event is with the operating system afterwards. Raises WriteFailed."""
+        """Write the event; the operating system has it afterwards. Raises WriteFailed."""
         try:
-            if self._monotonic() - self._looked_at >= LOOK_SECONDS:
-                self._look()
+            if self._monotonic() - self._path_checked_at >= PATH_CHECK_SECONDS:
+                self._check_path()
             self._append(event)
         except WriteFailed as error:
-            self._lost = self._lost or _Lost()
+            self._lost = self._lost or _LostEvents()
             self._lost.add(event, self._now(), error.public)
             raise
 
     def reopen(self) -> None:
-        """Open the path again. Raises WriteFailed, and then goes on with the file that it had."""
+        """Open the path again. Raises WriteFailed, and then continues with the file that was open."""
         fresh, is_file = self._open()
         if self._is_begun and not self._reason:
             with suppress(WriteFailed):
@@ -165,24 +167,25 @@ class AuditLog:
         if self._is_begun:
             self._reason = "continue"
 
-    # -- who holds it
+    # -- called by the owner
 
     def tick(self) -> None:
-        """Sign what is old enough, and notice a rotation: about once a second. Raises WriteFailed."""
-        self._look()
+        """Sign lines that are old enough, and notice a rotation. Called about once a second. Raises
+        WriteFailed."""
+        self._check_path()
         is_due = self._unsigned and self._monotonic() - self._signed_at >= HEAD_SECONDS
         if self._is_begun and (self._reason or is_due):
             self._append(head="" if self._reason else "interval")
 
     def close(self) -> None:
-        """Close the chain and the file: nothing can be emitted afterwards. May be called twice."""
+        """End the chain and close the file. No event can be written afterwards. May be called twice."""
         if self._descriptor < 0:
             return
         if self._is_begun:
             try:
                 self._append(head="close")
             except WriteFailed as error:
-                self._complain(f"cannot write the closing line of the chain: {error.detail}")
+                self._report(f"cannot write the closing line of the chain: {error.detail}")
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -193,12 +196,12 @@ class AuditLog:
     # -- lines
 
     def _append(self, event: AuditEvent | None = None, *, head: str = "") -> None:
-        """Write the event, or a head, and before it what the file needs first."""
+        """Write the event, or a head, after the lines that the file needs first."""
         if self._descriptor < 0:
             raise WriteFailed("the audit log is closed", str(self.path), code=ReasonCode.AUDIT_CLOSED)
         is_alone = self._is_file and self._acquire()
         try:
-            torn = self._look_at_end() if self._is_file else None
+            torn = self._check_end_of_file() if self._is_file else None
             batch = _Batch(self._link, self._signer, self._now(), unsigned=self._unsigned)
             begins = self._reason == "open"
             if self._reason:
@@ -212,8 +215,8 @@ class AuditLog:
             if head or batch.unsigned >= HEAD_LINES:
                 batch.sign(self._head(head or "interval", batch.link))
             if self._copy is not None:
-                for each, line in batch.lines:
-                    self._copy(each, line)
+                for written, line in batch.lines:
+                    self._copy(written, line)
             lines = b"".join([line for _, line in batch.lines])
             self._write_through(b"\n" + lines if torn is not None else lines, is_alone=is_alone)
         finally:
@@ -223,13 +226,14 @@ class AuditLog:
         self._reason, self._lost = "", None
         if batch.last_head:
             self._signed_at = self._monotonic()
-            self._keep(batch.last_head, begins=begins)
+            self._save_head(batch.last_head, begins=begins)
 
     def _head(self, reason: str, link: ChainLink) -> AuditHead:
         return AuditHead(reason=reason, head=link.digest.hex())
 
     def _opening(self, torn: AuditRepair | None) -> AuditHead:
-        """The first line of the chain. Where there was none ever, it vouches for what the file holds."""
+        """Return the first line of the chain. The first chain of all has the digest of what the file holds
+        already."""
         after: tuple[str, ...] = ()
         size, digest = None, ""
         try:
@@ -238,7 +242,7 @@ class AuditLog:
             elif self._is_file and self._size > 0:
                 size, digest = self._content(b"\n" if torn is not None else b"")
         except OSError as error:
-            self._complain(f"cannot read {self._heads.path}: {error.strerror}")
+            self._report(f"cannot read {self._heads.path}: {error.strerror}")
         return AuditHead(
             reason="open",
             head=self._link.digest.hex(),
@@ -256,33 +260,35 @@ class AuditLog:
         digest.update(end)
         return at + len(end), digest.hexdigest()
 
-    def _complain(self, why: str) -> None:
-        """Once, until something else is wrong."""
+    def _report(self, why: str) -> None:
+        """Report a complaint once, until there is another one."""
         if why != self._complaint:
             self._complaint = why
-            self._hears_complaints(why)
+            self._on_complaint(why)
 
-    def _keep(self, head: bytes, *, begins: bool) -> None:
+    def _save_head(self, head: bytes, *, begins: bool) -> None:
         try:
             self._heads.put(head, replaces_all=begins)
         except OSError as error:
-            self._complain(f"cannot write {self._heads.path}: {error.strerror}")
+            self._report(f"cannot write {self._heads.path}: {error.strerror}")
 
     # -- the file
 
     def _acquire(self) -> bool:
-        """Lock the file. Somebody who keeps the lock is waited for once, and then not for a while."""
-        is_waiting = self._monotonic() >= self._impatient_until
+        """Lock the file. After one wait for a process that keeps the lock, nothing waits for some time."""
+        is_waiting = self._monotonic() >= self._no_wait_until
         is_held = acquire(self._descriptor, patience=None if is_waiting else 0.0)
         if not is_held and is_waiting:
-            self._impatient_until = self._monotonic() + IMPATIENT_SECONDS
+            self._no_wait_until = self._monotonic() + NO_WAIT_SECONDS
         return is_held
 
-    def _look_at_end(self) -> AuditRepair | None:
-        """What others have done to the file since our last line; what has to be said of a torn line.
+    def _check_end_of_file(self) -> AuditRepair | None:
+        """Check what others did to the file since our last line. Returns the event for an incomplete last
+        line.
 
-        A line that somebody is writing without the lock, which could not be had, looks like a torn one: that
-        is told only of an end that stays."""
+        A line that is being written without the lock looks like an incomplete one. So only an end that stays
+        the same for some time is reported.
+        """
         try:
             size = os.fstat(self._descriptor).st_size
             if size == self._size:
@@ -290,25 +296,25 @@ class AuditLog:
             if size < self._size and not self._reason:
                 self._reason = "truncated"
             self._size = size
-            for _ in range(LOOKS):
-                if self._ends_well():
+            for _ in range(END_READS):
+                if self._ends_with_newline():
                     return None
                 time.sleep(WRITE_SECONDS)
                 self._size = os.fstat(self._descriptor).st_size
-            if self._ends_well():
+            if self._ends_with_newline():
                 return None
             torn = self._last_line(self._size)
         except OSError as error:
-            raise _failed(error, self.path) from error
+            raise _write_error(error, self.path) from error
         return AuditRepair(size=len(torn), sha256=hashlib.sha256(torn).hexdigest())
 
-    def _ends_well(self) -> bool:
-        """Does the file end in a whole line?"""
+    def _ends_with_newline(self) -> bool:
+        """Whether the file ends with a complete line."""
         size = self._size
         return size == 0 or os.pread(self._descriptor, 1, size - 1) == b"\n"
 
     def _last_line(self, size: int) -> bytes:
-        """What stands after the last newline."""
+        """Return what stands after the last newline."""
         tail, at = b"", size
         while at > 0 and b"\n" not in tail:
             start = max(0, at - _BLOCK)
@@ -326,51 +332,51 @@ class AuditLog:
                 written += count
         except OSError as error:
             if written and is_alone:
-                self._take_back(self._size + written)
-            raise _failed(error, self.path) from error
+                self._undo_write(self._size + written)
+            raise _write_error(error, self.path) from error
         self._size += len(data)
 
-    def _take_back(self, end: int) -> None:
-        """Cut off what was written of a batch, up to ``end``. Where that fails the next batch repairs it."""
+    def _undo_write(self, end: int) -> None:
+        """Cut off what was written of a batch, up to ``end``. Where that fails, the next batch repairs it."""
         with suppress(OSError):
             if os.fstat(self._descriptor).st_size == end:
                 os.ftruncate(self._descriptor, self._size)
 
-    def _look(self) -> None:
-        """Was the file moved away, or replaced?"""
+    def _check_path(self) -> None:
+        """Open the file again where it was moved away or replaced."""
         try:
-            there: os.stat_result | None = os.stat(self.path)
+            status: os.stat_result | None = os.stat(self.path)
         except FileNotFoundError:
-            there = None
+            status = None
         except OSError as error:
-            raise _failed(error, self.path) from error
-        if there is None or not os.path.samestat(os.fstat(self._descriptor), there):
+            raise _write_error(error, self.path) from error
+        if status is None or not os.path.samestat(os.fstat(self._descriptor), status):
             self.reopen()
-        self._looked_at = self._monotonic()
+        self._path_checked_at = self._monotonic()
 
     def _open(self) -> tuple[int, bool]:
-        """The descriptor, and whether it is of a regular file."""
+        """Return the descriptor, and whether it is of a regular file."""
         try:
-            _make(self.path.parent)
+            _make_directories(self.path.parent)
             flags = os.O_RDWR | os.O_APPEND
             try:
                 descriptor = create(self.path, flags)
             except FileExistsError:
-                # A link of the administrator's that leads nowhere yet is made to lead somewhere.
+                # Where the path is a symbolic link to a missing file, that file is created.
                 descriptor = reopen(self.path, flags)
             return descriptor, stat.S_ISREG(os.fstat(descriptor).st_mode)
         except OSError as error:
-            raise _failed(error, self.path) from error
+            raise _write_error(error, self.path) from error
 
 
-def _make(directory: Path) -> None:
+def _make_directories(directory: Path) -> None:
     for missing in (*reversed(directory.parents), directory):
         if not missing.exists():
             with suppress(FileExistsError):  # another process was quicker
                 os.mkdir(missing, 0o700)
 
 
-def _failed(error: OSError, path: Path) -> WriteFailed:
+def _write_error(error: OSError, path: Path) -> WriteFailed:
     why = error.strerror or "input/output error"
     return WriteFailed(
         f"the audit log cannot be written: {why}", f"{path}: {error!r}", code=ReasonCode.AUDIT_WRITE_FAILED

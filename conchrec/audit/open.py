@@ -1,4 +1,4 @@
-"""Opens the audit log as the configuration says: the file, and a copy to syslog."""
+"""Opens the audit log as configured: the file, and a copy to syslog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conchrec.keys import open_signer
 from conchrec.reasons import ReasonCode
 from conchrec.recording.format.signatures import RecordingSigner
 
-#: RFC 3164 section 4.1.1.
+#: Facility and severities of RFC 3164, section 4.1.1.
 _AUTHPRIV = 10
 _SEVERITIES = {"I": 6, "W": 4, "E": 3}
 
@@ -28,10 +28,11 @@ def open_log(
     dropped: Callable[[str], None] = lambda why: None,
     complain: Callable[[str], None] = lambda why: None,
 ) -> AuditLog:
-    """``signer`` signs the chain: else the key of the state directory, which is made where it is missing.
-    ``dropped`` hears why syslog does not take events, ``complain`` why heads are not kept.
+    """Open the configured audit log. Raises WriteFailed.
 
-    Raises WriteFailed.
+    ``signer`` signs the chain; by default this is the key of the state directory, which is created where it
+    is missing. ``dropped`` is called with the reason when syslog does not accept events, and ``complain``
+    when heads cannot be kept.
     """
     path = config.audit.syslog
     copy = Syslog(path, dropped=dropped).send if path is not None else None
@@ -47,7 +48,7 @@ def open_log(
 def audit_once(
     config: Config, *events: AuditEvent, dropped: Callable[[str], None] = lambda why: None
 ) -> None:
-    """For a command: a chain of its own with these events. Raises WriteFailed."""
+    """Write these events in a chain of their own: for a command. Raises WriteFailed."""
     log = open_log(config, dropped=dropped)
     try:
         for event in events:
@@ -73,19 +74,19 @@ def _signer(config: Config) -> RecordingSigner:
 class Syslog:
     """Sends every event to the syslog of this machine (RFC 3164), facility authpriv, as JSON.
 
-    A second copy, out of reach of whoever changes the first: the file is the one that counts, and what
-    syslog does not take at once is dropped rather than waited for. ``dropped`` hears of the first one, and
-    again after some were taken.
+    A second copy, which somebody who changes the file cannot reach. The file is the one that counts: what
+    syslog does not accept at once is dropped. ``dropped`` is called for the first event that is dropped, and
+    again after others were accepted.
     """
 
     def __init__(self, path: Path, *, dropped: Callable[[str], None]) -> None:
         self._path = path
         self._dropped = dropped
-        self._well = True
+        self._is_up = True
         self._socket: socket.socket | None = None
 
     def send(self, event: AuditEvent, entry: bytes) -> None:
-        """``entry`` is the event's line. Never raises, and never blocks."""
+        """Send the line ``entry`` of an event. Never raises, and never blocks."""
         priority = _AUTHPRIV * 8 + _SEVERITIES.get(event.code[-1:], 6)
         message = b"<%d>conchrec[%d]: %s" % (priority, os.getpid(), entry.rstrip(b"\n"))
         try:
@@ -93,28 +94,29 @@ class Syslog:
                 self._socket = self._connect()
             self._socket.send(message, socket.MSG_DONTWAIT)
         except OSError:
-            # The daemon may have been started again since.
+            # The daemon may have been restarted.
             self.close()
             try:
                 self._socket = self._connect()
                 self._socket.send(message, socket.MSG_DONTWAIT)
             except OSError as error:
-                if self._well:
+                if self._is_up:
                     self._dropped(f"{self._path}: {error.strerror}")
-                self._well = False
+                self._is_up = False
                 return
-        self._well = True
+        self._is_up = True
 
     def close(self) -> None:
+        """Close the socket. The next ``send`` opens it again."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _connect(self) -> socket.socket:
-        one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            one.connect(str(self._path))
+            connection.connect(str(self._path))
         except OSError:
-            one.close()
+            connection.close()
             raise
-        return one
+        return connection

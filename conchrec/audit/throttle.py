@@ -1,11 +1,10 @@
-"""A sink in front of the audit log that counts frequent events of little weight instead of writing each.
+"""A sink in front of the audit log: it counts frequent minor events instead of writing each of them.
 
 One user who sends thousands of window sizes a second, or is refused as often, would fill the disk with them.
-Beyond a rate such events are counted, and a ``repeated`` event tells how many there were, in what time, and
-some of them: at the end of the connection, and every ten seconds.
+Beyond a rate such events are counted. A ``repeated`` event has their number, the times of the first and the
+last, and some examples: it is written at the end of the connection, and every ten seconds.
 
-What is evidence of an act (a login, a session, a command, a file, a signature …) is never counted only: such
-events pass as they are.
+Events that are evidence of an act (a login, a session, a command, a file, a signature …) are always written.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ from conchrec.clock import utc_now
 from conchrec.errors import WriteFailed
 
 FLUSH_SECONDS = 10.0
-"""How late a ``repeated`` event may be."""
+"""The longest delay of a ``repeated`` event."""
 MOST_GROUPS = 10_000
-"""Beyond these the oldest is written before its time."""
+"""The most groups; beyond it the oldest is written early."""
 EXAMPLES = 5
 _EXAMPLE_LENGTH = 160
 DESTINATIONS = 64
-"""Of a connection's forwards; those of further destinations are counted together."""
+"""The most destinations of a connection's forwards that are counted separately."""
 
 _WHO = ("user", "login", "target", "addr", "cid", "sid")
 Key = tuple[str, ...]
@@ -65,56 +64,57 @@ class Rate:
 
 
 class RateGroup(Enum):
-    """How often events pass: of one connection, and of all connections of one user."""
+    """The rates of events: for one connection, and for all connections of one user."""
 
-    TRIFLE = (Rate(100, 5), Rate(1000, 20))
+    MINOR = (Rate(100, 5), Rate(1000, 20))
     FREQUENT = (Rate(1000, 50), Rate(5000, 200))
-    """What honest programs do by the dozen: forwards of a browser, environment variables."""
-    STRANGER = (Rate(100, 2), Rate(1000, 20))
-    """Of one address, and of all: a stranger who is refused connects again, and names any user."""
+    """What ordinary programs do often: forwards of a browser, environment variables."""
+    UNAUTHENTICATED = (Rate(100, 2), Rate(1000, 20))
+    """The rates of one address, and of all addresses: a stranger who is refused connects again, and can name
+    any user."""
 
 
-#: Of any kind, while the disk is almost full.
-_TIGHT = Rate(3, 0.1)
+#: The rate of every group while the disk is almost full.
+_DISK_LOW_RATE = Rate(3, 0.1)
 
-_TRIFLES = (Resize, Signal, UnknownRequest, MessageDropped, SessionRejected, UpstreamFailed)
+_MINOR = (Resize, Signal, UnknownRequest, MessageDropped, SessionRejected, UpstreamFailed)
 
 
-def kind_of(event: AuditEvent) -> RateGroup | None:
-    """None: it is evidence of an act, and is written whatever its number."""
-    if isinstance(event, _TRIFLES):
-        return RateGroup.TRIFLE
+def rate_group(event: AuditEvent) -> RateGroup | None:
+    """Return the rates for an event, or None where it is evidence of an act and is always written."""
+    if isinstance(event, _MINOR):
+        return RateGroup.MINOR
     if isinstance(event, Env):
         return RateGroup.FREQUENT
     if isinstance(event, AuthRefused | ConnectionRefused):
-        return RateGroup.STRANGER
+        return RateGroup.UNAUTHENTICATED
     if isinstance(event, Port):
         if event.action in ("refused", "cancel"):
-            return RateGroup.TRIFLE
+            return RateGroup.MINOR
         return RateGroup.FREQUENT if event.action in ("open", "close") else None
     if isinstance(event, X11Forward):
-        return RateGroup.TRIFLE if event.action in ("refused", "request") else RateGroup.FREQUENT
+        return RateGroup.MINOR if event.action in ("refused", "request") else RateGroup.FREQUENT
     if isinstance(event, Agent):
-        return RateGroup.TRIFLE if event.action == "refused" else None
+        return RateGroup.MINOR if event.action == "refused" else None
     if isinstance(event, RecordingFailed):
-        # Where the role is strict nothing happened: it is one more refusal.
-        return RateGroup.TRIFLE if event.policy == "strict" else None
+        # Where the role is strict, the session does not start or ends: it is one more refusal.
+        return RateGroup.MINOR if event.policy == "strict" else None
     return None
 
 
 class _Buckets:
-    """Token buckets, by key; those that are full are forgotten."""
+    """Token buckets by key. Those that are full are removed."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        #: Tokens, when that many, and the rate.
+        #: The number of tokens, the time of that number, and the rate.
         self._levels: dict[Key, tuple[float, float, Rate]] = {}
 
     def __len__(self) -> int:
         return len(self._levels)
 
     def take(self, key: Key, rate: Rate) -> bool:
-        """Is there one left?"""
+        """Take a token. Returns whether there was one."""
         now = self._monotonic()
         tokens, since, _ = self._levels.get(key, (rate.burst, now, rate))
         tokens = min(rate.burst, tokens + (now - since) * rate.per_second)
@@ -123,6 +123,7 @@ class _Buckets:
         return is_left
 
     def prune(self) -> None:
+        """Remove the buckets that are full."""
         now = self._monotonic()
         for key, (tokens, since, rate) in tuple(self._levels.items()):
             if tokens + (now - since) * rate.per_second >= rate.burst:
@@ -141,12 +142,13 @@ class _Group:
     count: int = 0
     size: int | None = None
     examples: list[str] = field(default_factory=list)
-    #: Of the events' own digests, each with a newline.
+    #: SHA-256 of the digests of the events, each with a newline.
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     has_digest: bool = False
 
     def add(self, event: AuditEvent, now: datetime) -> None:
-        # Some events tell of several things themselves.
+        """Count an event."""
+        # Some events have a count of their own.
         self.count += getattr(event, "count", 1)
         self.last = now
         for name in _WHO:
@@ -162,6 +164,7 @@ class _Group:
             self.examples.append(text)
 
     def event(self) -> Repeated:
+        """Return the ``repeated`` event."""
         who = Who(**self.who)  # type: ignore[typeddict-item]
         return Repeated(
             **who,
@@ -178,8 +181,8 @@ class _Group:
 class AuditThrottle:
     """An AuditSink that counts repeated events.
 
-    ``tick`` is called about once a second, ``flush`` at the end. ``lost`` is called with the
-    reason when a ``repeated`` event could not be written.
+    ``tick`` is called about once a second, and ``flush`` at the end. ``lost`` is called with the reason when
+    a ``repeated`` event could not be written.
     """
 
     def __init__(
@@ -194,36 +197,36 @@ class AuditThrottle:
         self._monotonic = monotonic
         self._now = now
         self._lost = lost
-        #: The disk is almost full: what can be counted is, almost from the first on.
-        self.is_tight = False
+        #: The disk is almost full: events that can be counted are, after the first three.
+        self.is_disk_low = False
         self._buckets = _Buckets(monotonic)
         self._pruned = monotonic()
         #: Oldest first.
         self._groups: dict[Key, _Group] = {}
         #: The groups of each connection.
-        self._of: dict[str, dict[Key, None]] = {}
+        self._connection_groups: dict[str, dict[Key, None]] = {}
 
     # -- AuditSink
 
     def emit(self, event: AuditEvent) -> None:
-        """The event is kept, or counted. Raises WriteFailed."""
-        kind = kind_of(event)
-        key = self._counted_with(event, kind) if kind is not None else ()
+        """Write the event, or count it. Raises WriteFailed."""
+        group = rate_group(event)
+        key = self._group_key(event, group) if group is not None else ()
         if key:
             self._count(key, event)
             return
         if isinstance(event, ClientDisconnect):
-            self._write(tuple(self._of.get(event.cid, ())))
+            self._write(tuple(self._connection_groups.get(event.cid, ())))
         self._sink.emit(event)
 
     def reopen(self) -> None:
-        """See AuditSink."""
+        """Write later events to a new file. Raises WriteFailed."""
         self._sink.reopen()
 
-    # -- who holds it
+    # -- called by the owner
 
     def tick(self) -> None:
-        """Write what was counted long enough."""
+        """Write the groups that were counted long enough."""
         now = self._monotonic()
         if now - self._pruned >= FLUSH_SECONDS:
             self._buckets.prune()
@@ -232,31 +235,31 @@ class AuditThrottle:
         self._write(tuple(key for key, _ in old))
 
     def flush(self) -> None:
-        """Write all that was counted."""
+        """Write all groups."""
         self._write(tuple(self._groups))
 
     # -- groups
 
-    def _counted_with(self, event: AuditEvent, kind: RateGroup) -> Key:
-        """The group that it is counted in; empty: it is within its rate."""
-        of_connection, of_user = (_TIGHT, _TIGHT) if self.is_tight else kind.value
-        if kind is RateGroup.STRANGER:
-            key: Key = (kind.name, _network(event.addr), event.event)
-            if not self._buckets.take(key, of_connection):
+    def _group_key(self, event: AuditEvent, group: RateGroup) -> Key:
+        """Return the group in which the event is counted; empty where it is within its rate."""
+        connection_rate, user_rate = (_DISK_LOW_RATE, _DISK_LOW_RATE) if self.is_disk_low else group.value
+        if group is RateGroup.UNAUTHENTICATED:
+            key: Key = (group.name, _address_group(event.addr), event.event)
+            if not self._buckets.take(key, connection_rate):
                 return key
-            return () if self._buckets.take((kind.name,), of_user) else (kind.name, "", event.event)
-        if not self._buckets.take((kind.name, "cid", event.cid), of_connection):
-            return self._of_connection(event)
-        if not self._buckets.take((kind.name, "user", event.user), of_user):
-            return (kind.name, event.user, event.event)
+            return () if self._buckets.take((group.name,), user_rate) else (group.name, "", event.event)
+        if not self._buckets.take((group.name, "cid", event.cid), connection_rate):
+            return self._connection_key(event)
+        if not self._buckets.take((group.name, "user", event.user), user_rate):
+            return (group.name, event.user, event.event)
         return ()
 
-    def _of_connection(self, event: AuditEvent) -> Key:
+    def _connection_key(self, event: AuditEvent) -> Key:
         key: Key = ("cid", event.cid, event.event)
         if not isinstance(event, Port):
             return key
         full: Key = (*key, event.action, event.kind, event.destination)
-        groups = self._of.get(event.cid, {})
+        groups = self._connection_groups.get(event.cid, {})
         return full if full in groups or len(groups) < DESTINATIONS else (*key, event.action, event.kind)
 
     def _count(self, key: Key, event: AuditEvent) -> None:
@@ -268,31 +271,31 @@ class AuditThrottle:
             who = {name: getattr(event, name) for name in _WHO}
             group = self._groups[key] = _Group(event.event, self._monotonic(), who, now, now)
             if key[0] == "cid":
-                self._of.setdefault(event.cid, {})[key] = None
+                self._connection_groups.setdefault(event.cid, {})[key] = None
         group.add(event, now)
 
     def _write(self, keys: Iterable[Key]) -> None:
         for key in keys:
             group = self._groups.pop(key)
             if key[0] == "cid":
-                groups = self._of[key[1]]
+                groups = self._connection_groups[key[1]]
                 del groups[key]
                 if not groups:
-                    del self._of[key[1]]
+                    del self._connection_groups[key[1]]
             try:
                 self._sink.emit(group.event())
             except WriteFailed as error:
                 self._lost(error.detail)
 
 
-def _network(address: str) -> str:
-    """As which an address, with or without a port, counts."""
+def _address_group(address: str) -> str:
+    """Return what an address, with or without a port, counts as: an IPv6 address counts as its /64."""
     has_port = address.startswith("[") or address.count(":") == 1
     return counted_as(address.rpartition(":")[0].strip("[]") if has_port else address)
 
 
 def _example(event: AuditEvent) -> str:
-    """What is the event's own, on one line."""
+    """Return the event's own fields, on one line."""
     own = [item.name for item in fields(event) if item.name not in _WHO and item.name != "size"]
     values = {name: value for name in own if (value := getattr(event, name)) not in (None, "", ())}
     texts = (f"{name}={str(value)[:_EXAMPLE_LENGTH]}" for name, value in values.items())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.audit.chain import Head
-from conchrec.audit.files import Unreadable, in_order, log_files, read_lines
+from conchrec.audit.files import Unreadable, log_files, oldest_first, read_lines
 from conchrec.audit.heads import NAME, AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
 from conchrec.cli.rights import Rights
@@ -89,7 +89,7 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
     files = args.files or _configured(config)
     verifier = AuditVerifier(keys, heads=heads, required=args.head, complete=args.complete)
     try:
-        for path in in_order(files):
+        for path in oldest_first(files):
             verifier.read(str(path), read_lines(path))
     except Unreadable as error:
         verifier.problems.append(error.public)

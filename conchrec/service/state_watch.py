@@ -104,7 +104,7 @@ class StateWatch:
                     least=volume.least,
                 )
             )
-        self._audit.is_tight = disks.is_low
+        self._audit.is_disk_low = disks.is_low
         if disks.critical and changes:
             self.recheck()
 

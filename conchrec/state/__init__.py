@@ -1,1 +1,1 @@
-"""State that several processes share, in the state directory."""
+"""The files of the state directory that several processes share."""

@@ -1,4 +1,4 @@
-"""Files of the state directory that commands write and the running proxy obeys at once."""
+"""Files of the state directory that commands write and that the running proxy follows at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """One process at a time. Raises ConfigError where there is no such directory, and OSError."""
+    """Hold the lock of the state directory. Raises OSError, and ConfigError where there is no such
+    directory."""
     path = directory / ".lock"
     if not directory.is_dir():
         problem = f"{directory} does not exist: start conchrec once with this configuration, which makes it"
@@ -36,14 +37,14 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 class StateFile(Generic[T]):
-    """One value as JSON, read again when it changes. Where it is damaged, or gone, what was known before
-    stays."""
+    """One value as JSON, read again when the file changes. Where the file is damaged or missing, the last
+    value stays in effect."""
 
     def __init__(
         self, path: Path, *, empty: T, from_json: Callable[[object], T], to_json: Callable[[T], object]
     ) -> None:
-        """``empty`` is the value where there is no file; ``from_json`` raises ValueError for what ``to_json``
-        cannot have made. Raises ConfigError where the file can't be read."""
+        """``empty`` is the value without a file. ``from_json`` raises ValueError for what ``to_json`` cannot
+        have made. Raises ConfigError where the file cannot be read."""
         self._path = path
         self._empty = empty
         self._from_json = from_json
@@ -53,23 +54,23 @@ class StateFile(Generic[T]):
 
     @property
     def current(self) -> T:
-        """As of the last ``refresh``."""
+        """The value at the last ``refresh``."""
         return self._current
 
     def refresh(self) -> bool:
-        """Look whether somebody has changed it; whether that is so. Raises ConfigError."""
+        """Read the file where somebody has changed it. Returns whether that was so. Raises ConfigError."""
         stamp = FileStamp.at(self._path)
         if stamp == self._stamp:
             return False
         if self._stamp is not None and stamp is None:
-            # We never remove it: somebody has, or the whole directory is not there.
+            # conchrec never removes it: somebody did, or the whole directory is missing.
             raise ConfigError("state_dir", f"{self._path} was removed")
         self._current = self._read()
         self._stamp = stamp
         return True
 
     def _update(self, change: Callable[[T], T]) -> T:
-        """What it is afterwards; one process at a time. Raises ConfigError and OSError."""
+        """Change the value, under the lock. Returns the new value. Raises ConfigError and OSError."""
         with locked(self._path.parent):
             before = self._read()
             after = change(before)

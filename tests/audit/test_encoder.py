@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.audit import encoder
-from conchrec.audit.encoder import DEFAULT_LIMIT, LEAST, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST
+from conchrec.audit.encoder import CUT_MINIMUM, DEFAULT_LIMIT, LIMITS, LIST_ITEMS, LIST_LIMIT, LONGEST
 from conchrec.audit.events import CATALOGUE, AuditEvent, AuthRefused, CaRotate, Exec, Sftp
 from conchrec.text import is_printable
 from tests.support.auditlog import line
@@ -78,7 +78,7 @@ def test_a_text_of_any_length_is_cut_to_its_limit(text: str, times: int) -> None
     raw = line(AuthRefused(reason=text), NOON)
     read, written = json.loads(raw), cut(raw, "reason") if text else b""
     assert len(written) <= DEFAULT_LIMIT
-    assert len(written) <= max(LEAST, 2 * len(text.encode("utf-8", "surrogatepass")))
+    assert len(written) <= max(CUT_MINIMUM, 2 * len(text.encode("utf-8", "surrogatepass")))
     kept = read.get("reason", "")
     if "reason_size" not in read:
         assert kept == text
@@ -86,7 +86,7 @@ def test_a_text_of_any_length_is_cut_to_its_limit(text: str, times: int) -> None
     assert text.startswith(kept) and kept != text
     # No room is wasted: one character more would not fit, and none has more than 12 bytes.
     sent = len(text[:DEFAULT_LIMIT].encode("utf-8", "surrogatepass"))
-    assert len(written) > min(DEFAULT_LIMIT, max(LEAST, 2 * sent)) - 24
+    assert len(written) > min(DEFAULT_LIMIT, max(CUT_MINIMUM, 2 * sent)) - 24
     try:
         original = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -149,7 +149,7 @@ def test_a_flood_of_files_with_odd_names_is_no_larger_on_our_disk(letter: str, s
     """What is done to files is never counted only, so its lines have to be small."""
     path = letter * size
     event = Sftp(operation="mkdir", path=path, result="failed", user="joe", cid="0123456789abcdef")
-    assert len(line(event, NOON)) < 2 * len(path.encode()) + LEAST + 400
+    assert len(line(event, NOON)) < 2 * len(path.encode()) + CUT_MINIMUM + 400
 
 
 def test_what_is_cut_takes_no_time_for_what_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from conchrec.audit.files import in_order, log_files, read_lines
+from conchrec.audit.files import log_files, oldest_first, read_lines
 from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
 from conchrec.recording.format.signatures import RecordingSigner
@@ -66,7 +66,7 @@ def test_writers_that_are_killed_and_rotated(tmp_path: Path) -> None:
     verifier = AuditVerifier(
         signer.keys(), heads=AuditHeadFile(tmp_path / "audit_heads").heads(), complete=True
     )
-    files = in_order(log_files(log))
+    files = oldest_first(log_files(log))
     for path in files:
         verifier.read(path.name, read_lines(path))
     verifier.finish()

@@ -18,7 +18,7 @@ from conchrec.audit import log as audit_log_module
 from conchrec.audit.chain import ChainLink, Head, head_of
 from conchrec.audit.events import Exec, Resize
 from conchrec.audit.heads import AuditHeadFile
-from conchrec.audit.log import HEAD_LINES, HEAD_SECONDS, IMPATIENT_SECONDS, AuditLog
+from conchrec.audit.log import HEAD_LINES, HEAD_SECONDS, NO_WAIT_SECONDS, AuditLog
 from conchrec.errors import WriteFailed
 from tests.support.auditlog import SIGNER, audit_log, events, lines
 
@@ -288,7 +288,7 @@ def test_somebody_who_keeps_the_lock_holds_nobody_up(tmp_path: Path, monkeypatch
         for _ in range(100):
             log.emit(Exec(command="ls"))
         assert len(pauses) == waited, "and once"
-        tick.seconds = IMPATIENT_SECONDS
+        tick.seconds = NO_WAIT_SECONDS
         log.emit(Exec(command="ls"))
         assert len(pauses) > waited
     assert commands(log.path) == ["ls"] * 102

@@ -35,13 +35,13 @@ from conchrec.audit.throttle import (
     FLUSH_SECONDS,
     AuditThrottle,
     RateGroup,
-    kind_of,
+    rate_group,
 )
 from conchrec.errors import WriteFailed
 from tests.audit.test_events import example
 from tests.support.auditlog import AuditMemory, audit_log, lines
 
-BURST = RateGroup.TRIFLE.value[0].burst
+BURST = RateGroup.MINOR.value[0].burst
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
 #: Counted beyond a rate: nothing was done, or it is told in the recording as well.
@@ -84,7 +84,7 @@ def bench() -> Bench:
 
 def test_each_event_is_a_trifle_or_an_act() -> None:
     """An event that is new is an act, until somebody says here that it is not."""
-    seen = {kind.event for kind in CATALOGUE if kind_of(trifle(kind)) is not None}
+    seen = {kind.event for kind in CATALOGUE if rate_group(trifle(kind)) is not None}
     assert seen == TRIFLES
     acts = {"exec", "subsystem", "sftp", "scp", "transfer", "session.start", "session.end", "user.login",
             "cert.create", "session.recording.access", "passthrough.start", "client.disconnect"}  # fmt: skip
@@ -175,7 +175,7 @@ def test_digests_are_kept_together(bench: Bench) -> None:
 
 def test_while_the_disk_is_almost_full_most_trifles_are_counted(bench: Bench) -> None:
     bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
-    bench.throttle.is_tight = True
+    bench.throttle.is_disk_low = True
     for _ in range(10):
         bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
         bench.throttle.emit(AuthRefused(**JOE, reason="no"))
@@ -205,7 +205,7 @@ def test_many_connections_of_one_user_are_one_flood(bench: Bench) -> None:
         bench.throttle.emit(ClientDisconnect(**who))
     bench.throttle.flush()
     whole = [event for event in bench.memory.events if isinstance(event, Resize)]
-    assert len(whole) == RateGroup.TRIFLE.value[1].burst
+    assert len(whole) == RateGroup.MINOR.value[1].burst
     (told,) = bench.repeated
     assert (told.user, told.cid, told.login) == ("joe", "", "root")
     assert bench.names()["resize"] == 100 * (BURST - 1)
@@ -223,7 +223,7 @@ def test_refused_logins_count_by_address(bench: Bench, address: str) -> None:
     bench.throttle.emit(AuthRefused(user="joe", addr="198.51.100.1:1", cid="c", reason="no"))
     bench.throttle.flush()
     (told,) = bench.repeated
-    assert told.count == 1000 - RateGroup.STRANGER.value[0].burst and len(told.examples) == 1
+    assert told.count == 1000 - RateGroup.UNAUTHENTICATED.value[0].burst and len(told.examples) == 1
     assert bench.memory.events[-2].addr == "198.51.100.1:1", "others are told as before"
 
 
@@ -233,13 +233,13 @@ def test_strangers_from_everywhere_are_one_flood(bench: Bench) -> None:
         bench.throttle.emit(ConnectionRefused(addr=host, reason="too many connections", count=3))
         bench.throttle.emit(AuthRefused(addr=f"[{host}]:22", reason="no"))
     bench.throttle.flush()
-    assert len(bench.memory.events) == RateGroup.STRANGER.value[1].burst + 2
+    assert len(bench.memory.events) == RateGroup.UNAUTHENTICATED.value[1].burst + 2
     assert bench.names() == {"connection.refused": 500 + 3 * 4500, "auth": 5000}
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1"])
 def test_addresses_without_a_port(bench: Bench, address: str) -> None:
-    for number in range(RateGroup.STRANGER.value[0].burst + 1):
+    for number in range(RateGroup.UNAUTHENTICATED.value[0].burst + 1):
         bench.throttle.emit(ConnectionRefused(addr=address, reason=f"no {number}", count=1))
     bench.throttle.emit(ConnectionRefused(addr="198.51.100.1", reason="no", count=1))
     bench.throttle.flush()
@@ -255,7 +255,7 @@ def test_sessions_beyond_a_limit(bench: Bench) -> None:
         if number % 6000 == 0:
             bench.throttle.tick()
     bench.throttle.flush()
-    assert len(bench.memory.events) < BURST + 10 * RateGroup.TRIFLE.value[0].per_second + 5
+    assert len(bench.memory.events) < BURST + 10 * RateGroup.MINOR.value[0].per_second + 5
     assert bench.names() == {"session.rejected": 60_000}
     assert bench.repeated[0].sid == "", "of several"
 
@@ -277,11 +277,15 @@ def test_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
         who = Who(**{**JOE, "cid": f"c{number}", "user": f"u{number}"})
         for _ in range(BURST + 1):
             bench.throttle.emit(Resize(**who, columns=80, rows=24))
-    assert len(bench.throttle._groups) == 200 == len(bench.throttle._of)
+    assert len(bench.throttle._groups) == 200 == len(bench.throttle._connection_groups)
     assert len(bench.repeated) == 50
     bench.seconds = 60
     bench.throttle.tick()
-    assert not bench.throttle._groups and not bench.throttle._of and not len(bench.throttle._buckets)
+    assert (
+        not bench.throttle._groups
+        and not bench.throttle._connection_groups
+        and not len(bench.throttle._buckets)
+    )
 
 
 EVENTS = st.sampled_from(
@@ -310,7 +314,7 @@ def test_nothing_is_lost_and_nothing_told_twice(
         bench.throttle.tick()
     bench.throttle.flush()
     assert bench.names() == emitted
-    assert not bench.throttle._groups and not bench.throttle._of
+    assert not bench.throttle._groups and not bench.throttle._connection_groups
 
 
 @pytest.mark.parametrize("size", [1, 20, 100, 1000, 100_000])

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from conchrec.audit.chain import Head, head_of, parse
 from conchrec.audit.events import Exec, Resize
-from conchrec.audit.files import in_order, log_files, read_lines
+from conchrec.audit.files import log_files, oldest_first, read_lines
 from conchrec.audit.heads import AuditHeadFile
 from conchrec.audit.log import AuditLog
 from conchrec.audit.verify import MOST_PROBLEMS, AuditVerifier
@@ -144,7 +144,7 @@ def test_rotated_and_packed_files(there: Installation, pack: object) -> None:
     assert "4 files: ok" in there.is_ok()
     assert "note" not in there.is_ok("--complete")
     if pack in (None, gzip.compress):
-        assert there.independent(*in_order(log_files(there.path))) == ""
+        assert there.independent(*oldest_first(log_files(there.path))) == ""
 
 
 def test_numbered_files_and_their_order(there: Installation) -> None:
@@ -153,7 +153,7 @@ def test_numbered_files_and_their_order(there: Installation) -> None:
         there.rotate(f"audit.jsonl.{number}")
         service.emit(Exec(command="b"))
     files = log_files(there.path)
-    order = [path.name for path in in_order(random.sample(files, len(files)))]
+    order = [path.name for path in oldest_first(random.sample(files, len(files)))]
     assert order == [f"audit.jsonl.{number}" for number in range(12, 0, -1)] + ["audit.jsonl"]
     there.is_ok("--complete")
 

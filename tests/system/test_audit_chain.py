@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conchrec.audit.files import in_order, log_files
+from conchrec.audit.files import log_files, oldest_first
 from tests.support.house import House, build
 from tests.support.process import Result
 from tests.support.stage import Stage
@@ -24,7 +24,7 @@ async def verify(house: House, *arguments: str | Path) -> Result:
 def independent(house: House) -> str:
     """What the other verifier says; empty: ok."""
     state = house.proxy.directory / "state"
-    files = in_order(log_files(house.proxy.audit_file))
+    files = oldest_first(log_files(house.proxy.audit_file))
     command = [sys.executable, INDEPENDENT, state / "recording_key.pub", state / "audit_heads", *files]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     return done.stdout.strip() + done.stderr
