@@ -1,4 +1,4 @@
-"""What all connections of one process share, handed in and never global."""
+"""The settings and services that all connections of one process share; passed in, never global."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from conchrec.threads import InThread
 
 _log = Logger()
 
-#: How long no certificate of our CA is offered again to a target that rejected one.
+#: For how long a target that rejected a certificate of our CA is offered no other one.
 UNTRUSTING_TIME = timedelta(minutes=5)
+#: The most targets that are remembered.
 UNTRUSTING_MOST = 4096
 
 
 class UntrustingTargets:
-    """Targets, with a login, that rejected a certificate of our user CA. They are forgotten after some
-    minutes."""
+    """Targets, each with a login, that rejected a certificate of our user CA in the last minutes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -55,29 +55,34 @@ class UntrustingTargets:
             self._until.popitem(last=False)
 
     def contains(self, target: Target, login: str) -> bool:
-        """Whether the target rejected one lately."""
+        """Whether the target rejected a certificate for this login in the last minutes."""
         return self._until.get((target, login), 0.0) > self._clock.seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The configuration and what is made from it. A reload replaces all of it with one assignment, so a kept
-    reference goes stale: read it from the ProxyContext each time."""
+    """The configuration, and the objects that are made from it.
+
+    A reload replaces all of it with one assignment. Do not keep a reference: read it from the ProxyContext
+    each time.
+    """
 
     config: Config
-    #: Who may go where: that of ``config``, and what is locked.
+    #: Decides who may reach which target: the roles of ``config``, and the locks.
     policy: Policy
-    #: What our servers offer.
+    #: The algorithms that our servers offer.
     algorithms: Algorithms
     credentials: Credentials
-    #: None where nobody has a password.
+    #: None if no user has a password.
     passwords: PasswordLogin | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What lasts as long as the process: the objects that connections work with, and facts about its start.
-    ``now`` is aware and in UTC."""
+    """Objects that exist as long as the process, and facts about its start.
+
+    ``now`` returns an aware time in UTC.
+    """
 
     authority: Authority
     store: LocalStore
@@ -86,11 +91,11 @@ class Services:
     trust: Callable[[Target, Sequence[str]], HostTrust]
     clock: Clock
     now: Callable[[], datetime]
-    #: The addresses of a host, for a user.
+    #: Returns the addresses of a host; the second argument is the user, whose share of the queries it takes.
     resolve: Callable[[str, str], Deferred[tuple[str, ...]]]
-    #: Runs what asks the authority for signatures: at once, or in a thread where they take long.
+    #: Runs a function that needs signatures of the authority: at once, or in a thread if they take long.
     signing: InThread
-    #: Runs, in a thread, one step of what reads recordings for a user who looks at them.
+    #: Runs in a thread, for a user, one step of a function that reads recordings.
     reading: Callable[[str, Callable[[], Any]], Deferred[Any]]
     started: datetime
     #: The names in the host certificate of the proxy itself.
@@ -99,16 +104,16 @@ class Services:
     approvals: Approvals
     bandwidth: Bandwidth
     disks: Disks
-    #: Who handles messages next.
+    #: Decides whose messages are handled next.
     turns: Turns
-    #: Computes finite-field Diffie-Hellman, in a process of its own.
+    #: Computes finite-field Diffie-Hellman in another process.
     diffie_hellman: DiffieHellmanHelper
     tunnel_memory: TunnelMemory
     session_rate: SessionRate
 
 
 class ProxyContext:
-    """The settings of now, the services, and the registry of what is open. One in each process."""
+    """The current settings, the services, and the registry of open connections. One in each process."""
 
     __slots__ = ("registry", "services", "settings")
 
@@ -119,7 +124,7 @@ class ProxyContext:
         self.registry = Registry()
 
     def emit(self, event: AuditEvent) -> None:
-        """Audit what belongs to no session, or ends one. If the event is lost, the log says so."""
+        """Write an audit event that ends a session, or belongs to none. A failure is logged, not raised."""
         try:
             self.services.audit.emit(event)
         except WriteFailed as error:
@@ -128,6 +133,6 @@ class ProxyContext:
             )
 
     def session_delayed(self, user: str, who: Who, seconds: float) -> None:
-        """Audit that sessions of this user wait: once a minute for each user."""
+        """Audit, once a minute for each user, that sessions of this user are delayed."""
         if self.services.session_rate.is_event_due(user):
             self.emit(SessionsDelayed(**who, seconds=round(seconds, 3)))

@@ -1,8 +1,8 @@
-"""What is recorded and audited, as two tables: of channels and requests, and of the fields of each message.
+"""What is recorded and audited: a table of channels and requests, and a table of the fields of each message.
 
-The tables are the promise; ``docs/coverage.md`` shows them. ``tests/interop/test_coverage.py`` tries the
-first with real clients and servers, ``tests/proxy/relay/test_field_values.py`` the second with a message
-for each field. Nothing in here is used to decide anything.
+``docs/coverage.md`` shows both tables. ``tests/interop/test_coverage.py`` checks the first with real clients
+and servers, ``tests/proxy/relay/test_field_values.py`` the second with a message for each field. No code of
+the proxy uses these tables.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageRow:
-    """A request on a channel, ``""`` for the channel itself, by the ``user`` or the ``target``; *other*
-    stands for every name that is not in the table. ``recorded``: where it is found in the cast or the
-    manifest; ``audited``: the names of audit events. Where both are empty ``why`` says why."""
+    """A request on a channel, from the ``user`` or the ``target``.
+
+    The request ``""`` is the channel itself; *other* stands for each name that is not in the table.
+    ``recorded`` is its position in the cast or the manifest, ``audited`` the names of the audit events. If
+    both are empty, ``why`` gives the reason.
+    """
 
     channel: str
     request: str
@@ -89,7 +92,7 @@ TABLE: tuple[CoverageRow, ...] = (
 
 
 class Fate(Enum):
-    """What becomes of a field's bytes."""
+    """How the bytes of a field are treated."""
 
     RECORDED = "recorded"
     DIGESTED = "digested"
@@ -107,8 +110,11 @@ FATES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldRow:
-    """One field of one message that crosses the proxy. ``message`` is a key of
-    ``message_layouts``: the name of a request or a channel type, or what RFC 4254 calls the message."""
+    """One field of one message that the proxy forwards.
+
+    ``message`` is a key of ``message_layouts``: the name of a request or of a channel type, or the name of
+    the message in RFC 4254.
+    """
 
     group: str
     message: str
@@ -130,8 +136,8 @@ _PORT = (Fate.AUDITED, "port: destination")
 _ORIGIN = (Fate.AUDITED, "port: origin")
 _STATUS = (Fate.RECORDED, "cast: exit status; manifest: exit")
 
-#: Of the messages on session channels, of the opens of all channels, and of global requests. What goes
-#: through a forward is counted, and not recorded: so are its windows.
+#: The fields of messages on session channels, of requests to open any channel, and of global requests. Data
+#: and windows of forwards are not here: data is counted, and not recorded.
 FIELDS: tuple[FieldRow, ...] = (
     *_rows("message", "SSH_MSG_CHANNEL_WINDOW_ADJUST", bytes=_CONTROL),
     *_rows("message", "SSH_MSG_CHANNEL_DATA", data=(Fate.RECORDED, "cast; counted and hashed: manifest")),

@@ -55,7 +55,7 @@ class Registry:
         self._sessions: Counter[str] = Counter()
         self._commands: Counter[str] = Counter()
         #: By user; an entry lasts as long as a channel of the user.
-        self._waiting: WeakValueDictionary[str, UserHeldBytes] = WeakValueDictionary()
+        self._held_bytes: WeakValueDictionary[str, UserHeldBytes] = WeakValueDictionary()
         self._is_stopping = False
 
     # --- the service
@@ -102,12 +102,12 @@ class Registry:
         """Count one session of this user less."""
         _subtract(self._sessions, user)
 
-    def user_waiting(self, user: str) -> UserHeldBytes:
-        """What waits in all channels of this user for their other ends; each new channel keeps it."""
-        waiting = self._waiting.get(user)
-        if waiting is None:
-            waiting = self._waiting[user] = UserHeldBytes()
-        return waiting
+    def user_held_bytes(self, user: str) -> UserHeldBytes:
+        """Return the count of the bytes that this user's channels hold; each new channel keeps it alive."""
+        held_bytes = self._held_bytes.get(user)
+        if held_bytes is None:
+            held_bytes = self._held_bytes[user] = UserHeldBytes()
+        return held_bytes
 
     # --- commands
 

@@ -56,14 +56,14 @@ def test_counts_sessions_and_commands_by_user() -> None:
 
 def test_shares_waiting_bytes_between_channels_of_user() -> None:
     registry = Registry()
-    first, second = registry.user_waiting("joe").channel(), registry.user_waiting("joe").channel()
+    first, second = registry.user_held_bytes("joe").channel(), registry.user_held_bytes("joe").channel()
     first.add(100)
-    waiting = registry.user_waiting("joe").bytes
-    assert waiting > 0 and registry.user_waiting("ann").bytes == 0
+    waiting = registry.user_held_bytes("joe").bytes
+    assert waiting > 0 and registry.user_held_bytes("ann").bytes == 0
     del first
-    assert registry.user_waiting("joe").bytes == waiting
+    assert registry.user_held_bytes("joe").bytes == waiting
     del second
-    assert registry.user_waiting("joe").bytes == 0
+    assert registry.user_held_bytes("joe").bytes == 0
 
 
 def test_is_stopping_after_stop() -> None:

@@ -54,7 +54,7 @@ class ForwardedChannel:
         self._dropped: set[tuple[int, str, bool]] = set()
         self._began = self._services.clock.seconds()
         self._reason = ""
-        waiting = access.context.registry.user_waiting(access.identity.user)
+        waiting = access.context.registry.user_held_bytes(access.identity.user)
         self.relay = Relay(opening, self, waiting.channel())
 
     @property

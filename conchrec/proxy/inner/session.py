@@ -80,7 +80,7 @@ class Session:
         self._files = FileAudit(journal, self._clock.seconds)
         self._dropped = DroppedMessages()
         registry = self._context.registry
-        self._relay = Relay(opening, self, registry.user_waiting(access.identity.user).channel())
+        self._relay = Relay(opening, self, registry.user_held_bytes(access.identity.user).channel())
         registry.add_session(access.identity.user)
 
     # --- what the inner connection does with it

@@ -252,7 +252,7 @@ class TargetConnections:
         self._tunnels.add(tunnel)
         memory, user = self._context.services.tunnel_memory, self._user.identity.user
         room = memory.reserve(user)
-        tunnel.give_room(room)
+        tunnel.set_capacity(room)
 
         def closed() -> None:
             self._tunnels.discard(tunnel)

@@ -1,7 +1,7 @@
-"""``session_recording: node`` and ``off``: bytes go to the target untouched.
+"""Connections that are not recorded here (``session_recording: node`` and ``off``).
 
-The client authenticates to the target itself; the audit says who went where, for how long, and how
-much passed.
+The bytes are forwarded unchanged, and the client logs in at the target itself. The audit has the user, the
+target, the duration and the number of bytes.
 """
 
 from __future__ import annotations
@@ -26,26 +26,29 @@ from conchrec.reasons import Reason, ReasonCode
 
 
 class Passthrough:
-    """One splice between a tunnel and a TCP connection to the target."""
+    """Forwards bytes between a tunnel and a TCP connection to the target.
+
+    Its life: ``connect``, ``enter``, bytes, ``close``.
+    """
 
     def __init__(self, access: TargetAccess) -> None:
         self.access = access
         self._context = access.context
         self._services = access.services
         self._mode = access.settings.config.session_recording.value
-        self._target = _TargetEnd(self)
+        self._target = _TargetSocket(self)
         self._address = ""
         self._tunnel: Tunnel | None = None
-        self._tell: Callable[[str], None] = lambda text: None
-        self._leave: Callable[[], None] = lambda: None
+        self._show: Callable[[str], None] = lambda text: None
+        self._on_end: Callable[[], None] = lambda: None
         self._began = 0.0
         self._sent = 0
         self._received = 0
-        self._over = False
+        self._has_ended = False
         self._limits = TimeLimits(access, self.end_with_reason)
 
     async def connect(self) -> None:
-        """TCP to the target. Raises Unreachable, and SpoolFull where the audit has no room."""
+        """Connect to the target by TCP. Raises Unreachable, or SpoolFull if the audit's disk is full."""
         access = self.access
         if access.strict:
             self._services.disks.check()
@@ -53,33 +56,37 @@ class Passthrough:
             access.target, access.destination.addresses, self._target
         )
 
-    def enter(self, tunnel: Tunnel, over: Callable[[], None], tell: Callable[[str], None]) -> None:
-        """Let it flow; ``over`` is called where we end it, and ``tell`` with the reason. Who owns the
-        tunnel calls ``drop`` when that is over. Raises WriteFailed where it cannot be audited."""
+    def enter(self, tunnel: Tunnel, on_end: Callable[[], None], show: Callable[[str], None]) -> None:
+        """Forward bytes between ``tunnel`` and the target.
+
+        If the proxy ends the connection, it calls ``on_end``, and ``show`` with the reason. The owner of the
+        tunnel calls ``drop`` when the tunnel is closed. Raises WriteFailed if the start cannot be audited.
+        """
         self._tunnel = tunnel
-        self._tell, self._leave = tell, over
+        self._show, self._on_end = show, on_end
         self._began = self._services.clock.seconds()
         target = self._target
         self.access.emit(events.PassthroughStart(**self.access.who(), mode=self._mode))
         self._limits.begin()
-        tunnel.on_pressure = lambda on: target.pressure("tunnel", on)
+        tunnel.on_pressure = lambda on: target.pause("tunnel", on)
         target.start(tunnel)
-        tunnel.start(_UserEnd(self))
+        tunnel.start(_TunnelProtocol(self))
 
     def drop(self) -> None:
-        """Close the connection to the target, when what was sent has gone."""
+        """Close the connection to the target when all data was sent."""
         self._target.close()
 
     def brake(self, on: bool) -> None:
-        """The outer connection's socket does not drain, or does again."""
-        self._target.pressure("outer", on)
+        """Read nothing from the target while the outer connection's socket does not drain."""
+        self._target.pause("outer", on)
 
     @property
     def until(self) -> datetime | None:
+        """When the access has to be checked again; None if its rules do not depend on the time."""
         return self.access.until
 
     def recheck(self, identity: Identity) -> None:
-        """It ends where it could not begin any more."""
+        """End the connection if it would not be allowed to begin now."""
         self.access.set_identity(identity)
         if self.access.strict and (full := self._services.disks.critical):
             text = f"this connection was ended: the disk for {full} is full. Tell your administrator"
@@ -92,7 +99,7 @@ class Passthrough:
             self.end_with_reason(error.public)
 
     def judge(self) -> None:
-        """Raises AccessDenied where this connection to the target is not allowed now."""
+        """Raise AccessDenied if this connection to the target is not allowed now."""
         access, context = self.access, self._context
         if context.settings.config.session_recording.value != self._mode:
             what = "session_recording"
@@ -119,43 +126,46 @@ class Passthrough:
         self._limits.apply(answer.options)
 
     def end_with_reason(self, text: str) -> None:
-        """The bytes are between the client and the target: only the outer connection can say why."""
-        if self._over or self._tunnel is None:
+        """End the connection, and show ``text`` in the outer connection: the inner bytes are the client's."""
+        if self._has_ended or self._tunnel is None:
             return
         tunnel = self._tunnel
         self._target.abort()
-        self._ended(text)
-        # Who is told first, and not that the other end is gone, reads why.
+        self._end(text)
+        # The tunnel closes later: a client that first notices the end of the tunnel does not show the text.
         self._services.clock.callLater(LAST_WORDS_SECONDS, tunnel.loseConnection)
-        self._leave()
-        self._tell(text)
+        self._on_end()
+        self._show(text)
 
     def slow_down(self, on: bool) -> None:
-        """The bandwidth is used up, or there is some again."""
-        self._target.pressure("bandwidth", on)
+        """Read nothing from the target while the user's bandwidth is used up."""
+        self._target.pause("bandwidth", on)
 
     def from_user(self, data: bytes) -> None:
-        if self._over:
+        """Forward bytes of the user."""
+        if self._has_ended:
             return
         self._sent += len(data)
         self.access.activity.touch()
         self._target.send(data)
 
     def from_target(self, data: bytes) -> None:
-        if self._over:
+        """Forward bytes of the target."""
+        if self._has_ended:
             return
         self._received += len(data)
         if self._tunnel is not None:
             self._tunnel.write(data)
 
-    def over(self, reason: str) -> None:
-        if self._over or self._tunnel is None:
+    def end(self, reason: str) -> None:
+        """End the connection, because one side has closed it."""
+        if self._has_ended or self._tunnel is None:
             return
         self._tunnel.loseConnection()
-        self._ended(reason)
+        self._end(reason)
 
-    def _ended(self, reason: str) -> None:
-        self._over = True
+    def _end(self, reason: str) -> None:
+        self._has_ended = True
         self._limits.stop()
         self._context.emit(
             events.PassthroughEnd(
@@ -169,65 +179,67 @@ class Passthrough:
         )
 
 
-class _TargetEnd(Protocol):
-    """The socket to the target."""
+class _TargetSocket(Protocol):
+    """The TCP connection to the target."""
 
     transport: Any
 
     def __init__(self, owner: Passthrough) -> None:
         self._owner = owner
-        self._started = False
-        self._gone = False
-        self._reasons: set[str] = set()
+        self._is_started = False
+        self._is_lost = False
+        self._pause_reasons: set[str] = set()
 
     def connectionMade(self) -> None:
-        # A server speaks first; nobody is there to hear it yet.
+        # A server sends its identification string first; there is no tunnel for it yet.
         self.transport.pauseProducing()
 
     def start(self, tunnel: Tunnel) -> None:
-        self._started = True
+        """Read from the socket; ``tunnel`` is paused while the socket does not drain."""
+        self._is_started = True
         if self.transport is not None:
             self.transport.registerProducer(OuterWindow(tunnel), True)
-            self._read()
+            self._pause_or_resume()
 
     def dataReceived(self, data: bytes) -> None:
         self._owner.from_target(data)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
-        self._gone = True
-        self._owner.over(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
+        self._is_lost = True
+        self._owner.end(Reason(ReasonCode.TARGET_CLOSED, "the target closed the connection"))
 
     def send(self, data: bytes) -> None:
-        if self.transport is not None and not self._gone:
+        """Send bytes to the target."""
+        if self.transport is not None and not self._is_lost:
             self.transport.write(data)
 
-    def pressure(self, reason: str, on: bool) -> None:
-        """Read nothing while there is any reason not to."""
-        (self._reasons.add if on else self._reasons.discard)(reason)
-        if self._started and not self._gone:
-            self._read()
+    def pause(self, reason: str, on: bool) -> None:
+        """Read nothing while ``reason``, or another one, is on."""
+        (self._pause_reasons.add if on else self._pause_reasons.discard)(reason)
+        if self._is_started and not self._is_lost:
+            self._pause_or_resume()
 
-    def _read(self) -> None:
-        if self._reasons:
+    def _pause_or_resume(self) -> None:
+        if self._pause_reasons:
             self.transport.pauseProducing()
         else:
             self.transport.resumeProducing()
 
     def close(self) -> None:
-        """When what was sent has gone."""
-        if self.transport is not None and not self._gone:
-            # A producer that is paused, because somebody does not read, would keep it open.
+        """Close the connection when all data was sent."""
+        if self.transport is not None and not self._is_lost:
+            # A paused producer would keep the connection open.
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def abort(self) -> None:
-        """At once: what it has not read yet does not go there any more."""
-        if self.transport is not None and not self._gone:
+        """Close the connection at once, and discard data that was not sent yet."""
+        if self.transport is not None and not self._is_lost:
             self.transport.abortConnection()
 
 
-class _UserEnd(Protocol):
-    """The tunnel's bytes."""
+class _TunnelProtocol(Protocol):
+    """Gives the tunnel's bytes to the Passthrough."""
 
     def __init__(self, owner: Passthrough) -> None:
         self._owner = owner
@@ -236,4 +248,4 @@ class _UserEnd(Protocol):
         self._owner.from_user(data)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: B008
-        self._owner.over(Reason(ReasonCode.USER_CLOSED, "the user closed the connection"))
+        self._owner.end(Reason(ReasonCode.USER_CLOSED, "the user closed the connection"))

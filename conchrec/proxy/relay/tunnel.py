@@ -1,13 +1,13 @@
-"""The inner SSH connection's byte stream: a channel of the outer connection as an ITransport.
+"""The byte stream of an inner SSH connection: a channel of the outer connection as an ITransport.
 
-No socket and no pipe. What goes wrong in the protocol that runs on it ends that channel alone.
+There is no socket and no pipe. An error in the protocol that runs on a tunnel ends that channel alone.
 
-What the inner transport writes in one turn of the reactor goes together, in outer packets that are full: a
-packet of the target, with the head and tag of the inner connection, is a little more than one of them.
+Bytes that the inner transport writes in one turn of the reactor are sent together, in full outer packets: a
+packet of the target, with the length and MAC of the inner connection, is a little longer than one of them.
 
-Pressure: the outer window is returned as the inner transport consumes, unless the target's socket does
-not drain (``pause``); and what the user's client does not take shows as ``pending``, of which whoever
-produces hears in ``on_pressure``.
+Backpressure works in both directions. The outer window is returned as the inner transport consumes the data,
+but not while somebody holds it (``hold``), as when the target's socket does not drain. Data that the user's
+client does not accept is pending in the stream, and ``on_pressure`` tells the producer when it is too much.
 """
 
 from __future__ import annotations
@@ -28,99 +28,106 @@ from conchrec.ssh.channel_stream import WINDOW, Stream
 
 _log = Logger()
 
-#: Bytes that wait for the user's window before the target is asked to pause, and before it may go on.
+#: While more bytes than this wait for the user's window, the producer is paused.
 HIGH = 512 * 1024
+#: When fewer bytes than this wait, the producer is resumed.
 LOW = 128 * 1024
-#: More than this does not wait for the end of the turn.
-TOGETHER = 128 * 1024
+#: Written bytes beyond this number are sent before the end of the turn.
+WRITE_BYTES = 128 * 1024
 
 
 class ByteProtocol(Protocol):
     """The part of Twisted's IProtocol that a tunnel drives."""
 
-    def makeConnection(self, transport: object) -> None: ...
+    def makeConnection(self, transport: object) -> None:
+        """Start on this transport."""
 
-    def dataReceived(self, data: bytes) -> None: ...
+    def dataReceived(self, data: bytes) -> None:
+        """Handle bytes of the user."""
 
-    def connectionLost(self, reason: Failure) -> None: ...
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop, because the tunnel is closed."""
 
 
 @implementer(ITransport)
 class Tunnel:
-    """See the module. Made for a channel that is about to be confirmed; ``start`` gives it a protocol."""
+    """An ITransport on a channel: ``attach`` gives it the channel's stream, ``start`` its protocol."""
 
-    def __init__(self, clock: Clock, *, peer: object, host: object, room: int = WINDOW) -> None:
-        """``room``: bytes of this tunnel that may wait here, on their way to the target."""
+    def __init__(self, clock: Clock, *, peer: object, host: object, capacity: int = WINDOW) -> None:
+        """``capacity`` is the number of bytes that may wait here on their way to the target."""
         self._clock = clock
-        self.give_room(room)
+        self.set_capacity(capacity)
         self._peer = peer
         self._host = host
         self._stream: Stream | None = None
         self._protocol: ByteProtocol | None = None
+        #: Data that arrived before ``start``.
         self._early: list[bytes] = []
         self._written: list[bytes] = []
         self._written_bytes = 0
-        self._turn_ends = False
-        self._eof = False
-        self._lost = False
-        self._pressed = False
+        self._is_flush_scheduled = False
+        self._got_eof = False
+        self._is_lost = False
+        self._is_under_pressure = False
         self._producer: Producer | None = None
         self.disconnecting = False
         self.received = 0
         self.sent = 0
-        #: Called with True when too much waits for the user, with False when it has gone.
-        self.on_pressure: Callable[[bool], None] = lambda pressed: None
+        #: Called with True when too many bytes wait for the user, and with False when few do.
+        self.on_pressure: Callable[[bool], None] = lambda on: None
         self._on_closed: Callable[[], None] | None = None
-        #: Hears how many bytes have passed, where somebody counts.
+        #: Called with the number of bytes of each write and of each delivery; None if nobody counts.
         self.on_bytes: Callable[[int], None] | None = None
+        #: The reasons not to return window to the user's client.
         self._holds: set[str] = set()
-        #: What the user's own bytes cost, for idle clocks.
+        #: Answers the user's requests on this channel.
         self.on_request: Callable[[m.ChannelRequest], bool] = lambda request: False
 
     def attach(self, stream: Stream) -> None:
-        """The channel. Until ``start`` its window is not returned: what comes before is that much. Where it
-        has a window of 0, that is nothing."""
+        """Take the channel's stream. Until ``start`` its window is not returned to the user's client."""
         self._stream = stream
         stream.pause()
 
-    def give_room(self, room: int) -> None:
-        """Before ``start``."""
-        self._room = room
-        self._high = min(HIGH, room // 4)
+    def set_capacity(self, capacity: int) -> None:
+        """Set the number of bytes that may wait here; before ``start`` only."""
+        self._capacity = capacity
+        self._high = min(HIGH, capacity // 4)
         self._low = self._high * LOW // HIGH
 
     @property
     def stream(self) -> Stream:
+        """The channel's stream."""
         assert self._stream is not None
         return self._stream
 
     @property
     def closed(self) -> bool:
-        return self._lost
+        """Whether the tunnel carries no more bytes."""
+        return self._is_lost
 
     def start(self, protocol: ByteProtocol) -> None:
-        """From now on the bytes are ``protocol``'s; what came before it is delivered first."""
+        """Give all bytes to ``protocol``, first those that arrived before."""
         self._protocol = protocol
         protocol.makeConnection(self)
         early, self._early = self._early, []
         for data in early:
             self._deliver(data)
         if self._stream is not None:
-            self._stream.widen(self._room)
+            self._stream.widen(self._capacity)
             if not self._holds:
                 self._stream.resume()
-        if self._eof:
+        if self._got_eof:
             self._lose()
 
     def notify_closed(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when the channel is over. A tunnel has one owner, who calls this once."""
+        """Call ``callback`` once, when the tunnel is closed. Its one owner calls this method, once."""
         assert self._on_closed is None, "a tunnel has one owner"
         self._on_closed = callback
 
     def hold(self, reason: str, on: bool) -> None:
-        """Give the user's client no window back while there is any reason not to."""
+        """Return no window to the user's client while ``reason``, or another one, is on."""
         (self._holds.add if on else self._holds.discard)(reason)
-        if self._stream is None or self._lost:
+        if self._stream is None or self._is_lost:
             return
         if self._holds:
             self._stream.pause()
@@ -130,6 +137,7 @@ class Tunnel:
     # --- ITransport
 
     def write(self, data: bytes) -> None:
+        """Send ``data`` to the user, with everything else that is written in this turn of the reactor."""
         if self._stream is None or self.disconnecting:
             return
         self.sent += len(data)
@@ -137,37 +145,38 @@ class Tunnel:
             self.on_bytes(len(data))
         self._written.append(data)
         self._written_bytes += len(data)
-        if self._written_bytes >= TOGETHER:
-            self._pass_on()
-        elif not self._turn_ends:
-            self._turn_ends = True
+        if self._written_bytes >= WRITE_BYTES:
+            self._flush()
+        elif not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
             self._clock.callLater(0, self._end_turn)
 
     def _end_turn(self) -> None:
-        self._turn_ends = False
-        self._pass_on()
+        self._is_flush_scheduled = False
+        self._flush()
 
-    def _pass_on(self) -> None:
+    def _flush(self) -> None:
         if self._stream is not None and self._written:
             written, self._written = self._written, []
             self._written_bytes = 0
             self._stream.write(b"".join(written))
-            self._look(self._stream.pending)
+            self._update_pressure(self._stream.pending)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several pieces of data."""
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Close, once all that was written has gone."""
+        """Close the channel when all written data was sent."""
         if not self.disconnecting:
             self.disconnecting = True
-            self._pass_on()
+            self._flush()
             if self._stream is not None:
                 self._stream.write_eof()
                 self._stream.close()
 
     def abortConnection(self) -> None:
-        """Close at once."""
+        """Close the channel at once, and discard written data."""
         self.disconnecting = True
         self._written.clear()
         if self._stream is not None:
@@ -175,42 +184,47 @@ class Tunnel:
         self._lose()
 
     def getPeer(self) -> object:
+        """Return the address of the user's client."""
         return self._peer
 
     def getHost(self) -> object:
+        """Return the address of the proxy."""
         return self._host
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
-        """``producer`` hears when too much waits for the user, as from a socket (IConsumer)."""
+        """Pause ``producer`` while too many bytes wait for the user (IConsumer)."""
         self._producer = producer
-        if self._pressed:
+        if self._is_under_pressure:
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
+        """Forget the producer (IConsumer)."""
         self._producer = None
 
     def pauseProducing(self) -> None:
-        """The inner transport handles nothing for a while (IPushProducer)."""
+        """Return no window while the inner transport handles no data (IPushProducer)."""
         self.hold("inner transport", True)
 
     def resumeProducing(self) -> None:
+        """Return window again: the inner transport handles data (IPushProducer)."""
         self.hold("inner transport", False)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """The outer connection has seen to that."""
+        """Do nothing: the outer connection has set this option."""
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """The outer connection has seen to that."""
+        """Do nothing: the outer connection has set this option."""
 
     # --- StreamUser
 
     def stream_opened(self) -> None:
-        """Streams of ours are accepted, never asked for."""
+        """Do nothing: the proxy accepted this stream, and did not request it."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
-        """Streams of ours are accepted, never asked for."""
+        """Do nothing: the proxy accepted this stream, and did not request it."""
 
     def stream_data(self, data: bytes) -> None:
+        """Deliver data of the user, or keep it until ``start``."""
         self.received += len(data)
         if self.on_bytes is not None:
             self.on_bytes(len(data))
@@ -220,48 +234,52 @@ class Tunnel:
             self._deliver(data)
 
     def stream_eof(self) -> None:
-        self._eof = True
+        """Close the tunnel: after EOF of the user's client no inner message can arrive."""
+        self._got_eof = True
         if self._protocol is not None:
             self._lose()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Answer a request on this channel."""
         return self.on_request(request)
 
     def stream_drained(self, pending: int) -> None:
-        self._look(pending)
+        """Resume the producer if few bytes wait."""
+        self._update_pressure(pending)
 
     def stream_closed(self) -> None:
+        """Close the tunnel, because the channel is closed."""
         self._lose()
 
-    def _look(self, pending: int) -> None:
-        if self._pressed:
+    def _update_pressure(self, pending: int) -> None:
+        if self._is_under_pressure:
             if pending < self._low:
-                self._pressed = False
+                self._is_under_pressure = False
                 if self._producer is not None:
                     self._producer.resumeProducing()
                 self.on_pressure(False)
         elif pending > self._high:
-            self._pressed = True
+            self._is_under_pressure = True
             if self._producer is not None:
                 self._producer.pauseProducing()
             self.on_pressure(True)
 
     def _deliver(self, data: bytes) -> None:
-        if self._lost or self._protocol is None:
+        if self._is_lost or self._protocol is None:
             return
         try:
             self._protocol.dataReceived(data)
         except Exception:
-            # The outer connection and its other streams live on.
+            # The outer connection and its other channels stay open.
             _log.failure("unexpected error in an inner connection, which is closed")
             self.abortConnection()
 
     def _lose(self) -> None:
-        if self._lost:
+        if self._is_lost:
             return
-        self._lost = True
+        self._is_lost = True
         if self._stream is not None and not self._stream.closed:
-            self._pass_on()
+            self._flush()
         self._written.clear()
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
@@ -276,17 +294,22 @@ class Tunnel:
 
 
 class OuterWindow:
-    """The tunnel as the producer of the target's socket (IPushProducer): while that does not drain, the
-    user's client gets no window back."""
+    """The tunnel as the producer of the target's socket (IPushProducer).
+
+    While the socket does not drain, no window is returned to the user's client.
+    """
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
 
     def pauseProducing(self) -> None:
+        """Hold the window: the target's socket does not drain."""
         self._tunnel.hold("target", True)
 
     def resumeProducing(self) -> None:
+        """Return window again: the target's socket drains."""
         self._tunnel.hold("target", False)
 
     def stopProducing(self) -> None:
+        """Return window again: the target's socket is gone."""
         self._tunnel.hold("target", False)

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock as Later
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
-from conchrec.proxy.relay.tunnel import HIGH, LOW, TOGETHER, Tunnel
+from conchrec.proxy.relay.tunnel import HIGH, LOW, WRITE_BYTES, Tunnel
 from conchrec.ssh import messages as m
 from conchrec.ssh.channel_stream import MAX_PACKET, WINDOW, Stream
 from tests.ssh.test_channel_stream import User
@@ -176,12 +176,12 @@ def test_much_does_not_wait_for_the_end_of_the_turn() -> None:
     clock = Later()
     pair = Pair(clock)
     pair.tunnel.start(Heard())
-    pair.tunnel.write(b"x" * (TOGETHER - 1))
+    pair.tunnel.write(b"x" * (WRITE_BYTES - 1))
     assert data_sizes(pair) == []
     pair.tunnel.write(b"yz")
-    assert sum(data_sizes(pair)) == TOGETHER + 1
+    assert sum(data_sizes(pair)) == WRITE_BYTES + 1
     clock.advance(0)
-    assert sum(data_sizes(pair)) == TOGETHER + 1
+    assert sum(data_sizes(pair)) == WRITE_BYTES + 1
 
 
 def test_last_words_of_a_turn_are_said() -> None:
@@ -220,7 +220,7 @@ def test_the_room_of_a_tunnel_bounds_both_ways() -> None:
     stream.write(bytes(WINDOW))
     loop.pump()
     assert tunnel.received == 0, "nobody is there yet"
-    tunnel.give_room(64 * 1024)
+    tunnel.set_capacity(64 * 1024)
     heard = Heard()
     tunnel.hold("target", True)
     tunnel.start(heard)
