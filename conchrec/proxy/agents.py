@@ -1,7 +1,7 @@
-"""The user's agents: the one of the outer connection and the one of the inner connection.
+"""The user's SSH agents: the one of the outer connection and the one of the inner connection.
 
-A connection's client lets us open its agent as often as we like; each upstream connection gets a channel
-of its own, because a client binds what an agent signs to the connection that asked for it.
+The user's client opens its agent as often as the proxy requests it. Each connection to a target gets its own
+agent channel, because an agent binds a channel to one connection (``session-bind@openssh.com``).
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from conchrec.ssh.connection import Connection
 
 AGENT_CHANNEL = b"auth-agent@openssh.com"
 ANSWER_SECONDS = 60.0
-"""How long an agent may take to open and to answer: it may ask a person, who is there."""
+"""How long an agent may take to open and to answer: it may ask the user for a confirmation."""
 
 _Client = TypeVar("_Client", bound=AgentClient)
-#: From what writes and what closes a channel, its user.
+#: Makes a client from two functions: one that writes to the channel, one that closes it.
 _Kind = Callable[[Callable[[bytes], None], Callable[[], None]], _Client]
 
 
 class AgentSource:
-    """What one connection of the user offers. ``path`` is ``outer`` or ``inner``.
+    """The agent of one connection of the user. ``path`` is ``outer`` or ``inner``.
 
-    ``announced`` says that the client asked us to use its agent; opening one that was not announced
-    makes OpenSSH's client print a warning where forwarding is off.
+    ``announced`` says that the client has requested agent forwarding. If the proxy opens an agent that was
+    not announced, and forwarding is off, OpenSSH's client prints a warning.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.announced = False
-        #: The client would not open it, unasked: it would not the next time either.
+        #: The client refused to open it; it would refuse again.
         self.refused = False
         self.connection: Connection | None = None
 
     def open(self) -> Deferred[AgentClient]:
-        """A new channel to the agent. Fails with AgentError where the client opens none."""
+        """Open a new channel to the agent. Fails with AgentError where the client refuses."""
         return self._open(AgentClient)
 
     def open_keeper(self) -> Deferred[AgentKeeper]:
-        """The same, to put keys in and take them out: for a command of the user's own, and nothing else."""
+        """Open a channel that may also add and remove keys: only for a command of the user."""
         return self._open(AgentKeeper)
 
     def _open(self, kind: _Kind[_Client]) -> Deferred[_Client]:
@@ -78,12 +78,12 @@ class _AgentChannel(Generic[_Client]):
         kind: _Kind[_Client],
     ) -> None:
         self._source = source
-        self.opened: Deferred[_Client] = Deferred(lambda _: self._given_up())
+        self.opened: Deferred[_Client] = Deferred(lambda _: self._cancel())
         self._fired = False
         self._stream = Stream.open(connection, AGENT_CHANNEL, self)
         self._client = kind(self._stream.write, self._stream.close)
 
-    def _given_up(self) -> None:
+    def _cancel(self) -> None:
         self._fired = True
 
     def stream_opened(self) -> None:
@@ -107,13 +107,13 @@ class _AgentChannel(Generic[_Client]):
         return False
 
     def stream_drained(self, pending: int) -> None:
-        """Requests to an agent are small."""
+        """Nothing waits for this: requests to an agent are small."""
 
     def stream_closed(self) -> None:
         self._client.connection_lost()
         self._fail("your SSH client closed the connection to your agent")
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if not self._fired:
             self._fired = True
-            self.opened.errback(AgentError(why, code=ReasonCode.AGENT_GONE))
+            self.opened.errback(AgentError(reason, code=ReasonCode.AGENT_GONE))

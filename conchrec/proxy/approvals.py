@@ -1,7 +1,8 @@
-"""Requests to go somewhere, and what others say to them. In memory: with the process they are forgotten.
+"""Requests for approval, and the decisions on them. They are in memory: a restart forgets them.
 
-A request is made for one user, one login and one target. Approved while its maker waits, it is good for the
-connection that waits; approved in advance, for one that begins within an hour. Nobody decides on their own.
+A request is for one user, one login and one target. If it is approved while the user waits, it is valid for
+the connection that waits; if it is approved in advance, for one connection that begins within an hour. No
+user can decide on their own request.
 """
 
 from __future__ import annotations
@@ -19,29 +20,35 @@ from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.reasons import ReasonCode
 
-#: How long what was approved in advance is good.
-GOOD = timedelta(hours=1)
-PENDING_OF_USER, PENDING = 10, 1000
-#: Of a reason and of a note, in characters.
-LONGEST = 200
-# Crockford's: no letter looks like a digit.
+#: How long an approval in advance is valid.
+VALIDITY = timedelta(hours=1)
+#: The most pending requests of one user, and of all users.
+MAX_PENDING_OF_USER, MAX_PENDING = 10, 1000
+#: The longest reason, and the longest note, in characters.
+MAX_TEXT = 200
+# Crockford's base 32: no letter looks like a digit.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 6
 
 
 class ApprovalState(enum.Enum):
+    """What has become of a request."""
+
     PENDING = "pending"
     APPROVED = "approved"
     DENIED = "denied"
     OVER = "over"
     """Used, withdrawn, or too old."""
     CHANGED = "changed"
-    """Somebody else has to approve now."""
+    """The policy has changed: other roles must approve now."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ApprovalRequest:
-    """``needed`` are sets of roles: who approves has one of each. ``by`` decided, and said ``note``."""
+    """One request. ``needed`` has sets of roles: an approver has at least one role of each set.
+
+    The user ``by`` has decided it, and wrote ``note``.
+    """
 
     id: str
     user: str
@@ -53,35 +60,38 @@ class ApprovalRequest:
     state: ApprovalState = ApprovalState.PENDING
     by: str = ""
     note: str = ""
-    #: Somebody waits for the decision, and uses it at once.
+    #: A login waits for the decision, and uses it at once.
     waited_for: bool = False
     decided: Deferred[None] = field(default_factory=Deferred)
     timer: DelayedCall | None = None
 
     @property
     def approvers(self) -> str:
+        """The roles that can approve it: ``lead or security and boss``."""
         return " and ".join(" or ".join(sorted(roles)) for roles in self.needed)
 
     def may_be_decided_by(self, user: str, roles: Collection[str]) -> bool:
-        return user != self.user and all(not some.isdisjoint(roles) for some in self.needed)
+        """Whether a user with these roles may approve or deny it."""
+        return user != self.user and all(not required.isdisjoint(roles) for required in self.needed)
 
 
 class Approvals:
-    """All requests of one process that are not over."""
+    """All requests of this process that are pending, or approved and not used."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._requests: dict[str, ApprovalRequest] = {}
 
     def __iter__(self) -> Iterator[ApprovalRequest]:
-        """Those that wait for a decision, oldest first."""
-        return iter([one for one in self._requests.values() if one.state is ApprovalState.PENDING])
+        """The pending requests, oldest first."""
+        pending = [request for request in self._requests.values() if request.state is ApprovalState.PENDING]
+        return iter(pending)
 
     def get(self, name: str) -> ApprovalRequest | None:
-        """The one by that id, as somebody may have typed it, if it waits for a decision, or to be used."""
+        """Find a request by its id, as a person types it (Crockford's base 32); None if there is none."""
         return self._requests.get(name.upper().replace("O", "0").replace("I", "1").replace("L", "1"))
 
-    def ask(
+    def add(
         self,
         *,
         user: str,
@@ -92,9 +102,13 @@ class Approvals:
         now: datetime,
         wait: timedelta,
     ) -> ApprovalRequest:
-        """One that is over after ``wait`` if nobody decides. AccessDenied where there are too many."""
+        """Add a request, which is over after ``wait`` without a decision.
+
+        Raises AccessDenied where too many are pending.
+        """
         pending = list(self)
-        if sum(one.user == user for one in pending) >= PENDING_OF_USER or len(pending) >= PENDING:
+        of_user = sum(request.user == user for request in pending)
+        if of_user >= MAX_PENDING_OF_USER or len(pending) >= MAX_PENDING:
             raise AccessDenied(
                 "cannot request approval: too many requests are pending. Try again when some are decided",
                 rule="approval",
@@ -113,12 +127,13 @@ class Approvals:
         return name
 
     def approve(self, request: ApprovalRequest, by: str, note: str) -> None:
+        """Approve a pending request: for the login that waits for it, else for one connection later."""
         self._decide(request, ApprovalState.APPROVED, by, note)
         if not request.waited_for:
-            request.timer = self._clock.callLater(GOOD.total_seconds(), self.end, request)
+            request.timer = self._clock.callLater(VALIDITY.total_seconds(), self.end, request)
 
     def deny(self, request: ApprovalRequest, by: str, note: str) -> None:
-        """Also what was approved in advance, as long as it is not used."""
+        """Deny a pending request, or withdraw an approval that is not used yet."""
         if request.state is ApprovalState.APPROVED:
             self.end(request)
         else:
@@ -130,36 +145,39 @@ class Approvals:
         login: str | None,
         target: Target,
         needed: tuple[frozenset[str], ...],
-        stands: Callable[[str], bool],
+        is_valid_approver: Callable[[str], bool],
     ) -> ApprovalRequest | None:
-        """What was approved in advance for this, by who has to, used now; ``login`` is None where it is not
-        known. ``stands`` says whether the word of a user still does."""
+        """Use up an approval that was given in advance, and return it; None if there is none.
+
+        ``login`` is None where it is not known. ``is_valid_approver`` says whether approvals by a user
+        still count.
+        """
         for request in tuple(self._requests.values()):
-            is_theirs = request.user == user and request.target == target and login in (None, request.login)
-            is_good = request.state is ApprovalState.APPROVED and set(needed) <= set(request.needed)
-            if is_theirs and is_good and not request.waited_for and stands(request.by):
+            matches = request.user == user and request.target == target and login in (None, request.login)
+            approved = request.state is ApprovalState.APPROVED and set(needed) <= set(request.needed)
+            if matches and approved and not request.waited_for and is_valid_approver(request.by):
                 self.end(request)
                 return request
         return None
 
     def end(self, request: ApprovalRequest, state: ApprovalState = ApprovalState.OVER) -> None:
-        """It is used, withdrawn, or too old; or somebody else has to decide."""
+        """End a request that is used, withdrawn or too old; or CHANGED, where other roles must decide."""
         self._requests.pop(request.id, None)
-        self._stop(request)
+        self._stop_timer(request)
         if request.state in (ApprovalState.PENDING, ApprovalState.APPROVED):
             pending, request.state = request.state is ApprovalState.PENDING, state
             if pending:
                 request.decided.callback(None)
 
     def _decide(self, request: ApprovalRequest, state: ApprovalState, by: str, note: str) -> None:
-        assert request.state is ApprovalState.PENDING, "it is decided once"
-        self._stop(request)
+        assert request.state is ApprovalState.PENDING, "a request is decided once"
+        self._stop_timer(request)
         request.state, request.by, request.note = state, by, note
         if state is ApprovalState.DENIED or request.waited_for:
             self._requests.pop(request.id, None)
         request.decided.callback(None)
 
     @staticmethod
-    def _stop(request: ApprovalRequest) -> None:
+    def _stop_timer(request: ApprovalRequest) -> None:
         if request.timer is not None and request.timer.active():
             request.timer.cancel()

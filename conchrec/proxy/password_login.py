@@ -1,7 +1,7 @@
-"""The login of a user who has a password: what is asked, how long the answer takes, and what it is.
+"""The login with a password, and with a code (TOTP): its questions, its delays and its checks.
 
-Whatever is wrong, a stranger sees the same: the questions are all asked before anything is checked, and
-the check takes as long for a name that nobody has. The reactor never waits for it.
+Whatever is wrong, the client sees the same: all questions are asked before anything is checked, and the check
+takes as long for an unknown user. It runs in a thread, because a password hash takes long on purpose.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from conchrec.threads import InThread
 
 T = TypeVar("T")
 
-#: Checks at one time: logins by password must not take the machine from the sessions.
+#: Checks at one time: logins by password must not slow down the sessions.
 AT_ONCE = 2
 
-#: The code in a round of its own, so that only those are asked who have one, and programs that answer the
-#: first question (sshpass) go on working for the others.
+#: The code is a second question, so that only users with one are asked, and programs that answer the first
+#: question (sshpass) work for the others.
 PASSWORD = Challenge(prompts=(Prompt(text="Password: "),))
 CODE = Challenge(prompts=(Prompt(text="Code: "),))
 
 
 class PasswordLogin:
-    """See the module. ``identify`` makes the Identity of a user, or raises AccessDenied."""
+    """The logins by password of all users.
+
+    ``identify`` returns the Identity of a user, or raises AccessDenied; ``in_thread`` runs the checks.
+    """
 
     def __init__(
         self,
@@ -54,12 +57,15 @@ class PasswordLogin:
         self._clock = clock
         self._now = now
         self._in_thread = in_thread
-        self._places = DeferredSemaphore(AT_ONCE)
+        self._checks = DeferredSemaphore(AT_ONCE)
 
     async def log_in(self, user: str, source: str, ask: Ask) -> Identity:
-        """One conversation of keyboard-interactive, from the address ``source``. Raises AccessDenied."""
-        told = await self._told(user, source, ask, Guess.PASSWORD)
-        (password,) = await ask(replace(PASSWORD, instruction=told))
+        """Log a user in by one conversation of keyboard-interactive. Raises AccessDenied.
+
+        ``source`` is the user's address; ``ask`` sends a challenge and returns the answers.
+        """
+        notice = await self._delay_notice(user, source, ask, Guess.PASSWORD)
+        (password,) = await ask(replace(PASSWORD, instruction=notice))
         code = (await ask(CODE))[0] if self._passwords.asks_code(user) else ""
         if seconds := self.guesses.begin(user, source):
             await self._pause(seconds)
@@ -71,19 +77,19 @@ class PasswordLogin:
         return self._identify(user)
 
     async def ask_code(self, user: str, source: str, ask: Ask) -> None:
-        """A code alone, after a key. Raises AccessDenied."""
-        told = await self._told(user, source, ask, Guess.CODE)
-        (code,) = await ask(replace(CODE, instruction=told))
+        """Ask for a code alone, after a key, and check it. Raises AccessDenied."""
+        notice = await self._delay_notice(user, source, ask, Guess.CODE)
+        (code,) = await ask(replace(CODE, instruction=notice))
         if seconds := self.guesses.begin(user, source, Guess.CODE):
             await self._pause(seconds)
         await self._use(user, code)
         self.guesses.right(user, source, Guess.CODE)
 
-    async def _told(self, user: str, source: str, ask: Ask, at: Guess) -> str:
-        """How long the answer will have to wait; empty where it will not. Raises TooManyGuesses."""
-        seconds = self.guesses.wait(user, source, at)
+    async def _delay_notice(self, user: str, source: str, ask: Ask, kind: Guess) -> str:
+        """The line which says that the answer will be delayed; empty where not. Raises TooManyGuesses."""
+        seconds = self.guesses.wait(user, source, kind)
         if seconds > LONGEST_WAIT:
-            error = TooManyGuesses(seconds, at)
+            error = TooManyGuesses(seconds, kind)
             await ask(Challenge(instruction=f"conchrec: {error.public}"))
             raise error
         if not seconds:
@@ -93,28 +99,32 @@ class PasswordLogin:
 
     @property
     def has_passwords(self) -> bool:
-        """Has anybody one?"""
+        """Whether any user has a password."""
         return self._passwords.are_there
 
     def has_code(self, user: str) -> bool:
+        """Whether this user has a secret for codes."""
         return self._passwords.has_code(user)
 
     def secrets_of(self, user: str) -> tuple[bytes | None, bytes | None]:
-        """What answers of this user are compared with."""
+        """The password hash and the code secret that answers of this user are compared with."""
         return self._passwords.of(user)
 
     def second_factor(self, user: str) -> str:
-        """What this user has proved besides the password."""
+        """The second factor that a login by password includes: ``totp``, or empty."""
         return "totp" if self._passwords.has_code(user) else ""
 
     async def _use(self, user: str, code: str) -> None:
-        """A code is good once, also on two connections that have it at the same time: that it is used is
-        known at once, and on the disk before anybody is in. Raises AccessDenied."""
+        """Use up a code. Raises AccessDenied where it is wrong, or was used before.
+
+        A code is valid once, also for two connections at the same time: its use is stored in memory at once,
+        and on the disk before the login succeeds.
+        """
         last, seconds = self.guesses.last_step(user), self._now().timestamp()
         step = self._passwords.step_of(user, code, seconds, last)
         if step is None:
-            again = self._passwords.step_of(user, code, seconds, -1) is not None
-            if again:
+            was_used = self._passwords.step_of(user, code, seconds, -1) is not None
+            if was_used:
                 raise _denied("the code was already used", ReasonCode.CODE_USED)
             raise _denied("wrong code", ReasonCode.SECOND_FACTOR_WRONG)
         try:
@@ -124,16 +134,16 @@ class PasswordLogin:
             raise _denied(detail, ReasonCode.CODE_NOT_STORED) from error
 
     async def _is_right(self, user: str, password: str) -> bool:
-        await self._places.acquire()
-        # Whoever hangs up while the thread works must not make room for another: the place is given back
-        # by the work, not by the one that waits for it.
+        await self._checks.acquire()
+        # A client that hangs up while the thread works must not make room for another check: the end of the
+        # work releases the semaphore, not the end of the wait.
         answer: Deferred[bool] = Deferred()
-        checking = self._in_thread(lambda: self._passwords.is_right(user, password))
-        checking.addBoth(self._give_back).addCallbacks(answer.callback, answer.errback)
+        check = self._in_thread(lambda: self._passwords.is_right(user, password))
+        check.addBoth(self._release).addCallbacks(answer.callback, answer.errback)
         return await answer
 
-    def _give_back(self, result: T) -> T:
-        self._places.release()
+    def _release(self, result: T) -> T:
+        self._checks.release()
         return result
 
     def _pause(self, seconds: float) -> Deferred[None]:

@@ -1,4 +1,4 @@
-"""Errors as SSH codes, as the user's line and as an audit event: the only such table."""
+"""Translates errors into SSH reason codes, lines for the user and audit events: the only such table."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ NO_LONGER_ALLOWED = Reason(ReasonCode.NO_LONGER_ALLOWED, "your role no longer al
 
 
 def line(error: ConchrecError) -> str:
-    """What the user reads."""
+    """The line that the user reads about an error."""
     return PREFIX + foreign_line(error.public.removeprefix(PREFIX))
 
 
 def sentence(reason: Reason) -> str:
-    """A reason of ours that is no error, as the user reads it."""
+    """The line that the user reads about a reason that is not an error."""
     return PREFIX + reason
 
 
 def open_failure(error: ConchrecError) -> tuple[int, str]:
-    """Reason code and text of CHANNEL_OPEN_FAILURE (RFC 4254 section 5.1)."""
+    """The reason code and the text of CHANNEL_OPEN_FAILURE (RFC 4254, section 5.1)."""
     if isinstance(error, AccessDenied):
         return m.ADMINISTRATIVELY_PROHIBITED, line(error)
     if isinstance(error, RecordingError):
@@ -42,7 +42,7 @@ def open_failure(error: ConchrecError) -> tuple[int, str]:
 
 
 def event(error: ConchrecError, who: events.Who, *, policy: str = "strict") -> events.AuditEvent:
-    """What the audit says of it."""
+    """The audit event about an error. ``policy`` is how strictly the session is recorded."""
     if isinstance(error, AccessDenied):
         return events.SessionRejected(**who, reason=error.public, rule=error.rule)
     if isinstance(error, RecordingError):

@@ -1,4 +1,4 @@
-"""One user at one target: what is known of an inner connection, gathered as it becomes known."""
+"""One user at one target: the facts that the steps of an inner connection establish and share."""
 
 from __future__ import annotations
 
@@ -25,47 +25,51 @@ class OneTimeProof:
     """A second factor that the outer login has proved, and that may be used once."""
 
     def __init__(self) -> None:
-        self._left = False
+        self._is_left = False
 
     def give(self) -> None:
-        """The outer login has proved one."""
-        self._left = True
+        """Store one: the outer login has proved it."""
+        self._is_left = True
 
     def take(self) -> bool:
-        """Use it. Was there one left?"""
-        left, self._left = self._left, False
-        return left
+        """Use it up, and return whether there was one."""
+        was_left, self._is_left = self._is_left, False
+        return was_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The outer connection that the user comes from."""
+    """The outer connection that the user comes from, and what it offers."""
 
     #: The connection's id.
     cid: str
-    #: The user's bare address; ``address`` is that with the port.
+    #: The user's address without a port.
     source: str
+    #: The same with the port.
     address: str
     #: The proxy's address and port that the user connected to.
     local: str = ""
+    agents: UserAgents
+    #: The second factor of the outer login, if nothing has used it.
+    proofs: OneTimeProof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where the user goes."""
+    """The target that the user wants to reach, and its addresses."""
 
     target: Target
-    #: What the user asked for; ``target`` may have another port, where its group says so.
+    #: What the user requested; ``target`` may have another port, where its rule (``targets``) says so.
     requested: Target
-    #: All that the name resolved to: what the policy judges.
+    #: All addresses of the name: the policy decides about these.
     resolved: tuple[str, ...] = ()
-    #: Those of them that the policy allows: only these may be dialled.
+    #: The addresses that the policy allows: only these may be dialled.
     addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """What was approved: by whom, for which sets of roles (``ApprovalRequest.needed``), and why."""
+    """Who approved which request, for which sets of roles (``ApprovalRequest.needed``), and why."""
 
     request: str = ""
     by: str = ""
@@ -75,126 +79,63 @@ class Approval:
 
 
 NOT_APPROVED = Approval()
-"""Nobody has been asked."""
+"""There is no approval."""
 
 
 class ConnectionActivity:
-    """What the channels of one connection to a target have done so far, all together."""
+    """What all channels of one connection to a target have done so far."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: When the user's client last said anything on a channel, in seconds of the reactor's clock.
+        #: When the user's client last sent a message on a channel, in seconds of the reactor's clock.
         self.last = 0.0
-        #: A session asked the target for X11, or to have the agent: the target may open such channels.
+        #: A session requested X11, or agent forwarding: the target may open such channels.
         self.x11_requested = False
         self.agent_requested = False
-        #: What went through the connection that no recording holds.
+        #: The kinds of data that went through the connection and are in no recording.
         self.not_kept: set[NotKept] = set()
 
     def touch(self) -> None:
-        """The client said something."""
+        """Note that the client sent a message now."""
         self.last = self._clock.seconds()
 
     def request_x11(self) -> None:
-        """A session asked for X11."""
+        """Note that a session requested X11."""
         self.x11_requested = True
 
     def request_agent(self) -> None:
-        """A session asked for the agent."""
+        """Note that a session requested agent forwarding."""
         self.agent_requested = True
 
     def add_not_kept(self, kind: NotKept) -> None:
-        """Something of this kind was forwarded that no recording holds."""
+        """Note that data of this kind was forwarded and is in no recording."""
         self.not_kept.add(kind)
 
 
-class TargetAccess:
-    """One user's access to one target: who comes from where, goes where, and is allowed what.
+@dataclass(slots=True, kw_only=True)
+class InnerLogin:
+    """What the inner login has established so far."""
 
-    Everybody reads the attributes; only the methods change them. What belongs together is one frozen value,
-    which is replaced whole.
-    """
+    #: The account at the target; empty until the client has named it.
+    login: str = ""
+    #: The user, as the key or certificate of the inner login proves; None without one.
+    identity: Identity | None = None
+    #: The second factor of this connection, where the roles require one for each session.
+    second_factor: str = ""
 
-    def __init__(
-        self,
-        context: ProxyContext,
-        origin: Origin,
-        destination: Destination,
-        *,
-        identity: Identity,
-        agents: UserAgents,
-        proofs: OneTimeProof,
-    ) -> None:
-        self.context = context
-        self.origin = origin
-        self.destination = destination
-        self.agents = agents
-        #: The second factor of the outer login, if nothing has used it.
-        self.proofs = proofs
-        self.activity = ConnectionActivity(context.services.clock)
-        #: The user, as of now.
-        self.identity = identity
-        #: Empty until the inner connection has named it.
-        self.login = ""
-        #: Who the inner login has proved to be, by which key or certificate; None without one.
-        self.inner: Identity | None = None
-        #: The second factor of this connection, where the roles require one for each session.
-        self.second_factor = ""
-        #: What the policy allowed when it was last asked; None until it has allowed anything.
-        self.allowed: Allow | None = None
-        #: Why the access was denied, for good; the user reads it in the session.
-        self.denied: ConchrecError | None = None
-        self.approval = NOT_APPROVED
-        #: The request that is waited for, and the reason that the user has given.
-        self.pending_request: ApprovalRequest | None = None
-        self.reason = ""
-        #: What is known of the target since the proxy has logged in there.
-        self.reached: Provenance = NOTHING_KNOWN
 
-    # --- what becomes known
+@dataclass(slots=True, kw_only=True)
+class ApprovalProgress:
+    """How far the approval of one access has come. ``login.approval_step`` writes it."""
 
-    def set_resolved(self, addresses: tuple[str, ...]) -> None:
-        """The target's name resolves to these."""
-        self.destination = replace(self.destination, resolved=addresses)
+    approval: Approval = NOT_APPROVED
+    #: The reason that the user has given, for those who approve.
+    reason: str = ""
+    #: The request whose decision the login waits for.
+    pending_request: ApprovalRequest | None = None
 
-    def set_permitted_addresses(self, addresses: tuple[str, ...]) -> None:
-        """The policy allows to dial these."""
-        self.destination = replace(self.destination, addresses=addresses)
-
-    def set_identity(self, identity: Identity) -> None:
-        """The user was judged again: this is what is left of the outer login."""
-        self.identity = identity
-
-    def set_login(self, login: str) -> None:
-        """The client has named the account at the target."""
-        self.login = login
-
-    def set_inner_identity(self, inner: Identity | None) -> None:
-        """The inner login has proved this, or it was judged again."""
-        self.inner = inner
-
-    def record_second_factor(self, method: str) -> None:
-        """This connection has a second factor of its own."""
-        self.second_factor = method
-
-    def set_allowed(self, answer: Allow) -> None:
-        """The policy was asked, and allows it with these options."""
-        self.allowed = answer
-
-    def set_denied(self, error: ConchrecError) -> None:
-        """It ends, or does not begin, for this reason."""
-        self.denied = error
-
-    def set_reason(self, reason: str) -> None:
-        """The user has given a reason, for those who approve."""
-        self.reason = reason
-
-    def set_pending_request(self, request: ApprovalRequest | None) -> None:
-        """It waits for a decision; None: it does not wait any more."""
-        self.pending_request = request
-
-    def record_approval(self, request: ApprovalRequest) -> None:
-        """Somebody has approved it."""
+    def record(self, request: ApprovalRequest) -> None:
+        """Store the approval that this request has got."""
         self.approval = Approval(
             request=request.id,
             by=request.by,
@@ -203,11 +144,71 @@ class TargetAccess:
             note=request.note,
         )
 
+
+class TargetAccess:
+    """One user's access to one target: the facts, in the order in which they become known.
+
+    The inner server, its login, the policy checks and the connection to the target share it. Each fact is
+    stored by one method; everything else is computed from the facts.
+    """
+
+    def __init__(
+        self, context: ProxyContext, origin: Origin, destination: Destination, *, identity: Identity
+    ) -> None:
+        self.context = context
+        self.origin = origin
+        self.destination = destination
+        self.activity = ConnectionActivity(context.services.clock)
+        #: The user, as of the last check.
+        self.identity = identity
+        self.inner_login = InnerLogin()
+        self.approval_progress = ApprovalProgress()
+        #: What the policy allowed in the last decision; None before the first one.
+        self.allowed: Allow | None = None
+        #: Why the access was denied for good; the user reads it in the session.
+        self.denied: ConchrecError | None = None
+        #: How the target was reached, since the proxy has logged in there.
+        self.reached: Provenance = NOTHING_KNOWN
+
+    # --- facts
+
+    def set_resolved(self, addresses: tuple[str, ...]) -> None:
+        """Store the addresses of the target's name."""
+        self.destination = replace(self.destination, resolved=addresses)
+
+    def set_permitted_addresses(self, addresses: tuple[str, ...]) -> None:
+        """Store the addresses that the policy allows to dial."""
+        self.destination = replace(self.destination, addresses=addresses)
+
+    def set_identity(self, identity: Identity) -> None:
+        """Store the user, as of a new check of the outer login."""
+        self.identity = identity
+
+    def set_login(self, login: str) -> None:
+        """Store the account at the target that the client has named."""
+        self.inner_login.login = login
+
+    def set_inner_identity(self, identity: Identity | None) -> None:
+        """Store whom the inner login has proved, or a new check of it."""
+        self.inner_login.identity = identity
+
+    def record_second_factor(self, method: str) -> None:
+        """Store that this connection has a second factor of its own."""
+        self.inner_login.second_factor = method
+
+    def set_allowed(self, answer: Allow) -> None:
+        """Store what the policy allows, with which options."""
+        self.allowed = answer
+
+    def set_denied(self, error: ConchrecError) -> None:
+        """Store why the access ends, or does not begin."""
+        self.denied = error
+
     def record_target_login(self, reached: Provenance) -> None:
-        """The proxy has logged in at the target, which was reached like this."""
+        """Store how the proxy has reached the target and logged in there."""
         self.reached = reached
 
-    # --- what follows from it
+    # --- what follows from the facts
 
     @property
     def settings(self) -> Settings:
@@ -216,22 +217,42 @@ class TargetAccess:
 
     @property
     def services(self) -> Services:
-        """What the connection works with."""
+        """The services of this process."""
         return self.context.services
 
     @property
     def target(self) -> Target:
-        """Where the user goes."""
+        """The target that the user wants to reach."""
         return self.destination.target
 
     @property
+    def agents(self) -> UserAgents:
+        """The user's agents."""
+        return self.origin.agents
+
+    @property
+    def login(self) -> str:
+        """The account at the target; empty until the client has named it."""
+        return self.inner_login.login
+
+    @property
+    def inner(self) -> Identity | None:
+        """The user, as the key or certificate of the inner login proves; None without one."""
+        return self.inner_login.identity
+
+    @property
+    def second_factor(self) -> str:
+        """The second factor of this connection; empty where it has none of its own."""
+        return self.inner_login.second_factor
+
+    @property
     def options(self) -> SessionOptions | None:
-        """The session options that the policy allows; None before it was asked."""
+        """The session options that the policy allows; None before its first decision."""
         return self.allowed.options if self.allowed is not None else None
 
     @property
     def session_options(self) -> SessionOptions:
-        """The same; what no role says where the policy was not asked."""
+        """The session options that the policy allows; the defaults before its first decision."""
         return self.options or SessionOptions()
 
     @property
@@ -241,7 +262,7 @@ class TargetAccess:
 
     @property
     def until(self) -> datetime | None:
-        """When the policy must be asked again (an aware datetime); None if time changes nothing."""
+        """When the policy must decide again (an aware datetime); None if time changes nothing."""
         if self.allowed is None:
             return None
         ends = (self.allowed.until, self.inner.expires if self.inner is not None else None)
@@ -255,17 +276,19 @@ class TargetAccess:
     @property
     def is_approved(self) -> bool:
         """Whether everyone whose approval is required has approved."""
-        return self.options is None or set(self.options.approval) <= set(self.approval.needed)
+        return self.options is None or set(self.options.approval) <= set(
+            self.approval_progress.approval.needed
+        )
 
     @property
     def strict(self) -> bool:
-        """What cannot be recorded, or audited, does not happen."""
+        """Whether nothing may happen that cannot be recorded and audited."""
         return self.options is None or self.options.record is Record.STRICT
 
     @property
     def provenance(self) -> Provenance:
-        """How a session that begins now came to be."""
-        identity, approval = self.identity, self.approval
+        """How the user and the proxy have logged in, for the recording of a session that begins now."""
+        identity, approval = self.identity, self.approval_progress.approval
         certificate = decode(identity.certificate) if identity.certificate is not None else None
         return replace(
             self.reached,
@@ -281,7 +304,7 @@ class TargetAccess:
         )
 
     def session_info(self, sid: str) -> SessionInfo:
-        """For the recording of one of its sessions, which begins now."""
+        """The facts for the recording of a session that begins now."""
         return SessionInfo(
             sid=sid,
             cid=self.origin.cid,
@@ -297,7 +320,7 @@ class TargetAccess:
     # --- the audit
 
     def who(self, sid: str = "") -> events.Who:
-        """The fields that each of its events has."""
+        """The fields that each audit event of this access has."""
         return events.Who(
             user=self.identity.user,
             login=self.login,
@@ -308,7 +331,10 @@ class TargetAccess:
         )
 
     def emit(self, event: events.AuditEvent) -> None:
-        """An event without which nothing must happen: raises WriteFailed where the role is strict."""
+        """Audit an event. Raises WriteFailed where it cannot be written and the role is strict.
+
+        The caller does what the event says only after this returns.
+        """
         if self.strict:
             self.services.audit.emit(event)
         else:

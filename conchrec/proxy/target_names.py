@@ -1,4 +1,4 @@
-"""Where a user wants to go, as it was written: ``direct-tcpip``'s host and port, the subsystem's name."""
+"""Parses the names of targets: the host and port of ``direct-tcpip``, and the name of the subsystem."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from conchrec.model import Target
 from conchrec.reasons import ReasonCode
 from conchrec.text import decode_text, one_line
 
-#: What the subsystem's name begins with.
+#: The first characters of the subsystem's name.
 SUBSYSTEM = b"proxy:"
 
 
 def named_target(host: bytes, port: str) -> Target:
-    """What the client named. AccessDenied where it is no host, or no port."""
+    """Return the target with this host and port. Raises AccessDenied where one of them is invalid."""
     shown = one_line(host, 80)
-    found = model.named_target(decode_text(host), port)
-    if found is None:
+    target = model.named_target(decode_text(host), port)
+    if target is None:
         raise AccessDenied(
             f"invalid target {shown}:{port}: must be a host name or an address, and a port from 1 to 65535",
             rule="not a host",
             code=ReasonCode.INVALID_TARGET,
         )
-    return found
+    return target
 
 
-def subsystem_target(place: bytes, cluster_name: str) -> Target:
-    """``host``, ``host:port``, ``host:port@cluster``; an IPv6 address in brackets."""
-    name, _, cluster = place.partition(b"@")
+def subsystem_target(name: bytes, cluster_name: str) -> Target:
+    """Return the target that ``name`` (what follows ``proxy:``) means. Raises AccessDenied.
+
+    Forms: ``host``, ``host:port``, ``host:port@cluster``; an IPv6 address in brackets, or bare with a port.
+    """
+    name, _, cluster = name.partition(b"@")
     if cluster and cluster != cluster_name.encode():
         shown = one_line(cluster, 80)
         raise AccessDenied(
@@ -40,7 +43,7 @@ def subsystem_target(place: bytes, cluster_name: str) -> Target:
         host, _, rest = name[1:].partition(b"]")
         port = rest.removeprefix(b":")
     elif name.count(b":") > 1:
-        # ``proxy:%h:%p`` with a bare IPv6 address: the last part is the port.
+        # ``proxy:%h:%p`` with an IPv6 address: ssh writes no brackets, and the last part is the port.
         host, _, port = name.rpartition(b":")
     else:
         host, _, port = name.partition(b":")

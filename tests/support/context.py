@@ -28,11 +28,15 @@ def access_to_web1(
     """The access of a user who has reached web1 and not named a login."""
     return TargetAccess(
         context,
-        Origin(cid="c", source="192.0.2.7", address="192.0.2.7:1"),
+        Origin(
+            cid="c",
+            source="192.0.2.7",
+            address="192.0.2.7:1",
+            agents=UserAgents(outer=AgentSource("outer")),
+            proofs=OneTimeProof(),
+        ),
         Destination(target=WEB1, requested=WEB1, resolved=addresses, addresses=addresses),
         identity=identity,
-        agents=UserAgents(outer=AgentSource("outer")),
-        proofs=OneTimeProof(),
     )
 
 

@@ -7,7 +7,7 @@ import re
 from conchrec.access.policy import Deny, active, decide, hopeless
 from conchrec.audit import events
 from conchrec.config.target_rules import given_address, located, other_ports
-from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
+from conchrec.proxy.approvals import MAX_TEXT, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import access_denied
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.proxy.login.approval_step import decision, request_approval
@@ -27,7 +27,7 @@ async def request(asking: CommandRequest) -> str:
     waits = "--no-wait" not in words[:1]
     words = words if waits else words[1:]
     found = _PLACE.fullmatch(words[0]) if words else None
-    reason = one_line(" ".join(words[1:]), LONGEST).strip()
+    reason = one_line(" ".join(words[1:]), MAX_TEXT).strip()
     if found is None or not reason:
         raise UsageError(
             "request: LOGIN@HOST[:PORT] and a reason are required, for example: request root@web1 disk full"
@@ -112,7 +112,7 @@ def _meant(asking: CommandRequest, name: str) -> tuple[ApprovalRequest, str]:
         )
     if not found.may_be_decided_by(asking.identity.user, _roles(asking)):
         raise CommandRefused("you cannot decide on your own request. Another user must do it")
-    return found, one_line(" ".join(asking.words[1:]), LONGEST).strip()
+    return found, one_line(" ".join(asking.words[1:]), MAX_TEXT).strip()
 
 
 def _is_seen(asking: CommandRequest, one: ApprovalRequest) -> bool:

@@ -46,7 +46,7 @@ async def recordings(asking: CommandRequest) -> str:
     for name in ("--since", "--until"):
         words.add_argument(name, type=_moment)
     wanted = Filter(**vars(words.parse_args(asking.words)))
-    seen = whose(asking)
+    seen = viewable_recordings(asking)
     if seen is Sees.NONE:
         return ""
     user = asking.identity.user
@@ -90,7 +90,7 @@ async def follow(asking: CommandRequest) -> str:
 # -- who may
 
 
-def whose(asking: CommandRequest) -> Sees:
+def viewable_recordings(asking: CommandRequest) -> Sees:
     """Recordings this user may look at, now."""
     return sees(asking.settings.policy, asking.identity, asking.source, asking.services.now())
 
@@ -101,7 +101,7 @@ def _library(asking: CommandRequest) -> Library:
 
 async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
     """One that this user may look at, and the audit knows it. Raises Refused, WriteFailed."""
-    seen = whose(asking)
+    seen = viewable_recordings(asking)
     entry = await _read(asking, partial(_library(asking).find, sid))
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))

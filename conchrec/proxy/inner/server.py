@@ -164,7 +164,7 @@ class TargetServer:
         answer = decide_again(access, begun=begun)
         if not begun:
             access.set_permitted_addresses(answer.addresses)
-            approval_step.changed(access)
+            approval_step.policy_changed(access)
         elif not self.upstream.is_at(answer.addresses):
             user = access.identity.user
             rule = f"no role of {user} allows this address any longer"

@@ -1,4 +1,4 @@
-"""The approval that a role requires (``approval``), as a step of the inner login."""
+"""The approval that a role requires (``approval``): a step of the inner login."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Target
-from conchrec.proxy.approvals import LONGEST, ApprovalRequest, ApprovalState
+from conchrec.proxy.approvals import MAX_TEXT, ApprovalRequest, ApprovalState
 from conchrec.proxy.authorization import APPROVAL as RULE
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.target_access import TargetAccess
@@ -21,86 +21,88 @@ from conchrec.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: How often an empty reason is asked for again.
+#: How often the user is asked for a reason that is not empty.
 TRIES = 3
 
 
 def step(access: TargetAccess) -> _WaitForApproval | None:
-    """None where nobody has to approve, or somebody has in advance."""
+    """The step that waits for an approval; None where none is required, or one was given in advance."""
     if access.options is None or access.is_approved:
         return None
     needed = access.options.approval
-    found = _taken(access, access.login, needed)
-    if found is not None:
-        access.record_approval(found)
+    request = _use_advance_approval(access, access.login, needed)
+    if request is not None:
+        access.approval_progress.record(request)
         return None
     return _WaitForApproval(access, needed)
 
 
-def _taken(
+def _use_advance_approval(
     access: TargetAccess, login: str | None, needed: tuple[frozenset[str], ...]
 ) -> ApprovalRequest | None:
-    """An approval given in advance, if who gave it is still a user, and neither locked nor revoked."""
+    """Use up an approval in advance, if its approver is still a user, and neither locked nor revoked."""
     settings, services = access.settings, access.services
 
-    def stands(by: str) -> bool:
-        locked = settings.policy.lock_on(services.now(), lambda lock: lock.is_of_user(by))
-        return by in settings.config.users and locked is None and by not in services.authority.revoked().users
+    def is_valid_approver(user: str) -> bool:
+        lock = settings.policy.lock_on(services.now(), lambda lock: lock.is_of_user(user))
+        is_revoked = user in services.authority.revoked().users
+        return user in settings.config.users and lock is None and not is_revoked
 
-    return services.approvals.take(access.identity.user, login, access.target, needed, stands)
+    return services.approvals.take(access.identity.user, login, access.target, needed, is_valid_approver)
 
 
-def changed(access: TargetAccess) -> None:
-    """The policy may be another one: where somebody else has to approve, those are asked."""
-    request = access.pending_request
+def policy_changed(access: TargetAccess) -> None:
+    """End the pending request if the policy now requires other approvers; the login makes a new one."""
+    request = access.approval_progress.pending_request
     if request is not None and access.options is not None and request.needed != access.options.approval:
         access.services.approvals.end(request, ApprovalState.CHANGED)
 
 
 class _Changed(AccessDenied):
-    """What is waited for is not what is needed any more."""
+    """The pending request is not the one that the policy requires now."""
 
     default_code = ReasonCode.APPROVAL_CHANGED
 
 
 class _WaitForApproval:
-    """A Step of the inner login."""
+    """A Step of the inner login: request an approval, and wait for the decision."""
 
     def __init__(self, access: TargetAccess, needed: tuple[frozenset[str], ...]) -> None:
         self._access = access
         self._needed = needed
-        self._place = f"{access.login}@{access.destination.requested}"
+        self._destination = f"{access.login}@{access.destination.requested}"
 
     @property
     def why(self) -> str:
         return (
-            f"{self._place} requires an approval. Enter the reason for your access. To ask in advance: "
-            f"{command_line(self._access.context, self._access.identity.user)} request {self._place} REASON"
+            f"{self._destination} requires an approval. Enter the reason for your access. To ask in advance: "
+            f"{command_line(self._access.context, self._access.identity.user)} "
+            f"request {self._destination} REASON"
         )
 
     async def pass_(self, ask: Ask, say: Callable[[str], None]) -> None:
-        access = self._access
-        if not access.reason:
-            access.set_reason(await self._reason(ask))
-        request = request_approval(access.context, access.who(), access.target, access.reason, self._needed)
+        access, progress = self._access, self._access.approval_progress
+        if not progress.reason:
+            progress.reason = await self._reason(ask)
+        request = request_approval(access.context, access.who(), access.target, progress.reason, self._needed)
         how = f"{command_line(access.context, 'APPROVER')} approve {request.id}"
         say(f"conchrec: request {request.id} is pending. Role {request.approvers} can approve it: {how}")
-        access.set_pending_request(request)
+        progress.pending_request = request
         try:
             await decision(access.context, access.who(), request, at_once=True)
         except _Changed:
             return  # the inner login decides again which approval is required
         finally:
-            access.set_pending_request(None)
-        access.record_approval(request)
+            progress.pending_request = None
+        progress.record(request)
         note = f": {request.note}" if request.note else ""
         say(f"conchrec: {request.by} approved request {request.id}{note}")
 
     async def _reason(self, ask: Ask) -> str:
-        prompt = Prompt(text=f"Reason for {self._place}: ", echo=True)
+        prompt = Prompt(text=f"Reason for {self._destination}: ", echo=True)
         for _ in range(TRIES):
-            (said,) = await ask(Challenge(prompts=(prompt,)))
-            if reason := one_line(said, LONGEST).strip():
+            (answer,) = await ask(Challenge(prompts=(prompt,)))
+            if reason := one_line(answer, MAX_TEXT).strip():
                 return reason
         raise AccessDenied(
             "no approval was requested: you gave no reason. Connect again and enter one",
@@ -112,9 +114,9 @@ class _WaitForApproval:
 def request_approval(
     context: ProxyContext, who: events.Who, target: Target, reason: str, needed: tuple[frozenset[str], ...]
 ) -> ApprovalRequest:
-    """Raises AccessDenied, and WriteFailed where it can't be audited."""
+    """Make and audit a request. Raises AccessDenied, and WriteFailed where it cannot be audited."""
     services = context.services
-    request = services.approvals.ask(
+    request = services.approvals.add(
         user=who["user"], login=who["login"], target=target, reason=reason, needed=needed,
         now=services.now(), wait=context.settings.config.limits.approval_time,
     )  # fmt: skip
@@ -131,8 +133,10 @@ def request_approval(
 async def decision(
     context: ProxyContext, who: events.Who, request: ApprovalRequest, *, at_once: bool
 ) -> None:
-    """Returns when it is approved, to be used ``at_once`` or later. Raises AccessDenied. Cancelling the
-    wait withdraws the request."""
+    """Wait until a request is approved, to be used ``at_once`` or later. Raises AccessDenied.
+
+    If the wait is cancelled, the request is withdrawn.
+    """
     request.waited_for = at_once
     waiting: Deferred[None] = Deferred()
     request.decided.chainDeferred(waiting)
@@ -147,9 +151,9 @@ async def decision(
         )
         raise
     if request.state is ApprovalState.DENIED:
-        said = f": {request.note}" if request.note else ""
+        note = f": {request.note}" if request.note else ""
         raise AccessDenied(
-            f"{request.by} denied request {request.id}{said}", rule=RULE, code=ReasonCode.APPROVAL_DENIED
+            f"{request.by} denied request {request.id}{note}", rule=RULE, code=ReasonCode.APPROVAL_DENIED
         )
     if request.state is ApprovalState.CHANGED:
         context.emit(
@@ -176,21 +180,25 @@ async def decision(
 
 
 def check(access: TargetAccess) -> None:
-    """Where nobody can be asked (nothing is recorded): AccessDenied without an approval in advance."""
+    """Raise AccessDenied where an approval is required and none was given in advance.
+
+    For connections without an inner login (nothing is recorded), where nobody can be asked for a reason.
+    """
     if access.options is None or access.is_approved:
         return
-    found = _taken(access, None, access.options.approval)
-    if found is None:
-        asked = access.destination.requested
-        how = f"{command_line(access.context, access.identity.user)} request LOGIN@{asked} REASON"
+    request = _use_advance_approval(access, None, access.options.approval)
+    if request is None:
+        requested = access.destination.requested
+        how = f"{command_line(access.context, access.identity.user)} request LOGIN@{requested} REASON"
         raise AccessDenied(
-            f"{asked} requires an approval. Request it first: {how}",
+            f"{requested} requires an approval. Request it first: {how}",
             rule=RULE,
             code=ReasonCode.APPROVAL_REQUIRED,
         )
-    access.record_approval(found)
+    access.approval_progress.record(request)
 
 
 def command_line(context: ProxyContext, user: str) -> str:
+    """The first words of a command to the proxy: ``ssh -p 3023 joe@proxy.example.com``."""
     public = context.settings.config.public
     return f"ssh {user}@PROXY" if public is None else f"ssh -p {public.port} {user}@{public.host}"

@@ -1,12 +1,12 @@
-"""The second factor that a role requires (``require_mfa``): a code, or the touch of a hardware key.
+"""The second factor that a role requires (``require_mfa``): a code (TOTP), or the touch of a hardware key.
 
-*login*: the outer login succeeds with one only. *session*: so it does, and what it proved is good for one
-thing, the first connection to a target, or the first command of the proxy; each other one in the same
-connection of the user needs its own.
+With ``login`` the outer login requires one. With ``session`` it does too, and this second factor is valid
+once: for the first connection to a target, or for the first command to the proxy. Each further one needs its
+own.
 
-A signature by a key of the type sk-… is taken only with the flag that says that somebody was there
-(``ssh.certificate``, PROTOCOL.u2f), so such a key that an administrator knows is a second factor by itself.
-Codes are those of ``access.passwords``: each is good once, wherever it is asked for.
+A signature by a hardware key (type ``sk-…``) is accepted only with the flag for user presence (PROTOCOL.u2f),
+so such a key is a second factor by itself, if an administrator has seen it. A code is valid once
+(``access.passwords``).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import decode, is_hardware
 
 TOUCH, CODE = "sk", "totp"
-#: Codes that one may get wrong in an inner login, before it is told so and has to begin again.
+#: Wrong codes in one inner login before it fails.
 TRIES = 3
-NONE_THERE = Reason(
+NO_SECOND_FACTOR = Reason(
     ReasonCode.SECOND_FACTOR_UNAVAILABLE,
     "your roles require a second factor, and you have none. Use a hardware key (ssh-keygen -t ed25519-sk), "
     "or ask your administrator for codes (conchrec passwd --totp-only)",
@@ -35,17 +35,19 @@ NONE_THERE = Reason(
 
 
 def required(context: ProxyContext, identity: Identity, source: str) -> Mfa:
-    """The most that any role of this user requires, here and now; what the outer connection is for is not
-    known before it is there."""
+    """The strictest ``require_mfa`` of all roles of this user that apply now.
+
+    It is for the outer login, which does not know yet which target, and so which role, it is for.
+    """
     roles = active(context.settings.policy, identity, source, context.services.now())
     return max((role.options.require_mfa for role in roles), key=lambda mfa: mfa.level, default=Mfa.NO)
 
 
 def is_touched(context: ProxyContext, identity: Identity) -> bool:
-    """Was what this user proved also somebody's touch?
+    """Whether the key of this login is a hardware key that was touched.
 
-    Software can call itself a hardware key. So it counts where an administrator has seen the key: it is in
-    the user's ``authorized_keys``, or a certificate for it was not made by the user (``sign``).
+    Software can create a key of type ``sk-…``. So the key counts only if an administrator has seen it: it is
+    in the user's ``authorized_keys``, or it has a certificate that the user did not get by ``sign``.
     """
     if not identity.key or not is_hardware(identity.key):
         return False
@@ -55,7 +57,10 @@ def is_touched(context: ProxyContext, identity: Identity) -> bool:
 
 
 def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None:
-    """For what cannot ask: AccessDenied where it needs a proof and there is none (left)."""
+    """Raise AccessDenied where ``mfa`` requires a second factor and none is left to use.
+
+    For a ``what`` (``command``, ``connection``) that cannot ask for a code.
+    """
     if mfa is Mfa.NO:
         return
     if not identity.second_factor:
@@ -73,7 +78,7 @@ def check(mfa: Mfa, identity: Identity, proofs: OneTimeProof, what: str) -> None
 
 
 def check_unchanged(context: ProxyContext, passwords: PasswordLogin, user: str) -> None:
-    """AccessDenied where an answer was compared with a password or a secret that is another one by now."""
+    """Raise AccessDenied where the password or the secret has changed since the answer was checked."""
     current = context.settings.passwords
     if current is None or current.secrets_of(user) != passwords.secrets_of(user):
         raise AccessDenied(
@@ -84,7 +89,7 @@ def check_unchanged(context: ProxyContext, passwords: PasswordLogin, user: str) 
 
 
 class _AskForCode:
-    """A Step of the inner login."""
+    """A Step of the inner login: ask for a code."""
 
     why = "each session requires a second factor. Enter a code"
 
@@ -94,17 +99,17 @@ class _AskForCode:
     async def pass_(self, ask: Ask, say: object) -> None:
         access = self._access
         user = access.identity.user
-        for left in reversed(range(TRIES)):
+        for tries_left in reversed(range(TRIES)):
             passwords = access.settings.passwords
             if passwords is None or not passwords.has_code(user):
-                raise AccessDenied(NONE_THERE, rule=RULE, code=ReasonCode.SECOND_FACTOR_UNAVAILABLE)
+                raise AccessDenied(NO_SECOND_FACTOR, rule=RULE, code=ReasonCode.SECOND_FACTOR_UNAVAILABLE)
             try:
                 await passwords.ask_code(user, access.origin.source, ask)
                 check_unchanged(access.context, passwords, user)
                 break
             except AccessDenied as error:
                 access.context.emit(access.refused_login(error))
-                if not left:
+                if not tries_left:
                     raise AccessDenied(
                         "wrong code. Connect again", error.detail, RULE, code=error.code
                     ) from error
@@ -112,11 +117,14 @@ class _AskForCode:
 
 
 def step(access: TargetAccess) -> _AskForCode | None:
-    """None where none is needed, or there is one: that of the outer login if nothing has used it, or the
-    touch that has come with the inner one."""
+    """The step that asks for a code; None where no second factor is required, or there is one.
+
+    That is the one of the outer login, if nothing has used it, or the touch of a hardware key in the inner
+    login.
+    """
     if access.options is None or access.options.require_mfa is not Mfa.SESSION or access.second_factor:
         return None
-    if access.proofs.take():
+    if access.origin.proofs.take():
         access.record_second_factor(access.identity.second_factor)
     elif access.inner is not None and is_touched(access.context, access.inner):
         access.record_second_factor(TOUCH)

@@ -1,9 +1,12 @@
-"""Who may connect at all: so many connections in all and by address, and those that have not logged in apart.
+"""Limits TCP connections to the proxy: in all, from one address, and those that have not logged in.
 
-From some number of the latter on new ones are dropped by chance, more and more of them until all are (sshd's
-``MaxStartups``). Before a newcomer is dropped, somebody else may have to go: where one address has many more
-than the newcomer's, its oldest does. An address whose connections never come to a login may have few at a
-time, until one does, or until it has been quiet for a while. Of IPv6 a /64 counts as one address.
+- Above ``unauthenticated`` connections without a login, new connections are dropped at random, as with sshd's
+  MaxStartups. But where another address has many more of them than the address of the new connection, the
+  oldest connection of that other address is dropped instead.
+- An address with many connections that ended without a login gets only a few at a time, until one of them
+  logs in, or until it has made none for some minutes.
+
+A /64 network of IPv6 counts as one address.
 """
 
 from __future__ import annotations
@@ -25,19 +28,19 @@ from conchrec.reasons import Reason, ReasonCode
 
 _log = Logger()
 
-#: Connections of one address, one after another, that came to no login before it is taken for what it is.
-FRUITLESS = 50
-#: After so many seconds one of them is forgotten. Monitoring that knocks now and then is no flood.
+#: Failed connections (those that ended without a login) of one address before it is limited.
+MAX_FAILED = 50
+#: Seconds after which one failed connection is forgotten: monitoring that connects now and then is no flood.
 FORGIVEN_SECONDS = 1.0
-#: More than these do not count.
-MOST_COUNTED = 4 * FRUITLESS
-#: … and how many without a login it may have at one time then.
-FEW = 10
-#: By how many more an address has to have than the newcomer's, before its oldest goes.
-MORE = 10
-#: Refusals are told together, at most so often.
-TELL_SECONDS = 10.0
-#: Addresses that are remembered; of those that do not connect any more the oldest are forgotten.
+#: The most failed connections that are counted for one address.
+MOST_COUNTED = 4 * MAX_FAILED
+#: Connections without a login that a limited address may have at one time.
+LIMITED_TO = 10
+#: How many more connections without a login another address must have, before its oldest one is dropped.
+MARGIN = 10
+#: Seconds between two reports of refused connections in the log and in the audit.
+REPORT_SECONDS = 10.0
+#: The most addresses whose failed connections are remembered; the oldest are forgotten.
 REMEMBERED = 10_000
 
 TOO_MANY = Reason(
@@ -61,11 +64,14 @@ class UnauthenticatedConnection(Protocol):
     """A connection that has not logged in."""
 
     def drop(self) -> None:
-        """Hang up."""
+        """Close it."""
 
 
 def is_dropped(count: int, startups: Startups, chance: float) -> bool:
-    """Is the next one dropped, while there are ``count``? ``chance`` is from 0 up to 1."""
+    """Whether the next connection is dropped while ``count`` have not logged in.
+
+    ``chance`` is a random number from 0 up to 1.
+    """
     if count < startups.begin:
         return False
     if count >= startups.full:
@@ -75,127 +81,137 @@ def is_dropped(count: int, startups: Startups, chance: float) -> bool:
 
 
 class ConnectionLimits:
-    """See the module. ``chance`` gives numbers from 0 up to 1."""
+    """Counts the connections of this process. ``chance`` returns random numbers from 0 up to 1."""
 
     def __init__(self, context: ProxyContext, chance: Callable[[], float] = random.random) -> None:
         self._context = context
         self._services = context.services
         self._chance = chance
-        self._all = 0
-        self._of: dict[str, int] = {}
-        #: Those that have not logged in, by address, oldest first.
-        self._guests: dict[str, OrderedDict[UnauthenticatedConnection, None]] = {}
-        self._guest_count = 0
-        #: By address: when the last one of those that came to nothing will be forgotten.
-        self._fruitless: OrderedDict[str, float] = OrderedDict()
+        self._count = 0
+        self._by_address: dict[str, int] = {}
+        #: The connections that have not logged in, by address, oldest first.
+        self._unauthenticated: dict[str, OrderedDict[UnauthenticatedConnection, None]] = {}
+        self._unauthenticated_count = 0
+        #: By address: when its last failed connection will be forgotten.
+        self._failed_until: OrderedDict[str, float] = OrderedDict()
+        #: What the next report says: how many connections of a host were refused, by reason.
         self._refused: dict[tuple[str, Reason], int] = {}
-        self._telling = False
+        self._is_report_due = False
 
     def refusal(self, host: str) -> Reason | None:
-        """Why nobody may come from there now; None where somebody may. May send somebody else away."""
+        """Why a new connection from this host is refused; None where it is accepted.
+
+        Where it is accepted in place of the oldest connection of another address, drops that one.
+        """
         limits, name = self._context.settings.config.limits, counted_as(host)
-        guests = len(self._guests.get(name, ()))
-        why: Reason | None = None
-        is_theirs = False
+        unauthenticated = len(self._unauthenticated.get(name, ()))
+        reason: Reason | None = None
+        is_own_fault = False
         if self._context.registry.is_stopping:
             return refusals.PROXY_STOPPING
-        if self._all >= limits.connections:
-            why = TOO_MANY
-        elif self._of.get(name, 0) >= limits.per_address:
-            why, is_theirs = TOO_MANY_OF_ADDRESS, True
-        elif guests >= FEW and self._is_fruitless(name):
-            why, is_theirs = TOO_MANY_FRUITLESS, True
-        elif is_dropped(self._guest_count, limits.unauthenticated, self._chance()) and not self._room(guests):
-            why = TOO_MANY_UNAUTHENTICATED
-        if is_theirs:
-            self._came_to_nothing(name)
-        if why is not None:
-            self._tell(host, why)
-        return why
+        if self._count >= limits.connections:
+            reason = TOO_MANY
+        elif self._by_address.get(name, 0) >= limits.per_address:
+            reason, is_own_fault = TOO_MANY_OF_ADDRESS, True
+        elif unauthenticated >= LIMITED_TO and self._is_limited(name):
+            reason, is_own_fault = TOO_MANY_FRUITLESS, True
+        elif is_dropped(
+            self._unauthenticated_count, limits.unauthenticated, self._chance()
+        ) and not self._drop_other(unauthenticated):
+            reason = TOO_MANY_UNAUTHENTICATED
+        if is_own_fault:
+            self._count_failed(name)
+        if reason is not None:
+            self._report_refusal(host, reason)
+        return reason
 
-    def enter(self, host: str, guest: UnauthenticatedConnection) -> None:
+    def add(self, host: str, connection: UnauthenticatedConnection) -> None:
+        """Count a new connection from this host."""
         name = counted_as(host)
-        self._all += 1
-        self._of[name] = self._of.get(name, 0) + 1
-        self._guests.setdefault(name, OrderedDict())[guest] = None
-        self._guest_count += 1
+        self._count += 1
+        self._by_address[name] = self._by_address.get(name, 0) + 1
+        self._unauthenticated.setdefault(name, OrderedDict())[connection] = None
+        self._unauthenticated_count += 1
 
-    def logged_in(self, host: str, guest: UnauthenticatedConnection) -> None:
-        self._no_guest(counted_as(host), guest)
-        self._fruitless.pop(counted_as(host), None)
+    def logged_in(self, host: str, connection: UnauthenticatedConnection) -> None:
+        """Note that a connection has logged in: its address is not limited any more."""
+        self._remove_unauthenticated(counted_as(host), connection)
+        self._failed_until.pop(counted_as(host), None)
 
-    def left(self, host: str, guest: UnauthenticatedConnection) -> None:
+    def remove(self, host: str, connection: UnauthenticatedConnection) -> None:
+        """Forget a connection that has ended."""
         name = counted_as(host)
-        if self._no_guest(name, guest):
-            self._came_to_nothing(name)
-        self._all -= 1
-        self._of[name] -= 1
-        if not self._of[name]:
-            del self._of[name]
+        if self._remove_unauthenticated(name, connection):
+            self._count_failed(name)
+        self._count -= 1
+        self._by_address[name] -= 1
+        if not self._by_address[name]:
+            del self._by_address[name]
 
-    def _no_guest(self, name: str, guest: UnauthenticatedConnection) -> bool:
-        """Was it one?"""
-        guests = self._guests.get(name)
-        if guests is None or guest not in guests:
+    def _remove_unauthenticated(self, name: str, connection: UnauthenticatedConnection) -> bool:
+        """Remove a connection from those without a login, and return whether it was one of them."""
+        connections = self._unauthenticated.get(name)
+        if connections is None or connection not in connections:
             return False
-        del guests[guest]
-        self._guest_count -= 1
-        if not guests:
-            del self._guests[name]
+        del connections[connection]
+        self._unauthenticated_count -= 1
+        if not connections:
+            del self._unauthenticated[name]
         return True
 
-    def _room(self, own: int) -> bool:
-        """Make some, where an address has many more than the ``own`` of the newcomer's."""
-        name = max(self._guests, key=lambda name: len(self._guests[name]), default="")
-        if not name or len(self._guests[name]) <= own + MORE:
+    def _drop_other(self, own: int) -> bool:
+        """Drop the oldest connection of the address with the most, if it has many more than ``own``."""
+        name = max(self._unauthenticated, key=lambda name: len(self._unauthenticated[name]), default="")
+        if not name or len(self._unauthenticated[name]) <= own + MARGIN:
             return False
-        guest = next(iter(self._guests[name]))
-        self._no_guest(name, guest)
-        self._came_to_nothing(name)
-        guest.drop()
+        oldest = next(iter(self._unauthenticated[name]))
+        self._remove_unauthenticated(name, oldest)
+        self._count_failed(name)
+        oldest.drop()
         return True
 
-    def _is_fruitless(self, name: str) -> bool:
-        due = self._fruitless.get(name, 0.0) - self._services.clock.seconds()
-        return due > (FRUITLESS - 1) * FORGIVEN_SECONDS
+    def _is_limited(self, name: str) -> bool:
+        remaining = self._failed_until.get(name, 0.0) - self._services.clock.seconds()
+        return remaining > (MAX_FAILED - 1) * FORGIVEN_SECONDS
 
-    def _came_to_nothing(self, name: str) -> None:
+    def _count_failed(self, name: str) -> None:
         now = self._services.clock.seconds()
-        due = max(self._fruitless.pop(name, 0.0), now) + FORGIVEN_SECONDS
-        self._fruitless[name] = min(due, now + MOST_COUNTED * FORGIVEN_SECONDS)
-        if len(self._fruitless) > REMEMBERED:
-            self._fruitless.popitem(last=False)
+        until = max(self._failed_until.pop(name, 0.0), now) + FORGIVEN_SECONDS
+        self._failed_until[name] = min(until, now + MOST_COUNTED * FORGIVEN_SECONDS)
+        if len(self._failed_until) > REMEMBERED:
+            self._failed_until.popitem(last=False)
 
-    # --- telling
+    # --- reports
 
-    def _tell(self, host: str, why: Reason) -> None:
-        if (host, why) in self._refused or len(self._refused) < REMEMBERED:
-            self._refused[host, why] = self._refused.get((host, why), 0) + 1
-        if not self._telling:
-            self._telling = True
-            self._told()
-            self._services.clock.callLater(TELL_SECONDS, self._told_again)
+    def _report_refusal(self, host: str, reason: Reason) -> None:
+        if (host, reason) in self._refused or len(self._refused) < REMEMBERED:
+            self._refused[host, reason] = self._refused.get((host, reason), 0) + 1
+        if not self._is_report_due:
+            self._is_report_due = True
+            self._write_report()
+            self._services.clock.callLater(REPORT_SECONDS, self._report_again)
 
-    def _told_again(self) -> None:
-        self._telling = bool(self._refused)
-        if self._telling:
-            self._told()
-            self._services.clock.callLater(TELL_SECONDS, self._told_again)
+    def _report_again(self) -> None:
+        self._is_report_due = bool(self._refused)
+        if self._is_report_due:
+            self._write_report()
+            self._services.clock.callLater(REPORT_SECONDS, self._report_again)
 
-    def _told(self) -> None:
+    def _write_report(self) -> None:
         refused, self._refused = self._refused, {}
-        for (host, why), count in refused.items():
-            _log.warn("refused {count} connections from {host}: {why}", count=count, host=host, why=why)
-            self._context.emit(events.ConnectionRefused(addr=host, reason=why, count=count))
+        for (host, reason), count in refused.items():
+            _log.warn("refused {count} connections from {host}: {why}", count=count, host=host, why=reason)
+            self._context.emit(events.ConnectionRefused(addr=host, reason=reason, count=count))
 
 
 class RefusedConnection(TwistedProtocol):
-    """Says why, in a line before the version (RFC 4253 section 4.2), and hangs up."""
+    """Sends the reason as a line before the identification string (RFC 4253, section 4.2), and closes."""
 
-    def __init__(self, why: str) -> None:
-        self._why = why
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
 
     def connectionMade(self) -> None:
+        """Send the line, and close."""
         transport: Any = self.transport
-        transport.write(f"conchrec: {self._why}\r\n".encode())
+        transport.write(f"conchrec: {self._reason}\r\n".encode())
         transport.loseConnection()

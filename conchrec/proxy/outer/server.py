@@ -1,8 +1,8 @@
-"""The outer server: where users come in, and how they say where they want to go.
+"""The outer server: the connection that users make to the proxy, its login and its channels.
 
-``direct-tcpip`` (``ssh -J``) and, on a session channel, the subsystem ``proxy:host[:port][@cluster]``
-lead to a target; a session channel without one talks to the proxy itself (``outer_session``). What goes
-wrong in one channel stays in it.
+A ``direct-tcpip`` channel (``ssh -J``), or a session channel with the subsystem
+``proxy:host[:port][@cluster]``, connects to a target (``outer.targets``). A session channel with a shell or a
+command is a command to the proxy itself (``outer.session``). An error in one channel does not end the others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.login.second_factor import (
     CODE,
-    NONE_THERE,
+    NO_SECOND_FACTOR,
     TOUCH,
     check_unchanged,
     is_touched,
@@ -58,52 +58,52 @@ from conchrec.ssh.userauth import KEYBOARD_INTERACTIVE, PUBLICKEY
 from conchrec.ssh.userauth_server import UserAuthServer
 from conchrec.text import one_line
 
-#: How often at least it is looked whether a certificate has expired, in seconds.
-EXPIRY_LOOK = 60.0
-#: Seconds that a terminal has to get back what was on it, and inner connections to end, before that of the
-#: user ends: what ssh has not printed yet when it is told to go is lost.
+#: The longest time between two checks whether the user's certificate has expired, in seconds.
+EXPIRY_CHECK_SECONDS = 60.0
+#: The time for inner connections to end, and for commands to restore the user's terminal, before the
+#: DISCONNECT: OpenSSH's client drops output that it has not printed when it gets one.
 LAST_WORDS_SECONDS = 2 * time_limits.LAST_WORDS_SECONDS
 
 
 class JumpFactory(SSHFactory):
-    """One ServerTransport for each TCP connection, within the limits."""
+    """Makes one OuterConnection for each TCP connection, within the limits."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
-        self._door = ConnectionLimits(context)
+        self._limits = ConnectionLimits(context)
 
     def startFactory(self) -> None:
-        """Conch's own looks for keys and moduli; ours are in the authority."""
+        """Do nothing: Conch's method loads keys and moduli, and ours are in the authority."""
 
     def stopFactory(self) -> None:
-        """Live connections are the service's to end."""
+        """Do nothing: the service ends live connections."""
 
     def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:  # type: ignore[override]
+        """The transport for a new TCP connection; one that sends the reason, where it is refused."""
         host = str(getattr(addr, "host", "")) or "unknown"
-        if why := self._door.refusal(host):
-            return RefusedConnection(why)
-        return OuterConnection(self._context, addr, self._door).transport
+        if reason := self._limits.refusal(host):
+            return RefusedConnection(reason)
+        return OuterConnection(self._context, addr, self._limits).transport
 
 
 class UserGone(ConchrecError):
-    """Nobody answers at the other end of a user's connection."""
+    """The user's client does not answer."""
 
     default_code = ReasonCode.CLIENT_SILENT
 
 
 class OuterConnection:
-    """One user's connection: its login, its channels, its ways to targets. A ``LiveConnection``, once the
-    user has logged in."""
+    """One user's connection: its login and its channels. A ``LiveConnection`` after the login."""
 
     def __init__(
         self,
         context: ProxyContext,
         addr: IAddress | None,
-        door: ConnectionLimits,
+        limits: ConnectionLimits,
     ) -> None:
         self._context = context
         self._services = context.services
-        self._door = door
+        self._limits = limits
         self._addr = addr
         self.source = str(getattr(addr, "host", "")) or "unknown"
         port = getattr(addr, "port", 0)
@@ -111,19 +111,20 @@ class OuterConnection:
         self.cid = secrets.token_hex(8)
         self._began = self._services.clock.seconds()
         self._identity: Identity | None = None
-        #: Who has proved a key, where a code has to follow.
+        #: The user who has proved a key, where a code must follow.
         self._first: Identity | None = None
-        self._said: set[str] = set()
+        #: The reasons that the user has read already.
+        self._shown: set[str] = set()
         self.proofs = OneTimeProof()
         self._connection: Connection | None = None
         self._no_more_sessions = False
-        #: Nothing begins any more.
+        #: The connection is ending: nothing new begins.
         self._leaving = False
         self._goodbye: DelayedCall | None = None
         self._keepalive: Keepalive | None = None
         self._expiry: DelayedCall | None = None
         self.agent = AgentSource("outer")
-        self.ways = TargetConnections(self, context)
+        self.targets = TargetConnections(self, context)
         self.sessions: set[OuterSession] = set()
         config = context.settings.config
         self._userauth = UserAuthServer(
@@ -147,11 +148,11 @@ class OuterConnection:
             early_packet=MAX_CLEAR,
             share=self._services.turns.of_address(counted_as(self.source)),
         )
-        door.enter(self.source, self)
+        limits.add(self.source, self)
         self.transport.when_lost().addCallback(self._lost)
 
     def _counted_as(self) -> str:
-        """Whose key exchanges these are: those of an address, and of a user who has logged in."""
+        """Whose share of the Diffie-Hellman helper this connection uses: its address's, then its user's."""
         if self._connection is not None:
             return f"user {self.identity.user}"
         return f"address {counted_as(self.source)}"
@@ -165,29 +166,34 @@ class OuterConnection:
         return host_and_port(str(name), int(port)) if name else ""
 
     def drop(self) -> None:
-        """Others need the room; or it can't be judged."""
+        """Close the connection without a message."""
         self.transport.abort()
 
     @property
     def identity(self) -> Identity:
-        assert self._identity is not None, "asked only after the login"
+        """The user, as of the last check. Only after the login."""
+        assert self._identity is not None, "used only after the login"
         return self._identity
 
     @property
     def session_count(self) -> int:
-        return self.ways.session_count
+        """Sessions at targets."""
+        return self.targets.session_count
 
     @property
     def connection_count(self) -> int:
-        return self.ways.connection_count
+        """Connections to targets."""
+        return self.targets.connection_count
 
     @property
     def target_channel_count(self) -> int:
-        return self.ways.count
+        """Channels to targets."""
+        return self.targets.count
 
     # --- Authenticator
 
     def methods(self, user: str) -> tuple[bytes, ...]:
+        """The methods that may continue the login: a code alone after a key that requires one."""
         if self._first is not None:
             return (KEYBOARD_INTERACTIVE,)
         passwords = self._context.settings.passwords
@@ -195,34 +201,37 @@ class OuterConnection:
         return (PUBLICKEY, KEYBOARD_INTERACTIVE) if offered else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
+        """Reject the method *none*."""
         return fail(
             AccessDenied("Permission denied", "a public key is required", code=ReasonCode.KEY_REQUIRED)
         )
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+        """Whether a signature by this key would be accepted."""
         credentials, now = self._context.settings.credentials, self._services.now()
         return credentials.acceptable(user, algorithm, blob, self.source, now)
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+        """Accept a login whose key has signed; PartialSuccess where a code must follow."""
         context, now = self._context, self._services.now()
         try:
             identity = context.settings.credentials.identity(user, algorithm, blob, self.source, now)
             if is_touched(context, identity):
                 identity = replace(identity, second_factor=TOUCH)
             elif required(context, identity, self.source) is not Mfa.NO:
-                self._wants_code(identity)
-            return succeed(self._proved(identity))
+                self._require_code(identity)
+            return succeed(self._accept(identity))
         except Locked as locked:
-            self._say_once(Reason(locked.code, locked.detail))
+            self._show_once(Reason(locked.code, locked.detail))
             return fail()
         except (AccessDenied, PartialSuccess):
             return fail()
 
-    def _wants_code(self, identity: Identity) -> NoReturn:
-        """What was proved is good, and the first of two steps; PartialSuccess where there can be a second."""
+    def _require_code(self, identity: Identity) -> NoReturn:
+        """End the first of two steps. Raises PartialSuccess, or AccessDenied where the user has no codes."""
         passwords = self._context.settings.passwords
         if passwords is None or not passwords.has_code(identity.user):
-            self._say_once(NONE_THERE)
+            self._show_once(NO_SECOND_FACTOR)
             raise AccessDenied(
                 "Permission denied",
                 "a second factor is required, and the user has none",
@@ -231,16 +240,20 @@ class OuterConnection:
         self._first = identity
         raise PartialSuccess((KEYBOARD_INTERACTIVE,))
 
-    def _say_once(self, text: Reason) -> None:
-        """Why it is not enough, to somebody who has proved something; another key does not change it."""
-        if text not in self._said:
-            self._said.add(text)
-            self._userauth.send_banner(f"conchrec: {text}")
+    def _show_once(self, reason: Reason) -> None:
+        """Show as a banner why the login fails although its key or password is right.
+
+        Only to a user who has proved one; once, because each further key of the user would repeat it.
+        """
+        if reason not in self._shown:
+            self._shown.add(reason)
+            self._userauth.send_banner(f"conchrec: {reason}")
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
+        """Log in by a password, or by a code after a key."""
         passwords = self._context.settings.passwords
         if passwords is None:
-            # It was offered before the configuration was read again.
+            # A reload has removed the last password since the method was offered.
             return fail(
                 AccessDenied(
                     "Permission denied",
@@ -257,25 +270,26 @@ class OuterConnection:
             identity = await passwords.log_in(user, self.source, ask)
             check_unchanged(self._context, passwords, user)
         except Locked as locked:
-            self._say_once(Reason(locked.code, locked.detail))
+            self._show_once(Reason(locked.code, locked.detail))
             raise
         identity = replace(identity, second_factor=passwords.second_factor(user))
         if not identity.second_factor and required(self._context, identity, self.source) is not Mfa.NO:
-            self._wants_code(identity)
-        return self._proved(identity)
+            self._require_code(identity)
+        return self._accept(identity)
 
     async def _second_step(self, first: Identity, passwords: PasswordLogin, ask: Ask) -> Identity:
-        """A code after a key. All that binds the first step binds the login."""
+        """Log in by a code after a key. The restrictions of the key apply to the login."""
         await passwords.ask_code(first.user, self.source, ask)
         check_unchanged(self._context, passwords, first.user)
         try:
             identity = self._context.settings.credentials.still(first, self.source, self._services.now())
         except AccessDenied as error:
-            self._say_once(error.public)
+            self._show_once(error.public)
             raise
-        return self._proved(replace(identity, second_factor=CODE))
+        return self._accept(replace(identity, second_factor=CODE))
 
-    def _proved(self, identity: Identity) -> Identity:
+    def _accept(self, identity: Identity) -> Identity:
+        """Store and audit the user of a login that has succeeded."""
         self._identity = identity
         if identity.second_factor:
             self.proofs.give()
@@ -300,7 +314,7 @@ class OuterConnection:
         )
 
     def _logged_in(self, identity: Identity) -> Connection:
-        self._door.logged_in(self.source, self)
+        self._limits.logged_in(self.source, self)
         self.transport.charge_to(self._services.turns.of_user(identity.user))
         self._connection = Connection(
             self,
@@ -310,15 +324,16 @@ class OuterConnection:
         )
         return self._connection
 
-    def _channels_exceeded(self, why: str) -> None:
+    def _channels_exceeded(self, reason: str) -> None:
         user = self._identity.user if self._identity is not None else ""
         self._context.emit(
-            events.SessionRejected(user=user, addr=self.address, cid=self.cid, reason=why, rule="channels")
+            events.SessionRejected(user=user, addr=self.address, cid=self.cid, reason=reason, rule="channels")
         )
 
     # --- ConnectionHandler
 
     def connection_started(self, connection: Connection) -> None:
+        """Begin to watch the connection: keepalives, the end of the certificate, the socket's pressure."""
         self.agent.connection = connection
         limits = self._context.settings.config.limits
         self._keepalive = Keepalive(
@@ -331,9 +346,10 @@ class OuterConnection:
         )
         self._context.registry.add_connection(self)
         self._watch_expiry()
-        self.transport.registerProducer(_Brakes(self.ways), True)
+        self.transport.registerProducer(_Pressure(self.targets), True)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Open a channel to a target, or a session with the proxy; refuse every other type."""
         kind = opening.channel.kind
         if self._leaving:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
@@ -346,21 +362,23 @@ class OuterConnection:
                 OuterSession(self, self._context, opening)
         else:
             shown = one_line(kind, 40)
-            why = Reason(
+            reason = Reason(
                 ReasonCode.OUTER_CHANNEL_TYPE,
                 f"the proxy itself opens no channel of type {shown}. Connect to a target through it (ssh -J)",
             )
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(why))
+            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(reason))
 
     def global_requested(self, request: IncomingRequest) -> None:
+        """Accept no-more-sessions, and reject every other request, keepalives among them."""
         if request.name == b"no-more-sessions@openssh.com":
             self._no_more_sessions = True
             request.reply(True)
         else:
-            # Also the answer to keepalive@openssh.com: any answer says that we live.
+            # For keepalive@openssh.com too: a client takes any reply as a sign of life.
             request.reply(False)
 
     def connection_stopped(self) -> None:
+        """Stop the timers: the connection is closed."""
         self._context.registry.remove_connection(self)
         if self._keepalive is not None:
             self._keepalive.stop()
@@ -369,9 +387,9 @@ class OuterConnection:
                 timer.cancel()
 
     def _lost(self, lost: ConnectionEnd) -> None:
-        self._door.left(self.source, self)
+        self._limits.remove(self.source, self)
         self._context.registry.remove_connection(self)
-        self.ways.cut()
+        self.targets.close()
         if self._identity is not None:
             self._context.emit(
                 events.ClientDisconnect(
@@ -384,21 +402,23 @@ class OuterConnection:
             )
 
     def _watch_expiry(self) -> None:
-        """No session outlives what its user came in with."""
+        """End the connection when the credential of its login expires."""
         expires = self.identity.expires
         if expires is None:
             return
-        left = (expires - self._services.now()).total_seconds()
-        if left <= 0:
+        remaining = (expires - self._services.now()).total_seconds()
+        if remaining <= 0:
             what = "certificate" if self.identity.by_certificate else "key"
             self.end_with_reason(
                 Reason(ReasonCode.LOGIN_EXPIRED, f"your {what} has expired. Connect again with a valid one")
             )
         else:
-            # Timers follow another clock than certificates do: look now and then.
-            self._expiry = self._services.clock.callLater(min(left, EXPIRY_LOOK), self._watch_expiry)
+            # A timer runs by the monotonic clock, a certificate ends by the system's: check in between.
+            delay = min(remaining, EXPIRY_CHECK_SECONDS)
+            self._expiry = self._services.clock.callLater(delay, self._watch_expiry)
 
     def recheck(self) -> None:
+        """Check the login and all that is open again, after a change of the policy, locks or users."""
         context, now = self._context, self._services.now()
         if self._leaving:
             return
@@ -414,58 +434,61 @@ class OuterConnection:
                     rule="login",
                 )
             )
-            # What is under way, and takes a moment, has to come to nothing.
+            # Whatever is in progress, and asks the policy later, is denied.
             self._identity = replace(self.identity, roles=())
             self.end_with_reason(error.public)
             return
-        self.ways.recheck()
+        self.targets.recheck()
         for session in tuple(self.sessions):
             session.recheck()
 
     def recheck_expired(self, now: datetime) -> None:
+        """Check again all that was allowed until a time that has passed at ``now``."""
         expires = self.identity.expires
         if self._leaving:
             return
         if expires is not None and now >= expires:
             self._watch_expiry()
             return
-        self.ways.recheck_expired(now)
+        self.targets.recheck_expired(now)
         for session in tuple(self.sessions):
             if session.until is not None and now >= session.until:
                 session.recheck()
 
     def end_with_reason(self, reason: str) -> None:
+        """Show the reason in every session, then end the connection."""
         if self._leaving:
             return
         self._leaving = True
-        told = self.ways.end_with_reason(reason)
-        looking = [session for session in tuple(self.sessions) if session.leave()]
-        goodbye = partial(self.transport.sendDisconnect, 11, f"conchrec: {reason}".encode())
-        if told or looking:
-            self._goodbye = self._services.clock.callLater(LAST_WORDS_SECONDS, goodbye)
+        has_sessions = self.targets.end_with_reason(reason)
+        commands = [session for session in tuple(self.sessions) if session.cancel()]
+        disconnect = partial(self.transport.sendDisconnect, 11, f"conchrec: {reason}".encode())
+        if has_sessions or commands:
+            self._goodbye = self._services.clock.callLater(LAST_WORDS_SECONDS, disconnect)
         else:
-            goodbye()
+            disconnect()
 
-    def passthrough_ended(self, text: str) -> None:
-        if not self.ways.count and not self.sessions:
-            self.end_with_reason(text)
+    def passthrough_ended(self, reason: str) -> None:
+        """End the connection if nothing else is open: its DISCONNECT is all that can show the reason."""
+        if not self.targets.count and not self.sessions:
+            self.end_with_reason(reason)
 
     # --- targets
 
     def _direct(self, opening: IncomingOpen) -> None:
-        """``ssh -J``: the channel is confirmed when the target has shown its banner."""
-        asked = m.Forwarded.parse(opening.request.extra)
-        Deferred.fromCoroutine(self._open_direct(opening, asked)).addErrback(self._not_opened, opening)
+        """Open a channel of ``ssh -J``: confirmed when the target has sent its identification string."""
+        forward = m.Forwarded.parse(opening.request.extra)
+        Deferred.fromCoroutine(self._open_direct(opening, forward)).addErrback(self._not_opened, opening)
 
-    async def _open_direct(self, opening: IncomingOpen, asked: m.Forwarded) -> None:
-        place = await self.ways.approach(named_target(asked.host, str(asked.port)))
+    async def _open_direct(self, opening: IncomingOpen, forward: m.Forwarded) -> None:
+        target = await self.targets.connect_to(named_target(forward.host, str(forward.port)))
         if self._is_over:
-            place.drop()
+            target.drop()
             return
         tunnel = Tunnel(self._services.clock, peer=self._addr, host=self._addr)
-        # It gets its window when it is entered.
+        # ``attach_tunnel`` gives it its window.
         tunnel.attach(Stream.accept(opening, tunnel, window=0))
-        self.ways.enter(place, tunnel)
+        self.targets.attach_tunnel(target, tunnel)
 
     def _not_opened(self, failure: Failure, opening: IncomingOpen) -> None:
         if not failure.check(CancelledError) and not self._is_over and not opening.answered:
@@ -476,17 +499,17 @@ class OuterConnection:
         return self._connection is None or self._connection.stopped
 
 
-class _Brakes:
-    """The user's socket's view of us (IPushProducer)."""
+class _Pressure:
+    """Pauses the targets while the user's socket does not take more (IPushProducer)."""
 
-    def __init__(self, ways: TargetConnections) -> None:
-        self._ways = ways
+    def __init__(self, targets: TargetConnections) -> None:
+        self._targets = targets
 
     def pauseProducing(self) -> None:
-        self._ways.brake(True)
+        self._targets.brake(True)
 
     def resumeProducing(self) -> None:
-        self._ways.brake(False)
+        self._targets.brake(False)
 
     def stopProducing(self) -> None:
-        """The connection's end is heard of elsewhere."""
+        """Do nothing: the transport reports the end of the connection."""

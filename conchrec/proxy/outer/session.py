@@ -1,4 +1,4 @@
-"""A session channel of the outer connection: a command for the proxy, or a way to a target."""
+"""A session channel of the outer connection: a command to the proxy, or a tunnel to a target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conchrec.proxy import refusals
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.commands import catalogue
 from conchrec.proxy.commands.output import Console
-from conchrec.proxy.commands.recordings import whose as looking_sees
+from conchrec.proxy.commands.recordings import viewable_recordings
 from conchrec.proxy.commands.request import CommandRequest, Stdin, UsageError
 from conchrec.proxy.context import ProxyContext
 from conchrec.proxy.login.second_factor import check as check_second_factor
@@ -36,18 +36,18 @@ from conchrec.text import one_line
 _log = Logger()
 T = TypeVar("T")
 
-#: Of a command's stdin, and of keys.
+#: The window for a command's standard input and for keys, in bytes.
 COMMAND_WINDOW = 128 * 1024
-#: sysexits.h: the command line is wrong.
+#: The exit status of a command with invalid words (EX_USAGE of sysexits.h).
 USAGE = 64
-#: A command was understood, and could not be done.
+#: The exit status of a valid command that was refused or failed.
 REFUSED = 1
-#: What ssh itself exits with where it is ssh that failed.
+#: The exit status of ssh itself where it cannot connect.
 FAILED = 255
 
 
-class Outside(Protocol):
-    """The user's connection, as its session channels see it."""
+class SessionOwner(Protocol):
+    """The user's connection, as its session channels use it."""
 
     transport: ServerTransport
     agent: AgentSource
@@ -56,17 +56,18 @@ class Outside(Protocol):
     address: str
     proofs: OneTimeProof
     sessions: set[OuterSession]
-    ways: TargetConnections
+    targets: TargetConnections
 
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> Identity:
+        """The user, as of the last check."""
 
 
 class OuterSession:
-    """A session channel of the outer connection: a command for the proxy, or a way to a target."""
+    """One session channel (a ``StreamUser``). Its first request decides what it is."""
 
-    def __init__(self, jump: Outside, context: ProxyContext, opening: IncomingOpen) -> None:
-        self._jump = jump
+    def __init__(self, owner: SessionOwner, context: ProxyContext, opening: IncomingOpen) -> None:
+        self._owner = owner
         self._context = context
         self._services = context.services
         self._newline = "\n"
@@ -76,24 +77,25 @@ class OuterSession:
         self._stdin = Stdin()
         self._running: Deferred[None] | None = None
         self._leaving = False
-        self._asking: CommandRequest | None = None
+        self._request: CommandRequest | None = None
         self._sees: Sees | None = None
-        #: When it has to be judged again; None: not by itself.
+        #: When the policy must decide again; None if time changes nothing.
         self.until: datetime | None = None
-        # What is sent before it is known what this session is would wait here: there is no window for it.
+        # Without a window the client sends no data before this is a tunnel or a command.
         self._stream = Stream.accept(opening, self, window=0)
         self._console.attach(self._stream)
-        jump.sessions.add(self)
+        owner.sessions.add(self)
 
     # --- StreamUser
 
     def stream_opened(self) -> None:
-        """The channel is the client's own; it was open from the start."""
+        """Do nothing: the client opened the channel, so it is open from the start."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
-        """The channel is the client's own; it was open from the start."""
+        """Do nothing: the client opened the channel."""
 
     def stream_data(self, data: bytes) -> None:
+        """Pass data to the target, or to the command."""
         if self._tunnel is not None:
             self._tunnel.stream_data(data)
         else:
@@ -101,39 +103,43 @@ class OuterSession:
             self._console.keys(data)
 
     def stream_eof(self) -> None:
+        """Pass the end of the input to the target, or to the command."""
         if self._tunnel is not None:
             self._tunnel.stream_eof()
         else:
             self._stdin.eof()
 
     def stream_drained(self, pending: int) -> None:
+        """Let the target, or the command, write more."""
         if self._tunnel is not None:
             self._tunnel.stream_drained(pending)
         else:
             self._console.drained(pending)
 
     def stream_closed(self) -> None:
+        """End the tunnel, or the command."""
         if self._tunnel is not None:
             self._tunnel.stream_closed()
-        self._jump.sessions.discard(self)
-        self.leave()
+        self._owner.sessions.discard(self)
+        self.cancel()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Handle a channel request, and return whether it succeeds."""
         name = request.name
         if name in m.AGENT_REQUESTS:
-            if not self._jump.agent.announced:
-                self._jump.agent.announced = True
+            if not self._owner.agent.announced:
+                self._owner.agent.announced = True
                 self._context.emit(
                     events.Agent(
-                        user=self._jump.identity.user,
-                        addr=self._jump.address,
-                        cid=self._jump.cid,
+                        user=self._owner.identity.user,
+                        addr=self._owner.address,
+                        cid=self._owner.cid,
                         action="announced",
                         path="outer",
                     )
                 )
             return True
-        if name == b"pty-req" and "permit-pty" in self._jump.identity.withheld:
+        if name == b"pty-req" and "permit-pty" in self._owner.identity.withheld:
             why = Reason(
                 ReasonCode.PTY_NOT_ALLOWED, "your certificate does not allow a terminal (permit-pty)"
             )
@@ -159,30 +165,32 @@ class OuterSession:
                 return False
             self._start_tunnel(argument[len(SUBSYSTEM) :])
         else:
-            # A certificate may say what runs, here, too, whatever is asked for.
+            # A force-command in the user's certificate replaces any command, as sshd does it.
             self._stream.widen(COMMAND_WINDOW)
-            forced = self._jump.identity.force_command
+            forced = self._owner.identity.force_command
             self._command(forced or argument.decode("utf-8", "replace"))
         return True
 
     def recheck(self) -> None:
-        """A command that shows recordings ends where its user may not see as much any more."""
-        asking, order = self._asking, list(Sees)
-        if asking is None or self._sees is None or self._leaving:
+        """End a command if its user may no longer view the recordings that it could show at its start."""
+        request, order = self._request, list(Sees)
+        if request is None or self._sees is None or self._leaving:
             return
-        self._note_end()
-        if order.index(looking_sees(asking)) < order.index(self._sees):
-            self.leave()
-            why = Reason(ReasonCode.ROLES_CHANGED, "your roles no longer allow you to view these recordings")
-            self._say_error(refusals.sentence(why))
+        self._update_until()
+        if order.index(viewable_recordings(request)) < order.index(self._sees):
+            self.cancel()
+            reason = Reason(
+                ReasonCode.ROLES_CHANGED, "your roles no longer allow you to view these recordings"
+            )
+            self._write_error(refusals.sentence(reason))
             self._exit(REFUSED)
 
-    def _note_end(self) -> None:
-        context, jump = self._context, self._jump
-        self.until = context.settings.policy.changes(jump.identity, self._services.now())
+    def _update_until(self) -> None:
+        context, owner = self._context, self._owner
+        self.until = context.settings.policy.changes(owner.identity, self._services.now())
 
-    def leave(self) -> bool:
-        """The connection ends: so does a command, and the user's terminal is as it was. Was there one?"""
+    def cancel(self) -> bool:
+        """Cancel a command, which restores the user's terminal. Return whether one was running."""
         self._leaving = True
         running = self._running
         if running is None or running.called:
@@ -190,69 +198,69 @@ class OuterSession:
         running.cancel()
         return True
 
-    # --- a way to a target
+    # --- a tunnel to a target
 
-    def _start_tunnel(self, place: bytes) -> None:
-        transport = self._jump.transport
+    def _start_tunnel(self, name: bytes) -> None:
+        transport = self._owner.transport
         clock = self._services.clock
         tunnel = self._tunnel = Tunnel(clock, peer=transport.getPeer(), host=transport.getHost())
         tunnel.attach(self._stream)
-        Deferred.fromCoroutine(self._enter(place, tunnel)).addErrback(self._not_entered)
+        Deferred.fromCoroutine(self._connect(name, tunnel)).addErrback(self._not_connected)
 
-    async def _enter(self, place: bytes, tunnel: Tunnel) -> None:
-        target = subsystem_target(place, self._context.settings.config.cluster_name)
-        found = await self._jump.ways.approach(target)
+    async def _connect(self, name: bytes, tunnel: Tunnel) -> None:
+        cluster = self._context.settings.config.cluster_name
+        target = await self._owner.targets.connect_to(subsystem_target(name, cluster))
         if tunnel.closed or self._stream.closed:
-            found.drop()
+            target.drop()
             return
-        self._jump.ways.enter(found, tunnel)
+        self._owner.targets.attach_tunnel(target, tunnel)
 
-    def _not_entered(self, failure: Failure) -> None:
+    def _not_connected(self, failure: Failure) -> None:
         if failure.check(CancelledError) or self._stream.closed:
             return
-        self._say_error(refusals.line(as_error(failure)))
+        self._write_error(refusals.line(as_error(failure)))
         self._exit(FAILED)
 
     # --- a command
 
     def _command(self, text: str) -> None:
-        jump = self._jump
-        asking = CommandRequest(
+        owner = self._owner
+        request = CommandRequest(
             context=self._context,
-            who=lambda: jump.identity,
-            source=jump.source,
-            address=jump.address,
-            cid=jump.cid,
-            agent=jump.agent,
+            who=lambda: owner.identity,
+            source=owner.source,
+            address=owner.address,
+            cid=owner.cid,
+            agent=owner.agent,
             stdin=self._stdin,
             console=self._console,
         )
         try:
-            mfa = required(self._context, jump.identity, jump.source)
-            check_second_factor(mfa, jump.identity, jump.proofs, "command")
+            mfa = required(self._context, owner.identity, owner.source)
+            check_second_factor(mfa, owner.identity, owner.proofs, "command")
             self._count_command()
         except AccessDenied as error:
             self._rejected(error.public, error.rule)
-            self._say_error(refusals.line(error))
+            self._write_error(refusals.line(error))
             self._exit(REFUSED)
             return
-        self._asking, self._sees = asking, looking_sees(asking)
-        self._note_end()
-        running = Deferred.fromCoroutine(catalogue.answer(asking, text))
+        self._request, self._sees = request, viewable_recordings(request)
+        self._update_until()
+        running = Deferred.fromCoroutine(catalogue.answer(request, text))
         running.addBoth(self._uncount)
-        self._running = running.addCallbacks(self._answered, self._not_answered)
+        self._running = running.addCallbacks(self._answered, self._failed)
 
     def _rejected(self, reason: str, rule: str) -> None:
-        jump = self._jump
+        owner = self._owner
         self._context.emit(
             events.SessionRejected(
-                user=jump.identity.user, addr=jump.address, cid=jump.cid, reason=reason, rule=rule
+                user=owner.identity.user, addr=owner.address, cid=owner.cid, reason=reason, rule=rule
             )
         )
 
     def _count_command(self) -> None:
-        """AccessDenied where as many run for this user as there may be."""
-        registry, user = self._context.registry, self._jump.identity.user
+        """Count a command. Raises AccessDenied where the user runs as many as ``limits.commands`` allows."""
+        registry, user = self._context.registry, self._owner.identity.user
         most = self._context.settings.config.limits.commands
         if registry.command_count(user) >= most:
             raise AccessDenied(
@@ -263,29 +271,29 @@ class OuterSession:
         registry.add_command(user)
 
     def _uncount(self, result: T) -> T:
-        self._context.registry.remove_command(self._jump.identity.user)
+        self._context.registry.remove_command(self._owner.identity.user)
         return result
 
     def _answered(self, answer: str) -> None:
         self._stream.write(answer.replace("\n", self._newline).encode())
         self._exit(0)
 
-    def _not_answered(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) and self._leaving:
             return
         if failure.check(UsageError):
             text = one_line(failure.getErrorMessage())
-            self._say_error(refusals.sentence(Reason(ReasonCode.COMMAND_INVALID, text)))
+            self._write_error(refusals.sentence(Reason(ReasonCode.COMMAND_INVALID, text)))
             self._exit(USAGE)
         else:
-            self._say_error(refusals.line(as_error(failure)))
+            self._write_error(refusals.line(as_error(failure)))
             self._exit(REFUSED)
 
-    def _say_error(self, text: str) -> None:
+    def _write_error(self, text: str) -> None:
         self._stream.write_error((text + self._newline).encode("utf-8", "replace"))
 
     def _exit(self, status: int) -> None:
-        # After the reply to the request that is being handled right now.
+        # The reply to the current request must come first.
         self._services.clock.callLater(0, self._finish, status)
 
     def _finish(self, status: int) -> None:
@@ -297,6 +305,7 @@ class OuterSession:
 
 
 def as_error(failure: Failure) -> ConchrecError:
+    """The error of a failure; any exception that is not ours is logged and becomes an internal error."""
     error = failure.value
     if isinstance(error, ConchrecError):
         return error

@@ -1,4 +1,4 @@
-"""The ways of one user's connection to targets: found, judged, entered, slowed down, and judged again."""
+"""The connections of one user to targets: they are checked, opened, slowed down, and checked again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = Logger()
 
 
 class TargetUser(Protocol):
-    """Whose they are; the identity is the one of now."""
+    """The outer connection that the targets belong to."""
 
     agent: AgentSource
     cid: str
@@ -42,139 +42,152 @@ class TargetUser(Protocol):
 
     @property
     def local(self) -> str:
-        """The address and port of the proxy that they connected to."""
+        """The proxy's address and port that the user connected to."""
 
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> Identity:
+        """The user, as of the last check."""
 
-    def passthrough_ended(self, text: str) -> None:
-        """For that reason. Where it was the last way of the user, that ends, too: else nobody reads why."""
+    def passthrough_ended(self, reason: str) -> None:
+        """Handle the end of a connection that nothing records: it cannot show the reason itself."""
 
 
-class EnterableTarget(Protocol):
-    """A target that was found and may be entered, or dropped."""
+class ConnectedTarget(Protocol):
+    """A target that the user may reach, and that has sent its identification string."""
 
-    def enter(self, tunnel: Tunnel) -> None:
-        """Let the user's bytes go there."""
+    def start(self, tunnel: Tunnel) -> None:
+        """Begin to forward the bytes of the user's channel."""
 
-    def left(self) -> None:
-        """The tunnel that was entered is over."""
+    def tunnel_closed(self) -> None:
+        """Handle the end of the user's channel."""
 
     def drop(self) -> None:
-        """Nobody enters it."""
+        """Close a connection for which no channel was opened."""
 
 
 class TargetConnections:
-    """See the module."""
+    """All connections to targets of one outer connection."""
 
     def __init__(self, user: TargetUser, context: ProxyContext) -> None:
         self._user = user
         self._context = context
         self._congested = False
-        #: What is slowed down while the user's socket does not drain.
-        self._braked: set[Braked] = set()
+        #: Every target that sends to the user: the servers, and what passes through.
+        self._live: set[LiveTarget] = set()
         self._servers: set[TargetServer] = set()
         self._tunnels: set[Tunnel] = set()
-        #: Targets that are looked for, and connections that are made for bytes to pass through.
-        self._looking: set[Deferred[EnterableTarget]] = set()
-        self._connecting = 0
-        #: Nothing is entered any more.
+        #: Connections that are not open yet, and how many of them will pass through.
+        self._pending: set[Deferred[ConnectedTarget]] = set()
+        self._pending_passthroughs = 0
+        #: The outer connection is ending: no tunnel is attached any more.
         self._leaving = False
 
     @property
     def count(self) -> int:
-        return len(self._looking) + len(self._braked)
+        """Channels to targets, with those whose target is not connected yet."""
+        return len(self._pending) + len(self._live)
 
     @property
     def session_count(self) -> int:
+        """Sessions at targets."""
         return sum(server.session_count for server in self._servers)
 
     @property
     def connection_count(self) -> int:
-        """To targets."""
-        return len(self._braked) + self._connecting - sum(server.is_idle for server in self._servers)
+        """Connections to targets; one that nobody has logged in on does not count."""
+        idle = sum(server.is_idle for server in self._servers)
+        return len(self._live) + self._pending_passthroughs - idle
 
-    # --- what changes
+    # --- changes
 
     def recheck(self) -> None:
-        """What is not allowed any more ends."""
-        for one in tuple(self._braked):
-            one.recheck(self._user.identity)
+        """Decide again about every target; one that is not allowed any more ends."""
+        for live in tuple(self._live):
+            live.recheck(self._user.identity)
 
     def recheck_expired(self, now: datetime) -> None:
-        """What was allowed until now is judged again."""
-        for one in tuple(self._braked):
-            if one.until is not None and now >= one.until:
-                one.recheck(self._user.identity)
+        """Decide again about each target that was allowed until a time that has passed at ``now``."""
+        for live in tuple(self._live):
+            if live.until is not None and now >= live.until:
+                live.recheck(self._user.identity)
 
-    def end_with_reason(self, text: str) -> bool:
-        """Say why in every session, then end it. Is there anybody who hears it there?"""
+    def end_with_reason(self, reason: str) -> bool:
+        """Show the reason in every session, then end it. Return whether there is a session to show it in."""
         self._leaving = True
         for server in tuple(self._servers):
-            server.end_with_reason(text)
-        for one in tuple(self._braked - self._servers):
-            one.end_with_reason(text)
+            server.end_with_reason(reason)
+        for live in tuple(self._live - self._servers):
+            live.end_with_reason(reason)
         return bool(self._servers)
 
-    def cut(self) -> None:
-        """The user is gone."""
-        for way in tuple(self._looking):
-            way.cancel()
+    def close(self) -> None:
+        """End everything: the user's connection is closed."""
+        for pending in tuple(self._pending):
+            pending.cancel()
         for tunnel in tuple(self._tunnels):
             tunnel.stream_closed()
 
-    # --- pressure
+    # --- backpressure
 
     def brake(self, on: bool) -> None:
-        """The user's socket does not drain, or does again: so do the targets wait, or go on."""
+        """Stop reading from the targets while the user's socket does not take more."""
         self._congested = on
-        for one in tuple(self._braked):
-            one.brake(on)
+        for live in tuple(self._live):
+            live.brake(on)
 
-    def obeys(self, one: Braked) -> None:
-        """``one`` sends to this user; it is slowed down with the others until ``over``."""
-        self._braked.add(one)
+    def add_live(self, target: LiveTarget) -> None:
+        """Add a target that sends to this user, until ``remove_live``."""
+        self._live.add(target)
         if self._congested:
-            one.brake(True)
+            target.brake(True)
 
-    def over(self, one: Braked) -> None:
-        self._braked.discard(one)
+    def remove_live(self, target: LiveTarget) -> None:
+        """Remove a target that has ended."""
+        self._live.discard(target)
 
-    def passthrough_ended(self, text: str) -> None:
-        self._user.passthrough_ended(text)
+    def passthrough_ended(self, reason: str) -> None:
+        """Pass on why a connection that nothing records has ended."""
+        self._user.passthrough_ended(reason)
 
     # --- a target
 
-    def approach(self, target: Target) -> Deferred[EnterableTarget]:
-        """The way to a target as far as its banner. Fails with AccessDenied or UpstreamError, audited; is
-        cancelled when the connection is over."""
-        way = Deferred.fromCoroutine(self._approach(target))
+    def connect_to(self, target: Target) -> Deferred[ConnectedTarget]:
+        """Check that the user may reach a target, and connect as far as its identification string.
 
-        def over(result: EnterableTarget | Failure) -> EnterableTarget | Failure:
-            self._looking.discard(way)
+        Fails with AccessDenied or UpstreamError, audited; is cancelled when the outer connection ends.
+        """
+        pending = Deferred.fromCoroutine(self._connect_to(target))
+
+        def settled(result: ConnectedTarget | Failure) -> ConnectedTarget | Failure:
+            self._pending.discard(pending)
             return result
 
-        self._looking.add(way)
-        way.addBoth(over)
-        return way
+        self._pending.add(pending)
+        pending.addBoth(settled)
+        return pending
 
-    async def _approach(self, target: Target) -> EnterableTarget:
+    async def _connect_to(self, requested: Target) -> ConnectedTarget:
         context, services = self._context, self._context.services
         targets = context.settings.config.targets
-        asked, target = target, located(target, targets)
+        target = located(requested, targets)
         user = self._user
         access = TargetAccess(
             context,
-            Origin(cid=user.cid, source=user.source, address=user.address, local=user.local),
-            Destination(target=target, requested=asked),
+            Origin(
+                cid=user.cid,
+                source=user.source,
+                address=user.address,
+                local=user.local,
+                agents=UserAgents(outer=user.agent),
+                proofs=user.proofs,
+            ),
+            Destination(target=target, requested=requested),
             identity=user.identity,
-            agents=UserAgents(outer=user.agent),
-            proofs=user.proofs,
         )
         try:
             check_target_channels(access)
-            ports = other_ports(asked, target, targets)
-            if never := policy.hopeless(
+            ports = other_ports(requested, target, targets)
+            if denial := policy.hopeless(
                 context.settings.policy,
                 access.identity,
                 target,
@@ -182,9 +195,9 @@ class TargetConnections:
                 services.now(),
                 other_ports=ports,
             ):
-                raise access_denied(never)
-            given = given_address(target, targets)
-            access.set_resolved(given or await services.resolve(access.identity.user, target.host))
+                raise access_denied(denial)
+            configured = given_address(target, targets)
+            access.set_resolved(configured or await services.resolve(access.identity.user, target.host))
             self._may_reach(access)
             if not access.destination.addresses:
                 raise Unreachable(
@@ -192,17 +205,19 @@ class TargetConnections:
                     code=ReasonCode.HOST_NOT_FOUND,
                 )
             if context.settings.config.session_recording.records:
-                # Here, where it may take long: the inner server finds it made.
-                await services.signing(lambda: services.authority.inner_host_keys(asked.host, asked.port))
+                # The certificate of the inner server is made here, where a slow CA delays nothing else.
+                await services.signing(
+                    lambda: services.authority.inner_host_keys(requested.host, requested.port)
+                )
                 banner, link = await services.dialer.look(
                     target,
                     access.destination.addresses,
                     access.identity.user,
                     lambda _: new_transport(access),
                 )
-                found = _Recorded(self, access, banner, link)
-                # All that takes time is time in which the policy may change.
-                return self._still_allowed(found, lambda: self._may_reach(access))
+                recorded = _RecordedTarget(self, access, banner, link)
+                # The policy may have changed since the first check.
+                return self._check_again(recorded, lambda: self._may_reach(access))
             if access.identity.force_command:
                 raise AccessDenied(
                     "your certificate has a force-command, and this proxy cannot enforce it while "
@@ -217,56 +232,57 @@ class TargetConnections:
             access.record_second_factor(access.identity.second_factor)
             approval_step.check(access)
             passthrough = Passthrough(access)
-            self._connecting += 1
+            self._pending_passthroughs += 1
             try:
                 await passthrough.connect()
             finally:
-                self._connecting -= 1
+                self._pending_passthroughs -= 1
             access.set_identity(self._user.identity)
-            return self._still_allowed(_Unrecorded(self, passthrough), passthrough.judge)
+            return self._check_again(_PassthroughTarget(self, passthrough), passthrough.judge)
         except ConchrecError as error:
             context.emit(refusals.event(error, access.who()))
             raise
 
     def _may_reach(self, access: TargetAccess) -> None:
-        """As the policy and the user are now. Raises AccessDenied."""
+        """Check with the policy and the user as of now. Raises AccessDenied."""
         access.set_identity(self._user.identity)
         access.set_permitted_addresses(may_reach(access).addresses)
 
     @staticmethod
-    def _still_allowed(place: EnterableTarget, judge: Callable[[], None]) -> EnterableTarget:
-        """Raises AccessDenied, and drops it."""
+    def _check_again(target: ConnectedTarget, check: Callable[[], None]) -> ConnectedTarget:
+        """Return the target if ``check`` passes; else drop it. Raises AccessDenied."""
         try:
-            judge()
+            check()
         except AccessDenied:
-            place.drop()
+            target.drop()
             raise
-        return place
+        return target
 
-    def enter(self, place: EnterableTarget, tunnel: Tunnel) -> None:
-        """Let the user's bytes go there."""
+    def attach_tunnel(self, target: ConnectedTarget, tunnel: Tunnel) -> None:
+        """Begin to forward between the user's channel and a connected target."""
         if self._leaving:
-            place.drop()
+            target.drop()
             tunnel.abortConnection()
             return
         self._tunnels.add(tunnel)
         memory, user = self._context.services.tunnel_memory, self._user.identity.user
-        room = memory.reserve(user)
-        tunnel.set_capacity(room)
+        window = memory.reserve(user)
+        tunnel.set_capacity(window)
 
         def closed() -> None:
             self._tunnels.discard(tunnel)
-            memory.release(user, room)
-            place.left()
+            memory.release(user, window)
+            target.tunnel_closed()
 
         tunnel.notify_closed(closed)
         try:
-            place.enter(tunnel)
+            target.start(tunnel)
         except Exception:
             _log.failure("internal error at the start of a tunnel")
             tunnel.abortConnection()
 
     def serve(self, access: TargetAccess, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
+        """Start the inner server for a target whose sessions are recorded."""
         server = TargetServer(
             access, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
         )
@@ -277,10 +293,12 @@ class TargetConnections:
             tunnel.hold("bandwidth", on)
 
         self._meter(access, tunnel, pause)
-        self.obeys(server)
+        self.add_live(server)
         server.start()
 
     def meter_passthrough(self, passthrough: Passthrough, tunnel: Tunnel) -> None:
+        """Apply the bandwidth limits to a connection that nothing records."""
+
         def pause(on: bool) -> None:
             passthrough.slow_down(on)
             tunnel.hold("bandwidth", on)
@@ -288,7 +306,7 @@ class TargetConnections:
         self._meter(passthrough.access, tunnel, pause)
 
     def _meter(self, access: TargetAccess, tunnel: Tunnel, pause: Callable[[bool], None]) -> None:
-        """Count its bytes, where there is a limit now."""
+        """Count the bytes of a tunnel, where the configuration has a bandwidth limit now."""
         bandwidth = self._context.services.bandwidth
 
         def rates() -> tuple[int, int]:
@@ -300,58 +318,64 @@ class TargetConnections:
 
     def _server_over(self, server: TargetServer, tunnel: Tunnel) -> None:
         self._servers.discard(server)
-        self.over(server)
+        self.remove_live(server)
         self._tunnels.discard(tunnel)
 
 
-class Braked(Protocol):
-    """Something that sends to the user."""
+class LiveTarget(Protocol):
+    """A target that sends to the user."""
 
-    def brake(self, on: bool) -> None: ...
+    def brake(self, on: bool) -> None:
+        """Stop reading from the target, or go on."""
 
-    def end_with_reason(self, text: str) -> None: ...
+    def end_with_reason(self, reason: str) -> None:
+        """Show the reason where that is possible, then end."""
 
     @property
     def until(self) -> datetime | None:
-        """When it has to be judged again; None: not by itself."""
+        """When the policy must decide again; None if time changes nothing."""
 
     def recheck(self, identity: Identity) -> None:
-        """What is not allowed any more ends; ``identity`` is the user as of now."""
+        """Decide again, and end what is not allowed any more; ``identity`` is the user as of now."""
 
 
-class _Recorded:
+class _RecordedTarget:
+    """A ConnectedTarget with an inner server, which records the sessions."""
+
     def __init__(
-        self, ways: TargetConnections, access: TargetAccess, banner: bytes, link: Link | None
+        self, connections: TargetConnections, access: TargetAccess, banner: bytes, link: Link | None
     ) -> None:
-        self._ways = ways
+        self._connections = connections
         self._access = access
         self._banner = banner
         self._link = link
 
-    def enter(self, tunnel: Tunnel) -> None:
-        self._ways.serve(self._access, tunnel, self._banner, self._link)
+    def start(self, tunnel: Tunnel) -> None:
+        self._connections.serve(self._access, tunnel, self._banner, self._link)
 
-    def left(self) -> None:
-        """The inner server learns it from its transport."""
+    def tunnel_closed(self) -> None:
+        """Do nothing: the inner server's transport reports it."""
 
     def drop(self) -> None:
         if self._link is not None:
             self._link.drop()
 
 
-class _Unrecorded:
-    def __init__(self, ways: TargetConnections, passthrough: Passthrough) -> None:
-        self._ways = ways
+class _PassthroughTarget:
+    """A ConnectedTarget whose bytes pass through unread (``session_recording: off`` or ``node``)."""
+
+    def __init__(self, connections: TargetConnections, passthrough: Passthrough) -> None:
+        self._connections = connections
         self._passthrough = passthrough
 
-    def enter(self, tunnel: Tunnel) -> None:
-        ways, passthrough = self._ways, self._passthrough
-        ways.meter_passthrough(passthrough, tunnel)
-        ways.obeys(passthrough)
-        passthrough.enter(tunnel, lambda: ways.over(passthrough), ways.passthrough_ended)
+    def start(self, tunnel: Tunnel) -> None:
+        connections, passthrough = self._connections, self._passthrough
+        connections.meter_passthrough(passthrough, tunnel)
+        connections.add_live(passthrough)
+        passthrough.enter(tunnel, lambda: connections.remove_live(passthrough), connections.passthrough_ended)
 
-    def left(self) -> None:
-        self._ways.over(self._passthrough)
+    def tunnel_closed(self) -> None:
+        self._connections.remove_live(self._passthrough)
         self._passthrough.drop()
 
     def drop(self) -> None:

@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 from conchrec.audit import events
 from conchrec.config.model import Limits, Startups
 from conchrec.proxy.outer.connection_limits import (
-    FEW,
     FORGIVEN_SECONDS,
-    FRUITLESS,
+    LIMITED_TO,
+    MAX_FAILED,
     MOST_COUNTED,
-    TELL_SECONDS,
+    REPORT_SECONDS,
     TOO_MANY,
     TOO_MANY_FRUITLESS,
     TOO_MANY_OF_ADDRESS,
@@ -31,17 +31,17 @@ class Guest:
         self._stage = stage
         self._host = host
         self.dropped = False
-        stage.door.enter(host, self)
+        stage.limits.add(host, self)
 
     def drop(self) -> None:
         self.dropped = True
 
     def logs_in(self) -> Guest:
-        self._stage.door.logged_in(self._host, self)
+        self._stage.limits.logged_in(self._host, self)
         return self
 
     def leaves(self) -> None:
-        self._stage.door.left(self._host, self)
+        self._stage.limits.remove(self._host, self)
 
 
 class Stage:
@@ -52,11 +52,11 @@ class Stage:
         context = partial_context(
             settings={"config": SimpleNamespace(limits=made)}, clock=self.clock, audit=self.log
         )
-        self.door = ConnectionLimits(context, lambda: self.chance)
+        self.limits = ConnectionLimits(context, lambda: self.chance)
         self.chance = 0.999
 
     def comes(self, host: str) -> Guest | str:
-        return self.door.refusal(host) or Guest(self, host)
+        return self.limits.refusal(host) or Guest(self, host)
 
     def guest(self, host: str) -> Guest:
         guest = self.comes(host)
@@ -128,18 +128,18 @@ def test_dropped_where_all_are_alike() -> None:
 
 def test_an_address_that_never_logs_in_has_few() -> None:
     stage = Stage()
-    for _ in range(FRUITLESS):
+    for _ in range(MAX_FAILED):
         stage.guest("192.0.2.1").leaves()
-    some = [stage.guest("192.0.2.1") for _ in range(FEW)]
+    some = [stage.guest("192.0.2.1") for _ in range(LIMITED_TO)]
     assert stage.comes("192.0.2.1") == TOO_MANY_FRUITLESS
     stage.guest("192.0.2.2")
     some[0].logs_in()
-    assert [stage.guest("192.0.2.1") for _ in range(FEW)]
+    assert [stage.guest("192.0.2.1") for _ in range(LIMITED_TO)]
 
 
 def test_who_knocks_now_and_then_is_no_flood() -> None:
     stage = Stage()
-    for _ in range(3 * FRUITLESS):
+    for _ in range(3 * MAX_FAILED):
         stage.guest("192.0.2.1").leaves()
         stage.clock.advance(FORGIVEN_SECONDS)
     assert [stage.guest("192.0.2.1") for _ in range(200)]
@@ -147,11 +147,11 @@ def test_who_knocks_now_and_then_is_no_flood() -> None:
 
 def test_what_came_to_nothing_is_forgotten() -> None:
     stage = Stage()
-    for _ in range(10 * FRUITLESS):
+    for _ in range(10 * MAX_FAILED):
         stage.guest("192.0.2.1").leaves()
-    some = [stage.guest("192.0.2.1") for _ in range(FEW)]
+    some = [stage.guest("192.0.2.1") for _ in range(LIMITED_TO)]
     assert isinstance(stage.comes("192.0.2.1"), str)
-    stage.clock.advance((MOST_COUNTED - FRUITLESS + 2) * FORGIVEN_SECONDS)
+    stage.clock.advance((MOST_COUNTED - MAX_FAILED + 2) * FORGIVEN_SECONDS)
     assert isinstance(stage.comes("192.0.2.1"), Guest)
     assert some
 
@@ -176,8 +176,8 @@ def test_refusals_are_told_together() -> None:
         stage.comes("192.0.2.1")
     told = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
     assert [(event.addr, event.count) for event in told] == [("192.0.2.1", 1)]
-    stage.clock.advance(TELL_SECONDS)
+    stage.clock.advance(REPORT_SECONDS)
     told = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
     assert [event.count for event in told] == [1, 4]
-    stage.clock.advance(TELL_SECONDS)
+    stage.clock.advance(REPORT_SECONDS)
     assert not stage.clock.getDelayedCalls()
