@@ -113,7 +113,7 @@ class ConnectionActivity:
 
 
 @dataclass(slots=True, kw_only=True)
-class InnerLogin:
+class InnerCredentials:
     """What the inner login has established so far."""
 
     #: The account at the target; empty until the client has named it.
@@ -161,7 +161,7 @@ class TargetAccess:
         self.activity = ConnectionActivity(context.services.clock)
         #: The user, as of the last check.
         self.identity = identity
-        self.inner_login = InnerLogin()
+        self.inner_credentials = InnerCredentials()
         self.approval_progress = ApprovalProgress()
         #: What the policy allowed in the last decision; None before the first one.
         self.allowed: Allow | None = None
@@ -186,15 +186,15 @@ class TargetAccess:
 
     def set_login(self, login: str) -> None:
         """Store the account at the target that the client has named."""
-        self.inner_login.login = login
+        self.inner_credentials.login = login
 
     def set_inner_identity(self, identity: Identity | None) -> None:
         """Store whom the inner login has proved, or a new check of it."""
-        self.inner_login.identity = identity
+        self.inner_credentials.identity = identity
 
     def record_second_factor(self, method: str) -> None:
         """Store that this connection has a second factor of its own."""
-        self.inner_login.second_factor = method
+        self.inner_credentials.second_factor = method
 
     def set_allowed(self, answer: Allow) -> None:
         """Store what the policy allows, with which options."""
@@ -233,17 +233,17 @@ class TargetAccess:
     @property
     def login(self) -> str:
         """The account at the target; empty until the client has named it."""
-        return self.inner_login.login
+        return self.inner_credentials.login
 
     @property
     def inner(self) -> Identity | None:
         """The user, as the key or certificate of the inner login proves; None without one."""
-        return self.inner_login.identity
+        return self.inner_credentials.identity
 
     @property
     def second_factor(self) -> str:
         """The second factor of this connection; empty where it has none of its own."""
-        return self.inner_login.second_factor
+        return self.inner_credentials.second_factor
 
     @property
     def options(self) -> SessionOptions | None:

@@ -31,7 +31,7 @@ from conchrec.proxy.context import ProxyContext, Services, UntrustingTargets
 from conchrec.proxy.dial import resolver
 from conchrec.proxy.dial.bandwidth import Bandwidth
 from conchrec.proxy.dial.dialer import Dialer
-from conchrec.proxy.outer.server import JumpFactory
+from conchrec.proxy.outer.factory import OuterFactory
 from conchrec.proxy.refusals import PROXY_STOPPING
 from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.reasons import Reason, ReasonCode
@@ -180,7 +180,7 @@ class Proxy(MultiService):
             loop.clock = reactor
         for description in config.listen:
             listener(
-                description, JumpFactory(self.context), config.proxy_protocol_from, reactor
+                description, OuterFactory(self.context), config.proxy_protocol_from, reactor
             ).setServiceParent(self)
         for description in config.web.listen:
             web = export.factory(self._authority, reactor)

@@ -13,10 +13,8 @@ from datetime import datetime
 from functools import partial
 from typing import NoReturn
 
-from twisted.conch.ssh.factory import SSHFactory
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
 from conchrec import __version__
@@ -39,7 +37,7 @@ from conchrec.proxy.login.second_factor import (
     is_touched,
     required,
 )
-from conchrec.proxy.outer.connection_limits import ConnectionLimits, RefusedConnection
+from conchrec.proxy.outer.connection_limits import ConnectionLimits
 from conchrec.proxy.outer.session import OuterSession, as_error
 from conchrec.proxy.outer.targets import TargetConnections
 from conchrec.proxy.password_login import PasswordLogin
@@ -63,27 +61,6 @@ EXPIRY_CHECK_SECONDS = 60.0
 #: The time for inner connections to end, and for commands to restore the user's terminal, before the
 #: DISCONNECT: OpenSSH's client drops output that it has not printed when it gets one.
 LAST_WORDS_SECONDS = 2 * time_limits.LAST_WORDS_SECONDS
-
-
-class JumpFactory(SSHFactory):
-    """Makes one OuterConnection for each TCP connection, within the limits."""
-
-    def __init__(self, context: ProxyContext) -> None:
-        self._context = context
-        self._limits = ConnectionLimits(context)
-
-    def startFactory(self) -> None:
-        """Do nothing: Conch's method loads keys and moduli, and ours are in the authority."""
-
-    def stopFactory(self) -> None:
-        """Do nothing: the service ends live connections."""
-
-    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:  # type: ignore[override]
-        """The transport for a new TCP connection; one that sends the reason, where it is refused."""
-        host = str(getattr(addr, "host", "")) or "unknown"
-        if reason := self._limits.refusal(host):
-            return RefusedConnection(reason)
-        return OuterConnection(self._context, addr, self._limits).transport
 
 
 class UserGone(ConchrecError):
