@@ -207,7 +207,7 @@ REPEATED_CLASSES = frozenset({"Meta"})
 SHORT_MODULES_IN = ("conchrec/", "bench/", "fuzz/")
 MODULE_LINES = 500
 #: Modules that may be longer, and how long. The catalogue of audit events is one table.
-LONGER_MODULES = {"conchrec/audit/events.py": 900}
+LONGER_MODULES = {"conchrec/audit/events.py": 1100}
 
 COMMIT_SUBJECT_LENGTH = 72
 ARTICLES = frozenset({"a", "an", "the", "one", "what", "who", "where", "when", "no", "every", "each", "all"})
