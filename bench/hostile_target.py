@@ -25,7 +25,7 @@ from conchrec.ssh.agent_messages import REQUEST_IDENTITIES, encode_message, fram
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
-from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.transport import ServerTransport
 from conchrec.ssh.wire import Reader, names, string, uint32
@@ -68,11 +68,11 @@ class Welcome(SSHService):
 class Hostile:
     """One connection: a ConnectionHandler, and the user of its sessions' streams."""
 
-    def __init__(self, reactor: Any, host_keys: ShownKeys, flood: str) -> None:
+    def __init__(self, reactor: Any, host_keys: ServerHostKeys, flood: str) -> None:
         self._reactor = reactor
         self._flood = flood
         self.transport = ServerTransport(
-            version=VERSION,
+            identification=VERSION,
             host_keys=host_keys,
             algorithms=ALGORITHMS.get(flood, COMPATIBLE),
             userauth=lambda: Welcome(lambda: Connection(self)),
@@ -152,7 +152,7 @@ class Hostile:
 
 
 class _Agent:
-    """The user's agent, asked as much as it takes, and opened again when it is closed (a StreamUser)."""
+    """The user's agent, asked as much as it takes, and opened again when it is closed (a StreamHandler)."""
 
     def __init__(self, reactor: Any, connection: Connection, flood: str) -> None:
         self._reactor = reactor
@@ -209,7 +209,7 @@ class Targets(Factory):
 
     noisy = False
 
-    def __init__(self, reactor: Any, host_keys: ShownKeys, flood: str) -> None:
+    def __init__(self, reactor: Any, host_keys: ServerHostKeys, flood: str) -> None:
         self._reactor = reactor
         self._host_keys = host_keys
         self._flood = flood
@@ -222,7 +222,7 @@ def main(host_key: str, *places: str) -> None:
     from twisted.internet import reactor as the_reactor
 
     reactor: Any = the_reactor
-    keys = ShownKeys(Key.fromFile(host_key)._keyObject, None)
+    keys = ServerHostKeys(Key.fromFile(host_key)._keyObject, None)
     for place in places:
         flood, _, port = place.partition("=")
         reactor.listenTCP(int(port), Targets(reactor, keys, flood), interface="127.0.0.1")

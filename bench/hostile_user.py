@@ -29,7 +29,7 @@ BATCH = 256
 
 
 class Session:
-    """A channel's user (StreamUser) that reads everything and answers nothing."""
+    """A channel's user (StreamHandler) that reads everything and answers nothing."""
 
     def __init__(self) -> None:
         self.open: Deferred[None] = Deferred()
@@ -142,7 +142,7 @@ class User:
             powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
-            version=VERSION,
+            identification=VERSION,
             clock=self._reactor,
         )
 

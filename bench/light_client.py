@@ -73,7 +73,7 @@ class Through(Tunnel):
 
 
 class Session:
-    """A shell that nobody types at (a StreamUser)."""
+    """A shell that nobody types at (a StreamHandler)."""
 
     def __init__(self) -> None:
         self.prompt: Deferred[None] = Deferred()
@@ -148,7 +148,7 @@ class Users:
             powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
-            version=VERSION,
+            identification=VERSION,
             clock=self._reactor,
         )
 

@@ -193,7 +193,7 @@ ALLOWED: dict[Use, str] = {
     ("recording.capture.shell_commands", "_plain"): RECORDED,
     ("recording.terminal.current_line", "ShownLine._read"): RECORDED,
     ("recording.terminal.screen_line", "width"): "how many columns a letter takes",
-    ("ssh.certificate", "is_principal"): REJECTS,
+    ("ssh.certificate", "is_valid_principal"): REJECTS,
     ("ssh.userauth_server", "_user_name"): REJECTS,
 }
 """Uses of what an escaper is made of, outside conchrec.text, with the reason for each."""

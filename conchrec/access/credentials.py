@@ -210,7 +210,7 @@ class Credentials:
             now=now,
             source=source,
             revoked=self._revoked().has,
-            obeyed=(PROXY_ONLY, FORCE_COMMAND),
+            known_options=(PROXY_ONLY, FORCE_COMMAND),
         )
         if certificate.key_id != user:
             detail = f"the certificate names the user {quote(certificate.key_id, 64)}, not {user}"

@@ -31,9 +31,9 @@ from conchrec.ca.revocation import Revocations, Revoked
 from conchrec.ca.rotation import Rotation, RotationStep
 from conchrec.errors import CertificateRejected, ConfigError
 from conchrec.files import FileStamp, write_atomic
-from conchrec.ssh.certificate import Certificate, CertificateKind, Signs, issue
+from conchrec.ssh.certificate import Certificate, CertificateKind, CertificateSigner, issue
 from conchrec.ssh.certificate_extensions import permits
-from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.signers import KeySigner
 from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
@@ -71,10 +71,10 @@ class _Keys:
 
     def __init__(self, store: KeyStore, rotation: Rotation) -> None:
         self.rotation = rotation
-        self._all: dict[str, Signs] = {name: store.authority(name) for name in rotation.trusted}
+        self._all: dict[str, CertificateSigner] = {name: store.authority(name) for name in rotation.trusted}
 
     @property
-    def signs(self) -> Signs:
+    def signs(self) -> CertificateSigner:
         return self._all[self.rotation.signs]
 
     @property
@@ -106,7 +106,8 @@ class Authority:
         self._host_key = store.private(_HOST_KEY)
         self._now = now
         self._serials = Serials(store.directory)
-        self._shown: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ShownKeys]] = OrderedDict()
+        self._shown: OrderedDict[tuple[bytes, tuple[str, ...]], tuple[datetime, ServerHostKeys]]
+        self._shown = OrderedDict()
         self.revocations = Revocations(store.directory, now)
         #: The list of revocations, with what it was made of.
         self._krl: tuple[Revoked, tuple[bytes, ...], bytes] | None = None
@@ -255,7 +256,7 @@ class Authority:
 
     # --- what our servers show
 
-    def inner_host_keys(self, name: str, port: int = 22) -> ShownKeys:
+    def inner_host_keys(self, name: str, port: int = 22) -> ServerHostKeys:
         """For the target that the user calls ``name`` (lower case, or a bare address): a certificate
         for exactly that name, and the plain key. Kept under that very name until half its time is over.
 
@@ -263,11 +264,11 @@ class Authority:
         the name as known_hosts has it, with a port that is not 22."""
         return self._shown_keys((name,) if port == 22 else (name, f"[{name}]:{port}"), INNER_TTL)
 
-    def outer_host_keys(self, names: Sequence[str]) -> ShownKeys:
+    def outer_host_keys(self, names: Sequence[str]) -> ServerHostKeys:
         """For the proxy itself, under all of its names."""
         return self._shown_keys(tuple(names), OUTER_TTL)
 
-    def _shown_keys(self, names: tuple[str, ...], ttl: timedelta) -> ShownKeys:
+    def _shown_keys(self, names: tuple[str, ...], ttl: timedelta) -> ServerHostKeys:
         signs = self._current(CaKind.HOST).signs.blob
         now = self._now()
         with self._lock:
@@ -285,7 +286,7 @@ class Authority:
             if kept is None:
                 raise
             return kept[1]  # it is good for a while yet
-        shown = ShownKeys(self._host_key, certificate)
+        shown = ServerHostKeys(self._host_key, certificate)
         with self._lock:
             self._shown[signs, names] = now + ttl / 2, shown
             while len(self._shown) > CACHED_NAMES:

@@ -35,7 +35,7 @@ from conchrec.ssh.agent_messages import (
     read_message,
 )
 from conchrec.ssh.certificate import KEY_TYPES, Ed25519Authority, key_type_of
-from conchrec.ssh.signatures import signed_by
+from conchrec.ssh.signatures import is_signed_by
 from conchrec.ssh.wire import string
 from conchrec.state.state_file import locked
 from conchrec.text import decode_text
@@ -72,7 +72,7 @@ class AgentAuthority:
             raise SigningFailed(text) from error
         except RemoteViolation as error:
             raise SigningFailed(f"the agent at {self._path} makes no sense", error.public) from error
-        if not signed_by(self.blob, data, signature):
+        if not is_signed_by(self.blob, data, signature):
             raise SigningFailed(f"the agent at {self._path} made a signature that is not good")
         return signature
 

@@ -60,7 +60,7 @@ def _lint(config: Config) -> Iterator[str]:
             # Which hosts these are only the targets know.
             return any(path.is_file() and path.stat().st_size for path in files)
         known = KnownHosts.load(files)
-        return all(known.about(_target(name, group)) for name in names)
+        return all(known.lines_for(_target(name, group)) for name in names)
 
     found = warnings(config, utc_now(), vouches)
     return ConfigErrors(str(config.file), found).lines()

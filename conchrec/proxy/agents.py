@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import messages as m
-from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper
+from conchrec.ssh.agent import AgentClient, AgentError, AgentKeyManager
 from conchrec.ssh.channel_stream import Stream
 from conchrec.ssh.connection import Connection
 
@@ -45,9 +45,9 @@ class AgentSource:
         """Open a new channel to the agent. Fails with AgentError where the client refuses."""
         return self._open(AgentClient)
 
-    def open_keeper(self) -> Deferred[AgentKeeper]:
+    def open_keeper(self) -> Deferred[AgentKeyManager]:
         """Open a channel that may also add and remove keys: only for a command of the user."""
-        return self._open(AgentKeeper)
+        return self._open(AgentKeyManager)
 
     def _open(self, kind: _Kind[_Client]) -> Deferred[_Client]:
         connection = self.connection

@@ -29,7 +29,7 @@ from conchrec.proxy.user_limits import SessionRate, TunnelMemory
 from conchrec.recording.store import LocalStore
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.dh_helper import DiffieHellmanHelper
-from conchrec.ssh.fair_turns import Turns
+from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.hostkeys import HostTrust
 from conchrec.threads import InThread
 
@@ -105,7 +105,7 @@ class Services:
     bandwidth: Bandwidth
     disks: Disks
     #: Decides whose messages are handled next.
-    turns: Turns
+    turns: TurnScheduler
     #: Computes finite-field Diffie-Hellman in another process.
     diffie_hellman: DiffieHellmanHelper
     tunnel_memory: TunnelMemory

@@ -58,7 +58,7 @@ from conchrec.service.settings import SettingsBuilder
 from conchrec.service.state_watch import StateWatch
 from conchrec.service.watch import LedgerWatch
 from conchrec.ssh.dh_helper import DiffieHellmanHelper
-from conchrec.ssh.fair_turns import Turns
+from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.web import export
 
 _log = Logger()
@@ -152,7 +152,7 @@ class Proxy(MultiService):
             approvals=Approvals(reactor),
             bandwidth=Bandwidth(reactor),
             disks=_disks(config),
-            turns=Turns(reactor),
+            turns=TurnScheduler(reactor),
             diffie_hellman=DiffieHellmanHelper(reactor),
             tunnel_memory=TunnelMemory(),
             session_rate=SessionRate(reactor),

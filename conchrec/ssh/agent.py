@@ -2,7 +2,7 @@
 
 ``AgentClient`` is what logs in at targets, and only what a login needs is ever sent by it: the list of
 identities, a signature, an extension. It can't add, remove or lock keys, and nothing passes through: a peer
-behind us gets at no other operation. ``AgentKeeper`` can add and remove, and is for the user's own wish.
+behind us gets at no other operation. ``AgentKeyManager`` can add and remove, and is for the user's own wish.
 The file knows bytes in and bytes out; which channel carries them, and for how long, is its owner's.
 """
 
@@ -55,16 +55,16 @@ class AgentError(ConchrecError):
     default_code = ReasonCode.AGENT_FAILED
 
 
-class _Pending:
+class _PendingRequest:
     """A request whose reply is to come. Its Deferred may be cancelled; the reply is then swallowed,
     for replies carry no number and only their order tells them apart."""
 
     __slots__ = ("deferred",)
 
     def __init__(self) -> None:
-        self.deferred: Deferred[bytes] | None = Deferred(self._cancelled)
+        self.deferred: Deferred[bytes] | None = Deferred(self._cancel)
 
-    def _cancelled(self, _: Deferred[bytes]) -> None:
+    def _cancel(self, _: Deferred[bytes]) -> None:
         self.deferred = None
 
 
@@ -81,25 +81,25 @@ class AgentClient:
         self._write = write
         self._lose = lose
         self._frames = AgentFrames()
-        self._pending: deque[_Pending] = deque()
-        self._lost: str | None = None
+        self._pending: deque[_PendingRequest] = deque()
+        self._end_reason: str | None = None
 
     # --- what the owner calls
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the agent, cut anywhere. Never raises: what is malformed closes the connection."""
-        if self._lost is not None:
+        if self._end_reason is not None:
             return
         self._frames.feed(data)
         try:
-            while self._lost is None and (reply := self._frames.next_message()) is not None:
-                self._answered(reply)
+            while self._end_reason is None and (reply := self._frames.next_message()) is not None:
+                self._handle_reply(reply)
         except InvalidLength as error:
             self._end(f"malformed message from the agent: its length is {error.length} bytes")
 
     def connection_lost(self) -> None:
         """The connection is gone; nothing more will come. May be called more than once."""
-        self._gone("the agent closed the connection")
+        self._fail_pending("the agent closed the connection")
 
     def close(self) -> None:
         """Nobody needs the agent any more; what still waits fails."""
@@ -107,14 +107,14 @@ class AgentClient:
 
     @property
     def closed(self) -> bool:
-        return self._lost is not None
+        return self._end_reason is not None
 
     # --- what a login asks
 
     def identities(self) -> Deferred[tuple[AgentIdentity, ...]]:
         """What the agent holds, in its own order; a locked agent says that it holds nothing."""
         return self._request(encode_message(REQUEST_IDENTITIES)).addCallback(
-            self._parsed, parse_identities, "refused to list its keys"
+            self._parse_reply, parse_identities, "refused to list its keys"
         )
 
     def sign(self, blob: bytes, data: bytes, flags: int) -> Deferred[bytes]:
@@ -124,7 +124,9 @@ class AgentClient:
         no time-out here: who waits may cancel.
         """
         request = SignRequest(blob=blob, data=data, flags=flags)
-        return self._request(request.encode()).addCallback(self._parsed, parse_signature, "refused to sign")
+        return self._request(request.encode()).addCallback(
+            self._parse_reply, parse_signature, "refused to sign"
+        )
 
     def extension(self, name: bytes, contents: bytes) -> Deferred[bytes | None]:
         """Ask for an extension; ``None`` where the agent does not know it, or refuses it.
@@ -134,7 +136,7 @@ class AgentClient:
         """
         request = ExtensionRequest(name=name, contents=contents)
         return self._request(request.encode()).addCallback(
-            self._parsed, lambda reply: parse_extension_reply(reply, name)
+            self._parse_reply, lambda reply: parse_extension_reply(reply, name)
         )
 
     def bind_session(self, binding: SessionBinding, *, forwarding: bool) -> Deferred[bool]:
@@ -155,7 +157,7 @@ class AgentClient:
 
     # --- replies
 
-    def _answered(self, reply: bytes) -> None:
+    def _handle_reply(self, reply: bytes) -> None:
         """One whole message from the agent: the reply to the oldest request."""
         if not self._pending:
             self._end("the agent sent a reply without a request")
@@ -164,16 +166,16 @@ class AgentClient:
         if deferred is not None:
             deferred.callback(reply)
 
-    def _parsed(self, reply: bytes, parse: Callable[[bytes], _Result], refusal: str = "") -> _Result:
+    def _parse_reply(self, reply: bytes, parse: Callable[[bytes], _Result], refusal: str = "") -> _Result:
         """What ``parse`` reads in a reply. Raises AgentError; ``refusal`` says what the agent refused."""
         try:
             return parse(reply)
         except RemoteViolation as violation:
             if isinstance(violation, UnexpectedMessage) and violation.is_refusal:
                 raise AgentError(f"the agent {refusal}", code=ReasonCode.AGENT_REFUSED) from violation
-            raise self._nonsense(violation) from violation
+            raise self._malformed_reply(violation) from violation
 
-    def _nonsense(self, violation: RemoteViolation) -> AgentError:
+    def _malformed_reply(self, violation: RemoteViolation) -> AgentError:
         """After a malformed reply no later one can be trusted to be in its place."""
         self._end(violation.public)
         return AgentError(
@@ -183,11 +185,11 @@ class AgentClient:
     # --- life
 
     def _request(self, request: bytes) -> Deferred[bytes]:
-        pending = _Pending()
+        pending = _PendingRequest()
         deferred = pending.deferred
         assert deferred is not None
-        if self._lost is not None:
-            deferred.errback(AgentError(self._lost, code=ReasonCode.AGENT_GONE))
+        if self._end_reason is not None:
+            deferred.errback(AgentError(self._end_reason, code=ReasonCode.AGENT_GONE))
         elif len(request) > MAX_MESSAGE:
             deferred.errback(
                 AgentError(
@@ -200,23 +202,23 @@ class AgentClient:
             self._write(frame(request))
         return deferred
 
-    def _end(self, why: str) -> None:
-        if self._lost is None:
-            self._gone(why)
+    def _end(self, reason: str) -> None:
+        if self._end_reason is None:
+            self._fail_pending(reason)
             self._lose()
 
-    def _gone(self, why: str) -> None:
-        if self._lost is not None:
+    def _fail_pending(self, reason: str) -> None:
+        if self._end_reason is not None:
             return
-        self._lost = why
+        self._end_reason = reason
         self._frames.clear()
         pending, self._pending = self._pending, deque()
         for request in pending:
             if request.deferred is not None:
-                request.deferred.errback(AgentError(why, code=ReasonCode.AGENT_GONE))
+                request.deferred.errback(AgentError(reason, code=ReasonCode.AGENT_GONE))
 
 
-class AgentKeeper(AgentClient):
+class AgentKeyManager(AgentClient):
     """An agent that a key can be put into, and taken out of."""
 
     def add(
@@ -233,11 +235,11 @@ class AgentKeeper(AgentClient):
             comment=comment.encode(),
             lifetime=max(1, int(lifetime.total_seconds())),
         )
-        return self._request(request.encode()).addCallback(self._parsed, parse_done)
+        return self._request(request.encode()).addCallback(self._parse_reply, parse_done)
 
     def remove(self, blob: bytes) -> Deferred[bool]:
         """Take out a key or a certificate; False where the agent refuses, or does not have it."""
-        return self._request(remove_identity(blob)).addCallback(self._parsed, parse_done)
+        return self._request(remove_identity(blob)).addCallback(self._parse_reply, parse_done)
 
 
 class AgentSigner:
@@ -264,18 +266,18 @@ class AgentSigner:
         """
         wanted = plain_type(algorithm)
         flags = {b"rsa-sha2-256": FLAG_RSA_SHA2_256, b"rsa-sha2-512": FLAG_RSA_SHA2_512}.get(wanted, 0)
-        return self._client.sign(self.blob, data, flags).addCallback(self._checked, wanted)
+        return self._client.sign(self.blob, data, flags).addCallback(self._check_algorithm, wanted)
 
-    def _checked(self, signature: bytes, wanted: bytes) -> bytes:
+    def _check_algorithm(self, signature: bytes, wanted: bytes) -> bytes:
         try:
-            made = Reader(signature).string()
+            used = Reader(signature).string()
         except RemoteViolation as violation:
             raise AgentError(
                 "malformed signature from the agent", code=ReasonCode.AGENT_MALFORMED
             ) from violation
-        if made != wanted:
+        if used != wanted:
             raise AgentError(
-                f"the agent signed with {one_line(made, 64)}, but {one_line(wanted, 64)} was requested",
+                f"the agent signed with {one_line(used, 64)}, but {one_line(wanted, 64)} was requested",
                 code=ReasonCode.AGENT_MALFORMED,
             )
         return signature

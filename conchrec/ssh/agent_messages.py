@@ -211,11 +211,11 @@ def parse_identities(message: bytes) -> tuple[AgentIdentity, ...]:
     count = r.uint32()
     if count > MAX_IDENTITIES:
         raise RemoteViolation(f"it lists {count} keys; the limit is {MAX_IDENTITIES}")
-    found = tuple(
+    identities = tuple(
         AgentIdentity(blob=r.string(), comment=one_line(r.string(), MAX_COMMENT)) for _ in range(count)
     )
     r.end()
-    return found
+    return identities
 
 
 # --- signatures

@@ -27,43 +27,43 @@ class WriteBackpressure:
 
     def __init__(self) -> None:
         self._producer: Producer | None = None
-        self._held = False
+        self._is_held = False
         self.full = False
         #: Called when the socket takes more again.
         self.on_drained: Callable[[], None] = lambda: None
 
     @property
-    def shut(self) -> bool:
-        return self.full or self._held
+    def is_paused(self) -> bool:
+        return self.full or self._is_held
 
     def attach(self, producer: Producer | None) -> None:
         """The producer from now on, or none."""
         self._producer = producer
-        if producer is not None and self.shut:
+        if producer is not None and self.is_paused:
             producer.pauseProducing()
 
-    def hold(self, held: bool) -> None:
+    def hold(self, on: bool) -> None:
         """The transport can't send for a while, or can again."""
-        before, self._held = self.shut, held
-        self._tell(before)
+        was_paused, self._is_held = self.is_paused, on
+        self._notify_producer(was_paused)
 
     def pauseProducing(self) -> None:
         """The socket's word."""
-        before, self.full = self.shut, True
-        self._tell(before)
+        was_paused, self.full = self.is_paused, True
+        self._notify_producer(was_paused)
 
     def resumeProducing(self) -> None:
-        before, self.full = self.shut, False
-        self._tell(before)
+        was_paused, self.full = self.is_paused, False
+        self._notify_producer(was_paused)
         self.on_drained()
 
     def stopProducing(self) -> None:
         """The connection's end is heard of elsewhere."""
 
-    def _tell(self, before: bool) -> None:
-        if self._producer is None or before == self.shut:
+    def _notify_producer(self, was_paused: bool) -> None:
+        if self._producer is None or was_paused == self.is_paused:
             return
-        if self.shut:
+        if self.is_paused:
             self._producer.pauseProducing()
         else:
             self._producer.resumeProducing()

@@ -139,15 +139,15 @@ def decode(blob: bytes) -> Certificate:
     if not algorithm.endswith(CERTIFICATE) or key_type not in KEY_TYPES:
         raise Malformed("not a certificate")
     r.string()
-    public_key = string(key_type) + _key_fields(r, key_type)
+    public_key = string(key_type) + _read_key_fields(r, key_type)
     serial = r.uint64()
     number = r.uint32()
     if number not in (CertificateKind.USER.value, CertificateKind.HOST.value):
         raise Malformed(f"unknown certificate type {number}")
     key_id = r.string()
-    principals = _strings(r.string())
+    principals = _parse_strings(r.string())
     valid_after, valid_before = r.uint64(), r.uint64()
-    critical, extensions = _options(r.string()), _options(r.string())
+    critical, extensions = _parse_options(r.string()), _parse_options(r.string())
     r.string()
     authority = r.string()
     signed = blob[: len(blob) - len(r.rest())]
@@ -158,8 +158,8 @@ def decode(blob: bytes) -> Certificate:
         algorithm=algorithm,
         kind=CertificateKind(number),
         serial=serial,
-        key_id=_text(key_id),
-        principals=tuple(_text(name) for name in principals),
+        key_id=_decode_utf8(key_id),
+        principals=tuple(_decode_utf8(name) for name in principals),
         valid_after=valid_after,
         valid_before=valid_before,
         critical_options=critical,
@@ -172,7 +172,7 @@ def decode(blob: bytes) -> Certificate:
     )
 
 
-def _key_fields(r: Reader, key_type: bytes) -> bytes:
+def _read_key_fields(r: Reader, key_type: bytes) -> bytes:
     """What a public key has after its type, as it stands (PROTOCOL.certkeys, PROTOCOL.u2f)."""
     if key_type == b"ssh-rsa":
         return string(r.string()) + string(r.string())
@@ -184,7 +184,7 @@ def _key_fields(r: Reader, key_type: bytes) -> bytes:
     return fields
 
 
-def _strings(packed: bytes) -> tuple[bytes, ...]:
+def _parse_strings(packed: bytes) -> tuple[bytes, ...]:
     r = Reader(packed)
     found = []
     while not r.at_end:
@@ -194,12 +194,12 @@ def _strings(packed: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _options(packed: bytes) -> dict[str, bytes]:
+def _parse_options(packed: bytes) -> dict[str, bytes]:
     """Name and value pairs; the value of most is itself a string inside a string, or empty."""
     r = Reader(packed)
     found: dict[str, bytes] = {}
     while not r.at_end:
-        name = _text(r.string())
+        name = _decode_utf8(r.string())
         if name in found:
             raise Malformed("the certificate has an option twice")
         if len(found) >= MAX_PRINCIPALS:
@@ -208,7 +208,7 @@ def _options(packed: bytes) -> dict[str, bytes]:
     return found
 
 
-def _text(raw: bytes) -> str:
+def _decode_utf8(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -226,12 +226,12 @@ def option_text(value: bytes) -> str:
 # --- signing
 
 
-def is_principal(name: str) -> bool:
+def is_valid_principal(name: str) -> bool:
     """Is this a name that a certificate may be for?"""
     return bool(name) and name.isprintable() and "," not in name and len(name) <= 256
 
 
-class Signs(Protocol):
+class CertificateSigner(Protocol):
     """An authority: the blob of its plain key, and signatures by it."""
 
     @property
@@ -254,7 +254,7 @@ class Ed25519Authority:
 
 def issue(
     *,
-    authority: Signs,
+    authority: CertificateSigner,
     public_key: bytes,
     kind: CertificateKind,
     serial: int,
@@ -273,14 +273,14 @@ def issue(
         raise CertificateRejected(
             "only a plain public key can be certified", code=ReasonCode.KEY_NOT_CERTIFIABLE
         )
-    fields = _key_fields(r, key_type)
+    fields = _read_key_fields(r, key_type)
     r.end()
     if key_type == b"ssh-rsa" and _rsa_bits(public_key) < MIN_RSA_BITS:
         raise CertificateRejected(
             f"the RSA key is too short: it must have at least {MIN_RSA_BITS} bits",
             code=ReasonCode.KEY_NOT_CERTIFIABLE,
         )
-    if not principals or not all(map(is_principal, principals)):
+    if not principals or not all(map(is_valid_principal, principals)):
         raise CertificateRejected(
             "invalid principal: must be 1 to 256 printable characters without commas",
             code=ReasonCode.INVALID_PRINCIPAL,
@@ -299,15 +299,15 @@ def issue(
         + string(b"".join(string(principal.encode()) for principal in principals))
         + uint64(valid_after)
         + uint64(valid_before)
-        + string(_packed(critical_options or {}))
-        + string(_packed(extensions or {}))
+        + string(_encode_options(critical_options or {}))
+        + string(_encode_options(extensions or {}))
         + string(b"")
         + string(authority.blob)
     )
     return decode(signed + string(authority.sign(signed)))
 
 
-def _packed(options: Mapping[str, bytes]) -> bytes:
+def _encode_options(options: Mapping[str, bytes]) -> bytes:
     """In the order of their names, as PROTOCOL.certkeys demands."""
     return b"".join(string(name.encode()) + string(options[name]) for name in sorted(options))
 

@@ -12,9 +12,9 @@ from conchrec.errors import RemoteViolation
 from conchrec.ssh.certificate import FOREVER, Certificate, fingerprint, key_type_of, option_text, plain_type
 from conchrec.text import one_line
 
-_TEXTS = ("force-command", "source-address")
-_FLAGS = ("verify-required",)
-_PERMITS = (
+_TEXT_OPTIONS = ("force-command", "source-address")
+_FLAG_OPTIONS = ("verify-required",)
+_FLAG_EXTENSIONS = (
     "no-touch-required",
     "permit-X11-forwarding",
     "permit-agent-forwarding",
@@ -28,34 +28,34 @@ def listing(certificate: Certificate) -> tuple[str, ...]:
     """Its fields, a line each; what has several values has a line for each, further in."""
     c = certificate
     kind = c.kind.name.lower()
-    options = tuple(_options(c.critical_options, texts=_TEXTS, flags=_FLAGS))
-    extensions = tuple(_options(c.extensions, texts=(), flags=_PERMITS))
+    options = tuple(_option_lines(c.critical_options, texts=_TEXT_OPTIONS, flags=_FLAG_OPTIONS))
+    extensions = tuple(_option_lines(c.extensions, texts=(), flags=_FLAG_EXTENSIONS))
     lines = [
         f"Type: {c.algorithm.decode()} {kind} certificate",
         f"Public key: {short_key_type(plain_type(c.algorithm))}-CERT {fingerprint(c.public_key)}",
-        f"Signing CA: {_short_type_of(c.authority)} {fingerprint(c.authority)} (using {_signed_with(c)})",
+        f"Signing CA: {_short_type(c.authority)} {fingerprint(c.authority)} (using {_signature_type(c)})",
         f'Key ID: "{c.key_id}"',
         f"Serial: {c.serial}",
-        f"Valid: {_validity(c.valid_after, c.valid_before)}",
-        *_several("Principals", c.principals),
-        *_several("Critical Options", options),
-        *_several("Extensions", extensions),
+        f"Valid: {_format_validity(c.valid_after, c.valid_before)}",
+        *_list_lines("Principals", c.principals),
+        *_list_lines("Critical Options", options),
+        *_list_lines("Extensions", extensions),
     ]
     return tuple(" " * 8 + line for line in lines)
 
 
-def _several(name: str, values: tuple[str, ...]) -> Iterator[str]:
+def _list_lines(name: str, values: tuple[str, ...]) -> Iterator[str]:
     yield f"{name}: " if values else f"{name}: (none)"
     yield from (" " * 8 + value for value in values)
 
 
-def _options(
+def _option_lines(
     options: Mapping[str, bytes], *, texts: tuple[str, ...], flags: tuple[str, ...]
 ) -> Iterator[str]:
     for name, value in options.items():
         if name in flags and not value:
             yield name
-        elif name in texts and (text := _text(value)) is not None:
+        elif name in texts and (text := _option_value(value)) is not None:
             yield f"{name} {text}"
         elif not value:
             yield f"{name} UNKNOWN FLAG OPTION"
@@ -63,27 +63,29 @@ def _options(
             yield f"{name} UNKNOWN OPTION: {value.hex()} (len {len(value)})"
 
 
-def _text(value: bytes) -> str | None:
+def _option_value(value: bytes) -> str | None:
     try:
         return option_text(value)
     except RemoteViolation:
         return None
 
 
-def _validity(after: int, before: int) -> str:
+def _format_validity(after: int, before: int) -> str:
     if before == FOREVER:
-        return f"after {_moment(after)}" if after else "forever"
-    return f"from {_moment(after)} to {_moment(before)}" if after else f"before {_moment(before)}"
+        return f"after {_format_time(after)}" if after else "forever"
+    return (
+        f"from {_format_time(after)} to {_format_time(before)}" if after else f"before {_format_time(before)}"
+    )
 
 
-def _moment(seconds: int) -> str:
+def _format_time(seconds: int) -> str:
     try:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
     except (OverflowError, ValueError, OSError):
         return f"{seconds} seconds after 1970"
 
 
-def _short_type_of(blob: bytes) -> str:
+def _short_type(blob: bytes) -> str:
     try:
         return short_key_type(key_type_of(blob))
     except RemoteViolation:
@@ -97,7 +99,7 @@ def short_key_type(key_type: bytes) -> str:
     return f"{name}-SK" if words[0] == "sk" else name
 
 
-def _signed_with(certificate: Certificate) -> str:
+def _signature_type(certificate: Certificate) -> str:
     try:
         return one_line(key_type_of(certificate.signature), 64)
     except RemoteViolation:

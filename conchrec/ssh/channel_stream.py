@@ -25,7 +25,7 @@ LEAST_PACKET = 512
 SLACK = 256 * 1024
 
 
-class StreamUser(Protocol):
+class StreamHandler(Protocol):
     """Who reads from a stream."""
 
     def stream_opened(self) -> None: ...
@@ -51,41 +51,41 @@ class Stream:
 
     __slots__ = (
         "_channel",
-        "_closed",
-        "_local_left",
+        "_consumed",
+        "_handler",
+        "_is_closed",
+        "_is_reading",
         "_max_packet",
         "_pending",
         "_queue",
-        "_reading",
-        "_remote_left",
+        "_receive_window",
+        "_send_window",
         "_sent_eof",
-        "_unreturned",
-        "_user",
         "_window",
     )
 
-    def __init__(self, user: StreamUser, window: int = WINDOW) -> None:
-        self._user = user
+    def __init__(self, handler: StreamHandler, window: int = WINDOW) -> None:
+        self._handler = handler
         #: What the peer may have sent that was not taken yet.
         self._window = window
         self._channel: Channel | None = None
-        self._remote_left = 0
+        self._send_window = 0
         self._max_packet = MAX_PACKET
-        self._local_left = window
-        self._unreturned = 0
-        self._reading = True
+        self._receive_window = window
+        self._consumed = 0
+        self._is_reading = True
         self._pending = 0
         self._queue: deque[tuple[int, bytes]] = deque()
         self._sent_eof = False
-        self._closed = False
+        self._is_closed = False
 
     @classmethod
-    def accept(cls, opening: IncomingOpen, user: StreamUser, window: int = WINDOW) -> Stream:
+    def accept(cls, opening: IncomingOpen, handler: StreamHandler, window: int = WINDOW) -> Stream:
         """Confirm a channel that the peer asked for, and be its end. With a ``window`` of 0 the peer may
         send nothing before ``widen``."""
-        stream = cls(user, window)
+        stream = cls(handler, window)
         stream._channel = opening.channel
-        stream._remote_left = opening.request.window
+        stream._send_window = opening.request.window
         stream._max_packet = min(opening.request.max_packet, MAX_PACKET)
         opening.confirm(stream, window, MAX_PACKET)
         return stream
@@ -95,20 +95,20 @@ class Stream:
         cls,
         connection: Connection,
         kind: bytes,
-        user: StreamUser,
+        handler: StreamHandler,
         extra: bytes = b"",
         *,
         max_packet: int = MAX_PACKET,
     ) -> Stream:
         """Ask the peer for a channel; the user hears ``stream_opened`` or ``stream_refused``."""
-        stream = cls(user)
+        stream = cls(handler)
         channel = connection.open(kind, stream, window=WINDOW, max_packet=max_packet, extra=extra)
         stream._channel = channel
         return stream
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        return self._is_closed
 
     @property
     def pending(self) -> int:
@@ -166,31 +166,31 @@ class Stream:
                 queue.popleft()
                 channel.send(message, data)
                 continue
-            room = min(self._remote_left, self._max_packet)
-            if room <= 0:
+            capacity = min(self._send_window, self._max_packet)
+            if capacity <= 0:
                 break
             queue.popleft()
-            if len(data) > room:
-                self._write_long(channel, message, data)
+            if len(data) > capacity:
+                self._send_in_pieces(channel, message, data)
             else:
                 self._send_data(channel, message, data)
         if self._pending != before:
-            self._user.stream_drained(self._pending)
+            self._handler.stream_drained(self._pending)
 
-    def _write_long(self, channel: Channel, message: int, data: bytes) -> None:
+    def _send_in_pieces(self, channel: Channel, message: int, data: bytes) -> None:
         """Cut ``data`` to packets while the window lasts; the rest goes back to the head of the queue."""
         view, start = memoryview(data), 0
         while start < len(data):
-            room = min(self._remote_left, self._max_packet)
-            if room <= 0:
+            capacity = min(self._send_window, self._max_packet)
+            if capacity <= 0:
                 self._queue.appendleft((message, bytes(view[start:])))
                 return
-            piece = bytes(view[start : start + room])
+            piece = bytes(view[start : start + capacity])
             start += len(piece)
             self._send_data(channel, message, piece)
 
     def _send_data(self, channel: Channel, message: int, data: bytes) -> None:
-        self._remote_left -= len(data)
+        self._send_window -= len(data)
         self._pending -= len(data)
         prefix = uint32(m.STDERR) if message == m.CHANNEL_EXTENDED_DATA else b""
         channel.send(message, prefix + string(data))
@@ -199,24 +199,24 @@ class Stream:
 
     def pause(self) -> None:
         """Return no window until ``resume``: at most what was granted still arrives."""
-        self._reading = False
+        self._is_reading = False
 
     def resume(self) -> None:
-        self._reading = True
+        self._is_reading = True
         self._return_window()
 
     def widen(self, window: int) -> None:
         """Grant a larger window, from now on."""
-        self._unreturned += max(0, window - self._window)
+        self._consumed += max(0, window - self._window)
         self._window = max(window, self._window)
         self._return_window()
 
     def _return_window(self) -> None:
-        due = self._unreturned and self._unreturned >= self._window // 16
-        if self._reading and due and self._channel is not None:
-            self._channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(self._unreturned))
-            self._local_left += self._unreturned
-            self._unreturned = 0
+        due = self._consumed and self._consumed >= self._window // 16
+        if self._is_reading and due and self._channel is not None:
+            self._channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(self._consumed))
+            self._receive_window += self._consumed
+            self._consumed = 0
 
     # --- ChannelReceiver
 
@@ -225,14 +225,14 @@ class Stream:
             raise RemoteViolation(
                 f"the maximum packet size is too small: {max_packet} bytes, the minimum is {LEAST_PACKET}"
             )
-        self._remote_left = window
+        self._send_window = window
         self._max_packet = min(max_packet, MAX_PACKET)
-        self._user.stream_opened()
+        self._handler.stream_opened()
         self._flush()
 
     def refused(self, code: int, text: bytes) -> None:
-        self._closed = True
-        self._user.stream_refused(code, text)
+        self._is_closed = True
+        self._handler.stream_refused(code, text)
 
     def received(self, message: int, body: bytes) -> None:
         if self._channel is not None and self._channel.sent_close and message != m.CHANNEL_CLOSE:
@@ -241,19 +241,19 @@ class Stream:
             r = Reader(body)
             data = r.string()
             r.end()
-            self._arrived(len(data))
-            self._user.stream_data(data)
+            self._count_received(len(data))
+            self._handler.stream_data(data)
             self._return_window()
         elif message == m.CHANNEL_WINDOW_ADJUST:
-            self._remote_left = min(self._remote_left + m.parse_uint32(body), 0xFFFFFFFF)
+            self._send_window = min(self._send_window + m.parse_uint32(body), 0xFFFFFFFF)
             self._flush()
         elif message == m.CHANNEL_REQUEST:
             request = m.ChannelRequest.parse(body)
-            accepted = self._user.stream_request(request)
+            accepted = self._handler.stream_request(request)
             if request.want_reply and self._channel is not None:
                 self._channel.send(m.CHANNEL_SUCCESS if accepted else m.CHANNEL_FAILURE)
         elif message == m.CHANNEL_EOF:
-            self._user.stream_eof()
+            self._handler.stream_eof()
         elif message == m.CHANNEL_CLOSE:
             if self._channel is not None:
                 self._channel.send(m.CHANNEL_CLOSE)
@@ -263,21 +263,21 @@ class Stream:
             r.uint32()
             data = r.string()
             r.end()
-            self._arrived(len(data))
+            self._count_received(len(data))
             self._return_window()
 
-    def _arrived(self, size: int) -> None:
-        self._local_left -= size
-        if self._local_left < -min(SLACK, self._window):
+    def _count_received(self, size: int) -> None:
+        self._receive_window -= size
+        if self._receive_window < -min(SLACK, self._window):
             raise RemoteViolation("more data than the window allows", code=ReasonCode.WINDOW_EXCEEDED)
-        self._unreturned += size
+        self._consumed += size
 
     def lost(self) -> None:
         self._end()
 
     def _end(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self._is_closed:
+            self._is_closed = True
             self._queue.clear()
             self._pending = 0
-            self._user.stream_closed()
+            self._handler.stream_closed()

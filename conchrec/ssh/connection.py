@@ -304,9 +304,9 @@ class Connection(SSHService):
             if channel is None:
                 return
             if number == m.CHANNEL_OPEN_CONFIRMATION:
-                self._confirmed(channel, payload)
+                self._handle_confirmation(channel, payload)
             elif number == m.CHANNEL_OPEN_FAILURE:
-                self._refused(channel, payload)
+                self._handle_open_failure(channel, payload)
             elif channel.peer_number is None or channel.receiver is None:
                 raise RemoteViolation(f"message {number} on a channel that is not open")
             else:
@@ -319,7 +319,7 @@ class Connection(SSHService):
                 if channel.sent_close and channel.got_close:
                     self.forget(channel)
         elif number == m.CHANNEL_OPEN:
-            self._open_requested(m.ChannelOpen.parse(payload))
+            self._handle_open(m.ChannelOpen.parse(payload))
         elif number == m.GLOBAL_REQUEST:
             incoming = IncomingRequest(self, m.GlobalRequest.parse(payload))
             if incoming.want_reply:
@@ -338,19 +338,19 @@ class Connection(SSHService):
             if send_unimplemented is not None:
                 send_unimplemented()
 
-    def _open_requested(self, request: m.ChannelOpen) -> None:
+    def _handle_open(self, request: m.ChannelOpen) -> None:
         transport = self.transport
         assert transport is not None
         if len(self._channels) >= self._max_channels:
             text = f"too many channels in one connection: the limit is {self._max_channels}"
-            why = Reason(ReasonCode.TOO_MANY_CHANNELS, text)
+            reason = Reason(ReasonCode.TOO_MANY_CHANNELS, text)
             transport.sendPacket(
                 m.CHANNEL_OPEN_FAILURE,
-                m.open_failure(request.sender, m.RESOURCE_SHORTAGE, f"conchrec: {why}"),
+                m.open_failure(request.sender, m.RESOURCE_SHORTAGE, f"conchrec: {reason}"),
             )
             if self._exceeded is not None:
                 exceeded, self._exceeded = self._exceeded, None
-                exceeded(why)
+                exceeded(reason)
             return
         if request.max_packet < self._least_packet:
             text = (
@@ -367,7 +367,7 @@ class Connection(SSHService):
         channel.bind_peer(request.sender)
         self._handler.channel_requested(IncomingOpen(channel, request))
 
-    def _confirmed(self, channel: Channel, payload: bytes) -> None:
+    def _handle_confirmation(self, channel: Channel, payload: bytes) -> None:
         r = Reader(payload)
         r.uint32()
         peer_number, window, max_packet, extra = r.uint32(), r.uint32(), r.uint32(), r.rest()
@@ -376,7 +376,7 @@ class Connection(SSHService):
         channel.bind_peer(peer_number)
         channel.receiver.opened(window, max_packet, extra)
 
-    def _refused(self, channel: Channel, payload: bytes) -> None:
+    def _handle_open_failure(self, channel: Channel, payload: bytes) -> None:
         r = Reader(payload)
         r.uint32()
         code, text = r.uint32(), r.string()

@@ -28,7 +28,7 @@ from conchrec.errors import ConchrecError
 from conchrec.fair_queue import FairQueue
 from conchrec.reasons import ReasonCode
 from conchrec.ssh import dh_worker
-from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of
+from conchrec.ssh.dh_worker import MAX_FRAME, frame, parse_numbers
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.text import decode_text, one_line
 
@@ -120,10 +120,10 @@ class DiffieHellmanHelper:
             # Twisted closes everything in the child but the three pipes.
             self._process = self._reactor.spawnProcess(_Pipe(self), sys.executable, command, env)
         except OSError as error:
-            _log.error("cannot start the helper process for key exchanges: {why}", why=error.strerror)
-            self._start_later()
+            _log.error("cannot start the helper process for key exchanges: {reason}", reason=error.strerror)
+            self._schedule_restart()
         else:
-            self._next()
+            self._send_next()
 
     def stop(self) -> None:
         """End the process and refuse what waits."""
@@ -140,7 +140,7 @@ class DiffieHellmanHelper:
         for request in waiting:
             self._refuse(request, "the proxy is being stopped")
 
-    def _start_later(self) -> None:
+    def _schedule_restart(self) -> None:
         if self._reactor.seconds() - self._started_at >= STABLE_SECONDS:
             self._backoff = FIRST_BACKOFF
         self._restart = self._reactor.callLater(self._backoff, self.start)
@@ -148,7 +148,7 @@ class DiffieHellmanHelper:
 
     # --- requests
 
-    def of_peer(self, peer: Callable[[], str]) -> ModularPowers:
+    def powers_of_peer(self, peer: Callable[[], str]) -> ModularPowers:
         """``powers`` for the connections with one peer. ``peer`` names it, at each request: an address, a
         user or a target; connections of the same name share one line."""
         return lambda modulus, exponent, bases: self.powers(peer(), modulus, exponent, bases)
@@ -160,19 +160,19 @@ class DiffieHellmanHelper:
         waits. Cancelled, it leaves the queue; one that is being computed is computed in vain."""
         if self._stopped:
             return fail(KeyExchangeRefused("the proxy is being stopped", code=ReasonCode.PROXY_STOPPING))
-        if self._queue.count(peer) >= self._max_of_peer or not self._has_room(peer):
+        if self._queue.count(peer) >= self._max_of_peer or not self._make_room(peer):
             self._log_refusal(peer)
-            return fail(_too_many())
+            return fail(_queue_full())
         request = _PowerRequest(
             peer=peer,
             data=frame((modulus, exponent, *bases)),
             answer=Deferred(lambda _: self._abandon(request)),
         )
         self._queue.add(peer, request)
-        self._next()
+        self._send_next()
         return request.answer
 
-    def _has_room(self, peer: str) -> bool:
+    def _make_room(self, peer: str) -> bool:
         """Is there room for one more? Where all lines are full together, the last of the longest line is
         refused in place of a peer that has fewer: one peer does not fill the queue for all."""
         if len(self._queue) < self._max_waiting:
@@ -182,26 +182,26 @@ class DiffieHellmanHelper:
             return False
         self._queue.discard(name, last)
         self._log_refusal(name)
-        last.answer.errback(Failure(_too_many()))
+        last.answer.errback(Failure(_queue_full()))
         return True
 
     def _abandon(self, request: _PowerRequest) -> None:
         request.abandoned = True
         self._queue.discard(request.peer, request)
 
-    def _next(self) -> None:
+    def _send_next(self) -> None:
         if self._current is not None or self._process is None or self._stopped:
             return
         item = self._queue.take()
         if item is None:
             return
         self._current = item[1]
-        self._deadline = self._reactor.callLater(ANSWER_SECONDS, self._too_slow)
+        self._deadline = self._reactor.callLater(ANSWER_SECONDS, self._kill_unresponsive)
         self._process.write(item[1].data)
 
-    def _refuse(self, request: _PowerRequest, why: str) -> None:
+    def _refuse(self, request: _PowerRequest, reason: str) -> None:
         if not request.abandoned:
-            request.answer.errback(Failure(KeyExchangeRefused(why)))
+            request.answer.errback(Failure(KeyExchangeRefused(reason)))
 
     def _log_refusal(self, peer: str) -> None:
         self._refused += 1
@@ -216,7 +216,7 @@ class DiffieHellmanHelper:
 
     # --- the process
 
-    def _too_slow(self) -> None:
+    def _kill_unresponsive(self) -> None:
         _log.error("the helper process for key exchanges does not answer; it is killed and restarted")
         self._kill()
 
@@ -231,7 +231,7 @@ class DiffieHellmanHelper:
             self._deadline.cancel()
             self._deadline = None
         # The process goes on while the answer is used.
-        self._next()
+        self._send_next()
         if request is not None and not request.abandoned:
             request.answer.callback(numbers)
 
@@ -248,7 +248,7 @@ class DiffieHellmanHelper:
         self._deadline = None
         if self._stopped:
             return
-        _log.error("the helper process for key exchanges ended ({why}); it is restarted", why=reason)
+        _log.error("the helper process for key exchanges ended ({reason}); it is restarted", reason=reason)
         request, self._current = self._current, None
         if request is not None and not request.abandoned:
             request.ended += 1
@@ -256,10 +256,10 @@ class DiffieHellmanHelper:
                 self._queue.add_first(request.peer, request)
             else:
                 self._refuse(request, "the proxy could not compute the key exchange; try again")
-        self._start_later()
+        self._schedule_restart()
 
 
-def _too_many() -> KeyExchangeRefused:
+def _queue_full() -> KeyExchangeRefused:
     return KeyExchangeRefused(
         "too many key exchanges are waiting; try again later", code=ReasonCode.KEY_EXCHANGE_BUSY
     )
@@ -283,7 +283,7 @@ class _Pipe(ProcessProtocol):
                 return
             body, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
             try:
-                numbers = numbers_of(body)
+                numbers = parse_numbers(body)
             except ValueError:
                 numbers = ()
             if numbers:

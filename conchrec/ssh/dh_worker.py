@@ -36,19 +36,19 @@ def frame(numbers: Iterable[int]) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def numbers_of(body: bytes) -> tuple[int, ...]:
+def parse_numbers(body: bytes) -> tuple[int, ...]:
     """The numbers in the body of a frame. Raises ValueError where it is malformed."""
     return tuple(_numbers(body))
 
 
 def _numbers(body: bytes) -> Iterator[int]:
-    at = 0
-    while at < len(body):
-        end = at + 4 + int.from_bytes(body[at : at + 4], "big")
+    start = 0
+    while start < len(body):
+        end = start + 4 + int.from_bytes(body[start : start + 4], "big")
         if end > len(body):
             raise ValueError("a number reaches beyond the end of its frame")
-        yield int.from_bytes(body[at + 4 : end], "big")
-        at = end
+        yield int.from_bytes(body[start + 4 : end], "big")
+        start = end
 
 
 def powers(modulus: int, exponent: int, bases: Iterable[int]) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         body = requests.read(length)
         if len(body) < length:
             return
-        modulus, exponent, *bases = numbers_of(body)
+        modulus, exponent, *bases = parse_numbers(body)
         answers.write(frame(powers(modulus, exponent, bases)))
         answers.flush()
 

@@ -48,9 +48,9 @@ class TurnReader(Protocol):
 class Share:
     """What is charged for the connections of one user, or of one address."""
 
-    __slots__ = ("__weakref__", "_turns", "credit", "in_line", "messages", "seconds", "turn", "waiting")
+    __slots__ = ("__weakref__", "_turns", "credit", "is_queued", "messages", "seconds", "turn", "waiting")
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: TurnScheduler) -> None:
         self._turns = turns
         #: Used in ``turn``.
         self.turn = 0
@@ -60,7 +60,7 @@ class Share:
         self.credit = 0.0
         #: Readers with messages left, in the order of their turns.
         self.waiting: dict[TurnReader, None] = {}
-        self.in_line = False
+        self.is_queued = False
 
     def read(self, reader: TurnReader) -> bool:
         """Let ``reader`` handle what it has: now as far as the budgets allow, the rest in later turns. The
@@ -68,21 +68,21 @@ class Share:
         return self._turns.read(self, reader)
 
 
-class Turns:
+class TurnScheduler:
     """The budgets of one process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._shares: WeakValueDictionary[Key, Share] = WeakValueDictionary()
         self._ready: deque[Share] = deque()
-        self._next: DelayedCall | None = None
+        self._next_turn: DelayedCall | None = None
         self._turn = 1
         self._seconds = 0.0
         self._messages = 0
         #: Of the slice that runs: when it ends, and how many messages are left of it.
-        self._running = False
-        self._until = 0.0
-        self._left = 0
+        self._is_running = False
+        self._slice_end = 0.0
+        self._messages_left = 0
 
     def of_user(self, user: str) -> Share:
         """The share of all connections of this user."""
@@ -102,9 +102,11 @@ class Turns:
         if reader in share.waiting:
             return True
         # An inner connection is read within the slice of the outer one, whose message has brought its bytes.
-        more = reader.read_slice(self._spent) if self._running else self._read_at_once(share, reader)
+        more = (
+            reader.read_slice(self._count_message) if self._is_running else self._read_at_once(share, reader)
+        )
         if more:
-            self._wait(reader.share or share, reader)
+            self._defer(reader.share or share, reader)
         return more
 
     def _read_at_once(self, share: Share, reader: TurnReader) -> bool:
@@ -127,35 +129,35 @@ class Turns:
     def _run(self, reader: TurnReader, seconds: float, messages: int) -> tuple[bool, float, int]:
         """One slice: whether messages are left, what it took, and how many it handled."""
         began = self._clock.seconds()
-        self._running, self._until, self._left = True, began + seconds, messages
+        self._is_running, self._slice_end, self._messages_left = True, began + seconds, messages
         try:
-            more = reader.read_slice(self._spent)
+            more = reader.read_slice(self._count_message)
         finally:
-            self._running = False
-        return more, self._clock.seconds() - began, messages - self._left
+            self._is_running = False
+        return more, self._clock.seconds() - began, messages - self._messages_left
 
-    def _spent(self) -> bool:
+    def _count_message(self) -> bool:
         """One message more has been handled: is the slice over?"""
-        self._left -= 1
-        return self._left <= 0 or self._clock.seconds() >= self._until
+        self._messages_left -= 1
+        return self._messages_left <= 0 or self._clock.seconds() >= self._slice_end
 
-    def _wait(self, share: Share, reader: TurnReader) -> None:
+    def _defer(self, share: Share, reader: TurnReader) -> None:
         share.waiting[reader] = None
-        self._line_up(share)
+        self._queue_share(share)
         self._schedule()
 
-    def _line_up(self, share: Share) -> None:
-        if not share.in_line:
-            share.in_line = True
+    def _queue_share(self, share: Share) -> None:
+        if not share.is_queued:
+            share.is_queued = True
             self._ready.append(share)
 
     def _schedule(self) -> None:
-        if self._next is None:
-            self._next = self._clock.callLater(0, self._begin_turn)
+        if self._next_turn is None:
+            self._next_turn = self._clock.callLater(0, self._begin_turn)
 
     def _begin_turn(self) -> None:
         """A new turn of the reactor: go on with what waits, one slice of each share after the other."""
-        self._next = None
+        self._next_turn = None
         self._turn += 1
         self._seconds, self._messages = 0.0, 0
         until = self._clock.seconds() + WAITING_SECONDS
@@ -166,7 +168,7 @@ class Turns:
                 share.credit += SLICE_SECONDS
                 self._ready.append(share)
                 continue
-            share.in_line = False
+            share.is_queued = False
             reader = next(iter(share.waiting))
             del share.waiting[reader]
             more, took, handled = self._run(reader, SLICE_SECONDS, min(SLICE_MESSAGES, left))
@@ -174,8 +176,8 @@ class Turns:
             # What was owed is paid by now, or there was nobody to owe it to.
             share.credit = min(0.0, SLICE_SECONDS - took)
             if more:
-                self._wait(reader.share or share, reader)
+                self._defer(reader.share or share, reader)
             if share.waiting:
-                self._line_up(share)
+                self._queue_share(share)
         if self._ready:
             self._schedule()

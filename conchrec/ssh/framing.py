@@ -13,13 +13,13 @@ from conchrec.ssh.compression import Deflate, Inflate
 from conchrec.ssh.packetcipher import Clear, Opener, Sealer
 
 #: RFC 4253 section 4.2: 255 with CR and LF; and what a server may say before it.
-MAX_VERSION = 255
+MAX_IDENTIFICATION = 255
 MAX_GREETING = 8 * 1024
 MAX_GREETING_LINES = 50
 _WRAP = 0xFFFFFFFF
 
 
-class Incoming:
+class InboundPackets:
     """What the peer sends: first its version line, then packets.
 
     ``sequence`` is the number of the next packet, ``handling`` that of the one that was read last;
@@ -29,14 +29,14 @@ class Incoming:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._at = 0
+        self._start = 0
         self._opener: Opener = Clear()
         self._inflate: Inflate | None = None
-        self._compressed = self._logged_in = False
+        self._is_compressed = self._is_logged_in = False
         #: Keys that follow the peer's NEWKEYS, and the arguments of ``expect``.
         self._next: tuple[Opener, bool, bool] | None = None
-        self._head: bytes | None = None
-        self._rest = 0
+        self._packet_head: bytes | None = None
+        self._rest_length = 0
         self._greeting_size = 0
         self.greeting: list[bytes] = []
         self.sequence = 0
@@ -44,18 +44,18 @@ class Incoming:
         self.counted = 0
         self._earlier = 0
         #: Bytes that a packet may have now; None: as many as the cipher takes.
-        self.most: int | None = None
+        self.limit: int | None = None
 
     def __len__(self) -> int:
         """Bytes that wait to be read."""
-        return len(self._buffer) - self._at
+        return len(self._buffer) - self._start
 
     @property
     def carried(self) -> int:
         return self._earlier + self.counted
 
     def feed(self, data: bytes) -> None:
-        if self._at > len(self._buffer) // 2:
+        if self._start > len(self._buffer) // 2:
             # A reader that always has a packet left never comes to the end of the buffer.
             self._compact()
         self._buffer += data
@@ -63,9 +63,9 @@ class Incoming:
     def clear(self) -> None:
         """Nobody reads any more."""
         self._buffer.clear()
-        self._at = 0
+        self._start = 0
 
-    def version(self, *, of_client: bool) -> bytes | None:
+    def identification(self, *, of_client: bool) -> bytes | None:
         """The line that begins with ``SSH-``, without its end; None until it is all there.
 
         A server may say other lines before it, which are kept in ``greeting``; a client may not.
@@ -74,8 +74,8 @@ class Incoming:
         while True:
             end = buffer.find(b"\n", 0, MAX_GREETING + 1)
             if end < 0:
-                limit = MAX_VERSION if of_client else MAX_GREETING
-                if len(buffer) > limit or (of_client and not _could_be_version(buffer)):
+                limit = MAX_IDENTIFICATION if of_client else MAX_GREETING
+                if len(buffer) > limit or (of_client and not _could_be_identification(buffer)):
                     raise RemoteViolation(
                         "the other side did not send an SSH identification string", code=ReasonCode.NOT_SSH
                     )
@@ -85,7 +85,7 @@ class Incoming:
             if line.startswith(b"SSH-"):
                 return line
             self._greeting_size += len(line) + 1
-            self.greeting.append(line[:MAX_VERSION])
+            self.greeting.append(line[:MAX_IDENTIFICATION])
             if of_client or self._greeting_size > MAX_GREETING or len(self.greeting) > MAX_GREETING_LINES:
                 raise RemoteViolation(
                     "the other side did not send an SSH identification string", code=ReasonCode.NOT_SSH
@@ -94,24 +94,24 @@ class Incoming:
     def packet(self) -> bytes | None:
         """The payload of the next packet, never empty; None until it is all there."""
         opener = self._opener
-        if self._head is None:
+        if self._packet_head is None:
             if len(self) < opener.head:
                 self._compact()
                 return None
-            head = self._take(opener.head)
-            self._rest = opener.rest(self.sequence, head)
-            if self.most is not None and self._rest > self.most:
+            head = self._read_bytes(opener.head)
+            self._rest_length = opener.rest(self.sequence, head)
+            if self.limit is not None and self._rest_length > self.limit:
                 raise RemoteViolation(
-                    f"the packet is too long: {self._rest} bytes, the limit is {self.most}",
+                    f"the packet is too long: {self._rest_length} bytes, the limit is {self.limit}",
                     code=ReasonCode.PACKET_CORRUPTED,
                 )
-            self._head = head
-        if len(self) < self._rest:
+            self._packet_head = head
+        if len(self) < self._rest_length:
             self._compact()
             return None
-        head, self._head = self._head, None
-        payload = opener.open(self.sequence, head, self._take(self._rest))
-        self.counted += len(head) + self._rest
+        head, self._packet_head = self._packet_head, None
+        payload = opener.open(self.sequence, head, self._read_bytes(self._rest_length))
+        self.counted += len(head) + self._rest_length
         self.handling = self.sequence
         self.sequence = (self.sequence + 1) & _WRAP
         if self._inflate is not None:
@@ -123,8 +123,8 @@ class Incoming:
     def log_in(self) -> None:
         """The login is done: the next packet begins a compressed stream, where that was agreed. Where keys
         are expected, the stream begins with those."""
-        self._logged_in = True
-        if self._compressed and self._next is None:
+        self._is_logged_in = True
+        if self._is_compressed and self._next is None:
             self._inflate = Inflate()
 
     def expect(self, opener: Opener, *, reset: bool, compress: bool = False) -> None:
@@ -135,30 +135,30 @@ class Incoming:
     def renew(self) -> None:
         """The next packet is under the keys that are expected."""
         assert self._next is not None
-        (self._opener, reset, self._compressed), self._next = self._next, None
-        self._inflate = Inflate() if self._compressed and self._logged_in else None
+        (self._opener, reset, self._is_compressed), self._next = self._next, None
+        self._inflate = Inflate() if self._is_compressed and self._is_logged_in else None
         self._earlier += self.counted
         self.counted = 0
         if reset:
             self.sequence = 0
 
-    def _take(self, count: int) -> bytes:
-        begin, self._at = self._at, self._at + count
+    def _read_bytes(self, count: int) -> bytes:
+        begin, self._start = self._start, self._start + count
         with memoryview(self._buffer) as view:
-            return bytes(view[begin : self._at])
+            return bytes(view[begin : self._start])
 
     def _compact(self) -> None:
-        del self._buffer[: self._at]
-        self._at = 0
+        del self._buffer[: self._start]
+        self._start = 0
 
 
-class Outgoing:
+class OutboundPackets:
     """What we send, packet by packet. The fields are those of Incoming."""
 
     def __init__(self) -> None:
         self._sealer: Sealer = Clear()
         self._deflate: Deflate | None = None
-        self._compressed = self._logged_in = False
+        self._is_compressed = self._is_logged_in = False
         self.sequence = 0
         self.counted = 0
         self._earlier = 0
@@ -178,20 +178,20 @@ class Outgoing:
 
     def log_in(self) -> None:
         """The login is done: the next packet begins a compressed stream, where that was agreed."""
-        self._logged_in = True
-        if self._compressed:
+        self._is_logged_in = True
+        if self._is_compressed:
             self._deflate = Deflate()
 
     def renew(self, sealer: Sealer, *, reset: bool, compress: bool = False) -> None:
-        """The next packet is under new keys (``Incoming.expect`` explains the arguments)."""
+        """The next packet is under new keys (``InboundPackets.expect`` explains the arguments)."""
         self._sealer = sealer
-        self._compressed = compress
-        self._deflate = Deflate() if compress and self._logged_in else None
+        self._is_compressed = compress
+        self._deflate = Deflate() if compress and self._is_logged_in else None
         self._earlier += self.counted
         self.counted = 0
         if reset:
             self.sequence = 0
 
 
-def _could_be_version(buffer: bytearray) -> bool:
+def _could_be_identification(buffer: bytearray) -> bool:
     return b"SSH-".startswith(bytes(buffer[:4])) or buffer.startswith(b"SSH-")

@@ -46,7 +46,7 @@ MAX_KEY_ID = 256
 # --- ours
 
 
-class ShownKey:
+class ServerHostKey:
     """An ed25519 host key as a server shows it, plain or inside a certificate."""
 
     def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None = None) -> None:
@@ -60,20 +60,20 @@ class ShownKey:
         return string(b"ssh-ed25519") + string(self._key.sign(data))
 
 
-class ShownKeys:
+class ServerHostKeys:
     """What one server shows: its certificate first, its plain key for clients that know no authority."""
 
     def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None) -> None:
-        self._keys: dict[bytes, ShownKey] = {}
+        self._keys: dict[bytes, ServerHostKey] = {}
         if certificate is not None:
-            self._keys[b"ssh-ed25519" + CERTIFICATE] = ShownKey(key, certificate)
-        self._keys[b"ssh-ed25519"] = ShownKey(key)
+            self._keys[b"ssh-ed25519" + CERTIFICATE] = ServerHostKey(key, certificate)
+        self._keys[b"ssh-ed25519"] = ServerHostKey(key)
 
     @property
     def algorithms(self) -> tuple[bytes, ...]:
         return tuple(self._keys)
 
-    def get(self, algorithm: bytes) -> ShownKey:
+    def get(self, algorithm: bytes) -> ServerHostKey:
         """KeyError for one that was not offered."""
         return self._keys[algorithm]
 
@@ -82,7 +82,7 @@ class ShownKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostVerdict:
+class AcceptedHostKey:
     """Why a host key was accepted. ``checked`` is False where nothing vouches for it."""
 
     trust: str
@@ -112,16 +112,16 @@ class HostTrust:
         """What to offer for host keys, in order: first that which we hold trust for, so that a
         known_hosts with one RSA line does not make an ed25519 key look changed. With ``sha1``: those of
         old hosts, too."""
-        lines = self._known.about(target)
+        lines = self._known.lines_for(target)
         plain = (*PLAIN, *OLD) if sha1 else PLAIN
         pinned = {key_type_of(line.key) for line in lines if not line.marker}
         known = tuple(name for name in plain if (b"ssh-rsa" if name in _RSA else name) in pinned)
         ours = tuple(name + CERTIFICATE for name in known if name not in OLD)
         return tuple(dict.fromkeys((*ours, *known, *CERTIFIED, *plain)))
 
-    def verify(self, target: Target, blob: bytes, now: datetime) -> HostVerdict:
+    def verify(self, target: Target, blob: bytes, now: datetime) -> AcceptedHostKey:
         """Judge the key or certificate that the target shows. Raises HostKeyRejected and nothing else."""
-        lines = self._known.about(target)
+        lines = self._known.lines_for(target)
         rejected: CertificateRejected | None = None
         try:
             algorithm = key_type_of(blob)
@@ -137,8 +137,8 @@ class HostTrust:
         for line in lines:
             if line.marker == "revoked" and line.key in (plain, authority):
                 raise HostKeyRejected(
-                    f"the host key of {target} is revoked ({shown}, {line.where})",
-                    f"revoked at {line.where}",
+                    f"the host key of {target} is revoked ({shown}, {line.location})",
+                    f"revoked at {line.location}",
                     code=ReasonCode.HOST_KEY_REVOKED,
                 )
         if self._revoked(plain, certificate):
@@ -149,18 +149,18 @@ class HostTrust:
             )
         if certificate is not None:
             try:
-                trust = self._by_certificate(target, certificate, lines, now)
-                return HostVerdict(trust=trust, fingerprint=shown, algorithm=algorithm.decode())
+                trust = self._check_certificate(target, certificate, lines, now)
+                return AcceptedHostKey(trust=trust, fingerprint=shown, algorithm=algorithm.decode())
             except CertificateRejected as error:
                 rejected = error
         known = [line for line in lines if not line.marker]
         for line in known:
             if hmac.compare_digest(line.key, plain):
-                return HostVerdict(
-                    trust=f"known_hosts {line.where}", fingerprint=shown, algorithm=algorithm.decode()
+                return AcceptedHostKey(
+                    trust=f"known_hosts {line.location}", fingerprint=shown, algorithm=algorithm.decode()
                 )
         if not self._check:
-            return HostVerdict(
+            return AcceptedHostKey(
                 trust="not checked (proxy_checks_host_keys: no)",
                 fingerprint=shown,
                 algorithm=one_line(algorithm, 64),
@@ -168,7 +168,7 @@ class HostTrust:
             )
         raise _rejection(target, plain, shown, known, rejected, certificate)
 
-    def _by_certificate(
+    def _check_certificate(
         self, target: Target, certificate: Certificate, lines: Sequence[KnownHost], now: datetime
     ) -> str:
         """Which authority vouches for it. Raises CertificateRejected."""
@@ -177,7 +177,7 @@ class HostTrust:
         if certificate.authority in self._authorities:
             authority = fingerprint(certificate.authority)
         else:
-            authority = f"the authority at {named[certificate.authority].where}"
+            authority = f"the authority at {named[certificate.authority].location}"
         return f"certificate {quote(certificate.key_id, MAX_KEY_ID)} by {authority}"
 
 
@@ -193,10 +193,10 @@ def _rejection(
     if known:
         line = (same_type or list(known))[0]
         return HostKeyRejected(
-            f"the host key of {target} has changed: it presented {shown}, but {line.where} has"
+            f"the host key of {target} has changed: it presented {shown}, but {line.location} has"
             f" {fingerprint(line.key)}. Somebody may be intercepting the connection. If the key was replaced"
             " on purpose, ask your administrator to correct that line",
-            f"{shown} is not at {line.where}",
+            f"{shown} is not at {line.location}",
             code=ReasonCode.HOST_KEY_CHANGED,
         )
     if certificate is not None and rejected is not None:

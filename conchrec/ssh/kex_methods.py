@@ -40,10 +40,10 @@ class KexMethod(Protocol):
     def offer(self) -> Deferred[bytes]:
         """The client's value."""
 
-    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
+    def accept(self, peer_value: bytes) -> Deferred[tuple[bytes, bytes]]:
         """The server's value, and the secret."""
 
-    def complete(self, theirs: bytes) -> Deferred[bytes]:
+    def complete(self, peer_value: bytes) -> Deferred[bytes]:
         """The secret."""
 
 
@@ -56,14 +56,14 @@ class ModularPowers(Protocol):
     ) -> Deferred[tuple[int, ...]]: ...
 
 
-class _Quick(Protocol):
+class _ImmediateMethod(Protocol):
     """What a KexMethod does, without waiting."""
 
     def offer(self) -> bytes: ...
 
-    def accept(self, theirs: bytes) -> tuple[bytes, bytes]: ...
+    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]: ...
 
-    def complete(self, theirs: bytes) -> bytes: ...
+    def complete(self, peer_value: bytes) -> bytes: ...
 
 
 class _X25519:
@@ -75,15 +75,15 @@ class _X25519:
     def offer(self) -> bytes:
         return self._private.public_key().public_bytes_raw()
 
-    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
-        return self.offer(), self.complete(theirs)
+    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]:
+        return self.offer(), self.complete(peer_value)
 
-    def complete(self, theirs: bytes) -> bytes:
-        return mpint(int.from_bytes(self.shared(theirs), "big"))
+    def complete(self, peer_value: bytes) -> bytes:
+        return mpint(int.from_bytes(self.shared(peer_value), "big"))
 
-    def shared(self, theirs: bytes) -> bytes:
+    def shared(self, peer_value: bytes) -> bytes:
         try:
-            return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
+            return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(peer_value))
         except ValueError as error:
             raise RemoteViolation(
                 "invalid X25519 public value", code=ReasonCode.KEY_EXCHANGE_FAILED
@@ -100,12 +100,12 @@ class _Nist:
     def offer(self) -> bytes:
         return self._private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
-    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
-        return self.offer(), self.complete(theirs)
+    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]:
+        return self.offer(), self.complete(peer_value)
 
-    def complete(self, theirs: bytes) -> bytes:
+    def complete(self, peer_value: bytes) -> bytes:
         try:
-            point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, theirs)
+            point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, peer_value)
             shared = self._private.exchange(ec.ECDH(), point)
         except ValueError as error:
             raise RemoteViolation(
@@ -128,31 +128,31 @@ class _Hybrid:
         self._private = mlkem.MLKEM768PrivateKey.generate()
         return self._private.public_key().public_bytes_raw() + self._classic.offer()
 
-    def accept(self, theirs: bytes) -> tuple[bytes, bytes]:
-        if len(theirs) != self._ENCAPSULATION + 32:
+    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]:
+        if len(peer_value) != self._ENCAPSULATION + 32:
             raise RemoteViolation(
                 "invalid ML-KEM public value: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
             )
         try:
-            public = mlkem.MLKEM768PublicKey.from_public_bytes(theirs[: self._ENCAPSULATION])
+            public = mlkem.MLKEM768PublicKey.from_public_bytes(peer_value[: self._ENCAPSULATION])
         except ValueError as error:
             raise RemoteViolation(
                 "invalid ML-KEM public value", code=ReasonCode.KEY_EXCHANGE_FAILED
             ) from error
         secret, ciphertext = public.encapsulate()
-        shared = self._classic.shared(theirs[self._ENCAPSULATION :])
-        return ciphertext + self._classic.offer(), _hashed(secret + shared)
+        shared = self._classic.shared(peer_value[self._ENCAPSULATION :])
+        return ciphertext + self._classic.offer(), _hash_secret(secret + shared)
 
-    def complete(self, theirs: bytes) -> bytes:
-        if len(theirs) != self._CIPHERTEXT + 32 or self._private is None:
+    def complete(self, peer_value: bytes) -> bytes:
+        if len(peer_value) != self._CIPHERTEXT + 32 or self._private is None:
             raise RemoteViolation(
                 "invalid ML-KEM ciphertext: wrong length", code=ReasonCode.KEY_EXCHANGE_FAILED
             )
-        secret = self._private.decapsulate(theirs[: self._CIPHERTEXT])
-        return _hashed(secret + self._classic.shared(theirs[self._CIPHERTEXT :]))
+        secret = self._private.decapsulate(peer_value[: self._CIPHERTEXT])
+        return _hash_secret(secret + self._classic.shared(peer_value[self._CIPHERTEXT :]))
 
 
-def _hashed(secret: bytes) -> bytes:
+def _hash_secret(secret: bytes) -> bytes:
     return string(hashlib.sha256(secret).digest())
 
 
@@ -165,47 +165,47 @@ class _Modp:
         self._exponent = group.exponent()
         self._powers = powers
 
-    def _raise(self, *bases: int) -> Deferred[tuple[int, ...]]:
+    def _compute_powers(self, *bases: int) -> Deferred[tuple[int, ...]]:
         return self._powers(self._group.prime, self._exponent, bases)
 
     def offer(self) -> Deferred[bytes]:
-        return self._raise(GENERATOR).addCallback(lambda powers: mpint(powers[0])[4:])
+        return self._compute_powers(GENERATOR).addCallback(lambda powers: mpint(powers[0])[4:])
 
-    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
-        value = self._group.public_value(theirs)
-        return self._raise(GENERATOR, value).addCallback(
+    def accept(self, peer_value: bytes) -> Deferred[tuple[bytes, bytes]]:
+        value = self._group.public_value(peer_value)
+        return self._compute_powers(GENERATOR, value).addCallback(
             lambda powers: (mpint(powers[0])[4:], mpint(powers[1]))
         )
 
-    def complete(self, theirs: bytes) -> Deferred[bytes]:
-        value = self._group.public_value(theirs)
-        return self._raise(value).addCallback(lambda powers: mpint(powers[0]))
+    def complete(self, peer_value: bytes) -> Deferred[bytes]:
+        value = self._group.public_value(peer_value)
+        return self._compute_powers(value).addCallback(lambda powers: mpint(powers[0]))
 
 
-class _AtOnce:
+class _DeferredMethod:
     """A method that takes well under a millisecond, as a KexMethod."""
 
-    def __init__(self, method: _Quick) -> None:
+    def __init__(self, method: _ImmediateMethod) -> None:
         self._method = method
 
     def offer(self) -> Deferred[bytes]:
         return succeed(self._method.offer())
 
-    def accept(self, theirs: bytes) -> Deferred[tuple[bytes, bytes]]:
-        return succeed(self._method.accept(theirs))
+    def accept(self, peer_value: bytes) -> Deferred[tuple[bytes, bytes]]:
+        return succeed(self._method.accept(peer_value))
 
-    def complete(self, theirs: bytes) -> Deferred[bytes]:
-        return succeed(self._method.complete(theirs))
+    def complete(self, peer_value: bytes) -> Deferred[bytes]:
+        return succeed(self._method.complete(peer_value))
 
 
 #: Methods by name, with their hash: those that need ModularPowers, and the others.
-_SLOW: dict[bytes, tuple[Group, Hash]] = {
+_MODP_METHODS: dict[bytes, tuple[Group, Hash]] = {
     b"diffie-hellman-group16-sha512": (GROUP16, hashlib.sha512),
     b"diffie-hellman-group14-sha256": (GROUP14, hashlib.sha256),
     b"diffie-hellman-group14-sha1": (GROUP14, hashlib.sha1),
     b"diffie-hellman-group1-sha1": (GROUP1, hashlib.sha1),
 }
-_QUICK: dict[bytes, tuple[Callable[[], _Quick], Hash]] = {
+_IMMEDIATE_METHODS: dict[bytes, tuple[Callable[[], _ImmediateMethod], Hash]] = {
     b"mlkem768x25519-sha256": (_Hybrid, hashlib.sha256),
     b"curve25519-sha256": (_X25519, hashlib.sha256),
     b"curve25519-sha256@libssh.org": (_X25519, hashlib.sha256),
@@ -215,17 +215,17 @@ _QUICK: dict[bytes, tuple[Callable[[], _Quick], Hash]] = {
 }
 
 
-def method_of(name: bytes, powers: ModularPowers) -> KexMethod:
+def new_kex_method(name: bytes, powers: ModularPowers) -> KexMethod:
     """A new run of the method ``name``, which is one that we offered."""
-    if name in _SLOW:
-        return _Modp(_SLOW[name][0], powers)
-    return _AtOnce(_QUICK[name][0]())
+    if name in _MODP_METHODS:
+        return _Modp(_MODP_METHODS[name][0], powers)
+    return _DeferredMethod(_IMMEDIATE_METHODS[name][0]())
 
 
 @functools.cache
-def usable(name: bytes) -> bool:
+def is_usable(name: bytes) -> bool:
     """Can this machine do it? Not every OpenSSL has ML-KEM."""
-    if name in _SLOW or _QUICK[name][0] is not _Hybrid:
+    if name in _MODP_METHODS or _IMMEDIATE_METHODS[name][0] is not _Hybrid:
         return True
     try:
         _Hybrid().offer()
@@ -234,9 +234,9 @@ def usable(name: bytes) -> bool:
     return True
 
 
-def hash_of(name: bytes) -> Hash:
+def kex_hash(name: bytes) -> Hash:
     """The hash of the method ``name``."""
-    return _SLOW[name][1] if name in _SLOW else _QUICK[name][1]
+    return _MODP_METHODS[name][1] if name in _MODP_METHODS else _IMMEDIATE_METHODS[name][1]
 
 
 def derive(

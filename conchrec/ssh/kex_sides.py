@@ -11,7 +11,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import USER_SIGNATURES
 from conchrec.ssh.certificate import CERTIFICATE, decode, key_type_of
-from conchrec.ssh.framing import Incoming, Outgoing
+from conchrec.ssh.framing import InboundPackets, OutboundPackets
 from conchrec.ssh.kexinit import EXT_INFO_CLIENT
 from conchrec.ssh.key_exchange import KexRun, KexSettings, KexTransport, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
@@ -46,8 +46,8 @@ class ServerKeyExchange(KeyExchange):
         transport: KexTransport,
         settings: KexSettings,
         *,
-        incoming: Incoming,
-        outgoing: Outgoing,
+        incoming: InboundPackets,
+        outgoing: OutboundPackets,
         host_keys: HostKeys,
     ) -> None:
         super().__init__(transport, settings, incoming=incoming, outgoing=outgoing)
@@ -75,7 +75,7 @@ class ServerKeyExchange(KeyExchange):
         if not self.is_secure:
             self.host_key_blob, self.host_key_signature = blob, signature
         self._transport.send_now(a.KEX_REPLY, string(blob) + string(server) + string(signature))
-        self._secret_known(secret, exchange_hash)
+        self._use_secret(secret, exchange_hash)
 
     def _keys_sent(self, run: KexRun) -> None:
         # The first message under the new keys (RFC 8308 section 2.4).
@@ -94,8 +94,8 @@ class ClientKeyExchange(KeyExchange):
         transport: KexTransport,
         settings: KexSettings,
         *,
-        incoming: Incoming,
-        outgoing: Outgoing,
+        incoming: InboundPackets,
+        outgoing: OutboundPackets,
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
     ) -> None:
@@ -145,17 +145,19 @@ class ClientKeyExchange(KeyExchange):
             return
         if not self.is_secure:
             self.host_key_blob, self.host_key_signature = blob, signature
-        self._secret_known(secret, exchange_hash)
+        self._use_secret(secret, exchange_hash)
 
 
 def ext_info() -> bytes:
     """What our servers tell a client of themselves (RFC 8308; PROTOCOL 1.9 and 1.10)."""
-    told = {
+    extensions = {
         b"server-sig-algs": b",".join(USER_SIGNATURES),
         b"publickey-hostbound@openssh.com": b"0",
         b"ping@openssh.com": b"0",
     }
-    return uint32(len(told)) + b"".join(string(name) + string(value) for name, value in told.items())
+    return uint32(len(extensions)) + b"".join(
+        string(name) + string(value) for name, value in extensions.items()
+    )
 
 
 def _plain_key(blob: bytes) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.kex_methods import usable
+from conchrec.ssh.kex_methods import is_usable
 from conchrec.ssh.numbers import KEXINIT
 from conchrec.ssh.packetcipher import Suite, is_aead, suite
 from conchrec.ssh.wire import Reader, names, uint32
@@ -25,7 +25,7 @@ MAX_NAMES = 1024
 BULK_BYTES = 16 * 1024 * 1024
 
 
-class NothingInCommon(RemoteViolation):
+class NoCommonAlgorithm(RemoteViolation):
     """The two sides have no algorithm that both take."""
 
     default_code = ReasonCode.NO_COMMON_ALGORITHM
@@ -118,24 +118,24 @@ class Agreement:
     guess_wrong: bool
 
 
-def settle(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
-    """The first of the client's that the server has, too. Raises NothingInCommon."""
+def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
+    """The first of the client's that the server has, too. Raises NoCommonAlgorithm."""
 
-    def pick(what: str, of_us: tuple[bytes, ...], of_them: tuple[bytes, ...]) -> bytes:
-        client, server = (of_us, of_them) if is_client else (of_them, of_us)
+    def pick(purpose: str, our_names: tuple[bytes, ...], peer_names: tuple[bytes, ...]) -> bytes:
+        client, server = (our_names, peer_names) if is_client else (peer_names, our_names)
         for name in client:
             if name in server:
                 return name
-        shown = one_line(b",".join(of_them), 400)
-        raise NothingInCommon(f"no common {what} algorithm: the other side offers {shown}")
+        shown = one_line(b",".join(peer_names), 400)
+        raise NoCommonAlgorithm(f"no common {purpose} algorithm: the other side offers {shown}")
 
-    def pick_suite(way: int) -> tuple[bytes, bytes]:
-        cipher = pick("cipher", ours.ciphers[way], theirs.ciphers[way])
+    def pick_suite(direction: int) -> tuple[bytes, bytes]:
+        cipher = pick("cipher", ours.ciphers[direction], theirs.ciphers[direction])
         # One that authenticates by itself has no MAC, whatever the lists say.
-        return cipher, b"" if is_aead(cipher) else pick("MAC", ours.macs[way], theirs.macs[way])
+        return cipher, b"" if is_aead(cipher) else pick("MAC", ours.macs[direction], theirs.macs[direction])
 
-    def pick_compression(way: int) -> bytes:
-        return pick("compression", ours.compressions[way], theirs.compressions[way])
+    def pick_compression(direction: int) -> bytes:
+        return pick("compression", ours.compressions[direction], theirs.compressions[direction])
 
     methods = tuple(name for name in theirs.kex if name not in MARKERS)
     kex = pick("key exchange", tuple(name for name in ours.kex if name not in MARKERS), methods)
@@ -159,13 +159,13 @@ class Proposals:
     much has been carried under another cipher, those for bulk transfers alone."""
 
     def __init__(self, algorithms: Algorithms) -> None:
-        self._algorithms = replace(algorithms, kex=tuple(filter(usable, algorithms.kex)))
+        self._algorithms = replace(algorithms, kex=tuple(filter(is_usable, algorithms.kex)))
         #: The peer has a cipher for bulk transfers, and another is in use.
         self._may_change = False
 
-    def due(self, most: int) -> int:
-        """Bytes under one pair of keys after which new ones are asked for, at most ``most``."""
-        return min(most, BULK_BYTES) if self._may_change else most
+    def due(self, limit: int) -> int:
+        """Bytes under one pair of keys after which new ones are asked for, at most ``limit``."""
+        return min(limit, BULK_BYTES) if self._may_change else limit
 
     def make(self, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...], counted: int) -> Proposal:
         """The next KEXINIT; ``counted`` are the bytes under the keys of now."""

@@ -24,8 +24,8 @@ from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.compression import DELAYED
-from conchrec.ssh.framing import Incoming, Outgoing
-from conchrec.ssh.kex_methods import KexMethod, ModularPowers, derive, hash_of, method_of
+from conchrec.ssh.framing import InboundPackets, OutboundPackets
+from conchrec.ssh.kex_methods import KexMethod, ModularPowers, derive, kex_hash, new_kex_method
 from conchrec.ssh.kex_table import TABLE, ExchangePhase, KexAction, KexEvent
 from conchrec.ssh.kexinit import (
     EXT_INFO_CLIENT,
@@ -34,7 +34,7 @@ from conchrec.ssh.kexinit import (
     Agreement,
     Proposal,
     Proposals,
-    settle,
+    negotiate,
 )
 from conchrec.ssh.numbers import (
     KEX_FIRST,
@@ -73,7 +73,7 @@ class KexTransport(Protocol):
         """The connection ends, or has ended."""
 
     @property
-    def versions(self) -> tuple[bytes, bytes]:
+    def identifications(self) -> tuple[bytes, bytes]:
         """The identification strings of the client and of the server, without CR and LF."""
 
     def send_now(self, number: int, payload: bytes) -> None:
@@ -153,7 +153,12 @@ class KeyExchange(ABC):
     is_client: bool
 
     def __init__(
-        self, transport: KexTransport, settings: KexSettings, *, incoming: Incoming, outgoing: Outgoing
+        self,
+        transport: KexTransport,
+        settings: KexSettings,
+        *,
+        incoming: InboundPackets,
+        outgoing: OutboundPackets,
     ) -> None:
         self._transport = transport
         self._settings = settings
@@ -165,7 +170,7 @@ class KeyExchange(ABC):
         #: What the exchange waits for, before the next message of the peer is handled.
         self._computing: Deferred[Any] | None = None
         #: A new exchange begins after more bytes than that under these keys.
-        self._due = _NEVER
+        self._rekey_at = _NEVER
         self.blocked = BlockedMessages()
         self.phase = ExchangePhase.INITIAL
         #: Every message may be sent at once. Read for each message that is sent.
@@ -199,7 +204,7 @@ class KeyExchange(ABC):
 
     @abstractmethod
     def _handle_method(self, run: KexRun, r: Reader) -> None:
-        """Handle the one message of the method that the peer sends, as far as ``_secret_known``."""
+        """Handle the one message of the method that the peer sends, as far as ``_use_secret``."""
 
     def _keys_sent(self, run: KexRun) -> None:  # noqa: B027  # only a server does something here
         """Our NEWKEYS was sent; nothing follows it yet."""
@@ -208,21 +213,21 @@ class KeyExchange(ABC):
 
     def begin(self) -> None:
         """Begin an exchange, unless one runs."""
-        self._on(KexEvent.BEGIN)
+        self._handle_event(KexEvent.BEGIN)
 
     def begin_if_due(self) -> None:
         """Begin an exchange where much has passed under these keys. Called after each message."""
-        if self._incoming.counted + self._outgoing.counted > self._due:
-            self._on(KexEvent.BEGIN)
+        if self._incoming.counted + self._outgoing.counted > self._rekey_at:
+            self._handle_event(KexEvent.BEGIN)
 
     def must_wait(self, number: int) -> bool:
         """Must a message of ours with this number wait for new keys?"""
         return not self.is_open and not may_go_in_exchange(number)
 
-    def block(self, number: int, payload: bytes, most: int) -> None:
-        """Keep a message for the new keys. More than ``most`` bytes end the connection."""
+    def block(self, number: int, payload: bytes, limit: int) -> None:
+        """Keep a message for the new keys. More than ``limit`` bytes end the connection."""
         self.blocked.add(number, payload)
-        if self.blocked.cost > most:
+        if self.blocked.cost > limit:
             self._transport.fail(
                 RemoteViolation(
                     "the key exchange takes too long: too many messages wait for it",
@@ -234,15 +239,15 @@ class KeyExchange(ABC):
 
     def kexinit_received(self, payload: bytes) -> None:
         """The peer's KEXINIT."""
-        self._on(KexEvent.KEXINIT, payload)
+        self._handle_event(KexEvent.KEXINIT, payload)
 
     def method_received(self, number: int, payload: bytes) -> None:
         """A message of the method, 30 to 49."""
-        self._on(KexEvent.METHOD, number, payload)
+        self._handle_event(KexEvent.METHOD, number, payload)
 
     def newkeys_received(self, payload: bytes) -> None:
         """The peer's NEWKEYS."""
-        self._on(KexEvent.NEWKEYS, payload)
+        self._handle_event(KexEvent.NEWKEYS, payload)
 
     def stop(self) -> None:
         """The connection ends: compute no more, and forget what waits."""
@@ -254,10 +259,10 @@ class KeyExchange(ABC):
 
     # --- the state table
 
-    def _on(self, event: KexEvent, *arguments: object) -> None:
+    def _handle_event(self, event: KexEvent, *arguments: object) -> None:
         action = TABLE[self.phase, event]
         if action is KexAction.REFUSE:
-            raise _refusal(event)
+            raise _violation(event)
         assert action is not KexAction.NEVER, f"{event.name} in the phase {self.phase.name}"
         self._ACTIONS[action](self, *arguments)
 
@@ -265,7 +270,7 @@ class KeyExchange(ABC):
         self.phase = phase
         self.is_open = TABLE[phase, KexEvent.MESSAGE] is KexAction.SEND
         idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
-        self._due = self._proposals.due(self._settings.rekey_bytes) if idle else _NEVER
+        self._rekey_at = self._proposals.due(self._settings.rekey_bytes) if idle else _NEVER
 
     def _ignore(self) -> None:  # noqa: B027  # a row of the table that does nothing
         """An exchange runs already."""
@@ -293,7 +298,7 @@ class KeyExchange(ABC):
 
     def _end_pause(self, payload: bytes) -> None:
         if not self._transport.is_over:
-            self._transport.attempt(self._on, KexEvent.PAUSE_OVER, payload)
+            self._transport.attempt(self._handle_event, KexEvent.PAUSE_OVER, payload)
             self._transport.hold("rekeys", False)
 
     def _accept(self, payload: bytes) -> None:
@@ -314,13 +319,13 @@ class KeyExchange(ABC):
                     "KEXINIT is not the first packet of a strict key exchange",
                     code=ReasonCode.KEY_EXCHANGE_FAILED,
                 )
-        agreed = settle(self.proposal, theirs, is_client=self.is_client)
+        agreed = negotiate(self.proposal, theirs, is_client=self.is_client)
         self._proposals.agreed(agreed, theirs)
         self.run = KexRun(
             ours=self.proposal,
             theirs=theirs,
             agreed=agreed,
-            method=method_of(agreed.kex, self._settings.powers),
+            method=new_kex_method(agreed.kex, self._settings.powers),
             ignores_guess=agreed.guess_wrong,
         )
         self._enter(ExchangePhase.AGREED)
@@ -343,7 +348,7 @@ class KeyExchange(ABC):
         assert run is not None
         agreed = run.agreed
         self.session_id = self.session_id or exchange_hash
-        up, down = self._derived(agreed, secret, exchange_hash)
+        up, down = self._derive_ciphers(agreed, secret, exchange_hash)
         sealer, opener = (up, down) if self.is_client else (down, up)
         up_compressed, down_compressed = (name == DELAYED for name in agreed.compressions)
         if not self.is_client:
@@ -359,13 +364,13 @@ class KeyExchange(ABC):
         if self.is_open:
             self._send_blocked()
 
-    def _derived(self, agreed: Agreement, secret: bytes, exchange_hash: bytes) -> tuple[Any, Any]:
+    def _derive_ciphers(self, agreed: Agreement, secret: bytes, exchange_hash: bytes) -> tuple[Any, Any]:
         """What seals and opens packets from client to server, and from server to client (RFC 4253 section
         7.2)."""
-        hash_ = hash_of(agreed.kex)
+        hash_ = kex_hash(agreed.kex)
         session_id = self.session_id or b""
 
-        def made(suite: Suite, letters: bytes) -> Any:
+        def make(suite: Suite, letters: bytes) -> Any:
             iv, key, mac = (
                 derive(hash_, secret, exchange_hash, session_id, bytes((letter,)), size)
                 for letter, size in zip(letters, (suite.iv, suite.key, suite.mac), strict=True)
@@ -373,7 +378,7 @@ class KeyExchange(ABC):
             return suite.make(key, iv, mac)
 
         to_server, to_client = agreed.suites
-        return made(to_server, b"ACE"), made(to_client, b"BDF")
+        return make(to_server, b"ACE"), make(to_client, b"BDF")
 
     def _finish_first(self, payload: bytes) -> None:
         self._read_under_new_keys(payload)
@@ -387,14 +392,14 @@ class KeyExchange(ABC):
 
     def _read_under_new_keys(self, payload: bytes) -> None:
         if payload:
-            raise _refusal(KexEvent.NEWKEYS)
+            raise _violation(KexEvent.NEWKEYS)
         self._incoming.renew()
         self._enter(ExchangePhase.IDLE)
         self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
     def _begin_by_time(self) -> None:
         if not self._transport.is_over:
-            self._on(KexEvent.BEGIN)
+            self._handle_event(KexEvent.BEGIN)
 
     def _send_blocked(self) -> None:
         for message in self.blocked.take():
@@ -446,16 +451,16 @@ class KeyExchange(ABC):
         """H (RFC 4253 section 8): what is signed, and the first time the session's id."""
         inits = (run.ours.payload, run.theirs.payload)
         client_init, server_init = inits if self.is_client else reversed(inits)
-        hashed = (*self._transport.versions, client_init, server_init, host_key, client, server)
-        digest: bytes = hash_of(run.agreed.kex)(b"".join(map(string, hashed)) + secret).digest()
+        parts = (*self._transport.identifications, client_init, server_init, host_key, client, server)
+        digest: bytes = kex_hash(run.agreed.kex)(b"".join(map(string, parts)) + secret).digest()
         return digest
 
-    def _secret_known(self, secret: bytes, exchange_hash: bytes) -> None:
+    def _use_secret(self, secret: bytes, exchange_hash: bytes) -> None:
         """The host key has signed the exchange: use the keys."""
-        self._on(KexEvent.SIGNED, secret, exchange_hash)
+        self._handle_event(KexEvent.SIGNED, secret, exchange_hash)
 
 
-def _refusal(event: KexEvent) -> RemoteViolation:
+def _violation(event: KexEvent) -> RemoteViolation:
     """What is wrong with a message of the peer that comes in the wrong phase."""
     if event is KexEvent.KEXINIT:
         return RemoteViolation("KEXINIT during a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)

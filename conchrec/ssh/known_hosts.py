@@ -35,30 +35,30 @@ class KnownHost:
     path: Path
     line: int
 
-    def names(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """``name`` is ``host`` or ``[host]:port``, lower case; a negated pattern that matches wins."""
         if self.patterns.startswith("|1|"):
-            return _hashed_matches(self.patterns, name)
-        found = False
+            return _matches_hash(self.patterns, name)
+        known = False
         for pattern in self.patterns.lower().split(","):
             if pattern.startswith("!"):
-                if _matches(pattern[1:], name):
+                if _matches_pattern(pattern[1:], name):
                     return False
-            elif _matches(pattern, name):
-                found = True
-        return found
+            elif _matches_pattern(pattern, name):
+                known = True
+        return known
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self.path}:{self.line}"
 
 
-def _matches(pattern: str, name: str) -> bool:
+def _matches_pattern(pattern: str, name: str) -> bool:
     """``*`` and ``?`` only: in known_hosts brackets are for ports, not for sets."""
     return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
-def _hashed_matches(field: str, name: str) -> bool:
+def _matches_hash(field: str, name: str) -> bool:
     """``|1|salt|hash``, both base64; HMAC-SHA1 (HashKnownHosts in ssh_config(5))."""
     try:
         _, _, salt, expected = field.split("|")
@@ -78,9 +78,9 @@ class KnownHosts:
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> KnownHosts:
-        found = cls(paths)
-        found.refresh()
-        return found
+        known = cls(paths)
+        known.refresh()
+        return known
 
     def refresh(self) -> None:
         """Read what has changed. A file that can't be read keeps nobody in trust."""
@@ -94,7 +94,7 @@ class KnownHosts:
             self._stamps[path] = stamp
             self._lines[path] = tuple(_read(path)) if stamp is not None else ()
 
-    def about(self, target: Target) -> tuple[KnownHost, ...]:
+    def lines_for(self, target: Target) -> tuple[KnownHost, ...]:
         """The lines for a target. As ssh does, a port other than 22 is part of its name, and only
         authorities are also looked for without it."""
         self.refresh()
@@ -103,8 +103,8 @@ class KnownHosts:
             line
             for path in self._paths
             for line in self._lines.get(path, ())
-            if line.names(name)
-            or (line.marker == "cert-authority" and target.port != 22 and line.names(target.host))
+            if line.matches(name)
+            or (line.marker == "cert-authority" and target.port != 22 and line.matches(target.host))
         )
 
 

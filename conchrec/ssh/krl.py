@@ -29,7 +29,7 @@ _SERIAL_LIST, _SERIAL_RANGE, _SERIAL_BITMAP, _KEY_ID, _CERTIFICATES_EXTENSION = 
 MAX_BITMAP = 64 * 1024
 
 
-class BadKrl(RemoteViolation):
+class InvalidKrl(RemoteViolation):
     """Not a revocation list, or one with a part that must be understood and is not."""
 
     default_code = ReasonCode.BAD_REVOCATION_LIST
@@ -64,51 +64,51 @@ def encode(krl: Krl) -> bytes:
     parts = [MAGIC, uint32(FORMAT), uint64(krl.krl_version), uint64(krl.generated), uint64(0), string(b"")]
     parts.append(string(krl.comment.encode()))
     for revoked in krl.certificates:
-        parts += _section(_CERTIFICATES, b"".join(_certificates(revoked)))
+        parts += _encode_section(_CERTIFICATES, b"".join(_encode_certificates(revoked)))
     for number, blobs in ((_KEYS, krl.keys), (_SHA1, krl.sha1), (_SHA256, krl.sha256)):
         if blobs:
-            parts += _section(number, b"".join(map(string, sorted(blobs))))
+            parts += _encode_section(number, b"".join(map(string, sorted(blobs))))
     return b"".join(parts)
 
 
-def _section(number: int, contents: bytes) -> tuple[bytes, bytes]:
+def _encode_section(number: int, contents: bytes) -> tuple[bytes, bytes]:
     return bytes((number,)), string(contents)
 
 
-def _certificates(revoked: RevokedCertificates) -> Iterator[bytes]:
+def _encode_certificates(revoked: RevokedCertificates) -> Iterator[bytes]:
     yield string(revoked.authority)
     yield string(b"")
     single: list[int] = []
-    for first, last in merged(revoked.serials):
+    for first, last in merge_ranges(revoked.serials):
         if last - first < 2:
             single += range(first, last + 1)
         else:
-            yield from _section(_SERIAL_RANGE, uint64(first) + uint64(last))
+            yield from _encode_section(_SERIAL_RANGE, uint64(first) + uint64(last))
     if single:
-        yield from _section(_SERIAL_LIST, b"".join(map(uint64, single)))
+        yield from _encode_section(_SERIAL_LIST, b"".join(map(uint64, single)))
     if revoked.key_ids:
         ids = (string(key_id.encode()) for key_id in sorted(set(revoked.key_ids)))
-        yield from _section(_KEY_ID, b"".join(ids))
+        yield from _encode_section(_KEY_ID, b"".join(ids))
 
 
-def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The same numbers in as few ranges as there can be, in order."""
-    found: list[tuple[int, int]] = []
+    result: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        if result and first <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(last, result[-1][1]))
         else:
-            found.append((first, last))
-    return found
+            result.append((first, last))
+    return result
 
 
 def decode(data: bytes) -> Krl:
-    """Raises BadKrl, or another RemoteViolation where it is cut short."""
+    """Raises InvalidKrl, or another RemoteViolation where it is cut short."""
     r = Reader(data)
     if r.take(len(MAGIC)) != MAGIC:
-        raise BadKrl("not a key revocation list (KRL)")
+        raise InvalidKrl("not a key revocation list (KRL)")
     if (version := r.uint32()) != FORMAT:
-        raise BadKrl(f"unsupported KRL format version {version}")
+        raise InvalidKrl(f"unsupported KRL format version {version}")
     krl_version, generated = r.uint64(), r.uint64()
     r.uint64()
     r.string()
@@ -120,15 +120,15 @@ def decode(data: bytes) -> Krl:
         if number == _CERTIFICATES:
             certificates.append(_read_certificates(contents))
         elif number in blobs:
-            blobs[number].update(_strings(contents))
+            blobs[number].update(_read_strings(contents))
         elif number == _EXTENSION:
             _skip_extension(contents)
         elif number != _SIGNATURE:
-            raise BadKrl(f"unknown KRL section {number}")
+            raise InvalidKrl(f"unknown KRL section {number}")
     if any(len(digest) != 20 for digest in blobs[_SHA1]) or any(
         len(digest) != 32 for digest in blobs[_SHA256]
     ):
-        raise BadKrl("a fingerprint in the KRL has the wrong length")
+        raise InvalidKrl("a fingerprint in the KRL has the wrong length")
     return Krl(
         krl_version=krl_version,
         generated=generated,
@@ -140,7 +140,7 @@ def decode(data: bytes) -> Krl:
     )
 
 
-def _strings(r: Reader) -> Iterator[bytes]:
+def _read_strings(r: Reader) -> Iterator[bytes]:
     while not r.at_end:
         yield r.string()
 
@@ -160,24 +160,26 @@ def _read_certificates(r: Reader) -> RevokedCertificates:
             serials.append((contents.uint64(), contents.uint64()))
             contents.end()
         elif number == _SERIAL_BITMAP:
-            serials += _bitmap(contents)
+            serials += _read_bitmap(contents)
         elif number == _KEY_ID:
-            key_ids += [decode_text(key_id) for key_id in _strings(contents)]
+            key_ids += [decode_text(key_id) for key_id in _read_strings(contents)]
         elif number == _CERTIFICATES_EXTENSION:
             _skip_extension(contents)
         else:
-            raise BadKrl(f"unknown certificate section {number} in the KRL")
+            raise InvalidKrl(f"unknown certificate section {number} in the KRL")
     if any(not 0 < first <= last for first, last in serials):
-        raise BadKrl("invalid range of serial numbers in the KRL: must be 1 or more, in ascending order")
-    return RevokedCertificates(authority=authority, serials=tuple(merged(serials)), key_ids=tuple(key_ids))
+        raise InvalidKrl("invalid range of serial numbers in the KRL: must be 1 or more, in ascending order")
+    return RevokedCertificates(
+        authority=authority, serials=tuple(merge_ranges(serials)), key_ids=tuple(key_ids)
+    )
 
 
-def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
+def _read_bitmap(r: Reader) -> Iterator[tuple[int, int]]:
     """``uint64 offset, mpint bitmap``: bit n stands for offset + n."""
     offset, bits = r.uint64(), r.string()
     r.end()
     if len(bits) > MAX_BITMAP or offset + 8 * len(bits) > MAX_SERIAL:
-        raise BadKrl("a bitmap of serial numbers in the KRL is too long")
+        raise InvalidKrl("a bitmap of serial numbers in the KRL is too long")
     for run in re.finditer("1+", f"{int.from_bytes(bits, 'big'):b}"[::-1]):
         yield offset + run.start(), offset + run.end() - 1
 
@@ -185,16 +187,16 @@ def _bitmap(r: Reader) -> Iterator[tuple[int, int]]:
 def _skip_extension(r: Reader) -> None:
     name, critical = r.string(), r.boolean()
     if critical:
-        raise BadKrl(f"unknown critical extension {quote(name, 64)} in the KRL")
+        raise InvalidKrl(f"unknown critical extension {quote(name, 64)} in the KRL")
 
 
 def revokes(krl: Krl, blob: bytes) -> bool:
     """Is this plain key or certificate (a wire blob) revoked? As sshd judges: a certificate is, where its key
     is, or the key of its authority. Raises RemoteViolation where it is neither."""
     if not key_type_of(blob).endswith(CERTIFICATE):
-        return _names_key(krl, blob)
+        return _revokes_key(krl, blob)
     certificate = decode_certificate(blob)
-    if _names_key(krl, certificate.public_key) or _names_key(krl, certificate.authority):
+    if _revokes_key(krl, certificate.public_key) or _revokes_key(krl, certificate.authority):
         return True
     return any(
         certificate.key_id in revoked.key_ids
@@ -204,7 +206,7 @@ def revokes(krl: Krl, blob: bytes) -> bool:
     )
 
 
-def _names_key(krl: Krl, blob: bytes) -> bool:
+def _revokes_key(krl: Krl, blob: bytes) -> bool:
     return (
         blob in krl.keys
         or hashlib.sha1(blob, usedforsecurity=False).digest() in krl.sha1

@@ -15,7 +15,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.backpressure import Producer
 from conchrec.ssh.fair_turns import Share
-from conchrec.ssh.framing import Incoming
+from conchrec.ssh.framing import InboundPackets
 from conchrec.ssh.peer_limits import EarlyAllowance
 
 #: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
@@ -37,7 +37,7 @@ class PacketHandler(Protocol):
     def attempt(self, step: Callable[..., object], *arguments: object) -> None:
         """Call ``step``; what it raises ends the connection."""
 
-    def identified(self) -> bool:
+    def read_identification(self) -> bool:
         """Read the peer's identification string, where it is still to come. May packets be handled?"""
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
@@ -54,21 +54,23 @@ class PacketReader:
     """Hands the messages in ``incoming`` to ``handler``. ``share`` is charged for their handling; without one
     all that has come is handled at once."""
 
-    def __init__(self, handler: PacketHandler, incoming: Incoming, clock: Clock, share: Share | None) -> None:
+    def __init__(
+        self, handler: PacketHandler, incoming: InboundPackets, clock: Clock, share: Share | None
+    ) -> None:
         self._handler = handler
         self._incoming = incoming
         self._clock = clock
         self._share = share
-        self._early: EarlyAllowance | None = EarlyAllowance()
+        self._early_allowance: EarlyAllowance | None = EarlyAllowance()
         self._socket: Producer | None = None
         self._socket_paused = False
         self._holds: set[str] = set()
         self._brakes: set[str] = set()
-        self._reading = False
+        self._is_reading = False
         #: Messages are left for a later turn of the reactor.
-        self._behind_turn = False
+        self._is_deferred = False
         #: The peer is gone, and what it has sent is still being handled.
-        self._gone = False
+        self._has_ended = False
 
     def connect(self, socket: Producer) -> None:
         """The socket that is paused where too much waits."""
@@ -77,24 +79,24 @@ class PacketReader:
 
     def log_in(self) -> None:
         """The peer has logged in: it may send more."""
-        self._early = None
+        self._early_allowance = None
 
     def receive(self, data: bytes) -> None:
         """Bytes of the peer, cut anywhere."""
         self._incoming.feed(data)
-        if self._reading:
+        if self._is_reading:
             return  # called by what a message has set going: its reader goes on with this, in order
         if self._share is None:
             self.read_slice(lambda: False)
-        elif not self._behind_turn:
-            self._behind_turn = self._share.read(self)
+        elif not self._is_deferred:
+            self._is_deferred = self._share.read(self)
         self._pace_socket()
 
     def end(self) -> bool:
         """The peer is gone. Is nothing left to be handled? If something is, ``handler.input_ended`` is called
         after that."""
-        self._gone = self._behind_turn and not self._handler.is_over and not self._holds
-        return not self._gone
+        self._has_ended = self._is_deferred and not self._handler.is_over and not self._holds
+        return not self._has_ended
 
     def brake(self, reason: str, on: bool) -> None:
         """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
@@ -122,28 +124,28 @@ class PacketReader:
 
     def read_slice(self, spent: Callable[[], bool]) -> bool:
         """Handle messages until ``spent`` returns true after one. True if some are left."""
-        if self._reading:
+        if self._is_reading:
             return False
-        self._reading = True
+        self._is_reading = True
         try:
             self._handler.attempt(self._read, spent)
         finally:
-            self._reading = False
-        left = self._behind_turn and not self._handler.is_over and not self._holds
-        self._behind_turn = left
+            self._is_reading = False
+        remains = self._is_deferred and not self._handler.is_over and not self._holds
+        self._is_deferred = remains
         self._pace_socket()
-        if self._gone and not left:
-            self._gone = False
+        if self._has_ended and not remains:
+            self._has_ended = False
             self._handler.input_ended()
-        return left
+        return remains
 
     # --- inside
 
     def _pace_socket(self) -> None:
         """Stop or resume reading from the socket, where that changes."""
-        waits = bool(self._holds) or self._behind_turn
-        most = MAX_HELD if self._early is None else MAX_HELD_EARLY
-        paused = bool(self._brakes) or (waits and len(self._incoming) > most)
+        waits = bool(self._holds) or self._is_deferred
+        limit = MAX_HELD if self._early_allowance is None else MAX_HELD_EARLY
+        paused = bool(self._brakes) or (waits and len(self._incoming) > limit)
         if paused == self._socket_paused or self._socket is None or self._handler.is_over:
             return
         self._socket_paused = paused
@@ -153,9 +155,9 @@ class PacketReader:
             self._socket.resumeProducing()
 
     def _read(self, spent: Callable[[], bool]) -> None:
-        self._behind_turn = False
+        self._is_deferred = False
         handler, incoming = self._handler, self._incoming
-        if not handler.identified():
+        if not handler.read_identification():
             return
         handled = 0
         while not handler.is_over and not self._holds:
@@ -163,12 +165,14 @@ class PacketReader:
             if payload is None:
                 break
             handled += len(payload)
-            if self._early is not None and not self._early.charge(self._clock.seconds(), len(payload)):
+            if self._early_allowance is not None and not self._early_allowance.charge(
+                self._clock.seconds(), len(payload)
+            ):
                 raise RemoteViolation("too many messages before the login", code=ReasonCode.TOO_MANY_MESSAGES)
             handler.dispatchMessage(payload[0], payload[1:])
             # Compressed bytes may be eight hundred times as many inside: those count, too.
             if spent() or (handled > READ_AT_MOST and self._share is not None):
-                self._behind_turn = len(incoming) > 0
+                self._is_deferred = len(incoming) > 0
                 break
         if not handler.is_over:
             handler.messages_handled()

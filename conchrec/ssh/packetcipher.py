@@ -45,7 +45,7 @@ class Opener(Protocol):
         """The payload."""
 
 
-class _Noise:
+class _RandomPool:
     """Random bytes. Asked for packet by packet, the operating system costs more than the joining of one."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _Noise:
         return self._bytes[begin : self._at]
 
 
-_noise = _Noise()
+_random_pool = _RandomPool()
 
 
 def _pad(payload: tuple[bytes, ...], block: int, counted: int) -> bytes:
@@ -69,7 +69,7 @@ def _pad(payload: tuple[bytes, ...], block: int, counted: int) -> bytes:
     padding = block - (counted + 1 + sum(map(len, payload))) % block
     if padding < 4:
         padding += block
-    return b"".join((bytes((padding,)), *payload, _noise.take(padding)))
+    return b"".join((bytes((padding,)), *payload, _random_pool.take(padding)))
 
 
 def _unpad(packet: bytes) -> bytes:
@@ -80,10 +80,10 @@ def _unpad(packet: bytes) -> bytes:
     return packet[1 : len(packet) - padding]
 
 
-def _checked(length: int, block: int, counted: int, most: int = MAX_PACKET) -> int:
-    if not 5 <= length <= most:
+def _check_length(length: int, block: int, counted: int, limit: int = MAX_PACKET) -> int:
+    if not 5 <= length <= limit:
         raise RemoteViolation(
-            f"invalid packet length: {length} bytes, allowed are 5 to {most}",
+            f"invalid packet length: {length} bytes, allowed are 5 to {limit}",
             code=ReasonCode.PACKET_CORRUPTED,
         )
     if (length + counted) % block:
@@ -103,7 +103,7 @@ class Clear:
         return len(body).to_bytes(4, "big") + body
 
     def rest(self, sequence: int, head: bytes) -> int:
-        return _checked(int.from_bytes(head, "big"), 8, 4, MAX_CLEAR)
+        return _check_length(int.from_bytes(head, "big"), 8, 4, MAX_CLEAR)
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         return _unpad(rest)
@@ -131,7 +131,7 @@ class Gcm:
         return head + self._aead.encrypt(self._nonce(), body, head)
 
     def rest(self, sequence: int, head: bytes) -> int:
-        return _checked(int.from_bytes(head, "big"), 16, 0) + self._TAG
+        return _check_length(int.from_bytes(head, "big"), 16, 0) + self._TAG
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         try:
@@ -154,7 +154,7 @@ class ChaCha:
         )
 
     @staticmethod
-    def _begin(stream: CipherContext, sequence: int) -> CipherContext:
+    def _seek(stream: CipherContext, sequence: int) -> CipherContext:
         """At the first block of this packet."""
         # The 16 bytes are the block counter, little endian, and the nonce: a 64 bit sequence number.
         stream.reset_nonce(bytes(8) + sequence.to_bytes(8, "big"))
@@ -162,13 +162,13 @@ class ChaCha:
 
     def _keys(self, sequence: int) -> tuple[bytes, CipherContext]:
         """The key of the tag, and the stream for the packet, which begins with the next block."""
-        stream = self._begin(self._main, sequence)
+        stream = self._seek(self._main, sequence)
         return stream.update(bytes(64))[:32], stream
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
         body = _pad(payload, 8, 0)
         tag_key, stream = self._keys(sequence)
-        head = self._begin(self._length, sequence).update(len(body).to_bytes(4, "big"))
+        head = self._seek(self._length, sequence).update(len(body).to_bytes(4, "big"))
         sealed = stream.update(body)
         tag = Poly1305(tag_key)
         tag.update(head)
@@ -176,8 +176,8 @@ class ChaCha:
         return b"".join((head, sealed, tag.finalize()))
 
     def rest(self, sequence: int, head: bytes) -> int:
-        length = int.from_bytes(self._begin(self._length, sequence).update(head), "big")
-        return _checked(length, 8, 0) + self._TAG
+        length = int.from_bytes(self._seek(self._length, sequence).update(head), "big")
+        return _check_length(length, 8, 0) + self._TAG
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         tag_key, stream = self._keys(sequence)
@@ -195,7 +195,7 @@ class ChaCha:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
+class _CipherSpec:
     """A cipher that authenticates nothing. ``make`` takes key and IV; ``block`` and ``key`` are in bytes."""
 
     key: int
@@ -218,14 +218,16 @@ def _triple_des(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
     return Cipher(TripleDES(key), modes.CBC(iv))
 
 
-class _WithMac:
+class _MacCipher:
     """A cipher that needs an HMAC beside it.
 
     In CBC the length of a packet is believed before anything is proved, so someone in between may learn
     a few bits by what we do then (CPNI-957037): one of the reasons why only ``LEGACY`` has it.
     """
 
-    def __init__(self, stream: _Stream, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
+    def __init__(
+        self, stream: _CipherSpec, key: bytes, iv: bytes, mac: bytes, digest: str, size: int
+    ) -> None:
         cipher = stream.make(key, iv)
         self._block = stream.block
         self._encrypt = cipher.encryptor()
@@ -238,7 +240,7 @@ class _WithMac:
         return hmac.digest(self._mac_key, sequence.to_bytes(4, "big") + data, self._digest)
 
 
-class EncryptThenMac(_WithMac):
+class EncryptThenMac(_MacCipher):
     """With an ``-etm@openssh.com`` MAC (PROTOCOL 1.5): the length in the clear, the MAC over the rest."""
 
     head = 4
@@ -249,7 +251,7 @@ class EncryptThenMac(_WithMac):
         return sealed + self._mac(sequence, sealed)
 
     def rest(self, sequence: int, head: bytes) -> int:
-        return _checked(int.from_bytes(head, "big"), self._block, 0) + self._tag
+        return _check_length(int.from_bytes(head, "big"), self._block, 0) + self._tag
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         body, tag = rest[: -self._tag], rest[-self._tag :]
@@ -258,10 +260,12 @@ class EncryptThenMac(_WithMac):
         return _unpad(self._decrypt.update(body))
 
 
-class EncryptAndMac(_WithMac):
+class EncryptAndMac(_MacCipher):
     """With a MAC over the plain text (RFC 4253 section 6.4): the first block is opened to see the length."""
 
-    def __init__(self, stream: _Stream, key: bytes, iv: bytes, mac: bytes, digest: str, size: int) -> None:
+    def __init__(
+        self, stream: _CipherSpec, key: bytes, iv: bytes, mac: bytes, digest: str, size: int
+    ) -> None:
         super().__init__(stream, key, iv, mac, digest, size)
         self.head = stream.block
         self._first = b""
@@ -273,7 +277,12 @@ class EncryptAndMac(_WithMac):
 
     def rest(self, sequence: int, head: bytes) -> int:
         self._first = self._decrypt.update(head)
-        return _checked(int.from_bytes(self._first[:4], "big"), self._block, 4) + 4 - self._block + self._tag
+        return (
+            _check_length(int.from_bytes(self._first[:4], "big"), self._block, 4)
+            + 4
+            - self._block
+            + self._tag
+        )
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
         packet = self._first + self._decrypt.update(rest[: -self._tag])
@@ -301,13 +310,13 @@ _AEAD = {
     b"chacha20-poly1305@openssh.com": Suite(64, 0, 0, ChaCha),
 }
 _STREAMS = {
-    b"aes128-ctr": _Stream(16, 16, _ctr),
-    b"aes192-ctr": _Stream(24, 16, _ctr),
-    b"aes256-ctr": _Stream(32, 16, _ctr),
-    b"aes128-cbc": _Stream(16, 16, _cbc),
-    b"aes192-cbc": _Stream(24, 16, _cbc),
-    b"aes256-cbc": _Stream(32, 16, _cbc),
-    b"3des-cbc": _Stream(24, 8, _triple_des),
+    b"aes128-ctr": _CipherSpec(16, 16, _ctr),
+    b"aes192-ctr": _CipherSpec(24, 16, _ctr),
+    b"aes256-ctr": _CipherSpec(32, 16, _ctr),
+    b"aes128-cbc": _CipherSpec(16, 16, _cbc),
+    b"aes192-cbc": _CipherSpec(24, 16, _cbc),
+    b"aes256-cbc": _CipherSpec(32, 16, _cbc),
+    b"3des-cbc": _CipherSpec(24, 8, _triple_des),
 }
 _MACS = {b"hmac-sha2-256": ("sha256", 32), b"hmac-sha2-512": ("sha512", 64), b"hmac-sha1": ("sha1", 20)}
 _ETM = b"-etm@openssh.com"

@@ -83,7 +83,7 @@ def _verify(
             return False
         raw = r.string()
         if algorithm in (SK_ED25519, SK_ECDSA):
-            data = _with_flags(key, data, r.byte(), r.uint32(), touch=touch, verified=verified)
+            data = _security_key_data(key, data, r.byte(), r.uint32(), touch=touch, verified=verified)
         r.end()
         _verifier(algorithm, key)(raw, data)
     except (RemoteViolation, InvalidSignature, UnsupportedAlgorithm, ValueError):
@@ -120,7 +120,9 @@ def _verify_sha1(algorithm: bytes, key: bytes, data: bytes, signature: bytes) ->
     return True
 
 
-def _with_flags(key: bytes, data: bytes, flags: int, counter: int, *, touch: bool, verified: bool) -> bytes:
+def _security_key_data(
+    key: bytes, data: bytes, flags: int, counter: int, *, touch: bool, verified: bool
+) -> bytes:
     """What a security key really signs (PROTOCOL.u2f, "SSH U2F signatures")."""
     if (touch and not flags & _USER_PRESENT) or (verified and not flags & _USER_VERIFIED):
         raise InvalidSignature
@@ -186,7 +188,7 @@ def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
     raise InvalidSignature
 
 
-def signed_by(authority: bytes, data: bytes, signature: bytes) -> bool:
+def is_signed_by(authority: bytes, data: bytes, signature: bytes) -> bool:
     """Is this the signature of an authority (the wire blob of its plain key)? Never raises."""
     try:
         algorithm = Reader(signature).string()

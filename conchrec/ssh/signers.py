@@ -60,7 +60,7 @@ class KeySigner:
         self._key = key
         self.label = label
         self.blob: bytes = key.public().blob() if certificate is None else certificate
-        self._key_type = key.sshType() if certificate is None else _first_string(certificate)
+        self._key_type = key.sshType() if certificate is None else _key_type_of(certificate)
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
         return accepted_algorithm(self._key_type, accepted)
@@ -69,5 +69,5 @@ class KeySigner:
         return maybeDeferred(self._key.sign, data, plain_type(algorithm))
 
 
-def _first_string(blob: bytes) -> bytes:
+def _key_type_of(blob: bytes) -> bytes:
     return blob[4 : 4 + int.from_bytes(blob[:4], "big")]

@@ -31,13 +31,13 @@ __all__ = ["ClientTransport", "ConnectionEnd", "ConnectionGone", "HostKey", "Hos
 
 USERAUTH = b"ssh-userauth"
 #: A client that asks before each of its tries has not that many.
-MAX_SERVICES_ASKED = 64
+MAX_SERVICE_REQUESTS = 64
 
 
 class ServerTransport(SSHTransport):
     """The server's side: over TCP, or over any ITransport.
 
-    ``version`` is our whole version line without CR and LF; ``userauth`` makes the one service that is
+    ``identification`` is our whole version line without CR and LF; ``userauth`` makes the one service that is
     to be had; who is not through the key exchange within ``handshake_time`` is disconnected.
     """
 
@@ -46,7 +46,7 @@ class ServerTransport(SSHTransport):
     def __init__(
         self,
         *,
-        version: bytes,
+        identification: bytes,
         host_keys: HostKeys,
         algorithms: Algorithms,
         powers: ModularPowers,
@@ -61,7 +61,7 @@ class ServerTransport(SSHTransport):
         """``early_packet``: bytes of a packet of somebody who has not logged in. ``powers`` computes what
         finite-field Diffie-Hellman needs. ``share``: who pays for the handling of messages; without one all
         that has come is handled at once."""
-        super().__init__(version=version, clock=clock, share=share)
+        super().__init__(identification=identification, clock=clock, share=share)
         settings = KexSettings(
             algorithms=algorithms,
             powers=powers,
@@ -69,28 +69,28 @@ class ServerTransport(SSHTransport):
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
         )
-        self._incoming.most = early_packet
+        self._incoming.limit = early_packet
         self.kex = ServerKeyExchange(
             self, settings, incoming=self._incoming, outgoing=self._outgoing, host_keys=host_keys
         )
         self._userauth: Callable[[], SSHService] | None = userauth
         self._login: SSHService | None = None
-        self._services_asked = 0
+        self._service_requests = 0
         self._handshake_time = handshake_time
 
     def setService(self, service: SSHService) -> None:
         super().setService(service)
         if service is not self._login:
-            self._incoming.most = None
+            self._incoming.limit = None
 
     def connectionMade(self) -> None:
-        self._watch_handshake()
+        self._start_handshake_timer()
         super().connectionMade()
 
-    def _watch_handshake(self) -> None:
-        self._timers.start("handshake", self._handshake_time.total_seconds(), self._too_slow)
+    def _start_handshake_timer(self) -> None:
+        self._timers.start("handshake", self._handshake_time.total_seconds(), self._end_handshake)
 
-    def _too_slow(self) -> None:
+    def _end_handshake(self) -> None:
         what = (
             "the key exchange was not completed in time"
             if not self.kex.is_secure
@@ -100,10 +100,10 @@ class ServerTransport(SSHTransport):
 
     def keys_exchanged(self) -> None:
         # From here to the login the authentication has its own limit, which begins with its service.
-        self._watch_handshake()
+        self._start_handshake_timer()
         super().keys_exchanged()
 
-    def _service_requested(self, payload: bytes) -> None:
+    def _handle_service_request(self, payload: bytes) -> None:
         """``ssh-userauth``. Some clients (paramiko) ask for it before each try, and sshd answers: so do we,
         and nothing begins again. Whatever comes after the login is none of the client's business."""
         r = Reader(payload)
@@ -111,9 +111,9 @@ class ServerTransport(SSHTransport):
         r.end()
         if not self.kex.is_secure:
             raise RemoteViolation("service request before the key exchange")
-        self._services_asked += 1
+        self._service_requests += 1
         again = self._login is not None and self.service is self._login
-        if name == USERAUTH and again and self._services_asked <= MAX_SERVICES_ASKED:
+        if name == USERAUTH and again and self._service_requests <= MAX_SERVICE_REQUESTS:
             self.sendPacket(a.SERVICE_ACCEPT, string(name))
             return
         if name != USERAUTH or self._userauth is None:
@@ -134,8 +134,8 @@ class ClientTransport(SSHTransport):
     """The client's side.
 
     ``verify_host_key`` judges the blob that the server shows, at once, and raises what is then
-    ``ConnectionEnd.error``. With ``version=None`` nothing is sent before ``start``, while the server's
-    version is read and told to ``on_version``.
+    ``ConnectionEnd.error``. With ``identification=None`` nothing is sent before ``start``, while the server's
+    version is read and told to ``on_identification``.
     """
 
     kex: ClientKeyExchange
@@ -147,13 +147,13 @@ class ClientTransport(SSHTransport):
         powers: ModularPowers,
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
-        version: bytes | None,
+        identification: bytes | None,
         clock: Clock,
         rekey_bytes: int = REKEY_BYTES,
         rekey_time: timedelta = REKEY_TIME,
         share: Share | None = None,
     ) -> None:
-        super().__init__(version=version, clock=clock, share=share)
+        super().__init__(identification=identification, clock=clock, share=share)
         settings = KexSettings(
             algorithms=algorithms,
             powers=powers,
@@ -169,24 +169,24 @@ class ClientTransport(SSHTransport):
             verify_host_key=verify_host_key,
             host_key_algorithms=host_key_algorithms,
         )
-        self._asked_for: SSHService | None = None
+        self._requested_service: SSHService | None = None
 
-    def start(self, version: bytes) -> None:
+    def start(self, identification: bytes) -> None:
         """Introduce ourselves with this version line, and go on."""
-        if self._our_version is not None or self.is_over:
+        if self._our_identification is not None or self.is_over:
             return
-        self._our_version = version
-        if self._made:
-            self._greet()
+        self._our_identification = identification
+        if self._is_connected:
+            self._send_identification()
             self.dataReceived(b"")
 
     def request_service(self, service: SSHService) -> None:
         """Ask for ``service.name``; it starts when the server accepts it."""
-        self._asked_for = service
+        self._requested_service = service
         self.sendPacket(a.SERVICE_REQUEST, string(service.name))
 
-    def _service_accepted(self, payload: bytes) -> None:
-        service, self._asked_for = self._asked_for, None
+    def _handle_service_accept(self, payload: bytes) -> None:
+        service, self._requested_service = self._requested_service, None
         if service is None or (payload and Reader(payload).string() != service.name):
             raise RemoteViolation("SERVICE_ACCEPT without a service request")
         self.setService(service)

@@ -24,7 +24,7 @@ from conchrec.ssh.backpressure import Producer, WriteBackpressure
 from conchrec.ssh.connection_waiters import ConnectionWaiters
 from conchrec.ssh.disconnect import ConnectionEnd
 from conchrec.ssh.fair_turns import Share
-from conchrec.ssh.framing import MAX_VERSION, Incoming, Outgoing
+from conchrec.ssh.framing import MAX_IDENTIFICATION, InboundPackets, OutboundPackets
 from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
@@ -65,28 +65,28 @@ class SSHTransport(Protocol):
     transport: Any
     kex: KeyExchange
 
-    def __init__(self, *, version: bytes | None, clock: Clock, share: Share | None) -> None:
-        self._our_version = version
+    def __init__(self, *, identification: bytes | None, clock: Clock, share: Share | None) -> None:
+        self._our_identification = identification
         self._clock = clock
         self._timers = Timers(clock)
-        self._incoming = Incoming()
-        self._outgoing = Outgoing()
+        self._incoming = InboundPackets()
+        self._outgoing = OutboundPackets()
         self._reader = PacketReader(self, self._incoming, clock, share)
-        self._valve = WriteBackpressure()
-        self._logged_in = False
+        self._backpressure = WriteBackpressure()
+        self._is_logged_in = False
         self.service: SSHService | None = None
-        self._made = False
-        self._closing = False
-        self._unread = 0
-        self._behind = 0
-        self._valve.on_drained = self._drained
-        self._on_version: list[Callable[[bytes], None]] = []
+        self._is_connected = False
+        self._is_closing = False
+        self._unsent_answers = 0
+        self._unsent_bytes = 0
+        self._backpressure.on_drained = self._resume_reading
+        self._on_identification: list[Callable[[bytes], None]] = []
         self._waiters = ConnectionWaiters()
         self._error: Exception | None = None
         self._peer_reason: int | None = None
         self._peer_description = b""
         self.lost: ConnectionEnd | None = None
-        self.peer_version: bytes | None = None
+        self.peer_identification: bytes | None = None
         self.peer_extensions: dict[bytes, bytes] = {}
 
     # --- what others ask
@@ -128,15 +128,15 @@ class SSHTransport(Protocol):
         return self.kex.agreed_names
 
     @property
-    def versions(self) -> tuple[bytes, bytes]:
+    def identifications(self) -> tuple[bytes, bytes]:
         """The identification strings of the client and of the server, without CR and LF."""
-        ours, theirs = self._our_version or b"", self.peer_version or b""
+        ours, theirs = self._our_identification or b"", self.peer_identification or b""
         return (ours, theirs) if self.kex.is_client else (theirs, ours)
 
     @property
     def is_over(self) -> bool:
         """The connection ends, or has ended."""
-        return self._closing or self.lost is not None
+        return self._is_closing or self.lost is not None
 
     @property
     def packets_read(self) -> int:
@@ -149,12 +149,12 @@ class SSHTransport(Protocol):
             self._error = error
             self.abort()
 
-    def on_version(self, callback: Callable[[bytes], None]) -> None:
+    def on_identification(self, callback: Callable[[bytes], None]) -> None:
         """``callback`` gets the peer's version line, now or when it comes."""
-        if self.peer_version is not None:
-            callback(self.peer_version)
+        if self.peer_identification is not None:
+            callback(self.peer_identification)
         else:
-            self._on_version.append(callback)
+            self._on_identification.append(callback)
 
     def when_secure(self) -> Deferred[None]:
         """Fires when the first key exchange is done; fails with what ended it, or ConnectionGone."""
@@ -167,10 +167,10 @@ class SSHTransport(Protocol):
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
         """Whatever feeds this connection is paused while its socket does not drain, and while much waits
         for new keys."""
-        self._valve.attach(producer)
+        self._backpressure.attach(producer)
 
     def unregisterProducer(self) -> None:
-        self._valve.attach(None)
+        self._backpressure.attach(None)
 
     def getPeer(self) -> Any:
         return self.transport.getPeer()
@@ -181,35 +181,35 @@ class SSHTransport(Protocol):
     # --- life
 
     def connectionMade(self) -> None:
-        self._made = True
+        self._is_connected = True
         for switch in ("setTcpNoDelay", "setTcpKeepAlive"):
             turn = getattr(self.transport, switch, None)
             if turn is not None:
                 turn(True)
-        self._size_reads()
+        self._set_read_size()
         if hasattr(self.transport, "SEND_LIMIT"):
             self.transport.SEND_LIMIT = SEND_AT_MOST
-        self.transport.registerProducer(self._valve, True)
+        self.transport.registerProducer(self._backpressure, True)
         self._reader.connect(self.transport)
-        if self._our_version is not None:
-            self._greet()
+        if self._our_identification is not None:
+            self._send_identification()
 
-    def _size_reads(self) -> None:
+    def _set_read_size(self) -> None:
         if hasattr(self.transport, "bufferSize"):
-            self.transport.bufferSize = READ_AT_MOST if self._logged_in else READ_EARLY
+            self.transport.bufferSize = READ_AT_MOST if self._is_logged_in else READ_EARLY
 
-    def _login_done(self) -> None:
+    def _finish_login(self) -> None:
         """USERAUTH_SUCCESS was sent, or read, and nothing after it."""
-        if not self._logged_in:
-            self._logged_in = True
+        if not self._is_logged_in:
+            self._is_logged_in = True
             self._outgoing.log_in()
             self._incoming.log_in()
             self._reader.log_in()
-            self._size_reads()
+            self._set_read_size()
 
-    def _greet(self) -> None:
-        assert self._our_version is not None
-        self.transport.write(self._our_version + b"\r\n")
+    def _send_identification(self) -> None:
+        assert self._our_identification is not None
+        self.transport.write(self._our_identification + b"\r\n")
         self.kex.begin()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
@@ -225,12 +225,12 @@ class SSHTransport(Protocol):
             error=self._error,
             reason=self._peer_reason,
             description=self._peer_description,
-            greeting=() if self.peer_version is not None else tuple(self._incoming.greeting),
+            greeting=() if self.peer_identification is not None else tuple(self._incoming.greeting),
         )
         self._timers.stop()
         self.kex.stop()
         self._incoming.clear()
-        self._valve.attach(None)
+        self._backpressure.attach(None)
         service, self.service = self.service, None
         if service is not None:
             self._guard(service.serviceStopped)
@@ -238,21 +238,21 @@ class SSHTransport(Protocol):
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
         """Tell the peer why (RFC 4253 section 11.1), then end; once."""
-        if self.is_over or not self._made:
+        if self.is_over or not self._is_connected:
             return
-        if self._our_version is not None:
+        if self._our_identification is not None:
             self.send_now(a.DISCONNECT, uint32(reason) + string(desc) + string(b""))
         self._leave()
 
     def hang_up(self) -> None:
         """End without a message, as a peer whose connection was lost. What was sent goes out first."""
-        if not self.is_over and self._made:
+        if not self.is_over and self._is_connected:
             self._leave()
 
     def _leave(self) -> None:
         """Close when what was sent has gone, or when that takes too long."""
         self._timers.start("last words", LAST_WORDS, self.abort)
-        self._closing = True
+        self._is_closing = True
         self.kex.stop()
         # A paused producer would keep the socket from closing.
         self.transport.unregisterProducer()
@@ -263,7 +263,7 @@ class SSHTransport(Protocol):
 
     def abort(self) -> None:
         """Drop the connection, unsent bytes and all."""
-        self._closing = True
+        self._is_closing = True
         if self.transport is not None and self.lost is None:
             self.transport.abortConnection()
 
@@ -313,7 +313,7 @@ class SSHTransport(Protocol):
 
     def hold_producers(self, on: bool) -> None:
         """Pause those who feed this connection, or let them go on."""
-        self._valve.hold(on)
+        self._backpressure.hold(on)
 
     def rekey(self) -> None:
         """Begin a key exchange, unless one runs."""
@@ -324,32 +324,32 @@ class SSHTransport(Protocol):
         """Key exchanges after the first."""
         return self.kex.rekeys
 
-    def identified(self) -> bool:
+    def read_identification(self) -> bool:
         """Read the peer's identification string, where it is still to come. May packets be handled?"""
-        if self.peer_version is None and not self._read_version():
+        if self.peer_identification is None and not self._read_identification():
             return False
-        if self._our_version is None and len(self._incoming) > MAX_EARLY:
+        if self._our_identification is None and len(self._incoming) > MAX_EARLY:
             raise RemoteViolation(
                 "too much was sent before our identification string", code=ReasonCode.TOO_MANY_MESSAGES
             )
-        return self._our_version is not None
+        return self._our_identification is not None
 
     def messages_handled(self) -> None:
         """All messages that came are handled, or as many as this turn allows."""
         self.kex.begin_if_due()
 
-    def _read_version(self) -> bool:
-        line = self._incoming.version(of_client=not self.kex.is_client)
+    def _read_identification(self) -> bool:
+        line = self._incoming.identification(of_client=not self.kex.is_client)
         if line is None:
             return False
-        if len(line) > MAX_VERSION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
+        if len(line) > MAX_IDENTIFICATION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
             wrong = RemoteViolation(
                 f"unsupported protocol version {one_line(line, 40)}: must be SSH-2.0", code=ReasonCode.NOT_SSH
             )
             self.fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
             return False
-        self.peer_version = line
-        callbacks, self._on_version = self._on_version, []
+        self.peer_identification = line
+        callbacks, self._on_identification = self._on_identification, []
         for callback in callbacks:
             callback(line)
         return not self.is_over
@@ -358,7 +358,7 @@ class SSHTransport(Protocol):
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
         """Seal and send one message; during a key exchange it waits for the new keys."""
-        if self._closing or self.lost is not None:
+        if self._is_closing or self.lost is not None:
             return
         kex = self.kex
         if not kex.is_open and kex.must_wait(messageType):
@@ -370,28 +370,28 @@ class SSHTransport(Protocol):
 
     def send_now(self, number: int, payload: bytes) -> None:
         """Seal and send one message, whatever waits."""
-        if self._valve.full:
-            self._behind += len(payload) + 64
+        if self._backpressure.full:
+            self._unsent_bytes += len(payload) + 64
             if number not in a.CHANNEL_DATA_MESSAGES:
                 # Windows bound what channels may carry; what else a peer makes us say, it has to read.
-                self._unread += len(payload) + 64
-                if self._unread > MAX_UNREAD:
+                self._unsent_answers += len(payload) + 64
+                if self._unsent_answers > MAX_UNREAD:
                     self.hold("unread answers", True)
-            if self._behind > MAX_BEHIND:
+            if self._unsent_bytes > MAX_BEHIND:
                 self._error = RemoteViolation(
                     "the other side does not read what we send", code=ReasonCode.TOO_MANY_MESSAGES
                 )
                 self.abort()
                 return
         else:
-            self._behind = 0
+            self._unsent_bytes = 0
         self.transport.write(self._outgoing.packet(number, payload))
         if number == a.USERAUTH_SUCCESS:
-            self._login_done()
+            self._finish_login()
 
-    def _drained(self) -> None:
+    def _resume_reading(self) -> None:
         """The socket takes more again."""
-        self._unread = 0
+        self._unsent_answers = 0
         self.hold("unread answers", False)
 
     def setService(self, service: SSHService) -> None:
@@ -427,7 +427,7 @@ class SSHTransport(Protocol):
             self.sendPacket(a.PONG, string(echo))
         elif messageNum >= a.FIRST_SERVICE:
             if messageNum == a.USERAUTH_SUCCESS and self.kex.is_client:
-                self._login_done()
+                self._finish_login()
             if self.service is not None:
                 self.service.packetReceived(messageNum, payload)
             else:
@@ -439,16 +439,16 @@ class SSHTransport(Protocol):
         else:
             self.sendUnimplemented()
 
-    def _disconnected(self, payload: bytes) -> None:
+    def _handle_disconnect(self, payload: bytes) -> None:
         """``uint32 reason, string description, string language``; some leave the language out."""
         r = Reader(payload)
         self._peer_reason, self._peer_description = r.uint32(), r.string()[:MAX_DESCRIPTION]
         self._leave()
 
-    def _ignored(self, payload: bytes) -> None:
+    def _ignore(self, payload: bytes) -> None:
         """IGNORE, DEBUG and UNIMPLEMENTED are for nobody here."""
 
-    def _extensions(self, payload: bytes) -> None:
+    def _handle_ext_info(self, payload: bytes) -> None:
         """``uint32 count``, then ``string name, string value`` (RFC 8308 section 2.3)."""
         if not self.kex.is_secure:
             raise RemoteViolation("EXT_INFO before the key exchange")
@@ -462,10 +462,10 @@ class SSHTransport(Protocol):
         self.peer_extensions = {r.string(): r.string() for _ in range(count)}
         r.end()
 
-    def _service_requested(self, payload: bytes) -> None:
+    def _handle_service_request(self, payload: bytes) -> None:
         raise RemoteViolation("service request to a client")
 
-    def _service_accepted(self, payload: bytes) -> None:
+    def _handle_service_accept(self, payload: bytes) -> None:
         raise RemoteViolation("SERVICE_ACCEPT to a server")
 
     def keys_exchanged(self) -> None:
@@ -473,13 +473,13 @@ class SSHTransport(Protocol):
         self._waiters.secure()
 
     _HANDLERS: Mapping[int, Callable[[Any, bytes], None]] = {
-        a.DISCONNECT: _disconnected,
-        a.IGNORE: _ignored,
-        a.UNIMPLEMENTED: _ignored,
-        a.DEBUG: _ignored,
-        a.SERVICE_REQUEST: lambda self, payload: self._service_requested(payload),
-        a.SERVICE_ACCEPT: lambda self, payload: self._service_accepted(payload),
-        a.EXT_INFO: _extensions,
+        a.DISCONNECT: _handle_disconnect,
+        a.IGNORE: _ignore,
+        a.UNIMPLEMENTED: _ignore,
+        a.DEBUG: _ignore,
+        a.SERVICE_REQUEST: lambda self, payload: self._handle_service_request(payload),
+        a.SERVICE_ACCEPT: lambda self, payload: self._handle_service_accept(payload),
+        a.EXT_INFO: _handle_ext_info,
         a.KEXINIT: lambda self, payload: self.kex.kexinit_received(payload),
         a.NEWKEYS: lambda self, payload: self.kex.newkeys_received(payload),
     }

@@ -108,7 +108,7 @@ class UserAuthClient(SSHService):
         target: str = "the target",
     ) -> None:
         self.transport = None
-        self.done: Deferred[Login] = Deferred(self._cancelled)
+        self.done: Deferred[Login] = Deferred(self._cancel)
         self._user = user
         self._signers = signers
         self._connection = connection
@@ -121,11 +121,11 @@ class UserAuthClient(SSHService):
         self._max_offers = max_offers
         self._sha1 = sha1
         self._target = target
-        self._over = False
-        self._waiting: Deferred[Any] | None = None
+        self._is_over = False
+        self._awaited: Deferred[Any] | None = None
         #: The request that waits for its answer, and which answers there are to it.
-        self._answer: Deferred[_Reply] | None = None
-        self._answers: frozenset[int] = frozenset()
+        self._reply: Deferred[_Reply] | None = None
+        self._reply_numbers: frozenset[int] = frozenset()
         self._methods: frozenset[bytes] = frozenset()
         self._steps: list[bytes] = []
         self._signer: Signer | None = None
@@ -133,43 +133,43 @@ class UserAuthClient(SSHService):
         self._challenges = 0
         self._tried: list[str] = []
         #: Plain keys that the server has taken as a part of what it wants.
-        self._proved: set[bytes] = set()
+        self._accepted_keys: set[bytes] = set()
 
     # --- life
 
     def serviceStarted(self) -> None:
-        Deferred.fromCoroutine(self._log_in()).addCallbacks(self._finished, self._failed)
+        Deferred.fromCoroutine(self._log_in()).addCallbacks(self._finish, self._fail)
 
     def serviceStopped(self) -> None:
         """The connection is gone, or the next service takes over."""
         self.transport = None
-        if not self._over:
+        if not self._is_over:
             self._end(Failure(ConnectionLost("the connection ended during the login")))
 
-    def _cancelled(self, _: Deferred[Login]) -> None:
+    def _cancel(self, _: Deferred[Login]) -> None:
         """Nobody waits for ``done`` any more."""
         self._end(None)
 
-    def _finished(self, login: Login) -> None:
+    def _finish(self, login: Login) -> None:
         self.done.callback(login)
 
-    def _failed(self, failure: Failure) -> None:
-        if self._over:
+    def _fail(self, failure: Failure) -> None:
+        if self._is_over:
             return
         error = failure.value
         if isinstance(error, RemoteViolation):
-            self._violated(error)
+            self._fail_violation(error)
         else:
             self._end(failure)
 
-    def _violated(self, violation: RemoteViolation) -> None:
+    def _fail_violation(self, violation: RemoteViolation) -> None:
         """Say so to both sides."""
         transport = self.transport
-        tell = not self._over
+        is_first = not self._is_over
         self._end(None)
         if transport is not None:
             transport.sendDisconnect(DisconnectReason.PROTOCOL_ERROR, violation.public.encode())
-        if tell and not self.done.called:
+        if is_first and not self.done.called:
             text = f"{self._target} violated the SSH protocol during the login: {violation.public}"
             self.done.errback(
                 Failure(UpstreamError(text, violation.detail, code=ReasonCode.TARGET_PROTOCOL_ERROR))
@@ -177,10 +177,10 @@ class UserAuthClient(SSHService):
 
     def _end(self, failure: Failure | None) -> None:
         """Whatever is going on ends here, and nothing comes of it."""
-        self._over = True
-        self._answer = None
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._is_over = True
+        self._reply = None
+        if self._awaited is not None:
+            self._awaited.cancel()
         if failure is not None:
             self.done.errback(failure)
 
@@ -188,26 +188,26 @@ class UserAuthClient(SSHService):
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
         """One message of the server. Never raises."""
-        if self._over or self.transport is None:
+        if self._is_over or self.transport is None:
             return
         try:
-            self._received(self.transport, messageNum, packet)
+            self._dispatch(self.transport, messageNum, packet)
         except RemoteViolation as violation:
-            self._violated(violation)
+            self._fail_violation(violation)
         except Exception:
             _log.failure("internal error during a login")
-            if not self._over:
+            if not self._is_over:
                 self._end(Failure())
 
-    def _received(self, transport: u.AuthTransport, number: int, payload: bytes) -> None:
+    def _dispatch(self, transport: u.AuthTransport, number: int, payload: bytes) -> None:
         if number == u.BANNER:
             # ``string text, string language``; the second one nobody needs, and some leave it out.
             self._on_banner(Reader(payload).string())
-        elif number in self._answers and self._answer is not None:
-            answer, self._answer = self._answer, None
+        elif number in self._reply_numbers and self._reply is not None:
+            answer, self._reply = self._reply, None
             if number == u.SUCCESS:
                 # What follows in the same packet of TCP is for the connection already.
-                self._over = True
+                self._is_over = True
                 transport.setService(self._connection)
             answer.callback(_Reply(number=number, payload=payload))
         elif (
@@ -220,28 +220,28 @@ class UserAuthClient(SSHService):
 
     # --- messages out
 
-    async def _ask(self, payload: bytes, *answers: int, number: int = u.REQUEST) -> _Reply:
+    async def _send(self, payload: bytes, *answers: int, number: int = u.REQUEST) -> _Reply:
         """Send a message, and wait for one of ``answers``, SUCCESS or FAILURE."""
         transport = self.transport
-        if transport is None or self._over:
+        if transport is None or self._is_over:
             raise CancelledError
-        self._answers = frozenset({u.FAILURE, *answers})
+        self._reply_numbers = frozenset({u.FAILURE, *answers})
         answer: Deferred[_Reply] = Deferred()
-        self._answer = answer
+        self._reply = answer
         transport.sendPacket(number, payload)
-        return await self._wait(answer)
+        return await self._await(answer)
 
-    async def _wait(self, waiting: Deferred[T]) -> T:
+    async def _await(self, waiting: Deferred[T]) -> T:
         """All that is waited for is waited for here, so that the end of the login ends it."""
-        if self._over:
+        if self._is_over:
             waiting.addErrback(lambda _: None)
             waiting.cancel()
             raise CancelledError
-        self._waiting = waiting
+        self._awaited = waiting
         try:
             return await waiting
         finally:
-            self._waiting = None
+            self._awaited = None
 
     def _request(self, method: bytes, rest: bytes = b"") -> bytes:
         return string(self._user) + string(u.CONNECTION) + string(method) + rest
@@ -249,19 +249,19 @@ class UserAuthClient(SSHService):
     # --- the order of things
 
     async def _log_in(self) -> Login:
-        reply = await self._ask(self._request(u.NONE), u.SUCCESS)
-        outcome = self._outcome(reply, u.NONE)
+        reply = await self._send(self._request(u.NONE), u.SUCCESS)
+        outcome = self._read_outcome(reply, u.NONE)
         for _ in range(MAX_STEPS):
             if outcome is _Outcome.IN:
                 return Login(signer=self._signer, steps=tuple(self._steps))
-            outcome = await self._by_keys()
+            outcome = await self._try_keys()
             if outcome is _Outcome.REFUSED:
-                outcome = await self._by_prompts()
+                outcome = await self._try_prompts()
             if outcome is _Outcome.REFUSED:
                 break
-        raise self._rejected()
+        raise self._rejection()
 
-    def _outcome(self, reply: _Reply, method: bytes, signer: Signer | None = None) -> _Outcome:
+    def _read_outcome(self, reply: _Reply, method: bytes, signer: Signer | None = None) -> _Outcome:
         """``name-list methods that can go on, boolean partial success`` in a FAILURE."""
         if reply.number != u.SUCCESS:
             r = Reader(reply.payload)
@@ -274,7 +274,7 @@ class UserAuthClient(SSHService):
         self._signer = signer
         return _Outcome.IN if reply.number == u.SUCCESS else _Outcome.PARTIAL
 
-    def _rejected(self) -> LoginRejected:
+    def _rejection(self) -> LoginRejected:
         methods = ",".join(sorted(one_line(name, 64) for name in self._methods)) or "nothing"
         steps = ", ".join(one_line(name, 64) for name in self._steps)
         user = one_line(self._user)
@@ -289,25 +289,25 @@ class UserAuthClient(SSHService):
 
     # --- public keys
 
-    async def _by_keys(self) -> _Outcome:
+    async def _try_keys(self) -> _Outcome:
         for _ in range(MAX_SIGNERS):
             if self._offers >= self._max_offers:
                 break
-            signer = await self._wait(self._signers(self._methods))
+            signer = await self._await(self._signers(self._methods))
             if signer is None:
                 break
-            outcome = await self._by_key(signer)
+            outcome = await self._try_key(signer)
             if outcome is not _Outcome.REFUSED:
                 return outcome
         return _Outcome.REFUSED
 
-    async def _by_key(self, signer: Signer) -> _Outcome:
+    async def _try_key(self, signer: Signer) -> _Outcome:
         """Offer a key, and sign where it is welcome (RFC 4252 section 7)."""
         key = _plain_key(signer.blob)
-        if key in self._proved or u.PUBLICKEY not in self._methods:
+        if key in self._accepted_keys or u.PUBLICKEY not in self._methods:
             return _Outcome.REFUSED
         extensions = self._peer_extensions()
-        accepted = _accepted(extensions)
+        accepted = _accepted_algorithms(extensions)
         algorithm = signer.algorithm(accepted)
         if self._sha1 and _is_rsa(signer.blob) and not (accepted and accepted & _RSA_SHA2):
             # It is older than RFC 8332.
@@ -318,16 +318,16 @@ class UserAuthClient(SSHService):
         host_key = self._host_key() if u.HOSTBOUND_EXTENSION in extensions else None
         self._offers += 1
         self._on_offer(signer)
-        reply = await self._ask(self._key_request(signer, algorithm, host_key, signed=False), u.PK_OK)
+        reply = await self._send(self._key_request(signer, algorithm, host_key, signed=False), u.PK_OK)
         if reply.number == u.FAILURE:
             self._tried.append(signer.label)
-            return self._outcome_of_offer(reply)
-        _check_ok(reply.payload, signer.blob)
+            return self._read_offer_outcome(reply)
+        _check_pk_ok(reply.payload, signer.blob)
         request = self._key_request(signer, algorithm, host_key, signed=True)
         data = u.signed_data(self._session_id(), request)
         self._on_signing(signer)
         try:
-            signature = await self._wait(signer.sign(data, algorithm))
+            signature = await self._await(signer.sign(data, algorithm))
         except CancelledError:
             raise
         except ConchrecError as error:
@@ -337,17 +337,17 @@ class UserAuthClient(SSHService):
             _log.failure("internal error while {label} signed a login", label=signer.label)
             self._tried.append(f"{signer.label} (signing failed)")
             return _Outcome.REFUSED
-        reply = await self._ask(request + string(signature), u.SUCCESS)
-        outcome = self._outcome(reply, u.PUBLICKEY, signer)
+        reply = await self._send(request + string(signature), u.SUCCESS)
+        outcome = self._read_outcome(reply, u.PUBLICKEY, signer)
         if outcome is _Outcome.PARTIAL:
-            self._proved.add(key)
+            self._accepted_keys.add(key)
         elif outcome is _Outcome.REFUSED:
             self._tried.append(f"{signer.label} (the target rejected its signature)")
         return outcome
 
-    def _outcome_of_offer(self, reply: _Reply) -> _Outcome:
+    def _read_offer_outcome(self, reply: _Reply) -> _Outcome:
         """An offer proves nothing, whatever the server says of it."""
-        if self._outcome(reply, u.PUBLICKEY) is _Outcome.PARTIAL:
+        if self._read_outcome(reply, u.PUBLICKEY) is _Outcome.PARTIAL:
             raise RemoteViolation("a key was accepted without a signature")
         return _Outcome.REFUSED
 
@@ -366,18 +366,18 @@ class UserAuthClient(SSHService):
 
     # --- prompts
 
-    async def _by_prompts(self) -> _Outcome:
+    async def _try_prompts(self) -> _Outcome:
         """What a person can answer; the server's own questions before our question for a password."""
         prompter = self._prompter
         if prompter is None:
             return _Outcome.REFUSED
-        ways = ((u.KEYBOARD_INTERACTIVE, self._converse), (u.PASSWORD, self._password))
-        for method, way in ways:
+        attempts = ((u.KEYBOARD_INTERACTIVE, self._answer_questions), (u.PASSWORD, self._send_password))
+        for method, attempt in attempts:
             for _ in range(MAX_PROMPTS):
                 if method not in self._methods:
                     break
                 try:
-                    outcome = await way(prompter)
+                    outcome = await attempt(prompter)
                 except _NoAnswer as error:
                     self._tried.append(f"{one_line(method, 64)} ({error})")
                     return _Outcome.REFUSED
@@ -387,9 +387,9 @@ class UserAuthClient(SSHService):
                     self._tried.append(one_line(method, 64))
         return _Outcome.REFUSED
 
-    async def _converse(self, prompter: Prompter) -> _Outcome:
+    async def _answer_questions(self, prompter: Prompter) -> _Outcome:
         request = self._request(u.KEYBOARD_INTERACTIVE, string(b"") + string(b""))
-        reply = await self._ask(request, u.SUCCESS, u.INFO_REQUEST)
+        reply = await self._send(request, u.SUCCESS, u.INFO_REQUEST)
         while reply.number == u.INFO_REQUEST:
             self._challenges += 1
             if self._challenges > MAX_CHALLENGES:
@@ -397,25 +397,25 @@ class UserAuthClient(SSHService):
                     f"too many questions in one login: the limit is {MAX_CHALLENGES} messages",
                     code=ReasonCode.TOO_MANY_MESSAGES,
                 )
-            answers = await self._answered(prompter, _challenge(reply.payload))
-            reply = await self._ask(
+            answers = await self._ask_user(prompter, _parse_challenge(reply.payload))
+            reply = await self._send(
                 u.info_response(answers), u.SUCCESS, u.INFO_REQUEST, number=u.INFO_RESPONSE
             )
-        return self._outcome(reply, u.KEYBOARD_INTERACTIVE)
+        return self._read_outcome(reply, u.KEYBOARD_INTERACTIVE)
 
-    async def _password(self, prompter: Prompter) -> _Outcome:
+    async def _send_password(self, prompter: Prompter) -> _Outcome:
         user = one_line(self._user)
         prompt = u.Prompt(text=f"{user}@{self._target}'s password: ")
-        (password,) = await self._answered(prompter, u.Challenge(prompts=(prompt,)))
+        (password,) = await self._ask_user(prompter, u.Challenge(prompts=(prompt,)))
         request = self._request(u.PASSWORD, b"\0" + string(password.encode()))
-        reply = await self._ask(request, u.SUCCESS, u.PASSWD_CHANGEREQ)
+        reply = await self._send(request, u.SUCCESS, u.PASSWD_CHANGEREQ)
         if reply.number == u.PASSWD_CHANGEREQ:
             raise _NoAnswer("it has expired: set a new one at the target")
-        return self._outcome(reply, u.PASSWORD)
+        return self._read_outcome(reply, u.PASSWORD)
 
-    async def _answered(self, prompter: Prompter, challenge: u.Challenge) -> tuple[str, ...]:
+    async def _ask_user(self, prompter: Prompter, challenge: u.Challenge) -> tuple[str, ...]:
         try:
-            answers = await self._wait(prompter(challenge))
+            answers = await self._await(prompter(challenge))
         except ConchrecError as error:
             raise _NoAnswer(error.public) from error
         if len(answers) != len(challenge.prompts):
@@ -427,7 +427,7 @@ class _NoAnswer(Exception):
     """A person can't, or does not want to, go on."""
 
 
-def _accepted(extensions: Mapping[bytes, bytes]) -> Accepted:
+def _accepted_algorithms(extensions: Mapping[bytes, bytes]) -> Accepted:
     """RFC 8308 section 3.1."""
     names = extensions.get(b"server-sig-algs")
     return None if names is None else frozenset(names.split(b","))
@@ -443,13 +443,13 @@ def _is_rsa(blob: bytes) -> bool:
 def _plain_key(blob: bytes) -> bytes:
     """sshd takes a key and its certificate for one and the same, where it wants two."""
     try:
-        kind = key_type_of(blob)
-        return blob if plain_type(kind) == kind else decode(blob).public_key
+        key_type = key_type_of(blob)
+        return blob if plain_type(key_type) == key_type else decode(blob).public_key
     except RemoteViolation:
         return blob
 
 
-def _check_ok(payload: bytes, blob: bytes) -> None:
+def _check_pk_ok(payload: bytes, blob: bytes) -> None:
     """``string algorithm, string blob``. Servers are not agreed on the algorithm's name."""
     r = Reader(payload)
     r.string()
@@ -458,7 +458,7 @@ def _check_ok(payload: bytes, blob: bytes) -> None:
     r.end()
 
 
-def _challenge(payload: bytes) -> u.Challenge:
+def _parse_challenge(payload: bytes) -> u.Challenge:
     """``string name, string instruction, string language, uint32 count, (string prompt, boolean echo)…``"""
     r = Reader(payload)
     name, instruction = decode_text(r.string()), decode_text(r.string())

@@ -50,7 +50,7 @@ class _State(enum.Enum):
 
 #: What each message does in each state; a number that is not here is unknown to the protocol.
 #: While DECIDING nothing is looked at.
-_ALLOWED: dict[_State, frozenset[int]] = {
+_ALLOWED_MESSAGES: dict[_State, frozenset[int]] = {
     _State.IDLE: frozenset({u.REQUEST}),
     _State.ASKING: frozenset({u.REQUEST, u.INFO_RESPONSE}),
 }
@@ -106,9 +106,9 @@ class UserAuthServer(SSHService):
         #: The conversation in hand; one that was abandoned can't go on.
         self._conversation: object | None = None
         self._answers: Deferred[tuple[str, ...]] | None = None
-        self._asked = 0
+        self._prompt_count = 0
         #: Challenges that nobody wants answered any more; the answers may still come.
-        self._withdrawn = 0
+        self._withdrawn_questions = 0
         self._refused_offers: list[str] = []
 
     # --- life
@@ -118,7 +118,7 @@ class UserAuthServer(SSHService):
 
     def serviceStopped(self) -> None:
         """The connection is gone, or the next service takes over."""
-        self._over()
+        self._finish()
         self.transport = None
 
     def send_banner(self, text: str) -> None:
@@ -131,34 +131,34 @@ class UserAuthServer(SSHService):
         """It is the client's turn."""
         if self._timer is None and self._state is not _State.OVER:
             self._turn_began = self._clock.seconds()
-            self._timer = self._clock.callLater(max(0.0, self._time_left), self._too_late)
+            self._timer = self._clock.callLater(max(0.0, self._time_left), self._time_out)
 
-    def _hold_timer(self) -> None:
+    def _pause_timer(self) -> None:
         """It is ours: a target that is slow to answer must not cost the user the login."""
         if self._timer is not None:
             self._time_left -= self._clock.seconds() - self._turn_began
             self._timer.cancel()
             self._timer = None
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         self._timer = None
         seconds = round(self._login_time.total_seconds())
-        self._refuse_in_audit(
+        self._audit_refusal(
             "login", Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
         )
         text = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
         self._disconnect(DisconnectReason.BY_APPLICATION, f"conchrec: {text}")
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
-        self._hold_timer()
+        self._pause_timer()
         self._waiting.clear()
         if self._refused_offers and not self._failures:
             shown = ", ".join(self._refused_offers[:4])
             reason = Reason(ReasonCode.OFFERS_NOT_ACCEPTED, f"no offered key is accepted: {shown}")
-            self._refuse_in_audit("publickey", reason)
+            self._audit_refusal("publickey", reason)
         self._abandon()
 
     def _abandon(self) -> None:
@@ -167,13 +167,13 @@ class UserAuthServer(SSHService):
         deciding, self._deciding = self._deciding, None
         answers, self._answers = self._answers, None
         if answers is not None:
-            answers.errback(_abandoned())
+            answers.errback(_abandoned_error())
         if deciding is not None:
             deciding.cancel()
 
     def _disconnect(self, reason: int, text: str) -> None:
         transport = self.transport
-        self._over()
+        self._finish()
         if transport is not None:
             transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
@@ -209,15 +209,15 @@ class UserAuthServer(SSHService):
             self._draining = False
 
     def _dispatch(self, number: int, payload: bytes) -> None:
-        if number in _ALLOWED[self._state]:
+        if number in _ALLOWED_MESSAGES[self._state]:
             if number == u.REQUEST:
-                self._request(payload)
+                self._handle_request(payload)
             else:
-                self._response(payload)
+                self._handle_response(payload)
         elif u.LAST_USERAUTH < number <= u.LAST_CONNECTION:
             raise RemoteViolation(f"message {number} before the login")
-        elif number == u.INFO_RESPONSE and self._withdrawn:
-            self._withdrawn -= 1
+        elif number == u.INFO_RESPONSE and self._withdrawn_questions:
+            self._withdrawn_questions -= 1
         elif number in (u.FAILURE, u.SUCCESS, u.BANNER, u.PK_OK, u.INFO_RESPONSE):
             raise RemoteViolation(f"unexpected message {number}")
         else:
@@ -233,7 +233,7 @@ class UserAuthServer(SSHService):
                 code=ReasonCode.TOO_MANY_MESSAGES,
             )
 
-    def _request(self, payload: bytes) -> None:
+    def _handle_request(self, payload: bytes) -> None:
         """``string user, string service, string method``, and what the method says."""
         self._abandon()
         self._state = _State.IDLE
@@ -247,7 +247,7 @@ class UserAuthServer(SSHService):
             )
             return
         if self._user is None:
-            self._user_text = _user_name(user)
+            self._user_text = _parse_user_name(user)
             self._user = user
             self.send_banner(self._banner)
         elif user != self._user:
@@ -258,28 +258,28 @@ class UserAuthServer(SSHService):
             # Nearly every client begins with it, to learn which methods there are.
             free = self._requests == 1
             self._decide(u.NONE, lambda: self._authenticator.none(self._user_text), counts=not free)
-        elif method in (u.PUBLICKEY, u.HOSTBOUND) and self._can(u.PUBLICKEY):
-            self._publickey(payload, r, method)
-        elif method == u.KEYBOARD_INTERACTIVE and self._can(u.KEYBOARD_INTERACTIVE):
+        elif method in (u.PUBLICKEY, u.HOSTBOUND) and self._is_available(u.PUBLICKEY):
+            self._handle_publickey(payload, r, method)
+        elif method == u.KEYBOARD_INTERACTIVE and self._is_available(u.KEYBOARD_INTERACTIVE):
             r.string()
             submethods = decode_text(r.string())
             r.end()
-            self._converse(submethods)
+            self._handle_keyboard_interactive(submethods)
         else:
             reason = Reason(ReasonCode.METHOD_UNAVAILABLE, "the authentication method is not available")
-            self._failed(one_line(method, 64), reason)
+            self._fail_attempt(one_line(method, 64), reason)
 
-    def _can(self, method: bytes) -> bool:
+    def _is_available(self, method: bytes) -> bool:
         return method in self._authenticator.methods(self._user_text)
 
     # --- public keys
 
-    def _publickey(self, payload: bytes, r: Reader, method: bytes) -> None:
+    def _handle_publickey(self, payload: bytes, r: Reader, method: bytes) -> None:
         """``boolean signed, string algorithm, string blob[, string host key][, string signature]``"""
         signed, algorithm, blob = r.boolean(), r.string(), r.string()
         host_key = r.string() if method == u.HOSTBOUND else None
         covered = payload[: len(payload) - len(r.rest())] if signed else b""
-        signature = _last_string(payload[len(covered) :]) if signed else b""
+        signature = _parse_single_string(payload[len(covered) :]) if signed else b""
         if not signed:
             r.end()
         acceptable = (host_key is None or host_key == self._host_key()) and self._authenticator.offered(
@@ -296,10 +296,10 @@ class UserAuthServer(SSHService):
                 self._send_failure()
         elif not acceptable:
             text = f"the key {fingerprint(blob)} is not accepted"
-            self._failed("publickey", Reason(ReasonCode.OFFERS_NOT_ACCEPTED, text))
-        elif not self._verified(transport, algorithm, blob, covered, signature):
+            self._fail_attempt("publickey", Reason(ReasonCode.OFFERS_NOT_ACCEPTED, text))
+        elif not self._is_signature_valid(transport, algorithm, blob, covered, signature):
             text = f"signature verification failed for the key {fingerprint(blob)}"
-            self._failed("publickey", Reason(ReasonCode.SIGNATURE_INVALID, text))
+            self._fail_attempt("publickey", Reason(ReasonCode.SIGNATURE_INVALID, text))
         else:
             self._decide(
                 u.PUBLICKEY,
@@ -307,7 +307,7 @@ class UserAuthServer(SSHService):
                 counts=True,
             )
 
-    def _verified(
+    def _is_signature_valid(
         self, transport: u.AuthTransport, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes
     ) -> bool:
         session_id = transport.sessionID
@@ -317,13 +317,13 @@ class UserAuthServer(SSHService):
 
     # --- keyboard-interactive
 
-    def _converse(self, submethods: str) -> None:
+    def _handle_keyboard_interactive(self, submethods: str) -> None:
         conversation = self._conversation = object()
 
         def ask(challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
             if self._conversation is not conversation or self._answers is not None:
-                return fail(_abandoned())
-            return self._ask(challenge)
+                return fail(_abandoned_error())
+            return self._ask_client(challenge)
 
         self._decide(
             u.KEYBOARD_INTERACTIVE,
@@ -331,12 +331,12 @@ class UserAuthServer(SSHService):
             counts=True,
         )
 
-    def _ask(self, challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
+    def _ask_client(self, challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
         if self.transport is None:
-            return fail(_abandoned())
-        answers: Deferred[tuple[str, ...]] = Deferred(self._withdraw)
+            return fail(_abandoned_error())
+        answers: Deferred[tuple[str, ...]] = Deferred(self._withdraw_question)
         self._answers = answers
-        self._asked = len(challenge.prompts)
+        self._prompt_count = len(challenge.prompts)
         self._state = _State.ASKING
         self._run_timer()
         self.transport.sendPacket(u.INFO_REQUEST, u.info_request(challenge))
@@ -344,15 +344,15 @@ class UserAuthServer(SSHService):
         self._drain()
         return answers
 
-    def _withdraw(self, answers: Deferred[tuple[str, ...]]) -> None:
+    def _withdraw_question(self, answers: Deferred[tuple[str, ...]]) -> None:
         """The authenticator waits no longer for the answers; they may be on their way."""
         if self._answers is answers:
             self._answers = None
-            self._withdrawn += 1
+            self._withdrawn_questions += 1
             self._state = _State.DECIDING
-            self._hold_timer()
+            self._pause_timer()
 
-    def _response(self, payload: bytes) -> None:
+    def _handle_response(self, payload: bytes) -> None:
         """``uint32 count``, then as many answers (RFC 4256 section 3.4)."""
         self._count_request()
         r = Reader(payload)
@@ -364,11 +364,11 @@ class UserAuthServer(SSHService):
         waiting, self._answers = self._answers, None
         if waiting is None:
             raise RemoteViolation("INFO_RESPONSE without a question")
-        if count != self._asked:
+        if count != self._prompt_count:
             waiting.errback(
                 AccessDenied(
                     "Permission denied",
-                    f"{count} answers to {self._asked} questions",
+                    f"{count} answers to {self._prompt_count} questions",
                     code=ReasonCode.ANSWERS_MALFORMED,
                 )
             )
@@ -381,7 +381,7 @@ class UserAuthServer(SSHService):
             )
             return
         self._state = _State.DECIDING
-        self._hold_timer()
+        self._pause_timer()
         waiting.callback(answers)
 
     # --- answers
@@ -389,26 +389,28 @@ class UserAuthServer(SSHService):
     def _decide(self, method: bytes, attempt: Callable[[], Deferred[Identity]], *, counts: bool) -> None:
         """Make an attempt and answer when it is decided. A failure that ``counts`` is a try."""
         self._state = _State.DECIDING
-        self._hold_timer()
+        self._pause_timer()
         # A conversation may begin at once, so the state can be another one after this.
         deciding = maybeDeferred(attempt)
         self._deciding = deciding
         deciding.addCallbacks(
-            self._accepted,
-            self._refused,
+            self._attempt_succeeded,
+            self._attempt_failed,
             callbackArgs=(deciding,),
             errbackArgs=(deciding, method.decode(), counts),
         )
-        deciding.addErrback(self._broken)
+        deciding.addErrback(self._report_bug)
         if self._state is _State.OVER:
             self._abandon()
 
-    def _accepted(self, identity: Identity, deciding: Deferred[Identity]) -> None:
+    def _attempt_succeeded(self, identity: Identity, deciding: Deferred[Identity]) -> None:
         if self._deciding is deciding:
             self._deciding = None
-            self._succeeded(identity)
+            self._succeed(identity)
 
-    def _refused(self, failure: Failure, deciding: Deferred[Identity], method: str, counts: bool) -> None:
+    def _attempt_failed(
+        self, failure: Failure, deciding: Deferred[Identity], method: str, counts: bool
+    ) -> None:
         if self._deciding is not deciding:
             return
         self._deciding = None
@@ -418,22 +420,22 @@ class UserAuthServer(SSHService):
             self._send_failure(error.methods, partial=True)
         elif isinstance(error, AccessDenied):
             if counts:
-                self._failed(method, Reason(error.code, error.detail or error.public))
+                self._fail_attempt(method, Reason(error.code, error.detail or error.public))
             else:
                 self._send_failure()
         else:
             _log.failure("internal error while a login by {method} was decided", failure, method=method)
-            self._failed(method, INTERNAL_ERROR)
+            self._fail_attempt(method, INTERNAL_ERROR)
         self._drain()
 
-    def _broken(self, failure: Failure) -> None:
+    def _report_bug(self, failure: Failure) -> None:
         _log.failure("internal error while a login was answered", failure)
         self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
 
-    def _failed(self, method: str, reason: Reason) -> None:
+    def _fail_attempt(self, method: str, reason: Reason) -> None:
         """A try that counts."""
         self._failures += 1
-        self._refuse_in_audit(method, reason)
+        self._audit_refusal(method, reason)
         if self._failures >= self._tries:
             text = Reason(ReasonCode.TOO_MANY_FAILURES, "too many authentication failures")
             self._disconnect(DisconnectReason.NO_MORE_AUTH_METHODS_AVAILABLE, f"conchrec: {text}")
@@ -450,7 +452,7 @@ class UserAuthServer(SSHService):
         self._run_timer()
         self.transport.sendPacket(u.FAILURE, names(methods) + bytes((partial,)))
 
-    def _succeeded(self, identity: Identity) -> None:
+    def _succeed(self, identity: Identity) -> None:
         transport = self.transport
         if transport is None:
             return
@@ -459,30 +461,30 @@ class UserAuthServer(SSHService):
         # Requests that were pipelined behind the one that succeeded are ignored (RFC 4252 section
         # 5.1); what follows them is for the next protocol.
         early = [message for message in self._waiting if message[0] > u.LAST_USERAUTH]
-        self._over()
+        self._finish()
         transport.sendPacket(u.SUCCESS, b"")
         transport.setService(connection)
         for number, payload in early:
             connection.packetReceived(number, payload)
 
-    def _refuse_in_audit(self, method: str, reason: Reason) -> None:
+    def _audit_refusal(self, method: str, reason: Reason) -> None:
         self._on_refused(self._user_text, method, reason)
 
 
-def _abandoned() -> AccessDenied:
+def _abandoned_error() -> AccessDenied:
     return AccessDenied(
         "Permission denied", "the login attempt was abandoned", code=ReasonCode.QUESTIONS_ABANDONED
     )
 
 
-def _last_string(data: bytes) -> bytes:
+def _parse_single_string(data: bytes) -> bytes:
     r = Reader(data)
     value = r.string()
     r.end()
     return value
 
 
-def _user_name(raw: bytes) -> str:
+def _parse_user_name(raw: bytes) -> str:
     """It goes into the audit, and to targets: no control characters, no novels, not two spellings of one."""
     try:
         name = raw.decode("utf-8")

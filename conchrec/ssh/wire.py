@@ -17,7 +17,7 @@ class Truncated(RemoteViolation):
     default_code = ReasonCode.MALFORMED_MESSAGE
 
 
-class LeftOver(RemoteViolation):
+class ExtraBytes(RemoteViolation):
     """Bytes follow the last value of a message."""
 
     default_code = ReasonCode.MALFORMED_MESSAGE
@@ -93,7 +93,7 @@ class Reader:
     def end(self) -> None:
         """Nothing may follow."""
         if self._at != len(self._data):
-            raise LeftOver(f"the message has {len(self._data) - self._at} extra bytes at its end")
+            raise ExtraBytes(f"the message has {len(self._data) - self._at} extra bytes at its end")
 
 
 def uint32(value: int) -> bytes:

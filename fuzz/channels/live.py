@@ -58,7 +58,7 @@ class LiveClient:
             powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519"),
-            version=b"SSH-2.0-raw",
+            identification=b"SSH-2.0-raw",
             clock=self._reactor,
         )
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from conchrec.config.loader import load
 from conchrec.service.pools import Pools
 from conchrec.service.proxy import Proxy
-from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from fuzz.channels.ends import Login, Raw, Received, Tunnel, Welcome, must_succeed
 from fuzz.channels.memory import PROXY, TARGET, USER, InlinePool, Line, Reactor
@@ -56,7 +56,7 @@ class Stack:
         base = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.directory = Path(tempfile.mkdtemp(prefix="conchrec-channels-", dir=base))
         key = self.user_key = ed25519.Ed25519PrivateKey.generate()
-        self._host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+        self._host_keys = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
         self.recordings = self.directory / "recordings"
         self.audit = self.directory / "audit.jsonl"
         line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -181,14 +181,14 @@ class Stack:
             "powers": at_once,
             "verify_host_key": lambda blob: None,
             "host_key_algorithms": (b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519"),
-            "version": version,
+            "identification": version,
             "clock": self.reactor,
             "rekey_bytes": self._rekey_bytes,
         }
 
     def server_settings(self, server: Raw) -> dict[str, Any]:
         return {
-            "version": b"SSH-2.0-OpenSSH_9.2p1",
+            "identification": b"SSH-2.0-OpenSSH_9.2p1",
             "host_keys": self._host_keys,
             "algorithms": FAST,
             "powers": at_once,

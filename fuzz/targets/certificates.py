@@ -11,7 +11,7 @@ from conchrec.model import Target as Place
 from conchrec.ssh.certificate import decode, fingerprint
 from conchrec.ssh.certificate_checks import check_host, check_user
 from conchrec.ssh.hostkeys import HostTrust
-from conchrec.ssh.kex_methods import usable
+from conchrec.ssh.kex_methods import is_usable
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.signers import accepted_algorithm
@@ -32,7 +32,7 @@ TRUST = HostTrust(KnownHosts(()), authorities=tuple(AUTHORITIES))
 EXCHANGES = tuple(
     name
     for name in (b"curve25519-sha256", b"ecdh-sha2-nistp256", b"ecdh-sha2-nistp521", b"mlkem768x25519-sha256")
-    if usable(name)
+    if is_usable(name)
 )
 
 

@@ -34,7 +34,7 @@ def _known_hosts(data: bytes) -> None:
     known = KnownHosts.load([path])
     trust = HostTrust(known, authorities=())
     for place in PLACES:
-        for line in known.about(place):
+        for line in known.lines_for(place):
             if line.marker not in ("", "revoked", "cert-authority"):
                 raise Broken(f"the marker {line.marker!r}")
         if not trust.algorithms_for(place):

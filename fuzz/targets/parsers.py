@@ -10,7 +10,7 @@ from conchrec.proxy.inner.server import mirrored
 from conchrec.proxy.target_names import subsystem_target
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE
-from conchrec.ssh.kexinit import STRICT_CLIENT, Proposal, settle
+from conchrec.ssh.kexinit import STRICT_CLIENT, Proposal, negotiate
 from conchrec.ssh.wire import Reader, mpint, names, string, uint32, uint64
 from conchrec.text import one_line
 from fuzz.limits import Broken
@@ -50,7 +50,7 @@ def _proposal(data: bytes) -> None:
     ours = Proposal.make(COMPATIBLE, (b"ssh-ed25519",), (STRICT_CLIENT,))
     for is_client in (True, False):
         try:
-            agreed = settle(ours, theirs, is_client=is_client)
+            agreed = negotiate(ours, theirs, is_client=is_client)
         except RemoteViolation as violation:
             _shown(violation.public)
             continue

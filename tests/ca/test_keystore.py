@@ -19,7 +19,7 @@ from conchrec.ca.keystore import AgentAuthority, KeyStore, SigningFailed, read_p
 from conchrec.ca.rotation import RotationStep
 from conchrec.errors import ConfigError
 from conchrec.ssh.certificate_checks import check_host, check_user
-from conchrec.ssh.signatures import signed_by
+from conchrec.ssh.signatures import is_signed_by
 from tests.support.process import environment, program
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -157,8 +157,8 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 def test_an_agent_signs(agent: Agent, options: tuple[str, ...]) -> None:
     blob = read_public_key(agent.holds("key", *options), "test")
     signature = AgentAuthority(agent.path, blob).sign(b"what is signed")
-    assert signed_by(blob, b"what is signed", signature)
-    assert not signed_by(blob, b"another thing", signature)
+    assert is_signed_by(blob, b"what is signed", signature)
+    assert not is_signed_by(blob, b"another thing", signature)
 
 
 def test_both_authorities_in_an_agent(agent: Agent, state: Path) -> None:

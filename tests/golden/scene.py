@@ -42,7 +42,7 @@ class _Client(ClientTransport):
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         if messageNum == KEXINIT and not self.greeted:
             self.greeted = True
-            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_version or b"")
+            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_identification or b"")
         self.tap(self.leg, "<-", messageNum, payload)
         super().dispatchMessage(messageNum, payload)
 
@@ -61,7 +61,7 @@ class _Server(ServerTransport):
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         if messageNum == KEXINIT and not self.greeted:
             self.greeted = True
-            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_version or b"")
+            self.tap(self.leg, "<-", IDENTIFICATION, self.peer_identification or b"")
         self.tap(self.leg, "<-", messageNum, payload)
         super().dispatchMessage(messageNum, payload)
 

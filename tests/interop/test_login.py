@@ -25,7 +25,7 @@ from conchrec.ssh.agent import AgentSigner
 from conchrec.ssh.algorithms import COMPATIBLE, UPSTREAM
 from conchrec.ssh.authenticator import Ask
 from conchrec.ssh.certificate import CertificateKind, Ed25519Authority, issue
-from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.signers import KeySigner, Signer
 from conchrec.ssh.transport import ClientTransport, ServerTransport
 from conchrec.ssh.userauth_client import Login, UserAuthClient
@@ -61,7 +61,7 @@ class Gate:
         self.door = Door()
         self.port = free_port()
         host_key = ed25519.Ed25519PrivateKey.generate()
-        plain = ShownKeys(host_key, None).get(b"ssh-ed25519").blob()
+        plain = ServerHostKeys(host_key, None).get(b"ssh-ed25519").blob()
         authority = Ed25519Authority(ed25519.Ed25519PrivateKey.generate())
         self.known = f"@cert-authority * ssh-ed25519 {base64.b64encode(authority.blob).decode()}\n"
         certificate = issue(
@@ -74,7 +74,7 @@ class Gate:
             valid_after=0,
             valid_before=2**63,
         )
-        self._shown = ShownKeys(host_key, certificate.blob)
+        self._shown = ServerHostKeys(host_key, certificate.blob)
         gate = self
 
         class Connections(Factory):
@@ -103,7 +103,7 @@ class Gate:
         )
         transport = ServerTransport(
             # ssh says no-more-sessions@openssh.com to its own kind only.
-            version=b"SSH-2.0-OpenSSH_9.2p1 conchrec",
+            identification=b"SSH-2.0-OpenSSH_9.2p1 conchrec",
             host_keys=self._shown,
             algorithms=COMPATIBLE,
             powers=at_once,
@@ -223,7 +223,7 @@ class Visitor:
             powers=at_once,
             verify_host_key=lambda blob: None,
             host_key_algorithms=(b"ssh-ed25519",),
-            version=b"SSH-2.0-conchrec_test",
+            identification=b"SSH-2.0-conchrec_test",
             clock=cast(Clock, reactor),
         )
 

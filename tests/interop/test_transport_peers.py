@@ -28,7 +28,7 @@ from conchrec.clock import Clock
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, Algorithms
-from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, ShownKeys
+from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, ServerHostKeys
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd, ServerTransport
@@ -78,7 +78,7 @@ class Server:
         self.ends: list[ConnectionEnd] = []
         self.transports: list[ServerTransport] = []
         key = ed25519.Ed25519PrivateKey.generate()
-        shown = ShownKeys(key, None)
+        shown = ServerHostKeys(key, None)
         blob = shown.get(b"ssh-ed25519").blob()
         known = f"[127.0.0.1]:{self.port} ssh-ed25519 {base64.b64encode(blob).decode()}\n"
         self.known = stage.file(stage.unique("known_hosts"), known)
@@ -89,7 +89,7 @@ class Server:
 
             def buildProtocol(self, addr: object) -> ServerTransport:
                 transport = ServerTransport(
-                    version=b"SSH-2.0-conchrec",
+                    identification=b"SSH-2.0-conchrec",
                     host_keys=shown,
                     algorithms=algorithms,
                     powers=at_once,
@@ -205,7 +205,7 @@ async def connected(
         powers=at_once,
         verify_host_key=verify_host_key,
         host_key_algorithms=host_key_algorithms,
-        version=b"SSH-2.0-conchrec_test",
+        identification=b"SSH-2.0-conchrec_test",
         clock=cast(Clock, reactor),
     )
     await connectProtocol(TCP4ClientEndpoint(reactor, host, port), transport)
@@ -250,8 +250,8 @@ async def test_sshd_ciphers(stage: Stage, sshd: Sshd, cipher: bytes, mac: bytes)
 @pytest.mark.parametrize("kex", [kex for kex in LEGACY.kex if kex != HYBRID])
 async def test_sshd_key_exchanges(stage: Stage, sshd: Sshd, kex: bytes) -> None:
     transport = await connected(stage, sshd.host, sshd.port, replace(LEGACY, kex=(kex,)))
-    assert transport.peer_version is not None
-    assert transport.peer_version.startswith(b"SSH-2.0-OpenSSH_")
+    assert transport.peer_identification is not None
+    assert transport.peer_identification.startswith(b"SSH-2.0-OpenSSH_")
     assert b"server-sig-algs" in transport.peer_extensions
 
 
@@ -437,7 +437,7 @@ async def test_conchs_own_server(stage: Stage, kex: bytes) -> None:
     await process.says("\n")
     port = int(process.stdout.split()[-1])
     transport = await connected(stage, "127.0.0.1", port, replace(LEGACY, kex=(kex,)))
-    assert b"Twisted" in (transport.peer_version or b"")
+    assert b"Twisted" in (transport.peer_identification or b"")
 
 
 # --- dropbear

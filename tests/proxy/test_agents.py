@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from conchrec.proxy.agents import AgentSource
-from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper
+from conchrec.ssh.agent import AgentClient, AgentError, AgentKeyManager
 from conchrec.ssh.connection import Channel, ChannelReceiver, Connection
 
 
@@ -39,7 +39,7 @@ def test_only_a_command_of_the_users_can_put_keys_in() -> None:
     it.open_keeper().addCallback(opened.append)
     for receiver in client.asked:
         receiver.opened(1024, 1024, b"")
-    assert [type(one) for one in opened] == [AgentClient, AgentKeeper]
+    assert [type(one) for one in opened] == [AgentClient, AgentKeyManager]
 
 
 def test_a_client_that_opens_none() -> None:

@@ -16,7 +16,7 @@ from twisted.conch.ssh.keys import Key as PrivateKey
 from twisted.internet.defer import Deferred
 
 from conchrec.ssh import agent_messages as a
-from conchrec.ssh.agent import AgentClient, AgentError, AgentKeeper, AgentSigner
+from conchrec.ssh.agent import AgentClient, AgentError, AgentKeyManager, AgentSigner
 from conchrec.ssh.agent_messages import AgentIdentity, SessionBinding
 from conchrec.ssh.signatures import verify_signature
 from conchrec.ssh.wire import Reader, string, uint32
@@ -180,7 +180,7 @@ async def test_a_key_that_is_to_be_forgotten(stage: Stage) -> None:
 @pytest.mark.parametrize("number", [a.FAILURE, a.EXTENSION_FAILURE, a.OLD_FAILURE])
 def test_an_agent_that_keeps_nothing(number: int) -> None:
     fake = Fake()
-    keeper = AgentKeeper(fake.asked.extend, lambda: None)
+    keeper = AgentKeyManager(fake.asked.extend, lambda: None)
     fake.keep(keeper.remove(PUBLIC))
     fake.keep(keeper.add(PRIVATE, CERTIFICATE, comment="", lifetime=timedelta(hours=8)))
     for _ in range(2):
@@ -194,7 +194,7 @@ def test_an_agent_that_keeps_nothing(number: int) -> None:
 @pytest.mark.parametrize("message", [b"\x06x", bytes((a.IDENTITIES_ANSWER,)) + uint32(0), b"\xff"])
 def test_nonsense_from_it(message: bytes) -> None:
     fake = Fake()
-    keeper = AgentKeeper(fake.asked.extend, lambda: None)
+    keeper = AgentKeyManager(fake.asked.extend, lambda: None)
     fake.keep(keeper.remove(PUBLIC))
     keeper.data_received(uint32(len(message)) + message)
     assert "malformed reply" in fake.error

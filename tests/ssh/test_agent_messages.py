@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import agent_messages as a
-from conchrec.ssh.wire import LeftOver, Reader, Truncated, uint32
+from conchrec.ssh.wire import ExtraBytes, Reader, Truncated, uint32
 from conchrec.text import one_line
 
 UINT32 = st.integers(min_value=0, max_value=2**32 - 1)
@@ -208,7 +208,7 @@ def test_rejects_every_shorter_and_longer_message(parse: Callable[[bytes], Any],
     for length in range(1, len(message)):
         with pytest.raises(Truncated):
             parse(message[:length])
-    with pytest.raises(LeftOver):
+    with pytest.raises(ExtraBytes):
         parse(message + b"x")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM, USER_SIGNATURES, WEAK, Algorithms
 from conchrec.ssh.hostkeys import CERTIFIED, PLAIN
-from conchrec.ssh.kex_methods import hash_of
+from conchrec.ssh.kex_methods import kex_hash
 from conchrec.ssh.packetcipher import is_aead, suite
 from tests.support.powers import Run
 
@@ -50,7 +50,7 @@ def test_each_is_known_and_named_once(offer: Algorithms) -> None:
         assert len(set(names)) == len(names) > 0
     for kex in offer.kex:
         assert Run(kex).offer()
-        assert hash_of(kex)(b"").digest()
+        assert kex_hash(kex)(b"").digest()
     for cipher in offer.ciphers:
         for mac in offer.macs:
             made = suite(cipher, mac)

@@ -306,7 +306,7 @@ def test_revoked() -> None:
         checks.check_user(
             made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=lambda one: one.serial == 7
         )
-    checks.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=checks.nothing_revoked)
+    checks.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=checks.never_revoked)
 
 
 def test_one_changed_byte_anywhere_is_noticed() -> None:

@@ -12,7 +12,7 @@ from tests.support.loop import Handler, Loop, Receiver, request_body
 
 
 class User:
-    """A StreamUser that keeps what it hears."""
+    """A StreamHandler that keeps what it hears."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, object]] = []

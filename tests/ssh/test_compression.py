@@ -12,7 +12,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.compression import DELAYED, NONE, Deflate, Inflate
-from conchrec.ssh.fair_turns import Turns
+from conchrec.ssh.fair_turns import TurnScheduler
 from conchrec.ssh.packetcipher import MAX_PACKET
 from tests.support.pair import Pair
 
@@ -92,7 +92,7 @@ def test_a_login_in_the_middle_of_a_key_exchange(begins: str) -> None:
 
 def test_one_way_alone() -> None:
     pair = Pair(algorithms=MODERN).secure()
-    pair.client._outgoing._compressed = pair.server._incoming._compressed = True
+    pair.client._outgoing._is_compressed = pair.server._incoming._is_compressed = True
     log_in(pair)
     up, down = cost(pair)
     assert up < len(TEXT) // 10
@@ -140,7 +140,7 @@ def test_inflated_bytes_count_in_a_turn_of_the_reactor() -> None:
     """Packets of 300 bytes with 200 kB inside: one slice inflates two of them, and later turns the others."""
     pair = pair_of()
     log_in(pair)
-    pair.server.charge_to(Turns(pair.clock).of_user("joe"))
+    pair.server.charge_to(TurnScheduler(pair.clock).of_user("joe"))
     for _ in range(50):
         pair.client.sendPacket(DATA, bytes(200_000))
     assert len(pair.client_line.unsent) < 50 * 400

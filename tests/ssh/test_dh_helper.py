@@ -86,7 +86,7 @@ async def test_computes_powers(make: Callable[..., Setting]) -> None:
     setting = make()
     for group in (GROUP14, GROUP16):
         await done(setting.ask(group=group))
-    powers = setting.helper.of_peer(lambda: "b")
+    powers = setting.helper.powers_of_peer(lambda: "b")
     assert await done(powers(23, 3, (2,))) == (8,)
 
 

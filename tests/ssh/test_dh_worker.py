@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conchrec.ssh import dh_worker
 from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
-from conchrec.ssh.dh_worker import MAX_FRAME, frame, numbers_of, serve
+from conchrec.ssh.dh_worker import MAX_FRAME, frame, parse_numbers, serve
 
 
 def answers(requests: bytes) -> list[tuple[int, ...]]:
@@ -23,7 +23,7 @@ def answers(requests: bytes) -> list[tuple[int, ...]]:
     data, found = written.getvalue(), []
     while data:
         size = int.from_bytes(data[:4], "big")
-        found.append(numbers_of(data[4 : 4 + size]))
+        found.append(parse_numbers(data[4 : 4 + size]))
         data = data[4 + size :]
     return found
 
@@ -32,7 +32,7 @@ def answers(requests: bytes) -> list[tuple[int, ...]]:
 def test_reads_the_numbers_that_it_writes(numbers: list[int]) -> None:
     written = frame(numbers)
     assert int.from_bytes(written[:4], "big") == len(written) - 4
-    assert numbers_of(written[4:]) == tuple(numbers)
+    assert parse_numbers(written[4:]) == tuple(numbers)
 
 
 @given(st.binary(max_size=100))
@@ -41,9 +41,9 @@ def test_rejects_numbers_that_are_cut_short(junk: bytes) -> None:
     for size in range(1, len(whole)):
         if size != 4 + 51:
             with pytest.raises(ValueError, match="beyond the end"):
-                numbers_of(whole[:size])
+                parse_numbers(whole[:size])
     with contextlib.suppress(ValueError):
-        assert all(number >= 0 for number in numbers_of(junk))
+        assert all(number >= 0 for number in parse_numbers(junk))
 
 
 def test_answers_each_request_in_order() -> None:

@@ -20,7 +20,7 @@ from conchrec.ssh.fair_turns import (
     WAITING_MESSAGES,
     WAITING_SECONDS,
     Share,
-    Turns,
+    TurnScheduler,
 )
 from conchrec.ssh.packet_reader import MAX_HELD
 from conchrec.ssh.wire import string, uint32
@@ -55,7 +55,7 @@ class Messages:
 @given(counts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 300)), min_size=1, max_size=40))
 def test_no_turn_handles_more_than_its_budget_and_nothing_is_lost(counts: list[tuple[int, int]]) -> None:
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     # Shares live as long as somebody has them.
     readers = [Messages(clock, turns.of_user(str(user)), count, log) for user, count in counts]
@@ -73,7 +73,7 @@ def test_no_turn_handles_more_than_its_budget_and_nothing_is_lost(counts: list[t
 
 def test_slow_messages_end_a_slice_by_time() -> None:
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     reader = Messages(clock, turns.of_user("joe"), 100, log, seconds=SLICE_SECONDS / 4)
     reader.share.read(reader)
@@ -86,7 +86,7 @@ def test_slow_messages_end_a_slice_by_time() -> None:
 
 def test_fifty_connections_of_one_user_get_what_one_of_another_gets() -> None:
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     many = [Messages(clock, turns.of_user("many"), 1000, log) for _ in range(50)]
     one = Messages(clock, turns.of_user("one"), 1000, log)
@@ -101,7 +101,7 @@ def test_fifty_connections_of_one_user_get_what_one_of_another_gets() -> None:
 def test_slow_messages_are_charged() -> None:
     """Shares are of time, not of messages."""
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     slow = Messages(clock, turns.of_user("slow"), 100, log, seconds=20 * SLICE_SECONDS)
     quick = Messages(clock, turns.of_user("quick"), 100 * SLICE_MESSAGES, log, seconds=SLICE_SECONDS / 64)
@@ -114,7 +114,7 @@ def test_slow_messages_are_charged() -> None:
 
 def test_somebody_who_sends_little_is_served_at_once() -> None:
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     flood = [Messages(clock, turns.of_user("flood"), 10_000, log) for _ in range(20)]
     for reader in flood:
@@ -129,7 +129,7 @@ def test_somebody_who_sends_little_is_served_at_once() -> None:
 def test_a_reader_within_a_slice_shares_it() -> None:
     """An inner connection: its bytes come in a message of the outer one."""
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     share = turns.of_user("joe")
     outer, inner = Messages(clock, share, 10, log), Messages(clock, share, 1000, log)
@@ -146,7 +146,7 @@ def test_a_reader_within_a_slice_shares_it() -> None:
 
 def test_a_share_that_changes_takes_the_reader_along() -> None:
     clock = Clock()
-    turns = Turns(clock)
+    turns = TurnScheduler(clock)
     log: list[Messages] = []
     stranger, user = turns.of_address("192.0.2.1"), turns.of_user("joe")
     reader = Messages(clock, stranger, 1000, log)
@@ -165,7 +165,7 @@ def test_a_share_that_changes_takes_the_reader_along() -> None:
 @pytest.fixture
 def pair() -> Pair:
     pair = Pair().log_in()
-    pair.server.charge_to(Turns(pair.clock).of_user("joe"))
+    pair.server.charge_to(TurnScheduler(pair.clock).of_user("joe"))
     return pair
 
 
@@ -242,8 +242,8 @@ def test_an_inner_connection_is_handled_in_slices() -> None:
     pair = Pair(connect=False)
     clock = pair.clock
     tunnel = Tunnel(clock, peer=None, host=None)
-    pair.server.charge_to(Turns(clock).of_user("joe"))
-    pair.server._login_done()  # before the login so much would end it
+    pair.server.charge_to(TurnScheduler(clock).of_user("joe"))
+    pair.server._finish_login()  # before the login so much would end it
     tunnel.start(pair.server)
     junk = b"".join(uint32(12) + b"\x06" + bytes((a.IGNORE,)) + uint32(0) + bytes(6) for _ in range(20_000))
     tunnel.stream_data(b"SSH-2.0-flood\r\n" + junk)

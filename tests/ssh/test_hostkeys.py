@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from conchrec.errors import HostKeyRejected
 from conchrec.model import Target
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, fingerprint, issue
-from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, HostTrust, HostVerdict, ShownKeys
+from conchrec.ssh.hostkeys import CERTIFIED, PLAIN, AcceptedHostKey, HostTrust, ServerHostKeys
 from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.wire import string
 from tests.support.logins import authority, key
@@ -71,7 +71,7 @@ def known(tmp_path: Path) -> Trust:
     return Trust(tmp_path)
 
 
-def accepted(trust: HostTrust, blob: bytes, target: Target = WEB1) -> HostVerdict:
+def accepted(trust: HostTrust, blob: bytes, target: Target = WEB1) -> AcceptedHostKey:
     return trust.verify(target, blob, NOW)
 
 
@@ -322,7 +322,7 @@ def test_shown_are_a_certificate_and_the_plain_key() -> None:
     private = ed25519.Ed25519PrivateKey.generate()
     blob = string(b"ssh-ed25519") + string(private.public_key().public_bytes_raw())
     certified = certificate("web1", key_blob=blob)
-    shown = ShownKeys(private, certified)
+    shown = ServerHostKeys(private, certified)
     assert shown.algorithms == (b"ssh-ed25519-cert-v01@openssh.com", b"ssh-ed25519")
     assert shown.get(b"ssh-ed25519-cert-v01@openssh.com").blob() == certified
     assert shown.get(b"ssh-ed25519").blob() == blob
@@ -331,4 +331,4 @@ def test_shown_are_a_certificate_and_the_plain_key() -> None:
     signature = shown.get(b"ssh-ed25519-cert-v01@openssh.com").sign(b"data")
     assert signature[:19] == string(b"ssh-ed25519") + b"\0\0\0\x40"
     private.public_key().verify(signature[19:], b"data")
-    assert ShownKeys(private, None).algorithms == (b"ssh-ed25519",)
+    assert ServerHostKeys(private, None).algorithms == (b"ssh-ed25519",)

@@ -38,8 +38,8 @@ class Watch:
             self.clock,
             interval=timedelta(seconds=10),
             count=count,
-            dead=self._died,
-            deaf=lambda: self.deaf,
+            on_dead=self._died,
+            is_paused=lambda: self.deaf,
         )
 
     def _died(self) -> None:

@@ -14,7 +14,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.ssh import kex_methods
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, UPSTREAM
 from conchrec.ssh.dh_groups import GROUP1, GROUP14, GROUP16
-from conchrec.ssh.kex_methods import _X25519, derive, hash_of, method_of
+from conchrec.ssh.kex_methods import _X25519, derive, kex_hash, new_kex_method
 from conchrec.ssh.wire import Reader, mpint, string
 from tests.support.pair import Pair
 from tests.support.powers import Later, Run
@@ -148,15 +148,15 @@ def test_a_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(kex_methods, "mlkem", None)
     else:
         monkeypatch.setattr(mlkem.MLKEM768PrivateKey, "generate", generate)
-    kex_methods.usable.cache_clear()
+    kex_methods.is_usable.cache_clear()
     try:
-        assert [name for name in MODERN.kex if not kex_methods.usable(name)] == [HYBRID]
+        assert [name for name in MODERN.kex if not kex_methods.is_usable(name)] == [HYBRID]
         pair = Pair(algorithms=MODERN).secure()
     finally:
-        kex_methods.usable.cache_clear()
+        kex_methods.is_usable.cache_clear()
     assert pair.server.kex.proposal is not None
     assert HYBRID not in pair.server.kex.proposal.kex
-    assert pair.client.peer_version is not None
+    assert pair.client.peer_identification is not None
 
 
 # --- NIST curves
@@ -236,7 +236,7 @@ def test_rejects_public_values_out_of_range(bits: int) -> None:
     name = {1024: b"group1-sha1", 2048: b"group14-sha256", 4096: b"group16-sha512"}[bits]
     prime, later = GROUPS[bits].prime, Later()
     for value in (-2, -1, 0, 1, prime - 1, prime, prime + 1, prime + 2, 2 * prime, 1 << 20_000):
-        run = method_of(b"diffie-hellman-" + name, later)
+        run = new_kex_method(b"diffie-hellman-" + name, later)
         for method in (run.accept, run.complete):
             with pytest.raises(RemoteViolation):
                 method(mpint(value)[4:])
@@ -268,7 +268,7 @@ def test_keys_that_are_longer_than_the_hash() -> None:
 
 @pytest.mark.parametrize("name", LEGACY.kex)
 def test_hashes(name: bytes) -> None:
-    size = hash_of(name)(b"").digest_size * 8
+    size = kex_hash(name)(b"").digest_size * 8
     said = {b"1": 160, b"256": 256, b"384": 384, b"512": 512}
     if name.startswith(b"ecdh-sha2-nistp"):
         assert size == {b"256": 256, b"384": 384, b"521": 512}[name[-3:]]  # RFC 5656 section 6.2.1

@@ -14,8 +14,8 @@ from conchrec.errors import HostKeyRejected, RemoteViolation
 from conchrec.ssh import kex_table
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN, Algorithms
-from conchrec.ssh.framing import Incoming, Outgoing
-from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.framing import InboundPackets, OutboundPackets
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.ssh.kex_sides import ClientKeyExchange, ServerKeyExchange, ext_info
 from conchrec.ssh.kex_table import TABLE, ExchangePhase, KexAction, KexEvent
@@ -28,7 +28,7 @@ from tests.support.powers import Later, at_once
 DATA = 94
 REKEY_BYTES = 1000
 REKEY_TIME = timedelta(minutes=10)
-HOST_KEY = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+HOST_KEY = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
 CURVE = replace(MODERN, kex=(b"curve25519-sha256",))
 GROUP14 = replace(COMPATIBLE, kex=(b"diffie-hellman-group14-sha256",))
 
@@ -37,14 +37,14 @@ class Seat:
     """What a key exchange needs of a transport: keeps what it is told (a KexTransport)."""
 
     def __init__(self) -> None:
-        self.incoming, self.outgoing = Incoming(), Outgoing()
+        self.incoming, self.outgoing = InboundPackets(), OutboundPackets()
         self.sent: list[tuple[int, bytes]] = []
         self.holds: set[str] = set()
         self.producers_held = False
         self.secured = 0
         self.error: Exception | None = None
         self.is_over = False
-        self.versions = (b"SSH-2.0-client", b"SSH-2.0-server")
+        self.identifications = (b"SSH-2.0-client", b"SSH-2.0-server")
 
     @property
     def numbers(self) -> list[int]:
@@ -203,12 +203,12 @@ def test_does_what_the_table_says(phase: ExchangePhase, event: KexEvent) -> None
     expected: tuple[list[int], ExchangePhase] = ([], phase)
     if action is KexAction.REFUSE:
         with pytest.raises(RemoteViolation, match=REFUSALS[event]):
-            both.server._on(event, *ARGUMENTS[event])
+            both.server._handle_event(event, *ARGUMENTS[event])
     elif action is KexAction.NEVER:
         with pytest.raises(AssertionError, match=f"{event.name} in the phase {phase.name}"):
-            both.server._on(event, *ARGUMENTS[event])
+            both.server._handle_event(event, *ARGUMENTS[event])
     else:
-        both.server._on(event, *ARGUMENTS[event])
+        both.server._handle_event(event, *ARGUMENTS[event])
         expected = EFFECTS.get(action, expected)
     assert (both.at_server.numbers, both.server.phase) == expected
 

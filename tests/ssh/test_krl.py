@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh.certificate import Certificate, CertificateKind, Ed25519Authority, issue
-from conchrec.ssh.krl import MAX_BITMAP, MAX_SERIAL, BadKrl, Krl, RevokedCertificates, decode, encode, revokes
+from conchrec.ssh.krl import (
+    MAX_BITMAP,
+    MAX_SERIAL,
+    InvalidKrl,
+    Krl,
+    RevokedCertificates,
+    decode,
+    encode,
+    revokes,
+)
 from conchrec.ssh.wire import string, uint32, uint64
 from tests.support.process import environment, program
 
@@ -272,5 +281,5 @@ def test_what_may_be_skipped() -> None:
 def test_a_large_bitmap_takes_no_time() -> None:
     ones = certificates_with(0x22, uint64(1) + string(b"\xff" * MAX_BITMAP))
     assert decode(ones).certificates[0].serials == ((1, 8 * MAX_BITMAP),)
-    with pytest.raises(BadKrl, match="too long"):
+    with pytest.raises(InvalidKrl, match="too long"):
         decode(certificates_with(0x22, uint64(1) + string(b"\xff" * (MAX_BITMAP + 1))))

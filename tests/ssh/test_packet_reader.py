@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 
 from conchrec.errors import RemoteViolation
-from conchrec.ssh.framing import Incoming, Outgoing
+from conchrec.ssh.framing import InboundPackets, OutboundPackets
 from conchrec.ssh.packet_reader import MAX_HELD, MAX_HELD_EARLY, PacketHandler, PacketReader
 from conchrec.ssh.peer_limits import EARLY_BYTES
 
@@ -29,7 +29,7 @@ class Handler:
         except RemoteViolation as error:
             self.error, self.is_over = error, True
 
-    def identified(self) -> bool:
+    def read_identification(self) -> bool:
         return True
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
@@ -63,10 +63,10 @@ class Scene:
         self.handler = Handler()
         handler: PacketHandler = self.handler
         self.socket = Socket()
-        self.incoming = Incoming()
+        self.incoming = InboundPackets()
         self.reader = PacketReader(handler, self.incoming, Clock(), None)
         self.reader.connect(self.socket)
-        self._outgoing = Outgoing()
+        self._outgoing = OutboundPackets()
 
     def packet(self, text: str) -> bytes:
         return self._outgoing.packet(DATA, text.encode())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conchrec.errors import RemoteViolation
 from conchrec.ssh.algorithms import LEGACY
-from conchrec.ssh.framing import Incoming, Outgoing
+from conchrec.ssh.framing import InboundPackets, OutboundPackets
 from conchrec.ssh.packetcipher import Opener, Sealer, is_aead, suite
 
 SUITES = [
@@ -33,9 +33,9 @@ def ends(names: Names, seed: int = 0) -> tuple[Sealer, Opener]:
     return made.make(key, iv, mac), made.make(key, iv, mac)
 
 
-def link(names: Names, first: int = 0) -> tuple[Outgoing, Incoming]:
+def link(names: Names, first: int = 0) -> tuple[OutboundPackets, InboundPackets]:
     """Both ends of a stream whose next packet has the number ``first``."""
-    there, here = Outgoing(), Incoming()
+    there, here = OutboundPackets(), InboundPackets()
     sealer, opener = ends(names)
     there.renew(sealer, reset=True)
     here.expect(opener, reset=True)
@@ -44,11 +44,11 @@ def link(names: Names, first: int = 0) -> tuple[Outgoing, Incoming]:
     return there, here
 
 
-def sealed(there: Outgoing, payloads: Sequence[bytes]) -> list[bytes]:
+def sealed(there: OutboundPackets, payloads: Sequence[bytes]) -> list[bytes]:
     return [there.packet(payload[0], payload[1:]) for payload in payloads]
 
 
-def read(here: Incoming) -> list[bytes]:
+def read(here: InboundPackets) -> list[bytes]:
     """What can be read now, up to whatever is no packet."""
     found = []
     try:
@@ -124,7 +124,7 @@ def test_touched_anywhere(names: Names, payloads: list[bytes], data: st.DataObje
 def test_renewed_anywhere(epochs: list[tuple[Names, list[bytes], bool]], size: int) -> None:
     """New keys, other ciphers, numbers that go on or begin again: the packet after NEWKEYS is under them,
     even where the bytes of both came at once."""
-    there, here = Outgoing(), Incoming()
+    there, here = OutboundPackets(), InboundPackets()
     stream = b"".join(sealed(there, [b"\x15"]))
     openers = []
     for seed, (names, payloads, reset) in enumerate(epochs):
@@ -172,7 +172,7 @@ def test_another_key_opens_nothing(names: Names, which: int, at: int, bit: int, 
     # DES leaves the lowest bit of each byte of its key out.
     assume(not (names[0].startswith(b"3des") and which == 0 and bit == 0))
     material[which][at % len(material[which])] ^= 1 << bit
-    here = Incoming()
+    here = InboundPackets()
     here.expect(made.make(*map(bytes, material)), reset=True)
     here.renew()
     here.feed(packet)

@@ -13,7 +13,7 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packetcipher import is_aead
-from conchrec.ssh.transport import MAX_SERVICES_ASKED, ConnectionEnd, ConnectionGone
+from conchrec.ssh.transport import MAX_SERVICE_REQUESTS, ConnectionEnd, ConnectionGone
 from conchrec.ssh.transport_base import LAST_WORDS, MAX_UNREAD
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import CLIENT_VERSION, HOST_KEY, SERVER_VERSION, Ear, Line, Pair
@@ -105,17 +105,20 @@ def test_everybody_who_asks_is_told() -> None:
     pair = Pair(connect=False)
     early = [pair.client.when_secure(), pair.client.when_secure()]
     versions: list[bytes] = []
-    pair.client.on_version(versions.append)
+    pair.client.on_identification(versions.append)
     fired: list[str] = []
     for done in early:
         done.addCallback(lambda _: fired.append("secure"))
     pair.connect()
     pair.pump()
     pair.client.when_secure().addCallback(lambda _: fired.append("late"))
-    pair.client.on_version(versions.append)
+    pair.client.on_identification(versions.append)
     assert fired == ["secure", "secure", "late"]
     assert versions == [SERVER_VERSION, SERVER_VERSION]
-    assert (pair.server.peer_version, pair.client.peer_version) == (CLIENT_VERSION, SERVER_VERSION)
+    assert (pair.server.peer_identification, pair.client.peer_identification) == (
+        CLIENT_VERSION,
+        SERVER_VERSION,
+    )
     ends: list[ConnectionEnd] = []
     pair.client.when_lost().addCallback(ends.append)
     pair.client.when_lost().addCallback(ends.append)
@@ -161,7 +164,7 @@ def test_callbacks_that_raise_end_this_connection_alone() -> None:
     def raises(version: bytes) -> None:
         raise ValueError("on purpose")
 
-    pair.client.on_version(raises)
+    pair.client.on_identification(raises)
     pair.connect()
     pair.pump()
     lost = lost_of(pair.client.when_lost())
@@ -190,12 +193,12 @@ def test_a_service_that_raises_ends_this_connection_alone() -> None:
 def test_a_client_that_waits_says_nothing() -> None:
     pair = Pair(client_version=None)
     pair.pump()
-    assert pair.client.peer_version == SERVER_VERSION
-    assert pair.server.peer_version is None
+    assert pair.client.peer_identification == SERVER_VERSION
+    assert pair.server.peer_identification is None
     pair.client.start(CLIENT_VERSION)
     pair.client.start(b"SSH-2.0-again")
     talks(pair.secure())
-    assert pair.server.peer_version == CLIENT_VERSION
+    assert pair.server.peer_identification == CLIENT_VERSION
 
 
 def test_start_before_the_connection() -> None:
@@ -208,10 +211,10 @@ def test_start_before_the_connection() -> None:
 @pytest.mark.parametrize("chunk", [0, 1])
 def test_start_as_soon_as_the_version_is_there(chunk: int) -> None:
     pair = Pair(client_version=None, connect=False, chunk=chunk)
-    pair.client.on_version(lambda version: pair.client.start(b"SSH-2.0-like " + version[8:]))
+    pair.client.on_identification(lambda version: pair.client.start(b"SSH-2.0-like " + version[8:]))
     pair.connect()
     talks(pair.secure())
-    assert pair.server.peer_version == b"SSH-2.0-like server of the tests"
+    assert pair.server.peer_identification == b"SSH-2.0-like server of the tests"
 
 
 def test_start_after_the_end() -> None:
@@ -306,7 +309,7 @@ def test_a_second_service_request() -> None:
 def test_a_service_request_before_each_try() -> None:
     """As paramiko does, and sshd answers: the login goes on. Not for ever."""
     pair = Pair().secure()
-    for _ in range(MAX_SERVICES_ASKED - 1):
+    for _ in range(MAX_SERVICE_REQUESTS - 1):
         pair.client.request_service(Ear())
         pair.pump()
     assert pair.server_ear.started == 1
@@ -335,14 +338,14 @@ def test_a_client_has_no_services() -> None:
 def test_an_accept_for_something_else(accepted: bytes) -> None:
     pair = Pair()
     pair.pump()
-    pair.client._asked_for = pair.client_ear
+    pair.client._requested_service = pair.client_ear
     pair.server.send_now(a.SERVICE_ACCEPT, accepted)
     pair.pump()
     assert pair.client.lost is not None
     assert pair.client_ear.started == 0
 
 
-def test_an_accept_that_nobody_asked_for() -> None:
+def test_an_accept_that_nobody_requested_service() -> None:
     pair = Pair().secure()
     pair.server.send_now(a.SERVICE_ACCEPT, string(b"ssh-userauth"))
     pair.pump()
@@ -353,7 +356,7 @@ def test_an_accept_without_a_name() -> None:
     """Some old servers say no more than that."""
     pair = Pair()
     pair.pump()
-    pair.client._asked_for = pair.client_ear
+    pair.client._requested_service = pair.client_ear
     pair.server.send_now(a.SERVICE_ACCEPT, b"")
     pair.pump()
     assert pair.client_ear.started == 1

@@ -15,8 +15,8 @@ from twisted.logger import LogLevel, globalLogPublisher
 from conchrec.errors import RemoteViolation
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, MODERN
-from conchrec.ssh.kex_methods import method_of
-from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, settle
+from conchrec.ssh.kex_methods import new_kex_method
+from conchrec.ssh.kexinit import MAX_NAMES, STRICT_CLIENT, STRICT_SERVER, Proposal, negotiate
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import READ_AT_MOST
 from conchrec.ssh.packetcipher import MAX_CLEAR, MAX_PACKET, Clear
@@ -115,7 +115,7 @@ def test_what_a_server_says_in_place_of_a_version() -> None:
 def test_versions_that_are_good(version: bytes) -> None:
     pair = Pair()
     pair.server.dataReceived(version)
-    assert pair.server.peer_version == version.rstrip()
+    assert pair.server.peer_identification == version.rstrip()
     assert not pair.server_line.closing
 
 
@@ -161,7 +161,7 @@ def test_before_the_first_keys_packets_are_smaller() -> None:
 
 def test_who_has_not_logged_in_sends_smaller_packets() -> None:
     pair = Pair().secure()
-    pair.server._incoming.most = MAX_CLEAR
+    pair.server._incoming.limit = MAX_CLEAR
     pair.client.sendPacket(DATA, bytes(MAX_CLEAR - 100))
     pair.pump()
     assert len(pair.server_ear.heard) == 1
@@ -171,7 +171,7 @@ def test_who_has_not_logged_in_sends_smaller_packets() -> None:
     pair.pump()
     assert len(connection.heard) == 1, "who has may"
     pair = Pair().secure()
-    pair.server._incoming.most = MAX_CLEAR
+    pair.server._incoming.limit = MAX_CLEAR
     pair.client.sendPacket(DATA, bytes(MAX_CLEAR))
     pair.pump()
     assert pair.server_ear.heard == []
@@ -335,7 +335,7 @@ class Guesser(ClientTransport):
             assert kex.proposal is not None
             kex.proposal = replace(kex.proposal, payload=bytes((a.KEXINIT,)) + payload)
             super().send_now(number, payload)
-            self._run = method_of(MODERN.kex[0], at_once)
+            self._run = new_kex_method(MODERN.kex[0], at_once)
             self._value = result_of(self._run.offer())
             super().send_now(a.KEX_FIRST, string(self._value))
         elif number == a.KEX_FIRST and not kex.is_secure and self.right:
@@ -368,7 +368,7 @@ def test_markers_are_no_methods() -> None:
     theirs = Proposal.make(replace(MODERN, kex=MODERN.kex[1:]), (b"ssh-ed25519",), markers)
     for is_client in (True, False):
         with pytest.raises(RemoteViolation, match="no common key exchange algorithm"):
-            settle(ours, theirs, is_client=is_client)
+            negotiate(ours, theirs, is_client=is_client)
 
 
 def test_what_is_made_can_be_read() -> None:

@@ -11,7 +11,7 @@ from conchrec.errors import HostKeyRejected
 from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import MODERN
 from conchrec.ssh.certificate import CERTIFICATE, CertificateKind, Ed25519Authority, issue
-from conchrec.ssh.hostkeys import ShownKey, ShownKeys
+from conchrec.ssh.hostkeys import ServerHostKey, ServerHostKeys
 from conchrec.ssh.kex_table import ExchangePhase
 from conchrec.ssh.key_exchange import HOLD_AT, MAX_BLOCKED, MAX_BLOCKED_EARLY, REKEY_TIME
 from conchrec.ssh.packet_reader import MAX_HELD
@@ -366,11 +366,11 @@ def test_gone_in_the_middle() -> None:
 # --- host keys
 
 
-def certified(key: ed25519.Ed25519PrivateKey, serial: int) -> ShownKeys:
+def certified(key: ed25519.Ed25519PrivateKey, serial: int) -> ServerHostKeys:
     authority = Ed25519Authority(ed25519.Ed25519PrivateKey.generate())
     certificate = issue(
         authority=authority,
-        public_key=ShownKey(key).blob(),
+        public_key=ServerHostKey(key).blob(),
         kind=CertificateKind.HOST,
         serial=serial,
         key_id="renewed",
@@ -378,7 +378,7 @@ def certified(key: ed25519.Ed25519PrivateKey, serial: int) -> ShownKeys:
         valid_after=0,
         valid_before=2**63,
     )
-    return ShownKeys(key, certificate.blob)
+    return ServerHostKeys(key, certificate.blob)
 
 
 CERTIFIED = (b"ssh-ed25519" + CERTIFICATE,)
@@ -424,7 +424,7 @@ def test_a_renewed_certificate_that_is_no_good() -> None:
 
 def test_another_host_key() -> None:
     pair = Pair().secure()
-    pair.server.kex.host_keys = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+    pair.server.kex.host_keys = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
     pair.client.rekey()
     pair.pump()
     assert pair.client.lost is not None

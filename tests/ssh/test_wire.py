@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.ssh import wire
-from conchrec.ssh.wire import LeftOver, Malformed, Reader, Truncated
+from conchrec.ssh.wire import ExtraBytes, Malformed, Reader, Truncated
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_no_cut_goes_unnoticed(data: bytes, draw: st.DataObject) -> None:
 def test_what_is_left_over_is_said() -> None:
     r = Reader(b"\x01\x02")
     r.byte()
-    with pytest.raises(LeftOver, match="1 extra bytes"):
+    with pytest.raises(ExtraBytes, match="1 extra bytes"):
         r.end()
 
 

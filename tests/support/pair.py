@@ -13,13 +13,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from conchrec.ssh.algorithms import COMPATIBLE, Algorithms
-from conchrec.ssh.hostkeys import ShownKeys
+from conchrec.ssh.hostkeys import ServerHostKeys
 from conchrec.ssh.kex_methods import ModularPowers
 from conchrec.ssh.numbers import USERAUTH_SUCCESS
 from conchrec.ssh.transport import ClientTransport, HostKeys, ServerTransport
 from tests.support.powers import at_once
 
-HOST_KEY = ShownKeys(ed25519.Ed25519PrivateKey.generate(), None)
+HOST_KEY = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
 SERVER_VERSION = b"SSH-2.0-server of the tests"
 CLIENT_VERSION = b"SSH-2.0-client of the tests"
 
@@ -114,7 +114,7 @@ class Pair:
         self.clock = Clock()
         self.server_ear, self.client_ear = Ear(), Ear()
         self.server = server_type(
-            version=SERVER_VERSION,
+            identification=SERVER_VERSION,
             host_keys=host_keys,
             algorithms=server_algorithms or algorithms,
             powers=server_powers,
@@ -128,7 +128,7 @@ class Pair:
             powers=client_powers,
             verify_host_key=verify_host_key,
             host_key_algorithms=host_key_algorithms,
-            version=client_version,
+            identification=client_version,
             clock=self.clock,
             rekey_bytes=client_rekey_bytes,
         )

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from conchrec.ssh.dh_worker import powers
-from conchrec.ssh.kex_methods import method_of
+from conchrec.ssh.kex_methods import new_kex_method
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Run:
     """A key exchange whose results are there at once."""
 
     def __init__(self, name: bytes) -> None:
-        self._run = method_of(name, at_once)
+        self._run = new_kex_method(name, at_once)
 
     def offer(self) -> bytes:
         return result_of(self._run.offer())

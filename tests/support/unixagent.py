@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.unix import Client
 from twisted.python.failure import Failure
 
-from conchrec.ssh.agent import AgentClient, AgentKeeper
+from conchrec.ssh.agent import AgentClient, AgentKeyManager
 from tests.support.agent import Agent
 from tests.support.stage import Stage
 from tests.support.waiting import in_time, reactor
@@ -40,9 +40,9 @@ async def connect_agent(stage: Stage, agent: Agent) -> AgentClient:
     return await _connect(stage, agent, AgentClient)
 
 
-async def connect_keeper(stage: Stage, agent: Agent) -> AgentKeeper:
+async def connect_keeper(stage: Stage, agent: Agent) -> AgentKeyManager:
     """The same, to put keys in."""
-    return await _connect(stage, agent, AgentKeeper)
+    return await _connect(stage, agent, AgentKeyManager)
 
 
 async def _connect(stage: Stage, agent: Agent, kind: type[_Client]) -> _Client:

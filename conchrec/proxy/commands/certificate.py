@@ -19,7 +19,7 @@ from conchrec.errors import RemoteViolation
 from conchrec.proxy.agents import ANSWER_SECONDS
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest
 from conchrec.reasons import ReasonCode
-from conchrec.ssh.agent import AgentError, AgentKeeper
+from conchrec.ssh.agent import AgentError, AgentKeyManager
 from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.wire import string
@@ -71,7 +71,7 @@ async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
 
 
 async def _add(
-    asking: CommandRequest, keeper: AgentKeeper, key: ed25519.Ed25519PrivateKey, certificate: Certificate
+    asking: CommandRequest, keeper: AgentKeyManager, key: ed25519.Ed25519PrivateKey, certificate: Certificate
 ) -> None:
     within = asking.services.dialer.within
     assert certificate.expires is not None, "it has an end"
@@ -98,7 +98,7 @@ async def _add(
     raise CommandRefused(text)
 
 
-async def _blobs(asking: CommandRequest, keeper: AgentKeeper) -> frozenset[bytes]:
+async def _blobs(asking: CommandRequest, keeper: AgentKeyManager) -> frozenset[bytes]:
     """Of all that the agent holds."""
     held = await asking.services.dialer.within(keeper.identities(), ANSWER_SECONDS, _silent)
     return frozenset(one.blob for one in held)

@@ -27,7 +27,7 @@ from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
 from conchrec.fair_queue import FairQueue
 from conchrec.model import Target
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.ssh.hostkeys import HostVerdict
+from conchrec.ssh.hostkeys import AcceptedHostKey
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 from conchrec.text import foreign_line
 
@@ -140,7 +140,7 @@ class HostCheck(Shape):
     """Judges the target's host key, in the middle of the key exchange, and remembers what it said."""
 
     @property
-    def verdict(self) -> HostVerdict | None:
+    def verdict(self) -> AcceptedHostKey | None:
         """Why the key was accepted; None before that."""
 
 
@@ -406,7 +406,7 @@ def banner_of(transport: ClientTransport) -> Deferred[bytes]:
         if not done.called:
             done.callback(banner)
 
-    transport.on_version(version)
+    transport.on_identification(version)
     transport.when_lost().addCallback(lost)
     return done
 

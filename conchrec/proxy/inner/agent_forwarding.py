@@ -44,7 +44,7 @@ MAX_WAITING = 32
 
 
 class OnwardAgent:
-    """One agent channel that the target asked for; a StreamUser towards the target."""
+    """One agent channel that the target asked for; a StreamHandler towards the target."""
 
     #: The option that allows it.
     switches = ("forward_agent",)

@@ -91,10 +91,10 @@ class TargetServer:
             on_refused=self._login.refused,
         )
         self._transport = ServerTransport(
-            version=mirrored(banner),
+            identification=mirrored(banner),
             host_keys=self._services.authority.inner_host_keys(asked.host, asked.port),
             algorithms=self._context.settings.algorithms,
-            powers=self._services.diffie_hellman.of_peer(lambda: f"user {access.identity.user}"),
+            powers=self._services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),
             userauth=lambda: self._userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
@@ -191,7 +191,7 @@ class TargetServer:
     # --- the inner login
 
     def _begin(self) -> None:
-        version = self._transport.peer_version or b"SSH-2.0-conchrec"
+        version = self._transport.peer_identification or b"SSH-2.0-conchrec"
         self.upstream.begin(version)
 
     def _target_banner(self, text: str) -> None:

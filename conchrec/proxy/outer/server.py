@@ -115,10 +115,10 @@ class OuterConnection:
             on_refused=self._refused,
         )
         self.transport = ServerTransport(
-            version=b"SSH-2.0-conchrec_" + __version__.encode(),
+            identification=b"SSH-2.0-conchrec_" + __version__.encode(),
             host_keys=self._services.authority.outer_host_keys(self._services.outer_names),
             algorithms=context.settings.algorithms,
-            powers=self._services.diffie_hellman.of_peer(self._counted_as),
+            powers=self._services.diffie_hellman.powers_of_peer(self._counted_as),
             userauth=lambda: self._userauth,
             clock=self._services.clock,
             handshake_time=min(config.limits.handshake_time, config.limits.login_time),
@@ -279,7 +279,7 @@ class OuterConnection:
                 key=fingerprint(identity.key) if identity.key else "",
                 certificate=fingerprint(identity.certificate) if identity.certificate else "",
                 roles=identity.roles,
-                client=one_line(self.transport.peer_version or b"", 255),
+                client=one_line(self.transport.peer_identification or b"", 255),
                 second_factor=identity.second_factor,
             )
         )
@@ -319,7 +319,9 @@ class OuterConnection:
             self._services.clock,
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
-            dead=lambda: self.transport.give_up(UserGone("the client no longer answers keepalive requests")),
+            on_dead=lambda: self.transport.give_up(
+                UserGone("the client no longer answers keepalive requests")
+            ),
         )
         self._context.registry.add_connection(self)
         self._watch_expiry()

@@ -64,7 +64,7 @@ class SessionOwner(Protocol):
 
 
 class OuterSession:
-    """One session channel (a ``StreamUser``). Its first request decides what it is."""
+    """One session channel (a ``StreamHandler``). Its first request decides what it is."""
 
     def __init__(self, owner: SessionOwner, context: ProxyContext, opening: IncomingOpen) -> None:
         self._owner = owner
@@ -86,7 +86,7 @@ class OuterSession:
         self._console.attach(self._stream)
         owner.sessions.add(self)
 
-    # --- StreamUser
+    # --- StreamHandler
 
     def stream_opened(self) -> None:
         """Do nothing: the client opened the channel, so it is open from the start."""

@@ -215,7 +215,7 @@ class Tunnel:
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """Do nothing: the outer connection has set this option."""
 
-    # --- StreamUser
+    # --- StreamHandler
 
     def stream_opened(self) -> None:
         """Do nothing: the proxy accepted this stream, and did not request it."""

@@ -33,7 +33,7 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import WEAK
 from conchrec.ssh.connection import Connection, ConnectionHandler
 from conchrec.ssh.keepalive import Keepalive
-from conchrec.ssh.kexinit import NothingInCommon
+from conchrec.ssh.kexinit import NoCommonAlgorithm
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
 from conchrec.ssh.userauth_client import Login
@@ -228,14 +228,14 @@ class Upstream:
             self._services.clock,
             interval=limits.keepalive_interval,
             count=limits.keepalive_count_max,
-            dead=lambda: link.transport.give_up(
+            on_dead=lambda: link.transport.give_up(
                 Unreachable(
                     f"{self._access.target} no longer answers keepalive requests. "
                     "Check the host and the network, then connect again",
                     code=ReasonCode.TARGET_SILENT,
                 )
             ),
-            deaf=lambda: bool(self._braked),
+            is_paused=lambda: bool(self._braked),
         )
         verdict = link.check.verdict
         algorithms = link.transport.agreed_names
@@ -369,7 +369,7 @@ class Upstream:
             return lost.error
         target, why = self._access.target, end_text(lost)
         if self._lifecycle.state in (UpstreamState.DIALING, UpstreamState.VERIFYING):
-            if isinstance(lost.error, NothingInCommon) and not algorithms_of(self._access).sha1:
+            if isinstance(lost.error, NoCommonAlgorithm) and not algorithms_of(self._access).sha1:
                 why += ". Update sshd there, or ask your administrator for `algorithms: legacy` (targets)"
             why = why or "it closed the connection during the key exchange"
             return Unreachable(

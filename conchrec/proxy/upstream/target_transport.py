@@ -10,7 +10,7 @@ from conchrec.model import Target
 from conchrec.proxy.dial.dialer import HostCheck
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.ssh.algorithms import LEGACY, MODERN, UPSTREAM, Algorithms
-from conchrec.ssh.hostkeys import HostTrust, HostVerdict
+from conchrec.ssh.hostkeys import AcceptedHostKey, HostTrust
 from conchrec.ssh.transport import ClientTransport
 
 
@@ -21,7 +21,7 @@ class HostKeyCheck:
         self._trust = trust
         self._target = target
         self._now = now
-        self.verdict: HostVerdict | None = None
+        self.verdict: AcceptedHostKey | None = None
 
     def __call__(self, blob: bytes) -> None:
         self.verdict = self._trust.verify(self._target, blob, self._now())
@@ -35,10 +35,10 @@ def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
     algorithms = algorithms_of(access)
     transport = ClientTransport(
         algorithms=algorithms,
-        powers=services.diffie_hellman.of_peer(lambda: f"target {access.target}"),
+        powers=services.diffie_hellman.powers_of_peer(lambda: f"target {access.target}"),
         verify_host_key=check,
         host_key_algorithms=trust.algorithms_for(access.target, sha1=algorithms.sha1),
-        version=None,
+        identification=None,
         clock=services.clock,
         share=services.turns.of_user(access.identity.user),
     )

@@ -34,7 +34,7 @@ REFUSED = (m.CHANNEL_DATA, string(frame(encode_message(FAILURE))))
 
 
 class Agent(Handler):
-    """The user's client with an agent, which takes every binding and answers nothing else (a StreamUser)."""
+    """The user's client with an agent, which accepts every binding and answers nothing else."""
 
     def __init__(self) -> None:
         super().__init__()
