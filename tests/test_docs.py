@@ -148,13 +148,14 @@ def proxy_command(arguments: list[str]) -> str | None:
 
 @every_page
 def test_commands_of_the_proxy_in_examples_exist(page: Page) -> None:
-    texts = [*page.shell_lines(), *re.findall(r"`(ssh [^`]*)`", page.prose.replace("\n", " "))]
+    prose = "" if page.path.name == "CONTRIBUTING.md" else page.prose.replace("\n", " ")  # invented ones
+    texts = [*page.shell_lines(), *re.findall(r"`(ssh [^`]*)`", prose)]
     calls = [call for text in texts if "'" not in text for call in commands_of(text, "ssh")]
     unknown = [call for call in calls if (proxy_command(call) or "help") not in COMMANDS and "-s" not in call]
     assert unknown == []
 
 
-_MINIMAL = {
+_MINIMAL: dict[str, object] = {
     "users": {"someone": {"authorized_keys": [], "roles": []}},
     "roles": {},
     "trusted_hosts": {},

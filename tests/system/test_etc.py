@@ -83,14 +83,3 @@ def test_the_log_is_rotated_where_it_is() -> None:
     assert f"file: {rotated[1]}" in (ETC / "config.yaml").read_text()
     assert Path(rotated[1]).parent == Path("/var/log/conchrec")
     assert "LogsDirectory=conchrec" in (ETC / "conchrec.service").read_text()
-
-
-def test_the_readme_has_its_two_commands() -> None:
-    """Each is one fenced line under its heading, and runs a script of this clone."""
-    text = (ROOT / "README.md").read_text()
-    for heading in ("Run it", "Test it"):
-        section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-        assert section is not None, heading
-        (command,) = re.findall(r"^```[a-z]*\n(.*?)\n```$", section[1], flags=re.MULTILINE | re.DOTALL)
-        assert (ROOT / command.split()[0]).exists()
-        assert os.access(ROOT / command.split()[0], os.X_OK)
