@@ -1,5 +1,7 @@
-"""A test that is a coroutine runs on the reactor; a stage holds what the tests start, and ends it; a house
-is a proxy with a user and a target."""
+"""Fixtures: a stage starts programs and ends them; a house is a proxy with a user and a target.
+
+Tests that are coroutines run on the reactor.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import pytest_twisted  # type: ignore[import-untyped]
 from hypothesis import settings
 
 from tests.support.client import Way
+from tests.support.defaults import without_installed_configuration
 from tests.support.house import House, build
 from tests.support.stage import Stage
 from tests.support.waiting import block
@@ -21,10 +24,40 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
 
+LONGEST_ID = 40
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long value by its argument: it may be a generated key, which differs between the workers."""
+    return argname if isinstance(val, (str, bytes)) and len(val) > LONGEST_ID else None
+
+
+LONGEST_FIRST = (
+    "tests/interop/test_ansible.py",
+    "tests/system/test_evidence.py",
+    "tests/test_fuzz.py",
+    "tests/interop",
+    "tests/system",
+)
+"""The order in which tests/run gives files to its workers: none is to work alone at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        starts = (item.nodeid.startswith(start) for start in LONGEST_FIRST)
+        return next((number for number, is_start in enumerate(starts) if is_start), len(LONGEST_FIRST))
+
+    items.sort(key=rank)
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             pytest_twisted.ensureDeferred(item.function)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_installed_configuration() -> Iterator[None]:
+    """Commands that run in this process do not read /etc/conchrec/config.yaml."""
+    with without_installed_configuration():
+        yield
 
 
 @pytest.fixture

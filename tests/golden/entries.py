@@ -17,10 +17,8 @@ from unittest.mock import patch
 
 from conchrec.cli import main as command_line
 from conchrec.cli.rights import account
-from conchrec.config import loader
+from tests.support.defaults import INSTALLED, NOT_INSTALLED
 
-#: The second default stands for /etc/conchrec/config.yaml, which exists where conchrec is installed.
-DEFAULT_FILES = (loader.DEFAULT_FILES[0], Path(f"/nowhere{loader.DEFAULT_FILES[1]}"))
 #: Of the terminal that argparse wraps its help for.
 COLUMNS = "80"
 _TIME = r"(?:\b20\d\d-\d\d-\d\d[T ]|\b)\d\d:\d\d:\d\d(?:\.\d+)?(?: ?UTC|Z|[+-]\d\d:\d\d)?"
@@ -48,7 +46,7 @@ class Entries:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._names = (
-            (str(DEFAULT_FILES[1]), str(loader.DEFAULT_FILES[1])),
+            (str(NOT_INSTALLED), str(INSTALLED)),
             (str(directory), "<directory>"),
             (f"by {account()}", "by <account>"),
             (f'"by": "{account()}"', '"by": "<account>"'),
@@ -68,11 +66,7 @@ class Entries:
     def run(self, *argv: str, stdin: str = "", label: str = "", given: str = "") -> str:
         """Run ``conchrec`` with these arguments; returns its standard output."""
         out, err = io.StringIO(), io.StringIO()
-        with (
-            _environment(self.directory),
-            patch.object(sys, "stdin", io.StringIO(stdin)),
-            patch.object(loader, "DEFAULT_FILES", DEFAULT_FILES),
-        ):
+        with _environment(self.directory), patch.object(sys, "stdin", io.StringIO(stdin)):
             status = command_line.main(argv, out, err)
         label = label or "conchrec " + " ".join(map(_quoted, argv))
         self.add(label, status, out.getvalue(), err.getvalue(), given or stdin)
