@@ -106,6 +106,11 @@ class Stack:
         self._now = getattr(self, "_now", datetime.now(timezone.utc)) + timedelta(microseconds=1)
         return self._now
 
+    @property
+    def now(self) -> datetime:
+        """The time that the proxy last read. It goes on by a microsecond at each look."""
+        return self._now
+
     # --- connections
 
     @property
