@@ -1,6 +1,6 @@
-"""Opens our authorities, and the key that signs recordings, where they live; asks for passphrases.
+"""Opens the keys of our authorities and the key that signs recordings, and asks for passphrases.
 
-A passphrase comes from a systemd credential, or from whoever sits at the terminal.
+A passphrase comes from a systemd credential, or from the user at the terminal.
 """
 
 from __future__ import annotations
@@ -25,25 +25,30 @@ TERMINAL = Path("/dev/tty")
 
 
 def open_authority(config: Config) -> Authority:
-    """Read the keys; make what is missing. Raises ConfigError and OSError."""
+    """The authorities of a configuration; missing keys are created. Raises ConfigError and OSError."""
     return open_in(config.state_dir, config.cluster_name, agent=config.ca_agent)
 
 
 def open_in(state_dir: Path, cluster_name: str, *, agent: str = "") -> Authority:
-    """The same without a configuration."""
+    """The authorities of a state directory; missing keys are created. Raises ConfigError and OSError.
+
+    ``agent`` is the socket of the agent that holds the keys; empty: they are files.
+    """
     return Authority.open(
         state_dir,
         cluster_name,
         now=utc_now,
         agent=agent,
-        passphrase=ask,
+        passphrase=ask_passphrase,
     )
 
 
 def open_signer(state_dir: Path, *, make: bool = False) -> tuple[RecordingSigner, TrustedKeys]:
-    """The key that signs recordings, and the public ones that may have: the lines of ``recording_key.pub``,
-    where those of the past can be kept. ``make``: where there is none, one is made. Raises ConfigError and
-    OSError."""
+    """The key that signs recordings, and the public keys that verify them.
+
+    These are the lines of ``recording_key.pub``, which may also have keys of the past. With ``make`` a
+    missing key is created. Raises ConfigError and OSError.
+    """
     store = KeyStore(state_dir)
     if not make:
         return RecordingSigner(store.private(SIGNING_KEY)), signing_keys(public_signing_key(state_dir))
@@ -54,9 +59,9 @@ def open_signer(state_dir: Path, *, make: bool = False) -> tuple[RecordingSigner
             if public.exists():
                 raise ConfigError(
                     "state_dir",
-                    f"{public} is there, but not its key {private}: put that back. If it is lost, move"
-                    f" {public} away and start again; the old line, added to the new file, verifies"
-                    " what is old",
+                    f"{public} exists, but the private key {private} is missing: restore it from a backup."
+                    f" If it is lost, move {public} away and start again; then add the old line to the new"
+                    " file, so that old recordings can still be verified",
                 )
             store.make(SIGNING_KEY, f"conchrec-recordings@{socket.gethostname()}")
     signer = RecordingSigner(store.private(SIGNING_KEY))
@@ -64,22 +69,22 @@ def open_signer(state_dir: Path, *, make: bool = False) -> tuple[RecordingSigner
 
 
 def public_signing_key(state_dir: Path) -> Path:
-    """Where the public keys are that verify recordings."""
+    """The path of the file with the public keys that verify recordings."""
     return state_dir / f"{SIGNING_KEY}.pub"
 
 
-def signing_keys(path: Path) -> TrustedKeys:
-    """The public keys in a file. Raises ConfigError."""
+def signing_keys(path: Path, *, setting: str = "state_dir") -> TrustedKeys:
+    """The public keys in a file. Raises ConfigError, which names ``setting`` (an option such as --key)."""
     try:
         return TrustedKeys.parse(path.read_bytes())
     except OSError as error:
-        raise ConfigError("state_dir", f"{path} can not be read: {error.strerror}") from error
+        raise ConfigError(setting, f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError("state_dir", f"{path} does not hold ed25519 public keys: {error}") from error
+        raise ConfigError(setting, f"{path} does not contain ed25519 public keys: {error}") from error
 
 
-def ask(path: Path) -> bytes:
-    """The passphrase of the key in ``path``. Raises ConfigError where there is nobody to ask."""
+def ask_passphrase(path: Path) -> bytes:
+    """The passphrase of the key in ``path``. Raises ConfigError without a credential and a terminal."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if directory:
         credential = Path(directory, CREDENTIAL)
@@ -88,7 +93,7 @@ def ask(path: Path) -> bytes:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise ConfigError("state_dir", f"{credential} can not be read: {error.strerror}") from error
+            raise ConfigError("state_dir", f"cannot read {credential}: {error.strerror}") from error
     try:
         with TERMINAL.open("rb+", buffering=0):
             pass
@@ -96,6 +101,6 @@ def ask(path: Path) -> bytes:
     except (OSError, EOFError):
         raise ConfigError(
             "state_dir",
-            f"{path} has a passphrase, and there is no terminal to ask for it; with systemd:"
-            f" LoadCredential={CREDENTIAL}:FILE",
+            f"{path} has a passphrase, but there is no terminal to ask for it; give the passphrase to the"
+            f" systemd service with LoadCredential={CREDENTIAL}:FILE",
         ) from None

@@ -1,1 +1,1 @@
-"""The command face: ``conchrec …``. Never imports ``conchrec.proxy``."""
+"""The ``conchrec`` command, a module for each of its commands. Never imports ``conchrec.proxy``."""

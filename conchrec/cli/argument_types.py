@@ -1,4 +1,4 @@
-"""Words of a command line that are read as the configuration reads them."""
+"""Types of command-line arguments that are parsed as the configuration parses them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from conchrec.yaml_cursor import parse_duration, parse_size
 T = TypeVar("T")
 
 
-def said(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """``parse``, whose ValueError says what is wrong, as the type of an argument: the user reads that."""
+def argument_type(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The ``type`` of an argument from a parser whose ValueError has a text for the user.
+
+    argparse prints the text of an ArgumentTypeError, and for a ValueError only the name of the function.
+    """
 
     def argument(text: str) -> T:
         try:
@@ -24,5 +27,5 @@ def said(parse: Callable[[str], T]) -> Callable[[str], T]:
     return argument
 
 
-duration: Callable[[str], timedelta] = said(parse_duration)
-size: Callable[[str], int] = said(parse_size)
+duration: Callable[[str], timedelta] = argument_type(parse_duration)
+size: Callable[[str], int] = argument_type(parse_size)

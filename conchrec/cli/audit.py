@@ -1,6 +1,6 @@
-"""``conchrec audit verify``: was the audit log changed?
+"""``conchrec audit verify``: detects changes of the audit log.
 
-Exit codes: 0 it was not; 1 it was, or there is nothing to verify; 64 usage; 78 configuration.
+Exit codes: 0 unchanged; 1 changed, or there is nothing to verify; 64 usage; 78 configuration.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from conchrec.audit.chain import Head
 from conchrec.audit.files import Unreadable, log_files, oldest_first, read_lines
 from conchrec.audit.heads import NAME, AuditHeadFile
 from conchrec.audit.verify import AuditVerifier
+from conchrec.cli.argument_types import argument_type
 from conchrec.cli.rights import Rights
 from conchrec.config.loader import Config
 from conchrec.ownership import as_invoker
@@ -25,50 +26,53 @@ if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
 OK, FAILED, USAGE = 0, 1, 64
-_EPILOG = """\
-Without FILE the configured log and all its rotated files are verified, packed ones (gz, bz2, xz, zst) among
-them, and compared with the heads that the state directory keeps. With --key and FILE no configuration is
-needed: an auditor verifies copies elsewhere, with the public key STATE_DIR/recording_key.pub.
+_DESCRIPTION = """\
+Verify the chains and signatures of the audit log: find lines that were changed,
+removed, added or moved.
 
-A chain without a closing line is a note: its process was killed, or still writes. docs/audit.md describes
-what is found, and what cannot be.
+Without FILE it verifies the configured log and all its rotated files, also
+compressed ones (gz, bz2, xz, zst), and compares them with the heads in the state
+directory. With --key and FILE it needs no configuration: an auditor can verify
+copies on another machine with the public key STATE_DIR/recording_key.pub.
+
+A chain without a closing line gets a note: its process was killed, or it still
+runs. docs/audit.md describes what is detected and what cannot be.
+"""
+_EPILOG = """\
+Examples:
+  conchrec audit verify
+  conchrec audit verify --key recording_key.pub audit.jsonl audit.jsonl-*.gz
 """
 
 
 def register(subparsers: Subparsers) -> None:
+    """Add the parser of ``audit`` and of its command."""
     parser = subparsers.add_parser("audit", help="verify the audit log")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     verify = commands.add_parser(
         "verify",
         help="find lines that were changed, removed, added or moved",
-        description="Verify the chains and signatures of the audit log.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument(
         "files", metavar="FILE", nargs="*", type=Path,
-        help="files of one log, in any order; else those of the configuration",
+        help="the files of one log, in any order (default: those of the configuration)",
     )  # fmt: skip
     verify.add_argument(
-        "--key", metavar="FILE", type=Path, help="public keys; else those of this installation"
-    )
-    verify.add_argument(
-        "--head", metavar="HEAD", type=_head, action="append", default=[],
-        help="a head that was noted elsewhere (CHAIN:SEQ:DIGEST): the log must contain it",
+        "--key", metavar="FILE", type=Path,
+        help="a file with the public keys (default: STATE_DIR/recording_key.pub)",
     )  # fmt: skip
     verify.add_argument(
-        "--complete", action="store_true", help="fail where older lines are missing, rotated away or not"
+        "--head", metavar="HEAD", type=argument_type(Head.parse), action="append", default=[],
+        help="a head that you stored elsewhere (CHAIN:SEQ:DIGEST): fail if the log does not contain it",
+    )  # fmt: skip
+    verify.add_argument(
+        "--complete", action="store_true", help="fail if old lines are missing, also rotated ones"
     )
-    verify.add_argument("--json", action="store_true", help="for machines")
+    verify.add_argument("--json", action="store_true", help="print JSON")
     verify.set_defaults(command=_verify, needs_config=_needs_config, rights=_rights)
-
-
-def _head(text: str) -> Head:
-    try:
-        return Head.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _needs_config(args: argparse.Namespace) -> bool:
@@ -76,17 +80,17 @@ def _needs_config(args: argparse.Namespace) -> bool:
 
 
 def _rights(args: argparse.Namespace) -> Rights:
-    """It writes nothing; a file that is named may be anybody's."""
+    """It writes nothing; files that the command line names may belong to any account."""
     if args.files:
         return Rights.INVOKER
     return Rights.BOTH if args.key is not None else Rights.OWNER
 
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    keys = _keys(config, args.key)
+    keys = _read_keys(config, args.key)
     # The heads first: the log may grow meanwhile.
-    heads = _known_heads(config, args.files)
-    files = args.files or _configured(config)
+    heads = _stored_heads(config, args.files)
+    files = args.files or _configured_files(config)
     verifier = AuditVerifier(keys, heads=heads, required=args.head, complete=args.complete)
     try:
         for path in oldest_first(files):
@@ -95,38 +99,42 @@ def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: T
         verifier.problems.append(error.public)
     verifier.finish()
     if not heads and not args.head:
-        verifier.notes.append("no head is known here, so an end that was cut is not noticed: see --head")
-    _report(verifier, files, out, as_json=args.json)
+        verifier.notes.append(
+            "no head to compare with: lines that were removed at the end are not detected; give a head that"
+            " you stored elsewhere with --head"
+        )
+    _print_report(verifier, files, out, as_json=args.json)
     return OK if verifier.ok else FAILED
 
 
-def _keys(config: Config | None, path: Path | None) -> TrustedKeys:
-    from conchrec.keys import public_signing_key, signing_keys  # which takes long to load
+def _read_keys(config: Config | None, path: Path | None) -> TrustedKeys:
+    """The public keys of ``--key``, or of this installation. Raises ConfigError."""
+    from conchrec.keys import public_signing_key, signing_keys  # slow to import
 
     if path is None:
         assert config is not None
         path = public_signing_key(config.state_dir)
         return signing_keys(path)
     with as_invoker():
-        return signing_keys(path)
+        return signing_keys(path, setting="--key")
 
 
-def _known_heads(config: Config | None, files: Iterable[Path]) -> tuple[Head, ...]:
-    """Those of the state directory, where the live log is among the files."""
+def _stored_heads(config: Config | None, files: Iterable[Path]) -> tuple[Head, ...]:
+    """The heads in the state directory; none where the live log is not among the files."""
     if config is None:
         return ()
-    chosen = [path.resolve() for path in files]
-    if chosen and config.audit.file.resolve() not in chosen:
+    paths = [path.resolve() for path in files]
+    if paths and config.audit.file.resolve() not in paths:
         return ()
     return AuditHeadFile(config.state_dir / NAME).heads()
 
 
-def _configured(config: Config | None) -> tuple[Path, ...]:
+def _configured_files(config: Config | None) -> tuple[Path, ...]:
     assert config is not None
     return log_files(config.audit.file)
 
 
-def _report(verifier: AuditVerifier, files: Iterable[Path], out: TextIO, *, as_json: bool) -> None:
+def _print_report(verifier: AuditVerifier, files: Iterable[Path], out: TextIO, *, as_json: bool) -> None:
     head = str(verifier.head) if verifier.head is not None else ""
     if as_json:
         fields = {

@@ -1,4 +1,4 @@
-"""``conchrec ca …``: what targets and users need of our authorities, and certificates by hand."""
+"""``conchrec ca``: exports the keys of our authorities, signs, rotates and revokes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conchrec.ca.authority import Authority, CaKind, public_line
 from conchrec.ca.revocation import Revoked
 from conchrec.ca.rotation import RotationStep
 from conchrec.cli.argument_types import duration
-from conchrec.cli.rights import Rights, for_files
+from conchrec.cli.rights import Rights, rights_for_files
 from conchrec.config.loader import Config
 from conchrec.errors import ConchrecError, WriteFailed
 from conchrec.files import write_atomic
@@ -49,352 +49,477 @@ USER_TTL = timedelta(hours=12)
 
 
 class CommandFailed(ConchrecError):
-    """What was asked for can't be done; says why."""
+    """The command cannot do what the arguments request; the text says why, and what to do."""
 
     default_code = ReasonCode.COMMAND_REFUSED
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("ca", help="the certificate authorities: export, sign, status")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    export = commands.add_parser("export", help="the public key that targets or users are to trust")
-    export.add_argument("--type", choices=("user", "host"), required=True)
-    export.add_argument(
-        "--format", choices=("openssh", "authorized-keys"), default="openssh",
-        help="openssh: a line for TrustedUserCAKeys or known_hosts; authorized-keys: cert-authority (user)",
-    )  # fmt: skip
-    export.add_argument(
-        "--domain", metavar="PATTERN", default="*", help="the hosts that it is believed for (host)"
+    """Add the parser of ``ca`` and of its commands."""
+    parser = subparsers.add_parser(
+        "ca",
+        help="manage the certificate authorities: export, sign, rotate, revoke",
+        description="conchrec has two certificate authorities (CA). Targets that trust the user CA accept\n"
+        "the certificates that the proxy signs for users. Users who trust the host CA accept\n"
+        "the proxy, and the targets that have a host certificate.",
     )
-    export.set_defaults(command=_export)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _register_export(commands)
+    _register_sign_host(commands)
+    _register_sign_user(commands)
 
-    host = commands.add_parser("sign-host", help="a host certificate for a target")
-    host.add_argument("--host", type=_names, required=True, metavar="NAME[,NAME…]", help="all its names")
-    host.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE and FILE-cert.pub")
-    host.add_argument("--public-key", type=Path, metavar="FILE", help="certify this key; else a new one")
-    host.add_argument("--ttl", type=duration, default=HOST_TTL, help="how long it is good (default 90d)")
-    host.add_argument("--force", action="store_true", help="write over files that are there")
-    host.set_defaults(command=_sign_host, rights=Rights.BOTH)
-
-    user = commands.add_parser("sign-user", help="a user certificate for a public key")
-    user.add_argument("--user", required=True, help="whom it is for: the key id of the certificate")
-    user.add_argument("--login", type=_names, required=True, metavar="NAME[,NAME…]", help="at the targets")
-    user.add_argument("--public-key", type=Path, required=True, metavar="FILE")
-    user.add_argument("--ttl", type=duration, default=USER_TTL, help="how long it is good (default 12h)")
-    user.add_argument("--out", type=Path, metavar="FILE", help="else beside the key: k.pub → k-cert.pub")
-    user.add_argument("--force", action="store_true", help="write over a file that is there")
-    user.set_defaults(command=_sign_user, rights=Rights.BOTH)
-
-    status = commands.add_parser("status", help="which authorities there are, and what is revoked")
-    status.add_argument("--json", action="store_true", help="for machines")
+    status = commands.add_parser(
+        "status", help="show the keys of both authorities, their rotation, and what is revoked"
+    )
+    status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(command=_status)
 
-    rotate = commands.add_parser("rotate", help="a new key for an authority, in phases")
-    rotate.add_argument("--type", choices=("user", "host"), required=True)
-    rotate.add_argument("--phase", choices=[step.value for step in RotationStep], required=True)
+    _register_rotate(commands)
+    _register_revoke(commands)
+
+    krl = commands.add_parser(
+        "krl",
+        help="write a list of everything that is revoked, for sshd's RevokedKeys",
+        description="Write a key revocation list (KRL). Copy it to each target and name it in\n"
+        "sshd_config as RevokedKeys. The proxy itself needs no list.",
+        epilog="Example:\n  conchrec ca krl --out revoked.krl\n",
+    )
+    krl.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    krl.set_defaults(command=_krl, rights=Rights.BOTH)
+
+
+def _register_export(commands: Subparsers) -> None:
+    export = commands.add_parser(
+        "export",
+        help="print the public key of an authority, as a line for targets or users",
+        description="Print the public key of an authority: of the user CA for the targets, of the host CA\n"
+        "for the users. During a rotation there is a line for each trusted key.",
+        epilog="Examples:\n"
+        "  conchrec ca export --type user             for the file of sshd's TrustedUserCAKeys\n"
+        "  conchrec ca export --type host --domain '*.example.com'       for known_hosts\n",
+    )
+    export.add_argument(
+        "--type", choices=("user", "host"), required=True, help="the authority: of users or of hosts"
+    )
+    export.add_argument(
+        "--format", choices=("openssh", "authorized-keys"), default="openssh",
+        help="openssh (default): a line for TrustedUserCAKeys or known_hosts; authorized-keys: a "
+        "cert-authority line for authorized_keys (user CA only)",
+    )  # fmt: skip
+    export.add_argument(
+        "--domain", metavar="PATTERN", default="*",
+        help="the hosts for which users trust the host CA, like '*.example.com' (default: all)",
+    )  # fmt: skip
+    export.set_defaults(command=_export)
+
+
+def _register_sign_host(commands: Subparsers) -> None:
+    host = commands.add_parser(
+        "sign-host",
+        help="sign a host certificate for a target",
+        description="Sign a host certificate. It contains every name by which users reach the target.\n"
+        "Without --public-key a new host key is created: FILE and FILE.pub.",
+        epilog="Example:\n"
+        "  conchrec ca sign-host --host web1,web1.example.com --out web1 \\\n"
+        "      --public-key ssh_host_ed25519_key.pub\n",
+    )
+    host.add_argument(
+        "--host", type=_names, required=True, metavar="NAME[,NAME…]", help="all names of the target"
+    )
+    host.add_argument(
+        "--out", type=Path, required=True, metavar="FILE",
+        help="write the certificate to FILE-cert.pub (and a new key to FILE and FILE.pub)",
+    )  # fmt: skip
+    host.add_argument(
+        "--public-key", type=Path, metavar="FILE",
+        help="the target's public host key (default: create a new key)",
+    )  # fmt: skip
+    host.add_argument(
+        "--ttl", type=duration, default=HOST_TTL, metavar="DURATION", help="its validity (default: 90d)"
+    )
+    host.add_argument("--force", action="store_true", help="replace existing files")
+    host.set_defaults(command=_sign_host, rights=Rights.BOTH)
+
+
+def _register_sign_user(commands: Subparsers) -> None:
+    user = commands.add_parser(
+        "sign-user",
+        help="sign a user certificate for a public key",
+        description="Sign a user certificate. With it the user can log in at every target that trusts\n"
+        "the user CA, also without the proxy.",
+        epilog="Example:\n  conchrec ca sign-user --user joe --login root,ubuntu --public-key joe.pub\n",
+    )
+    user.add_argument(
+        "--user", required=True, metavar="NAME", help="the user: becomes the key ID of the certificate"
+    )
+    user.add_argument(
+        "--login", type=_names, required=True, metavar="NAME[,NAME…]",
+        help="the account names at the targets (principals)",
+    )  # fmt: skip
+    user.add_argument("--public-key", type=Path, required=True, metavar="FILE", help="the user's public key")
+    user.add_argument(
+        "--ttl", type=duration, default=USER_TTL, metavar="DURATION", help="its validity (default: 12h)"
+    )
+    user.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="write the certificate to FILE (default: next to the key: k-cert.pub for k.pub)",
+    )  # fmt: skip
+    user.add_argument("--force", action="store_true", help="replace an existing file")
+    user.set_defaults(command=_sign_user, rights=Rights.BOTH)
+
+
+def _register_rotate(commands: Subparsers) -> None:
+    rotate = commands.add_parser(
+        "rotate",
+        help="replace the key of an authority, in phases",
+        description="Replace the key of an authority while everything continues to work:\n"
+        "  init      create a new key; it is trusted, but does not sign yet\n"
+        "  update    the new key signs; the old one is still trusted\n"
+        "  finish    remove the key that does not sign\n"
+        "  rollback  let the old key sign again\n"
+        "Each phase prints what to do before the next one.",
+        epilog="Example:\n  conchrec ca rotate --type user --phase init\n",
+    )
+    rotate.add_argument(
+        "--type", choices=("user", "host"), required=True, help="the authority: of users or of hosts"
+    )
+    rotate.add_argument(
+        "--phase", choices=[step.value for step in RotationStep], required=True, help="the next phase"
+    )
     rotate.add_argument(
         "--public-key", type=Path, metavar="FILE",
-        help="init: the new key is this one, in the agent (ca_agent); else it is made",
+        help="with ca_agent and --phase init: the public key of the new key in the agent",
     )  # fmt: skip
-    rotate.set_defaults(command=_rotate, rights=for_files("public_key"))
+    rotate.set_defaults(command=_rotate, rights=rights_for_files("public_key"))
 
-    revoke = commands.add_parser("revoke", help="certificates, keys and users that no longer count")
-    what = revoke.add_mutually_exclusive_group(required=True)
-    what.add_argument("--serial", type=_serial, metavar="N", help="of a certificate of ours")
-    what.add_argument("--key-id", type=_name, metavar="ID", help="of certificates of ours")
-    what.add_argument(
-        "--key", type=Path, metavar="FILE", help="a public key; of a certificate, that certificate alone"
+
+def _register_revoke(commands: Subparsers) -> None:
+    revoke = commands.add_parser(
+        "revoke",
+        help="revoke a certificate, a key or a user",
+        description="Revoke a certificate, a key or a user. The proxy refuses it at once. Targets refuse\n"
+        "it when they have the new list: conchrec ca krl.",
+        epilog="Examples:\n  conchrec ca revoke --key stolen.pub\n  conchrec ca revoke --user joe --undo\n",
     )
-    what.add_argument("--user", type=_name, metavar="NAME", help="every login of that user, however")
-    revoke.add_argument("--undo", action="store_true", help="it was a mistake: it counts again")
-    revoke.set_defaults(command=_revoke, rights=for_files("key"))
-
-    krl = commands.add_parser("krl", help="all that is revoked, for sshd's RevokedKeys")
-    krl.add_argument("--out", type=Path, required=True, metavar="FILE")
-    krl.set_defaults(command=_krl, rights=Rights.BOTH)
+    subject = revoke.add_mutually_exclusive_group(required=True)
+    subject.add_argument(
+        "--serial",
+        type=_serial,
+        metavar="N",
+        help="the certificate of our authorities with this serial number",
+    )
+    subject.add_argument("--key-id", type=_name, metavar="ID", help="all certificates with this key ID")
+    subject.add_argument(
+        "--key", type=Path, metavar="FILE", help="a public key; of a certificate file, only that certificate"
+    )
+    subject.add_argument("--user", type=_name, metavar="NAME", help="every login of this user, by any method")
+    revoke.add_argument("--undo", action="store_true", help="remove the revocation")
+    revoke.set_defaults(command=_revoke, rights=rights_for_files("key"))
 
 
 def _names(text: str) -> tuple[str, ...]:
     if not _NAMES.fullmatch(text):
-        raise argparse.ArgumentTypeError("names with commas between them, please")
+        raise argparse.ArgumentTypeError(
+            f"invalid names {text!r}: must be names separated by commas, without spaces"
+        )
     return tuple(text.split(","))
 
 
 def _name(text: str) -> str:
     if not text or not text.isprintable() or len(text) > 256:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name")
+        raise argparse.ArgumentTypeError(f"invalid name {text!r}: must be 1 to 256 printable characters")
     return text
 
 
 def _serial(text: str) -> int:
     if not re.fullmatch("[0-9]{1,19}", text) or not 0 < int(text) < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a serial number")
+        raise argparse.ArgumentTypeError(f"invalid serial number {text!r}: must be a number from 1 on")
     return int(text)
 
 
-def _open(config: Config, err: TextIO) -> Authority:
+def _open_authority(config: Config, err: TextIO) -> Authority:
+    """The authorities; missing keys are created, and named on standard error."""
     authority = open_authority(config)
     for path in authority.created:
-        print(f"conchrec: made {path}", file=err)
+        print(f"conchrec: created {path}", file=err)
     return authority
 
 
 def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = _open(config, err)
+    authority = _open_authority(config, err)
     if args.type == "user":
         prefix = "cert-authority " if args.format == "authorized-keys" else ""
         for line in authority.user_ca_lines().splitlines():
             print(prefix + line, file=out)
     elif args.format == "authorized-keys":
-        raise CommandFailed("a host CA has no place in authorized_keys; it belongs into known_hosts")
+        raise CommandFailed(
+            "--format authorized-keys is for the user CA only; add the line of the host CA to known_hosts"
+        )
     else:
         out.write(authority.host_ca_lines(args.domain))
     return DONE
 
 
 def _status(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = _open(config, err)
+    authority = _open_authority(config, err)
     revoked = authority.revoked()
     if args.json:
         fields: dict[str, object] = {"cluster": config.cluster_name, "state_dir": str(config.state_dir)}
-        for role in CaKind:
-            trusted = list(map(fingerprint, authority.trusted(role)))
-            phase = authority.rotation(role).phase.value
-            fields[f"{role.value}_ca"] = {"phase": phase, "signs": trusted[0], "trusted": trusted}
+        for ca in CaKind:
+            trusted = list(map(fingerprint, authority.trusted(ca)))
+            phase = authority.rotation(ca).phase.value
+            fields[f"{ca.value}_ca"] = {"phase": phase, "signs": trusted[0], "trusted": trusted}
         print(json.dumps({**fields, "revoked": revoked.to_json()}), file=out)
         return DONE
     print(f"cluster   {config.cluster_name}\nstate_dir {config.state_dir}", file=out)
-    for role in CaKind:
-        signs, *others = authority.trusted(role)
-        print(f"{role.value} CA   {_shown(signs)}", file=out)
+    for ca in CaKind:
+        current, *others = authority.trusted(ca)
+        print(f"{ca.value} CA   {_describe_key(current)}", file=out)
         for blob in others:
-            print(f"          {_shown(blob)}: trusted, does not sign", file=out)
+            print(f"          {_describe_key(blob)}: trusted, does not sign", file=out)
         if others:
-            print(f"          rotation: {authority.rotation(role).phase.value}", file=out)
-    for what, names in (
+            print(f"          rotation: {authority.rotation(ca).phase.value}", file=out)
+    for kind, names in (
         ("user", sorted(revoked.users)),
         ("key id", sorted(revoked.key_ids)),
         ("serial", map(str, sorted(revoked.serials))),
         ("key", sorted(map(fingerprint, revoked.keys))),
     ):
         for name in names:
-            print(f"revoked   {what} {name}", file=out)
+            print(f"revoked   {kind} {name}", file=out)
     return DONE
 
 
-def _shown(blob: bytes) -> str:
+def _describe_key(blob: bytes) -> str:
     return f"{fingerprint(blob)} ({key_type_of(blob).decode().removeprefix('ssh-')})"
 
 
 def _rotate(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    role, step = CaKind(args.type), RotationStep(args.phase)
+    ca, step = CaKind(args.type), RotationStep(args.phase)
     public: bytes | None = None
     if args.public_key is not None:
         if step is not RotationStep.INIT or not config.ca_agent:
-            raise CommandFailed("--public-key is for init, with a key that the agent at ca_agent holds")
-        public = _public_key(args.public_key)
+            raise CommandFailed(
+                "--public-key works only with --phase init and a configured ca_agent;"
+                " without ca_agent, leave it out: init creates the new key"
+            )
+        public = _read_public_key(args.public_key)
     elif step is RotationStep.INIT and config.ca_agent:
         raise CommandFailed(
-            "the keys are in an agent: put a new one there, and name it with --public-key FILE"
+            "the keys of the authorities are in the agent (ca_agent): add a new key to the agent, and name"
+            " it with --public-key FILE"
         )
-    authority = _open(config, err)
-    rotation = authority.rotate(role, step, public_key=public)
-    _tell(
+    authority = _open_authority(config, err)
+    rotation = authority.rotate(ca, step, public_key=public)
+    _audit(
         config,
         events.CaRotate(
-            type=role.value, phase=step.value, signs=fingerprint(authority.trusted(role)[0]),
-            trusted=tuple(map(fingerprint, authority.trusted(role))),
+            type=ca.value, phase=step.value, signs=fingerprint(authority.trusted(ca)[0]),
+            trusted=tuple(map(fingerprint, authority.trusted(ca))),
         ),
         err,
     )  # fmt: skip
-    print(f"{role.value} CA: {rotation.phase.value}", file=out)
-    for number, blob in enumerate(authority.trusted(role)):
-        print(f"    {_shown(blob)} {'signs' if not number else 'is trusted'}", file=out)
-    print(_AFTER[role, step].format(config=config.file), file=out)
+    print(f"{ca.value} CA: {rotation.phase.value}", file=out)
+    for number, blob in enumerate(authority.trusted(ca)):
+        print(f"    {_describe_key(blob)} {'signs' if not number else 'is trusted'}", file=out)
+    print(_NEXT_STEPS[ca, step].format(config=config.file), file=out)
     return DONE
 
 
-_AFTER = {
+_NEXT_STEPS = {
     (CaKind.USER, RotationStep.INIT): (
-        "Before the next step: every target has to trust both. On each of them, write what\n"
+        "Next: let every target trust both keys. On each target, write the output of\n"
         "    conchrec ca export --type user\n"
-        "says into the file of TrustedUserCAKeys (sshd reads it at each login). Then: --phase update"
+        "to the file of TrustedUserCAKeys (sshd reads it at each login). Then run --phase update."
     ),
     (CaKind.USER, RotationStep.UPDATE): (
-        "New certificates are by the new key. Before the next step: wait until the last one by the old key\n"
-        "has run out (12h, or what you gave as --ttl), or let users log in again. Then: --phase finish"
+        "The new key signs from now on. Next: wait until the last certificate of the old key has expired\n"
+        "(after 12h, or the --ttl that you gave), or let users log in again. Then run --phase finish."
     ),
     (CaKind.USER, RotationStep.FINISH): (
-        "Certificates by the key that was dropped count no longer at the proxy. On each target, write what\n"
+        "The proxy rejects certificates of the removed key from now on. On each target, write the output of\n"
         "    conchrec ca export --type user\n"
-        "says into the file of TrustedUserCAKeys: there they count until then."
+        "to the file of TrustedUserCAKeys: until then the target still accepts them."
     ),
     (CaKind.USER, RotationStep.ROLLBACK): (
-        "The old key signs again. Leave both in the targets' TrustedUserCAKeys until the certificates by\n"
-        "the new one have run out; then, where the phase is not idle: --phase finish"
+        "The old key signs again. Keep both keys in TrustedUserCAKeys of the targets until the certificates\n"
+        "of the new key have expired. Then, if the phase is not idle, run --phase finish."
     ),
     (CaKind.HOST, RotationStep.INIT): (
-        "Before the next step: every user has to trust both. Put what\n"
+        "Next: let every user trust both keys. Add the output of\n"
         "    conchrec ca export --type host\n"
-        "says into their known_hosts (or /etc/ssh/ssh_known_hosts). Then: --phase update"
+        "to their known_hosts (or to /etc/ssh/ssh_known_hosts). Then run --phase update."
     ),
     (CaKind.HOST, RotationStep.UPDATE): (
-        "New certificates are by the new key. Before the next step: sign the host key of each target again\n"
+        "The new key signs from now on. Next: sign the host key of each target again with\n"
         "    conchrec ca sign-host --host NAME --public-key FILE --out FILE\n"
-        "and restart its sshd. Then: --phase finish"
+        "and restart its sshd. Then run --phase finish."
     ),
     (CaKind.HOST, RotationStep.FINISH): (
-        "Targets whose host certificate is by the key that was dropped are refused from now on. Its line\n"
-        "can go from the users' known_hosts."
+        "The proxy rejects host certificates of the removed key from now on. Its line can be removed from\n"
+        "the users' known_hosts."
     ),
     (CaKind.HOST, RotationStep.ROLLBACK): (
-        "The old key signs again. Targets that have a certificate by the new one are to be signed again;\n"
-        "then, where the phase is not idle: --phase finish"
+        "The old key signs again. Sign the targets again that have a certificate of the new key.\n"
+        "Then, if the phase is not idle, run --phase finish."
     ),
 }
 
 
 def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = _open(config, err)
-    what, name, revoked = _revocation(args, authority)
+    authority = _open_authority(config, err)
+    kind, name, revoked = _parse_revocation(args, authority)
     if args.user is not None and args.user not in config.users:
         hint = nearest(args.user, tuple(config.users))
-        print(f"warning: there is no user {args.user!r} in {config.file}{hint}", file=err)
+        print(f"warning: {config.file} has no user {args.user!r}{hint}", file=err)
     before = authority.revoked()
     after = authority.revocations.change(**{"remove" if args.undo else "add": revoked})
-    word = "not revoked" if args.undo else "revoked"
     if after.version == before.version:
-        print(f"{what} {name} is {word} already", file=out)
+        state = "is not revoked" if args.undo else "is already revoked"
+        print(f"{kind} {name} {state}: nothing to do", file=out)
         return DONE
-    _tell(config, events.CaRevoke(what=what, name=name, undo=args.undo), err)
+    _audit(config, events.CaRevoke(what=kind, name=name, undo=args.undo), err)
+    state = "no longer revoked" if args.undo else "revoked"
     print(
-        f"{what} {name} is {word}; the proxy knows it already. Targets with RevokedKeys need the new list:\n"
+        f"{kind} {name} is {state} at the proxy, from now on.\n"
+        "Targets with RevokedKeys in sshd_config need the new list:\n"
         "    conchrec ca krl --out FILE",
         file=out,
     )
     return DONE
 
 
-def _revocation(args: argparse.Namespace, authority: Authority) -> tuple[str, str, Revoked]:
-    """What, which, and as a value."""
+def _parse_revocation(args: argparse.Namespace, authority: Authority) -> tuple[str, str, Revoked]:
+    """The kind and the name of what is revoked, for people, and the same as a value."""
     if args.serial is not None:
         return "serial", str(args.serial), Revoked(serials=frozenset({args.serial}))
     if args.key_id is not None:
         return "key id", args.key_id, Revoked(key_ids=frozenset({args.key_id}))
     if args.user is not None:
         return "user", args.user, Revoked(users=frozenset({args.user}))
-    blob = _one_blob(args.key, (*KEY_TYPES, *map(certificate_type, KEY_TYPES)))
+    blob = _read_blob(args.key, (*KEY_TYPES, *map(certificate_type, KEY_TYPES)))
     if key_type_of(blob) in KEY_TYPES:
         return "key", fingerprint(blob), Revoked(keys=frozenset({blob}))
     certificate = decode(blob)
     if certificate.authority not in (*authority.trusted(CaKind.USER), *authority.trusted(CaKind.HOST)):
         raise CommandFailed(
-            f"{args.key} is a certificate of another authority: that is for its owners to revoke"
+            f"{args.key} is a certificate of another authority: only that authority can revoke it;"
+            " to refuse its key here, give the public key (.pub)"
         )
     return "serial", str(certificate.serial), Revoked(serials=frozenset({certificate.serial}))
 
 
 def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = _open(config, err)
-    _place(args.out, authority.krl(), 0o644)
+    authority = _open_authority(config, err)
+    _write(args.out, authority.krl(), 0o644)
     print(
-        f"{args.out} has all that is revoked. On each target, in sshd_config:\n"
+        f"Wrote everything that is revoked to {args.out}. On each target, in sshd_config:\n"
         f"    RevokedKeys /etc/ssh/{args.out.name}\n"
-        "sshd reads it at each login, and lets nobody in by a key where it can not.",
+        "sshd reads the file at each login. If it cannot read the file, it refuses all keys.",
         file=out,
     )
     return DONE
 
 
 def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    if wild := [name for name in args.host if set(name) & set("*?[]")]:
+    if patterns := [name for name in args.host if set(name) & set("*?[]")]:
         raise CommandFailed(
-            f"{wild[0]} is a pattern, and OpenSSH before 10.3 takes none in a host certificate:"
-            " name each host, or sign each host's key for its own names"
+            f"invalid host name {patterns[0]}: OpenSSH before 10.3 accepts no patterns in a host certificate;"
+            " list all names of this host, and sign a certificate for each host"
         )
-    authority = _open(config, err)
+    authority = _open_authority(config, err)
     key_file: Path = args.out
     certificate_file = key_file.with_name(key_file.name + "-cert.pub")
-    made: ed25519.Ed25519PrivateKey | None = None
+    new_key: ed25519.Ed25519PrivateKey | None = None
     if args.public_key is not None:
-        public = _public_key(args.public_key)
-        wanted = [certificate_file]
+        public = _read_public_key(args.public_key)
+        files = [certificate_file]
     else:
-        made = ed25519.Ed25519PrivateKey.generate()
-        public = string(b"ssh-ed25519") + string(made.public_key().public_bytes_raw())
-        wanted = [key_file, key_file.with_name(key_file.name + ".pub"), certificate_file]
-    _check_free(wanted, args.force)
+        new_key = ed25519.Ed25519PrivateKey.generate()
+        public = string(b"ssh-ed25519") + string(new_key.public_key().public_bytes_raw())
+        files = [key_file, key_file.with_name(key_file.name + ".pub"), certificate_file]
+    _check_absent(files, args.force)
     certificate = authority.sign_host(public, args.host, args.ttl)
-    if made is not None:
-        pem = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        _place(key_file, pem, 0o600)
-        _place(wanted[1], f"{public_line(public)} {args.host[0]}\n".encode(), 0o644)
-    _place(certificate_file, f"{public_line(certificate.blob)} {args.host[0]}\n".encode(), 0o644)
-    _audit(config, certificate, "host", err)
-    key_name = key_file.name if made is not None else "its own host key (as it is)"
+    if new_key is not None:
+        pem = new_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        _write(key_file, pem, 0o600)
+        _write(files[1], f"{public_line(public)} {args.host[0]}\n".encode(), 0o644)
+    _write(certificate_file, f"{public_line(certificate.blob)} {args.host[0]}\n".encode(), 0o644)
+    _audit_certificate(config, certificate, "host", err)
+    key_name = key_file.name if new_key is not None else "THE-HOST-KEY-THAT-YOU-CERTIFIED"
     print(
-        f"{certificate_file} is good for {', '.join(certificate.principals)}"
+        f"Wrote {certificate_file}: valid for {', '.join(certificate.principals)}"
         f" until {certificate.valid_until_text}.\nOn the target, in sshd_config:\n"
         f"    HostKey /etc/ssh/{key_name}\n    HostCertificate /etc/ssh/{certificate_file.name}\n"
-        "then check it with `sshd -t`, and reload sshd: systemctl reload ssh (on some systems: sshd)",
+        "Then check it with `sshd -t`, and reload sshd: systemctl reload ssh (on some systems: sshd).",
         file=out,
     )
     return DONE
 
 
 def _sign_user(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    authority = _open(config, err)
-    public = _public_key(args.public_key)
-    certificate_file: Path = args.out or _beside(args.public_key)
-    _check_free([certificate_file], args.force)
+    authority = _open_authority(config, err)
+    public = _read_public_key(args.public_key)
+    certificate_file: Path = args.out or _certificate_path(args.public_key)
+    _check_absent([certificate_file], args.force)
     if args.user not in config.users:
-        print(f"conchrec: there is no user {args.user} in {config.file}; signed all the same", file=err)
+        hint = nearest(args.user, tuple(config.users))
+        print(f"warning: signed, but {config.file} has no user {args.user!r}{hint}", file=err)
     certificate = authority.sign_user(public, principals=args.login, key_id=args.user, ttl=args.ttl)
-    _place(certificate_file, f"{public_line(certificate.blob)} {args.user}\n".encode(), 0o644)
-    _audit(config, certificate, "user", err)
+    _write(certificate_file, f"{public_line(certificate.blob)} {args.user}\n".encode(), 0o644)
+    _audit_certificate(config, certificate, "user", err)
     print(
-        f"{certificate_file} is good for {', '.join(certificate.principals)}"
+        f"Wrote {certificate_file}: valid for {', '.join(certificate.principals)}"
         f" until {certificate.valid_until_text}.",
         file=out,
     )
     return DONE
 
 
-def _beside(public_key: Path) -> Path:
+def _certificate_path(public_key: Path) -> Path:
+    """Where ssh looks for the certificate of a key: ``k-cert.pub`` for ``k.pub``."""
     return public_key.with_name(public_key.name.removesuffix(".pub") + "-cert.pub")
 
 
-def _public_key(path: Path) -> bytes:
-    """The wire blob of the one plain public key in a file. Raises Refused."""
-    return _one_blob(path, KEY_TYPES)
+def _read_public_key(path: Path) -> bytes:
+    """The wire blob of the only plain public key in a file. Raises CommandFailed."""
+    return _read_blob(path, KEY_TYPES)
 
 
-def _one_blob(path: Path, kinds: Collection[bytes]) -> bytes:
-    """Of the one key in a file, of one of these types. Raises Refused."""
-    with as_invoker():
-        lines = decode_text(path.read_bytes()).splitlines()
+def _read_blob(path: Path, kinds: Collection[bytes]) -> bytes:
+    """The wire blob of the only key of these types in a file. Raises CommandFailed."""
+    try:
+        with as_invoker():
+            lines = decode_text(path.read_bytes()).splitlines()
+    except OSError as error:
+        raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
     blob = keystore.blob_of(lines, kinds)
     if blob is None:
-        plain = "plain " if len(kinds) == len(KEY_TYPES) else ""
-        raise CommandFailed(f"{path} does not hold one {plain}public key (a .pub file of ssh-keygen)")
+        allowed = "public key" if len(kinds) == len(KEY_TYPES) else "public key or certificate"
+        raise CommandFailed(f"{path} must contain exactly one {allowed}, like a .pub file of ssh-keygen")
     return blob
 
 
-def _check_free(paths: list[Path], force: bool) -> None:
+def _check_absent(paths: list[Path], force: bool) -> None:
+    """Raises CommandFailed where one of the files exists and ``--force`` was not given."""
     with as_invoker():
-        there = [str(path) for path in paths if path.exists()]
-    if there and not force:
-        raise CommandFailed(f"{', '.join(there)} is there already; --force writes over it")
+        existing = [str(path) for path in paths if path.exists()]
+    if existing and not force:
+        raise CommandFailed(
+            f"cannot write {', '.join(existing)}: already exists; name another --out, or replace with --force"
+        )
 
 
-def _place(path: Path, contents: bytes, mode: int) -> None:
-    """Whole or not at all, never readable by more than ``mode`` says, and the invoker's."""
-    with as_invoker():
-        write_atomic(path, contents, mode)
+def _write(path: Path, contents: bytes, mode: int) -> None:
+    """Replace a file of the invoker's as a whole, with these permissions. Raises CommandFailed."""
+    try:
+        with as_invoker():
+            write_atomic(path, contents, mode)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror}") from error
 
 
-def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:
+def _audit_certificate(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:
     event = events.CertCreate(
         type=kind,
         key_id=certificate.key_id,
@@ -404,12 +529,12 @@ def _audit(config: Config, certificate: Certificate, kind: str, err: TextIO) -> 
         key=fingerprint(certificate.public_key),
         purpose="conchrec ca",
     )
-    _tell(config, event, err)
+    _audit(config, event, err)
 
 
-def _tell(config: Config, event: events.AuditEvent, err: TextIO) -> None:
-    """The same log as the proxy's; where it is not ours to write, the person hears of it."""
+def _audit(config: Config, event: events.AuditEvent, err: TextIO) -> None:
+    """Append to the proxy's audit log; where that fails, print a warning."""
     try:
         audit_once(config, event)
     except WriteFailed as error:
-        print(f"conchrec: the audit log does not have it: {error.detail}", file=err)
+        print(f"warning: done, but not audited: {error.detail}", file=err)

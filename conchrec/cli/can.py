@@ -1,6 +1,6 @@
-"""``conchrec can joe root@web1:22``: what the policy says, and which rule in which line. Exit 0 or 1.
+"""``conchrec can joe root@web1:22``: the decision of the policy, and the rule and line that it follows from.
 
-``conchrec can --who root@web1``: everybody who could.
+``conchrec can --who root@web1``: all users who may log in there. Exit code 0 for yes, 1 for no.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from conchrec.access.patterns import address_of
 from conchrec.access.policy import Allow, Decision, Deny, Policy, active, decide, sees, shut_by
 from conchrec.access.time_windows import parse_moment
 from conchrec.ca.revocation import Revocations, Revoked
+from conchrec.cli.argument_types import argument_type
 from conchrec.clock import utc_now
 from conchrec.config.lint import has_second_factor
 from conchrec.config.loader import Config
@@ -48,83 +49,97 @@ T = TypeVar("T")
 
 
 def register(subparsers: Subparsers) -> None:
+    """Add the parser of ``can``."""
     parser = subparsers.add_parser(
-        "can", help="may this user log in there, and who may? exit 0 or 1", usage=(
-            "conchrec can USER LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--command TEXT] [--json]\n"
-            "       conchrec can --who LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--json]"
-        ),
+        "can",
+        help="show whether a user may log in at a target, and which rule decides",
+        usage="conchrec can USER LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--command TEXT] [--json]\n"
+        "       conchrec can --who LOGIN@HOST[:PORT] [--from ADDRESS] [--at TIME] [--json]",
+        description="Show the decision of the policy, the rule, its line in the configuration, and the\n"
+        "options that apply. The exit code is 0 for yes and 1 for no. Nothing is contacted\n"
+        "but the resolver.",
+        epilog="Examples:\n"
+        "  conchrec can joe root@web1\n"
+        "  conchrec can joe root@web1:2222 --from 10.0.0.7 --command 'systemctl restart nginx'\n"
+        "  conchrec can --who root@web1\n",
+    )
+    parser.add_argument("user", metavar="USER", nargs="?", help="the name of the user in the configuration")
+    parser.add_argument(
+        "destination", metavar="LOGIN@HOST[:PORT]", type=parse_destination, nargs="?",
+        help="the account, and the host as users name it (port 22 by default)",
     )  # fmt: skip
-    parser.add_argument("user", nargs="?")
-    parser.add_argument("destination", metavar="LOGIN@HOST[:PORT]", type=destination, nargs="?")
-    parser.add_argument("--who", metavar="LOGIN@HOST[:PORT]", type=destination, help="everybody who could")
+    parser.add_argument(
+        "--who", metavar="LOGIN@HOST[:PORT]", type=parse_destination,
+        help="list all users who may log in there",
+    )  # fmt: skip
     parser.add_argument(
         "--from", dest="source", metavar="ADDRESS", type=_address,
-        help="where the user is, for roles with a source",
+        help="the address of the user, for roles that have a source",
     )  # fmt: skip
     parser.add_argument(
-        "--at", metavar="TIME", type=_moment, help="when: '2026-12-24 23:00 Europe/Berlin' (default now)"
+        "--at", metavar="TIME", type=argument_type(parse_moment),
+        help="the time of the login, like '2026-12-24 23:00 Europe/Berlin' (default: now)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--command", dest="run", metavar="TEXT", help="also decide whether the user may run this command"
     )
-    parser.add_argument("--command", dest="run", metavar="TEXT", help="… and run this there?")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_command, parser=parser)
 
 
-def destination(text: str) -> tuple[str, Target]:
-    """``root@web1:22`` → the login and the target; ``[fd00::1]:22`` for an address of IPv6."""
-    found = _DESTINATION.fullmatch(text)
+def parse_destination(text: str) -> tuple[str, Target]:
+    """The login and the target of ``root@web1:22``; an IPv6 address is written ``root@[fd00::1]:22``."""
+    match = _DESTINATION.fullmatch(text)
     target = None
-    if found is not None:
-        target = named_target(found["v6"] or found["host"], found["port"] or str(USUAL_PORT))
-    if found is None or target is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like root@web1:22")
-    return found["login"], target
+    if match is not None:
+        target = named_target(match["v6"] or match["host"], match["port"] or str(USUAL_PORT))
+    if match is None or target is None:
+        raise argparse.ArgumentTypeError(f"invalid destination {text!r}: write LOGIN@HOST, like root@web1:22")
+    return match["login"], target
 
 
 def _address(text: str) -> str:
     if address_of(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address")
+        raise argparse.ArgumentTypeError(f"invalid address {text!r}: must be an IP address, like 10.0.0.7")
     return text
 
 
-def _moment(text: str) -> datetime:
+def resolve_target(target: Target) -> tuple[str, ...]:
+    """The addresses that this machine's resolver has for the host; empty where it has none."""
     try:
-        return parse_moment(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def resolved(target: Target) -> tuple[str, ...]:
-    """What this machine's resolver says; nothing where it does not know the name."""
-    try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in answers))
 
 
 def _command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     if (args.who is None) == (args.destination is None):
         args.parser.print_usage(err)
-        print("conchrec can: a user and a destination are wanted, or --who and a destination", file=err)
+        print("conchrec can: give USER and LOGIN@HOST, or --who LOGIN@HOST", file=err)
         return USAGE
     return command(config, args, out, err)
 
 
 def command(
-    config: Config, args: argparse.Namespace, out: TextIO, err: TextIO, resolve: Resolve = resolved
+    config: Config, args: argparse.Namespace, out: TextIO, err: TextIO, resolve: Resolve = resolve_target
 ) -> int:
+    """Print the decision, and return YES or NO."""
     user = config.users.get(args.user) if args.who is None else None
     if user is None and args.who is None:
-        print(f"conchrec: there is no user {args.user!r}{nearest(args.user, tuple(config.users))}", file=err)
+        hint = nearest(args.user, tuple(config.users))
+        print(f"conchrec: {config.file} has no user {args.user!r}{hint}", file=err)
         return NO
-    login, asked = args.who or args.destination
-    question = _Question(config, login, asked, args.source or "", args.at, resolve)
+    login, target = args.who or args.destination
+    question = _Question(config, login, target, args.source or "", args.at, resolve)
     for note in question.notes:
         print(f"note: {note}", file=err)
     if not args.source and question.depends_on_source(config.users if user is None else (user.name,)):
-        print("note: it depends on where the user comes from (source); say so with --from ADDRESS", file=err)
+        print(
+            "note: the answer depends on the user's address (source); give it with --from ADDRESS", file=err
+        )
     if user is None:
-        return _who(question, args.json, out)
+        return _print_allowed_users(question, args.json, out)
     decision = question.decision(user.name)
     forbidden = ""
     if isinstance(decision, Allow) and args.run is not None:
@@ -133,97 +148,102 @@ def command(
     if args.json:
         print(json.dumps(question.as_json(user.name, decision, forbidden), indent=1), file=out)
     elif isinstance(decision, Allow):
-        for line in question.yes(user.name, decision):
+        for line in question.allow_lines(user.name, decision):
             print(line, file=out)
         if forbidden:
-            print(f"no: this command may not be run ({forbidden})", file=out)
+            print(f"no: {user.name} may not run this command ({forbidden})", file=out)
         elif args.run is not None:
-            print("yes: this command may be run", file=out)
+            print(f"yes: {user.name} may run this command", file=out)
     else:
-        print(f"no: {decision.reason}{question.where(decision)}", file=out)
+        print(f"no: {decision.reason}{question.position(decision)}", file=out)
     return YES if isinstance(decision, Allow) and not forbidden else NO
 
 
-def _who(question: _Question, as_json: bool, out: TextIO) -> int:
-    found = [
+def _print_allowed_users(question: _Question, as_json: bool, out: TextIO) -> int:
+    allowed = [
         (name, decision)
         for name in question.config.users
         if isinstance(decision := question.decision(name), Allow)
     ]
     if as_json:
-        print(
-            json.dumps([question.as_json(name, decision, "") for name, decision in found], indent=1), file=out
-        )
+        rows = [question.as_json(name, decision, "") for name, decision in allowed]
+        print(json.dumps(rows, indent=1), file=out)
     else:
-        for name, decision in found:
+        for name, decision in allowed:
             conditions = "".join(f"; {condition}" for condition in question.conditions(decision))
-            print(f"{name}: {decision.rule}{question.where(decision)}{conditions}", file=out)
-        if not found:
-            print("nobody", file=out)
-    return YES if found else NO
+            print(f"{name}: {decision.rule}{question.position(decision)}{conditions}", file=out)
+        if not allowed:
+            print("no user", file=out)
+    return YES if allowed else NO
 
 
 class _Question:
-    """As whom, where, from where, when. A second factor is taken for granted where the user has one; that
-    it is needed is said."""
+    """A login at a target: as which account, from which address, at which time.
+
+    A user who has a second factor is assumed to prove it; the answer says that it is needed.
+    """
 
     def __init__(
-        self, config: Config, login: str, asked: Target, source: str, at: datetime | None, resolve: Resolve
+        self, config: Config, login: str, target: Target, source: str, at: datetime | None, resolve: Resolve
     ) -> None:
+        """Resolve the target and read locks and revocations; ``notes`` say what was not checked."""
         self.config = config
         self._login = login
         self._source = source
         self._now = at or utc_now()
         self.notes: list[str] = []
-        self._target = located(asked, config.targets)
-        self._other_ports = other_ports(asked, self._target, config.targets)
+        self._target = located(target, config.targets)
+        self._other_ports = other_ports(target, self._target, config.targets)
         self._addresses = given_address(self._target, config.targets) or resolve(self._target)
         if not self._addresses:
-            self.notes.append(f"{asked.host!r} does not resolve here; rules for addresses were not asked")
-        self._policy = replace(config.policy, locks=self._known("locks", Locks, ()))
-        self._revoked = self._known("revocations", Revocations, Revoked())
+            self.notes.append(
+                f"this machine cannot resolve {target.host!r}: rules for addresses were not checked"
+            )
+        self._policy = replace(config.policy, locks=self._read_state("locks", Locks, ()))
+        self._revoked = self._read_state("revocations", Revocations, Revoked())
 
-    def _known(
-        self, what: str, kind: Callable[[Path, Callable[[], datetime]], StateFile[T]], unknown: T
+    def _read_state(
+        self, what: str, kind: Callable[[Path, Callable[[], datetime]], StateFile[T]], default: T
     ) -> T:
-        """What the state directory says, as the proxy sees it."""
+        """The contents of a file of the state directory; ``default`` and a note where it cannot be read."""
         try:
             return kind(self.config.state_dir, lambda: self._now).current
         except ConfigError as error:
-            self.notes.append(f"{what} were not looked at: {error.problem}")
-            return unknown
+            self.notes.append(f"{what} were not checked: {error.problem}")
+            return default
 
     def _identity(self, user: str) -> Identity:
         roles = self.config.users[user].roles
-        return Identity(user=user, method="publickey", roles=roles, second_factor="taken for granted")
+        return Identity(user=user, method="publickey", roles=roles, second_factor="assumed")
 
     def depends_on_source(self, users: Iterable[str]) -> bool:
-        """Would the answer for any of them be another one if no role had a ``source``?"""
+        """Whether the answer for one of the users would change if no role had a ``source``."""
         roles = {name: replace(role, source=None) for name, role in self._policy.roles.items()}
         anywhere = replace(self._policy, roles=roles)
         return any(self._decide(user, self._policy) != self._decide(user, anywhere) for user in users)
 
     def decision(self, user: str) -> Decision:
-        if why := self._revoked.why(self._identity(user)):
-            return Deny(reason=why, rule="revoked", code=why.code)
+        """The decision of the policy, with revocations, second factors and rules of targets."""
+        if reason := self._revoked.why(self._identity(user)):
+            return Deny(reason=reason, rule="revoked", code=reason.code)
         decision = self._decide(user, self._policy)
-        if isinstance(decision, Allow) and (lacking := self._lacks_second_factor(user)) is not None:
-            return lacking
+        if isinstance(decision, Allow) and (denial := self._check_second_factor(user)) is not None:
+            return denial
         rule = self._rule(decision)
         if isinstance(decision, Allow) and rule is not None and rule.record is not None:
-            strict = min(rule.record, decision.options.record, key=lambda one: one.value != "strict")
+            strict = min(rule.record, decision.options.record, key=lambda record: record.value != "strict")
             return replace(decision, options=replace(decision.options, record=strict))
         return decision
 
-    def _lacks_second_factor(self, user: str) -> Deny | None:
-        """The login at the proxy fails, whatever the target is."""
+    def _check_second_factor(self, user: str) -> Deny | None:
+        """A denial where a role requires a second factor and the user has none: no login succeeds."""
         if has_second_factor(self.config.users[user]):
             return None
         for role in active(self._policy, self._identity(user), self._source, self._now):
             if role.options.require_mfa is not Mfa.NO:
                 rule = f"role {role.name} requires a second factor"
                 return Deny(
-                    reason=f"{user} can not log in ({rule}, and there is neither totp nor an sk- key)",
+                    reason=f"{user} cannot log in ({rule}, but {user} has neither totp nor a hardware key)",
                     rule=rule,
                     line=role.line("options.require_mfa"),
                     code=ReasonCode.SECOND_FACTOR_UNAVAILABLE,
@@ -246,42 +266,45 @@ class _Question:
         addresses = decision.addresses if isinstance(decision, Allow) else self._addresses
         return rule_for(self.config.targets, self._target, addresses)
 
-    def where(self, decision: Decision) -> str:
+    def position(self, decision: Decision) -> str:
+        """Where the rule stands: `` (config.yaml:12)``, empty where it has no line."""
         return f" ({self.config.file.name}:{decision.line})" if decision.line else ""
 
     def conditions(self, decision: Allow) -> Iterator[str]:
-        """What else it takes, and how long it is so."""
+        """What the user needs besides, and until when the decision certainly holds."""
         options = decision.options
         if options.require_mfa.value != "no":
-            yield f"with a second factor ({options.require_mfa.value})"
+            yield f"requires a second factor ({options.require_mfa.value})"
         if options.approval:
-            yield f"approved by {_shown(options.approval)}"
+            yield f"requires approval by {_describe(options.approval)}"
         if decision.until is not None:
-            yield f"so until {decision.until:%Y-%m-%d %H:%M:%S} UTC at least"
+            yield f"valid until at least {decision.until:%Y-%m-%d %H:%M:%S} UTC"
 
-    def yes(self, user: str, decision: Allow) -> Iterator[str]:
-        rule = f"{decision.rule}{self.where(decision)}"
+    def allow_lines(self, user: str, decision: Allow) -> Iterator[str]:
+        """The lines that describe a decision that allows the login."""
+        rule = f"{decision.rule}{self.position(decision)}"
         yield f"yes: {user} may log in as {self._login} on {self._target} ({rule})"
         if decision.addresses:
-            yield f"  at {', '.join(decision.addresses)}"
+            yield f"  addresses: {', '.join(decision.addresses)}"
         group = self._rule(decision)
         if group is not None:
-            yield f"  by the rule for targets {group.name}"
+            yield f"  group of targets: {group.name}"
         for condition in self.conditions(decision):
             yield f"  {condition}"
         for name, value in self.options(user, decision.options).items():
             yield f"  {name}: {value}"
 
     def options(self, user: str, options: SessionOptions) -> dict[str, str]:
-        """All that are in force, in the order of the table."""
-        seen = sees(self._policy, self._identity(user), self._source, self._now)
-        options = replace(options, recordings=seen)
+        """The options that apply, in the order of the table."""
+        visible = sees(self._policy, self._identity(user), self._source, self._now)
+        options = replace(options, recordings=visible)
         values = {row.name: getattr(options, row.name) for row in TABLE if not row.shorthand}
         rows = {row.name: row for row in TABLE}
-        return {n: rows[n].default if value is None else _shown(value) for n, value in values.items()}
+        return {n: rows[n].default if value is None else _describe(value) for n, value in values.items()}
 
     def as_json(self, user: str, decision: Decision, forbidden: str) -> dict[str, object]:
-        said: dict[str, object] = {
+        """The decision as JSON has it; ``forbidden`` is the rule that forbids the command, or empty."""
+        fields: dict[str, object] = {
             "user": user,
             "login": self._login,
             "target": str(self._target),
@@ -291,18 +314,18 @@ class _Question:
         }
         if isinstance(decision, Allow):
             group = self._rule(decision)
-            said |= {
+            fields |= {
                 "addresses": decision.addresses,
                 "group": group.name if group is not None else None,
                 "until": decision.until.isoformat() if decision.until is not None else None,
                 "options": self.options(user, decision.options),
             }
         else:
-            said["reason"] = decision.reason
-        return said
+            fields["reason"] = decision.reason
+        return fields
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     if value == ():
         return "none"
     if isinstance(value, bool):
@@ -312,6 +335,6 @@ def _shown(value: object) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, tuple):
-        texts = (" or ".join(sorted(one)) if isinstance(one, frozenset) else one.text for one in value)
+        texts = (" or ".join(sorted(item)) if isinstance(item, frozenset) else item.text for item in value)
         return (" and " if isinstance(value[0], frozenset) else ", ").join(texts)
     return str(value)

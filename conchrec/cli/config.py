@@ -1,4 +1,4 @@
-"""``conchrec config check``: every problem of the configuration, with its path and line."""
+"""``conchrec config check``: prints every problem of the configuration, with its setting and line."""
 
 from __future__ import annotations
 
@@ -22,62 +22,74 @@ from conchrec.ssh.known_hosts import KnownHosts
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-# What these say is about the process that will be started: it cannot be tried out here.
-_OF_THE_PROCESS = ("systemd:", "haproxy:systemd", "fd:", "haproxy:fd")
+#: Endpoints that use sockets of the future process: they cannot be tested here.
+_INHERITED = ("systemd:", "haproxy:systemd", "fd:", "haproxy:fd")
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("config", help="look at the configuration")
+    """Add the parser of ``config`` and of its command."""
+    parser = subparsers.add_parser("config", help="check the configuration")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    check = commands.add_parser("check", help="print every problem; exit 0 or 78")
+    check = commands.add_parser(
+        "check",
+        help="print every error and warning; exit 0 or 78",
+        description="Read the configuration and all files that it names. Print every error with its line\n"
+        "and setting, then exit with 78; or print warnings about probable mistakes, and\n"
+        "exit with 0. A running proxy is not changed: to reload it, send it SIGHUP.",
+        epilog="Example:\n  conchrec config check -c /etc/conchrec/config.yaml\n",
+    )
     check.set_defaults(command=command, rights=Rights.INVOKER)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    """``main`` has read it: what is left is what the reactor would say, and what is worth knowing."""
+    """Check the endpoints with Twisted and print warnings. Raises ConfigErrors.
+
+    Errors in the file itself were raised when ``main`` loaded it.
+    """
     problems = [
-        ConfigError(f"{setting}[{index}]", f"{endpoint!r} is no server endpoint: {problem}")
+        ConfigError(f"{setting}[{index}]", f"invalid endpoint {endpoint!r}: {problem}")
         for setting, endpoints in (("listen", config.listen), ("web.listen", config.web.listen))
         for index, endpoint in enumerate(endpoints)
-        if (problem := _problem(endpoint))
+        if (problem := _endpoint_problem(endpoint))
     ]
     if problems:
         raise ConfigErrors(str(config.file), problems)
-    for warning in (*config.warnings, *_lint(config)):
+    for warning in (*config.warnings, *_lint_warnings(config)):
         print(f"warning: {warning}", file=err)
     print(f"{config.file}: ok", file=out)
     return 0
 
 
-def _lint(config: Config) -> Iterator[str]:
+def _lint_warnings(config: Config) -> Iterator[str]:
     def vouches(group: TargetRule) -> bool:
         if config.trusted_hosts.authorities:
             return True
         files = (*group.known_hosts, *config.trusted_hosts.known_hosts)
         names = [pattern.text for pattern in group.hosts]
         if any(set("*?/") & set(name) for name in names):
-            # Which hosts these are only the targets know.
+            # The hosts that a pattern matches are unknown here.
             return any(path.is_file() and path.stat().st_size for path in files)
-        known = KnownHosts.load(files)
-        return all(known.lines_for(_target(name, group)) for name in names)
+        known_hosts = KnownHosts.load(files)
+        return all(known_hosts.lines_for(_target(name, group)) for name in names)
 
-    found = warnings(config, utc_now(), vouches)
-    return ConfigErrors(str(config.file), found).lines()
+    problems = warnings(config, utc_now(), vouches)
+    return ConfigErrors(str(config.file), problems).lines()
 
 
 def _target(name: str, group: TargetRule) -> Target:
-    """As the proxy goes there: with the group's port, where the name has none."""
+    """The target that the proxy dials for a name: with the group's port, where the name has none."""
     parsed = HostPattern.parse(name)
     bare = name.strip("[]") if parsed.port is None else name.rpartition(":")[0].strip("[]")
     return Target(host=bare.lower().removesuffix("."), port=parsed.port or group.port or 22)
 
 
-def _problem(endpoint: str) -> str:
-    if endpoint.startswith(_OF_THE_PROCESS):
+def _endpoint_problem(endpoint: str) -> str:
+    """What Twisted says about an endpoint; empty where it accepts it."""
+    if endpoint.startswith(_INHERITED):
         return ""
     try:
         serverFromString(MemoryReactor(), endpoint)
-    except Exception as error:  # whatever a plugin's parser makes of it
+    except Exception as error:  # a plugin's parser may raise anything
         return str(error) or type(error).__name__
     return ""

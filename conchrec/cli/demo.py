@@ -1,7 +1,7 @@
-"""``conchrec demo``: the whole story in one minute, on any machine, with nothing left behind.
+"""``conchrec demo``: runs a complete example on this machine, and removes it afterwards.
 
-A throwaway directory, key and agent; a target on loopback; the proxy; then a stock ``ssh -J`` through
-it. What runs is what everybody else runs: ``twistd conchrec`` and OpenSSH's own programs.
+It creates a temporary directory, a key and an agent, starts a target and the proxy on loopback, and runs
+``ssh -J`` through the proxy. It uses the real programs: ``twistd conchrec`` and those of OpenSSH.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from conchrec.text import one_line
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-#: What the demo's ssh cannot do without.
+#: The programs of OpenSSH that the demo runs.
 CLIENT = ("ssh", "ssh-keygen", "ssh-agent", "ssh-add")
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 START_SECONDS = 20.0
-#: sshd wants this directory where root starts it; Debian makes it when its own service starts.
+#: sshd needs this directory where root starts it; Debian creates it when its own service starts.
 PRIVSEP = Path("/run/sshd")
 
 CONCHREC = "from conchrec.cli.main import run; run()"
@@ -42,58 +42,71 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class DemoFailed(ConchrecError):
-    """The demo cannot go on; says why."""
+    """The demo cannot continue; the text says why."""
 
     default_code = ReasonCode.DEMO_FAILED
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("demo", help="try it all in one minute, leaving nothing behind")
-    parser.add_argument(
-        "--keep", metavar="DIR", type=Path, help="keep keys, configuration, recordings: in a new directory"
+    """Add the parser of ``demo``."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="run a complete example on this machine, and remove it afterwards",
+        description="Start a target and the proxy on this machine, log in through the proxy, and show\n"
+        "the audit log and the recording. It takes a minute and needs no configuration.",
+        epilog="Examples:\n"
+        "  conchrec demo                              a shell; leave it with exit\n"
+        "  conchrec demo --keep /tmp/demo uptime      one command; keep all files\n",
     )
     parser.add_argument(
-        "remote", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run at the target; else a shell"
-    )
+        "--keep", metavar="DIR", type=Path,
+        help="keep keys, configuration, audit log and recordings in this new directory",
+    )  # fmt: skip
+    parser.add_argument(
+        "remote", metavar="COMMAND", nargs=argparse.REMAINDER,
+        help="the command to run at the target (default: a shell)",
+    )  # fmt: skip
     parser.set_defaults(command=demo, needs_config=False)
 
 
 def demo(config: object, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    """Run it; the exit status is that of the ssh session."""
+    """Run the demo, and return the exit status of the ssh session."""
     missing = [program for program in CLIENT if shutil.which(program) is None]
     if missing:
         print(
-            f"conchrec: there is no {', '.join(missing)} here; install it with:"
+            f"conchrec: missing programs: {', '.join(missing)}; install them with:"
             " sudo apt-get install openssh-client",
             file=err,
         )
         return 1
     remote = args.remote[1:] if args.remote[:1] == ["--"] else args.remote
-    with ExitStack() as ends:
-        stage = _Stage(_directory(args.keep, ends), ends, lambda line: print(line, file=err, flush=True))
-        stage.build()
-        status = stage.visit(remote)
-        stage.tell(out)
+    with ExitStack() as cleanup:
+        directory = _create_directory(args.keep, cleanup)
+        demonstration = _Demonstration(directory, cleanup, lambda line: print(line, file=err, flush=True))
+        demonstration.start()
+        status = demonstration.run_session(remote)
+        demonstration.report(out)
     if args.keep is not None:
-        print(f"\nEverything is kept in {args.keep}.", file=err)
+        print(f"\nAll files are kept in {args.keep}.", file=err)
     return status
 
 
-def _directory(keep: Path | None, ends: ExitStack) -> Path:
+def _create_directory(keep: Path | None, cleanup: ExitStack) -> Path:
     if keep is None:
-        return Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="conchrec-demo-")))
+        return Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="conchrec-demo-")))
     if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise DemoFailed(f"{keep} is there already; --keep wants a new directory")
+        raise DemoFailed(f"{keep} exists already; --keep needs a new or empty directory")
     keep.mkdir(mode=0o700, parents=True, exist_ok=True)
     return keep.absolute()
 
 
-class _Stage:
-    """All that the demo starts, in one directory; what it started ends with ``ends``."""
+class _Demonstration:
+    """The programs of the demo and their files, in one directory; ``cleanup`` ends the programs."""
 
-    def __init__(self, directory: Path, ends: ExitStack, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, cleanup: ExitStack, say: Callable[[str], None]) -> None:
+        """``say`` prints a line for the user."""
         self._directory = directory
-        self._ends = ends
+        self._cleanup = cleanup
         self._say = say
         self._user = getpass.getuser()
         self._key = directory / "id_ed25519"
@@ -103,7 +116,8 @@ class _Stage:
         self._target_port = _free_port()
         self._proxy_port = _free_port()
 
-    def build(self) -> None:
+    def start(self) -> None:
+        """Start the agent, the target and the proxy. Raises DemoFailed."""
         self._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", str(self._key))
         self._start_agent()
         target = self._start_target()
@@ -113,26 +127,26 @@ class _Stage:
 
     # --- the session
 
-    def visit(self, remote: list[str]) -> int:
-        """``ssh -A -J proxy target``; its exit status."""
+    def run_session(self, remote: list[str]) -> int:
+        """Run ``ssh -A -J proxy target``, and return its exit status."""
         command = ["ssh", "-F", str(self._ssh_config), "-A", "-J", "conchrec-proxy", "target", *remote]
         self._say(f"you:    {shlex.join(command)}\n")
         return subprocess.run(command, check=False, env=self._environment()).returncode
 
-    def tell(self, out: TextIO) -> None:
-        """Where the recording is, what the audit says, and the recording itself."""
+    def report(self, out: TextIO) -> None:
+        """Print the audit log, the path of each recording, and the recording itself."""
         self._stop_proxy()
         casts = sorted((self._directory / "recordings").rglob("*.cast"))
-        print("\nThe audit log says:", file=out)
+        print("\nThe audit log:", file=out)
         for line in (self._directory / "audit.jsonl").read_text().splitlines():
             event = json.loads(line)
             if event["event"] not in ("audit.head", "service.start", "service.stop"):
-                print(f"  {event['time']}  {event['event']:<18} {_gist(event)}", file=out)
+                print(f"  {event['time']}  {event['event']:<18} {_summary(event)}", file=out)
         for cast in casts:
-            print(f"\nThe recording is {cast}\nIt plays:\n", file=out, flush=True)
+            print(f"\nThe recording: {cast}\nThis is what it shows:\n", file=out, flush=True)
             self._play(cast, out)
         if not casts:
-            print("\nThere is no recording: no session was opened.", file=out)
+            print("\nNo recording: no session was opened.", file=out)
 
     def _play(self, cast: Path, out: TextIO) -> None:
         player = shutil.which("asciinema")
@@ -145,7 +159,7 @@ class _Stage:
                 out.write(event[2])
         out.flush()
 
-    # --- what it takes
+    # --- agent, target and proxy
 
     def _start_agent(self) -> None:
         self._start(["ssh-agent", "-D", "-a", str(self._agent)], until="SSH_AUTH_SOCK")
@@ -167,7 +181,7 @@ class _Stage:
                  str(self._target_port), str(host_key), str(keys)],
                 until="listening",
             )  # fmt: skip
-            return "a small Conch server (there is no sshd here)"
+            return "a small Conch server (sshd is not installed)"
         config = directory / "sshd_config"
         config.write_text(
             f"Port {self._target_port}\nListenAddress 127.0.0.1\nHostKey {host_key}\n"
@@ -177,7 +191,7 @@ class _Stage:
         )
         if os.geteuid() == 0 and not PRIVSEP.exists():
             PRIVSEP.mkdir(mode=0o755)
-            self._ends.callback(PRIVSEP.rmdir)
+            self._cleanup.callback(PRIVSEP.rmdir)
         self._start([sshd, "-D", "-e", "-f", str(config)], until="Server listening")
         return "a stock sshd"
 
@@ -187,7 +201,7 @@ class _Stage:
             f'listen: ["tcp:{self._proxy_port}:interface=127.0.0.1"]\n'
             f"public_address: 127.0.0.1:{self._proxy_port}\n"
             "trusted_hosts: {known_hosts: [known_hosts]}\n"
-            'notice: "This is the demo: what you do is recorded."\n'
+            'notice: "This is the demo. This session is recorded."\n'
             f"users:\n  {json.dumps(self._user)}:\n"
             f"    authorized_keys_file: {json.dumps(str(self._key) + '.pub')}\n    roles: [demo]\n"
             'roles:\n  demo: {logins: ["*"], hosts: ["127.0.0.1"]}\n'
@@ -201,19 +215,19 @@ class _Stage:
         host_ca = self._run(
             sys.executable, "-c", CONCHREC, "ca", "export", "--type", "host", "-c", str(self._config)
         )
-        known = self._directory / "client_known_hosts"
-        known.write_text(host_ca)
+        known_hosts = self._directory / "client_known_hosts"
+        known_hosts.write_text(host_ca)
         self._ssh_config.write_text(
             f"Host conchrec-proxy\n  HostName 127.0.0.1\n  Port {self._proxy_port}\n  User {self._user}\n"
             f"Host target\n  HostName 127.0.0.1\n  Port {self._target_port}\n"
             f"  User {pwd.getpwuid(os.getuid()).pw_name}\n"
             f"Host *\n  IdentityFile {self._key}\n  IdentitiesOnly yes\n  IdentityAgent {self._agent}\n"
-            f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n"
+            f"  UserKnownHostsFile {known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
             "  StrictHostKeyChecking yes\n  ForwardAgent no\n"
         )
 
     def _stop_proxy(self) -> None:
-        """A gentle end, so that every recording is complete."""
+        """Stop the proxy with SIGTERM, so that every recording is complete."""
         self._proxy.terminate()
         self._proxy.wait(START_SECONDS)
 
@@ -223,15 +237,15 @@ class _Stage:
         return {**os.environ, "SSH_AUTH_SOCK": str(self._agent)}
 
     def _run(self, program: str, *arguments: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [program, *arguments], check=False, capture_output=True, text=True, env=self._environment()
         )
-        if done.returncode != 0:
-            raise DemoFailed(f"{program} failed: {done.stderr.strip() or done.returncode}")
-        return done.stdout
+        if result.returncode != 0:
+            raise DemoFailed(f"{program} failed: {result.stderr.strip() or result.returncode}")
+        return result.stdout
 
     def _start(self, command: list[str], *, until: str) -> subprocess.Popen[bytes]:
-        """A program that says ``until`` when it is ready; it is ended with the demo."""
+        """Start a program and wait until it has printed ``until``; it is ended with the demo."""
         log = self._directory / f"{Path(command[0]).name}.log"
         process = subprocess.Popen(
             command,
@@ -241,29 +255,29 @@ class _Stage:
             env=self._environment(),
             cwd=self._directory,
         )
-        self._ends.callback(_end, process)
+        self._cleanup.callback(_end, process)
         assert process.stdout is not None
-        said = b""
+        output = b""
         descriptor = process.stdout.fileno()
-        while until.encode() not in said:
+        while until.encode() not in output:
             ready, _, _ = select.select([descriptor], [], [], START_SECONDS)
-            piece = os.read(descriptor, 65536) if ready else b""
-            if not piece:
-                said_text = one_line(said).strip()
-                raise DemoFailed(f"{Path(command[0]).name} does not start: {said_text or 'it says nothing'}")
-            said += piece
-        self._ends.enter_context(_Drain(descriptor, log))
+            data = os.read(descriptor, 65536) if ready else b""
+            if not data:
+                text = one_line(output).strip() or "it printed nothing"
+                raise DemoFailed(f"{Path(command[0]).name} did not start: {text}")
+            output += data
+        self._cleanup.enter_context(_Drain(descriptor, log))
         return process
 
 
 class _Drain:
-    """Keeps a program's output flowing into a file, so that it never waits for a reader."""
+    """Copies a program's output to a file, so that the program never waits for a reader."""
 
     def __init__(self, descriptor: int, log: Path) -> None:
         self._cat = subprocess.Popen(["cat"], stdin=descriptor, stdout=log.open("wb"))
 
     def __enter__(self) -> None:
-        """It flows already."""
+        """Nothing to do: the copy has begun already."""
 
     def __exit__(self, *exception: object) -> None:
         _end(self._cat)
@@ -287,7 +301,7 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _gist(event: dict[str, object]) -> str:
-    """The few fields that tell the story."""
-    told = ("user", "login", "target", "method", "key", "trust", "kind", "command", "exit_status", "reason")
-    return " ".join(f"{name}={event[name]}" for name in told if event.get(name) not in (None, ""))
+def _summary(event: dict[str, object]) -> str:
+    """The most important fields of an event."""
+    names = ("user", "login", "target", "method", "key", "trust", "kind", "command", "exit_status", "reason")
+    return " ".join(f"{name}={event[name]}" for name in names if event.get(name) not in (None, ""))

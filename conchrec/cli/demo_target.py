@@ -1,7 +1,7 @@
-"""The demo's target where there is no sshd: a small Conch server that gives the caller's own shell.
+"""The demo's target where sshd is not installed: a small Conch server that starts the caller's own shell.
 
-``python -m conchrec.cli.demo_target PORT HOST_KEY AUTHORIZED_KEYS``: on 127.0.0.1, and for nothing but
-the demo. It takes the keys of one file, for the user who runs it.
+``python -m conchrec.cli.demo_target PORT HOST_KEY AUTHORIZED_KEYS`` listens on 127.0.0.1 and accepts the
+keys of one file, for the account that runs it. It is for the demo only.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from zope.interface import implementer
 
 
 class Caller(ConchUser):
-    """Whoever runs the demo."""
+    """The account that runs the demo."""
 
     def __init__(self, reactor: Any) -> None:
+        """``reactor`` starts the shell."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.reactor = reactor
         self.channelLookup[b"session"] = SSHSession
@@ -36,7 +37,7 @@ class Caller(ConchUser):
 
 @implementer(ISession)
 class Shell:
-    """The caller's shell, on a pseudo-terminal where one is asked for."""
+    """The caller's shell or command, on a pseudo-terminal where the client requested one."""
 
     def __init__(self, avatar: Caller) -> None:
         self._avatar = avatar
@@ -45,16 +46,20 @@ class Shell:
         self._process: Any = None
 
     def getPty(self, term: bytes, windowSize: tuple[int, int, int, int], modes: object) -> None:
+        """Remember the terminal that the next process gets (ISession)."""
         self._term, self._size = term, windowSize
 
     def windowChanged(self, newWindowSize: tuple[int, int, int, int]) -> None:
+        """Give the terminal another size (ISession)."""
         self._size = newWindowSize
         self._resize()
 
     def openShell(self, proto: Any) -> None:
+        """Start the login shell (ISession)."""
         self._spawn(proto, ["-l"])
 
     def execCommand(self, proto: Any, command: bytes) -> None:
+        """Run a command with the shell (ISession)."""
         self._spawn(proto, ["-c", command.decode()])
 
     def _spawn(self, proto: Any, arguments: list[str]) -> None:
@@ -81,32 +86,36 @@ class Shell:
             )
 
     def eofReceived(self) -> None:
+        """The client sends no more input (ISession)."""
         if self._process is not None:
             self._process.closeStdin()
 
     def closed(self) -> None:
+        """The session has ended: hang up (ISession)."""
         if self._process is not None and self._process.pid:
             self._process.signalProcess("HUP")
 
 
 class Realm:
-    """Everybody who got in is the caller."""
+    """Makes everyone who has logged in the caller (IRealm)."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
     def requestAvatar(self, avatarId: bytes, mind: object, *interfaces: object) -> Any:
+        """The avatar of a login (IRealm)."""
         return interfaces[0], Caller(self._reactor), lambda: None
 
 
 class AuthorizedKeysFile:
-    """The keys of one file, for one user (IAuthorizedKeysDB)."""
+    """The keys of one file, for the account that runs the demo (IAuthorizedKeysDB)."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._user = pwd.getpwuid(os.getuid()).pw_name.encode()
 
     def getAuthorizedKeys(self, username: bytes) -> list[Key]:
+        """The keys with which this user may log in (IAuthorizedKeysDB)."""
         if username != self._user:
             return []
         with open(self._path, "rb") as lines:
@@ -114,9 +123,10 @@ class AuthorizedKeysFile:
 
 
 def main(port: str, host_key: str, authorized_keys: str) -> None:
-    from twisted.internet import reactor as the_reactor
+    """Serve until the process is ended. Prints ``listening`` when it is ready."""
+    from twisted.internet import reactor as global_reactor
 
-    reactor: Any = the_reactor
+    reactor: Any = global_reactor
     registerAdapter(Shell, Caller, ISession)
     factory: Any = SSHFactory()
     key = Key.fromFile(host_key)

@@ -1,4 +1,4 @@
-"""``conchrec init DIR``: a state directory, and a commented configuration to begin with."""
+"""``conchrec init DIR``: creates a state directory with keys, and a commented configuration file."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 DONE, NO = 0, 1
 
 TEMPLATE = """\
-# conchrec. Try it with: conchrec config check -c {path}
-# Relative paths are relative to this file. All settings, and what they mean: etc/config.yaml in the
-# sources. What is commented out shows the default.
+# The configuration of conchrec. Check it with: conchrec config check -c {path}
+# Relative paths are relative to this file. The sources have an example with all settings in
+# etc/config.yaml. Settings that are commented out show the default.
 
 cluster_name: {cluster}          # the name of this proxy in the certificates that it signs
-state_dir: .{pad}          # both certificate authorities and the host key: keep it private, and back it up
+state_dir: .{pad}          # the keys of both certificate authorities: keep it secret, and back it up
 listen: ["tcp:3023"]
 public_address: {public}
 
-# proxy: terminate and record · proxy-sync: on disk before it is forwarded · node, off: pass through
+# proxy: record sessions · proxy-sync: write to disk before forwarding · node, off: relay without recording
 # session_recording: proxy
 # notice: "Sessions are recorded."
 
-# Who may log in: whoever proves one of these keys. Name the first user, then start it.
+# Who may log in at the proxy. Add the first user here before you start it.
 users:
 #  joe:
-#    authorized_keys_file: joe.keys      # public keys, one a line; a list of files will do, too
+#    authorized_keys_file: joe.keys      # public keys, one per line; may also be a list of files
 #    roles: [ops]
 
-# Who may go where. There is no default: what is empty allows nobody.
+# Where the users of each role may log in. Nothing is allowed by default.
 roles:
 #  ops:
-#    logins: ["{{user}}", root]            # at the target; {{user}} is the user's own name
+#    logins: ["{{user}}", root]            # accounts at the targets; {{user}} is the user's own name
 #    hosts: ["*.example.com", "10.0.0.0/8", "db1:2222"]
 #    deny: {{hosts: ["vault.example.com"]}}
 #    options: {{max_session_ttl: 12h, client_idle_timeout: 15m, port_forwarding: no, forward_agent: no}}
 
-# Whom we believe about targets, besides host certificates that we signed (conchrec ca sign-host).
+# Host keys of targets that the proxy trusts, besides host certificates from conchrec ca sign-host.
 trusted_hosts:
-  known_hosts: [known_hosts]            # lines as in ~/.ssh/known_hosts; see ssh-keyscan
+  known_hosts: [known_hosts]            # files like ~/.ssh/known_hosts; ssh-keyscan prints such lines
   authorities: []                       # other host CAs
 
-# How to log in at targets: the user's agent, then a certificate of our user CA for this one connection.
+# How the proxy logs in at targets: with the user's agent, else with a certificate of the user CA.
 # upstream_auth: [agent, certificate]
 
 recordings: {{directory: recordings, min_free: 500MiB}}
@@ -61,46 +61,63 @@ audit: {{file: audit.jsonl}}
 """
 
 NEXT = """\
-{directory} is ready: both certificate authorities and the host key are there, and {path}.
+Created {directory} with the keys of both certificate authorities, the host key, and {path}.
 
-Next:
-  1. name the first user and role in {path}
-  2. conchrec config check -c {path}
-  3. let targets trust certificates of the proxy (or rely on the users' agents):
-       conchrec ca export --type user -c {path}      the line for TrustedUserCAKeys
-  4. let the proxy trust targets: their lines in {known_hosts}, or a host certificate:
+Next steps:
+  1. Add the first user and role to {path}
+  2. Check it:
+       conchrec config check -c {path}
+  3. Let targets trust the user CA (not needed if all users have an agent with keys that the targets know).
+     Add this line to the file of TrustedUserCAKeys on each target:
+       conchrec ca export --type user -c {path}
+  4. Let the proxy trust the targets: add their host keys to {known_hosts},
+     or sign host certificates:
        conchrec ca sign-host --host web1,web1.example.com --out web1 -c {path}
-  5. twistd -n conchrec -c {path}
-  6. conchrec ssh-config -c {path}                   what users put into ~/.ssh
+  5. Start the proxy:
+       twistd -n conchrec -c {path}
+  6. Print the lines for the users' ~/.ssh/config and known_hosts:
+       conchrec ssh-config -c {path}
 """
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("init", help="make a state directory and a configuration")
-    parser.add_argument("directory", metavar="DIR", type=Path)
-    parser.add_argument(
-        "--cluster", metavar="NAME", type=_cluster, help="cluster_name (default: this host's name)"
+    """Add the parser of ``init``."""
+    parser = subparsers.add_parser(
+        "init",
+        help="create a state directory with keys, and a configuration file",
+        description="Create a directory with the keys of both certificate authorities, the host key of the\n"
+        "proxy, and a configuration file. An existing configuration file is not changed.",
+        epilog="Example:\n"
+        "  conchrec init /etc/conchrec --cluster example.com --public-address proxy.example.com:3023\n",
     )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="the directory to create")
     parser.add_argument(
-        "--public-address",
-        metavar="HOST[:PORT]",
-        type=_public,
-        help="how users reach it (default: this host:3023)",
-    )
+        "--cluster", metavar="NAME", type=_cluster,
+        help="the name of the proxy in its certificates: cluster_name (default: the name of this host)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--public-address", metavar="HOST[:PORT]", type=_public,
+        help="the address by which users reach the proxy (default: the name of this host, port 3023)",
+    )  # fmt: skip
     parser.set_defaults(command=command, needs_config=False)
 
 
 def command(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Create what is missing in the directory, and print the next steps."""
     directory = Path(os.path.abspath(args.directory))
     if (owner := foreign_owner(directory)) is not None:
         act_as(owner, for_good=True)
     path = directory / "config.yaml"
     if path.exists() and (not path.is_file() or path.stat().st_size > 0):
-        print(f"conchrec: {path} is there already, and is left as it is", file=err)
+        print(f"conchrec: {path} exists already and was not changed; name another directory", file=err)
         return NO
     host = socket.gethostname()
     cluster = args.cluster or (host if _CLUSTER.fullmatch(host) else "conchrec")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        print(f"conchrec: cannot create {directory}: a file has this name; name another directory", file=err)
+        return NO
     open_in(directory, cluster)
     known_hosts = directory / "known_hosts"
     known_hosts.touch(mode=0o600)
@@ -117,11 +134,15 @@ _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 def _cluster(text: str) -> str:
     if not _CLUSTER.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name like example.com")
+        raise argparse.ArgumentTypeError(
+            f"invalid name {text!r}: use letters, digits, dots, _ and -, like example.com"
+        )
     return text
 
 
 def _public(text: str) -> str:
     if host_and_port(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a host, or host:port")
+        raise argparse.ArgumentTypeError(
+            f"invalid address {text!r}: must be HOST or HOST:PORT, like proxy.example.com:3023"
+        )
     return text

@@ -1,11 +1,11 @@
-"""``conchrec lock | unlock | locks``: who must stay out, and go if they are in; the proxy obeys at once."""
+"""``conchrec lock | unlock | locks``: refuses logins and ends sessions; the running proxy obeys at once."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, TextIO
 from conchrec.access.host_rules import rule_for
 from conchrec.access.lock_file import Locks, check_name
 from conchrec.access.locks import Lock, LockKind
+from conchrec.access.login_names import USER, is_usable
 from conchrec.access.patterns import HostPattern, address_of
 from conchrec.audit import events as audit_events
 from conchrec.audit.open import audit_once
-from conchrec.cli.argument_types import duration
-from conchrec.cli.can import resolved
+from conchrec.cli.argument_types import argument_type, duration
+from conchrec.cli.can import resolve_target
 from conchrec.cli.rights import account
 from conchrec.clock import utc_now
 from conchrec.config.loader import Config
 from conchrec.config.target_rules import USUAL_PORT
 from conchrec.errors import WriteFailed
 from conchrec.model import Target
+from conchrec.recording.format.session_id import LENGTH, is_session_id
 from conchrec.yaml_cursor import nearest
 
 if TYPE_CHECKING:
@@ -34,76 +36,117 @@ _LONGEST_REASON = 200
 
 
 def register(subparsers: Subparsers) -> None:
-    lock = subparsers.add_parser("lock", help="keep a user, a target, a login or a session out, at once")
-    _add_names(lock)
-    lock.add_argument("--for", dest="ttl", type=duration, metavar="2h", help="else until it is taken back")
-    lock.add_argument("--reason", type=_reason, default="", metavar="TEXT", help="which users read")
-    lock.add_argument(
-        "--name-only", action="store_true", help="of a target: not the addresses that its name has now"
+    """Add the parsers of ``lock``, ``unlock`` and ``locks``."""
+    lock = subparsers.add_parser(
+        "lock",
+        help="lock a user, a target, a login or a session: end sessions and refuse new ones",
+        description="Refuse new logins of a user, at a target or as a login, and end the sessions that\n"
+        "are open. A lock of a session ends that session. The proxy obeys at once, also\n"
+        "when it runs already.",
+        epilog="Examples:\n"
+        "  conchrec lock --user joe --for 2h --reason 'stolen laptop'\n"
+        "  conchrec lock --target 'db*.example.com'\n"
+        "  conchrec lock --session 06c5mghfba7faxgaqvzpe16264\n",
     )
+    _add_names(lock, _parse_name)
+    lock.add_argument(
+        "--for", dest="ttl", type=duration, metavar="DURATION",
+        help="how long, like 30m, 2h or 7d (default: until conchrec unlock)",
+    )  # fmt: skip
+    lock.add_argument(
+        "--reason", type=_reason, default="", metavar="TEXT", help="the reason; the locked users read it"
+    )
+    lock.add_argument(
+        "--name-only", action="store_true",
+        help="with --target NAME: do not lock the addresses that the name has now",
+    )  # fmt: skip
     lock.set_defaults(command=_lock, parser=lock)
-    unlock = subparsers.add_parser("unlock", help="take a lock back")
-    _add_names(unlock)
+    unlock = subparsers.add_parser(
+        "unlock", help="remove a lock", epilog="Example:\n  conchrec unlock --user joe\n"
+    )
+    _add_names(unlock, _parse_stored_name)
     unlock.set_defaults(command=_unlock)
-    listed = subparsers.add_parser("locks", help="what is locked")
-    listed.add_argument("--json", action="store_true", help="for machines")
-    listed.set_defaults(command=_list)
+    locks = subparsers.add_parser("locks", help="list the locks")
+    locks.add_argument("--json", action="store_true", help="print JSON")
+    locks.set_defaults(command=_list)
 
 
-def _add_names(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    for kind, shown, about in (
-        (LockKind.USER, "NAME", "every connection of that user"),
-        (LockKind.TARGET, "HOST", "a name, a pattern of names, an address or a network"),
-        (LockKind.LOGIN, "NAME", "at every target; a name, or a pattern"),
-        (LockKind.SESSION, "ID", "that one session"),
+def _add_names(parser: argparse.ArgumentParser, parse: Callable[[LockKind, str], str]) -> None:
+    subject = parser.add_mutually_exclusive_group(required=True)
+    for kind, metavar, help_text in (
+        (LockKind.USER, "NAME", "a user: all connections of this user"),
+        (LockKind.TARGET, "HOST", "a target: a host name, a pattern like 'db*', an address or a network"),
+        (LockKind.LOGIN, "NAME", "an account at all targets: a name, or a pattern with * and ?"),
+        (LockKind.SESSION, "ID", "one session: its ID as in conchrec recordings ls"),
     ):
-        what.add_argument(f"--{kind.value}", metavar=shown, type=partial(_name, kind), help=about)
+        subject.add_argument(
+            f"--{kind.value}", metavar=metavar, type=argument_type(partial(parse, kind)), help=help_text
+        )
 
 
-def _name(kind: LockKind, text: str) -> str:
-    try:
-        return check_name(kind, text.lower() if kind is LockKind.TARGET else text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _parse_stored_name(kind: LockKind, text: str) -> str:
+    """A name that a lock may have, also an old one. Raises ValueError."""
+    return check_name(kind, text.lower() if kind is LockKind.TARGET else text)
 
 
-def _named(args: argparse.Namespace) -> tuple[LockKind, str]:
+def _parse_name(kind: LockKind, text: str) -> str:
+    """A name that can match something. Raises ValueError."""
+    name = _parse_stored_name(kind, text)
+    if kind is LockKind.SESSION and not is_session_id(name):
+        raise ValueError(
+            f"invalid session ID {text!r}: must be {LENGTH} letters and digits; list the IDs of live sessions"
+            " with: conchrec recordings ls --live"
+        )
+    if kind is LockKind.LOGIN and not is_usable(name.replace(USER, "u")):
+        raise ValueError(f"invalid login {text!r}: an account name has no spaces, no / and no :")
+    return name
+
+
+def _subject_of(args: argparse.Namespace) -> tuple[LockKind, str]:
     return next((kind, str(name)) for kind in LockKind if (name := getattr(args, kind.value)) is not None)
 
 
 def _reason(text: str) -> str:
     if not text.isprintable() or len(text) > _LONGEST_REASON:
-        raise argparse.ArgumentTypeError(f"one line of at most {_LONGEST_REASON} characters is wanted")
+        raise argparse.ArgumentTypeError(
+            f"invalid reason: must be one line of at most {_LONGEST_REASON} printable characters"
+        )
     return text.strip()
 
 
 def _lock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    kind, name = _named(args)
+    kind, name = _subject_of(args)
     if args.name_only and kind is not LockKind.TARGET:
         args.parser.print_usage(err)
-        print("conchrec lock: --name-only is for targets", file=err)
+        print("conchrec lock: --name-only works only with --target", file=err)
         return USAGE
     if kind is LockKind.USER and name not in config.users:
         hint = nearest(name, tuple(config.users))
-        print(f"warning: there is no user {name!r}{hint}; locked all the same", file=err)
+        print(f"warning: locked, but {config.file} has no user {name!r}{hint}", file=err)
     now = utc_now()
     until = now + args.ttl if args.ttl is not None else None
-    one = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
-    locks = [one]
-    if kind is LockKind.TARGET and not args.name_only and (plain := _plain_name(name)) is not None:
-        found = _addresses(config, plain)
-        locks += [replace(one, name=address, of=name) for address in found]
-        if not found:
-            print(f"warning: {plain.host} does not resolve here: its name alone is locked", file=err)
+    requested = Lock(kind=kind, name=name, until=until, reason=args.reason, by=account(), made=now)
+    locks = [requested]
+    if kind is LockKind.TARGET and not args.name_only and (target := _named_host(name)) is not None:
+        addresses = _addresses(config, target)
+        locks += [replace(requested, name=address, of=name) for address in addresses]
+        if not addresses:
+            print(
+                f"warning: this machine cannot resolve {target.host}: only the name is locked; to lock its"
+                " addresses too, run: conchrec lock --target ADDRESS",
+                file=err,
+            )
     Locks(config.state_dir, utc_now).add(*locks)
-    for each in locks:
-        print(each, file=out)
-    return _audited(config, [_created(each) for each in locks], err)
+    for lock in locks:
+        print(lock, file=out)
+    return _audit(config, [_lock_event(lock) for lock in locks], err)
 
 
-def _plain_name(name: str) -> Target | None:
-    """A name that is no pattern and no address; one that somebody may go around by the address it has."""
+def _named_host(name: str) -> Target | None:
+    """The host that a lock of a target names; None for a pattern or an address.
+
+    Users could reach such a host by its address, so the addresses are locked too.
+    """
     pattern = HostPattern.parse(name)
     if pattern.name is None or "*" in name or "?" in name:
         return None
@@ -111,16 +154,16 @@ def _plain_name(name: str) -> Target | None:
 
 
 def _addresses(config: Config, target: Target) -> list[str]:
-    """Those that its group gives, or else the resolver; with the port where one is meant."""
+    """The addresses of its group of targets, or else of the resolver; with the port where it has one."""
     rule = rule_for(config.targets, replace(target, port=target.port or USUAL_PORT), ())
-    found = (rule.address if rule is not None else ()) or resolved(target)
-    usable = [address for one in found if (address := address_of(one)) is not None]
+    texts = (rule.address if rule is not None else ()) or resolve_target(target)
+    addresses = [address for text in texts if (address := address_of(text)) is not None]
     if not target.port:
-        return [str(address) for address in usable]
-    return [str(Target(host=str(address), port=target.port)) for address in usable]
+        return [str(address) for address in addresses]
+    return [str(Target(host=str(address), port=target.port)) for address in addresses]
 
 
-def _created(lock: Lock) -> audit_events.LockCreate:
+def _lock_event(lock: Lock) -> audit_events.LockCreate:
     until = lock.until
     return audit_events.LockCreate(
         kind=lock.kind.value,
@@ -134,22 +177,22 @@ def _created(lock: Lock) -> audit_events.LockCreate:
 
 
 def _unlock(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    kind, name = _named(args)
+    kind, name = _subject_of(args)
     if Locks(config.state_dir, utc_now).remove(kind, name) is None:
-        print(f"conchrec: {kind.value} {name} is not locked", file=err)
+        print(f"conchrec: {kind.value} {name} is not locked; list the locks with: conchrec locks", file=err)
         return NO
-    print(f"{kind.value} {name} is not locked any more", file=out)
+    print(f"{kind.value} {name} is no longer locked", file=out)
     event = audit_events.LockRemove(
         kind=kind.value, name=name, by=account(), sudo_user=os.environ.get("SUDO_USER", "")
     )
-    return _audited(config, [event], err)
+    return _audit(config, [event], err)
 
 
-def _audited(config: Config, events: Sequence[audit_events.AuditEvent], err: TextIO) -> int:
-    """What is done is done; that the audit does not know of it is said, and the exit code says so."""
+def _audit(config: Config, events: Sequence[audit_events.AuditEvent], err: TextIO) -> int:
+    """Append the events to the audit log. The change stays if that fails, and the exit code is NO."""
     try:
         audit_once(
-            config, *events, dropped=lambda why: print(f"conchrec: not sent to syslog: {why}", file=err)
+            config, *events, dropped=lambda reason: print(f"warning: not sent to syslog: {reason}", file=err)
         )
     except WriteFailed as error:
         print(f"conchrec: done, but not audited: {error.public}: {error.detail}", file=err)
@@ -161,7 +204,7 @@ def _list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
     now = utc_now()
     locks = [lock for lock in Locks(config.state_dir, utc_now).current if lock.holds(now)]
     if args.json:
-        shown = [
+        rows = [
             {
                 "kind": lock.kind.value,
                 "name": lock.name,
@@ -173,11 +216,11 @@ def _list(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) ->
             }
             for lock in locks
         ]
-        print(json.dumps(shown, indent=1), file=out)
+        print(json.dumps(rows, indent=1), file=out)
         return DONE
     for lock in locks:
         made = f", by {lock.by} at {lock.made:%Y-%m-%d %H:%M:%S} UTC" if lock.made is not None else ""
         print(f"{lock}{made}", file=out)
     if not locks:
-        print("nothing is locked", file=err)
+        print("no locks", file=err)
     return DONE

@@ -1,9 +1,13 @@
-"""``conchrec …``: finds the configuration, and the command.
+"""``conchrec``: parses the command line, loads the configuration and runs the command.
 
-Exit codes: 0 done, 1 the answer is no, 64 usage, 78 configuration. Each command is a module with
-``register(subparsers)``; its parser sets ``command``, a function of the configuration (None where the
-parser also sets ``needs_config=False``), the arguments, and the two streams, that returns the code. Where
-root runs it, ``rights`` (``cli.rights``) says with whose rights.
+Exit codes: 0 done, 1 the answer is no or the command failed, 64 usage, 78 configuration. Each command is a
+module with ``register(subparsers)``, which adds a parser. The parser's defaults are:
+
+- ``command``: a function of the configuration, the parsed arguments, standard output and standard error. It
+  returns the exit code.
+- ``needs_config``: False, or a function of the arguments that returns False, where the command gets None in
+  place of a configuration.
+- ``rights`` (``cli.rights``): with whose rights the command runs where root started it.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import conchrec
-from conchrec.cli.rights import Rights, take_on
+from conchrec.cli.rights import Rights, apply_rights
 from conchrec.config import loader
 from conchrec.errors import ConchrecError, ConfigError
 from conchrec.service.process import keep_secrets
@@ -28,7 +32,7 @@ from conchrec.text import escape, one_line
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction["Parser"]
-    """What a module of commands registers itself with."""
+    """The argument of ``register``: a module adds its parser with ``add_parser``."""
 
 DONE, NO, USAGE, CONFIGURATION = 0, 1, 64, 78
 
@@ -46,32 +50,50 @@ _MODULES = {
     "recordings": "recordings.command",
     "audit": "audit",
 }
-"""Commands, and their modules: only the one that is asked for is loaded, for some take long."""
+"""The module of each command. Only the requested one is imported, because some imports are slow."""
 
 Command = Callable[[loader.Config | None, argparse.Namespace, TextIO, TextIO], int]
 
+_DESCRIPTION = """\
+conchrec is an SSH proxy that records sessions. These commands manage it;
+the proxy itself is started with:
+  twistd -n conchrec -c config.yaml
+"""
+_EPILOG = """\
+Help for one command: conchrec COMMAND --help
+Exit codes: 0 done; 1 the answer is no, or the command failed;
+64 wrong arguments; 78 the configuration has an error.
+"""
+
 
 class Parser(argparse.ArgumentParser):
-    """Takes ``-c FILE`` at every level (each subparser is one of these), and exits 64 for a wrong use."""
+    """An argument parser that accepts ``-c FILE`` and exits with 64 for wrong arguments.
+
+    Each subparser is one of these too, so ``-c FILE`` may stand behind any command. Descriptions and
+    epilogs keep their line breaks.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["allow_abbrev"] = False
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
         self.add_argument(
             "-c", "--config", dest="config", metavar="FILE", type=Path, default=argparse.SUPPRESS,
-            help="the configuration (else ./config.yaml, else /etc/conchrec/config.yaml)",
+            help="the configuration file (default: ./config.yaml if it exists, else "
+            "/etc/conchrec/config.yaml)",
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
+        """Print the usage and the message to standard error, and exit with 64."""
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
 def run() -> None:
-    """The console script."""
-    # Most commands are over before garbage would matter: looking for it was a sixth of a long list's time.
+    """Run the console script ``conchrec`` with the arguments of the process, and exit."""
+    # Most commands end before garbage matters: collecting it took a sixth of the time of a long listing.
     gc.set_threshold(100_000)
-    # Some have the authorities' keys in memory.
+    # Some commands have the keys of the authorities in memory.
     keep_secrets()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
@@ -80,7 +102,7 @@ def run() -> None:
         status = main(sys.argv[1:], sys.stdout, sys.stderr)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read it has seen enough; the interpreter's own flush at exit must not complain
+        # The reader of the pipe has ended; the interpreter's own flush at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
@@ -90,13 +112,13 @@ def run() -> None:
 
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Run one command; its exit code."""
+    """Run the command that the arguments name, and return its exit code."""
     parser = _parser(argv)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             args = parser.parse_args(argv)
-    except SystemExit as leaving:
-        return int(leaving.code or DONE)
+    except SystemExit as request:
+        return int(request.code or DONE)
     if args.version:
         print(f"conchrec {conchrec.__version__}", file=out)
         return DONE
@@ -106,11 +128,11 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         return USAGE
     try:
         needed: bool | Callable[[argparse.Namespace], bool] = args.needs_config
-        found = _configuration(args) if needed is True or (callable(needed) and needed(args)) else None
-        if found is not None:
+        config = _load_config(args) if needed is True or (callable(needed) and needed(args)) else None
+        if config is not None:
             rights: Rights | Callable[[argparse.Namespace], Rights] = args.rights
-            take_on(found, rights(args) if callable(rights) else rights)
-        return command(found, args, out, err)
+            apply_rights(config, rights(args) if callable(rights) else rights)
+        return command(config, args, out, err)
     except loader.ConfigErrors as errors:
         print(errors, file=err)
         return CONFIGURATION
@@ -129,22 +151,26 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
 
 
 def _parser(argv: Sequence[str]) -> Parser:
-    parser = Parser(prog="conchrec", description="An SSH proxy that records sessions.")
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser = Parser(prog="conchrec", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(needs_config=True, rights=Rights.OWNER, parser=parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    wanted = argv[:1] if argv and argv[0] in _MODULES else _MODULES
-    for module in dict.fromkeys(_MODULES[name] for name in wanted):
+    names = argv[:1] if argv and argv[0] in _MODULES else _MODULES
+    for module in dict.fromkeys(_MODULES[name] for name in names):
         importlib.import_module(f"conchrec.cli.{module}").register(subparsers)
     return parser
 
 
-def _configuration(args: argparse.Namespace) -> loader.Config:
+def _load_config(args: argparse.Namespace) -> loader.Config:
+    """The configuration of ``-c``, or of the first default file that exists. Raises ConfigErrors."""
     path: Path | None = getattr(args, "config", None)
     if path is None:
         path = next((default for default in loader.DEFAULT_FILES if default.is_file()), None)
     if path is None:
-        missing = " and no ".join(str(default) for default in loader.DEFAULT_FILES)
-        problem = f"there is no {missing}; name one with -c, or make one with: conchrec init DIR"
+        missing = " and ".join(map(str, loader.DEFAULT_FILES))
+        problem = (
+            f"no configuration file: {missing} do not exist; name one with -c FILE, or create one with:"
+            " conchrec init DIR"
+        )
         raise loader.ConfigErrors("conchrec", [ConfigError("", problem)])
     return loader.load(path)

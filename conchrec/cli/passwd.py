@@ -1,7 +1,7 @@
-"""``conchrec passwd joe``: the lines that give a user a password, and with ``--totp`` a second factor.
+"""``conchrec passwd joe``: prints the lines of the configuration for a user's password and one-time codes.
 
-The configuration is not written to. Standard output has the lines and nothing else; what is for the person
-at the terminal is on standard error.
+The configuration is not changed. Only the lines go to standard output; everything else goes to standard
+error.
 """
 
 from __future__ import annotations
@@ -25,48 +25,62 @@ if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
 DONE, NO = 0, 1
-#: Shorter ones are taken, and commented on.
+#: A shorter password is accepted, with a warning.
 ADVISED_LENGTH = 8
 TRIES = 3
-#: Of light modules around a QR code (ISO/IEC 18004 section 6.3.8).
+#: The width of the light border around a QR code, in modules (ISO/IEC 18004 section 6.3.8).
 QUIET = 4
-#: Where the terminal does not say how wide it is.
+#: The width of a terminal that does not report one.
 COLUMNS = 80
 _BLACK_ON_WHITE, _PLAIN = "\x1b[0;30;107m", "\x1b[0m"
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("passwd", help="make the lines for a user with a password")
-    parser.add_argument("user")
-    parser.add_argument(
-        "--totp", action="store_true", help="and a second factor: codes of an authenticator app"
+    """Add the parser of ``passwd``."""
+    parser = subparsers.add_parser(
+        "passwd",
+        help="print the configuration lines for a user's password or one-time codes",
+        description="Ask for a password, or read the first line of standard input, and print the lines to\n"
+        "add to the user in the configuration. The configuration is not changed.",
+        epilog="Examples:\n  conchrec passwd joe --totp\n  conchrec passwd joe --totp-only > joe.yaml\n",
     )
+    parser.add_argument("user", metavar="USER", help="the name of the user")
     parser.add_argument(
-        "--totp-only", action="store_true", help="no password: codes alone, as second factor after a key"
-    )
+        "--totp", action="store_true",
+        help="also create a secret for an authenticator app; its codes are the second factor",
+    )  # fmt: skip
+    parser.add_argument(
+        "--totp-only", action="store_true",
+        help="create only the secret: the user logs in with a key and a code, without a password",
+    )  # fmt: skip
     parser.set_defaults(command=command)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    typed = sys.stdin.isatty()
+    """Print the lines for the user, and return DONE; NO where there is no valid password or code."""
+    interactive = sys.stdin.isatty()
     try:
-        lines = {} if args.totp_only else {"password": new_hash(_password(args.user, err, typed))}
-    except UnicodeError:  # from reading where the locale is strict, else from the hash
-        print("conchrec: that is not UTF-8", file=err)
+        lines = {} if args.totp_only else {"password": new_hash(_read_password(args.user, err, interactive))}
+    except UnicodeError:  # raised by the read where the locale is strict, else by the hash
+        print("conchrec: invalid password: must be UTF-8", file=err)
         return NO
     except (EOFError, ValueError) as error:
-        print(f"conchrec: {str(error) or 'nothing was typed'}", file=err)
+        print(f"conchrec: {str(error) or 'no password was typed'}", file=err)
         return NO
     if args.totp or args.totp_only:
         lines["totp"] = new_secret()
-        _show(otpauth(lines["totp"], args.user, config.cluster_name), err)
-        if typed and not _confirmed(parse_secret(lines["totp"]), err):
-            print("conchrec: no code was right: is the time the same here and there?", file=err)
+        _show_secret(otpauth(lines["totp"], args.user, config.cluster_name), err)
+        if interactive and not _confirm_code(parse_secret(lines["totp"]), err):
+            print(
+                "conchrec: no valid code was typed: are the clocks of this machine and of the phone right?"
+                " Nothing was changed; run the command again",
+                file=err,
+            )
             return NO
     if args.user not in config.users:
-        known = nearest(args.user, tuple(config.users))
-        print(f"note: there is no user {args.user!r} yet{known}; give it roles, too", file=err)
-    if typed:
+        hint = nearest(args.user, tuple(config.users))
+        print(f"note: give the user roles too: {config.file} has no user {args.user!r}{hint}", file=err)
+    if interactive:
         where = f"to {args.user}" if args.user in config.users else "under users:"
         print(f"\nAdd this {where} in {config.file}, and reload the proxy (SIGHUP):\n", file=err)
     text = yaml.safe_dump({args.user: lines}, allow_unicode=True, width=1000)
@@ -74,24 +88,27 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
     return DONE
 
 
-def _password(user: str, err: TextIO, typed: bool) -> str:
-    """From the terminal, or the first line of stdin. Raises ValueError and EOFError."""
-    password = _typed(user, err) if typed else sys.stdin.readline().rstrip("\r\n")
+def _read_password(user: str, err: TextIO, interactive: bool) -> str:
+    """The password from the terminal, or the first line of stdin. Raises ValueError and EOFError."""
+    password = _ask_password(user, err) if interactive else sys.stdin.readline().rstrip("\r\n")
     if 0 < len(password) < ADVISED_LENGTH:
-        print(f"note: that is short; {ADVISED_LENGTH} characters are the least that is advised", file=err)
+        print(
+            f"note: the password is short: use at least {ADVISED_LENGTH} characters",
+            file=err,
+        )
     return password
 
 
-def _typed(user: str, err: TextIO) -> str:
-    """Asked for twice, without echo. Raises ValueError where it is not the same, and EOFError."""
+def _ask_password(user: str, err: TextIO) -> str:
+    """The password, typed twice without echo. Raises ValueError where the two differ, and EOFError."""
     first = getpass.getpass(f"New password of {user}: ", err)
     if getpass.getpass("Again: ", err) != first:
-        raise ValueError("these are not the same")
+        raise ValueError("the two passwords differ; run the command again")
     return first
 
 
-def _confirmed(secret: bytes, err: TextIO, now: Callable[[], float] = time.time) -> bool:
-    """The app shows what we expect."""
+def _confirm_code(secret: bytes, err: TextIO, now: Callable[[], float] = time.time) -> bool:
+    """Ask for a code of the app until one is valid, at most ``TRIES`` times. Returns whether one was."""
     for _ in range(TRIES):
         err.write("The code that the app shows now: ")
         err.flush()
@@ -100,24 +117,29 @@ def _confirmed(secret: bytes, err: TextIO, now: Callable[[], float] = time.time)
     return False
 
 
-def _show(uri: str, err: TextIO) -> None:
+def _show_secret(uri: str, err: TextIO) -> None:
+    """Print the URI of the secret, and on a terminal its QR code."""
     print(f"\n{uri}\n", file=err)
     if not err.isatty():
         return
     columns = os.get_terminal_size(err.fileno()).columns or COLUMNS
-    picture = qr_code(uri)
+    code = qr_code(uri)
     if "utf" not in err.encoding.lower() or os.environ.get("TERM", "dumb") == "dumb":
-        print("This terminal can show no QR code: type the secret into the app.", file=err)
-    elif len(picture[0]) > columns:
-        print(f"The QR code is {len(picture[0])} columns wide, more than there are.", file=err)
+        print("This terminal cannot show a QR code: type the secret into the app.", file=err)
+    elif len(code[0]) > columns:
+        print(
+            f"The terminal is too narrow for the QR code ({len(code[0])} columns): make it wider and run"
+            " the command again, or type the secret into the app.",
+            file=err,
+        )
     else:
-        for line in picture:
+        for line in code:
             print(f"{_BLACK_ON_WHITE}{line}{_PLAIN}", file=err)
         print(file=err)
 
 
 def qr_code(text: str) -> list[str]:
-    """Two rows of modules to a line, black on white, with the quiet zone."""
+    """The lines of a QR code, black on white, with its light border; a line has two rows of modules."""
     rows = [bytes(row) for row in segno.make(text, error="l", micro=False).matrix_iter(border=QUIET)]
     rows += [bytes(len(rows[0]))] * (len(rows) % 2)
     return [

@@ -1,5 +1,7 @@
-"""Who has started a command, and with whose rights it runs where root has: as a rule those of the proxy's own
-user."""
+"""With whose rights a command runs where root started it: as a rule those of the proxy's own account.
+
+Root must not open files in directories of that account with root's rights: see ``ownership``.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +14,28 @@ from conchrec.config.loader import Config
 from conchrec.ownership import INVOKER, act_as, foreign_owner
 from conchrec.service.preload import all_may_import, load_all
 
-#: Never used by a command; loading them takes long.
+#: No command uses these, and importing them is slow.
 NOT_LOADED = ("conchrec.proxy", "conchrec.web", "conchrec.service", "conchrec.tap", "conchrec.cli.demo")
 
 
 class Rights(Enum):
-    """Of a command that root runs (``rights`` of its parser); for others there is no difference."""
+    """The rights of a command that root started (``rights`` of its parser). Other accounts keep their own."""
 
-    OWNER = "those of the owner of the state directory, for good"
-    BOTH = "those of the owner; files named on the command line are opened with root's (as_invoker)"
-    INVOKER = "root's: it opens nothing but what the command line, or the configuration file, names"
+    OWNER = "those of the owner of the state directory, permanently"
+    BOTH = "those of the owner; files named on the command line are opened with root's rights (as_invoker)"
+    INVOKER = "root's: the command opens only files that the command line or the configuration names"
 
 
 def account() -> str:
-    """The account of this machine that has started the command."""
+    """The name of the account that started the command."""
     try:
         return pwd.getpwuid(INVOKER).pw_name
     except KeyError:
         return f"user {INVOKER}"
 
 
-def for_files(*names: str) -> Callable[[argparse.Namespace], Rights]:
-    """BOTH where one of these arguments names a file, else OWNER."""
+def rights_for_files(*names: str) -> Callable[[argparse.Namespace], Rights]:
+    """A function that returns BOTH where one of these arguments names a file, else OWNER."""
 
     def rights(args: argparse.Namespace) -> Rights:
         return Rights.BOTH if any(getattr(args, name, None) for name in names) else Rights.OWNER
@@ -41,13 +43,16 @@ def for_files(*names: str) -> Callable[[argparse.Namespace], Rights]:
     return rights
 
 
-def take_on(config: Config, rights: Rights) -> None:
-    """Before the command opens anything. Raises CannotActAsOwner."""
+def apply_rights(config: Config, rights: Rights) -> None:
+    """Give up root's rights as ``rights`` says. Called before the command opens anything.
+
+    Raises CannotActAsOwner.
+    """
     if rights is Rights.INVOKER:
         return
-    # Recordings may have been taken elsewhere, without the state.
-    there = config.state_dir if config.state_dir.exists() else config.recordings.directory
-    owner = foreign_owner(there)
+    # Recordings may have been copied to another machine, without the state directory.
+    directory = config.state_dir if config.state_dir.exists() else config.recordings.directory
+    owner = foreign_owner(directory)
     if owner is not None:
         if not all_may_import():
             load_all(*NOT_LOADED)

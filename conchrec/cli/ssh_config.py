@@ -1,4 +1,4 @@
-"""``conchrec ssh-config``: what a user puts into ~/.ssh/config and known_hosts."""
+"""``conchrec ssh-config``: prints the lines for a user's ~/.ssh/config and known_hosts."""
 
 from __future__ import annotations
 
@@ -16,28 +16,40 @@ from conchrec.model import Target
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-_ANYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  these are looked for, not listened on
+_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  these are recognized, not listened on
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DOMAIN = re.compile(r"[A-Za-z0-9*?._:-]+(,[A-Za-z0-9*?._:-]+)*")
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("ssh-config", help="what users put into ~/.ssh/config and known_hosts")
-    parser.add_argument(
-        "--name", type=_alias, default="proxy", help="what to call the proxy (default: proxy)"
+    """Add the parser of ``ssh-config``."""
+    parser = subparsers.add_parser(
+        "ssh-config",
+        help="print the lines for the users' ~/.ssh/config and known_hosts",
+        description="Print what a user needs to log in through the proxy: a Host block for ~/.ssh/config,\n"
+        "and the line for ~/.ssh/known_hosts that makes ssh trust the host CA.",
+        epilog="Example:\n  conchrec ssh-config --user joe --domain '*.example.com'\n",
     )
-    parser.add_argument("--user", metavar="NAME", help="the user (default: the only one that there is)")
+    parser.add_argument(
+        "--name", type=_alias, default="proxy", metavar="NAME",
+        help="the name of the proxy in ~/.ssh/config (default: proxy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--user", metavar="NAME",
+        help="the user's name at the proxy (default: that of the only user, else a comment)",
+    )  # fmt: skip
     parser.add_argument(
         "--domain", type=_domain, default="*", metavar="PATTERN",
-        help="the hosts that our host CA is believed for, like '*.example.com' (default: all)",
+        help="the hosts for which ssh trusts the host CA, like '*.example.com' (default: all)",
     )  # fmt: skip
     parser.set_defaults(command=command)
 
 
 def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Print the lines. Missing keys of the authorities are created."""
     authority = open_authority(config)
     for path in authority.created:
-        print(f"conchrec: made {path}", file=err)
+        print(f"conchrec: created {path}", file=err)
     user = args.user or (next(iter(config.users)) if len(config.users) == 1 else "")
     lines = authority.public_lines(CaKind.HOST)
     out.write(snippet(config, authorities=lines, name=args.name, user=user, domain=args.domain))
@@ -47,7 +59,10 @@ def command(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) 
 def snippet(
     config: Config, *, authorities: str, name: str = "proxy", user: str = "", domain: str = "*"
 ) -> str:
-    """Both, with a comment before each. ``authorities`` are the public key lines of the host CA."""
+    """The lines of both files, each part after a comment.
+
+    ``authorities`` are the public key lines of the host CA.
+    """
     proxy = _proxy(config)
     hosts = _hosts(domain, proxy)
     jump = domain if domain != "*" else "web1 web2"
@@ -58,7 +73,7 @@ def snippet(
         f"    Port {proxy.port}",
         f"    User {user}" if user else "    # User YOUR-NAME",
         "    ForwardAgent yes",
-        "# Then: ssh -J " + name + " root@web1. Or always, for some hosts:",
+        f"# Log in with: ssh -J {name} root@web1. To use the proxy for some hosts always:",
         f"#Host {jump.replace(',', ' ')}",
         f"#    ProxyJump {name}",
         "",
@@ -69,7 +84,7 @@ def snippet(
 
 
 def _proxy(config: Config) -> Target:
-    """Where users find it: ``public_address``, or what the first TCP endpoint says."""
+    """The address of the proxy: ``public_address``, or that of the first TCP endpoint."""
     if config.public is not None:
         return config.public
     for endpoint in config.listen:
@@ -78,23 +93,25 @@ def _proxy(config: Config) -> Target:
         if kind == "tcp" and port is not None:
             interface = re.search(r"(?:^|:)interface=((?:\\:|[^:])*)", rest)
             host = interface[1].replace("\\:", ":") if interface else ""
-            return Target(host=socket.gethostname() if host in _ANYWHERE else host, port=int(port[1]))
+            return Target(host=socket.gethostname() if host in _ANY_ADDRESS else host, port=int(port[1]))
     return Target(host=socket.gethostname(), port=3023)
 
 
 def _hosts(domain: str, proxy: Target) -> str:
-    """The patterns of the line: those that were asked for, and the proxy itself."""
-    covered = any(fnmatch.fnmatchcase(proxy.host, pattern) for pattern in domain.split(","))
-    return domain if covered else f"{domain},{proxy.host}"
+    """The patterns of the known_hosts line: those of ``domain``, and the proxy itself."""
+    is_covered = any(fnmatch.fnmatchcase(proxy.host, pattern) for pattern in domain.split(","))
+    return domain if is_covered else f"{domain},{proxy.host}"
 
 
 def _alias(text: str) -> str:
     if not _ALIAS.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name")
+        raise argparse.ArgumentTypeError(f"invalid name {text!r}: use letters, digits, dots, _ and -")
     return text
 
 
 def _domain(text: str) -> str:
     if not _DOMAIN.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a pattern of hosts, like '*.example.com'")
+        raise argparse.ArgumentTypeError(
+            f"invalid host pattern {text!r}: write patterns like '*.example.com', separated by commas"
+        )
     return text

@@ -1,4 +1,4 @@
-"""The terminal that a command runs on, for pictures and keys: as it was afterwards, whatever happens."""
+"""The terminal that a command runs on, for full-screen output and keys. It is restored at the end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _READ = 1024
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def look(show: PictureShow, out: TextIO) -> None:
-    """Until it is over, or the reviewer has seen enough; the last picture stays. ``out`` is a terminal."""
+def play_pictures(show: PictureShow, out: TextIO) -> None:
+    """Show pictures on a terminal until the show is over or the user ends it; the last picture stays."""
     with Terminal(out) as terminal:
         keys = ""
         while True:
@@ -36,13 +36,13 @@ def look(show: PictureShow, out: TextIO) -> None:
 
 
 def terminal_size(terminal: int) -> tuple[int, int]:
-    """Columns and rows of the terminal with this descriptor; the usual ones where it does not say."""
+    """Columns and rows of the terminal with this descriptor; 80 and 24 where it reports none."""
     columns, rows = os.get_terminal_size(terminal)
     return (columns, rows) if columns and rows else (80, 24)
 
 
 def print_frames(show: Show, out: TextIO, wait: Callable[[float], None]) -> None:
-    """Print a show until it is over, wherever ``out`` leads; without keys."""
+    """Print a show to a terminal, file or pipe until it is over; keys are not read."""
     while True:
         frame = show.advance(time.monotonic())
         out.write(frame.text)
@@ -54,9 +54,13 @@ def print_frames(show: Show, out: TextIO, wait: Callable[[float], None]) -> None
 
 
 class Terminal:
-    """Use it with ``with``, in the main thread. Without a terminal on standard input there are no keys."""
+    """A terminal in full-screen mode, as a context manager in the main thread.
+
+    Keys are read where standard input is a terminal.
+    """
 
     def __init__(self, out: TextIO) -> None:
+        """``out`` is a terminal."""
         self._out = out.fileno()
         self._encoding = out.encoding
         self._in = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
@@ -66,32 +70,32 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """As of ``terminal_size``."""
+        """Columns and rows, now."""
         return terminal_size(self._out)
 
     def resized(self) -> tuple[int, int] | None:
-        """The size, where it may be another one, or the picture gone, since this was asked last."""
+        """The size, if it may have changed, or the screen was overwritten, since the last call; else None."""
         changed, self._changed = self._changed, False
         return self.size if changed else None
 
     def write(self, text: str) -> None:
-        """Waits for a terminal that is slow."""
+        """Write the text. Blocks while the terminal is slow."""
         data = memoryview(text.encode(self._encoding, "replace"))
         while data:
             data = data[os.write(self._out, data) :]
 
     def wait(self, seconds: float | None) -> str:
-        """What is typed within that time; less of it where the size changes."""
-        there = [self._woken] if self._in is None else [self._woken, self._in]
-        ready, _, _ = select.select(there, [], [], seconds)
+        """The keys that are typed within that time. Returns earlier after a signal, such as a new size."""
+        sources = [self._woken] if self._in is None else [self._woken, self._in]
+        ready, _, _ = select.select(sources, [], [], seconds)
         if self._woken in ready:
             self._woken.recv(_READ)
         if self._in is None or self._in not in ready:
             return ""
-        # Nobody is there any more.
+        # The end of standard input ends the show.
         return os.read(self._in, _READ).decode("utf-8", "ignore") or "q"
 
-    # -- as it was
+    # -- modes and signals
 
     def __enter__(self) -> Terminal:
         with self._stack:
@@ -119,7 +123,7 @@ class Terminal:
         self._stack.callback(signal.signal, number, signal.signal(number, handler))  # type: ignore[arg-type]
 
     def _begin(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Also after a stop: others have written here meanwhile."""
+        """Enter full-screen mode; also after a stop, when other programs may have written here."""
         signal.signal(signal.SIGTSTP, self._stop)
         if self._in is not None:
             tty.setcbreak(self._in, termios.TCSANOW)
@@ -128,7 +132,7 @@ class Terminal:
 
     def _leave(self) -> None:
         if self._in is not None and self._before is not None:
-            # What was typed, or answered, and not read is not for the shell.
+            # Keys, and answers of the terminal, that were not read must not reach the shell.
             termios.tcsetattr(self._in, termios.TCSAFLUSH, self._before)
         self.write(LEAVE)
 

@@ -462,7 +462,7 @@ def test_an_auditor_needs_the_key_and_the_files(there: Installation, tmp_path: P
     there.process("a")
     code, said = there.verify("--key", there.key, there.path, config=False)
     assert (code, "ok" in said) == (DONE, True), said
-    assert "no head is known here" in said
+    assert "no head to compare with" in said
     noted = said.rpartition("head: ")[2].strip()
     code, said = there.verify("--key", there.key, "--head", noted, there.path, config=False)
     assert (code, "note" in said) == (DONE, False), said

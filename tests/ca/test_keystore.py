@@ -95,7 +95,7 @@ def test_a_new_key_has_the_passphrase_of_the_old_one(state: Path) -> None:
 def test_a_credential_of_systemd(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / keys.CREDENTIAL).write_bytes(SECRET + b"\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert keys.ask(state / "user_ca") == SECRET
+    assert keys.ask_passphrase(state / "user_ca") == SECRET
 
 
 def test_nobody_at_the_terminal(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_nobody_at_the_terminal(state: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(
         ConfigError, match=r"no terminal to ask for it; with systemd: LoadCredential=conchrec-ca"
     ):
-        keys.ask(state / "user_ca")
+        keys.ask_passphrase(state / "user_ca")
 
 
 # --- an agent

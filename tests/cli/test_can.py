@@ -15,10 +15,11 @@ from conchrec.access.lock_file import Locks
 from conchrec.access.locks import Lock, LockKind
 from conchrec.access.options import SessionOptions
 from conchrec.ca.revocation import Revocations, Revoked
-from conchrec.cli.can import NO, YES, command, destination, register, resolved
+from conchrec.cli.can import NO, YES, command, parse_destination, register, resolve_target
 from conchrec.config import loader
 from conchrec.model import Target
 
+FILE = Path("/etc/conchrec/config.yaml")
 TEXT = """\
 users:
   joe: {roles: [ops, far]}
@@ -44,7 +45,7 @@ class Asked:
             words.insert(2, "--from")
         args = parser.parse_args(["can", *words])
         out, err = io.StringIO(), io.StringIO()
-        it = loader.parse(text.encode(), Path("/etc/conchrec/config.yaml"))
+        it = loader.parse(text.encode(), FILE)
         self.code = command(it, args, out, err, resolve=lambda target: addresses)
         self.out, self.err = out.getvalue(), err.getvalue()
 
@@ -55,8 +56,8 @@ def test_yes_and_why() -> None:
     lines = asked.out.splitlines()
     assert lines[:3] == [
         "yes: joe may log in as root on web1:2222 (role ops allows root (config.yaml:7))",
-        "  at 10.0.0.1, fd00::1",
-        "  by the rule for targets web",
+        "  addresses: 10.0.0.1, fd00::1",
+        "  group of targets: web",
     ]
     shown = dict(line.strip().split(": ") for line in lines[3:])
     assert set(shown) == {field.name for field in fields(SessionOptions)}
@@ -71,7 +72,7 @@ def test_yes_and_why() -> None:
 
 
 def test_where_the_user_is_matters() -> None:
-    note = "note: it depends on where the user comes from (source); say so with --from ADDRESS\n"
+    note = "note: the answer depends on the user's address (source); give it with --from ADDRESS\n"
     for question in (("joe", "root@far1"), ("--who", "root@far1")):
         asked = Asked(*question, addresses=("192.0.2.9",))
         assert (asked.code, asked.err) == (NO, note), question
@@ -107,11 +108,11 @@ def test_when_and_with_what() -> None:
     assert at_night.code == YES
     for line in (
         "yes: joe may log in as root on db1:2222 (roles ops, night allow root (config.yaml:6))",
-        "  at 10.0.0.5",
-        "  by the rule for targets db",
-        "  with a second factor (session)",
-        "  approved by B",
-        "  so until 2026-12-25 06:00:00 UTC at least",
+        "  addresses: 10.0.0.5",
+        "  group of targets: db",
+        "  requires a second factor (session)",
+        "  requires approval by B",
+        "  valid until at least 2026-12-25 06:00:00 UTC",
         "  commands: every command",
     ):
         assert line in at_night.out.splitlines()
@@ -122,10 +123,10 @@ def test_when_and_with_what() -> None:
         "no: jim may not reach db1:2222 (role night not at this time) (config.yaml:7)\n",
     )
     allowed = Asked("ann", "root@db1", "--command", "ls /srv", text=MORE)
-    assert allowed.code == YES and allowed.out.endswith("yes: this command may be run\n")
+    assert allowed.code == YES and allowed.out.endswith("yes: ann may run this command\n")
     forbidden = Asked("ann", "root@db1", "--command", "ls; id", text=MORE)
     assert forbidden.code == NO
-    assert forbidden.out.endswith("no: this command may not be run (role ops: commands (line 6))\n")
+    assert forbidden.out.endswith("no: ann may not run this command (role ops: commands (line 6))\n")
 
 
 def test_who() -> None:
@@ -135,11 +136,11 @@ def test_who() -> None:
         ["joe", "ann", "jim"],
     )
     assert (
-        "ann: role ops allows root (config.yaml:6); with a second factor (session); approved by B\n"
-        in found.out
+        "ann: role ops allows root (config.yaml:6); requires a second factor (session); requires "
+        "approval by B\n" in found.out
     )
     nobody = Asked("--who", "root@elsewhere", text=MORE)
-    assert (nobody.code, nobody.out) == (NO, "nobody\n")
+    assert (nobody.code, nobody.out) == (NO, "no user\n")
     listed = json.loads(Asked("--who", "root@db1", "--at", "2026-12-24 12:00", "--json", text=MORE).out)
     assert [one["user"] for one in listed] == ["joe", "ann"]
     assert listed[0]["options"]["require_mfa"] == "session" and listed[0]["line"] == 6
@@ -154,7 +155,7 @@ def test_a_lock_is_said(tmp_path: Path) -> None:
     text = f"state_dir: {tmp_path}/state\n" + MORE
     assert Asked("ann", "root@db1", text=text).out == "no: user ann is locked: on holiday\n"
     (tmp_path / "state" / "locks.json").write_text("{")
-    assert "locks were not looked at" in Asked("ann", "root@db1", text=text).err
+    assert "locks were not checked" in Asked("ann", "root@db1", text=text).err
 
 
 def test_no_and_why() -> None:
@@ -170,12 +171,12 @@ def test_no_and_why() -> None:
 def test_a_name_that_does_not_resolve_is_judged_by_the_name() -> None:
     asked = Asked("joe", "root@web1")
     assert asked.code == YES
-    assert "does not resolve here" in asked.err
+    assert "cannot resolve" in asked.err
 
 
 def test_a_user_that_there_is_not() -> None:
     asked = Asked("jo", "root@web1")
-    assert (asked.code, asked.err) == (NO, "conchrec: there is no user 'jo'; did you mean joe?\n")
+    assert (asked.code, asked.err) == (NO, f"conchrec: {FILE} has no user 'jo'; did you mean joe?\n")
     assert Asked("jane", "root@web1").out == "no: jane may not reach web1 (jane has no role)\n"
 
 
@@ -204,21 +205,21 @@ def test_where_the_user_is() -> None:
     ],
 )
 def test_destinations(text: str, login: str, target: Target) -> None:
-    assert destination(text) == (login, target)
+    assert parse_destination(text) == (login, target)
 
 
 @pytest.mark.parametrize(
     "text", ["", "web1", "@web1", "root@", "root@web1:", "root@web1:0", "root@web1:99999"]
 )
 def test_what_is_no_destination(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is not like root@web1:22"):
-        destination(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="like root@web1:22"):
+        parse_destination(text)
 
 
 def test_the_resolver_of_this_machine() -> None:
-    assert resolved(Target(host="127.0.0.1")) == ("127.0.0.1",)
-    assert resolved(Target(host="name.invalid")) == ()
-    assert resolved(Target(host="x" * 300)) == ()
+    assert resolve_target(Target(host="127.0.0.1")) == ("127.0.0.1",)
+    assert resolve_target(Target(host="name.invalid")) == ()
+    assert resolve_target(Target(host="x" * 300)) == ()
 
 
 def test_a_command_that_copies() -> None:
@@ -226,7 +227,7 @@ def test_a_command_that_copies() -> None:
     for copies in ("scp -t .", "/usr/lib/openssh/sftp-server"):
         asked = Asked("joe", "root@web1", "--command", copies, text=text)
         assert asked.code == NO
-        assert "may not be run (role ops: file_copy (line 9))" in asked.out, asked.out
+        assert "may not run this command (role ops: file_copy (line 9))" in asked.out, asked.out
     assert Asked("joe", "root@web1", "--command", "cat a", text=text).code == YES
 
 
@@ -236,7 +237,8 @@ def test_who_lacks_the_second_factor() -> None:
     asked = Asked("joe", "root@db1", "--at", "2026-12-24 23:00", text=text)
     assert asked.code == NO
     assert asked.out == (
-        "no: joe can not log in (role ops requires a second factor, and there is neither totp nor an sk- key)"
+        "no: joe cannot log in (role ops requires a second factor, but joe has neither totp nor a "
+        "hardware key)"
         " (config.yaml:6)\n"
     )
     who = Asked("--who", "root@db1", "--at", "2026-12-24 23:00Z", text=text)

@@ -68,7 +68,7 @@ def test_lock_list_and_unlock(command: Command) -> None:
     assert joe["until"] and [one["until"] for one in others] == [None, None, None]
     assert command("unlock", "--user", "joe") == DONE
     assert command("unlock", "--user", "joe") == NO
-    assert command.err == "conchrec: user joe is not locked\n"
+    assert command.err == "conchrec: user joe is not locked; list the locks with: conchrec locks\n"
     created, *_, removed = command.events()
     assert (created["event"], created["kind"], created["name"]) == ("lock.create", "user", "joe")
     assert created["by"] and created["until"] and created["reason"] == "stolen laptop"
@@ -77,7 +77,7 @@ def test_lock_list_and_unlock(command: Command) -> None:
 
 def test_the_last_one_counts_and_nobody_is_warned_of(command: Command) -> None:
     assert command("lock", "--user", "jeo") == DONE
-    assert "there is no user 'jeo'; did you mean joe?" in command.err
+    assert "has no user 'jeo'; did you mean joe?" in command.err
     assert command("lock", "--user", "jeo", "--for", "1h") == DONE
     command("locks")
     assert command.out.count("jeo") == 1 and "until" in command.out
@@ -139,7 +139,7 @@ def test_names() -> None:
 def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever asks for the address gets there."""
     found: dict[str, tuple[str, ...]] = {"web1": ("192.0.2.7", "2001:db8::7")}
-    monkeypatch.setattr("conchrec.cli.lock.resolved", lambda target: found.get(target.host, ()))
+    monkeypatch.setattr("conchrec.cli.lock.resolve_target", lambda target: found.get(target.host, ()))
     assert command("lock", "--target", "192.0.2.7") == DONE
     assert command("lock", "--target", "web1", "--reason", "broken in") == DONE
     assert command.out.splitlines() == [
@@ -158,7 +158,10 @@ def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pyte
         assert command("lock", "--target", *words) == DONE
         assert len(command.out.splitlines()) == 1 and not command.err
     assert command("lock", "--target", "db7") == DONE
-    assert command.err == "warning: db7 does not resolve here: its name alone is locked\n"
+    assert command.err == (
+        "warning: this machine cannot resolve db7: only the name is locked; to lock its addresses too, run:"
+        " conchrec lock --target ADDRESS\n"
+    )
     assert command("lock", "--target", "grouped") == DONE
     assert "target 198.51.100.1 (an address of grouped)" in command.out
     assert Locks(command.state, lambda: NOW).current[-1].of == "grouped"
@@ -166,8 +169,8 @@ def test_a_name_is_locked_with_its_addresses(command: Command, monkeypatch: pyte
 
 def test_what_it_takes(command: Command) -> None:
     assert command("lock", "--user", "joe", "--name-only") == USAGE
-    assert command.err.endswith("conchrec lock: --name-only is for targets\n")
+    assert command.err.endswith("conchrec lock: --name-only works only with --target\n")
     (command.state / ".lock").unlink(missing_ok=True)
     command.state.rmdir()
     assert command("lock", "--user", "joe") == CONFIGURATION
-    assert "state is not there: is that the proxy's own configuration?" in command.err
+    assert "state does not exist" in command.err

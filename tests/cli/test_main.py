@@ -89,7 +89,7 @@ def test_a_wrong_use(command: Command, argv: list[str]) -> None:
 
 def test_the_configuration_is_here_or_in_etc_or_named(command: Command, tmp_path: Path) -> None:
     assert command("config", "check") == 78
-    assert "conchrec: there is no config.yaml and no " in command.err
+    assert "conchrec: no configuration file: config.yaml and " in command.err
     assert "conchrec init DIR" in command.err
     (tmp_path / "etc").mkdir()
     command.write(GOOD, "etc/config.yaml")
@@ -138,7 +138,7 @@ def test_warnings(command: Command, tmp_path: Path) -> None:
 def test_what_twisted_says_of_an_endpoint(command: Command, endpoint: str) -> None:
     command.write(f"{GOOD}listen: ['tcp:3023', '{endpoint}']\nproxy_protocol_from: [10.0.0.1]\n")
     assert command("config", "check") == 78
-    assert f"listen[1]: '{endpoint}' is no server endpoint: " in command.err
+    assert f"listen[1]: invalid endpoint '{endpoint}': " in command.err
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ async def test_in_a_pipe(config: Path) -> None:
 
 async def test_what_is_printed_is_a_configuration(config: Path) -> None:
     result = (await piped(config, "ann", "--totp")).check()
-    assert "note: there is no user 'ann' yet" in result.errors
+    assert "note: give the user roles too" in result.errors
     read = parse(f"users:\n{result.text}    roles: [ops]\nroles: {{ops: {{}}}}\n".encode(), config)
     assert read.users["ann"].password.startswith(b"$2b$12$")
     (secret,) = re.findall(r"secret=([A-Z2-7]{32})&", result.errors)
@@ -112,7 +112,11 @@ async def test_what_is_no_text(config: Path) -> None:
     result = await run(
         *COMMAND, "joe", "-c", config, env=our_environment(), stdin="Ångström 1".encode("latin-1")
     )
-    assert (result.stdout, result.errors, result.code) == (b"", "conchrec: that is not UTF-8\n", 1)
+    assert (result.stdout, result.errors, result.code) == (
+        b"",
+        "conchrec: invalid password: must be UTF-8\n",
+        1,
+    )
 
 
 async def test_nothing_is_typed(stage: Stage, config: Path) -> None:
@@ -120,12 +124,12 @@ async def test_nothing_is_typed(stage: Stage, config: Path) -> None:
     await process.says("New password of joe: ")
     process.write(b"\x04")
     assert (await process.wait()).code == 1
-    assert "conchrec: nothing was typed" in screen(process)
+    assert "conchrec: no password was typed" in screen(process)
 
 
 async def test_a_short_one(config: Path) -> None:
     result = (await piped(config, "joe", stdin="secret")).check()
-    assert result.errors.startswith("note: that is short")
+    assert result.errors.startswith("note: the password is short")
 
 
 async def test_at_a_terminal(stage: Stage, config: Path) -> None:
@@ -143,7 +147,7 @@ async def test_not_the_same(stage: Stage, config: Path) -> None:
     process = typed(stage, config, "joe")
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", "mistyped"))
     assert (await process.wait()).code == 1
-    assert "these are not the same" in screen(process)
+    assert "the two passwords differ" in screen(process)
     assert "password:" not in screen(process)
 
 
@@ -169,13 +173,13 @@ async def test_an_app_that_shows_something_else(stage: Stage, config: Path) -> N
     await answered(process, ("New password of joe: ", PASSWORD), ("Again: ", PASSWORD))
     await answered(process, *[("The code", "none")] * 3)
     assert (await process.wait()).code == 1
-    assert "no code was right" in screen(process)
+    assert "no valid code was typed" in screen(process)
     assert "totp:" not in screen(process)
 
 
 @pytest.mark.parametrize(
     ("columns", "term", "why"),
-    [(40, "xterm", "columns wide, more than there are"), (80, "dumb", "can show no QR code")],
+    [(40, "xterm", "make it wider"), (80, "dumb", "cannot show a QR code")],
 )
 async def test_a_terminal_that_can_not_show_it(
     stage: Stage, config: Path, columns: int, term: str, why: str

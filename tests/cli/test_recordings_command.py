@@ -15,7 +15,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from conchrec.cli.main import main
-from conchrec.cli.recordings.common import FOUND, NOT_FOUND, moment
+from conchrec.cli.recordings.common import DONE, NO, moment
 from conchrec.cli.recordings.find import listing, show
 from conchrec.cli.recordings.view import export, follow, play, text
 from conchrec.model import SessionInfo, Target
@@ -94,7 +94,7 @@ def shelf(tmp_path: Path) -> Shelf:
 def test_ls(shelf: Shelf) -> None:
     first = shelf.recorded(b"hello")
     live = shelf.recorder()
-    assert listing(shelf.library, shelf.out, as_json=False) == FOUND
+    assert listing(shelf.library, shelf.out, as_json=False) == DONE
     lines = shelf.out.getvalue().splitlines()
     assert [text.split()[0] for text in lines] == [first, live.info.sid]
     assert lines[0].split(maxsplit=1)[1] == (
@@ -116,7 +116,7 @@ def test_ls_as_json(shelf: Shelf) -> None:
 
 
 def test_ls_of_nothing(shelf: Shelf) -> None:
-    assert listing(shelf.library, shelf.out, as_json=True) == FOUND
+    assert listing(shelf.library, shelf.out, as_json=True) == DONE
     assert json.loads(shelf.out.getvalue()) == []
 
 
@@ -127,7 +127,7 @@ def test_one_that_is_corrupt_is_listed_as_such(shelf: Shelf) -> None:
     lines = shelf.out.getvalue().splitlines()
     assert lines[0].startswith(bad) and "unreadable" in lines[0]
     assert lines[1].startswith(good) and "complete" in lines[1]
-    assert show(shelf.library, bad, shelf.out, shelf.errors, as_json=False) == NOT_FOUND
+    assert show(shelf.library, bad, shelf.out, shelf.errors, as_json=False) == NO
 
 
 def test_what_came_from_outside_is_printed_escaped(shelf: Shelf) -> None:
@@ -141,7 +141,7 @@ def test_what_came_from_outside_is_printed_escaped(shelf: Shelf) -> None:
 
 def test_show(shelf: Shelf) -> None:
     sid = shelf.recorded(b"hello")
-    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == FOUND
+    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == DONE
     fields = dict(text.split(maxsplit=1) for text in shelf.out.getvalue().splitlines())
     assert (fields["user"], fields["target"], fields["command"]) == ("joe", "web1:22", "ls -l")
     assert fields["path"].endswith(f"{sid}.cast")
@@ -155,16 +155,19 @@ def test_show_as_json(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("sid", ["0" * 26, "../../etc/passwd", "\x1b[2J"])
 def test_there_is_no_such_recording(shelf: Shelf, sid: str) -> None:
-    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == NOT_FOUND
-    assert play(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
+    assert show(shelf.library, sid, shelf.out, shelf.errors, as_json=False) == NO
+    assert play(shelf.library, sid, shelf.out, shelf.errors) == NO
     assert shelf.out.getvalue() == ""
-    assert shelf.errors.getvalue() == f"conchrec: no recording {escape(sid)}\n" * 2
+    assert (
+        shelf.errors.getvalue()
+        == f"conchrec: no recording {escape(sid)}; list them with: conchrec recordings ls\n" * 2
+    )
 
 
 def test_play_into_a_pipe_does_not_wait(shelf: Shelf) -> None:
     sid = shelf.recorded(b"h\xc3\xa9llo ", b"world\r\n")
     waits: list[float] = []
-    assert play(shelf.library, sid, shelf.out, shelf.errors, wait=waits.append) == FOUND
+    assert play(shelf.library, sid, shelf.out, shelf.errors, wait=waits.append) == DONE
     assert (shelf.out.getvalue(), waits) == ("héllo world\r\n", [])
 
 
@@ -191,10 +194,10 @@ def test_play_asks_the_reviewer_s_terminal_nothing(shelf: Shelf) -> None:
 
 def test_raw_is_raw_and_says_so(shelf: Shelf) -> None:
     sid = shelf.recorded(b"a\x1b[6n")
-    assert play(shelf.library, sid, shelf.out, shelf.errors, raw=True) == FOUND
-    assert follow(shelf.library, sid, shelf.out, shelf.errors, raw=True) == FOUND
+    assert play(shelf.library, sid, shelf.out, shelf.errors, raw=True) == DONE
+    assert follow(shelf.library, sid, shelf.out, shelf.errors, raw=True) == DONE
     assert shelf.out.getvalue() == "a\x1b[6na\x1b[6n"
-    assert shelf.errors.getvalue().count("as it is, and can make a terminal do") == 2
+    assert shelf.errors.getvalue().count("--raw prints control sequences unchanged") == 2
 
 
 def test_follow_what_is_being_recorded(shelf: Shelf) -> None:
@@ -213,9 +216,9 @@ def test_follow_what_is_being_recorded(shelf: Shelf) -> None:
             recorder.output(b"last")
             recorder.close("done")
 
-    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors, wait=wait) == FOUND
+    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors, wait=wait) == DONE
     assert shelf.out.getvalue() == "onetwo\r\nlast"
-    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == FOUND
+    assert follow(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == DONE
     assert shelf.out.getvalue() == "onetwo\r\nlast" * 2
 
 
@@ -224,7 +227,7 @@ def test_play_while_it_is_being_recorded(shelf: Shelf) -> None:
     recorder.start("shell")
     recorder.output(b"so far")
     recorder.flush()
-    assert play(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == FOUND
+    assert play(shelf.library, recorder.info.sid, shelf.out, shelf.errors) == DONE
     assert shelf.out.getvalue() == "so far"
 
 
@@ -232,7 +235,7 @@ def test_play_what_is_damaged_shows_what_there_is_and_says_so(shelf: Shelf) -> N
     sid = shelf.recorded(b"good")
     path = next(shelf.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
-    assert play(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
+    assert play(shelf.library, sid, shelf.out, shelf.errors) == NO
     assert shelf.out.getvalue() == "good"
     assert sid in shelf.errors.getvalue()
 
@@ -244,7 +247,7 @@ def test_the_reviewer_may_stop(shelf: Shelf) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    assert play(shelf.library, sid, terminal, shelf.errors, raw=True, wait=interrupted) == FOUND
+    assert play(shelf.library, sid, terminal, shelf.errors, raw=True, wait=interrupted) == DONE
     assert terminal.getvalue() == f"{RESET}\r\n"
 
 
@@ -253,7 +256,7 @@ def test_the_reviewer_may_stop(shelf: Shelf) -> None:
 
 def sids(shelf: Shelf, wanted: Filter) -> list[str]:
     out = io.StringIO()
-    assert listing(shelf.library, out, as_json=True, wanted=wanted) == FOUND
+    assert listing(shelf.library, out, as_json=True, wanted=wanted) == DONE
     return [fields["sid"] for fields in json.loads(out.getvalue())]
 
 
@@ -294,7 +297,7 @@ def test_when() -> None:
 
 def test_text(shelf: Shelf) -> None:
     sid = shelf.recorded(b"\x1b[1mh\xc3\xa9llo\x1b[0m\r\n", b"wrold\b\b\b\bor\x1b[Cd\x1b]0;title\x07", b"!")
-    assert text(shelf.library, sid, shelf.out, shelf.errors) == FOUND
+    assert text(shelf.library, sid, shelf.out, shelf.errors) == DONE
     assert shelf.out.getvalue() == "héllo\nworld!\n"
 
 
@@ -302,7 +305,7 @@ def test_text_of_what_is_damaged_is_what_there_is(shelf: Shelf) -> None:
     sid = shelf.recorded(b"good")
     path = next(shelf.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
-    assert text(shelf.library, sid, shelf.out, shelf.errors) == NOT_FOUND
+    assert text(shelf.library, sid, shelf.out, shelf.errors) == NO
     assert shelf.out.getvalue() == "good\n"
     assert sid in shelf.errors.getvalue()
 
@@ -312,7 +315,7 @@ def test_export(shelf: Shelf, tmp_path: Path) -> None:
     cast = next(shelf.directory.rglob(f"{sid}.cast"))
     for form, name in (("cast", "a.cast"), ("text", "a.txt"), ("json", "a.json")):
         path = tmp_path / name
-        assert export(shelf.library, sid, shelf.out, shelf.errors, form=form, path=path) == FOUND
+        assert export(shelf.library, sid, shelf.out, shelf.errors, form=form, path=path) == DONE
         assert path.stat().st_mode & 0o777 == 0o600
     header, *lines = (tmp_path / "a.cast").read_bytes().splitlines(keepends=True)
     assert sorted(json.loads(header)) == ["command", "height", "timestamp", "title", "version", "width"]
@@ -326,12 +329,12 @@ def test_export(shelf: Shelf, tmp_path: Path) -> None:
 
 def test_export_to_standard_output(shelf: Shelf) -> None:
     sid = shelf.recorded(b"hello")
-    assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast") == FOUND
+    assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast") == DONE
     assert Header.parse(shelf.out.getvalue().splitlines()[0].encode()).command == "ls -l"
     terminal = Terminal()
-    assert export(shelf.library, sid, terminal, shelf.errors, form="cast") == NOT_FOUND
+    assert export(shelf.library, sid, terminal, shelf.errors, form="cast") == NO
     assert terminal.getvalue() == ""
-    assert export(shelf.library, sid, terminal, shelf.errors, form="text") == FOUND
+    assert export(shelf.library, sid, terminal, shelf.errors, form="text") == DONE
     assert terminal.getvalue() == "hello\n"
 
 
@@ -341,10 +344,10 @@ def test_export_overwrites_nothing(shelf: Shelf, tmp_path: Path) -> None:
     there.write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "new")
     for path in (there, tmp_path / "link"):
-        assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast", path=path) == NOT_FOUND
+        assert export(shelf.library, sid, shelf.out, shelf.errors, form="cast", path=path) == NO
     assert there.read_text() == "mine"
     assert not (tmp_path / "new").exists()
-    assert "File exists" in shelf.errors.getvalue()
+    assert "exists already" in shelf.errors.getvalue()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "recordings", "there"]
 
 
@@ -363,14 +366,14 @@ def test_export_of_what_is_damaged_is_json_all_the_same(shelf: Shelf) -> None:
     sid = shelf.recorded(b"good")
     path = next(shelf.directory.rglob(f"{sid}.cast"))
     path.write_bytes(path.read_bytes() + b"\0\n")
-    assert export(shelf.library, sid, shelf.out, shelf.errors, form="json") == NOT_FOUND
+    assert export(shelf.library, sid, shelf.out, shelf.errors, form="json") == NO
     assert [event[2] for event in json.loads(shelf.out.getvalue())["events"]][:1] == ["good"]
 
 
 def test_there_is_nothing_to_export(shelf: Shelf, tmp_path: Path) -> None:
     path = tmp_path / "new"
-    assert export(shelf.library, "nix", shelf.out, shelf.errors, form="cast", path=path) == NOT_FOUND
-    assert text(shelf.library, "nix", shelf.out, shelf.errors) == NOT_FOUND
+    assert export(shelf.library, "nix", shelf.out, shelf.errors, form="cast", path=path) == NO
+    assert text(shelf.library, "nix", shelf.out, shelf.errors) == NO
     assert not path.exists()
 
 
@@ -397,7 +400,11 @@ def test_every_command(shelf: Shelf, tmp_path: Path) -> None:
     assert run(shelf, "text", sid) == (0, "hello\n", "")
     assert run(shelf, "follow", sid) == (0, "hello\r\n", "")
     assert run(shelf, "export", sid, "--format", "text", "-o", str(tmp_path / "o")) == (0, "", "")
-    assert run(shelf, "show", "nix") == (1, "", "conchrec: no recording nix\n")
+    assert run(shelf, "show", "nix") == (
+        1,
+        "",
+        "conchrec: no recording nix; list them with: conchrec recordings ls\n",
+    )
 
 
 def test_no_directory_yet_is_no_recordings(shelf: Shelf) -> None:
@@ -409,7 +416,7 @@ def test_a_directory_that_i_may_not_read_is_not_empty(shelf: Shelf, monkeypatch:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     code, out, err = run(shelf, "ls")
     assert (code, out) == (1, "")
-    assert f"{shelf.directory} can not be read by " in err
+    assert f"cannot read {shelf.directory}" in err
 
 
 def test_whoever_looks_into_a_recording_is_audited(

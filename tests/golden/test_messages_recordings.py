@@ -95,6 +95,7 @@ def test_looking(golden: Compare, shelf: Shelf) -> None:
     run("recordings", "text", sid, "--raw")
     run("recordings", "search", "drop table", "--limit", "1")
     run("recordings", "ls", "--limit", "1")
+    run("recordings", "ls", "--limit", "0")
     run("recordings", "follow", sid)
     run("recordings", "export", sid, "--format", "text")
     run("recordings", "export", sid, "-o", "out.cast")

@@ -132,7 +132,7 @@ def test_a_recording_that_breaks_the_indexer_is_skipped_and_named(
     assert bad in problem and "MemoryError" in problem
     found, errors = searched(bench, "output")
     assert sorted(found) == sorted([good, later])
-    assert f"{bad} is not searched: MemoryError" in errors
+    assert f"{bad} is not in the index and was not searched: MemoryError" in errors
     assert fill(bench.directory) == []  # and is not read again
     assert bad in listed(bench)
     said = StringIO()
@@ -158,7 +158,7 @@ def test_a_recording_that_ends_the_indexer_is_passed_by_the_next_time(
     fill(bench.directory)
     found, errors = searched(bench, "output")
     assert found == [good]
-    assert f"{bad} is not searched: the indexer stopped" in errors
+    assert f"{bad} is not in the index and was not searched: the indexer stopped" in errors
 
 
 def test_an_entry_is_not_larger_than_its_recording(bench: Bench) -> None:

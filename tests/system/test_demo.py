@@ -28,7 +28,7 @@ def told(result: Result) -> None:
     for event in ("user.login", "upstream.connect", "session.start", "exec", "session.end"):
         assert f"  {event} " in result.text, f"{event} is missing: {result}"
     assert "exit_status=4" in result.text
-    assert result.text.endswith("It plays:\n\nhi\nerr\n"), str(result)
+    assert result.text.endswith("This is what it shows:\n\nhi\nerr\n"), str(result)
 
 
 async def test_with_a_stock_sshd(stage: Stage) -> None:
@@ -59,7 +59,7 @@ async def test_what_is_kept(stage: Stage) -> None:
     assert str(cast) in result.text
     again = await demo(stage, "--keep", kept, "true")
     assert again.code == 1
-    assert "is there already" in again.errors
+    assert "exists already" in again.errors
 
 
 async def test_without_ssh(stage: Stage) -> None:

@@ -1,7 +1,7 @@
-"""``conchrec recordings …``: find, look at, and keep what was recorded.
+"""``conchrec recordings``: the parser of all commands about recordings.
 
-Exit codes: 0 done, 1 there is no such recording, or it cannot be read, or it fails verification, 64 usage,
-78 the configuration.
+Exit codes: 0 done; 1 the recording does not exist, cannot be read, or fails verification; 64 usage; 78
+configuration.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("recordings", help="find, play, verify and keep recordings")
+    """Add the parser of ``recordings`` and of its commands."""
+    parser = subparsers.add_parser(
+        "recordings",
+        help="find, play, export, verify, keep and remove recordings",
+        description="Commands about recordings. ID is the 26 characters that ls and search print first.",
+    )
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     find.register(commands)

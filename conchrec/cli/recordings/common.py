@@ -1,13 +1,15 @@
-"""What the commands about recordings share: the library, who looked, and how one is described."""
+"""Helpers of the commands about recordings: the library, the audit of an access, and output."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime
 from typing import TextIO
 
+from conchrec.cli.argument_types import argument_type
 from conchrec.cli.rights import account
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
@@ -17,29 +19,31 @@ from conchrec.recording.catalogue.library import Library
 from conchrec.recording.catalogue.listing import summary
 from conchrec.text import escape
 
-FOUND, NOT_FOUND = 0, 1
+DONE, NO = 0, 1
 
 
-def library_of(config: Config) -> Library:
+def open_library(config: Config) -> Library:
+    """The configured recordings. Raises RecordingError where their directory cannot be read."""
     directory = config.recordings.directory
     if directory.exists() and not os.access(directory, os.R_OK | os.X_OK):
         raise RecordingError(
-            f"{directory} can not be read by {account()}; try it as the user that runs conchrec",
+            f"{account()} cannot read {directory}; run this as the account that runs conchrec",
             code=ReasonCode.RECORDINGS_UNREADABLE,
         )
     return Library(directory)
 
 
-def accessed(config: Config, sid: str, action: str) -> None:
-    """The audit log has it before anything is shown; what cannot be audited is not shown.
+def audit_access(config: Config, sid: str, action: str) -> None:
+    """Append the access to the audit log. Called before anything of the recording is shown.
 
-    Where there is no log at all (recordings that were taken elsewhere) none is begun: it would be
-    whoever asks who owned it, and the service could not write to it. Raises WriteFailed.
+    Does nothing where there is no audit log (recordings that were copied to another machine): a new file
+    would belong to the account that runs the command, and the service could not write to it. Raises
+    WriteFailed; then the recording must not be shown.
     """
     from conchrec.audit.events import RecordingAccess
     from conchrec.audit.open import audit_once
 
-    entry = library_of(config).find(sid)
+    entry = open_library(config).find(sid)
     if entry is None or not config.audit.file.exists():
         return
     fields = summary(entry)
@@ -57,18 +61,26 @@ def accessed(config: Config, sid: str, action: str) -> None:
     )
 
 
-def moment(written: str) -> datetime:
-    """An argument that is a time: see ``catalogue.moment``."""
-    try:
-        return listing.moment(written)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+moment: Callable[[str], datetime] = argument_type(listing.moment)
+"""The type of an argument that is a time, like ``2026-11-23T14:00`` or ``2h``."""
 
 
-def dump(value: object, out: TextIO) -> None:
+def add_id(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a recording."""
+    parser.add_argument("id", metavar="ID", help="the ID of the recording, as ls prints it")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def print_json(value: object, out: TextIO) -> None:
+    """Print a value as JSON that is safe on a terminal."""
     out.write(json.dumps(value, indent=1).replace("\x7f", "\\u007f") + "\n")
 
 
-def no_such(sid: str, errors: TextIO) -> int:
-    print(f"conchrec: no recording {escape(sid)}", file=errors)
-    return NOT_FOUND
+def report_missing(sid: str, errors: TextIO) -> int:
+    """Print that there is no such recording, and return the exit code."""
+    print(f"conchrec: no recording {escape(sid)}; list them with: conchrec recordings ls", file=errors)
+    return NO

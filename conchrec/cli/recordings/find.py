@@ -1,7 +1,7 @@
-"""``conchrec recordings ls | show | search | rebuild-index``: find one.
+"""``conchrec recordings ls | show | search | rebuild-index``: finds recordings.
 
-The index is asked where there is one, and the directory tells what it does not know yet: without an index
-``ls`` takes longer, and that is all. Everything that came from outside is printed escaped.
+``ls`` uses the index where there is one, and reads from the directory what the index does not have yet:
+without an index it is slower. All foreign text is printed escaped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, dump, library_of, moment, no_such
+from conchrec.cli.argument_types import argument_type
+from conchrec.cli.recordings.common import (
+    DONE,
+    NO,
+    add_id,
+    add_json,
+    audit_access,
+    moment,
+    open_library,
+    print_json,
+    report_missing,
+)
 from conchrec.config.loader import Config
 from conchrec.recording.catalogue.library import Library, LibraryEntry
 from conchrec.recording.catalogue.listing import Filter, ListedRecording, date_and_time, found, summary
@@ -27,54 +38,83 @@ if TYPE_CHECKING:
     from conchrec.recording.catalogue.index import Index
 
 PROBLEMS = 10
-"""Recordings that are named because they cannot be searched."""
+"""At most so many recordings that cannot be searched are named."""
 CONTEXT = 80
-"""Letters before and after what was searched for, where a line is printed."""
+"""Characters of a line that are printed before and after a match."""
 
 
 def register(commands: Subparsers) -> None:
-    ls = commands.add_parser("ls", help="one line for each, oldest first")
-    ls.add_argument("--live", action="store_true", help="only those that are still being written")
+    """Add the parsers of the commands that find recordings."""
+    ls = commands.add_parser(
+        "ls",
+        help="list recordings, one per line, oldest first",
+        epilog="Examples:\n"
+        "  conchrec recordings ls --live\n"
+        "  conchrec recordings ls --user joe --host 'db*' --since 2026-11-23\n",
+    )
+    ls.add_argument("--live", action="store_true", help="only sessions that are still open")
     ls.add_argument(
-        "--status", metavar="WORD", help="complete, interrupted, failed, damaged, unreadable, live"
+        "--status", metavar="STATUS",
+        help="only this status: complete, interrupted, failed, damaged, unreadable, live",
+    )  # fmt: skip
+    ls.add_argument("--kind", metavar="KIND", help="only this kind: shell, exec, subsystem")
+    ls.add_argument(
+        "--limit", metavar="N", type=argument_type(_parse_count), help="only the N newest recordings"
     )
-    ls.add_argument("--kind", metavar="WORD", help="shell, exec, subsystem")
-    ls.add_argument("--limit", metavar="N", type=_count, help="only the newest")
-    _filters(ls)
+    _add_filters(ls)
     ls.set_defaults(command=_ls)
-    one = commands.add_parser("show", help="all that is known of one")
-    one.add_argument("id", metavar="ID")
-    one.add_argument("--json", action="store_true")
-    one.set_defaults(command=_show)
-    search = commands.add_parser(
-        "search", help="what was on the screen, what was run, and which files were moved"
+    show_parser = commands.add_parser(
+        "show", help="print everything that is known about one recording, also its commands and files"
     )
-    search.add_argument("phrase", metavar="PHRASE", nargs="+", help="words that stand together: 'drop table'")
-    search.add_argument("--limit", metavar="N", type=_count, default=100, help="lines at most (100)")
-    _filters(search)
-    search.set_defaults(command=_search)
-    rebuild = commands.add_parser("rebuild-index", help="make the index anew from the recordings")
+    add_id(show_parser)
+    add_json(show_parser)
+    show_parser.set_defaults(command=_show)
+    search_parser = commands.add_parser(
+        "search",
+        help="search in output, commands and names of transferred files",
+        description="Search in what was on the screen, in the commands, and in the names of transferred\n"
+        "files. Print each line that contains all phrases, newest recording first.",
+        epilog="Example:\n  conchrec recordings search 'drop table' --since 30d\n",
+    )
+    search_parser.add_argument(
+        "phrase", metavar="PHRASE", nargs="+",
+        help="one or more adjacent words; quote a phrase of several words, like 'drop table'",
+    )  # fmt: skip
+    search_parser.add_argument(
+        "--limit", metavar="N", type=argument_type(_parse_count), default=100,
+        help="print at most N lines (default: 100)",
+    )  # fmt: skip
+    _add_filters(search_parser)
+    search_parser.set_defaults(command=_search)
+    rebuild = commands.add_parser(
+        "rebuild-index",
+        help="create the index again from the recordings",
+        description="Create the index of the recordings again. Needed if it is damaged, or if recordings\n"
+        "were copied into the directory.",
+    )
     rebuild.set_defaults(command=_rebuild)
 
 
-def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--user", metavar="NAME", help="only of this user (* and ? as in the shell)")
-    parser.add_argument("--login", metavar="NAME", help="only as this login")
-    parser.add_argument("--host", metavar="NAME", help="only at this host, or host:port")
+def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--target",
-        metavar="NAME",
-        help="only at this machine: its name as requested, or its address; with or without a port",
+        "--user", metavar="NAME", help="only sessions of this user; * and ? are wildcards, as in all names"
     )
+    parser.add_argument("--login", metavar="NAME", help="only sessions as this login")
+    parser.add_argument("--host", metavar="NAME", help="only sessions at this host, or host:port")
+    parser.add_argument(
+        "--target", metavar="NAME",
+        help="only sessions at this machine: its name as requested, or its address, with or without port",
+    )  # fmt: skip
     parser.add_argument("--approved-by", metavar="NAME", help="only sessions that this user approved")
     parser.add_argument(
-        "--since", metavar="WHEN", type=moment, help="2026-11-23, 2026-11-23T14:00, or 2h (ago); UTC"
-    )
-    parser.add_argument("--until", metavar="WHEN", type=moment, help="before that time")
-    parser.add_argument("--json", action="store_true")
+        "--since", metavar="WHEN", type=moment,
+        help="only from this time on, in UTC: 2026-11-23, 2026-11-23T14:00, or 2h for two hours ago",
+    )  # fmt: skip
+    parser.add_argument("--until", metavar="WHEN", type=moment, help="only before this time")
+    add_json(parser)
 
 
-def _wanted(args: argparse.Namespace) -> Filter:
+def _filter_of(args: argparse.Namespace) -> Filter:
     return Filter(
         user=args.user,
         login=args.login,
@@ -87,7 +127,7 @@ def _wanted(args: argparse.Namespace) -> Filter:
 
 
 def name_skipped(library: Library, errors: TextIO) -> None:
-    """Say which recordings the indexer has skipped, where there is an index."""
+    """Print which recordings the indexer has skipped, where there is an index."""
     from conchrec.recording.catalogue.index import Index, IndexUnusable
 
     with contextlib.suppress(IndexUnusable), Index(library.root) as index:
@@ -96,57 +136,57 @@ def name_skipped(library: Library, errors: TextIO) -> None:
 
 def _name_skipped(index: Index, errors: TextIO) -> None:
     for sid, problem in index.problems()[:PROBLEMS]:
-        print(f"conchrec: {sid} is not searched: {escape(problem)}", file=errors)
+        print(f"warning: {sid} is not in the index and was not searched: {escape(problem)}", file=errors)
 
 
 def _ls(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    name_skipped(library_of(config), err)
+    name_skipped(open_library(config), err)
     return listing(
-        library_of(config),
+        open_library(config),
         out,
         as_json=args.json,
-        wanted=replace(_wanted(args), live=args.live, status=args.status, kind=args.kind),
+        wanted=replace(_filter_of(args), live=args.live, status=args.status, kind=args.kind),
         limit=args.limit,
-        hint=lambda why: print(f"conchrec: this takes longer: {escape(why)}", file=err),
+        hint=lambda reason: print(f"note: this is slow: {escape(reason)}", file=err),
     )
 
 
 def _show(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    return show(library_of(config), args.id, out, err, as_json=args.json)
+    return show(open_library(config), args.id, out, err, as_json=args.json)
 
 
 def _search(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     return search(
-        library_of(config),
+        open_library(config),
         args.phrase,
         out,
         err,
-        wanted=_wanted(args),
+        wanted=_filter_of(args),
         limit=args.limit,
         as_json=args.json,
-        looked=lambda sid: accessed(config, sid, "search"),
+        on_access=lambda sid: audit_access(config, sid, "search"),
     )
 
 
 def _rebuild(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     from conchrec.recording.catalogue.indexer import fill
 
-    root = library_of(config).root
+    root = open_library(config).root
     count = 0
 
-    def did(done: int, of: int) -> None:
+    def show_progress(done: int, total: int) -> None:
         nonlocal count
-        count = of
+        count = total
         if err.isatty():
-            err.write(f"\r{done} of {of}")
+            err.write(f"\r{done} of {total}")
 
-    problems = fill(root, did, rebuild=True)
+    problems = fill(root, show_progress, rebuild=True)
     if err.isatty():
         err.write("\r\x1b[K")
     for problem in problems:
         print(f"conchrec: {escape(problem)}", file=err)
     print(f"{count - len(problems)} recordings are in the index", file=out)
-    return NOT_FOUND if problems else FOUND
+    return NO if problems else DONE
 
 
 def listing(
@@ -156,17 +196,20 @@ def listing(
     as_json: bool,
     wanted: Filter | None = None,
     limit: int | None = None,
-    hint: Callable[[str], None] = lambda why: None,
+    hint: Callable[[str], None] = lambda reason: None,
 ) -> int:
-    """One line for each recording, oldest first; or a JSON array. ``hint`` hears why it takes long."""
-    those: Iterable[ListedRecording] = found(library, wanted or Filter(), summaries=as_json, hint=hint)
+    """Print one line for each recording, oldest first; or a JSON array.
+
+    ``hint`` is called with a reason where the listing takes long.
+    """
+    recordings: Iterable[ListedRecording] = found(library, wanted or Filter(), summaries=as_json, hint=hint)
     if limit is not None:
-        those = deque(those, limit)
+        recordings = deque(recordings, limit)
     if as_json:
-        dump([one.fields() for one in those], out)
-        return FOUND
-    out.writelines(f"{escape(one.line())}\n" for one in those)
-    return FOUND
+        print_json([recording.fields() for recording in recordings], out)
+        return DONE
+    out.writelines(f"{escape(recording.line())}\n" for recording in recordings)
+    return DONE
 
 
 def search(
@@ -178,10 +221,12 @@ def search(
     wanted: Filter,
     limit: int,
     as_json: bool,
-    looked: Callable[[str], None] = lambda sid: None,
+    on_access: Callable[[str], None] = lambda sid: None,
 ) -> int:
-    """One line for each line that was found, newest recording first; or a JSON array. ``looked`` hears of
-    each recording before anything of it is shown."""
+    """Print each line that matches, newest recording first; or a JSON array.
+
+    ``on_access`` is called with the id of each recording before anything of it is shown.
+    """
     from conchrec.recording.catalogue.index import Hit, Index
 
     hits: list[Hit] = []
@@ -189,7 +234,7 @@ def search(
     with Index(library.root) as index:
         missing, gone = index.differences()
         if missing:
-            print(f"conchrec: {len(missing)} recordings are not in the index yet", file=errors)
+            print(f"note: {len(missing)} recordings are not in the index yet", file=errors)
         _name_skipped(index, errors)
         for hit in index.search(phrases, since=wanted.since, until=wanted.until):
             if hit.sid not in gone and wanted.wants(
@@ -202,9 +247,9 @@ def search(
                     break
                 hits.append(hit)
     for sid in dict.fromkeys(hit.sid for hit in hits):
-        looked(sid)
+        on_access(sid)
     if as_json:
-        dump(
+        print_json(
             [
                 {
                     "sid": hit.sid, "started": date_and_time(hit.started), "user": hit.user,
@@ -222,72 +267,73 @@ def search(
                 f"{mark[0]}{escape(part)}{mark[1]}" if number % 2 else escape(part)
                 for number, part in enumerate(_context(hit.parts))
             )
-            who = escape(f"{hit.user} {hit.login}@{hit.target}")
-            print(hit.sid, date_and_time(hit.started), time, f"{who}: {line}", file=out)
+            session = escape(f"{hit.user} {hit.login}@{hit.target}")
+            print(hit.sid, date_and_time(hit.started), time, f"{session}: {line}", file=out)
     if more:
-        print(f"conchrec: there are more; --limit {limit} is reached", file=errors)
-    return FOUND if hits else NOT_FOUND
+        print(f"note: there are more lines; show them with --limit {10 * limit}", file=errors)
+    return DONE if hits else NO
 
 
 def _context(parts: Sequence[str]) -> list[str]:
-    """The pieces of a line: what was searched for, and of a long line what is near."""
-    near = []
+    """The parts of a line, matches and what is between them, cut to ``CONTEXT`` around each match."""
+    shortened = []
     for number, part in enumerate(parts):
-        before, after = number < len(parts) - 1, number > 0  # something that was searched for
+        before, after = number < len(parts) - 1, number > 0  # whether a match follows, or precedes
         if number % 2 == 0 and len(part) > CONTEXT * (before + after):
             part = (part[:CONTEXT] if after else "") + "…" + (part[-CONTEXT:] if before else "")
-        near.append(part)
-    return near
+        shortened.append(part)
+    return shortened
 
 
 def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bool) -> int:
-    """All that is known of one recording."""
+    """Print everything that is known about one recording."""
     entry = library.find(sid)
     if entry is None:
-        return no_such(sid, errors)
+        return report_missing(sid, errors)
     fields = summary(entry)
-    if why := held(library.root / LEDGER).get(sid):
-        fields["held"] = why
+    if reason := held(library.root / LEDGER).get(sid):
+        fields["held"] = reason
     if as_json:
-        dump(fields, out)
+        print_json(fields, out)
     else:
-        listed = _listed(entry)
+        lists = _describe_lists(entry)
         width = max(len(name) for name in fields)
         for name, value in fields.items():
-            if name not in listed:
+            if name not in lists:
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 print(f"{name:{width}}  {escape(text)}", file=out)
-        for name, lines in listed.items():
+        for name, lines in lists.items():
             for line in lines:
                 print(f"{name:{width}}  {escape(line)}", file=out)
-    return NOT_FOUND if entry.problem else FOUND
+    return NO if entry.problem else DONE
 
 
-def _listed(entry: LibraryEntry) -> dict[str, list[str]]:
-    """What has a line for each: commands, and files."""
+def _describe_lists(entry: LibraryEntry) -> dict[str, list[str]]:
+    """The fields that are printed as one line for each item: commands and files."""
     if entry.manifest is None:
         return {}
     commands = [
-        f"{one.time:8.1f}s  {one.text}" + ("" if one.status is None else f"  (exit {one.status})")
-        for one in entry.manifest.commands
+        f"{command.time:8.1f}s  {command.text}"
+        + ("" if command.status is None else f"  (exit {command.status})")
+        for command in entry.manifest.commands
     ]
     files = entry.manifest.files
-    moved = [
+    transfers = [
         "  ".join(
-            (one.operation, one.path, *([f"→ {one.other}"] if one.other else []))
-            + (() if one.size is None else (f"{one.size} bytes",))
-            + ((f"sha256 {one.sha256}",) if one.sha256 else ())
-            + (() if one.result == "ok" else (one.result,))
+            (operation.operation, operation.path, *([f"→ {operation.other}"] if operation.other else []))
+            + (() if operation.size is None else (f"{operation.size} bytes",))
+            + ((f"sha256 {operation.sha256}",) if operation.sha256 else ())
+            + (() if operation.result == "ok" else (operation.result,))
         )
-        for one in (files.operations if files is not None else ())
+        for operation in (files.operations if files is not None else ())
     ]
     if files is not None:
-        moved.insert(0, f"{files.by}: {files.read} read, {files.written} written, {files.changes} changes")
-    return {name: lines for name, lines in (("commands", commands), ("files", moved)) if lines}
+        counts = f"{files.read} read, {files.written} written, {files.changes} changes"
+        transfers.insert(0, f"{files.by}: {counts}")
+    return {name: lines for name, lines in (("commands", commands), ("files", transfers)) if lines}
 
 
-def _count(written: str) -> int:
-    number = int(written)
-    if number < 1:
-        raise ValueError
-    return number
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"invalid number {text!r}: must be a whole number from 1 on")
+    return int(text)

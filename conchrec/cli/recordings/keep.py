@@ -1,7 +1,7 @@
-"""``conchrec recordings prune | hold | release``: how long recordings stay.
+"""``conchrec recordings prune | hold | release``: removes old recordings, and protects some from removal.
 
-All of them write to the ledger, so they are run as the user that runs conchrec. Exit codes: 0 done; 1 there
-is no such recording, or it is held already.
+They write to the ledger, so they are run as root, or as the account that runs conchrec. Exit codes: 0 done;
+1 the recording does not exist, or is held already.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.cli.argument_types import duration, size
+from conchrec.cli.recordings.common import add_id, add_json, report_missing
 from conchrec.cli.rights import account
 from conchrec.clock import utc_now
 from conchrec.config.loader import Config
@@ -28,7 +29,6 @@ from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import Identities, identities
-from conchrec.text import escape
 
 if TYPE_CHECKING:
     from conchrec.audit.events import AuditEvent
@@ -38,54 +38,71 @@ YES, NO = 0, 1
 
 
 def register(commands: Subparsers) -> None:
-    prune = commands.add_parser("prune", help="remove what recordings.retention does not keep")
-    prune.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
-    prune.add_argument("--age", metavar="AGE", type=duration, help="what is older (365d); else as configured")
-    prune.add_argument(
-        "--size", metavar="SIZE", type=size, help="the oldest above (500GiB); else as configured"
+    """Add the parsers of the commands that remove and keep recordings."""
+    prune = commands.add_parser(
+        "prune",
+        help="remove recordings that are older or larger than the retention allows",
+        description="Remove old recordings. The proxy does it by itself as recordings.retention says. With\n"
+        "--age or --size only these limits apply. Held recordings stay. The ledger and the\n"
+        "audit log keep a line for each removed recording.",
+        epilog="Example:\n  conchrec recordings prune --age 365d --dry-run\n",
     )
-    prune.add_argument("--json", action="store_true")
+    prune.add_argument("--dry-run", action="store_true", help="print what would be removed; remove nothing")
+    prune.add_argument(
+        "--age", metavar="DURATION", type=duration, help="remove recordings that are older, like 365d"
+    )
+    prune.add_argument(
+        "--size", metavar="SIZE", type=size,
+        help="remove the oldest recordings while all together are larger, like 500GiB",
+    )  # fmt: skip
+    add_json(prune)
     prune.set_defaults(command=_prune)
-    for name, act, text in (
-        ("hold", LedgerAction.HELD, "a recording is not removed, however old (a legal hold)"),
-        ("release", LedgerAction.RELEASED, "a recording may be removed again"),
+    for name, action, help_text in (
+        ("hold", LedgerAction.HELD, "protect a recording from removal (legal hold)"),
+        ("release", LedgerAction.RELEASED, "end the hold: the recording may be removed again"),
     ):
-        keeping = commands.add_parser(name, help=text)
-        keeping.add_argument("id", metavar="ID")
-        keeping.add_argument("--reason", metavar="TEXT", default="", required=act is LedgerAction.HELD)
-        keeping.set_defaults(command=_hold, act=act)
+        hold = commands.add_parser(
+            name, help=help_text, epilog=f"Example:\n  conchrec recordings {name} ID --reason 'case 4711'\n"
+        )
+        add_id(hold)
+        hold.add_argument(
+            "--reason", metavar="TEXT", default="", required=action is LedgerAction.HELD,
+            help="the reason, for the ledger and the audit log",
+        )  # fmt: skip
+        hold.set_defaults(command=_hold, action=action)
 
 
 def add_identity(parser: argparse.ArgumentParser) -> None:
-    """For every command that reads what is recorded."""
+    """Add ``--identity``, for commands that read the contents of recordings."""
     parser.add_argument(
         "--identity", metavar="FILE", type=Path,
-        help="the private key for encrypted recordings: of age-keygen, or an SSH key without a passphrase",
+        help="the private key for encrypted recordings: a file of age-keygen, or an SSH key without a "
+        "passphrase",
     )  # fmt: skip
 
 
 def identities_of(args: argparse.Namespace) -> Identities:
-    """What ``--identity`` names. Raises ConfigError."""
+    """The private keys of ``--identity``; none without it. Raises ConfigError."""
     if args.identity is None:
         return ()
     try:
         with as_invoker():
             return identities(args.identity.read_bytes())
     except OSError as error:
-        raise ConfigError("--identity", f"{args.identity} can not be read: {error.strerror}") from error
+        raise ConfigError("--identity", f"cannot read {args.identity}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(
-            "--identity", f"{args.identity} is no private key of age or SSH: {error}"
+            "--identity", f"{args.identity} is not a private key of age or SSH: {error}"
         ) from error
 
 
 def trusted_keys(config: Config | None, args: argparse.Namespace) -> TrustedKeys:
     """The public keys of ``--key``, or of this installation. Raises ConfigError."""
-    from conchrec.keys import public_signing_key, signing_keys  # which takes long to load
+    from conchrec.keys import public_signing_key, signing_keys  # slow to import
 
     if getattr(args, "key", None) is not None:
         with as_invoker():
-            return signing_keys(args.key)
+            return signing_keys(args.key, setting="--key")
     assert config is not None
     return signing_keys(public_signing_key(config.state_dir))
 
@@ -98,45 +115,48 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
     from conchrec.recording.catalogue.indexer import forget
 
     assert config is not None
-    kept = config.recordings.retention
-    by_hand = args.age is not None or args.size is not None
-    age, size = (args.age, args.size or 0) if by_hand else (kept.age, kept.size)
+    configured = config.recordings.retention
+    has_limit = args.age is not None or args.size is not None
+    age, size = (args.age, args.size or 0) if has_limit else (configured.age, configured.size)
     if age is None and not size:
-        print("conchrec: recordings.retention says nothing: all recordings stay", file=err)
+        print(
+            "note: nothing to remove: recordings.retention has no limit; give one with --age or --size",
+            file=err,
+        )
         return YES
     tree = RecordingTree(config.recordings.directory)
     keys = trusted_keys(config, args)
-    found = tuple(retention.expired(tree, keys, utc_now(), age=age, size=size))
-    if found and not args.dry_run:
-        book = _ledger(config)
-        # From here on the ledger knows of each hold; what was held before is read again.
+    expired = tuple(retention.expired(tree, keys, utc_now(), age=age, size=size))
+    if expired and not args.dry_run:
+        book = _open_ledger(config)
+        # From here on the ledger sees each new hold; earlier holds are read again.
         book.refresh()
         held = retention.held(book.path)
-        found = tuple(one for one in found if one.sid not in held)
-        with _log(config) as log:
-            for one in found:
-                if book.is_held(one.sid):
+        expired = tuple(recording for recording in expired if recording.sid not in held)
+        with _open_audit(config) as emit:
+            for recording in expired:
+                if book.is_held(recording.sid):
                     continue
-                log(
+                emit(
                     RecordingRemoved(
-                        sid=one.sid,
+                        sid=recording.sid,
                         by=account(),
                         sudo_user=os.environ.get("SUDO_USER", ""),
-                        reason=one.reason,
+                        reason=recording.reason,
                     )
                 )
-                retention.remove(tree, book, one.sid, reason=one.reason, by=account())
+                retention.remove(tree, book, recording.sid, reason=recording.reason, by=account())
         book.keep_head()
         forget(tree.root)
     if args.json:
-        rows = [{"sid": one.sid, "size": one.size, "reason": one.reason} for one in found]
+        rows = [{"sid": item.sid, "size": item.size, "reason": item.reason} for item in expired]
         print(json.dumps(rows, indent=1), file=out)
         return YES
-    for one in found:
-        print(one.sid, f"{one.size:>12}", one.reason, file=out)
-    freed = sum(one.size for one in found)
-    what = "would be removed" if args.dry_run else "removed"
-    print(f"{len(found)} recordings, {freed} bytes, {what}", file=out)
+    for recording in expired:
+        print(recording.sid, f"{recording.size:>12}", recording.reason, file=out)
+    total = sum(recording.size for recording in expired)
+    outcome = "would be removed" if args.dry_run else "removed"
+    print(f"{len(expired)} recordings, {total} bytes: {outcome}", file=out)
     return YES
 
 
@@ -146,46 +166,54 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
     assert config is not None
     tree = RecordingTree(config.recordings.directory)
     if not is_session_id(args.id) or not tree.path(args.id).exists():
-        print(f"conchrec: no recording {escape(args.id)}", file=err)
-        return NO
-    book = _ledger(config)
+        return report_missing(args.id, err)
+    book = _open_ledger(config)
     book.refresh()
     is_held = args.id in retention.held(tree.root / ledger.NAME)
-    if is_held is (args.act is LedgerAction.HELD):
-        print(f"conchrec: {args.id} is {'held already' if is_held else 'not held'}", file=err)
+    if is_held is (args.action is LedgerAction.HELD):
+        print(f"conchrec: {args.id} is {'already held' if is_held else 'not held'}", file=err)
         return NO
-    with _log(config) as log:
-        log(
+    with _open_audit(config) as emit:
+        emit(
             RecordingHeld(
                 sid=args.id,
-                action="hold" if args.act is LedgerAction.HELD else "release",
+                action="hold" if args.action is LedgerAction.HELD else "release",
                 by=account(),
                 sudo_user=os.environ.get("SUDO_USER", ""),
                 reason=args.reason,
             )
         )
-    book.append(args.act, args.id, reason=args.reason, by=account())
+    book.append(args.action, args.id, reason=args.reason, by=account())
     book.sync()
     book.keep_head()
-    print(f"{args.id} is {'held' if args.act is LedgerAction.HELD else 'released'}", file=out)
+    print(f"{args.id} is {'held' if args.action is LedgerAction.HELD else 'released'}", file=out)
     return YES
 
 
-def _ledger(config: Config) -> Ledger:
-    """Neither it nor the key is made here: whoever asks would own it, and the service could not write."""
+def _open_ledger(config: Config) -> Ledger:
+    """The ledger. Raises ConfigError where it or its key does not exist.
+
+    It is not created here: the file would belong to the account that runs the command, and the service
+    could not write to it.
+    """
     from conchrec.keys import open_signer
 
     signer, keys = open_signer(config.state_dir)
     heads = HeadFile(config.state_dir)
     book = Ledger(config.recordings.directory, signer, utc_now, keys=keys, heads=heads)
     if not book.path.exists():
-        raise ConfigError("recordings.directory", f"there is no ledger: {book.path}; start conchrec first")
+        raise ConfigError(
+            "recordings.directory", f"the ledger {book.path} does not exist; start conchrec first"
+        )
     return book
 
 
 @contextmanager
-def _log(config: Config) -> Iterator[Callable[[AuditEvent], None]]:
-    """For the same reason nothing is audited where there is no log."""
+def _open_audit(config: Config) -> Iterator[Callable[[AuditEvent], None]]:
+    """A function that appends to the audit log; one that does nothing where there is no log.
+
+    The log is not created here, for the same reason as the ledger.
+    """
     from conchrec.audit.open import open_log
 
     if not config.audit.file.exists():

@@ -1,7 +1,7 @@
-"""``conchrec recordings verify``: are recordings as they were sealed, and are all of them there?
+"""``conchrec recordings verify``: detects changed and missing recordings.
 
-Needs nothing but the public key. With the configuration the ledger is also compared with the heads that are
-known outside its directory: in the state directory and in the audit log. Exit codes: 0 all ok; 1 something
+It needs only the public key. With the configuration it also compares the ledger with the heads that are
+stored outside its directory: in the state directory and in the audit log. Exit codes: 0 all ok; 1 something
 failed, or there was nothing to verify.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from conchrec.cli.recordings.common import add_json
 from conchrec.cli.recordings.keep import add_identity, identities_of, trusted_keys
 from conchrec.cli.rights import Rights
 from conchrec.clock import utc_now
@@ -35,43 +36,52 @@ if TYPE_CHECKING:
 
 OK, FAILED = 0, 1
 _DEPTH = 4
-"""How far below the ledger a recording lies: year, month, day, file."""
+"""How many levels a recording is below the ledger: year, month, day, file."""
 
 
 def register(commands: Subparsers) -> None:
+    """Add the parser of ``verify``."""
     verify = commands.add_parser(
-        "verify", help="check signatures and find what is missing; needs only the public key"
+        "verify",
+        help="verify signatures, and find changed and missing recordings",
+        description="Verify recordings, their manifests and the ledger. An auditor can verify copies on\n"
+        "another machine: with --key and paths it needs no configuration.",
+        epilog="Examples:\n"
+        "  conchrec recordings verify\n"
+        "  conchrec recordings verify --key recording_key.pub /mnt/copy/2026/11\n",
     )
     verify.add_argument(
         "what", metavar="ID|PATH", nargs="*",
-        help="recordings, or files or directories that were copied from elsewhere; default: all recordings",
+        help="IDs of recordings, or copied files or directories (default: all recordings)",
     )  # fmt: skip
     verify.add_argument(
-        "--key", metavar="FILE", type=Path, help="public keys; default: those of this installation"
-    )
+        "--key", metavar="FILE", type=Path,
+        help="a file with the public keys (default: STATE_DIR/recording_key.pub)",
+    )  # fmt: skip
     verify.add_argument(
         "--head", metavar="HEAD", default="",
-        help="a head that was noted elsewhere (the audit log has them): the ledger must contain it",
+        help="a head that you stored elsewhere, like those in the audit log: fail if the ledger does not "
+        "contain it",
     )  # fmt: skip
     add_identity(verify)
-    verify.add_argument("--json", action="store_true")
+    add_json(verify)
     verify.set_defaults(command=_verify, needs_config=_needs_config, rights=_rights)
 
 
 def _needs_config(args: argparse.Namespace) -> bool:
-    return args.key is None or not args.what or any(is_session_id(one) for one in args.what)
+    return args.key is None or not args.what or any(is_session_id(name) for name in args.what)
 
 
 def _rights(args: argparse.Namespace) -> Rights:
-    """It writes nothing; what is named may be anybody's, also a copy that only root can read."""
-    if any(not is_session_id(one) for one in args.what):
+    """It writes nothing; a copy that the command line names may be one that only root can read."""
+    if any(not is_session_id(name) for name in args.what):
         return Rights.INVOKER
     return Rights.BOTH if args.key is not None or args.identity is not None else Rights.OWNER
 
 
 @dataclass(slots=True)
 class _Report:
-    """What was found: ``ledger`` are problems of ledgers, ``problems`` those of the whole request."""
+    """The result: ``ledger`` are problems of ledgers, ``problems`` those of the request as a whole."""
 
     verdicts: list[VerifyResult] = field(default_factory=list)
     ledger: list[str] = field(default_factory=list)
@@ -81,25 +91,26 @@ class _Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return not self.problems and not self.ledger and all(verdict.whole for verdict in self.verdicts)
 
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     keys = trusted_keys(config, args)
     request = _Verification(config, keys, Verifier(keys, identities_of(args), utc_now), args.head, err)
-    ids = [one for one in args.what if is_session_id(one)]
+    ids = [name for name in args.what if is_session_id(name)]
     if config is not None and (ids or not args.what):
         request.ledger(config.recordings.directory, only=ids or None)
-    for one in args.what:
-        if not is_session_id(one):
-            request.path(Path(os.path.abspath(one)))
+    for name in args.what:
+        if not is_session_id(name):
+            request.path(Path(os.path.abspath(name)))
     request.end()
     _print(request.report, out, as_json=args.json)
     return OK if request.report.ok else FAILED
 
 
 class _Verification:
-    """One call of the command."""
+    """One run of the command: verifies what its arguments name, and collects the results in ``report``."""
 
     def __init__(
         self, config: Config | None, keys: TrustedKeys, verifier: Verifier, head: str, err: TextIO
@@ -113,9 +124,9 @@ class _Verification:
         self._err = err
 
     def path(self, path: Path) -> None:
-        """A file or a directory. Where a ledger lies above it, that says what must be there."""
+        """Verify a file or a directory; with the ledger of a directory above it, where there is one."""
         if not os.path.lexists(path):
-            self.report.problems.append(f"{path}: no such file or directory, and not a recording's id")
+            self.report.problems.append(f"{path}: no such file or directory, and not the ID of a recording")
             return
         root = _root_above(path)
         if path.is_dir():
@@ -132,9 +143,9 @@ class _Verification:
             self._add([self._verifier.recording(file)])
 
     def ledger(self, root: Path, *, only: list[str] | None = None, below: Path | None = None) -> None:
-        """Recordings with the ledger that names them: all, some by their ids, or those in one directory."""
-        # In this order: what is in the audit log or on the disk is in the ledger by then.
-        heads = self._known_heads(root)
+        """Verify the ledger and the recordings: all, those with the ids, or those in one directory."""
+        # In this order: the ledger already has what the audit log or the directory has.
+        heads = self._stored_heads(root)
         tree = RecordingTree(root)
         there = [sid for sid, _ in tree.recordings()]
         book = LedgerReader(root / ledger.NAME, self._keys, self._head, heads)
@@ -144,48 +155,52 @@ class _Verification:
         wanted: Collection[str] = only if only is not None else {*there, *book.entries}
         if below is not None and below != root:
             wanted = [sid for sid in wanted if tree.manifest_path(sid).is_relative_to(below)]
-        known = self._add(self._verifier.directory(book, root, wanted, there)) if wanted else set()
+        verified = self._add(self._verifier.directory(book, root, wanted, there)) if wanted else set()
         if only is None:
-            known |= self._add(self._verifier.strays(below or root, root))
-        if not book.there and (known or heads or self._head):
-            self.report.ledger.append(f"there is no ledger: {root / ledger.NAME}")
+            verified |= self._add(self._verifier.strays(below or root, root))
+        if not book.there and (verified or heads or self._head):
+            self.report.ledger.append(f"the ledger {root / ledger.NAME} does not exist")
         for sid in only or ():
-            if sid not in known:
-                problem = "no such recording: neither the directory nor the ledger has this id"
+            if sid not in verified:
+                problem = "no such recording: neither the directory nor the ledger has this ID"
                 self._add([VerifyResult(sid=sid, status="unknown", problems=(problem,))])
-        if not known and only is None:
+        if not verified and only is None:
             self.report.problems.append(
-                f"nothing to verify: no recordings in {below or root}, and its ledger names none"
+                f"nothing to verify: no recordings in {below or root}, and none in its ledger"
             )
 
     def end(self) -> None:
-        """All arguments were processed."""
+        """All arguments were processed: report a head that was compared with no ledger."""
         if self._head and not self._head_used:
-            self.report.problems.append("there is no ledger that --head could be compared with")
+            self.report.problems.append(
+                "--head was not checked: the paths have no ledger; name the directory that contains"
+                f" {ledger.NAME}"
+            )
 
     def _directory(self, path: Path) -> None:
-        """One without a ledger: copies."""
-        known = self._add(self._verifier.strays(path))
-        if not known:
+        """Verify copies in a directory that has no ledger."""
+        verified = self._add(self._verifier.strays(path))
+        if not verified:
             self.report.problems.append(f"nothing to verify: no recordings in {path}")
         elif any(sid for sid, _ in RecordingTree(path).recordings()):
-            self.report.ledger.append(f"there is no ledger: {path / ledger.NAME}")
+            self.report.ledger.append(f"the ledger {path / ledger.NAME} does not exist")
         else:
-            self.report.notes.append(f"{path} has no ledger: a recording that is missing is not noticed")
+            self.report.notes.append(f"{path} has no ledger: missing recordings are not detected")
 
     def _add(self, verdicts: Iterable[VerifyResult]) -> set[str]:
-        known = set()
-        for verdict in _progress(iter(verdicts), self._err):
-            known.add(verdict.sid)
+        """Add results to the report, and return the ids of their recordings."""
+        verified = set()
+        for verdict in _show_progress(iter(verdicts), self._err):
+            verified.add(verdict.sid)
             self.report.verdicts.append(verdict)
-        return known
+        return verified
 
     def _is_configured(self, root: Path) -> bool:
         directory = self._config.recordings.directory if self._config is not None else None
         return directory is not None and os.path.abspath(directory) == str(root)
 
-    def _known_heads(self, root: Path) -> list[KnownHead]:
-        """What is known of this ledger outside its directory, as far as we may read it."""
+    def _stored_heads(self, root: Path) -> list[KnownHead]:
+        """The heads of this ledger that are stored outside its directory, as far as we may read them."""
         config = self._config
         if config is None or not self._is_configured(root):
             return []
@@ -198,20 +213,20 @@ class _Verification:
         except RecordingError as error:
             self.report.problems.append(error.public)
         except OSError as error:
-            self._not_compared(config.state_dir, error)
+            self._note_unread(config.state_dir, error)
         try:
             heads += heads_in_audit(config.audit.file, directory)
         except (OSError, EOFError) as error:
-            self._not_compared(config.audit.file, error)
+            self._note_unread(config.audit.file, error)
         return heads
 
-    def _not_compared(self, path: Path, error: Exception) -> None:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        self.report.notes.append(f"the ledger was not compared with the heads in {path}: {why}")
+    def _note_unread(self, path: Path, error: Exception) -> None:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        self.report.notes.append(f"the ledger was not compared with the heads in {path}: {reason}")
 
 
 def _root_above(path: Path) -> Path | None:
-    """The directory with the ledger of what lies here: this one, or one above days, months and years."""
+    """The directory with the ledger of a recording: this one, or one above days, months and years."""
     for directory in (path, *path.parents[:_DEPTH]):
         below = path.relative_to(directory).parts
         days = below if path.is_dir() else below[:-1]
@@ -221,7 +236,7 @@ def _root_above(path: Path) -> Path | None:
 
 
 def _cast(path: Path) -> Path:
-    """A manifest stands for the recording beside it."""
+    """The path of the recording: of a manifest, the recording next to it."""
     if path.name.endswith(MANIFEST):
         sid = path.name.removesuffix(MANIFEST)
         forms = (form for form in FORMS if os.path.lexists(path.with_name(sid + form)))
@@ -278,8 +293,8 @@ def _summary(report: _Report) -> str:
     return f"{len(report.verdicts)} recordings ({kinds or 'none'}): {result}"
 
 
-def _progress(verdicts: Iterator[VerifyResult], err: TextIO) -> Iterator[VerifyResult]:
-    """On a terminal, how far it is."""
+def _show_progress(verdicts: Iterator[VerifyResult], err: TextIO) -> Iterator[VerifyResult]:
+    """The same results; on a terminal their number is shown meanwhile."""
     if not err.isatty():
         yield from verdicts
         return

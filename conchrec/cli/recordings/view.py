@@ -1,8 +1,7 @@
-"""``conchrec recordings play | text | follow | export``: look at one.
+"""``conchrec recordings play | text | follow | export``: shows and exports the contents of a recording.
 
-Nothing that was recorded makes the reader's terminal do, or answer, anything: on a terminal there are
-pictures of the recorded one, and into a pipe goes what draws and nothing else. ``--raw`` is for those who
-want it all.
+Recorded output cannot control the reader's terminal. A terminal gets pictures of the recorded terminal, and
+a pipe gets only text and sequences that draw. ``--raw`` prints everything unchanged.
 """
 
 from __future__ import annotations
@@ -19,10 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from conchrec.cli.recordings.common import FOUND, NOT_FOUND, accessed, library_of, no_such
+from conchrec.cli.argument_types import argument_type
+from conchrec.cli.recordings.common import (
+    DONE,
+    NO,
+    add_id,
+    audit_access,
+    open_library,
+    report_missing,
+)
 from conchrec.cli.recordings.keep import add_identity, identities_of
-from conchrec.cli.rights import for_files
-from conchrec.cli.terminal import look, print_frames, terminal_size
+from conchrec.cli.rights import rights_for_files
+from conchrec.cli.terminal import play_pictures, print_frames, terminal_size
 from conchrec.config.loader import Config
 from conchrec.errors import RecordingError
 from conchrec.files import NewFile
@@ -42,72 +49,95 @@ from conchrec.text import escape
 if TYPE_CHECKING:
     from conchrec.cli.main import Subparsers
 
-_PLAYERS_KNOW = frozenset({OUTPUT, INPUT, RESIZE, MARKER, EXIT})
-_RAW = "conchrec: --raw: what was recorded goes out as it is, and can make a terminal do, and type, anything"
+_EXPORTED_EVENTS = frozenset({OUTPUT, INPUT, RESIZE, MARKER, EXIT})
+"""The events that every player understands."""
+_RAW_WARNING = (
+    "warning: --raw prints control sequences unchanged: they can change your terminal, and make it type"
+    " commands"
+)
+_LARGEST_NUMBER = 1e6
 
 
 def register(commands: Subparsers) -> None:
-    played = commands.add_parser(
+    """Add the parsers of the commands that show the contents of recordings."""
+    play_parser = commands.add_parser(
         "play",
-        help="replay one in its own time; into a pipe, at once",
-        description="Keys: space pause · . one step · arrows 5 s · PgUp PgDn 60 s · [ ] markers"
-        " · 0-9 tenth parts · Home End · + - speed · q",
+        help="play a recording with its original timing; into a pipe, all at once",
+        description="Play a recording on the terminal. Keys: space: pause; .: one step; arrows: 5 s;\n"
+        "PgUp, PgDn: 60 s; [ and ]: markers; 0 to 9: tenths; Home, End; + and -: speed; q: quit.",
+        epilog="Example:\n  conchrec recordings play --speed 4 --idle 1 06c5mghfba7faxgaqvzpe16264\n",
     )
-    played.add_argument("id", metavar="ID")
-    played.add_argument("--speed", type=_factor, default=1.0, metavar="N", help="so many times as fast")
-    played.add_argument("--idle", type=_factor, metavar="SECONDS", help="no pause is longer")
-    played.set_defaults(command=_play)
-    read = commands.add_parser("text", help="the output as plain lines")
-    read.add_argument("id", metavar="ID")
-    read.set_defaults(command=_text)
-    followed = commands.add_parser("follow", help="one as it is being recorded, until it ends")
-    followed.add_argument("id", metavar="ID")
-    followed.set_defaults(command=_follow)
-    for parser in (played, followed):
-        parser.add_argument(
-            "--raw", action="store_true", help="what was recorded, as it is: it may do anything to a terminal"
-        )
-    exported = commands.add_parser("export", help="one as a file")
-    exported.add_argument("id", metavar="ID")
-    exported.add_argument("--format", choices=("cast", "text", "json"), default="cast")
-    exported.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="must not exist; else standard output"
+    play_parser.add_argument(
+        "--speed", type=argument_type(_parse_number), default=1.0, metavar="N",
+        help="play N times as fast, like 2 or 0.5 (default: 1)",
+    )  # fmt: skip
+    play_parser.add_argument(
+        "--idle", type=argument_type(_parse_number), metavar="SECONDS", help="shorten longer pauses to this"
     )
-    exported.set_defaults(command=_export)
-    for parser in (played, read, followed, exported):
+    play_parser.set_defaults(command=_play)
+    text_parser = commands.add_parser("text", help="print the output of a recording as plain text")
+    text_parser.set_defaults(command=_text)
+    follow_parser = commands.add_parser(
+        "follow", help="show a live session from its beginning until it ends (q quits)"
+    )
+    follow_parser.set_defaults(command=_follow)
+    export_parser = commands.add_parser(
+        "export",
+        help="write a recording to a file or standard output, decrypted",
+        epilog="Example:\n  conchrec recordings export --format text -o s.txt 06c5mghfba7faxgaqvzpe16264\n",
+    )
+    export_parser.add_argument(
+        "--format", choices=("cast", "text", "json"), default="cast",
+        help="cast (default): for asciinema; text: the output as plain text; json: manifest and events",
+    )  # fmt: skip
+    export_parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path,
+        help="write to this file, which must not exist (default: standard output)",
+    )  # fmt: skip
+    export_parser.set_defaults(command=_export)
+    for parser in (play_parser, text_parser, follow_parser, export_parser):
+        add_id(parser)
+        if parser in (play_parser, follow_parser):
+            parser.add_argument(
+                "--raw", action="store_true",
+                help="print the recorded bytes unchanged; control sequences can do anything to your terminal",
+            )  # fmt: skip
         add_identity(parser)
-        parser.set_defaults(rights=for_files("identity", "output"))
+        parser.set_defaults(rights=rights_for_files("identity", "output"))
 
 
 def _play(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    accessed(config, args.id, "play")
+    audit_access(config, args.id, "play")
     keys = identities_of(args)
-    return play(
-        library_of(config), args.id, out, err, speed=args.speed, idle=args.idle, raw=args.raw, identities=keys
-    )
+    library = open_library(config)
+    return play(library, args.id, out, err, speed=args.speed, idle=args.idle, raw=args.raw, identities=keys)
 
 
 def _text(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    accessed(config, args.id, "text")
-    return text(library_of(config), args.id, out, err, identities=identities_of(args))
+    audit_access(config, args.id, "text")
+    return text(open_library(config), args.id, out, err, identities=identities_of(args))
 
 
 def _follow(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    accessed(config, args.id, "follow")
+    audit_access(config, args.id, "follow")
     keys = identities_of(args)
-    return follow(library_of(config), args.id, out, err, raw=args.raw, identities=keys)
+    return follow(open_library(config), args.id, out, err, raw=args.raw, identities=keys)
 
 
 def _export(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
-    accessed(config, args.id, "export")
+    audit_access(config, args.id, "export")
     keys = identities_of(args)
-    return export(library_of(config), args.id, out, err, form=args.format, path=args.output, identities=keys)
+    library = open_library(config)
+    return export(library, args.id, out, err, form=args.format, path=args.output, identities=keys)
 
 
-def _factor(written: str) -> float:
-    number = float(written)
-    if not 0 < number < 1e6:
-        raise ValueError
+def _parse_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < _LARGEST_NUMBER:
+        raise ValueError(f"invalid number {text!r}: must be greater than 0, like 2 or 0.5")
     return number
 
 
@@ -123,15 +153,15 @@ def play(
     identities: Identities = (),
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Replay one recording in its own time; into a pipe, at once."""
+    """Play a recording with its original timing; into a pipe, all at once. Returns the exit code."""
 
     def show(source: RecordingSource) -> None:
         if raw:
             _print(playback.play_raw(source, speed=speed if out.isatty() else None, idle=idle), out, wait)
         else:
-            _print(_opened(playback.play(source, size=_size(out), speed=speed, idle=idle)), out, wait)
+            _print(_run_opening(playback.play(source, size=_size(out), speed=speed, idle=idle)), out, wait)
 
-    return _shown(library, sid, errors, show, raw=raw, identities=identities)
+    return _show_recording(library, sid, errors, show, raw=raw, identities=identities)
 
 
 def follow(
@@ -144,22 +174,22 @@ def follow(
     identities: Identities = (),
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
-    """One recording from its beginning, and what is added to it, until it has ended."""
+    """Show a recording from its beginning, and what is added to it, until it ends. Returns the exit code."""
 
     def show(source: RecordingSource) -> None:
         opening = playback.follow(source, size=None if raw else _size(out), raw=raw)
-        _print(_opened(opening), out, wait)
+        _print(_run_opening(opening), out, wait)
 
-    return _shown(library, sid, errors, show, raw=raw, identities=identities)
+    return _show_recording(library, sid, errors, show, raw=raw, identities=identities)
 
 
 def text(library: Library, sid: str, out: TextIO, errors: TextIO, *, identities: Identities = ()) -> int:
-    """The output of one recording as plain lines."""
+    """Print the output of a recording as plain text. Returns the exit code."""
 
     def show(source: RecordingSource) -> None:
         print_frames(playback.text(source), out, time.sleep)
 
-    return _shown(library, sid, errors, show, identities=identities)
+    return _show_recording(library, sid, errors, show, identities=identities)
 
 
 def export(
@@ -172,26 +202,28 @@ def export(
     path: Path | None = None,
     identities: Identities = (),
 ) -> int:
-    """One recording as cast, text or JSON (the manifest and the events), to a new file or to ``out``.
+    """Write a recording as cast, text or JSON (the manifest and the events) to a new file or to ``out``.
 
-    Of one that is damaged there is what comes before, and the exit code says so.
+    Of a damaged recording everything before the damage is written. Returns the exit code.
     """
-    parts = {"cast": _cast, "text": _lines, "json": _json}[form]
+    parts = {"cast": _cast_lines, "text": _text_parts, "json": _json_parts}[form]
     if path is None and form != "text" and out.isatty():
-        print("conchrec: that is not for a terminal; name a file with -o", file=errors)
-        return NOT_FOUND
+        print(
+            f"conchrec: {form} is not for a terminal; name a file with -o FILE, or redirect it", file=errors
+        )
+        return NO
 
     def show(source: RecordingSource) -> None:
         if path is None:
             out.writelines(parts(source))
             return
-        with _new(path) as file:
+        with _new_file(path) as file:
             file.writelines(parts(source))
 
-    return _shown(library, sid, errors, show, identities=identities)
+    return _show_recording(library, sid, errors, show, identities=identities)
 
 
-def _shown(
+def _show_recording(
     library: Library,
     sid: str,
     errors: TextIO,
@@ -200,32 +232,33 @@ def _shown(
     raw: bool = False,
     identities: Identities = (),
 ) -> int:
+    """Call ``show`` with the recording; report a missing or damaged one. Returns the exit code."""
     entry = library.find(sid)
     if entry is None:
-        return no_such(sid, errors)
+        return report_missing(sid, errors)
     if raw:
-        print(_RAW, file=errors)
+        print(_RAW_WARNING, file=errors)
     try:
         show(RecordingSource(entry, identities))
     except BrokenPipeError:
         raise
     except (RecordingError, OSError) as error:
         where = error.filename if isinstance(error, OSError) and error.filename else sid
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        print(f"conchrec: {escape(str(where))}: {escape(said or str(error))}", file=errors)
-        return NOT_FOUND
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        print(f"conchrec: {escape(str(where))}: {escape(reason or str(error))}", file=errors)
+        return NO
     except KeyboardInterrupt:
-        pass  # the reviewer has seen enough
-    return FOUND
+        pass  # the user ends the show
+    return DONE
 
 
 def _size(out: TextIO) -> tuple[int, int] | None:
-    """The size of the terminal that pictures are for; None without one."""
+    """The size of the terminal that shows the pictures; None where ``out`` is not a terminal."""
     return terminal_size(out.fileno()) if out.isatty() else None
 
 
-def _opened(opening: Opening) -> PictureShow | PlainOutput:
-    """The show, after all steps that lead to it."""
+def _run_opening(opening: Opening) -> PictureShow | PlainOutput:
+    """The show, after all steps of its opening."""
     show = None
     while show is None:
         show = next(opening)
@@ -233,9 +266,9 @@ def _opened(opening: Opening) -> PictureShow | PlainOutput:
 
 
 def _print(show: PictureShow | PlainOutput, out: TextIO, wait: Callable[[float], None]) -> None:
-    """Print a show until it is over; a terminal is as it was afterwards."""
+    """Print a show until it is over, and restore the terminal. Raises RecordingError."""
     if not isinstance(show, PlainOutput):
-        look(show, out)
+        play_pictures(show, out)
         if show.problem:
             raise RecordingError(show.problem, code=ReasonCode.RECORDING_UNREADABLE)
         return
@@ -248,12 +281,15 @@ def _print(show: PictureShow | PlainOutput, out: TextIO, wait: Callable[[float],
 
 
 @contextmanager
-def _new(path: Path) -> Iterator[TextIO]:
-    """A file that was not there before, mode 0600; there as soon as it is complete."""
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """A new file with mode 0600, which appears when it is complete. Raises OSError."""
     with as_invoker():
         if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, "File exists", str(path))
-        new = NewFile(path.absolute(), replaces=False)
+            raise FileExistsError(errno.EEXIST, "exists already; name another file with -o", str(path))
+        try:
+            new = NewFile(path.absolute(), replaces=False)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot create the file: {error.strerror}", str(path)) from error
     try:
         text = io.TextIOWrapper(new.file, encoding="utf-8", newline="")
         damaged: RecordingError | None = None
@@ -271,28 +307,29 @@ def _new(path: Path) -> Iterator[TextIO]:
             new.close()
 
 
-def _lines(source: RecordingSource) -> Iterator[str]:
-    """The output as plain lines."""
+def _text_parts(source: RecordingSource) -> Iterator[str]:
+    """The output as plain text."""
     return (part.text for part in text_parts(source.events()))
 
 
-def _cast(source: RecordingSource) -> Iterator[str]:
-    """What every player knows, and no more: checkpoints are about the file as it lies here."""
+def _cast_lines(source: RecordingSource) -> Iterator[str]:
+    """The events that every player understands, without checkpoints, which describe the original file."""
     first = next(source.lines(), None)
     if first is None:
-        raise RecordingError("there is nothing to export yet", code=ReasonCode.RECORDING_EMPTY)
+        raise RecordingError("the recording is still empty: try again later", code=ReasonCode.RECORDING_EMPTY)
     yield replace(Header.parse(first), ours={}).line().decode()
     for event in source.events():
-        if event.code in _PLAYERS_KNOW:
+        if event.code in _EXPORTED_EVENTS:
             yield event_line(event.time, event.code, event.text).decode()
 
 
-def _json(source: RecordingSource) -> Iterator[str]:
+def _json_parts(source: RecordingSource) -> Iterator[str]:
+    """A JSON object with the fields of the recording and its events; complete also where one is damaged."""
     yield json.dumps({"recording": summary(source.entry)})[:-1] + ', "events": ['
     separator = "\n"
     try:
         for event in source.events():
-            if event.code in _PLAYERS_KNOW:
+            if event.code in _EXPORTED_EVENTS:
                 yield separator + json.dumps([event.time, event.code, event.text])
                 separator = ",\n"
     except (RecordingError, OSError):
