@@ -177,7 +177,7 @@ ALLOWED: dict[Use, str] = {
     ("access.login_names", "is_usable"): REJECTS,
     ("access.passwords", "new_hash"): REJECTS,
     ("ca.revocation", "Revoked.from_json"): REJECTS,
-    ("cli.ca", "_name"): REJECTS,
+    ("cli.ca.revoke", "_name"): REJECTS,
     ("cli.lock", "_reason"): REJECTS,
     ("cli.main", "run"): "what the terminal's encoding does not have, of text that is safe already",
     ("config.loader", "_is_name"): REJECTS,

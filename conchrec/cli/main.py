@@ -41,7 +41,7 @@ _MODULES = {
     "init": "init",
     "config": "config",
     "ssh-config": "ssh_config",
-    "ca": "ca",
+    "ca": "ca.command",
     "can": "can",
     "lock": "lock",
     "unlock": "lock",

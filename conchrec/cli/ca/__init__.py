@@ -1,0 +1,1 @@
+"""``conchrec ca``: exports the keys of our authorities, signs, rotates and revokes."""

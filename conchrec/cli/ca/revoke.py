@@ -1,0 +1,128 @@
+"""``conchrec ca revoke | krl``: revokes certificates, keys and users, and writes the list for sshd."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from conchrec.audit import events
+from conchrec.ca.authority import Authority, CaKind
+from conchrec.ca.revocation import Revoked
+from conchrec.cli.ca.common import DONE, CommandFailed, audit, open_and_report, read_blob, write_file
+from conchrec.cli.rights import Rights, rights_for_files
+from conchrec.config.loader import Config
+from conchrec.ssh.certificate import (
+    KEY_TYPES,
+    certificate_type,
+    decode,
+    fingerprint,
+    key_type_of,
+)
+from conchrec.yaml_cursor import nearest
+
+if TYPE_CHECKING:
+    from conchrec.cli.main import Subparsers
+
+
+def register(commands: Subparsers) -> None:
+    """Add the parsers of ``revoke`` and ``krl``."""
+    revoke = commands.add_parser(
+        "revoke",
+        help="revoke a certificate, a key or a user",
+        description="Revoke a certificate, a key or a user. The proxy refuses it at once. Targets refuse\n"
+        "it when they have the new list: conchrec ca krl.",
+        epilog="Examples:\n  conchrec ca revoke --key stolen.pub\n  conchrec ca revoke --user joe --undo\n",
+    )
+    subject = revoke.add_mutually_exclusive_group(required=True)
+    subject.add_argument(
+        "--serial",
+        type=_serial,
+        metavar="N",
+        help="the certificate of our authorities with this serial number",
+    )
+    subject.add_argument("--key-id", type=_name, metavar="ID", help="all certificates with this key ID")
+    subject.add_argument(
+        "--key", type=Path, metavar="FILE", help="a public key; of a certificate file, only that certificate"
+    )
+    subject.add_argument("--user", type=_name, metavar="NAME", help="every login of this user, by any method")
+    revoke.add_argument("--undo", action="store_true", help="remove the revocation")
+    revoke.set_defaults(command=_revoke, rights=rights_for_files("key"))
+
+    krl = commands.add_parser(
+        "krl",
+        help="write a list of everything that is revoked, for sshd's RevokedKeys",
+        description="Write a key revocation list (KRL). Copy it to each target and name it in\n"
+        "sshd_config as RevokedKeys. The proxy itself needs no list.",
+        epilog="Example:\n  conchrec ca krl --out revoked.krl\n",
+    )
+    krl.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    krl.set_defaults(command=_krl, rights=Rights.BOTH)
+
+
+def _name(text: str) -> str:
+    if not text or not text.isprintable() or len(text) > 256:
+        raise argparse.ArgumentTypeError(f"invalid name {text!r}: must be 1 to 256 printable characters")
+    return text
+
+
+def _serial(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,19}", text) or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"invalid serial number {text!r}: must be a number from 1 on")
+    return int(text)
+
+
+def _revoke(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    authority = open_and_report(config, err)
+    kind, name, revoked = _parse_revocation(args, authority)
+    if args.user is not None and args.user not in config.users:
+        hint = nearest(args.user, tuple(config.users))
+        print(f"warning: {config.file} has no user {args.user!r}{hint}", file=err)
+    before = authority.revoked()
+    after = authority.revocations.change(**{"remove" if args.undo else "add": revoked})
+    if after.version == before.version:
+        state = "is not revoked" if args.undo else "is already revoked"
+        print(f"{kind} {name} {state}: nothing to do", file=out)
+        return DONE
+    audit(config, events.CaRevoke(what=kind, name=name, undo=args.undo), err)
+    state = "no longer revoked" if args.undo else "revoked"
+    print(
+        f"{kind} {name} is {state} at the proxy, from now on.\n"
+        "Targets with RevokedKeys in sshd_config need the new list:\n"
+        "    conchrec ca krl --out FILE",
+        file=out,
+    )
+    return DONE
+
+
+def _parse_revocation(args: argparse.Namespace, authority: Authority) -> tuple[str, str, Revoked]:
+    """The kind and the name of what is revoked, for people, and the same as a value."""
+    if args.serial is not None:
+        return "serial", str(args.serial), Revoked(serials=frozenset({args.serial}))
+    if args.key_id is not None:
+        return "key id", args.key_id, Revoked(key_ids=frozenset({args.key_id}))
+    if args.user is not None:
+        return "user", args.user, Revoked(users=frozenset({args.user}))
+    blob = read_blob(args.key, (*KEY_TYPES, *map(certificate_type, KEY_TYPES)))
+    if key_type_of(blob) in KEY_TYPES:
+        return "key", fingerprint(blob), Revoked(keys=frozenset({blob}))
+    certificate = decode(blob)
+    if certificate.authority not in (*authority.trusted(CaKind.USER), *authority.trusted(CaKind.HOST)):
+        raise CommandFailed(
+            f"{args.key} is a certificate of another authority: only that authority can revoke it;"
+            " to refuse its key here, give the public key (.pub)"
+        )
+    return "serial", str(certificate.serial), Revoked(serials=frozenset({certificate.serial}))
+
+
+def _krl(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    authority = open_and_report(config, err)
+    write_file(args.out, authority.krl(), 0o644)
+    print(
+        f"Wrote everything that is revoked to {args.out}. On each target, in sshd_config:\n"
+        f"    RevokedKeys /etc/ssh/{args.out.name}\n"
+        "sshd reads the file at each login. If it cannot read the file, it refuses all keys.",
+        file=out,
+    )
+    return DONE

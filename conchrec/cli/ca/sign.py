@@ -1,0 +1,187 @@
+"""``conchrec ca sign-host | sign-user``: signs certificates for public keys."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from conchrec.audit import events
+from conchrec.ca.authority import public_line
+from conchrec.cli.argument_types import duration
+from conchrec.cli.ca.common import (
+    DONE,
+    CommandFailed,
+    audit,
+    check_absent,
+    open_and_report,
+    read_public_key,
+    write_file,
+)
+from conchrec.cli.rights import Rights
+from conchrec.config.loader import Config
+from conchrec.ssh.certificate import (
+    Certificate,
+    fingerprint,
+)
+from conchrec.ssh.wire import string
+from conchrec.yaml_cursor import nearest
+
+if TYPE_CHECKING:
+    from conchrec.cli.main import Subparsers
+
+
+_NAMES = re.compile(r"[^\s,]+(,[^\s,]+)*")
+
+
+HOST_TTL = timedelta(days=90)
+
+
+USER_TTL = timedelta(hours=12)
+
+
+def register(commands: Subparsers) -> None:
+    """Add the parsers of ``sign-host`` and ``sign-user``."""
+    _register_sign_host(commands)
+    _register_sign_user(commands)
+
+
+def _register_sign_host(commands: Subparsers) -> None:
+    host = commands.add_parser(
+        "sign-host",
+        help="sign a host certificate for a target",
+        description="Sign a host certificate. It contains every name by which users reach the target.\n"
+        "Without --public-key a new host key is created: FILE and FILE.pub.",
+        epilog="Example:\n"
+        "  conchrec ca sign-host --host web1,web1.example.com --out web1 \\\n"
+        "      --public-key ssh_host_ed25519_key.pub\n",
+    )
+    host.add_argument(
+        "--host", type=_names, required=True, metavar="NAME[,NAME…]", help="all names of the target"
+    )
+    host.add_argument(
+        "--out", type=Path, required=True, metavar="FILE",
+        help="write the certificate to FILE-cert.pub (and a new key to FILE and FILE.pub)",
+    )  # fmt: skip
+    host.add_argument(
+        "--public-key", type=Path, metavar="FILE",
+        help="the target's public host key (default: create a new key)",
+    )  # fmt: skip
+    host.add_argument(
+        "--ttl", type=duration, default=HOST_TTL, metavar="DURATION", help="its validity (default: 90d)"
+    )
+    host.add_argument("--force", action="store_true", help="replace existing files")
+    host.set_defaults(command=_sign_host, rights=Rights.BOTH)
+
+
+def _register_sign_user(commands: Subparsers) -> None:
+    user = commands.add_parser(
+        "sign-user",
+        help="sign a user certificate for a public key",
+        description="Sign a user certificate. With it the user can log in at every target that trusts\n"
+        "the user CA, also without the proxy.",
+        epilog="Example:\n  conchrec ca sign-user --user joe --login root,ubuntu --public-key joe.pub\n",
+    )
+    user.add_argument(
+        "--user", required=True, metavar="NAME", help="the user: becomes the key ID of the certificate"
+    )
+    user.add_argument(
+        "--login", type=_names, required=True, metavar="NAME[,NAME…]",
+        help="the account names at the targets (principals)",
+    )  # fmt: skip
+    user.add_argument("--public-key", type=Path, required=True, metavar="FILE", help="the user's public key")
+    user.add_argument(
+        "--ttl", type=duration, default=USER_TTL, metavar="DURATION", help="its validity (default: 12h)"
+    )
+    user.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="write the certificate to FILE (default: next to the key: k-cert.pub for k.pub)",
+    )  # fmt: skip
+    user.add_argument("--force", action="store_true", help="replace an existing file")
+    user.set_defaults(command=_sign_user, rights=Rights.BOTH)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    if not _NAMES.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"invalid names {text!r}: must be names separated by commas, without spaces"
+        )
+    return tuple(text.split(","))
+
+
+def _sign_host(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    if patterns := [name for name in args.host if set(name) & set("*?[]")]:
+        raise CommandFailed(
+            f"invalid host name {patterns[0]}: OpenSSH before 10.3 accepts no patterns in a host certificate;"
+            " list all names of this host, and sign a certificate for each host"
+        )
+    authority = open_and_report(config, err)
+    key_file: Path = args.out
+    certificate_file = key_file.with_name(key_file.name + "-cert.pub")
+    new_key: ed25519.Ed25519PrivateKey | None = None
+    if args.public_key is not None:
+        public = read_public_key(args.public_key)
+        files = [certificate_file]
+    else:
+        new_key = ed25519.Ed25519PrivateKey.generate()
+        public = string(b"ssh-ed25519") + string(new_key.public_key().public_bytes_raw())
+        files = [key_file, key_file.with_name(key_file.name + ".pub"), certificate_file]
+    check_absent(files, args.force)
+    certificate = authority.sign_host(public, args.host, args.ttl)
+    if new_key is not None:
+        pem = new_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        write_file(key_file, pem, 0o600)
+        write_file(files[1], f"{public_line(public)} {args.host[0]}\n".encode(), 0o644)
+    write_file(certificate_file, f"{public_line(certificate.blob)} {args.host[0]}\n".encode(), 0o644)
+    _audit_certificate(config, certificate, "host", err)
+    key_name = key_file.name if new_key is not None else "THE-HOST-KEY-THAT-YOU-CERTIFIED"
+    print(
+        f"Wrote {certificate_file}: valid for {', '.join(certificate.principals)}"
+        f" until {certificate.valid_until_text}.\nOn the target, in sshd_config:\n"
+        f"    HostKey /etc/ssh/{key_name}\n    HostCertificate /etc/ssh/{certificate_file.name}\n"
+        "Then check it with `sshd -t`, and reload sshd: systemctl reload ssh (on some systems: sshd).",
+        file=out,
+    )
+    return DONE
+
+
+def _sign_user(config: Config, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    authority = open_and_report(config, err)
+    public = read_public_key(args.public_key)
+    certificate_file: Path = args.out or _certificate_path(args.public_key)
+    check_absent([certificate_file], args.force)
+    if args.user not in config.users:
+        hint = nearest(args.user, tuple(config.users))
+        print(f"warning: signed, but {config.file} has no user {args.user!r}{hint}", file=err)
+    certificate = authority.sign_user(public, principals=args.login, key_id=args.user, ttl=args.ttl)
+    write_file(certificate_file, f"{public_line(certificate.blob)} {args.user}\n".encode(), 0o644)
+    _audit_certificate(config, certificate, "user", err)
+    print(
+        f"Wrote {certificate_file}: valid for {', '.join(certificate.principals)}"
+        f" until {certificate.valid_until_text}.",
+        file=out,
+    )
+    return DONE
+
+
+def _certificate_path(public_key: Path) -> Path:
+    """Where ssh looks for the certificate of a key: ``k-cert.pub`` for ``k.pub``."""
+    return public_key.with_name(public_key.name.removesuffix(".pub") + "-cert.pub")
+
+
+def _audit_certificate(config: Config, certificate: Certificate, kind: str, err: TextIO) -> None:
+    event = events.CertCreate(
+        type=kind,
+        key_id=certificate.key_id,
+        serial=certificate.serial,
+        principals=certificate.principals,
+        valid_until=certificate.valid_until_text,
+        key=fingerprint(certificate.public_key),
+        purpose="conchrec ca",
+    )
+    audit(config, event, err)
