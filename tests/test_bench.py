@@ -50,17 +50,17 @@ def figure(
 # --- what is asked for
 
 
-def test_the_list() -> None:
+def test_lists_benchmarks() -> None:
     done = bench("--list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == [one.name for one in BENCHMARKS]
 
 
 @pytest.mark.parametrize("wrong", [["nonsense"], ["--rounds", "0"], ["--size", "1"], ["--size", "0"]])
-def test_what_makes_no_sense(wrong: list[str]) -> None:
+def test_rejects_invalid_arguments(wrong: list[str]) -> None:
     assert bench(*wrong).returncode == 2
 
 
-def test_which_are_run() -> None:
+def test_selects_benchmarks() -> None:
     def names(*words: str) -> set[str]:
         return {one.name for one in chosen(parser().parse_args(words))}
 
@@ -71,7 +71,7 @@ def test_which_are_run() -> None:
     assert names("--gate") == every - {"rekeys", "find"}
 
 
-def test_how_much() -> None:
+def test_reads_amounts() -> None:
     effort = effort_of(parser().parse_args(["--size", "5MB", "--rounds", "7"]))
     assert (effort.size, effort.long_size, effort.rounds) == (5_000_000, 5_000_000, 7)
     assert effort_of(parser().parse_args([])).size == 1_000_000_000
@@ -82,7 +82,7 @@ def test_how_much() -> None:
 # --- arithmetic
 
 
-def test_medians_and_ratio() -> None:
+def test_computes_medians_and_ratio() -> None:
     one = figure((10, 30, 90), (20, 20, 30))
     assert (one.median, one.yardstick_median, one.ratio, one.spread) == (30, 20, 1.5, (0.5, 3))
     alone = figure((1, 2, 3))
@@ -90,7 +90,7 @@ def test_medians_and_ratio() -> None:
     assert figure((0,), (0,)).ratio is None
 
 
-def test_percentiles() -> None:
+def test_computes_percentiles() -> None:
     samples = [float(number) for number in range(1, 101)]
     assert (percentile(samples, 50), percentile(samples, 99), percentile([7], 99)) == (50, 99, 7)
 
@@ -108,12 +108,12 @@ def test_percentiles() -> None:
         (at_most(17), "≤ 17 MB/s", False),
     ],
 )
-def test_bars(bar: Bar, shown: str, reached: bool) -> None:
+def test_judges_bars(bar: Bar, shown: str, reached: bool) -> None:
     one = figure((18,), (20,))
     assert (bar.text(one.unit), bar.reached(one)) == (shown, reached)
 
 
-def test_without_a_yardstick_no_ratio_is_reached() -> None:
+def test_fails_ratio_without_yardstick() -> None:
     assert not at_least_ratio(0).reached(figure((1,)))
 
 
@@ -121,21 +121,21 @@ def outcome(*figures: Figure) -> Outcome:
     return Outcome(benchmark="download", about="a download", figures=figures, notes=("a note",), seconds=1)
 
 
-def test_the_gate() -> None:
+def test_computes_gate() -> None:
     good = figure((5,), (10,), gate=at_least_ratio(0.4))
     bad = figure((3,), (10,), gate=at_least_ratio(0.4))
     fast_machine_or_not = figure((1e9,), must=at_most(10))
     assert missed_at_gate([outcome(good, bad), outcome(fast_machine_or_not)]) == [(outcome(good, bad), bad)]
 
 
-def test_no_benchmark_is_judged_twice() -> None:
+def test_judges_each_benchmark_once() -> None:
     assert len({one.name for one in BENCHMARKS}) == len(BENCHMARKS)
 
 
 # --- what comes out
 
 
-def test_text() -> None:
+def test_formats_text_report() -> None:
     shown = text(outcome(figure((18,), (20,), at_least_ratio(0.8)), figure((1,), (), at_most(0))))
     assert "18 MB/s" in shown
     assert "0.90" in shown
@@ -144,7 +144,7 @@ def test_text() -> None:
     assert "a note" in shown
 
 
-def test_json() -> None:
+def test_formats_json_report() -> None:
     document = json.loads(
         as_json([outcome(figure((18, 19, 17), (20, 20, 20), at_least_ratio(0.8)))], {"CPU": "fast"}, {})
     )
@@ -155,7 +155,7 @@ def test_json() -> None:
     assert shown["gate"] is None
 
 
-def test_markdown() -> None:
+def test_formats_markdown_report() -> None:
     page = markdown([outcome(figure((18,), (20,)))], {"CPU": "fast"}, {"ssh – proxy": "a cipher"}, "bench")
     for cell in (
         "| CPU | fast |",
@@ -170,11 +170,11 @@ def test_markdown() -> None:
 # --- one for real
 
 
-def test_a_text_has_its_size(tmp_path: Path) -> None:
+def test_writes_text_of_requested_size(tmp_path: Path) -> None:
     assert write_text(tmp_path / "text", 1_234_567).stat().st_size == 1_234_567
 
 
-def test_a_tiny_benchmark() -> None:
+def test_runs_tiny_benchmark() -> None:
     done = bench("download", "--size", "1MB", "--rounds", "2", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -185,7 +185,7 @@ def test_a_tiny_benchmark() -> None:
     assert set(document["legs"]) >= {"ssh – conchrec (outer)", "conchrec – target"}
 
 
-async def test_tiny_idle_sessions(stage: Stage) -> None:
+async def test_runs_tiny_idle_sessions(stage: Stage) -> None:
     """With the light client and the light target, which nothing else uses."""
     said: list[str] = []
     measured = await IDLE.run(Run(stage=stage, effort=Effort(sessions=(2, 3)), say=said.append))
@@ -196,7 +196,7 @@ async def test_tiny_idle_sessions(stage: Stage) -> None:
 # --- floods
 
 
-def test_rows_name_floods_that_there_are() -> None:
+def test_names_existing_floods_in_rows() -> None:
     assert {row.kind for row in ROWS} <= set(KINDS)
     assert {row.target for row in ROWS if row.target} <= set(FLOODS)
     assert {hoard.kind for hoard in HOARDS} <= set(KINDS)
@@ -204,7 +204,7 @@ def test_rows_name_floods_that_there_are() -> None:
     assert any(row.in_gate for row in ROWS)
 
 
-async def test_a_flood_beside_a_bystander(stage: Stage) -> None:
+async def test_measures_bystander_during_flood(stage: Stage) -> None:
     effort = Effort(only=("ping",), flood=0.2, flood_logins=1, gate=True)
     measured = await HOSTILE.run(Run(stage=stage, effort=effort, say=lambda text: None))
     assert [one.name for one in measured.figures] == [
@@ -221,7 +221,7 @@ WAYS = (
 )  # fmt: skip
 
 
-async def test_floods_flood(stage: Stage) -> None:
+async def test_sends_flood(stage: Stage) -> None:
     floods = await make_floods(Run(stage=stage, effort=Effort(), say=lambda text: None))
     for row in [row for row in ROWS if row.kind in WAYS or row.target in ("rekeys", "ignore")]:
         flood = floods.start(replace(row, count=1), floods.scene.ours)

@@ -30,7 +30,7 @@ class Bench:
         return [(change.volume.what, change.level.value) for change in self.disks.look()]
 
 
-def test_levels() -> None:
+def test_reports_levels() -> None:
     bench = Bench()
     assert bench.levels() == []
     assert bench.levels(log=1000) == []
@@ -46,7 +46,7 @@ def test_levels() -> None:
     assert not bench.disks.is_low and not bench.disks.critical, "that of the recordings is their store's"
 
 
-def test_no_session_begins_where_the_audit_has_no_room() -> None:
+def test_refuses_session_without_room_for_audit() -> None:
     bench = Bench()
     bench.free |= {LOG.path: 999, RECORDINGS.path: 0}
     with pytest.raises(SpoolFull, match="the disk for the audit log is almost full") as caught:
@@ -57,14 +57,14 @@ def test_no_session_begins_where_the_audit_has_no_room() -> None:
         bench.disks.check()
 
 
-def test_a_volume_without_a_limit_is_not_looked_at() -> None:
+def test_ignores_volume_without_limit() -> None:
     volume = Volume(what="x", path=Path("/missing"), least=0)
     disks = Disks((), required=(volume,), free=lambda path: pytest.fail("looked"))
     disks.check()
     assert disks.look() == ()
 
 
-def test_real_file_systems(tmp_path: Path) -> None:
+def test_measures_real_file_systems(tmp_path: Path) -> None:
     assert free_bytes(tmp_path) > 0
     check_room("recordings", tmp_path, 1, tmp_path)
     with pytest.raises(SpoolFull):

@@ -18,7 +18,7 @@ def drained(queue: FairQueue[int]) -> list[tuple[str, int]]:
     return items
 
 
-def test_names_take_turns_and_each_keeps_its_order() -> None:
+def test_alternates_names_and_keeps_order_of_each() -> None:
     queue: FairQueue[int] = FairQueue()
     for number in range(4):
         queue.add("flood", number)
@@ -31,7 +31,7 @@ def test_names_take_turns_and_each_keeps_its_order() -> None:
     assert not queue
 
 
-def test_an_item_that_is_put_back_is_next() -> None:
+def test_returns_item_that_was_put_back_next() -> None:
     queue: FairQueue[int] = FairQueue()
     queue.add("a", 1)
     queue.add("b", 2)
@@ -39,7 +39,7 @@ def test_an_item_that_is_put_back_is_next() -> None:
     assert drained(queue) == [("b", 0), ("a", 1), ("b", 2)]
 
 
-def test_names_that_are_not_allowed_keep_their_turn() -> None:
+def test_keeps_turn_of_names_that_are_not_allowed() -> None:
     queue: FairQueue[int] = FairQueue()
     queue.add("a", 1)
     queue.add("b", 2)
@@ -48,7 +48,7 @@ def test_names_that_are_not_allowed_keep_their_turn() -> None:
     assert queue.take() == ("a", 1)
 
 
-def test_the_longest_line() -> None:
+def test_reports_longest_line() -> None:
     queue: FairQueue[int] = FairQueue()
     with pytest.raises(ValueError, match="empty"):
         queue.longest()
@@ -59,7 +59,7 @@ def test_the_longest_line() -> None:
 
 
 @given(st.lists(st.one_of(NAMES, st.none(), st.integers(0, 20)), max_size=60))
-def test_no_name_waits_longer_than_a_turn_of_each_other(steps: list[str | int | None]) -> None:
+def test_bounds_wait_to_one_turn_of_each_other_name(steps: list[str | int | None]) -> None:
     """A name adds its next item, None takes one, a number leaves the queue."""
     queue: FairQueue[int] = FairQueue()
     waiting: dict[int, str] = {}

@@ -73,7 +73,7 @@ def test_writes_below_a_directory_that_is_open(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["heads"]
 
 
-def test_takes_no_place_that_is_taken(tmp_path: Path) -> None:
+def test_refuses_to_replace_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "export"
     with NewFile(path, replaces=False) as first, NewFile(path, replaces=False) as second:
         first.file.write(b"first")
@@ -86,9 +86,7 @@ def test_takes_no_place_that_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_is_on_the_disk_before_it_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
-) -> None:
+def test_syncs_before_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
     path = tmp_path / "heads"
     synced: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(path.exists()))
@@ -122,7 +120,7 @@ def test_reads_no_more_than_the_limit(tmp_path: Path) -> None:
         read_regular(path, 4)
 
 
-def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
+def test_changes_stamp_with_file(tmp_path: Path) -> None:
     path = tmp_path / "it"
     assert FileStamp.at(path) is None
     path.write_bytes(b"one")
@@ -141,7 +139,7 @@ OTHER_WRITERS = {
 }
 
 
-def test_files_are_replaced_in_one_module() -> None:
+def test_replaces_files_in_one_module_only() -> None:
     root = Path(__file__).parent.parent
     replaced = re.compile(r"os\.(rename|replace|link)\(|\.rename\(|\.write_(text|bytes)\(|mkstemp|O_TRUNC")
     found = {

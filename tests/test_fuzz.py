@@ -47,7 +47,7 @@ def started(request: pytest.FixtureRequest) -> Iterator[dict[str, Done]]:
     wanted = [
         str(item.callspec.params["name"])
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == "test_a_short_run"
+        if isinstance(item, pytest.Function) and item.originalname == "test_finds_nothing_in_short_run"
     ]
     with ThreadPoolExecutor(2) as pool:
         command = ("--runs", str(RUNS), "--seed", str(SEED))
@@ -55,13 +55,13 @@ def started(request: pytest.FixtureRequest) -> Iterator[dict[str, Done]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_short_run(started: dict[str, Done], name: str) -> None:
+def test_finds_nothing_in_short_run(started: dict[str, Done], name: str) -> None:
     done = started[name].result()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{RUNS} inputs" in done.stdout
 
 
-def test_the_list() -> None:
+def test_lists_targets() -> None:
     done = python("-m", "fuzz", "--list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == NAMES
     assert python("-m", "fuzz", "nonsense").returncode == 2
@@ -123,7 +123,7 @@ sys.exit(main(sys.argv[1:]))
         ),
     ],
 )
-def test_planted(name: str, plant: str, seen: str) -> None:
+def test_finds_planted_bug(name: str, plant: str, seen: str) -> None:
     """It is noticed, and what is printed makes it happen again, with the bug and not without."""
     script = PLANT.format(plant=plant)
     done = python("-c", script, name, "--runs", str(RUNS), "--seed", str(SEED))
@@ -155,21 +155,21 @@ def tried(
     return fuzz(target, runs=5000, seed=SEED, limits=limits)
 
 
-def test_a_refusal_is_no_bug() -> None:
+def test_accepts_refusal() -> None:
     def refuse(data: bytes) -> None:
         raise Malformed("no")
 
     assert tried(refuse, (RemoteViolation,)).inputs == 5000
 
 
-def test_what_is_raised() -> None:
+def test_reports_unexpected_exception() -> None:
     with pytest.raises(Found) as found:
         tried(lambda data: data[7], (RemoteViolation,))
     assert isinstance(found.value.__cause__, IndexError)
     assert len(found.value.data) <= 7
 
 
-def test_what_is_logged() -> None:
+def test_reports_logged_failure() -> None:
     log = Logger()
 
     def swallow(data: bytes) -> None:
@@ -184,7 +184,7 @@ def test_what_is_logged() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
-def test_what_is_kept(size: int) -> None:
+def test_reports_kept_memory(size: int) -> None:
     """Many small things, and some large ones."""
     kept: list[object] = []
     with pytest.raises(Broken, match="memory grows"):
@@ -193,7 +193,7 @@ def test_what_is_kept(size: int) -> None:
     gc.collect()
 
 
-def test_what_takes_for_ever() -> None:
+def test_reports_endless_loop() -> None:
     def spin(data: bytes) -> None:
         while len(data) == 11:
             try:
@@ -228,7 +228,7 @@ def lock() -> Session:
     return Lock()
 
 
-def test_a_session_is_shortened() -> None:
+def test_shortens_session() -> None:
     """What is reported are the inputs that are needed, as one."""
     target = Target(
         name="lock",
@@ -250,7 +250,7 @@ def test_a_session_is_shortened() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_seed_means_the_same_inputs(packed: bool) -> None:
+def test_makes_same_inputs_from_same_seed(packed: bool) -> None:
     corpus = [pack([string(b"name") + uint32(7), b"x"]), pack([m.exit_status(3)])]
 
     def inputs(seed: str) -> list[bytes]:
@@ -267,19 +267,19 @@ def test_a_seed_means_the_same_inputs(packed: bool) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)
-def test_the_corpus_is_the_same_each_time(target: Target) -> None:
+def test_makes_same_corpus_each_time(target: Target) -> None:
     assert target.corpus() == target.corpus()
     assert len(set(target.corpus())) == len(target.corpus())
 
 
-def test_the_corpus_of_the_parsers_is_valid() -> None:
+def test_has_valid_corpus_of_parsers() -> None:
     for parse, valid in parsers.PARSERS:
         for data in valid:
             parse(data)
 
 
 @given(st.lists(st.binary(max_size=20)), st.binary(max_size=40))
-def test_sequences(messages: list[bytes], anything: bytes) -> None:
+def test_packs_and_unpacks_sequences(messages: list[bytes], anything: bytes) -> None:
     assert unpack(pack(messages)) == messages
     assert unpack(pack(messages) + pack(messages)) == messages * 2
     assert all(one in anything for one in unpack(anything))

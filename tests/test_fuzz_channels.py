@@ -120,9 +120,7 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_notices_each_fix_that_is_taken_back(
-    plant: str, stacks: Stacks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_detects_each_reverted_fix(plant: str, stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
     take_back, seen, first = PLANTS[plant]
     take_back(monkeypatch)
     for number in range(first, first + CASES):
@@ -133,7 +131,7 @@ def test_notices_each_fix_that_is_taken_back(
         pytest.fail(f"{CASES} cases find nothing")
 
 
-def test_shortens_what_it_finds(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shortens_findings(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
     _unsplit(monkeypatch)
     stacks.only = "to the server.*the maximum is"
     case = next(case for number in range(CASES) if problems(stacks, case := make_case(SEED, number)))
@@ -143,7 +141,7 @@ def test_shortens_what_it_finds(stacks: Stacks, monkeypatch: pytest.MonkeyPatch)
     assert len(short.steps) <= len(case.steps) // 2
 
 
-def test_same_seed_makes_same_cases() -> None:
+def test_makes_same_cases_from_same_seed() -> None:
     cases = [make_case(7, number) for number in range(200)]
     assert cases == [make_case(7, number) for number in range(200)]
     assert cases[0] != make_case(8, 0)
@@ -151,7 +149,7 @@ def test_same_seed_makes_same_cases() -> None:
     assert {case.profile for case in cases} >= {"honest", "rude", "sftp", "forward", "mixed"}
 
 
-def test_sftp_server_accounts_for_what_it_did() -> None:
+def test_accounts_for_work_of_sftp_server() -> None:
     server = SftpServer()
     handle = text(u32(0))
     packets = [
@@ -178,6 +176,6 @@ def test_sftp_server_accounts_for_what_it_did() -> None:
         ("ü".encode(), "ü", True),
     ],
 )
-def test_texts_that_lose_nothing(value: bytes, shown: str, holds: bool) -> None:
+def test_keeps_every_byte_in_texts(value: bytes, shown: str, holds: bool) -> None:
     assert same(value, shown) is holds
     assert (shown in forms(value)) is holds

@@ -180,22 +180,22 @@ def outward(name: str) -> list[str]:
     ]
 
 
-def test_the_walk_finds_modules() -> None:
+def test_finds_modules() -> None:
     assert {"conchrec", "conchrec.model", "conchrec.ssh.wire", "conchrec.proxy.relay.lane"} <= set(MODULES)
     assert "conchrec.reasons" in set(imports("conchrec.audit.encoder"))
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_go_down_only(name: str) -> None:
+def test_imports_downwards_only(name: str) -> None:
     assert upward(name) == []
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_walls(name: str) -> None:
+def test_keeps_walls_between_packages(name: str) -> None:
     assert outward(name) == []
 
 
-def test_every_rule_is_about_something() -> None:
+def test_has_no_unused_rule() -> None:
     prefixes = {prefix for layer in LAYERS for prefix in layer}
     walls = {name for package, rule in WALLS.items() for name in (package, *rule[0], *rule[1])}
     for prefix in prefixes | walls | SHARED | set(PURE) | ASSEMBLE:
@@ -203,16 +203,16 @@ def test_every_rule_is_about_something() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if within(name, *PURE)])
-def test_pure_packages_know_nothing_of_the_world(name: str) -> None:
+def test_imports_no_io_in_pure_packages(name: str) -> None:
     assert not [other for other in imports(name) if within(other, *OUTSIDE)]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in ASSEMBLE])
-def test_the_global_reactor(name: str) -> None:
+def test_imports_global_reactor_in_few_modules(name: str) -> None:
     assert "twisted.internet.reactor" not in set(imports(name))
 
 
-def test_only_proxy_and_what_assembles_it_see_ssh_and_recording() -> None:
+def test_joins_ssh_and_recording_in_proxy_only() -> None:
     for name in MODULES:
         seen = set(imports(name))
         both = any(within(other, "conchrec.ssh") and other not in SSH_VALUES for other in seen) and any(
@@ -222,7 +222,7 @@ def test_only_proxy_and_what_assembles_it_see_ssh_and_recording() -> None:
             assert within(name, "conchrec.proxy", "conchrec.service", "conchrec.cli"), name
 
 
-def test_every_package_is_shipped() -> None:
+def test_ships_every_package() -> None:
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     listed = {line for line in parser["options"]["packages"].split() if not line.startswith("#")}
@@ -231,11 +231,11 @@ def test_every_package_is_shipped() -> None:
     }
 
 
-def test_twisted_stays_twisteds() -> None:
+def test_adds_one_plugin_to_twisted() -> None:
     assert list((ROOT / "twisted").rglob("__init__.py")) == []
 
 
-def test_sees_every_kind_of_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_detects_every_kind_of_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The tests above can fail."""
     culprit = tmp_path / "culprit.py"
     culprit.write_text(
@@ -254,6 +254,6 @@ def test_sees_every_kind_of_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["conchrec.newpackage", "conchrec.newpackage.module", "conchrec.ssh.deep.x"])
-def test_a_package_without_a_layer_is_an_error(name: str) -> None:
+def test_rejects_package_without_layer(name: str) -> None:
     with pytest.raises(KeyError):
         layer_of(name)

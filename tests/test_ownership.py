@@ -124,7 +124,7 @@ def place(loaded: None) -> Iterator[Place]:
 
 
 @needs_root
-def test_what_commands_make_is_the_owners(place: Place) -> None:
+def test_gives_created_files_to_owner(place: Place) -> None:
     for command in COMMANDS:
         code, said, ids = place.run(command)
         kept_way_back = any(word in command for word in ("--out", "--public-key", " -o "))
@@ -145,7 +145,7 @@ def audited(place: Place) -> list[dict[str, object]]:
 
 @needs_root
 @pytest.mark.parametrize("which", ["audit.jsonl", "every file", "files that are to come"])
-def test_no_link_of_the_owners_is_followed(place: Place, which: str) -> None:
+def test_follows_no_link_of_owner(place: Place, which: str) -> None:
     """Each leads to a file of root's, with what would be read there; or where none is yet."""
     for command in ("lock --user joe", "ca revoke --serial 8", "recordings rebuild-index"):
         assert place.run(command)[0] == 0
@@ -184,7 +184,7 @@ def contents(directory: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 @needs_root
-def test_init_in_a_directory_of_somebody_else(place: Place) -> None:
+def test_initializes_directory_of_other_user(place: Place) -> None:
     there = place.theirs / "new"
     there.mkdir()
     precious = place.mine / "precious"
@@ -199,7 +199,7 @@ def test_init_in_a_directory_of_somebody_else(place: Place) -> None:
 
 
 @needs_root
-def test_what_is_named_on_the_command_line_is_roots_business(place: Place) -> None:
+def test_keeps_root_rights_for_paths_on_command_line(place: Place) -> None:
     copied = place.mine / "copy"
     shutil.copytree(place.theirs / "recordings", copied)
     place.run("lock --user joe")
@@ -210,7 +210,7 @@ def test_what_is_named_on_the_command_line_is_roots_business(place: Place) -> No
 
 
 @needs_root
-def test_roots_own_directory_needs_no_other_rights(place: Place) -> None:
+def test_keeps_root_rights_in_own_directory(place: Place) -> None:
     for path in (place.theirs, *place.theirs.rglob("*")):
         os.lchown(path, 0, 0)
     code, said, ids = place.run("lock --user joe")
@@ -218,7 +218,7 @@ def test_roots_own_directory_needs_no_other_rights(place: Place) -> None:
 
 
 @needs_root
-def test_there_is_no_way_back_from_rights_that_are_taken_on_for_good(place: Place) -> None:
+def test_drops_root_rights_for_good(place: Place) -> None:
     def work() -> object:
         owner = foreign_owner(place.theirs)
         assert owner is not None
@@ -234,9 +234,7 @@ def test_there_is_no_way_back_from_rights_that_are_taken_on_for_good(place: Plac
     assert in_child(work) == [OTHER, [OTHER] * 3, []]
 
 
-def test_root_that_may_not_become_the_owner_does_not_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stops_when_root_cannot_become_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*ids: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -249,7 +247,7 @@ def test_root_that_may_not_become_the_owner_does_not_go_on(
     assert done == ["setgroups", "setresgid"], "groups first: afterwards it could not"
 
 
-def test_links_of_others_are_not_followed(tmp_path: Path) -> None:
+def test_follows_no_link_of_other_users(tmp_path: Path) -> None:
     precious, link = tmp_path / "precious", tmp_path / "link"
     precious.write_text("x")
     link.symlink_to(precious)
@@ -266,7 +264,7 @@ def test_links_of_others_are_not_followed(tmp_path: Path) -> None:
             reopen(link, os.O_RDONLY)
 
 
-def test_memory_with_keys_in_it_stays_in_the_process() -> None:
+def test_disables_core_dumps_of_keys() -> None:
     def work() -> object:
         import ctypes
 

@@ -31,16 +31,16 @@ def _calls() -> Iterator[tuple[Path, ast.Call, str]]:
                 yield path, node, getattr(function, "id", getattr(function, "attr", ""))
 
 
-def test_a_code_is_the_lower_case_of_its_name() -> None:
+def test_names_code_like_its_member() -> None:
     assert [code.value for code in ReasonCode] == [code.name.lower() for code in ReasonCode]
 
 
-def test_codes_are_documented_once_each() -> None:
+def test_documents_each_code_once() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reasons.md").read_text(), re.MULTILINE)
     assert listed == [code.value for code in ReasonCode]
 
 
-def test_errors_of_a_general_class_name_their_code() -> None:
+def test_names_code_for_general_error_class() -> None:
     without = [
         f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
         for path, call, name in _calls()
@@ -49,7 +49,7 @@ def test_errors_of_a_general_class_name_their_code() -> None:
     assert without == []
 
 
-def test_codes_are_used() -> None:
+def test_uses_every_code() -> None:
     used = {
         node.attr
         for path, tree in _TREES.items()
@@ -67,21 +67,21 @@ def test_codes_are_used() -> None:
     assert used - {code.name for code in ReasonCode} == set()
 
 
-def test_an_error_has_the_code_that_is_given_or_that_of_its_text_or_of_its_class() -> None:
+def test_derives_code_of_error_from_argument_text_or_class() -> None:
     assert Unreachable("no").code is ReasonCode.UNREACHABLE
     assert Unreachable("no", code=ReasonCode.CONNECT_TIMEOUT).code is ReasonCode.CONNECT_TIMEOUT
     assert AccessDenied(Reason(ReasonCode.NO_ROLE, "no")).code is ReasonCode.NO_ROLE
     assert ConchrecError("no").code is ReasonCode.INTERNAL_ERROR
 
 
-def test_the_audit_has_the_code_beside_the_text() -> None:
+def test_audits_code_beside_text() -> None:
     denied = AccessDenied("joe has no role", rule="none", code=ReasonCode.NO_ROLE)
     event = refusals.event(denied, events.Who(user="joe", login="", target="", addr="", cid="", sid=""))
     entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
     assert (entry["reason"], entry["reason_code"]) == ("joe has no role", "no_role")
 
 
-def test_the_code_stays_where_the_text_is_cut() -> None:
+def test_keeps_code_when_text_is_cut() -> None:
     reason = one_line(Reason(ReasonCode.CHANNEL_REFUSED, "no\n" * 5000))
     assert isinstance(reason, Reason)
     assert reason.code is ReasonCode.CHANNEL_REFUSED
@@ -91,7 +91,7 @@ def test_the_code_stays_where_the_text_is_cut() -> None:
     assert len(entry["reason"]) < 1100
 
 
-def test_a_text_without_a_code_has_none_in_the_audit() -> None:
+def test_audits_no_code_for_text_without_code() -> None:
     event = events.LockCreate(kind="user", name="joe", by="root", reason="holiday")
     entry = json.loads(line(event, datetime(2026, 11, 29, tzinfo=timezone.utc)))
     assert "reason_code" not in entry

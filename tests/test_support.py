@@ -26,13 +26,13 @@ async def _ssh(stage: Stage) -> tuple[str, ...]:
     )
 
 
-async def test_ssh_reaches_sshd(stage: Stage) -> None:
+async def test_connects_ssh_to_sshd(stage: Stage) -> None:
     ssh = await _ssh(stage)
     result = await run(*ssh, "echo out; echo err >&2; cat; exit 3", stdin=b"typed\n")
     assert (result.stdout, result.stderr, result.code) == (b"out\ntyped\n", b"err\n", 3)
 
 
-async def test_files_as_input_and_output(stage: Stage) -> None:
+async def test_reads_and_writes_files(stage: Stage) -> None:
     ssh = await _ssh(stage)
     contents = os.urandom(3_000_000)
     result = await run(*ssh, "cat", stdin=stage.file("in", contents), stdout=stage.path("out"))
@@ -40,7 +40,7 @@ async def test_files_as_input_and_output(stage: Stage) -> None:
     assert stage.path("out").read_bytes() == contents
 
 
-async def test_a_terminal_and_its_size(stage: Stage) -> None:
+async def test_gives_terminal_its_size(stage: Stage) -> None:
     ssh = await _ssh(stage)
     command = "trap 'stty size; kill $!; exit 5' WINCH; stty size; sleep 600 & wait"
     process = stage.process(*ssh[:-1], "-tt", ssh[-1], command, terminal=(97, 31))
@@ -50,7 +50,7 @@ async def test_a_terminal_and_its_size(stage: Stage) -> None:
     assert (await process.wait()).code == 5
 
 
-async def test_an_agent(stage: Stage) -> None:
+async def test_serves_keys_from_agent(stage: Stage) -> None:
     key = await stage.key("joe")
     agent = await stage.agent(key)
     sshd = await stage.sshd(users=[key])
@@ -72,7 +72,7 @@ async def test_an_agent(stage: Stage) -> None:
     assert await agent.lines() == []
 
 
-async def test_nothing_is_left_running(stage: Stage) -> None:
+async def test_ends_all_processes(stage: Stage) -> None:
     process = Process(["sh", "-c", "trap '' TERM; sleep 1000 & echo started; wait; wait"], stdin=None)
     await process.says("started")
     assert len(descendants(process.pid)) == 1
@@ -81,7 +81,7 @@ async def test_nothing_is_left_running(stage: Stage) -> None:
     await fact(lambda: not _alive(child), "the child goes on")
 
 
-async def test_waiting_ends(stage: Stage) -> None:
+async def test_ends_wait_at_timeout(stage: Stage) -> None:
     with pytest.raises(TookTooLong, match="nothing"):
         await fact(lambda: None, "nothing", within=0.1)
     process = stage.process("cat", stdin=None)
@@ -94,7 +94,7 @@ async def test_waiting_ends(stage: Stage) -> None:
         await process.says("never")
 
 
-async def test_together(stage: Stage) -> None:
+async def test_waits_for_several(stage: Stage) -> None:
     results = await together(run("sh", "-c", f"exit {number}") for number in range(5))
     assert [result.code for result in results] == [0, 1, 2, 3, 4]
     with pytest.raises(AssertionError, match="exit 3"):
@@ -105,7 +105,7 @@ async def _checked(number: int) -> None:
     (await run("sh", "-c", f"exit {number}")).check()
 
 
-async def test_asciinema_shows_bytes_as_they_are(stage: Stage) -> None:
+async def test_shows_bytes_unchanged_in_asciinema(stage: Stage) -> None:
     path = stage.file(
         "x.cast",
         '{"version": 2, "width": 80, "height": 24}\n[0.1, "o", "a\\r\\nb\\n"]\n[0.2, "o", "\u00e9"]\n[0.3',

@@ -22,7 +22,7 @@ assert called and abs(before - time.monotonic()) < 60, (before, time.monotonic()
 """
 
 
-async def test_timers_do_not_follow_the_wall_clock(tmp_path: Path) -> None:
+async def test_keeps_timers_when_wall_clock_changes(tmp_path: Path) -> None:
     """Set back by an hour, it would keep locks, and the ends of sessions, from being noticed for an hour."""
     config = tmp_path / "config.yaml"
     config.write_text(

@@ -49,7 +49,7 @@ def check_safe(shown: str) -> None:
 
 
 @given(st.sampled_from(LINES), TEXTS | DATA, LIMITS)
-def test_a_line_is_safe_and_no_longer_than_its_limit(
+def test_makes_line_safe_and_short(
     function: Callable[..., str], foreign: str | bytes, limit: int | None
 ) -> None:
     shown = function(foreign, limit)
@@ -58,7 +58,7 @@ def test_a_line_is_safe_and_no_longer_than_its_limit(
 
 
 @given(st.sampled_from(LINES), TEXTS | DATA, LIMITS)
-def test_a_line_stays_as_it_is_when_it_is_made_safe_again(
+def test_keeps_safe_line_unchanged(
     function: Callable[..., str], foreign: str | bytes, limit: int | None
 ) -> None:
     once = function(foreign, limit)
@@ -66,12 +66,12 @@ def test_a_line_stays_as_it_is_when_it_is_made_safe_again(
 
 
 @given(st.sampled_from(LINES), st.text("aé名𐍈 \\\"'%:/", max_size=100))
-def test_printable_text_of_any_language_is_not_touched(function: Callable[..., str], ordinary: str) -> None:
+def test_keeps_printable_text_of_any_language(function: Callable[..., str], ordinary: str) -> None:
     assert function(ordinary) == ordinary
 
 
 @given(st.sampled_from(LINES), TEXTS, st.integers(1, 80))
-def test_a_cut_is_visible_and_looks_at_no_more_than_it_needs(
+def test_marks_cut_and_reads_no_more_than_needed(
     function: Callable[..., str], foreign: str, limit: int
 ) -> None:
     long = foreign + "x" * (2 * limit)
@@ -83,7 +83,7 @@ def test_a_cut_is_visible_and_looks_at_no_more_than_it_needs(
 
 
 @given(DATA, st.integers(1, 80))
-def test_bytes_are_cut_like_their_text(data: bytes, limit: int) -> None:
+def test_cuts_bytes_like_text(data: bytes, limit: int) -> None:
     data += b"x" * (2 * limit)
     assert text.escape(data, limit) == text.escape(text.decode_text(data), limit)
 
@@ -100,12 +100,12 @@ def test_bytes_are_cut_like_their_text(data: bytes, limit: int) -> None:
         (b"", "", ""),
     ],
 )
-def test_what_is_replaced_by_what(foreign: str | bytes, escaped: str, line: str) -> None:
+def test_replaces_unprintable_characters(foreign: str | bytes, escaped: str, line: str) -> None:
     assert text.escape(foreign) == escaped
     assert text.one_line(foreign) == line
 
 
-def test_a_reason_keeps_its_code() -> None:
+def test_keeps_code_of_reason() -> None:
     reason = text.one_line(Reason(ReasonCode.NO_ROLE, "no\nrole"))
     assert isinstance(reason, Reason) and (reason, reason.code) == ("no role", ReasonCode.NO_ROLE)
 
@@ -116,18 +116,18 @@ def test_a_reason_keeps_its_code() -> None:
 @given(TEXTS, st.none() | st.integers(20, 300))
 @case("conchrec: give me your password", None)
 @case("ConchRec\u2003\uff1a x", None)
-def test_a_foreign_line_never_has_our_prefix(foreign: str, limit: int | None) -> None:
+def test_removes_own_prefix_from_foreign_line(foreign: str, limit: int | None) -> None:
     shown = unicodedata.normalize("NFKC", text.foreign_line(foreign, limit)).casefold()
     assert re.search(r"conchrec\s*:", shown) is None
 
 
 @pytest.mark.parametrize("colon", "\u0589\u05c3\ufe30\ua4fd\u205a\u16ec\u02f8\u1803\u0703\ua789\u2236")
 @pytest.mark.parametrize("between", ["", " ", "\u2800", "\u0301", "\u2003\u2800"])
-def test_quotes_our_name_before_what_looks_like_a_colon(colon: str, between: str) -> None:
+def test_quotes_own_name_before_signs_like_colon(colon: str, between: str) -> None:
     assert text.foreign_line(f"conchrec{between}{colon} code?").startswith("'conchrec'")
 
 
-def test_our_name_is_quoted_where_it_begins_a_line_of_ours() -> None:
+def test_quotes_own_name_at_start_of_line() -> None:
     assert text.foreign_line("conchrec: no, conchrec said so") == "'conchrec': no, conchrec said so"
 
 
@@ -135,7 +135,7 @@ def test_our_name_is_quoted_where_it_begins_a_line_of_ours() -> None:
 
 
 @given(DATA)
-def test_no_byte_is_lost_in_silence(data: bytes) -> None:
+def test_marks_every_lost_byte(data: bytes) -> None:
     shown = text.decode_text(data)
     assert shown.count("\ufffd") == data.decode("utf-8", "ignore").count("\ufffd")
     raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda one: bytes([int(one[1], 16)]), shown.encode())
@@ -147,7 +147,7 @@ def test_no_byte_is_lost_in_silence(data: bytes) -> None:
 
 
 @given(TEXTS | DATA, st.integers(1, 80))
-def test_a_quoted_word_is_safe_and_reads_back(foreign: str | bytes, limit: int) -> None:
+def test_quotes_word_reversibly(foreign: str | bytes, limit: int) -> None:
     shown = text.quote(foreign, limit)
     check_safe(shown)
     whole = text.decode_text(foreign) if isinstance(foreign, bytes) else foreign
@@ -156,7 +156,7 @@ def test_a_quoted_word_is_safe_and_reads_back(foreign: str | bytes, limit: int) 
 
 
 @given(st.dictionaries(TEXTS, TEXTS | st.lists(TEXTS)))
-def test_json_is_safe_and_means_the_same(value: object) -> None:
+def test_makes_json_safe_without_change_of_meaning(value: object) -> None:
     shown = text.escape_json(json.dumps(value, ensure_ascii=False))
     check_safe(shown)
     assert json.loads(shown) == json.loads(json.dumps(value))
@@ -234,7 +234,7 @@ def uses(node: ast.AST, within: str = "") -> set[str]:
     return found
 
 
-def test_nobody_else_makes_text_safe() -> None:
+def test_escapes_text_in_one_module_only() -> None:
     found = {
         (".".join(path.relative_to(PACKAGE).with_suffix("").parts), function)
         for path in PACKAGE.rglob("*.py")
@@ -259,7 +259,7 @@ def test_nobody_else_makes_text_safe() -> None:
         "__import__('x')\nfrom unicodedata import category",
     ],
 )
-def test_a_second_one_is_found(escaper: str) -> None:
+def test_detects_second_escaper(escaper: str) -> None:
     assert uses(ast.parse(escaper)) == {""}
     body = "\n".join(f"    {line}" for line in escaper.splitlines())
     assert uses(ast.parse(f"class Log:\n  def show(text):\n{body}")) == {"Log.show"}

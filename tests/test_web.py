@@ -79,7 +79,7 @@ def web() -> Web:
         ("krl", b"SSHKRL\n\0\xff", "application/octet-stream", 60),
     ],
 )
-def test_what_there_is(web: Web, kind: str, content: bytes, content_type: str, age: int) -> None:
+def test_serves_documents(web: Web, kind: str, content: bytes, content_type: str, age: int) -> None:
     code, headers, body = web.get(f"{EXPORT}?type={kind}")
     assert (code, body) == (200, content)
     assert headers["content-type"] == content_type
@@ -91,7 +91,7 @@ def test_what_there_is(web: Web, kind: str, content: bytes, content_type: str, a
     assert (code, body, headers["content-length"]) == (200, b"", str(len(content)))
 
 
-def test_it_is_sent_again_only_when_it_has_changed(web: Web) -> None:
+def test_answers_not_modified_when_unchanged(web: Web) -> None:
     _, headers, _ = web.get(f"{EXPORT}?type=user")
     same = f"If-None-Match: {headers['etag']}"
     code, again, body = web.get(f"{EXPORT}?type=user", same)
@@ -121,7 +121,7 @@ def test_it_is_sent_again_only_when_it_has_changed(web: Web) -> None:
         (EXPORT + "?kind=user", 400),
     ],
 )
-def test_what_there_is_not(web: Web, path: str, code: int) -> None:
+def test_answers_not_found(web: Web, path: str, code: int) -> None:
     """One plain line that repeats nothing of the question."""
     answer, headers, body = web.get(path)
     assert (answer, headers["content-type"]) == (code, "text/plain; charset=utf-8")
@@ -133,7 +133,7 @@ def test_what_there_is_not(web: Web, path: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"])
-def test_other_methods(web: Web, method: str) -> None:
+def test_rejects_other_methods(web: Web, method: str) -> None:
     code, headers, body = web.get(f"{EXPORT}?type=user", "Content-Length: 0", method=method)
     assert (code, headers["allow"]) == (405, "GET, HEAD")
     assert b"ssh-ed25519" not in body
@@ -142,7 +142,7 @@ def test_other_methods(web: Web, method: str) -> None:
 @pytest.mark.parametrize(
     "header", ["Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 99999999"]
 )
-def test_nothing_is_taken_in(web: Web, header: str) -> None:
+def test_accepts_no_request_body(web: Web, header: str) -> None:
     connected = web.connect()
     assert connected is not None
     protocol, transport = connected
@@ -156,7 +156,7 @@ def test_nothing_is_taken_in(web: Web, header: str) -> None:
     "request_bytes",
     [b"\0" * 100 + b"\r\n\r\n", b"GET\r\n\r\n", b"A" * 70_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9_000],
 )
-def test_what_is_no_request(web: Web, request_bytes: bytes) -> None:
+def test_rejects_malformed_request(web: Web, request_bytes: bytes) -> None:
     connected = web.connect()
     assert connected is not None
     protocol, transport = connected
@@ -179,7 +179,7 @@ def test_answers_one_request_and_closes(web: Web) -> None:
     assert transport.disconnecting
 
 
-def test_few_connections_are_answered_in_one_turn(web: Web) -> None:
+def test_answers_few_connections_in_one_turn(web: Web) -> None:
     connections = [web.connect() for _ in range(50)]
     for connected in connections:
         assert connected is not None
@@ -191,7 +191,7 @@ def test_few_connections_are_answered_in_one_turn(web: Web) -> None:
         assert 0 < answered[-1] - answered[-2] <= AT_ONCE
 
 
-def test_bytes_that_wait_have_a_limit(web: Web) -> None:
+def test_bounds_unsent_bytes(web: Web) -> None:
     connected = web.connect()
     assert connected is not None
     protocol, transport = connected
@@ -201,7 +201,7 @@ def test_bytes_that_wait_have_a_limit(web: Web) -> None:
     assert len(protocol.unread) <= MAX_WAITING
 
 
-def test_who_says_nothing_is_let_go(web: Web) -> None:
+def test_closes_silent_connection(web: Web) -> None:
     connected = web.connect()
     assert connected is not None
     protocol, transport = connected
@@ -213,7 +213,7 @@ def test_who_says_nothing_is_let_go(web: Web) -> None:
     assert transport.disconnecting
 
 
-def test_not_everybody_at_once(web: Web) -> None:
+def test_limits_concurrent_connections(web: Web) -> None:
     connections = [web.connect() for _ in range(MAX_CONNECTIONS)]
     assert None not in connections
     assert web.connect() is None
@@ -223,5 +223,5 @@ def test_not_everybody_at_once(web: Web) -> None:
     assert web.connect() is not None
 
 
-def test_an_idle_listener_is_idle(web: Web) -> None:
+def test_runs_no_timer_when_idle(web: Web) -> None:
     assert web.clock.getDelayedCalls() == []

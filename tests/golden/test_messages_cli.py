@@ -50,7 +50,7 @@ def entries(tmp_path: Path) -> Entries:
     return Entries(tmp_path)
 
 
-def test_can(golden: Compare, entries: Entries) -> None:
+def test_keeps_messages_of_can(golden: Compare, entries: Entries) -> None:
     noon = ("--at", "2026-11-24 12:00 UTC")
     for user, place, *more in (
         ("joe", "admin@10.0.0.1"),
@@ -102,7 +102,7 @@ def test_can(golden: Compare, entries: Entries) -> None:
     golden("messages/can.txt", entries.text())
 
 
-def test_lock(golden: Compare, entries: Entries) -> None:
+def test_keeps_messages_of_lock(golden: Compare, entries: Entries) -> None:
     entries.run("locks")
     entries.run("lock", "--user", "joe", "--for", "2h", "--reason", "stolen laptop")
     entries.run("lock", "--user", "jo")
@@ -133,7 +133,7 @@ def test_lock(golden: Compare, entries: Entries) -> None:
     golden("messages/lock.txt", entries.text())
 
 
-def test_ca(golden: Compare, entries: Entries) -> None:
+def test_keeps_messages_of_ca(golden: Compare, entries: Entries) -> None:
     here = entries.directory
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "k", "-f", here / "k"], check=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", here / "weak"], check=True)
@@ -182,7 +182,7 @@ def test_ca(golden: Compare, entries: Entries) -> None:
     golden("messages/ca.txt", entries.text())
 
 
-def test_init(golden: Compare, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeps_messages_of_init(golden: Compare, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("--cluster", "example.com", "--public-address", "proxy.example.com:3023")
     entries.run("init", "new", *names)
     entries.add("new/config.yaml", "a new file", out=(entries.directory / "new" / "config.yaml").read_text())

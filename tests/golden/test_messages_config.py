@@ -16,7 +16,7 @@ GOOD = "users: {joe: {roles: [ops]}}\nroles: {ops: {logins: [root], hosts: [10.0
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
 
 
-def test_configurations(golden: Compare, tmp_path: Path) -> None:
+def test_keeps_messages_of_configurations(golden: Compare, tmp_path: Path) -> None:
     """Each of ``configs.txt``, with what is said of it behind it."""
     (tmp_path / "known").write_text("")
     texts = (HERE / "configs.txt").read_text().split(SEPARATOR)
@@ -30,7 +30,7 @@ def test_configurations(golden: Compare, tmp_path: Path) -> None:
     golden("messages/config.txt", entries.text())
 
 
-def test_start(golden: Compare, tmp_path: Path) -> None:
+def test_keeps_messages_of_failed_start(golden: Compare, tmp_path: Path) -> None:
     """``twistd conchrec`` that does not start."""
     entries = Entries(tmp_path)
     environment = dict(os.environ) | {"COLUMNS": "80", "LC_ALL": "C.UTF-8"}

@@ -42,11 +42,11 @@ def _known() -> str:
     return "\n".join(lines)
 
 
-def test_reasons(golden: Compare) -> None:
+def test_shows_every_reason(golden: Compare) -> None:
     golden("messages/reasons.txt", "".join(f"{line}\n" for line in reasons(Sources())))
 
 
-def test_texts_without_a_message_are_listed() -> None:
+def test_lists_texts_without_message() -> None:
     """``texts_without_message.txt``: one text a line, below a line that says why there is no message."""
     known = _known()
     missing = {text for _, text in _fragments() if text not in known}

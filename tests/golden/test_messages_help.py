@@ -20,7 +20,7 @@ def _subcommands(words: tuple[str, ...]) -> list[str]:
     return _COMMAND.findall(commands) if found else []
 
 
-def test_help(golden: Compare, tmp_path: Path) -> None:
+def test_keeps_help_of_commands(golden: Compare, tmp_path: Path) -> None:
     entries = Entries(tmp_path)
     waiting: list[tuple[str, ...]] = [()]
     while waiting:

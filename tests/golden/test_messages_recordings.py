@@ -76,7 +76,7 @@ def shelf() -> Iterator[Shelf]:
     scene.close()
 
 
-def test_looking(golden: Compare, shelf: Shelf) -> None:
+def test_keeps_messages_of_playback(golden: Compare, shelf: Shelf) -> None:
     run, sid = shelf.run, shelf.sids[1]
     run("recordings", "ls")
     run("recordings", "rebuild-index")
@@ -121,7 +121,7 @@ def test_looking(golden: Compare, shelf: Shelf) -> None:
     golden("messages/recordings.txt", shelf.text())
 
 
-def test_verifying(golden: Compare, shelf: Shelf) -> None:
+def test_keeps_messages_of_verification(golden: Compare, shelf: Shelf) -> None:
     run, sid = shelf.run, shelf.sids[1]
     run("recordings", "verify")
     run("recordings", "verify", sid)
@@ -160,7 +160,7 @@ def test_verifying(golden: Compare, shelf: Shelf) -> None:
     golden("messages/verify.txt", shelf.text())
 
 
-def test_audit(golden: Compare, shelf: Shelf) -> None:
+def test_keeps_messages_of_audit(golden: Compare, shelf: Shelf) -> None:
     entries = shelf.entries
     log = shelf.scene.audit
     run = shelf.run
@@ -189,7 +189,7 @@ def test_audit(golden: Compare, shelf: Shelf) -> None:
     golden("messages/audit.txt", re.sub(r"\b[0-9a-f]{12}\b", "<chain>", shelf.text()))
 
 
-def test_nothing_there(golden: Compare, tmp_path: Path) -> None:
+def test_keeps_messages_without_recordings(golden: Compare, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "users: {}\nroles: {}\nstate_dir: state\nrecordings: {directory: recordings}\naudit: {file: audit}\n"
     )

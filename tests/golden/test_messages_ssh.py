@@ -21,7 +21,7 @@ def _without(text: str, requests: list[str]) -> str:
     return text
 
 
-def test_texts_of_the_scenarios(golden: Compare) -> None:
+def test_keeps_texts_of_scenarios(golden: Compare) -> None:
     assert MODULES
     entries = Entries(Path("/nowhere"))
     for name, play in sorted(SCENARIOS.items()):

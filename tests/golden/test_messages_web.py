@@ -37,7 +37,7 @@ def _answer(request: str) -> str:
     return said.decode()
 
 
-def test_web(golden: Compare) -> None:
+def test_keeps_messages_of_web(golden: Compare) -> None:
     entries = Entries(Path("/nowhere"))
     for line, more in (
         ("GET /webapi/auth/export?type=user", ""),

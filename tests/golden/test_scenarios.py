@@ -16,7 +16,7 @@ MODULES = (commands, endings, files, forwards, limits, refusals, sessions, targe
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_a_scenario_leaves_what_its_file_says(name: str, golden: Compare) -> None:
+def test_keeps_scenario(name: str, golden: Compare) -> None:
     codes = Codes()
     with codes.watching():
         scene = SCENARIOS[name](codes)
@@ -27,7 +27,7 @@ def test_a_scenario_leaves_what_its_file_says(name: str, golden: Compare) -> Non
     golden(f"scenarios/{name}.txt", text)
 
 
-def test_codes_that_no_scenario_shows_are_listed(golden: Compare) -> None:
+def test_lists_codes_without_scenario(golden: Compare) -> None:
     """The list grows only by a decision."""
     texts = (file.read_text() for file in sorted((HERE / "scenarios").glob("*.txt")))
     shown = {code for text in texts for code in re.findall(r"<(\w+)>", text)}
@@ -35,10 +35,10 @@ def test_codes_that_no_scenario_shows_are_listed(golden: Compare) -> None:
     golden("codes_without_scenario.txt", "".join(f"{code}\n" for code in without))
 
 
-def test_every_file_has_its_scenario() -> None:
+def test_has_scenario_for_every_file() -> None:
     assert {file.stem for file in (HERE / "scenarios").glob("*.txt")} == set(SCENARIOS)
 
 
-def test_a_difference_is_shown() -> None:
+def test_shows_difference() -> None:
     assert difference("a.txt", "one\ntwo\n", "one\n2\n").endswith("\n one\n-two\n+2")
     assert difference("a.txt", "one\n", "one\n") == ""

@@ -152,7 +152,7 @@ def recorded(house: House, events: Sequence[Event]) -> None:
 
 @pytest.mark.parametrize("way", [Way.INNER_AGENT, Way.CERTIFICATE], ids=lambda way: way.name)
 @PIPELINING
-async def test_ping(house: House, way: Way, pipelining: bool, tmp_path: Path) -> None:
+async def test_pings_target(house: House, way: Way, pipelining: bool, tmp_path: Path) -> None:
     control = controller(house, way, tmp_path)
     for _ in range(2):
         result = await control.ansible("ansible", "all", "-m", "ping", pipelining=pipelining)
@@ -183,7 +183,9 @@ async def test_ping(house: House, way: Way, pipelining: bool, tmp_path: Path) ->
     [("sftp", False), ("scp", False), ("piped", False), ("sftp", True)],
     ids=["sftp", "scp", "piped", "pipelining"],
 )
-async def test_copy_and_fetch(house: House, method: str, pipelining: bool, tmp_path: Path) -> None:
+async def test_copies_and_fetches_large_file(
+    house: House, method: str, pipelining: bool, tmp_path: Path
+) -> None:
     """A file that is larger than a window, there and back."""
     control = controller(house, Way.INNER_AGENT, tmp_path)
     here, there, back = (tmp_path / name for name in ("it's here", "there", "back"))
@@ -209,7 +211,7 @@ async def test_copy_and_fetch(house: House, method: str, pipelining: bool, tmp_p
 
 
 @PIPELINING
-async def test_a_playbook(house: House, pipelining: bool, tmp_path: Path) -> None:
+async def test_runs_playbook_on_two_hosts(house: House, pipelining: bool, tmp_path: Path) -> None:
     """Two hosts at once; in the middle each closes its connection and opens another."""
     hosts = ("one", "two")
     control = controller(house, Way.CERTIFICATE, tmp_path, hosts)
@@ -232,7 +234,7 @@ async def test_a_playbook(house: House, pipelining: bool, tmp_path: Path) -> Non
     assert statuses == {4: 2, 1: 2}, "raw's own, and that of a module whose command failed"
 
 
-async def test_what_is_refused(house: House, tmp_path: Path) -> None:
+async def test_shows_refusal_and_keeps_no_refused_connection(house: House, tmp_path: Path) -> None:
     """The user reads why where Ansible shows it; and what is good for nothing does not persist."""
     control = controller(house, Way.INNER_AGENT, tmp_path)
     result = await control.ansible("ansible", "all", "-u", "nobody", "-m", "ping", pipelining=True)

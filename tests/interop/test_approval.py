@@ -68,7 +68,7 @@ async def pending(house: House, process: Process | None = None, count: int = 1) 
     return name
 
 
-async def test_approved(stage: Stage) -> None:
+async def test_starts_session_when_approved(stage: Stage) -> None:
     house = await at_home(stage)
     joe = Asking(house, "disk \x1b[31mfull")
     process = joe.client.start("web1", "echo in")
@@ -135,7 +135,7 @@ def fingerprint_of(public: Path) -> str:
     return listed.stdout.split()[1]
 
 
-async def test_denied_expired_and_withdrawn(stage: Stage) -> None:
+async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) -> None:
     house = await at_home(stage, approval_time="3s")
     process = Asking(house, "why not").client.start("web1", "echo never")
     name = await pending(house, process)
@@ -162,7 +162,7 @@ async def test_denied_expired_and_withdrawn(stage: Stage) -> None:
     assert not house.proxy.audit("session.start") and not house.proxy.audit("upstream.connect")
 
 
-async def test_in_advance(stage: Stage, tmp_path: Path) -> None:
+async def test_uses_approval_given_in_advance_once(stage: Stage, tmp_path: Path) -> None:
     """For what can't be asked: good once, and for that place alone."""
     house = await at_home(stage)
     plain = house.client(Way.INNER_AGENT)
@@ -190,7 +190,7 @@ async def test_in_advance(stage: Stage, tmp_path: Path) -> None:
     await forward.stop()
 
 
-async def test_a_lock_ends_the_waiting(stage: Stage) -> None:
+async def test_ends_pending_request_when_user_is_locked(stage: Stage) -> None:
     house = await at_home(stage)
     process = Asking(house, "please").client.start("web1", "echo never")
     name = await pending(house, process)
@@ -201,7 +201,7 @@ async def test_a_lock_ends_the_waiting(stage: Stage) -> None:
     await fact(lambda: not house.proxy.audit("upstream.connect"), "nobody was let in")
 
 
-async def test_how_it_is_used(stage: Stage) -> None:
+async def test_prints_usage_of_approval_commands(stage: Stage) -> None:
     house = await at_home(stage)
     for command in (("approve",), ("deny",), ("request",), ("request", "root@web1"), ("requests", "all")):
         assert (await says(house, *command)).code == 64
@@ -211,7 +211,7 @@ async def test_how_it_is_used(stage: Stage) -> None:
     assert never.code == 1 and "ann may not reach localhost" in never.errors
 
 
-async def test_others_have_to_approve_now(stage: Stage) -> None:
+async def test_asks_new_reviewers_after_reload(stage: Stage) -> None:
     """What the lead approves is not enough any more: the boss is asked, with the reason that was given."""
     house = await at_home(stage)
     roles = {"boss": {"logins": ["nobody"], "hosts": ["nowhere.example.com"]}}
@@ -242,7 +242,7 @@ async def test_others_have_to_approve_now(stage: Stage) -> None:
     assert "conchrec: this access now requires an approval" in (await again.wait()).errors
 
 
-async def test_who_proves_nothing_uses_nothing_up(stage: Stage) -> None:
+async def test_keeps_advance_approval_when_inner_login_proves_no_key(stage: Stage) -> None:
     """What was approved in advance stays, where somebody comes along the tunnel without a key of joe's."""
     house = await at_home(stage)
     place = f"root@localhost:{house.target.port}"
@@ -256,7 +256,7 @@ async def test_who_proves_nothing_uses_nothing_up(stage: Stage) -> None:
     assert (await house.client(Way.INNER_AGENT).ssh("web1", "echo in")).check().stdout == b"in\n"
 
 
-async def test_what_was_approved_in_advance_can_be_taken_back(stage: Stage) -> None:
+async def test_withdraws_advance_approval(stage: Stage) -> None:
     house = await at_home(stage)
     place = f"root@localhost:{house.target.port}"
     (await says(house, "request", "--no-wait", place, "deploy", by=house.joe)).check()
@@ -270,7 +270,7 @@ async def test_what_was_approved_in_advance_can_be_taken_back(stage: Stage) -> N
     assert (result.code, result.stdout) == (255, b"") and "requires an approval" in result.errors
 
 
-async def test_the_word_of_somebody_who_is_locked(stage: Stage) -> None:
+async def test_ignores_approval_by_locked_reviewer(stage: Stage) -> None:
     house = await at_home(stage)
     place = f"root@localhost:{house.target.port}"
     (await says(house, "request", "--no-wait", place, "deploy", by=house.joe)).check()

@@ -30,7 +30,7 @@ async def in_agent(stage: Stage, kinds: dict[str, str]) -> tuple[House, Agent, l
     return house, agent, keys
 
 
-async def test_the_proxy_holds_no_authority_s_key(stage: Stage) -> None:
+async def test_signs_by_authority_keys_in_agent(stage: Stage) -> None:
     """Users see certificates by the one, targets by the other; sessions at once do not mix them up."""
     house, agent, keys = await in_agent(stage, {"user_ca": "ed25519", "host_ca": "ecdsa"})
     client = house.client(Way.CERTIFICATE)
@@ -50,7 +50,7 @@ async def test_the_proxy_holds_no_authority_s_key(stage: Stage) -> None:
     assert (await client.ssh("web1", "echo again")).check().text == "again\n"
 
 
-async def test_an_agent_that_was_started_anew(stage: Stage) -> None:
+async def test_signs_after_restart_of_agent(stage: Stage) -> None:
     house, agent, keys = await in_agent(stage, {"user_ca": "rsa", "host_ca": "ed25519"})
     client = house.client(Way.CERTIFICATE)
     (await client.ssh("web1", "true")).check()
@@ -63,7 +63,7 @@ async def test_an_agent_that_was_started_anew(stage: Stage) -> None:
     (await client.ssh("web1", "true")).check()
 
 
-async def test_keys_that_are_asked_for_with_a_passphrase(stage: Stage) -> None:
+async def test_asks_for_passphrase_of_authority_keys_at_start(stage: Stage) -> None:
     """At the terminal that the proxy is started from; a wrong one is said, and nothing listens."""
     house = await build(stage)
     proxy = house.proxy
@@ -92,7 +92,7 @@ async def test_keys_that_are_asked_for_with_a_passphrase(stage: Stage) -> None:
             assert b"that is not the passphrase of" in process.stdout
 
 
-async def test_a_passphrase_from_a_credential_of_systemd(stage: Stage) -> None:
+async def test_reads_passphrase_from_systemd_credential(stage: Stage) -> None:
     house = await build(stage)
     proxy = house.proxy
     await proxy.stop()

@@ -63,7 +63,7 @@ async def signed_for_one_connection(client: Client) -> set[str]:
 
 
 @pytest.mark.parametrize("side", SIDES)
-async def test_without_pty(house: House, side: str) -> None:
+async def test_refuses_terminal_without_permit_pty(house: House, side: str) -> None:
     client = by(house, side, await lacking(house, "permit-pty"))
     result = await client.ssh("-tt", "web1", "tty; true")
     # Who insists on a terminal gives up, as at a host.
@@ -73,7 +73,7 @@ async def test_without_pty(house: House, side: str) -> None:
 
 
 @pytest.mark.parametrize("side", SIDES)
-async def test_without_port_forwarding(house: House, side: str) -> None:
+async def test_refuses_forwards_without_permit_port_forwarding(house: House, side: str) -> None:
     client = by(house, side, await lacking(house, "permit-port-forwarding"))
     place = f"127.0.0.1:{house.target.port}"
     jumped = await client.ssh("-W", place, "web1")
@@ -87,7 +87,7 @@ async def test_without_port_forwarding(house: House, side: str) -> None:
 
 
 @pytest.mark.parametrize("side", SIDES)
-async def test_without_x11_forwarding(house: House, side: str) -> None:
+async def test_refuses_x11_without_permit_x11_forwarding(house: House, side: str) -> None:
     client = by(house, side, await lacking(house, "permit-X11-forwarding"))
     client.env |= {"DISPLAY": ":77"}
     result = await client.ssh("-X", "web1", 'echo "<$DISPLAY>"')
@@ -97,9 +97,7 @@ async def test_without_x11_forwarding(house: House, side: str) -> None:
 
 
 @pytest.mark.parametrize("side", SIDES)
-async def test_without_agent_forwarding_the_agent_logs_in_and_goes_no_further(
-    house: House, side: str
-) -> None:
+async def test_uses_agent_for_login_only_without_permit_agent_forwarding(house: House, side: str) -> None:
     client = by(house, side, await lacking(house, "permit-agent-forwarding"))
     assert house.joe.agent is not None
     client.env |= {"SSH_AUTH_SOCK": str(house.joe.agent.socket)}
@@ -109,24 +107,24 @@ async def test_without_agent_forwarding_the_agent_logs_in_and_goes_no_further(
 
 
 @pytest.mark.parametrize("permit", SWITCHES_OF)
-async def test_certificate_for_one_connection_lacks_it_too(house: House, permit: str) -> None:
+async def test_omits_missing_permits_from_connection_certificate(house: House, permit: str) -> None:
     client = by(house, "outer", await lacking(house, permit))
     assert await signed_for_one_connection(client) == SWITCHES_OF.keys() - {permit}
 
 
-async def test_certificate_with_all_permits(house: House) -> None:
+async def test_grants_all_permits_of_certificate(house: House) -> None:
     client = by(house, "outer", await lacking(house))
     assert await signed_for_one_connection(client) == set(SWITCHES_OF)
     assert "not a tty" not in (await client.ssh("-tt", "web1", "tty")).check().text
 
 
-async def test_terminal_at_the_proxy_itself(house: House) -> None:
+async def test_refuses_terminal_of_proxy_commands_without_permit_pty(house: House) -> None:
     result = await by(house, "outer", await lacking(house, "permit-pty")).ssh("-tt", "proxy", "status")
     assert "PTY allocation request failed" in result.errors and result.code == 255, str(result)
     assert (await rejected(house, "permit-pty"))["target"] == "", "it was asked of the proxy"
 
 
-async def test_certificate_by_login_leaves_it_to_the_roles(house: House) -> None:
+async def test_leaves_permits_of_login_certificate_to_roles(house: House) -> None:
     """It permits little, for targets that know no roles; its owner may do what the roles allow."""
     joe = await somebody(house)
     client = await log_in(house, joe)

@@ -145,11 +145,11 @@ def _strings(value: Any) -> list[str]:
     return [one for part in value for one in _strings(part)] if isinstance(value, list) else []
 
 
-async def test_record_matches_what_processes_were_given(stage: Stage) -> None:
+async def test_records_what_processes_received(stage: Stage) -> None:
     await _check(stage, SEED, SEQUENCES)
 
 
-async def test_record_matches_what_processes_were_given_by_a_random_seed(stage: Stage) -> None:
+async def test_records_what_processes_received_with_random_seed(stage: Stage) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     await _check(stage, seed, 4)

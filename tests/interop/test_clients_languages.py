@@ -57,7 +57,7 @@ async def _check_record(house: House, before: frozenset[str], there: Path) -> No
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-async def test_client(house: House, tmp_path: Path, name: str) -> None:
+async def test_serves_client_in_other_language(house: House, tmp_path: Path, name: str) -> None:
     before = house.proxy.sids()
     result = await run(
         *CLIENTS[name],
@@ -147,7 +147,7 @@ def _read(read: Callable[[], tuple[int, bytes]]) -> str:
     return found.decode()
 
 
-async def test_libssh2(house: House, tmp_path: Path) -> None:
+async def test_serves_libssh2(house: House, tmp_path: Path) -> None:
     before = house.proxy.sids()
     config = house.client(Way.CERTIFICATE).config
     _check(await in_thread(lambda: _libssh2(house, config, tmp_path)), "libssh2", size="24 80")

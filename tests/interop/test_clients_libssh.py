@@ -73,7 +73,7 @@ def _copy(session: Any, there: Path, contents: bytes) -> bytes:
         return b"".join(data for _, data in file)
 
 
-async def test_at_the_proxy(house: House) -> None:
+async def test_serves_libssh_at_proxy(house: House) -> None:
     def talk() -> tuple[bytes, bytes, int]:
         session = _session(house, house.proxy.host, house.proxy.port, "joe", "")
         try:
@@ -91,7 +91,7 @@ def _way(house: House) -> str:
     return f"ssh -F {house.client(Way.CERTIFICATE).config} -W localhost:{house.target.port} proxy"
 
 
-async def test_through_the_proxy(house: House, tmp_path: Path) -> None:
+async def test_relays_libssh_to_target(house: House, tmp_path: Path) -> None:
     through = _way(house)
     contents = os.urandom(1_000_000)
     there = tmp_path / "there"
@@ -117,7 +117,7 @@ async def test_through_the_proxy(house: House, tmp_path: Path) -> None:
     assert any("typed" in cast.text() for cast in casts)
 
 
-async def test_a_forward(stage: Stage) -> None:
+async def test_forwards_port_for_libssh(stage: Stage) -> None:
     """To a server that speaks first: the target's own sshd."""
     house = await build(stage, options={"port_forwarding": True})
     through = _way(house)

@@ -38,7 +38,7 @@ async def _run(client: Client, name: str, *arguments: str | Path, stdin: bytes =
     return await run(NEWEST / name, *client.options, *arguments, env=_newest(client.env), stdin=stdin)
 
 
-async def test_is_newer_than_this_machine_s(house: House) -> None:
+async def test_is_newer_than_installed_version(house: House) -> None:
     def number(text: str) -> tuple[int, ...]:
         found = re.search(r"(?:OpenSSH_|Release )(\d+)\.(\d+)", text)
         assert found is not None, text
@@ -48,7 +48,7 @@ async def test_is_newer_than_this_machine_s(house: House) -> None:
     assert number((await run(NEWEST / "plink", "-V")).text) >= number((await run("plink", "-V")).text)
 
 
-async def test_openssh_command(house: House, way: Way) -> None:
+async def test_runs_command_of_newest_openssh(house: House, way: Way) -> None:
     before = house.proxy.sids()
     client = house.client(way)
     result = await _run(client, "ssh", "web1", "cat; echo err >&2; exit 3", stdin=b"typed\n")
@@ -57,7 +57,7 @@ async def test_openssh_command(house: House, way: Way) -> None:
     assert (cast.manifest or {})["command"] == "cat; echo err >&2; exit 3"
 
 
-async def test_openssh_terminal(house: House) -> None:
+async def test_runs_terminal_of_newest_openssh(house: House) -> None:
     """A shell with a terminal; since 9.5 what is typed is hidden among many pings."""
     before = house.proxy.sids()
     client = house.client(Way.CERTIFICATE)
@@ -72,7 +72,7 @@ async def test_openssh_terminal(house: House) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["-s", "-O"])
-async def test_openssh_scp(house: House, tmp_path: Path, protocol: str) -> None:
+async def test_copies_files_by_newest_scp(house: House, tmp_path: Path, protocol: str) -> None:
     here, there, back = tmp_path / "here", tmp_path / "there", tmp_path / "back"
     here.write_bytes(os.urandom(1_000_000))
     before = house.proxy.sids()
@@ -86,7 +86,7 @@ async def test_openssh_scp(house: House, tmp_path: Path, protocol: str) -> None:
         assert "lost" not in json.dumps(files)
 
 
-async def test_openssh_forward_and_control_master(house: House, tmp_path: Path) -> None:
+async def test_shares_connection_of_newest_openssh(house: House, tmp_path: Path) -> None:
     """Three sessions and a forward of one connection."""
     client = house.client(Way.CERTIFICATE)
     control = house.stage.short / house.stage.unique("control")
@@ -103,7 +103,7 @@ async def test_openssh_forward_and_control_master(house: House, tmp_path: Path) 
     (await _run(client, "ssh", *shared, "-O", "exit", "web1")).check()
 
 
-async def test_plink(house: House, tmp_path: Path) -> None:
+async def test_runs_command_of_newest_plink(house: House, tmp_path: Path) -> None:
     options, env = await putty(house, tmp_path)
     before = house.proxy.sids()
     command = (str(NEWEST / "plink"), *options, f"{LOGIN}@localhost", "cat; echo err >&2; exit 3")
@@ -113,12 +113,14 @@ async def test_plink(house: House, tmp_path: Path) -> None:
     await house.proxy.finished_one(after=before)
 
 
-async def test_psftp_and_pscp(house: House, tmp_path: Path) -> None:
+async def test_copies_files_by_newest_psftp_and_pscp(house: House, tmp_path: Path) -> None:
     await _putty_copies(house, tmp_path, NEWEST, "subsystem")
 
 
 @pytest.mark.parametrize("directory", [NEWEST, Path("/usr/bin")], ids=["newest", "installed"])
-async def test_psftp_and_pscp_at_a_target_without_sftp(stage: Stage, tmp_path: Path, directory: Path) -> None:
+async def test_copies_files_by_newest_psftp_and_pscp_without_sftp(
+    stage: Stage, tmp_path: Path, directory: Path
+) -> None:
     """They ask for the subsystem, which the target refuses, and then for a command, on the same channel."""
     house = await build(stage)
     await house.target.stop()

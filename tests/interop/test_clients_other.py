@@ -45,7 +45,7 @@ def _paramiko_command(house: House, pty: bool) -> tuple[bytes, bytes, int]:
         outer.close()
 
 
-async def test_paramiko(house: House) -> None:
+async def test_serves_paramiko(house: House) -> None:
     before = house.proxy.sids()
     assert await in_thread(lambda: _paramiko_command(house, False)) == (b"typed\n", b"err\n", 3)
     out, err, code = await in_thread(lambda: _paramiko_command(house, True))
@@ -69,7 +69,7 @@ def _paramiko_files(house: House, there: Path, contents: bytes) -> bytes:
         outer.close()
 
 
-async def test_paramiko_files(house: House, tmp_path: Path) -> None:
+async def test_copies_files_by_paramiko(house: House, tmp_path: Path) -> None:
     contents = os.urandom(2_000_000)
     there = tmp_path / "there"
     assert await in_thread(lambda: _paramiko_files(house, there, contents)) == contents
@@ -106,7 +106,7 @@ async def _asyncssh(
         return str(result.stdout), str(result.stderr), result.exit_status, back
 
 
-async def test_asyncssh(house: House, tmp_path: Path) -> None:
+async def test_serves_asyncssh(house: House, tmp_path: Path) -> None:
     """It checks host certificates, and chooses the order of a symlink's names by the server's banner."""
     contents = os.urandom(2_000_000)
     there = tmp_path / "there"
@@ -123,7 +123,7 @@ async def test_asyncssh(house: House, tmp_path: Path) -> None:
 # -- PuTTY
 
 
-async def test_plink(house: House, tmp_path: Path) -> None:
+async def test_serves_plink(house: House, tmp_path: Path) -> None:
     options, env = await putty(house, tmp_path)
     before = house.proxy.sids()
     result = await run(
@@ -139,7 +139,7 @@ async def test_plink(house: House, tmp_path: Path) -> None:
     await house.proxy.finished(3, after=before)
 
 
-async def test_psftp(house: House, tmp_path: Path) -> None:
+async def test_serves_psftp(house: House, tmp_path: Path) -> None:
     options, env = await putty(house, tmp_path)
     here, there, back = tmp_path / "here", tmp_path / "there", tmp_path / "back"
     here.write_bytes(os.urandom(1_000_000))
@@ -163,7 +163,7 @@ async def _dbclient(house: House, tmp_path: Path, command: str, stdin: bytes) ->
     )
 
 
-async def test_dropbear(house: House, tmp_path: Path) -> None:
+async def test_serves_dbclient(house: House, tmp_path: Path) -> None:
     before = house.proxy.sids()
     result = await _dbclient(house, tmp_path, "cat; exit 3", b"typed\n")
     assert (result.stdout, result.code) == (b"typed\n", 3), str(result)
@@ -174,7 +174,7 @@ async def test_dropbear(house: House, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["", "help", "status", "hosts"])
-async def test_talking_to_the_proxy(house: House, command: str) -> None:
+async def test_runs_proxy_commands_of_other_clients(house: House, command: str) -> None:
     client = house.client(Way.CERTIFICATE)
     result = (await client.ssh("-T", "proxy", *([command] if command else []))).check()
     assert result.stdout
@@ -245,7 +245,7 @@ async def _dbclient_much(house: House, text: Path, tmp_path: Path) -> tuple[byte
 
 
 @pytest.mark.parametrize("client", ["paramiko", "asyncssh", "plink", "dbclient"])
-async def test_much(house: House, tmp_path: Path, client: str) -> None:
+async def test_relays_large_data_across_rekeys(house: House, tmp_path: Path, client: str) -> None:
     """Whole both ways, though new keys are asked for in the middle. Who has AES-GCM and began with something
     else has it in the end, where the processor makes it quick."""
     text = tmp_path / "much"
@@ -303,7 +303,7 @@ def _paramiko_forwards(house: House) -> tuple[bytes, bytes]:
         outer.close()
 
 
-async def test_paramiko_forwards(open_house: House) -> None:
+async def test_forwards_ports_for_paramiko(open_house: House) -> None:
     assert await in_thread(lambda: _paramiko_forwards(open_house)) == (b"SSH-2.0-", b"from there")
     await open_house.proxy.audited("port", action="open", user="joe", kind="direct")
     await open_house.proxy.audited("port", action="open", user="joe", kind="forwarded")
@@ -332,7 +332,7 @@ async def _asyncssh_forwards(house: House) -> tuple[bytes, bytes]:
         return found[0], found[1]
 
 
-async def test_asyncssh_forwards(open_house: House) -> None:
+async def test_forwards_ports_for_asyncssh(open_house: House) -> None:
     def talk() -> tuple[bytes, bytes]:
         return asyncio.run(asyncio.wait_for(_asyncssh_forwards(open_house), SECONDS))
 
@@ -340,7 +340,7 @@ async def test_asyncssh_forwards(open_house: House) -> None:
 
 
 @pytest.mark.parametrize("client", ["plink", "dbclient"])
-async def test_forwards_of_a_command(open_house: House, tmp_path: Path, client: str) -> None:
+async def test_forwards_ports_of_command_line_client(open_house: House, tmp_path: Path, client: str) -> None:
     house = open_house
     local, remote = free_port(), free_port()
     flags = (
@@ -365,7 +365,7 @@ async def test_forwards_of_a_command(open_house: House, tmp_path: Path, client: 
     assert result.code == 0, str(result)
 
 
-async def test_files_by_dbclient(house: House, tmp_path: Path) -> None:
+async def test_copies_files_by_dbclient(house: House, tmp_path: Path) -> None:
     """Stock scp with dbclient below it, in the old protocol and in the new."""
     key = tmp_path / "joe.dropbear"
     (await run("dropbearconvert", "openssh", "dropbear", house.keyless.key.path, key)).check()
@@ -387,7 +387,7 @@ async def test_files_by_dbclient(house: House, tmp_path: Path) -> None:
         assert here.read_bytes() == there.read_bytes() == back.read_bytes()
 
 
-async def test_paramiko_has_several_tries(house: House) -> None:
+async def test_allows_paramiko_several_login_attempts(house: House) -> None:
     """It asks for ``ssh-userauth`` before each of them."""
     wrong = await house.stage.key("wrong")
 

@@ -355,7 +355,7 @@ def key(row: CoverageRow) -> tuple[str, str, str]:
     return row.channel, row.request, row.sender
 
 
-def test_every_row_is_walked_or_says_why_not() -> None:
+def test_covers_every_row_or_says_why_not() -> None:
     assert len({key(row) for row in TABLE}) == len(TABLE)
     assert {key(row) for row in TABLE if not row.why} == WALK.keys()
     assert all(row.audited or row.recorded for row in TABLE if not row.why)
@@ -364,7 +364,7 @@ def test_every_row_is_walked_or_says_why_not() -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if not row.why], ids=lambda row: "-".join(key(row)))
-async def test_it_leaves_its_trace(street: Street, row: CoverageRow) -> None:
+async def test_leaves_documented_trace(street: Street, row: CoverageRow) -> None:
     act, recorded = WALK[key(row)]
     proxy = street.house.proxy
     sids, count = proxy.sids(), {name: len(proxy.audit(name, **told(row, name))) for name in row.audited}
@@ -380,7 +380,7 @@ def told(row: CoverageRow, name: str) -> dict[str, object]:
     return TOLD.get(key(row), {}) if name == row.audited[-1] else {}
 
 
-async def test_the_manifest_says_what_is_not_there(street: Street) -> None:
+async def test_lists_unrecorded_parts_in_manifest(street: Street) -> None:
     proxy = street.house.proxy
 
     async def not_kept(act: Act) -> list[str]:
@@ -402,7 +402,7 @@ async def test_the_manifest_says_what_is_not_there(street: Street) -> None:
     assert "x11" in await not_kept(_x11)
 
 
-def test_the_documentation_has_the_table_and_the_words() -> None:
+def test_documents_coverage_table_and_terms() -> None:
     text = (ROOT / "docs" / "coverage.md").read_text()
     assert as_markdown() in text, "\n" + as_markdown()
     assert set(MEANINGS) == set(NotKept)

@@ -28,14 +28,14 @@ def house(shared_stage: Stage) -> House:
 
 
 @pytest.mark.parametrize("login", SPELLINGS)
-async def test_spelling_of_denied_login_reaches_no_target(house: House, tmp_path: Path, login: str) -> None:
+async def test_rejects_spellings_of_denied_login(house: House, tmp_path: Path, login: str) -> None:
     result = await Person(tmp_path).ssh(house.client(Way.CERTIFICATE, login=login), "guess", command="true")
     assert result.code == 255
     assert f"conchrec: joe may not log in as {login} on localhost" in result.errors.replace("\\\\", "\\")
     assert "password" not in house.target.log
 
 
-async def test_spelling_of_locked_login_reaches_no_target(stage: Stage, tmp_path: Path) -> None:
+async def test_rejects_spellings_of_locked_login(stage: Stage, tmp_path: Path) -> None:
     """Also where a deny would not hold: the lock names it in yet another way."""
     settings = SETTINGS | {"roles": {"ops": ROLE | {"deny": {}}}}
     house = await build(stage, settings=settings, sshd=["PasswordAuthentication yes"], start=False)
@@ -51,7 +51,7 @@ async def test_spelling_of_locked_login_reaches_no_target(stage: Stage, tmp_path
     assert "password" not in house.target.log
 
 
-async def test_stock_sshd_opens_the_account_before_a_slash(house: House, tmp_path: Path) -> None:
+async def test_confirms_that_stock_sshd_ignores_login_after_slash(house: House, tmp_path: Path) -> None:
     """Why it matters. Debian's sshd takes what follows for an SELinux role; others refuse the name."""
     person, client = Person(tmp_path), house.client(Way.CERTIFICATE, inner="    ProxyJump none\n")
     client.config.write_text(

@@ -222,7 +222,7 @@ def _told(house: House, script: Callable[[Any, Story], Awaitable[None]], *, thro
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__.strip("_"))
-async def test_asyncssh_sees_no_difference(
+async def test_shows_asyncssh_no_difference_to_target(
     house: House, script: Callable[[Any, Story], Awaitable[None]]
 ) -> None:
     direct = await in_thread(lambda: _told(house, script, through=False))
@@ -293,7 +293,7 @@ def _raw_story(house: House, *, through: bool) -> Story:
         return _raw(transport)
 
 
-async def test_channels_that_no_server_knows_are_refused_here(house: House) -> None:
+async def test_refuses_unknown_channel_types_at_proxy(house: House) -> None:
     """They would leave no record. With the code of RFC 4254 for it; sshd has another one."""
 
     def talk() -> list[int]:
@@ -308,7 +308,7 @@ async def test_channels_that_no_server_knows_are_refused_here(house: House) -> N
     assert await in_thread(talk) == [3, 3, 3]
 
 
-async def test_paramiko_sees_no_difference(house: House) -> None:
+async def test_shows_paramiko_no_difference_to_target(house: House) -> None:
     direct = await in_thread(lambda: _raw_story(house, through=False))
     through = await in_thread(lambda: _raw_story(house, through=True))
     assert len(direct) > 8

@@ -28,7 +28,7 @@ def groups(shared_stage: Stage) -> House:
 
 
 @pytest.mark.parametrize("exchange", [GROUP14, GROUP16])
-async def test_new_keys_in_the_middle_of_a_transfer(groups: House, exchange: str, tmp_path: Path) -> None:
+async def test_rekeys_during_transfer(groups: House, exchange: str, tmp_path: Path) -> None:
     """The user's ssh asks for new keys after each megabyte, and so does the target."""
     contents, back = tmp_path / "contents", tmp_path / "back"
     contents.write_bytes(os.urandom(4_000_000))
@@ -40,14 +40,14 @@ async def test_new_keys_in_the_middle_of_a_transfer(groups: House, exchange: str
     assert f"kex: algorithm: {exchange}" in result.errors
 
 
-async def test_many_logins_at_once(groups: House) -> None:
+async def test_serves_many_logins_at_once(groups: House) -> None:
     """Sixty exchanges from one address: they wait for each other, and none is refused."""
     clients = [groups.client(way, more=f"KexAlgorithms {GROUP16}") for way in list(Way)[:4] * 5]
     results = await together(client.ssh("web1", "echo in") for client in clients)
     assert [(result.stdout, result.code) for result in results] == [(b"in\n", 0)] * 20, results
 
 
-async def test_the_helper_is_killed_in_the_middle_of_an_exchange(groups: House) -> None:
+async def test_repeats_exchange_when_helper_is_killed(groups: House) -> None:
     """The exchange is computed again by the next helper, and the next logins work."""
     helper = await groups.proxy.key_exchange_helper()
     os.kill(helper, signal.SIGSTOP)

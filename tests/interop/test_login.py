@@ -148,7 +148,7 @@ def ssh(stage: Stage, gate: Gate, *keys: Path, user: str = "joe", options: Seque
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_ssh_with_a_key(stage: Stage, kind: str) -> None:
+async def test_accepts_key_of_ssh(stage: Stage, kind: str) -> None:
     key = await stage.key("key", kind)
     lines = parse_authorized_keys(f'from="127.0.0.0/8" {key.line}', "joe.keys")
     gate = Gate(stage, Credentials(users={"joe": lines}, roles={"joe": ("ops",)}, authorities=lambda: ()))
@@ -165,7 +165,7 @@ async def test_ssh_with_a_key(stage: Stage, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_ssh_with_a_certificate(stage: Stage, kind: str) -> None:
+async def test_accepts_certificate_of_ssh(stage: Stage, kind: str) -> None:
     authority = await stage.key("authority")
     key = await sign_user(authority, await stage.key("key", kind), "joe", "root")
     gate = Gate(stage, Credentials(users={"joe": ()}, authorities=lambda: (blob_in(authority.public),)))
@@ -176,7 +176,7 @@ async def test_ssh_with_a_certificate(stage: Stage, kind: str) -> None:
     assert identity.key == blob_in(key.public)
 
 
-async def test_ssh_with_many_keys_the_last_of_which_is_good(stage: Stage) -> None:
+async def test_accepts_last_of_many_keys_of_ssh(stage: Stage) -> None:
     keys = [await stage.key() for _ in range(8)]
     lines = parse_authorized_keys(keys[-1].line, "joe.keys")
     gate = Gate(stage, Credentials(users={"joe": lines}, authorities=lambda: ()))
@@ -185,7 +185,7 @@ async def test_ssh_with_many_keys_the_last_of_which_is_good(stage: Stage) -> Non
 
 
 @pytest.mark.parametrize("user", ["joe", "ann", "nobody"])
-async def test_ssh_with_a_key_that_is_not_the_users(stage: Stage, user: str) -> None:
+async def test_rejects_key_of_other_user(stage: Stage, user: str) -> None:
     key, other = await stage.key(), await stage.key()
     lines = parse_authorized_keys(other.line, "joe.keys")
     gate = Gate(stage, Credentials(users={"joe": lines, "ann": ()}, authorities=lambda: ()))
@@ -196,7 +196,7 @@ async def test_ssh_with_a_key_that_is_not_the_users(stage: Stage, user: str) -> 
     assert gate.identities == []
 
 
-async def test_ssh_that_signs_with_sha_1(stage: Stage) -> None:
+async def test_rejects_sha1_signature(stage: Stage) -> None:
     key = await stage.key("key", "rsa")
     gate = Gate(
         stage, Credentials(users={"joe": parse_authorized_keys(key.line, "joe.keys")}, authorities=lambda: ())
@@ -272,7 +272,7 @@ async def visit(stage: Stage, sshd: Sshd) -> Visitor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_sshd_and_a_key(stage: Stage, kind: str) -> None:
+async def test_logs_in_at_sshd_with_key(stage: Stage, kind: str) -> None:
     key, other = await stage.key("key", kind), await stage.key("other")
     banner = stage.file("banner", "Welcome to web1\n")
     visitor = await visit(stage, await stage.sshd(users=[key], more=[f"Banner {banner}"]))
@@ -287,7 +287,7 @@ async def test_sshd_and_a_key(stage: Stage, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_sshd_and_a_certificate(stage: Stage, kind: str) -> None:
+async def test_logs_in_at_sshd_with_certificate(stage: Stage, kind: str) -> None:
     authority = await stage.key("authority")
     key = await sign_user(authority, await stage.key("key", kind), "joe/one", LOGIN)
     visitor = await visit(stage, await stage.sshd(user_authority=authority.public))
@@ -296,7 +296,7 @@ async def test_sshd_and_a_certificate(stage: Stage, kind: str) -> None:
     await visitor.sshd.process.says("ID joe/one (serial 0)")
 
 
-async def test_what_sshd_says_of_itself_is_there_before_the_first_offer(stage: Stage) -> None:
+async def test_reads_extensions_of_sshd_before_first_offer(stage: Stage) -> None:
     key = await stage.key("key", "rsa")
     visitor = await visit(stage, await stage.sshd(users=[key]))
     extensions: list[dict[bytes, bytes]] = []
@@ -307,7 +307,7 @@ async def test_what_sshd_says_of_itself_is_there_before_the_first_offer(stage: S
     assert b"publickey-hostbound@openssh.com" in extensions[0]
 
 
-async def test_sshd_that_wants_two_keys(stage: Stage) -> None:
+async def test_logs_in_at_sshd_that_requires_two_keys(stage: Stage) -> None:
     one, two = await stage.key("one"), await stage.key("two")
     more = ["AuthenticationMethods publickey,publickey"]
     visitor = await visit(stage, await stage.sshd(users=[one, two], more=more))
@@ -316,7 +316,7 @@ async def test_sshd_that_wants_two_keys(stage: Stage) -> None:
     assert visitor.offered == [one.path.name, two.path.name]
 
 
-async def test_sshd_that_wants_none_of_them(stage: Stage) -> None:
+async def test_fails_login_when_sshd_accepts_no_key(stage: Stage) -> None:
     keys = [await stage.key() for _ in range(3)]
     visitor = await visit(stage, await stage.sshd(users=[await stage.key()]))
     with pytest.raises(LoginRejected) as caught:
@@ -326,7 +326,7 @@ async def test_sshd_that_wants_none_of_them(stage: Stage) -> None:
     )
 
 
-async def test_an_agent_and_sshd(stage: Stage) -> None:
+async def test_logs_in_at_sshd_with_agent(stage: Stage) -> None:
     keys = [await stage.key("key", kind) for kind in KINDS]
     client = await connect_agent(stage, await stage.agent(*keys))
     for key in keys:
@@ -337,7 +337,7 @@ async def test_an_agent_and_sshd(stage: Stage) -> None:
         assert login.signer.blob == blob_in(key.public)
 
 
-async def test_a_key_that_is_for_this_target_alone(stage: Stage) -> None:
+async def test_logs_in_with_key_restricted_to_target(stage: Stage) -> None:
     """``ssh-add -h``: the agent wants to know the session, and what is signed to name the host key."""
     key, host, elsewhere = await stage.key(), await stage.key("host"), await stage.key("host")
     good = await stage.sshd(users=[key], host_keys=[host])

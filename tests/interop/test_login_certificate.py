@@ -108,7 +108,7 @@ async def straight(house: House, person: Person, sshd: Sshd | None = None) -> Re
 # --- login
 
 
-async def test_login(house: House) -> None:
+async def test_adds_certificate_to_agent(house: House) -> None:
     joe = await somebody(house)
     client = house.client(person=joe)
     result = (await client.ssh("proxy", "login", "--ttl", "8h")).check()
@@ -129,7 +129,7 @@ async def test_login(house: House) -> None:
     assert str(event["key"]) in said
 
 
-async def test_the_certificate_alone_leads_everywhere_through_the_proxy(house: House) -> None:
+async def test_accepts_login_certificate_without_other_keys(house: House) -> None:
     """And no try at the target is wasted on it: it is no certificate for there."""
     joe = await somebody(house)
     client = await log_in(house, joe)
@@ -148,7 +148,7 @@ async def test_the_certificate_alone_leads_everywhere_through_the_proxy(house: H
     assert f"role ops: as {LOGIN} on localhost" in status and "roles: ops" in status
 
 
-async def test_it_is_no_certificate_for_the_target(house: House) -> None:
+async def test_issues_certificate_that_target_rejects(house: House) -> None:
     joe = await somebody(house)
     await log_in(house, joe)
     await only_certificate(joe)
@@ -156,7 +156,7 @@ async def test_it_is_no_certificate_for_the_target(house: House) -> None:
     assert (result.stdout, result.code) == (b"", 255), str(result)
 
 
-async def test_not_even_for_somebody_with_the_name_of_a_login(shared_stage: Stage) -> None:
+async def test_issues_certificate_that_target_rejects_for_equal_names(shared_stage: Stage) -> None:
     """The user's name is the principal, and at the target an account has that name."""
     house = await build(shared_stage, options={"source": ["127.0.0.0/8"]})
     user = {"authorized_keys": [house.ann.key.line], "roles": ["ops"]}
@@ -178,7 +178,7 @@ async def test_not_even_for_somebody_with_the_name_of_a_login(shared_stage: Stag
     await house.proxy.stop()
 
 
-async def test_somebody_with_a_password_alone(shared_stage: Stage) -> None:
+async def test_logs_in_with_certificate_after_one_password(shared_stage: Stage) -> None:
     """It is asked for once; from then on the certificate comes in, and leads on."""
     users = {"pat": {"password": new_hash("correct horse", 10), "roles": ["ops"]}}
     house = await build(shared_stage, settings={"users": users})
@@ -196,7 +196,7 @@ async def test_somebody_with_a_password_alone(shared_stage: Stage) -> None:
     await house.proxy.stop()
 
 
-async def test_direct(direct: House) -> None:
+async def test_adds_certificate_over_direct_connection(direct: House) -> None:
     joe = await somebody(direct)
     client = direct.client(person=joe)
     result = (await client.ssh("proxy", "login", "--ttl=8h")).check()
@@ -214,7 +214,7 @@ async def test_direct(direct: House) -> None:
     assert event["key"] == f"agent certificate {OURS}"
 
 
-async def test_what_is_passed_through_is_for_the_logins(shared_stage: Stage) -> None:
+async def test_issues_certificate_for_logins_of_unrecorded_targets(shared_stage: Stage) -> None:
     """``node``: the user's own client logs in at the target, with the certificate."""
     house = await build(shared_stage, settings={"session_recording": "node"})
     joe = await somebody(house)
@@ -225,7 +225,7 @@ async def test_what_is_passed_through_is_for_the_logins(shared_stage: Stage) -> 
     await house.proxy.stop()
 
 
-async def test_another_login_takes_the_place_of_the_earlier_one(house: House) -> None:
+async def test_replaces_certificate_of_earlier_login(house: House) -> None:
     joe = await somebody(house)
     stranger = await sign_user(
         await house.stage.key("authority"), Key(path=(await house.stage.key()).path), "joe", "joe"
@@ -250,7 +250,7 @@ async def test_another_login_takes_the_place_of_the_earlier_one(house: House) ->
     assert set(before) < set(await at(joe).lines())
 
 
-async def test_the_agent_forgets_it_in_time(house: House) -> None:
+async def test_removes_certificate_from_agent_when_it_expires(house: House) -> None:
     joe = await somebody(house)
     await log_in(house, joe, "--ttl", "4s")
     assert len(await ours(joe)) == 1
@@ -258,7 +258,7 @@ async def test_the_agent_forgets_it_in_time(house: House) -> None:
     assert len(await at(joe).lines()) == 1
 
 
-async def test_a_certificate_makes_no_other_one(house: House) -> None:
+async def test_refuses_certificate_for_login_by_certificate(house: House) -> None:
     """It would outlive what is done to the first one, or to the key that that was made with."""
     joe = await somebody(house)
     client = await log_in(house, joe, "--ttl", "1h")
@@ -270,7 +270,7 @@ async def test_a_certificate_makes_no_other_one(house: House) -> None:
     assert await ours(joe) == [first]
 
 
-async def test_over_a_shared_connection(house: House) -> None:
+async def test_adds_certificate_over_shared_connection(house: House) -> None:
     """ControlMaster: the agent is announced on one session channel, and the command comes on another."""
     joe = await somebody(house)
     path = house.stage.short / house.stage.unique("master")
@@ -282,7 +282,7 @@ async def test_over_a_shared_connection(house: House) -> None:
     (await client.ssh("-O", "exit", "proxy")).check()
 
 
-async def test_over_a_shared_connection_that_forwards_no_agent(house: House) -> None:
+async def test_fails_over_shared_connection_without_agent_forwarding(house: House) -> None:
     joe = await somebody(house)
     path = house.stage.short / house.stage.unique("master")
     client = house.client(person=joe, more=f"ControlPath {path}\n")
@@ -294,7 +294,7 @@ async def test_over_a_shared_connection_that_forwards_no_agent(house: House) -> 
     (await client.ssh("-O", "exit", "proxy")).check()
 
 
-async def test_status_looks_into_the_agent(house: House) -> None:
+async def test_shows_certificate_in_agent_as_unused(house: House) -> None:
     """joe came with his key: the certificate is there, and not in use."""
     joe = await somebody(house)
     client = await log_in(house, joe, "--ttl", "2h")
@@ -304,7 +304,7 @@ async def test_status_looks_into_the_agent(house: House) -> None:
     assert await shown(line) in status
 
 
-async def test_on_a_terminal(house: House) -> None:
+async def test_adds_certificate_on_terminal(house: House) -> None:
     joe = await somebody(house)
     process = house.client(person=joe).start("-t", "proxy", "login", terminal=(80, 24))
     result = await process.wait()
@@ -316,7 +316,7 @@ async def test_on_a_terminal(house: House) -> None:
 # --- where it can't be
 
 
-async def test_without_an_agent(house: House) -> None:
+async def test_fails_without_agent(house: House) -> None:
     for person, arguments in ((house.joe, ()), (house.keyless, ("-T",)), (house.keyless, ("-A",))):
         client = house.client(Way.CERTIFICATE, person=person)
         result = await client.ssh(*arguments, "proxy", "login")
@@ -325,7 +325,7 @@ async def test_without_an_agent(house: House) -> None:
 
 
 @pytest.mark.parametrize("habit", [Habit.REFUSES, Habit.DROPS_CERTIFICATE, Habit.FORGETS])
-async def test_an_agent_that_takes_no_certificates(house: House, habit: Habit) -> None:
+async def test_fails_when_agent_rejects_certificates(house: House, habit: Habit) -> None:
     fake = FakeAgent(house.stage, habit)
     result = await _with(house, fake.socket).ssh("proxy", "login")
     assert (result.stdout, result.code) == (b"", 1), str(result)
@@ -350,7 +350,7 @@ done
 """
 
 
-async def test_gpg_agent(house: House) -> None:
+async def test_explains_failure_of_gpg_agent(house: House) -> None:
     """It asks for a passphrase, drops the certificate, keeps the key for good, and says that all is well."""
     stage = house.stage
     home = stage.short / "gpg"
@@ -377,7 +377,7 @@ def _with(house: House, socket: Path) -> Client:
     return client
 
 
-async def test_a_locked_agent(house: House, tmp_path: Path) -> None:
+async def test_fails_with_locked_agent(house: House, tmp_path: Path) -> None:
     agent = await house.stage.agent()
     askpass = house.stage.file("askpass", "#!/bin/sh\necho secret\n")
     askpass.chmod(0o700)
@@ -389,7 +389,7 @@ async def test_a_locked_agent(house: House, tmp_path: Path) -> None:
     assert "is it locked?" in result.errors
 
 
-async def test_a_user_who_goes_away_meanwhile(house: House) -> None:
+async def test_releases_login_when_user_disconnects(house: House) -> None:
     """The agent never answers, or no key comes; the user gives up. Nothing is left of it."""
     fake = FakeAgent(house.stage, Habit.SILENT)
     await house.proxy.deserted()
@@ -429,7 +429,7 @@ async def signed(house: House, public: Path, *words: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-async def test_sign(house: House, kind: str) -> None:
+async def test_signs_public_key(house: House, kind: str) -> None:
     """The certificate logs in, with the key in its file."""
     key = await house.stage.key("mine", kind)
     line = await signed(house, key.public, "--ttl", "30m")
@@ -447,14 +447,14 @@ async def test_sign(house: House, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519-sk", "ecdsa-sk"])
-async def test_sign_a_hardware_key(house: House, kind: str) -> None:
+async def test_signs_hardware_key(house: House, kind: str) -> None:
     public = house.stage.file(f"{kind}.pub", f"{public_line(hardware_keys()[kind])} token\r\n")
     said = await shown(await signed(house, public))
     assert field(said, "Type")[0].startswith("sk-")
     assert field(said, "Public key")[0].startswith(f"{kind.upper()}-CERT SHA256:")
 
 
-async def test_what_is_not_signed(house: House) -> None:
+async def test_refuses_invalid_public_keys(house: House) -> None:
     stage = house.stage
     key, small = await stage.key(), stage.path("small")
     certified = await sign_user(await stage.key("authority"), await stage.key(), "joe", "joe")
@@ -479,7 +479,7 @@ async def test_what_is_not_signed(house: House) -> None:
         assert line.isprintable()
 
 
-async def test_stdin_without_an_end_is_bounded(house: House) -> None:
+async def test_limits_length_of_stdin(house: House) -> None:
     process = house.client(person=house.joe).start("proxy", "sign")
     process.write(b"x" * 70_000)
     result = await process.wait()
@@ -487,7 +487,7 @@ async def test_stdin_without_an_end_is_bounded(house: House) -> None:
     assert (result.code, result.errors) == (1, line), str(result)
 
 
-async def test_wrong_usage(house: House) -> None:
+async def test_rejects_wrong_usage(house: House) -> None:
     client = house.client(person=house.joe)
     for words in (
         ("login", "8h"),

@@ -96,7 +96,7 @@ def secret_nowhere(house: House) -> None:
         assert raw not in house.proxy.log.encode()
 
 
-async def test_a_password_and_on_to_the_target(home: House) -> None:
+async def test_reaches_target_after_one_password(home: House) -> None:
     """``ssh -J``: asked once, for the connection inside belongs to the one that has logged in."""
     pat = Somebody(home, "pat", PASSWORD)
     before = home.proxy.sids()
@@ -112,7 +112,7 @@ async def test_a_password_and_on_to_the_target(home: House) -> None:
     secret_nowhere(home)
 
 
-async def test_mistyped_and_asked_again(home: House) -> None:
+async def test_asks_again_after_wrong_password(home: House) -> None:
     pat = Somebody(home, "pat", "mistyped-8731", PASSWORD, tries=2)
     result = await pat.ssh("proxy", "hosts")
     assert result.code == 0, str(result)
@@ -122,7 +122,7 @@ async def test_mistyped_and_asked_again(home: House) -> None:
     secret_nowhere(home)
 
 
-async def test_strangers_learn_nothing(home: House) -> None:
+async def test_asks_unknown_users_same_questions(home: House) -> None:
     """Nobody of that name, somebody without a password, a wrong one: the same questions, the same words."""
     seen = set()
     whys = {}
@@ -140,7 +140,7 @@ async def test_strangers_learn_nothing(home: House) -> None:
     assert whys["ann"] == whys["nobody1"] == "there is no such user with a password"
 
 
-async def test_a_code_also_over_a_restart(stage: Stage) -> None:
+async def test_rejects_used_code_after_restart(stage: Stage) -> None:
     """Good once: not on the next connection, and not in the next life of the proxy, however it ended."""
     house = await build(stage, settings={"users": USERS})
     now = code()
@@ -165,7 +165,7 @@ async def test_a_code_also_over_a_restart(stage: Stage) -> None:
     secret_nowhere(house)
 
 
-async def test_the_password_without_the_code(home: House) -> None:
+async def test_rejects_password_without_code(home: House) -> None:
     for given in ("", "000000", PASSWORD):
         tom = Somebody(home, "tom", PASSWORD, given)
         result = await tom.ssh("proxy", "hosts")
@@ -173,7 +173,7 @@ async def test_the_password_without_the_code(home: House) -> None:
         assert reasons(home, "tom")[-1] == "wrong code"
 
 
-async def test_answers_come_later_also_over_a_restart(stage: Stage) -> None:
+async def test_delays_answers_after_failures_and_after_restart(stage: Stage) -> None:
     house = await build(stage, settings={"users": USERS})
     count = FREE_OF_USER + 2
     somebody = Somebody(house, "pat", *["mistyped-8731"] * count, tries=count)
@@ -198,7 +198,7 @@ async def test_answers_come_later_also_over_a_restart(stage: Stage) -> None:
     assert (house.proxy.directory / "state" / "guesses.json").stat().st_mode & 0o777 == 0o600
 
 
-async def test_who_is_guessed_at_comes_in_with_a_key(stage: Stage) -> None:
+async def test_accepts_key_while_passwords_are_blocked(stage: Stage) -> None:
     """Passwords of joe are not taken for some minutes: he is told so; his key works anyway."""
     house = await build(stage, settings={"users": USERS})
     await house.proxy.stop()
@@ -216,7 +216,7 @@ async def test_who_is_guessed_at_comes_in_with_a_key(stage: Stage) -> None:
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
 
 
-async def test_who_is_revoked_has_no_password_either(stage: Stage) -> None:
+async def test_rejects_password_of_revoked_user(stage: Stage) -> None:
     house = await build(stage, settings={"users": USERS})
     (await house.proxy.command("ca", "revoke", "--user", "pat")).check()
     await house.proxy.restart()
@@ -226,7 +226,7 @@ async def test_who_is_revoked_has_no_password_either(stage: Stage) -> None:
     assert reasons(house, "pat") == ["the user pat has been revoked"]
 
 
-async def test_behind_a_load_balancer(stage: Stage) -> None:
+async def test_counts_failures_by_client_address_of_proxy_header(stage: Stage) -> None:
     """Guesses are those of the address in the PROXY header, not of the balancer."""
     house = await build(stage, settings={"users": USERS}, start=False)
     listen = f"haproxy:tcp:{house.proxy.port}:interface=127.0.0.1"
@@ -241,7 +241,7 @@ async def test_behind_a_load_balancer(stage: Stage) -> None:
     assert list(saved(house)["addresses"]) == ["2001:db8::/64"]
 
 
-async def test_a_broken_file_of_guesses(stage: Stage) -> None:
+async def test_starts_with_damaged_file_of_failures(stage: Stage) -> None:
     house = await build(stage, settings={"users": USERS})
     await house.proxy.stop()
     (house.proxy.directory / "state" / "guesses.json").write_bytes(b'{"users": {"joe"')
@@ -250,7 +250,7 @@ async def test_a_broken_file_of_guesses(stage: Stage) -> None:
     (await Somebody(house, "pat", PASSWORD).ssh("proxy", "hosts")).check()
 
 
-async def test_at_a_terminal(home: House) -> None:
+async def test_hides_answers_on_terminal(home: House) -> None:
     """As a person sees it: nothing that is typed is shown."""
     person = Person(name="pat", key=home.ann.key)
     client = home.client(Way.CERTIFICATE, person=person, more=ANSWERING)
@@ -262,7 +262,7 @@ async def test_at_a_terminal(home: House) -> None:
     assert PASSWORD not in process.stdout.decode()
 
 
-async def test_a_key_is_still_a_key(home: House) -> None:
+async def test_asks_no_password_after_key(home: House) -> None:
     """Keys come first, and nobody who has one is asked."""
     client = home.client(more="BatchMode no")
     result = await client.ssh("web1", "echo through")
@@ -271,7 +271,7 @@ async def test_a_key_is_still_a_key(home: House) -> None:
     assert outer["method"] == "publickey"
 
 
-async def test_who_is_not_asked_can_not_answer(home: House) -> None:
+async def test_rejects_password_user_in_batch_mode(home: House) -> None:
     """BatchMode."""
     person = Person(name="pat", key=home.ann.key)
     result = await home.client(Way.CERTIFICATE, person=person).ssh("web1", "true")
@@ -279,7 +279,7 @@ async def test_who_is_not_asked_can_not_answer(home: House) -> None:
     assert "pat@127.0.0.1: Permission denied (publickey,keyboard-interactive)" in result.errors
 
 
-async def test_plink(home: House, tmp_path: Path) -> None:
+async def test_serves_password_login_of_plink(home: House, tmp_path: Path) -> None:
     scanned = await run("ssh-keyscan", "-p", str(home.proxy.port), home.proxy.host)
     line = home.stage.file("proxy.pub", re.sub(r"^\S+ ", "", scanned.text))
     shown = (await run("ssh-keygen", "-lf", line)).check().text.split()[1]

@@ -82,7 +82,7 @@ def put(path: Path, text: str) -> None:
     new.rename(path)
 
 
-async def test_nobody_is_refused(stage: Stage) -> None:
+async def test_accepts_all_users_during_rotation(stage: Stage) -> None:
     house = await build(stage)
     proxy = house.proxy
     await sign_target(house)
@@ -144,7 +144,7 @@ async def test_nobody_is_refused(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["user", "host"])
-async def test_back_again(stage: Stage, kind: str) -> None:
+async def test_rolls_rotation_back(stage: Stage, kind: str) -> None:
     """After ``update`` there may be certificates by the new key: they count until ``finish``."""
     house = await build(stage)
     before = (await house.proxy.authority(kind)).split()[-6:]
@@ -166,7 +166,7 @@ async def test_back_again(stage: Stage, kind: str) -> None:
     assert result.code == (255 if kind == "user" else 0), str(result)
 
 
-async def test_both_know_the_same_keys(stage: Stage) -> None:
+async def test_exports_key_that_ssh_keygen_reads(stage: Stage) -> None:
     """ssh-keygen reads the new key, and its public half is what is exported."""
     house = await build(stage, start=False)
     await rotate(house, "user", "init")

@@ -35,7 +35,7 @@ async def come(house: House, key: Key, user: str = "joe", way: Way = Way.CERTIFI
     return await client.ssh("web1", "echo in")
 
 
-async def test_a_certificate(certified: House) -> None:
+async def test_accepts_user_certificate(certified: House) -> None:
     key = await sign_user(authority(certified), await certified.stage.key("joe"), "joe", "joe", "-V", "+1h")
     result = await come(certified, key)
     assert (result.stdout, result.code) == (b"in\n", 0), str(result)
@@ -43,7 +43,7 @@ async def test_a_certificate(certified: House) -> None:
     assert event["certificate"]
 
 
-async def test_one_from_conchrec_ca(certified: House) -> None:
+async def test_accepts_certificate_by_sign_user(certified: House) -> None:
     """`conchrec ca sign-user` signs such a one for a key of the user's."""
     key = await certified.stage.key("joe")
     command = (
@@ -64,7 +64,7 @@ async def test_one_from_conchrec_ca(certified: House) -> None:
     assert (result.stdout, result.code) == (b"in\n", 0), str(result)
 
 
-async def test_the_key_alone(certified: House) -> None:
+async def test_rejects_key_without_its_certificate(certified: House) -> None:
     """Without its certificate it is nobody's."""
     person = Person(name="joe", key=await certified.stage.key("joe"))
     result = await certified.client(Way.CERTIFICATE, person=person).ssh("web1", "true")
@@ -86,7 +86,7 @@ async def test_the_key_alone(certified: House) -> None:
         ("joe", "joe", ("-O", "force-command= ")),
     ],
 )
-async def test_not_good_enough(
+async def test_rejects_unacceptable_certificate(
     certified: House, key_id: str, principals: str, options: tuple[str, ...]
 ) -> None:
     before = certified.proxy.sids()
@@ -98,32 +98,32 @@ async def test_not_good_enough(
     await certified.proxy.audited("auth", stage="outer", user="joe")
 
 
-async def test_a_host_certificate_is_none_for_a_user(certified: House) -> None:
+async def test_rejects_host_certificate_of_user(certified: House) -> None:
     key = await sign_host(authority(certified), await certified.stage.key("joe"), "joe")
     result = await come(certified, key)
     assert (result.stdout, result.code) == (b"", 255), str(result)
 
 
-async def test_one_of_the_host_ca(certified: House) -> None:
+async def test_rejects_certificate_by_host_ca(certified: House) -> None:
     other = Key(path=certified.proxy.directory / "state" / "host_ca")
     result = await come(certified, await sign_user(other, await certified.stage.key("joe"), "joe", "joe"))
     assert (result.stdout, result.code) == (b"", 255), str(result)
 
 
-async def test_one_of_somebody_else(certified: House) -> None:
+async def test_rejects_certificate_by_unknown_ca(certified: House) -> None:
     other = await certified.stage.key("authority")
     result = await come(certified, await sign_user(other, await certified.stage.key("joe"), "joe", "joe"))
     assert (result.stdout, result.code) == (b"", 255), str(result)
 
 
-async def test_another_user_with_a_good_certificate(certified: House) -> None:
+async def test_rejects_certificate_of_other_user(certified: House) -> None:
     """joe's certificate, and the name of ann."""
     key = await sign_user(authority(certified), await certified.stage.key("joe"), "joe", "joe,ann")
     result = await come(certified, key, user="ann")
     assert (result.stdout, result.code) == (b"", 255), str(result)
 
 
-async def test_a_forced_command(certified: House) -> None:
+async def test_runs_forced_command_of_certificate(certified: House) -> None:
     """It runs at the target whatever is asked for, is what is recorded, and is all that the proxy does."""
     bound = ("-O", "force-command=echo forced; cat")
     key = await sign_user(authority(certified), await certified.stage.key("bound"), "joe", "joe", *bound)

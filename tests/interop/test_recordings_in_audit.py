@@ -71,7 +71,7 @@ def told(house: House, event: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("mode", ["proxy", "proxy-sync"])
-async def test_channels_that_end_in_any_way(stage: Stage, mode: str) -> None:
+async def test_audits_start_and_end_of_every_recording(stage: Stage, mode: str) -> None:
     house = await build(stage, settings={"session_recording": mode})
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -100,7 +100,7 @@ async def test_channels_that_end_in_any_way(stage: Stage, mode: str) -> None:
     assert "none" in kinds.values() and "exec" in kinds.values()
 
 
-async def test_channels_that_a_crash_ends(stage: Stage) -> None:
+async def test_audits_end_of_recordings_after_crash(stage: Stage) -> None:
     """What the process could not say any more the next one says."""
     house = await build(stage)
 

@@ -44,7 +44,7 @@ def anywhere(agents: House) -> House:
 
 @pytest.mark.parametrize("way", AGENT_WAYS)
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-async def test_kinds_of_keys(anywhere: House, kind: str, way: Way) -> None:
+async def test_logs_in_with_each_key_type(anywhere: House, kind: str, way: Way) -> None:
     house = anywhere
     key = await house.stage.key("joe", kind)
     house.proxy.configure({"users": {"joe": {"authorized_keys": [house.joe.key.line, key.line]}}})
@@ -54,7 +54,7 @@ async def test_kinds_of_keys(anywhere: House, kind: str, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", AGENT_WAYS)
-async def test_many_keys(anywhere: House, way: Way) -> None:
+async def test_tries_key_of_outer_login_first(anywhere: House, way: Way) -> None:
     """The key of the outer login is tried first: the target does not hang up before it has its turn."""
     others = [await anywhere.stage.key("other") for _ in range(7)]
     agent = await anywhere.stage.agent(*others, anywhere.joe.key)
@@ -68,7 +68,7 @@ async def test_many_keys(anywhere: House, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", AGENT_WAYS)
-async def test_a_certificate_in_the_agent(anywhere: House, way: Way) -> None:
+async def test_logs_in_with_certificate_of_agent(anywhere: House, way: Way) -> None:
     """The target trusts a CA of its own; the agent holds a certificate of it beside the key."""
     authority, key = await anywhere.stage.key("authority"), await anywhere.stage.key("joe")
     signed = await sign_user(authority, key, "joe", LOGIN)
@@ -79,7 +79,7 @@ async def test_a_certificate_in_the_agent(anywhere: House, way: Way) -> None:
     await reach(anywhere, target, person, way)
 
 
-async def test_keys_that_are_constrained_to_this_way(stage: Stage) -> None:
+async def test_logs_in_with_key_restricted_to_outer_path(stage: Stage) -> None:
     """`ssh-add -h proxy -h 'proxy>target'`: good on the outer path, and for nothing else."""
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     proxy, target = f"[127.0.0.1]:{house.proxy.port}", f"[localhost]:{house.target.port}"
@@ -99,7 +99,7 @@ async def test_keys_that_are_constrained_to_this_way(stage: Stage) -> None:
         assert refused.code == 255, str(refused)
 
 
-async def test_keys_that_are_constrained_to_the_inner_way(stage: Stage) -> None:
+async def test_logs_in_with_key_restricted_to_inner_path(stage: Stage) -> None:
     """`ssh-add -h web1 -h 'web1>web1'` with `ssh -A`: the first hop is the target as the proxy shows it."""
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     proxy, target = f"[127.0.0.1]:{house.proxy.port}", f"[localhost]:{house.target.port}"
@@ -117,7 +117,7 @@ async def test_keys_that_are_constrained_to_the_inner_way(stage: Stage) -> None:
     assert refused.code == 255, str(refused)
 
 
-async def test_a_key_that_wants_to_be_confirmed(stage: Stage) -> None:
+async def test_waits_for_confirmation_of_key(stage: Stage) -> None:
     """`ssh-add -c`: the login waits for its person, and nobody else does."""
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     asked, answer = stage.path("asked"), stage.path("answer")
@@ -148,7 +148,7 @@ async def test_a_key_that_wants_to_be_confirmed(stage: Stage) -> None:
     assert asked.read_text() == "x\n", "once, for one login"
 
 
-async def test_the_agent_is_left_alone_where_it_is_not_needed(stage: Stage) -> None:
+async def test_probes_agent_last_when_configured(stage: Stage) -> None:
     """`agent_probe: last`, and the target takes our certificate: nobody reads of a break-in attempt."""
     house = await build(stage, settings={"upstream_auth": ["certificate", "agent"]})
     for way in (Way.OUTER_AGENT, Way.CERTIFICATE):
@@ -158,7 +158,7 @@ async def test_the_agent_is_left_alone_where_it_is_not_needed(stage: Stage) -> N
 
 
 @pytest.mark.parametrize(("probe", "works"), [("last", True), ("always", True), ("never", False)])
-async def test_when_an_agent_is_asked_for(stage: Stage, probe: str, works: bool) -> None:
+async def test_requests_agent_only_when_needed(stage: Stage, probe: str, works: bool) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"], "agent_probe": probe})
     result = await house.client(Way.OUTER_AGENT).ssh("web1", "true")
     assert (result.code == 0) == works, str(result)
@@ -166,7 +166,7 @@ async def test_when_an_agent_is_asked_for(stage: Stage, probe: str, works: bool)
     assert ("conchrec: no agent: " in result.errors) != works
 
 
-async def test_an_agent_that_dies(stage: Stage) -> None:
+async def test_reports_agent_that_dies(stage: Stage) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     client = house.client(Way.INNER_AGENT)
     process = client.start("web1", "echo begun; cat; exit 5")

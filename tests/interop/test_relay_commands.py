@@ -28,7 +28,7 @@ def text(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])
-async def test_exit_code(house: House, way: Way, code: int) -> None:
+async def test_relays_exit_code(house: House, way: Way, code: int) -> None:
     before = house.proxy.sids()
     result = await house.client(way).ssh("web1", f"echo out; echo err >&2; exit {code}")
     assert (result.stdout, result.stderr, result.code) == (b"out\n", b"err\n", code), str(result)
@@ -43,7 +43,7 @@ async def test_exit_code(house: House, way: Way, code: int) -> None:
     assert recording.header["command"] == f"echo out; echo err >&2; exit {code}"
 
 
-async def test_death_by_signal(house: House, way: Way) -> None:
+async def test_relays_death_by_signal(house: House, way: Way) -> None:
     before = house.proxy.sids()
     result = await house.client(way).ssh("web1", "echo out; kill -TERM $$")
     assert (result.stdout, result.code) == (b"out\n", 255), str(result)
@@ -53,12 +53,12 @@ async def test_death_by_signal(house: House, way: Way) -> None:
     assert (await house.proxy.audited("session.end", sid=recording.sid))[0]["exit_signal"] == "TERM"
 
 
-async def test_no_output_and_no_input(house: House, way: Way) -> None:
+async def test_relays_command_without_input_and_output(house: House, way: Way) -> None:
     result = await house.client(way).ssh("web1", "true")
     assert (result.stdout, result.stderr, result.code) == (b"", b"", 0), str(result)
 
 
-async def test_stdin_to_its_end(house: House, way: Way, tmp_path: Path) -> None:
+async def test_relays_stdin_to_its_end(house: House, way: Way, tmp_path: Path) -> None:
     contents = os.urandom(3 * MIB + 1)
     there, here = tmp_path / "there", tmp_path / "here"
     here.write_bytes(contents)
@@ -74,7 +74,7 @@ async def test_stdin_to_its_end(house: House, way: Way, tmp_path: Path) -> None:
     }
 
 
-async def test_bytes_come_back_as_they_went(house: House, way: Way, tmp_path: Path) -> None:
+async def test_relays_bytes_unchanged(house: House, way: Way, tmp_path: Path) -> None:
     contents = os.urandom(2 * MIB + 1)
     sent, received = tmp_path / "sent", tmp_path / "received"
     sent.write_bytes(contents)
@@ -83,7 +83,7 @@ async def test_bytes_come_back_as_they_went(house: House, way: Way, tmp_path: Pa
     assert received.read_bytes() == contents
 
 
-async def test_much_input(house: House, tmp_path: Path) -> None:
+async def test_relays_large_input(house: House, tmp_path: Path) -> None:
     contents = os.urandom(MIB) * 64
     there, here = tmp_path / "there", tmp_path / "here"
     here.write_bytes(contents)
@@ -92,7 +92,7 @@ async def test_much_input(house: House, tmp_path: Path) -> None:
     assert there.read_bytes() == contents
 
 
-async def test_much_output(house: House, tmp_path: Path) -> None:
+async def test_relays_large_output(house: House, tmp_path: Path) -> None:
     contents = text(64 * MIB)
     sent, received = tmp_path / "sent", tmp_path / "received"
     sent.write_bytes(contents)
@@ -104,7 +104,7 @@ async def test_much_output(house: House, tmp_path: Path) -> None:
     assert recording.text().encode() == contents
 
 
-async def test_errors_stay_apart_from_output(house: House, way: Way) -> None:
+async def test_separates_stderr_from_stdout(house: House, way: Way) -> None:
     command = "i=0; while [ $i -lt 500 ]; do echo out$i; echo err$i >&2; i=$((i+1)); done; exit 7"
     result = await house.client(way).ssh("web1", command)
     assert result.stdout == b"".join(b"out%d\n" % number for number in range(500))
@@ -112,7 +112,7 @@ async def test_errors_stay_apart_from_output(house: House, way: Way) -> None:
     assert result.code == 7
 
 
-async def test_input_after_output_has_ended(house: House, way: Way, tmp_path: Path) -> None:
+async def test_relays_input_after_end_of_output(house: House, way: Way, tmp_path: Path) -> None:
     """Half-close in the direction to the user: stdout ends, stdin is still read."""
     there = tmp_path / "there"
     process = house.client(way).start("web1", f"echo begun; exec >&-; cat > {there}; exit 4")
@@ -123,7 +123,7 @@ async def test_input_after_output_has_ended(house: House, way: Way, tmp_path: Pa
     assert there.read_bytes() == b"late\n"
 
 
-async def test_output_after_input_has_ended(house: House, way: Way) -> None:
+async def test_relays_output_after_end_of_input(house: House, way: Way) -> None:
     """Half-close in the direction to the target: what comes after EOF still arrives."""
     process = house.client(way).start("web1", "cat; echo end of input; printf '%1000000s' x")
     process.write(b"typed\n")
@@ -133,7 +133,7 @@ async def test_output_after_input_has_ended(house: House, way: Way) -> None:
     assert result.code == 0
 
 
-async def test_input_and_output_take_turns(house: House, way: Way) -> None:
+async def test_alternates_input_and_output(house: House, way: Way) -> None:
     process = house.client(way).start("web1", "while read -r line; do echo got $line; done; exit 9")
     for number in range(20):
         process.write(b"%d\n" % number)
@@ -142,7 +142,7 @@ async def test_input_and_output_take_turns(house: House, way: Way) -> None:
     assert (await process.wait()).code == 9
 
 
-async def test_the_target_stops_reading(house: House, way: Way) -> None:
+async def test_ends_when_target_stops_reading(house: House, way: Way) -> None:
     """A command that ends before its input does: ssh sees its status, and does not hang."""
     process = house.client(way).start("web1", "head -c 10; exit 6")
     process.write(os.urandom(4 * MIB))
@@ -150,7 +150,7 @@ async def test_the_target_stops_reading(house: House, way: Way) -> None:
     assert (len(result.stdout), result.code) == (10, 6), str(result)
 
 
-async def test_the_user_leaves_in_the_middle(house: House, way: Way) -> None:
+async def test_ends_session_when_user_disconnects(house: House, way: Way) -> None:
     before = house.proxy.sids()
     process = house.client(way).start("web1", "echo begun; cat; echo never")
     await process.says("begun")
@@ -164,13 +164,13 @@ async def test_the_user_leaves_in_the_middle(house: House, way: Way) -> None:
     await house.proxy.audited("client.disconnect", cid=end["cid"])
 
 
-async def test_environment_reaches_the_target(house: House, way: Way) -> None:
+async def test_relays_environment(house: House, way: Way) -> None:
     client = house.client(way, inner='    SetEnv CONCHREC_TEST="a b \u00e9"')
     result = await client.ssh("web1", 'printf %s "$CONCHREC_TEST"')
     assert result.stdout.decode() == "a b \u00e9", str(result)
 
 
-async def test_a_script_on_stdin_without_a_command(house: House, way: Way) -> None:
+async def test_runs_script_from_stdin(house: House, way: Way) -> None:
     """`ssh web1 < script`: a shell without a terminal."""
     before = house.proxy.sids()
     result = await house.client(way).ssh("-T", "web1", stdin=b"echo from the script\nexit 12\n")
@@ -182,7 +182,7 @@ async def test_a_script_on_stdin_without_a_command(house: House, way: Way) -> No
     assert "from the script\n" in recording.text()
 
 
-async def test_no_command_at_all(house: House, way: Way) -> None:
+async def test_records_nothing_without_session(house: House, way: Way) -> None:
     """`ssh -N`: a connection without a session is a connection without a recording."""
     before = house.proxy.sids()
     control = house.stage.short / house.stage.unique("control")
@@ -193,12 +193,12 @@ async def test_no_command_at_all(house: House, way: Way) -> None:
     assert house.proxy.sids() == before
 
 
-async def test_a_target_by_its_address(house: House, way: Way) -> None:
+async def test_reaches_target_by_address(house: House, way: Way) -> None:
     result = await house.client(way, host="127.0.0.1").ssh("web1", "echo by address")
     assert (result.stdout, result.code) == (b"by address\n", 0), str(result)
 
 
-async def test_nobody_reads(house: House) -> None:
+async def test_limits_memory_for_stalled_reader(house: House) -> None:
     """An endless stream to a client that has stopped: the proxy holds little of it."""
     process = house.client().start("web1", "echo begun; cat /dev/zero | tr '\\0' x", stdin=b"")
     await process.says("begun")

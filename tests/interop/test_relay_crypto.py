@@ -42,39 +42,41 @@ async def works(house: House, *, more: str = "", target: Sshd | None = None, siz
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
-async def test_ciphers(anywhere: House, cipher: str) -> None:
+async def test_uses_each_cipher(anywhere: House, cipher: str) -> None:
     """Of the user's connections, and of the one to the target."""
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=[f"Ciphers {cipher}"])
     await works(anywhere, more=f"Ciphers {cipher}", target=target)
 
 
 @pytest.mark.parametrize("mac", MACS + PLAIN_MACS)
-async def test_macs(anywhere: House, mac: str) -> None:
+async def test_uses_each_mac(anywhere: House, mac: str) -> None:
     lines = ["Ciphers aes128-ctr", f"MACs {mac}"]
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=lines)
     await works(anywhere, more="\n".join(lines), target=target)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-async def test_key_exchanges(anywhere: House, exchange: str) -> None:
+async def test_uses_each_key_exchange(anywhere: House, exchange: str) -> None:
     lines = [f"KexAlgorithms {exchange}"]
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=lines)
     await works(anywhere, more=lines[0], target=target)
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-async def test_host_keys_of_targets(anywhere: House, kind: str) -> None:
+async def test_accepts_each_host_key_type(anywhere: House, kind: str) -> None:
     key: Key = await anywhere.stage.key("host", kind)
     await works(anywhere, target=await anywhere.stage.sshd(users=[anywhere.joe.key], host_keys=[key]))
 
 
-async def test_compression(anywhere: House) -> None:
+async def test_compresses_on_request(anywhere: House) -> None:
     await works(anywhere, more="Compression yes")
     await works(anywhere, more="Compression yes\n  RekeyLimit 64K")
 
 
 @pytest.mark.parametrize("where", ["outer", "inner", "target"])
-async def test_new_keys_in_the_middle(anywhere: House, where: str, tmp_path: Path) -> None:
+async def test_rekeys_on_both_connections_during_transfer(
+    anywhere: House, where: str, tmp_path: Path
+) -> None:
     """Each end of each connection asks for new keys after every megabyte, both ways at once."""
     sshd = ["RekeyLimit 1M"] if where == "target" else []
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=sshd)
@@ -89,16 +91,14 @@ async def test_new_keys_in_the_middle(anywhere: House, where: str, tmp_path: Pat
 
 @pytest.mark.parametrize("limit", ["16", "256k"])
 @pytest.mark.parametrize("where", ["client", "target"])
-async def test_new_keys_as_often_as_openssh_asks_in_its_tests(
-    anywhere: House, where: str, limit: str
-) -> None:
+async def test_rekeys_after_few_bytes(anywhere: House, where: str, limit: str) -> None:
     """regress/rekey.sh: new keys after 16 bytes. The peer that asks for so many waits, and goes on."""
     lines = [f"RekeyLimit {limit}"]
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=lines if where == "target" else [])
     await works(anywhere, more=lines[0] if where == "client" else "", target=target, size=120_000)
 
 
-async def test_much_goes_over_to_aes(anywhere: House, tmp_path: Path) -> None:
+async def test_switches_large_transfer_to_aes(anywhere: House, tmp_path: Path) -> None:
     """OpenSSH asks for ChaCha20 first, and gets it for all that is small."""
     text, back = anywhere.stage.path("much"), tmp_path / "back"
     text.write_bytes(os.urandom(40_000_000))
@@ -115,7 +115,7 @@ async def test_much_goes_over_to_aes(anywhere: House, tmp_path: Path) -> None:
         assert "chacha20" in said[0], said
 
 
-async def test_a_target_for_one_session_at_a_time(anywhere: House) -> None:
+async def test_relays_session_limit_of_target(anywhere: House) -> None:
     """`MaxSessions 1`: the second session of one connection is refused as by the target itself."""
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=["MaxSessions 1"])
     results = await together(anywhere.client(way, target=target).ssh("web1", "echo one") for way in AGENTS)
@@ -138,7 +138,7 @@ async def test_a_target_for_one_session_at_a_time(anywhere: House) -> None:
 AGENTS = (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM)
 
 
-async def test_the_banner_of_the_target(anywhere: House) -> None:
+async def test_shows_banner_of_target(anywhere: House) -> None:
     """Where the agent is at hand before the inner login, what the target says there reaches the user."""
     banner = anywhere.stage.file("banner", "Authorised use only.\n")
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=[f"Banner {banner}"])
@@ -147,7 +147,7 @@ async def test_the_banner_of_the_target(anywhere: House) -> None:
     assert "Authorised use only." in result.errors
 
 
-async def test_our_banner_is_the_targets(anywhere: House) -> None:
+async def test_sends_identification_string_of_target(anywhere: House) -> None:
     result = await anywhere.client(more="LogLevel DEBUG1").ssh("web1", "true")
     direct = await anywhere.stage.process("ssh-keyscan", "-p", str(anywhere.target.port), "127.0.0.1").wait()
     version = next(

@@ -44,7 +44,9 @@ async def _scp(client: Client, protocol: Sequence[str], *arguments: str | Path) 
 
 
 @pytest.mark.parametrize("protocol", [(), ("-O",)], ids=["sftp", "rcp"])
-async def test_scp(house: House, way: Way, protocol: Sequence[str], tree: Path, tmp_path: Path) -> None:
+async def test_copies_files_by_scp(
+    house: House, way: Way, protocol: Sequence[str], tree: Path, tmp_path: Path
+) -> None:
     (tree / "sub dir" / "link").unlink()  # scp copies what a link points to
     client = house.client(way)
     there, back = tmp_path / "there", tmp_path / "back"
@@ -58,7 +60,7 @@ async def test_scp(house: House, way: Way, protocol: Sequence[str], tree: Path, 
     assert "No such file" in missing.errors
 
 
-async def test_sftp_batch(house: House, way: Way, tree: Path, tmp_path: Path) -> None:
+async def test_runs_sftp_batch(house: House, way: Way, tree: Path, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.mkdir()
     batch = house.stage.file(
@@ -84,7 +86,7 @@ async def test_sftp_batch(house: House, way: Way, tree: Path, tmp_path: Path) ->
     assert isinstance(end["stdout"], int) and end["stdout"] > 5_000_000
 
 
-async def test_rsync(house: House, way: Way, tree: Path, tmp_path: Path) -> None:
+async def test_synchronizes_files_by_rsync(house: House, way: Way, tree: Path, tmp_path: Path) -> None:
     client = house.client(way)
     there, back = tmp_path / "there", tmp_path / "back"
     command = ("rsync", "-a", "-e", client.shell_command)
@@ -97,7 +99,7 @@ async def test_rsync(house: House, way: Way, tree: Path, tmp_path: Path) -> None
     assert same(tree, back)
 
 
-async def test_git_clone_and_push(house: House, way: Way, tmp_path: Path) -> None:
+async def test_clones_and_pushes_by_git(house: House, way: Way, tmp_path: Path) -> None:
     there, here = tmp_path / "there.git", tmp_path / "here"
     work = tmp_path / "work"
     who = ("-c", "user.name=joe", "-c", "user.email=joe@example.com", "-c", "init.defaultBranch=main")

@@ -45,7 +45,7 @@ async def forwarding(house: House, way: Way, *flags: str) -> Process:
     return process
 
 
-async def test_refused_by_default(house: House, way: Way) -> None:
+async def test_refuses_forwards_by_default(house: House, way: Way) -> None:
     local = free_port()
     process = await forwarding(house, way, "-L", f"{local}:127.0.0.1:{house.target.port}")
     assert (await speak("tcp", "127.0.0.1", local)).stdout.strip() == b""
@@ -60,12 +60,12 @@ async def test_refused_by_default(house: House, way: Way) -> None:
     assert "remote port forwarding failed" in remote.errors
 
 
-async def test_the_onward_agent_is_refused_by_default(house: House) -> None:
+async def test_refuses_agent_forwarding_by_default(house: House) -> None:
     result = await house.client(Way.INNER_AGENT).ssh("web1", 'echo "agent<$SSH_AUTH_SOCK>"')
     assert result.stdout == b"agent<>\n", str(result)
 
 
-async def test_local(open_house: House, way: Way) -> None:
+async def test_forwards_local_ports(open_house: House, way: Way) -> None:
     """A server that speaks first, and the port that nobody listens on."""
     local, dead = free_port(), free_port()
     flags = ("-L", f"{local}:127.0.0.1:{open_house.target.port}", "-L", f"{dead}:127.0.0.1:{free_port()}")
@@ -79,7 +79,7 @@ async def test_local(open_house: House, way: Way) -> None:
     await process.stop()
 
 
-async def test_remote(open_house: House, way: Way) -> None:
+async def test_forwards_remote_ports(open_house: House, way: Way) -> None:
     """The port 0 is answered with the one that the target has chosen."""
     process = await forwarding(open_house, way, "-R", f"0:127.0.0.1:{open_house.proxy.port}")
     await process.says("Allocated port ")
@@ -90,7 +90,7 @@ async def test_remote(open_house: House, way: Way) -> None:
     await process.stop()
 
 
-async def test_dynamic(open_house: House) -> None:
+async def test_forwards_dynamically(open_house: House) -> None:
     local = free_port()
     process = await forwarding(open_house, Way.OUTER_AGENT, "-D", str(local))
     result = await speak("socks", local, "127.0.0.1", open_house.target.port)
@@ -98,7 +98,7 @@ async def test_dynamic(open_house: House) -> None:
     await process.stop()
 
 
-async def test_sockets_of_the_target(open_house: House) -> None:
+async def test_forwards_unix_sockets(open_house: House) -> None:
     """streamlocal, both ways."""
     short = open_house.stage.short
     here, there = short / "here", short / "there"
@@ -110,12 +110,12 @@ async def test_sockets_of_the_target(open_house: House) -> None:
     await process.stop()
 
 
-async def test_onward_agent(open_house: House) -> None:
+async def test_forwards_agent_to_target(open_house: House) -> None:
     result = await open_house.client(Way.INNER_AGENT).ssh("web1", "ssh-add -L")
     assert result.text.splitlines() == [open_house.joe.key.line], str(result)
 
 
-async def test_a_forward_and_a_session_side_by_side(open_house: House, tmp_path: Path) -> None:
+async def test_serves_forward_beside_session(open_house: House, tmp_path: Path) -> None:
     local = free_port()
     client = open_house.client()
     process = client.start(
@@ -135,7 +135,7 @@ async def test_a_forward_and_a_session_side_by_side(open_house: House, tmp_path:
     assert (await process.wait()).code == 5
 
 
-async def test_x11(open_house: House, tmp_path: Path) -> None:
+async def test_forwards_x11(open_house: House, tmp_path: Path) -> None:
     """The target gets a display; who connects to it reaches the user's X server (here: one that hangs up)."""
     client = open_house.client()
     client.env["DISPLAY"] = f"{tmp_path}/x:0"
@@ -152,7 +152,7 @@ def no_nesting(shared_stage: Stage) -> House:
     return block(build(shared_stage, options={"port_forwarding": True, "nested_ssh": False}))
 
 
-async def test_ssh_inside_of_a_forward_is_seen(open_house: House) -> None:
+async def test_audits_ssh_inside_forward(open_house: House) -> None:
     """Both the login through a forwarded port and the jump over the target, by what they say first."""
     before = len(open_house.proxy.audit("port", action="nested_ssh"))
     local = free_port()
@@ -171,7 +171,7 @@ async def test_ssh_inside_of_a_forward_is_seen(open_house: House) -> None:
     await process.stop()
 
 
-async def test_ssh_inside_of_a_forward_is_refused(no_nesting: House) -> None:
+async def test_refuses_ssh_inside_forward(no_nesting: House) -> None:
     house = no_nesting
     local, web, port = free_port(), free_port(), free_port()
     short = house.stage.short

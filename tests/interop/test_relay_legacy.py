@@ -46,7 +46,7 @@ async def refused_without_a_rule(house: House, target: Sshd, what: str) -> None:
 
 
 @pytest.mark.parametrize("exchange", ["diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1"])
-async def test_key_exchanges(anywhere: House, exchange: str) -> None:
+async def test_uses_legacy_key_exchanges_by_rule(anywhere: House, exchange: str) -> None:
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=[f"KexAlgorithms {exchange}"])
     await works(anywhere, target, exchange)
     await refused_without_a_rule(anywhere, target, "key exchange")
@@ -54,7 +54,7 @@ async def test_key_exchanges(anywhere: House, exchange: str) -> None:
 
 @pytest.mark.parametrize("mac", ["hmac-sha1", "hmac-sha2-256", "hmac-sha2-512-etm@openssh.com"])
 @pytest.mark.parametrize("cipher", ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"])
-async def test_ciphers(anywhere: House, cipher: str, mac: str) -> None:
+async def test_uses_legacy_ciphers_by_rule(anywhere: House, cipher: str, mac: str) -> None:
     lines = (f"Ciphers {cipher}", f"MACs {mac}", "RekeyLimit 64K")
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=lines)
     await works(anywhere, target, cipher, *(["hmac-sha1"] if mac == "hmac-sha1" else []))
@@ -62,14 +62,14 @@ async def test_ciphers(anywhere: House, cipher: str, mac: str) -> None:
         await refused_without_a_rule(anywhere, target, "cipher")
 
 
-async def test_macs(anywhere: House) -> None:
+async def test_uses_legacy_macs_by_rule(anywhere: House) -> None:
     lines = ("Ciphers aes256-ctr", "MACs hmac-sha1")
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=lines)
     await works(anywhere, target, "hmac-sha1")
     await refused_without_a_rule(anywhere, target, "MAC")
 
 
-async def test_host_keys_with_sha_1(anywhere: House) -> None:
+async def test_accepts_sha1_host_keys_by_rule(anywhere: House) -> None:
     key = await anywhere.stage.key("host", "rsa")
     target = await anywhere.stage.sshd(
         users=[anywhere.joe.key], host_keys=[key], more=["HostKeyAlgorithms ssh-rsa"]
@@ -78,7 +78,7 @@ async def test_host_keys_with_sha_1(anywhere: House) -> None:
     await refused_without_a_rule(anywhere, target, "host key")
 
 
-async def test_a_host_that_has_better_is_not_treated_worse(anywhere: House) -> None:
+async def test_prefers_modern_algorithms_despite_rule(anywhere: House) -> None:
     await works(anywhere, await anywhere.stage.sshd(users=[anywhere.joe.key]))
 
 
@@ -116,7 +116,7 @@ asyncio.run(main())
 """
 
 
-async def test_an_old_host_in_all(anywhere: House, tmp_path: Path) -> None:
+async def test_connects_to_host_with_legacy_algorithms_only(anywhere: House, tmp_path: Path) -> None:
     """DSA, 3DES, a group of 1024 bits, and RSA with SHA-1 for the login, all at once."""
     stage = anywhere.stage
     key = await stage.key("joe", "rsa")

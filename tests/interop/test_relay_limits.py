@@ -18,7 +18,7 @@ from tests.support.stage import Stage
 from tests.support.waiting import LONG, in_thread
 
 
-async def test_a_session_has_its_time(stage: Stage) -> None:
+async def test_ends_session_at_time_limit(stage: Stage) -> None:
     house = await build(stage, options={"max_session_ttl": "2s"})
     result = await house.client().ssh("web1", "echo begun; sleep 600")
     assert (result.stdout, result.code) == (b"begun\n", 255)
@@ -30,7 +30,7 @@ async def test_a_session_has_its_time(stage: Stage) -> None:
     assert "max_session_ttl" in str(end["reason"])
 
 
-async def test_who_types_nothing_is_sent_away(stage: Stage) -> None:
+async def test_ends_idle_session(stage: Stage) -> None:
     house = await build(stage, options={"client_idle_timeout": "2s"})
     process = house.client().start("web1", "while read -r line; do echo got $line; done")
     # Whoever types stays for longer than that.
@@ -42,7 +42,7 @@ async def test_who_types_nothing_is_sent_away(stage: Stage) -> None:
     assert "conchrec: nothing was received from your client for 2s (client_idle_timeout)" in result.errors
 
 
-async def test_no_more_sessions_at_once_than_the_role_allows(stage: Stage) -> None:
+async def test_limits_concurrent_sessions_of_user(stage: Stage) -> None:
     house = await build(stage, options={"max_sessions": 1})
     client = house.client()
     control = stage.short / "control"
@@ -58,7 +58,7 @@ async def test_no_more_sessions_at_once_than_the_role_allows(stage: Stage) -> No
     await house.proxy.audited("session.rejected", rule="max_sessions")
 
 
-async def test_sftp_only_where_files_may_be_copied(stage: Stage) -> None:
+async def test_refuses_sftp_without_file_copy(stage: Stage) -> None:
     house = await build(stage, options={"file_copy": False})
     client = house.client()
     batch = stage.file("batch", "pwd\n")
@@ -70,7 +70,7 @@ async def test_sftp_only_where_files_may_be_copied(stage: Stage) -> None:
     (await client.ssh("web1", "true")).check()
 
 
-async def test_the_outer_login_is_enough_where_the_configuration_says_so(stage: Stage) -> None:
+async def test_skips_inner_login_when_configured(stage: Stage) -> None:
     house = await build(stage, settings={"inner_auth": "tunnel"})
     for way in Way:
         inner = "    PubkeyAuthentication no"
@@ -79,7 +79,7 @@ async def test_the_outer_login_is_enough_where_the_configuration_says_so(stage: 
     assert {event["method"] for event in house.proxy.audit("user.login", stage="inner")} == {"none"}
 
 
-async def test_the_target_is_killed(stage: Stage) -> None:
+async def test_ends_session_when_target_is_killed(stage: Stage) -> None:
     house = await build(stage)
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun\n")
@@ -92,7 +92,7 @@ async def test_the_target_is_killed(stage: Stage) -> None:
     assert recording.text() == "begun\n"
 
 
-async def test_a_target_that_is_dead_is_noticed_by_the_users_keepalives(stage: Stage) -> None:
+async def test_relays_keepalives_of_user_to_target(stage: Stage) -> None:
     """The far side answers them, not the proxy."""
     house = await build(stage)
     alive = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=3")
@@ -114,7 +114,7 @@ async def test_a_target_that_is_dead_is_noticed_by_the_users_keepalives(stage: S
 KEEPALIVE = {"limits": {"keepalive_interval": "1s", "keepalive_count_max": 2}}
 
 
-async def test_a_target_that_is_dead_is_noticed_by_ours(stage: Stage) -> None:
+async def test_ends_session_when_target_answers_no_keepalive(stage: Stage) -> None:
     house = await build(stage, settings=KEEPALIVE)
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun\n")
@@ -132,7 +132,7 @@ async def test_a_target_that_is_dead_is_noticed_by_ours(stage: Stage) -> None:
     assert (await house.proxy.finished_one()).manifest is not None
 
 
-async def test_a_user_who_is_dead_is_noticed_by_ours(stage: Stage) -> None:
+async def test_ends_session_when_user_answers_no_keepalive(stage: Stage) -> None:
     """``ssh -J`` is two processes; the one that holds the outer connection is stopped."""
     house = await build(stage, settings=KEEPALIVE)
     process = house.client().start("web1", "echo begun; cat")
@@ -151,13 +151,13 @@ async def test_a_user_who_is_dead_is_noticed_by_ours(stage: Stage) -> None:
     assert (await process.wait()).code == 255
 
 
-async def test_who_only_says_nothing_stays(stage: Stage) -> None:
+async def test_keeps_silent_session(stage: Stage) -> None:
     house = await build(stage, settings=KEEPALIVE)
     result = await house.client().ssh("web1", "sleep 6; exit 3")
     assert result.code == 3, str(result)
 
 
-async def test_the_users_connection_is_cut(stage: Stage) -> None:
+async def test_seals_recording_when_user_connection_breaks(stage: Stage) -> None:
     """The target's session ends with it, and its recording is whole."""
     house = await build(stage)
     process = house.client().start("web1", "echo begun; cat")
@@ -170,7 +170,7 @@ async def test_the_users_connection_is_cut(stage: Stage) -> None:
     await house.proxy.audited("session.end", user="joe")
 
 
-async def test_max_sessions_of_the_target(stage: Stage) -> None:
+async def test_relays_max_sessions_refusal_of_target(stage: Stage) -> None:
     """Its refusal reaches the user as it is."""
     house = await build(stage, sshd=["MaxSessions 1"])
     client = house.client()
@@ -187,7 +187,7 @@ async def test_max_sessions_of_the_target(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("way", [Way.INNER_AGENT, Way.CERTIFICATE])
-async def test_the_targets_banner_and_not_its_keys(stage: Stage, way: Way) -> None:
+async def test_relays_banner_but_not_host_keys_of_target(stage: Stage, way: Way) -> None:
     """The banner is shown in the login; the keys of the target are none of the client's business."""
     banner = stage.file("banner", "Authorized use only.\n")
     house = await build(stage, sshd=[f"Banner {banner}"])
@@ -198,7 +198,7 @@ async def test_the_targets_banner_and_not_its_keys(stage: Stage, way: Way) -> No
     assert "bad signature" not in result.errors and "Learned" not in result.errors
 
 
-async def test_connections_are_counted_for_each_address(stage: Stage) -> None:
+async def test_limits_connections_of_address(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"per_address": 2}})
     client = house.client()
     first = client.start("web1", "echo begun; cat")
@@ -226,7 +226,7 @@ async def test_connections_are_counted_for_each_address(stage: Stage) -> None:
         (b"ex\xffec", b"echo in"),
     ],
 )
-async def test_names_that_sshd_would_read_otherwise(stage: Stage, name: bytes, argument: bytes) -> None:
+async def test_rejects_names_with_nul_bytes(stage: Stage, name: bytes, argument: bytes) -> None:
     """sshd takes names and commands up to a NUL at their end: past the role, and past the recording."""
     house = await build(stage, options={"file_copy": False, "shell": False, "commands": ["uptime"]})
 

@@ -11,7 +11,7 @@ from tests.support.waiting import fact, together
 MINUTES = 60.0
 
 
-async def test_ten_sessions_on_one_connection(house: House, way: Way) -> None:
+async def test_serves_ten_sessions_on_one_connection(house: House, way: Way) -> None:
     before = house.proxy.sids()
     connections = len(house.proxy.audit("user.login", stage="outer"))
     client = house.client(way)
@@ -37,7 +37,7 @@ async def test_ten_sessions_on_one_connection(house: House, way: Way) -> None:
     await master.wait()
 
 
-async def test_one_after_the_other_on_one_connection(house: House) -> None:
+async def test_records_consecutive_sessions_separately(house: House) -> None:
     """A channel number is used again: each session has its own recording anyway."""
     before = house.proxy.sids()
     client = house.client()
@@ -53,7 +53,7 @@ async def test_one_after_the_other_on_one_connection(house: House) -> None:
     await master.stop()
 
 
-async def test_a_hundred_connections_at_once(house: House) -> None:
+async def test_serves_hundred_connections_at_once(house: House) -> None:
     """A stock sshd drops some of a hundred handshakes at once (MaxStartups 10:30:100); nobody sees it."""
     before = house.proxy.sids()
     clients = [house.client(list(Way)[number % len(Way)]) for number in range(100)]
@@ -67,7 +67,7 @@ async def test_a_hundred_connections_at_once(house: House) -> None:
     assert sorted(int(recording.text()) for recording in recordings) == list(range(100))
 
 
-async def test_what_was_opened_is_closed(house: House) -> None:
+async def test_closes_descriptors_after_sessions(house: House) -> None:
     """Sessions leave nothing open behind."""
     await together(house.client(way).ssh("web1", "true") for way in Way)
     await house.proxy.deserted()

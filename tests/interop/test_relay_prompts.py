@@ -137,7 +137,7 @@ async def kept_nowhere(house: House, *secrets: str) -> None:
         assert secret.encode() not in log
 
 
-async def test_a_password(anywhere: House, tmp_path: Path) -> None:
+async def test_relays_password_prompt(anywhere: House, tmp_path: Path) -> None:
     target = await gear(anywhere, "password", tmp_path)
     joe = Person(tmp_path)
     result = await joe.ssh(anywhere.client(Way.INNER_AGENT, target=target), SECRET)
@@ -150,7 +150,7 @@ async def test_a_password(anywhere: House, tmp_path: Path) -> None:
     await kept_nowhere(anywhere, SECRET)
 
 
-async def test_it_is_asked_again(anywhere: House, tmp_path: Path) -> None:
+async def test_relays_repeated_password_prompt(anywhere: House, tmp_path: Path) -> None:
     target = await gear(anywhere, "password", tmp_path)
     joe = Person(tmp_path)
     result = await joe.ssh(anywhere.client(target=target), "mistyped-8731", SECRET)
@@ -159,7 +159,7 @@ async def test_it_is_asked_again(anywhere: House, tmp_path: Path) -> None:
     await kept_nowhere(anywhere, SECRET, "mistyped-8731")
 
 
-async def test_no_answer_is_right(anywhere: House, tmp_path: Path) -> None:
+async def test_reports_failed_login_after_wrong_answers(anywhere: House, tmp_path: Path) -> None:
     target = await gear(anywhere, "password", tmp_path)
     joe = Person(tmp_path)
     wrong = [f"mistyped-{number}-8731" for number in range(9)]
@@ -172,7 +172,7 @@ async def test_no_answer_is_right(anywhere: House, tmp_path: Path) -> None:
     await kept_nowhere(anywhere, "8731")
 
 
-async def test_questions(anywhere: House, tmp_path: Path) -> None:
+async def test_relays_several_questions(anywhere: House, tmp_path: Path) -> None:
     """Several at once, with and without echo, and more after these."""
     target = await gear(anywhere, "questions", tmp_path)
     joe = Person(tmp_path)
@@ -185,7 +185,7 @@ async def test_questions(anywhere: House, tmp_path: Path) -> None:
     await kept_nowhere(anywhere, SECRET, "rex\n", "123456")
 
 
-async def test_target_can_not_ask_like_the_proxy(anywhere: House, tmp_path: Path) -> None:
+async def test_marks_prompts_that_imitate_proxy(anywhere: House, tmp_path: Path) -> None:
     """A malicious target wants the code of the second factor at the proxy."""
     target = await gear(anywhere, "imitation", tmp_path)
     person, mark = Person(tmp_path), f"[localhost:{target.port}] "
@@ -197,7 +197,7 @@ async def test_target_can_not_ask_like_the_proxy(anywhere: House, tmp_path: Path
     assert ours and all(line.startswith(f"conchrec: localhost:{target.port} rejected") for line in ours)
 
 
-async def test_the_outer_login_was_enough(stage: Stage, tmp_path: Path) -> None:
+async def test_asks_questions_when_inner_login_is_skipped(stage: Stage, tmp_path: Path) -> None:
     """With ``inner_auth: tunnel`` the questions are all that the inner login asks."""
     house = await build(stage, settings={**SETTINGS, "inner_auth": "tunnel"})
     target = await gear(house, "questions", tmp_path)
@@ -206,7 +206,7 @@ async def test_the_outer_login_was_enough(stage: Stage, tmp_path: Path) -> None:
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
 
 
-async def test_nobody_is_asked_where_something_else_will_do(anywhere: House, tmp_path: Path) -> None:
+async def test_asks_nothing_when_key_is_accepted(anywhere: House, tmp_path: Path) -> None:
     joe = Person(tmp_path)
     # The agent that the outer connection has, and our own certificate.
     for way in (Way.OUTER_AGENT, Way.CERTIFICATE):
@@ -215,7 +215,7 @@ async def test_nobody_is_asked_where_something_else_will_do(anywhere: House, tmp
         assert joe.asked == []
 
 
-async def test_a_target_that_asks_nothing(anywhere: House, tmp_path: Path) -> None:
+async def test_accepts_challenge_without_questions(anywhere: House, tmp_path: Path) -> None:
     joe = Person(tmp_path)
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=["PasswordAuthentication no"])
     result = await joe.ssh(anywhere.client(target=target))
@@ -223,7 +223,7 @@ async def test_a_target_that_asks_nothing(anywhere: House, tmp_path: Path) -> No
     assert f"conchrec: localhost:{target.port} does not ask " in result.errors
 
 
-async def test_a_client_that_can_not_answer(anywhere: House, tmp_path: Path) -> None:
+async def test_names_methods_of_target_in_batch_mode(anywhere: House, tmp_path: Path) -> None:
     """BatchMode: it is told what is wanted, as a host without a proxy would tell it."""
     target = await gear(anywhere, "password", tmp_path)
     result = await anywhere.client(target=target).ssh("web1", "true")
@@ -231,7 +231,7 @@ async def test_a_client_that_can_not_answer(anywhere: House, tmp_path: Path) -> 
     assert "Permission denied (keyboard-interactive)" in result.errors
 
 
-async def test_before_a_key_is_proved_nobody_is_asked(anywhere: House, tmp_path: Path) -> None:
+async def test_asks_nothing_before_inner_key_is_proved(anywhere: House, tmp_path: Path) -> None:
     """Who cannot log in as joe does not get at the target's questions either."""
     target = await gear(anywhere, "password", tmp_path)
     client = anywhere.client(Way.CERTIFICATE, target=target, inner_person=anywhere.ann)
@@ -242,7 +242,7 @@ async def test_before_a_key_is_proved_nobody_is_asked(anywhere: House, tmp_path:
     assert "Permission denied (publickey)" in result.errors
 
 
-async def test_on_a_terminal(anywhere: House, tmp_path: Path) -> None:
+async def test_hides_answers_on_terminal_and_in_recording(anywhere: House, tmp_path: Path) -> None:
     """As a person sees it; and what was typed blindly is in no recording."""
     target = await gear(anywhere, "questions", tmp_path)
     client = anywhere.client(target=target)

@@ -15,7 +15,7 @@ SHOWN = (
 )
 
 
-async def test_the_cast_is_what_the_terminal_got(house: House, way: Way) -> None:
+async def test_records_output_of_terminal(house: House, way: Way) -> None:
     before = house.proxy.sids()
     path = house.stage.file(house.stage.unique("shown"), SHOWN)
     process = house.client(way).start("-q", "-tt", "web1", f"stty raw; cat {path}", terminal=(91, 33))
@@ -28,7 +28,7 @@ async def test_the_cast_is_what_the_terminal_got(house: House, way: Way) -> None
     await plays_as(recording.path, result.stdout, "cat", "play")
 
 
-async def test_the_window_changes(house: House, way: Way) -> None:
+async def test_records_window_changes(house: House, way: Way) -> None:
     before = house.proxy.sids()
     command = "trap 'stty size; read x; exit 5' WINCH; stty size; sleep 600 & wait"
     process = house.client(way).start("-q", "-tt", "web1", command, terminal=(97, 31))
@@ -45,7 +45,7 @@ async def test_the_window_changes(house: House, way: Way) -> None:
     await house.proxy.audited("resize", sid=recording.sid, columns=120, rows=40)
 
 
-async def test_a_shell(house: House, way: Way) -> None:
+async def test_records_interactive_shell(house: House, way: Way) -> None:
     before = house.proxy.sids()
     process = house.client(way).start("-q", "-tt", "web1", terminal=(80, 24))
     await process.takes_keys()
@@ -64,7 +64,7 @@ async def test_a_shell(house: House, way: Way) -> None:
     await plays_as(recording.path, result.stdout)
 
 
-async def test_a_command_on_a_terminal(house: House, way: Way) -> None:
+async def test_runs_command_on_terminal(house: House, way: Way) -> None:
     """`ssh -t web1 cmd`: stderr and stdout are one, and exit statuses are as without."""
     before = house.proxy.sids()
     process = house.client(way).start(
@@ -79,7 +79,7 @@ async def test_a_command_on_a_terminal(house: House, way: Way) -> None:
     assert recording.text().encode() == result.stdout
 
 
-async def test_interrupt_is_typed(house: House, way: Way) -> None:
+async def test_relays_typed_interrupt(house: House, way: Way) -> None:
     process = house.client(way).start(
         "-q",
         "-tt",
@@ -93,7 +93,7 @@ async def test_interrupt_is_typed(house: House, way: Way) -> None:
     assert (await process.wait()).code == 42
 
 
-async def test_a_terminal_without_a_size(house: House) -> None:
+async def test_records_terminal_without_size(house: House) -> None:
     before = house.proxy.sids()
     result = await house.client().start("-q", "-tt", "web1", "stty size; echo done", terminal=(0, 0)).wait()
     assert result.code == 0
@@ -102,7 +102,7 @@ async def test_a_terminal_without_a_size(house: House) -> None:
     assert recording.text().encode() == result.stdout
 
 
-async def test_much_output_on_a_terminal(house: House) -> None:
+async def test_records_large_terminal_output(house: House) -> None:
     before = house.proxy.sids()
     command = "i=0; while [ $i -lt 20000 ]; do echo line $i \u00e9\u65e5; i=$((i+1)); done"
     result = await house.client().start("-q", "-tt", "web1", command, terminal=(80, 24)).wait(within=120)
@@ -115,7 +115,7 @@ async def test_much_output_on_a_terminal(house: House) -> None:
 
 
 @pytest.mark.parametrize("flags", [("-T",), ("-tt",)])
-async def test_bytes_that_are_no_text(house: House, flags: tuple[str, ...]) -> None:
+async def test_records_bytes_that_are_not_text(house: House, flags: tuple[str, ...]) -> None:
     before = house.proxy.sids()
     command = "stty raw 2>/dev/null; printf 'a\\377\\376\\303'; printf '\\251b\\000\\200'"
     terminal = (80, 24) if flags == ("-tt",) else None
@@ -127,7 +127,7 @@ async def test_bytes_that_are_no_text(house: House, flags: tuple[str, ...]) -> N
     await plays_as(recording.path, recording.text().encode())
 
 
-async def test_it_can_be_read_while_it_grows(house: House) -> None:
+async def test_writes_recording_that_is_readable_while_live(house: House) -> None:
     before = house.proxy.sids()
     process = house.client().start("-q", "-tt", "web1", "echo first; read x; echo second", terminal=(80, 24))
     await process.says("first\r\n")

@@ -40,7 +40,7 @@ async def gets_in(house: House, key: Key) -> bool:
     return result.code == 0
 
 
-async def test_sshd_obeys_the_list(house: House) -> None:
+async def test_writes_krl_that_sshd_follows(house: House) -> None:
     first, second, anns = [
         await signed(house, user, name)
         for user, name in (("joe", "first"), ("joe", "second"), ("ann", "anns"))

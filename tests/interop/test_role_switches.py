@@ -100,7 +100,7 @@ async def works(house: House, name: str) -> None:
     assert (await client(house, name).ssh("web1", "echo ready")).check().stdout == b"ready\n"
 
 
-async def test_everything(many: House, tmp_path: Path) -> None:
+async def test_allows_every_channel_kind_by_default(many: House, tmp_path: Path) -> None:
     everything = client(many, "everything")
     assert (await everything.ssh("web1", stdin=b"echo in a shell\n")).check().stdout == b"in a shell\n"
     assert (await everything.ssh("-s", "web1", "greet")).check().stdout == b"\n"
@@ -111,7 +111,7 @@ async def test_everything(many: House, tmp_path: Path) -> None:
     assert agent.check().stdout == b"agent\n"
 
 
-async def test_shell(many: House) -> None:
+async def test_refuses_shell_only(many: House) -> None:
     for flags in ((), ("-tt",)):
         result = await client(many, "no-shell").ssh(*flags, "web1", stdin=b"echo never\nexit\n")
         says(result, f"start a shell as {LOGIN}@no-shell (shell: no)")
@@ -120,7 +120,7 @@ async def test_shell(many: House) -> None:
     await works(many, "no-shell")
 
 
-async def test_exec(many: House, tmp_path: Path) -> None:
+async def test_refuses_exec_only(many: House, tmp_path: Path) -> None:
     for flags in ((), ("-tt",)):
         says(await client(many, "no-exec").ssh(*flags, "web1", f"touch {tmp_path}/it"), "run commands")
     assert not (tmp_path / "it").exists()
@@ -135,7 +135,7 @@ async def test_exec(many: House, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sftp", "scp"), [("no-sftp", False, True), ("no-scp", True, False), ("no-copy", False, False)]
 )
-async def test_files(many: House, tmp_path: Path, name: str, sftp: bool, scp: bool) -> None:
+async def test_refuses_file_copy_only(many: House, tmp_path: Path, name: str, sftp: bool, scp: bool) -> None:
     (tmp_path / "one").write_text("1")
     for flags, works_, by in ((("-s",), sftp, "sftp"), (("-O",), scp, "scp")):
         there = tmp_path / f"by-{by}"
@@ -152,14 +152,14 @@ async def test_files(many: House, tmp_path: Path, name: str, sftp: bool, scp: bo
     await works(many, name)
 
 
-async def test_subsystem(many: House, tmp_path: Path) -> None:
+async def test_refuses_subsystem_only(many: House, tmp_path: Path) -> None:
     says(await client(many, "no-subsystem").ssh("-s", "web1", "greet"), "use this subsystem")
     (tmp_path / "one").write_text("1")
     result = await copied(client(many, "no-subsystem"), str(tmp_path / "one"), f"web1:{tmp_path}/two")
     result.check()
 
 
-async def test_commands(many: House, tmp_path: Path) -> None:
+async def test_refuses_denied_commands_only(many: House, tmp_path: Path) -> None:
     await works(many, "commands")
     named = client(many, "commands")
     assert (await named.ssh("web1", "echo at home")).check().stdout == b"at home\n"
@@ -180,7 +180,7 @@ async def test_commands(many: House, tmp_path: Path) -> None:
     says(await copied(named, "-O", str(tmp_path / "one"), f"web1:{tmp_path}/two"), "run this command")
 
 
-async def test_local_forwards(many: House) -> None:
+async def test_refuses_local_forwards_only(many: House) -> None:
     port = free_port()
     place = f"127.0.0.1:{many.target.port}"
     for name, result in (("no-local", b""), ("no-remote", b"SSH-\n")):
@@ -196,7 +196,7 @@ async def test_local_forwards(many: House) -> None:
     assert jumped.code != 0 and "local_forwarding: no" in jumped.errors, str(jumped)
 
 
-async def test_remote_forwards(many: House) -> None:
+async def test_refuses_remote_forwards_only(many: House) -> None:
     flags = ("-v", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "web1")
     result = await client(many, "no-remote").ssh(*flags)
     assert result.code == 255 and "remote port forwarding failed" in result.errors, str(result)
@@ -205,7 +205,7 @@ async def test_remote_forwards(many: House) -> None:
     await process.stop()
 
 
-async def test_sockets(many: House) -> None:
+async def test_refuses_unix_sockets_only(many: House) -> None:
     short = many.stage.short
     here, there = short / "no-here", short / "no-there"
     flags = ("-o", "ExitOnForwardFailure=yes", "-R", f"{there}:127.0.0.1:1", "web1")
@@ -218,20 +218,20 @@ async def test_sockets(many: House) -> None:
     await process.stop()
 
 
-async def test_x11_and_agent(many: House) -> None:
+async def test_refuses_x11_and_agent_only(many: House) -> None:
     shown = await client(many, "no-x11").ssh("-X", "web1", 'echo "<$DISPLAY>"')
     assert shown.stdout == b"<>\n", str(shown)
     hidden = await client(many, "no-agent").ssh("-A", "web1", 'echo "<$SSH_AUTH_SOCK>"')
     assert hidden.stdout == b"<>\n", str(hidden)
 
 
-async def test_unknown_requests(many: House) -> None:
+async def test_refuses_unknown_requests(many: House) -> None:
     """What OpenSSH itself sends is all known; the strange ones are the memory tests' business."""
     for flags in ((), ("-tt",)):
         assert b"ready" in (await client(many, "no-unknown").ssh(*flags, "web1", "echo ready")).check().stdout
 
 
-async def test_connections(many: House) -> None:
+async def test_limits_connections(many: House) -> None:
     first = client(many, "one-connection").start("web1", "echo ready; cat", stdin=None)
     await first.says("ready")
     second = await client(many, "one-connection").ssh("web1", "echo never")
@@ -242,14 +242,14 @@ async def test_connections(many: House) -> None:
     await works(many, "one-connection")
 
 
-async def test_time(many: House) -> None:
+async def test_limits_session_time(many: House) -> None:
     never = await client(many, "never").ssh("web1", "echo never")
     assert never.code == 255 and "role never not at this time" in never.errors, str(never)
     over = await client(many, "over").ssh("web1", "echo never")
     assert over.code == 255 and "role over of joe ended at 2020-01-01 00:00:00 UTC" in over.errors, str(over)
 
 
-async def test_the_refusal_has_its_line(many: House) -> None:
+async def test_prints_one_line_for_each_refusal(many: House) -> None:
     text = many.proxy.config.read_text().splitlines()
     await client(many, "never").ssh("web1", "true")
     rule = str((await many.proxy.audited("session.rejected"))[-1]["rule"])

@@ -120,7 +120,7 @@ def check(sink: Sink) -> None:
 
 @settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["", "r", "p", "rp"]), SENT, st.booleans())
-def test_the_account_names_what_is_on_the_disk(options: str, sent: list[list[bytes]], wait: bool) -> None:
+def test_accounts_for_files_of_scp_sink(options: str, sent: list[list[bytes]], wait: bool) -> None:
     with running(options) as sink:
         sink.hear()
         for part in sent:

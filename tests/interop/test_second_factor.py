@@ -66,7 +66,7 @@ class Answering:
         return self._keyboard.asked
 
 
-async def test_a_key_and_a_code(house: House) -> None:
+async def test_asks_for_code_after_key(house: House) -> None:
     """Asked once for each ssh; the code is no good a second time, nor is a wrong one."""
     good = code()
     joe = Answering(house, good)
@@ -84,7 +84,7 @@ async def test_a_key_and_a_code(house: House) -> None:
     assert (batch.code, batch.stdout) == (255, b""), str(batch)
 
 
-async def test_who_has_none(house: House) -> None:
+async def test_refuses_user_without_second_factor(house: House) -> None:
     result = await house.client(Way.CERTIFICATE, person=house.ann).ssh("web1", "echo never")
     assert (result.code, result.stdout) == (255, b"")
     assert "your roles require a second factor, and you have none" in result.errors, str(result)
@@ -92,7 +92,7 @@ async def test_who_has_none(house: House) -> None:
     assert not house.proxy.audit("user.login", user="ann")
 
 
-async def test_no_way_around_it(house: House, tmp_path: Path) -> None:
+async def test_requires_code_for_copies_forwards_and_commands(house: House, tmp_path: Path) -> None:
     """Copies, forwards, and commands of the proxy."""
     (tmp_path / "one").write_text("1")
     port = free_port()
@@ -112,7 +112,7 @@ async def test_no_way_around_it(house: House, tmp_path: Path) -> None:
     assert not house.proxy.audit("upstream.connect")
 
 
-async def test_a_forward_after_a_code(house: House) -> None:
+async def test_forwards_port_after_code(house: House) -> None:
     port = free_port()
     joe = Answering(house, code())
     forward = joe.client.start("-v", "-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1")
@@ -121,7 +121,7 @@ async def test_a_forward_after_a_code(house: House) -> None:
     await forward.stop()
 
 
-async def test_the_second_connection_in_one_of_the_user(house: House, mfa: str) -> None:
+async def test_requires_code_for_each_connection_to_target(house: House, mfa: str) -> None:
     """With ControlMaster at the jump: for *session* each connection to a target needs a code of its own."""
     control = house.stage.short / "jump"
     config = f"Host proxy\nControlPath {control}"
@@ -144,7 +144,7 @@ async def test_the_second_connection_in_one_of_the_user(house: House, mfa: str) 
 
 
 @pytest.mark.parametrize("touched", [True, False])
-async def test_a_hardware_key(stage: Stage, touched: bool) -> None:
+async def test_accepts_touched_hardware_key(stage: Stage, touched: bool) -> None:
     sk = SkAgent(stage, touched=touched)
     house = await build(stage, settings=await settings(stage, "session", sk))
     kim = Person(name="kim", key=house.joe.key, agent=house.joe.agent)
@@ -161,7 +161,7 @@ async def test_a_hardware_key(stage: Stage, touched: bool) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_hardware_key_in_a_certificate(stage: Stage, known: bool) -> None:
+async def test_requires_code_for_hardware_key_in_signed_certificate(stage: Stage, known: bool) -> None:
     """Software can call itself a hardware key: what the user alone vouches for (``sign``) proves no touch."""
     sk = SkAgent(stage)
     house = await build(stage, settings=await settings(stage, "session", sk if known else None))

@@ -312,7 +312,7 @@ def check_names(server: Server) -> None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS)
-def test_the_account_names_what_changed_on_the_disk(asked: list[Ask]) -> None:
+def test_accounts_for_changes_by_sftp_server(asked: list[Ask]) -> None:
     with running() as server:
         run_requests(server, asked)
         assert not [one for one in server.account if isinstance(one, AccountLost)]
@@ -321,7 +321,7 @@ def test_the_account_names_what_changed_on_the_disk(asked: list[Ask]) -> None:
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(VISIT, ONE), max_size=2).map(flat), GUESSED, REQUESTS)
-def test_a_guessed_handle_that_works_makes_the_account_incomplete(
+def test_marks_account_incomplete_after_guessed_handle(
     before: list[Ask], guessed: Ask, after: list[Ask]
 ) -> None:
     """What the account does not name, it says that it does not know."""

@@ -37,7 +37,7 @@ async def audit(port: int) -> Found:
 
 
 @pytest.mark.parametrize("server", ["outer", "inner"])
-async def test_ssh_audit(stage: Stage, server: str) -> None:
+async def test_passes_ssh_audit(stage: Stage, server: str) -> None:
     """Nothing fails; nothing is warned of but that curve25519 alone is no match for a quantum computer."""
     house = await build(stage)
     port = house.proxy.port

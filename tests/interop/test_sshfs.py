@@ -47,7 +47,7 @@ async def mount(house: House, client: Client, there: Path, here: Path, *options:
 
 
 @WAYS
-async def test_a_tree(house: House, way: Way, tmp_path: Path) -> None:
+async def test_changes_tree_on_mount(house: House, way: Way, tmp_path: Path) -> None:
     """Copied, changed in place, renamed and removed; the same on both sides, and one recording of it all."""
     before = house.proxy.sids()
     there, here, tree = tmp_path / "there", tmp_path / "here", tmp_path / "tree"
@@ -92,7 +92,7 @@ async def test_a_tree(house: House, way: Way, tmp_path: Path) -> None:
     assert str(connected["key"]).startswith("agent key ") == (way is Way.SUBSYSTEM)
 
 
-async def test_many_at_once(house: House, tmp_path: Path) -> None:
+async def test_reads_and_writes_in_parallel_on_mount(house: House, tmp_path: Path) -> None:
     """Ten readers and ten writers, whose requests and answers cross."""
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
@@ -110,7 +110,7 @@ async def test_many_at_once(house: House, tmp_path: Path) -> None:
     assert [(there / f"new{number}").read_bytes() for number in range(10)] == contents
 
 
-async def test_after_a_restart_of_the_proxy(house: House, tmp_path: Path) -> None:
+async def test_reconnects_mount_after_restart(house: House, tmp_path: Path) -> None:
     """``-o reconnect``: the mount is there again, by a connection and a recording of its own."""
     before = house.proxy.sids()
     there, here = tmp_path / "there", tmp_path / "here"

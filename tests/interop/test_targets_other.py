@@ -97,7 +97,7 @@ def street(shared_stage: Stage) -> Street:
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])
-async def test_a_command(street: Street, kind: Kind, code: int) -> None:
+async def test_runs_command_at_other_server(street: Street, kind: Kind, code: int) -> None:
     proxy = street.house.proxy
     before = proxy.sids()
     command = f"echo out; cat; echo err >&2; exit {code}"
@@ -113,19 +113,19 @@ async def test_a_command(street: Street, kind: Kind, code: int) -> None:
 
 
 @pytest.mark.parametrize("way", AGENT_WAYS, ids=lambda way: way.name.lower())
-async def test_each_way_in(street: Street, kind: Kind, way: Way) -> None:
+async def test_reaches_other_server_by_each_path(street: Street, kind: Kind, way: Way) -> None:
     result = await street.client(kind, way).ssh("web1", "echo there; exit 4")
     assert (result.stdout, result.stderr, result.code) == (b"there\n", b"", 4), str(result)
 
 
-async def test_a_certificate(street: Street) -> None:
+async def test_logs_in_at_asyncssh_with_certificate(street: Street) -> None:
     """asyncssh takes those of the user CA."""
     result = await street.client(Kind.ASYNCSSH, Way.CERTIFICATE).ssh("web1", "echo there")
     assert (result.stdout, result.stderr, result.code) == (b"there\n", b"", 0), str(result)
 
 
 @pytest.mark.parametrize("kind", [Kind.DROPBEAR, Kind.PARAMIKO, Kind.CONCH], ids=lambda kind: kind.value)
-async def test_no_certificate(street: Street, kind: Kind) -> None:
+async def test_tells_user_that_server_knows_no_certificates(street: Street, kind: Kind) -> None:
     """The others know of none: the user reads what to do."""
     result = await street.client(kind, Way.CERTIFICATE).ssh("web1", "echo there")
     assert (result.stdout, result.code) == (b"", 255), str(result)
@@ -134,7 +134,7 @@ async def test_no_certificate(street: Street, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.DROPBEAR, Kind.ASYNCSSH, Kind.CONCH], ids=lambda kind: kind.value)
-async def test_death_by_signal(street: Street, kind: Kind) -> None:
+async def test_relays_death_by_signal_of_other_server(street: Street, kind: Kind) -> None:
     before = street.house.proxy.sids()
     result = await street.client(kind).ssh("web1", "echo out; kill -TERM $$")
     assert (result.stdout, result.code) == (b"out\n", 255), str(result)
@@ -143,7 +143,7 @@ async def test_death_by_signal(street: Street, kind: Kind) -> None:
     assert recording.manifest["exit"] == {"signal": "TERM"}
 
 
-async def test_much_there_and_back(street: Street, kind: Kind) -> None:
+async def test_relays_large_data_to_other_server(street: Street, kind: Kind) -> None:
     """Windows and packets of other sizes than OpenSSH's; and the input ends, and the output goes on."""
     before = street.house.proxy.sids()
     contents = os.urandom(3_000_001)
@@ -155,7 +155,7 @@ async def test_much_there_and_back(street: Street, kind: Kind) -> None:
     assert (end["stdin"], end["stdout"], end["stderr"]) == (len(contents), len(contents), len(b"after\n"))
 
 
-async def test_ten_sessions_on_one_connection(street: Street, kind: Kind) -> None:
+async def test_serves_ten_sessions_at_other_server(street: Street, kind: Kind) -> None:
     proxy = street.house.proxy
     before = proxy.sids()
     client = street.client(kind)
@@ -179,7 +179,7 @@ async def test_ten_sessions_on_one_connection(street: Street, kind: Kind) -> Non
 
 
 @pytest.mark.parametrize("kind", [Kind.DROPBEAR, Kind.CONCH], ids=lambda kind: kind.value)
-async def test_a_shell(street: Street, kind: Kind) -> None:
+async def test_runs_shell_at_other_server(street: Street, kind: Kind) -> None:
     before = street.house.proxy.sids()
     process = street.client(kind).start("-q", "-tt", "web1", terminal=(97, 31))
     await process.takes_keys()
@@ -202,7 +202,7 @@ async def test_a_shell(street: Street, kind: Kind) -> None:
     assert recording.text().encode() == result.stdout
 
 
-async def test_a_shell_that_echoes_by_itself(street: Street) -> None:
+async def test_records_shell_with_line_editor_of_server(street: Street) -> None:
     """asyncssh edits lines in the server: there is no terminal of the kernel's behind it."""
     before = street.house.proxy.sids()
     process = street.client(Kind.ASYNCSSH).start("-q", "-tt", "web1", terminal=(97, 31))
@@ -224,7 +224,7 @@ async def test_a_shell_that_echoes_by_itself(street: Street) -> None:
 
 
 @FULL
-async def test_files(street: Street, kind: Kind, tmp_path: Path) -> None:
+async def test_copies_files_at_other_server(street: Street, kind: Kind, tmp_path: Path) -> None:
     """By sftp, and by scp in both of its protocols (asyncssh's sftp ends without a status, which is a
     failure to scp, and Conch's does not know what scp asks first). Conch takes the names of a symbolic link
     in the draft's order, which is not that of OpenSSH's client, on a direct connection, too."""
@@ -271,7 +271,7 @@ async def test_files(street: Street, kind: Kind, tmp_path: Path) -> None:
 
 
 @FULL
-async def test_forwards(street: Street, kind: Kind) -> None:
+async def test_forwards_ports_at_other_server(street: Street, kind: Kind) -> None:
     """To where the target gets, and from there."""
     local, proxy = free_port(), street.house.proxy
     flags = ("-L", f"{local}:127.0.0.1:{street.house.target.port}", "-R", f"0:127.0.0.1:{proxy.port}")
@@ -285,7 +285,7 @@ async def test_forwards(street: Street, kind: Kind) -> None:
     await process.stop()
 
 
-async def test_the_agent_goes_on(street: Street) -> None:
+async def test_forwards_agent_to_other_server(street: Street) -> None:
     client = street.client(Kind.DROPBEAR)
     result = await client.ssh("web1", "ssh-add -L")
     assert result.text.splitlines() == [street.house.joe.key.line], str(result)
@@ -294,7 +294,7 @@ async def test_the_agent_goes_on(street: Street) -> None:
 # -- ends
 
 
-async def test_a_target_that_is_killed(street: Street) -> None:
+async def test_ends_session_when_other_server_is_killed(street: Street) -> None:
     """dropbear has a process for each connection: the user is told, and nothing waits for it."""
     before = street.house.proxy.sids()
     process = street.client(Kind.DROPBEAR).start("web1", "echo begun $PPID; cat; exit 5")

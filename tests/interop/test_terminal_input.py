@@ -77,7 +77,7 @@ def given(recording: Cast) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["bash --norc --noprofile", "dash -i", "zsh -f"])
-async def test_commands_and_keys(house: House, name: str) -> None:
+async def test_records_commands_and_keys(house: House, name: str) -> None:
     before = house.proxy.sids()
     prompt = "zq% " if name.startswith("zsh") else "zq$ "
     written = prompt.replace("%", "%%")
@@ -119,7 +119,7 @@ async def test_commands_and_keys(house: House, name: str) -> None:
     assert "input that the terminal did not show: not recorded" in recording.listed("m")
 
 
-async def test_history_and_completion(house: House) -> None:
+async def test_records_history_and_completion(house: House) -> None:
     before = house.proxy.sids()
     terminal = await shell(house, "env PS1='zq$ ' HISTFILE= bash --norc --noprofile", "zq$ ")
     await terminal.runs("echo first")
@@ -140,7 +140,7 @@ async def test_history_and_completion(house: House) -> None:
     ]
 
 
-async def test_a_shell_that_tells(house: House) -> None:
+async def test_reads_shell_integration(house: House) -> None:
     """OSC 133, as terminals' shell integrations set it up; with exit statuses, and over several lines."""
     before = house.proxy.sids()
     setup = r"PS1='\[\e]133;D;$?\a\e]133;A\a\]zq\$ \[\e]133;B\a\]' PS0='\[\e]133;C\a\]'"

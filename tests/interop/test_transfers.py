@@ -103,7 +103,7 @@ async def sftp(house: House, *lines: str, flags: Sequence[str] = ()) -> Result:
     return (await client.program("sftp", *client.options, *flags, "-b", batch, "web1")).check()
 
 
-async def test_sftp_of_trees(house: House, tree: Path, tmp_path: Path) -> None:
+async def test_accounts_for_sftp_of_trees(house: House, tree: Path, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     account = await told(house, lambda: sftp(house, f"put -r {tree} {there}", f"get -r {there} {back}"))
     assert below(there) == below(back) == below(tree)
@@ -123,7 +123,7 @@ async def test_sftp_of_trees(house: House, tree: Path, tmp_path: Path) -> None:
     [(("-B", "261120", "-R", "128"), "subsystem"), (("-s", "/usr/lib/openssh/sftp-server"), "exec")],
     ids=["large packets", "exec"],
 )
-async def test_sftp_in_other_ways(
+async def test_accounts_for_sftp_as_command(
     house: House, flags: Sequence[str], kind: str, tree: Path, tmp_path: Path
 ) -> None:
     """A command that speaks SFTP is recorded like any command, and has an account besides."""
@@ -138,7 +138,7 @@ async def test_sftp_in_other_ways(
     assert bool(account.cast.text()) == (kind == "exec")
 
 
-async def test_sftp_changes(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_changes_by_sftp(house: House, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a\n")
     (tmp_path / "file").write_text("file\n")
     lines = (
@@ -173,7 +173,7 @@ async def test_sftp_changes(house: House, tmp_path: Path) -> None:
     assert account.files["failed"] == sum(one["result"] != "ok" for one in account.listed) >= 3
 
 
-async def test_sftp_that_is_resumed(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_resumed_sftp_without_hash(house: House, tmp_path: Path) -> None:
     """Half of a file is no file: it has no hash, and the account says why."""
     whole, half, back = tmp_path / "whole", tmp_path / "half", tmp_path / "back"
     whole.write_bytes(os.urandom(LARGE))
@@ -201,7 +201,7 @@ def packets(*requests: bytes) -> bytes:
 WRITE = packets(b"\6\0\0\0\4" + b"\0\0\0\4" + bytes(4) + bytes(8) + b"\0\0\0\4data")
 
 
-async def test_sftp_session_that_is_cut_off(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_interrupted_sftp(house: House, tmp_path: Path) -> None:
     """ssh is ended while the file is open: what came is told, and that the file was not closed."""
     there = tmp_path / "there"
 
@@ -218,7 +218,7 @@ async def test_sftp_session_that_is_cut_off(house: House, tmp_path: Path) -> Non
     assert (one["bytes"], one["result"], one["unhashed"]) == (4, "not closed", "not closed")
 
 
-async def test_a_handle_that_is_guessed(house: House, tmp_path: Path) -> None:
+async def test_marks_guessed_handle_in_account(house: House, tmp_path: Path) -> None:
     """What is written to it before the target gave it is not accounted for, and that is said."""
     there = tmp_path / "there"
     before = house.proxy.sids()
@@ -240,7 +240,7 @@ async def scp(house: House, *arguments: str | Path, code: int = 0) -> Result:
 
 
 @pytest.mark.parametrize("protocol", ["-s", "-O"])
-async def test_scp(house: House, protocol: str, tree: Path, tmp_path: Path) -> None:
+async def test_accounts_for_scp(house: House, protocol: str, tree: Path, tmp_path: Path) -> None:
     """Both of its protocols, both ways, a file and a tree."""
     event = "sftp" if protocol == "-s" else "scp"
     there, back = tmp_path / "there", tmp_path / "back"
@@ -260,7 +260,7 @@ async def test_scp(house: House, protocol: str, tree: Path, tmp_path: Path) -> N
     await account.is_whole("write", there / "one", tree / "one")
 
 
-async def test_scp_in_the_old_protocol_keeps_its_output(house: House, tmp_path: Path) -> None:
+async def test_keeps_output_of_legacy_scp(house: House, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("as it was\n")
     account = await told(
         house, lambda: scp(house, "-O", f"web1:{tmp_path}/text", tmp_path / "back"), event="scp"
@@ -268,7 +268,7 @@ async def test_scp_in_the_old_protocol_keeps_its_output(house: House, tmp_path: 
     assert account.cast.text() == "C0644 10 text\nas it was\n\0"
 
 
-async def test_scp_into_what_may_be_a_directory(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_scp_to_possible_directory(house: House, tmp_path: Path) -> None:
     """Only the target knows; the account says what was asked for, and what the file was called."""
     (tmp_path / "here").write_text("here\n")
     (tmp_path / "there").mkdir()
@@ -279,7 +279,7 @@ async def test_scp_into_what_may_be_a_directory(house: House, tmp_path: Path) ->
     assert (one["path"], one["name"], one["result"]) == (f"{tmp_path}/there", "here", "ok")
 
 
-async def test_scp_of_several_and_some_of_them_not(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_scp_with_missing_files(house: House, tmp_path: Path) -> None:
     there = tmp_path / "there"
     (there / "b").mkdir(parents=True)  # in the place of a file
     for name in "abc":
@@ -303,7 +303,7 @@ async def test_scp_of_several_and_some_of_them_not(house: House, tmp_path: Path)
     assert "No such file" in str(found[1]["result"])
 
 
-async def test_a_pattern_of_several_files(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_scp_of_pattern(house: House, tmp_path: Path) -> None:
     for name in ("1.txt", "2.txt"):
         (tmp_path / name).write_text(name)
     back = tmp_path / "back"
@@ -316,7 +316,7 @@ async def test_a_pattern_of_several_files(house: House, tmp_path: Path) -> None:
 # -- other people's
 
 
-async def test_paramiko(house: House, tree: Path, tmp_path: Path) -> None:
+async def test_accounts_for_sftp_of_paramiko(house: House, tree: Path, tmp_path: Path) -> None:
     """It asks for a whole file at once, and takes the size for the end."""
     there, back = tmp_path / "there", tmp_path / "back"
     there.mkdir()
@@ -348,7 +348,7 @@ async def test_paramiko(house: House, tree: Path, tmp_path: Path) -> None:
     assert account.of("setstat", there / "three")["detail"] == "size=0"
 
 
-async def test_asyncssh(house: House, tree: Path, tmp_path: Path) -> None:
+async def test_accounts_for_sftp_of_asyncssh(house: House, tree: Path, tmp_path: Path) -> None:
     """Its requests overtake one another."""
     there, back = tmp_path / "there", tmp_path / "back"
     known = asyncssh.import_known_hosts(house.authority)
@@ -381,7 +381,7 @@ async def test_asyncssh(house: House, tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["psftp", "pscp -sftp", "pscp -scp"])
-async def test_putty(house: House, program: str, tree: Path, tmp_path: Path) -> None:
+async def test_accounts_for_sftp_of_putty(house: House, program: str, tree: Path, tmp_path: Path) -> None:
     options, env = await putty(house, tmp_path)
     there, back = tmp_path / "there", tmp_path / "back"
     there.mkdir()
@@ -409,7 +409,7 @@ async def test_putty(house: House, program: str, tree: Path, tmp_path: Path) -> 
 # -- rsync and git
 
 
-async def test_rsync_and_git_are_told_by_their_bytes(house: House, tree: Path, tmp_path: Path) -> None:
+async def test_recognizes_rsync_and_git_by_content(house: House, tree: Path, tmp_path: Path) -> None:
     client = house.client()
     work = ("rsync", "-a", "-e", client.shell_command, f"{tree}/", f"web1:{tmp_path}/there/")
     account = await told(house, lambda: client.program(*work), event="transfer")
@@ -438,7 +438,7 @@ async def test_rsync_and_git_are_told_by_their_bytes(house: House, tree: Path, t
     [(("-s", "web1", "sftp"), "sftp"), (("web1", "scp -t /nonexistent"), "scp")],
     ids=["sftp", "scp"],
 )
-async def test_what_is_not_understood_passes(house: House, arguments: Sequence[str], program: str) -> None:
+async def test_relays_unknown_protocol(house: House, arguments: Sequence[str], program: str) -> None:
     before = house.proxy.sids()
     await house.client().ssh(*arguments, stdin=b"this is none of it\n" * 1000)
     recording = await house.proxy.finished_one(after=before)
@@ -449,7 +449,7 @@ async def test_what_is_not_understood_passes(house: House, arguments: Sequence[s
     assert [text for text in recording.listed("m") if str(event["reason"]) in text]
 
 
-async def test_a_program_that_speaks_sftp_after_a_greeting(house: House, tmp_path: Path) -> None:
+async def test_ends_account_when_output_precedes_sftp(house: House, tmp_path: Path) -> None:
     """What a shell prints before it is no SFTP: the account ends, the bytes pass anyway."""
     command = "echo welcome; exec cat; exec sftp-server"
     before = house.proxy.sids()
@@ -460,7 +460,7 @@ async def test_a_program_that_speaks_sftp_after_a_greeting(house: House, tmp_pat
     assert recording.text().startswith("welcome\n")
 
 
-async def test_where_files_must_not_be_copied(stage: Stage) -> None:
+async def test_refuses_copies_without_file_copy(stage: Stage) -> None:
     house = await build(stage, options={"file_copy": False})
     client = house.client()
     for command, by in (
@@ -484,7 +484,7 @@ async def test_where_files_must_not_be_copied(stage: Stage) -> None:
     assert (await client.ssh("web1", "cat /etc/hostname; scp 2>&1 | head -1")).code == 0
 
 
-async def test_what_is_not_recorded_is_audited_all_the_same(stage: Stage, tmp_path: Path) -> None:
+async def test_audits_transfers_without_recording(stage: Stage, tmp_path: Path) -> None:
     house = await build(
         stage, settings={"recordings": {"min_free": "1000TiB"}}, options={"record": "best_effort"}
     )

@@ -77,7 +77,7 @@ def not_kept(recording: Cast) -> list[str]:
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
-async def test_what_opening_a_file_does_is_told(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_effects_of_open_flags(house: House, tmp_path: Path) -> None:
     full, new, program, folder = (tmp_path / name for name in ("full", "new", "program", "folder"))
     full.write_bytes(b"contents")
     made = mode(0o4755)
@@ -113,7 +113,7 @@ async def test_what_opening_a_file_does_is_told(house: House, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["fsetstat", "copy-data"])
-async def test_a_guessed_handle_makes_the_account_incomplete(house: House, tmp_path: Path, kind: str) -> None:
+async def test_marks_account_incomplete_after_guessed_handle(house: House, tmp_path: Path, kind: str) -> None:
     victim, other = tmp_path / "victim", tmp_path / "other"
     victim.write_bytes(b"contents")
     other.write_bytes(b"other")
@@ -146,7 +146,7 @@ GREETING = r"head -c 9 >/dev/null; printf '\0\0\0\5\2\0\0\0\3'; "
 
 
 @pytest.mark.parametrize("greeting", ["", GREETING], ids=["shell", "VERSION first"])
-async def test_a_shell_in_the_place_of_a_file_server_is_recorded(stage: Stage, greeting: str) -> None:
+async def test_records_shell_that_replaces_file_server(stage: Stage, greeting: str) -> None:
     """The login shell of the target reads its start-up file, and runs another shell instead."""
     house = await build(stage, sshd=[EXTERNAL])
     (house.target.directory / "home" / ".bashrc").write_text(f"{greeting}exec bash --norc\n")
@@ -176,7 +176,7 @@ async def test_a_shell_in_the_place_of_a_file_server_is_recorded(stage: Stage, g
     assert end["stdout_sha256"] == hashlib.sha256(result.stdout).hexdigest()
 
 
-async def test_an_external_server_is_followed_like_the_internal_one(stage: Stage, tmp_path: Path) -> None:
+async def test_accounts_for_external_sftp_server(stage: Stage, tmp_path: Path) -> None:
     house = await build(stage, sshd=[EXTERNAL])
     batch = house.stage.file("batch", f"put {__file__} {tmp_path}/there\n")
     before = house.proxy.sids()
@@ -195,7 +195,7 @@ async def test_an_external_server_is_followed_like_the_internal_one(stage: Stage
 # --- commands
 
 
-async def test_a_copy_behind_something_else_is_no_plain_transfer(house: House, tmp_path: Path) -> None:
+async def test_records_command_that_ends_with_copy(house: House, tmp_path: Path) -> None:
     before = house.proxy.sids()
     process = house.client().start("web1", f"git-upload-pack {tmp_path}; scp -t {tmp_path}")
     process.write(b"C4755 2 x\n#!\0")
@@ -214,7 +214,7 @@ async def test_a_copy_behind_something_else_is_no_plain_transfer(house: House, t
     assert data["sha256"] == hashlib.sha256(b"C4755 2 x\n#!\0").hexdigest()
 
 
-async def test_file_copy_no_sees_a_program_anywhere(stage: Stage, tmp_path: Path) -> None:
+async def test_refuses_file_programs_anywhere_in_command(stage: Stage, tmp_path: Path) -> None:
     house = await build(stage, options={"file_copy": False})
     client = house.client()
     for command in (
@@ -228,7 +228,7 @@ async def test_file_copy_no_sees_a_program_anywhere(stage: Stage, tmp_path: Path
         assert "may not copy files with " in result.errors
 
 
-async def test_the_mode_that_scp_sets_is_told(house: House, tmp_path: Path) -> None:
+async def test_accounts_for_mode_set_by_scp(house: House, tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(b"#!")
     program.chmod(0o4755)

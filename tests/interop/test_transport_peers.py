@@ -134,7 +134,7 @@ async def known_to_ssh(kind: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
-async def test_ssh_ciphers(server: Server, cipher: bytes, mac: bytes) -> None:
+async def test_accepts_ciphers_of_ssh(server: Server, cipher: bytes, mac: bytes) -> None:
     result = await server.ssh(f"Ciphers={cipher.decode()}", f"MACs={mac.decode()}")
     shown = "<implicit>" if is_aead(cipher) else mac.decode()
     for way in ("server->client", "client->server"):
@@ -142,12 +142,12 @@ async def test_ssh_ciphers(server: Server, cipher: bytes, mac: bytes) -> None:
 
 
 @pytest.mark.parametrize("kex", [kex for kex in COMPATIBLE.kex if kex != HYBRID])
-async def test_ssh_key_exchanges(server: Server, kex: bytes) -> None:
+async def test_accepts_key_exchanges_of_ssh(server: Server, kex: bytes) -> None:
     result = await server.ssh(f"KexAlgorithms={kex.decode()}")
     assert f"kex: algorithm: {kex.decode()}\n" in result.errors.replace("\r", "")
 
 
-async def test_ssh_as_it_comes(server: Server) -> None:
+async def test_negotiates_best_algorithms_with_ssh(server: Server) -> None:
     """The best that both know; the hybrid is there from OpenSSH 9.9 on."""
     result = await server.ssh()
     best = HYBRID if HYBRID.decode() in await known_to_ssh("kex") else CURVE
@@ -160,11 +160,11 @@ async def test_ssh_as_it_comes(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("compression", "agreed"), [("yes", "zlib@openssh.com"), ("no", "none")])
-async def test_ssh_compression(server: Server, compression: str, agreed: str) -> None:
+async def test_compresses_for_ssh(server: Server, compression: str, agreed: str) -> None:
     assert f"compression: {agreed}" in (await server.ssh(f"Compression={compression}")).errors
 
 
-async def test_ssh_with_nothing_in_common(server: Server) -> None:
+async def test_rejects_ssh_without_common_algorithm(server: Server) -> None:
     result = await run(
         *("ssh", "-F", "none", "-p", str(server.port), "-o", "BatchMode=yes"),
         *("-o", "KexAlgorithms=diffie-hellman-group14-sha1", "joe@127.0.0.1"),
@@ -175,7 +175,7 @@ async def test_ssh_with_nothing_in_common(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kex", [b"diffie-hellman-group14-sha256", b"ecdh-sha2-nistp521", CURVE])
-async def test_dbclient_key_exchanges(stage: Stage, kex: bytes) -> None:
+async def test_accepts_key_exchanges_of_dbclient(stage: Stage, kex: bytes) -> None:
     """It has no option for them: the server knows one only."""
     server = Server(stage, replace(COMPATIBLE, kex=(kex,)))
     result = await run("dbclient", "-y", "-y", "-p", str(server.port), "joe@127.0.0.1", env=environment())
@@ -242,13 +242,13 @@ def sshd(shared_stage: Stage) -> Sshd:
 
 
 @pytest.mark.parametrize(("cipher", "mac"), [*SUITES, (b"aes128-ctr", b"hmac-sha1")])
-async def test_sshd_ciphers(stage: Stage, sshd: Sshd, cipher: bytes, mac: bytes) -> None:
+async def test_uses_ciphers_of_sshd(stage: Stage, sshd: Sshd, cipher: bytes, mac: bytes) -> None:
     only = replace(LEGACY, ciphers=(cipher,), macs=(mac,))
     await connected(stage, sshd.host, sshd.port, only)
 
 
 @pytest.mark.parametrize("kex", [kex for kex in LEGACY.kex if kex != HYBRID])
-async def test_sshd_key_exchanges(stage: Stage, sshd: Sshd, kex: bytes) -> None:
+async def test_uses_key_exchanges_of_sshd(stage: Stage, sshd: Sshd, kex: bytes) -> None:
     transport = await connected(stage, sshd.host, sshd.port, replace(LEGACY, kex=(kex,)))
     assert transport.peer_identification is not None
     assert transport.peer_identification.startswith(b"SSH-2.0-OpenSSH_")
@@ -257,7 +257,7 @@ async def test_sshd_key_exchanges(stage: Stage, sshd: Sshd, kex: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
 @pytest.mark.parametrize("certified", [False, True])
-async def test_sshd_host_keys(stage: Stage, kind: str, certified: bool) -> None:
+async def test_verifies_host_keys_of_sshd(stage: Stage, kind: str, certified: bool) -> None:
     """Verified for what they are: by the plain key, or by the authority that signed for this name."""
     key, authority = await stage.key("host", kind), await stage.key("authority")
     if certified:
@@ -285,7 +285,9 @@ async def test_sshd_host_keys(stage: Stage, kind: str, certified: bool) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [*CERTIFIED, *PLAIN])
-async def test_sshd_host_key_algorithms(stage: Stage, algorithm: bytes, host_keys: Sshd) -> None:
+async def test_offers_host_key_algorithms_that_sshd_knows(
+    stage: Stage, algorithm: bytes, host_keys: Sshd
+) -> None:
     """Those that we offer are those that sshd understands by these names."""
     transport = await connected(
         stage, host_keys.host, host_keys.port, COMPATIBLE, host_key_algorithms=(algorithm,)
@@ -311,7 +313,7 @@ def host_keys(shared_stage: Stage) -> Sshd:
     return block(start())
 
 
-async def test_sshd_whose_key_we_refuse(stage: Stage, sshd: Sshd) -> None:
+async def test_disconnects_when_host_key_is_rejected(stage: Stage, sshd: Sshd) -> None:
     def refuse(blob: bytes) -> None:
         raise HostKeyRejected("not this one")
 
@@ -330,7 +332,7 @@ async def test_sshd_whose_key_we_refuse(stage: Stage, sshd: Sshd) -> None:
         *((CURVE, cipher, mac) for cipher, mac in SUITES),
     ],
 )
-async def test_asyncssh(server: Server, kex: bytes, cipher: bytes, mac: bytes) -> None:
+async def test_exchanges_keys_with_asyncssh(server: Server, kex: bytes, cipher: bytes, mac: bytes) -> None:
     """Refused, by its own words, after all of this was settled on."""
 
     async def connect() -> tuple[str, str]:
@@ -390,7 +392,7 @@ PARAMIKO_EXCHANGES = (
         *((PARAMIKO_EXCHANGES[1], cipher) for cipher in PARAMIKO_CIPHERS[1:]),
     ],
 )
-async def test_paramiko(server: Server, kex: str, cipher: str) -> None:
+async def test_exchanges_keys_with_paramiko(server: Server, kex: str, cipher: str) -> None:
     def connect() -> tuple[str, list[str]]:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
             transport = paramiko.Transport(connection)
@@ -429,7 +431,7 @@ reactor.run()
 
 
 @pytest.mark.parametrize("kex", [HYBRID, CURVE, b"ecdh-sha2-nistp384", b"diffie-hellman-group14-sha1"])
-async def test_conchs_own_server(stage: Stage, kex: bytes) -> None:
+async def test_exchanges_keys_with_conch(stage: Stage, kex: bytes) -> None:
     """Another implementation of the hybrid; without strict key exchange, GCM and -etm MACs."""
     pem = ConchKey(ed25519.Ed25519PrivateKey.generate()).toString("OPENSSH")
     key = stage.file("conch_key", pem)
@@ -444,7 +446,7 @@ async def test_conchs_own_server(stage: Stage, kex: bytes) -> None:
 
 
 @pytest.mark.parametrize("kex", [b"diffie-hellman-group14-sha256", b"ecdh-sha2-nistp521", CURVE])
-async def test_dropbear_key_exchanges(stage: Stage, kex: bytes) -> None:
+async def test_exchanges_keys_with_dropbear(stage: Stage, kex: bytes) -> None:
     port = free_port()
     process, _ = await start_dropbear(stage.path("dropbear"), host_key=await stage.key("host"), port=port)
     stage.at_end(process.stop)
@@ -455,7 +457,7 @@ async def test_dropbear_key_exchanges(stage: Stage, kex: bytes) -> None:
 # --- new keys in the middle, everywhere at once
 
 
-async def test_new_keys_on_all_connections_at_once(shared_stage: Stage, tmp_path: Path) -> None:
+async def test_rekeys_on_all_connections_at_once(shared_stage: Stage, tmp_path: Path) -> None:
     """The user's ssh asks on both of its connections after every megabyte, and so does the target."""
     house = await build(shared_stage, settings={"proxy_checks_host_keys": False}, sshd=["RekeyLimit 1M"])
     client: Client = house.client(Way.INNER_AGENT, more="RekeyLimit 1M\nLogLevel DEBUG1")

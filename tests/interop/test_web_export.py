@@ -40,7 +40,7 @@ def tls(directory: Path) -> tuple[Path, Path]:
     return paths
 
 
-async def test_all_that_a_target_needs(stage: Stage) -> None:
+async def test_serves_keys_that_targets_and_users_trust(stage: Stage) -> None:
     """Over HTTPS, into TrustedUserCAKeys, RevokedKeys and known_hosts; and over HTTP the same."""
     plain, secure = free_port(), free_port()
     key, certificate = tls(stage.path("tls/none").parent)
@@ -85,7 +85,7 @@ async def test_all_that_a_target_needs(stage: Stage) -> None:
     assert old.code == 35, str(old)  # it could not agree on a version
 
 
-async def test_a_certificate_that_is_none(stage: Stage) -> None:
+async def test_fails_start_with_invalid_certificate(stage: Stage) -> None:
     """The proxy does not start, and says which file."""
     rubbish = stage.file("rubbish.pem", "rubbish\n")
     for files, said in (

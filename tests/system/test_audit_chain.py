@@ -42,7 +42,7 @@ def count(house: House, event: str) -> int:
     return log.read_bytes().count(f'"event":"{event}"'.encode()) if log.exists() else 0
 
 
-async def test_killed_and_started_again(stage: Stage) -> None:
+async def test_continues_chain_after_kill(stage: Stage) -> None:
     house = await build(stage)
     await session(house)
     for torn in (b"", b'{"time":"2026-11-29T12:00'):
@@ -61,7 +61,7 @@ async def test_killed_and_started_again(stage: Stage) -> None:
     assert independent(house) == ""
 
 
-async def test_rotated_while_it_runs(stage: Stage) -> None:
+async def test_continues_chain_after_rotation(stage: Stage) -> None:
     house = await build(stage)
     await session(house)
     log = house.proxy.audit_file
@@ -101,7 +101,7 @@ async def test_rotated_while_it_runs(stage: Stage) -> None:
     assert result.code == 1 and "the end of the chain was cut" in result.text, str(result)
 
 
-async def test_the_last_lines_are_signed_before_long(stage: Stage) -> None:
+async def test_signs_last_lines_soon(stage: Stage) -> None:
     house = await build(stage)
     await session(house)
     await house.proxy.deserted()

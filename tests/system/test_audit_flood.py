@@ -15,7 +15,7 @@ REQUESTS = 3000
 OVERHEAD = 50
 
 
-async def test_a_flood_of_requests_and_refusals(stage: Stage) -> None:
+async def test_bounds_audit_log_under_flood_of_requests(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"sessions_per_user": 2}})
     name = "\x01" * 50  # as long as the relay lets them be
 

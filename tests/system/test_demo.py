@@ -31,14 +31,14 @@ def told(result: Result) -> None:
     assert result.text.endswith("This is what it shows:\n\nhi\nerr\n"), str(result)
 
 
-async def test_with_a_stock_sshd(stage: Stage) -> None:
+async def test_shows_demo_with_stock_sshd(stage: Stage) -> None:
     result = await demo(stage, "echo hi; echo err >&2; exit 4")
     told(result)
     assert "target: a stock sshd" in result.errors
     assert not list(stage.short.glob("conchrec-demo-*")), "it leaves nothing behind"
 
 
-async def test_without_sshd(stage: Stage) -> None:
+async def test_shows_demo_without_sshd(stage: Stage) -> None:
     """A small Conch server takes its place."""
     programs = stage.path("bin/ssh").parent
     for name in CLIENT:
@@ -51,7 +51,7 @@ async def test_without_sshd(stage: Stage) -> None:
     assert not list(stage.short.glob("conchrec-demo-*"))
 
 
-async def test_what_is_kept(stage: Stage) -> None:
+async def test_keeps_directory_on_request(stage: Stage) -> None:
     kept = stage.short / "kept"
     result = await demo(stage, "--keep", kept, "echo hi; echo err >&2; exit 4")
     told(result)
@@ -62,7 +62,7 @@ async def test_what_is_kept(stage: Stage) -> None:
     assert "exists already" in again.errors
 
 
-async def test_without_ssh(stage: Stage) -> None:
+async def test_fails_without_ssh(stage: Stage) -> None:
     result = await demo(stage, "true", path=str(stage.path("empty/none").parent))
     assert result.code == 1
     assert "sudo apt-get install openssh-client" in result.errors

@@ -23,7 +23,7 @@ async def _house(stage: Stage, **options: object) -> tuple[House, SmallDisk, int
     return house, disk, house.proxy.process.pid
 
 
-async def test_full_at_the_header(stage: Stage) -> None:
+async def test_refuses_session_when_header_cannot_be_written(stage: Stage) -> None:
     house, disk, pid = await _house(stage)
     (await house.client().ssh("web1", "true")).check()
     disk.fill(pid)
@@ -41,7 +41,7 @@ async def test_full_at_the_header(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("mode", ["proxy", "proxy-sync"])
-async def test_full_in_the_middle(stage: Stage, mode: str) -> None:
+async def test_ends_session_when_disk_fills_up(stage: Stage, mode: str) -> None:
     house, disk, _ = await _house(stage)
     house.proxy.configure({"session_recording": mode})
     await house.proxy.restart()
@@ -65,7 +65,7 @@ async def test_full_in_the_middle(stage: Stage, mode: str) -> None:
         await house.proxy.audited("recording.failed", policy="strict")
 
 
-async def test_best_effort_goes_on(stage: Stage) -> None:
+async def test_continues_session_with_best_effort(stage: Stage) -> None:
     house, disk, pid = await _house(stage, record="best_effort")
     if not disk.mounted:
         # the audit log would fail as well, which ends the session by right: only the recording is in the way
@@ -78,7 +78,7 @@ async def test_best_effort_goes_on(stage: Stage) -> None:
     await house.proxy.audited("recording.failed", policy="best_effort", user="joe")
 
 
-async def test_too_little_is_free(stage: Stage) -> None:
+async def test_refuses_session_below_min_free(stage: Stage) -> None:
     house = await build(stage, settings={"recordings": {"min_free": "900TiB"}})
     result = await house.client().ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255), str(result)
@@ -87,7 +87,7 @@ async def test_too_little_is_free(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("subsystem", [False, True])
-async def test_the_directory_can_not_be_written(stage: Stage, subsystem: bool) -> None:
+async def test_refuses_session_when_directory_cannot_be_written(stage: Stage, subsystem: bool) -> None:
     """A file stands where the recordings were to be: not even root writes below that."""
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
@@ -105,7 +105,7 @@ async def test_the_directory_can_not_be_written(stage: Stage, subsystem: bool) -
     await house.proxy.audited("recording.failed", user="joe")
 
 
-async def test_the_audit_can_not_be_written(stage: Stage) -> None:
+async def test_refuses_session_when_audit_cannot_be_written(stage: Stage) -> None:
     """An event that cannot be written counts as a recording that cannot."""
     house = await build(stage, settings={"audit": {"file": str(stage.path("log/audit.jsonl"))}})
     house.proxy.audit_file = stage.path("log/audit.jsonl")
@@ -129,7 +129,7 @@ async def test_the_audit_can_not_be_written(stage: Stage) -> None:
     assert not marker.exists()
 
 
-async def test_the_disk_of_the_audit_is_almost_full(stage: Stage) -> None:
+async def test_refuses_strict_sessions_when_audit_disk_is_almost_full(stage: Stage) -> None:
     """Strict sessions do not begin; people can log in, and are audited."""
     house = await build(stage, options={"record": "strict"})
     (await house.client().ssh("web1", "true")).check()
@@ -150,7 +150,7 @@ async def test_the_disk_of_the_audit_is_almost_full(stage: Stage) -> None:
     (await house.client().ssh("web1", "true")).check()
 
 
-async def test_the_disk_of_the_audit_fills_up(stage: Stage) -> None:
+async def test_ends_sessions_when_audit_disk_fills_up(stage: Stage) -> None:
     """On a small disk of its own, which takes root; without it no disk can be filled."""
     disk = await small_disk(stage)
     if not disk.mounted:

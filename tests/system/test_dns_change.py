@@ -27,7 +27,7 @@ async def moving(stage: Stage, **roles: object) -> tuple[House, Path]:
     return house, hosts
 
 
-async def test_what_is_dialled_is_what_was_judged(stage: Stage) -> None:
+async def test_dials_address_that_was_approved(stage: Stage) -> None:
     """While somebody waits for approval, the name moves to a place that nobody allowed."""
     house, hosts = await moving(
         stage,
@@ -50,7 +50,7 @@ async def test_what_is_dialled_is_what_was_judged(stage: Stage) -> None:
     assert elsewhere.code == 255 and "joe may not reach moving" in elsewhere.errors, str(elsewhere)
 
 
-async def test_a_name_that_leads_into_a_denied_block(stage: Stage) -> None:
+async def test_refuses_name_when_it_resolves_to_denied_block(stage: Stage) -> None:
     house, hosts = await moving(stage, ops={"hosts": ["moving"], "deny": {"hosts": ["127.0.0.64/28"]}})
     client = house.client(Way.INNER_AGENT, host="moving")
     assert (await client.ssh("web1", "echo in")).check().stdout == b"in\n"

@@ -21,7 +21,7 @@ ETC = ROOT / "etc"
 
 
 @pytest.mark.parametrize("unit", ["conchrec.service", "conchrec.socket"])
-async def test_units(stage: Stage, unit: str) -> None:
+async def test_passes_systemd_verification(stage: Stage, unit: str) -> None:
     """systemd knows every word in them."""
     for name in ("conchrec.service", "conchrec.socket"):
         text = (ETC / name).read_text()
@@ -30,7 +30,7 @@ async def test_units(stage: Stage, unit: str) -> None:
     assert (result.stdout, result.stderr, result.code) == (b"", b"", 0), str(result)
 
 
-def test_the_service_has_no_privileges() -> None:
+def test_runs_service_without_privileges() -> None:
     lines = (ETC / "conchrec.service").read_text().splitlines()
     for wanted in ("User=conchrec", "ProtectSystem=strict", "CapabilityBoundingSet=", "NoNewPrivileges=yes"):
         assert wanted in lines
@@ -39,7 +39,7 @@ def test_the_service_has_no_privileges() -> None:
     assert not any(line.startswith("AmbientCapabilities") for line in lines), "only for a port under 1024"
 
 
-async def test_socket_activation(stage: Stage) -> None:
+async def test_serves_first_connection_of_socket_activation(stage: Stage) -> None:
     """The listening socket is handed over; whoever connected first is served."""
     proxy = Proxy(stage.path("proxy"), {**role(), "listen": ["systemd:domain=INET:index=0"]})
     twistd = Path(sys.executable).with_name("twistd")
@@ -56,7 +56,7 @@ async def test_socket_activation(stage: Stage) -> None:
     await fact(lambda: proxy.audit("service.start"), lambda: str(process))
 
 
-async def test_the_sample_for_targets(stage: Stage) -> None:
+async def test_starts_sshd_with_sample_configuration(stage: Stage) -> None:
     """sshd takes it; and with its last resort where this sshd is new enough."""
     host, authority = await stage.key("host"), await stage.key("authority")
     signed = await sign_host(authority, host, "web1")
@@ -76,7 +76,7 @@ async def test_the_sample_for_targets(stage: Stage) -> None:
     assert "9.8" in text and "PerSourcePenaltyExemptList" in text
 
 
-def test_the_log_is_rotated_where_it_is() -> None:
+def test_uses_same_paths_in_all_files() -> None:
     """The paths of the unit, of logrotate and of the sample configuration are the same."""
     rotated = re.search("^(/.*) {$", (ETC / "logrotate.conf").read_text(), flags=re.MULTILINE)
     assert rotated is not None

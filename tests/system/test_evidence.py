@@ -50,7 +50,7 @@ def independent(house: House, head: str = "") -> str:
     return done.stdout.strip()
 
 
-async def test_whole_and_known_elsewhere(stage: Stage) -> None:
+async def test_verifies_recordings_by_independent_program(stage: Stage) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
         syslog.bind(str(stage.path("log")))
         house = await build(stage, settings={"audit": {"syslog": str(stage.path("log"))}})
@@ -109,7 +109,7 @@ async def test_whole_and_known_elsewhere(stage: Stage) -> None:
     assert (await house.proxy.command("recordings", "verify")).code == 0
 
 
-async def test_changed_and_removed(stage: Stage) -> None:
+async def test_detects_changed_and_removed_recordings(stage: Stage) -> None:
     house = await build(stage)
     first, second, third = [await session(house) for _ in range(3)]
     paths = {path.stem: path for path in house.proxy.casts()}
@@ -130,7 +130,7 @@ async def test_changed_and_removed(stage: Stage) -> None:
     assert unknown.code == 1 and "no such recording" in unknown.text
 
 
-async def test_killed_again_and_again_under_load(stage: Stage) -> None:
+async def test_completes_recordings_after_kills_under_load(stage: Stage) -> None:
     """Every recording plays, is whole, says *interrupted*, and has all but the last second."""
     house = await build(stage)
     chance = random.Random(7)
@@ -172,7 +172,7 @@ async def test_killed_again_and_again_under_load(stage: Stage) -> None:
     assert independent(house) == "" and len(seen) == 3 * KILLS
 
 
-async def test_held_and_pruned(stage: Stage) -> None:
+async def test_prunes_all_but_held_recordings(stage: Stage) -> None:
     house = await build(stage)
     held, old = await session(house), await session(house)
     nothing = await house.proxy.command("recordings", "prune")
@@ -210,7 +210,7 @@ async def test_held_and_pruned(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-async def test_for_the_auditors_alone(stage: Stage, compress: bool) -> None:
+async def test_encrypts_recordings_for_auditors(stage: Stage, compress: bool) -> None:
     await run("age-keygen", "-o", stage.path("auditor"))
     to = next(
         line.split()[-1] for line in stage.path("auditor").read_text().splitlines() if "public key" in line
@@ -228,7 +228,7 @@ async def test_for_the_auditors_alone(stage: Stage, compress: bool) -> None:
     assert wrong.code == 78 and "is no private key of age or SSH" in wrong.errors
 
 
-async def test_packed_while_it_is_written_and_after_a_crash(stage: Stage) -> None:
+async def test_compresses_recordings_while_live_and_after_crash(stage: Stage) -> None:
     house = await build(stage, settings={"recordings": {"compress": True}})
     process = house.client().start("-q", "-tt", "web1", "echo begun; read x", terminal=(80, 24))
     await process.says("begun\r\n")
@@ -250,7 +250,7 @@ async def test_packed_while_it_is_written_and_after_a_crash(stage: Stage) -> Non
     assert independent(house) == ""
 
 
-async def test_half_of_what_is_kept_free_ends_live_sessions(stage: Stage) -> None:
+async def test_ends_live_sessions_below_half_of_min_free(stage: Stage) -> None:
     """On a small disk of its own, which takes root; without it there is none to fill."""
     disk = await small_disk(stage)
     house = await build(

@@ -30,7 +30,7 @@ async def indexed(house: House) -> None:
     raise AssertionError(f"{paths} are not in the index: {house.proxy.log}")
 
 
-async def test_what_was_on_the_screen(stage: Stage) -> None:
+async def test_finds_screen_contents(stage: Stage) -> None:
     house = await build(stage)
     house_client = house.client()
     process = house_client.start("-q", "-tt", "web1", terminal=(80, 24))
@@ -63,7 +63,7 @@ async def test_what_was_on_the_screen(stage: Stage) -> None:
     assert plain in (await house.proxy.command("recordings", "search", "plain words")).check().text
 
 
-async def test_what_was_read_in_less(stage: Stage) -> None:
+async def test_finds_text_shown_by_less(stage: Stage) -> None:
     house = await build(stage)
     text = stage.path("text")
     text.write_text("".join(f"line {number} of a page\n" for number in range(500)) + "the hidden treasure\n")
@@ -83,7 +83,7 @@ async def test_what_was_read_in_less(stage: Stage) -> None:
     assert (await house.proxy.command("recordings", "search", "line 300 of a page")).code == 1
 
 
-async def test_a_broken_index_while_the_proxy_runs_and_what_is_pruned(stage: Stage) -> None:
+async def test_rebuilds_damaged_index_and_forgets_pruned_recordings(stage: Stage) -> None:
     house = await build(stage)
     client = house.client()
     (await client.ssh("web1", "echo the early bird")).check()
@@ -103,7 +103,7 @@ async def test_a_broken_index_while_the_proxy_runs_and_what_is_pruned(stage: Sta
     assert late in (await house.proxy.command("recordings", "search", "late")).check().text
 
 
-async def test_the_index_is_filled_after_a_restart_and_live_ones_are_listed(stage: Stage) -> None:
+async def test_fills_index_after_restart_and_lists_live_sessions(stage: Stage) -> None:
     house = await build(stage)
     (await house.client().ssh("web1", "echo early bird")).check()
     await house.proxy.finished_one()

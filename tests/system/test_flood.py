@@ -59,7 +59,7 @@ def connect(
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_two_thousand_who_never_log_in(stage: Stage) -> None:
+async def test_serves_users_during_2000_idle_connections(stage: Stage) -> None:
     house = await build(stage)
     worker = house.client().start("web1", "while read x; do echo got $x; done", stdin=None)
     before = await echoes(worker, 20)
@@ -84,7 +84,7 @@ async def test_two_thousand_who_never_log_in(stage: Stage) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_what_one_costs_who_has_not_logged_in(stage: Stage) -> None:
+async def test_bounds_memory_of_unauthenticated_connection(stage: Stage) -> None:
     """Silent, after the version, and after the key exchange."""
     limits = {"unauthenticated": "3000:30:3000", "per_address": 3000, "connections": 3000}
     house = await build(stage, settings={"limits": limits})
@@ -119,7 +119,7 @@ async def test_what_one_costs_who_has_not_logged_in(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("way", ["bandwidth_per_user", "bandwidth_per_target"])
-async def test_bandwidth(stage: Stage, way: str) -> None:
+async def test_limits_bandwidth(stage: Stage, way: str) -> None:
     size, rate = 3_000_000, 1_000_000
     house = await build(stage, settings={"limits": {way: f"{rate}B"}})
     client = house.client(Way.INNER_AGENT)
@@ -132,7 +132,7 @@ async def test_bandwidth(stage: Stage, way: str) -> None:
         assert 0.7 < took / (size / rate) < 3
 
 
-async def test_sessions_and_commands(stage: Stage) -> None:
+async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"sessions_per_user": 2, "commands": 1}})
     shared = ("-o", f"ControlPath={stage.short / 'control'}")
     client = house.client()
@@ -165,7 +165,7 @@ async def test_sessions_and_commands(stage: Stage) -> None:
     await first.stop()
 
 
-async def test_channels(stage: Stage) -> None:
+async def test_limits_rate_of_channels(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"channels": 3}})
 
     def too_many() -> list[str]:

@@ -52,12 +52,12 @@ async def answered(stage: Stage, networks: list[str]) -> tuple[bytes, Proxy]:
     return await in_thread(lambda: greeting(proxy.port)), proxy
 
 
-async def test_a_proxy_that_is_named(stage: Stage) -> None:
+async def test_accepts_header_of_configured_proxy(stage: Stage) -> None:
     said, _ = await answered(stage, ["127.0.0.0/8"])
     assert said.startswith(b"SSH-2.0-conchrec")
 
 
-async def test_the_user_is_the_one_of_the_header(stage: Stage) -> None:
+async def test_uses_client_address_of_header(stage: Stage) -> None:
     """For the limits, the roles and the audit; also where a header says nothing of a user."""
     house = await build(stage)
     house.proxy.configure(
@@ -81,13 +81,13 @@ async def test_the_user_is_the_one_of_the_header(stage: Stage) -> None:
     assert first["addr"] == "192.0.2.7:4321"
 
 
-async def test_anybody_else(stage: Stage) -> None:
+async def test_rejects_connections_of_other_addresses(stage: Stage) -> None:
     said, proxy = await answered(stage, ["192.0.2.0/24"])
     assert said == b""
     assert "127.0.0.1 is not in proxy_protocol_from" in proxy.log
 
 
-async def test_without_a_list_it_does_not_start(stage: Stage) -> None:
+async def test_fails_start_without_list_of_proxies(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), role())
     proxy.configure({"listen": [f"haproxy:tcp:{proxy.port}"]})
     checked = await proxy.command("config", "check")

@@ -55,7 +55,7 @@ async def echo(worker: Process, number: int) -> None:
     await worker.says(f"got line {number}.\n")
 
 
-async def test_memory_of_channels_to_a_silent_target(stage: Stage, silent_port: int) -> None:
+async def test_bounds_memory_of_channels_to_silent_target(stage: Stage, silent_port: int) -> None:
     house = await build(stage)
     before = house.proxy.memory()
     client = flood(house, "silent", channels=100, port=silent_port)
@@ -66,7 +66,7 @@ async def test_memory_of_channels_to_a_silent_target(stage: Stage, silent_port: 
     assert grown < MOST < 100 * SILENT_BYTES / MIB
 
 
-async def test_memory_of_answers_that_nobody_reads(stage: Stage) -> None:
+async def test_bounds_memory_of_unread_replies(stage: Stage) -> None:
     house = await build(stage)
     before = house.proxy.memory()
     client = flood(house, "unread", count=10)
@@ -78,7 +78,7 @@ async def test_memory_of_answers_that_nobody_reads(stage: Stage) -> None:
     await worker.stop()
 
 
-async def test_sessions_that_are_opened_and_left_wait_for_their_turn(stage: Stage) -> None:
+async def test_queues_sessions_that_are_opened_and_abandoned(stage: Stage) -> None:
     house = await build(stage)
     client = flood(house, "sessions")
     [event] = await house.proxy.audited("session.delayed", user="ann")
@@ -92,7 +92,7 @@ async def test_sessions_that_are_opened_and_left_wait_for_their_turn(stage: Stag
 
 
 @pytest.mark.parametrize("kind", ["ping", "window-change"])
-async def test_a_lock_ends_a_flood(stage: Stage, kind: str) -> None:
+async def test_ends_flood_when_user_is_locked(stage: Stage, kind: str) -> None:
     house = await build(stage)
     worker = house.client().start("web1", "while read x; do echo got $x; done", stdin=None)
     await echo(worker, 0)

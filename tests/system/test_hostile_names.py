@@ -82,7 +82,7 @@ def clean(house: House) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=ascii)
-async def test_hosts(house: House, host: str) -> None:
+async def test_escapes_host_names(house: House, host: str) -> None:
     answer = await in_thread(outer(house, _jump(host, 22)))
     assert answer != "opened"
     assert not [letter for letter in answer if ord(letter) < 32]
@@ -90,7 +90,7 @@ async def test_hosts(house: House, host: str) -> None:
 
 
 @pytest.mark.parametrize("port", [0, 65536, 2**32 - 1])
-async def test_ports(house: House, port: int) -> None:
+async def test_escapes_ports(house: House, port: int) -> None:
     assert await in_thread(outer(house, _jump("localhost", port))) != "opened"
     clean(house)
 
@@ -109,13 +109,13 @@ async def test_ports(house: House, port: int) -> None:
         "",
     ],
 )
-async def test_subsystems(house: House, name: str) -> None:
+async def test_escapes_subsystem_names(house: House, name: str) -> None:
     answer = await in_thread(outer(house, _subsystem(name)))
     assert "SSH-2.0" not in answer
     clean(house)
 
 
-async def test_another_cluster_is_refused_by_name(house: House) -> None:
+async def test_refuses_other_cluster_by_name(house: House) -> None:
     answer = await in_thread(
         outer(house, _subsystem(f"proxy:localhost:{house.target.port}@other.example.com"))
     )
@@ -123,7 +123,7 @@ async def test_another_cluster_is_refused_by_name(house: House) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "@example.com"])
-async def test_our_cluster(house: House, suffix: str) -> None:
+async def test_accepts_name_of_own_cluster(house: House, suffix: str) -> None:
     def use(transport: paramiko.Transport) -> str:
         channel = transport.open_session(timeout=30)
         channel.settimeout(30)
@@ -136,14 +136,14 @@ async def test_our_cluster(house: House, suffix: str) -> None:
 @pytest.mark.parametrize(
     "user", ["joe\x1b[31m", "joe\nroot", "joe\x00", "\u202eeoj", "x" * 3000, ""], ids=ascii
 )
-async def test_users(house: House, user: str) -> None:
+async def test_escapes_user_names(house: House, user: str) -> None:
     key = str(house.keyless.key.path)
     attempt: Attempt = await in_thread(lambda: offer_then_sign(house.proxy.port, user, key, key))
     assert not attempt.authenticated and not attempt.channel
     clean(house)
 
 
-async def test_commands(house: House) -> None:
+async def test_escapes_commands(house: House) -> None:
     before = house.proxy.sids()
     command = "printf ok; : '\x1b]0;title\x07\u202e\x85'; : ../../x"
     result = await house.client(Way.CERTIFICATE).ssh("web1", command)
@@ -156,7 +156,7 @@ async def test_commands(house: House) -> None:
     clean(house)
 
 
-async def test_logins(house: House) -> None:
+async def test_escapes_logins(house: House) -> None:
     client = house.client(Way.CERTIFICATE, login="../../root")
     result = await client.ssh("web1", "true")
     assert result.code == 255

@@ -24,14 +24,14 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_ends_with_the_proxy(stage: Stage, number: int) -> None:
+async def test_ends_helper_with_proxy(stage: Stage, number: int) -> None:
     house = await build(stage)
     helper = await house.proxy.key_exchange_helper()
     await house.proxy.stop(number)
     await fact(lambda: is_gone(helper), "the helper outlives the proxy")
 
 
-async def test_holds_no_key_and_no_socket(stage: Stage) -> None:
+async def test_gives_helper_no_key_and_no_socket(stage: Stage) -> None:
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
     proc = Path(f"/proc/{await house.proxy.key_exchange_helper()}")

@@ -48,7 +48,7 @@ async def failed(house: House, expected: str) -> None:
     assert f"did not continue its head {expected}" in said.text, str(said)
 
 
-async def test_cut_while_it_runs(stage: Stage) -> None:
+async def test_detects_cut_ledger_while_running(stage: Stage) -> None:
     house = await build(stage)
     await session(house)
     victim = await session(house)
@@ -75,7 +75,7 @@ async def test_cut_while_it_runs(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_cut_while_it_does_not_run(stage: Stage, how: signal.Signals) -> None:
+async def test_detects_cut_ledger_at_start(stage: Stage, how: signal.Signals) -> None:
     house = await build(stage)
     await session(house)
     victim = await session(house)
@@ -94,7 +94,7 @@ async def test_cut_while_it_does_not_run(stage: Stage, how: signal.Signals) -> N
     await failed(house, head)
 
 
-async def test_changed_in_its_middle_while_it_runs(stage: Stage) -> None:
+async def test_detects_changed_ledger_line_while_running(stage: Stage) -> None:
     house = await build(stage)
     for _ in range(2):
         await session(house)
@@ -106,7 +106,7 @@ async def test_changed_in_its_middle_while_it_runs(stage: Stage) -> None:
     assert lines(house)[-1]["act"] == "broken"
 
 
-async def test_everything_removed_while_it_runs(stage: Stage) -> None:
+async def test_detects_removed_ledger_while_running(stage: Stage) -> None:
     house = await build(stage)
     await session(house)
     for path in house.proxy.recordings_directory.iterdir():

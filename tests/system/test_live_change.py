@@ -66,7 +66,7 @@ def users(house: House) -> Fields:
     return cast(Fields, json.loads(json.dumps(house.proxy.settings["users"])))
 
 
-async def test_a_wrong_configuration_changes_nothing(stage: Stage) -> None:
+async def test_keeps_configuration_when_reload_fails(stage: Stage) -> None:
     house = await build(stage)
     session = await a_session(house)
     good = house.proxy.config.read_text()
@@ -84,7 +84,7 @@ async def test_a_wrong_configuration_changes_nothing(stage: Stage) -> None:
     await session.stop()
 
 
-async def test_what_is_withdrawn_ends_and_the_rest_goes_on(stage: Stage) -> None:
+async def test_ends_withdrawn_access_only(stage: Stage) -> None:
     house = await build(stage, options={"port_forwarding": True, "forward_agent": True})
     port, dead = free_port(), free_port()
     flags = ("-v", "-L", f"{port}:127.0.0.1:{house.target.port}", "-R", f"{dead}:127.0.0.1:1")
@@ -126,7 +126,7 @@ async def test_what_is_withdrawn_ends_and_the_rest_goes_on(stage: Stage) -> None
     ],
     ids=["user", "role", "key"],
 )
-async def test_who_is_removed_goes(stage: Stage, change: Callable[[Fields], object], text: str) -> None:
+async def test_disconnects_removed_user(stage: Stage, change: Callable[[Fields], object], text: str) -> None:
     house = await build(stage)
     session, ann = await a_session(house), await a_session(house, ann=True)
     now = users(house)
@@ -142,7 +142,7 @@ async def test_who_is_removed_goes(stage: Stage, change: Callable[[Fields], obje
 
 
 @pytest.mark.parametrize("what", ["user", "target", "login", "session"])
-async def test_locks(stage: Stage, what: str) -> None:
+async def test_ends_sessions_of_locked_user(stage: Stage, what: str) -> None:
     house = await build(stage)
     session = await a_session(house)
     (start,) = await house.proxy.audited("session.start")
@@ -179,7 +179,7 @@ async def test_locks(stage: Stage, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["user", "target"])
-async def test_quiet_users_read_why_on_a_line_of_its_own(stage: Stage, what: str) -> None:
+async def test_prints_reason_on_own_line_for_quiet_client(stage: Stage, what: str) -> None:
     """``ssh -q`` hides how a connection ends, not what a session says."""
     house = await build(stage)
     session = house.client().start("-q", "-tt", "web1", "printf ready; cat", terminal=(200, 24))
@@ -193,7 +193,7 @@ async def test_quiet_users_read_why_on_a_line_of_its_own(stage: Stage, what: str
 
 
 @pytest.mark.parametrize("what", ["user", "target"])
-async def test_who_does_not_go_is_cut_off(stage: Stage, what: str) -> None:
+async def test_disconnects_client_that_stays_after_lock(stage: Stage, what: str) -> None:
     """A client that keeps its connections when its session has ended, and asks for more meanwhile."""
     house = await build(stage)
     outer, inner = await in_thread(lambda: paramiko_connections(house))
@@ -218,7 +218,7 @@ async def test_who_does_not_go_is_cut_off(stage: Stage, what: str) -> None:
     assert len(await house.proxy.audited("session.end")) == 1
 
 
-async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
+async def test_ends_lock_and_grant_when_they_expire(stage: Stage) -> None:
     house = await build(stage)
     (await house.proxy.command("lock", "--user", "ann", "--for", "1s")).check()
     soon = datetime.now(timezone.utc) + timedelta(seconds=4)
@@ -233,7 +233,7 @@ async def test_a_lock_and_a_grant_that_end(stage: Stage) -> None:
     await ann.stop()
 
 
-async def test_ssh_inside_of_a_forward_is_not_allowed_any_more(stage: Stage) -> None:
+async def test_ends_nested_ssh_when_it_is_withdrawn(stage: Stage) -> None:
     """What is inside ends, the forward that is no SSH goes on, and so does the session."""
     house = await build(stage, options={"port_forwarding": True})
     port = free_port()
@@ -254,7 +254,7 @@ async def test_ssh_inside_of_a_forward_is_not_allowed_any_more(stage: Stage) -> 
     await session.stop()
 
 
-async def test_the_key_of_the_inner_login_is_taken_away(stage: Stage) -> None:
+async def test_ends_access_when_inner_key_is_removed(stage: Stage) -> None:
     """The outer login was by another one, which stays."""
     house = await build(stage)
     extra = await stage.key("extra")
@@ -272,7 +272,7 @@ async def test_the_key_of_the_inner_login_is_taken_away(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("how", ["reload", "time"])
-async def test_who_looks_at_others_until_they_may_not(stage: Stage, how: str) -> None:
+async def test_ends_playback_when_permission_is_withdrawn(stage: Stage, how: str) -> None:
     soon = datetime.now(timezone.utc) + timedelta(seconds=6)
     auditors = {"logins": ["nobody"], "hosts": ["nowhere"], "options": {"recordings": "all"}}
     grant = f"auditors until {soon:%Y-%m-%d %H:%M:%S}" if how == "time" else "auditors"
@@ -296,7 +296,7 @@ async def test_who_looks_at_others_until_they_may_not(stage: Stage, how: str) ->
     await session.stop()
 
 
-async def test_a_damaged_file_keeps_no_lock_from_working(stage: Stage) -> None:
+async def test_enforces_locks_with_damaged_file(stage: Stage) -> None:
     house = await build(stage)
     session = await a_session(house)
     revocations = house.proxy.directory / "state" / "revocations.json"
@@ -314,7 +314,7 @@ async def test_a_damaged_file_keeps_no_lock_from_working(stage: Stage) -> None:
     await ends(house, ann, "the user ann has been revoked", moment(event))
 
 
-async def test_a_file_that_is_gone_unlocks_nobody(stage: Stage) -> None:
+async def test_keeps_locks_when_file_is_removed(stage: Stage) -> None:
     house = await build(stage)
     (await house.proxy.command("lock", "--user", "joe")).check()
 
@@ -332,7 +332,7 @@ async def test_a_file_that_is_gone_unlocks_nobody(stage: Stage) -> None:
     await becomes(is_in, True, "still locked")
 
 
-async def test_the_last_of_several_reloads_is_in_force(stage: Stage) -> None:
+async def test_applies_last_of_several_reloads(stage: Stage) -> None:
     """Reading the first one takes until the second is there."""
     house = await build(stage)
     session = await a_session(house)

@@ -62,7 +62,7 @@ async def is_in_after(house: House, slow: Slow, changed: Fields) -> bool:
 
 
 @pytest.mark.parametrize("change", ["nothing", "another user", "password", "no password", "no user"])
-async def test_a_password(stage: Stage, change: str) -> None:
+async def test_refuses_password_removed_during_login(stage: Stage, change: str) -> None:
     tim = {"password": new_hash(PASSWORD, 10), "roles": ["ops"]}
     house = await build(stage, settings={"users": {"tim": tim, "tom": {"password": new_hash("x", 10)}}})
     now = users(house)
@@ -80,7 +80,7 @@ async def test_a_password(stage: Stage, change: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["nothing", "secret", "no secret", "key"])
-async def test_a_code_after_a_key(stage: Stage, change: str) -> None:
+async def test_applies_second_factor_changed_during_login(stage: Stage, change: str) -> None:
     roles = {"ops": {"options": {"require_mfa": "login"}}}
     house = await build(stage, settings={"users": {"joe": {"totp": TOTP}}, "roles": roles})
     now = users(house)
@@ -94,7 +94,7 @@ async def test_a_code_after_a_key(stage: Stage, change: str) -> None:
     assert await is_in_after(house, slow, now) is (change == "nothing")
 
 
-async def test_a_code_that_nobody_has_any_more(stage: Stage) -> None:
+async def test_refuses_code_removed_during_login(stage: Stage) -> None:
     """Between the key and the question."""
     roles = {"ops": {"options": {"require_mfa": "login"}}}
     house = await build(stage, settings={"users": {"joe": {"totp": TOTP}}, "roles": roles})

@@ -79,7 +79,7 @@ class Crowd:
             outer.close()
 
 
-async def test_two_hundred(stage: Stage) -> None:
+async def test_applies_changes_to_200_live_sessions(stage: Stage) -> None:
     ann_key, joe_key = await stage.key("ann"), await stage.key("joe")
     house = await build(
         stage, sshd=["MaxSessions 20", "MaxStartups 100"], settings={"roles": {"ops": {"options": {}}}}

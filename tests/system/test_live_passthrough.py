@@ -43,7 +43,7 @@ async def begun(client: Client) -> Process:
     ],
     ids=["hosts", "mfa", "approval", "recording", "user"],
 )
-async def test_what_could_not_begin_any_more_ends(
+async def test_ends_passthrough_when_role_is_withdrawn(
     stage: Stage, change: Mapping[str, object], reason: str
 ) -> None:
     house, client = await house_of(stage)
@@ -61,7 +61,7 @@ async def test_what_could_not_begin_any_more_ends(
     assert reason in str(house.proxy.audit("session.rejected"))
 
 
-async def test_its_time(stage: Stage) -> None:
+async def test_ends_passthrough_at_time_limit(stage: Stage) -> None:
     house, client = await house_of(stage, max_session_ttl="2s")
     session = await begun(client)
     for _ in range(3):
@@ -71,7 +71,7 @@ async def test_its_time(stage: Stage) -> None:
     assert "(max_session_ttl)" in str(end["reason"])
 
 
-async def test_its_silence(stage: Stage) -> None:
+async def test_ends_idle_passthrough(stage: Stage) -> None:
     house, client = await house_of(stage, client_idle_timeout="2s")
     session = await begun(client)
     result = await session.wait()
@@ -81,7 +81,7 @@ async def test_its_silence(stage: Stage) -> None:
     assert "(client_idle_timeout)" in str(end["reason"])
 
 
-async def test_no_more_connections_than_the_role_allows(stage: Stage) -> None:
+async def test_limits_passthrough_connections(stage: Stage) -> None:
     """Also where they are opened at the same time."""
     house, client = await house_of(stage, max_connections=2)
     many = [client.start("web1", LOOP, stdin=None) for _ in range(5)]
@@ -93,7 +93,7 @@ async def test_no_more_connections_than_the_role_allows(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("end", ["target", "user", "close"])
-async def test_a_target_that_does_not_read_is_left(stage: Stage, end: str) -> None:
+async def test_ends_passthrough_when_target_stops_reading(stage: Stage, end: str) -> None:
     """What is on its way does not keep it open."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)

@@ -12,7 +12,7 @@ from tests.support.stage import Stage
 
 
 @pytest.mark.parametrize("mode", ["node", "off"])
-async def test_passed_through(stage: Stage, mode: str) -> None:
+async def test_relays_connection_unrecorded(stage: Stage, mode: str) -> None:
     """The client talks to the target itself: sees its key, shows its own, and nothing is recorded."""
     house = await build(stage, settings={"session_recording": mode})
     contents = os.urandom(2_000_000)
@@ -31,7 +31,7 @@ async def test_passed_through(stage: Stage, mode: str) -> None:
     assert len(house.proxy.audit("passthrough.start", mode=mode)) == 4
 
 
-async def test_passed_through_only_where_the_role_allows(stage: Stage) -> None:
+async def test_refuses_passthrough_without_permission(stage: Stage) -> None:
     house = await build(stage, settings={"session_recording": "off"})
     result = await house.client(host="192.0.2.1").ssh("web1", "true")
     assert result.code == 255
@@ -39,7 +39,7 @@ async def test_passed_through_only_where_the_role_allows(stage: Stage) -> None:
     await house.proxy.audited("session.rejected", user="joe")
 
 
-async def test_passed_through_to_a_target_that_is_down(stage: Stage) -> None:
+async def test_reports_unreachable_target_of_passthrough(stage: Stage) -> None:
     house = await build(stage, settings={"session_recording": "off"})
     await house.target.stop()
     result = await house.client().ssh("web1", "true")
@@ -48,7 +48,7 @@ async def test_passed_through_to_a_target_that_is_down(stage: Stage) -> None:
     await house.proxy.audited("upstream.failed", user="joe")
 
 
-async def test_on_disk_before_it_is_forwarded(stage: Stage) -> None:
+async def test_writes_recording_before_forwarding_in_sync_mode(stage: Stage) -> None:
     house = await build(stage, settings={"session_recording": "proxy-sync"})
     for way in Way:
         before = house.proxy.sids()
@@ -67,7 +67,7 @@ async def test_on_disk_before_it_is_forwarded(stage: Stage) -> None:
     assert (result.stdout, result.code) == (contents, 0)
 
 
-async def test_input_is_kept_where_asked_for(stage: Stage) -> None:
+async def test_records_input_when_configured(stage: Stage) -> None:
     house = await build(stage, settings={"recordings": {"input": "without-pty"}})
     result = await house.client().ssh("web1", "bash -s", stdin=b"echo from the script\n")
     assert result.stdout == b"from the script\n"
@@ -76,7 +76,7 @@ async def test_input_is_kept_where_asked_for(stage: Stage) -> None:
     assert recording.text("o") == "from the script\n"
 
 
-async def test_the_notice(stage: Stage) -> None:
+async def test_prints_recording_notice(stage: Stage) -> None:
     house = await build(stage, settings={"notice": "Sessions are recorded."})
     for way in Way:
         result = await house.client(way).ssh("web1", "true")

@@ -10,7 +10,7 @@ from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 
 
-async def test_whoever_starts_it(stage: Stage) -> None:
+async def test_accepts_own_key_and_known_hosts_of_starter(stage: Stage) -> None:
     key, stranger = await stage.key("id"), await stage.key("stranger")
     target = await stage.sshd(users=[key])
     home = stage.path("home/.ssh/known_hosts").parent

@@ -16,7 +16,7 @@ def only(line: str, errors: str) -> None:
     assert "Traceback" not in errors and "internal error" not in errors, errors
 
 
-async def test_unknown_user(house: House, way: Way) -> None:
+async def test_rejects_unknown_user(house: House, way: Way) -> None:
     person = house.joe if way.agent else house.keyless
     mallory = Person(name="mallory", key=person.key, agent=person.agent)
     before = house.proxy.sids()
@@ -28,7 +28,7 @@ async def test_unknown_user(house: House, way: Way) -> None:
     assert house.proxy.sids() == before
 
 
-async def test_unknown_key(house: House, way: Way) -> None:
+async def test_rejects_unknown_key(house: House, way: Way) -> None:
     key = await house.stage.key("stranger")
     agent = await house.stage.agent(key) if way.agent else None
     result = await house.client(way, person=Person(name="joe", key=key, agent=agent)).ssh(
@@ -39,14 +39,14 @@ async def test_unknown_key(house: House, way: Way) -> None:
     await house.proxy.audited("auth", user="joe", stage="outer")
 
 
-async def test_no_key_and_no_agent(house: House) -> None:
+async def test_rejects_user_without_key_and_agent(house: House) -> None:
     result = await house.client(Way.CERTIFICATE).ssh(
         "-o", "PreferredAuthentications=password", "web1", "true"
     )
     assert result.code == 255
 
 
-async def test_a_key_that_is_offered_and_not_signed(house: House) -> None:
+async def test_opens_no_channel_for_key_without_signature(house: House) -> None:
     """The query is answered, and that is all: no channel opens, nothing is a login."""
     logins = len(house.proxy.audit("user.login"))
     path = str(house.keyless.key.path)
@@ -55,7 +55,7 @@ async def test_a_key_that_is_offered_and_not_signed(house: House) -> None:
     assert len(house.proxy.audit("user.login")) == logins
 
 
-async def test_a_key_that_is_offered_before_another_signs(house: House) -> None:
+async def test_rejects_signature_by_other_key_than_offered(house: House) -> None:
     """joe's key is offered, mallory's signs: the state of an offer is not kept."""
     mallory = await house.stage.key("mallory")
     logins = len(house.proxy.audit("user.login"))
@@ -66,7 +66,7 @@ async def test_a_key_that_is_offered_before_another_signs(house: House) -> None:
     assert len(house.proxy.audit("user.login")) == logins
 
 
-async def test_another_user_on_the_inner_connection(house: House) -> None:
+async def test_refuses_other_user_on_inner_connection(house: House) -> None:
     """joe outside, ann inside: ann may use the proxy herself, and not joe's connection."""
     (await house.client(Way.CERTIFICATE, person=house.ann).ssh("web1", "true")).check()
     before = house.proxy.sids()
@@ -77,7 +77,7 @@ async def test_another_user_on_the_inner_connection(house: House) -> None:
     assert house.proxy.sids() == before
 
 
-async def test_a_login_that_the_role_does_not_have(house: House, way: Way) -> None:
+async def test_refuses_login_outside_role(house: House, way: Way) -> None:
     result = await house.client(way, login="daemon").ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
     only(
@@ -87,14 +87,14 @@ async def test_a_login_that_the_role_does_not_have(house: House, way: Way) -> No
     await house.proxy.audited("session.rejected", user="joe", login="daemon")
 
 
-async def test_what_quiet_users_see(house: House) -> None:
+async def test_prints_reason_to_quiet_client(house: House) -> None:
     """LogLevel ERROR hides banners: the reason is still there."""
     result = await house.client(login="daemon").ssh("-q", "web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
     assert "may not log in as daemon" in result.errors
 
 
-async def test_a_host_that_the_role_does_not_have(house: House, way: Way) -> None:
+async def test_refuses_host_outside_role(house: House, way: Way) -> None:
     result = await house.client(way, host="192.0.2.1").ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
     assert "conchrec: joe may not" in result.errors and "192.0.2.1" in result.errors, result.errors
@@ -104,7 +104,7 @@ async def test_a_host_that_the_role_does_not_have(house: House, way: Way) -> Non
     assert event["reason"]
 
 
-async def test_an_agent_without_a_key_that_the_target_knows(stage: Stage) -> None:
+async def test_explains_agent_key_unknown_to_target(stage: Stage) -> None:
     """And no user CA there either: the user is told what to do about it."""
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     other = await stage.agent(house.keyless.key)
@@ -120,7 +120,7 @@ async def test_an_agent_without_a_key_that_the_target_knows(stage: Stage) -> Non
     assert len(await house.proxy.audited("upstream.failed", user="joe", count=3)) == 3
 
 
-async def test_no_agent_and_no_user_ca(stage: Stage) -> None:
+async def test_explains_missing_agent_and_user_ca(stage: Stage) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent", "certificate"]})
     bare = await stage.sshd(users=[house.joe.key])
     house.proxy.trust(bare.known_as())
@@ -136,7 +136,7 @@ async def test_no_agent_and_no_user_ca(stage: Stage) -> None:
     assert event["target"] == f"localhost:{bare.port}"
 
 
-async def test_an_empty_agent(stage: Stage) -> None:
+async def test_explains_empty_agent(stage: Stage) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     empty = await stage.agent()
     client = house.client(Way.CERTIFICATE)
@@ -146,7 +146,7 @@ async def test_an_empty_agent(stage: Stage) -> None:
     only("conchrec: your agent holds no usable key", result.errors)
 
 
-async def test_nothing_is_left_of_those_who_were_refused(house: House) -> None:
+async def test_keeps_no_state_of_refused_users(house: House) -> None:
     """After all that, joe works as before."""
     result = await house.client().ssh("web1", "echo fine")
     assert (result.stdout, result.code) == (b"fine\n", 0), str(result)

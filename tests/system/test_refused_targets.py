@@ -45,7 +45,7 @@ async def another(house: House, *host_keys: Key, known: str | None = None) -> Ss
     return target
 
 
-async def test_the_host_key_has_changed(stage: Stage) -> None:
+async def test_refuses_changed_host_key(stage: Stage) -> None:
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
     await house.target.stop()
@@ -55,7 +55,7 @@ async def test_the_host_key_has_changed(stage: Stage) -> None:
         assert "changed" in result.errors or "presented a" in result.errors, str(result)
 
 
-async def test_a_plain_host_key_where_certificates_are_wanted(stage: Stage) -> None:
+async def test_refuses_plain_host_key_when_certificate_is_required(stage: Stage) -> None:
     house = await build(stage, settings={"trusted_hosts": None})
     port = house.target.port
     for way in Way:
@@ -68,7 +68,7 @@ async def test_a_plain_host_key_where_certificates_are_wanted(stage: Stage) -> N
         )
 
 
-async def test_a_host_certificate_of_ours(stage: Stage, tmp_path: Path) -> None:
+async def test_trusts_host_certificate_by_own_authority(stage: Stage, tmp_path: Path) -> None:
     """What the refusal advises, done: the target is trusted, under the names of its certificate alone."""
     house = await build(stage, settings={"trusted_hosts": None})
     key = await stage.key("host")
@@ -85,7 +85,7 @@ async def test_a_host_certificate_of_ours(stage: Stage, tmp_path: Path) -> None:
     await refused(house, house.client(target=target, host="127.0.0.1"), "127.0.0.1")
 
 
-async def test_a_host_certificate_of_somebody_else(stage: Stage) -> None:
+async def test_refuses_host_certificate_by_unknown_authority(stage: Stage) -> None:
     house = await build(stage, settings={"trusted_hosts": None})
     authority = await stage.key("authority")
     target = await another(house, await sign_host(authority, await stage.key("host"), "localhost"), known="")
@@ -95,7 +95,7 @@ async def test_a_host_certificate_of_somebody_else(stage: Stage) -> None:
     (await house.client(target=target).ssh("web1", "true")).check()
 
 
-async def test_an_expired_host_certificate(stage: Stage) -> None:
+async def test_refuses_expired_host_certificate(stage: Stage) -> None:
     house = await build(stage)
     authority = await stage.key("authority")
     key = await sign_host(authority, await stage.key("host"), "localhost", "-V", "20200101:20200102")
@@ -104,7 +104,7 @@ async def test_an_expired_host_certificate(stage: Stage) -> None:
     await refused(house, house.client(target=target), f"localhost:{target.port}")
 
 
-async def test_one_of_several_host_keys_is_known(stage: Stage) -> None:
+async def test_accepts_one_known_host_key_of_several(stage: Stage) -> None:
     """A known_hosts with only the RSA line does not make the target's ed25519 key look changed."""
     house = await build(stage)
     rsa, edwards, curve = await stage.key(kind="rsa"), await stage.key(), await stage.key(kind="ecdsa")
@@ -115,7 +115,7 @@ async def test_one_of_several_host_keys_is_known(stage: Stage) -> None:
     (await house.client(target=target).ssh("web1", "true")).check()
 
 
-async def test_unchecked_host_keys(stage: Stage) -> None:
+async def test_accepts_any_host_key_when_check_is_off(stage: Stage) -> None:
     house = await build(stage, settings={"trusted_hosts": None, "proxy_checks_host_keys": False})
     for way in Way:
         (await house.client(way).ssh("web1", "true")).check()
@@ -124,7 +124,7 @@ async def test_unchecked_host_keys(stage: Stage) -> None:
     assert "host key" in house.proxy.log and "not checked" in house.proxy.log
 
 
-async def test_the_target_is_down(stage: Stage) -> None:
+async def test_reports_target_that_is_down(stage: Stage) -> None:
     house = await build(stage)
     await house.target.stop()
     for way in Way:
@@ -132,7 +132,7 @@ async def test_the_target_is_down(stage: Stage) -> None:
         await refused(house, house.client(way), line)
 
 
-async def test_no_such_host(stage: Stage) -> None:
+async def test_reports_unknown_host(stage: Stage) -> None:
     house = await build(stage, settings={"roles": {"ops": {"hosts": ["*"]}}})
     result = await house.client(host="no-such-host.invalid").ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
@@ -183,7 +183,7 @@ def listen(stage: Stage, peers: _Peers) -> int:
     return int(port.getHost().port)
 
 
-async def test_the_target_accepts_and_is_silent(stage: Stage) -> None:
+async def test_reports_target_that_sends_nothing(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     port = listen(stage, _Peers())
     for way in Way:
@@ -192,19 +192,19 @@ async def test_the_target_accepts_and_is_silent(stage: Stage) -> None:
     (await house.client().ssh("web1", "true")).check()
 
 
-async def test_the_target_says_who_it_is_and_then_nothing(stage: Stage) -> None:
+async def test_reports_target_that_stops_after_identification(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     port = listen(stage, _Peers(greeting=b"SSH-2.0-OpenSSH_9.2p1\r\n"))
     await refused(house, house.client(port=port), f"localhost:{port}")
 
 
-async def test_the_target_is_no_ssh_server(stage: Stage) -> None:
+async def test_reports_target_that_is_no_ssh_server(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"connect_timeout": "5s"}})
     port = listen(stage, _Peers(greeting=b"HTTP/1.0 400 Bad Request\r\n\r\n", hangs_up=True))
     await refused(house, house.client(port=port), f"localhost:{port}")
 
 
-async def test_the_target_drops_every_connection(stage: Stage) -> None:
+async def test_retries_target_that_drops_connections(stage: Stage) -> None:
     """It is tried again, and in the end the user is told."""
     house = await build(stage, settings={"limits": {"connect_timeout": "3s"}})
     peers = _Peers(hangs_up=True)
@@ -215,7 +215,7 @@ async def test_the_target_drops_every_connection(stage: Stage) -> None:
     assert len(peers.seen) > 1
 
 
-async def test_the_target_has_had_enough_of_us(stage: Stage) -> None:
+async def test_reports_target_that_penalizes_proxy(stage: Stage) -> None:
     """OpenSSH 9.8 and later, with PerSourcePenalties."""
     house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     peers = _Peers(greeting=b"Not allowed at this time\r\n", hangs_up=True)
@@ -224,7 +224,7 @@ async def test_the_target_has_had_enough_of_us(stage: Stage) -> None:
     assert "PerSourcePenaltyExemptList" in result.errors
 
 
-async def test_nothing_is_dialled_before_it_is_allowed(stage: Stage) -> None:
+async def test_dials_nothing_before_policy_allows(stage: Stage) -> None:
     """Neither a host that is denied, by its name or its address, nor a login that the role does not have."""
     house = await build(stage)
     peers = _Peers(greeting=b"SSH-2.0-OpenSSH_9.2p1\r\n", hangs_up=True)
@@ -246,7 +246,7 @@ async def test_nothing_is_dialled_before_it_is_allowed(stage: Stage) -> None:
     assert house.target.log.count("Connection from") - before <= len(Way)
 
 
-async def test_the_target_dies_in_the_middle(stage: Stage) -> None:
+async def test_reports_target_that_dies_during_login(stage: Stage) -> None:
     house = await build(stage)
     process = house.client().start("web1", "echo begun; cat")
     await process.says("begun")
@@ -259,7 +259,7 @@ async def test_the_target_dies_in_the_middle(stage: Stage) -> None:
     assert recording.manifest is not None and "exit" not in recording.manifest
 
 
-async def test_other_streams_of_the_outer_connection_live_on(stage: Stage) -> None:
+async def test_keeps_other_streams_of_outer_connection(stage: Stage) -> None:
     """One jump connection, two targets; one of them is refused and the other goes on."""
     house = await build(stage)
     control = stage.short / "jump"

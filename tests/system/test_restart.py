@@ -22,7 +22,7 @@ async def _session(house: House) -> Process:
     return process
 
 
-async def test_killed_in_the_middle(stage: Stage) -> None:
+async def test_completes_recording_after_kill(stage: Stage) -> None:
     house = await build(stage)
     process = await _session(house)
     await house.proxy.stop(signal.SIGKILL)
@@ -41,7 +41,7 @@ async def test_killed_in_the_middle(stage: Stage) -> None:
     (await house.client().ssh("web1", "true")).check()
 
 
-async def test_killed_with_much_on_the_way(stage: Stage) -> None:
+async def test_completes_recording_after_kill_during_large_output(stage: Stage) -> None:
     """The last line is torn, as likely as not; what is before it plays."""
     house = await build(stage)
     process = house.client().start("web1", "i=0; while echo line $i; do i=$((i+1)); done", stdin=b"")
@@ -58,7 +58,7 @@ async def test_killed_with_much_on_the_way(stage: Stage) -> None:
     await plays_as(recording.path, recording.text().encode())
 
 
-async def test_a_gentle_end(stage: Stage) -> None:
+async def test_tells_users_and_seals_recordings_at_sigterm(stage: Stage) -> None:
     """SIGTERM: the user is told, and the recording is whole."""
     house = await build(stage)
     client = house.client()
@@ -79,7 +79,7 @@ async def test_a_gentle_end(stage: Stage) -> None:
     assert house.proxy.audit("session.end", sid=recording.sid)
 
 
-async def test_a_restart_looks_like_nothing(stage: Stage) -> None:
+async def test_keeps_host_keys_after_restart(stage: Stage) -> None:
     """The outer and the inner host keys are the same afterwards, with certificates and without."""
     house = await build(stage)
     # This user knows no CA, and pins what they see.
@@ -98,7 +98,7 @@ async def test_a_restart_looks_like_nothing(stage: Stage) -> None:
     assert (plain.config.parent / "known_hosts").read_text() == pinned
 
 
-async def test_the_state_is_private(stage: Stage) -> None:
+async def test_keeps_state_private(stage: Stage) -> None:
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
     await house.proxy.finished_one()
@@ -111,7 +111,7 @@ async def test_the_state_is_private(stage: Stage) -> None:
     assert str(state) in house.proxy.log, "it says what it made"
 
 
-async def test_the_audit_log_is_rotated(stage: Stage) -> None:
+async def test_reopens_audit_log_after_rotation(stage: Stage) -> None:
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
     await house.proxy.audited("client.disconnect")

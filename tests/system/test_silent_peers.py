@@ -59,14 +59,14 @@ def until_it_hangs_up(house: House, sent: bytes) -> Callable[[], int]:
     ],
     ids=["nothing", "half", "hello", "http", "4 GB", "196 KB", "empty", "kexinit", "lines", "line", "noise"],
 )
-async def test_before_the_login(hasty: House, sent: bytes) -> None:
+async def test_disconnects_silent_peers_before_login(hasty: House, sent: bytes) -> None:
     memory = hasty.proxy.memory()
     assert await in_thread(until_it_hangs_up(hasty, sent)) < 10_000
     assert hasty.proxy.memory() - memory < 4 * 1024 * 1024
     assert "Traceback" not in hasty.proxy.log, hasty.proxy.log[-5000:]
 
 
-async def test_a_tunnel_that_stays_silent(hasty: House) -> None:
+async def test_closes_silent_tunnel(hasty: House) -> None:
     """Logged in outside, and nothing comes through the tunnel: that ends, and not the connection."""
 
     def talk() -> bool:
@@ -85,7 +85,7 @@ async def test_a_tunnel_that_stays_silent(hasty: House) -> None:
     assert await in_thread(talk)
 
 
-async def test_more_than_may_try_at_once(hasty: House) -> None:
+async def test_drops_connections_above_startup_limit(hasty: House) -> None:
     crowd = [socket.create_connection((hasty.proxy.host, hasty.proxy.port)) for _ in range(30)]
     try:
         await fact(lambda: "that have not logged in" in hasty.proxy.log, lambda: hasty.proxy.log[-3000:])
@@ -99,7 +99,7 @@ async def test_more_than_may_try_at_once(hasty: House) -> None:
     assert (result.stdout, result.code) == (b"there\n", 0), str(result)
 
 
-async def test_those_who_have_logged_in_are_left_alone(hasty: House) -> None:
+async def test_keeps_authenticated_idle_connections(hasty: House) -> None:
     """The time for a login is no time for a session."""
     process = hasty.client(Way.CERTIFICATE).start("web1", "echo begun; sleep 4; cat")
     await process.says("begun")

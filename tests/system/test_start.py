@@ -23,7 +23,7 @@ limits: {login_time: soon}
 """
 
 
-async def test_a_broken_configuration_is_reported_whole(stage: Stage) -> None:
+async def test_reports_all_configuration_errors(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), {})
     proxy.config.write_text(BROKEN)
     result = await proxy.command("config", "check")
@@ -47,7 +47,7 @@ async def test_a_broken_configuration_is_reported_whole(stage: Stage) -> None:
         assert expected in proxy.log
 
 
-async def test_what_is_no_yaml_at_all(stage: Stage) -> None:
+async def test_rejects_malformed_yaml(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), {})
     proxy.config.write_text('users: {joe: [\nroles: "')
     result = await proxy.command("config", "check")
@@ -59,7 +59,7 @@ async def test_what_is_no_yaml_at_all(stage: Stage) -> None:
     assert "config.yaml:2: " in proxy.log and "Traceback" not in proxy.log
 
 
-async def test_no_configuration(stage: Stage) -> None:
+async def test_reports_missing_configuration(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), {})
     proxy.config.unlink()
     result = await proxy.command("config", "check")
@@ -71,12 +71,12 @@ async def test_no_configuration(stage: Stage) -> None:
     assert "Traceback" not in proxy.log
 
 
-async def test_a_good_configuration(stage: Stage) -> None:
+async def test_accepts_valid_configuration(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), role())
     (await proxy.command("config", "check")).check()
 
 
-async def test_the_port_is_taken(stage: Stage) -> None:
+async def test_reports_port_in_use(stage: Stage) -> None:
     first, second = Proxy(stage.path("first"), role()), Proxy(stage.path("second"), role())
     stage.at_end(first.stop)
     await first.start()
@@ -88,7 +88,7 @@ async def test_the_port_is_taken(stage: Stage) -> None:
     assert said in second.log and "Traceback" not in second.log, second.log
 
 
-async def test_init_then_start(stage: Stage) -> None:
+async def test_starts_with_configuration_by_init(stage: Stage) -> None:
     """What `conchrec init` makes starts as it stands, with another port."""
     top = stage.path("made")
     result = (await conchrec("init", top, directory=stage.directory)).check()
@@ -106,7 +106,7 @@ async def test_init_then_start(stage: Stage) -> None:
     await proxy.stop()
 
 
-async def test_a_missing_state_directory_is_made(stage: Stage) -> None:
+async def test_creates_missing_state_directory(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), role())
     state = proxy.directory / "state"
     assert not state.exists()
@@ -120,7 +120,7 @@ async def test_a_missing_state_directory_is_made(stage: Stage) -> None:
     assert os.listdir(proxy.directory).count("twistd.pid") == 0
 
 
-async def test_a_key_for_recordings_that_is_lost(stage: Stage) -> None:
+async def test_refuses_to_replace_lost_recording_key(stage: Stage) -> None:
     """None is made in its place in silence; with the old line in the new file old recordings still verify."""
     house = await build(stage)
     (await house.client().ssh("web1", "true")).check()
@@ -143,7 +143,7 @@ async def test_a_key_for_recordings_that_is_lost(stage: Stage) -> None:
     assert (await house.proxy.command("recordings", "verify")).code == 0
 
 
-async def test_the_snippet_for_users(stage: Stage) -> None:
+async def test_prints_ssh_config_that_works(stage: Stage) -> None:
     proxy = Proxy(stage.path("proxy"), role())
     stage.at_end(proxy.stop)
     await proxy.start()

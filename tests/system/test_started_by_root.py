@@ -34,7 +34,7 @@ def fields(process: int) -> dict[str, str]:
 
 
 @needs_root
-async def test_proxy_has_the_owners_rights_when_it_listens(stage: Stage, directory: Path) -> None:
+async def test_drops_root_rights_before_listening(stage: Stage, directory: Path) -> None:
     proxy = Proxy(directory / "proxy", role())
     proxy.configure({"users": {"joe": {"roles": ["ops"]}}})
     stage.at_end(proxy.stop)

@@ -116,7 +116,7 @@ class Playing:
 # -- playing
 
 
-async def test_keys(playing: Playing, slow: str) -> None:
+async def test_follows_player_keys(playing: Playing, slow: str) -> None:
     tmux = await playing.terminal()
     await tmux.runs(*playing.words("play", slow))
     await tmux.shows("line 2")
@@ -141,7 +141,7 @@ async def test_keys(playing: Playing, slow: str) -> None:
     assert "playing" not in "".join(await tmux.shows("ready$"))
 
 
-async def test_it_ends_by_itself_and_the_terminal_is_as_it_was(playing: Playing, slow: str) -> None:
+async def test_restores_terminal_at_end_of_recording(playing: Playing, slow: str) -> None:
     tmux = await playing.terminal()
     await tmux.runs(
         "sh", "-c", 'stty -g > before; exec "$@"', "sh", *playing.words("play", slow, "--speed", "8")
@@ -154,7 +154,7 @@ async def test_it_ends_by_itself_and_the_terminal_is_as_it_was(playing: Playing,
     assert not any(" / 0:" in line for line in shown)
 
 
-async def test_a_hundred_hostile_sequences(playing: Playing) -> None:
+async def test_keeps_terminal_safe_from_hostile_sequences(playing: Playing) -> None:
     assert len(HOSTILE) > 100
     text = "".join(f"<{n}{sequence}>" for n, sequence in enumerate(HOSTILE))
     sid = await printed(playing.house, text + "\x1b[m\x1b(B\x0f\x1b[2J\x1b[Hthe end")
@@ -179,7 +179,7 @@ async def test_a_hundred_hostile_sequences(playing: Playing) -> None:
     ).strip() == "001"
 
 
-async def test_where_there_is_no_room(playing: Playing, slow: str) -> None:
+async def test_plays_on_small_terminal(playing: Playing, slow: str) -> None:
     tmux = await playing.terminal(columns=140, rows=8)
     await tmux.runs(*playing.words("play", slow))
     await tmux.shows("line 1")
@@ -191,7 +191,7 @@ async def test_where_there_is_no_room(playing: Playing, slow: str) -> None:
     await tmux.shows("ready$")
 
 
-async def test_the_terminal_is_resized(playing: Playing, slow: str) -> None:
+async def test_redraws_when_terminal_is_resized(playing: Playing, slow: str) -> None:
     tmux = await playing.terminal()
     await tmux.runs(*playing.words("play", slow))
     await tmux.shows("line 1")
@@ -202,7 +202,7 @@ async def test_the_terminal_is_resized(playing: Playing, slow: str) -> None:
     await tmux.shows("paused", row=19)
 
 
-async def test_into_a_pipe_at_once(house: House, slow: str) -> None:
+async def test_prints_to_pipe_without_delay(house: House, slow: str) -> None:
     expected = "".join(f"\x1b[3{n % 8}mline {n}\x1b[m\r\n" for n in range(1, 13)).encode()
     client = house.client()
     said = (await client.ssh("proxy", "play", slow)).check()
@@ -217,7 +217,7 @@ async def test_into_a_pipe_at_once(house: House, slow: str) -> None:
 # -- signals, on the proxy itself
 
 
-async def test_stopped_and_continued(house: House, slow: str) -> None:
+async def test_redraws_after_stop_and_continue(house: House, slow: str) -> None:
     tmux = await local(house)
     words = command(house, "play", slow, "--speed", "0.1")
     script = 'set -m; stty -g > was; "$@"; echo stopped; stty -g | cmp - was && read x && fg && echo ended'
@@ -232,7 +232,7 @@ async def test_stopped_and_continued(house: House, slow: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["TERM", "HUP", "INT"])
-async def test_ended_by_a_signal(house: House, slow: str, number: str) -> None:
+async def test_restores_terminal_after_signal(house: House, slow: str, number: str) -> None:
     tmux = await local(house)
     words = command(house, "play", slow, "--speed", "0.1")
     await tmux.runs("sh", "-c", 'stty -g > was; echo $$ > pid; exec "$@"', "sh", *words)
@@ -247,7 +247,7 @@ async def test_ended_by_a_signal(house: House, slow: str, number: str) -> None:
 # -- who may
 
 
-async def test_everybody_sees_their_own(house: House, slow: str) -> None:
+async def test_shows_users_their_own_recordings(house: House, slow: str) -> None:
     before = house.proxy.sids()
     ann = house.client(person=house.ann)
     listed = (await house.client().ssh("proxy", "recordings")).check().text
@@ -262,7 +262,7 @@ async def test_everybody_sees_their_own(house: House, slow: str) -> None:
     assert str(event["addr"]).startswith("127.0.0.1:") and event["cid"]
 
 
-async def test_what_is_not_theirs_is_not_there(stage: Stage) -> None:
+async def test_hides_recordings_of_others(stage: Stage) -> None:
     house = await build(stage, settings={"roles": {"blind": {"options": {"recordings": "none"}}}})
     sid = await recorded(house, "echo hello", terminal=None)
     own, other = house.client(), house.client(person=house.ann)
@@ -288,13 +288,13 @@ async def test_what_is_not_theirs_is_not_there(stage: Stage) -> None:
     "words", ["play", "play a b", "play --speed 0 a", "play --speed x a", "text", "follow",
               "recordings --since x", "recordings x", "play --raw a"],
 )  # fmt: skip
-async def test_a_wrong_use(house: House, words: str) -> None:
+async def test_rejects_wrong_usage(house: House, words: str) -> None:
     refused = await house.client().ssh("proxy", words)
     assert refused.code == 64 and refused.stdout == b""
     assert refused.errors.startswith(f"conchrec: {words.split()[0]}: ") and refused.errors.count("\n") == 1
 
 
-async def test_one_that_is_encrypted(stage: Stage) -> None:
+async def test_refuses_to_play_encrypted_recording(stage: Stage) -> None:
     key = await stage.key("auditor")
     house = await build(stage, settings={"recordings": {"encrypt_to": [key.line]}})
     before = len(house.proxy.audit("session.end"))
@@ -311,7 +311,7 @@ async def test_one_that_is_encrypted(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("name", ["play", "text"])
-async def test_shows_the_output_before_a_damage(house: House, name: str) -> None:
+async def test_shows_output_before_damage(house: House, name: str) -> None:
     sid = await recorded(house, "echo good", terminal=None)
     (path,) = (path for path in house.proxy.casts() if sid in path.name)
     path.write_bytes(path.read_bytes() + b"\0\n")
@@ -325,7 +325,7 @@ async def test_shows_the_output_before_a_damage(house: House, name: str) -> None
 # -- what is going on now
 
 
-async def test_follow(playing: Playing) -> None:
+async def test_follows_live_session(playing: Playing) -> None:
     house = playing.house
     before = house.proxy.sids()
     session = house.client().start("-q", "-tt", "web1", "echo first; read x; echo second", terminal=(60, 12))
@@ -347,7 +347,7 @@ async def test_follow(playing: Playing) -> None:
     assert len(followed) == 2
 
 
-async def test_follow_one_that_is_packed(stage: Stage) -> None:
+async def test_follows_live_compressed_session(stage: Stage) -> None:
     house = await build(stage, settings={"recordings": {"compress": True}})
     session = house.client().start("-q", "-tt", "web1", "echo first; read x; echo second", terminal=(60, 12))
     await session.says("first")
@@ -360,7 +360,7 @@ async def test_follow_one_that_is_packed(stage: Stage) -> None:
     assert (await local.wait()).check().stdout == b"first\r\n\r\nsecond\r\n"
 
 
-async def test_a_reader_who_does_not_read(house: House) -> None:
+async def test_limits_memory_for_stalled_viewer(house: House) -> None:
     """Neither the proxy's memory grows, nor does anybody wait."""
     sid = await recorded(house, "head -c 60000000 /dev/zero | tr '\\0' x", terminal=None)
     client = house.client()
@@ -375,7 +375,7 @@ async def test_a_reader_who_does_not_read(house: House) -> None:
     assert len((await client.ssh("proxy", "play", sid)).check().stdout) == 60_000_000
 
 
-async def test_the_proxy_stops_while_somebody_looks(stage: Stage) -> None:
+async def test_ends_playback_when_proxy_stops(stage: Stage) -> None:
     house = await build(stage)
     sid = await recorded(house, "echo one; sleep 0.2; echo two")
     tmux = await local(house)
@@ -389,7 +389,7 @@ async def test_the_proxy_stops_while_somebody_looks(stage: Stage) -> None:
 # -- as a file
 
 
-async def test_exports_play(house: House, slow: str, tmp_path: Path) -> None:
+async def test_exports_playable_recordings(house: House, slow: str, tmp_path: Path) -> None:
     hostile = await printed(house, "".join(HOSTILE) + "\r\nend")
     for sid in (slow, hostile):
         path = tmp_path / f"{sid}.cast"
@@ -400,7 +400,7 @@ async def test_exports_play(house: House, slow: str, tmp_path: Path) -> None:
         await plays_as(path, "".join(text for _, code, text in lines if code == "o").encode(), "cat", "play")
 
 
-async def test_a_hostile_recording_keeps_nobody_else_from_looking(house: House, slow: str) -> None:
+async def test_serves_viewers_during_playback_of_hostile_recording(house: House, slow: str) -> None:
     """Clear-screens on a terminal of 1,000 by 1,000, looked at by several viewers at once."""
     flood = house.stage.file(house.stage.unique("flood"), "\x1b[2J\x1b[H\x1b[999bx" * 100_000)
     sid = await recorded(house, f"stty raw; cat {flood}", terminal=(1000, 1000))

@@ -55,7 +55,7 @@ async def revoke(house: House, *what: str | Path, undo: bool = False) -> str:
     return (await house.proxy.command(*command)).check().text
 
 
-async def test_a_user_is_out_within_seconds(house: House) -> None:
+async def test_disconnects_revoked_user_within_seconds(house: House) -> None:
     """However joe came in; ann works on."""
     by_certificate = house.client(Way.CERTIFICATE, person=Person(name="joe", key=await signed(house, "one")))
     by_key = house.client(Way.CERTIFICATE)
@@ -84,7 +84,7 @@ async def test_a_user_is_out_within_seconds(house: House) -> None:
 
 
 @pytest.mark.parametrize("by", ["serial", "certificate", "key", "key-id"])
-async def test_one_credential(house: House, by: str) -> None:
+async def test_revokes_one_credential(house: House, by: str) -> None:
     """The others of the same user stay good, but where it is their key id that is revoked."""
     first, second = await signed(house, "first"), await signed(house, "second")
     gone = house.client(Way.CERTIFICATE, person=Person(name="joe", key=first))
@@ -105,14 +105,14 @@ async def test_one_credential(house: House, by: str) -> None:
     assert await comes(house.client(Way.CERTIFICATE)), "with a key that is no certificate"
 
 
-async def test_a_plain_key(house: House) -> None:
+async def test_revokes_plain_key(house: House) -> None:
     process = await begun(house.client(Way.CERTIFICATE))
     await revoke(house, "--key", house.keyless.key.public)
     assert "conchrec: your key has been revoked" in (await process.wait(SOON)).errors
     assert not await comes(house.client(Way.CERTIFICATE))
 
 
-async def test_a_host_key(house: House) -> None:
+async def test_revokes_host_key_of_target(house: House) -> None:
     """The target's own key was stolen: nobody is led there any more."""
     (await house.client(Way.CERTIFICATE).ssh("web1", "true")).check()
     await revoke(house, "--key", house.target.host_keys[0].public)
@@ -121,7 +121,7 @@ async def test_a_host_key(house: House) -> None:
     assert "is revoked" in result.errors, str(result)
 
 
-async def test_no_session_outlives_its_certificate(house: House) -> None:
+async def test_ends_session_when_certificate_expires(house: House) -> None:
     """Not the one at a target, not a bare connection; who came in by a key works on."""
     stays = await begun(house.client(Way.CERTIFICATE))
     client = house.client(Way.CERTIFICATE, person=Person(name="joe", key=await signed(house, "short", "6s")))
@@ -137,14 +137,14 @@ async def test_no_session_outlives_its_certificate(house: House) -> None:
     assert (await stays.wait()).code == 0
 
 
-async def test_it_survives_a_restart(house: House) -> None:
+async def test_keeps_revocations_after_restart(house: House) -> None:
     key = await signed(house, "one")
     await revoke(house, "--serial", str(serial_of(key)))
     await house.proxy.restart()
     assert not await comes(house.client(Way.CERTIFICATE, person=Person(name="joe", key=key)))
 
 
-async def test_a_damaged_file_forgives_nobody(house: House) -> None:
+async def test_keeps_revocations_when_file_is_damaged(house: House) -> None:
     """The running proxy keeps to what it knew and says so; a new one does not start."""
     key = await signed(house, "one")
     gone = house.client(Way.CERTIFICATE, person=Person(name="joe", key=key))
