@@ -1,1 +1,3 @@
-"""SSH as the RFCs and OpenSSH's PROTOCOL files say it. Knows nothing of policy or recording."""
+"""The SSH protocols as the RFCs and OpenSSH's PROTOCOL files define them. This package knows neither access
+policy nor recording.
+"""

@@ -1,9 +1,9 @@
-"""The user's ssh-agent, at the far end of a channel; ``agent_messages`` has the layouts.
+"""Client for a user's ssh-agent. ``agent_messages`` has the layouts of the messages.
 
-``AgentClient`` is what logs in at targets, and only what a login needs is ever sent by it: the list of
-identities, a signature, an extension. It can't add, remove or lock keys, and nothing passes through: a peer
-behind us gets at no other operation. ``AgentKeyManager`` can add and remove, and is for the user's own wish.
-The file knows bytes in and bytes out; which channel carries them, and for how long, is its owner's.
+``AgentClient`` is used for logins at targets. It can only list identities, request signatures and send
+extensions; it cannot add, remove or lock keys, and a target has no access to other operations.
+``AgentKeyManager`` can also add and remove keys, for commands that the user runs. This module handles
+bytes; the owner decides which channel carries them and for how long.
 """
 
 from __future__ import annotations
@@ -50,14 +50,17 @@ _Result = TypeVar("_Result")
 
 
 class AgentError(ConchrecError):
-    """The agent said no, spoke nonsense, or is gone."""
+    """The agent refused a request, sent a malformed reply, or its connection has ended."""
 
     default_code = ReasonCode.AGENT_FAILED
 
 
 class _PendingRequest:
-    """A request whose reply is to come. Its Deferred may be cancelled; the reply is then swallowed,
-    for replies carry no number and only their order tells them apart."""
+    """A request that waits for its reply.
+
+    Replies have no number and are assigned by their order. A cancelled request therefore stays in the
+    queue, and its reply is discarded.
+    """
 
     __slots__ = ("deferred",)
 
@@ -69,12 +72,12 @@ class _PendingRequest:
 
 
 class AgentClient:
-    """The client's side of one agent connection.
+    """The client side of one agent connection.
 
-    ``write`` takes bytes for the agent; ``lose`` closes the connection and is called once, by
-    ``close`` or when the agent breaks the protocol. The owner calls ``data_received`` and
-    ``connection_lost``. Requests may overlap; replies come in their order. When the connection is
-    gone every Deferred that waits fails with ``AgentError``, and so does every later request.
+    ``write`` sends bytes to the agent. ``lose`` closes the connection; it is called once, by ``close`` or
+    when the agent violates the protocol. The owner calls ``data_received`` and ``connection_lost``. Several
+    requests may be open at a time; replies arrive in the order of the requests. When the connection has
+    ended, all open and later requests fail with ``AgentError``.
     """
 
     def __init__(self, write: Callable[[bytes], None], lose: Callable[[], None]) -> None:
@@ -87,7 +90,9 @@ class AgentClient:
     # --- what the owner calls
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the agent, cut anywhere. Never raises: what is malformed closes the connection."""
+        """Handle bytes from the agent, in pieces of any size. Never raises: a malformed message closes the
+        connection.
+        """
         if self._end_reason is not None:
             return
         self._frames.feed(data)
@@ -98,30 +103,34 @@ class AgentClient:
             self._end(f"malformed message from the agent: its length is {error.length} bytes")
 
     def connection_lost(self) -> None:
-        """The connection is gone; nothing more will come. May be called more than once."""
+        """Handle the end of the connection. May be called more than once."""
         self._fail_pending("the agent closed the connection")
 
     def close(self) -> None:
-        """Nobody needs the agent any more; what still waits fails."""
+        """Close the connection. Open requests fail."""
         self._end("the agent connection was closed")
 
     @property
     def closed(self) -> bool:
+        """Whether the connection has ended or was closed."""
         return self._end_reason is not None
 
     # --- what a login asks
 
     def identities(self) -> Deferred[tuple[AgentIdentity, ...]]:
-        """What the agent holds, in its own order; a locked agent says that it holds nothing."""
+        """Request the keys and certificates in the agent, in its own order. A locked agent returns an empty
+        list.
+        """
         return self._request(encode_message(REQUEST_IDENTITIES)).addCallback(
             self._parse_reply, parse_identities, "refused to list its keys"
         )
 
     def sign(self, blob: bytes, data: bytes, flags: int) -> Deferred[bytes]:
-        """The signature blob over ``data`` by the key (or certificate) ``blob``, unparsed.
+        """Request a signature over ``data`` by the key or certificate ``blob``. The result is the unparsed
+        signature.
 
-        ``flags`` say which hash an RSA key is to use. The agent may ask its human first, so there is
-        no time-out here: who waits may cancel.
+        ``flags`` select the hash for RSA keys (``FLAG_RSA_SHA2_256``, ``FLAG_RSA_SHA2_512``). There is no
+        timeout, because the agent may ask the user for confirmation; the caller may cancel the Deferred.
         """
         request = SignRequest(blob=blob, data=data, flags=flags)
         return self._request(request.encode()).addCallback(
@@ -129,9 +138,10 @@ class AgentClient:
         )
 
     def extension(self, name: bytes, contents: bytes) -> Deferred[bytes | None]:
-        """Ask for an extension; ``None`` where the agent does not know it, or refuses it.
+        """Send an extension request. The result is ``None`` if the agent does not know or refuses the
+        extension.
 
-        Else what its answer carries: after SSH_AGENT_SUCCESS, or after the name in
+        Otherwise it is the contents of the reply: what follows SSH_AGENT_SUCCESS, or the name in
         SSH_AGENT_EXTENSION_RESPONSE.
         """
         request = ExtensionRequest(name=name, contents=contents)
@@ -140,25 +150,26 @@ class AgentClient:
         )
 
     def bind_session(self, binding: SessionBinding, *, forwarding: bool) -> Deferred[bool]:
-        """``session-bind@openssh.com``: tell the agent which connection its signatures are for.
+        """Bind the agent connection to an SSH connection with ``session-bind@openssh.com`` (PROTOCOL.agent,
+        1).
 
-        False where the agent knows no binding; destination-constrained keys are then unusable, and
-        all others work.
+        The result is False if the agent does not support it; then only keys without destination constraints
+        can be used.
         """
         contents = binding.contents(forwarding=forwarding)
         return self.extension(SESSION_BIND, contents).addCallback(lambda answer: answer is not None)
 
     def forward(self, request: bytes) -> Deferred[bytes]:
-        """Ask what somebody else asks: a whole message, unread, and the answer to it as it came.
+        """Forward a whole request from another client, unparsed. The result is the unparsed reply.
 
-        Which messages may pass is the caller's to decide.
+        The caller decides which requests it forwards.
         """
         return self._request(request)
 
     # --- replies
 
     def _handle_reply(self, reply: bytes) -> None:
-        """One whole message from the agent: the reply to the oldest request."""
+        """Assign a whole message from the agent to the oldest request."""
         if not self._pending:
             self._end("the agent sent a reply without a request")
             return
@@ -167,7 +178,11 @@ class AgentClient:
             deferred.callback(reply)
 
     def _parse_reply(self, reply: bytes, parse: Callable[[bytes], _Result], refusal: str = "") -> _Result:
-        """What ``parse`` reads in a reply. Raises AgentError; ``refusal`` says what the agent refused."""
+        """Return what ``parse`` returns for a reply. ``refusal`` completes the message of a refused
+        request.
+
+        Raises AgentError.
+        """
         try:
             return parse(reply)
         except RemoteViolation as violation:
@@ -176,7 +191,9 @@ class AgentClient:
             raise self._malformed_reply(violation) from violation
 
     def _malformed_reply(self, violation: RemoteViolation) -> AgentError:
-        """After a malformed reply no later one can be trusted to be in its place."""
+        """Close the connection and return the error: after a malformed reply the order of replies is
+        unreliable.
+        """
         self._end(violation.public)
         return AgentError(
             f"malformed reply from the agent: {violation.public}", code=ReasonCode.AGENT_MALFORMED
@@ -185,6 +202,7 @@ class AgentClient:
     # --- life
 
     def _request(self, request: bytes) -> Deferred[bytes]:
+        """Send a request. The Deferred fires with the whole reply."""
         pending = _PendingRequest()
         deferred = pending.deferred
         assert deferred is not None
@@ -203,11 +221,13 @@ class AgentClient:
         return deferred
 
     def _end(self, reason: str) -> None:
+        """Close the connection for a reason on our side."""
         if self._end_reason is None:
             self._fail_pending(reason)
             self._lose()
 
     def _fail_pending(self, reason: str) -> None:
+        """Fail all open requests; later requests fail for the same reason."""
         if self._end_reason is not None:
             return
         self._end_reason = reason
@@ -219,14 +239,15 @@ class AgentClient:
 
 
 class AgentKeyManager(AgentClient):
-    """An agent that a key can be put into, and taken out of."""
+    """An agent client that can also add and remove keys."""
 
     def add(
         self, key: ed25519.Ed25519PrivateKey, certificate: bytes, *, comment: str, lifetime: timedelta
     ) -> Deferred[bool]:
-        """Put in a key with its certificate (a wire blob), which the agent forgets after ``lifetime``.
+        """Add a key with its certificate (a wire blob); the agent deletes both after ``lifetime``.
 
-        False where it refuses. True is no promise: agents that know no certificates may keep the key alone.
+        The result is False if the agent refuses. True does not prove that the agent has the certificate: an
+        agent without support for certificates may keep the key alone.
         """
         request = AddCertificate(
             certificate=certificate,
@@ -238,15 +259,12 @@ class AgentKeyManager(AgentClient):
         return self._request(request.encode()).addCallback(self._parse_reply, parse_done)
 
     def remove(self, blob: bytes) -> Deferred[bool]:
-        """Take out a key or a certificate; False where the agent refuses, or does not have it."""
+        """Remove a key or certificate. The result is False if the agent refuses or does not have it."""
         return self._request(remove_identity(blob)).addCallback(self._parse_reply, parse_done)
 
 
 class AgentSigner:
-    """A key or certificate in an agent, as something that can log in.
-
-    ``label`` is what people read: the comment, and whether it is a certificate.
-    """
+    """A Signer for one key or certificate in an agent. ``label`` contains the comment of the key."""
 
     def __init__(self, client: AgentClient, identity: AgentIdentity) -> None:
         self._client = client
@@ -256,19 +274,23 @@ class AgentSigner:
         self._key_type = identity.algorithm
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
-        """The algorithm to offer it with, ``None`` where the server takes none of those that it can do."""
+        """Return the public key algorithm to offer, or ``None`` if the server accepts no algorithm of this
+        key.
+        """
         return accepted_algorithm(self._key_type, accepted)
 
     def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
-        """The signature blob; fails with ``AgentError`` where the agent signs otherwise than asked.
+        """Request a signature with ``algorithm``; fails with ``AgentError`` if the agent used another
+        algorithm.
 
-        Agents that ignore the flags sign with SHA-1, which no server should take and we never pass on.
+        Some agents ignore the flags and sign with SHA-1, which must not reach a server.
         """
         wanted = plain_type(algorithm)
         flags = {b"rsa-sha2-256": FLAG_RSA_SHA2_256, b"rsa-sha2-512": FLAG_RSA_SHA2_512}.get(wanted, 0)
         return self._client.sign(self.blob, data, flags).addCallback(self._check_algorithm, wanted)
 
     def _check_algorithm(self, signature: bytes, wanted: bytes) -> bytes:
+        """Return ``signature`` if its algorithm is ``wanted``."""
         try:
             used = Reader(signature).string()
         except RemoteViolation as violation:

@@ -1,12 +1,12 @@
-"""Messages of the SSH agent protocol: numbers, framing, and the layout of each message that is used here.
+"""Messages of the SSH agent protocol: numbers, framing, and the layout of each message that conchrec uses.
 
 Requests go to the agent and replies come back, each as ``uint32 length, byte number, contents``. A reply
-does not name its request: only their order assigns them. Sections are those of RFC 9987
-(draft-ietf-sshm-ssh-agent); the extensions of OpenSSH are described in its PROTOCOL.agent.
+does not name its request; replies are assigned by their order. Section numbers refer to RFC 9987
+(draft-ietf-sshm-ssh-agent); OpenSSH's extensions are in its PROTOCOL.agent.
 
-Encoders return a message without its length, and ``frame`` adds it. Parsers take one whole message; they
-raise UnexpectedMessage for another message number, and RemoteViolation for contents that are too short, too
-long, or not allowed. ``conchrec.ssh.agent`` has the client.
+Encoders return a message without its length, and ``frame`` adds the length. Parsers take one whole message.
+They raise UnexpectedMessage for another message number, and RemoteViolation for contents that are too
+short, too long, or invalid. ``conchrec.ssh.agent`` has the client.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MAX_COMMENT = 256
 
 
 class InvalidLength(RemoteViolation):
-    """A message announces no byte, or more than MAX_MESSAGE; ``length`` is what it announces."""
+    """The announced length of a message is 0 or more than MAX_MESSAGE; ``length`` is the announced length."""
 
     default_code = ReasonCode.MALFORMED_MESSAGE
 
@@ -67,7 +67,7 @@ class InvalidLength(RemoteViolation):
 
 
 class UnexpectedMessage(RemoteViolation):
-    """A message has another number than its parser takes; ``number`` is None for an empty message."""
+    """The message has another number than the parser expects; ``number`` is None for an empty message."""
 
     def __init__(self, public: str, number: int | None) -> None:
         super().__init__(public)
@@ -75,7 +75,7 @@ class UnexpectedMessage(RemoteViolation):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the agent says that it does not do what was asked for."""
+        """Whether the message says that the agent refuses the request."""
         return self.number in REFUSALS
 
 
@@ -83,14 +83,14 @@ class UnexpectedMessage(RemoteViolation):
 
 
 def frame(message: bytes) -> bytes:
-    """A message as it is sent: ``uint32 length, message`` (section 5)."""
+    """Return a message with its length, as it is sent: ``uint32 length, message`` (section 5)."""
     return string(message)
 
 
 class AgentFrames:
-    """Cuts the bytes of one direction of an agent connection into messages (section 5).
+    """Splits the bytes of one direction of an agent connection into messages (section 5).
 
-    Bytes may be fed in pieces of any size, and ``next_message`` is called until it returns None.
+    Feed bytes in pieces of any size, then call ``next_message`` until it returns None.
     """
 
     __slots__ = ("_buffer",)
@@ -99,15 +99,15 @@ class AgentFrames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Bytes that have arrived."""
+        """Add received bytes."""
         self._buffer += data
 
     def clear(self) -> None:
-        """Forget what has arrived and was not taken."""
+        """Discard the bytes that were not returned yet."""
         self._buffer.clear()
 
     def next_length(self) -> int | None:
-        """The length that the next message announces, None until its four bytes are here.
+        """Return the length of the next message, or None until its four bytes have arrived.
 
         Raises InvalidLength.
         """
@@ -119,9 +119,9 @@ class AgentFrames:
         return length
 
     def next_message(self) -> bytes | None:
-        """The next message without its length, at least one byte; None until it is complete.
+        """Return the next message without its length (at least one byte), or None until it is complete.
 
-        Raises InvalidLength, before the message itself has arrived.
+        Raises InvalidLength, even before the message itself has arrived.
         """
         length = self.next_length()
         if length is None or len(self._buffer) < 4 + length:
@@ -132,10 +132,11 @@ class AgentFrames:
 
 
 def read_message(read: Callable[[int], bytes]) -> bytes:
-    """One message from a blocking stream; ``read`` returns as many bytes as asked for, fewer at the end.
+    """Read one message from a blocking stream. ``read(n)`` returns n bytes, or fewer at the end of the
+    stream.
 
-    What the end of the stream, or a length of 0, leaves incomplete is returned as it is: no parser takes it.
-    Raises InvalidLength for a message over MAX_MESSAGE.
+    At the end of the stream the result is incomplete or empty, which every parser rejects. Raises
+    InvalidLength for a message longer than MAX_MESSAGE.
     """
     length = int.from_bytes(read(4), "big")
     if length > MAX_MESSAGE:
@@ -144,18 +145,20 @@ def read_message(read: Callable[[int], bytes]) -> bytes:
 
 
 def encode_message(number: int, contents: bytes = b"") -> bytes:
-    """``byte number, contents`` (section 5)."""
+    """Encode ``byte number, contents`` (section 5)."""
     return bytes((number,)) + contents
 
 
 def _unexpected(message: bytes) -> UnexpectedMessage:
-    """The error for a reply that has another number; what reads requests looks at their number first."""
+    """Return the error for a message with another number than expected."""
     number = message[0] if message else None
     return UnexpectedMessage(f"unexpected message {number}", number)
 
 
 def _contents(message: bytes, number: int) -> Reader:
-    """A cursor over what follows the number. Raises UnexpectedMessage where that is another one."""
+    """Return a Reader for what follows the number. Raises UnexpectedMessage if the message has another
+    number.
+    """
     if message[:1] != bytes((number,)):
         raise _unexpected(message)
     return Reader(message[1:])
@@ -165,7 +168,7 @@ def _contents(message: bytes, number: int) -> Reader:
 
 
 def parse_done(message: bytes) -> bool:
-    """True for ``byte SSH_AGENT_SUCCESS``, False for a refusal (section 5.1)."""
+    """Return True for ``byte SSH_AGENT_SUCCESS`` and False for a refusal (section 5.1)."""
     if message == bytes((SUCCESS,)):
         return True
     other = _unexpected(message)
@@ -179,25 +182,25 @@ def parse_done(message: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentIdentity:
-    """One key or certificate that the agent can sign with; ``comment`` is safe to print."""
+    """A key or certificate that the agent can sign with; ``comment`` is safe to print."""
 
     blob: bytes
     comment: str
 
     @property
     def algorithm(self) -> bytes:
-        """The key type that the blob begins with, empty where it has none."""
+        """The key type at the start of the blob; empty if the blob is malformed."""
         length = int.from_bytes(self.blob[:4], "big")
         return self.blob[4 : 4 + length] if len(self.blob) >= 4 + length else b""
 
     @property
     def is_certificate(self) -> bool:
-        """Whether the key type is that of a certificate."""
+        """Whether the blob is a certificate, according to its key type."""
         return plain_type(self.algorithm) != self.algorithm
 
 
 def identities_answer(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The reply to REQUEST_IDENTITIES, from key blobs with their comments (section 5.5).
+    """Encode the reply to REQUEST_IDENTITIES from pairs of key blob and comment (section 5.5).
 
     ``byte SSH_AGENT_IDENTITIES_ANSWER, uint32 count``, then for each key ``string blob, string comment``.
     """
@@ -206,7 +209,7 @@ def identities_answer(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def parse_identities(message: bytes) -> tuple[AgentIdentity, ...]:
-    """The keys of an ``identities_answer``, in its order."""
+    """Parse an ``identities_answer``. The keys keep their order."""
     r = _contents(message, IDENTITIES_ANSWER)
     count = r.uint32()
     if count > MAX_IDENTITIES:
@@ -223,7 +226,7 @@ def parse_identities(message: bytes) -> tuple[AgentIdentity, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignRequest:
-    """Asks for a signature over ``data`` by the key or certificate ``blob`` (section 5.6).
+    """Requests a signature over ``data`` by the key or certificate ``blob`` (section 5.6).
 
     ``byte SSH_AGENTC_SIGN_REQUEST, string blob, string data, uint32 flags``
     """
@@ -234,24 +237,26 @@ class SignRequest:
 
     @classmethod
     def parse(cls, message: bytes) -> SignRequest:
-        """Read one whole message."""
+        """Parse one whole message."""
         r = _contents(message, SIGN_REQUEST)
         value = cls(blob=r.string(), data=r.string(), flags=r.uint32())
         r.end()
         return value
 
     def encode(self) -> bytes:
-        """The message, without its length."""
+        """Encode the message, without its length."""
         return encode_message(SIGN_REQUEST, string(self.blob) + string(self.data) + uint32(self.flags))
 
 
 def sign_response(signature: bytes) -> bytes:
-    """The reply to a SignRequest: ``byte SSH_AGENT_SIGN_RESPONSE, string signature`` (section 5.6)."""
+    """Encode the reply to a SignRequest: ``byte SSH_AGENT_SIGN_RESPONSE, string signature`` (section 5.6)."""
     return encode_message(SIGN_RESPONSE, string(signature))
 
 
 def parse_signature(message: bytes) -> bytes:
-    """The signature of a ``sign_response``, unparsed: ``string algorithm, string signature`` and more."""
+    """Return the unparsed signature in a ``sign_response``: ``string algorithm, string signature`` and
+    more.
+    """
     r = _contents(message, SIGN_RESPONSE)
     signature = r.string()
     r.end()
@@ -265,10 +270,10 @@ def parse_signature(message: bytes) -> bytes:
 class AddCertificate:
     """Adds an Ed25519 key with its certificate, for ``lifetime`` seconds (sections 5.2.3 and 5.2.7).
 
-    ``byte SSH_AGENTC_ADD_ID_CONSTRAINED, string type, string certificate, string public,
-    string private || public, string comment``, and the constraint
-    ``byte SSH_AGENT_CONSTRAIN_LIFETIME, uint32 seconds``. That the certificate stands before the key is
-    OpenSSH's (``sshkey_private_serialize``). ``public`` and ``private`` are the 32 raw bytes of each.
+    ``byte SSH_AGENTC_ADD_ID_CONSTRAINED, string type, string certificate, string public, string private ||
+    public, string comment``, then the constraint ``byte SSH_AGENT_CONSTRAIN_LIFETIME, uint32 seconds``. The
+    certificate precedes the key, as in OpenSSH (``sshkey_private_serialize``). ``public`` and ``private``
+    have 32 raw bytes each.
     """
 
     certificate: bytes
@@ -278,7 +283,7 @@ class AddCertificate:
     lifetime: int
 
     def encode(self) -> bytes:
-        """The message, without its length."""
+        """Encode the message, without its length."""
         return encode_message(
             ADD_ID_CONSTRAINED,
             string(b"ssh-ed25519-cert-v01@openssh.com")
@@ -292,7 +297,9 @@ class AddCertificate:
 
 
 def remove_identity(blob: bytes) -> bytes:
-    """Asks to delete a key or certificate: ``byte SSH_AGENTC_REMOVE_IDENTITY, string blob`` (section 5.4)."""
+    """Encode a request to delete a key or certificate: ``byte SSH_AGENTC_REMOVE_IDENTITY, string blob``
+    (section 5.4).
+    """
     return encode_message(REMOVE_IDENTITY, string(blob))
 
 
@@ -301,33 +308,36 @@ def remove_identity(blob: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtensionRequest:
-    """Asks for an extension (section 5.8): ``byte SSH_AGENTC_EXTENSION, string name, contents``."""
+    """Requests an extension (section 5.8): ``byte SSH_AGENTC_EXTENSION, string name, contents``."""
 
     name: bytes
     contents: bytes
 
     @classmethod
     def parse(cls, message: bytes) -> ExtensionRequest:
-        """Read one whole message."""
+        """Parse one whole message."""
         r = _contents(message, EXTENSION)
         return cls(name=r.string(), contents=r.rest())
 
     def encode(self) -> bytes:
-        """The message, without its length."""
+        """Encode the message, without its length."""
         return encode_message(EXTENSION, string(self.name) + self.contents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionBinding:
-    """The connection that an agent's signatures are for: its host key, its session identifier, and the
-    signature of the host key over that, all of the first key exchange (PROTOCOL.agent, 1)."""
+    """The SSH connection that an agent's signatures are for (PROTOCOL.agent, 1).
+
+    The values are those of the first key exchange: the host key, the session identifier, and the signature
+    of the host key over the session identifier.
+    """
 
     host_key: bytes
     session_id: bytes
     signature: bytes
 
     def contents(self, *, forwarding: bool) -> bytes:
-        """The contents of the extension SESSION_BIND.
+        """Encode the contents of the extension SESSION_BIND.
 
         ``string host key, string session identifier, string signature, boolean is forwarding``
         """
@@ -336,14 +346,14 @@ class SessionBinding:
 
 
 def extension_response(name: bytes, contents: bytes) -> bytes:
-    """A reply to an ExtensionRequest: ``byte SSH_AGENT_EXTENSION_RESPONSE, string name, contents``."""
+    """Encode a reply to an ExtensionRequest: ``byte SSH_AGENT_EXTENSION_RESPONSE, string name, contents``."""
     return encode_message(EXTENSION_RESPONSE, string(name) + contents)
 
 
 def parse_extension_reply(message: bytes, name: bytes) -> bytes | None:
-    """The contents of the reply to the extension ``name``, None for a refusal (section 5.8).
+    """Return the contents of a reply to the extension ``name``, or None for a refusal (section 5.8).
 
-    They follow the name in an ``extension_response``, and the number in SSH_AGENT_SUCCESS.
+    The contents follow the name in an ``extension_response``, and the number in SSH_AGENT_SUCCESS.
     """
     if message[:1] == bytes((SUCCESS,)):
         return message[1:]

@@ -1,7 +1,7 @@
-"""The algorithms that we offer, by role, in order of strength.
+"""The algorithms that conchrec offers to clients and targets, strongest first.
 
-No CBC, no SHA-1, no MD5, no cipher ``none``, no compression before the login. ``LEGACY`` is the exception
-that one rule of the configuration may ask for, towards one old target.
+No CBC, SHA-1 or MD5, no cipher ``none``, and no compression before the login. The exception is ``LEGACY``,
+which a rule of the configuration selects for one old target.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from conchrec.ssh.signatures import SIGNATURES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithms:
-    """Names as they go into KEXINIT (RFC 4253 section 7.1)."""
+    """Algorithm names of a KEXINIT (RFC 4253 section 7.1), and settings that belong to them."""
 
     kex: tuple[bytes, ...]
     ciphers: tuple[bytes, ...]

@@ -1,4 +1,6 @@
-"""Who decides about a login, as the server side of the authentication protocol asks it (RFC 4252)."""
+"""The interface between the server side of the authentication protocol (RFC 4252) and the code that decides
+about logins.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ Ask = Callable[[Challenge], Deferred[tuple[str, ...]]]
 
 
 class PartialSuccess(Exception):
-    """What was proved is good but not enough; ``methods`` can go on (RFC 4252 section 5.1)."""
+    """The authentication succeeded but is not sufficient; ``methods`` can continue (RFC 4252 section 5.1)."""
 
     def __init__(self, methods: tuple[bytes, ...]) -> None:
         super().__init__(methods)
@@ -22,24 +24,26 @@ class PartialSuccess(Exception):
 
 
 class Authenticator(Protocol):
-    """Who may log in.
+    """Decides who may log in.
 
-    The Deferreds fire with the Identity, or fail with ``AccessDenied`` or ``PartialSuccess``; they may
-    take long, and what the client sends meanwhile waits. The login time does not run while they do:
-    how long they take is the authenticator's to limit. They are cancelled when the connection ends.
+    The Deferreds fire with the Identity, or fail with ``AccessDenied`` or ``PartialSuccess``. They may take
+    long; messages of the client wait meanwhile, and the login time does not run. The authenticator limits
+    its own time. The Deferreds are cancelled when the connection ends.
     """
 
     def methods(self, user: str) -> tuple[bytes, ...]:
-        """The methods that can go on; the same for users that there are not."""
+        """Return the methods that can continue. Unknown users get the same methods as known users."""
 
     def none(self, user: str) -> Deferred[Identity]:
-        """The ``none`` request, which usually comes first and names the user."""
+        """Decide about a ``none`` request, which is usually the first request and names the user."""
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
-        """Would a signature by this key be acceptable? Decides nothing and changes nothing."""
+        """Return whether a signature by this key would be accepted. Has no side effects."""
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        """The client has signed with this key, which was acceptable, for this very connection."""
+        """Decide about a key that was accepted and whose signature for this connection was verified."""
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        """Hold a conversation. ``ask`` fires with one answer for each prompt; one call at a time."""
+        """Ask the user questions. ``ask`` fires with one answer for each prompt; only one call may be open
+        at a time.
+        """

@@ -1,7 +1,7 @@
-"""OpenSSH certificates (PROTOCOL.certkeys): their fields, read and written.
+"""OpenSSH certificates (PROTOCOL.certkeys): the fields, a parser and an encoder.
 
-``cryptography`` parses most of them, and it takes security keys for plain ones; so the whole format is read
-here. ``signatures`` and ``certificate_checks`` say whether one is accepted.
+``cryptography`` parses most certificates but treats security keys as plain keys; so this module parses the
+whole format. ``signatures`` and ``certificate_checks`` decide whether a certificate is accepted.
 """
 
 from __future__ import annotations
@@ -41,16 +41,18 @@ KEY_TYPES = (b"ssh-ed25519", SK_ED25519, *ECDSA, SK_ECDSA, b"ssh-rsa")
 
 
 class CertificateKind(enum.Enum):
+    """The certificate type (PROTOCOL.certkeys): for a user or for a host."""
+
     USER = 1
     HOST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """All fields of a certificate; nothing is checked yet but its form.
+    """All fields of a certificate. Only the form has been checked.
 
-    ``valid_after`` and ``valid_before`` are seconds since 1970; ``public_key`` and ``authority`` are
-    wire blobs of plain keys; ``blob`` is the whole certificate, ``signed`` the part that is signed.
+    ``valid_after`` and ``valid_before`` are seconds since 1970. ``public_key`` and ``authority`` are wire
+    blobs of plain keys. ``blob`` is the whole certificate, ``signed`` the part that the signature covers.
     """
 
     algorithm: bytes
@@ -70,7 +72,7 @@ class Certificate:
 
     @property
     def expires(self) -> datetime | None:
-        """When it ends; None where it never does (or after the year 9999)."""
+        """The end of the validity; None if the certificate never expires (or after the year 9999)."""
         try:
             return datetime.fromtimestamp(self.valid_before, timezone.utc)
         except (OverflowError, ValueError, OSError):
@@ -78,20 +80,20 @@ class Certificate:
 
     @property
     def valid_until_text(self) -> str:
-        """RFC 3339, or ``forever``."""
+        """The end of the validity as RFC 3339 text, or ``forever``."""
         end = self.expires
         return end.isoformat().replace("+00:00", "Z") if end is not None else "forever"
 
 
 def is_hardware(blob: bytes) -> bool:
-    """Does this key, or the one in this certificate, call itself one of a security key (PROTOCOL.u2f)?"""
+    """Return whether a key, or the key in a certificate, has the type of a security key (PROTOCOL.u2f)."""
     return plain_type(key_type_of(blob)).startswith(b"sk-")
 
 
 def plain_type(algorithm: bytes) -> bytes:
-    """The key type of the plain key inside a certificate of type ``algorithm``.
+    """Return the key type of the plain key in a certificate of type ``algorithm``.
 
-    Also the name inside a signature that belongs to a public key algorithm:
+    This is also the algorithm name in a signature that belongs to a public key algorithm:
     ``rsa-sha2-512-cert-v01@openssh.com`` signs as ``rsa-sha2-512``, and
     ``sk-ssh-ed25519-cert-v01@openssh.com`` as ``sk-ssh-ed25519@openssh.com``.
     """
@@ -102,17 +104,19 @@ def plain_type(algorithm: bytes) -> bytes:
 
 
 def certificate_type(key_type: bytes) -> bytes:
-    """The other way round."""
+    """Return the certificate type for a plain key type: the inverse of ``plain_type``."""
     return key_type.removesuffix(b"@openssh.com") + CERTIFICATE
 
 
 def key_type_of(blob: bytes) -> bytes:
-    """The string that a key or certificate blob begins with. Raises RemoteViolation."""
+    """Return the first string of a key or certificate blob: its type. Raises RemoteViolation."""
     return Reader(blob).string()
 
 
 def fingerprint(blob: bytes) -> str:
-    """``SHA256:…`` as OpenSSH prints it; of a certificate, that of the key in it."""
+    """Return the fingerprint as OpenSSH prints it (``SHA256:…``). For a certificate it is that of the key
+    in it.
+    """
     try:
         if key_type_of(blob).endswith(CERTIFICATE):
             blob = decode(blob).public_key
@@ -125,11 +129,11 @@ def fingerprint(blob: bytes) -> str:
 
 
 def decode(blob: bytes) -> Certificate:
-    """Read a certificate. Raises RemoteViolation where it is malformed, or no certificate.
+    """Parse a certificate. Raises RemoteViolation if it is malformed or not a certificate.
 
-    ``string type, string nonce, key fields, uint64 serial, uint32 kind, string key id,
-    string principals, uint64 valid after, uint64 valid before, string critical options,
-    string extensions, string reserved, string authority, string signature``
+    ``string type, string nonce, key fields, uint64 serial, uint32 kind, string key id, string principals,
+    uint64 valid after, uint64 valid before, string critical options, string extensions, string reserved,
+    string authority, string signature``
     """
     if len(blob) > MAX_BLOB:
         raise Malformed(f"the certificate is too long: {len(blob)} bytes, the limit is {MAX_BLOB}")
@@ -173,7 +177,7 @@ def decode(blob: bytes) -> Certificate:
 
 
 def _read_key_fields(r: Reader, key_type: bytes) -> bytes:
-    """What a public key has after its type, as it stands (PROTOCOL.certkeys, PROTOCOL.u2f)."""
+    """Return the encoded fields of a public key that follow its type (PROTOCOL.certkeys, PROTOCOL.u2f)."""
     if key_type == b"ssh-rsa":
         return string(r.string()) + string(r.string())
     fields = string(r.string())
@@ -185,6 +189,7 @@ def _read_key_fields(r: Reader, key_type: bytes) -> bytes:
 
 
 def _parse_strings(packed: bytes) -> tuple[bytes, ...]:
+    """Parse the principals: ``string name`` repeated."""
     r = Reader(packed)
     found = []
     while not r.at_end:
@@ -195,7 +200,7 @@ def _parse_strings(packed: bytes) -> tuple[bytes, ...]:
 
 
 def _parse_options(packed: bytes) -> dict[str, bytes]:
-    """Name and value pairs; the value of most is itself a string inside a string, or empty."""
+    """Parse options: ``string name, string value`` repeated. A value is often a string in a string."""
     r = Reader(packed)
     found: dict[str, bytes] = {}
     while not r.at_end:
@@ -209,6 +214,7 @@ def _parse_options(packed: bytes) -> dict[str, bytes]:
 
 
 def _decode_utf8(raw: bytes) -> str:
+    """Decode a text of a certificate. Raises Malformed."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -216,7 +222,7 @@ def _decode_utf8(raw: bytes) -> str:
 
 
 def option_text(value: bytes) -> str:
-    """The string inside the value of an option such as ``source-address``."""
+    """Return the string in the value of an option such as ``source-address``. Raises RemoteViolation."""
     r = Reader(value)
     text = r.text()
     r.end()
@@ -227,28 +233,30 @@ def option_text(value: bytes) -> str:
 
 
 def is_valid_principal(name: str) -> bool:
-    """Is this a name that a certificate may be for?"""
+    """Return whether a certificate may be issued for the principal ``name``."""
     return bool(name) and name.isprintable() and "," not in name and len(name) <= 256
 
 
 class CertificateSigner(Protocol):
-    """An authority: the blob of its plain key, and signatures by it."""
+    """A certificate authority (CA) that can sign certificates."""
 
     @property
-    def blob(self) -> bytes: ...
+    def blob(self) -> bytes:
+        """The wire blob of the CA's plain public key."""
 
     def sign(self, data: bytes) -> bytes:
-        """``string algorithm, string signature``."""
+        """Return a signature over ``data``: ``string algorithm, string signature``."""
 
 
 class Ed25519Authority:
-    """An ed25519 key in memory."""
+    """A CertificateSigner with an Ed25519 key in memory."""
 
     def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
         self._key = key
         self.blob = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
 
     def sign(self, data: bytes) -> bytes:
+        """Return a signature over ``data``: ``string algorithm, string signature``."""
         return string(b"ssh-ed25519") + string(self._key.sign(data))
 
 
@@ -265,8 +273,11 @@ def issue(
     critical_options: Mapping[str, bytes] | None = None,
     extensions: Mapping[str, bytes] | None = None,
 ) -> Certificate:
-    """A certificate for a plain public key, signed. Raises CertificateRejected for what must not be
-    signed: no principal, one that is no name, a key that is a certificate, or a small RSA key."""
+    """Sign a certificate for a plain public key.
+
+    Raises CertificateRejected for a missing or invalid principal, a key that is a certificate, an RSA key
+    that is too short, or an empty validity period.
+    """
     r = Reader(public_key)
     key_type = r.string()
     if key_type not in KEY_TYPES:
@@ -308,11 +319,12 @@ def issue(
 
 
 def _encode_options(options: Mapping[str, bytes]) -> bytes:
-    """In the order of their names, as PROTOCOL.certkeys demands."""
+    """Encode options, sorted by name as PROTOCOL.certkeys requires."""
     return b"".join(string(name.encode()) + string(options[name]) for name in sorted(options))
 
 
 def _rsa_bits(blob: bytes) -> int:
+    """Return the size of the modulus of an RSA key blob, in bits."""
     r = Reader(blob)
     r.string()
     r.mpint()

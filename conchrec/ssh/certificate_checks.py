@@ -1,7 +1,7 @@
-"""Which certificates are accepted, and for whom (PROTOCOL.certkeys).
+"""Checks whether a certificate is accepted, and for whom (PROTOCOL.certkeys).
 
-``cryptography`` checks no policy; so each check has a place of its own here: type, authority, signature,
-validity, principals, critical options.
+``cryptography`` does not check these rules. The checks are: type, authority, signature, validity period,
+principals, revocation and critical options.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ Revoked = Callable[[Certificate], bool]
 
 
 def never_revoked(certificate: Certificate) -> bool:
+    """Return False: the default where nothing is revoked."""
     return False
 
 
@@ -40,10 +41,11 @@ def check_user(
     revoked: Revoked = never_revoked,
     known_options: Collection[str] = (),
 ) -> None:
-    """Is this a good user certificate for a login from ``source``? Who it is for, its caller asks.
+    """Check that a user certificate is valid for a login from the address ``source``. The caller checks the
+    principals.
 
-    Raises CertificateRejected. ``verify-required`` is checked where the signature is
-    (``requires_verification``). ``known_options`` are the critical options that the caller sees to.
+    ``known_options`` are the critical options that the caller enforces. ``verify-required`` is enforced
+    where the signature of the login is verified. Raises CertificateRejected.
     """
     _check(certificate, CertificateKind.USER, authorities, now, revoked)
     if not certificate.principals:
@@ -69,9 +71,11 @@ def check_host(
     now: datetime,
     revoked: Revoked = never_revoked,
 ) -> None:
-    """Is this a good certificate for the host ``name`` (lower case, or a bare address; no port)?
+    """Check that a host certificate is valid for ``name`` (a host name in lower case, or an address,
+    without a port).
 
-    Raises CertificateRejected. Principals are compared exactly: empty ones match no host here.
+    Principals are compared exactly; a certificate without principals matches no host. Raises
+    CertificateRejected.
     """
     _check(certificate, CertificateKind.HOST, authorities, now, revoked)
     if certificate.critical_options:
@@ -90,6 +94,7 @@ def _check(
     now: datetime,
     revoked: Revoked,
 ) -> None:
+    """Make the checks that user and host certificates share."""
     if certificate.kind is not kind:
         raise _rejection(
             ReasonCode.CERTIFICATE_TYPE_WRONG,
@@ -120,6 +125,7 @@ def _check(
 
 
 def _is_same_host(principal: str, name: str) -> bool:
+    """Return whether a principal is the host ``name``; addresses are compared by value."""
     if principal.lower() == name.lower():
         return True
     try:
@@ -129,7 +135,9 @@ def _is_same_host(principal: str, name: str) -> bool:
 
 
 def _is_source_allowed(value: bytes, source: str) -> bool:
-    """``source-address``: CIDR networks with commas between them."""
+    """Return whether ``source-address`` (CIDR networks, separated by commas) contains the address
+    ``source``.
+    """
     try:
         address = ipaddress.ip_address(source)
         networks = [
@@ -143,4 +151,5 @@ def _is_source_allowed(value: bytes, source: str) -> bool:
 
 
 def _rejection(code: ReasonCode, problem: str) -> CertificateRejected:
+    """Return the error for a certificate that is not accepted."""
     return CertificateRejected(f"the certificate is not accepted: {problem}", code=code)

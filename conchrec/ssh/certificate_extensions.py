@@ -1,4 +1,4 @@
-"""The extensions of user certificates that permit something (OpenSSH's PROTOCOL.certkeys, "Extensions")."""
+"""The extensions of user certificates that permit something (PROTOCOL.certkeys, "Extensions")."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ PERMITS = (
 
 
 def permits(without: Collection[str] = ()) -> dict[str, bytes]:
-    """Extensions of a certificate that permits everything, except for the names in ``without``."""
+    """Return all permissions as certificate extensions, except for the names in ``without``."""
     return {name: b"" for name in PERMITS if name not in without}

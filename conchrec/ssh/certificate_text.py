@@ -1,6 +1,6 @@
-"""A certificate as people read it: the lines of ``ssh-keygen -L``, with times in UTC.
+"""Formats a certificate for people: the lines that ``ssh-keygen -L`` prints, with times in UTC.
 
-What is in it may have been written by anybody: the lines are to be escaped before a terminal gets them.
+The values can contain any characters: escape the lines before you print them to a terminal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _FLAG_EXTENSIONS = (
 
 
 def listing(certificate: Certificate) -> tuple[str, ...]:
-    """Its fields, a line each; what has several values has a line for each, further in."""
+    """Return the fields of a certificate, one per line. Several values of one field are indented below its
+    name.
+    """
     c = certificate
     kind = c.kind.name.lower()
     options = tuple(_option_lines(c.critical_options, texts=_TEXT_OPTIONS, flags=_FLAG_OPTIONS))
@@ -45,6 +47,7 @@ def listing(certificate: Certificate) -> tuple[str, ...]:
 
 
 def _list_lines(name: str, values: tuple[str, ...]) -> Iterator[str]:
+    """Yield a field with several values: its name, then one indented line for each value."""
     yield f"{name}: " if values else f"{name}: (none)"
     yield from (" " * 8 + value for value in values)
 
@@ -52,6 +55,7 @@ def _list_lines(name: str, values: tuple[str, ...]) -> Iterator[str]:
 def _option_lines(
     options: Mapping[str, bytes], *, texts: tuple[str, ...], flags: tuple[str, ...]
 ) -> Iterator[str]:
+    """Yield a line for each option. Options outside of ``texts`` and ``flags`` are marked as unknown."""
     for name, value in options.items():
         if name in flags and not value:
             yield name
@@ -64,6 +68,7 @@ def _option_lines(
 
 
 def _option_value(value: bytes) -> str | None:
+    """Return the string in the value of an option, or None if the value is not a string."""
     try:
         return option_text(value)
     except RemoteViolation:
@@ -71,6 +76,7 @@ def _option_value(value: bytes) -> str | None:
 
 
 def _format_validity(after: int, before: int) -> str:
+    """Format a validity period in the words of ssh-keygen."""
     if before == FOREVER:
         return f"after {_format_time(after)}" if after else "forever"
     return (
@@ -79,6 +85,7 @@ def _format_validity(after: int, before: int) -> str:
 
 
 def _format_time(seconds: int) -> str:
+    """Format seconds since 1970 as a UTC time."""
     try:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
     except (OverflowError, ValueError, OSError):
@@ -86,6 +93,7 @@ def _format_time(seconds: int) -> str:
 
 
 def _short_type(blob: bytes) -> str:
+    """Return the short key type of a key blob, or ``UNKNOWN`` if it is malformed."""
     try:
         return short_key_type(key_type_of(blob))
     except RemoteViolation:
@@ -93,13 +101,14 @@ def _short_type(blob: bytes) -> str:
 
 
 def short_key_type(key_type: bytes) -> str:
-    """The name of a key type in the output of ssh-keygen: ``ED25519``, ``ECDSA-SK`` …"""
+    """Return a key type as ssh-keygen prints it: ``ED25519``, ``ECDSA-SK`` …"""
     words = one_line(key_type.partition(b"@")[0], 64).split("-")
     name = next((word for word in words if word not in ("sk", "ssh")), "unknown").upper()
     return f"{name}-SK" if words[0] == "sk" else name
 
 
 def _signature_type(certificate: Certificate) -> str:
+    """Return the algorithm of the certificate's signature."""
     try:
         return one_line(key_type_of(certificate.signature), 64)
     except RemoteViolation:

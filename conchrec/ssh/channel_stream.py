@@ -1,8 +1,7 @@
-"""A channel whose end is here: bytes in and out, with windows of its own (RFC 4254 section 5.2).
+"""A channel that ends in this process, as a byte stream with its own windows (RFC 4254 section 5.2).
 
-Everything that goes out waits in one queue, so EOF never overtakes data and CLOSE comes last. The
-window towards the peer is returned when the bytes have been taken, not when they arrive, so a reader
-that pauses stops the sender.
+All outgoing messages pass one queue; so EOF does not overtake data, and CLOSE is last. The receive window
+is returned when the bytes were consumed, not when they arrive; so a paused reader stops the sender.
 """
 
 from __future__ import annotations
@@ -26,28 +25,32 @@ SLACK = 256 * 1024
 
 
 class StreamHandler(Protocol):
-    """Who reads from a stream."""
+    """Handles the events of one stream."""
 
-    def stream_opened(self) -> None: ...
+    def stream_opened(self) -> None:
+        """The peer confirmed the channel that we opened."""
 
-    def stream_refused(self, code: int, text: bytes) -> None: ...
+    def stream_refused(self, code: int, text: bytes) -> None:
+        """The peer refused the channel that we opened, with a reason code and text (RFC 4254 section 5.1)."""
 
-    def stream_data(self, data: bytes) -> None: ...
+    def stream_data(self, data: bytes) -> None:
+        """The peer sent data."""
 
-    def stream_eof(self) -> None: ...
+    def stream_eof(self) -> None:
+        """The peer sends no more data."""
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
-        """A channel request; the result is the reply, where one is wanted."""
+        """Handle a channel request. The result is the reply, if the peer wants one."""
 
     def stream_drained(self, pending: int) -> None:
-        """Something was written; ``pending`` bytes still wait for the peer's window."""
+        """Data was sent; ``pending`` bytes still wait for the peer's window."""
 
     def stream_closed(self) -> None:
-        """The peer closed, or the connection is gone. Called once; nothing follows."""
+        """The channel or the connection has ended. Called once, as the last event."""
 
 
 class Stream:
-    """One end of a channel, as a byte stream with backpressure both ways."""
+    """One end of a channel, as a byte stream with backpressure in both directions."""
 
     __slots__ = (
         "_channel",
@@ -81,8 +84,10 @@ class Stream:
 
     @classmethod
     def accept(cls, opening: IncomingOpen, handler: StreamHandler, window: int = WINDOW) -> Stream:
-        """Confirm a channel that the peer asked for, and be its end. With a ``window`` of 0 the peer may
-        send nothing before ``widen``."""
+        """Confirm a channel that the peer opens, and return its stream.
+
+        With a ``window`` of 0 the peer cannot send data before ``widen`` is called.
+        """
         stream = cls(handler, window)
         stream._channel = opening.channel
         stream._send_window = opening.request.window
@@ -100,7 +105,7 @@ class Stream:
         *,
         max_packet: int = MAX_PACKET,
     ) -> Stream:
-        """Ask the peer for a channel; the user hears ``stream_opened`` or ``stream_refused``."""
+        """Open a channel to the peer. ``handler`` gets ``stream_opened`` or ``stream_refused``."""
         stream = cls(handler)
         channel = connection.open(kind, stream, window=WINDOW, max_packet=max_packet, extra=extra)
         stream._channel = channel
@@ -108,6 +113,7 @@ class Stream:
 
     @property
     def closed(self) -> bool:
+        """Whether the channel has ended."""
         return self._is_closed
 
     @property
@@ -118,44 +124,47 @@ class Stream:
     # --- out
 
     def write(self, data: bytes) -> None:
+        """Send data; it waits in the queue until the peer's window allows it."""
         if data and not self._sent_eof:
             self._pending += len(data)
             self._queue.append((m.CHANNEL_DATA, data))
             self._flush()
 
     def write_error(self, data: bytes) -> None:
-        """The same to the peer's stderr."""
+        """Send data to the peer's stderr."""
         if data and not self._sent_eof:
             self._pending += len(data)
             self._queue.append((m.CHANNEL_EXTENDED_DATA, data))
             self._flush()
 
     def request(self, name: bytes, extra: bytes = b"") -> None:
-        """A channel request that wants no reply, in its place among the data."""
+        """Send a channel request without a reply, in its order between the data."""
         self._queue.append(
             (m.CHANNEL_REQUEST, m.ChannelRequest(name=name, want_reply=False, extra=extra).encode())
         )
         self._flush()
 
     def write_eof(self) -> None:
+        """Send EOF after all data that was written."""
         if not self._sent_eof:
             self._sent_eof = True
             self._queue.append((m.CHANNEL_EOF, b""))
             self._flush()
 
     def close(self) -> None:
-        """CLOSE, after all that was written has gone."""
+        """Send CLOSE after all data that was written."""
         self._sent_eof = True
         self._queue.append((m.CHANNEL_CLOSE, b""))
         self._flush()
 
     def abort(self) -> None:
-        """CLOSE at once; what was not sent is dropped."""
+        """Send CLOSE now, and discard what was not sent."""
         self._queue.clear()
         self._pending = 0
         self.close()
 
     def _flush(self) -> None:
+        """Send queued messages as far as the peer's window allows."""
         channel, queue = self._channel, self._queue
         if channel is None or channel.peer_number is None:
             return
@@ -178,7 +187,7 @@ class Stream:
             self._handler.stream_drained(self._pending)
 
     def _send_in_pieces(self, channel: Channel, message: int, data: bytes) -> None:
-        """Cut ``data`` to packets while the window lasts; the rest goes back to the head of the queue."""
+        """Send ``data`` in packets as far as the window allows. The rest returns to the head of the queue."""
         view, start = memoryview(data), 0
         while start < len(data):
             capacity = min(self._send_window, self._max_packet)
@@ -190,6 +199,7 @@ class Stream:
             self._send_data(channel, message, piece)
 
     def _send_data(self, channel: Channel, message: int, data: bytes) -> None:
+        """Send one data message, and count it against the window."""
         self._send_window -= len(data)
         self._pending -= len(data)
         prefix = uint32(m.STDERR) if message == m.CHANNEL_EXTENDED_DATA else b""
@@ -198,20 +208,22 @@ class Stream:
     # --- in
 
     def pause(self) -> None:
-        """Return no window until ``resume``: at most what was granted still arrives."""
+        """Return no receive window until ``resume``. The peer can still send what was granted before."""
         self._is_reading = False
 
     def resume(self) -> None:
+        """Return the receive window again."""
         self._is_reading = True
         self._return_window()
 
     def widen(self, window: int) -> None:
-        """Grant a larger window, from now on."""
+        """Increase the receive window to ``window`` bytes."""
         self._consumed += max(0, window - self._window)
         self._window = max(window, self._window)
         self._return_window()
 
     def _return_window(self) -> None:
+        """Send WINDOW_ADJUST if at least 1/16 of the window was consumed."""
         due = self._consumed and self._consumed >= self._window // 16
         if self._is_reading and due and self._channel is not None:
             self._channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(self._consumed))
@@ -221,6 +233,7 @@ class Stream:
     # --- ChannelReceiver
 
     def opened(self, window: int, max_packet: int, extra: bytes) -> None:
+        """Handle CHANNEL_OPEN_CONFIRMATION."""
         if max_packet < LEAST_PACKET:
             raise RemoteViolation(
                 f"the maximum packet size is too small: {max_packet} bytes, the minimum is {LEAST_PACKET}"
@@ -231,10 +244,12 @@ class Stream:
         self._flush()
 
     def refused(self, code: int, text: bytes) -> None:
+        """Handle CHANNEL_OPEN_FAILURE."""
         self._is_closed = True
         self._handler.stream_refused(code, text)
 
     def received(self, message: int, body: bytes) -> None:
+        """Handle one message of the channel (93 to 100); ``body`` follows the channel number."""
         if self._channel is not None and self._channel.sent_close and message != m.CHANNEL_CLOSE:
             return
         if message == m.CHANNEL_DATA:
@@ -267,15 +282,18 @@ class Stream:
             self._return_window()
 
     def _count_received(self, size: int) -> None:
+        """Count received data against the window that was granted. Raises RemoteViolation."""
         self._receive_window -= size
         if self._receive_window < -min(SLACK, self._window):
             raise RemoteViolation("more data than the window allows", code=ReasonCode.WINDOW_EXCEEDED)
         self._consumed += size
 
     def lost(self) -> None:
+        """Handle the end of the connection."""
         self._end()
 
     def _end(self) -> None:
+        """End the stream, once."""
         if not self._is_closed:
             self._is_closed = True
             self._queue.clear()

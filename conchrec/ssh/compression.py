@@ -1,7 +1,8 @@
-"""``zlib@openssh.com``: compression that begins with the login (OpenSSH's PROTOCOL, section 1.1).
+"""``zlib@openssh.com``: compression that starts after the login (OpenSSH's PROTOCOL, section 1.1).
 
-Before the login nothing is inflated: a stranger has no business with our zlib. Each key exchange begins
-a new stream (RFC 4253 section 6.2), and every packet is flushed, so that it can be read when it comes.
+Nothing is decompressed before the login, so that unauthenticated peers cannot attack zlib. Each key
+exchange starts a new stream (RFC 4253 section 6.2). Every packet is flushed, so that it can be read when it
+arrives.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LEVEL = 6
 
 
 class Deflate:
-    """One direction, from the payloads of messages to the payloads of packets."""
+    """Compresses the payloads of one direction."""
 
     def __init__(self) -> None:
         self._stream = zlib.compressobj(LEVEL)
@@ -29,7 +30,11 @@ class Deflate:
 
 
 class Inflate:
-    """The other direction; RemoteViolation for what is no zlib, and for what would grow without bounds."""
+    """Decompresses the payloads of the other direction.
+
+    Raises RemoteViolation for data that is not zlib, and for a payload that would be longer than
+    MAX_PACKET.
+    """
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj()

@@ -1,13 +1,12 @@
-"""The connection protocol as a relay needs it: messages 80 to 100 (RFC 4254 sections 4 and 5).
+"""The connection protocol for a relay: messages 80 to 100 (RFC 4254 sections 4 and 5).
 
-Twisted's own ``SSHConnection`` confirms a channel before anybody has been asked, answers a request
-before the far side has, and refills windows when bytes arrive rather than when they have gone
-somewhere. Here a channel open and a global request are handed over as objects that are answered when
-their owner has the answer, windows belong to the owner of each channel, and payloads stay opaque.
+Twisted's ``SSHConnection`` confirms a channel at once, answers a request before the other side has
+answered, and returns windows when bytes arrive. A relay must wait for the other side instead. Here a
+channel open and a global request are objects that are answered later, each channel's owner controls its
+windows, and payloads are not parsed.
 
-What goes wrong is told apart: a message for a channel that is gone is dropped (its CLOSE and ours may
-have crossed), a malformed one ends this connection with PROTOCOL_ERROR, and nothing ever
-raises into the transport.
+Messages for an unknown channel are dropped, because its CLOSE and ours may have crossed. A malformed
+message ends this connection with PROTOCOL_ERROR. No method raises into the transport.
 """
 
 from __future__ import annotations
@@ -35,32 +34,35 @@ MAX_CHANNELS = 1024
 class ConnectionTransport(Protocol):
     """The part of an SSH transport that a connection needs."""
 
-    def sendPacket(self, messageType: int, payload: bytes) -> None: ...
+    def sendPacket(self, messageType: int, payload: bytes) -> None:
+        """Send one message."""
 
-    def sendDisconnect(self, reason: int, desc: bytes) -> None: ...
+    def sendDisconnect(self, reason: int, desc: bytes) -> None:
+        """Send DISCONNECT and close the connection."""
 
 
 class ChannelReceiver(Protocol):
-    """Who gets what the peer sends on a channel."""
+    """Handles the messages that the peer sends on one channel."""
 
     def opened(self, window: int, max_packet: int, extra: bytes) -> None:
         """The peer confirmed the channel that we opened."""
 
     def refused(self, code: int, text: bytes) -> None:
-        """The peer would not open the channel that we asked for; nothing follows."""
+        """The peer refused the channel that we opened. This is the last event."""
 
     def received(self, message: int, body: bytes) -> None:
-        """One of 93 to 100, in order; ``body`` is what follows the channel number."""
+        """The peer sent a message with a number from 93 to 100; ``body`` follows the channel number."""
 
     def lost(self) -> None:
-        """The connection is gone, and the channel with it; nothing follows."""
+        """The connection has ended. This is the last event."""
 
 
 class Channel:
     """Our end of one channel of one connection.
 
-    ``number`` is ours, ``peer_number`` the one that goes into what we send, ``None`` until the
-    channel is open. The channel is forgotten when CLOSE has gone both ways.
+    ``number`` is our channel number. ``peer_number`` is the peer's number, which our messages contain; it
+    is ``None`` until the channel is open. The connection forgets the channel after CLOSE in both
+    directions.
     """
 
     __slots__ = (
@@ -85,11 +87,12 @@ class Channel:
         self.got_close = False
 
     def bind_peer(self, number: int) -> None:
+        """Set the peer's channel number; the channel is open."""
         self.peer_number = number
         self._peer = uint32(number)
 
     def send(self, message: int, body: bytes = b"") -> None:
-        """Send one of 93 to 100. After our CLOSE nothing may follow, so nothing does."""
+        """Send a message with a number from 93 to 100. Messages after our CLOSE are dropped."""
         if self.sent_close or self.peer_number is None:
             return
         transport = self.connection.transport
@@ -103,10 +106,10 @@ class Channel:
 
 
 class IncomingOpen:
-    """A channel that the peer asks for; answered once, whenever its owner knows.
+    """A channel that the peer wants to open. Its owner answers once, at any time.
 
-    Until then the peer may not send on it. ``request.window`` and ``request.max_packet`` are the
-    peer's offer to receive.
+    The peer may not send data before the answer. ``request.window`` and ``request.max_packet`` limit what
+    we may send.
     """
 
     __slots__ = ("_answered", "channel", "request")
@@ -117,7 +120,7 @@ class IncomingOpen:
         self._answered = False
 
     def confirm(self, receiver: ChannelReceiver, window: int, max_packet: int, extra: bytes = b"") -> None:
-        """Open it: the peer may send ``window`` bytes in packets of ``max_packet``."""
+        """Open the channel: the peer may send ``window`` bytes, in packets up to ``max_packet`` bytes."""
         transport = self._answer()
         self.channel.receiver = receiver
         if transport is not None:
@@ -131,7 +134,7 @@ class IncomingOpen:
             )
 
     def refuse(self, code: int, text: str) -> None:
-        """Say no, with one of RFC 4254's reason codes and one line that a user may read."""
+        """Refuse the channel with a reason code (RFC 4254 section 5.1) and one line of text for the user."""
         transport = self._answer()
         self.channel.connection.forget(self.channel)
         if transport is not None:
@@ -139,6 +142,7 @@ class IncomingOpen:
 
     @property
     def answered(self) -> bool:
+        """Whether the channel was confirmed or refused."""
         return self._answered
 
     def _answer(self) -> ConnectionTransport | None:
@@ -149,7 +153,7 @@ class IncomingOpen:
 
 
 class IncomingRequest:
-    """A global request of the peer. Replies leave in the order of the requests (RFC 4254 section 4)."""
+    """A global request of the peer. Replies are sent in the order of the requests (RFC 4254 section 4)."""
 
     __slots__ = ("_connection", "extra", "name", "reply_message", "want_reply")
 
@@ -161,29 +165,33 @@ class IncomingRequest:
         self.reply_message: tuple[int, bytes] | None = None
 
     def reply(self, success: bool, extra: bytes = b"") -> None:
-        """Answer it; where no reply is wanted this does nothing. The first answer counts."""
+        """Answer the request, if a reply is wanted. Only the first call has an effect."""
         if self.reply_message is None:
             self.reply_message = (m.REQUEST_SUCCESS, extra) if success else (m.REQUEST_FAILURE, b"")
             self._connection.flush_replies()
 
 
 class ConnectionHandler(Protocol):
-    """Who decides what a peer may open and ask for."""
+    """Decides about the channels and global requests of the peer."""
 
-    def connection_started(self, connection: Connection) -> None: ...
+    def connection_started(self, connection: Connection) -> None:
+        """The connection protocol has started."""
 
-    def channel_requested(self, opening: IncomingOpen) -> None: ...
+    def channel_requested(self, opening: IncomingOpen) -> None:
+        """The peer wants to open a channel."""
 
-    def global_requested(self, request: IncomingRequest) -> None: ...
+    def global_requested(self, request: IncomingRequest) -> None:
+        """The peer sent a global request."""
 
-    def connection_stopped(self) -> None: ...
+    def connection_stopped(self) -> None:
+        """The connection has ended. This is the last event."""
 
 
 ReplyCallback = Callable[[bool, bytes], None]
 
 
 class Connection(SSHService):
-    """The service ``ssh-connection`` over one transport, either side."""
+    """The service ``ssh-connection`` over one transport, for a client or a server."""
 
     name = b"ssh-connection"
     transport: ConnectionTransport | None  # type: ignore[assignment]  # Conch declares its own concrete class
@@ -197,9 +205,12 @@ class Connection(SSHService):
         refusal_text: Callable[[bytes], bytes] = lambda text: text,
         least_packet: int = 1,
     ) -> None:
-        """``exceeded`` hears why a channel was refused that was one too many: once, however many were.
-        ``refusal_text`` makes the peer's words in CHANNEL_OPEN_FAILURE fit to be shown to somebody. A channel
-        whose peer takes less than ``least_packet`` bytes in a packet is refused."""
+        """Create the service.
+
+        ``exceeded`` gets the reason when the peer opens more than ``max_channels`` channels; it is called
+        once. ``refusal_text`` makes the peer's text in CHANNEL_OPEN_FAILURE safe to show to a user. A
+        channel whose peer accepts packets of less than ``least_packet`` bytes is refused.
+        """
         self.transport = None
         self._exceeded = exceeded
         self._refusal_text = refusal_text
@@ -217,9 +228,11 @@ class Connection(SSHService):
     # --- life
 
     def serviceStarted(self) -> None:
+        """Start the service. Called by the transport after the login."""
         self._guard(lambda: self._handler.connection_started(self))
 
     def serviceStopped(self) -> None:
+        """End all channels and open requests. Called by the transport."""
         if self._stopped:
             return
         self._stopped = True
@@ -236,14 +249,16 @@ class Connection(SSHService):
 
     @property
     def stopped(self) -> bool:
+        """Whether the connection has ended."""
         return self._stopped
 
     @property
     def channel_count(self) -> int:
+        """The number of channels that are open or being opened."""
         return len(self._channels)
 
     def disconnect(self, text: str, reason: int = DisconnectReason.BY_APPLICATION) -> None:
-        """End the whole connection, telling the peer why. No message of the peer is handled any more."""
+        """End the connection with DISCONNECT. Further messages of the peer are ignored."""
         self._disconnecting = True
         if self.transport is not None:
             self.transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
@@ -253,7 +268,7 @@ class Connection(SSHService):
     def open(
         self, kind: bytes, receiver: ChannelReceiver, *, window: int, max_packet: int, extra: bytes = b""
     ) -> Channel:
-        """Ask the peer for a channel; ``receiver`` hears ``opened`` or ``refused``, or ``lost``."""
+        """Open a channel to the peer. ``receiver`` gets ``opened``, ``refused`` or ``lost``."""
         channel = self._new_channel(kind)
         channel.receiver = receiver
         if self.transport is None:
@@ -269,7 +284,9 @@ class Connection(SSHService):
         return channel
 
     def request(self, name: bytes, extra: bytes = b"", on_reply: ReplyCallback | None = None) -> None:
-        """A global request; with ``on_reply`` a reply is wanted, and it is called exactly once."""
+        """Send a global request. With ``on_reply`` a reply is wanted, and ``on_reply`` is called exactly
+        once.
+        """
         if self.transport is None:
             if on_reply is not None:
                 on_reply(False, b"")
@@ -284,7 +301,7 @@ class Connection(SSHService):
     # --- what the peer sends
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
-        """Called by the transport for every message above 49. Never raises."""
+        """Handle a message with a number above 49. Called by the transport. Never raises."""
         if self._stopped or self._disconnecting:
             return
         try:
@@ -297,6 +314,7 @@ class Connection(SSHService):
             self.disconnect(INTERNAL_ERROR, DisconnectReason.BY_APPLICATION)
 
     def _dispatch(self, number: int, payload: bytes) -> None:
+        """Handle one message. Raises RemoteViolation."""
         if m.CHANNEL_OPEN_CONFIRMATION <= number <= m.CHANNEL_FAILURE:
             if len(payload) < 4:
                 raise RemoteViolation("the message is truncated", code=ReasonCode.MALFORMED_MESSAGE)
@@ -339,6 +357,7 @@ class Connection(SSHService):
                 send_unimplemented()
 
     def _handle_open(self, request: m.ChannelOpen) -> None:
+        """Give a channel open to the handler, or refuse it because of a limit."""
         transport = self.transport
         assert transport is not None
         if len(self._channels) >= self._max_channels:
@@ -368,6 +387,9 @@ class Connection(SSHService):
         self._handler.channel_requested(IncomingOpen(channel, request))
 
     def _handle_confirmation(self, channel: Channel, payload: bytes) -> None:
+        """``uint32 recipient, uint32 sender, uint32 window, uint32 maximum packet``, then type-specific
+        data
+        """
         r = Reader(payload)
         r.uint32()
         peer_number, window, max_packet, extra = r.uint32(), r.uint32(), r.uint32(), r.rest()
@@ -377,6 +399,7 @@ class Connection(SSHService):
         channel.receiver.opened(window, max_packet, extra)
 
     def _handle_open_failure(self, channel: Channel, payload: bytes) -> None:
+        """``uint32 recipient, uint32 reason code, string text, string language``"""
         r = Reader(payload)
         r.uint32()
         code, text = r.uint32(), r.string()
@@ -388,7 +411,7 @@ class Connection(SSHService):
     # --- book-keeping
 
     def flush_replies(self) -> None:
-        """Send the replies whose turn has come."""
+        """Send the replies at the head of the queue that have been answered."""
         queue = self._incoming_requests
         while queue and queue[0].reply_message is not None:
             message, extra = queue.popleft().reply_message or (m.REQUEST_FAILURE, b"")
@@ -396,11 +419,12 @@ class Connection(SSHService):
                 self.transport.sendPacket(message, extra)
 
     def forget(self, channel: Channel) -> None:
-        """Drop a channel whose CLOSE went both ways, or that never opened."""
+        """Remove a channel whose CLOSE was sent in both directions, or that was not opened."""
         if self._channels.get(channel.number) is channel:
             del self._channels[channel.number]
 
     def _new_channel(self, kind: bytes) -> Channel:
+        """Return a new channel with the next free number."""
         while self._next_number in self._channels:
             self._next_number = (self._next_number + 1) & 0xFFFFFFFF
         channel = Channel(self, self._next_number, kind)
@@ -409,6 +433,7 @@ class Connection(SSHService):
         return channel
 
     def _guard(self, call: Callable[[], None]) -> None:
+        """Call ``call``; an exception is logged and not raised."""
         try:
             call()
         except Exception:

@@ -1,4 +1,6 @@
-"""Those who wait for a connection: until it is secure, or until it is over."""
+"""Deferreds that wait for a connection: until the first key exchange is done, and until the connection has
+ended.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from conchrec.ssh.disconnect import ConnectionEnd, ConnectionGone
 
 
 class ConnectionWaiters:
-    """Deferreds that fire when the first key exchange is done, and when the connection is over."""
+    """Fires Deferreds when the first key exchange is done, and when the connection has ended."""
 
     def __init__(self) -> None:
         self._is_secure = False
@@ -18,7 +20,9 @@ class ConnectionWaiters:
         self._lost: list[Deferred[ConnectionEnd]] = []
 
     def when_secure(self) -> Deferred[None]:
-        """Fires when the first key exchange is done; fails with what ended it, or ConnectionGone."""
+        """Return a Deferred that fires after the first key exchange. It fails with the error that ended the
+        connection, or with ConnectionGone.
+        """
         done: Deferred[None] = Deferred()
         if self._end is not None:
             done.errback(_failure(self._end))
@@ -29,7 +33,7 @@ class ConnectionWaiters:
         return done
 
     def when_lost(self) -> Deferred[ConnectionEnd]:
-        """Fires when the connection is over, however that came about; never fails."""
+        """Return a Deferred that fires when the connection has ended, for any reason. It never fails."""
         done: Deferred[ConnectionEnd] = Deferred()
         if self._end is not None:
             done.callback(self._end)
@@ -38,14 +42,14 @@ class ConnectionWaiters:
         return done
 
     def secure(self) -> None:
-        """The first key exchange is done."""
+        """Fire the Deferreds that wait for the first key exchange."""
         self._is_secure = True
         waiting, self._secure = self._secure, []
         for done in waiting:
             done.callback(None)
 
     def end(self, end: ConnectionEnd) -> None:
-        """The connection is over."""
+        """Fire the Deferreds that wait for the end, and fail those that wait for the key exchange."""
         self._end = end
         secure, self._secure = self._secure, []
         for done in secure:

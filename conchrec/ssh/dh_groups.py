@@ -1,7 +1,7 @@
-"""Groups for finite-field Diffie-Hellman: their primes, their exponents, and the check of a peer's value.
+"""Groups for finite-field Diffie-Hellman: primes, exponent sizes, and the check of a peer's public value.
 
-The generator of each is 2. Groups of 6144 bits and more are not offered: one exponentiation takes tens of
-milliseconds, and gains nothing over the elliptic curves that every client with such a group has as well.
+The generator of each group is 2. Groups of 6144 bits and more are not offered: one exponentiation takes
+tens of milliseconds, and every client that has such a group also has elliptic curves.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ GENERATOR = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A safe prime ``p`` (``(p - 1) / 2`` is a prime too), and the size of private exponents.
+    """A safe prime ``p`` (``(p - 1) / 2`` is also prime), and the size of private exponents.
 
-    ``exponent_bits`` is twice the strength of the group by the higher of the two estimates of RFC 3526
-    section 8: an exponent that long costs as much to guess as the group costs to break.
+    ``exponent_bits`` is twice the strength of the group, by the higher estimate in RFC 3526 section 8.
+    Guessing an exponent of this size costs as much as breaking the group.
     """
 
     prime: int
     exponent_bits: int
 
     def exponent(self) -> int:
-        """A new private exponent. All have the same length, so that the length tells nothing."""
+        """Return a new private exponent. All exponents have the same length, so that the time does not
+        depend on it.
+        """
         return 1 << self.exponent_bits | secrets.randbits(self.exponent_bits)
 
     def public_value(self, raw: bytes) -> int:
@@ -46,6 +48,7 @@ class Group:
 
 
 def _prime(text: str) -> int:
+    """Return the number that a hexadecimal text with spaces stands for."""
     return int(text.replace(" ", ""), 16)
 
 

@@ -1,12 +1,12 @@
-"""The helper process for finite-field Diffie-Hellman, from the proxy's side: the queue, and the supervision.
+"""The proxy's side of the helper process for finite-field Diffie-Hellman: its queue and its supervision.
 
-One request is with the process at a time; the rest waits here, in one line for each peer, and peers take
-turns. So a peer that asks for many exchanges delays its own, and no other by more than one for each of its
-turns. A line, and all lines together, are bounded.
+The process computes one request at a time. Other requests wait here in one queue for each peer, and the
+peers take turns. A peer with many key exchanges therefore delays mostly its own. The queue of each peer and
+the total are limited.
 
-The process is started with the proxy and again whenever it ends. The request that it worked on is put to the
-next process once more, for requests have no effect; one that ends two of them fails. What waits goes on
-waiting: how long, is limited by the handshake timeouts of the connections.
+The process is started with the proxy and restarted when it ends. Its current request is then sent once
+more, because requests have no side effects; a request that ends two processes fails. Requests have no
+timeout here; the handshake timeout of their connection limits them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LOG_SECONDS = 10.0
 
 
 class KeyExchangeRefused(ConchrecError):
-    """The key exchange cannot be computed; the connection ends with this text."""
+    """The key exchange cannot be computed. The connection ends with this text."""
 
     default_code = ReasonCode.KEY_EXCHANGE_FAILED
 
@@ -56,11 +56,14 @@ class KeyExchangeRefused(ConchrecError):
 class HelperProcess(Protocol):
     """The part of IProcessTransport that is used here."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes, /) -> object:
+        """Write to the standard input of the process."""
 
-    def closeStdin(self) -> object: ...
+    def closeStdin(self) -> object:
+        """Close the standard input; the process then ends."""
 
-    def signalProcess(self, signalID: str, /) -> object: ...
+    def signalProcess(self, signalID: str, /) -> object:
+        """Send a signal to the process."""
 
 
 class Reactor(Clock, Protocol):
@@ -72,7 +75,8 @@ class Reactor(Clock, Protocol):
         executable: str,
         args: list[str],
         env: Mapping[str, str],
-    ) -> HelperProcess: ...
+    ) -> HelperProcess:
+        """Start a process with pipes for its standard streams."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -88,7 +92,7 @@ class _PowerRequest:
 
 
 class DiffieHellmanHelper:
-    """Computes modular powers in a process of its own. ``start`` and ``stop`` once each."""
+    """Computes modular powers in a separate process. Call ``start`` and ``stop`` once each."""
 
     def __init__(
         self, reactor: Reactor, *, max_of_peer: int = MAX_OF_PEER, max_waiting: int = MAX_WAITING
@@ -110,7 +114,7 @@ class DiffieHellmanHelper:
     # --- life
 
     def start(self) -> None:
-        """Start the process. Where that fails it is tried again, later."""
+        """Start the process. If that fails, it is tried again later."""
         self._restart = None
         self._started_at = self._reactor.seconds()
         command = [sys.executable, "-I", "-S", str(Path(dh_worker.__file__).resolve())]
@@ -126,7 +130,7 @@ class DiffieHellmanHelper:
             self._send_next()
 
     def stop(self) -> None:
-        """End the process and refuse what waits."""
+        """End the process and refuse the requests that wait."""
         self._stopped = True
         for call in (self._restart, self._deadline):
             if call is not None and call.active():
@@ -141,6 +145,7 @@ class DiffieHellmanHelper:
             self._refuse(request, "the proxy is being stopped")
 
     def _schedule_restart(self) -> None:
+        """Restart the process later; the delay doubles while the process keeps ending."""
         if self._reactor.seconds() - self._started_at >= STABLE_SECONDS:
             self._backoff = FIRST_BACKOFF
         self._restart = self._reactor.callLater(self._backoff, self.start)
@@ -149,15 +154,21 @@ class DiffieHellmanHelper:
     # --- requests
 
     def powers_of_peer(self, peer: Callable[[], str]) -> ModularPowers:
-        """``powers`` for the connections with one peer. ``peer`` names it, at each request: an address, a
-        user or a target; connections of the same name share one line."""
+        """Return ``powers`` for the connections of one peer.
+
+        ``peer`` returns the peer's name at each request: an address, a user or a target. Connections with
+        the same name share one queue.
+        """
         return lambda modulus, exponent, bases: self.powers(peer(), modulus, exponent, bases)
 
     def powers(
         self, peer: str, modulus: int, exponent: int, bases: tuple[int, ...]
     ) -> Deferred[tuple[int, ...]]:
-        """``base ** exponent`` modulo ``modulus`` for each base. Fails with KeyExchangeRefused where too much
-        waits. Cancelled, it leaves the queue; one that is being computed is computed in vain."""
+        """Return ``base ** exponent`` modulo ``modulus`` for each base.
+
+        Fails with KeyExchangeRefused if too many requests wait. A cancelled request leaves the queue; if it
+        is being computed, its result is ignored.
+        """
         if self._stopped:
             return fail(KeyExchangeRefused("the proxy is being stopped", code=ReasonCode.PROXY_STOPPING))
         if self._queue.count(peer) >= self._max_of_peer or not self._make_room(peer):
@@ -173,8 +184,11 @@ class DiffieHellmanHelper:
         return request.answer
 
     def _make_room(self, peer: str) -> bool:
-        """Is there room for one more? Where all lines are full together, the last of the longest line is
-        refused in place of a peer that has fewer: one peer does not fill the queue for all."""
+        """Return whether one more request of ``peer`` can wait.
+
+        If the total is at its limit, the last request of the longest queue is refused instead, unless that
+        queue is the peer's own or not longer. So one peer cannot fill the queue for all.
+        """
         if len(self._queue) < self._max_waiting:
             return True
         name, last = self._queue.longest()
@@ -186,10 +200,12 @@ class DiffieHellmanHelper:
         return True
 
     def _abandon(self, request: _PowerRequest) -> None:
+        """Handle the cancellation of a request."""
         request.abandoned = True
         self._queue.discard(request.peer, request)
 
     def _send_next(self) -> None:
+        """Send the next request to the process, if it is idle."""
         if self._current is not None or self._process is None or self._stopped:
             return
         item = self._queue.take()
@@ -200,10 +216,12 @@ class DiffieHellmanHelper:
         self._process.write(item[1].data)
 
     def _refuse(self, request: _PowerRequest, reason: str) -> None:
+        """Fail a request, unless it was cancelled."""
         if not request.abandoned:
             request.answer.errback(Failure(KeyExchangeRefused(reason)))
 
     def _log_refusal(self, peer: str) -> None:
+        """Log refused requests, at most once in LOG_SECONDS."""
         self._refused += 1
         now = self._reactor.seconds()
         if self._refusals_logged_at is None or now - self._refusals_logged_at >= LOG_SECONDS:
@@ -217,15 +235,17 @@ class DiffieHellmanHelper:
     # --- the process
 
     def _kill_unresponsive(self) -> None:
+        """Kill a process that has not answered in time."""
         _log.error("the helper process for key exchanges does not answer; it is killed and restarted")
         self._kill()
 
     def _kill(self) -> None:
+        """Kill the process; ``ended`` is called afterwards."""
         if self._process is not None:
             self._process.signalProcess("KILL")
 
     def answered(self, numbers: tuple[int, ...]) -> None:
-        """The process has computed the current request. Called by its pipe."""
+        """Handle the result of the current request. Called by the pipe."""
         request, self._current = self._current, None
         if self._deadline is not None:
             self._deadline.cancel()
@@ -236,12 +256,12 @@ class DiffieHellmanHelper:
             request.answer.callback(numbers)
 
     def malformed(self) -> None:
-        """The process answered something that is no answer. Called by its pipe."""
+        """Handle an invalid answer of the process. Called by the pipe."""
         _log.error("malformed answer from the helper process for key exchanges; it is killed and restarted")
         self._kill()
 
     def ended(self, reason: str) -> None:
-        """The process has ended. Called by its pipe."""
+        """Handle the end of the process. Called by the pipe."""
         self._process = None
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
@@ -260,13 +280,14 @@ class DiffieHellmanHelper:
 
 
 def _queue_full() -> KeyExchangeRefused:
+    """Return the error for a request that cannot wait."""
     return KeyExchangeRefused(
         "too many key exchanges are waiting; try again later", code=ReasonCode.KEY_EXCHANGE_BUSY
     )
 
 
 class _Pipe(ProcessProtocol):
-    """Cuts the process's output into frames."""
+    """Splits the output of the process into frames."""
 
     def __init__(self, helper: DiffieHellmanHelper) -> None:
         self._helper = helper
@@ -274,6 +295,7 @@ class _Pipe(ProcessProtocol):
         self._is_broken = False
 
     def outReceived(self, data: bytes) -> None:
+        """Handle bytes from the standard output of the process."""
         if self._is_broken:
             return
         self._buffer += data
@@ -293,8 +315,10 @@ class _Pipe(ProcessProtocol):
                 self._helper.malformed()
 
     def errReceived(self, data: bytes) -> None:
+        """Log what the process prints to its standard error."""
         for line in decode_text(data).splitlines():
             _log.error("helper process for key exchanges: {line}", line=one_line(line, 200))
 
     def processEnded(self, reason: Failure) -> None:
+        """Handle the end of the process."""
         self._helper.ended(reason.getErrorMessage())

@@ -1,15 +1,16 @@
 """The helper process that computes modular powers for finite-field Diffie-Hellman.
 
-It is started as a program of its own, with the standard library alone, and holds nothing but the request that
-it works on: no key, no socket. Requests come on its standard input and answers leave on its standard output,
-one after another; it ends when its input does, so it never outlives the proxy, however that ends.
+It runs as a separate program with the standard library only, and holds nothing but its current request: no
+keys and no sockets. It reads requests from standard input and writes answers to standard output, one after
+another. It ends when its input ends, so it never outlives the proxy.
 
-Python's own ``pow`` takes 3 to 15 ms and holds the interpreter's lock meanwhile, as OpenSSL's does through
-``cryptography`` (which will remove finite-field Diffie-Hellman): only another process keeps that away from
-the reactor.
+Python's ``pow`` takes 3 to 15 ms and holds the interpreter lock, and so does OpenSSL through
+``cryptography`` (which will remove finite-field Diffie-Hellman). Only a separate process keeps this work
+away from the reactor.
 
 A frame is ``uint32 length, body``. The body of a request is ``string modulus, string exponent`` and a
-``string`` for each base, that of an answer a ``string`` for each power; all are unsigned, big-endian.
+``string`` for each base; the body of an answer has a ``string`` for each power. Numbers are unsigned and
+big-endian.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _PR_SET_DUMPABLE = 4
 
 
 def frame(numbers: Iterable[int]) -> bytes:
-    """A whole frame of unsigned numbers."""
+    """Encode numbers as a frame."""
     body = b"".join(
         len(raw).to_bytes(4, "big") + raw
         for raw in (number.to_bytes((number.bit_length() + 7) // 8, "big") for number in numbers)
@@ -37,7 +38,7 @@ def frame(numbers: Iterable[int]) -> bytes:
 
 
 def parse_numbers(body: bytes) -> tuple[int, ...]:
-    """The numbers in the body of a frame. Raises ValueError where it is malformed."""
+    """Return the numbers in the body of a frame. Raises ValueError if it is malformed."""
     return tuple(_numbers(body))
 
 
@@ -52,12 +53,12 @@ def _numbers(body: bytes) -> Iterator[int]:
 
 
 def powers(modulus: int, exponent: int, bases: Iterable[int]) -> tuple[int, ...]:
-    """``base ** exponent`` modulo ``modulus``, for each base."""
+    """Return ``base ** exponent`` modulo ``modulus`` for each base."""
     return tuple(pow(base, exponent, modulus) for base in bases)
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until they end. Raises ValueError for a malformed one."""
+    """Answer requests until the input ends. Raises ValueError for a malformed request."""
     while len(head := requests.read(4)) == 4:
         length = int.from_bytes(head, "big")
         if length > MAX_FRAME:
@@ -71,7 +72,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    """The main function of the helper process."""
+    """Run the helper process."""
     # The proxy ends it by closing its input; a signal for the whole process group, or for all processes of
     # a service, must not end it before the proxy has done its last key exchange.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

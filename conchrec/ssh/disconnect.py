@@ -1,4 +1,6 @@
-"""How a connection ended, as everybody who asks is told."""
+"""The end of a connection as a value: its reason, and the error for those who still wait for the
+connection.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from conchrec.text import one_line
 class ConnectionEnd:
     """How a connection ended.
 
-    ``error`` is what went wrong here; ``reason`` and ``description`` what the peer said in DISCONNECT;
-    ``greeting`` the lines that it sent in place of a version.
+    ``error`` is our error, if any. ``reason`` and ``description`` are from the peer's DISCONNECT.
+    ``greeting`` has the lines that the peer sent instead of an identification string.
     """
 
     error: Exception | None = None
@@ -24,11 +26,13 @@ class ConnectionEnd:
 
     @property
     def is_silent(self) -> bool:
-        """The peer went without a DISCONNECT, and nothing was wrong here."""
+        """Whether the peer closed the connection without DISCONNECT, and without an error on our side."""
         return self.error is None and self.reason is None
 
     def describe(self) -> str:
-        """One printable line; empty where the peer just went, else a Reason."""
+        """Return one printable line: a Reason, or an empty string if the peer closed the connection
+        silently.
+        """
         if isinstance(self.error, ConchrecError):
             return self.error.public
         if self.error is not None:
@@ -39,7 +43,7 @@ class ConnectionEnd:
 
 
 class ConnectionGone(ConchrecError):
-    """The connection ended before what was waited for; ``lost`` says how."""
+    """The connection ended before the awaited event; ``lost`` tells how it ended."""
 
     def __init__(self, lost: ConnectionEnd) -> None:
         super().__init__(lost.describe() or Reason(ReasonCode.CONNECTION_CLOSED, "the connection was closed"))
