@@ -170,8 +170,11 @@ class ReasonCode(str, enum.Enum):
     CREDENTIAL_INVALID = "credential_invalid"
     """The credential of an open connection is not valid any more."""
     PASSWORD_WRONG = "password_wrong"  # noqa: S105
+    """The password was wrong."""
     PASSWORD_REMOVED = "password_removed"  # noqa: S105
+    """The user has no password any more."""
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    """The password or the secret was changed during the login."""
     PASSWORDS_DISABLED = "passwords_disabled"
     """No user has a password any more."""
     GUESS_DELAYED = "guess_delayed"

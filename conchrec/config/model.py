@@ -108,7 +108,7 @@ class TrustedHosts:
     authorities: tuple[bytes, ...] = ()
     """Host CAs whose certificates are accepted for every target: public keys, or files of public keys.
 
-    Example: [/etc/conchrec/host_ca.pub]
+    Example: [host_ca.pub]
     """
 
 

@@ -210,28 +210,3 @@ FIELDS: tuple[FieldRow, ...] = (
         data=(Fate.AUDITED, "request.unknown: size, sha256; at most 4 KiB"),
     ),
 )  # fmt: skip
-
-
-def fields_as_markdown() -> str:
-    """Return FIELDS as a table for ``docs/coverage.md``."""
-    lines = ["| message | name | field | treatment | where |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row.group} | `{row.message}` | {row.field} | {row.fate.value} | {row.where} |" for row in FIELDS
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def as_markdown() -> str:
-    """Return TABLE as a table for ``docs/coverage.md``."""
-    lines = ["| channel | request | from | recorded | audited |", "|---|---|---|---|---|"]
-    for row in TABLE:
-        request = (
-            f"`{row.request}`" if row.request not in ("", "other") else row.request or "the channel itself"
-        )
-        channel = "any other" if row.channel == "other" else f"`{row.channel}`"
-        audited = ", ".join(f"`{name}`" for name in row.audited)
-        trace = f"{row.recorded or '–'} | {audited or '–'}"
-        if row.why:
-            trace = f"– | – ({row.why})"
-        lines.append(f"| {channel} | {request} | {row.sender} | {trace} |")
-    return "\n".join(lines) + "\n"

@@ -14,8 +14,7 @@ import asyncssh
 import paramiko
 import pytest
 
-from conchrec.proxy.coverage import TABLE, CoverageRow, as_markdown
-from conchrec.recording.format.coverage import MEANINGS, NotKept
+from conchrec.proxy.coverage import TABLE, CoverageRow
 from tests.support.cast import Cast
 from tests.support.client import Way
 from tests.support.house import House, build
@@ -25,7 +24,6 @@ from tests.support.proxy import our_environment
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
 from tests.support.waiting import block, in_thread
-from tests.test_layers import ROOT
 
 SECONDS = 20.0
 
@@ -400,11 +398,3 @@ async def test_lists_unrecorded_parts_in_manifest(street: Street) -> None:
     assert await not_kept(inner(_sftp)) == ["digest-only"]
     assert "agent" in await not_kept(ssh("-A", "web1", "ssh-add -L"))
     assert "x11" in await not_kept(_x11)
-
-
-def test_documents_coverage_table_and_terms() -> None:
-    text = (ROOT / "docs" / "coverage.md").read_text()
-    assert as_markdown() in text, "\n" + as_markdown()
-    assert set(MEANINGS) == set(NotKept)
-    for word, meaning in MEANINGS.items():
-        assert f"| `{word.value}` | {meaning} |" in text, f"| `{word.value}` | {meaning} |"
