@@ -1,4 +1,4 @@
-"""``request``, ``requests``, ``approve`` and ``deny``: approvals, as commands of the proxy."""
+"""The commands ``request``, ``requests``, ``approve`` and ``deny``."""
 
 from __future__ import annotations
 
@@ -14,129 +14,137 @@ from conchrec.proxy.login.approval_step import decision, request_approval
 from conchrec.proxy.target_names import named_target
 from conchrec.text import one_line
 
-#: Seconds between two looks of ``requests --wait``.
+#: Seconds between two checks of ``requests --wait``.
 POLL_SECONDS = 1.0
-_PLACE = re.compile(
+_DESTINATION = re.compile(
     r"(?P<login>[^@]+)@(?:\[(?P<v6>[^\[\]@]+)\]|(?P<host>[^:\[\]@]+))(?::(?P<port>[0-9]{1,5}))?"
 )
 
 
-async def request(asking: CommandRequest) -> str:
+async def request_access(request: CommandRequest) -> str:
     """Ask for approval before you connect: request [--no-wait] LOGIN@HOST[:PORT] REASON"""
-    words = list(asking.words)
+    words = list(request.words)
     waits = "--no-wait" not in words[:1]
     words = words if waits else words[1:]
-    found = _PLACE.fullmatch(words[0]) if words else None
+    match = _DESTINATION.fullmatch(words[0]) if words else None
     reason = one_line(" ".join(words[1:]), MAX_TEXT).strip()
-    if found is None or not reason:
+    if match is None or not reason:
         raise UsageError(
             "request: LOGIN@HOST[:PORT] and a reason are required, for example: request root@web1 disk full"
         )
-    services = asking.services
-    host = (found["v6"] or found["host"]).encode()
-    named = named_target(host, found["port"] or "22")
-    targets = asking.settings.config.targets
-    target = located(named, targets)
-    ports = other_ports(named, target, targets)
-    user = asking.identity.user
-    if never := hopeless(
-        asking.settings.policy, asking.identity, target, asking.source, services.now(), other_ports=ports
+    services, login = request.services, match["login"]
+    requested = named_target((match["v6"] or match["host"]).encode(), match["port"] or "22")
+    targets = request.settings.config.targets
+    target = located(requested, targets)
+    ports = other_ports(requested, target, targets)
+    user = request.identity.user
+    if denial := hopeless(
+        request.settings.policy, request.identity, target, request.source, services.now(), other_ports=ports
     ):
-        raise access_denied(never)
+        raise access_denied(denial)
     addresses = given_address(target, targets) or await services.resolve(user, target.host)
     answer = decide(
-        asking.settings.policy, asking.identity, target, addresses, found["login"], asking.source,
+        request.settings.policy, request.identity, target, addresses, login, request.source,
         services.now(), other_ports=ports,
     )  # fmt: skip
     if isinstance(answer, Deny):
         raise access_denied(answer)
     if not answer.options.approval:
-        return f"{found['login']}@{target} requires no approval. Connect with ssh.\n"
+        return f"{login}@{target} requires no approval. Connect with ssh.\n"
     who = events.Who(
-        user=asking.identity.user, login=found["login"], target=str(target), addr=asking.address,
-        cid=asking.cid, sid="",
-    )  # fmt: skip
-    asked = request_approval(asking.context, who, target, reason, answer.options.approval)
-    told = f"Request {asked.id} is pending. It can be approved by role {asked.approvers}.\n"
+        user=user, login=login, target=str(target), addr=request.address, cid=request.cid, sid=""
+    )
+    approval = request_approval(request.context, who, target, reason, answer.options.approval)
+    notice = f"Request {approval.id} is pending. It can be approved by role {approval.approvers}.\n"
     if not waits:
-        return told
-    await asking.console.write(told)
-    await decision(asking.context, who, asked, at_once=False)
+        return notice
+    await request.console.write(notice)
+    await decision(request.context, who, approval, at_once=False)
     return (
-        f"{asked.by} approved request {asked.id}. "
-        f"Open one connection to {found['login']}@{target} within an hour.\n"
+        f"{approval.by} approved request {approval.id}. "
+        f"Open one connection to {login}@{target} within an hour.\n"
     )
 
 
-async def requests(asking: CommandRequest) -> str:
+async def list_requests(request: CommandRequest) -> str:
     """List pending requests, mine and those that I may approve: requests [--wait]"""
-    if asking.words not in ((), ("--wait",)):
+    if request.words not in ((), ("--wait",)):
         raise UsageError("requests: the only argument is --wait")
     shown: set[str] = set()
     while True:
-        new = [one for one in asking.services.approvals if one.id not in shown and _is_seen(asking, one)]
-        shown |= {one.id for one in new}
-        text = "".join(one_line(_line(asking, one)) + "\n" for one in new)
-        if not asking.words:
+        new = [
+            approval
+            for approval in request.services.approvals
+            if approval.id not in shown and _is_visible(request, approval)
+        ]
+        shown |= {approval.id for approval in new}
+        text = "".join(one_line(_line(request, approval)) + "\n" for approval in new)
+        if not request.words:
             return text
-        await asking.console.write(text)
-        await asking.console.wait(POLL_SECONDS)
+        await request.console.write(text)
+        await request.console.wait(POLL_SECONDS)
 
 
-async def approve(asking: CommandRequest) -> str:
+async def approve(request: CommandRequest) -> str:
     """Approve a request: approve ID [NOTE]"""
-    found, note = _meant(asking, "approve")
-    if found.state is not ApprovalState.PENDING:
-        raise CommandRefused(f"request {found.id} was already approved by {found.by}")
-    asking.services.audit.emit(events.AccessApprove(**_of(asking, found), by=asking.identity.user, note=note))
-    asking.services.approvals.approve(found, asking.identity.user, note)
-    return f"Approved {found.id}: {found.user} may connect to {found.login}@{found.target}.\n"
+    approval, note = _approval_to_decide(request, "approve")
+    if approval.state is not ApprovalState.PENDING:
+        raise CommandRefused(f"request {approval.id} was already approved by {approval.by}")
+    user = request.identity.user
+    request.services.audit.emit(events.AccessApprove(**_fields(request, approval), by=user, note=note))
+    request.services.approvals.approve(approval, user, note)
+    return f"Approved {approval.id}: {approval.user} may connect to {approval.login}@{approval.target}.\n"
 
 
-async def deny(asking: CommandRequest) -> str:
+async def deny(request: CommandRequest) -> str:
     """Deny a request: deny ID [REASON]"""
-    found, note = _meant(asking, "deny")
-    asking.services.approvals.deny(found, asking.identity.user, note)
-    asking.context.emit(events.AccessDeny(**_of(asking, found), by=asking.identity.user, note=note))
-    return f"Denied {found.id}: {found.user} may not connect to {found.login}@{found.target}.\n"
+    approval, note = _approval_to_decide(request, "deny")
+    user = request.identity.user
+    request.services.approvals.deny(approval, user, note)
+    request.context.emit(events.AccessDeny(**_fields(request, approval), by=user, note=note))
+    return f"Denied {approval.id}: {approval.user} may not connect to {approval.login}@{approval.target}.\n"
 
 
-def _meant(asking: CommandRequest, name: str) -> tuple[ApprovalRequest, str]:
-    """One that this user may decide on. What they may not see is not there."""
-    if not asking.words:
+def _approval_to_decide(request: CommandRequest, name: str) -> tuple[ApprovalRequest, str]:
+    """The request that the words name, and the note. One that the user may not see does not exist."""
+    if not request.words:
         raise UsageError(f"{name}: the ID of a request is required. To list the requests: requests")
-    found = asking.services.approvals.get(asking.words[0])
-    if found is None or not _is_seen(asking, found):
-        raise CommandRefused(
-            f"no pending request {one_line(asking.words[0], 20)}. To list the requests: requests"
-        )
-    if not found.may_be_decided_by(asking.identity.user, _roles(asking)):
+    approval = request.services.approvals.get(request.words[0])
+    if approval is None or not _is_visible(request, approval):
+        shown = one_line(request.words[0], 20)
+        raise CommandRefused(f"no pending request {shown}. To list the requests: requests")
+    if not approval.may_be_decided_by(request.identity.user, _roles(request)):
         raise CommandRefused("you cannot decide on your own request. Another user must do it")
-    return found, one_line(" ".join(asking.words[1:]), MAX_TEXT).strip()
+    return approval, one_line(" ".join(request.words[1:]), MAX_TEXT).strip()
 
 
-def _is_seen(asking: CommandRequest, one: ApprovalRequest) -> bool:
-    user = asking.identity.user
-    return one.user == user or one.may_be_decided_by(user, _roles(asking))
+def _is_visible(request: CommandRequest, approval: ApprovalRequest) -> bool:
+    user = request.identity.user
+    return approval.user == user or approval.may_be_decided_by(user, _roles(request))
 
 
-def _roles(asking: CommandRequest) -> frozenset[str]:
-    roles = active(asking.settings.policy, asking.identity, asking.source, asking.services.now())
+def _roles(request: CommandRequest) -> frozenset[str]:
+    roles = active(request.settings.policy, request.identity, request.source, request.services.now())
     return frozenset(role.name for role in roles)
 
 
-def _line(asking: CommandRequest, one: ApprovalRequest) -> str:
-    own = f" (yours; can be approved by role {one.approvers})" if one.user == asking.identity.user else ""
-    return f"{one.id}  {one.since:%H:%M:%S} UTC  {one.user} → {one.login}@{one.target}  {one.reason}{own}"
+def _line(request: CommandRequest, approval: ApprovalRequest) -> str:
+    """One line of the list."""
+    is_own = approval.user == request.identity.user
+    own = f" (yours; can be approved by role {approval.approvers})" if is_own else ""
+    return (
+        f"{approval.id}  {approval.since:%H:%M:%S} UTC  {approval.user} → "
+        f"{approval.login}@{approval.target}  {approval.reason}{own}"
+    )
 
 
-class _About(events.Who):
+class _ApprovalFields(events.Who):
     request: str
 
 
-def _of(asking: CommandRequest, one: ApprovalRequest) -> _About:
-    """The requester's, and where the one is who decides."""
-    return _About(
-        user=one.user, login=one.login, target=str(one.target), addr=asking.address, cid=asking.cid, sid="",
-        request=one.id,
+def _fields(request: CommandRequest, approval: ApprovalRequest) -> _ApprovalFields:
+    """The audit fields of a decision: the user who asked, and the address of the one who decides."""
+    return _ApprovalFields(
+        user=approval.user, login=approval.login, target=str(approval.target), addr=request.address,
+        cid=request.cid, sid="", request=approval.id,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a user can ask the proxy itself, with nothing but ``ssh``: text in, text out."""
+"""The list of commands that users give to the proxy with ``ssh``, and those about the user's own access."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from conchrec.ssh.certificate_text import listing
 from conchrec.text import one_line, quote
 from conchrec.yaml_cursor import parse_duration
 
-#: Nobody types more, in characters.
+#: The longest command line, in characters.
 MAX_LINE = 4096
 
-#: The text that answers; ends in a newline. Empty where it is on the console already. Raises ConchrecError.
+#: Returns the output, which ends in a newline; empty if it is on the console already. Raises ConchrecError.
+#: The first line of its docstring is what ``help`` prints.
 Command = Callable[[CommandRequest], Coroutine[Deferred[Any], Any, str]]
 
 
-async def answer(asking: CommandRequest, line: str) -> str:
-    """The text that answers ``line``. Raises Unknown, and ConchrecError."""
+async def answer(request: CommandRequest, line: str) -> str:
+    """Run the command in ``line``, and return its output. Raises UsageError, and ConchrecError."""
     if len(line) > MAX_LINE:
         raise UsageError(f"command too long: {len(line)} characters, at most {MAX_LINE}")
     try:
@@ -40,27 +41,27 @@ async def answer(asking: CommandRequest, line: str) -> str:
     except ValueError:
         raise UsageError("invalid command: a quote is not closed, or a backslash stands at the end") from None
     if not words:
-        return await who(asking)
+        return await overview(request)
     name, *arguments = words
     command = COMMANDS.get(name)
     if command is None:
         raise UsageError(f"unknown command {quote(name, 40)}. Commands: {', '.join(COMMANDS)}")
     if arguments and command in WITH_TTL:
-        asking = replace(asking, ttl=_ttl(name, arguments))
+        request = replace(request, ttl=_ttl(name, arguments))
     elif command in WITH_WORDS:
-        asking = replace(asking, words=tuple(arguments))
+        request = replace(request, words=tuple(arguments))
     elif arguments:
         raise UsageError(f"{name}: takes no arguments")
-    return await command(asking)
+    return await command(request)
 
 
 def _ttl(name: str, arguments: list[str]) -> timedelta:
-    """Of ``--ttl 8h`` or ``--ttl=8h``."""
+    """Parse ``--ttl 8h`` or ``--ttl=8h``. Raises UsageError."""
     option, _, text = arguments[0].partition("=")
-    rest = arguments[1:]
-    if "=" not in arguments[0] and rest:
-        text, *rest = rest
-    if option != "--ttl" or rest:
+    others = arguments[1:]
+    if "=" not in arguments[0] and others:
+        text, *others = others
+    if option != "--ttl" or others:
         raise UsageError(f"{name}: the only argument is --ttl DURATION, for example --ttl 8h")
     try:
         return parse_duration(text)
@@ -68,72 +69,65 @@ def _ttl(name: str, arguments: list[str]) -> timedelta:
         raise UsageError(f"--ttl: {error}") from None
 
 
-async def who(asking: CommandRequest) -> str:
-    """Who I am, where I may go, and how."""
-    lines = [
-        *_identity(asking),
-        "",
-        *_reach(asking),
-        "",
-        *_how(asking),
-        *_recorded(asking),
-        "",
-        "All commands: help",
-    ]
+async def overview(request: CommandRequest) -> str:
+    """Show who I am, what my roles allow, and how to connect."""
+    lines = [*_identity(request), "", *_reach(request), "", *_how(request), *_recorded(request)]
+    lines += ["", "All commands: help"]
     return "\n".join(lines) + "\n"
 
 
-async def login(asking: CommandRequest) -> str:
+async def login(request: CommandRequest) -> str:
     """Put a new key and its certificate into your agent: ssh -A … login [--ttl 8h]"""
-    certificate, granted = await commands_certificate.into_agent(asking)
-    worth = "Use it to log in to this proxy; targets do not accept it."
+    certificate, granted = await commands_certificate.into_agent(request)
+    use = "Use it to log in to this proxy; targets do not accept it."
     if granted.logins:
         logins = _some(granted.logins)
-        worth = f"Targets that trust the user CA accept it without the proxy too, unrecorded, as {logins}."
-    name, until = commands_certificate.comment(asking.identity.user), _until(asking, certificate.expires)
+        use = f"Targets that trust the user CA accept it without the proxy too, unrecorded, as {logins}."
+    name, until = commands_certificate.comment(request.identity.user), _until(request, certificate.expires)
     lines = [
         f"Your agent now holds a certificate, valid until {until}.",
-        f"ssh-add -L shows it as {name}. {worth}",
+        f"ssh-add -L shows it as {name}. {use}",
     ]
-    return "\n".join([*lines, "", *_how(asking)]) + "\n"
+    return "\n".join([*lines, "", *_how(request)]) + "\n"
 
 
-async def sign(asking: CommandRequest) -> str:
+async def sign(request: CommandRequest) -> str:
     """Issue a certificate for your public key: ssh … sign [--ttl 8h] < key.pub > key-cert.pub"""
-    return await commands_certificate.for_key(asking)
+    return await commands_certificate.for_key(request)
 
 
-async def hosts(asking: CommandRequest) -> str:
+async def hosts(request: CommandRequest) -> str:
     """List the hosts and logins that my roles allow."""
-    return "\n".join(_reach(asking)) + "\n"
+    return "\n".join(_reach(request)) + "\n"
 
 
-async def status(asking: CommandRequest) -> str:
+async def status(request: CommandRequest) -> str:
     """Show my certificate, my roles, my open sessions, and the proxy's version."""
-    user = asking.identity.user
-    mine = asking.context.registry.connections_of(user)
-    up = timedelta(seconds=int((asking.services.now() - asking.services.started).total_seconds()))
+    user = request.identity.user
+    connections = request.context.registry.connections_of(user)
+    sessions = sum(live.session_count for live in connections)
+    up = timedelta(seconds=int((request.services.now() - request.services.started).total_seconds()))
     lines = [
-        f"conchrec {__version__}, cluster {asking.settings.config.cluster_name}, up {up}",
-        f"session_recording: {asking.settings.config.session_recording.value}",
-        f"your connections: {len(mine)}; your sessions: {sum(live.session_count for live in mine)}",
+        f"conchrec {__version__}, cluster {request.settings.config.cluster_name}, up {up}",
+        f"session_recording: {request.settings.config.session_recording.value}",
+        f"your connections: {len(connections)}; your sessions: {sessions}",
         "",
-        *_identity(asking),
+        *_identity(request),
     ]
-    used = asking.identity.certificate
-    if used is not None:
-        lines += _listed(decode(used))
-    for certificate in await _in_agent(asking):
-        if certificate.blob != used:
-            lines.append(f"In your agent, valid until {_until(asking, certificate.expires)}:")
+    own = request.identity.certificate
+    if own is not None:
+        lines += _listed(decode(own))
+    for certificate in await _in_agent(request):
+        if certificate.blob != own:
+            lines.append(f"In your agent, valid until {_until(request, certificate.expires)}:")
             lines += _listed(certificate)
-    return "\n".join([*lines, "", *_reach(asking)]) + "\n"
+    return "\n".join([*lines, "", *_reach(request)]) + "\n"
 
 
-async def help_(asking: CommandRequest) -> str:
+async def help_(request: CommandRequest) -> str:
     """Show the commands, and how to connect to a target."""
     table = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(asking)]) + "\n"
+    return "\n".join(["Commands (ssh -p PORT you@proxy COMMAND):", *table, "", *_how(request)]) + "\n"
 
 
 COMMANDS: dict[str, Command] = {
@@ -145,8 +139,8 @@ COMMANDS: dict[str, Command] = {
     "play": recordings.play,
     "text": recordings.text,
     "follow": recordings.follow,
-    "request": approvals.request,
-    "requests": approvals.requests,
+    "request": approvals.request_access,
+    "requests": approvals.list_requests,
     "approve": approvals.approve,
     "deny": approvals.deny,
     "help": help_,
@@ -157,17 +151,18 @@ WITH_WORDS: tuple[Command, ...] = (
     recordings.play,
     recordings.text,
     recordings.follow,
-    approvals.request,
-    approvals.requests,
+    approvals.request_access,
+    approvals.list_requests,
     approvals.approve,
     approvals.deny,
 )
 
 
-def _identity(asking: CommandRequest) -> list[str]:
-    identity: Identity = asking.identity
+def _identity(request: CommandRequest) -> list[str]:
+    """The lines about the user's login."""
+    identity: Identity = request.identity
     roles = ", ".join(identity.roles) or "none"
-    lines = [f"You are {identity.user}, from {asking.address}; roles: {roles}."]
+    lines = [f"You are {identity.user}, from {request.address}; roles: {roles}."]
     key = fingerprint(identity.key) if identity.key else ""
     if identity.by_certificate:
         lines.append(f"You logged in with a user certificate for the key {key}.")
@@ -177,13 +172,14 @@ def _identity(asking: CommandRequest) -> list[str]:
         proved = "a code" if identity.second_factor == "totp" else "a touch of your hardware key"
         lines.append(f"Your second factor was {proved}.")
     if identity.expires is not None:
-        lines.append(f"Your login is valid until {_until(asking, identity.expires)}.")
+        lines.append(f"Your login is valid until {_until(request, identity.expires)}.")
     return lines
 
 
-async def _in_agent(asking: CommandRequest) -> tuple[Certificate, ...]:
+async def _in_agent(request: CommandRequest) -> tuple[Certificate, ...]:
+    """Our certificates in the user's agent; none where the agent does not answer."""
     try:
-        return await commands_certificate.held(asking)
+        return await commands_certificate.held(request)
     except AgentError:
         return ()
 
@@ -192,11 +188,11 @@ def _listed(certificate: Certificate) -> list[str]:
     return [one_line(line) for line in listing(certificate)]
 
 
-def _until(asking: CommandRequest, end: datetime | None) -> str:
+def _until(request: CommandRequest, end: datetime | None) -> str:
     """``2026-11-24 08:00:00 UTC (7h 59m left)``; a certificate that was made by hand may have no end."""
     if end is None:
         return "it is revoked"
-    seconds = max(0, int((end - asking.services.now()).total_seconds()))
+    seconds = max(0, int((end - request.services.now()).total_seconds()))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if seconds < 60:
         left = f"{seconds}s"
@@ -207,15 +203,18 @@ def _until(asking: CommandRequest, end: datetime | None) -> str:
     return f"{end:%Y-%m-%d %H:%M:%S} UTC ({left} left)"
 
 
-def _reach(asking: CommandRequest) -> list[str]:
-    found = policy.reachable(asking.settings.policy, asking.identity, asking.source, asking.services.now())
-    if not found:
+def _reach(request: CommandRequest) -> list[str]:
+    """The lines about what each role allows."""
+    reaches = policy.reachable(
+        request.settings.policy, request.identity, request.source, request.services.now()
+    )
+    if not reaches:
         return ["None of your roles allows any host. Ask your administrator."]
     lines = ["You may log in:"]
-    for reach in found:
-        place = "" if reach.from_here else "  (not from your present address)"
-        place += "" if reach.at_this_time else "  (not at this time)"
-        lines.append(f"  role {reach.role}: as {_some(reach.logins)} on {_some(reach.hosts)}{place}")
+    for reach in reaches:
+        limits = "" if reach.from_here else "  (not from your present address)"
+        limits += "" if reach.at_this_time else "  (not at this time)"
+        lines.append(f"  role {reach.role}: as {_some(reach.logins)} on {_some(reach.hosts)}{limits}")
         if reach.denied_hosts:
             lines.append(f"    never on {_some(reach.denied_hosts)}")
         if reach.denied_logins:
@@ -223,23 +222,26 @@ def _reach(asking: CommandRequest) -> list[str]:
     return lines
 
 
-def _recorded(asking: CommandRequest) -> list[str]:
-    whose = policy.sees(asking.settings.policy, asking.identity, asking.source, asking.services.now())
-    if whose is Sees.NONE:
+def _recorded(request: CommandRequest) -> list[str]:
+    """The line about the recordings that the user may view."""
+    sees = recordings.viewable_recordings(request)
+    if sees is Sees.NONE:
         return []
-    said = "your" if whose is Sees.OWN else "all"
-    return [f"You may view {said} recordings: recordings, play ID, text ID, follow ID."]
+    which = "your" if sees is Sees.OWN else "all"
+    return [f"You may view {which} recordings: recordings, play ID, text ID, follow ID."]
 
 
 def _some(names: tuple[str, ...]) -> str:
+    """The names as a list in a sentence."""
     return ", ".join(one_line(name, 80) for name in names) or "none"
 
 
-def _how(asking: CommandRequest) -> list[str]:
-    public = asking.settings.config.public
-    user = asking.identity.user
+def _how(request: CommandRequest) -> list[str]:
+    """The lines about how to connect to a target."""
+    public = request.settings.config.public
+    user = request.identity.user
     proxy = f"{user}@{public}" if public is not None else f"{user}@PROXY"
-    recorded = asking.settings.config.session_recording.records
+    recorded = request.settings.config.session_recording.records
     return [
         "How to connect:",
         f"  ssh -A -J {proxy} LOGIN@HOST",

@@ -1,6 +1,6 @@
-"""A user certificate of the user's own: put into their agent, or for a key that they have.
+"""Issues user certificates: ``login`` puts one into the user's agent, ``sign`` makes one for the user's key.
 
-The private key of ``into_agent`` is in memory until the agent has it, and nowhere else.
+The private key that ``login`` makes is in memory until the agent has it, and nowhere else.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from conchrec.ssh.certificate import Certificate, decode
 from conchrec.ssh.wire import string
 from conchrec.yaml_cursor import ConfigErrors
 
-#: A key, and a long comment.
+#: The most that ``sign`` reads, in bytes: room for a key with a long comment.
 MAX_STDIN = 64 * 1024
-#: For a client that sends nothing, and no end of it.
+#: How long ``sign`` waits for the end of its standard input.
 STDIN_SECONDS = 120.0
 
 NO_AGENT = (
@@ -40,122 +40,127 @@ BY_CERTIFICATE = (
     "(ssh -o IdentitiesOnly=yes -i KEY …) or with a password (ssh -o PubkeyAuthentication=no …)"
 )
 
-#: Of lines of public keys, and of private ones, about which something better is said.
+#: How public and private keys begin: for these the parser's own error is the better one.
 _BEGINNINGS = ("ssh-", "ecdsa-", "sk-", "-----")
 
 
-async def into_agent(asking: CommandRequest) -> tuple[Certificate, Grant]:
-    """A fresh key and a certificate for it, in the user's agent, in the place of an earlier one of ours.
+async def into_agent(request: CommandRequest) -> tuple[Certificate, Grant]:
+    """Put a new key and a certificate for it into the user's agent, in place of an earlier one of ours.
 
-    The agent forgets them when the certificate ends. Raises ConchrecError; then it holds nothing new.
+    The agent removes them when the certificate expires. Raises ConchrecError; then the agent has nothing new.
     """
-    agent = asking.agent
+    agent = request.agent
     if not agent.announced:
         raise CommandRefused(NO_AGENT)
-    granted = _granted(asking)
-    within = asking.services.dialer.within
+    granted = _granted(request)
+    within = request.services.dialer.within
     keeper = await within(agent.open_keeper(), ANSWER_SECONDS, _silent)
     try:
-        before = await within(keeper.identities(), ANSWER_SECONDS, _silent)
+        earlier = await within(keeper.identities(), ANSWER_SECONDS, _silent)
         key = ed25519.Ed25519PrivateKey.generate()
         public = string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
-        certificate = await _certified(asking, public, granted, "login")
-        await _add(asking, keeper, key, certificate)
-        authorities = asking.services.authority.trusted(CaKind.USER)
-        for one in before:
-            if _is_ours(one, asking.identity.user, authorities):
-                await within(keeper.remove(one.blob), ANSWER_SECONDS, _silent)
+        certificate = await _certified(request, public, granted, "login")
+        await _add(request, keeper, key, certificate)
+        authorities = request.services.authority.trusted(CaKind.USER)
+        for identity in earlier:
+            if _is_ours(identity, request.identity.user, authorities):
+                await within(keeper.remove(identity.blob), ANSWER_SECONDS, _silent)
     finally:
         keeper.close()
     return certificate, granted
 
 
 async def _add(
-    asking: CommandRequest, keeper: AgentKeyManager, key: ed25519.Ed25519PrivateKey, certificate: Certificate
+    request: CommandRequest, keeper: AgentKeyManager, key: ed25519.Ed25519PrivateKey, certificate: Certificate
 ) -> None:
-    within = asking.services.dialer.within
-    assert certificate.expires is not None, "it has an end"
+    """Add the key and the certificate, and check that the agent holds them. Raises CommandRefused."""
+    within = request.services.dialer.within
+    assert certificate.expires is not None, "login never makes one without an end"
     added = keeper.add(
         key,
         certificate.blob,
-        comment=comment(asking.identity.user),
-        lifetime=certificate.expires - asking.services.now(),
+        comment=comment(request.identity.user),
+        lifetime=certificate.expires - request.services.now(),
     )
     took = await within(added, ANSWER_SECONDS, _silent)
-    if took and certificate.blob in await _blobs(asking, keeper):
+    if took and certificate.blob in await _blobs(request, keeper):
         return
     for blob in (certificate.blob, certificate.public_key):
-        if blob in await _blobs(asking, keeper):
+        if blob in await _blobs(request, keeper):
             await within(keeper.remove(blob), ANSWER_SECONDS, _silent)
     text = (
         "your agent did not accept the certificate. GNOME Keyring and gpg-agent cannot hold certificates: "
         "use OpenSSH's ssh-agent, and unlock it (ssh-add -X) if it is locked; or use `sign` to get a "
         "certificate for a key file"
     )
-    if certificate.public_key in await _blobs(asking, keeper):
+    if certificate.public_key in await _blobs(request, keeper):
         key_name = fingerprint(certificate.public_key)
         text += f". It kept the key {key_name}, which has no use: remove it (gpg-agent: ~/.gnupg/sshcontrol)"
     raise CommandRefused(text)
 
 
-async def _blobs(asking: CommandRequest, keeper: AgentKeyManager) -> frozenset[bytes]:
-    """Of all that the agent holds."""
-    held = await asking.services.dialer.within(keeper.identities(), ANSWER_SECONDS, _silent)
-    return frozenset(one.blob for one in held)
+async def _blobs(request: CommandRequest, keeper: AgentKeyManager) -> frozenset[bytes]:
+    """The key blobs of all identities in the agent."""
+    held = await request.services.dialer.within(keeper.identities(), ANSWER_SECONDS, _silent)
+    return frozenset(identity.blob for identity in held)
 
 
-async def for_key(asking: CommandRequest) -> str:
-    """The certificate for the public key on stdin, as a line. Raises ConchrecError."""
-    within = asking.services.dialer.within
+async def for_key(request: CommandRequest) -> str:
+    """Sign the public key on standard input, and return the certificate as a line. Raises ConchrecError."""
+    within = request.services.dialer.within
     sent = await within(
-        asking.stdin.read(MAX_STDIN),
+        request.stdin.read(MAX_STDIN),
         STDIN_SECONDS,
         lambda: CommandRefused("no public key on standard input: use sign < key.pub"),
     )
-    key = _one_key(sent)
-    if key in asking.services.authority.revoked().keys:
+    key = _single_key(sent)
+    if key in request.services.authority.revoked().keys:
         raise CommandRefused(f"cannot sign the key {fingerprint(key)}: it is revoked. Use another key")
-    granted = _granted(asking)
-    certificate = await _certified(asking, key, granted, "sign")
-    return f"{public_line(certificate.blob)} {comment(asking.identity.user)}\n"
+    granted = _granted(request)
+    certificate = await _certified(request, key, granted, "sign")
+    return f"{public_line(certificate.blob)} {comment(request.identity.user)}\n"
 
 
-async def held(asking: CommandRequest) -> tuple[Certificate, ...]:
-    """The certificates of ours that the user's agent has, if it is here. Raises AgentError."""
-    if not asking.agent.announced:
+async def held(request: CommandRequest) -> tuple[Certificate, ...]:
+    """Our certificates in the user's agent; none if it is not forwarded. Raises AgentError."""
+    if not request.agent.announced:
         return ()
-    within = asking.services.dialer.within
-    client = await within(asking.agent.open(), ANSWER_SECONDS, _silent)
+    within = request.services.dialer.within
+    client = await within(request.agent.open(), ANSWER_SECONDS, _silent)
     try:
         identities = await within(client.identities(), ANSWER_SECONDS, _silent)
     finally:
         client.close()
-    authorities = asking.services.authority.trusted(CaKind.USER)
-    return tuple(decode(one.blob) for one in identities if _is_ours(one, asking.identity.user, authorities))
+    authorities = request.services.authority.trusted(CaKind.USER)
+    user = request.identity.user
+    return tuple(decode(identity.blob) for identity in identities if _is_ours(identity, user, authorities))
 
 
 def comment(user: str) -> str:
-    """By which an agent's keys of ours are known."""
+    """The comment of our keys in an agent, by which we recognise them."""
     return f"conchrec:{user}"
 
 
-def _granted(asking: CommandRequest) -> Grant:
-    """Raises ConchrecError. A certificate makes no other one, which would outlive its revocation."""
-    if asking.identity.by_certificate:
+def _granted(request: CommandRequest) -> Grant:
+    """What the certificate will allow. Raises ConchrecError.
+
+    A login by certificate gets none: the new certificate would stay valid after the first one is revoked.
+    """
+    if request.identity.by_certificate:
         raise CommandRefused(BY_CERTIFICATE)
     return grant(
-        asking.settings.policy,
-        asking.identity,
-        source=asking.source,
-        now=asking.services.now(),
-        recorded=asking.settings.config.session_recording.records,
-        ttl=asking.ttl,
+        request.settings.policy,
+        request.identity,
+        source=request.source,
+        now=request.services.now(),
+        recorded=request.settings.config.session_recording.records,
+        ttl=request.ttl,
     )
 
 
-async def _certified(asking: CommandRequest, public: bytes, granted: Grant, purpose: str) -> Certificate:
-    """Signed, and audited: what can't be audited is not given away."""
-    services, user = asking.services, asking.identity.user
+async def _certified(request: CommandRequest, public: bytes, granted: Grant, purpose: str) -> Certificate:
+    """Sign a certificate and audit it. Raises WriteFailed where it cannot be audited: nobody gets it then."""
+    services, user = request.services, request.identity.user
     certificate = await services.signing(
         lambda: services.authority.sign_user(
             public,
@@ -169,8 +174,8 @@ async def _certified(asking: CommandRequest, public: bytes, granted: Grant, purp
     services.audit.emit(
         events.CertCreate(
             user=user,
-            addr=asking.address,
-            cid=asking.cid,
+            addr=request.address,
+            cid=request.cid,
             type="user",
             key_id=certificate.key_id,
             serial=certificate.serial,
@@ -183,18 +188,19 @@ async def _certified(asking: CommandRequest, public: bytes, granted: Grant, purp
     return certificate
 
 
-def _is_ours(one: AgentIdentity, user: str, authorities: Collection[bytes]) -> bool:
-    if not one.is_certificate or one.comment != comment(user):
+def _is_ours(identity: AgentIdentity, user: str, authorities: Collection[bytes]) -> bool:
+    """Whether an identity in an agent is a certificate that we have issued to this user."""
+    if not identity.is_certificate or identity.comment != comment(user):
         return False
     try:
-        certificate = decode(one.blob)
+        certificate = decode(identity.blob)
     except RemoteViolation:
         return False
     return certificate.authority in authorities and certificate.key_id == user
 
 
-def _one_key(sent: bytes) -> bytes:
-    """The blob of ``type base64 [comment]``: one line and nothing else. Raises Refused."""
+def _single_key(sent: bytes) -> bytes:
+    """The blob of the one line ``type base64 [comment]``. Raises CommandRefused."""
     try:
         text = sent.decode("utf-8").strip()
     except UnicodeDecodeError:

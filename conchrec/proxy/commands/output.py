@@ -1,6 +1,6 @@
-"""Where a command's answer goes while it goes on: the user's terminal, or a pipe on their side.
+"""The output and the keys of a command that runs for some time, on the user's terminal or pipe.
 
-Whoever writes waits until the user has taken it, so that a slow reader fills nobody's memory.
+A command waits until the user's client has accepted what it wrote, so that a slow client fills no memory.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from twisted.internet.defer import Deferred
 from conchrec.clock import Clock, DelayedCall
 from conchrec.ssh.channel_stream import Stream
 
-#: Bytes that may wait for the user while more is written.
+#: Bytes that may wait for the client while a command continues to write.
 ENOUGH = 64 * 1024
-#: Characters that somebody may have typed ahead.
+#: The most typed characters that wait for the command.
 TYPED = 1024
+#: The most columns, and rows, that a terminal counts.
 _LARGEST = 1000
 
 
 class Console:
-    """``size`` is the terminal's columns and rows; None without one."""
+    """The console of one command. ``size`` is the terminal's columns and rows; None without a terminal."""
 
     def __init__(self, clock: Clock) -> None:
         self.size: tuple[int, int] | None = None
@@ -30,12 +31,13 @@ class Console:
         self._changed = False
 
     def attach(self, stream: Stream) -> None:
+        """Write to this channel from now on."""
         self._stream = stream
 
     # -- for the command
 
     def write(self, text: str) -> Deferred[None]:
-        """Fires when most of it has gone, or nobody is there any more. One writer, who waits."""
+        """Write text. Fires when at most ENOUGH bytes wait, or the channel is closed. For one writer."""
         done: Deferred[None] = Deferred(lambda _: self._forget())
         assert self._stream is not None
         if self._stream.closed:
@@ -49,7 +51,7 @@ class Console:
         return done
 
     def wait(self, seconds: float | None) -> Deferred[None]:
-        """Fires after so many seconds, or when there is something typed, or another size. One reader."""
+        """Fires after so many seconds, or when keys or a new size have come. For one reader."""
         waited: Deferred[None] = Deferred(lambda _: self._forget())
         self._reader = waited
         if self._typed or self._changed:
@@ -60,30 +62,30 @@ class Console:
         return waited
 
     def typed(self) -> str:
-        """What was typed since this was asked last."""
+        """Return the keys since the last call."""
         typed, self._typed = self._typed, ""
         return typed
 
     def resized(self) -> tuple[int, int] | None:
-        """The size, where it is another one since this was asked last."""
+        """Return the size if it has changed since the last call, else None."""
         changed, self._changed = self._changed, False
         return self.size if changed else None
 
     # -- for the session
 
     def resize(self, columns: int, rows: int) -> None:
-        """The user's client says how large the terminal is; one without a size has the usual one."""
+        """Store the size of the terminal; a size of 0 becomes 80 columns, or 24 rows."""
         self.size = (min(columns, _LARGEST) or 80, min(rows, _LARGEST) or 24)
         self._changed = True
         self._wake()
 
     def keys(self, data: bytes) -> None:
-        """Every key is ASCII; what nobody has asked for yet is kept up to a limit."""
+        """Store what the user has typed, up to a limit. Only ASCII has a meaning for a command."""
         self._typed = (self._typed + data.decode("ascii", "ignore"))[:TYPED]
         self._wake()
 
     def drained(self, pending: int) -> None:
-        """So many bytes still wait for the user."""
+        """Let the command write more, if at most ENOUGH of the ``pending`` bytes wait for the client."""
         if self._writer is not None and pending <= ENOUGH:
             writer, self._writer = self._writer, None
             writer.callback(None)

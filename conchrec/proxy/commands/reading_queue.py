@@ -1,8 +1,8 @@
-"""Reads recordings for those who look at them: in threads, in short steps, one user after the other.
+"""Reads recordings for the users who view them: in threads, in short steps, and the users take turns.
 
-Each user has one step under way at a time, however many recordings they look at, so nobody waits for a whole
-recording of somebody else. A step that is cancelled before it has begun is never done. After each step its
-thread rests as long as the step took: pictures are made with Python's lock held, and sessions come first.
+Each user has one step in progress at a time, however many recordings the user views. A step that is cancelled
+before it begins does not run. After each step its thread pauses as long as the step took: a step holds
+Python's global lock, and the sessions come first.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ disk delays nobody else and does not count."""
 
 
 class ReadingQueue:
-    """Steps that wait, by user. ``in_thread`` has at least ``threads`` threads."""
+    """The steps that wait, for each user. ``in_thread`` has at least ``threads`` threads."""
 
     def __init__(self, clock: Clock, in_thread: InThread, *, threads: int = THREADS) -> None:
         self._clock = clock
         self._in_thread = in_thread
         self._free = threads
-        #: What each user waits for.
+        #: The steps of each user that have not begun.
         self._waiting: dict[str, deque[tuple[Deferred[Any], Callable[[], Any]]]] = {}
         self._busy: set[str] = set()
         #: The number of each user's last turn.
@@ -43,7 +43,10 @@ class ReadingQueue:
         self._turn = 0
 
     def run(self, user: str, work: Callable[[], T]) -> Deferred[T]:
-        """What ``work`` returns, or raises, in a thread. It is short, whatever the recording is like."""
+        """Run ``work`` in a thread when it is the user's turn; fires with its result.
+
+        It must be short, whatever the recording contains.
+        """
         done: Deferred[T] = Deferred(lambda done: self._cancel(user, done))
         self._waiting.setdefault(user, deque()).append((done, work))
         self._next()
@@ -51,9 +54,9 @@ class ReadingQueue:
 
     def _cancel(self, user: str, done: Deferred[Any]) -> None:
         waiting = self._waiting.get(user, deque())
-        left = deque(step for step in waiting if step[0] is not done)
-        if left:
-            self._waiting[user] = left
+        others = deque(step for step in waiting if step[0] is not done)
+        if others:
+            self._waiting[user] = others
         else:
             self._waiting.pop(user, None)
 
@@ -77,10 +80,10 @@ class ReadingQueue:
             )
 
     def _finished(self, outcome: tuple[float, Any] | Failure, user: str, done: Deferred[Any]) -> None:
-        taken, result = outcome if isinstance(outcome, tuple) else (0.0, outcome)
+        seconds, result = outcome if isinstance(outcome, tuple) else (0.0, outcome)
         self._busy.discard(user)
-        if taken > SHORTEST_REST:
-            self._clock.callLater(min(taken, LONGEST_REST), self._rested)
+        if seconds > SHORTEST_REST:
+            self._clock.callLater(min(seconds, LONGEST_REST), self._rested)
         else:
             self._rested()
         if not done.called:
@@ -92,6 +95,7 @@ class ReadingQueue:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """The processor time of ``work`` in seconds, and its result or Failure."""
     began = time.thread_time()
     try:
         result: Any = work()

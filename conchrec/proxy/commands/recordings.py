@@ -1,8 +1,9 @@
-"""``recordings``, ``play``, ``text`` and ``follow`` over ssh: a user looks at what was recorded.
+"""The commands ``recordings``, ``play``, ``text`` and ``follow``.
 
-Whose, the user's roles say (``recordings: own|all|none``); what is not theirs is not there. That somebody
-looked is in the audit before anything is shown. Files are read, and pictures made, in a thread, in short
-steps (``reading_queue``): no viewer waits for another. Nothing goes to the user's terminal but what draws.
+The user's roles say which recordings a user may view (``recordings: own|all|none``); to the user, the others
+do not exist. The audit has each view before its first output. Files are read and screens are drawn in
+threads, in short steps (``reading_queue``), so that no viewer waits for another. A recording's control
+sequences never reach the user's terminal: it gets a drawing of the recorded screen.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from conchrec.text import one_line
 
 T = TypeVar("T")
 
-#: Characters of one line of the list.
+#: The longest line of the list, in characters.
 LINE = 300
 
 
-async def recordings(asking: CommandRequest) -> str:
+async def recordings(request: CommandRequest) -> str:
     """List recordings: recordings [--live] [--user|--login|--host|--target NAME] [--since|--until WHEN]"""
     words = _Words("recordings")
     words.add_argument("--live", action="store_true")
@@ -45,116 +46,118 @@ async def recordings(asking: CommandRequest) -> str:
         words.add_argument(name)
     for name in ("--since", "--until"):
         words.add_argument(name, type=_moment)
-    wanted = Filter(**vars(words.parse_args(asking.words)))
-    seen = viewable_recordings(asking)
+    query = Filter(**vars(words.parse_args(request.words)))
+    seen = viewable_recordings(request)
     if seen is Sees.NONE:
         return ""
-    user = asking.identity.user
+    user = request.identity.user
     lines = (
-        Part(text=one_line(one.line(), LINE) + "\n", cost=LINE)
-        if (seen is Sees.ALL or one.user == user) and wanted.is_met_by(one)
-        else Part(cost=LINE)  # it is work, too
-        for one in found(_library(asking), Filter())
+        Part(text=one_line(item.line(), LINE) + "\n", cost=LINE)
+        if (seen is Sees.ALL or item.user == user) and query.is_met_by(item)
+        else Part(cost=LINE)  # reading it was work, too
+        for item in found(_library(request), Filter())
     )
-    await _printed(asking, PlainOutput(lines))
+    await _print(request, PlainOutput(lines))
     return ""
 
 
-async def play(asking: CommandRequest) -> str:
+async def play(request: CommandRequest) -> str:
     """Play a recording (with ssh -t at its own speed): play ID [--speed N] [--idle SECONDS]"""
     words = _Words("play")
     words.add_argument("--speed", type=_positive_number, default=1.0)
     words.add_argument("--idle", type=_positive_number)
     words.add_argument("id")
-    given = words.parse_args(asking.words)
-    entry = await _found(asking, given.id, "play")
-    source, size = RecordingSource(entry), asking.console.size
-    await _looked(asking, entry, playback.play(source, size=size, speed=given.speed, idle=given.idle))
+    arguments = words.parse_args(request.words)
+    entry = await _find(request, arguments.id, "play")
+    opening = playback.play(
+        RecordingSource(entry), size=request.console.size, speed=arguments.speed, idle=arguments.idle
+    )
+    await _show(request, entry, opening)
     return ""
 
 
-async def text(asking: CommandRequest) -> str:
+async def text(request: CommandRequest) -> str:
     """Print the output of a recording as plain text: text ID"""
-    entry = await _found(asking, _only_id(asking, "text"), "text")
-    await _printed(asking, playback.text(RecordingSource(entry)))
+    entry = await _find(request, _only_id(request, "text"), "text")
+    await _print(request, playback.text(RecordingSource(entry)))
     return ""
 
 
-async def follow(asking: CommandRequest) -> str:
+async def follow(request: CommandRequest) -> str:
     """Watch a session while it is recorded: follow ID"""
-    entry = await _found(asking, _only_id(asking, "follow"), "follow")
-    await _looked(asking, entry, playback.follow(RecordingSource(entry), size=asking.console.size))
+    entry = await _find(request, _only_id(request, "follow"), "follow")
+    await _show(request, entry, playback.follow(RecordingSource(entry), size=request.console.size))
     return ""
 
 
-# -- who may
+# -- access
 
 
-def viewable_recordings(asking: CommandRequest) -> Sees:
-    """Recordings this user may look at, now."""
-    return sees(asking.settings.policy, asking.identity, asking.source, asking.services.now())
+def viewable_recordings(request: CommandRequest) -> Sees:
+    """Which recordings the roles of this user allow to view now."""
+    return sees(request.settings.policy, request.identity, request.source, request.services.now())
 
 
-def _library(asking: CommandRequest) -> Library:
-    return Library(asking.settings.config.recordings.directory)
+def _library(request: CommandRequest) -> Library:
+    return Library(request.settings.config.recordings.directory)
 
 
-async def _found(asking: CommandRequest, sid: str, action: str) -> LibraryEntry:
-    """One that this user may look at, and the audit knows it. Raises Refused, WriteFailed."""
-    seen = viewable_recordings(asking)
-    entry = await _read(asking, partial(_library(asking).find, sid))
+async def _find(request: CommandRequest, sid: str, action: str) -> LibraryEntry:
+    """Find a recording that this user may view, and audit the view. Raises CommandRefused, WriteFailed."""
+    seen = viewable_recordings(request)
+    entry = await _read(request, partial(_library(request).find, sid))
     fields = summary(entry) if entry is not None else {}
     user = str(fields.get("user", ""))
-    if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == asking.identity.user)):
+    if entry is None or not (seen is Sees.ALL or (seen is Sees.OWN and user == request.identity.user)):
         raise CommandRefused(f"no recording {one_line(sid, 40)} that you may view. To list them: recordings")
     if is_encrypted(entry.path):
         raise CommandRefused(
             f"recording {sid} is encrypted. Someone with its key can read it on the proxy: "
             f"conchrec recordings {action} {sid} --identity FILE"
         )
-    asking.services.audit.emit(
+    request.services.audit.emit(
         audit_events.RecordingAccess(
             action=action,
-            by=asking.identity.user,
+            by=request.identity.user,
             sid=sid,
             user=user,
             login=str(fields.get("login", "")),
             target=str(fields.get("target", "")),
-            addr=asking.address,
-            cid=asking.cid,
+            addr=request.address,
+            cid=request.cid,
         )
     )
     return entry
 
 
-# -- what is shown
+# -- output
 
 
-async def _looked(asking: CommandRequest, entry: LibraryEntry, opening: Opening) -> None:
-    """Until it is over; the last picture stays on the user's terminal."""
-    console = asking.console
-    while (show := await _read(asking, partial(next, opening))) is None:
+async def _show(request: CommandRequest, entry: LibraryEntry, opening: Opening) -> None:
+    """Show a recording until it ends, or the user stops it; the last screen stays on the user's terminal."""
+    console = request.console
+    while (show := await _read(request, partial(next, opening))) is None:
         pass
     if isinstance(show, PlainOutput):
-        await _printed(asking, show)
+        await _print(request, show)
         return
     try:
         await console.write(ENTER)
-        await _printed(asking, show)
+        await _print(request, show)
     finally:
-        # Whatever happened; and there may be no time to wait.
+        # Also when it is cancelled, where nothing can be awaited.
         console.write(LEAVE)
-    await console.write(await _read(asking, show.picture))
+    await console.write(await _read(request, show.picture))
     if show.problem:
         raise RecordingError(f"{entry.sid}: {show.problem}", code=ReasonCode.RECORDING_UNREADABLE)
 
 
-async def _printed(asking: CommandRequest, show: Show) -> None:
-    """Frame by frame, each made in a thread, until it is over."""
-    console, clock = asking.console, asking.services.clock
+async def _print(request: CommandRequest, show: Show) -> None:
+    """Print frame by frame, each made in a thread, until the last one."""
+    console, clock = request.console, request.services.clock
     while True:
         frame = await _read(
-            asking, partial(show.advance, clock.seconds(), console.typed(), console.resized())
+            request, partial(show.advance, clock.seconds(), console.typed(), console.resized())
         )
         await console.write(frame.text)
         if frame.over:
@@ -163,10 +166,10 @@ async def _printed(asking: CommandRequest, show: Show) -> None:
             await console.wait(frame.wake)
 
 
-async def _read(asking: CommandRequest, work: Callable[[], T]) -> T:
-    """One step, in a thread. Raises ConchrecError."""
+async def _read(request: CommandRequest, work: Callable[[], T]) -> T:
+    """Run one step in a thread. Raises ConchrecError."""
     try:
-        step: Deferred[T] = asking.services.reading(asking.identity.user, work)
+        step: Deferred[T] = request.services.reading(request.identity.user, work)
         return await step
     except OSError as error:
         raise RecordingError(
@@ -176,11 +179,11 @@ async def _read(asking: CommandRequest, work: Callable[[], T]) -> T:
         ) from error
 
 
-# -- what is asked
+# -- arguments
 
 
 class _Words(argparse.ArgumentParser):
-    """What follows a command; whatever is wrong with it is Unknown."""
+    """Parses the words that follow a command. Raises UsageError."""
 
     def __init__(self, name: str) -> None:
         super().__init__(prog=name, add_help=False, allow_abbrev=False)
@@ -189,10 +192,11 @@ class _Words(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}")
 
 
-def _only_id(asking: CommandRequest, name: str) -> str:
+def _only_id(request: CommandRequest, name: str) -> str:
+    """The one argument of a command: the id of a recording."""
     words = _Words(name)
     words.add_argument("id")
-    sid: str = words.parse_args(asking.words).id
+    sid: str = words.parse_args(request.words).id
     return sid
 
 

@@ -1,4 +1,4 @@
-"""A user who asks the proxy itself for something: who, from where, and what comes in on stdin."""
+"""What a command gets: the user, the words, standard input and the console; and how it refuses."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from conchrec.reasons import ReasonCode
 
 
 class CommandRefused(ConchrecError):
-    """It can't be done, or was done wrongly; one line for the user."""
+    """A valid command that cannot be done; one line for the user."""
 
     default_code = ReasonCode.COMMAND_REFUSED
 
 
 class UsageError(Exception):
-    """Not a command, or not used like that; one line for the user."""
+    """An unknown command, or invalid arguments; one line for the user."""
 
 
 class Stdin:
-    """What the user's client sends to a command. Nothing is kept but for a command that reads."""
+    """The standard input of a command. Data is dropped unless the command reads."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -36,9 +36,9 @@ class Stdin:
         self._ended = False
 
     def read(self, limit: int) -> Deferred[bytes]:
-        """All of it, up to its end. Fails with Refused as soon as there is more than ``limit``.
+        """Fires with all input, at its end. Fails with CommandRefused when it exceeds ``limit`` bytes.
 
-        For one reader, who asks at once: what came before is gone.
+        For one reader, which calls this at once: input that came before is lost.
         """
         reader: Deferred[bytes] = Deferred(lambda _: self._finish())
         self._reader, self._limit = reader, limit
@@ -47,6 +47,7 @@ class Stdin:
         return reader
 
     def data(self, data: bytes) -> None:
+        """Add input from the client."""
         if self._reader is None:
             return
         self._kept += data
@@ -56,11 +57,12 @@ class Stdin:
             reader.errback(CommandRefused(f"standard input is too long: at most {self._limit // 1024} KiB"))
 
     def eof(self) -> None:
+        """Handle the end of the input."""
         self._ended = True
         if self._reader is not None:
-            reader, read = self._reader, bytes(self._kept)
+            reader, data = self._reader, bytes(self._kept)
             self._finish()
-            reader.callback(read)
+            reader.callback(data)
 
     def _finish(self) -> None:
         self._reader = None
@@ -69,9 +71,9 @@ class Stdin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRequest:
-    """Who asks, and from where. ``words`` follow the command; ``ttl`` was asked for with ``--ttl``.
+    """One command of a user. ``words`` follow the command's name; ``ttl`` is that of ``--ttl``.
 
-    ``who`` gives the user as of now: a command may take long, and the user's roles change meanwhile.
+    ``who`` returns the user as of now: the user's roles may change while a command runs.
     """
 
     context: ProxyContext
@@ -92,10 +94,10 @@ class CommandRequest:
 
     @property
     def settings(self) -> Settings:
-        """Those of now."""
+        """The settings in effect now."""
         return self.context.settings
 
     @property
     def services(self) -> Services:
-        """What the command works with."""
+        """The services of this process."""
         return self.context.services
