@@ -1,7 +1,7 @@
-"""Which keys of an agent are offered to a target, in which order, and what to say when none would do.
+"""Which keys of an agent are offered to a target, in which order, and the advice when no key is accepted.
 
-sshd ends a login after ``MaxAuthTries`` (6) refusals, offers without a signature among them, so an agent
-with many keys must not use them up: four at most, and our own certificate still has its turn.
+sshd ends a login after ``MaxAuthTries`` (6) rejected offers, with or without a signature. So at most four
+keys of agents are offered, which leaves room for our own certificate.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from conchrec.ssh.agent import AgentClient, AgentSigner
 from conchrec.ssh.agent_messages import AgentIdentity
 from conchrec.ssh.certificate import decode
 
-#: Offers of agents' keys in one login.
+#: The most keys of agents that are offered in one login.
 MAX_OFFERS = 4
 
 
 @dataclass(slots=True)
 class Offers:
-    """What has been tried in one login at a target."""
+    """What has been offered in one login at a target.
+
+    ``count`` keys of agents were offered, of the ``held`` different ones in ``agents`` agents.
+    """
 
     identity: Identity
     count: int = 0
@@ -31,19 +34,21 @@ class Offers:
     seen: set[bytes] = field(default_factory=set)
     agents: int = 0
     failures: list[str] = field(default_factory=list)
-    #: What became of our own certificate; empty where it is not to be used.
+    #: ``offered``, or why our own certificate was not; empty where it is not to be used.
     own: str = ""
 
     @property
-    def spent(self) -> bool:
+    def is_exhausted(self) -> bool:
+        """Whether no further key of an agent may be offered."""
         return self.count >= MAX_OFFERS
 
-    def agent_failed(self, path: str, why: str) -> None:
-        self.failures.append(f"{path} agent: {why}")
+    def agent_failed(self, path: str, reason: str) -> None:
+        """Note that an agent could not be used."""
+        self.failures.append(f"{path} agent: {reason}")
 
-    def advice(self, target: Target, login: str, ways: tuple[UpstreamAuth, ...]) -> Reason:
-        """One line: what was missing, and what to do."""
-        if UpstreamAuth.PROMPT in ways and not self.count and not self.own:
+    def advice(self, target: Target, login: str, methods: tuple[UpstreamAuth, ...]) -> Reason:
+        """Why no key was accepted, and what to do, in one line. ``methods`` are those that were allowed."""
+        if UpstreamAuth.PROMPT in methods and not self.count and not self.own:
             text = (
                 f"{target} does not ask {login} for a password. Enable PasswordAuthentication or "
                 "KbdInteractiveAuthentication in its sshd_config, or let the proxy log in with keys "
@@ -55,7 +60,7 @@ class Offers:
             trust += f"; it rejected a certificate of this CA for {login}"
         elif self.own:
             trust += f"; no certificate of this CA was offered: {self.own}"
-        if UpstreamAuth.AGENT not in ways:
+        if UpstreamAuth.AGENT not in methods:
             text = f"{target} rejected the login as {login}. To allow it, {trust}"
             return Reason(ReasonCode.USER_CA_NOT_TRUSTED, text)
         if not self.agents:
@@ -88,27 +93,33 @@ def agent_signers(
 ) -> Iterator[AgentSigner]:
     """The agent's keys in the order in which they are offered; none twice.
 
-    What the user logged in with comes first, the certificate before its key; then other certificates,
-    then other keys, each in the agent's own order. A certificate by one of our ``authorities`` (user CAs)
-    that is not good for ``login`` at a target is not offered: it is for the proxy.
+    First the credential that the user logged in with, the certificate before its key; then other
+    certificates, then other keys, each in the agent's own order. A certificate by one of our ``authorities``
+    (user CAs) that is not valid for ``login`` at a target is not offered.
     """
     offers.agents += 1
-    fresh = [
-        one for one in identities if one.blob not in offers.seen and not _is_for_us(one, login, authorities)
+    new = [
+        identity
+        for identity in identities
+        if identity.blob not in offers.seen and not _is_for_proxy_only(identity, login, authorities)
     ]
-    offers.seen.update(one.blob for one in fresh)
-    offers.held += len(fresh)
-    fresh.sort(key=lambda one: (not _is_own(one, offers.identity), not one.is_certificate))
-    for identity in fresh:
+    offers.seen.update(identity.blob for identity in new)
+    offers.held += len(new)
+    new.sort(key=lambda identity: (not _is_own(identity, offers.identity), not identity.is_certificate))
+    for identity in new:
         yield AgentSigner(client, identity)
 
 
-def _is_for_us(one: AgentIdentity, login: str, authorities: Collection[bytes]) -> bool:
-    """The login is no principal; or it is for the proxy alone, or for other addresses than the proxy's."""
-    if not one.is_certificate:
+def _is_for_proxy_only(identity: AgentIdentity, login: str, authorities: Collection[bytes]) -> bool:
+    """Whether a certificate of ours is not valid at a target.
+
+    The login is not among its principals, or it has a critical option: source-address has the user's address,
+    and the target sees the proxy's.
+    """
+    if not identity.is_certificate:
         return False
     try:
-        certificate = decode(one.blob)
+        certificate = decode(identity.blob)
     except RemoteViolation:
         return False
     if certificate.authority not in authorities:
@@ -118,12 +129,13 @@ def _is_for_us(one: AgentIdentity, login: str, authorities: Collection[bytes]) -
     )
 
 
-def _is_own(one: AgentIdentity, identity: Identity) -> bool:
-    if one.blob in (identity.key, identity.certificate):
+def _is_own(candidate: AgentIdentity, identity: Identity) -> bool:
+    """Whether the user has logged in with this key, or with a certificate for it."""
+    if candidate.blob in (identity.key, identity.certificate):
         return True
-    if not one.is_certificate or not identity.key:
+    if not candidate.is_certificate or not identity.key:
         return False
     try:
-        return decode(one.blob).public_key == identity.key
+        return decode(candidate.blob).public_key == identity.key
     except RemoteViolation:
         return False

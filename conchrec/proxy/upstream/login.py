@@ -1,4 +1,4 @@
-"""The login at a target: which keys are offered, in which order, and what a person is asked."""
+"""The login at a target: which keys are offered, in which order, and which questions the user gets."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from conchrec.ssh.userauth import Challenge
 from conchrec.ssh.userauth_client import Login, UserAuthClient
 from conchrec.text import decode_text
 
-#: A signature that takes longer waits for a person, who should not keep others from logging in.
+#: A signature that takes longer waits for a person; then the place in the gate is released to other logins.
 PERSON_SECONDS = 0.5
-#: The longest that a login may take with a person in it; sshd's own LoginGraceTime is 2 minutes.
+#: The longest that a login may take with a person in it; sshd's own LoginGraceTime is 2 minutes by default.
 LOGIN_SECONDS = 600.0
 
 
 def auth_methods(access: TargetAccess) -> tuple[UpstreamAuth, ...]:
-    """How the proxy may log in at the target: as its group says, else ``upstream_auth``."""
+    """How the proxy may log in at the target: by its rule (``targets``), else by ``upstream_auth``."""
     config = access.settings.config
     rule = rule_for(config.targets, access.target, access.destination.addresses)
     return (rule.upstream_auth if rule is not None else None) or config.upstream_auth
 
 
 class InnerAgentWait:
-    """Until the inner connection has said, or had the time to say, that it has an agent."""
+    """Waits until the inner connection has announced an agent, or had the time to do so."""
 
     __slots__ = ("_is_settled", "_waiting", "is_waiting")
 
     def __init__(self) -> None:
         self._is_settled = False
         self._waiting: list[Deferred[None]] = []
-        #: The login stands still for it.
+        #: The login at the target waits for it.
         self.is_waiting = False
 
     @property
     def is_settled(self) -> bool:
-        """It is known whether there is one."""
+        """Whether it is known that there is an agent, or that there is none."""
         return self._is_settled
 
     def settle(self) -> None:
-        """It is known now."""
+        """End the wait: it is known now."""
         self._is_settled = True
         self.is_waiting = False
         waiting, self._waiting = self._waiting, []
@@ -67,14 +67,14 @@ class InnerAgentWait:
             done.callback(None)
 
     def begin(self) -> Deferred[None]:
-        """Fires when it is known. Only where it is not."""
+        """Wait: fires with ``settle``. Only while it is not known."""
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         self.is_waiting = True
         return done
 
     def cancel(self) -> None:
-        """Nobody needs to know any more."""
+        """Cancel the wait: the connection has ended."""
         self.is_waiting = False
         waiting, self._waiting = self._waiting, []
         for done in waiting:
@@ -82,11 +82,10 @@ class InnerAgentWait:
 
 
 class LoginKeys:
-    """Every key that may log in, in the order of ``upstream_auth``: from the user's agents, or by a
-    certificate of our own.
+    """The keys to log in with, in the order of ``upstream_auth``: of the user's agents, and our certificate.
 
     ``wait_for_inner`` waits for the inner connection's agent; ``may_wait_for_person`` is called before a step
-    that may wait for somebody.
+    that may wait for the user.
     """
 
     def __init__(
@@ -105,14 +104,14 @@ class LoginKeys:
         self._wait_for_inner = wait_for_inner
         self._may_wait_for_person = may_wait_for_person
         self._agents: list[AgentClient] = []
-        #: The last one was our own certificate.
+        #: The last key was our own certificate.
         self._last_own = False
         self._signers = self._in_order()
 
     async def next(self, methods: frozenset[bytes]) -> Signer | None:
-        """The next key to offer to a target that takes ``methods``; None where none is left."""
+        """Return the next key to offer to a target that accepts ``methods``; None if none is left."""
         if self._last_own:
-            # Called again after our own certificate was offered: the target rejected it.
+            # This call means that the target rejected our certificate.
             self._last_own = False
             self._services.untrusting_targets.add(self._access.target, self._access.login)
         if b"publickey" not in methods:
@@ -123,7 +122,7 @@ class LoginKeys:
             return None
 
     def close(self) -> None:
-        """The login is over: the agents are not needed any more."""
+        """Close the agents: the login is over."""
         for agent in self._agents:
             agent.close()
 
@@ -137,7 +136,8 @@ class LoginKeys:
                     tried.append(access.agents.outer)
                     async for signer in self._from_agent(access.agents.outer):
                         yield signer
-                # Its client says so after the inner login, and that is where people are asked.
+                # A client announces its agent after the inner login; with ``prompt`` the login at the target
+                # must be over by then, because its questions are asked in the inner login.
                 if UpstreamAuth.PROMPT not in order and (waiting := self._wait_for_inner()) is not None:
                     await waiting
                 if access.agents.inner.announced or probe is AgentProbe.ALWAYS:
@@ -157,7 +157,7 @@ class LoginKeys:
                         yield signer
 
     async def _from_agent(self, source: AgentSource) -> AsyncIterator[Signer]:
-        if self._offers.spent:
+        if self._offers.is_exhausted:
             return
         self._may_wait_for_person()
         within = self._services.dialer.within
@@ -179,7 +179,7 @@ class LoginKeys:
             authorities=self._services.authority.trusted(CaKind.USER),
         )
         for signer in signers:
-            if self._offers.spent:
+            if self._offers.is_exhausted:
                 return
             self._offers.count += 1
             yield signer
@@ -214,8 +214,11 @@ class LoginKeys:
 
 
 class TargetLogin:
-    """One login at a target. ``on_banner`` gets the target's banner; ``settled`` is called when the login
-    waits for the inner connection's agent or for a person."""
+    """One login at a target.
+
+    ``on_banner`` gets the target's banner; ``settled`` is called when the login waits for the inner
+    connection's agent, or for the user.
+    """
 
     def __init__(
         self,
@@ -232,19 +235,21 @@ class TargetLogin:
         self._on_banner = on_banner
         self._settled = settled
         self._offers = Offers(access.identity)
-        self.questions = Questions(self._question_asked)
+        self.questions = Questions(self._question_opened)
         self.inner_agent = InnerAgentWait()
         self._link: Link | None = None
         self._first_answer: DelayedCall | None = None
 
     @property
     def is_waiting(self) -> bool:
-        """For the inner connection's agent, or for a person."""
+        """Whether it waits for the inner connection's agent, or for the user."""
         return self.inner_agent.is_waiting or self.questions.open is not None
 
     async def run(self, link: Link, connection: Connection, silent: Callable[[], None]) -> Login:
-        """Log in, and begin ``connection``. ``silent`` is called where the target does not answer at all.
-        Raises ConchrecError."""
+        """Log in, and begin ``connection``. Raises ConchrecError.
+
+        ``silent`` is called if the target does not answer the first message.
+        """
         access, services, transport = self._access, self._access.services, link.transport
         dialer = services.dialer
         self._link = link
@@ -257,7 +262,7 @@ class TargetLogin:
         )
 
         async def next_signer(methods: frozenset[bytes]) -> Signer | None:
-            self._heard()
+            self._answered()
             return await keys.next(methods)
 
         userauth = UserAuthClient(
@@ -284,7 +289,7 @@ class TargetLogin:
                 ),
             )
         finally:
-            self._heard()
+            self._answered()
             keys.close()
             link.slot.release()
 
@@ -310,22 +315,25 @@ class TargetLogin:
         self._on_banner(self._text.banner(decode_text(text)))
 
     def _ask(self, challenge: Challenge) -> Deferred[tuple[str, ...]]:
-        """Questions of the target for the user. There is no question of the proxy after them: the target is
-        not dialled before every step of the inner login is passed (``inner.login``)."""
+        """Ask the user a question of the target.
+
+        No question of the proxy follows it: the target is not dialled before every step of the inner login
+        has passed (``inner.login``).
+        """
         return self.questions.ask(self._text.challenge(challenge))
 
-    def _question_asked(self) -> None:
-        """A person must answer: release the gate to other logins, and let the inner login continue."""
+    def _question_opened(self) -> None:
+        """Release the place in the gate while a person answers, and let the inner login continue."""
         if self._link is not None:
             self._link.slot.wait_for_person()
         self._settled()
 
     def _may_wait_for_person(self) -> None:
-        """What takes longer from here on waits for somebody, and leaves the gate to others."""
+        """Release the place in the gate to other logins if this step takes long."""
         if self._link is not None:
-            self._access.services.clock.callLater(PERSON_SECONDS, self._perhaps_a_person, self._link)
+            self._access.services.clock.callLater(PERSON_SECONDS, self._release_gate, self._link)
 
-    def _perhaps_a_person(self, link: Link) -> None:
+    def _release_gate(self, link: Link) -> None:
         if self._lifecycle.state is UpstreamState.AUTHENTICATING:
             link.slot.wait_for_person()
 
@@ -337,8 +345,8 @@ class TargetLogin:
         self._settled()
         return done
 
-    def _heard(self) -> None:
-        """The target has answered something."""
+    def _answered(self) -> None:
+        """Stop the timer: the target has answered the first message."""
         if self._first_answer is not None and self._first_answer.active():
             self._first_answer.cancel()
 

@@ -1,7 +1,7 @@
-"""What the target asks of a person (passwords, codes), on its way to the inner login and back.
+"""Passes the target's questions (passwords, codes) to the inner login, and the user's answers back.
 
-The question waits here until the user's client holds the conversation; the answer goes straight to the
-target. Neither is written, logged or kept.
+A question waits here until the inner login asks it; the answer goes to the target at once. Neither is
+recorded, logged or kept.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from conchrec.ssh.userauth import Challenge
 
 
 class Questions:
-    """At most one question is open. ``asked`` is called when there is one."""
+    """The questions of one target: at most one is open. ``on_question`` is called for each."""
 
-    def __init__(self, asked: Callable[[], object]) -> None:
-        self._asked = asked
+    def __init__(self, on_question: Callable[[], object]) -> None:
+        self._on_question = on_question
         self._answer: Deferred[tuple[str, ...]] | None = None
         self.open: Challenge | None = None
-        #: Somebody was asked at all.
+        #: There was a question in this login.
         self.any = False
 
     def ask(self, challenge: Challenge) -> Deferred[tuple[str, ...]]:
-        """Fires with the answers. Cancelled, it is no longer asked."""
-        answer: Deferred[tuple[str, ...]] = Deferred(lambda _: self._withdrawn())
+        """Fires with the answers to a question of the target. If cancelled, the question is withdrawn."""
+        answer: Deferred[tuple[str, ...]] = Deferred(lambda _: self._withdraw())
         self._answer, self.open, self.any = answer, challenge, True
-        self._asked()
+        self._on_question()
         return answer
 
-    def _withdrawn(self) -> None:
+    def _withdraw(self) -> None:
         self._answer = self.open = None
 
     def answer(self, challenge: Challenge, answers: tuple[str, ...]) -> None:
-        """Answers to a question that is not open any more reach nobody."""
+        """Pass the user's answers on; those to a question that is not open any more are dropped."""
         if self._answer is not None and self.open is challenge:
             answer, self._answer, self.open = self._answer, None, None
             answer.callback(answers)

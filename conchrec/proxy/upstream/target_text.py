@@ -1,10 +1,9 @@
-"""What a target says to a person before there is a session: its banner, its questions, why it disconnects.
+"""Marks the text of a target that a user reads outside a session: banner, questions, reasons for its end.
 
-A malicious target may write exactly what the proxy would write, for instance the question for the second
-factor at the proxy, and get the answer. So each line of a target begins with its name in brackets, and none
-can begin like ours (``conchrec: …``) or pass for one of ours on a terminal that wraps it: lines are cut
-short of a terminal's width, and our name before a colon is put in quotes. The output of a session is the
-target's own, and not marked.
+A malicious target could otherwise imitate the proxy: for instance, ask for the user's code and get it. So
+each line of a target begins with its name in brackets, and none can look like a line of the proxy
+(``conchrec: …``), also on a terminal that wraps it: lines are shorter than a terminal's width, and
+``conchrec`` before a colon is put in quotes. The output of a session is not marked.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from conchrec.ssh.disconnect import ConnectionEnd
 from conchrec.ssh.userauth import Challenge, Prompt
 from conchrec.text import PREFIX, foreign_line, one_line
 
-#: Columns of a line, the mark among them. ssh itself writes ``(root@web1) `` before a question.
+#: Columns of a line with its mark. OpenSSH's client writes ``(root@web1) `` before a question.
 BANNER_WIDTH, QUESTION_WIDTH = 79, 60
-#: A longer name is cut in the mark.
+#: The longest name in a mark; a longer one is cut.
 MAX_NAME = 32
-#: Of all banners of one login.
+#: The most characters and lines of all banners of one login together.
 MAX_BANNER, MAX_BANNER_LINES = 8 * 1024, 100
 MAX_TITLE, MAX_INSTRUCTION, MAX_PROMPT = 256, 4 * 1024, 1024
 MAX_LINES = 40
@@ -41,7 +40,7 @@ def end_text(lost: ConnectionEnd) -> str:
 
 
 class TargetText:
-    """Marks the words of one target, whose ``name`` is a host name with or without a port."""
+    """Marks the text of one target, whose ``name`` is a host name with or without a port."""
 
     def __init__(self, name: str) -> None:
         self._mark = f"[{one_line(name, MAX_NAME)}] "
@@ -49,7 +48,7 @@ class TargetText:
         self._banner_lines_left = MAX_BANNER_LINES
 
     def banner(self, text: str) -> str:
-        """The lines of a banner; empty once there were more than a person reads."""
+        """The marked lines of a banner; empty once all banners exceed the limits."""
         if self._banner_left <= 0 or self._banner_lines_left <= 0:
             return ""
         lines = self._lines(text, self._banner_left, self._banner_lines_left, BANNER_WIDTH)
@@ -58,7 +57,7 @@ class TargetText:
         return "".join(f"{line}\n" for line in lines)
 
     def challenge(self, challenge: Challenge) -> Challenge:
-        """The same questions, each line of them marked."""
+        """The same questions with each line marked."""
         return replace(
             challenge,
             name="\n".join(self._lines(challenge.name, MAX_TITLE, MAX_LINES, QUESTION_WIDTH)),
@@ -69,19 +68,22 @@ class TargetText:
         )
 
     def _prompt(self, prompt: Prompt) -> str:
-        """People type behind its last line. A question without a text is marked as well."""
+        """A marked question: the user types after its last line. An empty one gets a mark, too."""
         lines = self._lines(prompt.text, MAX_PROMPT, MAX_LINES, QUESTION_WIDTH)
         return "\n".join(lines or [self._mark]) + ("\n" if prompt.text.endswith(("\n", "\r")) else "")
 
     def refusal(self, text: bytes) -> bytes:
-        """Why it does not open a channel. Clients show it behind words of their own, and programs compare
-        it, so that it is marked only where it could pass for ours."""
+        """The target's reason for refusing a channel.
+
+        It is marked only if it could pass for one of ours: clients show it after words of their own, and
+        programs compare it.
+        """
         shown = foreign_line(text, MAX_DISCONNECT)
-        plain = shown.isascii() and PREFIX.strip(": ") not in shown.casefold()
-        return shown.encode() if plain else (self._mark + shown).encode()
+        is_plain = shown.isascii() and PREFIX.strip(": ") not in shown.casefold()
+        return shown.encode() if is_plain else (self._mark + shown).encode()
 
     def line(self, text: bytes) -> bytes:
-        """Why it disconnects."""
+        """The marked reason of the target's DISCONNECT."""
         shown = foreign_line(text, MAX_DISCONNECT)
         return (self._mark + shown).encode()
 
@@ -89,7 +91,7 @@ class TargetText:
         lines: list[str] = []
         was_empty = False
         for line in text[:most].splitlines():
-            # Two empty lines say no more than one, and a hundred push off the screen what was there.
+            # One empty line is enough: a hundred would push earlier text off the screen.
             if line.strip() or not was_empty:
                 lines += [self._mark + row for row in _rows(line, width - len(self._mark))]
             was_empty = not line.strip()
@@ -99,12 +101,12 @@ class TargetText:
 
 
 def _rows(line: str, width: int) -> Iterator[str]:
-    """The line in pieces that take at most ``width`` columns; at least one."""
+    """Split a line into pieces of at most ``width`` columns; at least one piece."""
     row, columns = "", 0
     for letter in foreign_line(line, None):
-        takes = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        if columns + takes > width:
+        letter_width = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if columns + letter_width > width:
             yield row
             row, columns = "", 0
-        row, columns = row + letter, columns + takes
+        row, columns = row + letter, columns + letter_width
     yield row

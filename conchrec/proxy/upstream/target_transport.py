@@ -15,7 +15,7 @@ from conchrec.ssh.transport import ClientTransport
 
 
 class HostKeyCheck:
-    """A ``HostCheck``: what the trust in one target says of the key that it shows."""
+    """A ``HostCheck`` for one target, by the configured trust."""
 
     def __init__(self, trust: HostTrust, target: Target, now: Callable[[], datetime]) -> None:
         self._trust = trust
@@ -28,7 +28,7 @@ class HostKeyCheck:
 
 
 def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
-    """A transport that will greet the target once it is told how."""
+    """A transport to a target, and the check of its host key. ``start`` sends the identification string."""
     services = access.services
     trust = services.trust(access.target, access.destination.addresses)
     check = HostKeyCheck(trust, access.target, services.now)
@@ -46,7 +46,7 @@ def new_transport(access: TargetAccess) -> tuple[ClientTransport, HostCheck]:
 
 
 def algorithms_of(access: TargetAccess) -> Algorithms:
-    """What may be agreed with the target: as its group says, else what this version knows."""
+    """The algorithms for the target: by its rule (``targets``), else all but the legacy ones."""
     rule = rule_for(access.settings.config.targets, access.target, access.destination.addresses)
     name = rule.algorithms.value if rule is not None and rule.algorithms is not None else ""
     return {"legacy": LEGACY, "modern": MODERN}.get(name, UPSTREAM)
