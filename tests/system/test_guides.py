@@ -231,7 +231,7 @@ async def test_follows_administrators_guide(stage: Stage) -> None:
     assert (tried.text, tried.code) == ("", 0), f"{tried}\n{proxy.log}"
     await proxy.finished(4)
     (start_event,) = proxy.audit("session.start", sid=max(proxy.sids()))
-    assert start_event["trust"].startswith("certificate 'web1.example.com node of example.com'")
+    assert str(start_event["trust"]).startswith("certificate 'web1.example.com node of example.com'")
 
     await answers_auditor(machines)
 
