@@ -95,7 +95,7 @@ async def test_starts_session_when_approved(stage: Stage) -> None:
     (event,) = await house.proxy.audited("access.approve", by="ann", user="joe", request=name)
     assert event["note"] == "go on"
     late = await says(house, "deny", name)
-    assert late.code == 1 and f"no request {name}" in late.errors
+    assert late.code == 1 and f"no pending request {name}" in late.errors
     await recorded_provenance(house, name)
 
 

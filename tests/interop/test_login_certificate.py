@@ -386,7 +386,7 @@ async def test_fails_with_locked_agent(house: House, tmp_path: Path) -> None:
     client = _with(house, agent.socket)
     result = await client.ssh("proxy", "login")
     assert (result.stdout, result.code) == (b"", 1), str(result)
-    assert "is it locked?" in result.errors
+    assert "unlock it (ssh-add -X) if it is locked" in result.errors
 
 
 async def test_releases_login_when_user_disconnects(house: House) -> None:

@@ -304,7 +304,7 @@ async def test_refuses_to_play_encrypted_recording(stage: Stage) -> None:
     for name in ("play", "text", "follow"):
         refused = await house.client().ssh("proxy", name, sid)
         assert refused.code == 1 and refused.stdout == b""
-        assert refused.errors.startswith(f"conchrec: {sid} is encrypted")
+        assert refused.errors.startswith(f"conchrec: recording {sid} is encrypted")
         said = await house.proxy.command("recordings", name, sid, "--identity", key.path)
         assert (said.code, said.text) == (0, "secret\n"), str(said)
         assert (await house.proxy.command("recordings", name, sid)).code == 1

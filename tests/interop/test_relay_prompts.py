@@ -194,7 +194,7 @@ async def test_marks_prompts_that_imitate_proxy(anywhere: House, tmp_path: Path)
     shown = [line for line in result.errors.replace("\r", "\n").split("\n") if "second factor" in line]
     assert len(shown) == 2 and all(f"{mark}'conchrec': " in line for line in shown), str(result)
     ours = [line for line in result.errors.replace("\r", "\n").split("\n") if line.startswith("conchrec")]
-    assert ours and all(line.startswith(f"conchrec: localhost:{target.port} rejected") for line in ours)
+    assert ours and all(f"localhost:{target.port} rejected" in line for line in ours)
 
 
 async def test_asks_questions_when_inner_login_is_skipped(stage: Stage, tmp_path: Path) -> None:

@@ -139,7 +139,9 @@ async def test_requires_code_for_each_connection_to_target(house: House, mfa: st
         refused = await Answering(house, "000000", more=config).client.ssh("web1", "echo never")
         assert (refused.code, refused.stdout) == (255, b"")
         command = await Answering(house, more=config).client.ssh("proxy", "status")
-        assert command.code == 1 and "requires a second factor of its own" in command.errors, str(command)
+        assert command.code == 1 and "each command requires its own second factor" in command.errors, str(
+            command
+        )
     await held.stop()
 
 

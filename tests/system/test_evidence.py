@@ -221,11 +221,11 @@ async def test_encrypts_recordings_for_auditors(stage: Stage, compress: bool) ->
     assert path.name == f"{sid}.cast{'.zst' if compress else ''}.age"
     assert b"secret business" not in path.read_bytes()
     said = await house.proxy.command("recordings", "verify")
-    assert said.code == 0 and "encrypted: the file is the one that was sealed" in said.text
+    assert said.code == 0 and "encrypted: the file is unchanged" in said.text
     opened = await house.proxy.command("recordings", "verify", "--identity", stage.path("auditor"))
     assert (opened.code, opened.text.splitlines()[0]) == (0, f"ok      {sid}: complete")
     wrong = await house.proxy.command("recordings", "verify", "--identity", house.proxy.config)
-    assert wrong.code == 78 and "is no private key of age or SSH" in wrong.errors
+    assert wrong.code == 78 and "is not a private key of age or SSH" in wrong.errors
 
 
 async def test_compresses_recordings_while_live_and_after_crash(stage: Stage) -> None:

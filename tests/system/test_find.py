@@ -50,7 +50,7 @@ async def test_finds_screen_contents(stage: Stage) -> None:
     nothing = await house.proxy.command("recordings", "search", "plain words", "--user", "eve")
     assert (nothing.code, nothing.text) == (1, "")
     no_words = await house.proxy.command("recordings", "search", "***")
-    assert no_words.code == 1 and "a phrase needs a letter or a digit" in no_words.errors
+    assert no_words.code == 1 and "a phrase must contain a letter or a digit" in no_words.errors
     # The index is a cache: without it everything is as before.
     listed = (await house.proxy.command("recordings", "ls")).check().text
     for path in house.proxy.recordings_directory.glob("index.sqlite*"):

@@ -194,4 +194,4 @@ async def test_limits_rate_of_channels(stage: Stage) -> None:
 
     assert len(await in_thread(too_many)) == 2
     [event] = await house.proxy.audited("session.rejected", rule="channels")
-    assert event["reason"] == "3 channels at once in one connection are the limit" and event["user"] == "joe"
+    assert event["reason"] == "too many channels in one connection: the limit is 3" and event["user"] == "joe"

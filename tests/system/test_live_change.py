@@ -325,7 +325,7 @@ async def test_keeps_locks_when_file_is_removed(stage: Stage) -> None:
     locks = house.proxy.directory / "state" / "locks.json"
     kept = locks.read_bytes()
     locks.unlink()
-    await fact(lambda: "locks.json is gone; the previous state stays in effect" in house.proxy.log,
+    await fact(lambda: "locks.json was removed; the previous state stays in effect" in house.proxy.log,
                lambda: house.proxy.log)  # fmt: skip
     assert not await is_in()
     locks.write_bytes(kept.replace(b"joe", b"tom"))

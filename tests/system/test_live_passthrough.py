@@ -36,9 +36,12 @@ async def begun(client: Client) -> Process:
     ("change", "reason"),
     [
         ({"roles": {"ops": {"hosts": ["127.0.0.66"]}}}, "joe may not reach localhost"),
-        ({"roles": {"ops": {"options": {"require_mfa": "login"}}}}, "your roles require a second factor"),
+        ({"roles": {"ops": {"options": {"require_mfa": "login"}}}}, "your roles now require a second factor"),
         ({"roles": {"ops": {"options": {"approval": ["ops"]}}}}, "this access now requires an approval"),
-        ({"session_recording": "proxy"}, "changed how sessions are recorded (session_recording)"),
+        (
+            {"session_recording": "proxy"},
+            "the administrator changed how sessions are recorded (session_recording)",
+        ),
         ({"users": {"joe": None}}, "there is no user joe any more"),
     ],
     ids=["hosts", "mfa", "approval", "recording", "user"],

@@ -128,7 +128,8 @@ async def test_reports_target_that_is_down(stage: Stage) -> None:
     house = await build(stage)
     await house.target.stop()
     for way in Way:
-        line = f"conchrec: localhost:{house.target.port}: connection refused. Is sshd running there?"
+        there = f"localhost:{house.target.port}"
+        line = f"conchrec: cannot reach {there}: connection refused. Is sshd running there?"
         await refused(house, house.client(way), line)
 
 

@@ -74,7 +74,7 @@ async def test_tells_users_and_seals_recordings_at_sigterm(stage: Stage) -> None
     recording = await house.proxy.finished_one()
     assert recording.manifest is not None
     assert recording.manifest["status"] == "complete"
-    assert "stopped" in str(recording.manifest["reason"])
+    assert "shutting down" in str(recording.manifest["reason"])
     assert house.proxy.audit("service.stop")
     assert house.proxy.audit("session.end", sid=recording.sid)
 

@@ -88,7 +88,7 @@ async def test_closes_silent_tunnel(hasty: House) -> None:
 async def test_drops_connections_above_startup_limit(hasty: House) -> None:
     crowd = [socket.create_connection((hasty.proxy.host, hasty.proxy.port)) for _ in range(30)]
     try:
-        await fact(lambda: "that have not logged in" in hasty.proxy.log, lambda: hasty.proxy.log[-3000:])
+        await fact(lambda: "(unauthenticated)" in hasty.proxy.log, lambda: hasty.proxy.log[-3000:])
     finally:
         for one in crowd:
             one.close()
