@@ -32,27 +32,28 @@ ADD_ID_CONSTRAINED = 25
 EXTENSION = 27
 EXTENSION_FAILURE = 28
 EXTENSION_RESPONSE = 29
-#: What agents of ssh.com answered, and some still do.
+#: The failure message of the agents of ssh.com. Some agents still send it.
 OLD_FAILURE = 102
 
 #: The replies that refuse a request (section 5.1, and 5.8 for extensions).
 REFUSALS = frozenset((FAILURE, EXTENSION_FAILURE, OLD_FAILURE))
 
-# Signature flags: section 8.3. They choose the hash of an RSA signature.
+# Signature flags: section 8.3. They select the hash of an RSA signature.
 FLAG_RSA_SHA2_256 = 2
 FLAG_RSA_SHA2_512 = 4
 
-#: Key constraint: the agent deletes the key after so many seconds (section 5.2.7).
+#: Key constraint: the agent deletes the key after this many seconds (section 5.2.7).
 CONSTRAIN_LIFETIME = 1
 
 #: Binds an agent connection to an SSH connection (PROTOCOL.agent, 1).
 SESSION_BIND = b"session-bind@openssh.com"
 
-#: The longest message in either direction, without its length: OpenSSH's ``AGENT_MAX_LEN``.
+#: The maximum length of a message in either direction, without its length field: OpenSSH's
+#: ``AGENT_MAX_LEN``.
 MAX_MESSAGE = 256 * 1024
-#: More keys than anybody's agent holds.
+#: The maximum number of keys in one list: more than any agent holds.
 MAX_IDENTITIES = 2048
-#: Characters of a comment that are kept.
+#: The maximum length of a key's comment, in characters; the rest is cut off.
 MAX_COMMENT = 256
 
 

@@ -19,13 +19,13 @@ class Algorithms:
     kex: tuple[bytes, ...]
     ciphers: tuple[bytes, ...]
     macs: tuple[bytes, ...]
-    #: Signatures with SHA-1, and DSA: of host keys, and of RSA keys that log in.
+    #: Allow SHA-1 signatures and DSA, for host keys and for RSA keys that log in.
     sha1: bool = False
-    #: The client's choice; without its ``Compression yes`` there is none.
+    #: The client chooses: OpenSSH uses compression only with ``Compression yes``.
     compressions: tuple[bytes, ...] = (NONE, DELAYED)
-    #: Of a server: the ciphers that a connection goes over to, with new keys, once it has carried much
-    #: under another. The client's order decides (RFC 4253 section 7.1), and OpenSSH's begins with
-    #: ChaCha20; where the processor knows AES, a GB costs both sides half a second less without it.
+    #: For a server: the ciphers to change to, with new keys, after many bytes under another cipher. The
+    #: client's order decides (RFC 4253 section 7.1), and OpenSSH prefers ChaCha20. On a processor with AES
+    #: instructions, AES-GCM saves both sides half a second per GB.
     bulk: tuple[bytes, ...] = ()
 
 
@@ -41,7 +41,7 @@ MODERN = Algorithms(
     ),
     macs=(b"hmac-sha2-256-etm@openssh.com", b"hmac-sha2-512-etm@openssh.com"),
 )
-#: For old clients: the NIST curves, finite-field Diffie-Hellman, and MACs over the plain text.
+#: For old clients: also the NIST curves, finite-field Diffie-Hellman, and MACs over the plaintext.
 COMPATIBLE = replace(
     MODERN,
     kex=(
@@ -54,9 +54,9 @@ COMPATIBLE = replace(
     ),
     macs=(*MODERN.macs, b"hmac-sha2-256", b"hmac-sha2-512"),
 )
-#: Towards targets: whatever is sound.
+#: For targets: all algorithms that are secure.
 UPSTREAM = COMPATIBLE
-#: Towards one target that has nothing better, where its rule says so.
+#: For one old target, if a rule of the configuration selects it.
 LEGACY = replace(
     UPSTREAM,
     kex=(*UPSTREAM.kex, b"diffie-hellman-group14-sha1", b"diffie-hellman-group1-sha1"),
@@ -64,13 +64,13 @@ LEGACY = replace(
     macs=(*UPSTREAM.macs, b"hmac-sha1"),
     sha1=True,
 )
-#: What ``Algorithms.bulk`` is where the processor has instructions for AES.
+#: ``Algorithms.bulk`` on a processor with AES instructions.
 BULK = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
-#: What only ``LEGACY`` has; whoever uses one of these hears of it.
+#: Algorithms that only ``LEGACY`` has. Their use is reported to the user.
 WEAK = (
     frozenset(LEGACY.kex + LEGACY.ciphers + LEGACY.macs)
     - frozenset(UPSTREAM.kex + UPSTREAM.ciphers + UPSTREAM.macs)
 ) | {b"ssh-rsa", b"ssh-dss"}
 
-#: ``server-sig-algs`` (RFC 8308 section 3.1): the signatures that users may log in with.
+#: ``server-sig-algs`` (RFC 8308 section 3.1): the signature algorithms for logins.
 USER_SIGNATURES = SIGNATURES

@@ -31,7 +31,7 @@ class WriteBackpressure:
         self._producer: Producer | None = None
         self._is_held = False
         self.full = False
-        #: Called when the socket takes more again.
+        #: Called when the socket has drained.
         self.on_drained: Callable[[], None] = lambda: None
 
     @property

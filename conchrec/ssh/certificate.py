@@ -21,15 +21,15 @@ from conchrec.errors import CertificateRejected, RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import Malformed, Reader, string, uint32, uint64
 
-#: What the type of every certificate ends with.
+#: The suffix of every certificate type.
 CERTIFICATE = b"-cert-v01@openssh.com"
 #: "Forever" in ``valid before`` (PROTOCOL.certkeys).
 FOREVER = 2**64 - 1
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 16384
-#: As OpenSSH has it (SSHKEY_CERT_MAX_PRINCIPALS), and the same for options.
+#: OpenSSH's limit (SSHKEY_CERT_MAX_PRINCIPALS); here also the limit for options.
 MAX_PRINCIPALS = 256
-#: No certificate of sense is larger.
+#: The maximum length of a certificate, in bytes.
 MAX_BLOB = 64 * 1024
 
 ECDSA = (b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384", b"ecdsa-sha2-nistp521")
@@ -121,7 +121,7 @@ def fingerprint(blob: bytes) -> str:
         if key_type_of(blob).endswith(CERTIFICATE):
             blob = decode(blob).public_key
     except RemoteViolation:
-        pass  # nonsense has a fingerprint, too
+        pass  # malformed data also gets a fingerprint
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
@@ -191,26 +191,26 @@ def _read_key_fields(r: Reader, key_type: bytes) -> bytes:
 def _parse_strings(packed: bytes) -> tuple[bytes, ...]:
     """Parse the principals: ``string name`` repeated."""
     r = Reader(packed)
-    found = []
+    strings = []
     while not r.at_end:
-        found.append(r.string())
-        if len(found) > MAX_PRINCIPALS:
+        strings.append(r.string())
+        if len(strings) > MAX_PRINCIPALS:
             raise Malformed(f"the certificate has more than {MAX_PRINCIPALS} principals")
-    return tuple(found)
+    return tuple(strings)
 
 
 def _parse_options(packed: bytes) -> dict[str, bytes]:
     """Parse options: ``string name, string value`` repeated. A value is often a string in a string."""
     r = Reader(packed)
-    found: dict[str, bytes] = {}
+    options: dict[str, bytes] = {}
     while not r.at_end:
         name = _decode_utf8(r.string())
-        if name in found:
+        if name in options:
             raise Malformed("the certificate has an option twice")
-        if len(found) >= MAX_PRINCIPALS:
+        if len(options) >= MAX_PRINCIPALS:
             raise Malformed(f"the certificate has more than {MAX_PRINCIPALS} options")
-        found[name] = r.string()
-    return found
+        options[name] = r.string()
+    return options
 
 
 def _decode_utf8(raw: bytes) -> str:

@@ -105,7 +105,7 @@ def _check(
     except RemoteViolation as error:
         raise _rejection(ReasonCode.CERTIFICATE_MALFORMED, "its CA key is malformed") from error
     if authority_type not in KEY_TYPES:
-        # A certificate in the place of the authority's key (CVE-2025-49825).
+        # A certificate instead of the CA's plain key (CVE-2025-49825).
         raise _rejection(ReasonCode.CERTIFICATE_MALFORMED, "its CA key is not a plain key")
     if certificate.authority not in authorities:
         raise _rejection(ReasonCode.CERTIFICATE_AUTHORITY_UNKNOWN, "its CA is not trusted")

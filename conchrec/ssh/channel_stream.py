@@ -15,12 +15,12 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel, Connection, IncomingOpen
 from conchrec.ssh.wire import Reader, string, uint32
 
-#: What sshd and ssh grant on their own channels.
+#: The window and packet size of sshd and ssh for their own channels.
 WINDOW = 2 * 1024 * 1024
 MAX_PACKET = 32 * 1024
-#: Whoever takes fewer bytes in a packet would have thousands made in one turn of the reactor.
+#: A smaller maximum packet size would create thousands of packets in one turn of the reactor.
 LEAST_PACKET = 512
-#: Some peers overshoot a little; more than this beyond the window is no accident.
+#: Some peers exceed the window a little. More bytes than this are a violation.
 SLACK = 256 * 1024
 
 
@@ -69,7 +69,7 @@ class Stream:
 
     def __init__(self, handler: StreamHandler, window: int = WINDOW) -> None:
         self._handler = handler
-        #: What the peer may have sent that was not taken yet.
+        #: The maximum number of bytes that the peer may send before they are consumed.
         self._window = window
         self._channel: Channel | None = None
         self._send_window = 0

@@ -15,7 +15,7 @@ from conchrec.ssh.packetcipher import MAX_PACKET
 
 NONE = b"none"
 DELAYED = b"zlib@openssh.com"
-#: As OpenSSH has it; more costs much and gains little.
+#: OpenSSH's level. Higher levels cost much time and save little.
 LEVEL = 6
 
 
@@ -26,6 +26,7 @@ class Deflate:
         self._stream = zlib.compressobj(LEVEL)
 
     def __call__(self, payload: bytes) -> bytes:
+        """Return the compressed payload."""
         return self._stream.compress(payload) + self._stream.flush(zlib.Z_PARTIAL_FLUSH)
 
 
@@ -40,6 +41,7 @@ class Inflate:
         self._stream = zlib.decompressobj()
 
     def __call__(self, payload: bytes) -> bytes:
+        """Return the decompressed payload. Raises RemoteViolation."""
         try:
             inflated = self._stream.decompress(payload, MAX_PACKET)
         except zlib.error:

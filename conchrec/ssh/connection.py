@@ -27,7 +27,7 @@ from conchrec.ssh.wire import Reader, uint32
 _log = Logger()
 
 
-#: More channels at once than any client opens; sshd's MaxSessions is 10, forwards come on top.
+#: The default limit of channels in one connection. sshd's MaxSessions is 10; forwards are added to that.
 MAX_CHANNELS = 1024
 
 
@@ -222,7 +222,7 @@ class Connection(SSHService):
         self._incoming_requests: deque[IncomingRequest] = deque()
         self._outgoing_replies: deque[ReplyCallback] = deque()
         self._stopped = False
-        #: DISCONNECT was sent: what the peer has sent before it read that is not handled.
+        #: DISCONNECT was sent: later messages of the peer are ignored.
         self._disconnecting = False
 
     # --- life
@@ -348,7 +348,7 @@ class Connection(SSHService):
                 self._incoming_requests.append(incoming)
             self._handler.global_requested(incoming)
         elif number in (m.REQUEST_SUCCESS, m.REQUEST_FAILURE):
-            # An unsolicited reply answers nothing; dropping it costs nothing.
+            # A reply without a request is dropped.
             if self._outgoing_replies:
                 self._outgoing_replies.popleft()(number == m.REQUEST_SUCCESS, payload)
         else:

@@ -34,16 +34,17 @@ from conchrec.text import decode_text, one_line
 
 _log = Logger()
 
-#: Requests that may wait, of one peer and of all. A connection waits for one at a time.
+#: The maximum number of waiting requests, for one peer and in total. A connection has one request at a
+#: time.
 MAX_OF_PEER = 256
 MAX_WAITING = 1024
-#: A request that is not answered within this many seconds has stopped the process.
+#: If a request takes longer than this, the process hangs and is killed.
 ANSWER_SECONDS = 20.0
-#: A process that ends sooner than this after its start is started again later each time.
+#: A process that ends earlier than this is restarted with a growing delay.
 STABLE_SECONDS = 10.0
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 30.0
-#: Refused requests are logged together, at most this often.
+#: Refused requests are logged together, at most once in this time.
 LOG_SECONDS = 10.0
 
 
@@ -86,7 +87,7 @@ class _PowerRequest:
     peer: str
     data: bytes
     answer: Deferred[tuple[int, ...]]
-    #: Processes that ended while they worked on it.
+    #: The number of processes that ended while they worked on the request.
     ended: int = 0
     abandoned: bool = False
 
@@ -118,10 +119,10 @@ class DiffieHellmanHelper:
         self._restart = None
         self._started_at = self._reactor.seconds()
         command = [sys.executable, "-I", "-S", str(Path(dh_worker.__file__).resolve())]
-        # An interpreter may need to be told where its libraries are; nothing else is the helper's business.
+        # The interpreter may need this to find its libraries. The helper needs no other variable.
         env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         try:
-            # Twisted closes everything in the child but the three pipes.
+            # Twisted closes all file descriptors in the child except for the three pipes.
             self._process = self._reactor.spawnProcess(_Pipe(self), sys.executable, command, env)
         except OSError as error:
             _log.error("cannot start the helper process for key exchanges: {reason}", reason=error.strerror)
@@ -250,7 +251,7 @@ class DiffieHellmanHelper:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        # The process goes on while the answer is used.
+        # Let the process compute the next request while this result is used.
         self._send_next()
         if request is not None and not request.abandoned:
             request.answer.callback(numbers)

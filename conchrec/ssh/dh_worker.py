@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-#: Answers and requests are about 2 kB; what is longer is no frame.
+#: The maximum length of a frame's body. Requests and answers have about 2 kB.
 MAX_FRAME = 16 * 1024
 _PR_SET_DUMPABLE = 4
 
@@ -73,21 +73,21 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     """Run the helper process."""
-    # The proxy ends it by closing its input; a signal for the whole process group, or for all processes of
-    # a service, must not end it before the proxy has done its last key exchange.
+    # The proxy ends this process by closing its input. A signal to the process group, or to all processes
+    # of a service, must not end it before the proxy has finished its last key exchange.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # Secret exponents pass through: none of them goes into a core file, or to a debugger of another process.
-    # A sandbox may not allow some of this; key exchanges work without it.
+    # Requests contain secret exponents: keep them out of core files and away from debuggers of other
+    # processes. A sandbox may deny some of these calls; key exchanges work without them.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, AttributeError, ImportError, MemoryError):
-        import ctypes  # needs memory that is writable and executable, which a sandbox may deny
+        import ctypes  # needs writable and executable memory, which a sandbox may deny
 
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     with contextlib.suppress(OSError):
         os.chdir("/")
-    # The reactor comes first: what waits for it is everybody, what waits here is a few logins.
+    # The proxy has priority: all users wait for it, but only a few logins wait for this process.
     with contextlib.suppress(OSError):
         os.nice(5)
     with contextlib.suppress(BrokenPipeError):

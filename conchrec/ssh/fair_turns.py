@@ -1,11 +1,11 @@
 """Bounded and fair work in each turn of the reactor.
 
-What a connection has received is handled in slices: a few messages at once, the rest in later turns. All
-connections of one user are charged to one ``Share`` (before the login: all of one address), and shares that
-have more to do take turns, so fifty connections of one user get what one gets. Somebody who sends little is
-served at once, whatever others send.
+What a connection has received is handled in slices: a few messages now, the rest in later turns. All
+connections of one user are charged to one ``Share`` (before the login: all connections of one address).
+Shares with more work take turns, so fifty connections of one user get as much time as one. A peer that
+sends little is served at once.
 
-The budgets delay and never refuse: while nobody else waits, a share gets all the time there is.
+The budgets delay messages and never refuse them. If no other share waits, a share gets all the time.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from weakref import WeakValueDictionary
 
 from conchrec.clock import Clock, DelayedCall
 
-#: What one share may use at once, in seconds and messages. A full read of a bulk transfer takes less.
+#: The budget of one share for one slice, in seconds and messages. A full read of a bulk transfer needs
+#: less.
 SLICE_SECONDS = 0.0005
 SLICE_MESSAGES = 64
-#: What all shares together may use at once in one turn, before they wait as well.
+#: The budget of all shares together for one turn. Further messages wait.
 TURN_SECONDS = 0.0015
 TURN_MESSAGES = 4 * SLICE_MESSAGES
-#: What is done in one turn of that which waits.
+#: The budget of one turn for messages that wait.
 WAITING_SECONDS = 0.0005
 WAITING_MESSAGES = 2 * SLICE_MESSAGES
-#: So little does not need a new turn to be forgotten.
+#: Less use than this needs no new turn to be reset.
 _TRIFLE_SECONDS = SLICE_SECONDS / 4
 _TRIFLE_MESSAGES = SLICE_MESSAGES // 4
 
@@ -34,37 +35,39 @@ Key = tuple[str, str]
 
 
 class TurnReader(Protocol):
-    """A connection with messages that wait to be handled."""
+    """A connection with messages that wait."""
 
     @property
     def share(self) -> Share | None:
-        """What is charged. It changes at the login."""
+        """The share that is charged. It changes at the login."""
 
     def read_slice(self, spent: Callable[[], bool]) -> bool:
-        """Handle messages, and after each of them stop if ``spent`` returns true. The result says whether
-        messages are left. Never raises."""
+        """Handle messages until ``spent`` returns true after one. Return whether messages are left. Never
+        raises.
+        """
 
 
 class Share:
-    """What is charged for the connections of one user, or of one address."""
+    """The time and messages that the connections of one user, or of one address, have used."""
 
     __slots__ = ("__weakref__", "_turns", "credit", "is_queued", "messages", "seconds", "turn", "waiting")
 
     def __init__(self, turns: TurnScheduler) -> None:
         self._turns = turns
-        #: Used in ``turn``.
+        #: What the share has used in ``turn``.
         self.turn = 0
         self.seconds = 0.0
         self.messages = 0
-        #: Seconds that it may use when its turn comes; below zero after a message that took long.
+        #: Time credit for the next slice, in seconds; negative after a message that took long.
         self.credit = 0.0
         #: Readers with messages left, in the order of their turns.
         self.waiting: dict[TurnReader, None] = {}
         self.is_queued = False
 
     def read(self, reader: TurnReader) -> bool:
-        """Let ``reader`` handle what it has: now as far as the budgets allow, the rest in later turns. The
-        result says whether there is a rest."""
+        """Handle the messages of ``reader``, as many as the budgets allow. Return whether some are left for
+        later turns.
+        """
         return self._turns.read(self, reader)
 
 
@@ -79,17 +82,17 @@ class TurnScheduler:
         self._turn = 1
         self._seconds = 0.0
         self._messages = 0
-        #: Of the slice that runs: when it ends, and how many messages are left of it.
+        #: The current slice: when it ends, and how many messages it may still handle.
         self._is_running = False
         self._slice_end = 0.0
         self._messages_left = 0
 
     def of_user(self, user: str) -> Share:
-        """The share of all connections of this user."""
+        """Return the share of all connections of a user."""
         return self._share(("user", user))
 
     def of_address(self, address: str) -> Share:
-        """The share of all connections from here that have not logged in."""
+        """Return the share of all connections from an address that have not logged in."""
         return self._share(("address", address))
 
     def _share(self, key: Key) -> Share:
@@ -99,9 +102,10 @@ class TurnScheduler:
         return share
 
     def read(self, share: Share, reader: TurnReader) -> bool:
+        """Implement ``Share.read``."""
         if reader in share.waiting:
             return True
-        # An inner connection is read within the slice of the outer one, whose message has brought its bytes.
+        # An inner connection is read within the slice of the outer connection that carried its bytes.
         more = (
             reader.read_slice(self._count_message) if self._is_running else self._read_at_once(share, reader)
         )
@@ -110,6 +114,7 @@ class TurnScheduler:
         return more
 
     def _read_at_once(self, share: Share, reader: TurnReader) -> bool:
+        """Handle a slice now, if the budgets of this turn allow it."""
         if share.turn != self._turn:
             share.turn, share.seconds, share.messages = self._turn, 0.0, 0
         seconds = min(SLICE_SECONDS - share.seconds, TURN_SECONDS - self._seconds)
@@ -127,7 +132,9 @@ class TurnScheduler:
         return more
 
     def _run(self, reader: TurnReader, seconds: float, messages: int) -> tuple[bool, float, int]:
-        """One slice: whether messages are left, what it took, and how many it handled."""
+        """Handle one slice. Return whether messages are left, the seconds used, and the number of messages
+        handled.
+        """
         began = self._clock.seconds()
         self._is_running, self._slice_end, self._messages_left = True, began + seconds, messages
         try:
@@ -137,26 +144,29 @@ class TurnScheduler:
         return more, self._clock.seconds() - began, messages - self._messages_left
 
     def _count_message(self) -> bool:
-        """One message more has been handled: is the slice over?"""
+        """Count a message, and return whether the slice is over."""
         self._messages_left -= 1
         return self._messages_left <= 0 or self._clock.seconds() >= self._slice_end
 
     def _defer(self, share: Share, reader: TurnReader) -> None:
+        """Handle the rest in a later turn."""
         share.waiting[reader] = None
         self._queue_share(share)
         self._schedule()
 
     def _queue_share(self, share: Share) -> None:
+        """Add a share to the queue of those that wait, unless it is in it."""
         if not share.is_queued:
             share.is_queued = True
             self._ready.append(share)
 
     def _schedule(self) -> None:
+        """Run ``_begin_turn`` in the next turn of the reactor."""
         if self._next_turn is None:
             self._next_turn = self._clock.callLater(0, self._begin_turn)
 
     def _begin_turn(self) -> None:
-        """A new turn of the reactor: go on with what waits, one slice of each share after the other."""
+        """Start a new turn of the reactor: handle one slice of each share that waits."""
         self._next_turn = None
         self._turn += 1
         self._seconds, self._messages = 0.0, 0
@@ -173,7 +183,7 @@ class TurnScheduler:
             del share.waiting[reader]
             more, took, handled = self._run(reader, SLICE_SECONDS, min(SLICE_MESSAGES, left))
             left -= max(handled, 1)
-            # What was owed is paid by now, or there was nobody to owe it to.
+            # The share has waited for its debt, or no other share was waiting.
             share.credit = min(0.0, SLICE_SECONDS - took)
             if more:
                 self._defer(reader.share or share, reader)

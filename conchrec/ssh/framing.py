@@ -1,8 +1,8 @@
-"""A stream of bytes, cut into a version line and packets, and packets made into a stream (RFC 4253
-sections 4.2 and 6). Knows no message.
+"""Splits a stream of bytes into an identification string and packets, and joins packets to a stream (RFC
+4253 sections 4.2 and 6).
 
-Time and memory are proportional to what arrives: bytes are copied into the buffer once, out of it once,
-and what has been read goes from its front when it is used up.
+This module does not interpret messages. Time and memory are proportional to the received bytes: they are
+copied once into the buffer and once out of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.compression import Deflate, Inflate
 from conchrec.ssh.packetcipher import Clear, Opener, Sealer
 
-#: RFC 4253 section 4.2: 255 with CR and LF; and what a server may say before it.
+#: RFC 4253 section 4.2: at most 255 bytes with CR and LF; and limits for the lines that a server may send
+#: before.
 MAX_IDENTIFICATION = 255
 MAX_GREETING = 8 * 1024
 MAX_GREETING_LINES = 50
@@ -20,11 +21,11 @@ _WRAP = 0xFFFFFFFF
 
 
 class InboundPackets:
-    """What the peer sends: first its version line, then packets.
+    """The bytes from the peer: first the identification string, then packets.
 
-    ``sequence`` is the number of the next packet, ``handling`` that of the one that was read last;
-    ``counted`` are the bytes since the keys are in use, ``carried`` those under all keys. Raises
-    RemoteViolation for what is not SSH.
+    ``sequence`` is the number of the next packet, ``handling`` the number of the last packet that was
+    returned. ``counted`` is the number of bytes under the current keys, ``carried`` under all keys. Raises
+    RemoteViolation for invalid data.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class InboundPackets:
         self._opener: Opener = Clear()
         self._inflate: Inflate | None = None
         self._is_compressed = self._is_logged_in = False
-        #: Keys that follow the peer's NEWKEYS, and the arguments of ``expect``.
+        #: The keys after the peer's NEWKEYS, with the arguments of ``expect``.
         self._next: tuple[Opener, bool, bool] | None = None
         self._packet_head: bytes | None = None
         self._rest_length = 0
@@ -43,32 +44,34 @@ class InboundPackets:
         self.handling = 0
         self.counted = 0
         self._earlier = 0
-        #: Bytes that a packet may have now; None: as many as the cipher takes.
+        #: The current maximum packet size in bytes; None: the limit of the cipher.
         self.limit: int | None = None
 
     def __len__(self) -> int:
-        """Bytes that wait to be read."""
+        """The number of bytes that were received and not returned."""
         return len(self._buffer) - self._start
 
     @property
     def carried(self) -> int:
+        """Bytes of packets under all keys."""
         return self._earlier + self.counted
 
     def feed(self, data: bytes) -> None:
+        """Add received bytes."""
         if self._start > len(self._buffer) // 2:
-            # A reader that always has a packet left never comes to the end of the buffer.
+            # While packets keep arriving, the buffer never becomes empty; remove the used part here.
             self._compact()
         self._buffer += data
 
     def clear(self) -> None:
-        """Nobody reads any more."""
+        """Discard all bytes."""
         self._buffer.clear()
         self._start = 0
 
     def identification(self, *, of_client: bool) -> bytes | None:
-        """The line that begins with ``SSH-``, without its end; None until it is all there.
+        """Return the identification string (``SSH-…``) without CR and LF, or None until it is complete.
 
-        A server may say other lines before it, which are kept in ``greeting``; a client may not.
+        A server may send other lines before it, which are kept in ``greeting``; a client may not.
         """
         buffer = self._buffer
         while True:
@@ -92,7 +95,7 @@ class InboundPackets:
                 )
 
     def packet(self) -> bytes | None:
-        """The payload of the next packet, never empty; None until it is all there."""
+        """Return the payload of the next packet, never empty, or None until the packet is complete."""
         opener = self._opener
         if self._packet_head is None:
             if len(self) < opener.head:
@@ -121,19 +124,24 @@ class InboundPackets:
         return payload
 
     def log_in(self) -> None:
-        """The login is done: the next packet begins a compressed stream, where that was agreed. Where keys
-        are expected, the stream begins with those."""
+        """Start decompression with the next packet, if it was negotiated. Called after the login.
+
+        If new keys are expected, decompression starts with those keys.
+        """
         self._is_logged_in = True
         if self._is_compressed and self._next is None:
             self._inflate = Inflate()
 
     def expect(self, opener: Opener, *, reset: bool, compress: bool = False) -> None:
-        """The keys that ``renew`` takes into use. ``reset``: packets then begin with the number 0 (strict key
-        exchange); ``compress``: they are compressed once the login is done."""
+        """Set the keys that ``renew`` puts into use.
+
+        With ``reset`` the sequence number is then set to 0 (strict key exchange). With ``compress`` packets
+        are compressed after the login.
+        """
         self._next = (opener, reset, compress)
 
     def renew(self) -> None:
-        """The next packet is under the keys that are expected."""
+        """Use the expected keys from the next packet on."""
         assert self._next is not None
         (self._opener, reset, self._is_compressed), self._next = self._next, None
         self._inflate = Inflate() if self._is_compressed and self._is_logged_in else None
@@ -143,17 +151,19 @@ class InboundPackets:
             self.sequence = 0
 
     def _read_bytes(self, count: int) -> bytes:
+        """Return the next ``count`` bytes of the buffer."""
         begin, self._start = self._start, self._start + count
         with memoryview(self._buffer) as view:
             return bytes(view[begin : self._start])
 
     def _compact(self) -> None:
+        """Remove returned bytes from the buffer."""
         del self._buffer[: self._start]
         self._start = 0
 
 
 class OutboundPackets:
-    """What we send, packet by packet. The fields are those of Incoming."""
+    """The packets to the peer. The attributes are those of InboundPackets."""
 
     def __init__(self) -> None:
         self._sealer: Sealer = Clear()
@@ -165,9 +175,11 @@ class OutboundPackets:
 
     @property
     def carried(self) -> int:
+        """Bytes of packets under all keys."""
         return self._earlier + self.counted
 
     def packet(self, number: int, payload: bytes) -> bytes:
+        """Return the packet for the message ``number, payload``."""
         if self._deflate is None:
             packet = self._sealer.seal(self.sequence, bytes((number,)), payload)
         else:
@@ -177,13 +189,15 @@ class OutboundPackets:
         return packet
 
     def log_in(self) -> None:
-        """The login is done: the next packet begins a compressed stream, where that was agreed."""
+        """Start compression with the next packet, if it was negotiated. Called after the login."""
         self._is_logged_in = True
         if self._is_compressed:
             self._deflate = Deflate()
 
     def renew(self, sealer: Sealer, *, reset: bool, compress: bool = False) -> None:
-        """The next packet is under new keys (``InboundPackets.expect`` explains the arguments)."""
+        """Use new keys from the next packet on. ``InboundPackets.expect`` explains ``reset`` and
+        ``compress``.
+        """
         self._sealer = sealer
         self._is_compressed = compress
         self._deflate = Deflate() if compress and self._is_logged_in else None
@@ -194,4 +208,5 @@ class OutboundPackets:
 
 
 def _could_be_identification(buffer: bytearray) -> bool:
+    """Return whether more bytes can complete ``buffer`` to an identification string."""
     return b"SSH-".startswith(bytes(buffer[:4])) or buffer.startswith(b"SSH-")

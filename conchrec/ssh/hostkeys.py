@@ -1,8 +1,8 @@
-"""Host keys: those that we show, and how those of targets are judged.
+"""The host keys of our servers, and the check of the host keys of targets.
 
-A target is trusted by a certificate of an authority that names it, else by a line in known_hosts
-(sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"), else not at all. A certificate of an authority that we do not
-know is judged by the plain key in it. The judgement is synchronous: all of the trust is in memory.
+A target is trusted by a host certificate of a trusted CA that names it, or else by a line in known_hosts
+(sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"). For a certificate of an unknown CA, the plain key in it is looked
+up in known_hosts. The check is synchronous, because all trusted keys are in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from conchrec.text import one_line, quote
 _log = Logger()
 
 _RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
-#: All host key algorithms that we take, strongest habits first; certificates are the same with a suffix.
+#: The accepted host key algorithms, strongest first. Certificates have the same names with a suffix.
 PLAIN = (
     b"ssh-ed25519",
     b"ecdsa-sha2-nistp256",
@@ -36,10 +36,10 @@ PLAIN = (
     b"ecdsa-sha2-nistp521",
     *_RSA,
 )
-#: The same of old hosts, with SHA-1.
+#: The algorithms for older targets, with SHA-1.
 OLD = (b"ssh-rsa", b"ssh-dss")
 CERTIFIED = tuple(name + CERTIFICATE for name in PLAIN)
-#: Characters of a certificate's key id that are told; the target has chosen it.
+#: The maximum length of a certificate's key id in texts, in characters. The target has chosen it.
 MAX_KEY_ID = 256
 
 
@@ -47,21 +47,23 @@ MAX_KEY_ID = 256
 
 
 class ServerHostKey:
-    """An ed25519 host key as a server shows it, plain or inside a certificate."""
+    """An Ed25519 host key of a server, plain or with a certificate."""
 
     def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None = None) -> None:
         self._key = key
         self._blob = certificate or string(b"ssh-ed25519") + string(key.public_key().public_bytes_raw())
 
     def blob(self) -> bytes:
+        """Return the wire blob of the key or certificate."""
         return self._blob
 
     def sign(self, data: bytes, signatureType: bytes = b"ssh-ed25519") -> bytes:
+        """Return a signature over ``data``: ``string algorithm, string signature``."""
         return string(b"ssh-ed25519") + string(self._key.sign(data))
 
 
 class ServerHostKeys:
-    """What one server shows: its certificate first, its plain key for clients that know no authority."""
+    """The host keys of one server: the certificate first, then the plain key for clients without the CA."""
 
     def __init__(self, key: ed25519.Ed25519PrivateKey, certificate: bytes | None) -> None:
         self._keys: dict[bytes, ServerHostKey] = {}
@@ -71,10 +73,11 @@ class ServerHostKeys:
 
     @property
     def algorithms(self) -> tuple[bytes, ...]:
+        """The host key algorithms to offer, in order of preference."""
         return tuple(self._keys)
 
     def get(self, algorithm: bytes) -> ServerHostKey:
-        """KeyError for one that was not offered."""
+        """Return the key for an offered algorithm. Raises KeyError for another one."""
         return self._keys[algorithm]
 
 
@@ -83,7 +86,9 @@ class ServerHostKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedHostKey:
-    """Why a host key was accepted. ``checked`` is False where nothing vouches for it."""
+    """Why a host key was accepted. ``checked`` is False if the check is turned off and nothing confirms the
+    key.
+    """
 
     trust: str
     fingerprint: str
@@ -92,8 +97,11 @@ class AcceptedHostKey:
 
 
 class HostTrust:
-    """All that is known of the targets' keys: ``authorities`` are wire blobs of plain keys, and ``revoked``
-    is asked about each plain key, with its certificate where it came in one."""
+    """The trusted host keys of targets.
+
+    ``authorities`` are the wire blobs of the trusted CAs. ``revoked`` is called with each plain key, and
+    with its certificate if it has one. ``check`` is False for ``proxy_checks_host_keys: no``.
+    """
 
     def __init__(
         self,
@@ -109,9 +117,12 @@ class HostTrust:
         self._check = check
 
     def algorithms_for(self, target: Target, *, sha1: bool = False) -> tuple[bytes, ...]:
-        """What to offer for host keys, in order: first that which we hold trust for, so that a
-        known_hosts with one RSA line does not make an ed25519 key look changed. With ``sha1``: those of
-        old hosts, too."""
+        """Return the host key algorithms to offer to a target, in order.
+
+        Algorithms of trusted keys come first. Otherwise a target with one RSA line in known_hosts would
+        present its Ed25519 key, which would look like a changed key. With ``sha1`` the algorithms for old
+        hosts are included.
+        """
         lines = self._known.lines_for(target)
         plain = (*PLAIN, *OLD) if sha1 else PLAIN
         pinned = {key_type_of(line.key) for line in lines if not line.marker}
@@ -120,7 +131,7 @@ class HostTrust:
         return tuple(dict.fromkeys((*ours, *known, *CERTIFIED, *plain)))
 
     def verify(self, target: Target, blob: bytes, now: datetime) -> AcceptedHostKey:
-        """Judge the key or certificate that the target shows. Raises HostKeyRejected and nothing else."""
+        """Check the key or certificate that the target presents. Raises HostKeyRejected."""
         lines = self._known.lines_for(target)
         rejected: CertificateRejected | None = None
         try:
@@ -171,7 +182,7 @@ class HostTrust:
     def _check_certificate(
         self, target: Target, certificate: Certificate, lines: Sequence[KnownHost], now: datetime
     ) -> str:
-        """Which authority vouches for it. Raises CertificateRejected."""
+        """Check a host certificate, and return the text that names its CA. Raises CertificateRejected."""
         named = {line.key: line for line in lines if line.marker == "cert-authority"}
         check_host(certificate, authorities=(*self._authorities, *named), name=target.host, now=now)
         if certificate.authority in self._authorities:
@@ -189,6 +200,7 @@ def _rejection(
     rejected: CertificateRejected | None,
     certificate: Certificate | None,
 ) -> HostKeyRejected:
+    """Return the error for a host key that nothing confirms."""
     same_type = [line for line in known if key_type_of(line.key) == key_type_of(plain)]
     if known:
         line = (same_type or list(known))[0]

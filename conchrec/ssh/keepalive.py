@@ -1,4 +1,6 @@
-"""Is the peer still there? ``keepalive@openssh.com``, as ssh and sshd ask it (ServerAlive…, ClientAlive…)."""
+"""Keepalive requests (``keepalive@openssh.com``), like ServerAliveInterval and ClientAliveInterval of
+OpenSSH.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,18 @@ KEEPALIVE = b"keepalive@openssh.com"
 
 
 class ReadCounter(Protocol):
-    """A transport, as far as it is listened to."""
+    """The part of a transport that a Keepalive needs."""
 
     @property
     def packets_read(self) -> int:
-        """Another number than before, where anything was read since."""
+        """A number that changes when a packet was read."""
 
 
 class Keepalive:
-    """Asks a peer that has said nothing for a time whether it is there; any answer will do.
+    """Sends a keepalive request to a peer that was silent for ``interval``. Any packet counts as an answer.
 
-    ``on_dead`` is called once, when ``count`` questions have brought nothing; with a count of 0 never.
-    ``is_paused`` says that we do not read just now, so that silence means nothing.
+    ``on_dead`` is called once, after ``count`` silent intervals with an open request; with a count of 0
+    never. ``is_paused`` returns whether we have stopped reading, so that silence means nothing.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Keepalive:
         self._timer: DelayedCall | None = clock.callLater(self._interval, self._check)
 
     def stop(self) -> None:
+        """Stop the timer."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
     def _check(self) -> None:
+        """Check at the end of an interval whether anything was read."""
         packets_read = self._transport.packets_read
         silent, self._packets_read = (
             packets_read == self._packets_read and not self._is_paused(),
@@ -67,10 +71,11 @@ class Keepalive:
             self._on_dead()
             return
         self._timer = self._clock.callLater(self._interval, self._check)
-        # One open question is enough; the bytes of more would only pile up.
+        # One open request is enough; more would only fill the buffers.
         if silent and not self._awaits_reply:
             self._awaits_reply = True
             self._connection.request(KEEPALIVE, on_reply=self._handle_reply)
 
     def _handle_reply(self, success: bool, payload: bytes) -> None:
+        """Note that no request is open."""
         self._awaits_reply = False

@@ -1,8 +1,9 @@
-"""Key exchanges: two public values become one secret (RFC 4253 section 8, 5656, 8731; ML-KEM hybrid).
+"""Key exchange methods: two public values give a shared secret (RFC 4253 section 8, RFC 5656, RFC 8731,
+ML-KEM hybrid).
 
-Every method that we offer has the same two messages: 30 carries the client's value, 31 the host key,
-the server's value and the signature over the exchange hash. Values and secrets are handed over as they
-stand in the hash: a value without its length, a secret with it.
+All methods here use two messages: 30 with the client's value; 31 with the host key, the server's value and
+the signature over the exchange hash. Values and secrets are encoded as in the exchange hash: a value
+without its length, a secret with it.
 """
 
 from __future__ import annotations
@@ -24,46 +25,50 @@ from conchrec.ssh.wire import mpint, string
 
 try:
     from cryptography.hazmat.primitives.asymmetric import mlkem
-except ImportError:  # older than ML-KEM
+except ImportError:  # cryptography is older than ML-KEM
     mlkem = None  # type: ignore[assignment]
 
 Hash = Callable[[bytes], Any]
 
 
 class KexMethod(Protocol):
-    """One run of a method. A client calls ``offer`` and then ``complete``, a server ``accept`` alone.
+    """One run of a method. A client calls ``offer``, then ``complete``; a server calls only ``accept``.
 
-    A value of the peer that is malformed or out of range raises RemoteViolation, at once. The Deferreds of
-    quick methods have fired already; cancelling one gives the run up.
+    An invalid value of the peer raises RemoteViolation at once. The Deferreds of fast methods have fired
+    already; cancelling a Deferred ends the run.
     """
 
     def offer(self) -> Deferred[bytes]:
-        """The client's value."""
+        """Return the client's value."""
 
     def accept(self, peer_value: bytes) -> Deferred[tuple[bytes, bytes]]:
-        """The server's value, and the secret."""
+        """Return the server's value and the secret."""
 
     def complete(self, peer_value: bytes) -> Deferred[bytes]:
-        """The secret."""
+        """Return the secret."""
 
 
 class ModularPowers(Protocol):
-    """Computes ``base ** exponent`` modulo ``modulus`` for each base (``conchrec.ssh.dh_helper``). The
-    Deferred may fail with a ConchrecError, whose text the peer gets."""
+    """Computes ``base ** exponent`` modulo ``modulus`` for each base; see ``conchrec.ssh.dh_helper``.
 
-    def __call__(
-        self, modulus: int, exponent: int, bases: tuple[int, ...], /
-    ) -> Deferred[tuple[int, ...]]: ...
+    The Deferred may fail with a ConchrecError, whose text is sent to the peer.
+    """
+
+    def __call__(self, modulus: int, exponent: int, bases: tuple[int, ...], /) -> Deferred[tuple[int, ...]]:
+        """Return the powers, in the order of ``bases``."""
 
 
 class _ImmediateMethod(Protocol):
-    """What a KexMethod does, without waiting."""
+    """A KexMethod without Deferreds."""
 
-    def offer(self) -> bytes: ...
+    def offer(self) -> bytes:
+        """Return the client's value."""
 
-    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]: ...
+    def accept(self, peer_value: bytes) -> tuple[bytes, bytes]:
+        """Return the server's value and the secret."""
 
-    def complete(self, peer_value: bytes) -> bytes: ...
+    def complete(self, peer_value: bytes) -> bytes:
+        """Return the secret."""
 
 
 class _X25519:
@@ -82,6 +87,7 @@ class _X25519:
         return mpint(int.from_bytes(self.shared(peer_value), "big"))
 
     def shared(self, peer_value: bytes) -> bytes:
+        """Return the shared X25519 value. Raises RemoteViolation."""
         try:
             return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(peer_value))
         except ValueError as error:
@@ -115,7 +121,7 @@ class _Nist:
 
 
 class _Hybrid:
-    """mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex): both secrets, hashed together."""
+    """mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex): a hash of both secrets."""
 
     _ENCAPSULATION = 1184
     _CIPHERTEXT = 1088
@@ -153,12 +159,15 @@ class _Hybrid:
 
 
 def _hash_secret(secret: bytes) -> bytes:
+    """Return the encoded secret of a hybrid method."""
     return string(hashlib.sha256(secret).digest())
 
 
 class _Modp:
-    """diffie-hellman-group14 and 16 (RFC 8268), and the older forms of RFC 4253. The powers are computed
-    elsewhere, for they take milliseconds."""
+    """diffie-hellman-group14 and 16 (RFC 8268), and the older methods of RFC 4253.
+
+    Powers take milliseconds, so they are computed elsewhere.
+    """
 
     def __init__(self, group: Group, powers: ModularPowers) -> None:
         self._group = group
@@ -183,7 +192,7 @@ class _Modp:
 
 
 class _DeferredMethod:
-    """A method that takes well under a millisecond, as a KexMethod."""
+    """A method that takes less than a millisecond, as a KexMethod."""
 
     def __init__(self, method: _ImmediateMethod) -> None:
         self._method = method
@@ -198,7 +207,7 @@ class _DeferredMethod:
         return succeed(self._method.complete(peer_value))
 
 
-#: Methods by name, with their hash: those that need ModularPowers, and the others.
+#: The methods with their hash: those that need ModularPowers, and the others.
 _MODP_METHODS: dict[bytes, tuple[Group, Hash]] = {
     b"diffie-hellman-group16-sha512": (GROUP16, hashlib.sha512),
     b"diffie-hellman-group14-sha256": (GROUP14, hashlib.sha256),
@@ -216,7 +225,7 @@ _IMMEDIATE_METHODS: dict[bytes, tuple[Callable[[], _ImmediateMethod], Hash]] = {
 
 
 def new_kex_method(name: bytes, powers: ModularPowers) -> KexMethod:
-    """A new run of the method ``name``, which is one that we offered."""
+    """Return a new run of the method ``name``, which must be an offered one."""
     if name in _MODP_METHODS:
         return _Modp(_MODP_METHODS[name][0], powers)
     return _DeferredMethod(_IMMEDIATE_METHODS[name][0]())
@@ -224,7 +233,7 @@ def new_kex_method(name: bytes, powers: ModularPowers) -> KexMethod:
 
 @functools.cache
 def is_usable(name: bytes) -> bool:
-    """Can this machine do it? Not every OpenSSL has ML-KEM."""
+    """Return whether this machine supports the method: not every OpenSSL has ML-KEM."""
     if name in _MODP_METHODS or _IMMEDIATE_METHODS[name][0] is not _Hybrid:
         return True
     try:
@@ -235,14 +244,14 @@ def is_usable(name: bytes) -> bool:
 
 
 def kex_hash(name: bytes) -> Hash:
-    """The hash of the method ``name``."""
+    """Return the hash function of the method ``name``."""
     return _MODP_METHODS[name][1] if name in _MODP_METHODS else _IMMEDIATE_METHODS[name][1]
 
 
 def derive(
     hash_: Hash, secret: bytes, exchange_hash: bytes, session_id: bytes, letter: bytes, size: int
 ) -> bytes:
-    """``size`` bytes of key material (RFC 4253 section 7.2); ``letter`` is A to F."""
+    """Return ``size`` bytes of key material (RFC 4253 section 7.2); ``letter`` is A to F."""
     key: bytes = hash_(secret + exchange_hash + letter + session_id).digest()
     while len(key) < size:
         key += hash_(secret + exchange_hash + key).digest()

@@ -1,5 +1,6 @@
-"""A server's and a client's side of the key exchange: the two messages of a method, the host key, and the
-signature over the exchange (RFC 4253 section 8)."""
+"""The server's and the client's side of a key exchange: its two messages, the host key, and the signature
+(RFC 4253 section 8).
+"""
 
 from __future__ import annotations
 
@@ -20,20 +21,24 @@ from conchrec.ssh.wire import Reader, string, uint32
 
 
 class HostKey(Protocol):
-    """A host key, or a certificate with its key, as a server shows it."""
+    """A host key of a server, or a certificate with its key."""
 
-    def blob(self) -> bytes: ...
+    def blob(self) -> bytes:
+        """Return the wire blob of the key or certificate."""
 
-    def sign(self, data: bytes, signatureType: bytes) -> bytes: ...
+    def sign(self, data: bytes, signatureType: bytes) -> bytes:
+        """Return a signature over ``data``: ``string algorithm, string signature``."""
 
 
 class HostKeys(Protocol):
-    """All that a server can show, in order of preference."""
+    """The host keys of a server."""
 
     @property
-    def algorithms(self) -> tuple[bytes, ...]: ...
+    def algorithms(self) -> tuple[bytes, ...]:
+        """The host key algorithms to offer, in order of preference."""
 
-    def get(self, algorithm: bytes) -> HostKey: ...
+    def get(self, algorithm: bytes) -> HostKey:
+        """Return the key for an offered algorithm."""
 
 
 class ServerKeyExchange(KeyExchange):
@@ -57,7 +62,7 @@ class ServerKeyExchange(KeyExchange):
         return self.host_keys.algorithms
 
     def _start_method(self, run: KexRun) -> None:
-        """The client sends its value first."""
+        """Do nothing: the client sends its value first."""
 
     def _handle_method(self, run: KexRun, r: Reader) -> None:
         """``string client's value``"""
@@ -66,7 +71,7 @@ class ServerKeyExchange(KeyExchange):
         self._compute(run.method.accept(client), lambda values: self._reply(run, client, *values))
 
     def _reply(self, run: KexRun, client: bytes, server: bytes, secret: bytes) -> None:
-        """Send the last message of the method: ``string host key, string our value, string signature``."""
+        """Send ``string host key, string server's value, string signature``."""
         algorithm = run.agreed.host_key
         key = self.host_keys.get(algorithm)
         blob = key.blob()
@@ -78,14 +83,17 @@ class ServerKeyExchange(KeyExchange):
         self._use_secret(secret, exchange_hash)
 
     def _keys_sent(self, run: KexRun) -> None:
-        # The first message under the new keys (RFC 8308 section 2.4).
+        # EXT_INFO is the first message under the new keys (RFC 8308 section 2.4).
         if not self.is_secure and EXT_INFO_CLIENT in run.theirs.kex:
             self._transport.send_now(a.EXT_INFO, ext_info())
 
 
 class ClientKeyExchange(KeyExchange):
-    """The client's side. ``verify_host_key`` gets the blob that the server shows, and raises what is wrong
-    with it; ``host_key_algorithms`` are those that we take."""
+    """The client's side.
+
+    ``verify_host_key`` gets the blob that the server presents, and raises a ConchrecError if it is not
+    trusted. ``host_key_algorithms`` are the accepted algorithms.
+    """
 
     is_client = True
 
@@ -119,7 +127,7 @@ class ClientKeyExchange(KeyExchange):
         blob, server, signature = r.string(), r.string(), r.string()
         r.end()
         if blob != self.host_key_blob:
-            # A server may have renewed its certificate meanwhile; the key in it stays the same.
+            # A server may have a new certificate now, but its key must be the same.
             if self.is_secure and _plain_key(blob) != _plain_key(self.host_key_blob):
                 raise RemoteViolation("the host key changed during the connection")
             try:
@@ -133,7 +141,7 @@ class ClientKeyExchange(KeyExchange):
         )
 
     def _check_reply(self, run: KexRun, blob: bytes, server: bytes, signature: bytes, secret: bytes) -> None:
-        """Has the server signed this very exchange? Then its keys are used."""
+        """Verify the server's signature over this exchange, then use the keys."""
         exchange_hash = self._exchange_hash(run, blob, run.offered, server, secret)
         if not verify_signature(run.agreed.host_key, blob, exchange_hash, signature, sha1=self._sha1):
             self._transport.fail(
@@ -149,7 +157,10 @@ class ClientKeyExchange(KeyExchange):
 
 
 def ext_info() -> bytes:
-    """What our servers tell a client of themselves (RFC 8308; PROTOCOL 1.9 and 1.10)."""
+    """Return the payload of our servers' EXT_INFO (RFC 8308; PROTOCOL 1.9 and 1.10).
+
+    ``uint32 count``, then for each extension ``string name, string value``.
+    """
     extensions = {
         b"server-sig-algs": b",".join(USER_SIGNATURES),
         b"publickey-hostbound@openssh.com": b"0",
@@ -161,4 +172,5 @@ def ext_info() -> bytes:
 
 
 def _plain_key(blob: bytes) -> bytes:
+    """Return the plain key of a key or certificate blob."""
     return decode(blob).public_key if key_type_of(blob).endswith(CERTIFICATE) else blob

@@ -39,7 +39,7 @@ from collections.abc import Mapping
 
 
 class ExchangePhase(enum.Enum):
-    """How far our part of a key exchange has come."""
+    """The phase of our part of a key exchange."""
 
     INITIAL = "nothing was sent yet"
     IDLE = "no exchange runs"
@@ -51,7 +51,7 @@ class ExchangePhase(enum.Enum):
 
 
 class KexEvent(enum.Enum):
-    """What happens."""
+    """An event of a key exchange."""
 
     BEGIN = "we want new keys"
     KEXINIT = "the peer's KEXINIT"
@@ -63,7 +63,7 @@ class KexEvent(enum.Enum):
 
 
 class KexAction(enum.Enum):
-    """What is done about it, and the phase that follows."""
+    """What an event causes, and the phase that follows."""
 
     PROPOSE = "send our KEXINIT: PROPOSED"
     ACCEPT = "send our KEXINIT and agree on algorithms: AGREED"
@@ -84,6 +84,7 @@ Table = Mapping[tuple[ExchangePhase, KexEvent], KexAction]
 
 
 def _table(rows: Mapping[KexEvent, tuple[KexAction, ...]]) -> Table:
+    """Return the table for rows with one action for each phase."""
     return {
         (phase, event): action
         for event, actions in rows.items()

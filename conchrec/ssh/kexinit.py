@@ -1,4 +1,4 @@
-"""KEXINIT: what each side proposes, and what comes of it (RFC 4253 section 7.1). Pure values."""
+"""KEXINIT: the proposals of both sides, and the agreement (RFC 4253 section 7.1). Pure values."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from conchrec.ssh.packetcipher import Suite, is_aead, suite
 from conchrec.ssh.wire import Reader, names, uint32
 from conchrec.text import one_line
 
-#: OpenSSH's PROTOCOL and RFC 8308 section 2.1: words among the key exchange methods that are none.
+#: Names in the list of key exchange methods that are not methods (OpenSSH's PROTOCOL, RFC 8308 section
+#: 2.1).
 STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
 STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
 EXT_INFO_CLIENT = b"ext-info-c"
 MARKERS = (STRICT_CLIENT, STRICT_SERVER, EXT_INFO_CLIENT, b"ext-info-s")
-#: More names than anybody has use for.
+#: The maximum number of algorithm names in one KEXINIT.
 MAX_NAMES = 1024
-#: So much under one pair of keys is a transfer, which ``Algorithms.bulk`` is for.
+#: After this many bytes under one pair of keys the connection carries a bulk transfer
+#: (``Algorithms.bulk``).
 BULK_BYTES = 16 * 1024 * 1024
 
 
 class NoCommonAlgorithm(RemoteViolation):
-    """The two sides have no algorithm that both take."""
+    """The two sides have no common algorithm for one purpose."""
 
     default_code = ReasonCode.NO_COMMON_ALGORITHM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One side's KEXINIT. ``payload`` is the whole message with its number, as it is hashed; pairs are
-    for client to server and server to client."""
+    """The KEXINIT of one side.
+
+    ``payload`` is the whole message with its number, as it is hashed. Pairs are for the direction from
+    client to server and from server to client.
+    """
 
     kex: tuple[bytes, ...]
     host_keys: tuple[bytes, ...]
@@ -48,7 +53,7 @@ class Proposal:
     def make(
         cls, algorithms: Algorithms, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...]
     ) -> Proposal:
-        """Ours: the same both ways, nothing guessed."""
+        """Create our proposal: the same in both directions, without a guess."""
         kex = (*algorithms.kex, *markers)
         payload = b"".join(
             (
@@ -76,7 +81,7 @@ class Proposal:
 
     @classmethod
     def read(cls, payload: bytes) -> Proposal:
-        """Theirs, without the message's number. Raises RemoteViolation.
+        """Parse the peer's proposal, without the message number. Raises RemoteViolation.
 
         ``16 bytes cookie, 10 name-lists, boolean first_kex_packet_follows, uint32 reserved``
         """
@@ -105,21 +110,26 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What both use. ``ciphers``, ``suites`` and ``compressions`` are those of client to server and of server
-    to client; ``guess_wrong``: the peer has sent a first key exchange message that is to be thrown away."""
+    """The algorithms that both sides use.
+
+    ``ciphers``, ``suites`` and ``compressions`` are pairs: client to server, server to client.
+    ``guess_wrong`` means that the peer's next key exchange message is a wrong guess and must be ignored.
+    """
 
     kex: bytes
     host_key: bytes
     ciphers: tuple[bytes, bytes]
     suites: tuple[Suite, Suite]
     compressions: tuple[bytes, bytes]
-    #: Kex, host key, ciphers and MACs, each once: for people.
+    #: Key exchange, host key, ciphers and MACs without repetition, for people.
     names: tuple[bytes, ...]
     guess_wrong: bool
 
 
 def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
-    """The first of the client's that the server has, too. Raises NoCommonAlgorithm."""
+    """Choose the algorithms: for each purpose the client's first that the server also has. Raises
+    NoCommonAlgorithm.
+    """
 
     def pick(purpose: str, our_names: tuple[bytes, ...], peer_names: tuple[bytes, ...]) -> bytes:
         client, server = (our_names, peer_names) if is_client else (peer_names, our_names)
@@ -131,7 +141,7 @@ def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement
 
     def pick_suite(direction: int) -> tuple[bytes, bytes]:
         cipher = pick("cipher", ours.ciphers[direction], theirs.ciphers[direction])
-        # One that authenticates by itself has no MAC, whatever the lists say.
+        # An AEAD cipher has no MAC, whatever the lists contain.
         return cipher, b"" if is_aead(cipher) else pick("MAC", ours.macs[direction], theirs.macs[direction])
 
     def pick_compression(direction: int) -> bytes:
@@ -148,34 +158,38 @@ def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement
         suites=(suite(*up), suite(*down)),
         names=tuple(dict.fromkeys(name for name in (kex, host_key, *up, *down) if name)),
         compressions=(pick_compression(0), pick_compression(1)),
-        # RFC 4253 section 7: a guess is right where the first of both lists are the same on both sides.
+        # RFC 4253 section 7: a guess is right if both sides have the same first key exchange and host key
+        # algorithm.
         guess_wrong=theirs.guess_follows
         and (theirs.kex[:1] != ours.kex[:1] or theirs.host_keys[:1] != ours.host_keys[:1]),
     )
 
 
 class Proposals:
-    """What one side proposes in its exchanges, one after the other: first all its ``algorithms``, and once
-    much has been carried under another cipher, those for bulk transfers alone."""
+    """The successive proposals of one side.
+
+    The first contains all ``algorithms``. After many bytes under another cipher, the next proposal contains
+    only the ciphers for bulk transfers.
+    """
 
     def __init__(self, algorithms: Algorithms) -> None:
         self._algorithms = replace(algorithms, kex=tuple(filter(is_usable, algorithms.kex)))
-        #: The peer has a cipher for bulk transfers, and another is in use.
+        #: The peer supports a cipher for bulk transfers, and another one is in use.
         self._may_change = False
 
     def due(self, limit: int) -> int:
-        """Bytes under one pair of keys after which new ones are asked for, at most ``limit``."""
+        """Return after how many bytes under one pair of keys to start a key exchange, at most ``limit``."""
         return min(limit, BULK_BYTES) if self._may_change else limit
 
     def make(self, host_keys: tuple[bytes, ...], markers: tuple[bytes, ...], counted: int) -> Proposal:
-        """The next KEXINIT; ``counted`` are the bytes under the keys of now."""
+        """Return the next proposal; ``counted`` is the number of bytes under the current keys."""
         if self._may_change and counted > BULK_BYTES:
             self._algorithms = replace(self._algorithms, ciphers=self._algorithms.bulk)
             self._may_change = False
         return Proposal.make(self._algorithms, host_keys, markers)
 
     def agreed(self, agreement: Agreement, theirs: Proposal) -> None:
-        """What came of the last one."""
+        """Note the result of the last proposal."""
         bulk = set(self._algorithms.bulk)
         self._may_change = not bulk.issuperset(agreement.ciphers) and not any(
             map(bulk.isdisjoint, theirs.ciphers)

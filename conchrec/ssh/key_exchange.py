@@ -1,9 +1,9 @@
-"""The key exchanges of one connection: the first one, and those that renew the keys later (RFC 4253 sections
-7 to 9, strict key exchange as in OpenSSH's PROTOCOL). ``kex_table`` says what happens in which phase.
+"""The key exchanges of one connection: the first one, and later ones that renew the keys.
 
-A ``KeyExchange`` belongs to a transport, which hands it the messages of the exchange and asks it what may be
-sent. It needs little of the transport: ``KexTransport``. What a server and a client do differently is in
-``kex_sides``.
+RFC 4253 sections 7 to 9; strict key exchange as in OpenSSH's PROTOCOL. ``kex_table`` has the state table.
+
+A ``KeyExchange`` belongs to a transport (``KexTransport``). The transport gives it the messages of the
+exchange and asks which messages may be sent. ``kex_sides`` has what differs between a server and a client.
 """
 
 from __future__ import annotations
@@ -52,53 +52,57 @@ from conchrec.ssh.wire import Reader, string
 _log = Logger()
 T = TypeVar("T")
 
-#: When new keys are asked for: OpenSSH's own default of volume, and RFC 4253's advice of an hour.
+#: When to start a new key exchange: OpenSSH's default volume, and the hour that RFC 4253 recommends.
 REKEY_BYTES = 1 << 30
 REKEY_TIME = timedelta(hours=1)
-#: What may wait for new keys: with a login, and before it, when only answers of ours can wait.
+#: The maximum number of bytes that wait for new keys, after and before the login. Before the login only our
+#: replies can wait.
 MAX_BLOCKED = 8 * 1024 * 1024
 MAX_BLOCKED_EARLY = 256 * 1024
-#: What a message that waits costs beside its payload.
+#: The cost of a waiting message in addition to its payload, in bytes.
 _OVERHEAD = 128
-#: From here on the producer of messages is paused.
+#: When this many bytes wait, the producers are paused.
 HOLD_AT = 1024 * 1024
 _NEVER = float("inf")
 
 
 class KexTransport(Protocol):
-    """What a key exchange needs from its transport."""
+    """The part of a transport that a key exchange needs."""
 
     @property
     def is_over(self) -> bool:
-        """The connection ends, or has ended."""
+        """Whether the connection has ended or is ending."""
 
     @property
     def identifications(self) -> tuple[bytes, bytes]:
         """The identification strings of the client and of the server, without CR and LF."""
 
     def send_now(self, number: int, payload: bytes) -> None:
-        """Send a message under the keys of now, whatever waits."""
+        """Send a message under the current keys, before messages that wait."""
 
     def fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
-        """End the connection with this error."""
+        """End the connection with an error."""
 
     def attempt(self, step: Callable[..., object], *arguments: object) -> None:
-        """Call ``step``; what it raises ends the connection."""
+        """Call ``step``. If it raises, the connection ends."""
 
     def hold(self, reason: str, on: bool) -> None:
-        """Handle no message of the peer while there is a reason not to."""
+        """Do not handle messages of the peer while there is a reason not to."""
 
     def hold_producers(self, on: bool) -> None:
-        """Pause those who feed the transport, or let them go on."""
+        """Pause or resume the producers that write to the transport."""
 
     def keys_exchanged(self) -> None:
-        """The first exchange is done."""
+        """The first key exchange is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KexSettings:
-    """What an exchange depends on. ``powers`` computes what finite-field Diffie-Hellman needs; new keys are
-    asked for after ``rekey_bytes``, both ways together, or ``rekey_time``."""
+    """The settings of key exchanges.
+
+    ``powers`` computes finite-field Diffie-Hellman. A new exchange starts after ``rekey_bytes``, counted in
+    both directions together, or after ``rekey_time``.
+    """
 
     algorithms: Algorithms
     powers: ModularPowers
@@ -109,15 +113,15 @@ class KexSettings:
 
 @dataclass(slots=True, kw_only=True)
 class KexRun:
-    """One exchange, from the agreement to our NEWKEYS."""
+    """One key exchange, from the agreement to our NEWKEYS."""
 
     ours: Proposal
     theirs: Proposal
     agreed: Agreement
     method: KexMethod
-    #: The client's value, on its own side.
+    #: The client's public value; only on the client's side.
     offered: bytes = b""
-    #: The next message of the method is a wrong guess of the peer's (RFC 4253 section 7).
+    #: The peer's next message is a wrong guess and is ignored (RFC 4253 section 7).
     ignores_guess: bool = False
 
 
@@ -126,28 +130,28 @@ class BlockedMessages:
 
     def __init__(self) -> None:
         self._messages: deque[tuple[int, bytes]] = deque()
-        #: Their bytes, and what it costs to keep them.
+        #: The payload bytes and the overhead of the messages.
         self.cost = 0
 
     def __len__(self) -> int:
         return len(self._messages)
 
     def add(self, number: int, payload: bytes) -> None:
-        """Keep one more message."""
+        """Add a message."""
         self._messages.append((number, payload))
         self.cost += len(payload) + _OVERHEAD
 
     def take(self) -> deque[tuple[int, bytes]]:
-        """All of them; none waits any more."""
+        """Remove and return all messages."""
         messages, self._messages = self._messages, deque()
         self.cost = 0
         return messages
 
 
 class KeyExchange(ABC):
-    """One side's key exchanges, one after the other.
+    """The successive key exchanges of one side.
 
-    ``incoming`` and ``outgoing`` are the packets of the transport; the exchange gives them new keys.
+    ``incoming`` and ``outgoing`` are the packets of the transport, which get the new keys.
     """
 
     is_client: bool
@@ -167,65 +171,65 @@ class KeyExchange(ABC):
         self._timers = Timers(settings.clock)
         self._proposals = Proposals(settings.algorithms)
         self._allowance = RekeyAllowance()
-        #: What the exchange waits for, before the next message of the peer is handled.
+        #: The computation that must finish before the next message of the peer is handled.
         self._computing: Deferred[Any] | None = None
-        #: A new exchange begins after more bytes than that under these keys.
+        #: Start a new exchange after this many bytes under the current keys.
         self._rekey_at = _NEVER
         self.blocked = BlockedMessages()
         self.phase = ExchangePhase.INITIAL
-        #: Every message may be sent at once. Read for each message that is sent.
+        #: Whether every message may be sent now. Read for each message that is sent.
         self.is_open = False
-        #: The first exchange is done.
+        #: Whether the first exchange is done.
         self.is_secure = False
-        #: Both sides do strict key exchange.
+        #: Whether both sides use strict key exchange.
         self.strict = False
         #: Our last KEXINIT.
         self.proposal: Proposal | None = None
         self.run: KexRun | None = None
-        #: The hash of the first exchange (RFC 4253 section 7.2).
+        #: The session identifier: the hash of the first exchange (RFC 4253 section 7.2).
         self.session_id: bytes | None = None
-        #: What the server has shown in the first exchange, and signed it with.
+        #: The server's host key and its signature in the first exchange.
         self.host_key_blob = b""
         self.host_key_signature = b""
-        #: Exchanges after the first.
+        #: The number of exchanges after the first.
         self.rekeys = 0
-        #: The algorithms of the newest keys, for people: key exchange, host key, ciphers and MACs.
+        #: The names of the current algorithms, for people: key exchange, host key, ciphers and MACs.
         self.agreed_names: tuple[bytes, ...] = ()
 
     # --- what a server and a client do differently
 
     @abstractmethod
     def _host_key_algorithms(self) -> tuple[bytes, ...]:
-        """The host key algorithms of our KEXINIT, in order of preference."""
+        """Return the host key algorithms for our KEXINIT, in order of preference."""
 
     @abstractmethod
     def _start_method(self, run: KexRun) -> None:
-        """Begin the method that was agreed on: the client sends its public value."""
+        """Start the negotiated method: the client sends its value."""
 
     @abstractmethod
     def _handle_method(self, run: KexRun, r: Reader) -> None:
-        """Handle the one message of the method that the peer sends, as far as ``_use_secret``."""
+        """Handle the method's message from the peer, then call ``_use_secret``."""
 
     def _keys_sent(self, run: KexRun) -> None:  # noqa: B027  # only a server does something here
-        """Our NEWKEYS was sent; nothing follows it yet."""
+        """Called directly after our NEWKEYS was sent."""
 
     # --- what the transport asks and tells
 
     def begin(self) -> None:
-        """Begin an exchange, unless one runs."""
+        """Start a key exchange, unless one is in progress."""
         self._handle_event(KexEvent.BEGIN)
 
     def begin_if_due(self) -> None:
-        """Begin an exchange where much has passed under these keys. Called after each message."""
+        """Start a key exchange if many bytes were sent under the current keys. Called after each message."""
         if self._incoming.counted + self._outgoing.counted > self._rekey_at:
             self._handle_event(KexEvent.BEGIN)
 
     def must_wait(self, number: int) -> bool:
-        """Must a message of ours with this number wait for new keys?"""
+        """Return whether a message with this number must wait for new keys."""
         return not self.is_open and not may_go_in_exchange(number)
 
     def block(self, number: int, payload: bytes, limit: int) -> None:
-        """Keep a message for the new keys. More than ``limit`` bytes end the connection."""
+        """Keep a message until the new keys are in use. More than ``limit`` bytes end the connection."""
         self.blocked.add(number, payload)
         if self.blocked.cost > limit:
             self._transport.fail(
@@ -238,19 +242,21 @@ class KeyExchange(ABC):
             self._transport.hold_producers(True)
 
     def kexinit_received(self, payload: bytes) -> None:
-        """The peer's KEXINIT."""
+        """Handle the peer's KEXINIT."""
         self._handle_event(KexEvent.KEXINIT, payload)
 
     def method_received(self, number: int, payload: bytes) -> None:
-        """A message of the method, 30 to 49."""
+        """Handle a message of the method (30 to 49)."""
         self._handle_event(KexEvent.METHOD, number, payload)
 
     def newkeys_received(self, payload: bytes) -> None:
-        """The peer's NEWKEYS."""
+        """Handle the peer's NEWKEYS."""
         self._handle_event(KexEvent.NEWKEYS, payload)
 
     def stop(self) -> None:
-        """The connection ends: compute no more, and forget what waits."""
+        """Cancel the computation and the timers, and discard messages that wait. Called when the connection
+        ends.
+        """
         self._timers.stop()
         self.blocked.take()
         computing, self._computing = self._computing, None
@@ -260,6 +266,7 @@ class KeyExchange(ABC):
     # --- the state table
 
     def _handle_event(self, event: KexEvent, *arguments: object) -> None:
+        """Do what the state table says. Raises RemoteViolation."""
         action = TABLE[self.phase, event]
         if action is KexAction.REFUSE:
             raise _violation(event)
@@ -267,15 +274,17 @@ class KeyExchange(ABC):
         self._ACTIONS[action](self, *arguments)
 
     def _enter(self, phase: ExchangePhase) -> None:
+        """Change the phase."""
         self.phase = phase
         self.is_open = TABLE[phase, KexEvent.MESSAGE] is KexAction.SEND
         idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
         self._rekey_at = self._proposals.due(self._settings.rekey_bytes) if idle else _NEVER
 
     def _ignore(self) -> None:  # noqa: B027  # a row of the table that does nothing
-        """An exchange runs already."""
+        """Do nothing: an exchange is in progress."""
 
     def _propose(self) -> None:
+        """Send our KEXINIT."""
         markers: tuple[bytes, ...] = ()
         if not self.is_secure:
             markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.is_client else (STRICT_SERVER,)
@@ -285,8 +294,11 @@ class KeyExchange(ABC):
         self._transport.send_now(KEXINIT, self.proposal.payload[1:])
 
     def _charge(self, payload: bytes) -> None:
-        """An exchange that the peer begins may have to wait, so that exchanges without end cost the peer its
-        time and not ours; until then we go on sending under the old keys."""
+        """Accept an exchange that the peer starts, at once or after a pause.
+
+        The pause makes endless key exchanges cost the peer time instead of us. During the pause we send
+        under the old keys.
+        """
         carried = self._incoming.carried + self._outgoing.carried
         pause = self._allowance.charge(self._settings.clock.seconds(), carried)
         if pause <= 0:
@@ -297,20 +309,23 @@ class KeyExchange(ABC):
         self._timers.start("pause", pause, lambda: self._end_pause(payload))
 
     def _end_pause(self, payload: bytes) -> None:
+        """Accept the exchange after the pause."""
         if not self._transport.is_over:
             self._transport.attempt(self._handle_event, KexEvent.PAUSE_OVER, payload)
             self._transport.hold("rekeys", False)
 
     def _accept(self, payload: bytes) -> None:
+        """Send our KEXINIT and agree with the peer's."""
         theirs = Proposal.read(payload)
         self._propose()
         self._agree_on(theirs)
 
     def _agree(self, payload: bytes) -> None:
+        """Agree with the peer's KEXINIT after ours was sent."""
         self._agree_on(Proposal.read(payload))
 
     def _agree_on(self, theirs: Proposal) -> None:
-        """Agree on everything with the peer's KEXINIT."""
+        """Choose the algorithms and start the method."""
         assert self.proposal is not None
         if not self.is_secure:
             self.strict = (STRICT_SERVER if self.is_client else STRICT_CLIENT) in theirs.kex
@@ -332,6 +347,7 @@ class KeyExchange(ABC):
         self._start_method(self.run)
 
     def _answer(self, number: int, payload: bytes) -> None:
+        """Handle a message of the method, or ignore it as a wrong guess."""
         run = self.run
         assert run is not None
         if run.ignores_guess:
@@ -344,6 +360,7 @@ class KeyExchange(ABC):
             self._handle_method(run, Reader(payload))
 
     def _switch(self, secret: bytes, exchange_hash: bytes) -> None:
+        """Send NEWKEYS and use the new keys for what follows."""
         run = self.run
         assert run is not None
         agreed = run.agreed
@@ -355,7 +372,7 @@ class KeyExchange(ABC):
             up_compressed, down_compressed = down_compressed, up_compressed
         self._transport.send_now(NEWKEYS, b"")
         self._outgoing.renew(sealer, reset=self.strict, compress=up_compressed)
-        # What the peer still sends under the old keys is read until its NEWKEYS.
+        # Messages of the peer before its NEWKEYS are under the old keys.
         self._incoming.expect(opener, reset=self.strict, compress=down_compressed)
         self.agreed_names = agreed.names
         self.run = None
@@ -365,8 +382,7 @@ class KeyExchange(ABC):
             self._send_blocked()
 
     def _derive_ciphers(self, agreed: Agreement, secret: bytes, exchange_hash: bytes) -> tuple[Any, Any]:
-        """What seals and opens packets from client to server, and from server to client (RFC 4253 section
-        7.2)."""
+        """Return the ciphers from client to server and from server to client (RFC 4253 section 7.2)."""
         hash_ = kex_hash(agreed.kex)
         session_id = self.session_id or b""
 
@@ -381,16 +397,19 @@ class KeyExchange(ABC):
         return make(to_server, b"ACE"), make(to_client, b"BDF")
 
     def _finish_first(self, payload: bytes) -> None:
+        """Finish the first exchange."""
         self._read_under_new_keys(payload)
         self.is_secure = True
         self._send_blocked()
         self._transport.keys_exchanged()
 
     def _finish(self, payload: bytes) -> None:
+        """Finish a later exchange."""
         self._read_under_new_keys(payload)
         self.rekeys += 1
 
     def _read_under_new_keys(self, payload: bytes) -> None:
+        """Use the new keys for what the peer sends after its NEWKEYS."""
         if payload:
             raise _violation(KexEvent.NEWKEYS)
         self._incoming.renew()
@@ -398,10 +417,12 @@ class KeyExchange(ABC):
         self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
     def _begin_by_time(self) -> None:
+        """Start a key exchange because the keys are old."""
         if not self._transport.is_over:
             self._handle_event(KexEvent.BEGIN)
 
     def _send_blocked(self) -> None:
+        """Send the messages that waited, and resume the producers."""
         for message in self.blocked.take():
             self._transport.send_now(*message)
         self._transport.hold_producers(False)
@@ -421,8 +442,10 @@ class KeyExchange(ABC):
     # --- for the sides
 
     def _compute(self, result: Deferred[T], then: Callable[[T], object]) -> None:
-        """Call ``then`` with what the method computes. While that takes time, messages of the peer wait in
-        order; the end of the connection cancels ``result``."""
+        """Call ``then`` with the result of a computation.
+
+        Meanwhile messages of the peer wait in order. The end of the connection cancels ``result``.
+        """
 
         def computed(value: T) -> None:
             self._computing = None
@@ -448,7 +471,10 @@ class KeyExchange(ABC):
     def _exchange_hash(
         self, run: KexRun, host_key: bytes, client: bytes, server: bytes, secret: bytes
     ) -> bytes:
-        """H (RFC 4253 section 8): what is signed, and the first time the session's id."""
+        """Return the exchange hash H (RFC 4253 section 8), which the host key signs.
+
+        That of the first exchange is the session identifier.
+        """
         inits = (run.ours.payload, run.theirs.payload)
         client_init, server_init = inits if self.is_client else reversed(inits)
         parts = (*self._transport.identifications, client_init, server_init, host_key, client, server)
@@ -456,12 +482,12 @@ class KeyExchange(ABC):
         return digest
 
     def _use_secret(self, secret: bytes, exchange_hash: bytes) -> None:
-        """The host key has signed the exchange: use the keys."""
+        """Use the keys of an exchange that the host key has signed."""
         self._handle_event(KexEvent.SIGNED, secret, exchange_hash)
 
 
 def _violation(event: KexEvent) -> RemoteViolation:
-    """What is wrong with a message of the peer that comes in the wrong phase."""
+    """Return the error for a message of the peer in the wrong phase."""
     if event is KexEvent.KEXINIT:
         return RemoteViolation("KEXINIT during a key exchange", code=ReasonCode.KEY_EXCHANGE_FAILED)
     if event is KexEvent.NEWKEYS:

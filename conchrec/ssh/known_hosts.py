@@ -1,4 +1,6 @@
-"""Files of host keys that are known (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT")."""
+"""The known_hosts files: trusted and revoked host keys, and trusted CAs (sshd(8), "SSH_KNOWN_HOSTS FILE
+FORMAT").
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ from conchrec.text import decode_text
 
 _log = Logger()
 
-#: A known_hosts file of more lines than a fleet has hosts is a mistake.
+#: The maximum number of lines that are read from one file.
 MAX_LINES = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownHost:
-    """One line: who it is for, and what it says. ``marker`` is empty, ``revoked`` or ``cert-authority``."""
+    """One line. ``marker`` is empty, ``revoked`` or ``cert-authority``."""
 
     patterns: str
     marker: str
@@ -36,7 +38,9 @@ class KnownHost:
     line: int
 
     def matches(self, name: str) -> bool:
-        """``name`` is ``host`` or ``[host]:port``, lower case; a negated pattern that matches wins."""
+        """Return whether the line is for ``name`` (``host`` or ``[host]:port``, lower case). A negated
+        pattern has priority.
+        """
         if self.patterns.startswith("|1|"):
             return _matches_hash(self.patterns, name)
         known = False
@@ -50,16 +54,17 @@ class KnownHost:
 
     @property
     def location(self) -> str:
+        """The file and the line number, as ``path:line``."""
         return f"{self.path}:{self.line}"
 
 
 def _matches_pattern(pattern: str, name: str) -> bool:
-    """``*`` and ``?`` only: in known_hosts brackets are for ports, not for sets."""
+    """Match ``*`` and ``?`` only: in known_hosts brackets are for ports, not for sets of characters."""
     return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _matches_hash(field: str, name: str) -> bool:
-    """``|1|salt|hash``, both base64; HMAC-SHA1 (HashKnownHosts in ssh_config(5))."""
+    """Match a hashed name: ``|1|salt|hash``, both base64; HMAC-SHA1 (HashKnownHosts in ssh_config(5))."""
     try:
         _, _, salt, expected = field.split("|")
         digest = hmac.digest(base64.b64decode(salt), name.encode(), "sha1")
@@ -69,7 +74,7 @@ def _matches_hash(field: str, name: str) -> bool:
 
 
 class KnownHosts:
-    """Some known_hosts files, read again when one of them changes. A missing file knows nobody."""
+    """The lines of several known_hosts files, read again when a file changes. A missing file has no lines."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = tuple(paths)
@@ -78,12 +83,13 @@ class KnownHosts:
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> KnownHosts:
+        """Create the object and read the files."""
         known = cls(paths)
         known.refresh()
         return known
 
     def refresh(self) -> None:
-        """Read what has changed. A file that can't be read keeps nobody in trust."""
+        """Read changed files again. A file that cannot be read has no lines, so its keys are not trusted."""
         for path in self._paths:
             try:
                 stamp = FileStamp.at(path)
@@ -95,8 +101,10 @@ class KnownHosts:
             self._lines[path] = tuple(_read(path)) if stamp is not None else ()
 
     def lines_for(self, target: Target) -> tuple[KnownHost, ...]:
-        """The lines for a target. As ssh does, a port other than 22 is part of its name, and only
-        authorities are also looked for without it."""
+        """Return the lines for a target.
+
+        As in ssh, a port other than 22 is part of the name; only CAs are also looked up without it.
+        """
         self.refresh()
         name = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
         return tuple(
@@ -109,7 +117,7 @@ class KnownHosts:
 
 
 def _read(path: Path) -> Iterator[KnownHost]:
-    """The good lines; a bad one is said in the log and costs nobody else."""
+    """Yield the valid lines of a file. An invalid line is logged and skipped."""
     try:
         text = decode_text(path.read_bytes())
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Key revocation lists as OpenSSH has them (PROTOCOL.krl): written, read, and asked. Pure values.
+"""OpenSSH key revocation lists (KRL, PROTOCOL.krl): encoder, parser and lookup. Pure values.
 
-A list names certificates by their authority and serial number or key id, and plain keys by themselves or by
-a fingerprint. Ranges stay ranges, however large.
+A list names certificates by their CA and serial number or key id, and plain keys by the key or its
+fingerprint. Ranges of serial numbers stay ranges, whatever their size.
 """
 
 from __future__ import annotations
@@ -20,25 +20,29 @@ from conchrec.text import decode_text, quote
 
 MAGIC = b"SSHKRL\n\0"
 FORMAT = 1
-#: Serial numbers have 64 bits, and 0 is that of a certificate without one: no list revokes it.
+#: Serial numbers have 64 bits. 0 means that a certificate has no serial number; a list cannot revoke it.
 MAX_SERIAL = 2**64 - 1
 
 _CERTIFICATES, _KEYS, _SHA1, _SIGNATURE, _SHA256, _EXTENSION = 1, 2, 3, 4, 5, 255
 _SERIAL_LIST, _SERIAL_RANGE, _SERIAL_BITMAP, _KEY_ID, _CERTIFICATES_EXTENSION = 0x20, 0x21, 0x22, 0x23, 0x39
-#: Bytes of one bitmap. Each of its bits may become a range, which takes a thousand times its place.
+#: The maximum length of a bitmap, in bytes. Each bit may become a range, which needs a thousand times the
+#: memory.
 MAX_BITMAP = 64 * 1024
 
 
 class InvalidKrl(RemoteViolation):
-    """Not a revocation list, or one with a part that must be understood and is not."""
+    """The data is not a KRL, or has a part that must be understood and is not."""
 
     default_code = ReasonCode.BAD_REVOCATION_LIST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokedCertificates:
-    """Certificates of one authority (the wire blob of its plain key; empty: of any). ``serials`` are pairs of
-    the first and the last."""
+    """Revoked certificates of one CA.
+
+    ``authority`` is the wire blob of the CA's plain key; empty means any CA. ``serials`` are pairs of the
+    first and the last serial number.
+    """
 
     authority: bytes = b""
     serials: tuple[tuple[int, int], ...] = ()
@@ -47,8 +51,11 @@ class RevokedCertificates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Krl:
-    """``generated`` is in seconds since 1970; ``keys`` are wire blobs of plain keys; ``sha1`` and ``sha256``
-    are digests of such."""
+    """A revocation list.
+
+    ``generated`` is in seconds since 1970. ``keys`` are wire blobs of plain keys; ``sha1`` and ``sha256``
+    are digests of such blobs.
+    """
 
     krl_version: int = 0
     generated: int = 0
@@ -60,7 +67,7 @@ class Krl:
 
 
 def encode(krl: Krl) -> bytes:
-    """The same bytes for the same value."""
+    """Encode a list. Equal values give equal bytes."""
     parts = [MAGIC, uint32(FORMAT), uint64(krl.krl_version), uint64(krl.generated), uint64(0), string(b"")]
     parts.append(string(krl.comment.encode()))
     for revoked in krl.certificates:
@@ -72,10 +79,12 @@ def encode(krl: Krl) -> bytes:
 
 
 def _encode_section(number: int, contents: bytes) -> tuple[bytes, bytes]:
+    """Encode a section: ``byte number, string contents``."""
     return bytes((number,)), string(contents)
 
 
 def _encode_certificates(revoked: RevokedCertificates) -> Iterator[bytes]:
+    """Yield the parts of a certificates section: ``string authority, string reserved``, then sections."""
     yield string(revoked.authority)
     yield string(b"")
     single: list[int] = []
@@ -92,7 +101,7 @@ def _encode_certificates(revoked: RevokedCertificates) -> Iterator[bytes]:
 
 
 def merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same numbers in as few ranges as there can be, in order."""
+    """Return the same numbers in as few ranges as possible, in order."""
     result: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if result and first <= result[-1][1] + 1:
@@ -103,7 +112,11 @@ def merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def decode(data: bytes) -> Krl:
-    """Raises InvalidKrl, or another RemoteViolation where it is cut short."""
+    """Parse a list. Raises InvalidKrl, or another RemoteViolation if the data is truncated.
+
+    ``8 bytes magic, uint32 format, uint64 version, uint64 time, uint64 flags, string reserved, string
+    comment``, then sections.
+    """
     r = Reader(data)
     if r.take(len(MAGIC)) != MAGIC:
         raise InvalidKrl("not a key revocation list (KRL)")
@@ -141,11 +154,13 @@ def decode(data: bytes) -> Krl:
 
 
 def _read_strings(r: Reader) -> Iterator[bytes]:
+    """Yield strings until the end."""
     while not r.at_end:
         yield r.string()
 
 
 def _read_certificates(r: Reader) -> RevokedCertificates:
+    """Parse a certificates section."""
     authority = r.string()
     r.string()
     serials: list[tuple[int, int]] = []
@@ -175,7 +190,7 @@ def _read_certificates(r: Reader) -> RevokedCertificates:
 
 
 def _read_bitmap(r: Reader) -> Iterator[tuple[int, int]]:
-    """``uint64 offset, mpint bitmap``: bit n stands for offset + n."""
+    """Yield the ranges of ``uint64 offset, mpint bitmap``: bit n stands for offset + n."""
     offset, bits = r.uint64(), r.string()
     r.end()
     if len(bits) > MAX_BITMAP or offset + 8 * len(bits) > MAX_SERIAL:
@@ -185,14 +200,20 @@ def _read_bitmap(r: Reader) -> Iterator[tuple[int, int]]:
 
 
 def _skip_extension(r: Reader) -> None:
+    """Skip an extension: ``string name, boolean critical, string contents``. Raises InvalidKrl if it is
+    critical.
+    """
     name, critical = r.string(), r.boolean()
     if critical:
         raise InvalidKrl(f"unknown critical extension {quote(name, 64)} in the KRL")
 
 
 def revokes(krl: Krl, blob: bytes) -> bool:
-    """Is this plain key or certificate (a wire blob) revoked? As sshd judges: a certificate is, where its key
-    is, or the key of its authority. Raises RemoteViolation where it is neither."""
+    """Return whether a plain key or certificate (a wire blob) is revoked. Raises RemoteViolation for a
+    malformed blob.
+
+    As in sshd, a certificate is also revoked if its key or the key of its CA is.
+    """
     if not key_type_of(blob).endswith(CERTIFICATE):
         return _revokes_key(krl, blob)
     certificate = decode_certificate(blob)
@@ -207,6 +228,7 @@ def revokes(krl: Krl, blob: bytes) -> bool:
 
 
 def _revokes_key(krl: Krl, blob: bytes) -> bool:
+    """Return whether the list names a plain key, or its fingerprint."""
     return (
         blob in krl.keys
         or hashlib.sha1(blob, usedforsecurity=False).digest() in krl.sha1

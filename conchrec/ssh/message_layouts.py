@@ -1,12 +1,11 @@
-"""The fields of every connection-protocol message that conchrec relays, as one table.
+"""The fields of every message of the connection protocol that conchrec relays, in one table.
 
-A relayed message is never forwarded as the bytes that arrived: it is parsed by its layout and written
-again from its fields (``rewrite``). Bytes behind the last field, a boolean that is not 0 or 1 and a
-language tag therefore never reach the far end. A message that its layout does not describe (cut short,
-a field that is longer than the layout allows, a NUL byte in a C string) raises ``Malformed`` or
-``Truncated``.
+A relayed message is not forwarded as the received bytes: it is parsed by its layout and encoded again from
+its fields (``rewrite``). So bytes after the last field, booleans other than 0 and 1, and language tags
+never reach the other side. A message that does not fit its layout raises ``Malformed`` or ``Truncated``: it
+is too short, a field is too long, or a C string contains a NUL byte.
 
-Sources: RFC 4254 (sections 4 to 7), OpenSSH's PROTOCOL, PuTTY's documentation, appendix G.
+Sources: RFC 4254 (sections 4 to 7), OpenSSH's PROTOCOL, and appendix G of PuTTY's documentation.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from conchrec.ssh.wire import Malformed, Reader, string, uint32
 
 
 class FieldType(Enum):
-    """How a field is written (RFC 4251, 5)."""
+    """The encoding of a field (RFC 4251 section 5)."""
 
     UINT32 = "uint32"
     BOOLEAN = "boolean"
@@ -35,7 +34,7 @@ class FieldType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. ``most`` is the longest string that is accepted, in bytes."""
+    """One field. ``most`` is the maximum length of a string, in bytes."""
 
     name: str
     type: FieldType
@@ -45,17 +44,17 @@ class Field:
 Layout = tuple[Field, ...]
 Value = int | bool | bytes
 
-#: Longer than any packet: what has no limit of its own is limited by the transport.
+#: Longer than any packet: the transport limits these fields.
 PACKET = 256 * 1024
-#: Command lines: Linux runs none that is longer (MAX_ARG_STRLEN).
+#: Command lines: the maximum of Linux (MAX_ARG_STRLEN).
 COMMAND = 128 * 1024
-#: Terminal names, signal names, X11 protocol names. terminfo's longest name has 50 letters.
+#: Terminal names, signal names, X11 protocol names. The longest name in terminfo has 50 letters.
 NAME = 255
-#: Host names (RFC 1035: 255) and socket paths (108 on Linux), with room for odd ones.
+#: Host names (RFC 1035: 255 bytes) and socket paths (108 bytes on Linux), with a reserve.
 ADDRESS = 1024
-#: Texts for people: the message of exit-signal, the reason of an open failure.
+#: Texts for people: the message of exit-signal, the text of an open failure.
 TEXT = 1024
-#: 160 opcodes of 5 bytes (RFC 4254, 8), with room for repeated ones.
+#: 160 opcodes of 5 bytes (RFC 4254 section 8), with a reserve for repeated ones.
 MODES = 2048
 
 
@@ -63,15 +62,14 @@ def _uint32(name: str) -> Field:
     return Field(name, FieldType.UINT32)
 
 
-def _cstring(name: str, most: int) -> Field:
+def _c_string(name: str, most: int) -> Field:
     return Field(name, FieldType.CSTRING, most)
 
 
 _BOOLEAN = FieldType.BOOLEAN
 _LANGUAGE = Field("language", FieldType.DROPPED_STRING, PACKET)
 
-#: What follows the recipient channel. Requests, opens and data have tables of their own or are parsed
-#: by ``messages``.
+#: The fields after the recipient channel. Requests and opens have their own tables.
 CHANNEL_MESSAGES: dict[int, Layout] = {
     m.CHANNEL_WINDOW_ADJUST: (_uint32("bytes"),),
     m.CHANNEL_DATA: (Field("data", FieldType.STRING, PACKET),),
@@ -82,10 +80,10 @@ CHANNEL_MESSAGES: dict[int, Layout] = {
     m.CHANNEL_FAILURE: (),
 }
 
-#: Channel requests of the end that opened a session (RFC 4254, 6; PROTOCOL 2.1, 2.2).
+#: Channel requests of the side that opened a session (RFC 4254 section 6; PROTOCOL 2.1, 2.2).
 CLIENT_REQUESTS: dict[bytes, Layout] = {
     b"pty-req": (
-        _cstring("term", NAME),
+        _c_string("term", NAME),
         _uint32("columns"),
         _uint32("rows"),
         _uint32("width_px"),
@@ -94,16 +92,16 @@ CLIENT_REQUESTS: dict[bytes, Layout] = {
     ),
     b"x11-req": (
         Field("single_connection", _BOOLEAN),
-        _cstring("protocol", NAME),
-        _cstring("cookie", ADDRESS),
+        _c_string("protocol", NAME),
+        _c_string("cookie", ADDRESS),
         _uint32("screen"),
     ),
-    b"env": (_cstring("name", ADDRESS), _cstring("value", PACKET)),
+    b"env": (_c_string("name", ADDRESS), _c_string("value", PACKET)),
     b"shell": (),
-    b"exec": (_cstring("command", COMMAND),),
-    b"subsystem": (_cstring("name", ADDRESS),),
+    b"exec": (_c_string("command", COMMAND),),
+    b"subsystem": (_c_string("name", ADDRESS),),
     b"window-change": (_uint32("columns"), _uint32("rows"), _uint32("width_px"), _uint32("height_px")),
-    b"signal": (_cstring("signal", NAME),),
+    b"signal": (_c_string("signal", NAME),),
     b"break": (_uint32("length"),),
     b"xon-xoff": (Field("client_can_do", _BOOLEAN),),
     b"auth-agent-req@openssh.com": (),
@@ -114,13 +112,13 @@ CLIENT_REQUESTS: dict[bytes, Layout] = {
     b"winadj@putty.projects.tartarus.org": (),
 }
 
-#: Channel requests of the end that granted a session (RFC 4254, 6.8 to 6.10; PROTOCOL 2.1).
+#: Channel requests of the side that accepted a session (RFC 4254 sections 6.8 to 6.10; PROTOCOL 2.1).
 SERVER_REQUESTS: dict[bytes, Layout] = {
     b"exit-status": (_uint32("status"),),
     b"exit-signal": (
-        _cstring("signal", NAME),
+        _c_string("signal", NAME),
         Field("core_dumped", _BOOLEAN),
-        _cstring("message", TEXT),
+        _c_string("message", TEXT),
         _LANGUAGE,
     ),
     b"xon-xoff": (Field("client_can_do", _BOOLEAN),),
@@ -128,7 +126,7 @@ SERVER_REQUESTS: dict[bytes, Layout] = {
     b"keepalive@openssh.com": (),
 }
 
-#: Channel requests on forwards, X11 and agent channels, of either end.
+#: Channel requests on forwards, X11 and agent channels, from either side.
 FORWARD_REQUESTS: dict[bytes, Layout] = {
     b"eow@openssh.com": (),
     b"keepalive@openssh.com": (),
@@ -136,35 +134,35 @@ FORWARD_REQUESTS: dict[bytes, Layout] = {
 }
 
 _TCPIP: Layout = (
-    _cstring("host", ADDRESS),
+    _c_string("host", ADDRESS),
     _uint32("port"),
-    _cstring("originator", ADDRESS),
+    _c_string("originator", ADDRESS),
     _uint32("originator_port"),
 )
 
-#: The type-specific part of CHANNEL_OPEN (RFC 4254, 6.1, 6.3.2 and 7.2; PROTOCOL 2.4).
+#: The type-specific data of CHANNEL_OPEN (RFC 4254 sections 6.1, 6.3.2 and 7.2; PROTOCOL 2.4).
 CHANNEL_OPENS: dict[bytes, Layout] = {
     b"session": (),
     b"direct-tcpip": _TCPIP,
     b"forwarded-tcpip": _TCPIP,
     b"direct-streamlocal@openssh.com": (
-        _cstring("path", ADDRESS),
+        _c_string("path", ADDRESS),
         Field("reserved", FieldType.DROPPED_STRING, PACKET),
         Field("reserved_number", FieldType.DROPPED_UINT32),
     ),
     b"forwarded-streamlocal@openssh.com": (
-        _cstring("path", ADDRESS),
+        _c_string("path", ADDRESS),
         Field("reserved", FieldType.DROPPED_STRING, PACKET),
     ),
-    b"x11": (_cstring("originator", ADDRESS), _uint32("originator_port")),
+    b"x11": (_c_string("originator", ADDRESS), _uint32("originator_port")),
     b"auth-agent@openssh.com": (),
     b"agent-connect": (),
 }
 
-_ADDRESS_PORT: Layout = (_cstring("address", ADDRESS), _uint32("port"))
-_PATH: Layout = (_cstring("path", ADDRESS),)
+_ADDRESS_PORT: Layout = (_c_string("address", ADDRESS), _uint32("port"))
+_PATH: Layout = (_c_string("path", ADDRESS),)
 
-#: Global requests that are relayed (RFC 4254, 7.1; PROTOCOL 2.4).
+#: Global requests that are relayed (RFC 4254 section 7.1; PROTOCOL 2.4).
 GLOBAL_REQUESTS: dict[bytes, Layout] = {
     b"tcpip-forward": _ADDRESS_PORT,
     b"cancel-tcpip-forward": _ADDRESS_PORT,
@@ -176,7 +174,7 @@ GLOBAL_REQUESTS: dict[bytes, Layout] = {
 
 
 def parse(layout: Layout, data: bytes) -> tuple[tuple[Value, ...], bytes]:
-    """The values of ``data``'s fields, and the surplus bytes behind the last one.
+    """Return the values of the fields in ``data``, and the bytes after the last field.
 
     Raises Truncated or Malformed.
     """
@@ -186,6 +184,7 @@ def parse(layout: Layout, data: bytes) -> tuple[tuple[Value, ...], bytes]:
 
 
 def _read(r: Reader, field: Field) -> Value:
+    """Read one field. Raises Truncated or Malformed."""
     if field.type in (FieldType.UINT32, FieldType.DROPPED_UINT32):
         return r.uint32()
     if field.type is FieldType.BOOLEAN:
@@ -199,11 +198,12 @@ def _read(r: Reader, field: Field) -> Value:
 
 
 def encode(layout: Layout, values: tuple[Value, ...]) -> bytes:
-    """The inverse of ``parse``; dropped fields become empty or 0."""
+    """Encode values: the inverse of ``parse``. Dropped fields become empty or 0."""
     return b"".join(_write(field, value) for field, value in zip(layout, values, strict=True))
 
 
 def _write(field: Field, value: Value) -> bytes:
+    """Encode one field."""
     if field.type is FieldType.DROPPED_STRING:
         return string(b"")
     if field.type is FieldType.DROPPED_UINT32:
@@ -214,7 +214,7 @@ def _write(field: Field, value: Value) -> bytes:
 
 
 def rewrite(layout: Layout, data: bytes) -> tuple[bytes, bytes]:
-    """``data`` written again from its fields, and the surplus bytes that are dropped.
+    """Return ``data`` encoded again from its fields, and the bytes after the last field, which are dropped.
 
     Raises Truncated or Malformed.
     """

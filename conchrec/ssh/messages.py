@@ -1,7 +1,7 @@
 """The messages of the connection protocol as values (RFC 4254 sections 4 to 7, OpenSSH's PROTOCOL).
 
-Payloads are parsed with a cursor that raises on truncation and on left-over bytes. Text that comes
-off the wire stays ``bytes`` here; whoever shows it to a person decodes and escapes it.
+Parsers raise RemoteViolation for a truncated payload and for extra bytes. Text stays ``bytes`` here; decode
+and escape it before you show it to a person.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHANNEL_REQUEST = 98
 CHANNEL_SUCCESS = 99
 CHANNEL_FAILURE = 100
 
-#: What RFC 4254 (section 9) calls them.
+#: The names of the messages in RFC 4254 section 9.
 NAMES = {
     number: f"SSH_MSG_{name}"
     for name, number in tuple(globals().items())
@@ -48,10 +48,10 @@ AGENT_REQUESTS = (b"auth-agent-req@openssh.com", b"agent-req")
 
 
 def _name(r: Reader) -> bytes:
-    """Printable US-ASCII without spaces (RFC 4251 section 6), or RemoteViolation.
+    """Read a name: printable US-ASCII without spaces (RFC 4251 section 6). Raises RemoteViolation.
 
-    OpenSSH reads names up to a NUL at their end: ``exec`` and a NUL would be none that we know, and run a
-    command there anyway.
+    OpenSSH reads a name up to a NUL byte: it would run the command of a request named ``exec`` and NUL,
+    which is an unknown name here.
     """
     name = r.string()
     if any(not 0x20 < byte < 0x7F for byte in name):
@@ -63,7 +63,9 @@ def _name(r: Reader) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOpen:
-    """``string type, uint32 sender channel, uint32 window, uint32 maximum packet, type-specific rest``."""
+    """CHANNEL_OPEN: ``string type, uint32 sender channel, uint32 window, uint32 maximum packet``,
+    type-specific data.
+    """
 
     kind: bytes
     sender: int
@@ -73,10 +75,12 @@ class ChannelOpen:
 
     @classmethod
     def parse(cls, payload: bytes) -> ChannelOpen:
+        """Parse the payload."""
         r = Reader(payload)
         return cls(kind=_name(r), sender=r.uint32(), window=r.uint32(), max_packet=r.uint32(), extra=r.rest())
 
     def encode(self) -> bytes:
+        """Encode the payload."""
         return (
             string(self.kind)
             + uint32(self.sender)
@@ -88,7 +92,7 @@ class ChannelOpen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRequest:
-    """What follows the recipient channel: ``string type, boolean want reply, type-specific rest``."""
+    """CHANNEL_REQUEST after the channel number: ``string type, boolean want reply``, type-specific data."""
 
     name: bytes
     want_reply: bool
@@ -96,20 +100,24 @@ class ChannelRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> ChannelRequest:
+        """Parse the body, which follows the channel number."""
         r = Reader(body)
         return cls(name=_name(r), want_reply=r.boolean(), extra=r.rest())
 
     def encode(self) -> bytes:
+        """Encode the body, which follows the channel number."""
         return string(self.name) + (b"\x01" if self.want_reply else b"\x00") + self.extra
 
 
-#: A global request has the very same layout (RFC 4254 section 4).
+#: A global request has the same layout (RFC 4254 section 4).
 GlobalRequest = ChannelRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyRequest:
-    """``string TERM, uint32 columns, rows, width px, height px, string modes`` (RFC 4254 section 6.2)."""
+    """``string TERM, uint32 columns, uint32 rows, uint32 width px, uint32 height px, string modes`` (RFC
+    4254 section 6.2).
+    """
 
     term: bytes
     columns: int
@@ -120,6 +128,7 @@ class PtyRequest:
 
     @classmethod
     def parse(cls, extra: bytes) -> PtyRequest:
+        """Parse the type-specific data of ``pty-req``."""
         r = Reader(extra)
         value = cls(
             term=r.string(),
@@ -135,13 +144,14 @@ class PtyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowChange:
-    """``uint32 columns, rows, width px, height px`` (RFC 4254 section 6.7)."""
+    """``uint32 columns, uint32 rows, uint32 width px, uint32 height px`` (RFC 4254 section 6.7)."""
 
     columns: int
     rows: int
 
     @classmethod
     def parse(cls, extra: bytes) -> WindowChange:
+        """Parse the type-specific data of ``window-change``."""
         r = Reader(extra)
         value = cls(columns=r.uint32(), rows=r.uint32())
         r.uint32()
@@ -159,6 +169,7 @@ class EnvRequest:
 
     @classmethod
     def parse(cls, extra: bytes) -> EnvRequest:
+        """Parse the type-specific data of ``env``."""
         r = Reader(extra)
         value = cls(name=r.string(), value=r.string())
         r.end()
@@ -167,7 +178,9 @@ class EnvRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitSignal:
-    """``string signal without SIG, boolean core dumped, string message, string language`` (6.10)."""
+    """``string signal without SIG, boolean core dumped, string message, string language`` (RFC 4254 section
+    6.10).
+    """
 
     signal: bytes
     core_dumped: bool
@@ -175,6 +188,7 @@ class ExitSignal:
 
     @classmethod
     def parse(cls, extra: bytes) -> ExitSignal:
+        """Parse the type-specific data of ``exit-signal``."""
         r = Reader(extra)
         value = cls(signal=r.string(), core_dumped=r.boolean(), message=r.string())
         r.string()
@@ -183,7 +197,7 @@ class ExitSignal:
 
 
 def parse_uint32(extra: bytes) -> int:
-    """The body of ``exit-status``, of ``break``, or a port reply: one uint32."""
+    """Parse one uint32: the data of ``exit-status``, of ``break``, or a reply with a port."""
     r = Reader(extra)
     value = r.uint32()
     r.end()
@@ -191,8 +205,10 @@ def parse_uint32(extra: bytes) -> int:
 
 
 def parse_string(extra: bytes) -> bytes:
-    """The body of ``exec``, ``subsystem`` or ``signal``: one string. RemoteViolation where it has a NUL: what
-    OpenSSH does not see of it would be ours to guess."""
+    """Parse one string: the data of ``exec``, ``subsystem`` or ``signal``.
+
+    Raises RemoteViolation for a NUL byte, because OpenSSH ignores what follows it.
+    """
     r = Reader(extra)
     value = r.string()
     r.end()
@@ -203,7 +219,7 @@ def parse_string(extra: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forwarded:
-    """The extra data of ``direct-tcpip`` and ``forwarded-tcpip`` (RFC 4254 section 7.2).
+    """The data of ``direct-tcpip`` and ``forwarded-tcpip`` (RFC 4254 section 7.2).
 
     ``string host, uint32 port, string originator address, uint32 originator port``
     """
@@ -215,6 +231,7 @@ class Forwarded:
 
     @classmethod
     def parse(cls, extra: bytes) -> Forwarded:
+        """Parse the type-specific data of the channel open."""
         r = Reader(extra)
         value = cls(host=r.string(), port=r.uint32(), originator=r.string(), originator_port=r.uint32())
         r.end()
@@ -222,10 +239,12 @@ class Forwarded:
 
 
 def open_failure(recipient: int, code: int, text: str) -> bytes:
-    """CHANNEL_OPEN_FAILURE: ``uint32 recipient, uint32 code, string text, string language``."""
+    """Encode CHANNEL_OPEN_FAILURE: ``uint32 recipient, uint32 code, string text, string language``."""
     return uint32(recipient) + uint32(code) + string(text.encode("utf-8", "replace")) + string(b"")
 
 
 def exit_status(code: int) -> bytes:
-    """The body of CHANNEL_REQUEST ``exit-status`` after the channel number (RFC 4254 section 6.10)."""
+    """Encode the body of the channel request ``exit-status``, after the channel number (RFC 4254 section
+    6.10).
+    """
     return ChannelRequest(name=b"exit-status", want_reply=False, extra=uint32(code)).encode()

@@ -1,4 +1,4 @@
-"""Numbers of the transport protocol (RFC 4250 section 4, OpenSSH's PROTOCOL)."""
+"""Message numbers and reason codes of the transport protocol (RFC 4250 section 4, OpenSSH's PROTOCOL)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KEXINIT = 20
 NEWKEYS = 21
 KEX_FIRST = 30
 KEX_REPLY = 31
-#: The last number of the key exchange, and the first that belongs to the services above.
+#: The last number of the key exchange, and the first number of the services above.
 LAST_TRANSPORT = 49
 FIRST_SERVICE = 50
 USERAUTH_SUCCESS = 52
-#: CHANNEL_DATA and CHANNEL_EXTENDED_DATA, which a window bounds.
+#: CHANNEL_DATA and CHANNEL_EXTENDED_DATA, which the window limits.
 CHANNEL_DATA_MESSAGES = (94, 95)
 #: ``ping@openssh.com`` (PROTOCOL).
 PING = 192
@@ -27,7 +27,7 @@ PONG = 193
 
 
 class DisconnectReason(IntEnum):
-    """Why a connection ends: the reason code of a DISCONNECT (RFC 4250 section 4.2.2, without its prefix)."""
+    """The reason code of a DISCONNECT (RFC 4250 section 4.2.2), without the prefix SSH_DISCONNECT."""
 
     HOST_NOT_ALLOWED_TO_CONNECT = 1
     PROTOCOL_ERROR = 2
@@ -47,10 +47,12 @@ class DisconnectReason(IntEnum):
 
     @classmethod
     def assigned(cls, number: int | None) -> DisconnectReason:
-        """The reason with this number; BY_APPLICATION for None, and for a number that is not assigned."""
+        """Return the reason with this number; BY_APPLICATION for None and for numbers that are not
+        assigned.
+        """
         return cls(number) if number in set(cls) else cls.BY_APPLICATION
 
 
 def may_go_in_exchange(number: int) -> bool:
-    """May it be sent while a key exchange runs (RFC 4253 section 7.1)?"""
+    """Return whether a message may be sent during a key exchange (RFC 4253 section 7.1)."""
     return 1 <= number <= LAST_TRANSPORT and number not in (SERVICE_REQUEST, SERVICE_ACCEPT, EXT_INFO)

@@ -1,8 +1,7 @@
-"""Reads the packets of one connection: as its socket brings them, in fair turns with other connections, and
-not while there is a reason to wait.
+"""Reads the packets of one connection, in fair turns with other connections.
 
-Two kinds of reason keep a peer waiting. A *hold* stops the handling of messages; bytes still come in, up to a
-limit, so that the end of the connection is noticed. A *brake* stops the socket alone.
+Two kinds of reasons can stop reading. A *hold* stops the handling of messages; bytes are still received up
+to a limit, so that the end of the connection is noticed. A *brake* only stops reading from the socket.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from conchrec.ssh.fair_turns import Share
 from conchrec.ssh.framing import InboundPackets
 from conchrec.ssh.peer_limits import EarlyAllowance
 
-#: Bytes of a peer that are kept while nothing of it is handled, or not all of it in this turn, before its
-#: socket is not read any more.
+#: How many bytes of a peer wait before its socket is paused.
 MAX_HELD = 64 * 1024
-#: The same before its login.
+#: The same before the peer's login.
 MAX_HELD_EARLY = 16 * 1024
-#: In one go from a socket. Twisted's own 64 KiB are two packets, and each turn of the reactor costs.
+#: The maximum number of bytes to read from a socket at once. Twisted's 64 KiB are only two packets, and
+#: each turn of the reactor has a cost.
 READ_AT_MOST = 256 * 1024
 
 
 class PacketHandler(Protocol):
-    """Who handles what is read: a transport."""
+    """Handles the packets that were read: a transport."""
 
     @property
     def is_over(self) -> bool:
-        """The connection ends, or has ended."""
+        """Whether the connection has ended or is ending."""
 
     def attempt(self, step: Callable[..., object], *arguments: object) -> None:
-        """Call ``step``; what it raises ends the connection."""
+        """Call ``step``. If it raises, the connection ends."""
 
     def read_identification(self) -> bool:
-        """Read the peer's identification string, where it is still to come. May packets be handled?"""
+        """Read the peer's identification string, if needed. Return whether packets may be handled."""
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         """Handle one message."""
@@ -47,12 +46,14 @@ class PacketHandler(Protocol):
         """All messages of this slice were handled."""
 
     def input_ended(self) -> None:
-        """The peer is gone, and what it had sent was handled."""
+        """The peer has closed the connection, and all its messages were handled."""
 
 
 class PacketReader:
-    """Hands the messages in ``incoming`` to ``handler``. ``share`` is charged for their handling; without one
-    all that has come is handled at once."""
+    """Gives the messages in ``incoming`` to ``handler``.
+
+    ``share`` is charged for the work; without a share all received messages are handled at once.
+    """
 
     def __init__(
         self, handler: PacketHandler, incoming: InboundPackets, clock: Clock, share: Share | None
@@ -67,25 +68,25 @@ class PacketReader:
         self._holds: set[str] = set()
         self._brakes: set[str] = set()
         self._is_reading = False
-        #: Messages are left for a later turn of the reactor.
+        #: Whether messages are left for a later turn of the reactor.
         self._is_deferred = False
-        #: The peer is gone, and what it has sent is still being handled.
+        #: Whether the peer has closed the connection while its messages are still being handled.
         self._has_ended = False
 
     def connect(self, socket: Producer) -> None:
-        """The socket that is paused where too much waits."""
+        """Set the socket, which is paused when too many bytes wait."""
         self._socket = socket
         self._pace_socket()
 
     def log_in(self) -> None:
-        """The peer has logged in: it may send more."""
+        """Allow the peer to send more after its login."""
         self._early_allowance = None
 
     def receive(self, data: bytes) -> None:
-        """Bytes of the peer, cut anywhere."""
+        """Handle bytes from the peer, in pieces of any size."""
         self._incoming.feed(data)
         if self._is_reading:
-            return  # called by what a message has set going: its reader goes on with this, in order
+            return  # called while a message is handled: the loop there continues with this data
         if self._share is None:
             self.read_slice(lambda: False)
         elif not self._is_deferred:
@@ -93,19 +94,23 @@ class PacketReader:
         self._pace_socket()
 
     def end(self) -> bool:
-        """The peer is gone. Is nothing left to be handled? If something is, ``handler.input_ended`` is called
-        after that."""
+        """Handle the end of the connection. Return whether all messages were handled.
+
+        If messages are left, ``handler.input_ended`` is called after them.
+        """
         self._has_ended = self._is_deferred and not self._handler.is_over and not self._holds
         return not self._has_ended
 
     def brake(self, reason: str, on: bool) -> None:
-        """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
+        """Do not read from the socket while there is a reason not to. Received bytes are still handled."""
         (self._brakes.add if on else self._brakes.discard)(reason)
         self._pace_socket()
 
     def hold(self, reason: str, on: bool) -> None:
-        """Handle no packet of the peer while there is any reason not to. Bytes wait in the buffer, up to
-        MAX_HELD; then the socket is not read."""
+        """Do not handle packets while there is a reason not to.
+
+        Up to MAX_HELD bytes wait in the buffer; then the socket is not read.
+        """
         before = bool(self._holds)
         (self._holds.add if on else self._holds.discard)(reason)
         if before and not self._holds and not self._handler.is_over:
@@ -115,7 +120,7 @@ class PacketReader:
 
     @property
     def share(self) -> Share | None:
-        """Who pays for the handling of messages."""
+        """The share that is charged for the work."""
         return self._share
 
     @share.setter
@@ -123,7 +128,7 @@ class PacketReader:
         self._share = share
 
     def read_slice(self, spent: Callable[[], bool]) -> bool:
-        """Handle messages until ``spent`` returns true after one. True if some are left."""
+        """Handle messages until ``spent`` returns true after one. Return whether messages are left."""
         if self._is_reading:
             return False
         self._is_reading = True
@@ -142,7 +147,7 @@ class PacketReader:
     # --- inside
 
     def _pace_socket(self) -> None:
-        """Stop or resume reading from the socket, where that changes."""
+        """Pause or resume the socket, if that has changed."""
         waits = bool(self._holds) or self._is_deferred
         limit = MAX_HELD if self._early_allowance is None else MAX_HELD_EARLY
         paused = bool(self._brakes) or (waits and len(self._incoming) > limit)
@@ -155,6 +160,7 @@ class PacketReader:
             self._socket.resumeProducing()
 
     def _read(self, spent: Callable[[], bool]) -> None:
+        """Handle the packets of one slice."""
         self._is_deferred = False
         handler, incoming = self._handler, self._incoming
         if not handler.read_identification():
@@ -170,7 +176,7 @@ class PacketReader:
             ):
                 raise RemoteViolation("too many messages before the login", code=ReasonCode.TOO_MANY_MESSAGES)
             handler.dispatchMessage(payload[0], payload[1:])
-            # Compressed bytes may be eight hundred times as many inside: those count, too.
+            # Count decompressed bytes too: they can be eight hundred times as many.
             if spent() or (handled > READ_AT_MOST and self._share is not None):
                 self._is_deferred = len(incoming) > 0
                 break

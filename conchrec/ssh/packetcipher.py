@@ -1,9 +1,10 @@
-"""Sealing and opening one packet (RFC 4253 section 6, PROTOCOL, PROTOCOL.chacha20poly1305, RFC 5647).
+"""Encryption and decryption of one packet (RFC 4253 section 6, PROTOCOL, PROTOCOL.chacha20poly1305, RFC
+5647).
 
-A packet is ``uint32 packet length, byte padding length, payload, padding`` and, with most ciphers, a tag.
-A Sealer makes one from a payload. An Opener is told the first ``head`` bytes, says how many more belong
-to the packet, and makes a payload of them; both raise RemoteViolation, and nothing is believed of what
-has not been authenticated but its length.
+A packet is ``uint32 packet length, byte padding length, payload, padding`` and, with most ciphers, a tag or
+MAC. A Sealer makes a packet from a payload. An Opener gets the first ``head`` bytes, returns how many bytes
+follow, and returns the payload; it raises RemoteViolation. Except for the length, no byte is used before it
+is authenticated.
 """
 
 from __future__ import annotations
@@ -22,37 +23,45 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 
-#: OpenSSH's own limit (PACKET_MAX_SIZE); 35000 is all that RFC 4253 section 6.1 asks for.
+#: OpenSSH's limit (PACKET_MAX_SIZE). RFC 4253 section 6.1 requires only 35000.
 MAX_PACKET = 256 * 1024
-#: The same before the first key exchange, from anybody at all: what RFC 4253 section 6.1 asks for.
+#: The limit before the first key exchange, when the peer is unknown: the minimum of RFC 4253 section 6.1.
 MAX_CLEAR = 35_000
 
 
 class Sealer(Protocol):
+    """Encrypts packets of one direction."""
+
     def seal(self, sequence: int, *payload: bytes) -> bytes:
-        """The whole packet, of a payload that may come in pieces."""
+        """Return the whole packet. The payload may have several pieces."""
 
 
 class Opener(Protocol):
+    """Decrypts packets of one direction."""
+
     @property
     def head(self) -> int:
-        """How many bytes ``rest`` wants to see."""
+        """The number of bytes that ``rest`` needs."""
 
     def rest(self, sequence: int, head: bytes) -> int:
-        """How many bytes follow the head of this packet. Called once for each."""
+        """Return how many bytes follow the head of a packet. Called once for each packet."""
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
-        """The payload."""
+        """Return the payload."""
 
 
 class _RandomPool:
-    """Random bytes. Asked for packet by packet, the operating system costs more than the joining of one."""
+    """Random bytes for padding, read from the operating system in larger pieces.
+
+    One system call for each packet costs more than building the packet.
+    """
 
     def __init__(self) -> None:
         self._bytes = b""
         self._at = 0
 
     def take(self, size: int) -> bytes:
+        """Return ``size`` random bytes."""
         begin, self._at = self._at, self._at + size
         if self._at > len(self._bytes):
             self._bytes = os.urandom(4096)
@@ -64,8 +73,10 @@ _random_pool = _RandomPool()
 
 
 def _pad(payload: tuple[bytes, ...], block: int, counted: int) -> bytes:
-    """The packet from the padding length on. ``counted`` is what else has to fill the blocks: 4 where the
-    length is encrypted with the rest."""
+    """Return the packet from the padding length on.
+
+    ``counted`` is the number of other bytes that are part of the blocks: 4 if the length is encrypted.
+    """
     padding = block - (counted + 1 + sum(map(len, payload))) % block
     if padding < 4:
         padding += block
@@ -73,7 +84,7 @@ def _pad(payload: tuple[bytes, ...], block: int, counted: int) -> bytes:
 
 
 def _unpad(packet: bytes) -> bytes:
-    """The payload of ``byte padding length, payload, padding``."""
+    """Return the payload of ``byte padding length, payload, padding``. Raises RemoteViolation."""
     padding = packet[0]
     if padding < 4 or padding + 1 >= len(packet):
         raise RemoteViolation("corrupt packet: invalid padding", code=ReasonCode.PACKET_CORRUPTED)
@@ -81,6 +92,9 @@ def _unpad(packet: bytes) -> bytes:
 
 
 def _check_length(length: int, block: int, counted: int, limit: int = MAX_PACKET) -> int:
+    """Return a packet length. Raises RemoteViolation if it is out of range or not a multiple of the block
+    size.
+    """
     if not 5 <= length <= limit:
         raise RemoteViolation(
             f"invalid packet length: {length} bytes, allowed are 5 to {limit}",
@@ -94,23 +108,26 @@ def _check_length(length: int, block: int, counted: int, limit: int = MAX_PACKET
 
 
 class Clear:
-    """Before the first key exchange: nothing is hidden, nothing proved."""
+    """No encryption: the packets before the first key exchange."""
 
     head = 4
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
+        """Return ``uint32 packet length, byte padding length, payload, padding``."""
         body = _pad(payload, 8, 4)
         return len(body).to_bytes(4, "big") + body
 
     def rest(self, sequence: int, head: bytes) -> int:
+        """Return how many bytes follow the length field."""
         return _check_length(int.from_bytes(head, "big"), 8, 4, MAX_CLEAR)
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        """Return the payload."""
         return _unpad(rest)
 
 
 class Gcm:
-    """aes*-gcm@openssh.com (RFC 5647): the length in the clear, and authenticated."""
+    """aes*-gcm@openssh.com (RFC 5647): the length is authenticated and not encrypted."""
 
     head = 4
     _TAG = 16
@@ -126,14 +143,17 @@ class Gcm:
         return nonce
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
+        """Return ``uint32 packet length``, then the ciphertext and a tag of 16 bytes over both."""
         body = _pad(payload, 16, 0)
         head = len(body).to_bytes(4, "big")
         return head + self._aead.encrypt(self._nonce(), body, head)
 
     def rest(self, sequence: int, head: bytes) -> int:
+        """Return how many bytes follow the length field."""
         return _check_length(int.from_bytes(head, "big"), 16, 0) + self._TAG
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        """Verify the tag and return the payload."""
         try:
             return _unpad(self._aead.decrypt(self._nonce(), rest, head))
         except InvalidTag:
@@ -143,7 +163,7 @@ class Gcm:
 
 
 class ChaCha:
-    """chacha20-poly1305@openssh.com: the length under a key of its own."""
+    """chacha20-poly1305@openssh.com: the length is encrypted with a separate key."""
 
     head = 4
     _TAG = 16
@@ -155,17 +175,18 @@ class ChaCha:
 
     @staticmethod
     def _seek(stream: CipherContext, sequence: int) -> CipherContext:
-        """At the first block of this packet."""
-        # The 16 bytes are the block counter, little endian, and the nonce: a 64 bit sequence number.
+        """Return ``stream`` at the first block for a packet."""
+        # The 16 bytes are the block counter (little-endian) and the nonce, a 64-bit sequence number.
         stream.reset_nonce(bytes(8) + sequence.to_bytes(8, "big"))
         return stream
 
     def _keys(self, sequence: int) -> tuple[bytes, CipherContext]:
-        """The key of the tag, and the stream for the packet, which begins with the next block."""
+        """Return the key for the tag, and the stream for the packet, which starts at the next block."""
         stream = self._seek(self._main, sequence)
         return stream.update(bytes(64))[:32], stream
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
+        """Return the encrypted length, the ciphertext and a tag of 16 bytes over both."""
         body = _pad(payload, 8, 0)
         tag_key, stream = self._keys(sequence)
         head = self._seek(self._length, sequence).update(len(body).to_bytes(4, "big"))
@@ -176,10 +197,12 @@ class ChaCha:
         return b"".join((head, sealed, tag.finalize()))
 
     def rest(self, sequence: int, head: bytes) -> int:
+        """Decrypt the length, and return how many bytes follow it."""
         length = int.from_bytes(self._seek(self._length, sequence).update(head), "big")
         return _check_length(length, 8, 0) + self._TAG
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        """Verify the tag, then decrypt and return the payload."""
         tag_key, stream = self._keys(sequence)
         sealed = memoryview(rest)[: -self._TAG]
         tag = Poly1305(tag_key)
@@ -196,7 +219,7 @@ class ChaCha:
 
 @dataclass(frozen=True, slots=True)
 class _CipherSpec:
-    """A cipher that authenticates nothing. ``make`` takes key and IV; ``block`` and ``key`` are in bytes."""
+    """A cipher without authentication. ``make`` gets key and IV; ``key`` and ``block`` are in bytes."""
 
     key: int
     block: int
@@ -212,17 +235,18 @@ def _cbc(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
 
 
 def _triple_des(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
-    # Few ever come here, and older releases of cryptography have it elsewhere.
+    # Imported here because it is rarely needed, and older releases of cryptography have it in another
+    # module.
     from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 
     return Cipher(TripleDES(key), modes.CBC(iv))
 
 
 class _MacCipher:
-    """A cipher that needs an HMAC beside it.
+    """A cipher with a separate HMAC.
 
-    In CBC the length of a packet is believed before anything is proved, so someone in between may learn
-    a few bits by what we do then (CPNI-957037): one of the reasons why only ``LEGACY`` has it.
+    In CBC the length is used before the packet is authenticated, so an attacker may learn some bits from
+    our reaction (CPNI-957037). This is one reason why only ``LEGACY`` has CBC.
     """
 
     def __init__(
@@ -241,19 +265,24 @@ class _MacCipher:
 
 
 class EncryptThenMac(_MacCipher):
-    """With an ``-etm@openssh.com`` MAC (PROTOCOL 1.5): the length in the clear, the MAC over the rest."""
+    """A cipher with an ``-etm@openssh.com`` MAC (PROTOCOL 1.5): the length is not encrypted, and the MAC
+    covers the ciphertext.
+    """
 
     head = 4
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
+        """Return ``uint32 packet length``, then the ciphertext and a MAC over both."""
         body = _pad(payload, self._block, 0)
         sealed = len(body).to_bytes(4, "big") + self._encrypt.update(body)
         return sealed + self._mac(sequence, sealed)
 
     def rest(self, sequence: int, head: bytes) -> int:
+        """Return how many bytes follow the length field."""
         return _check_length(int.from_bytes(head, "big"), self._block, 0) + self._tag
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        """Verify the MAC, then decrypt and return the payload."""
         body, tag = rest[: -self._tag], rest[-self._tag :]
         if not hmac.compare_digest(tag, self._mac(sequence, head + body)):
             raise RemoteViolation("corrupt packet: MAC verification failed", code=ReasonCode.PACKET_CORRUPTED)
@@ -261,7 +290,9 @@ class EncryptThenMac(_MacCipher):
 
 
 class EncryptAndMac(_MacCipher):
-    """With a MAC over the plain text (RFC 4253 section 6.4): the first block is opened to see the length."""
+    """A cipher with a MAC over the plaintext (RFC 4253 section 6.4): the first block is decrypted to get
+    the length.
+    """
 
     def __init__(
         self, stream: _CipherSpec, key: bytes, iv: bytes, mac: bytes, digest: str, size: int
@@ -271,11 +302,13 @@ class EncryptAndMac(_MacCipher):
         self._first = b""
 
     def seal(self, sequence: int, *payload: bytes) -> bytes:
+        """Return the ciphertext and a MAC over the plaintext."""
         body = _pad(payload, self._block, 4)
         packet = len(body).to_bytes(4, "big") + body
         return self._encrypt.update(packet) + self._mac(sequence, packet)
 
     def rest(self, sequence: int, head: bytes) -> int:
+        """Decrypt the first block, and return how many bytes follow it."""
         self._first = self._decrypt.update(head)
         return (
             _check_length(int.from_bytes(self._first[:4], "big"), self._block, 4)
@@ -285,6 +318,7 @@ class EncryptAndMac(_MacCipher):
         )
 
     def open(self, sequence: int, head: bytes, rest: bytes) -> bytes:
+        """Decrypt the rest, verify the MAC, and return the payload."""
         packet = self._first + self._decrypt.update(rest[: -self._tag])
         if not hmac.compare_digest(rest[-self._tag :], self._mac(sequence, packet)):
             raise RemoteViolation("corrupt packet: MAC verification failed", code=ReasonCode.PACKET_CORRUPTED)
@@ -293,9 +327,9 @@ class EncryptAndMac(_MacCipher):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """How much key material a cipher with its MAC takes, in bytes, and what is made of it.
+    """A cipher with its MAC: the sizes of the key material in bytes, and a constructor.
 
-    ``make`` takes key, IV and MAC key, and gives what seals and opens (one object for one direction).
+    ``make`` gets key, IV and MAC key, and returns an object that seals and opens packets of one direction.
     """
 
     key: int
@@ -323,12 +357,12 @@ _ETM = b"-etm@openssh.com"
 
 
 def is_aead(cipher: bytes) -> bool:
-    """True where the cipher authenticates by itself and no MAC is negotiated."""
+    """Return whether the cipher authenticates packets itself, so that no MAC is negotiated."""
     return cipher in _AEAD
 
 
 def suite(cipher: bytes, mac: bytes) -> Suite:
-    """For names that we offered; ``mac`` is not looked at where ``is_aead``."""
+    """Return the Suite for offered names; ``mac`` is ignored if ``is_aead``."""
     if cipher in _AEAD:
         return _AEAD[cipher]
     digest, size = _MACS[mac.removesuffix(_ETM)]

@@ -1,30 +1,39 @@
-"""What a peer may ask for: messages before its login, and key exchanges after it.
-
-Values: the time and the volume are handed in.
+"""Limits for one peer: messages before its login, and key exchanges that it starts. Pure values: the caller
+passes the time and the volume.
 """
 
 from __future__ import annotations
 
-#: Key exchanges that a peer may begin at once, and what earns it one more.
+from conchrec.ssh.numbers import CHANNEL_DATA_MESSAGES
+
+#: The number of key exchanges that a peer may start at once, and what allows one more.
 REKEY_BURST = 32
 REKEY_BYTES_EACH = 16 * 1024 * 1024
 REKEY_SECONDS_EACH = 60.0
-#: Each exchange beyond that is debt: the pause grows by this much with each, up to a limit. Four exchanges a
-#: second cost us some milliseconds, and a client that asks for one after every few kilobytes, as OpenSSH's
-#: tests do (``RekeyLimit 16``), still gets on.
+#: Each further exchange is debt: the pause grows by this much, up to a limit. Four exchanges per second
+#: cost us a few milliseconds, and a client that starts one after every few kilobytes, as in OpenSSH's tests
+#: (``RekeyLimit 16``), still makes progress.
 REKEY_PAUSE = 0.05
 REKEY_LONGEST_PAUSE = 0.25
 
-#: What a peer may send before its login, in bytes: 20 keys of an agent with large certificates take a quarter
-#: of it. A message counts as at least MESSAGE_COST, for that is what handling it costs.
+#: The maximum number of bytes before the login. An agent's 20 keys with large certificates need a quarter
+#: of it. A message counts as at least MESSAGE_COST, the cost of handling it.
 EARLY_BYTES = 4 * 1024 * 1024
 MESSAGE_COST = 1024
-#: What is forgotten of it in each second, so that keepalives during a long approval never add up.
+#: This much is subtracted per second, so that keepalives during a long approval do not add up.
 EARLY_BYTES_EACH_SECOND = 16 * 1024
+
+#: The maximum number of unsent bytes other than channel data, while the socket does not drain. Above it the
+#: peer's messages are not handled, because each may need a reply.
+MAX_UNREAD = 64 * 1024
+#: The same for all unsent bytes, with channel data. The producers were paused long before.
+MAX_BEHIND = 16 * 1024 * 1024
+#: The cost of a message in addition to its payload, in bytes.
+_OVERHEAD = 64
 
 
 class RekeyAllowance:
-    """Charges one peer for the key exchanges that it begins after the first."""
+    """Charges a peer for the key exchanges that it starts after the first one."""
 
     def __init__(self) -> None:
         self._left = float(REKEY_BURST)
@@ -32,8 +41,11 @@ class RekeyAllowance:
         self._carried = 0
 
     def charge(self, seconds: float, carried: int) -> float:
-        """The peer begins one more. ``seconds`` is the time, ``carried`` what the connection has carried in
-        all, in bytes both ways. The result is how long to pause before the exchange, in seconds."""
+        """Charge one key exchange, and return how many seconds to pause before it.
+
+        ``seconds`` is the current time; ``carried`` is the number of bytes of the connection, in both
+        directions.
+        """
         earned = (seconds - self._seconds) / REKEY_SECONDS_EACH + (carried - self._carried) / REKEY_BYTES_EACH
         self._seconds, self._carried = seconds, carried
         most_debt = REKEY_LONGEST_PAUSE / REKEY_PAUSE
@@ -42,15 +54,32 @@ class RekeyAllowance:
 
 
 class EarlyAllowance:
-    """Counts what one peer sends before its login. A stranger has no use for more."""
+    """Counts the bytes that a peer sends before its login."""
 
     def __init__(self) -> None:
         self._used = 0.0
         self._seconds = 0.0
 
     def charge(self, seconds: float, size: int) -> bool:
-        """The peer has sent one more message of ``size`` bytes. Is that still allowed?"""
+        """Charge one message of ``size`` bytes at the time ``seconds``, and return whether it is allowed."""
         forgotten = (seconds - self._seconds) * EARLY_BYTES_EACH_SECOND
         self._seconds = seconds
         self._used = max(self._used - forgotten, 0.0) + max(size, MESSAGE_COST)
         return self._used <= EARLY_BYTES
+
+
+class SendBacklog:
+    """Counts the bytes that we send while the socket does not drain. The transport resets the counters."""
+
+    __slots__ = ("answers", "total")
+
+    def __init__(self) -> None:
+        #: Bytes of messages without channel data. Windows limit the data; the peer causes the rest.
+        self.answers = 0
+        self.total = 0
+
+    def add(self, number: int, size: int) -> None:
+        """Count a message with ``size`` bytes of payload."""
+        self.total += size + _OVERHEAD
+        if number not in CHANNEL_DATA_MESSAGES:
+            self.answers += size + _OVERHEAD

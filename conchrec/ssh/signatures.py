@@ -1,6 +1,8 @@
-"""Signatures by plain keys and by certificates (RFC 4253 section 6.6, RFC 5656, RFC 8332, PROTOCOL.u2f).
+"""Signature verification with plain keys and certificates (RFC 4253 section 6.6, RFC 5656, RFC 8332,
+PROTOCOL.u2f).
 
-SHA-1 and DSA are accepted from one old host, where its rule asks for that, and never in a certificate.
+SHA-1 and DSA are accepted only if a rule of the configuration selects that for one old target, and never in
+a certificate.
 """
 
 from __future__ import annotations
@@ -27,20 +29,20 @@ from conchrec.ssh.certificate import (
 )
 from conchrec.ssh.wire import Reader, uint32
 
-#: RSA and DSA keys of old hosts, where a rule takes them.
+#: The minimum size of a target's RSA or DSA key with SHA-1, if a rule accepts it.
 MIN_OLD_BITS = 1024
-#: What OpenSSL takes with large moduli. A longer exponent makes a verification as slow as a signature (8 ms
-#: with 3072 bits); 65537 has 17 bits.
+#: OpenSSL's limit for large moduli. A longer exponent makes verification as slow as signing (8 ms with 3072
+#: bits). 65537 has 17 bits.
 MAX_RSA_EXPONENT_BITS = 64
 _CURVES: dict[bytes, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
     b"nistp256": (ec.SECP256R1(), hashes.SHA256()),
     b"nistp384": (ec.SECP384R1(), hashes.SHA384()),
     b"nistp521": (ec.SECP521R1(), hashes.SHA512()),
 }
-#: Signature algorithms, as ``server-sig-algs`` lists them.
+#: The accepted signature algorithms, as ``server-sig-algs`` lists them.
 SIGNATURES = (b"ssh-ed25519", SK_ED25519, *ECDSA, SK_ECDSA, b"rsa-sha2-512", b"rsa-sha2-256")
 
-#: Signatures of old hosts.
+#: Signature algorithms of older targets.
 WITH_SHA1 = (b"ssh-rsa", b"ssh-dss")
 
 _USER_PRESENT = 0x01
@@ -50,11 +52,12 @@ _USER_VERIFIED = 0x04
 def verify_signature(
     algorithm: bytes, blob: bytes, data: bytes, signature: bytes, *, sha1: bool = False
 ) -> bool:
-    """Is this a signature over ``data`` by the key or certificate ``blob``? Never raises.
+    """Return whether ``signature`` is a valid signature over ``data`` by the key or certificate ``blob``.
+    Never raises.
 
-    ``algorithm`` is the public key algorithm that was negotiated; the signature's own name has to be
-    the one that belongs to it, so nobody falls back to SHA-1. With ``sha1`` it may be ``ssh-rsa`` or
-    ``ssh-dss``, by a plain key.
+    ``algorithm`` is the negotiated public key algorithm. The algorithm in the signature must match it, so
+    that a peer cannot fall back to SHA-1. With ``sha1`` the algorithm may be ``ssh-rsa`` or ``ssh-dss``,
+    with a plain key.
     """
     verified_required = False
     try:
@@ -76,7 +79,9 @@ def verify_signature(
 def _verify(
     algorithm: bytes, key: bytes, data: bytes, signature: bytes, *, touch: bool = True, verified: bool = False
 ) -> bool:
-    """``string algorithm, string signature[, byte flags, uint32 counter]`` by the plain key ``key``."""
+    """Verify ``string algorithm, string signature[, byte flags, uint32 counter]`` with the plain key
+    ``key``.
+    """
     try:
         r = Reader(signature)
         if r.string() != algorithm or algorithm not in SIGNATURES:
@@ -92,7 +97,7 @@ def _verify(
 
 
 def _verify_sha1(algorithm: bytes, key: bytes, data: bytes, signature: bytes) -> bool:
-    """``ssh-rsa`` and ``ssh-dss`` as RFC 4253 section 6.6 has them."""
+    """Verify ``ssh-rsa`` and ``ssh-dss`` (RFC 4253 section 6.6): ``string algorithm, string signature``."""
     r = Reader(signature)
     try:
         name, raw = r.string(), r.string()
@@ -123,7 +128,10 @@ def _verify_sha1(algorithm: bytes, key: bytes, data: bytes, signature: bytes) ->
 def _security_key_data(
     key: bytes, data: bytes, flags: int, counter: int, *, touch: bool, verified: bool
 ) -> bytes:
-    """What a security key really signs (PROTOCOL.u2f, "SSH U2F signatures")."""
+    """Return the data that a security key signs (PROTOCOL.u2f, "SSH U2F signatures").
+
+    Raises InvalidSignature if touch or verification is required and missing.
+    """
     if (touch and not flags & _USER_PRESENT) or (verified and not flags & _USER_VERIFIED):
         raise InvalidSignature
     r = Reader(key)
@@ -142,12 +150,12 @@ def _security_key_data(
 
 
 def _is_exponent(exponent: int) -> bool:
-    """Is this a public exponent of RSA that costs us little?"""
+    """Return whether a public RSA exponent is valid and cheap to use."""
     return exponent >= 3 and exponent.bit_length() <= MAX_RSA_EXPONENT_BITS
 
 
 def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
-    """A function of signature and data that raises InvalidSignature."""
+    """Return a function of signature and data that raises InvalidSignature, as this does for a wrong key."""
     r = Reader(blob)
     key_type = r.string()
     if key_type in (b"ssh-ed25519", SK_ED25519):
@@ -181,7 +189,7 @@ def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
         if rsa_digest is None:
             raise InvalidSignature
         length = (modulus.bit_length() + 7) // 8
-        # Some implementations leave leading zeros out.
+        # Some implementations omit leading zeros.
         return lambda raw, data: rsa_key.verify(
             raw.rjust(length, b"\0"), data, padding.PKCS1v15(), rsa_digest
         )
@@ -189,12 +197,12 @@ def _verifier(algorithm: bytes, blob: bytes) -> Callable[[bytes, bytes], None]:
 
 
 def is_signed_by(authority: bytes, data: bytes, signature: bytes) -> bool:
-    """Is this the signature of an authority (the wire blob of its plain key)? Never raises."""
+    """Return whether a CA (the wire blob of its plain key) has signed ``data``. Never raises."""
     try:
         algorithm = Reader(signature).string()
     except RemoteViolation:
         return False
-    # An authority in a security key signs without a touch, where it was told so.
+    # A CA in a security key may be configured to sign without a touch.
     touch = algorithm not in (SK_ED25519, SK_ECDSA)
     return _verify(algorithm, authority, data, signature, touch=touch)
 

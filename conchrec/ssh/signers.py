@@ -1,7 +1,7 @@
-"""What can sign a login: the protocol, keys in memory, and the choice of a signature algorithm.
+"""Keys that can sign a login: the interface, keys in memory, and the choice of the signature algorithm.
 
-RFC 8332 gives RSA keys SHA-2, RFC 8308 lets the server say which it takes, and OpenSSH's
-PROTOCOL.certkeys names the certificate forms. SHA-1 is never chosen.
+RFC 8332 defines SHA-2 for RSA keys, RFC 8308 the server's list of algorithms, and PROTOCOL.certkeys the
+names for certificates. SHA-1 is never chosen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from conchrec.ssh.certificate import certificate_type, plain_type
 
-#: The names in the server's ``server-sig-algs``; ``None`` where it sent none.
+#: The names in the server's ``server-sig-algs``; ``None`` without that extension.
 Accepted = frozenset[bytes] | None
 
 #: Strongest first.
@@ -25,25 +25,25 @@ class Signer(Protocol):
 
     @property
     def blob(self) -> bytes:
-        """The public key or certificate, as it goes on the wire."""
+        """The wire blob of the public key or certificate."""
 
     @property
     def label(self) -> str:
-        """What people read; printable."""
+        """The name of the key for people; printable."""
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
-        """The name to offer it under; ``None`` where this server takes no algorithm that it can do."""
+        """Return the public key algorithm to offer, or ``None`` if the server accepts none of this key."""
 
     def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
-        """The signature blob (``string name, string signature``) over ``data``."""
+        """Return the signature over ``data``: ``string algorithm, string signature``."""
 
 
 def accepted_algorithm(key_type: bytes, accepted: Accepted) -> bytes | None:
-    """The public key algorithm name under which a blob of ``key_type`` is offered.
+    """Return the public key algorithm for a blob of type ``key_type``, or ``None``.
 
-    As OpenSSH does: for RSA the list of the server decides, and without a list the strongest is
-    tried. Every other type has one algorithm only and is tried in any case, for servers exist whose
-    list is not complete. A certificate is listed by its plain algorithm.
+    As in OpenSSH, the server's list decides for RSA; without a list the strongest algorithm is used. Other
+    types have one algorithm, which is offered in any case, because some servers send an incomplete list.
+    The list contains plain algorithms, also for certificates.
     """
     if plain_type(key_type) != b"ssh-rsa":
         return key_type
@@ -54,7 +54,7 @@ def accepted_algorithm(key_type: bytes, accepted: Accepted) -> bytes | None:
 
 
 class KeySigner:
-    """A private key in memory, alone or with a certificate for it."""
+    """A Signer with a private key in memory, and optionally a certificate for it."""
 
     def __init__(self, key: Key, *, label: str, certificate: bytes | None = None) -> None:
         self._key = key
@@ -63,11 +63,14 @@ class KeySigner:
         self._key_type = key.sshType() if certificate is None else _key_type_of(certificate)
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
+        """Return the public key algorithm to offer, or ``None``."""
         return accepted_algorithm(self._key_type, accepted)
 
     def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
+        """Return the signature over ``data``: ``string algorithm, string signature``."""
         return maybeDeferred(self._key.sign, data, plain_type(algorithm))
 
 
 def _key_type_of(blob: bytes) -> bytes:
+    """Return the first string of a blob."""
     return blob[4 : 4 + int.from_bytes(blob[:4], "big")]

@@ -1,8 +1,8 @@
-"""The transport protocol, both sides (RFC 4253, RFC 8308, OpenSSH's PROTOCOL).
+"""The transport protocol for servers and clients (RFC 4253, RFC 8308, OpenSSH's PROTOCOL).
 
-In place of Conch's transports, whose services run on these as well: ``transport_base`` cuts packets from a
-stream in linear time and ends a connection so that everybody who asks hears the reason; ``key_exchange`` has
-modern algorithms, strict key exchange, host certificates, and renews keys by itself.
+These transports replace Conch's, and Conch's services also run on them. ``transport_base`` has what both
+sides share. ``key_exchange`` has modern algorithms, strict key exchange, host certificates and automatic
+rekeying.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from conchrec.text import one_line
 __all__ = ["ClientTransport", "ConnectionEnd", "ConnectionGone", "HostKey", "HostKeys", "ServerTransport"]
 
 USERAUTH = b"ssh-userauth"
-#: A client that asks before each of its tries has not that many.
+#: The maximum number of service requests in one connection.
 MAX_SERVICE_REQUESTS = 64
 
 
 class ServerTransport(SSHTransport):
-    """The server's side: over TCP, or over any ITransport.
+    """The server's side, over TCP or any other ITransport.
 
-    ``identification`` is our whole version line without CR and LF; ``userauth`` makes the one service that is
-    to be had; who is not through the key exchange within ``handshake_time`` is disconnected.
+    ``identification`` is our identification string, without CR and LF. ``userauth`` creates the
+    authentication service, the only service that a client can request. A client that does not finish the
+    key exchange within ``handshake_time`` is disconnected.
     """
 
     kex: ServerKeyExchange
@@ -58,9 +59,12 @@ class ServerTransport(SSHTransport):
         early_packet: int | None = None,
         share: Share | None = None,
     ) -> None:
-        """``early_packet``: bytes of a packet of somebody who has not logged in. ``powers`` computes what
-        finite-field Diffie-Hellman needs. ``share``: who pays for the handling of messages; without one all
-        that has come is handled at once."""
+        """Create the transport.
+
+        ``early_packet`` is the maximum packet size before the login, in bytes. ``powers`` computes
+        finite-field Diffie-Hellman. ``share`` is charged for the handling of messages; without a share all
+        received messages are handled at once.
+        """
         super().__init__(identification=identification, clock=clock, share=share)
         settings = KexSettings(
             algorithms=algorithms,
@@ -79,18 +83,22 @@ class ServerTransport(SSHTransport):
         self._handshake_time = handshake_time
 
     def setService(self, service: SSHService) -> None:
+        """Stop the current service and start another. After the login the peer may send larger packets."""
         super().setService(service)
         if service is not self._login:
             self._incoming.limit = None
 
     def connectionMade(self) -> None:
+        """Start the connection. Called by Twisted."""
         self._start_handshake_timer()
         super().connectionMade()
 
     def _start_handshake_timer(self) -> None:
+        """Start or restart the handshake timer."""
         self._timers.start("handshake", self._handshake_time.total_seconds(), self._end_handshake)
 
     def _end_handshake(self) -> None:
+        """Disconnect a client whose handshake takes too long."""
         what = (
             "the key exchange was not completed in time"
             if not self.kex.is_secure
@@ -99,13 +107,17 @@ class ServerTransport(SSHTransport):
         self.fail(RemoteViolation(what), DisconnectReason.BY_APPLICATION)
 
     def keys_exchanged(self) -> None:
-        # From here to the login the authentication has its own limit, which begins with its service.
+        """Handle the end of the first key exchange."""
+        # Restart the timer. The authentication service has its own limit, which starts with it.
         self._start_handshake_timer()
         super().keys_exchanged()
 
     def _handle_service_request(self, payload: bytes) -> None:
-        """``ssh-userauth``. Some clients (paramiko) ask for it before each try, and sshd answers: so do we,
-        and nothing begins again. Whatever comes after the login is none of the client's business."""
+        """``string service``: only ``ssh-userauth``.
+
+        Some clients (paramiko) send the request before each attempt. Like sshd we answer it again, without
+        starting the authentication again.
+        """
         r = Reader(payload)
         name = r.string()
         r.end()
@@ -133,9 +145,9 @@ class ServerTransport(SSHTransport):
 class ClientTransport(SSHTransport):
     """The client's side.
 
-    ``verify_host_key`` judges the blob that the server shows, at once, and raises what is then
-    ``ConnectionEnd.error``. With ``identification=None`` nothing is sent before ``start``, while the server's
-    version is read and told to ``on_identification``.
+    ``verify_host_key`` gets the server's key or certificate, and raises the error that becomes
+    ``ConnectionEnd.error``. With ``identification=None`` nothing is sent before ``start``; the server's
+    identification string is read and given to ``on_identification``.
     """
 
     kex: ClientKeyExchange
@@ -172,7 +184,7 @@ class ClientTransport(SSHTransport):
         self._requested_service: SSHService | None = None
 
     def start(self, identification: bytes) -> None:
-        """Introduce ourselves with this version line, and go on."""
+        """Send our identification string and start the key exchange."""
         if self._our_identification is not None or self.is_over:
             return
         self._our_identification = identification
@@ -181,11 +193,12 @@ class ClientTransport(SSHTransport):
             self.dataReceived(b"")
 
     def request_service(self, service: SSHService) -> None:
-        """Ask for ``service.name``; it starts when the server accepts it."""
+        """Request ``service.name``; the service starts when the server accepts it."""
         self._requested_service = service
         self.sendPacket(a.SERVICE_REQUEST, string(service.name))
 
     def _handle_service_accept(self, payload: bytes) -> None:
+        """``string service``, which some servers leave out."""
         service, self._requested_service = self._requested_service, None
         if service is None or (payload and Reader(payload).string() != service.name):
             raise RemoteViolation("SERVICE_ACCEPT without a service request")

@@ -1,7 +1,8 @@
-"""What both sides of the transport protocol share: the life of a connection, bytes in and out, and the
-messages below 50 (RFC 4253, RFC 8308, OpenSSH's PROTOCOL).
+"""The part of the transport protocol that servers and clients share (RFC 4253, RFC 8308, OpenSSH's
+PROTOCOL).
 
-Whatever goes wrong ends this connection alone; nothing raises out of ``dataReceived``.
+It has the life of a connection, bytes in both directions, and the messages below 50. Any error ends only
+this connection; ``dataReceived`` never raises.
 """
 
 from __future__ import annotations
@@ -28,27 +29,24 @@ from conchrec.ssh.framing import MAX_IDENTIFICATION, InboundPackets, OutboundPac
 from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
+from conchrec.ssh.peer_limits import MAX_BEHIND, MAX_UNREAD, SendBacklog
 from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string, uint32
 from conchrec.text import one_line
 
 _log = Logger()
 
-#: What may wait for ``start``: a server's KEXINIT, and a guessed packet.
+#: The maximum number of bytes that wait for ``start``: a server's KEXINIT and a guessed packet.
 MAX_EARLY = 64 * 1024
 MAX_EXTENSIONS = 64
-#: Of what the peer says in DISCONNECT, so much is kept.
+#: The maximum length of the peer's text in DISCONNECT that is kept, in bytes.
 MAX_DESCRIPTION = 1024
-#: Bytes of answers, and of all else but the data of channels, that wait while the socket does not drain,
-#: before nothing of the peer is handled until it does: each message of it may need an answer.
-MAX_UNREAD = 64 * 1024
-#: The same for all that is sent, data included: the producers of it were told to pause long before.
-MAX_BEHIND = 16 * 1024 * 1024
-#: In one go from the socket of a peer that has not logged in: about what one packet may have then.
+#: The maximum number of bytes to read at once before the login: about one packet.
 READ_EARLY = 32 * 1024
-#: In one go to a socket: all that one turn has read, for Twisted's own 128 KiB take four turns.
+#: The maximum number of bytes to write at once: all that one turn has read. Twisted's 128 KiB would need
+#: four turns.
 SEND_AT_MOST = 2 * READ_AT_MOST
-#: A peer that does not take our DISCONNECT is dropped, after seconds.
+#: A peer that does not read our DISCONNECT is dropped after this many seconds.
 LAST_WORDS = 5.0
 
 
@@ -56,10 +54,10 @@ CONNECTION = b"ssh-connection"
 
 
 class SSHTransport(Protocol):
-    """One side of the transport protocol; ``ServerTransport`` and ``ClientTransport`` say how they differ.
+    """One side of the transport protocol. ``ServerTransport`` and ``ClientTransport`` are its two forms.
 
-    It has what Conch's services need of a transport, under Conch's names (``sessionID``, ``sendPacket``,
-    ``setService``, …), and inherits nothing of Conch's own transports.
+    It has the methods that Conch's services need from a transport, under Conch's names (``sessionID``,
+    ``sendPacket``, ``setService``, …), and inherits nothing from Conch's transports.
     """
 
     transport: Any
@@ -77,8 +75,7 @@ class SSHTransport(Protocol):
         self.service: SSHService | None = None
         self._is_connected = False
         self._is_closing = False
-        self._unsent_answers = 0
-        self._unsent_bytes = 0
+        self._backlog = SendBacklog()
         self._backpressure.on_drained = self._resume_reading
         self._on_identification: list[Callable[[bytes], None]] = []
         self._waiters = ConnectionWaiters()
@@ -93,38 +90,42 @@ class SSHTransport(Protocol):
 
     @property
     def sessionID(self) -> bytes | None:
-        """The hash of the first key exchange (RFC 4253 section 7.2), under Conch's name."""
+        """The session identifier: the hash of the first key exchange (RFC 4253 section 7.2). Conch uses
+        this name.
+        """
         return self.kex.session_id
 
     @property
     def session_id(self) -> bytes:
-        """The hash of the first key exchange; empty before it."""
+        """The session identifier; empty before the first key exchange is done."""
         return self.kex.session_id or b""
 
     def isEncrypted(self, direction: str = "out") -> bool:
-        """Are there keys? Conch's login by password asks."""
+        """Return whether keys are in use. Conch's password login calls it."""
         return self.kex.is_secure
 
     @property
     def host_key_blob(self) -> bytes:
-        """The host key or certificate of the first key exchange; empty before it."""
+        """The server's host key or certificate in the first key exchange; empty before it."""
         return self.kex.host_key_blob
 
     @property
     def host_key_signature(self) -> bytes:
-        """The signature over the first key exchange; empty before it."""
+        """The host key's signature over the first key exchange; empty before it."""
         return self.kex.host_key_signature
 
     @property
     def session_binding(self) -> SessionBinding:
-        """What binds an agent's signatures to this connection; empty before the first key exchange."""
+        """The values that bind an agent's signatures to this connection; empty before the first key
+        exchange.
+        """
         return SessionBinding(
             host_key=self.host_key_blob, session_id=self.session_id, signature=self.host_key_signature
         )
 
     @property
     def agreed_names(self) -> tuple[bytes, ...]:
-        """The algorithms of the newest keys, for people."""
+        """The names of the current algorithms, for people."""
         return self.kex.agreed_names
 
     @property
@@ -135,52 +136,59 @@ class SSHTransport(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """The connection ends, or has ended."""
+        """Whether the connection has ended or is ending."""
         return self._is_closing or self.lost is not None
 
     @property
     def packets_read(self) -> int:
-        """Another number than before, where anything was read since."""
+        """A number that changes when a packet was read."""
         return self._incoming.sequence
 
     def give_up(self, error: ConchrecError) -> None:
-        """Drop the connection with a peer that is gone; ``error`` is what ``ConnectionEnd`` says."""
+        """Drop the connection to a peer that no longer answers; ``error`` becomes ``ConnectionEnd.error``."""
         if not self.is_over:
             self._error = error
             self.abort()
 
     def on_identification(self, callback: Callable[[bytes], None]) -> None:
-        """``callback`` gets the peer's version line, now or when it comes."""
+        """Call ``callback`` with the peer's identification string, now or when it arrives."""
         if self.peer_identification is not None:
             callback(self.peer_identification)
         else:
             self._on_identification.append(callback)
 
     def when_secure(self) -> Deferred[None]:
-        """Fires when the first key exchange is done; fails with what ended it, or ConnectionGone."""
+        """Return a Deferred that fires after the first key exchange. It fails with the error that ended the
+        connection, or with ConnectionGone.
+        """
         return self._waiters.when_secure()
 
     def when_lost(self) -> Deferred[ConnectionEnd]:
-        """Fires when the connection is over, however that came about; never fails."""
+        """Return a Deferred that fires when the connection has ended, for any reason. It never fails."""
         return self._waiters.when_lost()
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
-        """Whatever feeds this connection is paused while its socket does not drain, and while much waits
-        for new keys."""
+        """Set the producer. It is paused while the socket does not drain and while many messages wait for
+        new keys.
+        """
         self._backpressure.attach(producer)
 
     def unregisterProducer(self) -> None:
+        """Remove the producer."""
         self._backpressure.attach(None)
 
     def getPeer(self) -> Any:
+        """Return the peer's address. Conch uses this name."""
         return self.transport.getPeer()
 
     def getHost(self) -> Any:
+        """Return our address. Conch uses this name."""
         return self.transport.getHost()
 
     # --- life
 
     def connectionMade(self) -> None:
+        """Start the connection. Called by Twisted."""
         self._is_connected = True
         for switch in ("setTcpNoDelay", "setTcpKeepAlive"):
             turn = getattr(self.transport, switch, None)
@@ -195,11 +203,12 @@ class SSHTransport(Protocol):
             self._send_identification()
 
     def _set_read_size(self) -> None:
+        """Set how many bytes are read from the socket at once."""
         if hasattr(self.transport, "bufferSize"):
             self.transport.bufferSize = READ_AT_MOST if self._is_logged_in else READ_EARLY
 
     def _finish_login(self) -> None:
-        """USERAUTH_SUCCESS was sent, or read, and nothing after it."""
+        """Handle USERAUTH_SUCCESS, directly after it was sent or received."""
         if not self._is_logged_in:
             self._is_logged_in = True
             self._outgoing.log_in()
@@ -208,17 +217,19 @@ class SSHTransport(Protocol):
             self._set_read_size()
 
     def _send_identification(self) -> None:
+        """Send our identification string and start the first key exchange."""
         assert self._our_identification is not None
         self.transport.write(self._our_identification + b"\r\n")
         self.kex.begin()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        # What the peer sent before it left is handled first.
+        """Handle the end of the TCP connection. Called by Twisted."""
+        # First handle what the peer sent before it closed the connection.
         if self._reader.end():
             self.input_ended()
 
     def input_ended(self) -> None:
-        """The connection is over, and all that came was handled."""
+        """End the connection, after all received messages were handled."""
         if self.lost is not None:
             return
         self.lost = lost = ConnectionEnd(
@@ -237,7 +248,7 @@ class SSHTransport(Protocol):
         self._waiters.end(lost)
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
-        """Tell the peer why (RFC 4253 section 11.1), then end; once."""
+        """Send DISCONNECT (RFC 4253 section 11.1) and close the connection. Has an effect once."""
         if self.is_over or not self._is_connected:
             return
         if self._our_identification is not None:
@@ -245,12 +256,12 @@ class SSHTransport(Protocol):
         self._leave()
 
     def hang_up(self) -> None:
-        """End without a message, as a peer whose connection was lost. What was sent goes out first."""
+        """Close the connection without a message, as if it was lost, after sent data was delivered."""
         if not self.is_over and self._is_connected:
             self._leave()
 
     def _leave(self) -> None:
-        """Close when what was sent has gone, or when that takes too long."""
+        """Close the connection when all data was sent, or after LAST_WORDS seconds."""
         self._timers.start("last words", LAST_WORDS, self.abort)
         self._is_closing = True
         self.kex.stop()
@@ -259,16 +270,17 @@ class SSHTransport(Protocol):
         self.transport.loseConnection()
 
     def loseConnection(self) -> None:
+        """Disconnect as a user who ends the connection. Twisted uses this name."""
         self.sendDisconnect(DisconnectReason.BY_APPLICATION, b"disconnected by user")
 
     def abort(self) -> None:
-        """Drop the connection, unsent bytes and all."""
+        """Drop the connection and all data that was not sent."""
         self._is_closing = True
         if self.transport is not None and self.lost is None:
             self.transport.abortConnection()
 
     def fail(self, error: Exception, reason: int = DisconnectReason.PROTOCOL_ERROR) -> None:
-        """Something is wrong: remember what, say so, and end."""
+        """End the connection because of an error. The peer gets its public text."""
         if self.is_over:
             return
         self._error = error
@@ -276,6 +288,7 @@ class SSHTransport(Protocol):
         self.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
     def _guard(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call ``call``; an exception is logged and not raised."""
         try:
             call(*arguments)
         except Exception:
@@ -284,21 +297,21 @@ class SSHTransport(Protocol):
     # --- bytes in
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the peer, cut anywhere. Never raises."""
+        """Handle bytes from the peer, in pieces of any size. Never raises."""
         if self.is_over:
             return
         self._reader.receive(data)
 
     def charge_to(self, share: Share) -> None:
-        """From now on whatever the peer sends is handled at the cost of ``share``."""
+        """Charge ``share`` for the peer's messages from now on."""
         self._reader.share = share
 
     def brake(self, reason: str, on: bool) -> None:
-        """Take nothing from the socket while there is any reason not to. Bytes already taken are handled."""
+        """Do not read from the socket while there is a reason not to. Received bytes are still handled."""
         self._reader.brake(reason, on)
 
     def hold(self, reason: str, on: bool) -> None:
-        """Handle no packet of the peer while there is any reason not to."""
+        """Do not handle packets of the peer while there is a reason not to."""
         self._reader.hold(reason, on)
 
     def attempt(self, step: Callable[..., object], *arguments: object) -> None:
@@ -312,20 +325,20 @@ class SSHTransport(Protocol):
             self.fail(error, DisconnectReason.BY_APPLICATION)
 
     def hold_producers(self, on: bool) -> None:
-        """Pause those who feed this connection, or let them go on."""
+        """Pause or resume the producers that write to this transport."""
         self._backpressure.hold(on)
 
     def rekey(self) -> None:
-        """Begin a key exchange, unless one runs."""
+        """Start a key exchange, unless one is in progress."""
         self.kex.begin()
 
     @property
     def rekeys(self) -> int:
-        """Key exchanges after the first."""
+        """The number of key exchanges after the first."""
         return self.kex.rekeys
 
     def read_identification(self) -> bool:
-        """Read the peer's identification string, where it is still to come. May packets be handled?"""
+        """Read the peer's identification string, if needed. Return whether packets may be handled."""
         if self.peer_identification is None and not self._read_identification():
             return False
         if self._our_identification is None and len(self._incoming) > MAX_EARLY:
@@ -335,10 +348,11 @@ class SSHTransport(Protocol):
         return self._our_identification is not None
 
     def messages_handled(self) -> None:
-        """All messages that came are handled, or as many as this turn allows."""
+        """All messages of this slice were handled: start a key exchange if it is due."""
         self.kex.begin_if_due()
 
     def _read_identification(self) -> bool:
+        """Read the identification string. Return whether it was read and is valid."""
         line = self._incoming.identification(of_client=not self.kex.is_client)
         if line is None:
             return False
@@ -357,7 +371,7 @@ class SSHTransport(Protocol):
     # --- bytes out
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
-        """Seal and send one message; during a key exchange it waits for the new keys."""
+        """Send one message. During a key exchange it waits for the new keys."""
         if self._is_closing or self.lost is not None:
             return
         kex = self.kex
@@ -369,33 +383,30 @@ class SSHTransport(Protocol):
         kex.begin_if_due()
 
     def send_now(self, number: int, payload: bytes) -> None:
-        """Seal and send one message, whatever waits."""
+        """Send one message now, also during a key exchange."""
         if self._backpressure.full:
-            self._unsent_bytes += len(payload) + 64
-            if number not in a.CHANNEL_DATA_MESSAGES:
-                # Windows bound what channels may carry; what else a peer makes us say, it has to read.
-                self._unsent_answers += len(payload) + 64
-                if self._unsent_answers > MAX_UNREAD:
-                    self.hold("unread answers", True)
-            if self._unsent_bytes > MAX_BEHIND:
+            self._backlog.add(number, len(payload))
+            if self._backlog.answers > MAX_UNREAD:
+                self.hold("unread answers", True)
+            if self._backlog.total > MAX_BEHIND:
                 self._error = RemoteViolation(
                     "the other side does not read what we send", code=ReasonCode.TOO_MANY_MESSAGES
                 )
                 self.abort()
                 return
         else:
-            self._unsent_bytes = 0
+            self._backlog.total = 0
         self.transport.write(self._outgoing.packet(number, payload))
         if number == a.USERAUTH_SUCCESS:
             self._finish_login()
 
     def _resume_reading(self) -> None:
-        """The socket takes more again."""
-        self._unsent_answers = 0
+        """Handle the peer's messages again, because the socket has drained."""
+        self._backlog.answers = 0
         self.hold("unread answers", False)
 
     def setService(self, service: SSHService) -> None:
-        """Stop the service that runs, and start this one."""
+        """Stop the current service and start another."""
         before, self.service = self.service, service
         if before is not None:
             before.serviceStopped()
@@ -403,13 +414,13 @@ class SSHTransport(Protocol):
         service.serviceStarted()
 
     def sendUnimplemented(self) -> None:
-        """The message that is being handled is unknown (RFC 4253 section 11.4)."""
+        """Answer the current message with UNIMPLEMENTED (RFC 4253 section 11.4)."""
         self.sendPacket(a.UNIMPLEMENTED, uint32(self._incoming.handling))
 
     # --- messages
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
-        """Handle one message of the peer."""
+        """Handle one message of the peer. Raises RemoteViolation."""
         if not self.kex.is_secure:
             if self._incoming.sequence == 0:
                 raise RemoteViolation(
@@ -440,16 +451,16 @@ class SSHTransport(Protocol):
             self.sendUnimplemented()
 
     def _handle_disconnect(self, payload: bytes) -> None:
-        """``uint32 reason, string description, string language``; some leave the language out."""
+        """``uint32 reason, string description, string language``; some peers leave the language out."""
         r = Reader(payload)
         self._peer_reason, self._peer_description = r.uint32(), r.string()[:MAX_DESCRIPTION]
         self._leave()
 
     def _ignore(self, payload: bytes) -> None:
-        """IGNORE, DEBUG and UNIMPLEMENTED are for nobody here."""
+        """Ignore IGNORE, DEBUG and UNIMPLEMENTED."""
 
     def _handle_ext_info(self, payload: bytes) -> None:
-        """``uint32 count``, then ``string name, string value`` (RFC 8308 section 2.3)."""
+        """``uint32 count``, then ``string name, string value`` repeated (RFC 8308 section 2.3)"""
         if not self.kex.is_secure:
             raise RemoteViolation("EXT_INFO before the key exchange")
         r = Reader(payload)
@@ -463,13 +474,15 @@ class SSHTransport(Protocol):
         r.end()
 
     def _handle_service_request(self, payload: bytes) -> None:
+        """``string service`` (a server accepts this message)"""
         raise RemoteViolation("service request to a client")
 
     def _handle_service_accept(self, payload: bytes) -> None:
+        """``string service`` (a client accepts this message)"""
         raise RemoteViolation("SERVICE_ACCEPT to a server")
 
     def keys_exchanged(self) -> None:
-        """The first key exchange is done."""
+        """Handle the end of the first key exchange."""
         self._waiters.secure()
 
     _HANDLERS: Mapping[int, Callable[[Any, bytes], None]] = {

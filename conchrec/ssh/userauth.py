@@ -1,7 +1,7 @@
 """What both sides of the authentication protocol share (RFC 4252, RFC 4256, OpenSSH's PROTOCOL).
 
-Message numbers, the layout of a public key request and of what its signature covers, and the
-questions of keyboard-interactive. The two sides are ``userauth_server`` and ``userauth_client``.
+Message numbers, the layout of a public key request and of the data that its signature covers, and the
+questions of keyboard-interactive. ``userauth_server`` and ``userauth_client`` are the two sides.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ from typing import Protocol
 
 from twisted.conch.ssh.service import SSHService
 
+from conchrec.errors import RemoteViolation
+from conchrec.reasons import ReasonCode
 from conchrec.ssh.wire import string, uint32
 
 REQUEST = 50
 FAILURE = 51
 SUCCESS = 52
 BANNER = 53
-#: 60 and 61 mean what the method in hand says (RFC 4252 section 6).
+#: The meaning of 60 and 61 depends on the current method (RFC 4252 section 6).
 PK_OK = 60
 INFO_REQUEST = 60
 PASSWD_CHANGEREQ = 60
 INFO_RESPONSE = 61
 
-#: The last number of the authentication protocol, and the first of the protocols above it.
+#: The last number of the authentication protocol, and the last number of the protocols above it.
 LAST_USERAUTH = 79
 LAST_CONNECTION = 127
+
+#: The maximum length of a user name, in bytes.
+MAX_USER = 512
 
 CONNECTION = b"ssh-connection"
 NONE = b"none"
@@ -34,7 +39,7 @@ PASSWORD = b"password"
 KEYBOARD_INTERACTIVE = b"keyboard-interactive"
 #: The public key method whose signature also covers the server's host key (OpenSSH's PROTOCOL, 1.9).
 HOSTBOUND = b"publickey-hostbound-v00@openssh.com"
-#: The extension by which a server says that it knows ``HOSTBOUND``.
+#: The extension that announces ``HOSTBOUND``.
 HOSTBOUND_EXTENSION = b"publickey-hostbound@openssh.com"
 
 
@@ -43,20 +48,24 @@ class AuthTransport(Protocol):
 
     @property
     def sessionID(self) -> bytes | None:
-        """The hash of the first key exchange; signatures are bound to it."""
+        """The session identifier, which is part of the data that signatures cover."""
 
-    def sendPacket(self, messageType: int, payload: bytes) -> None: ...
+    def sendPacket(self, messageType: int, payload: bytes) -> None:
+        """Send one message."""
 
-    def sendDisconnect(self, reason: int, desc: bytes) -> None: ...
+    def sendDisconnect(self, reason: int, desc: bytes) -> None:
+        """Send DISCONNECT and close the connection."""
 
-    def sendUnimplemented(self) -> None: ...
+    def sendUnimplemented(self) -> None:
+        """Answer the current message with UNIMPLEMENTED."""
 
-    def setService(self, service: SSHService) -> None: ...
+    def setService(self, service: SSHService) -> None:
+        """Stop the current service and start another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One question; ``echo`` says whether the answer may be seen while it is typed."""
+    """One question to the user. ``echo`` is whether the answer may be visible while it is typed."""
 
     text: str
     echo: bool = False
@@ -64,7 +73,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """What is asked at once. There may be no prompt at all: then it only tells something."""
+    """The questions of one INFO_REQUEST. Without prompts it only shows the instruction."""
 
     name: str = ""
     instruction: str = ""
@@ -74,10 +83,10 @@ class Challenge:
 def publickey_request(
     *, user: bytes, algorithm: bytes, blob: bytes, host_key: bytes | None, signed: bool
 ) -> bytes:
-    """The payload of a public key request, up to the signature (RFC 4252 section 7).
+    """Encode a public key request up to the signature (RFC 4252 section 7).
 
-    ``string user, string service, string method, boolean signed, string algorithm, string blob``,
-    then ``string host key`` in the host-bound method, which is chosen by ``host_key``.
+    ``string user, string service, string method, boolean signed, string algorithm, string blob``, then
+    ``string host key`` with the host-bound method, which is used if ``host_key`` is given.
     """
     return (
         string(user)
@@ -91,14 +100,17 @@ def publickey_request(
 
 
 def signed_data(session_id: bytes, request: bytes) -> bytes:
-    """What the signature covers: ``string session id, byte 50``, and the request up to the signature."""
+    """Return the data that the signature covers: ``string session id, byte 50``, then the request up to the
+    signature.
+    """
     return string(session_id) + bytes((REQUEST,)) + request
 
 
 def info_request(challenge: Challenge) -> bytes:
-    """The payload of INFO_REQUEST (RFC 4256 section 3.2).
+    """Encode INFO_REQUEST (RFC 4256 section 3.2).
 
-    ``string name, string instruction, string language, uint32 count, (string prompt, boolean echo)…``
+    ``string name, string instruction, string language, uint32 count``, then ``string prompt, boolean echo``
+    repeated
     """
     return (
         string(challenge.name.encode())
@@ -110,5 +122,24 @@ def info_request(challenge: Challenge) -> bytes:
 
 
 def info_response(answers: tuple[str, ...]) -> bytes:
-    """The payload of INFO_RESPONSE (RFC 4256 section 3.4): ``uint32 count, string answer…``"""
+    """Encode INFO_RESPONSE (RFC 4256 section 3.4): ``uint32 count``, then ``string answer`` repeated."""
     return uint32(len(answers)) + b"".join(string(answer.encode()) for answer in answers)
+
+
+def parse_user_name(raw: bytes) -> str:
+    """Return a user name for the audit log and for targets. Raises RemoteViolation.
+
+    It must be UTF-8, printable and not too long, so that it has one spelling.
+    """
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RemoteViolation(
+            "invalid user name: must be UTF-8", code=ReasonCode.INVALID_USER_NAME
+        ) from error
+    if not 0 < len(raw) <= MAX_USER or not name.isprintable():
+        raise RemoteViolation(
+            f"invalid user name: must be printable, with 1 to {MAX_USER} bytes",
+            code=ReasonCode.INVALID_USER_NAME,
+        )
+    return name

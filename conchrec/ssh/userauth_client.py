@@ -1,9 +1,8 @@
 """The client side of the authentication protocol (RFC 4252; keyboard-interactive: RFC 4256).
 
-It begins with ``none``, which brings the server's banner and its methods, then offers one key after
-the other: without a signature first, for a refused offer costs the user neither a touch nor a
-confirmation. Which keys, and in which order, is the owner's; so is who answers prompts. No answer and
-no key ever goes into a log.
+The first request is ``none``, which returns the server's banner and methods. Then keys are offered one
+after another, first without a signature, so that a refused key does not need a touch or a confirmation. The
+owner chooses the keys and their order, and answers prompts. Answers and keys are never logged.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from conchrec.text import decode_text, one_line
 _log = Logger()
 T = TypeVar("T")
 
-#: sshd's MaxAuthTries: after as many refusals it ends the connection.
+#: sshd's default MaxAuthTries: it ends the connection after this many refusals.
 MAX_OFFERS = 6
-#: Signers that are asked for in one go, those that this server has no use for among them.
+#: The maximum number of signers, including those that the server cannot use.
 MAX_SIGNERS = 100
-#: As many methods after one another no server wants; nor as many questions.
+#: The maximum number of successive methods, and of messages with questions.
 MAX_STEPS = 10
 MAX_CHALLENGES = 50
-#: Questions in one message: more than anybody asks.
+#: The maximum number of questions in one message.
 MAX_QUESTIONS = 32
-#: How often a person may mistype (NumberOfPasswordPrompts).
+#: The number of attempts that a person has (OpenSSH's NumberOfPasswordPrompts).
 MAX_PROMPTS = 3
 
 Signers = Callable[[frozenset[bytes]], Deferred[Signer | None]]
@@ -51,15 +50,19 @@ Prompter = Callable[[u.Challenge], Deferred[tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """How it came about. ``signer`` is the key that the last step took, None where that was another
-    method; ``steps`` are the methods that succeeded, in order: ``(b"none",)`` or ``(b"publickey",)``,
-    and more than one where the server wanted several."""
+    """A successful login.
+
+    ``signer`` is the key of the last step, or None if that used another method. ``steps`` are the methods
+    that succeeded, in order; more than one if the server required several.
+    """
 
     signer: Signer | None
     steps: tuple[bytes, ...]
 
 
 class _Outcome(enum.Enum):
+    """The server's answer to one method."""
+
     IN = "logged in"
     PARTIAL = "good, but not enough"
     REFUSED = "not good"
@@ -67,25 +70,30 @@ class _Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reply:
+    """A message that answers our request."""
+
     number: int
     payload: bytes
 
 
 class UserAuthClient(SSHService):
-    """``ssh-userauth`` for one connection, as the client.
+    """The service ``ssh-userauth`` of a client, for one connection.
 
-    ``signers(methods)`` fires with the next key to offer, or with None when there is none that could
-    go on by one of ``methods``; then ``prompter``, where there is one, is asked for what the server
-    wants to know. ``connection`` is started when the login has succeeded. ``peer_extensions`` and
-    ``host_key`` are the transport's, asked again for each offer, for EXT_INFO may come late.
-    ``on_banner`` gets the text of each banner as it came. ``on_offer(signer)`` is called before each
-    offer, ``on_signing(signer)`` before each signature, which may wait for a person. ``target`` is how
-    texts for people name the server.
+    ``signers(methods)`` fires with the next key to offer, or None if no key is left for ``methods``. Then
+    ``prompter``, if given, answers the server's questions. ``connection`` is started after the login.
+    ``peer_extensions`` and ``host_key`` return the transport's values; they are called for each offer,
+    because EXT_INFO may arrive late. ``on_banner`` gets the text of each banner, not escaped.
+    ``on_offer(signer)`` is called before each offer, and ``on_signing(signer)`` before each signature,
+    which may wait for a person. ``target`` is the server's name in texts for people.
 
-    ``done`` fires once: with the Login; with LoginRejected, which says what was tried and what the
-    server takes; with UpstreamError, where the server breaks the protocol (it is disconnected then);
-    with whatever ``signers`` fails with; with ConnectionLost, where the connection ended and its
-    transport knows why. Its owner may cancel it; the connection is then the owner's to end.
+    ``done`` fires once with the Login, or fails:
+
+    - LoginRejected: what was tried, and which methods the server accepts
+    - UpstreamError: the server violated the protocol, and was disconnected
+    - ConnectionLost: the connection ended; the transport has the reason
+    - any error of ``signers``
+
+    The owner may cancel ``done``, and then ends the connection itself.
     """
 
     name = b"ssh-userauth"
@@ -123,7 +131,7 @@ class UserAuthClient(SSHService):
         self._target = target
         self._is_over = False
         self._awaited: Deferred[Any] | None = None
-        #: The request that waits for its answer, and which answers there are to it.
+        #: The open request, and the message numbers that answer it.
         self._reply: Deferred[_Reply] | None = None
         self._reply_numbers: frozenset[int] = frozenset()
         self._methods: frozenset[bytes] = frozenset()
@@ -132,28 +140,31 @@ class UserAuthClient(SSHService):
         self._offers = 0
         self._challenges = 0
         self._tried: list[str] = []
-        #: Plain keys that the server has taken as a part of what it wants.
+        #: Plain keys that were accepted as one step of the login.
         self._accepted_keys: set[bytes] = set()
 
     # --- life
 
     def serviceStarted(self) -> None:
+        """Start the login. Called by the transport."""
         Deferred.fromCoroutine(self._log_in()).addCallbacks(self._finish, self._fail)
 
     def serviceStopped(self) -> None:
-        """The connection is gone, or the next service takes over."""
+        """Handle the end of the connection, or the start of the next service. Called by the transport."""
         self.transport = None
         if not self._is_over:
             self._end(Failure(ConnectionLost("the connection ended during the login")))
 
     def _cancel(self, _: Deferred[Login]) -> None:
-        """Nobody waits for ``done`` any more."""
+        """Handle the cancellation of ``done``."""
         self._end(None)
 
     def _finish(self, login: Login) -> None:
+        """Fire ``done``."""
         self.done.callback(login)
 
     def _fail(self, failure: Failure) -> None:
+        """Fail ``done``, unless the login is over."""
         if self._is_over:
             return
         error = failure.value
@@ -163,7 +174,7 @@ class UserAuthClient(SSHService):
             self._end(failure)
 
     def _fail_violation(self, violation: RemoteViolation) -> None:
-        """Say so to both sides."""
+        """End the login because the server violated the protocol."""
         transport = self.transport
         is_first = not self._is_over
         self._end(None)
@@ -176,7 +187,7 @@ class UserAuthClient(SSHService):
             )
 
     def _end(self, failure: Failure | None) -> None:
-        """Whatever is going on ends here, and nothing comes of it."""
+        """End the login. Further messages are ignored."""
         self._is_over = True
         self._reply = None
         if self._awaited is not None:
@@ -187,7 +198,7 @@ class UserAuthClient(SSHService):
     # --- messages in
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
-        """One message of the server. Never raises."""
+        """Handle one message of the server. Never raises."""
         if self._is_over or self.transport is None:
             return
         try:
@@ -200,13 +211,14 @@ class UserAuthClient(SSHService):
                 self._end(Failure())
 
     def _dispatch(self, transport: u.AuthTransport, number: int, payload: bytes) -> None:
+        """Handle one message. Raises RemoteViolation."""
         if number == u.BANNER:
-            # ``string text, string language``; the second one nobody needs, and some leave it out.
+            # ``string text, string language``; the language is not used, and some servers omit it.
             self._on_banner(Reader(payload).string())
         elif number in self._reply_numbers and self._reply is not None:
             answer, self._reply = self._reply, None
             if number == u.SUCCESS:
-                # What follows in the same packet of TCP is for the connection already.
+                # Messages after SUCCESS in the same TCP packet are for the connection protocol.
                 self._is_over = True
                 transport.setService(self._connection)
             answer.callback(_Reply(number=number, payload=payload))
@@ -221,7 +233,7 @@ class UserAuthClient(SSHService):
     # --- messages out
 
     async def _send(self, payload: bytes, *answers: int, number: int = u.REQUEST) -> _Reply:
-        """Send a message, and wait for one of ``answers``, SUCCESS or FAILURE."""
+        """Send a message and wait for a reply: one of ``answers``, or FAILURE."""
         transport = self.transport
         if transport is None or self._is_over:
             raise CancelledError
@@ -232,7 +244,7 @@ class UserAuthClient(SSHService):
         return await self._await(answer)
 
     async def _await(self, waiting: Deferred[T]) -> T:
-        """All that is waited for is waited for here, so that the end of the login ends it."""
+        """Wait for a Deferred. The end of the login cancels it."""
         if self._is_over:
             waiting.addErrback(lambda _: None)
             waiting.cancel()
@@ -244,11 +256,13 @@ class UserAuthClient(SSHService):
             self._awaited = None
 
     def _request(self, method: bytes, rest: bytes = b"") -> bytes:
+        """Encode a request: ``string user, string service, string method``, then method-specific data."""
         return string(self._user) + string(u.CONNECTION) + string(method) + rest
 
     # --- the order of things
 
     async def _log_in(self) -> Login:
+        """Log in with all methods that the server accepts."""
         reply = await self._send(self._request(u.NONE), u.SUCCESS)
         outcome = self._read_outcome(reply, u.NONE)
         for _ in range(MAX_STEPS):
@@ -262,7 +276,7 @@ class UserAuthClient(SSHService):
         raise self._rejection()
 
     def _read_outcome(self, reply: _Reply, method: bytes, signer: Signer | None = None) -> _Outcome:
-        """``name-list methods that can go on, boolean partial success`` in a FAILURE."""
+        """Read SUCCESS, or FAILURE: ``name-list methods that can continue, boolean partial success``"""
         if reply.number != u.SUCCESS:
             r = Reader(reply.payload)
             self._methods = frozenset(r.names())
@@ -275,6 +289,7 @@ class UserAuthClient(SSHService):
         return _Outcome.IN if reply.number == u.SUCCESS else _Outcome.PARTIAL
 
     def _rejection(self) -> LoginRejected:
+        """Return the error for a login that the server rejected."""
         methods = ",".join(sorted(one_line(name, 64) for name in self._methods)) or "nothing"
         steps = ", ".join(one_line(name, 64) for name in self._steps)
         user = one_line(self._user)
@@ -290,6 +305,7 @@ class UserAuthClient(SSHService):
     # --- public keys
 
     async def _try_keys(self) -> _Outcome:
+        """Offer keys until one succeeds or none is left."""
         for _ in range(MAX_SIGNERS):
             if self._offers >= self._max_offers:
                 break
@@ -302,7 +318,7 @@ class UserAuthClient(SSHService):
         return _Outcome.REFUSED
 
     async def _try_key(self, signer: Signer) -> _Outcome:
-        """Offer a key, and sign where it is welcome (RFC 4252 section 7)."""
+        """Offer a key, and sign if the server accepts the offer (RFC 4252 section 7)."""
         key = _plain_key(signer.blob)
         if key in self._accepted_keys or u.PUBLICKEY not in self._methods:
             return _Outcome.REFUSED
@@ -310,7 +326,7 @@ class UserAuthClient(SSHService):
         accepted = _accepted_algorithms(extensions)
         algorithm = signer.algorithm(accepted)
         if self._sha1 and _is_rsa(signer.blob) and not (accepted and accepted & _RSA_SHA2):
-            # It is older than RFC 8332.
+            # The server is older than RFC 8332.
             algorithm = b"ssh-rsa"
         if algorithm is None:
             self._tried.append(f"{signer.label} (the target does not accept its algorithm)")
@@ -346,7 +362,9 @@ class UserAuthClient(SSHService):
         return outcome
 
     def _read_offer_outcome(self, reply: _Reply) -> _Outcome:
-        """An offer proves nothing, whatever the server says of it."""
+        """Read the FAILURE after an offer. Partial success is invalid here, because an offer proves
+        nothing.
+        """
         if self._read_outcome(reply, u.PUBLICKEY) is _Outcome.PARTIAL:
             raise RemoteViolation("a key was accepted without a signature")
         return _Outcome.REFUSED
@@ -354,11 +372,13 @@ class UserAuthClient(SSHService):
     def _key_request(
         self, signer: Signer, algorithm: bytes, host_key: bytes | None, *, signed: bool
     ) -> bytes:
+        """Encode a public key request."""
         return u.publickey_request(
             user=self._user, algorithm=algorithm, blob=signer.blob, host_key=host_key, signed=signed
         )
 
     def _session_id(self) -> bytes:
+        """Return the session identifier. Raises LocalViolation before the key exchange."""
         session_id = self.transport.sessionID if self.transport is not None else None
         if not session_id:
             raise LocalViolation("a login before the key exchange")
@@ -367,7 +387,7 @@ class UserAuthClient(SSHService):
     # --- prompts
 
     async def _try_prompts(self) -> _Outcome:
-        """What a person can answer; the server's own questions before our question for a password."""
+        """Try the methods that a person can answer: first the server's questions, then a password."""
         prompter = self._prompter
         if prompter is None:
             return _Outcome.REFUSED
@@ -388,6 +408,7 @@ class UserAuthClient(SSHService):
         return _Outcome.REFUSED
 
     async def _answer_questions(self, prompter: Prompter) -> _Outcome:
+        """Log in with keyboard-interactive (RFC 4256)."""
         request = self._request(u.KEYBOARD_INTERACTIVE, string(b"") + string(b""))
         reply = await self._send(request, u.SUCCESS, u.INFO_REQUEST)
         while reply.number == u.INFO_REQUEST:
@@ -404,6 +425,7 @@ class UserAuthClient(SSHService):
         return self._read_outcome(reply, u.KEYBOARD_INTERACTIVE)
 
     async def _send_password(self, prompter: Prompter) -> _Outcome:
+        """Log in with a password (RFC 4252 section 8)."""
         user = one_line(self._user)
         prompt = u.Prompt(text=f"{user}@{self._target}'s password: ")
         (password,) = await self._ask_user(prompter, u.Challenge(prompts=(prompt,)))
@@ -414,6 +436,7 @@ class UserAuthClient(SSHService):
         return self._read_outcome(reply, u.PASSWORD)
 
     async def _ask_user(self, prompter: Prompter, challenge: u.Challenge) -> tuple[str, ...]:
+        """Return the answers of a person. Raises _NoAnswer."""
         try:
             answers = await self._await(prompter(challenge))
         except ConchrecError as error:
@@ -424,16 +447,17 @@ class UserAuthClient(SSHService):
 
 
 class _NoAnswer(Exception):
-    """A person can't, or does not want to, go on."""
+    """A person cannot or does not want to answer."""
 
 
 def _accepted_algorithms(extensions: Mapping[bytes, bytes]) -> Accepted:
-    """RFC 8308 section 3.1."""
+    """Return the algorithms in ``server-sig-algs`` (RFC 8308 section 3.1), or None without that extension."""
     names = extensions.get(b"server-sig-algs")
     return None if names is None else frozenset(names.split(b","))
 
 
 def _is_rsa(blob: bytes) -> bool:
+    """Return whether a blob is a plain RSA key."""
     try:
         return key_type_of(blob) == b"ssh-rsa"
     except RemoteViolation:
@@ -441,7 +465,7 @@ def _is_rsa(blob: bytes) -> bool:
 
 
 def _plain_key(blob: bytes) -> bytes:
-    """sshd takes a key and its certificate for one and the same, where it wants two."""
+    """Return the plain key of a blob. sshd treats a key and its certificate as the same key."""
     try:
         key_type = key_type_of(blob)
         return blob if plain_type(key_type) == key_type else decode(blob).public_key
@@ -450,7 +474,7 @@ def _plain_key(blob: bytes) -> bytes:
 
 
 def _check_pk_ok(payload: bytes, blob: bytes) -> None:
-    """``string algorithm, string blob``. Servers are not agreed on the algorithm's name."""
+    """Check PK_OK: ``string algorithm, string blob``. Servers differ in the name of the algorithm."""
     r = Reader(payload)
     r.string()
     if r.string() != blob:
@@ -459,7 +483,9 @@ def _check_pk_ok(payload: bytes, blob: bytes) -> None:
 
 
 def _parse_challenge(payload: bytes) -> u.Challenge:
-    """``string name, string instruction, string language, uint32 count, (string prompt, boolean echo)…``"""
+    """``string name, string instruction, string language, uint32 count``, then ``string prompt, boolean
+    echo`` repeated
+    """
     r = Reader(payload)
     name, instruction = decode_text(r.string()), decode_text(r.string())
     r.string()

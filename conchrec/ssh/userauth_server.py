@@ -1,9 +1,9 @@
 """The server side of the authentication protocol (RFC 4252; keyboard-interactive: RFC 4256).
 
-Who may log in is the Authenticator's to say (``authenticator``); this module holds the order of messages.
-Requests are answered strictly one after another, an offer of a key (no signature) changes nothing and is
-only answered, a signature is checked with the algorithm that the request names, and nobody becomes another
-user on the way. Nothing ever raises into the transport.
+The Authenticator (``authenticator``) decides who may log in; this module handles the messages and their
+order. Requests are answered one after another. An offer of a key (without a signature) changes nothing. A
+signature is verified with the algorithm that the request names. The user name cannot change. No method
+raises into the transport.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from conchrec.clock import Clock, DelayedCall
+from conchrec.clock import Clock
 from conchrec.errors import AccessDenied, RemoteViolation
 from conchrec.model import Identity
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
@@ -27,29 +27,29 @@ from conchrec.ssh.authenticator import Authenticator, PartialSuccess
 from conchrec.ssh.certificate import fingerprint
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.signatures import verify_signature
+from conchrec.ssh.timers import PausableTimer
 from conchrec.ssh.wire import Reader, Truncated, names, string
 from conchrec.text import decode_text, one_line
 
 _log = Logger()
 
-#: Requests of all kinds, offers among them, that one login may take: an agent may hold many keys.
+#: The maximum number of requests in one login, including offers: an agent may hold many keys.
 MAX_REQUESTS = 100
-#: What may wait while a request is being decided.
+#: The maximum number of messages, and of bytes, that wait for a decision.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 35_000
-#: Longer than any account's name; what is longer is no name.
-MAX_USER = 512
 
 
 class _State(enum.Enum):
+    """The state of the login."""
+
     IDLE = "no request is open"
     DECIDING = "the authenticator decides; what comes in waits"
     ASKING = "the client is to answer a challenge"
     OVER = "logged in, disconnected or stopped"
 
 
-#: What each message does in each state; a number that is not here is unknown to the protocol.
-#: While DECIDING nothing is looked at.
+#: The messages that each state accepts. In the state DECIDING all messages wait.
 _ALLOWED_MESSAGES: dict[_State, frozenset[int]] = {
     _State.IDLE: frozenset({u.REQUEST}),
     _State.ASKING: frozenset({u.REQUEST, u.INFO_RESPONSE}),
@@ -57,14 +57,13 @@ _ALLOWED_MESSAGES: dict[_State, frozenset[int]] = {
 
 
 class UserAuthServer(SSHService):
-    """``ssh-userauth`` for one connection.
+    """The service ``ssh-userauth`` of a server, for one connection.
 
-    ``connection`` makes the service that starts after the login. ``tries`` failures end the
-    connection, and so does ``login_time`` from the service's start, of which only the client's turns
-    count. ``banner`` is shown before the first answer. ``host_key`` is the key that this connection
-    has shown to the client, for the host-bound method. ``on_refused(user, method, reason)`` hears of
-    each try that failed, and once at the end of offers that led to nothing: it is for the audit and
-    must not raise.
+    ``connection`` creates the service that starts after the login. The connection ends after ``tries``
+    failures, or after ``login_time``, of which only the time in which the client has to act counts.
+    ``banner`` is sent before the first answer. ``host_key`` returns the host key of this connection, for
+    the host-bound method. ``on_refused(user, method, reason)`` is called for each failed attempt, and at
+    the end for offers without success; it writes the audit log and must not raise.
     """
 
     name = b"ssh-userauth"
@@ -85,16 +84,14 @@ class UserAuthServer(SSHService):
         self.transport = None
         self._authenticator = authenticator
         self._connection = connection
-        self._clock = clock
         self._login_time = login_time
         self._tries = tries
         self._banner = banner
         self._host_key = host_key
         self._on_refused = on_refused
         self._state = _State.IDLE
-        self._timer: DelayedCall | None = None
-        self._time_left = login_time.total_seconds()
-        self._turn_began = 0.0
+        #: Runs while the client has to act. A slow target must not cost the user the login.
+        self._login_timer = PausableTimer(clock, login_time.total_seconds(), self._time_out)
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiting_bytes = 0
         self._draining = False
@@ -103,57 +100,44 @@ class UserAuthServer(SSHService):
         self._user: bytes | None = None
         self._user_text = ""
         self._deciding: Deferred[Identity] | None = None
-        #: The conversation in hand; one that was abandoned can't go on.
+        #: Identifies the current keyboard-interactive attempt; earlier ones can no longer ask.
         self._conversation: object | None = None
         self._answers: Deferred[tuple[str, ...]] | None = None
         self._prompt_count = 0
-        #: Challenges that nobody wants answered any more; the answers may still come.
+        #: The number of withdrawn questions whose answers may still arrive.
         self._withdrawn_questions = 0
         self._refused_offers: list[str] = []
 
     # --- life
 
     def serviceStarted(self) -> None:
-        self._run_timer()
+        """Start the login time. Called by the transport."""
+        self._login_timer.run()
 
     def serviceStopped(self) -> None:
-        """The connection is gone, or the next service takes over."""
+        """Handle the end of the connection, or the start of the next service. Called by the transport."""
         self._finish()
         self.transport = None
 
     def send_banner(self, text: str) -> None:
-        """Show ``text`` to the user, at any time before the login has succeeded (RFC 4252 section 5.4)."""
+        """Send a banner with ``text``; possible until the login has succeeded (RFC 4252 section 5.4)."""
         if self.transport is not None and self._state is not _State.OVER and text:
             line = text if text.endswith("\n") else text + "\n"
             self.transport.sendPacket(u.BANNER, string(line.encode("utf-8", "replace")) + string(b""))
 
-    def _run_timer(self) -> None:
-        """It is the client's turn."""
-        if self._timer is None and self._state is not _State.OVER:
-            self._turn_began = self._clock.seconds()
-            self._timer = self._clock.callLater(max(0.0, self._time_left), self._time_out)
-
-    def _pause_timer(self) -> None:
-        """It is ours: a target that is slow to answer must not cost the user the login."""
-        if self._timer is not None:
-            self._time_left -= self._clock.seconds() - self._turn_began
-            self._timer.cancel()
-            self._timer = None
-
     def _time_out(self) -> None:
-        self._timer = None
+        """Disconnect the client after the login time."""
         seconds = round(self._login_time.total_seconds())
-        self._audit_refusal(
-            "login", Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
-        )
-        text = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
-        self._disconnect(DisconnectReason.BY_APPLICATION, f"conchrec: {text}")
+        reason = Reason(ReasonCode.LOGIN_TIMEOUT, f"not logged in within {seconds} seconds")
+        self._audit_refusal("login", reason)
+        self._disconnect(DisconnectReason.BY_APPLICATION, f"conchrec: {reason}")
 
     def _finish(self) -> None:
+        """End the login. Further messages are ignored."""
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
-        self._pause_timer()
+        self._login_timer.stop()
         self._waiting.clear()
         if self._refused_offers and not self._failures:
             shown = ", ".join(self._refused_offers[:4])
@@ -162,7 +146,7 @@ class UserAuthServer(SSHService):
         self._abandon()
 
     def _abandon(self) -> None:
-        """Forget the attempt in hand: whatever comes of it now reaches nobody."""
+        """Cancel the current attempt; its result is ignored."""
         self._conversation = None
         deciding, self._deciding = self._deciding, None
         answers, self._answers = self._answers, None
@@ -172,6 +156,7 @@ class UserAuthServer(SSHService):
             deciding.cancel()
 
     def _disconnect(self, reason: int, text: str) -> None:
+        """End the login and the connection."""
         transport = self.transport
         self._finish()
         if transport is not None:
@@ -180,7 +165,7 @@ class UserAuthServer(SSHService):
     # --- messages in
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
-        """One message of the client. Everything goes through one queue, so order is kept."""
+        """Handle one message of the client. All messages pass one queue, so that they stay in order."""
         if self._state is _State.OVER:
             return
         self._waiting.append((messageNum, packet))
@@ -192,6 +177,7 @@ class UserAuthServer(SSHService):
         self._drain()
 
     def _drain(self) -> None:
+        """Handle messages of the queue until one has to wait."""
         if self._draining:
             return
         self._draining = True
@@ -209,6 +195,7 @@ class UserAuthServer(SSHService):
             self._draining = False
 
     def _dispatch(self, number: int, payload: bytes) -> None:
+        """Handle one message. Raises RemoteViolation."""
         if number in _ALLOWED_MESSAGES[self._state]:
             if number == u.REQUEST:
                 self._handle_request(payload)
@@ -226,6 +213,7 @@ class UserAuthServer(SSHService):
                 self.transport.sendUnimplemented()
 
     def _count_request(self) -> None:
+        """Count a request. Raises RemoteViolation if there are too many."""
         self._requests += 1
         if self._requests > MAX_REQUESTS:
             raise RemoteViolation(
@@ -234,7 +222,7 @@ class UserAuthServer(SSHService):
             )
 
     def _handle_request(self, payload: bytes) -> None:
-        """``string user, string service, string method``, and what the method says."""
+        """``string user, string service, string method``, then method-specific data"""
         self._abandon()
         self._state = _State.IDLE
         self._count_request()
@@ -247,15 +235,15 @@ class UserAuthServer(SSHService):
             )
             return
         if self._user is None:
-            self._user_text = _parse_user_name(user)
+            self._user_text = u.parse_user_name(user)
             self._user = user
             self.send_banner(self._banner)
         elif user != self._user:
-            # Whatever was proved was proved for the first name (RFC 4252 section 5).
+            # The authentication so far is for the first name (RFC 4252 section 5).
             raise RemoteViolation("the user name changed during the login")
         if method == u.NONE:
             r.end()
-            # Nearly every client begins with it, to learn which methods there are.
+            # Most clients start with ``none`` to get the list of methods, so the first one does not count.
             free = self._requests == 1
             self._decide(u.NONE, lambda: self._authenticator.none(self._user_text), counts=not free)
         elif method in (u.PUBLICKEY, u.HOSTBOUND) and self._is_available(u.PUBLICKEY):
@@ -270,6 +258,7 @@ class UserAuthServer(SSHService):
             self._fail_attempt(one_line(method, 64), reason)
 
     def _is_available(self, method: bytes) -> bool:
+        """Return whether the user may use a method."""
         return method in self._authenticator.methods(self._user_text)
 
     # --- public keys
@@ -310,6 +299,7 @@ class UserAuthServer(SSHService):
     def _is_signature_valid(
         self, transport: u.AuthTransport, algorithm: bytes, blob: bytes, covered: bytes, signature: bytes
     ) -> bool:
+        """Return whether the signature of a public key request is valid for this connection."""
         session_id = transport.sessionID
         if not session_id:
             return False
@@ -318,6 +308,7 @@ class UserAuthServer(SSHService):
     # --- keyboard-interactive
 
     def _handle_keyboard_interactive(self, submethods: str) -> None:
+        """Start a keyboard-interactive attempt."""
         conversation = self._conversation = object()
 
         def ask(challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
@@ -332,28 +323,29 @@ class UserAuthServer(SSHService):
         )
 
     def _ask_client(self, challenge: u.Challenge) -> Deferred[tuple[str, ...]]:
+        """Send questions. The result fires with the answers."""
         if self.transport is None:
             return fail(_abandoned_error())
         answers: Deferred[tuple[str, ...]] = Deferred(self._withdraw_question)
         self._answers = answers
         self._prompt_count = len(challenge.prompts)
         self._state = _State.ASKING
-        self._run_timer()
+        self._login_timer.run()
         self.transport.sendPacket(u.INFO_REQUEST, u.info_request(challenge))
-        # What the client has pipelined is either a new request, or out of place.
+        # A pipelined message is either a new request, or a violation.
         self._drain()
         return answers
 
     def _withdraw_question(self, answers: Deferred[tuple[str, ...]]) -> None:
-        """The authenticator waits no longer for the answers; they may be on their way."""
+        """Handle an authenticator that no longer waits for the answers, which may still arrive."""
         if self._answers is answers:
             self._answers = None
             self._withdrawn_questions += 1
             self._state = _State.DECIDING
-            self._pause_timer()
+            self._login_timer.pause()
 
     def _handle_response(self, payload: bytes) -> None:
-        """``uint32 count``, then as many answers (RFC 4256 section 3.4)."""
+        """INFO_RESPONSE: ``uint32 count``, then ``string answer`` repeated (RFC 4256 section 3.4)"""
         self._count_request()
         r = Reader(payload)
         count = r.uint32()
@@ -381,16 +373,18 @@ class UserAuthServer(SSHService):
             )
             return
         self._state = _State.DECIDING
-        self._pause_timer()
+        self._login_timer.pause()
         waiting.callback(answers)
 
     # --- answers
 
     def _decide(self, method: bytes, attempt: Callable[[], Deferred[Identity]], *, counts: bool) -> None:
-        """Make an attempt and answer when it is decided. A failure that ``counts`` is a try."""
+        """Make an attempt, and answer when it is decided. ``counts`` is whether a failure counts as a
+        failed attempt.
+        """
         self._state = _State.DECIDING
-        self._pause_timer()
-        # A conversation may begin at once, so the state can be another one after this.
+        self._login_timer.pause()
+        # The attempt may ask a question at once, so the state may have changed after this call.
         deciding = maybeDeferred(attempt)
         self._deciding = deciding
         deciding.addCallbacks(
@@ -404,6 +398,7 @@ class UserAuthServer(SSHService):
             self._abandon()
 
     def _attempt_succeeded(self, identity: Identity, deciding: Deferred[Identity]) -> None:
+        """Handle the success of an attempt."""
         if self._deciding is deciding:
             self._deciding = None
             self._succeed(identity)
@@ -411,6 +406,7 @@ class UserAuthServer(SSHService):
     def _attempt_failed(
         self, failure: Failure, deciding: Deferred[Identity], method: str, counts: bool
     ) -> None:
+        """Handle the failure of an attempt."""
         if self._deciding is not deciding:
             return
         self._deciding = None
@@ -429,11 +425,12 @@ class UserAuthServer(SSHService):
         self._drain()
 
     def _report_bug(self, failure: Failure) -> None:
+        """Log an unexpected error, and disconnect."""
         _log.failure("internal error while a login was answered", failure)
         self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
 
     def _fail_attempt(self, method: str, reason: Reason) -> None:
-        """A try that counts."""
+        """Refuse an attempt that counts. After too many the client is disconnected."""
         self._failures += 1
         self._audit_refusal(method, reason)
         if self._failures >= self._tries:
@@ -443,23 +440,26 @@ class UserAuthServer(SSHService):
             self._send_failure()
 
     def _send_failure(self, methods: tuple[bytes, ...] | None = None, *, partial: bool = False) -> None:
-        """``name-list methods that can go on, boolean partial success`` (RFC 4252 section 5.1)."""
+        """Send FAILURE: ``name-list methods that can continue, boolean partial success`` (RFC 4252 section
+        5.1).
+        """
         if methods is None:
             methods = self._authenticator.methods(self._user_text)
         if self._state is _State.OVER or self.transport is None:
             return
         self._state = _State.IDLE
-        self._run_timer()
+        self._login_timer.run()
         self.transport.sendPacket(u.FAILURE, names(methods) + bytes((partial,)))
 
     def _succeed(self, identity: Identity) -> None:
+        """Send SUCCESS and start the connection protocol."""
         transport = self.transport
         if transport is None:
             return
         connection = self._connection(identity)
         self._refused_offers.clear()
-        # Requests that were pipelined behind the one that succeeded are ignored (RFC 4252 section
-        # 5.1); what follows them is for the next protocol.
+        # Requests after the successful one are ignored (RFC 4252 section 5.1); later messages are for the
+        # connection protocol.
         early = [message for message in self._waiting if message[0] > u.LAST_USERAUTH]
         self._finish()
         transport.sendPacket(u.SUCCESS, b"")
@@ -468,33 +468,20 @@ class UserAuthServer(SSHService):
             connection.packetReceived(number, payload)
 
     def _audit_refusal(self, method: str, reason: Reason) -> None:
+        """Report a refused attempt to the audit log."""
         self._on_refused(self._user_text, method, reason)
 
 
 def _abandoned_error() -> AccessDenied:
+    """Return the error for questions that the client abandoned."""
     return AccessDenied(
         "Permission denied", "the login attempt was abandoned", code=ReasonCode.QUESTIONS_ABANDONED
     )
 
 
 def _parse_single_string(data: bytes) -> bytes:
+    """Parse a payload of one string."""
     r = Reader(data)
     value = r.string()
     r.end()
     return value
-
-
-def _parse_user_name(raw: bytes) -> str:
-    """It goes into the audit, and to targets: no control characters, no novels, not two spellings of one."""
-    try:
-        name = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RemoteViolation(
-            "invalid user name: must be UTF-8", code=ReasonCode.INVALID_USER_NAME
-        ) from error
-    if not 0 < len(raw) <= MAX_USER or not name.isprintable():
-        raise RemoteViolation(
-            f"invalid user name: must be printable, with 1 to {MAX_USER} bytes",
-            code=ReasonCode.INVALID_USER_NAME,
-        )
-    return name

@@ -13,8 +13,9 @@ from conchrec.ssh import numbers as a
 from conchrec.ssh.algorithms import COMPATIBLE, LEGACY, MODERN, USER_SIGNATURES
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packetcipher import is_aead
+from conchrec.ssh.peer_limits import MAX_UNREAD
 from conchrec.ssh.transport import MAX_SERVICE_REQUESTS, ConnectionEnd, ConnectionGone
-from conchrec.ssh.transport_base import LAST_WORDS, MAX_UNREAD
+from conchrec.ssh.transport_base import LAST_WORDS
 from conchrec.ssh.wire import string, uint32
 from tests.support.pair import CLIENT_VERSION, HOST_KEY, SERVER_VERSION, Ear, Line, Pair
 
