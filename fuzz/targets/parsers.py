@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from conchrec.errors import AccessDenied, RemoteViolation
-from conchrec.proxy.inner.server import mirrored
+from conchrec.proxy.inner.server import mirrored_identification
 from conchrec.proxy.target_names import subsystem_target
 from conchrec.ssh import messages as m
 from conchrec.ssh.algorithms import COMPATIBLE
@@ -64,9 +64,9 @@ def _shown(text: str) -> None:
 
 
 def _version(data: bytes) -> None:
-    line = mirrored(data)
+    line = mirrored_identification(data)
     if len(line) > 255 or not line.startswith(b"SSH-2.0-") or not line.decode("ascii").isprintable():
-        raise Broken(f"mirrored as {line!r}")
+        raise Broken(f"copied as {line!r}")
 
 
 def _place(data: bytes) -> None:

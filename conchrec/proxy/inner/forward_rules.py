@@ -1,29 +1,28 @@
-"""Which forwards the roles allow, by the kinds that the audit names."""
+"""Decides which forwards the roles allow. The kinds of forwards are those that the audit names."""
 
 from __future__ import annotations
 
-import hashlib
-
 from conchrec.access.options import SessionOptions
 from conchrec.access.policy import Shut, shut_by
-from conchrec.audit import events
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.ssh import messages as m
-from conchrec.text import one_line
 
+#: Kinds by the type of a channel that the user opens.
 DIRECT = {b"direct-tcpip": "direct", b"direct-streamlocal@openssh.com": "streamlocal-direct"}
+#: Kinds by the type of a channel that the target opens.
 FORWARDED = {
     b"forwarded-tcpip": "forwarded",
     b"forwarded-streamlocal@openssh.com": "streamlocal-forwarded",
 }
+#: Kinds by the name of a global request for a remote forward.
 LISTEN = {b"tcpip-forward": "remote", b"streamlocal-forward@openssh.com": "streamlocal-remote"}
+#: Kinds by the name of a global request that ends a remote forward.
 CANCEL = {
     b"cancel-tcpip-forward": "remote",
     b"cancel-streamlocal-forward@openssh.com": "streamlocal-remote",
 }
-#: Which option allows each kind.
-SWITCH = {
+#: The option that allows each kind.
+OPTION = {
     "direct": "local_forwarding",
     "streamlocal-direct": "streamlocal_forwarding",
     "remote": "remote_forwarding",
@@ -35,7 +34,7 @@ NOT_ALLOWED = Reason(ReasonCode.FORWARD_NOT_ALLOWED, "the role does not allow th
 
 
 class ForwardRules:
-    """The rules for the forwards of one inner connection, as they are now."""
+    """The current rules for the forwards of one inner connection."""
 
     __slots__ = ("_access",)
 
@@ -44,32 +43,13 @@ class ForwardRules:
 
     @property
     def options(self) -> SessionOptions:
-        """The options of the roles, together."""
+        """The combined options of the user's roles."""
         return self._access.session_options
 
-    def may(self, kind: str) -> bool:
-        """Forwards of this kind are allowed."""
-        return bool(getattr(self.options, SWITCH[kind]))
+    def allow(self, kind: str) -> bool:
+        """Whether forwards of this kind are allowed."""
+        return bool(getattr(self.options, OPTION[kind]))
 
     def shut_by(self, kind: str) -> Shut:
-        """The rule that forbids this kind."""
-        return shut_by(self._access.roles, SWITCH[kind])
-
-
-def shown(data: bytes) -> str:
-    """A name or a path from outside, for the audit."""
-    return one_line(data, 255)
-
-
-def dropped_event(
-    access: TargetAccess, message: int, data: bytes, reason: str, sender: str
-) -> events.MessageDropped:
-    """``data`` of a message of the ``sender`` (user or target) was not relayed."""
-    return events.MessageDropped(
-        **access.who(),
-        message=m.NAMES[message],
-        reason=one_line(reason),
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        sender=sender,
-    )
+        """Return the rule that forbids this kind."""
+        return shut_by(self._access.roles, OPTION[kind])

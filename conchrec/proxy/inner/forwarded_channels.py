@@ -1,16 +1,18 @@
-"""Channels that are forwarded beside the sessions: counted, audited, and not recorded."""
+"""Forwarded channels that are not sessions: their bytes are counted and audited, and not recorded."""
 
 from __future__ import annotations
 
-import hashlib
+from abc import ABC, abstractmethod
 
 from conchrec.access.policy import shut_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.proxy import refusals
 from conchrec.proxy.inner.agent_forwarding import OnwardAgent
-from conchrec.proxy.inner.forward_rules import SWITCH, dropped_event, shown
+from conchrec.proxy.inner.dropped_messages import DroppedMessages
+from conchrec.proxy.inner.forward_rules import OPTION
 from conchrec.proxy.inner.nested_ssh import SshDetector
+from conchrec.proxy.inner.unknown_messages import unknown_request
 from conchrec.proxy.relay.observer import Verdict
 from conchrec.proxy.relay.relay import Relay
 from conchrec.proxy.target_access import TargetAccess
@@ -21,15 +23,9 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.text import one_line
 
-#: Kinds of dropped messages that the audit names of one channel.
-DROPPED_KINDS = 32
 
-
-class ForwardedChannel:
-    """An Observer that counts, and reports at the end.
-
-    It stands in ``live`` until it is over.
-    """
+class ForwardedChannel(ABC):
+    """The Observer of a channel whose bytes are only counted; it is in ``live`` until its end."""
 
     not_kept = NotKept.FORWARDS
 
@@ -47,110 +43,111 @@ class ForwardedChannel:
         self._context = access.context
         self._services = access.services
         self._user_is_near = user_is_near
-        self._near = 0
-        self._far = 0
-        self._open = False
-        #: What was said to be dropped: once for each reason.
-        self._dropped: set[tuple[int, str, bool]] = set()
+        #: Bytes that were forwarded from the near and from the far end.
+        self._near_bytes = 0
+        self._far_bytes = 0
+        self._is_open = False
+        self._dropped = DroppedMessages()
         self._began = self._services.clock.seconds()
         self._reason = ""
-        waiting = access.context.registry.user_held_bytes(access.identity.user)
-        self.relay = Relay(opening, self, waiting.channel())
+        held_bytes = access.context.registry.user_held_bytes(access.identity.user)
+        self.relay = Relay(opening, self, held_bytes.channel())
+
+    @property
+    @abstractmethod
+    def options(self) -> tuple[str, ...]:
+        """The options of a role that allow this channel."""
+
+    @abstractmethod
+    def event(self, action: str) -> events.AuditEvent:
+        """Return the audit event about an ``action``: open, close, refused or nested_ssh."""
 
     @property
     def sent(self) -> int:
-        """To the target's side."""
-        return self._near if self._user_is_near else self._far
+        """The number of bytes that were forwarded to the target."""
+        return self._near_bytes if self._user_is_near else self._far_bytes
 
     @property
     def received(self) -> int:
-        """To the user's side."""
-        return self._far if self._user_is_near else self._near
+        """The number of bytes that were forwarded to the user."""
+        return self._far_bytes if self._user_is_near else self._near_bytes
+
+    def end(self, reason: str) -> None:
+        """End the channel, because it is no longer allowed."""
+        self._reason = reason
+        self.relay.abort(f"conchrec: {reason}")
+
+    # --- Observer
 
     def requested(self, request: m.ChannelRequest) -> Verdict:
-        """Judge a request of the near end."""
-        return self._judge(request, "user" if self._user_is_near else "target")
+        """Decide about a request of the near end."""
+        return self._decide(request, self._sender(from_near=True))
 
     def far_requested(self, request: m.ChannelRequest) -> Verdict:
-        """Judge a request of the far end."""
-        return self._judge(request, "target" if self._user_is_near else "user")
+        """Decide about a request of the far end."""
+        return self._decide(request, self._sender(from_near=False))
 
-    def _judge(self, request: m.ChannelRequest, sender: str) -> Verdict:
+    def _decide(self, request: m.ChannelRequest, sender: str) -> Verdict:
         if request.name in message_layouts.FORWARD_REQUESTS:
             return Verdict.PASS
-        self._context.emit(
-            events.UnknownRequest(
-                **self._access.who(),
-                request=shown(request.name),
-                size=len(request.extra),
-                sha256=hashlib.sha256(request.extra).hexdigest(),
-                sender=sender,
-            )
-        )
+        self._context.emit(unknown_request(self._access.who(), request.name, request.extra, sender=sender))
         allowed = self._access.session_options.unknown_requests
         return Verdict.PASS if allowed else Verdict.REFUSE
 
-    def answered(self, request: m.ChannelRequest, success: bool) -> None:
-        """Nothing on a forward depends on it."""
+    def _sender(self, *, from_near: bool) -> str:
+        return "user" if from_near is self._user_is_near else "target"
+
+    def answered(self, request: m.ChannelRequest, success: bool) -> None:  # noqa: B027
+        """Do nothing: no request on a forward changes what is recorded."""
 
     def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
-        """``data`` of a message is not forwarded."""
-        if (message, reason, from_near) not in self._dropped and len(self._dropped) < DROPPED_KINDS:
-            self._dropped.add((message, reason, from_near))
-            sender = "user" if from_near is self._user_is_near else "target"
-            self._context.emit(dropped_event(self._access, message, data, reason, sender))
+        """Audit the first dropped message of its kind; the others are audited together at the end."""
+        kind = self._dropped.add(message, data, reason, self._sender(from_near=from_near))
+        if kind.count == 1:
+            self._context.emit(kind.event(self._access.who()))
 
     def from_near(self, message: int, body: bytes) -> None:
+        """Count the data of the near end."""
         if message == m.CHANNEL_DATA:
-            self._near += len(body) - 4
+            self._near_bytes += len(body) - 4
             if self._user_is_near:
                 self._access.activity.touch()
 
     def from_far(self, message: int, body: bytes) -> None:
+        """Count the data of the far end."""
         if message == m.CHANNEL_DATA:
-            self._far += len(body) - 4
+            self._far_bytes += len(body) - 4
             if not self._user_is_near:
                 self._access.activity.touch()
 
     def opened(self) -> None:
-        """The far end granted the channel."""
+        """Audit that the far end granted the channel."""
         self._access.emit(self.event("open"))
         self._access.activity.add_not_kept(self.not_kept)
-        self._open = True
+        self._is_open = True
 
     def refused(self, code: int, text: bytes) -> None:
-        """The far end refused the channel."""
+        """Audit that the far end refused the channel."""
         shown = one_line(text)
         self._reason = Reason(ReasonCode.CHANNEL_REFUSED, f"{shown} (reason code {code})")
         self._context.emit(self.event("refused"))
 
     def failed(self, error: ConchrecError) -> str:
-        """The channel ends because of ``error``; returns the line for the user."""
+        """Note the error that ends the channel; returns the line for the user."""
         self._reason = error.public
         return refusals.line(error)
 
-    @property
-    def switches(self) -> tuple[str, ...]:
-        """The options that allow it."""
-        raise LookupError  # every kind has its own
-
-    def end(self, reason: str) -> None:
-        """It is not allowed any more."""
-        self._reason = reason
-        self.relay.abort(f"conchrec: {reason}")
-
     def finished(self) -> None:
-        """It is over."""
+        """Audit the end of the channel."""
         self._live.discard(self)
-        if self._open:
+        for kind in self._dropped.repeated():
+            self._context.emit(kind.event(self._access.who()))
+        if self._is_open:
             self._context.emit(self.event("close"))
-
-    def event(self, action: str) -> events.AuditEvent:
-        raise LookupError(action)  # every kind has one of its own
 
 
 class PortForward(ForwardedChannel):
-    """A port or a socket. SSH inside of it is seen, and ended where the role says so."""
+    """A forwarded port or socket. An SSH connection in it is detected, and ended if the role forbids it."""
 
     def __init__(
         self,
@@ -171,21 +168,24 @@ class PortForward(ForwardedChannel):
         super().__init__(access, opening, user_is_near=user_is_near, live=live)
 
     @property
-    def switches(self) -> tuple[str, ...]:
-        return (SWITCH[self._kind], "nested_ssh") if self._is_ssh else (SWITCH[self._kind],)
+    def options(self) -> tuple[str, ...]:
+        """The option for this kind of forward, and the one for SSH in it if SSH was detected."""
+        return (OPTION[self._kind], "nested_ssh") if self._is_ssh else (OPTION[self._kind],)
 
     def from_near(self, message: int, body: bytes) -> None:
+        """Look for SSH in the data of the near end, and count it."""
         if message == m.CHANNEL_DATA and self._detectors is not None:
             self._detect_ssh(self._detectors[0], body)
         super().from_near(message, body)
 
     def from_far(self, message: int, body: bytes) -> None:
+        """Look for SSH in the data of the far end, and count it."""
         if message == m.CHANNEL_DATA and self._detectors is not None:
             self._detect_ssh(self._detectors[1], body)
         super().from_far(message, body)
 
     def _detect_ssh(self, detector: SshDetector, body: bytes) -> None:
-        """Detect SSH. Raises AccessDenied where it is not allowed; this data is then not forwarded."""
+        """Detect SSH. Raises AccessDenied if it is not allowed; this data is then not forwarded."""
         if not detector.feed(body[4:]):
             return
         self._detectors, self._is_ssh = None, True
@@ -201,26 +201,25 @@ class PortForward(ForwardedChannel):
             raise denied
 
     def event(self, action: str) -> events.AuditEvent:
-        over = action == "close"
+        """Return the event ``port``."""
+        is_end = action == "close"
         return events.Port(
             **self._access.who(),
             kind=self._kind,
             action=action,
             destination=self._destination,
             origin=self._origin,
-            sent=self.sent if over else None,
-            received=self.received if over else None,
-            duration=round(self._services.clock.seconds() - self._began, 3) if over else None,
+            sent=self.sent if is_end else None,
+            received=self.received if is_end else None,
+            duration=round(self._services.clock.seconds() - self._began, 3) if is_end else None,
             reason=self._reason,
         )
 
 
 class X11Channel(ForwardedChannel):
-    """One window of a program at the target."""
+    """A channel of one X11 program at the target."""
 
     not_kept = NotKept.X11
-
-    switches = ("x11_forwarding",)
 
     def __init__(
         self,
@@ -232,13 +231,19 @@ class X11Channel(ForwardedChannel):
         self._origin = origin
         super().__init__(access, opening, user_is_near=False, live=live)
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The option for X11."""
+        return ("x11_forwarding",)
+
     def event(self, action: str) -> events.AuditEvent:
-        over = action == "close"
+        """Return the event ``x11-forward``."""
+        is_end = action == "close"
         return events.X11Forward(
             **self._access.who(),
             action=action,
             origin=self._origin,
-            sent=self.sent if over else None,
-            received=self.received if over else None,
+            sent=self.sent if is_end else None,
+            received=self.received if is_end else None,
             reason=self._reason,
         )

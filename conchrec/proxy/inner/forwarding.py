@@ -1,7 +1,7 @@
-"""What is not a session: ports, sockets, X11 and the agent onward, where the role allows them.
+"""Forwards of one inner connection: ports, sockets, X11 and the agent, if the role allows them.
 
-Channels that the user opens towards the target, channels that the target opens because the user asked
-for it before, and the global requests of both. Everything is audited, with byte counts.
+Includes the channels that the user opens, those that the target opens because the user requested it before,
+and the global requests of both sides. All of them are audited, with byte counts.
 """
 
 from __future__ import annotations
@@ -13,16 +13,11 @@ from conchrec.audit import events
 from conchrec.errors import ConchrecError
 from conchrec.proxy import refusals
 from conchrec.proxy.inner.agent_forwarding import OnwardAgent
-from conchrec.proxy.inner.forward_rules import (
-    DIRECT,
-    FORWARDED,
-    NOT_ALLOWED,
-    ForwardRules,
-    dropped_event,
-    shown,
-)
+from conchrec.proxy.inner.dropped_messages import dropped_event
+from conchrec.proxy.inner.forward_rules import DIRECT, FORWARDED, NOT_ALLOWED, ForwardRules
 from conchrec.proxy.inner.forwarded_channels import ForwardedChannel, PortForward, X11Channel
 from conchrec.proxy.inner.global_requests import GlobalRequests
+from conchrec.proxy.inner.unknown_messages import shown_text, unknown_channel
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.reasons import Reason, ReasonCode
@@ -45,39 +40,40 @@ class Forwards:
         self._rules = ForwardRules(access)
         self._requests = GlobalRequests(access, upstream, self._rules)
         self._live: set[ForwardedChannel | OnwardAgent] = set()
+        #: The inner connection; None before the login.
         self.user: Connection | None = None
 
     def recheck(self) -> None:
-        """What is not allowed any more ends."""
+        """End the forwards that are no longer allowed."""
         options = self._rules.options
         for channel in tuple(self._live):
-            if not all(getattr(options, switch) for switch in channel.switches):
+            if not all(getattr(options, option) for option in channel.options):
                 channel.end(refusals.NO_LONGER_ALLOWED)
         self._requests.recheck()
 
     # --- global requests
 
-    def user_asks(self, request: IncomingRequest) -> None:
-        """All but those that the inner connection answers by itself."""
-        self._requests.user_asks(request)
+    def request_from_user(self, request: IncomingRequest) -> None:
+        """Handle a global request of the user that the inner server does not answer itself."""
+        self._requests.request_from_user(request)
 
-    def target_asks(self, request: IncomingRequest) -> None:
-        """All of them."""
-        self._requests.target_asks(request, self.user)
+    def request_from_target(self, request: IncomingRequest) -> None:
+        """Handle a global request of the target."""
+        self._requests.request_from_target(request, self.user)
 
     # --- channels that the user opens
 
-    def user_opens(self, opening: IncomingOpen) -> None:
-        """``direct-tcpip`` or ``direct-streamlocal@openssh.com``."""
+    def open_from_user(self, opening: IncomingOpen) -> None:
+        """Handle ``direct-tcpip`` or ``direct-streamlocal@openssh.com``."""
         kind = DIRECT[opening.channel.kind]
-        if (ends := self._ends(opening, "user")) is None:
+        if (ends := self._parse_ends(opening, "user")) is None:
             return
         destination, origin = ends
         if self._access.denied is not None:
             opening.refuse(*refusals.open_failure(self._access.denied))
             return
-        if not self._rules.may(kind):
-            self._refused(opening, kind, destination)
+        if not self._rules.allow(kind):
+            self._refuse(opening, kind, destination)
             return
         self._upstream.inner_settled()
         forward = PortForward(
@@ -85,10 +81,10 @@ class Forwards:
         )
         self._upstream.when_ready().addCallbacks(
             lambda connection: forward.relay.dial(connection),
-            lambda failure: _refuse(opening, failure),
+            lambda failure: _fail(opening, failure),
         )
 
-    def _refused(self, opening: IncomingOpen, kind: str, destination: str) -> None:
+    def _refuse(self, opening: IncomingOpen, kind: str, destination: str) -> None:
         self._context.emit(
             events.Port(
                 **self._access.who(),
@@ -106,20 +102,20 @@ class Forwards:
 
     # --- channels that the target opens
 
-    def target_opens(self, opening: IncomingOpen) -> None:
-        """A forwarded port or socket, X11, or the agent: where the user has requested it."""
+    def open_from_target(self, opening: IncomingOpen) -> None:
+        """Handle a channel for a port, a socket, X11 or the agent; refused if the user did not request it."""
         kind, user, access = opening.channel.kind, self.user, self._access
         options = self._rules.options
         if user is None or user.stopped:
             opening.refuse(m.CONNECT_FAILED, Reason(ReasonCode.USER_GONE, "the user has disconnected"))
-        elif kind in FORWARDED and self._requests.listening > 0 and self._rules.may(FORWARDED[kind]):
-            if (ends := self._ends(opening, "target")) is not None:
+        elif kind in FORWARDED and self._requests.granted_count > 0 and self._rules.allow(FORWARDED[kind]):
+            if (ends := self._parse_ends(opening, "target")) is not None:
                 forward = PortForward(
                     access, opening, FORWARDED[kind], *ends, user_is_near=False, live=self._live
                 )
                 forward.relay.dial(user)
         elif kind == b"x11" and access.activity.x11_requested and options.x11_forwarding:
-            if (ends := self._ends(opening, "target")) is not None:
+            if (ends := self._parse_ends(opening, "target")) is not None:
                 X11Channel(access, opening, ends[1], self._live).relay.dial(user)
         elif kind in m.AGENT_CHANNELS and access.activity.agent_requested and options.forward_agent:
             transport = self._upstream.transport
@@ -128,27 +124,23 @@ class Forwards:
             self._live.add(agent)
             agent.begin()
         else:
-            name = one_line(kind, 64)
-            self._context.emit(
-                events.UnknownRequest(
-                    **access.who(), request=f"open {name}", size=0, scope="channel", sender="target"
-                )
-            )
+            self._context.emit(unknown_channel(access.who(), kind, 0, sender="target"))
             why = Reason(ReasonCode.CHANNEL_NOT_REQUESTED, "the user did not request this channel")
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(why))
 
-    def _ends(self, opening: IncomingOpen, sender: str) -> tuple[str, str] | None:
-        """Destination and origin, as text for the audit. Refuses the channel where they are malformed."""
+    def _parse_ends(self, opening: IncomingOpen, sender: str) -> tuple[str, str] | None:
+        """Return destination and origin as text for the audit. If malformed, refuse the channel."""
         request = opening.request
         try:
             values, _ = message_layouts.parse(message_layouts.CHANNEL_OPENS[request.kind], request.extra)
         except (Truncated, Malformed) as error:
             text = f"malformed request to open a channel of type {one_line(request.kind, 64)}: {error.public}"
             reason = Reason(error.code, text)
-            self._context.emit(dropped_event(self._access, m.CHANNEL_OPEN, request.extra, reason, sender))
+            event = dropped_event(self._access.who(), m.CHANNEL_OPEN, request.extra, reason, sender)
+            self._context.emit(event)
             opening.refuse(m.CONNECT_FAILED, refusals.sentence(reason))
             return None
-        texts = [one if isinstance(one, int) else shown(one) for one in values]
+        texts = [value if isinstance(value, int) else shown_text(value) for value in values]
         if request.kind in (b"direct-tcpip", b"forwarded-tcpip"):
             return f"{texts[0]}:{texts[1]}", f"{texts[2]}:{texts[3]}"
         if request.kind == b"x11":
@@ -156,7 +148,8 @@ class Forwards:
         return str(texts[0]), ""
 
 
-def _refuse(opening: IncomingOpen, failure: Failure) -> None:
+def _fail(opening: IncomingOpen, failure: Failure) -> None:
+    """Refuse a channel, because the connection to the target failed."""
     error = failure.value
     if not isinstance(error, ConchrecError):
         _log.failure("unexpected error: cannot open a forward", failure=failure)

@@ -1,18 +1,19 @@
-"""The requests of one session channel besides its start: recorded and audited when they are forwarded."""
+"""Records and audits the requests of one session channel when they are forwarded, except its start."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from conchrec.audit import events
 from conchrec.proxy.inner.file_audit import Journal
-from conchrec.proxy.inner.session_report import SessionReport
+from conchrec.proxy.inner.unknown_messages import unknown_request
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.recording.format.kept_text import NAME_MOST, keep
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
 
-#: Known requests that tell an auditor nothing; the manifest's ``control`` covers them.
+#: Known requests that are not audited, because they do not change the session; ``control`` covers them.
 QUIET = frozenset(
     {
         b"xon-xoff",
@@ -23,24 +24,39 @@ QUIET = frozenset(
 )
 
 
+@dataclass(slots=True)
+class RequestFacts:
+    """Facts from the requests of one session; only RequestAudit changes them."""
+
+    term: str = ""
+    #: Columns and rows; None without a terminal.
+    pty_size: tuple[int, int] | None = None
+    exit_status: int | None = None
+    exit_signal: str = ""
+
+
 class RequestAudit:
-    """Each method raises what ends the session (``record: strict``)."""
+    """Records and audits requests; ``facts`` are those that ``session.start`` and ``session.end`` contain.
 
-    __slots__ = ("_access", "_ended_writes", "_journal", "_report")
+    Each method raises the error that ends the session (``record: strict``).
+    """
 
-    def __init__(self, access: TargetAccess, journal: Journal, report: SessionReport) -> None:
+    __slots__ = ("_access", "_eow_senders", "_journal", "facts")
+
+    def __init__(self, access: TargetAccess, journal: Journal) -> None:
         self._access = access
         self._journal = journal
-        self._report = report
-        self._ended_writes: set[str] = set()
+        self.facts = RequestFacts()
+        #: The senders of eow@openssh.com: it is recorded once for each.
+        self._eow_senders: set[str] = set()
 
     def from_user(self, request: m.ChannelRequest) -> None:
-        """About to be forwarded to the target; no start request."""
+        """Record and audit a request, other than a start, before it is forwarded to the target."""
         name, extra, journal = request.name, request.extra, self._journal
         if name == b"pty-req":
             pty = m.PtyRequest.parse(extra)
-            self._report.term = term = keep(pty.term, NAME_MOST).text
-            self._report.pty_size = (pty.columns, pty.rows)
+            self.facts.term = term = keep(pty.term, NAME_MOST).text
+            self.facts.pty_size = (pty.columns, pty.rows)
             journal.record(lambda recorder: recorder.pty(term, pty.columns, pty.rows))
         elif name == b"window-change":
             change = m.WindowChange.parse(extra)
@@ -65,37 +81,29 @@ class RequestAudit:
             self._other(request, "user")
 
     def from_target(self, request: m.ChannelRequest) -> None:
-        """About to be forwarded to the user."""
-        journal, report = self._journal, self._report
+        """Record and audit a request before it is forwarded to the user."""
+        journal, facts = self._journal, self.facts
         if request.name == b"exit-status":
-            report.exit_status = status = m.parse_uint32(request.extra)
+            facts.exit_status = status = m.parse_uint32(request.extra)
             journal.record(lambda recorder: recorder.exit_status(status))
         elif request.name == b"exit-signal":
-            ended = m.ExitSignal.parse(request.extra)
-            report.exit_signal = name = keep(ended.signal, NAME_MOST).text
-            message = keep(ended.message, message_layouts.TEXT).text
+            exit_signal = m.ExitSignal.parse(request.extra)
+            facts.exit_signal = name = keep(exit_signal.signal, NAME_MOST).text
+            message = keep(exit_signal.message, message_layouts.TEXT).text
             journal.record(lambda recorder: recorder.exit_signal(name, message))
         else:
             self._other(request, "target")
 
     def unknown(self, request: m.ChannelRequest, sender: str) -> None:
-        """A request that no document names."""
+        """Audit a request that no known specification defines."""
         journal = self._journal
-        journal.emit(
-            events.UnknownRequest(
-                **journal.who(),
-                request=keep(request.name, NAME_MOST).text,
-                size=len(request.extra),
-                sha256=hashlib.sha256(request.extra).hexdigest(),
-                sender=sender,
-            )
-        )
+        journal.emit(unknown_request(journal.who(), request.name, request.extra, sender=sender))
 
     def _other(self, request: m.ChannelRequest, sender: str) -> None:
         if request.name == b"eow@openssh.com":
-            # PROTOCOL 2.1: the sender reads no more; some of what was recorded may not have been read.
-            if sender not in self._ended_writes:
-                self._ended_writes.add(sender)
+            # PROTOCOL, 2.1: the sender reads no more data; it may not have read all data that was recorded.
+            if sender not in self._eow_senders:
+                self._eow_senders.add(sender)
                 text = f"the {sender} stopped reading (eow@openssh.com)"
                 self._journal.record(lambda recorder: recorder.marker(text))
         elif request.name not in QUIET:

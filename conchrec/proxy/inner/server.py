@@ -1,10 +1,10 @@
-"""The inner server: what the user's client believes is the target.
+"""The inner SSH server: the user's client takes it for the target.
 
-It runs on a tunnel through the outer connection, shows a host certificate for exactly the name that
-was asked for, and mirrors the target's version line. Its login asks for a key of the same user again;
-the policy is asked when the client names the login, and the target is dialled at once, so that its
-banner is shown where the user expects it. Success is held back until the target has let us in, has
-refused, or needs the agent of this very connection.
+It runs on a tunnel through the outer connection, presents a host certificate for exactly the requested name,
+and copies the target's identification string. Its login requires a key of the same user again. When the
+client names the login, the policy decides and the target is dialled at once, so that its banner is shown
+where the user expects it. The success of the login is sent when the target has accepted or refused our login,
+or needs the agent of this connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.access.options import SessionOptions
-from conchrec.audit import events
 from conchrec.clock import DelayedCall
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.model import Identity
@@ -27,6 +26,8 @@ from conchrec.proxy.inner.forward_rules import DIRECT
 from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.inner.session import Session
+from conchrec.proxy.inner.session_admission import NO_MORE_SESSIONS, SessionAdmission
+from conchrec.proxy.inner.unknown_messages import unknown_channel
 from conchrec.proxy.login import approval_step
 from conchrec.proxy.relay.tunnel import OuterWindow, Tunnel
 from conchrec.proxy.target_access import TargetAccess
@@ -43,18 +44,19 @@ from conchrec.text import one_line
 
 _log = Logger()
 
-#: How long a client gets to say that it has an agent, after its first channel (``ssh.md``, 5).
+#: How long to wait, after the first channel of a client, for its request to forward an agent.
 AGENT_SECONDS = 0.4
-#: The same for a client that opens no channel at all.
+#: The same for a client that opens no channel.
 IDLE_AGENT_SECONDS = 2.0
-#: A connection whose target is not to be had, and that has no session left, is ended after this.
+#: When a connection without a target and without a session is ended.
 USELESS_SECONDS = 5.0
-NO_MORE_SESSIONS = b"no-more-sessions@openssh.com"
 KEEPALIVE = b"keepalive@openssh.com"
+#: Global requests about host keys (PROTOCOL, 2.5): the client would learn keys that it never sees.
+HOST_KEY_REQUESTS = (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com")
 
 
 class TargetServer:
-    """See the module. ``start`` once; then the tunnel drives it. ``over`` is called at its end."""
+    """The inner connection of one user to one target. ``start`` it once; ``over`` is called at its end."""
 
     def __init__(
         self,
@@ -71,10 +73,10 @@ class TargetServer:
         self._tunnel = tunnel
         self._over = over
         self._limits = TimeLimits(access, self.end_with_reason)
-        config, asked = self._context.settings.config, access.destination.requested
+        config, requested = self._context.settings.config, access.destination.requested
         self.upstream = Upstream(
             access,
-            _TargetSide(self),
+            _TargetHandler(lambda: self._forwards),
             link=link,
             on_banner=self._target_banner,
             on_lost=self._upstream_lost,
@@ -91,8 +93,8 @@ class TargetServer:
             on_refused=self._login.refused,
         )
         self._transport = ServerTransport(
-            identification=mirrored(banner),
-            host_keys=self._services.authority.inner_host_keys(asked.host, asked.port),
+            identification=mirrored_identification(banner),
+            host_keys=self._services.authority.inner_host_keys(requested.host, requested.port),
             algorithms=self._context.settings.algorithms,
             powers=self._services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),
             userauth=lambda: self._userauth,
@@ -103,39 +105,46 @@ class TargetServer:
         self._login.upstream = self.upstream
         self._connection: Connection | None = None
         self._sessions: set[Session] = set()
-        #: Sessions that may begin a little later.
-        self._waiting = 0
-        self._no_more_sessions = False
-        self._first_session_relayed = False
+        self._admission = SessionAdmission(
+            access,
+            self.upstream,
+            open_count=lambda: len(self._sessions),
+            begin=self._begin_session,
+            is_over=lambda: self._has_ended,
+        )
         self._timers: dict[str, DelayedCall] = {}
-        self._ended = False
-        self._goodbye: DelayedCall | None = None
+        self._has_ended = False
+        #: Disconnects after the sessions had time to show why they end.
+        self._disconnect_timer: DelayedCall | None = None
 
     def start(self) -> None:
-        # After the last of its messages, which may come to their turn when the tunnel is closed already.
+        """Start the SSH server on the tunnel."""
+        # Called after the last message was handled, which may be later than the end of the tunnel.
         self._transport.when_lost().addCallback(lambda lost: self._closed())
         self._tunnel.on_pressure = lambda on: self.upstream.brake("tunnel", on)
         self._tunnel.start(self._transport)
 
     @property
     def is_idle(self) -> bool:
-        """It does not ask for the target (yet, or any more)."""
+        """Whether it has no connection to the target, and is not about to have one."""
         return self.upstream.state in (UpstreamState.IDLE, UpstreamState.LOST)
 
     @property
     def session_count(self) -> int:
-        return len(self._sessions) + self._waiting
+        """The number of open and of delayed sessions."""
+        return len(self._sessions) + self._admission.delayed_count
 
     def brake(self, on: bool) -> None:
-        """The outer connection's socket does not drain, or does again."""
+        """Read nothing from the target while the outer connection's socket does not drain."""
         self.upstream.brake("outer", on)
 
     @property
     def until(self) -> datetime | None:
+        """When the access has to be checked again; None if its rules do not depend on the time."""
         return self._access.until
 
     def recheck(self, identity: Identity) -> None:
-        """What is not allowed any more ends, with a line that says why; the rest goes on."""
+        """End sessions and forwards that are no longer allowed, each with a line that says why."""
         access, context = self._access, self._context
         access.set_identity(identity)
         if not access.login or access.denied is not None:
@@ -158,7 +167,7 @@ class TargetServer:
                 session.recheck()
 
     def _judge_again(self) -> SessionOptions:
-        """Raises AccessDenied."""
+        """Ask the policy again. Raises AccessDenied."""
         access = self._access
         begun = self.upstream.state is not UpstreamState.IDLE
         answer = decide_again(access, begun=begun)
@@ -176,13 +185,13 @@ class TargetServer:
         return answer.options
 
     def end_with_reason(self, text: str) -> None:
-        """Say why in every session, or else in the end of the connection; nothing goes on."""
-        if self._ended:
+        """End the connection, and show ``text`` in each session, or without one in the disconnect message."""
+        if self._has_ended:
             return
-        told = [session for session in tuple(self._sessions) if session.end(text)]
-        if told:
+        shown_in = [session for session in tuple(self._sessions) if session.end(text)]
+        if shown_in:
             self._end()
-            self._goodbye = self._services.clock.callLater(
+            self._disconnect_timer = self._services.clock.callLater(
                 LAST_WORDS_SECONDS, self._disconnect, f"conchrec: {text}"
             )
         else:
@@ -210,88 +219,35 @@ class TargetServer:
             )
         )
 
-    # --- ConnectionHandler, for what the user's client asks
+    # --- ConnectionHandler of the user's client
 
     def connection_started(self, connection: Connection) -> None:
+        """Start the limits and the timers of a connection after its login."""
         access = self._access
         access.agents.inner.connection = connection
         self._forwards.user = connection
         self._limits.begin()
-        if self._useless:
+        if self._is_useless:
             self._end_soon()
-        # ``ssh -N`` opens nothing for a long time, and the target's patience with us ends.
+        # ``ssh -N`` may open no channel for a long time, but the target limits the time for our login.
         self._set_timer("agent", IDLE_AGENT_SECONDS, self.upstream.inner_settled)
         self.upstream.when_ready().addCallbacks(self._target_ready, self._target_failed)
 
     def channel_requested(self, opening: IncomingOpen) -> None:
+        """Handle a channel that the user's client opens."""
         kind = opening.channel.kind
-        if self._ended:
+        if self._has_ended:
             opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
         elif kind == b"session":
-            self._session_requested(opening)
+            self._admission.admit(opening)
         elif kind in DIRECT:
-            self._forwards.user_opens(opening)
+            self._forwards.open_from_user(opening)
         else:
-            name = one_line(kind, 64)
             size = len(opening.request.extra)
-            self._context.emit(
-                events.UnknownRequest(
-                    **self._access.who(), request=f"open {name}", size=size, scope="channel"
-                )
-            )
-            why = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, f"channels of type {name} are not supported")
-            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.sentence(why))
-
-    def _session_requested(self, opening: IncomingOpen) -> None:
-        access = self._access
-        limit = access.options.max_sessions if access.options is not None else None
-        if self._no_more_sessions:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.NO_MORE_SESSIONS))
-            return
-        if self._context.registry.is_stopping:
-            opening.refuse(m.RESOURCE_SHORTAGE, refusals.sentence(refusals.PROXY_STOPPING))
-            return
-        if limit is not None and len(self._sessions) + self._waiting >= limit:
-            text = f"too many sessions: {limit} at once are allowed in a connection (max_sessions)"
-            error = AccessDenied(text, rule="max_sessions", code=ReasonCode.TOO_MANY_SESSIONS)
-            self._context.emit(refusals.event(error, access.who()))
-            opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
-            return
-        most, user = self._context.settings.config.limits.sessions_per_user, access.identity.user
-        if self._context.registry.session_count(user) >= most:
-            error = AccessDenied(
-                f"too many sessions: {user} has {most} open, which is the limit; close one first",
-                rule="sessions_per_user",
-                code=ReasonCode.TOO_MANY_SESSIONS_OF_USER,
-            )
-            self._context.emit(refusals.event(error, access.who()))
-            opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
-            return
-        wait = self._services.session_rate.delay(user)
-        if wait is None:
-            error = AccessDenied(
-                f"{user} opens sessions too fast: wait some seconds and try again",
-                rule="sessions a second",
-                code=ReasonCode.SESSION_RATE_EXCEEDED,
-            )
-            self._context.emit(refusals.event(error, access.who()))
-            opening.refuse(m.RESOURCE_SHORTAGE, refusals.line(error))
-        elif wait:
-            self._context.session_delayed(user, access.who(), wait)
-            self._context.registry.add_session(user)
-            self._waiting += 1
-            self._services.clock.callLater(wait, self._waited, opening)
-        else:
-            self._begin_session(opening)
-
-    def _waited(self, opening: IncomingOpen) -> None:
-        """A session of somebody who opens very many: its turn has come."""
-        self._waiting -= 1
-        self._context.registry.remove_session(self._access.identity.user)
-        if self._ended:
-            opening.refuse(m.ADMINISTRATIVELY_PROHIBITED, refusals.sentence(refusals.CONNECTION_ENDING))
-        else:
-            self._begin_session(opening)
+            self._context.emit(unknown_channel(self._access.who(), kind, size, sender="user"))
+            text = f"channels of type {one_line(kind, 64)} are not supported"
+            reason = Reason(ReasonCode.UNKNOWN_CHANNEL_TYPE, text)
+            opening.refuse(m.UNKNOWN_CHANNEL_TYPE, refusals.sentence(reason))
 
     def _begin_session(self, opening: IncomingOpen) -> None:
         access, upstream = self._access, self.upstream
@@ -300,7 +256,7 @@ class TargetServer:
             opening,
             inner_settled=upstream.inner_settled,
             over=self._session_over,
-            relayed=self._session_relayed,
+            relayed=self._admission.session_relayed,
         )
         self._sessions.add(session)
         if access.denied is not None:
@@ -313,40 +269,30 @@ class TargetServer:
             upstream.when_ready().addCallbacks(session.go, lambda failure: session.fail(_error(failure)))
 
     def global_requested(self, request: IncomingRequest) -> None:
-        if self._ended:
+        """Handle a global request of the user's client."""
+        if self._has_ended:
             request.reply(False)
         elif request.name == NO_MORE_SESSIONS:
-            self._no_more_sessions = True
             request.reply(True)
-            self._pass_no_more_sessions()
+            self._admission.stop()
         elif request.name == b"hostkeys-prove-00@openssh.com":
             request.reply(False)
         elif request.name == KEEPALIVE and self.upstream.state is not UpstreamState.READY:
-            # We are alive; the target's turn to answer comes when it is there.
+            # The proxy answers itself as long as the target is not connected.
             request.reply(False)
         else:
-            self._forwards.user_asks(request)
+            self._forwards.request_from_user(request)
 
     def connection_stopped(self) -> None:
+        """End the connection to the target, because the user's client has disconnected."""
         self._end()
 
     # --- sessions
 
     def _session_over(self, session: Session) -> None:
         self._sessions.discard(session)
-        if self._useless:
+        if self._is_useless:
             self._end_soon()
-
-    def _session_relayed(self) -> None:
-        self._first_session_relayed = True
-        self._pass_no_more_sessions()
-
-    def _pass_no_more_sessions(self) -> None:
-        """Passed on after the first session, for ``ssh -N`` says it before there is any."""
-        connection = self.upstream.connection
-        if self._no_more_sessions and self._first_session_relayed and connection is not None:
-            self._first_session_relayed = False
-            connection.request(NO_MORE_SESSIONS)
 
     # --- the target
 
@@ -356,31 +302,34 @@ class TargetServer:
             transport.registerProducer(OuterWindow(self._tunnel), True)
 
     def _target_failed(self, failure: Failure) -> None:
-        if not self._ended:
+        if not self._has_ended:
             self._end_soon()
 
     def _upstream_lost(self, lost: ConnectionEnd) -> None:
-        """The target ended it: its own words go to the user, marked as such. Where it said nothing the
-        connection to it was lost, and so is the user's: no channel is closed."""
-        if self._ended:
+        """Disconnect the user, because the connection to the target has ended.
+
+        If the target sent a reason, the user reads it, marked as the target's words. If it sent none, the
+        connection was lost, and the user's connection ends in the same way: no channel is closed.
+        """
+        if self._has_ended:
             return
         if lost.reason is not None:
             self._transport.sendDisconnect(lost.reason, self.upstream.text.line(lost.description))
         else:
             error = self.upstream.failure
             text = refusals.line(error) if error is not None else f"conchrec: {lost.describe()}"
-            # Libraries take BY_APPLICATION for the end of what they read: a cut transfer would look whole.
+            # Libraries take BY_APPLICATION for the end of the data: a cut transfer would look complete.
             self._disconnect(text, DisconnectReason.CONNECTION_LOST)
 
     @property
-    def _useless(self) -> bool:
+    def _is_useless(self) -> bool:
         return self._access.denied is not None or self.upstream.state is UpstreamState.LOST
 
     def _end_soon(self) -> None:
         self._set_timer("useless", USELESS_SECONDS, self._end_if_useless)
 
     def _end_if_useless(self) -> None:
-        if self._useless and not self._sessions and not self._waiting:
+        if self._is_useless and not self.session_count:
             error = self._access.denied or self.upstream.failure
             text = "the connection to the target has ended, and no session is left"
             nothing_left = refusals.sentence(Reason(ReasonCode.NOTHING_LEFT, text))
@@ -390,13 +339,13 @@ class TargetServer:
 
     def _set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
         self._drop_timer(name)
-        if not self._ended:
+        if not self._has_ended:
             self._timers[name] = self._services.clock.callLater(seconds, call)
 
     def _drop_timer(self, name: str) -> None:
-        old = self._timers.pop(name, None)
-        if old is not None and old.active():
-            old.cancel()
+        timer = self._timers.pop(name, None)
+        if timer is not None and timer.active():
+            timer.cancel()
 
     # --- ends
 
@@ -405,14 +354,14 @@ class TargetServer:
 
     def _closed(self) -> None:
         self._end()
-        if self._goodbye is not None and self._goodbye.active():
-            self._goodbye.cancel()
+        if self._disconnect_timer is not None and self._disconnect_timer.active():
+            self._disconnect_timer.cancel()
         self._over()
 
     def _end(self) -> None:
-        if self._ended:
+        if self._has_ended:
             return
-        self._ended = True
+        self._has_ended = True
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
@@ -421,40 +370,43 @@ class TargetServer:
         self.upstream.close(self._transport.lost)
 
 
-class _TargetSide:
-    """What the target asks of us, on the upstream connection."""
+class _TargetHandler:
+    """The ConnectionHandler of the connection to the target: the requests of the target."""
 
-    def __init__(self, server: TargetServer) -> None:
-        self._server = server
+    def __init__(self, forwards: Callable[[], Forwards]) -> None:
+        """``forwards`` is a function, because the forwards need the connection that this object handles."""
+        self._forwards = forwards
 
     def connection_started(self, connection: Connection) -> None:
-        """The upstream knows."""
+        """Do nothing: Upstream has the connection."""
 
     def channel_requested(self, opening: IncomingOpen) -> None:
-        self._server._forwards.target_opens(opening)
+        """Handle a channel that the target opens."""
+        self._forwards().open_from_target(opening)
 
     def global_requested(self, request: IncomingRequest) -> None:
-        if request.name in (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com"):
-            # The client would learn keys that it will never see.
+        """Handle a global request of the target."""
+        if request.name in HOST_KEY_REQUESTS:
             request.reply(False)
         else:
-            self._server._forwards.target_asks(request)
+            self._forwards().request_from_target(request)
 
     def connection_stopped(self) -> None:
-        """The upstream hears of it by its transport."""
+        """Do nothing: Upstream is notified by its transport."""
 
 
-def mirrored(banner: bytes) -> bytes:
-    """Our version line for a target's: its software version stands, its comment becomes our name.
+def mirrored_identification(identification: bytes) -> bytes:
+    """Return our identification string for a target's: its software version, with our name as the comment.
 
-    Clients choose by it how to work around bugs, and the order of SFTP's SYMLINK arguments.
+    Clients choose their workarounds for bugs by it, and the order of SFTP's SYMLINK arguments.
     """
-    software = banner.split(b"-", 2)[2] if banner.count(b"-") >= 2 else b"unknown"
+    software = identification.split(b"-", 2)[2] if identification.count(b"-") >= 2 else b"unknown"
     name = bytes(byte for byte in software.split(b" ", 1)[0] if 0x21 <= byte <= 0x7E)[:200]
     return b"SSH-2.0-" + (name or b"unknown") + b" conchrec"
 
 
 def _error(failure: Failure) -> ConchrecError:
+    """Return why the target could not be reached; an unexpected error is logged, and reported as internal."""
     error = failure.value
     if isinstance(error, ConchrecError):
         return error

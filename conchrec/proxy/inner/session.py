@@ -1,9 +1,9 @@
-"""One session channel of the user: relayed, recorded, audited.
+"""One session channel of the user: relayed, recorded and audited.
 
-The recording's file exists before the target's channel opens, and its header is written before the
-shell, the command or the subsystem is requested of the target. What is seen here is what the target was
-asked, accepted and was given: the relay admits nothing else. Each message is recorded and then forwarded;
-what cannot be recorded is not forwarded (``record: strict``).
+The recording's file exists before the target's channel opens, and its header is written before the shell, the
+command or the subsystem is requested from the target. The relay admits only messages that the target accepts
+at this point, so that the recording is what the target received. Each message is recorded first and then
+forwarded; a message that cannot be recorded is not forwarded (``record: strict``).
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
 from conchrec.text import one_line
 
-#: sshd answers a start request at once; a target that never answers would keep all that follows waiting.
+#: sshd answers a start request at once; all messages after it would wait for a target that never answers.
 START_SECONDS = 60.0
 
 
 class Session:
-    """One session; the relay's Observer.
+    """One session; the Observer of its relay.
 
-    ``inner_settled`` is called when it is known whether the client has an agent, ``over`` once at the end.
+    ``inner_settled`` is called when it is known whether the client has an agent, ``relayed`` when the target
+    granted the channel, and ``over`` once, at the end.
     """
 
     def __init__(
@@ -69,30 +70,30 @@ class Session:
         self._starts = StartTracker()
         self._start_timer: DelayedCall | None = None
         self._rules = SessionRules(access, sid)
-        self._report = SessionReport(self._clock.seconds())
         self.recording = SessionRecording(
             access, sid, complete=self._complete_recording, failed=self._end_unrecorded
         )
         journal = Journal(
             record=self.recording.write, emit=access.emit, emit_quietly=self._context.emit, who=self._who
         )
-        self._requests = RequestAudit(access, journal, self._report)
+        self._requests = RequestAudit(access, journal)
+        self._report = SessionReport(self._clock.seconds(), self._requests.facts)
         self._files = FileAudit(journal, self._clock.seconds)
         self._dropped = DroppedMessages()
         registry = self._context.registry
         self._relay = Relay(opening, self, registry.user_held_bytes(access.identity.user).channel())
         registry.add_session(access.identity.user)
 
-    # --- what the inner connection does with it
+    # --- called by the inner connection
 
     def wait(self) -> None:
-        """The target's connection is not there yet: let the client say what it wants."""
+        """Confirm the channel, because the target is not connected yet: the client can send its requests."""
         if not self._confirmed_early:
             self._confirmed_early = True
             self._relay.early()
 
     def go(self, connection: Connection) -> None:
-        """The target's connection is there: record, and open the target's channel."""
+        """Open the recording, and the channel on the connection to the target."""
         if self._relay.finished:
             return
         try:
@@ -106,7 +107,7 @@ class Session:
         self._relay.dial(connection, sync)
 
     def fail(self, error: ConchrecError) -> None:
-        """There will be no session. The user reads why as soon as the client would show it."""
+        """End the session before its start, and show the error as soon as the client would show it."""
         if self._relay.finished:
             return
         self._report.reason = error.public
@@ -117,17 +118,19 @@ class Session:
             self.wait()
 
     def end(self, text: str) -> bool:
-        """Over, for a reason that is not the session's own. Does the client show it?"""
+        """End the session, with ``text`` as the reason. Returns whether the client shows the reason."""
         self._report.reason = text
         if self._starts.is_forwarded:
             self.recording.mark_quietly(f"conchrec: {text}")
-        # Whatever stands on the terminal's last line, the reason has one of its own.
-        told = self._relay.abort(f"\r\nconchrec: {text}" if self._has_pty else f"conchrec: {text}")
-        return told and self._starts.is_forwarded
+        # On a terminal the reason starts a new line.
+        was_sent = self._relay.abort(f"\r\nconchrec: {text}" if self._has_pty else f"conchrec: {text}")
+        return was_sent and self._starts.is_forwarded
 
     def recheck(self) -> None:
-        """End it if the options no longer allow what it runs, or its terminal. For a strict role, also if
-        the audit has no room, or if the recording was given up before the role was strict."""
+        """End the session if the options no longer allow its command or its terminal.
+
+        With a strict role also if a disk is full, or if the recording was given up before.
+        """
         if self._access.strict and (full := self._context.services.disks.critical):
             text = f"this session was ended: the disk for {full} is full. Tell your administrator"
             self.end(Reason(ReasonCode.DISK_FULL, text))
@@ -141,7 +144,7 @@ class Session:
     # --- Observer: requests
 
     def requested(self, request: m.ChannelRequest) -> Verdict | m.ChannelRequest:
-        """Judge a request of the user, before the target need be there."""
+        """Decide about a request of the user; the target need not be connected yet."""
         access, name, options = self._access, request.name, self._rules.options
         if name in STARTS:
             return self._start_requested(request)
@@ -159,19 +162,19 @@ class Session:
                 why = Reason(ReasonCode.SECOND_PTY, "second pty-req in one session")
                 self.dropped(m.CHANNEL_REQUEST, request.extra, why, from_near=True)
                 return Verdict.REFUSE
-            # It counts from now on, though it may wait for the target: for a second one, and for the roles.
+            # Set now, though the request may wait for the target: it counts for a second one and for recheck.
             self._has_pty = True
             return Verdict.PASS
         if name == b"x11-req" and not options.x11_forwarding:
             self._rules.refuse_x11()
             return Verdict.REFUSE
-        return self._judge_unknown(request, "user", message_layouts.CLIENT_REQUESTS)
+        return self._decide_unknown(request, "user", message_layouts.CLIENT_REQUESTS)
 
     def far_requested(self, request: m.ChannelRequest) -> Verdict:
-        """Judge a request of the target."""
-        return self._judge_unknown(request, "target", message_layouts.SERVER_REQUESTS)
+        """Decide about a request of the target."""
+        return self._decide_unknown(request, "target", message_layouts.SERVER_REQUESTS)
 
-    def _judge_unknown(self, request: m.ChannelRequest, sender: str, known: Container[bytes]) -> Verdict:
+    def _decide_unknown(self, request: m.ChannelRequest, sender: str, known: Container[bytes]) -> Verdict:
         if request.name in known or self._rules.options.unknown_requests:
             return Verdict.PASS
         self._requests.unknown(request, sender)
@@ -179,7 +182,7 @@ class Session:
         return Verdict.REFUSE
 
     def _start_requested(self, request: m.ChannelRequest) -> m.ChannelRequest:
-        """A shell, a command or a subsystem. Raises AccessDenied where the roles do not allow it."""
+        """Decide about a start request. Raises AccessDenied if the roles do not allow it."""
         start = StartRequest.parse(request)
         if command := self._access.identity.force_command:
             start = start.force(command)
@@ -191,8 +194,8 @@ class Session:
         return start.message(want_reply=request.want_reply)
 
     def _start_forwarded(self) -> None:
-        """The start is about to be forwarded."""
-        # It may have waited for the target, and the roles may be others by now.
+        """Record and audit the start request before it is forwarded."""
+        # The roles may have changed while it waited for the target.
         self._rules.check_start(self._starts.pending)
         is_first = not self._starts.is_forwarded
         start = self._starts.forward()
@@ -234,7 +237,7 @@ class Session:
             timer.cancel()
 
     def answered(self, request: m.ChannelRequest, success: bool) -> None:
-        """The target has answered a request of the user."""
+        """Record the target's answer to a request of the user."""
         name = request.name
         if name in STARTS:
             self._cancel_start_timer()
@@ -254,12 +257,12 @@ class Session:
                 events.SessionRejected(**self._who(), reason=self._report.reason, rule="target")
             )
 
-    # --- Observer: what passes
+    # --- Observer: messages
 
     def from_near(self, message: int, body: bytes) -> None:
         """Record and audit a message of the user."""
         if message in (m.CHANNEL_DATA, m.CHANNEL_REQUEST):
-            # Not what a client says by itself: window, and answers to the target's keepalives.
+            # Only what the user does: not windows, and not answers to the target's keepalives.
             self._access.activity.touch()
         if message == m.CHANNEL_DATA:
             data = body[4:]
@@ -290,8 +293,9 @@ class Session:
             self._requests.from_target(m.ChannelRequest.parse(body))
 
     def dropped(self, message: int, data: bytes, reason: str, *, from_near: bool) -> None:
-        """``data`` of a message is not forwarded: the first of its kind is audited at once."""
-        kind = self._dropped.add(message, data, reason, from_near=from_near)
+        """Audit the first dropped message of its kind; the others are audited together at the end."""
+        sender = "user" if from_near else "target"
+        kind = self._dropped.add(message, data, reason, sender)
         if reason == NOT_FORWARDED and from_near and message == m.CHANNEL_DATA:
             size = len(data) - 4
             self._report.stdin -= size
@@ -300,17 +304,16 @@ class Session:
         if kind.count == 1:
             self._context.emit(kind.event(self._who()))
             if reason == NOT_FORWARDED:
-                sender = "user" if from_near else "target"
                 self.recording.mark_quietly(f"the last data from the {sender} was {NOT_FORWARDED}")
 
     # --- Observer: the channel
 
     def opened(self) -> None:
-        """The target granted the channel."""
+        """Tell the owner that the target granted the channel."""
         self._relayed()
 
     def refused(self, code: int, text: bytes) -> None:
-        """The target refused the channel."""
+        """Audit that the target refused the channel, and end a session that was confirmed early."""
         shown = one_line(text) or f"reason {code}"
         error = ConchrecError(
             f"{self._access.target} refused to open a session: {shown}", code=ReasonCode.SESSION_REFUSED
@@ -323,14 +326,14 @@ class Session:
             self._report.reason = error.public
 
     def failed(self, error: ConchrecError) -> str:
-        """The channel ends because of ``error``; returns the line for the user."""
+        """Note the error that ends the channel; returns the line for the user."""
         self._report.reason = error.public
         if isinstance(error, RecordingError):
             self._context.emit(refusals.event(error, self._who()))
         return refusals.line(error)
 
     def finished(self) -> None:
-        """The channel is over: close the recording, and audit the end."""
+        """Close the recording, and audit the end of the session."""
         self._cancel_start_timer()
         self._context.registry.remove_session(self._access.identity.user)
         for kind in self._dropped.repeated():
@@ -338,7 +341,7 @@ class Session:
         self._files.end()
         recorder, self.recording.recorder = self.recording.recorder, None
         if self.recording.was_opened and not self._starts.is_forwarded:
-            # Whatever was recorded has its beginning and its end in the audit.
+            # Each recording has its start and its end in the audit.
             self._report.kind = "none"
             self._context.emit(self._report.start(self._access, self.sid, recorder))
         if recorder is not None:
@@ -360,7 +363,7 @@ class Session:
             recorder.not_kept(kind)
 
     def _end_unrecorded(self, error: RecordingError) -> None:
-        """The recording has failed, and the role is strict."""
+        """End the session, because its recording failed and the role is strict."""
         self._relay.abort(self.failed(error))
 
     def _who(self) -> events.Who:

@@ -1,10 +1,11 @@
-"""What ``session.start`` and ``session.end`` say of one session channel."""
+"""Makes the audit events ``session.start`` and ``session.end`` of one session channel."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from conchrec.audit import events
+from conchrec.proxy.inner.request_audit import RequestFacts
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
@@ -12,37 +13,33 @@ from conchrec.text import one_line
 
 
 class SessionReport:
-    """Facts of one session; ``Session`` and ``RequestAudit`` set them as they become known."""
+    """Facts of one session, which ``Session`` sets; ``facts`` are those of its requests."""
 
-    __slots__ = (
-        "_began", "exit_signal", "exit_status", "kind", "pty_size", "reason", "stderr", "stdin", "stdout",
-        "term",
-    )  # fmt: skip
+    __slots__ = ("_began", "_facts", "kind", "reason", "stderr", "stdin", "stdout")
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: float, facts: RequestFacts) -> None:
         """``began`` is in seconds of a monotonic clock."""
         self._began = began
+        self._facts = facts
+        #: The kind of the last start request that was forwarded: shell, exec or subsystem.
         self.kind = ""
-        self.term = ""
-        self.pty_size: tuple[int, int] | None = None
         # Bytes that were forwarded.
         self.stdout = 0
         self.stderr = 0
         self.stdin = 0
-        self.exit_status: int | None = None
-        self.exit_signal = ""
-        #: Why it ended; empty where the channel was closed.
+        #: Why the session ended; empty if its channel was closed.
         self.reason = ""
 
     def start(self, access: TargetAccess, sid: str, recorder: SessionRecorder | None) -> events.SessionStart:
-        """The event at the start."""
-        columns, rows = self.pty_size or (None, None)
+        """Return the event at the start of the session."""
+        facts = self._facts
+        columns, rows = facts.pty_size or (None, None)
         return events.SessionStart(
             **access.who(sid),
             kind=self.kind,
             recording=str(recorder.path) if recorder is not None else "",
             head=recorder.head if recorder is not None else "",
-            term=self.term,
+            term=facts.term,
             columns=columns,
             rows=rows,
             roles=access.identity.roles,
@@ -52,7 +49,10 @@ class SessionReport:
     def end(
         self, access: TargetAccess, sid: str, now: float, closed: ClosedRecording | None
     ) -> events.SessionEnd:
-        """The event at the end, ``now`` by the same clock; ``closed`` is None where no recording is whole."""
+        """Return the event at the end of the session.
+
+        ``now`` is a time of the same clock, and ``closed`` the recording; None if there is no complete one.
+        """
         stdin = closed.manifest.stdin if closed is not None else None
         stdout = closed.manifest.stdout if closed is not None else None
         return events.SessionEnd(
@@ -64,8 +64,8 @@ class SessionReport:
             stdin=self.stdin,
             stdin_sha256=stdin.sha256 if stdin is not None else "",
             stdout_sha256=stdout.sha256 if stdout is not None else "",
-            exit_status=self.exit_status,
-            exit_signal=self.exit_signal,
+            exit_status=self._facts.exit_status,
+            exit_signal=self._facts.exit_signal,
             recording=str(closed.path) if closed is not None else "",
             digest=closed.digest if closed is not None else "",
             head=closed.head if closed is not None else "",

@@ -50,9 +50,9 @@ class Stage:
             self.near.pump()
             self.far.pump()
             while self.from_user.requests:
-                self.forwards.user_asks(self.from_user.requests.pop(0))
+                self.forwards.request_from_user(self.from_user.requests.pop(0))
             while self.from_target.requests:
-                self.forwards.target_asks(self.from_target.requests.pop(0))
+                self.forwards.request_from_target(self.from_target.requests.pop(0))
 
 
 @pytest.mark.parametrize("wants_reply", [True, False])
