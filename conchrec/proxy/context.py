@@ -91,7 +91,7 @@ class Services:
     trust: Callable[[Target, Sequence[str]], HostTrust]
     clock: Clock
     now: Callable[[], datetime]
-    #: Returns the addresses of a host; the second argument is the user, whose share of the queries it takes.
+    #: Returns the addresses of a host; the arguments are the user who needs them, and the host.
     resolve: Callable[[str, str], Deferred[tuple[str, ...]]]
     #: Runs a function that needs signatures of the authority: at once, or in a thread if they take long.
     signing: InThread

@@ -1,9 +1,9 @@
-"""The user's agent, onward to the target: bound as a forwarded one, and for signatures alone.
+"""Forwards the user's agent to the target, for signatures only.
 
-Without the bind a key that is constrained to ``proxy>target`` would become usable *from* the target,
-in silence (OpenSSH's PROTOCOL.agent, ``session-bind@openssh.com``). So the bind comes first, and an
-agent that does not take it is not relayed. A target may list keys, sign, and bind the next hop;
-everything else it asks is answered with a failure and never reaches the agent.
+The agent is first bound to the target's session as a forwarded agent (``session-bind@openssh.com`` in
+OpenSSH's PROTOCOL.agent). Without that, a key that is constrained to ``proxy>target`` would silently become
+usable *from* the target. An agent that does not support it is not forwarded. The target may list keys, sign,
+and bind the next hop; all its other requests are answered with a failure and never reach the agent.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.wire import Truncated
 from conchrec.text import one_line
 
-#: Requests of a target that wait for the agent, or come in one packet.
+#: The most requests of a target that wait for the agent, or arrive in one packet.
 MAX_WAITING = 32
 
 
 class OnwardAgent:
-    """One agent channel that the target asked for; a StreamHandler towards the target."""
+    """One agent channel that the target opened; the StreamHandler of its stream."""
 
-    #: The option that allows it.
-    switches = ("forward_agent",)
+    #: The options of a role that allow this channel.
+    options = ("forward_agent",)
 
     def __init__(
         self,
@@ -57,19 +57,20 @@ class OnwardAgent:
         *,
         over: Callable[[OnwardAgent], None],
     ) -> None:
-        """``binding`` is that of the connection to the target, None if it is gone."""
+        """``binding`` belongs to the connection to the target; None if that has ended."""
         self._access = access
         self._over = over
-        self._ended = False
+        self._has_ended = False
         self._opening = opening
         self._binding = binding
         self._client: AgentClient | None = None
         self._stream: Stream | None = None
         self._frames = AgentFrames()
-        #: Answers in the order of the questions; None while the agent has not answered.
+        #: The answers in the order of the requests, each in a list; None until the agent has answered.
         self._answers: deque[list[bytes | None]] = deque()
 
     def begin(self) -> None:
+        """Open and bind the user's agent, and accept the channel; refuse it if that fails."""
         Deferred.fromCoroutine(self._begin()).addErrback(self._refused)
 
     async def _begin(self) -> None:
@@ -86,7 +87,7 @@ class OnwardAgent:
                 "the agent is not forwarded: it does not support session-bind@openssh.com (OpenSSH 8.9)",
                 code=ReasonCode.AGENT_BINDING_UNSUPPORTED,
             )
-        if self._ended:
+        if self._has_ended:
             raise AgentError("the role no longer allows agent forwarding", code=ReasonCode.NO_LONGER_ALLOWED)
         if self._opening.channel.connection.stopped:
             raise AgentError("the connection to the target has ended", code=ReasonCode.TARGET_GONE)
@@ -95,8 +96,8 @@ class OnwardAgent:
         self._stream = Stream.accept(self._opening, self)
 
     def end(self, reason: str) -> None:
-        """It is not allowed any more."""
-        self._ended = True
+        """End the channel, because it is no longer allowed."""
+        self._has_ended = True
         if self._stream is not None:
             self._emit("refused", reason)
         self._close()
@@ -117,66 +118,72 @@ class OnwardAgent:
     def _event(self, action: str, reason: str) -> events.Agent:
         return events.Agent(**self._access.who(), action=action, path="onward", reason=reason)
 
-    # --- what the target asks
+    # --- requests of the target
 
     def stream_data(self, data: bytes) -> None:
+        """Forward the requests in ``data`` that are allowed, and answer the others."""
         self._frames.feed(data)
         requests = 0
         try:
             while self._frames.next_length() is not None:
                 requests += 1
-                # One packet has room for thousands, and those that are refused do not wait.
+                # One packet can contain thousands of requests, and refused ones do not wait for the agent.
                 if max(requests, len(self._answers) + 1) > MAX_WAITING:
                     self._close()
                     return
                 request = self._frames.next_message()
                 if request is None:
                     return
-                self._ask(request)
+                self._handle(request)
         except InvalidLength:
             self._close()
 
-    def _ask(self, request: bytes) -> None:
-        turn: list[bytes | None] = [None]
-        self._answers.append(turn)
+    def _handle(self, request: bytes) -> None:
+        answer: list[bytes | None] = [None]
+        self._answers.append(answer)
         if self._client is None or not _is_allowed(request):
-            self._answer(turn, encode_message(FAILURE))
+            self._answer(answer, encode_message(FAILURE))
             return
         try:
             if request[0] == SIGN_REQUEST:
                 self._access.emit(self._event("signed", ""))
         except WriteFailed:
-            self._answer(turn, encode_message(FAILURE))
+            self._answer(answer, encode_message(FAILURE))
             return
         self._client.forward(request).addCallbacks(
-            lambda reply: self._answer(turn, reply), lambda _: self._answer(turn, encode_message(FAILURE))
+            lambda message: self._answer(answer, message),
+            lambda _: self._answer(answer, encode_message(FAILURE)),
         )
 
-    def _answer(self, turn: list[bytes | None], reply: bytes) -> None:
-        turn[0] = reply
+    def _answer(self, answer: list[bytes | None], message: bytes) -> None:
+        """Set an answer, and send all answers up to the first one that is not set."""
+        answer[0] = message
         while self._answers and self._answers[0][0] is not None:
-            answer = self._answers.popleft()[0]
-            if self._stream is not None and answer is not None:
-                self._stream.write(frame(answer))
+            next_message = self._answers.popleft()[0]
+            if self._stream is not None and next_message is not None:
+                self._stream.write(frame(next_message))
 
     # --- ends
 
     def stream_opened(self) -> None:
-        """The channel is the target's own; it was open from the start."""
+        """Do nothing: the proxy accepted this stream, and did not request it."""
 
     def stream_refused(self, code: int, text: bytes) -> None:
-        """The channel is the target's own; it was open from the start."""
+        """Do nothing: the proxy accepted this stream, and did not request it."""
 
     def stream_eof(self) -> None:
+        """Close the channel, because the target sends no more requests."""
         self._close()
 
     def stream_request(self, request: m.ChannelRequest) -> bool:
+        """Refuse a request on the channel: an agent channel has none."""
         return False
 
     def stream_drained(self, pending: int) -> None:
-        """What an agent says is small."""
+        """Do nothing: the answers of an agent are small."""
 
     def stream_closed(self) -> None:
+        """Close the connection to the agent."""
         self._over(self)
         if self._client is not None:
             self._client.close()
@@ -189,7 +196,7 @@ class OnwardAgent:
 
 
 def _is_allowed(request: bytes) -> bool:
-    """Whether a target may ask that: to list keys, to sign, and to bind the next hop."""
+    """Whether a target may send this request: to list keys, to sign, or to bind the next hop."""
     if request[0] in (REQUEST_IDENTITIES, SIGN_REQUEST):
         return True
     if request[0] != EXTENSION:

@@ -1,7 +1,7 @@
-"""The file account of one session channel: what is transferred goes to its recording and to the audit.
+"""Records and audits the files that are transferred in one session channel.
 
-``Session`` owns one ``FileAudit``. It calls ``begin`` with what the target runs, then ``from_user`` and
-``from_target`` with each piece of data that passes, and ``end`` once.
+``Session`` owns one ``FileAudit``. It calls ``begin`` with the command that the target runs, then
+``from_user`` and ``from_target`` with each piece of data, and ``end`` once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from conchrec.recording.format.transfer_account import AccountLost, Files, Found
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """Where the facts of a session go, as functions of its ``Session``.
+    """The functions by which the parts of a session record and audit facts.
 
-    ``record`` calls what it is given with the session's recorder, if there is one. It and ``emit``, which
-    writes an event to the audit, raise what ends the session (``record: strict``). ``emit_quietly`` never
-    raises. ``who`` makes the fields that every event of the session has.
+    ``record`` calls its argument with the session's recorder, if there is one. It and ``emit``, which writes
+    an audit event, raise the error that ends the session (``record: strict``). ``emit_quietly`` never raises.
+    ``who`` returns the fields that each event of the session has.
     """
 
     record: Callable[[Callable[[SessionRecorder], None]], None]
@@ -34,7 +34,7 @@ class Journal:
 
 
 class FileAudit:
-    """Accounts for the files of one session channel. ``seconds`` is a monotonic clock."""
+    """The account of the files of one session channel. ``seconds`` is a monotonic clock."""
 
     def __init__(self, journal: Journal, seconds: Callable[[], float]) -> None:
         self._journal = journal
@@ -43,42 +43,44 @@ class FileAudit:
 
     @property
     def files(self) -> Files | None:
-        """What was transferred so far, for the manifest; None where no transfer was recognised."""
+        """The transferred files so far, for the manifest; None if the command is not a transfer."""
         return self._account.files() if self._account is not None else None
 
     def begin(self, kind: str, command: str) -> None:
-        """The target runs this: ``kind`` is shell, exec or subsystem, ``command`` the command line or the
-        subsystem's name. It replaces what was begun before."""
+        """Start an account for a command, in place of the previous one.
+
+        ``kind`` is shell, exec or subsystem, ``command`` the command line or the subsystem's name.
+        """
         transfer = recognise(kind, command)
         self._account = None
         if transfer is None:
             return
         self._account = account = Account(transfer, self._seconds)
         if account.reads:
-            # Anybody may choose a command, so that what runs may be another program: it is kept, too.
+            # A command may run another program than its name says, so the recording keeps its bytes, too.
             digest_only = kind == "subsystem"
             self._journal.record(lambda recorder: recorder.transfer(digest_only=digest_only))
         self._report(account, account.begin())
 
     def withdraw(self) -> None:
-        """The target has refused what was begun: there is no transfer."""
+        """Cancel the account, because the target refused the command."""
         account, self._account = self._account, None
         if account is not None:
             self._report(account, account.end())
             self._journal.record(lambda recorder: recorder.keep_from_here(b"", b""))
 
     def from_user(self, data: bytes) -> None:
-        """Bytes that go to the target."""
-        if self._account is not None and (found := self._account.from_user(data)):
-            self._report(self._account, found)
+        """Account for bytes that are sent to the target."""
+        if self._account is not None and (facts := self._account.from_user(data)):
+            self._report(self._account, facts)
 
     def from_target(self, data: bytes) -> None:
-        """Bytes that come from the target."""
-        if self._account is not None and (found := self._account.from_target(data)):
-            self._report(self._account, found)
+        """Account for bytes that the target sent."""
+        if self._account is not None and (facts := self._account.from_target(data)):
+            self._report(self._account, facts)
 
     def end(self) -> None:
-        """No more bytes: report what was not completed. Never raises."""
+        """Report the transfers that were not completed. Never raises."""
         account, journal = self._account, self._journal
         if account is None:
             return
@@ -92,14 +94,14 @@ class FileAudit:
                 events.Transfer(**journal.who(), program=files.by, sent=files.sent, received=files.received)
             )
 
-    def _report(self, account: Account, found: Sequence[Found]) -> None:
+    def _report(self, account: Account, facts: Sequence[Found]) -> None:
         journal = self._journal
-        for fact in found:
+        for fact in facts:
             self._record(account, fact)
             journal.emit(_event(journal.who(), account, fact))
 
     def _record(self, account: Account, fact: Found) -> None:
-        """In the recording: a marker, and from where the protocol is lost on the bytes themselves."""
+        """Write a marker into the recording; once the protocol cannot be followed, also the bytes."""
         text = _marker_text(account, fact)
         self._journal.record(lambda recorder: recorder.marker(text))
         if isinstance(fact, AccountLost):

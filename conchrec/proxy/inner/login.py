@@ -1,9 +1,9 @@
-"""The login of the inner connection: the very user of the outer one, and nobody else.
+"""The login of the inner connection, for the user of the outer connection only.
 
-The policy is asked when the client names the login, and the target is dialled at once, unless there are
-steps to be passed before: a second factor, somebody's approval. They are questions of keyboard-interactive,
-after the key; a client that can't be asked reads in a banner what is wanted. Who does not pass is let in all
-the same, and reads why in the session.
+When the client names the login, the policy decides, and the target is dialled at once, unless the user must
+pass steps before: a second factor, or an approval. The steps are keyboard-interactive questions after the
+key; a client that does not support them shows a banner that says what is required. A user who fails a step is
+logged in anyway, and reads the reason in the session.
 """
 
 from __future__ import annotations
@@ -33,28 +33,30 @@ Say = Callable[[str], None]
 
 
 class LoginStep(Protocol):
-    """What has to be passed before the target is dialled. ``why`` is one line for the user."""
+    """A step that a user must pass before the target is dialled."""
 
     @property
-    def why(self) -> str: ...
+    def why(self) -> str:
+        """What the user must do, in one line."""
 
     async def pass_(self, ask: Ask, say: Say) -> None:
-        """Ask, and wait. Raises AccessDenied, whose text the user reads."""
+        """Ask the user, and wait for the answer. Raises AccessDenied, whose text the user reads."""
 
 
-Needs = Callable[[TargetAccess], LoginStep | None]
+#: Returns the step that a login needs; None if it needs none.
+StepFactory = Callable[[TargetAccess], LoginStep | None]
 
-STEPS: tuple[Needs, ...] = (second_factor.step, approval_step.step)
-"""In this order. Asked of each login that the policy allows: None where it needs no such step."""
+#: The steps, in the order in which a user passes them.
+STEPS: tuple[StepFactory, ...] = (second_factor.step, approval_step.step)
 
 
 def may_need_steps(options: SessionOptions) -> bool:
+    """Whether a login with these options may need a step."""
     return bool(options.approval) or options.require_mfa is Mfa.SESSION
 
 
 class InnerLogin:
-    """See the module; the Authenticator of the inner connection. ``begin`` dials the target, ``say`` shows a
-    banner."""
+    """The Authenticator of the inner connection. ``begin`` dials the target, ``say`` shows a banner."""
 
     def __init__(self, access: TargetAccess, begin: Callable[[], None], *, say: Say) -> None:
         self._access = access
@@ -62,34 +64,38 @@ class InnerLogin:
         self._begin = begin
         self._say = say
         self.upstream: Upstream | None = None
-        self._begun = False
-        #: The user has proved who it is; what is still to come are steps, and the target's questions.
-        self._welcomed = False
+        self._has_begun = False
+        #: The user has proved a key (or needs none); steps or the target's questions remain.
+        self._has_questions = False
 
     def methods(self, user: str) -> tuple[bytes, ...]:
-        return (KEYBOARD_INTERACTIVE,) if self._welcomed else (PUBLICKEY,)
+        """Return the methods that can continue."""
+        return (KEYBOARD_INTERACTIVE,) if self._has_questions else (PUBLICKEY,)
 
     def none(self, user: str) -> Deferred[Identity]:
+        """Log the user in without a key, if the configuration or the outer login allows it."""
         access = self._access
-        self._named(user)
+        self._name_login(user)
         inner_auth = self._context.settings.config.inner_auth
         if inner_auth is InnerAuth.TUNNEL or access.identity.method != "publickey":
-            return self._welcome("none", None)
+            return self._succeed("none", None)
         return fail(
             AccessDenied("Permission denied", "the user must prove a key", code=ReasonCode.KEY_REQUIRED)
         )
 
     def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
-        return self._own(algorithm, blob) is not None
+        """Whether the user may prove this key: it is one of the user of the outer connection."""
+        return self._identity_of(algorithm, blob) is not None
 
-    def _own(self, algorithm: bytes, blob: bytes) -> Identity | None:
+    def _identity_of(self, algorithm: bytes, blob: bytes) -> Identity | None:
         access, now = self._access, self._context.services.now()
         credentials = self._context.settings.credentials
         return credentials.own(access.identity, algorithm, blob, access.origin.source, now)
 
     def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
-        self._named(user)
-        inner = self._own(algorithm, blob)
+        """Log the user in with a key that was proved."""
+        self._name_login(user)
+        inner = self._identity_of(algorithm, blob)
         if inner is None:
             return fail(
                 AccessDenied(
@@ -98,20 +104,20 @@ class InnerLogin:
                     code=ReasonCode.KEY_OF_OTHER_USER,
                 )
             )
-        return self._welcome("publickey", inner)
+        return self._succeed("publickey", inner)
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        """The steps, then the target's questions, which become the inner login's."""
-        return Deferred.fromCoroutine(self._answer(ask))
+        """Ask the questions of the steps, and then those of the target."""
+        return Deferred.fromCoroutine(self._ask_questions(ask))
 
-    async def _answer(self, ask: Ask) -> Identity:
+    async def _ask_questions(self, ask: Ask) -> Identity:
         access, upstream = self._access, self.upstream
-        if not self._welcomed or upstream is None:
+        if not self._has_questions or upstream is None:
             raise AccessDenied(
                 "Permission denied", "keyboard-interactive before a key", code=ReasonCode.KEY_REQUIRED
             )
-        while not self._begun and access.denied is None:
-            step = self._needed()
+        while not self._has_begun and access.denied is None:
+            step = self._next_step()
             if step is None:
                 self._dial()
                 break
@@ -120,7 +126,7 @@ class InnerLogin:
             except AccessDenied as error:
                 self._deny(error)
             else:
-                # What was allowed before the questions may not be any more, or ask for other steps.
+                # The policy may have changed while the user answered: it may deny now, or need other steps.
                 self._judge()
         if access.denied is not None:
             return access.identity
@@ -131,16 +137,16 @@ class InnerLogin:
                 return access.identity
             upstream.questions.answer(challenge, await ask(challenge))
 
-    # --- what is allowed
+    # --- the policy
 
-    def _named(self, login: str) -> None:
-        """The client has named the login: ask the policy, and dial where it allows."""
+    def _name_login(self, login: str) -> None:
+        """Ask the policy about the login that the client names first, and dial if no step is needed."""
         access = self._access
         if access.login:
             return
         access.set_login(login)
         self._judge()
-        # What a step would use up is not touched before the user has proved who it is.
+        # A step may use up a proof, so it begins only after the user has proved a key.
         if access.options is not None and not may_need_steps(access.options):
             self._dial()
 
@@ -155,10 +161,10 @@ class InnerLogin:
         access.set_allowed(answer)
         access.set_permitted_addresses(answer.addresses)
         try:
-            if self._begun:
+            if self._has_begun:
                 check_steps(access)
             else:
-                # Later it would be counted itself.
+                # Once begun, this connection would be counted, too.
                 check_connections(access)
         except AccessDenied as error:
             self._deny(error)
@@ -170,23 +176,23 @@ class InnerLogin:
         access.set_denied(error)
         self._context.emit(refusals.event(error, access.who()))
 
-    def _needed(self) -> LoginStep | None:
-        """The next step. Uses what there is in its place: a proof, what was approved in advance."""
-        return next((step for needs in STEPS if (step := needs(self._access)) is not None), None)
+    def _next_step(self) -> LoginStep | None:
+        """Return the next step, if one is needed. Uses up a proof or an approval that exists already."""
+        return next((step for make in STEPS if (step := make(self._access)) is not None), None)
 
     def _dial(self) -> None:
-        if not self._begun and self._access.denied is None:
-            self._begun = True
+        if not self._has_begun and self._access.denied is None:
+            self._has_begun = True
             self._begin()
 
-    # --- the welcome
+    # --- the success
 
-    def _welcome(self, method: str, inner: Identity | None) -> Deferred[Identity]:
-        """Logged in, once the steps are passed and the target has been heard."""
+    def _succeed(self, method: str, inner: Identity | None) -> Deferred[Identity]:
+        """Return a Deferred that fires when the steps are passed and the target has accepted or refused."""
         access = self._access
         access.set_inner_identity(inner)
         self._judge()
-        step = self._needed() if access.denied is None and not self._begun else None
+        step = self._next_step() if access.denied is None and not self._has_begun else None
         blob = (inner.certificate or inner.key) if inner is not None else b""
         self._context.emit(
             events.UserLogin(
@@ -198,39 +204,40 @@ class InnerLogin:
                 second_factor=access.second_factor,
             )
         )
-        welcome: Deferred[Identity] = Deferred()
+        result: Deferred[Identity] = Deferred()
         if access.denied is not None or self.upstream is None:
-            welcome.callback(access.identity)
+            result.callback(access.identity)
         elif step is not None:
             self._say(f"conchrec: {step.why}")
-            self._go_on_with_questions(method, welcome)
+            self._continue_with_questions(method, result)
         else:
             self._dial()
-            self.upstream.when_settled().addCallback(lambda _: self._settled(method, welcome))
-        return welcome
+            self.upstream.when_settled().addCallback(lambda _: self._settle(method, result))
+        return result
 
-    def _settled(self, method: str, welcome: Deferred[Identity]) -> None:
-        if welcome.called:
+    def _settle(self, method: str, result: Deferred[Identity]) -> None:
+        if result.called:
             return
         assert self.upstream is not None
         if self.upstream.questions.open is None:
-            welcome.callback(self._access.identity)
+            result.callback(self._access.identity)
         else:
-            self._go_on_with_questions(method, welcome)
+            self._continue_with_questions(method, result)
 
-    def _go_on_with_questions(self, method: str, welcome: Deferred[Identity]) -> None:
-        self._welcomed = True
+    def _continue_with_questions(self, method: str, result: Deferred[Identity]) -> None:
+        self._has_questions = True
         if method == "none":
-            # It proves nothing, so it is no part of a success.
-            welcome.errback(
+            # It proves nothing, so it is no partial success.
+            result.errback(
                 AccessDenied(
                     "Permission denied", "the user must answer questions", code=ReasonCode.QUESTIONS_PENDING
                 )
             )
         else:
-            welcome.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
+            result.errback(PartialSuccess((KEYBOARD_INTERACTIVE,)))
 
     def refused(self, user: str, method: str, reason: str) -> None:
+        """Audit that a login was refused."""
         self._context.emit(
             events.AuthRefused(**self._access.who(), reason=reason, method=method, stage="inner")
         )

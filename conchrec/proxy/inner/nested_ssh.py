@@ -1,17 +1,17 @@
-"""Detects a stream that begins as SSH does: a forward in which a session would go unrecorded. Pure."""
+"""Detects an SSH connection inside a forward, whose sessions would not be recorded. Pure."""
 
 from __future__ import annotations
 
 import re
 
-LOOKED_AT = 8 * 1024
-"""A server may send other lines before (RFC 4253 section 4.2); no more than these bytes of them are read."""
-#: The protocol versions that there are: 2.0, 1.99 and 1.x.
+SEARCHED_BYTES = 8 * 1024
+"""How many bytes are searched: a server may send other lines before its identification (RFC 4253, 4.2)."""
+#: The identification string of the protocol versions 2.0, 1.99 and 1.x.
 _IDENTIFICATION = re.compile(rb"(?:\A|\n)SSH-[12]")
 
 
 class SshDetector:
-    """One direction of a stream, in the pieces in which it comes."""
+    """Detects the identification string of SSH in one direction of a stream."""
 
     __slots__ = ("_seen",)
 
@@ -19,14 +19,14 @@ class SshDetector:
         self._seen: bytes | None = b""
 
     def feed(self, data: bytes) -> bool:
-        """True once: with the piece that completes the first characters of an identification string.
+        """Search the next piece of data. Returns True once: when ``SSH-1`` or ``SSH-2`` is complete.
 
-        Of those characters no more than four can have come before it: not enough for anybody.
+        At most four of these characters were forwarded before; a peer cannot use them.
         """
         seen = self._seen
         if seen is None:
             return False
-        seen += data[: LOOKED_AT - len(seen)]
-        found = _IDENTIFICATION.search(seen) is not None
-        self._seen = None if found or len(seen) >= LOOKED_AT else seen
-        return found
+        seen += data[: SEARCHED_BYTES - len(seen)]
+        is_ssh = _IDENTIFICATION.search(seen) is not None
+        self._seen = None if is_ssh or len(seen) >= SEARCHED_BYTES else seen
+        return is_ssh

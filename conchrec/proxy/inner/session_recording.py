@@ -1,6 +1,7 @@
-"""The recording of one session, with what its role says where something cannot be recorded.
+"""The recording of one session, and what happens when it fails.
 
-``record: strict``: the session ends. ``best_effort``: it goes on without, and the audit says so.
+With ``record: strict`` the session ends. With ``best_effort`` it continues without a recording, which is
+audited.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _log = Logger()
 class SessionRecording:
     """Opens, writes and closes the recording of the session ``sid``.
 
-    ``complete`` is called with the recorder before it is closed, to add what only the session knows.
-    ``failed`` is called where a strict session must end because of a write that nobody waited for.
+    ``complete`` is called with the recorder before it is closed, to add facts that only the session knows.
+    ``failed`` is called if a write in the background failed and the session must end (``record: strict``).
     """
 
     __slots__ = (
@@ -52,16 +53,16 @@ class SessionRecording:
         self._sid = sid
         self._complete = complete
         self._failed = failed
-        #: None where nothing is recorded: not yet, or not any more.
+        #: None before the recording is opened, and after it was closed or given up.
         self.recorder: SessionRecorder | None = None
         self.was_opened = False
-        #: The session goes on unrecorded: the recording has failed, and the role lets that be.
+        #: The recording failed, and the session continues without it, as the role allows.
         self.is_given_up = False
-        #: The audit has, or is about to get, what the recording failed of.
+        #: The failure of the recording was audited, or the session's end is about to audit it.
         self._is_announced = False
 
     def open(self) -> None:
-        """Make the recording. Raises RecordingError where the role is strict."""
+        """Create the recording. Raises RecordingError if that fails and the role is strict."""
         access, services = self._access, self._access.services
         info = access.session_info(self._sid)
         if access.strict:
@@ -78,7 +79,7 @@ class SessionRecording:
         recorder.on_failure(self._lost)
 
     def write(self, write: Callable[[SessionRecorder], None]) -> None:
-        """Call ``write`` with the recorder, if there is one. Raises RecordingError for a strict role."""
+        """Call ``write`` with the recorder, if there is one. Raises RecordingError if the role is strict."""
         if self.recorder is None:
             return
         try:
@@ -90,7 +91,7 @@ class SessionRecording:
             self._give_up(error)
 
     def mark_quietly(self, text: str) -> None:
-        """A marker, if it can be written."""
+        """Write a marker. A failure is logged, not raised."""
         if self.recorder is not None:
             try:
                 self.recorder.marker(text)
@@ -98,7 +99,7 @@ class SessionRecording:
                 _log.info("cannot write a marker to recording {sid}: {why}", sid=self._sid, why=error.public)
 
     def on_disk(self) -> Deferred[None]:
-        """Fires when all that was recorded is on the disk, or when nothing is recorded any more."""
+        """Return a Deferred that fires when everything is on disk, or when nothing is recorded any longer."""
         if self.recorder is None:
             return succeed(None)
         synced = self.recorder.sync()
@@ -108,7 +109,7 @@ class SessionRecording:
     def close(
         self, recorder: SessionRecorder, reason: str, closed: Callable[[ClosedRecording | None], None]
     ) -> None:
-        """Close what was the recorder; ``closed`` hears of the recording, or None where it is not whole."""
+        """Close ``recorder``. ``closed`` gets the recording, or None if it could not be completed."""
 
         def on_result(result: ClosedRecording | Failure) -> None:
             if isinstance(result, Failure):
@@ -129,7 +130,7 @@ class SessionRecording:
         recorder.close(reason).addBoth(on_result)
 
     def _lost(self, error: RecordingError) -> None:
-        """A write that nobody waited for has failed."""
+        """Handle the failure of a write in the background."""
         if self._access.strict:
             self._is_announced = True
             self._failed(error)
@@ -146,7 +147,7 @@ class SessionRecording:
         return None
 
     def _give_up(self, error: RecordingError) -> None:
-        """The session goes on unrecorded."""
+        """Close the recording; the session continues without one."""
         recorder, self.recorder = self.recorder, None
         if recorder is None:
             return

@@ -1,4 +1,4 @@
-"""What the roles of a user allow in one session, and how a refusal is worded and audited."""
+"""Decides what the roles of a user allow in one session, and audits refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.file_transfers import transfer_programs
 
-#: What an option that is shut forbids, and its code.
+#: By option: what the user may not do without it, and the reason code of the refusal.
 _FORBIDDEN = {
     "commands": ("run this command", ReasonCode.COMMAND_NOT_ALLOWED),
     "pty": ("use a terminal", ReasonCode.PTY_NOT_ALLOWED),
@@ -25,9 +25,9 @@ _FORBIDDEN = {
 
 
 class SessionRules:
-    """The rules of the session ``sid``, as they are now: a reload may change them while it runs.
+    """The current rules of the session ``sid``; a reload may change them while the session runs.
 
-    Each refusal is audited; it raises WriteFailed where that is not possible and the role is strict.
+    Each refusal is audited. Raises WriteFailed if that fails and the role is strict.
     """
 
     __slots__ = ("_access", "_sid")
@@ -38,18 +38,18 @@ class SessionRules:
 
     @property
     def options(self) -> SessionOptions:
-        """The options of the roles, together."""
+        """The combined options of the user's roles."""
         return self._access.session_options
 
     def check_start(self, start: StartRequest) -> None:
-        """Raises AccessDenied where the roles do not allow it."""
+        """Raise AccessDenied if the roles do not allow this start request."""
         if option := self._start_option(start):
             denied = self._denied(option)
             self._access.emit(refusals.event(denied, self._who()))
             raise denied
 
     def refused_now(self, start: StartRequest | None, *, has_pty: bool) -> AccessDenied | None:
-        """Why what runs, or its terminal, is not allowed any more; None where it is."""
+        """Return why the running command or its terminal is no longer allowed; None if it is allowed."""
         option = self._start_option(start) if start is not None else ""
         if not option and has_pty and not self.options.pty:
             option = "pty"
@@ -76,7 +76,7 @@ class SessionRules:
         self._access.emit(events.SessionRejected(**self._who(), reason=reason, rule=rule))
 
     def _start_option(self, start: StartRequest) -> str:
-        """The option that forbids it; empty where none does. What a shell does cannot be seen beforehand."""
+        """Return the option that forbids a start request, or ``""``. A shell's commands are not known yet."""
         text = start.text
         return why_not(self.options, start.kind, text, transfer_programs(start.kind, text))
 

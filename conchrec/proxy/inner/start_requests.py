@@ -1,8 +1,8 @@
-"""Requests for a shell, a command or a subsystem: parsed once, and followed to the target's answer.
+"""Requests for a shell, a command or a subsystem, from the user's request to the target's answer.
 
-A request comes from the user, is judged, may wait for the target's channel, is forwarded and is answered.
-``relay.admission`` lets one at a time come that far; what the target takes meanwhile is decided there, by
-``StartPhase``. This module knows what was requested; ``NEXT`` is the table of its states.
+A request is parsed, checked, may wait for the target's channel, is forwarded, and is answered.
+``relay.admission`` admits one of them at a time, and decides what the target accepts meanwhile
+(``StartPhase``). This module keeps what was requested; ``NEXT`` is the table of its states.
 
 Pure: no transport, no clock.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from conchrec.errors import LocalViolation
+from conchrec.reasons import INTERNAL_ERROR
 from conchrec.recording.format.kept_text import COMMAND_MOST, keep
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
@@ -20,8 +22,11 @@ from conchrec.text import decode_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """``kind`` is the request's name, ``argument`` the command line or the subsystem's name, and
-    ``forced_upon`` what the user requested where a certificate says what runs; else it is empty."""
+    """A request for a shell, a command or a subsystem.
+
+    ``kind`` is the request's name, ``argument`` the command line or the subsystem's name. ``forced_upon`` is
+    the user's own request if the user's certificate forces another command; else it is empty.
+    """
 
     kind: str
     argument: bytes = b""
@@ -35,33 +40,33 @@ class StartRequest:
 
     @property
     def text(self) -> str:
-        """The argument, whole, with bytes that are not UTF-8 as ``\\xNN``."""
+        """The complete argument, with bytes that are not UTF-8 as ``\\xNN``."""
         return decode_text(self.argument)
 
     def force(self, command: str) -> StartRequest:
-        """What runs in its place, as the user's certificate says (PROTOCOL.certkeys, "Critical options")."""
+        """Return the request for the command that the user's certificate forces (``force-command``)."""
         requested = f"{self.kind} {keep(self.argument, COMMAND_MOST).text}".rstrip()
         return StartRequest(kind="exec", argument=command.encode(), forced_upon=requested)
 
     def message(self, *, want_reply: bool) -> m.ChannelRequest:
-        """As it is forwarded."""
+        """Return the request as the message that is forwarded."""
         extra = b"" if self.kind == "shell" else string(self.argument)
         return m.ChannelRequest(name=self.kind.encode("ascii"), want_reply=want_reply, extra=extra)
 
 
 class StartState(Enum):
-    """How far the start of a session has come."""
+    """The state of the start of a session."""
 
     NOT_REQUESTED = "not requested"
     REQUESTED = "requested"
-    """It waits for the target's channel, or the roles do not allow it."""
+    """The request waits for the target's channel, or the roles do not allow it."""
     FORWARDED = "forwarded and not answered"
     ACCEPTED = "accepted"
     REFUSED = "refused by the target"
 
 
 class StartStep(Enum):
-    """What happens to a start request."""
+    """The events of a start request."""
 
     REQUEST = "request"
     FORWARD = "forward"
@@ -76,7 +81,7 @@ NEXT: dict[tuple[StartState, StartStep], StartState] = {
     (StartState.FORWARDED, StartStep.REFUSE): StartState.REFUSED,
     (StartState.REFUSED, StartStep.REQUEST): StartState.REQUESTED,
 }
-"""Where each step leads. What is not here raises RuntimeError: the admission has a bug."""
+"""The next state for each state and step. Any other step is a bug of the admission: LocalViolation."""
 
 
 class StartTracker:
@@ -87,49 +92,50 @@ class StartTracker:
     def __init__(self) -> None:
         self.state = StartState.NOT_REQUESTED
         self._pending: StartRequest | None = None
-        #: The last one that was forwarded, whatever the target has answered.
+        #: The last request that was forwarded, regardless of the target's answer.
         self.last: StartRequest | None = None
 
     @property
     def is_requested(self) -> bool:
-        """The user has requested a start, whatever became of it."""
+        """Whether the user has requested a start, regardless of the answer."""
         return self.state is not StartState.NOT_REQUESTED
 
     @property
     def is_forwarded(self) -> bool:
-        """The target was given a start request, whatever it has answered."""
+        """Whether a start request was forwarded, regardless of the answer."""
         return self.last is not None
 
     @property
     def current(self) -> StartRequest | None:
-        """What runs, or was forwarded and is not answered."""
+        """The request that was accepted, or was forwarded and is not answered yet; None without one."""
         return self.last if self.state in (StartState.FORWARDED, StartState.ACCEPTED) else None
 
     def request(self, start: StartRequest) -> None:
-        """The user requests ``start``."""
+        """Note that the user requests ``start``."""
         self._enter(StartStep.REQUEST)
         self._pending = start
 
     @property
     def pending(self) -> StartRequest:
-        """The request that is not forwarded yet. Raises RuntimeError if there is none."""
+        """The request that is not forwarded yet. Raises LocalViolation if there is none."""
         if self._pending is None:
-            raise RuntimeError("no start request is to be forwarded")
+            raise LocalViolation(INTERNAL_ERROR, "no start request waits to be forwarded")
         return self._pending
 
     def forward(self) -> StartRequest:
-        """The pending request is forwarded now; returns it."""
+        """Note that the pending request is forwarded; returns it."""
         start = self.pending
         self._enter(StartStep.FORWARD)
         self.last, self._pending = start, None
         return start
 
     def answer(self, success: bool) -> None:
-        """The target has answered it."""
+        """Note the target's answer to the forwarded request."""
         self._enter(StartStep.ACCEPT if success else StartStep.REFUSE)
 
     def _enter(self, step: StartStep) -> None:
         after = NEXT.get((self.state, step))
         if after is None:
-            raise RuntimeError(f"start request: {step.value} in state: {self.state.value}")
+            detail = f"unexpected {step.value} of a start request in state: {self.state.value}"
+            raise LocalViolation(INTERNAL_ERROR, detail)
         self.state = after

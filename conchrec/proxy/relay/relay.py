@@ -25,7 +25,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from conchrec.errors import ConchrecError, RemoteViolation
+from conchrec.errors import ConchrecError, LocalViolation, RemoteViolation
 from conchrec.proxy.held_bytes import ChannelHeldBytes, UserHeldBytes
 from conchrec.proxy.relay.admission import (
     CHANNEL_CLOSED,
@@ -418,6 +418,8 @@ class Relay:
         except RemoteViolation:
             raise
         except ConchrecError as error:
+            if isinstance(error, LocalViolation):
+                _log.failure("unexpected error in a channel, which is closed: {detail}", detail=error.detail)
             self._fail(error)
             return False
         return True

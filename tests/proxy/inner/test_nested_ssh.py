@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.proxy.inner.nested_ssh import LOOKED_AT, SshDetector
+from conchrec.proxy.inner.nested_ssh import SEARCHED_BYTES, SshDetector
 
 STARTS = [
     b"SSH-2.0-OpenSSH_9.2\r\n", b"SSH-1.99-x\n", b"SSH-1.5-x\n",
@@ -38,11 +38,11 @@ def test_something_else(start: bytes) -> None:
 
 def test_not_for_ever() -> None:
     detector = SshDetector()
-    for _ in range(LOOKED_AT):
+    for _ in range(SEARCHED_BYTES):
         assert not detector.feed(b"x")
     assert not detector.feed(b"\nSSH-2.0-x\r\n")
 
 
 def test_no_more_than_that_is_kept() -> None:
     detector = SshDetector()
-    assert not detector.feed(b"x" * (LOOKED_AT * 4) + b"\nSSH-2.0-x\r\n")
+    assert not detector.feed(b"x" * (SEARCHED_BYTES * 4) + b"\nSSH-2.0-x\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conchrec.errors import LocalViolation
 from conchrec.proxy.inner.start_requests import StartRequest, StartState, StartStep, StartTracker
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import Malformed, Truncated, string
@@ -49,7 +50,7 @@ def test_step_leads_where_the_table_says(state: str, step: str) -> None:
     tracker = tracker_in(state)
     after = TABLE[state][1][STEPS.index(step)]
     if after == "-":
-        with pytest.raises(RuntimeError):
+        with pytest.raises(LocalViolation):
             take(tracker, step)
         assert tracker.state is StartState[state]
     else:
@@ -80,7 +81,7 @@ def test_carries_the_request_until_it_is_forwarded() -> None:
     tracker = tracker_in("REQUESTED")
     assert tracker.pending is LS
     tracker.forward()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(LocalViolation):
         _ = tracker.pending
 
 
