@@ -26,7 +26,7 @@ class Pools:
     def __init__(self, reactor: Any, pool: Callable[..., ThreadPool] = ThreadPool) -> None:
         self._reactor = reactor
         self._disk = pool(0, 4, name="disk")
-        self._names = pool(0, resolver.PLACES, name="names")
+        self._names = pool(0, resolver.AT_ONCE, name="names")
         self._background = pool(0, 2, name="sealing")
         self._recordings = pool(0, THREADS, name="reading")
         self._passwords = pool(0, AT_ONCE, name="hashing")

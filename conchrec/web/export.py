@@ -1,7 +1,7 @@
-"""``GET /webapi/auth/export?type=user|host|krl``: what targets and users have to trust. Nothing else is here.
+"""``GET /webapi/auth/export?type=user|host|krl``: the keys that targets and users must trust.
 
-All of it is public: the public keys of the authorities, and the list of what is revoked. So whoever asks gets
-it, over HTTP or, where the endpoint is a TLS one, HTTPS.
+All of it is public: the public keys of the authorities, and the list of revoked keys. So every client gets
+it, over HTTP, or over HTTPS where the endpoint uses TLS. There are no other pages.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 PATH = b"/webapi/auth/export"
-#: Connections at one time: a fleet asks now and then.
+#: Connections at one time: even a large fleet requests the keys only now and then.
 MAX_CONNECTIONS = 200
 #: Connections that are read in one turn of the reactor.
 AT_ONCE = 2
-#: Bytes of one that may wait to be read; a request is smaller.
+#: The most bytes of one connection that wait to be read; a request is smaller.
 MAX_WAITING = 64 * 1024
-#: A client that says nothing for so long is let go, in seconds.
+#: After how many seconds without data a connection is closed.
 IDLE = 15.0
-#: How long an answer may be kept, in seconds. A list of what is revoked ages fast.
+#: How long clients may cache a response, in seconds: a revocation list must be fresh.
 KEYS_AGE, KRL_AGE = 3600, 60
 _TEXT = b"text/plain; charset=utf-8"
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Exports(Protocol):
-    """What is given out."""
+    """The data that the page serves."""
 
     def user_ca_lines(self) -> str:
-        """For TrustedUserCAKeys: a line for each key that is trusted."""
+        """The trusted keys of the user CA, a line for each, for TrustedUserCAKeys."""
 
     def host_ca_lines(self) -> str:
-        """For known_hosts: an ``@cert-authority`` line for each."""
+        """An ``@cert-authority`` line for each trusted key of the host CA, for known_hosts."""
 
     def krl(self) -> bytes:
-        """For RevokedKeys (PROTOCOL.krl)."""
+        """The revocation list for RevokedKeys (PROTOCOL.krl)."""
 
 
 def factory(exports: Exports, reactor: Any) -> WrappingFactory[Any]:
-    """For a listener."""
+    """The factory for a listener of the web server."""
     return _Limited(_Quiet(Export(exports), requestFactory=_Bodiless, reactor=reactor), reactor)
 
 
 class Export(Resource):
-    """The one page, and the answer to every other path."""
+    """The page, and the response to every other path."""
 
     isLeaf = True
 
@@ -63,8 +63,9 @@ class Export(Resource):
         self._exports = exports
 
     def render(self, request: Request) -> bytes:
+        """The response to one request."""
         request.responseHeaders.removeHeader(b"server")
-        # A fleet asks now and then: nobody needs a second answer on one connection, but a flood.
+        # Only a flood has use for a second request on one connection.
         request.setHeader(b"connection", b"close")
         request.channel.persistent = False
         request.setHeader(b"x-content-type-options", b"nosniff")
@@ -75,12 +76,12 @@ class Export(Resource):
             return _problem(
                 request, NOT_FOUND, "not found: the only path is /webapi/auth/export?type=user, host or krl"
             )
-        asked = (request.args or {}).get(b"type", [])
-        if asked == [b"user"]:
+        types = (request.args or {}).get(b"type", [])
+        if types == [b"user"]:
             return _answer(request, self._exports.user_ca_lines().encode(), _TEXT, KEYS_AGE)
-        if asked == [b"host"]:
+        if types == [b"host"]:
             return _answer(request, self._exports.host_ca_lines().encode(), _TEXT, KEYS_AGE)
-        if asked == [b"krl"]:
+        if types == [b"krl"]:
             return _answer(request, self._exports.krl(), b"application/octet-stream", KRL_AGE)
         return _problem(request, BAD_REQUEST, "invalid parameter type: must be user, host or krl")
 
@@ -96,12 +97,12 @@ def _answer(request: Request, body: bytes, kind: bytes, age: int) -> bytes:
 
 @lru_cache(maxsize=8)
 def _tag(body: bytes) -> bytes:
-    """The ETag of a body; cached, for the same bytes are served again and again."""
+    """The ETag of a body; cached, because the same few bodies are served again and again."""
     return b'"%s"' % hashlib.sha256(body).hexdigest().encode()
 
 
 def _problem(request: Request, status: int, text: str) -> bytes:
-    """One line; nothing of what was asked is in it."""
+    """An error response of one line, without any text of the request."""
     request.setResponseCode(status)
     request.setHeader(b"content-type", _TEXT)
     request.setHeader(b"cache-control", b"no-store")
@@ -111,7 +112,7 @@ def _problem(request: Request, status: int, text: str) -> bytes:
 
 
 class _Bodiless(Request):
-    """A request that brings something is not for us, and is not read."""
+    """A request without a body; one with a body gets an error, and its body is not read."""
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(0)  # type: ignore[no-untyped-call]
@@ -122,7 +123,7 @@ class _Bodiless(Request):
 
 
 class _InTurn(ProtocolWrapper):
-    """A connection whose bytes are handled when its turn comes."""
+    """A connection whose bytes are read when it is its turn."""
 
     factory: _Limited
 
@@ -152,8 +153,10 @@ class _InTurn(ProtocolWrapper):
 
 @implementer(IProtocolNegotiationFactory)
 class _Limited(WrappingFactory[_InTurn]):
-    """Not everybody at once: so many connections, and in one turn of the reactor a few of them. With TLS it
-    is asked which protocols there are, and asks the site."""
+    """Limits the connections, and how many of them are read in one turn of the reactor.
+
+    TLS asks it which protocols there are, and it asks the site.
+    """
 
     noisy = False
     protocol = _InTurn
@@ -166,7 +169,7 @@ class _Limited(WrappingFactory[_InTurn]):
         self._scheduled = False
 
     def wait(self, connection: _InTurn) -> None:
-        """``connection`` has something to read."""
+        """Read ``connection`` when it is its turn."""
         self._waiting.append(connection)
         self._schedule()
 
@@ -191,7 +194,7 @@ class _Limited(WrappingFactory[_InTurn]):
 
 
 class _Quiet(Site):
-    """Keeps no log of requests: there is nothing to know about who asks for a public key."""
+    """A site without a log of requests: nobody needs to know who reads public keys."""
 
     noisy = False
 
@@ -199,10 +202,10 @@ class _Quiet(Site):
         super().__init__(*arguments, timeout=IDLE, parsePOSTFormSubmission=False, **named)  # type: ignore[no-untyped-call]
 
     def startFactory(self) -> None:
-        """Twisted's opens the log, and looks at the clock each second."""
+        """Do nothing: Twisted's method opens a log, and starts a timer that fires each second."""
 
     def stopFactory(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no log to close."""
 
     def log(self, request: Any) -> None:
-        """Not at all."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
-"""Bandwidth: so many bytes a second for all connections of one user, or to one target, both ways together.
+"""Limits the bytes per second of all connections of one user, and of all connections to one target.
 
-What has come is passed on; then the connection that brought it pauses, until the bytes of all are paid for,
-or for as long as its own bytes take at its share, if that is sooner. So nothing is dropped or kept, and
-nobody waits for what others have sent.
+Bytes are counted in both directions together. They are forwarded first; then their connection pauses, until
+the limit allows all bytes of the user or target, or for the time that its own bytes take at its share of the
+limit, if that is shorter. So nothing is dropped or stored, and no connection waits for the bytes of others.
 """
 
 from __future__ import annotations
@@ -12,57 +12,60 @@ from collections.abc import Callable
 from conchrec.clock import Clock
 from conchrec.model import Target
 
-#: Seconds' worth of bytes that may pass at once, after a rest.
+#: How many seconds of the limit may pass at once after a pause.
 BURST = 0.25
-#: Users and targets that are remembered while they rest.
+#: The most users and targets that are remembered while they send nothing.
 REMEMBERED = 1000
-#: Seconds for which somebody who has sent something counts as one who shares.
+#: For how many seconds a connection that has sent something gets a share of the limit.
 SHARES = 1.0
 Key = tuple[str, str]
 
 
-class _Shared:
-    """The bytes of one user, or to one target."""
+class _Budget:
+    """The bytes of one user, or of one target."""
 
     def __init__(self) -> None:
-        self._paid_at = 0.0
-        #: Until when each connection shares, and when those were last looked through.
-        self._sharing: dict[object, float] = {}
-        self._looked = 0.0
+        #: The time at which the limit allows all bytes that have passed.
+        self._due_at = 0.0
+        #: By connection: until when it gets a share; and when expired ones were last removed.
+        self._shares_until: dict[object, float] = {}
+        self._cleaned_at = 0.0
 
-    def passed(self, size: int, rate: int, now: float) -> None:
-        self._paid_at = max(self._paid_at, now - BURST) + size / rate
+    def add(self, size: int, rate: int, now: float) -> None:
+        """Count bytes that have passed, at a limit of ``rate`` bytes a second."""
+        self._due_at = max(self._due_at, now - BURST) + size / rate
 
-    def pause(self, by: object, unpaid: int, rate: int, now: float) -> float:
-        """How many seconds this connection has to pause for so many bytes."""
-        if now - self._looked > BURST:
-            self._looked = now
-            self._sharing = {one: until for one, until in self._sharing.items() if until > now}
-        self._sharing[by] = now + SHARES
-        pause = max(0.0, min(self._paid_at - now, unpaid * len(self._sharing) / rate))
-        self._sharing[by] += pause
+    def pause(self, connection: object, size: int, rate: int, now: float) -> float:
+        """How many seconds a connection must pause after it has sent ``size`` bytes."""
+        if now - self._cleaned_at > BURST:
+            self._cleaned_at = now
+            self._shares_until = {key: until for key, until in self._shares_until.items() if until > now}
+        self._shares_until[connection] = now + SHARES
+        pause = max(0.0, min(self._due_at - now, size * len(self._shares_until) / rate))
+        self._shares_until[connection] += pause
         return pause
 
-    def rests(self, now: float) -> bool:
-        return self._paid_at <= now - BURST
+    def is_idle(self, now: float) -> bool:
+        """Whether it is as if nothing had passed."""
+        return self._due_at <= now - BURST
 
 
 class Bandwidth:
-    """What each user and each target has used up."""
+    """The bytes of each user and of each target."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._shared: dict[Key, _Shared] = {}
+        self._budgets: dict[Key, _Budget] = {}
 
     @property
     def remembered(self) -> int:
-        """Users and targets."""
-        return len(self._shared)
+        """How many users and targets are remembered."""
+        return len(self._budgets)
 
-    def _of(self, key: Key, now: float) -> _Shared:
-        if key not in self._shared and len(self._shared) >= REMEMBERED:
-            self._shared = {key: one for key, one in self._shared.items() if not one.rests(now)}
-        return self._shared.setdefault(key, _Shared())
+    def _budget(self, key: Key, now: float) -> _Budget:
+        if key not in self._budgets and len(self._budgets) >= REMEMBERED:
+            self._budgets = {key: budget for key, budget in self._budgets.items() if not budget.is_idle(now)}
+        return self._budgets.setdefault(key, _Budget())
 
     def meter(
         self,
@@ -71,35 +74,40 @@ class Bandwidth:
         rates: Callable[[], tuple[int, int]],
         pause: Callable[[bool], None],
     ) -> Callable[[int], None]:
-        """What hears of every byte of one connection. ``rates`` are those of a user and of a target now, in
-        bytes a second (0: no limit); ``pause`` stops both ways, and lets them go on."""
+        """Return a function that must be called with the size of all data of one connection.
+
+        ``rates`` returns the limits of a user and of a target now, in bytes a second (0: no limit).
+        ``pause(True)`` stops both directions, ``pause(False)`` lets them continue.
+        """
         keys: tuple[Key, Key] = ("user", user), ("target", str(target))
         connection = object()
         paused = False
-        # What was on its way when the pause began is paid for after it.
-        unpaid = 0
+        # Bytes that pass during a pause count after it.
+        uncounted = 0
 
-        def go_on() -> None:
+        def resume() -> None:
             nonlocal paused
             paused = False
             pause(False)
 
         def passed(size: int) -> None:
-            nonlocal paused, unpaid
+            nonlocal paused, uncounted
             now = self._clock.seconds()
-            limited = [(self._of(key, now), rate) for key, rate in zip(keys, rates(), strict=True) if rate]
-            for shared, rate in limited:
-                shared.passed(size, rate, now)
-            unpaid += size
+            limited = [
+                (self._budget(key, now), rate) for key, rate in zip(keys, rates(), strict=True) if rate
+            ]
+            for budget, rate in limited:
+                budget.add(size, rate, now)
+            uncounted += size
             if paused:
                 return
-            owed, unpaid = unpaid, 0
+            counted, uncounted = uncounted, 0
             seconds = max(
-                (shared.pause(connection, owed, rate, now) for shared, rate in limited), default=0.0
+                (budget.pause(connection, counted, rate, now) for budget, rate in limited), default=0.0
             )
             if seconds > 0:
                 paused = True
                 pause(True)
-                self._clock.callLater(seconds, go_on)
+                self._clock.callLater(seconds, resume)
 
         return passed

@@ -1,8 +1,7 @@
-"""The way to a target: a gate for handshakes, the TCP connection, and the banner.
+"""Connects to targets: through the gate, over TCP, as far as the target's identification string.
 
-sshd drops unauthenticated connections at random from ``MaxStartups`` on (10:30:100), so no more than
-a few handshakes with one target are under way at a time and the others wait in line. A connection
-that is dropped before it said anything of SSH is tried again with back-off.
+Only a few handshakes with one target are in progress at a time (``handshake_gate``). A connection that the
+target drops before its identification string is tried again after a pause: sshd does that at ``MaxStartups``.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
 from conchrec.errors import Busy, ConchrecError, Unreachable, UpstreamError
-from conchrec.fair_queue import FairQueue
 from conchrec.model import Target
+from conchrec.proxy.dial.handshake_gate import Gate, Slot
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh.hostkeys import AcceptedHostKey
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd
@@ -33,111 +32,19 @@ from conchrec.text import foreign_line
 
 T = TypeVar("T")
 
-#: How long a target's banner is taken for granted; an upgrade of its sshd shows after that.
-BANNER_LIFE = timedelta(minutes=10)
-BANNERS = 4096
-#: Handshakes of one user with one target that may wait for a person, outside the gate.
-WAITING_FOR_PEOPLE = 4
+#: How long a target's identification string is remembered; an upgrade of its sshd shows after that.
+REMEMBERED_TIME = timedelta(minutes=10)
+#: The most targets whose identification strings are remembered.
+REMEMBERED = 4096
 #: Characters of what a target says that are quoted in an error.
 MAX_REASON = 255
+#: The first and the longest pause before a new try, in seconds.
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 2.0
 
 
-class Slot:
-    """A place in a gate. ``release`` as often as one likes."""
-
-    __slots__ = ("_gate", "_released", "_user", "held", "waiting")
-
-    def __init__(self, gate: Gate, user: str) -> None:
-        self._gate = gate
-        self._user = user
-        self._released: Callable[[], None] | None = None
-        self.held = True
-        self.waiting = False
-
-    def on_release(self, callback: Callable[[], None]) -> None:
-        self._released = callback
-
-    def release(self) -> None:
-        if self.held:
-            self.held = False
-            self._gate.left(self._user)
-        if self.waiting:
-            self.waiting = False
-            self._gate.person_done(self._user)
-        if self._released is not None:
-            self._released()
-
-    def wait_for_person(self) -> None:
-        """Someone has to touch, confirm or type: make room for the next, within bounds."""
-        if self.held and self._gate.may_wait(self._user):
-            self.held = False
-            self.waiting = True
-            self._gate.left(self._user)
-
-
-class Gate:
-    """So many handshakes with one target at once. Users take turns, each user's own come first come,
-    first served, and one user has no more than ``share`` of the places, by default three quarters: who never
-    finishes a login does not keep everybody else out.
-    """
-
-    def __init__(self, places: int, *, share: int | None = None) -> None:
-        self._free = places
-        self._places = places
-        self._share = share or max(1, places * 3 // 4)
-        self._queue: FairQueue[Deferred[Slot]] = FairQueue()
-        self._inside: dict[str, int] = {}
-        self._people: dict[str, int] = {}
-
-    @property
-    def idle(self) -> bool:
-        return self._free == self._places and not self._queue and not self._people
-
-    def enter(self, user: str) -> Deferred[Slot]:
-        """A Deferred of one's own; cancelling it leaves the line."""
-        waiting: Deferred[Slot] = Deferred(lambda waiting: self._queue.discard(user, waiting))
-        self._queue.add(user, waiting)
-        self._admit()
-        return waiting
-
-    def left(self, user: str) -> None:
-        self._free += 1
-        _less(self._inside, user)
-        self._admit()
-
-    def may_wait(self, user: str) -> bool:
-        if self._people.get(user, 0) >= WAITING_FOR_PEOPLE:
-            return False
-        self._people[user] = self._people.get(user, 0) + 1
-        return True
-
-    def person_done(self, user: str) -> None:
-        _less(self._people, user)
-
-    def _admit(self) -> None:
-        while self._free:
-            # Those who have their share already are few: no more than shares fit into the places.
-            first = self._queue.take(lambda user: self._inside.get(user, 0) < self._share)
-            if first is None:
-                return
-            user, waiting = first
-            self._free -= 1
-            self._inside[user] = self._inside.get(user, 0) + 1
-            waiting.callback(Slot(self, user))
-
-
-def _less(counts: dict[str, int], user: str) -> None:
-    left = counts.get(user, 0) - 1
-    if left > 0:
-        counts[user] = left
-    else:
-        counts.pop(user, None)
-
-
 class HostCheck(Shape):
-    """Judges the target's host key, in the middle of the key exchange, and remembers what it said."""
+    """Checks the target's host key during the key exchange, and remembers the verdict."""
 
     @property
     def verdict(self) -> AcceptedHostKey | None:
@@ -149,16 +56,16 @@ MakeTransport = Callable[[Target], tuple[ClientTransport, HostCheck]]
 
 @dataclass(slots=True, kw_only=True)
 class Link:
-    """A connection to a target whose banner has been read, and its place in the gate."""
+    """A connection to a target that has sent its identification string, and its slot in the gate."""
 
     transport: ClientTransport
     check: HostCheck
     slot: Slot
-    banner: bytes
+    identification: bytes
     address: str
 
     def drop(self) -> None:
-        """Nobody wants it."""
+        """Close it: it is not used."""
         self.slot.release()
         self.transport.abort()
 
@@ -183,11 +90,13 @@ class Dialer:
         self._handshakes = handshakes
         self._timeout = timeout.total_seconds()
         self._gates: dict[Target, Gate] = {}
-        self._banners: OrderedDict[Target, tuple[float, bytes]] = OrderedDict()
-        self._looks: dict[Target, list[Deferred[None]]] = {}
+        #: By target: when its identification string was read, and the string.
+        self._remembered: OrderedDict[Target, tuple[float, bytes]] = OrderedDict()
+        #: By target of which one is being read: the others who wait for it.
+        self._waiting: dict[Target, list[Deferred[None]]] = {}
 
     def limit(self, *, handshakes: int, timeout: timedelta) -> None:
-        """Other limits from now on; at a target where somebody waits, as soon as nobody does."""
+        """Use these limits from now on; at a target with handshakes in progress, after these."""
         self._handshakes = handshakes
         self._timeout = timeout.total_seconds()
         self._gates = {target: gate for target, gate in self._gates.items() if not gate.idle}
@@ -197,38 +106,39 @@ class Dialer:
         """Seconds from the first try to the key exchange, all tries together."""
         return self._timeout
 
-    # --- banners
+    # --- identification strings
 
-    def remembered_banner(self, target: Target) -> bytes | None:
-        entry = self._banners.get(target)
-        if entry is None or self._clock.seconds() - entry[0] > BANNER_LIFE.total_seconds():
+    def remembered_identification(self, target: Target) -> bytes | None:
+        """The identification string that the target has sent lately; None if it is not known."""
+        entry = self._remembered.get(target)
+        if entry is None or self._clock.seconds() - entry[0] > REMEMBERED_TIME.total_seconds():
             return None
         return entry[1]
 
-    def _remember(self, target: Target, banner: bytes) -> None:
-        self._banners[target] = (self._clock.seconds(), banner)
-        self._banners.move_to_end(target)
-        while len(self._banners) > BANNERS:
-            self._banners.popitem(last=False)
+    def _remember(self, target: Target, identification: bytes) -> None:
+        self._remembered[target] = (self._clock.seconds(), identification)
+        self._remembered.move_to_end(target)
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
 
-    async def look(
+    async def identify(
         self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport
     ) -> tuple[bytes, Link | None]:
-        """The target's banner, and the connection that it was read on, where one had to be made.
+        """Return the target's identification string, and the link that it was read on, if one was needed.
 
-        Simultaneous first looks at one target share one connection. Raises UpstreamError.
+        Simultaneous calls for one target share one connection. Raises UpstreamError.
         """
         while True:
-            banner = self.remembered_banner(target)
-            if banner is not None:
-                return banner, None
-            waiting = self._looks.get(target)
+            identification = self.remembered_identification(target)
+            if identification is not None:
+                return identification, None
+            waiting = self._waiting.get(target)
             if waiting is None:
                 break
             turn: Deferred[None] = Deferred()
             waiting.append(turn)
             await turn
-        self._looks[target] = []
+        self._waiting[target] = []
         problem: UpstreamError | None = None
         try:
             link = await self.connect(target, addresses, user, make)
@@ -236,20 +146,20 @@ class Dialer:
             problem = error
             raise
         finally:
-            # What one has found out holds for all who waited; only where it gave up, the next one looks.
-            for turn in self._looks.pop(target):
+            # All who waited share the result; but if this call was cancelled, the next one connects.
+            for turn in self._waiting.pop(target):
                 if not turn.called and problem is None:
                     turn.callback(None)
                 elif not turn.called:
                     turn.errback(Failure(problem))
-        return link.banner, link
+        return link.identification, link
 
     # --- connections
 
     async def connect(self, target: Target, addresses: Sequence[str], user: str, make: MakeTransport) -> Link:
-        """Through the gate, TCP, the target's banner. Raises Unreachable or Busy."""
+        """Connect, as far as the identification string of the target. Raises Unreachable or Busy."""
         gate = self._gates.setdefault(target, Gate(self._handshakes))
-        # The time in line counts for itself: the line moves only as fast as the target lets people in.
+        # The time in the queue has a limit of its own: the queue moves only as fast as the target logs in.
         entering = gate.enter(user)
         try:
             slot = await self.within(
@@ -293,31 +203,31 @@ class Dialer:
                 raise problem
             await self.pause(min(backoff, deadline - self._clock.seconds()))
             if self._clock.seconds() >= deadline:
-                # Not that the time is up, but why.
+                # The reason says more than that the time is over.
                 raise problem
             backoff = min(backoff * 2, LAST_BACKOFF)
 
     async def _connect_one(
         self, target: Target, address: str, slot: Slot, deadline: float, make: MakeTransport
     ) -> Link:
-        left = deadline - self._clock.seconds()
-        if left <= 0:
+        remaining = deadline - self._clock.seconds()
+        if remaining <= 0:
             raise Unreachable(
                 f"cannot reach {target}: no connection in {self._timeout:g} s (connect_timeout). "
                 "Is the host up?",
                 code=ReasonCode.CONNECT_TIMEOUT,
             )
         family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        endpoint = family(self._reactor, address, target.port, timeout=left)
+        endpoint = family(self._reactor, address, target.port, timeout=remaining)
         transport, check = make(target)
         try:
             await endpoint.connect(_once(transport))
         except neterror.ConnectError as error:
             raise _unreachable(target, address, error) from error
-        link = Link(transport=transport, check=check, slot=slot, banner=b"", address=address)
+        link = Link(transport=transport, check=check, slot=slot, identification=b"", address=address)
         try:
-            link.banner = await self.within(
-                banner_of(transport),
+            link.identification = await self.within(
+                identification_of(transport),
                 deadline - self._clock.seconds(),
                 lambda: Unreachable(
                     f"cannot reach {target}: it accepts the connection and sends nothing. "
@@ -328,11 +238,14 @@ class Dialer:
         except BaseException:
             transport.abort()
             raise
-        self._remember(target, link.banner)
+        self._remember(target, link.identification)
         return link
 
     async def splice(self, target: Target, addresses: Sequence[str], protocol: Protocol) -> str:
-        """A plain TCP connection, for bytes that pass through unread; the address. Raises Unreachable."""
+        """Connect ``protocol`` over TCP, for bytes that pass through unread, and return the address.
+
+        Raises Unreachable.
+        """
         problem = Unreachable(f"cannot reach {target}: it has no address", code=ReasonCode.HOST_NOT_FOUND)
         for address in addresses:
             family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
@@ -348,7 +261,7 @@ class Dialer:
     # --- time
 
     def pause(self, seconds: float) -> Deferred[None]:
-        """Back-off, with a little chance in it so that a crowd does not come back as one."""
+        """Wait about this long: half to one and a half times, so that many clients do not retry together."""
         call = self._clock.callLater(
             max(seconds, 0) * (0.5 + random.random()),  # noqa: S311
             lambda: done.callback(None),
@@ -357,7 +270,7 @@ class Dialer:
         return done
 
     async def within(self, waiting: Deferred[T], seconds: float, late: Callable[[], ConchrecError]) -> T:
-        """What ``waiting`` fires with; after ``seconds`` it is cancelled and ``late()`` is raised."""
+        """Return the result of ``waiting``; after ``seconds`` cancel it and raise ``late()``."""
         is_late = False
 
         def too_late() -> None:
@@ -378,7 +291,7 @@ class Dialer:
 
 
 class _Once(Factory):
-    """One protocol for one connection; says nothing about it in the log."""
+    """Returns one protocol for one connection, without Twisted's log lines."""
 
     noisy = False
 
@@ -390,23 +303,23 @@ class _Once(Factory):
 
 
 def _once(protocol: Protocol) -> Any:
-    """As zope's untyped interface has it."""
+    """The factory as Any: IProtocolFactory is an interface of zope, which mypy does not know."""
     return _Once(protocol)
 
 
-def banner_of(transport: ClientTransport) -> Deferred[bytes]:
-    """Fires with the peer's version line, or fails with Dropped when it goes before it says one."""
+def identification_of(transport: ClientTransport) -> Deferred[bytes]:
+    """Fires with the peer's identification string. Fails with HandshakeDropped if it closes before that."""
     done: Deferred[bytes] = Deferred()
 
     def lost(lost: ConnectionEnd) -> None:
         if not done.called:
             done.errback(Failure(HandshakeDropped(lost.describe())))
 
-    def version(banner: bytes) -> None:
+    def received(identification: bytes) -> None:
         if not done.called:
-            done.callback(banner)
+            done.callback(identification)
 
-    transport.on_identification(version)
+    transport.on_identification(received)
     transport.when_lost().addCallback(lost)
     return done
 

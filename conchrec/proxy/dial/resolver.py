@@ -1,7 +1,7 @@
-"""Names become addresses: in threads, so many at a time, and no user has all of them.
+"""Resolves host names to addresses in threads: a few at a time, and the users take turns.
 
-A lookup may take as long as somebody's name server likes. Users take turns; one who asks for a hundred names
-that nobody answers for keeps nobody else waiting.
+A name server may take long to answer. A user who requests a hundred names that do not resolve does not make
+the others wait.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from conchrec.proxy.dial.dialer import Gate
+from conchrec.proxy.dial.handshake_gate import Gate
 from conchrec.threads import InThread
 
-#: Lookups at one time, and of one user.
-PLACES, SHARE = 16, 4
+#: Lookups at one time, of all users and of one user.
+AT_ONCE, AT_ONCE_OF_USER = 16, 4
 
 
 class Lookups:
-    """See the module. ``addresses_of`` blocks."""
+    """Resolves names by ``addresses_of``, which blocks, in a thread."""
 
     def __init__(self, addresses_of: Callable[[str], tuple[str, ...]], in_thread: InThread) -> None:
         self._addresses_of = addresses_of
         self._in_thread = in_thread
-        self._gate = Gate(PLACES, share=SHARE)
+        self._gate = Gate(AT_ONCE, share=AT_ONCE_OF_USER)
 
     def __call__(self, user: str, host: str) -> Deferred[tuple[str, ...]]:
-        """All addresses of a host, in the system's order; none where there is no such host.
+        """Fires with all addresses of a host, in the system's order; none if there is no such host.
 
-        Cancelled, it leaves the line; a thread that is at it already keeps its place until it is done.
+        If it is cancelled, it leaves the queue; a thread that already works keeps its slot until it is done.
         """
         return Deferred.fromCoroutine(self._look_up(user, host))
 
     async def _look_up(self, user: str, host: str) -> tuple[str, ...]:
         slot = await self._gate.enter(user)
-        # Whoever does not wait any more must not make room for another: the thread still works.
+        # A cancelled wait must not release the slot: the thread still works.
         answer: Deferred[tuple[str, ...]] = Deferred()
 
-        working = self._in_thread(lambda: self._addresses_of(host))
-        working.chainDeferred(answer)
-        working.addBoth(lambda _: slot.release())
+        lookup = self._in_thread(lambda: self._addresses_of(host))
+        lookup.chainDeferred(answer)
+        lookup.addBoth(lambda _: slot.release())
         return await answer

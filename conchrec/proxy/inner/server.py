@@ -63,7 +63,7 @@ class TargetServer:
         access: TargetAccess,
         tunnel: Tunnel,
         *,
-        banner: bytes,
+        identification: bytes,
         link: Link | None,
         over: Callable[[], None],
     ) -> None:
@@ -93,7 +93,7 @@ class TargetServer:
             on_refused=self._login.refused,
         )
         self._transport = ServerTransport(
-            identification=mirrored_identification(banner),
+            identification=mirrored_identification(identification),
             host_keys=self._services.authority.inner_host_keys(requested.host, requested.port),
             algorithms=self._context.settings.algorithms,
             powers=self._services.diffie_hellman.powers_of_peer(lambda: f"user {access.identity.user}"),

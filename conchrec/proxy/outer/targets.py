@@ -209,13 +209,13 @@ class TargetConnections:
                 await services.signing(
                     lambda: services.authority.inner_host_keys(requested.host, requested.port)
                 )
-                banner, link = await services.dialer.look(
+                identification, link = await services.dialer.identify(
                     target,
                     access.destination.addresses,
                     access.identity.user,
                     lambda _: new_transport(access),
                 )
-                recorded = _RecordedTarget(self, access, banner, link)
+                recorded = _RecordedTarget(self, access, identification, link)
                 # The policy may have changed since the first check.
                 return self._check_again(recorded, lambda: self._may_reach(access))
             if access.identity.force_command:
@@ -281,10 +281,14 @@ class TargetConnections:
             _log.failure("internal error at the start of a tunnel")
             tunnel.abortConnection()
 
-    def serve(self, access: TargetAccess, tunnel: Tunnel, banner: bytes, link: Link | None) -> None:
+    def serve(self, access: TargetAccess, tunnel: Tunnel, identification: bytes, link: Link | None) -> None:
         """Start the inner server for a target whose sessions are recorded."""
         server = TargetServer(
-            access, tunnel, banner=banner, link=link, over=lambda: self._server_over(server, tunnel)
+            access,
+            tunnel,
+            identification=identification,
+            link=link,
+            over=lambda: self._server_over(server, tunnel),
         )
         self._servers.add(server)
 
@@ -343,15 +347,15 @@ class _RecordedTarget:
     """A ConnectedTarget with an inner server, which records the sessions."""
 
     def __init__(
-        self, connections: TargetConnections, access: TargetAccess, banner: bytes, link: Link | None
+        self, connections: TargetConnections, access: TargetAccess, identification: bytes, link: Link | None
     ) -> None:
         self._connections = connections
         self._access = access
-        self._banner = banner
+        self._identification = identification
         self._link = link
 
     def start(self, tunnel: Tunnel) -> None:
-        self._connections.serve(self._access, tunnel, self._banner, self._link)
+        self._connections.serve(self._access, tunnel, self._identification, self._link)
 
     def tunnel_closed(self) -> None:
         """Do nothing: the inner server's transport reports it."""

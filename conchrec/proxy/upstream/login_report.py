@@ -47,7 +47,7 @@ def report_login(access: TargetAccess, link: Link, login: Login) -> None:
             key=key,
             host_key=host_key,
             trust=trust,
-            server=one_line(link.banner, 255),
+            server=one_line(link.identification, 255),
             algorithms=tuple(name.decode() for name in algorithms),
             weak=weak,
         )

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from conchrec.proxy.dial.resolver import PLACES, SHARE, Lookups
+from conchrec.proxy.dial.resolver import AT_ONCE, AT_ONCE_OF_USER, Lookups
 
 T = TypeVar("T")
 
@@ -42,26 +42,26 @@ class Threads:
 def test_nobody_has_all_threads() -> None:
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
-    for number in range(10 * PLACES):
+    for number in range(10 * AT_ONCE):
         lookups("eve", f"slow{number}")
-    assert threads.hosts == [f"slow{number}" for number in range(SHARE)]
+    assert threads.hosts == [f"slow{number}" for number in range(AT_ONCE_OF_USER)]
     found: list[tuple[str, ...]] = []
     lookups("ann", "web1").addCallback(found.append)
     threads.answer("web1", "10.0.0.1", "10.0.0.2")
     assert found == [("10.0.0.1", "10.0.0.2")]
     threads.answer("slow1")
-    assert threads.hosts == ["slow0", "slow2", "slow3", f"slow{SHARE}"]
+    assert threads.hosts == ["slow0", "slow2", "slow3", f"slow{AT_ONCE_OF_USER}"]
 
 
 def test_users_take_turns_where_all_threads_work() -> None:
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
-    for number in range(PLACES // SHARE):
-        for each in range(SHARE + 3):
+    for number in range(AT_ONCE // AT_ONCE_OF_USER):
+        for each in range(AT_ONCE_OF_USER + 3):
             lookups(f"eve{number}", f"{number}-{each}")
-    assert len(threads.hosts) == PLACES
+    assert len(threads.hosts) == AT_ONCE
     lookups("ann", "web1")
-    for number in range(PLACES // SHARE):
+    for number in range(AT_ONCE // AT_ONCE_OF_USER):
         threads.answer(f"{number}-0")
     assert "web1" not in threads.hosts, "they came first"
     threads.answer("0-1")
@@ -72,23 +72,23 @@ def test_who_does_not_wait_any_more() -> None:
     """Leaves the line; but a thread that is at it is not free before it is done."""
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
-    waiting = [lookups("eve", f"slow{number}") for number in range(SHARE + 2)]
+    waiting = [lookups("eve", f"slow{number}") for number in range(AT_ONCE_OF_USER + 2)]
     gone: list[object] = []
-    for one in (waiting[0], waiting[SHARE]):
+    for one in (waiting[0], waiting[AT_ONCE_OF_USER]):
         one.addErrback(lambda failure: gone.append(failure.check(CancelledError)))
         one.cancel()
     assert gone == [CancelledError] * 2
-    assert threads.hosts == [f"slow{number}" for number in range(SHARE)]
+    assert threads.hosts == [f"slow{number}" for number in range(AT_ONCE_OF_USER)]
     threads.answer("slow0")
-    assert threads.hosts[-1] == f"slow{SHARE + 1}"
+    assert threads.hosts[-1] == f"slow{AT_ONCE_OF_USER + 1}"
 
 
 def test_a_lookup_that_fails_gives_its_place_back() -> None:
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
     failed: list[object] = []
-    for _ in range(SHARE + 1):
+    for _ in range(AT_ONCE_OF_USER + 1):
         lookups("eve", "odd").addErrback(lambda failure: failed.append(failure.check(RuntimeError)))
     threads.working.pop()[1].errback(RuntimeError("no thread"))
     assert failed == [RuntimeError]
-    assert len(threads.working) == SHARE
+    assert len(threads.working) == AT_ONCE_OF_USER
