@@ -77,10 +77,10 @@ def effort_of(args: argparse.Namespace) -> Effort:
 def chosen(args: argparse.Namespace) -> list[Benchmark]:
     """Which are to be run, in the order of the list."""
     if args.names:
-        return [one for one in BENCHMARKS if one.name in args.names]
+        return [benchmark for benchmark in BENCHMARKS if benchmark.name in args.names]
     if args.gate:
-        return [one for one in BENCHMARKS if one.in_gate]
-    return [one for one in BENCHMARKS if args.full or not one.only_named]
+        return [benchmark for benchmark in BENCHMARKS if benchmark.in_gate]
+    return [benchmark for benchmark in BENCHMARKS if args.full or not benchmark.only_named]
 
 
 class Progress:

@@ -79,14 +79,14 @@ async def _sftp_down(route: Route, files: Files) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Cost:
     """What one transfer took: seconds on the clock, and of CPU in the middle."""
 
     clock: float
     cpu: float
 
 
-async def _timed(route: Route, job: Job, files: Files) -> Taken:
+async def _timed(route: Route, job: Job, files: Files) -> Cost:
     await route.calm()
     cpu, began = route.cpu, time.perf_counter()
     await job(route, files)
@@ -95,10 +95,10 @@ async def _timed(route: Route, job: Job, files: Files) -> Taken:
         files.check()
     await route.tidy()
     await route.calm()
-    return Taken(clock=clock, cpu=route.cpu - cpu)
+    return Cost(clock=clock, cpu=route.cpu - cpu)
 
 
-async def _measure(run: Run, jobs: dict[str, Job]) -> dict[str, dict[str, list[Taken]]]:
+async def _measure(run: Run, jobs: dict[str, Job]) -> dict[str, dict[str, list[Cost]]]:
     """For each job and route the rounds; one after the other, and in turns."""
     scene: Scene = await make_scene(run.stage)
     files = Files(
@@ -106,7 +106,7 @@ async def _measure(run: Run, jobs: dict[str, Job]) -> dict[str, dict[str, list[T
     )
     # Written back now, or it would be in the middle of a round.
     (await run_program("sync", files.text, within=PATIENCE)).check()
-    taken: dict[str, dict[str, list[Taken]]] = {
+    costs: dict[str, dict[str, list[Cost]]] = {
         name: {route.name: [] for route in scene.routes} for name in jobs
     }
     for route in scene.routes:
@@ -115,29 +115,29 @@ async def _measure(run: Run, jobs: dict[str, Job]) -> dict[str, dict[str, list[T
         for number in range(run.effort.rounds):
             for route in scene.turn(number):
                 run.say(f"{name}, round {number + 1} of {run.effort.rounds}, {route.name}")
-                taken[name][route.name].append(await _timed(route, job, files))
+                costs[name][route.name].append(await _timed(route, job, files))
     return {
         name: {"ours": by[scene.ours.name], "yardstick": by[scene.yardstick.name]}
-        for name, by in taken.items()
+        for name, by in costs.items()
     }
 
 
-def _throughput(name: str, size: int, by: dict[str, list[Taken]], gate: Bar) -> Figure:
-    rates = {who: tuple(size / MB / one.clock for one in taken) for who, taken in by.items()}
+def _throughput(name: str, size: int, by: dict[str, list[Cost]], gate: Bar) -> Figure:
+    rates = {who: tuple(size / MB / cost.clock for cost in costs) for who, costs in by.items()}
     return Figure(name=name, unit="MB/s", must=MUST, aim=AIM, gate=gate, **rates)
 
 
-def _cpu(name: str, size: int, by: dict[str, list[Taken]]) -> Figure:
-    costs = {who: tuple(one.cpu * GB / size for one in taken) for who, taken in by.items()}
+def _cpu(name: str, size: int, by: dict[str, list[Cost]]) -> Figure:
+    costs = {who: tuple(cost.cpu * GB / size for cost in measurements) for who, measurements in by.items()}
     return Figure(name=name, unit="s/GB", must=CPU_MUST, aim=CPU_AIM, gate=CPU_GATE, **costs)
 
 
 def _benchmark(name: str, about: str, jobs: dict[str, Job], gate: Bar = GATE) -> Benchmark:
     async def measured(run: Run) -> Measured:
-        taken = await _measure(run, jobs)
+        measurements = await _measure(run, jobs)
         size = run.effort.size
         return Measured(
-            figures=[_throughput(job, size, by, gate) for job, by in taken.items()],
+            figures=[_throughput(job, size, by, gate) for job, by in measurements.items()],
             notes=[f"{size / GB:g} GB of text; the connection is open before, so the login is not in it"],
         )
 
@@ -145,10 +145,10 @@ def _benchmark(name: str, about: str, jobs: dict[str, Job], gate: Bar = GATE) ->
 
 
 async def _costs(run: Run) -> Measured:
-    taken = await _measure(run, {"download": _download, "upload": _upload, "scp download": _scp_down})
+    measurements = await _measure(run, {"download": _download, "upload": _upload, "scp download": _scp_down})
     size = run.effort.size
     return Measured(
-        figures=[_cpu(f"CPU, {job}", size, by) for job, by in taken.items()],
+        figures=[_cpu(f"CPU, {job}", size, by) for job, by in measurements.items()],
         notes=[
             f"{size / GB:g} GB of text; user and system time of the server in the middle, without the"
             " login, with the manifest of the recording",

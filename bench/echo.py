@@ -37,9 +37,9 @@ def _type(terminals: Sequence[Terminal], keys: int) -> list[list[float]]:
     """Milliseconds of each key on each terminal, in turns. Blocks."""
     times: list[list[float]] = [[] for _ in terminals]
     for _ in range(keys):
-        for terminal, taken in zip(terminals, times, strict=True):
+        for terminal, delays in zip(terminals, times, strict=True):
             time.sleep(PAUSE)
-            taken.append(terminal.key() * 1000)
+            delays.append(terminal.key() * 1000)
     return times
 
 
@@ -79,7 +79,7 @@ async def _echo(run: Run) -> Measured:
         for number in range(rounds):
             order = scene.turn(number)
             run.say(f"{keys} keys, idle, round {number + 1} of {rounds}")
-            times = await in_thread(lambda order=order: _type([terminals[one] for one in order], keys))  # type: ignore[misc]
+            times = await in_thread(lambda order=order: _type([terminals[name] for name in order], keys))  # type: ignore[misc]
             for route, samples in zip(order, times, strict=True):
                 idle.add(route, samples)
             for route in order:

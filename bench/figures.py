@@ -30,10 +30,10 @@ class Bar:
 
     def reached(self, figure: Figure) -> bool:
         """False also where there is nothing to judge by."""
-        found = figure.measured(self.of)
-        if found is None:
+        value = figure.measured(self.of)
+        if value is None:
             return False
-        return found >= self.limit if self.at_least else found <= self.limit
+        return value >= self.limit if self.at_least else value <= self.limit
 
     def text(self, unit: str) -> str:
         """``≥ 0.8 ×``, ``≤ + 2 ms``, ``≤ 10 s/GB``"""
@@ -90,7 +90,7 @@ class Figure:
         """The smallest and the largest ratio of one round: how noisy it was."""
         if not self.yardstick or not all(self.yardstick):
             return None
-        ratios = [one / base for one, base in zip(self.ours, self.yardstick, strict=True)]
+        ratios = [own / base for own, base in zip(self.ours, self.yardstick, strict=True)]
         return min(ratios), max(ratios)
 
     def measured(self, of: Of) -> float | None:

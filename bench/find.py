@@ -89,7 +89,7 @@ async def _find(run: Run) -> Measured:
     python = [sys.executable, "-c"]
     ask = [*python, "from conchrec.cli.main import run; run()", "recordings"]
     limit = min(100, count)
-    asked = {
+    queries = {
         "list": ([*ask, "ls", "-c", str(config)], count, 0.2),
         "search, found once": ([*ask, "search", RARE, "-c", str(config)], 1, 1.0),
         "search, found in each": (
@@ -98,12 +98,12 @@ async def _find(run: Run) -> Measured:
             1.0,
         ),
     }
-    ours: dict[str, list[float]] = {name: [] for name in asked}
+    ours: dict[str, list[float]] = {name: [] for name in queries}
     starts: list[float] = []
     for number in range(run.effort.rounds * 3):
         run.say(f"round {number + 1}")
         starts.append(await deferToThread(lambda: took([*python, "pass"])))
-        for name, (command, lines, _) in asked.items():
+        for name, (command, lines, _) in queries.items():
             ours[name].append(await deferToThread(took, command, lines))
     return Measured(
         figures=[
@@ -114,7 +114,7 @@ async def _find(run: Run) -> Measured:
                 yardstick=tuple(starts),
                 must=at_most_more(most),
             )
-            for name, (_, _, most) in asked.items()
+            for name, (_, _, most) in queries.items()
         ],
         notes=[
             "the yardstick is a Python that does nothing; the command is a new process each time",

@@ -58,7 +58,7 @@ ON_FLOOD_CORE = ("taskset", "-c", str(FLOOD_CORE), "nice", "-n", str(NICENESS))
 REVOKED = 5000
 
 
-class Place(Enum):
+class Entrance(Enum):
     """A listener of the proxy: that for everybody, the one behind a load balancer, and the web's."""
 
     SSH = auto()
@@ -75,7 +75,7 @@ class Row:
     count: int = 1
     at_sshd: bool = True
     """Whether the same can be done to a stock sshd."""
-    place: Place = Place.SSH
+    entrance: Entrance = Entrance.SSH
     target: str = ""
     """The flood of a target, which the client visits (``bench.hostile_target``)."""
     looks: bool = False
@@ -125,15 +125,15 @@ ROWS: tuple[Row, ...] = (
     Row(name="a target: global requests", kind="visit", target="requests", at_sshd=False, in_gate=False),
     Row(name="a target: channels", kind="visit", target="opens", at_sshd=False, in_gate=False),
     Row(name="a target: window adjustments", kind="visit", target="adjust", at_sshd=False, in_gate=False),
-    Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, place=Place.WEB),
+    Row(name="lists of revocations", kind="krl", count=4, at_sshd=False, entrance=Entrance.WEB),
     Row(name="connections closed at once", kind="connections", count=8, in_gate=False),
-    Row(name="PROXY headers", kind="balanced", count=8, at_sshd=False, place=Place.BALANCED),
+    Row(name="PROXY headers", kind="balanced", count=8, at_sshd=False, entrance=Entrance.BALANCED),
     Row(
         name="no PROXY headers",
         kind="balanced-no-header",
         count=8,
         at_sshd=False,
-        place=Place.BALANCED,
+        entrance=Entrance.BALANCED,
         in_gate=False,
     ),
     Row(name="outer channel, small packets", kind="tiny-outer", in_gate=False),
@@ -205,13 +205,13 @@ def log_in(route: Route, *command: str) -> float:
 
 
 #: What a bystander has by a route, on the terminal that is open there.
-Beside = Callable[[Route, Terminal, Row], Deferred[Sample]]
+DuringFlood = Callable[[Route, Terminal, Row], Deferred[Sample]]
 
 
 class Floods:
     """A scene with everything in it that the rows need."""
 
-    def __init__(self, scene: Scene, ports: Mapping[Place, int], host_key: Key) -> None:
+    def __init__(self, scene: Scene, ports: Mapping[Entrance, int], host_key: Key) -> None:
         self.scene = scene
         self._host_key = host_key
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -224,7 +224,7 @@ class Floods:
         self._targets = {flood: free_port() for flood in FLOODS}
         self._target: Process
         self._sshd: Sshd
-        self._ports = {Place.SSH: scene.house.proxy.port, **ports}
+        self._ports = {Entrance.SSH: scene.house.proxy.port, **ports}
         state = scene.house.proxy.directory / "state"
         self._locks = Locks(state, utc_now)
 
@@ -238,9 +238,9 @@ class Floods:
         house.proxy.trust(self._sshd.known_as())
         for port in self._targets.values():
             house.proxy.trust(self._host_key.known_as("localhost", port))
-        places = [f"{flood}={port}" for flood, port in self._targets.items()]
+        addresses = [f"{flood}={port}" for flood, port in self._targets.items()]
         program = (*ON_FLOOD_CORE, sys.executable, "-m", "bench.hostile_target", str(self._host_key.path))
-        self._target = house.stage.process(*program, *places, env=our_environment())
+        self._target = house.stage.process(*program, *addresses, env=our_environment())
         await self._target.says("listening")
 
     async def begins(self, row: Row) -> None:
@@ -257,7 +257,7 @@ class Floods:
         """The flood at one of the two."""
         house = self.scene.house
         if route is self.scene.ours:
-            port, user, key = self._ports[row.place], house.ann.name, house.ann.key
+            port, user, key = self._ports[row.entrance], house.ann.name, house.ann.key
         else:
             port, user, key = self.scene.jump.port, LOGIN, house.joe.key
         plan = Plan(
@@ -294,16 +294,16 @@ class Floods:
 
 
 async def make_floods(run: Run) -> Floods:
-    ports = {Place.BALANCED: free_port(), Place.WEB: free_port()}
+    ports = {Entrance.BALANCED: free_port(), Entrance.WEB: free_port()}
     scene = await make_scene(
         run.stage,
         crowd=True,
         settings={
             "algorithms": "compatible",
-            "web": {"listen": [f"tcp:{ports[Place.WEB]}:interface=127.0.0.1"]},
+            "web": {"listen": [f"tcp:{ports[Entrance.WEB]}:interface=127.0.0.1"]},
             "proxy_protocol_from": ["127.0.0.0/8"],
         },
-        listen=[f"haproxy:tcp:{ports[Place.BALANCED]}:interface=127.0.0.1"],
+        listen=[f"haproxy:tcp:{ports[Entrance.BALANCED]}:interface=127.0.0.1"],
     )
     state = scene.house.proxy.directory / "state"
     Revocations(state, utc_now).change(add=Revoked(serials=frozenset(range(1, REVOKED))))
@@ -378,13 +378,13 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
         rows = [row for row in rows if row.kind in effort.only]
     elif effort.gate:
         rows = [row for row in rows if row.in_gate]
-    found: list[Figure] = []
+    figures_of_rows: list[Figure] = []
     notes: list[str] = []
     # First: a lock that the last row has lifted may still be in force for a moment.
     if not effort.only or set(effort.only) & {hoard.kind for hoard in HOARDS}:
-        found += [await _memory(floods, hoard) for hoard in HOARDS]
+        figures_of_rows += [await _memory(floods, hoard) for hoard in HOARDS]
 
-    def beside(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
+    def during_flood(route: Route, terminal: Terminal, row: Row) -> Deferred[Sample]:
         looks = effort.flood_logins if row.looks else 0
         return in_thread(partial(watch, terminal, route, effort.flood, effort.flood_logins, looks))
 
@@ -395,26 +395,26 @@ async def _hostile(run: Run, rows: Sequence[Row] = ROWS) -> Measured:
         for number, row in enumerate(rows):
             run.say(f"{row.name} ({number + 1} of {len(rows)})")
             try:
-                figures, rates = await _row(floods, row, terminals, beside, effort)
+                figures, rates = await _row(floods, row, terminals, during_flood, effort)
             except (AssertionError, TookTooLong) as error:
                 # The other rows took minutes: they are not lost.
                 figures, rates = [_failed(row)], [f"{row.name}: {error}"]
-            found += figures
+            figures_of_rows += figures
             notes += rates
     finally:
         for terminal in terminals.values():
             terminal.close()
-    return Measured(figures=found, notes=[*NOTES, *notes])
+    return Measured(figures=figures_of_rows, notes=[*NOTES, *notes])
 
 
 async def _row(
-    floods: Floods, row: Row, terminals: Mapping[str, Terminal], beside: Beside, effort: Effort
+    floods: Floods, row: Row, terminals: Mapping[str, Terminal], during_flood: DuringFlood, effort: Effort
 ) -> tuple[list[Figure], list[str]]:
     """The figures of one flood, and how many messages it sent."""
     scene = floods.scene
     samples: dict[str, Sample] = {}
     rates: list[str] = []
-    idle = await beside(scene.ours, terminals[scene.ours.name], row)
+    idle = await during_flood(scene.ours, terminals[scene.ours.name], row)
     lock = 0.0
     for route in scene.routes:
         if route is scene.yardstick and (effort.gate or not row.at_sshd):
@@ -423,7 +423,7 @@ async def _row(
         await flood.says("flooding\n")
         await floods.begins(row)
         before = time.monotonic()
-        samples[route.name] = await beside(route, terminals[route.name], row)
+        samples[route.name] = await during_flood(route, terminals[route.name], row)
         took = time.monotonic() - before
         if route is scene.ours:
             lock = await _lock(floods, row, flood)

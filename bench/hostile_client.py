@@ -97,7 +97,7 @@ async def _idle(user: User) -> None:
     user.sent.add()
 
 
-async def _visit(user: User) -> None:
+async def _use_briefly(user: User) -> None:
     """An honest session; what floods is its target."""
     await _session(user, b"true")
     user.sent.add()
@@ -229,14 +229,14 @@ async def _replays(user: User) -> None:
     frame = r"\033[2J\033[1;1Hx\033[1000;1000Hy"
     stream.request(b"exec", string(f"yes '{frame}' | head -20000 | xargs printf".encode()))
     await over
-    found: list[bytes] = []
-    while not found:
-        found = re.findall(rb"\b[0-9a-z]{26}\b", await _looked(user, b"recordings"))
+    sids: list[bytes] = []
+    while not sids:
+        sids = re.findall(rb"\b[0-9a-z]{26}\b", await _looked(user, b"recordings"))
 
     async def again() -> None:
         while user.outer.lost is None:
             user.sent.add()
-            await _looked(user, b"play " + found[-1])
+            await _looked(user, b"play " + sids[-1])
 
     for _ in range(VIEWERS):
         Deferred.fromCoroutine(again()).addErrback(lambda failure: None)
@@ -419,7 +419,7 @@ USERS: dict[str, Kind] = {
     "adjust": _on_session(m.CHANNEL_WINDOW_ADJUST, uint32(1)),
     "idle": _idle,
     "silent": _silent,
-    "visit": _visit,
+    "visit": _use_briefly,
     "unread": _unread,
     "rekeys": _rekeys,
     "offers": _offers,

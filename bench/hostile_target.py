@@ -218,13 +218,13 @@ class Targets(Factory):
         return Hostile(self._reactor, self._host_keys, self._flood).transport
 
 
-def main(host_key: str, *places: str) -> None:
+def main(host_key: str, *addresses: str) -> None:
     from twisted.internet import reactor as the_reactor
 
     reactor: Any = the_reactor
     keys = ServerHostKeys(Key.fromFile(host_key)._keyObject, None)
-    for place in places:
-        flood, _, port = place.partition("=")
+    for address in addresses:
+        flood, _, port = address.partition("=")
         reactor.listenTCP(int(port), Targets(reactor, keys, flood), interface="127.0.0.1")
     print("listening", flush=True)
     reactor.run()

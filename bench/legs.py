@@ -15,18 +15,18 @@ _CIPHER = re.compile(r"debug1: kex: (?:server->client|client->server) cipher: (\
 async def negotiated(stage: Stage) -> dict[str, str]:
     """For each leg, in words: key exchange, cipher and MAC."""
     scene = await make_scene(stage, sshd=["LogLevel DEBUG1"])
-    found: dict[str, str] = {}
-    found |= await _seen_by_ssh(scene.yardstick, "sshd")
+    algorithms: dict[str, str] = {}
+    algorithms |= await _seen_by_ssh(scene.yardstick, "sshd")
     # sshd tunnels the inner connection to the target, so that is its third leg, too.
     target = scene.house.target
     at = len(target.log)
-    found |= await _seen_by_ssh(scene.ours, "conchrec")
+    algorithms |= await _seen_by_ssh(scene.ours, "conchrec")
     log = await fact(
         lambda: found_in if len(_CIPHER.findall(found_in := target.log[at:])) >= 2 else None,
         lambda: f"the target does not say what was agreed upon:\n{target.log}",
     )
-    found["conchrec – target"] = _agreed(log, 0)
-    return found
+    algorithms["conchrec – target"] = _agreed(log, 0)
+    return algorithms
 
 
 async def _seen_by_ssh(route: Route, name: str) -> dict[str, str]:

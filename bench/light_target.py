@@ -36,7 +36,7 @@ class Idle(SSHChannel):
         return 1
 
 
-class Door(SSHService):
+class SessionService(SSHService):
     """Takes the first key (RFC 4252 section 7), with or without a certificate."""
 
     name = b"ssh-userauth"
@@ -69,7 +69,7 @@ def main(port: str, host_key: str) -> None:
     key = Key.fromFile(host_key)
     factory.privateKeys = {key.sshType(): key}
     factory.publicKeys = {key.sshType(): key.public()}
-    factory.services = {Door.name: Door, b"ssh-connection": SSHConnection}
+    factory.services = {SessionService.name: SessionService, b"ssh-connection": SSHConnection}
     reactor.listenTCP(int(port), factory, interface="127.0.0.1", backlog=1000)
     print("listening", flush=True)
     reactor.run()

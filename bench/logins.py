@@ -8,7 +8,7 @@ from bench.benchmark import Benchmark, Measured, Run
 from bench.figures import Figure, at_least_ratio, at_most, at_most_ratio
 from bench.scene import HOST, PROMPT, Route, make_scene
 from bench.terminal import Terminal
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.waiting import in_thread, together
 
 
@@ -20,7 +20,7 @@ def _prompt(route: Route) -> float:
 
 async def _prompts(run: Run) -> Measured:
     scene = await make_scene(run.stage)
-    others = [scene.ours_by(Way.OUTER_AGENT), scene.ours_by(Way.CERTIFICATE)]
+    others = [scene.ours_by(AccessMethod.OUTER_AGENT), scene.ours_by(AccessMethod.CERTIFICATE)]
     times: dict[str, list[float]] = {}
     count = run.effort.rounds * run.effort.logins
     routes: tuple[Route, ...] = (scene.yardstick, scene.ours, *others)
@@ -36,7 +36,7 @@ async def _prompts(run: Run) -> Measured:
     return Measured(
         figures=[
             Figure(
-                name=f"prompt, {way.value}",
+                name=f"prompt, {method.value}",
                 unit="ms",
                 ours=tuple(times[route.name]),
                 yardstick=tuple(times[scene.yardstick.name]),
@@ -44,8 +44,10 @@ async def _prompts(run: Run) -> Measured:
                 aim=at_most_ratio(1.0),
                 gate=at_most_ratio(2.4),
             )
-            for way, route in zip(
-                (Way.INNER_AGENT, Way.OUTER_AGENT, Way.CERTIFICATE), (scene.ours, *others), strict=True
+            for method, route in zip(
+                (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.CERTIFICATE),
+                (scene.ours, *others),
+                strict=True,
             )
         ],
         notes=["from the start of ssh, on a terminal, until the prompt of the login shell is shown"],

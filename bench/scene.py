@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from bench.meter import cpu_of_family, resident
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.process import Process, Result, descendants, environment, run
 from tests.support.proxy import Settings
@@ -123,8 +123,8 @@ class Tunnel(Route):
 class Recorded(Route):
     """Through conchrec."""
 
-    def __init__(self, name: str, house: House, way: Way) -> None:
-        client = house.client(way)
+    def __init__(self, name: str, house: House, method: AccessMethod) -> None:
+        client = house.client(method)
         assert house.proxy.process is not None
         super().__init__(name, house.stage, client.options, client.env, house.proxy.process)
         self._house = house
@@ -168,9 +168,9 @@ class Scene:
         first, second = self.routes
         return (first, second) if number % 2 == 0 else (second, first)
 
-    def ours_by(self, way: Way) -> Recorded:
+    def ours_by(self, method: AccessMethod) -> Recorded:
         """Another way in through the same proxy."""
-        return Recorded(f"conchrec, {way.value}", self.house, way)
+        return Recorded(f"conchrec, {method.value}", self.house, method)
 
 
 async def make_scene(
@@ -216,7 +216,7 @@ Host *
     yardstick = Tunnel("ssh -J sshd", stage, ("-F", str(config)), env, jump.process)
     return Scene(
         house=house,
-        ours=Recorded("conchrec", house, Way.INNER_AGENT),
+        ours=Recorded("conchrec", house, AccessMethod.INNER_AGENT),
         yardstick=yardstick,
         jump=jump,
     )

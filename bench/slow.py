@@ -9,7 +9,7 @@ import time
 from bench.benchmark import KIB, Benchmark, Measured, Run
 from bench.figures import Figure, at_most
 from bench.scene import HOST, Recorded, make_scene
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.waiting import in_thread
 
 MIB = KIB * KIB
@@ -44,7 +44,7 @@ async def _slow(run: Run) -> Measured:
         run.say(f"round {number + 1} of {run.effort.rounds}")
         if number:
             await scene.house.proxy.restart()
-        route = scene.ours_by(Way.INNER_AGENT)
+        route = scene.ours_by(AccessMethod.INNER_AGENT)
         await route.ssh(HOST, "true")
         await route.settled()
         grown.append(await in_thread(lambda route=route: _growth(route, run.effort.slow)))  # type: ignore[misc]

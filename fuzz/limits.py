@@ -66,9 +66,9 @@ class Memory:
 def _forget() -> None:
     """Caches that have a bound of their own fill up, which is not what is looked for."""
     re.purge()
-    for found in gc.get_objects():
-        if type(found) is functools._lru_cache_wrapper and found.cache_parameters()["maxsize"] is not None:
-            found.cache_clear()
+    for item in gc.get_objects():
+        if type(item) is functools._lru_cache_wrapper and item.cache_parameters()["maxsize"] is not None:
+            item.cache_clear()
 
 
 def _resident() -> int:

@@ -28,9 +28,9 @@ class Mutator:
         self._packed = packed
         self._sequences = [unpack(entry) for entry in corpus] if packed else []
         self._pieces = [piece for entry in self._sequences for piece in entry] if packed else list(corpus)
-        self._ways = (
+        self._changes = (
             self._flip, self._set, self._number, self._insert, self._delete, self._double, self._splice,
-            self._cut, self._restring, self._restring, self._restring,
+            self._cut, self._change_string, self._change_string, self._change_string,
         )  # fmt: skip
 
     def next(self) -> bytes:
@@ -48,14 +48,14 @@ class Mutator:
         messages = list(self._sequences[self._below(len(self._sequences))])
         for _ in range(self._below(5)):
             at = self._below(len(messages) + 1)
-            way = self._below(8)
-            if way == 0 or not messages:
+            change = self._below(8)
+            if change == 0 or not messages:
                 messages.insert(at, self._any(self._pieces))
-            elif way == 1:
+            elif change == 1:
                 messages[at:at] = messages[at - 1 : at + 1]
-            elif way == 2:
+            elif change == 2:
                 del messages[at - 1]
-            elif way == 3:
+            elif change == 3:
                 other = self._below(len(messages))
                 messages[at - 1], messages[other] = messages[other], messages[at - 1]
             else:
@@ -67,7 +67,7 @@ class Mutator:
             return self._chance.randbytes(self._below(64))
         data = bytearray(piece)
         for _ in range(1 + self._below(4)):
-            self._ways[self._below(len(self._ways))](data)
+            self._changes[self._below(len(self._changes))](data)
         if self._below(2000) == 0 and data:
             data *= 1 + MAX_LARGE // len(data)
             return bytes(data[:MAX_LARGE])
@@ -113,7 +113,7 @@ class Mutator:
     def _cut(self, data: bytearray) -> None:
         del data[self._below(len(data) + 1) :]
 
-    def _restring(self, data: bytearray) -> None:
+    def _change_string(self, data: bytearray) -> None:
         """Something else in the place of a string, with the right length before it."""
         start = self._below(len(data) + 1)
         for at in range(start, min(start + 64, len(data) - 3)):
@@ -121,14 +121,14 @@ class Mutator:
             if end > len(data):
                 continue
             inside = data[at + 4 : end]
-            way = self._below(5)
-            if way == 0:
+            change = self._below(5)
+            if change == 0:
                 inside = bytearray()
-            elif way == 1:
+            elif change == 1:
                 inside = bytearray(self._chance.randbytes(self._below(48)))
-            elif way == 2:
+            elif change == 2:
                 inside *= 2
             else:
-                self._ways[self._below(8)](inside)
+                self._changes[self._below(8)](inside)
             data[at:end] = string(bytes(inside))
             return

@@ -13,9 +13,9 @@ def pack(messages: Iterable[bytes]) -> bytes:
 
 def unpack(data: bytes) -> list[bytes]:
     """The messages; a length that reaches too far takes what there is, so that any bytes are a sequence."""
-    found, at = [], 0
+    messages, at = [], 0
     while at < len(data):
         begin = at + 4
         at = begin + int.from_bytes(data[at:begin], "big")
-        found.append(data[begin:at])
-    return found
+        messages.append(data[begin:at])
+    return messages

@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]
 from hypothesis import settings
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.defaults import without_installed_configuration
 from tests.support.house import House, build
 from tests.support.stage import Stage
@@ -86,9 +86,9 @@ def house(shared_stage: Stage) -> House:
     return block(build(shared_stage))
 
 
-@pytest.fixture(params=list(Way), ids=lambda way: way.name.lower())
-def way(request: pytest.FixtureRequest) -> Way:
+@pytest.fixture(params=list(AccessMethod), ids=lambda method: method.name.lower())
+def method(request: pytest.FixtureRequest) -> AccessMethod:
     """Each way in that the README names."""
     param = request.param
-    assert isinstance(param, Way)
+    assert isinstance(param, AccessMethod)
     return param

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     stacks = Stacks(args.only)
     try:
         if args.case is not None:
-            return _one(stacks, seed, args.case)
+            return _run_case(stacks, seed, args.case)
         return _many(stacks, seed, args.first, args.cases, keep_going=args.keep_going)
     finally:
         stacks.close()
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str]) -> int:
 def problems(stacks: Stacks, case: Case) -> list[str]:
     """Everything that is wrong after this case."""
     try:
-        found = check(run(stacks[case.variant], case), honest=case.honest)
+        texts = check(run(stacks[case.variant], case), honest=case.honest)
     except Exception:
-        found = ["raised: " + traceback.format_exc()]
-    return [one for one in found if re.search(stacks.only, one)]
+        texts = ["raised: " + traceback.format_exc()]
+    return [text for text in texts if re.search(stacks.only, text)]
 
 
 def _many(stacks: Stacks, seed: int, first: int, count: int, *, keep_going: bool) -> int:
@@ -61,10 +61,10 @@ def _many(stacks: Stacks, seed: int, first: int, count: int, *, keep_going: bool
     kinds: Counter[str] = Counter()
     examples: dict[str, int] = {}
     for number in range(first, first + count):
-        found = problems(stacks, make_case(seed, number))
-        if found and not keep_going:
+        texts = problems(stacks, make_case(seed, number))
+        if texts and not keep_going:
             return _report(stacks, seed, number)
-        for kind in {_kind(one) for one in found}:
+        for kind in {_kind(text) for text in texts}:
             kinds[kind] += 1
             if kind not in examples:
                 examples[kind] = number
@@ -81,10 +81,10 @@ def _many(stacks: Stacks, seed: int, first: int, count: int, *, keep_going: bool
     return 1 if kinds else 0
 
 
-def _one(stacks: Stacks, seed: int, number: int) -> int:
+def _run_case(stacks: Stacks, seed: int, number: int) -> int:
     case = make_case(seed, number)
-    found = problems(stacks, case)
-    if found:
+    texts = problems(stacks, case)
+    if texts:
         return _report(stacks, seed, number)
     print(describe(case))
     print(f"case {number} of seed {seed}: nothing is wrong")
@@ -93,11 +93,11 @@ def _one(stacks: Stacks, seed: int, number: int) -> int:
 
 def _report(stacks: Stacks, seed: int, number: int) -> int:
     case = make_case(seed, number)
-    found = problems(stacks, case)
-    short = shortened(stacks, case, {_kind(one) for one in found})
+    texts = problems(stacks, case)
+    short = shortened(stacks, case, {_kind(text) for text in texts})
     print(f"\ncase {number} of seed {seed}, shortened from {len(case.steps)} steps:\n{describe(short)}")
-    for one in problems(stacks, short):
-        print(f"  WRONG: {one}")
+    for text in problems(stacks, short):
+        print(f"  WRONG: {text}")
     print(f"python -m fuzz channels --seed {seed} --case {number}", flush=True)
     return 1
 
@@ -114,7 +114,7 @@ def shortened(
         while at < len(case.steps) and attempts < ATTEMPTS:
             attempts += 1
             without = replace(case, steps=case.steps[:at] + case.steps[at + size :])
-            if kinds & {rule(one) for one in problems(stacks, without)}:
+            if kinds & {rule(text) for text in problems(stacks, without)}:
                 case = without
             else:
                 at += size
@@ -124,7 +124,7 @@ def shortened(
 
 def describe(case: Case) -> str:
     lines = [f"  {VARIANTS[case.variant].name}, {case.profile}"]
-    lines += [f"  manners of channel {number}: {one}" for number, one in enumerate(case.manners)]
+    lines += [f"  manners of channel {number}: {manners}" for number, manners in enumerate(case.manners)]
     return "\n".join(lines + [f"  {shown(step)}" for step in case.steps])
 
 

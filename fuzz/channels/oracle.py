@@ -52,8 +52,8 @@ def forms(value: bytes) -> Iterator[str]:
         yield text
         if value.decode("latin-1").isprintable():
             return
-    yield "".join(_escaped(one) for one in text)
-    yield "".join(_escaped(one) for one in value.decode("latin-1"))
+    yield "".join(_escaped(character) for character in text)
+    yield "".join(_escaped(character) for character in value.decode("latin-1"))
     yield json.dumps(text)[1:-1]
     yield repr(value)[2:-1]
     yield repr(text)[1:-1]
@@ -70,12 +70,12 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for name, one in value.items():
+        for name, member in value.items():
             yield str(name)
-            yield from _texts(one)
+            yield from _texts(member)
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _texts(one)
+        for member in value:
+            yield from _texts(member)
 
 
 def same(value: bytes, shown: str, digest: str = "") -> bool:
@@ -88,24 +88,24 @@ def same(value: bytes, shown: str, digest: str = "") -> bool:
 
 def check(outcome: Outcome, *, honest: bool) -> list[str]:
     """Everything that is wrong."""
-    found = [f"to the client: {one}" for one in outcome.client.violations]
-    found += [f"to the server: {one}" for one in outcome.server.violations]
-    found += [f"stuck: {one}" for one in outcome.stuck]
+    texts = [f"to the client: {text}" for text in outcome.client.violations]
+    texts += [f"to the server: {text}" for text in outcome.server.violations]
+    texts += [f"stuck: {text}" for text in outcome.stuck]
     if honest and not outcome.alive:
-        found.append("an honest client lost its connection")
+        texts.append("an honest client lost its connection")
     record = Record(outcome)
-    found += _unheld(outcome, record)
+    texts += _unheld(outcome, record)
     sessions = [channel for channel in outcome.server.channels if channel.kind == b"session"]
     if len(sessions) > len(outcome.recordings):
-        found.append(f"{len(outcome.recordings)} recordings of {len(sessions)} sessions")
+        texts.append(f"{len(outcome.recordings)} recordings of {len(sessions)} sessions")
     nears = {id(far): near for near, far in pairs(outcome.client, outcome.server)}
     for recording, channel in zip(outcome.recordings, sessions, strict=False):
         where = f"channel {channel.number}: "
-        found += [where + one for one in _session(outcome, recording, channel, nears.get(id(channel)))]
+        texts += [where + text for text in _session(outcome, recording, channel, nears.get(id(channel)))]
     for channel in outcome.server.channels:
         if channel.kind != b"session" and channel.opened and not channel.is_back:
-            found += [f"forward {channel.number}: {one}" for one in _forward(outcome, channel)]
-    return list(dict.fromkeys(found))
+            texts += [f"forward {channel.number}: {text}" for text in _forward(outcome, channel)]
+    return list(dict.fromkeys(texts))
 
 
 # --- nothing passes that the record does not hold
@@ -119,15 +119,15 @@ def _unheld(outcome: Outcome, record: Record) -> Iterator[str]:
                     yield f"unrecorded to the {side}: {where}: {len(value)} bytes {value[:30]!r}"
     for channel in outcome.server.channels:
         covered = bool(channel.control.digests() & record.controls)
-        for asked in channel.asked:
+        for request in channel.received:
             where = f"to the server: channel {channel.number}"
-            shown = channel.kind == b"session" and asked.request.name in SHOWN
-            yield from _unheld_request(record, asked.request, where, covered=covered, shown=shown)
+            shown = channel.kind == b"session" and request.request.name in SHOWN
+            yield from _unheld_request(record, request.request, where, covered=covered, shown=shown)
     for near in outcome.client.channels.values():
         covered = bool(near.control.digests() & record.controls)
-        for request in near.requests:
+        for own_request in near.requests:
             yield from _unheld_request(
-                record, request, f"to the client: channel {near.index}", covered=covered
+                record, own_request, f"to the client: channel {near.index}", covered=covered
             )
 
 
@@ -145,7 +145,7 @@ def _values(where: str, body: bytes) -> list[bytes]:
     if layout is not None:
         parsed = w.fields(layout, body)
         if parsed is not None:
-            return [one for one in (*parsed[0], parsed[1]) if isinstance(one, bytes)]
+            return [part for part in (*parsed[0], parsed[1]) if isinstance(part, bytes)]
     return [body] if body else []
 
 
@@ -194,8 +194,8 @@ def _control(manifest: dict[str, Any], channel: ServerChannel, near: Any) -> Ite
         if end is None or (end is near and b"conchrec: " in near.stderr):
             # The proxy itself ended the session, and said why.
             continue
-        said = control.get(name, {"sha256": hashlib.sha256().hexdigest()})
-        if said["sha256"] not in end.control.digests():
+        entry = control.get(name, {"sha256": hashlib.sha256().hexdigest()})
+        if entry["sha256"] not in end.control.digests():
             yield f"the digest of control messages is not that of what the {side} was given"
 
 
@@ -204,8 +204,8 @@ def _start(manifest: dict[str, Any], mine: list[dict[str, Any]], channel: Server
     ends = [event for event in mine if event.get("event") == "session.end"]
     if len(ends) != len(starts) or len(ends) > 1:
         yield f"{len(starts)} session.start and {len(ends)} session.end"
-    for asked in channel.starts:
-        kind, argument = _argument(asked.request)
+    for start in channel.starts:
+        kind, argument = _argument(start.request)
         if kind != "shell" and not any(
             event.get("event") == kind
             and same(argument, event.get("command", event.get("name", "")), event.get("bytes_sha256", ""))
@@ -285,15 +285,15 @@ def _output(
         error: b"".join(data for which, data in channel.output if which is error) for error in (False, True)
     }
     for name, error, given in (("stdout", False, near.stdout), ("stderr", True, near.stderr)):
-        said = (manifest.get(name) or {}).get("bytes", 0)
-        if said > len(sent[error]):
-            yield f"the manifest says {said} bytes of {name}, the server sent {len(sent[error])}"
+        size = (manifest.get(name) or {}).get("bytes", 0)
+        if size > len(sent[error]):
+            yield f"the manifest says {size} bytes of {name}, the server sent {len(sent[error])}"
         if error is False and not sent[error].startswith(given):
             yield f"the client was given other {name} than the server sent"
-        if said < len(sent[error]) and not near.sent_close:
-            yield f"the manifest says {said} bytes of {name}, the server sent {len(sent[error])}"
-        if not error and said < len(given):
-            yield f"the manifest says {said} bytes of {name}, the client was given {len(given)}"
+        if size < len(sent[error]) and not near.sent_close:
+            yield f"the manifest says {size} bytes of {name}, the server sent {len(sent[error])}"
+        if not error and size < len(given):
+            yield f"the manifest says {size} bytes of {name}, the client was given {len(given)}"
     if near.sent_close:
         return
     if isinstance(channel.program, SftpServer):
@@ -331,19 +331,19 @@ def _files(manifest: dict[str, Any], channel: ServerChannel) -> Iterator[str]:
         if program.broken and not files.get("lost") and "files_lost" not in manifest["coverage"]["not_kept"]:
             yield "the server could not read the packets, and the account says nothing"
         return
-    said = json.dumps(files)
+    text = json.dumps(files)
     for operation, path, result in program.done:
         size, _, digest = result.partition(" ")
-        listed = [one for one in _entries(files) if path in json.dumps(one)]
+        listed = [entry for entry in _entries(files) if path in json.dumps(entry)]
         if not listed and not files.get("left_out"):
             yield f"the account does not have {operation} {path} {result}"
-        elif digest and digest not in said and not any(one.get("unhashed") for one in listed):
+        elif digest and digest not in text and not any(entry.get("unhashed") for entry in listed):
             yield f"the account does not have the digest of {operation} {path} {size}"
 
 
 def _entries(files: dict[str, Any]) -> list[dict[str, Any]]:
     lists = [value for value in files.values() if isinstance(value, list)]
-    return [one for value in lists for one in value if isinstance(one, dict)]
+    return [entry for value in lists for entry in value if isinstance(entry, dict)]
 
 
 # --- forwards

@@ -72,7 +72,7 @@ class SftpServer(Sink):
 
     def read(self, data: bytes) -> Output:
         self._buffer += data
-        found: Output = []
+        output: Output = []
         while not self.broken and len(self._buffer) >= 4:
             size = int.from_bytes(self._buffer[:4], "big")
             if size == 0 or size > 256 * 1024:
@@ -86,8 +86,8 @@ class SftpServer(Sink):
             except w.Short:
                 self.broken = True
                 break
-            found.append((False, w.text(answer)))
-        return found
+            output.append((False, w.text(answer)))
+        return output
 
     def ended(self) -> Output:
         for handle in tuple(self._handles):

@@ -166,11 +166,22 @@ def _settle(stack: Stack, client: Client, server: Server) -> None:
         server.relax()
         stack.settle()
         now = [
-            *((len(one.sent), len(one.stdout), len(one.stderr), len(one.replies), one.window, one.granted)
-              for one in client.channels.values()),
-            *((len(one.stdin), len(one.asked), one.window, one.granted, len(one.to_send), len(one.replies))
-              for one in server.channels),
-        ]  # fmt: skip
+            *(
+                (len(own.sent), len(own.stdout), len(own.stderr), len(own.replies), own.window, own.granted)
+                for own in client.channels.values()
+            ),
+            *(
+                (
+                    len(own.stdin),
+                    len(own.received),
+                    own.window,
+                    own.granted,
+                    len(own.to_send),
+                    len(own.replies),
+                )
+                for own in server.channels
+            ),
+        ]
         if now == before:
             return
         before = now
@@ -179,32 +190,32 @@ def _settle(stack: Stack, client: Client, server: Server) -> None:
 def stuck(client: Client, server: Server) -> list[str]:
     """What the two would still wait for, now that nothing moves: replies, data, and window that the proxy
     does not give back."""
-    found = []
+    texts = []
     for near, far in pairs(client, server):
         if near.closed or near.sent_close or far.sent_close or far.got_close or far.rude:
             continue
         where = f"channel {near.index}"
         if len(near.replies) != near.wanted and not far.manners.silent:
-            found.append(f"{where}: {len(near.replies)} replies to {near.wanted} requests")
+            texts.append(f"{where}: {len(near.replies)} replies to {near.wanted} requests")
         if far.kind == b"session" and (far.start is None or far.manners.silent):
             # Not started, as far as the proxy can know.
             continue
         if not near.overdrawn and not near.sent_eof and near.window != far.granted:
-            found.append(f"{where}: the client may send {near.window}, the server granted {far.granted}")
+            texts.append(f"{where}: the client may send {near.window}, the server granted {far.granted}")
         if not far.sent_eof and far.window != near.granted:
-            found.append(f"{where}: the server may send {far.window}, the client granted {near.granted}")
+            texts.append(f"{where}: the server may send {far.window}, the client granted {near.granted}")
         if far.to_send:
-            found.append(f"{where}: the server cannot send")
+            texts.append(f"{where}: the server cannot send")
         for error, given in ((False, near.stdout), (True, near.stderr)):
             sent = b"".join(data for which, data in far.output if which is error)
             if sent != given:
-                found.append(f"{where}: the server sent {len(sent)}, the client was given {len(given)}")
+                texts.append(f"{where}: the server sent {len(sent)}, the client was given {len(given)}")
         if not near.rude and (near.to_send or bytes(near.sent) != bytes(far.stdin)):
-            found.append(
+            texts.append(
                 f"{where}: the client sent {len(near.sent)} and has {len(near.to_send)} left,"
                 f" the server was given {len(far.stdin)}"
             )
-    return found
+    return texts
 
 
 def _probe(stack: Stack, client: Client, server: Server) -> list[str]:
@@ -225,10 +236,12 @@ def _probe(stack: Stack, client: Client, server: Server) -> list[str]:
 
 def pairs(client: Client, server: Server) -> list[tuple[Any, Any]]:
     """The channels of the client with those of the server that belong to them; they were opened in order."""
-    relayed = [one for one in client.channels.values() if one.kind in (b"session", b"direct-tcpip")]
-    back = [one for one in client.channels.values() if one.index >= BACK]
-    there = [one for one in server.channels if not one.is_back]
-    opened = [one for one in server.channels if one.is_back and one.opened]
+    relayed = [
+        channel for channel in client.channels.values() if channel.kind in (b"session", b"direct-tcpip")
+    ]
+    back = [channel for channel in client.channels.values() if channel.index >= BACK]
+    there = [channel for channel in server.channels if not channel.is_back]
+    opened = [channel for channel in server.channels if channel.is_back and channel.opened]
     return [*zip(relayed, there, strict=False), *zip(back, opened, strict=False)]
 
 

@@ -151,7 +151,7 @@ class Draw:
             extra = extra[:-1]
         return name, extra
 
-    def asking(self) -> bytes:
+    def request_name(self) -> bytes:
         """A request that wants nothing."""
         return self.rng.choice((b"keepalive@openssh.com", self.token(9)))
 
@@ -264,9 +264,9 @@ class Writer:
         """Anything at any time."""
         draw, rng = self.draw, self.draw.rng
         acts: tuple[Callable[[], Step], ...] = (
-            lambda: ("c.req", index, (one := draw.any_request())[0], draw.chance(0.6), one[1]),
-            lambda: ("c.req", index, (one := draw.any_request())[0], draw.chance(0.6), one[1]),
-            lambda: ("c.req", index, (one := draw.start())[0], draw.chance(0.6), one[1]),
+            lambda: ("c.req", index, (request := draw.any_request())[0], draw.chance(0.6), request[1]),
+            lambda: ("c.req", index, (request := draw.any_request())[0], draw.chance(0.6), request[1]),
+            lambda: ("c.req", index, (request := draw.start())[0], draw.chance(0.6), request[1]),
             lambda: ("c.data", index, draw.data()),
             lambda: ("c.data", index, draw.data()),
             lambda: ("c.rude", index, draw.data()),
@@ -279,21 +279,21 @@ class Writer:
             lambda: ("c.eof", index),
             lambda: ("c.close", index, draw.body() if draw.chance(0.3) else b""),
             lambda: ("c.adjust", index, rng.choice((0, 1, 1000, 100_000))),
-            lambda: ("c.ask", draw.asking(), draw.chance(0.7), draw.body()),
+            lambda: ("c.ask", draw.request_name(), draw.chance(0.7), draw.body()),
             lambda: ("c.answer", draw.chance(0.5), draw.body()),
             lambda: ("s.reply", index, rng.choice((1, 1000))),
             lambda: ("s.out", index, draw.chance(0.3), draw.data()),
             lambda: ("s.out", index, draw.chance(0.3), draw.data()),
             lambda: ("s.early", index, draw.chance(0.3), draw.data()),
             lambda: ("s.rude", index, rng.choice((0, 0, 1, 2, 7)), draw.data()),
-            lambda: ("s.req", index, draw.asking(), draw.chance(0.6), draw.body()),
+            lambda: ("s.req", index, draw.request_name(), draw.chance(0.6), draw.body()),
             lambda: ("s.req", index, b"exit-status", False, draw.exit_status()),
             lambda: ("s.req", index, b"exit-signal", False, draw.exit_signal()),
             lambda: ("s.say", index, rng.choice((w.SUCCESS, w.FAILURE)), draw.body()),
             lambda: ("s.adjust", index, rng.choice((1, 1000, 100_000))),
             lambda: ("s.eof", index, draw.body() if draw.chance(0.3) else b""),
             lambda: ("s.close", index, draw.body() if draw.chance(0.3) else b""),
-            lambda: ("s.ask", draw.asking(), draw.chance(0.7), draw.body()),
+            lambda: ("s.ask", draw.request_name(), draw.chance(0.7), draw.body()),
             lambda: ("s.answer", draw.chance(0.5), draw.body()),
         )  # fmt: skip
         weights = [1.0] * len(acts)

@@ -45,7 +45,7 @@ class Manners:
 
 
 @dataclass(slots=True)
-class Asked:
+class ServerRequest:
     """A request of the client, and the answer to it."""
 
     request: w.Request
@@ -66,8 +66,8 @@ class ServerChannel:
     granted: int = 0
     opened: bool = False
     start: w.Request | None = None
-    starts: list[Asked] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    starts: list[ServerRequest] = field(default_factory=list)
+    received: list[ServerRequest] = field(default_factory=list)
     env: list[tuple[bytes, bytes]] = field(default_factory=list)
     pty: list[bytes | int | bool] | None = None
     stdin: bytearray = field(default_factory=bytearray)
@@ -408,7 +408,7 @@ class Server:
     def _request(self, channel: ServerChannel, request: w.Request) -> None:
         name = request.name
         accepted = self._judge(channel, request)
-        channel.asked.append(Asked(request, accepted))
+        channel.received.append(ServerRequest(request, accepted))
         if request.want_reply and not (channel.manners.silent and name in STARTS):
             channel.replies.append(accepted)
             if channel.manners.prompt:
@@ -430,7 +430,7 @@ class Server:
         if name in STARTS:
             answers = channel.manners.accepts
             accepted = answers[min(len(channel.starts), len(answers) - 1)]
-            channel.starts.append(Asked(request, accepted))
+            channel.starts.append(ServerRequest(request, accepted))
             if accepted:
                 channel.start = request
             return accepted

@@ -51,8 +51,8 @@ class Cursor:
     def _take(self, size: int) -> bytes:
         if len(self.left) < size:
             raise Short
-        taken, self.left = self.left[:size], self.left[size:]
-        return taken
+        data, self.left = self.left[:size], self.left[size:]
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,10 @@ LAYOUTS = {
 def fields(layout: str, body: bytes) -> tuple[list[bytes | int | bool], bytes] | None:
     """The fields of a body and the surplus behind them; None if they are not there."""
     cursor = Cursor(body)
-    found: list[bytes | int | bool] = []
+    values: list[bytes | int | bool] = []
     try:
         for kind in layout:
-            found.append(cursor.text() if kind == "t" else cursor.u32() if kind == "i" else cursor.flag())
+            values.append(cursor.text() if kind == "t" else cursor.u32() if kind == "i" else cursor.flag())
     except Short:
         return None
-    return found, cursor.left
+    return values, cursor.left

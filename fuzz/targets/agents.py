@@ -25,7 +25,7 @@ class Conversation:
 
     def __init__(self, data: bytes) -> None:
         self._lost = 0
-        self._asked = 0
+        self._requests = 0
         self._answered = 0
         client = self._client = AgentClient(lambda message: None, self._lose)
         self._ask(client.identities().addCallback(self._listed))
@@ -40,14 +40,14 @@ class Conversation:
         for at in range(1, len(data), step):
             client.data_received(data[at : at + step])
         client.connection_lost()
-        if self._answered != self._asked or self._lost > 1 or not client.closed:
-            raise Broken(f"{self._answered} of {self._asked} were answered, lost {self._lost} times")
+        if self._answered != self._requests or self._lost > 1 or not client.closed:
+            raise Broken(f"{self._answered} of {self._requests} were answered, lost {self._lost} times")
 
     def _lose(self) -> None:
         self._lost += 1
 
     def _ask(self, deferred: Deferred[Any]) -> None:
-        self._asked += 1
+        self._requests += 1
         deferred.addCallbacks(self._answer, self._failure)
 
     def _answer(self, _: object) -> None:

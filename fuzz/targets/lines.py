@@ -17,7 +17,7 @@ from fuzz.scratch import scratch
 from fuzz.target import Each, Target
 
 KEY = base64.b64encode(string(b"ssh-ed25519") + string(bytes(range(32)))).decode()
-PLACES = (Place(host="web1", port=22), Place(host="10.0.0.1", port=2222))
+TARGETS_OF_LINES = (Place(host="web1", port=22), Place(host="10.0.0.1", port=2222))
 
 
 def _lines(data: bytes) -> None:
@@ -33,11 +33,11 @@ def _known_hosts(data: bytes) -> None:
     path.write_bytes(data)
     known = KnownHosts.load([path])
     trust = HostTrust(known, authorities=())
-    for place in PLACES:
-        for line in known.lines_for(place):
+    for target in TARGETS_OF_LINES:
+        for line in known.lines_for(target):
             if line.marker not in ("", "revoked", "cert-authority"):
                 raise Broken(f"the marker {line.marker!r}")
-        if not trust.algorithms_for(place):
+        if not trust.algorithms_for(target):
             raise Broken("nothing to offer")
 
 

@@ -69,7 +69,7 @@ def _version(data: bytes) -> None:
         raise Broken(f"copied as {line!r}")
 
 
-def _place(data: bytes) -> None:
+def _parse_target(data: bytes) -> None:
     target = subsystem_target(data, "main")
     if not (target.host and target.host.isprintable() and 0 < target.port < 65536):
         raise Broken(f"{target} is no place")
@@ -114,7 +114,7 @@ PARSERS: tuple[tuple[Parser, tuple[bytes, ...]], ...] = (
     (_proposal, (proposal(),)),
     (lambda data: _shown(one_line(data)), (b"\x1b[31m red \xc3\xbc\xff\r\n",)),
     (_version, (b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7",)),
-    (_place, (b"web1", b"web1:22", b"[fd00::1]:2222", b"fd00::1:22", b"10.0.0.1:22@main")),
+    (_parse_target, (b"web1", b"web1:22", b"[fd00::1]:2222", b"fd00::1:22", b"10.0.0.1:22@main")),
 )
 
 TARGET = Target(

@@ -25,11 +25,13 @@ CORPUS = (
 
 def _play(data: bytes) -> None:
     """The first line is typed; the others are output, a second apart, and a resize."""
-    typed, _, said = data.decode("utf-8", "surrogatepass").partition("\n")
-    texts = said.split("\n")
+    typed, _, output = data.decode("utf-8", "surrogatepass").partition("\n")
+    texts = output.split("\n")
     events = [Event(time=float(n), code="o", text=f"{text}\n") for n, text in enumerate(texts)]
     events.insert(1, Event(time=0.5, code="r", text=texts[0][:8]))
-    about = Outline(columns=20, rows=6, newline=False, duration=float(len(texts)), markers=((0.5, said[:9]),))
+    about = Outline(
+        columns=20, rows=6, newline=False, duration=float(len(texts)), markers=((0.5, output[:9]),)
+    )
     player = Player(about, lambda: iter(events), size=(30, 8))
     printed, now = "", 0.0
     for turn in range(_TURNS):

@@ -16,8 +16,8 @@ def _krl(data: bytes) -> None:
     krl = decode(data)
     again = decode(encode(krl))
     for blob in CERTIFICATES:
-        for one in (blob, certificate(blob).public_key):
-            if revokes(krl, one) is not revokes(again, one):
+        for key in (blob, certificate(blob).public_key):
+            if revokes(krl, key) is not revokes(again, key):
                 raise Broken("what is written is not what was read")
 
 

@@ -26,10 +26,10 @@ GO = TARGET + b"\0"
 class _Account:
     """One session, read twice: as it comes, and byte by byte."""
 
-    def __init__(self, one: ProtocolReader, other: ProtocolReader, *begin: bytes) -> None:
+    def __init__(self, first: ProtocolReader, second: ProtocolReader, *begin: bytes) -> None:
         """``begin`` are the messages that come first in most sessions."""
-        self._one = one
-        self._other = other
+        self._first = first
+        self._second = second
         self._begin: tuple[bytes, ...] | None = begin
         self._lost = False
 
@@ -45,38 +45,49 @@ class _Account:
             size = SIZES[(first[0] >> 2) % len(SIZES)]
             pieces = [rest[at : at + size] for at in range(0, len(rest), size)]
             from_target = bool(first[0] & 1)
-            found = self._fed(self._one, pieces, from_target)
-            again = self._fed(self._other, [bytes((byte,)) for byte in rest], from_target)
-            self._check(found, again)
+            operations = self._fed(self._first, pieces, from_target)
+            again = self._fed(self._second, [bytes((byte,)) for byte in rest], from_target)
+            self._check(operations, again)
         return not self._lost
 
     def end(self) -> None:
-        self._check(list(self._one.end()), list(self._other.end()))
-        if self._one.end() or self._one.from_user(b"\0" * 9):
+        self._check(list(self._first.end()), list(self._second.end()))
+        if self._first.end() or self._first.from_user(b"\0" * 9):
             raise Broken("something comes after the end")
 
     def _fed(self, reader: ProtocolReader, pieces: Sequence[bytes], from_target: bool) -> list[Found]:
         feed = reader.from_target if from_target else reader.from_user
-        return [one for piece in pieces for one in feed(piece)]
+        return [operation for piece in pieces for operation in feed(piece)]
 
-    def _check(self, found: list[Found], again: list[Found]) -> None:
-        if found != again:
-            raise Broken(f"{found!r} in these pieces, {again!r} byte by byte")
-        for one, other in zip(found, again, strict=True):
-            if isinstance(one, AccountLost):
+    def _check(self, operations: list[Found], again: list[Found]) -> None:
+        if operations != again:
+            raise Broken(f"{operations!r} in these pieces, {again!r} byte by byte")
+        for operation, other in zip(operations, again, strict=True):
+            if isinstance(operation, AccountLost):
                 assert isinstance(other, AccountLost)
-                for late, early in ((one.from_user, other.from_user), (one.from_target, other.from_target)):
+                for late, early in (
+                    (operation.from_user, other.from_user),
+                    (operation.from_target, other.from_target),
+                ):
                     if not late.startswith(early):
                         raise Broken("what is left for the recording depends on the pieces")
                 if self._lost:
                     raise Broken("it is lost twice")
                 self._lost = True
                 continue
-            if (one.size is not None) != bool(one.sha256 or one.unhashed) or (one.sha256 and one.unhashed):
-                raise Broken(f"neither a hash nor a reason: {one!r}")
-            if not one.result or max(map(len, (one.path, one.other, one.name, one.detail))) > 5 * PATH_MAX:
-                raise Broken(f"no result, or too long: {one!r}")
-            (one.path + one.other + one.name + one.detail + one.result).encode("utf-8")
+            if (operation.size is not None) != bool(operation.sha256 or operation.unhashed) or (
+                operation.sha256 and operation.unhashed
+            ):
+                raise Broken(f"neither a hash nor a reason: {operation!r}")
+            if (
+                not operation.result
+                or max(map(len, (operation.path, operation.other, operation.name, operation.detail)))
+                > 5 * PATH_MAX
+            ):
+                raise Broken(f"no result, or too long: {operation!r}")
+            (operation.path + operation.other + operation.name + operation.detail + operation.result).encode(
+                "utf-8"
+            )
 
 
 def _no_time() -> float:
@@ -92,7 +103,7 @@ def _scp() -> _Account:
     return _Account(ScpReader(into, _no_time), ScpReader(into, _no_time), GO)
 
 
-def _asked(kind: int, number: int, *parts: bytes) -> bytes:
+def _request(kind: int, number: int, *parts: bytes) -> bytes:
     return USER_PACKET + bytes((kind,)) + uint32(number) + b"".join(parts)
 
 
@@ -113,30 +124,36 @@ def _sftp_corpus() -> list[bytes]:
     given = TARGET_PACKET + b"\x66" + uint32(1) + handle
 
     def opened(flags: int) -> tuple[bytes, ...]:
-        return (_asked(3, 1, path, uint32(flags), no_attributes), given)
+        return (_request(3, 1, path, uint32(flags), no_attributes), given)
 
     def data(number: int, text: bytes) -> bytes:
         return TARGET_PACKET + b"\x67" + uint32(number) + string(text)
 
-    close = (_asked(4, 9, handle), _status(9))
-    written = _joined(*(_asked(6, 2 + at // 4, handle, uint64(at), string(b"data")) for at in (0, 8, 4)))
-    taken = _joined(*map(_status, (2, 4, 3)))
-    reads = _joined(*(_asked(5, 2 + at // 4, handle, uint64(at), uint32(4)) for at in (0, 4, 8)))
-    sized = _asked(10, 7, handle, attributes)
+    close = (_request(4, 9, handle), _status(9))
+    written = _joined(*(_request(6, 2 + at // 4, handle, uint64(at), string(b"data")) for at in (0, 8, 4)))
+    replies = _joined(*map(_status, (2, 4, 3)))
+    reads = _joined(*(_request(5, 2 + at // 4, handle, uint64(at), uint32(4)) for at in (0, 4, 8)))
+    sized = _request(10, 7, handle, attributes)
     answers = _joined(data(3, b"data"), data(2, b"data"), _status(4, 1))
-    read = _asked(5, 2, handle, uint64(0), uint32(4))
+    read = _request(5, 2, handle, uint64(0), uint32(4))
     stat = TARGET_PACKET + b"\x69" + uint32(8) + attributes
     listed = TARGET_PACKET + b"\x68" + uint32(2) + uint32(1) + string(b"a") + string(b"-rw a") + attributes
     sessions: list[tuple[bytes, ...]] = [
-        (*opened(26), written, taken, *close),
-        (*opened(2), written, _joined(sized, close[0]), _joined(taken, _status(7), _status(9))),
+        (*opened(26), written, replies, *close),
+        (*opened(2), written, _joined(sized, close[0]), _joined(replies, _status(7), _status(9))),
         (*opened(1), reads, answers, *close),
         (*opened(1), _joined(read, close[0]), _joined(_status(9), data(2, b"data"))),
-        (_joined(_asked(17, 8, path), *opened(1)[:1]), _joined(stat, given), read, data(2, b"data"), *close),
-        (*opened(1), _asked(8, 8, handle), stat, *close),
-        (_asked(11, 1, path), given, _asked(12, 2, handle), listed, *close),
+        (
+            _joined(_request(17, 8, path), *opened(1)[:1]),
+            _joined(stat, given),
+            read,
+            data(2, b"data"),
+            *close,
+        ),
+        (*opened(1), _request(8, 8, handle), stat, *close),
+        (_request(11, 1, path), given, _request(12, 2, handle), listed, *close),
         *(
-            (_asked(kind, 1, body), _status(1))
+            (_request(kind, 1, body), _status(1))
             for kind, body in (
                 *((13, path), (14, path + no_attributes), (15, path), (9, path + attributes)),
                 *((16, path), (18, path + other), (19, path), (20, path + other)),
@@ -144,10 +161,17 @@ def _sftp_corpus() -> list[bytes]:
                 (200, string(b"lsetstat@openssh.com") + path + attributes),
             )
         ),
-        (*opened(27), _asked(200, 2, string(b"copy-data"), handle, uint64(0) * 2, handle, uint64(0)), *close),
+        (
+            *opened(27),
+            _request(200, 2, string(b"copy-data"), handle, uint64(0) * 2, handle, uint64(0)),
+            *close,
+        ),
         (*opened(17), *close),
-        (_asked(6, 2, handle, uint64(0), string(b"x")), _asked(10, 3, handle, attributes)),
-        (_asked(200, 1, string(b"limits@openssh.com")), TARGET_PACKET + b"\xc9" + uint32(1) + uint64(1) * 4),
+        (_request(6, 2, handle, uint64(0), string(b"x")), _request(10, 3, handle, attributes)),
+        (
+            _request(200, 1, string(b"limits@openssh.com")),
+            TARGET_PACKET + b"\xc9" + uint32(1) + uint64(1) * 4,
+        ),
         (FIRST + BEGIN[0][1:], *BEGIN[1:], *opened(26), *close),
     ]
     return [pack(session) for session in sessions]

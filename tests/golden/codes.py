@@ -31,7 +31,7 @@ class Codes:
             self._known[str(text)] = code.value
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def record_codes(self) -> Iterator[None]:
         """Note each reason that is made."""
         make = Reason.__new__
 

@@ -14,7 +14,7 @@ from tests.golden.scene import Scene
 from tests.golden.sessions import PTY
 
 
-def _running(scene: Scene, *, pty: bool = False) -> None:
+def _start_session(scene: Scene, *, pty: bool = False) -> None:
     scene.begin()
     scene.session()
     if pty:
@@ -27,7 +27,7 @@ def _running(scene: Scene, *, pty: bool = False) -> None:
 def target_closes(codes: Codes) -> Scene:
     """The target ends the connection with a message, in the middle of a session."""
     scene = Scene(codes)
-    _running(scene)
+    _start_session(scene)
     assert scene.server is not None
     scene.server.transport.sendDisconnect(11, b"going down for reboot")
     scene.settle(3)
@@ -38,7 +38,7 @@ def target_closes(codes: Codes) -> Scene:
 def target_hangs_up(codes: Codes) -> Scene:
     """The TCP connection to the target is lost."""
     scene = Scene(codes)
-    _running(scene)
+    _start_session(scene)
     scene.reactor.lines[1].cut()
     scene.settle(3)
     return scene
@@ -48,7 +48,7 @@ def target_hangs_up(codes: Codes) -> Scene:
 def user_hangs_up(codes: Codes) -> Scene:
     """The user's connection is lost while a command runs."""
     scene = Scene(codes)
-    _running(scene)
+    _start_session(scene)
     scene.reactor.lines[0].cut()
     scene.settle(3)
     return scene
@@ -58,7 +58,7 @@ def user_hangs_up(codes: Codes) -> Scene:
 def user_disconnects(codes: Codes) -> Scene:
     """The user's client leaves with a message."""
     scene = Scene(codes)
-    _running(scene)
+    _start_session(scene)
     assert scene.client is not None
     scene.client.transport.sendDisconnect(11, b"disconnected by user")
     scene.settle(3)
@@ -69,7 +69,7 @@ def user_disconnects(codes: Codes) -> Scene:
 def user_disconnects_for_an_error(codes: Codes) -> Scene:
     """The user's client leaves with another reason; the target hears the same one."""
     scene = Scene(codes)
-    _running(scene)
+    _start_session(scene)
     assert scene.client is not None
     scene.client.transport.sendDisconnect(2, b"Bad packet length 1937006964.")
     scene.settle(6)
@@ -79,7 +79,7 @@ def user_disconnects_for_an_error(codes: Codes) -> Scene:
 def _locked(codes: Codes, kind: LockKind, name: str) -> Scene:
     scene = Scene(codes)
     scene.proxy.startService()
-    _running(scene, pty=True)
+    _start_session(scene, pty=True)
     locks = Locks(scene.directory / "state", scene.proxy.context.services.now)
     locks.add(Lock(kind=kind, name=name, reason="audit"))
     scene.settle(5)
@@ -109,7 +109,7 @@ def session_locked(codes: Codes) -> Scene:
     """One session is locked; the connection goes on."""
     scene = Scene(codes)
     scene.proxy.startService()
-    _running(scene)
+    _start_session(scene)
     scene.session(1)
     scene.ask(b"exec", w.text(b"cat"), channel=1)
     (first, _) = scene.sids()
@@ -124,7 +124,7 @@ def session_locked(codes: Codes) -> Scene:
 def session_time_over(codes: Codes) -> Scene:
     """``max_session_ttl`` is over."""
     scene = Scene(codes, options={"max_session_ttl": "60s"})
-    _running(scene)
+    _start_session(scene)
     scene.settle(61)
     scene.settle(3)
     return scene
@@ -134,7 +134,7 @@ def session_time_over(codes: Codes) -> Scene:
 def client_idle(codes: Codes) -> Scene:
     """``client_idle_timeout`` is over; keepalives of the target do not count."""
     scene = Scene(codes, options={"client_idle_timeout": "60s"})
-    _running(scene)
+    _start_session(scene)
     scene.settle(61)
     scene.settle(3)
     return scene
@@ -145,7 +145,7 @@ def proxy_stops(codes: Codes) -> Scene:
     """The proxy is stopped."""
     scene = Scene(codes)
     scene.proxy.startService()
-    _running(scene)
+    _start_session(scene)
     scene.proxy.stopService()
     scene.settle(5)
     return scene
@@ -164,7 +164,7 @@ def start_unanswered(codes: Codes) -> Scene:
 
 def _disk_fails(scene: Scene) -> None:
     """Output that does not fit the cast's file: the system calls for more than a megabyte fail."""
-    _running(scene)
+    _start_session(scene)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:

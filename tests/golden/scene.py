@@ -109,7 +109,7 @@ class Scene(Stack):
         if password:
             hashed = bcrypt.hashpw(password, bcrypt.gensalt(10)).decode()
             settings["users"] = {"joe": {"password": hashed, "roles": ["all"]}}
-        with codes.watching():
+        with codes.record_codes():
             super().__init__(
                 settings=settings, options=options or {}, rekey_bytes=rekey_bytes, users=("joe", *more_users)
             )
@@ -231,8 +231,8 @@ class Scene(Stack):
 
     def another_target(self) -> None:
         """Ask for the target again, on the same outer connection."""
-        place = w.text(TARGET.host.encode()) + w.u32(TARGET.port) + w.text(b"") + w.u32(0)
-        self.jump.open(30, b"direct-tcpip", WINDOW, PACKET, place, generous=True)
+        payload = w.text(TARGET.host.encode()) + w.u32(TARGET.port) + w.text(b"") + w.u32(0)
+        self.jump.open(30, b"direct-tcpip", WINDOW, PACKET, payload, generous=True)
         self.settle(1)
 
     def command(self, line: bytes, stdin: bytes | None = None) -> None:
@@ -280,9 +280,9 @@ class Scene(Stack):
     def request_id(self) -> bytes:
         """Of the request for approval that the user was told of last."""
         texts = "\n".join(text for _, text in self.read)
-        found = re.findall(r"[Rr]equest ([0-9A-Z]{6}) is pending", texts)
-        self.requests.append(found[-1])
-        return bytes(found[-1], "ascii")
+        requests = re.findall(r"[Rr]equest ([0-9A-Z]{6}) is pending", texts)
+        self.requests.append(requests[-1])
+        return bytes(requests[-1], "ascii")
 
     # --- the golden text
 

@@ -51,8 +51,8 @@ class Sources:
 
     def default_code(self, name: str) -> str:
         """Of an error's class, or of the first class above it that has one."""
-        found = self._defaults.get(name)
-        return found or next((self.default_code(base) for base in self._bases.get(name, ())), "")
+        code = self._defaults.get(name)
+        return code or next((self.default_code(base) for base in self._bases.get(name, ())), "")
 
 
 def name_of(node: ast.expr) -> str:
@@ -70,13 +70,13 @@ def template(node: ast.expr, names: Names) -> list[str]:
         return template(node.body, names) + template(node.orelse, names)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = template(node.left, names), template(node.right, names)
-        return [one + other for one in left for other in right]
+        return [prefix + suffix for prefix in left for suffix in right]
     if isinstance(node, ast.BoolOp):
         return [text for value in node.values for text in template(value, names)]
     if isinstance(node, ast.Name) and node.id in names:
         before = [value for value in names[node.id] if value.lineno <= node.lineno]
         nearest = max(before or names[node.id], key=lambda value: value.lineno)
-        return template(nearest, {name: found for name, found in names.items() if name != node.id})
+        return template(nearest, {name: nodes for name, nodes in names.items() if name != node.id})
     return [GAP]
 
 
@@ -96,7 +96,7 @@ def calls(tree: ast.Module) -> Iterator[tuple[ast.Call, Names]]:
 
 
 def _assigned(body: list[ast.stmt]) -> Names:
-    found: Names = {}
+    names: Names = {}
     for statement in body:
         for node in ast.walk(statement):
             if isinstance(node, _FUNCTION) and node is not statement:
@@ -106,19 +106,19 @@ def _assigned(body: list[ast.stmt]) -> Names:
                 and len(node.targets) == 1
                 and isinstance(node.targets[0], ast.Name)
             ):
-                found.setdefault(node.targets[0].id, []).append(node.value)
-    return found
+                names.setdefault(node.targets[0].id, []).append(node.value)
+    return names
 
 
 def reasons(sources: Sources) -> list[str]:
     """Lines ``code | text``, sorted."""
-    found: set[str] = set()
+    texts: set[str] = set()
     for path, tree in sources.trees.items():
         if path.name in ("reasons.py", "errors.py"):
             continue
         for call, names in calls(tree):
-            found.update(f"{code} | {text}" for code, text in _of(sources, call, names))
-    return sorted(found)
+            texts.update(f"{code} | {text}" for code, text in _of(sources, call, names))
+    return sorted(texts)
 
 
 def _of(sources: Sources, call: ast.Call, names: Names) -> Iterator[tuple[str, str]]:
@@ -143,9 +143,9 @@ def _of(sources: Sources, call: ast.Call, names: Names) -> Iterator[tuple[str, s
     else:
         return
     shown = name_of(code).lower() if name_of(code) not in ("code", "") else GAP
-    for one in template(text, names):
-        if one != GAP:
-            yield shown, one.replace("\n", "\\n")
+    for shown_text in template(text, names):
+        if shown_text != GAP:
+            yield shown, shown_text.replace("\n", "\\n")
 
 
 def _is_code(node: ast.expr) -> bool:

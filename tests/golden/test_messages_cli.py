@@ -52,7 +52,7 @@ def entries(tmp_path: Path) -> Entries:
 
 def test_keeps_messages_of_can(golden: Compare, entries: Entries) -> None:
     noon = ("--at", "2026-11-24 12:00 UTC")
-    for user, place, *more in (
+    for user, host, *more in (
         ("joe", "admin@10.0.0.1"),
         ("joe", "joe@10.0.0.1:2222"),
         ("joe", "admin@10.9.9.9"),
@@ -75,7 +75,7 @@ def test_keeps_messages_of_can(golden: Compare, entries: Entries) -> None:
         ("ann", "admin@10.0.0.1", "--json"),
         ("eve", "admin@10.0.0.1", "--json"),
     ):
-        entries.run("can", user, place, *noon, *more)
+        entries.run("can", user, host, *noon, *more)
     entries.run("can", "--who", "admin@10.0.0.1", *noon)
     entries.run("can", "--who", "admin@203.0.113.1", *noon)
     for wrong in (

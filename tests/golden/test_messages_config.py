@@ -43,8 +43,8 @@ def test_keeps_messages_of_failed_start(golden: Compare, tmp_path: Path) -> None
             cwd=tmp_path, env=environment | {"PYTHONPATH": root}, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         if hidden:  # The log has begun.
-            _, _, said = done.stdout.replace(hidden, "<port>").partition("[stderr#error] ")
-            entries.add(f"twistd -n conchrec: {label}", done.returncode, "", said)
+            _, _, message = done.stdout.replace(hidden, "<port>").partition("[stderr#error] ")
+            entries.add(f"twistd -n conchrec: {label}", done.returncode, "", message)
         else:
             entries.add(f"twistd -n conchrec: {label}", done.returncode, done.stdout, done.stderr)
 
@@ -57,10 +57,10 @@ def test_keeps_messages_of_failed_start(golden: Compare, tmp_path: Path) -> None
     key.write_text("nonsense")
     key.chmod(0o600)
     start("a damaged key", GOOD + "state_dir: state\n", "-c", "config.yaml")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
         key.unlink()
         config = GOOD + f"state_dir: state\nlisten: ['tcp:{port}:interface=127.0.0.1']\n"
         start("the port is taken", config, "-c", "config.yaml", hidden=port)

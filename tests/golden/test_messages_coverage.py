@@ -37,8 +37,8 @@ def _known() -> str:
     lines: list[str] = []
     for file in sorted((HERE / "messages").glob("*.txt")):
         for line in file.read_text().splitlines():
-            mark, found, text = line.partition("| ")
-            lines.append(text if found and len(mark) < 16 else line)
+            mark, separator, text = line.partition("| ")
+            lines.append(text if separator and len(mark) < 16 else line)
     return "\n".join(lines)
 
 

@@ -16,8 +16,8 @@ _COMMAND = re.compile(r"^    ([a-z][a-z-]*)(?: |$)", re.MULTILINE)
 def _subcommands(words: tuple[str, ...]) -> list[str]:
     out = io.StringIO()
     assert command_line.main([*words, "--help"], out, io.StringIO()) == 0
-    _, found, commands = out.getvalue().partition("\n  COMMAND\n")
-    return _COMMAND.findall(commands) if found else []
+    _, separator, commands = out.getvalue().partition("\n  COMMAND\n")
+    return _COMMAND.findall(commands) if separator else []
 
 
 def test_keeps_help_of_commands(golden: Compare, tmp_path: Path) -> None:

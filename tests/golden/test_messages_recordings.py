@@ -27,7 +27,7 @@ _PLACEHOLDERS = (
 )
 
 
-class Shelf:
+class RecordingCopies:
     """A directory with recordings of three sessions, the oldest first, and the commands about them."""
 
     def __init__(self, scene: Scene) -> None:
@@ -60,7 +60,7 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
+def copies() -> Iterator[RecordingCopies]:
     scene = sftp(Codes())
     for command, status in ((b"uptime", 0), (b"false", 1)):
         number = len(scene.user.channels)
@@ -72,12 +72,12 @@ def shelf() -> Iterator[Shelf]:
     scene.settle(2)
     scene.proxy.stopService()
     scene.settle(5)
-    yield Shelf(scene)
+    yield RecordingCopies(scene)
     scene.close()
 
 
-def test_keeps_messages_of_playback(golden: Compare, shelf: Shelf) -> None:
-    run, sid = shelf.run, shelf.sids[1]
+def test_keeps_messages_of_playback(golden: Compare, copies: RecordingCopies) -> None:
+    run, sid = copies.run, copies.sids[1]
     run("recordings", "ls")
     run("recordings", "rebuild-index")
     run("recordings", "ls")
@@ -112,58 +112,58 @@ def test_keeps_messages_of_playback(golden: Compare, shelf: Shelf) -> None:
     run("recordings", "prune", "--size", "1B", "--dry-run")
     run("recordings", "release", sid)
     run("recordings", "release", sid)
-    cast = shelf.cast(1)
+    cast = copies.cast(1)
     kept = cast.read_bytes()
     cast.write_bytes(b"nonsense\n")
     for name in ("text", "play", "export"):
         run("recordings", name, sid)
     cast.write_bytes(kept)
-    golden("messages/recordings.txt", shelf.text())
+    golden("messages/recordings.txt", copies.text())
 
 
-def test_keeps_messages_of_verification(golden: Compare, shelf: Shelf) -> None:
-    run, sid = shelf.run, shelf.sids[1]
+def test_keeps_messages_of_verification(golden: Compare, copies: RecordingCopies) -> None:
+    run, sid = copies.run, copies.sids[1]
     run("recordings", "verify")
     run("recordings", "verify", sid)
     run("recordings", "verify", "nonsense")
     run("recordings", "verify", "missing.cast")
-    run("recordings", "verify", "--key", "missing.pub", str(shelf.cast(0)))
-    run("recordings", "verify", "--key", "config.yaml", str(shelf.cast(0)))
-    run("recordings", "verify", "--key", str(shelf.scene.directory / "state" / "recording_key.pub"))
+    run("recordings", "verify", "--key", "missing.pub", str(copies.cast(0)))
+    run("recordings", "verify", "--key", "config.yaml", str(copies.cast(0)))
+    run("recordings", "verify", "--key", str(copies.scene.directory / "state" / "recording_key.pub"))
     run("recordings", "verify", "--head", "nonsense")
     run("recordings", "verify", "--head", "1:" + "0" * 64)
-    cast = shelf.cast(1)
+    cast = copies.cast(1)
     manifest, data = cast.with_suffix(".json"), cast.read_bytes()
-    ledger = shelf.scene.recordings / "ledger.jsonl"
+    ledger = copies.scene.recordings / "ledger.jsonl"
     lines = ledger.read_bytes().splitlines(keepends=True)
     fields = json.loads(manifest.read_bytes())
-    shelf.changed("one letter of a cast is another one", cast, data.replace(b"up 3 days", b"up 4 days"))
-    shelf.changed("a cast is cut", cast, data[:-20])
-    shelf.changed("a cast is longer", cast, data + b'[9, "o", "x"]\n')
-    shelf.changed("a cast is gone", cast, None)
-    shelf.changed("a manifest is gone", manifest, None)
-    shelf.changed("a manifest says another user", manifest, json.dumps(fields | {"user": "eve"}).encode())
-    shelf.changed("a manifest is of another recording", manifest,
-                  shelf.cast(2).with_suffix(".json").read_bytes())  # fmt: skip
-    shelf.changed("a manifest is not JSON", manifest, b"nonsense")
+    copies.changed("one letter of a cast is another one", cast, data.replace(b"up 3 days", b"up 4 days"))
+    copies.changed("a cast is cut", cast, data[:-20])
+    copies.changed("a cast is longer", cast, data + b'[9, "o", "x"]\n')
+    copies.changed("a cast is gone", cast, None)
+    copies.changed("a manifest is gone", manifest, None)
+    copies.changed("a manifest says another user", manifest, json.dumps(fields | {"user": "eve"}).encode())
+    copies.changed("a manifest is of another recording", manifest,
+                  copies.cast(2).with_suffix(".json").read_bytes())  # fmt: skip
+    copies.changed("a manifest is not JSON", manifest, b"nonsense")
     unsigned = {name: value for name, value in fields.items() if name != "signed"}
-    shelf.changed("a manifest is not signed", manifest, json.dumps(unsigned).encode())
-    shelf.changed("a line of the ledger is gone", ledger, b"".join(lines[:3] + lines[4:]))
-    shelf.changed("the ledger is cut", ledger, b"".join(lines[:-1]))
-    shelf.changed("the ledger has a line that is none", ledger, b"".join(lines) + b"nonsense\n")
-    shelf.changed("the ledger is empty", ledger, b"")
-    shelf.changed("the ledger is gone", ledger, None)
+    copies.changed("a manifest is not signed", manifest, json.dumps(unsigned).encode())
+    copies.changed("a line of the ledger is gone", ledger, b"".join(lines[:3] + lines[4:]))
+    copies.changed("the ledger is cut", ledger, b"".join(lines[:-1]))
+    copies.changed("the ledger has a line that is none", ledger, b"".join(lines) + b"nonsense\n")
+    copies.changed("the ledger is empty", ledger, b"")
+    copies.changed("the ledger is gone", ledger, None)
     copy = cast.with_name("0" + "1" * 25 + ".cast")
     copy.write_bytes(data)
     run("recordings", "verify")
     copy.unlink()
-    golden("messages/verify.txt", shelf.text())
+    golden("messages/verify.txt", copies.text())
 
 
-def test_keeps_messages_of_audit(golden: Compare, shelf: Shelf) -> None:
-    entries = shelf.entries
-    log = shelf.scene.audit
-    run = shelf.run
+def test_keeps_messages_of_audit(golden: Compare, copies: RecordingCopies) -> None:
+    entries = copies.entries
+    log = copies.scene.audit
+    run = copies.run
     run("audit", "verify")
     lines = log.read_bytes().splitlines(keepends=True)
 
@@ -186,7 +186,7 @@ def test_keeps_messages_of_audit(golden: Compare, shelf: Shelf) -> None:
     run("audit", "verify", "--head", "nonsense")
     run("audit", "verify", "--head", "0" * 12 + ":1:" + "0" * 64)
     run("audit", "verify", "--complete")
-    golden("messages/audit.txt", re.sub(r"\b[0-9a-f]{12}\b", "<chain>", shelf.text()))
+    golden("messages/audit.txt", re.sub(r"\b[0-9a-f]{12}\b", "<chain>", copies.text()))
 
 
 def test_keeps_messages_without_recordings(golden: Compare, tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def _answer(request: str) -> str:
     protocol.makeConnection(transport)
     protocol.dataReceived(request.encode())
     clock.advance(0)
-    said: bytes = transport.value()
-    return said.decode()
+    response: bytes = transport.value()
+    return response.decode()
 
 
 def test_keeps_messages_of_web(golden: Compare) -> None:

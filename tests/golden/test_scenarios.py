@@ -18,7 +18,7 @@ MODULES = (commands, endings, files, forwards, limits, refusals, sessions, targe
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_keeps_scenario(name: str, golden: Compare) -> None:
     codes = Codes()
-    with codes.watching():
+    with codes.record_codes():
         scene = SCENARIOS[name](codes)
         try:
             text = scene.transcript()

@@ -75,8 +75,8 @@ class _Fields:
     def take(self, size: int) -> bytes:
         if len(self.rest) < size:
             raise _Short
-        taken, self.rest = self.rest[:size], self.rest[size:]
-        return taken
+        data, self.rest = self.rest[:size], self.rest[size:]
+        return data
 
 
 def quoted(data: bytes) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cast import read_cast
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House
 from tests.support.process import Result, run
 from tests.support.proxy import Event
@@ -98,9 +98,11 @@ class Control:
         return await fact(look, lambda: f"not {connections} connections ended:\n{self.house.proxy.log}")
 
 
-def controller(house: House, way: Way, tmp_path: Path, hosts: Sequence[str] = ("web1",)) -> Control:
+def controller(
+    house: House, method: AccessMethod, tmp_path: Path, hosts: Sequence[str] = ("web1",)
+) -> Control:
     """All ``hosts`` are the same target, each by a connection of its own."""
-    client = house.client(way)
+    client = house.client(method)
     sockets = house.stage.short / house.stage.unique("cp")
     lines = [f"{host} ansible_host=web1 ansible_control_path={sockets}/{host}" for host in hosts]
     jump = " ".join((*client.options, "-J", "proxy"))
@@ -109,7 +111,7 @@ def controller(house: House, way: Way, tmp_path: Path, hosts: Sequence[str] = ("
         f"ansible_ssh_common_args='{jump}'",
         f"ansible_python_interpreter={sys.executable}",
     ]
-    if not way.agent:
+    if not method.agent:
         lines.append(f"ansible_ssh_private_key_file={house.keyless.key.path}")
     env = client.env | {
         "HOME": str(tmp_path),
@@ -150,10 +152,12 @@ def recorded(house: House, events: Sequence[Event]) -> None:
         assert one["sid"] in ends
 
 
-@pytest.mark.parametrize("way", [Way.INNER_AGENT, Way.CERTIFICATE], ids=lambda way: way.name)
+@pytest.mark.parametrize(
+    "way", [AccessMethod.INNER_AGENT, AccessMethod.CERTIFICATE], ids=lambda method: method.name
+)
 @PIPELINING
-async def test_pings_target(house: House, way: Way, pipelining: bool, tmp_path: Path) -> None:
-    control = controller(house, way, tmp_path)
+async def test_pings_target(house: House, method: AccessMethod, pipelining: bool, tmp_path: Path) -> None:
+    control = controller(house, method, tmp_path)
     for _ in range(2):
         result = await control.ansible("ansible", "all", "-m", "ping", pipelining=pipelining)
         assert (result.code, '"ping": "pong"' in result.text) == (0, True), str(result)
@@ -187,7 +191,7 @@ async def test_copies_and_fetches_large_file(
     house: House, method: str, pipelining: bool, tmp_path: Path
 ) -> None:
     """A file that is larger than a window, there and back."""
-    control = controller(house, Way.INNER_AGENT, tmp_path)
+    control = controller(house, AccessMethod.INNER_AGENT, tmp_path)
     here, there, back = (tmp_path / name for name in ("it's here", "there", "back"))
     here.write_bytes(os.urandom(3_000_001))
     settings = {"ANSIBLE_SSH_TRANSFER_METHOD": method, "ANSIBLE_SCP_EXTRA_ARGS": "-O"}
@@ -204,9 +208,9 @@ async def test_copies_and_fetches_large_file(
     events = await control.events()
     recorded(house, events)
     ends = named(events, "session.end")
-    for way in ("stdin", "stdout"):
-        sizes = [end[way] for end in ends]
-        assert any(isinstance(size, int) and size > 3_000_000 for size in sizes), f"{way}: {sizes}"
+    for method in ("stdin", "stdout"):
+        sizes = [end[method] for end in ends]
+        assert any(isinstance(size, int) and size > 3_000_000 for size in sizes), f"{method}: {sizes}"
     assert bool(named(events, "subsystem")) == (method == "sftp")
 
 
@@ -214,7 +218,7 @@ async def test_copies_and_fetches_large_file(
 async def test_runs_playbook_on_two_hosts(house: House, pipelining: bool, tmp_path: Path) -> None:
     """Two hosts at once; in the middle each closes its connection and opens another."""
     hosts = ("one", "two")
-    control = controller(house, Way.CERTIFICATE, tmp_path, hosts)
+    control = controller(house, AccessMethod.CERTIFICATE, tmp_path, hosts)
     script = house.stage.file(house.stage.unique("script"), '#!/bin/sh\necho "script $1"\n')
     text = PLAYBOOK.replace("THERE", str(tmp_path)).replace("SCRIPT", str(script))
     playbook = house.stage.file(house.stage.unique("playbook.yml"), text)
@@ -236,7 +240,7 @@ async def test_runs_playbook_on_two_hosts(house: House, pipelining: bool, tmp_pa
 
 async def test_shows_refusal_and_keeps_no_refused_connection(house: House, tmp_path: Path) -> None:
     """The user reads why where Ansible shows it; and what is good for nothing does not persist."""
-    control = controller(house, Way.INNER_AGENT, tmp_path)
+    control = controller(house, AccessMethod.INNER_AGENT, tmp_path)
     result = await control.ansible("ansible", "all", "-u", "nobody", "-m", "ping", pipelining=True)
     assert (result.code, "web1 | UNREACHABLE!" in result.text) == (4, True), str(result)
     line = (

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.interop.test_relay_forwards import speak
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.house import House, build
 from tests.support.keyboard import Keyboard
 from tests.support.ports import free_port
@@ -43,7 +43,7 @@ class Asking:
     """joe, who is asked for a reason and gives these."""
 
     def __init__(self, house: House, *reasons: str) -> None:
-        self.client: Client = house.client(Way.INNER_AGENT, inner=ANSWERING)
+        self.client: Client = house.client(AccessMethod.INNER_AGENT, inner=ANSWERING)
         self._keyboard = Keyboard(house.stage.path(house.stage.unique("keyboard")), *reasons)
         self.client.env |= self._keyboard.env
 
@@ -55,8 +55,8 @@ class Asking:
 async def says(house: House, *command: str, by: Person | None = None) -> Result:
     """A command of the proxy, by ann unless it is somebody else."""
     person = by or house.ann
-    way = Way.INNER_AGENT if person.agent is not None else Way.CERTIFICATE
-    return await house.client(way, person=person).ssh("proxy", *command)
+    method = AccessMethod.INNER_AGENT if person.agent is not None else AccessMethod.CERTIFICATE
+    return await house.client(method, person=person).ssh("proxy", *command)
 
 
 async def pending(house: House, process: Process | None = None, count: int = 1) -> str:
@@ -165,21 +165,21 @@ async def test_refuses_session_when_denied_expired_or_withdrawn(stage: Stage) ->
 async def test_uses_approval_given_in_advance_once(stage: Stage, tmp_path: Path) -> None:
     """For what can't be asked: good once, and for that place alone."""
     house = await at_home(stage)
-    plain = house.client(Way.INNER_AGENT)
+    plain = house.client(AccessMethod.INNER_AGENT)
     place = f"root@localhost:{house.target.port}"
     refused = await plain.ssh("web1", "echo never")
     assert refused.code == 255 and f"request {place} REASON" in refused.errors, str(refused)
     asked = await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)
     assert "is pending. It can be approved by role lead." in asked.check().text
     (await says(house, "approve", await pending(house))).check()
-    elsewhere = await house.client(Way.INNER_AGENT, host="127.0.0.1").ssh("web1", "echo never")
+    elsewhere = await house.client(AccessMethod.INNER_AGENT, host="127.0.0.1").ssh("web1", "echo never")
     assert (elsewhere.code, elsewhere.stdout) == (255, b"")
     (tmp_path / "one").write_text("1")
     copied = await plain.program("scp", *plain.options, str(tmp_path / "one"), f"web1:{tmp_path}/two")
     copied.check()
     again = await plain.ssh("web1", "echo never")
     assert (again.code, again.stdout) == (255, b""), str(again)
-    waiting = house.client(Way.INNER_AGENT).start("proxy", "request", place, "a", "forward")
+    waiting = house.client(AccessMethod.INNER_AGENT).start("proxy", "request", place, "a", "forward")
     name = await pending(house, count=2)
     (await says(house, "approve", name)).check()
     assert f"ann approved request {name}. Open one connection" in (await waiting.wait()).check().text
@@ -249,11 +249,11 @@ async def test_keeps_advance_approval_when_inner_login_proves_no_key(stage: Stag
     (await says(house, "request", "--no-wait", place, "a", "deploy", by=house.joe)).check()
     (await says(house, "approve", await pending(house))).check()
     other = house.client(
-        Way.CERTIFICATE, person=house.keyless, inner_person=house.ann, inner="IdentitiesOnly yes"
+        AccessMethod.CERTIFICATE, person=house.keyless, inner_person=house.ann, inner="IdentitiesOnly yes"
     )
     refused = await other.ssh("web1", "echo never")
     assert (refused.code, refused.stdout) == (255, b""), str(refused)
-    assert (await house.client(Way.INNER_AGENT).ssh("web1", "echo in")).check().stdout == b"in\n"
+    assert (await house.client(AccessMethod.INNER_AGENT).ssh("web1", "echo in")).check().stdout == b"in\n"
 
 
 async def test_withdraws_advance_approval(stage: Stage) -> None:
@@ -266,7 +266,7 @@ async def test_withdraws_advance_approval(stage: Stage) -> None:
     assert again.code == 1 and f"request {name} was already approved by ann" in again.errors
     (await says(house, "deny", name, "too late")).check()
     await house.proxy.audited("access.deny", by="ann", request=name, note="too late")
-    result = await house.client(Way.INNER_AGENT).ssh("web1", "echo never")
+    result = await house.client(AccessMethod.INNER_AGENT).ssh("web1", "echo never")
     assert (result.code, result.stdout) == (255, b"") and "requires an approval" in result.errors
 
 
@@ -277,7 +277,7 @@ async def test_ignores_approval_by_locked_reviewer(stage: Stage) -> None:
     (await says(house, "approve", await pending(house))).check()
     (await house.proxy.command("lock", "--user", "ann")).check()
     await becomes(lambda: is_heard(house), False, "ann is not locked")
-    client = house.client(Way.INNER_AGENT)
+    client = house.client(AccessMethod.INNER_AGENT)
     refused = await client.ssh("web1", "echo never")
     assert refused.code == 255 and "requires an approval" in refused.errors, str(refused)
     (await house.proxy.command("unlock", "--user", "ann")).check()

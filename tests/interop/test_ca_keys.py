@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.support.agent import Agent, start_agent
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.keys import Key
 from tests.support.process import run
@@ -33,7 +33,7 @@ async def in_agent(stage: Stage, kinds: dict[str, str]) -> tuple[House, Agent, l
 async def test_signs_by_authority_keys_in_agent(stage: Stage) -> None:
     """Users see certificates by the one, targets by the other; sessions at once do not mix them up."""
     house, agent, keys = await in_agent(stage, {"user_ca": "ed25519", "host_ca": "ecdsa"})
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     results = await together(client.ssh("web1", f"echo {number}") for number in range(8))
     assert [result.text for result in results] == [f"{number}\n" for number in range(8)], str(results[0])
     state = house.proxy.directory / "state"
@@ -52,7 +52,7 @@ async def test_signs_by_authority_keys_in_agent(stage: Stage) -> None:
 
 async def test_signs_after_restart_of_agent(stage: Stage) -> None:
     house, agent, keys = await in_agent(stage, {"user_ca": "rsa", "host_ca": "ed25519"})
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     (await client.ssh("web1", "true")).check()
     await agent.stop()
     gone = await client.ssh("web1", "true")
@@ -85,7 +85,7 @@ async def test_asks_for_passphrase_of_authority_keys_at_start(stage: Stage) -> N
             await process.says("listens on")
             assert b"sesame" not in process.stdout
             assert process.stdout.count(b"passphrase of") == 1, "both have the same one"
-            (await house.client(Way.CERTIFICATE).ssh("web1", "true")).check()
+            (await house.client(AccessMethod.CERTIFICATE).ssh("web1", "true")).check()
             await process.stop()
         else:
             assert (await process.wait()).code == 78
@@ -102,7 +102,7 @@ async def test_reads_passphrase_from_systemd_credential(stage: Stage) -> None:
     credential = stage.file("credentials/conchrec-ca", "open sesame\n")
     proxy.env["CREDENTIALS_DIRECTORY"] = str(credential.parent)
     await proxy.start()
-    (await house.client(Way.CERTIFICATE).ssh("web1", "true")).check()
+    (await house.client(AccessMethod.CERTIFICATE).ssh("web1", "true")).check()
     await fact(lambda: "listens on" in proxy.log, lambda: proxy.log)
     # The commands find it there, too, and a new key has the same passphrase.
     (await proxy.command("ca", "rotate", "--type", "user", "--phase", "init")).check()

@@ -10,7 +10,7 @@ from conchrec.access.certificate_permits import SWITCHES_OF
 from conchrec.ssh.certificate import decode
 from tests.interop.test_login_certificate import log_in, only_certificate, somebody
 from tests.interop.test_outer_certificates import authority
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.house import House, build
 from tests.support.keys import Key, sign_user
 from tests.support.ports import free_port
@@ -47,11 +47,11 @@ async def lacking(house: House, *permits: str) -> Key:
     return await sign_user(authority(house), await house.stage.key("joe"), "joe", "joe", *options)
 
 
-def by(house: House, side: str, key: Key, way: Way = Way.CERTIFICATE) -> Client:
+def by(house: House, side: str, key: Key, method: AccessMethod = AccessMethod.CERTIFICATE) -> Client:
     """joe, who logs in on this side with the certificate and on the other one with a plain key."""
     certified, plain = Person(name="joe", key=key), Person(name="joe", key=house.keyless.key)
     outer, inner = (certified, plain) if side == "outer" else (plain, certified)
-    return house.client(way, person=outer, inner_person=inner, more="IdentitiesOnly yes")
+    return house.client(method, person=outer, inner_person=inner, more="IdentitiesOnly yes")
 
 
 async def signed_for_one_connection(client: Client) -> set[str]:

@@ -14,7 +14,7 @@ import pytest
 from ssh2 import sftp
 from ssh2.session import Session
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.process import environment, run
 from tests.support.sshd import LOGIN
@@ -79,9 +79,9 @@ async def test_serves_client_in_other_language(house: House, tmp_path: Path, nam
 
 
 def _libssh2(house: House, config: Path, directory: Path) -> dict[str, Any]:
-    way = ("ssh", "-F", str(config), "-W", f"localhost:{house.target.port}", "proxy")
+    method = ("ssh", "-F", str(config), "-W", f"localhost:{house.target.port}", "proxy")
     ours, theirs = socket.socketpair()
-    tunnel = subprocess.Popen(way, stdin=theirs.fileno(), stdout=theirs.fileno(), env=environment())
+    tunnel = subprocess.Popen(method, stdin=theirs.fileno(), stdout=theirs.fileno(), env=environment())
     try:
         theirs.close()
         session = Session()
@@ -149,6 +149,6 @@ def _read(read: Callable[[], tuple[int, bytes]]) -> str:
 
 async def test_serves_libssh2(house: House, tmp_path: Path) -> None:
     before = house.proxy.sids()
-    config = house.client(Way.CERTIFICATE).config
+    config = house.client(AccessMethod.CERTIFICATE).config
     _check(await in_thread(lambda: _libssh2(house, config, tmp_path)), "libssh2", size="24 80")
     await _check_record(house, before, tmp_path / "there")

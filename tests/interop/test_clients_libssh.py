@@ -12,7 +12,7 @@ import ssh.key
 import ssh.options
 import ssh.session
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
@@ -88,7 +88,7 @@ async def test_serves_libssh_at_proxy(house: House) -> None:
 
 def _way(house: House) -> str:
     """The outer connection."""
-    return f"ssh -F {house.client(Way.CERTIFICATE).config} -W localhost:{house.target.port} proxy"
+    return f"ssh -F {house.client(AccessMethod.CERTIFICATE).config} -W localhost:{house.target.port} proxy"
 
 
 async def test_relays_libssh_to_target(house: House, tmp_path: Path) -> None:

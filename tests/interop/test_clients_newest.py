@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import speak as speaker
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House, build
 from tests.support.otherclients import putty
 from tests.support.ports import free_port
@@ -48,9 +48,9 @@ async def test_is_newer_than_installed_version(house: House) -> None:
     assert number((await run(NEWEST / "plink", "-V")).text) >= number((await run("plink", "-V")).text)
 
 
-async def test_runs_command_of_newest_openssh(house: House, way: Way) -> None:
+async def test_runs_command_of_newest_openssh(house: House, method: AccessMethod) -> None:
     before = house.proxy.sids()
-    client = house.client(way)
+    client = house.client(method)
     result = await _run(client, "ssh", "web1", "cat; echo err >&2; exit 3", stdin=b"typed\n")
     assert (result.stdout, result.stderr, result.code) == (b"typed\n", b"err\n", 3), str(result)
     cast = await house.proxy.finished_one(after=before)
@@ -60,7 +60,7 @@ async def test_runs_command_of_newest_openssh(house: House, way: Way) -> None:
 async def test_runs_terminal_of_newest_openssh(house: House) -> None:
     """A shell with a terminal; since 9.5 what is typed is hidden among many pings."""
     before = house.proxy.sids()
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     command = (SSH, *client.options, "-tt", "web1", "sh")
     process = house.stage.process(*command, env=_newest(client.env), terminal=(90, 30))
     await process.says("# " if os.getuid() == 0 else "$ ")
@@ -76,7 +76,7 @@ async def test_copies_files_by_newest_scp(house: House, tmp_path: Path, protocol
     here, there, back = tmp_path / "here", tmp_path / "there", tmp_path / "back"
     here.write_bytes(os.urandom(1_000_000))
     before = house.proxy.sids()
-    client = house.client(Way.OUTER_AGENT)
+    client = house.client(AccessMethod.OUTER_AGENT)
     (await _run(client, "scp", "-q", protocol, here, f"web1:{there}")).check()
     (await _run(client, "scp", "-q", protocol, f"web1:{there}", back)).check()
     assert here.read_bytes() == back.read_bytes()
@@ -88,7 +88,7 @@ async def test_copies_files_by_newest_scp(house: House, tmp_path: Path, protocol
 
 async def test_shares_connection_of_newest_openssh(house: House, tmp_path: Path) -> None:
     """Three sessions and a forward of one connection."""
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     control = house.stage.short / house.stage.unique("control")
     port = free_port()
     shared = ("-S", str(control))

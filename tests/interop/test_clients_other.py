@@ -15,7 +15,7 @@ import pytest
 
 from conchrec.service.process import knows_aes
 from tests.support import speak as speaker
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.otherclients import PATIENCE as SECONDS
 from tests.support.otherclients import paramiko_connections, putty
@@ -175,7 +175,7 @@ async def test_serves_dbclient(house: House, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["", "help", "status", "hosts"])
 async def test_runs_proxy_commands_of_other_clients(house: House, command: str) -> None:
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     result = (await client.ssh("-T", "proxy", *([command] if command else []))).check()
     assert result.stdout
     assert result.stderr == b"", result.errors

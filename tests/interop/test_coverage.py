@@ -16,7 +16,7 @@ import pytest
 
 from conchrec.proxy.coverage import TABLE, CoverageRow
 from tests.support.cast import Cast
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.keys import all_lines
 from tests.support.ports import free_port
@@ -111,7 +111,7 @@ def raw(act: Callable[[paramiko.Transport], None]) -> Act:
 def ssh(*arguments: str, stdin: bytes = b"", strange: bool = False) -> Act:
     async def done(street: Street) -> None:
         port = street.strange if strange else None
-        client = street.house.client(Way.INNER_AGENT, port=port)
+        client = street.house.client(AccessMethod.INNER_AGENT, port=port)
         await client.ssh(*arguments, stdin=stdin)
 
     return done
@@ -235,7 +235,7 @@ async def _x11(street: Street) -> None:
         "one = socket.create_connection((host, 6000 + int(float(number))));"
         "one.sendall(bytes((108, 0, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0))); one.recv(9)"
     )
-    client = street.house.client(Way.INNER_AGENT)
+    client = street.house.client(AccessMethod.INNER_AGENT)
     with socket.create_server(("127.0.0.1", free_port())) as display:
         display.settimeout(SECONDS)
         client.env["DISPLAY"] = f"127.0.0.1:{display.getsockname()[1] - 6000}"

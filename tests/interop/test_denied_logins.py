@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.test_relay_prompts import Person
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
@@ -29,7 +29,9 @@ def house(shared_stage: Stage) -> House:
 
 @pytest.mark.parametrize("login", SPELLINGS)
 async def test_rejects_spellings_of_denied_login(house: House, tmp_path: Path, login: str) -> None:
-    result = await Person(tmp_path).ssh(house.client(Way.CERTIFICATE, login=login), "guess", command="true")
+    result = await Person(tmp_path).ssh(
+        house.client(AccessMethod.CERTIFICATE, login=login), "guess", command="true"
+    )
     assert result.code == 255
     assert f"conchrec: joe may not log in as {login} on localhost" in result.errors.replace("\\\\", "\\")
     assert "password" not in house.target.log
@@ -44,7 +46,7 @@ async def test_rejects_spellings_of_locked_login(stage: Stage, tmp_path: Path) -
     await house.proxy.start()
     house.authority = house.proxy.new_authority("host")
     for login in SPELLINGS:
-        client = house.client(Way.CERTIFICATE, login=login)
+        client = house.client(AccessMethod.CERTIFICATE, login=login)
         result = await Person(tmp_path).ssh(client, "guess", command="true")
         assert result.code == 255
         assert f"conchrec: joe may not log in as {login} on localhost" in result.errors.replace("\\\\", "\\")
@@ -53,7 +55,7 @@ async def test_rejects_spellings_of_locked_login(stage: Stage, tmp_path: Path) -
 
 async def test_confirms_that_stock_sshd_ignores_login_after_slash(house: House, tmp_path: Path) -> None:
     """Why it matters. Debian's sshd takes what follows for an SELinux role; others refuse the name."""
-    person, client = Person(tmp_path), house.client(Way.CERTIFICATE, inner="    ProxyJump none\n")
+    person, client = Person(tmp_path), house.client(AccessMethod.CERTIFICATE, inner="    ProxyJump none\n")
     client.config.write_text(
         "Host web1\n    HostName 127.0.0.1\n"
         f"    UserKnownHostsFile {house.stage.file('known_as_itself', house.target.known_as())}\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact, together
@@ -42,7 +42,9 @@ async def test_rekeys_during_transfer(groups: House, exchange: str, tmp_path: Pa
 
 async def test_serves_many_logins_at_once(groups: House) -> None:
     """Sixty exchanges from one address: they wait for each other, and none is refused."""
-    clients = [groups.client(way, more=f"KexAlgorithms {GROUP16}") for way in list(Way)[:4] * 5]
+    clients = [
+        groups.client(method, more=f"KexAlgorithms {GROUP16}") for method in list(AccessMethod)[:4] * 5
+    ]
     results = await together(client.ssh("web1", "echo in") for client in clients)
     assert [(result.stdout, result.code) for result in results] == [(b"in\n", 0)] * 20, results
 

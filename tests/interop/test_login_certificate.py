@@ -19,7 +19,7 @@ from conchrec.ssh import agent_messages as a
 from conchrec.ssh.certificate import SK_ECDSA, SK_ED25519
 from conchrec.ssh.wire import string
 from tests.support.agent import Agent
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.fakeagent import FakeAgent, Habit
 from tests.support.house import House, build
 from tests.support.keyboard import Keyboard
@@ -318,7 +318,7 @@ async def test_adds_certificate_on_terminal(house: House) -> None:
 
 async def test_fails_without_agent(house: House) -> None:
     for person, arguments in ((house.joe, ()), (house.keyless, ("-T",)), (house.keyless, ("-A",))):
-        client = house.client(Way.CERTIFICATE, person=person)
+        client = house.client(AccessMethod.CERTIFICATE, person=person)
         result = await client.ssh(*arguments, "proxy", "login")
         assert (result.stdout, result.code) == (b"", 1), str(result)
         assert result.errors == f"conchrec: {NO_AGENT}\n"
@@ -372,7 +372,7 @@ async def test_explains_failure_of_gpg_agent(house: House) -> None:
 
 def _with(house: House, socket: Path) -> Client:
     """joe with his key in a file, and this agent forwarded."""
-    client = house.client(Way.CERTIFICATE, more="IdentitiesOnly yes\nForwardAgent yes\n")
+    client = house.client(AccessMethod.CERTIFICATE, more="IdentitiesOnly yes\nForwardAgent yes\n")
     client.env["SSH_AUTH_SOCK"] = str(socket)
     return client
 
@@ -441,7 +441,7 @@ async def test_signs_public_key(house: House, kind: str) -> None:
     assert before - after == timedelta(minutes=35)
     assert await house.proxy.audited("cert.create", purpose="sign", serial=int(field(said, "Serial")[0]))
     mine = Person(name="joe", key=Key(path=key.path, certificate=certificate))
-    client = house.client(Way.CERTIFICATE, person=mine)
+    client = house.client(AccessMethod.CERTIFICATE, person=mine)
     client.config.write_text(f"CertificateFile {certificate}\n" + client.config.read_text())
     assert (await client.ssh("web1", "echo in")).check().text == "in\n"
 

@@ -16,7 +16,7 @@ import pytest
 
 from conchrec.access.passwords import code_at, new_hash, step_at
 from conchrec.access.rate_limit import DELAYS, FREE_OF_USER
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.house import House, build
 from tests.support.keyboard import Keyboard
 from tests.support.process import Process, Result, environment, run
@@ -57,7 +57,7 @@ class Somebody:
         person = Person(name=user, key=house.ann.key)
         self.source = source or next(SOURCES)
         more = f"{ANSWERING}\nNumberOfPasswordPrompts {tries}\nBindAddress {self.source}"
-        self.client: Client = house.client(Way.CERTIFICATE, person=person, more=more)
+        self.client: Client = house.client(AccessMethod.CERTIFICATE, person=person, more=more)
         self._keyboard = Keyboard(stage.path(stage.unique("keyboard")), *answers)
         self.client.env |= self._keyboard.env
 
@@ -253,7 +253,7 @@ async def test_starts_with_damaged_file_of_failures(stage: Stage) -> None:
 async def test_hides_answers_on_terminal(home: House) -> None:
     """As a person sees it: nothing that is typed is shown."""
     person = Person(name="pat", key=home.ann.key)
-    client = home.client(Way.CERTIFICATE, person=person, more=ANSWERING)
+    client = home.client(AccessMethod.CERTIFICATE, person=person, more=ANSWERING)
     process = client.start("proxy", terminal=(80, 24))
     await process.says("(pat@127.0.0.1) Password: ")
     process.write(PASSWORD.encode() + b"\r")
@@ -274,7 +274,7 @@ async def test_asks_no_password_after_key(home: House) -> None:
 async def test_rejects_password_user_in_batch_mode(home: House) -> None:
     """BatchMode."""
     person = Person(name="pat", key=home.ann.key)
-    result = await home.client(Way.CERTIFICATE, person=person).ssh("web1", "true")
+    result = await home.client(AccessMethod.CERTIFICATE, person=person).ssh("web1", "true")
     assert result.code == 255
     assert "pat@127.0.0.1: Permission denied (publickey,keyboard-interactive)" in result.errors
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.house import House, build
 from tests.support.process import Result, run
 from tests.support.sshd import LOGIN
@@ -58,7 +58,7 @@ async def certified(house: House, name: str) -> Client:
     key = await house.stage.key(name)
     sign = ("ca", "sign-user", "--user", "joe", "--login", LOGIN, "--public-key", key.public)
     (await house.proxy.command(*sign)).check()
-    return house.client(Way.CERTIFICATE, person=Person(name="joe", key=key))
+    return house.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=key))
 
 
 async def sign_target(house: House) -> None:
@@ -87,7 +87,7 @@ async def test_accepts_all_users_during_rotation(stage: Stage) -> None:
     proxy = house.proxy
     await sign_target(house)
     proxy.known_hosts.write_text("")  # from here on only its certificate vouches for the target
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     trusted_users = stage.path(f"{proxy.directory.name}/user_ca.pub")
     known_hosts = client.config.with_name("known_hosts")
     early = await certified(house, "early")

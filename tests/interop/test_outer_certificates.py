@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.client import Person, Way
+from tests.support.client import AccessMethod, Person
 from tests.support.house import House, build
 from tests.support.keys import Key, sign_host, sign_user
 from tests.support.process import Result
@@ -26,9 +26,11 @@ def authority(house: House) -> Key:
     return Key(path=house.proxy.directory / "state" / "user_ca")
 
 
-async def come(house: House, key: Key, user: str = "joe", way: Way = Way.CERTIFICATE) -> Result:
+async def come(
+    house: House, key: Key, user: str = "joe", method: AccessMethod = AccessMethod.CERTIFICATE
+) -> Result:
     """Outside and inside with this key and its certificate."""
-    client = house.client(way, person=Person(name=user, key=key))
+    client = house.client(method, person=Person(name=user, key=key))
     assert key.certificate is not None
     words = f"CertificateFile {key.certificate}\n"
     client.config.write_text(words + client.config.read_text())
@@ -67,7 +69,7 @@ async def test_accepts_certificate_by_sign_user(certified: House) -> None:
 async def test_rejects_key_without_its_certificate(certified: House) -> None:
     """Without its certificate it is nobody's."""
     person = Person(name="joe", key=await certified.stage.key("joe"))
-    result = await certified.client(Way.CERTIFICATE, person=person).ssh("web1", "true")
+    result = await certified.client(AccessMethod.CERTIFICATE, person=person).ssh("web1", "true")
     assert result.code == 255, str(result)
 
 
@@ -127,7 +129,7 @@ async def test_runs_forced_command_of_certificate(certified: House) -> None:
     """It runs at the target whatever is asked for, is what is recorded, and is all that the proxy does."""
     bound = ("-O", "force-command=echo forced; cat")
     key = await sign_user(authority(certified), await certified.stage.key("bound"), "joe", "joe", *bound)
-    client = certified.client(Way.CERTIFICATE, person=Person(name="joe", key=key))
+    client = certified.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=key))
     for asked in (("echo mine",), (), ("-tt", "id"), ("-s", "sftp")):
         before = certified.proxy.sids()
         flags = [word for word in asked if word.startswith("-")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cast import plays_as
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House, build
 from tests.support.process import environment
 from tests.support.proxy import our_environment
@@ -408,7 +408,7 @@ async def test_serves_viewers_during_playback_of_hostile_recording(house: House,
     viewers = [joe.start("-q", "-tt", "proxy", "play", sid, terminal=(1000, 1000)) for _ in range(3)]
     for viewer in viewers:
         await viewer.says("\x1b[?1049h")
-    ann = house.client(Way.CERTIFICATE, person=house.ann)
+    ann = house.client(AccessMethod.CERTIFICATE, person=house.ann)
     assert "line 12" in (await ann.ssh("proxy", "text", slow)).check().text
     assert "line 12" in (await ann.ssh("proxy", "play", slow)).check().text
     for viewer in viewers:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.agent import Agent
-from tests.support.client import Person, Way
+from tests.support.client import AccessMethod, Person
 from tests.support.house import House, build
 from tests.support.keys import Key, sign_user
 from tests.support.process import environment
@@ -15,7 +15,7 @@ from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact, together
 
-AGENT_WAYS = (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM)
+AGENT_WAYS = (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ async def target_for(house: House, *keys: Key, more: Sequence[str] = ()) -> Sshd
     return await house.stage.sshd(users=keys, host_keys=house.target.host_keys, more=more)
 
 
-async def reach(house: House, target: Sshd, person: Person, way: Way) -> None:
-    result = await house.client(way, target=target, person=person).ssh("web1", "echo there")
+async def reach(house: House, target: Sshd, person: Person, method: AccessMethod) -> None:
+    result = await house.client(method, target=target, person=person).ssh("web1", "echo there")
     assert (result.stdout, result.code) == (b"there\n", 0), f"{result}\n{target.log[-3000:]}"
 
 
@@ -44,22 +44,22 @@ def anywhere(agents: House) -> House:
 
 @pytest.mark.parametrize("way", AGENT_WAYS)
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-async def test_logs_in_with_each_key_type(anywhere: House, kind: str, way: Way) -> None:
+async def test_logs_in_with_each_key_type(anywhere: House, kind: str, method: AccessMethod) -> None:
     house = anywhere
     key = await house.stage.key("joe", kind)
     house.proxy.configure({"users": {"joe": {"authorized_keys": [house.joe.key.line, key.line]}}})
     await house.proxy.restart()
     person = Person(name="joe", key=key, agent=await house.stage.agent(key))
-    await reach(house, await target_for(house, key), person, way)
+    await reach(house, await target_for(house, key), person, method)
 
 
 @pytest.mark.parametrize("way", AGENT_WAYS)
-async def test_tries_key_of_outer_login_first(anywhere: House, way: Way) -> None:
+async def test_tries_key_of_outer_login_first(anywhere: House, method: AccessMethod) -> None:
     """The key of the outer login is tried first: the target does not hang up before it has its turn."""
     others = [await anywhere.stage.key("other") for _ in range(7)]
     agent = await anywhere.stage.agent(*others, anywhere.joe.key)
     person = Person(name="joe", key=anywhere.joe.key, agent=agent)
-    client = anywhere.client(way, person=person, target=await target_for(anywhere, anywhere.joe.key))
+    client = anywhere.client(method, person=person, target=await target_for(anywhere, anywhere.joe.key))
     # The client itself would offer all of them in turn: it is told which one it is, as users do.
     identity = f"IdentityFile {anywhere.joe.key.public}\nIdentitiesOnly yes\n"
     client.config.write_text(identity + client.config.read_text().replace("IdentityFile none", ""))
@@ -68,7 +68,7 @@ async def test_tries_key_of_outer_login_first(anywhere: House, way: Way) -> None
 
 
 @pytest.mark.parametrize("way", AGENT_WAYS)
-async def test_logs_in_with_certificate_of_agent(anywhere: House, way: Way) -> None:
+async def test_logs_in_with_certificate_of_agent(anywhere: House, method: AccessMethod) -> None:
     """The target trusts a CA of its own; the agent holds a certificate of it beside the key."""
     authority, key = await anywhere.stage.key("authority"), await anywhere.stage.key("joe")
     signed = await sign_user(authority, key, "joe", LOGIN)
@@ -76,7 +76,7 @@ async def test_logs_in_with_certificate_of_agent(anywhere: House, way: Way) -> N
     await anywhere.proxy.restart()
     person = Person(name="joe", key=signed, agent=await anywhere.stage.agent(signed))
     target = await target_for(anywhere, more=[f"TrustedUserCAKeys {authority.public}"])
-    await reach(anywhere, target, person, way)
+    await reach(anywhere, target, person, method)
 
 
 async def test_logs_in_with_key_restricted_to_outer_path(stage: Stage) -> None:
@@ -90,12 +90,12 @@ async def test_logs_in_with_key_restricted_to_outer_path(stage: Stage) -> None:
     agent = await stage.agent()
     await agent.add(house.joe.key, "-H", str(known), "-h", proxy, "-h", f"{proxy}>{target}")
     person = Person(name="joe", key=house.joe.key, agent=agent)
-    for way in (Way.OUTER_AGENT, Way.SUBSYSTEM):
+    for method in (AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM):
         inner = f"    IdentityFile {house.keyless.key.path}\n    IdentitiesOnly yes"
-        client = house.client(way, person=person, inner=inner)
+        client = house.client(method, person=person, inner=inner)
         result = await client.ssh("web1", "echo there")
         assert (result.stdout, result.code) == (b"there\n", 0), str(result)
-        refused = await house.client(way, person=person, inner=inner, target=elsewhere).ssh("web1", "true")
+        refused = await house.client(method, person=person, inner=inner, target=elsewhere).ssh("web1", "true")
         assert refused.code == 255, str(refused)
 
 
@@ -111,9 +111,11 @@ async def test_logs_in_with_key_restricted_to_inner_path(stage: Stage) -> None:
     hops = ("-h", proxy, "-h", target, "-h", f"{target}>{target}")
     await agent.add(house.joe.key, "-H", str(known), *hops)
     person = Person(name="joe", key=house.joe.key, agent=agent)
-    result = await house.client(Way.INNER_AGENT, person=person).ssh("web1", "echo there")
+    result = await house.client(AccessMethod.INNER_AGENT, person=person).ssh("web1", "echo there")
     assert (result.stdout, result.code) == (b"there\n", 0), str(result)
-    refused = await house.client(Way.INNER_AGENT, person=person, target=elsewhere).ssh("web1", "true")
+    refused = await house.client(AccessMethod.INNER_AGENT, person=person, target=elsewhere).ssh(
+        "web1", "true"
+    )
     assert refused.code == 255, str(refused)
 
 
@@ -135,10 +137,10 @@ async def test_waits_for_confirmation_of_key(stage: Stage) -> None:
     # The logins at the proxy and at what looks like the target are by another key, and ask nobody.
     own = f"    IdentityFile {house.keyless.key.path}\n    IdentitiesOnly yes"
     more = f"IdentityFile {house.keyless.key.path}\nIdentitiesOnly yes"
-    client = house.client(Way.OUTER_AGENT, person=person, more=more, inner=own)
+    client = house.client(AccessMethod.OUTER_AGENT, person=person, more=more, inner=own)
     waiting = client.start("web1", "echo confirmed")
     await fact(asked.exists, lambda: f"nobody was asked:\n{waiting}")
-    others = [house.client(Way.OUTER_AGENT), house.client(Way.INNER_AGENT)]
+    others = [house.client(AccessMethod.OUTER_AGENT), house.client(AccessMethod.INNER_AGENT)]
     results = await together(one.ssh("web1", "echo at once") for one in others)
     assert [result.text for result in results] == ["at once\n"] * 2, str(results[0])
     assert waiting.running
@@ -151,8 +153,8 @@ async def test_waits_for_confirmation_of_key(stage: Stage) -> None:
 async def test_probes_agent_last_when_configured(stage: Stage) -> None:
     """`agent_probe: last`, and the target takes our certificate: nobody reads of a break-in attempt."""
     house = await build(stage, settings={"upstream_auth": ["certificate", "agent"]})
-    for way in (Way.OUTER_AGENT, Way.CERTIFICATE):
-        result = (await house.client(way).ssh("web1", "true")).check()
+    for method in (AccessMethod.OUTER_AGENT, AccessMethod.CERTIFICATE):
+        result = (await house.client(method).ssh("web1", "true")).check()
         assert result.stderr == b"", str(result)
     assert not house.proxy.audit("agent", action="opened")
 
@@ -160,7 +162,7 @@ async def test_probes_agent_last_when_configured(stage: Stage) -> None:
 @pytest.mark.parametrize(("probe", "works"), [("last", True), ("always", True), ("never", False)])
 async def test_requests_agent_only_when_needed(stage: Stage, probe: str, works: bool) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"], "agent_probe": probe})
-    result = await house.client(Way.OUTER_AGENT).ssh("web1", "true")
+    result = await house.client(AccessMethod.OUTER_AGENT).ssh("web1", "true")
     assert (result.code == 0) == works, str(result)
     assert bool(house.proxy.audit("agent", action="opened")) == works
     assert ("conchrec: no agent: " in result.errors) != works
@@ -168,7 +170,7 @@ async def test_requests_agent_only_when_needed(stage: Stage, probe: str, works: 
 
 async def test_reports_agent_that_dies(stage: Stage) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"]})
-    client = house.client(Way.INNER_AGENT)
+    client = house.client(AccessMethod.INNER_AGENT)
     process = client.start("web1", "echo begun; cat; exit 5")
     await process.says("begun")
     assert house.joe.agent is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conchrec.service.process import knows_aes
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.keys import Key
 from tests.support.sshd import Sshd
@@ -104,8 +104,8 @@ async def test_switches_large_transfer_to_aes(anywhere: House, tmp_path: Path) -
     text.write_bytes(os.urandom(40_000_000))
     small = await anywhere.client().ssh("-v", "web1", "echo small")
     assert "aes128-gcm" not in small.errors, str(small)
-    for way in (Way.INNER_AGENT, Way.SUBSYSTEM):
-        result = await anywhere.client(way).ssh("-v", "web1", f"cat {text}", stdout=back, within=180)
+    for method in (AccessMethod.INNER_AGENT, AccessMethod.SUBSYSTEM):
+        result = await anywhere.client(method).ssh("-v", "web1", f"cat {text}", stdout=back, within=180)
         assert result.code == 0, str(result)
         assert back.read_bytes() == text.read_bytes()
         said = [line for line in result.errors.splitlines() if "server->client cipher" in line]
@@ -118,7 +118,9 @@ async def test_switches_large_transfer_to_aes(anywhere: House, tmp_path: Path) -
 async def test_relays_session_limit_of_target(anywhere: House) -> None:
     """`MaxSessions 1`: the second session of one connection is refused as by the target itself."""
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=["MaxSessions 1"])
-    results = await together(anywhere.client(way, target=target).ssh("web1", "echo one") for way in AGENTS)
+    results = await together(
+        anywhere.client(method, target=target).ssh("web1", "echo one") for method in AGENTS
+    )
     assert [result.stdout for result in results] == [b"one\n"] * len(AGENTS)
     client = anywhere.client(target=target)
     shared = ("-o", f"ControlPath={anywhere.stage.short / anywhere.stage.unique('control')}")
@@ -135,14 +137,14 @@ async def test_relays_session_limit_of_target(anywhere: House) -> None:
     assert (await first.wait()).code == 0
 
 
-AGENTS = (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM)
+AGENTS = (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM)
 
 
 async def test_shows_banner_of_target(anywhere: House) -> None:
     """Where the agent is at hand before the inner login, what the target says there reaches the user."""
     banner = anywhere.stage.file("banner", "Authorised use only.\n")
     target = await anywhere.stage.sshd(users=[anywhere.joe.key], more=[f"Banner {banner}"])
-    result = await anywhere.client(Way.SUBSYSTEM, target=target).ssh("web1", "echo there")
+    result = await anywhere.client(AccessMethod.SUBSYSTEM, target=target).ssh("web1", "echo there")
     assert (result.stdout, result.code) == (b"there\n", 0)
     assert "Authorised use only." in result.errors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House
 from tests.support.process import Result, run
 
@@ -45,10 +45,10 @@ async def _scp(client: Client, protocol: Sequence[str], *arguments: str | Path) 
 
 @pytest.mark.parametrize("protocol", [(), ("-O",)], ids=["sftp", "rcp"])
 async def test_copies_files_by_scp(
-    house: House, way: Way, protocol: Sequence[str], tree: Path, tmp_path: Path
+    house: House, method: AccessMethod, protocol: Sequence[str], tree: Path, tmp_path: Path
 ) -> None:
     (tree / "sub dir" / "link").unlink()  # scp copies what a link points to
-    client = house.client(way)
+    client = house.client(method)
     there, back = tmp_path / "there", tmp_path / "back"
     (await _scp(client, protocol, "-rp", tree, f"web1:{there}")).check()
     assert same(tree, there)
@@ -60,7 +60,7 @@ async def test_copies_files_by_scp(
     assert "No such file" in missing.errors
 
 
-async def test_runs_sftp_batch(house: House, way: Way, tree: Path, tmp_path: Path) -> None:
+async def test_runs_sftp_batch(house: House, method: AccessMethod, tree: Path, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.mkdir()
     batch = house.stage.file(
@@ -69,7 +69,7 @@ async def test_runs_sftp_batch(house: House, way: Way, tree: Path, tmp_path: Pat
         f'rename "{there}/tree/empty" "{there}/tree/renamed"\nget -r "{there}/tree" "{back}"\n',
     )
     before = house.proxy.sids()
-    client = house.client(way)
+    client = house.client(method)
     result = (await client.program("sftp", *client.options, "-b", batch, "web1")).check()
     assert " large" in result.text
     assert os.readlink(there / "tree" / "symbolic") == "large", "not the wrong way round"
@@ -86,8 +86,10 @@ async def test_runs_sftp_batch(house: House, way: Way, tree: Path, tmp_path: Pat
     assert isinstance(end["stdout"], int) and end["stdout"] > 5_000_000
 
 
-async def test_synchronizes_files_by_rsync(house: House, way: Way, tree: Path, tmp_path: Path) -> None:
-    client = house.client(way)
+async def test_synchronizes_files_by_rsync(
+    house: House, method: AccessMethod, tree: Path, tmp_path: Path
+) -> None:
+    client = house.client(method)
     there, back = tmp_path / "there", tmp_path / "back"
     command = ("rsync", "-a", "-e", client.shell_command)
     (await client.program(*command, f"{tree}/", f"web1:{there}/")).check()
@@ -99,7 +101,7 @@ async def test_synchronizes_files_by_rsync(house: House, way: Way, tree: Path, t
     assert same(tree, back)
 
 
-async def test_clones_and_pushes_by_git(house: House, way: Way, tmp_path: Path) -> None:
+async def test_clones_and_pushes_by_git(house: House, method: AccessMethod, tmp_path: Path) -> None:
     there, here = tmp_path / "there.git", tmp_path / "here"
     work = tmp_path / "work"
     who = ("-c", "user.name=joe", "-c", "user.email=joe@example.com", "-c", "init.defaultBranch=main")
@@ -108,7 +110,7 @@ async def test_clones_and_pushes_by_git(house: House, way: Way, tmp_path: Path) 
     (await run("git", "-C", work, "add", ".")).check()
     (await run("git", "-C", work, *who, "commit", "-q", "-m", "first")).check()
     (await run("git", "clone", "-q", "--bare", work, there)).check()
-    client = house.client(way)
+    client = house.client(method)
     client.env["GIT_SSH_COMMAND"] = client.shell_command
     (await client.program("git", "clone", "-q", f"ssh://web1{there}", here)).check()
     assert (here / "file").read_bytes() == (work / "file").read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import speak as speaker
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Process, Result, environment, run
@@ -32,9 +32,9 @@ async def speak(kind: str, *place: str | int | Path) -> Result:
     return await run(sys.executable, SPEAK, kind, *(str(part) for part in place))
 
 
-async def forwarding(house: House, way: Way, *flags: str) -> Process:
+async def forwarding(house: House, method: AccessMethod, *flags: str) -> Process:
     """``ssh -N`` with these flags, once it has its connection and its listeners."""
-    process = house.client(way).start("-v", "-N", "-o", "ExitOnForwardFailure=yes", *flags, "web1")
+    process = house.client(method).start("-v", "-N", "-o", "ExitOnForwardFailure=yes", *flags, "web1")
     # The jump connection of -J says a good deal of that, too, but it has no listeners.
     ready = ("Local forwarding listening on ", "remote forward success for", "Local connections to")
     await fact(
@@ -45,15 +45,15 @@ async def forwarding(house: House, way: Way, *flags: str) -> Process:
     return process
 
 
-async def test_refuses_forwards_by_default(house: House, way: Way) -> None:
+async def test_refuses_forwards_by_default(house: House, method: AccessMethod) -> None:
     local = free_port()
-    process = await forwarding(house, way, "-L", f"{local}:127.0.0.1:{house.target.port}")
+    process = await forwarding(house, method, "-L", f"{local}:127.0.0.1:{house.target.port}")
     assert (await speak("tcp", "127.0.0.1", local)).stdout.strip() == b""
     await process.says("administratively prohibited")
     refused = await house.proxy.audited("port", kind="direct", action="refused", user="joe")
     assert refused[-1]["destination"] == f"127.0.0.1:{house.target.port}"
     await process.stop()
-    remote = await house.client(way).ssh(
+    remote = await house.client(method).ssh(
         "-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "web1"
     )
     assert remote.code == 255
@@ -61,15 +61,15 @@ async def test_refuses_forwards_by_default(house: House, way: Way) -> None:
 
 
 async def test_refuses_agent_forwarding_by_default(house: House) -> None:
-    result = await house.client(Way.INNER_AGENT).ssh("web1", 'echo "agent<$SSH_AUTH_SOCK>"')
+    result = await house.client(AccessMethod.INNER_AGENT).ssh("web1", 'echo "agent<$SSH_AUTH_SOCK>"')
     assert result.stdout == b"agent<>\n", str(result)
 
 
-async def test_forwards_local_ports(open_house: House, way: Way) -> None:
+async def test_forwards_local_ports(open_house: House, method: AccessMethod) -> None:
     """A server that speaks first, and the port that nobody listens on."""
     local, dead = free_port(), free_port()
     flags = ("-L", f"{local}:127.0.0.1:{open_house.target.port}", "-L", f"{dead}:127.0.0.1:{free_port()}")
-    process = await forwarding(open_house, way, *flags)
+    process = await forwarding(open_house, method, *flags)
     for _ in range(3):
         assert (await speak("tcp", "127.0.0.1", local)).stdout == b"SSH-\n"
     assert (await speak("tcp", "127.0.0.1", dead)).stdout.strip() == b""
@@ -79,9 +79,9 @@ async def test_forwards_local_ports(open_house: House, way: Way) -> None:
     await process.stop()
 
 
-async def test_forwards_remote_ports(open_house: House, way: Way) -> None:
+async def test_forwards_remote_ports(open_house: House, method: AccessMethod) -> None:
     """The port 0 is answered with the one that the target has chosen."""
-    process = await forwarding(open_house, way, "-R", f"0:127.0.0.1:{open_house.proxy.port}")
+    process = await forwarding(open_house, method, "-R", f"0:127.0.0.1:{open_house.proxy.port}")
     await process.says("Allocated port ")
     said = process.stderr.decode()
     port = int(said.partition("Allocated port ")[2].split()[0])
@@ -92,7 +92,7 @@ async def test_forwards_remote_ports(open_house: House, way: Way) -> None:
 
 async def test_forwards_dynamically(open_house: House) -> None:
     local = free_port()
-    process = await forwarding(open_house, Way.OUTER_AGENT, "-D", str(local))
+    process = await forwarding(open_house, AccessMethod.OUTER_AGENT, "-D", str(local))
     result = await speak("socks", local, "127.0.0.1", open_house.target.port)
     assert result.stdout == b"SSH-\n", f"{result}\n{process}"
     await process.stop()
@@ -103,7 +103,7 @@ async def test_forwards_unix_sockets(open_house: House) -> None:
     short = open_house.stage.short
     here, there = short / "here", short / "there"
     flags = ("-R", f"{there}:127.0.0.1:{open_house.target.port}", "-L", f"{here}:{there}")
-    process = await forwarding(open_house, Way.INNER_AGENT, *flags)
+    process = await forwarding(open_house, AccessMethod.INNER_AGENT, *flags)
     await fact(lambda: there.is_socket() and here.is_socket(), lambda: str(process))
     result = await speak("unix", here)
     assert result.stdout == b"SSH-\n", f"{result}\n{process}"
@@ -111,7 +111,7 @@ async def test_forwards_unix_sockets(open_house: House) -> None:
 
 
 async def test_forwards_agent_to_target(open_house: House) -> None:
-    result = await open_house.client(Way.INNER_AGENT).ssh("web1", "ssh-add -L")
+    result = await open_house.client(AccessMethod.INNER_AGENT).ssh("web1", "ssh-add -L")
     assert result.text.splitlines() == [open_house.joe.key.line], str(result)
 
 
@@ -157,7 +157,7 @@ async def test_audits_ssh_inside_forward(open_house: House) -> None:
     before = len(open_house.proxy.audit("port", action="nested_ssh"))
     local = free_port()
     process = await forwarding(
-        open_house, Way.OUTER_AGENT, "-L", f"{local}:127.0.0.1:{open_house.target.port}"
+        open_house, AccessMethod.OUTER_AGENT, "-L", f"{local}:127.0.0.1:{open_house.target.port}"
     )
     nested = await run(
         "ssh", "-F", "none", "-p", str(local), "-o", "StrictHostKeyChecking=no",
@@ -177,7 +177,7 @@ async def test_refuses_ssh_inside_forward(no_nesting: House) -> None:
     short = house.stage.short
     with socket.create_server(("127.0.0.1", web)) as listening:
         process = await forwarding(
-            house, Way.OUTER_AGENT,
+            house, AccessMethod.OUTER_AGENT,
             "-L", f"{local}:127.0.0.1:{house.target.port}", "-L", f"{port}:127.0.0.1:{web}",
             "-R", f"{short / 'back'}:127.0.0.1:{house.target.port}",
             "-L", f"{short / 'out'}:{short / 'back'}",
@@ -197,6 +197,6 @@ async def test_refuses_ssh_inside_forward(no_nesting: House) -> None:
     closed = await house.proxy.audited("port", action="close", destination=f"127.0.0.1:{house.target.port}")
     assert "nested_ssh: no" in str(closed[0]["reason"]), "nothing of the banner has passed"
     assert closed[0]["received"] == 0
-    jumped = await house.client(Way.OUTER_AGENT).ssh("-W", f"127.0.0.1:{house.target.port}", "web1")
+    jumped = await house.client(AccessMethod.OUTER_AGENT).ssh("-W", f"127.0.0.1:{house.target.port}", "web1")
     assert b"SSH-" not in jumped.stdout, str(jumped)
     await process.stop()

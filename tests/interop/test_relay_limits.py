@@ -10,7 +10,7 @@ import paramiko
 import pytest
 
 from conchrec.ssh.wire import string
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import build
 from tests.support.otherclients import paramiko_connections
 from tests.support.process import descendants
@@ -72,9 +72,9 @@ async def test_refuses_sftp_without_file_copy(stage: Stage) -> None:
 
 async def test_skips_inner_login_when_configured(stage: Stage) -> None:
     house = await build(stage, settings={"inner_auth": "tunnel"})
-    for way in Way:
+    for method in AccessMethod:
         inner = "    PubkeyAuthentication no"
-        result = await house.client(way, inner=inner).ssh("web1", "echo there; exit 3")
+        result = await house.client(method, inner=inner).ssh("web1", "echo there; exit 3")
         assert (result.stdout, result.code) == (b"there\n", 3), str(result)
     assert {event["method"] for event in house.proxy.audit("user.login", stage="inner")} == {"none"}
 
@@ -186,12 +186,12 @@ async def test_relays_max_sessions_refusal_of_target(stage: Stage) -> None:
     assert "open failed" in result.errors
 
 
-@pytest.mark.parametrize("way", [Way.INNER_AGENT, Way.CERTIFICATE])
-async def test_relays_banner_but_not_host_keys_of_target(stage: Stage, way: Way) -> None:
+@pytest.mark.parametrize("way", [AccessMethod.INNER_AGENT, AccessMethod.CERTIFICATE])
+async def test_relays_banner_but_not_host_keys_of_target(stage: Stage, method: AccessMethod) -> None:
     """The banner is shown in the login; the keys of the target are none of the client's business."""
     banner = stage.file("banner", "Authorized use only.\n")
     house = await build(stage, sshd=[f"Banner {banner}"])
-    client = house.client(way, more="    UpdateHostKeys yes\n    LogLevel INFO")
+    client = house.client(method, more="    UpdateHostKeys yes\n    LogLevel INFO")
     result = await client.ssh("web1", "true")
     assert result.code == 0, str(result)
     assert result.errors.count("Authorized use only.") == 1

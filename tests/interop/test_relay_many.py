@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House
 from tests.support.waiting import fact, together
 
 MINUTES = 60.0
 
 
-async def test_serves_ten_sessions_on_one_connection(house: House, way: Way) -> None:
+async def test_serves_ten_sessions_on_one_connection(house: House, method: AccessMethod) -> None:
     before = house.proxy.sids()
     connections = len(house.proxy.audit("user.login", stage="outer"))
-    client = house.client(way)
+    client = house.client(method)
     control = house.stage.short / house.stage.unique("control")
     shared = ("-o", f"ControlPath={control}")
     master = client.start("-N", "-M", *shared, "web1")
@@ -56,7 +56,7 @@ async def test_records_consecutive_sessions_separately(house: House) -> None:
 async def test_serves_hundred_connections_at_once(house: House) -> None:
     """A stock sshd drops some of a hundred handshakes at once (MaxStartups 10:30:100); nobody sees it."""
     before = house.proxy.sids()
-    clients = [house.client(list(Way)[number % len(Way)]) for number in range(100)]
+    clients = [house.client(list(AccessMethod)[number % len(AccessMethod)]) for number in range(100)]
     results = await together(
         client.ssh("web1", f"echo {number}", within=6 * MINUTES) for number, client in enumerate(clients)
     )
@@ -69,11 +69,11 @@ async def test_serves_hundred_connections_at_once(house: House) -> None:
 
 async def test_closes_descriptors_after_sessions(house: House) -> None:
     """Sessions leave nothing open behind."""
-    await together(house.client(way).ssh("web1", "true") for way in Way)
+    await together(house.client(method).ssh("web1", "true") for method in AccessMethod)
     await house.proxy.deserted()
     files = house.proxy.open_files()
     for _ in range(3):
-        await together(house.client(way).ssh("web1", "true") for way in Way)
+        await together(house.client(method).ssh("web1", "true") for method in AccessMethod)
     await house.proxy.deserted()
     await fact(
         lambda: house.proxy.open_files() <= files,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Result, environment
@@ -140,7 +140,7 @@ async def kept_nowhere(house: House, *secrets: str) -> None:
 async def test_relays_password_prompt(anywhere: House, tmp_path: Path) -> None:
     target = await gear(anywhere, "password", tmp_path)
     joe = Person(tmp_path)
-    result = await joe.ssh(anywhere.client(Way.INNER_AGENT, target=target), SECRET)
+    result = await joe.ssh(anywhere.client(AccessMethod.INNER_AGENT, target=target), SECRET)
     assert (result.stdout, result.code) == (b"through\n", 3), str(result)
     assert "gear of the tests" in result.errors
     (question,) = joe.asked
@@ -209,8 +209,8 @@ async def test_asks_questions_when_inner_login_is_skipped(stage: Stage, tmp_path
 async def test_asks_nothing_when_key_is_accepted(anywhere: House, tmp_path: Path) -> None:
     joe = Person(tmp_path)
     # The agent that the outer connection has, and our own certificate.
-    for way in (Way.OUTER_AGENT, Way.CERTIFICATE):
-        result = await joe.ssh(anywhere.client(way, host="127.0.0.1"), command="cat; exit 3")
+    for method in (AccessMethod.OUTER_AGENT, AccessMethod.CERTIFICATE):
+        result = await joe.ssh(anywhere.client(method, host="127.0.0.1"), command="cat; exit 3")
         assert (result.stdout, result.code) == (b"through\n", 3), str(result)
         assert joe.asked == []
 
@@ -234,7 +234,7 @@ async def test_names_methods_of_target_in_batch_mode(anywhere: House, tmp_path: 
 async def test_asks_nothing_before_inner_key_is_proved(anywhere: House, tmp_path: Path) -> None:
     """Who cannot log in as joe does not get at the target's questions either."""
     target = await gear(anywhere, "password", tmp_path)
-    client = anywhere.client(Way.CERTIFICATE, target=target, inner_person=anywhere.ann)
+    client = anywhere.client(AccessMethod.CERTIFICATE, target=target, inner_person=anywhere.ann)
     joe = Person(tmp_path)
     result = await joe.ssh(client, SECRET)
     assert result.code == 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.cast import plays_as, read_cast
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House
 from tests.support.waiting import fact
 
@@ -15,10 +15,10 @@ SHOWN = (
 )
 
 
-async def test_records_output_of_terminal(house: House, way: Way) -> None:
+async def test_records_output_of_terminal(house: House, method: AccessMethod) -> None:
     before = house.proxy.sids()
     path = house.stage.file(house.stage.unique("shown"), SHOWN)
-    process = house.client(way).start("-q", "-tt", "web1", f"stty raw; cat {path}", terminal=(91, 33))
+    process = house.client(method).start("-q", "-tt", "web1", f"stty raw; cat {path}", terminal=(91, 33))
     result = await process.wait()
     assert (result.stdout, result.code) == (SHOWN.encode(), 0), str(result)
     recording = await house.proxy.finished_one(after=before)
@@ -28,10 +28,10 @@ async def test_records_output_of_terminal(house: House, way: Way) -> None:
     await plays_as(recording.path, result.stdout, "cat", "play")
 
 
-async def test_records_window_changes(house: House, way: Way) -> None:
+async def test_records_window_changes(house: House, method: AccessMethod) -> None:
     before = house.proxy.sids()
     command = "trap 'stty size; read x; exit 5' WINCH; stty size; sleep 600 & wait"
-    process = house.client(way).start("-q", "-tt", "web1", command, terminal=(97, 31))
+    process = house.client(method).start("-q", "-tt", "web1", command, terminal=(97, 31))
     await process.says("31 97")
     process.resize(120, 40)
     await process.says("40 120")
@@ -45,9 +45,9 @@ async def test_records_window_changes(house: House, way: Way) -> None:
     await house.proxy.audited("resize", sid=recording.sid, columns=120, rows=40)
 
 
-async def test_records_interactive_shell(house: House, way: Way) -> None:
+async def test_records_interactive_shell(house: House, method: AccessMethod) -> None:
     before = house.proxy.sids()
-    process = house.client(way).start("-q", "-tt", "web1", terminal=(80, 24))
+    process = house.client(method).start("-q", "-tt", "web1", terminal=(80, 24))
     await process.takes_keys()
     process.write(b"stty -echo; PS1=; echo rea''dy\r")
     at = await process.says("ready\r\n")
@@ -64,10 +64,10 @@ async def test_records_interactive_shell(house: House, way: Way) -> None:
     await plays_as(recording.path, result.stdout)
 
 
-async def test_runs_command_on_terminal(house: House, way: Way) -> None:
+async def test_runs_command_on_terminal(house: House, method: AccessMethod) -> None:
     """`ssh -t web1 cmd`: stderr and stdout are one, and exit statuses are as without."""
     before = house.proxy.sids()
-    process = house.client(way).start(
+    process = house.client(method).start(
         "-q", "-tt", "web1", "echo out; echo err >&2; tty; exit 3", terminal=(80, 24)
     )
     result = await process.wait()
@@ -79,8 +79,8 @@ async def test_runs_command_on_terminal(house: House, way: Way) -> None:
     assert recording.text().encode() == result.stdout
 
 
-async def test_relays_typed_interrupt(house: House, way: Way) -> None:
-    process = house.client(way).start(
+async def test_relays_typed_interrupt(house: House, method: AccessMethod) -> None:
+    process = house.client(method).start(
         "-q",
         "-tt",
         "web1",

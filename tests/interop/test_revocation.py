@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conchrec.ssh.certificate import decode
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.house import House, build
 from tests.support.keys import Key
 from tests.support.process import Process
@@ -57,9 +57,11 @@ async def revoke(house: House, *what: str | Path, undo: bool = False) -> str:
 
 async def test_disconnects_revoked_user_within_seconds(house: House) -> None:
     """However joe came in; ann works on."""
-    by_certificate = house.client(Way.CERTIFICATE, person=Person(name="joe", key=await signed(house, "one")))
-    by_key = house.client(Way.CERTIFICATE)
-    ann = house.client(Way.CERTIFICATE, person=house.ann)
+    by_certificate = house.client(
+        AccessMethod.CERTIFICATE, person=Person(name="joe", key=await signed(house, "one"))
+    )
+    by_key = house.client(AccessMethod.CERTIFICATE)
+    ann = house.client(AccessMethod.CERTIFICATE, person=house.ann)
     joes = [await begun(by_certificate), await begun(by_key)]
     hers = await begun(ann)
     await revoke(house, "--user", "joe")
@@ -87,8 +89,8 @@ async def test_disconnects_revoked_user_within_seconds(house: House) -> None:
 async def test_revokes_one_credential(house: House, by: str) -> None:
     """The others of the same user stay good, but where it is their key id that is revoked."""
     first, second = await signed(house, "first"), await signed(house, "second")
-    gone = house.client(Way.CERTIFICATE, person=Person(name="joe", key=first))
-    other = house.client(Way.CERTIFICATE, person=Person(name="joe", key=second))
+    gone = house.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=first))
+    other = house.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=second))
     process = await begun(gone)
     assert first.certificate is not None
     ways: dict[str, tuple[str, str | Path]] = {
@@ -102,29 +104,31 @@ async def test_revokes_one_credential(house: House, by: str) -> None:
     assert "has been revoked" in result.errors, str(result)
     assert not await comes(gone)
     assert await comes(other) is (by != "key-id")
-    assert await comes(house.client(Way.CERTIFICATE)), "with a key that is no certificate"
+    assert await comes(house.client(AccessMethod.CERTIFICATE)), "with a key that is no certificate"
 
 
 async def test_revokes_plain_key(house: House) -> None:
-    process = await begun(house.client(Way.CERTIFICATE))
+    process = await begun(house.client(AccessMethod.CERTIFICATE))
     await revoke(house, "--key", house.keyless.key.public)
     assert "conchrec: your key has been revoked" in (await process.wait(SOON)).errors
-    assert not await comes(house.client(Way.CERTIFICATE))
+    assert not await comes(house.client(AccessMethod.CERTIFICATE))
 
 
 async def test_revokes_host_key_of_target(house: House) -> None:
     """The target's own key was stolen: nobody is led there any more."""
-    (await house.client(Way.CERTIFICATE).ssh("web1", "true")).check()
+    (await house.client(AccessMethod.CERTIFICATE).ssh("web1", "true")).check()
     await revoke(house, "--key", house.target.host_keys[0].public)
-    result = await house.client(Way.CERTIFICATE).ssh("web1", "true")
+    result = await house.client(AccessMethod.CERTIFICATE).ssh("web1", "true")
     assert result.code == 255
     assert "is revoked" in result.errors, str(result)
 
 
 async def test_ends_session_when_certificate_expires(house: House) -> None:
     """Not the one at a target, not a bare connection; who came in by a key works on."""
-    stays = await begun(house.client(Way.CERTIFICATE))
-    client = house.client(Way.CERTIFICATE, person=Person(name="joe", key=await signed(house, "short", "6s")))
+    stays = await begun(house.client(AccessMethod.CERTIFICATE))
+    client = house.client(
+        AccessMethod.CERTIFICATE, person=Person(name="joe", key=await signed(house, "short", "6s"))
+    )
     process = await begun(client)
     bare = client.start("-v", "-N", "proxy")
     await bare.says("Authenticated to")
@@ -141,13 +145,13 @@ async def test_keeps_revocations_after_restart(house: House) -> None:
     key = await signed(house, "one")
     await revoke(house, "--serial", str(serial_of(key)))
     await house.proxy.restart()
-    assert not await comes(house.client(Way.CERTIFICATE, person=Person(name="joe", key=key)))
+    assert not await comes(house.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=key)))
 
 
 async def test_keeps_revocations_when_file_is_damaged(house: House) -> None:
     """The running proxy keeps to what it knew and says so; a new one does not start."""
     key = await signed(house, "one")
-    gone = house.client(Way.CERTIFICATE, person=Person(name="joe", key=key))
+    gone = house.client(AccessMethod.CERTIFICATE, person=Person(name="joe", key=key))
     await revoke(house, "--serial", str(serial_of(key)))
     assert not await comes(gone)
     file = house.proxy.directory / "state" / "revocations.json"
@@ -156,7 +160,7 @@ async def test_keeps_revocations_when_file_is_damaged(house: House) -> None:
     assert process is not None
     await process.says("revocations.json is damaged")
     assert not await comes(gone)
-    assert await comes(house.client(Way.CERTIFICATE))
+    assert await comes(house.client(AccessMethod.CERTIFICATE))
     await house.proxy.stop()
     result = await house.proxy.launch().wait()
     assert result.code == 78

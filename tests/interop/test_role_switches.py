@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from tests.interop.test_relay_forwards import speak
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House, build
 from tests.support.ports import free_port
 from tests.support.process import Result
@@ -70,8 +70,8 @@ def many(shared_stage: Stage) -> House:
     return house
 
 
-def client(house: House, name: str, way: Way = Way.INNER_AGENT) -> Client:
-    return house.client(way, host=name, port=22)
+def client(house: House, name: str, method: AccessMethod = AccessMethod.INNER_AGENT) -> Client:
+    return house.client(method, host=name, port=22)
 
 
 async def refused(house: House, role: str, setting: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from conchrec.access.passwords import code_at, step_at
 from tests.interop.test_relay_forwards import speak
-from tests.support.client import Client, Person, Way
+from tests.support.client import AccessMethod, Client, Person
 from tests.support.house import House, build
 from tests.support.keyboard import Keyboard
 from tests.support.ports import free_port
@@ -53,7 +53,7 @@ class Answering:
 
     def __init__(self, house: House, *answers: str, more: str = "", **how: object) -> None:
         self.client: Client = house.client(
-            Way.INNER_AGENT,
+            AccessMethod.INNER_AGENT,
             more=f"{ANSWERING}\nBindAddress {next(SOURCES)}\n{more}",
             inner=ANSWERING,
             **how,  # type: ignore[arg-type]
@@ -80,12 +80,12 @@ async def test_asks_for_code_after_key(house: House) -> None:
         again = await Answering(house, bad).client.ssh("web1", "echo never")
         assert (again.code, again.stdout) == (255, b""), str(again)
     assert {"the code was already used", "wrong code"} <= {e["reason"] for e in house.proxy.audit("auth")}
-    batch = await house.client(Way.INNER_AGENT).ssh("web1", "echo never")
+    batch = await house.client(AccessMethod.INNER_AGENT).ssh("web1", "echo never")
     assert (batch.code, batch.stdout) == (255, b""), str(batch)
 
 
 async def test_refuses_user_without_second_factor(house: House) -> None:
-    result = await house.client(Way.CERTIFICATE, person=house.ann).ssh("web1", "echo never")
+    result = await house.client(AccessMethod.CERTIFICATE, person=house.ann).ssh("web1", "echo never")
     assert (result.code, result.stdout) == (255, b"")
     assert "your roles require a second factor, and you have none" in result.errors, str(result)
     await house.proxy.audited("auth", user="ann", reason="a second factor is required, and the user has none")
@@ -96,7 +96,7 @@ async def test_requires_code_for_copies_forwards_and_commands(house: House, tmp_
     """Copies, forwards, and commands of the proxy."""
     (tmp_path / "one").write_text("1")
     port = free_port()
-    plain = house.client(Way.INNER_AGENT)
+    plain = house.client(AccessMethod.INNER_AGENT)
     for arguments in (
         ("-N", "-L", f"{port}:127.0.0.1:{house.target.port}", "web1"),
         ("-W", f"127.0.0.1:{house.target.port}", "web1"),
@@ -150,7 +150,7 @@ async def test_accepts_touched_hardware_key(stage: Stage, touched: bool) -> None
     sk = SkAgent(stage, touched=touched)
     house = await build(stage, settings=await settings(stage, "session", sk))
     kim = Person(name="kim", key=house.joe.key, agent=house.joe.agent)
-    client = house.client(Way.INNER_AGENT, person=kim)
+    client = house.client(AccessMethod.INNER_AGENT, person=kim)
     client.env["SSH_AUTH_SOCK"] = str(sk.socket)
     result = await client.ssh("web1", "echo in")
     if touched:
@@ -169,7 +169,7 @@ async def test_requires_code_for_hardware_key_in_signed_certificate(stage: Stage
     house = await build(stage, settings=await settings(stage, "session", sk if known else None))
     line = f"sk-ssh-ed25519@openssh.com {base64.b64encode(sk.blob).decode()} key\n".encode()
     person = Person(name="kim" if known else "joe", key=house.joe.key, agent=house.joe.agent)
-    client = house.client(Way.INNER_AGENT, person=person)
+    client = house.client(AccessMethod.INNER_AGENT, person=person)
     client.env["SSH_AUTH_SOCK"] = str(sk.socket)
     signing = client if known else Answering(house, code()).client
     signed = (await signing.ssh("proxy", "sign", stdin=line)).check()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import build
 from tests.support.ports import free_port
 from tests.support.process import run
@@ -44,8 +44,8 @@ async def test_passes_ssh_audit(stage: Stage, server: str) -> None:
     if server == "inner":
         # A forward of the outer connection leads to the inner server, whatever the client takes it for.
         port = free_port()
-        way = ("-N", "-o", "ExitOnForwardFailure=yes", "-v", "-L", f"{port}:localhost:{house.target.port}")
-        forward = house.client(Way.CERTIFICATE).start(*way, "proxy")
+        method = ("-N", "-o", "ExitOnForwardFailure=yes", "-v", "-L", f"{port}:localhost:{house.target.port}")
+        forward = house.client(AccessMethod.CERTIFICATE).start(*method, "proxy")
         await forward.says("Entering interactive session")
     found = await audit(port)
     assert found["fail"] == {}

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House
 from tests.support.process import Process, run
 from tests.support.waiting import fact, together
 
 # sshfs gives -a to ssh, and that wins: an agent comes with the outer connection or not at all.
 WAYS = pytest.mark.parametrize(
-    "way", [Way.OUTER_AGENT, Way.SUBSYSTEM, Way.CERTIFICATE], ids=lambda way: way.name.lower()
+    "way",
+    [AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM, AccessMethod.CERTIFICATE],
+    ids=lambda method: method.name.lower(),
 )
 
 
@@ -47,7 +49,7 @@ async def mount(house: House, client: Client, there: Path, here: Path, *options:
 
 
 @WAYS
-async def test_changes_tree_on_mount(house: House, way: Way, tmp_path: Path) -> None:
+async def test_changes_tree_on_mount(house: House, method: AccessMethod, tmp_path: Path) -> None:
     """Copied, changed in place, renamed and removed; the same on both sides, and one recording of it all."""
     before = house.proxy.sids()
     there, here, tree = tmp_path / "there", tmp_path / "here", tmp_path / "tree"
@@ -58,7 +60,7 @@ async def test_changes_tree_on_mount(house: House, way: Way, tmp_path: Path) -> 
     for number in range(100):
         (tree / "sub dir" / f"{number} \u00e9").write_text(f"{number}\n" * number)
     there.mkdir()
-    process = await mount(house, house.client(way), there, here)
+    process = await mount(house, house.client(method), there, here)
     (await run("cp", "-r", "--preserve=mode", tree, here / "copy")).check()
     (await run("diff", "-r", tree, there / "copy")).check()
     (await run("diff", "-r", tree, here / "copy")).check()
@@ -89,7 +91,7 @@ async def test_changes_tree_on_mount(house: House, way: Way, tmp_path: Path) -> 
     assert end["stdin"] > 3_000_000
     (connected,) = house.proxy.audit("upstream.connect", cid=recording.manifest["cid"])
     # An agent that nobody announced is asked where nothing else does: the target takes the certificate.
-    assert str(connected["key"]).startswith("agent key ") == (way is Way.SUBSYSTEM)
+    assert str(connected["key"]).startswith("agent key ") == (method is AccessMethod.SUBSYSTEM)
 
 
 async def test_reads_and_writes_in_parallel_on_mount(house: House, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ async def test_reads_and_writes_in_parallel_on_mount(house: House, tmp_path: Pat
     contents = [os.urandom(500_000 + number) for number in range(10)]
     for number, data in enumerate(contents):
         (there / f"old{number}").write_bytes(data)
-    await mount(house, house.client(Way.OUTER_AGENT), there, here)
+    await mount(house, house.client(AccessMethod.OUTER_AGENT), there, here)
     read = (run("cat", here / f"old{number}") for number in range(10))
     write = (
         run("dd", f"of={here}/new{number}", "status=none", stdin=contents[number]) for number in range(10)
@@ -117,7 +119,7 @@ async def test_reconnects_mount_after_restart(house: House, tmp_path: Path) -> N
     there.mkdir()
     (there / "first").write_text("first\n")
     (there / "second").write_text("second\n")
-    await mount(house, house.client(Way.OUTER_AGENT), there, here, "reconnect")
+    await mount(house, house.client(AccessMethod.OUTER_AGENT), there, here, "reconnect")
     assert (await run("cat", here / "first")).text == "first\n"
     await house.proxy.restart()
     (first,) = await house.proxy.finished(1, after=before)

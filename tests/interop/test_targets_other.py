@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import speak as speaker
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.dropbear import start_dropbear
 from tests.support.house import House, build
 from tests.support.keys import all_lines
@@ -22,7 +22,7 @@ from tests.support.proxy import our_environment
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact, together
 
-AGENT_WAYS = (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM)
+AGENT_WAYS = (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM)
 
 
 class Kind(Enum):
@@ -54,8 +54,8 @@ class Street:
     ports: dict[Kind, int]
     servers: dict[Kind, Process]
 
-    def client(self, kind: Kind, way: Way = Way.INNER_AGENT) -> Client:
-        return self.house.client(way, port=self.ports[kind])
+    def client(self, kind: Kind, method: AccessMethod = AccessMethod.INNER_AGENT) -> Client:
+        return self.house.client(method, port=self.ports[kind])
 
 
 async def _build(stage: Stage) -> Street:
@@ -112,22 +112,22 @@ async def test_runs_command_at_other_server(street: Street, kind: Kind, code: in
     assert kind.value in str(connected["server"]).lower(), "it is the server that is meant"
 
 
-@pytest.mark.parametrize("way", AGENT_WAYS, ids=lambda way: way.name.lower())
-async def test_reaches_other_server_by_each_path(street: Street, kind: Kind, way: Way) -> None:
-    result = await street.client(kind, way).ssh("web1", "echo there; exit 4")
+@pytest.mark.parametrize("way", AGENT_WAYS, ids=lambda method: method.name.lower())
+async def test_reaches_other_server_by_each_path(street: Street, kind: Kind, method: AccessMethod) -> None:
+    result = await street.client(kind, method).ssh("web1", "echo there; exit 4")
     assert (result.stdout, result.stderr, result.code) == (b"there\n", b"", 4), str(result)
 
 
 async def test_logs_in_at_asyncssh_with_certificate(street: Street) -> None:
     """asyncssh takes those of the user CA."""
-    result = await street.client(Kind.ASYNCSSH, Way.CERTIFICATE).ssh("web1", "echo there")
+    result = await street.client(Kind.ASYNCSSH, AccessMethod.CERTIFICATE).ssh("web1", "echo there")
     assert (result.stdout, result.stderr, result.code) == (b"there\n", b"", 0), str(result)
 
 
 @pytest.mark.parametrize("kind", [Kind.DROPBEAR, Kind.PARAMIKO, Kind.CONCH], ids=lambda kind: kind.value)
 async def test_tells_user_that_server_knows_no_certificates(street: Street, kind: Kind) -> None:
     """The others know of none: the user reads what to do."""
-    result = await street.client(kind, Way.CERTIFICATE).ssh("web1", "echo there")
+    result = await street.client(kind, AccessMethod.CERTIFICATE).ssh("web1", "echo there")
     assert (result.stdout, result.code) == (b"", 255), str(result)
     (line,) = [line for line in result.errors.splitlines() if line.startswith("conchrec: ")]
     assert line.startswith("conchrec: no agent: connect with ssh -A"), line

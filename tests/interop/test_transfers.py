@@ -15,7 +15,7 @@ import paramiko
 import pytest
 
 from tests.support.cast import Cast
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.otherclients import PATIENCE, paramiko_connections, putty
 from tests.support.process import Result, run
@@ -489,7 +489,7 @@ async def test_audits_transfers_without_recording(stage: Stage, tmp_path: Path) 
         stage, settings={"recordings": {"min_free": "1000TiB"}}, options={"record": "best_effort"}
     )
     (tmp_path / "here").write_bytes(os.urandom(100_000))
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     there = tmp_path / "there"
     (await client.program("scp", *client.options, "-q", tmp_path / "here", f"web1:{there}")).check()
     (event,) = await house.proxy.audited("sftp", operation="write")

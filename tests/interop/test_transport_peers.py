@@ -33,7 +33,7 @@ from conchrec.ssh.known_hosts import KnownHosts
 from conchrec.ssh.packetcipher import is_aead
 from conchrec.ssh.transport import ClientTransport, ConnectionEnd, ServerTransport
 from conchrec.ssh.wire import string
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.dropbear import start_dropbear
 from tests.support.house import build
 from tests.support.keys import sign_host
@@ -137,8 +137,8 @@ async def known_to_ssh(kind: str) -> set[str]:
 async def test_accepts_ciphers_of_ssh(server: Server, cipher: bytes, mac: bytes) -> None:
     result = await server.ssh(f"Ciphers={cipher.decode()}", f"MACs={mac.decode()}")
     shown = "<implicit>" if is_aead(cipher) else mac.decode()
-    for way in ("server->client", "client->server"):
-        assert f"kex: {way} cipher: {cipher.decode()} MAC: {shown} compression: none" in result.errors
+    for method in ("server->client", "client->server"):
+        assert f"kex: {method} cipher: {cipher.decode()} MAC: {shown} compression: none" in result.errors
 
 
 @pytest.mark.parametrize("kex", [kex for kex in COMPATIBLE.kex if kex != HYBRID])
@@ -460,7 +460,7 @@ async def test_exchanges_keys_with_dropbear(stage: Stage, kex: bytes) -> None:
 async def test_rekeys_on_all_connections_at_once(shared_stage: Stage, tmp_path: Path) -> None:
     """The user's ssh asks on both of its connections after every megabyte, and so does the target."""
     house = await build(shared_stage, settings={"proxy_checks_host_keys": False}, sshd=["RekeyLimit 1M"])
-    client: Client = house.client(Way.INNER_AGENT, more="RekeyLimit 1M\nLogLevel DEBUG1")
+    client: Client = house.client(AccessMethod.INNER_AGENT, more="RekeyLimit 1M\nLogLevel DEBUG1")
     contents, back = tmp_path / "contents", tmp_path / "back"
     contents.write_bytes(os.urandom(20_000_000))
     result = await client.ssh("web1", "cat", stdin=contents, stdout=back, within=180)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import build
 from tests.support.ports import free_port
 from tests.support.process import run
@@ -64,7 +64,7 @@ async def test_serves_keys_that_targets_and_users_trust(stage: Stage) -> None:
     assert await curl("host", stage.path("known_hosts")) == "200"
     house.authority = stage.path("known_hosts").read_text()
     assert await curl("krl", krl) == "200"
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     assert (await client.ssh("web1", "echo there")).check().text == "there\n"
 
     # Kept until it changes: a rotation and a revocation show at once.

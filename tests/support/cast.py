@@ -59,19 +59,21 @@ def read_cast(path: Path) -> Cast:
         assert isinstance(data, str), f"{path}: {line!r}"
         last = when
         events.append((float(when), str(code), data))
-    beside = path.with_suffix(".json")
-    manifest = cast("dict[str, object]", json.loads(beside.read_bytes())) if beside.exists() else None
+    manifest_path = path.with_suffix(".json")
+    manifest = (
+        cast("dict[str, object]", json.loads(manifest_path.read_bytes())) if manifest_path.exists() else None
+    )
     return Cast(path=path, header=header, events=tuple(events), manifest=manifest)
 
 
 def players() -> list[str]:
     """Every asciinema 2 that there is: of PyPI (2.4) and of the system (2.2 on Debian 12). Their `cat` writes
     what was recorded to the terminal; that of version 3 joins recordings."""
-    beside = os.path.join(os.path.dirname(sys.executable), "asciinema")
-    found = sorted(
-        {os.path.realpath(path) for path in (beside, "/usr/bin/asciinema") if os.path.exists(path)}
+    own = os.path.join(os.path.dirname(sys.executable), "asciinema")
+    programs = sorted(
+        {os.path.realpath(path) for path in (own, "/usr/bin/asciinema") if os.path.exists(path)}
     )
-    usable = [path for path in found if _version(path).startswith("asciinema 2.")]
+    usable = [path for path in programs if _version(path).startswith("asciinema 2.")]
     assert usable, "no asciinema 2 on this machine: run tests/prepare"
     return usable
 

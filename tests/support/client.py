@@ -15,7 +15,7 @@ from tests.support.stage import Stage
 from tests.support.waiting import LONG
 
 
-class Way(Enum):
+class AccessMethod(Enum):
     """How the user reaches the target, and whose credentials the proxy uses there."""
 
     INNER_AGENT = "ssh -A -J proxy"
@@ -25,7 +25,7 @@ class Way(Enum):
 
     @property
     def agent(self) -> bool:
-        return self is not Way.CERTIFICATE
+        return self is not AccessMethod.CERTIFICATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def make_client(
     proxy: Proxy,
     target: Sshd,
     person: Person,
-    way: Way,
+    method: AccessMethod,
     *,
     authority: str = "",
     host: str = "localhost",
@@ -108,7 +108,7 @@ def make_client(
     name = stage.unique("client")
     config = stage.path(f"{name}/ssh_config")
     known = stage.file(f"{name}/known_hosts", authority)
-    if way is Way.SUBSYSTEM:
+    if method is AccessMethod.SUBSYSTEM:
         through = f"ProxyCommand ssh -F {config} -o ForwardAgent=yes proxy -s proxy:%h:%p"
     else:
         through = "ProxyJump proxy"
@@ -119,7 +119,7 @@ Host proxy
     Port {proxy.port}
     User {person.name}
     IdentityFile {_identity(person)}
-    ForwardAgent {"yes" if way is Way.OUTER_AGENT else "no"}
+    ForwardAgent {"yes" if method is AccessMethod.OUTER_AGENT else "no"}
 Host web1
     HostName {host}
     Port {port or target.port}
@@ -136,7 +136,9 @@ Host *
 """
     )
     agent = {"SSH_AUTH_SOCK": str(person.agent.socket)} if person.agent is not None else {}
-    return Client(stage=stage, config=config, env=environment(**agent), forward=way is Way.INNER_AGENT)
+    return Client(
+        stage=stage, config=config, env=environment(**agent), forward=method is AccessMethod.INNER_AGENT
+    )
 
 
 def _identity(person: Person) -> str:

@@ -29,8 +29,8 @@ async def start_dropbear(directory: Path, *, host_key: Key, port: int) -> tuple[
     wrapped = environment(
         LD_PRELOAD="libnss_wrapper.so", NSS_WRAPPER_PASSWD=str(users), NSS_WRAPPER_GROUP=str(groups)
     )
-    found = (await run("getent", "passwd", LOGIN, env=wrapped)).text
-    assert found == users.read_text(), "no libnss-wrapper on this machine: run tests/prepare"
+    entry = (await run("getent", "passwd", LOGIN, env=wrapped)).text
+    assert entry == users.read_text(), "no libnss-wrapper on this machine: run tests/prepare"
     key = directory / "host_key"
     (await run("dropbearconvert", "openssh", "dropbear", host_key.path, key)).check()
     flags = ("-F", "-E", "-s", "-m", "-r", key, "-P", directory / "pid")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.client import Client, Person, Way, make_client
+from tests.support.client import AccessMethod, Client, Person, make_client
 from tests.support.proxy import Proxy, Settings
 from tests.support.sshd import LOGIN, Sshd
 from tests.support.stage import Stage
@@ -28,7 +28,7 @@ class House:
 
     def client(
         self,
-        way: Way = Way.INNER_AGENT,
+        method: AccessMethod = AccessMethod.INNER_AGENT,
         *,
         person: Person | None = None,
         target: Sshd | None = None,
@@ -45,8 +45,8 @@ class House:
             self.stage,
             self.proxy,
             target or self.target,
-            person or (self.joe if way.agent else self.keyless),
-            way,
+            person or (self.joe if method.agent else self.keyless),
+            method,
             authority=self.authority if authority is None else authority,
             host=host,
             port=port,

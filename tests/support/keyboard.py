@@ -17,8 +17,8 @@ class Keyboard:
 
     def __init__(self, directory: Path, *answers: str) -> None:
         directory.mkdir(parents=True)
-        self._asked = directory / "asked"
-        self._asked.touch()
+        self._prompts = directory / "asked"
+        self._prompts.touch()
         program, given = directory / "askpass", directory / "answers"
         program.write_text(_ASKPASS)
         program.chmod(0o700)
@@ -26,10 +26,10 @@ class Keyboard:
         self.env = {
             "SSH_ASKPASS": str(program),
             "SSH_ASKPASS_REQUIRE": "force",
-            "ASKED": str(self._asked),
+            "ASKED": str(self._prompts),
             "ANSWERS": str(given),
         }
 
     @property
     def asked(self) -> list[str]:
-        return self._asked.read_text().splitlines()
+        return self._prompts.read_text().splitlines()

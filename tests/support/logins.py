@@ -155,9 +155,9 @@ class Wire:
 
     def take(self) -> list[tuple[int, bytes]]:
         """What has been sent since the last call."""
-        taken = list(self.outbox)
+        messages = list(self.outbox)
         self.outbox.clear()
-        return taken
+        return messages
 
 
 class Porter:
@@ -286,12 +286,12 @@ def signed(
 ) -> bytes:
     """A public key with a signature; ``signs_as`` where that is to be by another algorithm."""
     algorithm = algorithm_of(by) if algorithm is None else algorithm
-    asked = u.publickey_request(
+    payload = u.publickey_request(
         user=user.encode(), algorithm=algorithm, blob=by.blob, host_key=host_key, signed=True
     )
     signature: list[bytes] = []
-    by.sign(u.signed_data(session_id, asked), signs_as or algorithm).addCallback(signature.append)
-    return asked + string(signature[0])
+    by.sign(u.signed_data(session_id, payload), signs_as or algorithm).addCallback(signature.append)
+    return payload + string(signature[0])
 
 
 def failure_of(message: tuple[int, bytes]) -> tuple[tuple[bytes, ...], bool]:

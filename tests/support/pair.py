@@ -142,13 +142,13 @@ class Pair:
 
     def pump(self, rounds: int = 1_000_000) -> None:
         """Deliver until nobody has anything to say; who has closed is gone when it has said all."""
-        ways: tuple[tuple[Line, Line, Any], ...] = (
+        directions: tuple[tuple[Line, Line, Any], ...] = (
             (self.client_line, self.server_line, self.server),
             (self.server_line, self.client_line, self.client),
         )
         for _ in range(rounds):
             moved = False
-            for line, reader, there in ways:
+            for line, reader, there in directions:
                 if line.unsent and not line.stuck and not reader.paused:
                     moved = True
                     piece = bytes(line.unsent[: self.chunk or None])

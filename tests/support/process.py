@@ -67,8 +67,8 @@ class Result:
 
     def __str__(self) -> str:
         ended = f"exit {self.code}" if self.signal is None else f"signal {self.signal}"
-        said = self.stdout[-2000:].decode(errors="replace")
-        return f"{' '.join(self.command)}\n-- {ended}\n-- stdout: {said}\n-- stderr: {self.errors[-8000:]}"
+        output = self.stdout[-2000:].decode(errors="replace")
+        return f"{' '.join(self.command)}\n-- {ended}\n-- stdout: {output}\n-- stderr: {self.errors[-8000:]}"
 
 
 class _Listener(ProcessProtocol):
@@ -243,9 +243,9 @@ class Process:
         )
 
     def __str__(self) -> str:
-        said = bytes(self.stdout[-4000:]).decode(errors="replace")
+        output = bytes(self.stdout[-4000:]).decode(errors="replace")
         errors = bytes(self.stderr[-8000:]).decode(errors="replace")
-        return f"{' '.join(self.command)}\n-- stdout: {said}\n-- stderr: {errors}"
+        return f"{' '.join(self.command)}\n-- stdout: {output}\n-- stderr: {errors}"
 
 
 async def run(
@@ -274,13 +274,13 @@ def descendants(pid: int) -> list[tuple[int, str]]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             children.setdefault(int(fields[1]), []).append(int(entry))
-    found: list[tuple[int, str]] = []
+    pids: list[tuple[int, str]] = []
     todo = [pid]
     while todo:
         for child in children.get(todo.pop(), []):
-            found.append((child, _started(child)))
+            pids.append((child, _started(child)))
             todo.append(child)
-    return found
+    return pids
 
 
 def _started(pid: int) -> str:

@@ -173,8 +173,8 @@ class Proxy:
         )
 
     async def finished_one(self, *, after: frozenset[str] = frozenset()) -> Cast:
-        (one,) = await self.finished(1, after=after)
-        return one
+        (recording,) = await self.finished(1, after=after)
+        return recording
 
     def audit(self, event: str | None = None, **fields: object) -> list[Event]:
         """All events with this name and these fields, in order."""
@@ -183,18 +183,18 @@ class Proxy:
         raw = self.audit_file.read_bytes()
         events = [cast(Event, json.loads(line)) for line in raw[: raw.rfind(b"\n") + 1].splitlines()]
         return [
-            found
-            for found in events
-            if (event is None or found["event"] == event)
-            and all(found.get(name) == value for name, value in fields.items())
+            entry
+            for entry in events
+            if (event is None or entry["event"] == event)
+            and all(entry.get(name) == value for name, value in fields.items())
         ]
 
     async def audited(self, event: str, *, count: int = 1, **fields: object) -> list[Event]:
         """Wait until there are at least ``count`` such events."""
 
         def look() -> list[Event] | None:
-            found = self.audit(event, **fields)
-            return found if len(found) >= count else None
+            events = self.audit(event, **fields)
+            return events if len(events) >= count else None
 
         return await fact(look, lambda: f"no {event} with {fields} in {self.audit()[-20:]}\n{self.log}")
 

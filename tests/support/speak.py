@@ -10,17 +10,17 @@ import struct
 import sys
 
 
-def main(kind: str, *place: str) -> None:
+def main(kind: str, *address: str) -> None:
     if kind == "unix":
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(place[0])
+        connection.connect(address[0])
     elif kind == "tcp":
-        connection = socket.create_connection((place[0], int(place[1])))
+        connection = socket.create_connection((address[0], int(address[1])))
     else:
-        connection = socket.create_connection(("127.0.0.1", int(place[0])))
+        connection = socket.create_connection(("127.0.0.1", int(address[0])))
         connection.sendall(b"\5\1\0")
         connection.recv(2)
-        where = socket.inet_aton(place[1]) + struct.pack(">H", int(place[2]))
+        where = socket.inet_aton(address[1]) + struct.pack(">H", int(address[2]))
         connection.sendall(b"\5\1\0\1" + where)
         connection.recv(10)
     with connection:

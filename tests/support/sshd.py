@@ -105,9 +105,9 @@ async def start_sshd(
 
 async def version() -> tuple[int, int]:
     """Of the OpenSSH that is installed."""
-    found = re.search(r"OpenSSH_(\d+)\.(\d+)", (await run("ssh", "-V")).errors)
-    assert found is not None, "this ssh is not OpenSSH's"
-    return int(found[1]), int(found[2])
+    match = re.search(r"OpenSSH_(\d+)\.(\d+)", (await run("ssh", "-V")).errors)
+    assert match is not None, "this ssh is not OpenSSH's"
+    return int(match[1]), int(match[2])
 
 
 def _locked() -> bool:

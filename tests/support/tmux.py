@@ -45,8 +45,8 @@ class Tmux:
 
     async def screen(self) -> list[str]:
         """What is on it, row by row."""
-        said = await self.command("capture-pane", "-p")
-        return [line.rstrip() for line in said.split("\n")[: self.rows]]
+        result = await self.command("capture-pane", "-p")
+        return [line.rstrip() for line in result.split("\n")[: self.rows]]
 
     async def shows(self, text: str, *, row: int | None = None, within: float = LONG) -> list[str]:
         """Wait until it stands somewhere, or in that row; the whole screen."""

@@ -31,9 +31,9 @@ async def fact(look: Callable[[], T | None], what: str | Callable[[], str], with
     """Wait until ``look`` returns something true, and return that; TookTooLong names ``what`` otherwise."""
     end = reactor.seconds() + within
     while True:
-        found = look()
-        if found:
-            return found
+        value = look()
+        if value:
+            return value
         if reactor.seconds() > end:
             raise TookTooLong(what if isinstance(what, str) else what())
         await deferLater(cast(IReactorTime, reactor), 0.02)
@@ -44,9 +44,9 @@ async def becomes(
 ) -> None:
     """Wait until that is what somebody says who has to be asked again each time."""
     end = reactor.seconds() + within
-    while (said := await ask()) != wanted:
+    while (value := await ask()) != wanted:
         if reactor.seconds() > end:
-            raise TookTooLong(f"{what}: {said}")
+            raise TookTooLong(f"{what}: {value}")
         await deferLater(cast(IReactorTime, reactor), 0.1)
 
 
@@ -75,7 +75,7 @@ async def in_time(deferred: Deferred[T], what: Callable[[], str], within: float 
 
 async def together(coroutines: Iterable[Coroutine[Deferred[Any], Any, T]]) -> list[T]:
     """Run all at once and wait for all; the results in order, or the first failure."""
-    results = await DeferredList([ensureDeferred(one) for one in coroutines], consumeErrors=True)
+    results = await DeferredList([ensureDeferred(coroutine) for coroutine in coroutines], consumeErrors=True)
     for well, result in results:
         if not well:
             cast(Failure, result).raiseException()

@@ -49,10 +49,10 @@ def counted() -> Iterator[Work]:
 def watched(work: Work, function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, with the letters of its text arguments and of its text result counted."""
 
-    def watching(*args: Any) -> Any:
+    def count_letters(*args: Any) -> Any:
         result = function(*args)
         for value in (*args[1:], result):
             work.letters += len(value) if isinstance(value, (str, bytes)) else 0
         return result
 
-    return watching
+    return count_letters

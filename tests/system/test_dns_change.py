@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.interop.test_approval import ANSWERING, pending, says
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.keyboard import Keyboard
 from tests.support.proxy import our_environment
@@ -37,7 +37,7 @@ async def test_dials_address_that_was_approved(stage: Stage) -> None:
     users = {"ann": {"roles": ["lead"]}}
     house.proxy.configure({"users": users})
     await house.proxy.restart()
-    client = house.client(Way.INNER_AGENT, host="moving", inner=ANSWERING)
+    client = house.client(AccessMethod.INNER_AGENT, host="moving", inner=ANSWERING)
     client.env |= Keyboard(stage.path("keyboard"), "because").env
     process = client.start("web1", "echo in")
     name = await pending(house, process)
@@ -46,13 +46,13 @@ async def test_dials_address_that_was_approved(stage: Stage) -> None:
     assert (await process.wait()).check().stdout == b"in\n"
     (connect,) = await house.proxy.audited("upstream.connect")
     assert connect["address"] == "127.0.0.1"
-    elsewhere = await house.client(Way.INNER_AGENT, host="moving").ssh("web1", "echo never")
+    elsewhere = await house.client(AccessMethod.INNER_AGENT, host="moving").ssh("web1", "echo never")
     assert elsewhere.code == 255 and "joe may not reach moving" in elsewhere.errors, str(elsewhere)
 
 
 async def test_refuses_name_when_it_resolves_to_denied_block(stage: Stage) -> None:
     house, hosts = await moving(stage, ops={"hosts": ["moving"], "deny": {"hosts": ["127.0.0.64/28"]}})
-    client = house.client(Way.INNER_AGENT, host="moving")
+    client = house.client(AccessMethod.INNER_AGENT, host="moving")
     assert (await client.ssh("web1", "echo in")).check().stdout == b"in\n"
     for addresses in (["127.0.0.66"], ["127.0.0.1", "127.0.0.66"]):
         hosts.write_text("".join(f"{address} moving\n" for address in addresses) + "127.0.0.1 localhost\n")

@@ -13,7 +13,7 @@ from functools import partial
 import paramiko
 import pytest
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.otherclients import paramiko_connections
 from tests.support.process import Process
@@ -119,10 +119,10 @@ async def test_bounds_memory_of_unauthenticated_connection(stage: Stage) -> None
 
 
 @pytest.mark.parametrize("way", ["bandwidth_per_user", "bandwidth_per_target"])
-async def test_limits_bandwidth(stage: Stage, way: str) -> None:
+async def test_limits_bandwidth(stage: Stage, method: str) -> None:
     size, rate = 3_000_000, 1_000_000
-    house = await build(stage, settings={"limits": {way: f"{rate}B"}})
-    client = house.client(Way.INNER_AGENT)
+    house = await build(stage, settings={"limits": {method: f"{rate}B"}})
+    client = house.client(AccessMethod.INNER_AGENT)
     for command, stdin in ((f"head -c {size} /dev/zero", b""), ("cat >/dev/null", bytes(size))):
         began = time.monotonic()
         result = (await client.ssh("web1", command, stdin=stdin)).check()
@@ -148,8 +148,8 @@ async def test_limits_rate_of_sessions_and_commands(stage: Stage) -> None:
         "too many channels to targets: joe has 2, the limit (sessions_per_user). Close one, then try again"
     )
     await house.proxy.audited("session.rejected", reason=reason)
-    for way in ways:
-        await way.stop()
+    for method in ways:
+        await method.stop()
     held = house.client().start("proxy", "requests", "--wait", stdin=None)
 
     async def is_refused() -> bool:

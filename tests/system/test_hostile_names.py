@@ -8,7 +8,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House
 from tests.support.raw import Attempt, offer_then_sign
 from tests.support.waiting import fact, in_thread
@@ -146,7 +146,7 @@ async def test_escapes_user_names(house: House, user: str) -> None:
 async def test_escapes_commands(house: House) -> None:
     before = house.proxy.sids()
     command = "printf ok; : '\x1b]0;title\x07\u202e\x85'; : ../../x"
-    result = await house.client(Way.CERTIFICATE).ssh("web1", command)
+    result = await house.client(AccessMethod.CERTIFICATE).ssh("web1", command)
     assert (result.stdout, result.code) == (b"ok", 0), str(result)
     recording = await house.proxy.finished_one(after=before)
     assert recording.header["command"] == command
@@ -157,7 +157,7 @@ async def test_escapes_commands(house: House) -> None:
 
 
 async def test_escapes_logins(house: House) -> None:
-    client = house.client(Way.CERTIFICATE, login="../../root")
+    client = house.client(AccessMethod.CERTIFICATE, login="../../root")
     result = await client.ssh("web1", "true")
     assert result.code == 255
     await fact(lambda: house.proxy.audit("session.rejected"), "it is audited")

@@ -13,7 +13,7 @@ import paramiko
 import pytest
 
 from tests.interop.test_relay_forwards import speak
-from tests.support.client import Person, Way
+from tests.support.client import AccessMethod, Person
 from tests.support.house import House, build
 from tests.support.otherclients import paramiko_connections
 from tests.support.ports import free_port
@@ -28,7 +28,9 @@ Fields = dict[str, dict[str, object]]
 
 async def a_session(house: House, *flags: str, ann: bool = False) -> Process:
     """One that says that it is there, and then whatever it is told."""
-    client = house.client(Way.CERTIFICATE if ann else Way.INNER_AGENT, person=house.ann if ann else None)
+    client = house.client(
+        AccessMethod.CERTIFICATE if ann else AccessMethod.INNER_AGENT, person=house.ann if ann else None
+    )
     process = client.start(*flags, "web1", "echo ready; while read x; do echo got $x; done", stdin=None)
     await process.says("ready\n")
     return process
@@ -263,7 +265,7 @@ async def test_ends_access_when_inner_key_is_removed(stage: Stage) -> None:
     house.proxy.configure({"users": users_before})
     await reloaded(house, result="ok")
     inner = Person(name="joe", key=extra)
-    client = house.client(Way.CERTIFICATE, inner_person=inner, inner="IdentitiesOnly yes")
+    client = house.client(AccessMethod.CERTIFICATE, inner_person=inner, inner="IdentitiesOnly yes")
     session = client.start("web1", "echo ready; cat", stdin=None)
     await session.says("ready\n")
     house.proxy.configure({"users": {"joe": {"authorized_keys": [house.keyless.key.line]}}})
@@ -281,7 +283,9 @@ async def test_ends_playback_when_permission_is_withdrawn(stage: Stage, how: str
     )
     session = await a_session(house)
     (start,) = await house.proxy.audited("session.start")
-    looking = house.client(Way.CERTIFICATE, person=house.ann).start("proxy", "follow", str(start["sid"]))
+    looking = house.client(AccessMethod.CERTIFICATE, person=house.ann).start(
+        "proxy", "follow", str(start["sid"])
+    )
     await looking.says("ready")
     await goes_on(session, "seen")
     await looking.says("got seen")

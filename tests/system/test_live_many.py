@@ -12,7 +12,7 @@ from typing import cast
 
 import asyncssh
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
@@ -98,7 +98,7 @@ async def test_applies_changes_to_200_live_sessions(stage: Stage) -> None:
             lambda: f"{ann.ready} and {joe.ready} are in: {ann.failed} {joe.failed}",
         )
         script = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); sleep 0.02; done"
-        stream = house.client(Way.CERTIFICATE).start("web1", script, stdin=b"")
+        stream = house.client(AccessMethod.CERTIFICATE).start("web1", script, stdin=b"")
         await stream.says("line 3\n")
 
         # A reload that changes nothing for anybody.

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import build
 from tests.support.stage import Stage
 
@@ -17,8 +17,8 @@ async def test_relays_connection_unrecorded(stage: Stage, mode: str) -> None:
     house = await build(stage, settings={"session_recording": mode})
     contents = os.urandom(2_000_000)
     known = house.authority + house.target.known_as()
-    for way in (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM):
-        client = house.client(way, authority=known)
+    for method in (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM):
+        client = house.client(method, authority=known)
         result = await client.ssh("web1", "cat; echo err >&2; exit 3", stdin=contents)
         assert (result.stdout, result.errors, result.code) == (contents, "err\n", 3)
     untrusted = await house.client(authority=house.authority).ssh("web1", "true")
@@ -50,9 +50,9 @@ async def test_reports_unreachable_target_of_passthrough(stage: Stage) -> None:
 
 async def test_writes_recording_before_forwarding_in_sync_mode(stage: Stage) -> None:
     house = await build(stage, settings={"session_recording": "proxy-sync"})
-    for way in Way:
+    for method in AccessMethod:
         before = house.proxy.sids()
-        process = house.client(way).start("web1", "while read -r line; do echo got $line; done; exit 5")
+        process = house.client(method).start("web1", "while read -r line; do echo got $line; done; exit 5")
         for number in range(5):
             process.write(b"%d\n" % number)
             await process.says(f"got {number}\n")
@@ -78,7 +78,7 @@ async def test_records_input_when_configured(stage: Stage) -> None:
 
 async def test_prints_recording_notice(stage: Stage) -> None:
     house = await build(stage, settings={"notice": "Sessions are recorded."})
-    for way in Way:
-        result = await house.client(way).ssh("web1", "true")
+    for method in AccessMethod:
+        result = await house.client(method).ssh("web1", "true")
         assert "Sessions are recorded." in result.errors
         assert result.stdout == b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.support.client import Person, Way, make_client
+from tests.support.client import AccessMethod, Person, make_client
 from tests.support.proxy import ROOT, Proxy
 from tests.support.sshd import LOGIN
 from tests.support.stage import Stage
@@ -33,7 +33,7 @@ async def test_accepts_own_key_and_known_hosts_of_starter(stage: Stage) -> None:
     await proxy.start()
 
     me = Person(name=LOGIN, key=key, agent=await stage.agent(key))
-    client = make_client(stage, proxy, target, me, Way.OUTER_AGENT, authority=line[0] + "\n")
+    client = make_client(stage, proxy, target, me, AccessMethod.OUTER_AGENT, authority=line[0] + "\n")
     result = await client.ssh("web1", "echo hello; exit 3")
     assert (result.stdout, result.code) == (b"hello\n", 3), str(result)
     recording = await proxy.finished_one()
@@ -41,8 +41,8 @@ async def test_accepts_own_key_and_known_hosts_of_starter(stage: Stage) -> None:
     assert recording.path.is_relative_to(stage.directory / "var" / "recordings")
 
     other = Person(name=LOGIN, key=stranger, agent=await stage.agent(stranger))
-    refused = await make_client(stage, proxy, target, other, Way.OUTER_AGENT, authority=line[0] + "\n").ssh(
-        "web1", "true"
-    )
+    refused = await make_client(
+        stage, proxy, target, other, AccessMethod.OUTER_AGENT, authority=line[0] + "\n"
+    ).ssh("web1", "true")
     assert refused.code == 255
     assert "Permission denied" in refused.errors

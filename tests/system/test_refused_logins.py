@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.client import Person, Way
+from tests.support.client import AccessMethod, Person
 from tests.support.house import House, build
 from tests.support.raw import Attempt, offer_only, offer_then_sign
 from tests.support.sshd import LOGIN
@@ -16,11 +16,11 @@ def only(line: str, errors: str) -> None:
     assert "Traceback" not in errors and "internal error" not in errors, errors
 
 
-async def test_rejects_unknown_user(house: House, way: Way) -> None:
-    person = house.joe if way.agent else house.keyless
+async def test_rejects_unknown_user(house: House, method: AccessMethod) -> None:
+    person = house.joe if method.agent else house.keyless
     mallory = Person(name="mallory", key=person.key, agent=person.agent)
     before = house.proxy.sids()
-    result = await house.client(way, person=mallory).ssh("web1", "echo never")
+    result = await house.client(method, person=mallory).ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
     assert "mallory@127.0.0.1: Permission denied (publickey" in result.errors
     refusals = await house.proxy.audited("auth", user="mallory", stage="outer")
@@ -28,10 +28,10 @@ async def test_rejects_unknown_user(house: House, way: Way) -> None:
     assert house.proxy.sids() == before
 
 
-async def test_rejects_unknown_key(house: House, way: Way) -> None:
+async def test_rejects_unknown_key(house: House, method: AccessMethod) -> None:
     key = await house.stage.key("stranger")
-    agent = await house.stage.agent(key) if way.agent else None
-    result = await house.client(way, person=Person(name="joe", key=key, agent=agent)).ssh(
+    agent = await house.stage.agent(key) if method.agent else None
+    result = await house.client(method, person=Person(name="joe", key=key, agent=agent)).ssh(
         "web1", "echo never"
     )
     assert (result.stdout, result.code) == (b"", 255)
@@ -40,7 +40,7 @@ async def test_rejects_unknown_key(house: House, way: Way) -> None:
 
 
 async def test_rejects_user_without_key_and_agent(house: House) -> None:
-    result = await house.client(Way.CERTIFICATE).ssh(
+    result = await house.client(AccessMethod.CERTIFICATE).ssh(
         "-o", "PreferredAuthentications=password", "web1", "true"
     )
     assert result.code == 255
@@ -68,17 +68,17 @@ async def test_rejects_signature_by_other_key_than_offered(house: House) -> None
 
 async def test_refuses_other_user_on_inner_connection(house: House) -> None:
     """joe outside, ann inside: ann may use the proxy herself, and not joe's connection."""
-    (await house.client(Way.CERTIFICATE, person=house.ann).ssh("web1", "true")).check()
+    (await house.client(AccessMethod.CERTIFICATE, person=house.ann).ssh("web1", "true")).check()
     before = house.proxy.sids()
-    result = await house.client(Way.CERTIFICATE, inner_person=house.ann).ssh("web1", "echo never")
+    result = await house.client(AccessMethod.CERTIFICATE, inner_person=house.ann).ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255), str(result)
     assert f"{LOGIN}@localhost: Permission denied (publickey" in result.errors
     await house.proxy.audited("auth", stage="inner", user="joe")
     assert house.proxy.sids() == before
 
 
-async def test_refuses_login_outside_role(house: House, way: Way) -> None:
-    result = await house.client(way, login="daemon").ssh("web1", "echo never")
+async def test_refuses_login_outside_role(house: House, method: AccessMethod) -> None:
+    result = await house.client(method, login="daemon").ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
     only(
         f"conchrec: joe may not log in as daemon on localhost:{house.target.port} (role ops allows: {LOGIN})",
@@ -94,8 +94,8 @@ async def test_prints_reason_to_quiet_client(house: House) -> None:
     assert "may not log in as daemon" in result.errors
 
 
-async def test_refuses_host_outside_role(house: House, way: Way) -> None:
-    result = await house.client(way, host="192.0.2.1").ssh("web1", "echo never")
+async def test_refuses_host_outside_role(house: House, method: AccessMethod) -> None:
+    result = await house.client(method, host="192.0.2.1").ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255)
     assert "conchrec: joe may not" in result.errors and "192.0.2.1" in result.errors, result.errors
     (event, *_) = await house.proxy.audited(
@@ -109,9 +109,9 @@ async def test_explains_agent_key_unknown_to_target(stage: Stage) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     other = await stage.agent(house.keyless.key)
     person = Person(name="joe", key=house.keyless.key, agent=other)
-    for way in (Way.INNER_AGENT, Way.OUTER_AGENT, Way.SUBSYSTEM):
+    for method in (AccessMethod.INNER_AGENT, AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM):
         before = house.proxy.sids()
-        result = await house.client(way, person=person).ssh("web1", "echo never")
+        result = await house.client(method, person=person).ssh("web1", "echo never")
         assert (result.stdout, result.code) == (b"", 255), str(result)
         only(f"rejected the login as {LOGIN} with the key that your agent offered", result.errors)
         assert "TrustedUserCAKeys" in result.errors or "authorized_keys" in result.errors
@@ -125,7 +125,7 @@ async def test_explains_missing_agent_and_user_ca(stage: Stage) -> None:
     bare = await stage.sshd(users=[house.joe.key])
     house.proxy.trust(bare.known_as())
     await house.proxy.restart()
-    result = await house.client(Way.CERTIFICATE, target=bare).ssh("web1", "echo never")
+    result = await house.client(AccessMethod.CERTIFICATE, target=bare).ssh("web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255), str(result)
     only(
         'conchrec: no agent: connect with ssh -A, or set "ForwardAgent yes" for Host proxy; or ',
@@ -139,7 +139,7 @@ async def test_explains_missing_agent_and_user_ca(stage: Stage) -> None:
 async def test_explains_empty_agent(stage: Stage) -> None:
     house = await build(stage, settings={"upstream_auth": ["agent"]})
     empty = await stage.agent()
-    client = house.client(Way.CERTIFICATE)
+    client = house.client(AccessMethod.CERTIFICATE)
     client.env["SSH_AUTH_SOCK"] = str(empty.socket)
     result = await client.ssh("-A", "web1", "echo never")
     assert (result.stdout, result.code) == (b"", 255), str(result)

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection, Port
 
-from tests.support.client import Client, Way
+from tests.support.client import AccessMethod, Client
 from tests.support.house import House, build
 from tests.support.keys import Key, sign_host
 from tests.support.ports import free_port
@@ -50,18 +50,18 @@ async def test_refuses_changed_host_key(stage: Stage) -> None:
     (await house.client().ssh("web1", "true")).check()
     await house.target.stop()
     await stage.sshd(users=[house.joe.key], port=house.target.port)
-    for way in Way:
-        result = await refused(house, house.client(way), f"localhost:{house.target.port}")
+    for method in AccessMethod:
+        result = await refused(house, house.client(method), f"localhost:{house.target.port}")
         assert "changed" in result.errors or "presented a" in result.errors, str(result)
 
 
 async def test_refuses_plain_host_key_when_certificate_is_required(stage: Stage) -> None:
     house = await build(stage, settings={"trusted_hosts": None})
     port = house.target.port
-    for way in Way:
+    for method in AccessMethod:
         await refused(
             house,
-            house.client(way),
+            house.client(method),
             f"conchrec: localhost:{port} presented a public key, expected a host certificate "
             "(ssh: handshake failed: remote host presented a public key, expected a host certificate). "
             "Ask your administrator to sign its host key",
@@ -78,8 +78,8 @@ async def test_trusts_host_certificate_by_own_authority(stage: Stage, tmp_path: 
     signed = Key(path=key.path, certificate=tmp_path / "web1-cert.pub")
     assert signed.certificate is not None and signed.certificate.exists()
     target = await another(house, signed, known="")
-    for way in Way:
-        (await house.client(way, target=target).ssh("web1", "true")).check()
+    for method in AccessMethod:
+        (await house.client(method, target=target).ssh("web1", "true")).check()
     (*_, event) = house.proxy.audit("upstream.connect", target=f"localhost:{target.port}")
     assert "cert" in str(event["trust"])
     await refused(house, house.client(target=target, host="127.0.0.1"), "127.0.0.1")
@@ -117,9 +117,9 @@ async def test_accepts_one_known_host_key_of_several(stage: Stage) -> None:
 
 async def test_accepts_any_host_key_when_check_is_off(stage: Stage) -> None:
     house = await build(stage, settings={"trusted_hosts": None, "proxy_checks_host_keys": False})
-    for way in Way:
-        (await house.client(way).ssh("web1", "true")).check()
-    events = await house.proxy.audited("hostkey.unchecked", count=len(Way))
+    for method in AccessMethod:
+        (await house.client(method).ssh("web1", "true")).check()
+    events = await house.proxy.audited("hostkey.unchecked", count=len(AccessMethod))
     assert all(event["user"] == "joe" and event["host_key"] for event in events)
     assert "host key" in house.proxy.log and "not checked" in house.proxy.log
 
@@ -127,10 +127,10 @@ async def test_accepts_any_host_key_when_check_is_off(stage: Stage) -> None:
 async def test_reports_target_that_is_down(stage: Stage) -> None:
     house = await build(stage)
     await house.target.stop()
-    for way in Way:
+    for method in AccessMethod:
         there = f"localhost:{house.target.port}"
         line = f"conchrec: cannot reach {there}: connection refused. Is sshd running there?"
-        await refused(house, house.client(way), line)
+        await refused(house, house.client(method), line)
 
 
 async def test_reports_unknown_host(stage: Stage) -> None:
@@ -187,9 +187,9 @@ def listen(stage: Stage, peers: _Peers) -> int:
 async def test_reports_target_that_sends_nothing(stage: Stage) -> None:
     house = await build(stage, settings={"limits": {"connect_timeout": "2s"}})
     port = listen(stage, _Peers())
-    for way in Way:
+    for method in AccessMethod:
         line = f"localhost:{port}: it accepts the connection and sends nothing"
-        await refused(house, house.client(way, port=port), line)
+        await refused(house, house.client(method, port=port), line)
     (await house.client().ssh("web1", "true")).check()
 
 
@@ -233,18 +233,18 @@ async def test_dials_nothing_before_policy_allows(stage: Stage) -> None:
     house.proxy.configure({"roles": {"ops": {"deny": {"hosts": [f"127.0.0.1:{port}"]}}}})
     await house.proxy.restart()
     for host in ("localhost", "127.0.0.1"):
-        for way in Way:
-            result = await house.client(way, host=host, port=port).ssh("web1", "true")
+        for method in AccessMethod:
+            result = await house.client(method, host=host, port=port).ssh("web1", "true")
             assert result.code == 255 and "conchrec: joe may not" in result.errors, str(result)
     assert peers.seen == []
     before = house.target.log.count("Connection from")
-    for way in Way:
-        result = await house.client(way, login="daemon").ssh("web1", "true")
+    for method in AccessMethod:
+        result = await house.client(method, login="daemon").ssh("web1", "true")
         assert result.code == 255 and "may not log in as daemon" in result.errors, str(result)
     assert "daemon" not in house.target.log
     assert house.target.log.count("Accepted") == 0
     # Its banner may have been read, to be mirrored: that names nobody.
-    assert house.target.log.count("Connection from") - before <= len(Way)
+    assert house.target.log.count("Connection from") - before <= len(AccessMethod)
 
 
 async def test_reports_target_that_dies_during_login(stage: Stage) -> None:
@@ -265,7 +265,7 @@ async def test_keeps_other_streams_of_outer_connection(stage: Stage) -> None:
     house = await build(stage)
     control = stage.short / "jump"
     client = house.client(
-        Way.OUTER_AGENT,
+        AccessMethod.OUTER_AGENT,
         more=f"Host proxy\n    ControlMaster auto\n    ControlPath {control}\n    ControlPersist 60\nHost *",
     )
     process = client.start("web1", "echo begun; cat; exit 8")

@@ -6,7 +6,7 @@ import signal
 import stat
 
 from tests.support.cast import plays_as, read_cast
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.process import Process
 from tests.support.stage import Stage
@@ -83,7 +83,7 @@ async def test_keeps_host_keys_after_restart(stage: Stage) -> None:
     """The outer and the inner host keys are the same afterwards, with certificates and without."""
     house = await build(stage)
     # This user knows no CA, and pins what they see.
-    plain = house.client(Way.CERTIFICATE, authority="", more="StrictHostKeyChecking accept-new")
+    plain = house.client(AccessMethod.CERTIFICATE, authority="", more="StrictHostKeyChecking accept-new")
     (await plain.ssh("web1", "true")).check()
     pinned = (plain.config.parent / "known_hosts").read_text()
     plain.config.write_text(plain.config.read_text().replace("StrictHostKeyChecking accept-new", ""))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import paramiko
 import pytest
 
-from tests.support.client import Way
+from tests.support.client import AccessMethod
 from tests.support.house import House, build
 from tests.support.stage import Stage
 from tests.support.waiting import block, fact, in_thread
@@ -95,13 +95,13 @@ async def test_drops_connections_above_startup_limit(hasty: House) -> None:
 
     files = hasty.proxy.open_files
     await fact(lambda: files() < 25, "those who have gone are forgotten")
-    result = await hasty.client(Way.CERTIFICATE).ssh("web1", "echo there")
+    result = await hasty.client(AccessMethod.CERTIFICATE).ssh("web1", "echo there")
     assert (result.stdout, result.code) == (b"there\n", 0), str(result)
 
 
 async def test_keeps_authenticated_idle_connections(hasty: House) -> None:
     """The time for a login is no time for a session."""
-    process = hasty.client(Way.CERTIFICATE).start("web1", "echo begun; sleep 4; cat")
+    process = hasty.client(AccessMethod.CERTIFICATE).start("web1", "echo begun; sleep 4; cat")
     await process.says("begun")
     process.write(b"still here\n")
     await process.says("still here")
