@@ -38,7 +38,7 @@ def record(directory: Path, count: int) -> None:
     """So many shells, each with some lines of words."""
     clock, chance = Clock(), random.Random(1)
     store = LocalStore(
-        sealer=Finisher(RecordingTree(directory), RecordingSigner.generate(), lambda: began),
+        finisher=Finisher(RecordingTree(directory), RecordingSigner.generate(), lambda: began),
         clock=clock,
         in_thread=execute,
         fsync=Fsync.NEVER,

@@ -46,7 +46,7 @@ from conchrec.config.model import (
 )
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
 from conchrec.errors import ConfigError
-from conchrec.recording.storage.recipients import recipient
+from conchrec.recording.storage.recipients import parse_recipient
 from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, read
 
 __all__ = [
@@ -345,7 +345,7 @@ class _Reader:
         recipients = []
         for entry in section.texts("encrypt_to"):
             try:
-                recipient(entry.text)
+                parse_recipient(entry.text)
             except ValueError as error:
                 entry.problem(f"neither age1… nor an SSH public key (ed25519 or RSA): {error}")
             recipients.append(entry.text)

@@ -1,1 +1,1 @@
-"""A session as a file. Knows nothing of SSH."""
+"""A session as a file: recorded, signed, stored, found and played. Knows nothing of SSH."""

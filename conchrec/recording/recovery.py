@@ -1,10 +1,10 @@
-"""Completes what an earlier process left behind: killed, out of power, or out of disk.
+"""Completes the recordings of an earlier process that was killed, or had no power or no disk space.
 
-A cast without a manifest, that no living process holds the lock of, was interrupted. Its torn last
-line goes, a header comes if there was none, a marker makes sure that it plays, and a manifest says
-*interrupted*, and how much of the end no checkpoint covers. Nothing else is ever removed: a file with
-unreadable lines in its middle, or one that its checkpoints do not fit, stays exactly as it is, with a
-manifest that says *damaged*. What cannot be completed does not stop the rest.
+A cast without a manifest that no running process has locked was interrupted. Its incomplete last line is
+removed, a missing header is added, and a marker makes sure that it plays. The manifest says *interrupted*,
+and how much of the end no checkpoint covers. Nothing else is ever removed: a file with unreadable lines in
+its middle, or one that does not match its checkpoints, stays exactly as it is, with a manifest that says
+*damaged*. A recording that cannot be completed does not stop the others.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.session_id import first_at, time_of
 from conchrec.recording.format.signatures import CHECKPOINT, NotSigned, TrustedKeys
 from conchrec.recording.storage import encodings
-from conchrec.recording.storage.layout import CAST, MANIFEST, PACKED, STEP
+from conchrec.recording.storage.layout import CAST, COMPRESSED, MANIFEST, PAUSE_STEP
 
 _LONGEST_LINE = 64 * 1024 * 1024
 REASON = Reason(ReasonCode.INTERRUPTED, "conchrec was stopped while the session ran")
 MARGIN_BYTES = 1024 * 1024
-"""Bytes of the ledger that are read before the part that is not settled: they name the newest recordings on
-the disk, so that these are not searched for in the whole ledger."""
+"""The bytes of the ledger that are read before the part that is not settled. They name the newest recordings
+on the disk, which then need no search in the whole ledger."""
 SLACK = timedelta(minutes=1)
 """The longest time from the choice of a session's id to its line in the ledger."""
-_MANIFEST_IS_GONE = "the manifest is missing: the recording was complete and is not completed again"
+_MANIFEST_MISSING = "the manifest is missing: the recording was complete and is not completed again"
 
 
-class Stopped(Exception):
-    """Raised by ``pause``: the rest is for the next start."""
+class RecoveryStopped(Exception):
+    """Raised by ``pause``: the rest is left to the next start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What became of one recording: its new manifest, or the problem that is still there."""
+    """The result for one recording: its new manifest, or the problem that remains."""
 
     sid: str
     manifest: Manifest | None = None
@@ -62,9 +62,9 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scan:
-    """What a file holds: its header; the last later start, if any; ``whole`` bytes of good lines from its
-    beginning, ``lines`` of them; the last checkpoint stands at the end of the first ``signed``. ``damaged``
-    says why it is left as it is."""
+    """What a file holds: its header; the last later start, if any; ``whole`` bytes of valid lines from its
+    beginning, ``lines`` of them; ``signed`` bytes up to the last checkpoint. ``damaged`` says why the file is
+    left as it is."""
 
     header: Header | None
     start: str
@@ -77,108 +77,110 @@ class _Scan:
 
 
 def recover(
-    sealer: Finisher,
+    finisher: Finisher,
     alive: Callable[[str], bool] = lambda sid: False,
     pause: Callable[[], None] = lambda: None,
 ) -> tuple[Recovered, ...]:
-    """Complete every interrupted recording. Blocks: for a thread. ``pause`` may raise ``Stopped``.
+    """Complete every interrupted recording. Blocks, so it runs in a thread. ``pause`` may raise
+    ``RecoveryStopped``.
 
-    ``alive`` names those of this very process, which the lock would tell too, but for the moment
-    between making the file and locking it. ``pause`` is called after each step of about a millisecond: other
-    threads run meanwhile.
+    ``alive`` says whether this process writes a recording. Its lock says the same, except between the
+    creation of the file and the lock. ``pause`` is called after each step of about a millisecond, so that
+    other threads run.
 
     Only what the last process did not settle is read: the ledger from the first line on whose recording was
-    still open, and the days since then. What has no line there is looked for in the rest of the ledger. No
-    line is written by what was read: the ledger looks again under its lock.
+    still open, and the days since then. Recordings without a line there are looked for in the rest of the
+    ledger. Before a line is written, the ledger is compared again under its lock.
     """
-    recovery = _Recovery(sealer, alive, pause)
-    with contextlib.suppress(Stopped):
+    recovery = _Recovery(finisher, alive, pause)
+    with contextlib.suppress(RecoveryStopped):
         recovery.run()
     return tuple(recovery.done)
 
 
 class _Recovery:
-    """One recovery; see ``recover``."""
+    """One recovery; ``recover`` describes it."""
 
-    def __init__(self, sealer: Finisher, alive: Callable[[str], bool], pause: Callable[[], None]) -> None:
-        self._sealer = sealer
-        self._ledger = sealer.ledger
+    def __init__(self, finisher: Finisher, alive: Callable[[str], bool], pause: Callable[[], None]) -> None:
+        self._finisher = finisher
+        self._ledger = finisher.ledger
         self._alive = alive
         self._pause = pause
         self.done: list[Recovered] = []
-        self._left = False
+        self._has_failures = False
 
     def run(self) -> None:
-        """Fills ``done``; a single recording stops nothing.
+        """Fill ``done``. A problem with one recording does not stop the others.
 
-        Raises OSError and RecordingError where the ledger cannot be read."""
+        Raises OSError and RecordingError where the ledger cannot be read.
+        """
         end = self._ledger.refresh()
-        # What is written from here on, by whichever process, the ledger notes by itself.
-        floor = min(self._ledger.floor, end.end)
-        seen = self._read(max(0, floor - MARGIN_BYTES), end.end)
-        unfinished = self._ledger.learn(seen.opened, seen.sealed)
-        looked_at = set(unfinished)
+        # The ledger takes notice of later lines by itself, whichever process writes them.
+        begin = min(self._ledger.settled_end, end.end)
+        part = self._read_ledger(max(0, begin - MARGIN_BYTES), end.end)
+        unfinished = self._ledger.add_older(part.opened, part.sealed)
+        known = set(unfinished)
         for number, sid in enumerate(unfinished, 1):
             if not self._exists(sid):
-                self._ledger.drop(sid)  # `verify` reports what is gone
+                self._ledger.drop(sid)  # `verify` reports missing recordings
             else:
-                self._try(sid, opened=True)
-            if number % STEP == 0:
+                self._recover(sid, opened=True)
+            if number % PAUSE_STEP == 0:
                 self._pause()
-        strangers = []
-        for sid, sealed in self._sealer.tree.recordings(seen.first_sid, self._pause):
-            if sid in looked_at or self._alive(sid):
+        unknown = []
+        for sid, sealed in self._finisher.tree.recordings(part.first_sid, self._pause):
+            if sid in known or self._alive(sid):
                 continue
-            if sid not in seen.sealed and sid not in seen.opened and sid not in seen.removed:
-                strangers.append(sid)
+            if sid not in part.sealed and sid not in part.opened and sid not in part.removed:
+                unknown.append(sid)
             elif (
-                sid in seen.sealed and not sealed and sid not in seen.removed and not self._has_manifest(sid)
+                sid in part.sealed and not sealed and sid not in part.removed and not self._has_manifest(sid)
             ):
-                self._fail(sid, _MANIFEST_IS_GONE)
-        if strangers and seen.begin:
-            older = self._read(0, seen.begin)
-            known = (older.opened, older.sealed, older.removed)
-            strangers = [sid for sid in strangers if not any(sid in sids for sids in known)]
-        for sid in strangers:
-            self._try(sid, opened=self._ledger.is_open(sid))
+                self._fail(sid, _MANIFEST_MISSING)
+        if unknown and part.begin:
+            older = self._read_ledger(0, part.begin)
+            in_ledger = older.opened.keys() | older.sealed | older.removed
+            unknown = [sid for sid in unknown if sid not in in_ledger]
+        for sid in unknown:
+            self._recover(sid, opened=self._ledger.is_open(sid))
             self._pause()
-        self._ledger.settle(complete=not self._left)
+        self._ledger.finish_recovery(complete=not self._has_failures)
 
-    def _read(self, begin: int, end: int) -> _Seen:
-        """What the lines between two bytes of the ledger say. Where ``begin`` is in the middle of a line, the
-        next one is the first."""
-        begin = max(0, begin - 1)  # the end of the line before: then what follows is a whole one
-        seen = _Seen(begin=begin)
+    def _read_ledger(self, begin: int, end: int) -> _LedgerPart:
+        """Return what the lines between two bytes of the ledger say. Where ``begin`` is in the middle of a
+        line, the next line is the first."""
+        begin = max(0, begin - 1)  # the end of the line before: the next line is then complete
+        part = _LedgerPart(begin=begin)
         offset, position, rest, partial = begin, begin, b"", begin > 0
         while offset < end and (block := self._ledger.read(offset, min(STEP_BYTES, end - offset))):
             offset += len(block)
             *whole, rest = (rest + block).split(b"\n")
             for text in whole:
                 if not partial:
-                    seen.take(text + b"\n", position)
+                    part.add_line(text + b"\n", position)
                 position += len(text) + 1
                 if partial:
-                    seen.begin, partial = position, False
+                    part.begin, partial = position, False
             self._pause()
-        return seen
+        return part
 
     def _exists(self, sid: str) -> bool:
         try:
-            return os.path.lexists(self._sealer.tree.path(sid)) or self._has_manifest(sid)
+            return os.path.lexists(self._finisher.tree.path(sid)) or self._has_manifest(sid)
         except (OSError, ValueError):
             return False
 
     def _has_manifest(self, sid: str) -> bool:
-        return os.path.lexists(self._sealer.tree.manifest_path(sid))
+        return os.path.lexists(self._finisher.tree.manifest_path(sid))
 
-    def _try(self, sid: str, *, opened: bool) -> None:
+    def _recover(self, sid: str, *, opened: bool) -> None:
         if self._alive(sid):
             return
         try:
             if self._has_manifest(sid):
-                sealed = _enter(self._sealer, sid)
+                sealed = _add_to_ledger(self._finisher, sid)
             else:
-                sealed = _complete(self._sealer, sid, self._pause, opened=opened)
+                sealed = _complete(self._finisher, sid, self._pause, opened=opened)
         except (OSError, RecordingError, ValueError) as error:
             self._fail(sid, str(error))
         else:
@@ -186,15 +188,15 @@ class _Recovery:
                 self.done.append(Recovered(sid=sid, manifest=sealed.manifest, head=sealed.head))
 
     def _fail(self, sid: str, problem: str) -> None:
-        self._left = True
+        self._has_failures = True
         self.done.append(Recovered(sid=sid, problem=problem))
 
 
 @dataclass(slots=True, kw_only=True)
-class _Seen:
+class _LedgerPart:
     """What a part of the ledger, from byte ``begin`` on, says of recordings: those that are still open (and
-    where their lines are), and those that were sealed or removed. ``first_sid`` is the first that
-    cannot be older than that part."""
+    where their lines are), and those that were sealed or removed. ``first_sid`` is the first session id that
+    cannot be older than this part."""
 
     begin: int
     opened: dict[str, int] = field(default_factory=dict)
@@ -202,11 +204,11 @@ class _Seen:
     removed: set[str] = field(default_factory=set)
     first_sid: str = ""
 
-    def take(self, line: bytes, start: int) -> None:
-        """The next line, which has its first byte at ``start``."""
+    def add_line(self, line: bytes, start: int) -> None:
+        """Add the next line, whose first byte is at ``start``."""
         raw = raw_line(line)
         if raw is None:
-            return  # which is for `verify` to report
+            return  # `verify` reports this
         if self.begin and not self.first_sid:
             self.first_sid = _sid_after(raw.time)
         if raw.act == LedgerAction.OPEN.value:
@@ -220,8 +222,8 @@ class _Seen:
 
 
 def _sid_after(time: str) -> str:
-    """The first session id that is certainly opened after a line with this time; a session has its id some
-    milliseconds before its line."""
+    """Return the first session id that is certainly opened after a line with this time. A session gets its id
+    some milliseconds before its line."""
     try:
         moment = datetime.fromisoformat(time.replace("Z", "+00:00"))
         return first_at(moment + SLACK)
@@ -229,46 +231,47 @@ def _sid_after(time: str) -> str:
         return ""
 
 
-def _enter(sealer: Finisher, sid: str) -> Sealed | None:
-    """We were stopped between the manifest and its line in the ledger, or before the plain one was gone.
+def _add_to_ledger(finisher: Finisher, sid: str) -> Sealed | None:
+    """Complete a recording that has a manifest and no line in the ledger, or whose plain file still exists.
 
-    None where its writer is at work, or it is in the ledger meanwhile.
+    Returns None where its writer is active, or where it is in the ledger by now.
     """
-    with sealer.tree.locked(sid) as is_ours:
+    with finisher.tree.locked(sid) as is_ours:
         if not is_ours:
             return None
-        document = sealer.tree.read_manifest(sid)
+        document = finisher.tree.read_manifest(sid)
         manifest = Manifest.parse(document)
-        sealer.keys.manifest(document)
+        finisher.keys.manifest(document)
         if manifest.sid != sid:
             raise RecordingError(
                 f"the manifest is of another recording: {manifest.sid}", code=ReasonCode.MANIFEST_MISMATCH
             )
-        if _is_entered(sealer, sid):
+        if _is_in_ledger(finisher, sid):
             return None
-        sealed = Sealed(manifest=manifest, head=sealer.enter(sid, document))
+        sealed = Sealed(manifest=manifest, head=finisher.add_to_ledger(sid, document))
         if manifest.encrypted:
-            with sealer.tree.day(sid) as day:
-                for form in (CAST, PACKED):
+            with finisher.tree.open_day(sid) as day:
+                for form in (CAST, COMPRESSED):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(sid + form, dir_fd=day)
     return sealed
 
 
-def _is_entered(sealer: Finisher, sid: str) -> bool:
-    """Is it in the ledger as complete? Read again, for it may have come there just now."""
-    sealer.ledger.refresh()
-    return sealer.ledger.is_sealed(sid)
+def _is_in_ledger(finisher: Finisher, sid: str) -> bool:
+    """Whether the ledger has it as complete. Reads the ledger again, because the line may be new."""
+    finisher.ledger.refresh()
+    return finisher.ledger.is_sealed(sid)
 
 
-def _complete(sealer: Finisher, sid: str, pause: Callable[[], None], *, opened: bool) -> Sealed | None:
-    """None where the recording is alive, or was sealed meanwhile. ``opened``: by the ledger."""
-    name = sealer.tree.path(sid).name
-    with sealer.tree.day(sid) as day:
-        if _exists(sid + CAST, day) and _exists(sid + PACKED, day):
-            # We make one of them. Which is ours is not for us to guess, and the other one is kept.
+def _complete(finisher: Finisher, sid: str, pause: Callable[[], None], *, opened: bool) -> Sealed | None:
+    """Complete one recording. Returns None where it is still being written or was sealed by now. ``opened``
+    says whether the ledger has a line for its beginning."""
+    name = finisher.tree.path(sid).name
+    with finisher.tree.open_day(sid) as day:
+        if _exists(sid + CAST, day) and _exists(sid + COMPRESSED, day):
+            # conchrec writes only one of them. Which one cannot be known, so both are kept.
             raise RecordingError(
-                f"there are two files of one recording: {sid}{CAST} and {sid}{PACKED}",
+                f"there are two files of one recording: {sid}{CAST} and {sid}{COMPRESSED}",
                 code=ReasonCode.RECORDING_DUPLICATE,
             )
         with open(open_regular(name, os.O_RDWR, dir_fd=day), "r+b") as file:
@@ -278,23 +281,23 @@ def _complete(sealer: Finisher, sid: str, pause: Callable[[], None], *, opened: 
                 return None
             if _exists(sid + MANIFEST, day):
                 return None
-            if _is_entered(sealer, sid):
-                raise RecordingError(_MANIFEST_IS_GONE, code=ReasonCode.MANIFEST_MISSING)
-            packed = name.endswith(PACKED)
-            scan = _scan(file, sid, sealer.keys, packed, pause)
+            if _is_in_ledger(finisher, sid):
+                raise RecordingError(_MANIFEST_MISSING, code=ReasonCode.MANIFEST_MISSING)
+            packed = name.endswith(COMPRESSED)
+            scan = _scan(file, sid, finisher.keys, packed, pause)
             if not opened and not scan.signed and scan.lines:
-                # Somebody put it there: our signature must not vouch for it.
+                # Somebody else wrote this file: it must not get our signature.
                 raise RecordingError(
                     "not recorded by this installation: it is not in the ledger and has no checkpoint",
                     code=ReasonCode.RECORDING_UNEXPLAINED,
                 )
-            end = b"" if scan.damaged else _end(sid, scan)
+            end = b"" if scan.damaged else _closing_lines(sid, scan)
             if packed and not scan.damaged:
-                with _repacked(file, name, day, scan.whole, end):
-                    return sealer.seal(_manifest(sid, scan, end))
+                with _recompressed(file, name, day, scan.whole, end):
+                    return finisher.seal(_manifest(sid, scan, end))
             if not scan.damaged:
                 _repair(file, scan.whole, end)
-            return sealer.seal(_manifest(sid, scan, end))
+            return finisher.seal(_manifest(sid, scan, end))
 
 
 def _exists(name: str, directory: int) -> bool:
@@ -307,13 +310,13 @@ def _exists(name: str, directory: int) -> bool:
 
 def _scan(file: BinaryIO, sid: str, keys: TrustedKeys, packed: bool, pause: Callable[[], None]) -> _Scan:
     file.seek(0)
-    with encodings.unpacked(file, packed) as plain:
+    with encodings.decompressed(file, packed) as plain:
         scan = _scan_lines(plain, sid, keys, pause)
     if scan.damaged:
-        # It stays as it is, and all of it is in the manifest.
+        # The file stays as it is, and the manifest covers all of it.
         file.seek(0)
         digest, size, lines = hashlib.sha256(), 0, 0
-        with encodings.unpacked(file, packed) as plain:
+        with encodings.decompressed(file, packed) as plain:
             while block := plain.read(1024 * 1024):
                 digest.update(block)
                 size += len(block)
@@ -327,12 +330,12 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
     header: Header | None = None
     start = ""
     last, whole, lines, signed, position = 0.0, 0, 0, 0, 0
-    digest, bad, damaged = hashlib.sha256(), False, ""
+    digest, is_broken, damaged = hashlib.sha256(), False, ""
     paused = 0
     while line := file.readline(_LONGEST_LINE):
         first = position == 0
         position += len(line)
-        if lines - paused >= STEP:
+        if lines - paused >= PAUSE_STEP:
             paused = lines
             pause()
         try:
@@ -344,9 +347,9 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
                 event = Event.parse(line)
                 last = max(last, event.time)
         except Damaged:
-            bad = True
+            is_broken = True
             continue
-        if bad:
+        if is_broken:
             damaged = "the file has lines that cannot be read"  # valid ones after them: this is no torn end
             break
         if not first and event.code == START:
@@ -375,8 +378,8 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
     )
 
 
-def _end(sid: str, scan: _Scan) -> bytes:
-    """What is written after the last whole line, so that it plays."""
+def _closing_lines(sid: str, scan: _Scan) -> bytes:
+    """Return the lines that are added after the last complete line, so that the recording plays."""
     end = b""
     if scan.header is None:
         started = int(time_of(sid).timestamp())
@@ -385,7 +388,7 @@ def _end(sid: str, scan: _Scan) -> bytes:
 
 
 def _repair(file: BinaryIO, whole: int, end: bytes) -> None:
-    # In this order a crash between the two leaves nothing worse than there was.
+    # In this order: a crash between the two steps makes nothing worse.
     os.ftruncate(file.fileno(), whole)
     file.seek(whole)
     file.write(end)
@@ -394,17 +397,18 @@ def _repair(file: BinaryIO, whole: int, end: bytes) -> None:
 
 
 @contextmanager
-def _repacked(file: BinaryIO, name: str, day: int, whole: int, end: bytes) -> Iterator[None]:
-    """In the place of ``file`` there is one of its first ``whole`` bytes (unpacked) and ``end``, locked."""
+def _recompressed(file: BinaryIO, name: str, day: int, whole: int, end: bytes) -> Iterator[None]:
+    """Replace ``file`` by a new compressed and locked one, with its first ``whole`` bytes (decompressed) and
+    ``end``."""
     with NewFile(name, dir_fd=day) as new:
         fcntl.flock(new.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        packer = encodings.ZstdPacker()
+        packer = encodings.ZstdFrames()
         file.seek(0)
-        with encodings.unpacked(file, True) as plain:
+        with encodings.decompressed(file, True) as plain:
             while whole and (block := plain.read(min(whole, 1024 * 1024))):
                 whole -= len(block)
-                new.file.write(packer.pack((block,)))
-        new.file.write(packer.pack((end,)) + packer.cut())
+                new.file.write(packer.compress((block,)))
+        new.file.write(packer.compress((end,)) + packer.cut())
         new.commit()
         yield
 
@@ -440,7 +444,7 @@ def _manifest(sid: str, scan: _Scan, end: bytes) -> Manifest:
 
 
 def _last_start(scan: _Scan, ours: Mapping[str, object]) -> Mapping[str, object]:
-    """Kind and command of what ran last: the header's, or those of a later start."""
+    """Return kind and command of what ran last: those of the header, or of a later start."""
     if scan.start:
         try:
             fields = json.loads(scan.start)

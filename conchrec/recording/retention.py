@@ -1,8 +1,8 @@
-"""What is removed when: by age, by size, and never while it is held.
+"""Removes old recordings: by age and by size, and never while they are held.
 
-Before anything is removed the ledger says so, with the reason: a tombstone, signed like the rest. Under its
-lock the ledger looks again whether the recording is held. Recordings that are being written, or that wait to
-be completed, stay. All of it blocks; ``pause`` is called after each millisecond or so of work.
+Before a recording is removed, the ledger gets a signed line with the reason. Under its lock the ledger checks
+again whether the recording is held. Recordings that are being written, or that wait to be completed, stay.
+All of it blocks; ``pause`` is called after each millisecond or so of work.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerActio
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.session_id import time_of
 from conchrec.recording.format.signatures import TrustedKeys
-from conchrec.recording.storage.layout import STEP, RecordingTree
+from conchrec.recording.storage.layout import PAUSE_STEP, RecordingTree
 
-_AT_ONCE = 8
-"""Manifests that are read and checked between two pauses."""
+_BATCH = 8
+"""The manifests that are read and checked between two pauses."""
 _HOLDS = (b'"act":"held"', b'"act":"released"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expired:
-    """A recording that may go. ``size`` is in bytes, of its files."""
+class ExpiredRecording:
+    """A recording that may be removed. ``size`` is the number of bytes of its files."""
 
     sid: str
     size: int
     reason: str
 
 
-def held(path: Path, pause: Callable[[], None] = lambda: None) -> dict[str, str]:
-    """Session ids that must not be removed, and why; from the ledger at ``path``. Raises OSError."""
-    found: dict[str, str] = {}
+def held_recordings(path: Path, pause: Callable[[], None] = lambda: None) -> dict[str, str]:
+    """Return the session ids that must not be removed, and why, from the ledger at ``path``. Raises
+    OSError."""
+    reasons: dict[str, str] = {}
     for number, text in enumerate(ledger.lines(path), 1):
-        if number % (8 * STEP) == 0:
+        if number % (8 * PAUSE_STEP) == 0:
             pause()
         if not any(act in text for act in _HOLDS):
             continue
         try:
             line = LedgerLine.parse(text)
         except BrokenLedger:
-            continue  # which is for `verify` to say
+            continue  # `verify` reports this
         if line.act is LedgerAction.HELD:
-            found[line.sid] = line.reason
+            reasons[line.sid] = line.reason
         elif line.act is LedgerAction.RELEASED:
-            found.pop(line.sid, None)
-    return found
+            reasons.pop(line.sid, None)
+    return reasons
 
 
-def expired(
+def expired_recordings(
     tree: RecordingTree,
     keys: TrustedKeys,
     now: datetime,
@@ -64,22 +65,23 @@ def expired(
     age: timedelta | None,
     size: int,
     pause: Callable[[], None] = lambda: None,
-) -> Iterator[Expired]:
-    """What is older than ``age``, and the oldest while all together have more than ``size`` bytes (0: any).
+) -> Iterator[ExpiredRecording]:
+    """Yield recordings that are older than ``age``, and the oldest ones while all together have more than
+    ``size`` bytes (0: no limit). Oldest first. Raises OSError.
 
-    Only what is signed counts, and goes: nobody makes us remove a recording, with a tombstone of ours, by a
-    date or a size that they wrote themselves. Oldest first. Raises OSError.
+    Only signed manifests count. Nobody can make conchrec remove a recording, and sign that, with a date or a
+    size that they wrote themselves.
     """
-    kept = held(tree.root / ledger.NAME, pause)
-    found: list[tuple[str, datetime, int]] = []
+    kept = held_recordings(tree.root / ledger.NAME, pause)
+    candidates: list[tuple[str, datetime, int]] = []
     for sid, sealed in tree.recordings(pause=pause):
         if sealed and (size or (age is not None and now - time_of(sid) > age)):
-            with contextlib.suppress(OSError, RecordingError):  # which is for `verify` to say
-                found.append((sid, *_signed(tree, keys, sid)))
-            if len(found) % _AT_ONCE == 0:
+            with contextlib.suppress(OSError, RecordingError):  # `verify` reports this
+                candidates.append((sid, *_read_signed(tree, keys, sid)))
+            if len(candidates) % _BATCH == 0:
                 pause()
-    total = sum(taken for _, _, taken in found)
-    for sid, ended, taken in found:
+    total = sum(bytes_used for _, _, bytes_used in candidates)
+    for sid, ended, bytes_used in candidates:
         if sid in kept:
             continue
         if age is not None and now - ended > age:
@@ -88,12 +90,13 @@ def expired(
             reason = f"all recordings together are larger than {size} bytes"
         else:
             continue
-        total -= taken
-        yield Expired(sid=sid, size=taken, reason=reason)
+        total -= bytes_used
+        yield ExpiredRecording(sid=sid, size=bytes_used, reason=reason)
 
 
 def remove(tree: RecordingTree, book: Ledger, sid: str, *, reason: str, by: str) -> None:
-    """A tombstone, and then it is gone. Raises OSError, BrokenLedger, and NotAllowed where it is held."""
+    """Add the line to the ledger, then remove the recording. Raises OSError, BrokenLedger, and NotAllowed
+    where it is held."""
     try:
         manifest = hashlib.sha256(tree.read_manifest(sid)).hexdigest()
     except FileNotFoundError:
@@ -103,8 +106,8 @@ def remove(tree: RecordingTree, book: Ledger, sid: str, *, reason: str, by: str)
     tree.remove(sid)
 
 
-def _signed(tree: RecordingTree, keys: TrustedKeys, sid: str) -> tuple[datetime, int]:
-    """When it ended, and the bytes of the recording's files."""
+def _read_signed(tree: RecordingTree, keys: TrustedKeys, sid: str) -> tuple[datetime, int]:
+    """Return when the recording ended, and the bytes of its files, from its signed manifest."""
     document = tree.read_manifest(sid)
     keys.manifest(document)
     manifest = Manifest.parse(document)

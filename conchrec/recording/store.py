@@ -1,7 +1,7 @@
-"""Where recordings rest: a directory of this machine.
+"""The store of recordings: a directory of this machine.
 
-The store opens recorders, flushes them (one timer for all), takes them to the disk (one thread at a
-time for syncs) and seals them. It never deletes a recording.
+The store opens recorders, flushes them (one timer for all), syncs them to the disk (one thread at a time) and
+seals them. It never removes a recording.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.settings import Fsync, InputPolicy
 from conchrec.recording.recovery import Recovered
 from conchrec.recording.storage import spool
-from conchrec.recording.storage.encodings import ZstdPacker
+from conchrec.recording.storage.encodings import ZstdFrames
 from conchrec.recording.storage.group_commit import GroupSync
-from conchrec.recording.storage.layout import PACKED
+from conchrec.recording.storage.layout import COMPRESSED
 from conchrec.threads import InThread
 
 _log = Logger()
 
 MERGE_SECONDS = 0.008
-"""Output that arrives within this time becomes one event; also how late it may reach the file."""
+"""Output that arrives within this time becomes one event. It reaches the file after this time at most."""
 TICK_SECONDS = 1.0
-"""What was written is signed, and taken to the disk, after this time at most."""
+"""The longest time until written lines are signed and synced to the disk."""
 TICK_AT_ONCE = 16
-"""Recordings that are signed in one turn of the reactor: a signature takes 50 µs."""
+"""The recordings that are signed in one turn of the reactor: a signature takes 50 µs."""
 PAUSE_SECONDS = 0.004
-"""What runs in a thread for long sleeps so long after each millisecond or so: others need Python's lock."""
+"""How long work in a thread sleeps after each millisecond or so, because other threads need Python's lock."""
 SYNC_BYTES = 16 * 1024 * 1024
-"""Sooner, where this much was written: a second of a fast download, taken to the disk at once, kept all other
-sessions waiting for tens of milliseconds."""
+"""The bytes after which a recording is synced earlier. A sync of a whole second of a fast download kept all
+other sessions waiting for tens of milliseconds."""
 
 
 def let_others_run() -> None:
-    """In a thread, between two steps of work that holds Python's lock."""
+    """Sleep between two steps of work in a thread that holds Python's lock."""
     time.sleep(PAUSE_SECONDS)
 
 
 class LocalStore:
     """Recordings in a directory.
 
-    ``in_thread`` runs blocking work; ``min_free`` is in bytes: below that nothing is opened, and below half
-    of it what is open fails. ``monotonic`` is the clock of event times and must not follow the wall clock,
-    as a reactor's does. ``to_seal`` is for work that may take long: it must not keep what is being recorded
-    from the disk. ``on_sealed`` hears of each recording that is complete.
+    ``in_thread`` runs blocking work. ``min_free`` is in bytes: below it no recording is opened, and below
+    half of it the open ones fail. ``monotonic`` is the clock of event times: it must not follow the wall
+    clock, as a reactor's does. ``to_seal`` runs work that may take long, so that it does not delay syncs of
+    live recordings. ``on_sealed`` is called with each recording that is complete.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LocalStore:
         *,
         clock: Clock,
         in_thread: InThread,
-        sealer: Finisher,
+        finisher: Finisher,
         min_free: int = 0,
         compress: bool = False,
         policy: InputPolicy = InputPolicy.NO,
@@ -81,8 +81,8 @@ class LocalStore:
         to_seal: InThread | None = None,
         on_sealed: Callable[[ClosedRecording], None] = lambda closed: None,
     ) -> None:
-        self._sealer = sealer
-        self._tree = sealer.tree
+        self._finisher = finisher
+        self._tree = finisher.tree
         self.directory = self._tree.root
         self._compress = compress
         self._clock = clock
@@ -105,20 +105,20 @@ class LocalStore:
         self._tick_call: DelayedCall | None = None
 
     def path(self, sid: str) -> Path:
-        """Where the cast of ``sid`` is or would be. ValueError where that is no session id."""
+        """Return where the cast of ``sid`` is or would be. Raises ValueError for an invalid session id."""
         return self._tree.path(sid)
 
     @property
     def live(self) -> int:
-        """How many recordings of this store are open."""
+        """The number of recordings of this store that are open."""
         return len(self._live)
 
     def open(self, info: SessionInfo) -> SessionRecorder:
-        """Make the file, empty and locked, mode 0600. Raises SpoolFull or WriteFailed."""
+        """Create the file, empty and locked, with mode 0600. Raises SpoolFull or WriteFailed."""
         try:
             path = self._tree.path(info.sid)
             if self._compress:
-                path = path.with_name(info.sid + PACKED)
+                path = path.with_name(info.sid + COMPRESSED)
         except ValueError as error:
             raise WriteFailed(
                 "this session cannot be recorded: invalid session id",
@@ -128,13 +128,13 @@ class LocalStore:
         alive = info.sid in self._alive
         self._alive.add(info.sid)
         try:
-            with self._tree.day(info.sid, make=True) as day:
+            with self._tree.open_day(info.sid, make=True) as day:
                 self._check_room(day)
                 file = self._create(path.name, day)
                 try:
-                    head = self._sealer.opened(info.sid)
+                    head = self._finisher.begin(info.sid)
                 except BaseException:
-                    # Empty, and nobody knows of it: there is nothing to keep.
+                    # The file is empty, and nothing names it.
                     os.unlink(path.name, dir_fd=day)
                     file.close()
                     raise
@@ -142,13 +142,13 @@ class LocalStore:
             if not alive:
                 self._alive.discard(info.sid)
             if isinstance(error, OSError):
-                raise spool.failure(error) from error
+                raise spool.recording_error(error) from error
             raise
         recorder = SessionRecorder(
             info,
-            spool.Spool(file, lambda: self._tree.sync(info.sid), ZstdPacker() if self._compress else None),
+            spool.Spool(file, lambda: self._tree.sync(info.sid), ZstdFrames() if self._compress else None),
             path,
-            keeper=self,
+            store=self,
             policy=self._policy,
             monotonic=self._monotonic,
             now=self._now,
@@ -158,17 +158,17 @@ class LocalStore:
         return recorder
 
     def recover(self) -> Deferred[tuple[Recovered, ...]]:
-        """In a thread: see ``recovery.recover``. Recordings that are being written are left alone."""
+        """Run ``recovery.recover`` in a thread. Recordings that are being written are left alone."""
 
         def pause() -> None:
             if self._stopping:
-                raise recovery.Stopped
+                raise recovery.RecoveryStopped
             let_others_run()
 
-        return self._in_thread(lambda: recovery.recover(self._sealer, self._alive.__contains__, pause))
+        return self._in_thread(lambda: recovery.recover(self._finisher, self._alive.__contains__, pause))
 
     def shutdown(self, reason: str) -> Deferred[None]:
-        """Stop a recovery, and close what is open; one recording that fails to close does not keep the others
+        """Stop a recovery and close the open recordings. One that fails to close does not keep the others
         open."""
         self._stopping = True
         closing = [recorder.close(reason).addBoth(lambda _: None) for recorder in tuple(self._live)]
@@ -178,9 +178,10 @@ class LocalStore:
         least = self._min_free if least is None else least
         check_room("recordings", directory, least, self.directory)
 
-    # -- Keeper
+    # -- RecorderStore
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
+        """Flush the recorder with the next timer."""
         if self._flush_call is None:
             self._flush_call = self._clock.callLater(MERGE_SECONDS, self._flush)
         self._to_flush[recorder] = None
@@ -192,48 +193,53 @@ class LocalStore:
             recorder.flush_late()
 
     def work_in_thread(self, work: Callable[[], None]) -> None:
+        """Run work in a thread; a failure is logged."""
         self._in_thread(work).addErrback(
             lambda failure: _log.failure("the work of a recording failed in its thread", failure)
         )
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
-        return self._sealer.checkpoint(sid, size, sha256)
+        """Return the signed text of a checkpoint."""
+        return self._finisher.checkpoint(sid, size, sha256)
 
     def written(self, recorder: SessionRecorder) -> None:
+        """Sign and sync the recorder's file with the next timer; sync it now where much was written."""
         self._dirty[recorder] = None
         if self._tick_call is None:
             self._tick_call = self._clock.callLater(TICK_SECONDS, self._tick)
-        grown = recorder.spool.size - recorder.spool.asked
+        grown = recorder.spool.size - recorder.spool.sync_requested
         if self._fsync is Fsync.ALWAYS or (self._fsync is Fsync.INTERVAL and grown >= SYNC_BYTES):
             self._sync_in_background(recorder)
 
     def _tick(self) -> None:
-        """About a second after something was written: is there room for more? Sign it, and to the disk."""
+        """Check the free space, then sign and sync what was written. Called about a second after the first
+        write."""
         self._tick_call = None
         recorders, self._dirty = self._dirty, {}
         try:
             self._check_room(self.directory, self._min_free // 2)
         except (SpoolFull, OSError) as error:
-            full = error if isinstance(error, SpoolFull) else spool.failure(error)
+            full = error if isinstance(error, SpoolFull) else spool.recording_error(error)
             for recorder in tuple(self._live):
                 recorder.give_up(full)
             return
-        self._tick_some(deque(recorders))
+        self._tick_batch(deque(recorders))
 
-    def _tick_some(self, recorders: deque[SessionRecorder]) -> None:
+    def _tick_batch(self, recorders: deque[SessionRecorder]) -> None:
         for _ in range(min(len(recorders), TICK_AT_ONCE)):
             recorder = recorders.popleft()
             recorder.checkpoint()
             if self._fsync is not Fsync.NEVER:
                 self._sync_in_background(recorder)
         if recorders:
-            self._clock.callLater(0, self._tick_some, recorders)
+            self._clock.callLater(0, self._tick_batch, recorders)
 
     def _sync_in_background(self, recorder: SessionRecorder) -> None:
         self.synced(recorder).addErrback(lambda failure: None)
 
     def synced(self, recorder: SessionRecorder) -> Deferred[None]:
-        recorder.spool.asked = recorder.spool.size
+        """Sync the recorder's file. Fires when it is on the disk."""
+        recorder.spool.sync_requested = recorder.spool.size
         return self._group.sync(recorder.spool).addErrback(self._sync_failed, recorder)
 
     def _sync_failed(self, failure: Failure, recorder: SessionRecorder) -> Failure:
@@ -242,12 +248,13 @@ class LocalStore:
         return failure
 
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
-        self._forget(recorder)
+        """Sync, write the manifest and close the file, in a thread."""
+        self._cancel_timers(recorder)
         sealing = self._to_seal(lambda: self._seal(recorder.spool, manifest))
-        return sealing.addBoth(self._sealed, recorder)
+        return sealing.addBoth(self._finish_seal, recorder)
 
-    def _forget(self, recorder: SessionRecorder) -> None:
-        """No timer runs for what is closed: an idle store is idle."""
+    def _cancel_timers(self, recorder: SessionRecorder) -> None:
+        """Forget a closed recorder, and stop the timers that nobody needs: an idle store is idle."""
         self._to_flush.pop(recorder, None)
         if not self._to_flush and self._flush_call is not None:
             self._flush_call.cancel()
@@ -257,7 +264,7 @@ class LocalStore:
             self._tick_call.cancel()
             self._tick_call = None
 
-    def _sealed(
+    def _finish_seal(
         self, result: ClosedRecording | Failure, recorder: SessionRecorder
     ) -> ClosedRecording | Failure:
         self._live.discard(recorder)
@@ -267,7 +274,7 @@ class LocalStore:
         return result
 
     def _seal(self, file: spool.Spool, manifest: Manifest) -> ClosedRecording:
-        """In the thread."""
+        """Sync and seal a recording, in the thread."""
         durable = self._fsync is not Fsync.NEVER
         try:
             try:
@@ -275,13 +282,13 @@ class LocalStore:
                     file.sync()
             except RecordingError as error:
                 failed = replace(manifest, status=Status.FAILED, reason=f"{manifest.reason}: {error.public}")
-                self._sealer.seal(failed, durable=False)
+                self._finisher.seal(failed, durable=False)
                 raise
-            # The manifest comes before the lock is lifted: without it another process would think
-            # that this recording was interrupted.
-            sealed = self._sealer.seal(manifest, durable=durable)
+            # The manifest is written before the lock is released: without it another process would take
+            # this recording for an interrupted one.
+            sealed = self._finisher.seal(manifest, durable=durable)
         except OSError as error:
-            raise spool.failure(error) from error
+            raise spool.recording_error(error) from error
         finally:
             file.close()
         return ClosedRecording(path=self._tree.path(manifest.sid), manifest=sealed.manifest, head=sealed.head)

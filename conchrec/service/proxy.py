@@ -105,7 +105,7 @@ class Proxy(MultiService):
             self._audit_log, lost=lambda why: _log.error("AUDIT EVENT LOST: repeated: {why}", why=why)
         )
         self._made = (config.state_dir / SIGNING_KEY,) if made else ()
-        self._sealer = Finisher(
+        self._finisher = Finisher(
             RecordingTree(config.recordings.directory),
             signer,
             now,
@@ -115,11 +115,11 @@ class Proxy(MultiService):
             on_break=lambda found: reactor.callFromThread(self._ledger_watch.report, found),
         )
         self._store = LocalStore(
-            sealer=self._sealer,
+            finisher=self._finisher,
             clock=reactor,
             in_thread=self._pools.on_disk,
             to_seal=self._pools.in_background,
-            on_sealed=lambda _: self._indexer.poke(),
+            on_sealed=lambda _: self._indexer.schedule(),
             compress=config.recordings.compress,
             min_free=config.recordings.min_free,
             policy=config.recordings.input,
@@ -168,8 +168,8 @@ class Proxy(MultiService):
         self._reload = Reloader(
             self.context, self._settings_builder.build, self._pools.in_background, self._reloaded
         )
-        self._ledger_watch = LedgerWatch(self._sealer.ledger, self._pools.on_disk, self.context.emit)
-        pruner = Pruner(self.context, self._sealer, self._pools.in_background, self._indexer.poke)
+        self._ledger_watch = LedgerWatch(self._finisher.ledger, self._pools.on_disk, self.context.emit)
+        pruner = Pruner(self.context, self._finisher, self._pools.in_background, self._indexer.schedule)
         #: What is done again and again, in this order, and every how many seconds.
         self._loops = (
             (LoopingCall(self._state_watch.check), state_watch.SECONDS),
@@ -225,7 +225,7 @@ class Proxy(MultiService):
         self._store.recover().addCallbacks(
             self._recovered, lambda failure: _log.failure("while recordings are recovered", failure=failure)
         )
-        self._indexer.poke()
+        self._indexer.schedule()
         self._reactor.addSystemEventTrigger("after", "shutdown", self._close_audit)
         for loop, seconds in self._loops:
             loop.start(seconds).addErrback(lambda failure: _log.failure("in a loop", failure=failure))
@@ -260,7 +260,7 @@ class Proxy(MultiService):
         self._indexer.stop()
         await self._settings_builder.close()
         context.services.diffie_hellman.stop()
-        book = self._sealer.ledger
+        book = self._finisher.ledger
         stopped = Reason(ReasonCode.PROXY_STOPPING, "stopped")
         context.emit(events.ServiceStop(reason=stopped, ledger=str(book.path), head=book.head))
         self._pools.stop()
@@ -269,7 +269,7 @@ class Proxy(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     def _recovered(self, found: tuple[Recovered, ...]) -> None:
-        self._indexer.poke()
+        self._indexer.schedule()
         for one in found[:RECOVERED_AT_ONCE]:
             self.context.emit(
                 events.RecordingRecovered(

@@ -44,10 +44,10 @@ class Pruner:
         if kept.age is None and not kept.size:
             return
 
-        def find() -> tuple[retention.Expired, ...]:
+        def find() -> tuple[retention.ExpiredRecording, ...]:
             # First: the ledger has to know every hold that is made while the rest is read.
             finisher.ledger.refresh()
-            expired = retention.expired(
+            expired = retention.expired_recordings(
                 finisher.tree, finisher.keys, now(), age=kept.age, size=kept.size, pause=let_others_run
             )
             return tuple(expired)
@@ -66,7 +66,7 @@ class Pruner:
         if expired:
             self._removed()
 
-    def _remove(self, recording: retention.Expired) -> None:
+    def _remove(self, recording: retention.ExpiredRecording) -> None:
         """Runs in a thread."""
         finisher = self._finisher
         retention.remove(

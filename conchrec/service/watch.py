@@ -36,8 +36,8 @@ class LedgerWatch:
     def _check(self) -> None:
         """The work of ``check``. Runs in a thread."""
         self._ledger.refresh()
-        self._ledger.check_some()
-        self._ledger.keep_head()
+        self._ledger.check_step()
+        self._ledger.save_head()
 
     def _succeeded(self, _: None) -> None:
         self._problem = ""
@@ -64,6 +64,10 @@ class LedgerWatch:
             reason=found.reason,
         )
         event = EvidenceTampered(
-            ledger=path, reason=found.reason, expected=found.expected, found=found.found, head=found.head
+            ledger=path,
+            reason=found.reason,
+            expected=found.expected,
+            found=found.continued_from,
+            head=found.head,
         )
         self._emit(event)

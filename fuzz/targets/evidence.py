@@ -8,7 +8,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording.evidence.ledger import LedgerAction, LedgerLine
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.signatures import NotSigned, RecordingSigner, is_checkpoint
-from conchrec.recording.storage.encodings import ZstdPacker, opened
+from conchrec.recording.storage.encodings import ZstdFrames, open_recording
 from fuzz.limits import Broken
 from fuzz.scratch import scratch
 from fuzz.target import Each, Target, chosen
@@ -39,8 +39,8 @@ LINES = (
 
 
 def _packed() -> bytes:
-    packer = ZstdPacker()
-    return b"".join((packer.pack(LINES[:20]), packer.cut(), packer.pack(LINES[20:]), packer.cut()))
+    packer = ZstdFrames()
+    return b"".join((packer.compress(LINES[:20]), packer.cut(), packer.compress(LINES[20:]), packer.cut()))
 
 
 def _checkpoint(data: bytes) -> None:
@@ -81,7 +81,7 @@ def _unpacked(data: bytes) -> None:
     path.write_bytes(data)
     size = 0
     try:
-        with opened(path) as plain:
+        with open_recording(path) as plain:
             for line in plain:
                 is_checkpoint(line)
                 size += len(line)

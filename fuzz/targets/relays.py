@@ -79,7 +79,7 @@ class _Store:
     def open(self, info: SessionInfo) -> SessionRecorder:
         file = _File()
         recorder = SessionRecorder(
-            info, Spool(file), PATH, keeper=self, policy=InputPolicy.YES,
+            info, Spool(file), PATH, store=self, policy=InputPolicy.YES,
             monotonic=self._clock.seconds, now=lambda: NOW,
         )  # fmt: skip
         self._files[recorder] = file

@@ -51,7 +51,7 @@ class Shelf:
         self.out = io.StringIO()
         self.errors = io.StringIO()
         self._store = LocalStore(
-            sealer=Finisher(RecordingTree(directory), RecordingSigner.generate(), self.now),
+            finisher=Finisher(RecordingTree(directory), RecordingSigner.generate(), self.now),
             clock=self.clock,
             in_thread=execute,
             monotonic=self.clock.seconds,

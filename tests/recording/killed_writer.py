@@ -36,7 +36,7 @@ class Loop(Clock, Protocol):
 def main(directory: Path, key: Path, loop: Loop) -> None:
     threads = cast(IReactorFromThreads, loop)
     store = LocalStore(
-        sealer=Finisher(RecordingTree(directory), RecordingSigner.parse(key.read_bytes()), utc_now),
+        finisher=Finisher(RecordingTree(directory), RecordingSigner.parse(key.read_bytes()), utc_now),
         clock=loop,
         in_thread=partial(deferToThreadPool, threads, loop.getThreadPool()),
     )

@@ -73,7 +73,7 @@ class Bench:
         recipients: tuple[str, ...] = (),
     ) -> LocalStore:
         return LocalStore(
-            sealer=Finisher(RecordingTree(self.directory), SIGNER, self.now, recipients=recipients),
+            finisher=Finisher(RecordingTree(self.directory), SIGNER, self.now, recipients=recipients),
             compress=compress,
             clock=timers or self.clock,
             in_thread=at_once,

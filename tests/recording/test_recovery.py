@@ -29,8 +29,8 @@ from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.asciicast import Header
 from conchrec.recording.format.manifest import Manifest, Status
 from conchrec.recording.format.session_id import new_session_id
-from conchrec.recording.recovery import Recovered, Stopped, recover
-from conchrec.recording.storage.layout import STEP, RecordingTree
+from conchrec.recording.recovery import Recovered, RecoveryStopped, recover
+from conchrec.recording.storage.layout import PAUSE_STEP, RecordingTree
 from tests.recording.recording_bench import NOON, SIGNER, Bench, cast, events, output, result
 
 HEADER = (
@@ -240,12 +240,12 @@ def test_enters_no_session_twice_that_ends_between_two_steps(bench: Bench, when:
     def closed() -> bool:
         return recorder.path.with_suffix(".json").exists()
 
-    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
-    recover(sealer, alive, pause)
+    finisher = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
+    recover(finisher, alive, pause)
     if not closed():
         bench.close(recorder)
     assert _sealed(bench, recorder.info.sid) == 1
-    assert bench.verify(recorder.info.sid).whole
+    assert bench.verify(recorder.info.sid).ok
 
 
 def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) -> None:
@@ -266,7 +266,7 @@ def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) 
         patch.setattr(RecordingTree, "recordings", recordings)
         assert result(store.recover()) == ()
     assert _book(bench).problems == []
-    assert all(verdict.whole and not verdict.notes for verdict in _verdicts(bench))
+    assert all(verdict.ok and not verdict.notes for verdict in _verdicts(bench))
 
 
 def test_two_processes_recover_the_same_recordings(bench: Bench) -> None:
@@ -278,12 +278,12 @@ def test_two_processes_recover_the_same_recordings(bench: Bench) -> None:
         if not others:
             others.extend(recover(other))
 
-    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
-    ours = recover(sealer, pause=pause)
+    finisher = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
+    ours = recover(finisher, pause=pause)
     assert {item.sid for item in (*ours, *others)} == {path.stem for path in paths}
     assert len(ours) + len(others) == 4
     assert all(_sealed(bench, path.stem) == 1 for path in paths)
-    assert all(verdict.whole for verdict in _verdicts(bench))
+    assert all(verdict.ok for verdict in _verdicts(bench))
 
 
 def test_leaves_a_manifest_alone_whose_writer_has_the_lock(bench: Bench) -> None:
@@ -308,11 +308,11 @@ def test_what_an_earlier_release_entered_twice_is_ok_with_a_note(bench: Bench) -
         LedgerAction.SEALED, closed.manifest.sid, manifest=digest
     )
     verdict = bench.verify(closed.manifest.sid)
-    assert verdict.whole
+    assert verdict.ok
     assert verdict.notes == ("completed twice with the same manifest, in lines 2 and 3 of the ledger",)
     other = Ledger(bench.directory, SIGNER, bench.now)
     other.append(LedgerAction.SEALED, closed.manifest.sid, manifest="0" * 64)
-    assert not bench.verify(closed.manifest.sid).whole
+    assert not bench.verify(closed.manifest.sid).ok
 
 
 # -- what is looked at, and in which steps
@@ -323,9 +323,9 @@ def _settled_bench(bench: Bench, count: int) -> tuple[Finisher, HeadFile]:
     state = bench.directory.parent / "state"
     state.mkdir()
     heads = HeadFile(state)
-    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
+    finisher = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     bench.directory.mkdir()
-    recover(sealer)
+    recover(finisher)
     chance = random.Random(5)
     day = RecordingTree(bench.directory).path(new_session_id(bench.now())).parent
     day.mkdir(parents=True)
@@ -334,9 +334,9 @@ def _settled_bench(bench: Bench, count: int) -> tuple[Finisher, HeadFile]:
         sid = new_session_id(bench.now())
         (day / f"{sid}.cast").touch()
         (day / f"{sid}.json").touch()
-        sealer.ledger.append(LedgerAction.OPEN, sid)
-        sealer.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
-    sealer.ledger.keep_head()
+        finisher.ledger.append(LedgerAction.OPEN, sid)
+        finisher.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
+    finisher.ledger.save_head()
     return Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads), heads
 
 
@@ -344,8 +344,8 @@ def test_reads_only_the_end_of_a_settled_ledger_in_small_steps(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("conchrec.recording.recovery.MARGIN_BYTES", 64 * 1024)
-    sealer, _ = _settled_bench(bench, 2000)
-    size = sealer.ledger.path.stat().st_size
+    finisher, _ = _settled_bench(bench, 2000)
+    size = finisher.ledger.path.stat().st_size
     left = [_left_behind(bench, HEADER + EVENTS) for _ in range(3)]
     read: list[int] = []
     between: list[int] = []
@@ -356,40 +356,40 @@ def test_reads_only_the_end_of_a_settled_ledger_in_small_steps(
         return real(self, offset, count)
 
     monkeypatch.setattr(Ledger, "read", counted)
-    found = recover(sealer, pause=lambda: between.append(sum(read)))
+    found = recover(finisher, pause=lambda: between.append(sum(read)))
     assert {item.sid for item in found} == {path.stem for path in left}
     assert all(item.manifest is not None for item in found)
     assert 0 < sum(read) < 3 * 64 * 1024 < size / 4
     steps = [after - before for before, after in pairwise([0, *between])]
     assert max(steps) <= STEP_BYTES
     # The directory has 4,000 files: no step reads more than some hundred.
-    assert len(between) >= 4000 / STEP
+    assert len(between) >= 4000 / PAUSE_STEP
 
 
 def test_reads_all_of_it_once_where_nothing_is_known(bench: Bench) -> None:
-    sealer, heads = _settled_bench(bench, 300)
+    finisher, heads = _settled_bench(bench, 300)
     heads.path.unlink()
     path = _left_behind(bench, HEADER + EVENTS)
     pauses: list[None] = []
-    (found,) = recover(sealer, pause=lambda: pauses.append(None))
-    assert found.sid == path.stem and len(pauses) > 300 / STEP
-    sealer.ledger.keep_head()
+    (found,) = recover(finisher, pause=lambda: pauses.append(None))
+    assert found.sid == path.stem and len(pauses) > 300 / PAUSE_STEP
+    finisher.ledger.save_head()
     kept = heads.read(bench.directory)
-    assert kept is not None and kept.settled == sealer.ledger.path.stat().st_size
+    assert kept is not None and kept.settled == finisher.ledger.path.stat().st_size
 
 
 def test_a_recovery_that_is_stopped_goes_on_at_the_next_start(bench: Bench) -> None:
-    sealer, heads = _settled_bench(bench, 10)
+    finisher, heads = _settled_bench(bench, 10)
     paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(3)]
     pauses = 0
 
     def pause() -> None:
         nonlocal pauses
         pauses += 1
-        raise Stopped
+        raise RecoveryStopped
 
-    assert recover(sealer, pause=pause) == () and pauses == 1
-    sealer.ledger.keep_head()
+    assert recover(finisher, pause=pause) == () and pauses == 1
+    finisher.ledger.save_head()
     found = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
     assert {item.sid for item in found} == {path.stem for path in paths}
 
@@ -403,23 +403,23 @@ def test_finds_an_old_recording_that_was_open_all_the_time(
     state = bench.directory.parent / "state"
     state.mkdir()
     heads = HeadFile(state)
-    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
-    recover(sealer)
+    finisher = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
+    recover(finisher)
     old = new_session_id(bench.now())
-    sealer.opened(old)
+    finisher.begin(old)
     path = RecordingTree(bench.directory).path(old)
     path.parent.mkdir(parents=True)
     path.write_bytes(HEADER + EVENTS)
     for _ in range(50):
         bench.clock.advance(86_400)
         sid = new_session_id(bench.now())
-        sealer.opened(sid)
-        sealer.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
-    sealer.ledger.keep_head()
+        finisher.begin(sid)
+        finisher.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
+    finisher.ledger.save_head()
     # Two starts: the first one is killed before it has looked.
     started = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     started.ledger.refresh()
-    started.ledger.keep_head()
+    started.ledger.save_head()
     (found,) = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
     assert found.sid == old and found.manifest is not None
 
@@ -435,13 +435,13 @@ def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: py
     store = bench.store()
     late = bench.close(store.open(bench.info()))
     bench.wall -= timedelta(days=1)
-    sealer = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
-    recover(sealer)
+    finisher = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
+    recover(finisher)
     for _ in range(3):
         sid = new_session_id(bench.now())
-        sealer.opened(sid)
-        sealer.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
-    sealer.ledger.keep_head()
+        finisher.begin(sid)
+        finisher.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
+    finisher.ledger.save_head()
     left = _left_behind(bench, HEADER)
     found = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
     assert [item.sid for item in found] == [left.stem]
@@ -510,9 +510,9 @@ def test_nothing_in_the_directory_stops_readers(bench: Bench, kind: str, form: s
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
         bench.recover()
         verdicts = {verdict.sid: verdict for verdict in _verdicts(bench)}
-        assert not verdicts[closed.manifest.sid].whole
+        assert not verdicts[closed.manifest.sid].ok
     tree = RecordingTree(bench.directory)
-    expired = retention.expired(tree, SIGNER.keys(), bench.now(), age=timedelta(0), size=1)
+    expired = retention.expired_recordings(tree, SIGNER.keys(), bench.now(), age=timedelta(0), size=1)
     assert other.manifest.sid in {one.sid for one in expired}
     statuses = {entry.sid: entry.status for entry in Library(bench.directory).entries()}
     assert statuses[other.manifest.sid] == "complete"

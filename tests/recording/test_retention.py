@@ -30,7 +30,9 @@ def go(bench: Bench, **limits: object) -> list[str]:
     tree = RecordingTree(bench.directory)
     age, size = limits.get("age"), limits.get("size", 0)
     assert (age is None or isinstance(age, timedelta)) and isinstance(size, int)
-    return [one.sid for one in retention.expired(tree, SIGNER.keys(), bench.now(), age=age, size=size)]
+    return [
+        one.sid for one in retention.expired_recordings(tree, SIGNER.keys(), bench.now(), age=age, size=size)
+    ]
 
 
 def remove(bench: Bench, sid: str) -> None:
@@ -96,7 +98,7 @@ def test_what_is_held_stays_until_it_is_released(bench: Bench) -> None:
     one, other = record(bench, 0), record(bench, 0)
     bench.wall = NOON + timedelta(days=400)
     hold(bench, one)
-    assert retention.held(bench.directory / ledger.NAME) == {one: "case 7"}
+    assert retention.held_recordings(bench.directory / ledger.NAME) == {one: "case 7"}
     assert go(bench, age=timedelta(days=1), size=1) == [other]
     hold(bench, one, LedgerAction.RELEASED)
     assert go(bench, age=timedelta(days=1)) == sorted([one, other])
@@ -112,7 +114,7 @@ def test_a_tombstone(bench: Bench, held: bool) -> None:
     book = LedgerReader(bench.directory / ledger.NAME, SIGNER.keys())
     found = Verifier(SIGNER.keys(), (), bench.now).directory(book, bench.directory)
     verdicts = {verdict.sid: verdict for verdict in found}
-    assert book.problems == [] and verdicts[other].whole
+    assert book.problems == [] and verdicts[other].ok
     assert verdicts[sid].status == "removed"
     assert verdicts[sid].problems == (("removed although line 5 of the ledger held it",) if held else ())
     last = (bench.directory / ledger.NAME).read_text().splitlines()[-1]
@@ -156,7 +158,7 @@ def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
 def test_looks_for_old_recordings_in_small_steps(bench: Bench) -> None:
     sids = [record(bench, 0) for _ in range(40)]
     pauses: list[None] = []
-    found = retention.expired(
+    found = retention.expired_recordings(
         RecordingTree(bench.directory),
         SIGNER.keys(),
         bench.now(),

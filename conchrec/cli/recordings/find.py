@@ -28,9 +28,9 @@ from conchrec.cli.recordings.common import (
 )
 from conchrec.config.loader import Config
 from conchrec.recording.catalogue.library import Library, LibraryEntry
-from conchrec.recording.catalogue.listing import Filter, ListedRecording, date_and_time, found, summary
+from conchrec.recording.catalogue.listing import Filter, ListedRecording, format_time, found, summary
 from conchrec.recording.evidence.ledger import NAME as LEDGER
-from conchrec.recording.retention import held
+from conchrec.recording.retention import held_recordings
 from conchrec.text import escape
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def search(
         print_json(
             [
                 {
-                    "sid": hit.sid, "started": date_and_time(hit.started), "user": hit.user,
+                    "sid": hit.sid, "started": format_time(hit.started), "user": hit.user,
                     "login": hit.login, "target": hit.target, "time": hit.time, "line": "".join(hit.parts),
                 }
                 for hit in hits
@@ -268,7 +268,7 @@ def search(
                 for number, part in enumerate(_context(hit.parts))
             )
             session = escape(f"{hit.user} {hit.login}@{hit.target}")
-            print(hit.sid, date_and_time(hit.started), time, f"{session}: {line}", file=out)
+            print(hit.sid, format_time(hit.started), time, f"{session}: {line}", file=out)
     if more:
         print(f"note: there are more lines; show them with --limit {10 * limit}", file=errors)
     return DONE if hits else NO
@@ -291,7 +291,7 @@ def show(library: Library, sid: str, out: TextIO, errors: TextIO, *, as_json: bo
     if entry is None:
         return report_missing(sid, errors)
     fields = summary(entry)
-    if reason := held(library.root / LEDGER).get(sid):
+    if reason := held_recordings(library.root / LEDGER).get(sid):
         fields["held"] = reason
     if as_json:
         print_json(fields, out)

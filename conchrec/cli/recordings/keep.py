@@ -28,7 +28,7 @@ from conchrec.recording.evidence.ledger import Ledger, LedgerAction
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
 from conchrec.recording.storage.layout import RecordingTree
-from conchrec.recording.storage.recipients import Identities, identities
+from conchrec.recording.storage.recipients import Identities, parse_identities
 
 if TYPE_CHECKING:
     from conchrec.audit.events import AuditEvent
@@ -87,7 +87,7 @@ def identities_of(args: argparse.Namespace) -> Identities:
         return ()
     try:
         with as_invoker():
-            return identities(args.identity.read_bytes())
+            return parse_identities(args.identity.read_bytes())
     except OSError as error:
         raise ConfigError("--identity", f"cannot read {args.identity}: {error.strerror}") from error
     except ValueError as error:
@@ -126,12 +126,12 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
         return YES
     tree = RecordingTree(config.recordings.directory)
     keys = trusted_keys(config, args)
-    expired = tuple(retention.expired(tree, keys, utc_now(), age=age, size=size))
+    expired = tuple(retention.expired_recordings(tree, keys, utc_now(), age=age, size=size))
     if expired and not args.dry_run:
         book = _open_ledger(config)
         # From here on the ledger sees each new hold; earlier holds are read again.
         book.refresh()
-        held = retention.held(book.path)
+        held = retention.held_recordings(book.path)
         expired = tuple(recording for recording in expired if recording.sid not in held)
         with _open_audit(config) as emit:
             for recording in expired:
@@ -146,7 +146,7 @@ def _prune(config: Config | None, args: argparse.Namespace, out: TextIO, err: Te
                     )
                 )
                 retention.remove(tree, book, recording.sid, reason=recording.reason, by=account())
-        book.keep_head()
+        book.save_head()
         forget(tree.root)
     if args.json:
         rows = [{"sid": item.sid, "size": item.size, "reason": item.reason} for item in expired]
@@ -169,7 +169,7 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
         return report_missing(args.id, err)
     book = _open_ledger(config)
     book.refresh()
-    is_held = args.id in retention.held(tree.root / ledger.NAME)
+    is_held = args.id in retention.held_recordings(tree.root / ledger.NAME)
     if is_held is (args.action is LedgerAction.HELD):
         print(f"conchrec: {args.id} is {'already held' if is_held else 'not held'}", file=err)
         return NO
@@ -185,7 +185,7 @@ def _hold(config: Config | None, args: argparse.Namespace, out: TextIO, err: Tex
         )
     book.append(args.action, args.id, reason=args.reason, by=account())
     book.sync()
-    book.keep_head()
+    book.save_head()
     print(f"{args.id} is {'held' if args.action is LedgerAction.HELD else 'released'}", file=out)
     return YES
 

@@ -28,7 +28,7 @@ from conchrec.recording.evidence.ledger_reader import LedgerReader
 from conchrec.recording.evidence.verify import Verifier, VerifyResult
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import TrustedKeys
-from conchrec.recording.storage.layout import FORMS, MANIFEST, RecordingTree
+from conchrec.recording.storage.layout import MANIFEST, SUFFIXES, RecordingTree
 from conchrec.text import escape
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class _Report:
     @property
     def ok(self) -> bool:
         """Whether nothing failed."""
-        return not self.problems and not self.ledger and all(verdict.whole for verdict in self.verdicts)
+        return not self.problems and not self.ledger and all(verdict.ok for verdict in self.verdicts)
 
 
 def _verify(config: Config | None, args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -158,7 +158,7 @@ class _Verification:
         verified = self._add(self._verifier.directory(book, root, wanted, there)) if wanted else set()
         if only is None:
             verified |= self._add(self._verifier.strays(below or root, root))
-        if not book.there and (verified or heads or self._head):
+        if not book.exists and (verified or heads or self._head):
             self.report.ledger.append(f"the ledger {root / ledger.NAME} does not exist")
         for sid in only or ():
             if sid not in verified:
@@ -239,8 +239,8 @@ def _cast(path: Path) -> Path:
     """The path of the recording: of a manifest, the recording next to it."""
     if path.name.endswith(MANIFEST):
         sid = path.name.removesuffix(MANIFEST)
-        forms = (form for form in FORMS if os.path.lexists(path.with_name(sid + form)))
-        return path.with_name(sid + next(forms, FORMS[0]))
+        forms = (form for form in SUFFIXES if os.path.lexists(path.with_name(sid + form)))
+        return path.with_name(sid + next(forms, SUFFIXES[0]))
     return path
 
 
@@ -256,7 +256,7 @@ def _print(report: _Report, out: TextIO, *, as_json: bool) -> None:
                 {
                     "sid": verdict.sid,
                     "status": verdict.status,
-                    "whole": verdict.whole,
+                    "whole": verdict.ok,
                     "problems": list(verdict.problems),
                     "notes": list(verdict.notes),
                 }
@@ -273,7 +273,7 @@ def _print(report: _Report, out: TextIO, *, as_json: bool) -> None:
     for verdict in report.verdicts:
         for problem in verdict.problems:
             print(f"FAILED  {escape(verdict.sid)}: {escape(problem)}", file=out)
-        if verdict.whole and (verdict.notes or alone):
+        if verdict.ok and (verdict.notes or alone):
             notes = "".join(f"; {note}" for note in verdict.notes)
             print(f"ok      {verdict.sid}: {verdict.status}{escape(notes)}", file=out)
     for note in report.notes:
@@ -286,7 +286,7 @@ def _print(report: _Report, out: TextIO, *, as_json: bool) -> None:
 def _summary(report: _Report) -> str:
     count = Counter(verdict.status for verdict in report.verdicts)
     kinds = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
-    failed = sum(not verdict.whole for verdict in report.verdicts)
+    failed = sum(not verdict.ok for verdict in report.verdicts)
     result = "ok"
     if not report.ok:
         result = f"{failed} FAILED" if failed else "the ledger FAILED" if report.ledger else "FAILED"

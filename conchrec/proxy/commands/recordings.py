@@ -53,7 +53,7 @@ async def recordings(request: CommandRequest) -> str:
     user = request.identity.user
     lines = (
         Part(text=one_line(item.line(), LINE) + "\n", cost=LINE)
-        if (seen is Sees.ALL or item.user == user) and query.is_met_by(item)
+        if (seen is Sees.ALL or item.user == user) and query.matches_recording(item)
         else Part(cost=LINE)  # reading it was work, too
         for item in found(_library(request), Filter())
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from conchrec.audit import events
 from conchrec.errors import RecordingError
 from conchrec.reasons import Reason, ReasonCode
-from conchrec.recording.capture.file_transfers import Account, recognise
+from conchrec.recording.capture.file_transfers import TransferAccount, recognise
 from conchrec.recording.capture.recorder import SessionRecorder
 from conchrec.recording.format.transfer_account import AccountLost, Files, Found
 
@@ -39,7 +39,7 @@ class FileAudit:
     def __init__(self, journal: Journal, seconds: Callable[[], float]) -> None:
         self._journal = journal
         self._seconds = seconds
-        self._account: Account | None = None
+        self._account: TransferAccount | None = None
 
     @property
     def files(self) -> Files | None:
@@ -55,7 +55,7 @@ class FileAudit:
         self._account = None
         if transfer is None:
             return
-        self._account = account = Account(transfer, self._seconds)
+        self._account = account = TransferAccount(transfer, self._seconds)
         if account.reads:
             # A command may run another program than its name says, so the recording keeps its bytes, too.
             digest_only = kind == "subsystem"
@@ -94,13 +94,13 @@ class FileAudit:
                 events.Transfer(**journal.who(), program=files.by, sent=files.sent, received=files.received)
             )
 
-    def _report(self, account: Account, facts: Sequence[Found]) -> None:
+    def _report(self, account: TransferAccount, facts: Sequence[Found]) -> None:
         journal = self._journal
         for fact in facts:
             self._record(account, fact)
             journal.emit(_event(journal.who(), account, fact))
 
-    def _record(self, account: Account, fact: Found) -> None:
+    def _record(self, account: TransferAccount, fact: Found) -> None:
         """Write a marker into the recording; once the protocol cannot be followed, also the bytes."""
         text = _marker_text(account, fact)
         self._journal.record(lambda recorder: recorder.marker(text))
@@ -109,7 +109,7 @@ class FileAudit:
             self._journal.record(lambda recorder: recorder.keep_from_here(lost.from_user, lost.from_target))
 
 
-def _marker_text(account: Account, fact: Found) -> str:
+def _marker_text(account: TransferAccount, fact: Found) -> str:
     if isinstance(fact, AccountLost):
         return f"{account.by} cannot be followed any further: {fact.reason}"
     size = "" if fact.size is None else f"{fact.size} bytes"
@@ -118,7 +118,7 @@ def _marker_text(account: Account, fact: Found) -> str:
     return " ".join(filter(None, words))
 
 
-def _event(who: events.Who, account: Account, fact: Found) -> events.AuditEvent:
+def _event(who: events.Who, account: TransferAccount, fact: Found) -> events.AuditEvent:
     if isinstance(fact, AccountLost):
         return events.TransferLost(
             **who,

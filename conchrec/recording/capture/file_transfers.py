@@ -175,7 +175,7 @@ def _without_runners(words: list[str]) -> list[str]:
     return words[at:]
 
 
-class Account:
+class TransferAccount:
     """What one session does with files. The bytes of both directions go by here; nothing is kept of them.
 
     Never raises: whatever goes wrong in the reading of a protocol ends the account, not the transfer.

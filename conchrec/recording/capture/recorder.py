@@ -44,7 +44,7 @@ from conchrec.recording.format.transfer_account import Files
 from conchrec.recording.storage.spool import Spool
 
 
-class Keeper(Protocol):
+class RecorderStore(Protocol):
     """What a recorder asks of the store that opened it."""
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
@@ -75,7 +75,7 @@ class SessionRecorder:
         spool: Spool,
         path: Path,
         *,
-        keeper: Keeper,
+        store: RecorderStore,
         policy: InputPolicy,
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
@@ -83,15 +83,15 @@ class SessionRecorder:
         self.path = path
         #: The ledger's head, with this recording in it.
         self.head = ""
-        self._keeper = keeper
+        self._store = store
         self._now = now
         self._lifecycle = RecordingLifecycle(info.sid)
         self._facts = SessionFacts(info)
         # Weak, so that there is no cycle: the memory is given back as soon as the session lets go of it.
         this = weakref.ref(self)
-        self._file = RecordingFile(spool, info.sid, self._lifecycle, lambda: _tell(keeper.written, this))
-        self._writer = EventWriter(self._file, Timeline(monotonic), lambda: _tell(keeper.flush_soon, this))
-        self._streams = StreamCapture(self._writer, policy, self._facts.coverage, keeper.work_in_thread)
+        self._file = RecordingFile(spool, info.sid, self._lifecycle, lambda: _tell(store.written, this))
+        self._writer = EventWriter(self._file, Timeline(monotonic), lambda: _tell(store.flush_soon, this))
+        self._streams = StreamCapture(self._writer, policy, self._facts.coverage, store.work_in_thread)
         self._outcome = RecordingOutcome()
 
     # -- what anybody may ask
@@ -180,19 +180,19 @@ class SessionRecorder:
     def output(self, data: bytes) -> None:
         """The target's standard output."""
         if self._lifecycle.state is not RecordingState.RUNNING:
-            self._begin_unasked()
+            self._begin_early()
         self._streams.output(data)
 
     def error_output(self, data: bytes) -> None:
         """The target's standard error, of a session without a pty."""
         if self._lifecycle.state is not RecordingState.RUNNING:
-            self._begin_unasked()
+            self._begin_early()
         self._streams.error_output(data)
 
     def input(self, data: bytes) -> None:
         """What the user sends."""
         if self._lifecycle.state is not RecordingState.RUNNING:
-            self._begin_unasked()
+            self._begin_early()
         self._streams.input(data)
 
     def withdraw_input(self, size: int) -> None:
@@ -254,7 +254,7 @@ class SessionRecorder:
     def exit_status(self, code: int) -> None:
         """The command's exit status, as the target says it."""
         if self.state is not RecordingState.RUNNING:
-            self._begin_unasked()
+            self._begin_early()
         self._facts.exit_status = code
         if self._streams.is_digest_only:
             # The cast of a file transfer holds markers only.
@@ -265,7 +265,7 @@ class SessionRecorder:
     def exit_signal(self, name: str, message: str = "") -> None:
         """The command was ended by a signal (``TERM``); ``message`` is the target's."""
         if self.state is not RecordingState.RUNNING:
-            self._begin_unasked()
+            self._begin_early()
         self._facts.exit_signal = name
         self._writer.marker(f"exit-signal {name}: {message}" if message else f"exit-signal {name}")
 
@@ -273,7 +273,7 @@ class SessionRecorder:
         """Everything so far is with the operating system afterwards; it survives our own death."""
         self._writer.flush()
 
-    def _begin_unasked(self) -> None:
+    def _begin_early(self) -> None:
         """Something happens before shell, exec or subsystem: it is recorded anyway."""
         if self.state is RecordingState.OPEN:
             self.start("none")
@@ -288,7 +288,7 @@ class SessionRecorder:
             self.flush()
         except RecordingError as error:
             return fail(error)
-        return self._keeper.synced(self)
+        return self._store.synced(self)
 
     def close(self, reason: str) -> Deferred[ClosedRecording]:
         """Complete the file, write the manifest; fires when both are on the disk.
@@ -301,7 +301,7 @@ class SessionRecorder:
         if self.state not in (RecordingState.SEALING, RecordingState.STORED):
             self._finish()
             self._lifecycle.enter(RecordingStep.CLOSE)
-            self._keeper.seal(self, self._manifest(reason)).addBoth(self._sealed)
+            self._store.seal(self, self._manifest(reason)).addBoth(self._sealed)
         return done
 
     def _finish(self) -> None:
@@ -349,7 +349,7 @@ class SessionRecorder:
             return
         try:
             self.flush()
-            text = self._keeper.checkpoint(self.info.sid, spool.size, spool.digest)
+            text = self._store.checkpoint(self.info.sid, spool.size, spool.digest)
             line = asciicast.event_line(self._writer.timeline.elapsed(), CHECKPOINT, text)
             self._file.append_signature(line)
         except RecordingError as error:

@@ -46,20 +46,20 @@ _VSCODE = re.compile(r"\\(x[0-9a-f]{2}|\\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
+class CommandStart:
     """A command was given."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class CommandEnd:
     """The last one has ended, as its shell says."""
 
     status: int
 
 
-Found = Begun | Ended
+Found = CommandStart | CommandEnd
 
 
 class Commands:
@@ -149,7 +149,7 @@ class Commands:
         if self._screen or not text.startswith(prompt):
             return []
         command = text[len(prompt) :].strip()
-        return [Begun(text=command)] if command else []
+        return [CommandStart(text=command)] if command else []
 
     # --- by the shell itself
 
@@ -212,12 +212,12 @@ class Commands:
             shown = bytes(self._captured or b"")
             self._captured = None
             if command := (self._given or _plain(shown)).strip():
-                found.append(Begun(text=command[:LONGEST]))
+                found.append(CommandStart(text=command[:LONGEST]))
                 self._runs = True
             self._given = ""
         elif what == b"D":
             if self._runs and re.fullmatch("[0-9]{1,3}", status := argument.split(";")[0]):
-                found.append(Ended(status=int(status)))
+                found.append(CommandEnd(status=int(status)))
             self._runs = False
 
     def _capture(self, data: bytes) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from conchrec.recording.capture.echoed_input import Echo, HiddenInput, Kept
 from conchrec.recording.capture.event_writer import EventWriter
-from conchrec.recording.capture.shell_commands import Begun, Commands
+from conchrec.recording.capture.shell_commands import Commands, CommandStart
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import ShellCommand
@@ -77,7 +77,7 @@ class TerminalWatch:
         if self._echo is not None:
             self._note(self._echo.shown(self._writer.timeline.elapsed(), newline=end >= 0))
         for found in self._commands.shown(data):
-            if isinstance(found, Begun):
+            if isinstance(found, CommandStart):
                 self._writer.marker(found.text)
                 self._listed.begun(self._writer.timeline.last, found.text)
             else:

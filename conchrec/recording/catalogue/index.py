@@ -180,7 +180,7 @@ class Index:
         if not self._make and (not self.path.exists() or not self.path.stat().st_size):
             raise IndexUnusable(_NONE)
         try:
-            with _usable(self.path):
+            with _index_errors(self.path):
                 self._open()
         except (IndexUnusable, OSError) as error:
             self._database.close()
@@ -196,18 +196,18 @@ class Index:
         if self._make:
             _create(self.path)
             try:
-                with _usable(self.path):
-                    self._lay_out()
+                with _index_errors(self.path):
+                    self._create_tables()
             except IndexBroken:
                 self._database.close()
                 remove(self.path)
                 _create(self.path)
-                self._lay_out()
+                self._create_tables()
         elif (version := self._version()) != VERSION:
             other = f"the index {self.path} is of another version of conchrec; {_REBUILD}"
             raise IndexUnusable(other if version else _NONE)
 
-    def _lay_out(self) -> None:
+    def _create_tables(self) -> None:
         """The tables are there, and empty if they were of another version."""
         if self._version() != VERSION:
             with self._database.atomic("IMMEDIATE"):
@@ -230,7 +230,7 @@ class Index:
     def differences(self) -> tuple[list[str], set[str]]:
         """Sealed recordings that are not in it, oldest first; and those in it that are not there any more."""
         there = {sid for sid, sealed in self._tree.recordings() if sealed}
-        with _usable(self.path):
+        with _index_errors(self.path):
             known = dict(_Recording.select(_Recording.sid, _Recording.status).tuples())
         read = {sid for sid, status in known.items() if status != READING}
         return sorted(there - read), known.keys() - there
@@ -244,7 +244,7 @@ class Index:
             manifest = None
         # All of it is read before anything is written: that may take long, and others would have to wait.
         texts = list(self._texts(manifest)) if manifest is not None else []
-        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+        with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
             if manifest is None:
                 _Recording.insert(sid=sid, started=time_of(sid).timestamp()).execute()
@@ -271,7 +271,7 @@ class Index:
         """Note that this one is going to be read: if that ends the process, the next one skips it. False
         where that has happened."""
         r = _Recording
-        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+        with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             if r.select().where((r.sid == sid) & (r.status == READING)).exists():
                 return False
             self._forget(sid)
@@ -280,25 +280,25 @@ class Index:
 
     def skip(self, sid: str, problem: str) -> None:
         """This one is not read again; ``problems`` names it."""
-        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+        with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
             problem = escape(problem, _LONGEST_PROBLEM)
             _Recording.insert(sid=sid, started=time_of(sid).timestamp(), problem=problem).execute()
 
     def forget(self, sid: str) -> None:
         """As if it had never been looked at."""
-        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+        with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
 
     def problems(self) -> list[tuple[str, str]]:
         """The recordings that were skipped, oldest first, and why."""
         r = _Recording
-        with _usable(self.path):
+        with _index_errors(self.path):
             return list(r.select(r.sid, r.problem).where(r.problem != "").order_by(r.sid).tuples())
 
     def remove(self, sids: Iterable[str]) -> None:
         """Forget these recordings: nothing that was on their screens is left in the file."""
-        with _usable(self.path):
+        with _index_errors(self.path):
             with self._database.atomic("IMMEDIATE"):
                 for sid in sids:
                     self._forget(sid)
@@ -308,7 +308,7 @@ class Index:
 
     def clear(self) -> None:
         """Forget everything."""
-        with _usable(self.path), self._database.atomic("IMMEDIATE"):
+        with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._make_tables()
 
     def _forget(self, sid: str) -> None:
@@ -323,7 +323,7 @@ class Index:
 
     def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
         how = manifest.provenance
-        names = [manifest.command, how.approval_reason, how.approval_note, *names_of(manifest)]
+        names = [manifest.command, how.approval_reason, how.approval_note, *file_names(manifest)]
         if said := "\n".join(escape(name) for name in names if name):
             yield "", said
         path = self._tree.path(manifest.sid)
@@ -355,7 +355,7 @@ class Index:
         r = _Recording
         columns = [r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command]
         columns += [r.dialled, r.approved_by]
-        with _usable(self.path):
+        with _index_errors(self.path):
             asked = r.select(*columns).tuples()
             if summaries:
                 asked = (
@@ -380,7 +380,7 @@ class Index:
         # The texts are escaped by the same rule.
         shown = (one_line(phrase, None).replace('"', '""') for phrase in phrases)
         wanted = " AND ".join(f'"{phrase}"' for phrase in shown)
-        with _usable(self.path):
+        with _index_errors(self.path):
             asked = (
                 _Text.select(
                     _Recording.sid, _Recording.started, _Recording.user, _Recording.login, _Recording.target,
@@ -411,7 +411,7 @@ class Index:
                     )
 
 
-def names_of(manifest: Manifest) -> Iterable[str]:
+def file_names(manifest: Manifest) -> Iterable[str]:
     """The names of files that this session moved or changed."""
     operations = manifest.files.operations if manifest.files is not None else ()
     return dict.fromkeys(name for one in operations for name in (one.path, one.other, one.name))
@@ -466,7 +466,7 @@ def _create(path: Path) -> None:
 
 
 @contextmanager
-def _usable(path: Path) -> Iterator[None]:
+def _index_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except peewee.OperationalError as error:

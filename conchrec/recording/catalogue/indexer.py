@@ -22,7 +22,7 @@ from conchrec.errors import RecordingError
 from conchrec.text import decode_text, one_line
 
 STOPPED = "the indexer stopped while it read this recording"
-POKE_SECONDS = 1.0
+DELAY_SECONDS = 1.0
 """Recordings that end within this time are looked for together."""
 
 
@@ -60,10 +60,10 @@ class Indexer(ProcessProtocol):
         self._stopped = False
         self._poke: DelayedCall | None = None
 
-    def poke(self) -> None:
+    def schedule(self) -> None:
         """There may be something that is not in the index yet."""
         if self._poke is None and not self._stopped:
-            self._poke = self._reactor.callLater(POKE_SECONDS, self._look)
+            self._poke = self._reactor.callLater(DELAY_SECONDS, self._look)
 
     def stop(self) -> None:
         """No more; it ends when it has done what it is at."""

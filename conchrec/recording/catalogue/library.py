@@ -15,7 +15,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import Damaged, Event, Header
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.session_id import time_of
-from conchrec.recording.storage.encodings import opened
+from conchrec.recording.storage.encodings import open_recording
 from conchrec.recording.storage.layout import RecordingTree
 from conchrec.recording.storage.recipients import Identities
 
@@ -101,7 +101,7 @@ def events(path: Path, identities: Identities = ()) -> Iterator[Event]:
     ``identities`` are the keys for one that is encrypted. Raises Damaged at a line that is no event,
     Encrypted, and OSError.
     """
-    with opened(path, identities) as file:
+    with open_recording(path, identities) as file:
         lines = _whole(file)
         if first := next(lines, b""):
             Header.parse(first)
@@ -110,7 +110,7 @@ def events(path: Path, identities: Identities = ()) -> Iterator[Event]:
 
 def whole_lines(path: Path, identities: Identities = ()) -> Iterator[bytes]:
     """A cast as it is, plain, up to its last whole line. Raises Encrypted and OSError."""
-    with opened(path, identities) as file:
+    with open_recording(path, identities) as file:
         yield from _whole(file)
 
 
@@ -122,7 +122,7 @@ def _whole(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _header(path: Path) -> Header | None:
-    with opened(path) as file:
+    with open_recording(path) as file:
         first = file.readline(_LONGEST_HEADER)
     if not first.endswith(b"\n"):
         if len(first) == _LONGEST_HEADER:

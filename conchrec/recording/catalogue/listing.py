@@ -86,7 +86,7 @@ class Filter:
             and _like(self.approved_by, approved_by)
         )
 
-    def is_met_by(self, one: ListedRecording) -> bool:
+    def matches_recording(self, one: ListedRecording) -> bool:
         """Whether this recording is asked for."""
         return self.wants(
             started=one.started, status=one.status, kind=one.kind,
@@ -124,7 +124,7 @@ class ListedRecording(NamedTuple):
         """For a person; some of it came from outside, and is not escaped."""
         taken = " " * 8 + "-" if self.duration is None else f"{self.duration:8.1f}s"
         who = f"{self.user or '-'} {self.login or '-'}@{self.target or '-'}"
-        return f"{self.sid} {date_and_time(self.started)} {taken} {self.status:11} {who} {self.what}"
+        return f"{self.sid} {format_time(self.started)} {taken} {self.status:11} {who} {self.what}"
 
 
 def found(
@@ -137,7 +137,7 @@ def found(
     """Those that are asked for, oldest first. What is in the index is not read again; ``hint`` hears why it
     is of no use, where it would have been."""
     for one in _all(library, summaries=summaries, hint=hint):
-        if wanted.is_met_by(one):
+        if wanted.matches_recording(one):
             yield one
 
 
@@ -201,7 +201,7 @@ def summary(entry: LibraryEntry) -> dict[str, object]:
     return fields
 
 
-def date_and_time(started: float) -> str:
+def format_time(started: float) -> str:
     """``2026-11-23 12:00:00``, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(started))
 

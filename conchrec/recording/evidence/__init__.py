@@ -1,1 +1,1 @@
-"""What makes recordings evidence: signatures, the ledger, and verification."""
+"""Recordings as evidence: the ledger, the completion of recordings, and verification."""

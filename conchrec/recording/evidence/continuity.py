@@ -1,10 +1,10 @@
-"""Does a ledger's file still continue what is known of it?
+"""Compares the file of a ledger with what is known of it.
 
-Whoever can write to the directory can cut the file, put another one in its place, or change it in the
-middle, but cannot sign. A position (the last line that is known, and where it stands) is compared at
-each append; a walk from the first line to the last compares everything else, a little at a time.
+Somebody who can write to the directory can cut the file, replace it or change its middle, but cannot sign. At
+each append the last known line is compared (``Position``). ``ChainWalk`` compares all lines, a step at a
+time.
 
-No function here writes.
+No function in this module writes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from conchrec.recording.evidence.ledger_line import (
 from conchrec.recording.format.signatures import NotSigned, TrustedKeys
 
 STEP_BYTES = 128 * 1024
-"""What a walk reads at once: some 400 lines, one or two milliseconds of Python."""
+"""The bytes that one step reads: some 400 lines, one or two milliseconds of Python."""
 _BLOCK = 1024 * 1024
 _MOST_DAMAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """The end of one line of a ledger. The line has the bytes from ``start`` to ``end`` of the file; with
-    number 0 it is the beginning of an empty file."""
+    """The end of one line of a ledger, which has the bytes from ``start`` to ``end`` of the file. Number 0 is
+    the beginning of the file."""
 
     start: int = 0
     end: int = 0
@@ -43,56 +43,58 @@ class Position:
 
     @property
     def head(self) -> str:
+        """The head of the ledger up to this line: ``NUMBER:SHA256``."""
         return f"{self.number}:{self.digest}"
 
     def after(self, line: bytes) -> Position:
-        """The position with this line behind it."""
+        """Return the position after this line."""
         digest = hashlib.sha256(line).hexdigest()
         return Position(start=self.end, end=self.end + len(line), number=self.number + 1, digest=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """A ledger that does not continue what was known of it: it must contain the head ``expected``;
-    ``found`` is the head that it was continued from, ``head`` that of the line that says so (empty where it
-    could not be written)."""
+    """A ledger that was cut or changed. It must contain the head ``expected``. It was continued after the
+    head ``continued_from``, by a line with the head ``head``, which is empty where that line could not be
+    written."""
 
     expected: str
-    found: str
+    continued_from: str
     reason: str
     head: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
-    """What stands behind a position: ``lines`` that are genuine, each with its own position; then, up to the
-    end of the file, a ``torn`` line that its writer did not complete, or ``foreign`` bytes."""
+    """What stands after a position: ``lines`` with valid signatures, each with its position; then, up to the
+    end of the file, either a ``torn`` line that its writer did not complete, or ``foreign`` bytes. Both are
+    sizes."""
 
     lines: list[tuple[LedgerLine, Position]] = field(default_factory=list)
     torn: int = 0
     foreign: int = 0
 
 
-def stands(descriptor: int, position: Position) -> bool:
-    """Is this line where it was?"""
+def is_at_position(descriptor: int, position: Position) -> bool:
+    """Whether the line of a position is where it was."""
     if not position.number:
         return True
     line = os.pread(descriptor, position.end - position.start, position.start)
     return hashlib.sha256(line).hexdigest() == position.digest
 
 
-def continuation(descriptor: int, position: Position, size: int, keys: TrustedKeys) -> Continuation:
-    """What was written behind a position, up to ``size``.
+def read_continuation(descriptor: int, position: Position, size: int, keys: TrustedKeys) -> Continuation:
+    """Read what was written after a position, up to ``size``.
 
-    A signature covers the digest of the line before, so the last one vouches for all of a chain; each is
-    checked only where that one is not genuine.
+    A signature covers the digest of the line before, so the last signature is enough for a whole chain. The
+    others are only checked where the last one is invalid.
     """
-    found = Continuation(lines=[])
+    continuation = Continuation(lines=[])
     raw: list[bytes] = []
     rest = b""
-    offset, here = position.end, position
-    bad = False
-    while not bad and offset < size:
+    offset, last = position.end, position
+    is_broken = False
+    while not is_broken and offset < size:
         block = os.pread(descriptor, min(_BLOCK, size - offset), offset)
         if not block:
             break
@@ -103,36 +105,34 @@ def continuation(descriptor: int, position: Position, size: int, keys: TrustedKe
             try:
                 parsed = LedgerLine.parse(line)
             except BrokenLedger:
-                bad = True
+                is_broken = True
                 break
-            if (parsed.number, parsed.previous) != (here.number + 1, here.digest):
-                bad = True
+            if (parsed.number, parsed.previous) != (last.number + 1, last.digest):
+                is_broken = True
                 break
-            here = here.after(line)
-            found.lines.append((parsed, here))
+            last = last.after(line)
+            continuation.lines.append((parsed, last))
             raw.append(line)
-        bad = bad or len(rest) > LONGEST
+        is_broken = is_broken or len(rest) > LONGEST
     if raw and not _is_signed(raw[-1], keys):
         genuine = 0
         while genuine < len(raw) and _is_signed(raw[genuine], keys):
             genuine += 1
-        del found.lines[genuine:]
-        bad = True
-    end = found.lines[-1][1].end if found.lines else position.end
-    if bad:
-        return Continuation(lines=found.lines, foreign=size - end)
-    return Continuation(lines=found.lines, torn=size - end)
+        del continuation.lines[genuine:]
+        is_broken = True
+    end = continuation.lines[-1][1].end if continuation.lines else position.end
+    if is_broken:
+        return Continuation(lines=continuation.lines, foreign=size - end)
+    return Continuation(lines=continuation.lines, torn=size - end)
 
 
-def last_position(descriptor: int, size: int, keys: TrustedKeys) -> Position | None:
-    """The last whole line, where it is genuine; None where it is not.
-
-    A torn line behind it does not count.
-    """
+def find_last_position(descriptor: int, size: int, keys: TrustedKeys) -> Position | None:
+    """Return the position of the last complete line, or None where its signature is invalid. A torn line
+    after it does not count."""
     tail = os.pread(descriptor, 2 * LONGEST, max(0, size - 2 * LONGEST))
     end = tail.rfind(b"\n") + 1
     if not end:
-        # Nothing, or a first line that its writer did not complete.
+        # The file is empty, or its writer did not complete the first line.
         empty = size == len(tail) and (tail.startswith(b'{"number":1,') or not tail.strip(b"\0"))
         return Position() if empty else None
     start = tail.rfind(b"\n", 0, end - 1) + 1
@@ -148,10 +148,10 @@ def last_position(descriptor: int, size: int, keys: TrustedKeys) -> Position | N
 
 
 class ChainWalk:
-    """Walks over a ledger again and again, a step at a time: every line must follow the one before it.
+    """Checks a ledger again and again, a step at a time: every line must follow the line before it.
 
-    The digests lead from the first line to the head that is known, so that no signature has to be checked.
-    A complete walk tells the first thing that is wrong and that no line of the ledger states.
+    The digests lead from the first line to the known head, so no signature has to be checked. A complete walk
+    returns the first damage that no line of the ledger states.
     """
 
     def __init__(self) -> None:
@@ -159,69 +159,71 @@ class ChainWalk:
         self._begin()
 
     def _begin(self) -> None:
-        self._here = Position()
+        self._position = Position()
         self._damage: list[str] = []
         self._in_damage = False
-        self._stated: set[str] = set()
-        self._seen: FileStamp | None = None
+        self._stated_reasons: set[str] = set()
+        self._new_stamp: FileStamp | None = None
 
     def restart(self) -> None:
-        """Begin again: the file is another one, or its end has changed."""
+        """Begin again: the file was replaced, or its end has changed."""
         self._stamp = None
         self._begin()
 
     def step(self, descriptor: int, end: Position) -> str:
-        """Read up to ``STEP_BYTES`` of what is before ``end``; the damage, when a walk is complete.
+        """Read up to ``STEP_BYTES`` of what is before ``end``. Returns the damage when a walk is complete,
+        else an empty text.
 
-        While nobody has touched the file since the last complete walk nothing is read.
+        Nothing is read while the file is unchanged since the last complete walk.
         """
         if not end.end:
             return ""
         stamp = FileStamp.of(os.fstat(descriptor))
-        if not self._here.end:
+        if not self._position.end:
             if stamp == self._stamp:
                 return ""
-            self._seen = stamp
-        block = os.pread(descriptor, min(STEP_BYTES, end.end - self._here.end), self._here.end)
+            self._new_stamp = stamp
+        block = os.pread(descriptor, min(STEP_BYTES, end.end - self._position.end), self._position.end)
         whole = block[: block.rfind(b"\n") + 1]
         for line in whole.splitlines(keepends=True):
-            self._take(line)
+            self._check_line(line)
         if not whole:
-            # A line without an end, or the file is shorter than it was: that is no line of ours.
-            self._note(self._here.number + 1)
-        elif self._here.end < end.end:
+            # A line without an end, or the file is shorter than it was.
+            self._note_damage(self._position.number + 1)
+        elif self._position.end < end.end:
             return ""
-        elif self._here.digest != end.digest:
-            self._note(end.number)
-        self._stamp = self._seen
-        damage = [reason for reason in self._damage if reason not in self._stated]
+        elif self._position.digest != end.digest:
+            self._note_damage(end.number)
+        self._stamp = self._new_stamp
+        damage = [reason for reason in self._damage if reason not in self._stated_reasons]
         self._begin()
         return damage[0] if damage else ""
 
-    def _take(self, line: bytes) -> None:
-        raw, after = raw_line(line), self._here.after(line)
+    def _check_line(self, line: bytes) -> None:
+        raw, after = raw_line(line), self._position.after(line)
         if raw is None:
-            self._note(after.number)
-        elif (raw.number, raw.previous) != (after.number, self._here.digest):
-            # The line before this one is not the one that it follows.
-            self._note(self._here.number or 1)
+            self._note_damage(after.number)
+        elif (raw.number, raw.previous) != (after.number, self._position.digest):
+            # The line before this one is not the line that it was signed after.
+            self._note_damage(self._position.number or 1)
             after = replace(after, number=raw.number)
         else:
             self._in_damage = False
         if raw is not None and raw.act == LedgerAction.BROKEN.value:
             with contextlib.suppress(BrokenLedger):
-                self._stated.add(LedgerLine.parse(line).reason)
-        self._here = after
+                self._stated_reasons.add(LedgerLine.parse(line).reason)
+        self._position = after
 
-    def _note(self, number: int) -> None:
-        """One changed line can make two not fit: what is in one piece is told once."""
+    def _note_damage(self, number: int) -> None:
+        """Note a changed line. Adjacent lines that do not fit count as one damage."""
         in_damage, self._in_damage = self._in_damage, True
         if not in_damage and len(self._damage) < _MOST_DAMAGE:
+            # Ledgers that were written earlier state this text: it is compared with theirs.
             self._damage.append(f"line {number} was changed, or lines behind it were removed")
 
 
-def describe(position: Position, size: int) -> str:
-    """Why a position does not stand any more in a file of this size."""
+def describe_break(position: Position, size: int) -> str:
+    """Return why the line of a position is not where it was, in a file of this size."""
     if size < position.end:
         return f"the file was cut to {size} bytes: line {position.number} ended at byte {position.end}"
     return f"line {position.number} is not at its position: the file was replaced or changed"

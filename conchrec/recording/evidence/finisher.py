@@ -1,7 +1,7 @@
-"""The last steps of a recording: packed or encrypted as configured, a signed manifest, a line in the ledger.
+"""Completes recordings: compressed or encrypted as configured, a signed manifest, and a line in the ledger.
 
-The one place where recordings are completed: by the store at their end, and by the recovery of what an
-earlier process left behind. All of it blocks, but ``opened`` and ``checkpoint``.
+Used by the store at the end of a session, and by the recovery for the recordings of an earlier process. All
+of it blocks, except ``begin`` and ``checkpoint``.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from typing import BinaryIO
 from conchrec.files import NewFile, open_regular
 from conchrec.recording.evidence.continuity import Break
 from conchrec.recording.evidence.heads import HeadFile
-from conchrec.recording.evidence.ledger import AT_ONCE, Ledger, LedgerAction
+from conchrec.recording.evidence.ledger import REACTOR_PATIENCE, Ledger, LedgerAction
 from conchrec.recording.format.manifest import Manifest, Stored
 from conchrec.recording.format.signatures import RecordingSigner, TrustedKeys
 from conchrec.recording.storage import encodings, spool
-from conchrec.recording.storage.layout import MANIFEST, SEALED_AWAY, RecordingTree
-from conchrec.recording.storage.recipients import recipient
+from conchrec.recording.storage.layout import ENCRYPTED, MANIFEST, RecordingTree
+from conchrec.recording.storage.recipients import parse_recipient
 
 _BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """What was put there, and the ledger's head with it."""
+    """The manifest that was written, and the head of the ledger with its line."""
 
     manifest: Manifest
     head: str
 
 
 class Finisher:
-    """Completes recordings below one directory. ``keys`` may have signed what is found there;
-    ``recipients`` (their texts: ``age1…`` or an SSH public key) are those who may read: nobody else, then.
-    ``heads`` keeps the ledger's last head; ``on_break`` hears that somebody else has changed the ledger, in
-    the thread that noticed it: the ledger states that, and recording goes on.
+    """Completes recordings below one directory.
+
+    ``keys`` are trusted to have signed what exists there. ``recipients`` (``age1…``, or an SSH public key)
+    are the only ones who can read the recordings; without recipients nothing is encrypted. ``heads`` saves
+    the last head of the ledger. ``on_break`` is called when somebody else has changed the ledger, in the
+    thread that noticed it; the ledger states this, and recording continues.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Finisher:
         keys: TrustedKeys | None = None,
         recipients: Sequence[str] = (),
         heads: HeadFile | None = None,
-        on_break: Callable[[Break], None] = lambda found: None,
+        on_break: Callable[[Break], None] = lambda broken: None,
     ) -> None:
         self.tree = tree
         self.keys = keys or signer.keys()
@@ -58,32 +60,35 @@ class Finisher:
         self._signer = signer
         self._recipients = tuple(recipients)
 
-    def opened(self, sid: str) -> str:
-        """A recording begins: the ledger's head. Raises RecordingError."""
+    def begin(self, sid: str) -> str:
+        """Add the line of a new recording to the ledger. Returns the head. Raises RecordingError."""
         try:
-            return self.ledger.append(LedgerAction.OPEN, sid, patience=AT_ONCE)
+            return self.ledger.append(LedgerAction.OPEN, sid, patience=REACTOR_PATIENCE)
         except OSError as error:
-            raise spool.failure(error) from error
+            raise spool.recording_error(error) from error
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
-        """The text of a checkpoint."""
+        """Return the text of a checkpoint."""
         return self._signer.checkpoint(sid, size, sha256)
 
     def seal(self, manifest: Manifest, *, durable: bool = True) -> Sealed:
-        """The recording is complete, and on the disk where ``durable``. Raises OSError or RecordingError.
+        """Complete the recording; it is on the disk afterwards where ``durable``. Raises OSError or
+        RecordingError.
 
-        One that cannot be encrypted is sealed as it is, with a manifest that says so, and an error.
+        A recording that cannot be encrypted is completed without encryption. Its manifest says so, and the
+        error is raised.
         """
         sid = manifest.sid
         path = self.tree.path(sid)
         plain = path.name
-        failed: OSError | None = None
-        with self.tree.day(sid) as day:
+        failure: OSError | None = None
+        with self.tree.open_day(sid) as day:
             stored: Stored | None = None
             if self._recipients:
                 try:
                     stored = self._encrypt(plain, day, durable=durable)
-                    # What was on the screen is for the recipients alone: the commands are markers in there.
+                    # Only the recipients may read what was on the screen. The commands are markers in the
+                    # cast.
                     manifest = replace(
                         manifest,
                         stored=stored,
@@ -92,27 +97,27 @@ class Finisher:
                         commands_left_out=manifest.commands_left_out + len(manifest.commands),
                     )
                 except OSError as error:
-                    failed = error
-                    why = error.strerror or "input/output error"
-                    manifest = replace(manifest, reason=f"{manifest.reason}; not encrypted: {why}")
-            if stored is None and encodings.is_packed(path):
+                    failure = error
+                    reason = error.strerror or "input/output error"
+                    manifest = replace(manifest, reason=f"{manifest.reason}; not encrypted: {reason}")
+            if stored is None and encodings.is_compressed(path):
                 with _open(plain, day) as file:
                     manifest = replace(manifest, stored=_digest(file, plain))
             document = self._signer.manifest(manifest.encode())
-            self.tree.place(sid + MANIFEST, sid, document, durable=durable)
-            head = self.enter(sid, document, durable=durable)
+            self.tree.write_file(sid + MANIFEST, sid, document, durable=durable)
+            head = self.add_to_ledger(sid, document, durable=durable)
             if stored is not None:
                 os.unlink(plain, dir_fd=day)
-        if failed is not None:
-            raise failed
+        if failure is not None:
+            raise failure
         return Sealed(manifest=manifest, head=head)
 
-    def enter(self, sid: str, document: bytes, *, durable: bool = True) -> str:
-        """The manifest with this text goes into the ledger, once; the new head.
+    def add_to_ledger(self, sid: str, document: bytes, *, durable: bool = True) -> str:
+        """Add the line for this manifest to the ledger, once. Returns the head.
 
-        The head is audited, so the ledger is on the disk before that, whatever ``recordings.fsync`` says of
-        the recordings: after a power cut it would look as if it had been cut. Without ``durable`` (the disk
-        has failed already) that is only tried.
+        The head is audited next, so the ledger is synced to the disk first, with any value of
+        ``recordings.fsync``. Else it would look cut after a power failure. Without ``durable`` (the disk has
+        failed already) the sync may fail.
         """
         head = self.ledger.append(LedgerAction.SEALED, sid, manifest=hashlib.sha256(document).hexdigest())
         try:
@@ -123,17 +128,17 @@ class Finisher:
         return head
 
     def _encrypt(self, plain: str, day: int, *, durable: bool) -> Stored:
-        name = plain + SEALED_AWAY
-        recipients = [recipient(text) for text in self._recipients]
+        name = plain + ENCRYPTED
+        recipients = [parse_recipient(text) for text in self._recipients]
         with _open(plain, day) as source, NewFile(name, dir_fd=day) as new:
-            hashed = _Hashed(new.file)
+            hashed = _HashedFile(new.file)
             encodings.encrypt(source, hashed, recipients)
             new.commit(durable=durable)
         return Stored(name=name, size=hashed.size, sha256=hashed.digest.hexdigest())
 
 
-class _Hashed:
-    """A file to write to, as ``pyrage`` wants one, that knows what it was given."""
+class _HashedFile:
+    """A file to write to, in the form that ``pyrage`` needs, with the size and the digest of its contents."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

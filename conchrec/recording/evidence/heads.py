@@ -1,8 +1,8 @@
-"""Where the last head of a ledger is kept outside the recordings' directory.
+"""The heads of a ledger that are kept outside the directory of the recordings.
 
-``STATE_DIR/ledger_heads.json`` has, for each directory of recordings, the last line of its ledger. An
-attacker who can write to the recordings but not to the state directory cannot cut the ledger unnoticed, not
-even while conchrec does not run. Heads are also in the audit log, and from there in syslog.
+``STATE_DIR/ledger_heads.json`` has the last line of the ledger of each directory of recordings. An attacker
+who can write to the recordings but not to the state directory cannot cut the ledger unnoticed, not even while
+conchrec does not run. Heads are also in the audit log, and from there in syslog.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from conchrec.recording.evidence.continuity import Position
 NAME = "ledger_heads.json"
 _LIMIT = 1024 * 1024
 _LONGEST = 1024 * 1024
-#: Events whose ``head`` was on the disk before they were emitted.
+#: Events whose ``head`` was on the disk before they were written.
 _DURABLE = frozenset({"session.end", "recording.recovered", "service.stop", "evidence.tampered"})
-_OTHERS = frozenset({"session.start"})
+_NOT_DURABLE = frozenset({"session.start"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownHead:
-    """A head that a ledger must contain: ``NUMBER:SHA256``, where it was found, and for which recording."""
+    """A head that a ledger must contain (``NUMBER:SHA256``), where it is known from, and for which
+    recording."""
 
     head: str
     source: str
@@ -44,7 +45,7 @@ class KnownHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptHead:
-    """What is kept of a ledger: its last line, and ``settled``, the byte before which every recording that
+    """What is kept of a ledger: its last line, and in ``settled`` the byte before which every recording that
     was opened is complete or removed (0: not known)."""
 
     position: Position
@@ -58,17 +59,18 @@ class HeadFile:
         self.path = state_dir / NAME
 
     def read(self, recordings: Path) -> KeptHead | None:
-        """What is kept of the ledger in this directory; None where nothing is.
+        """Return what is kept of the ledger in this directory, or None.
 
         Raises RecordingError where the file is damaged, and OSError.
         """
-        fields = self._all().get(str(recordings))
+        fields = self._read_all().get(str(recordings))
         return None if fields is None else self._parse(fields)
 
     def write(self, recordings: Path, kept: KeptHead) -> None:
-        """Keep this instead. The caller holds ``locked``. Blocks until it is on the disk. Raises OSError."""
+        """Replace what is kept. The caller holds ``locked``. Blocks until it is on the disk. Raises
+        OSError."""
         try:
-            ledgers = self._all()
+            ledgers = self._read_all()
         except RecordingError:
             ledgers = {}
         here = kept.position
@@ -82,7 +84,7 @@ class HeadFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time decides what is the last head. Raises OSError."""
+        """Hold the lock: one process at a time decides which head is the last. Raises OSError."""
         descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -90,7 +92,7 @@ class HeadFile:
         finally:
             os.close(descriptor)
 
-    def _all(self) -> dict[str, object]:
+    def _read_all(self) -> dict[str, object]:
         try:
             ledgers = json.loads(read_regular(self.path, _LIMIT))["ledgers"]
         except FileNotFoundError:
@@ -126,23 +128,23 @@ class HeadFile:
 
 
 def heads_in_audit(path: Path, recordings: Path) -> Iterator[KnownHead]:
-    """The heads of the ledger of this directory, in an audit log and in the rotated files beside it.
+    """Yield the heads of the ledger of this directory from an audit log and its rotated files, oldest first.
 
-    Oldest file first; none where there is no log. The head of a ``session.start`` is not yet on the disk
-    when it is audited: where the next event is a start of the service, the machine may have lost it, and it
-    does not count. Raises OSError.
+    There are none where there is no log. The head of a ``session.start`` is not yet on the disk when it is
+    audited. Where the next event is a start of the service, the machine may have lost it, so it does not
+    count. Raises OSError.
     """
     pending: list[KnownHead] = []
-    for file in _rotated(path):
+    for file in _log_files(path):
         source = f"audit log {file.name}"
-        with contextlib.closing(_opened(file)) as lines:
+        with contextlib.closing(_open(file)) as lines:
             while line := lines.readline(_LONGEST):
                 if b'"head":"' not in line and b'"service.start"' not in line:
                     continue
                 event, known = _parse_event(line, source, f"{recordings}/")
                 if event == "service.start":
                     pending.clear()
-                elif known is not None and event in _OTHERS:
+                elif known is not None and event in _NOT_DURABLE:
                     pending.append(known)
                 elif known is not None:
                     yield from pending
@@ -152,35 +154,35 @@ def heads_in_audit(path: Path, recordings: Path) -> Iterator[KnownHead]:
 
 
 def _parse_event(line: bytes, source: str, prefix: str) -> tuple[str, KnownHead | None]:
-    """The event's name, and its head where that is of the ledger below ``prefix``."""
+    """Return the name of the event, and its head where that is of the ledger below ``prefix``."""
     try:
         fields = json.loads(line)
         event, head, sid = (str(fields.get(name, "")) for name in ("event", "head", "sid"))
         path = str(fields.get("recording") or fields.get("ledger") or "")
     except (ValueError, AttributeError, RecursionError):
         return "", None  # a torn or foreign line is for the verifier of the audit log
-    if event not in _DURABLE and event not in _OTHERS:
+    if event not in _DURABLE and event not in _NOT_DURABLE:
         return event, None
     is_ours = head and path.startswith(prefix)
     return event, KnownHead(head=head, source=source, sid=sid) if is_ours else None
 
 
-def _rotated(path: Path) -> list[Path]:
-    """The log and what logrotate made of it, oldest first; regular files only."""
+def _log_files(path: Path) -> list[Path]:
+    """Return the log and its rotated files, oldest first; regular files only."""
     try:
         entries = list(path.parent.iterdir())
     except FileNotFoundError:
         return []
-    found = [
+    files = [
         (status.st_mtime_ns, entry)
         for entry in entries
         if (entry.name == path.name or entry.name.startswith((f"{path.name}.", f"{path.name}-")))
         and stat.S_ISREG((status := entry.stat()).st_mode)
     ]
-    return [entry for _, entry in sorted(found, key=lambda one: (one[1] == path, one[0]))]
+    return [entry for _, entry in sorted(files, key=lambda file: (file[1] == path, file[0]))]
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     file = open(path, "rb")  # noqa: SIM115  # the caller closes it
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=file))

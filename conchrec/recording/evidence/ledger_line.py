@@ -1,6 +1,6 @@
 """One line of the ledger, as a value: how it is written and read.
 
-``docs/recordings.md`` has the format. Signatures are those of ``seal``.
+``docs/recordings.md`` has the format. The signatures are those of ``format.signatures``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from conchrec.recording.format.json_fields import as_text
 from conchrec.text import decode_text
 
 LONGEST = 64 * 1024
-"""Bytes of a line; ours are far below."""
+"""The most bytes of a line; ours are much shorter."""
 START = "0" * 64
-"""What the first line has as the digest of the line before it."""
+"""The digest of the line before the first line."""
 _RAW = re.compile(
     rb'\{"number":([0-9]{1,18}),"previous":"([0-9a-f]{64})","time":"([^"\\]{0,40})","act":"([a-z]{1,20})",'
     rb'"sid":"([0-9a-z]{0,26})"[,}]'
@@ -27,31 +27,33 @@ _RAW = re.compile(
 
 
 class LedgerAction(Enum):
-    """What a line tells of a recording."""
+    """What a line says of a recording."""
 
     OPEN = "open"
-    """It began."""
+    """The recording began."""
     SEALED = "sealed"
-    """Its manifest, whose digest is in ``manifest``, was put in its place."""
+    """The recording is complete: ``manifest`` is the digest of its signed manifest."""
     HELD = "held"
-    """It must not be removed (a legal hold), until:"""
+    """The recording must not be removed (a legal hold)."""
     RELEASED = "released"
+    """The recording may be removed again."""
     REMOVED = "removed"
-    """It was removed, for a ``reason``: a tombstone."""
+    """The recording was removed, for a ``reason``."""
     BROKEN = "broken"
-    """Of no recording: the file did not continue what its writer knew of it. ``head`` is the head that it
-    must have contained, ``reason`` what was found in its place."""
+    """The ledger itself was cut or changed. ``head`` is the head that it should have contained, and
+    ``reason`` says what was there instead."""
 
 
 class BrokenLedger(RecordingError):
-    """The ledger is not continued: it has a line that is not genuine, or it lacks one that it had."""
+    """The ledger cannot be continued: it has a line without a valid signature, or lacks a line that it
+    had."""
 
     default_code = ReasonCode.LEDGER_BROKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerLine:
-    """One line of the ledger. ``manifest`` is the SHA-256 of the manifest's file, hexadecimal."""
+    """One line of the ledger. ``manifest`` is the SHA-256 of the file of the manifest, in hexadecimal."""
 
     number: int
     previous: str
@@ -64,7 +66,7 @@ class LedgerLine:
     by: str = ""
 
     def encode(self) -> bytes:
-        """A JSON object in ASCII, without spaces or a newline; what it does not have is left out."""
+        """Return a JSON object in ASCII, without spaces or a newline; empty fields are left out."""
         fields: dict[str, object] = {
             "number": self.number,
             "previous": self.previous,
@@ -77,7 +79,7 @@ class LedgerLine:
 
     @classmethod
     def parse(cls, line: bytes) -> LedgerLine:
-        """Raises BrokenLedger for an invalid line; signatures are for ``seal.Keys`` to check."""
+        """Read a line. Raises BrokenLedger for a malformed one. Signatures are checked by ``TrustedKeys``."""
         try:
             fields = json.loads(line)
             number = fields["number"]
@@ -98,7 +100,7 @@ _OPTIONAL = ("manifest", "head", "reason", "by")
 
 @dataclass(frozen=True, slots=True)
 class RawLine:
-    """What stands first in every line, read without a JSON parser: ten times as fast."""
+    """The first fields of every line, read without a JSON parser: this is ten times as fast."""
 
     number: int
     previous: str
@@ -108,7 +110,8 @@ class RawLine:
 
 
 def raw_line(line: bytes) -> RawLine | None:
-    """None where a line does not begin as ``LedgerLine.encode`` writes it."""
+    """Read the first fields of a line. Returns None where it does not begin as ``LedgerLine.encode`` writes
+    it."""
     match = _RAW.match(line)
     if match is None or not line.endswith(b"\n"):
         return None
@@ -117,5 +120,5 @@ def raw_line(line: bytes) -> RawLine | None:
 
 
 def head_of(number: int, line: bytes) -> str:
-    """The name of everything up to this line: its number and its SHA-256."""
+    """Return the head of the ledger up to this line: its number and its SHA-256."""
     return f"{number}:{hashlib.sha256(line).hexdigest()}"

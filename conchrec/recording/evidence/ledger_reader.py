@@ -1,6 +1,6 @@
-"""A ledger that is read to be verified: what it says of each recording, and what is wrong with itself.
+"""Reads a ledger for verification: what it says of each recording, and the problems of the ledger itself.
 
-Reads only, with public keys alone. ``docs/recordings.md`` has the rules.
+Only reads, with public keys alone. ``docs/recordings.md`` has the rules.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from conchrec.files import open_regular
 from conchrec.recording.evidence.heads import KnownHead
-from conchrec.recording.evidence.ledger import whole_lines
+from conchrec.recording.evidence.ledger import complete_lines
 from conchrec.recording.evidence.ledger_line import START, BrokenLedger, LedgerAction, LedgerLine
 from conchrec.recording.format.session_id import is_session_id
 from conchrec.recording.format.signatures import NotSigned, TrustedKeys
@@ -24,9 +24,10 @@ _MOST_HEADS = 20
 
 @dataclass(slots=True)
 class LedgerEntry:
-    """What the ledger knows of one recording: the numbers of lines (0: none), and the manifest's digest.
+    """What the ledger says of one recording: numbers of lines (0: none), and the digest of the manifest.
 
-    ``notes`` are facts that are no fault."""
+    ``notes`` are facts that are no problem.
+    """
 
     opened: int = 0
     sealed: int = 0
@@ -38,12 +39,13 @@ class LedgerEntry:
 
 
 class LedgerReader:
-    """A ledger that was read. ``problems`` are its own; ``head`` names its last line (empty without one)."""
+    """A ledger that was read. ``problems`` are its own; ``head`` is the head of its last line (empty without
+    one)."""
 
     def __init__(
         self, path: Path, keys: TrustedKeys, head: str = "", heads: Iterable[KnownHead] = ()
     ) -> None:
-        """Reads all of it. It must contain ``head``, and each of ``heads``: they were kept elsewhere.
+        """Read the whole ledger, which must contain ``head`` and each of ``heads``: they were kept elsewhere.
 
         Raises OSError.
         """
@@ -62,26 +64,26 @@ class LedgerReader:
         except FileNotFoundError:
             pass
         self.update()
-        self._tell_missing()
+        self._report_missing_heads()
 
     @property
-    def there(self) -> bool:
-        """Is there a file?"""
+    def exists(self) -> bool:
+        """Whether there is a file."""
         return self._file is not None
 
     def update(self) -> None:
-        """Read the lines that were written since: another process may be at work."""
+        """Read the lines that another process has written since."""
         file = self._file
         if file is None:
             return
         begin = file.tell()
-        for text in whole_lines(file.readline):
+        for text in complete_lines(file.readline):
             begin += len(text)
             self._read(text)
         file.seek(begin)
 
     def entry(self, sid: str) -> LedgerEntry:
-        """What is known of this recording; an empty entry where nothing is."""
+        """Return what the ledger says of this recording; an empty entry where it says nothing."""
         return self.entries.get(sid, LedgerEntry())
 
     def _read(self, text: bytes) -> None:
@@ -112,11 +114,11 @@ class LedgerReader:
                 f" (its last head was {line.head}): {line.reason}"
             )
         elif is_session_id(line.sid):
-            self._take(line)
+            self._add_line(line)
         else:
             self.problems.append(f"{where}: invalid session id")
 
-    def _take(self, line: LedgerLine) -> None:
+    def _add_line(self, line: LedgerLine) -> None:
         entry = self.entries.setdefault(line.sid, LedgerEntry())
         if line.act is LedgerAction.OPEN:
             entry.opened = line.number
@@ -124,7 +126,7 @@ class LedgerReader:
             if entry.sealed:
                 lines = f"lines {entry.sealed} and {line.number} of the ledger"
                 if line.manifest == entry.manifest:
-                    # Releases before this one did that at a start, when a session ended meanwhile.
+                    # Older releases did that at a start, when a session ended at the same time.
                     entry.notes.append(f"completed twice with the same manifest, in {lines}")
                 else:
                     entry.problems.append(f"completed twice with different manifests, in {lines}")
@@ -138,7 +140,7 @@ class LedgerReader:
                 entry.problems.append(f"removed although line {entry.held} of the ledger held it")
             entry.removed = line.number
 
-    def _tell_missing(self) -> None:
+    def _report_missing_heads(self) -> None:
         missing = [known for heads in self._expected.values() for known in heads]
         for known in missing[:_MOST_HEADS]:
             of = f", session {known.sid}" if known.sid else ""

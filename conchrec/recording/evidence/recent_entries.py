@@ -1,4 +1,4 @@
-"""What the newest lines of a ledger say of recordings: checked before a line is added."""
+"""What the newest lines of a ledger say of recordings: this is checked before a line is added."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from conchrec.recording.evidence.ledger_line import LedgerAction, LedgerLine
 
 
 class NotAllowed(RecordingError):
-    """A line that was written meanwhile forbids this one."""
+    """A line that another process has written forbids this one."""
 
 
-class Recent:
-    """Recordings that are open, sealed, held or removed, as far as the lines were read."""
+class RecentEntries:
+    """The recordings that are open, sealed, held or removed, by the lines that were read."""
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
@@ -21,8 +21,8 @@ class Recent:
         self._removed: set[str] = set()
         self._held: dict[str, bool] = {}
 
-    def take(self, line: LedgerLine, start: int) -> None:
-        """The next line, at this byte of the file."""
+    def add(self, line: LedgerLine, start: int) -> None:
+        """Add the next line, which begins at the byte ``start`` of the file."""
         sid = line.sid
         if line.act is LedgerAction.OPEN:
             self._open[sid] = start
@@ -38,7 +38,7 @@ class Recent:
             self._held[sid] = line.act is LedgerAction.HELD
 
     def has(self, act: LedgerAction, sid: str, manifest: str) -> bool:
-        """Is there such a line already? Raises NotAllowed where another one forbids it."""
+        """Whether there is such a line already. Raises NotAllowed where another line forbids it."""
         if act is LedgerAction.SEALED and self._sealed is not None:
             known = self._sealed.get(sid, "")
             if known and manifest and manifest != known:
@@ -53,17 +53,19 @@ class Recent:
         return False
 
     def is_held(self, sid: str) -> bool:
-        """Was it held, and not released?"""
+        """Whether the recording was held and not released."""
         return self._held.get(sid, False)
 
     def is_open(self, sid: str) -> bool:
-        """Was it opened, and not sealed or removed?"""
+        """Whether the recording was opened and not sealed or removed."""
         return sid in self._open
 
-    def learn(self, opened: dict[str, int], sealed: set[str]) -> list[str]:
-        """Older lines were read: what they opened and did not end, and what they sealed.
+    def add_older(self, opened: dict[str, int], sealed: set[str]) -> list[str]:
+        """Add what older lines say: the recordings that they opened and did not end, and those that they
+        sealed.
 
-        Returns those that are still open. ``sealed`` is kept: it may be large, and a copy would take long."""
+        Returns the recordings that are still open. ``sealed`` is kept and not copied: it may be large.
+        """
         done = self._sealed or {}
         unfinished = {
             sid: start for sid, start in opened.items() if sid not in done and sid not in self._removed
@@ -74,20 +76,21 @@ class Recent:
         return list(unfinished)
 
     def drop(self, sid: str) -> None:
-        """Nothing of it is there: no recovery needs to look for it again."""
+        """Forget a recording of which nothing is left."""
         self._open.pop(sid, None)
 
-    def forget(self) -> None:
-        """The recovery is over: what is sealed from now on is sealed by the process that recorded it. A
-        service that runs for years does not keep each of them in memory."""
+    def end_recovery(self) -> None:
+        """The recovery is over: from now on each recording is sealed by the process that recorded it. So a
+        service that runs for years does not keep all of them in memory."""
         self._sealed = None
         self._sealed_before = set()
         self._removed.clear()
 
-    def moved(self, end: int) -> None:
-        """The file is another one: what was opened in the part that is lost is looked for from ``end`` on."""
+    def file_cut(self, end: int) -> None:
+        """The file was cut or replaced: recordings that were opened in the lost part are looked for from
+        ``end`` on."""
         self._open = {sid: min(start, end) for sid, start in self._open.items()}
 
     def first_open(self, end: int) -> int:
-        """The first byte that a later recovery has to read; ``end`` where nothing is open."""
+        """Return the first byte that a later recovery has to read; ``end`` where nothing is open."""
         return min(self._open.values(), default=end)

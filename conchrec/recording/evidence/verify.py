@@ -1,6 +1,6 @@
-"""Verification: what a recording, and a directory of them, must look like; with public keys alone.
+"""Verifies recordings, and a directory of them, with public keys alone.
 
-Reads only, and takes no lock but for a moment, on what nobody has written to for a while. Every
+Only reads, and takes no lock except for a moment, on files that nobody has written to for some time. Every
 problem is one line for a person. ``docs/recordings.md`` has the rules.
 """
 
@@ -24,20 +24,19 @@ from conchrec.recording.format.session_id import is_session_id, time_of
 from conchrec.recording.format.signatures import TrustedKeys, is_checkpoint
 from conchrec.recording.storage import encodings
 from conchrec.recording.storage.encodings import Encrypted
-from conchrec.recording.storage.layout import CAST, FORMS, MANIFEST, MANIFEST_LIMIT, RecordingTree
+from conchrec.recording.storage.layout import CAST, MANIFEST, MANIFEST_LIMIT, SUFFIXES, RecordingTree
 from conchrec.recording.storage.recipients import Identities
 
 _BLOCK = 1024 * 1024
 _LONGEST_LINE = 64 * _BLOCK
-#: So long after its beginning a recording that nobody holds the lock of has no writer.
+#: The age after which a recording without a lock has no writer.
 _SETTLED = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """What was found of one recording. ``status`` is the manifest's word, or *live*, *not completed*,
-    *removed* (there is a tombstone), *gone*. It is whole where there are no ``problems``; ``notes`` are
-    facts that a reader has to know."""
+    """The result for one recording. ``status`` is that of the manifest, or *live*, *not completed*, *removed*
+    (the ledger says so), *gone* or *unreadable*. ``notes`` are facts that a reader has to know."""
 
     sid: str
     status: str
@@ -45,12 +44,13 @@ class VerifyResult:
     notes: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> bool:
+    def ok(self) -> bool:
+        """Whether there are no problems."""
         return not self.problems
 
 
 class Verifier:
-    """Looks at recordings with these keys; ``identities`` open those that are encrypted."""
+    """Verifies recordings with these keys. ``identities`` decrypt those that are encrypted."""
 
     def __init__(self, keys: TrustedKeys, identities: Identities, now: Callable[[], datetime]) -> None:
         self._keys = keys
@@ -58,60 +58,64 @@ class Verifier:
         self._now = now
 
     def directory(
-        self, book: LedgerReader, root: Path, only: Collection[str] = (), there: Collection[str] | None = None
+        self,
+        reader: LedgerReader,
+        root: Path,
+        only: Collection[str] = (),
+        existing: Collection[str] | None = None,
     ) -> Iterator[VerifyResult]:
-        """A verdict on each recording that is there, or that the ledger knows; or only on some.
+        """Yield a result for each recording that exists or that the ledger names, or only for some.
 
-        Where recordings are being made meanwhile, ``there`` are the session ids that were there before the
-        book was read: what has come since is for the next time.
+        Where recordings are made at the same time, ``existing`` are the session ids that existed before the
+        ledger was read; later ones are left out.
         """
         tree = RecordingTree(root)
-        found = {sid for sid, _ in tree.recordings()} if there is None else set(there)
-        for sid in sorted({*found, *book.entries}):
+        sids = {sid for sid, _ in tree.recordings()} if existing is None else set(existing)
+        for sid in sorted({*sids, *reader.entries}):
             if only and sid not in only:
                 continue
-            verdict = self._verdict(tree, book, sid)
-            if verdict.problems:
-                # The ledger was read before: a session may have ended meanwhile, or been removed.
-                book.update()
-                verdict = self._verdict(tree, book, sid)
-            yield verdict
+            result = self._verify(tree, reader, sid)
+            if result.problems:
+                # The ledger was read earlier: the session may have ended since, or the recording was removed.
+                reader.update()
+                result = self._verify(tree, reader, sid)
+            yield result
 
     def strays(self, directory: Path, root: Path | None = None) -> Iterator[VerifyResult]:
-        """A verdict on each recording below ``directory`` by itself, wherever it lies.
+        """Yield a result for each recording below ``directory`` by itself, in any place.
 
-        Links are not followed. With ``root`` only on those that are not where the ledger of that root expects
-        them.
+        Links are not followed. With ``root``, only those are verified that are not where the ledger of that
+        root expects them.
         """
         tree = None if root is None else RecordingTree(root)
         unreadable: list[OSError] = []
-        for here, below, names in os.walk(directory, onerror=unreadable.append):
+        for parent, below, names in os.walk(directory, onerror=unreadable.append):
             below.sort()
             for name in sorted(names):
-                path = Path(here, name)
+                path = Path(parent, name)
                 sid = name.partition(".")[0]
                 if tree is not None and is_session_id(sid) and path.parent == tree.manifest_path(sid).parent:
                     continue
-                if name.endswith(FORMS) and not name.startswith("."):
-                    verdict = self.recording(path)
+                if name.endswith(SUFFIXES) and not name.startswith("."):
+                    result = self.recording(path)
                 elif name == sid + MANIFEST and is_session_id(sid) and not _has_recording(path):
                     problem = f"the recording is missing: there is only its manifest, {name}"
-                    verdict = VerifyResult(sid=sid, status="gone", problems=(problem,))
+                    result = VerifyResult(sid=sid, status="gone", problems=(problem,))
                 else:
                     continue
                 if tree is not None:
-                    problems = (*verdict.problems, f"wrong directory: {here}")
-                    verdict = replace(verdict, problems=problems)
-                yield verdict
+                    problems = (*result.problems, f"wrong directory: {parent}")
+                    result = replace(result, problems=problems)
+                yield result
         for error in unreadable:
             yield VerifyResult(
                 sid=str(error.filename), status="unreadable", problems=(error.strerror or str(error),)
             )
 
-    def _verdict(self, tree: RecordingTree, book: LedgerReader, sid: str) -> VerifyResult:
-        entry = book.entry(sid)
+    def _verify(self, tree: RecordingTree, reader: LedgerReader, sid: str) -> VerifyResult:
+        entry = reader.entry(sid)
         if os.path.lexists(tree.path(sid)):
-            return self._known(tree, sid, entry)
+            return self._verify_existing(tree, sid, entry)
         if entry.removed:
             return VerifyResult(sid=sid, status="removed", problems=tuple(entry.problems))
         line = entry.opened or entry.sealed or entry.held
@@ -119,9 +123,9 @@ class Verifier:
         problem = f"the recording is missing: {reason}"
         return VerifyResult(sid=sid, status="gone", problems=(*entry.problems, problem))
 
-    def _known(self, tree: RecordingTree, sid: str, entry: LedgerEntry) -> VerifyResult:
+    def _verify_existing(self, tree: RecordingTree, sid: str, entry: LedgerEntry) -> VerifyResult:
         problems, notes = list(entry.problems), list(entry.notes)
-        # Between these two a recording may be completed: then it is locked until the ledger has it.
+        # The recording may be completed at this moment: then it is locked until the ledger has a line for it.
         sealed = tree.manifest_path(sid).exists()
         if sealed and entry.opened and not entry.sealed and _is_locked(tree.path(sid)):
             sealed = False
@@ -140,8 +144,8 @@ class Verifier:
                     sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes)
                 )
             return VerifyResult(sid=sid, status="live", problems=tuple(problems), notes=tuple(notes))
-        found = self.recording(tree.path(sid))
-        problems += found.problems
+        contents = self.recording(tree.path(sid))
+        problems += contents.problems
         if not entry.sealed:
             problems.append("no line of the ledger says that the recording was completed")
         else:
@@ -152,14 +156,14 @@ class Verifier:
             except OSError as error:
                 problems.append(f"cannot read the manifest: {error.strerror}")
         return VerifyResult(
-            sid=sid, status=found.status, problems=tuple(problems), notes=(*found.notes, *notes)
+            sid=sid, status=contents.status, problems=tuple(problems), notes=(*contents.notes, *notes)
         )
 
     def recording(self, path: Path) -> VerifyResult:
-        """One recording by itself: the file at ``path`` and the manifest beside it."""
+        """Verify one recording by itself: the file at ``path`` and the manifest next to it."""
         sid = path.name.partition(".")[0]
         try:
-            if not is_session_id(sid) or not path.name.endswith(FORMS):
+            if not is_session_id(sid) or not path.name.endswith(SUFFIXES):
                 raise RecordingError(
                     "invalid file name: must be a session id and .cast (or .cast.zst, .age)",
                     code=ReasonCode.INVALID_NAME,
@@ -187,7 +191,7 @@ class Verifier:
         if manifest.late:
             notes.append(f"the last {manifest.late} bytes were signed at the recovery, after the session")
         try:
-            self._look(path, manifest)
+            self._check_contents(path, manifest)
         except Encrypted as error:
             if self._identities:
                 problems.append(error.public)
@@ -201,15 +205,16 @@ class Verifier:
             sid=sid, status=manifest.status.value, problems=tuple(problems), notes=tuple(notes)
         )
 
-    def _look(self, path: Path, manifest: Manifest) -> None:
-        """Raises RecordingError with what is wrong, Encrypted where it can be read by others only."""
+    def _check_contents(self, path: Path, manifest: Manifest) -> None:
+        """Compare the file with its manifest. Raises RecordingError, and Encrypted where the key is
+        missing."""
         name = manifest.stored.name if manifest.stored else manifest.sid + CAST
         if path.name != name:
             raise RecordingError(
                 f"the manifest is of the file {name}, not of {path.name}", code=ReasonCode.MANIFEST_MISMATCH
             )
         if manifest.stored is not None:
-            with open(path, "rb", opener=encodings.regular) as file:
+            with open(path, "rb", opener=encodings.open_regular_file) as file:
                 digest, size = hashlib.sha256(), 0
                 while block := file.read(_BLOCK):
                     digest.update(block)
@@ -218,34 +223,34 @@ class Verifier:
                 raise RecordingError(
                     "the file was changed after it was signed", code=ReasonCode.RECORDING_CHANGED
                 )
-        digest, size, lines, good = hashlib.sha256(), 0, 0, 0
-        lost = ""
-        with encodings.opened(path, self._identities) as plain:
+        digest, size, lines, verified = hashlib.sha256(), 0, 0, 0
+        failure = ""
+        with encodings.open_recording(path, self._identities) as plain:
             while line := plain.readline(_LONGEST_LINE):
-                if not lost and size and is_checkpoint(line) and manifest.status is not Status.DAMAGED:
+                if not failure and size and is_checkpoint(line) and manifest.status is not Status.DAMAGED:
                     try:
-                        self._check_point(manifest.sid, line, size, digest.hexdigest())
-                        good = size
+                        self._check_checkpoint(manifest.sid, line, size, digest.hexdigest())
+                        verified = size
                     except RecordingError as error:
-                        lost = error.public
+                        failure = error.public
                 digest.update(line)
                 size += len(line)
                 lines += line.endswith(b"\n")
         if (size, digest.hexdigest()) != (manifest.cast_size, manifest.cast_sha256):
             sizes = f" ({size} bytes instead of {manifest.cast_size})" if size != manifest.cast_size else ""
             raise RecordingError(
-                f"the cast was changed after it was signed{sizes}; its first {good} bytes are unchanged",
+                f"the cast was changed after it was signed{sizes}; its first {verified} bytes are unchanged",
                 code=ReasonCode.RECORDING_CHANGED,
             )
-        if lost:
-            raise RecordingError(lost, code=ReasonCode.RECORDING_CHANGED)
+        if failure:
+            raise RecordingError(failure, code=ReasonCode.RECORDING_CHANGED)
         if lines != manifest.cast_lines:
             raise RecordingError(
                 f"the cast has {lines} lines, but the manifest says {manifest.cast_lines}",
                 code=ReasonCode.RECORDING_CHANGED,
             )
 
-    def _check_point(self, sid: str, line: bytes, size: int, sha256: str) -> None:
+    def _check_checkpoint(self, sid: str, line: bytes, size: int, sha256: str) -> None:
         point = self._keys.checkpoint(sid, Event.parse(line).text)
         if (point.size, point.sha256) != (size, sha256):
             raise RecordingError(
@@ -256,11 +261,11 @@ class Verifier:
 
 def _has_recording(manifest: Path) -> bool:
     sid = manifest.name.removesuffix(MANIFEST)
-    return any(os.path.lexists(manifest.with_name(sid + form)) for form in FORMS)
+    return any(os.path.lexists(manifest.with_name(sid + form)) for form in SUFFIXES)
 
 
 def _is_locked(path: Path) -> bool:
-    """Does a process write it?"""
+    """Whether a process writes the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -16,7 +16,7 @@ from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry
 from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.playback.frame import Frame
 from conchrec.recording.playback.player import FRAME_SECONDS, STEP, KeyDecoder, clock, pieces, resized
-from conchrec.recording.storage.encodings import is_packed, regular
+from conchrec.recording.storage.encodings import is_compressed, open_regular_file
 from conchrec.recording.storage.layout import MANIFEST
 from conchrec.recording.terminal.painter import Painter, whole
 from conchrec.recording.terminal.screen import Screen
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 _PIECE = 64 * 1024
-_PACKED_PIECE = 64
+_COMPRESSED_PIECE = 64
 """Small, because each compressed byte can become 30 kB of output."""
 
 
@@ -39,9 +39,9 @@ class Tail:
         self.header: Header | None = None
         self.ended = False
         path = entry.path
-        self._file = open(path, "rb", buffering=0, opener=regular)  # noqa: SIM115  # closed with this object
+        self._file = open(path, "rb", buffering=0, opener=open_regular_file)  # noqa: SIM115  # closed with this object
         self._manifest = path.with_name(entry.sid + MANIFEST)
-        self._packed = is_packed(path)
+        self._packed = is_compressed(path)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         #: What was read and not yet unpacked; a line that has not ended.
         self._raw = b""
@@ -71,7 +71,7 @@ class Tail:
                 self._raw = self._raw or self._file.read(_PIECE)
                 if not self._raw:
                     break
-                data, self._raw = self._raw[:_PACKED_PIECE], self._raw[_PACKED_PIECE:]
+                data, self._raw = self._raw[:_COMPRESSED_PIECE], self._raw[_COMPRESSED_PIECE:]
                 while data:
                     if self._frame is None:
                         self._frame = zstandard.ZstdDecompressor().decompressobj()

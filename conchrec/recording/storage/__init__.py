@@ -1,1 +1,1 @@
-"""How recordings are stored on disk."""
+"""The files of recordings: where they are, how they are written, compressed and encrypted."""

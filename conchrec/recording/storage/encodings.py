@@ -1,8 +1,9 @@
-"""How a recording may lie on the disk: plain, packed (zstd), encrypted (age), or packed and encrypted.
+"""The forms of a recording on the disk: plain, compressed (zstd), encrypted (age), or compressed and
+encrypted.
 
-What is packed can be read up to the last flush, whatever became of its writer: each flush ends a block,
-and about each second a frame ends. What is encrypted is so for the recipients alone: who wrote it can
-not read it any more. Both libraries are loaded when they are needed.
+A compressed recording can be read up to its last flush, even if its writer was killed: each flush ends a
+block, and about each second a frame ends. An encrypted one can only be read by its recipients, and not by its
+writer. Both libraries are loaded when they are needed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from conchrec.errors import RecordingError
 from conchrec.files import open_regular
 from conchrec.reasons import ReasonCode
-from conchrec.recording.storage.layout import PACKED, SEALED_AWAY
+from conchrec.recording.storage.layout import COMPRESSED, ENCRYPTED
 from conchrec.recording.storage.recipients import Identities
 
 if TYPE_CHECKING:
@@ -29,56 +30,60 @@ _BLOCK = 256 * 1024
 
 
 class Encrypted(RecordingError):
-    """It can be read with a private key of its recipients only."""
+    """The recording can only be read with a private key of one of its recipients."""
 
     default_code = ReasonCode.RECORDING_ENCRYPTED
 
 
-class ZstdPacker:
-    """A Packer: a frame from each ``cut`` to the next, so that a session that is idle holds no memory."""
+class ZstdFrames:
+    """A Compressor. Each ``cut`` ends a frame, so that an idle session holds no memory."""
 
     def __init__(self) -> None:
         self._frame: zstandard.ZstdCompressionObj | None = None
 
-    def pack(self, lines: Sequence[bytes]) -> bytes:
+    def compress(self, lines: Sequence[bytes]) -> bytes:
+        """Return a block of the current frame that holds these lines."""
         import zstandard
 
         if self._frame is None:
             self._frame = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
-        packed = [self._frame.compress(piece) for piece in lines]
-        return b"".join((*packed, self._frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)))
+        blocks = [self._frame.compress(piece) for piece in lines]
+        return b"".join((*blocks, self._frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)))
 
     def cut(self) -> bytes:
+        """Return the end of the current frame; empty without one."""
         frame, self._frame = self._frame, None
         return b"" if frame is None else frame.flush()
 
 
-def is_packed(path: Path) -> bool:
-    return path.name.removesuffix(SEALED_AWAY).endswith(PACKED)
+def is_compressed(path: Path) -> bool:
+    """Whether the name says that the recording is compressed."""
+    return path.name.removesuffix(ENCRYPTED).endswith(COMPRESSED)
 
 
 def is_encrypted(path: Path) -> bool:
-    return path.name.endswith(SEALED_AWAY)
+    """Whether the name says that the recording is encrypted."""
+    return path.name.endswith(ENCRYPTED)
 
 
 @contextmanager
-def opened(path: Path, identities: Identities = ()) -> Iterator[BinaryIO]:
-    """The bytes of a cast, plain, however it lies there; up to where it can be read, if it is cut off.
+def open_recording(path: Path, identities: Identities = ()) -> Iterator[BinaryIO]:
+    """Yield a recording as a plain file to read; where it is cut off, up to where it can be read.
 
-    Raises OSError, Encrypted where none of the identities is good for it, RecordingError where it is broken.
+    Raises OSError, Encrypted where none of the identities fits, and RecordingError where it is malformed.
     """
     with ExitStack() as stack:
-        file: BinaryIO = stack.enter_context(open(path, "rb", opener=regular))
+        file: BinaryIO = stack.enter_context(open(path, "rb", opener=open_regular_file))
         if is_encrypted(path):
             file = stack.enter_context(_decrypted(file, path, identities))
-        yield stack.enter_context(unpacked(file, is_packed(path)))
+        yield stack.enter_context(decompressed(file, is_compressed(path)))
 
 
 @contextmanager
-def unpacked(file: BinaryIO, packed: bool) -> Iterator[BinaryIO]:
-    """What a file holds, from where it stands; up to where it can be read, if it is cut off.
+def decompressed(file: BinaryIO, packed: bool) -> Iterator[BinaryIO]:
+    """Yield what a file holds, from its position on; where it is cut off, up to where it can be read.
 
-    RecordingError where it is broken.
+    Raises RecordingError where it is malformed.
     """
     if not packed:
         yield file
@@ -100,29 +105,29 @@ def _decrypted(file: BinaryIO, path: Path, identities: Identities) -> Iterator[B
 
     if not identities:
         raise Encrypted(f"{path.name} is encrypted: use --identity FILE with the key of a recipient")
-    ours, theirs = os.pipe()
-    failed: list[str] = []
+    read_end, write_end = os.pipe()
+    errors: list[str] = []
 
     def work() -> None:
-        with open(theirs, "wb") as out:
+        with open(write_end, "wb") as out:
             try:
                 pyrage.decrypt_io(file, out, list(identities))
             except BrokenPipeError:
-                pass  # the reader has seen enough
+                pass  # the reader needs no more
             except (pyrage.DecryptError, OSError) as error:
-                failed.append(str(error))
+                errors.append(str(error))
 
     worker = threading.Thread(target=work, name="decrypt", daemon=True)
     worker.start()
     try:
-        with _Checked(open(ours, "rb", buffering=0), failed, worker, path.name) as plain:
+        with _CheckedReader(open(read_end, "rb", buffering=0), errors, worker, path.name) as plain:
             yield plain
     finally:
         worker.join()
 
 
-class _Checked(io.BufferedReader):
-    """At its end it knows whether that was the end."""
+class _CheckedReader(io.BufferedReader):
+    """Raises the error of the decryption at the end of the file."""
 
     def __init__(self, file: io.FileIO, failed: list[str], worker: threading.Thread, name: str) -> None:
         super().__init__(file, _BLOCK)
@@ -130,7 +135,7 @@ class _Checked(io.BufferedReader):
         self._worker = worker
         self._name = name
 
-    def _ended(self, data: bytes) -> bytes:
+    def _check_end(self, data: bytes) -> bytes:
         if not data:
             self._worker.join()
             if self._failed:
@@ -138,33 +143,35 @@ class _Checked(io.BufferedReader):
         return data
 
     def read(self, size: int | None = -1, /) -> bytes:
-        return self._ended(super().read(size))
+        return self._check_end(super().read(size))
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        return self._ended(super().readline(size))
+        return self._check_end(super().readline(size))
 
     def readinto(self, buffer: object, /) -> int:
         count = super().readinto(buffer)  # type: ignore[arg-type]
         if not count:
-            self._ended(b"")
+            self._check_end(b"")
         return count
 
 
 class Sink(Protocol):
-    """What is written to."""
+    """A file that encrypted data is written to."""
 
-    def write(self, data: bytes, /) -> int: ...
+    def write(self, data: bytes, /) -> int:
+        """Write the data."""
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Flush the file."""
 
 
 def encrypt(source: BinaryIO, sink: Sink, recipients: Sequence[object]) -> None:
-    """All of ``source``, for the recipients. Blocks; raises OSError."""
+    """Encrypt all of ``source`` for the recipients. Blocks. Raises OSError."""
     import pyrage
 
     pyrage.encrypt_io(source, sink, list(recipients))
 
 
-def regular(path: str, flags: int) -> int:
-    """A link is not followed, and a pipe does not stop us for ever."""
+def open_regular_file(path: str, flags: int) -> int:
+    """An opener for ``open``: it follows no link, and a pipe does not block it."""
     return open_regular(path, flags)

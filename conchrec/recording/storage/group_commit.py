@@ -1,7 +1,7 @@
-"""Many wait for the disk, one thread goes there.
+"""Syncs many files to the disk, in one thread.
 
-At most one sync runs at a time. Whoever asks meanwhile shares the next one, so a hundred sessions
-cost as many trips as the disk can make, and no more.
+At most one sync runs at a time. Requests that come during a sync share the next one, so a hundred sessions
+cost as many syncs as the disk can do, and no more.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from conchrec.threads import InThread
 
 
 class Syncable(Protocol):
-    """Something with a ``sync`` that blocks and may raise RecordingError."""
+    """An object with a ``sync`` that blocks and may raise RecordingError."""
 
-    def sync(self) -> None: ...
+    def sync(self) -> None:
+        """Sync to the disk."""
 
 
 class GroupSync:
-    """Groups calls for ``sync`` by the turn of the reactor and by the trip that is under way."""
+    """Groups requests for ``sync`` by the turn of the reactor, and by the sync that runs."""
 
     def __init__(self, clock: Clock, in_thread: InThread) -> None:
         self._clock = clock
         self._in_thread = in_thread
-        self._waiting: dict[Syncable, list[Deferred[None]]] = {}
-        self._under_way = False
+        self._requests: dict[Syncable, list[Deferred[None]]] = {}
+        self._is_busy = False
 
     def sync(self, what: Syncable) -> Deferred[None]:
-        """Fires when all that ``what`` had been given before this call is on the disk."""
+        """Fires when all that ``what`` was given before this call is on the disk."""
         done: Deferred[None] = Deferred()
-        if not self._waiting and not self._under_way:
-            # One turn later, so that all that this turn of the reactor brings goes together.
-            self._clock.callLater(0, self._go)
-        self._waiting.setdefault(what, []).append(done)
+        if not self._requests and not self._is_busy:
+            # One turn later, so that all requests of this turn of the reactor share a sync.
+            self._clock.callLater(0, self._start)
+        self._requests.setdefault(what, []).append(done)
         return done
 
-    def _go(self) -> None:
-        group, self._waiting = self._waiting, {}
-        self._under_way = True
+    def _start(self) -> None:
+        group, self._requests = self._requests, {}
+        self._is_busy = True
         self._in_thread(lambda: _sync_each(tuple(group))).addBoth(self._done, group)
 
     def _done(
         self, results: dict[Syncable, RecordingError] | Failure, group: dict[Syncable, list[Deferred[None]]]
     ) -> None:
-        self._under_way = False
-        if self._waiting:
-            self._clock.callLater(0, self._go)
+        self._is_busy = False
+        if self._requests:
+            self._clock.callLater(0, self._start)
         for what, waiters in group.items():
             error: RecordingError | Failure | None
             error = results if isinstance(results, Failure) else results.get(what)
@@ -62,13 +63,13 @@ class GroupSync:
 
 
 def _sync_each(group: tuple[Syncable, ...]) -> dict[Syncable, RecordingError]:
-    """In the thread: sync each; what went wrong, for those where something did."""
+    """Sync each, in the thread. Returns the errors of those that failed."""
     errors: dict[Syncable, RecordingError] = {}
     for what in group:
         try:
             what.sync()
         except RecordingError as error:
             errors[what] = error
-        except Exception as error:  # a bug in one must not let the others wait for ever
+        except Exception as error:  # an internal error of one must not keep the others waiting for ever
             errors[what] = WriteFailed("this session cannot be recorded", repr(error))
     return errors

@@ -1,7 +1,7 @@
-"""Where a recording lies: ``<root>/YYYY/MM/DD/<sid>.cast``, from the session id and nothing else.
+"""The path of a recording: ``<root>/YYYY/MM/DD/<sid>.cast``, made of the session id and nothing else.
 
-The root is the administrator's word and may be a link; below it nothing is followed but real
-directories, so whoever can write there still cannot lead us elsewhere. Directories are made 0700.
+The root is configured by the administrator and may be a link. Below it only real directories are followed, so
+somebody who can write there cannot lead conchrec to other files. Directories are created with mode 0700.
 """
 
 from __future__ import annotations
@@ -19,79 +19,80 @@ from conchrec.files import NewFile, open_regular, read_regular, sync_directory
 from conchrec.recording.format.session_id import ALPHABET, LENGTH, first_at, time_of
 
 CAST = ".cast"
-PACKED = ".cast.zst"
-SEALED_AWAY = ".age"
-"""After either of the two: encrypted."""
+COMPRESSED = ".cast.zst"
+ENCRYPTED = ".age"
+"""Follows either of the two where the recording is encrypted."""
 MANIFEST = ".json"
-FORMS = (CAST, PACKED, CAST + SEALED_AWAY, PACKED + SEALED_AWAY)
-"""How the name of a recording's file ends."""
+SUFFIXES = (CAST, COMPRESSED, CAST + ENCRYPTED, COMPRESSED + ENCRYPTED)
+"""The endings of the names of recordings' files."""
 MANIFEST_LIMIT = 64 * 1024 * 1024
-"""Bytes of a manifest; what is larger was not written by us."""
-STEP = 256
-"""Directory entries, lines or manifests that are processed between two pauses."""
-_SORTED = 1024
+"""The most bytes of a manifest; conchrec writes no larger one."""
+PAUSE_STEP = 256
+"""The directory entries, lines or manifests that are processed between two pauses."""
+_SORT_BATCH = 1024
 _FORM = re.compile(f"[{ALPHABET}]{{{LENGTH}}}")
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RecordingTree:
-    """The directories under one root."""
+    """The directories below one root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._durable: set[Path] = set()
 
     def path(self, sid: str) -> Path:
-        """Where the recording of ``sid`` is; without one, where a plain one would be. ValueError where that
-        is no session id. While one is being encrypted it is there twice: this is then the plain one."""
+        """Return where the recording of ``sid`` is; where there is none, the path of a plain one. Raises
+        ValueError for an invalid session id. While a recording is being encrypted it exists twice: this is
+        then the plain one."""
         day = self.root.joinpath(*_day(sid))
-        found = (path for form in FORMS if (path := day / (sid + form)).exists())
-        return next(found, day / (sid + CAST))
+        paths = (path for form in SUFFIXES if (path := day / (sid + form)).exists())
+        return next(paths, day / (sid + CAST))
 
     def manifest_path(self, sid: str) -> Path:
+        """Return where the manifest of ``sid`` is or would be. Raises ValueError for an invalid session
+        id."""
         return self.root.joinpath(*_day(sid), sid + MANIFEST)
 
     def make_root(self) -> None:
-        """The root exists afterwards; what had to be made is 0700. Raises OSError."""
+        """Create the root and its missing parents, with mode 0700. Raises OSError."""
         for directory in (*reversed(self.root.parents), self.root):
             if not directory.exists():
                 _make(str(directory), None)
 
     def read_manifest(self, sid: str) -> bytes:
-        """The manifest's file. No link is followed on the way. Raises OSError (FileNotFoundError)."""
-        with self.day(sid) as day:
+        """Return the contents of a manifest. No link is followed. Raises OSError (FileNotFoundError)."""
+        with self.open_day(sid) as day:
             return read_regular(sid + MANIFEST, MANIFEST_LIMIT, dir_fd=day)
 
     @contextmanager
-    def day(self, sid: str, *, make: bool = False) -> Iterator[int]:
-        """A descriptor of the directory of ``sid``, for ``dir_fd=``. Raises OSError."""
+    def open_day(self, sid: str, *, make: bool = False) -> Iterator[int]:
+        """Yield a descriptor of the directory of ``sid``, for ``dir_fd=``. Raises OSError."""
         if make:
             self.make_root()
-        here = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in _day(sid):
                 if make:
-                    _make(name, here)
-                below = os.open(name, _BELOW, dir_fd=here)
-                os.close(here)
-                here = below
-            yield here
+                    _make(name, descriptor)
+                child = os.open(name, _BELOW, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = child
+            yield descriptor
         finally:
-            os.close(here)
+            os.close(descriptor)
 
-    def place(self, name: str, sid: str, contents: bytes, *, durable: bool = True) -> None:
-        """The file ``name`` beside the cast of ``sid`` has these contents, or is as it was before.
-
-        Mode 0600. Blocks. Raises OSError.
-        """
-        with self.day(sid) as day, NewFile(name, dir_fd=day) as new:
+    def write_file(self, name: str, sid: str, contents: bytes, *, durable: bool = True) -> None:
+        """Write the file ``name`` next to the cast of ``sid``, as a whole, with mode 0600. Blocks. Raises
+        OSError."""
+        with self.open_day(sid) as day, NewFile(name, dir_fd=day) as new:
             new.file.write(contents)
             new.commit(durable=durable)
         if durable:
             self.sync(sid)
 
     def sync(self, sid: str) -> None:
-        """The entries that lead to the files of ``sid`` are on the disk afterwards. Blocks."""
+        """Sync the directory entries that lead to the files of ``sid``. Blocks."""
         day = self.root.joinpath(*_day(sid))
         above = () if day in self._durable else day.parents[:3]
         for directory in (day, *above):
@@ -100,11 +101,12 @@ class RecordingTree:
 
     @contextmanager
     def locked(self, sid: str) -> Iterator[bool]:
-        """Hold the lock of the recording's file, as its writer does; False where somebody else has it.
+        """Hold the lock of the recording's file, as its writer does. Yields False where another process has
+        it.
 
-        The lock that cannot be had because there is no file is as good as one. Raises OSError.
+        Without a file there is nothing to lock, which counts as having the lock. Raises OSError.
         """
-        with self.day(sid) as day:
+        with self.open_day(sid) as day:
             try:
                 descriptor = open_regular(self.path(sid).name, dir_fd=day)
             except FileNotFoundError:
@@ -120,9 +122,9 @@ class RecordingTree:
                 os.close(descriptor)
 
     def remove(self, sid: str) -> None:
-        """Nothing of this recording is left; the manifest goes last. Blocks. Raises OSError."""
-        with self.day(sid) as day:
-            for form in (*FORMS, MANIFEST):
+        """Remove all files of a recording; the manifest is removed last. Blocks. Raises OSError."""
+        with self.open_day(sid) as day:
+            for form in (*SUFFIXES, MANIFEST):
                 try:
                     os.unlink(sid + form, dir_fd=day)
                 except FileNotFoundError:
@@ -130,7 +132,8 @@ class RecordingTree:
             os.fsync(day)
 
     def days(self) -> Iterator[Path]:
-        """Every day's directory, oldest first. Links, and names that are not of a day, are passed by."""
+        """Yield the directory of every day, oldest first. Links, and names that are not of a day, are
+        skipped."""
         for year in _numbered(self.root, 4):
             for month in _numbered(year, 2):
                 yield from _numbered(month, 2)
@@ -138,11 +141,10 @@ class RecordingTree:
     def recordings(
         self, since: str = "", pause: Callable[[], None] | None = None
     ) -> Iterator[tuple[str, bool]]:
-        """Every session id with a recording, oldest first, and whether its manifest is there too.
+        """Yield every session id with a recording, oldest first, and whether its manifest exists.
 
-        ``since`` is the first session id that is wanted; days that are over before it are not read. A caller
-        that must not hold Python's lock for long passes ``pause``, which is called after each ``STEP``
-        entries.
+        ``since`` is the first session id that is wanted; earlier days are not read. A caller that must not
+        hold Python's lock for long passes ``pause``, which is called after each ``PAUSE_STEP`` entries.
         """
         for day in self.days():
             bounds = _bounds(day)
@@ -151,15 +153,15 @@ class RecordingTree:
             sids, manifests = _names_in(day, max(since, bounds[0]), bounds[1], pause)
             for number, sid in enumerate(_in_order(sids, pause), 1):
                 yield sid, sid in manifests
-                if pause is not None and number % STEP == 0:
+                if pause is not None and number % PAUSE_STEP == 0:
                     pause()
 
 
 def _names_in(
     day: Path, first: str, end: str, pause: Callable[[], None] | None
 ) -> tuple[list[str], set[str]]:
-    """The session ids of the recordings in a day's directory, from ``first`` to before ``end``, and those of
-    the manifests."""
+    """Return the session ids of the recordings in the directory of a day, from ``first`` to before ``end``,
+    and those of the manifests."""
     sids: dict[str, None] = {}
     manifests: set[str] = set()
     try:
@@ -167,11 +169,11 @@ def _names_in(
             for number, entry in enumerate(entries, 1):
                 sid, _, form = entry.name.partition(".")
                 if first <= sid < end and _FORM.fullmatch(sid):
-                    if f".{form}" in FORMS:
+                    if f".{form}" in SUFFIXES:
                         sids[sid] = None
                     elif f".{form}" == MANIFEST:
                         manifests.add(sid)
-                if pause is not None and number % STEP == 0:
+                if pause is not None and number % PAUSE_STEP == 0:
                     pause()
     except OSError:
         pass
@@ -179,12 +181,13 @@ def _names_in(
 
 
 def _in_order(sids: list[str], pause: Callable[[], None] | None) -> Iterable[str]:
-    """Sorted. One sort of many names holds Python's lock all the time, so there may be several short ones."""
+    """Return the ids sorted. One sort of many names holds Python's lock all the time, so there may be several
+    short ones."""
     if pause is None:
         return sorted(sids)
     runs = []
-    for begin in range(0, len(sids), _SORTED):
-        runs.append(sorted(sids[begin : begin + _SORTED]))
+    for begin in range(0, len(sids), _SORT_BATCH):
+        runs.append(sorted(sids[begin : begin + _SORT_BATCH]))
         pause()
     return heapq.merge(*runs)
 
@@ -195,7 +198,7 @@ def _day(sid: str) -> tuple[str, str, str]:
 
 
 def _bounds(day: Path) -> tuple[str, str] | None:
-    """The first session id of this day, and that of the next; None where there is no such day."""
+    """Return the first session id of this day, and that of the next; None where there is no such day."""
     try:
         begin = datetime(*map(int, day.parts[-3:]), tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
         return first_at(begin), first_at(begin + timedelta(days=1))

@@ -1,4 +1,5 @@
-"""Who may read what is encrypted, and the keys to it: age's own, or those of SSH. Pure; no files."""
+"""The recipients of encrypted recordings, and their private keys: those of age, or those of SSH. Opens no
+files."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 Identities: TypeAlias = Sequence[object]
-"""Private keys, as ``pyrage`` has them."""
+"""Private keys: objects of ``pyrage``."""
 
 
-def recipient(text: str) -> object:
-    """Who may read: ``age1…`` or an SSH public key (ed25519 or RSA). ValueError where it is neither."""
+def parse_recipient(text: str) -> object:
+    """Read a recipient: ``age1…`` or an SSH public key (ed25519 or RSA). Raises ValueError."""
     import pyrage
 
     try:
@@ -21,20 +22,21 @@ def recipient(text: str) -> object:
         raise ValueError(str(error)) from error
 
 
-def identities(text: bytes) -> Identities:
-    """The private keys of a file: of ``age-keygen``, or one of OpenSSH without a passphrase. ValueError."""
+def parse_identities(text: bytes) -> Identities:
+    """Read the private keys of a file of ``age-keygen``, or one key of OpenSSH without a passphrase. Raises
+    ValueError."""
     import pyrage
 
     try:
         if b"PRIVATE KEY-----" in text:
             return (pyrage.ssh.Identity.from_buffer(text),)
-        found = tuple(
+        keys = tuple(
             pyrage.x25519.Identity.from_str(line.strip())
             for line in text.decode("ascii").splitlines()
             if line.strip() and not line.startswith("#")
         )
     except (pyrage.IdentityError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
-    if not found:
+    if not keys:
         raise ValueError("the file has no key")
-    return found
+    return keys

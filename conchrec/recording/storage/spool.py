@@ -1,8 +1,8 @@
-"""The file that is being written: whole lines at its end, or an error at once.
+"""The file that a recording is written to: it ends with complete lines, or an error is raised at once.
 
-Knows bytes and descriptors; what the lines mean is the recorder's. While a process writes a file it
-holds a lock on it (flock), which the kernel lifts when the process dies, however it dies: that is
-how a later start tells a recording that is going on from one that was interrupted.
+Knows bytes and descriptors; what the lines mean is known to the recorder. A process that writes a file holds
+a lock on it (flock), which the kernel releases when the process ends, in any way. So a later start can tell a
+running recording from an interrupted one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SpoolFile(Protocol):
-    """What a spool asks of a file. All of it may raise OSError."""
+    """What a spool needs of a file. Each method may raise OSError."""
 
     def write(self, *pieces: bytes | memoryview) -> int:
-        """Append some of them, in order; how many bytes."""
+        """Append some of the pieces, in order. Returns the number of bytes."""
 
-    def truncate(self, size: int, /) -> None: ...
+    def truncate(self, size: int, /) -> None:
+        """Cut the file to this size."""
 
     def sync(self) -> None:
-        """What was written is on the disk afterwards. Called in a thread."""
+        """Sync the file to the disk. Called in a thread."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file, which releases its lock."""
 
 
 class DiskFile:
@@ -42,68 +44,72 @@ class DiskFile:
         self._descriptor = descriptor
 
     def write(self, *pieces: bytes | memoryview) -> int:
+        """Append some of the pieces, in order. Returns the number of bytes."""
         return os.writev(self._descriptor, pieces)
 
     def truncate(self, size: int, /) -> None:
+        """Cut the file to this size."""
         os.ftruncate(self._descriptor, size)
 
     def sync(self) -> None:
+        """Sync the data to the disk. Called in a thread."""
         os.fdatasync(self._descriptor)
-        # Few recordings are ever read, so what is on the disk leaves the page cache: the next lines get
-        # memory that is warm, and nobody else's files lose theirs.
+        # Few recordings are ever read, so synced pages leave the page cache: the next lines reuse memory that
+        # is in the CPU's cache, and files of others stay in the page cache.
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
+        """Close the descriptor, which releases the lock."""
         os.close(self._descriptor)
 
 
-class Packer(Protocol):
-    """Makes a file smaller while it is written."""
+class Compressor(Protocol):
+    """Compresses a file while it is written."""
 
-    def pack(self, lines: Sequence[bytes]) -> bytes:
-        """What stands for these lines; readable without anything that follows."""
+    def compress(self, lines: Sequence[bytes]) -> bytes:
+        """Return the compressed lines, which can be read without anything that follows."""
 
     def cut(self) -> bytes:
-        """What ends a part that can be read by itself; empty where none has begun."""
+        """Return the end of a part that can be read by itself; empty where none has begun."""
 
 
 class Spool:
-    """One growing recording. ``size``, ``lines`` and ``digest`` are of the whole lines that the file holds
-    (before they were packed, where they are), ``stored`` is the file's own size."""
+    """A recording that grows. ``size``, ``lines`` and ``digest`` are of the complete lines in the file,
+    before compression; ``stored`` is the size of the file itself."""
 
     def __init__(
-        self, file: SpoolFile, entry: Callable[[], None] = lambda: None, packer: Packer | None = None
+        self, file: SpoolFile, entry: Callable[[], None] = lambda: None, packer: Compressor | None = None
     ) -> None:
-        """``entry`` makes the file's name durable; it is called once, at the first sync."""
+        """``entry`` syncs the directory entry of the file; it is called once, at the first sync."""
         self.size = 0
         self.lines = 0
         self.stored = 0
-        #: What ``size`` was when a sync was last asked for.
-        self.asked = 0
+        #: The value of ``size`` when a sync was last requested.
+        self.sync_requested = 0
         self._file = file
-        self._entry = entry
-        self._packer = packer
-        self._entry_synced = False
+        self._sync_entry = entry
+        self._compressor = packer
+        self._is_entry_synced = False
         self._hash = hashlib.sha256()
-        # The descriptor is closed by one thread while another may be about to sync it; nothing on
-        # the data path takes this.
+        # One thread may close the descriptor while another is about to sync it. The data path does not use
+        # this lock.
         self._closing = threading.Lock()
         self._closed = False
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file so far, hexadecimal."""
+        """SHA-256 of the lines so far, in hexadecimal."""
         return self._hash.hexdigest()
 
     def append(self, *lines: bytes) -> None:
-        """Write whole lines through to the operating system, one or more in each piece.
+        """Write complete lines through to the operating system, one or more in each piece.
 
-        Raises SpoolFull or WriteFailed; the file then still ends in a whole line, as far as the disk
+        Raises SpoolFull or WriteFailed. Then the file still ends with a complete line, as far as the disk
         allows it, and ``size``, ``lines`` and ``digest`` say what is there.
         """
-        if self._packer is not None:
-            self._store((self._packer.pack(lines),))
+        if self._compressor is not None:
+            self._store((self._compressor.compress(lines),))
         else:
             try:
                 self._store(lines)
@@ -115,12 +121,13 @@ class Spool:
             self._count(piece)
 
     def cut(self) -> None:
-        """What was appended can be read whatever becomes of the rest. Raises like ``append``."""
-        if self._packer is not None and (end := self._packer.cut()):
+        """End the current part: what was appended can be read without the rest. Raises like ``append``."""
+        if self._compressor is not None and (end := self._compressor.cut()):
             self._store((end,))
 
     def _store(self, pieces: Sequence[bytes]) -> None:
-        """Write all of it; or as many whole lines as there is room for (packed: nothing), and raise."""
+        """Write all pieces; else keep as many complete lines as there is room for (compressed: nothing) and
+        raise."""
         written, size = 0, sum(map(len, pieces))
         try:
             while written < size:
@@ -130,14 +137,14 @@ class Spool:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 written += count
         except OSError as error:
-            kept = 0 if self._packer else b"".join(pieces).rfind(b"\n", 0, written) + 1
+            kept = 0 if self._compressor else b"".join(pieces).rfind(b"\n", 0, written) + 1
             self.stored += kept
             if kept != written:
                 try:
                     self._file.truncate(self.stored)
                 except OSError:
-                    pass  # the next start drops the torn line
-            raise failure(error) from error
+                    pass  # the next start removes the incomplete line
+            raise recording_error(error) from error
         self.stored += written
 
     def _count(self, lines: bytes) -> None:
@@ -146,30 +153,30 @@ class Spool:
         self._hash.update(lines)
 
     def sync(self) -> None:
-        """What was appended is on the disk afterwards. Blocks: for a thread. Raises RecordingError."""
+        """Sync the file to the disk. Blocks, so it runs in a thread. Raises RecordingError."""
         with self._closing:
             if not self._closed:
                 try:
                     self._file.sync()
-                    if not self._entry_synced:
-                        self._entry()
-                        self._entry_synced = True
+                    if not self._is_entry_synced:
+                        self._sync_entry()
+                        self._is_entry_synced = True
                 except OSError as error:
-                    raise failure(error) from error
+                    raise recording_error(error) from error
 
     def close(self) -> None:
-        """Give the descriptor and the lock back. For a thread; may be called twice."""
+        """Close the file, which releases its lock. Runs in a thread; may be called twice."""
         with self._closing:
             if not self._closed:
                 self._closed = True
                 try:
                     self._file.close()
                 except OSError as error:
-                    raise failure(error) from error
+                    raise recording_error(error) from error
 
 
 def create(name: str, directory: int) -> DiskFile:
-    """A new, empty, locked file of mode 0600 in the directory with this descriptor. Raises OSError."""
+    """Create an empty, locked file with mode 0600 in the directory with this descriptor. Raises OSError."""
     descriptor = os.open(
         name,
         os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC,
@@ -180,7 +187,7 @@ def create(name: str, directory: int) -> DiskFile:
         os.fchmod(descriptor, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_size:
-            # Another process's recovery was there between the creation and the lock.
+            # The recovery of another process wrote to it between the creation and the lock.
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     except BaseException:
         os.close(descriptor)
@@ -188,8 +195,8 @@ def create(name: str, directory: int) -> DiskFile:
     return DiskFile(descriptor)
 
 
-def failure(error: OSError) -> RecordingError:
-    """The error of our tree for an error of the operating system."""
+def recording_error(error: OSError) -> RecordingError:
+    """Return the RecordingError for an error of the operating system."""
     why = error.strerror or "input/output error"
     kind = SpoolFull if error.errno in _NO_ROOM else WriteFailed
     return kind(f"this session cannot be recorded: {why}", repr(error))

@@ -24,8 +24,8 @@ def test_its_recording_has_a_start_and_an_end_in_the_audit(
 ) -> None:
     """Also where the recording failed before there was anything in it."""
     clock = Clock()
-    sealer = Finisher(RecordingTree(tmp_path), RecordingSigner.generate(), lambda: test_session_files.NOW)
-    store = LocalStore(clock=clock, in_thread=execute, sealer=sealer, monotonic=clock.seconds)
+    finisher = Finisher(RecordingTree(tmp_path), RecordingSigner.generate(), lambda: test_session_files.NOW)
+    store = LocalStore(clock=clock, in_thread=execute, finisher=finisher, monotonic=clock.seconds)
     monkeypatch.setattr(test_session_files, "_NoStore", lambda: store)
     stage = test_session_files.Stage()
     if fails:

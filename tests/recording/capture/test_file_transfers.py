@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from conchrec.recording.capture.file_transfers import (
     LISTED,
     LISTED_TEXT,
-    Account,
     RecognisedTransfer,
+    TransferAccount,
     recognise,
     transfer_programs,
 )
@@ -81,7 +81,7 @@ def test_says_that_a_command_may_run_more_than_the_transfer(command: str, mixed:
     found = recognise("exec", command)
     assert found is not None
     assert (found.mixed, found.unread) == (mixed, unread)
-    account = Account(found, lambda: 0.0)
+    account = TransferAccount(found, lambda: 0.0)
     assert account.begin() == ((AccountLost(reason=unread),) if unread else ())
     files = account.files()
     assert (files.mixed, files.lost) == (mixed, unread)
@@ -176,8 +176,8 @@ def test_any_command_may_come(command: str) -> None:
     assert found is None or found.by
 
 
-def account(talk: Talk) -> tuple[Account, list[Found]]:
-    account = Account(SFTP, lambda: 0.0)
+def account(talk: Talk) -> tuple[TransferAccount, list[Found]]:
+    account = TransferAccount(SFTP, lambda: 0.0)
     found: list[Found] = []
     for from_user, data in talk.passed:
         found += (account.from_user if from_user else account.from_target)(data)
@@ -240,7 +240,7 @@ def test_a_bug_of_ours_ends_the_account_and_nothing_else(monkeypatch: pytest.Mon
 
 
 def test_bytes_alone_of_what_is_not_read() -> None:
-    account = Account(RecognisedTransfer(by="rsync"), lambda: 0.0)
+    account = TransferAccount(RecognisedTransfer(by="rsync"), lambda: 0.0)
     assert (*account.from_user(b"abc"), *account.from_target(b"defgh"), *account.end()) == ()
     assert account.files() == Files(by="rsync", sent=3, received=5)
     assert not account.reads

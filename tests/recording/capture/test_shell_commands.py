@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.capture.shell_commands import LOOKED_AT, Begun, Commands, Found
+from conchrec.recording.capture.shell_commands import LOOKED_AT, Commands, CommandStart, Found
 from conchrec.recording.terminal.current_line import ShownLine
 
 
@@ -32,7 +32,7 @@ class Terminal:
             self.shows("\r\n" if letter == "\r" else letter)
 
     def _take(self, found: list[Found]) -> None:
-        self.found += [one.text if isinstance(one, Begun) else one.status for one in found]
+        self.found += [one.text if isinstance(one, CommandStart) else one.status for one in found]
 
 
 PROMPTS = [

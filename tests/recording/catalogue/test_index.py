@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.catalogue.index import NAME, Index, IndexBroken, IndexUnusable, NothingToSearch
-from conchrec.recording.catalogue.indexer import POKE_SECONDS, Indexer, fill
+from conchrec.recording.catalogue.indexer import DELAY_SECONDS, Indexer, fill
 from tests.recording.recording_bench import NOON, Bench
 
 VIM = b"\x1b[?1049h\x1b[22;0;0t\x1b[2;1H\x1b[1m~  \x1b[m\x1b[5;3Hsecret plans\x1b[K\x1b[24;1H:wq\x1b[?1049l"
@@ -345,22 +345,22 @@ def test_the_process_is_begun_when_there_is_something_to_do(tmp_path: Path) -> N
     reactor, failed = _Reactor(), list[str]()
     indexer = Indexer(reactor, tmp_path, failed.append)
     for _ in range(5):
-        indexer.poke()
+        indexer.schedule()
     assert reactor.children == []
-    reactor.advance(POKE_SECONDS)
+    reactor.advance(DELAY_SECONDS)
     (child,) = reactor.children
     assert child.written == b"\n"
-    indexer.poke()
-    reactor.advance(POKE_SECONDS)
+    indexer.schedule()
+    reactor.advance(DELAY_SECONDS)
     assert child.written == b"\n\n" and len(reactor.children) == 1
     indexer.errReceived(b"one\ntwo\n")
     assert failed == ["one", "two"]
     indexer.processEnded(None)  # type: ignore[arg-type]
-    indexer.poke()
-    reactor.advance(POKE_SECONDS)
+    indexer.schedule()
+    reactor.advance(DELAY_SECONDS)
     assert len(reactor.children) == 2
-    indexer.poke()
+    indexer.schedule()
     indexer.stop()
     assert reactor.children[1].closed and reactor.getDelayedCalls() == []
-    indexer.poke()
+    indexer.schedule()
     assert reactor.getDelayedCalls() == []

@@ -210,7 +210,7 @@ def test_reports_every_change_without_an_append(desk: Desk, attack: Callable[[Pa
 def test_reports_every_change_that_was_made_while_nothing_ran(
     desk: Desk, attack: Callable[[Path], None]
 ) -> None:
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
     expected = desk.ledger.head
     attack(desk.path)
     started = desk.open()
@@ -221,7 +221,7 @@ def test_reports_every_change_that_was_made_while_nothing_ran(
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_command_writes_nothing_after_a_change(desk: Desk, attack: Callable[[Path], None]) -> None:
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
     attack(desk.path)
     command = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
     with pytest.raises(BrokenLedger, match="last known head is 6:"):
@@ -270,7 +270,7 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def walk(desk: Desk, steps: int = 50) -> None:
     for _ in range(steps):
-        desk.ledger.check_some()
+        desk.ledger.check_step()
 
 
 @given(st.data())
@@ -290,7 +290,7 @@ def test_finds_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory,
     assert LedgerLine.parse(desk.lines()[-1]).act is LedgerAction.BROKEN
     # It is stated once, by this process and by the next one.
     walk(desk, 4)
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
     desk.ledger = desk.open()
     desk.ledger.refresh()
     walk(desk, 4)
@@ -314,7 +314,7 @@ def test_the_walk_is_cheap_and_rests_while_nobody_writes(desk: Desk, monkeypatch
     reads = count_reads(monkeypatch)
     for _ in range(20):
         reads.clear()
-        desk.ledger.check_some()
+        desk.ledger.check_step()
         assert sum(reads) <= STEP_BYTES + 1000  # and the last line
     assert sum(reads) < 1000
     assert desk.breaks == []
@@ -385,7 +385,7 @@ def test_refuses_a_ledger_of_which_nothing_is_known_and_that_is_not_ours(bench: 
 
 
 def test_the_head_file_is_private_and_survives_a_restart(desk: Desk) -> None:
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
     assert desk.heads.path.stat().st_mode & 0o777 == 0o600
     kept = desk.heads.read(desk.bench.directory)
     assert kept is not None and kept.position.head == desk.ledger.head
@@ -402,23 +402,23 @@ def test_the_head_is_kept_only_after_the_ledger_is_on_the_disk(
     order: list[str] = []
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: order.append("ledger"))
     monkeypatch.setattr(HeadFile, "write", lambda *args: order.append("head"))
-    desk.ledger.keep_head()
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
+    desk.ledger.save_head()
     assert order == ["ledger", "head"]
 
 
 def test_two_processes_keep_the_newest_head(desk: Desk) -> None:
     other = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
     other.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
-    other.keep_head()
+    other.save_head()
     for look in (lambda: None, desk.ledger.refresh):
         look()
-        desk.ledger.keep_head()
+        desk.ledger.save_head()
         kept = desk.heads.read(desk.bench.directory)
         assert kept is not None and kept.position.head == other.head
     desk.fill(1)
-    desk.ledger.keep_head()
+    desk.ledger.save_head()
     kept = desk.heads.read(desk.bench.directory)
     assert kept is not None and kept.position.head == desk.ledger.head
 
@@ -435,12 +435,12 @@ def test_a_damaged_head_file_is_not_taken_for_none(desk: Desk, contents: bytes) 
 
 def test_settled_is_where_the_oldest_open_recording_began(desk: Desk) -> None:
     bench, book = desk.bench, desk.ledger
-    book.settle(complete=True)
+    book.finish_recovery(complete=True)
     sids = [line.sid for text in desk.lines() if (line := raw_line(text)) is not None]
     assert len(sids) == 6
 
     def settled() -> int:
-        book.keep_head()
+        book.save_head()
         kept = desk.heads.read(bench.directory)
         assert isinstance(kept, KeptHead)
         return kept.settled

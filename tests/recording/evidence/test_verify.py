@@ -101,7 +101,7 @@ def test_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data:
     contents[where] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(contents)
     of_ledger, found = verdicts(bench)
-    assert of_ledger or not all(verdict.whole for verdict in found)
+    assert of_ledger or not all(verdict.ok for verdict in found)
 
 
 def _drop(lines: list[bytes]) -> list[bytes]:
@@ -180,7 +180,7 @@ def test_an_interrupted_one_is_whole_and_says_what_was_not_signed_in_time(
     (recovered,) = bench.recover()
     assert recovered.manifest is not None and recovered.head.startswith("2:")
     verdict = bench.verify(recovered.sid)
-    assert verdict.whole and verdict.status == "interrupted"
+    assert verdict.ok and verdict.status == "interrupted"
     end = b'"o", "after the last checkpoint"]\n'
     late = recovered.manifest.late
     assert verdict.notes[1] == f"the last {late} bytes were signed at the recovery, after the session"
@@ -246,7 +246,7 @@ def test_a_key_of_the_past_is_still_good(bench: Bench) -> None:
         f"{RecordingSigner.generate().public_line} new\n{SIGNER.public_line} old\n".encode()
     )
     of_ledger, found = verdicts(bench, both)
-    assert of_ledger == [] and found[0].whole
+    assert of_ledger == [] and found[0].ok
 
 
 @pytest.mark.parametrize("what", ["cast", "both"])
@@ -370,7 +370,7 @@ def test_one_that_is_being_written(bench: Bench) -> None:
     assert bench.verify(recorder.info.sid) == VerifyResult(sid=recorder.info.sid, status="live")
     recorder.spool.close()
     verdict = bench.verify(recorder.info.sid)
-    assert verdict.status == "not completed" and not verdict.whole
+    assert verdict.status == "not completed" and not verdict.ok
 
 
 def test_players_see_what_was_there(bench: Bench) -> None:

@@ -57,11 +57,11 @@ class House:
         self.bench.clock.advance(10)
         return closed
 
-    def keep_head(self) -> None:
+    def save_head(self) -> None:
         Ledger(self.bench.directory, SIGNER, self.bench.now, heads=HeadFile(self.state)).refresh()
         book = Ledger(self.bench.directory, SIGNER, self.bench.now, heads=HeadFile(self.state))
         book.refresh()
-        book.keep_head()
+        book.save_head()
 
     def log(self, event: str, **fields: str) -> None:
         with self.audit.open("a") as file:
@@ -196,7 +196,7 @@ def test_a_directory_of_other_things_fails(house: House) -> None:
 @pytest.mark.parametrize("ledger", [True, False])
 def test_everything_removed_fails(house: House, ledger: bool) -> None:
     """With the ledger it names them; without it the state directory has its head."""
-    house.keep_head()
+    house.save_head()
     for path in house.bench.directory.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -263,7 +263,7 @@ def test_a_directory_that_cannot_be_read_fails(house: House, monkeypatch: pytest
 
 
 def test_compares_the_head_of_the_state_directory(house: House) -> None:
-    house.keep_head()
+    house.save_head()
     assert house.verify()[0] == 0
     lines = house.ledger.read_bytes().splitlines(keepends=True)
     house.ledger.write_bytes(b"".join(lines[:4]))

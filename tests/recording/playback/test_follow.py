@@ -12,7 +12,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording.catalogue.library import LibraryEntry
 from conchrec.recording.format.asciicast import Header, event_line
 from conchrec.recording.playback.follow import Follower, Tail, Whole
-from conchrec.recording.storage.encodings import ZstdPacker
+from conchrec.recording.storage.encodings import ZstdFrames
 
 SID = "0" * 26
 LINES = [
@@ -50,9 +50,9 @@ def test_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, sizes: list[int
     growing = Growing(tmp_path_factory.mktemp("follow"), ".cast.zst" if packed else ".cast")
     data = b"".join(LINES)
     if packed:
-        packer = ZstdPacker()
+        packer = ZstdFrames()
         data = b"".join(
-            packer.pack([line]) + (packer.cut() if n % 3 == 0 else b"") for n, line in enumerate(LINES)
+            packer.compress([line]) + (packer.cut() if n % 3 == 0 else b"") for n, line in enumerate(LINES)
         )
     found: list[str] = []
     for size in sizes:

@@ -21,7 +21,7 @@ from conchrec.recording.playback.player import (
     OutlineReader,
     Player,
 )
-from conchrec.recording.storage.encodings import ZstdPacker
+from conchrec.recording.storage.encodings import ZstdFrames
 from conchrec.recording.terminal.painter import MOST, Painter
 from conchrec.recording.terminal.screen import LARGEST_CELLS, SEQUENCE, Screen
 from conchrec.recording.terminal.screen_line import ScreenLine
@@ -228,10 +228,10 @@ def test_many_markers_cost_nothing_in_a_turn() -> None:
 
 def test_packed_output_is_read_in_bounded_pieces(tmp_path: Path) -> None:
     """64 kB of a packed recording can be gigabytes of output."""
-    packer = ZstdPacker()
+    packer = ZstdFrames()
     line = event_line(0.0, "o", " " * 100_000)
     path = tmp_path / f"{SID}.cast.zst"
-    path.write_bytes(packer.pack([Header().line(), line * 600]) + packer.cut())
+    path.write_bytes(packer.compress([Header().line(), line * 600]) + packer.cut())
     path.with_name(f"{SID}.json").write_bytes(b"{}")
     assert path.stat().st_size < 64 * 1024
     tail, count = Tail(LibraryEntry(sid=SID, path=path)), 0

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from conchrec.errors import RecordingError
 from conchrec.recording.catalogue import library
 from conchrec.recording.format.manifest import Status
-from conchrec.recording.storage.encodings import Encrypted, ZstdPacker, opened
+from conchrec.recording.storage.encodings import Encrypted, ZstdFrames, open_recording
 from conchrec.recording.storage.layout import RecordingTree
-from conchrec.recording.storage.recipients import identities, recipient
+from conchrec.recording.storage.recipients import parse_identities, parse_recipient
 from conchrec.recording.storage.spool import Spool
 from tests.recording.failing_file import FailingFile
 from tests.recording.recording_bench import Bench, events, result
@@ -44,9 +44,9 @@ def test_packed_is_smaller_and_zstd_reads_it(bench: Bench) -> None:
     assert packed.stat().st_size < plain.stat().st_size * 0.7
     assert texts(packed) == texts(plain) == TEXT
     by_others = subprocess.run(["zstd", "-dc", str(packed)], capture_output=True, check=True).stdout
-    with opened(packed) as file:
+    with open_recording(packed) as file:
         assert file.read() == by_others
-    assert bench.verify(packed.name[:26]).whole
+    assert bench.verify(packed.name[:26]).ok
 
 
 def test_packed_and_still_being_written(bench: Bench) -> None:
@@ -62,8 +62,8 @@ def test_packed_and_still_being_written(bench: Bench) -> None:
 
 
 def test_an_idle_session_holds_no_memory_for_packing() -> None:
-    packer = ZstdPacker()
-    packer.pack((b"line\n",))
+    packer = ZstdFrames()
+    packer.compress((b"line\n",))
     assert packer.cut() and packer._frame is None
     assert packer.cut() == b""
 
@@ -81,16 +81,16 @@ def test_packed_and_cut_off_anywhere(tmp_path_factory: pytest.TempPathFactory, w
     recorder.spool.close()
     contents = recorder.path.read_bytes()
     recorder.path.write_bytes(contents[:where])
-    with opened(recorder.path) as file:
+    with open_recording(recorder.path) as file:
         readable = file.read()
     (recovered,) = bench.recover()
     assert recovered.manifest is not None and recovered.manifest.status is Status.INTERRUPTED
     kept = readable[: readable.rfind(b"\n") + 1]
-    with opened(recorder.path) as file:
+    with open_recording(recorder.path) as file:
         assert file.read().startswith(kept)
     if where >= len(contents):
         assert texts(recorder.path).count("line") == 20
-    assert bench.verify(recovered.sid).whole
+    assert bench.verify(recovered.sid).ok
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -107,12 +107,12 @@ def test_encrypted_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> 
     assert b"line 7" not in path.read_bytes()
     with pytest.raises(Encrypted, match="--identity"):
         texts(path)
-    assert texts(path, identities((tmp_path / "k").read_bytes())) == TEXT
-    assert texts(path, identities(f"# mine\n{age}\n".encode())) == TEXT
+    assert texts(path, parse_identities((tmp_path / "k").read_bytes())) == TEXT
+    assert texts(path, parse_identities(f"# mine\n{age}\n".encode())) == TEXT
     with pytest.raises(Encrypted, match="cannot decrypt"):
         texts(path, (pyrage.x25519.Identity.generate(),))
     verdict = bench.verify(path.name[:26])
-    assert verdict.whole and "use --identity FILE to check its contents" in verdict.notes[0]
+    assert verdict.ok and "use --identity FILE to check its contents" in verdict.notes[0]
     entry = library.Library(bench.directory).find(path.name[:26])
     assert entry is not None and entry.manifest is not None
     assert entry.manifest.encrypted == (str(age.to_public()), ssh)
@@ -166,7 +166,7 @@ def test_stopped_before_the_plain_one_was_gone(bench: Bench) -> None:
     (recovered,) = bench.recover()
     assert recovered.manifest is not None and recovered.manifest.encrypted
     assert RecordingTree(bench.directory).path(sid) == path and not (path.parent / f"{sid}.cast").exists()
-    assert bench.verify(sid).whole
+    assert bench.verify(sid).ok
 
 
 def test_an_interrupted_one_is_encrypted_when_it_is_completed(bench: Bench) -> None:
@@ -185,7 +185,7 @@ def test_an_interrupted_one_is_encrypted_when_it_is_completed(bench: Bench) -> N
 
 def test_a_full_disk_leaves_what_was_packed_before_readable() -> None:
     file = FailingFile(room=200)
-    spool = Spool(file, packer=ZstdPacker())
+    spool = Spool(file, packer=ZstdFrames())
     spool.append(b"one\n")
     spool.append(b"two\n")
     size = spool.size
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_what_was_packed_before_readable() -> None:
 @pytest.mark.parametrize("text", ["age1qqq", "ssh-ed25519 AAAA", "ssh-dss AAAA", ""])
 def test_no_recipient(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        recipient(text)
+        parse_recipient(text)
 
 
 @pytest.mark.parametrize(
@@ -205,4 +205,4 @@ def test_no_recipient(text: str) -> None:
 )
 def test_no_identity(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        identities(text)
+        parse_identities(text)
