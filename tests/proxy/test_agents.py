@@ -1,4 +1,4 @@
-"""What a channel to the user's agent can be used for is settled when it is opened."""
+"""Channels to the user's agent: what they are opened for, and how opening them fails."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from conchrec.ssh.connection import Channel, ChannelReceiver, Connection
 
 
 class Client:
-    """The user's client, as the connection with it is seen; ``asked`` are the channels that it is to open."""
+    """The connection with the user's client; ``receivers`` are those of the channels that it has to open."""
 
     stopped = False
 
     def __init__(self) -> None:
-        self.asked: list[ChannelReceiver] = []
+        self.receivers: list[ChannelReceiver] = []
 
     def open(self, kind: bytes, receiver: ChannelReceiver, **sizes: object) -> Channel:
         assert kind == b"auth-agent@openssh.com"
-        self.asked.append(receiver)
+        self.receivers.append(receiver)
         return cast(Channel, None)
 
 
@@ -31,30 +31,30 @@ def source(client: Client) -> AgentSource:
     return it
 
 
-def test_only_a_command_of_the_users_can_put_keys_in() -> None:
+def test_returns_key_manager_only_for_commands_of_user() -> None:
     client = Client()
     it = source(client)
     opened: list[AgentClient] = []
     it.open().addCallback(opened.append)
     it.open_keeper().addCallback(opened.append)
-    for receiver in client.asked:
+    for receiver in client.receivers:
         receiver.opened(1024, 1024, b"")
-    assert [type(one) for one in opened] == [AgentClient, AgentKeyManager]
+    assert [type(agent) for agent in opened] == [AgentClient, AgentKeyManager]
 
 
-def test_a_client_that_opens_none() -> None:
+def test_reports_agent_error_when_client_refuses_channel() -> None:
     client = Client()
     it = source(client)
     failed: list[object] = []
     it.open_keeper().addErrback(lambda failure: failed.append(failure.value))
-    client.asked[0].refused(1, b"no")
+    client.receivers[0].refused(1, b"no")
     (error,) = failed
     assert isinstance(error, AgentError)
     assert it.refused
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-def test_a_connection_that_is_gone(stopped: bool) -> None:
+def test_reports_agent_error_without_connection(stopped: bool) -> None:
     client = Client()
     client.stopped = stopped
     it = source(client)
@@ -63,4 +63,4 @@ def test_a_connection_that_is_gone(stopped: bool) -> None:
     failed: list[object] = []
     it.open_keeper().addErrback(lambda failure: failed.append(failure.value))
     assert isinstance(failed[0], AgentError)
-    assert client.asked == []
+    assert client.receivers == []

@@ -24,7 +24,7 @@ GROUPS: dict[str, dict[str, message_layouts.Layout]] = {
 }
 
 
-def test_every_field_has_a_row() -> None:
+def test_has_row_for_each_field() -> None:
     defined = {
         (group, message, field.name)
         for group, messages in GROUPS.items()
@@ -37,7 +37,7 @@ def test_every_field_has_a_row() -> None:
     assert len(rows) == len(FIELDS)
 
 
-def test_fields_that_are_dropped_are_said_to_be_constant() -> None:
+def test_lists_dropped_fields_as_constant() -> None:
     dropped = {
         (group, message, field.name)
         for group, messages in GROUPS.items()

@@ -1,4 +1,4 @@
-"""What waits in the channels of one user has one limit, and is counted exactly."""
+"""The bytes that the channels of one user hold: their limit, and their exact count."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def fill(lanes: list[Lane]) -> None:
         lane.push(m.CHANNEL_REQUEST, bytes(HELD_BYTES))
 
 
-def test_channels_of_one_user_share_a_limit() -> None:
-    """A thousand sessions whose target is not there, each with as much as it may hold."""
+def test_limits_channels_of_user_together() -> None:
+    """With a thousand sessions without a target, each of which holds as much as it may."""
     user, other = UserHeldBytes(), UserHeldBytes()
     lanes = [
         Lane(lambda message, body: None, lambda message, body: None, user.channel())
@@ -32,7 +32,7 @@ def test_channels_of_one_user_share_a_limit() -> None:
 
 
 @given(st.lists(st.integers(0, 1000), max_size=50), st.booleans())
-def test_what_goes_on_and_what_ends_is_not_counted(sizes: list[int], opens: bool) -> None:
+def test_counts_nothing_after_open_or_close(sizes: list[int], opens: bool) -> None:
     user = UserHeldBytes()
     channel = user.channel()
     lane = Lane(lambda message, body: None, lambda message, body: None, channel)

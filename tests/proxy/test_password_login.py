@@ -1,4 +1,4 @@
-"""Logins by password in memory: what a client is asked and told, and when."""
+"""Logins by password in memory: prompts, messages and their delays."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Site:
         )
         passwords = Passwords({"joe": HASH, "ann": HASH, "eve": HASH}, {"joe": SECRET}, b"salt of the tests")
         strangers = [f"nobody{number}" for number in range(50)]
-        self.asked = next(name for name in strangers if passwords.asks_code(name))
-        self.unasked = next(name for name in strangers if not passwords.asks_code(name))
+        self.name_with_code = next(name for name in strangers if passwords.asks_code(name))
+        self.name_without_code = next(name for name in strangers if not passwords.asks_code(name))
         self.login = PasswordLogin(
             passwords,
             self.guesses,
@@ -104,10 +104,10 @@ class Client:
         )
         self.server = Server(porter, tries=20)
         self.heard: list[object] = []
-        self.told = ""
+        self.instruction = ""
 
     def tries(self, user: str, *answers: str) -> list[object]:
-        """What has come back when all is answered: the prompts, then whether it is in, if that is known."""
+        """Log in with these answers; returns the prompts, and then the result, if it is known."""
         self.heard = []
         self._take(
             self.server.ask(request(user, u.KEYBOARD_INTERACTIVE, string(b"") + string(b""))), list(answers)
@@ -115,7 +115,7 @@ class Client:
         return self.heard
 
     def later(self) -> list[object]:
-        """What has come since."""
+        """Return the prompts and results since the last call."""
         self.heard = []
         self._take(self.server.wire.take(), [])
         return self.heard
@@ -128,7 +128,7 @@ class Client:
                 instruction, _ = r.string().decode(), r.string()
                 prompts = [(r.string().decode(), r.boolean()) for _ in range(r.uint32())]
                 r.end()
-                self.told = instruction
+                self.instruction = instruction
                 self.heard += [text for text, echo in prompts] or [instruction]
                 assert not any(echo for _, echo in prompts)
                 given = tuple(answers.pop(0) for _ in prompts)
@@ -149,7 +149,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_a_password(site: Site) -> None:
+def test_accepts_password(site: Site) -> None:
     client = site.client()
     assert client.tries("ann", "right") == ["Password: ", True]
     (identity,) = client.server.identities
@@ -157,20 +157,20 @@ def test_a_password(site: Site) -> None:
     assert site.login.second_factor("ann") == ""
 
 
-def test_a_password_and_a_code(site: Site) -> None:
+def test_accepts_password_and_code(site: Site) -> None:
     client = site.client()
     assert client.tries("joe", "right", site.code()) == ["Password: ", "Code: ", True]
     assert site.login.second_factor("joe") == "totp"
 
 
-def test_strangers_see_what_is_wrong_as_nothing(site: Site) -> None:
-    """All that fails looks the same; the audit knows."""
+def test_hides_reason_of_failure(site: Site) -> None:
+    """All failures look the same to the client; the audit has the reason."""
     for user, answers, why in (
         ("ann", ["wrong"], "wrong password"),
         ("ann", [""], "wrong password"),
         ("ann", ["x" * 100], "wrong password"),
         ("eve", ["right"], "the user eve has been revoked"),
-        (site.unasked, ["right"], "there is no such user with a password"),
+        (site.name_without_code, ["right"], "there is no such user with a password"),
     ):
         client = site.client(f"2001:db8:{len(why)}:{len(answers[0])}::1")
         assert client.tries(user, *answers) == ["Password: ", False]
@@ -178,22 +178,22 @@ def test_strangers_see_what_is_wrong_as_nothing(site: Site) -> None:
     for user, answers, why in (
         ("joe", ["wrong", site.code()], "wrong password"),
         ("joe", ["right", "000000"], "wrong code"),
-        (site.asked, ["right", site.code()], "there is no such user with a password"),
+        (site.name_with_code, ["right", site.code()], "there is no such user with a password"),
     ):
         client = site.client("192.0.2.50")
         assert client.tries(user, *answers) == ["Password: ", "Code: ", False]
         assert client.why == why
-    # Each of them has cost the same check, in a thread.
+    # Each of them took the same check, in a thread.
     assert site.threads.done == 8
 
 
-def test_the_code_is_asked_for_whether_the_password_was_right_or_not(site: Site) -> None:
+def test_asks_for_code_after_wrong_password(site: Site) -> None:
     site.threads.held = []
     assert site.client().tries("joe", "wrong", "000000") == ["Password: ", "Code: "]
     assert site.threads.done == 1
 
 
-def test_a_code_is_good_once(site: Site) -> None:
+def test_accepts_code_only_once(site: Site) -> None:
     code = site.code()
     assert site.client().tries("joe", "right", code) == ["Password: ", "Code: ", True]
     client = site.client()
@@ -203,34 +203,34 @@ def test_a_code_is_good_once(site: Site) -> None:
     assert site.client().tries("joe", "right", site.code()) == ["Password: ", "Code: ", True]
 
 
-def test_a_code_is_good_on_one_of_two_connections(site: Site) -> None:
+def test_accepts_code_on_one_of_two_connections(site: Site) -> None:
     site.threads.held = []
-    one, two = site.client(), site.client("192.0.2.2")
-    one.tries("joe", "right", site.code())
-    two.tries("joe", "right", site.code())
+    first, second = site.client(), site.client("192.0.2.2")
+    first.tries("joe", "right", site.code())
+    second.tries("joe", "right", site.code())
     assert len(site.threads.held) == 2
     site.threads.release()
-    assert (one.later(), two.later()) == ([True], [False])
+    assert (first.later(), second.later()) == ([True], [False])
 
 
-def test_a_mistyped_password_does_not_use_the_code_up(site: Site) -> None:
+def test_does_not_use_up_code_with_wrong_password(site: Site) -> None:
     client = site.client()
     client.tries("joe", "wrong", site.code())
     assert client.tries("joe", "right", site.code()) == ["Password: ", "Code: ", True]
 
 
 @pytest.mark.parametrize(("drift", "well"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])
-def test_drift(site: Site, drift: int, well: bool) -> None:
+def test_accepts_code_of_adjacent_time_step(site: Site, drift: int, well: bool) -> None:
     assert site.client().tries("joe", "right", site.code(drift)) == ["Password: ", "Code: ", well]
 
 
-def test_an_older_code_is_not_good_after_a_newer_one(site: Site) -> None:
+def test_rejects_older_code_after_newer_code(site: Site) -> None:
     older = site.code()
     assert site.client().tries("joe", "right", site.code(1)) == ["Password: ", "Code: ", True]
     assert site.client().tries("joe", "right", older) == ["Password: ", "Code: ", False]
 
 
-def test_nobody_is_in_before_the_code_is_written_down(site: Site) -> None:
+def test_waits_until_used_code_is_stored(site: Site) -> None:
     site.disk.held = []
     client = site.client()
     assert client.tries("joe", "right", site.code()) == ["Password: ", "Code: "]
@@ -238,7 +238,7 @@ def test_nobody_is_in_before_the_code_is_written_down(site: Site) -> None:
     assert client.later() == [True]
 
 
-def test_where_it_can_not_be_written_down(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_login_when_used_code_cannot_be_stored(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(path: Path, contents: bytes, mode: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -251,16 +251,19 @@ def test_where_it_can_not_be_written_down(site: Site, monkeypatch: pytest.Monkey
 # --- delays
 
 
-def test_answers_come_later_and_later(site: Site) -> None:
-    """The answer is held back; in that time nothing is computed."""
+def test_delays_answers_longer_after_each_wrong_password(site: Site) -> None:
+    """The answer is delayed, and its check too."""
     client = site.client()
     for _ in range(FREE_OF_USER + 1):
         assert client.tries("ann", "wrong") == ["Password: ", False]
     checked = site.threads.done
-    assert client.told == ""
+    assert client.instruction == ""
     for delay in DELAYS[:3]:
         assert client.tries("ann", "wrong") == ["Password: "]
-        assert client.told == f"conchrec: after wrong answers, the next answer is checked {delay:.0f} s later"
+        assert (
+            client.instruction
+            == f"conchrec: after wrong answers, the next answer is checked {delay:.0f} s later"
+        )
         site.clock.advance(delay - 0.01)
         assert (client.later(), site.threads.done) == ([], checked)
         site.clock.advance(0.01)
@@ -272,30 +275,30 @@ def test_answers_come_later_and_later(site: Site) -> None:
     assert site.client().tries("ann", "right") == ["Password: ", True]
 
 
-def test_many_connections_are_no_way_around(site: Site) -> None:
+def test_delays_answers_on_all_connections_of_user(site: Site) -> None:
     clients = [site.client(f"192.0.{number}.1") for number in range(50)]
     for client in clients:
         client.tries("ann", "wrong")
     assert site.threads.done == FREE_OF_USER + 1
     site.clock.pump([0.5] * int(2 * LONGEST_WAIT))
     assert site.threads.done < FREE_OF_USER + 1 + len(DELAYS)
-    # Also the right one has to wait, whoever comes.
+    # The right password has to wait, too, from any address.
     assert site.client("203.0.113.1").tries("ann", "right") != ["Password: ", True]
 
 
-def test_who_has_guessed_too_often_is_told_and_not_asked(site: Site) -> None:
-    """The name that nobody has is told the same."""
-    for user in ("ann", site.unasked):
+def test_does_not_ask_for_password_after_too_many_guesses(site: Site) -> None:
+    """An unknown name gets the same message."""
+    for user in ("ann", site.name_without_code):
         client = site.client(f"192.0.2.{len(user)}")
         while client.tries(user, "wrong")[0] == "Password: ":
             site.clock.advance(LONGEST_WAIT)
-        (told, answer) = client.heard
+        (message, answer) = client.heard
         assert answer is False
-        assert str(told).startswith("conchrec: too many wrong answers: the next one is taken in ")
+        assert str(message).startswith("conchrec: too many wrong answers: the next one is taken in ")
         assert client.why.startswith("too many wrong guesses; ")
 
 
-def test_who_hangs_up_has_guessed_all_the_same(site: Site) -> None:
+def test_counts_guess_when_client_disconnects(site: Site) -> None:
     for _ in range(FREE_OF_USER + 2):
         client = site.client()
         client.tries("ann", "wrong")
@@ -303,13 +306,13 @@ def test_who_hangs_up_has_guessed_all_the_same(site: Site) -> None:
     assert site.guesses.wait("ann", HOME) == DELAYS[0] + DELAYS[1]
     assert site.threads.done == FREE_OF_USER + 1
     site.clock.advance(LONGEST_WAIT)
-    assert site.threads.done == FREE_OF_USER + 1, "nobody wants to know any more"
+    assert site.threads.done == FREE_OF_USER + 1, "no client waits for the result"
 
 
 # --- threads
 
 
-def test_few_are_checked_at_once(site: Site) -> None:
+def test_limits_concurrent_password_checks(site: Site) -> None:
     site.threads.held = []
     clients = [site.client(f"192.0.{number}.1") for number in range(5)]
     for number, client in enumerate(clients):
@@ -320,8 +323,8 @@ def test_few_are_checked_at_once(site: Site) -> None:
     assert len(site.threads.held) == AT_ONCE
 
 
-def test_hanging_up_makes_no_room(site: Site) -> None:
-    """While the threads work they are busy, whoever waits; who waits behind them leaves the queue."""
+def test_keeps_limit_when_clients_disconnect(site: Site) -> None:
+    """A running check keeps its thread when its client disconnects; a waiting one leaves the queue."""
     site.threads.held = []
     for number in range(20):
         client = site.client(f"192.0.{number}.1")
@@ -336,19 +339,21 @@ def test_hanging_up_makes_no_room(site: Site) -> None:
     assert last.later() == [True]
 
 
-def test_a_code_after_a_key_does_not_wait_for_guesses_at_the_password(site: Site) -> None:
+def test_asks_for_code_after_key_despite_password_guesses(site: Site) -> None:
     stranger = site.client("192.0.2.66")
     while stranger.tries("joe", "wrong", "000000")[0] == "Password: ":
         site.clock.advance(LONGEST_WAIT)
     home = site.client()
     assert str(home.tries("joe", "wrong", "000000")[0]).startswith("conchrec: too many")
-    asked: list[Challenge] = []
+    challenges: list[Challenge] = []
 
     def ask(challenge: Challenge) -> Deferred[tuple[str, ...]]:
-        asked.append(challenge)
+        challenges.append(challenge)
         return succeed((site.code(),))
 
     done: list[None] = []
     Deferred.fromCoroutine(site.login.ask_code("joe", HOME, ask)).addCallback(done.append)
     assert done == [None]
-    assert [(one.instruction, [prompt.text for prompt in one.prompts]) for one in asked] == [("", ["Code: "])]
+    assert [(each.instruction, [prompt.text for prompt in each.prompts]) for each in challenges] == [
+        ("", ["Code: "])
+    ]

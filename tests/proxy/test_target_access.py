@@ -1,4 +1,4 @@
-"""What is known of one user at one target."""
+"""The state of one user's access to one target."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def access() -> TargetAccess:
     return access_to_web1(partial_context(clock=Clock(), audit=AuditMemory()), JOE, ("192.0.2.9",))
 
 
-def test_nothing_is_allowed_before_the_policy_was_asked(access: TargetAccess) -> None:
+def test_allows_nothing_before_decision(access: TargetAccess) -> None:
     assert (access.options, access.roles, access.until, access.strict) == (None, (), None, True)
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_allowed_before_the_policy_was_asked(access: TargetAccess) ->
     ("policy", "certificate", "until"),
     [(None, None, None), (5, None, 5), (None, 3, 3), (5, 3, 3), (3, 5, 3)],
 )
-def test_is_judged_again_at_the_first_end(
+def test_expires_at_earliest_end(
     access: TargetAccess, policy: int | None, certificate: int | None, until: int | None
 ) -> None:
     def at(hours: int | None) -> datetime | None:
@@ -60,15 +60,15 @@ def test_is_judged_again_at_the_first_end(
     assert access.until == at(until)
 
 
-def test_an_answer_of_the_policy_leaves_the_addresses(access: TargetAccess) -> None:
-    """What is dialled was judged before: another answer does not change it behind its back."""
+def test_keeps_addresses_when_allowed_again(access: TargetAccess) -> None:
+    """The addresses that were dialled stay, until others are permitted."""
     access.set_allowed(Allow(rule="ops", options=SessionOptions(), addresses=("192.0.2.10",)))
     assert access.destination.addresses == ("192.0.2.9",)
     access.set_permitted_addresses(("192.0.2.10",))
     assert access.destination.addresses == ("192.0.2.10",)
 
 
-def test_loses_no_event_where_the_role_is_strict() -> None:
+def test_raises_when_strict_event_cannot_be_written() -> None:
     access = access_to_web1(partial_context(clock=Clock(), audit=FullAudit()), JOE)
     set_options(access, SessionOptions(record=Record.STRICT))
     with pytest.raises(WriteFailed):
@@ -91,7 +91,7 @@ def assignments(path: Path) -> Iterator[str]:
                 yield f"{path.name}: {ast.unparse(target)}"
 
 
-def test_only_its_own_methods_change_it() -> None:
+def test_is_changed_only_by_own_methods() -> None:
     modules = sorted((Path(conchrec.__file__).parent / "proxy").rglob("*.py"))
     assert len(modules) > 40
     assert [name for path in modules for name in assignments(path)] == []

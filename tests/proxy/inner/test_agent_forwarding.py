@@ -1,4 +1,4 @@
-"""What a target may ask of the agent that is forwarded to it, and how much of it at once."""
+"""Which requests a target may send to the forwarded agent, and how many at once."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from tests.support.context import partial_context, root_at_web1
 from tests.support.loop import Handler, Loop, Receiver
 
 REMOVE_ALL = 19
-"""SSH_AGENTC_REMOVE_ALL_IDENTITIES: no target may ask that."""
+"""SSH_AGENTC_REMOVE_ALL_IDENTITIES, which no target may request."""
 BINDING = SessionBinding(host_key=b"host key", session_id=b"session", signature=b"signature")
 REFUSED = (m.CHANNEL_DATA, string(frame(encode_message(FAILURE))))
 
 
 class Agent(Handler):
-    """The user's client with an agent, which accepts every binding and answers nothing else."""
+    """The user's client with an agent, which accepts each binding and answers nothing else."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[bytes] = []
+        self.agent_requests: list[bytes] = []
         self._frames = AgentFrames()
         self._stream: Stream
 
@@ -54,8 +54,8 @@ class Agent(Handler):
     def stream_data(self, data: bytes) -> None:
         self._frames.feed(data)
         while (request := self._frames.next_message()) is not None:
-            self.asked.append(request)
-            if len(self.asked) == 1:
+            self.agent_requests.append(request)
+            if len(self.agent_requests) == 1:
                 self._stream.write(frame(encode_message(SUCCESS)))
 
     def stream_eof(self) -> None:
@@ -92,13 +92,13 @@ class Stage:
         self.pump()
 
     def pump(self) -> None:
-        """Deliver until nobody has anything to say."""
+        """Deliver all messages in both directions."""
         for _ in range(4):
             self._upstream.pump()
             self._user.pump()
 
     def send(self, kind: int, count: int) -> None:
-        """The target sends so many requests of this kind in one packet."""
+        """Send ``count`` requests of this kind from the target, in one packet."""
         self._channel.send(m.CHANNEL_DATA, string(frame(encode_message(kind)) * count))
         self.pump()
 
@@ -113,19 +113,17 @@ class Stage:
         (REQUEST_IDENTITIES, MAX_WAITING + 1, 0, True),
     ],
 )
-def test_handles_a_bounded_number_of_requests_per_packet(
-    kind: int, count: int, refusals: int, is_closed: bool
-) -> None:
+def test_limits_requests_per_packet(kind: int, count: int, refusals: int, is_closed: bool) -> None:
     stage = Stage()
     stage.send(kind, count)
     assert stage.target.heard.count(REFUSED) == refusals
     assert ((m.CHANNEL_CLOSE, b"") in stage.target.heard) is is_closed
-    binding, *requests = stage.agent.asked
+    binding, *others = stage.agent.agent_requests
     assert BINDING.contents(forwarding=True) in binding
-    assert requests == ([] if kind == REMOVE_ALL else [encode_message(kind)] * MAX_WAITING)
+    assert others == ([] if kind == REMOVE_ALL else [encode_message(kind)] * MAX_WAITING)
 
 
-def test_refused_requests_do_not_use_up_later_packets() -> None:
+def test_does_not_count_refused_requests_of_earlier_packets() -> None:
     stage = Stage()
     for _ in range(2 * MAX_WAITING):
         stage.send(REMOVE_ALL, 1)
@@ -133,7 +131,7 @@ def test_refused_requests_do_not_use_up_later_packets() -> None:
     assert (m.CHANNEL_CLOSE, b"") not in stage.target.heard
 
 
-def test_refuses_a_target_that_takes_very_small_packets() -> None:
+def test_refuses_target_with_very_small_packets() -> None:
     stage = Stage(max_packet=LEAST_PACKET - 1)
     assert [entry[0] for entry in stage.target.heard] == ["refused"]
     (event,) = stage.log.events
@@ -141,4 +139,4 @@ def test_refuses_a_target_that_takes_very_small_packets() -> None:
     assert isinstance(event.reason, Reason)
     assert event.reason.code is ReasonCode.PACKETS_DO_NOT_FIT
     assert len(stage.over) == 1
-    assert stage.agent.asked == []
+    assert stage.agent.agent_requests == []

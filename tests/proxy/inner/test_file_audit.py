@@ -1,4 +1,4 @@
-"""What the file account of a session tells its recording and the audit, and in which order."""
+"""What the file audit writes into the recording and the audit log, and in which order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = string(b"\2" + uint32(3))
 
 
 class Recorder:
-    """Keeps what it is told."""
+    """Keeps its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -70,7 +70,7 @@ class Stage:
         ("shell", "", []),
     ],
 )
-def test_only_a_subsystem_that_is_followed_is_not_kept(
+def test_records_digest_only_for_sftp_subsystem(
     kind: str, command: str, calls: list[tuple[object, ...]]
 ) -> None:
     stage = Stage()
@@ -78,7 +78,7 @@ def test_only_a_subsystem_that_is_followed_is_not_kept(
     assert stage.recorder.calls == calls
 
 
-def test_the_bytes_that_are_no_sftp_go_to_the_recording() -> None:
+def test_records_bytes_when_sftp_cannot_be_followed() -> None:
     stage = Stage()
     stage.files.begin("subsystem", "sftp")
     stage.files.from_user(INIT)
@@ -100,7 +100,7 @@ def test_the_bytes_that_are_no_sftp_go_to_the_recording() -> None:
 
 
 @pytest.mark.parametrize("end", ["end", "withdraw"])
-def test_what_is_left_at_the_end_is_kept_too(end: str) -> None:
+def test_records_incomplete_packet_at_end(end: str) -> None:
     stage = Stage()
     stage.files.begin("subsystem", "sftp")
     stage.files.from_target(b"$ ")
@@ -109,16 +109,16 @@ def test_what_is_left_at_the_end_is_kept_too(end: str) -> None:
     assert stage.lost() == ["the session ends within a packet"]
 
 
-def test_a_start_that_the_target_refuses_leaves_nothing() -> None:
+def test_discards_account_of_refused_start() -> None:
     stage = Stage()
     stage.files.begin("subsystem", "sftp")
     stage.files.withdraw()
     assert stage.files.files is None
-    assert stage.recorder.calls == [("transfer", True), ("keep", b"", b"")], "what comes now is kept"
+    assert stage.recorder.calls == [("transfer", True), ("keep", b"", b"")], "later bytes are recorded"
     assert stage.log.events == []
 
 
-def test_a_bug_of_ours_loses_no_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_bytes_when_parser_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise IndexError
 
@@ -129,7 +129,7 @@ def test_a_bug_of_ours_loses_no_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.recorder.calls[-1] == ("keep", b"", b"anything")
 
 
-def test_a_command_of_several_transfers_is_said_to_be_incomplete_at_once() -> None:
+def test_reports_command_with_several_transfers() -> None:
     stage = Stage()
     stage.files.begin("exec", "git-upload-pack x; scp -t /etc")
     assert stage.lost() == ["the command runs several transfer programs"]
@@ -138,8 +138,8 @@ def test_a_command_of_several_transfers_is_said_to_be_incomplete_at_once() -> No
     assert len(stage.log.events) == 1
 
 
-def test_what_cannot_be_recorded_ends_the_session_but_not_its_end() -> None:
-    """Journal.record raises where the role is strict."""
+def test_raises_when_recording_fails_except_at_end() -> None:
+    """Journal.record raises if the role is strict."""
     stage = Stage()
     stage.files.begin("subsystem", "sftp")
     stage.recorder.broken = True
@@ -153,7 +153,7 @@ def test_what_cannot_be_recorded_ends_the_session_but_not_its_end() -> None:
     assert stage.lost() == ["the session ends within a packet"]
 
 
-def test_the_account_hears_of_every_byte() -> None:
+def test_counts_all_bytes() -> None:
     stage = Stage()
     stage.files.begin("subsystem", "sftp")
     stage.files.from_user(INIT)

@@ -1,4 +1,4 @@
-"""Global requests between a user and a target, in memory: what a policy takes back, and what it refuses."""
+"""Global requests between a user and a target, in memory: cancelled and refused ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Stage:
         self.forwards.user = self.near.right
 
     def pump(self) -> None:
-        """What the one asks reaches the other."""
+        """Deliver all messages in both directions."""
         for _ in range(3):
             self.near.pump()
             self.far.pump()
@@ -56,16 +56,16 @@ class Stage:
 
 
 @pytest.mark.parametrize("wants_reply", [True, False])
-def test_what_the_target_listens_on_is_cancelled(wants_reply: bool) -> None:
-    """Also where the user did not ask whether it does."""
+def test_cancels_remote_forward_that_is_no_longer_allowed(wants_reply: bool) -> None:
+    """Also if the user wanted no reply."""
     stage = Stage(remote_forwarding=True)
     answers: list[bool] = []
     on_reply = (lambda success, extra: answers.append(success)) if wants_reply else None
     stage.near.left.request(b"tcpip-forward", WHERE, on_reply)
     stage.pump()
-    (asked,) = stage.target.requests
-    assert (asked.name, asked.extra, asked.want_reply) == (b"tcpip-forward", WHERE, wants_reply)
-    asked.reply(True)
+    (request,) = stage.target.requests
+    assert (request.name, request.extra, request.want_reply) == (b"tcpip-forward", WHERE, wants_reply)
+    request.reply(True)
     stage.pump()
     assert answers == [True] * wants_reply
     stage.forwards.recheck()
@@ -84,18 +84,19 @@ def test_what_the_target_listens_on_is_cancelled(wants_reply: bool) -> None:
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_what_nobody_knows_either_way(allowed: bool) -> None:
+def test_forwards_unknown_requests_only_if_allowed(allowed: bool) -> None:
     stage = Stage(unknown_requests=allowed)
     answers: list[tuple[str, bool]] = []
     for name in (b"new@example.com", b"keepalive@openssh.com"):
-        for who, asks in (("user", stage.near.left), ("target", stage.far.right)):
-            asks.request(name, b"", lambda success, _, who=who: answers.append((who, success)))  # type: ignore[misc]
+        for who, connection in (("user", stage.near.left), ("target", stage.far.right)):
+            on_reply = lambda success, _, who=who: answers.append((who, success))  # noqa: E731
+            connection.request(name, b"", on_reply)
     stage.pump()
-    for there in (stage.target, stage.user):
-        names = [request.name for request in there.requests]
+    for receiver in (stage.target, stage.user):
+        names = [request.name for request in receiver.requests]
         expected = [b"new@example.com", b"keepalive@openssh.com"] if allowed else [b"keepalive@openssh.com"]
         assert names == expected
-        for request in there.requests:
+        for request in receiver.requests:
             request.reply(True)
     stage.pump()
     assert sorted(answers) == sorted(

@@ -1,4 +1,4 @@
-"""What the inner login asks the policy, and when."""
+"""When the inner login asks the policy, and which steps and questions follow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a k
 
 
 class World:
-    """joe may go anywhere; from 22:00 on a second role of his counts, too, with these options."""
+    """joe may reach all hosts; from 22:00 on his second role, with these options, counts too."""
 
     def __init__(self, options: RoleOptions) -> None:
         self.now = OPENS - timedelta(seconds=1)
@@ -74,21 +74,21 @@ class World:
     [RoleOptions(approval=frozenset({"lead"})), RoleOptions(require_mfa=Mfa.SESSION)],
     ids=["approval", "require_mfa"],
 )
-def test_a_step_that_is_needed_after_the_target_was_dialled(options: RoleOptions) -> None:
-    """Between the name of the login and its key a role begins to count: it can't be passed any more."""
+def test_denies_step_that_is_needed_after_dial(options: RoleOptions) -> None:
+    """Between the name of the login and its key a role begins to count: the step is no longer possible."""
     world = World(options)
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     assert (world.begun, world.access.denied) == (1, None)
     world.now = OPENS
     identity = replace(JOE, second_factor="totp")
     world.access.set_identity(identity)
-    assert world.prove().result == identity, "to read why, in the session"
+    assert world.prove().result == identity, "logged in, to read why in the session"
     assert isinstance(world.access.denied, AccessDenied)
     assert "Connect again" in world.access.denied.public
     assert world.begun == 1
 
 
-def test_nothing_is_needed() -> None:
+def test_needs_no_step() -> None:
     world = World(RoleOptions())
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     world.now = OPENS
@@ -96,20 +96,20 @@ def test_nothing_is_needed() -> None:
     assert (world.begun, world.access.denied) == (1, None)
 
 
-def test_the_proxy_asks_nothing_after_the_target_has_asked() -> None:
-    """Or a user could not tell whose question it is: what is required later, ends the connection."""
+def test_asks_no_own_questions_after_questions_of_target() -> None:
+    """A user could not tell whose question it is; a step that is needed later ends the connection."""
     world = World(RoleOptions(require_mfa=Mfa.SESSION))
     theirs = Challenge(prompts=(Prompt(text="[web1:22] Code: "),))
     answers = world.questions.ask(theirs)
     world.login.none("root").addErrback(lambda failure: failure.trap(AccessDenied))
     world.prove().addErrback(lambda failure: failure.trap(PartialSuccess))
-    asked: list[Challenge] = []
+    challenges: list[Challenge] = []
 
     def ask(challenge: Challenge) -> Deferred[tuple[str, ...]]:
-        asked.append(challenge)
+        challenges.append(challenge)
         world.now = OPENS
         return succeed(("123456",))
 
     world.login.keyboard_interactive("root", "", ask)
     world.login.keyboard_interactive("root", "", ask)
-    assert asked == [theirs] and answers.result == ("123456",)
+    assert challenges == [theirs] and answers.result == ("123456",)

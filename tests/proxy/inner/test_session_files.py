@@ -1,4 +1,4 @@
-"""Which of the things that a session asks for is the one whose files are counted, and which is refused."""
+"""Which start request of a session has its files counted, and which requests are refused."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
 
 
 class _NoStore:
-    """Nothing is recorded; the role lets that be."""
+    """A store that cannot open a recording; the role allows that."""
 
     def open(self, info: object) -> None:
         raise WriteFailed("the disk is full", "it is")
 
 
 class Stage:
-    """A user, a session that is not recorded, and a target that the test speaks for."""
+    """A user, a session that is not recorded, and a target that the test plays."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Stage:
         file_copy: bool = True,
         before: Callable[[Stage], None] | None = None,
     ) -> None:
-        """``before`` is called when the user is there and the target is not."""
+        """``before`` is called when the user is connected and the target is not."""
         self.log = AuditMemory()
         nothing: Any = lambda *_: None  # noqa: E731
         clock = self.clock = Clock()
@@ -94,7 +94,7 @@ class Stage:
         self.pump()
 
     def moved(self) -> list[events.AuditEvent]:
-        """What the audit says after some bytes each way, and the end."""
+        """The transfer events after some bytes in each direction and the end."""
         self.user.send(m.CHANNEL_DATA, string(b"abc"))
         self.target.send(m.CHANNEL_DATA, string(b"defgh"))
         self.pump()
@@ -105,13 +105,13 @@ class Stage:
         return [event for event in self.log.events if isinstance(event, kinds)]
 
 
-def rsync(found: list[events.AuditEvent]) -> tuple[str, int, int]:
-    (event,) = found
+def rsync(audited: list[events.AuditEvent]) -> tuple[str, int, int]:
+    (event,) = audited
     assert isinstance(event, events.Transfer)
     return event.program, event.sent, event.received
 
 
-def test_the_first_that_the_target_takes() -> None:
+def test_counts_files_of_accepted_start() -> None:
     stage = Stage()
     stage.ask(b"subsystem", b"sftp")
     stage.answer(m.CHANNEL_FAILURE)
@@ -121,7 +121,7 @@ def test_the_first_that_the_target_takes() -> None:
 
 
 @pytest.mark.parametrize("want_reply", [True, False])
-def test_counts_files_of_a_start_whose_reply_is_not_wanted(want_reply: bool) -> None:
+def test_counts_files_of_start_without_want_reply(want_reply: bool) -> None:
     stage = Stage()
     stage.ask(b"subsystem", b"nonsense")
     stage.ask(b"exec", b"rsync --server .", want_reply=want_reply)
@@ -129,14 +129,14 @@ def test_counts_files_of_a_start_whose_reply_is_not_wanted(want_reply: bool) -> 
     stage.answer(m.CHANNEL_FAILURE)
     stage.answer(m.CHANNEL_SUCCESS)
     assert rsync(stage.moved()) == ("rsync", 3, 5)
-    asked = [body for message, body in stage.heard.heard if message == m.CHANNEL_REQUEST]
-    assert asked == [
+    forwarded = [body for message, body in stage.heard.heard if message == m.CHANNEL_REQUEST]
+    assert forwarded == [
         request_body(b"subsystem", True, string(b"nonsense")),
         request_body(b"exec", True, string(b"rsync --server .")),
     ]
 
 
-def test_what_was_refused_later_changes_nothing() -> None:
+def test_ignores_starts_after_accepted_one() -> None:
     stage = Stage()
     stage.ask(b"exec", b"rsync --server .")
     stage.ask(b"subsystem", b"sftp")
@@ -145,7 +145,7 @@ def test_what_was_refused_later_changes_nothing() -> None:
     assert rsync(stage.moved()) == ("rsync", 3, 5)
 
 
-def test_what_moves_no_files_has_no_account() -> None:
+def test_has_no_account_without_transfer() -> None:
     stage = Stage()
     stage.ask(b"exec", b"uptime")
     stage.answer(m.CHANNEL_SUCCESS)
@@ -156,7 +156,7 @@ def test_what_moves_no_files_has_no_account() -> None:
     assert stage.moved() == []
 
 
-def test_a_thread_that_is_lost_is_told_once() -> None:
+def test_audits_lost_transfer_once() -> None:
     stage = Stage()
     stage.ask(b"subsystem", b"sftp")
     stage.answer(m.CHANNEL_SUCCESS)
@@ -165,10 +165,10 @@ def test_a_thread_that_is_lost_is_told_once() -> None:
     assert isinstance(event, events.TransferLost)
     assert (event.program, event.reason) == ("sftp", "a packet is too long")
     data = [body for message, body in stage.heard.heard if message == m.CHANNEL_DATA]
-    assert data == [string(b"abc")], "it passed all the same"
+    assert data == [string(b"abc")], "it was forwarded anyway"
 
 
-def test_a_certificate_s_command_may_be_a_copy_too() -> None:
+def test_applies_scp_option_to_forced_command() -> None:
     stage = Stage(force_command="/usr/bin/scp -t /", file_copy=False)
     stage.ask(b"exec", b"uptime")
     (event,) = [event for event in stage.log.events if isinstance(event, events.SessionRejected)]
@@ -180,11 +180,11 @@ def test_a_certificate_s_command_may_be_a_copy_too() -> None:
     ]
 
 
-# -- a new policy
+# --- a new policy
 
 
 def ended(stage: Stage, **options: bool) -> bool:
-    """Is the session over, once the options are these?"""
+    """Whether these options end the session."""
     assert stage.access.options is not None
     set_options(stage.access, replace(stage.access.options, **options))  # type: ignore[arg-type]
     before = len(stage.log.events)
@@ -194,7 +194,7 @@ def ended(stage: Stage, **options: bool) -> bool:
 
 
 @pytest.mark.parametrize("want_reply", [True, False])
-def test_what_runs_is_judged_and_not_what_was_asked_for_first(want_reply: bool) -> None:
+def test_rechecks_accepted_start(want_reply: bool) -> None:
     stage = Stage()
     stage.ask(b"subsystem", b"nonsense")
     stage.answer(m.CHANNEL_FAILURE)
@@ -204,13 +204,13 @@ def test_what_runs_is_judged_and_not_what_was_asked_for_first(want_reply: bool) 
     assert ended(stage, exec=False)
 
 
-def test_judges_a_start_that_the_target_has_not_answered() -> None:
+def test_rechecks_unanswered_start() -> None:
     stage = Stage()
     stage.ask(b"exec", b"uptime")
     assert ended(stage, exec=False)
 
 
-def test_ends_a_session_whose_start_is_never_answered() -> None:
+def test_ends_session_when_start_is_not_answered() -> None:
     stage = Stage()
     stage.ask(b"exec", b"uptime")
     stage.clock.advance(START_SECONDS)
@@ -224,7 +224,7 @@ def test_ends_a_session_whose_start_is_never_answered() -> None:
 PTY = string(b"xterm") + uint32(80) + uint32(24) + uint32(0) + uint32(0) + string(b"")
 
 
-def test_a_second_terminal_is_refused_while_the_target_is_awaited() -> None:
+def test_refuses_second_pty_while_first_waits() -> None:
     def ask_twice(stage: Stage) -> None:
         for _ in range(2):
             stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
@@ -234,7 +234,7 @@ def test_a_second_terminal_is_refused_while_the_target_is_awaited() -> None:
     assert [message for message, _ in stage.heard.heard] == [m.CHANNEL_REQUEST]
 
 
-def test_a_terminal_that_waits_for_the_target_ends_with_the_role_that_allowed_it() -> None:
+def test_ends_waiting_pty_that_is_no_longer_allowed() -> None:
     def ask_and_lose_the_role(stage: Stage) -> None:
         stage.user.send(m.CHANNEL_REQUEST, request_body(b"pty-req", True, PTY))
         stage.pump()

@@ -1,4 +1,4 @@
-"""A session channel that never runs anything, and was recorded anyway."""
+"""A session that is recorded, and ends before a start request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.proxy.inner import test_session_files
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_its_recording_has_a_start_and_an_end_in_the_audit(
+def test_audits_start_and_end_of_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    """Also where the recording failed before there was anything in it."""
+    """Also if the recording failed before anything was recorded."""
     clock = Clock()
     finisher = Finisher(RecordingTree(tmp_path), RecordingSigner.generate(), lambda: test_session_files.NOW)
     store = LocalStore(clock=clock, in_thread=execute, finisher=finisher, monotonic=clock.seconds)

@@ -110,7 +110,7 @@ def not_sealed(recorder: SessionRecorder, manifest: Manifest) -> Deferred[Closed
 
 @pytest.mark.parametrize("record", Record)
 @pytest.mark.parametrize("when", ["last flush", "seal"])
-def test_audits_a_recording_that_fails_at_its_close(
+def test_audits_failure_at_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record, when: str
 ) -> None:
     stage = Stage(tmp_path, record)
@@ -126,7 +126,7 @@ def test_audits_a_recording_that_fails_at_its_close(
 
 @pytest.mark.parametrize("record", Record)
 @pytest.mark.parametrize("how", [Stage.write, Stage.sync, Stage.wait])
-def test_audits_a_failure_once_before_the_close(
+def test_audits_failure_once_before_close(
     tmp_path: Path, record: Record, how: Callable[[Stage], None]
 ) -> None:
     stage = Stage(tmp_path, record)
@@ -139,8 +139,8 @@ def test_audits_a_failure_once_before_the_close(
     assert len(stage.failures) == 1
 
 
-def test_audits_a_marker_that_could_not_be_written(tmp_path: Path) -> None:
-    """Nobody is told when it happens: at the end the audit has it."""
+def test_audits_failed_marker_at_end(tmp_path: Path) -> None:
+    """The failure is audited at the end, not at once."""
     stage = Stage(tmp_path, Record.STRICT)
     stage.fill()
     stage.recording.mark_quietly("the user was told to leave")
@@ -149,7 +149,7 @@ def test_audits_a_marker_that_could_not_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("record", Record)
-def test_ends_an_unrecorded_session_whose_role_becomes_strict(record: Record) -> None:
+def test_ends_unrecorded_session_when_role_becomes_strict(record: Record) -> None:
     stage = test_session_files.Stage()
     stage.ask(b"exec", b"cat")
     stage.answer(m.CHANNEL_SUCCESS)

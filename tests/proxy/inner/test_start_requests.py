@@ -39,14 +39,14 @@ def tracker_in(state: str) -> StartTracker:
     return tracker
 
 
-def test_table_has_each_state_and_step() -> None:
+def test_has_row_for_each_state_and_step() -> None:
     assert [state.name for state in StartState] == list(TABLE)
     assert [step.name for step in StartStep] == list(STEPS)
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("state", TABLE)
-def test_step_leads_where_the_table_says(state: str, step: str) -> None:
+def test_enters_state_of_table(state: str, step: str) -> None:
     tracker = tracker_in(state)
     after = TABLE[state][1][STEPS.index(step)]
     if after == "-":
@@ -68,7 +68,7 @@ def test_step_leads_where_the_table_says(state: str, step: str) -> None:
         ("REFUSED", True, True, None),
     ],
 )
-def test_tells_what_runs(
+def test_returns_current_request(
     state: str, is_requested: bool, is_forwarded: bool, current: StartRequest | None
 ) -> None:
     tracker = tracker_in(state)
@@ -77,7 +77,7 @@ def test_tells_what_runs(
     assert tracker.last == (LS if is_forwarded else None)
 
 
-def test_carries_the_request_until_it_is_forwarded() -> None:
+def test_keeps_pending_request_until_forwarded() -> None:
     tracker = tracker_in("REQUESTED")
     assert tracker.pending is LS
     tracker.forward()
@@ -85,7 +85,7 @@ def test_carries_the_request_until_it_is_forwarded() -> None:
         _ = tracker.pending
 
 
-def test_carries_another_request_after_a_refusal() -> None:
+def test_keeps_new_request_after_refusal() -> None:
     tracker, other = tracker_in("REFUSED"), StartRequest(kind="shell")
     tracker.request(other)
     assert (tracker.state, tracker.pending, tracker.last) == (StartState.REQUESTED, other, LS)
@@ -103,7 +103,7 @@ def test_carries_another_request_after_a_refusal() -> None:
     ],
 )
 @pytest.mark.parametrize("want_reply", [True, False])
-def test_parses_and_writes_each_kind(
+def test_parses_and_encodes_each_kind(
     name: bytes, extra: bytes, argument: bytes, text: str, want_reply: bool
 ) -> None:
     request = m.ChannelRequest(name=name, want_reply=want_reply, extra=extra)
@@ -113,7 +113,7 @@ def test_parses_and_writes_each_kind(
     assert start.message(want_reply=want_reply) == request
 
 
-def test_rejects_a_command_that_is_cut() -> None:
+def test_rejects_truncated_command() -> None:
     with pytest.raises((Truncated, Malformed)):
         StartRequest.parse(m.ChannelRequest(name=b"exec", want_reply=True, extra=string(b"ls")[:-1]))
 
@@ -122,5 +122,5 @@ def test_rejects_a_command_that_is_cut() -> None:
     ("start", "forced_upon"),
     [(LS, "exec ls"), (StartRequest(kind="shell"), "shell")],
 )
-def test_forced_command_replaces_what_was_requested(start: StartRequest, forced_upon: str) -> None:
+def test_replaces_request_by_forced_command(start: StartRequest, forced_upon: str) -> None:
     assert start.force("backup") == StartRequest(kind="exec", argument=b"backup", forced_upon=forced_upon)

@@ -1,4 +1,4 @@
-"""What one end of a channel may send to the other: the table, and the windows under any order of events."""
+"""What one end of a channel may send to the other: the tables, and the windows under any order of events."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SAMPLES: dict[MessageKind, tuple[int, Payload]] = {
 
 
 class Log:
-    """A direction, and all that it says."""
+    """A direction, and its calls."""
 
     def __init__(self, table: Table, phase: StartPhase, *, window: int = 0, granted: int = 0) -> None:
         self.delivered: list[MessageKind] = []
@@ -90,9 +90,9 @@ class Log:
 
 
 @pytest.mark.parametrize("table", [FROM_NEAR, FROM_FAR, FROM_FAR_OF_FORWARD])
-def test_every_row_of_the_tables(table: Table) -> None:
-    """Each message in each phase, alone and with window to spare."""
-    for (phase, kind), act in table.items():
+def test_follows_each_row_of_tables(table: Table) -> None:
+    """Each message in each phase, alone and with enough window."""
+    for (phase, kind), disposition in table.items():
         log = Log(table, phase, window=100, granted=100)
         log.push(kind)
         outcome = {
@@ -102,19 +102,19 @@ def test_every_row_of_the_tables(table: Table) -> None:
             Disposition.KEEP: ([], 0, 0, 0),
             Disposition.DROP: ([], 0, 3, 0),
             Disposition.REFUSE: ([], 0, 0, 1),
-        }[act]
-        found = (log.delivered, log.direction.queue_length, len(log.dropped), log.refused)
-        assert found == outcome, (phase, kind, act)
+        }[disposition]
+        result = (log.delivered, log.direction.queue_length, len(log.dropped), log.refused)
+        assert result == outcome, (phase, kind, disposition)
         assert log.refunded == len(log.dropped), (phase, kind)
 
 
 @pytest.mark.parametrize("table", [FROM_NEAR, FROM_FAR, FROM_FAR_OF_FORWARD])
-def test_the_tables_have_a_row_for_each_kind_in_each_phase(table: Table) -> None:
+def test_has_row_for_each_kind_and_phase(table: Table) -> None:
     assert set(table) == {(phase, kind) for phase in StartPhase for kind in MessageKind}
     assert set(SAMPLES) == set(MessageKind)
 
 
-def test_holds_everything_behind_a_start_and_refuses_the_second() -> None:
+def test_queues_messages_after_start_and_refuses_second_start() -> None:
     log = Log(FROM_NEAR, StartPhase.NOT_STARTED, window=100, granted=100)
     for kind in (MessageKind.SETUP, MessageKind.START):
         log.push(kind)
@@ -127,17 +127,17 @@ def test_holds_everything_behind_a_start_and_refuses_the_second() -> None:
     assert log.refused == 1
 
 
-def test_a_refused_start_lets_the_next_one_go_on() -> None:
+def test_admits_next_start_after_refusal() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTING)
     log.push(MessageKind.START)
     log.push(MessageKind.DATA)
     log.direction.enter(StartPhase.NOT_STARTED)
-    # What a relay does when the start passes is done by the test: the data was sent without a window.
+    # Only the relay enters STARTING when the start is delivered. The data was sent without a window.
     assert log.delivered == [MessageKind.START]
     assert (log.dropped, log.refunded) == (b"abc", 0)
 
 
-def test_keeps_an_early_eof_for_the_start() -> None:
+def test_keeps_early_eof_until_start() -> None:
     log = Log(FROM_NEAR, StartPhase.NOT_STARTED, window=100, granted=100)
     log.push(MessageKind.EOF)
     log.push(MessageKind.DATA)
@@ -149,7 +149,7 @@ def test_keeps_an_early_eof_for_the_start() -> None:
     assert log.delivered == [MessageKind.START, MessageKind.EOF]
 
 
-def test_nothing_follows_eof_but_messages_without_data() -> None:
+def test_drops_data_after_eof() -> None:
     log = Log(FROM_FAR, StartPhase.STARTED, window=100, granted=100)
     for kind in (MessageKind.EOF, MessageKind.DATA, MessageKind.EXTENDED, MessageKind.EOF, MessageKind.EXIT):
         log.push(kind)
@@ -157,7 +157,7 @@ def test_nothing_follows_eof_but_messages_without_data() -> None:
     assert log.refunded == 6
 
 
-def test_splits_data_to_the_window_and_keeps_the_order() -> None:
+def test_splits_data_to_window_in_order() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTED, window=2, granted=2)
     log.push(MessageKind.DATA)
     log.push(MessageKind.EOF)
@@ -167,13 +167,13 @@ def test_splits_data_to_the_window_and_keeps_the_order() -> None:
     assert log.direction.window == 4
 
 
-def test_a_window_does_not_overflow() -> None:
+def test_cuts_window_at_maximum() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTED, window=MAX_WINDOW - 1)
     assert log.direction.add_window(5) == 1
     assert log.direction.add_window(5) == 0
 
 
-def test_floods_are_violations() -> None:
+def test_rejects_floods() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTING)
     log.direction.push(MessageKind.DATA, m.CHANNEL_DATA, string(bytes(SLACK)))
     with pytest.raises(RemoteViolation):
@@ -192,7 +192,7 @@ def test_floods_are_violations() -> None:
         )
 
 
-def test_what_waits_when_the_channel_closes_is_reported() -> None:
+def test_reports_queued_messages_when_channel_closes() -> None:
     log = Log(FROM_NEAR, StartPhase.STARTED)
     log.push(MessageKind.DATA)
     log.direction.discard(Reason(ReasonCode.CHANNEL_CLOSED, "closed"))
@@ -204,22 +204,24 @@ def test_what_waits_when_the_channel_closes_is_reported() -> None:
 
 
 class Windows(RuleBasedStateMachine):
-    """A sender that mostly keeps to its window, a receiver that grants, a start somewhere, and an EOF: what
-    goes on is what the receiver takes, the sender gets back what was dropped, and nothing stalls."""
+    """A sender that mostly respects its window, a receiver that grants, a start, and an EOF.
+
+    Only data that the receiver accepts is delivered, dropped data is refunded, and the sender never stalls.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.log = Log(FROM_NEAR, StartPhase.NOT_STARTED)
         self.direction = self.log.direction
         self.granted_by_receiver = 0
-        self.told = 0
+        self.granted_to_sender = 0
         self.sent = b""
         self.next = 0
         self.eof = False
 
     def credit(self) -> int:
-        """What an honest sender may send now."""
-        return self.told + self.log.refunded - len(self.sent)
+        """How many bytes an honest sender may send now."""
+        return self.granted_to_sender + self.log.refunded - len(self.sent)
 
     @rule(size=st.integers(0, 50))
     def grant(self, size: int) -> None:
@@ -227,10 +229,10 @@ class Windows(RuleBasedStateMachine):
 
     @rule()
     def tell(self) -> None:
-        """The relay tells the sender of the window when something runs."""
-        if self.direction.phase is StartPhase.STARTED and self.told < self.granted_by_receiver:
-            self.direction.add_granted(self.granted_by_receiver - self.told)
-            self.told = self.granted_by_receiver
+        """Grant the receiver's window to the sender, as the relay does after the start."""
+        if self.direction.phase is StartPhase.STARTED and self.granted_to_sender < self.granted_by_receiver:
+            self.direction.add_granted(self.granted_by_receiver - self.granted_to_sender)
+            self.granted_to_sender = self.granted_by_receiver
 
     @rule(size=st.integers(1, 60), honest=st.booleans())
     def send(self, size: int, honest: bool) -> None:
@@ -258,12 +260,12 @@ class Windows(RuleBasedStateMachine):
         self.log.push(MessageKind.EOF)
 
     @invariant()
-    def never_more_than_the_receiver_takes(self) -> None:
+    def window_is_never_exceeded(self) -> None:
         assert len(self.log.data) <= self.granted_by_receiver
         assert self.direction.window == self.granted_by_receiver - len(self.log.data)
 
     @invariant()
-    def every_byte_is_delivered_dropped_or_waits(self) -> None:
+    def each_byte_is_delivered_dropped_or_queued(self) -> None:
         gone = len(self.log.data) + len(self.log.dropped)
         assert gone <= len(self.sent)
         if not self.direction.queue_length:
@@ -271,13 +273,13 @@ class Windows(RuleBasedStateMachine):
         assert self.log.refunded <= len(self.log.dropped)
 
     @invariant()
-    def nothing_stalls(self) -> None:
-        """Data waits for a start or for window alone, and an honest sender can always use up the window."""
+    def sender_never_stalls(self) -> None:
+        """Data waits only for a start or for window, and an honest sender can always use up the window."""
         if self.direction.phase is StartPhase.STARTED and self.direction.window and not self.direction.ended:
             assert not self.direction.queue_length
         if self.direction.granted >= 0 and not self.eof and self.direction.phase is StartPhase.STARTED:
-            assert self.told + self.log.refunded - len(self.sent) <= self.direction.window + max(
-                0, self.told - self.granted_by_receiver
+            assert self.granted_to_sender + self.log.refunded - len(self.sent) <= self.direction.window + max(
+                0, self.granted_to_sender - self.granted_by_receiver
             )
 
 
@@ -286,8 +288,8 @@ TestWindows.settings = settings(max_examples=150, stateful_step_count=40, deadli
 
 
 @given(st.lists(st.sampled_from(sorted(MessageKind, key=lambda kind: kind.value)), max_size=30))
-def test_order_is_kept(kinds: list[MessageKind]) -> None:
-    """Everything that is delivered after a start leaves in the order in which it came."""
+def test_keeps_order_after_start(kinds: list[MessageKind]) -> None:
+    """Messages after a start are delivered in the order in which they were pushed."""
     log = Log(FROM_FAR, StartPhase.STARTED, window=1000, granted=1000)
     for kind in kinds:
         log.push(kind)

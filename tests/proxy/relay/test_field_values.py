@@ -1,5 +1,7 @@
-"""Sends a message for each field of the table through the whole proxy, in memory, and looks for its value
-where the table says that it is: in the recording, in its hash, in the audit, or nowhere at the far end."""
+"""Sends a message for each field of the table through the whole proxy, in memory.
+
+Its value must be where the table says: in the recording, its hash, the audit, or nowhere at the far end.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from conchrec.ssh.message_layouts import FieldType, Layout
 from conchrec.ssh.wire import string, uint32
 from fuzz.channels.stack import Stack
 
-#: Numbers and texts that stand nowhere by chance.
+#: Numbers and texts that no other message contains.
 NUMBERS = (3571, 3659)
 TEXTS = (b"alpha-3571", b"omega-3659")
 WINDOW, PACKET = 1 << 20, 1 << 15
@@ -152,12 +154,12 @@ def run(stack: Stack, row: FieldRow, choice: int) -> tuple[Ends, list[dict[str, 
             ends.session()
             ends.request(True, b"x11-req", b"\0" + string(b"MIT") + string(b"00") + uint32(0))
             ends.run()
-            for listen, place in (
+            for listen, address in (
                 (b"tcpip-forward", string(b"") + uint32(80)),
                 (b"streamlocal-forward@openssh.com", string(b"/s")),
             ):
-                asked = m.GlobalRequest(name=listen, want_reply=True, extra=place)
-                ends.send(True, m.GLOBAL_REQUEST, asked.encode())
+                request = m.GlobalRequest(name=listen, want_reply=True, extra=address)
+                ends.send(True, m.GLOBAL_REQUEST, request.encode())
                 ends.send(False, m.REQUEST_SUCCESS, b"")
         opening = string(name) + uint32(5) + uint32(WINDOW) + uint32(PACKET) + extra
         ends.send(from_user, m.CHANNEL_OPEN, opening)
@@ -180,40 +182,40 @@ ROWS = [row for row in FIELDS if row.group in GROUPS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.message}-{row.field}")
-def test_the_value_of_each_field_is_where_the_table_says(stack: Stack, row: FieldRow) -> None:
+def test_keeps_field_value_as_table_says(stack: Stack, row: FieldRow) -> None:
     layout = GROUPS[row.group][row.message.encode()]
     from_user = row.group != "request of the target" and row.message not in OPENED_BY_TARGET
-    found: list[object] = []
+    results: list[object] = []
     for choice in (0, 1):
         ends, events = run(stack, row, choice)
         if row.fate is Fate.DIGESTED:
-            found.append(ends.control("user" if from_user else "target"))
+            results.append(ends.control("user" if from_user else "target"))
         elif row.fate is Fate.RECORDED:
-            found.append(value(row, layout, choice) in ends.recorded())
+            results.append(value(row, layout, choice) in ends.recorded())
         elif row.fate is Fate.AUDITED:
-            found.append(value(row, layout, choice) in json.dumps(events))
+            results.append(value(row, layout, choice) in json.dumps(events))
         else:
-            found.append(tuple(ends.server if from_user else ends.client))
-            assert found[-1]
+            results.append(tuple(ends.server if from_user else ends.client))
+            assert results[-1]
     if row.fate is Fate.DIGESTED:
-        assert found[0] != found[1]
+        assert results[0] != results[1]
     elif row.fate is Fate.CONSTANT:
-        assert found[0] == found[1]
+        assert results[0] == results[1]
     else:
-        assert found == [True, True]
+        assert results == [True, True]
 
 
-def test_other_rows_are_covered_elsewhere() -> None:
-    """Data and windows: test_relay; unknown requests, replies and refusals: below."""
+def test_covers_other_rows_elsewhere() -> None:
+    """Data and windows in test_relay; unknown requests, replies and refusals below."""
     assert {row.group for row in FIELDS} - set(GROUPS) == {
         "message", "global reply", "open failure", "unknown request"
     }  # fmt: skip
 
 
-def test_the_port_that_a_target_chose_is_audited(stack: Stack) -> None:
+def test_audits_port_chosen_by_target(stack: Stack) -> None:
     ends = Ends(stack)
-    asked = m.GlobalRequest(name=b"tcpip-forward", want_reply=True, extra=string(b"lo") + uint32(0))
-    ends.send(True, m.GLOBAL_REQUEST, asked.encode())
+    request = m.GlobalRequest(name=b"tcpip-forward", want_reply=True, extra=string(b"lo") + uint32(0))
+    ends.send(True, m.GLOBAL_REQUEST, request.encode())
     ends.send(False, m.REQUEST_SUCCESS, uint32(3571) + b"surplus")
     assert ends.client[-1] == (m.REQUEST_SUCCESS, uint32(3571))
     events = stack.events()
@@ -223,7 +225,7 @@ def test_the_port_that_a_target_chose_is_audited(stack: Stack) -> None:
     stack.disconnect()
 
 
-def test_the_reason_of_an_open_failure_is_audited(stack: Stack) -> None:
+def test_audits_reason_of_open_failure(stack: Stack) -> None:
     ends = Ends(stack)
     opening = string(b"direct-tcpip") + uint32(5) + uint32(WINDOW) + uint32(PACKET)
     ends.send(True, m.CHANNEL_OPEN, opening + string(b"db") + uint32(1) + string(b"me") + uint32(2))
@@ -238,7 +240,7 @@ def test_the_reason_of_an_open_failure_is_audited(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("from_user", [True, False])
-def test_an_unknown_request_is_audited_with_its_hash(stack: Stack, from_user: bool) -> None:
+def test_audits_hash_of_unknown_request(stack: Stack, from_user: bool) -> None:
     ends = Ends(stack)
     ends.session()
     ends.run()

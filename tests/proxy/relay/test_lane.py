@@ -1,4 +1,4 @@
-"""Order is kept, whatever the state of a lane and whoever answers."""
+"""Lanes and replies keep their order, in each state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ messages = st.lists(st.tuples(st.integers(93, 100), st.binary(max_size=4)), max_
 
 
 @given(messages, messages)
-def test_what_was_held_leaves_first_and_in_order(before: Messages, after: Messages) -> None:
+def test_forwards_held_messages_first(before: Messages, after: Messages) -> None:
     log: list[tuple[str, int, bytes]] = []
     lane = lane_of(log)
     for message in before:
@@ -37,7 +37,7 @@ def test_what_was_held_leaves_first_and_in_order(before: Messages, after: Messag
     assert [entry[0] for entry in log] == ["observed", "passed"] * len(before + after)
 
 
-def test_what_arrives_during_the_replay_queues_up_behind_it() -> None:
+def test_queues_messages_that_arrive_during_open() -> None:
     passed: list[bytes] = []
 
     def forward(message: int, body: bytes) -> None:
@@ -53,19 +53,19 @@ def test_what_arrives_during_the_replay_queues_up_behind_it() -> None:
 
 
 @given(messages, st.lists(st.integers(0, 25)))
-def test_a_gated_lane_observes_at_once_and_passes_when_released(pushed: Messages, marks: list[int]) -> None:
+def test_observes_at_once_and_forwards_when_released(pushed: Messages, marks: list[int]) -> None:
     log: list[tuple[str, int, bytes]] = []
     lane = lane_of(log)
-    asked = 0
+    gate_calls = 0
 
     def gate() -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal gate_calls
+        gate_calls += 1
 
     lane.open(gate)
     for message in pushed:
         lane.push(*message)
-    assert asked == len(pushed)
+    assert gate_calls == len(pushed)
     assert [entry[0] for entry in log] == ["observed"] * len(pushed)
     highest = 0
     for mark in marks:
@@ -77,7 +77,7 @@ def test_a_gated_lane_observes_at_once_and_passes_when_released(pushed: Messages
     assert lane.pending == 0
 
 
-def test_what_can_not_be_observed_is_not_passed_on() -> None:
+def test_does_not_forward_when_observer_fails() -> None:
     passed: list[bytes] = []
 
     def observe(message: int, body: bytes) -> None:
@@ -90,7 +90,7 @@ def test_what_can_not_be_observed_is_not_passed_on() -> None:
     assert passed == []
 
 
-def test_a_flood_before_the_other_side_is_there_is_refused() -> None:
+def test_rejects_flood_while_held() -> None:
     lane = Lane(lambda message, body: None, lambda message, body: None)
     for _ in range(HELD_MESSAGES):
         lane.push(98, b"")
@@ -101,7 +101,7 @@ def test_a_flood_before_the_other_side_is_there_is_refused() -> None:
         other.push(94, b"x" * (HELD_BYTES + 1))
 
 
-def test_our_own_answers_wait_for_their_turn() -> None:
+def test_delays_own_answers_until_earlier_replies() -> None:
     sent: list[bool] = []
     order = ReplyOrder(sent.append)
     order.expect()
@@ -112,29 +112,29 @@ def test_our_own_answers_wait_for_their_turn() -> None:
     assert sent == [True, False]
     order.accept_reply(False)
     assert sent == [True, False, False]
-    order.accept_reply(True)  # nobody asked
+    order.accept_reply(True)  # without a request
     assert sent == [True, False, False]
 
 
 @given(st.lists(st.sampled_from(["pass", "yes", "no"]), max_size=20), st.data())
-def test_replies_come_in_the_order_of_the_questions(asked: list[str], data: st.DataObject) -> None:
+def test_sends_replies_in_order_of_requests(kinds: list[str], data: st.DataObject) -> None:
     sent: list[bool] = []
     order = ReplyOrder(sent.append)
     expected: list[bool] = []
-    for one in asked:
-        if one == "pass":
+    for kind in kinds:
+        if kind == "pass":
             order.expect()
             expected.append(data.draw(st.booleans()))
         else:
-            order.answer(one == "yes")
-            expected.append(one == "yes")
-    for one, reply in zip(asked, expected, strict=True):
-        if one == "pass":
+            order.answer(kind == "yes")
+            expected.append(kind == "yes")
+    for kind, reply in zip(kinds, expected, strict=True):
+        if kind == "pass":
             order.accept_reply(reply)
     assert sent == expected
 
 
-def test_settling_answers_all_that_waits() -> None:
+def test_settle_answers_all_open_requests() -> None:
     sent: list[bool] = []
     order = ReplyOrder(sent.append)
     order.expect()

@@ -1,4 +1,4 @@
-"""Lanes under any order of events, against a list: what has come, in order, and how far it may have gone."""
+"""Lanes under any order of events, compared with a list of the messages and how many may be forwarded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ bodies = st.binary(max_size=4)
 
 
 class Order(RuleBasedStateMachine):
-    """A lane from being held to its end. Some messages cause others while they are passed on, as an answer
-    that is written into the other direction may."""
+    """A lane from the held state to its end. Forwarding some messages causes others, as an answer may."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +27,7 @@ class Order(RuleBasedStateMachine):
         self.passed: list[tuple[int, bytes]] = []
         self.echoes: dict[bytes, int] = {}
         self.gated = False
-        self.asked = 0
+        self.gate_calls = 0
         self.marks: list[int] = [0]
         self.may_pass = 0
 
@@ -66,7 +65,7 @@ class Order(RuleBasedStateMachine):
         self.lane.open(self.gate)
 
     def gate(self) -> None:
-        self.asked += 1
+        self.gate_calls += 1
 
     @precondition(lambda self: self.gated)
     @rule()
@@ -77,7 +76,7 @@ class Order(RuleBasedStateMachine):
     @precondition(lambda self: self.gated)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        """In any order, old ones too."""
+        """In any order, also earlier marks."""
         mark = data.draw(st.sampled_from(self.marks))
         self.may_pass = max(self.may_pass, mark)
         self.lane.release(mark)
@@ -94,7 +93,7 @@ class Order(RuleBasedStateMachine):
             assert not self.observed
         elif self.gated:
             assert (len(self.observed), len(self.passed)) == (len(self.pushed), self.may_pass)
-            assert self.asked == len(self.pushed)
+            assert self.gate_calls == len(self.pushed)
         else:
             assert self.passed == self.pushed
         assert self.lane.pending == len(self.pushed) - len(self.passed)
@@ -105,13 +104,13 @@ TestOrder.settings = settings(max_examples=200, stateful_step_count=30, deadline
 
 
 class Replies(RuleBasedStateMachine):
-    """Answers of ours and of the far side, while requests still come."""
+    """Answers of the proxy and of the far end, while requests arrive."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[bool] = []
         self.order = ReplyOrder(self.sent.append)
-        #: The answer to each request, None where the far side has not given it.
+        #: The answer to each request; None until the far end has given it.
         self.turns: list[bool | None] = []
 
     @rule()
@@ -126,7 +125,7 @@ class Replies(RuleBasedStateMachine):
 
     @rule(success=st.booleans())
     def accept_reply(self, success: bool) -> None:
-        """Also to what nobody asked."""
+        """Also without a request."""
         self.order.accept_reply(success)
         if None in self.turns:
             self.turns[self.turns.index(None)] = success
@@ -147,8 +146,10 @@ TestReplies.settings = settings(max_examples=200, stateful_step_count=30, deadli
 
 
 @given(st.lists(st.tuples(numbers, bodies), min_size=1, max_size=20), st.data())
-def test_the_observer_fails_at_any_place(pushed: list[tuple[int, bytes]], data: st.DataObject) -> None:
-    """Held, open or gated: what was observed before it has gone or waits, what it failed on never goes."""
+def test_stops_at_message_on_which_observer_fails(
+    pushed: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    """In each state: messages before it are forwarded or wait; the message itself is never forwarded."""
     fails_at = data.draw(st.integers(0, len(pushed) - 1))
     held = data.draw(st.integers(0, len(pushed)))
     gate: Callable[[], None] | None = (lambda: None) if data.draw(st.booleans()) else None
@@ -178,8 +179,8 @@ def test_the_observer_fails_at_any_place(pushed: list[tuple[int, bytes]], data: 
 
 
 @given(st.lists(st.integers(0, HELD_BYTES // 3), max_size=12))
-def test_what_is_held_is_bounded(sizes: list[int]) -> None:
-    """To the byte: what is within the bound is held, what is beyond it is refused, each time."""
+def test_limits_held_bytes(sizes: list[int]) -> None:
+    """Exactly: up to the limit bytes are held, and each message beyond it is refused."""
     lane = Lane(lambda message, body: None, lambda message, body: None)
     total = 0
     for size in sizes:

@@ -1,4 +1,4 @@
-"""A relay between two connections in memory: order, windows, early confirmation, and every end."""
+"""A relay between two connections in memory: order, windows, early confirmation, and each kind of end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.loop import Handler, Loop, Receiver, request_body
 
 
 class Watcher:
-    """An Observer that keeps what it sees, and fails where it is told to."""
+    """An Observer that keeps its calls, and fails if the test says so."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
@@ -73,7 +73,7 @@ EXTRA = {b"direct-tcpip": string(b"localhost") + uint32(80) + string(b"127.0.0.1
 
 
 class Stage:
-    """user ↔ (relay) ↔ target, with the user's channel opened and the relay made."""
+    """user ↔ (relay) ↔ target, with the user's channel requested and the relay created."""
 
     def __init__(self, window: int = 1000, max_packet: int = 100, kind: bytes = b"session") -> None:
         self.proxy, self.target_handler = Handler(), Handler()
@@ -106,7 +106,7 @@ class Stage:
         return self.grant()
 
     def start(self, *, want_reply: bool = True) -> Channel:
-        """Open, and run a command: the user's and the target's lists begin after that."""
+        """Open the channel and start a command; messages before that are forgotten."""
         channel = self.open()
         self.ask(b"exec", string(b"cat"), want_reply=want_reply)
         channel.send(m.CHANNEL_SUCCESS)
@@ -128,15 +128,15 @@ def data(text: bytes) -> bytes:
     return string(text)
 
 
-def test_the_far_end_hears_the_near_ends_own_window_and_grants_its_own() -> None:
+def test_forwards_windows_of_both_ends() -> None:
     stage = Stage(window=4321, max_packet=123)
     stage.relay.dial(stage.far.left)
     stage.pump()
-    asked = stage.target_handler.openings[0].request
-    assert (asked.kind, asked.window, asked.max_packet) == (b"session", 4321, 123)
-    assert stage.user.heard == []  # nothing is confirmed before the target has
+    request = stage.target_handler.openings[0].request
+    assert (request.kind, request.window, request.max_packet) == (b"session", 4321, 123)
+    assert stage.user.heard == []  # not confirmed before the target confirms
     there = stage.grant(window=777, max_packet=55)
-    assert stage.user.heard == [("opened", 0, 55, b"")]  # and no window before something runs
+    assert stage.user.heard == [("opened", 0, 55, b"")]  # and no window before the start
     stage.ask(b"shell")
     assert stage.user.heard == [("opened", 0, 55, b"")]
     there.send(m.CHANNEL_WINDOW_ADJUST, uint32(23))
@@ -145,14 +145,14 @@ def test_the_far_end_hears_the_near_ends_own_window_and_grants_its_own() -> None
     assert stage.user.heard[1:] == [(m.CHANNEL_SUCCESS, b""), (m.CHANNEL_WINDOW_ADJUST, uint32(800))]
 
 
-def test_a_forward_has_the_target_s_window_at_once() -> None:
+def test_grants_window_of_target_at_once_for_forward() -> None:
     stage = Stage(kind=b"direct-tcpip")
     stage.relay.dial(stage.far.left)
     stage.grant(window=777, max_packet=55)
     assert stage.user.heard == [("opened", 777, 55, b"")]
 
 
-def test_everything_passes_both_ways_in_order() -> None:
+def test_forwards_messages_both_ways_in_order() -> None:
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"ls")))
@@ -184,7 +184,7 @@ def test_everything_passes_both_ways_in_order() -> None:
         assert connection.channel_count == 0
 
 
-def test_a_refusal_passes_with_its_code_and_text() -> None:
+def test_forwards_code_and_text_of_refusal() -> None:
     stage = Stage()
     stage.relay.dial(stage.far.left)
     stage.pump()
@@ -194,7 +194,7 @@ def test_a_refusal_passes_with_its_code_and_text() -> None:
     assert stage.watcher.seen == [("refused", m.RESOURCE_SHORTAGE, b"MaxSessions"), ("finished",)]
 
 
-def test_an_early_channel_gets_window_only_when_the_target_grants_it() -> None:
+def test_withholds_window_of_early_channel_until_target_grants_it() -> None:
     stage = Stage()
     stage.relay.early()
     stage.pump()
@@ -212,7 +212,7 @@ def test_an_early_channel_gets_window_only_when_the_target_grants_it() -> None:
     there.send(m.CHANNEL_SUCCESS)
     stage.pump()
     assert stage.user.heard[1:] == [(m.CHANNEL_SUCCESS, b""), (m.CHANNEL_WINDOW_ADJUST, uint32(500))]
-    # It was told 32 KiB, the target takes 50: longer packets are cut, in order.
+    # The maximum packet size was confirmed as 32 KiB, but the target's is 50: packets are split in order.
     stage.user_channel.send(m.CHANNEL_DATA, data(bytes(range(120))))
     stage.pump()
     pieces = [body[4:] for number, body in stage.target.heard if number == m.CHANNEL_DATA]
@@ -220,7 +220,7 @@ def test_an_early_channel_gets_window_only_when_the_target_grants_it() -> None:
     assert b"".join(pieces) == bytes(range(120))
 
 
-def test_a_reply_of_ours_waits_for_the_targets_earlier_one() -> None:
+def test_delays_own_reply_until_earlier_reply_of_target() -> None:
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"env", True, ENV))
@@ -235,7 +235,7 @@ def test_a_reply_of_ours_waits_for_the_targets_earlier_one() -> None:
     assert [entry[0] for entry in stage.user.heard[1:]] == [m.CHANNEL_SUCCESS, m.CHANNEL_FAILURE]
 
 
-def test_what_can_not_be_recorded_ends_the_channel_with_a_line_for_the_user() -> None:
+def test_ends_channel_with_message_when_recording_fails() -> None:
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"cat")))
@@ -244,7 +244,7 @@ def test_what_can_not_be_recorded_ends_the_channel_with_a_line_for_the_user() ->
     there.send(m.CHANNEL_DATA, data(b"secret"))
     stage.pump()
     assert stage.user.heard[1:] == [
-        # accepted, or the client would not show what follows
+        # accepted, or the client would not show the message
         (m.CHANNEL_SUCCESS, b""),
         (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"conchrec: the disk is full\r\n")),
         (m.CHANNEL_REQUEST, m.exit_status(255)),
@@ -255,7 +255,7 @@ def test_what_can_not_be_recorded_ends_the_channel_with_a_line_for_the_user() ->
     assert stage.relay.finished
 
 
-def test_a_refused_start_is_accepted_and_explained() -> None:
+def test_accepts_refused_start_to_show_reason() -> None:
     stage = Stage()
     stage.relay.early()
     stage.pump()
@@ -266,7 +266,7 @@ def test_a_refused_start_is_accepted_and_explained() -> None:
     assert stage.target_handler.openings == []
 
 
-def test_a_line_that_does_not_fit_the_window_is_left_out_and_the_end_is_not() -> None:
+def test_ends_channel_without_message_when_window_is_small() -> None:
     stage = Stage(window=3)
     stage.open()
     stage.relay.abort("conchrec: too long")
@@ -274,19 +274,19 @@ def test_a_line_that_does_not_fit_the_window_is_left_out_and_the_end_is_not() ->
     assert [entry[0] for entry in stage.user.heard[1:]] == [98, 96, 97]
 
 
-def test_an_abort_before_the_answer_is_a_refusal() -> None:
+def test_refuses_channel_when_aborted_before_confirmation() -> None:
     stage = Stage()
     stage.relay.dial(stage.far.left)
     stage.pump()
     stage.relay.abort("conchrec: stopped")
     stage.pump()
     assert stage.user.heard == [("refused", m.CONNECT_FAILED, b"conchrec: stopped")]
-    # The target's late yes is answered with CLOSE.
+    # The target's late confirmation is answered with CLOSE.
     stage.grant()
     assert stage.target.heard == [(m.CHANNEL_CLOSE, b"")]
 
 
-def test_says_nothing_after_the_target_s_eof() -> None:
+def test_sends_no_message_after_eof_of_target() -> None:
     """OpenSSH's client disconnects for extended data after EOF."""
     stage = Stage()
     there = stage.start()
@@ -298,8 +298,8 @@ def test_says_nothing_after_the_target_s_eof() -> None:
 
 
 @pytest.mark.parametrize("side", ["near", "far"])
-def test_a_lost_connection_finishes_the_relay(side: str) -> None:
-    """The other end hears no CLOSE, which it would take for the end of the data."""
+def test_finishes_when_connection_is_lost(side: str) -> None:
+    """The other end gets no CLOSE, which it would take for the end of the data."""
     stage = Stage()
     stage.open()
     (stage.near.right if side == "near" else stage.far.left).serviceStopped()
@@ -308,7 +308,7 @@ def test_a_lost_connection_finishes_the_relay(side: str) -> None:
     assert all(entry[0] != m.CHANNEL_CLOSE for entry in (*stage.target.heard, *stage.user.heard))
 
 
-def test_more_than_was_granted_ends_that_connection() -> None:
+def test_disconnects_sender_that_exceeds_window() -> None:
     stage = Stage()
     stage.start()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"x" * (SLACK + 501)))
@@ -316,7 +316,7 @@ def test_more_than_was_granted_ends_that_connection() -> None:
     assert stage.near.right_wire.disconnected is not None
 
 
-def test_a_gated_relay_passes_only_what_is_on_disk() -> None:
+def test_forwards_only_synced_messages() -> None:
     stage = Stage()
     syncs: list[Deferred[None]] = []
 
@@ -343,7 +343,7 @@ def test_a_gated_relay_passes_only_what_is_on_disk() -> None:
     assert [entry[0] for entry in stage.user.heard[1:]] == [94, 94, 96]
 
 
-def test_a_sync_that_fails_ends_the_channel() -> None:
+def test_ends_channel_when_sync_fails() -> None:
     stage = Stage()
     syncs: list[Deferred[None]] = []
 
@@ -364,7 +364,7 @@ def test_a_sync_that_fails_ends_the_channel() -> None:
 
 
 @pytest.mark.parametrize("end", ["the user is gone", "the target is gone", "the sync fails"])
-def test_what_was_observed_and_not_forwarded_is_reported(end: str) -> None:
+def test_reports_observed_messages_that_were_not_forwarded(end: str) -> None:
     syncs: list[Deferred[None]] = []
 
     def sync() -> Deferred[None]:
@@ -391,7 +391,7 @@ def test_what_was_observed_and_not_forwarded_is_reported(end: str) -> None:
     assert m.CHANNEL_DATA not in [entry[0] for entry in stage.target.heard + stage.user.heard]
 
 
-def test_close_in_both_directions_at_once() -> None:
+def test_finishes_when_both_ends_close_at_once() -> None:
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_CLOSE)
@@ -402,8 +402,8 @@ def test_close_in_both_directions_at_once() -> None:
     assert stage.far.left.channel_count == 0
 
 
-def test_credit_is_counted_in_bytes_of_data_alone() -> None:
-    """However many messages: what stands before the data uses up no window."""
+def test_counts_only_data_against_window() -> None:
+    """The fields before the data do not use up the window, for any number of messages."""
     stage = Stage(window=100)
     there = stage.start()
     for message, body in ((m.CHANNEL_DATA, data(b"x")), (m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"x"))):
@@ -418,11 +418,11 @@ def test_credit_is_counted_in_bytes_of_data_alone() -> None:
     assert not stage.relay.finished
 
 
-# --- what does not reach the other end
+# --- messages that are split or dropped
 
 
-def test_splits_data_to_the_far_ends_packets() -> None:
-    """sshd drops a packet that is larger than it allows, and what was hashed was then never delivered."""
+def test_splits_data_to_packets_of_far_end() -> None:
+    """sshd drops a packet that is too large: the recording would hold data that was never delivered."""
     stage = Stage()
     stage.start()
     stage.user_channel.send(m.CHANNEL_DATA, data(bytes(range(120))))
@@ -431,7 +431,7 @@ def test_splits_data_to_the_far_ends_packets() -> None:
     assert b"".join(body[4:] for _, body in stage.target.heard) == bytes(range(120))
 
 
-def test_splits_data_to_the_near_ends_packets() -> None:
+def test_splits_data_to_packets_of_near_end() -> None:
     stage = Stage(max_packet=3)
     there = stage.start()
     there.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abcd"))
@@ -446,8 +446,8 @@ def test_splits_data_to_the_near_ends_packets() -> None:
 
 
 @pytest.mark.parametrize("of_target", [True, False])
-def test_data_that_would_be_split_into_very_many_packets_ends_the_channel(of_target: bool) -> None:
-    """Whoever takes one byte in a packet would stop all others while 32 kB are split. Nothing is observed."""
+def test_ends_channel_when_data_needs_too_many_packets(of_target: bool) -> None:
+    """A peer with packets of one byte would delay all others while 32 kB are split. Nothing is observed."""
     stage = Stage(window=1 << 20, max_packet=1)
     stage.relay.early()
     stage.relay.dial(stage.far.left)
@@ -467,7 +467,7 @@ def test_data_that_would_be_split_into_very_many_packets_ends_the_channel(of_tar
 
 
 @pytest.mark.parametrize("sent", ["extended data", "data after EOF"])
-def test_dropped_data_is_returned_to_the_senders_window(sent: str) -> None:
+def test_refunds_window_of_dropped_data(sent: str) -> None:
     stage = Stage()
     stage.start()
     if sent == "extended data":
@@ -482,8 +482,8 @@ def test_dropped_data_is_returned_to_the_senders_window(sent: str) -> None:
     assert (dropped[-3:], from_near) == (b"abc", True)
 
 
-def test_unknown_extended_data_gains_no_window() -> None:
-    """Nothing was granted before the start, so nothing is given back."""
+def test_refunds_no_window_before_start() -> None:
+    """No window was granted before the start, so none is returned."""
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(2) + data(b"abc"))
@@ -496,7 +496,7 @@ def test_unknown_extended_data_gains_no_window() -> None:
     assert len(stage.dropped()) == 2
 
 
-def test_data_before_a_start_is_dropped() -> None:
+def test_drops_data_before_start() -> None:
     stage = Stage()
     there = stage.open()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
@@ -508,7 +508,7 @@ def test_data_before_a_start_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("want_reply", [True, False])
-def test_one_start_is_in_flight(want_reply: bool) -> None:
+def test_forwards_one_start_at_a_time(want_reply: bool) -> None:
     """sshd ignores the second: it must neither be forwarded nor recorded."""
     stage = Stage()
     there = stage.open()
@@ -525,8 +525,8 @@ def test_one_start_is_in_flight(want_reply: bool) -> None:
     ]
 
 
-def test_a_start_follows_one_that_was_refused() -> None:
-    """PuTTY's pscp and psftp ask for the subsystem, and then for exec, on one channel."""
+def test_forwards_next_start_after_refusal() -> None:
+    """PuTTY's pscp and psftp request the subsystem, and then exec, on one channel."""
     stage = Stage()
     there = stage.open()
     stage.ask(b"subsystem", string(b"sftp"))
@@ -542,8 +542,8 @@ def test_a_start_follows_one_that_was_refused() -> None:
     assert [entry[0] for entry in stage.user.heard[1:]] == [100, 99, 93]
 
 
-def test_env_pty_exec_without_a_reply_and_a_keepalive_at_once() -> None:
-    """Replies keep their order, and those that nobody wants are not sent."""
+def test_orders_replies_of_requests_sent_at_once() -> None:
+    """Replies keep their order, and unwanted ones are not sent."""
     stage = Stage()
     there = stage.open()
     pty = string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b"")
@@ -571,8 +571,8 @@ def test_env_pty_exec_without_a_reply_and_a_keepalive_at_once() -> None:
     assert [entry[0] for entry in stage.user.heard[1:]] == [m.CHANNEL_WINDOW_ADJUST, m.CHANNEL_FAILURE]
 
 
-def test_what_the_target_says_before_the_start_comes_after_it() -> None:
-    """Else it would be recorded before the header says what runs."""
+def test_holds_data_of_target_until_start() -> None:
+    """Otherwise it would be recorded before the header with the command."""
     stage = Stage()
     there = stage.open()
     there.send(m.CHANNEL_DATA, data(b"welcome"))
@@ -604,7 +604,7 @@ def test_what_the_target_says_before_the_start_comes_after_it() -> None:
         ),
     ],
 )
-def test_surplus_bytes_are_not_forwarded(message: int, body: bytes, forwarded: bytes) -> None:
+def test_drops_surplus_bytes_of_user(message: int, body: bytes, forwarded: bytes) -> None:
     stage = Stage()
     stage.start()
     stage.user_channel.send(message, body)
@@ -613,7 +613,7 @@ def test_surplus_bytes_are_not_forwarded(message: int, body: bytes, forwarded: b
     assert stage.dropped() == [(message, b"surplus", True)]
 
 
-def test_surplus_bytes_of_the_target_are_not_forwarded() -> None:
+def test_drops_surplus_bytes_of_target() -> None:
     stage = Stage()
     there = stage.start()
     stage.ask(b"signal", string(b"TERM"))
@@ -645,7 +645,7 @@ def test_surplus_bytes_of_the_target_are_not_forwarded() -> None:
         (b"unknown@example.com", bytes(UNKNOWN_MOST + 1)),
     ],
 )
-def test_a_malformed_request_is_answered_with_failure_in_its_turn(name: bytes, extra: bytes) -> None:
+def test_answers_malformed_request_with_failure_in_order(name: bytes, extra: bytes) -> None:
     stage = Stage()
     there = stage.start()
     stage.ask(b"signal", string(b"TERM"))
@@ -659,7 +659,7 @@ def test_a_malformed_request_is_answered_with_failure_in_its_turn(name: bytes, e
 
 
 @pytest.mark.parametrize("side", ["user", "target"])
-def test_requests_that_are_never_answered_are_limited(side: str) -> None:
+def test_limits_unanswered_requests(side: str) -> None:
     stage = Stage()
     there = stage.start()
     channel = stage.user_channel if side == "user" else there
@@ -672,7 +672,7 @@ def test_requests_that_are_never_answered_are_limited(side: str) -> None:
     assert len([entry for entry in heard if entry[0] == m.CHANNEL_REQUEST]) == UNANSWERED_MOST
 
 
-def test_replies_to_nothing_are_dropped_either_way() -> None:
+def test_drops_replies_without_request() -> None:
     stage = Stage()
     there = stage.start()
     there.send(m.CHANNEL_SUCCESS)
@@ -688,7 +688,7 @@ def test_replies_to_nothing_are_dropped_either_way() -> None:
     assert stage.target.heard == [(m.CHANNEL_SUCCESS, b"")]
 
 
-def test_the_control_hash_covers_all_that_is_forwarded_besides_data() -> None:
+def test_control_hash_covers_all_messages_except_data() -> None:
     stage = Stage()
     there = stage.open()
     stage.ask(b"exec", string(b"cat"))
@@ -696,7 +696,7 @@ def test_the_control_hash_covers_all_that_is_forwarded_besides_data() -> None:
     stage.pump()
     stage.user_channel.send(m.CHANNEL_DATA, data(b"abc"))
     stage.user_channel.send(m.CHANNEL_WINDOW_ADJUST, uint32(5))
-    # Dropped, and given back to their senders' windows; the last one meets a CLOSE.
+    # Dropped and refunded; the last one arrives after a CLOSE.
     stage.user_channel.send(m.CHANNEL_EXTENDED_DATA, uint32(1) + data(b"abc"))
     there.send(m.CHANNEL_EXTENDED_DATA, uint32(7) + data(b"abc"))
     stage.pump()
@@ -719,7 +719,7 @@ def test_the_control_hash_covers_all_that_is_forwarded_besides_data() -> None:
         assert control.sha256 == hashed.hexdigest()
 
 
-def test_an_open_failure_has_one_line_and_a_known_code() -> None:
+def test_sanitizes_open_failure() -> None:
     stage = Stage()
     stage.relay.dial(stage.far.left)
     stage.pump()

@@ -1,4 +1,4 @@
-"""A user whose client takes very small packets does not make the proxy cut streams into thousands of them."""
+"""A client with a very small maximum packet size cannot make the proxy split streams into thousands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from conchrec.ssh.channel_stream import LEAST_PACKET
 from conchrec.ssh.wire import string, uint32
 from fuzz.channels.stack import Stack
 
-PLACE = string(b"127.0.0.1") + uint32(2222) + string(b"") + uint32(0)
+TARGET = string(b"127.0.0.1") + uint32(2222) + string(b"") + uint32(0)
 
 
-@pytest.mark.parametrize(("kind", "extra"), [(b"direct-tcpip", PLACE), (b"session", b"")])
-def test_a_stream_of_very_small_packets_is_refused(kind: bytes, extra: bytes) -> None:
+@pytest.mark.parametrize(("kind", "extra"), [(b"direct-tcpip", TARGET), (b"session", b"")])
+def test_refuses_stream_with_very_small_packets(kind: bytes, extra: bytes) -> None:
     stack = Stack(settings={}, options={})
     stack.connect()
     assert stack.outer is not None

@@ -1,4 +1,4 @@
-"""A tunnel: bytes in order, pressure both ways, and a failing protocol that ends nothing but itself."""
+"""A tunnel: bytes in order, backpressure both ways, and a protocol that fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.now import Now
 
 
 class Heard(Protocol):
-    """Keeps what it hears; raises where it is told to."""
+    """Keeps its data; raises if ``broken``."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -33,17 +33,17 @@ class Heard(Protocol):
         self.lost += 1
 
 
-class Valve:
-    """An IPushProducer that keeps what it is told."""
+class FakeProducer:
+    """An IPushProducer that keeps its calls."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def pauseProducing(self) -> None:
-        self.told.append("pause")
+        self.calls.append("pause")
 
     def resumeProducing(self) -> None:
-        self.told.append("resume")
+        self.calls.append("resume")
 
 
 class Pair:
@@ -60,7 +60,7 @@ class Pair:
         self.loop.pump()
 
 
-def test_what_comes_before_the_protocol_is_delivered_first() -> None:
+def test_delivers_early_data_first() -> None:
     pair = Pair()
     pair.stream.write(b"early")
     pair.loop.pump()
@@ -74,7 +74,7 @@ def test_what_comes_before_the_protocol_is_delivered_first() -> None:
     assert pair.user.data == b"back"
 
 
-def test_without_a_protocol_no_more_than_one_window_comes() -> None:
+def test_accepts_one_window_without_protocol() -> None:
     pair = Pair()
     pair.stream.write(b"x" * (3 * WINDOW))
     pair.loop.pump()
@@ -85,25 +85,25 @@ def test_without_a_protocol_no_more_than_one_window_comes() -> None:
     assert len(heard.data) == 3 * WINDOW
 
 
-def test_pressure_is_told_once_each_way() -> None:
+def test_reports_pressure_once_each_way() -> None:
     pair = Pair()
-    heard, valve, told = Heard(), Valve(), list[bool]()
-    pair.tunnel.on_pressure = told.append
+    heard, producer, pressure = Heard(), FakeProducer(), list[bool]()
+    pair.tunnel.on_pressure = pressure.append
     pair.tunnel.start(heard)
-    pair.tunnel.registerProducer(valve, True)
+    pair.tunnel.registerProducer(producer, True)
     pair.stream.pause()
     pair.tunnel.write(b"x" * (WINDOW + HIGH + 1))
     pair.loop.pump()
     pair.tunnel.write(b"x")
-    assert (valve.told, told) == (["pause"], [True])
+    assert (producer.calls, pressure) == (["pause"], [True])
     pair.stream.resume()
     pair.loop.pump()
-    assert (valve.told, told) == (["pause", "resume"], [True, False])
+    assert (producer.calls, pressure) == (["pause", "resume"], [True, False])
     assert pair.tunnel.stream.pending < LOW
     assert len(pair.user.data) == WINDOW + HIGH + 2
 
 
-def test_a_protocol_that_raises_ends_its_channel_alone() -> None:
+def test_closes_only_channel_whose_protocol_raises() -> None:
     pair = Pair()
     heard, over = Heard(), list[bool]()
     pair.tunnel.notify_closed(lambda: over.append(True))
@@ -117,7 +117,7 @@ def test_a_protocol_that_raises_ends_its_channel_alone() -> None:
     assert pair.loop.right_wire.disconnected is None
 
 
-def test_has_one_owner_who_hears_of_its_end_once() -> None:
+def test_notifies_one_owner_once() -> None:
     pair = Pair()
     over = list[str]()
     pair.tunnel.notify_closed(lambda: over.append("owner"))
@@ -129,7 +129,7 @@ def test_has_one_owner_who_hears_of_its_end_once() -> None:
     assert over == ["owner"]
 
 
-def test_closing_waits_for_what_was_written() -> None:
+def test_sends_written_data_before_close() -> None:
     pair = Pair()
     heard = Heard()
     pair.tunnel.start(heard)
@@ -144,7 +144,7 @@ def test_closing_waits_for_what_was_written() -> None:
     assert heard.lost == 1
 
 
-def test_the_users_end_is_the_end() -> None:
+def test_closes_at_eof_of_user() -> None:
     pair = Pair()
     heard = Heard()
     pair.tunnel.start(heard)
@@ -155,11 +155,11 @@ def test_the_users_end_is_the_end() -> None:
 
 
 def data_sizes(pair: Pair) -> list[int]:
-    """Of the packets that the tunnel has sent and nobody has read, without channel and length."""
+    """The sizes of the data in the packets that the tunnel has sent and the user has not read."""
     return [len(payload) - 8 for number, payload in pair.loop.right_wire.sent if number == m.CHANNEL_DATA]
 
 
-def test_what_one_turn_writes_goes_together_in_full_packets() -> None:
+def test_sends_writes_of_one_turn_in_full_packets() -> None:
     clock = Later()
     pair = Pair(clock)
     pair.tunnel.start(Heard())
@@ -172,7 +172,7 @@ def test_what_one_turn_writes_goes_together_in_full_packets() -> None:
     assert len(data_sizes(pair)) == 4
 
 
-def test_much_does_not_wait_for_the_end_of_the_turn() -> None:
+def test_sends_many_bytes_before_end_of_turn() -> None:
     clock = Later()
     pair = Pair(clock)
     pair.tunnel.start(Heard())
@@ -184,7 +184,7 @@ def test_much_does_not_wait_for_the_end_of_the_turn() -> None:
     assert sum(data_sizes(pair)) == WRITE_BYTES + 1
 
 
-def test_last_words_of_a_turn_are_said() -> None:
+def test_sends_last_bytes_when_closed_in_same_turn() -> None:
     for end in ("ours", "the user's"):
         pair = Pair(Later())
         pair.tunnel.start(Heard())
@@ -197,7 +197,7 @@ def test_last_words_of_a_turn_are_said() -> None:
         assert pair.user.data == b"good bye"
 
 
-def test_an_abort_says_nothing_more() -> None:
+def test_discards_written_data_when_aborted() -> None:
     clock = Later()
     pair = Pair(clock)
     pair.tunnel.start(Heard())
@@ -208,8 +208,8 @@ def test_an_abort_says_nothing_more() -> None:
     assert pair.user.data == b""
 
 
-def test_the_room_of_a_tunnel_bounds_both_ways() -> None:
-    """Its window, and what waits for its user before the target is asked to pause."""
+def test_capacity_limits_both_directions() -> None:
+    """Its window, and the data that may wait for the user before the target is paused."""
     handler = Handler()
     loop = Loop(Handler(), handler)
     user = User()
@@ -219,7 +219,7 @@ def test_the_room_of_a_tunnel_bounds_both_ways() -> None:
     tunnel.attach(Stream.accept(handler.openings[0], tunnel, window=0))
     stream.write(bytes(WINDOW))
     loop.pump()
-    assert tunnel.received == 0, "nobody is there yet"
+    assert tunnel.received == 0, "the window is 0 before start"
     tunnel.set_capacity(64 * 1024)
     heard = Heard()
     tunnel.hold("target", True)
