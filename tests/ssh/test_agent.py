@@ -43,7 +43,7 @@ async def certified(stage: Stage, kind: str) -> Key:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-async def test_keys_and_certificates_of_each_type(stage: Stage, kind: str) -> None:
+async def test_signs_with_keys_and_certificates_of_each_type(stage: Stage, kind: str) -> None:
     key = await certified(stage, kind)
     client = await connect_agent(stage, await stage.agent(key))
     identities = await client.identities()
@@ -60,7 +60,7 @@ async def test_keys_and_certificates_of_each_type(stage: Stage, kind: str) -> No
             assert signer.label == f"agent {word} {key.path.name}"
 
 
-async def test_requests_may_overlap(stage: Stage) -> None:
+async def test_assigns_replies_when_requests_overlap(stage: Stage) -> None:
     client = await connect_agent(stage, await stage.agent(await stage.key()))
     (identity,) = await client.identities()
     signer = AgentSigner(client, identity)
@@ -71,7 +71,7 @@ async def test_requests_may_overlap(stage: Stage) -> None:
     assert await listing == (identity,)
 
 
-async def test_a_key_that_it_does_not_hold(stage: Stage) -> None:
+async def test_fails_to_sign_with_unknown_key(stage: Stage) -> None:
     client = await connect_agent(stage, await stage.agent())
     assert await client.identities() == ()
     with pytest.raises(AgentError, match="refused to sign"):
@@ -89,7 +89,7 @@ async def _askpass(agent: Agent, directory: Path, option: str) -> None:
     (await run("ssh-add", option, env=env)).check()
 
 
-async def test_a_locked_agent_says_that_it_holds_nothing(stage: Stage, tmp_path: Path) -> None:
+async def test_lists_no_identities_when_agent_is_locked(stage: Stage, tmp_path: Path) -> None:
     agent = await stage.agent(await stage.key())
     client = await connect_agent(stage, agent)
     (identity,) = await client.identities()
@@ -101,7 +101,7 @@ async def test_a_locked_agent_says_that_it_holds_nothing(stage: Stage, tmp_path:
     assert await client.identities() == (identity,)
 
 
-async def test_binding_to_a_session(stage: Stage) -> None:
+async def test_binds_agent_to_session(stage: Stage) -> None:
     host = memory_signer(number=3)
     session_id = b"s" * 32
     signature = await host.sign(session_id, b"ssh-ed25519")
@@ -116,13 +116,13 @@ async def test_binding_to_a_session(stage: Stage) -> None:
     assert await other.identities() == ()
 
 
-async def test_an_extension_that_it_does_not_know(stage: Stage) -> None:
+async def test_returns_none_for_unknown_extension(stage: Stage) -> None:
     client = await connect_agent(stage, await stage.agent())
     assert await client.extension(b"no-such-thing@example.com", b"contents") is None
     assert await client.identities() == ()
 
 
-async def test_messages_that_pass_unread(stage: Stage) -> None:
+async def test_forwards_message_without_parsing(stage: Stage) -> None:
     agent = await stage.agent(await stage.key())
     client = await connect_agent(stage, agent)
     (identity,) = await client.identities()
@@ -132,7 +132,7 @@ async def test_messages_that_pass_unread(stage: Stage) -> None:
     )
 
 
-async def test_an_agent_that_ends(stage: Stage) -> None:
+async def test_fails_when_agent_ends(stage: Stage) -> None:
     agent = await stage.agent()
     client = await connect_agent(stage, agent)
     assert await client.identities() == ()
@@ -150,7 +150,7 @@ PUBLIC = string(b"ssh-ed25519") + string(PRIVATE.public_key().public_bytes_raw()
 CERTIFICATE = user_certificate(PrivateKey(PRIVATE))
 
 
-async def test_a_key_with_its_certificate(stage: Stage) -> None:
+async def test_adds_and_removes_key_with_certificate(stage: Stage) -> None:
     """The agent has the certificate alone, signs with it, and takes it out again."""
     agent = await stage.agent(await stage.key())
     client = await connect_keeper(stage, agent)
@@ -166,7 +166,7 @@ async def test_a_key_with_its_certificate(stage: Stage) -> None:
     assert await client.identities() == (other,)
 
 
-async def test_a_key_that_is_to_be_forgotten(stage: Stage) -> None:
+async def test_rounds_lifetime_up_to_one_second(stage: Stage) -> None:
     """Less than a second is one: nought would be for ever, with some."""
     client = await connect_keeper(stage, await stage.agent())
     await client.add(PRIVATE, CERTIFICATE, comment="", lifetime=timedelta(milliseconds=1))
@@ -178,7 +178,7 @@ async def test_a_key_that_is_to_be_forgotten(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("number", [a.FAILURE, a.EXTENSION_FAILURE, a.OLD_FAILURE])
-def test_an_agent_that_keeps_nothing(number: int) -> None:
+def test_returns_false_when_agent_refuses_to_add_or_remove(number: int) -> None:
     fake = Fake()
     keeper = AgentKeyManager(fake.asked.extend, lambda: None)
     fake.keep(keeper.remove(PUBLIC))
@@ -192,7 +192,7 @@ def test_an_agent_that_keeps_nothing(number: int) -> None:
 
 
 @pytest.mark.parametrize("message", [b"\x06x", bytes((a.IDENTITIES_ANSWER,)) + uint32(0), b"\xff"])
-def test_nonsense_from_it(message: bytes) -> None:
+def test_rejects_malformed_reply_to_remove(message: bytes) -> None:
     fake = Fake()
     keeper = AgentKeyManager(fake.asked.extend, lambda: None)
     fake.keep(keeper.remove(PUBLIC))
@@ -201,7 +201,7 @@ def test_nonsense_from_it(message: bytes) -> None:
     assert keeper.closed
 
 
-def test_what_logs_in_at_targets_can_not_do_that() -> None:
+def test_gives_target_logins_no_operation_on_keys() -> None:
     """By construction: an upstream login gets an AgentClient, which has no such operation."""
     ours = {name for name in vars(AgentClient) if not name.startswith("_")}
     assert ours == {
@@ -247,7 +247,7 @@ def listed(*keys: tuple[bytes, bytes]) -> bytes:
     return a.identities_answer(keys)
 
 
-def test_only_what_a_login_needs_is_sent(fake: Fake) -> None:
+def test_sends_only_messages_that_a_login_needs(fake: Fake) -> None:
     fake.keep(fake.client.identities())
     fake.keep(fake.client.sign(KEY, b"data", 4))
     fake.keep(fake.client.extension(b"x@y", b"contents"))
@@ -267,7 +267,7 @@ REPLIES = listed((KEY, b"joe"), (RSA, b"\xff\x1b[2J\n")), bytes((a.SIGN_RESPONSE
 
 
 @given(st.lists(st.integers(min_value=1, max_value=200), min_size=1))
-def test_replies_cut_anywhere(cuts: list[int]) -> None:
+def test_parses_replies_in_pieces_of_any_size(cuts: list[int]) -> None:
     fake = Fake()
     fake.keep(fake.client.identities())
     fake.keep(fake.client.sign(KEY, b"data", 0))
@@ -288,7 +288,7 @@ NO: list[int] = [a.FAILURE, a.EXTENSION_FAILURE, a.OLD_FAILURE]
 
 
 @pytest.mark.parametrize("number", NO)
-def test_each_way_to_say_no(fake: Fake, number: int) -> None:
+def test_reports_refusal_for_each_failure_message(fake: Fake, number: int) -> None:
     fake.keep(fake.client.identities())
     fake.say(bytes((number,)))
     assert fake.error == "the agent refused to list its keys"
@@ -301,7 +301,7 @@ def test_each_way_to_say_no(fake: Fake, number: int) -> None:
     assert fake.lost == 0
 
 
-def test_each_way_to_answer_an_extension(fake: Fake) -> None:
+def test_accepts_both_replies_to_an_extension(fake: Fake) -> None:
     for answer in (b"\x06contents", b"\x1d" + string(b"x@y") + b"contents"):
         fake.keep(fake.client.extension(b"x@y", b""))
         fake.say(answer)
@@ -333,7 +333,7 @@ EXTEND: Ask = lambda client: client.extension(b"x@y", b"")  # noqa: E731
         (EXTEND, b"\xff"),
     ],
 )
-def test_nonsense_ends_the_connection(fake: Fake, ask: Ask, message: bytes) -> None:
+def test_ends_connection_after_malformed_reply(fake: Fake, ask: Ask, message: bytes) -> None:
     fake.keep(ask(fake.client))
     fake.keep(fake.client.identities())
     fake.say(message)
@@ -344,21 +344,21 @@ def test_nonsense_ends_the_connection(fake: Fake, ask: Ask, message: bytes) -> N
 
 
 @pytest.mark.parametrize("header", [b"\0\0\0\0", uint32(a.MAX_MESSAGE + 1), b"\xff\xff\xff\xff"])
-def test_a_message_that_claims_to_be_huge_or_nothing(fake: Fake, header: bytes) -> None:
+def test_rejects_message_of_invalid_length(fake: Fake, header: bytes) -> None:
     fake.keep(fake.client.identities())
     fake.client.data_received(header)
     assert fake.lost == 1
     assert "its length is" in fake.error
 
 
-def test_an_answer_that_nobody_asked_for(fake: Fake) -> None:
+def test_rejects_reply_without_request(fake: Fake) -> None:
     fake.say(listed((KEY, b"joe")))
     assert fake.lost == 1
     fake.keep(fake.client.identities())
     assert "a reply without a request" in fake.error
 
 
-def test_every_request_fails_when_the_connection_goes(fake: Fake) -> None:
+def test_fails_all_requests_when_connection_ends(fake: Fake) -> None:
     for ask in (LIST, SIGN, EXTEND):
         fake.keep(ask(fake.client))
     fake.client.connection_lost()
@@ -370,7 +370,7 @@ def test_every_request_fails_when_the_connection_goes(fake: Fake) -> None:
     assert fake.error == "the agent closed the connection"
 
 
-def test_closing_hangs_up_once(fake: Fake) -> None:
+def test_closes_connection_once(fake: Fake) -> None:
     fake.keep(fake.client.identities())
     fake.client.close()
     fake.client.close()
@@ -378,7 +378,7 @@ def test_closing_hangs_up_once(fake: Fake) -> None:
     assert fake.error == "the agent connection was closed"
 
 
-def test_a_reply_that_nobody_waits_for_any_more_is_swallowed(fake: Fake) -> None:
+def test_discards_reply_to_cancelled_request(fake: Fake) -> None:
     signing = fake.client.sign(KEY, b"data", 0)
     fake.keep(signing)
     signing.cancel()
@@ -389,13 +389,13 @@ def test_a_reply_that_nobody_waits_for_any_more_is_swallowed(fake: Fake) -> None
     assert fake.lost == 0
 
 
-def test_too_much_to_sign(fake: Fake) -> None:
+def test_rejects_request_that_is_too_long(fake: Fake) -> None:
     fake.keep(fake.client.sign(KEY, bytes(a.MAX_MESSAGE), 0))
     assert "too long" in fake.error
     assert not fake.asked
 
 
-def test_a_failure_inside_a_callback_ends_the_rest(fake: Fake) -> None:
+def test_handles_no_message_after_close_in_callback(fake: Fake) -> None:
     """Who hangs up in a callback gets no more messages of the same packet."""
     fake.client.identities().addCallback(lambda _: fake.client.close())
     fake.keep(fake.client.identities())
@@ -417,7 +417,7 @@ def test_a_failure_inside_a_callback_ends_the_rest(fake: Fake) -> None:
         (b"sk-ssh-ed25519-cert-v01@openssh.com", 0, b"sk-ssh-ed25519@openssh.com"),
     ],
 )
-def test_flags(fake: Fake, algorithm: bytes, flags: int, made: bytes) -> None:
+def test_sets_flags_for_each_algorithm(fake: Fake, algorithm: bytes, flags: int, made: bytes) -> None:
     signer = AgentSigner(fake.client, AgentIdentity(blob=KEY, comment="joe"))
     fake.keep(signer.sign(b"data", algorithm))
     assert fake.asked.endswith(uint32(flags))
@@ -427,7 +427,7 @@ def test_flags(fake: Fake, algorithm: bytes, flags: int, made: bytes) -> None:
 
 
 @pytest.mark.parametrize("made", [b"ssh-rsa", b"rsa-sha2-256", b"", b"\x1b[2J"])
-def test_another_signature_than_was_asked_for_is_not_passed_on(fake: Fake, made: bytes) -> None:
+def test_rejects_signature_with_another_algorithm(fake: Fake, made: bytes) -> None:
     signer = AgentSigner(fake.client, AgentIdentity(blob=RSA, comment="joe"))
     fake.keep(signer.sign(b"data", b"rsa-sha2-512"))
     fake.say(bytes((a.SIGN_RESPONSE,)) + string(string(made) + string(b"s")))
@@ -435,7 +435,7 @@ def test_another_signature_than_was_asked_for_is_not_passed_on(fake: Fake, made:
     assert fake.error.isprintable()
 
 
-def test_no_signature_at_all(fake: Fake) -> None:
+def test_rejects_malformed_signature(fake: Fake) -> None:
     signer = AgentSigner(fake.client, AgentIdentity(blob=RSA, comment=""))
     assert signer.label == "agent key ssh-rsa"
     fake.keep(signer.sign(b"data", b"rsa-sha2-512"))
@@ -444,13 +444,13 @@ def test_no_signature_at_all(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize("blob", [b"", b"\0", b"\0\0\0\x05abc", b"\xff\xff\xff\xff"])
-def test_identities_that_are_no_keys(blob: bytes) -> None:
+def test_accepts_malformed_blob_as_identity(blob: bytes) -> None:
     identity = AgentIdentity(blob=blob, comment="x")
     assert identity.algorithm == b""
     assert not identity.is_certificate
 
 
-def test_comments_are_safe_to_print(fake: Fake) -> None:
+def test_makes_comments_safe_to_print(fake: Fake) -> None:
     fake.keep(fake.client.identities())
     fake.say(listed((KEY, b"a\r\nb\x1b]0;x\x07" + b"y" * 100_000)))
     ((identity,),) = cast(list[tuple[AgentIdentity]], fake.results)
@@ -459,7 +459,7 @@ def test_comments_are_safe_to_print(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"x\xfe\xff", b"\x1b[31m"])
-def test_key_types_are_safe_to_print(fake: Fake, kind: bytes) -> None:
+def test_makes_key_types_safe_to_print(fake: Fake, kind: bytes) -> None:
     """A key type may be anything: what it signs with is asked for by that name, and it is shown to people."""
     signer = AgentSigner(fake.client, AgentIdentity(blob=string(kind), comment=""))
     assert signer.label.isprintable()

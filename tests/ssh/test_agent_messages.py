@@ -56,7 +56,7 @@ def test_delivers_message_with_its_last_byte() -> None:
     assert seen == [(None, None)] * 3 + [(4, None)] * 4 + [(4, b"\x0babc")]
 
 
-def test_accepts_the_longest_message() -> None:
+def test_accepts_longest_message() -> None:
     frames = a.AgentFrames()
     longest = bytes(a.MAX_MESSAGE)
     frames.feed(a.frame(longest) + a.frame(b"\x05"))
@@ -64,7 +64,7 @@ def test_accepts_the_longest_message() -> None:
 
 
 @pytest.mark.parametrize("length", [0, a.MAX_MESSAGE + 1, 2**32 - 1])
-def test_rejects_invalid_length_after_the_messages_before_it(length: int) -> None:
+def test_rejects_invalid_length_after_valid_messages(length: int) -> None:
     frames = a.AgentFrames()
     frames.feed(a.frame(b"\x06") + uint32(length))
     assert frames.next_message() == b"\x06"
@@ -74,7 +74,7 @@ def test_rejects_invalid_length_after_the_messages_before_it(length: int) -> Non
         assert caught.value.length == length
 
 
-def test_clear_forgets_an_incomplete_message() -> None:
+def test_clear_discards_incomplete_message() -> None:
     frames = a.AgentFrames()
     frames.feed(uint32(10) + b"x")
     frames.clear()
@@ -83,7 +83,7 @@ def test_clear_forgets_an_incomplete_message() -> None:
 
 
 @given(st.binary(min_size=1, max_size=100), st.binary(max_size=10))
-def test_blocking_read_takes_one_message(message: bytes, rest: bytes) -> None:
+def test_reads_one_message_from_blocking_stream(message: bytes, rest: bytes) -> None:
     stream = io.BytesIO(a.frame(message) + rest)
     assert a.read_message(stream.read) == message
     assert stream.read() == rest
@@ -99,7 +99,7 @@ def test_blocking_read_takes_one_message(message: bytes, rest: bytes) -> None:
         (uint32(5) + b"\x0e\0", b"\x0e\0"),
     ],
 )
-def test_blocking_read_of_an_incomplete_message_gives_none_that_parses(stream: bytes, message: bytes) -> None:
+def test_returns_unparsable_message_when_stream_ends(stream: bytes, message: bytes) -> None:
     found = a.read_message(io.BytesIO(stream).read)
     assert found == message
     with pytest.raises(RemoteViolation):
@@ -107,7 +107,7 @@ def test_blocking_read_of_an_incomplete_message_gives_none_that_parses(stream: b
 
 
 @pytest.mark.parametrize("length", [a.MAX_MESSAGE + 1, 2**32 - 1])
-def test_blocking_read_rejects_a_message_that_is_too_long(length: int) -> None:
+def test_rejects_too_long_message_from_blocking_stream(length: int) -> None:
     stream = io.BytesIO(uint32(length) + bytes(10))
     with pytest.raises(a.InvalidLength):
         a.read_message(stream.read)
@@ -117,7 +117,7 @@ def test_blocking_read_rejects_a_message_that_is_too_long(length: int) -> None:
 # --- layouts, as bytes
 
 
-def test_layouts() -> None:
+def test_encodes_documented_layouts() -> None:
     assert a.encode_message(a.REQUEST_IDENTITIES) == b"\x0b"
     assert a.identities_answer([(b"K", b"c"), (b"", b"")]) == (
         b"\x0c\0\0\0\2\0\0\0\1K\0\0\0\1c\0\0\0\0\0\0\0\0"
@@ -134,7 +134,7 @@ def test_layouts() -> None:
     )
 
 
-def test_layout_of_a_certificate_that_is_added() -> None:
+def test_encodes_layout_of_added_certificate() -> None:
     public, private = b"p" * 32, b"s" * 32
     added = a.AddCertificate(certificate=b"C", public=public, private=private, comment=b"c", lifetime=258)
     assert added.encode() == (
@@ -169,7 +169,7 @@ def test_signature_round_trip(signature: bytes) -> None:
 
 
 @given(st.binary(max_size=40), KEY, KEY, st.binary(max_size=40), UINT32)
-def test_added_certificate_with_any_fields(
+def test_encodes_added_certificate_with_any_fields(
     certificate: bytes, public: bytes, private: bytes, comment: bytes, lifetime: int
 ) -> None:
     added = a.AddCertificate(
@@ -203,7 +203,7 @@ IDS = ["identities", "signature", "sign request"]
 
 
 @pytest.mark.parametrize(("parse", "message"), WHOLE, ids=IDS)
-def test_rejects_every_shorter_and_longer_message(parse: Callable[[bytes], Any], message: bytes) -> None:
+def test_rejects_truncated_and_extended_messages(parse: Callable[[bytes], Any], message: bytes) -> None:
     parse(message)
     for length in range(1, len(message)):
         with pytest.raises(Truncated):
@@ -216,7 +216,7 @@ def test_rejects_every_shorter_and_longer_message(parse: Callable[[bytes], Any],
 @pytest.mark.parametrize(
     ("number", "is_refusal"), [(5, True), (28, True), (102, True), (6, False), (0, False)]
 )
-def test_rejects_another_message(
+def test_rejects_message_with_another_number(
     parse: Callable[[bytes], Any], message: bytes, number: int, is_refusal: bool
 ) -> None:
     with pytest.raises(a.UnexpectedMessage, match=f"message {number}") as caught:
@@ -228,14 +228,14 @@ def test_rejects_another_message(
     "parse",
     [*(parse for parse, _ in WHOLE), a.parse_done, lambda message: a.parse_extension_reply(message, b"")],
 )
-def test_rejects_an_empty_message(parse: Callable[[bytes], Any]) -> None:
+def test_rejects_empty_message(parse: Callable[[bytes], Any]) -> None:
     with pytest.raises(a.UnexpectedMessage) as caught:
         parse(b"")
     assert caught.value.number is None
     assert not caught.value.is_refusal
 
 
-def test_rejects_more_identities_than_anybody_has() -> None:
+def test_rejects_too_many_identities() -> None:
     most = [(b"", b"")] * a.MAX_IDENTITIES
     assert len(a.parse_identities(a.identities_answer(most))) == a.MAX_IDENTITIES
     with pytest.raises(RemoteViolation, match="lists 2049 keys"):
@@ -244,7 +244,7 @@ def test_rejects_more_identities_than_anybody_has() -> None:
         a.parse_identities(a.encode_message(a.IDENTITIES_ANSWER, uint32(2**32 - 1)))
 
 
-def test_comments_are_safe_to_print() -> None:
+def test_makes_comments_safe_to_print() -> None:
     (identity,) = a.parse_identities(a.identities_answer([(b"", b"a\r\n\x1b]0;\xff" + b"y" * 100_000)]))
     assert identity.comment.startswith("a  \\x1b]0;\\xffyy")
     assert identity.comment.endswith("yy…")
@@ -252,21 +252,21 @@ def test_comments_are_safe_to_print() -> None:
 
 
 @pytest.mark.parametrize("number", sorted(a.REFUSALS))
-def test_refusals_with_any_contents(number: int) -> None:
+def test_recognizes_refusals_with_any_contents(number: int) -> None:
     for contents in (b"", b"why"):
         refusal = a.encode_message(number, contents)
         assert a.parse_done(refusal) is False
         assert a.parse_extension_reply(refusal, b"x@y") is None
 
 
-def test_only_success_alone_is_done() -> None:
+def test_accepts_success_only_without_contents() -> None:
     assert a.parse_done(a.encode_message(a.SUCCESS)) is True
     for message in (a.encode_message(a.SUCCESS, b"x"), a.identities_answer([])):
         with pytest.raises(a.UnexpectedMessage):
             a.parse_done(message)
 
 
-def test_rejects_the_reply_to_another_extension() -> None:
+def test_rejects_reply_to_another_extension() -> None:
     with pytest.raises(RemoteViolation, match="another extension"):
         a.parse_extension_reply(a.extension_response(b"z@y", b""), b"x@y")
     with pytest.raises(Truncated):

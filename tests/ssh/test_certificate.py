@@ -101,7 +101,7 @@ def why(certificate: c.Certificate, **more: object) -> str:
 
 @pytest.mark.parametrize("by", GENERATED)
 @pytest.mark.parametrize("kind", GENERATED)
-def test_all_fields_of_a_user_certificate_of_ssh_keygen(tmp_path: Path, by: str, kind: str) -> None:
+def test_parses_user_certificate_of_ssh_keygen(tmp_path: Path, by: str, kind: str) -> None:
     found = sign(
         tmp_path, "-n", "joe,root", "-z", "18446744073709551615", "-V", "20261123110000Z:20261123130000Z",
         "-O", "source-address=192.0.2.0/24,2001:db8::/32", "-O", "no-x11-forwarding",
@@ -127,7 +127,7 @@ def test_all_fields_of_a_user_certificate_of_ssh_keygen(tmp_path: Path, by: str,
     assert c.fingerprint(found.blob) in keygen("-l", "-f", tmp_path / "key.pub")
 
 
-def test_a_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
+def test_parses_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
     found = sign(tmp_path, "-h", "-n", "web1,web1.example.com,192.0.2.1,2001:db8::1")
     assert found.kind is c.CertificateKind.HOST
     assert found.valid_until_text == "forever"
@@ -138,17 +138,17 @@ def test_a_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
             host(found, name, by=found.authority)
 
 
-def test_sha_1_of_an_authority_is_refused(tmp_path: Path) -> None:
+def test_rejects_sha1_signature_of_authority(tmp_path: Path) -> None:
     found = sign(tmp_path, "-t", "ssh-rsa", "-n", "joe", by="rsa")
     assert "signature verification failed" in why(found, by=found.authority)
 
 
-def test_a_forced_command_is_for_those_who_obey_it(tmp_path: Path) -> None:
+def test_rejects_force_command_unless_caller_knows_it(tmp_path: Path) -> None:
     found = sign(tmp_path, "-n", "joe", "-O", "force-command=/bin/true")
     assert "force-command" in why(found, by=found.authority)
 
 
-def test_verification_is_left_to_the_signature(tmp_path: Path) -> None:
+def test_accepts_verify_required(tmp_path: Path) -> None:
     found = sign(tmp_path, "-n", "joe", "-O", "verify-required")
     user(found, by=found.authority)
     assert "verify-required" in found.critical_options
@@ -186,19 +186,19 @@ def test_ssh_keygen_reads_what_we_issue(tmp_path: Path, kind: str) -> None:
     assert f"Signing CA: ED25519 {c.fingerprint(CA.blob)} (using ssh-ed25519)" in lines
 
 
-def test_no_two_certificates_are_alike() -> None:
+def test_issues_different_certificates_for_same_fields() -> None:
     assert made().blob != made().blob
 
 
 @pytest.mark.parametrize(
     "principals", [(), ("",), ("a,b",), ("a\nb",), ("a\0",), ("web1", ""), ("x" * 257,), ("\x1b[31m",)]
 )
-def test_what_is_no_name_is_not_signed(principals: tuple[str, ...]) -> None:
+def test_rejects_issue_for_invalid_principal(principals: tuple[str, ...]) -> None:
     with pytest.raises(CertificateRejected, match="invalid principal"):
         made(principals=principals)
 
 
-def test_only_plain_keys_of_good_size_are_signed() -> None:
+def test_rejects_issue_for_unsuitable_key_or_period() -> None:
     small = rsa.generate_private_key(65537, 1024).public_key().public_numbers()
     blob = string(b"ssh-rsa") + mpint(small.e) + mpint(small.n)
     for public, text in (
@@ -224,7 +224,7 @@ def test_only_plain_keys_of_good_size_are_signed() -> None:
 # --- what must not pass
 
 
-def test_each_kind_for_its_own_end() -> None:
+def test_rejects_certificate_of_the_other_kind() -> None:
     with pytest.raises(CertificateRejected, match="it is a user certificate"):
         host(made(principals=("web1",)))
     assert "it is a host certificate" in why(host_certificate("joe"))
@@ -237,7 +237,7 @@ def resigned(certificate: c.Certificate, old: bytes, new: bytes) -> c.Certificat
     return c.decode(signed + string(CA.sign(signed)))
 
 
-def test_no_principals_are_no_wildcard() -> None:
+def test_rejects_certificate_without_principals() -> None:
     list_of_one = string(string(b"joe"))
     nobody = resigned(made(), list_of_one, string(b""))
     assert nobody.principals == ()
@@ -248,12 +248,12 @@ def test_no_principals_are_no_wildcard() -> None:
 
 
 @pytest.mark.parametrize("name", [b"joe,root", b"", b"joe\x1b[0m", b"joe\n"])
-def test_a_principal_that_is_no_name(name: bytes) -> None:
+def test_rejects_certificate_with_invalid_principal(name: bytes) -> None:
     strange = resigned(made(), string(string(b"joe")), string(string(name)))
     assert "it has an invalid principal" in why(strange)
 
 
-def test_a_certificate_in_the_place_of_its_authority() -> None:
+def test_rejects_certificate_as_authority() -> None:
     """CVE-2025-49825: the "authority" is a certificate, whose own signature nobody has looked at."""
     nested = made()
     around = resigned(nested, string(CA.blob), string(nested.blob))
@@ -264,7 +264,7 @@ def test_a_certificate_in_the_place_of_its_authority() -> None:
     assert "its CA key is malformed" in why(rubbish, by=b"x")
 
 
-def test_an_unknown_critical_option() -> None:
+def test_rejects_unknown_critical_option() -> None:
     assert "'never-heard-of'" in why(made(options={"never-heard-of": b""}))
     with pytest.raises(CertificateRejected, match="must not have critical options"):
         host(made(c.CertificateKind.HOST, ("web1",), options={"source-address": string(b"192.0.2.0/24")}))
@@ -274,17 +274,17 @@ def test_an_unknown_critical_option() -> None:
     "value",
     [b"", string(b""), string(b"192.0.2.0/24") + b"x", string(b"!192.0.2.7"), string(b"\xff"), b"abc"],
 )
-def test_a_source_address_that_is_none_lets_nobody_in(value: bytes) -> None:
+def test_rejects_invalid_source_address_option(value: bytes) -> None:
     assert "does not allow logins from" in why(made(options={"source-address": value}))
 
 
-def test_a_source_that_is_no_address() -> None:
+def test_rejects_source_that_is_no_address() -> None:
     limited = made(options={"source-address": string(b"0.0.0.0/0")})
     user(limited)
     assert "does not allow logins from /run/socket" in why(limited, source="/run/socket")
 
 
-def test_the_ends_of_its_time() -> None:
+def test_accepts_certificate_only_within_validity() -> None:
     limited = made()
     user(limited, now=NOW - HOUR)
     user(limited, now=NOW + HOUR - timedelta(seconds=1))
@@ -301,7 +301,7 @@ def test_the_ends_of_its_time() -> None:
     assert "expired" in why(backwards)
 
 
-def test_revoked() -> None:
+def test_rejects_revoked_certificate() -> None:
     with pytest.raises(CertificateRejected, match="it is revoked"):
         checks.check_user(
             made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=lambda one: one.serial == 7
@@ -309,7 +309,7 @@ def test_revoked() -> None:
     checks.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=checks.never_revoked)
 
 
-def test_one_changed_byte_anywhere_is_noticed() -> None:
+def test_rejects_certificate_with_any_byte_changed() -> None:
     good = made()
     for at in range(len(good.blob)):
         changed = bytearray(good.blob)
@@ -318,7 +318,7 @@ def test_one_changed_byte_anywhere_is_noticed() -> None:
             user(c.decode(bytes(changed)))
 
 
-def test_a_signature_of_another_authority() -> None:
+def test_rejects_signature_of_another_authority() -> None:
     other = authority(1)
     good = made()
     stolen = replace(good, signature=other.sign(good.signed))
@@ -328,12 +328,12 @@ def test_a_signature_of_another_authority() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 20, 80, -1])
-def test_a_certificate_that_is_cut_short(cut: int) -> None:
+def test_rejects_truncated_certificate(cut: int) -> None:
     with pytest.raises(RemoteViolation):
         c.decode(made().blob[:cut])
 
 
-def test_what_is_no_certificate_at_all() -> None:
+def test_rejects_malformed_certificates() -> None:
     for blob in (
         key().public().blob(),
         made().blob + b"x",
@@ -355,7 +355,7 @@ def test_what_is_no_certificate_at_all() -> None:
 
 @settings(max_examples=300)
 @given(st.binary(max_size=300))
-def test_rubbish_is_a_violation_and_nothing_else(rubbish: bytes) -> None:
+def test_raises_only_violations_for_random_bytes(rubbish: bytes) -> None:
     for blob in (rubbish, string(b"ssh-ed25519-cert-v01@openssh.com") + rubbish):
         with pytest.raises(RemoteViolation):
             c.decode(blob)
@@ -367,7 +367,7 @@ def test_rubbish_is_a_violation_and_nothing_else(rubbish: bytes) -> None:
 
 
 @pytest.mark.parametrize("plain", c.KEY_TYPES)
-def test_the_name_of_a_certificate_and_back(plain: bytes) -> None:
+def test_converts_certificate_types_both_ways(plain: bytes) -> None:
     assert c.plain_type(c.certificate_type(plain)) == plain
     assert c.plain_type(plain) == plain
     assert c.certificate_type(b"sk-ssh-ed25519@openssh.com") == b"sk-ssh-ed25519-cert-v01@openssh.com"
@@ -375,7 +375,7 @@ def test_the_name_of_a_certificate_and_back(plain: bytes) -> None:
 
 @pytest.mark.parametrize("field", ["principals", "critical_options", "extensions"])
 @pytest.mark.parametrize(("count", "good"), [(c.MAX_PRINCIPALS, True), (c.MAX_PRINCIPALS + 1, False)])
-def test_rejects_certificates_with_more_names_than_openssh_reads(field: str, count: int, good: bool) -> None:
+def test_rejects_certificate_with_more_names_than_openssh_reads(field: str, count: int, good: bool) -> None:
     names = [f"name{number}" for number in range(count)]
     fields = {field: names if field == "principals" else dict.fromkeys(names, b"")}
 

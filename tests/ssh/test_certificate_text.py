@@ -39,18 +39,18 @@ async def compare(key: Key) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
-async def test_a_user_certificate(stage: Stage, kind: str) -> None:
+async def test_prints_user_certificate_like_ssh_keygen(stage: Stage, kind: str) -> None:
     authority = await stage.key("authority", kind if kind != "rsa" else "ed25519")
     for options in (OPTIONS, ["-O", "clear"], ["-V", "20260101:20360101"], ["-V", "always:20360101"]):
         await compare(await sign_user(authority, await stage.key("joe", kind), "joe", "joe,root", *options))
 
 
-async def test_a_host_certificate(stage: Stage) -> None:
+async def test_prints_host_certificate_like_ssh_keygen(stage: Stage) -> None:
     authority = await stage.key("authority")
     await compare(await sign_host(authority, await stage.key("host"), "web1", "-V", "20260101:forever"))
 
 
-def test_what_is_not_to_be_read() -> None:
+def test_prints_malformed_fields() -> None:
     """It is shown anyway."""
     odd = {"source-address": b"\0\0", "verify-required": b"x"}
     it = decode(user_certificate(key(), critical_options=odd))
@@ -63,6 +63,6 @@ def test_what_is_not_to_be_read() -> None:
     assert "Principals: (none)" in said
 
 
-def test_a_hardware_key() -> None:
+def test_prints_type_of_hardware_key() -> None:
     it = replace(decode(user_certificate(key())), algorithm=SK_ECDSA.replace(b"@", b"-cert-v01@"))
     assert "Public key: ECDSA-SK-CERT " in "\n".join(listing(it))

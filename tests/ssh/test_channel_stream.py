@@ -56,7 +56,7 @@ class Pair:
 
 
 @given(st.lists(st.binary(max_size=100_000), max_size=8))
-def test_all_that_is_written_arrives_before_the_end(pieces: list[bytes]) -> None:
+def test_delivers_all_data_before_eof(pieces: list[bytes]) -> None:
     pair = Pair()
     for piece in pieces:
         pair.left.write(piece)
@@ -70,7 +70,7 @@ def test_all_that_is_written_arrives_before_the_end(pieces: list[bytes]) -> None
     assert pair.loop.left.channel_count == pair.loop.right.channel_count == 0
 
 
-def test_many_windows_pass_where_the_reader_reads() -> None:
+def test_returns_window_while_reader_reads() -> None:
     pair = Pair()
     pair.left.write(b"x" * (3 * WINDOW + 5))
     pair.loop.pump()
@@ -78,7 +78,7 @@ def test_many_windows_pass_where_the_reader_reads() -> None:
     assert pair.left.pending == 0
 
 
-def test_a_reader_that_pauses_stops_the_writer_at_one_window() -> None:
+def test_stops_writer_after_one_window_when_reader_pauses() -> None:
     pair = Pair()
     pair.right.pause()
     pair.left.write(b"x" * (2 * WINDOW))
@@ -94,7 +94,7 @@ def test_a_reader_that_pauses_stops_the_writer_at_one_window() -> None:
     assert pair.right_user.heard == [("eof", 2 * WINDOW)]
 
 
-def test_what_is_written_before_the_channel_is_open_waits() -> None:
+def test_queues_data_until_channel_is_open() -> None:
     handler, user = Handler(), User()
     loop = Loop(Handler(), handler)
     stream = Stream.open(loop.left, b"auth-agent@openssh.com", user)
@@ -106,7 +106,7 @@ def test_what_is_written_before_the_channel_is_open_waits() -> None:
     assert there.data == b"early"
 
 
-def test_a_refusal_is_heard() -> None:
+def test_reports_refused_channel() -> None:
     handler, user = Handler(), User()
     loop = Loop(Handler(), handler)
     stream = Stream.open(loop.left, b"auth-agent@openssh.com", user)
@@ -117,7 +117,7 @@ def test_a_refusal_is_heard() -> None:
     assert stream.closed
 
 
-def test_requests_are_answered_and_stay_among_the_data() -> None:
+def test_answers_requests_in_order_with_data() -> None:
     handler, receiver = Handler(), Receiver()
     loop = Loop(Handler(), handler)
     channel = loop.left.open(b"session", receiver, window=4, max_packet=100)
@@ -144,7 +144,7 @@ def test_requests_are_answered_and_stay_among_the_data() -> None:
     ]
 
 
-def test_no_packet_is_longer_than_the_peer_takes() -> None:
+def test_limits_packets_to_maximum_size_of_peer() -> None:
     handler, receiver = Handler(), Receiver()
     loop = Loop(Handler(), handler)
     loop.left.open(b"session", receiver, window=1000, max_packet=7)
@@ -159,7 +159,7 @@ def test_no_packet_is_longer_than_the_peer_takes() -> None:
     assert (max(errors), sum(errors)) == (7, 10)
 
 
-def test_a_peer_that_grants_a_channel_with_very_small_packets_is_thrown_out() -> None:
+def test_disconnects_peer_with_too_small_maximum_packet() -> None:
     """A jump host could have thousands of packets made of each piece of data."""
     handler = Handler()
     loop = Loop(Handler(), handler)
@@ -170,7 +170,7 @@ def test_a_peer_that_grants_a_channel_with_very_small_packets_is_thrown_out() ->
     assert loop.left_wire.disconnected is not None
 
 
-def test_a_peer_that_ignores_the_window_is_thrown_out() -> None:
+def test_disconnects_peer_that_exceeds_window() -> None:
     handler = Handler()
     loop = Loop(Handler(), handler)
     channel = loop.left.open(b"session", Receiver(), window=1, max_packet=1)
@@ -184,7 +184,7 @@ def test_a_peer_that_ignores_the_window_is_thrown_out() -> None:
     assert loop.right_wire.disconnected is not None
 
 
-def test_the_end_of_the_connection_is_the_end_of_the_stream() -> None:
+def test_ends_stream_when_connection_ends() -> None:
     pair = Pair()
     pair.left.write(b"x")
     pair.loop.left.serviceStopped()
@@ -207,7 +207,7 @@ def accepted(window: int) -> tuple[Loop, Stream, User, Stream]:
     return loop, peer, user, stream
 
 
-def test_nothing_arrives_before_there_is_a_window() -> None:
+def test_receives_nothing_before_window_is_granted() -> None:
     loop, peer, user, stream = accepted(0)
     peer.write(bytes(100_000))
     loop.pump()
@@ -217,7 +217,7 @@ def test_nothing_arrives_before_there_is_a_window() -> None:
     assert len(user.data) == 100_000, "taken bytes are granted again"
 
 
-def test_a_window_that_is_widened_while_nothing_is_taken() -> None:
+def test_widens_window_while_reading_is_paused() -> None:
     loop, peer, user, stream = accepted(10_000)
     stream.pause()
     peer.write(bytes(100_000))
@@ -229,7 +229,7 @@ def test_a_window_that_is_widened_while_nothing_is_taken() -> None:
     assert len(user.data) == 100_000
 
 
-def test_who_sends_without_a_window_is_disconnected() -> None:
+def test_disconnects_peer_that_sends_without_window() -> None:
     loop, peer, _, _ = accepted(0)
     channel = peer._channel
     assert channel is not None

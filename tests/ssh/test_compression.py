@@ -44,7 +44,7 @@ def cost(pair: Pair, payload: bytes = TEXT) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3])
-def test_it_begins_with_the_login(chunk: int) -> None:
+def test_starts_after_login(chunk: int) -> None:
     pair = pair_of(chunk)
     assert min(cost(pair)) > len(TEXT)
     log_in(pair)
@@ -53,14 +53,14 @@ def test_it_begins_with_the_login(chunk: int) -> None:
     assert min(cost(pair, os.urandom(3000))) > 3000
 
 
-def test_nobody_asked_for_it() -> None:
+def test_stays_off_when_not_negotiated() -> None:
     pair = Pair(algorithms=MODERN).secure()
     log_in(pair)
     assert min(cost(pair)) > len(TEXT)
 
 
 @pytest.mark.parametrize("chunk", [0, 3])
-def test_new_keys_begin_a_new_stream(chunk: int) -> None:
+def test_starts_new_stream_with_new_keys(chunk: int) -> None:
     pair = pair_of(chunk, rekey_bytes=4_000)
     log_in(pair)
     for number in range(60):
@@ -77,7 +77,7 @@ def test_new_keys_begin_a_new_stream(chunk: int) -> None:
 
 
 @pytest.mark.parametrize("begins", ["client", "server", "both"])
-def test_a_login_in_the_middle_of_a_key_exchange(begins: str) -> None:
+def test_starts_when_login_ends_during_key_exchange(begins: str) -> None:
     pair = pair_of()
     if begins != "server":
         pair.client.rekey()
@@ -90,7 +90,7 @@ def test_a_login_in_the_middle_of_a_key_exchange(begins: str) -> None:
     assert max(cost(pair)) < 100
 
 
-def test_one_way_alone() -> None:
+def test_compresses_one_direction() -> None:
     pair = Pair(algorithms=MODERN).secure()
     pair.client._outgoing._is_compressed = pair.server._incoming._is_compressed = True
     log_in(pair)
@@ -99,7 +99,7 @@ def test_one_way_alone() -> None:
     assert down > len(TEXT)
 
 
-def test_what_would_grow_without_bounds() -> None:
+def test_rejects_payload_that_decompresses_beyond_limit() -> None:
     deflate, inflate = Deflate(), Inflate()
     assert inflate(deflate(bytes(MAX_PACKET - 1))) == bytes(MAX_PACKET - 1)
     with pytest.raises(RemoteViolation, match="decompressed packet is too long"):
@@ -108,7 +108,7 @@ def test_what_would_grow_without_bounds() -> None:
         Inflate()(zlib.compress(bytes(1 << 26)))
 
 
-def test_what_is_no_stream() -> None:
+def test_rejects_malformed_stream() -> None:
     with pytest.raises(RemoteViolation, match="decompression failed"):
         Inflate()(b"no zlib at all")
     with pytest.raises(RemoteViolation, match="corrupt packet: the compressed stream has ended"):
@@ -116,7 +116,7 @@ def test_what_is_no_stream() -> None:
     assert Inflate()(b"") == b""
 
 
-def test_a_bomb_ends_the_connection_and_says_why() -> None:
+def test_disconnects_peer_that_sends_decompression_bomb() -> None:
     pair = pair_of()
     log_in(pair)
     pair.client.sendPacket(DATA, bytes(1 << 26))
@@ -125,7 +125,7 @@ def test_a_bomb_ends_the_connection_and_says_why() -> None:
     assert pair.server_ear.heard == []
 
 
-def test_an_empty_packet_is_none_inside_either() -> None:
+def test_rejects_empty_packet_inside_compression() -> None:
     pair = pair_of()
     log_in(pair)
     deflate = pair.client._outgoing._deflate
@@ -136,7 +136,7 @@ def test_an_empty_packet_is_none_inside_either() -> None:
     assert "the packet is empty" in str(pair.server.lost and pair.server.lost.error)
 
 
-def test_inflated_bytes_count_in_a_turn_of_the_reactor() -> None:
+def test_counts_decompressed_bytes_in_turn_budget() -> None:
     """Packets of 300 bytes with 200 kB inside: one slice inflates two of them, and later turns the others."""
     pair = pair_of()
     log_in(pair)

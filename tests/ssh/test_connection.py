@@ -26,7 +26,7 @@ class Pair:
         return self.answerer.openings[-1]
 
 
-def test_a_channel_is_open_when_its_owner_says_so() -> None:
+def test_opens_channel_when_owner_confirms() -> None:
     pair = Pair()
     opening = pair.open()
     assert (opening.request.window, opening.request.max_packet, opening.request.extra) == (10, 20, b"x")
@@ -38,7 +38,7 @@ def test_a_channel_is_open_when_its_owner_says_so() -> None:
         opening.refuse(1, "twice")
 
 
-def test_a_refusal_frees_both_ends() -> None:
+def test_forgets_channel_after_refusal() -> None:
     pair = Pair()
     pair.open().refuse(m.CONNECT_FAILED, "nobody there")
     pair.loop.pump()
@@ -46,7 +46,7 @@ def test_a_refusal_frees_both_ends() -> None:
     assert pair.loop.left.channel_count == pair.loop.right.channel_count == 0
 
 
-def test_a_channel_is_forgotten_when_close_has_gone_both_ways() -> None:
+def test_forgets_channel_after_close_in_both_directions() -> None:
     pair = Pair()
     opening = pair.open()
     opening.confirm(pair.there, 30, 40)
@@ -64,7 +64,7 @@ def test_a_channel_is_forgotten_when_close_has_gone_both_ways() -> None:
     assert pair.channel.number == 1
 
 
-def test_replies_to_global_requests_keep_their_order() -> None:
+def test_keeps_order_of_global_replies() -> None:
     pair = Pair()
     replies: list[tuple[int, bool, bytes]] = []
 
@@ -88,7 +88,7 @@ def test_replies_to_global_requests_keep_their_order() -> None:
     assert replies == [(0, False, b""), (1, True, b"2"), (2, True, b"3")]
 
 
-def test_the_end_reaches_every_owner_once() -> None:
+def test_reports_end_to_each_owner_once() -> None:
     pair = Pair()
     pair.open().confirm(pair.there, 1, 1)
     pair.loop.pump()
@@ -117,14 +117,14 @@ def lone(
 
 
 @pytest.mark.parametrize("number", [91, 92, 93, 94, 95, 96, 97, 98, 99, 100])
-def test_a_message_for_a_channel_that_is_gone_is_dropped(number: int) -> None:
+def test_drops_message_for_closed_channel(number: int) -> None:
     connection, wire, _ = lone()
     connection.packetReceived(number, uint32(77) + b"whatever")
     assert wire.disconnected is None
     assert not wire.sent
 
 
-def test_a_reply_that_nobody_waits_for_is_dropped() -> None:
+def test_drops_reply_without_request() -> None:
     connection, wire, _ = lone()
     connection.packetReceived(m.REQUEST_SUCCESS, b"")
     assert wire.disconnected is None
@@ -138,20 +138,20 @@ def test_a_reply_that_nobody_waits_for_is_dropped() -> None:
         (m.GLOBAL_REQUEST, string(b"keepalive@openssh.com")),
     ],
 )
-def test_what_is_cut_short_ends_this_connection(number: int, payload: bytes) -> None:
+def test_ends_connection_after_truncated_message(number: int, payload: bytes) -> None:
     connection, wire, _ = lone()
     connection.packetReceived(number, payload)
     assert wire.disconnected is not None
     assert wire.disconnected[0] == 2
 
 
-def test_an_unknown_message_is_answered_as_such() -> None:
+def test_answers_unknown_message_with_unimplemented() -> None:
     connection, wire, _ = lone()
     connection.packetReceived(101, b"")
     assert wire.unimplemented == 1
 
 
-def test_channels_are_limited() -> None:
+def test_refuses_channels_above_limit() -> None:
     said: list[str] = []
     connection, wire, handler = lone(said.append)
     for number in range(6):
@@ -165,7 +165,7 @@ def test_channels_are_limited() -> None:
     assert wire.disconnected is None
 
 
-def test_a_channel_that_could_carry_nothing_is_refused() -> None:
+def test_refuses_channel_with_maximum_packet_of_zero() -> None:
     connection, wire, handler = lone()
     connection.packetReceived(
         m.CHANNEL_OPEN, m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=0, extra=b"").encode()
@@ -175,7 +175,7 @@ def test_a_channel_that_could_carry_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [255, 256])
-def test_a_channel_with_packets_that_are_too_small_is_refused(size: int) -> None:
+def test_refuses_channel_with_too_small_maximum_packet(size: int) -> None:
     """A stream that the proxy writes itself would be cut into thousands of them at once."""
     connection, wire, handler = lone(least_packet=256)
     connection.packetReceived(
@@ -186,7 +186,7 @@ def test_a_channel_with_packets_that_are_too_small_is_refused(size: int) -> None
     assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * (size == 255)
 
 
-def test_handles_no_message_after_a_violation() -> None:
+def test_handles_no_message_after_violation() -> None:
     """Whatever the transport still delivers: the state of the connection is not to be relied on."""
     handler = Handler()
     loop = Loop(handler, Handler())
@@ -198,7 +198,7 @@ def test_handles_no_message_after_a_violation() -> None:
     assert len(handler.openings) == 1
 
 
-def test_a_message_on_a_channel_that_is_not_open_yet_is_a_violation() -> None:
+def test_rejects_message_on_channel_that_is_not_open() -> None:
     connection, wire, handler = lone()
     connection.packetReceived(
         m.CHANNEL_OPEN, m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=1, extra=b"").encode()
@@ -209,7 +209,7 @@ def test_a_message_on_a_channel_that_is_not_open_yet_is_a_violation() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(80, 110), st.binary(max_size=40)), max_size=30))
-def test_nothing_that_a_peer_says_raises(packets: list[tuple[int, bytes]]) -> None:
+def test_never_raises_for_any_message(packets: list[tuple[int, bytes]]) -> None:
     connection, _, handler = lone()
     connection.open(b"session", Receiver(), window=5, max_packet=5)
     for number, payload in packets:

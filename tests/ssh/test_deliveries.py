@@ -164,7 +164,7 @@ def session(both: LoggedIn, pump: Callable[[], object], *, rekey: bool = False) 
 
 @pytest.mark.parametrize("rekey", [False, True])
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_a_session(chunk: int, rekey: bool) -> None:
+def test_delivers_session_in_pieces_of_any_size(chunk: int, rekey: bool) -> None:
     pair = Pair(algorithms=FAST, chunk=chunk)
     session(LoggedIn(pair).begin(), pair.pump, rekey=rekey)
     assert (pair.client.rekeys, pair.server.rekeys) == (int(rekey), int(rekey))
@@ -172,19 +172,19 @@ def test_a_session(chunk: int, rekey: bool) -> None:
 
 @pytest.mark.parametrize("cipher", MODERN.ciphers)
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_a_session_under_each_cipher(chunk: int, cipher: bytes) -> None:
+def test_delivers_session_under_each_cipher(chunk: int, cipher: bytes) -> None:
     pair = Pair(algorithms=replace(FAST, ciphers=(cipher,)), chunk=chunk)
     session(LoggedIn(pair).begin(), pair.pump)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_a_compressed_session(chunk: int) -> None:
+def test_delivers_compressed_session(chunk: int) -> None:
     pair = Pair(algorithms=replace(FAST, compressions=(b"zlib@openssh.com",)), chunk=chunk)
     session(LoggedIn(pair).begin(), pair.pump, rekey=True)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_requests_and_refusals_keep_their_order(chunk: int) -> None:
+def test_keeps_order_of_requests_and_refusals(chunk: int) -> None:
     """Of both sides at once, answered in another order than they came in."""
     pair = Pair(algorithms=FAST, chunk=chunk)
     both = LoggedIn(pair).begin()
@@ -219,7 +219,7 @@ def test_requests_and_refusals_keep_their_order(chunk: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_the_last_words_arrive(chunk: int) -> None:
+def test_delivers_last_data_before_disconnect(chunk: int) -> None:
     """A session's end, and then that of the connection: nothing of it is lost, nothing comes after it."""
     pair = Pair(algorithms=FAST, chunk=chunk)
     both = LoggedIn(pair).begin()
@@ -268,7 +268,7 @@ class Nested:
 
 
 @pytest.mark.parametrize(("chunk", "piece"), [(1, 0), (3, 0), (0, 1), (0, 3), (3, 7)])
-def test_a_session_in_a_tunnel(chunk: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delivers_session_through_tunnel(chunk: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """``chunk``: how the outer bytes are cut; ``piece``: the size of the packets they come in."""
     if piece:
         monkeypatch.setattr("conchrec.ssh.channel_stream.MAX_PACKET", piece)
@@ -317,7 +317,7 @@ class Relayed:
 @pytest.mark.parametrize("rekey", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_a_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
+def test_delivers_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
     """The target's own window, every byte observed before it is passed on, and both ends at the same time."""
     stage = Relayed(chunk)
     channel = stage.dial((lambda: succeed(None)) if gated else None)
@@ -340,7 +340,7 @@ def test_a_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_a_relayed_session_whose_target_is_late(chunk: int) -> None:
+def test_delivers_relayed_session_when_target_is_late(chunk: int) -> None:
     """Confirmed early and held: what was said meanwhile comes first, then the rest, in order."""
     stage = Relayed(chunk)
     stage.relay.early()
@@ -361,7 +361,7 @@ def test_a_relayed_session_whose_target_is_late(chunk: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_a_target_that_goes_away_in_the_middle(chunk: int) -> None:
+def test_delivers_data_before_target_disappears(chunk: int) -> None:
     """What it said before is passed on whole; the relay ends with it."""
     stage = Relayed(chunk)
     channel = stage.dial()

@@ -90,7 +90,7 @@ async def test_computes_powers(make: Callable[..., Setting]) -> None:
     assert await done(powers(23, 3, (2,))) == (8,)
 
 
-async def test_peers_take_turns(make: Callable[..., Setting]) -> None:
+async def test_serves_peers_in_turns(make: Callable[..., Setting]) -> None:
     """Another peer's request overtakes all but one of a peer that asked for many."""
     setting = make()
     setting.process.freeze()
@@ -101,7 +101,7 @@ async def test_peers_take_turns(make: Callable[..., Setting]) -> None:
     assert setting.outcomes == [0, 1, 8, 9, 2, 3, 4, 5, 6, 7]
 
 
-async def test_refuses_more_than_a_peer_may_let_wait(make: Callable[..., Setting]) -> None:
+async def test_refuses_requests_above_limit_of_peer(make: Callable[..., Setting]) -> None:
     setting = make(max_of_peer=2)
     setting.process.freeze()
     first = [setting.ask("flood") for _ in range(3)]
@@ -113,7 +113,7 @@ async def test_refuses_more_than_a_peer_may_let_wait(make: Callable[..., Setting
     await done(setting.ask("flood"))
 
 
-async def test_one_peer_does_not_fill_the_queue_for_others(make: Callable[..., Setting]) -> None:
+async def test_keeps_room_for_others_when_one_peer_floods(make: Callable[..., Setting]) -> None:
     """Where the queue is full, the longest line loses its last request to a peer with a shorter one."""
     setting = make(max_of_peer=10, max_waiting=4)
     setting.process.freeze()
@@ -129,7 +129,7 @@ async def test_one_peer_does_not_fill_the_queue_for_others(make: Callable[..., S
         await done(answer)
 
 
-async def test_a_request_that_is_cancelled_leaves_the_queue(make: Callable[..., Setting]) -> None:
+async def test_removes_cancelled_request_from_queue(make: Callable[..., Setting]) -> None:
     setting = make(max_of_peer=2)
     setting.process.freeze()
     answers = [setting.ask() for _ in range(3)]
@@ -144,7 +144,7 @@ async def test_a_request_that_is_cancelled_leaves_the_queue(make: Callable[..., 
     assert setting.outcomes == [0, 1, 2, 3]
 
 
-async def test_a_request_survives_the_end_of_the_process_once(make: Callable[..., Setting]) -> None:
+async def test_repeats_request_once_when_process_ends(make: Callable[..., Setting]) -> None:
     setting = make()
     setting.process.freeze()
     hit, waiting = setting.ask(), setting.ask("other")
@@ -157,7 +157,7 @@ async def test_a_request_survives_the_end_of_the_process_once(make: Callable[...
     assert any("it is restarted" in event["log_format"] for event in logged)
 
 
-async def test_a_request_that_ends_two_processes_is_refused(make: Callable[..., Setting]) -> None:
+async def test_refuses_request_that_ends_two_processes(make: Callable[..., Setting]) -> None:
     """The next ones are answered."""
     setting = make()
     setting.process.freeze()
@@ -171,7 +171,7 @@ async def test_a_request_that_ends_two_processes_is_refused(make: Callable[..., 
     await done(waiting)
 
 
-async def test_what_waits_is_refused_at_the_stop(make: Callable[..., Setting]) -> None:
+async def test_refuses_waiting_requests_on_stop(make: Callable[..., Setting]) -> None:
     setting = make()
     setting.process.freeze()
     answers = [setting.ask(), setting.ask(), setting.ask("other")]
@@ -186,7 +186,7 @@ async def test_what_waits_is_refused_at_the_stop(make: Callable[..., Setting]) -
 # --- the real process
 
 
-async def test_the_process_has_no_file_of_ours_and_no_environment() -> None:
+async def test_starts_process_without_open_files_and_environment() -> None:
     """No socket, no key file: three pipes; and no core file of what it computes."""
     os.environ["CONCHREC_TEST_SECRET"] = "hidden"
     read, write = os.pipe()
@@ -213,7 +213,7 @@ async def test_the_process_has_no_file_of_ours_and_no_environment() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 15])
-async def test_signals_for_the_whole_service_leave_it_to_the_proxy(number: int) -> None:
+async def test_process_ignores_termination_signals(number: int) -> None:
     """^C in a terminal and systemd's SIGTERM reach the helper too; it goes on until its input ends."""
     setting = Setting(Processes(cast(Any, reactor), reactor.spawnProcess))
     await done(setting.ask())
@@ -232,7 +232,7 @@ def timed() -> tuple[Clock, Setting]:
     return clock, Setting(Processes(cast(Any, clock)))
 
 
-def test_is_started_again_later_each_time_while_it_does_not_last() -> None:
+def test_restarts_process_with_growing_delay() -> None:
     clock, setting = timed()
     pauses = []
     for _ in range(12):
@@ -250,7 +250,7 @@ def test_is_started_again_later_each_time_while_it_does_not_last() -> None:
     assert setting.process.is_alive
 
 
-def test_a_start_that_fails_is_tried_again() -> None:
+def test_retries_failed_start() -> None:
     clock = Clock()
     processes = Processes(cast(Any, clock))
     processes.refuses = 2
@@ -262,7 +262,7 @@ def test_a_start_that_fails_is_tried_again() -> None:
     assert answer.called
 
 
-def test_a_process_that_does_not_answer_is_ended() -> None:
+def test_kills_process_that_does_not_answer() -> None:
     """The request is put to the next one."""
     clock, setting = timed()
     setting.process.freeze()
@@ -277,7 +277,7 @@ def test_a_process_that_does_not_answer_is_ended() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"\xff\xff\xff\xff", b"\0\0\0\5\0\0\0\x09x", b"\0\0\0\0"])
-def test_a_process_that_answers_nonsense_is_ended(junk: bytes) -> None:
+def test_kills_process_after_malformed_answer(junk: bytes) -> None:
     clock, setting = timed()
     setting.process.freeze()
     setting.ask()
@@ -290,7 +290,7 @@ def test_a_process_that_answers_nonsense_is_ended(junk: bytes) -> None:
     assert setting.outcomes == [0]
 
 
-def test_refusals_are_logged_together() -> None:
+def test_logs_refusals_together() -> None:
     clock, setting = timed()
     setting.process.freeze()
     setting.helper._max_of_peer = 1

@@ -29,14 +29,14 @@ def answers(requests: bytes) -> list[tuple[int, ...]]:
 
 
 @given(st.lists(st.integers(0, 1 << 5000), max_size=6))
-def test_reads_the_numbers_that_it_writes(numbers: list[int]) -> None:
+def test_parses_encoded_numbers(numbers: list[int]) -> None:
     written = frame(numbers)
     assert int.from_bytes(written[:4], "big") == len(written) - 4
     assert parse_numbers(written[4:]) == tuple(numbers)
 
 
 @given(st.binary(max_size=100))
-def test_rejects_numbers_that_are_cut_short(junk: bytes) -> None:
+def test_rejects_truncated_numbers(junk: bytes) -> None:
     whole = frame([1 << 400, 3])[4:]
     for size in range(1, len(whole)):
         if size != 4 + 51:
@@ -53,7 +53,7 @@ def test_answers_each_request_in_order() -> None:
     ]
 
 
-def test_ends_where_its_input_ends() -> None:
+def test_ends_when_input_ends() -> None:
     whole = frame((23, 3, 2))
     for size in range(len(whole)):
         assert answers(whole[:size]) == []
@@ -61,7 +61,7 @@ def test_ends_where_its_input_ends() -> None:
         answers((MAX_FRAME + 1).to_bytes(4, "big") + bytes(100))
 
 
-def test_needs_nothing_but_the_standard_library() -> None:
+def test_imports_only_standard_library() -> None:
     """It runs without site-packages, and loads no code that could hold a key."""
     tree = ast.parse(Path(dh_worker.__file__).read_bytes())
     imported = {

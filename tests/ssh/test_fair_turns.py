@@ -53,7 +53,7 @@ class Messages:
 
 
 @given(counts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 300)), min_size=1, max_size=40))
-def test_no_turn_handles_more_than_its_budget_and_nothing_is_lost(counts: list[tuple[int, int]]) -> None:
+def test_handles_all_messages_within_turn_budget(counts: list[tuple[int, int]]) -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -71,7 +71,7 @@ def test_no_turn_handles_more_than_its_budget_and_nothing_is_lost(counts: list[t
     assert len(log) == sum(count for _, count in counts)
 
 
-def test_slow_messages_end_a_slice_by_time() -> None:
+def test_ends_slice_by_time_after_slow_messages() -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -84,7 +84,7 @@ def test_slow_messages_end_a_slice_by_time() -> None:
     assert len(log) == 100
 
 
-def test_fifty_connections_of_one_user_get_what_one_of_another_gets() -> None:
+def test_gives_users_equal_turns_for_any_number_of_connections() -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -98,7 +98,7 @@ def test_fifty_connections_of_one_user_get_what_one_of_another_gets() -> None:
     assert len(log) - 1000 <= 1000 + TURN_MESSAGES + WAITING_MESSAGES
 
 
-def test_slow_messages_are_charged() -> None:
+def test_charges_time_of_slow_messages() -> None:
     """Shares are of time, not of messages."""
     clock = Clock()
     turns = TurnScheduler(clock)
@@ -112,7 +112,7 @@ def test_slow_messages_are_charged() -> None:
     assert log.count(slow) * 20 * SLICE_SECONDS <= 1.5 * 100 * SLICE_SECONDS
 
 
-def test_somebody_who_sends_little_is_served_at_once() -> None:
+def test_serves_light_user_at_once() -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -126,7 +126,7 @@ def test_somebody_who_sends_little_is_served_at_once() -> None:
         assert log[-1] is key
 
 
-def test_a_reader_within_a_slice_shares_it() -> None:
+def test_charges_nested_reader_to_current_slice() -> None:
     """An inner connection: its bytes come in a message of the outer one."""
     clock = Clock()
     turns = TurnScheduler(clock)
@@ -144,7 +144,7 @@ def test_a_reader_within_a_slice_shares_it() -> None:
     assert (outer.left, inner.left) == (0, 0)
 
 
-def test_a_share_that_changes_takes_the_reader_along() -> None:
+def test_moves_reader_when_share_changes() -> None:
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -181,7 +181,7 @@ def deliver(pair: Pair) -> None:
     pair.server.dataReceived(data)
 
 
-def test_a_flood_is_handled_in_slices_and_in_order(pair: Pair) -> None:
+def test_handles_flood_in_slices_and_in_order(pair: Pair) -> None:
     heard: list[int] = []
     pair.server_ear.on_packet = lambda number, payload: heard.append(int.from_bytes(payload, "big"))
     for number in range(1000):
@@ -196,7 +196,7 @@ def test_a_flood_is_handled_in_slices_and_in_order(pair: Pair) -> None:
     assert heard == list(range(1000))
 
 
-def test_the_socket_is_not_read_while_much_waits(pair: Pair) -> None:
+def test_pauses_socket_while_many_bytes_wait(pair: Pair) -> None:
     pings(pair, 5000)
     deliver(pair)
     assert len(pair.server._incoming) > MAX_HELD
@@ -206,7 +206,7 @@ def test_the_socket_is_not_read_while_much_waits(pair: Pair) -> None:
     assert len(pair.server._incoming) <= MAX_HELD
 
 
-def test_the_buffer_does_not_keep_what_was_handled(pair: Pair) -> None:
+def test_frees_buffer_of_handled_messages(pair: Pair) -> None:
     """Somebody who is always ahead of us costs no more memory the longer it takes."""
     for _ in range(200):
         pings(pair, SLICE_MESSAGES + 10)
@@ -215,7 +215,7 @@ def test_the_buffer_does_not_keep_what_was_handled(pair: Pair) -> None:
     assert len(pair.server._incoming._buffer) < 64 * 1024
 
 
-def test_what_came_before_the_end_is_handled_before_the_end(pair: Pair) -> None:
+def test_handles_received_messages_before_end(pair: Pair) -> None:
     heard: list[int] = []
     pair.server_ear.on_packet = lambda number, payload: heard.append(pair.server_ear.stopped)
     for _ in range(500):
@@ -229,7 +229,7 @@ def test_what_came_before_the_end_is_handled_before_the_end(pair: Pair) -> None:
     assert pair.server_ear.stopped == 1
 
 
-def test_the_end_does_not_wait_for_a_connection_that_is_dropped(pair: Pair) -> None:
+def test_ends_dropped_connection_at_once(pair: Pair) -> None:
     pings(pair, 500)
     deliver(pair)
     pair.server.abort()
@@ -237,7 +237,7 @@ def test_the_end_does_not_wait_for_a_connection_that_is_dropped(pair: Pair) -> N
     assert pair.server.lost is not None
 
 
-def test_an_inner_connection_is_handled_in_slices() -> None:
+def test_handles_inner_connection_in_slices() -> None:
     """Its bytes come through a tunnel, which gives no window back while too much waits."""
     pair = Pair(connect=False)
     clock = pair.clock

@@ -84,7 +84,7 @@ def refused(trust: HostTrust, blob: bytes, target: Target = WEB1) -> str:
 # --- plain keys
 
 
-def test_a_line_of_known_hosts(known: Trust) -> None:
+def test_accepts_key_in_known_hosts(known: Trust) -> None:
     trust = known.with_lines("# mine\n", "\n", line("web2", OTHER), line("web1,192.0.2.1", ED))
     verdict = accepted(trust, ED)
     assert verdict.trust == f"known_hosts {known.file}:4"
@@ -93,14 +93,14 @@ def test_a_line_of_known_hosts(known: Trust) -> None:
     assert accepted(trust, ED, Target(host="192.0.2.1")).checked
 
 
-def test_any_of_several_keys_of_one_host(known: Trust) -> None:
+def test_accepts_any_known_key_of_host(known: Trust) -> None:
     trust = known.with_lines(line("web1", RSA), line("web1", ED), line("web1", OTHER))
     for blob in (RSA, ED, OTHER):
         assert accepted(trust, blob).checked
     assert "has changed" in refused(trust, ECDSA)
 
 
-def test_a_changed_key(known: Trust) -> None:
+def test_rejects_changed_key(known: Trust) -> None:
     trust = known.with_lines(line("web1", RSA), line("web1", ED))
     assert refused(trust, OTHER) == (
         f"the host key of web1:22 has changed: it presented {fingerprint(OTHER)}, but {known.file}:2 has"
@@ -109,12 +109,12 @@ def test_a_changed_key(known: Trust) -> None:
     )
 
 
-def test_a_key_of_another_type_is_a_changed_key(known: Trust) -> None:
+def test_rejects_key_of_another_type_as_changed(known: Trust) -> None:
     """Otherwise whoever is in between would only have to show a type that nobody has seen yet."""
     assert "has changed" in refused(known.with_lines(line("web1", RSA)), ED)
 
 
-def test_nobody_knows_it(known: Trust) -> None:
+def test_rejects_unknown_key(known: Trust) -> None:
     trust = known.with_lines(line("web2", ED))
     assert refused(trust, ED) == (
         "web1:22 presented a public key, expected a host certificate (ssh: handshake failed: remote host"
@@ -124,7 +124,7 @@ def test_nobody_knows_it(known: Trust) -> None:
     )
 
 
-def test_a_port_is_part_of_the_name(known: Trust) -> None:
+def test_matches_port_as_part_of_name(known: Trust) -> None:
     trust = known.with_lines(line("web1", ED), line("[web1]:2222", OTHER))
     assert accepted(trust, OTHER, PORT).checked
     assert "has changed" in refused(trust, ED, PORT)
@@ -153,7 +153,7 @@ def test_a_port_is_part_of_the_name(known: Trust) -> None:
         ("[2001:db8::1]:2222", Target(host="2001:db8::1", port=2222), True),
     ],
 )
-def test_patterns(known: Trust, patterns: str, target: Target, matches: bool) -> None:
+def test_matches_patterns(known: Trust, patterns: str, target: Target, matches: bool) -> None:
     trust = known.with_lines(line(patterns, ED))
     if matches:
         assert accepted(trust, ED, target).checked
@@ -161,7 +161,7 @@ def test_patterns(known: Trust, patterns: str, target: Target, matches: bool) ->
         assert "expected a host certificate" in refused(trust, ED, target)
 
 
-def test_names_that_ssh_keygen_hashed(known: Trust) -> None:
+def test_matches_names_hashed_by_ssh_keygen(known: Trust) -> None:
     known.file.write_text(line("web1,web3", ED) + line("[web1]:2222", OTHER))
     subprocess.run(
         (program("ssh-keygen"), "-q", "-H", "-f", str(known.file)),
@@ -177,7 +177,7 @@ def test_names_that_ssh_keygen_hashed(known: Trust) -> None:
     assert "expected a host certificate" in refused(trust, ED, Target(host="web2"))
 
 
-def test_lines_that_are_none_cost_the_others_nothing(known: Trust) -> None:
+def test_skips_invalid_lines(known: Trust) -> None:
     good = line("web1", ED)
     trust = known.with_lines(
         "web1\n", "web1 ssh-ed25519\n", "web1 ssh-ed25519 !!!\n", "|1|x ssh-ed25519 AAAA\n",
@@ -188,7 +188,7 @@ def test_lines_that_are_none_cost_the_others_nothing(known: Trust) -> None:
     assert "has changed" in refused(trust, OTHER)
 
 
-def test_a_file_that_changes_is_read_again(known: Trust) -> None:
+def test_reads_changed_file_again(known: Trust) -> None:
     trust = known.with_lines(line("web1", ED))
     assert accepted(trust, ED).checked
     known.file.write_text(line("web1", OTHER) + "# another length\n")
@@ -202,7 +202,7 @@ def test_a_file_that_changes_is_read_again(known: Trust) -> None:
     assert accepted(trust, ED).checked
 
 
-def test_a_directory_in_place_of_a_file_knows_nobody(tmp_path: Path) -> None:
+def test_trusts_nothing_when_file_is_directory(tmp_path: Path) -> None:
     trust = HostTrust(KnownHosts.load([tmp_path, tmp_path / "missing"]), authorities=())
     assert "expected a host certificate" in refused(trust, ED)
 
@@ -210,7 +210,7 @@ def test_a_directory_in_place_of_a_file_knows_nobody(tmp_path: Path) -> None:
 # --- certificates
 
 
-def test_a_certificate_of_our_authority(known: Trust) -> None:
+def test_accepts_certificate_of_own_authority(known: Trust) -> None:
     trust = known.with_lines(authorities=(STRANGER.blob, CA.blob))
     verdict = accepted(trust, certificate("web1", "192.0.2.1"))
     assert verdict.trust == f"certificate 'web1 node' by {fingerprint(CA.blob)}"
@@ -219,7 +219,7 @@ def test_a_certificate_of_our_authority(known: Trust) -> None:
     assert accepted(trust, certificate("web1"), PORT).checked  # principals have no ports
 
 
-def test_an_authority_of_known_hosts(known: Trust) -> None:
+def test_accepts_certificate_of_authority_in_known_hosts(known: Trust) -> None:
     trust = known.with_lines(line("web*,!web9", CA.blob, "@cert-authority"))
     verdict = accepted(trust, certificate("web1"))
     assert verdict.trust == f"certificate 'web1 node' by the authority at {known.file}:1"
@@ -241,7 +241,7 @@ def test_an_authority_of_known_hosts(known: Trust) -> None:
         (certificate("web1", days=-1), "it has expired"),
     ],
 )
-def test_certificates_that_do_not_count(known: Trust, shown: bytes, why: str) -> None:
+def test_falls_back_to_plain_key_when_certificate_is_rejected(known: Trust, shown: bytes, why: str) -> None:
     trust = known.with_lines(authorities=(CA.blob,))
     assert refused(trust, shown) == (
         f"web1:22 presented a host certificate that is not accepted: {why}."
@@ -254,13 +254,13 @@ def test_certificates_that_do_not_count(known: Trust, shown: bytes, why: str) ->
     assert "has changed" in refused(known.with_lines(line("web1", OTHER), authorities=(CA.blob,)), shown)
 
 
-def test_a_good_certificate_needs_no_line(known: Trust) -> None:
+def test_accepts_certificate_when_known_hosts_has_another_key(known: Trust) -> None:
     """A host that got a new key and a new certificate is not one that has changed."""
     trust = known.with_lines(line("web1", OTHER), authorities=(CA.blob,))
     assert accepted(trust, certificate("web1")).trust.startswith("certificate")
 
 
-def test_revoked(known: Trust) -> None:
+def test_rejects_revoked_key(known: Trust) -> None:
     lines = (line("web1", ED), line("*", ED, "@revoked"))
     trust = known.with_lines(*lines, authorities=(CA.blob,))
     for shown in (ED, certificate("web1")):
@@ -273,7 +273,7 @@ def test_revoked(known: Trust) -> None:
     assert "revoked" in refused(known.with_lines(*lines, check=False), ED)
 
 
-def test_nothing_is_checked_and_that_is_said(known: Trust) -> None:
+def test_accepts_any_key_as_unchecked_when_check_is_off(known: Trust) -> None:
     trust = known.with_lines(line("web1", OTHER), check=False)
     verdict = accepted(trust, ED)
     assert not verdict.checked
@@ -285,7 +285,7 @@ def test_nothing_is_checked_and_that_is_said(known: Trust) -> None:
 @pytest.mark.parametrize(
     "shown", [b"", b"\0\0\0\x0bssh", string(b"ssh-ed25519" + CERTIFICATE) + b"x", certificate("web1")[:-1]]
 )
-def test_a_malformed_key(known: Trust, shown: bytes) -> None:
+def test_rejects_malformed_key(known: Trust, shown: bytes) -> None:
     trust = known.with_lines(check=False, authorities=(CA.blob,))
     assert "malformed" in refused(trust, shown)
 
@@ -293,7 +293,7 @@ def test_a_malformed_key(known: Trust, shown: bytes) -> None:
 # --- what is offered
 
 
-def test_offered_first_is_what_there_is_trust_for(known: Trust) -> None:
+def test_offers_algorithms_of_trusted_keys_first(known: Trust) -> None:
     usual = (*CERTIFIED, *PLAIN)
     assert known.with_lines().algorithms_for(WEB1) == usual
     rsa = known.with_lines(line("web1", RSA)).algorithms_for(WEB1)
@@ -318,7 +318,7 @@ def test_offered_first_is_what_there_is_trust_for(known: Trust) -> None:
 # --- what we show
 
 
-def test_shown_are_a_certificate_and_the_plain_key() -> None:
+def test_offers_certificate_and_plain_key() -> None:
     private = ed25519.Ed25519PrivateKey.generate()
     blob = string(b"ssh-ed25519") + string(private.public_key().public_bytes_raw())
     certified = certificate("web1", key_blob=blob)

@@ -50,7 +50,7 @@ class Watch:
             self.clock.advance(10)
 
 
-def test_who_talks_is_not_asked() -> None:
+def test_sends_nothing_while_peer_is_active() -> None:
     watch = Watch()
     for _ in range(20):
         watch.peer.packets_read += 1
@@ -58,14 +58,14 @@ def test_who_talks_is_not_asked() -> None:
     assert (watch.peer.asked, watch.dead) == (0, 0)
 
 
-def test_who_is_silent_is_asked_and_lives() -> None:
+def test_keeps_silent_peer_that_answers() -> None:
     watch = Watch()
     watch.intervals(20)
     # The answer is the sign of life of the next interval.
     assert (watch.peer.asked, watch.dead) == (10, 0)
 
 
-def test_who_does_not_answer_is_given_up() -> None:
+def test_gives_up_peer_that_does_not_answer() -> None:
     watch = Watch()
     watch.peer.there = False
     watch.intervals(3)
@@ -77,7 +77,7 @@ def test_who_does_not_answer_is_given_up() -> None:
     assert watch.clock.getDelayedCalls() == []
 
 
-def test_any_word_is_a_sign_of_life() -> None:
+def test_counts_any_packet_as_answer() -> None:
     watch = Watch()
     watch.peer.there = False
     for _ in range(5):
@@ -87,7 +87,7 @@ def test_any_word_is_a_sign_of_life() -> None:
     assert (watch.peer.asked, watch.dead) == (1, 0)
 
 
-def test_who_is_not_read_is_not_given_up() -> None:
+def test_keeps_peer_while_reading_is_paused() -> None:
     watch = Watch()
     watch.peer.there = False
     watch.deaf = True
@@ -98,14 +98,14 @@ def test_who_is_not_read_is_not_given_up() -> None:
     assert watch.dead == 1
 
 
-def test_never() -> None:
+def test_never_gives_up_with_count_of_zero() -> None:
     watch = Watch(count=0)
     watch.peer.there = False
     watch.intervals(100)
     assert (watch.peer.asked, watch.dead) == (1, 0)
 
 
-def test_stopped() -> None:
+def test_sends_nothing_after_stop() -> None:
     watch = Watch()
     watch.peer.there = False
     watch.keepalive.stop()

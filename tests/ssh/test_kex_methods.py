@@ -24,7 +24,7 @@ NIST = {256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}
 
 
 @pytest.mark.parametrize("name", LEGACY.kex)
-def test_both_sides_have_the_same_secret(name: bytes) -> None:
+def test_gives_both_sides_same_secret(name: bytes) -> None:
     seen = set()
     for _ in range(2):
         client = Run(name)
@@ -38,7 +38,7 @@ def test_both_sides_have_the_same_secret(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", LEGACY.kex)
-def test_values_that_are_none(name: bytes) -> None:
+def test_rejects_invalid_public_values(name: bytes) -> None:
     client, server = Run(name), Run(name)
     offer = client.offer()
     answer, _ = server.accept(offer)
@@ -57,7 +57,7 @@ def test_values_that_are_none(name: bytes) -> None:
 # --- curve25519
 
 
-def test_a_secret_with_zeros_before_it_is_a_short_number() -> None:
+def test_encodes_secret_with_leading_zeros_as_mpint() -> None:
     """The secret is a big-endian number (RFC 8731 section 3.1): in one exchange of 256 it has fewer bytes,
     in one of two it begins with a zero."""
     run = _X25519()
@@ -78,7 +78,7 @@ def test_a_secret_with_zeros_before_it_is_a_short_number() -> None:
         bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
     ],
 )
-def test_points_of_small_order(point: bytes) -> None:
+def test_rejects_points_of_small_order(point: bytes) -> None:
     """RFC 8731 section 3: an all-zero secret ends it; in the hybrid as well."""
     with pytest.raises(RemoteViolation):
         Run(b"curve25519-sha256").accept(point)
@@ -94,7 +94,7 @@ def test_points_of_small_order(point: bytes) -> None:
 # --- the hybrid
 
 
-def test_the_hybrid_as_the_draft_has_it() -> None:
+def test_hybrid_client_follows_draft() -> None:
     """draft-ietf-sshm-mlkem-hybrid-kex: C_INIT = C_PK2 || C_PK1, S_REPLY = S_CT2 || S_PK1,
     K = SHA-256(K_PQ || K_CL), encoded as a string and not as an mpint."""
     client = Run(HYBRID)
@@ -108,7 +108,7 @@ def test_the_hybrid_as_the_draft_has_it() -> None:
     assert secret == string(hashlib.sha256(post_quantum + classic).digest())
 
 
-def test_the_hybrid_from_the_other_side() -> None:
+def test_hybrid_server_follows_draft() -> None:
     pq, classic = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
     offer = pq.public_key().public_bytes_raw() + classic.public_key().public_bytes_raw()
     answer, secret = Run(HYBRID).accept(offer)
@@ -118,27 +118,27 @@ def test_the_hybrid_from_the_other_side() -> None:
     assert secret == string(hashlib.sha256(shared).digest())
 
 
-def test_a_ciphertext_of_another_key_is_another_secret() -> None:
+def test_hybrid_gives_other_secret_for_ciphertext_of_other_key() -> None:
     """ML-KEM rejects implicitly: the signature over the hash is what fails then."""
     client = Run(HYBRID)
     answer, secret = Run(HYBRID).accept(client.offer())
     assert client.complete(os.urandom(1088) + answer[1088:]) != secret
 
 
-def test_a_value_of_mlkem_out_of_range() -> None:
+def test_rejects_mlkem_value_out_of_range() -> None:
     """FIPS 203 section 7.2: coefficients are below q."""
     offer = Run(HYBRID).offer()
     with pytest.raises(RemoteViolation):
         Run(HYBRID).accept(b"\xff" * 384 + offer[384:])
 
 
-def test_an_answer_without_a_question() -> None:
+def test_rejects_reply_before_offer() -> None:
     with pytest.raises(RemoteViolation):
         Run(HYBRID).complete(bytes(1088 + 32))
 
 
 @pytest.mark.parametrize("lack", ["module", "algorithm"])
-def test_a_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_omits_hybrid_on_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the hybrid is not offered, and the next best is used."""
 
     def generate() -> None:
@@ -163,7 +163,7 @@ def test_a_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("bits", NIST)
-def test_nist(bits: int) -> None:
+def test_gives_shared_secret_on_nist_curves(bits: int) -> None:
     curve = NIST[bits]
     ours = ec.generate_private_key(curve)
     encoded = ours.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
@@ -173,7 +173,7 @@ def test_nist(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", NIST)
-def test_a_point_that_is_not_on_the_curve(bits: int) -> None:
+def test_rejects_point_outside_curve(bits: int) -> None:
     name = b"ecdh-sha2-nistp%d" % bits
     offer = bytearray(Run(name).offer())
     offer[-1] ^= 1
@@ -206,14 +206,14 @@ GROUPS = {1024: GROUP1, 2048: GROUP14, 4096: GROUP16}
 
 
 @pytest.mark.parametrize(("bits", "offset"), [(1024, 129093), (2048, 124476), (4096, 240904)])
-def test_primes_are_those_of_the_rfc(bits: int, offset: int) -> None:
+def test_uses_primes_of_rfc(bits: int, offset: int) -> None:
     """RFC 2409 and 3526: p = 2^n - 2^(n-64) - 1 + 2^64 * (floor(2^(n-130) * pi) + offset)."""
     prime = (1 << bits) - (1 << (bits - 64)) - 1 + ((pi_digits(bits - 130) + offset) << 64)
     assert GROUPS[bits].prime == prime
 
 
 @pytest.mark.parametrize("bits", GROUPS)
-def test_primes_are_safe(bits: int) -> None:
+def test_uses_safe_primes(bits: int) -> None:
     """p and (p - 1) / 2 pass Fermat's test: with the RFC's formula and its length, nothing else does."""
     prime = GROUPS[bits].prime
     half = (prime - 1) // 2
@@ -222,7 +222,7 @@ def test_primes_are_safe(bits: int) -> None:
 
 
 @pytest.mark.parametrize(("bits", "least"), [(1024, 160), (2048, 320), (4096, 480)])
-def test_private_exponents_are_long_enough_and_of_one_length(bits: int, least: int) -> None:
+def test_draws_exponents_of_fixed_length(bits: int, least: int) -> None:
     """RFC 3526 section 8, the higher estimates."""
     exponents = {GROUPS[bits].exponent() for _ in range(20)}
     assert len(exponents) == 20
@@ -245,7 +245,7 @@ def test_rejects_public_values_out_of_range(bits: int) -> None:
         Run(b"diffie-hellman-" + name).accept(mpint(value)[4:])
 
 
-def test_the_largest_group_is_not_offered() -> None:
+def test_does_not_offer_largest_group() -> None:
     """group18 takes 30 ms with Python's lock held, in any process and by any library."""
     for offer in (MODERN, COMPATIBLE, UPSTREAM, LEGACY):
         assert not any(b"group18" in name for name in offer.kex)
@@ -254,7 +254,7 @@ def test_the_largest_group_is_not_offered() -> None:
 # --- keys
 
 
-def test_keys_that_are_longer_than_the_hash() -> None:
+def test_derives_keys_longer_than_hash() -> None:
     """RFC 4253 section 7.2: K1 = HASH(K || H || X || id), Kn = HASH(K || H || K1 ... Kn-1)."""
     k, h, session = mpint(123456789), b"h" * 32, b"i" * 32
     one = hashlib.sha256(k + h + b"C" + session).digest()
@@ -267,7 +267,7 @@ def test_keys_that_are_longer_than_the_hash() -> None:
 
 
 @pytest.mark.parametrize("name", LEGACY.kex)
-def test_hashes(name: bytes) -> None:
+def test_uses_hash_of_each_method(name: bytes) -> None:
     size = kex_hash(name)(b"").digest_size * 8
     said = {b"1": 160, b"256": 256, b"384": 384, b"512": 512}
     if name.startswith(b"ecdh-sha2-nistp"):

@@ -197,7 +197,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("event", [event for event in KexEvent if event is not KexEvent.MESSAGE])
 @pytest.mark.parametrize("phase", ExchangePhase)
-def test_does_what_the_table_says(phase: ExchangePhase, event: KexEvent) -> None:
+def test_follows_state_table(phase: ExchangePhase, event: KexEvent) -> None:
     both = reach(phase)
     action = TABLE[phase, event]
     expected: tuple[list[int], ExchangePhase] = ([], phase)
@@ -214,7 +214,7 @@ def test_does_what_the_table_says(phase: ExchangePhase, event: KexEvent) -> None
 
 
 @pytest.mark.parametrize("phase", ExchangePhase)
-def test_sends_other_messages_where_the_table_says(phase: ExchangePhase) -> None:
+def test_sends_or_blocks_other_messages_by_phase(phase: ExchangePhase) -> None:
     server = reach(phase).server
     waits = TABLE[phase, KexEvent.MESSAGE] is KexAction.WAIT
     assert server.is_open is not waits
@@ -222,7 +222,7 @@ def test_sends_other_messages_where_the_table_says(phase: ExchangePhase) -> None
     assert [server.must_wait(number) for number in (a.IGNORE, a.DISCONNECT, a.NEWKEYS)] == [False] * 3
 
 
-def test_the_documented_table_is_the_table() -> None:
+def test_documents_state_table() -> None:
     lines = (kex_table.__doc__ or "").splitlines()
     header = next(line for line in lines if line.startswith("event"))
     assert header.split() == ["event", *(phase.name for phase in ExchangePhase)]
@@ -237,7 +237,7 @@ def test_the_documented_table_is_the_table() -> None:
 # --- the first exchange
 
 
-def test_both_sides_come_to_the_same_keys() -> None:
+def test_gives_both_sides_same_keys() -> None:
     both = Both().first()
     assert both.client.session_id == both.server.session_id != None  # noqa: E711
     assert both.client.host_key_blob == both.server.host_key_blob == HOST_KEY.get(b"ssh-ed25519").blob()
@@ -250,7 +250,7 @@ def test_both_sides_come_to_the_same_keys() -> None:
     assert both.at_server.incoming.packet() == bytes((DATA,)) + b"text"
 
 
-def test_sends_extension_info_right_behind_the_first_newkeys() -> None:
+def test_sends_ext_info_directly_after_first_newkeys() -> None:
     both = Both()
     both.server.begin()
     both.client.begin()
@@ -261,7 +261,7 @@ def test_sends_extension_info_right_behind_the_first_newkeys() -> None:
     assert both.at_server.sent[-1][1] == ext_info()
 
 
-def test_refuses_a_strict_exchange_that_does_not_come_first() -> None:
+def test_rejects_strict_exchange_that_is_not_first() -> None:
     both = Both()
     both.client.begin()
     both.server.begin()
@@ -271,7 +271,7 @@ def test_refuses_a_strict_exchange_that_does_not_come_first() -> None:
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_ignores_a_wrong_guess(right: bool) -> None:
+def test_ignores_wrong_guess(right: bool) -> None:
     """RFC 4253 section 7: the message behind a KEXINIT that guessed wrong is not answered."""
     both = Both(MODERN, client_algorithms=MODERN if right else CURVE)
     both.server.begin()
@@ -287,7 +287,7 @@ def test_ignores_a_wrong_guess(right: bool) -> None:
         assert not both.server.run.ignores_guess
 
 
-def test_refuses_a_host_key_that_is_not_accepted() -> None:
+def test_rejects_host_key_that_is_not_accepted() -> None:
     def reject(blob: bytes) -> None:
         raise HostKeyRejected("unknown host key")
 
@@ -305,7 +305,7 @@ def test_refuses_a_host_key_that_is_not_accepted() -> None:
 # --- what takes time
 
 
-def test_holds_the_peer_while_the_method_computes() -> None:
+def test_holds_peer_while_method_computes() -> None:
     later = Later()
     both = Both(GROUP14, server_powers=later)
     both.server.begin()
@@ -320,7 +320,7 @@ def test_holds_the_peer_while_the_method_computes() -> None:
     assert both.at_server.numbers == [a.KEX_REPLY, a.NEWKEYS, a.EXT_INFO]
 
 
-def test_stops_computing_at_the_end_of_the_connection() -> None:
+def test_cancels_computation_when_connection_ends() -> None:
     later = Later()
     both = Both(GROUP14, server_powers=later)
     both.server.begin()
@@ -337,7 +337,7 @@ def test_stops_computing_at_the_end_of_the_connection() -> None:
 # --- new keys
 
 
-def test_begins_after_so_many_bytes_once() -> None:
+def test_begins_once_after_rekey_bytes() -> None:
     both = Both().first()
     both.at_server.outgoing.counted = REKEY_BYTES // 2
     both.at_server.incoming.counted = REKEY_BYTES // 2
@@ -352,7 +352,7 @@ def test_begins_after_so_many_bytes_once() -> None:
     assert both.at_server.secured == 1
 
 
-def test_begins_after_some_time_since_the_last_exchange() -> None:
+def test_begins_after_rekey_time() -> None:
     both = Both().first()
     both.clock.advance(REKEY_TIME.total_seconds() - 1)
     both.client.begin()
@@ -366,7 +366,7 @@ def test_begins_after_some_time_since_the_last_exchange() -> None:
     assert both.clock.getDelayedCalls() == []
 
 
-def test_both_may_begin_at_once() -> None:
+def test_completes_when_both_sides_begin() -> None:
     both = Both().first()
     session_id = both.server.session_id
     both.server.begin()
@@ -376,7 +376,7 @@ def test_both_may_begin_at_once() -> None:
     assert both.server.session_id == both.client.session_id == session_id
 
 
-def test_charges_a_peer_that_begins_too_many() -> None:
+def test_pauses_peer_that_begins_too_many() -> None:
     both = reach(ExchangePhase.PAUSED)
     assert both.at_server.holds == {"rekeys"}
     both.clock.advance(REKEY_PAUSE)
@@ -389,7 +389,7 @@ def test_charges_a_peer_that_begins_too_many() -> None:
 # --- what waits
 
 
-def test_sends_what_waited_in_order_under_the_new_keys() -> None:
+def test_sends_blocked_messages_in_order_under_new_keys() -> None:
     both = Both().first()
     both.server.begin()
     for text in (b"one", b"two"):
@@ -403,7 +403,7 @@ def test_sends_what_waited_in_order_under_the_new_keys() -> None:
     assert len(both.server.blocked) == 0
 
 
-def test_holds_producers_while_much_waits_and_ends_where_it_is_too_much() -> None:
+def test_holds_producers_and_fails_when_too_many_bytes_wait() -> None:
     both = Both().first()
     both.server.begin()
     both.server.block(DATA, bytes(HOLD_AT), 2 * HOLD_AT)

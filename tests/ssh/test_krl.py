@@ -88,7 +88,7 @@ def numbers(pairs: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
 
 
 @given(values)
-def test_written_and_read(krl: Krl) -> None:
+def test_round_trips_any_list(krl: Krl) -> None:
     again = decode(encode(krl))
     assert (again.krl_version, again.generated, again.comment) == (
         krl.krl_version, krl.generated, krl.comment,
@@ -101,11 +101,11 @@ def test_written_and_read(krl: Krl) -> None:
     assert encode(again) == encode(krl)
 
 
-def test_a_range_stays_small() -> None:
+def test_encodes_range_in_constant_size() -> None:
     assert len(encode(Krl(certificates=(RevokedCertificates(serials=((1, MAX_SERIAL),)),)))) < 100
 
 
-def test_what_is_revoked() -> None:
+def test_revokes_certificates_and_keys() -> None:
     one = certificate(5)
     for krl, revoked in (
         (Krl(), False),
@@ -166,7 +166,7 @@ def plain(made: Path, name: str) -> bytes:
         ),
     ],
 )
-def test_serials_of_ssh_keygen(
+def test_reads_serials_of_ssh_keygen(
     made: Path, tmp_path: Path, lines: list[str], revoked: list[int], good: list[int]
 ) -> None:
     (tmp_path / "spec").write_text("\n".join(lines) + "\n")
@@ -187,7 +187,7 @@ def test_serials_of_ssh_keygen(
 
 
 @pytest.mark.parametrize("kind", ["key", "sha1", "sha256", "hash", "id"])
-def test_the_other_kinds_of_ssh_keygen(made: Path, tmp_path: Path, kind: str) -> None:
+def test_reads_other_sections_of_ssh_keygen(made: Path, tmp_path: Path, kind: str) -> None:
     key = (made / "key.pub").read_text().strip()
     fingerprint = keygen("-l", "-f", made / "key.pub").stdout.split()[1]
     line = {"hash": f"hash: {fingerprint}", "id": "id: joe"}.get(kind, f"{kind}: {key}")
@@ -201,7 +201,7 @@ def test_the_other_kinds_of_ssh_keygen(made: Path, tmp_path: Path, kind: str) ->
     assert not revokes(krl, plain(made, "other"))
 
 
-def test_ssh_keygen_says_what_we_say(made: Path, tmp_path: Path) -> None:
+def test_agrees_with_ssh_keygen(made: Path, tmp_path: Path) -> None:
     """Ten thousand serials, scattered and in ranges, beside the other kinds."""
     scattered = tuple((number, number) for number in range(3, 30_000, 3))
     krl = Krl(
@@ -263,12 +263,12 @@ def certificates_with(kind: int, contents: bytes) -> bytes:
         certificates_with(0x40, b""),
     ],
 )
-def test_malformed(data: bytes) -> None:
+def test_rejects_malformed_list(data: bytes) -> None:
     with pytest.raises(RemoteViolation):
         decode(data)
 
 
-def test_what_may_be_skipped() -> None:
+def test_skips_signature_and_noncritical_extensions() -> None:
     """A signature, which nobody makes any more, and extensions that are not critical."""
     for data in (
         krl_with(4, b"anything"),
@@ -278,7 +278,7 @@ def test_what_may_be_skipped() -> None:
         assert not revokes(decode(data), certificate(1).blob)
 
 
-def test_a_large_bitmap_takes_no_time() -> None:
+def test_reads_large_bitmap_and_rejects_larger_one() -> None:
     ones = certificates_with(0x22, uint64(1) + string(b"\xff" * MAX_BITMAP))
     assert decode(ones).certificates[0].serials == ((1, 8 * MAX_BITMAP),)
     with pytest.raises(InvalidKrl, match="too long"):

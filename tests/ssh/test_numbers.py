@@ -8,7 +8,7 @@ from twisted.conch.ssh import transport
 from conchrec.ssh.numbers import DisconnectReason
 
 
-def test_reasons_have_the_numbers_of_conch() -> None:
+def test_uses_reason_numbers_of_conch() -> None:
     theirs = {
         name.removeprefix("DISCONNECT_"): number
         for name, number in vars(transport).items()
@@ -23,5 +23,5 @@ def test_keeps_assigned_reason(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [None, 0, 16, 2**32 - 1])
-def test_replaces_reason_that_is_not_assigned(number: int | None) -> None:
+def test_replaces_unassigned_reason(number: int | None) -> None:
     assert DisconnectReason.assigned(number) is DisconnectReason.BY_APPLICATION

@@ -72,7 +72,7 @@ class Scene:
         return self._outgoing.packet(DATA, text.encode())
 
 
-def test_handles_what_comes_in_order() -> None:
+def test_handles_messages_in_order() -> None:
     scene = Scene()
     stream = scene.packet("one") + scene.packet("two")
     scene.reader.receive(stream[:-1])
@@ -80,7 +80,7 @@ def test_handles_what_comes_in_order() -> None:
     assert scene.handler.events == ["one", "handled", "two", "handled"]
 
 
-def test_bytes_that_a_message_brings_are_handled_after_it() -> None:
+def test_handles_bytes_received_during_message_after_it() -> None:
     """An inner connection's messages arrive inside a message of the outer one."""
     scene = Scene()
     second = scene.packet("second")
@@ -90,7 +90,7 @@ def test_bytes_that_a_message_brings_are_handled_after_it() -> None:
     assert scene.handler.events == ["first", "second", "handled"]
 
 
-def test_a_hold_keeps_messages_and_reads_on_up_to_a_limit() -> None:
+def test_keeps_reading_up_to_limit_during_hold() -> None:
     for logged_in, most in ((False, MAX_HELD_EARLY), (True, MAX_HELD)):
         scene = Scene()
         if logged_in:
@@ -107,7 +107,7 @@ def test_a_hold_keeps_messages_and_reads_on_up_to_a_limit() -> None:
         assert not scene.socket.paused
 
 
-def test_a_brake_stops_the_socket_and_no_message() -> None:
+def test_pauses_only_socket_during_brake() -> None:
     scene = Scene()
     scene.reader.brake("test", True)
     assert scene.socket.paused
@@ -117,7 +117,7 @@ def test_a_brake_stops_the_socket_and_no_message() -> None:
     assert not scene.socket.paused
 
 
-def test_a_slice_leaves_the_rest_and_the_end_comes_after_it() -> None:
+def test_reports_end_after_deferred_messages() -> None:
     scene = Scene()
     scene.incoming.feed(b"".join(map(scene.packet, ("one", "two", "three"))))
     assert scene.reader.read_slice(lambda: True)
@@ -127,14 +127,14 @@ def test_a_slice_leaves_the_rest_and_the_end_comes_after_it() -> None:
     assert scene.handler.events == ["one", "handled", "two", "handled", "three", "handled", "ended"]
 
 
-def test_the_end_comes_at_once_where_nothing_is_left() -> None:
+def test_reports_end_at_once_when_no_message_is_left() -> None:
     scene = Scene()
     scene.reader.receive(scene.packet("one"))
     assert scene.reader.end()
     assert scene.handler.events == ["one", "handled"]
 
 
-def test_a_peer_that_has_not_logged_in_may_send_so_much() -> None:
+def test_limits_messages_before_login() -> None:
     scene = Scene()
     text = "x" * 30_000
     for _ in range(EARLY_BYTES // len(text) + 1):

@@ -49,7 +49,7 @@ def unseal(opener: Opener, sequence: int, packet: bytes) -> bytes:
     payloads=st.lists(st.binary(min_size=1, max_size=600), min_size=1, max_size=6),
     first=st.integers(0, 2**32 - 1),
 )
-def test_there_and_back(names: tuple[bytes, bytes], payloads: list[bytes], first: int) -> None:
+def test_opens_sealed_packet(names: tuple[bytes, bytes], payloads: list[bytes], first: int) -> None:
     sealer, opener = pair(*names)
     for number, payload in enumerate(payloads, first):
         sequence = number & 0xFFFFFFFF
@@ -57,7 +57,7 @@ def test_there_and_back(names: tuple[bytes, bytes], payloads: list[bytes], first
 
 
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
-def test_every_bit_counts(cipher: bytes, mac: bytes) -> None:
+def test_rejects_packet_with_any_bit_changed(cipher: bytes, mac: bytes) -> None:
     """Whatever byte is touched: the packet is refused, or its length now says that more has to come."""
     packet = pair(cipher, mac)[0].seal(7, b"hello, world")
     for at, bit in itertools.product(range(len(packet)), (1, 0x80)):
@@ -69,7 +69,7 @@ def test_every_bit_counts(cipher: bytes, mac: bytes) -> None:
 
 
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
-def test_another_place_in_the_stream(cipher: bytes, mac: bytes) -> None:
+def test_rejects_packet_with_another_sequence_number(cipher: bytes, mac: bytes) -> None:
     """A packet is good for one place: not twice, not earlier, not later."""
     sealer, opener = pair(cipher, mac)
     first, second = sealer.seal(0, b"first"), sealer.seal(1, b"second")
@@ -81,7 +81,7 @@ def test_another_place_in_the_stream(cipher: bytes, mac: bytes) -> None:
 
 
 @pytest.mark.parametrize(("cipher", "mac"), [PLAIN, *SUITES])
-def test_padding(cipher: bytes, mac: bytes) -> None:
+def test_pads_to_block_size(cipher: bytes, mac: bytes) -> None:
     """At least 4 bytes (RFC 4253 section 6), whole blocks, no more than needed, never the same."""
     sizes = set()
     for size in range(1, 70):
@@ -97,7 +97,7 @@ def test_padding(cipher: bytes, mac: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 5, 11, 13, MAX_PACKET + 4, 2**32 - 1])
-def test_lengths_in_the_clear(length: int) -> None:
+def test_rejects_invalid_cleartext_length(length: int) -> None:
     with pytest.raises(RemoteViolation):
         Clear().rest(0, length.to_bytes(4, "big"))
 
@@ -107,19 +107,19 @@ def test_lengths_in_the_clear(length: int) -> None:
     [(b"aes128-gcm@openssh.com", b""), (b"aes128-ctr", b"hmac-sha2-256-etm@openssh.com")],
 )
 @pytest.mark.parametrize("length", [0, 8, 15, 17, 20, MAX_PACKET + 16, 2**32 - 1])
-def test_lengths_beside_a_cipher(cipher: bytes, mac: bytes, length: int) -> None:
+def test_rejects_invalid_length_under_cipher(cipher: bytes, mac: bytes, length: int) -> None:
     with pytest.raises(RemoteViolation):
         pair(cipher, mac)[1].rest(0, length.to_bytes(4, "big"))
 
 
-def test_the_largest_that_is_taken() -> None:
+def test_accepts_largest_packet() -> None:
     assert pair(b"aes128-gcm@openssh.com", b"")[1].rest(0, MAX_PACKET.to_bytes(4, "big")) == MAX_PACKET + 16
 
 
 @pytest.mark.parametrize(
     "body", [bytes((3,)) + bytes(11), bytes((12,)) + bytes(11), bytes((11,)) + bytes(11)]
 )
-def test_paddings_that_are_none(body: bytes) -> None:
+def test_rejects_invalid_padding(body: bytes) -> None:
     """Too little, beyond the packet, and a payload of nothing."""
     with pytest.raises(RemoteViolation, match="padding"):
         Clear().open(0, len(body).to_bytes(4, "big"), body)
@@ -136,7 +136,7 @@ def body_of(packet: bytes, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("bits", [128, 256])
-def test_gcm(bits: int) -> None:
+def test_gcm_follows_rfc5647(bits: int) -> None:
     """RFC 5647 section 7.1: four fixed bytes and a counter of eight; the length is associated data."""
     key, iv = bytes(range(bits // 8)), bytes(range(12))
     sealer = suite(b"aes%d-gcm@openssh.com" % bits, b"").make(key, iv, b"")
@@ -148,7 +148,7 @@ def test_gcm(bits: int) -> None:
         body_of(AESGCM(key).decrypt(iv[:4] + counter, packet[4:], packet[:4]), b"payload")
 
 
-def test_the_counter_of_gcm_wraps() -> None:
+def test_wraps_gcm_counter() -> None:
     iv = b"\1\2\3\4" + b"\xff" * 8
     sealer, opener = Gcm(bytes(16), iv, b""), Gcm(bytes(16), iv, b"")
     for payload in (b"last", b"first"):
@@ -156,7 +156,7 @@ def test_the_counter_of_gcm_wraps() -> None:
 
 
 @pytest.mark.parametrize("sequence", [0, 1, 0xFFFFFFFF])
-def test_chacha(sequence: int) -> None:
+def test_chacha_follows_protocol_file(sequence: int) -> None:
     """PROTOCOL.chacha20poly1305: the second half of the key is the length's; the tag's key is block 0 of
     the first, the payload begins at block 1. Written down here block by block, with the IETF's layout of
     the state: counter 32 bits, nonce 96 bits of which the first 32 are the counter's upper half."""
@@ -176,7 +176,7 @@ def test_chacha(sequence: int) -> None:
 @pytest.mark.parametrize("bits", [128, 192, 256])
 @pytest.mark.parametrize("digest", ["sha256", "sha512"])
 @pytest.mark.parametrize("etm", [False, True])
-def test_ctr(bits: int, digest: str, etm: bool) -> None:
+def test_ctr_follows_rfc4344(bits: int, digest: str, etm: bool) -> None:
     """RFC 4344 section 4: one stream over all packets; the MAC over what is sent, or over what it says."""
     key, iv = bytes(range(bits // 8)), b"\xff" * 16
     size = hashlib.new(digest).digest_size
@@ -196,7 +196,7 @@ def test_ctr(bits: int, digest: str, etm: bool) -> None:
         body_of(plain[4:], b"payload")
 
 
-def test_suites_take_as_much_as_their_ciphers() -> None:
+def test_suite_sizes_match_ciphers() -> None:
     """OpenSSH's cipher.c and mac.c."""
     for cipher, size, iv in (
         (b"aes128-gcm@openssh.com", 16, 12),

@@ -61,7 +61,9 @@ def read(here: InboundPackets) -> list[bytes]:
 
 @settings(max_examples=300, deadline=None)
 @given(suites, messages, st.lists(st.integers(1, 40), max_size=60), st.integers(0, 2**32 - 1))
-def test_cut_anywhere(names: Names, payloads: list[bytes], sizes: list[int], first: int) -> None:
+def test_opens_packets_in_pieces_of_any_size(
+    names: Names, payloads: list[bytes], sizes: list[int], first: int
+) -> None:
     """Whatever pieces the packets come in, also where the numbers begin again in the middle."""
     there, here = link(names, first)
     stream = b"".join(sealed(there, payloads))
@@ -80,7 +82,7 @@ def test_cut_anywhere(names: Names, payloads: list[bytes], sizes: list[int], fir
 
 @settings(max_examples=300, deadline=None)
 @given(suites, messages, st.data())
-def test_touched_anywhere(names: Names, payloads: list[bytes], data: st.DataObject) -> None:
+def test_rejects_stream_changed_anywhere(names: Names, payloads: list[bytes], data: st.DataObject) -> None:
     """Bits flipped, bytes cut out or put in, packets twice, left out or swapped: what is read before it shows
     is what was sent, and nothing that comes after it is ever read."""
     there, here = link(names)
@@ -121,7 +123,9 @@ def test_touched_anywhere(names: Names, payloads: list[bytes], data: st.DataObje
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(suites, messages, st.booleans()), min_size=2, max_size=4), st.integers(0, 5))
-def test_renewed_anywhere(epochs: list[tuple[Names, list[bytes], bool]], size: int) -> None:
+def test_opens_packets_after_new_keys_anywhere(
+    epochs: list[tuple[Names, list[bytes], bool]], size: int
+) -> None:
     """New keys, other ciphers, numbers that go on or begin again: the packet after NEWKEYS is under them,
     even where the bytes of both came at once."""
     there, here = OutboundPackets(), InboundPackets()
@@ -149,7 +153,7 @@ def test_renewed_anywhere(epochs: list[tuple[Names, list[bytes], bool]], size: i
 
 @settings(max_examples=200, deadline=None)
 @given(suites, st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=100)), max_size=20))
-def test_both_directions_at_once(names: Names, turns: list[tuple[bool, bytes]]) -> None:
+def test_keeps_directions_independent(names: Names, turns: list[tuple[bool, bytes]]) -> None:
     """Each direction has a state of its own, whatever the other does between, also with the same keys."""
     ways = (link(names), link(names))
     for up, payload in turns:
@@ -162,7 +166,9 @@ def test_both_directions_at_once(names: Names, turns: list[tuple[bool, bytes]]) 
 @given(
     suites, st.integers(0, 2), st.integers(0, 2**16), st.integers(0, 7), st.binary(min_size=1, max_size=40)
 )
-def test_another_key_opens_nothing(names: Names, which: int, at: int, bit: int, payload: bytes) -> None:
+def test_rejects_packets_under_another_key(
+    names: Names, which: int, at: int, bit: int, payload: bytes
+) -> None:
     """One bit of the key, the IV or the MAC's key; an -etm MAC vouches for itself alone."""
     made = suite(*names)
     which = 2 if names[1].endswith(b"-etm@openssh.com") and not is_aead(names[0]) else which

@@ -19,7 +19,7 @@ from conchrec.ssh.peer_limits import (
 )
 
 
-def test_a_burst_of_key_exchanges_is_free_and_the_next_ones_pause_longer_each_time() -> None:
+def test_pauses_longer_for_each_exchange_after_burst() -> None:
     allowance = RekeyAllowance()
     pauses = [allowance.charge(1e6, 0) for _ in range(REKEY_BURST + 100)]
     assert pauses[:REKEY_BURST] == [0.0] * REKEY_BURST
@@ -28,7 +28,7 @@ def test_a_burst_of_key_exchanges_is_free_and_the_next_ones_pause_longer_each_ti
 
 
 @given(st.lists(st.sampled_from(["bytes", "seconds"]), min_size=1, max_size=200))
-def test_who_pays_for_each_exchange_never_pauses(paid: list[str]) -> None:
+def test_never_pauses_peer_that_earns_each_exchange(paid: list[str]) -> None:
     """By volume or by time, for as long as the connection lives."""
     allowance, seconds, carried = RekeyAllowance(), 1e6, 0
     for how in paid:
@@ -37,7 +37,7 @@ def test_who_pays_for_each_exchange_never_pauses(paid: list[str]) -> None:
         assert allowance.charge(seconds, carried) == 0.0
 
 
-def test_a_rest_earns_the_burst_again_and_no_more() -> None:
+def test_restores_burst_after_rest() -> None:
     allowance = RekeyAllowance()
     for _ in range(REKEY_BURST):
         assert allowance.charge(0.0, 0) == 0.0
@@ -45,7 +45,7 @@ def test_a_rest_earns_the_burst_again_and_no_more() -> None:
     assert sum(allowance.charge(later, 0) == 0.0 for _ in range(100)) == REKEY_BURST
 
 
-def test_openssh_tests_with_a_rekey_every_256_kilobytes() -> None:
+def test_allows_rekey_every_256_kilobytes() -> None:
     """regress/rekey.sh moves some megabytes; a hundred megabytes are slow, and go on."""
     allowance = RekeyAllowance()
     pauses = [allowance.charge(0.0, number * 256 * 1024) for number in range(400)]
@@ -53,20 +53,20 @@ def test_openssh_tests_with_a_rekey_every_256_kilobytes() -> None:
     assert all(pause <= REKEY_LONGEST_PAUSE for pause in pauses)
 
 
-def test_counts_messages_and_bytes_before_the_login() -> None:
+def test_counts_messages_and_bytes_before_login() -> None:
     small, large = EarlyAllowance(), EarlyAllowance()
     assert [small.charge(5.0, 1) for _ in range(EARLY_BYTES // MESSAGE_COST + 1)][-2:] == [True, False]
     assert [large.charge(5.0, 1 << 20) for _ in range(5)] == [True] * 4 + [False]
 
 
-def test_keepalives_before_the_login_never_add_up() -> None:
+def test_allows_keepalives_before_login_without_end() -> None:
     """PuTTY sends IGNORE as a keepalive, also while its user waits for an approval."""
     allowance = EarlyAllowance()
     assert all(allowance.charge(float(second), 5) for second in range(100_000))
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 35_000)), max_size=50))
-def test_never_allows_more_than_the_budget_and_what_time_gives(steps: list[tuple[int, int]]) -> None:
+def test_never_allows_more_than_budget_and_refill(steps: list[tuple[int, int]]) -> None:
     allowance, seconds, used = EarlyAllowance(), 0.0, 0
     for pause, size in steps:
         seconds += pause

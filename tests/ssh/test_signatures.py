@@ -27,7 +27,7 @@ def raw_rsa(digest: hashes.HashAlgorithm, private: rsa.RSAPrivateKey, data: byte
     return private.sign(data, padding.PKCS1v15(), digest)
 
 
-def test_rsa_signatures_go_by_their_names() -> None:
+def test_verifies_rsa_signature_only_by_its_algorithm() -> None:
     private = rsa.generate_private_key(65537, 2048)
     numbers = private.public_key().public_numbers()
     blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
@@ -43,7 +43,7 @@ def test_rsa_signatures_go_by_their_names() -> None:
                 assert signatures.verify_signature(asked, blob, b"data", string(said) + string(raw)) == good
 
 
-def test_an_rsa_signature_without_its_leading_zeros() -> None:
+def test_accepts_rsa_signature_without_leading_zeros() -> None:
     private = rsa.generate_private_key(65537, 2048)
     numbers = private.public_key().public_numbers()
     blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
@@ -59,7 +59,7 @@ def test_an_rsa_signature_without_its_leading_zeros() -> None:
     pytest.fail("one signature in 256 begins with a zero")
 
 
-def test_a_short_rsa_key_signs_nothing() -> None:
+def test_rejects_signature_of_short_rsa_key() -> None:
     private = rsa.generate_private_key(65537, 1024)
     numbers = private.public_key().public_numbers()
     blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
@@ -105,7 +105,7 @@ class SecurityKey:
 
 
 @pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
-def test_security_keys_want_a_touch(kind: bytes) -> None:
+def test_requires_touch_of_security_key(kind: bytes) -> None:
     token = SecurityKey(kind)
     assert signatures.verify_signature(kind, token.blob, b"data", token.sign(b"data"))
     assert signatures.verify_signature(kind, token.blob, b"data", token.sign(b"data", flags=5))
@@ -126,7 +126,7 @@ def test_security_keys_want_a_touch(kind: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
-def test_verify_required_wants_a_pin(kind: bytes) -> None:
+def test_requires_user_verification_when_certificate_does(kind: bytes) -> None:
     token = SecurityKey(kind)
     certified = c.issue(
         authority=CA, public_key=token.blob, kind=c.CertificateKind.USER,
@@ -142,7 +142,7 @@ def test_verify_required_wants_a_pin(kind: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
-def test_an_authority_in_a_security_key(kind: bytes) -> None:
+def test_accepts_authority_in_security_key_without_touch(kind: bytes) -> None:
     """It signs without a touch where it was made so (``ssh-keygen -O no-touch-required``)."""
 
     class Token(SecurityKey):
@@ -160,7 +160,7 @@ def test_an_authority_in_a_security_key(kind: bytes) -> None:
     )
 
 
-def test_sha_1_and_dsa_only_where_they_are_asked_for() -> None:
+def test_accepts_sha1_and_dsa_only_on_request() -> None:
     private = rsa.generate_private_key(65537, 1024)
     numbers = private.public_key().public_numbers()
     rsa_blob = string(b"ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
@@ -190,7 +190,7 @@ def test_sha_1_and_dsa_only_where_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1), (1, -5)])
-def test_numbers_that_no_ecdsa_signature_has(numbers: tuple[int, int]) -> None:
+def test_rejects_invalid_ecdsa_numbers(numbers: tuple[int, int]) -> None:
     blob = key("ecdsa256").public().blob()
     raw = mpint(numbers[0]) + mpint(numbers[1])
     name = b"ecdsa-sha2-nistp256"
@@ -198,7 +198,7 @@ def test_numbers_that_no_ecdsa_signature_has(numbers: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("exponent", "sign"), [(-3, 1), (65537, -1), (-3, -1), (0, 1)])
-def test_rsa_keys_of_numbers_below_zero(exponent: int, sign: int) -> None:
+def test_rejects_rsa_key_with_negative_numbers(exponent: int, sign: int) -> None:
     """An mpint has a sign; cryptography raises OverflowError for one that it can't pack."""
     modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
     blob = string(b"ssh-rsa") + mpint(exponent) + mpint(sign * modulus)
@@ -208,7 +208,7 @@ def test_rsa_keys_of_numbers_below_zero(exponent: int, sign: int) -> None:
 
 @pytest.mark.parametrize(("bits", "good"), [(2, True), (17, True), (64, True), (65, False), (2047, False)])
 @pytest.mark.parametrize("name", [b"rsa-sha2-256", b"ssh-rsa"])
-def test_rsa_keys_with_long_exponents(name: bytes, bits: int, good: bool) -> None:
+def test_rejects_rsa_key_with_long_exponent(name: bytes, bits: int, good: bool) -> None:
     """Verifying costs as many steps as the exponent has bits: 8 ms with 3072, and nobody has such keys."""
     numbers = rsa.generate_private_key(3 if bits == 2 else 65537, 2048).private_numbers()
     p, q = numbers.p, numbers.q

@@ -34,13 +34,15 @@ CERT = b"-cert-v01@openssh.com"
         (b"ssh-rsa" + CERT, frozenset({b"ssh-rsa"}), None),
     ],
 )
-def test_the_name_of_the_algorithm(key_type: bytes, accepted: Accepted, expected: bytes | None) -> None:
+def test_chooses_algorithm_that_server_accepts(
+    key_type: bytes, accepted: Accepted, expected: bytes | None
+) -> None:
     assert accepted_algorithm(key_type, accepted) == expected
 
 
 @pytest.mark.parametrize("certified", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_signature_is_by_the_algorithm_that_was_offered(kind: str, certified: bool) -> None:
+def test_signs_with_offered_algorithm(kind: str, certified: bool) -> None:
     by = signer(kind, certified=certified)
     names = (b"rsa-sha2-512", b"rsa-sha2-256") if kind == "rsa" else (key_type_of(key(kind).public().blob()),)
     for name in names:

@@ -58,14 +58,14 @@ def talks(pair: Pair) -> None:
 
 @pytest.mark.parametrize("chunk", [0, 1, 3])
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
-def test_ciphers(cipher: bytes, mac: bytes, chunk: int) -> None:
+def test_talks_under_each_cipher(cipher: bytes, mac: bytes, chunk: int) -> None:
     only = replace(LEGACY, kex=(FAST,), ciphers=(cipher,), macs=(mac,))
     talks(Pair(algorithms=only, chunk=chunk).secure())
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3])
 @pytest.mark.parametrize("kex", LEGACY.kex)
-def test_key_exchanges(kex: bytes, chunk: int) -> None:
+def test_talks_with_each_key_exchange(kex: bytes, chunk: int) -> None:
     pair = Pair(algorithms=replace(LEGACY, kex=(kex,)), chunk=chunk).secure()
     talks(pair)
     assert pair.client.session_id == pair.server.session_id != b""
@@ -73,7 +73,7 @@ def test_key_exchanges(kex: bytes, chunk: int) -> None:
     assert pair.client.host_key_signature == pair.server.host_key_signature != b""
 
 
-def test_each_way_its_own_cipher() -> None:
+def test_negotiates_cipher_by_order_of_client() -> None:
     """The client's order counts; a MAC is not settled on beside a cipher that has its own."""
     ours = replace(MODERN, ciphers=(b"aes256-ctr", b"aes128-gcm@openssh.com"), macs=())
     server = replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",), macs=())
@@ -88,7 +88,7 @@ def test_each_way_its_own_cipher() -> None:
         (replace(COMPATIBLE, ciphers=(b"aes128-ctr",), macs=(b"hmac-sha2-512",)), "MAC"),
     ],
 )
-def test_nothing_in_common(theirs: object, what: str) -> None:
+def test_reports_missing_common_algorithm(theirs: object, what: str) -> None:
     server = replace(MODERN, ciphers=(b"aes128-ctr",), macs=MODERN.macs[:1])
     pair = Pair(algorithms=theirs, server_algorithms=server)  # type: ignore[arg-type]
     secure = pair.client.when_secure()
@@ -102,7 +102,7 @@ def test_nothing_in_common(theirs: object, what: str) -> None:
 # --- what others ask
 
 
-def test_everybody_who_asks_is_told() -> None:
+def test_fires_all_deferreds_and_callbacks() -> None:
     pair = Pair(connect=False)
     early = [pair.client.when_secure(), pair.client.when_secure()]
     versions: list[bytes] = []
@@ -132,7 +132,7 @@ def test_everybody_who_asks_is_told() -> None:
     assert (gone.lost, gone.public) == (ends[0], "the connection was closed")
 
 
-def test_gone_before_it_was_secure() -> None:
+def test_fails_when_secure_if_connection_ends_first() -> None:
     pair = Pair()
     secure = [pair.client.when_secure(), pair.client.when_secure()]
     pair.rounds(1)
@@ -140,7 +140,7 @@ def test_gone_before_it_was_secure() -> None:
     assert all(isinstance(failure_of(done), ConnectionGone) for done in secure)
 
 
-def test_the_end_of_a_service() -> None:
+def test_stops_service_when_connection_ends() -> None:
     """It is stopped once, and an error in it hurts nobody."""
     pair = Pair().secure()
     lost = pair.server.when_lost()
@@ -159,7 +159,7 @@ def test_the_end_of_a_service() -> None:
     assert lost_of(lost) == ConnectionEnd()
 
 
-def test_callbacks_that_raise_end_this_connection_alone() -> None:
+def test_ends_only_this_connection_when_callback_raises() -> None:
     pair = Pair(connect=False)
 
     def raises(version: bytes) -> None:
@@ -173,7 +173,7 @@ def test_callbacks_that_raise_end_this_connection_alone() -> None:
     assert lost.describe() == "internal error"
 
 
-def test_a_service_that_raises_ends_this_connection_alone() -> None:
+def test_ends_only_this_connection_when_service_raises() -> None:
     pair = Pair().secure()
 
     def raises(number: int, payload: bytes) -> None:
@@ -191,7 +191,7 @@ def test_a_service_that_raises_ends_this_connection_alone() -> None:
 # --- start
 
 
-def test_a_client_that_waits_says_nothing() -> None:
+def test_sends_nothing_before_start() -> None:
     pair = Pair(client_version=None)
     pair.pump()
     assert pair.client.peer_identification == SERVER_VERSION
@@ -202,7 +202,7 @@ def test_a_client_that_waits_says_nothing() -> None:
     assert pair.server.peer_identification == CLIENT_VERSION
 
 
-def test_start_before_the_connection() -> None:
+def test_accepts_start_before_connection() -> None:
     pair = Pair(client_version=None, connect=False)
     pair.client.start(CLIENT_VERSION)
     pair.connect()
@@ -210,7 +210,7 @@ def test_start_before_the_connection() -> None:
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
-def test_start_as_soon_as_the_version_is_there(chunk: int) -> None:
+def test_accepts_start_on_identification(chunk: int) -> None:
     pair = Pair(client_version=None, connect=False, chunk=chunk)
     pair.client.on_identification(lambda version: pair.client.start(b"SSH-2.0-like " + version[8:]))
     pair.connect()
@@ -218,14 +218,14 @@ def test_start_as_soon_as_the_version_is_there(chunk: int) -> None:
     assert pair.server.peer_identification == b"SSH-2.0-like server of the tests"
 
 
-def test_start_after_the_end() -> None:
+def test_ignores_start_after_end() -> None:
     pair = Pair(client_version=None)
     pair.cut()
     pair.client.start(CLIENT_VERSION)
     assert not pair.client_line.unsent
 
 
-def test_too_much_before_start() -> None:
+def test_limits_bytes_before_start() -> None:
     pair = Pair(client_version=None)
     pair.client.dataReceived(b"SSH-2.0-x\r\n" + bytes(64 * 1024))
     assert not pair.client_line.closing
@@ -239,7 +239,7 @@ def test_too_much_before_start() -> None:
 # --- host keys
 
 
-def test_the_host_key_is_refused() -> None:
+def test_disconnects_when_host_key_is_rejected() -> None:
     def refuse(blob: bytes) -> None:
         raise HostKeyRejected("not this one")
 
@@ -255,7 +255,7 @@ def test_the_host_key_is_refused() -> None:
     assert pair.client.host_key_blob == b"", "a key that was refused is nobody's"
 
 
-def test_the_host_key_is_seen_once_and_whole() -> None:
+def test_verifies_host_key_once() -> None:
     seen: list[bytes] = []
     Pair(verify_host_key=seen.append).secure()
     assert seen == [HOST_KEY.get(b"ssh-ed25519").blob()]
@@ -276,7 +276,7 @@ class Forger:
         return HOST_KEY.get(b"ssh-ed25519").sign(data + b"!")
 
 
-def test_a_forged_signature() -> None:
+def test_rejects_forged_signature() -> None:
     pair = Pair(host_keys=Forger())
     pair.pump()
     assert lost_of(pair.client.when_lost()).describe() == "host key signature verification failed"
@@ -287,7 +287,7 @@ def test_a_forged_signature() -> None:
 # --- services
 
 
-def test_a_service_that_is_not_ours() -> None:
+def test_refuses_unknown_service() -> None:
     pair = Pair()
     pair.pump()
     pair.client.request_service(Ear(b"ssh-connection"))
@@ -297,7 +297,7 @@ def test_a_service_that_is_not_ours() -> None:
     assert told.describe() == "the service ssh-connection is not available"
 
 
-def test_a_second_service_request() -> None:
+def test_refuses_service_request_after_login() -> None:
     """As after a login: the authentication would begin again."""
     pair = Pair().secure()
     pair.server.setService(Ear(b"ssh-connection"))
@@ -307,7 +307,7 @@ def test_a_second_service_request() -> None:
     assert pair.server_ear.started == 1
 
 
-def test_a_service_request_before_each_try() -> None:
+def test_answers_repeated_service_requests_up_to_limit() -> None:
     """As paramiko does, and sshd answers: the login goes on. Not for ever."""
     pair = Pair().secure()
     for _ in range(MAX_SERVICE_REQUESTS - 1):
@@ -320,7 +320,7 @@ def test_a_service_request_before_each_try() -> None:
     assert lost_of(pair.client.when_lost()).reason == DisconnectReason.SERVICE_NOT_AVAILABLE
 
 
-def test_a_service_request_before_the_key_exchange() -> None:
+def test_rejects_service_request_before_key_exchange() -> None:
     pair = Pair()
     pair.client.send_now(a.SERVICE_REQUEST, string(b"ssh-userauth"))
     pair.pump()
@@ -328,7 +328,7 @@ def test_a_service_request_before_the_key_exchange() -> None:
     assert isinstance(lost_of(pair.server.when_lost()).error, Exception)
 
 
-def test_a_client_has_no_services() -> None:
+def test_client_rejects_service_request() -> None:
     pair = Pair().secure()
     pair.server.send_now(a.SERVICE_REQUEST, string(b"ssh-userauth"))
     pair.pump()
@@ -336,7 +336,7 @@ def test_a_client_has_no_services() -> None:
 
 
 @pytest.mark.parametrize("accepted", [string(b"ssh-connection"), string(b"ssh-userauth")[:-1]])
-def test_an_accept_for_something_else(accepted: bytes) -> None:
+def test_rejects_accept_for_another_service(accepted: bytes) -> None:
     pair = Pair()
     pair.pump()
     pair.client._requested_service = pair.client_ear
@@ -346,14 +346,14 @@ def test_an_accept_for_something_else(accepted: bytes) -> None:
     assert pair.client_ear.started == 0
 
 
-def test_an_accept_that_nobody_requested_service() -> None:
+def test_rejects_accept_without_request() -> None:
     pair = Pair().secure()
     pair.server.send_now(a.SERVICE_ACCEPT, string(b"ssh-userauth"))
     pair.pump()
     assert lost_of(pair.client.when_lost()).describe() == "SERVICE_ACCEPT without a service request"
 
 
-def test_an_accept_without_a_name() -> None:
+def test_accepts_service_accept_without_name() -> None:
     """Some old servers say no more than that."""
     pair = Pair()
     pair.pump()
@@ -366,7 +366,7 @@ def test_an_accept_without_a_name() -> None:
 # --- small messages
 
 
-def test_extension_info() -> None:
+def test_sends_ext_info_under_new_keys() -> None:
     """The first thing under the new keys, so it is there before the service is accepted."""
     pair = Pair()
     pair.pump()
@@ -378,7 +378,7 @@ def test_extension_info() -> None:
     assert told[b"ping@openssh.com"] == b"0"
 
 
-def test_no_extension_info_for_who_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sends_no_ext_info_to_client_without_support(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.ssh.key_exchange.EXT_INFO_CLIENT", b"something-else")
     pair = Pair()
     monkeypatch.undo()
@@ -387,14 +387,14 @@ def test_no_extension_info_for_who_does_not_ask(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("payload", [uint32(65), uint32(1), uint32(0) + b"x", b""])
-def test_extension_info_that_is_none(payload: bytes) -> None:
+def test_rejects_malformed_ext_info(payload: bytes) -> None:
     pair = Pair().secure()
     pair.server.send_now(a.EXT_INFO, payload)
     pair.pump()
     assert pair.client.lost is not None
 
 
-def test_ping() -> None:
+def test_answers_ping() -> None:
     pair = Pair().secure()
     pair.client.sendPacket(a.PING, string(b"are you there?"))
     pair.client.sendPacket(DATA, b"")
@@ -407,7 +407,7 @@ def test_ping() -> None:
 
 
 @pytest.mark.parametrize("number", [8, 19, 22, 29])
-def test_unknown_messages(number: int) -> None:
+def test_answers_unknown_message_with_unimplemented(number: int) -> None:
     """The answer names the very message (RFC 4253 section 11.4); Conch's names the next one."""
     pair = Pair().secure()
     answers: list[tuple[int, bytes]] = []
@@ -428,7 +428,7 @@ def test_unknown_messages(number: int) -> None:
     assert pair.server.lost is None
 
 
-def test_messages_without_a_service() -> None:
+def test_answers_message_without_service() -> None:
     pair = Pair()
     pair.pump()
     pair.client.send_now(80, b"")
@@ -439,7 +439,7 @@ def test_messages_without_a_service() -> None:
 # --- ends
 
 
-def test_what_the_peer_says_at_its_end() -> None:
+def test_reports_reason_and_text_of_disconnect() -> None:
     pair = Pair().secure()
     pair.server.sendDisconnect(11, b"good\x1b[31m \xc3\xbcbye\r\n\xff")
     pair.server.sendDisconnect(2, b"twice")
@@ -452,14 +452,14 @@ def test_what_the_peer_says_at_its_end() -> None:
     assert lost_of(pair.server.when_lost()) == ConnectionEnd()
 
 
-def test_long_last_words_are_cut() -> None:
+def test_cuts_long_disconnect_text() -> None:
     pair = Pair().secure()
     pair.server.sendDisconnect(11, b"x" * 200_000)
     pair.pump()
     assert len(lost_of(pair.client.when_lost()).description) == 1024
 
 
-def test_last_words_without_a_language() -> None:
+def test_accepts_disconnect_without_language() -> None:
     """Some leave the last field out."""
     pair = Pair().secure()
     pair.server.send_now(a.DISCONNECT, uint32(11) + string(b"bye"))
@@ -468,7 +468,7 @@ def test_last_words_without_a_language() -> None:
     assert pair.server_line.aborted
 
 
-def test_the_end_in_the_middle_of_a_delivery() -> None:
+def test_handles_no_message_after_disconnect() -> None:
     """Nothing behind a DISCONNECT is read."""
     pair = Pair().secure()
     pair.client.send_now(a.DISCONNECT, uint32(11) + string(b"bye") + string(b""))
@@ -478,7 +478,7 @@ def test_the_end_in_the_middle_of_a_delivery() -> None:
     assert lost_of(pair.server.when_lost()).reason == 11
 
 
-def test_a_stuck_peer_is_dropped() -> None:
+def test_drops_peer_that_does_not_read_disconnect() -> None:
     pair = Pair().secure()
     pair.server_line.stuck = True
     pair.server.loseConnection()
@@ -493,7 +493,7 @@ def test_a_stuck_peer_is_dropped() -> None:
     assert pair.clock.getDelayedCalls() == []
 
 
-def test_disconnect_before_the_connection_is_there() -> None:
+def test_ignores_disconnect_before_connection() -> None:
     pair = Pair(connect=False)
     pair.server.sendDisconnect(2, b"nobody hears it")
     pair.server.abort()
@@ -501,7 +501,7 @@ def test_disconnect_before_the_connection_is_there() -> None:
 
 
 @pytest.mark.parametrize("when", ["version", "exchange", "secure", "service", "leaving"])
-def test_no_timer_is_left_behind(when: str) -> None:
+def test_leaves_no_timer_after_end(when: str) -> None:
     pair = Pair()
     if when == "exchange":
         pair.rounds(1)
@@ -520,7 +520,7 @@ def test_no_timer_is_left_behind(when: str) -> None:
     assert pair.clock.getDelayedCalls() == []
 
 
-def test_a_handshake_that_takes_too_long() -> None:
+def test_disconnects_when_key_exchange_takes_too_long() -> None:
     pair = Pair()
     pair.rounds(1)
     pair.clock.advance(29)
@@ -531,7 +531,7 @@ def test_a_handshake_that_takes_too_long() -> None:
     assert lost_of(pair.server.when_lost()).describe() == "the key exchange was not completed in time"
 
 
-def test_nothing_after_the_handshake() -> None:
+def test_disconnects_when_login_does_not_start() -> None:
     pair = Pair()
     pair.clock.advance(20)
     pair.pump()
@@ -542,7 +542,7 @@ def test_nothing_after_the_handshake() -> None:
     assert lost_of(pair.client.when_lost()).describe() == "the login was not started in time"
 
 
-def test_a_service_has_its_own_time() -> None:
+def test_stops_handshake_timer_when_service_starts() -> None:
     pair = Pair().secure()
     pair.clock.advance(3000)
     pair.pump()
@@ -563,7 +563,7 @@ class Source:
         self.events.append("resume")
 
 
-def test_the_sockets_pressure_reaches_who_feeds_us() -> None:
+def test_pauses_producer_when_socket_is_full() -> None:
     pair = Pair().secure()
     source = Source()
     pair.server.registerProducer(source, True)
@@ -575,7 +575,7 @@ def test_the_sockets_pressure_reaches_who_feeds_us() -> None:
     assert source.events == ["pause", "resume", "pause"]
 
 
-def test_who_begins_to_feed_us_under_pressure_waits() -> None:
+def test_pauses_new_producer_when_socket_is_full() -> None:
     pair = Pair().secure()
     pair.server_line.producer.pauseProducing()
     source = Source()
@@ -584,7 +584,7 @@ def test_who_begins_to_feed_us_under_pressure_waits() -> None:
     assert source.events == ["pause", "resume"]
 
 
-def test_answers_that_nobody_reads_wait_and_so_does_their_peer() -> None:
+def test_holds_peer_that_does_not_read_answers() -> None:
     """Pings, or unknown messages, without end by a client whose socket takes nothing."""
     pair = Pair().secure()
     server = pair.server_line.producer
@@ -608,7 +608,7 @@ def test_answers_that_nobody_reads_wait_and_so_does_their_peer() -> None:
     assert handled == 3000
 
 
-def test_replies_of_a_service_that_nobody_reads_wait_as_well() -> None:
+def test_holds_peer_that_does_not_read_replies_of_service() -> None:
     pair = Pair().secure()
     pair.server_ear.on_packet = lambda number, payload: pair.server.sendPacket(100, bytes(8))
     pair.server_line.producer.pauseProducing()
@@ -619,7 +619,7 @@ def test_replies_of_a_service_that_nobody_reads_wait_as_well() -> None:
     assert len(pair.server_ear.heard) < 2 * MAX_UNREAD // 64
 
 
-def test_data_that_nobody_reads_keeps_no_message_waiting() -> None:
+def test_handles_messages_while_channel_data_is_unread() -> None:
     """A window bounds it, and the peer's own messages may be what opens the socket again."""
     pair = Pair().secure()
     pair.server_line.producer.pauseProducing()
@@ -630,7 +630,7 @@ def test_data_that_nobody_reads_keeps_no_message_waiting() -> None:
     assert [number for number, _ in pair.server_ear.heard] == [93]
 
 
-def test_what_is_sent_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drops_peer_that_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The windows of channels bound that; whatever else a peer makes us say has an end as well."""
     monkeypatch.setattr("conchrec.ssh.transport_base.MAX_BEHIND", 100_000)
     pair = Pair().secure()
@@ -652,7 +652,7 @@ def test_what_is_sent_to_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> N
     assert lost_of(pair.server.when_lost()).describe() == "the other side does not read what we send"
 
 
-def test_answers_that_are_read() -> None:
+def test_keeps_peer_that_reads_answers() -> None:
     pair = Pair().log_in()
     for _ in range(30):
         pair.client.sendPacket(a.PING, string(bytes(200_000)))
@@ -660,7 +660,7 @@ def test_answers_that_are_read() -> None:
     assert len(pair.client_ear.heard) == 30
 
 
-def test_switches_of_a_socket() -> None:
+def test_sets_socket_options() -> None:
     turned: list[tuple[str, bool]] = []
 
     class Socket(Line):
@@ -677,7 +677,7 @@ def test_switches_of_a_socket() -> None:
     assert (pair.server.getPeer(), pair.server.getHost()) == ("peer", "host")
 
 
-def test_the_reader_is_not_entered_twice() -> None:
+def test_does_not_enter_reader_twice() -> None:
     """A message sets going what delivers more at once: order is kept."""
     pair = Pair().secure()
     order: list[bytes] = []

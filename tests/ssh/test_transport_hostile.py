@@ -58,7 +58,7 @@ def error_of(pair: Pair, side: str = "server") -> str:
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 100_000])
-def test_what_is_not_ssh_to_a_server(sent: bytes, chunk: int) -> None:
+def test_server_rejects_invalid_identification_string(sent: bytes, chunk: int) -> None:
     pair = Pair()
     for at in range(0, min(len(sent), 20_000) if chunk == 1 else len(sent), chunk):
         pair.server.dataReceived(sent[at : at + chunk])
@@ -72,7 +72,7 @@ def test_what_is_not_ssh_to_a_server(sent: bytes, chunk: int) -> None:
     assert len(pair.server._incoming) == 0
 
 
-def test_lines_before_the_version_of_a_server() -> None:
+def test_accepts_lines_before_identification_of_server() -> None:
     """RFC 4253 section 4.2 allows them; a client reads on."""
     pair = Pair()
     real = bytes(pair.server_line.unsent)
@@ -92,7 +92,7 @@ def test_lines_before_the_version_of_a_server() -> None:
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1_000_000])
-def test_what_is_not_ssh_to_a_client(sent: bytes, chunk: int) -> None:
+def test_client_rejects_invalid_identification_string(sent: bytes, chunk: int) -> None:
     pair = Pair()
     for at in range(0, min(len(sent), 20_000) if chunk == 1 else len(sent), chunk):
         pair.client.dataReceived(sent[at : at + chunk])
@@ -102,7 +102,7 @@ def test_what_is_not_ssh_to_a_client(sent: bytes, chunk: int) -> None:
     assert sum(map(len, pair.client.lost.greeting)) <= 51 * 255
 
 
-def test_what_a_server_says_in_place_of_a_version() -> None:
+def test_reports_lines_instead_of_identification() -> None:
     """As sshd does when there are too many: the reason reaches who asks."""
     pair = Pair()
     pair.client.dataReceived(b"Exceeded \x1b[1mMaxStartups\r\n")
@@ -112,7 +112,7 @@ def test_what_a_server_says_in_place_of_a_version() -> None:
 
 
 @pytest.mark.parametrize("version", [b"SSH-2.0-x\n", b"SSH-1.99-x\r\n", b"SSH-2.0-" + b"x" * 245 + b"\r\n"])
-def test_versions_that_are_good(version: bytes) -> None:
+def test_accepts_valid_identification_strings(version: bytes) -> None:
     pair = Pair()
     pair.server.dataReceived(version)
     assert pair.server.peer_identification == version.rstrip()
@@ -129,12 +129,12 @@ def raw(pair: Pair, packet: bytes) -> Pair:
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, MAX_PACKET + 4, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_lengths(length: int) -> None:
+def test_rejects_invalid_packet_length(length: int) -> None:
     pair = raw(Pair(), uint32(length) + bytes(100))
     assert error_of(pair) == f"invalid packet length: {length} bytes, allowed are 5 to {MAX_CLEAR}"
 
 
-def test_a_length_that_does_not_fill_its_blocks() -> None:
+def test_rejects_length_that_is_no_multiple_of_block() -> None:
     assert (
         error_of(raw(Pair(), uint32(13) + bytes(100)))
         == "invalid packet length: not a multiple of the block size"
@@ -142,24 +142,24 @@ def test_a_length_that_does_not_fill_its_blocks() -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 3, 12, 255])
-def test_paddings(padding: int) -> None:
+def test_rejects_invalid_padding(padding: int) -> None:
     packet = uint32(12) + bytes((padding,)) + bytes(11)
     assert error_of(raw(Pair(), packet)) == "corrupt packet: invalid padding"
 
 
-def test_a_packet_that_never_ends_costs_its_bytes() -> None:
+def test_keeps_only_received_bytes_of_incomplete_packet() -> None:
     pair = Pair()
     pair.server.dataReceived(b"SSH-2.0-x\r\n" + uint32(MAX_CLEAR // 8 * 8 - 4) + bytes(1000))
     assert not pair.server_line.closing
     assert len(pair.server._incoming) == 1000
 
 
-def test_before_the_first_keys_packets_are_smaller() -> None:
+def test_limits_packets_before_first_keys() -> None:
     expected = f"invalid packet length: {MAX_CLEAR + 1} bytes, allowed are 5 to {MAX_CLEAR}"
     assert error_of(raw(Pair(), uint32(MAX_CLEAR + 1))) == expected
 
 
-def test_who_has_not_logged_in_sends_smaller_packets() -> None:
+def test_limits_packets_before_login() -> None:
     pair = Pair().secure()
     pair.server._incoming.limit = MAX_CLEAR
     pair.client.sendPacket(DATA, bytes(MAX_CLEAR - 100))
@@ -179,7 +179,7 @@ def test_who_has_not_logged_in_sends_smaller_packets() -> None:
     assert "the packet is too long" in str(pair.server.lost.error)
 
 
-def test_the_largest_packet() -> None:
+def test_accepts_largest_packet() -> None:
     """What OpenSSH itself takes: 256 KiB with the padding."""
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).secure()
     payload = os.urandom(MAX_PACKET - 1 - 4 - 1)
@@ -192,7 +192,7 @@ def test_the_largest_packet() -> None:
 
 @pytest.mark.parametrize("cipher", COMPATIBLE.ciphers)
 @pytest.mark.parametrize("mac", COMPATIBLE.macs)
-def test_a_tag_that_is_wrong(cipher: bytes, mac: bytes) -> None:
+def test_rejects_wrong_tag(cipher: bytes, mac: bytes) -> None:
     only = replace(COMPATIBLE, kex=(b"curve25519-sha256",), ciphers=(cipher,), macs=(mac,))
     pair = Pair(algorithms=only).secure()
     pair.client.sendPacket(DATA, b"hello")
@@ -207,7 +207,7 @@ def test_a_tag_that_is_wrong(cipher: bytes, mac: bytes) -> None:
     )
 
 
-def test_a_packet_twice() -> None:
+def test_rejects_repeated_packet() -> None:
     pair = Pair().secure()
     pair.client.sendPacket(DATA, b"hello")
     pair.client_line.unsent += bytes(pair.client_line.unsent)
@@ -223,7 +223,7 @@ def test_a_packet_twice() -> None:
     "number", [a.IGNORE, a.UNIMPLEMENTED, a.DEBUG, a.EXT_INFO, a.SERVICE_ACCEPT, 19, 192]
 )
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_terrapin(side: str, number: int, where: str) -> None:
+def test_rejects_injected_message_in_strict_exchange(side: str, number: int, where: str) -> None:
     """CVE-2023-48795: whatever is put in before NEWKEYS ends a strict exchange."""
     pair = Pair()
     line = getattr(pair, f"{side}_line")
@@ -237,7 +237,7 @@ def test_terrapin(side: str, number: int, where: str) -> None:
     assert getattr(pair, other).session_id == b""
 
 
-def test_messages_between_do_not_hurt_where_it_is_not_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepts_messages_between_when_not_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"chacha20-poly1305@openssh.com",)))
@@ -252,7 +252,7 @@ def test_messages_between_do_not_hurt_where_it_is_not_strict(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("number", [50, 80, 90, 192])
-def test_services_before_the_keys(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_service_messages_before_keys(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
     pair = Pair()
     monkeypatch.undo()
@@ -260,13 +260,13 @@ def test_services_before_the_keys(number: int, monkeypatch: pytest.MonkeyPatch) 
     assert error_of(pair) == f"message {number} before the key exchange"
 
 
-def test_newkeys_before_the_exchange() -> None:
+def test_rejects_newkeys_before_exchange() -> None:
     pair = Pair()
     pair.client.send_now(a.NEWKEYS, b"")
     assert error_of(pair) == "unexpected NEWKEYS"
 
 
-def test_newkeys_with_something_in_it() -> None:
+def test_rejects_newkeys_with_payload() -> None:
     pair = Pair().secure()
     real = pair.client.send_now
 
@@ -294,7 +294,7 @@ def kexinit(lists: list[bytes], *, follows: bool = False) -> bytes:
         kexinit([names(())] * 9 + [b"\xff\xff\xff\xff"]),
     ],
 )
-def test_kexinits(payload: bytes) -> None:
+def test_rejects_malformed_kexinit(payload: bytes) -> None:
     pair = Pair()
     pair.client_line.unsent.clear()
     pair.client_line.write(b"SSH-2.0-x\r\n" + type(pair.client._outgoing)().packet(a.KEXINIT, payload))
@@ -304,7 +304,7 @@ def test_kexinits(payload: bytes) -> None:
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("junk", [b"", string(b""), string(bytes(32)), string(b"x" * 32), string(b"x") * 3])
 @pytest.mark.parametrize("kex", COMPATIBLE.kex)
-def test_values_that_are_none(side: str, junk: bytes, kex: bytes) -> None:
+def test_rejects_invalid_public_values(side: str, junk: bytes, kex: bytes) -> None:
     pair = Pair(algorithms=replace(COMPATIBLE, kex=(kex,)))
     real = getattr(pair, side).send_now
 
@@ -351,7 +351,7 @@ class WrongGuesser(Guesser):
 
 @pytest.mark.parametrize("chunk", [0, 1])
 @pytest.mark.parametrize("client", [Guesser, WrongGuesser])
-def test_a_guess(client: type[Guesser], chunk: int) -> None:
+def test_ignores_wrong_guess_and_uses_right_one(client: type[Guesser], chunk: int) -> None:
     """A right one is used, a wrong one is thrown away."""
     server = MODERN if client.right else replace(MODERN, kex=MODERN.kex[::-1])
     pair = Pair(algorithms=MODERN, server_algorithms=server, client_type=client, chunk=chunk).secure()
@@ -361,7 +361,7 @@ def test_a_guess(client: type[Guesser], chunk: int) -> None:
     assert pair.client.rekeys == 1
 
 
-def test_markers_are_no_methods() -> None:
+def test_never_negotiates_markers() -> None:
     """Both say kex-strict and ext-info, which does not mean that they could do it."""
     markers = (STRICT_CLIENT, STRICT_SERVER, b"ext-info-c")
     ours = Proposal.make(replace(MODERN, kex=MODERN.kex[:1]), (b"ssh-ed25519",), markers)
@@ -371,7 +371,7 @@ def test_markers_are_no_methods() -> None:
             negotiate(ours, theirs, is_client=is_client)
 
 
-def test_what_is_made_can_be_read() -> None:
+def test_parses_created_proposals() -> None:
     ours = Proposal.make(COMPATIBLE, (b"ssh-ed25519",), (STRICT_SERVER,))
     assert Proposal.read(ours.payload[1:]) == ours
 
@@ -408,7 +408,9 @@ def quiet(pair: Pair) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.booleans(), st.integers(0, 3))
-def test_noise_after_the_version(noise: bytes, to_server: bool, chunk: int) -> None:
+def test_never_raises_for_random_bytes_after_identification(
+    noise: bytes, to_server: bool, chunk: int
+) -> None:
     pair = Pair(chunk=chunk)
     line = pair.client_line if to_server else pair.server_line
     line.unsent[:] = b"SSH-2.0-x\r\n" + noise
@@ -421,7 +423,7 @@ def test_noise_after_the_version(noise: bytes, to_server: bool, chunk: int) -> N
 @given(
     st.integers(0, 255), st.binary(max_size=200), st.booleans(), st.sampled_from(["plain", "secure", "rekey"])
 )
-def test_any_message(number: int, payload: bytes, to_server: bool, when: str) -> None:
+def test_never_raises_for_any_message(number: int, payload: bytes, to_server: bool, when: str) -> None:
     pair = Pair(algorithms=MODERN)
     sender, receiver = (pair.client, pair.server) if to_server else (pair.server, pair.client)
     if when != "plain":
@@ -436,7 +438,7 @@ def test_any_message(number: int, payload: bytes, to_server: bool, when: str) ->
 
 @settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False), st.booleans(), st.integers(1, 6))
-def test_real_traffic_with_mistakes(chance: random.Random, to_server: bool, rounds: int) -> None:
+def test_never_raises_for_corrupted_traffic(chance: random.Random, to_server: bool, rounds: int) -> None:
     """Bits flipped, pieces cut out, put in twice or swapped, at any stage."""
     pair = Pair(algorithms=MODERN)
     line = pair.client_line if to_server else pair.server_line
@@ -478,7 +480,7 @@ def seconds_for(count: int) -> float:
     return best
 
 
-def test_many_tiny_packets_take_linear_time() -> None:
+def test_handles_many_tiny_packets_in_linear_time() -> None:
     """Conch copies what is left of its buffer for each packet."""
     assert seconds_for(40_000) < 10 * seconds_for(10_000)
 
@@ -500,7 +502,7 @@ def messages() -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.parametrize("kind", messages())
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_messages_before_the_login_are_counted(kind: str, side: str) -> None:
+def test_limits_messages_before_login(kind: str, side: str) -> None:
     """Those that nobody needs to answer, too; an unknown one ends the connection sooner."""
     pair = Pair().secure()
     peer = pair.client if side == "server" else pair.server
@@ -516,7 +518,7 @@ def test_messages_before_the_login_are_counted(kind: str, side: str) -> None:
     assert sent * len(messages()[kind][1]) <= EARLY_BYTES + 30_000
 
 
-def test_messages_before_the_first_keys_are_counted_where_they_are_allowed(
+def test_limits_messages_before_first_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without strict key exchange IGNORE may come there (RFC 4253 section 11.2)."""
@@ -532,7 +534,7 @@ def test_messages_before_the_first_keys_are_counted_where_they_are_allowed(
     assert pair.server_line.closing
 
 
-def test_messages_after_the_login_are_not_limited() -> None:
+def test_does_not_limit_messages_after_login() -> None:
     pair = Pair().log_in()
     for _ in range(2 * EARLY_BYTES // MESSAGE_COST):
         pair.client.send_now(a.IGNORE, string(b""))
@@ -540,7 +542,7 @@ def test_messages_after_the_login_are_not_limited() -> None:
     assert pair.server.lost is None
 
 
-def test_an_agent_with_twenty_keys_in_large_certificates() -> None:
+def test_allows_twenty_large_certificates_before_login() -> None:
     """Each is offered and refused; the last one signs. Nobody is disconnected."""
     pair = Pair().secure()
     for _ in range(20):
@@ -552,7 +554,7 @@ def test_an_agent_with_twenty_keys_in_large_certificates() -> None:
     assert pair.server.lost is None
 
 
-def test_little_is_read_at_once_before_the_login() -> None:
+def test_reads_small_pieces_before_login() -> None:
     """What somebody costs who has not logged in."""
 
     class Socket(Line):

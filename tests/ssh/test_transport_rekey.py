@@ -30,7 +30,7 @@ def number(value: int, size: int = 200) -> bytes:
 @pytest.mark.parametrize(
     ("server", "client"), [(5_000, 1 << 30), (1 << 30, 5_000), (5_000, 5_000), (5_000, 7_000)]
 )
-def test_in_the_middle(server: int, client: int, chunk: int) -> None:
+def test_rekeys_without_loss_while_both_sides_talk(server: int, client: int, chunk: int) -> None:
     """Begun by either side and by both, while both talk; nothing is lost, and the order is kept."""
     pair = Pair(algorithms=MODERN, chunk=chunk, server_rekey_bytes=server, client_rekey_bytes=client).secure()
     session_id = pair.client.session_id
@@ -48,7 +48,7 @@ def test_in_the_middle(server: int, client: int, chunk: int) -> None:
     assert pair.client.kex.phase is pair.server.kex.phase is ExchangePhase.IDLE
 
 
-def test_who_only_listens_asks_too() -> None:
+def test_rekeys_when_only_receiving() -> None:
     """A receiver without a word to say sees to the limit as well."""
     pair = Pair(server_rekey_bytes=5_000).secure()
     for _ in range(20):
@@ -57,7 +57,7 @@ def test_who_only_listens_asks_too() -> None:
     assert pair.server.rekeys >= 3
 
 
-def test_both_at_once() -> None:
+def test_rekeys_when_both_sides_begin_at_once() -> None:
     pair = Pair().secure()
     pair.client.rekey()
     pair.server.rekey()
@@ -69,7 +69,7 @@ def test_both_at_once() -> None:
     assert pair.server_ear.heard == pair.client_ear.heard == [(DATA, number(value)) for value in range(3)]
 
 
-def test_nothing_goes_out_from_our_kexinit_to_our_newkeys() -> None:
+def test_sends_nothing_between_kexinit_and_newkeys() -> None:
     pair = Pair().secure()
     seen: list[int] = []
     real = pair.client.dispatchMessage
@@ -94,7 +94,7 @@ def test_nothing_goes_out_from_our_kexinit_to_our_newkeys() -> None:
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
-def test_the_peer_still_talks_under_the_old_keys(chunk: int) -> None:
+def test_accepts_messages_under_old_keys_until_newkeys(chunk: int) -> None:
     """Between its KEXINIT and its NEWKEYS nobody should; who does is heard, as by OpenSSH."""
     pair = Pair(chunk=chunk).secure()
     pair.server.rekey()
@@ -106,7 +106,7 @@ def test_the_peer_still_talks_under_the_old_keys(chunk: int) -> None:
     assert pair.server.rekeys == pair.client.rekeys == 1
 
 
-def test_by_time() -> None:
+def test_rekeys_by_time() -> None:
     """After an hour; one timer, however often there were new keys meanwhile."""
     pair = Pair(server_rekey_bytes=5_000).secure()
     for _ in range(50):
@@ -126,7 +126,7 @@ def test_by_time() -> None:
     assert pair.server.rekeys == before + 2
 
 
-def test_time_comes_in_the_middle_of_an_exchange() -> None:
+def test_ignores_rekey_time_during_exchange() -> None:
     pair = Pair().secure()
     pair.server.rekey()
     pair.clock.advance(REKEY_TIME.total_seconds())
@@ -143,7 +143,7 @@ def test_time_comes_in_the_middle_of_an_exchange() -> None:
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_a_peer_that_begins_many_pauses_and_is_not_disconnected(side: str) -> None:
+def test_pauses_peer_that_begins_many_exchanges(side: str) -> None:
     """Its messages wait, in order; ours go on, under the old keys, until the exchange begins."""
     pair = Pair().log_in()
     peer, end = (pair.client, pair.server) if side == "client" else (pair.server, pair.client)
@@ -169,7 +169,7 @@ def test_a_peer_that_begins_many_pauses_and_is_not_disconnected(side: str) -> No
     assert end.lost is None
 
 
-def test_what_a_peer_sends_while_it_pauses_is_bounded() -> None:
+def test_limits_bytes_of_peer_during_pause() -> None:
     pair = Pair().log_in()
     for _ in range(REKEY_BURST + 1):
         pair.client.rekey()
@@ -185,7 +185,7 @@ def test_what_a_peer_sends_while_it_pauses_is_bounded() -> None:
     assert not pair.server_line.paused
 
 
-def test_our_own_exchange_during_a_pause_is_the_same_exchange() -> None:
+def test_joins_own_exchange_during_pause() -> None:
     pair = Pair().log_in()
     for _ in range(REKEY_BURST + 1):
         pair.client.rekey()
@@ -198,7 +198,7 @@ def test_our_own_exchange_during_a_pause_is_the_same_exchange() -> None:
     assert pair.server.lost is None
 
 
-def test_the_end_during_a_pause() -> None:
+def test_ends_during_pause() -> None:
     pair = Pair().log_in()
     for _ in range(REKEY_BURST + 1):
         pair.client.rekey()
@@ -207,7 +207,7 @@ def test_the_end_during_a_pause() -> None:
     assert pair.clock.getDelayedCalls() == []
 
 
-def test_exchanges_that_we_begin_are_not_charged() -> None:
+def test_does_not_charge_own_exchanges() -> None:
     pair = Pair().log_in()
     for _ in range(3 * REKEY_BURST):
         pair.server.rekey()
@@ -246,7 +246,7 @@ def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("little_is_much")
-def test_much_goes_over_to_another_cipher() -> None:
+def test_changes_cipher_once_after_bulk_bytes() -> None:
     """Once, in order; new keys that come later stay with it, whoever asks for them."""
     pair = Pair(
         algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)),
@@ -272,7 +272,7 @@ def test_much_goes_over_to_another_cipher() -> None:
     ("offered", "names"),
     [((CHACHA,), (CHACHA,)), (GCM[::-1], GCM[1:]), ((b"aes256-ctr", GCM[1]), (GCM[1],))],
 )
-def test_what_much_goes_over_to(offered: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
+def test_changes_only_to_bulk_cipher_of_client(offered: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
     """Only to what the client has, and not where one of them is in use."""
     pair = Pair(algorithms=replace(MODERN, ciphers=offered), server_algorithms=BULKY).secure()
     carry(pair, 100)
@@ -281,7 +281,7 @@ def test_what_much_goes_over_to(offered: tuple[bytes, ...], names: tuple[bytes, 
 
 
 @pytest.mark.usefixtures("little_is_much")
-def test_new_keys_before_much_are_under_the_same_cipher() -> None:
+def test_keeps_cipher_when_rekeyed_before_bulk_bytes() -> None:
     pair = Pair(algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)), server_algorithms=BULKY).secure()
     for _ in range(4):
         carry(pair, 15)
@@ -304,7 +304,7 @@ class Source:
         self.events.append("resume")
 
 
-def test_who_feeds_us_waits_for_the_new_keys() -> None:
+def test_pauses_producer_during_exchange() -> None:
     pair = Pair().secure()
     pair.server.setService(Ear(b"ssh-connection"))
     source = Source()
@@ -322,7 +322,7 @@ def test_who_feeds_us_waits_for_the_new_keys() -> None:
     assert source.events == ["pause", "resume"]
 
 
-def test_a_peer_that_never_comes_to_the_point() -> None:
+def test_disconnects_peer_that_never_finishes_exchange() -> None:
     pair = Pair().secure()
     pair.server.setService(Ear(b"ssh-connection"))
     pair.server.rekey()
@@ -339,7 +339,7 @@ def test_a_peer_that_never_comes_to_the_point() -> None:
     assert not pair.server.kex.blocked
 
 
-def test_small_messages_count_as_well() -> None:
+def test_counts_overhead_of_small_blocked_messages() -> None:
     """Before a login somebody asks for pongs and lets them wait: each costs more than its bytes."""
     pair = Pair()
     pair.pump()
@@ -352,7 +352,7 @@ def test_small_messages_count_as_well() -> None:
     assert len(pair.server.kex.blocked) <= MAX_BLOCKED_EARLY // 100
 
 
-def test_gone_in_the_middle() -> None:
+def test_ends_during_exchange() -> None:
     pair = Pair().secure()
     pair.server.rekey()
     pair.server.sendPacket(DATA, b"never to be sent")
@@ -384,7 +384,7 @@ def certified(key: ed25519.Ed25519PrivateKey, serial: int) -> ServerHostKeys:
 CERTIFIED = (b"ssh-ed25519" + CERTIFICATE,)
 
 
-def test_a_renewed_certificate() -> None:
+def test_verifies_renewed_certificate() -> None:
     """It is looked at again; what binds the session stays that of the first exchange."""
     key = ed25519.Ed25519PrivateKey.generate()
     seen: list[bytes] = []
@@ -405,7 +405,7 @@ def test_a_renewed_certificate() -> None:
     assert pair.client.host_key_signature == signature
 
 
-def test_a_renewed_certificate_that_is_no_good() -> None:
+def test_rejects_invalid_renewed_certificate() -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     seen: list[bytes] = []
 
@@ -422,7 +422,7 @@ def test_a_renewed_certificate_that_is_no_good() -> None:
     assert isinstance(pair.client.lost.error, HostKeyRejected)
 
 
-def test_another_host_key() -> None:
+def test_rejects_another_host_key() -> None:
     pair = Pair().secure()
     pair.server.kex.host_keys = ServerHostKeys(ed25519.Ed25519PrivateKey.generate(), None)
     pair.client.rekey()
@@ -435,7 +435,7 @@ def test_another_host_key() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_sequence_numbers(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resets_sequence_numbers_only_when_strict(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With strict key exchange they begin again with each NEWKEYS, without it they never do."""
     if not strict:
         monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
@@ -452,7 +452,7 @@ def test_sequence_numbers(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None
     assert pair.server._outgoing.sequence == pair.client._incoming.sequence
 
 
-def test_sequence_numbers_wrap() -> None:
+def test_wraps_sequence_numbers() -> None:
     for cipher in (b"chacha20-poly1305@openssh.com", b"aes128-ctr", b"aes128-gcm@openssh.com"):
         pair = Pair(algorithms=replace(MODERN, ciphers=(cipher,))).secure()
         for end in (pair.client, pair.server):
@@ -465,7 +465,7 @@ def test_sequence_numbers_wrap() -> None:
         assert pair.client._outgoing.sequence == 3
 
 
-def test_a_kexinit_inside_an_exchange() -> None:
+def test_rejects_kexinit_during_exchange() -> None:
     pair = Pair().secure()
     pair.client.rekey()
     assert pair.client.kex.proposal is not None
@@ -476,7 +476,7 @@ def test_a_kexinit_inside_an_exchange() -> None:
 
 
 @pytest.mark.parametrize("message", [a.NEWKEYS, a.KEX_FIRST, a.KEX_REPLY, 49])
-def test_messages_of_an_exchange_that_does_not_run(message: int) -> None:
+def test_rejects_exchange_messages_outside_exchange(message: int) -> None:
     pair = Pair().secure()
     pair.client.send_now(message, b"")
     pair.pump()

@@ -133,7 +133,7 @@ def proof(by: Signer, host_key: bytes | None = None) -> list[tuple[int, bytes]]:
 # --- the usual way
 
 
-def test_none_first_then_a_query_then_a_signature() -> None:
+def test_sends_none_then_offer_then_signature() -> None:
     client = Client(ONE)
     assert client.wire.take() == [(u.REQUEST, none("root"))]
     assert client.refuse(u.PUBLICKEY, u.PASSWORD) == offered(ONE)
@@ -145,14 +145,14 @@ def test_none_first_then_a_query_then_a_signature() -> None:
     assert client.wire.events[-1] == ("service", b"ssh-connection")
 
 
-def test_none_may_suffice() -> None:
+def test_logs_in_by_none() -> None:
     client = Client(ONE)
     client.hear(u.SUCCESS)
     assert client.result == Login(signer=None, steps=(u.NONE,))
     assert client.asked == []
 
 
-def test_the_connection_is_there_when_the_login_is_told() -> None:
+def test_starts_connection_before_login_is_reported() -> None:
     client = Client(ONE)
     started: list[tuple[int, SSHService | None]] = []
     client.userauth.done.addBoth(lambda _: started.append((client.door.started, client.wire.service)))
@@ -162,7 +162,7 @@ def test_the_connection_is_there_when_the_login_is_told() -> None:
     assert client.door.received == [(80, b"hostkeys")]
 
 
-def test_a_key_that_is_refused_is_never_signed_with() -> None:
+def test_does_not_sign_with_refused_key() -> None:
     client = Client(ONE, TWO)
     client.refuse()
     assert client.refuse() == offered(TWO)
@@ -172,7 +172,7 @@ def test_a_key_that_is_refused_is_never_signed_with() -> None:
     assert client.heard == [("offer", "one"), ("offer", "two"), ("signing", "two")]
 
 
-def test_giving_up_says_what_was_tried_and_what_it_takes() -> None:
+def test_reports_tried_keys_and_accepted_methods() -> None:
     client = Client(ONE, TWO)
     client.refuse(u.PUBLICKEY, u.PASSWORD)
     client.refuse(u.PUBLICKEY, u.PASSWORD)
@@ -181,19 +181,19 @@ def test_giving_up_says_what_was_tried_and_what_it_takes() -> None:
     assert client.wire.disconnected is None
 
 
-def test_nothing_to_try() -> None:
+def test_reports_when_nothing_can_be_tried() -> None:
     client = Client()
     assert client.refuse(u.PASSWORD) == []
     assert client.rejected == "web1 rejected the login as root: there was nothing to try; it accepts password"
 
 
-def test_methods_of_the_target_are_safe_to_print() -> None:
+def test_makes_methods_safe_to_print() -> None:
     client = Client()
     client.refuse(b"\x1b[2Jgone\n", b"\xff")
     assert client.rejected.isprintable()
 
 
-def test_a_signature_that_is_refused_after_all() -> None:
+def test_tries_next_key_after_rejected_signature() -> None:
     client = Client(ONE, TWO)
     client.refuse()
     client.welcome(ONE)
@@ -205,7 +205,7 @@ def test_a_signature_that_is_refused_after_all() -> None:
 @pytest.mark.parametrize("certified", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("extensions", [{}, HOSTBOUND], ids=["plain", "hostbound"])
-def test_a_key_of_each_kind_with_our_own_server(
+def test_logs_in_at_own_server_with_each_key_type(
     kind: str, certified: bool, extensions: dict[bytes, bytes]
 ) -> None:
     key = signer(kind, certified=certified)
@@ -219,7 +219,7 @@ def test_a_key_of_each_kind_with_our_own_server(
 
 
 @given(st.lists(st.integers(min_value=0, max_value=9), max_size=12), st.sets(st.integers(0, 9)))
-def test_the_first_good_key_logs_in_and_no_other_one_signs(held: list[int], good: set[int]) -> None:
+def test_signs_only_with_first_accepted_key(held: list[int], good: set[int]) -> None:
     keys = [signer(number=number, label=str(number)) for number in held]
     pair = Pair(Porter({"joe": tuple(signer(number=number).blob for number in good)}), list(keys)).pump()
     results: list[object] = []
@@ -249,7 +249,7 @@ def test_the_first_good_key_logs_in_and_no_other_one_signs(held: list[int], good
         (None, b"rsa-sha2-512"),
     ],
 )
-def test_what_the_server_says_of_its_algorithms_is_obeyed(sig_algs: bytes | None, expected: bytes) -> None:
+def test_uses_algorithms_that_server_lists(sig_algs: bytes | None, expected: bytes) -> None:
     key = signer("rsa")
     client = Client(key)
     # EXT_INFO may come at any time before the login has succeeded.
@@ -263,20 +263,20 @@ def test_what_the_server_says_of_its_algorithms_is_obeyed(sig_algs: bytes | None
     assert verify_signature(expected, key.blob, u.signed_data(SESSION, asked), signature)
 
 
-def test_a_server_that_takes_sha_1_alone_is_offered_something_else() -> None:
+def test_skips_rsa_key_when_server_accepts_only_sha1() -> None:
     client = Client(signer("rsa", label="rsa"), TWO, extensions={b"server-sig-algs": b"ssh-rsa,ssh-ed25519"})
     assert client.refuse() == offered(TWO)
     client.refuse()
     assert "tried rsa (the target does not accept its algorithm), two;" in client.rejected
 
 
-def test_bound_to_the_host_key_where_the_server_knows_that() -> None:
+def test_binds_to_host_key_when_server_supports_it() -> None:
     client = Client(ONE, extensions=HOSTBOUND)
     assert client.refuse() == offered(ONE, HOST_KEY)
     assert client.welcome(ONE) == proof(ONE, HOST_KEY)
 
 
-def test_a_server_that_calls_the_algorithm_otherwise() -> None:
+def test_accepts_pk_ok_with_another_algorithm_name() -> None:
     key = signer("rsa")
     client = Client(key)
     client.refuse()
@@ -288,7 +288,7 @@ def test_a_server_that_calls_the_algorithm_otherwise() -> None:
 # --- how many
 
 
-def test_no_more_offers_than_the_target_bears() -> None:
+def test_limits_offers() -> None:
     client = Client(*(signer(number=number, label=str(number)) for number in range(9)), max_offers=3)
     client.refuse()
     client.refuse()
@@ -298,7 +298,7 @@ def test_no_more_offers_than_the_target_bears() -> None:
     assert len(client.left) == 6
 
 
-def test_signers_without_end_come_to_an_end() -> None:
+def test_limits_signers() -> None:
     client = Client(*[signer("rsa")] * 5000, extensions={b"server-sig-algs": b"ssh-ed25519"})
     client.refuse()
     assert isinstance(client.result, LoginRejected)
@@ -307,7 +307,7 @@ def test_signers_without_end_come_to_an_end() -> None:
 # --- signers that fail
 
 
-def test_an_agent_that_says_no() -> None:
+def test_tries_next_key_when_agent_refuses() -> None:
     bad = Bad(AccessDenied("the agent refused to sign"))
     client = Client(bad, TWO)
     client.refuse()
@@ -316,7 +316,7 @@ def test_an_agent_that_says_no() -> None:
     assert "tried bad (the agent refused to sign), two;" in client.rejected
 
 
-def test_a_fault_in_a_signer() -> None:
+def test_tries_next_key_when_signer_raises() -> None:
     bad = Bad(ZeroDivisionError("secret"))
     client = Client(bad)
     client.refuse()
@@ -324,7 +324,7 @@ def test_a_fault_in_a_signer() -> None:
     assert "tried bad (signing failed);" in client.rejected
 
 
-def test_a_signature_that_nobody_waits_for_any_more() -> None:
+def test_discards_signature_after_end() -> None:
     bad = Bad(None)
     client = Client(bad)
     client.refuse()
@@ -334,7 +334,7 @@ def test_a_signature_that_nobody_waits_for_any_more() -> None:
     assert isinstance(client.result, ConnectionLost)
 
 
-def test_a_login_that_nobody_waits_for_any_more() -> None:
+def test_cancels_login() -> None:
     bad = Bad(None)
     client = Client(bad)
     client.refuse()
@@ -346,7 +346,7 @@ def test_a_login_that_nobody_waits_for_any_more() -> None:
     assert client.door.started == 0
 
 
-def test_cancelled_by_what_it_calls() -> None:
+def test_cancels_login_from_callback() -> None:
     client = Client(ONE)
     client.userauth._on_offer = lambda _: client.userauth.done.cancel()
     assert client.refuse() == []
@@ -354,7 +354,7 @@ def test_cancelled_by_what_it_calls() -> None:
     assert client.welcome(ONE) == []
 
 
-def test_signers_that_fail() -> None:
+def test_fails_with_error_of_signers() -> None:
     client = Client()
     client.userauth._signers = lambda methods: Deferred()
     client.refuse()
@@ -373,7 +373,7 @@ def test_signers_that_fail() -> None:
 # --- several steps
 
 
-def test_a_key_that_is_good_but_not_enough_is_not_offered_again() -> None:
+def test_does_not_offer_proved_key_again() -> None:
     certified = signer(certified=True, label="certificate of one")
     client = Client(ONE, ONE, certified, TWO)
     client.refuse()
@@ -384,7 +384,7 @@ def test_a_key_that_is_good_but_not_enough_is_not_offered_again() -> None:
     assert client.result == Login(signer=TWO, steps=(u.PUBLICKEY, u.PUBLICKEY))
 
 
-def test_good_but_not_enough_and_nothing_else() -> None:
+def test_reports_partial_success_without_further_method() -> None:
     client = Client(ONE)
     client.refuse()
     client.welcome(ONE)
@@ -396,7 +396,7 @@ def test_good_but_not_enough_and_nothing_else() -> None:
     assert client.rejected == expected
 
 
-def test_steps_without_end() -> None:
+def test_limits_steps() -> None:
     keys = [signer(number=number) for number in range(50)]
     client = Client(*keys, max_offers=100)
     client.refuse()
@@ -407,7 +407,7 @@ def test_steps_without_end() -> None:
     assert isinstance(client.result, LoginRejected)
 
 
-def test_several_steps_with_our_own_server() -> None:
+def test_logs_in_at_own_server_in_several_steps() -> None:
     porter = Porter({"joe": (ONE.blob, TWO.blob)})
     porter.hold = True
     porter.can = (u.PUBLICKEY,)
@@ -449,7 +449,7 @@ class Person:
 CODE = u.Challenge(name="Token", prompts=(u.Prompt(text="Code: ", echo=True), u.Prompt(text="PIN: ")))
 
 
-def test_keyboard_interactive() -> None:
+def test_answers_keyboard_interactive() -> None:
     person = Person(("1", "2"), ())
     client = Client(prompter=person)
     started = request("root", u.KEYBOARD_INTERACTIVE, string(b"") + string(b""))
@@ -464,7 +464,7 @@ def test_keyboard_interactive() -> None:
     assert client.result == Login(signer=None, steps=(u.KEYBOARD_INTERACTIVE,))
 
 
-def test_three_passwords() -> None:
+def test_tries_three_passwords() -> None:
     person = Person(("a",), ("b",), ("c",))
     client = Client(prompter=person)
 
@@ -479,7 +479,7 @@ def test_three_passwords() -> None:
     assert person.challenges[0].prompts == (u.Prompt(text="root@web1's password: "),)
 
 
-def test_a_password_then_a_key() -> None:
+def test_continues_with_key_after_password() -> None:
     client = Client(None, ONE, prompter=Person(("a",)))  # type: ignore[arg-type]
     client.refuse(u.PASSWORD)
     assert client.refuse(u.PUBLICKEY, partial=True) == offered(ONE)
@@ -489,21 +489,21 @@ def test_a_password_then_a_key() -> None:
     assert client.result == Login(signer=ONE, steps=(u.PASSWORD, u.PUBLICKEY))
 
 
-def test_a_person_who_goes_away() -> None:
+def test_reports_when_person_does_not_answer() -> None:
     client = Client(prompter=Person(AccessDenied("nobody is there")))
     assert client.refuse(u.PASSWORD, u.KEYBOARD_INTERACTIVE) != []
     assert client.hear(u.INFO_REQUEST, u.info_request(CODE)) == []
     assert "tried keyboard-interactive (nobody is there);" in client.rejected
 
 
-def test_a_password_that_has_expired() -> None:
+def test_reports_expired_password() -> None:
     client = Client(prompter=Person(("a",)))
     client.refuse(u.PASSWORD)
     assert client.hear(u.PASSWD_CHANGEREQ, string(b"new one") + string(b"")) == []
     assert "it has expired" in client.rejected
 
 
-def test_answers_go_nowhere_else() -> None:
+def test_sends_answers_only_to_server() -> None:
     client = Client(prompter=Person(("secret",), ("secret",), ("secret",)))
     for _ in range(4):
         client.refuse(u.PASSWORD)
@@ -512,7 +512,7 @@ def test_answers_go_nowhere_else() -> None:
     assert "secret" not in client.result.detail
 
 
-def test_questions_without_end() -> None:
+def test_limits_questions() -> None:
     client = Client(prompter=Person(*[()] * 100))
     client.refuse(u.KEYBOARD_INTERACTIVE)
     for _ in range(60):
@@ -584,7 +584,7 @@ GOOD = {
         if number not in GOOD.get(place, ())
     ],
 )
-def test_messages_out_of_place(place: Any, number: int) -> None:
+def test_rejects_unexpected_messages(place: Any, number: int) -> None:
     client = place()
     assert client.hear(number, b"") == []
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
@@ -595,7 +595,7 @@ def test_messages_out_of_place(place: Any, number: int) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_banners_are_welcome_everywhere(place: Any) -> None:
+def test_accepts_banner_at_any_time(place: Any) -> None:
     client = place()
     client.hear(u.BANNER, string(b"\x1b[1mHello\xff") + string(b"en"))
     client.hear(u.BANNER, string(b"no language"))
@@ -605,7 +605,7 @@ def test_banners_are_welcome_everywhere(place: Any) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("number", [54, 62, 79, 130, 255])
-def test_messages_that_nobody_knows(place: Any, number: int) -> None:
+def test_answers_unknown_message_with_unimplemented(place: Any, number: int) -> None:
     client = place()
     client.hear(number, b"whatever")
     assert client.wire.unimplemented == 1
@@ -613,7 +613,7 @@ def test_messages_that_nobody_knows(place: Any, number: int) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_connection_that_ends(place: Any) -> None:
+def test_fails_when_connection_ends(place: Any) -> None:
     client = place()
     client.wire.stop()
     assert isinstance(client.result, ConnectionLost)
@@ -622,20 +622,20 @@ def test_a_connection_that_ends(place: Any) -> None:
 
 
 @pytest.mark.parametrize("blob", [TWO.blob, b"", ONE.blob + b"x"])
-def test_another_key_is_accepted_than_was_offered(blob: bytes) -> None:
+def test_rejects_pk_ok_for_another_key(blob: bytes) -> None:
     client = at_an_offer()
     client.hear(u.PK_OK, string(b"ssh-ed25519") + string(blob))
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
-def test_an_offer_is_taken_for_a_proof() -> None:
+def test_rejects_partial_success_for_offer() -> None:
     client = at_an_offer()
     client.refuse(partial=True)
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
 @given(st.binary(max_size=60), st.integers(min_value=50, max_value=255), st.sampled_from(PLACES))
-def test_rubbish_never_raises(rubbish: bytes, number: int, place: Any) -> None:
+def test_never_raises_for_random_messages(rubbish: bytes, number: int, place: Any) -> None:
     client = place()
     client.hear(number, rubbish)
     if client.wire.disconnected is not None:

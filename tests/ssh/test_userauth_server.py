@@ -50,7 +50,7 @@ def server() -> Server:
 
 @pytest.mark.parametrize("certified", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_key_of_each_kind(kind: str, certified: bool) -> None:
+def test_logs_in_with_each_key_type(kind: str, certified: bool) -> None:
     key = signer(kind, certified=certified)
     server = Server(Porter({"joe": (key.blob,)}))
     ((number, payload),) = server.ask(offer("joe", key))
@@ -65,7 +65,7 @@ def test_a_key_of_each_kind(kind: str, certified: bool) -> None:
     assert server.refused == []
 
 
-def test_an_offer_is_no_login(server: Server) -> None:
+def test_does_not_log_in_by_offer(server: Server) -> None:
     for _ in range(3):
         assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     assert ("proved", "joe") not in server.porter.asked
@@ -74,7 +74,7 @@ def test_an_offer_is_no_login(server: Server) -> None:
     assert not server.logged_in
 
 
-def test_nothing_is_kept_from_the_key_that_was_offered(server: Server) -> None:
+def test_verifies_signature_with_key_of_request(server: Server) -> None:
     assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     assert server.numbers(signed("joe", EVE)) == [u.FAILURE]
     assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
@@ -83,24 +83,24 @@ def test_nothing_is_kept_from_the_key_that_was_offered(server: Server) -> None:
     assert not server.logged_in
 
 
-def test_the_right_blob_signed_by_another_key(server: Server) -> None:
+def test_rejects_signature_of_another_key(server: Server) -> None:
     theirs = signed("joe", EVE).replace(EVE.blob, JOE.blob)
     assert server.numbers(theirs) == [u.FAILURE]
     assert not server.logged_in
 
 
-def test_a_signature_without_an_offer_will_do(server: Server) -> None:
+def test_accepts_signature_without_offer(server: Server) -> None:
     assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
 
 
 @pytest.mark.parametrize("session_id", [b"another connection", b""])
-def test_a_signature_for_another_connection(server: Server, session_id: bytes) -> None:
+def test_rejects_signature_for_another_connection(server: Server, session_id: bytes) -> None:
     assert server.numbers(signed("joe", JOE, session_id=session_id)) == [u.FAILURE]
     assert server.refused == [("joe", "publickey", server.refused[0][2])]
     assert "signature" in server.refused[0][2]
 
 
-def test_a_transport_without_a_session_proves_nothing() -> None:
+def test_rejects_signature_without_session_id() -> None:
     server = Server(porter())
     server.wire._session_id = b""
     assert server.numbers(signed("joe", JOE, session_id=b"")) == [u.FAILURE]
@@ -118,9 +118,7 @@ def test_a_transport_without_a_session_proves_nothing() -> None:
         (b"", b"rsa-sha2-512"),
     ],
 )
-def test_the_algorithm_that_is_named_is_the_one_that_counts(
-    algorithm: bytes, signs_as: bytes, certified: bool
-) -> None:
+def test_verifies_signature_with_named_algorithm(algorithm: bytes, signs_as: bytes, certified: bool) -> None:
     """The porter takes the blob under any name here, so it is the signature that is judged."""
     key = signer("rsa", certified=certified)
     server = Server(Porter({"joe": (key.blob,)}))
@@ -131,7 +129,7 @@ def test_the_algorithm_that_is_named_is_the_one_that_counts(
 
 
 @pytest.mark.parametrize("certified", [False, True])
-def test_a_plain_algorithm_is_not_for_certificates_nor_the_reverse(certified: bool) -> None:
+def test_rejects_algorithm_of_the_other_key_form(certified: bool) -> None:
     key = signer("rsa", certified=certified)
     server = Server(Porter({"joe": (key.blob,)}))
     algorithm = b"rsa-sha2-512" if certified else b"rsa-sha2-512" + CERTIFICATE
@@ -141,18 +139,18 @@ def test_a_plain_algorithm_is_not_for_certificates_nor_the_reverse(certified: bo
 # --- bound to the host key
 
 
-def test_bound_to_the_host_key(server: Server) -> None:
+def test_accepts_host_bound_signature(server: Server) -> None:
     assert server.numbers(offer("joe", JOE, host_key=HOST_KEY)) == [u.PK_OK]
     assert server.numbers(signed("joe", JOE, host_key=HOST_KEY)) == [u.SUCCESS]
 
 
-def test_bound_to_another_host_key(server: Server) -> None:
+def test_rejects_signature_bound_to_another_host_key(server: Server) -> None:
     assert server.numbers(offer("joe", JOE, host_key=b"mine")) == [u.FAILURE]
     assert server.numbers(signed("joe", JOE, host_key=b"mine")) == [u.FAILURE]
     assert server.numbers(signed("joe", JOE, host_key=b"")) == [u.FAILURE]
 
 
-def test_a_bound_signature_with_the_host_key_exchanged_or_left_out(server: Server) -> None:
+def test_rejects_host_bound_signature_with_changed_host_key(server: Server) -> None:
     elsewhere = signed("joe", JOE, host_key=b"elsewhere")
     assert server.numbers(elsewhere.replace(string(b"elsewhere"), string(HOST_KEY))) == [u.FAILURE]
     unbound = signed("joe", JOE, host_key=HOST_KEY)
@@ -165,31 +163,31 @@ def test_a_bound_signature_with_the_host_key_exchanged_or_left_out(server: Serve
 
 
 @pytest.mark.parametrize("second", [none("ann"), offer("ann", ANN), signed("ann", ANN), signed("joe ", JOE)])
-def test_nobody_becomes_another_user_on_the_way(server: Server, second: bytes) -> None:
+def test_rejects_change_of_user_name(server: Server, second: bytes) -> None:
     assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     server.ask(second)
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert not server.logged_in
 
 
-def test_another_service_is_not_to_be_had(server: Server) -> None:
+def test_refuses_another_service(server: Server) -> None:
     server.ask(request("joe", u.NONE, service=b"ssh-userauth"))
     assert server.wire.disconnected == DisconnectReason.SERVICE_NOT_AVAILABLE
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[2J", "a\0b", "j" * 600, "a\u202eb"])
-def test_names_that_are_none(server: Server, name: str) -> None:
+def test_rejects_invalid_user_name(server: Server, name: str) -> None:
     server.ask(none(name))
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert server.porter.asked == []
 
 
-def test_a_name_that_is_not_utf_8(server: Server) -> None:
+def test_rejects_user_name_that_is_not_utf8(server: Server) -> None:
     server.ask(string(b"jo\xff") + string(u.CONNECTION) + string(u.NONE))
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
-def test_users_that_there_are_not_get_the_same_answers(server: Server) -> None:
+def test_answers_unknown_users_like_known_users(server: Server) -> None:
     for asked in (none, lambda user: offer(user, EVE), lambda user: signed(user, EVE)):
         answers = {user: Server(porter()).ask(asked(user)) for user in ("joe", "nobody")}
         assert answers["joe"] == answers["nobody"]
@@ -198,7 +196,7 @@ def test_users_that_there_are_not_get_the_same_answers(server: Server) -> None:
 # --- none, and how often
 
 
-def test_the_first_none_is_free(server: Server) -> None:
+def test_does_not_count_first_none(server: Server) -> None:
     assert failure_of(server.ask(none())[0]) == ((u.PUBLICKEY,), False)
     assert server.refused == []
     for _ in range(5):
@@ -208,12 +206,12 @@ def test_the_first_none_is_free(server: Server) -> None:
     assert len(server.refused) == 6
 
 
-def test_none_may_suffice(server: Server) -> None:
+def test_logs_in_by_none(server: Server) -> None:
     server.porter.free.add("joe")
     assert server.numbers(none()) == [u.SUCCESS]
 
 
-def test_six_tries() -> None:
+def test_disconnects_after_six_failures() -> None:
     server = Server(porter(), tries=6)
     server.ask(none())
     for _ in range(5):
@@ -223,14 +221,14 @@ def test_six_tries() -> None:
     assert [method for _, method, _ in server.refused] == ["publickey"] * 6
 
 
-def test_an_agent_with_many_keys_may_offer_them(server: Server) -> None:
+def test_does_not_count_offers_as_failures(server: Server) -> None:
     for _ in range(20):
         assert server.numbers(offer("joe", EVE)) == [u.FAILURE]
     assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
     assert server.refused == []
 
 
-def test_but_not_for_ever(server: Server) -> None:
+def test_limits_requests(server: Server) -> None:
     for _ in range(MAX_REQUESTS):
         server.ask(offer("joe", EVE))
     assert server.wire.disconnected is None
@@ -241,7 +239,7 @@ def test_but_not_for_ever(server: Server) -> None:
     assert "SHA256:" in reason
 
 
-def test_offers_that_led_to_nothing_are_in_the_audit_once(server: Server) -> None:
+def test_audits_unsuccessful_offers_once(server: Server) -> None:
     server.ask(offer("joe", EVE))
     server.ask(offer("joe", ANN))
     server.wire.stop()
@@ -250,7 +248,7 @@ def test_offers_that_led_to_nothing_are_in_the_audit_once(server: Server) -> Non
     assert reason.count("SHA256:") == 2
 
 
-def test_unknown_methods_and_methods_that_are_not_to_be_had(server: Server) -> None:
+def test_counts_unavailable_methods_as_failures(server: Server) -> None:
     password = request("joe", u.PASSWORD, b"\0" + string(b"secret"))
     assert server.numbers(password) == [u.FAILURE]
     assert server.numbers(KBD) == [u.FAILURE]
@@ -262,7 +260,7 @@ def test_unknown_methods_and_methods_that_are_not_to_be_had(server: Server) -> N
 # --- time
 
 
-def test_two_minutes(server: Server) -> None:
+def test_disconnects_after_login_time(server: Server) -> None:
     server.ask(none())
     server.clock.advance(119)
     assert server.wire.disconnected is None
@@ -271,7 +269,7 @@ def test_two_minutes(server: Server) -> None:
     assert server.refused == [("joe", "login", "not logged in within 120 seconds")]
 
 
-def test_a_slow_target_does_not_cost_the_user_the_login(server: Server) -> None:
+def test_pauses_login_time_while_deciding(server: Server) -> None:
     server.clock.advance(100)
     server.porter.hold = True
     server.ask(signed("joe", JOE))
@@ -288,7 +286,7 @@ def test_a_slow_target_does_not_cost_the_user_the_login(server: Server) -> None:
     assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
 
 
-def test_no_timer_is_left(server: Server) -> None:
+def test_leaves_no_timer_after_end(server: Server) -> None:
     server.ask(signed("joe", JOE))
     assert server.clock.getDelayedCalls() == []
     other = Server(porter())
@@ -299,7 +297,7 @@ def test_no_timer_is_left(server: Server) -> None:
 # --- order
 
 
-def test_what_is_sent_ahead_waits_its_turn(server: Server) -> None:
+def test_queues_pipelined_requests(server: Server) -> None:
     server.porter.hold = True
     server.ask(none())
     assert server.ask(offer("joe", JOE)) == []
@@ -310,7 +308,7 @@ def test_what_is_sent_ahead_waits_its_turn(server: Server) -> None:
     assert [number for number, _ in server.wire.take()] == [u.FAILURE, u.PK_OK, u.FAILURE]
 
 
-def test_what_was_sent_ahead_of_success_reaches_the_next_protocol(server: Server) -> None:
+def test_passes_pipelined_messages_to_connection_after_success(server: Server) -> None:
     server.porter.hold = True
     server.ask(none())
     server.ask(b"first", CHANNEL_OPEN)
@@ -324,7 +322,7 @@ def test_what_was_sent_ahead_of_success_reaches_the_next_protocol(server: Server
     assert server.door.started == 1
 
 
-def test_what_was_sent_ahead_of_a_failure_is_a_violation(server: Server) -> None:
+def test_rejects_pipelined_connection_messages_after_failure(server: Server) -> None:
     server.porter.hold = True
     server.ask(none())
     server.ask(b"too early", CHANNEL_OPEN)
@@ -335,7 +333,7 @@ def test_what_was_sent_ahead_of_a_failure_is_a_violation(server: Server) -> None
     assert server.door.received == []
 
 
-def test_not_everything_can_wait(server: Server) -> None:
+def test_limits_pipelined_messages(server: Server) -> None:
     server.porter.hold = True
     server.ask(none())
     for _ in range(MAX_WAITING):
@@ -346,7 +344,7 @@ def test_not_everything_can_wait(server: Server) -> None:
     assert server.porter.cancelled == 1
 
 
-def test_the_end_of_the_connection_ends_the_decision(server: Server) -> None:
+def test_cancels_decision_when_connection_ends(server: Server) -> None:
     server.porter.hold = True
     server.ask(signed("joe", JOE))
     server.wire.stop()
@@ -359,7 +357,7 @@ def test_the_end_of_the_connection_ends_the_decision(server: Server) -> None:
 
 
 @pytest.mark.parametrize("number", [u.SUCCESS, u.FAILURE, u.BANNER, u.PK_OK, u.INFO_RESPONSE, 80, 90, 127])
-def test_messages_out_of_place(server: Server, number: int) -> None:
+def test_rejects_unexpected_messages(server: Server, number: int) -> None:
     server.ask(none())
     server.ask(b"", number)
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
@@ -367,7 +365,7 @@ def test_messages_out_of_place(server: Server, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [54, 79, 128, 192, 255])
-def test_messages_that_nobody_knows(server: Server, number: int) -> None:
+def test_answers_unknown_message_with_unimplemented(server: Server, number: int) -> None:
     server.ask(b"", number)
     assert server.wire.unimplemented == 1
     assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
@@ -376,14 +374,14 @@ def test_messages_that_nobody_knows(server: Server, number: int) -> None:
 # --- banners
 
 
-def test_the_notice_comes_before_the_first_answer_and_once() -> None:
+def test_sends_banner_once_before_first_answer() -> None:
     server = Server(porter(), banner="Sessions are recorded.")
     banner = (u.BANNER, string(b"Sessions are recorded.\n") + string(b""))
     assert server.ask(none()) == [banner, (u.FAILURE, names((u.PUBLICKEY,)) + b"\0")]
     assert server.numbers(none()) == [u.FAILURE]
 
 
-def test_a_banner_of_the_target_while_the_login_waits(server: Server) -> None:
+def test_sends_banner_of_target_while_deciding(server: Server) -> None:
     server.porter.hold = True
     server.ask(signed("joe", JOE))
     server.userauth.send_banner("Welcome to web1\n")
@@ -398,7 +396,7 @@ def test_a_banner_of_the_target_while_the_login_waits(server: Server) -> None:
 # --- several steps, and faults of our own
 
 
-def test_a_part_of_what_is_needed(server: Server) -> None:
+def test_reports_partial_success(server: Server) -> None:
     server.porter.hold = True
     server.ask(signed("joe", JOE))
     held = server.porter.held
@@ -408,7 +406,7 @@ def test_a_part_of_what_is_needed(server: Server) -> None:
     assert server.refused == []
 
 
-def test_a_fault_of_ours_lets_nobody_in(server: Server) -> None:
+def test_rejects_login_after_internal_error(server: Server) -> None:
     def broken(*_: object) -> Deferred[Identity]:
         raise ZeroDivisionError
 
@@ -421,7 +419,7 @@ def test_a_fault_of_ours_lets_nobody_in(server: Server) -> None:
     assert not server.logged_in
 
 
-def test_a_connection_that_can_not_be_made_is_not_announced(server: Server) -> None:
+def test_sends_no_success_when_connection_cannot_be_created(server: Server) -> None:
     def broken(who: Identity) -> None:
         raise ZeroDivisionError
 
@@ -467,7 +465,7 @@ def converser(conversation: Callable[[str, str, Ask], Deferred[Identity]]) -> Se
     return Server(porter)
 
 
-def test_a_conversation() -> None:
+def test_asks_and_receives_answers() -> None:
     conversation = Conversation(TOKEN, u.Challenge(instruction="Thank you"), TWO)
     server = converser(conversation)
     assert server.ask(KBD) == [(u.INFO_REQUEST, u.info_request(TOKEN))]
@@ -479,7 +477,7 @@ def test_a_conversation() -> None:
 
 
 @pytest.mark.parametrize("answers", [(), ("1", "2")])
-def test_answers_that_do_not_match_the_questions(answers: tuple[str, ...]) -> None:
+def test_fails_when_number_of_answers_is_wrong(answers: tuple[str, ...]) -> None:
     server = converser(Conversation(TOKEN))
     server.ask(KBD)
     assert server.numbers(u.info_response(answers), u.INFO_RESPONSE) == [u.FAILURE]
@@ -487,21 +485,21 @@ def test_answers_that_do_not_match_the_questions(answers: tuple[str, ...]) -> No
     assert [method for _, method, _ in server.refused] == ["keyboard-interactive"]
 
 
-def test_an_answer_that_is_no_text() -> None:
+def test_fails_when_answer_is_not_utf8() -> None:
     server = converser(Conversation(TOKEN))
     server.ask(KBD)
     assert server.numbers(uint32(1) + string(b"\xff"), u.INFO_RESPONSE) == [u.FAILURE]
 
 
 @pytest.mark.parametrize("payload", [b"", uint32(1), uint32(2**32 - 1), uint32(0) + b"x"])
-def test_malformed_answers(payload: bytes) -> None:
+def test_rejects_malformed_answers(payload: bytes) -> None:
     server = converser(Conversation(TOKEN))
     server.ask(KBD)
     server.ask(payload, u.INFO_RESPONSE)
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
-def test_a_conversation_that_the_client_leaves_is_over() -> None:
+def test_abandons_questions_after_new_request() -> None:
     conversation = Conversation(TOKEN)
     server = converser(conversation)
     server.ask(KBD)
@@ -516,7 +514,7 @@ def test_a_conversation_that_the_client_leaves_is_over() -> None:
     assert server.numbers(signed("joe", JOE)) == [u.SUCCESS]
 
 
-def test_an_answer_that_crosses_the_end_of_the_question() -> None:
+def test_ignores_answer_to_withdrawn_question() -> None:
     asked: list[Deferred[tuple[str, ...]]] = []
 
     def conversation(user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
@@ -536,14 +534,14 @@ def test_an_answer_that_crosses_the_end_of_the_question() -> None:
     assert server.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
-def test_time_runs_while_the_user_thinks() -> None:
+def test_runs_login_time_while_user_answers() -> None:
     server = converser(Conversation(TOKEN))
     server.ask(KBD)
     server.clock.advance(120)
     assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
 
 
-def test_one_question_at_a_time() -> None:
+def test_refuses_second_question_while_one_is_open() -> None:
     refused: list[object] = []
 
     def conversation(user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
@@ -557,7 +555,7 @@ def test_one_question_at_a_time() -> None:
     assert server.numbers(u.info_response(("12",)), u.INFO_RESPONSE) == [u.SUCCESS]
 
 
-def test_a_conversation_without_a_question() -> None:
+def test_succeeds_without_question() -> None:
     server = converser(lambda user, submethods, ask: fail(AccessDenied("Permission denied")))
     assert server.numbers(KBD) == [u.FAILURE]
     server = converser(lambda user, submethods, ask: succeed(identity(user)))
@@ -568,14 +566,14 @@ def test_a_conversation_without_a_question() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(min_value=50, max_value=255))
-def test_rubbish_never_raises_and_never_logs_in(rubbish: bytes, number: int) -> None:
+def test_never_raises_or_logs_in_for_random_messages(rubbish: bytes, number: int) -> None:
     server = Server(porter())
     server.ask(rubbish, number)
     assert not server.logged_in
 
 
 @given(st.data())
-def test_a_request_that_is_cut_or_has_a_tail(data: st.DataObject) -> None:
+def test_rejects_truncated_or_extended_request(data: st.DataObject) -> None:
     whole = signed("joe", JOE)
     cut = data.draw(st.integers(min_value=0, max_value=len(whole) - 1))
     server = Server(porter())
@@ -589,7 +587,7 @@ def test_a_request_that_is_cut_or_has_a_tail(data: st.DataObject) -> None:
 
 
 @given(st.data())
-def test_a_request_with_one_bit_turned(data: st.DataObject) -> None:
+def test_rejects_request_with_one_bit_changed(data: st.DataObject) -> None:
     whole = bytearray(signed("joe", JOE))
     at = data.draw(st.integers(min_value=0, max_value=len(whole) * 8 - 1))
     whole[at // 8] ^= 1 << at % 8
@@ -615,7 +613,7 @@ ENDS = {"ann", "channel", "success", "answers"}
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=12))
-def test_only_joes_signature_logs_joe_in_whatever_came_before(steps: list[str]) -> None:
+def test_logs_in_only_by_valid_signature_after_any_sequence(steps: list[str]) -> None:
     server = Server(porter())
     named = alive = False
     expected: list[str] = []

@@ -21,7 +21,7 @@ from conchrec.ssh.wire import ExtraBytes, Malformed, Reader, Truncated
         (-0x80, "0000000180"),
     ],
 )
-def test_mpint_as_in_the_rfc(value: int, encoded: str) -> None:
+def test_encodes_mpint_examples_of_rfc(value: int, encoded: str) -> None:
     assert wire.mpint(value).hex() == encoded
     r = Reader(bytes.fromhex(encoded))
     assert r.mpint() == value
@@ -29,12 +29,12 @@ def test_mpint_as_in_the_rfc(value: int, encoded: str) -> None:
 
 
 @given(st.integers())
-def test_every_integer_comes_back(value: int) -> None:
+def test_round_trips_any_mpint(value: int) -> None:
     assert Reader(wire.mpint(value)).mpint() == value
 
 
 @given(st.binary(), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.booleans())
-def test_values_come_back_in_order(data: bytes, small: int, large: int, flag: bool) -> None:
+def test_reads_values_in_order(data: bytes, small: int, large: int, flag: bool) -> None:
     r = Reader(wire.string(data) + wire.uint32(small) + wire.uint64(large) + bytes((flag,)) + b"rest")
     assert (r.string(), r.uint32(), r.uint64(), r.boolean()) == (data, small, large, flag)
     assert not r.at_end
@@ -44,29 +44,29 @@ def test_values_come_back_in_order(data: bytes, small: int, large: int, flag: bo
 
 
 @given(st.binary(min_size=1), st.data())
-def test_no_cut_goes_unnoticed(data: bytes, draw: st.DataObject) -> None:
+def test_rejects_any_truncation(data: bytes, draw: st.DataObject) -> None:
     whole = wire.string(data)
     with pytest.raises(Truncated):
         Reader(whole[: draw.draw(st.integers(0, len(whole) - 1))]).string()
 
 
-def test_what_is_left_over_is_said() -> None:
+def test_reports_extra_bytes() -> None:
     r = Reader(b"\x01\x02")
     r.byte()
     with pytest.raises(ExtraBytes, match="1 extra bytes"):
         r.end()
 
 
-def test_any_byte_but_zero_is_true() -> None:
+def test_reads_any_nonzero_byte_as_true() -> None:
     assert [Reader(bytes((n,))).boolean() for n in (0, 1, 2, 255)] == [False, True, True, True]
 
 
-def test_name_lists() -> None:
+def test_round_trips_name_lists() -> None:
     assert Reader(wire.names(())).names() == ()
     assert Reader(wire.names((b"a", b"b"))).names() == (b"a", b"b")
 
 
-def test_text_has_to_be_utf8() -> None:
+def test_rejects_text_that_is_not_utf8() -> None:
     assert Reader(wire.string("ö".encode())).text() == "ö"
     with pytest.raises(Malformed):
         Reader(wire.string(b"\xff")).text()

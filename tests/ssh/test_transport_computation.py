@@ -55,7 +55,7 @@ class Waiting:
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 700])
-def test_each_computation_is_waited_for(chunk: int) -> None:
+def test_waits_for_each_computation(chunk: int) -> None:
     waiting = Waiting(chunk=chunk)
     pair = waiting.pair
     counts = []
@@ -68,7 +68,7 @@ def test_each_computation_is_waited_for(chunk: int) -> None:
     assert pair.client.session_id == pair.server.session_id != b""
 
 
-def test_messages_wait_in_order_until_the_server_has_the_secret() -> None:
+def test_keeps_messages_in_order_while_secret_is_computed() -> None:
     """A client that sends on without waiting for the reply to its rekey."""
     waiting = Waiting().secure()
     pair = waiting.pair
@@ -88,7 +88,7 @@ def test_messages_wait_in_order_until_the_server_has_the_secret() -> None:
 
 
 @pytest.mark.parametrize("begins", ["client", "server", "both"])
-def test_what_we_send_waits_for_the_new_keys(begins: str) -> None:
+def test_blocks_own_messages_until_new_keys(begins: str) -> None:
     waiting = Waiting().secure()
     pair = waiting.pair
     for name in ("client", "server"):
@@ -108,7 +108,7 @@ def test_what_we_send_waits_for_the_new_keys(begins: str) -> None:
 
 @pytest.mark.parametrize("most", [MAX_HELD_EARLY, MAX_HELD])
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_a_flood_while_it_waits_is_bounded(side: str, most: int) -> None:
+def test_limits_flood_during_computation(side: str, most: int) -> None:
     """The socket is not read any more; nothing is lost, and the connection lives."""
     waiting = Waiting().secure()
     pair = waiting.pair
@@ -138,7 +138,7 @@ def test_a_flood_while_it_waits_is_bounded(side: str, most: int) -> None:
     assert pair.client.rekeys == pair.server.rekeys == 1
 
 
-def test_a_brake_keeps_the_socket_from_being_read_after_the_wait() -> None:
+def test_keeps_socket_paused_by_brake_after_computation() -> None:
     waiting = Waiting().secure()
     pair = waiting.pair
     pair.client.rekey()
@@ -155,7 +155,7 @@ def test_a_brake_keeps_the_socket_from_being_read_after_the_wait() -> None:
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_the_end_of_the_connection_cancels_the_computation(side: str) -> None:
+def test_cancels_computation_when_connection_ends(side: str) -> None:
     waiting = Waiting()
     if side == "server":
         waiting.offer()
@@ -166,7 +166,7 @@ def test_the_end_of_the_connection_cancels_the_computation(side: str) -> None:
     assert waiting.pair.clock.getDelayedCalls() == []
 
 
-def test_the_handshake_has_its_time_limit_while_it_waits() -> None:
+def test_limits_handshake_time_during_computation() -> None:
     waiting = Waiting().offer()
     waiting.pair.clock.advance(30)
     assert waiting.of_server.cancelled == 1
@@ -178,7 +178,7 @@ def test_the_handshake_has_its_time_limit_while_it_waits() -> None:
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_a_refusal_is_told_to_the_peer(side: str) -> None:
+def test_sends_refusal_of_computation_to_peer(side: str) -> None:
     waiting = Waiting()
     if side == "server":
         waiting.offer()
@@ -190,7 +190,7 @@ def test_a_refusal_is_told_to_the_peer(side: str) -> None:
         assert lost.describe() == "too many key exchanges are waiting; try again later"
 
 
-def test_a_bug_in_the_computation_ends_this_connection_alone() -> None:
+def test_ends_only_this_connection_when_computation_raises() -> None:
     waiting = Waiting().offer()
     waiting.of_server.fail(ZeroDivisionError("a bug"))
     waiting.pair.pump()
@@ -198,7 +198,7 @@ def test_a_bug_in_the_computation_ends_this_connection_alone() -> None:
     assert waiting.pair.server.lost.describe() == "internal error"
 
 
-def test_a_reply_that_another_key_signed_is_noticed_after_the_wait() -> None:
+def test_rejects_reply_signed_by_another_key_after_computation() -> None:
     waiting = Waiting().offer()
     kex = waiting.pair.server.kex
     real = kex._exchange_hash
