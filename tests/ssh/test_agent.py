@@ -47,8 +47,8 @@ async def test_signs_with_keys_and_certificates_of_each_type(stage: Stage, kind:
     key = await certified(stage, kind)
     client = await connect_agent(stage, await stage.agent(key))
     identities = await client.identities()
-    assert sorted(one.is_certificate for one in identities) == [False, True]
-    assert {one.comment for one in identities} == {key.path.name}
+    assert sorted(entry.is_certificate for entry in identities) == [False, True]
+    assert {entry.comment for entry in identities} == {key.path.name}
     for accepted in (None, frozenset({b"rsa-sha2-256"})):
         for identity in identities:
             signer = AgentSigner(client, identity)
@@ -109,7 +109,7 @@ async def test_binds_agent_to_session(stage: Stage) -> None:
     client = await connect_agent(stage, agent)
     binding = SessionBinding(host_key=host.blob, session_id=session_id, signature=signature)
     assert await client.bind_session(binding, forwarding=False) is True
-    # Of another session, the signature is not good; the agent goes on anyway.
+    # For another session, signature verification fails; the agent continues anyway.
     other = await connect_agent(stage, agent)
     wrong = replace(binding, session_id=b"t" * 32)
     assert await other.bind_session(wrong, forwarding=True) is False
@@ -180,13 +180,13 @@ async def test_rounds_lifetime_up_to_one_second(stage: Stage) -> None:
 @pytest.mark.parametrize("number", [a.FAILURE, a.EXTENSION_FAILURE, a.OLD_FAILURE])
 def test_returns_false_when_agent_refuses_to_add_or_remove(number: int) -> None:
     fake = Fake()
-    keeper = AgentKeyManager(fake.asked.extend, lambda: None)
+    keeper = AgentKeyManager(fake.requests.extend, lambda: None)
     fake.keep(keeper.remove(PUBLIC))
     fake.keep(keeper.add(PRIVATE, CERTIFICATE, comment="", lifetime=timedelta(hours=8)))
     for _ in range(2):
         keeper.data_received(uint32(1) + bytes((number,)))
     assert fake.results == [False, False]
-    r = Reader(bytes(fake.asked))
+    r = Reader(bytes(fake.requests))
     assert r.string() == bytes((18,)) + string(PUBLIC)
     assert r.string().endswith(b"\x01" + uint32(8 * 3600))
 
@@ -194,7 +194,7 @@ def test_returns_false_when_agent_refuses_to_add_or_remove(number: int) -> None:
 @pytest.mark.parametrize("message", [b"\x06x", bytes((a.IDENTITIES_ANSWER,)) + uint32(0), b"\xff"])
 def test_rejects_malformed_reply_to_remove(message: bytes) -> None:
     fake = Fake()
-    keeper = AgentKeyManager(fake.asked.extend, lambda: None)
+    keeper = AgentKeyManager(fake.requests.extend, lambda: None)
     fake.keep(keeper.remove(PUBLIC))
     keeper.data_received(uint32(len(message)) + message)
     assert "malformed reply" in fake.error
@@ -214,12 +214,12 @@ def test_gives_target_logins_no_operation_on_keys() -> None:
 
 
 class Fake:
-    """The test is the agent. ``asked`` has the requests; ``lost`` how often the client hung up."""
+    """The test is the agent. ``requests`` has the requests; ``lost`` how often the client hung up."""
 
     def __init__(self) -> None:
-        self.asked = bytearray()
+        self.requests = bytearray()
         self.lost = 0
-        self.client = AgentClient(self.asked.extend, self._lose)
+        self.client = AgentClient(self.requests.extend, self._lose)
         self.results: list[object] = []
 
     def _lose(self) -> None:
@@ -252,7 +252,7 @@ def test_sends_only_messages_that_a_login_needs(fake: Fake) -> None:
     fake.keep(fake.client.sign(KEY, b"data", 4))
     fake.keep(fake.client.extension(b"x@y", b"contents"))
     messages = []
-    r = Reader(bytes(fake.asked))
+    r = Reader(bytes(fake.requests))
     while not r.at_end:
         messages.append(r.string())
     assert messages == [
@@ -392,7 +392,7 @@ def test_discards_reply_to_cancelled_request(fake: Fake) -> None:
 def test_rejects_request_that_is_too_long(fake: Fake) -> None:
     fake.keep(fake.client.sign(KEY, bytes(a.MAX_MESSAGE), 0))
     assert "too long" in fake.error
-    assert not fake.asked
+    assert not fake.requests
 
 
 def test_handles_no_message_after_close_in_callback(fake: Fake) -> None:
@@ -420,7 +420,7 @@ def test_handles_no_message_after_close_in_callback(fake: Fake) -> None:
 def test_sets_flags_for_each_algorithm(fake: Fake, algorithm: bytes, flags: int, made: bytes) -> None:
     signer = AgentSigner(fake.client, AgentIdentity(blob=KEY, comment="joe"))
     fake.keep(signer.sign(b"data", algorithm))
-    assert fake.asked.endswith(uint32(flags))
+    assert fake.requests.endswith(uint32(flags))
     signature = string(made) + string(b"s") + b"\x01\0\0\0\x05"
     fake.say(bytes((a.SIGN_RESPONSE,)) + string(signature))
     assert fake.results == [signature]

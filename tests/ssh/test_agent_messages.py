@@ -21,10 +21,10 @@ KEY = st.binary(min_size=32, max_size=32)
 
 def messages_in(frames: a.AgentFrames) -> list[bytes]:
     """All messages that are complete."""
-    found = []
+    received = []
     while (message := frames.next_message()) is not None:
-        found.append(message)
-    return found
+        received.append(message)
+    return received
 
 
 # --- framing
@@ -37,12 +37,12 @@ def messages_in(frames: a.AgentFrames) -> list[bytes]:
 def test_frames_round_trip_when_cut_anywhere(messages: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(map(a.frame, messages))
     frames = a.AgentFrames()
-    found = []
+    received = []
     for size in [*cuts, len(stream)]:
         frames.feed(stream[:size])
         stream = stream[size:]
-        found += messages_in(frames)
-    assert found == messages
+        received += messages_in(frames)
+    assert received == messages
     assert frames.next_length() is None
 
 
@@ -100,10 +100,10 @@ def test_reads_one_message_from_blocking_stream(message: bytes, rest: bytes) -> 
     ],
 )
 def test_returns_unparsable_message_when_stream_ends(stream: bytes, message: bytes) -> None:
-    found = a.read_message(io.BytesIO(stream).read)
-    assert found == message
+    received = a.read_message(io.BytesIO(stream).read)
+    assert received == message
     with pytest.raises(RemoteViolation):
-        a.parse_signature(found)
+        a.parse_signature(received)
 
 
 @pytest.mark.parametrize("length", [a.MAX_MESSAGE + 1, 2**32 - 1])

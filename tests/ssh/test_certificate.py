@@ -102,56 +102,64 @@ def why(certificate: c.Certificate, **more: object) -> str:
 @pytest.mark.parametrize("by", GENERATED)
 @pytest.mark.parametrize("kind", GENERATED)
 def test_parses_user_certificate_of_ssh_keygen(tmp_path: Path, by: str, kind: str) -> None:
-    found = sign(
+    certificate = sign(
         tmp_path, "-n", "joe,root", "-z", "18446744073709551615", "-V", "20261123110000Z:20261123130000Z",
         "-O", "source-address=192.0.2.0/24,2001:db8::/32", "-O", "no-x11-forwarding",
         by=by, kind=kind,
     )  # fmt: skip
-    assert found.kind is c.CertificateKind.USER
-    assert (found.key_id, found.principals, found.serial) == ("joe", ("joe", "root"), 2**64 - 1)
-    assert found.public_key == blob_of(tmp_path / "key.pub")
-    assert found.authority == blob_of(tmp_path / "ca.pub")
-    assert found.valid_until_text == "2026-11-23T13:00:00Z"
-    assert c.option_text(found.critical_options["source-address"]) == "192.0.2.0/24,2001:db8::/32"
-    assert sorted(found.extensions) == [
+    assert certificate.kind is c.CertificateKind.USER
+    assert (certificate.key_id, certificate.principals, certificate.serial) == (
+        "joe",
+        ("joe", "root"),
+        2**64 - 1,
+    )
+    assert certificate.public_key == blob_of(tmp_path / "key.pub")
+    assert certificate.authority == blob_of(tmp_path / "ca.pub")
+    assert certificate.valid_until_text == "2026-11-23T13:00:00Z"
+    assert c.option_text(certificate.critical_options["source-address"]) == "192.0.2.0/24,2001:db8::/32"
+    assert sorted(certificate.extensions) == [
         "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc",
     ]  # fmt: skip
-    user(found, by=found.authority)
-    user(found, by=found.authority, source="2001:db8::9")
-    user(found, by=found.authority, source="::ffff:192.0.2.9")
-    assert "does not allow logins from 198.51.100.1" in why(found, by=found.authority, source="198.51.100.1")
-    assert "expired" in why(found, by=found.authority, now=NOW + HOUR)
-    assert "not valid yet" in why(found, by=found.authority, now=NOW - HOUR - timedelta(seconds=1))
-    assert "its CA is not trusted" in why(found)
-    assert c.fingerprint(found.blob) == c.fingerprint(found.public_key)
-    assert c.fingerprint(found.blob) in keygen("-l", "-f", tmp_path / "key.pub")
+    user(certificate, by=certificate.authority)
+    user(certificate, by=certificate.authority, source="2001:db8::9")
+    user(certificate, by=certificate.authority, source="::ffff:192.0.2.9")
+    assert "does not allow logins from 198.51.100.1" in why(
+        certificate, by=certificate.authority, source="198.51.100.1"
+    )
+    assert "expired" in why(certificate, by=certificate.authority, now=NOW + HOUR)
+    assert "not valid yet" in why(
+        certificate, by=certificate.authority, now=NOW - HOUR - timedelta(seconds=1)
+    )
+    assert "its CA is not trusted" in why(certificate)
+    assert c.fingerprint(certificate.blob) == c.fingerprint(certificate.public_key)
+    assert c.fingerprint(certificate.blob) in keygen("-l", "-f", tmp_path / "key.pub")
 
 
 def test_parses_host_certificate_of_ssh_keygen(tmp_path: Path) -> None:
-    found = sign(tmp_path, "-h", "-n", "web1,web1.example.com,192.0.2.1,2001:db8::1")
-    assert found.kind is c.CertificateKind.HOST
-    assert found.valid_until_text == "forever"
+    certificate = sign(tmp_path, "-h", "-n", "web1,web1.example.com,192.0.2.1,2001:db8::1")
+    assert certificate.kind is c.CertificateKind.HOST
+    assert certificate.valid_until_text == "forever"
     for name in ("web1", "WEB1", "web1.example.com", "192.0.2.1", "2001:DB8:0::1"):
-        host(found, name, by=found.authority)
+        host(certificate, name, by=certificate.authority)
     for name in ("web2", "web1.example", "example.com", "*", "", "192.0.2.10", "web1,web1.example.com"):
         with pytest.raises(CertificateRejected, match=r"it is for web1, web1\.example\.com"):
-            host(found, name, by=found.authority)
+            host(certificate, name, by=certificate.authority)
 
 
 def test_rejects_sha1_signature_of_authority(tmp_path: Path) -> None:
-    found = sign(tmp_path, "-t", "ssh-rsa", "-n", "joe", by="rsa")
-    assert "signature verification failed" in why(found, by=found.authority)
+    certificate = sign(tmp_path, "-t", "ssh-rsa", "-n", "joe", by="rsa")
+    assert "signature verification failed" in why(certificate, by=certificate.authority)
 
 
 def test_rejects_force_command_unless_caller_knows_it(tmp_path: Path) -> None:
-    found = sign(tmp_path, "-n", "joe", "-O", "force-command=/bin/true")
-    assert "force-command" in why(found, by=found.authority)
+    certificate = sign(tmp_path, "-n", "joe", "-O", "force-command=/bin/true")
+    assert "force-command" in why(certificate, by=certificate.authority)
 
 
 def test_accepts_verify_required(tmp_path: Path) -> None:
-    found = sign(tmp_path, "-n", "joe", "-O", "verify-required")
-    user(found, by=found.authority)
-    assert "verify-required" in found.critical_options
+    certificate = sign(tmp_path, "-n", "joe", "-O", "verify-required")
+    user(certificate, by=certificate.authority)
+    assert "verify-required" in certificate.critical_options
 
 
 # --- ours
@@ -304,7 +312,11 @@ def test_accepts_certificate_only_within_validity() -> None:
 def test_rejects_revoked_certificate() -> None:
     with pytest.raises(CertificateRejected, match="it is revoked"):
         checks.check_user(
-            made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=lambda one: one.serial == 7
+            made(),
+            authorities=(CA.blob,),
+            now=NOW,
+            source=HERE,
+            revoked=lambda revocable: revocable.serial == 7,
         )
     checks.check_user(made(), authorities=(CA.blob,), now=NOW, source=HERE, revoked=checks.never_revoked)
 

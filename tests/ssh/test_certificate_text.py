@@ -33,9 +33,9 @@ OPTIONS = [
 async def compare(key: Key) -> None:
     assert key.certificate is not None
     line = key.certificate.read_bytes()
-    said = (await run("ssh-keygen", "-L", "-f", "-", stdin=line, env=environment(TZ="UTC"))).check().text
-    found = listing(decode(base64.b64decode(line.split()[1])))
-    assert "".join(f"{line}\n" for line in ("(stdin):1:", *found)) == said
+    printed = (await run("ssh-keygen", "-L", "-f", "-", stdin=line, env=environment(TZ="UTC"))).check().text
+    lines = listing(decode(base64.b64decode(line.split()[1])))
+    assert "".join(f"{line}\n" for line in ("(stdin):1:", *lines)) == printed
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
@@ -55,12 +55,12 @@ def test_prints_malformed_fields() -> None:
     odd = {"source-address": b"\0\0", "verify-required": b"x"}
     it = decode(user_certificate(key(), critical_options=odd))
     it = replace(it, valid_after=2**63, valid_before=FOREVER - 1, authority=b"", signature=b"", principals=())
-    said = "\n".join(listing(it))
-    assert "source-address UNKNOWN OPTION: 0000 (len 2)" in said
-    assert "verify-required UNKNOWN OPTION: 78 (len 1)" in said
-    assert f"from {2**63} seconds after 1970 to {FOREVER - 1} seconds after 1970" in said
-    assert "Signing CA: UNKNOWN SHA256:" in said and "(using unknown)" in said
-    assert "Principals: (none)" in said
+    printed = "\n".join(listing(it))
+    assert "source-address UNKNOWN OPTION: 0000 (len 2)" in printed
+    assert "verify-required UNKNOWN OPTION: 78 (len 1)" in printed
+    assert f"from {2**63} seconds after 1970 to {FOREVER - 1} seconds after 1970" in printed
+    assert "Signing CA: UNKNOWN SHA256:" in printed and "(using unknown)" in printed
+    assert "Principals: (none)" in printed
 
 
 def test_prints_type_of_hardware_key() -> None:

@@ -152,8 +152,8 @@ def test_answers_unknown_message_with_unimplemented() -> None:
 
 
 def test_refuses_channels_above_limit() -> None:
-    said: list[str] = []
-    connection, wire, handler = lone(said.append)
+    reasons: list[str] = []
+    connection, wire, handler = lone(reasons.append)
     for number in range(6):
         connection.packetReceived(
             m.CHANNEL_OPEN,
@@ -161,7 +161,7 @@ def test_refuses_channels_above_limit() -> None:
         )
     assert len(handler.openings) == 4
     assert [number for number, _ in wire.sent] == [m.CHANNEL_OPEN_FAILURE] * 2
-    assert said == ["too many channels in one connection: the limit is 4"]
+    assert reasons == ["too many channels in one connection: the limit is 4"]
     assert wire.disconnected is None
 
 

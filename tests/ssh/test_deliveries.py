@@ -70,12 +70,15 @@ class LoggedIn:
         self._pump()
         client.request_service(login)
         self._pump()
-        assert [one.steps for one in self.logins] == [(b"publickey",)], (client.lost, self.pair.server.lost)
+        assert [event.steps for event in self.logins] == [(b"publickey",)], (
+            client.lost,
+            self.pair.server.lost,
+        )
         assert self.banners == [b"hello\n"]
         return self
 
 
-def told(user: Receiver, target: Receiver) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+def events_of(user: Receiver, target: Receiver) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     return list(user.heard), list(target.heard)
 
 
@@ -155,7 +158,7 @@ def session(both: LoggedIn, pump: Callable[[], object], *, rekey: bool = False) 
     pump()
     channel.send(m.CHANNEL_CLOSE)
     pump()
-    assert told(user, target) == (USER_HEARS, TARGET_HEARS)
+    assert events_of(user, target) == (USER_HEARS, TARGET_HEARS)
     assert both.client.channel_count == both.server.channel_count == 0
 
 
@@ -215,7 +218,7 @@ def test_keeps_order_of_requests_and_refusals(chunk: int) -> None:
             (2, True, uint32(2)),
         ]
     refused = [("refused", m.CONNECT_FAILED, b"x%d" % number) for number in range(3)]
-    assert [receiver.heard for receiver in receivers] == [[one] for one in refused]
+    assert [receiver.heard for receiver in receivers] == [[event] for event in refused]
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -330,10 +333,10 @@ def test_delivers_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
     stage.pump()
     stage.channel.send(m.CHANNEL_CLOSE)
     stage.pump()
-    assert told(stage.user, stage.target) == (RELAYED_USER_HEARS, RELAYED_TARGET_HEARS)
+    assert events_of(stage.user, stage.target) == (RELAYED_USER_HEARS, RELAYED_TARGET_HEARS)
     seen = stage.watcher.seen
-    assert [one[1:] for one in seen if one[0] == "near"] == RELAYED_TARGET_HEARS
-    assert [one[1:] for one in seen if one[0] == "far"] == RELAYED_USER_HEARS[2:]
+    assert [event[1:] for event in seen if event[0] == "near"] == RELAYED_TARGET_HEARS
+    assert [event[1:] for event in seen if event[0] == "far"] == RELAYED_USER_HEARS[2:]
     assert seen[-1] == ("finished",)
     for connection in (stage.near.client, stage.near.server, stage.far.client, stage.far.server):
         assert connection.channel_count == 0

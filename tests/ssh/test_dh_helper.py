@@ -67,9 +67,9 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Setting]]:
         return made[-1]
 
     yield setting
-    for one in made:
-        one.helper.stop()
-        block(fact(lambda one=one: not one.process.is_alive, "the process does not end"))  # type: ignore[misc]
+    for entry in made:
+        entry.helper.stop()
+        block(fact(lambda entry=entry: not entry.process.is_alive, "the process does not end"))  # type: ignore[misc]
 
 
 async def done(answer: Deferred[Any]) -> Any:

@@ -20,12 +20,12 @@ from conchrec.ssh.dh_worker import MAX_FRAME, frame, parse_numbers, serve
 def answers(requests: bytes) -> list[tuple[int, ...]]:
     written = BytesIO()
     serve(BytesIO(requests), written)
-    data, found = written.getvalue(), []
+    data, powers = written.getvalue(), []
     while data:
         size = int.from_bytes(data[:4], "big")
-        found.append(parse_numbers(data[4 : 4 + size]))
+        powers.append(parse_numbers(data[4 : 4 + size]))
         data = data[4 + size :]
-    return found
+    return powers
 
 
 @given(st.lists(st.integers(0, 1 << 5000), max_size=6))

@@ -89,12 +89,12 @@ def test_gives_users_equal_turns_for_any_number_of_connections() -> None:
     turns = TurnScheduler(clock)
     log: list[Messages] = []
     many = [Messages(clock, turns.of_user("many"), 1000, log) for _ in range(50)]
-    one = Messages(clock, turns.of_user("one"), 1000, log)
-    for reader in (*many, one):
+    single = Messages(clock, turns.of_user("one"), 1000, log)
+    for reader in (*many, single):
         reader.share.read(reader)
-    while one.left:
+    while single.left:
         turn(clock)
-    assert log.count(one) == 1000
+    assert log.count(single) == 1000
     assert len(log) - 1000 <= 1000 + TURN_MESSAGES + WAITING_MESSAGES
 
 

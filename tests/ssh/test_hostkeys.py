@@ -110,7 +110,7 @@ def test_rejects_changed_key(known: Trust) -> None:
 
 
 def test_rejects_key_of_another_type_as_changed(known: Trust) -> None:
-    """Otherwise whoever is in between would only have to show a type that nobody has seen yet."""
+    """Otherwise an attacker would only have to present a key of a new type."""
     assert "has changed" in refused(known.with_lines(line("web1", RSA)), ED)
 
 

@@ -16,12 +16,12 @@ class Peer(Connection):
     def __init__(self) -> None:
         self.packets_read = 0
         self.there = True
-        self.asked = 0
+        self.requests = 0
 
     def request(self, name: bytes, extra: bytes = b"", on_reply: object = None) -> None:
         assert (name, extra) == (KEEPALIVE, b"")
         assert callable(on_reply)
-        self.asked += 1
+        self.requests += 1
         if self.there:
             self.packets_read += 1
             on_reply(False, b"")
@@ -55,21 +55,21 @@ def test_sends_nothing_while_peer_is_active() -> None:
     for _ in range(20):
         watch.peer.packets_read += 1
         watch.intervals(1)
-    assert (watch.peer.asked, watch.dead) == (0, 0)
+    assert (watch.peer.requests, watch.dead) == (0, 0)
 
 
 def test_keeps_silent_peer_that_answers() -> None:
     watch = Watch()
     watch.intervals(20)
     # The answer is the sign of life of the next interval.
-    assert (watch.peer.asked, watch.dead) == (10, 0)
+    assert (watch.peer.requests, watch.dead) == (10, 0)
 
 
 def test_gives_up_peer_that_does_not_answer() -> None:
     watch = Watch()
     watch.peer.there = False
     watch.intervals(3)
-    assert (watch.peer.asked, watch.dead) == (1, 0)
+    assert (watch.peer.requests, watch.dead) == (1, 0)
     watch.intervals(1)
     assert watch.dead == 1
     watch.intervals(5)
@@ -84,7 +84,7 @@ def test_counts_any_packet_as_answer() -> None:
         watch.intervals(3)
         watch.peer.packets_read += 1
         watch.intervals(1)
-    assert (watch.peer.asked, watch.dead) == (1, 0)
+    assert (watch.peer.requests, watch.dead) == (1, 0)
 
 
 def test_keeps_peer_while_reading_is_paused() -> None:
@@ -92,7 +92,7 @@ def test_keeps_peer_while_reading_is_paused() -> None:
     watch.peer.there = False
     watch.deaf = True
     watch.intervals(50)
-    assert (watch.peer.asked, watch.dead) == (0, 0)
+    assert (watch.peer.requests, watch.dead) == (0, 0)
     watch.deaf = False
     watch.intervals(4)
     assert watch.dead == 1
@@ -102,7 +102,7 @@ def test_never_gives_up_with_count_of_zero() -> None:
     watch = Watch(count=0)
     watch.peer.there = False
     watch.intervals(100)
-    assert (watch.peer.asked, watch.dead) == (1, 0)
+    assert (watch.peer.requests, watch.dead) == (1, 0)
 
 
 def test_sends_nothing_after_stop() -> None:

@@ -1,4 +1,4 @@
-"""Key exchanges: vectors of the RFCs, both sides against each other, and values that are none."""
+"""Key exchange methods: vectors of the RFCs, both sides against each other, and invalid values."""
 
 from __future__ import annotations
 
@@ -188,10 +188,10 @@ def test_rejects_point_outside_curve(bits: int) -> None:
 def pi_digits(bits: int) -> int:
     """floor(2^bits * pi), by Machin: pi = 16 arctan(1/5) - 4 arctan(1/239)."""
     guard = 64
-    one = 1 << (bits + guard)
+    unit = 1 << (bits + guard)
 
     def arctan_inverse(x: int) -> int:
-        power = total = one // x
+        power = total = unit // x
         square, n, sign = x * x, 3, -1
         while power:
             power //= square
@@ -257,11 +257,11 @@ def test_does_not_offer_largest_group() -> None:
 def test_derives_keys_longer_than_hash() -> None:
     """RFC 4253 section 7.2: K1 = HASH(K || H || X || id), Kn = HASH(K || H || K1 ... Kn-1)."""
     k, h, session = mpint(123456789), b"h" * 32, b"i" * 32
-    one = hashlib.sha256(k + h + b"C" + session).digest()
-    two = hashlib.sha256(k + h + one).digest()
-    three = hashlib.sha256(k + h + one + two).digest()
+    first = hashlib.sha256(k + h + b"C" + session).digest()
+    second = hashlib.sha256(k + h + first).digest()
+    third = hashlib.sha256(k + h + first + second).digest()
     whole = derive(hashlib.sha256, k, h, session, b"C", 96)
-    assert whole == one + two + three
+    assert whole == first + second + third
     for size in (0, 1, 16, 32, 33, 64, 65):
         assert derive(hashlib.sha256, k, h, session, b"C", size) == whole[:size]
 
@@ -269,8 +269,8 @@ def test_derives_keys_longer_than_hash() -> None:
 @pytest.mark.parametrize("name", LEGACY.kex)
 def test_uses_hash_of_each_method(name: bytes) -> None:
     size = kex_hash(name)(b"").digest_size * 8
-    said = {b"1": 160, b"256": 256, b"384": 384, b"512": 512}
+    digest_bits = {b"1": 160, b"256": 256, b"384": 384, b"512": 512}
     if name.startswith(b"ecdh-sha2-nistp"):
         assert size == {b"256": 256, b"384": 384, b"521": 512}[name[-3:]]  # RFC 5656 section 6.2.1
     else:
-        assert size == said[name.partition(b"@")[0].rpartition(b"-sha")[2]]
+        assert size == digest_bits[name.partition(b"@")[0].rpartition(b"-sha")[2]]

@@ -94,10 +94,10 @@ def test_round_trips_any_list(krl: Krl) -> None:
         krl.krl_version, krl.generated, krl.comment,
     )  # fmt: skip
     assert (again.keys, again.sha1, again.sha256) == (krl.keys, krl.sha1, krl.sha256)
-    for found, revoked in zip(again.certificates, krl.certificates, strict=True):
-        assert found.authority == revoked.authority
-        assert found.serials == tuple(numbers(revoked.serials))
-        assert found.key_ids == tuple(sorted(set(revoked.key_ids)))
+    for decoded, revoked in zip(again.certificates, krl.certificates, strict=True):
+        assert decoded.authority == revoked.authority
+        assert decoded.serials == tuple(numbers(revoked.serials))
+        assert decoded.key_ids == tuple(sorted(set(revoked.key_ids)))
     assert encode(again) == encode(krl)
 
 
@@ -106,7 +106,7 @@ def test_encodes_range_in_constant_size() -> None:
 
 
 def test_revokes_certificates_and_keys() -> None:
-    one = certificate(5)
+    revoked_certificate = certificate(5)
     for krl, revoked in (
         (Krl(), False),
         (Krl(certificates=(RevokedCertificates(serials=((5, 5),)),)), True),
@@ -119,7 +119,7 @@ def test_revokes_certificates_and_keys() -> None:
         (Krl(keys=frozenset({KEYS[1]})), False),
         (Krl(keys=frozenset({CA.blob})), True),
     ):
-        assert revokes(krl, one.blob) is revoked
+        assert revokes(krl, revoked_certificate.blob) is revoked
     assert revokes(Krl(keys=frozenset({KEYS[0]})), KEYS[0])
     assert not revokes(Krl(certificates=(RevokedCertificates(key_ids=("joe",)),)), KEYS[0])
 
@@ -216,12 +216,16 @@ def test_agrees_with_ssh_keygen(made: Path, tmp_path: Path) -> None:
         keys=frozenset({plain(made, "other")}),
     )
     (tmp_path / "krl").write_bytes(encode(krl))
-    asked = [(serial, "joe") for serial in (1, 3, 4, 29_997, 29_998, 10**6 - 1, 10**6, 10**12, 10**12 + 1)]
-    for serial, key_id in (*asked, (1, "ann")):
-        one = signed(made, serial, key_id)
+    serials_and_ids = [
+        (serial, "joe") for serial in (1, 3, 4, 29_997, 29_998, 10**6 - 1, 10**6, 10**12, 10**12 + 1)
+    ]
+    for serial, key_id in (*serials_and_ids, (1, "ann")):
+        revoked_certificate = signed(made, serial, key_id)
         (tmp_path / "one.pub").write_text((made / "key-cert.pub").read_text())
-        said = keygen("-Q", "-f", tmp_path / "krl", tmp_path / "one.pub")
-        assert ("REVOKED" in said.stdout) is (said.returncode == 1) is revokes(krl, one), said
+        verdict = keygen("-Q", "-f", tmp_path / "krl", tmp_path / "one.pub")
+        assert (
+            ("REVOKED" in verdict.stdout) is (verdict.returncode == 1) is revokes(krl, revoked_certificate)
+        ), verdict
     assert "REVOKED" in keygen("-Q", "-f", tmp_path / "krl", made / "other.pub").stdout
     assert "ok" in keygen("-Q", "-f", tmp_path / "krl", made / "key.pub").stdout
     listed = keygen("-Q", "-l", "-f", tmp_path / "krl").stdout

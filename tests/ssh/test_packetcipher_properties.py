@@ -50,13 +50,13 @@ def sealed(there: OutboundPackets, payloads: Sequence[bytes]) -> list[bytes]:
 
 def read(here: InboundPackets) -> list[bytes]:
     """What can be read now, up to whatever is no packet."""
-    found = []
+    received = []
     try:
         while (payload := here.packet()) is not None:
-            found.append(payload)
+            received.append(payload)
     except RemoteViolation:
         pass
-    return found
+    return received
 
 
 @settings(max_examples=300, deadline=None)
@@ -67,14 +67,14 @@ def test_opens_packets_in_pieces_of_any_size(
     """Whatever pieces the packets come in, also where the numbers begin again in the middle."""
     there, here = link(names, first)
     stream = b"".join(sealed(there, payloads))
-    found: list[bytes] = []
+    received: list[bytes] = []
     at = 0
     for size in [*sizes, len(stream)]:
         here.feed(stream[at : at + size])
         at += size
-        found += read(here)
-        assert found == payloads[: len(found)]
-    assert found == payloads
+        received += read(here)
+        assert received == payloads[: len(received)]
+    assert received == payloads
     assert len(here) == 0
     assert here.sequence == there.sequence == (first + len(payloads)) % 2**32
     assert here.counted == there.counted == len(stream)
@@ -88,36 +88,38 @@ def test_rejects_stream_changed_anywhere(names: Names, payloads: list[bytes], da
     there, here = link(names)
     packets = sealed(there, payloads)
     good = b"".join(packets)
-    way = data.draw(st.sampled_from(["flip", "cut", "insert", "twice", "drop", "swap"]))
+    change = data.draw(st.sampled_from(["flip", "cut", "insert", "twice", "drop", "swap"]))
     at = data.draw(st.integers(0, len(good) - 1))
     number = data.draw(st.integers(0, len(packets) - 1))
-    if way == "flip":
+    if change == "flip":
         bad = good[:at] + bytes((good[at] ^ 1 << data.draw(st.integers(0, 7)),)) + good[at + 1 :]
-    elif way == "cut":
+    elif change == "cut":
         bad = good[:at] + good[at + data.draw(st.integers(1, 40)) :]
-    elif way == "insert":
+    elif change == "insert":
         bad = good[:at] + data.draw(st.binary(min_size=1, max_size=40)) + good[at:]
-    elif way == "twice":
+    elif change == "twice":
         bad = b"".join([*packets[: number + 1], packets[number], *packets[number + 1 :]])
-    elif way == "drop":
+    elif change == "drop":
         bad = b"".join(packets[:number] + packets[number + 1 :])
     else:
         other = data.draw(st.integers(0, len(packets) - 1))
         packets[number], packets[other] = packets[other], packets[number]
         bad = b"".join(packets)
     assume(bad != good)
-    differs = next((at for at, (one, two) in enumerate(zip(good, bad, strict=False)) if one != two), None)
+    differs = next(
+        (at for at, (byte, changed) in enumerate(zip(good, bad, strict=False)) if byte != changed), None
+    )
     whole = len(good[: len(bad) if differs is None else differs])
     here.feed(bad)
-    found = read(here)
-    assert found == payloads[: len(found)]
+    received = read(here)
+    assert received == payloads[: len(received)]
     there_again, _ = link(names)
     reached = 0
     for count, payload in enumerate(payloads):
         reached += len(there_again.packet(payload[0], payload[1:]))
         if reached > whole:
             # Padding is of random bytes and of a length that is not, so packets are as long each time.
-            assert len(found) <= count
+            assert len(received) <= count
             break
 
 
@@ -137,27 +139,27 @@ def test_opens_packets_after_new_keys_anywhere(
         openers.append((opener, reset, len(payloads)))
         stream += b"".join(sealed(there, payloads))
     pieces = [stream[at : at + (size or len(stream))] for at in range(0, len(stream), size or len(stream))]
-    found: list[bytes] = []
+    received: list[bytes] = []
     left, waiting = 1, list(openers)
     for piece in pieces:
         here.feed(piece)
         while (payload := here.packet()) is not None:
-            found.append(payload)
+            received.append(payload)
             left -= 1
             if not left and waiting:
                 opener, reset, left = waiting.pop(0)
                 here.expect(opener, reset=reset)
                 here.renew()
-    assert found == [b"\x15", *(payload for _, payloads, _ in epochs for payload in payloads)]
+    assert received == [b"\x15", *(payload for _, payloads, _ in epochs for payload in payloads)]
 
 
 @settings(max_examples=200, deadline=None)
 @given(suites, st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=100)), max_size=20))
 def test_keeps_directions_independent(names: Names, turns: list[tuple[bool, bytes]]) -> None:
     """Each direction has a state of its own, whatever the other does between, also with the same keys."""
-    ways = (link(names), link(names))
+    links = (link(names), link(names))
     for up, payload in turns:
-        there, here = ways[up]
+        there, here = links[up]
         here.feed(there.packet(payload[0], payload[1:]))
         assert here.packet() == payload
 

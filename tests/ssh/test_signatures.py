@@ -36,11 +36,13 @@ def test_verifies_rsa_signature_only_by_its_algorithm() -> None:
         b"rsa-sha2-256": raw_rsa(hashes.SHA256(), private, b"data"),
         b"rsa-sha2-512": raw_rsa(hashes.SHA512(), private, b"data"),
     }
-    for asked in by_name:
-        for said in by_name:
+    for algorithm in by_name:
+        for named in by_name:
             for used, raw in by_name.items():
-                good = asked == said == used and used != b"ssh-rsa"
-                assert signatures.verify_signature(asked, blob, b"data", string(said) + string(raw)) == good
+                good = algorithm == named == used and used != b"ssh-rsa"
+                assert (
+                    signatures.verify_signature(algorithm, blob, b"data", string(named) + string(raw)) == good
+                )
 
 
 def test_accepts_rsa_signature_without_leading_zeros() -> None:

@@ -250,8 +250,8 @@ def test_disconnects_when_host_key_is_rejected() -> None:
     assert isinstance(lost.error, HostKeyRejected)
     assert failure_of(secure) is lost.error
     assert lost.describe() == "not this one"
-    told = lost_of(pair.server.when_lost())
-    assert (told.reason, told.description) == (DisconnectReason.HOST_KEY_NOT_VERIFIABLE, b"not this one")
+    end = lost_of(pair.server.when_lost())
+    assert (end.reason, end.description) == (DisconnectReason.HOST_KEY_NOT_VERIFIABLE, b"not this one")
     assert pair.client.host_key_blob == b"", "a key that was refused is nobody's"
 
 
@@ -292,9 +292,9 @@ def test_refuses_unknown_service() -> None:
     pair.pump()
     pair.client.request_service(Ear(b"ssh-connection"))
     pair.pump()
-    told = lost_of(pair.client.when_lost())
-    assert told.reason == DisconnectReason.SERVICE_NOT_AVAILABLE
-    assert told.describe() == "the service ssh-connection is not available"
+    end = lost_of(pair.client.when_lost())
+    assert end.reason == DisconnectReason.SERVICE_NOT_AVAILABLE
+    assert end.describe() == "the service ssh-connection is not available"
 
 
 def test_refuses_service_request_after_login() -> None:
@@ -370,12 +370,12 @@ def test_sends_ext_info_under_new_keys() -> None:
     """The first thing under the new keys, so it is there before the service is accepted."""
     pair = Pair()
     pair.pump()
-    told = pair.client.peer_extensions
-    assert told[b"server-sig-algs"].split(b",") == list(USER_SIGNATURES)
+    extensions = pair.client.peer_extensions
+    assert extensions[b"server-sig-algs"].split(b",") == list(USER_SIGNATURES)
     assert {b"ssh-ed25519", b"rsa-sha2-256", b"sk-ssh-ed25519@openssh.com"} <= set(USER_SIGNATURES)
     assert b"ssh-rsa" not in USER_SIGNATURES
-    assert told[b"publickey-hostbound@openssh.com"] == b"0"
-    assert told[b"ping@openssh.com"] == b"0"
+    assert extensions[b"publickey-hostbound@openssh.com"] == b"0"
+    assert extensions[b"ping@openssh.com"] == b"0"
 
 
 def test_sends_no_ext_info_to_client_without_support(monkeypatch: pytest.MonkeyPatch) -> None:

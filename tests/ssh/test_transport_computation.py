@@ -20,7 +20,7 @@ DATA = 94
 GROUP = replace(COMPATIBLE, kex=(b"diffie-hellman-group14-sha256",))
 
 
-class Waiting:
+class ComputationPair:
     """A pair whose sides compute when the test says so."""
 
     def __init__(self, *, chunk: int = 0) -> None:
@@ -30,25 +30,25 @@ class Waiting:
         )
         self.pair.pump()
 
-    def offer(self) -> Waiting:
+    def offer(self) -> ComputationPair:
         """The client's value is on its way."""
         self.of_client.answer()
         self.pair.pump()
         return self
 
-    def accept(self) -> Waiting:
+    def accept(self) -> ComputationPair:
         """The server's reply is on its way."""
         self.of_server.answer()
         self.pair.pump()
         return self
 
-    def complete(self) -> Waiting:
+    def complete(self) -> ComputationPair:
         """The client has the secret."""
         self.of_client.answer()
         self.pair.pump()
         return self
 
-    def secure(self) -> Waiting:
+    def secure(self) -> ComputationPair:
         self.offer().accept().complete()
         self.pair.secure()
         return self
@@ -56,7 +56,7 @@ class Waiting:
 
 @pytest.mark.parametrize("chunk", [0, 1, 700])
 def test_waits_for_each_computation(chunk: int) -> None:
-    waiting = Waiting(chunk=chunk)
+    waiting = ComputationPair(chunk=chunk)
     pair = waiting.pair
     counts = []
     for step in (waiting.offer, waiting.accept, waiting.complete):
@@ -70,7 +70,7 @@ def test_waits_for_each_computation(chunk: int) -> None:
 
 def test_keeps_messages_in_order_while_secret_is_computed() -> None:
     """A client that sends on without waiting for the reply to its rekey."""
-    waiting = Waiting().secure()
+    waiting = ComputationPair().secure()
     pair = waiting.pair
     pair.client.rekey()
     pair.pump()
@@ -89,7 +89,7 @@ def test_keeps_messages_in_order_while_secret_is_computed() -> None:
 
 @pytest.mark.parametrize("begins", ["client", "server", "both"])
 def test_blocks_own_messages_until_new_keys(begins: str) -> None:
-    waiting = Waiting().secure()
+    waiting = ComputationPair().secure()
     pair = waiting.pair
     for name in ("client", "server"):
         if begins in (name, "both"):
@@ -110,7 +110,7 @@ def test_blocks_own_messages_until_new_keys(begins: str) -> None:
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_limits_flood_during_computation(side: str, most: int) -> None:
     """The socket is not read any more; nothing is lost, and the connection lives."""
-    waiting = Waiting().secure()
+    waiting = ComputationPair().secure()
     pair = waiting.pair
     if most == MAX_HELD:
         pair.log_in()
@@ -139,7 +139,7 @@ def test_limits_flood_during_computation(side: str, most: int) -> None:
 
 
 def test_keeps_socket_paused_by_brake_after_computation() -> None:
-    waiting = Waiting().secure()
+    waiting = ComputationPair().secure()
     pair = waiting.pair
     pair.client.rekey()
     pair.pump()
@@ -156,7 +156,7 @@ def test_keeps_socket_paused_by_brake_after_computation() -> None:
 
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_cancels_computation_when_connection_ends(side: str) -> None:
-    waiting = Waiting()
+    waiting = ComputationPair()
     if side == "server":
         waiting.offer()
     waiting.pair.cut()
@@ -167,7 +167,7 @@ def test_cancels_computation_when_connection_ends(side: str) -> None:
 
 
 def test_limits_handshake_time_during_computation() -> None:
-    waiting = Waiting().offer()
+    waiting = ComputationPair().offer()
     waiting.pair.clock.advance(30)
     assert waiting.of_server.cancelled == 1
     assert waiting.pair.server_line.closing
@@ -179,7 +179,7 @@ def test_limits_handshake_time_during_computation() -> None:
 
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_sends_refusal_of_computation_to_peer(side: str) -> None:
-    waiting = Waiting()
+    waiting = ComputationPair()
     if side == "server":
         waiting.offer()
     later = waiting.of_server if side == "server" else waiting.of_client
@@ -191,7 +191,7 @@ def test_sends_refusal_of_computation_to_peer(side: str) -> None:
 
 
 def test_ends_only_this_connection_when_computation_raises() -> None:
-    waiting = Waiting().offer()
+    waiting = ComputationPair().offer()
     waiting.of_server.fail(ZeroDivisionError("a bug"))
     waiting.pair.pump()
     assert waiting.pair.server.lost is not None
@@ -199,7 +199,7 @@ def test_ends_only_this_connection_when_computation_raises() -> None:
 
 
 def test_rejects_reply_signed_by_another_key_after_computation() -> None:
-    waiting = Waiting().offer()
+    waiting = ComputationPair().offer()
     kex = waiting.pair.server.kex
     real = kex._exchange_hash
     kex._exchange_hash = lambda *values: real(*values)[::-1]  # type: ignore[method-assign]

@@ -84,8 +84,8 @@ class Requests(SSHConnection):
 
     def serviceStarted(self) -> None:
         super().serviceStarted()  # type: ignore[no-untyped-call]
-        asked = self.sendGlobalRequest(b"greeting", b"joe", wantReply=1)  # type: ignore[no-untyped-call]
-        asked.addCallback(self.greetings.append)
+        request = self.sendGlobalRequest(b"greeting", b"joe", wantReply=1)  # type: ignore[no-untyped-call]
+        request.addCallback(self.greetings.append)
         self.openChannel(self.channel)  # type: ignore[no-untyped-call]
 
 

@@ -247,7 +247,7 @@ def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("little_is_much")
 def test_changes_cipher_once_after_bulk_bytes() -> None:
-    """Once, in order; new keys that come later stay with it, whoever asks for them."""
+    """Once, in order; later key exchanges of either side keep it."""
     pair = Pair(
         algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)),
         server_algorithms=BULKY,

@@ -37,7 +37,7 @@ from tests.support.logins import (
     signer,
 )
 
-ONE, TWO = signer(label="one"), signer(number=1, label="two")
+FIRST, SECOND = signer(label="one"), signer(number=1, label="two")
 HOSTBOUND = {u.HOSTBOUND_EXTENSION: b"0"}
 
 
@@ -72,15 +72,15 @@ class Client:
         **more: Any,
     ) -> None:
         self.extensions = dict(extensions or {})
-        self.wire, self.door = Wire(), Door()
+        self.wire, self.next_service = Wire(), Door()
         self.left = list(signers)
-        self.asked: list[frozenset[bytes]] = []
+        self.requested: list[frozenset[bytes]] = []
         self.heard: list[tuple[str, object]] = []
         self.result: Login | Exception | None = None
         self.userauth = UserAuthClient(
             b"root",
             self._next,
-            self.door,
+            self.next_service,
             on_banner=lambda text: self.heard.append(("banner", text)),
             peer_extensions=lambda: self.extensions,
             host_key=lambda: HOST_KEY,
@@ -94,7 +94,7 @@ class Client:
         self.wire.setService(self.userauth)
 
     def _next(self, methods: frozenset[bytes]) -> Deferred[Signer | None]:
-        self.asked.append(methods)
+        self.requested.append(methods)
         return succeed(self.left.pop(0) if self.left else None)
 
     def _done(self, login: Login) -> None:
@@ -134,46 +134,46 @@ def proof(by: Signer, host_key: bytes | None = None) -> list[tuple[int, bytes]]:
 
 
 def test_sends_none_then_offer_then_signature() -> None:
-    client = Client(ONE)
+    client = Client(FIRST)
     assert client.wire.take() == [(u.REQUEST, none("root"))]
-    assert client.refuse(u.PUBLICKEY, u.PASSWORD) == offered(ONE)
-    assert client.asked == [frozenset({u.PUBLICKEY, u.PASSWORD})]
-    assert client.welcome(ONE) == proof(ONE)
+    assert client.refuse(u.PUBLICKEY, u.PASSWORD) == offered(FIRST)
+    assert client.requested == [frozenset({u.PUBLICKEY, u.PASSWORD})]
+    assert client.welcome(FIRST) == proof(FIRST)
     assert client.hear(u.SUCCESS) == []
-    assert client.result == Login(signer=ONE, steps=(u.PUBLICKEY,))
+    assert client.result == Login(signer=FIRST, steps=(u.PUBLICKEY,))
     assert client.heard == [("offer", "one"), ("signing", "one")]
     assert client.wire.events[-1] == ("service", b"ssh-connection")
 
 
 def test_logs_in_by_none() -> None:
-    client = Client(ONE)
+    client = Client(FIRST)
     client.hear(u.SUCCESS)
     assert client.result == Login(signer=None, steps=(u.NONE,))
-    assert client.asked == []
+    assert client.requested == []
 
 
 def test_starts_connection_before_login_is_reported() -> None:
-    client = Client(ONE)
+    client = Client(FIRST)
     started: list[tuple[int, SSHService | None]] = []
-    client.userauth.done.addBoth(lambda _: started.append((client.door.started, client.wire.service)))
+    client.userauth.done.addBoth(lambda _: started.append((client.next_service.started, client.wire.service)))
     client.hear(u.SUCCESS)
-    assert started == [(1, client.door)]
+    assert started == [(1, client.next_service)]
     client.hear(80, b"hostkeys")
-    assert client.door.received == [(80, b"hostkeys")]
+    assert client.next_service.received == [(80, b"hostkeys")]
 
 
 def test_does_not_sign_with_refused_key() -> None:
-    client = Client(ONE, TWO)
+    client = Client(FIRST, SECOND)
     client.refuse()
-    assert client.refuse() == offered(TWO)
-    assert client.welcome(TWO) == proof(TWO)
+    assert client.refuse() == offered(SECOND)
+    assert client.welcome(SECOND) == proof(SECOND)
     client.hear(u.SUCCESS)
-    assert client.result == Login(signer=TWO, steps=(u.PUBLICKEY,))
+    assert client.result == Login(signer=SECOND, steps=(u.PUBLICKEY,))
     assert client.heard == [("offer", "one"), ("offer", "two"), ("signing", "two")]
 
 
 def test_reports_tried_keys_and_accepted_methods() -> None:
-    client = Client(ONE, TWO)
+    client = Client(FIRST, SECOND)
     client.refuse(u.PUBLICKEY, u.PASSWORD)
     client.refuse(u.PUBLICKEY, u.PASSWORD)
     assert client.refuse(u.PUBLICKEY, u.PASSWORD) == []
@@ -194,10 +194,10 @@ def test_makes_methods_safe_to_print() -> None:
 
 
 def test_tries_next_key_after_rejected_signature() -> None:
-    client = Client(ONE, TWO)
+    client = Client(FIRST, SECOND)
     client.refuse()
-    client.welcome(ONE)
-    assert client.refuse() == offered(TWO)
+    client.welcome(FIRST)
+    assert client.refuse() == offered(SECOND)
     client.refuse()
     assert "tried one (the target rejected its signature), two;" in client.rejected
 
@@ -209,7 +209,7 @@ def test_logs_in_at_own_server_with_each_key_type(
     kind: str, certified: bool, extensions: dict[bytes, bytes]
 ) -> None:
     key = signer(kind, certified=certified)
-    pair = Pair(Porter({"joe": (key.blob,)}), [TWO, key], extensions=extensions, banner="Hello").pump()
+    pair = Pair(Porter({"joe": (key.blob,)}), [SECOND, key], extensions=extensions, banner="Hello").pump()
     results: list[Login] = []
     pair.client.done.addCallback(results.append)
     assert results == [Login(signer=key, steps=(u.PUBLICKEY,))]
@@ -257,23 +257,27 @@ def test_uses_algorithms_that_server_lists(sig_algs: bytes | None, expected: byt
         client.extensions[b"server-sig-algs"] = sig_algs
     assert client.refuse() == [(u.REQUEST, offer("root", key, algorithm=expected))]
     ((_, request),) = client.hear(u.PK_OK, string(expected) + string(key.blob))
-    asked = u.publickey_request(user=b"root", algorithm=expected, blob=key.blob, host_key=None, signed=True)
-    assert request.startswith(asked)
-    signature = request[len(asked) + 4 :]
-    assert verify_signature(expected, key.blob, u.signed_data(SESSION, asked), signature)
+    requested = u.publickey_request(
+        user=b"root", algorithm=expected, blob=key.blob, host_key=None, signed=True
+    )
+    assert request.startswith(requested)
+    signature = request[len(requested) + 4 :]
+    assert verify_signature(expected, key.blob, u.signed_data(SESSION, requested), signature)
 
 
 def test_skips_rsa_key_when_server_accepts_only_sha1() -> None:
-    client = Client(signer("rsa", label="rsa"), TWO, extensions={b"server-sig-algs": b"ssh-rsa,ssh-ed25519"})
-    assert client.refuse() == offered(TWO)
+    client = Client(
+        signer("rsa", label="rsa"), SECOND, extensions={b"server-sig-algs": b"ssh-rsa,ssh-ed25519"}
+    )
+    assert client.refuse() == offered(SECOND)
     client.refuse()
     assert "tried rsa (the target does not accept its algorithm), two;" in client.rejected
 
 
 def test_binds_to_host_key_when_server_supports_it() -> None:
-    client = Client(ONE, extensions=HOSTBOUND)
-    assert client.refuse() == offered(ONE, HOST_KEY)
-    assert client.welcome(ONE) == proof(ONE, HOST_KEY)
+    client = Client(FIRST, extensions=HOSTBOUND)
+    assert client.refuse() == offered(FIRST, HOST_KEY)
+    assert client.welcome(FIRST) == proof(FIRST, HOST_KEY)
 
 
 def test_accepts_pk_ok_with_another_algorithm_name() -> None:
@@ -309,9 +313,9 @@ def test_limits_signers() -> None:
 
 def test_tries_next_key_when_agent_refuses() -> None:
     bad = Bad(AccessDenied("the agent refused to sign"))
-    client = Client(bad, TWO)
+    client = Client(bad, SECOND)
     client.refuse()
-    assert client.welcome(bad) == offered(TWO)
+    assert client.welcome(bad) == offered(SECOND)
     client.refuse()
     assert "tried bad (the agent refused to sign), two;" in client.rejected
 
@@ -343,15 +347,15 @@ def test_cancels_login() -> None:
     assert bad.ended == ["cancelled"]
     assert isinstance(client.result, CancelledError)
     assert client.hear(u.SUCCESS) == []
-    assert client.door.started == 0
+    assert client.next_service.started == 0
 
 
 def test_cancels_login_from_callback() -> None:
-    client = Client(ONE)
+    client = Client(FIRST)
     client.userauth._on_offer = lambda _: client.userauth.done.cancel()
     assert client.refuse() == []
     assert isinstance(client.result, CancelledError)
-    assert client.welcome(ONE) == []
+    assert client.welcome(FIRST) == []
 
 
 def test_fails_with_error_of_signers() -> None:
@@ -375,19 +379,19 @@ def test_fails_with_error_of_signers() -> None:
 
 def test_does_not_offer_proved_key_again() -> None:
     certified = signer(certified=True, label="certificate of one")
-    client = Client(ONE, ONE, certified, TWO)
+    client = Client(FIRST, FIRST, certified, SECOND)
     client.refuse()
-    client.welcome(ONE)
-    assert client.refuse(partial=True) == offered(TWO)
-    client.welcome(TWO)
+    client.welcome(FIRST)
+    assert client.refuse(partial=True) == offered(SECOND)
+    client.welcome(SECOND)
     client.hear(u.SUCCESS)
-    assert client.result == Login(signer=TWO, steps=(u.PUBLICKEY, u.PUBLICKEY))
+    assert client.result == Login(signer=SECOND, steps=(u.PUBLICKEY, u.PUBLICKEY))
 
 
 def test_reports_partial_success_without_further_method() -> None:
-    client = Client(ONE)
+    client = Client(FIRST)
     client.refuse()
-    client.welcome(ONE)
+    client.welcome(FIRST)
     assert client.refuse(u.PASSWORD, partial=True) == []
     expected = (
         "web1 rejected the login as root: publickey succeeded but was not sufficient; there was nothing to"
@@ -408,10 +412,10 @@ def test_limits_steps() -> None:
 
 
 def test_logs_in_at_own_server_in_several_steps() -> None:
-    porter = Porter({"joe": (ONE.blob, TWO.blob)})
+    porter = Porter({"joe": (FIRST.blob, SECOND.blob)})
     porter.hold = True
     porter.can = (u.PUBLICKEY,)
-    pair = Pair(porter, [ONE, TWO])
+    pair = Pair(porter, [FIRST, SECOND])
     results: list[Login] = []
     pair.client.done.addCallback(results.append)
     pair.pump()
@@ -422,7 +426,7 @@ def test_logs_in_at_own_server_in_several_steps() -> None:
     assert porter.held is not None
     porter.held.callback(identity("joe"))
     pair.pump()
-    assert results == [Login(signer=TWO, steps=(u.PUBLICKEY, u.PUBLICKEY))]
+    assert results == [Login(signer=SECOND, steps=(u.PUBLICKEY, u.PUBLICKEY))]
 
 
 # --- prompts
@@ -480,13 +484,13 @@ def test_tries_three_passwords() -> None:
 
 
 def test_continues_with_key_after_password() -> None:
-    client = Client(None, ONE, prompter=Person(("a",)))  # type: ignore[arg-type]
+    client = Client(None, FIRST, prompter=Person(("a",)))  # type: ignore[arg-type]
     client.refuse(u.PASSWORD)
-    assert client.refuse(u.PUBLICKEY, partial=True) == offered(ONE)
-    assert client.asked == [frozenset({u.PASSWORD}), frozenset({u.PUBLICKEY})]
-    client.welcome(ONE)
+    assert client.refuse(u.PUBLICKEY, partial=True) == offered(FIRST)
+    assert client.requested == [frozenset({u.PASSWORD}), frozenset({u.PUBLICKEY})]
+    client.welcome(FIRST)
     client.hear(u.SUCCESS)
-    assert client.result == Login(signer=ONE, steps=(u.PASSWORD, u.PUBLICKEY))
+    assert client.result == Login(signer=FIRST, steps=(u.PASSWORD, u.PUBLICKEY))
 
 
 def test_reports_when_person_does_not_answer() -> None:
@@ -524,11 +528,11 @@ def test_limits_questions() -> None:
 
 
 def at_none() -> Client:
-    return Client(ONE)
+    return Client(FIRST)
 
 
 def at_an_offer() -> Client:
-    client = Client(ONE)
+    client = Client(FIRST)
     client.refuse()
     return client
 
@@ -543,7 +547,7 @@ def at_signing() -> Client:
 
 def at_a_proof() -> Client:
     client = at_an_offer()
-    client.welcome(ONE)
+    client.welcome(FIRST)
     return client
 
 
@@ -566,7 +570,7 @@ def at_an_answer() -> Client:
     return client
 
 
-PLACES = [at_none, at_an_offer, at_signing, at_a_proof, at_choosing, at_a_question, at_an_answer]
+SITUATIONS = [at_none, at_an_offer, at_signing, at_a_proof, at_choosing, at_a_question, at_an_answer]
 GOOD = {
     at_none: {u.FAILURE, u.SUCCESS},
     at_an_offer: {u.FAILURE, u.PK_OK},
@@ -576,52 +580,52 @@ GOOD = {
 
 
 @pytest.mark.parametrize(
-    ("place", "number"),
+    ("situation", "number"),
     [
-        (place, number)
-        for place in PLACES
+        (situation, number)
+        for situation in SITUATIONS
         for number in (50, 51, 52, 60, 61, 80, 90, 100)
-        if number not in GOOD.get(place, ())
+        if number not in GOOD.get(situation, ())
     ],
 )
-def test_rejects_unexpected_messages(place: Any, number: int) -> None:
-    client = place()
+def test_rejects_unexpected_messages(situation: Any, number: int) -> None:
+    client = situation()
     assert client.hear(number, b"") == []
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
     assert isinstance(client.result, UpstreamError)
     assert "web1 violated the SSH protocol" in client.result.public
-    assert client.door.started == 0
+    assert client.next_service.started == 0
     assert client.hear(u.SUCCESS) == []
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_accepts_banner_at_any_time(place: Any) -> None:
-    client = place()
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_accepts_banner_at_any_time(situation: Any) -> None:
+    client = situation()
     client.hear(u.BANNER, string(b"\x1b[1mHello\xff") + string(b"en"))
     client.hear(u.BANNER, string(b"no language"))
     assert client.heard[-2:] == [("banner", b"\x1b[1mHello\xff"), ("banner", b"no language")]
     assert client.wire.disconnected is None
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("number", [54, 62, 79, 130, 255])
-def test_answers_unknown_message_with_unimplemented(place: Any, number: int) -> None:
-    client = place()
+def test_answers_unknown_message_with_unimplemented(situation: Any, number: int) -> None:
+    client = situation()
     client.hear(number, b"whatever")
     assert client.wire.unimplemented == 1
     assert client.result is None
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_fails_when_connection_ends(place: Any) -> None:
-    client = place()
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_fails_when_connection_ends(situation: Any) -> None:
+    client = situation()
     client.wire.stop()
     assert isinstance(client.result, ConnectionLost)
     client.userauth.serviceStopped()
     client.userauth.packetReceived(u.SUCCESS, b"")
 
 
-@pytest.mark.parametrize("blob", [TWO.blob, b"", ONE.blob + b"x"])
+@pytest.mark.parametrize("blob", [SECOND.blob, b"", FIRST.blob + b"x"])
 def test_rejects_pk_ok_for_another_key(blob: bytes) -> None:
     client = at_an_offer()
     client.hear(u.PK_OK, string(b"ssh-ed25519") + string(blob))
@@ -634,10 +638,10 @@ def test_rejects_partial_success_for_offer() -> None:
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
-@given(st.binary(max_size=60), st.integers(min_value=50, max_value=255), st.sampled_from(PLACES))
-def test_never_raises_for_random_messages(rubbish: bytes, number: int, place: Any) -> None:
-    client = place()
+@given(st.binary(max_size=60), st.integers(min_value=50, max_value=255), st.sampled_from(SITUATIONS))
+def test_never_raises_for_random_messages(rubbish: bytes, number: int, situation: Any) -> None:
+    client = situation()
     client.hear(number, rubbish)
     if client.wire.disconnected is not None:
         assert isinstance(client.result, UpstreamError)
-        assert client.door.started == 0
+        assert client.next_service.started == 0

@@ -188,8 +188,8 @@ def test_rejects_user_name_that_is_not_utf8(server: Server) -> None:
 
 
 def test_answers_unknown_users_like_known_users(server: Server) -> None:
-    for asked in (none, lambda user: offer(user, EVE), lambda user: signed(user, EVE)):
-        answers = {user: Server(porter()).ask(asked(user)) for user in ("joe", "nobody")}
+    for make in (none, lambda user: offer(user, EVE), lambda user: signed(user, EVE)):
+        answers = {user: Server(porter()).ask(make(user)) for user in ("joe", "nobody")}
         assert answers["joe"] == answers["nobody"]
 
 
@@ -253,7 +253,7 @@ def test_counts_unavailable_methods_as_failures(server: Server) -> None:
     assert server.numbers(password) == [u.FAILURE]
     assert server.numbers(KBD) == [u.FAILURE]
     assert server.numbers(request("joe", b"hostbased", b"whatever")) == [u.FAILURE]
-    assert all("secret" not in str(one) for one in server.refused)
+    assert all("secret" not in str(refusal) for refusal in server.refused)
     assert server.porter.asked == []
 
 
@@ -515,18 +515,18 @@ def test_abandons_questions_after_new_request() -> None:
 
 
 def test_ignores_answer_to_withdrawn_question() -> None:
-    asked: list[Deferred[tuple[str, ...]]] = []
+    questions: list[Deferred[tuple[str, ...]]] = []
 
     def conversation(user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
         answer = ask(TOKEN)
-        asked.append(answer)
+        questions.append(answer)
         decided: Deferred[Identity] = Deferred()
         answer.addErrback(lambda _: decided.errback(AccessDenied("Permission denied", "too slow")))
         return decided
 
     server = converser(conversation)
     server.ask(KBD)
-    asked[0].cancel()
+    questions[0].cancel()
     assert [number for number, _ in server.wire.take()] == [u.FAILURE]
     assert server.ask(u.info_response(("12",)), u.INFO_RESPONSE) == []
     assert server.wire.disconnected is None
