@@ -101,9 +101,7 @@ def test_a_credential_of_systemd(state: Path, tmp_path: Path, monkeypatch: pytes
 def test_nobody_at_the_terminal(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setattr(keys, "TERMINAL", tmp_path / "none")
-    with pytest.raises(
-        ConfigError, match=r"no terminal to ask for it; .* LoadCredential=conchrec-ca"
-    ):
+    with pytest.raises(ConfigError, match=r"no terminal to ask for it; .* LoadCredential=conchrec-ca"):
         keys.ask_passphrase(state / "user_ca")
 
 

@@ -153,7 +153,7 @@ def recorded(house: House, events: Sequence[Event]) -> None:
 
 
 @pytest.mark.parametrize(
-    "way", [AccessMethod.INNER_AGENT, AccessMethod.CERTIFICATE], ids=lambda method: method.name
+    "method", [AccessMethod.INNER_AGENT, AccessMethod.CERTIFICATE], ids=lambda method: method.name
 )
 @PIPELINING
 async def test_pings_target(house: House, method: AccessMethod, pipelining: bool, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def anywhere(agents: House) -> House:
     return agents
 
 
-@pytest.mark.parametrize("way", AGENT_WAYS)
+@pytest.mark.parametrize("method", AGENT_WAYS)
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
 async def test_logs_in_with_each_key_type(anywhere: House, kind: str, method: AccessMethod) -> None:
     house = anywhere
@@ -53,7 +53,7 @@ async def test_logs_in_with_each_key_type(anywhere: House, kind: str, method: Ac
     await reach(house, await target_for(house, key), person, method)
 
 
-@pytest.mark.parametrize("way", AGENT_WAYS)
+@pytest.mark.parametrize("method", AGENT_WAYS)
 async def test_tries_key_of_outer_login_first(anywhere: House, method: AccessMethod) -> None:
     """The key of the outer login is tried first: the target does not hang up before it has its turn."""
     others = [await anywhere.stage.key("other") for _ in range(7)]
@@ -67,7 +67,7 @@ async def test_tries_key_of_outer_login_first(anywhere: House, method: AccessMet
     assert (result.stdout, result.code) == (b"there\n", 0), str(result)
 
 
-@pytest.mark.parametrize("way", AGENT_WAYS)
+@pytest.mark.parametrize("method", AGENT_WAYS)
 async def test_logs_in_with_certificate_of_agent(anywhere: House, method: AccessMethod) -> None:
     """The target trusts a CA of its own; the agent holds a certificate of it beside the key."""
     authority, key = await anywhere.stage.key("authority"), await anywhere.stage.key("joe")

@@ -186,7 +186,7 @@ async def test_relays_max_sessions_refusal_of_target(stage: Stage) -> None:
     assert "open failed" in result.errors
 
 
-@pytest.mark.parametrize("way", [AccessMethod.INNER_AGENT, AccessMethod.CERTIFICATE])
+@pytest.mark.parametrize("method", [AccessMethod.INNER_AGENT, AccessMethod.CERTIFICATE])
 async def test_relays_banner_but_not_host_keys_of_target(stage: Stage, method: AccessMethod) -> None:
     """The banner is shown in the login; the keys of the target are none of the client's business."""
     banner = stage.file("banner", "Authorized use only.\n")

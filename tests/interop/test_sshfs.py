@@ -14,7 +14,7 @@ from tests.support.waiting import fact, together
 
 # sshfs gives -a to ssh, and that wins: an agent comes with the outer connection or not at all.
 WAYS = pytest.mark.parametrize(
-    "way",
+    "method",
     [AccessMethod.OUTER_AGENT, AccessMethod.SUBSYSTEM, AccessMethod.CERTIFICATE],
     ids=lambda method: method.name.lower(),
 )

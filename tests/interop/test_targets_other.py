@@ -112,7 +112,7 @@ async def test_runs_command_at_other_server(street: Street, kind: Kind, code: in
     assert kind.value in str(connected["server"]).lower(), "it is the server that is meant"
 
 
-@pytest.mark.parametrize("way", AGENT_WAYS, ids=lambda method: method.name.lower())
+@pytest.mark.parametrize("method", AGENT_WAYS, ids=lambda method: method.name.lower())
 async def test_reaches_other_server_by_each_path(street: Street, kind: Kind, method: AccessMethod) -> None:
     result = await street.client(kind, method).ssh("web1", "echo there; exit 4")
     assert (result.stdout, result.stderr, result.code) == (b"there\n", b"", 4), str(result)

@@ -118,7 +118,7 @@ async def test_bounds_memory_of_unauthenticated_connection(stage: Stage) -> None
     assert await in_thread(lambda: exchanged(100)) < MOST
 
 
-@pytest.mark.parametrize("way", ["bandwidth_per_user", "bandwidth_per_target"])
+@pytest.mark.parametrize("method", ["bandwidth_per_user", "bandwidth_per_target"])
 async def test_limits_bandwidth(stage: Stage, method: str) -> None:
     size, rate = 3_000_000, 1_000_000
     house = await build(stage, settings={"limits": {method: f"{rate}B"}})
