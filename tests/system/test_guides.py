@@ -1,5 +1,5 @@
 """The administrator's guide, followed step by step on loopback, with the blocks that the page shows, and then
-the commands of the auditor's guide.
+the commands of the guides for users and auditors.
 
 Programs that need a server of its own (systemctl, chown, ssh-keyscan on port 22) are small scripts here,
 first on the PATH. Everything else is what the page says: conchrec, ssh, scp, and sshd as the target.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.support.agent import Agent
 from tests.support.keys import Key
 from tests.support.pages import Page
 from tests.support.process import PATH, Result, program, run
@@ -23,6 +24,7 @@ from tests.support.stage import Stage
 from tests.support.waiting import fact
 
 GUIDE = Page(ROOT / "docs" / "guides" / "administrator.md")
+USER = Page(ROOT / "docs" / "guides" / "user.md")
 AUDITOR = Page(ROOT / "docs" / "guides" / "auditor.md")
 
 
@@ -81,6 +83,8 @@ class Machines:
 
 SCRIPTS = {
     "conchrec": 'exec "$PYTHON" -c "from conchrec.cli.main import run; run()" "$@"',
+    "sftp": f'exec {program("sftp")} -F "$SSH_CONFIG" "$@" < /dev/null',
+    "ssh-with-input": f'exec {program("ssh")} -F "$SSH_CONFIG" "$@"',
     "ssh": f'exec {program("ssh")} -F "$SSH_CONFIG" "$@" < /dev/null',
     # The machine of the user and the proxy are one directory here.
     "scp": f'case "$*" in *proxy.example.com:*) exit 0;; esac; exec {program("scp")} -F "$SSH_CONFIG" "$@"',
@@ -233,7 +237,32 @@ async def test_follows_administrators_guide(stage: Stage) -> None:
     (start_event,) = proxy.audit("session.start", sid=max(proxy.sids()))
     assert str(start_event["trust"]).startswith("certificate 'web1.example.com node of example.com'")
 
+    await serves_user(machines, joe_config, await stage.agent(joe))
     await answers_auditor(machines)
+
+
+async def serves_user(machines: Machines, ssh_config: Path, agent: Agent) -> None:
+    """Run the commands of the user's guide as joe."""
+    files = machines.stage.path("srv/site/page").parent.parent
+    (machines.etc / "release.tgz").write_text("release")
+    (machines.etc / "site").mkdir()
+    (machines.etc / "site" / "page").write_text("page")
+    own = max(str(event["sid"]) for event in machines.proxy.audit("session.start", user="joe"))
+    sections = ("Connecting", "A certificate for the day", "Your recordings")
+    lines = [line for name in sections for block in USER.blocks_of(name, "sh") for line in block.splitlines()]
+    outputs = {}
+    for line in lines:
+        command = re.sub(r"\bID\b", own, line.replace("/srv", str(files)))
+        command = re.sub(r"\bweb1\b", "web1.example.com", command)
+        if command.startswith("rsync"):
+            command = command.replace("ssh ", f"{machines.scripts}/ssh-with-input ")
+        outputs[line] = (
+            (await machines.shell(command, ssh_config=ssh_config, agent=agent.socket)).check().text
+        )
+    assert (files / "release.tgz").read_text() == "release"
+    assert (files / "site" / "page").read_text() == "page"
+    assert f"joe {LOGIN}@web1.example.com" in outputs["ssh proxy recordings"]
+    assert "conchrec:joe" in str(await agent.lines())
 
 
 async def answers_auditor(machines: Machines) -> None:
