@@ -52,8 +52,8 @@ class Web:
         protocol, transport = connected
         protocol.dataReceived(request)
         self.clock.advance(0)
-        said: bytes = transport.value()
-        return said
+        response: bytes = transport.value()
+        return response
 
     def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         lines = [f"{method} {path} HTTP/1.1", "Host: proxy", *headers, "", ""]
@@ -168,11 +168,11 @@ def test_rejects_malformed_request(web: Web, request_bytes: bytes) -> None:
 
 def test_answers_one_request_and_closes(web: Web) -> None:
     """Hundreds in one read would be answered in one turn of the reactor."""
-    one = f"GET {EXPORT}?type=user HTTP/1.1\r\nHost: proxy\r\n\r\n".encode()
+    request = f"GET {EXPORT}?type=user HTTP/1.1\r\nHost: proxy\r\n\r\n".encode()
     connected = web.connect()
     assert connected is not None
     protocol, transport = connected
-    protocol.dataReceived(one * 500)
+    protocol.dataReceived(request * 500)
     web.clock.advance(0)
     assert transport.value().count(b"ssh-ed25519 AAAA user CA\n") == 1
     assert b"\r\nConnection: close\r\n" in transport.value()

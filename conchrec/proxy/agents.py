@@ -45,7 +45,7 @@ class AgentSource:
         """Open a new channel to the agent. Fails with AgentError where the client refuses."""
         return self._open(AgentClient)
 
-    def open_keeper(self) -> Deferred[AgentKeyManager]:
+    def open_key_manager(self) -> Deferred[AgentKeyManager]:
         """Open a channel that may also add and remove keys: only for a command of the user."""
         return self._open(AgentKeyManager)
 

@@ -36,7 +36,7 @@ def test_returns_key_manager_only_for_commands_of_user() -> None:
     it = source(client)
     opened: list[AgentClient] = []
     it.open().addCallback(opened.append)
-    it.open_keeper().addCallback(opened.append)
+    it.open_key_manager().addCallback(opened.append)
     for receiver in client.receivers:
         receiver.opened(1024, 1024, b"")
     assert [type(agent) for agent in opened] == [AgentClient, AgentKeyManager]
@@ -46,7 +46,7 @@ def test_reports_agent_error_when_client_refuses_channel() -> None:
     client = Client()
     it = source(client)
     failed: list[object] = []
-    it.open_keeper().addErrback(lambda failure: failed.append(failure.value))
+    it.open_key_manager().addErrback(lambda failure: failed.append(failure.value))
     client.receivers[0].refused(1, b"no")
     (error,) = failed
     assert isinstance(error, AgentError)
@@ -61,6 +61,6 @@ def test_reports_agent_error_without_connection(stopped: bool) -> None:
     if not stopped:
         it.connection = None
     failed: list[object] = []
-    it.open_keeper().addErrback(lambda failure: failed.append(failure.value))
+    it.open_key_manager().addErrback(lambda failure: failed.append(failure.value))
     assert isinstance(failed[0], AgentError)
     assert client.receivers == []

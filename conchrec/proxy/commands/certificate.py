@@ -54,7 +54,7 @@ async def into_agent(request: CommandRequest) -> tuple[Certificate, Grant]:
         raise CommandRefused(NO_AGENT)
     granted = _granted(request)
     within = request.services.dialer.within
-    keeper = await within(agent.open_keeper(), ANSWER_SECONDS, _silent)
+    keeper = await within(agent.open_key_manager(), ANSWER_SECONDS, _silent)
     try:
         earlier = await within(keeper.identities(), ANSWER_SECONDS, _silent)
         key = ed25519.Ed25519PrivateKey.generate()

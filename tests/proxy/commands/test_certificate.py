@@ -1,4 +1,4 @@
-"""A certificate that can't be audited, or is for a key that is revoked, is not given away."""
+"""``ssh proxy sign``: the audit and revoked keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAIN = key().public().blob()
 
 
 class Audit:
-    """``broken``: it cannot be written."""
+    """An audit log that may be ``broken``."""
 
     def __init__(self) -> None:
         self.broken = False
@@ -44,8 +44,8 @@ class Audit:
         self.events.append(event)
 
 
-class Waiting:
-    """The dialer's clock, in which nothing takes too long."""
+class PatientDialer:
+    """A dialer without time limits."""
 
     async def within(self, waiting: Deferred[T], seconds: float, late: Callable[[], ConchrecError]) -> T:
         return await waiting
@@ -57,7 +57,7 @@ def audit() -> Audit:
 
 
 @pytest.fixture
-def asking(tmp_path: Path, audit: Audit) -> CommandRequest:
+def command(tmp_path: Path, audit: Audit) -> CommandRequest:
     def now() -> datetime:
         return datetime.now(timezone.utc)
 
@@ -66,7 +66,7 @@ def asking(tmp_path: Path, audit: Audit) -> CommandRequest:
         settings={"policy": policy, "config": SimpleNamespace(session_recording=Mode.PROXY)},
         authority=Authority.open(tmp_path / "state", "example.com", now=now),
         audit=audit,
-        dialer=Waiting(),
+        dialer=PatientDialer(),
         signing=maybeDeferred,
         now=now,
     )
@@ -81,33 +81,33 @@ def asking(tmp_path: Path, audit: Audit) -> CommandRequest:
     )
 
 
-def signed(asking: CommandRequest) -> object:
-    """What becomes of the request: a line, or an error."""
-    found: list[object] = []
-    signing = Deferred.fromCoroutine(certificate.for_key(asking))
-    signing.addCallbacks(found.append, lambda failure: found.append(failure.value))
-    asking.stdin.data(public_line(PLAIN).encode())
-    assert found == []
-    asking.stdin.eof()
-    (result,) = found
+def sign(command: CommandRequest) -> object:
+    """Run ``sign``, and return its output or its error."""
+    results: list[object] = []
+    signing = Deferred.fromCoroutine(certificate.for_key(command))
+    signing.addCallbacks(results.append, lambda failure: results.append(failure.value))
+    command.stdin.data(public_line(PLAIN).encode())
+    assert results == []
+    command.stdin.eof()
+    (result,) = results
     return result
 
 
-def test_one_that_is_audited(asking: CommandRequest, audit: Audit) -> None:
-    line = signed(asking)
+def test_sign_audits_certificate(command: CommandRequest, audit: Audit) -> None:
+    line = sign(command)
     assert isinstance(line, str) and line.endswith(" conchrec:joe\n") and line.count("\n") == 1
     (event,) = audit.events
     assert isinstance(event, CertCreate)
     assert (event.user, event.addr, event.cid, event.purpose) == ("joe", "192.0.2.7:4711", "c1", "sign")
 
 
-def test_one_that_can_not_be_audited(asking: CommandRequest, audit: Audit) -> None:
+def test_sign_fails_when_audit_cannot_be_written(command: CommandRequest, audit: Audit) -> None:
     audit.broken = True
-    assert isinstance(signed(asking), WriteFailed)
+    assert isinstance(sign(command), WriteFailed)
 
 
-def test_a_key_that_is_revoked(asking: CommandRequest, audit: Audit) -> None:
-    asking.context.services.authority.revocations.change(add=Revoked(keys=frozenset({PLAIN})))
-    error = signed(asking)
+def test_sign_rejects_revoked_key(command: CommandRequest, audit: Audit) -> None:
+    command.context.services.authority.revocations.change(add=Revoked(keys=frozenset({PLAIN})))
+    error = sign(command)
     assert isinstance(error, ConchrecError) and "is revoked" in error.public
     assert audit.events == []

@@ -1,4 +1,4 @@
-"""Where a long answer goes: it waits for who reads, and for who types."""
+"""The console of a command: it waits for the client to read, and for keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conchrec.ssh.channel_stream import Stream
 
 
 class Sink:
-    """The part of a Stream that is used: what is written waits until ``takes``."""
+    """The part of a Stream that a Console uses: bytes wait until ``takes``."""
 
     def __init__(self, console: Console) -> None:
         self.written = b""
@@ -31,7 +31,7 @@ class Sink:
         self._console.drained(self.pending)
 
 
-class There:
+class Terminal:
     def __init__(self) -> None:
         self.clock = Clock()
         self.console = Console(self.clock)
@@ -40,77 +40,77 @@ class There:
 
 
 @pytest.fixture
-def there() -> There:
-    return There()
+def terminal() -> Terminal:
+    return Terminal()
 
 
 def fired(deferred: Deferred[None]) -> list[object]:
-    found: list[object] = []
-    deferred.addBoth(lambda result: found.append(result.value if isinstance(result, Failure) else result))
-    return found
+    results: list[object] = []
+    deferred.addBoth(lambda result: results.append(result.value if isinstance(result, Failure) else result))
+    return results
 
 
-def test_little_does_not_wait(there: There) -> None:
-    assert fired(there.console.write("ü\n")) == [None]
-    assert there.sink.written == b"\xc3\xbc\n"
+def test_write_fires_at_once_when_little_waits(terminal: Terminal) -> None:
+    assert fired(terminal.console.write("ü\n")) == [None]
+    assert terminal.sink.written == b"\xc3\xbc\n"
 
 
-def test_much_waits_for_who_reads_it(there: There) -> None:
-    done = fired(there.console.write("x" * (ENOUGH + 10)))
-    there.sink.takes(9)
+def test_write_waits_until_client_reads(terminal: Terminal) -> None:
+    done = fired(terminal.console.write("x" * (ENOUGH + 10)))
+    terminal.sink.takes(9)
     assert done == []
-    there.sink.takes(1)
+    terminal.sink.takes(1)
     assert done == [None]
 
 
-def test_nothing_is_written_to_nobody(there: There) -> None:
-    there.sink.closed = True
-    assert fired(there.console.write("x" * ENOUGH * 2)) == [None]
-    assert there.sink.written == b""
+def test_write_does_nothing_when_channel_is_closed(terminal: Terminal) -> None:
+    terminal.sink.closed = True
+    assert fired(terminal.console.write("x" * ENOUGH * 2)) == [None]
+    assert terminal.sink.written == b""
 
 
-def test_on_a_terminal_a_line_ends_with_a_return(there: There) -> None:
-    there.console.resize(0, 5000)
-    assert there.console.size == (80, 1000)
-    fired(there.console.write("one\ntwo \ud800"))
-    assert there.sink.written == b"one\r\ntwo ?"
+def test_writes_carriage_returns_on_terminal(terminal: Terminal) -> None:
+    terminal.console.resize(0, 5000)
+    assert terminal.console.size == (80, 1000)
+    fired(terminal.console.write("one\ntwo \ud800"))
+    assert terminal.sink.written == b"one\r\ntwo ?"
 
 
-def test_waiting_ends_with_the_time(there: There) -> None:
-    done = fired(there.console.wait(2))
-    there.clock.advance(1)
+def test_wait_ends_after_timeout(terminal: Terminal) -> None:
+    done = fired(terminal.console.wait(2))
+    terminal.clock.advance(1)
     assert done == []
-    there.clock.advance(1)
+    terminal.clock.advance(1)
     assert done == [None]
 
 
-def test_waiting_ends_with_a_key_and_with_another_size(there: There) -> None:
+def test_wait_ends_on_key_or_new_size(terminal: Terminal) -> None:
     for key in (b"a", b""):
-        done = fired(there.console.wait(None))
+        done = fired(terminal.console.wait(None))
         assert done == []
         if key:
-            there.console.keys(key)
+            terminal.console.keys(key)
         else:
-            there.console.resize(100, 30)
+            terminal.console.resize(100, 30)
         assert done == [None]
-        assert fired(there.console.wait(None)) == [None], "until somebody has asked what it was"
-        assert (there.console.typed(), there.console.resized()) in (("a", None), ("", (100, 30)))
-        assert (there.console.typed(), there.console.resized()) == ("", None)
-    assert there.clock.getDelayedCalls() == []
+        assert fired(terminal.console.wait(None)) == [None], "until typed or resized was called"
+        assert (terminal.console.typed(), terminal.console.resized()) in (("a", None), ("", (100, 30)))
+        assert (terminal.console.typed(), terminal.console.resized()) == ("", None)
+    assert terminal.clock.getDelayedCalls() == []
 
 
-def test_typing_ahead_has_a_limit(there: There) -> None:
-    there.console.keys(b"a" * TYPED)
-    there.console.keys(b"b" * TYPED)
-    assert there.console.typed() == "a" * TYPED
+def test_keeps_limited_number_of_typed_keys(terminal: Terminal) -> None:
+    terminal.console.keys(b"a" * TYPED)
+    terminal.console.keys(b"b" * TYPED)
+    assert terminal.console.typed() == "a" * TYPED
 
 
-def test_who_goes_away_leaves_nothing(there: There) -> None:
-    for waiting in (there.console.wait(5), there.console.write("x" * ENOUGH * 2)):
+def test_forgets_waits_that_are_cancelled(terminal: Terminal) -> None:
+    for waiting in (terminal.console.wait(5), terminal.console.write("x" * ENOUGH * 2)):
         done = fired(waiting)
         waiting.cancel()
         (error,) = done
         assert isinstance(error, CancelledError)
-    there.console.keys(b"a")
-    there.sink.takes(ENOUGH * 2)
-    assert there.clock.getDelayedCalls() == []
+    terminal.console.keys(b"a")
+    terminal.sink.takes(ENOUGH * 2)
+    assert terminal.clock.getDelayedCalls() == []

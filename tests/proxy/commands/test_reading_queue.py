@@ -1,4 +1,4 @@
-"""Steps of reading recordings: users in turn, one step of each at a time, none for a viewer who has left."""
+"""The queue of steps that read recordings: users take turns, with one step of each at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conchrec.proxy.commands.reading_queue import ReadingQueue
 
 
 class Threads:
-    """Work that is in a thread, until the test lets it end."""
+    """Threads whose work ends when the test says so."""
 
     def __init__(self) -> None:
         self.running: list[tuple[Deferred[Any], Callable[[], Any]]] = []
@@ -32,7 +32,7 @@ def queue(threads: int = 2) -> tuple[ReadingQueue, Threads, list[str]]:
     return ReadingQueue(Clock(), pool, threads=threads), pool, []
 
 
-def test_a_user_with_many_viewers_has_one_turn_as_others_do() -> None:
+def test_runs_steps_of_users_in_turn() -> None:
     reading, threads, did = queue(threads=1)
     for number in range(5):
         reading.run("eve", lambda number=number: did.append(f"eve {number}"))  # type: ignore[misc]
@@ -43,8 +43,8 @@ def test_a_user_with_many_viewers_has_one_turn_as_others_do() -> None:
     assert did == ["eve 0", "joe", "ann", "eve 1", "eve 2", "eve 3", "eve 4"]
 
 
-def test_a_user_has_one_step_under_way() -> None:
-    """Whose recordings are on a disk that does not answer keeps no thread from others."""
+def test_runs_one_step_of_a_user_at_a_time() -> None:
+    """A user whose recordings are on a disk that hangs does not block all threads."""
     reading, threads, did = queue(threads=2)
     for _ in range(3):
         reading.run("eve", lambda: did.append("eve"))
@@ -56,7 +56,7 @@ def test_a_user_has_one_step_under_way() -> None:
     assert did == ["joe"]
 
 
-def test_a_step_that_is_cancelled_is_not_done() -> None:
+def test_skips_steps_that_are_cancelled() -> None:
     reading, threads, did = queue(threads=1)
     first = reading.run("eve", lambda: did.append("first"))
     steps = [reading.run("eve", lambda: did.append("later")) for _ in range(3)]
@@ -73,7 +73,7 @@ def test_a_step_that_is_cancelled_is_not_done() -> None:
     assert did == ["first", "again"]
 
 
-def test_what_a_step_raises_is_its_callers() -> None:
+def test_passes_exception_of_step_to_caller() -> None:
     reading, threads, _ = queue()
     failed: list[Any] = []
     reading.run("joe", lambda: 1 // 0).addErrback(lambda failure: failed.append(failure.type))
@@ -81,7 +81,7 @@ def test_what_a_step_raises_is_its_callers() -> None:
     assert failed == [ZeroDivisionError]
 
 
-def test_a_thread_rests_as_long_as_its_step_took() -> None:
+def test_pauses_thread_after_long_step() -> None:
     clock, threads = Clock(), Threads()
     reading = ReadingQueue(clock, threads, threads=1)
     reading.run("joe", lambda: sum(range(300_000)))

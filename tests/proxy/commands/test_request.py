@@ -1,4 +1,4 @@
-"""A command's stdin: read to its end, bounded, and nothing kept for a command that does not read."""
+"""The standard input of a command."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from twisted.python.failure import Failure
 from conchrec.proxy.commands.request import CommandRefused, Stdin
 
 
-def results(reading: Deferred[bytes]) -> list[object]:
-    found: list[object] = []
-    reading.addBoth(lambda result: found.append(result.value if isinstance(result, Failure) else result))
-    return found
+def outcome(reading: Deferred[bytes]) -> list[object]:
+    outcomes: list[object] = []
+    reading.addBoth(lambda result: outcomes.append(result.value if isinstance(result, Failure) else result))
+    return outcomes
 
 
 @pytest.mark.parametrize("pieces", [[b"a key"], [b"a", b" ", b"key"], [b"", b"a key"]])
-def test_all_of_it(pieces: list[bytes]) -> None:
+def test_reads_all_input(pieces: list[bytes]) -> None:
     stdin = Stdin()
-    found = results(stdin.read(5))
+    outcomes = outcome(stdin.read(5))
     for piece in pieces:
         stdin.data(piece)
-    assert found == []
+    assert outcomes == []
     stdin.eof()
-    assert found == [b"a key"]
+    assert outcomes == [b"a key"]
 
 
-def test_one_that_has_ended_already() -> None:
+def test_reads_nothing_when_input_has_ended() -> None:
     stdin = Stdin()
     stdin.data(b"before anybody asks")
     stdin.eof()
-    assert results(stdin.read(5)) == [b""]
+    assert outcome(stdin.read(5)) == [b""]
 
 
-def test_too_much() -> None:
+def test_rejects_input_above_limit() -> None:
     stdin = Stdin()
-    found = results(stdin.read(2048))
+    outcomes = outcome(stdin.read(2048))
     stdin.data(bytes(2048))
     stdin.data(b"x")
-    (error,) = found
+    (error,) = outcomes
     assert isinstance(error, CommandRefused)
     assert error.public == "standard input is too long: at most 2 KiB"
     stdin.data(b"more")
     stdin.eof()
-    assert len(found) == 1
+    assert len(outcomes) == 1
 
 
-def test_a_reader_who_goes_away() -> None:
+def test_forgets_reader_that_is_cancelled() -> None:
     stdin = Stdin()
     reading = stdin.read(5)
-    found = results(reading)
+    outcomes = outcome(reading)
     reading.cancel()
-    (error,) = found
+    (error,) = outcomes
     assert isinstance(error, CancelledError)
     stdin.data(b"a longer text")
     stdin.eof()
-    assert len(found) == 1
+    assert len(outcomes) == 1

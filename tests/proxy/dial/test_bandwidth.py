@@ -1,4 +1,4 @@
-"""So many bytes a second."""
+"""Limits of bytes per second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Meter:
 
 
 def through(clock: Clock, *meters: Meter, seconds: int) -> int:
-    """How much passes, in pieces, when everybody sends whenever they may."""
+    """How many bytes pass when each connection sends whenever it may."""
     total = 0
     for _ in range(seconds * 100):
         for meter in meters:
@@ -32,7 +32,7 @@ def through(clock: Clock, *meters: Meter, seconds: int) -> int:
     return total
 
 
-def test_one_connection_and_several_of_one_user() -> None:
+def test_limits_all_connections_of_user_together() -> None:
     for count in (1, 3):
         clock = Clock()
         bandwidth = Bandwidth(clock)
@@ -42,7 +42,7 @@ def test_one_connection_and_several_of_one_user() -> None:
         assert clock.seconds() > 19
 
 
-def test_users_do_not_slow_each_other_down_but_at_one_target() -> None:
+def test_limits_users_together_only_at_one_target() -> None:
     clock = Clock()
     apart = Bandwidth(clock)
     passed = through(clock, Meter(apart, "joe", 50_000), Meter(apart, "ann", 50_000), seconds=20)
@@ -52,7 +52,7 @@ def test_users_do_not_slow_each_other_down_but_at_one_target() -> None:
     assert 0.9 < passed / (50_000 * 20) < 1.1
 
 
-def test_a_keystroke_does_not_wait_behind_a_transfer() -> None:
+def test_keystroke_does_not_wait_for_transfer() -> None:
     clock = Clock()
     bandwidth = Bandwidth(clock)
     bulk, keys = Meter(bandwidth, "joe", 1_000_000), Meter(bandwidth, "joe", 1_000_000)
@@ -70,7 +70,7 @@ def test_a_keystroke_does_not_wait_behind_a_transfer() -> None:
             waited = 0
 
 
-def test_after_a_rest_a_little_passes_at_once() -> None:
+def test_allows_burst_after_pause() -> None:
     clock = Clock()
     clock.advance(100)
     meter = Meter(Bandwidth(clock), "joe", 1000)
@@ -82,7 +82,7 @@ def test_after_a_rest_a_little_passes_at_once() -> None:
     assert not meter.paused
 
 
-def test_those_who_rest_are_forgotten() -> None:
+def test_forgets_idle_users() -> None:
     clock = Clock()
     bandwidth = Bandwidth(clock)
     for number in range(3 * REMEMBERED):
@@ -91,8 +91,8 @@ def test_those_who_rest_are_forgotten() -> None:
     assert bandwidth.remembered <= REMEMBERED
 
 
-def test_nobody_waits_for_what_others_have_sent() -> None:
-    """One with many connections and all that they can carry, and one who types, at the same target."""
+def test_delays_no_connection_for_bytes_of_others() -> None:
+    """One user with many busy connections, and one who types, at the same target."""
     clock = Clock()
     bandwidth = Bandwidth(clock)
     rate = 100_000
@@ -113,7 +113,7 @@ def test_nobody_waits_for_what_others_have_sent() -> None:
     assert 0.8 < total / (rate * 60) < 1.25
 
 
-def test_two_transfers_share() -> None:
+def test_shares_limit_between_connections() -> None:
     clock = Clock()
     bandwidth = Bandwidth(clock)
     joes = [Meter(bandwidth, "joe", 0, 100_000) for _ in range(3)]
@@ -129,7 +129,7 @@ def test_two_transfers_share() -> None:
     assert 0.9 < sum(passed.values()) / (100_000 * 60) < 1.1
 
 
-def test_what_comes_while_it_pauses_is_paid_for_after_it() -> None:
+def test_counts_bytes_that_pass_during_pause() -> None:
     clock = Clock()
     bandwidth = Bandwidth(clock)
     meters = [Meter(bandwidth, "joe", 100_000) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Lookups of names: users in turns, and a thread that still works keeps its place."""
+"""Lookups of names: users take turns, and a thread that works keeps its slot."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ T = TypeVar("T")
 
 
 class Threads:
-    """Those that work, oldest first, each with the host that it looks for."""
+    """The running lookups, oldest first, each with its host."""
 
     def __init__(self) -> None:
         self.working: list[tuple[str, Deferred[tuple[str, ...]]]] = []
-        self._asked: list[str] = []
+        self._hosts: list[str] = []
 
     def looked_up(self, host: str) -> tuple[str, ...]:
-        self._asked.append(host)
+        self._hosts.append(host)
         return ()
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         work()
         done: Deferred[tuple[str, ...]] = Deferred()
-        self.working.append((self._asked.pop(), done))
+        self.working.append((self._hosts.pop(), done))
         return cast(Deferred[T], done)
 
     def answer(self, host: str, *addresses: str) -> None:
-        found = next(pair for pair in self.working if pair[0] == host)
-        self.working.remove(found)
-        found[1].callback(addresses)
+        lookup = next(pair for pair in self.working if pair[0] == host)
+        self.working.remove(lookup)
+        lookup[1].callback(addresses)
 
     @property
     def hosts(self) -> list[str]:
         return [host for host, _ in self.working]
 
 
-def test_nobody_has_all_threads() -> None:
+def test_limits_lookups_of_one_user() -> None:
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
     for number in range(10 * AT_ONCE):
         lookups("eve", f"slow{number}")
     assert threads.hosts == [f"slow{number}" for number in range(AT_ONCE_OF_USER)]
-    found: list[tuple[str, ...]] = []
-    lookups("ann", "web1").addCallback(found.append)
+    addresses: list[tuple[str, ...]] = []
+    lookups("ann", "web1").addCallback(addresses.append)
     threads.answer("web1", "10.0.0.1", "10.0.0.2")
-    assert found == [("10.0.0.1", "10.0.0.2")]
+    assert addresses == [("10.0.0.1", "10.0.0.2")]
     threads.answer("slow1")
     assert threads.hosts == ["slow0", "slow2", "slow3", f"slow{AT_ONCE_OF_USER}"]
 
 
-def test_users_take_turns_where_all_threads_work() -> None:
+def test_serves_users_in_turn_when_all_threads_are_busy() -> None:
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
     for number in range(AT_ONCE // AT_ONCE_OF_USER):
@@ -68,22 +68,22 @@ def test_users_take_turns_where_all_threads_work() -> None:
     assert "web1" in threads.hosts
 
 
-def test_who_does_not_wait_any_more() -> None:
-    """Leaves the line; but a thread that is at it is not free before it is done."""
+def test_cancelled_lookup_keeps_its_thread_busy() -> None:
+    """A lookup in the queue leaves it; a thread that works is not free before it is done."""
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
     waiting = [lookups("eve", f"slow{number}") for number in range(AT_ONCE_OF_USER + 2)]
     gone: list[object] = []
-    for one in (waiting[0], waiting[AT_ONCE_OF_USER]):
-        one.addErrback(lambda failure: gone.append(failure.check(CancelledError)))
-        one.cancel()
+    for lookup in (waiting[0], waiting[AT_ONCE_OF_USER]):
+        lookup.addErrback(lambda failure: gone.append(failure.check(CancelledError)))
+        lookup.cancel()
     assert gone == [CancelledError] * 2
     assert threads.hosts == [f"slow{number}" for number in range(AT_ONCE_OF_USER)]
     threads.answer("slow0")
     assert threads.hosts[-1] == f"slow{AT_ONCE_OF_USER + 1}"
 
 
-def test_a_lookup_that_fails_gives_its_place_back() -> None:
+def test_releases_slot_when_lookup_fails() -> None:
     threads = Threads()
     lookups = Lookups(threads.looked_up, threads)
     failed: list[object] = []

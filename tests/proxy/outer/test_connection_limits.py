@@ -1,4 +1,4 @@
-"""Who may connect, and who has to go for it."""
+"""Which connections are accepted, refused and dropped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.auditlog import AuditMemory
 from tests.support.context import partial_context
 
 
-class Guest:
+class Unauthenticated:
     def __init__(self, stage: Stage, host: str) -> None:
         self._stage = stage
         self._host = host
@@ -36,7 +36,7 @@ class Guest:
     def drop(self) -> None:
         self.dropped = True
 
-    def logs_in(self) -> Guest:
+    def logs_in(self) -> Unauthenticated:
         self._stage.limits.logged_in(self._host, self)
         return self
 
@@ -55,12 +55,12 @@ class Stage:
         self.limits = ConnectionLimits(context, lambda: self.chance)
         self.chance = 0.999
 
-    def comes(self, host: str) -> Guest | str:
-        return self.limits.refusal(host) or Guest(self, host)
+    def comes(self, host: str) -> Unauthenticated | str:
+        return self.limits.refusal(host) or Unauthenticated(self, host)
 
-    def guest(self, host: str) -> Guest:
+    def guest(self, host: str) -> Unauthenticated:
         guest = self.comes(host)
-        assert isinstance(guest, Guest), guest
+        assert isinstance(guest, Unauthenticated), guest
         return guest
 
 
@@ -69,11 +69,11 @@ class Stage:
     [(9, 0.0, False), (10, 0.0, True), (10, 0.29, True), (10, 0.31, False), (35, 0.64, True),
      (35, 0.66, False), (59, 0.98, True), (60, 0.999, True), (600, 0.999, True)],
 )  # fmt: skip
-def test_dropped_by_chance_as_sshd_does(count: int, chance: float, expected: bool) -> None:
+def test_drops_at_random_as_sshd_does(count: int, chance: float, expected: bool) -> None:
     assert is_dropped(count, Startups(begin=10, rate=30, full=60), chance) is expected
 
 
-def test_in_all_and_by_address() -> None:
+def test_limits_connections_in_all_and_of_one_address() -> None:
     stage = Stage(connections=5, per_address=2)
     first = stage.guest("192.0.2.1").logs_in()
     stage.guest("192.0.2.1")
@@ -85,7 +85,7 @@ def test_in_all_and_by_address() -> None:
     assert stage.comes("192.0.2.9") == TOO_MANY
 
 
-def test_a_network_of_ipv6_is_one_address() -> None:
+def test_counts_ipv6_network_as_one_address() -> None:
     stage = Stage(per_address=2)
     stage.guest("2001:db8::1")
     stage.guest("2001:db8::2")
@@ -93,8 +93,8 @@ def test_a_network_of_ipv6_is_one_address() -> None:
     stage.guest("2001:db8:0:1::1")
 
 
-def test_two_hundred_at_once_from_one_address() -> None:
-    """With the defaults, whatever chance says: an Ansible controller."""
+def test_accepts_200_connections_of_one_address() -> None:
+    """With the default limits, also when all are dropped at random: an Ansible controller."""
     stage = Stage()
     stage.chance = 0.0
     guests = [stage.guest("192.0.2.1") for _ in range(200)]
@@ -105,7 +105,7 @@ def test_two_hundred_at_once_from_one_address() -> None:
     assert [stage.guest("192.0.2.1") for _ in range(200)]
 
 
-def test_who_has_many_makes_room() -> None:
+def test_drops_oldest_connection_of_address_with_most() -> None:
     stage = Stage(unauthenticated=Startups(begin=20, rate=30, full=20))
     many = [stage.guest("192.0.2.1") for _ in range(20)]
     joe = stage.guest("192.0.2.2").logs_in()
@@ -116,7 +116,7 @@ def test_who_has_many_makes_room() -> None:
     joe.leaves()
 
 
-def test_dropped_where_all_are_alike() -> None:
+def test_drops_new_connection_when_no_address_has_more() -> None:
     stage = Stage(unauthenticated=Startups(begin=5, rate=50, full=10))
     for number in range(5):
         stage.guest(f"192.0.2.{number}")
@@ -126,7 +126,7 @@ def test_dropped_where_all_are_alike() -> None:
     stage.guest("192.0.2.9")
 
 
-def test_an_address_that_never_logs_in_has_few() -> None:
+def test_limits_address_that_never_logs_in() -> None:
     stage = Stage()
     for _ in range(MAX_FAILED):
         stage.guest("192.0.2.1").leaves()
@@ -137,7 +137,7 @@ def test_an_address_that_never_logs_in_has_few() -> None:
     assert [stage.guest("192.0.2.1") for _ in range(LIMITED_TO)]
 
 
-def test_who_knocks_now_and_then_is_no_flood() -> None:
+def test_does_not_limit_occasional_failed_connections() -> None:
     stage = Stage()
     for _ in range(3 * MAX_FAILED):
         stage.guest("192.0.2.1").leaves()
@@ -145,19 +145,19 @@ def test_who_knocks_now_and_then_is_no_flood() -> None:
     assert [stage.guest("192.0.2.1") for _ in range(200)]
 
 
-def test_what_came_to_nothing_is_forgotten() -> None:
+def test_forgets_failed_connections() -> None:
     stage = Stage()
     for _ in range(10 * MAX_FAILED):
         stage.guest("192.0.2.1").leaves()
     some = [stage.guest("192.0.2.1") for _ in range(LIMITED_TO)]
     assert isinstance(stage.comes("192.0.2.1"), str)
     stage.clock.advance((MOST_COUNTED - MAX_FAILED + 2) * FORGIVEN_SECONDS)
-    assert isinstance(stage.comes("192.0.2.1"), Guest)
+    assert isinstance(stage.comes("192.0.2.1"), Unauthenticated)
     assert some
 
 
-def test_nobody_pays_for_a_flood_of_others() -> None:
-    """Who is refused because of them has not tried in vain by their own doing."""
+def test_does_not_count_refusals_caused_by_others() -> None:
+    """A refusal that others caused is not a failed connection."""
     stage = Stage()
     stage.chance = 0.0
     crowd = [stage.guest(f"2001:db8:{number:x}::1") for number in range(300)]
@@ -169,15 +169,15 @@ def test_nobody_pays_for_a_flood_of_others() -> None:
         stage.guest("192.0.2.1")
 
 
-def test_refusals_are_told_together() -> None:
+def test_reports_refusals_together() -> None:
     stage = Stage(per_address=1)
     stage.guest("192.0.2.1")
     for _ in range(5):
         stage.comes("192.0.2.1")
-    told = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
-    assert [(event.addr, event.count) for event in told] == [("192.0.2.1", 1)]
+    reports = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
+    assert [(event.addr, event.count) for event in reports] == [("192.0.2.1", 1)]
     stage.clock.advance(REPORT_SECONDS)
-    told = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
-    assert [event.count for event in told] == [1, 4]
+    reports = [event for event in stage.log.events if isinstance(event, events.ConnectionRefused)]
+    assert [event.count for event in reports] == [1, 4]
     stage.clock.advance(REPORT_SECONDS)
     assert not stage.clock.getDelayedCalls()

@@ -23,8 +23,8 @@ def offered(*blobs: bytes, login: str = "root", identity: Identity | None = None
     offers = Offers(identity or Identity(user="joe", method="publickey"))
     client = AgentClient(lambda data: None, lambda: None)
     identities = [AgentIdentity(blob=blob, comment="") for blob in blobs]
-    found = agent_signers(offers, client, identities, login=login, authorities=(OURS.blob,))
-    seen = [signer.blob for signer in found]
+    signers = agent_signers(offers, client, identities, login=login, authorities=(OURS.blob,))
+    seen = [signer.blob for signer in signers]
     assert offers.held == len(seen)
     return seen
 
@@ -39,9 +39,9 @@ def _later() -> int:
     return int(time.time()) + 3600
 
 
-def test_one_of_ours_that_is_for_the_login() -> None:
-    one = certificate("joe", "root")
-    assert offered(PLAIN, one) == [one, PLAIN]
+def test_offers_our_certificate_that_is_valid_for_login() -> None:
+    certified = certificate("joe", "root")
+    assert offered(PLAIN, certified) == [certified, PLAIN]
     touched = certificate("root", **{"verify-required": b""})
     assert offered(touched) == [touched]
 
@@ -56,21 +56,21 @@ def test_one_of_ours_that_is_for_the_login() -> None:
         certificate("root", **{"source-address": string(b"192.0.2.0/24"), "verify-required": b""}),
     ],
 )
-def test_one_of_ours_that_is_not(blob: bytes) -> None:
-    """Not even to whoever came in with it."""
+def test_does_not_offer_our_certificate_that_is_not_valid(blob: bytes) -> None:
+    """Not even if the user has logged in with it."""
     me = Identity(user="joe", method="publickey", key=PLAIN, certificate=blob)
     assert offered(PLAIN, blob, identity=me) == [PLAIN]
 
 
-def test_what_is_not_ours_is_not_ours_to_judge() -> None:
+def test_offers_certificates_of_other_authorities() -> None:
     theirs = user_certificate(key(), principals=("joe",), by=OTHER)
     nonsense = string(b"ssh-ed25519-cert-v01@openssh.com") + b"nonsense"
     assert offered(PLAIN, theirs, nonsense) == [theirs, nonsense, PLAIN]
 
 
-def test_what_two_agents_hold_is_offered_once() -> None:
+def test_offers_key_of_two_agents_once() -> None:
     offers = Offers(Identity(user="joe", method="publickey"))
     client = AgentClient(lambda data: None, lambda: None)
     held = [AgentIdentity(blob=PLAIN, comment="")]
-    found = [len(list(agent_signers(offers, client, held, login="root", authorities=()))) for _ in range(2)]
-    assert found == [1, 0]
+    counts = [len(list(agent_signers(offers, client, held, login="root", authorities=()))) for _ in range(2)]
+    assert counts == [1, 0]

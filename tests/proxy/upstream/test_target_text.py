@@ -1,4 +1,4 @@
-"""No line of a target that a person sees before a session begins like one of the proxy's."""
+"""Text of a target outside a session cannot imitate the proxy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEXTS = st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=300)
 def rows(text: str, width: int) -> list[str]:
     """What a terminal of so many columns shows: it wraps, and obeys line ends alone (no other control
     character is left)."""
-    found = []
+    shown = []
     for line in text.replace("\r\n", "\n").split("\n"):
         assert all(unicodedata.category(letter) not in ("Cc", "Cf", "Zl", "Zp") for letter in line), repr(
             line
@@ -41,11 +41,11 @@ def rows(text: str, width: int) -> list[str]:
         for letter in line:
             takes = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
             if columns + takes > width:
-                found.append(row)
+                shown.append(row)
                 row, columns = "", 0
             row, columns = row + letter, columns + takes
-        found.append(row)
-    return found
+        shown.append(row)
+    return shown
 
 
 def is_like_ours(row: str) -> bool:
@@ -67,7 +67,7 @@ def mark_of(name: str) -> str:
 
 
 @given(NAMES, st.lists(TEXTS, max_size=4))
-def test_banner(name: str, banners: list[str]) -> None:
+def test_marks_each_line_of_banner(name: str, banners: list[str]) -> None:
     text = TargetText(name)
     for banner in banners:
         shown = text.banner(banner)
@@ -77,28 +77,30 @@ def test_banner(name: str, banners: list[str]) -> None:
 
 
 @given(NAMES, TEXTS, TEXTS, st.lists(st.tuples(TEXTS, st.booleans()), max_size=3))
-def test_challenge(name: str, title: str, instruction: str, prompts: list[tuple[str, bool]]) -> None:
-    asked = Challenge(
+def test_marks_each_line_of_challenge(
+    name: str, title: str, instruction: str, prompts: list[tuple[str, bool]]
+) -> None:
+    challenge = Challenge(
         name=title,
         instruction=instruction,
         prompts=tuple(Prompt(text=text, echo=echo) for text, echo in prompts),
     )
-    shown = TargetText(name).challenge(asked)
-    assert [prompt.echo for prompt in shown.prompts] == [prompt.echo for prompt in asked.prompts]
+    shown = TargetText(name).challenge(challenge)
+    assert [prompt.echo for prompt in shown.prompts] == [prompt.echo for prompt in challenge.prompts]
     for text in (shown.name, shown.instruction, *(prompt.text for prompt in shown.prompts)):
         check(text, mark_of(name), before="(root@web1) ")
     assert all(prompt.text.startswith(mark_of(name)) for prompt in shown.prompts), "an empty one, too"
 
 
 @given(NAMES, TEXTS)
-def test_disconnect_and_refused_channel(name: str, words: str) -> None:
+def test_marks_reason_of_disconnect(name: str, words: str) -> None:
     shown = TargetText(name).line(words.encode("utf-8", "surrogatepass")).decode()
     assert shown.startswith(mark_of(name)) and "\n" not in shown and len(shown) < 300
     assert not any(re.match(r"\s*conchrec\s*:", row, re.IGNORECASE) for row in rows(shown, 37))
 
 
 @given(TEXTS)
-def test_words_of_a_target_in_a_line_of_ours(words: str) -> None:
+def test_quotes_our_name_in_errors_with_text_of_target(words: str) -> None:
     for error in (UpstreamError(f"web1:22 closed the connection: {words}"), LoginRejected(words)):
         shown = refusals.line(error)
         assert shown.startswith(PREFIX) and len(shown) < 1200
@@ -115,11 +117,11 @@ def test_words_of_a_target_in_a_line_of_ours(words: str) -> None:
         ("", ""),
     ],
 )
-def test_honest_and_dishonest_banner(given_: str, shown: str) -> None:
+def test_shows_banner_with_mark(given_: str, shown: str) -> None:
     assert TargetText("web1:22").banner(given_) == shown
 
 
-def test_long_prompt_of_several_lines_stays_readable() -> None:
+def test_keeps_prompt_of_several_lines_readable() -> None:
     """As Duo's: what people type stands behind the last line."""
     text = "Enter a passcode or select one:\n\n 1. Push to XXX-1234\n 2. Phone\n\nPasscode or option (1-2): "
     shown = TargetText("web1:22").challenge(Challenge(prompts=(Prompt(text=text),))).prompts[0].text
@@ -127,7 +129,7 @@ def test_long_prompt_of_several_lines_stays_readable() -> None:
     assert shown.endswith("\n[web1:22] Passcode or option (1-2): ")
 
 
-def test_endless_banner_is_cut() -> None:
+def test_cuts_long_banner() -> None:
     text = TargetText("web1:22")
     shown = [text.banner("x\n" * 1000), text.banner("again\n"), text.banner("x" * MAX_BANNER)]
     assert len(shown[0].splitlines()) == MAX_BANNER_LINES and shown[0].rstrip().endswith(CUT)
@@ -135,16 +137,16 @@ def test_endless_banner_is_cut() -> None:
 
 
 @given(TEXTS)
-def test_the_reason_of_an_open_failure_cannot_pass_for_ours(words: str) -> None:
+def test_refusal_cannot_imitate_proxy(words: str) -> None:
     shown = TargetText("web1").refusal(words.encode("utf-8", "surrogatepass")).decode()
     assert "\n" not in shown
     assert shown.startswith("[web1] ") or (shown.isascii() and "conchrec" not in shown.casefold())
 
 
 @pytest.mark.parametrize("words", ["conchrec: no", "ConchRec: no", "\N{CYRILLIC SMALL LETTER ES}onchrec: no"])
-def test_the_reason_of_an_open_failure_is_marked_where_it_imitates_us(words: str) -> None:
+def test_marks_refusal_that_imitates_proxy(words: str) -> None:
     assert TargetText("web1").refusal(words.encode()).startswith(b"[web1] ")
 
 
-def test_an_ordinary_reason_of_an_open_failure_stays_as_it_is() -> None:
+def test_leaves_ordinary_refusal_unmarked() -> None:
     assert TargetText("web1").refusal(b"Connection refused") == b"Connection refused"
