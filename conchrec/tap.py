@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from twisted.logger import globalLogBeginner
 from twisted.python import usage
 
 from conchrec.config.loader import DEFAULT_FILES, load
@@ -18,6 +19,7 @@ from conchrec.service.proxy import Proxy
 
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = 78
+_CACHE_MESSAGE = "Unable to write to plugin cache"
 
 
 class Options(usage.Options):
@@ -35,10 +37,26 @@ def find_config(given: str | None) -> Path:
     return next((path for path in DEFAULT_FILES if path.exists()), DEFAULT_FILES[0])
 
 
+def forget_plugin_cache_message() -> None:
+    """Remove Twisted's message that it cannot write its plugin cache, before it reaches the log.
+
+    An account for services cannot write where Python packages are installed. Twisted finds the plugin
+    without the cache, but the message looks like an error. It waits in a private buffer until logging
+    begins; if a later Twisted has another one, the message is shown.
+    """
+    waiting = getattr(getattr(globalLogBeginner, "_initialBuffer", None), "_buffer", None)
+    if waiting is None:
+        return
+    events = list(waiting)
+    waiting.clear()
+    waiting.extend(event for event in events if not str(event.get("format")).startswith(_CACHE_MESSAGE))
+
+
 def makeService(options: Options) -> Proxy:
     """Read the configuration and open the state. Exits with 78 and every problem on stderr."""
     from twisted.internet import reactor
 
+    forget_plugin_cache_message()
     try:
         # A wall clock that is put back would hold up every timer, locks and the ends of sessions among them.
         reactor.seconds = time.monotonic  # type: ignore[method-assign,misc]

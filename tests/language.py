@@ -454,8 +454,8 @@ def main(arguments: Sequence[str]) -> int:
         collected = [finding] if finding else []
     else:
         for path in options.paths:
-            if not tracked_files([path]):
-                parser.error(f"{path}: no text files that git tracks")
+            if not (ROOT / path).exists():
+                parser.error(f"{path}: no such file or directory")
         collected = findings(options.paths)
     for finding in collected:
         print(finding)

@@ -152,6 +152,6 @@ def test_lints_commit_message_file(tmp_path: Path, message: str, status: int) ->
     assert main(["--commit-message", str(path)]) == status
 
 
-def test_rejects_path_without_tracked_files() -> None:
+def test_rejects_missing_path() -> None:
     with pytest.raises(SystemExit):
         main(["no/such/path"])

@@ -76,5 +76,5 @@ def slug(heading: str) -> str:
 
 def all_pages() -> tuple[Page, ...]:
     """README and the other pages at the top, and everything in docs/."""
-    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
     return tuple(Page(path) for path in (*top, *sorted((ROOT / "docs").rglob("*.md"))))
