@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conchrec.proxy.inner import request_audit, session, start_requests
-from conchrec.proxy.relay import admission, channel_end, relay
+from conchrec.proxy.relay import admission, channel_end, message_flow
 from conchrec.proxy.relay.admission import Direction, Disposition, MessageKind, StartPhase
 from conchrec.recording.capture import recorder
 from conchrec.recording.format import environment
@@ -94,7 +94,7 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str, int]] = {
     "a second start": (_admit_start(StartPhase.STARTED), "the server accepted", 1),
     "a start beside another": (_admit_start(StartPhase.STARTING), "the server accepted", 127),
     "a start without a reply": (
-        lambda patch: patch.setattr(relay, "_ANSWER_NEEDED", frozenset()),
+        lambda patch: patch.setattr(message_flow, "_ANSWER_NEEDED", frozenset()),
         "the server",
         0,
     ),

@@ -1,4 +1,4 @@
-"""Records and audits the requests of one session channel when they are forwarded, except its start."""
+"""Records and audits the requests of one session channel when they are forwarded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from conchrec.audit import events
 from conchrec.proxy.inner.file_audit import Journal
+from conchrec.proxy.inner.start_requests import StartRequest
 from conchrec.proxy.inner.unknown_messages import unknown_request
 from conchrec.proxy.target_access import TargetAccess
+from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.kept_text import NAME_MOST, keep
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
@@ -49,6 +51,29 @@ class RequestAudit:
         self.facts = RequestFacts()
         #: The senders of eow@openssh.com: it is recorded once for each.
         self._eow_senders: set[str] = set()
+
+    def record_start(self, start: StartRequest) -> None:
+        """Record a start request before it is forwarded."""
+        command = start.kept
+        self._journal.record(lambda recorder: recorder.start(start.kind, command.text, command.sha256))
+        if command.is_cut:
+            self._journal.record(lambda recorder: recorder.not_kept(NotKept.COMMAND))
+
+    def audit_start(self, start: StartRequest, *, has_pty: bool) -> None:
+        """Audit a command or a subsystem; for a shell ``session.start`` is enough."""
+        journal, command = self._journal, start.kept
+        if start.kind == "exec":
+            journal.emit(
+                events.Exec(
+                    **journal.who(),
+                    command=command.text,
+                    tty=has_pty,
+                    forced_upon=start.forced_upon,
+                    bytes_sha256=command.sha256,
+                )
+            )
+        elif start.kind == "subsystem":
+            journal.emit(events.Subsystem(**journal.who(), name=command.text))
 
     def from_user(self, request: m.ChannelRequest) -> None:
         """Record and audit a request, other than a start, before it is forwarded to the target."""

@@ -29,8 +29,7 @@ from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.outcome import ClosedRecording
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.format.coverage import NotKept
-from conchrec.recording.format.kept_text import COMMAND_MOST, NAME_MOST, keep
+from conchrec.recording.format.kept_text import NAME_MOST, keep
 from conchrec.recording.format.session_id import new_session_id
 from conchrec.ssh import message_layouts
 from conchrec.ssh import messages as m
@@ -200,26 +199,11 @@ class Session:
         is_first = not self._starts.is_forwarded
         start = self._starts.forward()
         self._report.kind = start.kind
-        command = keep(start.argument, COMMAND_MOST)
-        self.recording.write(lambda recorder: recorder.start(start.kind, command.text, command.sha256))
-        if command.is_cut:
-            self.recording.write(lambda recorder: recorder.not_kept(NotKept.COMMAND))
+        self._requests.record_start(start)
         self._files.begin(start.kind, start.text)
-        emit = self._access.emit
         if is_first:
-            emit(self._report.start(self._access, self.sid, self.recording.recorder))
-        if start.kind == "exec":
-            emit(
-                events.Exec(
-                    **self._who(),
-                    command=command.text,
-                    tty=self._has_pty,
-                    forced_upon=start.forced_upon,
-                    bytes_sha256=command.sha256,
-                )
-            )
-        elif start.kind == "subsystem":
-            emit(events.Subsystem(**self._who(), name=command.text))
+            self._access.emit(self._report.start(self._access, self.sid, self.recording.recorder))
+        self._requests.audit_start(start, has_pty=self._has_pty)
         self._start_timer = self._clock.callLater(START_SECONDS, self._start_unanswered, start.kind)
 
     def _start_unanswered(self, kind: str) -> None:

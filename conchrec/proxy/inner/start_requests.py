@@ -14,7 +14,7 @@ from enum import Enum
 
 from conchrec.errors import LocalViolation
 from conchrec.reasons import INTERNAL_ERROR
-from conchrec.recording.format.kept_text import COMMAND_MOST, keep
+from conchrec.recording.format.kept_text import COMMAND_MOST, KeptText, keep
 from conchrec.ssh import messages as m
 from conchrec.ssh.wire import string
 from conchrec.text import decode_text
@@ -43,9 +43,14 @@ class StartRequest:
         """The complete argument, with bytes that are not UTF-8 as ``\\xNN``."""
         return decode_text(self.argument)
 
+    @property
+    def kept(self) -> KeptText:
+        """The argument as the recording and the audit keep it."""
+        return keep(self.argument, COMMAND_MOST)
+
     def force(self, command: str) -> StartRequest:
         """Return the request for the command that the user's certificate forces (``force-command``)."""
-        requested = f"{self.kind} {keep(self.argument, COMMAND_MOST).text}".rstrip()
+        requested = f"{self.kind} {self.kept.text}".rstrip()
         return StartRequest(kind="exec", argument=command.encode(), forced_upon=requested)
 
     def message(self, *, want_reply: bool) -> m.ChannelRequest:

@@ -11,9 +11,10 @@ from twisted.internet.defer import Deferred
 from conchrec.errors import AccessDenied, ConchrecError, RecordingError
 from conchrec.proxy.relay.admission import SLACK
 from conchrec.proxy.relay.channel_end import PIECES_MOST, UNANSWERED_MOST
+from conchrec.proxy.relay.message_flow import EARLY_MAX_PACKET
 from conchrec.proxy.relay.message_parser import UNKNOWN_MOST
 from conchrec.proxy.relay.observer import Verdict
-from conchrec.proxy.relay.relay import EARLY_MAX_PACKET, Relay
+from conchrec.proxy.relay.relay import Relay
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
