@@ -18,7 +18,7 @@ from typing import Protocol
 from twisted.conch.ssh.service import SSHService
 from twisted.logger import Logger
 
-from conchrec.errors import ProtocolViolation, RemoteViolation
+from conchrec.errors import LocalViolation, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.numbers import DisconnectReason
@@ -147,7 +147,7 @@ class IncomingOpen:
 
     def _answer(self) -> ConnectionTransport | None:
         if self._answered:
-            raise RuntimeError("a channel open is answered once")
+            raise LocalViolation(INTERNAL_ERROR, "a channel open was answered twice")
         self._answered = True
         return self.channel.connection.transport
 
@@ -306,11 +306,11 @@ class Connection(SSHService):
             return
         try:
             self._dispatch(messageNum, packet)
-        except ProtocolViolation as error:
+        except RemoteViolation as error:
             _log.info("protocol violation of the peer: {text}", text=str(error))
             self.disconnect(error.public, DisconnectReason.PROTOCOL_ERROR)
         except Exception:
-            _log.failure("internal error while message {number} was handled", number=messageNum)
+            _log.failure("unexpected error while message {number} was handled", number=messageNum)
             self.disconnect(INTERNAL_ERROR, DisconnectReason.BY_APPLICATION)
 
     def _dispatch(self, number: int, payload: bytes) -> None:
@@ -437,4 +437,4 @@ class Connection(SSHService):
         try:
             call()
         except Exception:
-            _log.failure("internal error while a connection started or ended")
+            _log.failure("unexpected error while a connection started or ended")

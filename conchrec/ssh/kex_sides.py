@@ -51,11 +51,11 @@ class ServerKeyExchange(KeyExchange):
         transport: KexTransport,
         settings: KexSettings,
         *,
-        incoming: InboundPackets,
-        outgoing: OutboundPackets,
+        inbound: InboundPackets,
+        outbound: OutboundPackets,
         host_keys: HostKeys,
     ) -> None:
-        super().__init__(transport, settings, incoming=incoming, outgoing=outgoing)
+        super().__init__(transport, settings, inbound=inbound, outbound=outbound)
         self.host_keys = host_keys
 
     def _host_key_algorithms(self) -> tuple[bytes, ...]:
@@ -102,12 +102,12 @@ class ClientKeyExchange(KeyExchange):
         transport: KexTransport,
         settings: KexSettings,
         *,
-        incoming: InboundPackets,
-        outgoing: OutboundPackets,
+        inbound: InboundPackets,
+        outbound: OutboundPackets,
         verify_host_key: Callable[[bytes], None],
         host_key_algorithms: tuple[bytes, ...],
     ) -> None:
-        super().__init__(transport, settings, incoming=incoming, outgoing=outgoing)
+        super().__init__(transport, settings, inbound=inbound, outbound=outbound)
         self._verify_host_key = verify_host_key
         self._offered_host_keys = host_key_algorithms
         self._sha1 = settings.algorithms.sha1

@@ -151,7 +151,7 @@ class BlockedMessages:
 class KeyExchange(ABC):
     """The successive key exchanges of one side.
 
-    ``incoming`` and ``outgoing`` are the packets of the transport, which get the new keys.
+    ``inbound`` and ``outbound`` are the packets of the transport, which get the new keys.
     """
 
     is_client: bool
@@ -161,13 +161,13 @@ class KeyExchange(ABC):
         transport: KexTransport,
         settings: KexSettings,
         *,
-        incoming: InboundPackets,
-        outgoing: OutboundPackets,
+        inbound: InboundPackets,
+        outbound: OutboundPackets,
     ) -> None:
         self._transport = transport
         self._settings = settings
-        self._incoming = incoming
-        self._outgoing = outgoing
+        self._inbound = inbound
+        self._outbound = outbound
         self._timers = Timers(settings.clock)
         self._proposals = Proposals(settings.algorithms)
         self._allowance = RekeyAllowance()
@@ -221,7 +221,7 @@ class KeyExchange(ABC):
 
     def begin_if_due(self) -> None:
         """Start a key exchange if many bytes were sent under the current keys. Called after each message."""
-        if self._incoming.counted + self._outgoing.counted > self._rekey_at:
+        if self._inbound.counted + self._outbound.counted > self._rekey_at:
             self._handle_event(KexEvent.BEGIN)
 
     def must_wait(self, number: int) -> bool:
@@ -288,7 +288,7 @@ class KeyExchange(ABC):
         markers: tuple[bytes, ...] = ()
         if not self.is_secure:
             markers = (EXT_INFO_CLIENT, STRICT_CLIENT) if self.is_client else (STRICT_SERVER,)
-        counted = self._incoming.counted + self._outgoing.counted
+        counted = self._inbound.counted + self._outbound.counted
         self.proposal = self._proposals.make(self._host_key_algorithms(), markers, counted)
         self._enter(ExchangePhase.PROPOSED)
         self._transport.send_now(KEXINIT, self.proposal.payload[1:])
@@ -299,7 +299,7 @@ class KeyExchange(ABC):
         The pause makes endless key exchanges cost the peer time instead of us. During the pause we send
         under the old keys.
         """
-        carried = self._incoming.carried + self._outgoing.carried
+        carried = self._inbound.carried + self._outbound.carried
         pause = self._allowance.charge(self._settings.clock.seconds(), carried)
         if pause <= 0:
             self._accept(payload)
@@ -329,7 +329,7 @@ class KeyExchange(ABC):
         assert self.proposal is not None
         if not self.is_secure:
             self.strict = (STRICT_SERVER if self.is_client else STRICT_CLIENT) in theirs.kex
-            if self.strict and self._incoming.handling != 0:
+            if self.strict and self._inbound.handling != 0:
                 raise RemoteViolation(
                     "KEXINIT is not the first packet of a strict key exchange",
                     code=ReasonCode.KEY_EXCHANGE_FAILED,
@@ -371,9 +371,9 @@ class KeyExchange(ABC):
         if not self.is_client:
             up_compressed, down_compressed = down_compressed, up_compressed
         self._transport.send_now(NEWKEYS, b"")
-        self._outgoing.renew(sealer, reset=self.strict, compress=up_compressed)
+        self._outbound.renew(sealer, reset=self.strict, compress=up_compressed)
         # Messages of the peer before its NEWKEYS are under the old keys.
-        self._incoming.expect(opener, reset=self.strict, compress=down_compressed)
+        self._inbound.expect(opener, reset=self.strict, compress=down_compressed)
         self.agreed_names = agreed.names
         self.run = None
         self._enter(ExchangePhase.NEW_KEYS if self.is_secure else ExchangePhase.FIRST_KEYS)
@@ -412,7 +412,7 @@ class KeyExchange(ABC):
         """Use the new keys for what the peer sends after its NEWKEYS."""
         if payload:
             raise _violation(KexEvent.NEWKEYS)
-        self._incoming.renew()
+        self._inbound.renew()
         self._enter(ExchangePhase.IDLE)
         self._timers.start("rekey", self._settings.rekey_time.total_seconds(), self._begin_by_time)
 
@@ -460,7 +460,7 @@ class KeyExchange(ABC):
             error = failure.value
             assert isinstance(error, Exception)
             if not isinstance(error, ConchrecError):
-                _log.failure("internal error while a key exchange was computed", failure=failure)
+                _log.failure("unexpected error while a key exchange was computed", failure=failure)
             self._transport.fail(error, DisconnectReason.BY_APPLICATION)
 
         self._computing = result

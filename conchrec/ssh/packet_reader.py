@@ -50,16 +50,16 @@ class PacketHandler(Protocol):
 
 
 class PacketReader:
-    """Gives the messages in ``incoming`` to ``handler``.
+    """Gives the messages in ``inbound`` to ``handler``.
 
     ``share`` is charged for the work; without a share all received messages are handled at once.
     """
 
     def __init__(
-        self, handler: PacketHandler, incoming: InboundPackets, clock: Clock, share: Share | None
+        self, handler: PacketHandler, inbound: InboundPackets, clock: Clock, share: Share | None
     ) -> None:
         self._handler = handler
-        self._incoming = incoming
+        self._inbound = inbound
         self._clock = clock
         self._share = share
         self._early_allowance: EarlyAllowance | None = EarlyAllowance()
@@ -84,7 +84,7 @@ class PacketReader:
 
     def receive(self, data: bytes) -> None:
         """Handle bytes from the peer, in pieces of any size."""
-        self._incoming.feed(data)
+        self._inbound.feed(data)
         if self._is_reading:
             return  # called while a message is handled: the loop there continues with this data
         if self._share is None:
@@ -150,7 +150,7 @@ class PacketReader:
         """Pause or resume the socket, if that has changed."""
         waits = bool(self._holds) or self._is_deferred
         limit = MAX_HELD if self._early_allowance is None else MAX_HELD_EARLY
-        paused = bool(self._brakes) or (waits and len(self._incoming) > limit)
+        paused = bool(self._brakes) or (waits and len(self._inbound) > limit)
         if paused == self._socket_paused or self._socket is None or self._handler.is_over:
             return
         self._socket_paused = paused
@@ -162,12 +162,12 @@ class PacketReader:
     def _read(self, spent: Callable[[], bool]) -> None:
         """Handle the packets of one slice."""
         self._is_deferred = False
-        handler, incoming = self._handler, self._incoming
+        handler, inbound = self._handler, self._inbound
         if not handler.read_identification():
             return
         handled = 0
         while not handler.is_over and not self._holds:
-            payload = incoming.packet()
+            payload = inbound.packet()
             if payload is None:
                 break
             handled += len(payload)
@@ -178,7 +178,7 @@ class PacketReader:
             handler.dispatchMessage(payload[0], payload[1:])
             # Count decompressed bytes too: they can be eight hundred times as many.
             if spent() or (handled > READ_AT_MOST and self._share is not None):
-                self._is_deferred = len(incoming) > 0
+                self._is_deferred = len(inbound) > 0
                 break
         if not handler.is_over:
             handler.messages_handled()

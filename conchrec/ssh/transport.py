@@ -73,9 +73,9 @@ class ServerTransport(SSHTransport):
             rekey_bytes=rekey_bytes,
             rekey_time=rekey_time,
         )
-        self._incoming.limit = early_packet
+        self.inbound.limit = early_packet
         self.kex = ServerKeyExchange(
-            self, settings, incoming=self._incoming, outgoing=self._outgoing, host_keys=host_keys
+            self, settings, inbound=self.inbound, outbound=self.outbound, host_keys=host_keys
         )
         self._userauth: Callable[[], SSHService] | None = userauth
         self._login: SSHService | None = None
@@ -86,7 +86,7 @@ class ServerTransport(SSHTransport):
         """Stop the current service and start another. After the login the peer may send larger packets."""
         super().setService(service)
         if service is not self._login:
-            self._incoming.limit = None
+            self.inbound.limit = None
 
     def connectionMade(self) -> None:
         """Start the connection. Called by Twisted."""
@@ -176,8 +176,8 @@ class ClientTransport(SSHTransport):
         self.kex = ClientKeyExchange(
             self,
             settings,
-            incoming=self._incoming,
-            outgoing=self._outgoing,
+            inbound=self.inbound,
+            outbound=self.outbound,
             verify_host_key=verify_host_key,
             host_key_algorithms=host_key_algorithms,
         )

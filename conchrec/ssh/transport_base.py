@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.clock import Clock
-from conchrec.errors import ConchrecError, ProtocolViolation, RemoteViolation
+from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import numbers as a
 from conchrec.ssh.agent_messages import SessionBinding
@@ -67,9 +67,10 @@ class SSHTransport(Protocol):
         self._our_identification = identification
         self._clock = clock
         self._timers = Timers(clock)
-        self._incoming = InboundPackets()
-        self._outgoing = OutboundPackets()
-        self._reader = PacketReader(self, self._incoming, clock, share)
+        #: The packets of both directions. ``kex`` gives them their keys.
+        self.inbound = InboundPackets()
+        self.outbound = OutboundPackets()
+        self._reader = PacketReader(self, self.inbound, clock, share)
         self._backpressure = WriteBackpressure()
         self._is_logged_in = False
         self.service: SSHService | None = None
@@ -142,7 +143,7 @@ class SSHTransport(Protocol):
     @property
     def packets_read(self) -> int:
         """A number that changes when a packet was read."""
-        return self._incoming.sequence
+        return self.inbound.sequence
 
     def give_up(self, error: ConchrecError) -> None:
         """Drop the connection to a peer that no longer answers; ``error`` becomes ``ConnectionEnd.error``."""
@@ -211,8 +212,8 @@ class SSHTransport(Protocol):
         """Handle USERAUTH_SUCCESS, directly after it was sent or received."""
         if not self._is_logged_in:
             self._is_logged_in = True
-            self._outgoing.log_in()
-            self._incoming.log_in()
+            self.outbound.log_in()
+            self.inbound.log_in()
             self._reader.log_in()
             self._set_read_size()
 
@@ -236,11 +237,11 @@ class SSHTransport(Protocol):
             error=self._error,
             reason=self._peer_reason,
             description=self._peer_description,
-            greeting=() if self.peer_identification is not None else tuple(self._incoming.greeting),
+            greeting=() if self.peer_identification is not None else tuple(self.inbound.greeting),
         )
         self._timers.stop()
         self.kex.stop()
-        self._incoming.clear()
+        self.inbound.clear()
         self._backpressure.attach(None)
         service, self.service = self.service, None
         if service is not None:
@@ -292,7 +293,7 @@ class SSHTransport(Protocol):
         try:
             call(*arguments)
         except Exception:
-            _log.failure("internal error while a connection ended")
+            _log.failure("unexpected error while a connection ended")
 
     # --- bytes in
 
@@ -318,10 +319,10 @@ class SSHTransport(Protocol):
         """Run one step of the protocol. An error ends this connection and is not raised."""
         try:
             step(*arguments)
-        except ProtocolViolation as error:
+        except RemoteViolation as error:
             self.fail(error)
         except Exception as error:
-            _log.failure("internal error while a connection was read")
+            _log.failure("unexpected error while a connection was read")
             self.fail(error, DisconnectReason.BY_APPLICATION)
 
     def hold_producers(self, on: bool) -> None:
@@ -341,7 +342,7 @@ class SSHTransport(Protocol):
         """Read the peer's identification string, if needed. Return whether packets may be handled."""
         if self.peer_identification is None and not self._read_identification():
             return False
-        if self._our_identification is None and len(self._incoming) > MAX_EARLY:
+        if self._our_identification is None and len(self.inbound) > MAX_EARLY:
             raise RemoteViolation(
                 "too much was sent before our identification string", code=ReasonCode.TOO_MANY_MESSAGES
             )
@@ -353,7 +354,7 @@ class SSHTransport(Protocol):
 
     def _read_identification(self) -> bool:
         """Read the identification string. Return whether it was read and is valid."""
-        line = self._incoming.identification(of_client=not self.kex.is_client)
+        line = self.inbound.identification(of_client=not self.kex.is_client)
         if line is None:
             return False
         if len(line) > MAX_IDENTIFICATION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
@@ -396,7 +397,7 @@ class SSHTransport(Protocol):
                 return
         else:
             self._backlog.total = 0
-        self.transport.write(self._outgoing.packet(number, payload))
+        self.transport.write(self.outbound.packet(number, payload))
         if number == a.USERAUTH_SUCCESS:
             self._finish_login()
 
@@ -415,14 +416,14 @@ class SSHTransport(Protocol):
 
     def sendUnimplemented(self) -> None:
         """Answer the current message with UNIMPLEMENTED (RFC 4253 section 11.4)."""
-        self.sendPacket(a.UNIMPLEMENTED, uint32(self._incoming.handling))
+        self.sendPacket(a.UNIMPLEMENTED, uint32(self.inbound.handling))
 
     # --- messages
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         """Handle one message of the peer. Raises RemoteViolation."""
         if not self.kex.is_secure:
-            if self._incoming.sequence == 0:
+            if self.inbound.sequence == 0:
                 raise RemoteViolation(
                     "too many packets before the key exchange", code=ReasonCode.TOO_MANY_MESSAGES
                 )

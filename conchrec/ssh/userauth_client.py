@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from conchrec.errors import ConchrecError, LocalViolation, LoginRejected, RemoteViolation, UpstreamError
-from conchrec.reasons import ReasonCode
+from conchrec.reasons import INTERNAL_ERROR, ReasonCode
 from conchrec.ssh import userauth as u
 from conchrec.ssh.certificate import decode, key_type_of, plain_type
 from conchrec.ssh.numbers import DisconnectReason
@@ -206,7 +206,7 @@ class UserAuthClient(SSHService):
         except RemoteViolation as violation:
             self._fail_violation(violation)
         except Exception:
-            _log.failure("internal error during a login")
+            _log.failure("unexpected error during a login")
             if not self._is_over:
                 self._end(Failure())
 
@@ -350,7 +350,7 @@ class UserAuthClient(SSHService):
             self._tried.append(f"{signer.label} ({error.public})")
             return _Outcome.REFUSED
         except Exception:
-            _log.failure("internal error while {label} signed a login", label=signer.label)
+            _log.failure("unexpected error while {label} signed a login", label=signer.label)
             self._tried.append(f"{signer.label} (signing failed)")
             return _Outcome.REFUSED
         reply = await self._send(request + string(signature), u.SUCCESS)
@@ -381,7 +381,7 @@ class UserAuthClient(SSHService):
         """Return the session identifier. Raises LocalViolation before the key exchange."""
         session_id = self.transport.sessionID if self.transport is not None else None
         if not session_id:
-            raise LocalViolation("a login before the key exchange")
+            raise LocalViolation(INTERNAL_ERROR, "a login before the key exchange")
         return session_id
 
     # --- prompts
@@ -442,7 +442,8 @@ class UserAuthClient(SSHService):
         except ConchrecError as error:
             raise _NoAnswer(error.public) from error
         if len(answers) != len(challenge.prompts):
-            raise LocalViolation(f"{len(answers)} answers to {len(challenge.prompts)} questions")
+            detail = f"{len(answers)} answers to {len(challenge.prompts)} questions"
+            raise LocalViolation(INTERNAL_ERROR, detail)
         return answers
 
 

@@ -189,7 +189,7 @@ class UserAuthServer(SSHService):
         except RemoteViolation as violation:
             self._disconnect(DisconnectReason.PROTOCOL_ERROR, violation.public)
         except Exception:
-            _log.failure("internal error during the login of a client")
+            _log.failure("unexpected error during the login of a client")
             self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
         finally:
             self._draining = False
@@ -420,13 +420,13 @@ class UserAuthServer(SSHService):
             else:
                 self._send_failure()
         else:
-            _log.failure("internal error while a login by {method} was decided", failure, method=method)
+            _log.failure("unexpected error while a login by {method} was decided", failure, method=method)
             self._fail_attempt(method, INTERNAL_ERROR)
         self._drain()
 
     def _report_bug(self, failure: Failure) -> None:
         """Log an unexpected error, and disconnect."""
-        _log.failure("internal error while a login was answered", failure)
+        _log.failure("unexpected error while a login was answered", failure)
         self._disconnect(DisconnectReason.BY_APPLICATION, INTERNAL_ERROR)
 
     def _fail_attempt(self, method: str, reason: Reason) -> None:

@@ -92,7 +92,7 @@ def test_starts_when_login_ends_during_key_exchange(begins: str) -> None:
 
 def test_compresses_one_direction() -> None:
     pair = Pair(algorithms=MODERN).secure()
-    pair.client._outgoing._is_compressed = pair.server._incoming._is_compressed = True
+    pair.client.outbound._is_compressed = pair.server.inbound._is_compressed = True
     log_in(pair)
     up, down = cost(pair)
     assert up < len(TEXT) // 10
@@ -128,10 +128,10 @@ def test_disconnects_peer_that_sends_decompression_bomb() -> None:
 def test_rejects_empty_packet_inside_compression() -> None:
     pair = pair_of()
     log_in(pair)
-    deflate = pair.client._outgoing._deflate
+    deflate = pair.client.outbound._deflate
     assert deflate is not None
-    sealer = pair.client._outgoing._sealer
-    pair.client_line.write(sealer.seal(pair.client._outgoing.sequence, deflate(b"")))
+    sealer = pair.client.outbound._sealer
+    pair.client_line.write(sealer.seal(pair.client.outbound.sequence, deflate(b"")))
     pair.pump()
     assert "the packet is empty" in str(pair.server.lost and pair.server.lost.error)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conchrec.errors import LocalViolation
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Connection, IncomingOpen
 from conchrec.ssh.wire import string, uint32
@@ -34,7 +35,7 @@ def test_opens_channel_when_owner_confirms() -> None:
     opening.confirm(pair.there, 30, 40, b"y")
     pair.loop.pump()
     assert pair.here.heard == [("opened", 30, 40, b"y")]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(LocalViolation):
         opening.refuse(1, "twice")
 
 

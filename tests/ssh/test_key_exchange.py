@@ -37,7 +37,7 @@ class Seat:
     """What a key exchange needs of a transport: keeps what it is told (a KexTransport)."""
 
     def __init__(self) -> None:
-        self.incoming, self.outgoing = InboundPackets(), OutboundPackets()
+        self.inbound, self.outbound = InboundPackets(), OutboundPackets()
         self.sent: list[tuple[int, bytes]] = []
         self.holds: set[str] = set()
         self.producers_held = False
@@ -89,15 +89,15 @@ class Both:
         self.server = ServerKeyExchange(
             seat,
             self._settings(algorithms, server_powers),
-            incoming=self.at_server.incoming,
-            outgoing=self.at_server.outgoing,
+            inbound=self.at_server.inbound,
+            outbound=self.at_server.outbound,
             host_keys=HOST_KEY,
         )
         self.client = ClientKeyExchange(
             self.at_client,
             self._settings(client_algorithms or algorithms, at_once),
-            incoming=self.at_client.incoming,
-            outgoing=self.at_client.outgoing,
+            inbound=self.at_client.inbound,
+            outbound=self.at_client.outbound,
             verify_host_key=verify_host_key,
             host_key_algorithms=(b"ssh-ed25519",),
         )
@@ -245,9 +245,9 @@ def test_gives_both_sides_same_keys() -> None:
     assert (both.at_client.secured, both.at_server.secured) == (1, 1)
     assert both.client.strict
     assert both.server.strict
-    packet = both.at_client.outgoing.packet(DATA, b"text")
-    both.at_server.incoming.feed(packet)
-    assert both.at_server.incoming.packet() == bytes((DATA,)) + b"text"
+    packet = both.at_client.outbound.packet(DATA, b"text")
+    both.at_server.inbound.feed(packet)
+    assert both.at_server.inbound.packet() == bytes((DATA,)) + b"text"
 
 
 def test_sends_ext_info_directly_after_first_newkeys() -> None:
@@ -265,7 +265,7 @@ def test_rejects_strict_exchange_that_is_not_first() -> None:
     both = Both()
     both.client.begin()
     both.server.begin()
-    both.at_server.incoming.handling = 1
+    both.at_server.inbound.handling = 1
     with pytest.raises(RemoteViolation, match="not the first packet of a strict key exchange"):
         both.to_server()
 
@@ -339,11 +339,11 @@ def test_cancels_computation_when_connection_ends() -> None:
 
 def test_begins_once_after_rekey_bytes() -> None:
     both = Both().first()
-    both.at_server.outgoing.counted = REKEY_BYTES // 2
-    both.at_server.incoming.counted = REKEY_BYTES // 2
+    both.at_server.outbound.counted = REKEY_BYTES // 2
+    both.at_server.inbound.counted = REKEY_BYTES // 2
     both.server.begin_if_due()
     assert both.at_server.numbers == []
-    both.at_server.incoming.counted += 1
+    both.at_server.inbound.counted += 1
     both.server.begin_if_due()
     both.server.begin_if_due()
     assert both.at_server.numbers == [a.KEXINIT]

@@ -66,10 +66,10 @@ class Scene:
         self.incoming = InboundPackets()
         self.reader = PacketReader(handler, self.incoming, Clock(), None)
         self.reader.connect(self.socket)
-        self._outgoing = OutboundPackets()
+        self.outbound = OutboundPackets()
 
     def packet(self, text: str) -> bytes:
-        return self._outgoing.packet(DATA, text.encode())
+        return self.outbound.packet(DATA, text.encode())
 
 
 def test_handles_messages_in_order() -> None:

@@ -339,7 +339,8 @@ def test_client_rejects_service_request() -> None:
 def test_rejects_accept_for_another_service(accepted: bytes) -> None:
     pair = Pair()
     pair.pump()
-    pair.client._requested_service = pair.client_ear
+    pair.client.request_service(pair.client_ear)
+    pair.client_line.unsent.clear()  # the test answers for the server
     pair.server.send_now(a.SERVICE_ACCEPT, accepted)
     pair.pump()
     assert pair.client.lost is not None
@@ -357,7 +358,8 @@ def test_accepts_service_accept_without_name() -> None:
     """Some old servers say no more than that."""
     pair = Pair()
     pair.pump()
-    pair.client._requested_service = pair.client_ear
+    pair.client.request_service(pair.client_ear)
+    pair.client_line.unsent.clear()  # the test answers for the server
     pair.server.send_now(a.SERVICE_ACCEPT, b"")
     pair.pump()
     assert pair.client_ear.started == 1
@@ -420,7 +422,7 @@ def test_answers_unknown_message_with_unimplemented(number: int) -> None:
     pair.client.dispatchMessage = listen  # type: ignore[method-assign]
     for _ in range(3):
         pair.client.send_now(a.IGNORE, string(b""))
-    sequence = pair.client._outgoing.sequence
+    sequence = pair.client.outbound.sequence
     pair.client.send_now(number, b"what?")
     pair.client.send_now(a.DEBUG, b"\0" + string(b"") * 2)
     pair.pump()

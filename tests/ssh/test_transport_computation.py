@@ -129,7 +129,7 @@ def test_limits_flood_during_computation(side: str, most: int) -> None:
         peer.send_now(DATA, bytes(1000))
         pair.pump()
     assert line.paused
-    assert most < len(end._incoming) < most + 2000
+    assert most < len(end.inbound) < most + 2000
     if side == "server":
         waiting.accept()
     waiting.complete()

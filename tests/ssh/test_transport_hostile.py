@@ -69,7 +69,7 @@ def test_server_rejects_invalid_identification_string(sent: bytes, chunk: int) -
     pair.cut()
     assert pair.server.lost is not None
     assert pair.server.lost.describe().endswith(("SSH identification string", "must be SSH-2.0"))
-    assert len(pair.server._incoming) == 0
+    assert len(pair.server.inbound) == 0
 
 
 def test_accepts_lines_before_identification_of_server() -> None:
@@ -151,7 +151,7 @@ def test_keeps_only_received_bytes_of_incomplete_packet() -> None:
     pair = Pair()
     pair.server.dataReceived(b"SSH-2.0-x\r\n" + uint32(MAX_CLEAR // 8 * 8 - 4) + bytes(1000))
     assert not pair.server_line.closing
-    assert len(pair.server._incoming) == 1000
+    assert len(pair.server.inbound) == 1000
 
 
 def test_limits_packets_before_first_keys() -> None:
@@ -160,8 +160,7 @@ def test_limits_packets_before_first_keys() -> None:
 
 
 def test_limits_packets_before_login() -> None:
-    pair = Pair().secure()
-    pair.server._incoming.limit = MAX_CLEAR
+    pair = Pair(early_packet=MAX_CLEAR).secure()
     pair.client.sendPacket(DATA, bytes(MAX_CLEAR - 100))
     pair.pump()
     assert len(pair.server_ear.heard) == 1
@@ -170,8 +169,7 @@ def test_limits_packets_before_login() -> None:
     pair.client.sendPacket(DATA, bytes(MAX_CLEAR))
     pair.pump()
     assert len(connection.heard) == 1, "who has may"
-    pair = Pair().secure()
-    pair.server._incoming.limit = MAX_CLEAR
+    pair = Pair(early_packet=MAX_CLEAR).secure()
     pair.client.sendPacket(DATA, bytes(MAX_CLEAR))
     pair.pump()
     assert pair.server_ear.heard == []
@@ -297,7 +295,7 @@ def kexinit(lists: list[bytes], *, follows: bool = False) -> bytes:
 def test_rejects_malformed_kexinit(payload: bytes) -> None:
     pair = Pair()
     pair.client_line.unsent.clear()
-    pair.client_line.write(b"SSH-2.0-x\r\n" + type(pair.client._outgoing)().packet(a.KEXINIT, payload))
+    pair.client_line.write(b"SSH-2.0-x\r\n" + type(pair.client.outbound)().packet(a.KEXINIT, payload))
     assert error_of(pair)
 
 

@@ -178,7 +178,7 @@ def test_limits_bytes_of_peer_during_pause() -> None:
         pair.client.send_now(DATA, bytes(1000))
         pair.pump()
     assert pair.server_line.paused
-    assert len(pair.server._incoming) < MAX_HELD + 2000
+    assert len(pair.server.inbound) < MAX_HELD + 2000
     pair.clock.advance(1)
     pair.pump()
     assert len(pair.server_ear.heard) == 3 * MAX_HELD // 1000
@@ -447,22 +447,22 @@ def test_resets_sequence_numbers_only_when_strict(strict: bool, monkeypatch: pyt
     pair.client.rekey()
     pair.pump()
     assert pair.client.rekeys == 1
-    assert (pair.client._outgoing.sequence == 0) is strict
-    assert pair.client._outgoing.sequence == pair.server._incoming.sequence
-    assert pair.server._outgoing.sequence == pair.client._incoming.sequence
+    assert (pair.client.outbound.sequence == 0) is strict
+    assert pair.client.outbound.sequence == pair.server.inbound.sequence
+    assert pair.server.outbound.sequence == pair.client.inbound.sequence
 
 
 def test_wraps_sequence_numbers() -> None:
     for cipher in (b"chacha20-poly1305@openssh.com", b"aes128-ctr", b"aes128-gcm@openssh.com"):
         pair = Pair(algorithms=replace(MODERN, ciphers=(cipher,))).secure()
         for end in (pair.client, pair.server):
-            end._outgoing.sequence = end._incoming.sequence = 0xFFFFFFFE
+            end.outbound.sequence = end.inbound.sequence = 0xFFFFFFFE
         for value in range(5):
             pair.client.sendPacket(DATA, number(value))
             pair.server.sendPacket(DATA, number(value))
         pair.pump()
         assert pair.server_ear.heard == pair.client_ear.heard == [(DATA, number(i)) for i in range(5)]
-        assert pair.client._outgoing.sequence == 3
+        assert pair.client.outbound.sequence == 3
 
 
 def test_rejects_kexinit_during_exchange() -> None:

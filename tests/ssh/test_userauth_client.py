@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -69,6 +69,8 @@ class Client:
         *signers: Signer,
         extensions: Mapping[bytes, bytes] | None = None,
         prompter: Any = None,
+        next_signer: Callable[[frozenset[bytes]], Deferred[Signer | None]] | None = None,
+        on_offer: Callable[[Signer], None] | None = None,
         **more: Any,
     ) -> None:
         self.extensions = dict(extensions or {})
@@ -79,12 +81,12 @@ class Client:
         self.result: Login | Exception | None = None
         self.userauth = UserAuthClient(
             b"root",
-            self._next,
+            next_signer or self._next,
             self.next_service,
             on_banner=lambda text: self.heard.append(("banner", text)),
             peer_extensions=lambda: self.extensions,
             host_key=lambda: HOST_KEY,
-            on_offer=lambda signer: self.heard.append(("offer", signer.label)),
+            on_offer=on_offer or (lambda signer: self.heard.append(("offer", signer.label))),
             on_signing=lambda signer: self.heard.append(("signing", signer.label)),
             prompter=prompter,
             target="web1",
@@ -351,16 +353,14 @@ def test_cancels_login() -> None:
 
 
 def test_cancels_login_from_callback() -> None:
-    client = Client(FIRST)
-    client.userauth._on_offer = lambda _: client.userauth.done.cancel()
+    client = Client(FIRST, on_offer=lambda _: client.userauth.done.cancel())
     assert client.refuse() == []
     assert isinstance(client.result, CancelledError)
     assert client.welcome(FIRST) == []
 
 
 def test_fails_with_error_of_signers() -> None:
-    client = Client()
-    client.userauth._signers = lambda methods: Deferred()
+    client = Client(next_signer=lambda methods: Deferred())
     client.refuse()
     client.wire.stop()
     assert isinstance(client.result, ConnectionLost)
@@ -368,8 +368,7 @@ def test_fails_with_error_of_signers() -> None:
     def broken(methods: frozenset[bytes]) -> Deferred[Signer | None]:
         raise ZeroDivisionError
 
-    client = Client()
-    client.userauth._signers = broken
+    client = Client(next_signer=broken)
     client.refuse()
     assert isinstance(client.result, ZeroDivisionError)
 
@@ -552,8 +551,7 @@ def at_a_proof() -> Client:
 
 
 def at_choosing() -> Client:
-    client = Client()
-    client.userauth._signers = lambda methods: Deferred()
+    client = Client(next_signer=lambda methods: Deferred())
     client.refuse()
     return client
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.conch.ssh.service import SSHService
 from twisted.internet.defer import Deferred, fail, succeed
 
 from conchrec.errors import AccessDenied
@@ -419,11 +420,11 @@ def test_rejects_login_after_internal_error(server: Server) -> None:
     assert not server.logged_in
 
 
-def test_sends_no_success_when_connection_cannot_be_created(server: Server) -> None:
-    def broken(who: Identity) -> None:
+def test_sends_no_success_when_connection_cannot_be_created() -> None:
+    def broken(who: Identity) -> SSHService:
         raise ZeroDivisionError
 
-    server.userauth._connection = broken  # type: ignore[assignment]
+    server = Server(porter(), connection=broken)
     assert server.numbers(signed("joe", JOE)) == []
     assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
 

@@ -212,7 +212,14 @@ def identity(user: str) -> Identity:
 class Server:
     """A UserAuthServer on a Wire, with all that it told. ``refused`` is what the audit heard."""
 
-    def __init__(self, porter: Porter, *, tries: int = 6, banner: str = "") -> None:
+    def __init__(
+        self,
+        porter: Porter,
+        *,
+        tries: int = 6,
+        banner: str = "",
+        connection: Callable[[Identity], SSHService] | None = None,
+    ) -> None:
         self.porter = porter
         self.clock = Clock()
         self.wire = Wire()
@@ -221,7 +228,7 @@ class Server:
         self.refused: list[tuple[str, str, str]] = []
         self.userauth = UserAuthServer(
             porter,
-            connection=self._connection,
+            connection=connection or self._connection,
             clock=self.clock,
             login_time=timedelta(minutes=2),
             tries=tries,

@@ -103,6 +103,7 @@ class Pair:
         chunk: int = 0,
         server_rekey_bytes: int = 1 << 30,
         client_rekey_bytes: int = 1 << 30,
+        early_packet: int | None = None,
         client_version: bytes | None = CLIENT_VERSION,
         server_type: type[ServerTransport] = ServerTransport,
         client_type: type[ClientTransport] = ClientTransport,
@@ -122,6 +123,7 @@ class Pair:
             clock=self.clock,
             handshake_time=timedelta(seconds=30),
             rekey_bytes=server_rekey_bytes,
+            early_packet=early_packet,
         )
         self.client = client_type(
             algorithms=algorithms,
