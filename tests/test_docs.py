@@ -186,7 +186,7 @@ async def test_configurations_of_examples_load(text: str, tmp_path: Path) -> Non
 
 
 #: In an escaped message: what is another text each time.
-_VARIABLE = re.compile(r"\\\{\\\}|<[a-z]+>|127\\\.0\\\.0\\\.1(?::2222)?|\b1m\b|(?<=Role\\ )all")
+_VARIABLE = re.compile(r"'nonsense'|\\\{\\\}|<[a-z]+>|127\\\.0\\\.0\\\.1(?::2222)?|\b1m\b|(?<=Role\\ )all")
 
 
 def message_patterns() -> list[re.Pattern[str]]:
