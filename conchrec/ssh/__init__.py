@@ -1,3 +1,4 @@
-"""The SSH protocols as the RFCs and OpenSSH's PROTOCOL files define them. This package knows neither access
-policy nor recording.
+"""The SSH protocols, as the RFCs and OpenSSH's PROTOCOL files define them.
+
+This package has no access policy and does not know recordings.
 """

@@ -90,8 +90,9 @@ class AgentClient:
     # --- what the owner calls
 
     def data_received(self, data: bytes) -> None:
-        """Handle bytes from the agent, in pieces of any size. Never raises: a malformed message closes the
-        connection.
+        """Handle bytes from the agent, in pieces of any size.
+
+        Never raises: a malformed message closes the connection.
         """
         if self._end_reason is not None:
             return
@@ -115,22 +116,23 @@ class AgentClient:
         """Whether the connection has ended or was closed."""
         return self._end_reason is not None
 
-    # --- what a login asks
+    # --- requests of a login
 
     def identities(self) -> Deferred[tuple[AgentIdentity, ...]]:
-        """Request the keys and certificates in the agent, in its own order. A locked agent returns an empty
-        list.
+        """Request the keys and certificates in the agent, in its own order.
+
+        A locked agent returns an empty list.
         """
         return self._request(encode_message(REQUEST_IDENTITIES)).addCallback(
             self._parse_reply, parse_identities, "refused to list its keys"
         )
 
     def sign(self, blob: bytes, data: bytes, flags: int) -> Deferred[bytes]:
-        """Request a signature over ``data`` by the key or certificate ``blob``. The result is the unparsed
-        signature.
+        """Request a signature over ``data`` by the key or certificate ``blob``.
 
-        ``flags`` select the hash for RSA keys (``FLAG_RSA_SHA2_256``, ``FLAG_RSA_SHA2_512``). There is no
-        timeout, because the agent may ask the user for confirmation; the caller may cancel the Deferred.
+        The result is the unparsed signature. ``flags`` select the hash for RSA keys (``FLAG_RSA_SHA2_256``,
+        ``FLAG_RSA_SHA2_512``). There is no timeout, because the agent may ask the user for confirmation;
+        the caller may cancel the Deferred.
         """
         request = SignRequest(blob=blob, data=data, flags=flags)
         return self._request(request.encode()).addCallback(
@@ -138,11 +140,10 @@ class AgentClient:
         )
 
     def extension(self, name: bytes, contents: bytes) -> Deferred[bytes | None]:
-        """Send an extension request. The result is ``None`` if the agent does not know or refuses the
-        extension.
+        """Send an extension request. The result is the contents of the reply, or ``None`` for a refusal.
 
-        Otherwise it is the contents of the reply: what follows SSH_AGENT_SUCCESS, or the name in
-        SSH_AGENT_EXTENSION_RESPONSE.
+        The contents follow SSH_AGENT_SUCCESS, or the name in SSH_AGENT_EXTENSION_RESPONSE. An agent also
+        refuses an extension that it does not know.
         """
         request = ExtensionRequest(name=name, contents=contents)
         return self._request(request.encode()).addCallback(
@@ -150,8 +151,7 @@ class AgentClient:
         )
 
     def bind_session(self, binding: SessionBinding, *, forwarding: bool) -> Deferred[bool]:
-        """Bind the agent connection to an SSH connection with ``session-bind@openssh.com`` (PROTOCOL.agent,
-        1).
+        """Bind the agent connection to an SSH connection (``session-bind@openssh.com``, PROTOCOL.agent 1).
 
         The result is False if the agent does not support it; then only keys without destination constraints
         can be used.
@@ -178,10 +178,9 @@ class AgentClient:
             deferred.callback(reply)
 
     def _parse_reply(self, reply: bytes, parse: Callable[[bytes], _Result], refusal: str = "") -> _Result:
-        """Return what ``parse`` returns for a reply. ``refusal`` completes the message of a refused
-        request.
+        """Return what ``parse`` returns for a reply. Raises AgentError.
 
-        Raises AgentError.
+        ``refusal`` completes the text of the error if the agent refused the request.
         """
         try:
             return parse(reply)
@@ -191,13 +190,13 @@ class AgentClient:
             raise self._malformed_reply(violation) from violation
 
     def _malformed_reply(self, violation: RemoteViolation) -> AgentError:
-        """Close the connection and return the error: after a malformed reply the order of replies is
-        unreliable.
+        """Close the connection and return the error.
+
+        After a malformed reply, later replies cannot be assigned reliably.
         """
-        self._end(violation.public)
-        return AgentError(
-            f"malformed reply from the agent: {violation.public}", code=ReasonCode.AGENT_MALFORMED
-        )
+        text = f"malformed reply from the agent: {violation.public}"
+        self._end(text)
+        return AgentError(text, code=ReasonCode.AGENT_MALFORMED)
 
     # --- life
 
@@ -274,16 +273,14 @@ class AgentSigner:
         self._key_type = identity.algorithm
 
     def algorithm(self, accepted: Accepted) -> bytes | None:
-        """Return the public key algorithm to offer, or ``None`` if the server accepts no algorithm of this
-        key.
-        """
+        """Return the public key algorithm to offer, or ``None`` if the server accepts none."""
         return accepted_algorithm(self._key_type, accepted)
 
     def sign(self, data: bytes, algorithm: bytes) -> Deferred[bytes]:
-        """Request a signature with ``algorithm``; fails with ``AgentError`` if the agent used another
-        algorithm.
+        """Request a signature with ``algorithm``.
 
-        Some agents ignore the flags and sign with SHA-1, which must not reach a server.
+        Fails with ``AgentError`` if the agent used another algorithm: some agents ignore the flags and sign
+        with SHA-1, which must not reach a server.
         """
         wanted = plain_type(algorithm)
         flags = {b"rsa-sha2-256": FLAG_RSA_SHA2_256, b"rsa-sha2-512": FLAG_RSA_SHA2_512}.get(wanted, 0)

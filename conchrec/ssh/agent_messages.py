@@ -133,8 +133,7 @@ class AgentFrames:
 
 
 def read_message(read: Callable[[int], bytes]) -> bytes:
-    """Read one message from a blocking stream. ``read(n)`` returns n bytes, or fewer at the end of the
-    stream.
+    """Read one message from a blocking stream with ``read(count)``.
 
     At the end of the stream the result is incomplete or empty, which every parser rejects. Raises
     InvalidLength for a message longer than MAX_MESSAGE.
@@ -157,8 +156,9 @@ def _unexpected(message: bytes) -> UnexpectedMessage:
 
 
 def _contents(message: bytes, number: int) -> Reader:
-    """Return a Reader for what follows the number. Raises UnexpectedMessage if the message has another
-    number.
+    """Return a Reader for what follows the message number.
+
+    Raises UnexpectedMessage if the message has another number.
     """
     if message[:1] != bytes((number,)):
         raise _unexpected(message)
@@ -255,8 +255,9 @@ def sign_response(signature: bytes) -> bytes:
 
 
 def parse_signature(message: bytes) -> bytes:
-    """Return the unparsed signature in a ``sign_response``: ``string algorithm, string signature`` and
-    more.
+    """Return the unparsed signature in a ``sign_response``.
+
+    It is ``string algorithm, string signature``, and more for security keys.
     """
     r = _contents(message, SIGN_RESPONSE)
     signature = r.string()
@@ -298,8 +299,9 @@ class AddCertificate:
 
 
 def remove_identity(blob: bytes) -> bytes:
-    """Encode a request to delete a key or certificate: ``byte SSH_AGENTC_REMOVE_IDENTITY, string blob``
-    (section 5.4).
+    """Encode a request to delete a key or certificate (section 5.4).
+
+    ``byte SSH_AGENTC_REMOVE_IDENTITY, string blob``
     """
     return encode_message(REMOVE_IDENTITY, string(blob))
 

@@ -1,6 +1,4 @@
-"""The interface between the server side of the authentication protocol (RFC 4252) and the code that decides
-about logins.
-"""
+"""The interface between the authentication protocol (RFC 4252) and the code that decides about logins."""
 
 from __future__ import annotations
 
@@ -44,6 +42,7 @@ class Authenticator(Protocol):
         """Decide about a key that was accepted and whose signature for this connection was verified."""
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:
-        """Ask the user questions. ``ask`` fires with one answer for each prompt; only one call may be open
-        at a time.
+        """Ask the user questions.
+
+        ``ask`` fires with one answer for each prompt. Only one call may be open at a time.
         """

@@ -114,8 +114,9 @@ def key_type_of(blob: bytes) -> bytes:
 
 
 def fingerprint(blob: bytes) -> str:
-    """Return the fingerprint as OpenSSH prints it (``SHA256:…``). For a certificate it is that of the key
-    in it.
+    """Return the fingerprint of a key as OpenSSH prints it (``SHA256:…``).
+
+    For a certificate it is the fingerprint of the key in it.
     """
     try:
         if key_type_of(blob).endswith(CERTIFICATE):

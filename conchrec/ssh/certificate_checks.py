@@ -41,11 +41,11 @@ def check_user(
     revoked: Revoked = never_revoked,
     known_options: Collection[str] = (),
 ) -> None:
-    """Check that a user certificate is valid for a login from the address ``source``. The caller checks the
-    principals.
+    """Check that a user certificate is valid for a login from the address ``source``.
 
-    ``known_options`` are the critical options that the caller enforces. ``verify-required`` is enforced
-    where the signature of the login is verified. Raises CertificateRejected.
+    The caller checks the principals. ``known_options`` are the critical options that the caller enforces.
+    ``verify-required`` is enforced where the signature of the login is verified. Raises
+    CertificateRejected.
     """
     _check(certificate, CertificateKind.USER, authorities, now, revoked)
     if not certificate.principals:
@@ -71,11 +71,10 @@ def check_host(
     now: datetime,
     revoked: Revoked = never_revoked,
 ) -> None:
-    """Check that a host certificate is valid for ``name`` (a host name in lower case, or an address,
-    without a port).
+    """Check that a host certificate is valid for the host ``name``.
 
-    Principals are compared exactly; a certificate without principals matches no host. Raises
-    CertificateRejected.
+    ``name`` is a host name in lower case, or an address, without a port. Principals are compared exactly; a
+    certificate without principals matches no host. Raises CertificateRejected.
     """
     _check(certificate, CertificateKind.HOST, authorities, now, revoked)
     if certificate.critical_options:
@@ -135,8 +134,9 @@ def _is_same_host(principal: str, name: str) -> bool:
 
 
 def _is_source_allowed(value: bytes, source: str) -> bool:
-    """Return whether ``source-address`` (CIDR networks, separated by commas) contains the address
-    ``source``.
+    """Return whether the option ``source-address`` contains the address ``source``.
+
+    Its value is a list of CIDR networks, separated by commas.
     """
     try:
         address = ipaddress.ip_address(source)

@@ -25,8 +25,9 @@ _FLAG_EXTENSIONS = (
 
 
 def listing(certificate: Certificate) -> tuple[str, ...]:
-    """Return the fields of a certificate, one per line. Several values of one field are indented below its
-    name.
+    """Return the fields of a certificate, one per line.
+
+    Several values of one field are indented below its name.
     """
     c = certificate
     kind = c.kind.name.lower()

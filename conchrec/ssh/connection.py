@@ -263,7 +263,7 @@ class Connection(SSHService):
         if self.transport is not None:
             self.transport.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
-    # --- what we ask for
+    # --- our requests
 
     def open(
         self, kind: bytes, receiver: ChannelReceiver, *, window: int, max_packet: int, extra: bytes = b""
@@ -284,8 +284,9 @@ class Connection(SSHService):
         return channel
 
     def request(self, name: bytes, extra: bytes = b"", on_reply: ReplyCallback | None = None) -> None:
-        """Send a global request. With ``on_reply`` a reply is wanted, and ``on_reply`` is called exactly
-        once.
+        """Send a global request.
+
+        With ``on_reply`` a reply is wanted, and ``on_reply`` is called exactly once.
         """
         if self.transport is None:
             if on_reply is not None:
@@ -387,8 +388,9 @@ class Connection(SSHService):
         self._handler.channel_requested(IncomingOpen(channel, request))
 
     def _handle_confirmation(self, channel: Channel, payload: bytes) -> None:
-        """``uint32 recipient, uint32 sender, uint32 window, uint32 maximum packet``, then type-specific
-        data
+        """Handle CHANNEL_OPEN_CONFIRMATION.
+
+        ``uint32 recipient, uint32 sender, uint32 window, uint32 maximum packet``, then type-specific data
         """
         r = Reader(payload)
         r.uint32()
@@ -399,7 +401,9 @@ class Connection(SSHService):
         channel.receiver.opened(window, max_packet, extra)
 
     def _handle_open_failure(self, channel: Channel, payload: bytes) -> None:
-        """``uint32 recipient, uint32 reason code, string text, string language``"""
+        """Handle CHANNEL_OPEN_FAILURE: ``uint32 recipient, uint32 reason code, string text, string
+        language``.
+        """
         r = Reader(payload)
         r.uint32()
         code, text = r.uint32(), r.string()

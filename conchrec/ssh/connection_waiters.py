@@ -1,6 +1,4 @@
-"""Deferreds that wait for a connection: until the first key exchange is done, and until the connection has
-ended.
-"""
+"""Deferreds for those who wait for the first key exchange, or for the end, of a connection."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ class ConnectionWaiters:
         self._lost: list[Deferred[ConnectionEnd]] = []
 
     def when_secure(self) -> Deferred[None]:
-        """Return a Deferred that fires after the first key exchange. It fails with the error that ended the
-        connection, or with ConnectionGone.
+        """Return a Deferred that fires after the first key exchange.
+
+        It fails with the error that ended the connection, or with ConnectionGone.
         """
         done: Deferred[None] = Deferred()
         if self._end is not None:

@@ -27,14 +27,18 @@ class Group:
     exponent_bits: int
 
     def exponent(self) -> int:
-        """Return a new private exponent. All exponents have the same length, so that the time does not
-        depend on it.
+        """Return a new private exponent.
+
+        All exponents have the same length, so that the computing time does not depend on it.
         """
         return 1 << self.exponent_bits | secrets.randbits(self.exponent_bits)
 
     def public_value(self, raw: bytes) -> int:
-        """A peer's value, an mpint without its length. Raises RemoteViolation where it is out of range
-        (RFC 4253 section 8; 1 and p - 1 would make the secret known to everybody, RFC 8268 section 4)."""
+        """Parse a peer's public value: an mpint without its length.
+
+        Raises RemoteViolation for a value out of range (RFC 4253 section 8). With 1 or p - 1 anyone could
+        compute the secret (RFC 8268 section 4).
+        """
         if len(raw) > self.prime.bit_length() // 8 + 1:
             raise RemoteViolation(
                 "the Diffie-Hellman public value is out of range", code=ReasonCode.KEY_EXCHANGE_FAILED

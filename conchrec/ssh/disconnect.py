@@ -1,6 +1,4 @@
-"""The end of a connection as a value: its reason, and the error for those who still wait for the
-connection.
-"""
+"""The end of a connection as a value, and the error for those who still wait for the connection."""
 
 from __future__ import annotations
 
@@ -30,8 +28,9 @@ class ConnectionEnd:
         return self.error is None and self.reason is None
 
     def describe(self) -> str:
-        """Return one printable line: a Reason, or an empty string if the peer closed the connection
-        silently.
+        """Return one printable line, which is a Reason.
+
+        It is empty if the peer closed the connection without a message.
         """
         if isinstance(self.error, ConchrecError):
             return self.error.public

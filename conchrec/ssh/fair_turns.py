@@ -42,8 +42,9 @@ class TurnReader(Protocol):
         """The share that is charged. It changes at the login."""
 
     def read_slice(self, spent: Callable[[], bool]) -> bool:
-        """Handle messages until ``spent`` returns true after one. Return whether messages are left. Never
-        raises.
+        """Handle messages until ``spent`` returns true after one.
+
+        Return whether messages are left. Never raises.
         """
 
 
@@ -65,8 +66,9 @@ class Share:
         self.is_queued = False
 
     def read(self, reader: TurnReader) -> bool:
-        """Handle the messages of ``reader``, as many as the budgets allow. Return whether some are left for
-        later turns.
+        """Handle the messages of ``reader``, as many as the budgets allow.
+
+        Return whether messages are left for later turns.
         """
         return self._turns.read(self, reader)
 
@@ -132,8 +134,9 @@ class TurnScheduler:
         return more
 
     def _run(self, reader: TurnReader, seconds: float, messages: int) -> tuple[bool, float, int]:
-        """Handle one slice. Return whether messages are left, the seconds used, and the number of messages
-        handled.
+        """Handle one slice.
+
+        Return whether messages are left, the seconds used, and the number of messages handled.
         """
         began = self._clock.seconds()
         self._is_running, self._slice_end, self._messages_left = True, began + seconds, messages

@@ -1,8 +1,7 @@
-"""Splits a stream of bytes into an identification string and packets, and joins packets to a stream (RFC
-4253 sections 4.2 and 6).
+"""Splits a stream into an identification string and packets, and joins packets to a stream.
 
-This module does not interpret messages. Time and memory are proportional to the received bytes: they are
-copied once into the buffer and once out of it.
+RFC 4253 sections 4.2 and 6. This module does not interpret messages. Time and memory are proportional to
+the received bytes: they are copied once into the buffer and once out of it.
 """
 
 from __future__ import annotations
@@ -195,8 +194,9 @@ class OutboundPackets:
             self._deflate = Deflate()
 
     def renew(self, sealer: Sealer, *, reset: bool, compress: bool = False) -> None:
-        """Use new keys from the next packet on. ``InboundPackets.expect`` explains ``reset`` and
-        ``compress``.
+        """Use new keys from the next packet on.
+
+        ``InboundPackets.expect`` explains ``reset`` and ``compress``.
         """
         self._sealer = sealer
         self._is_compressed = compress

@@ -86,8 +86,9 @@ class ServerHostKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedHostKey:
-    """Why a host key was accepted. ``checked`` is False if the check is turned off and nothing confirms the
-    key.
+    """Why a host key was accepted.
+
+    ``checked`` is False if the check is turned off and nothing confirms the key.
     """
 
     trust: str

@@ -1,6 +1,4 @@
-"""Keepalive requests (``keepalive@openssh.com``), like ServerAliveInterval and ClientAliveInterval of
-OpenSSH.
-"""
+"""Keepalive requests (``keepalive@openssh.com``), like OpenSSH's ServerAliveInterval."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Key exchange methods: two public values give a shared secret (RFC 4253 section 8, RFC 5656, RFC 8731,
-ML-KEM hybrid).
+"""Key exchange methods: two public values give a shared secret.
 
-All methods here use two messages: 30 with the client's value; 31 with the host key, the server's value and
-the signature over the exchange hash. Values and secrets are encoded as in the exchange hash: a value
-without its length, a secret with it.
+RFC 4253 section 8, RFC 5656, RFC 8731, and the ML-KEM hybrid. All methods here use two messages: 30 with
+the client's value; 31 with the host key, the server's value and the signature over the exchange hash.
+Values and secrets are encoded as in the exchange hash: a value without its length, a secret with it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The server's and the client's side of a key exchange: its two messages, the host key, and the signature
-(RFC 4253 section 8).
+"""The server's and the client's side of a key exchange (RFC 4253 section 8).
+
+A side handles the two messages of the method, the host key, and the signature over the exchange.
 """
 
 from __future__ import annotations

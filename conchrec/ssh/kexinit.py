@@ -127,8 +127,9 @@ class Agreement:
 
 
 def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:
-    """Choose the algorithms: for each purpose the client's first that the server also has. Raises
-    NoCommonAlgorithm.
+    """Choose the algorithms: for each purpose the client's first that the server also has.
+
+    Raises NoCommonAlgorithm.
     """
 
     def pick(purpose: str, our_names: tuple[bytes, ...], peer_names: tuple[bytes, ...]) -> bytes:

@@ -254,8 +254,9 @@ class KeyExchange(ABC):
         self._handle_event(KexEvent.NEWKEYS, payload)
 
     def stop(self) -> None:
-        """Cancel the computation and the timers, and discard messages that wait. Called when the connection
-        ends.
+        """Cancel the computation and the timers, and discard messages that wait.
+
+        Called when the connection ends.
         """
         self._timers.stop()
         self.blocked.take()

@@ -1,5 +1,6 @@
-"""The known_hosts files: trusted and revoked host keys, and trusted CAs (sshd(8), "SSH_KNOWN_HOSTS FILE
-FORMAT").
+"""known_hosts files: trusted and revoked host keys, and trusted CAs.
+
+The format is in sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class KnownHost:
     line: int
 
     def matches(self, name: str) -> bool:
-        """Return whether the line is for ``name`` (``host`` or ``[host]:port``, lower case). A negated
-        pattern has priority.
+        """Return whether the line is for ``name``: ``host`` or ``[host]:port``, in lower case.
+
+        A negated pattern has priority.
         """
         if self.patterns.startswith("|1|"):
             return _matches_hash(self.patterns, name)

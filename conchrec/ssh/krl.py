@@ -200,8 +200,9 @@ def _read_bitmap(r: Reader) -> Iterator[tuple[int, int]]:
 
 
 def _skip_extension(r: Reader) -> None:
-    """Skip an extension: ``string name, boolean critical, string contents``. Raises InvalidKrl if it is
-    critical.
+    """Skip an extension: ``string name, boolean critical, string contents``.
+
+    Raises InvalidKrl if the extension is critical.
     """
     name, critical = r.string(), r.boolean()
     if critical:
@@ -209,10 +210,10 @@ def _skip_extension(r: Reader) -> None:
 
 
 def revokes(krl: Krl, blob: bytes) -> bool:
-    """Return whether a plain key or certificate (a wire blob) is revoked. Raises RemoteViolation for a
-    malformed blob.
+    """Return whether a plain key or certificate (a wire blob) is revoked.
 
-    As in sshd, a certificate is also revoked if its key or the key of its CA is.
+    As in sshd, a certificate is also revoked if its key or the key of its CA is. Raises RemoteViolation for
+    a malformed blob.
     """
     if not key_type_of(blob).endswith(CERTIFICATE):
         return _revokes_key(krl, blob)

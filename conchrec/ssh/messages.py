@@ -63,8 +63,9 @@ def _name(r: Reader) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOpen:
-    """CHANNEL_OPEN: ``string type, uint32 sender channel, uint32 window, uint32 maximum packet``,
-    type-specific data.
+    """CHANNEL_OPEN (RFC 4254 section 5.1).
+
+    ``string type, uint32 sender channel, uint32 window, uint32 maximum packet``, then type-specific data
     """
 
     kind: bytes
@@ -92,7 +93,10 @@ class ChannelOpen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRequest:
-    """CHANNEL_REQUEST after the channel number: ``string type, boolean want reply``, type-specific data."""
+    """CHANNEL_REQUEST after the channel number (RFC 4254 section 5.4).
+
+    ``string type, boolean want reply``, then type-specific data
+    """
 
     name: bytes
     want_reply: bool
@@ -115,8 +119,9 @@ GlobalRequest = ChannelRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtyRequest:
-    """``string TERM, uint32 columns, uint32 rows, uint32 width px, uint32 height px, string modes`` (RFC
-    4254 section 6.2).
+    """The channel request ``pty-req`` (RFC 4254 section 6.2).
+
+    ``string TERM, uint32 columns, uint32 rows, uint32 width px, uint32 height px, string modes``
     """
 
     term: bytes
@@ -144,7 +149,10 @@ class PtyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowChange:
-    """``uint32 columns, uint32 rows, uint32 width px, uint32 height px`` (RFC 4254 section 6.7)."""
+    """The channel request ``window-change`` (RFC 4254 section 6.7).
+
+    ``uint32 columns, uint32 rows, uint32 width px, uint32 height px``
+    """
 
     columns: int
     rows: int
@@ -162,7 +170,7 @@ class WindowChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvRequest:
-    """``string name, string value`` (RFC 4254 section 6.4)."""
+    """The channel request ``env`` (RFC 4254 section 6.4): ``string name, string value``."""
 
     name: bytes
     value: bytes
@@ -178,8 +186,9 @@ class EnvRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitSignal:
-    """``string signal without SIG, boolean core dumped, string message, string language`` (RFC 4254 section
-    6.10).
+    """The channel request ``exit-signal`` (RFC 4254 section 6.10).
+
+    ``string signal without SIG, boolean core dumped, string message, string language``
     """
 
     signal: bytes
@@ -244,7 +253,5 @@ def open_failure(recipient: int, code: int, text: str) -> bytes:
 
 
 def exit_status(code: int) -> bytes:
-    """Encode the body of the channel request ``exit-status``, after the channel number (RFC 4254 section
-    6.10).
-    """
+    """Encode the channel request ``exit-status``, after the channel number (RFC 4254 section 6.10)."""
     return ChannelRequest(name=b"exit-status", want_reply=False, extra=uint32(code)).encode()

@@ -47,8 +47,9 @@ class DisconnectReason(IntEnum):
 
     @classmethod
     def assigned(cls, number: int | None) -> DisconnectReason:
-        """Return the reason with this number; BY_APPLICATION for None and for numbers that are not
-        assigned.
+        """Return the reason with this number.
+
+        The result is BY_APPLICATION for None and for numbers that are not assigned.
         """
         return cls(number) if number in set(cls) else cls.BY_APPLICATION
 

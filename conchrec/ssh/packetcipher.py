@@ -1,10 +1,9 @@
-"""Encryption and decryption of one packet (RFC 4253 section 6, PROTOCOL, PROTOCOL.chacha20poly1305, RFC
-5647).
+"""Encryption and decryption of one packet.
 
-A packet is ``uint32 packet length, byte padding length, payload, padding`` and, with most ciphers, a tag or
-MAC. A Sealer makes a packet from a payload. An Opener gets the first ``head`` bytes, returns how many bytes
-follow, and returns the payload; it raises RemoteViolation. Except for the length, no byte is used before it
-is authenticated.
+RFC 4253 section 6, RFC 5647, OpenSSH's PROTOCOL and PROTOCOL.chacha20poly1305. A packet is ``uint32 packet
+length, byte padding length, payload, padding`` and, with most ciphers, a tag or MAC. A Sealer makes a
+packet from a payload. An Opener gets the first ``head`` bytes, returns how many bytes follow, and returns
+the payload; it raises RemoteViolation. Except for the length, no byte is used before it is authenticated.
 """
 
 from __future__ import annotations
@@ -92,8 +91,9 @@ def _unpad(packet: bytes) -> bytes:
 
 
 def _check_length(length: int, block: int, counted: int, limit: int = MAX_PACKET) -> int:
-    """Return a packet length. Raises RemoteViolation if it is out of range or not a multiple of the block
-    size.
+    """Return a packet length.
+
+    Raises RemoteViolation if it is out of range or not a multiple of the block size.
     """
     if not 5 <= length <= limit:
         raise RemoteViolation(
@@ -265,8 +265,9 @@ class _MacCipher:
 
 
 class EncryptThenMac(_MacCipher):
-    """A cipher with an ``-etm@openssh.com`` MAC (PROTOCOL 1.5): the length is not encrypted, and the MAC
-    covers the ciphertext.
+    """A cipher with an ``-etm@openssh.com`` MAC (PROTOCOL 1.5).
+
+    The length is not encrypted, and the MAC covers the ciphertext.
     """
 
     head = 4
@@ -290,8 +291,9 @@ class EncryptThenMac(_MacCipher):
 
 
 class EncryptAndMac(_MacCipher):
-    """A cipher with a MAC over the plaintext (RFC 4253 section 6.4): the first block is decrypted to get
-    the length.
+    """A cipher with a MAC over the plaintext (RFC 4253 section 6.4).
+
+    The first block is decrypted to get the length.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
-"""Limits for one peer: messages before its login, and key exchanges that it starts. Pure values: the caller
-passes the time and the volume.
+"""Limits for one peer: messages before its login, key exchanges that it starts, unsent replies.
+
+Pure values: the caller passes the time and the volume.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Signature verification with plain keys and certificates (RFC 4253 section 6.6, RFC 5656, RFC 8332,
-PROTOCOL.u2f).
+"""Signature verification with plain keys and certificates.
 
-SHA-1 and DSA are accepted only if a rule of the configuration selects that for one old target, and never in
-a certificate.
+RFC 4253 section 6.6, RFC 5656, RFC 8332, PROTOCOL.u2f. SHA-1 and DSA are accepted only if a rule of the
+configuration selects that for one old target, and never in a certificate.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ _USER_VERIFIED = 0x04
 def verify_signature(
     algorithm: bytes, blob: bytes, data: bytes, signature: bytes, *, sha1: bool = False
 ) -> bool:
-    """Return whether ``signature`` is a valid signature over ``data`` by the key or certificate ``blob``.
-    Never raises.
+    """Return whether the key or certificate ``blob`` has signed ``data``. Never raises.
 
     ``algorithm`` is the negotiated public key algorithm. The algorithm in the signature must match it, so
     that a peer cannot fall back to SHA-1. With ``sha1`` the algorithm may be ``ssh-rsa`` or ``ssh-dss``,
@@ -79,8 +77,9 @@ def verify_signature(
 def _verify(
     algorithm: bytes, key: bytes, data: bytes, signature: bytes, *, touch: bool = True, verified: bool = False
 ) -> bool:
-    """Verify ``string algorithm, string signature[, byte flags, uint32 counter]`` with the plain key
-    ``key``.
+    """Verify a signature with the plain key ``key``.
+
+    ``string algorithm, string signature[, byte flags, uint32 counter]``
     """
     try:
         r = Reader(signature)

@@ -1,8 +1,7 @@
-"""The part of the transport protocol that servers and clients share (RFC 4253, RFC 8308, OpenSSH's
-PROTOCOL).
+"""The part of the transport protocol that servers and clients share.
 
-It has the life of a connection, bytes in both directions, and the messages below 50. Any error ends only
-this connection; ``dataReceived`` never raises.
+RFC 4253, RFC 8308, OpenSSH's PROTOCOL: the life of a connection, bytes in both directions, and the messages
+below 50. Any error ends only this connection; ``dataReceived`` never raises.
 """
 
 from __future__ import annotations
@@ -87,13 +86,11 @@ class SSHTransport(Protocol):
         self.peer_identification: bytes | None = None
         self.peer_extensions: dict[bytes, bytes] = {}
 
-    # --- what others ask
+    # --- for services and owners
 
     @property
     def sessionID(self) -> bytes | None:
-        """The session identifier: the hash of the first key exchange (RFC 4253 section 7.2). Conch uses
-        this name.
-        """
+        """The session identifier (RFC 4253 section 7.2). Conch uses this name."""
         return self.kex.session_id
 
     @property
@@ -117,9 +114,7 @@ class SSHTransport(Protocol):
 
     @property
     def session_binding(self) -> SessionBinding:
-        """The values that bind an agent's signatures to this connection; empty before the first key
-        exchange.
-        """
+        """The values that bind an agent's signatures to this connection; empty before the key exchange."""
         return SessionBinding(
             host_key=self.host_key_blob, session_id=self.session_id, signature=self.host_key_signature
         )
@@ -159,9 +154,7 @@ class SSHTransport(Protocol):
             self._on_identification.append(callback)
 
     def when_secure(self) -> Deferred[None]:
-        """Return a Deferred that fires after the first key exchange. It fails with the error that ended the
-        connection, or with ConnectionGone.
-        """
+        """Return a Deferred that fires after the first key exchange. ``ConnectionWaiters`` has the details."""
         return self._waiters.when_secure()
 
     def when_lost(self) -> Deferred[ConnectionEnd]:
@@ -169,9 +162,7 @@ class SSHTransport(Protocol):
         return self._waiters.when_lost()
 
     def registerProducer(self, producer: Producer, streaming: bool) -> None:
-        """Set the producer. It is paused while the socket does not drain and while many messages wait for
-        new keys.
-        """
+        """Set the producer, which is paused while messages wait for the socket or for new keys."""
         self._backpressure.attach(producer)
 
     def unregisterProducer(self) -> None:

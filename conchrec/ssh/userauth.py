@@ -100,8 +100,9 @@ def publickey_request(
 
 
 def signed_data(session_id: bytes, request: bytes) -> bytes:
-    """Return the data that the signature covers: ``string session id, byte 50``, then the request up to the
-    signature.
+    """Return the data that the signature of a public key request covers.
+
+    ``string session id, byte 50``, then the request up to the signature
     """
     return string(session_id) + bytes((REQUEST,)) + request
 

@@ -362,9 +362,7 @@ class UserAuthClient(SSHService):
         return outcome
 
     def _read_offer_outcome(self, reply: _Reply) -> _Outcome:
-        """Read the FAILURE after an offer. Partial success is invalid here, because an offer proves
-        nothing.
-        """
+        """Read the FAILURE after an offer. An offer proves nothing, so partial success is a violation."""
         if self._read_outcome(reply, u.PUBLICKEY) is _Outcome.PARTIAL:
             raise RemoteViolation("a key was accepted without a signature")
         return _Outcome.REFUSED
@@ -484,9 +482,7 @@ def _check_pk_ok(payload: bytes, blob: bytes) -> None:
 
 
 def _parse_challenge(payload: bytes) -> u.Challenge:
-    """``string name, string instruction, string language, uint32 count``, then ``string prompt, boolean
-    echo`` repeated
-    """
+    """Parse INFO_REQUEST; ``userauth.info_request`` has its layout."""
     r = Reader(payload)
     name, instruction = decode_text(r.string()), decode_text(r.string())
     r.string()

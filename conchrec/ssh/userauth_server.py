@@ -379,9 +379,7 @@ class UserAuthServer(SSHService):
     # --- answers
 
     def _decide(self, method: bytes, attempt: Callable[[], Deferred[Identity]], *, counts: bool) -> None:
-        """Make an attempt, and answer when it is decided. ``counts`` is whether a failure counts as a
-        failed attempt.
-        """
+        """Make an attempt, and answer when it is decided. ``counts`` is whether a failure counts."""
         self._state = _State.DECIDING
         self._login_timer.pause()
         # The attempt may ask a question at once, so the state may have changed after this call.
@@ -440,9 +438,7 @@ class UserAuthServer(SSHService):
             self._send_failure()
 
     def _send_failure(self, methods: tuple[bytes, ...] | None = None, *, partial: bool = False) -> None:
-        """Send FAILURE: ``name-list methods that can continue, boolean partial success`` (RFC 4252 section
-        5.1).
-        """
+        """Send FAILURE: ``name-list methods that can continue, boolean partial success``."""
         if methods is None:
             methods = self._authenticator.methods(self._user_text)
         if self._state is _State.OVER or self.transport is None:
