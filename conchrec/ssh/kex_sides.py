@@ -78,10 +78,8 @@ class ServerKeyExchange(KeyExchange):
         blob = key.blob()
         exchange_hash = self._exchange_hash(run, blob, client, server, secret)
         signature = key.sign(exchange_hash, signatureType=algorithm)
-        if not self.is_secure:
-            self.host_key_blob, self.host_key_signature = blob, signature
         self._transport.send_now(a.KEX_REPLY, string(blob) + string(server) + string(signature))
-        self._use_secret(secret, exchange_hash)
+        self._use_secret(secret, exchange_hash, blob, signature)
 
     def _keys_sent(self, run: KexRun) -> None:
         # EXT_INFO is the first message under the new keys (RFC 8308 section 2.4).
@@ -127,9 +125,10 @@ class ClientKeyExchange(KeyExchange):
         """``string host key, string server's value, string signature``"""
         blob, server, signature = r.string(), r.string(), r.string()
         r.end()
-        if blob != self.host_key_blob:
+        binding = self.binding
+        if binding is None or blob != binding.host_key:
             # A server may have a new certificate now, but its key must be the same.
-            if self.is_secure and _plain_key(blob) != _plain_key(self.host_key_blob):
+            if binding is not None and _plain_key(blob) != _plain_key(binding.host_key):
                 raise RemoteViolation("the host key changed during the connection")
             try:
                 self._verify_host_key(blob)
@@ -152,9 +151,7 @@ class ClientKeyExchange(KeyExchange):
                 DisconnectReason.KEY_EXCHANGE_FAILED,
             )
             return
-        if not self.is_secure:
-            self.host_key_blob, self.host_key_signature = blob, signature
-        self._use_secret(secret, exchange_hash)
+        self._use_secret(secret, exchange_hash, blob, signature)
 
 
 def ext_info() -> bytes:

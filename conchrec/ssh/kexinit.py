@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 from conchrec.errors import RemoteViolation
 from conchrec.reasons import ReasonCode
 from conchrec.ssh.algorithms import Algorithms
-from conchrec.ssh.kex_methods import is_usable
+from conchrec.ssh.kex_methods import derive, is_usable, kex_hash
 from conchrec.ssh.numbers import KEXINIT
 from conchrec.ssh.packetcipher import Suite, is_aead, suite
 from conchrec.ssh.wire import Reader, names, uint32
@@ -124,6 +125,23 @@ class Agreement:
     #: Key exchange, host key, ciphers and MACs without repetition, for people.
     names: tuple[bytes, ...]
     guess_wrong: bool
+
+    def derive_ciphers(self, secret: bytes, exchange_hash: bytes, session_id: bytes) -> tuple[Any, Any]:
+        """Return what seals and opens packets from client to server, and from server to client.
+
+        The keys are derived as in RFC 4253 section 7.2.
+        """
+        hash_ = kex_hash(self.kex)
+
+        def make(suite: Suite, letters: bytes) -> Any:
+            iv, key, mac = (
+                derive(hash_, secret, exchange_hash, session_id, bytes((letter,)), size)
+                for letter, size in zip(letters, (suite.iv, suite.key, suite.mac), strict=True)
+            )
+            return suite.make(key, iv, mac)
+
+        to_server, to_client = self.suites
+        return make(to_server, b"ACE"), make(to_client, b"BDF")
 
 
 def negotiate(ours: Proposal, theirs: Proposal, *, is_client: bool) -> Agreement:

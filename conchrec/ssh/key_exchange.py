@@ -22,10 +22,11 @@ from twisted.python.failure import Failure
 from conchrec.clock import Clock
 from conchrec.errors import ConchrecError, RemoteViolation
 from conchrec.reasons import ReasonCode
+from conchrec.ssh.agent_messages import SessionBinding
 from conchrec.ssh.algorithms import Algorithms
 from conchrec.ssh.compression import DELAYED
 from conchrec.ssh.framing import InboundPackets, OutboundPackets
-from conchrec.ssh.kex_methods import KexMethod, ModularPowers, derive, kex_hash, new_kex_method
+from conchrec.ssh.kex_methods import KexMethod, ModularPowers, kex_hash, new_kex_method
 from conchrec.ssh.kex_table import TABLE, ExchangePhase, KexAction, KexEvent
 from conchrec.ssh.kexinit import (
     EXT_INFO_CLIENT,
@@ -44,7 +45,6 @@ from conchrec.ssh.numbers import (
     DisconnectReason,
     may_go_in_exchange,
 )
-from conchrec.ssh.packetcipher import Suite
 from conchrec.ssh.peer_limits import RekeyAllowance
 from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string
@@ -186,11 +186,8 @@ class KeyExchange(ABC):
         #: Our last KEXINIT.
         self.proposal: Proposal | None = None
         self.run: KexRun | None = None
-        #: The session identifier: the hash of the first exchange (RFC 4253 section 7.2).
-        self.session_id: bytes | None = None
-        #: The server's host key and its signature in the first exchange.
-        self.host_key_blob = b""
-        self.host_key_signature = b""
+        #: The host key, the session identifier and the signature of the first exchange.
+        self.binding: SessionBinding | None = None
         #: The number of exchanges after the first.
         self.rekeys = 0
         #: The names of the current algorithms, for people: key exchange, host key, ciphers and MACs.
@@ -213,7 +210,12 @@ class KeyExchange(ABC):
     def _keys_sent(self, run: KexRun) -> None:  # noqa: B027  # only a server does something here
         """Called directly after our NEWKEYS was sent."""
 
-    # --- what the transport asks and tells
+    @property
+    def session_id(self) -> bytes | None:
+        """The session identifier: the hash of the first exchange (RFC 4253 section 7.2)."""
+        return self.binding.session_id if self.binding is not None else None
+
+    # --- what the transport calls
 
     def begin(self) -> None:
         """Start a key exchange, unless one is in progress."""
@@ -360,13 +362,14 @@ class KeyExchange(ABC):
         else:
             self._handle_method(run, Reader(payload))
 
-    def _switch(self, secret: bytes, exchange_hash: bytes) -> None:
+    def _switch(self, secret: bytes, exchange_hash: bytes, host_key: bytes, signature: bytes) -> None:
         """Send NEWKEYS and use the new keys for what follows."""
         run = self.run
         assert run is not None
         agreed = run.agreed
-        self.session_id = self.session_id or exchange_hash
-        up, down = self._derive_ciphers(agreed, secret, exchange_hash)
+        if self.binding is None:
+            self.binding = SessionBinding(host_key=host_key, session_id=exchange_hash, signature=signature)
+        up, down = agreed.derive_ciphers(secret, exchange_hash, self.binding.session_id)
         sealer, opener = (up, down) if self.is_client else (down, up)
         up_compressed, down_compressed = (name == DELAYED for name in agreed.compressions)
         if not self.is_client:
@@ -381,21 +384,6 @@ class KeyExchange(ABC):
         self._keys_sent(run)
         if self.is_open:
             self._send_blocked()
-
-    def _derive_ciphers(self, agreed: Agreement, secret: bytes, exchange_hash: bytes) -> tuple[Any, Any]:
-        """Return the ciphers from client to server and from server to client (RFC 4253 section 7.2)."""
-        hash_ = kex_hash(agreed.kex)
-        session_id = self.session_id or b""
-
-        def make(suite: Suite, letters: bytes) -> Any:
-            iv, key, mac = (
-                derive(hash_, secret, exchange_hash, session_id, bytes((letter,)), size)
-                for letter, size in zip(letters, (suite.iv, suite.key, suite.mac), strict=True)
-            )
-            return suite.make(key, iv, mac)
-
-        to_server, to_client = agreed.suites
-        return make(to_server, b"ACE"), make(to_client, b"BDF")
 
     def _finish_first(self, payload: bytes) -> None:
         """Finish the first exchange."""
@@ -482,9 +470,9 @@ class KeyExchange(ABC):
         digest: bytes = kex_hash(run.agreed.kex)(b"".join(map(string, parts)) + secret).digest()
         return digest
 
-    def _use_secret(self, secret: bytes, exchange_hash: bytes) -> None:
+    def _use_secret(self, secret: bytes, exchange_hash: bytes, host_key: bytes, signature: bytes) -> None:
         """Use the keys of an exchange that the host key has signed."""
-        self._handle_event(KexEvent.SIGNED, secret, exchange_hash)
+        self._handle_event(KexEvent.SIGNED, secret, exchange_hash, host_key, signature)
 
 
 def _violation(event: KexEvent) -> RemoteViolation:

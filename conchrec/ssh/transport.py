@@ -185,9 +185,9 @@ class ClientTransport(SSHTransport):
 
     def start(self, identification: bytes) -> None:
         """Send our identification string and start the key exchange."""
-        if self._our_identification is not None or self.is_over:
+        if self._identifications.ours is not None or self.is_over:
             return
-        self._our_identification = identification
+        self._identifications.ours = identification
         if self._is_connected:
             self._send_identification()
             self.dataReceived(b"")

@@ -7,6 +7,7 @@ below 50. Any error ends only this connection; ``dataReceived`` never raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.conch.ssh.service import SSHService
@@ -24,14 +25,14 @@ from conchrec.ssh.backpressure import Producer, WriteBackpressure
 from conchrec.ssh.connection_waiters import ConnectionWaiters
 from conchrec.ssh.disconnect import ConnectionEnd
 from conchrec.ssh.fair_turns import Share
-from conchrec.ssh.framing import MAX_IDENTIFICATION, InboundPackets, OutboundPackets
+from conchrec.ssh.framing import InboundPackets, OutboundPackets
+from conchrec.ssh.identification import Identifications, UnsupportedVersion
 from conchrec.ssh.key_exchange import MAX_BLOCKED, MAX_BLOCKED_EARLY, KeyExchange
 from conchrec.ssh.numbers import DisconnectReason
 from conchrec.ssh.packet_reader import READ_AT_MOST, PacketReader
 from conchrec.ssh.peer_limits import MAX_BEHIND, MAX_UNREAD, SendBacklog
 from conchrec.ssh.timers import Timers
 from conchrec.ssh.wire import Reader, string, uint32
-from conchrec.text import one_line
 
 _log = Logger()
 
@@ -63,8 +64,7 @@ class SSHTransport(Protocol):
     kex: KeyExchange
 
     def __init__(self, *, identification: bytes | None, clock: Clock, share: Share | None) -> None:
-        self._our_identification = identification
-        self._clock = clock
+        self._identifications = Identifications(identification)
         self._timers = Timers(clock)
         #: The packets of both directions. ``kex`` gives them their keys.
         self.inbound = InboundPackets()
@@ -77,13 +77,10 @@ class SSHTransport(Protocol):
         self._is_closing = False
         self._backlog = SendBacklog()
         self._backpressure.on_drained = self._resume_reading
-        self._on_identification: list[Callable[[bytes], None]] = []
         self._waiters = ConnectionWaiters()
-        self._error: Exception | None = None
-        self._peer_reason: int | None = None
-        self._peer_description = b""
+        #: How the connection will have ended, as far as that is known.
+        self._end = ConnectionEnd()
         self.lost: ConnectionEnd | None = None
-        self.peer_identification: bytes | None = None
         self.peer_extensions: dict[bytes, bytes] = {}
 
     # --- for services and owners
@@ -103,21 +100,19 @@ class SSHTransport(Protocol):
         return self.kex.is_secure
 
     @property
+    def session_binding(self) -> SessionBinding:
+        """The values that bind an agent's signatures to this connection; empty before the key exchange."""
+        return self.kex.binding or SessionBinding(host_key=b"", session_id=b"", signature=b"")
+
+    @property
     def host_key_blob(self) -> bytes:
         """The server's host key or certificate in the first key exchange; empty before it."""
-        return self.kex.host_key_blob
+        return self.session_binding.host_key
 
     @property
     def host_key_signature(self) -> bytes:
         """The host key's signature over the first key exchange; empty before it."""
-        return self.kex.host_key_signature
-
-    @property
-    def session_binding(self) -> SessionBinding:
-        """The values that bind an agent's signatures to this connection; empty before the key exchange."""
-        return SessionBinding(
-            host_key=self.host_key_blob, session_id=self.session_id, signature=self.host_key_signature
-        )
+        return self.session_binding.signature
 
     @property
     def agreed_names(self) -> tuple[bytes, ...]:
@@ -127,8 +122,12 @@ class SSHTransport(Protocol):
     @property
     def identifications(self) -> tuple[bytes, bytes]:
         """The identification strings of the client and of the server, without CR and LF."""
-        ours, theirs = self._our_identification or b"", self.peer_identification or b""
-        return (ours, theirs) if self.kex.is_client else (theirs, ours)
+        return self._identifications.in_order(is_client=self.kex.is_client)
+
+    @property
+    def peer_identification(self) -> bytes | None:
+        """The peer's identification string, without CR and LF; None until it was read."""
+        return self._identifications.peer
 
     @property
     def is_over(self) -> bool:
@@ -143,18 +142,15 @@ class SSHTransport(Protocol):
     def give_up(self, error: ConchrecError) -> None:
         """Drop the connection to a peer that no longer answers; ``error`` becomes ``ConnectionEnd.error``."""
         if not self.is_over:
-            self._error = error
+            self._end = replace(self._end, error=error)
             self.abort()
 
     def on_identification(self, callback: Callable[[bytes], None]) -> None:
         """Call ``callback`` with the peer's identification string, now or when it arrives."""
-        if self.peer_identification is not None:
-            callback(self.peer_identification)
-        else:
-            self._on_identification.append(callback)
+        self._identifications.on_peer(callback)
 
     def when_secure(self) -> Deferred[None]:
-        """Return a Deferred that fires after the first key exchange. ``ConnectionWaiters`` has the details."""
+        """Return a Deferred that fires after the first key exchange (``ConnectionWaiters``)."""
         return self._waiters.when_secure()
 
     def when_lost(self) -> Deferred[ConnectionEnd]:
@@ -191,7 +187,7 @@ class SSHTransport(Protocol):
             self.transport.SEND_LIMIT = SEND_AT_MOST
         self.transport.registerProducer(self._backpressure, True)
         self._reader.connect(self.transport)
-        if self._our_identification is not None:
+        if self._identifications.ours is not None:
             self._send_identification()
 
     def _set_read_size(self) -> None:
@@ -210,8 +206,8 @@ class SSHTransport(Protocol):
 
     def _send_identification(self) -> None:
         """Send our identification string and start the first key exchange."""
-        assert self._our_identification is not None
-        self.transport.write(self._our_identification + b"\r\n")
+        assert self._identifications.ours is not None
+        self.transport.write(self._identifications.ours + b"\r\n")
         self.kex.begin()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
@@ -224,12 +220,8 @@ class SSHTransport(Protocol):
         """End the connection, after all received messages were handled."""
         if self.lost is not None:
             return
-        self.lost = lost = ConnectionEnd(
-            error=self._error,
-            reason=self._peer_reason,
-            description=self._peer_description,
-            greeting=() if self.peer_identification is not None else tuple(self.inbound.greeting),
-        )
+        greeting = () if self.peer_identification is not None else tuple(self.inbound.greeting)
+        self.lost = lost = replace(self._end, greeting=greeting)
         self._timers.stop()
         self.kex.stop()
         self.inbound.clear()
@@ -243,7 +235,7 @@ class SSHTransport(Protocol):
         """Send DISCONNECT (RFC 4253 section 11.1) and close the connection. Has an effect once."""
         if self.is_over or not self._is_connected:
             return
-        if self._our_identification is not None:
+        if self._identifications.ours is not None:
             self.send_now(a.DISCONNECT, uint32(reason) + string(desc) + string(b""))
         self._leave()
 
@@ -275,7 +267,7 @@ class SSHTransport(Protocol):
         """End the connection because of an error. The peer gets its public text."""
         if self.is_over:
             return
-        self._error = error
+        self._end = replace(self._end, error=error)
         text = error.public if isinstance(error, ConchrecError) else INTERNAL_ERROR
         self.sendDisconnect(reason, text.encode("utf-8", "replace"))
 
@@ -333,11 +325,11 @@ class SSHTransport(Protocol):
         """Read the peer's identification string, if needed. Return whether packets may be handled."""
         if self.peer_identification is None and not self._read_identification():
             return False
-        if self._our_identification is None and len(self.inbound) > MAX_EARLY:
+        if self._identifications.ours is None and len(self.inbound) > MAX_EARLY:
             raise RemoteViolation(
                 "too much was sent before our identification string", code=ReasonCode.TOO_MANY_MESSAGES
             )
-        return self._our_identification is not None
+        return self._identifications.ours is not None
 
     def messages_handled(self) -> None:
         """All messages of this slice were handled: start a key exchange if it is due."""
@@ -345,20 +337,12 @@ class SSHTransport(Protocol):
 
     def _read_identification(self) -> bool:
         """Read the identification string. Return whether it was read and is valid."""
-        line = self.inbound.identification(of_client=not self.kex.is_client)
-        if line is None:
+        try:
+            is_read = self._identifications.read_peer(self.inbound, of_client=not self.kex.is_client)
+        except UnsupportedVersion as error:
+            self.fail(error, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
             return False
-        if len(line) > MAX_IDENTIFICATION or not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
-            wrong = RemoteViolation(
-                f"unsupported protocol version {one_line(line, 40)}: must be SSH-2.0", code=ReasonCode.NOT_SSH
-            )
-            self.fail(wrong, DisconnectReason.PROTOCOL_VERSION_NOT_SUPPORTED)
-            return False
-        self.peer_identification = line
-        callbacks, self._on_identification = self._on_identification, []
-        for callback in callbacks:
-            callback(line)
-        return not self.is_over
+        return is_read and not self.is_over
 
     # --- bytes out
 
@@ -381,10 +365,8 @@ class SSHTransport(Protocol):
             if self._backlog.answers > MAX_UNREAD:
                 self.hold("unread answers", True)
             if self._backlog.total > MAX_BEHIND:
-                self._error = RemoteViolation(
-                    "the other side does not read what we send", code=ReasonCode.TOO_MANY_MESSAGES
-                )
-                self.abort()
+                text = "the other side does not read what we send"
+                self.give_up(RemoteViolation(text, code=ReasonCode.TOO_MANY_MESSAGES))
                 return
         else:
             self._backlog.total = 0
@@ -445,7 +427,8 @@ class SSHTransport(Protocol):
     def _handle_disconnect(self, payload: bytes) -> None:
         """``uint32 reason, string description, string language``; some peers leave the language out."""
         r = Reader(payload)
-        self._peer_reason, self._peer_description = r.uint32(), r.string()[:MAX_DESCRIPTION]
+        reason, description = r.uint32(), r.string()[:MAX_DESCRIPTION]
+        self._end = replace(self._end, reason=reason, description=description)
         self._leave()
 
     def _ignore(self, payload: bytes) -> None:

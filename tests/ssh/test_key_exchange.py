@@ -172,7 +172,7 @@ ARGUMENTS: dict[KexEvent, tuple[object, ...]] = {
     KexEvent.KEXINIT: (Proposal.make(CURVE, (b"ssh-ed25519",), ()).payload[1:],),
     KexEvent.PAUSE_OVER: (Proposal.make(CURVE, (b"ssh-ed25519",), ()).payload[1:],),
     KexEvent.METHOD: (a.KEX_FIRST, string(b"\x09" + bytes(31))),
-    KexEvent.SIGNED: (string(b"the secret"), b"the exchange hash"),
+    KexEvent.SIGNED: (string(b"the secret"), b"the exchange hash", b"the host key", b"the signature"),
     KexEvent.NEWKEYS: (b"",),
 }
 #: What the server sends, and its phase after that.
@@ -240,7 +240,9 @@ def test_documents_state_table() -> None:
 def test_gives_both_sides_same_keys() -> None:
     both = Both().first()
     assert both.client.session_id == both.server.session_id != None  # noqa: E711
-    assert both.client.host_key_blob == both.server.host_key_blob == HOST_KEY.get(b"ssh-ed25519").blob()
+    assert both.client.binding == both.server.binding
+    assert both.client.binding is not None
+    assert both.client.binding.host_key == HOST_KEY.get(b"ssh-ed25519").blob()
     assert both.client.agreed_names == both.server.agreed_names
     assert (both.at_client.secured, both.at_server.secured) == (1, 1)
     assert both.client.strict
