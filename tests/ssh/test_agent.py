@@ -1,4 +1,4 @@
-"""The user's agent: the stock one with keys of each type, and agents that misbehave."""
+"""The agent client, with OpenSSH's agent and with agents that misbehave."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEY = memory_key().public().blob()
 RSA = memory_key("rsa").public().blob()
 
 
-# --- the stock agent
+# --- OpenSSH's agent
 
 
 async def certified(stage: Stage, kind: str) -> Key:
@@ -142,7 +142,7 @@ async def test_fails_when_agent_ends(stage: Stage) -> None:
     assert client.closed
 
 
-# --- what the user asks to be put in
+# --- keys that are added
 
 
 PRIVATE = ed25519.Ed25519PrivateKey.generate()
@@ -151,7 +151,7 @@ CERTIFICATE = user_certificate(PrivateKey(PRIVATE))
 
 
 async def test_adds_and_removes_key_with_certificate(stage: Stage) -> None:
-    """The agent has the certificate alone, signs with it, and takes it out again."""
+    """The agent keeps the certificate, signs with it, and removes it."""
     agent = await stage.agent(await stage.key())
     client = await connect_keeper(stage, agent)
     (other,) = await client.identities()
@@ -167,7 +167,7 @@ async def test_adds_and_removes_key_with_certificate(stage: Stage) -> None:
 
 
 async def test_rounds_lifetime_up_to_one_second(stage: Stage) -> None:
-    """Less than a second is one: nought would be for ever, with some."""
+    """Some agents keep a key with a lifetime of 0 for ever."""
     client = await connect_keeper(stage, await stage.agent())
     await client.add(PRIVATE, CERTIFICATE, comment="", lifetime=timedelta(milliseconds=1))
 
@@ -202,7 +202,7 @@ def test_rejects_malformed_reply_to_remove(message: bytes) -> None:
 
 
 def test_gives_target_logins_no_operation_on_keys() -> None:
-    """By construction: an upstream login gets an AgentClient, which has no such operation."""
+    """A login at a target gets an AgentClient, which has no operation that changes keys."""
     ours = {name for name in vars(AgentClient) if not name.startswith("_")}
     assert ours == {
         *("identities", "sign", "extension", "bind_session", "forward"),
@@ -214,7 +214,9 @@ def test_gives_target_logins_no_operation_on_keys() -> None:
 
 
 class Fake:
-    """The test is the agent. ``requests`` has the requests; ``lost`` how often the client hung up."""
+    """A client whose agent is the test. ``requests`` has the sent bytes; ``lost`` counts the calls of
+    ``lose``.
+    """
 
     def __init__(self) -> None:
         self.requests = bytearray()
@@ -396,7 +398,7 @@ def test_rejects_request_that_is_too_long(fake: Fake) -> None:
 
 
 def test_handles_no_message_after_close_in_callback(fake: Fake) -> None:
-    """Who hangs up in a callback gets no more messages of the same packet."""
+    """A callback that closes the connection gets no later message of the same delivery."""
     fake.client.identities().addCallback(lambda _: fake.client.close())
     fake.keep(fake.client.identities())
     reply = listed()
@@ -404,7 +406,7 @@ def test_handles_no_message_after_close_in_callback(fake: Fake) -> None:
     assert fake.error == "the agent connection was closed"
 
 
-# --- what it signs
+# --- signatures
 
 
 @pytest.mark.parametrize(
@@ -460,7 +462,7 @@ def test_makes_comments_safe_to_print(fake: Fake) -> None:
 
 @pytest.mark.parametrize("kind", [b"x\xfe\xff", b"\x1b[31m"])
 def test_makes_key_types_safe_to_print(fake: Fake, kind: bytes) -> None:
-    """A key type may be anything: what it signs with is asked for by that name, and it is shown to people."""
+    """The agent may name any key type; it appears in labels and errors."""
     signer = AgentSigner(fake.client, AgentIdentity(blob=string(kind), comment=""))
     assert signer.label.isprintable()
     fake.keep(signer.sign(b"data", kind))

@@ -1,4 +1,4 @@
-"""The layouts and the framing of agent messages, against bytes that are written out and in round trips."""
+"""The layouts and the framing of agent messages, against literal bytes and in round trips."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = st.binary(min_size=32, max_size=32)
 
 
 def messages_in(frames: a.AgentFrames) -> list[bytes]:
-    """All messages that are complete."""
+    """Return all complete messages."""
     received = []
     while (message := frames.next_message()) is not None:
         received.append(message)
@@ -47,7 +47,7 @@ def test_frames_round_trip_when_cut_anywhere(messages: list[bytes], cuts: list[i
 
 
 def test_delivers_message_with_its_last_byte() -> None:
-    """One byte at a time; the length is known from the fourth on."""
+    """One byte at a time; the length is known after the fourth."""
     frames = a.AgentFrames()
     seen = []
     for byte in a.frame(b"\x0babc"):
@@ -114,7 +114,7 @@ def test_rejects_too_long_message_from_blocking_stream(length: int) -> None:
     assert stream.tell() == 4
 
 
-# --- layouts, as bytes
+# --- layouts
 
 
 def test_encodes_documented_layouts() -> None:
@@ -191,7 +191,7 @@ def test_extension_round_trip(name: bytes, contents: bytes) -> None:
     assert a.parse_extension_reply(a.encode_message(a.SUCCESS, contents), name) == contents
 
 
-# --- what is rejected
+# --- rejected messages
 
 
 WHOLE: list[tuple[Callable[[bytes], Any], bytes]] = [

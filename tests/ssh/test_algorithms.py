@@ -1,4 +1,4 @@
-"""What is offered to whom."""
+"""The algorithms that are offered to clients and targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_offers_no_weak_algorithm(offer: Algorithms) -> None:
 
 
 def test_legacy_adds_only_sha1_and_cbc() -> None:
-    """SHA-1 and CBC, after all that is sound."""
+    """SHA-1 and CBC come after all secure algorithms."""
     weak = (b"sha1", b"cbc")
     for legacy, sound in (
         (LEGACY.kex, UPSTREAM.kex),

@@ -1,4 +1,4 @@
-"""Certificates: what ssh-keygen makes we read, what we make ssh-keygen reads; and what must not pass."""
+"""Certificates: compatibility with ssh-keygen in both directions, and rejected certificates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GENERATED = {"ed25519": (), "rsa": ("-b", "2048"), "ecdsa": ("-b", "384")}
 
 def keygen(*arguments: str | Path) -> str:
     command = (program("ssh-keygen"), *map(str, arguments))
-    # The clock of validity intervals is the machine's; UTC makes what is printed comparable.
+    # ssh-keygen uses the time zone of the machine; UTC makes its output comparable.
     done = subprocess.run(
         command, env=environment(TZ="UTC"), capture_output=True, text=True, check=False, timeout=60
     )
@@ -50,7 +50,7 @@ def blob_of(path: Path) -> bytes:
 
 
 def sign(directory: Path, *options: str, by: str = "ed25519", kind: str = "ed25519") -> c.Certificate:
-    """What ssh-keygen makes of a new key; the authority is ``ca`` in ``directory``."""
+    """Let ssh-keygen sign a new key. The CA key is ``ca`` in ``directory``."""
     generate(directory / "ca", by)
     generate(directory / "key", kind)
     keygen("-q", "-s", directory / "ca", "-I", "joe", *options, directory / "key.pub")
@@ -90,13 +90,13 @@ def host_certificate(*principals: str) -> c.Certificate:
 
 
 def why(certificate: c.Certificate, **more: object) -> str:
-    """Why it is no good user certificate."""
+    """Return the text of the rejection as a user certificate."""
     with pytest.raises(CertificateRejected) as caught:
         user(certificate, **more)  # type: ignore[arg-type]
     return caught.value.public
 
 
-# --- ssh-keygen's
+# --- certificates of ssh-keygen
 
 
 @pytest.mark.parametrize("by", GENERATED)
@@ -162,7 +162,7 @@ def test_accepts_verify_required(tmp_path: Path) -> None:
     assert "verify-required" in certificate.critical_options
 
 
-# --- ours
+# --- our certificates
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -229,7 +229,7 @@ def test_rejects_issue_for_unsuitable_key_or_period() -> None:
         made(before=NOW - HOUR)
 
 
-# --- what must not pass
+# --- rejected certificates
 
 
 def test_rejects_certificate_of_the_other_kind() -> None:
@@ -239,7 +239,7 @@ def test_rejects_certificate_of_the_other_kind() -> None:
 
 
 def resigned(certificate: c.Certificate, old: bytes, new: bytes) -> c.Certificate:
-    """With other bytes in it, and a good signature anyway."""
+    """Return the certificate with other bytes and a valid signature."""
     assert certificate.signed.count(old) == 1
     signed = certificate.signed.replace(old, new)
     return c.decode(signed + string(CA.sign(signed)))
@@ -262,7 +262,7 @@ def test_rejects_certificate_with_invalid_principal(name: bytes) -> None:
 
 
 def test_rejects_certificate_as_authority() -> None:
-    """CVE-2025-49825: the "authority" is a certificate, whose own signature nobody has looked at."""
+    """CVE-2025-49825: the CA key is a certificate, whose own signature nobody has verified."""
     nested = made()
     around = resigned(nested, string(CA.blob), string(nested.blob))
     assert around.authority == nested.blob
@@ -375,7 +375,7 @@ def test_raises_only_violations_for_random_bytes(rubbish: bytes) -> None:
         assert not signatures.verify_signature(b"ssh-ed25519", blob, b"data", rubbish)
 
 
-# --- names
+# --- type names
 
 
 @pytest.mark.parametrize("plain", c.KEY_TYPES)

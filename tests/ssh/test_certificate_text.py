@@ -1,4 +1,4 @@
-"""A certificate as ssh-keygen lists it, compared with what ssh-keygen says."""
+"""The text of a certificate, compared with the output of ssh-keygen."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_prints_host_certificate_like_ssh_keygen(stage: Stage) -> None:
 
 
 def test_prints_malformed_fields() -> None:
-    """It is shown anyway."""
+    """Malformed fields are printed and do not raise."""
     odd = {"source-address": b"\0\0", "verify-required": b"x"}
     it = decode(user_certificate(key(), critical_options=odd))
     it = replace(it, valid_after=2**63, valid_before=FOREVER - 1, authority=b"", signature=b"", principals=())

@@ -1,4 +1,4 @@
-"""A stream: what is written arrives whole and in order, and nobody sends more than was granted."""
+"""Streams: data arrives complete and in order, within the granted windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.loop import Handler, Loop, Receiver, request_body
 
 
 class User:
-    """A StreamHandler that keeps what it hears."""
+    """A StreamHandler that keeps its events."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, object]] = []
@@ -43,7 +43,7 @@ class User:
 
 
 class Pair:
-    """A stream at either end of one channel."""
+    """A stream at each end of one channel."""
 
     def __init__(self) -> None:
         handler = Handler()
@@ -86,7 +86,7 @@ def test_stops_writer_after_one_window_when_reader_pauses() -> None:
     pair.loop.pump()
     assert len(pair.right_user.data) == WINDOW
     assert pair.left.pending == WINDOW
-    assert pair.right_user.heard == []  # the end waits behind the data
+    assert pair.right_user.heard == []  # EOF waits behind the data
     pair.right.resume()
     pair.loop.pump()
     assert len(pair.right_user.data) == 2 * WINDOW
@@ -160,7 +160,7 @@ def test_limits_packets_to_maximum_size_of_peer() -> None:
 
 
 def test_disconnects_peer_with_too_small_maximum_packet() -> None:
-    """A jump host could have thousands of packets made of each piece of data."""
+    """A jump host could otherwise make us create thousands of packets from each piece of data."""
     handler = Handler()
     loop = Loop(Handler(), handler)
     Stream.open(loop.left, b"direct-tcpip", User())
@@ -196,7 +196,7 @@ def test_ends_stream_when_connection_ends() -> None:
 
 
 def accepted(window: int) -> tuple[Loop, Stream, User, Stream]:
-    """A stream that the peer opened, with that window; the peer's end, and the user of the former."""
+    """Return a stream that the peer opened with this window, the peer's stream, and their handlers."""
     handler = Handler()
     loop = Loop(Handler(), handler)
     user = User()

@@ -1,4 +1,4 @@
-"""Compression from the login on: agreed by the client's wish, begun again with new keys, and bounded."""
+"""Compression after the login: negotiation, new streams with new keys, and limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def log_in(pair: Pair) -> None:
 
 
 def cost(pair: Pair, payload: bytes = TEXT) -> tuple[int, int]:
-    """Bytes on the wire for one message in each direction."""
+    """Return the bytes on the wire for one message in each direction."""
     pair.client.sendPacket(DATA, payload)
     pair.server.sendPacket(DATA, payload)
     sizes = len(pair.client_line.unsent), len(pair.server_line.unsent)
@@ -49,7 +49,7 @@ def test_starts_after_login(chunk: int) -> None:
     assert min(cost(pair)) > len(TEXT)
     log_in(pair)
     assert max(cost(pair)) < len(TEXT) // 10
-    assert max(cost(pair)) < 100  # what was said before is remembered
+    assert max(cost(pair)) < 100  # the stream remembers earlier data
     assert min(cost(pair, os.urandom(3000))) > 3000
 
 
@@ -137,7 +137,7 @@ def test_rejects_empty_packet_inside_compression() -> None:
 
 
 def test_counts_decompressed_bytes_in_turn_budget() -> None:
-    """Packets of 300 bytes with 200 kB inside: one slice inflates two of them, and later turns the others."""
+    """Packets of 300 bytes contain 200 kB: one slice decompresses two of them, later turns the others."""
     pair = pair_of()
     log_in(pair)
     pair.server.charge_to(TurnScheduler(pair.clock).of_user("joe"))

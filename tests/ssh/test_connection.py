@@ -1,4 +1,4 @@
-"""Messages 80 to 100: answers that wait, channels that end, and peers that misbehave."""
+"""Messages 80 to 100: pending replies, the end of channels, and peers that misbehave."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_forgets_channel_after_close_in_both_directions() -> None:
     opening.channel.send(m.CHANNEL_CLOSE)
     pair.loop.pump()
     assert pair.loop.left.channel_count == pair.loop.right.channel_count == 0
-    # Numbers of channels that are gone are used again only after all the others.
+    # The number of a closed channel is used again only after all other numbers.
     pair.open()
     assert pair.channel.number == 1
 
@@ -100,7 +100,7 @@ def test_reports_end_to_each_owner_once() -> None:
     assert pair.here.heard[-1] == ("lost",)
     assert replies == [False]
     assert pair.asker.stopped == 1
-    # Nothing raises afterwards.
+    # Later calls do not raise.
     late = Receiver()
     pair.loop.left.open(b"session", late, window=1, max_packet=1)
     assert late.heard == [("lost",)]
@@ -177,7 +177,7 @@ def test_refuses_channel_with_maximum_packet_of_zero() -> None:
 
 @pytest.mark.parametrize("size", [255, 256])
 def test_refuses_channel_with_too_small_maximum_packet(size: int) -> None:
-    """A stream that the proxy writes itself would be cut into thousands of them at once."""
+    """Data of the proxy's own streams would become thousands of packets."""
     connection, wire, handler = lone(least_packet=256)
     connection.packetReceived(
         m.CHANNEL_OPEN,
@@ -188,7 +188,7 @@ def test_refuses_channel_with_too_small_maximum_packet(size: int) -> None:
 
 
 def test_handles_no_message_after_violation() -> None:
-    """Whatever the transport still delivers: the state of the connection is not to be relied on."""
+    """The state of the connection is unreliable after a violation."""
     handler = Handler()
     loop = Loop(handler, Handler())
     opening = m.ChannelOpen(kind=b"session", sender=0, window=1, max_packet=1, extra=b"").encode()

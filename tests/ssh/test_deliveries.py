@@ -1,5 +1,7 @@
-"""Whole stories over real transports, delivered in pieces of 1 and of 3 bytes: who listens hears the same as
-when everything comes at once, in the same order."""
+"""Complete sessions over real transports, delivered in pieces of 1 and 3 bytes.
+
+Each receiver must get the same messages in the same order as in one delivery.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ TEXT = bytes(range(256)) * 3
 
 
 class LoggedIn:
-    """Two joined transports, a login by key, and a connection over them. ``pair`` carries the bytes."""
+    """Two joined transports with a login by key and a connection. ``pair`` delivers the bytes."""
 
     def __init__(self, pair: Pair, pump: Callable[[], object] | None = None) -> None:
         self.pair = pair
@@ -83,7 +85,7 @@ def events_of(user: Receiver, target: Receiver) -> tuple[list[tuple[Any, ...]], 
 
 
 def user_says(channel: Channel) -> None:
-    """What a client does with a session."""
+    """Send the messages of a client in a session."""
     channel.send(m.CHANNEL_REQUEST, request_body(b"env", False, string(b"LANG") + string(b"C")))
     channel.send(m.CHANNEL_REQUEST, request_body(b"exec", True, string(b"cat")))
     channel.send(m.CHANNEL_DATA, string(TEXT))
@@ -93,7 +95,7 @@ def user_says(channel: Channel) -> None:
 
 
 def target_says(channel: Channel) -> None:
-    """And what a server answers."""
+    """Send the messages of a server in a session."""
     channel.send(m.CHANNEL_SUCCESS)
     for at in range(0, len(TEXT), 100):
         channel.send(m.CHANNEL_DATA, string(TEXT[at : at + 100]))
@@ -144,7 +146,7 @@ RELAYED_TARGET_HEARS = [
 
 
 def session(both: LoggedIn, pump: Callable[[], object], *, rekey: bool = False) -> None:
-    """A session of the client, from its opening to its end, with both at once in the middle."""
+    """Run a session of the client from open to close, with data in both directions at once."""
     user, target = Receiver(), Receiver()
     channel = both.client.open(b"session", user, window=2000, max_packet=1000)
     pump()
@@ -162,7 +164,7 @@ def session(both: LoggedIn, pump: Callable[[], object], *, rekey: bool = False) 
     assert both.client.channel_count == both.server.channel_count == 0
 
 
-# --- the connection
+# --- one connection
 
 
 @pytest.mark.parametrize("rekey", [False, True])
@@ -188,7 +190,7 @@ def test_delivers_compressed_session(chunk: int) -> None:
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_keeps_order_of_requests_and_refusals(chunk: int) -> None:
-    """Of both sides at once, answered in another order than they came in."""
+    """Both sides send requests at once; they are answered in another order."""
     pair = Pair(algorithms=FAST, chunk=chunk)
     both = LoggedIn(pair).begin()
     replies: list[tuple[str, int, bool, bytes]] = []
@@ -223,7 +225,7 @@ def test_keeps_order_of_requests_and_refusals(chunk: int) -> None:
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_delivers_last_data_before_disconnect(chunk: int) -> None:
-    """A session's end, and then that of the connection: nothing of it is lost, nothing comes after it."""
+    """The session ends, then the connection: no data is lost, and nothing follows."""
     pair = Pair(algorithms=FAST, chunk=chunk)
     both = LoggedIn(pair).begin()
     user, target = Receiver(), Receiver()
@@ -238,12 +240,14 @@ def test_delivers_last_data_before_disconnect(chunk: int) -> None:
     assert (pair.client.lost.reason, pair.client.lost.description) == (11, b"the end")
 
 
-# --- a connection in a connection
+# --- an inner connection
 
 
 class Nested:
-    """An inner connection on a channel of an outer one, as with ``ssh -J``: at each end of the channel a
-    tunnel, with the inner transport in it."""
+    """An inner connection on a channel of an outer one, as with ``ssh -J``.
+
+    At each end of the channel is a tunnel with the inner transport.
+    """
 
     def __init__(self, outer_chunk: int) -> None:
         self._outer = LoggedIn(Pair(algorithms=FAST, chunk=outer_chunk)).begin()
@@ -255,7 +259,7 @@ class Nested:
         self.pump()
         self.pair = Pair(algorithms=FAST, connect=False)
         inner = LoggedIn(self.pair, self.pump)
-        # As in the proxy: what the client has said before is delivered first.
+        # As in the proxy: earlier messages of the client are delivered first.
         client_tunnel.start(self.pair.client)
         self.pump()
         server_tunnel.start(self.pair.server)
@@ -272,14 +276,14 @@ class Nested:
 
 @pytest.mark.parametrize(("chunk", "piece"), [(1, 0), (3, 0), (0, 1), (0, 3), (3, 7)])
 def test_delivers_session_through_tunnel(chunk: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``chunk``: how the outer bytes are cut; ``piece``: the size of the packets they come in."""
+    """``chunk`` is the size of outer deliveries, ``piece`` the size of packets in the channel."""
     if piece:
         monkeypatch.setattr("conchrec.ssh.channel_stream.MAX_PACKET", piece)
         monkeypatch.setattr("conchrec.ssh.channel_stream.LEAST_PACKET", piece)
     nested = Nested(chunk)
     session(nested.inner, nested.pump, rekey=True)
     assert nested.pair.client.session_id == nested.pair.server.session_id
-    # Its end is the channel's, and nothing else's.
+    # The end of the inner connection ends the channel only.
     nested.pair.client.loseConnection()
     nested.pump()
     assert nested.pair.server.lost is not None
@@ -288,11 +292,11 @@ def test_delivers_session_through_tunnel(chunk: int, piece: int, monkeypatch: py
     assert nested.outer_lives
 
 
-# --- user, relay, target
+# --- a relayed connection
 
 
 class Relayed:
-    """The user's connection and the target's, a relay between them, all of it delivered in pieces."""
+    """The user's and the target's connection with a relay between them, delivered in pieces."""
 
     def __init__(self, chunk: int) -> None:
         near = self.near = LoggedIn(Pair(algorithms=FAST, chunk=chunk)).begin()
@@ -321,7 +325,9 @@ class Relayed:
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_delivers_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
-    """The target's own window, every byte observed before it is passed on, and both ends at the same time."""
+    """The target has its own window, every byte is observed before it is forwarded, and both ends send at
+    once.
+    """
     stage = Relayed(chunk)
     channel = stage.dial((lambda: succeed(None)) if gated else None)
     stage.pump()
@@ -344,7 +350,7 @@ def test_delivers_relayed_session(chunk: int, gated: bool, rekey: bool) -> None:
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_delivers_relayed_session_when_target_is_late(chunk: int) -> None:
-    """Confirmed early and held: what was said meanwhile comes first, then the rest, in order."""
+    """Messages before the target's confirmation are forwarded first, in order."""
     stage = Relayed(chunk)
     stage.relay.early()
     stage.pump()
@@ -365,7 +371,7 @@ def test_delivers_relayed_session_when_target_is_late(chunk: int) -> None:
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_delivers_data_before_target_disappears(chunk: int) -> None:
-    """What it said before is passed on whole; the relay ends with it."""
+    """The data is forwarded completely; then the relay ends."""
     stage = Relayed(chunk)
     channel = stage.dial()
     stage.pump()

@@ -1,5 +1,7 @@
-"""The helper process for finite-field Diffie-Hellman: one contract for the fake and the real process, then
-what depends on time alone."""
+"""The helper process for finite-field Diffie-Hellman.
+
+One contract is tested with the fake and the real process; tests with a clock use the fake.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ BUSY = "too many key exchanges are waiting; try again later"
 
 
 class Setting:
-    """A helper with its processes; ``outcomes`` are the numbers of requests in the order of their ends."""
+    """A helper with its processes; ``outcomes`` are the numbers of requests in the order of completion."""
 
     def __init__(self, processes: Processes, **limits: int) -> None:
         self.processes = processes
@@ -43,7 +45,7 @@ class Setting:
         return self.processes.started[-1]
 
     def ask(self, peer: str = "a", group: Any = GROUP14) -> Deferred[Any]:
-        """A request that must come back right."""
+        """Make a request whose result must be correct."""
         number, self.count = self.count, self.count + 1
         exponent = group.exponent()
         answer = self.helper.powers(peer, group.prime, exponent, (2, 5))
@@ -91,7 +93,7 @@ async def test_computes_powers(make: Callable[..., Setting]) -> None:
 
 
 async def test_serves_peers_in_turns(make: Callable[..., Setting]) -> None:
-    """Another peer's request overtakes all but one of a peer that asked for many."""
+    """A peer's request passes all but one request of a peer with many."""
     setting = make()
     setting.process.freeze()
     answers = [setting.ask("flood") for _ in range(8)] + [setting.ask("other"), setting.ask("third")]
@@ -114,7 +116,7 @@ async def test_refuses_requests_above_limit_of_peer(make: Callable[..., Setting]
 
 
 async def test_keeps_room_for_others_when_one_peer_floods(make: Callable[..., Setting]) -> None:
-    """Where the queue is full, the longest line loses its last request to a peer with a shorter one."""
+    """If the queue is full, the longest line loses its last request to a peer with a shorter line."""
     setting = make(max_of_peer=10, max_waiting=4)
     setting.process.freeze()
     flood = [setting.ask("flood") for _ in range(5)]
@@ -158,7 +160,7 @@ async def test_repeats_request_once_when_process_ends(make: Callable[..., Settin
 
 
 async def test_refuses_request_that_ends_two_processes(make: Callable[..., Setting]) -> None:
-    """The next ones are answered."""
+    """Later requests are answered."""
     setting = make()
     setting.process.freeze()
     hit, waiting = setting.ask(), setting.ask()
@@ -187,7 +189,7 @@ async def test_refuses_waiting_requests_on_stop(make: Callable[..., Setting]) ->
 
 
 async def test_starts_process_without_open_files_and_environment() -> None:
-    """No socket, no key file: three pipes; and no core file of what it computes."""
+    """The process has three pipes, no sockets and no other files, and writes no core file."""
     os.environ["CONCHREC_TEST_SECRET"] = "hidden"
     read, write = os.pipe()
     os.set_inheritable(read, True)
@@ -214,7 +216,7 @@ async def test_starts_process_without_open_files_and_environment() -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 15])
 async def test_process_ignores_termination_signals(number: int) -> None:
-    """^C in a terminal and systemd's SIGTERM reach the helper too; it goes on until its input ends."""
+    """Ctrl-C in a terminal and systemd's SIGTERM also reach the process; it runs until its input ends."""
     setting = Setting(Processes(cast(Any, reactor), reactor.spawnProcess))
     await done(setting.ask())
     os.kill(setting.process.pid, number)
@@ -263,7 +265,7 @@ def test_retries_failed_start() -> None:
 
 
 def test_kills_process_that_does_not_answer() -> None:
-    """The request is put to the next one."""
+    """The next process gets the request."""
     clock, setting = timed()
     setting.process.freeze()
     setting.ask()

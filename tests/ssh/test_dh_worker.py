@@ -1,4 +1,4 @@
-"""The program of the helper process: frames, and powers."""
+"""The program of the helper process: frames and powers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_ends_when_input_ends() -> None:
 
 
 def test_imports_only_standard_library() -> None:
-    """It runs without site-packages, and loads no code that could hold a key."""
+    """It runs without site-packages and loads no code that could hold a key."""
     tree = ast.parse(Path(dh_worker.__file__).read_bytes())
     imported = {
         name.split(".")[0]

@@ -1,4 +1,4 @@
-"""What one turn of the reactor handles is bounded, whatever is sent, and shares are fair."""
+"""The work in one turn of the reactor is bounded, and shares are fair."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.turns import finish, turn
 
 
 class Messages:
-    """A reader with so many messages, of which each takes so long. ``log`` is shared by several."""
+    """A reader with a number of messages that take a given time each. Several readers share ``log``."""
 
     def __init__(
         self, clock: Clock, share: Share, count: int, log: list[Messages], seconds: float = 0.0
@@ -57,11 +57,11 @@ def test_handles_all_messages_within_turn_budget(counts: list[tuple[int, int]]) 
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
-    # Shares live as long as somebody has them.
+    # The scheduler has only weak references to shares.
     readers = [Messages(clock, turns.of_user(str(user)), count, log) for user, count in counts]
     for reader in readers:
         reader.share.read(reader)
-    # One message more for each reader: what comes in one turn is looked at after a message, never before.
+    # One more message for each reader: the budget is checked after a message.
     assert len(log) <= TURN_MESSAGES + len(readers)
     while clock.getDelayedCalls():
         before = len(log)
@@ -99,7 +99,7 @@ def test_gives_users_equal_turns_for_any_number_of_connections() -> None:
 
 
 def test_charges_time_of_slow_messages() -> None:
-    """Shares are of time, not of messages."""
+    """Shares are measured in time, not in messages."""
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -127,7 +127,7 @@ def test_serves_light_user_at_once() -> None:
 
 
 def test_charges_nested_reader_to_current_slice() -> None:
-    """An inner connection: its bytes come in a message of the outer one."""
+    """The bytes of an inner connection arrive in a message of the outer one."""
     clock = Clock()
     turns = TurnScheduler(clock)
     log: list[Messages] = []
@@ -159,7 +159,7 @@ def test_moves_reader_when_share_changes() -> None:
     assert (list(stranger.waiting), list(user.waiting)) == ([], [reader])
 
 
-# --- in a transport
+# --- with transports
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def pings(pair: Pair, count: int) -> None:
 
 
 def deliver(pair: Pair) -> None:
-    """All that the client has sent, at once."""
+    """Deliver all that the client has sent, at once."""
     data = bytes(pair.client_line.unsent)
     pair.client_line.unsent.clear()
     pair.server.dataReceived(data)
@@ -207,7 +207,7 @@ def test_pauses_socket_while_many_bytes_wait(pair: Pair) -> None:
 
 
 def test_frees_buffer_of_handled_messages(pair: Pair) -> None:
-    """Somebody who is always ahead of us costs no more memory the longer it takes."""
+    """A peer that always sends faster than we read must not need more and more memory."""
     for _ in range(200):
         pings(pair, SLICE_MESSAGES + 10)
         deliver(pair)
@@ -238,7 +238,7 @@ def test_ends_dropped_connection_at_once(pair: Pair) -> None:
 
 
 def test_handles_inner_connection_in_slices() -> None:
-    """Its bytes come through a tunnel, which gives no window back while too much waits."""
+    """Its bytes come through a tunnel, which returns no window while too many bytes wait."""
     pair = Pair(connect=False)
     clock = pair.clock
     tunnel = Tunnel(clock, peer=None, host=None)

@@ -1,4 +1,4 @@
-"""Which host keys of targets are trusted, by which line, and what the user reads where none is."""
+"""Which host keys are trusted and why, and the errors for rejected ones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def certificate(
 
 
 class Trust:
-    """A known_hosts file, and what is made of it."""
+    """A known_hosts file and the HostTrust that reads it."""
 
     def __init__(self, directory: Path) -> None:
         self.file = directory / "known_hosts"
@@ -226,7 +226,7 @@ def test_accepts_certificate_of_authority_in_known_hosts(known: Trust) -> None:
     assert accepted(trust, certificate("web1"), PORT).checked
     web9 = Target(host="web9")
     assert "its CA is not trusted" in refused(trust, certificate("web9"), web9)
-    # An authority's key is no host's key, nor the reverse.
+    # A CA key is no host key, and a host key is no CA key.
     assert "expected a host certificate" in refused(trust, CA.blob)
     plain = known.with_lines(line("web1", CA.blob))
     assert "has changed" in refused(plain, certificate("web1"))
@@ -247,15 +247,15 @@ def test_falls_back_to_plain_key_when_certificate_is_rejected(known: Trust, show
         f"web1:22 presented a host certificate that is not accepted: {why}."
         " Ask your administrator to sign a new one: conchrec ca sign-host --host web1"
     )
-    # The plain key in it is known, then that is enough, as with no certificate at all.
+    # A known plain key in the certificate is sufficient, as without a certificate.
     pinned = known.with_lines(line("web1", ED), authorities=(CA.blob,))
     assert accepted(pinned, shown).trust == f"known_hosts {known.file}:1"
-    # Another plain key is known: the certificate is no way around it.
+    # With another known key the certificate does not help.
     assert "has changed" in refused(known.with_lines(line("web1", OTHER), authorities=(CA.blob,)), shown)
 
 
 def test_accepts_certificate_when_known_hosts_has_another_key(known: Trust) -> None:
-    """A host that got a new key and a new certificate is not one that has changed."""
+    """A host with a new key and a new certificate has not changed."""
     trust = known.with_lines(line("web1", OTHER), authorities=(CA.blob,))
     assert accepted(trust, certificate("web1")).trust.startswith("certificate")
 
@@ -269,7 +269,7 @@ def test_rejects_revoked_key(known: Trust) -> None:
         )
     trust = known.with_lines(line("*", CA.blob, "@revoked"), authorities=(CA.blob,))
     assert "revoked" in refused(trust, certificate("web1"))
-    # Also where nothing is checked otherwise.
+    # Also if the check is turned off.
     assert "revoked" in refused(known.with_lines(*lines, check=False), ED)
 
 
@@ -290,7 +290,7 @@ def test_rejects_malformed_key(known: Trust, shown: bytes) -> None:
     assert "malformed" in refused(trust, shown)
 
 
-# --- what is offered
+# --- algorithms
 
 
 def test_offers_algorithms_of_trusted_keys_first(known: Trust) -> None:
@@ -315,7 +315,7 @@ def test_offers_algorithms_of_trusted_keys_first(known: Trust) -> None:
     assert b"ssh-rsa" not in usual
 
 
-# --- what we show
+# --- our host keys
 
 
 def test_offers_certificate_and_plain_key() -> None:

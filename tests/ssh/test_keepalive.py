@@ -1,4 +1,4 @@
-"""Peers that are there, peers that are not, and peers that nobody listens to."""
+"""Keepalive requests to active, silent and paused peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conchrec.ssh.keepalive import KEEPALIVE, Keepalive
 
 
 class Peer(Connection):
-    """Counts what it is asked; answers where it is ``there``."""
+    """Counts requests, and answers them if ``there``."""
 
     def __init__(self) -> None:
         self.packets_read = 0
@@ -61,7 +61,7 @@ def test_sends_nothing_while_peer_is_active() -> None:
 def test_keeps_silent_peer_that_answers() -> None:
     watch = Watch()
     watch.intervals(20)
-    # The answer is the sign of life of the next interval.
+    # The reply counts as activity in the next interval.
     assert (watch.peer.requests, watch.dead) == (10, 0)
 
 

@@ -44,7 +44,7 @@ def test_rejects_invalid_public_values(name: bytes) -> None:
     answer, _ = server.accept(offer)
     for junk in (b"", b"\0", b"\1", offer[:-1], answer[:-1] + b"", bytes(len(offer)), offer + b"\0" * 400):
         if name.startswith(b"diffie") and junk in (offer[:-1], answer[:-1]):
-            continue  # a number like any other
+            continue  # also a valid number
         with pytest.raises(RemoteViolation):
             Run(name).accept(junk)
     for junk in (b"", b"\0", answer[:-1], bytes(len(answer)), answer + b"\0" * 400):
@@ -58,8 +58,9 @@ def test_rejects_invalid_public_values(name: bytes) -> None:
 
 
 def test_encodes_secret_with_leading_zeros_as_mpint() -> None:
-    """The secret is a big-endian number (RFC 8731 section 3.1): in one exchange of 256 it has fewer bytes,
-    in one of two it begins with a zero."""
+    """The secret is a big-endian number (RFC 8731 section 3.1). One of 256 has fewer bytes, one of two
+    starts with a zero byte.
+    """
     run = _X25519()
     for _ in range(3000):
         other = x25519.X25519PrivateKey.generate()
@@ -79,7 +80,7 @@ def test_encodes_secret_with_leading_zeros_as_mpint() -> None:
     ],
 )
 def test_rejects_points_of_small_order(point: bytes) -> None:
-    """RFC 8731 section 3: an all-zero secret ends it; in the hybrid as well."""
+    """RFC 8731 section 3: an all-zero secret is rejected, also in the hybrid."""
     with pytest.raises(RemoteViolation):
         Run(b"curve25519-sha256").accept(point)
     client = Run(HYBRID)
@@ -119,7 +120,7 @@ def test_hybrid_server_follows_draft() -> None:
 
 
 def test_hybrid_gives_other_secret_for_ciphertext_of_other_key() -> None:
-    """ML-KEM rejects implicitly: the signature over the hash is what fails then."""
+    """ML-KEM rejects implicitly; the signature over the exchange hash fails instead."""
     client = Run(HYBRID)
     answer, secret = Run(HYBRID).accept(client.offer())
     assert client.complete(os.urandom(1088) + answer[1088:]) != secret
@@ -139,7 +140,7 @@ def test_rejects_reply_before_offer() -> None:
 
 @pytest.mark.parametrize("lack", ["module", "algorithm"])
 def test_omits_hybrid_on_machine_without_mlkem(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the hybrid is not offered, and the next best is used."""
+    """The next method is used."""
 
     def generate() -> None:
         raise UnsupportedAlgorithm("this OpenSSL is too old")
@@ -232,7 +233,7 @@ def test_draws_exponents_of_fixed_length(bits: int, least: int) -> None:
 
 @pytest.mark.parametrize("bits", GROUPS)
 def test_rejects_public_values_out_of_range(bits: int) -> None:
-    """1 < e < p - 1, both for a server and for a client; nothing is computed for another value."""
+    """1 < e < p - 1, for servers and clients; nothing is computed for another value."""
     name = {1024: b"group1-sha1", 2048: b"group14-sha256", 4096: b"group16-sha512"}[bits]
     prime, later = GROUPS[bits].prime, Later()
     for value in (-2, -1, 0, 1, prime - 1, prime, prime + 1, prime + 2, 2 * prime, 1 << 20_000):
@@ -246,7 +247,7 @@ def test_rejects_public_values_out_of_range(bits: int) -> None:
 
 
 def test_does_not_offer_largest_group() -> None:
-    """group18 takes 30 ms with Python's lock held, in any process and by any library."""
+    """group18 needs 30 ms with Python's lock held, with any library."""
     for offer in (MODERN, COMPATIBLE, UPSTREAM, LEGACY):
         assert not any(b"group18" in name for name in offer.kex)
 

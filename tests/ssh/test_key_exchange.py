@@ -1,4 +1,4 @@
-"""Key exchanges without a transport: each cell of the state table, and what it means."""
+"""Key exchanges without a transport: each cell of the state table and its effects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GROUP14 = replace(COMPATIBLE, kex=(b"diffie-hellman-group14-sha256",))
 
 
 class Seat:
-    """What a key exchange needs of a transport: keeps what it is told (a KexTransport)."""
+    """A KexTransport that keeps the calls."""
 
     def __init__(self) -> None:
         self.inbound, self.outbound = InboundPackets(), OutboundPackets()
@@ -73,7 +73,7 @@ class Seat:
 
 
 class Both:
-    """A server's and a client's key exchange. Messages wait in ``sent`` until the test delivers them."""
+    """The key exchanges of a server and a client. Messages wait in ``sent`` until the test delivers them."""
 
     def __init__(
         self,
@@ -119,14 +119,14 @@ class Both:
         deliver(self.at_server, self.client, count)
 
     def run(self) -> Both:
-        """Deliver until there is nothing left."""
+        """Deliver messages until none is left."""
         while self.at_client.sent or self.at_server.sent:
             self.to_server()
             self.to_client()
         return self
 
     def first(self) -> Both:
-        """Through the first exchange."""
+        """Complete the first exchange."""
         self.server.begin()
         self.client.begin()
         return self.run()
@@ -146,7 +146,7 @@ def deliver(sender: Seat, receiver: KeyExchange, count: int) -> None:
 
 
 def reach(phase: ExchangePhase) -> Both:
-    """The server is in this phase, and nothing that it sent is undelivered."""
+    """Return both sides with the server in this phase and all its messages delivered."""
     both = Both()
     if phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED, ExchangePhase.NEW_KEYS):
         both.first()
@@ -274,7 +274,7 @@ def test_rejects_strict_exchange_that_is_not_first() -> None:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_ignores_wrong_guess(right: bool) -> None:
-    """RFC 4253 section 7: the message behind a KEXINIT that guessed wrong is not answered."""
+    """RFC 4253 section 7: the message after a KEXINIT with a wrong guess is not answered."""
     both = Both(MODERN, client_algorithms=MODERN if right else CURVE)
     both.server.begin()
     both.client.begin()
@@ -304,7 +304,7 @@ def test_rejects_host_key_that_is_not_accepted() -> None:
     assert both.client.phase is ExchangePhase.AGREED
 
 
-# --- what takes time
+# --- computations
 
 
 def test_holds_peer_while_method_computes() -> None:
@@ -388,7 +388,7 @@ def test_pauses_peer_that_begins_too_many() -> None:
     assert both.server.rekeys == both.client.rekeys == rekeys + 1
 
 
-# --- what waits
+# --- blocked messages
 
 
 def test_sends_blocked_messages_in_order_under_new_keys() -> None:

@@ -1,4 +1,4 @@
-"""Revocation lists: what ssh-keygen makes is read, and what is written is what ssh-keygen and we read."""
+"""Key revocation lists: compatibility with ssh-keygen in both directions, and malformed lists."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def certificate(serial: int, key_id: str = "joe", *, authority: Ed25519Authority
     )
 
 
-# --- our own
+# --- our lists
 
 
 serials = st.integers(1, MAX_SERIAL)
@@ -78,7 +78,7 @@ values = st.builds(
 
 
 def numbers(pairs: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
-    """In order, and as few as can be: slowly, by joining two at a time."""
+    """Merge ranges slowly, two at a time, as a reference."""
     left = sorted(pairs)
     while left:
         first, last = left.pop(0)
@@ -124,7 +124,7 @@ def test_revokes_certificates_and_keys() -> None:
     assert not revokes(Krl(certificates=(RevokedCertificates(key_ids=("joe",)),)), KEYS[0])
 
 
-# --- ssh-keygen's
+# --- lists of ssh-keygen
 
 
 def keygen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -134,7 +134,7 @@ def keygen(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an authority, a key, and certificates 1 to 200."""
+    """Return a directory with a CA and two keys."""
     directory = tmp_path_factory.mktemp("krl")
     for name in ("ca", "key", "other"):
         assert keygen("-q", "-t", "ed25519", "-N", "", "-f", directory / name).returncode == 0
@@ -157,7 +157,7 @@ def plain(made: Path, name: str) -> bytes:
         (["serial: 7"], [7], [6, 8]),
         (["serial: 7", "serial: 9", "serial: 2000"], [7, 9, 2000], [8, 10, 1999]),
         (["serial: 10-1000000000000"], [10, 5_000_000_000], [9, 1000000000001]),
-        # Dense ones: ssh-keygen makes a bitmap of them.
+        # ssh-keygen encodes dense numbers as a bitmap.
         ([f"serial: {number}" for number in range(1, 200, 2)], [1, 99, 199], [2, 100, 198, 200, 201]),
         (
             [f"serial: {number}" for number in (*range(5, 90, 3), *range(1000, 1100, 5))],
@@ -178,7 +178,7 @@ def test_reads_serials_of_ssh_keygen(
         assert revokes(krl, signed(made, serial))
     for serial in good:
         assert not revokes(krl, signed(made, serial))
-    # And back: ssh-keygen reads in ours what it wrote in its own.
+    # And back: ssh-keygen lists the same numbers in both files.
     (tmp_path / "again").write_bytes(encode(krl))
     first, second = (keygen("-Q", "-l", "-f", tmp_path / name).stdout for name in ("krl", "again"))
     assert [line for line in first.splitlines() if line.startswith("serial")] == [
@@ -202,7 +202,7 @@ def test_reads_other_sections_of_ssh_keygen(made: Path, tmp_path: Path, kind: st
 
 
 def test_agrees_with_ssh_keygen(made: Path, tmp_path: Path) -> None:
-    """Ten thousand serials, scattered and in ranges, beside the other kinds."""
+    """Ten thousand serial numbers, single and in ranges, and the other sections."""
     scattered = tuple((number, number) for number in range(3, 30_000, 3))
     krl = Krl(
         krl_version=7,
@@ -233,7 +233,7 @@ def test_agrees_with_ssh_keygen(made: Path, tmp_path: Path) -> None:
     assert "of the tests" in listed
 
 
-# --- what is none
+# --- malformed lists
 
 
 def krl_with(section: int, contents: bytes) -> bytes:
@@ -273,7 +273,7 @@ def test_rejects_malformed_list(data: bytes) -> None:
 
 
 def test_skips_signature_and_noncritical_extensions() -> None:
-    """A signature, which nobody makes any more, and extensions that are not critical."""
+    """A signature section, which no program writes any more, and extensions that are not critical."""
     for data in (
         krl_with(4, b"anything"),
         krl_with(255, string(b"x") + b"\0" + string(b"y")),

@@ -1,4 +1,4 @@
-"""The numbers of DISCONNECT are those of RFC 4250 section 4.2.2, and another one is replaced."""
+"""The reason codes of DISCONNECT are those of RFC 4250 section 4.2.2; others are replaced."""
 
 from __future__ import annotations
 

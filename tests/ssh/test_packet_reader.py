@@ -1,4 +1,4 @@
-"""The reader of packets without a transport: holds, brakes, turns, and the end of the input."""
+"""The packet reader without a transport: holds, brakes, slices, and the end of the input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = 94
 
 
 class Handler:
-    """Keeps what it is told, in order (a PacketHandler)."""
+    """A PacketHandler that keeps its calls in order."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -45,7 +45,7 @@ class Handler:
 
 
 class Socket:
-    """Is it read? (A Producer.)"""
+    """A Producer that keeps whether it is paused."""
 
     paused = False
 
@@ -81,11 +81,11 @@ def test_handles_messages_in_order() -> None:
 
 
 def test_handles_bytes_received_during_message_after_it() -> None:
-    """An inner connection's messages arrive inside a message of the outer one."""
+    """The messages of an inner connection arrive in a message of the outer one."""
     scene = Scene()
     second = scene.packet("second")
     scene.handler.on_message = lambda payload: scene.reader.receive(second) if payload == b"first" else None
-    # Sealed without keys, a packet does not depend on its number.
+    # Without keys a packet does not depend on its sequence number.
     scene.reader.receive(scene.packet("first"))
     assert scene.handler.events == ["first", "second", "handled"]
 

@@ -1,4 +1,4 @@
-"""Packet ciphers: against each other, against ``cryptography`` used another way, and against mistakes."""
+"""Packet ciphers: both directions, independent implementations, and corrupted packets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = (b"", b"")
 
 
 def pair(cipher: bytes, mac: bytes) -> tuple[Sealer, Opener]:
-    """One direction's two ends, always with the same keys."""
+    """Return a Sealer and an Opener with fixed keys."""
     if not cipher:
         return Clear(), Clear()
     made = suite(cipher, mac)
@@ -35,7 +35,7 @@ def pair(cipher: bytes, mac: bytes) -> tuple[Sealer, Opener]:
 
 
 def unseal(opener: Opener, sequence: int, packet: bytes) -> bytes:
-    """Open it as a stream would; LookupError where more bytes are waited for."""
+    """Open a packet as a stream does. Raises LookupError if it needs more bytes."""
     head = packet[: opener.head]
     rest = packet[opener.head :]
     if len(rest) != opener.rest(sequence, head):
@@ -58,7 +58,7 @@ def test_opens_sealed_packet(names: tuple[bytes, bytes], payloads: list[bytes], 
 
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
 def test_rejects_packet_with_any_bit_changed(cipher: bytes, mac: bytes) -> None:
-    """Whatever byte is touched: the packet is refused, or its length now says that more has to come."""
+    """The packet is rejected, or its changed length needs more bytes."""
     packet = pair(cipher, mac)[0].seal(7, b"hello, world")
     for at, bit in itertools.product(range(len(packet)), (1, 0x80)):
         broken = bytearray(packet)
@@ -70,7 +70,7 @@ def test_rejects_packet_with_any_bit_changed(cipher: bytes, mac: bytes) -> None:
 
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
 def test_rejects_packet_with_another_sequence_number(cipher: bytes, mac: bytes) -> None:
-    """A packet is good for one place: not twice, not earlier, not later."""
+    """A packet is valid at one position only."""
     sealer, opener = pair(cipher, mac)
     first, second = sealer.seal(0, b"first"), sealer.seal(1, b"second")
     with pytest.raises((RemoteViolation, LookupError)):
@@ -82,7 +82,7 @@ def test_rejects_packet_with_another_sequence_number(cipher: bytes, mac: bytes) 
 
 @pytest.mark.parametrize(("cipher", "mac"), [PLAIN, *SUITES])
 def test_pads_to_block_size(cipher: bytes, mac: bytes) -> None:
-    """At least 4 bytes (RFC 4253 section 6), whole blocks, no more than needed, never the same."""
+    """At least 4 random bytes (RFC 4253 section 6), whole blocks, and no more than needed."""
     sizes = set()
     for size in range(1, 70):
         sealer, opener = pair(cipher, mac)
@@ -120,12 +120,12 @@ def test_accepts_largest_packet() -> None:
     "body", [bytes((3,)) + bytes(11), bytes((12,)) + bytes(11), bytes((11,)) + bytes(11)]
 )
 def test_rejects_invalid_padding(body: bytes) -> None:
-    """Too little, beyond the packet, and a payload of nothing."""
+    """Too short, longer than the packet, and an empty payload."""
     with pytest.raises(RemoteViolation, match="padding"):
         Clear().open(0, len(body).to_bytes(4, "big"), body)
 
 
-# --- by other means
+# --- independent implementations
 
 
 def body_of(packet: bytes, payload: bytes) -> None:
@@ -137,7 +137,7 @@ def body_of(packet: bytes, payload: bytes) -> None:
 
 @pytest.mark.parametrize("bits", [128, 256])
 def test_gcm_follows_rfc5647(bits: int) -> None:
-    """RFC 5647 section 7.1: four fixed bytes and a counter of eight; the length is associated data."""
+    """RFC 5647 section 7.1: four fixed bytes and a counter of eight bytes; the length is associated data."""
     key, iv = bytes(range(bits // 8)), bytes(range(12))
     sealer = suite(b"aes%d-gcm@openssh.com" % bits, b"").make(key, iv, b"")
     for number in range(3):
@@ -157,9 +157,12 @@ def test_wraps_gcm_counter() -> None:
 
 @pytest.mark.parametrize("sequence", [0, 1, 0xFFFFFFFF])
 def test_chacha_follows_protocol_file(sequence: int) -> None:
-    """PROTOCOL.chacha20poly1305: the second half of the key is the length's; the tag's key is block 0 of
-    the first, the payload begins at block 1. Written down here block by block, with the IETF's layout of
-    the state: counter 32 bits, nonce 96 bits of which the first 32 are the counter's upper half."""
+    """PROTOCOL.chacha20poly1305: the second half of the key encrypts the length. The tag's key is block 0
+    of the first half, and the payload starts at block 1.
+
+    The test computes it block by block with the IETF's layout of the state: a counter of 32 bits, and a
+    nonce of 96 bits whose first 32 bits are the upper half of the counter.
+    """
     key = bytes(range(64))
     packet = suite(b"chacha20-poly1305@openssh.com", b"").make(key, b"", b"").seal(sequence, b"payload")
 
@@ -177,7 +180,9 @@ def test_chacha_follows_protocol_file(sequence: int) -> None:
 @pytest.mark.parametrize("digest", ["sha256", "sha512"])
 @pytest.mark.parametrize("etm", [False, True])
 def test_ctr_follows_rfc4344(bits: int, digest: str, etm: bool) -> None:
-    """RFC 4344 section 4: one stream over all packets; the MAC over what is sent, or over what it says."""
+    """RFC 4344 section 4: one stream over all packets; the MAC covers the ciphertext (ETM) or the
+    plaintext.
+    """
     key, iv = bytes(range(bits // 8)), b"\xff" * 16
     size = hashlib.new(digest).digest_size
     mac_key = bytes(range(size))
@@ -197,7 +202,7 @@ def test_ctr_follows_rfc4344(bits: int, digest: str, etm: bool) -> None:
 
 
 def test_suite_sizes_match_ciphers() -> None:
-    """OpenSSH's cipher.c and mac.c."""
+    """The sizes are those of OpenSSH's cipher.c and mac.c."""
     for cipher, size, iv in (
         (b"aes128-gcm@openssh.com", 16, 12),
         (b"aes256-gcm@openssh.com", 32, 12),

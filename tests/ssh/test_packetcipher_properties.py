@@ -1,4 +1,4 @@
-"""Every cipher as a stream of packets: cut anywhere, renewed anywhere, touched anywhere."""
+"""Every cipher as a stream of packets: in pieces, with new keys, and with changed bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ messages = st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=8)
 
 
 def ends(names: Names, seed: int = 0) -> tuple[Sealer, Opener]:
-    """One direction's two ends, with keys that the seed makes."""
+    """Return a Sealer and an Opener with keys from a seed."""
     made = suite(*names)
     key, iv, mac = (
         bytes((seed + at * step) % 256 for at in range(size))
@@ -34,7 +34,7 @@ def ends(names: Names, seed: int = 0) -> tuple[Sealer, Opener]:
 
 
 def link(names: Names, first: int = 0) -> tuple[OutboundPackets, InboundPackets]:
-    """Both ends of a stream whose next packet has the number ``first``."""
+    """Return both ends of a stream whose next packet has the number ``first``."""
     there, here = OutboundPackets(), InboundPackets()
     sealer, opener = ends(names)
     there.renew(sealer, reset=True)
@@ -49,7 +49,7 @@ def sealed(there: OutboundPackets, payloads: Sequence[bytes]) -> list[bytes]:
 
 
 def read(here: InboundPackets) -> list[bytes]:
-    """What can be read now, up to whatever is no packet."""
+    """Return the packets that can be read now, up to an invalid one."""
     received = []
     try:
         while (payload := here.packet()) is not None:
@@ -64,7 +64,7 @@ def read(here: InboundPackets) -> list[bytes]:
 def test_opens_packets_in_pieces_of_any_size(
     names: Names, payloads: list[bytes], sizes: list[int], first: int
 ) -> None:
-    """Whatever pieces the packets come in, also where the numbers begin again in the middle."""
+    """Also if the sequence number wraps."""
     there, here = link(names, first)
     stream = b"".join(sealed(there, payloads))
     received: list[bytes] = []
@@ -83,8 +83,10 @@ def test_opens_packets_in_pieces_of_any_size(
 @settings(max_examples=300, deadline=None)
 @given(suites, messages, st.data())
 def test_rejects_stream_changed_anywhere(names: Names, payloads: list[bytes], data: st.DataObject) -> None:
-    """Bits flipped, bytes cut out or put in, packets twice, left out or swapped: what is read before it shows
-    is what was sent, and nothing that comes after it is ever read."""
+    """Bits are flipped; bytes are removed or inserted; packets are repeated, removed or swapped.
+
+    The packets before the change are read, and none after it.
+    """
     there, here = link(names)
     packets = sealed(there, payloads)
     good = b"".join(packets)
@@ -118,7 +120,7 @@ def test_rejects_stream_changed_anywhere(names: Names, payloads: list[bytes], da
     for count, payload in enumerate(payloads):
         reached += len(there_again.packet(payload[0], payload[1:]))
         if reached > whole:
-            # Padding is of random bytes and of a length that is not, so packets are as long each time.
+            # Padding has random bytes and a fixed length, so equal payloads give packets of equal length.
             assert len(received) <= count
             break
 
@@ -128,8 +130,10 @@ def test_rejects_stream_changed_anywhere(names: Names, payloads: list[bytes], da
 def test_opens_packets_after_new_keys_anywhere(
     epochs: list[tuple[Names, list[bytes], bool]], size: int
 ) -> None:
-    """New keys, other ciphers, numbers that go on or begin again: the packet after NEWKEYS is under them,
-    even where the bytes of both came at once."""
+    """With new keys, other ciphers, and sequence numbers that continue or restart.
+
+    The packet after NEWKEYS uses the new keys, also if it arrives together with NEWKEYS.
+    """
     there, here = OutboundPackets(), InboundPackets()
     stream = b"".join(sealed(there, [b"\x15"]))
     openers = []
@@ -156,7 +160,7 @@ def test_opens_packets_after_new_keys_anywhere(
 @settings(max_examples=200, deadline=None)
 @given(suites, st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=100)), max_size=20))
 def test_keeps_directions_independent(names: Names, turns: list[tuple[bool, bytes]]) -> None:
-    """Each direction has a state of its own, whatever the other does between, also with the same keys."""
+    """Each direction has its own state, also with the same keys."""
     links = (link(names), link(names))
     for up, payload in turns:
         there, here = links[up]
@@ -171,13 +175,13 @@ def test_keeps_directions_independent(names: Names, turns: list[tuple[bool, byte
 def test_rejects_packets_under_another_key(
     names: Names, which: int, at: int, bit: int, payload: bytes
 ) -> None:
-    """One bit of the key, the IV or the MAC's key; an -etm MAC vouches for itself alone."""
+    """One bit differs in the key, the IV or the MAC key. An -etm MAC does not depend on the cipher's key."""
     made = suite(*names)
     which = 2 if names[1].endswith(b"-etm@openssh.com") and not is_aead(names[0]) else which
     material = [bytearray(range(size)) for size in (made.key, made.iv, made.mac)]
     packet = made.make(*map(bytes, material)).seal(0, payload)
     assume(material[which])
-    # DES leaves the lowest bit of each byte of its key out.
+    # DES ignores the lowest bit of each byte of its key.
     assume(not (names[0].startswith(b"3des") and which == 0 and bit == 0))
     material[which][at % len(material[which])] ^= 1 << bit
     here = InboundPackets()

@@ -1,4 +1,4 @@
-"""What a peer may ask for: messages before its login, and key exchanges after it."""
+"""The limits for messages before the login and for key exchanges after it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_pauses_longer_for_each_exchange_after_burst() -> None:
 
 @given(st.lists(st.sampled_from(["bytes", "seconds"]), min_size=1, max_size=200))
 def test_never_pauses_peer_that_earns_each_exchange(paid: list[str]) -> None:
-    """By volume or by time, for as long as the connection lives."""
+    """By volume or by time, without end."""
     allowance, seconds, carried = RekeyAllowance(), 1e6, 0
     for how in paid:
         seconds += REKEY_SECONDS_EACH if how == "seconds" else 0
@@ -46,7 +46,7 @@ def test_restores_burst_after_rest() -> None:
 
 
 def test_allows_rekey_every_256_kilobytes() -> None:
-    """regress/rekey.sh moves some megabytes; a hundred megabytes are slow, and go on."""
+    """OpenSSH's regress/rekey.sh moves some megabytes; a hundred megabytes are slow but complete."""
     allowance = RekeyAllowance()
     pauses = [allowance.charge(0.0, number * 256 * 1024) for number in range(400)]
     assert sum(pauses[:32]) == 0

@@ -1,4 +1,4 @@
-"""Signatures: each by its own algorithm, by keys that are large enough, and by security keys with a touch."""
+"""Signature verification: algorithms, key sizes, and security keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_rejects_signature_of_short_rsa_key() -> None:
 
 
 class SecurityKey:
-    """A security key in memory (PROTOCOL.u2f): ed25519 or ECDSA."""
+    """A security key in memory (PROTOCOL.u2f): Ed25519 or ECDSA."""
 
     def __init__(self, kind: bytes, application: bytes = b"ssh:") -> None:
         self.kind = kind
@@ -118,11 +118,11 @@ def test_requires_touch_of_security_key(kind: bytes) -> None:
     assert not signatures.verify_signature(kind, token.blob, b"data", good[:-1] + b"\x0a")
     assert not signatures.verify_signature(kind, token.blob, b"data", good[:-5])
     assert not signatures.verify_signature(kind, token.blob, b"data", good + b"x")
-    # The same key for another application is another key.
+    # The same key with another application is another key.
     other = SecurityKey(kind, b"https:")
     other.private, other.ecdsa = token.private, token.ecdsa
     assert not signatures.verify_signature(kind, token.blob, b"data", other.sign(b"data"))
-    # A plain signature by the key inside does not do.
+    # A plain signature by the same key is invalid.
     plain = string(b"ssh-ed25519") + string(token.private.sign(b"data"))
     assert not signatures.verify_signature(b"ssh-ed25519", token.blob, b"data", plain)
 
@@ -138,14 +138,14 @@ def test_requires_user_verification_when_certificate_does(kind: bytes) -> None:
     algorithm = c.certificate_type(kind)
     assert signatures.verify_signature(algorithm, certified.blob, b"data", token.sign(b"data", flags=5))
     assert not signatures.verify_signature(algorithm, certified.blob, b"data", token.sign(b"data", flags=1))
-    # The algorithm of a certificate goes with a certificate, and no other.
+    # A certificate algorithm is valid only with a certificate, and a plain one only with a plain key.
     assert not signatures.verify_signature(kind, certified.blob, b"data", token.sign(b"data", flags=5))
     assert not signatures.verify_signature(algorithm, token.blob, b"data", token.sign(b"data", flags=5))
 
 
 @pytest.mark.parametrize("kind", [c.SK_ED25519, c.SK_ECDSA])
 def test_accepts_authority_in_security_key_without_touch(kind: bytes) -> None:
-    """It signs without a touch where it was made so (``ssh-keygen -O no-touch-required``)."""
+    """``ssh-keygen -O no-touch-required`` creates such a CA key."""
 
     class Token(SecurityKey):
         def sign(self, data: bytes, flags: int = 0, counter: int = 9) -> bytes:
@@ -187,7 +187,7 @@ def test_accepts_sha1_and_dsa_only_on_request() -> None:
             assert not signatures.verify_signature(name, blob, b"data", rubbish, sha1=True)
         assert not signatures.verify_signature(name, blob[:-9], b"data", made_, sha1=True)
         assert not signatures.verify_signature(c.certificate_type(name), blob, b"data", made_, sha1=True)
-    # What is sound stays as it is.
+    # SHA-2 algorithms are not affected.
     assert not signatures.verify_signature(b"rsa-sha2-512", rsa_blob, b"data", rsa_made, sha1=True)
 
 
@@ -201,7 +201,7 @@ def test_rejects_invalid_ecdsa_numbers(numbers: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("exponent", "sign"), [(-3, 1), (65537, -1), (-3, -1), (0, 1)])
 def test_rejects_rsa_key_with_negative_numbers(exponent: int, sign: int) -> None:
-    """An mpint has a sign; cryptography raises OverflowError for one that it can't pack."""
+    """An mpint may be negative; cryptography raises OverflowError for it."""
     modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
     blob = string(b"ssh-rsa") + mpint(exponent) + mpint(sign * modulus)
     signature = string(b"rsa-sha2-256") + string(bytes(256))
@@ -211,7 +211,9 @@ def test_rejects_rsa_key_with_negative_numbers(exponent: int, sign: int) -> None
 @pytest.mark.parametrize(("bits", "good"), [(2, True), (17, True), (64, True), (65, False), (2047, False)])
 @pytest.mark.parametrize("name", [b"rsa-sha2-256", b"ssh-rsa"])
 def test_rejects_rsa_key_with_long_exponent(name: bytes, bits: int, good: bool) -> None:
-    """Verifying costs as many steps as the exponent has bits: 8 ms with 3072, and nobody has such keys."""
+    """Verification takes as many steps as the exponent has bits: 8 ms with 3072. No real key has such an
+    exponent.
+    """
     numbers = rsa.generate_private_key(3 if bits == 2 else 65537, 2048).private_numbers()
     p, q = numbers.p, numbers.q
     phi = (p - 1) * (q - 1)

@@ -1,4 +1,4 @@
-"""Which algorithm a key is offered under, and that the signature is by that one."""
+"""The algorithm that a key is offered with, and signatures by that algorithm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CERT = b"-cert-v01@openssh.com"
     [
         (b"ssh-ed25519", ALL, b"ssh-ed25519"),
         (b"ssh-ed25519", None, b"ssh-ed25519"),
-        # Lists are not always complete.
+        # Some servers send an incomplete list.
         (b"ssh-ed25519", frozenset({b"ssh-rsa"}), b"ssh-ed25519"),
         (b"ssh-ed25519" + CERT, ALL, b"ssh-ed25519" + CERT),
         (b"sk-ssh-ed25519@openssh.com", ALL, b"sk-ssh-ed25519@openssh.com"),

@@ -45,7 +45,7 @@ def lost_of(deferred: Deferred[ConnectionEnd]) -> ConnectionEnd:
 
 
 def talks(pair: Pair) -> None:
-    """Messages of each size go both ways, in order."""
+    """Send messages of several sizes in both directions, and check their order."""
     sizes = (0, 1, 2, 7, 8, 9, 15, 16, 17, 100, 3000)
     for size in sizes:
         pair.client.sendPacket(DATA, bytes([size % 251]) * size)
@@ -74,7 +74,7 @@ def test_talks_with_each_key_exchange(kex: bytes, chunk: int) -> None:
 
 
 def test_negotiates_cipher_by_order_of_client() -> None:
-    """The client's order counts; a MAC is not settled on beside a cipher that has its own."""
+    """No MAC is negotiated for an AEAD cipher."""
     ours = replace(MODERN, ciphers=(b"aes256-ctr", b"aes128-gcm@openssh.com"), macs=())
     server = replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",), macs=())
     talks(Pair(algorithms=ours, server_algorithms=server).secure())
@@ -99,7 +99,7 @@ def test_reports_missing_common_algorithm(theirs: object, what: str) -> None:
     assert pair.client.lost is not None
 
 
-# --- what others ask
+# --- Deferreds and callbacks
 
 
 def test_fires_all_deferreds_and_callbacks() -> None:
@@ -141,7 +141,7 @@ def test_fails_when_secure_if_connection_ends_first() -> None:
 
 
 def test_stops_service_when_connection_ends() -> None:
-    """It is stopped once, and an error in it hurts nobody."""
+    """The service is stopped once; its error affects nothing else."""
     pair = Pair().secure()
     lost = pair.server.when_lost()
 
@@ -262,7 +262,7 @@ def test_verifies_host_key_once() -> None:
 
 
 class Forger:
-    """Signs something else."""
+    """A host key that signs other data."""
 
     algorithms = (b"ssh-ed25519",)
 
@@ -298,7 +298,7 @@ def test_refuses_unknown_service() -> None:
 
 
 def test_refuses_service_request_after_login() -> None:
-    """As after a login: the authentication would begin again."""
+    """Otherwise the authentication would start again."""
     pair = Pair().secure()
     pair.server.setService(Ear(b"ssh-connection"))
     pair.client.request_service(Ear())
@@ -308,7 +308,7 @@ def test_refuses_service_request_after_login() -> None:
 
 
 def test_answers_repeated_service_requests_up_to_limit() -> None:
-    """As paramiko does, and sshd answers: the login goes on. Not for ever."""
+    """paramiko repeats the request, and sshd answers it: the login continues."""
     pair = Pair().secure()
     for _ in range(MAX_SERVICE_REQUESTS - 1):
         pair.client.request_service(Ear())
@@ -355,7 +355,7 @@ def test_rejects_accept_without_request() -> None:
 
 
 def test_accepts_service_accept_without_name() -> None:
-    """Some old servers say no more than that."""
+    """Some old servers omit the name."""
     pair = Pair()
     pair.pump()
     pair.client.request_service(pair.client_ear)
@@ -369,7 +369,7 @@ def test_accepts_service_accept_without_name() -> None:
 
 
 def test_sends_ext_info_under_new_keys() -> None:
-    """The first thing under the new keys, so it is there before the service is accepted."""
+    """EXT_INFO is the first message under the new keys, so it arrives before SERVICE_ACCEPT."""
     pair = Pair()
     pair.pump()
     extensions = pair.client.peer_extensions
@@ -410,7 +410,7 @@ def test_answers_ping() -> None:
 
 @pytest.mark.parametrize("number", [8, 19, 22, 29])
 def test_answers_unknown_message_with_unimplemented(number: int) -> None:
-    """The answer names the very message (RFC 4253 section 11.4); Conch's names the next one."""
+    """The answer has the number of the unknown message (RFC 4253 section 11.4); Conch's has the next one."""
     pair = Pair().secure()
     answers: list[tuple[int, bytes]] = []
     real = pair.client.dispatchMessage
@@ -438,7 +438,7 @@ def test_answers_message_without_service() -> None:
     assert pair.server.lost is None
 
 
-# --- ends
+# --- the end of a connection
 
 
 def test_reports_reason_and_text_of_disconnect() -> None:
@@ -462,7 +462,7 @@ def test_cuts_long_disconnect_text() -> None:
 
 
 def test_accepts_disconnect_without_language() -> None:
-    """Some leave the last field out."""
+    """Some peers omit the last field."""
     pair = Pair().secure()
     pair.server.send_now(a.DISCONNECT, uint32(11) + string(b"bye"))
     pair.server.abort()
@@ -471,7 +471,7 @@ def test_accepts_disconnect_without_language() -> None:
 
 
 def test_handles_no_message_after_disconnect() -> None:
-    """Nothing behind a DISCONNECT is read."""
+    """Messages after DISCONNECT are not read."""
     pair = Pair().secure()
     pair.client.send_now(a.DISCONNECT, uint32(11) + string(b"bye") + string(b""))
     pair.client.send_now(DATA, b"late")
@@ -551,7 +551,7 @@ def test_stops_handshake_timer_when_service_starts() -> None:
     assert pair.server.lost is None
 
 
-# --- pressure
+# --- backpressure
 
 
 class Source:
@@ -587,7 +587,7 @@ def test_pauses_new_producer_when_socket_is_full() -> None:
 
 
 def test_holds_peer_that_does_not_read_answers() -> None:
-    """Pings, or unknown messages, without end by a client whose socket takes nothing."""
+    """A client sends pings or unknown messages without end, and its socket accepts nothing."""
     pair = Pair().secure()
     server = pair.server_line.producer
     pair.server_line.stuck = True
@@ -622,7 +622,7 @@ def test_holds_peer_that_does_not_read_replies_of_service() -> None:
 
 
 def test_handles_messages_while_channel_data_is_unread() -> None:
-    """A window bounds it, and the peer's own messages may be what opens the socket again."""
+    """The window limits channel data, and the peer's messages may be needed to drain the socket."""
     pair = Pair().secure()
     pair.server_line.producer.pauseProducing()
     for _ in range(10):
@@ -633,7 +633,7 @@ def test_handles_messages_while_channel_data_is_unread() -> None:
 
 
 def test_drops_peer_that_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The windows of channels bound that; whatever else a peer makes us say has an end as well."""
+    """Windows limit channel data; all other messages that a peer causes are limited too."""
     monkeypatch.setattr("conchrec.ssh.transport_base.MAX_BEHIND", 100_000)
     pair = Pair().secure()
     for _ in range(20):
@@ -680,7 +680,7 @@ def test_sets_socket_options() -> None:
 
 
 def test_does_not_enter_reader_twice() -> None:
-    """A message sets going what delivers more at once: order is kept."""
+    """A message causes another delivery: the order is kept."""
     pair = Pair().secure()
     order: list[bytes] = []
     later = bytearray()

@@ -1,5 +1,6 @@
-"""Key exchanges that wait for a computation: the order of messages holds, what waits is bounded, and the end
-of a connection cancels it."""
+"""Key exchanges that wait for a computation: messages stay in order, waiting bytes are limited, and the end
+of the connection cancels the computation.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ GROUP = replace(COMPATIBLE, kex=(b"diffie-hellman-group14-sha256",))
 
 
 class ComputationPair:
-    """A pair whose sides compute when the test says so."""
+    """A pair whose computations finish when the test calls a method."""
 
     def __init__(self, *, chunk: int = 0) -> None:
         self.of_server, self.of_client = Later(), Later()
@@ -31,19 +32,19 @@ class ComputationPair:
         self.pair.pump()
 
     def offer(self) -> ComputationPair:
-        """The client's value is on its way."""
+        """Finish the client's public value."""
         self.of_client.answer()
         self.pair.pump()
         return self
 
     def accept(self) -> ComputationPair:
-        """The server's reply is on its way."""
+        """Finish the server's reply."""
         self.of_server.answer()
         self.pair.pump()
         return self
 
     def complete(self) -> ComputationPair:
-        """The client has the secret."""
+        """Finish the client's secret."""
         self.of_client.answer()
         self.pair.pump()
         return self
@@ -69,7 +70,7 @@ def test_waits_for_each_computation(chunk: int) -> None:
 
 
 def test_keeps_messages_in_order_while_secret_is_computed() -> None:
-    """A client that sends on without waiting for the reply to its rekey."""
+    """The client continues to send before the reply to its KEXINIT."""
     waiting = ComputationPair().secure()
     pair = waiting.pair
     pair.client.rekey()
@@ -109,7 +110,7 @@ def test_blocks_own_messages_until_new_keys(begins: str) -> None:
 @pytest.mark.parametrize("most", [MAX_HELD_EARLY, MAX_HELD])
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_limits_flood_during_computation(side: str, most: int) -> None:
-    """The socket is not read any more; nothing is lost, and the connection lives."""
+    """The socket is paused, nothing is lost, and the connection continues."""
     waiting = ComputationPair().secure()
     pair = waiting.pair
     if most == MAX_HELD:

@@ -1,4 +1,4 @@
-"""Conch's own services on our transports: a login by password, a global request, and a channel."""
+"""Conch's own services on our transports: a password login, a global request, and a channel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PASSWORD = b"a password"
 
 
 class Echo(SSHChannel):
-    """Sends back what it gets."""
+    """A channel that returns the received data."""
 
     name = b"session"
 
@@ -31,7 +31,7 @@ class Echo(SSHChannel):
 
 
 class Asker(SSHChannel):
-    """Sends a text when it is open, and keeps what comes back."""
+    """A channel that sends a text when it opens, and keeps the answer."""
 
     name = b"session"
     text = b"x" * 100_000
@@ -45,7 +45,7 @@ class Asker(SSHChannel):
 
 
 class User(ConchUser):
-    """Somebody who has logged in at Conch's server."""
+    """The avatar of a user who has logged in at Conch's server."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -56,14 +56,14 @@ class User(ConchUser):
 
 
 class Realm:
-    """Everybody is a User."""
+    """Gives every user a User."""
 
     def requestAvatar(self, name: object, mind: object, *interfaces: object) -> tuple[Any, User, Any]:
         return interfaces[0], User(), lambda: None
 
 
 class Login(SSHUserAuthClient):
-    """Logs in by password, and only once there are keys."""
+    """Logs in by password after the key exchange."""
 
     def getPassword(self, prompt: bytes | None = None) -> Any:
         assert self.transport is not None
@@ -71,11 +71,11 @@ class Login(SSHUserAuthClient):
         return succeed(PASSWORD)
 
     def getPublicKey(self) -> None:
-        """There is none."""
+        """Return no key."""
 
 
 class Requests(SSHConnection):
-    """Asks for a greeting and opens a channel when it starts."""
+    """Sends a global request and opens a channel when it starts."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -116,6 +116,6 @@ def test_carries_services_of_conch(chunk: int) -> None:
 
 @pytest.mark.parametrize("ours", [ServerTransport, ClientTransport])
 def test_inherits_nothing_from_transports_of_conch(ours: type) -> None:
-    """So no message of a peer reaches a handler of Conch's."""
+    """So no message of a peer can reach a handler of Conch's transports."""
     assert not issubclass(ours, SSHTransportBase)
     assert [name for name in dir(ours) if name.startswith("ssh_")] == []

@@ -1,4 +1,4 @@
-"""Peers that do what no honest peer does: nothing raises, nothing grows, nothing is believed."""
+"""Peers that violate the protocol: nothing raises, memory is limited, and no unauthenticated data is used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DATA = 94
 
 
 def error_of(pair: Pair, side: str = "server") -> str:
-    """What ended it there, in words; the connection has to be over."""
+    """Return the error text of the side ``end``, whose connection must be over."""
     pair.pump()
     lost = getattr(pair, side).lost
     assert lost is not None
@@ -39,7 +39,7 @@ def error_of(pair: Pair, side: str = "server") -> str:
     return str(lost.describe())
 
 
-# --- before the version
+# --- identification strings
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_server_rejects_invalid_identification_string(sent: bytes, chunk: int) -
 
 
 def test_accepts_lines_before_identification_of_server() -> None:
-    """RFC 4253 section 4.2 allows them; a client reads on."""
+    """RFC 4253 section 4.2 allows them."""
     pair = Pair()
     real = bytes(pair.server_line.unsent)
     pair.server_line.unsent[:] = b"Welcome!\r\nmind the \xff step\n" + real
@@ -103,7 +103,7 @@ def test_client_rejects_invalid_identification_string(sent: bytes, chunk: int) -
 
 
 def test_reports_lines_instead_of_identification() -> None:
-    """As sshd does when there are too many: the reason reaches who asks."""
+    """sshd sends such a line when it has too many connections; the reason is reported."""
     pair = Pair()
     pair.client.dataReceived(b"Exceeded \x1b[1mMaxStartups\r\n")
     pair.cut()
@@ -123,7 +123,7 @@ def test_accepts_valid_identification_strings(version: bytes) -> None:
 
 
 def raw(pair: Pair, packet: bytes) -> Pair:
-    """These bytes follow the client's version."""
+    """Send these bytes after the client's identification string."""
     pair.client_line.unsent[:] = b"SSH-2.0-x\r\n" + packet
     return pair
 
@@ -178,7 +178,7 @@ def test_limits_packets_before_login() -> None:
 
 
 def test_accepts_largest_packet() -> None:
-    """What OpenSSH itself takes: 256 KiB with the padding."""
+    """OpenSSH's limit: 256 KiB with the padding."""
     pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).secure()
     payload = os.urandom(MAX_PACKET - 1 - 4 - 1)
     pair.client.sendPacket(DATA, payload)
@@ -222,7 +222,7 @@ def test_rejects_repeated_packet() -> None:
 )
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_rejects_injected_message_in_strict_exchange(side: str, number: int, where: str) -> None:
-    """CVE-2023-48795: whatever is put in before NEWKEYS ends a strict exchange."""
+    """CVE-2023-48795 (Terrapin): a message before NEWKEYS ends a strict exchange."""
     pair = Pair()
     line = getattr(pair, f"{side}_line")
     other = "server" if side == "client" else "client"
@@ -312,7 +312,7 @@ def test_rejects_invalid_public_values(side: str, junk: bytes, kex: bytes) -> No
     getattr(pair, side).send_now = send
     pair.pump()
     if junk == string(b"x" * 32) and kex.startswith(b"curve25519") and side == "client":
-        # A value like any other: the client then finds that the signature is not over what it sent.
+        # A valid value: the client then finds that the signature does not cover its own value.
         assert error_of(pair, "client") == "host key signature verification failed"
         return
     assert pair.server.lost is not None
@@ -322,7 +322,7 @@ def test_rejects_invalid_public_values(side: str, junk: bytes, kex: bytes) -> No
 
 
 class Guesser(ClientTransport):
-    """Sends its first value right behind its KEXINIT (RFC 4253 section 7)."""
+    """A client that sends its public value directly after KEXINIT (RFC 4253 section 7)."""
 
     right = True
 
@@ -338,7 +338,7 @@ class Guesser(ClientTransport):
             super().send_now(a.KEX_FIRST, string(self._value))
         elif number == a.KEX_FIRST and not kex.is_secure and self.right:
             assert kex.run is not None
-            kex.run.method, kex.run.offered = self._run, self._value  # it has gone already
+            kex.run.method, kex.run.offered = self._run, self._value  # it was sent already
         else:
             super().send_now(number, payload)
 
@@ -350,7 +350,7 @@ class WrongGuesser(Guesser):
 @pytest.mark.parametrize("chunk", [0, 1])
 @pytest.mark.parametrize("client", [Guesser, WrongGuesser])
 def test_ignores_wrong_guess_and_uses_right_one(client: type[Guesser], chunk: int) -> None:
-    """A right one is used, a wrong one is thrown away."""
+    """The session continues in both cases."""
     server = MODERN if client.right else replace(MODERN, kex=MODERN.kex[::-1])
     pair = Pair(algorithms=MODERN, server_algorithms=server, client_type=client, chunk=chunk).secure()
     assert pair.client.session_id == pair.server.session_id
@@ -360,7 +360,7 @@ def test_ignores_wrong_guess_and_uses_right_one(client: type[Guesser], chunk: in
 
 
 def test_never_negotiates_markers() -> None:
-    """Both say kex-strict and ext-info, which does not mean that they could do it."""
+    """Both sides list kex-strict and ext-info, which are not methods."""
     markers = (STRICT_CLIENT, STRICT_SERVER, b"ext-info-c")
     ours = Proposal.make(replace(MODERN, kex=MODERN.kex[:1]), (b"ssh-ed25519",), markers)
     theirs = Proposal.make(replace(MODERN, kex=MODERN.kex[1:]), (b"ssh-ed25519",), markers)
@@ -374,11 +374,11 @@ def test_parses_created_proposals() -> None:
     assert Proposal.read(ours.payload[1:]) == ours
 
 
-# --- anything at all
+# --- random input
 
 
 class Watch:
-    """Errors that were logged: a peer must not be able to cause one."""
+    """Errors that were logged. A peer must not be able to cause one."""
 
     def __init__(self) -> None:
         self.errors: list[object] = []
@@ -437,7 +437,7 @@ def test_never_raises_for_any_message(number: int, payload: bytes, to_server: bo
 @settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False), st.booleans(), st.integers(1, 6))
 def test_never_raises_for_corrupted_traffic(chance: random.Random, to_server: bool, rounds: int) -> None:
-    """Bits flipped, pieces cut out, put in twice or swapped, at any stage."""
+    """Bits are flipped; pieces are removed, repeated or swapped, at any stage."""
     pair = Pair(algorithms=MODERN)
     line = pair.client_line if to_server else pair.server_line
     pair.rounds(rounds)
@@ -462,7 +462,7 @@ def test_never_raises_for_corrupted_traffic(chance: random.Random, to_server: bo
 
 
 def seconds_for(count: int) -> float:
-    """To read ``count`` tiny packets from one delivery; the best of some."""
+    """Return the time to read ``count`` tiny packets from one delivery: the best of several runs."""
     best = 1e9
     for _ in range(3):
         pair = Pair(algorithms=replace(MODERN, ciphers=(b"aes128-gcm@openssh.com",))).log_in()
@@ -479,11 +479,11 @@ def seconds_for(count: int) -> float:
 
 
 def test_handles_many_tiny_packets_in_linear_time() -> None:
-    """Conch copies what is left of its buffer for each packet."""
+    """Conch copies the rest of its buffer for each packet."""
     assert seconds_for(40_000) < 10 * seconds_for(10_000)
 
 
-# --- much before the login
+# --- limits before the login
 
 
 def messages() -> dict[str, tuple[int, bytes]]:
@@ -501,7 +501,7 @@ def messages() -> dict[str, tuple[int, bytes]]:
 @pytest.mark.parametrize("kind", messages())
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_limits_messages_before_login(kind: str, side: str) -> None:
-    """Those that nobody needs to answer, too; an unknown one ends the connection sooner."""
+    """Including messages that need no reply. An unknown message ends the connection earlier."""
     pair = Pair().secure()
     peer = pair.client if side == "server" else pair.server
     end = pair.server if side == "server" else pair.client
@@ -519,7 +519,7 @@ def test_limits_messages_before_login(kind: str, side: str) -> None:
 def test_limits_messages_before_first_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without strict key exchange IGNORE may come there (RFC 4253 section 11.2)."""
+    """Without strict key exchange, IGNORE is allowed there (RFC 4253 section 11.2)."""
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
     monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")
     pair = Pair()
@@ -541,7 +541,7 @@ def test_does_not_limit_messages_after_login() -> None:
 
 
 def test_allows_twenty_large_certificates_before_login() -> None:
-    """Each is offered and refused; the last one signs. Nobody is disconnected."""
+    """Each is offered and refused; the last one signs. The client is not disconnected."""
     pair = Pair().secure()
     for _ in range(20):
         pair.client.sendPacket(50, bytes(34_000))
@@ -553,7 +553,7 @@ def test_allows_twenty_large_certificates_before_login() -> None:
 
 
 def test_reads_small_pieces_before_login() -> None:
-    """What somebody costs who has not logged in."""
+    """This limits the memory of a connection before its login."""
 
     class Socket(Line):
         bufferSize = 64 * 1024

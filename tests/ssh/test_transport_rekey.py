@@ -1,4 +1,4 @@
-"""New keys in the middle of transfers."""
+"""New keys during transfers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def number(value: int, size: int = 200) -> bytes:
     ("server", "client"), [(5_000, 1 << 30), (1 << 30, 5_000), (5_000, 5_000), (5_000, 7_000)]
 )
 def test_rekeys_without_loss_while_both_sides_talk(server: int, client: int, chunk: int) -> None:
-    """Begun by either side and by both, while both talk; nothing is lost, and the order is kept."""
+    """Either side or both start the exchange while both send; nothing is lost, and the order is kept."""
     pair = Pair(algorithms=MODERN, chunk=chunk, server_rekey_bytes=server, client_rekey_bytes=client).secure()
     session_id = pair.client.session_id
     count = 200
@@ -49,7 +49,7 @@ def test_rekeys_without_loss_while_both_sides_talk(server: int, client: int, chu
 
 
 def test_rekeys_when_only_receiving() -> None:
-    """A receiver without a word to say sees to the limit as well."""
+    """A side that sends nothing also starts an exchange at the limit."""
     pair = Pair(server_rekey_bytes=5_000).secure()
     for _ in range(20):
         pair.client.sendPacket(DATA, bytes(1000))
@@ -95,7 +95,7 @@ def test_sends_nothing_between_kexinit_and_newkeys() -> None:
 
 @pytest.mark.parametrize("chunk", [0, 1])
 def test_accepts_messages_under_old_keys_until_newkeys(chunk: int) -> None:
-    """Between its KEXINIT and its NEWKEYS nobody should; who does is heard, as by OpenSSH."""
+    """A peer should not send them between its KEXINIT and its NEWKEYS; like OpenSSH we accept them."""
     pair = Pair(chunk=chunk).secure()
     pair.server.rekey()
     while pair.client.kex.phase is ExchangePhase.IDLE:
@@ -107,7 +107,7 @@ def test_accepts_messages_under_old_keys_until_newkeys(chunk: int) -> None:
 
 
 def test_rekeys_by_time() -> None:
-    """After an hour; one timer, however often there were new keys meanwhile."""
+    """After an hour, with one timer, however many exchanges there were before."""
     pair = Pair(server_rekey_bytes=5_000).secure()
     for _ in range(50):
         pair.client.sendPacket(DATA, bytes(1000))
@@ -139,12 +139,12 @@ def test_ignores_rekey_time_during_exchange() -> None:
     assert pair.clock.getDelayedCalls() == []
 
 
-# --- what a peer's key exchanges cost it
+# --- exchanges that a peer starts
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_pauses_peer_that_begins_many_exchanges(side: str) -> None:
-    """Its messages wait, in order; ours go on, under the old keys, until the exchange begins."""
+    """Its messages wait in order. We send under the old keys until the exchange starts."""
     pair = Pair().log_in()
     peer, end = (pair.client, pair.server) if side == "client" else (pair.server, pair.client)
     ear, peer_ear = (
@@ -212,7 +212,7 @@ def test_does_not_charge_own_exchanges() -> None:
     for _ in range(3 * REKEY_BURST):
         pair.server.rekey()
         pair.pump()
-        # The client, which is ours as well, charges the server.
+        # The client is also ours and charges the server.
         pair.clock.advance(REKEY_LONGEST_PAUSE)
         pair.pump()
     pair.client.rekey()
@@ -220,7 +220,7 @@ def test_does_not_charge_own_exchanges() -> None:
     assert pair.server.rekeys == 3 * REKEY_BURST + 1
 
 
-# --- a cipher for much
+# --- ciphers for bulk transfers
 
 CHACHA = b"chacha20-poly1305@openssh.com"
 GCM = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
@@ -247,7 +247,7 @@ def little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("little_is_much")
 def test_changes_cipher_once_after_bulk_bytes() -> None:
-    """Once, in order; later key exchanges of either side keep it."""
+    """Later key exchanges of either side keep the cipher."""
     pair = Pair(
         algorithms=replace(MODERN, ciphers=(CHACHA, *GCM)),
         server_algorithms=BULKY,
@@ -273,7 +273,7 @@ def test_changes_cipher_once_after_bulk_bytes() -> None:
     [((CHACHA,), (CHACHA,)), (GCM[::-1], GCM[1:]), ((b"aes256-ctr", GCM[1]), (GCM[1],))],
 )
 def test_changes_only_to_bulk_cipher_of_client(offered: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
-    """Only to what the client has, and not where one of them is in use."""
+    """Only to a cipher that the client has, and not if one of them is already in use."""
     pair = Pair(algorithms=replace(MODERN, ciphers=offered), server_algorithms=BULKY).secure()
     carry(pair, 100)
     assert ciphers(pair) == (names, names)
@@ -290,7 +290,7 @@ def test_keeps_cipher_when_rekeyed_before_bulk_bytes() -> None:
     assert (ciphers(pair), pair.server.rekeys) == (((CHACHA,), (CHACHA,)), 4)
 
 
-# --- what waits
+# --- blocked messages
 
 
 class Source:
@@ -340,7 +340,7 @@ def test_disconnects_peer_that_never_finishes_exchange() -> None:
 
 
 def test_counts_overhead_of_small_blocked_messages() -> None:
-    """Before a login somebody asks for pongs and lets them wait: each costs more than its bytes."""
+    """Before the login a peer causes many small replies that wait: each costs more than its bytes."""
     pair = Pair()
     pair.pump()
     pair.server.rekey()
@@ -385,7 +385,7 @@ CERTIFIED = (b"ssh-ed25519" + CERTIFICATE,)
 
 
 def test_verifies_renewed_certificate() -> None:
-    """It is looked at again; what binds the session stays that of the first exchange."""
+    """The certificate is verified again; the session binding stays that of the first exchange."""
     key = ed25519.Ed25519PrivateKey.generate()
     seen: list[bytes] = []
     pair = Pair(
@@ -431,12 +431,12 @@ def test_rejects_another_host_key() -> None:
     assert pair.client.lost.describe() == "the host key changed during the connection"
 
 
-# --- strictness
+# --- strict key exchange
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_resets_sequence_numbers_only_when_strict(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With strict key exchange they begin again with each NEWKEYS, without it they never do."""
+    """With strict key exchange they restart after each NEWKEYS."""
     if not strict:
         monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_CLIENT", b"something-else")
         monkeypatch.setattr("conchrec.ssh.key_exchange.STRICT_SERVER", b"something-other")

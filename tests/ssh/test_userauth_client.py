@@ -1,4 +1,4 @@
-"""Logging in at a target: what is offered, in which order, and what a target may answer."""
+"""Logins at a target: the order of requests, and all replies that a target may send."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOSTBOUND = {u.HOSTBOUND_EXTENSION: b"0"}
 
 
 class Bad:
-    """A signer that can't sign, or never does."""
+    """A signer that fails, or never signs."""
 
     label = "bad"
 
@@ -62,7 +62,7 @@ class Bad:
 
 
 class Client:
-    """A UserAuthClient on a Wire; the test is the server."""
+    """A UserAuthClient on a Wire; the server is the test."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Client:
         self.result = failure.value
 
     def hear(self, number: int, payload: bytes = b"") -> list[tuple[int, bytes]]:
-        """What the server says, and what we send then."""
+        """Receive a message of the server, and return the messages that we send then."""
         self.wire.take()
         self.wire.deliver(number, payload)
         return self.wire.take()
@@ -132,7 +132,7 @@ def proof(by: Signer, host_key: bytes | None = None) -> list[tuple[int, bytes]]:
     return [(u.REQUEST, signed("root", by, host_key=host_key))]
 
 
-# --- the usual way
+# --- logins by key
 
 
 def test_sends_none_then_offer_then_signature() -> None:
@@ -240,7 +240,7 @@ def test_signs_only_with_first_accepted_key(held: list[int], good: set[int]) -> 
     assert pair.wire.disconnected is None
 
 
-# --- which algorithm, and which method
+# --- algorithms and methods
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_signs_only_with_first_accepted_key(held: list[int], good: set[int]) -> 
 def test_uses_algorithms_that_server_lists(sig_algs: bytes | None, expected: bytes) -> None:
     key = signer("rsa")
     client = Client(key)
-    # EXT_INFO may come at any time before the login has succeeded.
+    # EXT_INFO may arrive at any time before the login succeeds.
     if sig_algs is not None:
         client.extensions[b"server-sig-algs"] = sig_algs
     assert client.refuse() == [(u.REQUEST, offer("root", key, algorithm=expected))]
@@ -291,7 +291,7 @@ def test_accepts_pk_ok_with_another_algorithm_name() -> None:
     assert client.wire.disconnected is None
 
 
-# --- how many
+# --- limits
 
 
 def test_limits_offers() -> None:
@@ -432,7 +432,7 @@ def test_logs_in_at_own_server_in_several_steps() -> None:
 
 
 class Person:
-    """Answers from a list; keeps the questions."""
+    """Answers from a list, and keeps the questions."""
 
     def __init__(self, *answers: tuple[str, ...] | Exception) -> None:
         self.answers = list(answers)
@@ -523,7 +523,7 @@ def test_limits_questions() -> None:
     assert client.wire.disconnected == DisconnectReason.PROTOCOL_ERROR
 
 
-# --- a target that breaks the protocol
+# --- protocol violations of a target
 
 
 def at_none() -> Client:

@@ -1,4 +1,4 @@
-"""Logging in at our server: what is proved, in which order, by whom, and what never is a proof."""
+"""Logins at our server: which messages prove an identity, and which do not."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_rejects_signature_without_session_id() -> None:
     ],
 )
 def test_verifies_signature_with_named_algorithm(algorithm: bytes, signs_as: bytes, certified: bool) -> None:
-    """The porter takes the blob under any name here, so it is the signature that is judged."""
+    """The test's authenticator accepts the key with any algorithm, so only the signature can be wrong."""
     key = signer("rsa", certified=certified)
     server = Server(Porter({"joe": (key.blob,)}))
     if certified and algorithm:
@@ -137,7 +137,7 @@ def test_rejects_algorithm_of_the_other_key_form(certified: bool) -> None:
     assert server.numbers(signed("joe", key, algorithm=algorithm)) == [u.FAILURE]
 
 
-# --- bound to the host key
+# --- host-bound signatures
 
 
 def test_accepts_host_bound_signature(server: Server) -> None:
@@ -160,7 +160,7 @@ def test_rejects_host_bound_signature_with_changed_host_key(server: Server) -> N
     assert not server.logged_in
 
 
-# --- who
+# --- user names
 
 
 @pytest.mark.parametrize("second", [none("ann"), offer("ann", ANN), signed("ann", ANN), signed("joe ", JOE)])
@@ -194,7 +194,7 @@ def test_answers_unknown_users_like_known_users(server: Server) -> None:
         assert answers["joe"] == answers["nobody"]
 
 
-# --- none, and how often
+# --- number of attempts
 
 
 def test_does_not_count_first_none(server: Server) -> None:
@@ -258,7 +258,7 @@ def test_counts_unavailable_methods_as_failures(server: Server) -> None:
     assert server.porter.asked == []
 
 
-# --- time
+# --- login time
 
 
 def test_disconnects_after_login_time(server: Server) -> None:
@@ -280,7 +280,7 @@ def test_pauses_login_time_while_deciding(server: Server) -> None:
     held.errback(AccessDenied("Permission denied", "the target is down"))
     assert failure_of(server.wire.take()[0])[1] is False
     assert server.refused == [("joe", "publickey", "the target is down")]
-    # The rest of the time is still the client's.
+    # The client still has the rest of the time.
     server.clock.advance(19)
     assert server.wire.disconnected is None
     server.clock.advance(1)
@@ -295,7 +295,7 @@ def test_leaves_no_timer_after_end(server: Server) -> None:
     assert other.clock.getDelayedCalls() == []
 
 
-# --- order
+# --- pipelined messages
 
 
 def test_queues_pipelined_requests(server: Server) -> None:
@@ -394,7 +394,7 @@ def test_sends_banner_of_target_while_deciding(server: Server) -> None:
     assert [number for number, _ in server.wire.take()] == [u.SUCCESS]
 
 
-# --- several steps, and faults of our own
+# --- several steps, and internal errors
 
 
 def test_reports_partial_success(server: Server) -> None:
@@ -433,7 +433,7 @@ def test_sends_no_success_when_connection_cannot_be_created() -> None:
 
 
 class Conversation:
-    """Asks for what the test gives it; one question after the other."""
+    """An authenticator that asks the questions of the test, one after another."""
 
     def __init__(self, *challenges: u.Challenge) -> None:
         self.challenges = challenges
@@ -506,7 +506,7 @@ def test_abandons_questions_after_new_request() -> None:
     server.ask(KBD)
     assert server.numbers(offer("joe", JOE)) == [u.PK_OK]
     assert isinstance(conversation.failures[0], AccessDenied)
-    # What it asks now reaches nobody.
+    # A question of the abandoned attempt fails.
     assert conversation.ask is not None
     late: list[object] = []
     conversation.ask(TOKEN).addErrback(late.append)
@@ -563,7 +563,7 @@ def test_succeeds_without_question() -> None:
     assert server.numbers(KBD) == [u.SUCCESS]
 
 
-# --- anything at all
+# --- random input
 
 
 @given(st.binary(max_size=200), st.integers(min_value=50, max_value=255))

@@ -1,4 +1,4 @@
-"""RFC 4251 section 5, with its own examples."""
+"""The data types of RFC 4251 section 5, with its own examples."""
 
 from __future__ import annotations
 
