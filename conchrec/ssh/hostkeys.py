@@ -43,7 +43,7 @@ CERTIFIED = tuple(name + CERTIFICATE for name in PLAIN)
 MAX_KEY_ID = 256
 
 
-# --- ours
+# --- host keys of our servers
 
 
 class ServerHostKey:
@@ -81,7 +81,7 @@ class ServerHostKeys:
         return self._keys[algorithm]
 
 
-# --- theirs
+# --- host keys of targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

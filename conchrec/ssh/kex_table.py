@@ -1,21 +1,20 @@
-"""The state table of key exchanges: phase x event -> action (RFC 4253 section 7).
+"""The state table of key exchanges: phase and event give an action (RFC 4253 section 7).
 
-Either side may begin an exchange at any time, and both may begin at once. Our part of it goes through these
-phases:
+Either side may start an exchange at any time, and both may start at once. Our side has these phases:
 
 ============  ============================================================  ==============================
-phase         what was sent and received                                    other messages of ours
+phase         what was sent and received                                    our other messages
 ============  ============================================================  ==============================
 INITIAL       nothing                                                       wait
-IDLE          no exchange runs                                              pass under the current keys
-PAUSED        the peer's KEXINIT, which waits: the peer begins too many     pass under the current keys
+IDLE          no exchange is in progress                                    are sent under the current keys
+PAUSED        the peer's KEXINIT, which waits: the peer starts too many     are sent under the current keys
 PROPOSED      our KEXINIT was sent                                          wait
 AGREED        both KEXINITs; the method's messages follow (30 to 49)        wait
-FIRST_KEYS    our first NEWKEYS was sent, the peer's is to come             wait: the peer confirms the keys
-NEW_KEYS      our NEWKEYS was sent, the peer's is to come                   pass under the new keys
+FIRST_KEYS    our first NEWKEYS was sent, the peer's is expected            wait: the peer confirms the keys
+NEW_KEYS      our NEWKEYS was sent, the peer's is expected                  are sent under the new keys
 ============  ============================================================  ==============================
 
-While the phase is PAUSED, and while the method computes, the transport handles no message of the peer.
+In the phase PAUSED, and while the method computes, the transport handles no message of the peer.
 
 ==========  =======  =======  =======  ========  ======  ============  ========
 event       INITIAL  IDLE     PAUSED   PROPOSED  AGREED  FIRST_KEYS    NEW_KEYS
@@ -42,7 +41,7 @@ class ExchangePhase(enum.Enum):
     """The phase of our part of a key exchange."""
 
     INITIAL = "nothing was sent yet"
-    IDLE = "no exchange runs"
+    IDLE = "no exchange is in progress"
     PAUSED = "the peer's KEXINIT waits"
     PROPOSED = "our KEXINIT was sent"
     AGREED = "both KEXINITs were exchanged"
@@ -59,7 +58,7 @@ class KexEvent(enum.Enum):
     METHOD = "a message of the method, 30 to 49"
     SIGNED = "the host key has signed the exchange: the keys are known"
     NEWKEYS = "the peer's NEWKEYS"
-    MESSAGE = "a message of ours that does not belong to the exchange"
+    MESSAGE = "one of our messages that is not part of the exchange"
 
 
 class KexAction(enum.Enum):
@@ -73,9 +72,9 @@ class KexAction(enum.Enum):
     SWITCH = "send NEWKEYS, and all that follows under the new keys: FIRST_KEYS or NEW_KEYS"
     FINISH_FIRST = "read the rest under the new keys, and send what waits: IDLE"
     FINISH = "read the rest under the new keys: IDLE"
-    SEND = "it goes out at once"
-    WAIT = "it goes out under the new keys"
-    IGNORE = "nothing"
+    SEND = "send it now"
+    WAIT = "send it under the new keys"
+    IGNORE = "do nothing"
     REFUSE = "end the connection: a protocol violation"
     NEVER = "this cannot happen"
 

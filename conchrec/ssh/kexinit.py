@@ -196,7 +196,7 @@ class Proposals:
         #: The peer supports a cipher for bulk transfers, and another one is in use.
         self._may_change = False
 
-    def due(self, limit: int) -> int:
+    def rekey_limit(self, limit: int) -> int:
         """Return after how many bytes under one pair of keys to start a key exchange, at most ``limit``."""
         return min(limit, BULK_BYTES) if self._may_change else limit
 
@@ -207,7 +207,7 @@ class Proposals:
             self._may_change = False
         return Proposal.make(self._algorithms, host_keys, markers)
 
-    def agreed(self, agreement: Agreement, theirs: Proposal) -> None:
+    def note_agreement(self, agreement: Agreement, theirs: Proposal) -> None:
         """Note the result of the last proposal."""
         bulk = set(self._algorithms.bulk)
         self._may_change = not bulk.issuperset(agreement.ciphers) and not any(

@@ -281,7 +281,7 @@ class KeyExchange(ABC):
         self.phase = phase
         self.is_open = TABLE[phase, KexEvent.MESSAGE] is KexAction.SEND
         idle = phase in (ExchangePhase.IDLE, ExchangePhase.PAUSED)
-        self._rekey_at = self._proposals.due(self._settings.rekey_bytes) if idle else _NEVER
+        self._rekey_at = self._proposals.rekey_limit(self._settings.rekey_bytes) if idle else _NEVER
 
     def _ignore(self) -> None:  # noqa: B027  # a row of the table that does nothing
         """Do nothing: an exchange is in progress."""
@@ -338,7 +338,7 @@ class KeyExchange(ABC):
                     code=ReasonCode.KEY_EXCHANGE_FAILED,
                 )
         agreed = negotiate(self.proposal, theirs, is_client=self.is_client)
-        self._proposals.agreed(agreed, theirs)
+        self._proposals.note_agreement(agreed, theirs)
         self.run = KexRun(
             ours=self.proposal,
             theirs=theirs,

@@ -44,8 +44,8 @@ class _State(enum.Enum):
     """The state of the login."""
 
     IDLE = "no request is open"
-    DECIDING = "the authenticator decides; what comes in waits"
-    ASKING = "the client is to answer a challenge"
+    DECIDING = "the authenticator decides; messages of the client wait"
+    ASKING = "the client has to answer a challenge"
     OVER = "logged in, disconnected or stopped"
 
 
