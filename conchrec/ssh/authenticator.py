@@ -35,10 +35,10 @@ class Authenticator(Protocol):
     def none(self, user: str) -> Deferred[Identity]:
         """Decide about a ``none`` request, which is usually the first request and names the user."""
 
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+    def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         """Return whether a signature by this key would be accepted. Has no side effects."""
 
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+    def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         """Decide about a key that was accepted and whose signature for this connection was verified."""
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:

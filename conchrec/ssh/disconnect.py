@@ -42,8 +42,8 @@ class ConnectionEnd:
 
 
 class ConnectionGone(ConchrecError):
-    """The connection ended before the awaited event; ``lost`` tells how it ended."""
+    """The connection ended before the awaited event; ``end`` is how it ended."""
 
-    def __init__(self, lost: ConnectionEnd) -> None:
-        super().__init__(lost.describe() or Reason(ReasonCode.CONNECTION_CLOSED, "the connection was closed"))
-        self.lost = lost
+    def __init__(self, end: ConnectionEnd) -> None:
+        super().__init__(end.describe() or Reason(ReasonCode.CONNECTION_CLOSED, "the connection was closed"))
+        self.end = end

@@ -271,7 +271,7 @@ class UserAuthServer(SSHService):
         signature = _parse_single_string(payload[len(covered) :]) if signed else b""
         if not signed:
             r.end()
-        acceptable = (host_key is None or host_key == self._host_key()) and self._authenticator.offered(
+        acceptable = (host_key is None or host_key == self._host_key()) and self._authenticator.accepts_key(
             self._user_text, algorithm, blob
         )
         transport = self.transport
@@ -292,7 +292,7 @@ class UserAuthServer(SSHService):
         else:
             self._decide(
                 u.PUBLICKEY,
-                lambda: self._authenticator.proved(self._user_text, algorithm, blob),
+                lambda: self._authenticator.log_in_by_key(self._user_text, algorithm, blob),
                 counts=True,
             )
 

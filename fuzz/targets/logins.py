@@ -39,10 +39,10 @@ class Porter:
     def none(self, user: str) -> Deferred[Identity]:
         return fail(AccessDenied("Permission denied"))
 
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+    def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         return True
 
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+    def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         raise Broken("somebody has logged in")
 
     def keyboard_interactive(self, user: str, submethods: str, ask: Ask) -> Deferred[Identity]:

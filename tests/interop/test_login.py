@@ -122,10 +122,10 @@ class Gate:
     def none(self, user: str) -> Deferred[Identity]:
         return fail(AccessDenied("Permission denied", "a key is wanted"))
 
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+    def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         return self._credentials.acceptable(user, algorithm, blob, "127.0.0.1", datetime.now(timezone.utc))
 
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+    def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         return succeed(
             self._credentials.identity(user, algorithm, blob, "127.0.0.1", datetime.now(timezone.utc))
         )

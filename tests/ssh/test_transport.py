@@ -129,7 +129,7 @@ def test_fires_all_deferreds_and_callbacks() -> None:
     assert ends[0].describe() == ""
     gone = failure_of(pair.client.when_secure())
     assert isinstance(gone, ConnectionGone)
-    assert (gone.lost, gone.public) == (ends[0], "the connection was closed")
+    assert (gone.end, gone.public) == (ends[0], "the connection was closed")
 
 
 def test_fails_when_secure_if_connection_ends_first() -> None:

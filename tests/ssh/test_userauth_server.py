@@ -411,10 +411,10 @@ def test_rejects_login_after_internal_error(server: Server) -> None:
     def broken(*_: object) -> Deferred[Identity]:
         raise ZeroDivisionError
 
-    server.porter.proved = broken  # type: ignore[method-assign,assignment]
+    server.porter.log_in_by_key = broken  # type: ignore[method-assign,assignment]
     assert server.numbers(signed("joe", JOE)) == [u.FAILURE]
     assert server.refused == [("joe", "publickey", "internal error")]
-    server.porter.offered = broken  # type: ignore[method-assign,assignment]
+    server.porter.accepts_key = broken  # type: ignore[method-assign,assignment]
     server.ask(offer("joe", JOE))
     assert server.wire.disconnected == DisconnectReason.BY_APPLICATION
     assert not server.logged_in

@@ -180,11 +180,11 @@ class Porter:
         self.asked.append(("none", user))
         return self._answer(user, user in self.free)
 
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+    def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         self.asked.append(("offered", user))
         return blob in self.keys.get(user, ())
 
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+    def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         self.asked.append(("proved", user))
         return self._answer(user, blob in self.keys.get(user, ()))
 

@@ -83,7 +83,7 @@ class InnerLogin:
             AccessDenied("Permission denied", "the user must prove a key", code=ReasonCode.KEY_REQUIRED)
         )
 
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+    def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         """Whether the user may prove this key: it is one of the user of the outer connection."""
         return self._identity_of(algorithm, blob) is not None
 
@@ -92,7 +92,7 @@ class InnerLogin:
         credentials = self._context.settings.credentials
         return credentials.own(access.identity, algorithm, blob, access.origin.source, now)
 
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+    def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         """Log the user in with a key that was proved."""
         self._name_login(user)
         inner = self._identity_of(algorithm, blob)

@@ -183,12 +183,12 @@ class OuterConnection:
             AccessDenied("Permission denied", "a public key is required", code=ReasonCode.KEY_REQUIRED)
         )
 
-    def offered(self, user: str, algorithm: bytes, blob: bytes) -> bool:
+    def accepts_key(self, user: str, algorithm: bytes, blob: bytes) -> bool:
         """Whether a signature by this key would be accepted."""
         credentials, now = self._context.settings.credentials, self._services.now()
         return credentials.acceptable(user, algorithm, blob, self.source, now)
 
-    def proved(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
+    def log_in_by_key(self, user: str, algorithm: bytes, blob: bytes) -> Deferred[Identity]:
         """Accept a login whose key has signed; PartialSuccess where a code must follow."""
         context, now = self._context, self._services.now()
         try:

@@ -66,7 +66,7 @@ class World:
         self.begun += 1
 
     def prove(self) -> Deferred[Identity]:
-        return self.login.proved("root", b"ssh-ed25519", b"a key")
+        return self.login.log_in_by_key("root", b"ssh-ed25519", b"a key")
 
 
 @pytest.mark.parametrize(
