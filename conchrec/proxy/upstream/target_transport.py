@@ -24,6 +24,7 @@ class HostKeyCheck:
         self.verdict: AcceptedHostKey | None = None
 
     def __call__(self, blob: bytes) -> None:
+        """Check the host key. Raises HostKeyRejected."""
         self.verdict = self._trust.verify(self._target, blob, self._now())
 
 
