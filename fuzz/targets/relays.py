@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from types import SimpleNamespace
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from conchrec.access.options import SessionOptions
 from conchrec.audit.events import AuditEvent
-from conchrec.config.model import Mode
 from conchrec.model import Identity, SessionInfo
 from conchrec.proxy.inner.session import Session
 from conchrec.recording.capture.outcome import ClosedRecording
@@ -25,6 +23,7 @@ from conchrec.recording.format.asciicast import Event, Header
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.format.settings import InputPolicy
 from conchrec.recording.storage.spool import Spool
+from conchrec.recording.store import LocalStore
 from conchrec.ssh.connection import Connection, IncomingOpen, IncomingRequest
 from conchrec.ssh.messages import UNKNOWN_CHANNEL_TYPE
 from conchrec.ssh.wire import string, uint32
@@ -34,7 +33,7 @@ from fuzz.target import Target
 from fuzz.targets.connections import WINDOW, on, opening, request
 from fuzz.targets.linked import message, packed
 from fuzz.targets.parsers import EXIT_SIGNAL, PTY
-from tests.support.context import partial_context, root_at_web1
+from tests.support.context import memory_context, root_at_web1
 from tests.support.loop import Handler, Wire
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -64,8 +63,8 @@ class _File:
         """Nothing to let go of."""
 
 
-class _Store:
-    """Opens recordings, and reads what came of each."""
+class _Store(LocalStore):
+    """A store in memory: it opens recordings, and reads each when it is sealed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -110,6 +109,16 @@ class _Store:
         return succeed(ClosedRecording(path=PATH, manifest=manifest))
 
 
+class _PrintableEvents:
+    """An AuditSink that keeps nothing; each event can be printed."""
+
+    def emit(self, event: AuditEvent) -> None:
+        repr(event)
+
+    def reopen(self) -> None:
+        """Do nothing: there is no file."""
+
+
 class Between:
     """The user's connection and the target's, and what the proxy has between them."""
 
@@ -124,20 +133,12 @@ class Between:
         for connection, wire in zip((self._user, self._target), self._wires, strict=True):
             connection.transport = wire
             connection.serviceStarted()
-        context = partial_context(
-            settings={"config": SimpleNamespace(session_recording=Mode.PROXY)},
-            store=self._store,
-            now=lambda: NOW,
-            clock=self._clock,
-            audit=SimpleNamespace(emit=self._heard),
-            disks=SimpleNamespace(check=lambda: None),
+        context = memory_context(
+            store=self._store, now=lambda: NOW, clock=self._clock, audit=_PrintableEvents()
         )
         self._access = root_at_web1(
             context, Identity(user="joe", method="publickey"), SessionOptions(sftp=False, scp=False)
         )
-
-    def _heard(self, event: AuditEvent) -> None:
-        repr(event)
 
     # --- ConnectionHandler, for the user's side
 

@@ -9,18 +9,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from twisted.internet.task import Clock
 
 import conchrec
 from conchrec.access.options import Record, SessionOptions
 from conchrec.access.policy import Allow
-from conchrec.audit.events import AuditEvent, ConnectionRefused
+from conchrec.audit.events import ConnectionRefused
 from conchrec.errors import WriteFailed
 from conchrec.model import Identity
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.reasons import Reason, ReasonCode
 from tests.support.auditlog import AuditMemory
-from tests.support.context import access_to_web1, partial_context, set_options
+from tests.support.context import access_to_web1, memory_context, set_options
 
 JOE = Identity(user="joe", method="publickey")
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -29,16 +28,9 @@ EVENT = ConnectionRefused(
 )
 
 
-class FullAudit:
-    """An audit log whose disk is full."""
-
-    def emit(self, event: AuditEvent) -> None:
-        raise WriteFailed("the audit log could not be written", code=ReasonCode.AUDIT_WRITE_FAILED)
-
-
 @pytest.fixture
 def access() -> TargetAccess:
-    return access_to_web1(partial_context(clock=Clock(), audit=AuditMemory()), JOE, ("192.0.2.9",))
+    return access_to_web1(memory_context(), JOE, ("192.0.2.9",))
 
 
 def test_allows_nothing_before_decision(access: TargetAccess) -> None:
@@ -69,7 +61,9 @@ def test_keeps_addresses_when_allowed_again(access: TargetAccess) -> None:
 
 
 def test_raises_when_strict_event_cannot_be_written() -> None:
-    access = access_to_web1(partial_context(clock=Clock(), audit=FullAudit()), JOE)
+    audit = AuditMemory()
+    audit.broken = WriteFailed("the audit log could not be written", code=ReasonCode.AUDIT_WRITE_FAILED)
+    access = access_to_web1(memory_context(audit=audit), JOE)
     set_options(access, SessionOptions(record=Record.STRICT))
     with pytest.raises(WriteFailed):
         access.emit(EVENT)

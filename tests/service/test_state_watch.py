@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 from conchrec.model import Identity
 from conchrec.proxy.registry import LiveConnection
 from conchrec.service.state_watch import StateWatch
-from tests.support.context import partial_context
+from tests.support.context import memory_context
 
 
 class Live:
@@ -33,7 +33,7 @@ class Live:
 
 def test_one_that_can_not_be_judged_ends_and_the_others_are_judged() -> None:
     all_live = [Live(broken=number == 3) for number in range(8)]
-    context = partial_context()
+    context = memory_context()
     for live in all_live:
         context.registry.add_connection(cast(LiveConnection, live))
     nothing: Any = SimpleNamespace(revocations=SimpleNamespace(current=None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.task import Clock
 
 from conchrec.access.options import SessionOptions
 from conchrec.audit import events
@@ -24,7 +23,7 @@ from conchrec.ssh.channel_stream import LEAST_PACKET, Stream
 from conchrec.ssh.connection import IncomingOpen
 from conchrec.ssh.wire import string
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context, root_at_web1
+from tests.support.context import memory_context, root_at_web1
 from tests.support.loop import Handler, Loop, Receiver
 
 REMOVE_ALL = 19
@@ -85,7 +84,7 @@ class Stage:
         self.pump()
         options = SessionOptions(forward_agent=True)
         access = root_at_web1(
-            partial_context(audit=self.log, clock=Clock()), Identity(user="joe", method="publickey"), options
+            memory_context(audit=self.log), Identity(user="joe", method="publickey"), options
         )
         access.agents.inner.connection = self._user.left
         OnwardAgent(access, proxy.openings[0], BINDING, over=self.over.append).begin()

@@ -8,7 +8,6 @@ from typing import cast
 
 import pytest
 from twisted.internet.defer import succeed
-from twisted.internet.task import Clock
 
 from conchrec.access.options import SessionOptions
 from conchrec.audit import events
@@ -17,7 +16,7 @@ from conchrec.proxy.inner.forwarding import Forwards
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context, root_at_web1, set_options
+from tests.support.context import memory_context, root_at_web1, set_options
 from tests.support.loop import Handler, Loop
 
 WHERE = string(b"127.0.0.1") + uint32(8080)
@@ -29,7 +28,7 @@ class Stage:
     def __init__(self, **options: bool) -> None:
         self.log = AuditMemory()
         self.access = root_at_web1(
-            partial_context(clock=Clock(), audit=self.log),
+            memory_context(audit=self.log),
             Identity(user="joe", method="publickey"),
             replace(SessionOptions(), **options),  # type: ignore[arg-type]
         )

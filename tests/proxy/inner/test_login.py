@@ -9,27 +9,32 @@ from typing import cast
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
 
+from conchrec.access.credentials import Credentials
 from conchrec.access.options import Mfa, RoleOptions
 from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Policy
 from conchrec.access.role import Role
 from conchrec.access.time_windows import Window
-from conchrec.config.model import InnerAuth
 from conchrec.errors import AccessDenied
 from conchrec.model import Identity
-from conchrec.proxy.approvals import Approvals
 from conchrec.proxy.inner.login import InnerLogin
 from conchrec.proxy.upstream.connection import Upstream
 from conchrec.proxy.upstream.prompts import Questions
 from conchrec.ssh.authenticator import PartialSuccess
 from conchrec.ssh.userauth import Challenge, Prompt
 from tests.support.auditlog import AuditMemory
-from tests.support.context import access_to_web1, partial_context
+from tests.support.context import access_to_web1, memory_context, memory_settings
 
 OPENS = datetime(2026, 11, 27, 22, 0, tzinfo=timezone.utc)
 JOE = Identity(user="joe", method="publickey", roles=("ops", "night"), key=b"a key")
+
+
+class AnyKey(Credentials):
+    """Credentials that accept every key as one of the user."""
+
+    def own(self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime) -> Identity:
+        return identity
 
 
 class World:
@@ -37,23 +42,15 @@ class World:
 
     def __init__(self, options: RoleOptions) -> None:
         self.now = OPENS - timedelta(seconds=1)
-        clock = Clock()
         self.log = AuditMemory()
         self.begun = 0
         ops = Role(name="ops", logins=("root",), hosts=(HostPattern.parse("*"),))
         night = replace(ops, name="night", options=options, times=(Window.parse("22:00-23:00"),))
-        context = partial_context(
-            settings={
-                "policy": Policy(roles={"ops": ops, "night": night}),
-                "config": SimpleNamespace(targets=(), inner_auth=InnerAuth.KEY, public=None),
-                "credentials": SimpleNamespace(own=lambda identity, *rest: identity),
-                "passwords": None,
-            },
-            clock=clock,
-            now=lambda: self.now,
-            audit=self.log,
-            approvals=Approvals(clock),
+        settings = memory_settings(
+            policy=Policy(roles={"ops": ops, "night": night}),
+            credentials=AnyKey(users={}, authorities=lambda: ()),
         )
+        context = memory_context(now=lambda: self.now, audit=self.log, settings=settings)
         self.access = access_to_web1(context, JOE, ("192.0.2.9",))
         self.login = InnerLogin(self.access, self.begin, say=lambda text: None)
         self.questions = Questions(lambda: None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,26 +13,22 @@ from twisted.internet.task import Clock
 
 from conchrec.access.options import Record, SessionOptions
 from conchrec.audit import events
-from conchrec.config.model import Mode
-from conchrec.disk_space import Disks
-from conchrec.errors import WriteFailed
 from conchrec.model import Identity
 from conchrec.proxy.inner.session import START_SECONDS, Session
+from conchrec.recording.storage.spool import SpoolFile
+from conchrec.recording.store import LocalStore
 from conchrec.ssh import messages as m
 from conchrec.ssh.connection import Channel
 from conchrec.ssh.wire import string, uint32
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context, root_at_web1, set_options
+from tests.support.context import memory_context, root_at_web1, set_options
 from tests.support.loop import Handler, Loop, Receiver, request_body
 
 NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
 
 
-class _NoStore:
-    """A store that cannot open a recording; the role allows that."""
-
-    def open(self, info: object) -> None:
-        raise WriteFailed("the disk is full", "it is")
+def _full_disk(name: str, day: int) -> SpoolFile:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class Stage:
@@ -44,18 +40,17 @@ class Stage:
         force_command: str = "",
         file_copy: bool = True,
         before: Callable[[Stage], None] | None = None,
+        store: LocalStore | None = None,
     ) -> None:
-        """``before`` is called when the user is connected and the target is not."""
+        """``before`` is called when the user is connected and the target is not.
+
+        Without a ``store`` no recording can be opened, and the role allows that.
+        """
         self.log = AuditMemory()
         nothing: Any = lambda *_: None  # noqa: E731
-        clock = self.clock = Clock()
-        context = partial_context(
-            settings={"config": SimpleNamespace(session_recording=Mode.PROXY)},
-            store=_NoStore(),
-            clock=clock,
-            now=lambda: NOW,
-            audit=self.log,
-            disks=Disks(()),
+        self.clock = Clock()
+        context = memory_context(
+            clock=self.clock, now=lambda: NOW, audit=self.log, store=store, create=_full_disk
         )
         access = root_at_web1(
             context,

@@ -19,15 +19,12 @@ from tests.proxy.inner import test_session_files
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_audits_start_and_end_of_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
+def test_audits_start_and_end_of_recording(tmp_path: Path, fails: bool) -> None:
     """Also if the recording failed before anything was recorded."""
     clock = Clock()
     finisher = Finisher(RecordingTree(tmp_path), RecordingSigner.generate(), lambda: test_session_files.NOW)
     store = LocalStore(clock=clock, in_thread=execute, finisher=finisher, monotonic=clock.seconds)
-    monkeypatch.setattr(test_session_files, "_NoStore", lambda: store)
-    stage = test_session_files.Stage()
+    stage = test_session_files.Stage(store=store)
     if fails:
         assert stage.session.recording.recorder is not None
         stage.session.recording.recorder.sync_failed(SpoolFull("this session cannot be recorded: full"))

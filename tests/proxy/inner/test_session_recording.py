@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 
 from conchrec.access.options import Record, SessionOptions
 from conchrec.audit import events
-from conchrec.disk_space import Disks
 from conchrec.errors import RecordingError, WriteFailed
 from conchrec.model import Identity
 from conchrec.proxy.inner.session_recording import SessionRecording
@@ -28,7 +27,7 @@ from tests.proxy.inner import test_session_files
 from tests.recording.failing_file import FailingFile
 from tests.recording.recording_bench import Bench
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context, root_at_web1, set_options
+from tests.support.context import memory_context, root_at_web1, set_options
 
 CLOSED = Reason(ReasonCode.CHANNEL_CLOSED, "the channel was closed")
 
@@ -42,9 +41,7 @@ class Stage:
         bench = Bench(directory=directory)
         self.clock = bench.clock
         self.store = bench.store(create=lambda name, day: self.file)
-        context = partial_context(
-            audit=self.log, store=self.store, clock=bench.clock, now=bench.now, disks=Disks(())
-        )
+        context = memory_context(audit=self.log, store=self.store, clock=bench.clock, now=bench.now)
         self.access = root_at_web1(
             context, Identity(user="joe", method="publickey"), SessionOptions(record=record)
         )

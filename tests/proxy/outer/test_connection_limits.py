@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 from twisted.internet.task import Clock
@@ -23,7 +23,7 @@ from conchrec.proxy.outer.connection_limits import (
     is_dropped,
 )
 from tests.support.auditlog import AuditMemory
-from tests.support.context import partial_context
+from tests.support.context import memory_config, memory_context, memory_settings
 
 
 class Unauthenticated:
@@ -49,9 +49,8 @@ class Stage:
         self.clock = Clock()
         self.log = AuditMemory()
         made = Limits(**limits)  # type: ignore[arg-type]
-        context = partial_context(
-            settings={"config": SimpleNamespace(limits=made)}, clock=self.clock, audit=self.log
-        )
+        config = replace(memory_config(), limits=made)
+        context = memory_context(clock=self.clock, audit=self.log, settings=memory_settings(config=config))
         self.limits = ConnectionLimits(context, lambda: self.chance)
         self.chance = 0.999
 
