@@ -43,7 +43,7 @@ from conchrec.text import one_line
 MAX_WAITING = 32
 
 
-class OnwardAgent:
+class ForwardedAgent:
     """One agent channel that the target opened; the StreamHandler of its stream."""
 
     #: The options of a role that allow this channel.
@@ -55,7 +55,7 @@ class OnwardAgent:
         opening: IncomingOpen,
         binding: SessionBinding | None,
         *,
-        over: Callable[[OnwardAgent], None],
+        over: Callable[[ForwardedAgent], None],
     ) -> None:
         """``binding`` belongs to the connection to the target; None if that has ended."""
         self._access = access

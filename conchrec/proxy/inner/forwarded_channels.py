@@ -8,7 +8,7 @@ from conchrec.access.policy import shut_by
 from conchrec.audit import events
 from conchrec.errors import AccessDenied, ConchrecError
 from conchrec.proxy import refusals
-from conchrec.proxy.inner.agent_forwarding import OnwardAgent
+from conchrec.proxy.inner.agent_forwarding import ForwardedAgent
 from conchrec.proxy.inner.dropped_messages import DroppedMessages
 from conchrec.proxy.inner.forward_rules import OPTION
 from conchrec.proxy.inner.nested_ssh import SshDetector
@@ -35,7 +35,7 @@ class ForwardedChannel(ABC):
         opening: IncomingOpen,
         *,
         user_is_near: bool,
-        live: set[ForwardedChannel | OnwardAgent],
+        live: set[ForwardedChannel | ForwardedAgent],
     ) -> None:
         self._access = access
         self._live = live
@@ -158,7 +158,7 @@ class PortForward(ForwardedChannel):
         origin: str,
         *,
         user_is_near: bool,
-        live: set[ForwardedChannel | OnwardAgent],
+        live: set[ForwardedChannel | ForwardedAgent],
     ) -> None:
         self._kind = kind
         self._destination = destination
@@ -226,7 +226,7 @@ class X11Channel(ForwardedChannel):
         access: TargetAccess,
         opening: IncomingOpen,
         origin: str,
-        live: set[ForwardedChannel | OnwardAgent],
+        live: set[ForwardedChannel | ForwardedAgent],
     ) -> None:
         self._origin = origin
         super().__init__(access, opening, user_is_near=False, live=live)

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from conchrec.audit import events
 from conchrec.errors import ConchrecError
 from conchrec.proxy import refusals
-from conchrec.proxy.inner.agent_forwarding import OnwardAgent
+from conchrec.proxy.inner.agent_forwarding import ForwardedAgent
 from conchrec.proxy.inner.dropped_messages import dropped_event
 from conchrec.proxy.inner.forward_rules import DIRECT, FORWARDED, NOT_ALLOWED, ForwardRules
 from conchrec.proxy.inner.forwarded_channels import ForwardedChannel, PortForward, X11Channel
@@ -39,7 +39,7 @@ class Forwards:
         self._upstream = upstream
         self._rules = ForwardRules(access)
         self._requests = GlobalRequests(access, upstream, self._rules)
-        self._live: set[ForwardedChannel | OnwardAgent] = set()
+        self._live: set[ForwardedChannel | ForwardedAgent] = set()
         #: The inner connection; None before the login.
         self.user: Connection | None = None
 
@@ -120,7 +120,7 @@ class Forwards:
         elif kind in m.AGENT_CHANNELS and access.activity.agent_requested and options.forward_agent:
             transport = self._upstream.transport
             binding = transport.session_binding if transport is not None else None
-            agent = OnwardAgent(access, opening, binding, over=self._live.discard)
+            agent = ForwardedAgent(access, opening, binding, over=self._live.discard)
             self._live.add(agent)
             agent.begin()
         else:

@@ -150,7 +150,7 @@ class TargetServer:
         if not access.login or access.denied is not None:
             return
         try:
-            options = self._judge_again()
+            options = self._decide_again()
         except AccessDenied as error:
             access.set_denied(error)
             context.emit(refusals.event(error, access.who()))
@@ -166,12 +166,12 @@ class TargetServer:
             else:
                 session.recheck()
 
-    def _judge_again(self) -> SessionOptions:
+    def _decide_again(self) -> SessionOptions:
         """Ask the policy again. Raises AccessDenied."""
         access = self._access
-        begun = self.upstream.state is not UpstreamState.IDLE
-        answer = decide_again(access, begun=begun)
-        if not begun:
+        has_begun = self.upstream.state is not UpstreamState.IDLE
+        answer = decide_again(access, begun=has_begun)
+        if not has_begun:
             access.set_permitted_addresses(answer.addresses)
             approval_step.policy_changed(access)
         elif not self.upstream.is_at(answer.addresses):
@@ -188,8 +188,8 @@ class TargetServer:
         """End the connection, and show ``text`` in each session, or without one in the disconnect message."""
         if self._has_ended:
             return
-        shown_in = [session for session in tuple(self._sessions) if session.end(text)]
-        if shown_in:
+        informed = [session for session in tuple(self._sessions) if session.end(text)]
+        if informed:
             self._end()
             self._disconnect_timer = self._services.clock.callLater(
                 LAST_WORDS_SECONDS, self._disconnect, f"conchrec: {text}"

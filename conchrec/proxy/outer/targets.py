@@ -238,7 +238,7 @@ class TargetConnections:
             finally:
                 self._pending_passthroughs -= 1
             access.set_identity(self._user.identity)
-            return self._check_again(_PassthroughTarget(self, passthrough), passthrough.judge)
+            return self._check_again(_PassthroughTarget(self, passthrough), passthrough.check_allowed)
         except ConchrecError as error:
             context.emit(refusals.event(error, access.who()))
             raise
@@ -376,7 +376,7 @@ class _PassthroughTarget:
         connections, passthrough = self._connections, self._passthrough
         connections.meter_passthrough(passthrough, tunnel)
         connections.add_live(passthrough)
-        passthrough.enter(tunnel, lambda: connections.remove_live(passthrough), connections.passthrough_ended)
+        passthrough.start(tunnel, lambda: connections.remove_live(passthrough), connections.passthrough_ended)
 
     def tunnel_closed(self) -> None:
         self._connections.remove_live(self._passthrough)

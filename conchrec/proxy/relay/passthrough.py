@@ -28,7 +28,7 @@ from conchrec.reasons import Reason, ReasonCode
 class Passthrough:
     """Forwards bytes between a tunnel and a TCP connection to the target.
 
-    Its life: ``connect``, ``enter``, bytes, ``close``.
+    Its life: ``connect``, ``start``, bytes, ``drop``.
     """
 
     def __init__(self, access: TargetAccess) -> None:
@@ -56,7 +56,7 @@ class Passthrough:
             access.target, access.destination.addresses, self._target
         )
 
-    def enter(self, tunnel: Tunnel, on_end: Callable[[], None], show: Callable[[str], None]) -> None:
+    def start(self, tunnel: Tunnel, on_end: Callable[[], None], show: Callable[[str], None]) -> None:
         """Forward bytes between ``tunnel`` and the target.
 
         If the proxy ends the connection, it calls ``on_end``, and ``show`` with the reason. The owner of the
@@ -93,12 +93,12 @@ class Passthrough:
             self.end_with_reason(Reason(ReasonCode.DISK_FULL, text))
             return
         try:
-            self.judge()
+            self.check_allowed()
         except AccessDenied as error:
             self._context.emit(refusals.event(error, self.access.who()))
             self.end_with_reason(error.public)
 
-    def judge(self) -> None:
+    def check_allowed(self) -> None:
         """Raise AccessDenied if this connection to the target is not allowed now."""
         access, context = self.access, self._context
         if context.settings.config.session_recording.value != self._mode:

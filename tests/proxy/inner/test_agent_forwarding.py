@@ -7,7 +7,7 @@ import pytest
 from conchrec.access.options import SessionOptions
 from conchrec.audit import events
 from conchrec.model import Identity
-from conchrec.proxy.inner.agent_forwarding import MAX_WAITING, OnwardAgent
+from conchrec.proxy.inner.agent_forwarding import MAX_WAITING, ForwardedAgent
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.ssh import messages as m
 from conchrec.ssh.agent_messages import (
@@ -75,7 +75,7 @@ class Stage:
 
     def __init__(self, *, max_packet: int = 2**15) -> None:
         self.target, self.agent, self.log = Receiver(), Agent(), AuditMemory()
-        self.over: list[OnwardAgent] = []
+        self.over: list[ForwardedAgent] = []
         proxy = Handler()
         self._upstream, self._user = Loop(Handler(), proxy), Loop(Handler(), self.agent)
         self._channel = self._upstream.left.open(
@@ -87,7 +87,7 @@ class Stage:
             memory_context(audit=self.log), Identity(user="joe", method="publickey"), options
         )
         access.agents.inner.connection = self._user.left
-        OnwardAgent(access, proxy.openings[0], BINDING, over=self.over.append).begin()
+        ForwardedAgent(access, proxy.openings[0], BINDING, over=self.over.append).begin()
         self.pump()
 
     def pump(self) -> None:
