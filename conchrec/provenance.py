@@ -1,8 +1,6 @@
-"""How a session came to be: what an auditor asks first about a recording. Pure.
+"""The provenance of a session: who logged in and how, which machine was reached, and who approved it. Pure.
 
-Who logged in and how, at which address of the proxy, which machine was reached, what vouched for it, and who
-approved it for which reason. It is in the cast's header (so an interrupted recording has it, too) and in the
-signed manifest.
+It is in the header of the cast (so an interrupted recording has it too) and in the signed manifest.
 """
 
 from __future__ import annotations
@@ -10,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from conchrec.text import cut
+
 LONGEST = 512
-"""Characters of one field; the rest of a longer one is replaced by an ellipsis."""
+"""The most characters of a field; a longer one is cut and ends in an ellipsis."""
 _GROUPS = {
     "target": ("dialled", "host_key", "trust", "target_method", "target_key"),
     "login": ("proxy_address", "method", "key", "certificate", "second_factor"),
@@ -21,10 +21,10 @@ _GROUPS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Texts, empty without one.
+    """The provenance of one session, as texts; each is empty where it is unknown.
 
     ``dialled`` is the target's IP address and port; ``host_key`` the fingerprint of its host key, ``trust``
-    what vouched for that; ``target_method`` and ``target_key`` how the proxy logged in there.
+    what made the proxy trust it; ``target_method`` and ``target_key`` how the proxy logged in there.
     ``proxy_address`` is the address and port that the user connected to; ``method``, ``key`` (a fingerprint),
     ``certificate`` (its key id and serial) and ``second_factor`` how the user logged in.
     """
@@ -45,34 +45,24 @@ class Provenance:
     approval_note: str = ""
 
     def fields(self) -> dict[str, dict[str, str]]:
-        """As JSON has it: ``{"target": {"dialled": …}, "login": {…}, "approval": {…}}``, without what is
-        empty."""
+        """The object ``{"target": {"dialled": …}, "login": {…}, "approval": {…}}``, without empty fields."""
         groups = {
-            group: {name: _cut(value) for name in names if (value := getattr(self, name))}
+            group: {name: cut(value, LONGEST) for name in names if (value := getattr(self, name))}
             for group, names in _GROUPS.items()
         }
         return {group: fields for group, fields in groups.items() if fields}
 
     @classmethod
     def parse(cls, value: object) -> Provenance:
-        """What ``fields`` has made; what is not understood is left out."""
-        found: dict[str, str] = {}
+        """The provenance in an object of ``fields``. Invalid fields are ignored."""
+        texts: dict[str, str] = {}
         for group, names in _GROUPS.items():
             fields = value.get(group) if isinstance(value, Mapping) else None
             for name in names:
                 text = fields.get(name) if isinstance(fields, Mapping) else None
                 if isinstance(text, str):
-                    found[name] = _cut(text)
-        return cls(**found)
+                    texts[name] = cut(text, LONGEST)
+        return cls(**texts)
 
 
 NOTHING_KNOWN = Provenance()
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def host_and_port(host: str, port: int) -> str:
-    """``192.0.2.1:22``, ``[2001:db8::1]:22``."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -69,7 +69,7 @@ def escape(text: str | bytes, limit: int | None = None) -> str:
     At most ``limit`` characters; a longer result is cut and ends in ``…``. Safe for a terminal, a log and one
     field of a line.
     """
-    return _cut(_escaped(_head(text, limit)), limit)
+    return cut(_escaped(_head(text, limit)), limit)
 
 
 def one_line(text: str | bytes, limit: int | None = MAX_LINE) -> str:
@@ -78,7 +78,7 @@ def one_line(text: str | bytes, limit: int | None = MAX_LINE) -> str:
     At most ``limit`` characters; a longer result is cut and ends in ``…``. Safe for a terminal and a log. A
     Reason stays one.
     """
-    line = _cut(_escaped(_head(text, limit).translate(_BLANKS)), limit)
+    line = cut(_escaped(_head(text, limit).translate(_BLANKS)), limit)
     return Reason(text.code, line) if isinstance(text, Reason) else line
 
 
@@ -87,7 +87,7 @@ def foreign_line(text: str | bytes, limit: int | None = MAX_LINE) -> str:
 
     ``conchrec:`` becomes ``'conchrec':`` wherever it stands: a terminal wraps long lines where it likes.
     """
-    return _cut(_OURS.sub(r"'\g<0>'", one_line(text, limit)), limit)
+    return cut(_OURS.sub(r"'\g<0>'", one_line(text, limit)), limit)
 
 
 def quote(text: str | bytes, limit: int) -> str:
@@ -114,7 +114,8 @@ def _head(text: str | bytes, limit: int | None) -> str:
     return text if limit is None else text[: limit + 1]
 
 
-def _cut(text: str, limit: int | None) -> str:
+def cut(text: str, limit: int | None) -> str:
+    """The text, or its first characters and ``…`` where it has more than ``limit``."""
     return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -1,7 +1,7 @@
-"""YAML as a file that people write by hand: every problem at once, each with its path and its line.
+"""Reads YAML that people write by hand, and reports every problem at once, with its path and line.
 
-Nothing here knows a setting of ours. The text becomes PyYAML's node tree and nothing is ever
-constructed from it: a tag can make no object, and ``off`` is still the word that was written.
+Nothing here knows a setting of ours. The text becomes PyYAML's tree of nodes and no object is constructed
+from it: a tag cannot create an object, and ``off`` stays the word that was written.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ _Word = TypeVar("_Word", bound=Enum)
 
 
 class ConfigErrors(ConchrecError):
-    """The start is refused. ``errors`` are all the problems of ``file``, by line."""
+    """A configuration file is invalid. ``errors`` are all its problems, sorted by line."""
 
     default_code = ReasonCode.INVALID_CONFIGURATION
 
     def __init__(self, file: str, errors: Iterable[ConfigError]) -> None:
+        """``file`` is its path, for people."""
         self.file = file
         self.errors = tuple(sorted(errors, key=lambda error: (error.line or 0, error.path)))
         count = f"{len(self.errors)} problem{'' if len(self.errors) == 1 else 's'}"
@@ -58,28 +59,31 @@ class ConfigErrors(ConchrecError):
 
 
 class Problems:
-    """What is wrong so far, and what is merely worth saying."""
+    """The errors and warnings that were reported so far, each of them once."""
 
     def __init__(self) -> None:
         self.errors: list[ConfigError] = []
         self.warnings: list[ConfigError] = []
 
     def add(self, path: str, problem: str, line: int | None) -> None:
-        _note(self.errors, ConfigError(path, problem, line))
+        """Report an error."""
+        _add_once(self.errors, ConfigError(path, problem, line))
 
     def warn(self, path: str, problem: str, line: int | None) -> None:
-        _note(self.warnings, ConfigError(path, problem, line))
+        """Report a warning."""
+        _add_once(self.warnings, ConfigError(path, problem, line))
 
 
-def _note(noted: list[ConfigError], error: ConfigError) -> None:
-    """Whoever looks twice at a value says it once."""
-    if not any((error.path, error.problem, error.line) == (it.path, it.problem, it.line) for it in noted):
-        noted.append(error)
+def _add_once(reported: list[ConfigError], error: ConfigError) -> None:
+    """A value that is read twice is reported once."""
+    same = (error.path, error.problem, error.line)
+    if not any(same == (other.path, other.problem, other.line) for other in reported):
+        reported.append(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YamlText:
-    """One text, and where it was written."""
+    """A text of the file, and where it stands."""
 
     text: str
     path: str
@@ -88,22 +92,27 @@ class YamlText:
 
     @property
     def is_path(self) -> bool:
-        """A file can have this name; else that is a problem now."""
+        """Whether a file can have this name; if not, an error is reported."""
         if self.text and "\0" not in self.text:
             return True
-        self.problem("a path is expected")
+        self.problem("expected a path")
         return False
 
     def problem(self, text: str) -> None:
+        """Report an error in this text."""
         self.problems.add(self.path, text, self.line)
 
     def warn(self, text: str) -> None:
+        """Report a warning about this text."""
         self.problems.warn(self.path, text, self.line)
 
 
 class Section:
-    """A mapping. Each getter gives the default where the key is missing, and also (after it has noted
-    the problem) where the value makes no sense: reading goes on, and all problems are found."""
+    """A mapping. Each getter returns the default where the key is missing.
+
+    It does so too where the value is invalid, after it has reported the error: reading continues, so that
+    all errors are reported.
+    """
 
     def __init__(
         self,
@@ -113,6 +122,7 @@ class Section:
         problems: Problems,
         known: Sequence[str] | None,
     ) -> None:
+        """``known`` are the keys that it may have (any, where None); ``node`` is None for an empty one."""
         self.path = path
         self.line = line
         self.problems = problems
@@ -125,9 +135,9 @@ class Section:
     def _take(self, key: yaml.Node, value: yaml.Node) -> None:
         line = _line(key)
         if key.tag == _MERGE:
-            self.problems.add(self.path, "merge keys (<<) are not taken; write the values out", line)
+            self.problems.add(self.path, "merge keys (<<) are not supported; write out the values", line)
         elif not isinstance(key, yaml.ScalarNode) or key.tag not in _PLAIN:
-            self.problems.add(self.path, "a key has to be a word", line)
+            self.problems.add(self.path, "invalid key: must be plain text", line)
         elif key.value in self._nodes:
             first = self._key_lines[key.value]
             self.problems.add(self._at(key.value), f"is already set in line {first}", line)
@@ -145,126 +155,131 @@ class Section:
         return key in self._nodes
 
     def __iter__(self) -> Iterator[str]:
-        """Its keys, as they were written."""
+        """Its keys, in the order of the file."""
         return iter(self._nodes)
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def line_of(self, key: str) -> int:
-        """Where the key stands; of one that is missing, the section's own line."""
+        """The line of the key; that of the section where the key is missing."""
         return self._key_lines.get(key, self.line)
 
     def is_wrong(self, key: str) -> bool:
-        """There is already a problem with its value as a whole."""
+        """Whether an error was reported for its value as a whole."""
         return any(error.path == self._at(key) for error in self.problems.errors)
 
     def problem(self, key: str, text: str) -> None:
-        """Something is wrong with the value of this key (or with its absence)."""
+        """Report an error in the value of this key, or that the key is missing."""
         self.problems.add(self._at(key), text, self._key_lines.get(key, self.line))
 
     def warn(self, key: str, text: str) -> None:
+        """Report a warning about the value of this key."""
         self.problems.warn(self._at(key), text, self._key_lines.get(key, self.line))
 
     # -- values
 
     def entry(self, key: str) -> YamlText | None:
-        """A text; None without one."""
+        """The text of the key, with its position; None where the key is missing or its value is invalid."""
         node = self._nodes.get(key)
-        return None if node is None else self._scalar(node, self._at(key), "a text")
+        return None if node is None else self._scalar(node, self._at(key), "text")
 
     def text(self, key: str, default: str) -> str:
-        found = self.entry(key)
-        return default if found is None else found.text
+        """The text of the key."""
+        entry = self.entry(key)
+        return default if entry is None else entry.text
 
     def word(self, key: str, words: type[_Word], default: _Word) -> _Word:
-        """A member of ``words``, whose values are texts. ``no`` may be written as any YAML says it."""
+        """A member of ``words``, whose values are texts. ``no`` may be written in any form of YAML (off)."""
         node = self._nodes.get(key)
-        found = None if node is None else self._scalar(node, self._at(key), "a word")
-        if found is None:
+        entry = None if node is None else self._scalar(node, self._at(key), "a word")
+        if entry is None:
             return default
-        return self.as_word(found, words) or default
+        return self.as_word(entry, words) or default
 
-    def as_word(self, found: YamlText, words: type[_Word]) -> _Word | None:
+    def as_word(self, entry: YamlText, words: type[_Word]) -> _Word | None:
+        """The member of ``words`` that a text names; None and an error where it names none."""
         known = {str(word.value): word for word in words}
-        lower = found.text.lower()
+        lower = entry.text.lower()
         same = _YES if lower in _YES else _NO if lower in _NO else frozenset({lower})
-        for spelling in (found.text, *sorted(same)):
+        for spelling in (entry.text, *sorted(same)):
             if spelling in known:
                 return known[spelling]
-        found.problem(
-            f"{_quoted(found.text)} is not one of {', '.join(known)}{_mean(found.text, tuple(known))}"
-        )
+        hint = _similar(entry.text, tuple(known))
+        entry.problem(f"invalid value {_quoted(entry.text)}: must be one of {', '.join(known)}{hint}")
         return None
 
     def flag(self, key: str, default: bool) -> bool:
-        found = self.entry(key)
-        if found is None:
+        """Whether the key says yes; ``on`` and ``true`` mean the same."""
+        entry = self.entry(key)
+        if entry is None:
             return default
-        if found.text.lower() in _YES | _NO:
-            return found.text.lower() in _YES
-        found.problem(f"{_quoted(found.text)} is neither yes nor no")
+        if entry.text.lower() in _YES | _NO:
+            return entry.text.lower() in _YES
+        entry.problem(f"invalid value {_quoted(entry.text)}: must be yes or no")
         return default
 
     def integer(self, key: str, default: int, *, least: int = 1, most: int = 1_000_000) -> int:
-        found = self.entry(key)
-        if found is None:
+        """A number from ``least`` to ``most``."""
+        entry = self.entry(key)
+        if entry is None:
             return default
-        if re.fullmatch("[0-9]{1,12}", found.text) and least <= int(found.text) <= most:
-            return int(found.text)
-        found.problem(f"{_quoted(found.text)} is not a number from {least} to {most}")
+        if re.fullmatch("[0-9]{1,12}", entry.text) and least <= int(entry.text) <= most:
+            return int(entry.text)
+        entry.problem(f"invalid number {_quoted(entry.text)}: must be a whole number from {least} to {most}")
         return default
 
     def duration(self, key: str, default: timedelta) -> timedelta:
+        """A duration, which is longer than zero."""
         return self.optional_duration(key) or default
 
     def optional_duration(self, key: str) -> timedelta | None:
-        """More than nothing; None where the key is missing (or wrong)."""
-        found = self.entry(key)
-        if found is None:
+        """A duration, which is longer than zero; None where the key is missing or invalid."""
+        entry = self.entry(key)
+        if entry is None:
             return None
         try:
-            return parse_duration(found.text)
+            return parse_duration(entry.text)
         except ValueError as error:
-            found.problem(str(error))
+            entry.problem(str(error))
             return None
 
     def size(self, key: str, default: int) -> int:
-        found = self.entry(key)
-        if found is None:
+        """A number of bytes."""
+        entry = self.entry(key)
+        if entry is None:
             return default
         try:
-            return parse_size(found.text)
+            return parse_size(entry.text)
         except ValueError as error:
-            found.problem(str(error))
+            entry.problem(str(error))
             return default
 
     # -- lists and sections
 
     def texts(self, key: str, *, or_one: bool = False) -> tuple[YamlText, ...]:
-        """A list of texts; empty where the key is missing or has nothing. ``or_one``: one alone will do."""
+        """A list of texts; empty where the key is missing or has no value.
+
+        With ``or_one`` the value may also be a single text.
+        """
         node = self._nodes.get(key)
         if node is None or _is_nothing(node):
             return ()
         if or_one and isinstance(node, yaml.ScalarNode):
-            found = self._scalar(node, self._at(key), "a text")
-            return () if found is None else (found,)
+            entry = self._scalar(node, self._at(key), "text")
+            return () if entry is None else (entry,)
         if not isinstance(node, yaml.SequenceNode):
-            wrong = (
-                f"a list is expected, like [{_quoted(node.value)}]"
-                if _is_plain(node)
-                else "a list is expected"
-            )
-            self.problem(key, wrong)
+            example = f", like [{_quoted(node.value)}]" if _is_plain(node) else ""
+            self.problem(key, f"expected a list{example}")
             return ()
         path = self._at(key)
-        entries = (self._scalar(item, f"{path}[{index}]", "a text") for index, item in enumerate(node.value))
+        entries = (self._scalar(item, f"{path}[{index}]", "text") for index, item in enumerate(node.value))
         return tuple(entry for entry in entries if entry is not None)
 
     def words(
         self, key: str, words: type[_Word], default: tuple[_Word, ...], *, later: Sequence[str] = ()
     ) -> tuple[_Word, ...]:
-        """A list of members of ``words``, none of them twice. ``later`` are words of later versions."""
+        """A list of different members of ``words``. ``later`` are words of later versions: errors."""
         if key not in self:
             return default
         chosen: list[_Word] = []
@@ -273,7 +288,7 @@ class Section:
                 entry.problem(f"{entry.text} is not available in this version")
             elif (word := self.as_word(entry, words)) is not None:
                 if word in chosen:
-                    entry.problem(f"{entry.text} is there twice")
+                    entry.problem(f"{entry.text} is listed twice")
                 chosen.append(word)
         return tuple(chosen)
 
@@ -282,7 +297,7 @@ class Section:
         node = self._nodes.get(key)
         if node is not None and not isinstance(node, yaml.MappingNode):
             if not _is_nothing(node):
-                self.problem(key, "a mapping is expected (key: value)")
+                self.problem(key, "expected a mapping (key: value)")
             node = None
         line = self._key_lines.get(key, self.line)
         return Section(node, self._at(key), line, self.problems, known)
@@ -291,55 +306,56 @@ class Section:
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN:
             return YamlText(text=node.value, path=path, line=_line(node), problems=self.problems)
         if node.tag.startswith(_TAG):
-            found = (
-                "nothing"
+            actual = (
+                "an empty value"
                 if _is_nothing(node)
                 else "a list"
                 if isinstance(node, yaml.SequenceNode)
                 else "a mapping"
             )
         else:
-            found = f"the tag {node.tag}"
+            actual = f"the tag {node.tag}"
         if isinstance(node, yaml.ScalarNode) and node.tag not in (*_PLAIN, _NULL):
-            found = f"the tag {node.tag.replace(_TAG, '!!')}"
+            actual = f"the tag {node.tag.replace(_TAG, '!!')}"
         if isinstance(node, yaml.MappingNode) and len(node.value) == 1 and _is_nothing(node.value[0][1]):
-            found += " (a text that begins with { has to be in quotes)"
-        self.problems.add(path, f"{what} is expected, not {found}", _line(node))
+            actual += " (put text that begins with { in quotes)"
+        self.problems.add(path, f"expected {what}, not {actual}", _line(node))
         return None
 
 
 def read(text: bytes, problems: Problems, known: Sequence[str]) -> Section | None:
-    """The whole file; None where it is no YAML, or no mapping, which is a problem then."""
+    """The contents of a file with these keys; None, and an error, where it is not a YAML mapping."""
     try:
         node = yaml.compose(text.decode("utf-8-sig"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
-        problems.add("", "this is not UTF-8", text.count(b"\n", 0, error.start) + 1)
+        problems.add("", "the file is not UTF-8", text.count(b"\n", 0, error.start) + 1)
         return None
     except yaml.reader.ReaderError as error:
         before = text.decode("utf-8-sig")[: error.position]
         problems.add("", f"the character U+{int(error.character):04X} is not allowed", before.count("\n") + 1)
         return None
     except yaml.MarkedYAMLError as error:
-        problems.add("", f"this is not YAML: {_said(error)}", _mark_line(error))
+        problems.add("", f"invalid YAML: {_yaml_problem(error)}", _mark_line(error))
         return None
     except RecursionError:
-        problems.add("", "this is nested too deeply", None)
+        problems.add("", "invalid YAML: too many nested lists or mappings", None)
         return None
     if node is None:
-        problems.add("", "there is nothing in it", None)
+        problems.add("", "the file is empty", None)
         return None
     if not isinstance(node, yaml.MappingNode):
-        problems.add("", "a mapping is expected (key: value)", _line(node))
+        problems.add("", "expected a mapping (key: value)", _line(node))
         return None
     return Section(node, "", 1, problems, known)
 
 
-def _said(error: yaml.MarkedYAMLError) -> str:
-    problem = (error.problem or "it can not be read").replace("'\\t'", "a tab")
+def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """The text of a syntax error, with what to do about the most frequent ones."""
+    problem = (error.problem or "cannot be parsed").replace("'\\t'", "a tab")
     if "a tab" in problem:
         problem += " (indent with spaces)"
     if "alias" in (error.context or ""):
-        problem += " (put a text that begins with * in quotes)"
+        problem += " (put text that begins with * in quotes)"
     return problem if error.context is None else f"{problem}, {error.context}"
 
 
@@ -362,29 +378,39 @@ def _is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN
 
 
-def _mean(word: str, known: Sequence[str]) -> str:
+def _similar(word: str, known: Sequence[str]) -> str:
+    """``; did you mean hosts?``; empty where no word is similar."""
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """``; did you mean hosts?``, or else what there is, to be put after a sentence."""
-    return _mean(word, known) or (f" (there are: {', '.join(known)})" if known else "")
+    """``; did you mean hosts?``, or else ``; known: …`` with all words, for the end of a sentence."""
+    return _similar(word, known) or (f"; known: {', '.join(known)}" if known else "")
 
 
 def parse_duration(text: str) -> timedelta:
-    """``30s``, ``15m``, ``12h``, ``90d``, ``2w``, ``1h30m``; more than nothing. ValueError says why not."""
+    """``30s``, ``15m``, ``12h``, ``90d``, ``2w``, ``1h30m``; longer than zero.
+
+    Raises ValueError, whose text is for the user.
+    """
     if re.fullmatch("0+[smhdw]?", text):
-        raise ValueError(f"{_quoted(text)} is no time at all; what has no limit by default is left out")
+        raise ValueError(
+            f"invalid duration {_quoted(text)}: must be longer than zero; leave it out for the default"
+        )
     if not text or _DURATION.sub("", text):
         if re.fullmatch("[0-9]+", text):
-            raise ValueError(f"{_quoted(text)} has no unit; write {text}s, {text}m, {text}h or {text}d")
-        raise ValueError(f"{_quoted(text)} is not a duration (30s, 15m, 12h, 90d)")
+            raise ValueError(
+                f"invalid duration {_quoted(text)}: add a unit: {text}s, {text}m, {text}h or {text}d"
+            )
+        raise ValueError(f"invalid duration {_quoted(text)}: write it like 30s, 15m, 12h or 90d")
     if len(text) > 40:
-        raise ValueError(f"{_quoted(text)} is too long")
+        raise ValueError(f"invalid duration {_quoted(text)}: too long")
     seconds = sum(int(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
     if not 0 < seconds <= _LONGEST.total_seconds():
-        raise ValueError(f"{_quoted(text)} has to be more than nothing, and less than a century")
+        raise ValueError(
+            f"invalid duration {_quoted(text)}: must be longer than zero and shorter than 100 years"
+        )
     return timedelta(seconds=seconds)
 
 
@@ -396,10 +422,10 @@ def as_written(duration: timedelta) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes: ``500MiB``, ``2GiB``, ``10GB``, ``0``. ValueError says why not."""
-    found = _SIZE.fullmatch(text)
-    if found is None or len(found[1]) > 15 or (found[2] is None and int(found[1]) != 0):
-        raise ValueError(f"{_quoted(text)} is not a size (500MiB, 2GiB, 10GB)")
-    unit = (found[2] or "b").lower()
+    """The bytes of ``500MiB``, ``2GiB``, ``10GB``, ``0``. Raises ValueError, whose text is for the user."""
+    match = _SIZE.fullmatch(text)
+    if match is None or len(match[1]) > 15 or (match[2] is None and int(match[1]) != 0):
+        raise ValueError(f"invalid size {_quoted(text)}: write it with a unit, like 500MiB, 2GiB or 10GB")
+    unit = (match[2] or "b").lower()
     bytes_in: int = (1024 if "i" in unit else 1000) ** "bkmgt".index(unit[0])
-    return int(found[1]) * bytes_in
+    return int(match[1]) * bytes_in

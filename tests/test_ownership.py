@@ -206,7 +206,7 @@ def test_keeps_root_rights_for_paths_on_command_line(place: Place) -> None:
     _, said, ids = place.run(f"recordings verify {copied}")
     assert "recordings (" in said and ids[:3] == [0, 0, 0], said
     _, said, _ = place.run(f"recordings text {{sid}} --identity {place.mine}/joe.pub")
-    assert "is no private key" in said, "it was read"
+    assert "is not a private key" in said, "it was read"
 
 
 @needs_root

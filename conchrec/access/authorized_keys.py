@@ -1,7 +1,8 @@
-"""Lines of authorized_keys (sshd(8), "AUTHORIZED_KEYS FILE FORMAT") as values. Pure: no files, no clock.
+"""Parses lines of authorized_keys (sshd(8), "AUTHORIZED_KEYS FILE FORMAT"). Pure: no files, no clock.
 
-Of the options ``from`` and ``expiry-time`` are obeyed; any other is a problem, for one that restricts
-and is not obeyed would open what it was to close. Certificates, DSA and short RSA keys are no keys here.
+The options ``from`` and ``expiry-time`` are enforced. Any other option is an error: a restriction that is
+not enforced would allow what the administrator wanted to forbid. Certificates, DSA keys and short RSA keys
+are errors too.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ _TIMES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizedKey:
-    """A key that may log in.
+    """A key with which a user may log in.
 
-    ``blob`` is the plain public key as on the wire. ``sources`` is the list of ``from=``, None where
-    there is none (an empty list matches nobody). ``expires`` is aware; from then on the key is no key.
-    ``line`` counts from 1.
+    ``blob`` is the plain public key as on the wire. ``sources`` is the list of ``from=``, None without one
+    (an empty list matches no address). ``expires`` is aware; from then on the key is rejected. ``line``
+    counts from 1.
     """
 
     blob: bytes
@@ -54,127 +55,139 @@ class AuthorizedKey:
 
 
 class _Problem(ValueError):
-    """What is wrong with a line, for the administrator."""
+    """A line is invalid; the text is for the administrator."""
 
 
 def parse_authorized_keys(text: str, path: str) -> tuple[AuthorizedKey, ...]:
-    """All keys of a file (or of a single line). ``path`` is what the problems are said to be in.
+    """All keys of a file (or of a single line). ``path`` is where the problems are reported.
 
     Raises ConfigErrors with every problem and its line.
     """
     keys: list[AuthorizedKey] = []
     problems: list[ConfigError] = []
-    # Not splitlines(): that ends lines at characters which sshd takes for part of a comment.
+    # Not splitlines(): that ends lines at characters which are part of a comment for sshd.
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         line = raw.strip(" \t\r")
         if not line or line.startswith("#"):
             continue
         try:
-            keys.append(_key(line, number))
+            keys.append(_parse_line(line, number))
         except _Problem as problem:
             problems.append(ConfigError(path, str(problem), number))
             if line.startswith("-----"):
-                break  # what follows is the inside of the same thing
+                break  # the next lines belong to the same PEM block
     if problems:
         raise ConfigErrors(path, problems)
     return tuple(keys)
 
 
-def _key(line: str, number: int) -> AuthorizedKey:
+def _parse_line(line: str, number: int) -> AuthorizedKey:
     """``[option[="value"],…] type base64 [comment]``"""
     if line.startswith("-----"):
-        kind = "a private key" if "PRIVATE KEY" in line else "not OpenSSH's format"
-        raise _Problem(f"that is {kind}; public keys are wanted, one a line (ssh-keygen -y prints them)")
+        kind = "a private key" if "PRIVATE KEY" in line else "a key in another format than OpenSSH's"
+        raise _Problem(
+            f"this is {kind}; write the public key, as ssh-keygen -y prints it (ssh-ed25519 AAAA… comment)"
+        )
     sources: tuple[str, ...] | None = None
     expires: datetime | None = None
     if not _KEY_TYPE.fullmatch(_SPACE.split(line, 1)[0]):
         sources, expires, line = _options(line)
     words = _SPACE.split(line, 2)
     if len(words) < 2 or not _KEY_TYPE.fullmatch(words[0]):
-        raise _Problem("that is no public key (ssh-ed25519 AAAA… comment)")
+        raise _Problem("invalid public key: write it like ssh-ed25519 AAAA… comment")
     kind, encoded, comment = words[0], words[1], words[2] if len(words) > 2 else ""
     try:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _Problem("the key is cut short or mistyped: it is not base64") from error
+        raise _Problem("invalid public key: not base64; copy the line again") from error
     check_plain_key(kind.encode(), blob)
-    shown = one_line(comment, MAX_COMMENT)
-    return AuthorizedKey(blob=blob, comment=shown, sources=sources, expires=expires, line=number)
+    comment = one_line(comment, MAX_COMMENT)
+    return AuthorizedKey(blob=blob, comment=comment, sources=sources, expires=expires, line=number)
 
 
 def check_plain_key(kind: bytes, blob: bytes) -> None:
-    """Is this a whole plain public key of the type ``kind``, and one that may be used?
+    """Check that ``blob`` is a complete plain public key of the type ``kind``, and one that may be used.
 
-    Raises ValueError, with a text for the administrator.
+    Raises ValueError, whose text is for the administrator.
     """
-    shown = one_line(kind, 64)
+    type_name = one_line(kind, 64)
     if plain_type(kind) != kind:
-        raise _Problem("that is a certificate; its user needs no line here, or the line of the plain key")
+        raise _Problem(
+            "this is a certificate; remove the line (a certificate of the user CA needs none), or write the"
+            " plain public key"
+        )
     if kind == b"ssh-dss":
-        raise _Problem("DSA keys are not taken")
+        raise _Problem("DSA keys are not supported; use an ed25519 key")
     if kind not in KEY_TYPES:
-        raise _Problem(f"keys of the type {shown} are not known here")
+        raise _Problem(f"keys of the type {type_name} are not supported; use an ed25519 key")
     try:
         r = Reader(blob)
-        named = r.string()
-        if named != kind:
-            raise _Problem(f"the line says {shown} and the key says otherwise")
+        actual = r.string()
+        if actual != kind:
+            raise _Problem(
+                f"invalid public key: the line begins with {type_name}, but the key has another type"
+            )
         if kind == b"ssh-rsa":
             _check_rsa(r)
         elif b"ed25519" in kind:
             if len(r.string()) != 32:
-                raise _Problem("the key is malformed: it is not 32 bytes long")
+                raise _Problem("invalid public key: an ed25519 key must have 32 bytes")
         else:
             _check_ecdsa(r, kind)
         if kind.startswith(b"sk-"):
             r.string()
         r.end()
     except RemoteViolation as error:
-        raise _Problem("the key is cut short or mistyped") from error
+        raise _Problem("invalid public key: the key is incomplete; copy the line again") from error
 
 
 def _check_rsa(r: Reader) -> None:
     exponent, modulus = r.mpint(), r.mpint()
     if modulus <= 0 or exponent < 3 or exponent % 2 == 0:
-        raise _Problem("the key is malformed: its numbers make no RSA key")
+        raise _Problem("invalid public key: its numbers are not an RSA key")
     bits = modulus.bit_length()
     if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-        raise _Problem(f"an RSA key of {bits} bits is not taken ({MIN_RSA_BITS} to {MAX_RSA_BITS} are)")
+        raise _Problem(
+            f"an RSA key of {bits} bits is not accepted: it must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits"
+        )
 
 
 def _check_ecdsa(r: Reader, kind: bytes) -> None:
     name = r.string()
     curve = _CURVES.get(name)
     if curve is None or name not in kind:
-        raise _Problem("the key is malformed: it is on another curve than it says")
+        raise _Problem("invalid public key: the curve does not match the key type")
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(curve, r.string())
     except ValueError as error:
-        raise _Problem("the key is malformed: its point is not on the curve") from error
+        raise _Problem("invalid public key: its point is not on the curve") from error
 
 
 # --- options
 
 
 def _options(line: str) -> tuple[tuple[str, ...] | None, datetime | None, str]:
-    """The options that a line begins with, and what follows them."""
+    """The sources and the expiry time from the options of a line, and the rest of the line."""
     sources: tuple[str, ...] | None = None
     expires: datetime | None = None
     at = 0
     while True:
         match = _OPTION.match(line, at)
         if match is None:
-            raise _Problem('that is no public key, and no option of one (from="…",expiry-time="…")')
+            raise _Problem(
+                'invalid public key: the line must begin with a key type or with options (from="…",'
+                'expiry-time="…")'
+            )
         name, value = match["name"].lower(), match["value"]
         if name == "from":
             if sources is not None:
-                raise _Problem("from= is there twice")
+                raise _Problem("the option from is listed twice")
             sources = _sources(_value(name, value))
         elif name == "expiry-time":
             moment = _moment(_value(name, value))
             expires = moment if expires is None else min(expires, moment)
         else:
-            raise _Problem(f"the option {name} is not obeyed here (from and expiry-time are)")
+            raise _Problem(f"the option {name} is not supported: only from and expiry-time are enforced")
         at = match.end()
         rest = line[at:]
         if rest.startswith(","):
@@ -182,12 +195,12 @@ def _options(line: str) -> tuple[tuple[str, ...] | None, datetime | None, str]:
         elif rest[:1] in (" ", "\t"):
             return sources, expires, rest.strip(" \t")
         else:
-            raise _Problem(f"the option {name} is cut short, or no key follows it")
+            raise _Problem(f"the option {name} is incomplete, or no key follows it")
 
 
 def _value(name: str, value: str | None) -> str:
     if value is None:
-        raise _Problem(f'the option {name} has to have a value in quotes ({name}="…")')
+        raise _Problem(f'the option {name} needs a value in quotes: {name}="…"')
     return value.replace('\\"', '"')
 
 
@@ -199,20 +212,23 @@ def _moment(text: str) -> datetime:
             raise ValueError
         moment = datetime.strptime(digits, _TIMES[len(digits)])
     except (KeyError, ValueError) as error:
-        raise _Problem(f"expiry-time={text!r} is not YYYYMMDD[HHMM[SS]][Z]") from error
+        raise _Problem(f"invalid expiry-time {text!r}: write it like YYYYMMDD[HHMM[SS]][Z]") from error
     return (moment.replace(tzinfo=timezone.utc) if text.endswith("Z") else moment).astimezone(timezone.utc)
 
 
 def _sources(text: str) -> tuple[str, ...]:
-    found = tuple(part.strip().lower() for part in text.split(","))
-    for part in found:
-        _check_source(part.removeprefix("!"))
-    return found
+    """The entries of ``from=``. Raises _Problem."""
+    entries = tuple(part.strip().lower() for part in text.split(","))
+    for entry in entries:
+        _check_source(entry.removeprefix("!"))
+    return entries
 
 
 def _check_source(part: str) -> None:
-    """An address, a network, or an address with wildcards. A name is none: whoever has an address
-    decides which name it has."""
+    """Raises _Problem unless it is an address, a network, or an address with wildcards.
+
+    Names are not accepted: the owner of an address decides which name it has.
+    """
     if "*" in part or "?" in part:
         if _V4_PATTERN.fullmatch(part) or (":" in part and _V6_PATTERN.fullmatch(part)):
             return
@@ -222,20 +238,20 @@ def _check_source(part: str) -> None:
         try:
             parse_network(part)
         except ValueError as error:
-            raise _Problem(f"from=: {error}") from error
+            raise _Problem(f"option from: {error}") from error
         return
-    raise _Problem(f"from=: {part!r} is not an address or a network (names are not looked up)")
+    raise _Problem(f"option from: {part!r} is not an IP address or a network; host names are not supported")
 
 
 def matches_source(sources: Sequence[str], source: str) -> bool:
-    """Is the address ``source`` one of these, as sshd reads ``from=``?
+    """Whether ``from=`` with these entries allows the address ``source``, as in sshd.
 
-    One entry has to match, and none that begins with ``!`` may. No entries match nobody.
+    One entry has to match, and none that begins with ``!`` may. An empty list matches no address.
     """
     address = address_of(source)
     if address is None:
         return False
-    found = False
+    is_listed = False
     for entry in sources:
         pattern = entry.removeprefix("!")
         if "*" in pattern or "?" in pattern:
@@ -244,8 +260,8 @@ def matches_source(sources: Sequence[str], source: str) -> bool:
             matches = is_within(address, parse_network(_plain(pattern)))
         if matches and entry.startswith("!"):
             return False
-        found = found or matches
-    return found
+        is_listed = is_listed or matches
+    return is_listed
 
 
 def _wild(pattern: str) -> str:
@@ -253,6 +269,6 @@ def _wild(pattern: str) -> str:
 
 
 def _plain(pattern: str) -> str:
-    """An address in IPv6's clothes or with a scope is compared without them."""
+    """The entry; an IPv4-mapped address, or one with a scope, in its plain form."""
     address = address_of(pattern)
     return pattern if address is None else str(address)

@@ -1,31 +1,31 @@
-"""What the certificate says that somebody who has logged in may have of the user CA: pure.
+"""The contents of the certificates that the user CA signs for logged-in users (``login``, ``sign``). Pure.
 
-A target that trusts the user CA believes every word of a certificate and knows no roles, so a certificate is
-never worth more than the roles behind it. The rules, for a user of several roles:
+A target that trusts the user CA believes everything in a certificate and knows no roles, so a certificate
+must never allow more than the roles of its user. The rules for a user with several roles:
 
-- The roles that *count* are those that allow the place that the user comes from, and the time. Without one
-  there is no certificate; nor without a second factor, where one of them requires it.
-- *Principals*: the user's name. Logins at targets only from roles with ``direct: yes``, or from every role
-  that counts where sessions are not recorded anyway (``node``, ``off``): whoever holds one can log in there
-  past the proxy. ``{user}`` is the user; a pattern is no login; what any role of the user denies is left out,
-  and so are the logins of a role that says what no certificate can: commands, an approval or a second factor
-  for each session, a switch that is shut (``shell: no``). A login that another role of the user allows with
-  any of these, at whatever hosts, is left out as well: a certificate would be the way around that role.
-  A login that is locked is none.
-- Without such a login the certificate is for the proxy alone: the critical option ``proxy-only@conchrec``,
-  which sshd does not know and therefore refuses, keeps it from being good for an account that happens to
-  have the user's name.
-- *Extensions*: each only where every role that gives a principal grants it (every one
-  that counts, where it is for the proxy alone), for a certificate cannot say at which login it is good; and
-  where no role of the user for one of its principals says no to it, for a certificate would be the way around
+- The *active* roles are those that allow the user's address and the time. Without one there is no
+  certificate; nor without a second factor, if one of them requires it.
+- *Principals*: the user's name. Logins at targets only from roles with ``direct: yes``, or from every active
+  role if sessions are not recorded anyway (``node``, ``off``): with such a certificate the user can log in
+  there without the proxy. ``{user}`` is the user's name; a pattern cannot be a principal. Left out are:
+  logins that any role of the user denies; locked logins; the logins of a role with a restriction that no
+  certificate can carry (commands, an approval or a second factor for each session, a closed switch such as
+  ``shell: no``); and logins that another role of the user allows with such a restriction, at any hosts,
+  because the certificate would bypass that role.
+- A certificate without such a login is for the proxy only: its critical option ``proxy-only@conchrec``, which
+  sshd does not know and therefore rejects, makes it useless for an account at a target that has the user's
+  name.
+- *Extensions*: only those that every role which gives a principal grants (every active role, if the
+  certificate is for the proxy only), because a certificate cannot limit an extension to one login; and only
+  those to which no role of the user for one of its principals says no, because the certificate would bypass
   that role.
-- *Until*: the strictest ``max_session_ttl`` of the roles that count, 12 hours where none says any; never
-  later than what the user came with (a certificate does not renew itself), nor than the grant or the time of
-  a role whose logins it names.
-- *Source*: the addresses that every role that counts allows; and where the key or certificate that the user
-  came with is not good from everywhere, the user's address alone.
+- *Until*: the strictest ``max_session_ttl`` of the active roles, 12 hours if none has one; never later than
+  the credential of the user expires (a certificate cannot renew itself), nor than the grant or the time
+  window of a role whose logins it names.
+- *Source*: the addresses that every active role allows; and if the user's credential is limited to some
+  addresses, only the user's own address.
 
-It cannot say at which hosts it is good: a login of a ``direct`` role is one at every target with our CA.
+A certificate cannot name hosts: a login of a ``direct`` role is valid at every target that trusts our CA.
 """
 
 from __future__ import annotations
@@ -48,18 +48,19 @@ from conchrec.reasons import ReasonCode
 from conchrec.ssh.certificate import MAX_PRINCIPALS
 from conchrec.ssh.wire import string
 
-#: A certificate with this critical option is for the proxy, and for nobody else.
+#: A certificate with this critical option is valid at the proxy only.
 PROXY_ONLY = "proxy-only@conchrec"
-#: How long a certificate is good where nothing else is said.
+#: The validity of a certificate where no role has another one.
 USUAL_TTL = timedelta(hours=12)
 
-#: What is no login: a pattern, and what no certificate can have as a principal.
+#: A login with these is a pattern, or cannot be a principal.
 _NOT_IN_LOGINS = frozenset("*?,")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a certificate may say. ``until`` is aware; ``logins`` are those at targets, past the proxy."""
+    """The contents of a certificate. ``until`` is aware; ``logins`` are the principals that are logins at
+    targets, without the proxy."""
 
     principals: tuple[str, ...]
     logins: tuple[str, ...]
@@ -77,9 +78,10 @@ def grant(
     recorded: bool,
     ttl: timedelta | None = None,
 ) -> Grant:
-    """The most that this user may have from the address ``source``, for ``ttl`` where that is given.
+    """The most that a certificate of this user may contain, for a login from the address ``source``.
 
-    ``recorded``: sessions through the proxy are. Raises AccessDenied.
+    ``ttl`` is the requested validity. ``recorded`` says whether sessions through the proxy are recorded.
+    Raises AccessDenied.
     """
     user = identity.user
     if identity.expires is not None and now >= identity.expires:
@@ -91,15 +93,19 @@ def grant(
     roles = policy.roles_of(identity, now)
     counting = active(policy, identity, source, now)
     if not counting:
-        why = f"no role of {user} is for {source or 'there'}, now" if roles else f"{user} has no role"
+        reason = (
+            f"no role of {user} can be used from {source or 'this address'} at this time"
+            if roles
+            else f"{user} has no role"
+        )
         raise AccessDenied(
-            f"no certificate: {why}",
-            rule=why,
+            f"no certificate: {reason}",
+            rule=reason,
             code=ReasonCode.NO_ROLE_APPLIES if roles else ReasonCode.NO_ROLE,
         )
     if not identity.second_factor and any(role.options.require_mfa is not Mfa.NO for role in counting):
         raise AccessDenied(
-            "no certificate: a second factor is required",
+            "no certificate: a second factor is required; log in with one",
             rule="require_mfa",
             code=ReasonCode.SECOND_FACTOR_REQUIRED,
         )
@@ -111,12 +117,13 @@ def grant(
         for role in counting
         if (role.direct or not recorded) and can_be_said(role) and (logins := _logins(role, user, denied))
     }
-    logins = tuple(dict.fromkeys(login for found in naming.values() for login in found))
+    logins = tuple(dict.fromkeys(login for names in naming.values() for login in names))
     own = () if logins and _is_one_of(user, user, denied) else (user,)
     principals = tuple(dict.fromkeys((*own, *logins)))
     if len(principals) > MAX_PRINCIPALS:
         raise AccessDenied(
-            f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins",
+            f"no certificate: {user} has more than {MAX_PRINCIPALS - 1} logins; ask your administrator to"
+            " reduce them",
             code=ReasonCode.TOO_MANY_LOGINS,
         )
     ends = [end for role in counting if role.name in naming if (end := _end(policy, identity, role, now))]
@@ -125,8 +132,9 @@ def grant(
         logins=logins,
         until=min((_until(identity, counting, now, ttl), *ends)),
         extensions=_extensions(
-            # Those whose logins are denied, too: a deny must not make a certificate worth more.
-            [one for one in counting if (one.direct or not recorded) and _logins(one, user, ())] or counting,
+            # Also roles whose logins are denied: a deny must not add an extension.
+            [role for role in counting if (role.direct or not recorded) and _logins(role, user, ())]
+            or counting,
             [role for role in roles if any(_is_one_of(name, user, role.logins) for name in principals)],
         ),
         critical_options=_critical_options(
@@ -136,22 +144,22 @@ def grant(
 
 
 def can_be_said(role: Role) -> bool:
-    """Can a certificate say all that this role says of what its users may do?"""
+    """Whether a certificate can carry all restrictions of this role."""
     options = role.options
-    every_time = options.approval or options.require_mfa is Mfa.SESSION
-    said = {switch for switches in SWITCHES_OF.values() for switch in switches}
-    unsaid = (switch for switch, is_open in SWITCHES.items() if is_open and switch not in said)
-    return not every_time and options.commands is None and all(map(options.opens, unsaid))
+    for_each_session = options.approval or options.require_mfa is Mfa.SESSION
+    in_extensions = {switch for switches in SWITCHES_OF.values() for switch in switches}
+    others = (switch for switch, is_open in SWITCHES.items() if is_open and switch not in in_extensions)
+    return not for_each_session and options.commands is None and all(map(options.opens, others))
 
 
 def _end(policy: Policy, identity: Identity, role: Role, now: datetime) -> datetime | None:
-    """When this role is over, for now: its grant ends, or its time."""
+    """When the role stops to apply: its grant or its time window ends; None: never."""
     ends = [policy.end_of(identity, role), *(window.changes(now) for window in role.times or ())]
     return min((end for end in ends if end is not None), default=None)
 
 
 def _logins(role: Role, user: str, denied: Sequence[str]) -> tuple[str, ...]:
-    """Those of the role that can be principals."""
+    """The logins of the role that can be principals."""
     return tuple(
         login
         for pattern in role.logins
@@ -171,7 +179,8 @@ def _until(identity: Identity, roles: Iterable[Role], now: datetime, ttl: timede
 
 
 def _extensions(roles: Sequence[Role], same_logins: Sequence[Role]) -> dict[str, bytes]:
-    """PROTOCOL.certkeys, "Extensions": names alone. What one of ``same_logins`` says no to, is none."""
+    """The extensions that all roles grant and none of ``same_logins`` says no to (PROTOCOL.certkeys,
+    "Extensions": names without values)."""
 
     def is_open(switch: str) -> bool:
         return all(role.options.opens(switch) for role in roles) and not any(
@@ -196,21 +205,21 @@ def _critical_options(
 
 
 def _network(source: str) -> IPNetwork:
-    """Of this address alone."""
+    """The network that has only this address. Raises AccessDenied where it is unknown."""
     address = address_of(source)
     if address is None:
         raise AccessDenied(
-            "no certificate: what you came with is for other places",
+            "no certificate: your key or certificate is limited to some addresses, and yours is unknown",
             code=ReasonCode.CREDENTIAL_BOUND_ELSEWHERE,
         )
     return ipaddress.ip_network(address)
 
 
 def _common(some: Sequence[IPNetwork], others: Sequence[IPNetwork]) -> tuple[IPNetwork, ...]:
-    """The networks that are in both: of two that overlap, one is within the other."""
-    within = [one for one in some if any(_is_inside(one, other) for other in others)]
-    around = [other for other in others if any(_is_inside(other, one) for one in some)]
-    return tuple(dict.fromkeys((*within, *around)))
+    """The intersection of both: of two networks that overlap, one is inside the other."""
+    inside_others = [network for network in some if any(_is_inside(network, other) for other in others)]
+    inside_some = [other for other in others if any(_is_inside(other, network) for network in some)]
+    return tuple(dict.fromkeys((*inside_others, *inside_some)))
 
 
 def _is_inside(inner: IPNetwork, outer: IPNetwork) -> bool:

@@ -1,10 +1,10 @@
-"""What a user certificate permits its bearer, as limits of a session (PROTOCOL.certkeys, "Extensions"). Pure.
+"""The limits that a user certificate sets for sessions (PROTOCOL.certkeys, "Extensions"). Pure.
 
-sshd gives a terminal, forwards, X11 and the agent to the bearer of a certificate only where it has the
-``permit-…`` extension. Whoever logs in at the proxy with a certificate is held to the same: what it does not
-permit is shut, whatever the roles say, and is missing in the certificate that the proxy signs for the
-connection to the target. ``permit-agent-forwarding`` is about the agent going on to the target; that the
-proxy logs in with the keys of the agent is no forwarding.
+sshd allows a terminal, forwards, X11 and the agent to a user with a certificate only if that has the
+``permit-…`` extension. The proxy enforces the same: what the certificate does not permit is closed,
+whatever the roles say, and is missing in the certificate that the proxy signs for the connection to the
+target. ``permit-agent-forwarding`` is about forwarding the agent to the target; when the proxy logs in with
+the keys of the agent, that is not forwarding.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ SWITCHES_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "permit-agent-forwarding": ("forward_agent",),
         "permit-port-forwarding": SHORTHANDS["port_forwarding"],
         "permit-pty": ("pty",),
-        # ~/.ssh/rc at the target: for the certificate of one connection alone.
+        # ~/.ssh/rc at the target: only in the certificate for one connection.
         "permit-user-rc": (),
     }
 )
-#: The extension of a certificate that a user had made at the proxy (``login``, ``sign``). What it permits was
-#: worked out from the user's roles, for targets that know no roles; at the proxy the roles themselves count.
+#: The extension of a certificate that the proxy signed for a user (``login``, ``sign``). Its permits follow
+#: from the user's roles, for targets, which know no roles; at the proxy the roles themselves count.
 SELF_SERVICE = "self-service@conchrec"
 
 
 def withheld(extensions: Collection[str]) -> frozenset[str]:
-    """The permits that a certificate with these extensions does not give."""
+    """The permits that a certificate with these extensions lacks."""
     return frozenset() if SELF_SERVICE in extensions else frozenset(SWITCHES_OF.keys() - set(extensions))
 
 
 def permit_of(switch: str) -> str:
-    """The extension that opens the switch; empty where none does."""
+    """The extension that opens the switch; empty where there is none."""
     return next((name for name, switches in SWITCHES_OF.items() if switch in switches), "")

@@ -1,13 +1,17 @@
 """Patterns for the commands that a role allows. Pure.
 
-A pattern is compared word by word, and words are separated by single spaces. ``*`` stands for any part of a
-word and ``?`` for one character of it; neither stands for a character that means something to a shell, so
-that ``systemctl restart *`` is not also ``systemctl restart x; reboot``; nor, beside other characters, for a
-``/``, so that ``cat /var/log/*`` is a file in that very directory; and a word that begins with a wildcard is
-no option. ``*`` alone is any one word, ``**`` as the last word any number of them, options too, both without
-such characters. No wildcard stands for a ``..``.
+A pattern is compared word by word; words are separated by single spaces. ``*`` matches any part of a word
+and ``?`` one character of it.
 
-A command line that is written out is allowed as it is, character by character, whatever is in it.
+- No wildcard matches a character that is special in a shell: ``systemctl restart *`` does not match
+  ``systemctl restart x; reboot``.
+- In a word with other characters, no wildcard matches a ``/``: ``cat /var/log/*`` matches only files in that
+  directory.
+- A word of a pattern that begins with a wildcard does not match an option.
+- ``*`` alone matches any word, and ``**`` as the last word any number of words, also options.
+- No wildcard matches ``..``.
+
+A pattern without wildcards matches exactly the same command line, with all characters in it.
 """
 
 from __future__ import annotations
@@ -16,12 +20,12 @@ import fnmatch
 import re
 from dataclasses import dataclass
 
-#: Longer command lines match nothing but themselves.
+#: Longer command lines match no wildcards.
 LONGEST = 4096
 REST = "**"
-#: What is nothing but itself in the shells that there are, at any place of a word but its beginning.
+#: Characters without a special meaning in any shell, except at the beginning of a word.
 _PLAIN = re.compile(r"[\w@%+=:,./-]")
-#: What parts of a word are paths: ``--file=/a``, ``host:/a``.
+#: These separate the paths within a word: ``--file=/a``, ``host:/a``.
 _PATHS = re.compile(r"[/=:,]")
 
 
@@ -33,21 +37,26 @@ class CommandPattern:
 
     @classmethod
     def parse(cls, text: str) -> CommandPattern:
-        """ValueError says what is wrong with it, for the administrator."""
+        """The pattern that ``text`` is. Raises ValueError, whose text is for the administrator."""
         if not text.strip() or text != text.strip() or not text.isprintable():
-            raise ValueError(f"{text!r} is not a command, or a pattern of one (systemctl restart *)")
+            raise ValueError(f"invalid command {text!r}: write it like systemctl restart *")
         if len(text) > LONGEST:
-            raise ValueError(f"a pattern of {len(text)} characters is too long")
+            raise ValueError(
+                f"invalid command: {len(text)} characters are too many; at most {LONGEST} are allowed"
+            )
         words = text.split(" ")
         if "[" in text and _has_wildcards(text):
-            raise ValueError(f"{text!r}: of wildcards there are * and ? alone; a command with [ has none")
+            raise ValueError(
+                f"invalid command {text!r}: the only wildcards are * and ?, and they cannot be used with ["
+            )
         if _has_wildcards(words[0]):
-            raise ValueError(f"{text!r}: the program has to be named")
+            raise ValueError(f"invalid command {text!r}: the first word, the program, cannot have wildcards")
         if any(REST in word for word in words[:-1]) or (REST in words[-1] and words[-1] != REST):
-            raise ValueError(f"{text!r}: ** stands for all the words that follow, and is the last one")
+            raise ValueError(f"invalid command {text!r}: ** must be the last word, alone")
         return cls(text)
 
     def matches(self, command: str) -> bool:
+        """Whether the pattern allows this command line."""
         if command == self.text:
             return True
         if not _has_wildcards(self.text) or len(command) > LONGEST:
@@ -66,27 +75,26 @@ def _has_wildcards(text: str) -> bool:
 
 
 def _is_plain(word: str) -> bool:
-    """Zsh takes ``=ls`` for the path of ls."""
-    return bool(word) and not word.startswith("=") and _special(word) == 0 and not _ups(word)
+    """Whether the word has no special meaning in a shell. Zsh replaces ``=ls`` by the path of ls."""
+    return bool(word) and not word.startswith("=") and _count_special(word) == 0 and not _count_parents(word)
 
 
 def _is_word(pattern: str, word: str) -> bool:
-    """All that is special in the word is in the pattern, too: no wildcard stands for that, for an option, for
-    a way up, or for nothing at all."""
+    """Whether a word matches: no wildcard matches special characters, an option, ``..`` or an empty word."""
     if pattern[:1] in ("*", "?") and (not word or word.startswith(("-", "="))):
         return False
     if pattern == "*":
         return _is_plain(word)
-    fixed = _special(pattern) - sum(map(pattern.count, "*?"))
-    if _special(word) != fixed or _ups(word) != _ups(pattern):
+    fixed = _count_special(pattern) - sum(map(pattern.count, "*?"))
+    if _count_special(word) != fixed or _count_parents(word) != _count_parents(pattern):
         return False
     parts, wanted = word.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def _ups(word: str) -> int:
+def _count_parents(word: str) -> int:
     return _PATHS.split(word).count("..")
 
 
-def _special(word: str) -> int:
+def _count_special(word: str) -> int:
     return sum(1 for letter in word if not _PLAIN.match(letter))

@@ -1,7 +1,7 @@
-"""Credentials become an Identity, or do not. Pure: the clock and the user's address are handed in.
+"""Turns credentials into an Identity, or rejects them. Pure: time and the user's address are arguments.
 
-Whether a signature is good is not asked here: an *offer* of a key gets the same answer as its proof,
-and changes nothing.
+Signatures are verified elsewhere: here the *offer* of a key gets the same answer as its proof, and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -33,23 +33,22 @@ __all__ = ["Credentials", "Locked", "fingerprint"]
 
 FORCE_COMMAND = "force-command"
 
-#: By which public key algorithms an RSA key may be used. ``ssh-rsa`` is SHA-1.
+#: The public key algorithms with which an RSA key may be used. ``ssh-rsa`` is SHA-1.
 _RSA = (b"rsa-sha2-512", b"rsa-sha2-256")
 
 
 class Locked(AccessDenied):
-    """What was proved is good, and the user is locked; ``detail`` says so, for them to read."""
+    """The credential is valid, but the user is locked; ``detail`` says so, for the user."""
 
     default_code = ReasonCode.USER_LOCKED
 
 
 class Credentials:
-    """Who may log in with what.
+    """The users, and the credentials with which they may log in.
 
-    ``users`` are all that there are, each with the keys that are theirs (perhaps none); ``roles``
-    their roles; ``authorities`` gives the wire blobs of the CAs whose user certificates count, and
-    ``revoked`` what of all that counts no longer. ``locked`` says why a user must not log in now,
-    ``passwords`` are the users who have one.
+    ``users`` has all users with their keys (maybe none), ``roles`` their roles. ``authorities`` returns the
+    wire blobs of the CAs whose user certificates are accepted, ``revoked`` what is revoked, and ``locked``
+    why a user is locked (empty: not locked). ``passwords`` are the users who have a password.
     """
 
     def __init__(
@@ -70,10 +69,10 @@ class Credentials:
         self._passwords = passwords
 
     def identity(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> Identity:
-        """Who logs in as ``user`` with this key or certificate from the address ``source``.
+        """The identity of ``user`` with this key or certificate, from the address ``source``.
 
-        ``algorithm`` is the public key algorithm of the request. Raises AccessDenied, whose public
-        text is always the same one; Locked where all else is good.
+        ``algorithm`` is the public key algorithm of the request. Raises AccessDenied, whose public text is
+        always the same; Locked where only a lock forbids the login.
         """
         identity = self._unlocked(user, algorithm, blob, source, now)
         self._check_lock(user)
@@ -84,48 +83,52 @@ class Credentials:
             key_type = key_type_of(blob)
             _check_algorithm(algorithm, key_type)
             if user not in self._users:
-                raise _denied(ReasonCode.USER_UNKNOWN, "there is no such user")
-            certified = plain_type(key_type) != key_type
-            identity = (self._by_certificate if certified else self._by_key)(user, blob, source, now)
+                raise _denied(ReasonCode.USER_UNKNOWN, "no such user")
+            is_certificate = plain_type(key_type) != key_type
+            identity = (self._by_certificate if is_certificate else self._by_key)(user, blob, source, now)
             self._check_not_revoked(identity)
             return identity
         except CertificateRejected as error:
             raise _denied(error.code, error.detail or error.public) from error
         except RemoteViolation as error:
-            raise _denied(ReasonCode.KEY_MALFORMED, f"a malformed key: {error.public}") from error
+            raise _denied(ReasonCode.KEY_MALFORMED, f"malformed key: {error.public}") from error
 
     def lists(self, user: str, key: bytes) -> bool:
-        """Is this one of the user's keys in the configuration?"""
+        """Whether this is one of the user's keys in the configuration."""
         return any(line.blob == key for line in self._users.get(user, ()))
 
     def by_password(self, user: str) -> Identity:
-        """Whoever has proved to know this user's password. Raises AccessDenied, Locked like ``identity``."""
+        """The identity of a user whose password was verified. Raises AccessDenied and Locked."""
         if user not in self._users or user not in self._passwords:
-            raise _denied(ReasonCode.USER_UNKNOWN, "there is no such user, or no password any more")
+            raise _denied(ReasonCode.USER_UNKNOWN, "no such user, or the user no longer has a password")
         identity = Identity(user=user, method="keyboard-interactive", roles=self._roles.get(user, ()))
         self._check_not_revoked(identity)
         self._check_lock(user)
         return identity
 
     def still(self, identity: Identity, source: str, now: datetime) -> Identity:
-        """Somebody who has logged in, as they would be if they came now with the same: with the roles of now,
-        and all that binds them. Raises AccessDenied, whose public text says why they must go."""
+        """The identity that a logged-in user would get now with the same credential, with the current roles.
+
+        Called after a reload. Raises AccessDenied, whose public text says why the connection must end.
+        """
         user = identity.user
         if revoked := self._revoked().why(identity):
             raise AccessDenied(revoked, code=revoked.code)
         if user not in self._users:
-            raise AccessDenied(f"there is no user {user} any more", code=ReasonCode.USER_REMOVED)
+            raise AccessDenied(
+                f"the user {user} was removed from the configuration", code=ReasonCode.USER_REMOVED
+            )
         if identity.certificate is not None:
-            now_is = self._again(self._by_certificate, identity, identity.certificate, source, now)
+            current = self._again(self._by_certificate, identity, identity.certificate, source, now)
         elif identity.key:
-            now_is = self._again(self._by_key, identity, identity.key, source, now)
+            current = self._again(self._by_key, identity, identity.key, source, now)
         elif user not in self._passwords:
-            raise AccessDenied(f"{user} has no password any more", code=ReasonCode.PASSWORD_REMOVED)
+            raise AccessDenied(f"the password of {user} was removed", code=ReasonCode.PASSWORD_REMOVED)
         else:
-            now_is = replace(identity, roles=self._roles.get(user, ()))
+            current = replace(identity, roles=self._roles.get(user, ()))
         if locked := self._locked(user):
             raise AccessDenied(locked, code=ReasonCode.USER_LOCKED)
-        return replace(now_is, method=identity.method, second_factor=identity.second_factor)
+        return replace(current, method=identity.method, second_factor=identity.second_factor)
 
     def _again(
         self,
@@ -138,9 +141,9 @@ class Credentials:
         try:
             return check(identity.user, blob, source, now)
         except (AccessDenied, RemoteViolation) as error:
-            what = "certificate" if identity.by_certificate else "key"
+            kind = "certificate" if identity.by_certificate else "key"
             raise AccessDenied(
-                f"your {what} is not good any more: {error.detail or error.public}",
+                f"your {kind} is no longer accepted: {error.detail or error.public}",
                 code=ReasonCode.CREDENTIAL_INVALID,
             ) from error
 
@@ -153,9 +156,9 @@ class Credentials:
             raise Locked("Permission denied", locked)
 
     def acceptable(self, user: str, algorithm: bytes, blob: bytes, source: str, now: datetime) -> bool:
-        """Would ``identity`` name one, were it not for a lock? Never raises.
+        """Whether ``identity`` would succeed without a lock. Never raises.
 
-        An offer proves nothing: who has signed is told of the lock.
+        An offer proves nothing: only a user who has signed reads about the lock.
         """
         try:
             self._unlocked(user, algorithm, blob, source, now)
@@ -166,16 +169,15 @@ class Credentials:
     def own(
         self, identity: Identity, algorithm: bytes, blob: bytes, source: str, now: datetime
     ) -> Identity | None:
-        """The very user who has logged in outside, by this key or certificate; None where it is not theirs.
-        Never raises.
+        """The identity of an inner login by the same user; None where the credential is not the user's.
 
-        The user name of the inner connection has no say: it is the login at the target.
+        The user name of the inner connection does not count: it is the login at the target. Never raises.
         """
         try:
             inner = self.identity(identity.user, algorithm, blob, source, now)
         except AccessDenied:
             return None
-        # What binds the one must not be lost in the other.
+        # The inner login must not lose a force-command of the outer one.
         return inner if inner.force_command == identity.force_command else None
 
     def _by_key(self, user: str, blob: bytes, source: str, now: datetime) -> Identity:
@@ -187,7 +189,7 @@ class Credentials:
             raise _denied(ReasonCode.KEY_EXPIRED, f"{fingerprint(blob)} of {user} has expired (expiry-time)")
         lines = [line for line in lines if line.sources is None or matches_source(line.sources, source)]
         if not lines:
-            detail = f"{fingerprint(blob)} of {user} is not for logins from {source} (from)"
+            detail = f"{fingerprint(blob)} of {user} cannot be used from {source} (option from)"
             raise _denied(ReasonCode.KEY_SOURCE_NOT_ALLOWED, detail)
         return Identity(
             user=user,
@@ -203,7 +205,7 @@ class Credentials:
         try:
             check_plain_key(plain_type(certificate.algorithm), certificate.public_key)
         except ValueError as error:
-            raise _denied(ReasonCode.KEY_UNUSABLE, f"the key in the certificate: {error}") from error
+            raise _denied(ReasonCode.KEY_UNUSABLE, f"key in the certificate: {error}") from error
         check_user(
             certificate,
             authorities=self._authorities(),
@@ -229,24 +231,22 @@ class Credentials:
 
 
 def _force_command(certificate: Certificate) -> str:
-    """What its bearer is bound to. One that is empty, or no text, binds to nothing that could be run."""
+    """The command that the certificate forces; empty without one. Raises AccessDenied for an empty one."""
     if FORCE_COMMAND not in certificate.critical_options:
         return ""
     command = option_text(certificate.critical_options[FORCE_COMMAND])
     if not command.strip():
-        raise _denied(ReasonCode.FORCE_COMMAND_EMPTY, "the certificate's force-command is empty")
+        raise _denied(ReasonCode.FORCE_COMMAND_EMPTY, "the force-command of the certificate is empty")
     return command
 
 
 def _check_algorithm(algorithm: bytes, key_type: bytes) -> None:
     plain = plain_type(key_type)
-    wanted: tuple[bytes, ...] = _RSA if plain == b"ssh-rsa" else (plain,)
+    algorithms: tuple[bytes, ...] = _RSA if plain == b"ssh-rsa" else (plain,)
     if plain != key_type:
-        wanted = tuple(map(certificate_type, wanted))
-    if algorithm not in wanted:
-        detail = (
-            f"the algorithm {one_line(algorithm, 64)} is not for a key of the type {one_line(key_type, 64)}"
-        )
+        algorithms = tuple(map(certificate_type, algorithms))
+    if algorithm not in algorithms:
+        detail = f"the algorithm {one_line(algorithm, 64)} does not match a {one_line(key_type, 64)} key"
         raise _denied(ReasonCode.KEY_ALGORITHM_MISMATCH, detail)
 
 

@@ -1,4 +1,4 @@
-"""What is locked, in the state directory: ``conchrec lock`` writes it, the running proxy obeys it at once."""
+"""The file of locks in the state directory. ``conchrec lock`` writes it; the running proxy obeys at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ LONGEST = 256
 
 
 def check_name(kind: LockKind, name: str) -> str:
-    """The name as it is. ValueError says what is wrong with it."""
+    """Return the name of a lock. Raises ValueError, whose text is for the administrator."""
     if not name or len(name) > LONGEST or not name.isprintable() or name != name.strip():
-        raise ValueError(f"{name!r} is no name of a {kind.value}")
+        raise ValueError(
+            f"invalid {kind.value} {name!r}: must be 1 to {LONGEST} printable characters, without spaces at"
+            " the ends"
+        )
     if kind is LockKind.TARGET:
         HostPattern.parse(name)
     elif kind is LockKind.LOGIN:
@@ -29,30 +32,33 @@ def check_name(kind: LockKind, name: str) -> str:
 
 
 class Locks(StateFile[tuple[Lock, ...]]):
-    """The file. Some of the ``current`` ones may be over."""
+    """The file with the locks. Some of the ``current`` ones may have expired."""
 
     def __init__(self, directory: Path, now: Callable[[], datetime]) -> None:
-        """Raises ConfigError where the file can't be read."""
+        """Read the file in the state directory. Raises ConfigError where that fails."""
         super().__init__(directory / _FILE, empty=(), from_json=_all_from_json, to_json=_all_to_json)
         self._now = now
 
     def add(self, *locks: Lock) -> None:
-        """In the place of earlier ones of the same. Raises ConfigError and OSError."""
+        """Add locks, in place of earlier ones with the same names. Raises ConfigError and OSError."""
         same = {(lock.kind, folded(lock.name), lock.of) for lock in locks}
-        self._keep(lambda one: (one.kind, folded(one.name), one.of) not in same, *locks)
+        self._replace(lambda lock: (lock.kind, folded(lock.name), lock.of) not in same, *locks)
 
     def remove(self, kind: LockKind, name: str) -> Lock | None:
-        """The one that was there, if it still held; the addresses that were locked with it go, too. Raises
-        ConfigError and OSError."""
+        """Remove a lock, and the addresses that were locked with it. Raises ConfigError and OSError.
+
+        Returns the lock, or None where there was none, or only an expired one.
+        """
         self.refresh()
         now = self._now()
         name = folded(name)
-        matches = (one for one in self.current if one.kind is kind and folded(one.name) == name)
-        found = next((one for one in matches if one.holds(now)), None)
-        self._keep(lambda one: one.kind is not kind or name not in (folded(one.name), folded(one.of)))
-        return found
+        matches = (lock for lock in self.current if lock.kind is kind and folded(lock.name) == name)
+        removed = next((lock for lock in matches if lock.holds(now)), None)
+        self._replace(lambda lock: lock.kind is not kind or name not in (folded(lock.name), folded(lock.of)))
+        return removed
 
-    def _keep(self, stays: Callable[[Lock], bool], *added: Lock) -> None:
+    def _replace(self, stays: Callable[[Lock], bool], *added: Lock) -> None:
+        """Remove expired locks and those that do not stay, and add some."""
         now = self._now()
         self._update(lambda locks: (*(lock for lock in locks if lock.holds(now) and stays(lock)), *added))
 
@@ -80,7 +86,7 @@ def _to_json(lock: Lock) -> dict[str, str]:
 
 
 def _from_json(fields: object) -> Lock:
-    """Raises ValueError for what ``_to_json`` cannot have made."""
+    """The lock of a JSON object of ``_to_json``. Raises ValueError for anything else."""
     if not isinstance(fields, dict) or set(fields) - _MAY_BE != _FIELDS:
         raise ValueError("not the fields of a lock")
     if not all(isinstance(text, str) and text.isprintable() for text in fields.values()):
@@ -106,5 +112,5 @@ def _moment(text: str) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError("a time without its zone")
+        raise ValueError("a time without a zone")
     return moment

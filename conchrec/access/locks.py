@@ -1,4 +1,4 @@
-"""A lock: nobody logs in who, or where, it says, and who has is sent away. Pure values."""
+"""A lock of a user, target, login or session: it refuses logins and ends sessions. Pure values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conchrec.access.patterns import HostPattern, TargetAddress, seen_through
 
 
 class LockKind(Enum):
-    """What a lock is of."""
+    """What a lock applies to."""
 
     USER = "user"
     TARGET = "target"
@@ -21,9 +21,11 @@ class LockKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """``name`` is a user's name, a pattern as in ``hosts``, a login pattern, or a session's id. ``until`` is
-    aware (None: until it is taken back); ``by`` is who made it, at ``made``; ``of`` the name with which an
-    address was locked."""
+    """A lock. ``name`` is a user's name, a host pattern, a login pattern, or the id of a session.
+
+    ``until`` is aware (None: until it is removed). ``by`` is the account that created it, at ``made``. ``of``
+    is the host name of a locked address, where that was locked with its name.
+    """
 
     kind: LockKind
     name: str
@@ -34,24 +36,28 @@ class Lock:
     of: str = ""
 
     def holds(self, now: datetime) -> bool:
+        """Whether it has not expired."""
         return self.until is None or now < self.until
 
     def is_of_user(self, user: str) -> bool:
+        """Whether it locks this user."""
         return self.kind is LockKind.USER and folded(self.name) == folded(user)
 
     def is_of_session(self, sid: str) -> bool:
+        """Whether it locks the session with this id."""
         return self.kind is LockKind.SESSION and self.name == sid
 
     def is_of_login(self, login: str, user: str) -> bool:
+        """Whether it locks this login of the user."""
         return self.kind is LockKind.LOGIN and denies(self.name, login, user)
 
-    def is_of_place(self, place: TargetAddress) -> bool:
-        """By its name, or by any of its addresses: as with what a role denies."""
+    def is_of_target(self, target: TargetAddress) -> bool:
+        """Whether it locks the target, by its name or any of its addresses: as a deny of a role does."""
         if self.kind is not LockKind.TARGET:
             return False
         pattern = HostPattern.parse(self.name)
-        return pattern.names(place) or any(
-            pattern.covers(ip, place) for _, given in place.addresses for ip in seen_through(given)
+        return pattern.names(target) or any(
+            pattern.covers(ip, target) for _, address in target.addresses for ip in seen_through(address)
         )
 
     def __str__(self) -> str:

@@ -1,13 +1,13 @@
-"""Names of accounts at targets: which login a role allows, and which a deny or a lock means. Pure.
+"""Account names at targets: which logins a role allows, and which a deny or a lock matches. Pure.
 
-Between the name that a user types and the account that it opens stand programs that split and fold names:
-sshd reads ``root:x`` and, with Debian's SELinux patch, ``root/x`` as root; the name services of domains
-ignore case, some ignore accents and surrounding white space, and open ``oracle`` for ``oracle@corp.example``
-and ``CORP\\oracle``. So the two directions are asymmetric:
+Programs at the target split and fold the name that a user types: sshd reads ``root:x`` and, with Debian's
+SELinux patch, ``root/x`` as root; the name services of domains ignore case, some ignore accents and
+surrounding white space, and open ``oracle`` for ``oracle@corp.example`` and ``CORP\\oracle``. So allow and
+deny are not symmetric:
 
-- *Allowed* is what is certainly the account that the role means: a literal pattern allows that very name,
-  and a wildcard stands only for characters of plain account names.
-- *Denied* is every spelling that may be the account that the deny means.
+- *Allowed* is a name that certainly opens the account of the pattern: a literal pattern allows exactly that
+  name, and a wildcard stands only for characters of plain account names.
+- *Denied* is every spelling that may open the account of the pattern.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-#: In a pattern: the user's own name.
+#: Stands for the user's own name in a pattern.
 USER = "{user}"
 LONGEST_LOGIN = 256
 
-#: A plain account name: what ``useradd`` and Samba (``host$``) make, and nothing that a program splits.
+#: A plain account name, as ``useradd`` and Samba (``host$``) create it. No program splits such a name.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\$?")
 #: They separate an account's name from its domain: ``joe@corp.example``, ``CORP\joe``.
 _DOMAIN = re.compile(r"([@\\])")
 _WILDCARDS = frozenset("*?")
-#: What sshd splits at.
+#: sshd splits a name at these.
 _SPLIT = frozenset("/:")
 
 
 def is_usable(login: str) -> bool:
-    """Can ``login`` be sent to a target at all? Not with what sshd or a name service splits or strips."""
+    """Whether ``login`` may be sent to a target: sshd and name services neither split nor strip it."""
     return (
         0 < len(login) <= LONGEST_LOGIN
         and login.isprintable()
@@ -41,44 +41,46 @@ def is_usable(login: str) -> bool:
 
 
 def check_pattern(text: str) -> str:
-    """The pattern of a deny or a lock, as it is. ValueError says what is wrong, for the administrator."""
+    """Return the pattern of a deny or a lock. Raises ValueError, whose text is for the administrator."""
     rest = text.replace(USER, "")
     if not text or not text.isprintable() or text != text.strip() or any(sign in rest for sign in "[]{}"):
-        raise ValueError(f"{text!r} is not a login (a name, {USER}, or a pattern with * and ?)")
+        raise ValueError(f"invalid login {text!r}: must be a name, {USER}, or a pattern with * and ?")
     return text
 
 
 def check_allowed_pattern(text: str) -> str:
-    """The same for ``logins`` of a role, which must be able to allow something."""
+    """Return a pattern of a role's ``logins``, which can allow a login. Raises ValueError."""
     check_pattern(text)
     rest = text.replace(USER, "u")
     if not is_usable(rest):
-        why = "sshd splits names at / and :, and no account has spaces in its name"
-        raise ValueError(f"{text!r} can allow no login: {why}")
-    if is_wildcard(text) and not all(map(_PLAIN.fullmatch, map(_shortest, _DOMAIN.split(rest)[::2]))):
         raise ValueError(
-            f"{text!r} can allow no login: * and ? stand for letters, digits and _ . - (a letter, digit or _ "
-            "first), and so must what is beside them; write other names in full"
+            f"invalid login {text!r}: it can match no login, because sshd splits names at / and :, and"
+            " account names have no spaces"
+        )
+    if is_wildcard(text) and not all(map(_PLAIN.fullmatch, map(_shortest_match, _DOMAIN.split(rest)[::2]))):
+        raise ValueError(
+            f"invalid login {text!r}: it can match no login, because * and ? match only letters, digits, _, ."
+            " and -, and the first character must be a letter, a digit or _; write other names in full"
         )
     return text
 
 
-def _shortest(part: str) -> str:
-    """A name that this part of a pattern matches."""
+def _shortest_match(part: str) -> str:
+    """The shortest name that this part of a pattern matches."""
     first = "x" if part.startswith("*") else ""
     return first + part.replace("*", "").replace("?", "x")
 
 
 def is_wildcard(pattern: str) -> bool:
-    """Does the pattern stand for more than one name (of the same user)?"""
+    """Whether the pattern has wildcards."""
     return not _WILDCARDS.isdisjoint(pattern)
 
 
 def allows(pattern: str, login: str, user: str) -> bool:
-    """Is ``login`` a name that ``pattern`` of a role allows to ``user``?
+    """Whether ``pattern`` of a role allows ``login`` to ``user``.
 
-    Case counts. A wildcard matches plain account names only; ``@`` and ``\\`` have to be in the pattern.
-    The user's own name stands for itself, whatever is in it.
+    Case counts. A wildcard matches plain account names only; ``@`` and ``\\`` must be in the pattern. The
+    user's own name is literal, also where it has wildcards.
     """
     if not is_usable(login):
         return False
@@ -98,17 +100,17 @@ def _expanded(pattern: str, user: str) -> str:
 
 
 def denies(pattern: str, login: str, user: str) -> bool:
-    """May ``login`` be an account that ``pattern`` of a deny or a lock means?
+    """Whether ``login`` may open an account that ``pattern`` of a deny or a lock matches.
 
-    Compared without case, accents, compatibility forms and dots at the end, as name services do; and the
-    name without its domain counts, too.
+    Like name services, it ignores case, accents, compatibility forms and dots at the end. It also compares
+    the name without its domain.
     """
     folded_pattern = _expanded(folded(pattern), folded(user))
     return any(fnmatch.fnmatchcase(name, folded_pattern) for name in _spellings(folded(login)))
 
 
 def _spellings(login: str) -> Iterator[str]:
-    """The login, and what may be its account's name in some domain."""
+    """The login, and the names that its account may have in a domain."""
     in_domain = {login, login.partition("@")[0], login.rpartition("@")[0]}
     for name in in_domain:
         for account in (name, name.partition("\\")[2], name.rpartition("\\")[2]):
@@ -116,13 +118,13 @@ def _spellings(login: str) -> Iterator[str]:
 
 
 def folded(name: str) -> str:
-    """One spelling for all that name services take for the same."""
+    """The same spelling for all names that name services treat as equal."""
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
     return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Does the deny ``wide`` certainly take back all that ``narrow`` allows, for every user?"""
+    """Whether the deny ``wide`` certainly denies every login that ``narrow`` allows, for every user."""
     if wide == "*" or folded(wide) == folded(narrow):
         return True
     return not is_wildcard(narrow) and USER not in narrow and denies(wide, narrow, USER)

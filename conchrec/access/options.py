@@ -1,11 +1,10 @@
-"""What a login may do at a target, and how the roles that allow it add up. Pure.
+"""The options of a login at a target, and how those of several roles are combined. Pure.
 
-``TABLE`` is the only place that says how an option of several roles becomes one: ``combine`` follows it,
-``docs/roles.md`` has it.
+``TABLE`` says how an option of several roles becomes one: ``combine`` follows it, and ``docs/roles.md`` has
+it.
 
-A switch is open or closed by default. A role may say yes, no, or nothing: a ``no`` that one of them says
-stands, whatever the others say; a ``yes`` opens what is closed. What a limit says nothing about is not
-limited, and of several the strictest holds.
+A switch is open or closed by default. A role may say yes, no, or nothing: a ``no`` of one role wins over all
+other roles; a ``yes`` opens a closed switch. Of several limits the strictest holds.
 """
 
 from __future__ import annotations
@@ -55,11 +54,12 @@ class Mfa(Enum):
 
     @property
     def level(self) -> int:
+        """How strict it is: 0 for NO."""
         return list(Mfa).index(self)
 
 
 class Adds(Enum):
-    """How an option of several roles becomes one."""
+    """How an option of several roles is combined."""
 
     STRICTEST = "the strictest holds"
     OPEN = "open, unless one of them says no"
@@ -71,8 +71,10 @@ class Adds(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionRow:
-    """One option. ``shorthand``: it stands for these others, where they are not written. ``example`` is a
-    value for the documentation, where neither the default nor its opposite is one."""
+    """One option. A ``shorthand`` stands for these other options, where they are not written.
+
+    ``example`` is a value for the documentation, if neither the default nor its opposite is useful.
+    """
 
     name: str
     adds: Adds
@@ -144,18 +146,18 @@ SWITCHES: Mapping[str, bool] = MappingProxyType(
         if row.adds in (Adds.OPEN, Adds.CLOSED) and not row.shorthand
     }
 )
-"""Every switch that is one by itself, and whether it is open by default."""
-#: What a role that names its commands leaves shut, unless it says yes.
-_BESIDE_COMMANDS = frozenset({"shell", "subsystem", "sftp"})
+"""All switches without the shorthands, and whether they are open by default."""
+#: A role with ``commands`` closes these, unless it says yes.
+_CLOSED_BY_COMMANDS = frozenset({"shell", "subsystem", "sftp"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """What a login may do, all roles together. None is no limit, and ``commands`` every command.
+    """The options of a login, of all its roles together. None means no limit; for ``commands``, any command.
 
-    ``max_sessions`` counts the session channels of one connection to a target at one time,
-    ``max_connections`` the user's connections to targets. For ``approval`` one needs, for each of the
-    sets, somebody else who has one of the roles in it.
+    ``max_sessions`` limits the session channels of one connection to a target at one time,
+    ``max_connections`` the user's connections to targets. ``approval`` requires, for each of its sets,
+    another user who has one of the roles in the set.
     """
 
     max_session_ttl: timedelta | None = None
@@ -183,14 +185,17 @@ class SessionOptions:
 
 
 def switches(**written: bool) -> Mapping[str, bool]:
-    """What a role says of each switch, shorthands resolved: what is written of one of them beats those."""
-    said = {name: written[short] for short, names in SHORTHANDS.items() if short in written for name in names}
-    return MappingProxyType(said | {name: it for name, it in written.items() if name not in SHORTHANDS})
+    """The switches that a role sets, with shorthands resolved; a switch of its own wins over a shorthand."""
+    resolved = {
+        name: written[short] for short, names in SHORTHANDS.items() if short in written for name in names
+    }
+    own = {name: value for name, value in written.items() if name not in SHORTHANDS}
+    return MappingProxyType(resolved | own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleOptions:
-    """What one role says. ``switches`` are those that it says something of; ``approval`` names roles."""
+    """The options of one role. ``switches`` has only those that the role sets; ``approval`` names roles."""
 
     switches: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
     commands: tuple[CommandPattern, ...] | None = None
@@ -204,14 +209,17 @@ class RoleOptions:
     recordings: Sees = Sees.OWN
 
     def opens(self, switch: str) -> bool:
-        """By what it says, or by default."""
-        by_default = SWITCHES[switch] and not (self.commands is not None and switch in _BESIDE_COMMANDS)
-        return self.switches.get(switch, by_default)
+        """Whether the role opens the switch, explicitly or by default."""
+        default = SWITCHES[switch] and not (self.commands is not None and switch in _CLOSED_BY_COMMANDS)
+        return self.switches.get(switch, default)
 
 
 def combine(limiting: Sequence[RoleOptions], opening: Sequence[RoleOptions]) -> SessionOptions:
-    """What all of them together allow. ``opening`` are those of ``limiting`` whose yes counts: a role that
-    allows some of the places only opens nothing in all of them."""
+    """The options that all roles together allow.
+
+    ``opening`` are those of ``limiting`` whose yes counts: a role that allows only some addresses of a
+    target opens no switch.
+    """
 
     def is_open(switch: str) -> bool:
         forbidden = any(role.switches.get(switch) is False for role in limiting)
@@ -235,30 +243,30 @@ def _least(limits: Iterable[_Limit | None]) -> _Limit | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _strictest(said: Iterable[T], strictness: Callable[[T], int]) -> T:
-    return max(said, key=strictness)
+def _strictest(values: Iterable[T], strictness: Callable[[T], int]) -> T:
+    return max(values, key=strictness)
 
 
 def _commands(roles: Sequence[RoleOptions]) -> tuple[CommandPattern, ...] | None:
     lists = [role.commands for role in roles]
-    if any(named is None for named in lists):
+    if any(commands is None for commands in lists):
         return None
-    return tuple(dict.fromkeys(pattern for named in lists for pattern in named or ()))
+    return tuple(dict.fromkeys(pattern for commands in lists for pattern in commands or ()))
 
 
 def why_not(options: SessionOptions, kind: str, argument: str, programs: Collection[str]) -> str:
-    """Which option forbids to start this; empty where none does.
+    """The option that forbids to start this; empty where none does.
 
     ``kind`` is shell, exec or subsystem, ``argument`` the command line or the subsystem's name, ``programs``
-    the transfer programs that are in it (sftp, scp, and others, which no option forbids).
+    the transfer programs in it (sftp, scp, and others, which no option forbids).
     """
     if kind == "shell":
-        wanted: tuple[str, ...] = ("shell",)
+        required: tuple[str, ...] = ("shell",)
     elif kind == "exec":
-        wanted = ("exec", *(program for program in ("sftp", "scp") if program in programs))
+        required = ("exec", *(program for program in ("sftp", "scp") if program in programs))
     else:
-        wanted = ("sftp",) if argument == "sftp" else ("subsystem",)
-    closed = next((switch for switch in wanted if not getattr(options, switch)), "")
+        required = ("sftp",) if argument == "sftp" else ("subsystem",)
+    closed = next((switch for switch in required if not getattr(options, switch)), "")
     if closed or kind != "exec" or options.commands is None:
         return closed
     return "" if any(pattern.matches(argument) for pattern in options.commands) else "commands"

@@ -1,7 +1,7 @@
-"""Passwords and codes: what is one, and is it the right one? Pure; the time is handed in.
+"""Password hashes and one-time codes: parses, creates and verifies them. Pure; the time is an argument.
 
-A password is kept as its bcrypt hash. A code is that of RFC 6238 in the one form that every authenticator
-app has: HMAC-SHA-1, six digits, thirty seconds.
+A password is stored as its bcrypt hash. Codes are those of RFC 6238 in the form that every authenticator app
+supports: HMAC-SHA-1, six digits, thirty seconds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from urllib.parse import quote
 
 import bcrypt
 
-#: bcrypt looks at no more, and silently.
+#: bcrypt ignores further bytes silently.
 MAX_BYTES = 72
-#: Of new hashes: 2^12 rounds are a fifth of a second of one core.
+#: The cost of new hashes: 2^12 rounds take a fifth of a second on one core.
 COST = 12
-#: Of any hash. Less is quick to guess, more lets a few logins keep the machine busy.
+#: Limits for the cost of a hash. A lower one is quick to guess; a higher one lets a few logins use all CPUs.
 LEAST_COST, MOST_COST = 10, 14
 STEP_SECONDS = 30
 DIGITS = 6
-#: Clocks of phones and ours may be apart by so many steps, either way (RFC 6238 section 5.2).
+#: By how many steps the clock of a phone may be fast or slow (RFC 6238 section 5.2).
 DRIFT = 1
-#: RFC 4226 section 4, R6: what is shared has 128 bits at least, and better 160.
+#: Bytes of a secret. RFC 4226 section 4, R6: at least 128 bits, and 160 are recommended.
 LEAST_SECRET, NEW_SECRET = 16, 20
 
 # The last character of the salt has two bits only.
@@ -35,54 +35,60 @@ _HASH = re.compile(r"\$2b\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
 
 
 def parse_hash(text: str) -> bytes:
-    """A bcrypt hash as it is written. Raises ValueError, which never has the text in it."""
-    found = _HASH.fullmatch(text)
-    if found is None:
-        raise ValueError("is not a bcrypt hash of 60 characters ($2b$12$…)")
-    if not LEAST_COST <= int(found[1]) <= MOST_COST:
-        raise ValueError(f"is a bcrypt hash whose cost is not from {LEAST_COST} to {MOST_COST}")
+    """A bcrypt hash from the configuration. Raises ValueError, whose text never contains the hash."""
+    match = _HASH.fullmatch(text)
+    if match is None:
+        raise ValueError("invalid hash: must be a bcrypt hash of 60 characters ($2b$12$…)")
+    if not LEAST_COST <= int(match[1]) <= MOST_COST:
+        raise ValueError(f"invalid hash: the cost must be from {LEAST_COST} to {MOST_COST}")
     return text.encode()
 
 
 def new_hash(password: str, cost: int = COST) -> str:
-    """The hash of a new password. Blocks for a moment. Raises ValueError where it cannot be one
-    (UnicodeError, which is one, where it is no text)."""
+    """The hash of a new password. Blocks for a fraction of a second.
+
+    Raises ValueError for an invalid password (its subclass UnicodeError where it is not valid text).
+    """
     if not password:
-        raise ValueError("an empty password is none")
+        raise ValueError("invalid password: must not be empty")
     raw = _raw(password)
     if not password.isprintable():
-        raise ValueError("a password has no control characters")
+        raise ValueError("invalid password: must not contain control characters")
     if raw is None:
-        raise ValueError(f"a password has {MAX_BYTES} bytes at most: bcrypt would not look at the rest")
+        raise ValueError(f"invalid password: at most {MAX_BYTES} bytes, because bcrypt ignores further ones")
     return bcrypt.hashpw(raw, bcrypt.gensalt(cost)).decode()
 
 
 def parse_secret(text: str) -> bytes:
-    """A TOTP secret from base32, as apps show it: in groups or not, padded or not. Raises ValueError, which
-    never has the text in it."""
+    """A TOTP secret from base32, as apps show it: with or without spaces, hyphens and padding.
+
+    Raises ValueError, whose text never contains the secret.
+    """
     plain = "".join(text.split()).replace("-", "").rstrip("=").upper()
     try:
         secret = base64.b32decode(plain + "=" * (-len(plain) % 8))
     except (binascii.Error, ValueError):
-        raise ValueError("is not base32 (letters, and digits from 2 to 7)") from None
+        raise ValueError("invalid secret: must be base32 (letters, and digits from 2 to 7)") from None
     if len(secret) < LEAST_SECRET:
-        raise ValueError(f"is too short: {LEAST_SECRET * 8} bits at least, which are 26 characters")
+        raise ValueError(
+            f"invalid secret: must have at least {LEAST_SECRET * 8} bits, which are 26 characters"
+        )
     return secret
 
 
 def new_secret() -> str:
-    """In base32."""
+    """A new random secret, in base32."""
     return base64.b32encode(secrets.token_bytes(NEW_SECRET)).decode()
 
 
 def otpauth(secret: str, user: str, issuer: str) -> str:
-    """What a QR code tells an app; for what is left out the defaults are ours."""
+    """The URI that a QR code gives an app. Parameters that have the default value are left out."""
     label = f"{quote(issuer, safe='')}:{quote(user, safe='')}"
     return f"otpauth://totp/{label}?secret={secret}&issuer={quote(issuer, safe='')}"
 
 
 def step_at(seconds: float) -> int:
-    """The time step, ``seconds`` after 1970 (RFC 6238 section 4.2)."""
+    """The number of the time step at ``seconds`` after 1970 (RFC 6238 section 4.2)."""
     return int(seconds // STEP_SECONDS)
 
 
@@ -95,20 +101,20 @@ def code_at(secret: bytes, step: int) -> str:
 
 
 def step_of(secret: bytes, code: str, seconds: float, after: int = -1) -> int | None:
-    """The time step of a code that is good now, and belongs to a step later than ``after``; else None."""
+    """The time step of a valid code, if it is later than the step ``after``; else None."""
     typed = "".join(code.split()).encode()
-    found = None
+    valid = None
     for step in range(step_at(seconds) - DRIFT, step_at(seconds) + DRIFT + 1):
         if hmac.compare_digest(code_at(secret, step).encode(), typed) and step > after:
-            found = step
-    return found
+            valid = step
+    return valid
 
 
 class Passwords:
-    """Everybody's ``hashes``, and the TOTP ``secrets`` of those who have one, with a password or without.
+    """The password ``hashes`` and the TOTP ``secrets`` of all users; a user may have one, both or none.
 
-    ``salt`` decides which of the names that nobody has are asked for a code; outsiders do not know it, and
-    it should stay the same.
+    ``salt`` decides for which unknown names the proxy asks for a code. It is secret, and should stay the
+    same.
     """
 
     def __init__(self, hashes: Mapping[str, bytes], secrets: Mapping[str, bytes], salt: bytes) -> None:
@@ -116,21 +122,24 @@ class Passwords:
         self._secrets = dict(secrets)
         self._salt = salt
         self._most = max(map(_cost, self._hashes.values()), default=COST)
-        #: How many of those with a password have a code, too.
+        #: The number of users with both a password and a code.
         self._both = len(self._hashes.keys() & self._secrets.keys())
 
     @property
     def are_there(self) -> bool:
-        """Has anybody a password?"""
+        """Whether any user has a password."""
         return bool(self._hashes)
 
     def of(self, user: str) -> tuple[bytes | None, bytes | None]:
-        """The hash and the secret; None for what the user does not have."""
+        """The hash and the secret of a user; None for each that the user does not have."""
         return self._hashes.get(user), self._secrets.get(user)
 
     def asks_code(self, user: str) -> bool:
-        """Is this name asked for a code? Of the names without a password about half are, and always the
-        same ones, where it is so with some of the others: the questions do not tell who there is."""
+        """Whether the proxy asks this name for a code.
+
+        If some users with a password have codes and some do not, it asks about half of the other names,
+        always the same ones: so the questions do not reveal which users exist.
+        """
         if user in self._hashes:
             return user in self._secrets
         if self._both in (0, len(self._hashes)):
@@ -138,8 +147,11 @@ class Passwords:
         return hmac.digest(self._salt, user.encode(), "sha256")[0] < 128
 
     def is_right(self, user: str, password: str) -> bool:
-        """Blocks, for a fraction of a second and always for the same: also for a name that nobody has, for
-        a password that can be none, and for a hash that costs less than others."""
+        """Whether this is the user's password. Blocks for a fraction of a second.
+
+        It takes the same time for an unknown name, for an invalid password, and for a hash with a lower
+        cost.
+        """
         raw = _raw(password)
         hashed = self._hashes.get(user, _dummy(self._most))
         same = hmac.compare_digest(bcrypt.hashpw(raw or b"", hashed), hashed)
@@ -153,16 +165,19 @@ class Passwords:
         return step_of(self._secrets[user], code, seconds, after)
 
     def why_not(self, user: str) -> str:
-        """For the audit: why the password was not right."""
-        return "wrong password" if user in self._hashes else "there is no such user with a password"
+        """Why the password was not accepted, for the audit."""
+        return "wrong password" if user in self._hashes else "no such user with a password"
 
     def has_code(self, user: str) -> bool:
+        """Whether the user has a TOTP secret."""
         return user in self._secrets
 
 
 def _raw(password: str) -> bytes | None:
-    """What is hashed; None for what can be no password. One text, however it is typed (RFC 8265 section
-    4.2: normalization form C)."""
+    """The bytes that are hashed; None for an invalid password.
+
+    They are the same however the text is typed: normalization form C (RFC 8265 section 4.2).
+    """
     raw = unicodedata.normalize("NFC", password).encode()
     return raw if 0 < len(raw) <= MAX_BYTES and 0 not in raw else None
 
@@ -172,5 +187,5 @@ def _cost(hashed: bytes) -> int:
 
 
 def _dummy(cost: int) -> bytes:
-    """The hash of nothing."""
+    """A hash with this cost that no password has."""
     return b"$2b$%02d$" % cost + b"." * 53

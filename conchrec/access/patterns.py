@@ -1,9 +1,9 @@
-"""Which hosts a pattern of the configuration means. Pure: no resolver, no clock.
+"""Host patterns of the configuration, and which hosts they match. Pure: no resolver, no clock.
 
 A host pattern is a name with ``*`` and ``?``, an address, a network, or ``*`` alone (any host), each
 with a port or for every port: ``*.example.com``, ``db1:2222``, ``10.0.0.0/8``, ``[fd00::/8]:22``.
-Names are compared with names and networks with addresses, never the one with the other: a name is
-whatever somebody put into the DNS, and ``10.0.*`` would match ``10.0.evil.example``.
+Name patterns are compared with names and networks with addresses, never one with the other: an attacker can
+register any name in the DNS, and ``10.0.*`` would match ``10.0.evil.example``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_NAME = 253
 
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _NAME_PATTERN = re.compile(r"[a-z0-9_*?.-]+")
-# inet_aton takes these for addresses: 127.1, 2130706433, 0x7f000001, 0177.0.0.1
+# inet_aton parses these as addresses: 127.1, 2130706433, 0x7f000001, 0177.0.0.1
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NUMBERS_AND_STARS = re.compile(r"[0-9.*?]*[0-9][0-9.*?]*")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
@@ -36,10 +36,10 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def address_of(text: str) -> IPAddress | None:
-    """The address that ``text`` spells; None where it is none.
+    """The address in ``text``; None where it is not one.
 
-    An IPv4 address in IPv6's clothes (``::ffff:127.0.0.1``) is the IPv4 address, a scope
-    (``fe80::1%eth0``) is not part of it.
+    An IPv4-mapped IPv6 address (``::ffff:127.0.0.1``) is the IPv4 address; a scope (``fe80::1%eth0``) is
+    removed.
     """
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -51,39 +51,44 @@ def address_of(text: str) -> IPAddress | None:
 
 
 def seen_through(address: IPAddress) -> tuple[IPAddress, ...]:
-    """The address, and each address of IPv4 that a gateway or a tunnel may send it on to."""
+    """The address, and each IPv4 address that a gateway or a tunnel may forward its packets to."""
     if not isinstance(address, ipaddress.IPv6Address):
         return (address,)
     bits = int(address)
-    within = [bits & 0xFFFFFFFF] if any(address in network for network in _EMBEDDING) else []
+    numbers = [bits & 0xFFFFFFFF] if any(address in network for network in _EMBEDDING) else []
     if address in _LOCAL_NAT64:
         # RFC 6052 2.2, for a prefix of 48 bits, of 56 and of 64: the bits 64 to 71 are not part of it.
         without = (bits >> 64 << 56) | (bits & (1 << 56) - 1)
-        within += [without >> shift & 0xFFFFFFFF for shift in (40, 32, 24)]
+        numbers += [without >> shift & 0xFFFFFFFF for shift in (40, 32, 24)]
     if bits >> 32 & 0xFFFFFFFF in _ISATAP:
-        within.append(bits & 0xFFFFFFFF)
-    found = [ipaddress.IPv4Address(one) for one in within]
+        numbers.append(bits & 0xFFFFFFFF)
+    embedded = [ipaddress.IPv4Address(number) for number in numbers]
     if address.sixtofour is not None:
-        found.append(address.sixtofour)
+        embedded.append(address.sixtofour)
     if address.teredo is not None:
-        found += address.teredo
-    return (address, *dict.fromkeys(found))
+        embedded += address.teredo
+    return (address, *dict.fromkeys(embedded))
 
 
 def is_within(address: IPAddress, network: IPNetwork) -> bool:
+    """Whether the network contains the address; False for different versions of IP."""
     return address.version == network.version and address in network
 
 
 def parse_network(text: str) -> IPNetwork:
-    """An address or a network. ValueError says what is wrong with it, for the administrator."""
+    """An address or a network. Raises ValueError, whose text is for the administrator."""
     try:
         network = ipaddress.ip_network(text)
     except ValueError:
         try:
             proper = ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise ValueError(f"{text!r} is not an address or a network (10.0.0.0/8)") from None
-        raise ValueError(f"{text!r} is an address within a network; the network is {proper}") from None
+            raise ValueError(
+                f"invalid network {text!r}: must be an IP address or a network, like 10.0.0.0/8"
+            ) from None
+        raise ValueError(
+            f"invalid network {text!r}: it is an address in a network; the network is {proper}"
+        ) from None
     if isinstance(network, ipaddress.IPv6Network):
         mapped = network.network_address.ipv4_mapped
         if mapped is not None and network.prefixlen >= 96:
@@ -92,14 +97,14 @@ def parse_network(text: str) -> IPNetwork:
 
 
 class NotAHost(ValueError):
-    """The text is no name or address that a user may ask for; says why."""
+    """The text is not a name or address that a user may request; the text of the error says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetAddress:
-    """Where a target is: its name (empty where an address was asked for), what it resolved to, port.
+    """A resolved target: its name (empty where an address was requested), addresses and port.
 
-    ``addresses`` are the resolver's own spellings, each beside its address.
+    ``addresses`` has each address with the spelling of the resolver.
     """
 
     name: str
@@ -107,12 +112,12 @@ class TargetAddress:
     port: int
 
 
-def place_of(target: Target, addresses: Sequence[str]) -> TargetAddress:
-    """``addresses`` is what the target's host resolved to, as getaddrinfo gave it.
+def resolved_target(target: Target, addresses: Sequence[str]) -> TargetAddress:
+    """The target with ``addresses``, which getaddrinfo returned for its host.
 
-    Those that cannot be a host (``0.0.0.0`` is this machine by another name) are left out.
-    Raises NotAHost: where none is left; for a name with characters that resolvers fold into others;
-    for a number that resolvers take for an address.
+    Addresses that cannot be a host are removed (``0.0.0.0`` is this machine by another name). Raises
+    NotAHost: where no address is left; for a name with characters that resolvers fold into others; for a
+    number that resolvers parse as an address.
     """
     host = target.host.lower().removesuffix(".")
     literal = address_of(host)
@@ -123,13 +128,15 @@ def place_of(target: Target, addresses: Sequence[str]) -> TargetAddress:
         if address is not None and not _is_this_machine(address):
             usable.setdefault(address, text)
     if (resolved and not usable) or (literal is not None and _is_this_machine(literal)):
-        raise NotAHost("that is not the address of a host")
+        raise NotAHost("invalid address: not the address of a host")
     if literal is not None:
         host = ""
     elif len(host) > LONGEST_NAME or not target.host.isascii() or not _NAME.fullmatch(host):
-        raise NotAHost("that is not a host name (letters, digits, hyphens and dots; xn--… for others)")
+        raise NotAHost(
+            "invalid host name: use letters, digits, hyphens and dots; the xn--… form for other letters"
+        )
     elif _NUMBER.fullmatch(host.rpartition(".")[2]):
-        raise NotAHost("write an address in full, like 127.0.0.1")
+        raise NotAHost("invalid address: write it in full, like 127.0.0.1")
     return TargetAddress(
         name=host, addresses=tuple((text, ip) for ip, text in usable.items()), port=target.port
     )
@@ -141,8 +148,11 @@ def _is_this_machine(address: IPAddress) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPattern:
-    """One entry of ``hosts``. Neither ``network`` nor ``name``: any host. ``text`` as it was written, in the
-    ``line`` of the file (0: in none); ``by`` is what stood for it there, a group of targets or a label."""
+    """One entry of ``hosts``. Without ``network`` and ``name`` it matches any host.
+
+    ``text`` is the entry as written, ``line`` its line in the file (0: in no file); ``by`` is the group of
+    targets or label that stands for it in the file.
+    """
 
     text: str
     port: int | None = None
@@ -157,7 +167,7 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> HostPattern:
-        """ValueError says what is wrong with it, for the administrator."""
+        """The pattern that ``text`` is. Raises ValueError, whose text is for the administrator."""
         host, port = _split(text.strip())
         host = host.lower().removesuffix(".") if host != "*." else ""
         if host == "*":
@@ -166,34 +176,37 @@ class HostPattern:
             return cls(text=text, port=port, network=parse_network(host))
         if not host or not _NAME_PATTERN.fullmatch(host):
             raise ValueError(
-                f"{text!r} is not a host pattern (*.example.com, 10.0.0.0/8, db1:2222, [fd00::1]:22)"
+                f"invalid host pattern {text!r}: write it like *.example.com, 10.0.0.0/8, db1:2222 or"
+                " [fd00::1]:22"
             )
         if "." in host and _NUMBERS_AND_STARS.fullmatch(host):
-            raise ValueError(f"{text!r} would match names too; write a network, like 10.0.0.0/8")
+            raise ValueError(
+                f"invalid host pattern {text!r}: it would also match names; write a network, like 10.0.0.0/8"
+            )
         if _NUMBER.fullmatch(host.rpartition(".")[2]):
-            raise ValueError(f"{text!r} is neither a name nor an address in full, like 127.0.0.1")
+            raise ValueError(f"invalid host pattern {text!r}: write an address in full, like 127.0.0.1")
         return cls(text=text, port=port, name=re.compile(fnmatch.translate(host)))
 
-    def names(self, place: TargetAddress) -> bool:
-        """It is this host by its name (or it is any host), and the port."""
-        if not self._has_port(place) or self.network is not None:
+    def names(self, target: TargetAddress) -> bool:
+        """Whether it matches the name and the port of the target."""
+        if not self._has_port(target) or self.network is not None:
             return False
-        return self.name is None or bool(place.name and self.name.match(place.name))
+        return self.name is None or bool(target.name and self.name.match(target.name))
 
-    def covers(self, address: IPAddress, place: TargetAddress) -> bool:
-        """It is this host by that address, and the port."""
-        return self._has_port(place) and self.network is not None and is_within(address, self.network)
+    def covers(self, address: IPAddress, target: TargetAddress) -> bool:
+        """Whether it matches this address and the port of the target."""
+        return self._has_port(target) and self.network is not None and is_within(address, self.network)
 
-    def _has_port(self, place: TargetAddress) -> bool:
-        return self.port is None or self.port == place.port
+    def _has_port(self, target: TargetAddress) -> bool:
+        return self.port is None or self.port == target.port
 
 
 def _split(text: str) -> tuple[str, int | None]:
     """``host``, ``host:port``, ``[v6]``, ``[v6]:port``, and IPv6 without brackets, which has no port."""
     if text.startswith("["):
-        host, closed, rest = text[1:].partition("]")
-        if not closed or (rest and not rest.startswith(":")) or ":" not in host:
-            raise ValueError(f"{text!r} is not a host pattern ([fd00::1]:22)")
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
+            raise ValueError(f"invalid host pattern {text!r}: write IPv6 addresses like [fd00::1]:22")
         return host, _port(text, rest[1:]) if rest else None
     if text.count(":") != 1:
         return text, None
@@ -205,5 +218,5 @@ def _port(text: str, port: str) -> int | None:
     if port == "*":
         return None
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} has no port between 1 and 65535")
+        raise ValueError(f"invalid host pattern {text!r}: the port must be from 1 to 65535")
     return int(port)

@@ -1,17 +1,20 @@
-"""Who may log in where: pure, and deny by absence.
+"""Decides who may log in where. Pure. What no role allows is denied.
 
-How several roles of one user add up. A *deny* of any of them wins over everything, whatever that
-role's ``source`` and ``times`` are; so does a lock. A login at a target is allowed by the roles that allow
-its host, the login, the place that the user comes from, and the time. What it may do there, those roles say
-together, as the table in ``access.options`` has it. ``recordings`` is of no login: of all the roles of a user
-the widest counts. A role whose grant has ended is none.
+How several roles of one user add up:
 
-*Allow* matches the name that was asked for, or the address; *deny* either. A name that was allowed
-is allowed wherever it leads. Where only some of its addresses are allowed, only those may be dialled
-(``Allow.addresses``), and a role that does not allow all of those opens nothing: what is open at one
-of its hosts is not open at another that shares the name.
+- A *deny* of any role wins over everything, whatever the ``source`` and ``times`` of that role are. So does a
+  lock.
+- A login at a target is allowed by the roles that allow its host, the login, the user's address and the time.
+  The options of these roles are combined as the table in ``access.options`` says.
+- ``recordings`` does not belong to a login: of all roles of a user the widest counts.
+- A role whose grant has ended does not count.
 
-A deny by name does not know the host's other names; deny its address, too.
+A pattern of *allow* matches the requested name or the address; one of *deny* matches either. An allowed name
+is allowed with all its addresses. If only some of its addresses are allowed, only those may be dialled
+(``Allow.addresses``), and a role that does not allow all of them opens no option: what is open at one of its
+hosts is not open at another that shares the name.
+
+A deny by name does not match other names of the same host; deny its address too.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from conchrec.access.patterns import (
     TargetAddress,
     address_of,
     is_within,
-    place_of,
+    resolved_target,
     seen_through,
 )
 from conchrec.access.role import Role
@@ -50,28 +53,28 @@ from conchrec.reasons import ReasonCode
 from conchrec.text import escape
 
 _SHOWN_LOGINS = 8
-#: As text from outside may appear on a terminal, and no longer than makes sense.
+#: Makes foreign text safe for a terminal, and limits its length.
 _shown = partial(escape, limit=2 * LONGEST_LOGIN)
-#: In place of a role that shuts something: no role has a name with a space in it.
+#: The name of the role that stands for a user's certificate: names of real roles have no space.
 CERTIFICATE = "the certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """All roles, by name; when grants of them end, by user and role; and what is locked."""
+    """All roles by name, the ends of grants by user and role, and the locks."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
     ends: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     locks: tuple[Lock, ...] = ()
 
     def roles_of(self, identity: Identity, now: datetime) -> tuple[Role, ...]:
-        """A role that does not exist (any more), or whose time is over, is none."""
+        """The roles of the identity that exist and have not ended."""
         return tuple(
             role for role in self._granted(identity) if not _is_over(self.end_of(identity, role), now)
         )
 
     def ended_roles_of(self, identity: Identity, now: datetime) -> tuple[tuple[Role, datetime], ...]:
-        """Those that were granted and whose time is over, with that time."""
+        """The roles of the identity that have ended, with the time of their end."""
         granted = [(role, self.end_of(identity, role)) for role in self._granted(identity)]
         return tuple((role, end) for role, end in granted if end is not None and _is_over(end, now))
 
@@ -80,12 +83,12 @@ class Policy:
         ends = (role.expires, self.ends.get((identity.user, role.name)))
         return min((end for end in ends if end is not None), default=None)
 
-    def lock_on(self, now: datetime, is_meant: Callable[[Lock], bool]) -> Lock | None:
-        """The first that holds, of those that are meant."""
-        return next((lock for lock in self.locks if lock.holds(now) and is_meant(lock)), None)
+    def lock_on(self, now: datetime, matches: Callable[[Lock], bool]) -> Lock | None:
+        """The first lock that holds and matches; None without one."""
+        return next((lock for lock in self.locks if lock.holds(now) and matches(lock)), None)
 
     def changes(self, identity: Identity, now: datetime) -> datetime | None:
-        """The first moment at which time alone may change an answer that this identity had; None: never."""
+        """The first moment at which time alone may change a decision for this identity; None: never."""
         moments = [identity.expires]
         for role in self._granted(identity):
             moments.append(self.end_of(identity, role))
@@ -103,10 +106,10 @@ def _is_over(end: datetime | None, now: datetime) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """Yes. ``rule`` says which roles allow it, ``line`` where the first of them does; only ``addresses`` may
-    be dialled, in that order. ``until`` is the first moment at which the answer may be another one.
+    """The login is allowed. ``rule`` names the roles that allow it, ``line`` is that of the first of them.
 
-    ``addresses`` is empty where none was given: then it is the name alone that is allowed.
+    Only ``addresses`` may be dialled, in that order; the tuple is empty where none were given. ``until`` is
+    the first moment at which the decision may change.
     """
 
     rule: str
@@ -119,7 +122,7 @@ class Allow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """No. ``reason`` is one line for the user; ``rule`` is what said it, in that ``line``."""
+    """The login is denied. ``reason`` is one line for the user; ``rule`` and ``line`` are for the audit."""
 
     reason: str
     rule: str
@@ -145,13 +148,13 @@ def may_reach(
     *,
     other_ports: Sequence[int] = (),
 ) -> Decision:
-    """May this identity log in at the target as anybody at all?
+    """Whether this identity may log in at the target with any login.
 
-    ``addresses`` is what getaddrinfo says of the target's host; ``source`` the user's own address;
-    ``other_ports`` are ports by which the target is known besides its own: denies of these hold, too.
-    The options of an Allow are those of the host's roles together: for a login, ask ``decide``.
+    ``addresses`` is what getaddrinfo returned for the target's host, ``source`` the user's own address, and
+    ``other_ports`` are further ports by which users can name the target: denies of these hold too. The
+    options of an Allow are those of all roles that allow the host; ``decide`` has those of a login.
     """
-    return _judge(policy, identity, target, addresses, None, source, now, other_ports)
+    return _decide(policy, identity, target, addresses, None, source, now, other_ports)
 
 
 def hopeless(
@@ -163,13 +166,13 @@ def hopeless(
     *,
     other_ports: Sequence[int] = (),
 ) -> Deny | None:
-    """The no that ``may_reach`` says whatever the target's host resolves to; None where that matters."""
-    answer = may_reach(policy, identity, target, (), source, now, other_ports=other_ports)
-    if isinstance(answer, Allow):
+    """The Deny of ``may_reach`` that does not depend on the addresses of the target; else None."""
+    decision = may_reach(policy, identity, target, (), source, now, other_ports=other_ports)
+    if isinstance(decision, Allow):
         return None
     roles = active(policy, identity, source, now)
     by_address = (pattern for role in roles for pattern in role.hosts if pattern.network is not None)
-    return None if any(pattern.port in (None, target.port) for pattern in by_address) else answer
+    return None if any(pattern.port in (None, target.port) for pattern in by_address) else decision
 
 
 def decide(
@@ -183,11 +186,11 @@ def decide(
     *,
     other_ports: Sequence[int] = (),
 ) -> Decision:
-    """May this identity log in at the target as ``login``, and what may the sessions do?"""
-    return _judge(policy, identity, target, addresses, login, source, now, other_ports)
+    """Whether this identity may log in at the target as ``login``, and with which options."""
+    return _decide(policy, identity, target, addresses, login, source, now, other_ports)
 
 
-def _judge(
+def _decide(
     policy: Policy,
     identity: Identity,
     target: Target,
@@ -208,17 +211,17 @@ def _judge(
     if lock := policy.lock_on(now, lambda lock: lock.is_of_user(identity.user)):
         return Deny(reason=_shown(str(lock)), rule="lock", code=ReasonCode.USER_LOCKED)
     try:
-        place = place_of(target, addresses)
+        resolved = resolved_target(target, addresses)
     except NotAHost as error:
         return Deny(
             reason=f"{user} may not reach {host} ({error})", rule=str(error), code=ReasonCode.INVALID_TARGET
         )
-    known_as = (place, *(replace(place, port=port) for port in other_ports))
+    spellings = (resolved, *(replace(resolved, port=port) for port in other_ports))
 
     def unreachable(code: ReasonCode, rule: str, line: int = 0) -> Deny:
         return Deny(reason=f"{user} may not reach {host} ({rule})", rule=rule, line=line, code=code)
 
-    if lock := policy.lock_on(now, lambda lock: any(map(lock.is_of_place, known_as))):
+    if lock := policy.lock_on(now, lambda lock: any(map(lock.is_of_target, spellings))):
         return Deny(
             reason=f"{user} may not reach {host} ({_shown(str(lock))})",
             rule="lock",
@@ -227,12 +230,12 @@ def _judge(
     roles = policy.roles_of(identity, now)
     for role in roles:
         for pattern in role.deny_hosts:
-            if any(_denies(pattern, one) for one in known_as):
+            if any(_denies(pattern, spelling) for spelling in spellings):
                 return unreachable(ReasonCode.HOST_DENIED, f"role {role.name} denies it", pattern.line)
-    reaches = [reach for role in roles if (reach := _reached(role, place)) is not None]
+    reaches = [reach for role in roles if (reach := _allowed_addresses(role, resolved)) is not None]
     if not reaches:
         for role, end in policy.ended_roles_of(identity, now):
-            if _reached(role, place) is not None:
+            if _allowed_addresses(role, resolved) is not None:
                 when = f"{end.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
                 line = role.line("options.expires") if end == role.expires else 0
                 return unreachable(ReasonCode.ROLE_ENDED, f"role {role.name} of {user} ended at {when}", line)
@@ -242,19 +245,19 @@ def _judge(
     here = [reach for reach in reaches if comes_from(reach.role, source)]
     if not here:
         line = reaches[0].role.line("options.source")
-        rule = f"{_roles(reaches)} not from {_shown(source) or 'there'}"
+        rule = f"{_roles(reaches)} cannot be used from {_shown(source) or 'this address'}"
         return unreachable(ReasonCode.SOURCE_NOT_ALLOWED, rule, line)
-    elsewhen, here = here, [reach for reach in here if is_open(reach.role.times, now)]
+    closed, here = here, [reach for reach in here if is_open(reach.role.times, now)]
     if not here:
-        line = elsewhen[0].role.line("options.times")
-        return unreachable(ReasonCode.TIME_NOT_ALLOWED, f"{_roles(elsewhen)} not at this time", line)
+        line = closed[0].role.line("options.times")
+        return unreachable(ReasonCode.TIME_NOT_ALLOWED, f"{_roles(closed)} cannot be used at this time", line)
     denied = tuple(pattern for role in roles for pattern in role.deny_logins)
     if login is None:
         allowing = [reach for reach in here if any(_usable_logins(reach.role, denied))]
         if not allowing:
             rule = _allowed_logins(here, identity.user)
             return unreachable(ReasonCode.LOGIN_NOT_ALLOWED, rule, here[0].role.line("logins"))
-        return _allow(allowing, "any login of its own", place, policy.changes(identity, now), identity)
+        return _allow(allowing, "some logins", resolved, policy.changes(identity, now), identity)
 
     def refused(code: ReasonCode, rule: str, line: int = 0) -> Deny:
         reason = f"{user} may not log in as {_shown(login)} on {host} ({rule})"
@@ -275,48 +278,50 @@ def _judge(
     if not allowing:
         rule = _allowed_logins(here, identity.user)
         return refused(ReasonCode.LOGIN_NOT_ALLOWED, rule, here[0].role.line("logins"))
-    allowed = _allow(allowing, login, place, policy.changes(identity, now), identity)
+    allowed = _allow(allowing, login, resolved, policy.changes(identity, now), identity)
     if allowed.options.require_mfa is not Mfa.NO and not identity.second_factor:
-        demanding = next(reach.role for reach in allowing if reach.role.options.require_mfa is not Mfa.NO)
+        role = next(reach.role for reach in allowing if reach.role.options.require_mfa is not Mfa.NO)
         return refused(
             ReasonCode.SECOND_FACTOR_REQUIRED,
-            f"role {demanding.name} requires a second factor",
-            demanding.line("options.require_mfa"),
+            f"role {role.name} requires a second factor",
+            role.line("options.require_mfa"),
         )
     return allowed
 
 
 @dataclass(frozen=True, slots=True)
-class _Reach:
-    """A role that allows the host, the addresses (as the resolver wrote them) that it allows, and the line
-    that says so."""
+class _AllowedHost:
+    """A role that allows the host, with the addresses that it allows (as the resolver wrote them)."""
 
     role: Role
     addresses: frozenset[str]
     line: int
 
 
-def _denies(pattern: HostPattern, place: TargetAddress) -> bool:
-    return pattern.names(place) or any(
-        pattern.covers(ip, place) for _, given in place.addresses for ip in seen_through(given)
+def _denies(pattern: HostPattern, target: TargetAddress) -> bool:
+    return pattern.names(target) or any(
+        pattern.covers(ip, target) for _, address in target.addresses for ip in seen_through(address)
     )
 
 
-def _reached(role: Role, place: TargetAddress) -> _Reach | None:
-    """None where it does not allow the place."""
+def _allowed_addresses(role: Role, target: TargetAddress) -> _AllowedHost | None:
+    """What the role allows of the target; None where it does not allow it."""
     for pattern in role.hosts:
-        if pattern.names(place):
-            return _Reach(role, frozenset(text for text, _ in place.addresses), pattern.line)
+        if pattern.names(target):
+            return _AllowedHost(role, frozenset(text for text, _ in target.addresses), pattern.line)
     covering = [
-        (text, pattern) for text, ip in place.addresses for pattern in role.hosts if pattern.covers(ip, place)
+        (text, pattern)
+        for text, ip in target.addresses
+        for pattern in role.hosts
+        if pattern.covers(ip, target)
     ]
     if not covering:
         return None
-    return _Reach(role, frozenset(text for text, _ in covering), covering[0][1].line)
+    return _AllowedHost(role, frozenset(text for text, _ in covering), covering[0][1].line)
 
 
 def comes_from(role: Role, source: str) -> bool:
-    """May this role be used from the address ``source``?"""
+    """Whether the role may be used from the address ``source``."""
     if role.source is None:
         return True
     address = address_of(source)
@@ -328,10 +333,16 @@ def _usable_logins(role: Role, denied: Sequence[str]) -> Iterator[str]:
 
 
 def _allow(
-    allowing: Sequence[_Reach], login: str, place: TargetAddress, until: datetime | None, identity: Identity
+    allowing: Sequence[_AllowedHost],
+    login: str,
+    target: TargetAddress,
+    until: datetime | None,
+    identity: Identity,
 ) -> Allow:
     limits = _certificate_limits(identity)
-    dialled = tuple(text for text, _ in place.addresses if any(text in reach.addresses for reach in allowing))
+    dialled = tuple(
+        text for text, _ in target.addresses if any(text in reach.addresses for reach in allowing)
+    )
     return Allow(
         rule=f"{_roles(allowing)} {'allow' if len(allowing) > 1 else 'allows'} {login}",
         addresses=dialled,
@@ -346,7 +357,7 @@ def _allow(
 
 
 def _certificate_limits(identity: Identity) -> tuple[Role, ...]:
-    """What the user's certificate does not permit, as a role that says no to it and nothing else."""
+    """A role that says no to everything that the user's certificate does not permit; none without one."""
     shut = {switch: False for permit in identity.withheld for switch in SWITCHES_OF[permit]}
     if not shut:
         return ()
@@ -356,8 +367,10 @@ def _certificate_limits(identity: Identity) -> tuple[Role, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Shut:
-    """Why an option is shut: by which ``setting``, as it is written, and for the audit the ``rule``;
-    ``permit`` is the extension that the user's certificate would need, where that shuts it."""
+    """Why an option is closed: the ``setting`` as it is written, and the ``rule`` for the audit.
+
+    ``permit`` is the missing extension, if the user's certificate closes the option.
+    """
 
     setting: str
     rule: str
@@ -365,72 +378,72 @@ class Shut:
 
     @property
     def why(self) -> str:
-        """For the user."""
+        """The reason, for the user."""
         if self.permit:
             return f"your certificate has no {self.permit}"
         return self.setting if self.setting == "commands" else f"{self.setting}: no"
 
 
 def shut_by(roles: Sequence[Role], option: str) -> Shut:
-    """Which of the roles that allow a login together shuts this option of it, a switch or ``commands``."""
-    written = (option, *(short for short, names in SHORTHANDS.items() if option in names))
+    """Which of the roles that together allow a login closes this option, a switch or ``commands``."""
+    settings = (option, *(short for short, names in SHORTHANDS.items() if option in names))
 
-    def said(role: Role) -> str:
-        """The setting with which this role alone shuts it; empty where it does not."""
+    def find_setting(role: Role) -> str:
+        """The setting with which this role alone closes the option; empty where it does not."""
         if role.options.switches.get(option) is False:
-            return next((name for name in written if f"options.{name}" in role.lines), option)
-        names = role.options.commands is not None
-        # What would be open by default is not, beside commands that are named.
-        shuts = option == "commands" or (SWITCHES[option] and not role.options.opens(option))
-        return "commands" if names and shuts else ""
+            return next((name for name in settings if f"options.{name}" in role.lines), option)
+        has_commands = role.options.commands is not None
+        # A role with commands closes some options that are open by default.
+        closes = option == "commands" or (SWITCHES[option] and not role.options.opens(option))
+        return "commands" if has_commands and closes else ""
 
-    found = [(role, setting) for role in roles if (setting := said(role))]
-    # Who says no is meant before who names commands.
-    for role, setting in sorted(found, key=lambda one: one[1] == "commands"):
+    closing = [(role, setting) for role in roles if (setting := find_setting(role))]
+    # A role that says no comes before one that lists commands.
+    for role, setting in sorted(closing, key=lambda item: item[1] == "commands"):
         if role.name == CERTIFICATE:
             permit = permit_of(option)
             return Shut(setting, f"certificate: no {permit}", permit)
         line = role.line(f"options.{setting}")
         return Shut(setting, f"role {role.name}: {setting}" + (f" (line {line})" if line else ""))
     names = ", ".join(role.name for role in roles if role.name != CERTIFICATE)
-    return Shut(option, f"{option}: no role that counts opens it ({names})")
+    return Shut(option, f"{option}: no active role allows it ({names})")
 
 
 def sees(policy: Policy, identity: Identity, source: str, now: datetime) -> Sees:
-    """Whose recordings this identity may look at from the address ``source``; without a role nobody's."""
+    """Whose recordings this identity may see from the address ``source``; NONE without a role."""
     roles = active(policy, identity, source, now)
     return max((role.options.recordings for role in roles), key=list(Sees).index, default=Sees.NONE)
 
 
 def active(policy: Policy, identity: Identity, source: str, now: datetime) -> tuple[Role, ...]:
-    """The roles that this identity may use from the address ``source`` now; who is locked has none."""
+    """The roles that this identity may use from the address ``source`` now; none where the user is locked."""
     if policy.lock_on(now, lambda lock: lock.is_of_user(identity.user)):
         return ()
     roles = policy.roles_of(identity, now)
     return tuple(role for role in roles if comes_from(role, source) and is_open(role.times, now))
 
 
-def _roles(reaches: Sequence[_Reach]) -> str:
+def _roles(reaches: Sequence[_AllowedHost]) -> str:
     names = ", ".join(reach.role.name for reach in reaches)
     return f"{'roles' if len(reaches) > 1 else 'role'} {names}"
 
 
-def _allowed_logins(reaches: Sequence[_Reach], user: str) -> str:
-    said = []
+def _allowed_logins(reaches: Sequence[_AllowedHost], user: str) -> str:
+    texts = []
     for reach in reaches:
         logins = [_shown(login.replace(USER, user)) for login in reach.role.logins]
         if len(logins) > _SHOWN_LOGINS:
             logins[_SHOWN_LOGINS:] = ["…"]
-        said.append(f"role {reach.role.name} allows" + (f": {', '.join(logins)}" if logins else " no login"))
-    return "; ".join(said)
+        texts.append(f"role {reach.role.name} allows" + (f": {', '.join(logins)}" if logins else " no login"))
+    return "; ".join(texts)
 
 
-# -- what a user is told of it
+# -- the command ``hosts``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """Where one role leads, as it was written, ``{user}`` filled in."""
+    """The hosts and logins of one role, as in the configuration, with the user's name for ``{user}``."""
 
     role: str
     hosts: tuple[str, ...]
@@ -442,7 +455,7 @@ class Reach:
 
 
 def reachable(policy: Policy, identity: Identity, source: str, now: datetime) -> tuple[Reach, ...]:
-    """What the user's own roles say, for the command ``hosts``; roles that lead nowhere are left out."""
+    """The roles of the user, for the command ``hosts``, without those that allow and deny nothing."""
     return tuple(
         Reach(
             role=role.name,

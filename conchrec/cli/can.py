@@ -27,10 +27,10 @@ from conchrec.cli.argument_types import argument_type
 from conchrec.clock import utc_now
 from conchrec.config.lint import has_second_factor
 from conchrec.config.loader import Config
-from conchrec.config.model import TargetRule, named_target
+from conchrec.config.model import TargetRule
 from conchrec.config.target_rules import USUAL_PORT, given_address, located, other_ports
 from conchrec.errors import ConfigError
-from conchrec.model import Identity, Target
+from conchrec.model import Identity, Target, named_target
 from conchrec.reasons import ReasonCode
 from conchrec.recording.capture.file_transfers import transfer_programs
 from conchrec.state.state_file import StateFile

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from conchrec.config.loader import Config
-from conchrec.config.model import host_and_port
 from conchrec.files import write_atomic
 from conchrec.keys import open_in
+from conchrec.model import parse_host_and_port
 from conchrec.ownership import act_as, foreign_owner
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _cluster(text: str) -> str:
 
 
 def _public(text: str) -> str:
-    if host_and_port(text) is None:
+    if parse_host_and_port(text) is None:
         raise argparse.ArgumentTypeError(
             f"invalid address {text!r}: must be HOST or HOST:PORT, like proxy.example.com:3023"
         )

@@ -1,4 +1,4 @@
-"""What a new configuration changes while the proxy runs, and what has to wait for the next start. Pure."""
+"""The settings that a new configuration changes, and which of them take effect only at a start. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ RECORDINGS_AT_START = at_start(Recordings)
 
 
 def changed(before: Config, after: Config) -> tuple[str, ...]:
-    """The settings that are not the same, by their names in the file."""
+    """The names of the settings that differ, as in the file."""
     names = keys(Config, "warnings", "recordings")
-    found = [name for name in names if getattr(before, name) != getattr(after, name)]
     return (
-        *found,
+        *(name for name in names if getattr(before, name) != getattr(after, name)),
         *(
             f"recordings.{name}"
             for name in keys(Recordings)
@@ -26,13 +25,13 @@ def changed(before: Config, after: Config) -> tuple[str, ...]:
 
 
 def waits(name: str) -> bool:
-    """Does this setting take effect at the next start?"""
+    """Whether a change of this setting takes effect only at the next start."""
     section, _, part = name.partition(".")
     return part in RECORDINGS_AT_START if section == "recordings" else name in AT_START
 
 
 def effective(before: Config, after: Config) -> Config:
-    """The new configuration, but for what waits."""
+    """The new configuration, with the old values of the settings that wait for the next start."""
     kept = {name: getattr(before.recordings, name) for name in RECORDINGS_AT_START}
     return replace(
         after,

@@ -1,4 +1,4 @@
-"""What is probably a mistake in who may go where, for ``conchrec config check``. Pure."""
+"""Warnings about probable mistakes in users, roles and targets, for ``conchrec config check``. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from conchrec.config.model import Config, ConfiguredUser, TargetRule
 from conchrec.errors import ConfigError
 from conchrec.ssh.certificate import fingerprint, is_hardware
 
-#: What is not in a pattern of commands, but in a regular expression.
+#: Parts of regular expressions that patterns of commands do not have.
 _LIKE_AN_EXPRESSION = re.compile(r"^\^|\$$|\([^()]*\|")
 _WIDE = {"*": ".*", "?": "[^*]"}
 
 
 def warnings(config: Config, now: datetime, vouches: Callable[[TargetRule], bool]) -> list[ConfigError]:
-    """In the order of the file. ``vouches``: does anything but our host CA vouch for this group's keys?"""
-    found = [
+    """All warnings, in the order of the file.
+
+    ``vouches`` returns whether known_hosts files or other CAs have keys for the hosts of a group.
+    """
+    problems = [
         *_roles(config.roles, config.users, now),
         *_unrecorded(config),
         *_users(config.users, config.roles, now),
         *_groups(config, vouches),
     ]
-    return sorted(found, key=lambda one: (one.line or 0, one.path))
+    return sorted(problems, key=lambda problem: (problem.line or 0, problem.path))
 
 
 # -- roles
@@ -47,57 +50,60 @@ def _roles(
 
         holders = [user for user in users.values() if role.name in user.roles]
         if not holders and not any(role.name in other.options.approval for other in roles.values()):
-            yield warn("nobody has this role")
-        if any(_is_any(pattern) for pattern in role.hosts) and any(set(one) == {"*"} for one in role.logins):
-            yield warn("every login at every host: is that meant?", "hosts")
-        yield from _swallowed(role, warn)
+            yield warn("no user has this role")
+        if any(map(_is_any, role.hosts)) and any(set(login) == {"*"} for login in role.logins):
+            yield warn("the role allows every login at every host; check that this is intended", "hosts")
+        yield from _denied_allows(role, warn)
         if role.expires is not None and role.expires <= now:
-            yield warn("has ended: the role counts for nobody", "options.expires")
+            yield warn("is in the past: the role has no effect", "options.expires")
         if role.times == ():
-            yield warn("is empty: the role never counts", "options.times")
+            yield warn("is empty: the role never applies", "options.times")
         if role.source == ():
-            yield warn("is empty: nobody can come from there", "options.source")
+            yield warn("is empty: the role never applies", "options.source")
         if role.options.commands == ():
-            yield warn("is empty: no command can be run", "options.commands")
+            yield warn("is empty: the role allows no command", "options.commands")
         for command in role.options.commands or ():
             if _LIKE_AN_EXPRESSION.search(command.text):
                 yield warn(
-                    f"{command.text!r} is no regular expression: of wildcards there are * and ?",
+                    f"{command.text!r} looks like a regular expression; the only wildcards are * and ?",
                     "options.commands",
                 )
         for login in role.logins:
             if "@" in login and not is_wildcard(login):
-                yield warn(f"{login!r}: a login is a name, and hosts are named in hosts", "logins")
-        wide = next((login for login in role.logins if is_wildcard(login)), None)
-        if wide is not None and role.deny_logins:
+                yield warn(f"{login!r} contains @; list hosts in hosts, and only accounts here", "logins")
+        wildcard = next((login for login in role.logins if is_wildcard(login)), None)
+        if wildcard is not None and role.deny_logins:
             yield warn(
-                f"{wide!r} allows every name but those: another name of the same account (toor for root) is "
-                "not denied; list the logins instead", "deny.logins",
+                f"{wildcard!r} allows all other names, also another name of a denied account (toor for root);"
+                " list the allowed logins instead", "deny.logins",
             )  # fmt: skip
         if role.options.commands is not None and not role.options.opens("exec"):
-            yield warn("exec: no, so none of these commands can be run", "options.commands")
+            yield warn("has no effect: exec is no", "options.commands")
         if role.direct and not can_be_said(role):
             yield warn(
-                "names no logins: a certificate can not say what else this role says (commands, approval, "
-                "a second factor for each session, a switch that is shut)", "options.direct",
+                "has no effect: a certificate cannot carry the other restrictions of this role (commands, "
+                "approval, a second factor for each session, or an option set to no)", "options.direct",
             )  # fmt: skip
         for user in holders:
             approvers = role.options.approval
             if approvers and not _can_approve([approvers], user, users, roles, now):
-                yield warn(f"nobody else can approve what {user.name} asks for", "options.approval")
+                yield warn(f"no other user can approve the requests of {user.name}", "options.approval")
 
 
 def _unrecorded(config: Config) -> Iterator[ConfigError]:
-    """Where nothing is recorded, nobody can be asked, and no login is seen."""
+    """Settings that do not work where sessions pass through: the proxy sees no login and asks nobody."""
     if config.session_recording.records:
         return
     for role in config.roles.values():
         if role.deny_logins:
-            text = "session_recording is off or node: the proxy does not see as whom a user logs in"
+            text = "has no effect: with session_recording off or node the proxy does not see the login"
             line = role.line("deny.logins") or None
             yield ConfigError(f"roles.{role.name}.deny.logins", text, line)
         if role.options.approval:
-            text = "session_recording is off or node: only a request in advance (ssh proxy request) will do"
+            text = (
+                "with session_recording off or node, users have to request the approval in advance:"
+                " ssh proxy request"
+            )
             line = role.line("options.approval") or None
             yield ConfigError(f"roles.{role.name}.options.approval", text, line)
 
@@ -109,21 +115,21 @@ def _can_approve(
     roles: Mapping[str, Role],
     now: datetime,
 ) -> bool:
-    """Is there somebody else who has a role of each?"""
-    others = (_lasting(other, roles, now) for other in users.values() if other.name != user.name)
+    """Whether another user has a role of each set."""
+    others = (_current_roles(other, roles, now) for other in users.values() if other.name != user.name)
     return any(all(some & held for some in needed) for held in others)
 
 
-def _lasting(user: ConfiguredUser, roles: Mapping[str, Role], now: datetime) -> set[str]:
-    """Their roles that have not ended."""
+def _current_roles(user: ConfiguredUser, roles: Mapping[str, Role], now: datetime) -> set[str]:
+    """The roles of a user that have not ended."""
     return {name for name in user.roles if not _has_ended(roles[name], user, now)}
 
 
-def _swallowed(role: Role, warn: Callable[[str, str], ConfigError]) -> Iterator[ConfigError]:
-    """Allows that a deny of the same role takes back, as far as that is certain."""
+def _denied_allows(role: Role, warn: Callable[[str, str], ConfigError]) -> Iterator[ConfigError]:
+    """Allowed hosts and logins that the same role certainly denies."""
     for pattern, deny in _denied_hosts(role, role):
-        one = warn(f"{str(pattern)!r} is allowed and denied ({str(deny)!r}): the deny wins", "hosts")
-        yield ConfigError(one.path, one.problem, pattern.line or one.line)
+        problem = warn(f"{str(pattern)!r} is allowed and denied ({str(deny)!r}): the deny wins", "hosts")
+        yield ConfigError(problem.path, problem.problem, pattern.line or problem.line)
     for login in _denied_logins(role, role):
         yield warn(f"{login!r} is allowed and denied: the deny wins", "logins")
 
@@ -139,7 +145,7 @@ def _denied_logins(role: Role, by: Role) -> Iterator[str]:
 
 
 def covers(wide: HostPattern, narrow: HostPattern) -> bool:
-    """Is every place of ``narrow`` certainly one of ``wide``?"""
+    """Whether ``wide`` certainly matches every host that ``narrow`` matches."""
     if wide.port not in (None, narrow.port):
         return False
     if wide.network is None and _is_any(wide):
@@ -153,18 +159,18 @@ def covers(wide: HostPattern, narrow: HostPattern) -> bool:
         )
     if narrow.name is None or wide.name is None:
         return False
-    # What a * of the narrow one stands for only a * of the wide one certainly covers.
+    # Only a * of the wide pattern certainly covers everything that a * of the narrow one stands for.
     parts = (_WIDE.get(letter, re.escape(letter)) for letter in _name_of(wide))
     return re.fullmatch("".join(parts), _name_of(narrow)) is not None
 
 
 def _name_of(pattern: HostPattern) -> str:
-    """Without the port."""
+    """The name pattern, without the port."""
     return pattern.text.strip().partition(":")[0].lower().removesuffix(".")
 
 
 def _is_any(pattern: HostPattern) -> bool:
-    """Any name, or any address of a kind."""
+    """Whether the pattern matches every name, or every IPv4 or IPv6 address."""
     if pattern.network is not None:
         return pattern.network.prefixlen == 0
     return pattern.name is None or set(_name_of(pattern)) == {"*"}
@@ -181,14 +187,17 @@ def _users(
     for user in users.values():
         path, line = f"users.{user.name}", user.line or None
         if (other := names.setdefault(folded(user.name), user.name)) != user.name:
-            yield ConfigError(path, f"is spelled almost like {other}: a lock of one is a lock of both", line)
+            text = f"differs from {other} only in case or accents: a lock of one locks both"
+            yield ConfigError(path, text, line)
         for key in user.keys:
             if (owner := owners.setdefault(key.blob, user.name)) != user.name:
-                text = f"the key {fingerprint(key.blob)} is one of {owner}, too: nobody can tell them apart"
+                text = (
+                    f"the key {fingerprint(key.blob)} also belongs to {owner}: either can log in as the other"
+                )
                 yield ConfigError(path, text, line)
         for role, end in user.ends.items():
             if end <= now:
-                yield ConfigError(f"{path}.roles", f"the grant of {role} has ended", line)
+                yield ConfigError(f"{path}.roles", f"the grant of role {role} has ended; remove it", line)
         lasting = [name for name in user.roles if not _has_ended(roles[name], user, now)]
         for name, other in permutations(lasting, 2):
             denied = [str(pattern) for pattern, _ in _denied_hosts(roles[name], roles[other])]
@@ -196,20 +205,23 @@ def _users(
             if denied:
                 text = f"role {name} allows {', '.join(denied)}, and role {other} denies it: the deny wins"
                 yield ConfigError(f"{path}.roles", text, line)
-        needed = [some for name in lasting if (some := roles[name].options.approval)]
-        alone = all(_can_approve([some], user, users, roles, now) for some in needed)
-        if len(set(needed)) > 1 and alone and not _can_approve(needed, user, users, roles, now):
-            said = " and ".join(" or ".join(sorted(some)) for some in dict.fromkeys(needed))
-            text = f"where several of the roles count, one person has to be {said}, and nobody else is"
+        needed = [approvers for name in lasting if (approvers := roles[name].options.approval)]
+        each = all(_can_approve([approvers], user, users, roles, now) for approvers in needed)
+        if len(set(needed)) > 1 and each and not _can_approve(needed, user, users, roles, now):
+            required = " and ".join(" or ".join(sorted(approvers)) for approvers in dict.fromkeys(needed))
+            text = f"if several roles apply, an approver needs {required}, and no other user has these roles"
             yield ConfigError(f"{path}.roles", text, line)
         requiring = [name for name in user.roles if roles[name].options.require_mfa is not Mfa.NO]
         if requiring and not has_second_factor(user):
-            text = f"role {requiring[0]} requires a second factor, and there is neither totp nor an sk- key"
+            text = (
+                f"role {requiring[0]} requires a second factor, but the user has neither totp nor a hardware"
+                f" key (sk-…); create one with: conchrec passwd --totp-only {user.name}"
+            )
             yield ConfigError(path, text, line)
 
 
 def has_second_factor(user: ConfiguredUser) -> bool:
-    """As far as the configuration knows."""
+    """Whether the configuration has a TOTP secret or a hardware key of the user."""
     return bool(user.totp) or any(is_hardware(key.blob) for key in user.keys)
 
 
@@ -225,11 +237,15 @@ def _groups(config: Config, vouches: Callable[[TargetRule], bool]) -> Iterator[C
         path, line = f"targets.{group.name}", _line(group.hosts)
         checks = config.proxy_checks_host_keys if group.check_host_keys is None else group.check_host_keys
         if checks and not vouches(group):
-            text = "nothing vouches for its host keys but certificates of the host CA (conchrec ca sign-host)"
+            text = (
+                "no known_hosts file has keys of these hosts, so each needs a host certificate:"
+                " conchrec ca sign-host"
+            )
             yield ConfigError(path, text, line)
         before = [pattern for other in config.targets[:number] for pattern in other.hosts]
         if group.hosts and all(any(covers(wide, narrow) for wide in before) for narrow in group.hosts):
-            yield ConfigError(path, "is hidden by the groups before it: the first that matches counts", line)
+            text = "has no effect: groups before it match all its hosts, and the first match counts"
+            yield ConfigError(path, text, line)
 
 
 def _line(patterns: Sequence[HostPattern]) -> int | None:

@@ -1,10 +1,10 @@
-"""``config.yaml`` → a frozen ``Config``. Every problem is reported with its path and its line.
+"""Reads ``config.yaml`` into a frozen ``Config``. Every problem is reported with its path and line.
 
-A setting is added to ``model``, to ``etc/config.yaml`` and to the README's table, and here where the type of
-its default does not say how it is read. What belongs to a later version is refused: nothing is accepted that
-nobody enforces. Only some words of later versions are taken, with a warning. What is empty allows nobody.
+A new setting is added to ``model`` and ``etc/config.yaml``, and here if the type of its default does not say
+how it is read. Settings of later versions are errors: nothing is accepted that is not enforced. An empty
+setting allows nobody.
 
-Reads the file and the key files that it names; knows no reactor and no clock, and makes nothing.
+It reads the file and the key files that it names. It uses no reactor and no clock, and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from conchrec.access.role import Role
 from conchrec.config.endpoints import WEB_ENDPOINTS, parse_endpoints, parse_listen
 from conchrec.config.fields import keys, read_fields
 from conchrec.config.model import (
-    MAX_PORT,
     AgentProbe,
     Audit,
     Config,
@@ -42,35 +41,21 @@ from conchrec.config.model import (
     TrustedHosts,
     UpstreamAuth,
     Web,
-    host_and_port,
 )
 from conchrec.config.roles import read_grants, read_hosts, read_networks, read_roles
 from conchrec.errors import ConfigError
+from conchrec.model import MAX_PORT, parse_host_and_port
 from conchrec.recording.storage.recipients import parse_recipient
 from conchrec.yaml_cursor import ConfigErrors, Problems, Section, YamlText, read
 
 __all__ = [
-    "AgentProbe",
-    "Audit",
-    "Config",
-    "ConfigErrors",
-    "ConfiguredUser",
-    "InnerAuth",
-    "Limits",
-    "Mode",
-    "Offer",
-    "Recordings",
-    "TargetOffer",
-    "TargetRule",
-    "TrustedHosts",
-    "UpstreamAuth",
-    "Web",
-    "load",
+    "AgentProbe", "Audit", "Config", "ConfigErrors", "ConfiguredUser", "InnerAuth", "Limits", "Mode",
+    "Offer", "Recordings", "TargetOffer", "TargetRule", "TrustedHosts", "UpstreamAuth", "Web", "load",
     "parse",
-]
+]  # fmt: skip
 
 ME = "{me}"
-"""As a user's name: whoever runs the process."""
+"""As the name of a user: the account that runs the process."""
 
 
 TOP = keys(Config, "file", "warnings")
@@ -79,7 +64,7 @@ TARGET = keys(TargetRule, "name")
 LIMITS = keys(Limits)
 
 DEFAULT_FILES = (Path("config.yaml"), Path("/etc/conchrec/config.yaml"))
-"""Where the configuration is looked for where no file is named."""
+"""The configuration files that are tried where the command line names none."""
 
 _STATE_DIR = "/var/lib/conchrec"
 _AUTH_SOCK = "SSH_AUTH_SOCK"
@@ -87,9 +72,13 @@ _SYSLOG = Path("/dev/log")
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _LATER_AUTH = ("key",)
 _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-# what means something in a login pattern, a certificate's principals, a ProxyJump or a listing
+# These have a meaning in a login pattern, in principals of a certificate, in ProxyJump or in a listing.
 _NOT_IN_NAMES = frozenset("*?[]{}!,:/\\\"'`$&;|<>()")
 _LONGEST_NAME = 64
+
+_NOT_CHECKED = (
+    "host keys are not checked: an attacker between the proxy and a target can read and change sessions"
+)
 
 _Complain = Callable[[str], None]
 
@@ -97,12 +86,12 @@ _Complain = Callable[[str], None]
 def load(path: Path, *, me: str | None = None) -> Config:
     """The configuration in the file ``path``. Raises ConfigErrors with all of its problems.
 
-    ``me`` is the name that ``{me}`` stands for: by default, of whoever runs the process.
+    ``me`` is the name that ``{me}`` stands for: by default the account that runs the process.
     """
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ConfigErrors(str(path), [ConfigError("", f"can not be read: {error.strerror}")]) from error
+        raise ConfigErrors(str(path), [ConfigError("", f"cannot be read: {error.strerror}")]) from error
     return parse(text, path, me=me)
 
 
@@ -119,7 +108,7 @@ def parse(text: bytes, path: Path, *, me: str | None = None) -> Config:
 
 
 class _Reader:
-    """One reading of one file."""
+    """Reads one file. Problems are collected in ``problems``."""
 
     def __init__(self, path: Path, problems: Problems, me: str | None) -> None:
         self._file = Path(os.path.abspath(path))
@@ -129,7 +118,7 @@ class _Reader:
     def config(self, top: Section) -> Config:
         for key in ("users", "roles"):
             if key not in top:
-                top.problem(key, "is required (and where it is empty, nobody may do anything)")
+                top.problem(key, f"is missing; to allow nobody anything, write {key}: {{}}")
         state_dir = self._path(top, "state_dir", Path(_STATE_DIR))
         targets = self._targets(top)
         roles = read_roles(top, targets, _is_name)
@@ -137,14 +126,17 @@ class _Reader:
         proxy_protocol_from = read_networks(top, "proxy_protocol_from") or ()
         checks = top.flag("proxy_checks_host_keys", True)
         if not checks:
-            top.warn("proxy_checks_host_keys", "any host key is accepted: whoever is in between reads along")
+            top.warn("proxy_checks_host_keys", _NOT_CHECKED)
         if any(user.password for user in users.values()) and self._others_can_read():
-            top.warn("users", f"have passwords and secrets, which everybody can read: chmod 640 {self._file}")
+            top.warn(
+                "users",
+                f"contains password hashes, but every account can read the file; run: chmod 640 {self._file}",
+            )
         if "users" in top and not users:
-            top.warn("users", "is empty: nobody may log in")
+            top.warn("users", "is empty: nobody can log in")
         return Config(
             file=self._file,
-            cluster_name=_matching(top, "cluster_name", "conchrec", _CLUSTER, "a name like example.com"),
+            cluster_name=_cluster_name(top),
             state_dir=state_dir,
             ca_agent=self._agent(top),
             listen=parse_listen(top, bool(proxy_protocol_from)),
@@ -175,37 +167,37 @@ class _Reader:
     # -- files
 
     def _absolute(self, text: str) -> Path:
-        """Relative to the file; ``~`` is the home directory of whoever runs the process."""
+        """A path relative to the file; ``~`` is the home directory of the account that runs the process."""
         return Path(os.path.normpath(self._file.parent / os.path.expanduser(text)))
 
     def _path(self, section: Section, key: str, default: Path) -> Path:
-        found = section.entry(key)
-        return self._absolute(found.text) if found is not None and found.is_path else default
+        entry = section.entry(key)
+        return self._absolute(entry.text) if entry is not None and entry.is_path else default
 
     def _paths(self, entries: Iterable[YamlText]) -> tuple[Path, ...]:
-        """Of known_hosts files. One that is missing is trust in nobody: worth saying, no more."""
+        """Paths of known_hosts files. A missing file trusts no host, so it is only a warning."""
         paths = []
         for entry in entries:
             if not entry.is_path:
                 continue
             path = self._absolute(entry.text)
             if not path.is_file() and not entry.text.startswith("~") and entry.text != _KNOWN_HOSTS:
-                entry.warn(f"there is no file {path}: it vouches for no host")
+                entry.warn(f"the file {path} does not exist, so no host key in it is trusted")
             elif path.is_file() and not os.access(path, os.R_OK):
-                entry.warn(f"{path} can not be read: it vouches for no host")
+                entry.warn(f"cannot read {path}, so no host key in it is trusted")
             paths.append(path)
         return tuple(paths)
 
     def _agent(self, top: Section) -> str:
-        """A socket, or SSH_AUTH_SOCK for that of our own environment."""
-        found = top.entry("ca_agent")
-        if found is None or not found.is_path:
+        """The path of a socket; SSH_AUTH_SOCK stands for that of our own environment."""
+        entry = top.entry("ca_agent")
+        if entry is None or not entry.is_path:
             return ""
-        if found.text != _AUTH_SOCK:
-            return str(self._absolute(found.text))
+        if entry.text != _AUTH_SOCK:
+            return str(self._absolute(entry.text))
         path = os.environ.get(_AUTH_SOCK, "")
         if not path:
-            found.problem(f"{_AUTH_SOCK} is not set: there is no agent")
+            entry.problem(f"{_AUTH_SOCK} is not set; start an ssh-agent, or write the path of its socket")
         return path
 
     def _others_can_read(self) -> bool:
@@ -222,9 +214,9 @@ class _Reader:
         for key in section:
             name = self._my_name() if key == ME else key
             if name in users:
-                section.problem(key, f"{name} is there twice ({ME} is {name})")
+                section.problem(key, f"the user {name} is listed twice ({ME} stands for {name})")
             elif not _is_name(name):
-                section.problem(key, "that is not a user name (letters, digits, and . _ @ + - within)")
+                section.problem(key, "invalid user name: use letters, digits and . _ @ + - (not - first)")
             user = section.section(key, USER)
             grants = read_grants(user, roles)
             users[name] = ConfiguredUser(
@@ -237,7 +229,7 @@ class _Reader:
                 line=section.line_of(key),
             )
             if not users[name].roles:
-                section.warn(key, f"{name} has no role, and may go nowhere")
+                section.warn(key, f"{name} has no role and can reach no target")
         return users
 
     def _my_name(self) -> str:
@@ -257,8 +249,11 @@ class _Reader:
         return tuple({(key.blob, key.sources, key.expires): key for key in keys}.values())
 
     def _keys_in_files(self, entry: YamlText) -> list[AuthorizedKey]:
-        """A file that is named has to be there and be right. Of those that a pattern finds, one that
-        is no key file is left out; certificates beside their keys are not expected to be keys."""
+        """The keys in a file, or in the files that match a pattern.
+
+        A file that is named must exist and be valid. An invalid file that matches a pattern is skipped
+        with a warning; certificates next to their keys are skipped.
+        """
         if not entry.is_path:
             return []
         pattern = str(self._absolute(entry.text))
@@ -274,8 +269,8 @@ class _Reader:
                 keys += _parsed_keys(entry, text, name, entry.warn)
         if not keys:
             entry.warn(
-                f"there is no public key in {entry.text}, so it lets nobody in;"
-                " make one with: ssh-keygen -t ed25519"
+                f"no public key in {entry.text}, so the user cannot log in with a key;"
+                " create one with: ssh-keygen -t ed25519"
             )
         return keys
 
@@ -306,14 +301,17 @@ class _Reader:
                 )
             )
             if rules[-1].check_host_keys is False:
-                rule.warn("check_host_keys", "any host key is accepted: whoever is in between reads along")
-            moved = rules[-1].port
+                rule.warn("check_host_keys", _NOT_CHECKED)
+            port = rules[-1].port
             for pattern in rules[-1].hosts:
-                if moved is not None and pattern.port not in (None, moved):
-                    led = f"who asks for these hosts at port 22 is led to {moved}"
-                    rule.problem("hosts", f"{pattern.text}: {led}; leave its port out")
+                if port is not None and pattern.port not in (None, port):
+                    rule.problem(
+                        "hosts",
+                        f"remove the port of {pattern.text}: this group has port {port}, which is dialled"
+                        " when a user asks for port 22",
+                    )
             if "hosts" not in rule:
-                section.problem(name, "has no hosts, and so is a rule for nothing")
+                section.problem(name, "has no hosts: list the hosts that the rule is for")
         return tuple(rules)
 
     def _trusted_hosts(self, top: Section) -> TrustedHosts:
@@ -347,7 +345,9 @@ class _Reader:
             try:
                 parse_recipient(entry.text)
             except ValueError as error:
-                entry.problem(f"neither age1… nor an SSH public key (ed25519 or RSA): {error}")
+                entry.problem(
+                    f"invalid key: must be an age public key (age1…) or an SSH one (ed25519 or RSA): {error}"
+                )
             recipients.append(entry.text)
         retention = section.section("retention", keys(Retention))
         return read_fields(
@@ -363,9 +363,9 @@ def _contents(entry: YamlText, path: Path, complain: _Complain) -> str | None:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        complain(f"{path} can not be read: {error.strerror}")
+        complain(f"cannot read {path}: {error.strerror}")
     except UnicodeDecodeError:
-        complain(f"{path} is not a text in UTF-8")
+        complain(f"{path} is not UTF-8 text")
     return None
 
 
@@ -379,48 +379,53 @@ def _parsed_keys(entry: YamlText, text: str, where: str, complain: _Complain) ->
 
 
 def _authorities(entry: YamlText, text: str) -> list[bytes]:
-    """The blobs of the CA keys in ``text``. A certificate is no CA's key, whoever signed it."""
+    """The blobs of the CA keys in ``text``. A certificate is not a CA key."""
     if text.lstrip().startswith("@"):
-        entry.problem("a line of known_hosts with a marker belongs into a known_hosts file")
+        entry.problem(
+            "expected a public key, not a line with a marker (@cert-authority); put such lines into a file"
+            " of trusted_hosts.known_hosts"
+        )
         return []
     keys = _parsed_keys(entry, text, entry.path, entry.problem)
     for key in keys:
         if key.sources is not None or key.expires is not None:
-            entry.problem("the key of a CA takes no options")
+            entry.problem("a CA key cannot have options (from=, expiry-time=); remove them")
     return [key.blob for key in keys]
 
 
 def _secret(user: Section, key: str, parse: Callable[[str], bytes]) -> bytes:
-    """Empty where it is missing. A problem never shows the value."""
-    found = user.entry(key)
-    if found is None:
+    """The value of ``password`` or ``totp``; empty where it is missing. A problem never shows the value."""
+    entry = user.entry(key)
+    if entry is None:
         return b""
     try:
-        return parse(found.text)
+        return parse(entry.text)
     except ValueError as error:
-        found.problem(f"{error}; make one with: conchrec passwd")
+        entry.problem(f"{error}; create it with: conchrec passwd USER")
         return b""
 
 
 def _addresses(rule: Section) -> tuple[str, ...]:
-    """What is dialled in the place of what the names resolve to."""
+    """The addresses that are dialled instead of those that the names resolve to."""
     entries = rule.texts("address", or_one=True)
     for entry in entries:
         if address_of(entry.text) is None:
-            entry.problem(f"{entry.text!r} is not an address, like 10.0.0.5")
+            entry.problem(f"invalid address {entry.text!r}: must be an IP address, like 10.0.0.5")
     return tuple(entry.text for entry in entries)
 
 
 def _upstream_auth(section: Section) -> tuple[UpstreamAuth, ...] | None:
-    """None where the key is missing (or wrong)."""
+    """The methods; None where the key is missing or invalid."""
     if "upstream_auth" not in section:
         return None
-    chosen = section.words("upstream_auth", UpstreamAuth, (), later=_LATER_AUTH)
+    methods = section.words("upstream_auth", UpstreamAuth, (), later=_LATER_AUTH)
     if not section.texts("upstream_auth") and not section.is_wrong("upstream_auth"):
-        section.problem("upstream_auth", "names no way to log in at a target")
-    if UpstreamAuth.PROMPT in chosen[:-1]:
-        section.problem("upstream_auth", "prompt comes last: people are asked when nothing else would do")
-    return chosen or None
+        section.problem("upstream_auth", "is empty: list at least one method, like [agent, certificate]")
+    if UpstreamAuth.PROMPT in methods[:-1]:
+        section.problem(
+            "upstream_auth", "prompt must be last: users are asked only after all other methods have failed"
+        )
+    return methods or None
 
 
 def _limits(section: Section) -> Limits:
@@ -428,45 +433,49 @@ def _limits(section: Section) -> Limits:
 
 
 def _startups(section: Section, default: Startups) -> Startups:
-    """``500``, which begins to drop at 300; or ``300:30:500``."""
-    found = section.entry("unauthenticated")
-    if found is None:
+    """``unauthenticated``: ``300:30:500``, or ``500``, which means the same."""
+    entry = section.entry("unauthenticated")
+    if entry is None:
         return default
-    parts = found.text.split(":")
+    parts = entry.text.split(":")
     if all(re.fullmatch("[0-9]{1,6}", part) for part in parts) and len(parts) in (1, 3):
         numbers = [int(part) for part in parts]
         begin, rate, full = numbers if len(numbers) == 3 else (numbers[0] * 3 // 5, default.rate, numbers[0])
         if 0 <= begin <= full and full > 0 and 1 <= rate <= 100:
             return Startups(begin=begin, rate=rate, full=full)
-    found.problem(f"{found.text!r} is neither a number nor like 300:30:500 (begin, percent, full)")
+    entry.problem(
+        f"invalid value {entry.text!r}: must be a number, like 500, or BEGIN:PERCENT:FULL, like 300:30:500"
+    )
     return default
 
 
 def _public_address(top: Section) -> str:
-    found = top.entry("public_address")
-    if found is None or not found.text:
+    entry = top.entry("public_address")
+    if entry is None or not entry.text:
         return ""
-    if host_and_port(found.text) is None:
-        found.problem(f"{found.text!r} is not a host, or host:port (proxy.example.com:3023)")
-    return found.text
+    if parse_host_and_port(entry.text) is None:
+        entry.problem(
+            f"invalid address {entry.text!r}: must be HOST or HOST:PORT, like proxy.example.com:3023"
+        )
+    return entry.text
 
 
 def _notice(top: Section) -> str:
-    found = top.entry("notice")
-    if found is None:
+    entry = top.entry("notice")
+    if entry is None:
         return "Sessions are recorded."
-    if any(not letter.isprintable() and letter not in "\n\t" for letter in found.text):
-        found.problem("has characters that a terminal might obey")
-    return found.text
+    if any(not letter.isprintable() and letter not in "\n\t" for letter in entry.text):
+        entry.problem("contains control characters: only text, tabs and line breaks are allowed")
+    return entry.text
 
 
-def _matching(top: Section, key: str, default: str, pattern: re.Pattern[str], what: str) -> str:
-    found = top.entry(key)
-    if found is None:
-        return default
-    if not pattern.fullmatch(found.text):
-        found.problem(f"{found.text!r} is not {what}")
-    return found.text
+def _cluster_name(top: Section) -> str:
+    entry = top.entry("cluster_name")
+    if entry is None:
+        return "conchrec"
+    if not _CLUSTER.fullmatch(entry.text):
+        entry.problem(f"invalid name {entry.text!r}: use letters, digits, dots, _ and -, like example.com")
+    return entry.text
 
 
 def _is_name(name: str) -> bool:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,13 +17,8 @@ from conchrec.access.patterns import HostPattern, IPNetwork
 from conchrec.access.policy import Policy
 from conchrec.access.role import Role
 from conchrec.config.fields import SIZE, WAITS_FOR_START, written_as
-from conchrec.model import Target
+from conchrec.model import MAX_PORT, Target, parse_host_and_port
 from conchrec.recording.format.settings import Fsync, InputPolicy
-
-#: The longest name that DNS allows.
-MAX_HOST = 255
-MAX_PORT = 65535
-_HOST = re.compile(r"[A-Za-z0-9_:.-]+")
 
 
 class Mode(Enum):
@@ -441,30 +435,4 @@ class Config:
     @property
     def public(self) -> Target | None:
         """``public_address`` as a value; None where it was not given."""
-        return host_and_port(self.public_address) if self.public_address else None
-
-
-def host_and_port(text: str) -> Target | None:
-    """``host``, ``host:port``, ``[v6]:port`` or ``v6``; 22 is the port where there is none."""
-    host, port = text, "22"
-    if bracketed := re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]+))?", text):
-        host, port = bracketed[1], bracketed[2] or "22"
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not _HOST.fullmatch(host) or not is_port(port):
-        return None
-    return Target(host=host.lower(), port=int(port))
-
-
-def named_target(host: str, port: str) -> Target | None:
-    """A target as a user names it: a name or an address, in brackets or not, with a dot at the end or not.
-    None where it is invalid."""
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not host.isascii() or not 0 < len(bare) <= MAX_HOST:
-        return None
-    found = host_and_port(f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}")
-    return None if found is None else Target(host=found.host.rstrip(".") or found.host, port=found.port)
-
-
-def is_port(text: str, *, least: int = 1) -> bool:
-    return re.fullmatch("[0-9]{1,5}", text) is not None and least <= int(text) <= MAX_PORT
+        return parse_host_and_port(self.public_address) if self.public_address else None

@@ -1,6 +1,6 @@
-"""``roles``, and what stands for hosts, logins and times: from YAML to the values of ``access``.
+"""Reads ``roles``, and settings with hosts, logins and times, into the values of ``access``.
 
-Every problem is noted with its path and line, and reading goes on. Knows no file but the one that is read.
+Every problem is reported with its path and line, and reading continues. It opens no other files.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ IsName = Callable[[str], bool]
 
 
 def read_roles(top: Section, groups: Iterable[TargetRule], is_name: IsName) -> dict[str, Role]:
+    """The roles by name. ``groups`` are the groups of targets that hosts may refer to."""
     roles = {}
     section = top.section("roles", None)
     for name in section:
         if not is_name(name):
-            section.problem(name, "that is not a role name (letters, digits, and . _ @ + - within)")
+            section.problem(name, "invalid role name: use letters, digits and . _ @ + - (not - first)")
         roles[name] = _role(name, section, tuple(groups))
     for name in section:
         options = section.section(name, None).section("options", None)
         for entry in options.texts("approval", or_one=True):
             if entry.text not in roles:
-                entry.problem(f"there is no role {entry.text}{nearest(entry.text, tuple(roles))}")
+                entry.problem(f"unknown role {entry.text}{nearest(entry.text, tuple(roles))}")
     return roles
 
 
@@ -54,11 +55,11 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
     direct = options.flag("direct", False)
     for key in ("hosts", "logins"):
         if not role.texts(key):
-            section.warn(name, f"has no {key}, and so allows nobody")
+            section.warn(name, f"has no {key}: the role allows no login")
     lines = {"": section.line_of(name)}
     for prefix, part in (("", role), ("deny.", deny), ("options.", options)):
         lines |= {prefix + key: part.line_of(key) for key in part}
-    found = Role(
+    value = Role(
         name=name,
         logins=_each(role, "logins", check_allowed_pattern),
         hosts=read_hosts(role, groups),
@@ -71,9 +72,13 @@ def _role(name: str, section: Section, groups: tuple[TargetRule, ...]) -> Role:
         direct=direct,
         lines=MappingProxyType(lines),
     )
-    if direct and can_be_said(found):
-        options.warn("direct", "its logins work, unrecorded, at every host that trusts the user CA")
-    return found
+    if direct and can_be_said(value):
+        options.warn(
+            "direct",
+            "with a certificate, users can log in at every host that trusts the user CA without the proxy,"
+            " unrecorded",
+        )
+    return value
 
 
 def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime | None]:
@@ -83,9 +88,9 @@ def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime 
         name, until, moment = entry.text.partition(f" {UNTIL} ")
         name = name.strip()
         if name not in roles:
-            entry.problem(f"there is no role {name}{nearest(name, tuple(roles))}")
+            entry.problem(f"unknown role {name}{nearest(name, tuple(roles))}")
         elif name in grants and (until or grants[name] is not None):
-            entry.problem(f"{name} is there twice, and one of them ends")
+            entry.problem(f"role {name} is listed twice, with different ends; keep one")
         grants[name] = _parsed(entry, moment, parse_moment) if until else None
     return grants
 
@@ -93,8 +98,8 @@ def read_grants(user: Section, roles: Mapping[str, Role]) -> dict[str, datetime 
 def read_hosts(
     section: Section, groups: tuple[TargetRule, ...] = (), *, addresses: bool = False
 ) -> tuple[HostPattern, ...]:
-    """Patterns; ``group:NAME`` and ``label:KEY=VALUE`` stand for those of the groups of targets, and for
-    their ``addresses`` where these are meant as well."""
+    """The patterns in ``hosts``. ``group:NAME`` and ``label:KEY=VALUE`` stand for the hosts of groups of
+    targets, with ``addresses`` also for their addresses."""
     patterns: list[HostPattern] = []
     for entry in section.texts("hosts"):
         if entry.text.startswith((GROUP, LABEL)):
@@ -107,30 +112,30 @@ def read_hosts(
 def _of_groups(entry: YamlText, groups: tuple[TargetRule, ...], *, addresses: bool) -> list[HostPattern]:
     if entry.text.startswith(GROUP):
         name = entry.text[len(GROUP) :]
-        meant = [group for group in groups if group.name == name]
-        if not meant:
-            entry.problem(f"there is no group {name} in targets{nearest(name, [one.name for one in groups])}")
+        selected = [group for group in groups if group.name == name]
+        if not selected:
+            entry.problem(f"unknown group of targets {name}{nearest(name, [group.name for group in groups])}")
     else:
         key, equals, value = entry.text[len(LABEL) :].partition("=")
-        meant = [group for group in groups if group.labels.get(key) == value]
+        selected = [group for group in groups if group.labels.get(key) == value]
         if not equals:
-            entry.problem(f"{entry.text!r} is not like label:tier=data")
-        elif not meant:
+            entry.problem(f"invalid label {entry.text!r}: write label:KEY=VALUE, like label:tier=data")
+        elif not selected:
             entry.problem(f"no group in targets has the label {key}: {value}")
     line, by = entry.line, entry.text
-    patterns = [pattern for group in meant for pattern in group.hosts]
+    patterns = [pattern for group in selected for pattern in group.hosts]
     if addresses:
-        patterns += [pattern for group in meant for pattern in _of_addresses(group)]
+        patterns += [pattern for group in selected for pattern in _address_patterns(group)]
     return [replace(pattern, line=line, by=by) for pattern in patterns]
 
 
-def _of_addresses(group: TargetRule) -> list[HostPattern]:
-    """Who goes there by its address is at the group's hosts, too: at its port, where it has one."""
+def _address_patterns(group: TargetRule) -> list[HostPattern]:
+    """Patterns for the addresses of a group: a user may reach its hosts by these too."""
     return [HostPattern(text=text, port=group.port, network=parse_network(text)) for text in group.address]
 
 
 def read_networks(section: Section, key: str) -> tuple[IPNetwork, ...] | None:
-    """None where the key is missing; empty is nothing at all."""
+    """The networks of a key; None where it is missing. An empty list matches nothing."""
     return _each(section, key, parse_network) if key in section else None
 
 
@@ -140,7 +145,7 @@ def _options(section: Section) -> RoleOptions:
     limit = default.max_sessions
     approval = section.texts("approval", or_one=True)
     if "approval" in section and not approval:
-        section.problem("approval", "is empty: name the roles that approve, or leave it out")
+        section.problem("approval", "is empty: list the roles that may approve, or remove the setting")
     return RoleOptions(
         switches=switches(**written),
         commands=_each(section, "commands", CommandPattern.parse) if "commands" in section else None,
@@ -160,8 +165,8 @@ def _moment(entry: YamlText | None) -> datetime | None:
 
 
 def _each(section: Section, key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
-    found = (_parsed(entry, entry.text, parse) for entry in section.texts(key))
-    return tuple(one for one in found if one is not None)
+    values = (_parsed(entry, entry.text, parse) for entry in section.texts(key))
+    return tuple(value for value in values if value is not None)
 
 
 def _parsed(entry: YamlText, text: str, parse: Callable[[str], T]) -> T | None:

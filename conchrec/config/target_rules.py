@@ -1,4 +1,4 @@
-"""Where a target is, and by which ports it is known, as the groups of ``targets`` say. Pure."""
+"""The address and the ports of a target, as the groups of ``targets`` define them. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from conchrec.access.host_rules import rule_for
 from conchrec.config.model import TargetRule
 from conchrec.model import Target
 
-#: Where a user goes who names no port.
+#: The port of a target for which the user names none.
 USUAL_PORT = 22
 
 
 def located(target: Target, rules: Sequence[TargetRule]) -> Target:
-    """Where the target is, as its group says: another port, where the user asked for 22."""
+    """The target with the port of its group, where the user requested port 22."""
     rule = rule_for(rules, target, ())
     if rule is None or rule.port is None or target.port != USUAL_PORT:
         return target
@@ -22,16 +22,16 @@ def located(target: Target, rules: Sequence[TargetRule]) -> Target:
 
 
 def given_address(target: Target, rules: Sequence[TargetRule]) -> tuple[str, ...]:
-    """What its group says in the place of a resolver; empty where it says nothing."""
+    """The addresses of its group, which replace those of the resolver; empty where it has none."""
     rule = rule_for(rules, target, ())
     return rule.address if rule is not None else ()
 
 
-def other_ports(asked: Target, target: Target, rules: Sequence[TargetRule]) -> tuple[int, ...]:
-    """The ports by which a located target is known besides its own, for denies and locks.
+def other_ports(requested: Target, target: Target, rules: Sequence[TargetRule]) -> tuple[int, ...]:
+    """The other ports by which users can name a located target; denies and locks of these hold too.
 
-    The one that was asked for, and 22 where its group says that its own one is meant then.
+    They are the requested port, and 22 where the group replaces it by the target's port.
     """
     rule = rule_for(rules, target, ())
     usual = {USUAL_PORT} if rule is not None and rule.port == target.port else set()
-    return tuple(({asked.port} | usual) - {target.port})
+    return tuple(({requested.port} | usual) - {target.port})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conchrec.config import model
+from conchrec import model
 from conchrec.errors import AccessDenied
 from conchrec.model import Target
 from conchrec.reasons import ReasonCode

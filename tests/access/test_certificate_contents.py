@@ -152,9 +152,9 @@ def test_more_logins_than_a_certificate_takes() -> None:
 def test_nobody_without_a_role_that_counts() -> None:
     with pytest.raises(AccessDenied, match="joe has no role"):
         granted()
-    with pytest.raises(AccessDenied, match=r"no role of joe is for 192\.0\.2\.7"):
+    with pytest.raises(AccessDenied, match=r"no role of joe can be used from 192\.0\.2\.7"):
         granted(role(source=("10.0.0.0/8",)))
-    with pytest.raises(AccessDenied, match=r"no role of joe is for 192\.0\.2\.7"):
+    with pytest.raises(AccessDenied, match=r"no role of joe can be used from 192\.0\.2\.7"):
         granted(role(source=()))
 
 

@@ -14,9 +14,9 @@ from conchrec.access.patterns import HostPattern
 from conchrec.access.policy import Allow, Decision, Deny, Policy, decide
 from conchrec.access.time_windows import parse_moment
 from conchrec.config.loader import parse
-from conchrec.config.model import Config, named_target
+from conchrec.config.model import Config
 from conchrec.config.target_rules import given_address, located, other_ports
-from conchrec.model import Identity
+from conchrec.model import Identity, named_target
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 CONFIG = """\
@@ -137,5 +137,5 @@ def test_pattern_that_looks_narrow_does_not_mean_every_host(pattern: str) -> Non
     "text", ["0001-01-01", "9999-12-31 23:59", "1969-12-31", "9001-01-01 Pacific/Kiritimati"]
 )
 def test_times_too_far_away_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="too far in the past or in the future"):
+    with pytest.raises(ValueError, match="the year must be from 1970 to 9000"):
         parse_moment(text)

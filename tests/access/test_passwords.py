@@ -108,7 +108,7 @@ def test_a_secret_that_needs_padding() -> None:
     "text", ["", "GEZDGNBVGY3TQOJQ", "0189" * 8, "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQA", "é" * 32]
 )
 def test_what_is_no_secret(text: str) -> None:
-    with pytest.raises(ValueError, match=r"base32|too short") as caught:
+    with pytest.raises(ValueError, match=r"base32|at least 128 bits") as caught:
         parse_secret(text)
     assert not text or text not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -165,7 +165,7 @@ def test_a_hash_as_it_is_written() -> None:
     ],
 )
 def test_what_is_no_hash(text: str) -> None:
-    with pytest.raises(ValueError, match="bcrypt hash") as caught:
+    with pytest.raises(ValueError, match="invalid hash") as caught:
         parse_hash(text)
     assert not text or text not in str(caught.value)
 

@@ -411,7 +411,7 @@ def test_which_role_shuts_what() -> None:
     assert shut_by((no,), "nested_ssh") == Shut("nested_ssh", "role no: nested_ssh (line 1)")
     closed = shut_by((plain, named), "local_forwarding")
     assert closed.setting == "local_forwarding"
-    assert closed.rule == "local_forwarding: no role that counts opens it (plain, named)"
+    assert closed.rule == "local_forwarding: no active role allows it (plain, named)"
 
 
 # -- rules for targets
@@ -563,7 +563,7 @@ def test_a_role_counts_at_its_times_and_its_denies_always() -> None:
     now = replace(role(), times=(Window.parse("mon 11:00-13:00"),))
     then = replace(role("then", deny=("web2.example.com",)), times=(Window.parse("tue"),))
     assert allowed(asked(joe(now))).until == NOW + timedelta(hours=1)
-    assert "role then not at this time" in reason(asked(joe(then)))
+    assert "role then cannot be used at this time" in reason(asked(joe(then)))
     assert "role then denies it" in reason(asked(joe(now, then), "web2.example.com"))
     assert not reachable(*joe(then), HERE, NOW)[0].at_this_time
     assert sees(*joe(then), HERE, NOW) is Sees.NONE

@@ -120,7 +120,7 @@ def test_when_and_with_what() -> None:
     no = Asked("jim", "root@db1", "--at", day, text=MORE)
     assert (no.code, no.out) == (
         NO,
-        "no: jim may not reach db1:2222 (role night not at this time) (config.yaml:7)\n",
+        "no: jim may not reach db1:2222 (role night cannot be used at this time) (config.yaml:7)\n",
     )
     allowed = Asked("ann", "root@db1", "--command", "ls /srv", text=MORE)
     assert allowed.code == YES and allowed.out.endswith("yes: ann may run this command\n")
@@ -185,7 +185,7 @@ def test_where_the_user_is() -> None:
     asked = Asked("joe", "x@far1", "198.51.100.7")
     assert (asked.code, asked.out) == (
         NO,
-        "no: joe may not reach far1 (role far not from 198.51.100.7) (config.yaml:10)\n",
+        "no: joe may not reach far1 (role far cannot be used from 198.51.100.7) (config.yaml:10)\n",
     )
     asked = Asked("joe", "x@far1")
     assert asked.code == NO

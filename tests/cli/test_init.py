@@ -57,7 +57,7 @@ def test_what_it_makes_is_a_configuration(made: Path) -> None:
     code, out, err = run("config", "check", "-c", made / "config.yaml")
     assert (code, out) == (0, f"{made}/config.yaml: ok\n")
     assert (
-        err == f"warning: {made}/config.yaml:{line_of(made, 'users:')}: users: is empty: nobody may log in\n"
+        err == f"warning: {made}/config.yaml:{line_of(made, 'users:')}: users: is empty: nobody can log in\n"
     )
 
 

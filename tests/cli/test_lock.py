@@ -132,7 +132,7 @@ def test_what_is_over_goes_with_the_next_change(tmp_path: Path) -> None:
 
 def test_names() -> None:
     assert check_name(LockKind.TARGET, "10.0.0.0/8") == "10.0.0.0/8"
-    with pytest.raises(ValueError, match="is no name of a user"):
+    with pytest.raises(ValueError, match="invalid user"):
         check_name(LockKind.USER, " joe")
 
 

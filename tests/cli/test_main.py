@@ -114,20 +114,22 @@ def test_every_problem_is_printed(command: Command) -> None:
         assert command.out == ""
         assert command.err.splitlines() == [
             "config.yaml:1: users.joe.rols: unknown key; did you mean roles?",
-            "config.yaml:2: roles.ops.hosts[0]: '10.*' would match names too;"
+            "config.yaml:2: roles.ops.hosts[0]: invalid host pattern '10.*': it would also match names;"
             " write a network, like 10.0.0.0/8",
         ]
 
 
 def test_a_file_that_is_not_there(command: Command) -> None:
     assert command("config", "check", "-c", "nix.yaml") == 78
-    assert command.err == "nix.yaml: can not be read: No such file or directory\n"
+    assert command.err == "nix.yaml: cannot be read: No such file or directory\n"
 
 
 def test_warnings(command: Command, tmp_path: Path) -> None:
     command.write(GOOD + "proxy_checks_host_keys: no\n")
     assert command("config", "check") == 0
-    assert command.err.startswith(f"warning: {tmp_path}/config.yaml:3: proxy_checks_host_keys: any host key")
+    assert command.err.startswith(
+        f"warning: {tmp_path}/config.yaml:3: proxy_checks_host_keys: host keys are not"
+    )
     assert command("can", "joe", "root@10.0.0.1") == 0
     assert command.err == ""
 

@@ -96,9 +96,9 @@ async def test_what_is_printed_is_a_configuration(config: Path) -> None:
 @pytest.mark.parametrize(
     ("password", "why"),
     [
-        ("x" * 73, "72 bytes at most"),
-        ("€" * 25, "72 bytes at most"),
-        ("", "an empty password is none"),
+        ("x" * 73, "at most 72 bytes"),
+        ("€" * 25, "at most 72 bytes"),
+        ("", "must not be empty"),
         ("with\ttab", "control characters"),
     ],
 )

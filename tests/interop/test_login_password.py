@@ -137,7 +137,7 @@ async def test_asks_unknown_users_same_questions(home: House) -> None:
     denied = "USER@127.0.0.1: Permission denied (publickey,keyboard-interactive).\r\n"
     assert seen == {((password,), denied), ((password, code), denied)}
     assert whys["pat"] == whys["tom"] == "wrong password"
-    assert whys["ann"] == whys["nobody1"] == "there is no such user with a password"
+    assert whys["ann"] == whys["nobody1"] == "no such user with a password"
 
 
 async def test_rejects_used_code_after_restart(stage: Stage) -> None:

@@ -244,7 +244,7 @@ async def test_limits_connections(many: House) -> None:
 
 async def test_limits_session_time(many: House) -> None:
     never = await client(many, "never").ssh("web1", "echo never")
-    assert never.code == 255 and "role never not at this time" in never.errors, str(never)
+    assert never.code == 255 and "role never cannot be used at this time" in never.errors, str(never)
     over = await client(many, "over").ssh("web1", "echo never")
     assert over.code == 255 and "role over of joe ended at 2020-01-01 00:00:00 UTC" in over.errors, str(over)
 
@@ -253,6 +253,6 @@ async def test_prints_one_line_for_each_refusal(many: House) -> None:
     text = many.proxy.config.read_text().splitlines()
     await client(many, "never").ssh("web1", "true")
     rule = str((await many.proxy.audited("session.rejected"))[-1]["rule"])
-    assert rule.startswith("role never not at this time (line ")
+    assert rule.startswith("role never cannot be used at this time (line ")
     line = int(rule.rpartition(" ")[2].rstrip(")"))
     assert "times" in text[line - 1]

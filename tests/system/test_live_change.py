@@ -122,9 +122,9 @@ async def test_ends_withdrawn_access_only(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda those: those.pop("joe"), "there is no user joe any more"),
+        (lambda those: those.pop("joe"), "the user joe was removed from the configuration"),
         (lambda those: those["joe"].update(roles=[]), "joe may not log in"),
-        (lambda those: those["joe"].update(authorized_keys=[]), "your key is not good any more"),
+        (lambda those: those["joe"].update(authorized_keys=[]), "your key is no longer accepted"),
     ],
     ids=["user", "role", "key"],
 )
@@ -270,7 +270,7 @@ async def test_ends_access_when_inner_key_is_removed(stage: Stage) -> None:
     await session.says("ready\n")
     house.proxy.configure({"users": {"joe": {"authorized_keys": [house.keyless.key.line]}}})
     event = await reloaded(house, result="ok")
-    await ends(house, session, "your key is not good any more", moment(event))
+    await ends(house, session, "your key is no longer accepted", moment(event))
 
 
 @pytest.mark.parametrize("how", ["reload", "time"])
@@ -358,5 +358,5 @@ async def test_applies_last_of_several_reloads(stage: Stage) -> None:
         await reload(later)
         await goes_on(session, "and again")
     (*_, event) = await house.proxy.audited("config.reload", count=2)
-    await ends(house, session, "there is no user joe any more", moment(event))
+    await ends(house, session, "the user joe was removed from the configuration", moment(event))
     assert (await house.client().ssh("web1", "true")).code == 255

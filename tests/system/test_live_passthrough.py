@@ -42,7 +42,7 @@ async def begun(client: Client) -> Process:
             {"session_recording": "proxy"},
             "the administrator changed how sessions are recorded (session_recording)",
         ),
-        ({"users": {"joe": None}}, "there is no user joe any more"),
+        ({"users": {"joe": None}}, "the user joe was removed from the configuration"),
     ],
     ids=["hosts", "mfa", "approval", "recording", "user"],
 )

@@ -24,8 +24,7 @@ from conchrec.access.rate_limit import counted_as
 from conchrec.audit import events
 from conchrec.clock import DelayedCall
 from conchrec.errors import AccessDenied, ConchrecError
-from conchrec.model import Identity
-from conchrec.provenance import host_and_port
+from conchrec.model import Identity, host_and_port
 from conchrec.proxy import refusals, time_limits
 from conchrec.proxy.agents import AgentSource
 from conchrec.proxy.context import ProxyContext

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from conchrec.audit import events
-from conchrec.provenance import Provenance, host_and_port
+from conchrec.model import host_and_port
+from conchrec.provenance import Provenance
 from conchrec.proxy.dial.dialer import Link
 from conchrec.proxy.target_access import TargetAccess
 from conchrec.ssh.algorithms import WEAK
