@@ -194,7 +194,7 @@ ALLOWED: dict[Use, str] = {
     ("recording.terminal.current_line", "ShownLine._read"): RECORDED,
     ("recording.terminal.screen_line", "width"): "how many columns a letter takes",
     ("ssh.certificate", "is_valid_principal"): REJECTS,
-    ("ssh.userauth_server", "_user_name"): REJECTS,
+    ("ssh.userauth", "parse_user_name"): REJECTS,
 }
 """Uses of what an escaper is made of, outside conchrec.text, with the reason for each."""
 
