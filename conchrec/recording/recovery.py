@@ -291,7 +291,7 @@ def _complete(finisher: Finisher, sid: str, pause: Callable[[], None], *, opened
                     "not recorded by this installation: it is not in the ledger and has no checkpoint",
                     code=ReasonCode.RECORDING_UNEXPLAINED,
                 )
-            end = b"" if scan.damaged else _closing_lines(sid, scan)
+            end = b"" if scan.damaged else _final_lines(sid, scan)
             if packed and not scan.damaged:
                 with _recompressed(file, name, day, scan.whole, end):
                     return finisher.seal(_manifest(sid, scan, end))
@@ -378,7 +378,7 @@ def _scan_lines(file: BinaryIO, sid: str, keys: TrustedKeys, pause: Callable[[],
     )
 
 
-def _closing_lines(sid: str, scan: _Scan) -> bytes:
+def _final_lines(sid: str, scan: _Scan) -> bytes:
     """Return the lines that are added after the last complete line, so that the recording plays."""
     end = b""
     if scan.header is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from conchrec.errors import RecordingError
-from conchrec.recording.catalogue.library import events, whole_lines
+from conchrec.recording.catalogue.library import complete_lines, events
 from conchrec.recording.format.asciicast import Event, Header, event_line
 from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.terminal.sanitize import SafeOutput
@@ -39,7 +39,7 @@ OUTPUT = (
 def _cast(data: bytes) -> None:
     path = scratch("one.cast")
     path.write_bytes(data)
-    for line in whole_lines(path):
+    for line in complete_lines(path):
         if not line.endswith(b"\n"):
             raise Broken("a line that is not whole")
     for event in events(path):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, Found, ProtocolReader
+from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, ProtocolReader, TransferFact
 from conchrec.ssh.wire import string, uint32, uint64
 from fuzz.limits import Broken
 from fuzz.sequence import pack, unpack
@@ -55,11 +55,11 @@ class _Account:
         if self._first.end() or self._first.from_user(b"\0" * 9):
             raise Broken("something comes after the end")
 
-    def _fed(self, reader: ProtocolReader, pieces: Sequence[bytes], from_target: bool) -> list[Found]:
+    def _fed(self, reader: ProtocolReader, pieces: Sequence[bytes], from_target: bool) -> list[TransferFact]:
         feed = reader.from_target if from_target else reader.from_user
         return [operation for piece in pieces for operation in feed(piece)]
 
-    def _check(self, operations: list[Found], again: list[Found]) -> None:
+    def _check(self, operations: list[TransferFact], again: list[TransferFact]) -> None:
         if operations != again:
             raise Broken(f"{operations!r} in these pieces, {again!r} byte by byte")
         for operation, other in zip(operations, again, strict=True):
@@ -99,7 +99,7 @@ def _sftp() -> _Account:
 
 
 def _scp() -> _Account:
-    into = ScpCommand(takes=True, paths=("/tmp/",))
+    into = ScpCommand(to_target=True, paths=("/tmp/",))
     return _Account(ScpReader(into, _no_time), ScpReader(into, _no_time), GO)
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
-from conchrec.recording.format.transfer_account import AccountLost, Found, Operation
+from conchrec.recording.format.transfer_account import AccountLost, Operation, TransferFact
 from tests.support.process import program
 
 NAMES = st.sampled_from([b"a"] * 4 + [b"b"] * 4 + [b"full", b"dir", b"x\0y", b"a/b", b".."])
@@ -47,7 +47,7 @@ class Sink:
     top: Path
     process: subprocess.Popen[bytes]
     reader: ScpReader
-    account: list[Found] = field(default_factory=list)
+    account: list[TransferFact] = field(default_factory=list)
 
     def send(self, data: bytes, *, wait: bool) -> None:
         """``wait`` for an answer, if there is one soon: not everything has one."""

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture import sftp_wire as wire
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import AccountLost, Found, Operation
+from conchrec.recording.format.transfer_account import AccountLost, Operation, TransferFact
 from conchrec.ssh.wire import string, uint32, uint64
 
 SERVER = Path("/usr/lib/openssh/sftp-server")
@@ -65,7 +65,7 @@ class Server:
     top: Path
     process: subprocess.Popen[bytes]
     reader: SftpReader = field(default_factory=lambda: SftpReader(lambda: 0.0))
-    account: list[Found] = field(default_factory=list)
+    account: list[TransferFact] = field(default_factory=list)
     #: What each name led to, at any time: inodes, and paths behind links.
     inodes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     changes: list[tuple[str, State | None, State | None]] = field(default_factory=list)
@@ -278,7 +278,7 @@ def inode_of(server: Server, request: Ask) -> int:
     return os.stat(request.body[4 : 4 + length]).st_ino
 
 
-def check_digest(told: list[Found], file: Opened, disk: Snapshot) -> None:
+def check_digest(told: list[TransferFact], file: Opened, disk: Snapshot) -> None:
     contents = [state.content for state in disk.values() if state.inode == file.inode]
     for one in told:
         if isinstance(one, Operation) and one.operation == "write" and one.sha256 and one.result == "ok":

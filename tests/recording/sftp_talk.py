@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conchrec.recording.capture import sftp_wire as sftp
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import Found
+from conchrec.recording.format.transfer_account import TransferFact
 
 
 def uint32(value: int) -> bytes:
@@ -89,10 +89,10 @@ class Talk:
         self.change(sftp.EXTENDED, string(name) + body, code)
 
 
-def listen(talk: Talk, reader: SftpReader | None = None, *, end: bool = True) -> list[Found]:
+def listen(talk: Talk, reader: SftpReader | None = None, *, end: bool = True) -> list[TransferFact]:
     """All that is found in what passed."""
     reader = reader or SftpReader(lambda: 0.0)
-    found: list[Found] = []
+    found: list[TransferFact] = []
     for from_user, data in talk.passed:
         found += (reader.from_user if from_user else reader.from_target)(data)
     return [*found, *(reader.end() if end else ())]

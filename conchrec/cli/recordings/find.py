@@ -28,7 +28,13 @@ from conchrec.cli.recordings.common import (
 )
 from conchrec.config.loader import Config
 from conchrec.recording.catalogue.library import Library, LibraryEntry
-from conchrec.recording.catalogue.listing import Filter, ListedRecording, format_time, found, summary
+from conchrec.recording.catalogue.listing import (
+    Filter,
+    ListedRecording,
+    format_time,
+    matching_recordings,
+    summary,
+)
 from conchrec.recording.evidence.ledger import NAME as LEDGER
 from conchrec.recording.retention import held_recordings
 from conchrec.text import escape
@@ -202,7 +208,9 @@ def listing(
 
     ``hint`` is called with a reason where the listing takes long.
     """
-    recordings: Iterable[ListedRecording] = found(library, wanted or Filter(), summaries=as_json, hint=hint)
+    recordings: Iterable[ListedRecording] = matching_recordings(
+        library, wanted or Filter(), summaries=as_json, hint=hint
+    )
     if limit is not None:
         recordings = deque(recordings, limit)
     if as_json:
@@ -237,7 +245,7 @@ def search(
             print(f"note: {len(missing)} recordings are not in the index yet", file=errors)
         _name_skipped(index, errors)
         for hit in index.search(phrases, since=wanted.since, until=wanted.until):
-            if hit.sid not in gone and wanted.wants(
+            if hit.sid not in gone and wanted.matches(
                 started=hit.started, status="", kind="",
                 user=hit.user, login=hit.login, target=hit.target,
                 dialled=hit.dialled, approved_by=hit.approved_by,

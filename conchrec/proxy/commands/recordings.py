@@ -23,7 +23,7 @@ from conchrec.errors import RecordingError
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import Library, LibraryEntry
-from conchrec.recording.catalogue.listing import Filter, found, moment, summary
+from conchrec.recording.catalogue.listing import Filter, matching_recordings, moment, summary
 from conchrec.recording.playback import commands as playback
 from conchrec.recording.playback.commands import Opening, RecordingSource
 from conchrec.recording.playback.frame import Show
@@ -55,7 +55,7 @@ async def recordings(request: CommandRequest) -> str:
         Part(text=one_line(item.line(), LINE) + "\n", cost=LINE)
         if (seen is Sees.ALL or item.user == user) and query.matches_recording(item)
         else Part(cost=LINE)  # reading it was work, too
-        for item in found(_library(request), Filter())
+        for item in matching_recordings(_library(request), Filter())
     )
     await _print(request, PlainOutput(lines))
     return ""

@@ -15,7 +15,7 @@ from conchrec.errors import RecordingError
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.capture.file_transfers import TransferAccount, recognise
 from conchrec.recording.capture.recorder import SessionRecorder
-from conchrec.recording.format.transfer_account import AccountLost, Files, Found
+from conchrec.recording.format.transfer_account import AccountLost, Files, TransferFact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +94,13 @@ class FileAudit:
                 events.Transfer(**journal.who(), program=files.by, sent=files.sent, received=files.received)
             )
 
-    def _report(self, account: TransferAccount, facts: Sequence[Found]) -> None:
+    def _report(self, account: TransferAccount, facts: Sequence[TransferFact]) -> None:
         journal = self._journal
         for fact in facts:
             self._record(account, fact)
             journal.emit(_event(journal.who(), account, fact))
 
-    def _record(self, account: TransferAccount, fact: Found) -> None:
+    def _record(self, account: TransferAccount, fact: TransferFact) -> None:
         """Write a marker into the recording; once the protocol cannot be followed, also the bytes."""
         text = _marker_text(account, fact)
         self._journal.record(lambda recorder: recorder.marker(text))
@@ -109,7 +109,7 @@ class FileAudit:
             self._journal.record(lambda recorder: recorder.keep_from_here(lost.from_user, lost.from_target))
 
 
-def _marker_text(account: TransferAccount, fact: Found) -> str:
+def _marker_text(account: TransferAccount, fact: TransferFact) -> str:
     if isinstance(fact, AccountLost):
         return f"{account.by} cannot be followed any further: {fact.reason}"
     size = "" if fact.size is None else f"{fact.size} bytes"
@@ -118,7 +118,7 @@ def _marker_text(account: TransferAccount, fact: Found) -> str:
     return " ".join(filter(None, words))
 
 
-def _event(who: events.Who, account: TransferAccount, fact: Found) -> events.AuditEvent:
+def _event(who: events.Who, account: TransferAccount, fact: TransferFact) -> events.AuditEvent:
     if isinstance(fact, AccountLost):
         return events.TransferLost(
             **who,

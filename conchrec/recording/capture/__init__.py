@@ -1,1 +1,1 @@
-"""A session as it happens becomes a recording."""
+"""Captures a session while it runs: streams, commands and file transfers become a recording."""

@@ -1,9 +1,9 @@
-"""Events become lines of an asciicast, in the order in which they happen.
+"""Turns events into lines of an asciicast, in the order in which they happen.
 
 Output that arrives within a few milliseconds becomes one event, of about 32 KiB at most. Lines are written
-when the store's timer says so, when 256 KiB are held, and at every ``flush``.
+when the timer of the store requests it, when 256 KiB are held, and at every ``flush``.
 
-This is the data path: no thread, no Deferred, no log line, and a reading of the clock for each piece.
+This is the data path: it has no thread, no Deferred and no log line, and reads the clock once for each piece.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ class Timeline:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._opened = self._zero = monotonic()
-        #: The last answer of ``elapsed``.
+        #: The last result of ``elapsed``.
         self.last = 0.0
 
     def start(self) -> None:
-        """The header is written now."""
+        """Count from now: the header is written."""
         self._zero = self._monotonic()
 
     def elapsed(self) -> float:
-        """Seconds since the header; never less than the last answer."""
+        """Return the seconds since the header; never less than the last result."""
         elapsed = self._monotonic() - self._zero
         if elapsed > self.last:
             self.last = elapsed
         return self.last
 
     def duration(self) -> timedelta:
-        """How long ago the recording was opened. The wall clock may have been set since."""
+        """Return the time since the recording was opened. The wall clock may have been set since."""
         return timedelta(seconds=max(self._monotonic() - self._opened, 0.0))
 
 
 class TextStream:
-    """One stream of one channel as text: its event code, its own decoder (characters may come in parts), and
-    the pieces that are not a line yet."""
+    """One stream of one channel as text: its event code, its decoder (characters may come in parts), and the
+    pieces that are not a line yet."""
 
     __slots__ = ("_decoder", "began", "code", "is_lossy", "pieces", "size")
 
@@ -66,7 +66,7 @@ class TextStream:
         self.began = 0.0
 
     def cut(self) -> bytes:
-        """Make the pieces a line; empty where they are no whole character."""
+        """Return the pieces as a line; empty where they are not a whole character."""
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.pieces = []
@@ -79,15 +79,15 @@ class TextStream:
         return asciicast.event_line(self.began, self.code, text)
 
     def end(self) -> str:
-        """Half a character that stands at the end of the stream."""
+        """Return the incomplete character at the end of the stream."""
         return self._decoder.decode(b"", final=True)
 
 
 class EventWriter:
-    """Collects event lines for the file, and merges consecutive pieces of one stream into one event.
+    """Collects lines for the file, and merges consecutive pieces of one stream into one event.
 
-    ``request_flush`` must have ``flush`` called within some milliseconds; it is called once per flush. Each
-    method raises RecordingError where a line cannot be kept.
+    ``request_flush`` must make ``flush`` be called within some milliseconds; it is called once for each
+    flush. Each method raises RecordingError where a line cannot be kept.
     """
 
     __slots__ = (
@@ -106,12 +106,12 @@ class EventWriter:
         self._held_since = 0.0
 
     def header(self, line: bytes) -> None:
-        """The first line: times count from here."""
+        """Add the first line: times count from here."""
         self.timeline.start()
         self._lines.append(line)
 
     def text(self, stream: TextStream, data: bytes) -> None:
-        """A piece of a stream; what arrives soon after it becomes the same event."""
+        """Add a piece of a stream; what arrives soon after it becomes the same event."""
         if self._stream is not stream:
             self.cut()
             self._stream = stream
@@ -126,38 +126,39 @@ class EventWriter:
         self._hold(size, now)
 
     def event(self, code: str, text: str) -> None:
-        """One event of its own line."""
+        """Add one event on its own line."""
         now = self.cut()
         self._add(asciicast.event_line(now, code, text), now)
 
     def marker(self, text: str) -> None:
-        """A point in time with a name; ``text`` may come from outside."""
+        """Add a named point in time; ``text`` may come from outside."""
         self.event(asciicast.MARKER, escape(text))
 
     def resize(self, columns: int, rows: int) -> None:
-        """A new size, which is a valid one."""
+        """Add a new size, which is a valid one."""
         now = self.cut()
         self._add(asciicast.resize_line(now, columns, rows), now)
 
     def exit(self, status: int) -> None:
-        """How the command ended."""
+        """Add an exit status."""
         now = self.cut()
         self._add(asciicast.exit_line(now, status), now)
 
     def end(self, stream: TextStream) -> None:
-        """The stream has ended: half a character counts as one."""
+        """End a stream: an incomplete character counts as one."""
         if text := stream.end():
             self._lines.append(asciicast.event_line(self.timeline.elapsed(), stream.code, text))
 
     def cut(self) -> float:
-        """End the run of pieces, so that a line of another kind can follow; what time it is."""
+        """End the current event, so that a line of another kind can follow. Returns the time."""
         stream = self._stream
         if stream is not None and stream.pieces and (line := stream.cut()):
             self._lines.append(line)
         return self.timeline.elapsed()
 
     def flush(self) -> None:
-        """Everything so far is with the operating system afterwards; it survives our own death."""
+        """Write all lines: the operating system has them afterwards, and they survive the end of this
+        process."""
         self._file.check()
         self.cut()
         if not self._lines:
@@ -167,17 +168,17 @@ class EventWriter:
         self._file.append(lines)
 
     def flush_soon(self) -> None:
-        """Have ``flush`` called."""
+        """Request a flush."""
         if not self._flush_requested:
             self._flush_requested = True
             self._request_flush()
 
     def flush_began(self) -> None:
-        """The flush that was requested is here: the next one has to be requested again."""
+        """The requested flush begins: the next one has to be requested again."""
         self._flush_requested = False
 
     def discard(self) -> None:
-        """The recording has failed: nothing of what is held can be written."""
+        """Drop what is held: the recording has failed, and nothing more can be written."""
         self._lines.clear()
         if self._stream is not None:
             self._stream.pieces = []
@@ -190,8 +191,8 @@ class EventWriter:
         if not self._held:
             self._held_since = now
         self._held += size
-        # The second test is for a timer that does not come: Twisted's follow the wall clock, and
-        # that may be set back by an hour.
+        # The second test is for a timer that does not fire: Twisted's timers follow the wall clock, which may
+        # be set back by an hour.
         if self._held >= _FLUSH_AT or now - self._held_since > _HELD_AT_MOST:
             self.flush()
         elif not self._flush_requested:

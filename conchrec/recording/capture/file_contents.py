@@ -1,6 +1,7 @@
-"""What passes of one file, hashed in the order of its offsets however its parts arrive.
+"""Hashes the contents of a file that is transferred, in the order of its offsets, in whatever order its parts
+arrive.
 
-The bytes are hashed as they pass and are never kept, except a few that come before their turn.
+The bytes are hashed as they pass and are not kept, except a few that arrive before their turn.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 
-#: Bytes that came before their turn, of all files; each packet costs its data and this.
+#: The most bytes of all files that are kept before their turn. Each packet costs its data and _EARLY bytes.
 WINDOW = 4 * 1024 * 1024
 _EARLY = 256
 
 
 class EarlyBytes:
-    """How much of all files of a session is kept because it came before its turn."""
+    """How many bytes of all files of a session are kept because they arrived before their turn."""
 
     __slots__ = ("held",)
 
@@ -24,13 +25,13 @@ class EarlyBytes:
 
 
 class FileContents:
-    """What passes of one file in one direction.
+    """The contents of one file in one direction.
 
-    ``passed`` are the bytes that passed at all, ``next`` those that are hashed, all from the beginning,
-    ``reach`` where the furthest of them ends; ``why`` says, once that is so, why there will be no hash.
+    ``passed`` counts all bytes, and ``next`` those that are hashed, from the beginning; ``reach`` is the
+    furthest end of a part. ``reason`` says, where that is so, why there will be no hash.
     """
 
-    __slots__ = ("_early", "_hash", "_reserved", "_window", "next", "passed", "reach", "why")
+    __slots__ = ("_early", "_hash", "_reserved", "_window", "next", "passed", "reach", "reason")
 
     def __init__(self, window: EarlyBytes) -> None:
         self._window = window
@@ -41,12 +42,12 @@ class FileContents:
         self.next = 0
         self.passed = 0
         self.reach = 0
-        self.why = ""
+        self.reason = ""
 
     def begin(self, offset: int, length: int) -> Callable[[memoryview], None]:
-        """Where the bytes of this packet go, in pieces."""
+        """Begin a packet. Returns a function that takes its bytes, in pieces."""
         self.reach = max(self.reach, offset + length)
-        if not length or self.why:
+        if not length or self.reason:
             return self._count
         if offset == self.next:
             return self._in_turn
@@ -61,26 +62,26 @@ class FileContents:
         return self._count
 
     def catch_up(self) -> None:
-        """A packet is complete: hash what now has its turn."""
+        """A packet is complete: hash the parts whose turn has come."""
         while self._early and (early := self._early.pop(self.next, None)) is not None:
             self._reserve(-len(early) - _EARLY)
             self._hash.update(early)
             self.next += len(early)
 
-    def give_up(self, why: str) -> None:
-        """There will be no hash. The first reason is the one that is told."""
-        self.why = self.why or why
+    def give_up(self, reason: str) -> None:
+        """There will be no hash. The first reason is the one that is reported."""
+        self.reason = self.reason or reason
         self._reserve(-self._reserved)
         self._early.clear()
 
-    def close(self, end: int | None, unless: str) -> tuple[str, str]:
-        """The hash, where all up to ``end`` was hashed, or why there is none: ``unless``, where nobody said
-        what the end is, or it was not reached."""
+    def close(self, end: int | None, otherwise: str) -> tuple[str, str]:
+        """Return the hash, where everything up to ``end`` was hashed, and the reason why there is none. The
+        reason is ``otherwise`` where the end is not known or was not reached."""
         if self._early:
             self.give_up("a part of it is missing" if self.next else "not from its beginning")
-        if not self.why and (end is None or end > self.next):
-            self.why = unless
-        return ("", self.why) if self.why else (self._hash.hexdigest(), "")
+        if not self.reason and (end is None or end > self.next):
+            self.reason = otherwise
+        return ("", self.reason) if self.reason else (self._hash.hexdigest(), "")
 
     def _reserve(self, size: int) -> None:
         self._reserved += size

@@ -1,10 +1,10 @@
-"""Which session transfers files, and the account of it: what passes, what it came to, and all in all.
+"""Recognises sessions that transfer files, and keeps an account of what they transfer.
 
 A session is recognised by its start request: the subsystem ``sftp``, or a command that runs one of the known
-programs as the far side of a copy. For a role's switches it is enough that the name of such a program stands
-in the command (``transfer_programs``). An account is made where the command is understood (``recognise``);
-it adds to what is recorded of a command and takes nothing from it. rsync and git are told by name and by the
-bytes each way: their protocols are not read.
+programs as the far side of a copy. For the options of a role it is enough that the name of such a program
+stands in the command (``transfer_programs``). An account is made where the command is understood
+(``recognise``); it adds to the recording of a command and removes nothing from it. Of rsync and git only the
+name and the bytes in each direction are known: their protocols are not read.
 """
 
 from __future__ import annotations
@@ -18,32 +18,38 @@ from twisted.logger import Logger
 
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
 from conchrec.recording.capture.sftp import SftpReader
-from conchrec.recording.format.transfer_account import AccountLost, Files, Found, Operation, ProtocolReader
+from conchrec.recording.format.transfer_account import (
+    AccountLost,
+    Files,
+    Operation,
+    ProtocolReader,
+    TransferFact,
+)
 
 _log = Logger()
 
-#: Operations that the manifest lists, and how many characters of paths.
+#: The operations that the manifest lists, and the most characters of their paths.
 LISTED = 1000
 LISTED_TEXT = 256 * 1024
-#: What of a command is looked at.
+#: The longest command that is recognised.
 _COMMAND = 8192
 _GIT = ("git-upload-pack", "git-receive-pack", "git-upload-archive")
 _SFTP = ("sftp-server", "internal-sftp")
 #: The name of each transfer program as a word of a command, with or without a directory before it. The
-#: pattern begins with the name: a search for letters that stand for themselves is ten times as fast.
+#: pattern begins with the name, because a search for literal letters is ten times as fast.
 _PROGRAMS = {
     name: re.compile(rf"{name}(?<![\w.-]{name})(?![\w./-])") for name in ("scp", "rsync", *_SFTP, *_GIT)
 }
 #: scp is the far side of a copy with -t or -f, which may be the result of an expansion.
 _SCP_OPTION = re.compile(r"(?<!\S)-\w*[tf]|[$`{*?\[]")
-#: A command without any of these runs none of them; splitting it into words would cost a millisecond.
+#: A command without any of these runs no transfer program. To split it into words would cost a millisecond.
 _HINT = re.compile("scp|sftp|rsync|git")
 _NO_QUOTES = str.maketrans("", "", "'\"\\")
-#: With none of these in it a line is one simple command.
+#: A line without any of these is one simple command.
 _COMPOUND = frozenset("`$;&|<>()\n\r")
 #: Words that stand before a program and run it.
 _RUNNERS = frozenset({"exec", "command", "env", "nohup", "nice", "sudo", "doas"})
-#: Of their options those that take the next word along.
+#: Their options that have a value in the next word.
 _WITH_VALUE = frozenset({"-u", "-g", "--user", "--group"})
 _ASSIGNMENT = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
 
@@ -52,8 +58,8 @@ _ASSIGNMENT = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
 class RecognisedTransfer:
     """What a session was recognised as.
 
-    ``by`` is sftp, scp, rsync or git's command; ``scp`` says more. ``mixed``: other programs may run in the
-    same command. ``unread`` says, where that is so, why its protocol is not read at all.
+    ``by`` is sftp, scp, rsync or the command of git; ``scp`` has the arguments of scp. ``mixed``: other
+    programs may run in the same command. ``unread`` says, where that is so, why its protocol is not read.
     """
 
     by: str
@@ -63,15 +69,15 @@ class RecognisedTransfer:
 
     @property
     def copies_files(self) -> bool:
-        """Is it what ``file_copy: no`` is about?"""
+        """Whether ``file_copy: no`` forbids it."""
         return self.by in ("sftp", "scp")
 
 
 def recognise(kind: str, command: str) -> RecognisedTransfer | None:
-    """The transfer that a session is, for its account; None where it is nothing known.
+    """Return the transfer that a session is, or None.
 
-    ``kind`` is shell, exec or subsystem, ``command`` the command line or the subsystem's name. A command that
-    may run more than one program is rsync or git for nobody: its bytes are not only theirs.
+    ``kind`` is shell, exec or subsystem, ``command`` the command line or the name of the subsystem. A command
+    that may run more than one program does not count as rsync or git: its bytes are not only theirs.
     """
     if kind == "subsystem":
         return RecognisedTransfer(by="sftp") if command == "sftp" else None
@@ -90,11 +96,12 @@ def recognise(kind: str, command: str) -> RecognisedTransfer | None:
 
 
 def transfer_programs(kind: str, command: str) -> frozenset[str]:
-    """The transfer programs whose names stand anywhere in a start request: sftp, scp, rsync, git's.
+    """Return the transfer programs whose names stand anywhere in a start request: sftp, scp, rsync, and those
+    of git.
 
-    For the switches of a role, which must not be fooled by what stands before or around the program: quotes
-    and backslashes are taken away as a shell does, and all of the command is searched. scp counts where -t or
-    -f may be one of its options. Variables, patterns and scripts can still hide a name: anyone who may run
+    This is for the options of a role, which must not be bypassed by text before or around the program: quotes
+    and backslashes are removed as a shell does, and the whole command is searched. scp counts where -t or -f
+    may be one of its options. Variables, patterns and scripts can still hide a name: anyone who may run
     commands can copy files.
     """
     if kind == "subsystem":
@@ -111,13 +118,14 @@ def transfer_programs(kind: str, command: str) -> frozenset[str]:
 
 
 def _unquoted(command: str) -> str:
-    """Without what a shell takes away from a word: ``s\\cp``, ``$'scp'`` and ``"scp"`` are scp."""
+    """Return the command without what a shell removes from a word: ``s\\cp``, ``$'scp'`` and ``"scp"`` are
+    scp."""
     joined = command.replace("\\\n", "")
     return joined.replace("$'", "'").replace('$"', '"').translate(_NO_QUOTES)
 
 
 def _recognise_words(words: list[str]) -> RecognisedTransfer | None:
-    """One simple command."""
+    """Recognise one simple command."""
     words = _without_runners(words)
     if not words:
         return None
@@ -134,13 +142,13 @@ def _recognise_words(words: list[str]) -> RecognisedTransfer | None:
 
 
 def _sets_environment(words: list[str]) -> bool:
-    """Does a variable for the program stand before it? With LD_PRELOAD it runs anything."""
+    """Return whether a variable assignment stands before the program: with LD_PRELOAD it runs anything."""
     program = _without_runners(words)
     return any(_ASSIGNMENT.match(word) for word in words[: len(words) - len(program)])
 
 
 def _commands(line: str) -> Iterator[list[str]]:
-    """The simple commands of a line as a shell sees them, as far as words go."""
+    """Yield the simple commands of a line as a shell reads them, as far as splitting into words allows."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|\n()")
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
@@ -154,13 +162,13 @@ def _commands(line: str) -> Iterator[list[str]]:
                 yield words
                 words = []
     except ValueError:
-        pass  # a quote that is not closed: the shell will not run it
+        pass  # an unclosed quote: the shell will not run the line
     else:
         yield words
 
 
 def _without_runners(words: list[str]) -> list[str]:
-    """``A=1 sudo -u root scp -t .`` is ``scp -t .``"""
+    """Return ``scp -t .`` for ``A=1 sudo -u root scp -t .``."""
     at = 0
     options = False
     while at < len(words):
@@ -176,15 +184,15 @@ def _without_runners(words: list[str]) -> list[str]:
 
 
 class TransferAccount:
-    """What one session does with files. The bytes of both directions go by here; nothing is kept of them.
+    """The account of one session's transfers. The bytes of both directions pass through it; it keeps none.
 
-    Never raises: whatever goes wrong in the reading of a protocol ends the account, not the transfer.
+    It never raises: an error while a protocol is read ends the account, not the transfer.
     """
 
     def __init__(self, transfer: RecognisedTransfer, monotonic: Callable[[], float]) -> None:
-        """``monotonic`` are seconds."""
+        """``monotonic`` returns seconds."""
         self.by = transfer.by
-        #: The protocol is read, file by file; else only bytes are counted.
+        #: The protocol is followed, file by file; else only bytes are counted.
         self.reads = transfer.copies_files
         self._mixed = transfer.mixed
         self._unread = transfer.unread
@@ -203,44 +211,44 @@ class TransferAccount:
         self._listed: list[Operation] = []
         self._room = LISTED_TEXT
 
-    def begin(self) -> Sequence[Found]:
-        """Nothing has passed yet: why the protocol will not be read, where that is so."""
-        return self._noted((AccountLost(reason=self._unread),)) if self._unread else ()
+    def begin(self) -> Sequence[TransferFact]:
+        """Return why the protocol will not be read, where that is so. Called before any bytes pass."""
+        return self._count((AccountLost(reason=self._unread),)) if self._unread else ()
 
-    def from_user(self, data: bytes) -> Sequence[Found]:
-        """What these bytes to the target complete."""
+    def from_user(self, data: bytes) -> Sequence[TransferFact]:
+        """Read bytes to the target. Returns what they complete."""
         self._sent += len(data)
         if self._reader is None:
             return ()
         try:
-            found = self._reader.from_user(data)
+            facts = self._reader.from_user(data)
         except Exception:
-            return self._broken(from_user=data)
-        return self._noted(found) if found else found
+            return self._abandon(from_user=data)
+        return self._count(facts) if facts else facts
 
-    def from_target(self, data: bytes) -> Sequence[Found]:
-        """The same of bytes from the target."""
+    def from_target(self, data: bytes) -> Sequence[TransferFact]:
+        """Read bytes from the target. Returns what they complete."""
         self._received += len(data)
         if self._reader is None:
             return ()
         try:
-            found = self._reader.from_target(data)
+            facts = self._reader.from_target(data)
         except Exception:
-            return self._broken(from_target=data)
-        return self._noted(found) if found else found
+            return self._abandon(from_target=data)
+        return self._count(facts) if facts else facts
 
-    def end(self) -> Sequence[Found]:
-        """No more bytes: what was not completed."""
+    def end(self) -> Sequence[TransferFact]:
+        """No more bytes follow. Returns what was not completed."""
         reader, self._reader = self._reader, None
         if reader is None:
             return ()
         try:
-            return self._noted(reader.end())
+            return self._count(reader.end())
         except Exception:
-            return self._broken()
+            return self._abandon()
 
     def files(self) -> Files:
-        """All so far."""
+        """Return the totals so far."""
         return Files(
             by=self.by,
             mixed=self._mixed,
@@ -256,25 +264,25 @@ class TransferAccount:
             operations=tuple(self._listed),
         )
 
-    def _broken(self, from_user: bytes = b"", from_target: bytes = b"") -> Sequence[Found]:
+    def _abandon(self, from_user: bytes = b"", from_target: bytes = b"") -> Sequence[TransferFact]:
         _log.failure("internal error: the protocol of {by} is not followed any more", by=self.by)
         self._reader = None
         reason = "an internal error in conchrec"
-        return self._noted((AccountLost(reason=reason, from_user=from_user, from_target=from_target),))
+        return self._count((AccountLost(reason=reason, from_user=from_user, from_target=from_target),))
 
-    def _noted(self, found: Sequence[Found]) -> Sequence[Found]:
-        for one in found:
-            if isinstance(one, AccountLost):
-                self._lost = one.reason
+    def _count(self, facts: Sequence[TransferFact]) -> Sequence[TransferFact]:
+        for fact in facts:
+            if isinstance(fact, AccountLost):
+                self._lost = fact.reason
                 continue
-            if one.size is None:
+            if fact.size is None:
                 self._counts["changes"] += 1
             else:
-                self._counts[one.operation] += 1
-                self._bytes[one.operation] += one.size
-            if one.result != "ok":
+                self._counts[fact.operation] += 1
+                self._bytes[fact.operation] += fact.size
+            if fact.result != "ok":
                 self._counts["failed"] += 1
-            self._room -= sum(map(len, (one.path, one.other, one.name, one.detail, one.result)))
+            self._room -= sum(map(len, (fact.path, fact.other, fact.name, fact.detail, fact.result)))
             if len(self._listed) < LISTED and self._room >= 0:
-                self._listed.append(one)
-        return found
+                self._listed.append(fact)
+        return facts

@@ -1,4 +1,4 @@
-"""The life of a recording, as a table: what may happen in each state, and where it leads."""
+"""The states of a recording, as a table: which step is allowed in each state, and which state follows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from conchrec.reasons import ReasonCode
 
 
 class RecordingState(Enum):
-    """The life of a recording."""
+    """The state of a recording."""
 
     OPEN = "open"
-    """The file is there, and empty."""
+    """The file exists and is empty."""
     RUNNING = "running"
     """The header is written."""
     FAILED = "failed"
+    """It cannot be written any more, and is not closed yet."""
     SEALING = "sealing"
+    """Its manifest is being written."""
     STORED = "stored"
+    """It is closed; the outcome is known."""
 
 
 class RecordingStep(Enum):
-    """What can happen to a recording."""
+    """A step in the life of a recording."""
 
     START = "start"
     FACT = "fact"
@@ -32,7 +35,7 @@ class RecordingStep(Enum):
 
 NEXT: dict[tuple[RecordingState, RecordingStep], RecordingState] = {
     (RecordingState.OPEN, RecordingStep.START): RecordingState.RUNNING,
-    # A channel may ask again where the target refused the first request (a subsystem, then exec).
+    # A channel may request a second start where the target refused the first (a subsystem, then exec).
     (RecordingState.RUNNING, RecordingStep.START): RecordingState.RUNNING,
     (RecordingState.RUNNING, RecordingStep.FACT): RecordingState.RUNNING,
     (RecordingState.OPEN, RecordingStep.FAIL): RecordingState.FAILED,
@@ -41,25 +44,34 @@ NEXT: dict[tuple[RecordingState, RecordingStep], RecordingState] = {
     (RecordingState.FAILED, RecordingStep.CLOSE): RecordingState.SEALING,
     (RecordingState.SEALING, RecordingStep.SEALED): RecordingState.STORED,
 }
-"""Where each step leads. What is not here raises RecordingError."""
+"""The state after each step. A step that is not here raises RecordingError."""
 
 
 class RecordingLifecycle:
-    """The state of one recording, and what it failed of."""
+    """The state of one recording, and its failure."""
 
-    __slots__ = ("_sid", "failure", "state")
+    __slots__ = ("_failure", "_sid", "state")
 
     def __init__(self, sid: str) -> None:
         self._sid = sid
         self.state = RecordingState.OPEN
-        #: The first failure, or None. Every further step raises that again.
-        self.failure: RecordingError | None = None
+        self._failure: RecordingError | None = None
+
+    @property
+    def failure(self) -> RecordingError | None:
+        """The first failure, or None. Every further step raises it again."""
+        return self._failure
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the recording may still grow."""
+        return self.state in (RecordingState.OPEN, RecordingState.RUNNING)
 
     def enter(self, step: RecordingStep) -> None:
-        """Take ``step``. Raises the failure, or RecordingError where the table does not have it."""
+        """Take ``step``. Raises the failure, or RecordingError where the table does not allow it."""
         after = NEXT.get((self.state, step))
         if after is None:
-            raise self.failure or RecordingError(
+            raise self._failure or RecordingError(
                 "this recording is closed",
                 f"{self._sid}: {step.value} in state {self.state.value}",
                 code=ReasonCode.RECORDING_CLOSED,
@@ -67,11 +79,12 @@ class RecordingLifecycle:
         self.state = after
 
     def fail(self, error: RecordingError) -> None:
-        """The recording fails of ``error``; only the first one counts."""
-        if self.failure is None:
+        """The recording fails with ``error``; only the first failure counts."""
+        if self._failure is None:
             self.enter(RecordingStep.FAIL)
-            self.failure = error
+            self._failure = error
 
-    def is_writable(self) -> bool:
-        """The recording may still grow."""
-        return self.state in (RecordingState.OPEN, RecordingState.RUNNING)
+    def store(self, error: RecordingError | None) -> None:
+        """The recording is closed, or failed with ``error`` while it was; an earlier failure stays."""
+        self.enter(RecordingStep.SEALED)
+        self._failure = self._failure or error

@@ -1,4 +1,4 @@
-"""What a recording has become, and the one answer for everyone who closes it."""
+"""The outcome of a recording, which is the same for everyone who closes it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from conchrec.errors import RecordingError
+from conchrec.errors import RecordingError, WriteFailed
 from conchrec.recording.format.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedRecording:
-    """A recording that is on the disk, with its manifest beside it; ``head`` is the ledger's, with it."""
+    """A recording that is on the disk, with its manifest; ``head`` is the head of the ledger with its
+    line."""
 
     path: Path
     manifest: Manifest
@@ -21,17 +23,18 @@ class ClosedRecording:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the .cast file, hexadecimal."""
+        """SHA-256 of the cast, in hexadecimal."""
         return self.manifest.cast_sha256
 
     @property
     def size(self) -> int:
-        """Bytes of the .cast file."""
+        """The number of bytes of the cast."""
         return self.manifest.cast_size
 
 
 class RecordingOutcome:
-    """Fires a Deferred for each caller who waits: with the recording, or with the error that it failed of."""
+    """Fires a Deferred for each caller that waits: with the recording, or with the error that it failed
+    with."""
 
     __slots__ = ("_outcome", "_waiting")
 
@@ -40,7 +43,7 @@ class RecordingOutcome:
         self._waiting: list[Deferred[ClosedRecording]] = []
 
     def wait(self) -> Deferred[ClosedRecording]:
-        """Fires when the outcome is known: at once where it is."""
+        """Return a Deferred that fires when the outcome is known."""
         done: Deferred[ClosedRecording] = Deferred()
         if self._outcome is None:
             self._waiting.append(done)
@@ -49,11 +52,18 @@ class RecordingOutcome:
         return done
 
     def settle(self, outcome: ClosedRecording | RecordingError) -> None:
-        """The outcome is known. Called once."""
+        """Set the outcome. Called once."""
         self._outcome = outcome
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             _fire(done, outcome)
+
+
+def recording_error_of(failure: Failure) -> RecordingError:
+    """Return the error of a failed close; one that is not a RecordingError becomes one."""
+    if isinstance(failure.value, RecordingError):
+        return failure.value
+    return WriteFailed("this session cannot be recorded", repr(failure.value))
 
 
 def _fire(done: Deferred[ClosedRecording], outcome: ClosedRecording | RecordingError) -> None:

@@ -1,25 +1,23 @@
-"""The facts of one session channel, in the order in which they happen, as an asciicast.
+"""Records the facts of one session channel, in the order in which they happen, as an asciicast.
 
-Knows neither SSH nor directories. Every fact is a synchronous call that raises RecordingError when it cannot
-be kept. Nothing here makes a thread, a Deferred or a log line while a session runs: those are for the edges
-(``sync``, ``close``, a failure).
+Knows neither SSH nor directories. Every fact is a synchronous call that raises RecordingError where it cannot
+be kept. No thread, no Deferred and no log line is made while a session runs, except at its edges (``sync``,
+``close``, a failure).
 
 ``SessionRecorder`` puts the parts together, each of which has one subject:
 
-- ``lifecycle``: what may happen in each state.
-- ``session_facts``: what becomes the header and the manifest.
-- ``streams``: what of output and input is kept, counted and hashed; ``terminal_watch``: of what is typed.
+- ``lifecycle``: the states of a recording, and the allowed steps.
+- ``session_facts``: the facts that become the header and the manifest.
+- ``streams``: what of output and input is recorded, counted and hashed; ``terminal_watch``: of typed input.
 - ``event_writer``: events become lines, and are merged.
 - ``recording_file``: lines reach the file, or the recording fails.
-- ``outcome``: the answer for who closes it.
+- ``outcome``: the result for everyone who closes it.
 """
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -27,11 +25,11 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from conchrec.errors import RecordingError, WriteFailed
+from conchrec.errors import RecordingError
 from conchrec.model import SessionInfo
 from conchrec.recording.capture.event_writer import EventWriter, Timeline
 from conchrec.recording.capture.lifecycle import RecordingLifecycle, RecordingState, RecordingStep
-from conchrec.recording.capture.outcome import ClosedRecording, RecordingOutcome
+from conchrec.recording.capture.outcome import ClosedRecording, RecordingOutcome, recording_error_of
 from conchrec.recording.capture.recording_file import RecordingFile
 from conchrec.recording.capture.session_facts import SessionFacts, StartFacts
 from conchrec.recording.capture.streams import StreamCapture, Totals
@@ -45,29 +43,29 @@ from conchrec.recording.storage.spool import Spool
 
 
 class RecorderStore(Protocol):
-    """What a recorder asks of the store that opened it."""
+    """What a recorder needs of the store that opened it."""
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
-        """Call ``flush_late`` within some milliseconds. Asked once per flush."""
+        """Call ``flush_late`` within some milliseconds. Called once for each flush."""
 
     def written(self, recorder: SessionRecorder) -> None:
         """The spool has grown."""
 
     def synced(self, recorder: SessionRecorder) -> Deferred[None]:
-        """Fires when what the spool holds now is on the disk; errbacks with RecordingError."""
+        """Sync the spool. Fires when what it holds now is on the disk; errbacks with RecordingError."""
 
     def work_in_thread(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread, soon."""
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:
-        """Signed: the first ``size`` bytes of this recording have that digest."""
+        """Return a signed text: the first ``size`` bytes of this recording have that digest."""
 
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:
-        """Sync, write the manifest, close the spool; errbacks with RecordingError."""
+        """Sync, write the manifest, and close the spool; errbacks with RecordingError."""
 
 
 class SessionRecorder:
-    """Records one session channel. Made by a store's ``open``."""
+    """Records one session channel. Created by ``LocalStore.open``."""
 
     def __init__(
         self,
@@ -81,24 +79,26 @@ class SessionRecorder:
         now: Callable[[], datetime],
     ) -> None:
         self.path = path
-        #: The ledger's head, with this recording in it.
+        #: The head of the ledger after the line of this recording.
         self.head = ""
         self._store = store
         self._now = now
         self._lifecycle = RecordingLifecycle(info.sid)
         self._facts = SessionFacts(info)
-        # Weak, so that there is no cycle: the memory is given back as soon as the session lets go of it.
+        # A weak reference makes no cycle: the memory is released as soon as the session drops the recorder.
         this = weakref.ref(self)
-        self._file = RecordingFile(spool, info.sid, self._lifecycle, lambda: _tell(store.written, this))
-        self._writer = EventWriter(self._file, Timeline(monotonic), lambda: _tell(store.flush_soon, this))
+        self._file = RecordingFile(spool, info.sid, self._lifecycle, lambda: _call_store(store.written, this))
+        self._writer = EventWriter(
+            self._file, Timeline(monotonic), lambda: _call_store(store.flush_soon, this)
+        )
         self._streams = StreamCapture(self._writer, policy, self._facts.coverage, store.work_in_thread)
         self._outcome = RecordingOutcome()
 
-    # -- what anybody may ask
+    # -- state
 
     @property
     def info(self) -> SessionInfo:
-        """Whose session it is."""
+        """The session: user, login, target and connection."""
         return self._facts.info
 
     @property
@@ -108,42 +108,42 @@ class SessionRecorder:
 
     @property
     def failed(self) -> RecordingError | None:
-        """What the recording failed of, or None. Every further fact raises that again."""
+        """The failure of the recording, or None. Every further fact raises it again."""
         return self._lifecycle.failure
 
     @property
     def state(self) -> RecordingState:
-        """How far the recording has come."""
+        """The state of the recording."""
         return self._lifecycle.state
 
     @property
     def totals(self) -> Totals:
-        """How much has passed, kept or not."""
+        """How much has passed, recorded or not."""
         return self._streams.totals
 
     def on_failure(self, callback: Callable[[RecordingError], None]) -> None:
-        """``callback`` hears, once, of a failure that no call of the caller's own could raise.
+        """Set a function that is called, once, with a failure that no call of the session could raise.
 
-        That is one of the merged output's later write, or of a sync in the background.
+        That is a failure of the later write of merged output, or of a sync in the background.
         """
         self._file.on_failure(callback)
 
     # -- before it starts
 
     def pty(self, term: str, columns: int, rows: int) -> None:
-        """The user requests a terminal, for the next start: also after the target has refused one."""
+        """The user requests a terminal, for the next start; also after the target has refused one."""
         self._facts.setup.request_pty(Pty(term=term, columns=columns, rows=rows))
         self.resize(columns, rows)
 
     def pty_refused(self) -> None:
-        """The target gives none: the session counts as one without a pty."""
+        """The target refuses the terminal: the session counts as one without a pty."""
         self._facts.setup.pty = None
         if self.state is RecordingState.RUNNING:
             self._streams.choose(has_pty=False)
 
     def env(self, name: bytes, value: bytes) -> None:
-        """The user requests a variable. The header keeps those that come before it, up to a size; of one that
-        is requested twice the last value, and a marker has the one before."""
+        """The user requests a variable. The header has those that come before it, up to a size. Of a variable
+        that is requested twice it has the last value, and a marker has the one before."""
         text, replaced = self._facts.setup.set_variable(name, value)
         if self.state is RecordingState.RUNNING:
             self._writer.marker(text)
@@ -151,11 +151,11 @@ class SessionRecorder:
             self.marker(f"{replaced}, replaced before the start")
 
     def start(self, kind: str, command: str = "", command_sha256: str = "") -> None:
-        """Write the header, through to the file: call it before the request is forwarded.
+        """Write the header to the file. Called before the request is forwarded.
 
-        ``kind`` is shell, exec or subsystem; ``command`` the command line or the subsystem's name, and
+        ``kind`` is shell, exec or subsystem; ``command`` the command line or the name of the subsystem, and
         ``command_sha256`` its digest where it was cut or is not UTF-8. Called again where the target has
-        refused the first request: what the manifest says is the last one, and a marker tells.
+        refused the first request: the manifest has the last one, and a marker notes it.
         """
         facts, writer = self._facts, self._writer
         again = self.state is RecordingState.RUNNING
@@ -163,14 +163,12 @@ class SessionRecorder:
         facts.start = StartFacts(kind=kind, command=command, command_sha256=command_sha256)
         self._streams.start(has_pty=facts.setup.pty is not None)
         if again:
-            fields = {"kind": kind, "command": command, "command_sha256": command_sha256}
-            writer.event(asciicast.START, json.dumps(fields))
+            writer.event(asciicast.START, facts.start.encode())
             writer.marker(f"{kind} {command}".rstrip())
         else:
             writer.header(facts.header(self._now()).line())
-            for text in facts.setup.markers:
+            for text in facts.setup.take_markers():
                 writer.marker(text)
-            facts.setup.markers.clear()
             if kind == "subsystem":
                 writer.marker(f"subsystem {command}")
         self.flush()
@@ -178,30 +176,30 @@ class SessionRecorder:
     # -- while it runs
 
     def output(self, data: bytes) -> None:
-        """The target's standard output."""
+        """Record output of the target."""
         if self._lifecycle.state is not RecordingState.RUNNING:
             self._begin_early()
         self._streams.output(data)
 
     def error_output(self, data: bytes) -> None:
-        """The target's standard error, of a session without a pty."""
+        """Record error output of the target, in a session without a pty."""
         if self._lifecycle.state is not RecordingState.RUNNING:
             self._begin_early()
         self._streams.error_output(data)
 
     def input(self, data: bytes) -> None:
-        """What the user sends."""
+        """Record input of the user."""
         if self._lifecycle.state is not RecordingState.RUNNING:
             self._begin_early()
         self._streams.input(data)
 
     def withdraw_input(self, size: int) -> None:
-        """``size`` bytes of the input were not forwarded after all: they do not count, and the digest, which
-        includes them, is left out."""
+        """Do not count ``size`` bytes of the input, which were not forwarded. The digest, which includes
+        them, is left out."""
         self._streams.withdraw_input(size)
 
     def resize(self, columns: int, rows: int) -> None:
-        """The terminal's new size; one that players refuse is dropped."""
+        """Record a new size of the terminal; one that players refuse is dropped."""
         if not asciicast.valid_size(columns, rows):
             return
         setup = self._facts.setup
@@ -214,7 +212,7 @@ class SessionRecorder:
             self._writer.resize(columns, rows)
 
     def marker(self, text: str) -> None:
-        """A point in time with a name: for what happened that is not on the screen."""
+        """Record a named point in time, for something that is not on the screen."""
         if self.state is RecordingState.OPEN:
             self._facts.setup.markers.append(text)
             return
@@ -222,37 +220,38 @@ class SessionRecorder:
         self._writer.marker(text)
 
     def transfer(self, *, digest_only: bool) -> None:
-        """The session is a file transfer whose protocol the caller follows: hash its output, too.
+        """The session is a file transfer whose protocol is followed: hash its output too.
 
-        Called after ``start``, before anything passes. With ``digest_only`` nothing of what passes is kept
-        until ``keep_from_here``; not where there is a pty, for which no such protocol is made.
+        Called after ``start``, before anything passes. With ``digest_only`` nothing is recorded until
+        ``keep_from_here``, except with a pty, for which no such protocol is made.
         """
         self._lifecycle.enter(RecordingStep.FACT)
         self._streams.transfer(digest_only=digest_only, has_pty=self._facts.setup.pty is not None)
 
     def keep_from_here(self, from_user: bytes, from_target: bytes) -> None:
-        """The protocol is not followed any more: capture everything, as of any other session.
+        """The protocol is not followed any more: record everything, as of any other session.
 
-        The arguments are bytes that ``input`` and ``output`` were given already, and that stand in no part of
-        the protocol that was followed.
+        The arguments are bytes that ``input`` and ``output`` were given already, and that are in no part of
+        the protocol that was understood.
         """
         self._lifecycle.enter(RecordingStep.FACT)
         self._streams.keep_from_here(from_user, from_target)
 
     def files(self, files: Files) -> None:
-        """What the session did with files, for the manifest: before ``close``."""
+        """Set the file transfers, for the manifest. Called before ``close``."""
         self._facts.files = files
 
     def control(self, user: Control | None, target: Control | None) -> None:
-        """The messages besides data that were forwarded from user and from target: before ``close``."""
+        """Set the messages other than data that were forwarded from user and from target. Called before
+        ``close``."""
         self._facts.control = (user, target)
 
     def not_kept(self, what: NotKept) -> None:
-        """For the manifest's ``coverage``: something that only its caller knows of."""
+        """Add to ``coverage`` in the manifest something that only the caller knows of."""
         self._facts.coverage.add(what)
 
     def exit_status(self, code: int) -> None:
-        """The command's exit status, as the target says it."""
+        """Record the exit status of the command."""
         if self.state is not RecordingState.RUNNING:
             self._begin_early()
         self._facts.exit_status = code
@@ -263,14 +262,15 @@ class SessionRecorder:
             self._writer.exit(code)
 
     def exit_signal(self, name: str, message: str = "") -> None:
-        """The command was ended by a signal (``TERM``); ``message`` is the target's."""
+        """Record that a signal (``TERM``) ended the command; ``message`` is that of the target."""
         if self.state is not RecordingState.RUNNING:
             self._begin_early()
         self._facts.exit_signal = name
         self._writer.marker(f"exit-signal {name}: {message}" if message else f"exit-signal {name}")
 
     def flush(self) -> None:
-        """Everything so far is with the operating system afterwards; it survives our own death."""
+        """Write everything so far: the operating system has it afterwards, and it survives the end of this
+        process."""
         self._writer.flush()
 
     def _begin_early(self) -> None:
@@ -283,7 +283,7 @@ class SessionRecorder:
     # -- at its edges
 
     def sync(self) -> Deferred[None]:
-        """Fires when everything so far is on the disk; errbacks with RecordingError."""
+        """Sync everything so far. Fires when it is on the disk; errbacks with RecordingError."""
         try:
             self.flush()
         except RecordingError as error:
@@ -291,11 +291,11 @@ class SessionRecorder:
         return self._store.synced(self)
 
     def close(self, reason: str) -> Deferred[ClosedRecording]:
-        """Complete the file, write the manifest; fires when both are on the disk.
+        """Complete the file and write the manifest. Fires when both are on the disk.
 
-        Errbacks with RecordingError where the recording is not whole: because it failed before, or
-        now. What could be kept is then kept, with a manifest that says *failed* as far as the disk
-        lets us. May be called again: each caller gets the same answer.
+        Errbacks with RecordingError where the recording is incomplete, because it failed before or now. What
+        could be kept is kept, with a manifest that says *failed* as far as the disk allows it. May be called
+        again: each caller gets the same result.
         """
         done = self._outcome.wait()
         if self.state not in (RecordingState.SEALING, RecordingState.STORED):
@@ -305,7 +305,7 @@ class SessionRecorder:
         return done
 
     def _finish(self) -> None:
-        """Write what is left, so that the file plays whatever happened. Never raises."""
+        """Write what is left, so that the file plays in any case. Never raises."""
         if self.state is RecordingState.FAILED:
             return
         try:
@@ -317,33 +317,23 @@ class SessionRecorder:
             self.flush()
             self.spool.cut()
         except RecordingError as error:
-            self._lifecycle.fail(error)  # and close says it
+            self._lifecycle.fail(error)  # ``close`` reports it
 
     def _manifest(self, reason: str) -> Manifest:
-        spool = self.spool
         if self._streams.is_lossy:
             self._facts.coverage.add(NotKept.OUTPUT_BYTES)
         manifest = self._facts.manifest(reason, self.failed, self._writer.timeline.duration())
-        return replace(
-            self._streams.complete(manifest),
-            cast_size=spool.size,
-            cast_sha256=spool.digest,
-            cast_lines=spool.lines,
-        )
+        return self._file.complete(self._streams.complete(manifest))
 
     def _sealed(self, result: ClosedRecording | Failure) -> None:
-        self._lifecycle.enter(RecordingStep.SEALED)
-        outcome = self.failed or (result.value if isinstance(result, Failure) else result)
-        if not isinstance(outcome, (ClosedRecording, RecordingError)):
-            outcome = WriteFailed("this session cannot be recorded", repr(outcome))
-        if isinstance(outcome, RecordingError):
-            self._lifecycle.failure = outcome
-        self._outcome.settle(outcome)
+        outcome = recording_error_of(result) if isinstance(result, Failure) else result
+        self._lifecycle.store(outcome if isinstance(outcome, RecordingError) else None)
+        self._outcome.settle(self.failed or outcome)
 
-    # -- what the store calls
+    # -- called by the store
 
     def checkpoint(self) -> None:
-        """Sign what the file holds. A failure goes to ``on_failure``."""
+        """Sign what the file holds. A failure is reported to ``on_failure``."""
         spool = self.spool
         if self.state is not RecordingState.RUNNING or self._file.is_signed:
             return
@@ -356,7 +346,7 @@ class SessionRecorder:
             self._fail(error)
 
     def flush_late(self) -> None:
-        """The timer's flush: a failure goes to ``on_failure``."""
+        """Flush, by the timer. A failure is reported to ``on_failure``."""
         self._writer.flush_began()
         if self.state is RecordingState.RUNNING:
             self._streams.flush_digests()
@@ -366,28 +356,28 @@ class SessionRecorder:
                 self._fail(error)
 
     def give_up(self, error: RecordingError) -> None:
-        """There is no room for more: what came so far is kept, and nothing more is taken."""
+        """There is no disk space for more: what came so far is kept, and nothing more is recorded."""
         if self.state is RecordingState.RUNNING:
             try:
                 self.flush()
             except RecordingError as failed:
-                # No call of the session's own has raised this.
+                # No call of the session has raised this.
                 self._fail(failed)
                 return
         self.sync_failed(error)
 
     def sync_failed(self, error: RecordingError) -> None:
         """A sync in the background failed: what the disk holds is not known any more."""
-        if self._lifecycle.is_writable():
+        if self._lifecycle.is_writable:
             self._fail(error)
 
     def _fail(self, error: RecordingError) -> None:
-        """It fails of what no call of the session's own could raise."""
+        """The recording fails with an error that no call of the session could raise."""
         self._writer.discard()
         self._file.fail(error)
 
 
-def _tell(method: Callable[[SessionRecorder], None], reference: weakref.ref[SessionRecorder]) -> None:
+def _call_store(method: Callable[[SessionRecorder], None], reference: weakref.ref[SessionRecorder]) -> None:
     """Call a method of the store with a recorder that still exists."""
     if (recorder := reference()) is not None:
         method(recorder)

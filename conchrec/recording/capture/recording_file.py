@@ -1,17 +1,19 @@
-"""The file of one recording, and what becomes of the recording when it cannot be written."""
+"""The file of one recording, and the failure of the recording when it cannot be written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from twisted.logger import Logger
 
 from conchrec.errors import RecordingError
 from conchrec.recording.capture.lifecycle import RecordingLifecycle
+from conchrec.recording.format.manifest import Manifest
 from conchrec.recording.storage.spool import Spool
 
 _log = Logger()
-#: More pieces than this are joined: a system call takes 1,024 (IOV_MAX), and small ones cost more than that.
+#: More pieces than this are joined: a system call takes 1,024 (IOV_MAX), but many small pieces cost more.
 _PIECES = 64
 
 
@@ -31,20 +33,20 @@ class RecordingFile:
         self._lifecycle = lifecycle
         self._written = written
         self._on_failure: Callable[[RecordingError], None] | None = None
-        #: What the spool's size was after the last signature.
+        #: The size of the spool after the last signature.
         self._signed = 0
 
     def on_failure(self, callback: Callable[[RecordingError], None]) -> None:
-        """``callback`` hears of a failure that is reported, and not raised."""
+        """Set the function that is called with a failure that no call of the session raises."""
         self._on_failure = callback
 
     def check(self) -> None:
-        """Raises what the recording failed of."""
+        """Raise the failure of the recording, if there is one."""
         if self._lifecycle.failure is not None:
             raise self._lifecycle.failure
 
     def append(self, lines: list[bytes]) -> None:
-        """Write whole lines. Where that fails, the recording fails, and the error is raised."""
+        """Write complete lines. Where that fails, the recording fails, and the error is raised."""
         try:
             self.spool.append(*(lines if len(lines) <= _PIECES else (b"".join(lines),)))
         except RecordingError as error:
@@ -54,17 +56,22 @@ class RecordingFile:
 
     @property
     def is_signed(self) -> bool:
-        """The last line that was written is a signature over all before it."""
+        """Whether the last written line is a signature of everything before it."""
         return self.spool.size == self._signed
 
     def append_signature(self, line: bytes) -> None:
-        """Write a signature over what the file holds. Raises RecordingError."""
+        """Write a signature of what the file holds. Raises RecordingError."""
         self.spool.append(line)
         self.spool.cut()
         self._signed = self.spool.size
 
+    def complete(self, manifest: Manifest) -> Manifest:
+        """Return ``manifest`` with the fields of the file."""
+        spool = self.spool
+        return replace(manifest, cast_size=spool.size, cast_sha256=spool.digest, cast_lines=spool.lines)
+
     def fail(self, error: RecordingError) -> None:
-        """Nobody's call can raise ``error``: the recording fails, and the callback is called."""
+        """The recording fails with an error that no call of the session can raise: report it."""
         self._lifecycle.fail(error)
         _log.error("recording of {session} failed: {error}", session=self._sid, error=error.detail)
         if self._on_failure is not None:

@@ -1,18 +1,19 @@
-"""The old protocol of scp as it flows by: which files were sent, and how that ended.
+"""Follows the old protocol of scp: which files were sent, and with which result.
 
-There is no document but OpenSSH's scp.c. One side sends lines and files, the other answers each::
+Its only specification is OpenSSH's scp.c. One side sends lines and files, and the other side answers each::
 
     T<mtime> 0 <atime> 0\\n      times of what follows (-p)
-    C<mode> <size> <name>\\n     a file: when that is answered, its bytes, and then an answer of the sender's
-    D<mode> 0 <name>\\n          into a directory (-r);  E\\n  out of it
-    \\x01<text>\\n               a warning of the sender's;  \\x02<text>\\n  its last one
+    C<mode> <size> <name>\\n     a file: after the answer its bytes, and then a status of the sender
+    D<mode> 0 <name>\\n          enter a directory (-r);  E\\n  leave it
+    \\x01<text>\\n               a warning of the sender;  \\x02<text>\\n  its last one
 
-    \\x00                        an answer: go on;  \\x01<text>\\n  not this;  \\x02<text>\\n  nothing more
+    \\x00                        an answer: continue;  \\x01<text>\\n  not this;  \\x02<text>\\n  nothing more
 
-The other side begins, with a ``\\x00``. ``scp -t`` at the target takes files, ``scp -f`` sends them. Some
-clients do not wait for answers, so a file's bytes are taken to follow its line unless it was refused before
-that. Files are hashed as they pass. Everything kept has a bound; a reader that does not understand what
-comes says so once and reads nothing more. No files, no sockets, no clock of its own.
+The other side begins, with a ``\\x00``. ``scp -t`` at the target receives files, and ``scp -f`` sends them.
+Some clients do not wait for answers, so the bytes of a file are expected after its line unless it was refused
+before that. Files are hashed as they pass. Everything that is kept has a limit. A reader that does not
+understand the protocol reports that once and reads nothing more. It has no files, no sockets, and no clock of
+its own.
 """
 
 from __future__ import annotations
@@ -28,34 +29,35 @@ from enum import Enum
 from conchrec.recording.format.transfer_account import (
     PATH_MAX,
     AccountLost,
-    Found,
     NotFollowed,
     Operation,
+    TransferFact,
     path_text,
 )
 
 #: The longest line. A name is no longer than a path.
 LINE = PATH_MAX + 1024
-#: How deep directories go, and how many answers may be outstanding where the sender does not wait.
+#: The deepest level of directories, and the most answers that may be missing where the sender does not wait.
 DEPTH = 256
 ANSWERS = 64
 
-# A NUL would end the name for the program at the other side, and not for us.
+# A NUL would end the name for the program at the other side, but not here.
 _LINE = re.compile(rb"([CD])([0-7]{4,6}) ([0-9]{1,19}) ([^\0]+)", re.DOTALL)
 _TIMES = re.compile(rb"T([0-9]{1,20}) [0-9]{1,6} ([0-9]{1,20}) [0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScpCommand:
-    """What ``scp -t`` (``takes``) or ``scp -f`` was asked for. ``directory``: its path must be one (-d)."""
+    """The arguments of ``scp -t`` (``to_target``) or ``scp -f``. ``directory``: the path must be a directory
+    (-d)."""
 
-    takes: bool
+    to_target: bool
     paths: tuple[str, ...]
     directory: bool = False
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> ScpCommand | None:
-        """The words after the program's name; None where it is not the far side of a copy."""
+        """Read the words after the program's name. Returns None where it is not the far side of a copy."""
         letters = ""
         rest = list(words)
         while rest and rest[0].startswith("-") and rest[0] != "-":
@@ -65,16 +67,16 @@ class ScpCommand:
             letters += word[1:]
         if "t" not in letters and "f" not in letters:
             return None
-        return cls(takes="t" in letters, paths=tuple(rest), directory="d" in letters)
+        return cls(to_target="t" in letters, paths=tuple(rest), directory="d" in letters)
 
     def path(self, name: str) -> str:
-        """Where at the target a file is that the sender calls ``name`` (with the directories that it is in),
-        as far as that can be known: what was asked for, where it cannot."""
-        if self.takes:
+        """Return where at the target a file is that the sender calls ``name`` (with its directories), as far
+        as that can be known; else the path of the command."""
+        if self.to_target:
             (path,) = self.paths[:1] or ("",)
-            # Without -d only the target knows whether it is a directory or the file's new name.
-            sure = self.directory or path.endswith("/") or path in ("", ".", "..")
-            return posixpath.join(path, name) if sure else path
+            # Without -d only the target knows whether the path is a directory or the new name of the file.
+            is_directory = self.directory or path.endswith("/") or path in ("", ".", "..")
+            return posixpath.join(path, name) if is_directory else path
         top = name.split("/", 1)[0]
         for path in self.paths:
             directory, last = posixpath.split(path.rstrip("/"))
@@ -84,12 +86,12 @@ class ScpCommand:
 
 
 def _is_pattern(path: str) -> bool:
-    """Does the target's shell make names of it?"""
+    """Return whether the shell of the target expands this path."""
     return not set(path).isdisjoint("*?[{")
 
 
-class _Expected(Enum):
-    """What the next answer is about."""
+class _AnswerTo(Enum):
+    """What the next answer refers to."""
 
     START = "start"
     LINE = "line"
@@ -98,8 +100,8 @@ class _Expected(Enum):
     END = "end"
 
 
-class _At(Enum):
-    """What the sender's next byte is."""
+class _SenderState(Enum):
+    """What the next byte of the sender belongs to."""
 
     LINE = "line"
     DATA = "data"
@@ -108,7 +110,7 @@ class _At(Enum):
 
 @dataclass(slots=True)
 class _FileInTransit:
-    """A file on its way. ``detail`` is the mode that it is to have, and its times."""
+    """A file that is being sent. ``detail`` has its mode and its times."""
 
     name: str
     detail: str
@@ -116,59 +118,62 @@ class _FileInTransit:
     began: float
     passed: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-    #: How it ended for the sender, and for the other side, which may be the first to say so (pscp is): ``""``
-    #: is well. None until they have said it.
+    #: The result that the sender reports, and that of the other side, which may report first (for pscp):
+    #: empty is success, None is no report yet.
     status: str | None = None
     answer: str | None = None
 
 
 class ScpReader:
-    """See the module; an ``account.Reader``. ``monotonic`` are seconds."""
+    """A ProtocolReader of scp. ``monotonic`` returns seconds."""
 
     def __init__(self, command: ScpCommand, monotonic: Callable[[], float]) -> None:
         self._command = command
         self._monotonic = monotonic
-        self._found: list[Found] = []
-        self._over = False
-        # the sender
-        self._at = _At.LINE
+        self._facts: list[TransferFact] = []
+        self._is_over = False
+        # The sender.
+        self._state = _SenderState.LINE
         self._line = bytearray()
         self._directories: list[str] = []
-        #: What a line ``T`` said of what comes next.
+        #: The times in a line ``T``, for the next file.
         self._times = ""
         self._file: _FileInTransit | None = None
-        # the other side
+        # The other side.
         self._answer = bytearray()
-        #: What the answers will be about.
-        self._expected: deque[tuple[_Expected, _FileInTransit | None]] = deque([(_Expected.START, None)])
+        #: What the next answers refer to.
+        self._unanswered: deque[tuple[_AnswerTo, _FileInTransit | None]] = deque([(_AnswerTo.START, None)])
 
-    def from_user(self, data: bytes) -> tuple[Found, ...]:
-        return self._feed(data, sends=self._command.takes)
+    def from_user(self, data: bytes) -> tuple[TransferFact, ...]:
+        """Read bytes to the target. Returns what they complete."""
+        return self._feed(data, sends=self._command.to_target)
 
-    def from_target(self, data: bytes) -> tuple[Found, ...]:
-        return self._feed(data, sends=not self._command.takes)
+    def from_target(self, data: bytes) -> tuple[TransferFact, ...]:
+        """Read bytes from the target. Returns what they complete."""
+        return self._feed(data, sends=not self._command.to_target)
 
-    def end(self) -> tuple[Found, ...]:
-        if not self._over:
+    def end(self) -> tuple[TransferFact, ...]:
+        """No more bytes follow. Returns what was not completed."""
+        if not self._is_over:
             self._give_up("cut short", "no answer")
-        return self._taken()
+        return self._take_facts()
 
-    def _feed(self, data: bytes, *, sends: bool) -> tuple[Found, ...]:
-        if self._over:
+    def _feed(self, data: bytes, *, sends: bool) -> tuple[TransferFact, ...]:
+        if self._is_over:
             return ()
         try:
             if sends:
                 self._from_sender(data)
             else:
-                self._from_taker(data)
+                self._from_receiver(data)
         except NotFollowed as lost:
-            self._found.append(AccountLost(reason=str(lost)))
+            self._facts.append(AccountLost(reason=str(lost)))
             self._give_up("not known", "not known")
-        return self._taken() if self._found else ()
+        return self._take_facts() if self._facts else ()
 
-    def _taken(self) -> tuple[Found, ...]:
-        found, self._found = self._found, []
-        return tuple(found)
+    def _take_facts(self) -> tuple[TransferFact, ...]:
+        facts, self._facts = self._facts, []
+        return tuple(facts)
 
     # --- the sender
 
@@ -177,16 +182,16 @@ class ScpReader:
         at = 0
         while at < len(data):
             file = self._file
-            if self._at is _At.DATA and file is not None:
+            if self._state is _SenderState.DATA and file is not None:
                 piece = view[at : at + file.left]
                 file.digest.update(piece)
                 file.passed += len(piece)
                 file.left -= len(piece)
                 at += len(piece)
                 if not file.left:
-                    self._at = _At.STATUS
-                    self._expect(_Expected.END, file)
-            elif self._at is _At.STATUS and not self._line and data[at] == 0:
+                    self._state = _SenderState.STATUS
+                    self._expect(_AnswerTo.END, file)
+            elif self._state is _SenderState.STATUS and not self._line and data[at] == 0:
                 at += 1
                 self._complete("")
             else:
@@ -200,24 +205,24 @@ class ScpReader:
                     self._line_of_sender(line)
 
     def _line_of_sender(self, line: bytes) -> None:
-        if self._at is _At.STATUS:
+        if self._state is _SenderState.STATUS:
             if line[:1] not in (b"\x01", b"\x02"):
                 raise NotFollowed("no status byte after a file")
             self._complete(_message(line))
         elif line[:1] in (b"\x01", b"\x02"):
-            if not self._command.takes:
-                self._tell_none(_message(line))
+            if not self._command.to_target:
+                self._report_nothing_sent(_message(line))
         elif line == b"E":
             if not self._directories:
                 raise NotFollowed("more directories are left than were entered")
             self._directories.pop()
-            self._expect(_Expected.LINE)
+            self._expect(_AnswerTo.LINE)
         elif (times := _TIMES.fullmatch(line)) is not None:
             self._times = f" mtime={int(times[1])} atime={int(times[2])}"
-            self._expect(_Expected.LINE)
-        elif (found := _LINE.fullmatch(line)) is not None:
-            detail, self._times = f"mode={found[2].decode()}{self._times}", ""
-            self._begin(found[1], detail, int(found[3]), path_text(found[4]))
+            self._expect(_AnswerTo.LINE)
+        elif (match := _LINE.fullmatch(line)) is not None:
+            detail, self._times = f"mode={match[2].decode()}{self._times}", ""
+            self._begin(match[1], detail, int(match[3]), path_text(match[4]))
         else:
             raise NotFollowed("an invalid line")
 
@@ -225,39 +230,39 @@ class ScpReader:
         below = "/".join((*self._directories, name))
         if len(self._directories) >= DEPTH or len(below) > 2 * PATH_MAX:
             raise NotFollowed("directories are too deep")
-        file = _FileInTransit(below, detail if self._command.takes else "", size, self._monotonic())
+        file = _FileInTransit(below, detail if self._command.to_target else "", size, self._monotonic())
         if kind == b"D":
             self._directories.append(name)
-            self._expect(_Expected.DIRECTORY, file)
+            self._expect(_AnswerTo.DIRECTORY, file)
             return
         self._file = file
-        self._at = _At.DATA if size else _At.STATUS
-        self._expect(_Expected.FILE, file)
+        self._state = _SenderState.DATA if size else _SenderState.STATUS
+        self._expect(_AnswerTo.FILE, file)
         if not size:
-            self._expect(_Expected.END, file)
+            self._expect(_AnswerTo.END, file)
 
     def _complete(self, problem: str) -> None:
-        """The sender has said how the file ended on its side."""
+        """The sender has reported how the file ended on its side."""
         file, self._file = self._file, None
-        self._at = _At.LINE
+        self._state = _SenderState.LINE
         if file is not None:
             file.status = problem
             if file.answer is not None:
-                self._tell_end(file, file.answer, problem)
+                self._report_end(file, file.answer, problem)
 
-    def _expect(self, what: _Expected, file: _FileInTransit | None = None) -> None:
-        if len(self._expected) >= ANSWERS:
+    def _expect(self, what: _AnswerTo, file: _FileInTransit | None = None) -> None:
+        if len(self._unanswered) >= ANSWERS:
             raise NotFollowed("too many lines have no answer")
-        self._expected.append((what, file))
+        self._unanswered.append((what, file))
 
     # --- the other side
 
-    def _from_taker(self, data: bytes) -> None:
+    def _from_receiver(self, data: bytes) -> None:
         at = 0
         while at < len(data):
             if not self._answer and data[at] == 0:
                 at += 1
-                self._answered("")
+                self._handle_answer("")
                 continue
             stop = _end_of_line(data, at)
             self._answer += data[at:stop]
@@ -268,33 +273,33 @@ class ScpReader:
                 raise NotFollowed("an answer is too long")
             if self._answer[-1] == 0x0A:
                 line, self._answer = bytes(self._answer[:-1]), bytearray()
-                self._answered(_message(line))
+                self._handle_answer(_message(line))
 
-    def _answered(self, problem: str) -> None:
-        if not self._expected:
+    def _handle_answer(self, problem: str) -> None:
+        if not self._unanswered:
             raise NotFollowed("an answer without a line")
-        about, file = self._expected.popleft()
-        if about is _Expected.START and problem and self._command.takes:
-            self._tell_none(problem)
+        about, file = self._unanswered.popleft()
+        if about is _AnswerTo.START and problem and self._command.to_target:
+            self._report_nothing_sent(problem)
         if file is None:
             return
-        if about is _Expected.END:
+        if about is _AnswerTo.END:
             file.answer = problem
             if file.status is not None:
-                self._tell_end(file, problem, file.status)
-        elif about is _Expected.DIRECTORY:
-            self._entered(file, problem)
+                self._report_end(file, problem, file.status)
+        elif about is _AnswerTo.DIRECTORY:
+            self._directory_answered(file, problem)
         elif problem:
-            self._refused(file, problem)
+            self._file_refused(file, problem)
 
-    def _entered(self, directory: _FileInTransit, problem: str) -> None:
+    def _directory_answered(self, directory: _FileInTransit, problem: str) -> None:
         if problem:
-            if self._expected or self._line or self._at is not _At.LINE:
+            if self._unanswered or self._line or self._state is not _SenderState.LINE:
                 raise NotFollowed("a directory was refused after it was entered")
             self._directories.pop()
-        if self._command.takes:
+        if self._command.to_target:
             path = self._command.path(directory.name)
-            self._found.append(
+            self._facts.append(
                 Operation(
                     operation="directory",
                     path=path,
@@ -304,47 +309,47 @@ class ScpReader:
                 )
             )
 
-    def _refused(self, file: _FileInTransit, problem: str) -> None:
+    def _file_refused(self, file: _FileInTransit, problem: str) -> None:
         if file is not self._file or file.passed or self._line:
             raise NotFollowed("a file was refused after it was sent")
         self._file = None
-        self._at = _At.LINE
-        if self._expected:
-            self._expected.popleft()  # its end, where it is empty
-        self._tell_file(file, problem)
+        self._state = _SenderState.LINE
+        if self._unanswered:
+            self._unanswered.popleft()  # the end of an empty file
+        self._report_file(file, problem)
 
-    # --- what is found
+    # --- facts
 
-    def _tell_end(self, file: _FileInTransit, answer: str, status: str) -> None:
-        """Both sides have said how it ended. What the target says is the result. What the user says is in the
-        detail: a sender that reports an error of its own keeps no file from being written."""
-        result, said = (answer, status) if self._command.takes else (status, answer)
-        if said:
-            who = "sender" if self._command.takes else "receiver"
-            file.detail = f"{file.detail} {who} reports: {said}".lstrip()
-        self._tell_file(file, result)
+    def _report_end(self, file: _FileInTransit, answer: str, status: str) -> None:
+        """Both sides have reported how the file ended. The report of the target is the result. That of the
+        user is in the detail: an error of the sender does not prevent the file from being written."""
+        result, report = (answer, status) if self._command.to_target else (status, answer)
+        if report:
+            who = "sender" if self._command.to_target else "receiver"
+            file.detail = f"{file.detail} {who} reports: {report}".lstrip()
+        self._report_file(file, result)
 
-    def _tell_file(self, file: _FileInTransit, problem: str, why: str = "") -> None:
-        whole = not file.left and not problem and not why
-        self._found.append(
+    def _report_file(self, file: _FileInTransit, problem: str, reason: str = "") -> None:
+        is_complete = not file.left and not problem and not reason
+        self._facts.append(
             Operation(
-                operation="write" if self._command.takes else "read",
+                operation="write" if self._command.to_target else "read",
                 path=self._command.path(file.name),
                 name=file.name,
                 detail=file.detail,
                 size=file.passed,
-                sha256=file.digest.hexdigest() if whole else "",
-                unhashed="" if whole else why or "it failed",
+                sha256=file.digest.hexdigest() if is_complete else "",
+                unhashed="" if is_complete else reason or "it failed",
                 result=problem or "ok",
                 duration=self._monotonic() - file.began,
             )
         )
 
-    def _tell_none(self, problem: str) -> None:
-        """Nothing of what was asked for, or not all of it, is sent."""
-        self._found.append(
+    def _report_nothing_sent(self, problem: str) -> None:
+        """Report that a requested file, or some of them, are not sent."""
+        self._facts.append(
             Operation(
-                operation="write" if self._command.takes else "read",
+                operation="write" if self._command.to_target else "read",
                 path=" ".join(self._command.paths),
                 size=0,
                 unhashed="not sent",
@@ -352,24 +357,25 @@ class ScpReader:
             )
         )
 
-    def _give_up(self, passing: str, sent: str) -> None:
-        """Nothing more is read: tell what is on its way as ``passing``, what has no answer as ``sent``."""
-        self._over = True
-        for about, file in self._expected:
-            if about is _Expected.END and file is not None and file is not self._file:
-                told = None if self._command.takes else file.status
-                self._tell_file(file, told or sent, sent)
+    def _give_up(self, unfinished: str, unanswered: str) -> None:
+        """Read nothing more: report the file in transit as ``unfinished``, and files without an answer as
+        ``unanswered``."""
+        self._is_over = True
+        for about, file in self._unanswered:
+            if about is _AnswerTo.END and file is not None and file is not self._file:
+                result = None if self._command.to_target else file.status
+                self._report_file(file, result or unanswered, unanswered)
         if self._file is not None:
-            self._tell_file(self._file, passing, passing)
-        self._expected.clear()
+            self._report_file(self._file, unfinished, unfinished)
+        self._unanswered.clear()
         self._file = None
 
 
 def _end_of_line(data: bytes, at: int) -> int:
-    """Behind the newline; where there is none, as far as a line may go and one byte more."""
+    """Return the position after the newline; without one, the longest line and one byte more."""
     return data.find(b"\n", at, at + LINE) + 1 or min(len(data), at + LINE + 1)
 
 
 def _message(line: bytes) -> str:
-    """What stands behind ``\\x01``; never empty, for that would be no problem."""
+    """Return the text after ``\\x01``; never empty, because that would be no error."""
     return path_text(line[1:]).strip() or "it failed"

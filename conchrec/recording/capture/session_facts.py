@@ -1,8 +1,9 @@
-"""What is known of a session besides its streams: the facts that become the header and the manifest."""
+"""The facts of a session, without its streams, that become the header and the manifest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from conchrec.errors import RecordingError
@@ -18,45 +19,54 @@ from conchrec.text import escape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFacts:
-    """What runs: ``kind`` is shell, exec, subsystem or none, ``command`` the command line or the subsystem's
-    name, and ``command_sha256`` its digest where it was cut or is not UTF-8."""
+    """What runs: ``kind`` is shell, exec, subsystem or none, ``command`` the command line or the name of the
+    subsystem, and ``command_sha256`` its digest where it was cut or is not UTF-8."""
 
     kind: str = ""
     command: str = ""
     command_sha256: str = ""
 
+    def encode(self) -> str:
+        """Return the JSON of the event of a later start."""
+        return json.dumps(asdict(self))
+
 
 class SessionSetup:
-    """What the user requests before something runs: a terminal and variables; and markers of that time."""
+    """What the user requests before the start: a terminal and variables; and the markers of that time."""
 
     __slots__ = ("_variables", "environment", "markers", "pty", "size")
 
     def __init__(self) -> None:
         self.pty: Pty | None = None
         self.size = asciicast.DEFAULT_SIZE
-        #: Of these names the header's own field has the value.
+        #: The variables whose values are in ``env`` of the header itself: TERM and SHELL.
         self._variables: dict[str, str] = {}
         self.environment = Environment()
-        #: What comes after the header.
+        #: The markers that follow the header.
         self.markers: list[str] = []
 
     def request_pty(self, pty: Pty) -> None:
-        """The user asks for a terminal."""
+        """The user requests a terminal."""
         self.pty = pty
         self._variables["TERM"] = pty.term
 
     def set_variable(self, name: bytes, value: bytes) -> tuple[str, str]:
-        """The user requests a variable. Returns what a marker says of it, and of the value that it replaces;
-        the latter is empty without one."""
+        """The user requests a variable. Returns the text of its marker, and that of the value that it
+        replaces, which is empty without one."""
         label, kept, replaced = self.environment.set(name, value)
         if label == "SHELL" or (label == "TERM" and self.pty is None):
             self._variables[label] = kept.text
-        return _variable_text(label, kept), "" if replaced is None else _variable_text(label, replaced)
+        return _format_variable(label, kept), "" if replaced is None else _format_variable(label, replaced)
+
+    def take_markers(self) -> list[str]:
+        """Return the markers, once."""
+        markers, self.markers = self.markers, []
+        return markers
 
     def header(
         self, timestamp: int, *, command: str, title: str, ours: dict[str, object]
     ) -> asciicast.Header:
-        """The header, with what was requested so far."""
+        """Return the header, with what was requested so far."""
         return asciicast.Header(
             width=self.size[0],
             height=self.size[1],
@@ -69,7 +79,7 @@ class SessionSetup:
 
 
 class SessionFacts:
-    """The facts of one session. Their owner sets them as they become known."""
+    """The facts of one session. The recorder sets them as they become known."""
 
     __slots__ = (
         "control", "coverage", "exit_signal", "exit_status", "files", "info", "setup", "start",
@@ -88,7 +98,7 @@ class SessionFacts:
         self.coverage: set[NotKept] = set()
 
     def header(self, now: datetime) -> asciicast.Header:
-        """The first line, as it is at ``now``."""
+        """Return the first line, as it is at ``now``."""
         info, start = self.info, self.start
         ours: dict[str, object] = {
             "sid": info.sid,
@@ -113,7 +123,7 @@ class SessionFacts:
         )
 
     def manifest(self, reason: str, failure: RecordingError | None, duration: timedelta) -> Manifest:
-        """The manifest, without what the file and the streams know."""
+        """Return the manifest, without the fields of the file and the streams."""
         info, start = self.info, self.start
         coverage = set(self.coverage)
         if failure:
@@ -150,6 +160,6 @@ class SessionFacts:
         )
 
 
-def _variable_text(label: str, value: KeptText) -> str:
+def _format_variable(label: str, value: KeptText) -> str:
     digest = f" ({value.size} bytes, sha256 {value.sha256})" if value.sha256 else ""
     return f"env {label}={escape(value.text)}{digest}"

@@ -1,16 +1,16 @@
-"""SFTP as it flows by: which files were read and written, and what else was changed.
+"""Follows SFTP: which files were read and written, and what else was changed.
 
 Requests may be pipelined and their answers may come in any order; they are matched by request id. What grows
-with what a peer does (open files, requests without an answer) has a bound. Where the bytes are not SFTP, or
-something is done that the account could not name, the reader says so once (``AccountLost``) and reads no
+with the work of a peer (open files, requests without an answer) has a limit. Where the bytes are not SFTP, or
+something is done that the account could not name, the reader reports that once (``AccountLost``) and reads no
 more:
 
-- a packet that is not well-formed, or longer than its fields; another version; INIT twice;
-- an answer to no request, one that does not fit its request, more data than was asked for;
-- a request with a handle that the target had not given then, and that does not fail;
+- a malformed packet, or one longer than its fields; another version; a second INIT;
+- an answer to no request, one that does not fit its request, more data than was requested;
+- a request with a handle that the target had not given, and that does not fail;
 - a request that no table has (``sftp_requests``) and that does not fail.
 
-No files, no sockets, no clock of its own.
+It has no files, no sockets, and no clock of its own.
 """
 
 from __future__ import annotations
@@ -26,94 +26,104 @@ from conchrec.recording.capture.sftp_requests import (
     NamedRequest,
     OpenFile,
     SftpRequest,
+    normalized_path,
     parse_request,
-    place_of,
 )
 from conchrec.recording.capture.sftp_wire import Attributes, Cursor, PacketStream, result_text
-from conchrec.recording.format.transfer_account import AccountLost, Found, NotFollowed, Operation, path_text
+from conchrec.recording.format.transfer_account import (
+    AccountLost,
+    NotFollowed,
+    Operation,
+    TransferFact,
+    path_text,
+)
 
-#: Who asks for no more than this gets it, but at the end of a file (sections 3 and 6.4 of the draft).
+#: A request of at most so many bytes gets all of them, except at the end of a file (sections 3 and 6.4 of the
+#: draft).
 CERTAIN = 32 * 1024
-#: Requests without an answer: paramiko asks for a whole file at once, as far as windows let it.
+#: The most requests without an answer: paramiko requests a whole file at once, as far as windows allow it.
 REQUESTS = 128 * 1024
-#: What open files and unanswered changes may take, roughly, in bytes.
+#: The most bytes that open files and unanswered changes may need, roughly.
 NAMES = 4 * 1024 * 1024
-#: Sizes that the target told, of how many paths.
+#: The most paths whose reported sizes are kept.
 SIZES = 1024
 
 _UNFIT = "an answer that does not fit its request"
 _UNKNOWN_HANDLE = "an unknown handle"
 _CHANGED_ELSEWHERE = "changed through another request"
-#: Requests that are answered by names.
+#: The requests whose answer is a list of names.
 _LISTED = (wire.READDIR, wire.READLINK, wire.REALPATH, wire.EXTENDED)
 
 
 class SftpReader:
-    """See the module; an ``account.Reader``. ``monotonic`` are seconds."""
+    """A ProtocolReader of SFTP version 3. ``monotonic`` returns seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        #: The target announces extensions of OpenSSH's, and so takes SYMLINK's paths the other way round than
-        #: the draft has them (OpenSSH's PROTOCOL, section 4.1).
+        #: The target announces extensions of OpenSSH, so the paths of SYMLINK are in the opposite order of
+        #: the draft (OpenSSH's PROTOCOL, section 4.1).
         self._openssh = False
-        self._found: list[Found] = []
-        self._over = False
-        self._version_asked = False
-        self._version = False
+        self._facts: list[TransferFact] = []
+        self._is_over = False
+        self._has_init = False
+        self._has_version = False
         self._handles: dict[bytes, OpenFile] = {}
-        self._asked: dict[int, SftpRequest] = {}
-        #: Files whose end was not told yet, in the order of their opening.
+        self._unanswered: dict[int, SftpRequest] = {}
+        #: Files that were not reported yet, in the order in which they were opened.
         self._files: dict[OpenFile, None] = {}
         self._sizes: OrderedDict[bytes, int] = OrderedDict()
         self._window = EarlyBytes()
-        self._names = 0
-        #: What the data of the packet that is passing belongs to.
+        self._names_size = 0
+        #: The file of the data in the current packet, in each direction.
         self._writing: OpenFile | None = None
         self._reading: OpenFile | None = None
         self._requests = PacketStream(wire.WRITE, self._write, self._written, self._request)
         self._answers = PacketStream(wire.DATA, self._data, self._data_over, self._answer)
 
-    def from_user(self, data: bytes) -> tuple[Found, ...]:
+    def from_user(self, data: bytes) -> tuple[TransferFact, ...]:
+        """Read bytes to the target. Returns what they complete."""
         return self._feed(self._requests, data)
 
-    def from_target(self, data: bytes) -> tuple[Found, ...]:
+    def from_target(self, data: bytes) -> tuple[TransferFact, ...]:
+        """Read bytes from the target. Returns what they complete."""
         return self._feed(self._answers, data)
 
-    def end(self) -> tuple[Found, ...]:
-        if not self._over:
-            if any(map(_changes_unknown, self._asked.values())):
-                # It may have been done: a client need not wait for the answer.
+    def end(self) -> tuple[TransferFact, ...]:
+        """No more bytes follow. Returns what was not completed."""
+        if not self._is_over:
+            if any(map(_may_change_unknown, self._unanswered.values())):
+                # The target may have done it: a client need not wait for the answer.
                 self._lose(_UNKNOWN_HANDLE)
             elif self._requests.unread or self._answers.unread:
                 self._lose("the session ends within a packet")
-            elif self._asked and not self._version:
+            elif self._unanswered and not self._has_version:
                 self._lose("the target did not answer")
             self._give_up("not closed", "no answer")
-        return self._taken()
+        return self._take_facts()
 
-    def _feed(self, packets: PacketStream, data: bytes) -> tuple[Found, ...]:
-        if self._over:
+    def _feed(self, packets: PacketStream, data: bytes) -> tuple[TransferFact, ...]:
+        if self._is_over:
             return ()
         try:
             packets.feed(data)
         except NotFollowed as problem:
             self._lose(str(problem))
             self._give_up("not known", "not known")
-        return self._taken() if self._found else ()
+        return self._take_facts() if self._facts else ()
 
     def _lose(self, reason: str) -> None:
         unread = {"from_user": self._requests.unread, "from_target": self._answers.unread}
-        self._found.append(AccountLost(reason=reason, **unread))
+        self._facts.append(AccountLost(reason=reason, **unread))
 
-    def _taken(self) -> tuple[Found, ...]:
-        found, self._found = self._found, []
-        return tuple(found)
+    def _take_facts(self) -> tuple[TransferFact, ...]:
+        facts, self._facts = self._facts, []
+        return tuple(facts)
 
     # --- requests
 
     def _request(self, kind: int, body: bytes) -> None:
         cursor = Cursor(body)
-        if not self._version_asked:
+        if not self._has_init:
             self._init(kind, cursor)
             return
         if kind == wire.INIT:
@@ -133,16 +143,16 @@ class SftpReader:
         self._ask(number, request)
 
     def _init(self, kind: int, cursor: Cursor) -> None:
-        """``uint32 version``, and pairs of strings that no client of version 3 sends."""
+        """Read INIT: ``uint32 version``, and pairs of strings that no client of version 3 sends."""
         if kind != wire.INIT:
             raise NotFollowed("the client does not begin with INIT")
         cursor.uint32()
         if len(cursor.rest()) > wire.INIT_SIZE:
             raise NotFollowed("INIT is too long")
-        self._version_asked = True
+        self._has_init = True
 
     def _bind(self, request: SftpRequest) -> None:
-        """Find the files that its handles stand for, and say what it does to them."""
+        """Look up the files of its handles, and note what the request does to them."""
         files = [self._handles.get(handle) for handle in request.handles]
         if files:
             request.file = files[0]
@@ -167,29 +177,31 @@ class SftpReader:
         elif request.flags & wire.MODIFIES or request.size is not None:
             self._sizes.pop(request.path, None)
             self._changed_elsewhere(request.path)
-        self._names += request.cost
-        if self._names > NAMES:
+        self._names_size += request.cost
+        if self._names_size > NAMES:
             raise NotFollowed("too many files are open")
 
     def _changed_elsewhere(self, path: bytes) -> bool:
-        """A request opens a file to change it, or cuts it, by its path: what is written to it through another
-        handle is not known to be what it holds. Is there such a handle?"""
-        place = place_of(path)
-        others = [file for file in self._files if file.place == place and file.flags & wire.MODIFIES]
+        """A request opens a file for changes, or cuts it, by its path: what is written to it through another
+        handle need not be its contents. Returns whether there is such a handle."""
+        normalized = normalized_path(path)
+        others = [
+            file for file in self._files if file.normalized == normalized and file.flags & wire.MODIFIES
+        ]
         for file in others:
             file.written.give_up(_CHANGED_ELSEWHERE)
         return bool(others)
 
     def _ask(self, number: int, request: SftpRequest) -> None:
-        if number in self._asked:
+        if number in self._unanswered:
             raise NotFollowed("a request id is used twice")
-        if len(self._asked) >= REQUESTS:
+        if len(self._unanswered) >= REQUESTS:
             raise NotFollowed("too many requests have no answer")
-        self._asked[number] = request
+        self._unanswered[number] = request
 
     def _write(self, head: bytes) -> Callable[[memoryview], None]:
-        """``string handle, uint64 offset, string data``, up to the data."""
-        if not self._version_asked:
+        """Read ``string handle, uint64 offset, string data``, up to the data."""
+        if not self._has_init:
             raise NotFollowed("the client does not begin with INIT")
         cursor = Cursor(head)
         number, handle = cursor.uint32(), cursor.handle()
@@ -209,11 +221,11 @@ class SftpReader:
 
     def _answer(self, kind: int, body: bytes) -> None:
         cursor = Cursor(body)
-        if not self._version:
+        if not self._has_version:
             self._version_answer(kind, cursor)
             return
         number = cursor.uint32()
-        request = self._waiting(number)
+        request = self._request_answered(number)
         if kind == wire.STATUS:
             self._status(number, request, _status_code(cursor))
             return
@@ -221,10 +233,10 @@ class SftpReader:
             raise NotFollowed(_UNKNOWN_HANDLE)
         if isinstance(request, NamedRequest) and not request.known:
             self._settle(number, request)
-            self._tell_change(request, "ok")
-            raise NotFollowed(_unknown(request))
+            self._report_change(request, "ok")
+            raise NotFollowed(_unknown_request_text(request))
         if isinstance(request, NamedRequest) and request.operation:
-            # A change is answered by a status and by nothing else.
+            # The answer to a change is always a status.
             raise NotFollowed(_UNFIT)
         if kind == wire.HANDLE_REPLY and isinstance(request, NamedRequest) and _opens(request):
             handle = cursor.handle()
@@ -245,7 +257,7 @@ class SftpReader:
         self._settle(number, request)
 
     def _version_answer(self, kind: int, cursor: Cursor) -> None:
-        """``uint32 version``, and of each extension ``string name, string data``."""
+        """Read ``uint32 version``, and of each extension ``string name, string data``."""
         if kind != wire.VERSION_REPLY:
             raise NotFollowed("the target does not begin with VERSION")
         if (version := cursor.uint32()) != wire.VERSION:
@@ -257,22 +269,22 @@ class SftpReader:
             size += len(name) + len(data)
         if size > wire.VERSION_SIZE:
             raise NotFollowed("VERSION is too long")
-        if not self._version_asked:
+        if not self._has_init:
             raise NotFollowed("an answer without a request")
-        self._version = True
+        self._has_version = True
 
-    def _waiting(self, number: int) -> SftpRequest:
-        """The request that this answer is to."""
-        request = self._asked.get(number)
+    def _request_answered(self, number: int) -> SftpRequest:
+        """Return the request that this answer is to."""
+        request = self._unanswered.get(number)
         if request is None:
             raise NotFollowed("an answer without a request")
         return request
 
     def _settle(self, number: int, request: SftpRequest) -> None:
-        """Its answer fits: it does not wait any more."""
-        del self._asked[number]
+        """The answer fits the request, which does not wait any more."""
+        del self._unanswered[number]
         if isinstance(request, NamedRequest):
-            self._names -= request.cost
+            self._names_size -= request.cost
 
     def _status(self, number: int, request: SftpRequest, code: int) -> None:
         file = request.file
@@ -303,19 +315,19 @@ class SftpReader:
 
     def _named_status(self, request: NamedRequest, code: int) -> None:
         if request.operation:
-            self._tell_change(request, result_text(code))
+            self._report_change(request, result_text(code))
             if code == wire.OK and not request.known:
-                raise NotFollowed(_unknown(request))
+                raise NotFollowed(_unknown_request_text(request))
             if code == wire.OK and request.kind == wire.FSETSTAT and request.size is not None:
                 assert request.file is not None
                 request.file.cleared = request.size
         elif _opens(request):
-            self._refused(request, result_text(code))
+            self._report_refused_open(request, result_text(code))
 
     def _handle(self, request: NamedRequest, handle: bytes) -> None:
         if handle in self._handles:
             raise NotFollowed("a handle is given twice")
-        self._names += request.cost  # until it is closed
+        self._names_size += request.cost  # until it is closed
         file = OpenFile.opened(request, self._window, self._sizes.get(request.path))
         if file.flags & wire.MODIFIES and self._changed_elsewhere(file.path):
             file.written.give_up(_CHANGED_ELSEWHERE)
@@ -323,7 +335,8 @@ class SftpReader:
         self._files[file] = None
 
     def _name_list(self, directory: bytes, cursor: Cursor, *, keep: bool) -> None:
-        """``uint32 count``, and of each ``string name, string long name, ATTRS``. At most SIZES are read."""
+        """Read ``uint32 count``, and of each ``string name, string long name, ATTRS``. At most SIZES are
+        read."""
         count = cursor.uint32()
         for _ in range(min(count, SIZES)):
             name = cursor.string()
@@ -335,7 +348,7 @@ class SftpReader:
             cursor.finish()
 
     def _size(self, path: bytes, size: int | None) -> None:
-        """The target says how large a file is; for a client that does not read until it hears of the end."""
+        """Note the size of a file that the target reports: a client may stop reading at it."""
         if size is None or len(path) > NAMED_COST:
             return
         self._sizes[path] = size
@@ -344,10 +357,10 @@ class SftpReader:
             self._sizes.popitem(last=False)
 
     def _data(self, head: bytes) -> Callable[[memoryview], None]:
-        """``string data``, up to the data."""
+        """Read ``string data``, up to the data."""
         cursor = Cursor(head)
         number, length = cursor.uint32(), cursor.uint32()
-        request = self._waiting(number)
+        request = self._request_answered(number)
         if request.kind != wire.READ:
             raise NotFollowed(_UNFIT)
         if request.file is None:
@@ -367,27 +380,27 @@ class SftpReader:
             file.pending -= 1
             self._finish_if_done(file)
 
-    # --- what is found
+    # --- facts
 
     def _finish_if_done(self, file: OpenFile) -> None:
         if file.closed and not file.pending and file in self._files:
             del self._files[file]
-            self._names -= len(file.path) + len(file.detail) + NAMED_COST
-            self._tell(file)
+            self._names_size -= len(file.path) + len(file.detail) + NAMED_COST
+            self._report(file)
 
-    def _tell(self, file: OpenFile) -> None:
-        """Whatever passed of a file, each way; where nothing did, what opening it did."""
+    def _report(self, file: OpenFile) -> None:
+        """Report what passed of a file in each direction; where nothing did, what opening it did."""
         if file.directory:
             return
         if file.was_read:
-            told = file.read.close(file.end, "not read to its end")
-            self._tell_file(file, "read", file.read.passed, *told)
+            digest = file.read.close(file.end, "not read to its end")
+            self._report_file(file, "read", file.read.passed, *digest)
         if file.was_written:
-            told = file.written.close(file.cleared, "what was in the file before is not known")
-            self._tell_file(file, "write", file.written.passed, *told)
+            digest = file.written.close(file.cleared, "what was in the file before is not known")
+            self._report_file(file, "write", file.written.passed, *digest)
 
-    def _tell_file(self, file: OpenFile, operation: str, size: int, sha256: str, unhashed: str) -> None:
-        self._found.append(
+    def _report_file(self, file: OpenFile, operation: str, size: int, sha256: str, unhashed: str) -> None:
+        self._facts.append(
             Operation(
                 operation=operation,
                 path=path_text(file.path),
@@ -400,9 +413,9 @@ class SftpReader:
             )
         )
 
-    def _refused(self, request: NamedRequest, result: str) -> None:
+    def _report_refused_open(self, request: NamedRequest, result: str) -> None:
         if request.kind == wire.OPEN:
-            self._found.append(
+            self._facts.append(
                 Operation(
                     operation="write" if request.flags & wire.MODIFIES else "read",
                     path=path_text(request.path),
@@ -414,11 +427,11 @@ class SftpReader:
                 )
             )
 
-    def _tell_change(self, request: NamedRequest, result: str) -> None:
+    def _report_change(self, request: NamedRequest, result: str) -> None:
         path, other = request.path, request.other
         if request.kind == wire.SYMLINK and self._openssh:
             path, other = other, path
-        self._found.append(
+        self._facts.append(
             Operation(
                 operation=request.operation,
                 path=path_text(path),
@@ -429,33 +442,34 @@ class SftpReader:
             )
         )
 
-    def _give_up(self, opened: str, asked: str) -> None:
-        """Nothing more is read: tell what is open as ``opened``, and what has no answer as ``asked``."""
-        self._over = True
+    def _give_up(self, open_result: str, unanswered_result: str) -> None:
+        """Read nothing more: report open files as ``open_result``, and requests without an answer as
+        ``unanswered_result``."""
+        self._is_over = True
         for file in self._files:
-            file.failed(opened)
-            file.read.give_up(opened)
-            file.written.give_up(opened)
-            self._tell(file)
-        for request in self._asked.values():
+            file.failed(open_result)
+            file.read.give_up(open_result)
+            file.written.give_up(open_result)
+            self._report(file)
+        for request in self._unanswered.values():
             if not isinstance(request, NamedRequest):
                 continue
             if request.operation:
-                self._tell_change(request, asked)
+                self._report_change(request, unanswered_result)
             elif request.kind == wire.OPEN:
-                self._refused(request, asked)
+                self._report_refused_open(request, unanswered_result)
         self._files.clear()
         self._handles.clear()
-        self._asked.clear()
+        self._unanswered.clear()
         self._sizes.clear()
 
 
 def _count_nowhere(piece: memoryview) -> None:
-    """Data for an unknown handle: the answer says what became of it."""
+    """Ignore data for an unknown handle: the answer says what became of it."""
 
 
-def _changes_unknown(request: SftpRequest) -> bool:
-    """Does it change something through an unknown handle?"""
+def _may_change_unknown(request: SftpRequest) -> bool:
+    """Return whether the request changes something through an unknown handle."""
     if not request.handles or request.file is not None:
         return False
     return request.kind == wire.WRITE or (isinstance(request, NamedRequest) and bool(request.operation))
@@ -466,7 +480,7 @@ def _opens(request: SftpRequest) -> bool:
 
 
 def _status_code(cursor: Cursor) -> int:
-    """``uint32 code, string message, string language``; old servers leave out the texts."""
+    """Read ``uint32 code, string message, string language``; old servers leave out the texts."""
     code = cursor.uint32()
     size = 0
     for _ in range(2):
@@ -478,5 +492,5 @@ def _status_code(cursor: Cursor) -> int:
     return code
 
 
-def _unknown(request: NamedRequest) -> str:
+def _unknown_request_text(request: NamedRequest) -> str:
     return f"the target carried out an unknown request: {request.detail.split(' ')[0]}"

@@ -14,22 +14,22 @@ from conchrec.recording.capture.file_contents import EarlyBytes, FileContents
 from conchrec.recording.capture.sftp_wire import Attributes, Cursor
 from conchrec.recording.format.transfer_account import PATH_MAX, path_text
 
-#: What a request with names takes besides these, roughly, in bytes.
+#: The bytes that a request with names needs in addition to the names, roughly.
 NAMED_COST = 1024
-#: What is kept of a request that nobody knows: its name, and the beginning of its body.
+#: What is kept of an unknown request: so many bytes of its name, and of its body.
 _NAME_SHOWN = 64
 _BODY_SHOWN = 256
 
 
-def place_of(path: bytes) -> bytes:
-    """The path without ``.``, ``..`` and double slashes."""
-    place = posixpath.normpath(path)
-    return place[1:] if place.startswith(b"//") else place
+def normalized_path(path: bytes) -> bytes:
+    """Return the path without ``.``, ``..`` and double slashes."""
+    normalized = posixpath.normpath(path)
+    return normalized[1:] if normalized.startswith(b"//") else normalized
 
 
 @dataclass(slots=True, eq=False)
 class OpenFile:
-    """A file or a directory that is open, or was until its last answers have come."""
+    """A file or a directory that is open, or was until its last answers have arrived."""
 
     path: bytes
     flags: int
@@ -38,23 +38,23 @@ class OpenFile:
     directory: bool
     read: FileContents
     written: FileContents
-    #: ``place_of`` the path. Links are the target's to know.
-    place: bytes
+    #: ``normalized_path`` the path. Links are the target's to know.
+    normalized: bytes
     #: Reads and writes without an answer.
     pending: int = 0
-    #: Where the target said that the file ends, where it had less than it was asked for, and what it said of
-    #: the size.
+    #: The end that the target reported, the end of an answer that was shorter than requested, and the size
+    #: that the target reported.
     ends: int | None = None
     short: int | None = None
     size: int | None = None
-    #: As far as this reader knows, nothing of what was in the file before is behind this.
+    #: No earlier contents of the file are after this offset, as far as this reader knows.
     cleared: int | None = None
     result: str = ""
     closed: bool = False
 
     @classmethod
     def opened(cls, request: NamedRequest, window: EarlyBytes, size: int | None) -> OpenFile:
-        """The target has opened it. ``size`` is what it said before of a file with this path."""
+        """Return the file that the target has opened. ``size`` is what it reported before for this path."""
         file = cls(
             path=request.path,
             flags=request.flags,
@@ -63,7 +63,7 @@ class OpenFile:
             directory=request.kind == wire.OPENDIR,
             read=FileContents(window),
             written=FileContents(window),
-            place=place_of(request.path),
+            normalized=normalized_path(request.path),
             size=size,
         )
         new = wire.FXF_CREAT | wire.FXF_EXCL
@@ -75,8 +75,8 @@ class OpenFile:
 
     @property
     def end(self) -> int | None:
-        """The end of what there is to read, as far as that can be known: a client may stop where it was told
-        that the end is, where it got less than it wanted, or at the size that it was told before."""
+        """The end of what there is to read, as far as it is known. A client may stop where the target
+        reported the end, where it got less than it requested, or at the size that was reported before."""
         read = self.read.next
         if self.ends is not None:
             return read if read == self.short else self.ends
@@ -84,25 +84,25 @@ class OpenFile:
 
     @property
     def was_read(self) -> bool:
-        """Is there something to say of reading? Where it was only opened: to read and nothing else."""
+        """Whether the file was read, or opened only for reading."""
         return bool(self.read.passed) or not self.was_written
 
     @property
     def was_written(self) -> bool:
-        """The same of writing: OPEN alone may have made the file, or emptied it."""
+        """Whether the file was written. OPEN alone may have created or emptied it."""
         if self.written.passed or self.flags & (wire.FXF_CREAT | wire.FXF_TRUNC):
             return True
         return not self.read.passed and bool(self.flags & wire.MODIFIES)
 
     def failed(self, result: str) -> None:
-        """The first failure is the one that is told."""
+        """Note a failure; the first one is the one that is reported."""
         self.result = self.result or result
 
 
 @dataclass(slots=True)
 class SftpRequest:
-    """A request that waits for its answer. ``handles`` are those in it, ``file`` what the first of them
-    stands for; None where the target has not given that handle."""
+    """A request that waits for its answer. ``handles`` are its handles, and ``file`` is what the first of
+    them stands for; None where the target has not given that handle."""
 
     kind: int
     handles: tuple[bytes, ...] = ()
@@ -113,10 +113,10 @@ class SftpRequest:
 
 @dataclass(slots=True)
 class NamedRequest(SftpRequest):
-    """One with names, which cost memory while it waits.
+    """A request with names, which need memory while it waits.
 
-    ``operation`` is what it changes at the target, empty where it changes nothing; ``detail`` are its flags
-    and attributes as an account has them. ``known`` is False where no table has it.
+    ``operation`` is what it changes at the target, empty where it changes nothing. ``detail`` has its flags
+    and attributes as an account shows them. ``known`` is False where no table has it.
     """
 
     path: bytes = b""
@@ -130,7 +130,7 @@ class NamedRequest(SftpRequest):
 
     @property
     def cost(self) -> int:
-        """What it takes, roughly, in bytes."""
+        """The bytes of memory that it needs, roughly."""
         return len(self.path) + len(self.other) + len(self.detail) + NAMED_COST
 
 
@@ -138,13 +138,13 @@ class RequestField(Enum):
     """A field of a request, after its request id."""
 
     PATH = auto()
-    """``string``: the path that it is about."""
+    """``string``: the path."""
     OTHER = auto()
     """``string``: the second path."""
     HANDLE = auto()
     """``string``, from an answer of the target."""
     ATTRIBUTES = auto()
-    """ATTRS: what it sets."""
+    """ATTRS: the attributes to set."""
     FLAGS = auto()
     """``uint32``: how to open a file."""
     OFFSET = auto()
@@ -154,14 +154,14 @@ class RequestField(Enum):
     COPY_LENGTH = auto()
     """``uint64``: 0 is everything."""
     BOOLEAN = auto()
-    """``byte``: changes nothing that an account says."""
+    """``byte``: has no effect on the account."""
     REST = auto()
-    """Whatever follows, of a request that only asks."""
+    """Everything that follows, in a request that changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The fields of a request; ``operation`` is what it changes, empty where it changes nothing."""
+    """The fields of a request. ``operation`` is what it changes, empty where it changes nothing."""
 
     fields: tuple[RequestField, ...]
     operation: str = ""
@@ -191,7 +191,7 @@ REQUESTS: dict[int, Layout] = {
     wire.READLINK: Layout(_PATH),
     wire.SYMLINK: Layout(_TWO_PATHS, "symlink"),
 }
-#: Extended requests, by name: first those of OpenSSH's PROTOCOL, section 4, then those of other servers.
+#: Extended requests by name: those of OpenSSH's PROTOCOL, section 4, then those of other servers.
 EXTENSIONS: dict[bytes, Layout] = {
     b"posix-rename@openssh.com": Layout(_TWO_PATHS, "posix-rename"),
     b"hardlink@openssh.com": Layout(_TWO_PATHS, "hardlink"),
@@ -224,7 +224,7 @@ EXTENSIONS: dict[bytes, Layout] = {
 
 
 def parse_request(kind: int, cursor: Cursor, began: float) -> SftpRequest:
-    """The request whose fields ``cursor`` reads, behind the request id. Raises NotFollowed."""
+    """Read the request whose fields ``cursor`` reads, after the request id. Raises NotFollowed."""
     layout = REQUESTS.get(kind)
     name = b""
     if kind == wire.EXTENDED:
@@ -251,7 +251,7 @@ class _Parser:
         self._copied = 0
 
     def parse(self, cursor: Cursor) -> NamedRequest:
-        """The request; raises NotFollowed."""
+        """Return the request. Raises NotFollowed."""
         request = self._request
         words = []
         for field in self._fields:
@@ -278,7 +278,7 @@ class _Parser:
         return request
 
     def _number(self, field: RequestField, cursor: Cursor) -> None:
-        """A field that is not a name."""
+        """Read a field that is not a name."""
         if field is RequestField.OFFSET:
             self._offsets.append(cursor.uint64())
             self._request.offset = self._offsets[0]
@@ -297,7 +297,7 @@ class _Parser:
 
 
 def _cut(path: bytes) -> bytes:
-    """As much of a path as is kept, and one byte more where there is more."""
+    """Return as much of a path as is kept, and one byte more where there is more."""
     return path[: PATH_MAX + 1]
 
 

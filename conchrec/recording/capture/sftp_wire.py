@@ -1,8 +1,8 @@
-"""The packets of SFTP version 3: numbers, fields, and how a stream is cut into packets.
+"""The packets of SFTP version 3: numbers, fields, and how a stream is split into packets.
 
 draft-ietf-secsh-filexfer-02, with the extensions of OpenSSH's PROTOCOL, section 4. A packet is ``uint32
 length, byte type``, then (except in INIT and VERSION) ``uint32 request id``, then the fields of its type.
-Everything here raises NotFollowed on too little and on too much. No files, no sockets.
+Everything here raises NotFollowed for a packet that is too short or too long. It has no files and no sockets.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ VERSION = 3
 
 #: The longest packet that is not a file's data: sftp-server's own limit.
 PACKET = 256 * 1024
-#: The longest with a file's data. Servers of other makers take some MiB.
+#: The longest packet with a file's data. Some other servers accept several MiB.
 DATA_PACKET = 16 * 1024 * 1024
 #: A handle is no longer than this (section 3 of the draft).
 HANDLE = 256
 #: Extended attributes of one file; there are none in use.
 PAIRS = 64
-#: What INIT and VERSION may carry: names and versions of extensions. OpenSSH's VERSION has 300 bytes.
+#: The most bytes of extensions in INIT and VERSION. OpenSSH's VERSION has 300 bytes.
 INIT_SIZE = 1024
 VERSION_SIZE = 8 * 1024
 #: The longest text of a STATUS.
@@ -61,17 +61,18 @@ _RESULTS = {
     7: "connection lost",
     8: "not supported",
 }
-#: What is kept of the names of extended attributes.
+#: The most bytes of the names of extended attributes that are kept.
 _NAMES_SHOWN = 256
 
 
 def result_text(code: int) -> str:
-    """A status code as an account has it."""
+    """Return a status code as an account shows it."""
     return _RESULTS.get(code, f"status {code}")
 
 
 def flags_text(flags: int) -> str:
-    """The flags of OPEN (section 6.3): ``flags=write,create,truncate``; unknown bits in hexadecimal."""
+    """Return the flags of OPEN (section 6.3): ``flags=write,create,truncate``; unknown bits in
+    hexadecimal."""
     names = [name for bit, name in _FLAGS.items() if flags & bit]
     if other := flags & ~_KNOWN_FLAGS:
         names.append(f"{other:#x}")
@@ -89,32 +90,38 @@ class Cursor:
 
     @property
     def at_end(self) -> bool:
+        """Whether everything was read."""
         return self._at >= len(self._data)
 
     def uint32(self) -> int:
+        """Take a number of 32 bits."""
         return int.from_bytes(self._take(4), "big")
 
     def uint64(self) -> int:
+        """Take a number of 64 bits."""
         return int.from_bytes(self._take(8), "big")
 
     def boolean(self) -> bool:
+        """Take a byte; anything but 0 is true."""
         return self._take(1) != b"\0"
 
     def string(self) -> bytes:
+        """Take a string: ``uint32 length``, and so many bytes."""
         return self._take(self.uint32())
 
     def handle(self) -> bytes:
+        """Take a string that is no longer than a handle may be."""
         handle = self.string()
         if len(handle) > HANDLE:
             raise NotFollowed("a handle is too long")
         return handle
 
     def rest(self) -> bytes:
-        """Everything up to the end of the packet."""
+        """Take everything up to the end of the packet."""
         return self._take(len(self._data) - self._at)
 
     def finish(self) -> None:
-        """The packet ends here. A server skips what follows, so that anything could stand there."""
+        """Check that the packet ends here. A server skips what follows, so anything could stand there."""
         if not self.at_end:
             raise NotFollowed("a packet is longer than its fields")
 
@@ -129,7 +136,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """What a request sets, or an answer tells, of a file. ``extended`` are names of extended attributes."""
+    """What a request sets, or an answer reports, of a file. ``extended`` are names of extended attributes."""
 
     size: int | None = None
     owner: tuple[int, int] | None = None
@@ -139,8 +146,8 @@ class Attributes:
 
     @classmethod
     def parse(cls, cursor: Cursor) -> Attributes:
-        """``uint32 flags`` and what they announce (section 5): ``uint64 size``, ``uint32 uid, gid``, ``uint32
-        permissions``, ``uint32 atime, mtime``, ``uint32 count`` and pairs of strings."""
+        """Read ``uint32 flags`` and what they announce (section 5): ``uint64 size``, ``uint32 uid, gid``,
+        ``uint32 permissions``, ``uint32 atime, mtime``, ``uint32 count`` and pairs of strings."""
         flags = cursor.uint32()
         size = cursor.uint64() if flags & 0x1 else None
         owner = (cursor.uint32(), cursor.uint32()) if flags & 0x2 else None
@@ -157,7 +164,7 @@ class Attributes:
 
     @property
     def file_size(self) -> int | None:
-        """The size, of what may be a regular file."""
+        """The size, where this may be a regular file."""
         kind = stat.S_IFMT(self.permissions or 0)
         return self.size if kind in (0, stat.S_IFREG) else None
 
@@ -180,11 +187,11 @@ class Attributes:
 
 
 class PacketStream:
-    """One direction, cut into packets, whatever pieces it comes in.
+    """One direction, split into packets, in whatever pieces it comes.
 
-    ``streamed`` is the type whose data is not collected: ``begin`` gets what stands before it, without length
-    and type, and says where the data goes; ``done`` is called after that. ``packet`` gets each other packet,
-    its type and the rest of it. Both may raise NotFollowed.
+    ``streamed`` is the type whose data is not collected: ``begin`` gets what stands before the data, without
+    length and type, and returns a function that takes the data; ``done`` is called after it. ``packet`` gets
+    the type and the rest of each other packet. Both may raise NotFollowed.
     """
 
     __slots__ = (
@@ -203,24 +210,24 @@ class PacketStream:
         self._begin = begin
         self._done = done
         self._packet = packet
-        #: What came of the packet that is not complete, without a file's data.
+        #: The received part of the incomplete packet, without a file's data.
         self._head = bytearray()
         self._wanted = 5
         self._kind = -1
         self._length = 0
-        #: Bytes of data that are still to come.
+        #: The bytes of data that are missing.
         self._left = 0
         self._take: Callable[[memoryview], None] | None = None
         self._unread = b""
 
     @property
     def unread(self) -> bytes:
-        """What came and stands in no packet that was read: the packet that is not complete, and after
-        NotFollowed the one that raised it with everything that came behind it."""
+        """The bytes that are in no packet that was read: those of the incomplete packet, and after
+        NotFollowed those of the packet that raised it and of everything after it."""
         return bytes(self._head) + self._unread
 
     def feed(self, data: bytes) -> None:
-        """Raises NotFollowed; not to be called again after that."""
+        """Read bytes. Raises NotFollowed; must not be called again after that."""
         view = memoryview(data)
         at, end = 0, len(view)
         try:
@@ -242,7 +249,7 @@ class PacketStream:
             raise
 
     def _grown(self) -> None:
-        """What was wanted of the packet is there."""
+        """The wanted part of the packet is complete."""
         head = self._head
         if self._wanted == 5:
             length, self._kind = struct.unpack(">IB", head)

@@ -1,7 +1,7 @@
 """SHA-256 of a stream, computed in batches in a thread.
 
-The bytes are copied into batches: to keep the pieces themselves until a thread takes them would cost more, in
-memory that is touched and in waiting for Python's lock after each of them, than to hash them at once.
+The bytes are copied into batches. To keep the pieces themselves until a thread takes them would cost more
+than to hash them at once: in memory that is touched, and in waits for Python's lock after each of them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable
 
 #: The size of a batch.
 BATCH = 1024 * 1024
-#: Pieces of this size are hashed at once where nothing waits, and the rest of a batch where it is time: that
-#: costs less than to wake a thread.
+#: Pieces of this size are hashed at once where nothing is pending, and a rest of a batch of this size at a
+#: flush: that costs less than to wake a thread.
 PIECE = 4 * 1024
 REST = 64 * 1024
-#: So many batches may wait: where the threads lag, the caller hashes them.
+#: The most batches that may wait: where the threads are late, the caller hashes them.
 BATCHES = 2
 
 
 class StreamDigest:
     """The digest of everything that ``update`` was given, in that order.
 
-    ``in_thread`` runs a function in some thread, soon, and hears nothing of it. All methods are called in one
-    thread, the reactor's. At most BATCHES are held, and nothing for long after the last ``flush``.
+    ``in_thread`` runs a function in some thread, soon. All methods are called in one thread, that of the
+    reactor. At most BATCHES are held, and nothing for long after the last ``flush``.
     """
 
     __slots__ = (
@@ -53,19 +53,19 @@ class StreamDigest:
         self._filled = 0
         #: Batches and their sizes: appended by the caller, taken by the holder of the lock.
         self._ready: deque[tuple[bytearray, int]] = deque()
-        #: Batches to use again.
+        #: Batches that can be used again.
         self._free: list[bytearray] = []
-        #: The thread has been asked to hash, and has not.
+        #: A thread was requested, and has not begun.
         self._busy = False
 
     @property
-    def waiting(self) -> int:
-        """Bytes that are not hashed yet."""
+    def pending(self) -> int:
+        """The number of bytes that are not hashed yet."""
         return self.size - self._hashed
 
     def update(self, data: bytes) -> None:
-        """The next bytes of the stream."""
-        if len(data) <= PIECE and not self.waiting:
+        """Add the next bytes of the stream."""
+        if len(data) <= PIECE and not self.pending:
             self.size += len(data)
             self._hash.update(data)
             self._hashed += len(data)
@@ -83,21 +83,22 @@ class StreamDigest:
                 self._next()
 
     def flush(self) -> None:
-        """Hash what waits, soon: called some milliseconds after an ``update``."""
+        """Hash what is pending, soon. Called some milliseconds after an ``update``."""
         if self._ready:
-            return  # the thread comes for it, and ``flush`` is called again
+            return  # the thread takes them, and ``flush`` is called again
         if self._filled > REST:
             self._next()
         else:
             self._catch_up()
 
     def hexdigest(self) -> str:
-        """The digest of everything so far. It waits for a batch that is being hashed, and for no thread."""
+        """Return the digest of everything so far. Waits for a batch that is being hashed, but for no
+        thread."""
         self._catch_up()
         return self._hash.hexdigest()
 
     def _next(self) -> None:
-        """The batch is to be hashed, and another one begins."""
+        """Hand the batch over for hashing, and begin another one."""
         if self._filled:
             self._ready.append((self._batch, self._filled))
             self._batch, self._filled = bytearray(), 0
@@ -108,7 +109,7 @@ class StreamDigest:
             self._in_thread(self._work)
 
     def _work(self) -> None:
-        """In the thread."""
+        """Hash the batches, in the thread."""
         self._busy = False
         self._hash_ready()
 
@@ -121,7 +122,7 @@ class StreamDigest:
                 self._free.append(batch)
 
     def _catch_up(self) -> None:
-        """Hash everything here and now, and give the memory back."""
+        """Hash everything now, and release the memory."""
         self._hash_ready()
         with self._lock:
             self._hash.update(memoryview(self._batch)[: self._filled])

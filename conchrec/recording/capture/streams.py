@@ -1,8 +1,8 @@
-"""Output, error output and input of a session: counted, hashed, and kept as far as its policy says.
+"""The output, error output and input of a session: counted, hashed, and recorded as far as its policy allows.
 
-Output of a file transfer whose protocol the caller follows is not kept: then the cast holds markers, and the
-manifest's ``files`` have the hash of each file. Input is hashed where there is no terminal (the hash of a
-typed password could be guessed).
+The output of a file transfer whose protocol is followed is not recorded: the cast then holds markers, and
+``files`` in the manifest has the hash of each file. Input is hashed where there is no terminal, because the
+hash of a typed password could be guessed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from conchrec.recording.format.manifest import Manifest, StreamTotals
 from conchrec.recording.format.settings import InputPolicy
 
 INPUT_KEPT = 1024 * 1024
-"""Bytes of standard input that are kept of a session without a pty, where input is kept at all."""
+"""The bytes of standard input that are recorded of a session without a pty, where input is recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Bytes of each stream so far."""
+    """The bytes of each stream so far."""
 
     stdout: int
     stderr: int
@@ -32,7 +32,8 @@ class Totals:
 
 
 class CapturedStream:
-    """One stream: how many bytes have passed, kept or not, their digest where one is made, and its text."""
+    """One stream: how many bytes have passed, recorded or not, their digest where one is made, and its
+    text."""
 
     __slots__ = ("digest", "size", "text")
 
@@ -43,7 +44,7 @@ class CapturedStream:
 
 
 class StreamCapture:
-    """The three streams of one session. What is not kept is said in ``coverage``.
+    """The three streams of one session. ``coverage`` says what is not recorded.
 
     Each method raises RecordingError where something cannot be kept.
     """
@@ -65,29 +66,29 @@ class StreamCapture:
         self._coverage = coverage
         self._in_thread = in_thread
         self._stdout = CapturedStream(asciicast.OUTPUT)
-        # A player knows no other code than `o` for it; the manifest has the count.
+        # Players know no other code than `o` for it; the manifest has its size.
         self._stderr = CapturedStream(asciicast.OUTPUT)
         self._stdin = CapturedStream(asciicast.INPUT, StreamDigest(in_thread))
         self._commands = CommandList()
         self._terminal: TerminalWatch | None = None
-        #: A file transfer is followed: neither its output nor its input is kept.
+        #: A file transfer is followed: neither its output nor its input is recorded.
         self.is_digest_only = False
         self._input_left = 0
 
     @property
     def totals(self) -> Totals:
-        """How much has passed, kept or not."""
+        """How much has passed, recorded or not."""
         return Totals(stdout=self._stdout.size, stderr=self._stderr.size, stdin=self._stdin.size)
 
-    # -- what is kept
+    # -- what is recorded
 
     def start(self, *, has_pty: bool) -> None:
-        """Something else runs from here on: whatever it is, it is kept."""
+        """A new program runs from here on: its streams are recorded."""
         self.is_digest_only = False
         self.choose(has_pty=has_pty)
 
     def choose(self, *, has_pty: bool) -> None:
-        """What is kept of a terminal, and of input, from here on."""
+        """Decide what is recorded of a terminal, and of input, from here on."""
         policy = self._policy
         if not has_pty:
             self._terminal = None
@@ -102,14 +103,15 @@ class StreamCapture:
             self._input_left = 0
 
     def transfer(self, *, digest_only: bool, has_pty: bool) -> None:
-        """A file transfer begins: hash its output, too, and with ``digest_only`` keep nothing of it."""
+        """A file transfer begins: hash its output too, and with ``digest_only`` record nothing of it."""
         if not self._stdout.size:
             self._stdout.digest = StreamDigest(self._in_thread)
         self.is_digest_only = digest_only and not has_pty
         self.choose(has_pty=has_pty)
 
     def keep_from_here(self, from_user: bytes, from_target: bytes) -> None:
-        """The transfer is not followed any more: keep everything, and these bytes, which were counted."""
+        """The transfer is not followed any more: record everything, and these bytes, which were counted
+        already."""
         if not self.is_digest_only:
             return
         self.is_digest_only = False
@@ -122,7 +124,7 @@ class StreamCapture:
     # -- what passes
 
     def output(self, data: bytes) -> None:
-        """The target's standard output."""
+        """Add output of the target."""
         stream = self._stdout
         stream.size += len(data)
         if stream.digest is not None:
@@ -135,12 +137,12 @@ class StreamCapture:
             self._terminal.shown(data)
 
     def error_output(self, data: bytes) -> None:
-        """The target's standard error."""
+        """Add error output of the target."""
         self._stderr.size += len(data)
         self._writer.text(self._stderr.text, data)
 
     def input(self, data: bytes) -> None:
-        """What the user sends."""
+        """Add input of the user."""
         stream = self._stdin
         stream.size += len(data)
         if self._terminal is None and stream.digest is not None:
@@ -151,7 +153,7 @@ class StreamCapture:
             self._keep_input(data)
 
     def withdraw_input(self, size: int) -> None:
-        """``size`` bytes of the input do not count after all."""
+        """Do not count ``size`` bytes of the input."""
         self._stdin.size -= size
 
     def _keep_input(self, data: bytes) -> None:
@@ -170,21 +172,21 @@ class StreamCapture:
 
     def _hash(self, digest: StreamDigest, data: bytes) -> None:
         digest.update(data)
-        if digest.waiting:
+        if digest.pending:
             self._writer.flush_soon()
 
     def flush_digests(self) -> None:
-        """Some milliseconds after the last piece: hash what waits."""
+        """Hash what is pending, some milliseconds after the last piece."""
         for digest in (self._stdin.digest, self._stdout.digest):
-            if digest is not None and digest.waiting:
+            if digest is not None and digest.pending:
                 digest.flush()
-                if digest.waiting:
+                if digest.pending:
                     self._writer.flush_soon()
 
     # -- the end
 
     def end(self) -> None:
-        """No more bytes: write what is left of each stream."""
+        """No more bytes follow: write what is left of each stream."""
         if self._terminal is not None:
             self._terminal.end()
         for stream in (self._stdout, self._stderr, self._stdin):
@@ -193,9 +195,9 @@ class StreamCapture:
             self._writer.marker(f"{self._stdout.size} bytes out, {self._stdin.size} bytes in")
 
     def complete(self, manifest: Manifest) -> Manifest:
-        """``manifest`` with what is known of the streams."""
+        """Return ``manifest`` with the fields of the streams."""
         stdin, stdout = self._stdin, self._stdout
-        # Not where some of it came from a terminal that the target then refused.
+        # Not where some of it was typed at a terminal that the target refused later.
         is_hashed = manifest.pty is None and stdin.digest is not None and stdin.digest.size == stdin.size
         return replace(
             manifest,
@@ -209,7 +211,7 @@ class StreamCapture:
 
     @property
     def is_lossy(self) -> bool:
-        """Some of the output was not UTF-8."""
+        """Whether some of the output was not UTF-8."""
         return self._stdout.text.is_lossy or self._stderr.text.is_lossy
 
 

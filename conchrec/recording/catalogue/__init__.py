@@ -1,1 +1,1 @@
-"""The recordings as a list that can be searched."""
+"""The list of recordings: read from the directory, or from the index."""

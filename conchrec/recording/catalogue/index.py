@@ -1,13 +1,13 @@
-"""What is known of all recordings, in one place that can be asked: a cache, and nothing but.
+"""The index of all recordings, for lists and searches. It is a cache and nothing more.
 
-``index.sqlite`` in the directory of the recordings, through peewee (which speaks PostgreSQL, too). Every
-fact in it comes from a manifest or a cast; without it, or with one that is broken or of another version,
-everything still works, and it is made again. Only the full text is SQLite's own (FTS5): ``_Text``.
+It is ``index.sqlite`` in the directory of the recordings, through peewee (which also supports PostgreSQL).
+Every fact in it comes from a manifest or a cast. Without it, or where it is damaged or of another version,
+everything still works, and it can be built again. Only the full text is specific to SQLite (FTS5): ``_Text``.
 
-The text of a recording is what was on its screen, control sequences resolved within a line (see
-``transcript``), programs on the alternate screen included; its command; and the names of files that
-moved. Of long ones the first ``TEXT_AT_MOST`` letters are read, and of the rest its commands, as far as they
-were recognised. Of encrypted ones only what the manifest says.
+The text of a recording is the output on its screen, with control sequences applied within a line (see
+``transcript``) and programs on the alternate screen included; its command; and the names of transferred
+files. Of long recordings, the first ``TEXT_AT_MOST`` letters are read, and of the rest the recognised
+commands. Of encrypted recordings, only the manifest is read.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from conchrec.text import escape, one_line
 
 NAME = "index.sqlite"
 VERSION = 4
-"""Another one in the file (``user_version``): it is made again."""
+"""The version of the tables (``user_version``): an index with another one is built again."""
 TEXT_AT_MOST = 8 * 1024 * 1024
-"""Letters of output of one recording that are read for the text."""
+"""The letters of output of one recording that are read for the text."""
 BUSY_SECONDS = 10
 """How long one process waits for another that writes."""
 READING = "reading"
-"""The status of a recording that is being read for the index; or was, when its process ended."""
+"""The status of a recording that is being read for the index, or that was when its process ended."""
 _PIECE = 4096
 _LONGEST_PROBLEM = 200
 _BLANKS = re.compile("  +")
@@ -56,7 +56,7 @@ _WORD = re.compile(r"\w")
 
 
 class _Recording(peewee.Model):  # type: ignore[misc]
-    """What a list shows of one. Its texts are the rows from ``first_text`` up to, and without,
+    """The fields of a list. The texts of the recording are the rows from ``first_text`` up to, and without,
     ``after_texts``."""
 
     sid = peewee.TextField(primary_key=True)
@@ -80,7 +80,7 @@ class _Recording(peewee.Model):  # type: ignore[misc]
 
 
 class _Summary(peewee.Model):  # type: ignore[misc]
-    """The manifest as JSON, without its signature: apart, so that lists are read without them."""
+    """The manifest as JSON, without its signature: in its own table, so that lists are read without it."""
 
     sid = peewee.TextField(primary_key=True)
     summary = peewee.TextField()
@@ -90,7 +90,8 @@ class _Summary(peewee.Model):  # type: ignore[misc]
 
 
 class _Text(FTS5Model):  # type: ignore[misc]
-    """Some lines of one recording; ``times`` has the seconds of each, empty for its command and files."""
+    """Some lines of one recording. ``times`` has the seconds of each; it is empty for the command and the
+    files."""
 
     sid = SearchField(unindexed=True)
     times = SearchField(unindexed=True)
@@ -111,17 +112,17 @@ class IndexUnusable(RecordingError):
 
 
 class IndexBroken(IndexUnusable):
-    """The file is no good; nobody needs to keep it."""
+    """The file is damaged; nobody needs to keep it."""
 
 
 class NothingToSearch(RecordingError):
-    """There is no word in what is asked for."""
+    """The phrases of a search have no word."""
 
     default_code = ReasonCode.NOTHING_TO_SEARCH
 
 
 class IndexRow(NamedTuple):
-    """One recording, as far as a list shows it. ``started`` is in seconds since 1970; ``summary`` is JSON,
+    """One recording, with the fields of a list. ``started`` is in seconds since 1970; ``summary`` is JSON,
     and empty where the manifest cannot be read."""
 
     sid: str
@@ -140,9 +141,10 @@ class IndexRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A line that was on a screen ``time`` seconds after the beginning, or (None) a command or a file's name.
+    """A line that was on a screen ``time`` seconds after the beginning; None: a command or the name of a
+    file.
 
-    ``parts`` are the line in pieces, every second of which was searched for.
+    ``parts`` are the pieces of the line; every second one is what was searched for.
     """
 
     sid: str
@@ -157,10 +159,10 @@ class Hit:
 
 
 class Index:
-    """The index of one directory. Use it with ``with``; whatever the database says is an IndexUnusable."""
+    """The index of one directory, a context manager. Errors of the database are raised as IndexUnusable."""
 
     def __init__(self, root: Path, *, make: bool = False) -> None:
-        """``make``: where it is missing, or no good, an empty one is made."""
+        """``make``: where it is missing or damaged, an empty one is created."""
         self._tree = RecordingTree(root)
         self.path = root / NAME
         self._make = make
@@ -170,7 +172,7 @@ class Index:
                 "journal_mode": "wal",
                 "synchronous": "normal",
                 "busy_timeout": BUSY_SECONDS * 1000,
-                # What was pruned is gone from here, too.
+                # Removed recordings are overwritten in this file too.
                 "secure_delete": 1,
             },
         )
@@ -208,14 +210,14 @@ class Index:
             raise IndexUnusable(other if version else _NONE)
 
     def _create_tables(self) -> None:
-        """The tables are there, and empty if they were of another version."""
+        """Create the tables, also where those of another version exist."""
         if self._version() != VERSION:
             with self._database.atomic("IMMEDIATE"):
-                if self._version() != VERSION:  # nobody was quicker
+                if self._version() != VERSION:  # no other process was faster
                     self._make_tables()
 
     def _make_tables(self) -> None:
-        # Not by another file: some process may have this one open.
+        # In this file and not in a new one: another process may have it open.
         self._database.drop_tables(_TABLES)
         self._database.create_tables(_TABLES)
         self._database.execute_sql(f"PRAGMA user_version = {VERSION}")
@@ -225,10 +227,11 @@ class Index:
         (version,) = self._database.execute_sql("PRAGMA user_version").fetchone()
         return int(version)
 
-    # -- filling it
+    # -- writing
 
     def differences(self) -> tuple[list[str], set[str]]:
-        """Sealed recordings that are not in it, oldest first; and those in it that are not there any more."""
+        """Return the sealed recordings that are not in the index, oldest first, and those in it that do not
+        exist any more."""
         there = {sid for sid, sealed in self._tree.recordings() if sealed}
         with _index_errors(self.path):
             known = dict(_Recording.select(_Recording.sid, _Recording.status).tuples())
@@ -236,13 +239,14 @@ class Index:
         return sorted(there - read), known.keys() - there
 
     def add(self, sid: str) -> None:
-        """Read a sealed recording. One that cannot be read is noted as far as it can be. Raises OSError."""
+        """Read a sealed recording. One that is damaged is added as far as it can be read. Raises OSError."""
         try:
             manifest = Manifest.parse(self._tree.read_manifest(sid))
         except RecordingError:
-            # `ls` and `verify` say so; without a row it would be looked at again and again.
+            # `ls` and `verify` report it. Without a row it would be read again and again.
             manifest = None
-        # All of it is read before anything is written: that may take long, and others would have to wait.
+        # Everything is read before anything is written: it may take long, and other processes would have to
+        # wait.
         texts = list(self._texts(manifest)) if manifest is not None else []
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
@@ -268,8 +272,8 @@ class Index:
             _Summary.insert(sid=sid, summary=manifest.encode().decode("ascii")).execute()
 
     def begin(self, sid: str) -> bool:
-        """Note that this one is going to be read: if that ends the process, the next one skips it. False
-        where that has happened."""
+        """Note that this recording is going to be read: where this ends the process, the next process skips
+        it. Returns False where that has happened."""
         r = _Recording
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             if r.select().where((r.sid == sid) & (r.status == READING)).exists():
@@ -279,35 +283,35 @@ class Index:
             return True
 
     def skip(self, sid: str, problem: str) -> None:
-        """This one is not read again; ``problems`` names it."""
+        """Note that this recording is not read again; ``problems`` names it."""
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
             problem = escape(problem, _LONGEST_PROBLEM)
             _Recording.insert(sid=sid, started=time_of(sid).timestamp(), problem=problem).execute()
 
     def forget(self, sid: str) -> None:
-        """As if it had never been looked at."""
+        """Remove a recording, as if it had never been read."""
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._forget(sid)
 
     def problems(self) -> list[tuple[str, str]]:
-        """The recordings that were skipped, oldest first, and why."""
+        """Return the recordings that were skipped, oldest first, and why."""
         r = _Recording
         with _index_errors(self.path):
             return list(r.select(r.sid, r.problem).where(r.problem != "").order_by(r.sid).tuples())
 
     def remove(self, sids: Iterable[str]) -> None:
-        """Forget these recordings: nothing that was on their screens is left in the file."""
+        """Remove these recordings: nothing that was on their screens is left in the file."""
         with _index_errors(self.path):
             with self._database.atomic("IMMEDIATE"):
                 for sid in sids:
                     self._forget(sid)
-                # Without it the words stay among those of the others until FTS5 happens to rewrite them.
+                # Without this the words stay in the file until FTS5 rewrites that part.
                 _Text.optimize()
             self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         with _index_errors(self.path), self._database.atomic("IMMEDIATE"):
             self._make_tables()
 
@@ -322,10 +326,15 @@ class Index:
             _Recording.delete().where(_Recording.sid == sid).execute()
 
     def _texts(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
-        how = manifest.provenance
-        names = [manifest.command, how.approval_reason, how.approval_note, *file_names(manifest)]
-        if said := "\n".join(escape(name) for name in names if name):
-            yield "", said
+        provenance = manifest.provenance
+        names = [
+            manifest.command,
+            provenance.approval_reason,
+            provenance.approval_note,
+            *file_names(manifest),
+        ]
+        if text := "\n".join(escape(name) for name in names if name):
+            yield "", text
         path = self._tree.path(manifest.sid)
         if is_encrypted(path):
             return
@@ -339,64 +348,63 @@ class Index:
             if size >= _PIECE:
                 yield " ".join(times), "\n".join(lines)
                 times, lines, size = [], [], 0
-        # Those before were on the screen.
-        later = [one for one in manifest.commands if one.time > time]
-        times += [f"{one.time:.1f}" for one in later]
-        lines += [escape(one.text) for one in later]
+        # Earlier commands were on the screen.
+        later = [command for command in manifest.commands if command.time > time]
+        times += [f"{command.time:.1f}" for command in later]
+        lines += [escape(command.text) for command in later]
         if lines:
             yield " ".join(times), "\n".join(lines)
 
-    # -- asking it
+    # -- queries
 
     def rows(
         self, *, since: datetime | None = None, until: datetime | None = None, summaries: bool = False
     ) -> dict[str, IndexRow]:
-        """Every recording by its id; with its manifest as JSON where ``summaries``."""
+        """Return every recording by its id; with ``summaries`` also the manifest as JSON."""
         r = _Recording
         columns = [r.sid, r.started, r.duration, r.status, r.user, r.login, r.target, r.kind, r.command]
         columns += [r.dialled, r.approved_by]
         with _index_errors(self.path):
-            asked = r.select(*columns).tuples()
+            query = r.select(*columns).tuples()
             if summaries:
-                asked = (
-                    asked.select_extend(peewee.fn.COALESCE(_Summary.summary, ""))
+                query = (
+                    query.select_extend(peewee.fn.COALESCE(_Summary.summary, ""))
                     .join(_Summary, peewee.JOIN.LEFT_OUTER, on=(_Summary.sid == r.sid))
                 )  # fmt: skip
             if since is not None:
-                asked = asked.where(_Recording.started >= since.timestamp())
+                query = query.where(_Recording.started >= since.timestamp())
             if until is not None:
-                asked = asked.where(_Recording.started < until.timestamp())
-            # Not through peewee's own rows: their conversions, of which none is needed, take longest.
-            return {row[0]: IndexRow(*row) for row in self._database.execute(asked)}
+                query = query.where(_Recording.started < until.timestamp())
+            # Not through peewee's rows: their conversions are not needed, and take most of the time.
+            return {row[0]: IndexRow(*row) for row in self._database.execute(query)}
 
     def search(
         self, phrases: Sequence[str], *, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[Hit]:
-        """Lines with these phrases, newest recording first: words are words, whatever FTS5 would make of
-        them. Several phrases have to be within some lines of each other. Raises NothingToSearch.
-        """
+        """Yield lines with these phrases, newest recording first. Operators of FTS5 count as words. Several
+        phrases have to stand within some lines of each other. Raises NothingToSearch."""
         if not phrases or not all(_WORD.search(phrase) for phrase in phrases):
             raise NothingToSearch("nothing to search for: a phrase must contain a letter or a digit")
-        # The texts are escaped by the same rule.
-        shown = (one_line(phrase, None).replace('"', '""') for phrase in phrases)
-        wanted = " AND ".join(f'"{phrase}"' for phrase in shown)
+        # The texts are escaped in the same way.
+        escaped = (one_line(phrase, None).replace('"', '""') for phrase in phrases)
+        expression = " AND ".join(f'"{phrase}"' for phrase in escaped)
         with _index_errors(self.path):
-            asked = (
+            query = (
                 _Text.select(
                     _Recording.sid, _Recording.started, _Recording.user, _Recording.login, _Recording.target,
                     _Recording.dialled, _Recording.approved_by,
                     _Text.times, _Text.body.highlight(_BEGIN, _END),
                 )
                 .join(_Recording, on=(_Recording.sid == _Text.sid))
-                .where(_Text.match(wanted))
+                .where(_Text.match(expression))
                 .order_by(_Recording.started.desc(), _Text.rowid)
                 .tuples()
             )  # fmt: skip
             if since is not None:
-                asked = asked.where(_Recording.started >= since.timestamp())
+                query = query.where(_Recording.started >= since.timestamp())
             if until is not None:
-                asked = asked.where(_Recording.started < until.timestamp())
-            for sid, started, user, login, target, dialled, approved_by, times, body in asked.iterator():
+                query = query.where(_Recording.started < until.timestamp())
+            for sid, started, user, login, target, dialled, approved_by, times, body in query.iterator():
                 for time, parts in _hits(times.split(), body):
                     yield Hit(
                         sid=sid,
@@ -412,19 +420,21 @@ class Index:
 
 
 def file_names(manifest: Manifest) -> Iterable[str]:
-    """The names of files that this session moved or changed."""
+    """Return the names of the files that this session transferred or changed."""
     operations = manifest.files.operations if manifest.files is not None else ()
-    return dict.fromkeys(name for one in operations for name in (one.path, one.other, one.name))
+    return dict.fromkeys(
+        name for operation in operations for name in (operation.path, operation.other, operation.name)
+    )
 
 
 def remove(path: Path) -> None:
-    """No trace of an index is left."""
+    """Remove the files of an index."""
     for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         name.unlink(missing_ok=True)
 
 
 def _hits(times: Sequence[str], body: str) -> Iterator[tuple[float | None, tuple[str, ...]]]:
-    """The lines in which something was found; a phrase that goes over a line's end counts where it begins."""
+    """Yield the lines that match. A phrase that goes over the end of a line counts where it begins."""
     inside = False
     for number, line in enumerate(body.split("\n")):
         begins = _BEGIN in line
@@ -439,7 +449,7 @@ def _hits(times: Sequence[str], body: str) -> Iterator[tuple[float | None, tuple
 
 
 def _screen(path: Path) -> Iterator[tuple[float, str]]:
-    """What a person would have read, line by line, each with the time at which it was complete."""
+    """Yield what a person would have read, line by line, each with the time at which it was complete."""
     transcript, read, time = Transcript(), 0, 0.0
     with contextlib.suppress(RecordingError, OSError):  # what is readable is indexed
         for event in library.events(path):
@@ -458,7 +468,7 @@ def _screen(path: Path) -> Iterator[tuple[float, str]]:
 
 
 def _create(path: Path) -> None:
-    """An empty file, private; it belongs to whom its directory does, whoever asks."""
+    """Create an empty file, private to the owner of its directory."""
     try:
         os.close(create(path, os.O_RDWR))
     except FileExistsError:

@@ -1,8 +1,8 @@
-"""Keeps the index up to date: a process of its own, at the lowest priority, so that no session notices.
+"""Keeps the index up to date, in a process of its own with the lowest priority, so that no session notices.
 
-``python -m conchrec.recording.catalogue.indexer DIRECTORY`` looks for recordings that are not in the index
-whenever a line comes on its standard input, and ends when that does. Reading what was recorded (by anybody,
-of anything) is also done better outside of the process that holds keys.
+``python -m conchrec.recording.catalogue.indexer DIRECTORY`` adds recordings that are not in the index
+whenever a line comes on its standard input, and ends at the end of the input. It is also safer to read
+recordings (which may hold anything) outside the process that holds keys.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from conchrec.text import decode_text, one_line
 
 STOPPED = "the indexer stopped while it read this recording"
 DELAY_SECONDS = 1.0
-"""Recordings that end within this time are looked for together."""
+"""Recordings that end within this time are read in one run."""
 
 
 class Child(Protocol):
     """The part of IProcessTransport that is used here."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes, /) -> object:
+        """Write to the standard input of the process."""
 
-    def closeStdin(self) -> object: ...
+    def closeStdin(self) -> object:
+        """Close the standard input of the process."""
 
 
 class Processes(Clock, Protocol):
@@ -43,39 +45,40 @@ class Processes(Clock, Protocol):
         executable: str,
         args: list[str],
         env: dict[str, str] | None,
-    ) -> Child: ...
+    ) -> Child:
+        """Start a process."""
 
 
 class Indexer(ProcessProtocol):
-    """The process, from its parent's side: begun when there is something to do first, and again if it ends.
+    """The process, in its parent: started when there is something to do, and again after it ended.
 
-    ``failed`` hears, line by line, what it complains of.
+    ``on_problem`` is called with each line that it writes to its standard error.
     """
 
-    def __init__(self, reactor: Processes, directory: Path, failed: Callable[[str], None]) -> None:
+    def __init__(self, reactor: Processes, directory: Path, on_problem: Callable[[str], None]) -> None:
         self._reactor = reactor
         self._directory = directory
-        self._failed = failed
+        self._on_problem = on_problem
         self._child: Child | None = None
         self._stopped = False
-        self._poke: DelayedCall | None = None
+        self._call: DelayedCall | None = None
 
     def schedule(self) -> None:
-        """There may be something that is not in the index yet."""
-        if self._poke is None and not self._stopped:
-            self._poke = self._reactor.callLater(DELAY_SECONDS, self._look)
+        """Run soon: there may be recordings that are not in the index."""
+        if self._call is None and not self._stopped:
+            self._call = self._reactor.callLater(DELAY_SECONDS, self._run)
 
     def stop(self) -> None:
-        """No more; it ends when it has done what it is at."""
+        """Start no more runs; the process ends after its current one."""
         self._stopped = True
-        if self._poke is not None:
-            self._poke.cancel()
-            self._poke = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
         if self._child is not None:
             self._child.closeStdin()
 
-    def _look(self) -> None:
-        self._poke = None
+    def _run(self) -> None:
+        self._call = None
         if self._child is None:
             command = [sys.executable, "-m", "conchrec.recording.catalogue.indexer", str(self._directory)]
             env = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
@@ -83,31 +86,34 @@ class Indexer(ProcessProtocol):
         self._child.write(b"\n")
 
     def errReceived(self, data: bytes) -> None:
+        """Report each line."""
         for line in decode_text(data).splitlines():
-            self._failed(one_line(line))
+            self._on_problem(one_line(line))
 
     def processEnded(self, reason: Failure) -> None:
+        """Start the process again at the next run."""
         self._child = None
 
 
 def fill(
-    directory: Path, did: Callable[[int, int], None] = lambda done, of: None, *, rebuild: bool = False
+    directory: Path, on_progress: Callable[[int, int], None] = lambda done, of: None, *, rebuild: bool = False
 ) -> list[str]:
-    """Put everything that is missing into the index; problems, one line each. Raises RecordingError, OSError.
+    """Add everything that is missing to the index. Returns problems, one line each. Raises RecordingError and
+    OSError.
 
-    ``did`` is called with how many of how many are done. With ``rebuild`` every recording is read again. A
-    damaged index is removed first.
+    ``on_progress`` is called with the number of recordings that are done, and their total. With ``rebuild``
+    every recording is read again. A damaged index is removed first.
     """
     from conchrec.recording.catalogue.index import NAME, IndexBroken, remove
 
     try:
-        return _fill(directory, did, rebuild=rebuild)
+        return _fill(directory, on_progress, rebuild=rebuild)
     except IndexBroken:
         remove(directory / NAME)
-        return _fill(directory, did, rebuild=False)
+        return _fill(directory, on_progress, rebuild=False)
 
 
-def _fill(directory: Path, did: Callable[[int, int], None], *, rebuild: bool) -> list[str]:
+def _fill(directory: Path, on_progress: Callable[[int, int], None], *, rebuild: bool) -> list[str]:
     from conchrec.recording.catalogue.index import Index, IndexBroken
 
     problems = []
@@ -133,12 +139,13 @@ def _fill(directory: Path, did: Callable[[int, int], None], *, rebuild: bool) ->
             except Exception as error:
                 index.skip(sid, repr(error))
                 problems.append(f"{sid} was skipped and cannot be searched: {error!r}")
-            did(number, len(missing))
+            on_progress(number, len(missing))
     return problems
 
 
 def forget(directory: Path) -> None:
-    """What is not there any more leaves the index; at the next ``fill``, where that cannot be now."""
+    """Remove recordings that do not exist any more from the index; where this fails now, the next ``fill``
+    does it."""
     from conchrec.recording.catalogue.index import Index, IndexUnusable
 
     with contextlib.suppress(IndexUnusable), Index(directory) as index:
@@ -148,6 +155,7 @@ def forget(directory: Path) -> None:
 
 
 def main(directory: Path) -> None:
+    """Fill the index whenever a line comes on the standard input."""
     with contextlib.suppress(OSError):  # a sandbox may not allow it
         os.nice(19)
     for _ in sys.stdin:

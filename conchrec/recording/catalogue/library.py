@@ -1,6 +1,6 @@
-"""The recordings that there are, for whoever reads: one that is corrupt does not hide the others.
+"""The recordings of one directory, for readers. A damaged recording does not hide the others.
 
-Reads only, and takes no lock, so that it never gets in the way of a session that begins.
+Only reads, and takes no lock, so that it never delays a session that begins.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from conchrec.recording.storage.recipients import Identities
 
 _LONGEST_HEADER = 1024 * 1024
 LONGEST_LINE = 4 * 1024 * 1024
-"""In bytes; we write none that is half as long. What is longer is not read into memory."""
+"""The most bytes of a line. conchrec writes none that is half as long; a longer one is not read into
+memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryEntry:
-    """One recording. ``manifest`` is None while it is being written (or before a crash is repaired);
-    ``header`` is None before the command is known. ``problem`` says what cannot be read."""
+    """One recording. ``manifest`` is None while it is being written (or before its recovery), and ``header``
+    is None before its first start. ``problem`` says what cannot be read."""
 
     sid: str
     path: Path
@@ -37,11 +38,12 @@ class LibraryEntry:
 
     @property
     def started(self) -> datetime:
+        """When the session began."""
         return self.manifest.started if self.manifest else time_of(self.sid)
 
     @property
     def status(self) -> str:
-        """The manifest's word for it; ``live`` where there is none yet, ``unreadable``."""
+        """The status in the manifest; ``live`` where there is none yet, or ``unreadable``."""
         if self.problem:
             return "unreadable"
         return self.manifest.status.value if self.manifest else "live"
@@ -55,23 +57,24 @@ class Library:
 
     @property
     def root(self) -> Path:
+        """The directory."""
         return self._tree.root
 
     def recordings(self) -> Iterator[tuple[str, bool]]:
-        """Every session id, oldest first, and whether it has a manifest."""
+        """Yield every session id, oldest first, and whether it has a manifest."""
         return self._tree.recordings()
 
     def path(self, sid: str) -> Path:
-        """Where the recording is. ValueError where that is no session id."""
+        """Return where the recording is. Raises ValueError for an invalid session id."""
         return self._tree.path(sid)
 
     def entries(self) -> Iterator[LibraryEntry]:
-        """All of them, oldest first."""
+        """Yield all recordings, oldest first."""
         for sid, sealed in self._tree.recordings():
             yield self.entry(sid, sealed)
 
     def find(self, sid: str) -> LibraryEntry | None:
-        """The one with this id; None without one, whatever ``sid`` is."""
+        """Return the recording with this id, or None."""
         try:
             path = self._tree.path(sid)
         except ValueError:
@@ -81,7 +84,7 @@ class Library:
         return self.entry(sid, self._tree.manifest_path(sid).exists())
 
     def entry(self, sid: str, sealed: bool) -> LibraryEntry:
-        """What its files say; ``sealed``: there is a manifest."""
+        """Read one recording; ``sealed``: there is a manifest."""
         path = self._tree.path(sid)
         try:
             if sealed:
@@ -96,25 +99,26 @@ class Library:
 
 
 def events(path: Path, identities: Identities = ()) -> Iterator[Event]:
-    """The events of a cast, also of one that is still being written: a torn last line ends it.
+    """Yield the events of a cast, also of one that is still being written: an incomplete last line is left
+    out.
 
-    ``identities`` are the keys for one that is encrypted. Raises Damaged at a line that is no event,
-    Encrypted, and OSError.
+    ``identities`` decrypt it. Raises Damaged at a malformed line, Encrypted, and OSError.
     """
     with open_recording(path, identities) as file:
-        lines = _whole(file)
+        lines = _complete_lines(file)
         if first := next(lines, b""):
             Header.parse(first)
             yield from map(Event.parse, lines)
 
 
-def whole_lines(path: Path, identities: Identities = ()) -> Iterator[bytes]:
-    """A cast as it is, plain, up to its last whole line. Raises Encrypted and OSError."""
+def complete_lines(path: Path, identities: Identities = ()) -> Iterator[bytes]:
+    """Yield the lines of a cast, decompressed and decrypted, up to its last complete line. Raises Encrypted
+    and OSError."""
     with open_recording(path, identities) as file:
-        yield from _whole(file)
+        yield from _complete_lines(file)
 
 
-def _whole(file: BinaryIO) -> Iterator[bytes]:
+def _complete_lines(file: BinaryIO) -> Iterator[bytes]:
     while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
         yield line
     if len(line) == LONGEST_LINE:

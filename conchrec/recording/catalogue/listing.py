@@ -1,7 +1,7 @@
-"""The recordings as a list: which ones are asked for, and what a line says of each.
+"""Lists of recordings: which ones match a filter, and the line of each.
 
-The index is asked where there is one, and the directory tells what it does not know yet: without an index
-it takes longer, and that is all.
+The index is read where there is one, and the directory for what is not in it yet: without an index, a list
+only takes longer.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _LONGEST_COMMAND = 60
 _MANY = 100
-"""Manifests that are read without a word about the index."""
+"""The manifests that are read before the user gets a hint about the index."""
 
 
 def moment(written: str) -> datetime:
-    """A date, a date and time (UTC where it names no other zone), or how long ago. Raises ValueError."""
+    """Read a date, a date and time (UTC where it has no zone), or how long ago. Raises ValueError."""
     with contextlib.suppress(ValueError):
         return utc_now() - parse_duration(written)
     try:
@@ -44,7 +44,7 @@ def moment(written: str) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which recordings are asked for; texts may have ``*`` and ``?``."""
+    """The recordings to list; texts may have ``*`` and ``?``."""
 
     live: bool = False
     status: str | None = None
@@ -57,7 +57,7 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def wants(
+    def matches(
         self,
         *,
         started: float,
@@ -69,7 +69,8 @@ class Filter:
         dialled: str,
         approved_by: str,
     ) -> bool:
-        """``started`` is in seconds since 1970; ``dialled`` the target's IP address and port."""
+        """Return whether a recording matches. ``started`` is in seconds since 1970; ``dialled`` is the IP
+        address and port of the target."""
         if self.live and status != "live":
             return False
         if self.since is not None and started < self.since.timestamp():
@@ -77,35 +78,37 @@ class Filter:
         if self.until is not None and started >= self.until.timestamp():
             return False
         return (
-            _like(self.status, status)
-            and _like(self.kind, kind)
-            and _like(self.user, user)
-            and _like(self.login, login)
-            and _is_at(self.host, target)
-            and (_is_at(self.target, target) or _is_at(self.target, dialled))
-            and _like(self.approved_by, approved_by)
+            _matches(self.status, status)
+            and _matches(self.kind, kind)
+            and _matches(self.user, user)
+            and _matches(self.login, login)
+            and _matches_host(self.host, target)
+            and (_matches_host(self.target, target) or _matches_host(self.target, dialled))
+            and _matches(self.approved_by, approved_by)
         )
 
-    def matches_recording(self, one: ListedRecording) -> bool:
-        """Whether this recording is asked for."""
-        return self.wants(
-            started=one.started, status=one.status, kind=one.kind,
-            user=one.user, login=one.login, target=one.target,
-            dialled=one.dialled, approved_by=one.approved_by,
+    def matches_recording(self, recording: ListedRecording) -> bool:
+        """Return whether this recording matches."""
+        return self.matches(
+            started=recording.started, status=recording.status, kind=recording.kind,
+            user=recording.user, login=recording.login, target=recording.target,
+            dialled=recording.dialled, approved_by=recording.approved_by,
         )  # fmt: skip
 
 
-def _like(pattern: str | None, found: str) -> bool:
-    return pattern is None or fnmatch.fnmatchcase(found, pattern)
+def _matches(pattern: str | None, matching_recordings: str) -> bool:
+    return pattern is None or fnmatch.fnmatchcase(matching_recordings, pattern)
 
 
-def _is_at(pattern: str | None, place: str) -> bool:
-    """``place`` is a host and a port: either, or both, may be asked for (``web1``, ``*:2222``)."""
-    return _like(pattern, place) or _like(pattern, place.rpartition(":")[0].strip("[]"))
+def _matches_host(pattern: str | None, target: str) -> bool:
+    """Return whether a target (host and port) matches: the pattern may name either or both (``web1``,
+    ``*:2222``)."""
+    return _matches(pattern, target) or _matches(pattern, target.rpartition(":")[0].strip("[]"))
 
 
 class ListedRecording(NamedTuple):
-    """One recording as a list shows it; from the index, or from its files. ``fields`` is all of it."""
+    """One recording in a list, from the index or from its files. ``fields`` returns everything that is known
+    of it."""
 
     sid: str
     started: float
@@ -121,27 +124,27 @@ class ListedRecording(NamedTuple):
     fields: Callable[[], dict[str, object]]
 
     def line(self) -> str:
-        """For a person; some of it came from outside, and is not escaped."""
-        taken = " " * 8 + "-" if self.duration is None else f"{self.duration:8.1f}s"
+        """Return a line for a person. Some of it comes from outside and is not escaped."""
+        duration = " " * 8 + "-" if self.duration is None else f"{self.duration:8.1f}s"
         who = f"{self.user or '-'} {self.login or '-'}@{self.target or '-'}"
-        return f"{self.sid} {format_time(self.started)} {taken} {self.status:11} {who} {self.what}"
+        return f"{self.sid} {format_time(self.started)} {duration} {self.status:11} {who} {self.what}"
 
 
-def found(
+def matching_recordings(
     library: Library,
-    wanted: Filter,
+    condition: Filter,
     *,
     summaries: bool = False,
     hint: Callable[[str], None] = lambda why: None,
 ) -> Iterator[ListedRecording]:
-    """Those that are asked for, oldest first. What is in the index is not read again; ``hint`` hears why it
-    is of no use, where it would have been."""
-    for one in _all(library, summaries=summaries, hint=hint):
-        if wanted.matches_recording(one):
-            yield one
+    """Yield the recordings that match, oldest first. What is in the index is not read again. ``hint`` is
+    called with the reason where the index cannot be used and would help."""
+    for recording in _list_all(library, summaries=summaries, hint=hint):
+        if condition.matches_recording(recording):
+            yield recording
 
 
-def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> Iterator[ListedRecording]:
+def _list_all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> Iterator[ListedRecording]:
     rows, why = _rows(library, summaries=summaries)
     read = 0
     for sid, sealed in library.recordings():
@@ -159,19 +162,19 @@ def _all(library: Library, *, summaries: bool, hint: Callable[[str], None]) -> I
             hint(why)
         entry = library.entry(sid, sealed)
         fields = summary(entry)
-        how = Provenance.parse(fields.get("provenance"))
-        said = {name: str(fields.get(name, "")) for name in ("kind", "user", "login", "target")}
+        provenance = Provenance.parse(fields.get("provenance"))
+        texts = {name: str(fields.get(name, "")) for name in ("kind", "user", "login", "target")}
         yield ListedRecording(
             sid=sid, started=entry.started.timestamp(),
             duration=entry.manifest.duration if entry.manifest else None, status=entry.status,
-            what=_what(said["kind"], str(fields.get("command") or fields.get("subsystem") or "")),
-            dialled=how.dialled, approved_by=how.approved_by,
-            fields=partial(dict, fields), **said,
+            what=_what(texts["kind"], str(fields.get("command") or fields.get("subsystem") or "")),
+            dialled=provenance.dialled, approved_by=provenance.approved_by,
+            fields=partial(dict, fields), **texts,
         )  # fmt: skip
 
 
 def _rows(library: Library, *, summaries: bool) -> tuple[dict[str, IndexRow], str]:
-    """Empty where there is no index that can be used; and why."""
+    """Return the rows of the index, and the reason where it cannot be used."""
     from conchrec.recording.catalogue.index import Index, IndexUnusable
 
     try:
@@ -187,7 +190,7 @@ def _indexed(library: Library, row: IndexRow) -> dict[str, object]:
 
 
 def summary(entry: LibraryEntry) -> dict[str, object]:
-    """The manifest, or of a live recording what its header says."""
+    """Return the fields of the manifest; of a live recording those of its header."""
     fields: dict[str, object] = {"sid": entry.sid, "status": entry.status, "path": str(entry.path)}
     if entry.manifest is not None:
         manifest: dict[str, object] = json.loads(entry.manifest.encode())
@@ -202,7 +205,7 @@ def summary(entry: LibraryEntry) -> dict[str, object]:
 
 
 def format_time(started: float) -> str:
-    """``2026-11-23 12:00:00``, in UTC."""
+    """Return ``2026-11-23 12:00:00``, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(started))
 
 

@@ -1,1 +1,1 @@
-"""What a recording consists of: the values, and how they are written."""
+"""The formats of a recording: values, and how they are written and read."""

@@ -1,8 +1,8 @@
 """asciicast v2, one line at a time: the header and the events, written and read.
 
-Knows the format and nothing else: no files, no clock, no SSH. What players really accept is
-narrower than the format's text (a ``null`` costs the web player its timing, ``0x0`` hangs one
-reader, a time that decreases stops another), so the writing side makes only what all of them take.
+Knows the format and nothing else: no files, no clock, no SSH. Real players accept less than the format allows
+(a ``null`` breaks the timing of the web player, ``0x0`` hangs one reader, a time that decreases stops
+another), so only lines that all of them accept are written.
 
 Layout::
 
@@ -26,7 +26,7 @@ RESIZE = "r"
 MARKER = "m"
 EXIT = "x"
 #: A later start on the same channel, where the target refused the first: kind and command as in the header,
-#: as JSON. Players pass over codes that they do not know.
+#: as JSON. Players ignore codes that they do not know.
 START = "s"
 
 DEFAULT_SIZE = (80, 24)
@@ -41,13 +41,13 @@ class Damaged(RecordingError):
 
 
 def valid_size(columns: int, rows: int) -> bool:
-    """True for a size that every player can show."""
+    """Return whether every player can show this size."""
     return 1 <= columns <= _LARGEST and 1 <= rows <= _LARGEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The first line. ``ours`` goes under the one key ``conchrec``; an empty field is left out."""
+    """The first line. ``ours`` goes under the key ``conchrec``; an empty field is left out."""
 
     width: int = DEFAULT_SIZE[0]
     height: int = DEFAULT_SIZE[1]
@@ -58,7 +58,7 @@ class Header:
     ours: Mapping[str, object] = field(default_factory=dict)
 
     def line(self) -> bytes:
-        """The header as it is written. A size that players refuse becomes 80x24."""
+        """Return the header as a line. A size that players refuse becomes 80x24."""
         width, height = (self.width, self.height) if valid_size(self.width, self.height) else DEFAULT_SIZE
         fields: dict[str, object] = {"version": 2, "width": width, "height": height}
         fields["timestamp"] = max(int(self.timestamp), 0)
@@ -75,7 +75,7 @@ class Header:
 
     @classmethod
     def parse(cls, line: bytes) -> Header:
-        """Read a first line; Damaged where it is not a header of version 2."""
+        """Read a first line. Raises Damaged where it is not a header of version 2."""
         fields = _decode(line)
         if not isinstance(fields, dict) or fields.get("version") != 2:
             raise Damaged("the recording has no asciicast v2 header")
@@ -96,7 +96,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One line after the header, as it is read; ``time`` is in seconds since the header."""
+    """One line after the header; ``time`` is in seconds since the header."""
 
     time: float
     code: str
@@ -104,7 +104,7 @@ class Event:
 
     @classmethod
     def parse(cls, line: bytes) -> Event:
-        """Read an event line; Damaged where it is not one."""
+        """Read an event. Raises Damaged."""
         fields = _decode(line)
         if (
             not isinstance(fields, list)
@@ -118,37 +118,37 @@ class Event:
 
 
 def event_line(time: float, code: str, text: str) -> bytes:
-    """One event as it is written. ``time`` has to be no less than that of the event before it.
+    """Return the line of one event. ``time`` must not be less than that of the event before it.
 
-    A function and not a method of Event: this is the data path, and it makes no object.
+    This is a function and not a method of Event, because the data path makes no objects.
     """
-    # isascii costs nothing, and spares most output the search for separators.
+    # isascii costs nothing, and most output then needs no search for separators.
     encoded = orjson.dumps(text) if text.isascii() else _encode(text)
-    # Joined: formatting grows its result step by step, which costs more than all else in long lines.
+    # join, because formatting grows its result step by step, which costs most of the time for long lines.
     return b"".join((f'[{time:.6f}, "{code}", '.encode("ascii"), encoded, b"]\n"))
 
 
 def resize_line(time: float, columns: int, rows: int) -> bytes:
-    """The event of a new size, which the caller has found to be a valid_size."""
+    """Return the event of a new size, which must be a valid size."""
     return event_line(time, RESIZE, f"{columns}x{rows}")
 
 
 def exit_line(time: float, status: int) -> bytes:
-    """The event of an exit status, an unsigned number of 32 bits (RFC 4254, 6.10).
+    """Return the event of an exit status, an unsigned number of 32 bits (RFC 4254, section 6.10).
 
-    asciinema 3 reads a signed one and refuses the whole file at anything larger; Windows has such.
+    asciinema 3 reads a signed number and refuses the whole file for a larger one; Windows has such.
     """
     return event_line(time, EXIT, str((status + 2**31) % 2**32 - 2**31))
 
 
 def _encode(value: object) -> bytes:
-    """Compact JSON in UTF-8 in which nothing can be mistaken for a line's end."""
+    """Return compact JSON in UTF-8, in which nothing can be taken for the end of a line."""
     try:
         encoded = orjson.dumps(value)
     except TypeError:
-        # A lone surrogate: text that was not UTF-8 where it came from. It is not worth a session.
+        # A lone surrogate: the text was not UTF-8. It must not end the session.
         encoded = orjson.dumps(_without_surrogates(value))
-    # U+0085, U+2028 and U+2029 end a line for str.splitlines and for JavaScript; JSON lets them stand.
+    # U+0085, U+2028 and U+2029 end a line for str.splitlines and for JavaScript; JSON allows them unescaped.
     if b"\xc2\x85" in encoded:
         encoded = encoded.replace(b"\xc2\x85", b"\\u0085")
     if b"\xe2\x80" in encoded:

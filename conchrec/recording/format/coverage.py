@@ -1,4 +1,4 @@
-"""What a recording does not hold: the words of a manifest's ``coverage``, and what they mean."""
+"""What a recording does not hold: the words of ``coverage`` in a manifest, and their meanings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class NotKept(Enum):
-    """``value`` is the word."""
+    """A word of ``coverage``."""
 
     INPUT = "input"
     HIDDEN_INPUT = "hidden-input"

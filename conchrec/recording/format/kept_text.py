@@ -1,6 +1,5 @@
-"""Foreign bytes as text that a header, a manifest or the audit holds: of a bounded size, and never lossy in
-silence.
-"""
+"""Bytes from outside as text for a header, a manifest or the audit log: of a limited size, and never
+shortened unnoticed."""
 
 from __future__ import annotations
 
@@ -9,21 +8,21 @@ from dataclasses import dataclass
 
 from conchrec.text import decode_text
 
-#: A command line or a subsystem's name, in bytes.
+#: The most bytes of a command line or of a subsystem's name.
 COMMAND_MOST = 16 * 1024
-#: One environment variable's value, and all of a session together, in bytes.
+#: The most bytes of the value of one environment variable, and of all of a session.
 VARIABLE_MOST = 4 * 1024
 VARIABLES_MOST = 16 * 1024
-#: Names of variables, and of terminals.
+#: The most bytes of the name of a variable or a terminal.
 NAME_MOST = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptText:
-    """``text`` are the first bytes, decoded; what is not UTF-8 is written as ``\\xNN``.
+    """The first bytes, decoded, in ``text``; bytes that are not UTF-8 are written as ``\\xNN``.
 
-    ``size`` counts the original bytes. ``sha256`` is their digest (hexadecimal) where ``text`` alone does not
-    give them back: because it was cut, or was not UTF-8. Else it is empty.
+    ``size`` counts the original bytes. ``sha256`` is their digest in hexadecimal where ``text`` was cut or is
+    not the exact text; else it is empty.
     """
 
     text: str

@@ -1,6 +1,6 @@
-"""The manifest: what is known of one recording, in the JSON file beside it.
+"""The manifest: what is known of one recording, in the JSON file next to it.
 
-A value; who writes it to the disk is the store. A field without a value is left out.
+A value; the store writes it. A field without a value is left out.
 """
 
 from __future__ import annotations
@@ -26,43 +26,46 @@ class Status(Enum):
     """How a recording ended."""
 
     COMPLETE = "complete"
-    """The session ended and all of it is here."""
+    """The session ended, and all of it is recorded."""
     FAILED = "failed"
-    """The recording broke off while the session ran: the disk was full, or could not be written."""
+    """The recording failed during the session: the disk was full, or could not be written."""
     INTERRUPTED = "interrupted"
-    """conchrec itself was stopped in the middle; completed at the next start."""
+    """conchrec stopped during the session; the recording was completed at the next start."""
     DAMAGED = "damaged"
-    """The file has lines that nobody can read, in the middle; left as it was found."""
+    """The file has unreadable lines in its middle, or does not match its checkpoints; it is left
+    unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTotals:
-    """How much went one way. ``sha256`` (hexadecimal) where the bytes themselves were hashed."""
+    """The size of one stream. ``sha256`` (hexadecimal) is there where its bytes were hashed."""
 
     size: int
     sha256: str = ""
 
     def fields(self) -> dict[str, object]:
+        """Return the fields of the manifest."""
         return {"bytes": self.size} | ({"sha256": self.sha256} if self.sha256 else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """The SSH messages other than data that were forwarded one way: how many, their bytes, and SHA-256
-    (hexadecimal) over each one's number (1 byte), length (uint32) and body, which is what follows the channel
-    number."""
+    """The SSH messages other than data that were forwarded in one direction: their number, their bytes, and a
+    SHA-256 (hexadecimal) over the number (1 byte), the length (uint32) and the body of each. The body is what
+    follows the channel number."""
 
     messages: int
     size: int
     sha256: str
 
     def fields(self) -> dict[str, object]:
+        """Return the fields of the manifest."""
         return {"messages": self.messages, "bytes": self.size, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pty:
-    """The terminal that the user asked for first."""
+    """The terminal that the user requested."""
 
     term: str
     columns: int
@@ -71,21 +74,22 @@ class Pty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellCommand:
-    """A command of a shell session, as far as it could be recognised: seconds since the beginning, and its
-    exit status where the shell tells."""
+    """A command of a shell session, as far as it was recognised: seconds since the beginning, and its exit
+    status where the shell reports it."""
 
     time: float
     text: str
     status: int | None = None
 
     def fields(self) -> dict[str, object]:
+        """Return the fields of the manifest."""
         status: dict[str, object] = {} if self.status is None else {"exit": self.status}
         return {"time": self.time, "text": self.text} | status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A file that is not the plain cast: its name, and what it holds, byte for byte."""
+    """A file that is not the plain cast: its name, its size and its SHA-256."""
 
     name: str
     size: int
@@ -94,14 +98,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All that is known of a recording when it is closed.
+    """All that is known of a recording when it is complete.
 
-    ``cast_size``, ``cast_sha256`` and ``cast_lines`` are of the plain cast, byte for byte; ``stored`` is the
-    file that lies there instead, where it was packed or encrypted; ``encrypted`` are those who can read it.
-    ``late`` are the bytes at the end of an interrupted recording that no checkpoint covers: they were signed
-    when it was recovered. ``stdout``, ``stderr`` and ``stdin`` are None where they are not known (an
-    interrupted recording); ``files`` is there where files were moved, ``coverage`` says what was not kept.
-    ``made_by`` is the program that wrote this.
+    ``cast_size``, ``cast_sha256`` and ``cast_lines`` are of the plain cast. ``stored`` is the file that
+    exists instead, where the recording was compressed or encrypted, and ``encrypted`` are its recipients.
+    ``late`` is the number of bytes at the end of an interrupted recording that no checkpoint covers: they
+    were signed at the recovery. ``stdout``, ``stderr`` and ``stdin`` are None where they are not known (an
+    interrupted recording). ``files`` is there where files were transferred, and ``coverage`` says what is not
+    recorded. ``made_by`` is the program that wrote this.
     """
 
     sid: str
@@ -142,18 +146,18 @@ class Manifest:
 
     @property
     def duration(self) -> float:
-        """In seconds, never negative."""
+        """The duration in seconds, never negative."""
         return max((self.ended - self.started).total_seconds(), 0.0)
 
     def encode(self) -> bytes:
-        """The file's contents: indented JSON that ends in a newline."""
+        """Return the contents of the file: indented JSON that ends with a newline."""
         fields: dict[str, object] = {
             "version": VERSION,
             "sid": self.sid,
             "status": self.status.value,
             "reason": self.reason,
-            "started": _moment(self.started),
-            "ended": _moment(self.ended),
+            "started": _format_time(self.started),
+            "ended": _format_time(self.ended),
             "duration": round(self.duration, 6),
         }
         texts = ("cid", "user", "login", "target", "address", "kind", "command", "command_sha256", "input")
@@ -196,14 +200,14 @@ class Manifest:
         if self.encrypted:
             fields["encrypted"] = {"to": list(self.encrypted)}
         fields["made_by"] = self.made_by
-        # Escaped to ASCII: people read this file with `cat`, and some of it came from outside.
+        # Escaped to ASCII, because people read this file with `cat`, and some of it comes from outside.
         return json.dumps(fields, indent=1).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
 
     @classmethod
     def parse(cls, text: bytes) -> Manifest:
-        """Read a manifest; RecordingError where the file is not one."""
+        """Read a manifest. Raises RecordingError for a malformed one."""
         try:
-            # Not orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
+            # Not with orjson: a command that was not UTF-8 is kept as an escaped lone surrogate.
             return _parse(as_mapping(json.loads(text)))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RecordingError(
@@ -223,8 +227,8 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
         sid=as_text(fields["sid"]),
         status=Status(fields["status"]),
         reason=as_text(fields["reason"]),
-        started=_instant(fields["started"]),
-        ended=_instant(fields["ended"]),
+        started=_parse_time(fields["started"]),
+        ended=_parse_time(fields["ended"]),
         cast_size=as_number(cast["size"]),
         cast_sha256=as_text(cast["sha256"]),
         cast_lines=as_number(cast.get("lines", 0)),
@@ -264,11 +268,11 @@ def _parse(fields: Mapping[str, object]) -> Manifest:
     )
 
 
-def _moment(when: datetime) -> str:
+def _format_time(when: datetime) -> str:
     return when.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _instant(value: object) -> datetime:
+def _parse_time(value: object) -> datetime:
     when = datetime.fromisoformat(as_text(value).replace("Z", "+00:00"))
     if when.tzinfo is None:
         raise ValueError("a time without a zone")
@@ -278,14 +282,14 @@ def _instant(value: object) -> datetime:
 def _commands(value: object) -> tuple[ShellCommand, ...]:
     if not isinstance(value, list):
         raise TypeError("not a list")
-    found = []
+    commands = []
     for item in map(as_mapping, value):
         time, status = item["time"], item.get("exit")
         if not isinstance(time, (int, float)):
             raise TypeError("not a number")
         number = None if status is None else as_number(status)
-        found.append(ShellCommand(time=time, text=as_text(item["text"]), status=number))
-    return tuple(found)
+        commands.append(ShellCommand(time=time, text=as_text(item["text"]), status=number))
+    return tuple(commands)
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""The name of a session: sorts by time, unique across processes, safe as a file name.
+"""The session id: it sorts by time, is unique across processes, and is safe as a file name.
 
-26 characters of Crockford's base 32 in lower case: 58 bits of microseconds since 1970, so that text
-order is time order, then 72 random bits, so that no two processes need to talk to each other. The
-alphabet has neither a dot nor a slash: a path is built from this and from nothing else.
+26 characters of Crockford's base 32 in lower case: 58 bits of microseconds since 1970, so that the order of
+texts is the order of times, then 72 random bits, so that processes do not need to agree. The alphabet has
+neither a dot nor a slash: paths are built from the session id alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def new_session_id(now: datetime) -> str:
-    """A name that nobody has yet, for a session that begins at ``now`` (aware, 1970 or later)."""
+    """Return a new id for a session that begins at ``now`` (aware, 1970 or later)."""
     micros = max((now - _EPOCH) // _MICROSECOND, 0)
     return _encoded(micros << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS))
 
@@ -29,12 +29,12 @@ def _encoded(value: int) -> str:
 
 
 def first_at(moment: datetime) -> str:
-    """The first name of all that could be given at this moment (aware, 1970 or later)."""
+    """Return the first of all ids that could be given at this moment (aware, 1970 or later)."""
     return _encoded(((moment - _EPOCH) // _MICROSECOND) << _RANDOM_BITS)
 
 
 def time_of(sid: str) -> datetime:
-    """When the session began, in UTC. ValueError where ``sid`` is not a session id at all."""
+    """Return when the session began, in UTC. Raises ValueError for an invalid session id."""
     if len(sid) != LENGTH or not _VALUES.keys() >= set(sid):
         raise ValueError("not a session id")
     value = 0
@@ -47,7 +47,7 @@ def time_of(sid: str) -> datetime:
 
 
 def is_session_id(text: str) -> bool:
-    """True where ``text`` has the form of a session id, and so may become part of a path."""
+    """Return whether ``text`` has the form of a session id, and may become a part of a path."""
     try:
         time_of(text)
     except ValueError:

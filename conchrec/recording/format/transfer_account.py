@@ -1,6 +1,7 @@
-"""What is known of the files that a session moved: values, and how the manifest holds them.
+"""What is known of the files that a session transferred: values, and their form in the manifest.
 
-Made by the readers of the protocols (``sftp``, ``scp``), gathered by ``transfers``.
+The protocol readers (``capture.sftp``, ``capture.scp``) make them, and ``capture.file_transfers`` collects
+them.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from typing import Protocol
 from conchrec.recording.format.json_fields import as_number, as_text
 from conchrec.text import decode_text
 
-#: The longest path that is kept, in bytes; Unix takes none that is longer.
+#: The longest path that is kept, in bytes; it is the limit of Unix.
 PATH_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing that was done to the files of the target, or was tried.
+    """One operation on files of the target, which succeeded or failed.
 
-    ``operation`` is ``read`` or ``write`` for a file that was sent to the user, or to the target; else what
-    was changed: ``remove``, ``rename``, ``setstat`` … ``path`` is the client's own word for it; ``other`` is
-    the second path (where something was moved to, what a link points to); ``name`` is what scp's sender
-    calls the file, below what was asked for. ``size`` are the bytes of a file that passed, None for a change.
-    ``sha256`` (hexadecimal) is there where the file passed whole and in order, else ``unhashed`` says why
-    not. ``result`` is ``ok``, or how it failed; ``duration`` is in seconds.
+    ``operation`` is ``read`` or ``write`` for a file that was sent to the user or to the target; else what
+    was changed: ``remove``, ``rename``, ``setstat`` … ``path`` is the path as the client wrote it, ``other``
+    the second path (the new name, or what a link points to), and ``name`` is what the sender of scp calls the
+    file. ``size`` is the number of bytes of a file that were transferred, None for a change. ``sha256``
+    (hexadecimal) is there where the file was transferred completely and in order; else ``unhashed`` says why
+    not. ``result`` is ``ok`` or the error; ``duration`` is in seconds.
     """
 
     operation: str
@@ -40,22 +41,22 @@ class Operation:
     duration: float = 0.0
 
     def fields(self) -> dict[str, object]:
-        """As the manifest has it: what is empty is left out, but for the path and the result."""
-        found: dict[str, object] = {"operation": self.operation, "path": self.path}
+        """Return the fields of the manifest. Empty ones are left out, except the path and the result."""
+        fields: dict[str, object] = {"operation": self.operation, "path": self.path}
         for name in ("other", "name", "detail"):
             if value := getattr(self, name):
-                found[name] = value
+                fields[name] = value
         if self.size is not None:
-            found["bytes"] = self.size
+            fields["bytes"] = self.size
         if self.sha256:
-            found["sha256"] = self.sha256
+            fields["sha256"] = self.sha256
         elif self.unhashed:
-            found["unhashed"] = self.unhashed
-        return found | {"result": self.result, "seconds": round(self.duration, 3)}
+            fields["unhashed"] = self.unhashed
+        return fields | {"result": self.result, "seconds": round(self.duration, 3)}
 
     @classmethod
     def parse(cls, fields: Mapping[str, object]) -> Operation:
-        """The same from the manifest. KeyError, TypeError and ValueError where it is something else."""
+        """Read the fields of the manifest. Raises KeyError, TypeError and ValueError for malformed ones."""
         size, seconds = fields.get("bytes"), fields["seconds"]
         if not (size is None or isinstance(size, int)) or not isinstance(seconds, (int, float)):
             raise TypeError("not a number")
@@ -71,10 +72,10 @@ _TEXTS = ("operation", "path", "other", "name", "detail", "sha256", "unhashed", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountLost:
-    """The protocol could not be followed any further: what came after is not accounted for.
+    """The protocol cannot be followed any further: later operations are not known.
 
-    ``from_user`` and ``from_target`` are the bytes that came already and belong to no part of the protocol
-    that was read: the recording keeps them, as it keeps what follows.
+    ``from_user`` and ``from_target`` are bytes that have arrived and were not understood: the recording keeps
+    them, as it keeps what follows.
     """
 
     reason: str
@@ -82,7 +83,7 @@ class AccountLost:
     from_target: bytes = field(default=b"", compare=False, repr=False)
 
 
-Found = Operation | AccountLost
+TransferFact = Operation | AccountLost
 
 
 class NotFollowed(Exception):
@@ -90,27 +91,27 @@ class NotFollowed(Exception):
 
 
 class ProtocolReader(Protocol):
-    """Follows a protocol that flows by. Keeps little, and raises nothing."""
+    """Follows a protocol whose bytes pass by. Keeps little, and raises nothing."""
 
-    def from_user(self, data: bytes) -> tuple[Found, ...]:
-        """What these bytes to the target complete."""
+    def from_user(self, data: bytes) -> tuple[TransferFact, ...]:
+        """Read bytes to the target. Returns what they complete."""
 
-    def from_target(self, data: bytes) -> tuple[Found, ...]:
-        """The same of bytes from the target."""
+    def from_target(self, data: bytes) -> tuple[TransferFact, ...]:
+        """Read bytes from the target. Returns what they complete."""
 
-    def end(self) -> tuple[Found, ...]:
-        """No more bytes: what was not completed."""
+    def end(self) -> tuple[TransferFact, ...]:
+        """No more bytes follow. Returns what was not completed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """All of a session. ``by`` is sftp, scp, rsync or git's command.
+    """The transfers of a session. ``by`` is sftp, scp, rsync or the command of git.
 
     ``sent`` went to the target and ``received`` came from it, in bytes of the protocol. ``read`` and
-    ``written`` count files and ``read_bytes`` and ``written_bytes`` what they held; those that failed are
-    among them, and counted in ``failed`` with the ``changes`` that did. ``lost`` says why the protocol
-    could not be followed to its end. ``mixed``: the command may have run other programs besides, and what
-    they did is not here. ``operations`` are the first of them, up to a bound.
+    ``written`` count files, and ``read_bytes`` and ``written_bytes`` their contents; failed ones are
+    included, and counted in ``failed`` together with failed ``changes``. ``lost`` says why the protocol could
+    not be followed to its end. ``mixed``: the command may have run other programs as well, whose work is not
+    known. ``operations`` are the first ones, up to a limit.
     """
 
     by: str
@@ -128,23 +129,23 @@ class Files:
 
     @property
     def left_out(self) -> int:
-        """How many operations there were beyond those that are listed."""
+        """The number of operations that are not listed."""
         return self.read + self.written + self.changes - len(self.operations)
 
     def fields(self) -> dict[str, object]:
-        """As the manifest has it."""
-        found: dict[str, object] = {"by": self.by} | {name: getattr(self, name) for name in _COUNTS}
+        """Return the fields of the manifest."""
+        fields: dict[str, object] = {"by": self.by} | {name: getattr(self, name) for name in _COUNTS}
         if self.mixed:
-            found["mixed"] = True
+            fields["mixed"] = True
         if self.lost:
-            found["lost"] = self.lost
+            fields["lost"] = self.lost
         if self.left_out:
-            found["left_out"] = self.left_out
-        return found | {"list": [operation.fields() for operation in self.operations]}
+            fields["left_out"] = self.left_out
+        return fields | {"list": [operation.fields() for operation in self.operations]}
 
     @classmethod
     def parse(cls, fields: Mapping[str, object]) -> Files:
-        """The same from the manifest. KeyError, TypeError and ValueError where it is something else."""
+        """Read the fields of the manifest. Raises KeyError, TypeError and ValueError for malformed ones."""
         listed = fields["list"]
         if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
             raise TypeError("not a list of objects")
@@ -161,6 +162,6 @@ _COUNTS = ("sent", "received", "read", "read_bytes", "written", "written_bytes",
 
 
 def path_text(path: bytes) -> str:
-    """A path as text: what is not UTF-8 as ``\\xff``, and no more than PATH_MAX bytes of it."""
+    """Return a path as text: bytes that are not UTF-8 as ``\\xff``, and at most PATH_MAX bytes."""
     text = decode_text(path[:PATH_MAX])
     return f"{text}…" if len(path) > PATH_MAX else text

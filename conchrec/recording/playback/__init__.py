@@ -1,1 +1,1 @@
-"""Recordings shown again, also while they are written."""
+"""Playing recordings, complete ones and those that are still written."""

@@ -1,7 +1,7 @@
-"""A recording that is still being written, read as it grows: by anybody, with no other channel than its file.
+"""Reads a recording that is still being written, from its file alone.
 
-``Tail`` reads and never waits; whoever has a clock asks it again every ``POLL_SECONDS``. It ends with the
-manifest.
+``Tail`` reads and never waits; a caller with a clock calls it every ``POLL_SECONDS``. The manifest is the
+end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from conchrec.recording.playback.frame import Frame
 from conchrec.recording.playback.player import FRAME_SECONDS, STEP, KeyDecoder, clock, pieces, resized
 from conchrec.recording.storage.encodings import is_compressed, open_regular_file
 from conchrec.recording.storage.layout import MANIFEST
-from conchrec.recording.terminal.painter import Painter, whole
+from conchrec.recording.terminal.painter import Painter, render_lines
 from conchrec.recording.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -28,40 +28,42 @@ POLL_SECONDS = 0.2
 
 _PIECE = 64 * 1024
 _COMPRESSED_PIECE = 64
-"""Small, because each compressed byte can become 30 kB of output."""
+"""Few bytes, because each compressed byte can become 30 kB of output."""
 
 
 class Tail:
-    """Of one that is not encrypted. ``header`` is None until it was read; ``ended``: there is no more."""
+    """Reads a recording that is not encrypted. ``header`` is None until it was read; ``ended`` says that
+    there is no more."""
 
     def __init__(self, entry: LibraryEntry) -> None:
-        """Raises OSError."""
+        """Open the recording. Raises OSError."""
         self.header: Header | None = None
         self.ended = False
         path = entry.path
         self._file = open(path, "rb", buffering=0, opener=open_regular_file)  # noqa: SIM115  # closed with this object
         self._manifest = path.with_name(entry.sid + MANIFEST)
-        self._packed = is_compressed(path)
+        self._is_compressed = is_compressed(path)
         self._frame: zstandard.ZstdDecompressionObj | None = None
-        #: What was read and not yet unpacked; a line that has not ended.
+        #: Bytes that are not decompressed yet, and a line that is not complete.
         self._raw = b""
-        self._held = b""
+        self._partial_line = b""
 
     def read(self) -> list[Event]:
-        """What is new, a piece of it at most; nothing where nothing is. Raises RecordingError, OSError."""
-        # Asked before the file is read: what was written by then is all that there will be.
-        sealed = self._manifest.exists()
-        data = self._unpacked() if self._packed else self._file.read(_PIECE)
-        self.ended = sealed and not data and not self._raw
-        *lines, self._held = (self._held + data).split(b"\n")
-        if len(self._held) > LONGEST_LINE:
+        """Return new events, of a limited number of bytes; none where there are none. Raises RecordingError
+        and OSError."""
+        # Checked before the file is read: everything was written before the manifest.
+        is_complete = self._manifest.exists()
+        data = self._decompressed() if self._is_compressed else self._file.read(_PIECE)
+        self.ended = is_complete and not data and not self._raw
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        if len(self._partial_line) > LONGEST_LINE:
             raise Damaged("the recording has a line that is too long")
         if lines and self.header is None:
             self.header = Header.parse(lines.pop(0))
         return [Event.parse(line) for line in lines]
 
-    def _unpacked(self) -> bytes:
-        """A piece; empty where there is nothing new. Much of it may come out of few bytes."""
+    def _decompressed(self) -> bytes:
+        """Return new bytes; empty where there are none. Few compressed bytes may become many."""
         import zstandard
 
         parts: list[bytes] = []
@@ -87,8 +89,8 @@ class Tail:
         return b"".join(parts)
 
 
-class Whole:
-    """One that has ended, as if it were followed: its lines, the header first."""
+class CompleteRecording:
+    """Reads a recording that has ended, with the interface of Tail, from its lines."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self.header: Header | None = None
@@ -96,7 +98,7 @@ class Whole:
         self._lines = lines
 
     def read(self) -> list[Event]:
-        """As of a Tail; raises what the lines do, too."""
+        """Return events, of a limited number of bytes; none at the end. Raises what the lines raise."""
         lines: list[bytes] = []
         size = 0
         for line in self._lines:
@@ -111,32 +113,32 @@ class Whole:
 
 
 class Follower:
-    """Pictures of what is on the screen now; to be used like a Player."""
+    """Shows pictures of the current screen, with the interface of Player."""
 
-    def __init__(self, tail: Tail | Whole, *, size: tuple[int, int] = (80, 24)) -> None:
-        #: Empty: what cannot be read is raised by ``advance``.
+    def __init__(self, tail: Tail | CompleteRecording, *, size: tuple[int, int] = (80, 24)) -> None:
+        #: Always empty: ``advance`` raises what cannot be read.
         self.problem = ""
         self._tail = tail
         self._keys = KeyDecoder()
         self._painter = Painter(*size)
         self._screen: Screen | None = None
         self._time = 0.0
-        #: What was read, and is not on the screen yet.
+        #: Events that are not on the screen yet.
         self._events: deque[Event] = deque()
 
     def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
-        """As of a Player. Raises RecordingError and OSError."""
+        """Return the next frame. Raises RecordingError and OSError."""
         if size is not None:
             self._painter.resize(*size)
-        over = any(key in ("q", "Q", "\x03", "\x04") for key in self._keys.feed(keys))
+        is_over = any(key in ("q", "Q", "\x03", "\x04") for key in self._keys.feed(keys))
         if not self._events:
             self._events.extend(pieces(self._tail.read()))
         header = self._tail.header
         if header is None:
-            return Frame(text="", wake=POLL_SECONDS, over=over or self._tail.ended)
+            return Frame(text="", wake=POLL_SECONDS, over=is_over or self._tail.ended)
         if self._screen is None:
             self._screen = Screen(header.width, header.height, newline=not header.env.get("TERM"))
-        found = bool(self._events)
+        has_events = bool(self._events)
         until = self._screen.work + STEP
         while self._events and self._screen.work < until:
             event = self._events.popleft()
@@ -152,10 +154,10 @@ class Follower:
         behind = self._painter.behind
         return Frame(
             text=text,
-            wake=0.0 if found else FRAME_SECONDS if behind else POLL_SECONDS,
-            over=over or (self._tail.ended and not self._events and not behind),
+            wake=0.0 if has_events else FRAME_SECONDS if behind else POLL_SECONDS,
+            over=is_over or (self._tail.ended and not self._events and not behind),
         )
 
     def picture(self) -> str:
-        """What is on the screen, as lines."""
-        return whole(self._screen, self._painter.columns) if self._screen is not None else ""
+        """Return what is on the screen, as lines."""
+        return render_lines(self._screen, self._painter.columns) if self._screen is not None else ""

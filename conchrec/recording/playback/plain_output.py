@@ -1,7 +1,7 @@
-"""A recording as plain output, for a pipe or as it was recorded: text in bounded pieces, no pictures.
+"""A recording as plain output, for a pipe or unchanged: text in limited pieces, no pictures.
 
-The functions give the parts, and read the recording as they go; ``PlainOutput`` puts parts together to frames
-of a bounded size.
+The functions yield parts, and read the recording as they go; ``PlainOutput`` joins parts to frames of a
+limited size.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import OUTPUT, Event
-from conchrec.recording.playback.follow import POLL_SECONDS, Tail, Whole
+from conchrec.recording.playback.follow import POLL_SECONDS, CompleteRecording, Tail
 from conchrec.recording.playback.frame import Frame
 from conchrec.recording.playback.player import pieces
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
 
 FRAME_COST = 32 * 1024
-"""Characters that are read, or printed, for one frame; a part may lead beyond it."""
+"""The characters that are read, or printed, for one frame; the last part may exceed it."""
 PART_COST = 64
 """The cost of a part in addition to its characters: there are events that show nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """``wait``: seconds from ``text`` to the next part. ``cost``: characters that were read for it, where
-    they are more than it has."""
+    """A piece of output. ``wait`` is the number of seconds from ``text`` to the next part, and ``cost`` the
+    characters that were read for it, where they are more than it has."""
 
     text: str = ""
     wait: float = 0.0
@@ -34,34 +34,34 @@ class Part:
 
 
 class PlainOutput:
-    """A Show of parts: keys and sizes mean nothing to it. Where the parts fail, what came before is shown."""
+    """A Show of parts; it ignores keys and sizes. Where the parts fail, the output before that is shown."""
 
     def __init__(self, parts: Iterable[Part]) -> None:
         self._parts = iter(parts)
         self._failure: RecordingError | OSError | None = None
 
     def advance(self, now: float, keys: str = "", size: tuple[int, int] | None = None) -> Frame:
-        """As of a Show."""
+        """Return the next frame."""
         if self._failure is not None:
             raise self._failure
-        taken: list[str] = []
+        texts: list[str] = []
         left = FRAME_COST
         try:
             for part in self._parts:
-                taken.append(part.text)
+                texts.append(part.text)
                 left -= max(len(part.text), part.cost) + PART_COST
                 if part.wait > 0 or left <= 0:
-                    return Frame(text="".join(taken), wake=part.wait)
+                    return Frame(text="".join(texts), wake=part.wait)
         except (RecordingError, OSError) as error:
             self._failure = error
-            return Frame(text="".join(taken), wake=0.0)
-        return Frame(text="".join(taken), over=True)
+            return Frame(text="".join(texts), wake=0.0)
+        return Frame(text="".join(texts), over=True)
 
 
 def output_parts(
     events: Iterable[Event], *, raw: bool = False, speed: float | None = None, idle: float | None = None
 ) -> Iterator[Part]:
-    """What the recorded terminal got, of which only what draws unless it is ``raw``.
+    """Yield the output of the recorded terminal; where it is not ``raw``, without what does not draw.
 
     It comes at once; with a ``speed`` in its own time, in which no pause is longer than ``idle`` seconds.
     """
@@ -75,19 +75,19 @@ def output_parts(
         yield Part(text=show(event), cost=len(event.text))
 
 
-def followed_parts(tail: Tail | Whole, *, raw: bool = False) -> Iterator[Part]:
-    """The same of a recording that grows, as soon as it is there, until it ends."""
+def followed_parts(tail: Tail | CompleteRecording, *, raw: bool = False) -> Iterator[Part]:
+    """Yield the output of a recording that grows, until its end."""
     show = _printer(raw)
     while not tail.ended:
-        found = tail.read()
-        for event in pieces(found):
+        events = tail.read()
+        for event in pieces(events):
             yield Part(text=show(event), cost=len(event.text))
-        if not found and not tail.ended:
+        if not events and not tail.ended:
             yield Part(wait=POLL_SECONDS)
 
 
 def text_parts(events: Iterable[Event]) -> Iterator[Part]:
-    """The output as plain lines; the last one, too, where the events fail."""
+    """Yield the output as plain lines. Where the events fail, the last line is included."""
     transcript = Transcript()
     try:
         for event in pieces(events):
@@ -100,7 +100,7 @@ def text_parts(events: Iterable[Event]) -> Iterator[Part]:
 
 
 def _printer(raw: bool) -> Callable[[Event], str]:
-    """A function that gives what to print of each event, in their order."""
+    """Return a function that returns what to print of each event, in their order."""
     safe = SafeOutput()
 
     def show(event: Event) -> str:

@@ -1,1 +1,1 @@
-"""A terminal without a screen: what recorded output shows."""
+"""A terminal without a display: the screen and the text of recorded output."""

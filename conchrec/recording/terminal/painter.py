@@ -1,10 +1,10 @@
-"""A screen, painted on the terminal of whoever looks at it: only what has changed since the last time.
+"""Paints a screen on the reviewer's terminal: only what has changed since the last time.
 
-What is printed is made here: positions, colours and letters that can be seen. Nothing of it asks a terminal
-anything, or stays when ``LEAVE`` has been printed.
+The output is made here: positions, colours and printable letters. None of it queries a terminal, or stays
+after ``LEAVE`` was printed.
 
-A screen can be made so that its picture has megabytes: one frame paints ``MOST`` characters or a little more,
-and the next one goes on with the rows after it.
+A screen can be such that its picture has megabytes: one frame paints ``MOST`` characters or a little more,
+and the next frame continues with the rows after it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from conchrec.recording.terminal.screen import Screen
 from conchrec.recording.terminal.screen_line import ScreenLine
 
 ENTER = "\x1b[?1049h\x1b[?7l\x1b[?25l\x1b[m\x1b[2J\x1b[H"
-"""Before the first picture: the other screen of the terminal, so that what is on this one stays."""
+"""Printed before the first picture: switches to the alternate screen, so that the other one stays."""
 LEAVE = "\x1b[m\x1b[?7h\x1b[?25h\x1b[?1049l"
-"""After the last one, whatever happened."""
+"""Printed after the last picture, also after an error."""
 
 MOST = 64 * 1024
-"""Characters and cells after which a frame ends; the rows that are left come with the next one."""
+"""The characters and cells after which a frame ends; the remaining rows come with the next one."""
 MOST_WHOLE = 256 * 1024
-"""Characters of a whole screen."""
+"""The most characters of a whole screen."""
 LARGEST = (1000, 300)
-"""Columns and rows of the viewer's terminal that are painted."""
+"""The most columns and rows of the viewer's terminal that are painted."""
 
-_ANEW = "\x1b[m\x1b[2J"
+_CLEAR = "\x1b[m\x1b[2J"
 _BLANK = "\x1b[K"
 
 
@@ -34,17 +34,18 @@ class Painter:
     """Remembers what is on the terminal, ``columns`` by ``rows`` cells."""
 
     def __init__(self, columns: int, rows: int) -> None:
-        #: The pictures of the rows that are on the terminal; empty where it is not known what is there.
+        #: The pictures of the rows on the terminal; empty where its contents are not known.
         self._painted: list[str] = []
-        #: The row to go on with, how many are left, and what was on the screen when the first was painted.
+        #: The next row, how many are left, and the state of the screen when the first was painted.
         self._next = self._left = 0
         self._painting: tuple[Screen | None, int] = (None, 0)
-        #: Rows are left, for the next frame.
+        #: Rows are left for the next frame.
         self.behind = False
         self.resize(columns, rows)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Also where the terminal may show something else: the next picture is painted whole."""
+        """Set the size. Also called where the terminal may show something else: the next picture is painted
+        completely."""
         self.columns = min(max(columns, 1), LARGEST[0])
         self.rows = min(max(rows, 1), LARGEST[1])
         self._painted = []
@@ -52,9 +53,9 @@ class Painter:
         self._next = 0
 
     def paint(self, screen: Screen, progress: str | None = None) -> str:
-        """What shows ``screen``, and ``progress`` in the last row, over what may be there.
+        """Return what shows ``screen``, and ``progress`` in the last row over its contents.
 
-        Of a screen that is too large there are its left columns, and the rows down to the cursor at least.
+        Of a screen that is too large, the left columns are shown, and the rows up to the one with the cursor.
         """
         rows = self.rows - (progress is not None and screen.rows < self.rows)
         row, column = screen.cursor
@@ -62,7 +63,7 @@ class Painter:
         lines = screen.lines[first : first + rows]
         parts: list[str] = []
         if not self._painted:
-            parts.append(_ANEW)
+            parts.append(_CLEAR)
             self._painted = [_BLANK] * self.rows
         if progress is not None:
             self._row(self.rows - 1, f"\x1b[7m{progress[: self.columns].ljust(self.columns)}\x1b[m", parts)
@@ -73,9 +74,9 @@ class Painter:
             number, self._left = self._next, self._left - 1
             self._next = (number + 1) % self.rows
             if progress is None or number < self.rows - 1:
-                wanted = picture(lines[number], self.columns) if number < len(lines) else _BLANK
-                self._row(number, wanted, parts)
-                size += len(wanted) + self.columns
+                row_picture = picture(lines[number], self.columns) if number < len(lines) else _BLANK
+                self._row(number, row_picture, parts)
+                size += len(row_picture) + self.columns
         self.behind = bool(self._left)
         if not self.behind and self._painting != (screen, screen.work):
             # Rows that were painted have changed since.
@@ -87,21 +88,21 @@ class Painter:
         return "".join(parts)
 
     def _begin(self, screen: Screen) -> None:
-        """Look at every row once."""
+        """Start to check every row once."""
         self._left = self.rows
         self._painting = (screen, screen.work)
 
-    def _row(self, number: int, wanted: str, parts: list[str]) -> None:
-        if wanted != self._painted[number]:
-            parts.append(f"\x1b[{number + 1};1H{wanted}")
-            self._painted[number] = wanted
+    def _row(self, number: int, row_picture: str, parts: list[str]) -> None:
+        if row_picture != self._painted[number]:
+            parts.append(f"\x1b[{number + 1};1H{row_picture}")
+            self._painted[number] = row_picture
 
 
 def picture(line: ScreenLine, columns: int) -> str:
-    """One row as it is printed, from its first column on; what is blank at its end is erased."""
+    """Return one row as it is printed, from its first column; blanks at its end are erased."""
     letters, styles = line.letters[:columns], line.styles[:columns]
     if line.letters[columns : columns + 1] == [""]:
-        letters[-1] = " "  # of a wide one there would be one half
+        letters[-1] = " "  # half of a wide letter would be cut off
     end = len(letters)
     while end and letters[end - 1] == " " and not styles[end - 1]:
         end -= 1
@@ -111,7 +112,7 @@ def picture(line: ScreenLine, columns: int) -> str:
         after = at + sum(1 for _ in run)
         text = "".join(letters[at:after])
         if not text.isascii():
-            text = "".join(_placed(letter, at) for at, letter in enumerate(letters[at:after], at))
+            text = "".join(_position_after(letter, at) for at, letter in enumerate(letters[at:after], at))
         parts.append(f"\x1b[{style}m{text}\x1b[m" if style else text)
         at = after
     if end < columns:
@@ -119,13 +120,15 @@ def picture(line: ScreenLine, columns: int) -> str:
     return "".join(parts)
 
 
-def _placed(letter: str, column: int) -> str:
-    """Whatever the terminal thinks of how wide a letter is, the next ones stand where they should."""
+def _position_after(letter: str, column: int) -> str:
+    """Return the letter, and for other letters than ASCII the position of the next one: terminals differ in
+    their widths."""
     return letter if letter and letter.isascii() else f"{letter}\x1b[{column + 2}G"
 
 
-def whole(screen: Screen, columns: int) -> str:
-    """As lines, without the blank ones at the end; of one that has too many styles, the upper ones."""
+def render_lines(screen: Screen, columns: int) -> str:
+    """Return the screen as lines, without blank ones at the end; only the upper ones where there are too many
+    styles."""
     lines: list[str] = []
     size = 0
     for line in screen.lines:

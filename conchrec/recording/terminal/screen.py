@@ -1,12 +1,13 @@
-"""What was on the screen: the terminal that the recorded output was for, as a value.
+"""The screen of a recorded terminal, as a value.
 
-A reviewer's terminal never sees the recorded output itself, only pictures of this screen. So it does not
-matter what a recording says, how large the recorded terminal was, or in which order it is looked at. It
-knows what SafeOutput lets through, of ECMA-48 and xterm's ctlseqs, and forgets the rest. No blinking, no
-sizes of letters, no lines that have scrolled away.
+A reviewer's terminal never gets the recorded output itself, only pictures of this screen. So it does not
+matter what a recording contains, how large its terminal was, or in which order it is played. It implements
+what SafeOutput lets through of ECMA-48 and xterm's ctlseqs, and ignores the rest. It has no blinking, no
+sizes of letters and no scrollback.
 
-Recorded output is untrusted, so no sequence costs more than some moves of one row's cells, or of the list of
-rows: blank rows are one object that is copied when it is written to, and so are the rows of a copied screen.
+Recorded output is untrusted, so no sequence costs more than some moves of the cells of one row, or of the
+list of rows: blank rows are one object that is copied when it is written to, and so are the rows of a copied
+screen.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from conchrec.recording.terminal.screen_line import ScreenLine, width
 _TAB = 8
 _LARGEST = 1000
 LARGEST_CELLS = 100_000
-"""Of a larger terminal the lower rows are missing: what is written there is in the last one."""
+"""The most cells. A larger terminal lacks its lower rows: what is written there is in the last row."""
 _LARGEST_NUMBER = 9999
 SEQUENCE = 8
-"""The cost of one escape sequence, in letters, as measured on the widest screen."""
+"""The cost of one escape sequence, in letters, measured on the widest screen."""
 _COMBINED = 8
-"""Marks that one letter may carry."""
+"""The most combining marks of one letter."""
 _PIECE = re.compile(
     "\x1b\\[(?P<private>\\??)(?P<numbers>[0-9:;]*)(?P<middle>[ -/]*)(?P<final>[@-~])"
     "|\x1b(?P<escape>[ -/]*[0-~])|(?P<control>[\x00-\x1f])"
 )
 _LINES = str.maketrans("`afgjklmnopqrstuvwxyz{|}~", "◆▒°±┘┐┌└┼⎺⎻─⎼⎽├┤┴┬│≤≥π≠£·")
-"""The set of DEC that draws lines, where it differs from ASCII."""
+"""DEC's character set for drawing lines, where it differs from ASCII."""
 _SLOTS = {
     "1": "bold", "2": "bold", "22": "bold", "3": "italic", "23": "italic", "4": "under", "21": "under",
     "24": "under", "5": "blink", "25": "blink", "7": "reverse", "27": "reverse", "8": "hidden",
@@ -40,15 +41,16 @@ _SLOTS = {
     **{str(number): "ink" for number in (*range(30, 38), *range(90, 98))},
     **{str(number): "paper" for number in (*range(40, 48), *range(100, 108))},
 }  # fmt: skip
-"""What each number of SGR is about: of two about the same the later counts."""
+"""The attribute that each number of SGR sets: of two that set the same, the later counts."""
 _PLAIN = frozenset({"22", "23", "24", "25", "27", "28", "29", "39", "49", "55", "59"})
 _COLOURS = {"38": "ink", "48": "paper", "58": "line"}
 _LONGEST_COLOUR, _LONGEST_LOOK = 32, 4
-"""Characters of one attribute of SGR: a longer one is invalid, and would be painted for each cell."""
+"""The most characters of one attribute of SGR: a longer one is invalid, and would be painted for each
+cell."""
 
 
 class _Pen:
-    """How what is written next looks, and where: what a terminal saves with its cursor."""
+    """The position and the style of what is written next: what a terminal saves with its cursor."""
 
     def __init__(self) -> None:
         self.row = 0
@@ -65,11 +67,12 @@ class _Pen:
 
 
 class Screen:
-    """``newline``: a line feed also returns, as for output that had no terminal. ``work`` grows with what it
-    has done: about one for each letter, and ``SEQUENCE`` for each control or sequence."""
+    """The cells of a terminal. ``newline``: a line feed also returns, as for output without a terminal.
+    ``work`` grows with the work that was done: about one for each letter, and ``SEQUENCE`` for each control
+    or sequence."""
 
     def __init__(self, columns: int, rows: int, *, newline: bool = False) -> None:
-        self.columns, self.rows = _fitting(columns, rows)
+        self.columns, self.rows = _clamp_size(columns, rows)
         self.work = 0
         self._owner = object()
         self._newline = newline
@@ -77,10 +80,10 @@ class Screen:
         self.lines = self._blank(self.rows)
         self._other: list[ScreenLine] = []
         self._alternate = False
-        self._begin()
+        self._reset()
         self._saved = {False: _Pen(), True: _Pen()}
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._pen = _Pen()
         self._style = self._paper = ""
         self._top, self._bottom = 0, self.rows - 1
@@ -90,18 +93,18 @@ class Screen:
         self.cursor_shown = True
 
     def copy(self) -> Screen:
-        """One that goes its own way from here on."""
+        """Return an independent copy."""
         other = copy.copy(self)
         other._safe = copy.copy(self._safe)
         other.lines, other._other = self.lines.copy(), self._other.copy()
         other._pen = self._pen.copy()
         other._saved = {alternate: pen.copy() for alternate, pen in self._saved.items()}
-        # What both show now belongs to neither.
+        # The rows that both show now have neither as their owner.
         self._owner, other._owner = object(), object()
         return other
 
     def _row(self, row: int) -> ScreenLine:
-        """The row, as a copy that this screen may change."""
+        """Return the row, as a copy that this screen may change."""
         line = self.lines[row]
         if line.owner is not self._owner:
             line = self.lines[row] = line.copy(self._owner)
@@ -109,12 +112,12 @@ class Screen:
 
     @property
     def cursor(self) -> tuple[int, int]:
-        """Row and column, from 0."""
+        """The row and the column of the cursor, from 0."""
         return self._pen.row, min(self._pen.column, self.columns - 1)
 
     def resize(self, columns: int, rows: int) -> None:
-        """The terminal has another size; what does not fit goes, below the cursor first."""
-        columns, rows = _fitting(columns, rows)
+        """Set the size of the terminal. What does not fit is removed, first below the cursor."""
+        columns, rows = _clamp_size(columns, rows)
         above = max(0, self._pen.row - rows + 1)
         for lines in (self.lines, self._other):
             if lines:
@@ -135,20 +138,20 @@ class Screen:
             pen.column = min(pen.column, columns)
 
     def feed(self, text: str) -> None:
-        """The program has written this; a sequence may come in parts."""
+        """Process output; a sequence may come in parts."""
         text = self._safe.feed(text)
         position = 0
-        for found in _PIECE.finditer(text):
-            if position < found.start():
-                self._print(text[position : found.start()])
-            position = found.end()
+        for match in _PIECE.finditer(text):
+            if position < match.start():
+                self._print(text[position : match.start()])
+            position = match.end()
             self.work += SEQUENCE
-            if found["control"]:
-                self._control(found["control"])
-            elif found["escape"]:
-                self._escape(found["escape"])
+            if match["control"]:
+                self._control(match["control"])
+            elif match["escape"]:
+                self._escape(match["escape"])
             else:
-                self._sequence(found["private"], found["numbers"], found["middle"], found["final"])
+                self._sequence(match["private"], match["numbers"], match["middle"], match["final"])
         if position < len(text):
             self._print(text[position:])
 
@@ -181,7 +184,7 @@ class Screen:
             self._last = letter
 
     def _fill(self, cells: list[str]) -> None:
-        """Write cells at the cursor, whose row has room for them."""
+        """Write cells at the cursor, in a row that has room for them."""
         pen = self._pen
         line = self._row(pen.row)
         if self._inserts:
@@ -190,7 +193,7 @@ class Screen:
         pen.column += len(cells)
 
     def _repeat(self, count: int) -> None:
-        """The last letter again; no more of it than a row has cells."""
+        """Repeat the last letter, at most as many times as a row has cells."""
         cells, left = max(width(self._last), 1), min(count, self.columns)
         if cells > self.columns:
             return
@@ -207,7 +210,8 @@ class Screen:
             line.letters[at] += mark
 
     def _room(self, wanted: int) -> int:
-        """How many cells are free in this row, at least ``wanted``: it may be the next row."""
+        """Return how many cells are free in this row, at least ``wanted``; where needed, go to the next
+        row."""
         pen = self._pen
         if pen.column + wanted > self.columns:
             if self._wraps:
@@ -284,12 +288,12 @@ class Screen:
 
     def _sequence(self, private: str, numbers: str, middle: str, final: str) -> None:
         if final == "m" and not private and not middle:
-            self._look(numbers)
+            self._select_rendition(numbers)
             return
         values = [min(int(number or 0), _LARGEST_NUMBER) for number in re.split("[:;]", numbers)]
         if middle:
             if final == "p":
-                self._begin_softly()
+                self._soft_reset()
         elif final in "hl":
             for mode in values:
                 self._mode(mode, on=final == "h", private=bool(private))
@@ -305,9 +309,9 @@ class Screen:
         else:
             self._move(final, values)
 
-    def _begin_softly(self) -> None:
+    def _soft_reset(self) -> None:
         row, column = self._pen.row, self._pen.column
-        self._begin()
+        self._reset()
         self._pen.row, self._pen.column = row, column
         self._saved[self._alternate] = _Pen()
 
@@ -323,12 +327,12 @@ class Screen:
             self.cursor_shown = on
         elif mode in (47, 1047, 1049):
             if on is not self._alternate:
-                self._turn(saves=mode == 1049, blank=mode != 47)
+                self._switch_screen(saves=mode == 1049, blank=mode != 47)
         elif mode == 1048:
             self._save() if on else self._restore()
 
-    def _turn(self, *, saves: bool, blank: bool) -> None:
-        """To the other of the two screens; the cursor stays where it is, or where it was saved."""
+    def _switch_screen(self, *, saves: bool, blank: bool) -> None:
+        """Switch to the other of the two screens. The cursor stays, or returns to where it was saved."""
         if saves and not self._alternate:
             self._save()
         self._alternate = not self._alternate
@@ -410,8 +414,8 @@ class Screen:
 
     # -- looks
 
-    def _look(self, numbers: str) -> None:
-        """Select Graphic Rendition: colours come as ``38;5;N``, ``38;2;R;G;B`` or with colons."""
+    def _select_rendition(self, numbers: str) -> None:
+        """Select Graphic Rendition: colours are ``38;5;N``, ``38;2;R;G;B`` or have colons."""
         attributes = self._pen.attributes
         words = numbers.split(";")
         while words:
@@ -441,6 +445,6 @@ class Screen:
         return [ScreenLine.filled(self.columns, style)] * rows
 
 
-def _fitting(columns: int, rows: int) -> tuple[int, int]:
+def _clamp_size(columns: int, rows: int) -> tuple[int, int]:
     columns = min(max(columns, 1), _LARGEST)
     return columns, min(max(rows, 1), _LARGEST, LARGEST_CELLS // columns)

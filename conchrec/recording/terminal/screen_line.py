@@ -1,4 +1,4 @@
-"""One row of a terminal's screen, and how many cells a letter takes. Pure."""
+"""One row of a terminal's screen, and the number of cells that a letter takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4096)
 def width(letter: str) -> int:
-    """The width in cells: 0 joins the letter before, -1 cannot be shown."""
+    """Return the width in cells: 0 joins the letter before, -1 cannot be shown."""
     kind = unicodedata.category(letter)
     if kind in ("Mn", "Me") or letter == "\N{ZERO WIDTH JOINER}":
         return 0
@@ -30,15 +30,15 @@ class ScreenLine:
 
     @classmethod
     def filled(cls, columns: int, style: str = "", letter: str = " ") -> ScreenLine:
-        """A row of the same letter in every cell."""
+        """Return a row with the same letter in every cell."""
         return cls([letter] * columns, [style] * columns)
 
     def copy(self, owner: object) -> ScreenLine:
-        """The same for another owner."""
+        """Return a copy for another owner."""
         return ScreenLine(self.letters.copy(), self.styles.copy(), owner)
 
     def put(self, start: int, letters: list[str], style: str) -> None:
-        """``letters`` stand there, and no half of a wide one beside them."""
+        """Write ``letters`` at ``start``. A wide letter that is partly overwritten is removed."""
         end = start + len(letters)
         self._cut(start)
         self._cut(end)
@@ -46,7 +46,7 @@ class ScreenLine:
         self.styles[start:end] = [style] * len(letters)
 
     def move(self, start: int, count: int, style: str) -> None:
-        """What stands from ``start`` on goes to the right; to the left where ``count`` is negative."""
+        """Move the cells from ``start`` on to the right; to the left where ``count`` is negative."""
         columns = len(self.letters)
         size = min(abs(count), columns - start)
         self._cut(start)
@@ -60,7 +60,7 @@ class ScreenLine:
                 cells += [blank] * size
 
     def resized(self, columns: int) -> ScreenLine:
-        """A copy that is so wide, which nobody owns."""
+        """Return a copy of this width, which has no owner."""
         line = self.copy(None)
         line._cut(columns)
         more = columns - len(line.letters)
@@ -70,6 +70,6 @@ class ScreenLine:
         return line
 
     def _cut(self, at: int) -> None:
-        """A wide letter that stands on both sides of ``at`` goes."""
+        """Remove a wide letter that stands on both sides of ``at``."""
         if 0 < at < len(self.letters) and self.letters[at] == "":
             self.letters[at - 1 : at + 1] = "  "

@@ -1,12 +1,12 @@
 """Recorded output as plain lines: what a person would have read, without the terminal.
 
-Within a line it does what a terminal does (carriage return, backspace, the few sequences of line
-editing), so that a corrected command is there once and corrected. It is no screen: a full-screen
-program comes out as its pieces of text, one after the other.
+Within a line it does what a terminal does (carriage return, backspace, the few sequences of line editing), so
+that a corrected command appears once and corrected. It is not a screen: the output of a full-screen program
+becomes its pieces of text, one after the other.
 
-Output is untrusted: a few bytes can ask for thousands of blank cells (``ESC [ 4000 G``). Each cell that a
+Output is untrusted: a few bytes can request thousands of blank cells (``ESC [ 4000 G``). Each cell that a
 sequence makes or rewrites is paid from an allowance that grows with the output, so the work, and the text
-that comes out, stay within a constant factor of what was read. Without allowance a gap becomes one blank.
+that is produced, stay within a constant factor of the input. Without allowance a gap becomes one blank.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.text import escape
 
 WIDEST = 4096
-"""Columns that a sequence may move to; a line that is longer is broken there."""
+"""The last column that a sequence may move to; a longer line is broken there."""
 CELLS_PER_LETTER = 8
-"""Cells that sequences may make or rewrite for each character that is read (a tab makes as many)."""
+"""The cells that sequences may make or rewrite for each character that is read (a tab makes as many)."""
 FREE_CELLS = 4096
 """The allowance at the beginning."""
 _MOST_CELLS = 16 * 1024
-"""The largest allowance that is saved up."""
+"""The largest allowance."""
 _TAB = 8
 _FIRST_NUMBER = re.compile("[0-9]{1,6}")
 _PIECE = re.compile(
@@ -33,7 +33,7 @@ _PIECE = re.compile(
 
 
 class Transcript:
-    """Reads one stream; what is not yet a complete line is kept until ``end``.
+    """Reads one stream. An incomplete line is kept until ``end``.
 
     ``work`` counts the cells that were written, made or rewritten so far.
     """
@@ -47,15 +47,15 @@ class Transcript:
 
     @property
     def column(self) -> int:
-        """The cursor's column in the incomplete line, from 0."""
+        """The column of the cursor in the incomplete line, from 0."""
         return self._column
 
     def letters(self, start: int, count: int) -> str:
-        """At most ``count`` letters of the incomplete line, from the column ``start`` on."""
+        """Return at most ``count`` letters of the incomplete line, from the column ``start`` on."""
         return "".join(self._line[start : start + count])
 
     def feed(self, text: str) -> str:
-        """The lines that this completes, each with its newline, safe to print."""
+        """Return the lines that this text completes, each with its newline, safe to print."""
         text = self._safe.feed(text)
         lines: list[str] = []
         position = 0
@@ -68,13 +68,13 @@ class Transcript:
                 self._control(control, lines)
             elif final and not private:
                 self._sequence(final, numbers, lines)
-            self._allow(position - piece.start())
+            self._earn(position - piece.start())
         if position < len(text):
             self._write(text[position:], lines)
         return "".join(lines)
 
     def end(self) -> str:
-        """What is left, as a line."""
+        """Return the incomplete line."""
         lines: list[str] = []
         if self._line:
             self._break(lines)
@@ -87,21 +87,22 @@ class Transcript:
                 self._break(lines)
             gap = self._column - len(self._line)
             if gap > 0:
-                self._line += " " * self._allowed(gap)
+                self._line += " " * self._pay(gap)
                 self._column = len(self._line)
             piece = text[position : position + WIDEST - self._column]
             position += len(piece)
             self._line[self._column : self._column + len(piece)] = piece
             self._column += len(piece)
         self.work += len(text)
-        self._allow(len(text))
+        self._earn(len(text))
 
-    def _allow(self, letters: int) -> None:
-        # After they were processed: so it makes no difference in how many parts they come.
+    def _earn(self, letters: int) -> None:
+        # After the letters were processed, so that the result does not depend on the parts in which they
+        # come.
         self._allowance = min(self._allowance + CELLS_PER_LETTER * letters, _MOST_CELLS)
 
-    def _allowed(self, cells: int) -> int:
-        """How many of these cells a sequence may make or rewrite: all of them, or one."""
+    def _pay(self, cells: int) -> int:
+        """Return how many of these cells a sequence may make or rewrite: all of them, or one."""
         if cells > self._allowance:
             cells = 1
         self._allowance = max(self._allowance - cells, 0)
@@ -139,7 +140,7 @@ class Transcript:
         elif final == "P":
             del self._line[here : here + count]
         elif final == "@" and here < len(self._line):
-            self._line[here:here] = " " * self._allowed(count)
+            self._line[here:here] = " " * self._pay(count)
             del self._line[WIDEST:]
         elif final in "ABEFHfd" or (final == "J" and number != 0):
             if self._line:
@@ -147,10 +148,11 @@ class Transcript:
             self._column = 0
 
     def _erase_left(self, lines: list[str]) -> None:
-        """Blanks up to the cursor. Where that is too much work the line ends, and a new one begins."""
+        """Blank the line up to the cursor. Where that is too much work, the line ends and a new one
+        begins."""
         count = min(self._column + 1, len(self._line))
         if count <= self._allowance:
-            self._line[:count] = " " * self._allowed(count)
+            self._line[:count] = " " * self._pay(count)
         else:
             self._break(lines)
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.capture.echoed_input import HELD_AT_MOST, Echo, Found, Kept
+from conchrec.recording.capture.echoed_input import HELD_AT_MOST, EchoFilter, EchoResult, ShownInput
 from conchrec.recording.terminal.current_line import ShownLine
 
 
 class Terminal:
     def __init__(self) -> None:
         self.line = ShownLine()
-        self.echo = Echo(self.line)
+        self.echo = EchoFilter(self.line)
         self.now = 0.0
         self.found: list[str] = []
 
@@ -28,8 +28,8 @@ class Terminal:
     def types(self, text: str) -> None:
         self._take(self.echo.typed(text.encode(), self.now))
 
-    def _take(self, found: list[Found]) -> None:
-        self.found += [one.text if isinstance(one, Kept) else "<dropped>" for one in found]
+    def _take(self, found: list[EchoResult]) -> None:
+        self.found += [one.text if isinstance(one, ShownInput) else "<dropped>" for one in found]
 
     @property
     def kept(self) -> str:

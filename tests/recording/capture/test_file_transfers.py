@@ -14,7 +14,7 @@ from conchrec.recording.capture.file_transfers import (
     recognise,
     transfer_programs,
 )
-from conchrec.recording.format.transfer_account import AccountLost, Files, Found
+from conchrec.recording.format.transfer_account import AccountLost, Files, TransferFact
 from tests.recording.sftp_talk import Talk
 
 SFTP = RecognisedTransfer(by="sftp")
@@ -176,9 +176,9 @@ def test_any_command_may_come(command: str) -> None:
     assert found is None or found.by
 
 
-def account(talk: Talk) -> tuple[TransferAccount, list[Found]]:
+def account(talk: Talk) -> tuple[TransferAccount, list[TransferFact]]:
     account = TransferAccount(SFTP, lambda: 0.0)
-    found: list[Found] = []
+    found: list[TransferFact] = []
     for from_user, data in talk.passed:
         found += (account.from_user if from_user else account.from_target)(data)
     return account, [*found, *account.end()]

@@ -53,4 +53,4 @@ def test_each_step_raises_the_first_failure() -> None:
 def test_is_writable_until_it_fails_or_closes(state: RecordingState) -> None:
     lifecycle = RecordingLifecycle("s1")
     lifecycle.state = state
-    assert lifecycle.is_writable() == (state in (RecordingState.OPEN, RecordingState.RUNNING))
+    assert lifecycle.is_writable == (state in (RecordingState.OPEN, RecordingState.RUNNING))

@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture import scp
 from conchrec.recording.capture.scp import ScpCommand, ScpReader
-from conchrec.recording.format.transfer_account import AccountLost, Found, Operation
+from conchrec.recording.format.transfer_account import AccountLost, Operation, TransferFact
 
 #: What passes: by the sender (True) or by the other side.
 Passed = list[tuple[bool, bytes]]
-INTO = ScpCommand(takes=True, paths=("/d/",))
-FROM = ScpCommand(takes=False, paths=("/d/a",))
+INTO = ScpCommand(to_target=True, paths=("/d/",))
+FROM = ScpCommand(to_target=False, paths=("/d/a",))
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def listen(passed: Passed, command: ScpCommand = INTO, *, size: int = 1 << 20) -> list[Found]:
+def listen(passed: Passed, command: ScpCommand = INTO, *, size: int = 1 << 20) -> list[TransferFact]:
     """All that is found, with pieces of ``size`` bytes."""
     reader = ScpReader(command, lambda: 0.0)
-    found: list[Found] = []
+    found: list[TransferFact] = []
     for by_sender, data in passed:
-        feed = reader.from_user if by_sender is command.takes else reader.from_target
+        feed = reader.from_user if by_sender is command.to_target else reader.from_target
         for at in range(0, len(data), size):
             found += feed(data[at : at + size])
     return [*found, *reader.end()]
@@ -90,7 +90,7 @@ def test_the_other_way() -> None:
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(1, 30)))
 def test_pieces_make_no_difference(data: bytes, cuts: list[int]) -> None:
     reader = ScpReader(INTO, lambda: 0.0)
-    found: list[Found] = []
+    found: list[TransferFact] = []
     for by_sender, passing in [*BEGIN, *file("a", data), *file("b", b"b")]:
         feed = reader.from_user if by_sender else reader.from_target
         for cut in cuts:

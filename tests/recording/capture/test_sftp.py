@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conchrec.recording.capture import sftp_wire as sftp
 from conchrec.recording.capture.sftp import REQUESTS, SIZES, SftpReader
-from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, Found, Operation
+from conchrec.recording.format.transfer_account import PATH_MAX, AccountLost, Operation, TransferFact
 from tests.recording.sftp_talk import NO_ATTRIBUTES, Talk, listen, size_attribute, string, uint32, uint64
 
 
@@ -477,7 +477,7 @@ def test_pieces_make_no_difference(data: st.DataObject) -> None:
     talk = conversation()
     whole = listen(talk)
     reader = SftpReader(lambda: 0.0)
-    found: list[Found] = []
+    found: list[TransferFact] = []
     for from_user, packet in talk.passed:
         feed = reader.from_user if from_user else reader.from_target
         at = 0
@@ -504,7 +504,7 @@ def test_one_direction_may_come_all_at_once(size: int) -> None:
     reader = SftpReader(lambda: 0.0)
     for from_user, packet in begin:
         (reader.from_user if from_user else reader.from_target)(packet)
-    found: list[Found] = []
+    found: list[TransferFact] = []
     for side, feed in ((True, reader.from_user), (False, reader.from_target)):
         stream = b"".join(packet for from_user, packet in ahead.passed if from_user is side)
         for at in range(0, len(stream), size):
@@ -735,7 +735,7 @@ def test_not_a_byte_of_a_shell_is_lost(text: bytes, cuts: list[int], early: bool
     talk = Talk(begun=early)
     reader = SftpReader(lambda: 0.0)
     assert listen(talk, reader, end=False) == []
-    found: list[Found] = []
+    found: list[TransferFact] = []
     sent = b""
     for size in [*cuts, len(text)]:
         piece = text[len(sent) : len(sent) + size]

@@ -1,4 +1,4 @@
-"""Commands are found where there are some, and nothing else is; however the output is cut."""
+"""CommandDetector are found where there are some, and nothing else is; however the output is cut."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.capture.shell_commands import LOOKED_AT, Commands, CommandStart, Found
+from conchrec.recording.capture.shell_commands import LOOKED_AT, CommandDetector, CommandEvent, CommandStart
 from conchrec.recording.terminal.current_line import ShownLine
 
 
 class Terminal:
     def __init__(self) -> None:
         self.line = ShownLine()
-        self.commands = Commands(self.line)
+        self.commands = CommandDetector(self.line)
         self.found: list[str | int] = []
 
     def shows(self, text: str | bytes) -> None:
@@ -31,7 +31,7 @@ class Terminal:
             self.commands.typed(letter.encode())
             self.shows("\r\n" if letter == "\r" else letter)
 
-    def _take(self, found: list[Found]) -> None:
+    def _take(self, found: list[CommandEvent]) -> None:
         self.found += [one.text if isinstance(one, CommandStart) else one.status for one in found]
 
 

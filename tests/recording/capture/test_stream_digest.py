@@ -47,7 +47,7 @@ def test_the_digest_is_that_of_the_stream(steps: list[int | str]) -> None:
             piece = bytes((number,)) * int(step)
             digest.update(piece)
             everything += piece
-        assert digest.waiting < BATCHES * BATCH
+        assert digest.pending < BATCHES * BATCH
         assert len(threads.work) <= 1
     assert digest.size == len(everything)
     assert digest.hexdigest() == hashlib.sha256(everything).hexdigest()
@@ -59,19 +59,19 @@ def test_batches_are_left_to_the_thread_and_crumbs_are_not() -> None:
     threads = Threads()
     digest = StreamDigest(threads.run)
     digest.update(bytes(PIECE))
-    assert (digest.waiting, threads.work) == (0, [])
+    assert (digest.pending, threads.work) == (0, [])
     digest.update(bytes(REST))
-    assert (digest.waiting, threads.work) == (REST, [])
+    assert (digest.pending, threads.work) == (REST, [])
     digest.flush()
-    assert (digest.waiting, threads.work) == (0, [])
+    assert (digest.pending, threads.work) == (0, [])
     digest.update(bytes(BATCH))
-    assert (digest.waiting, len(threads.work)) == (BATCH, 1)
+    assert (digest.pending, len(threads.work)) == (BATCH, 1)
     digest.update(b"x")
     digest.flush()
-    assert (digest.waiting, len(threads.work)) == (BATCH + 1, 1), "in the order of the stream"
+    assert (digest.pending, len(threads.work)) == (BATCH + 1, 1), "in the order of the stream"
     threads.go()
     digest.flush()
-    assert digest.waiting == 0
+    assert digest.pending == 0
 
 
 def test_an_idle_stream_holds_nothing() -> None:

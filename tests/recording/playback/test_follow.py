@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from conchrec.errors import RecordingError
 from conchrec.recording.catalogue.library import LibraryEntry
 from conchrec.recording.format.asciicast import Header, event_line
-from conchrec.recording.playback.follow import Follower, Tail, Whole
+from conchrec.recording.playback.follow import CompleteRecording, Follower, Tail
 from conchrec.recording.storage.encodings import ZstdFrames
 
 SID = "0" * 26
@@ -114,6 +114,6 @@ def test_pictures_of_it(tmp_path: Path) -> None:
 
 
 def test_one_that_has_ended() -> None:
-    whole = Whole(iter(LINES))
+    whole = CompleteRecording(iter(LINES))
     assert [event.text for event in whole.read()][-1] == "30x4"
     assert not whole.ended and whole.read() == [] and whole.ended

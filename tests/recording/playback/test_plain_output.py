@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
-from conchrec.recording.playback.follow import Whole
+from conchrec.recording.playback.follow import CompleteRecording
 from conchrec.recording.playback.frame import Frame
 from conchrec.recording.playback.plain_output import (
     FRAME_COST,
@@ -121,4 +121,4 @@ def test_shows_what_comes_before_a_damage(parts: Iterator[Part], before: str) ->
 
 def test_follows_until_the_end() -> None:
     lines = [Header().line(), *(event_line(1, "o", f"line {n}\n") for n in range(3))]
-    assert printed(followed_parts(Whole(iter(lines)))) == "line 0\nline 1\nline 2\n"
+    assert printed(followed_parts(CompleteRecording(iter(lines)))) == "line 0\nline 1\nline 2\n"

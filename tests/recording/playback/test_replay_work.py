@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry, events, whole_lines
+from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry, complete_lines, events
 from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line
 from conchrec.recording.playback.follow import Follower, Tail
 from conchrec.recording.playback.frame import Frame
@@ -249,7 +249,7 @@ def test_a_line_that_is_too_long_is_not_read_into_memory(tmp_path: Path) -> None
     with pytest.raises(Damaged, match="too long"):
         read.extend(events(path))
     with pytest.raises(Damaged, match="too long"):
-        list(whole_lines(path))
+        list(complete_lines(path))
     tail = Tail(LibraryEntry(sid=SID, path=path))
     with pytest.raises(Damaged, match="too long"):
         all(tail.read() or True for _ in range(1000))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conchrec.recording.capture.echoed_input import Echo
-from conchrec.recording.capture.shell_commands import Commands
+from conchrec.recording.capture.echoed_input import EchoFilter
+from conchrec.recording.capture.shell_commands import CommandDetector
 from conchrec.recording.terminal.current_line import LONGEST, MOST_CONTROLS, ShownLine
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
@@ -28,7 +28,7 @@ Script = Iterable[tuple[str, bytes]]
 def work(script: Script, monkeypatch: pytest.MonkeyPatch) -> Work:
     """What the recorder does with a terminal, for these pieces: ``type`` and ``show``."""
     line = ShownLine()
-    echo, commands, now = Echo(line), Commands(line), 0.0
+    echo, commands, now = EchoFilter(line), CommandDetector(line), 0.0
     with monkeypatch.context() as patched, counted() as done:
         for owner, name in ((Transcript, "feed"), (Transcript, "letters"), (SafeOutput, "feed")):
             patched.setattr(owner, name, watched(done, getattr(owner, name)))
