@@ -190,7 +190,7 @@ class LocalStore:
         self._flush_call = None
         recorders, self._to_flush = self._to_flush, {}
         for recorder in recorders:
-            recorder.flush_late()
+            recorder.background.flush()
 
     def work_in_thread(self, work: Callable[[], None]) -> None:
         """Run work in a thread; a failure is logged."""
@@ -221,14 +221,14 @@ class LocalStore:
         except (SpoolFull, OSError) as error:
             full = error if isinstance(error, SpoolFull) else spool.recording_error(error)
             for recorder in tuple(self._live):
-                recorder.give_up(full)
+                recorder.background.give_up(full)
             return
         self._tick_batch(deque(recorders))
 
     def _tick_batch(self, recorders: deque[SessionRecorder]) -> None:
         for _ in range(min(len(recorders), TICK_AT_ONCE)):
             recorder = recorders.popleft()
-            recorder.checkpoint()
+            recorder.background.checkpoint()
             if self._fsync is not Fsync.NEVER:
                 self._sync_in_background(recorder)
         if recorders:
@@ -244,7 +244,7 @@ class LocalStore:
 
     def _sync_failed(self, failure: Failure, recorder: SessionRecorder) -> Failure:
         if isinstance(failure.value, RecordingError):
-            recorder.sync_failed(failure.value)
+            recorder.background.sync_failed(failure.value)
         return failure
 
     def seal(self, recorder: SessionRecorder, manifest: Manifest) -> Deferred[ClosedRecording]:

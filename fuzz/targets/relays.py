@@ -85,7 +85,7 @@ class _Store(LocalStore):
         return recorder
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
-        self._clock.callLater(0, recorder.flush_late)
+        self._clock.callLater(0, recorder.background.flush)
 
     def work_in_thread(self, work: Callable[[], None]) -> None:
         work()

@@ -11,6 +11,7 @@ be kept. No thread, no Deferred and no log line is made while a session runs, ex
 - ``streams``: what of output and input is recorded, counted and hashed; ``terminal_watch``: of typed input.
 - ``event_writer``: events become lines, and are merged.
 - ``recording_file``: lines reach the file, or the recording fails.
+- ``background_writes``: flushes and checkpoints by the timers of the store.
 - ``outcome``: the result for everyone who closes it.
 """
 
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 
 from conchrec.errors import RecordingError
 from conchrec.model import SessionInfo
+from conchrec.recording.capture.background_writes import BackgroundWrites
 from conchrec.recording.capture.event_writer import EventWriter, Timeline
 from conchrec.recording.capture.lifecycle import RecordingLifecycle, RecordingState, RecordingStep
 from conchrec.recording.capture.outcome import ClosedRecording, RecordingOutcome, recording_error_of
@@ -37,7 +39,6 @@ from conchrec.recording.format import asciicast
 from conchrec.recording.format.coverage import NotKept
 from conchrec.recording.format.manifest import Control, Manifest, Pty
 from conchrec.recording.format.settings import InputPolicy
-from conchrec.recording.format.signatures import CHECKPOINT
 from conchrec.recording.format.transfer_account import Files
 from conchrec.recording.storage.spool import Spool
 
@@ -46,7 +47,7 @@ class RecorderStore(Protocol):
     """What a recorder needs of the store that opened it."""
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
-        """Call ``flush_late`` within some milliseconds. Called once for each flush."""
+        """Call ``background.flush`` within some milliseconds. Called once for each flush."""
 
     def written(self, recorder: SessionRecorder) -> None:
         """The spool has grown."""
@@ -93,6 +94,14 @@ class SessionRecorder:
         )
         self._streams = StreamCapture(self._writer, policy, self._facts.coverage, store.work_in_thread)
         self._outcome = RecordingOutcome()
+        #: For the store.
+        self.background = BackgroundWrites(
+            self._lifecycle,
+            self._file,
+            self._writer,
+            self._streams,
+            lambda size, sha256: store.checkpoint(info.sid, size, sha256),
+        )
 
     # -- state
 
@@ -329,52 +338,6 @@ class SessionRecorder:
         outcome = recording_error_of(result) if isinstance(result, Failure) else result
         self._lifecycle.store(outcome if isinstance(outcome, RecordingError) else None)
         self._outcome.settle(self.failed or outcome)
-
-    # -- called by the store
-
-    def checkpoint(self) -> None:
-        """Sign what the file holds. A failure is reported to ``on_failure``."""
-        spool = self.spool
-        if self.state is not RecordingState.RUNNING or self._file.is_signed:
-            return
-        try:
-            self.flush()
-            text = self._store.checkpoint(self.info.sid, spool.size, spool.digest)
-            line = asciicast.event_line(self._writer.timeline.elapsed(), CHECKPOINT, text)
-            self._file.append_signature(line)
-        except RecordingError as error:
-            self._fail(error)
-
-    def flush_late(self) -> None:
-        """Flush, by the timer. A failure is reported to ``on_failure``."""
-        self._writer.flush_began()
-        if self.state is RecordingState.RUNNING:
-            self._streams.flush_digests()
-            try:
-                self.flush()
-            except RecordingError as error:
-                self._fail(error)
-
-    def give_up(self, error: RecordingError) -> None:
-        """There is no disk space for more: what came so far is kept, and nothing more is recorded."""
-        if self.state is RecordingState.RUNNING:
-            try:
-                self.flush()
-            except RecordingError as failed:
-                # No call of the session has raised this.
-                self._fail(failed)
-                return
-        self.sync_failed(error)
-
-    def sync_failed(self, error: RecordingError) -> None:
-        """A sync in the background failed: what the disk holds is not known any more."""
-        if self._lifecycle.is_writable:
-            self._fail(error)
-
-    def _fail(self, error: RecordingError) -> None:
-        """The recording fails with an error that no call of the session could raise."""
-        self._writer.discard()
-        self._file.fail(error)
 
 
 def _call_store(method: Callable[[SessionRecorder], None], reference: weakref.ref[SessionRecorder]) -> None:

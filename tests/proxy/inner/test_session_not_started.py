@@ -27,7 +27,9 @@ def test_audits_start_and_end_of_recording(tmp_path: Path, fails: bool) -> None:
     stage = test_session_files.Stage(store=store)
     if fails:
         assert stage.session.recording.recorder is not None
-        stage.session.recording.recorder.sync_failed(SpoolFull("this session cannot be recorded: full"))
+        stage.session.recording.recorder.background.sync_failed(
+            SpoolFull("this session cannot be recorded: full")
+        )
     for channel in (stage.user, stage.target):
         channel.send(m.CHANNEL_CLOSE)
         stage.pump()

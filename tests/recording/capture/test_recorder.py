@@ -700,9 +700,9 @@ def test_reports_the_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
     recorder.start("shell")
     file.room = len(file.contents)
     recorder.output(b"a")
-    recorder.give_up(SpoolFull("the disk is full"))
+    recorder.background.give_up(SpoolFull("the disk is full"))
     assert heard == [recorder.failed]
-    recorder.give_up(SpoolFull("the disk is full"))
+    recorder.background.give_up(SpoolFull("the disk is full"))
     assert len(heard) == 1
 
 
