@@ -28,7 +28,7 @@ LETTERS = '\x00\x7f\U000e0041\udc80\ud800é日a\\"\n𐍈'
 
 
 @given(ANY_TEXT.filter(lambda text: len(text) <= DEFAULT_LIMIT // 12))
-def test_any_text_is_safe_to_look_at_and_nothing_of_it_is_lost(text: str) -> None:
+def test_escapes_any_text_and_loses_none_of_it(text: str) -> None:
     written = line(AuthRefused(reason=text, user=text), NOON)
     assert written.count(b"\n") == 1
     shown = written.decode()[:-1]
@@ -45,13 +45,13 @@ def test_any_text_is_safe_to_look_at_and_nothing_of_it_is_lost(text: str) -> Non
      "\u2029", "\u2066", "\ufeff", "\udc80", "\U000e0041", "\u00ad", "\u00a0", "\u3000", "\u3164", "\ufe0f",
      "\ue000", "\u0378"],
 )  # fmt: skip
-def test_each_dangerous_character_is_an_escape(letter: str) -> None:
+def test_escapes_each_dangerous_character(letter: str) -> None:
     written = line(Exec(command=f"a{letter}b", user=letter), NOON).rstrip(b"\n")
     assert written.isascii() and letter not in written.decode()
     assert json.loads(written)["command"] == f"a{letter}b"
 
 
-def test_ordinary_text_of_any_language_stays_readable() -> None:
+def test_keeps_ordinary_text_of_any_language_readable() -> None:
     assert "grep 'größe' 日本語".encode() in line(Exec(command="grep 'größe' 日本語"), NOON)
 
 
@@ -72,7 +72,7 @@ def cut(raw: bytes, name: str) -> bytes:
 @case('a\\"', 2000)
 @case("\U000e0041", 2000)
 @case("\U000e0041", 43)
-def test_a_text_of_any_length_is_cut_to_its_limit(text: str, times: int) -> None:
+def test_cuts_long_text_to_its_limit(text: str, times: int) -> None:
     # JSON has one text for two halves of a pair and for the pair.
     text = (text * times).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     raw = line(AuthRefused(reason=text), NOON)
@@ -96,14 +96,14 @@ def test_a_text_of_any_length_is_cut_to_its_limit(text: str, times: int) -> None
 
 
 @pytest.mark.parametrize("name", ["command", "forced_upon"])
-def test_a_command_has_more_room(name: str) -> None:
+def test_gives_commands_more_room(name: str) -> None:
     values = {"command": "ls", name: "x" * 9000}
     read = json.loads(line(Exec(**values), NOON))  # type: ignore[arg-type]
     assert read[name] == "x" * LIMITS[name] and read[f"{name}_size"] == 9000
     assert "command_size" not in read or name == "command"
 
 
-def test_bytes_that_are_not_text_are_hashed_as_they_were() -> None:
+def test_hashes_bytes_that_are_not_text_unchanged() -> None:
     original = b"cat > /tmp/x" + bytes(range(128, 256)) * 100
     read = json.loads(line(Exec(command=original.decode("utf-8", "surrogateescape")), NOON))
     assert read["command_sha256"] == hashlib.sha256(original).hexdigest()
@@ -114,7 +114,7 @@ def test_bytes_that_are_not_text_are_hashed_as_they_were() -> None:
 @case(("x" * 5000,), 1)
 @case(("x" * LIST_LIMIT, ""), 1)
 @case(("",) * (LIST_ITEMS + 1), 1)
-def test_a_list_is_cut(items: tuple[str, ...], times: int) -> None:
+def test_cuts_long_lists(items: tuple[str, ...], times: int) -> None:
     halves = ((item * times).encode("utf-16", "surrogatepass") for item in items)
     items = tuple(item.decode("utf-16", "surrogatepass") for item in halves)
     raw = line(CaRotate(type="user", phase="init", signs="x", trusted=items), NOON)
@@ -131,7 +131,7 @@ def test_a_list_is_cut(items: tuple[str, ...], times: int) -> None:
 
 @pytest.mark.parametrize("kind", CATALOGUE)
 @pytest.mark.parametrize("letter", ["\x01", "\U000e0041", "\\", "日"])
-def test_no_event_makes_a_long_line(kind: type[AuditEvent], letter: str) -> None:
+def test_writes_no_long_line_for_any_event(kind: type[AuditEvent], letter: str) -> None:
     values = {
         "str": letter * 100_000,
         "tuple[str, ...]": (letter * 1000,) * 1000,
@@ -145,14 +145,14 @@ def test_no_event_makes_a_long_line(kind: type[AuditEvent], letter: str) -> None
 
 @pytest.mark.parametrize("size", [10, 40, 100, 300, 700, 1500, 4000, 100_000])
 @pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e", "\U000e0041"])
-def test_a_flood_of_files_with_odd_names_is_no_larger_on_our_disk(letter: str, size: int) -> None:
+def test_writes_no_more_than_was_sent_for_files_with_odd_names(letter: str, size: int) -> None:
     """What is done to files is never counted only, so its lines have to be small."""
     path = letter * size
     event = Sftp(operation="mkdir", path=path, result="failed", user="joe", cid="0123456789abcdef")
     assert len(line(event, NOON)) < 2 * len(path.encode()) + CUT_MINIMUM + 400
 
 
-def test_what_is_cut_takes_no_time_for_what_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spends_no_time_on_the_part_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """An escape of each character of a large name was half a second of the reactor's time."""
     seen: list[int] = []
     escaped = encoder._escaped

@@ -49,7 +49,7 @@ def example(kind: type[AuditEvent], *, full: bool) -> AuditEvent:
 # -- the catalogue
 
 
-def test_every_class_is_in_the_catalogue() -> None:
+def test_catalogue_has_every_class() -> None:
     kinds = {
         value
         for value in vars(audit_events).values()
@@ -58,7 +58,7 @@ def test_every_class_is_in_the_catalogue() -> None:
     assert kinds == set(CATALOGUE) and len(CATALOGUE) == len(kinds)
 
 
-def test_names_and_codes_are_unique_and_of_one_form() -> None:
+def test_has_unique_names_and_codes_of_one_form() -> None:
     assert len({kind.event for kind in CATALOGUE}) == len(CATALOGUE)
     assert len({kind.code for kind in CATALOGUE}) == len(CATALOGUE)
     for kind in CATALOGUE:
@@ -66,7 +66,7 @@ def test_names_and_codes_are_unique_and_of_one_form() -> None:
         assert re.fullmatch(r"CR\d{4}[IWE]", kind.code)
 
 
-def test_names_that_users_rely_on() -> None:
+def test_keeps_names_that_users_rely_on() -> None:
     assert {kind.event for kind in CATALOGUE} >= {
         "user.login", "auth", "session.start", "session.end", "session.rejected", "exec", "subsystem",
         "port", "x11-forward", "agent", "resize", "client.disconnect", "cert.create", "upstream.failed",
@@ -74,7 +74,7 @@ def test_names_that_users_rely_on() -> None:
 
 
 @pytest.mark.parametrize("kind", CATALOGUE)
-def test_no_event_has_a_member_of_the_chain_or_of_a_cut(kind: type[AuditEvent]) -> None:
+def test_has_no_field_with_the_name_of_a_chain_member_or_a_cut(kind: type[AuditEvent]) -> None:
     """Nobody could tell one from the other."""
     types = {item.name: str(item.type) for item in fields(kind)}
     assert not set(types) & {*MEMBERS, "time", "event", "code"}
@@ -84,7 +84,7 @@ def test_no_event_has_a_member_of_the_chain_or_of_a_cut(kind: type[AuditEvent]) 
 
 
 @pytest.mark.parametrize("kind", CATALOGUE)
-def test_events_are_frozen_values(kind: type[AuditEvent]) -> None:
+def test_has_frozen_values(kind: type[AuditEvent]) -> None:
     event = example(kind, full=True)
     assert is_dataclass(event) and not hasattr(event, "__dict__")
     with pytest.raises(AttributeError):
@@ -93,7 +93,7 @@ def test_events_are_frozen_values(kind: type[AuditEvent]) -> None:
 
 @pytest.mark.parametrize("kind", CATALOGUE)
 @pytest.mark.parametrize("full", [True, False])
-def test_an_event_is_one_json_object_on_one_line(kind: type[AuditEvent], full: bool) -> None:
+def test_encodes_event_as_one_json_object_on_one_line(kind: type[AuditEvent], full: bool) -> None:
     text = line(example(kind, full=full), NOON)
     assert text.endswith(b"\n") and text.count(b"\n") == 1
     read = json.loads(text)
@@ -105,12 +105,12 @@ def test_an_event_is_one_json_object_on_one_line(kind: type[AuditEvent], full: b
         assert set(read) == {item.name for item in fields(kind)} | {"time", "event", "code"}
 
 
-def test_time_is_utc_in_milliseconds() -> None:
+def test_writes_time_in_utc_with_milliseconds() -> None:
     there = NOON.astimezone(timezone(timedelta(hours=5)))
     assert json.loads(line(Exec(command="ls"), there))["time"] == "2026-11-23T12:00:00.123Z"
 
 
-def test_what_is_false_or_zero_is_said_and_what_is_unknown_is_not() -> None:
+def test_writes_false_and_zero_but_not_unknown_values() -> None:
     read = json.loads(line(Port(kind="direct", action="close", sent=0), NOON))
     assert read["sent"] == 0 and "received" not in read
     assert json.loads(line(Exec(command="ls", tty=False), NOON))["tty"] is False
@@ -144,27 +144,27 @@ def break_it(sink: AuditSink) -> None:
         sink.close()
 
 
-def test_events_are_kept_in_order(sink: AuditSink) -> None:
+def test_keeps_events_in_order(sink: AuditSink) -> None:
     sink.emit(ServiceStart(version="1", mode="proxy"))
     sink.emit(UserLogin(method="publickey", user="joe"))
     sink.emit(Exec(command="ls"))
     assert kept(sink) == ["service.start", "user.login", "exec"]
 
 
-def test_every_kind_of_event_can_be_kept(sink: AuditSink) -> None:
+def test_keeps_every_kind_of_event(sink: AuditSink) -> None:
     for kind in CATALOGUE:
         sink.emit(example(kind, full=True))
     assert kept(sink) == [kind.event for kind in CATALOGUE if kind is not AuditHead or memory(sink)]
 
 
-def test_reopening_loses_nothing(sink: AuditSink) -> None:
+def test_loses_nothing_at_reopen(sink: AuditSink) -> None:
     sink.emit(Exec(command="a"))
     sink.reopen()
     sink.emit(Exec(command="b"))
     assert kept(sink) == ["exec", "exec"]
 
 
-def test_an_event_that_can_not_be_kept_raises(sink: AuditSink) -> None:
+def test_raises_when_event_cannot_be_kept(sink: AuditSink) -> None:
     break_it(sink)
     with pytest.raises(WriteFailed) as caught:
         sink.emit(Exec(command="ls"))

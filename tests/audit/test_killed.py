@@ -39,7 +39,7 @@ ROUNDS = 3
 AT_ONCE = 3
 
 
-def test_writers_that_are_killed_and_rotated(tmp_path: Path) -> None:
+def test_keeps_chains_valid_when_writers_are_killed_and_rotated(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)

@@ -57,7 +57,7 @@ def reasons(path: Path) -> list[object]:
     return [line["reason"] for line in lines(path) if line["event"] == "audit.head"]
 
 
-def test_it_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_creates_file_for_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         audit_log(tmp_path, "var/log/audit.jsonl").emit(Exec(command="ls"))
@@ -69,7 +69,7 @@ def test_it_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "audit_heads").stat().st_mode) == 0o600
 
 
-def test_an_event_is_one_write_and_so_are_the_lines_before_it(tmp_path: Path) -> None:
+def test_writes_event_with_the_lines_before_it_in_one_call(tmp_path: Path) -> None:
     disk = ShortDisk()
     log = audit_log(tmp_path, write=disk)
     for number in (1, 2):
@@ -78,14 +78,14 @@ def test_an_event_is_one_write_and_so_are_the_lines_before_it(tmp_path: Path) ->
     assert [line["event"] for line in lines(log.path)] == ["audit.head", "exec", "exec"]
 
 
-def test_a_log_without_events_has_no_chain(tmp_path: Path) -> None:
+def test_begins_no_chain_without_events(tmp_path: Path) -> None:
     log = audit_log(tmp_path)
     log.tick()
     log.close()
     assert log.path.read_bytes() == b"" and not (tmp_path / "audit_heads").exists()
 
 
-def test_what_was_there_stays(tmp_path: Path) -> None:
+def test_keeps_existing_contents(tmp_path: Path) -> None:
     for _ in range(3):
         log = audit_log(tmp_path)
         log.emit(Exec(command="ls"))
@@ -95,7 +95,7 @@ def test_what_was_there_stays(tmp_path: Path) -> None:
     assert reasons(log.path) == ["open", "close"] * 3
 
 
-def test_nothing_can_be_emitted_after_the_end(tmp_path: Path) -> None:
+def test_refuses_events_after_close(tmp_path: Path) -> None:
     log = audit_log(tmp_path)
     log.emit(Exec(command="ls"))
     log.close()
@@ -106,7 +106,7 @@ def test_nothing_can_be_emitted_after_the_end(tmp_path: Path) -> None:
 # -- heads
 
 
-def test_lines_are_signed_after_a_while(tmp_path: Path) -> None:
+def test_signs_lines_after_some_seconds(tmp_path: Path) -> None:
     tick = Tick()
     log = audit_log(tmp_path, monotonic=tick)
     log.emit(Exec(command="ls"))
@@ -119,14 +119,14 @@ def test_lines_are_signed_after_a_while(tmp_path: Path) -> None:
     assert reasons(log.path) == ["open", "interval", "interval"]
 
 
-def test_lines_are_signed_after_so_many(tmp_path: Path) -> None:
+def test_signs_lines_after_some_number(tmp_path: Path) -> None:
     log = audit_log(tmp_path, monotonic=Tick())
     for _ in range(2 * HEAD_LINES):
         log.emit(Resize(columns=80, rows=24))
     assert reasons(log.path) == ["open", "interval", "interval"]
 
 
-def test_the_last_head_is_kept_elsewhere(tmp_path: Path) -> None:
+def test_keeps_last_head_in_the_state_directory(tmp_path: Path) -> None:
     heads = AuditHeadFile(tmp_path / "audit_heads")
     log = audit_log(tmp_path)
     log.emit(Exec(command="ls"))
@@ -135,7 +135,7 @@ def test_the_last_head_is_kept_elsewhere(tmp_path: Path) -> None:
     assert heads.lines() == (last,)
 
 
-def test_a_chain_names_those_before_it(tmp_path: Path) -> None:
+def test_names_earlier_chains_in_a_new_chain(tmp_path: Path) -> None:
     """So one that is gone as a whole is missed."""
     service = audit_log(tmp_path, monotonic=Tick())
     service.emit(Exec(command="service"))
@@ -155,7 +155,7 @@ def test_a_chain_names_those_before_it(tmp_path: Path) -> None:
     assert Head.parse(after[1][0]) == found[0]
 
 
-def test_heads_that_can_not_be_kept_are_told_once_and_stop_nothing(tmp_path: Path) -> None:
+def test_reports_unwritable_heads_once_and_continues(tmp_path: Path) -> None:
     (tmp_path / "audit_heads").mkdir()
     complaints: list[str] = []
     log = audit_log(tmp_path, complain=complaints.append)
@@ -170,7 +170,7 @@ def test_heads_that_can_not_be_kept_are_told_once_and_stop_nothing(tmp_path: Pat
     ]
 
 
-def test_garbage_in_the_kept_heads_is_passed_by(tmp_path: Path) -> None:
+def test_ignores_garbage_in_the_kept_heads(tmp_path: Path) -> None:
     (tmp_path / "audit_heads").write_bytes(b'{"event":"audit.head"}\n\xff\xfe\n{"time"')
     log = audit_log(tmp_path, complain=pytest.fail)
     log.emit(Exec(command="ls"))
@@ -178,7 +178,7 @@ def test_garbage_in_the_kept_heads_is_passed_by(tmp_path: Path) -> None:
     assert len(AuditHeadFile(tmp_path / "audit_heads").lines()) == 1
 
 
-def test_there_is_room_for_every_head_that_is_kept(tmp_path: Path) -> None:
+def test_has_room_for_every_kept_head(tmp_path: Path) -> None:
     logs = [audit_log(tmp_path, monotonic=Tick()) for _ in range(40)]
     for log in logs:
         log.emit(Exec(command="ls"))
@@ -190,7 +190,7 @@ def test_there_is_room_for_every_head_that_is_kept(tmp_path: Path) -> None:
     assert "after_count" not in opening and len(opening["after"]) == 32  # type: ignore[arg-type]
 
 
-def test_what_was_there_before_the_first_chain_is_vouched_for(tmp_path: Path) -> None:
+def test_covers_contents_older_than_the_first_chain(tmp_path: Path) -> None:
     before = b'{"event":"exec","command":"old"}\n' * 3
     (tmp_path / "audit.jsonl").write_bytes(before)
     log = audit_log(tmp_path)
@@ -207,14 +207,14 @@ def test_what_was_there_before_the_first_chain_is_vouched_for(tmp_path: Path) ->
 # -- the disk
 
 
-def test_a_short_write_is_completed(tmp_path: Path) -> None:
+def test_completes_short_write(tmp_path: Path) -> None:
     log = audit_log(tmp_path, write=ShortDisk(10, 5))
     log.emit(Exec(command="ls"))
     log.emit(Exec(command="ls"))
     assert commands(log.path) == ["ls", "ls"]
 
 
-def test_what_a_full_disk_took_of_a_line_is_taken_back(tmp_path: Path) -> None:
+def test_removes_partial_line_when_disk_is_full(tmp_path: Path) -> None:
     """And the log says what is missing."""
     log = audit_log(tmp_path, write=ShortDisk(5000, 10, None, None))
     log.emit(Exec(command="first"))
@@ -232,7 +232,7 @@ def test_what_a_full_disk_took_of_a_line_is_taken_back(tmp_path: Path) -> None:
     assert [event["event"] for event in events(log.path)].count("audit.lost") == 1
 
 
-def test_a_write_of_nothing_is_a_failure(tmp_path: Path) -> None:
+def test_fails_when_nothing_is_written(tmp_path: Path) -> None:
     log = audit_log(tmp_path, write=ShortDisk(0, 0))
     with pytest.raises(WriteFailed):
         log.emit(Exec(command="lost"))
@@ -240,7 +240,7 @@ def test_a_write_of_nothing_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", [b'{"time":"20', b"\x00" * 200_000, b"x"])
 @pytest.mark.parametrize("before", [b"", b'{"event":"exec"}\n'])
-def test_a_line_torn_by_a_crash_is_ended_and_told(tmp_path: Path, torn: bytes, before: bytes) -> None:
+def test_ends_and_reports_line_torn_by_crash(tmp_path: Path, torn: bytes, before: bytes) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(before + torn)
     audit_log(tmp_path).emit(Exec(command="next"))
@@ -252,7 +252,7 @@ def test_a_line_torn_by_a_crash_is_ended_and_told(tmp_path: Path, torn: bytes, b
     assert json.loads(following)["command"] == "next"
 
 
-def test_a_line_torn_by_the_crash_of_another_process_swallows_none_of_ours(tmp_path: Path) -> None:
+def test_keeps_own_lines_after_line_torn_by_another_process(tmp_path: Path) -> None:
     log = audit_log(tmp_path)
     log.emit(Exec(command="first"))
     with log.path.open("ab") as file:
@@ -264,7 +264,7 @@ def test_a_line_torn_by_the_crash_of_another_process_swallows_none_of_ours(tmp_p
     assert log.path.read_bytes().count(b"audit.repair") == 1
 
 
-def test_a_file_that_was_cut_while_it_is_written_is_said(tmp_path: Path) -> None:
+def test_notes_file_that_was_truncated(tmp_path: Path) -> None:
     """By logrotate's copytruncate, or by somebody who wants to hide something."""
     log = audit_log(tmp_path)
     log.emit(Exec(command="first"))
@@ -274,7 +274,7 @@ def test_a_file_that_was_cut_while_it_is_written_is_said(tmp_path: Path) -> None
     assert (head["reason"], head["seq"], event["command"]) == ("truncated", 2, "second")
 
 
-def test_somebody_who_keeps_the_lock_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_wait_long_for_a_held_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("conchrec.file_lock.PATIENCE_SECONDS", 0.002)
     monkeypatch.setattr("conchrec.file_lock.time.sleep", pauses.append)
@@ -294,7 +294,9 @@ def test_somebody_who_keeps_the_lock_holds_nobody_up(tmp_path: Path, monkeypatch
     assert commands(log.path) == ["ls"] * 102
 
 
-def test_a_line_that_is_being_written_is_not_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_no_torn_line_while_it_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By somebody who could not get the lock."""
     log = audit_log(tmp_path)
     log.emit(Exec(command="first"))
@@ -309,7 +311,7 @@ def test_a_line_that_is_being_written_is_not_torn(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_logrotate_moves_it_away(tmp_path: Path, again: bool) -> None:
+def test_follows_logrotate(tmp_path: Path, again: bool) -> None:
     """With ``create`` there is a new file at once, without it there is none."""
     tick = Tick()
     log = audit_log(tmp_path, monotonic=tick)
@@ -328,7 +330,7 @@ def test_logrotate_moves_it_away(tmp_path: Path, again: bool) -> None:
     assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
 
 
-def test_a_quiet_log_is_rotated_as_well(tmp_path: Path) -> None:
+def test_rotates_without_new_events(tmp_path: Path) -> None:
     log = audit_log(tmp_path)
     log.emit(Exec(command="old"))
     log.path.rename(tmp_path / "audit.jsonl.1")
@@ -337,7 +339,7 @@ def test_a_quiet_log_is_rotated_as_well(tmp_path: Path) -> None:
     assert (reasons(tmp_path / "audit.jsonl.1"), reasons(log.path)) == (["open", "rotated"], ["continue"])
 
 
-def test_it_can_be_opened_again_at_once(tmp_path: Path) -> None:
+def test_reopens_at_once(tmp_path: Path) -> None:
     log = audit_log(tmp_path, monotonic=Tick())
     log.path.rename(tmp_path / "audit.jsonl.1")
     log.reopen()
@@ -346,7 +348,7 @@ def test_it_can_be_opened_again_at_once(tmp_path: Path) -> None:
     assert reasons(log.path) == ["open"]
 
 
-def test_a_file_that_can_not_be_opened_again_is_a_failure_until_it_can(tmp_path: Path) -> None:
+def test_fails_until_it_can_be_reopened(tmp_path: Path) -> None:
     tick = Tick()
     log = audit_log(tmp_path, monotonic=tick)
     log.path.unlink()
@@ -360,7 +362,7 @@ def test_a_file_that_can_not_be_opened_again_is_a_failure_until_it_can(tmp_path:
     assert commands(log.path) == ["ls"]
 
 
-def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
+def test_leaves_no_descriptor_open(tmp_path: Path) -> None:
     log = audit_log(tmp_path)
     log.emit(Exec(command="ls"))
     before = len(os.listdir("/proc/self/fd"))
@@ -371,7 +373,7 @@ def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["directory", "file/audit.jsonl"])
-def test_a_log_that_can_not_be_opened(tmp_path: Path, name: str) -> None:
+def test_raises_when_it_cannot_be_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(WriteFailed):
@@ -381,14 +383,14 @@ def test_a_log_that_can_not_be_opened(tmp_path: Path, name: str) -> None:
 # -- what is no file
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_raises_when_disk_is_full(tmp_path: Path) -> None:
     log = audit_log(tmp_path, "/dev/full")
     with pytest.raises(WriteFailed) as caught:
         log.emit(Exec(command="ls"))
     assert "No space left on device" in caught.value.public
 
 
-def test_the_log_may_be_a_pipe(tmp_path: Path) -> None:
+def test_writes_to_a_pipe(tmp_path: Path) -> None:
     """Containers log to /dev/stdout."""
     program = (
         "import sys; from pathlib import Path; from conchrec.audit.events import *\n"
@@ -406,7 +408,7 @@ def test_the_log_may_be_a_pipe(tmp_path: Path) -> None:
 # -- several processes
 
 
-def test_several_processes_share_it(tmp_path: Path) -> None:
+def test_shares_file_between_processes(tmp_path: Path) -> None:
     logs = [audit_log(tmp_path) for _ in range(3)]
     for index in range(30):
         logs[index % 3].emit(Exec(command="x" * 5000))
@@ -414,7 +416,7 @@ def test_several_processes_share_it(tmp_path: Path) -> None:
     assert len({line["chain"] for line in lines(logs[0].path)}) == 3
 
 
-def test_lines_are_linked(tmp_path: Path) -> None:
+def test_links_lines(tmp_path: Path) -> None:
     """The format, written out once more."""
     log = audit_log(tmp_path)
     for number in range(3):
@@ -433,7 +435,7 @@ def test_lines_are_linked(tmp_path: Path) -> None:
     assert ChainLink.start(chain).digest == hashlib.sha256(b"conchrec audit 1\n" + chain.encode()).digest()
 
 
-def test_copies_have_the_chain(tmp_path: Path) -> None:
+def test_copies_lines_with_their_chain(tmp_path: Path) -> None:
     copies: list[bytes] = []
     log = audit_log(tmp_path, copy=lambda event, line: copies.append(line))
     log.emit(Exec(command="ls"))

@@ -23,7 +23,7 @@ def daemon(tmp_path: Path) -> socket.socket:
     return one
 
 
-def test_every_event_goes_to_both(tmp_path: Path, daemon: socket.socket) -> None:
+def test_sends_every_event_to_file_and_syslog(tmp_path: Path, daemon: socket.socket) -> None:
     text = f"users: {{}}\nroles: {{}}\nstate_dir: .\naudit: {{file: a.jsonl, syslog: {tmp_path}/log}}\n"
     log = open_log(parse(text.encode(), tmp_path / "config.yaml"))
     log.emit(UserLogin(user="jo\ne", method="publickey"))
@@ -36,7 +36,7 @@ def test_every_event_goes_to_both(tmp_path: Path, daemon: socket.socket) -> None
         log.close()
 
 
-def test_severities(tmp_path: Path, daemon: socket.socket) -> None:
+def test_maps_codes_to_severities(tmp_path: Path, daemon: socket.socket) -> None:
     sent = Syslog(tmp_path / "log", dropped=pytest.fail)
     sent.send(RecordingFailed(reason="x"), b"{}\n")
     assert daemon.recv(100).startswith(b"<83>")
@@ -44,7 +44,7 @@ def test_severities(tmp_path: Path, daemon: socket.socket) -> None:
     daemon.close()
 
 
-def test_a_daemon_that_is_started_anew(tmp_path: Path, daemon: socket.socket) -> None:
+def test_reconnects_after_restart_of_the_daemon(tmp_path: Path, daemon: socket.socket) -> None:
     complaints: list[str] = []
     event = ServiceStart(version="1", mode="proxy")
     sent = Syslog(tmp_path / "log", dropped=complaints.append)
@@ -61,7 +61,7 @@ def test_a_daemon_that_is_started_anew(tmp_path: Path, daemon: socket.socket) ->
     sent.close()
 
 
-def test_one_that_takes_nothing_keeps_nobody_waiting(tmp_path: Path, daemon: socket.socket) -> None:
+def test_does_not_wait_for_a_daemon_that_accepts_nothing(tmp_path: Path, daemon: socket.socket) -> None:
     complaints: list[str] = []
     sent = Syslog(tmp_path / "log", dropped=complaints.append)
     event = ServiceStart(version="1", mode="proxy")

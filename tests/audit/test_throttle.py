@@ -82,7 +82,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_each_event_is_a_trifle_or_an_act() -> None:
+def test_classifies_each_event_as_minor_or_evidence() -> None:
     """An event that is new is an act, until somebody says here that it is not."""
     seen = {kind.event for kind in CATALOGUE if rate_group(trifle(kind)) is not None}
     assert seen == TRIFLES
@@ -109,13 +109,13 @@ def trifle(kind: type[AuditEvent]) -> AuditEvent:
         Exec(**JOE, command="true"),
     ],
 )
-def test_acts_are_never_counted(bench: Bench, event: AuditEvent) -> None:
+def test_writes_every_event_that_is_evidence(bench: Bench, event: AuditEvent) -> None:
     for _ in range(5000):
         bench.throttle.emit(event)
     assert bench.memory.events == [event] * 5000
 
 
-def test_what_honest_users_do_passes_as_it_is(bench: Bench) -> None:
+def test_writes_events_of_ordinary_users(bench: Bench) -> None:
     for number in range(600):
         bench.seconds += 0.2
         bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
@@ -123,7 +123,7 @@ def test_what_honest_users_do_passes_as_it_is(bench: Bench) -> None:
     assert len(bench.memory.events) == 600 and not bench.repeated
 
 
-def test_beyond_the_rate_they_are_counted_and_told_later(bench: Bench) -> None:
+def test_counts_events_beyond_their_rate(bench: Bench) -> None:
     for number in range(BURST + 1000):
         bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
     assert len(bench.memory.events) == BURST
@@ -139,7 +139,7 @@ def test_beyond_the_rate_they_are_counted_and_told_later(bench: Bench) -> None:
     assert told.examples[0] == f"columns={BURST} rows=24" and len(told.examples) == EXAMPLES
 
 
-def test_the_end_of_the_connection_tells_what_was_counted(bench: Bench) -> None:
+def test_writes_counts_at_the_end_of_the_connection(bench: Bench) -> None:
     for cid in ("c1", "c2"):
         who = Who(**{**JOE, "cid": cid})
         for number in range(BURST + 2):
@@ -155,7 +155,7 @@ def test_the_end_of_the_connection_tells_what_was_counted(bench: Bench) -> None:
     assert bench.names() == {"resize": each, "session.rejected": each, "client.disconnect": 1}
 
 
-def test_sizes_are_summed(bench: Bench) -> None:
+def test_sums_sizes(bench: Bench) -> None:
     most = RateGroup.FREQUENT.value[0].burst
     for _ in range(most + 3):
         bench.throttle.emit(Port(**JOE, kind="direct", action="close", sent=10, received=1))
@@ -163,7 +163,7 @@ def test_sizes_are_summed(bench: Bench) -> None:
     assert [event.size for event in bench.repeated] == [33]
 
 
-def test_digests_are_kept_together(bench: Bench) -> None:
+def test_combines_digests(bench: Bench) -> None:
     digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(BURST + 3)]
     for digest in digests:
         bench.throttle.emit(UnknownRequest(**JOE, request="x@example.com", size=2, sha256=digest))
@@ -173,7 +173,7 @@ def test_digests_are_kept_together(bench: Bench) -> None:
     assert (told.size, told.sha256) == (6, hashlib.sha256(together).hexdigest())
 
 
-def test_while_the_disk_is_almost_full_most_trifles_are_counted(bench: Bench) -> None:
+def test_counts_most_minor_events_while_disk_is_low(bench: Bench) -> None:
     bench.throttle.emit(Resize(**JOE, columns=1, rows=1))
     bench.throttle.is_disk_low = True
     for _ in range(10):
@@ -185,7 +185,7 @@ def test_while_the_disk_is_almost_full_most_trifles_are_counted(bench: Bench) ->
     assert bench.names() == {"exec": 10, "resize": 11, "auth": 10}
 
 
-def test_each_destination_of_a_forward_is_told(bench: Bench) -> None:
+def test_counts_each_destination_of_forwards(bench: Bench) -> None:
     most = RateGroup.FREQUENT.value[0].burst
     for _ in range(most):
         bench.throttle.emit(Port(**JOE, kind="direct", action="open", destination="10.0.0.1:80"))
@@ -197,7 +197,7 @@ def test_each_destination_of_a_forward_is_told(bench: Bench) -> None:
     assert bench.repeated[-1].count == DESTINATIONS
 
 
-def test_many_connections_of_one_user_are_one_flood(bench: Bench) -> None:
+def test_counts_all_connections_of_a_user_together(bench: Bench) -> None:
     for number in range(100):
         who = Who(**{**JOE, "cid": f"c{number}"})
         for _ in range(BURST - 1):
@@ -212,7 +212,7 @@ def test_many_connections_of_one_user_are_one_flood(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "[2001:db8::{}]"])
-def test_refused_logins_count_by_address(bench: Bench, address: str) -> None:
+def test_counts_refused_logins_by_address(bench: Bench, address: str) -> None:
     """Each is a connection of its own, and may name any user."""
     for number in range(1000):
         bench.throttle.emit(
@@ -227,7 +227,7 @@ def test_refused_logins_count_by_address(bench: Bench, address: str) -> None:
     assert bench.memory.events[-2].addr == "198.51.100.1:1", "others are told as before"
 
 
-def test_strangers_from_everywhere_are_one_flood(bench: Bench) -> None:
+def test_counts_strangers_from_all_addresses_together(bench: Bench) -> None:
     for number in range(5000):
         host = f"2001:db8:{number:x}::1"
         bench.throttle.emit(ConnectionRefused(addr=host, reason="too many connections", count=3))
@@ -238,7 +238,7 @@ def test_strangers_from_everywhere_are_one_flood(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1"])
-def test_addresses_without_a_port(bench: Bench, address: str) -> None:
+def test_counts_addresses_without_a_port(bench: Bench, address: str) -> None:
     for number in range(RateGroup.UNAUTHENTICATED.value[0].burst + 1):
         bench.throttle.emit(ConnectionRefused(addr=address, reason=f"no {number}", count=1))
     bench.throttle.emit(ConnectionRefused(addr="198.51.100.1", reason="no", count=1))
@@ -246,7 +246,7 @@ def test_addresses_without_a_port(bench: Bench, address: str) -> None:
     assert [(event.addr, event.count) for event in bench.repeated] == [(address, 1)]
 
 
-def test_sessions_beyond_a_limit(bench: Bench) -> None:
+def test_counts_sessions_beyond_a_limit(bench: Bench) -> None:
     """Six thousand a second were audited, each."""
     for number in range(60_000):
         bench.seconds = number / 6000
@@ -260,7 +260,7 @@ def test_sessions_beyond_a_limit(bench: Bench) -> None:
     assert bench.repeated[0].sid == "", "of several"
 
 
-def test_a_count_that_can_not_be_written_is_said(bench: Bench) -> None:
+def test_reports_count_that_cannot_be_written(bench: Bench) -> None:
     for number in range(BURST + 1):
         bench.throttle.emit(Resize(**JOE, columns=number, rows=24))
     bench.memory.broken = WriteFailed("the audit log cannot be written: full", "full")
@@ -271,7 +271,7 @@ def test_a_count_that_can_not_be_written_is_said(bench: Bench) -> None:
     assert bench.lost == ["full"]
 
 
-def test_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.audit.throttle.MOST_GROUPS", 200)
     for number in range(200 + 50):
         who = Who(**{**JOE, "cid": f"c{number}", "user": f"u{number}"})
@@ -300,7 +300,7 @@ EVENTS = st.sampled_from(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 3), st.integers(1, 300), st.floats(0, 20)), max_size=40))
-def test_nothing_is_lost_and_nothing_told_twice(
+def test_counts_each_event_exactly_once(
     acts: list[tuple[AuditEvent, int, int, float]],
 ) -> None:
     bench = Bench()
@@ -319,9 +319,7 @@ def test_nothing_is_lost_and_nothing_told_twice(
 
 @pytest.mark.parametrize("size", [1, 20, 100, 1000, 100_000])
 @pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e"])
-def test_a_flood_of_control_characters_is_smaller_than_what_was_sent(
-    tmp_path: Path, size: int, letter: str
-) -> None:
+def test_writes_less_than_was_sent_for_control_characters(tmp_path: Path, size: int, letter: str) -> None:
     """Of any kind that a client may repeat, at ten thousand a second; a packet has 40 bytes besides."""
     log = audit_log(tmp_path)
     seconds = 0.0

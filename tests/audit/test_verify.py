@@ -96,7 +96,7 @@ def there(tmp_path: Path) -> Installation:
 # -- what is no change
 
 
-def test_a_log_of_several_processes(there: Installation) -> None:
+def test_accepts_log_of_several_processes(there: Installation) -> None:
     service = there.process("a", closes=False)
     there.process("lock", "unlock")
     service.emit(Exec(command="b"))
@@ -107,7 +107,7 @@ def test_a_log_of_several_processes(there: Installation) -> None:
     assert there.independent(there.path) == ""
 
 
-def test_a_process_that_was_killed_is_a_note(there: Installation) -> None:
+def test_notes_killed_process(there: Installation) -> None:
     there.process("a", "b", closes=False)
     there.process("c")
     said = there.is_ok()
@@ -117,7 +117,7 @@ def test_a_process_that_was_killed_is_a_note(there: Installation) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"time":"2026', b"\x00" * 5000])
-def test_a_torn_line_is_a_note(there: Installation, torn: bytes) -> None:
+def test_notes_torn_line(there: Installation, torn: bytes) -> None:
     there.process("a", closes=False)
     with there.path.open("ab") as file:
         file.write(torn)
@@ -128,7 +128,7 @@ def test_a_torn_line_is_a_note(there: Installation, torn: bytes) -> None:
 
 
 @pytest.mark.parametrize("pack", [None, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
-def test_rotated_and_packed_files(there: Installation, pack: object) -> None:
+def test_accepts_rotated_and_compressed_files(there: Installation, pack: object) -> None:
     service = there.process("a", closes=False)
     names = ["audit.jsonl-20261101", "audit.jsonl-20261108", "audit.jsonl-20261115"]
     files = []
@@ -147,7 +147,7 @@ def test_rotated_and_packed_files(there: Installation, pack: object) -> None:
         assert there.independent(*oldest_first(log_files(there.path))) == ""
 
 
-def test_numbered_files_and_their_order(there: Installation) -> None:
+def test_sorts_numbered_files(there: Installation) -> None:
     service = there.process("a", closes=False)
     for number in range(12, 0, -1):
         there.rotate(f"audit.jsonl.{number}")
@@ -158,7 +158,7 @@ def test_numbered_files_and_their_order(there: Installation) -> None:
     there.is_ok("--complete")
 
 
-def test_a_clock_that_was_put_back(there: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepts_clock_that_was_set_back(there: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     service = there.process("a", closes=False)
     times = iter(["2026-11-29T12:00:00.000Z", "2020-01-01T00:00:00.000Z"])
     for number in (2, 1):
@@ -169,7 +169,7 @@ def test_a_clock_that_was_put_back(there: Installation, monkeypatch: pytest.Monk
     there.is_ok("--complete")
 
 
-def test_what_logrotate_has_deleted_is_a_note(there: Installation) -> None:
+def test_notes_files_that_logrotate_removed(there: Installation) -> None:
     service = there.process("a", closes=False)
     there.process("lock")
     oldest = there.rotate("audit.jsonl.2")
@@ -184,7 +184,7 @@ def test_what_logrotate_has_deleted_is_a_note(there: Installation) -> None:
     assert "are missing" in there.fails("--complete")
 
 
-def test_copytruncate_is_a_note(there: Installation) -> None:
+def test_notes_copytruncate(there: Installation) -> None:
     """What was written between the copy and the cut is lost, and that would not be one."""
     service = there.process("a", closes=False)
     (there.directory / "audit.jsonl.1").write_bytes(there.path.read_bytes())
@@ -200,7 +200,7 @@ def test_copytruncate_is_a_note(there: Installation) -> None:
     assert "missing" in there.fails()
 
 
-def test_lines_older_than_the_chain(there: Installation) -> None:
+def test_notes_lines_older_than_the_chain(there: Installation) -> None:
     old = b'{"event":"exec","command":"old"}\n'
     (there.directory / "audit.jsonl.1").write_bytes(old)
     there.path.write_bytes(old * 3 + b'{"torn')
@@ -218,7 +218,7 @@ def test_lines_older_than_the_chain(there: Installation) -> None:
     assert "changed or added" in there.fails(), "nobody vouches for later ones"
 
 
-def test_events_that_were_lost_are_a_note(there: Installation) -> None:
+def test_notes_lost_events(there: Installation) -> None:
     log = there.process("a", closes=False)
     write, log._write = log._write, lambda descriptor, data: 0
     with pytest.raises(Exception, match="cannot be written"):
@@ -277,7 +277,7 @@ def is_found(contents: Contents, first: list[bytes], second: list[bytes]) -> boo
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_every_change_of_a_byte_is_found(contents: Contents, data: st.DataObject) -> None:
+def test_finds_every_changed_byte(contents: Contents, data: st.DataObject) -> None:
     first, second, _ = contents
     # A process that was killed left lines without a head; nobody can vouch for the last of them.
     weak = 2
@@ -293,7 +293,7 @@ def test_every_change_of_a_byte_is_found(contents: Contents, data: st.DataObject
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_every_line_that_is_removed_added_or_moved_is_found(contents: Contents, data: st.DataObject) -> None:
+def test_finds_every_removed_added_or_moved_line(contents: Contents, data: st.DataObject) -> None:
     first, second, _ = contents
     lines = [list(first), list(second)]
     all_lines = [*first, *second]
@@ -329,7 +329,7 @@ def test_every_line_that_is_removed_added_or_moved_is_found(contents: Contents, 
 
 
 @pytest.mark.parametrize("count", range(1, 12))
-def test_every_end_that_is_cut_is_found(contents: Contents, count: int) -> None:
+def test_finds_every_cut_end(contents: Contents, count: int) -> None:
     first, second, _ = contents
     count = min(count, len(second))
     assert is_found(contents, first, second[:-count])
@@ -337,14 +337,14 @@ def test_every_end_that_is_cut_is_found(contents: Contents, count: int) -> None:
     assert is_found(contents, first, [*second[:-count], second[-count][:-1]]), "and where a line is torn"
 
 
-def test_a_file_that_is_missing_is_found(contents: Contents) -> None:
+def test_finds_missing_file(contents: Contents) -> None:
     first, second, heads = contents
     files = [("audit.jsonl.1", b"".join(first))]
     assert not check(SIGNER, heads, files).ok
     assert check(SIGNER, heads, [("audit.jsonl", b"".join(second))]).ok, "the oldest may go"
 
 
-def test_a_middle_file_that_is_missing_is_found(there: Installation) -> None:
+def test_finds_missing_middle_file(there: Installation) -> None:
     service = there.process("a", closes=False)
     files = []
     for number in (3, 2, 1):
@@ -359,7 +359,7 @@ def test_a_middle_file_that_is_missing_is_found(there: Installation) -> None:
     assert "the end of the chain was cut" in there.fails(), "the newest"
 
 
-def test_a_chain_that_is_gone_as_a_whole_is_found(there: Installation) -> None:
+def test_finds_missing_chain(there: Installation) -> None:
     there.process("first")
     hidden = there.process("hidden")
     there.process("last")
@@ -375,7 +375,7 @@ def test_a_chain_that_is_gone_as_a_whole_is_found(there: Installation) -> None:
     )
 
 
-def test_another_key_is_found(there: Installation) -> None:
+def test_rejects_signature_of_another_key(there: Installation) -> None:
     there.process("a")
     other = there.directory / "other.pub"
     other.write_text(RecordingSigner.generate().public_line + "\n")
@@ -385,7 +385,7 @@ def test_another_key_is_found(there: Installation) -> None:
     there.is_ok("--key", both)
 
 
-def test_a_signature_of_the_ledger_is_none_for_the_audit(there: Installation) -> None:
+def test_rejects_signature_of_the_ledger(there: Installation) -> None:
     log = there.process("a", closes=False)
     (first, *_) = there.path.read_bytes().splitlines(keepends=True)
     body = first.rpartition(b',"signature":"')[0]
@@ -394,7 +394,7 @@ def test_a_signature_of_the_ledger_is_none_for_the_audit(there: Installation) ->
     assert log.path == there.path
 
 
-def test_a_log_that_was_put_back_does_not_contain_a_later_head(there: Installation) -> None:
+def test_finds_missing_head_in_a_restored_log(there: Installation) -> None:
     """Whoever has the key can make a chain, but none with a head that was noted elsewhere."""
     log = there.process("a", closes=False)
     earlier = there.path.read_bytes()
@@ -419,7 +419,7 @@ def test_a_log_that_was_put_back_does_not_contain_a_later_head(there: Installati
 @pytest.mark.parametrize(
     "content", [None, b"", b"\n\n", b'{"event":"exec"}\n', b"\xff\xfe\n", b"[" * 100_000]
 )
-def test_nothing_to_verify_is_an_error(there: Installation, content: bytes | None) -> None:
+def test_fails_when_there_is_nothing_to_verify(there: Installation, content: bytes | None) -> None:
     if content is not None:
         there.path.write_bytes(content)
     assert "nothing to verify" in there.fails()
@@ -428,7 +428,7 @@ def test_nothing_to_verify_is_an_error(there: Installation, content: bytes | Non
     assert "nothing to verify" in there.fails()
 
 
-def test_a_flood_of_problems_is_counted(there: Installation) -> None:
+def test_counts_problems_beyond_a_limit(there: Installation) -> None:
     there.process(*["x"] * 400)
     lines = there.path.read_bytes().splitlines(keepends=True)
     there.path.write_bytes(b"{}\n".join(lines[::2]))
@@ -448,7 +448,7 @@ def test_a_flood_of_problems_is_counted(there: Installation) -> None:
         b'"' + "\u2028\x1b[31m".encode() + b'"\n',
     ],
 )
-def test_a_hostile_line_is_a_problem_and_nothing_worse(there: Installation, line: bytes) -> None:
+def test_survives_hostile_lines(there: Installation, line: bytes) -> None:
     there.process("a")
     with there.path.open("ab") as file:
         file.write(line)
@@ -458,7 +458,7 @@ def test_a_hostile_line_is_a_problem_and_nothing_worse(there: Installation, line
 # -- the command
 
 
-def test_an_auditor_needs_the_key_and_the_files(there: Installation, tmp_path: Path) -> None:
+def test_needs_only_the_key_and_the_files(there: Installation, tmp_path: Path) -> None:
     there.process("a")
     code, said = there.verify("--key", there.key, there.path, config=False)
     assert (code, "ok" in said) == (DONE, True), said
@@ -469,7 +469,7 @@ def test_an_auditor_needs_the_key_and_the_files(there: Installation, tmp_path: P
     assert there.verify("--key", there.key, there.path, there.path, config=False)[0] == DONE, "named twice"
 
 
-def test_json(there: Installation) -> None:
+def test_prints_json(there: Installation) -> None:
     there.process("a", closes=False)
     code, said = there.verify("--json")
     read = json.loads(said)
@@ -482,7 +482,7 @@ def test_json(there: Installation) -> None:
     assert (code, json.loads(said)["ok"]) == (NO, False)
 
 
-def test_exit_codes(there: Installation) -> None:
+def test_returns_exit_codes(there: Installation) -> None:
     there.process("a")
     assert there.verify("--head", "nonsense")[0] == USAGE
     assert there.verify("--wrong")[0] == USAGE
@@ -496,14 +496,14 @@ def test_exit_codes(there: Installation) -> None:
     assert there.verify()[0] == CONFIGURATION
 
 
-def test_a_packed_file_that_is_damaged(there: Installation) -> None:
+def test_rejects_damaged_compressed_file(there: Installation) -> None:
     there.process("a")
     packed = there.directory / "audit.jsonl.1.gz"
     packed.write_bytes(gzip.compress(b"x" * 1000)[:-10])
     assert "audit.jsonl.1.gz is damaged" in there.fails()
 
 
-def test_other_files_beside_the_log_are_not_of_it(there: Installation) -> None:
+def test_ignores_other_files_in_the_directory(there: Installation) -> None:
     for name in ("audit.jsonl.swp", "audit.jsonl.sha256", "audit.jsonl-old", "other.jsonl.1"):
         (there.directory / name).write_bytes(b"{}\n")
     there.process("a")
@@ -513,13 +513,13 @@ def test_other_files_beside_the_log_are_not_of_it(there: Installation) -> None:
     assert len(log_files(there.path)) == 5
 
 
-def test_a_directory_without_a_log(tmp_path: Path) -> None:
+def test_fails_without_a_log(tmp_path: Path) -> None:
     assert log_files(tmp_path / "missing" / "audit.jsonl") == ()
     (tmp_path / "long").write_bytes(b"x" * 100)
     assert list(read_lines(tmp_path / "long")) == [b"x" * 100]
 
 
-def test_heads_of_a_part_of_the_log_are_not_asked_for(there: Installation) -> None:
+def test_requires_no_heads_for_a_part_of_the_log(there: Installation) -> None:
     service = there.process("a", closes=False)
     old = there.rotate("audit.jsonl.1")
     service.close()

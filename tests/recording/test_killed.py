@@ -16,7 +16,7 @@ WRITER = Path(__file__).with_name("killed_writer.py")
 ROOT = WRITER.parents[2]
 
 
-def test_all_but_the_last_moment_is_there(bench: Bench, tmp_path: Path) -> None:
+def test_keeps_everything_but_the_last_moment(bench: Bench, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(private_text(KEY))
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

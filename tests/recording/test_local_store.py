@@ -21,7 +21,7 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_others_can_read_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_creates_files_for_their_owner_alone(bench: Bench, tmp_path: Path) -> None:
     bench.directory = tmp_path / "var" / "lib" / "recordings"
     before = os.umask(0)
     try:
@@ -35,7 +35,7 @@ def test_others_can_read_nothing(bench: Bench, tmp_path: Path) -> None:
         directory = directory.parent
 
 
-def test_two_sessions_one_id(bench: Bench) -> None:
+def test_refuses_second_session_with_the_same_id(bench: Bench) -> None:
     first = bench.recorder()
     first.start("shell")
     before = first.path.read_bytes()
@@ -44,7 +44,7 @@ def test_two_sessions_one_id(bench: Bench) -> None:
     assert first.path.read_bytes() == before
 
 
-def test_a_refused_second_one_does_not_make_the_first_seem_dead(bench: Bench) -> None:
+def test_keeps_first_session_alive_after_a_refused_second_one(bench: Bench) -> None:
     store = bench.store()
     first = store.open(bench.info())
     with pytest.raises(WriteFailed):
@@ -54,14 +54,14 @@ def test_a_refused_second_one_does_not_make_the_first_seem_dead(bench: Bench) ->
 
 
 @pytest.mark.parametrize("sid", ["../../../../tmp/x", "a", "x" * 300, "0" * 25 + "\0", "/etc/passwd"])
-def test_an_id_that_is_none(bench: Bench, sid: str) -> None:
+def test_refuses_invalid_id(bench: Bench, sid: str) -> None:
     with pytest.raises(WriteFailed):
         bench.store().open(bench.info(sid=sid))
     assert not bench.directory.exists()
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_a_link_instead_of_a_day_is_not_followed(bench: Bench, tmp_path: Path, level: int) -> None:
+def test_follows_no_link_in_place_of_a_day(bench: Bench, tmp_path: Path, level: int) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     link = bench.directory.joinpath(*("2026", "11", "23")[:level])
@@ -72,7 +72,7 @@ def test_a_link_instead_of_a_day_is_not_followed(bench: Bench, tmp_path: Path, l
     assert list(elsewhere.iterdir()) == []
 
 
-def test_the_root_may_be_a_link(bench: Bench, tmp_path: Path) -> None:
+def test_follows_link_of_the_root(bench: Bench, tmp_path: Path) -> None:
     real = tmp_path / "big-disk"
     real.mkdir()
     bench.directory.symlink_to(real)
@@ -80,14 +80,14 @@ def test_the_root_may_be_a_link(bench: Bench, tmp_path: Path) -> None:
     assert closed.path.resolve().is_relative_to(real)
 
 
-def test_a_directory_that_can_not_be_made(bench: Bench) -> None:
+def test_refuses_directory_that_cannot_be_created(bench: Bench) -> None:
     bench.directory.write_text("a file")
     with pytest.raises(WriteFailed) as caught:
         bench.recorder()
     assert "Not a directory" in caught.value.public
 
 
-def test_less_room_than_the_configuration_keeps_free(bench: Bench) -> None:
+def test_refuses_session_when_disk_is_almost_full(bench: Bench) -> None:
     with pytest.raises(SpoolFull) as caught:
         bench.store(min_free=2**62).open(bench.info())
     assert "almost full" in caught.value.public
@@ -95,7 +95,7 @@ def test_less_room_than_the_configuration_keeps_free(bench: Bench) -> None:
     bench.store(min_free=1).open(bench.info())
 
 
-def test_every_second_what_was_written_goes_to_the_disk(bench: Bench) -> None:
+def test_syncs_every_second(bench: Bench) -> None:
     file = FailingFile()
     recorder = bench.store(create=lambda name, day: file).open(bench.info())
     recorder.start("shell")
@@ -112,7 +112,7 @@ def test_every_second_what_was_written_goes_to_the_disk(bench: Bench) -> None:
     assert file.synced == 3
 
 
-def test_much_is_taken_to_the_disk_sooner(bench: Bench) -> None:
+def test_syncs_sooner_after_much_output(bench: Bench) -> None:
     """And each sync takes all that there is until then."""
     file = FailingFile()
     recorder = bench.store(create=lambda name, day: file).open(bench.info())
@@ -126,7 +126,7 @@ def test_much_is_taken_to_the_disk_sooner(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("fsync", "times"), [(Fsync.ALWAYS, 2), (Fsync.NEVER, 0)])
-def test_always_and_never(bench: Bench, fsync: Fsync, times: int) -> None:
+def test_syncs_always_or_never_as_configured(bench: Bench, fsync: Fsync, times: int) -> None:
     file = FailingFile()
     recorder = bench.store(create=lambda name, day: file, fsync=fsync).open(bench.info())
     recorder.start("shell")
@@ -137,7 +137,7 @@ def test_always_and_never(bench: Bench, fsync: Fsync, times: int) -> None:
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_proxy_sync_waits_for_the_disk(bench: Bench) -> None:
+def test_waits_for_the_disk_in_proxy_sync(bench: Bench) -> None:
     file = FailingFile()
     recorder = bench.store(create=lambda name, day: file, fsync=Fsync.NEVER).open(bench.info())
     recorder.start("shell")
@@ -149,7 +149,7 @@ def test_proxy_sync_waits_for_the_disk(bench: Bench) -> None:
     assert file.synced == 1
 
 
-def test_shutdown_seals_what_is_open(bench: Bench) -> None:
+def test_seals_open_recordings_at_shutdown(bench: Bench) -> None:
     files = [FailingFile(), FailingFile(), FailingFile()]
     store = bench.store(create=lambda name, day: files[store.live])
     recorders = [store.open(bench.info()) for _ in files]
@@ -166,12 +166,12 @@ def test_shutdown_seals_what_is_open(bench: Bench) -> None:
     assert store.live == 0
 
 
-def test_shutdown_of_an_idle_store(bench: Bench) -> None:
+def test_shuts_down_while_idle(bench: Bench) -> None:
     done: Deferred[None] = bench.store().shutdown("conchrec stops")
     result(done)
 
 
-def test_a_directory_that_vanishes_while_it_runs(bench: Bench, tmp_path: Path) -> None:
+def test_fails_when_directory_vanishes(bench: Bench, tmp_path: Path) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     bench.directory.rename(tmp_path / "gone")

@@ -43,20 +43,20 @@ _VALUES = st.recursive(
 )  # fmt: skip
 
 
-def test_every_field_has_a_group() -> None:
+def test_has_a_group_for_every_field() -> None:
     assert Provenance.parse(FULL.fields()) == FULL
     assert all(asdict(FULL).values())
 
 
 @given(st.builds(Provenance, **dict.fromkeys(asdict(FULL), st.text(max_size=2 * LONGEST))))
-def test_fields_have_a_length(provenance: Provenance) -> None:
+def test_limits_length_of_fields(provenance: Provenance) -> None:
     again = Provenance.parse(json.loads(json.dumps(provenance.fields())))
     assert all(len(value) <= LONGEST for value in asdict(again).values())
     assert again == Provenance.parse(again.fields())
 
 
 @given(_VALUES)
-def test_anything_else_is_left_out(value: object) -> None:
+def test_parses_any_value(value: object) -> None:
     Provenance.parse(value)
 
 
@@ -67,7 +67,7 @@ def sealed(bench: Bench, provenance: Provenance = FULL, output: bytes = b"some o
     return bench.close(recorder).manifest.sid
 
 
-def test_in_manifest_and_header(bench: Bench) -> None:
+def test_stands_in_manifest_and_header(bench: Bench) -> None:
     sid = sealed(bench)
     library = Library(bench.directory)
     path = library.path(sid)
@@ -84,7 +84,7 @@ def listed(bench: Bench, *, target: str | None = None, approved_by: str | None =
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_ls_by_machine_and_approver(bench: Bench, indexed: bool) -> None:
+def test_lists_by_machine_and_approver(bench: Bench, indexed: bool) -> None:
     sid, other = sealed(bench), sealed(bench, NOTHING_KNOWN)
     if indexed:
         fill(bench.directory)
@@ -106,7 +106,7 @@ def searched(
     return [one["sid"] for one in json.loads(out.getvalue())], errors.getvalue()
 
 
-def test_search_finds_the_reason(bench: Bench) -> None:
+def test_finds_approval_reason_by_search(bench: Bench) -> None:
     sid = sealed(bench)
     sealed(bench, NOTHING_KNOWN)
     fill(bench.directory)
@@ -116,7 +116,7 @@ def test_search_finds_the_reason(bench: Bench) -> None:
     assert searched(bench, "output", approved_by="tom")[0] == []
 
 
-def test_a_recording_that_breaks_the_indexer_is_skipped_and_named(
+def test_skips_and_names_recording_that_fails_in_the_indexer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad, later = (sealed(bench) for _ in range(3))
@@ -140,9 +140,7 @@ def test_a_recording_that_breaks_the_indexer_is_skipped_and_named(
     assert said.getvalue().splitlines() == [errors.strip()]
 
 
-def test_a_recording_that_ends_the_indexer_is_passed_by_the_next_time(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skips_recording_that_ended_the_indexer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, good = sorted((sealed(bench), sealed(bench)))
 
     class Killed(BaseException):
@@ -161,7 +159,7 @@ def test_a_recording_that_ends_the_indexer_is_passed_by_the_next_time(
     assert f"{bad} is not in the index and was not searched: the indexer stopped" in errors
 
 
-def test_an_entry_is_not_larger_than_its_recording(bench: Bench) -> None:
+def test_limits_index_entry_to_the_size_of_its_recording(bench: Bench) -> None:
     hostile = (b"\x1b[4000Gx\r\n" + b"\x1b[999b\x1b[4000@\t\t\ty\x1b[H") * 2000
     sid = sealed(bench, output=hostile)
     fill(bench.directory)

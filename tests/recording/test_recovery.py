@@ -54,7 +54,7 @@ def _only(recovered: tuple[Recovered, ...]) -> Manifest:
     return recovered[0].manifest
 
 
-def test_a_whole_recording_of_a_dead_process(bench: Bench) -> None:
+def test_completes_recording_of_a_dead_process(bench: Bench) -> None:
     path = _left_behind(bench, HEADER + EVENTS)
     manifest = _only(bench.recover())
     assert events(path) == [("o", "one"), ("o", "two"), ("m", "interrupted")]
@@ -68,7 +68,7 @@ def test_a_whole_recording_of_a_dead_process(bench: Bench) -> None:
 
 
 @given(st.integers(0, len(HEADER + EVENTS)))
-def test_killed_anywhere(tmp_path_factory: pytest.TempPathFactory, where: int) -> None:
+def test_completes_recording_killed_anywhere(tmp_path_factory: pytest.TempPathFactory, where: int) -> None:
     bench = Bench(directory=tmp_path_factory.mktemp("recordings"))
     path = _left_behind(bench, (HEADER + EVENTS)[:where])
     assert _only(bench.recover()).status is Status.INTERRUPTED
@@ -81,27 +81,27 @@ def test_killed_anywhere(tmp_path_factory: pytest.TempPathFactory, where: int) -
     assert header.timestamp == NOON.timestamp()
 
 
-def test_a_tail_of_zeros_after_a_power_cut(bench: Bench) -> None:
+def test_removes_tail_of_zeros_after_a_power_cut(bench: Bench) -> None:
     path = _left_behind(bench, HEADER + EVENTS + b"\0" * 5000 + b"\n\0\0")
     assert _only(bench.recover()).status is Status.INTERRUPTED
     assert output(path) == "onetwo"
 
 
-def test_unreadable_lines_in_the_middle_are_left_as_evidence(bench: Bench) -> None:
+def test_keeps_unreadable_lines_in_the_middle(bench: Bench) -> None:
     contents = HEADER + b"\0\0\0\n" + EVENTS
     path = _left_behind(bench, contents)
     assert _only(bench.recover()).status is Status.DAMAGED
     assert path.read_bytes() == contents
 
 
-def test_a_header_lost_and_events_behind_it(bench: Bench) -> None:
+def test_keeps_events_behind_a_lost_header(bench: Bench) -> None:
     contents = b"\0" * 50 + b"\n" + EVENTS
     path = _left_behind(bench, contents)
     assert _only(bench.recover()).status is Status.DAMAGED
     assert path.read_bytes() == contents
 
 
-def test_an_empty_file_gets_a_header(bench: Bench) -> None:
+def test_adds_header_to_an_empty_file(bench: Bench) -> None:
     path = _left_behind(bench, b"")
     manifest = _only(bench.recover())
     header, rest = cast(path)
@@ -110,7 +110,7 @@ def test_an_empty_file_gets_a_header(bench: Bench) -> None:
     assert (manifest.started, manifest.duration) == (NOON, 0)
 
 
-def test_once_is_enough(bench: Bench) -> None:
+def test_recovers_once(bench: Bench) -> None:
     path = _left_behind(bench, HEADER)
     bench.recover()
     before = path.read_bytes()
@@ -118,7 +118,7 @@ def test_once_is_enough(bench: Bench) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_recovery_that_was_itself_killed(bench: Bench) -> None:
+def test_completes_recovery_that_was_killed(bench: Bench) -> None:
     """Killed after its marker, and with half a manifest under its temporary name."""
     path = _left_behind(bench, HEADER + EVENTS + b'[1.250000, "m", "interrupted"]\n')
     path.with_name(f"{path.stem}.json.new").write_bytes(b'{"vers')
@@ -126,7 +126,7 @@ def test_a_recovery_that_was_itself_killed(bench: Bench) -> None:
     assert sorted(entry.name for entry in path.parent.iterdir()) == [path.name, f"{path.stem}.json"]
 
 
-def test_what_is_being_written_is_left_alone(bench: Bench) -> None:
+def test_leaves_recording_alone_that_is_being_written(bench: Bench) -> None:
     store = bench.store()
     recorders = [store.open(bench.info()) for _ in range(2)]
     recorders[0].start("shell")
@@ -138,7 +138,7 @@ def test_what_is_being_written_is_left_alone(bench: Bench) -> None:
     assert bench.recover() == ()
 
 
-def test_one_corrupt_recording_does_not_stop_the_rest(bench: Bench, tmp_path: Path) -> None:
+def test_completes_others_beside_a_damaged_one(bench: Bench, tmp_path: Path) -> None:
     paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(4)]
     victim = tmp_path / "victim"
     victim.write_bytes(HEADER)
@@ -156,7 +156,7 @@ def test_one_corrupt_recording_does_not_stop_the_rest(bench: Bench, tmp_path: Pa
     assert victim.read_bytes() == HEADER
 
 
-def test_other_people_s_files_are_passed_by(bench: Bench, tmp_path: Path) -> None:
+def test_ignores_files_of_others(bench: Bench, tmp_path: Path) -> None:
     path = _left_behind(bench, HEADER)
     path.with_name("notes.txt").write_text("hello")
     path.with_name("x.cast").write_text("hello")
@@ -174,17 +174,17 @@ def test_other_people_s_files_are_passed_by(bench: Bench, tmp_path: Path) -> Non
     assert misplaced.read_bytes() == HEADER and (other / path.name).read_bytes() == HEADER
 
 
-def test_no_directory_yet(bench: Bench) -> None:
+def test_does_nothing_without_a_directory(bench: Bench) -> None:
     assert bench.recover() == ()
     assert not bench.directory.exists()
 
 
-def test_a_time_that_is_absurd(bench: Bench) -> None:
+def test_accepts_absurd_time(bench: Bench) -> None:
     _left_behind(bench, HEADER + b'[1e300, "o", "x"]\n')
     assert _only(bench.recover()).status is Status.INTERRUPTED
 
 
-def test_an_interrupted_recording_says_what_ran_last(bench: Bench) -> None:
+def test_names_last_start_of_an_interrupted_recording(bench: Bench) -> None:
     """The header has the first start, which the target refused."""
     start = b'{\\"kind\\": \\"exec\\", \\"command\\": \\"evil\\", \\"command_sha256\\": \\"\\"}'
     _left_behind(bench, HEADER + EVENTS + b'[1.250000, "s", "' + start + b'"]\n')
@@ -197,7 +197,7 @@ def test_an_interrupted_recording_says_what_ran_last(bench: Bench) -> None:
     assert found.manifest.command != "evil"
 
 
-def test_headers_by_others_are_not_trusted_to_have_text(bench: Bench) -> None:
+def test_accepts_headers_with_values_of_any_type(bench: Bench) -> None:
     _left_behind(bench, b'{"version":2,"width":80,"height":24,"env":5,"conchrec":{"user":5,"kind":null}}\n')
     assert _only(bench.recover()).user == ""
 
@@ -269,7 +269,7 @@ def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) 
     assert all(verdict.ok and not verdict.notes for verdict in _verdicts(bench))
 
 
-def test_two_processes_recover_the_same_recordings(bench: Bench) -> None:
+def test_recovers_in_two_processes_at_once(bench: Bench) -> None:
     paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(4)]
     other = Finisher(RecordingTree(bench.directory), SIGNER, bench.now)
     others: list[Recovered] = []
@@ -286,7 +286,7 @@ def test_two_processes_recover_the_same_recordings(bench: Bench) -> None:
     assert all(verdict.ok for verdict in _verdicts(bench))
 
 
-def test_leaves_a_manifest_alone_whose_writer_has_the_lock(bench: Bench) -> None:
+def test_leaves_manifest_alone_whose_writer_has_the_lock(bench: Bench) -> None:
     """It enters its line itself, when it comes to that."""
     store = bench.store()
     recorder = store.open(bench.info())
@@ -300,7 +300,7 @@ def test_leaves_a_manifest_alone_whose_writer_has_the_lock(bench: Bench) -> None
     assert len(bench.recover()) == 1 and _sealed(bench, closed.manifest.sid) == 1
 
 
-def test_what_an_earlier_release_entered_twice_is_ok_with_a_note(bench: Bench) -> None:
+def test_accepts_recording_that_an_earlier_release_entered_twice(bench: Bench) -> None:
     closed = bench.close(bench.recorder())
     manifest = closed.path.with_suffix(".json").read_bytes()
     digest = hashlib.sha256(manifest).hexdigest()
@@ -366,7 +366,7 @@ def test_reads_only_the_end_of_a_settled_ledger_in_small_steps(
     assert len(between) >= 4000 / PAUSE_STEP
 
 
-def test_reads_all_of_it_once_where_nothing_is_known(bench: Bench) -> None:
+def test_reads_whole_ledger_once_where_nothing_is_known(bench: Bench) -> None:
     finisher, heads = _settled_bench(bench, 300)
     heads.path.unlink()
     path = _left_behind(bench, HEADER + EVENTS)
@@ -378,7 +378,7 @@ def test_reads_all_of_it_once_where_nothing_is_known(bench: Bench) -> None:
     assert kept is not None and kept.settled == finisher.ledger.path.stat().st_size
 
 
-def test_a_recovery_that_is_stopped_goes_on_at_the_next_start(bench: Bench) -> None:
+def test_continues_stopped_recovery_at_the_next_start(bench: Bench) -> None:
     finisher, heads = _settled_bench(bench, 10)
     paths = [_left_behind(bench, HEADER + EVENTS) for _ in range(3)]
     pauses = 0
@@ -394,7 +394,7 @@ def test_a_recovery_that_is_stopped_goes_on_at_the_next_start(bench: Bench) -> N
     assert {item.sid for item in found} == {path.stem for path in paths}
 
 
-def test_finds_an_old_recording_that_was_open_all_the_time(
+def test_finds_old_recording_that_was_open_all_the_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its line is far from the end; it is not settled until it is complete."""
@@ -448,7 +448,7 @@ def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: py
     assert _sealed(bench, late.manifest.sid) == 1
 
 
-def test_a_recording_that_somebody_put_there_is_not_signed(bench: Bench) -> None:
+def test_signs_no_recording_that_was_put_there(bench: Bench) -> None:
     """Else a forged session of somebody else would be evidence after the next start."""
     bench.close(bench.recorder())
     path = _forge(bench, HEADER + EVENTS)
@@ -457,7 +457,7 @@ def test_a_recording_that_somebody_put_there_is_not_signed(bench: Bench) -> None
     assert not path.with_suffix(".json").exists() and path.read_bytes() == HEADER + EVENTS
 
 
-def test_a_file_beside_the_real_one_is_not_taken_for_it(bench: Bench) -> None:
+def test_rejects_second_file_of_one_recording(bench: Bench) -> None:
     """An empty one would be signed, and the real one forgotten."""
     recorder = bench.store(compress=True).open(bench.info())
     recorder.start("shell")
@@ -470,7 +470,7 @@ def test_a_file_beside_the_real_one_is_not_taken_for_it(bench: Bench) -> None:
     assert _only(bench.recover()).status is Status.INTERRUPTED
 
 
-def test_one_whose_line_was_lost_is_completed_by_its_checkpoints(bench: Bench) -> None:
+def test_completes_recording_without_a_line_by_its_checkpoints(bench: Bench) -> None:
     """A power cut right after its beginning: the signatures in it are ours."""
     recorder = bench.store().open(bench.info())
     recorder.start("shell")
@@ -490,7 +490,7 @@ def _verdicts(bench: Bench) -> list[VerifyResult]:
 
 @pytest.mark.parametrize("kind", ["pipe", "endless", "directory", "huge"])
 @pytest.mark.parametrize("form", [".json", ".cast"])
-def test_nothing_in_the_directory_stops_readers(bench: Bench, kind: str, form: str) -> None:
+def test_keeps_readers_running_beside_any_file(bench: Bench, kind: str, form: str) -> None:
     """Each of these readers runs in a service, or in a command of an auditor."""
     closed = bench.close(bench.recorder())
     other = bench.close(bench.recorder())
@@ -518,7 +518,7 @@ def test_nothing_in_the_directory_stops_readers(bench: Bench, kind: str, form: s
     assert statuses[other.manifest.sid] == "complete"
 
 
-def test_an_interrupted_recording_says_how_it_came_to_be(bench: Bench) -> None:
+def test_keeps_provenance_of_an_interrupted_recording(bench: Bench) -> None:
     provenance = Provenance(dialled="192.0.2.7:22", approved_by="ann", approval_reason="disk full")
     ours = {"user": "joe", "provenance": provenance.fields()}
     _left_behind(bench, Header(ours=ours).line() + EVENTS)

@@ -44,14 +44,14 @@ def hold(bench: Bench, sid: str, act: LedgerAction = LedgerAction.HELD) -> None:
     Ledger(bench.directory, SIGNER, bench.now).append(act, sid, reason="case 7", by="joe")
 
 
-def test_by_age(bench: Bench) -> None:
+def test_expires_by_age(bench: Bench) -> None:
     sids = [record(bench, day) for day in range(4)]
     assert go(bench, age=timedelta(days=2)) == sids[:1]
     assert go(bench, age=timedelta(days=2, seconds=-1)) == sids[:2]
     assert go(bench) == []
 
 
-def test_a_long_session_counts_from_its_end(bench: Bench) -> None:
+def test_counts_age_from_the_end_of_a_session(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     bench.clock.advance(10 * 86400)
@@ -61,7 +61,7 @@ def test_a_long_session_counts_from_its_end(bench: Bench) -> None:
     assert go(bench, age=timedelta(hours=23)) == [closed.manifest.sid]
 
 
-def test_by_size(bench: Bench) -> None:
+def test_expires_by_size(bench: Bench) -> None:
     sids = [record(bench, day) for day in range(4)]
     files = [path for path in bench.directory.rglob("*") if path.is_file() and path.name != ledger.NAME]
     total = sum(path.stat().st_size for path in files)
@@ -70,7 +70,7 @@ def test_by_size(bench: Bench) -> None:
     assert go(bench, size=1) == sids
 
 
-def test_what_is_being_written_or_was_not_completed_stays(bench: Bench) -> None:
+def test_keeps_recording_that_is_open_or_incomplete(bench: Bench) -> None:
     live = bench.recorder()
     live.start("shell")
     dead = bench.recorder()
@@ -79,7 +79,7 @@ def test_what_is_being_written_or_was_not_completed_stays(bench: Bench) -> None:
     assert go(bench, age=timedelta(days=1)) == []
 
 
-def test_nobody_else_makes_us_remove_one(bench: Bench) -> None:
+def test_ignores_unsigned_dates_and_sizes(bench: Bench) -> None:
     """Neither by a date nor by a size that are not ours: those are not signed."""
     sids = [record(bench, day) for day in range(3)]
     path = RecordingTree(bench.directory).manifest_path(sids[0])
@@ -94,7 +94,7 @@ def test_nobody_else_makes_us_remove_one(bench: Bench) -> None:
     assert go(bench, size=10**6) == []
 
 
-def test_what_is_held_stays_until_it_is_released(bench: Bench) -> None:
+def test_keeps_held_recording_until_release(bench: Bench) -> None:
     one, other = record(bench, 0), record(bench, 0)
     bench.wall = NOON + timedelta(days=400)
     hold(bench, one)
@@ -105,7 +105,7 @@ def test_what_is_held_stays_until_it_is_released(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_a_tombstone(bench: Bench, held: bool) -> None:
+def test_writes_tombstone(bench: Bench, held: bool) -> None:
     sid, other = record(bench, 0), record(bench, 1)
     if held:
         hold(bench, sid)
@@ -121,7 +121,7 @@ def test_a_tombstone(bench: Bench, held: bool) -> None:
     assert '"act":"removed"' in last and '"reason":"older than 30d"' in last
 
 
-def test_stopped_between_the_tombstone_and_the_end(bench: Bench) -> None:
+def test_removes_recording_after_a_stop_behind_its_tombstone(bench: Bench) -> None:
     """It is still there, and goes the next time."""
     sid = record(bench, 0)
     Ledger(bench.directory, SIGNER, bench.now).append(LedgerAction.REMOVED, sid, reason="x", by="y")
@@ -132,7 +132,7 @@ def test_stopped_between_the_tombstone_and_the_end(bench: Bench) -> None:
     assert list(Path(bench.directory).rglob("*.cast")) == []
 
 
-def test_what_is_held_after_it_was_chosen_stays(bench: Bench) -> None:
+def test_keeps_recording_held_after_it_was_chosen(bench: Bench) -> None:
     """Two administrators: one prunes, the other holds. The ledger decides, under its lock."""
     sid = record(bench, 0)
     pruning = Ledger(bench.directory, SIGNER, bench.now)
@@ -146,7 +146,7 @@ def test_what_is_held_after_it_was_chosen_stays(bench: Bench) -> None:
     retention.remove(RecordingTree(bench.directory), pruning, sid, reason="old", by="conchrec")
 
 
-def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
+def test_refuses_hold_of_a_removed_recording(bench: Bench) -> None:
     sid = record(bench, 0)
     holding = Ledger(bench.directory, SIGNER, bench.now)
     holding.refresh()
@@ -155,7 +155,7 @@ def test_what_is_removed_meanwhile_is_not_held(bench: Bench) -> None:
         holding.append(LedgerAction.HELD, sid, reason="case 8", by="joe")
 
 
-def test_looks_for_old_recordings_in_small_steps(bench: Bench) -> None:
+def test_reads_old_recordings_in_small_steps(bench: Bench) -> None:
     sids = [record(bench, 0) for _ in range(40)]
     pauses: list[None] = []
     found = retention.expired_recordings(

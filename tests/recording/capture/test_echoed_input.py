@@ -36,7 +36,7 @@ class Terminal:
         return "".join(one for one in self.found if one != "<dropped>")
 
 
-def test_key_by_key() -> None:
+def test_keeps_keys_that_are_echoed() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     for letter in "ls -l":
@@ -49,7 +49,7 @@ def test_key_by_key() -> None:
 
 @pytest.mark.parametrize("question", ["Password: ", "[sudo] password for joe: ", "", "Passphrase: P", "$ "])
 @pytest.mark.parametrize("at_once", [False, True])
-def test_with_echo_off(question: str, at_once: bool) -> None:
+def test_drops_input_with_echo_off(question: str, at_once: bool) -> None:
     terminal = Terminal()
     terminal.shows(question)
     for piece in ["Pass1word\r"] if at_once else "Pass1word\r":
@@ -60,7 +60,7 @@ def test_with_echo_off(question: str, at_once: bool) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["Password: ", "Pass phrase for key: ", "Passwort: "])
-def test_typed_before_the_question(prompt: str) -> None:
+def test_drops_password_typed_before_its_prompt(prompt: str) -> None:
     """Even where the question begins as the password does."""
     terminal = Terminal()
     terminal.types("Pass1word\r")
@@ -69,7 +69,7 @@ def test_typed_before_the_question(prompt: str) -> None:
     assert terminal.found == ["<dropped>", "\r"]
 
 
-def test_other_output_while_a_password_is_typed() -> None:
+def test_drops_password_during_other_output() -> None:
     terminal = Terminal()
     terminal.shows("Password: ")
     terminal.types("s")
@@ -79,7 +79,7 @@ def test_other_output_while_a_password_is_typed() -> None:
     assert terminal.kept == "\r"
 
 
-def test_stars_instead_of_letters() -> None:
+def test_drops_password_shown_as_stars() -> None:
     terminal = Terminal()
     terminal.shows("Password: ")
     for letter in "secret":
@@ -90,7 +90,7 @@ def test_stars_instead_of_letters() -> None:
     assert terminal.kept == "\r"
 
 
-def test_late() -> None:
+def test_drops_input_that_is_echoed_late() -> None:
     """A password that is thought about, and a program that prints it afterwards."""
     terminal = Terminal()
     terminal.shows("Password: ")
@@ -100,7 +100,7 @@ def test_late() -> None:
     assert terminal.found == ["<dropped>"]
 
 
-def test_keys_that_draw_nothing() -> None:
+def test_keeps_keys_that_draw_nothing() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     for key in ("\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"):
@@ -108,7 +108,7 @@ def test_keys_that_draw_nothing() -> None:
     assert terminal.found == ["\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"]
 
 
-def test_alt_and_a_letter_is_not_kept() -> None:
+def test_drops_alt_with_a_letter() -> None:
     terminal = Terminal()
     terminal.shows("Password: ")
     terminal.types("\x1bs")
@@ -117,7 +117,7 @@ def test_alt_and_a_letter_is_not_kept() -> None:
     assert terminal.found == ["<dropped>"]
 
 
-def test_a_shell_that_draws_the_last_letters_again() -> None:
+def test_keeps_letters_that_the_shell_draws_again() -> None:
     """zsh with colours: each key draws the word again."""
     terminal = Terminal()
     terminal.shows("web1% ")
@@ -128,7 +128,7 @@ def test_a_shell_that_draws_the_last_letters_again() -> None:
     assert terminal.kept == "ls"
 
 
-def test_pasted() -> None:
+def test_keeps_pasted_input() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     terminal.types("echo one two")
@@ -138,7 +138,7 @@ def test_pasted() -> None:
     assert terminal.kept == "echo one two\r"
 
 
-def test_letters_in_parts() -> None:
+def test_keeps_letters_that_come_in_parts() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     data = "ü".encode()
@@ -148,7 +148,7 @@ def test_letters_in_parts() -> None:
     assert terminal.kept == "ü"
 
 
-def test_no_more_than_that_is_held() -> None:
+def test_limits_held_input() -> None:
     terminal = Terminal()
     terminal.types("x" * (HELD_AT_MOST + 1))
     assert terminal.found == ["<dropped>"]
@@ -156,7 +156,7 @@ def test_no_more_than_that_is_held() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.text(alphabet="Secret9x \r\n\x1b[A", max_size=12)))
-def test_what_was_never_shown_is_never_kept(pieces: list[str]) -> None:
+def test_keeps_only_letters_that_were_shown(pieces: list[str]) -> None:
     """All letters that are kept are on the screen, in order."""
     terminal, shown = Terminal(), ""
     for number, piece in enumerate(pieces):

@@ -52,7 +52,7 @@ SFTP = RecognisedTransfer(by="sftp")
         ("", None),
     ],
 )
-def test_commands(command: str, by: str | None) -> None:
+def test_recognises_transfer_commands(command: str, by: str | None) -> None:
     found = recognise("exec", command)
     assert (found.by if found is not None else None) == by
     assert found is None or found.copies_files == (by in ("scp", "sftp"))
@@ -77,7 +77,7 @@ def test_commands(command: str, by: str | None) -> None:
         ("rsync --server . . | sftp-server", True, "the command runs several transfer programs"),
     ],
 )
-def test_says_that_a_command_may_run_more_than_the_transfer(command: str, mixed: bool, unread: str) -> None:
+def test_marks_commands_that_may_run_other_programs(command: str, mixed: bool, unread: str) -> None:
     found = recognise("exec", command)
     assert found is not None
     assert (found.mixed, found.unread) == (mixed, unread)
@@ -116,7 +116,7 @@ def test_says_that_a_command_may_run_more_than_the_transfer(command: str, mixed:
         ("uptime", ""),
     ],
 )
-def test_finds_a_transfer_program_anywhere_in_a_command(command: str, programs: str) -> None:
+def test_finds_transfer_program_anywhere_in_a_command(command: str, programs: str) -> None:
     assert transfer_programs("exec", command) == frozenset(programs.split())
 
 
@@ -146,7 +146,7 @@ SHELL_WORDS = st.sampled_from(
 @given(
     st.lists(SHELL_WORDS, max_size=8), st.lists(SHELL_WORDS, max_size=8), st.sampled_from(["", "/usr/bin/"])
 )
-def test_nothing_around_a_transfer_program_hides_it(
+def test_finds_transfer_program_between_other_words(
     before: list[str], after: list[str], directory: str
 ) -> None:
     command = " ".join([*before, f"{directory}scp -t /etc", *after])
@@ -156,13 +156,13 @@ def test_nothing_around_a_transfer_program_hides_it(
 
 
 @given(st.text())
-def test_what_is_recognised_is_found_by_the_switches_too(command: str) -> None:
+def test_finds_every_recognised_program_for_role_options(command: str) -> None:
     found = recognise("exec", command)
     if found is not None and found.copies_files:
         assert found.by in transfer_programs("exec", command)
 
 
-def test_the_rest() -> None:
+def test_recognises_subsystems_and_nothing_else() -> None:
     assert transfer_programs("subsystem", "sftp") == {"sftp"}
     assert transfer_programs("subsystem", "netconf") == transfer_programs("shell", "") == frozenset()
     assert recognise("subsystem", "sftp") == SFTP
@@ -171,7 +171,7 @@ def test_the_rest() -> None:
 
 
 @given(st.text())
-def test_any_command_may_come(command: str) -> None:
+def test_accepts_any_command(command: str) -> None:
     found = recognise("exec", command)
     assert found is None or found.by
 
@@ -184,7 +184,7 @@ def account(talk: Talk) -> tuple[TransferAccount, list[TransferFact]]:
     return account, [*found, *account.end()]
 
 
-def test_the_sum_of_it() -> None:
+def test_sums_up_transfers() -> None:
     talk = Talk()
     talk.to_write(b"/a")
     talk.write(0, b"some")
@@ -203,7 +203,7 @@ def test_the_sum_of_it() -> None:
     assert Files.parse(files.fields()) == files
 
 
-def test_the_list_has_a_bound() -> None:
+def test_limits_listed_operations() -> None:
     talk = Talk()
     for number in range(LISTED + 7):
         talk.change(13, b"\0\0\0\4%04d" % number)
@@ -219,7 +219,7 @@ def test_the_list_has_a_bound() -> None:
     assert files.left_out > 0
 
 
-def test_a_lost_thread_is_in_the_sum() -> None:
+def test_reports_lost_account_in_the_summary() -> None:
     talk = Talk()
     talk.passed.append((False, bytes(5)))
     all_of_it, found = account(talk)
@@ -227,7 +227,7 @@ def test_a_lost_thread_is_in_the_sum() -> None:
     assert all_of_it.files().lost == "a packet is too short"
 
 
-def test_a_bug_of_ours_ends_the_account_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_only_the_account_at_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise IndexError
 
@@ -239,7 +239,7 @@ def test_a_bug_of_ours_ends_the_account_and_nothing_else(monkeypatch: pytest.Mon
         assert all_of_it.files().lost == "an internal error in conchrec"
 
 
-def test_bytes_alone_of_what_is_not_read() -> None:
+def test_counts_bytes_of_protocols_that_are_not_read() -> None:
     account = TransferAccount(RecognisedTransfer(by="rsync"), lambda: 0.0)
     assert (*account.from_user(b"abc"), *account.from_target(b"defgh"), *account.end()) == ()
     assert account.files() == Files(by="rsync", sent=3, received=5)

@@ -25,7 +25,7 @@ def test_table_has_each_state_and_step() -> None:
 
 @pytest.mark.parametrize("column", range(len(STATES)), ids=STATES)
 @pytest.mark.parametrize("step", TABLE)
-def test_step_leads_where_the_table_says(step: str, column: int) -> None:
+def test_step_leads_to_the_state_of_the_table(step: str, column: int) -> None:
     before, after = STATES[column], TABLE[step][column]
     lifecycle = RecordingLifecycle("s1")
     lifecycle.state = RecordingState(before)
@@ -38,7 +38,7 @@ def test_step_leads_where_the_table_says(step: str, column: int) -> None:
         assert lifecycle.state is RecordingState(after)
 
 
-def test_each_step_raises_the_first_failure() -> None:
+def test_raises_first_failure_in_each_step() -> None:
     lifecycle = RecordingLifecycle("s1")
     first = WriteFailed("the disk is full")
     lifecycle.fail(first)

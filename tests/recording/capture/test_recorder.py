@@ -45,7 +45,7 @@ def test_keeps_variable_after_refused_start_with_its_control_characters(bench: B
     assert any(marker.startswith("env LC_Y=\\xff (1 bytes, sha256 ") for marker in markers)
 
 
-def test_keeps_a_value_that_is_replaced_before_the_start(bench: Bench) -> None:
+def test_keeps_value_that_is_replaced_before_the_start(bench: Bench) -> None:
     """The target may have accepted that one, and refused the last."""
     recorder = bench.recorder()
     recorder.env(b"LC_X", b"evil")
@@ -55,7 +55,7 @@ def test_keeps_a_value_that_is_replaced_before_the_start(bench: Bench) -> None:
     assert "env LC_X=evil, replaced before the start" in markers
 
 
-def test_a_session_on_a_pty(bench: Bench) -> None:
+def test_records_session_on_a_pty(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm-256color", 100, 30)
     recorder.env(b"SHELL", b"/bin/bash")
@@ -106,13 +106,13 @@ def test_a_session_on_a_pty(bench: Bench) -> None:
     )
 
 
-def test_the_file_is_there_before_anything_happens(bench: Bench) -> None:
+def test_creates_file_when_it_is_opened(bench: Bench) -> None:
     recorder = bench.recorder()
     assert recorder.path.read_bytes() == b""
     assert recorder.state is RecordingState.OPEN
 
 
-def test_the_header_is_in_the_file_when_start_returns(bench: Bench) -> None:
+def test_writes_header_before_start_returns(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "ls \x1b]0;x\x07 -l")
     header, rest = cast(recorder.path)
@@ -120,7 +120,7 @@ def test_the_header_is_in_the_file_when_start_returns(bench: Bench) -> None:
     assert b"\x1b" not in recorder.path.read_bytes()
 
 
-def test_input_that_was_not_forwarded_does_not_count(bench: Bench) -> None:
+def test_leaves_out_input_that_was_not_forwarded(bench: Bench) -> None:
     """proxy-sync records first, and the channel may end before it forwards: no digest is better than one of
     bytes that the target was never given."""
     recorder = bench.recorder()
@@ -133,7 +133,7 @@ def test_input_that_was_not_forwarded_does_not_count(bench: Bench) -> None:
     assert (stdin.size, stdin.sha256) == (7, "")
 
 
-def test_a_second_request_on_the_channel_is_a_marker(bench: Bench) -> None:
+def test_marks_second_start_on_the_channel(bench: Bench) -> None:
     """The target refuses a subsystem; then the client asks for a shell: that must not go unseen."""
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
@@ -150,7 +150,7 @@ def test_a_second_request_on_the_channel_is_a_marker(bench: Bench) -> None:
     assert (closed.manifest.kind, closed.manifest.command) == ("exec", "bash -i")
 
 
-def test_no_later_request_ends_the_capture(bench: Bench) -> None:
+def test_records_output_after_a_later_request(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "bash")
     recorder.start("subsystem", "sftp")
@@ -158,7 +158,7 @@ def test_no_later_request_ends_the_capture(bench: Bench) -> None:
     assert output(bench.close(recorder).path) == "still seen"
 
 
-def test_what_comes_unasked_is_recorded_too(bench: Bench) -> None:
+def test_records_output_before_any_start(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.output(b"surprise")
     recorder.start("exec", "ls")
@@ -170,7 +170,7 @@ def test_what_comes_unasked_is_recorded_too(bench: Bench) -> None:
 # -- merging
 
 
-def test_output_within_a_few_milliseconds_is_one_event(bench: Bench) -> None:
+def test_merges_output_within_a_few_milliseconds(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     for _ in range(5):
@@ -182,7 +182,7 @@ def test_output_within_a_few_milliseconds_is_one_event(bench: Bench) -> None:
     assert events(recorder.path) == [("o", "ab" * 5), ("o", "c")]
 
 
-def test_it_is_in_the_file_after_the_merge_time_without_being_asked(bench: Bench) -> None:
+def test_writes_output_after_the_merge_time(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     recorder.output(b"now")
@@ -191,7 +191,7 @@ def test_it_is_in_the_file_after_the_merge_time_without_being_asked(bench: Bench
     assert events(recorder.path) == [("o", "now")]
 
 
-def test_one_timer_for_all_sessions(bench: Bench) -> None:
+def test_uses_one_timer_for_all_sessions(bench: Bench) -> None:
     store = bench.store(fsync=Fsync.NEVER)
     recorders = [store.open(bench.info()) for _ in range(10)]
     for recorder in recorders:
@@ -206,7 +206,7 @@ def test_one_timer_for_all_sessions(bench: Bench) -> None:
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_much_output_does_not_wait_for_the_timer(bench: Bench) -> None:
+def test_writes_much_output_before_the_timer(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     for _ in range(8):
@@ -216,7 +216,7 @@ def test_much_output_does_not_wait_for_the_timer(bench: Bench) -> None:
     assert events(recorder.path) == [("o", "x" * 60_000)] * 4 + [("o", "x" * 30_000)]
 
 
-def test_more_pieces_than_the_operating_system_takes_at_once(bench: Bench) -> None:
+def test_writes_more_pieces_than_one_system_call_takes(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     sizes = [(80 + number % 2, 24) for number in range(3000)]
@@ -226,7 +226,7 @@ def test_more_pieces_than_the_operating_system_takes_at_once(bench: Bench) -> No
     assert events(recorder.path) == [("r", f"{columns}x{rows}") for columns, rows in sizes[1:]]
 
 
-def test_a_timer_that_does_not_come_is_not_waited_for(bench: Bench) -> None:
+def test_does_not_depend_on_a_timer_that_does_not_fire(bench: Bench) -> None:
     """A reactor's timers follow the wall clock; somebody sets it back by an hour."""
     recorder = bench.store(timers=Clock()).open(bench.info())
     recorder.start("shell")
@@ -236,7 +236,7 @@ def test_a_timer_that_does_not_come_is_not_waited_for(bench: Bench) -> None:
     assert events(recorder.path) == [("o", "ab")]
 
 
-def test_streams_keep_the_order_of_arrival(bench: Bench) -> None:
+def test_keeps_order_of_arrival_across_streams(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.WITHOUT_PTY)
     recorder.start("exec", "x")
     recorder.input(b"in")
@@ -252,7 +252,7 @@ def test_streams_keep_the_order_of_arrival(bench: Bench) -> None:
 # -- time
 
 
-def test_time_never_decreases(bench: Bench) -> None:
+def test_never_decreases_time(bench: Bench) -> None:
     recorder = bench.recorder()
     bench.clock.advance(100)
     recorder.start("shell")
@@ -268,7 +268,7 @@ def test_time_never_decreases(bench: Bench) -> None:
     assert [event.time for event in rest if event.code != CHECKPOINT] == [5, 5, 6, 6]
 
 
-def test_a_wall_clock_that_jumps_changes_no_time(bench: Bench) -> None:
+def test_ignores_jumps_of_the_wall_clock(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     bench.wall = bench.wall.replace(year=1969)
@@ -283,7 +283,7 @@ def test_a_wall_clock_that_jumps_changes_no_time(bench: Bench) -> None:
 
 
 @given(st.text(), st.lists(st.integers(0, 40)), st.lists(st.booleans()))
-def test_characters_in_parts_are_characters(
+def test_joins_characters_that_come_in_parts(
     tmp_path_factory: pytest.TempPathFactory, text: str, cuts: list[int], flushes: list[bool]
 ) -> None:
     bench = Bench(directory=tmp_path_factory.mktemp("recordings"))
@@ -298,7 +298,7 @@ def test_characters_in_parts_are_characters(
     assert output(bench.close(recorder).path) == text
 
 
-def test_each_stream_has_a_decoder_of_its_own(bench: Bench) -> None:
+def test_decodes_each_stream_by_itself(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "x")
     out, err = "é".encode(), "ü".encode()
@@ -309,7 +309,7 @@ def test_each_stream_has_a_decoder_of_its_own(bench: Bench) -> None:
     assert output(bench.close(recorder).path) == "éü"
 
 
-def test_bytes_that_are_no_text_are_replaced_and_half_a_character_at_the_end_is_seen(bench: Bench) -> None:
+def test_replaces_bytes_that_are_not_text_and_reports_half_characters(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "x")
     recorder.output(b"a\xffb\xe2\x82")
@@ -320,7 +320,7 @@ def test_bytes_that_are_no_text_are_replaced_and_half_a_character_at_the_end_is_
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 24), (1001, 10), (2**32 - 1, 1)])
-def test_a_size_that_players_refuse(bench: Bench, size: tuple[int, int]) -> None:
+def test_drops_sizes_that_players_refuse(bench: Bench, size: tuple[int, int]) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm", *size)
     recorder.start("shell")
@@ -332,7 +332,7 @@ def test_a_size_that_players_refuse(bench: Bench, size: tuple[int, int]) -> None
     assert events(closed.path) == [("r", "90x20"), ("m", "end")]
 
 
-def test_a_resize_before_the_start_is_the_header_s_size(bench: Bench) -> None:
+def test_writes_resize_before_start_into_the_header(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm", 80, 24)
     recorder.resize(132, 50)
@@ -341,7 +341,7 @@ def test_a_resize_before_the_start_is_the_header_s_size(bench: Bench) -> None:
     assert (header.width, header.height, rest) == (132, 50, [])
 
 
-def test_the_same_size_again_is_no_event(bench: Bench) -> None:
+def test_writes_no_event_for_an_unchanged_size(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm", 80, 24)
     recorder.start("shell")
@@ -352,7 +352,7 @@ def test_the_same_size_again_is_no_event(bench: Bench) -> None:
 # -- input
 
 
-def test_without_a_pty_input_is_counted_and_hashed_and_not_kept(bench: Bench) -> None:
+def test_counts_and_hashes_input_without_a_pty(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "bash -s")
     recorder.input(b"rm -rf ")
@@ -363,7 +363,7 @@ def test_without_a_pty_input_is_counted_and_hashed_and_not_kept(bench: Bench) ->
     assert closed.manifest.input == "no"
 
 
-def test_what_is_typed_is_counted_only(bench: Bench) -> None:
+def test_only_counts_typed_input(bench: Bench) -> None:
     """Neither the password nor a hash from which it could be guessed."""
     recorder = bench.recorder(policy=InputPolicy.WITHOUT_PTY)
     recorder.pty("xterm", 80, 24)
@@ -376,7 +376,7 @@ def test_what_is_typed_is_counted_only(bench: Bench) -> None:
     assert sha256(b"hunter2").encode() not in written
 
 
-def test_without_pty_keeps_the_first_mebibyte(bench: Bench) -> None:
+def test_records_first_mebibyte_of_input_without_a_pty(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.WITHOUT_PTY)
     recorder.start("exec", "cat > f")
     block = b"0123456789abcdef" * 4096
@@ -389,7 +389,7 @@ def test_without_pty_keeps_the_first_mebibyte(bench: Bench) -> None:
     assert closed.manifest.stdin == StreamTotals(size=20 * 65536, sha256=sha256(block * 20))
 
 
-def test_yes_keeps_what_is_typed(bench: Bench) -> None:
+def test_records_typed_input_where_the_policy_is_yes(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.YES)
     recorder.pty("xterm", 80, 24)
     recorder.start("shell")
@@ -409,7 +409,7 @@ def test_yes_keeps_what_is_typed(bench: Bench) -> None:
     ]
 
 
-def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
+def test_treats_refused_pty_as_none(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm", 80, 24)
     recorder.start("exec", "bash -s")
@@ -423,7 +423,7 @@ def test_a_pty_that_the_target_refuses_is_none(bench: Bench) -> None:
 # -- subsystems
 
 
-def test_sftp_is_markers_and_counts_and_files(bench: Bench) -> None:
+def test_records_markers_and_counts_of_sftp(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.YES)
     recorder.start("subsystem", "sftp")
     recorder.transfer(digest_only=True)
@@ -449,7 +449,7 @@ def test_sftp_is_markers_and_counts_and_files(bench: Bench) -> None:
     assert Manifest.parse(manifest.encode()) == manifest
 
 
-def test_hashes_all_input_whatever_was_asked_for_first(bench: Bench) -> None:
+def test_hashes_all_input_after_any_first_request(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
     recorder.transfer(digest_only=True)
@@ -463,7 +463,7 @@ def test_hashes_all_input_whatever_was_asked_for_first(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("policy", InputPolicy)
-def test_keeps_everything_once_the_protocol_is_lost(bench: Bench, policy: InputPolicy) -> None:
+def test_records_everything_once_the_protocol_is_lost(bench: Bench, policy: InputPolicy) -> None:
     recorder = bench.recorder(policy=policy)
     recorder.start("subsystem", "sftp")
     recorder.transfer(digest_only=True)
@@ -486,7 +486,7 @@ def test_keeps_everything_once_the_protocol_is_lost(bench: Bench, policy: InputP
     assert set(closed.manifest.coverage) == words
 
 
-def test_keeps_and_hashes_a_transfer_that_is_a_command(bench: Bench) -> None:
+def test_records_and_hashes_transfer_that_is_a_command(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "scp -f x")
     recorder.transfer(digest_only=False)
@@ -497,7 +497,7 @@ def test_keeps_and_hashes_a_transfer_that_is_a_command(bench: Bench) -> None:
     assert closed.manifest.stdout == StreamTotals(size=10, sha256=sha256(b"C0644 1 x\n"))
 
 
-def test_hashes_streams_that_are_larger_than_what_may_wait(bench: Bench) -> None:
+def test_hashes_streams_larger_than_what_may_wait(bench: Bench) -> None:
     """In batches, some of them handed over by the timer of the store."""
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
@@ -513,7 +513,7 @@ def test_hashes_streams_that_are_larger_than_what_may_wait(bench: Bench) -> None
     )
 
 
-def test_sftp_s_error_output_is_text(bench: Bench) -> None:
+def test_records_error_output_of_sftp_as_text(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
     recorder.transfer(digest_only=True)
@@ -521,14 +521,14 @@ def test_sftp_s_error_output_is_text(bench: Bench) -> None:
     assert output(bench.close(recorder).path) == "This service allows sftp connections only.\n"
 
 
-def test_another_subsystem_may_be_a_shell(bench: Bench) -> None:
+def test_records_other_subsystems_like_a_shell(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "powershell")
     recorder.output(b"PS> ")
     assert output(bench.close(recorder).path) == "PS> "
 
 
-def test_sftp_on_a_pty_is_no_sftp(bench: Bench) -> None:
+def test_records_sftp_on_a_pty_like_a_shell(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.pty("xterm", 80, 24)
     recorder.start("subsystem", "sftp")
@@ -540,20 +540,20 @@ def test_sftp_on_a_pty_is_no_sftp(bench: Bench) -> None:
 # -- markers, ends
 
 
-def test_markers_print_nothing_to_a_terminal(bench: Bench) -> None:
+def test_escapes_markers(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sf\x1b[2Jtp\u202e")
     assert events(bench.close(recorder).path)[0] == ("m", "subsystem sf\\x1b[2Jtp\\u202e")
 
 
-def test_a_marker_before_the_start_comes_after_the_header(bench: Bench) -> None:
+def test_writes_marker_before_start_after_the_header(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.marker("waiting for the agent")
     recorder.start("shell")
     assert events(bench.close(recorder).path) == [("m", "waiting for the agent"), ("m", "end")]
 
 
-def test_death_by_signal(bench: Bench) -> None:
+def test_records_end_by_signal(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "x")
     recorder.exit_signal("TERM")
@@ -562,7 +562,7 @@ def test_death_by_signal(bench: Bench) -> None:
     assert (closed.manifest.exit_status, closed.manifest.exit_signal) == (None, "TERM")
 
 
-def test_a_channel_that_ran_nothing_still_plays(bench: Bench) -> None:
+def test_plays_channel_that_ran_nothing(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.marker("the target refused the login")
     closed = bench.close(recorder)
@@ -570,7 +570,7 @@ def test_a_channel_that_ran_nothing_still_plays(bench: Bench) -> None:
     assert closed.manifest.kind == "none"
 
 
-def test_totals_are_known_while_it_runs(bench: Bench) -> None:
+def test_reports_totals_while_it_runs(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("exec", "x")
     recorder.output(b"abc")
@@ -580,7 +580,7 @@ def test_totals_are_known_while_it_runs(bench: Bench) -> None:
     assert (totals.stdout, totals.stderr, totals.stdin) == (3, 2, 1)
 
 
-def test_close_may_be_called_by_everybody(bench: Bench) -> None:
+def test_accepts_several_closes(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     first, second = recorder.close("a"), recorder.close("b")
@@ -589,7 +589,7 @@ def test_close_may_be_called_by_everybody(bench: Bench) -> None:
     assert answers[0].manifest.reason == "a"
 
 
-def test_memory_is_given_back_at_the_end_without_the_garbage_collector(bench: Bench) -> None:
+def test_frees_memory_without_the_garbage_collector(bench: Bench) -> None:
     """A process with many objects collects cycles rarely."""
     gc.collect()
     gc.disable()
@@ -605,7 +605,7 @@ def test_memory_is_given_back_at_the_end_without_the_garbage_collector(bench: Be
         gc.enable()
 
 
-def test_the_manifest_is_for_its_owner_alone(bench: Bench) -> None:
+def test_creates_manifest_for_its_owner_alone(bench: Bench) -> None:
     closed = bench.close(bench.recorder())
     manifest = closed.path.with_suffix(".json")
     assert manifest.stat().st_mode & 0o777 == 0o600
@@ -643,7 +643,7 @@ def _failing(bench: Bench, file: FailingFile) -> SessionRecorder:
     return store.open(bench.info())
 
 
-def test_a_header_that_can_not_be_written(bench: Bench) -> None:
+def test_fails_when_header_cannot_be_written(bench: Bench) -> None:
     file = FailingFile(room=10)
     recorder = _failing(bench, file)
     with pytest.raises(SpoolFull):
@@ -653,7 +653,7 @@ def test_a_header_that_can_not_be_written(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_each_fact_raises_when_it_can_not_be_kept_and_ever_after(bench: Bench, fact: str) -> None:
+def test_raises_failure_at_each_later_fact(bench: Bench, fact: str) -> None:
     file = FailingFile()
     recorder = _failing(bench, file)
     recorder.start("shell")
@@ -674,7 +674,7 @@ def test_each_fact_raises_when_it_can_not_be_kept_and_ever_after(bench: Bench, f
         result(recorder.sync())
 
 
-def test_a_failure_of_the_timer_s_write_is_told(bench: Bench) -> None:
+def test_reports_failure_of_a_timed_write(bench: Bench) -> None:
     file = FailingFile()
     recorder = _failing(bench, file)
     heard: list[RecordingError] = []
@@ -691,7 +691,7 @@ def test_a_failure_of_the_timer_s_write_is_told(bench: Bench) -> None:
         recorder.output(b"b")
 
 
-def test_reports_the_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
+def test_reports_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
     """The disk that is full for the store is full for this flush, too."""
     file = FailingFile()
     recorder = _failing(bench, file)
@@ -707,9 +707,7 @@ def test_reports_the_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("policy", InputPolicy)
-def test_protects_the_input_of_a_pty_that_is_requested_after_a_refusal(
-    bench: Bench, policy: InputPolicy
-) -> None:
+def test_protects_input_of_a_pty_requested_after_a_refusal(bench: Bench, policy: InputPolicy) -> None:
     """What is typed at a terminal with echo off is kept by no policy, however late the terminal comes."""
     recorder = bench.recorder(policy=policy)
     recorder.start("subsystem", "nosuch")
@@ -724,7 +722,7 @@ def test_protects_the_input_of_a_pty_that_is_requested_after_a_refusal(
     assert closed.manifest.stdin is not None and closed.manifest.stdin.sha256 == ""
 
 
-def test_one_that_fails_does_not_keep_the_others_from_the_file(bench: Bench) -> None:
+def test_writes_other_recordings_when_one_fails(bench: Bench) -> None:
     bad, good = FailingFile(), FailingFile()
     files = iter([bad, good])
     store = bench.store(create=lambda name, day: next(files))
@@ -738,7 +736,7 @@ def test_one_that_fails_does_not_keep_the_others_from_the_file(bench: Bench) -> 
     assert b"hello" in good.contents
 
 
-def test_a_background_sync_that_fails_is_told(bench: Bench) -> None:
+def test_reports_failure_of_a_background_sync(bench: Bench) -> None:
     file = FailingFile(syncs=False)
     recorder = _failing(bench, file)
     heard: list[RecordingError] = []
@@ -748,7 +746,7 @@ def test_a_background_sync_that_fails_is_told(bench: Bench) -> None:
     assert isinstance(recorder.failed, WriteFailed) and heard == [recorder.failed]
 
 
-def test_a_sync_that_fails_fails_the_recording(bench: Bench) -> None:
+def test_fails_when_sync_fails(bench: Bench) -> None:
     recorder = _failing(bench, FailingFile(syncs=False))
     recorder.start("shell")
     waiting = recorder.sync()
@@ -758,7 +756,7 @@ def test_a_sync_that_fails_fails_the_recording(bench: Bench) -> None:
     assert recorder.failed
 
 
-def test_closing_what_failed_says_so_and_keeps_what_there_is(bench: Bench) -> None:
+def test_keeps_what_there_is_when_a_failed_recording_closes(bench: Bench) -> None:
     file = FailingFile()
     recorder = _failing(bench, file)
     recorder.start("shell")
@@ -779,7 +777,7 @@ def test_closing_what_failed_says_so_and_keeps_what_there_is(bench: Bench) -> No
     assert file.closed == 1
 
 
-def test_a_disk_that_is_full_at_the_close(bench: Bench) -> None:
+def test_fails_when_disk_is_full_at_close(bench: Bench) -> None:
     file = FailingFile()
     recorder = _failing(bench, file)
     recorder.start("shell")
@@ -791,7 +789,7 @@ def test_a_disk_that_is_full_at_the_close(bench: Bench) -> None:
     assert Manifest.parse(recorder.path.with_suffix(".json").read_bytes()).status is Status.FAILED
 
 
-def test_a_sync_that_fails_at_the_close(bench: Bench) -> None:
+def test_fails_when_sync_fails_at_close(bench: Bench) -> None:
     file = FailingFile()
     recorder = _failing(bench, file)
     recorder.start("shell")
@@ -802,7 +800,7 @@ def test_a_sync_that_fails_at_the_close(bench: Bench) -> None:
     assert Manifest.parse(recorder.path.with_suffix(".json").read_bytes()).status is Status.FAILED
 
 
-def test_a_manifest_that_can_not_be_written(bench: Bench) -> None:
+def test_fails_when_manifest_cannot_be_written(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     recorder.path.with_suffix(".json").mkdir()
@@ -810,7 +808,7 @@ def test_a_manifest_that_can_not_be_written(bench: Bench) -> None:
         result(recorder.close("the session ended"))
 
 
-def test_after_the_close_nothing_is_taken(bench: Bench) -> None:
+def test_refuses_facts_after_close(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     closed = bench.close(recorder)
@@ -820,7 +818,7 @@ def test_after_the_close_nothing_is_taken(bench: Bench) -> None:
     assert hashlib.sha256(closed.path.read_bytes()).hexdigest() == closed.digest
 
 
-def test_the_recording_s_path_is_the_session_s_id_and_nothing_else(bench: Bench, tmp_path: Path) -> None:
+def test_builds_path_from_the_session_id_alone(bench: Bench, tmp_path: Path) -> None:
     recorder = bench.store().open(bench.info(user="../../x", login="a/b\n\0", cid="../c"))
     recorder.start("exec", "/../../")
     sid = recorder.info.sid

@@ -57,7 +57,7 @@ def directory(path: str, name: str, detail: str = "mode=0755") -> Operation:
 # --- what scp does
 
 
-def test_a_tree() -> None:
+def test_reports_tree_sent_to_the_target() -> None:
     passed: Passed = [
         *BEGIN,
         *((True, b"T1767000000 0 1767000000 0\n"), (False, b"\0")),
@@ -82,13 +82,13 @@ def test_a_tree() -> None:
         assert listen(passed, size=size) == expected
 
 
-def test_the_other_way() -> None:
+def test_reports_files_sent_by_the_target() -> None:
     (found,) = listen([*BEGIN, *file("a", b"contents")], FROM)
     assert found == Operation(operation="read", path="/d/a", name="a", size=8, sha256=sha256(b"contents"))
 
 
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(1, 30)))
-def test_pieces_make_no_difference(data: bytes, cuts: list[int]) -> None:
+def test_reads_any_pieces_alike(data: bytes, cuts: list[int]) -> None:
     reader = ScpReader(INTO, lambda: 0.0)
     found: list[TransferFact] = []
     for by_sender, passing in [*BEGIN, *file("a", data), *file("b", b"b")]:
@@ -100,7 +100,7 @@ def test_pieces_make_no_difference(data: bytes, cuts: list[int]) -> None:
     assert found == [written("/d/a", "a", data), written("/d/b", "b", b"b")]
 
 
-def test_who_does_not_wait_for_answers() -> None:
+def test_reads_sender_that_does_not_wait_for_answers() -> None:
     """Everything is sent at once, and answered later; as some small clients do."""
     sent = b"C0644 3 a\nabc\0D0755 0 x\nC0644 0 b\n\0E\n"
     passed: Passed = [(True, sent), (False, b"\0" * 7)]
@@ -111,13 +111,13 @@ def test_who_does_not_wait_for_answers() -> None:
     ]
 
 
-def test_who_answers_before_the_sender_has_said_that_all_is_well() -> None:
+def test_reads_receiver_that_answers_before_the_status() -> None:
     """pscp, for an empty file."""
     passed: Passed = [*BEGIN, (True, b"C0644 0 a\n"), (False, b"\0\0"), (True, b"\0"), *file("b", b"b")]
     assert listen(passed) == [written("/d/a", "a", b""), written("/d/b", "b", b"b")]
 
 
-def test_what_is_refused() -> None:
+def test_reports_refused_files() -> None:
     no = b"\1scp: /d/a: Is a directory\n"
     passed: Passed = [
         *BEGIN,
@@ -139,7 +139,7 @@ def test_what_is_refused() -> None:
     ]
 
 
-def test_what_fails_on_the_way() -> None:
+def test_reports_files_that_fail_in_transit() -> None:
     disk_full: Passed = [
         *((True, b"C0644 3 a\n"), (False, b"\0")),
         *((True, b"abc\0"), (False, b"\1scp: /d/a: No space left on device\n")),
@@ -155,7 +155,7 @@ def test_what_fails_on_the_way() -> None:
     assert padded == replace(written("/d/a", "a", bytes(3)), detail=detail), "the target has these bytes"
 
 
-def test_the_result_is_the_word_of_the_target() -> None:
+def test_takes_result_from_the_target() -> None:
     """The user may say what he likes: nothing is less true because of it."""
     lie = b"\1permission denied\n"
     sent: Passed = [*BEGIN, (True, b"C4755 2 a\n"), (False, b"\0"), (True, b"#!" + lie), (False, b"\0")]
@@ -174,7 +174,7 @@ def test_the_result_is_the_word_of_the_target() -> None:
     assert listen([(False, lie)], FROM) == [], "scp -f sends anyway"
 
 
-def test_what_is_not_there() -> None:
+def test_reports_files_that_do_not_exist() -> None:
     passed: Passed = [*BEGIN, (True, b"\1scp: /d/a: No such file or directory\n")]
     assert listen(passed, FROM) == [
         Operation(
@@ -193,7 +193,7 @@ def test_what_is_not_there() -> None:
     assert (found.operation, found.path, found.result) == ("write", "/d/", "scp: /d/: Not a directory")
 
 
-def test_the_end_of_the_session() -> None:
+def test_reports_files_in_transit_at_the_end() -> None:
     passed: Passed = [
         *BEGIN,
         *((True, b"C0644 1 a\n"), (False, b"\0"), (True, b"a\0")),
@@ -225,25 +225,25 @@ def test_the_end_of_the_session() -> None:
         ([(False, b"\0\0")], "an answer without a line"),
     ],
 )
-def test_what_is_not_understood_is_said_once(passed: Passed, reason: str) -> None:
+def test_reports_once_what_it_cannot_follow(passed: Passed, reason: str) -> None:
     found = listen([*passed, *file("more", b"more")])
     assert [one for one in found if isinstance(one, AccountLost)] == [AccountLost(reason=reason)]
     assert found[0] == AccountLost(reason=reason)
 
 
-def test_a_refusal_that_comes_too_late() -> None:
+def test_loses_account_at_a_late_refusal() -> None:
     late: Passed = [*BEGIN, (True, b"C0644 3 a\nab"), (False, b"\1no\n")]
     assert listen(late)[0] == AccountLost(reason="a file was refused after it was sent")
     late = [*BEGIN, (True, b"D0755 0 x\nC0644 3 a\n"), (False, b"\1no\n")]
     assert listen(late)[0] == AccountLost(reason="a directory was refused after it was entered")
 
 
-def test_directories_have_a_bound() -> None:
+def test_limits_depth_of_directories() -> None:
     passed: Passed = [*BEGIN, *[(True, b"D0755 0 a\n"), (False, b"\0")] * (scp.DEPTH + 1)]
     assert listen(passed)[-1] == AccountLost(reason="directories are too deep")
 
 
-def test_bodies_are_not_kept() -> None:
+def test_keeps_no_file_contents() -> None:
     chunk = bytes(1 << 20)
     tracemalloc.start()
     try:
@@ -278,7 +278,7 @@ def test_bodies_are_not_kept() -> None:
         ("-rf .", "a", "."),
     ],
 )
-def test_where_a_file_is(words: str, name: str, path: str) -> None:
+def test_finds_path_of_each_file(words: str, name: str, path: str) -> None:
     command = ScpCommand.parse(words.split())
     assert command is not None
     assert command.path(name) == path

@@ -48,7 +48,7 @@ def was_read(path: str, data: bytes) -> Operation:
 # --- whole files
 
 
-def test_a_file_that_is_written() -> None:
+def test_reports_written_file() -> None:
     talk = Talk()
     talk.to_write("/tmp/ä".encode())
     talk.write(0, b"some")
@@ -57,7 +57,7 @@ def test_a_file_that_is_written() -> None:
     assert one(talk) == written("/tmp/ä", b"something")
 
 
-def test_a_file_that_is_read_until_its_end_is_told() -> None:
+def test_reports_file_read_to_its_end() -> None:
     talk = Talk()
     talk.to_read(b"/a")
     talk.read(0, b"x" * 32768)
@@ -67,7 +67,7 @@ def test_a_file_that_is_read_until_its_end_is_told() -> None:
     assert one(talk) == was_read("/a", b"x" * 32768 + b"y")
 
 
-def test_empty_files() -> None:
+def test_reports_empty_files() -> None:
     talk = Talk()
     talk.to_write(b"/a")
     talk.close()
@@ -78,7 +78,7 @@ def test_empty_files() -> None:
 
 
 @pytest.mark.parametrize("how", ["stat", "fstat", "listed"])
-def test_a_client_that_stops_at_the_size_that_it_was_told(how: str) -> None:
+def test_hashes_file_read_to_its_reported_size(how: str) -> None:
     talk = Talk()
     attributes = size_attribute(4)
     if how == "stat":
@@ -99,7 +99,7 @@ def test_a_client_that_stops_at_the_size_that_it_was_told(how: str) -> None:
     assert one(talk) == was_read("/d/a", b"data")
 
 
-def test_a_client_that_stops_at_a_short_answer() -> None:
+def test_hashes_file_read_to_a_short_answer() -> None:
     """PuTTY: what it had asked for behind that is answered with the end."""
     talk = Talk()
     talk.to_read(b"/a")
@@ -110,7 +110,7 @@ def test_a_client_that_stops_at_a_short_answer() -> None:
     assert one(talk) == was_read("/a", b"short")
 
 
-def test_a_target_may_give_less_than_much() -> None:
+def test_hashes_nothing_after_a_short_answer_to_a_long_request() -> None:
     """No end is seen in a short answer to a long request."""
     talk = Talk()
     talk.to_read(b"/a")
@@ -121,7 +121,7 @@ def test_a_target_may_give_less_than_much() -> None:
     assert one(talk).unhashed == "not read to its end"
 
 
-def test_answers_in_any_order() -> None:
+def test_matches_answers_in_any_order() -> None:
     talk = Talk()
     talk.to_read(b"/a")
     numbers = [talk.ask_read(offset, 2) for offset in (0, 2, 4, 6)]
@@ -132,7 +132,7 @@ def test_answers_in_any_order() -> None:
     assert one(talk) == was_read("/a", b"aabbcc")
 
 
-def test_data_that_comes_after_the_answer_to_close() -> None:
+def test_accepts_data_after_the_answer_to_close() -> None:
     talk = Talk()
     talk.to_read(b"/a")
     first, end = talk.ask_read(0, 4), talk.ask_read(4)
@@ -150,7 +150,7 @@ def test_data_that_comes_after_the_answer_to_close() -> None:
     order=st.permutations(range(12)),
     chunks=st.lists(st.binary(min_size=1, max_size=40), min_size=12, max_size=12),
 )
-def test_writes_in_any_order_are_hashed_in_theirs(order: list[int], chunks: list[bytes]) -> None:
+def test_hashes_writes_in_the_order_of_offsets(order: list[int], chunks: list[bytes]) -> None:
     talk = Talk()
     talk.to_write(b"/a")
     for index in order:
@@ -168,7 +168,7 @@ def unhashed(talk: Talk) -> str:
     return found.unhashed
 
 
-def test_half_of_a_file_has_no_hash() -> None:
+def test_leaves_out_hash_of_half_a_file() -> None:
     reads = [Talk() for _ in range(3)]
     for talk in reads:
         talk.to_read(b"/a")
@@ -184,7 +184,7 @@ def test_half_of_a_file_has_no_hash() -> None:
     assert whys == ["not read to its end", "not read to its end", "not from its beginning"]
 
 
-def test_a_gap_and_what_passes_twice() -> None:
+def test_leaves_out_hash_with_gaps_or_repeats() -> None:
     gap, twice, again = Talk(), Talk(), Talk()
     for talk in (gap, twice, again):
         talk.to_write(b"/a")
@@ -200,7 +200,7 @@ def test_a_gap_and_what_passes_twice() -> None:
     assert whys == ["a part of it is missing", "a part of it passed twice", "a part of it passed twice"]
 
 
-def test_what_is_too_far_out_of_order_is_not_kept() -> None:
+def test_leaves_out_hash_of_writes_far_out_of_order() -> None:
     talk = Talk()
     talk.to_write(b"/a")
     talk.write(0, b"begin")
@@ -221,7 +221,7 @@ def test_what_is_too_far_out_of_order_is_not_kept() -> None:
         (2, b"", "cut to 2 bytes"),
     ],
 )
-def test_what_was_in_the_file_before(size: int | None, more: bytes, why: str) -> None:
+def test_leaves_out_hash_where_earlier_contents_may_remain(size: int | None, more: bytes, why: str) -> None:
     """Opened without being emptied: it is whole only where its length is set to what was written."""
     talk = Talk()
     talk.open(b"/a", sftp.FXF_WRITE | sftp.FXF_CREAT)
@@ -237,7 +237,7 @@ def test_what_was_in_the_file_before(size: int | None, more: bytes, why: str) ->
     assert found.sha256 == ("" if why else sha256(b"some" + more))
 
 
-def test_a_new_file_had_nothing_in_it() -> None:
+def test_hashes_new_file() -> None:
     talk = Talk()
     talk.open(b"/a", sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_EXCL)
     talk.write(0, b"some")
@@ -245,7 +245,7 @@ def test_a_new_file_had_nothing_in_it() -> None:
     assert one(talk) == written("/a", b"some", "write,create,exclusive")
 
 
-def test_a_cut_takes_away_what_was_written_before_its_turn() -> None:
+def test_leaves_out_hash_after_a_cut() -> None:
     """On the disk: five bytes. What came early is gone, though it is hashed in its turn."""
     talk = Talk()
     talk.open(b"/a", sftp.FXF_WRITE)
@@ -258,7 +258,7 @@ def test_a_cut_takes_away_what_was_written_before_its_turn() -> None:
     assert (found.sha256, found.unhashed) == ("", "cut to 5 bytes")
 
 
-def test_appending() -> None:
+def test_leaves_out_hash_of_appended_file() -> None:
     talk = Talk()
     talk.open(b"/a", sftp.FXF_WRITE | sftp.FXF_APPEND)
     talk.write(0, b"some")
@@ -266,7 +266,7 @@ def test_appending() -> None:
     assert unhashed(talk) == "appended"
 
 
-def test_failures_are_told() -> None:
+def test_reports_failures() -> None:
     refused, full, unclosed = Talk(), Talk(), Talk()
     number = refused.ask(sftp.OPEN, string(b"/a") + uint32(sftp.FXF_READ) + NO_ATTRIBUTES)
     refused.status(number, 3)
@@ -284,7 +284,7 @@ def test_failures_are_told() -> None:
     ]
 
 
-def test_the_end_of_the_session() -> None:
+def test_reports_open_files_at_the_end() -> None:
     talk = Talk()
     talk.to_write(b"/a")
     talk.write(0, b"some")
@@ -298,7 +298,7 @@ def test_the_end_of_the_session() -> None:
     ]
 
 
-def test_a_file_that_is_read_and_written() -> None:
+def test_reports_file_read_and_written() -> None:
     talk = Talk()
     talk.open(b"/a", sftp.FXF_READ | sftp.FXF_WRITE | sftp.FXF_TRUNC)
     talk.write(0, b"some")
@@ -315,7 +315,7 @@ def test_a_file_that_is_read_and_written() -> None:
 # --- changes
 
 
-def test_all_that_changes_something() -> None:
+def test_reports_every_change() -> None:
     two = string(b"/a") + string(b"/b")
     attributes = uint32(0xF) + uint64(7) + uint32(1) + uint32(2) + uint32(0o100640) + uint32(3) + uint32(4)
     talk = Talk()
@@ -353,7 +353,7 @@ def refused(detail: str) -> Operation:
 
 @pytest.mark.parametrize("answer", [sftp.STATUS, sftp.EXTENDED_REPLY, sftp.NAME])
 @pytest.mark.parametrize("kind", [sftp.EXTENDED, 21])
-def test_loses_the_thread_when_the_target_does_something_unknown(kind: int, answer: int) -> None:
+def test_loses_account_when_target_does_something_unknown(kind: int, answer: int) -> None:
     name = string(b"newer@example.com") if kind == sftp.EXTENDED else b""
     talk = Talk()
     number = talk.ask(kind, name)
@@ -364,13 +364,13 @@ def test_loses_the_thread_when_the_target_does_something_unknown(kind: int, answ
     assert reason == AccountLost(reason=f"the target carried out an unknown request: {detail.split()[0]}")
 
 
-def test_the_order_of_a_link_s_paths_is_the_target_s() -> None:
+def test_uses_the_target_order_of_link_paths() -> None:
     talk = Talk(extension=b"vendor-id")
     talk.change(sftp.SYMLINK, string(b"/link") + string(b"/there"))
     assert one(talk) == Operation(operation="symlink", path="/link", other="/there")
 
 
-def test_the_order_of_a_link_s_paths_is_known_when_the_target_answers() -> None:
+def test_learns_order_of_link_paths_from_the_answer() -> None:
     """A client need not wait for VERSION."""
     talk = Talk(begun=True)
     talk.user(sftp.INIT, uint32(3))
@@ -380,7 +380,7 @@ def test_the_order_of_a_link_s_paths_is_known_when_the_target_answers() -> None:
     assert one(talk) == Operation(operation="symlink", path="/link", other="/there")
 
 
-def test_what_is_copied_at_the_target() -> None:
+def test_reports_copy_at_the_target() -> None:
     talk = Talk()
     talk.to_read(b"/a", b"1")
     talk.to_write(b"/b", b"2")
@@ -395,7 +395,7 @@ def test_what_is_copied_at_the_target() -> None:
 
 @pytest.mark.parametrize("other", [b"/f", b"/./f", b"//d/../f"])
 @pytest.mark.parametrize("change", ["setstat", "open"])
-def test_no_hash_of_a_file_that_another_request_changes(other: bytes, change: str) -> None:
+def test_leaves_out_hash_of_file_changed_by_another_request(other: bytes, change: str) -> None:
     """The file holds ``good`` in the end, and the bytes that were written were ``goodevil``."""
     talk = Talk()
     talk.to_write(b"/f", b"1")
@@ -413,7 +413,7 @@ def test_no_hash_of_a_file_that_another_request_changes(other: bytes, change: st
     assert told[-1].unhashed == "changed through another request"
 
 
-def test_a_file_that_is_written_once_more_later_has_a_hash() -> None:
+def test_hashes_file_that_is_written_again_later() -> None:
     talk = Talk()
     for data in (b"one", b"other"):
         talk.to_write(b"/f", b"1")
@@ -422,7 +422,7 @@ def test_a_file_that_is_written_once_more_later_has_a_hash() -> None:
     assert listen(talk) == [written("/f", b"one"), written("/f", b"other")]
 
 
-def test_what_only_asks_is_not_told() -> None:
+def test_ignores_requests_that_change_nothing() -> None:
     talk = Talk()
     name = uint32(1) + string(b"/root") + string(b"/root") + NO_ATTRIBUTES
     for kind in (sftp.REALPATH, sftp.READLINK):
@@ -440,7 +440,7 @@ def test_what_only_asks_is_not_told() -> None:
     assert listen(talk) == []
 
 
-def test_paths_are_text_and_no_longer_than_paths_are() -> None:
+def test_limits_and_escapes_paths() -> None:
     talk = Talk()
     talk.change(sftp.REMOVE, string(b"/\xff"))
     talk.change(sftp.REMOVE, string(b"x" * 100_000))
@@ -473,7 +473,7 @@ def conversation() -> Talk:
 
 
 @given(st.data())
-def test_pieces_make_no_difference(data: st.DataObject) -> None:
+def test_reads_any_pieces_alike(data: st.DataObject) -> None:
     talk = conversation()
     whole = listen(talk)
     reader = SftpReader(lambda: 0.0)
@@ -490,7 +490,7 @@ def test_pieces_make_no_difference(data: st.DataObject) -> None:
 
 
 @given(st.integers(1, 70))
-def test_one_direction_may_come_all_at_once(size: int) -> None:
+def test_accepts_one_direction_far_ahead(size: int) -> None:
     """Requests run ahead of their answers as far as windows let them; pieces cross packets."""
     talk = Talk()
     talk.to_write(b"/a")
@@ -542,13 +542,13 @@ def raw(from_user: bool, data: bytes, *, begun: bool = True) -> Talk:
         (raw(False, string(b"\x67" + uint32(1) + string(b"x"))), "an answer without a request"),
     ],
 )
-def test_what_is_not_understood_is_said_once(talk: Talk, reason: str) -> None:
+def test_reports_once_what_it_cannot_follow(talk: Talk, reason: str) -> None:
     assert lost(talk) == reason
     talk.passed += conversation().passed
     assert lost(talk) == reason
 
 
-def test_answers_that_do_not_fit() -> None:
+def test_rejects_answers_that_do_not_fit() -> None:
     for kind, body in (
         (sftp.HANDLE_REPLY, string(b"x")),
         (sftp.DATA, string(b"x")),
@@ -587,7 +587,7 @@ ATTRIBUTES = size_attribute(0)
     ],
     ids=["write", "fsetstat", "copy-data"],
 )
-def test_loses_the_thread_when_a_guessed_handle_changes_something(kind: int, body: bytes) -> None:
+def test_loses_account_when_guessed_handle_changes_something(kind: int, body: bytes) -> None:
     talks = {code: Talk() for code in (4, sftp.OK, None)}
     for code, talk in talks.items():
         number = talk.ask(kind, body)
@@ -616,9 +616,7 @@ def test_loses_the_thread_when_a_guessed_handle_changes_something(kind: int, bod
         (sftp.EXTENDED, b"check-file-handle", sftp.EXTENDED_REPLY, bytes(8)),
     ],
 )
-def test_loses_the_thread_when_a_guessed_handle_works(
-    kind: int, body: bytes, answer: int, reply: bytes
-) -> None:
+def test_loses_account_when_guessed_handle_works(kind: int, body: bytes, answer: int, reply: bytes) -> None:
     before, after = (string(body), b"") if kind == sftp.EXTENDED else (b"", body)
     mistake, works = Talk(), Talk()
     for talk in (mistake, works):
@@ -631,7 +629,7 @@ def test_loses_the_thread_when_a_guessed_handle_works(
     assert lost(works) == UNKNOWN_HANDLE
 
 
-def test_names_the_file_whose_handle_is_known_in_a_copy() -> None:
+def test_names_file_of_a_known_handle_in_a_copy() -> None:
     talk = Talk()
     talk.to_read(b"/a", b"1")
     body = string(b"copy-data") + string(b"1") + uint64(0) * 2 + string(b"2") + uint64(0)
@@ -641,7 +639,7 @@ def test_names_the_file_whose_handle_is_known_in_a_copy() -> None:
     assert change.detail == "all bytes from 0 unknown handle 32"
 
 
-def test_a_handle_ends_with_the_request_to_close_it() -> None:
+def test_ends_handle_with_the_request_to_close_it() -> None:
     """sftp-server gives it to the next file."""
     talk = Talk()
     talk.to_write(b"/a")
@@ -665,7 +663,7 @@ def test_a_handle_ends_with_the_request_to_close_it() -> None:
         (sftp.FXF_READ | sftp.FXF_TRUNC | 0x40, "read,truncate,0x40", b"", ""),
     ],
 )
-def test_an_open_that_makes_or_empties_a_file_is_a_write(
+def test_reports_open_that_creates_or_empties_as_write(
     flags: int, text: str, sha256_of: bytes | None, unhashed: str
 ) -> None:
     talk = Talk()
@@ -682,7 +680,7 @@ def test_an_open_that_makes_or_empties_a_file_is_a_write(
     assert one(talk) == expected
 
 
-def test_a_file_that_was_emptied_and_then_read_is_told_twice() -> None:
+def test_reports_emptied_and_read_file_twice() -> None:
     talk = Talk()
     talk.open(b"/a", sftp.FXF_READ | sftp.FXF_WRITE | sftp.FXF_TRUNC)
     talk.end_of_file(0)
@@ -699,7 +697,7 @@ def test_a_file_that_was_emptied_and_then_read_is_told_twice() -> None:
     ]
 
 
-def test_a_refused_open_that_would_have_changed_something_is_a_write() -> None:
+def test_reports_refused_open_for_changes_as_write() -> None:
     talk = Talk()
     flags = sftp.FXF_READ | sftp.FXF_TRUNC
     talk.status(talk.ask(sftp.OPEN, string(b"/a") + uint32(flags) + NO_ATTRIBUTES), 3)
@@ -712,7 +710,7 @@ def test_a_refused_open_that_would_have_changed_something_is_a_write() -> None:
 # --- what is left for the recording
 
 
-def test_what_stands_in_no_packet_is_handed_over() -> None:
+def test_returns_bytes_that_are_in_no_packet() -> None:
     """From the packet on that was not understood, and of the other direction what has begun."""
     talk = Talk()
     talk.passed.append((True, uint32(20) + b"\3hal"))
@@ -730,7 +728,7 @@ def test_what_stands_in_no_packet_is_handed_over() -> None:
     cuts=st.lists(st.integers(1, 9)),
     early=st.booleans(),
 )
-def test_not_a_byte_of_a_shell_is_lost(text: bytes, cuts: list[int], early: bool) -> None:
+def test_returns_every_byte_of_a_shell(text: bytes, cuts: list[int], early: bool) -> None:
     """The start-up file of the login shell runs another shell, before VERSION or after it."""
     talk = Talk(begun=early)
     reader = SftpReader(lambda: 0.0)
@@ -749,7 +747,7 @@ def test_not_a_byte_of_a_shell_is_lost(text: bytes, cuts: list[int], early: bool
     assert one.from_target == sent
 
 
-def test_who_speaks_to_a_target_that_says_nothing() -> None:
+def test_reports_target_that_does_not_answer() -> None:
     talk = Talk(begun=True)
     talk.user(sftp.INIT, uint32(3))
     assert listen(talk) == []
@@ -771,7 +769,7 @@ def test_who_speaks_to_a_target_that_says_nothing() -> None:
         (lambda: answered(sftp.STATUS, uint32(0)), "an answer that does not fit its request"),
     ],
 )
-def test_room_for_other_bytes_is_no_sftp(talk: Callable[[], Talk], reason: str) -> None:
+def test_rejects_packets_with_bytes_after_their_fields(talk: Callable[[], Talk], reason: str) -> None:
     assert listen(talk())[0] == AccountLost(reason=reason)
 
 
@@ -796,7 +794,7 @@ def answered(kind: int, body: bytes, length: int = 9) -> Talk:
     return talk
 
 
-def test_one_handle_for_two_files_and_one_number_for_two_requests() -> None:
+def test_rejects_repeated_handles_and_request_ids() -> None:
     talk = Talk()
     talk.to_read(b"/a")
     talk.to_read(b"/b")
@@ -807,7 +805,7 @@ def test_one_handle_for_two_files_and_one_number_for_two_requests() -> None:
     assert lost(talk) == "a request id is used twice"
 
 
-def test_what_is_open_is_told_when_the_thread_is_lost() -> None:
+def test_reports_open_files_when_it_loses_the_account() -> None:
     talk = Talk()
     talk.to_write(b"/a")
     talk.write(0, b"some")
@@ -821,7 +819,7 @@ def test_what_is_open_is_told_when_the_thread_is_lost() -> None:
 # --- bounds
 
 
-def test_what_is_said_of_a_file_has_a_bound() -> None:
+def test_limits_text_of_each_report() -> None:
     for pairs in (64, 65):
         talk = Talk()
         attributes = uint32(0x80000004) + uint32(0o600) + uint32(pairs) + string(b"name") * 2 * pairs
@@ -835,7 +833,7 @@ def test_what_is_said_of_a_file_has_a_bound() -> None:
             assert found == AccountLost(reason="too many attributes")
 
 
-def test_a_long_list_is_not_read_to_its_end() -> None:
+def test_reads_only_the_start_of_a_long_list() -> None:
     talk = Talk()
     opened = talk.ask(sftp.OPENDIR, string(b"/"))
     talk.target(sftp.HANDLE_REPLY, uint32(opened) + string(b"d"))
@@ -850,7 +848,7 @@ def test_a_long_list_is_not_read_to_its_end() -> None:
     assert listen(talk) == [was_read("/0", b"data"), was_read(f"/{SIZES - 1}", b"data")]
 
 
-def test_open_files_and_requests_have_a_bound() -> None:
+def test_limits_open_files_and_requests() -> None:
     reader = SftpReader(lambda: 0.0)
     talk = Talk()
     for number in range(10_000):
@@ -864,7 +862,7 @@ def test_open_files_and_requests_have_a_bound() -> None:
     assert lost(talk) == "too many requests have no answer"
 
 
-def test_what_has_passed_costs_nothing() -> None:
+def test_frees_names_of_closed_files() -> None:
     """Names are given back: as many files as one likes, one after the other."""
     reader = SftpReader(lambda: 0.0)
     listen(Talk(), reader, end=False)
@@ -882,7 +880,7 @@ def test_what_has_passed_costs_nothing() -> None:
     assert reader.end() == ()
 
 
-def test_a_hostile_user_takes_little_memory() -> None:
+def test_limits_memory_for_hostile_users() -> None:
     """Data out of order in crumbs, long names, sizes of many paths: some MiB and no more."""
     tracemalloc.start()
     try:
@@ -901,7 +899,7 @@ def test_a_hostile_user_takes_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_what_has_had_its_turn_is_let_go() -> None:
+def test_frees_data_after_its_turn() -> None:
     tracemalloc.start()
     try:
         reader = SftpReader(lambda: 0.0)
@@ -921,7 +919,7 @@ def test_what_has_had_its_turn_is_let_go() -> None:
         tracemalloc.stop()
 
 
-def test_bodies_are_not_kept() -> None:
+def test_keeps_no_file_contents() -> None:
     chunk = os.urandom(1 << 20)
     tracemalloc.start()
     try:

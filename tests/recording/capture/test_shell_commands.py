@@ -43,7 +43,7 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_by_the_prompt(prompt: str) -> None:
+def test_finds_commands_by_the_prompt(prompt: str) -> None:
     terminal = Terminal()
     for command in ("ls -l", "cd /tmp", "echo '$ # >'"):
         terminal.shows(prompt)
@@ -52,7 +52,7 @@ def test_by_the_prompt(prompt: str) -> None:
     assert terminal.found == ["ls -l", "cd /tmp", "echo '$ # >'"]
 
 
-def test_the_rest_of_a_command_on_further_lines_is_none() -> None:
+def test_ignores_further_lines_of_a_command() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     terminal.types("cat << X\r")
@@ -62,7 +62,7 @@ def test_the_rest_of_a_command_on_further_lines_is_none() -> None:
     assert terminal.found == ["cat << X"]
 
 
-def test_passwords_and_questions_are_no_commands() -> None:
+def test_ignores_passwords_and_answers() -> None:
     terminal = Terminal()
     for question in ("Password: ", "[sudo] password for joe: ", "Continue? [y/N] ", "Name: ", ""):
         terminal.shows(question)
@@ -72,7 +72,7 @@ def test_passwords_and_questions_are_no_commands() -> None:
     assert terminal.found == []
 
 
-def test_a_password_at_what_looks_like_a_prompt_is_not_shown_and_so_not_seen() -> None:
+def test_does_not_see_password_at_a_line_that_looks_like_a_prompt() -> None:
     terminal = Terminal()
     terminal.shows("secret> $ ")
     terminal.commands.typed(b"hunter2\r")
@@ -80,7 +80,7 @@ def test_a_password_at_what_looks_like_a_prompt_is_not_shown_and_so_not_seen() -
     assert terminal.found == []
 
 
-def test_a_line_that_was_edited_is_there_as_it_was_in_the_end() -> None:
+def test_finds_edited_line_in_its_final_form() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     terminal.types("lx")
@@ -94,7 +94,7 @@ def test_a_line_that_was_edited_is_there_as_it_was_in_the_end() -> None:
     assert terminal.found == ["make install"]
 
 
-def test_ctrl_c_and_an_empty_line_are_none() -> None:
+def test_ignores_cancelled_and_empty_lines() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     terminal.types("rm -rf /")
@@ -106,7 +106,7 @@ def test_ctrl_c_and_an_empty_line_are_none() -> None:
     assert terminal.found == ["id"]
 
 
-def test_typed_ahead() -> None:
+def test_finds_commands_typed_ahead() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     terminal.commands.typed(b"ls\rid\r")
@@ -114,7 +114,7 @@ def test_typed_ahead() -> None:
     assert terminal.found == ["ls", "id"]
 
 
-def test_inside_of_a_full_screen_program_there_is_none() -> None:
+def test_finds_none_inside_full_screen_programs() -> None:
     terminal = Terminal()
     terminal.shows("$ ")
     terminal.types("vim\r")
@@ -135,7 +135,7 @@ TOLD = (
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, len(TOLD.encode()))))
-def test_as_the_shell_tells_however_it_comes(cuts: list[int]) -> None:
+def test_finds_commands_by_marks_in_any_pieces(cuts: list[int]) -> None:
     data = TOLD.encode()
     places = sorted({0, len(data), *cuts})
     terminal = Terminal()
@@ -144,7 +144,7 @@ def test_as_the_shell_tells_however_it_comes(cuts: list[int]) -> None:
     assert terminal.found == ["ls -l", 0, "false", 1, "echo a; b \\ c", 130]
 
 
-def test_a_shell_that_tells_is_believed_and_the_prompt_is_not_looked_at() -> None:
+def test_ignores_prompt_of_a_shell_with_marks() -> None:
     terminal = Terminal()
     terminal.shows("\x1b]133;A\x07$ \x1b]133;B\x07")
     terminal.types("ls\r")
@@ -152,7 +152,7 @@ def test_a_shell_that_tells_is_believed_and_the_prompt_is_not_looked_at() -> Non
     assert terminal.found == ["ls"]
 
 
-def test_after_much_output_the_shell_is_still_heard() -> None:
+def test_reads_marks_after_much_output() -> None:
     terminal = Terminal()
     terminal.shows("\x1b]133;A\x07$ \x1b]133;B\x07cat big\r\n\x1b]133;C\x07")
     for _ in range(100):
@@ -170,7 +170,7 @@ PIECES = [
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60) | st.sampled_from(PIECES))))
-def test_anything_may_come(talk: list[tuple[bool, bytes]]) -> None:
+def test_accepts_any_input_and_output(talk: list[tuple[bool, bytes]]) -> None:
     terminal = Terminal()
     for typed, data in talk:
         if typed:

@@ -34,7 +34,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_the_digest_is_that_of_the_stream(steps: list[int | str]) -> None:
+def test_equals_digest_of_the_stream(steps: list[int | str]) -> None:
     threads = Threads()
     digest = StreamDigest(threads.run)
     everything = b""
@@ -55,7 +55,7 @@ def test_the_digest_is_that_of_the_stream(steps: list[int | str]) -> None:
     assert digest.hexdigest() == hashlib.sha256(everything).hexdigest(), "late work changes nothing"
 
 
-def test_batches_are_left_to_the_thread_and_crumbs_are_not() -> None:
+def test_hashes_batches_in_the_thread_and_small_rests_at_once() -> None:
     threads = Threads()
     digest = StreamDigest(threads.run)
     digest.update(bytes(PIECE))
@@ -74,7 +74,7 @@ def test_batches_are_left_to_the_thread_and_crumbs_are_not() -> None:
     assert digest.pending == 0
 
 
-def test_an_idle_stream_holds_nothing() -> None:
+def test_holds_nothing_while_idle() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -90,7 +90,7 @@ def test_an_idle_stream_holds_nothing() -> None:
         tracemalloc.stop()
 
 
-def test_a_real_thread_and_the_caller_take_turns() -> None:
+def test_hashes_correctly_with_a_real_thread() -> None:
     started: list[threading.Thread] = []
 
     def run(work: Callable[[], None]) -> None:

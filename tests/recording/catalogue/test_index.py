@@ -49,7 +49,7 @@ def found(bench: Bench, *phrases: str, **when: datetime) -> list[tuple[str, floa
         ]
 
 
-def test_lines_with_their_time(bench: Bench) -> None:
+def test_finds_lines_with_their_time(bench: Bench) -> None:
     sid = record(
         bench, b"$ psql\r\n", b"db=# drop ta", b"ble users;\r\nDROP TABLE\r\n", b"db=# select 1;\r\n"
     ).manifest.sid
@@ -63,26 +63,26 @@ def test_lines_with_their_time(bench: Bench) -> None:
     assert found(bench, "psql", "nowhere") == []
 
 
-def test_programs_on_the_alternate_screen(bench: Bench) -> None:
+def test_finds_output_on_the_alternate_screen(bench: Bench) -> None:
     sid = record(bench, VIM).manifest.sid
     fill(bench.directory)
     assert [(one, line.strip()) for one, _, line in found(bench, "secret plans")] == [(sid, "[secret plans]")]
 
 
-def test_a_phrase_over_the_end_of_a_line(bench: Bench) -> None:
+def test_finds_phrase_across_lines(bench: Bench) -> None:
     record(bench, b"one two\r\nthree four\r\nthree\r\n")
     fill(bench.directory)
     assert [line for _, _, line in found(bench, "two three")] == ["one [two]"]
 
 
 @pytest.mark.parametrize("phrase", ["\u2714\ufe0f done", "a\u200db", "tab\there"])
-def test_a_phrase_is_escaped_like_the_screen(bench: Bench, phrase: str) -> None:
+def test_escapes_phrase_like_the_screen(bench: Bench, phrase: str) -> None:
     record(bench, f"so: {phrase}\r\n".encode())
     fill(bench.directory)
     assert len(found(bench, phrase)) == 1
 
 
-def test_commands_and_what_is_no_text(bench: Bench) -> None:
+def test_finds_commands_and_names_of_files(bench: Bench) -> None:
     sid = record(bench, b"\x00\xff\x1b]0;title\x07out\r\n", command='rm -rf "/srv/da\udcffta"').manifest.sid
     fill(bench.directory)
     assert found(bench, "rm -rf") == [(sid, None, '[rm -rf] "/srv/da\\udcffta"')]
@@ -92,7 +92,7 @@ def test_commands_and_what_is_no_text(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "words", ["x AND y", "x NEAR y", 'say "x"', "x*", "col:x", "x OR", "(x", "-x", "^x", "x'y"]
 )
-def test_words_are_words(bench: Bench, words: str) -> None:
+def test_treats_operators_as_words(bench: Bench, words: str) -> None:
     record(bench, f"a {words} b\r\n".encode(), b"x\r\ny\r\n")
     fill(bench.directory)
     (hit,) = [hit for hit in found(bench, words) if "a " in hit[2]]
@@ -101,7 +101,7 @@ def test_words_are_words(bench: Bench, words: str) -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_anything_can_be_asked(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_accepts_any_phrase(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     bench = Bench(directory=tmp_path_factory.mktemp("asked"))
     with Index(bench.directory, make=True) as index:
         try:
@@ -110,7 +110,7 @@ def test_anything_can_be_asked(tmp_path_factory: pytest.TempPathFactory, text: s
             assert not any(letter.isalnum() or letter == "_" for letter in text)
 
 
-def test_newest_first_and_by_time(bench: Bench) -> None:
+def test_sorts_hits_by_recording_and_time(bench: Bench) -> None:
     sids = []
     for day in range(3):
         bench.wall = NOON + timedelta(days=day)
@@ -121,7 +121,7 @@ def test_newest_first_and_by_time(bench: Bench) -> None:
     assert [sid for sid, _, _ in found(bench, "word", until=NOON + timedelta(days=1))] == sids[:1]
 
 
-def test_the_rows(bench: Bench) -> None:
+def test_returns_rows(bench: Bench) -> None:
     closed = record(bench, b"x", command="ls -l")
     fill(bench.directory)
     with Index(bench.directory) as index:
@@ -132,7 +132,7 @@ def test_the_rows(bench: Bench) -> None:
     assert row.summary.encode() == closed.manifest.encode()
 
 
-def test_only_what_is_new_is_read(bench: Bench) -> None:
+def test_reads_only_new_recordings(bench: Bench) -> None:
     first = record(bench, b"one\r\n")
     seen: list[tuple[int, int]] = []
     fill(bench.directory, lambda done, of: seen.append((done, of)))
@@ -144,7 +144,7 @@ def test_only_what_is_new_is_read(bench: Bench) -> None:
     assert [sid for sid, _, _ in found(bench, "one")] == [first.manifest.sid]
 
 
-def test_what_is_gone_is_forgotten(bench: Bench) -> None:
+def test_forgets_removed_recordings(bench: Bench) -> None:
     closed = record(bench, b"gone\r\n")
     fill(bench.directory)
     shutil.rmtree(closed.path.parent)
@@ -154,7 +154,7 @@ def test_what_is_gone_is_forgotten(bench: Bench) -> None:
         assert index.rows() == {}
 
 
-def test_what_is_gone_is_gone_from_the_file(bench: Bench) -> None:
+def test_erases_removed_recordings_from_the_file(bench: Bench) -> None:
     kept = [record(bench, b"plain words %d\r\n" % number) for number in range(5)]
     gone = record(bench, b"the passphrase\r\n", command="zanzibar")
     fill(bench.directory)
@@ -170,7 +170,7 @@ def test_what_is_gone_is_gone_from_the_file(bench: Bench) -> None:
     assert [sid for sid, _, _ in found(bench, "plain")] == [one.manifest.sid for one in kept[::-1]]
 
 
-def test_an_encrypted_one_has_no_text(bench: Bench) -> None:
+def test_indexes_no_text_of_encrypted_recording(bench: Bench) -> None:
     key = pyrage.x25519.Identity.generate()
     sid = record(bench, b"for auditors\r\n", command="cat report", to=(str(key.to_public()),)).manifest.sid
     assert fill(bench.directory) == []
@@ -179,7 +179,7 @@ def test_an_encrypted_one_has_no_text(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", ["cast", "json"])
-def test_one_that_is_broken_hides_no_other(bench: Bench, what: str) -> None:
+def test_indexes_others_beside_a_damaged_one(bench: Bench, what: str) -> None:
     good, bad = record(bench, b"good word\r\n"), record(bench, b"bad word\r\n")
     bad.path.with_suffix(f".{what}").write_bytes(b"nonsense\n")
     assert fill(bench.directory) == []
@@ -207,7 +207,7 @@ def _empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_nonsense, _older, _empty, Path.unlink])
-def test_an_index_that_is_no_good_is_made_anew(bench: Bench, harm: Callable[[Path], None]) -> None:
+def test_rebuilds_damaged_index(bench: Bench, harm: Callable[[Path], None]) -> None:
     sid = record(bench, b"word\r\n").manifest.sid
     fill(bench.directory)
     harm(bench.directory / NAME)
@@ -224,7 +224,7 @@ def _scrambled(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_torn, _scrambled])
-def test_one_that_breaks_later_is_made_anew_too(bench: Bench, harm: Callable[[Path], None]) -> None:
+def test_rebuilds_index_that_is_damaged_later(bench: Bench, harm: Callable[[Path], None]) -> None:
     for number in range(30):
         record(bench, b"word %d\r\n" % number)
     fill(bench.directory)
@@ -236,7 +236,7 @@ def test_one_that_breaks_later_is_made_anew_too(bench: Bench, harm: Callable[[Pa
     assert len(found(bench, "word")) == 31
 
 
-def test_one_that_is_locked_is_not_broken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeps_locked_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.recording.catalogue.index.BUSY_SECONDS", 0)
     sid = record(bench, b"word\r\n").manifest.sid
     fill(bench.directory)
@@ -250,7 +250,7 @@ def test_one_that_is_locked_is_not_broken(bench: Bench, monkeypatch: pytest.Monk
     assert [one for one, _, _ in found(bench, "word")] == [late, sid]
 
 
-def test_made_anew_while_others_have_it_open(bench: Bench) -> None:
+def test_rebuilds_while_others_have_it_open(bench: Bench) -> None:
     for number in range(5):
         record(bench, b"word %d\r\n" % number)
     fill(bench.directory)
@@ -265,7 +265,7 @@ def test_made_anew_while_others_have_it_open(bench: Bench) -> None:
         assert {row.user for row in index.rows().values()} == {"joe"}
 
 
-def test_others_can_not_read_it(bench: Bench) -> None:
+def test_creates_file_for_its_owner_alone(bench: Bench) -> None:
     record(bench, b"word\r\n")
     before = os.umask(0)
     try:
@@ -276,7 +276,7 @@ def test_others_can_not_read_it(bench: Bench) -> None:
         assert path.stat().st_mode & 0o777 == 0o600, path
 
 
-def test_two_at_once(bench: Bench) -> None:
+def test_answers_while_another_process_fills_it(bench: Bench) -> None:
     """A process fills it while another asks."""
     for number in range(40):
         record(bench, b"word %d\r\n" % number)
@@ -293,14 +293,14 @@ def test_two_at_once(bench: Bench) -> None:
     assert len(found(bench, "word")) == 40
 
 
-def test_long_ones_are_read_in_part(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_only_the_start_of_long_recordings(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.recording.catalogue.index.TEXT_AT_MOST", 1000)
     record(bench, b"early\r\n", b"x" * 2000 + b"\r\n", b"late\r\n")
     fill(bench.directory)
     assert found(bench, "early") and not found(bench, "late")
 
 
-def test_commands_after_what_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indexes_commands_after_the_part_that_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.recording.catalogue.index.TEXT_AT_MOST", 1000)
     recorder = bench.store().open(bench.info())
     recorder.pty("xterm", 80, 24)
@@ -341,7 +341,7 @@ class _Child:
         self.closed = True
 
 
-def test_the_process_is_begun_when_there_is_something_to_do(tmp_path: Path) -> None:
+def test_starts_process_when_there_is_work(tmp_path: Path) -> None:
     reactor, failed = _Reactor(), list[str]()
     indexer = Indexer(reactor, tmp_path, failed.append)
     for _ in range(5):

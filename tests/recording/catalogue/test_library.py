@@ -9,7 +9,7 @@ from conchrec.recording.format.asciicast import Damaged
 from tests.recording.recording_bench import Bench
 
 
-def test_all_of_them_oldest_first(bench: Bench) -> None:
+def test_lists_all_recordings_oldest_first(bench: Bench) -> None:
     recorders = []
     for _ in range(3):
         recorders.append(bench.recorder())
@@ -26,22 +26,22 @@ def test_all_of_them_oldest_first(bench: Bench) -> None:
     assert [entry.started for entry in entries] == [recorder.info.started for recorder in recorders]
 
 
-def test_one_by_its_id(bench: Bench) -> None:
+def test_finds_recording_by_id(bench: Bench) -> None:
     closed = bench.close(bench.recorder())
     entry = Library(bench.directory).find(closed.path.stem)
     assert entry is not None and entry.manifest == closed.manifest
 
 
 @pytest.mark.parametrize("sid", ["", "../../etc/passwd", "0" * 26, "x" * 300, "\0"])
-def test_there_is_no_such_one(bench: Bench, sid: str) -> None:
+def test_returns_none_for_unknown_id(bench: Bench, sid: str) -> None:
     assert Library(bench.directory).find(sid) is None
 
 
-def test_no_directory(bench: Bench) -> None:
+def test_lists_nothing_without_a_directory(bench: Bench) -> None:
     assert list(Library(bench.directory).entries()) == []
 
 
-def test_one_that_is_corrupt_does_not_hide_the_others(bench: Bench) -> None:
+def test_lists_others_beside_a_damaged_one(bench: Bench) -> None:
     paths = [bench.close(bench.recorder()).path for _ in range(5)]
     paths[0].with_suffix(".json").write_bytes(b"\0\0\0")
     paths[1].with_suffix(".json").unlink()
@@ -56,7 +56,7 @@ def test_one_that_is_corrupt_does_not_hide_the_others(bench: Bench) -> None:
     assert entries[paths[4]].status == "complete"
 
 
-def test_the_events_of_one_that_grows(bench: Bench) -> None:
+def test_reads_events_of_a_growing_recording(bench: Bench) -> None:
     recorder = bench.recorder()
     assert list(events(recorder.path)) == []
     recorder.start("shell")
@@ -67,7 +67,7 @@ def test_the_events_of_one_that_grows(bench: Bench) -> None:
     assert [event.text for event in events(recorder.path)] == ["a"]
 
 
-def test_the_events_of_one_that_is_damaged(bench: Bench) -> None:
+def test_raises_at_damaged_events(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("shell")
     with recorder.path.open("ab") as file:
@@ -76,7 +76,7 @@ def test_the_events_of_one_that_is_damaged(bench: Bench) -> None:
         list(events(recorder.path))
 
 
-def test_a_link_is_not_followed(bench: Bench) -> None:
+def test_follows_no_link(bench: Bench) -> None:
     path = bench.close(bench.recorder()).path
     link = path.with_name("link.cast")
     link.symlink_to(path)

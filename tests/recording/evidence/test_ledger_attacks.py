@@ -207,9 +207,7 @@ def test_reports_every_change_without_an_append(desk: Desk, attack: Callable[[Pa
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_reports_every_change_that_was_made_while_nothing_ran(
-    desk: Desk, attack: Callable[[Path], None]
-) -> None:
+def test_reports_every_change_made_while_nothing_ran(desk: Desk, attack: Callable[[Path], None]) -> None:
     desk.ledger.save_head()
     expected = desk.ledger.head
     attack(desk.path)
@@ -220,7 +218,7 @@ def test_reports_every_change_that_was_made_while_nothing_ran(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_command_writes_nothing_after_a_change(desk: Desk, attack: Callable[[Path], None]) -> None:
+def test_writes_nothing_in_a_command_after_a_change(desk: Desk, attack: Callable[[Path], None]) -> None:
     desk.ledger.save_head()
     attack(desk.path)
     command = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
@@ -239,7 +237,7 @@ def test_states_that_its_own_statement_was_cut(desk: Desk) -> None:
     assert any("the ledger had been changed" in problem for problem in desk.problems())
 
 
-def test_a_copy_with_the_same_lines_is_no_change(desk: Desk) -> None:
+def test_accepts_copy_with_the_same_lines(desk: Desk) -> None:
     """A restored or moved file."""
     shutil.copy(desk.path, desk.path.with_name("copy"))
     desk.path.with_name("copy").rename(desk.path)
@@ -247,7 +245,7 @@ def test_a_copy_with_the_same_lines_is_no_change(desk: Desk) -> None:
     assert desk.breaks == [] and desk.problems() == []
 
 
-def test_own_lines_written_back_are_no_change(desk: Desk) -> None:
+def test_accepts_own_lines_written_back(desk: Desk) -> None:
     contents = desk.path.read_bytes()
     os.truncate(desk.path, 100)
     desk.path.write_bytes(contents)
@@ -275,7 +273,7 @@ def walk(desk: Desk, steps: int = 50) -> None:
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_finds_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_finds_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Also before the end, which every append compares."""
     desk = Desk(Bench(directory=tmp_path_factory.mktemp("changed") / "recordings"))
     desk.fill(6)
@@ -307,7 +305,9 @@ def test_states_each_of_several_changes(desk: Desk) -> None:
     assert [found.reason.split()[1] for found in desk.breaks] == ["4", "21"]
 
 
-def test_the_walk_is_cheap_and_rests_while_nobody_writes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_in_small_steps_and_rests_while_nobody_writes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.fill(1000)
     size = desk.path.stat().st_size
     assert size > 2 * STEP_BYTES
@@ -320,14 +320,14 @@ def test_the_walk_is_cheap_and_rests_while_nobody_writes(desk: Desk, monkeypatch
     assert desk.breaks == []
 
 
-def test_an_append_reads_only_the_last_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_only_the_last_line_at_an_append(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.fill(200)
     reads = count_reads(monkeypatch)
     desk.fill(1)
     assert len(reads) == 1 and reads[0] < 1000
 
 
-def test_follows_what_another_process_writes(desk: Desk) -> None:
+def test_follows_lines_of_another_process(desk: Desk) -> None:
     other = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
     for _ in range(3):
         other.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
@@ -336,14 +336,14 @@ def test_follows_what_another_process_writes(desk: Desk) -> None:
     assert desk.ledger.head.startswith("12:")
 
 
-def test_a_torn_line_of_a_dead_process_is_no_alarm(desk: Desk) -> None:
+def test_accepts_torn_line_of_a_dead_process(desk: Desk) -> None:
     with desk.path.open("ab") as file:
         file.write(b'{"number":7,"prev')
     desk.fill(1)
     assert desk.breaks == [] and desk.problems() == []
 
 
-def test_gives_up_soon_where_somebody_keeps_the_lock(desk: Desk) -> None:
+def test_gives_up_soon_when_the_lock_is_held(desk: Desk) -> None:
     with desk.path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(OSError, match="locked by another process") as caught:
@@ -369,7 +369,7 @@ def test_reports_once_what_it_cannot_state(desk: Desk) -> None:
     assert len(desk.breaks) == 2
 
 
-def test_refuses_a_ledger_of_which_nothing_is_known_and_that_is_not_ours(bench: Bench) -> None:
+def test_refuses_unknown_ledger_that_is_not_ours(bench: Bench) -> None:
     bench.directory.mkdir()
     own, other = (
         Ledger(bench.directory, signer, bench.now) for signer in (SIGNER, RecordingSigner.generate())
@@ -384,7 +384,7 @@ def test_refuses_a_ledger_of_which_nothing_is_known_and_that_is_not_ours(bench: 
 # -- the head in the state directory
 
 
-def test_the_head_file_is_private_and_survives_a_restart(desk: Desk) -> None:
+def test_keeps_head_file_private_and_across_restarts(desk: Desk) -> None:
     desk.ledger.save_head()
     assert desk.heads.path.stat().st_mode & 0o777 == 0o600
     kept = desk.heads.read(desk.bench.directory)
@@ -395,9 +395,7 @@ def test_the_head_file_is_private_and_survives_a_restart(desk: Desk) -> None:
     assert started.head == desk.ledger.head and desk.breaks == []
 
 
-def test_the_head_is_kept_only_after_the_ledger_is_on_the_disk(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saves_head_after_the_ledger_is_synced(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut would look like an attack."""
     order: list[str] = []
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: order.append("ledger"))
@@ -407,7 +405,7 @@ def test_the_head_is_kept_only_after_the_ledger_is_on_the_disk(
     assert order == ["ledger", "head"]
 
 
-def test_two_processes_keep_the_newest_head(desk: Desk) -> None:
+def test_keeps_newest_head_of_two_processes(desk: Desk) -> None:
     other = Ledger(desk.bench.directory, SIGNER, desk.bench.now, heads=desk.heads)
     desk.ledger.save_head()
     other.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
@@ -427,13 +425,13 @@ def test_two_processes_keep_the_newest_head(desk: Desk) -> None:
     "contents",
     [b"", b"[]", b"{}", b'{"ledgers":[]}', b'{"ledgers":{"D":{"head":1,"start":5,"end":2}}}', b"\xff"],
 )
-def test_a_damaged_head_file_is_not_taken_for_none(desk: Desk, contents: bytes) -> None:
+def test_rejects_damaged_head_file(desk: Desk, contents: bytes) -> None:
     desk.heads.path.write_bytes(contents.replace(b"D", str(desk.bench.directory).encode()))
     with pytest.raises(Exception, match="is damaged; restore it"):
         desk.open().append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
 
 
-def test_settled_is_where_the_oldest_open_recording_began(desk: Desk) -> None:
+def test_settles_up_to_the_oldest_open_recording(desk: Desk) -> None:
     bench, book = desk.bench, desk.ledger
     book.finish_recovery(complete=True)
     sids = [line.sid for text in desk.lines() if (line := raw_line(text)) is not None]
@@ -468,7 +466,7 @@ TEXTS = st.text(max_size=40)
     TEXTS,
     st.sampled_from(["", "5:ab"]),
 )
-def test_both_readers_read_the_same(
+def test_reads_the_same_with_both_readers(
     number: int, act: LedgerAction, named: bool, reason: str, by: str, head: str
 ) -> None:
     """The quick one is used where many lines are read, the other one where a line counts."""

@@ -72,7 +72,7 @@ def broken(bench: Bench, head: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_a_whole_one(bench: Bench, compress: bool) -> None:
+def test_accepts_complete_recording(bench: Bench, compress: bool) -> None:
     closed = record(bench, compress=compress)
     assert closed.path.suffix == (".zst" if compress else ".cast")
     assert broken(bench) == []
@@ -80,7 +80,7 @@ def test_a_whole_one(bench: Bench, compress: bool) -> None:
     assert closed.head in (bench.store(), LedgerReader(bench.directory / ledger.NAME, SIGNER.keys()).head)
 
 
-def test_checkpoints_come_once_a_second_and_only_while_something_is_written(bench: Bench) -> None:
+def test_writes_one_checkpoint_a_second_while_something_is_written(bench: Bench) -> None:
     recorder = bench.store().open(bench.info())
     talk(bench, recorder, seconds=3)
     count = recorder.path.read_text().count('"c"')
@@ -91,7 +91,7 @@ def test_checkpoints_come_once_a_second_and_only_while_something_is_written(benc
 
 @settings(deadline=None)
 @given(st.data())
-def test_a_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_finds_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     bench = Bench(directory=tmp_path_factory.mktemp("changed"))
     closed = record(bench, compress=data.draw(st.booleans()))
     manifest = closed.path.with_name(f"{closed.manifest.sid}.json")
@@ -128,7 +128,7 @@ CHANGES = [_drop, _add, _swap, _cut, _without_checkpoints]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_lines(bench: Bench, change: Callable[[list[bytes]], list[bytes]]) -> None:
+def test_finds_changed_lines(bench: Bench, change: Callable[[list[bytes]], list[bytes]]) -> None:
     closed = record(bench)
     lines = closed.path.read_bytes().splitlines(keepends=True)
     closed.path.write_bytes(b"".join(change(lines)))
@@ -136,7 +136,7 @@ def test_lines(bench: Bench, change: Callable[[list[bytes]], list[bytes]]) -> No
     assert "the cast was changed after it was signed" in problem
 
 
-def test_where_the_damage_begins(bench: Bench) -> None:
+def test_reports_first_damaged_byte(bench: Bench) -> None:
     closed = record(bench)
     contents = closed.path.read_bytes()
     second = contents.index(b'"c"', contents.index(b'"c"') + 10)
@@ -147,7 +147,7 @@ def test_where_the_damage_begins(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("change", [_drop, _add, _swap, _cut])
-def test_an_interrupted_one_that_was_changed_before_it_was_completed(
+def test_finds_change_of_an_interrupted_recording_before_its_recovery(
     bench: Bench, change: Callable[[list[bytes]], list[bytes]]
 ) -> None:
     """Between the crash and the next start: the checkpoints tell, and it is not passed off as whole."""
@@ -169,9 +169,7 @@ def test_an_interrupted_one_that_was_changed_before_it_was_completed(
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_an_interrupted_one_is_whole_and_says_what_was_not_signed_in_time(
-    bench: Bench, compress: bool
-) -> None:
+def test_accepts_interrupted_recording_and_notes_late_bytes(bench: Bench, compress: bool) -> None:
     recorder = bench.store(compress=compress).open(bench.info())
     talk(bench, recorder)
     recorder.output(b"after the last checkpoint")
@@ -188,7 +186,7 @@ def test_an_interrupted_one_is_whole_and_says_what_was_not_signed_in_time(
     assert broken(bench) == []
 
 
-def test_everything_before_the_crash_is_sealed_where_nothing_came_after_a_checkpoint(bench: Bench) -> None:
+def test_counts_only_the_marker_as_late_after_a_checkpoint(bench: Bench) -> None:
     recorder = bench.store().open(bench.info())
     talk(bench, recorder)
     size = recorder.path.stat().st_size
@@ -198,7 +196,7 @@ def test_everything_before_the_crash_is_sealed_where_nothing_came_after_a_checkp
     assert recovered.manifest.late == recovered.manifest.cast_size - size  # the marker alone
 
 
-def test_a_manifest_of_another(bench: Bench) -> None:
+def test_rejects_manifest_of_another_recording(bench: Bench) -> None:
     one, other = record(bench), record(bench)
     shutil.copy(one.path.with_suffix(".json"), other.path.with_suffix(".json"))
     assert any(
@@ -206,7 +204,7 @@ def test_a_manifest_of_another(bench: Bench) -> None:
     )
 
 
-def test_both_files_of_another(bench: Bench) -> None:
+def test_rejects_recording_in_place_of_another(bench: Bench) -> None:
     """The whole recording in the place of another one: the session id is in every signature."""
     one, other = record(bench), record(bench)
     shutil.copy(one.path, other.path)
@@ -214,7 +212,7 @@ def test_both_files_of_another(bench: Bench) -> None:
     assert len(broken(bench)) == 2
 
 
-def test_an_older_manifest_of_the_same(bench: Bench) -> None:
+def test_rejects_older_manifest_of_the_same_recording(bench: Bench) -> None:
     """Both are signed; the ledger knows which one it was."""
     closed = record(bench)
     path = closed.path.with_suffix(".json")
@@ -225,7 +223,7 @@ def test_an_older_manifest_of_the_same(bench: Bench) -> None:
     assert broken(bench) == ["the manifest does not match line 2 of the ledger"]
 
 
-def test_the_signature_switched_off(bench: Bench) -> None:
+def test_rejects_removed_signature(bench: Bench) -> None:
     closed = record(bench)
     path = closed.path.with_suffix(".json")
     fields = json.loads(path.read_bytes())
@@ -234,13 +232,13 @@ def test_the_signature_switched_off(bench: Bench) -> None:
     assert "the manifest is not signed" in broken(bench)
 
 
-def test_another_key(bench: Bench) -> None:
+def test_rejects_unknown_key(bench: Bench) -> None:
     record(bench)
     of_ledger, found = verdicts(bench, RecordingSigner.generate().keys())
     assert len(of_ledger) == 2 and found[0].problems[1].startswith("the manifest is signed by an unknown key")
 
 
-def test_a_key_of_the_past_is_still_good(bench: Bench) -> None:
+def test_accepts_earlier_key(bench: Bench) -> None:
     record(bench)
     both = TrustedKeys.parse(
         f"{RecordingSigner.generate().public_line} new\n{SIGNER.public_line} old\n".encode()
@@ -250,7 +248,7 @@ def test_a_key_of_the_past_is_still_good(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", ["cast", "both"])
-def test_a_recording_that_is_gone(bench: Bench, what: str) -> None:
+def test_reports_missing_recording(bench: Bench, what: str) -> None:
     record(bench)
     closed = record(bench)
     closed.path.unlink()
@@ -259,7 +257,7 @@ def test_a_recording_that_is_gone(bench: Bench, what: str) -> None:
     assert broken(bench) == ["the recording is missing: line 3 of the ledger names it"]
 
 
-def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
+def test_reports_recording_removed_while_it_was_written(bench: Bench) -> None:
     """kill -9, and the file is removed before the next start."""
     recorder = bench.store().open(bench.info())
     talk(bench, recorder)
@@ -269,7 +267,7 @@ def test_one_that_was_deleted_while_it_was_written(bench: Bench) -> None:
     assert broken(bench) == ["the recording is missing: line 1 of the ledger names it"]
 
 
-def test_a_manifest_that_is_gone_is_not_made_anew(bench: Bench) -> None:
+def test_rewrites_no_missing_manifest(bench: Bench) -> None:
     """Else a tail could be cut, and the next start would call it an interruption."""
     closed = record(bench)
     closed.path.with_suffix(".json").unlink()
@@ -278,7 +276,7 @@ def test_a_manifest_that_is_gone_is_not_made_anew(bench: Bench) -> None:
     assert broken(bench) == ["the manifest is missing: line 2 of the ledger has its digest"]
 
 
-def test_one_that_was_put_there(bench: Bench, tmp_path: Path) -> None:
+def test_rejects_recording_that_was_put_there(bench: Bench, tmp_path: Path) -> None:
     elsewhere = Bench(directory=tmp_path / "elsewhere")
     closed = record(elsewhere)
     record(bench)
@@ -291,7 +289,7 @@ def test_one_that_was_put_there(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
-def test_a_line_of_the_ledger_is_gone(bench: Bench, line: int) -> None:
+def test_finds_removed_line_of_the_ledger(bench: Bench, line: int) -> None:
     record(bench), record(bench)
     path = bench.directory / ledger.NAME
     lines = path.read_bytes().splitlines(keepends=True)
@@ -299,7 +297,7 @@ def test_a_line_of_the_ledger_is_gone(bench: Bench, line: int) -> None:
     assert any(f"line {line + 1} of the ledger has the number" in problem for problem in broken(bench))
 
 
-def test_everything_put_back_to_an_earlier_day(bench: Bench, tmp_path: Path) -> None:
+def test_finds_restored_backup(bench: Bench, tmp_path: Path) -> None:
     record(bench)
     shutil.copytree(bench.directory, tmp_path / "before")
     head = record(bench).head
@@ -312,7 +310,7 @@ def test_everything_put_back_to_an_earlier_day(bench: Bench, tmp_path: Path) -> 
     ]
 
 
-def test_two_processes_write_one_ledger(bench: Bench) -> None:
+def test_accepts_ledger_of_two_processes(bench: Bench) -> None:
     bench.directory.mkdir()
     first, second = (Ledger(bench.directory, SIGNER, bench.now) for _ in range(2))
     for number in range(6):
@@ -321,7 +319,7 @@ def test_two_processes_write_one_ledger(bench: Bench) -> None:
     assert book.problems == [] and book.head == second.head and book.head.startswith("6:")
 
 
-def test_a_torn_line_of_the_ledger(bench: Bench) -> None:
+def test_accepts_torn_line_of_the_ledger(bench: Bench) -> None:
     """Its process died while it wrote; nobody was ever told of that line."""
     record(bench)
     path = bench.directory / ledger.NAME
@@ -331,14 +329,14 @@ def test_a_torn_line_of_the_ledger(bench: Bench) -> None:
     assert broken(bench) == []
 
 
-def test_a_ledger_that_is_none_is_not_gone_on_with(bench: Bench) -> None:
+def test_refuses_to_continue_an_invalid_ledger(bench: Bench) -> None:
     bench.directory.mkdir()
     (bench.directory / ledger.NAME).write_bytes(b"nonsense\n")
     with pytest.raises(BrokenLedger):
         Ledger(bench.directory, SIGNER, bench.now).append(LedgerAction.OPEN, "x")
 
 
-def test_a_ledger_that_was_put_away_while_we_run(bench: Bench) -> None:
+def test_states_ledger_removed_at_run_time(bench: Bench) -> None:
     """What follows goes to a new one, which states that; and `verify` tells."""
     store = bench.store()
     bench.close(store.open(bench.info()))
@@ -354,7 +352,7 @@ def test_a_ledger_that_was_put_away_while_we_run(bench: Bench) -> None:
     ]
 
 
-def test_stopped_between_the_manifest_and_the_ledger(bench: Bench) -> None:
+def test_completes_ledger_after_a_stop_before_its_line(bench: Bench) -> None:
     closed = record(bench)
     path = bench.directory / ledger.NAME
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
@@ -364,7 +362,7 @@ def test_stopped_between_the_manifest_and_the_ledger(bench: Bench) -> None:
     assert broken(bench) == [] and bench.recover() == ()
 
 
-def test_one_that_is_being_written(bench: Bench) -> None:
+def test_accepts_recording_that_is_being_written(bench: Bench) -> None:
     recorder = bench.recorder()
     talk(bench, recorder, seconds=30)
     assert bench.verify(recorder.info.sid) == VerifyResult(sid=recorder.info.sid, status="live")
@@ -373,7 +371,7 @@ def test_one_that_is_being_written(bench: Bench) -> None:
     assert verdict.status == "not completed" and not verdict.ok
 
 
-def test_players_see_what_was_there(bench: Bench) -> None:
+def test_leaves_output_unchanged_for_players(bench: Bench) -> None:
     closed = record(bench)
     assert [event for event in events(closed.path) if event[0] == "o"] == [
         ("o", "line 0\r\n"), ("o", "line 1\r\n"), ("o", "line 2\r\n"),

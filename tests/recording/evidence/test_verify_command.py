@@ -120,14 +120,14 @@ PLACES = [whole, one_day, one_year, flat]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_verifies_recordings_wherever_they_lie(house: House, place: Callable[[House], Path]) -> None:
+def test_verifies_recordings_in_any_place(house: House, place: Callable[[House], Path]) -> None:
     code, text = house.verify(place(house), config=False)
     assert code == 0, text
     assert "3 recordings (3 complete): ok" in text
     assert ("missing recordings are not detected" in text) is (place is flat)
 
 
-def test_verifies_what_is_nested_in_other_directories(house: House) -> None:
+def test_verifies_nested_directories(house: House) -> None:
     deep = house.directory / "a" / "b" / "2026"
     deep.parent.mkdir(parents=True)
     house.copies().rename(deep)
@@ -136,7 +136,7 @@ def test_verifies_what_is_nested_in_other_directories(house: House) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_changed_file_fails_wherever_it_lies(house: House, place: Callable[[House], Path]) -> None:
+def test_fails_for_changed_file_in_any_place(house: House, place: Callable[[House], Path]) -> None:
     where = place(house)
     (victim,) = where.rglob(house.closed[1].path.name)
     victim.write_bytes(victim.read_bytes().replace(b"hello", b"hallo"))
@@ -146,7 +146,7 @@ def test_a_changed_file_fails_wherever_it_lies(house: House, place: Callable[[Ho
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_wrong_key_fails_wherever_it_lies(house: House, place: Callable[[House], Path]) -> None:
+def test_fails_for_wrong_key_in_any_place(house: House, place: Callable[[House], Path]) -> None:
     key = house.directory / "other.pub"
     key.write_text(RecordingSigner.generate().public_line)
     code, text = house.verify(place(house), key=key, config=False)
@@ -154,7 +154,7 @@ def test_a_wrong_key_fails_wherever_it_lies(house: House, place: Callable[[House
 
 
 @pytest.mark.parametrize("place", [whole, one_day, one_year])
-def test_what_the_ledger_names_and_is_missing_fails(house: House, place: Callable[[House], Path]) -> None:
+def test_fails_for_missing_recording_of_the_ledger(house: House, place: Callable[[House], Path]) -> None:
     sid = house.closed[1].manifest.sid
     house.closed[1].path.unlink()
     house.closed[1].path.with_suffix(".json").unlink()
@@ -162,7 +162,7 @@ def test_what_the_ledger_names_and_is_missing_fails(house: House, place: Callabl
     assert code == 1 and f"FAILED  {sid}: the recording is missing: line 3 of the ledger names it" in text
 
 
-def test_a_manifest_without_its_recording_fails_among_copies(house: House) -> None:
+def test_fails_for_manifest_without_recording_among_copies(house: House) -> None:
     copies = house.copies()
     (copies / house.closed[1].path.name).unlink()
     code, text = house.verify(copies, config=False)
@@ -170,19 +170,19 @@ def test_a_manifest_without_its_recording_fails_among_copies(house: House) -> No
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing/here", "recordings/2026/11/24"])
-def test_no_such_file_fails(house: House, name: str) -> None:
+def test_fails_for_missing_file(house: House, name: str) -> None:
     code, text = house.verify(house.directory / name, config=False)
     assert code == 1 and "no such file or directory" in text
 
 
-def test_an_empty_directory_fails(house: House) -> None:
+def test_fails_for_empty_directory(house: House) -> None:
     (house.directory / "empty").mkdir()
     code, text = house.verify(house.directory / "empty", config=False)
     assert code == 1 and "nothing to verify: no recordings in" in text
     assert "0 recordings (none): FAILED" in text
 
 
-def test_a_directory_of_other_things_fails(house: House) -> None:
+def test_fails_for_directory_of_other_files(house: House) -> None:
     other = house.directory / "other"
     other.mkdir()
     (other / "notes.txt").write_text("hello")
@@ -194,7 +194,7 @@ def test_a_directory_of_other_things_fails(house: House) -> None:
 
 
 @pytest.mark.parametrize("ledger", [True, False])
-def test_everything_removed_fails(house: House, ledger: bool) -> None:
+def test_fails_when_everything_was_removed(house: House, ledger: bool) -> None:
     """With the ledger it names them; without it the state directory has its head."""
     house.save_head()
     for path in house.bench.directory.iterdir():
@@ -208,7 +208,7 @@ def test_everything_removed_fails(house: House, ledger: bool) -> None:
         assert ("3 gone" if ledger else "the head 6:") in text
 
 
-def test_a_fresh_installation_has_nothing_to_verify(house: House) -> None:
+def test_passes_for_fresh_installation(house: House) -> None:
     shutil.rmtree(house.bench.directory)
     house.bench.directory.mkdir()
     house.ledger.touch()
@@ -216,7 +216,7 @@ def test_a_fresh_installation_has_nothing_to_verify(house: House) -> None:
     assert code == 1 and "nothing to verify" in text
 
 
-def test_pruned_recordings_are_no_failure(house: House) -> None:
+def test_passes_for_pruned_recordings(house: House) -> None:
     book = Ledger(house.bench.directory, SIGNER, house.bench.now)
     for closed in house.closed:
         retention.remove(
@@ -227,7 +227,7 @@ def test_pruned_recordings_are_no_failure(house: House) -> None:
         assert (code, "3 recordings (3 removed): ok" in text) == (0, True), text
 
 
-def test_a_recording_in_the_wrong_directory_fails(house: House) -> None:
+def test_fails_for_recording_in_the_wrong_directory(house: House) -> None:
     """Moved away from where the ledger looks for it."""
     closed = house.closed[1]
     away = house.bench.directory / "2026" / "hidden"
@@ -239,7 +239,7 @@ def test_a_recording_in_the_wrong_directory_fails(house: House) -> None:
     assert "the recording is missing: line 3 of the ledger names it" in text and "wrong directory" in text
 
 
-def test_a_day_that_is_a_link_fails(house: House) -> None:
+def test_fails_for_linked_day(house: House) -> None:
     """What is in there may be changed by anybody."""
     house.day.rename(house.directory / "elsewhere")
     house.day.symlink_to(house.directory / "elsewhere")
@@ -247,7 +247,7 @@ def test_a_day_that_is_a_link_fails(house: House) -> None:
     assert code == 1 and "3 FAILED" in text
 
 
-def test_a_directory_that_cannot_be_read_fails(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fails_for_unreadable_directory(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = house.copies()
     (copies / "secret").mkdir()
     real = os.scandir
@@ -262,7 +262,7 @@ def test_a_directory_that_cannot_be_read_fails(house: House, monkeypatch: pytest
     assert code == 1 and "Permission denied" in text
 
 
-def test_compares_the_head_of_the_state_directory(house: House) -> None:
+def test_compares_head_of_the_state_directory(house: House) -> None:
     house.save_head()
     assert house.verify()[0] == 0
     lines = house.ledger.read_bytes().splitlines(keepends=True)
@@ -277,7 +277,7 @@ def test_compares_the_head_of_the_state_directory(house: House) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_compares_the_heads_of_rotated_audit_logs(house: House, packed: bool) -> None:
+def test_compares_heads_of_rotated_audit_logs(house: House, packed: bool) -> None:
     closed = house.closed[2]
     house.log("session.end", sid=closed.manifest.sid, recording=str(closed.path), head=closed.head)
     rotated = house.audit.rename(house.audit.with_name("audit.jsonl.1"))
@@ -294,14 +294,14 @@ def test_compares_the_heads_of_rotated_audit_logs(house: House, packed: bool) ->
     assert code == 1 and f"session {closed.manifest.sid}" in text
 
 
-def test_heads_of_another_directory_do_not_count(house: House) -> None:
+def test_ignores_heads_of_another_directory(house: House) -> None:
     """recordings.directory was changed once."""
     house.log("session.end", sid="x", recording="/old/recordings/2026/11/23/x.cast", head="9:" + "0" * 64)
     house.log("audit.head", head="0" * 64)
     assert house.verify()[0] == 0
 
 
-def test_a_head_that_may_be_lost_with_the_machine_does_not_count(house: House) -> None:
+def test_ignores_head_that_may_be_lost_with_the_machine(house: House) -> None:
     path = str(house.closed[0].path)
     lost, kept, last = ("7:" + digit * 64 for digit in "abc")
     house.log("session.start", recording=path, head=lost)
@@ -313,7 +313,7 @@ def test_a_head_that_may_be_lost_with_the_machine_does_not_count(house: House) -
     assert found == [kept, house.closed[0].head, last]
 
 
-def test_says_which_heads_were_not_compared(house: House) -> None:
+def test_reports_heads_that_were_not_compared(house: House) -> None:
     house.audit.unlink()
     house.audit.symlink_to("/proc/self/mem")
     code, _ = house.verify()
@@ -323,19 +323,19 @@ def test_says_which_heads_were_not_compared(house: House) -> None:
     assert code == 0 and f"not compared with the heads in {house.state}" in text
 
 
-def test_a_head_without_a_ledger_fails(house: House) -> None:
+def test_fails_for_head_without_a_ledger(house: House) -> None:
     code, text = house.verify(house.copies(), "--head", house.closed[0].head, config=False)
     assert code == 1 and "--head was not checked" in text
 
 
-def test_as_json(house: House) -> None:
+def test_prints_json(house: House) -> None:
     (house.directory / "empty").mkdir()
     code, text = house.verify(house.directory / "empty", "--json", config=False)
     fields = json.loads(text)
     assert code == 1 and fields["whole"] is False and fields["problems"] and fields["recordings"] == []
 
 
-def test_a_broken_ledger_fails(house: House) -> None:
+def test_fails_for_broken_ledger(house: House) -> None:
     book = Ledger(house.bench.directory, SIGNER, house.bench.now, on_break=lambda found: None)
     book.refresh()
     os.truncate(house.ledger, 0)
@@ -344,7 +344,7 @@ def test_a_broken_ledger_fails(house: House) -> None:
     assert code == 1 and "FAILED  ledger: line 1 of the ledger: at 20" in text
 
 
-def test_a_session_that_ends_meanwhile_is_no_failure(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_when_a_session_ends_at_the_same_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The directory is read, then the ledger, then the recordings."""
     recorder = house.bench.recorder()
     recorder.start("shell")

@@ -12,7 +12,7 @@ any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf",
 
 
 @given(st.floats(min_value=0, max_value=1e9), st.sampled_from("oimrx"), st.text())
-def test_an_event_is_one_line_and_reads_as_it_was_written(time: float, code: str, text: str) -> None:
+def test_reads_event_as_it_was_written(time: float, code: str, text: str) -> None:
     line = event_line(time, code, text)
     assert line.endswith(b"\n") and len(line.decode().splitlines()) == 1
     event = Event.parse(line)
@@ -22,19 +22,19 @@ def test_an_event_is_one_line_and_reads_as_it_was_written(time: float, code: str
 
 
 @given(any_text)
-def test_no_text_is_too_strange(text: str) -> None:
+def test_writes_any_text(text: str) -> None:
     assert len(event_line(0, "o", text).decode().splitlines()) == 1
     header = Header(command=text, title=text, env={"TERM": text}, ours={"user": text}).line()
     assert len(header.decode().splitlines()) == 1
 
 
-def test_six_decimals_and_never_an_exponent() -> None:
+def test_writes_times_with_six_decimals() -> None:
     assert event_line(0.0000001, "o", "a") == b'[0.000000, "o", "a"]\n'
     assert event_line(12345678.5, "m", "a") == b'[12345678.500000, "m", "a"]\n'
 
 
 @pytest.mark.parametrize("separator", ["\u0085", "\u2028", "\u2029"])
-def test_what_javascript_and_splitlines_take_for_a_line_end_is_escaped(separator: str) -> None:
+def test_escapes_line_separators_of_other_languages(separator: str) -> None:
     line = event_line(0, "o", f"a{separator}b")
     assert separator.encode() not in line
     assert Event.parse(line).text == f"a{separator}b"
@@ -44,21 +44,21 @@ def test_what_javascript_and_splitlines_take_for_a_line_end_is_escaped(separator
     ("status", "text"),
     [(0, "0"), (255, "255"), (2**31 - 1, "2147483647"), (0xC000013A, "-1073741510"), (2**32 - 1, "-1")],
 )
-def test_an_exit_status_is_what_asciinema_3_can_read(status: int, text: str) -> None:
+def test_writes_exit_status_that_asciinema_3_reads(status: int, text: str) -> None:
     event = Event.parse(exit_line(1, status))
     assert (event.code, event.text) == ("x", text)
 
 
-def test_a_lone_surrogate_costs_one_character_and_not_the_session() -> None:
+def test_replaces_lone_surrogate() -> None:
     assert Header.parse(Header(command="ls \udcff").line()).command == "ls ?"
 
 
-def test_the_header_has_only_what_has_a_value() -> None:
+def test_leaves_out_empty_header_fields() -> None:
     assert json.loads(Header(timestamp=5).line()) == {"version": 2, "width": 80, "height": 24, "timestamp": 5}
     assert b"null" not in Header(ours={"sid": "a", "cid": None, "deep": {"no": None}}).line()
 
 
-def test_the_header_in_full() -> None:
+def test_writes_complete_header() -> None:
     header = Header(
         width=100,
         height=30,
@@ -87,19 +87,19 @@ def test_the_header_in_full() -> None:
 @pytest.mark.parametrize(
     "size", [(0, 0), (0, 24), (80, 0), (1001, 24), (80, 1001), (-1, 5), (2**32 - 1, 2**32 - 1)]
 )
-def test_a_size_that_players_refuse_becomes_80x24(size: tuple[int, int]) -> None:
+def test_replaces_refused_size_by_80x24(size: tuple[int, int]) -> None:
     assert not valid_size(*size)
     header = Header.parse(Header(width=size[0], height=size[1]).line())
     assert (header.width, header.height) == (80, 24)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1000, 1000), (80, 24)])
-def test_a_size_that_players_take(size: tuple[int, int]) -> None:
+def test_accepts_valid_size(size: tuple[int, int]) -> None:
     header = Header.parse(Header(width=size[0], height=size[1]).line())
     assert (header.width, header.height) == size
 
 
-def test_a_timestamp_is_never_negative() -> None:
+def test_writes_no_negative_timestamp() -> None:
     assert Header.parse(Header(timestamp=-5).line()).timestamp == 0
 
 
@@ -108,7 +108,7 @@ def test_a_timestamp_is_never_negative() -> None:
     [b"", b"\n", b"\0\0\0\n", b"{", b"[]", b'{"version": 1, "width": 80, "height": 24}', b'{"version": 2}',
      b'{"version": 2, "width": "80", "height": 24}', b"[0, \"o\", \"a\"]", b"null"],
 )  # fmt: skip
-def test_what_is_no_header(line: bytes) -> None:
+def test_rejects_invalid_header(line: bytes) -> None:
     with pytest.raises(Damaged):
         Header.parse(line)
 
@@ -119,6 +119,6 @@ def test_what_is_no_header(line: bytes) -> None:
      b'[0.1, 5, "a"]',
      b'[0.1, "o", "a", 1]', b"{}", b'[0.1, "o", "\xff"]'],
 )  # fmt: skip
-def test_what_is_no_event(line: bytes) -> None:
+def test_rejects_invalid_event(line: bytes) -> None:
     with pytest.raises(Damaged):
         Event.parse(line)

@@ -19,7 +19,7 @@ def digest(value: bytes) -> str:
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=40))
-def test_each_value_is_kept_or_stands_as_a_digest(requests: list[tuple[bytes, bytes]]) -> None:
+def test_keeps_each_value_or_its_digest(requests: list[tuple[bytes, bytes]]) -> None:
     environment = Environment()
     kept = set()
     for name, value in requests:
@@ -35,7 +35,7 @@ def test_each_value_is_kept_or_stands_as_a_digest(requests: list[tuple[bytes, by
     assert {digest(value) for _, value in requests} <= kept
 
 
-def test_the_value_that_a_later_one_replaces_is_returned_once() -> None:
+def test_returns_replaced_value_once() -> None:
     environment = Environment()
     assert environment.set(b"LC_X", b"evil")[2] is None
     for number in range(VARIABLES):
@@ -47,7 +47,7 @@ def test_the_value_that_a_later_one_replaces_is_returned_once() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"x" * 5000])
-def test_a_variable_that_is_requested_without_end_is_hashed_and_not_complete(value: bytes) -> None:
+def test_hashes_variable_that_is_requested_without_end(value: bytes) -> None:
     environment = Environment()
     for number in range(2 * VARIABLES + 2):
         environment.set(b"LC_X", value + b"%d" % number)
@@ -55,7 +55,7 @@ def test_a_variable_that_is_requested_without_end_is_hashed_and_not_complete(val
     assert environment.fields()["env_more"]["count"] == VARIABLES + 1  # type: ignore[index]
 
 
-def test_a_cut_value_that_was_replaced_leaves_the_record_incomplete() -> None:
+def test_is_incomplete_after_a_cut_value_was_replaced() -> None:
     environment = Environment()
     environment.set(b"LC_X", b"x" * 5000)
     environment.set(b"LC_X", b"good")

@@ -68,14 +68,14 @@ manifests = st.builds(
 
 
 @given(manifests)
-def test_reads_as_it_was_written(manifest: Manifest) -> None:
+def test_reads_manifest_as_it_was_written(manifest: Manifest) -> None:
     text = manifest.encode()
     assert Manifest.parse(text) == manifest
     assert text.isascii() and not any((byte < 32 and byte != 10) or byte == 127 for byte in text)
     assert b"null" not in text.replace(b'null"', b"")
 
 
-def test_how_long_it_took_is_never_negative() -> None:
+def test_has_no_negative_duration() -> None:
     manifest = Manifest(
         sid="", status=Status.COMPLETE, reason="", started=START, ended=START - timedelta(hours=1),
         cast_size=0, cast_sha256="",
@@ -86,7 +86,7 @@ def test_how_long_it_took_is_never_negative() -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"{}", b"[]", b"5", b'{"version": 2}', b"\xff", b'{"version": 1, "sid": 5}', b"[" * 100_000]
 )
-def test_what_is_no_manifest(text: bytes) -> None:
+def test_rejects_invalid_manifest(text: bytes) -> None:
     with pytest.raises(RecordingError):
         Manifest.parse(text)
 
@@ -95,7 +95,7 @@ def test_what_is_no_manifest(text: bytes) -> None:
     "moment",
     ["", "2026-11-23", "2026-11-23T12:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"],
 )
-def test_times_that_are_none(moment: str) -> None:
+def test_rejects_invalid_times(moment: str) -> None:
     """Without a zone, or out of reach in UTC: nothing could be reckoned with it, nor said of it."""
     manifest = Manifest(
         sid="", status=Status.COMPLETE, reason="", started=START, ended=START, cast_size=0, cast_sha256=""

@@ -12,7 +12,7 @@ moments = st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(timezon
 
 
 @given(moments)
-def test_says_when(moment: datetime) -> None:
+def test_contains_its_time(moment: datetime) -> None:
     assert time_of(new_session_id(moment)) == moment
 
 
@@ -22,13 +22,13 @@ def test_sorts_by_time(one: datetime, other: datetime) -> None:
         assert (new_session_id(one) < new_session_id(other)) == (one < other)
 
 
-def test_any_time_zone() -> None:
+def test_accepts_any_time_zone() -> None:
     there = timezone(timedelta(hours=-7))
     moment = datetime(2026, 11, 23, 22, 0, 0, 5, tzinfo=there)
     assert time_of(new_session_id(moment)) == moment
 
 
-def test_no_two_alike() -> None:
+def test_is_unique() -> None:
     now = datetime(2026, 11, 23, tzinfo=timezone.utc)
     assert len({new_session_id(now) for _ in range(10_000)}) == 10_000
 
@@ -44,5 +44,5 @@ def test_is_safe_as_a_file_name(text: str) -> None:
         time_of(text)
 
 
-def test_a_clock_before_1970_still_names_a_session() -> None:
+def test_names_session_with_a_clock_before_1970() -> None:
     assert is_session_id(new_session_id(datetime(1960, 1, 1, tzinfo=timezone.utc)))

@@ -54,7 +54,7 @@ def recorded(bench: Bench) -> SessionRecorder:
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_without_a_terminal_there_is_plain_output(bench: Bench, ended: bool) -> None:
+def test_prints_plain_output_without_a_terminal(bench: Bench, ended: bool) -> None:
     recorder = recorded(bench)
     if ended:
         bench.close(recorder)
@@ -65,7 +65,7 @@ def test_without_a_terminal_there_is_plain_output(bench: Bench, ended: bool) -> 
     assert shown(play_raw(source(recorder, bench), speed=None, idle=None)) == ["on\x1b[6ne\r\n"]
 
 
-def test_on_a_terminal_there_are_pictures(bench: Bench) -> None:
+def test_paints_pictures_on_a_terminal(bench: Bench) -> None:
     recorder = recorded(bench)
     bench.close(recorder)
     for opening in (play(source(recorder, bench), size=SIZE), follow(source(recorder, bench), size=SIZE)):
@@ -76,7 +76,7 @@ def test_on_a_terminal_there_are_pictures(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_follows_what_grows(bench: Bench, raw: bool) -> None:
+def test_follows_growing_recording(bench: Bench, raw: bool) -> None:
     recorder = recorded(bench)
     show, _ = opened(follow(source(recorder, bench), size=None, raw=raw))
     frame = show.advance(0)
@@ -91,7 +91,7 @@ def test_follows_what_grows(bench: Bench, raw: bool) -> None:
     assert shown(show) == ["two"]
 
 
-def test_a_long_recording_is_opened_in_steps(bench: Bench) -> None:
+def test_opens_long_recording_in_steps(bench: Bench) -> None:
     recorder = recorded(bench)
     path = Path(bench.close(recorder).path)
     path.write_bytes(Header().line() + event_line(1, "o", "x" * 1000) * 2000)
@@ -99,7 +99,7 @@ def test_a_long_recording_is_opened_in_steps(bench: Bench) -> None:
     assert not isinstance(show, PlainOutput) and steps > 3
 
 
-def test_there_is_nothing_to_play_before_the_header(bench: Bench) -> None:
+def test_raises_before_the_header(bench: Bench) -> None:
     recorder = bench.recorder()
     with pytest.raises(RecordingError, match="nothing to play yet"):
         next(play(source(recorder, bench), size=SIZE))
@@ -107,7 +107,7 @@ def test_there_is_nothing_to_play_before_the_header(bench: Bench) -> None:
     bench.close(recorder)
 
 
-def test_the_player_names_what_it_cannot_read(bench: Bench) -> None:
+def test_names_what_it_cannot_read(bench: Bench) -> None:
     recorder = recorded(bench)
     path = Path(bench.close(recorder).path)
     path.write_bytes(path.read_bytes() + b"\0\n")

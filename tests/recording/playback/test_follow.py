@@ -46,7 +46,9 @@ class Growing:
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.booleans())
-def test_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], packed: bool) -> None:
+def test_reads_recording_that_grows_in_any_pieces(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], packed: bool
+) -> None:
     growing = Growing(tmp_path_factory.mktemp("follow"), ".cast.zst" if packed else ".cast")
     data = b"".join(LINES)
     if packed:
@@ -70,7 +72,7 @@ def test_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, sizes: list[int
     assert growing.tail.header.width == 20
 
 
-def test_what_is_written_before_the_end_is_not_missed(tmp_path: Path) -> None:
+def test_reads_everything_before_the_end(tmp_path: Path) -> None:
     growing = Growing(tmp_path)
     growing.grows(b"".join(LINES))
     growing.ends()
@@ -82,14 +84,14 @@ def test_what_is_written_before_the_end_is_not_missed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "data"), [(".cast", LINES[0] + b"nonsense\n"), (".cast.zst", b"nonsense")]
 )
-def test_what_is_damaged(tmp_path: Path, ending: str, data: bytes) -> None:
+def test_raises_at_damage(tmp_path: Path, ending: str, data: bytes) -> None:
     growing = Growing(tmp_path, ending)
     growing.grows(data)
     with pytest.raises(RecordingError):
         growing.read()
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     path = tmp_path / f"{SID}.cast"
     path.symlink_to(tmp_path / "secret")
@@ -97,7 +99,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         Tail(LibraryEntry(sid=SID, path=path))
 
 
-def test_pictures_of_it(tmp_path: Path) -> None:
+def test_paints_pictures(tmp_path: Path) -> None:
     growing = Growing(tmp_path)
     follower = Follower(growing.tail, size=(60, 10))
     assert follower.advance(0).text == "" and follower.picture() == ""
@@ -113,7 +115,7 @@ def test_pictures_of_it(tmp_path: Path) -> None:
     assert Follower(growing.tail).advance(0, "q").over
 
 
-def test_one_that_has_ended() -> None:
+def test_shows_complete_recording() -> None:
     whole = CompleteRecording(iter(LINES))
     assert [event.text for event in whole.read()][-1] == "30x4"
     assert not whole.ended and whole.read() == [] and whole.ended

@@ -54,7 +54,7 @@ def test_prints_nothing_of_an_empty_recording() -> None:
     assert list(frames(output_parts([]))) == [Frame(text="", over=True)]
 
 
-def test_a_frame_is_bounded_by_what_is_read_for_it() -> None:
+def test_bounds_frame_by_what_is_read_for_it() -> None:
     read: list[int] = []
 
     def parts() -> Iterator[Part]:
@@ -71,7 +71,7 @@ def test_a_frame_is_bounded_by_what_is_read_for_it() -> None:
     assert max(counts) <= FRAME_COST // (100 + PART_COST) + 1
 
 
-def test_a_long_event_comes_in_bounded_frames() -> None:
+def test_splits_long_event_into_frames() -> None:
     text = "x" * (10 * FRAME_COST)
     found = list(frames(output_parts(output(text))))
     assert "".join(frame.text for frame in found) == text
@@ -80,7 +80,7 @@ def test_a_long_event_comes_in_bounded_frames() -> None:
 
 
 @given(st.lists(st.text("ab\x1b[6nm]52;c?\x07\r\n\u65e5", max_size=3 * PIECE), max_size=4))
-def test_pieces_change_nothing(texts: list[str]) -> None:
+def test_prints_the_same_for_any_pieces(texts: list[str]) -> None:
     safe, transcript = SafeOutput(), Transcript()
     assert printed(output_parts(output(*texts))) == "".join(map(safe.feed, texts))
     assert printed(output_parts(output(*texts), raw=True)) == "".join(texts)
@@ -92,13 +92,13 @@ def test_pieces_change_nothing(texts: list[str]) -> None:
     ("speed", "idle", "pauses"),
     [(1, None, [2, 2]), (2, None, [1, 1]), (1, 0.5, [0.5, 0.5]), (2, 1, [0.5, 0.5]), (None, None, [])],
 )
-def test_takes_its_time(speed: float | None, idle: float | None, pauses: list[float]) -> None:
+def test_waits_like_the_recording(speed: float | None, idle: float | None, pauses: list[float]) -> None:
     found = list(frames(output_parts(output("a", "b"), raw=True, speed=speed, idle=idle)))
     assert [frame.wake for frame in found if frame.wake] == pauses
     assert [frame.text for frame in found] == (["", "a", "b"] if pauses else ["ab"])
 
 
-def test_prints_the_output_only() -> None:
+def test_prints_only_output() -> None:
     events = [*output("a"), Event(time=3, code="i", text="typed"), Event(time=3, code="m", text="marker")]
     assert printed(output_parts(events, raw=True)) == "a"
     assert printed(text_parts(events)) == "a\n"
@@ -112,7 +112,7 @@ def test_prints_the_output_only() -> None:
         (output_parts(damaged(output("a")), speed=1), "a"),
     ],
 )
-def test_shows_what_comes_before_a_damage(parts: Iterator[Part], before: str) -> None:
+def test_shows_output_before_damage(parts: Iterator[Part], before: str) -> None:
     shown: list[str] = []
     with pytest.raises(Damaged, match="no event"):
         shown.extend(frame.text for frame in frames(parts))

@@ -92,7 +92,7 @@ class Watched:
         return self.shown[-1]
 
 
-def test_it_takes_its_time() -> None:
+def test_plays_in_its_own_time() -> None:
     watched = Watched(events())
     assert watched.last == ""
     watched.after(3.5)
@@ -106,7 +106,7 @@ def test_it_takes_its_time() -> None:
 @pytest.mark.parametrize(
     ("speed", "idle", "takes"), [(1, None, 10), (2, None, 5), (1, 0.5, 5), (2, 0.25, 1.25)]
 )
-def test_speed_and_idle(speed: float, idle: float | None, takes: float) -> None:
+def test_applies_speed_and_idle(speed: float, idle: float | None, takes: float) -> None:
     watched = Watched(events(), speed=speed, idle=idle)
     began = watched.now
     while not watched.frame.over:
@@ -116,7 +116,7 @@ def test_speed_and_idle(speed: float, idle: float | None, takes: float) -> None:
     assert watched.now - began == pytest.approx(takes, abs=0.05)
 
 
-def test_pause_and_single_steps() -> None:
+def test_pauses_and_steps() -> None:
     watched = Watched(events())
     watched.after(1.5)
     watched.keys(" ")
@@ -134,7 +134,7 @@ def test_pause_and_single_steps() -> None:
     assert watched.last == "line 5" and watched.progress.startswith(" paused")
 
 
-def test_it_goes_on_where_it_was_paused() -> None:
+def test_continues_where_it_was_paused() -> None:
     watched = Watched(events())
     watched.after(1.75)
     watched.keys(" ")
@@ -157,7 +157,7 @@ def test_it_goes_on_where_it_was_paused() -> None:
         ("x\x1b[Z\x1b", "line 30"),
     ],
 )  # fmt: skip
-def test_seeking(keys: str, there: str) -> None:
+def test_seeks(keys: str, there: str) -> None:
     watched = Watched(events(100), idle=0.25)
     watched.keys(" 3")
     assert watched.last == "line 30"
@@ -166,7 +166,7 @@ def test_seeking(keys: str, there: str) -> None:
     assert watched.shown[:ROWS] == Watched(events(100)).shown[:ROWS] if not there else True
 
 
-def test_it_goes_on_from_there() -> None:
+def test_plays_on_after_a_jump() -> None:
     watched = Watched(events())
     watched.keys("5")
     assert watched.last == "line 5"
@@ -176,7 +176,7 @@ def test_it_goes_on_from_there() -> None:
     assert watched.last == "line 1"
 
 
-def test_the_end_is_not_over_for_who_goes_there() -> None:
+def test_stays_open_after_a_jump_to_the_end() -> None:
     watched = Watched(events())
     watched.keys("\x1b[F")
     assert not watched.frame.over and watched.frame.wake is None
@@ -188,12 +188,12 @@ def test_the_end_is_not_over_for_who_goes_there() -> None:
 
 
 @pytest.mark.parametrize("key", ["q", "Q", "\x03", "\x04"])
-def test_enough(key: str) -> None:
+def test_quits(key: str) -> None:
     watched = Watched(events())
     assert watched.turn(key).over
 
 
-def test_markers() -> None:
+def test_shows_and_jumps_to_markers() -> None:
     said = events()
     said[2:2] = [Event(time=2.5, code="m", text="one")]
     said[7:7] = [Event(time=6.5, code="m", text="two\x1b[2J\u65e5")]
@@ -211,7 +211,7 @@ def test_markers() -> None:
     assert watched.last == ""
 
 
-def test_faster_and_slower() -> None:
+def test_changes_speed() -> None:
     watched = Watched(events(100))
     watched.keys("++")
     watched.after(1.1)
@@ -222,7 +222,7 @@ def test_faster_and_slower() -> None:
     assert "  64x  " in watched.progress
 
 
-def test_where_there_is_no_room_the_progress_comes_and_goes() -> None:
+def test_shows_progress_for_some_seconds_without_a_free_row() -> None:
     watched = Watched(events(100), size=(60, ROWS))
     assert watched.progress == ""
     watched.keys("5")
@@ -234,21 +234,21 @@ def test_where_there_is_no_room_the_progress_comes_and_goes() -> None:
     assert watched.progress.startswith(" paused")
 
 
-def test_one_that_is_larger_than_the_terminal_says_so() -> None:
+def test_reports_recording_larger_than_the_terminal() -> None:
     watched = Watched(events(), size=(100, 3))
     assert watched.progress.endswith("20x5 is larger than this terminal")
     watched.after(9.5)
     assert watched.shown == ["line 8", "line 9", ""], "the rows around the cursor"
 
 
-def test_the_recorded_terminal_changes_its_size() -> None:
+def test_follows_size_of_the_recorded_terminal() -> None:
     said = [*events(3), Event(time=3.5, code="r", text="8x3"), Event(time=4, code="o", text="123456789")]
     watched = Watched(said)
     watched.keys(" \x1b[F")
     assert watched.shown[:4] == ["line 3", "12345678", "9", ""]
 
 
-def test_the_terminal_changes_its_size() -> None:
+def test_follows_size_of_the_terminal() -> None:
     watched = Watched(events())
     watched.keys(" 5")
     frame = watched.player.advance(watched.now, size=(10, 4))
@@ -257,7 +257,7 @@ def test_the_terminal_changes_its_size() -> None:
     assert ["".join(line.letters).rstrip() for line in terminal.lines[:3]] == ["line 3", "line 4", "line 5"]
 
 
-def test_what_can_not_be_read_ends_it() -> None:
+def test_ends_at_damage() -> None:
     def broken() -> Iterator[Event]:
         yield from events(2)
         raise Damaged("no event")
@@ -268,7 +268,7 @@ def test_what_can_not_be_read_ends_it() -> None:
     assert player.problem == "no event"
 
 
-def test_an_outline() -> None:
+def test_reads_outline() -> None:
     said = [*events(2), Event(time=2.5, code="m", text="x"), Event(time=3, code="c", text="point")]
     header = Header(width=99, height=33).line()
     body = [event_line(event.time, event.code, event.text) for event in said]
@@ -281,7 +281,7 @@ def test_an_outline() -> None:
         outline([b"{}\n"])
 
 
-def test_a_long_one_is_sought_in_short_turns() -> None:
+def test_seeks_long_recording_in_short_steps() -> None:
     """No turn reads much; and going back starts near."""
     said = [Event(time=n / 100, code="o", text=f"{n:06}" + "x" * 1000 + "\r\n") for n in range(5000)]
     begun: list[int] = []
@@ -318,7 +318,7 @@ def test_a_long_one_is_sought_in_short_turns() -> None:
 
 
 @given(st.text("\x1b[]OABCDHF~56;1 .q+-0", max_size=30), st.integers(1, 5))
-def test_keys_come_in_any_pieces(typed: str, size: int) -> None:
+def test_decodes_keys_in_any_pieces(typed: str, size: int) -> None:
     whole, pieces = KeyDecoder(), KeyDecoder()
     found = [key for at in range(0, len(typed), size) for key in pieces.feed(typed[at : at + size])]
     assert found == whole.feed(typed)
@@ -334,7 +334,7 @@ PRINTED = re.compile(
 
 
 @given(hostile, st.lists(st.sampled_from([" ", ".", "\x1b[C", "\x1b[D", "5", "0", "]", "+", ""]), max_size=6))
-def test_whatever_was_recorded_only_pictures_are_printed(texts: list[str], typed: list[str]) -> None:
+def test_prints_only_pictures(texts: list[str], typed: list[str]) -> None:
     said = [Event(time=n / 10, code="om"[n % 5 == 4], text=text) for n, text in enumerate(texts)]
     watched = Watched(said)
     for keys in typed:
@@ -344,6 +344,6 @@ def test_whatever_was_recorded_only_pictures_are_printed(texts: list[str], typed
     assert PRINTED.sub("", watched.printed + watched.player.picture().replace("\n", "")) == ""
 
 
-def test_nothing_stays() -> None:
+def test_restores_the_terminal() -> None:
     for mode in ("?7h", "?25h", "?1049l", "m"):
         assert f"\x1b[{mode}" in LEAVE

@@ -65,7 +65,7 @@ def _session(recorder: SessionRecorder, bench: Bench) -> None:
     recorder.output(TEXT.encode()[20:])
 
 
-def test_a_session_on_a_pty(bench: Bench) -> None:
+def test_play_session_on_a_pty(bench: Bench) -> None:
     recorder = bench.recorder()
     _session(recorder, bench)
     recorder.marker("a marker")
@@ -73,14 +73,14 @@ def test_a_session_on_a_pty(bench: Bench) -> None:
     _plays(bench.close(recorder).path, TEXT)
 
 
-def test_while_it_grows(bench: Bench) -> None:
+def test_play_growing_recording(bench: Bench) -> None:
     recorder = bench.recorder()
     _session(recorder, bench)
     recorder.flush()
     _plays(recorder.path, TEXT)
 
 
-def test_a_command_with_input_kept_and_error_output(bench: Bench) -> None:
+def test_play_command_with_input_and_error_output(bench: Bench) -> None:
     recorder = bench.recorder(policy=InputPolicy.WITHOUT_PTY)
     recorder.start("exec", "cat; echo \x1b]0;title\x07 >&2")
     recorder.input(b"secret")
@@ -90,7 +90,7 @@ def test_a_command_with_input_kept_and_error_output(bench: Bench) -> None:
     _plays(bench.close(recorder).path, "one\ntwo\n")
 
 
-def test_file_transfer(bench: Bench) -> None:
+def test_play_file_transfer(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
     recorder.transfer(digest_only=True)
@@ -98,12 +98,12 @@ def test_file_transfer(bench: Bench) -> None:
     _plays(bench.close(recorder).path, "")
 
 
-def test_nothing_ever_ran(bench: Bench) -> None:
+def test_play_channel_that_ran_nothing(bench: Bench) -> None:
     _plays(bench.close(bench.recorder()).path, "")
 
 
 @pytest.mark.parametrize("torn", [b"", b'[0.2, "o", "to', b"\0\0\0"])
-def test_interrupted(bench: Bench, torn: bytes) -> None:
+def test_play_interrupted_recording(bench: Bench, torn: bytes) -> None:
     recorder = bench.recorder()
     _session(recorder, bench)
     recorder.flush()
@@ -114,7 +114,7 @@ def test_interrupted(bench: Bench, torn: bytes) -> None:
     _plays(recorder.path, TEXT)
 
 
-def test_interrupted_before_the_header(bench: Bench) -> None:
+def test_play_recording_interrupted_before_its_header(bench: Bench) -> None:
     recorder = bench.recorder()
     recorder.spool.close()
     assert len(bench.recover()) == 1

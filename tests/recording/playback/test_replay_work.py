@@ -59,7 +59,9 @@ class Cells:
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("size", [(1000, 1000), (1, 1000), (80, 24)])
-def test_a_flood_of_one_sequence(text: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_work_for_repeated_sequences(
+    text: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen = Screen(*size)
     cells = Cells(monkeypatch)
     flood = text * 300
@@ -73,7 +75,7 @@ def test_a_flood_of_one_sequence(text: str, size: tuple[int, int], monkeypatch: 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(HOSTILE), st.integers(1, 40)), max_size=30))
-def test_any_output(pieces: list[tuple[str, int]]) -> None:
+def test_limits_work_for_any_output(pieces: list[tuple[str, int]]) -> None:
     text = "".join(piece * count for piece, count in pieces)
     screen = Screen(1000, 1000)
     with pytest.MonkeyPatch.context() as monkeypatch, counted() as done:
@@ -86,7 +88,7 @@ def test_any_output(pieces: list[tuple[str, int]]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(HOSTILE), max_size=60), st.lists(st.sampled_from(HOSTILE), max_size=20))
-def test_a_copied_screen_is_independent(before: list[str], after: list[str]) -> None:
+def test_copies_independent_screen(before: list[str], after: list[str]) -> None:
     """Rows are shared until they are written to."""
 
     def looks(screen: Screen) -> list[tuple[list[str], list[str]]]:
@@ -104,7 +106,7 @@ def test_a_copied_screen_is_independent(before: list[str], after: list[str]) -> 
     assert looks(screen) == looks(copied) == looks(same)
 
 
-def test_a_screen_has_a_largest_size() -> None:
+def test_limits_size_of_the_screen() -> None:
     assert Screen(1000, 1000).rows * 1000 == LARGEST_CELLS
     screen = Screen(80, 24)
     screen.resize(9999, 9999)
@@ -120,7 +122,7 @@ def colourful(screen: Screen) -> None:
         screen.feed(f"\x1b[{row}H{''.join(cells)}")
 
 
-def test_a_picture_of_megabytes_comes_in_frames() -> None:
+def test_splits_picture_of_megabytes_into_frames() -> None:
     screen = Screen(400, 120)
     colourful(screen)
     painter, frames = Painter(400, 121), [""]
@@ -135,7 +137,7 @@ def test_a_picture_of_megabytes_comes_in_frames() -> None:
     assert painter.paint(screen, "progress").count("H") == 1  # nothing is left but the cursor's place
 
 
-def test_rows_below_a_restless_one_are_painted() -> None:
+def test_paints_rows_below_one_that_always_changes() -> None:
     screen = Screen(400, 120)
     colourful(screen)
     painter, terminal = Painter(400, 120), Screen(400, 120)
@@ -171,7 +173,7 @@ def turns(show: Player | Follower, screen_of: str = "_screen") -> Iterator[tuple
 BOUND = STEP + 8 * PIECE + 1000
 
 
-def test_a_hostile_recording_is_played_in_short_turns() -> None:
+def test_plays_hostile_recording_in_short_steps() -> None:
     about = Outline(columns=1000, rows=1000, newline=False, duration=1.0)
     player = Player(about, lambda: iter(clears(3)), size=(1000, 1000))
     count = 0
@@ -183,7 +185,7 @@ def test_a_hostile_recording_is_played_in_short_turns() -> None:
     assert count > 3
 
 
-def test_a_hostile_recording_is_sought_in_short_turns() -> None:
+def test_seeks_hostile_recording_in_short_steps() -> None:
     said = [*clears(2), Event(time=50.0, code="o", text="end")]
     about = Outline(columns=1000, rows=1000, newline=False, duration=50.0)
     player = Player(about, lambda: iter(said), size=(1000, 1000))
@@ -199,7 +201,7 @@ def test_a_hostile_recording_is_sought_in_short_turns() -> None:
                 break
 
 
-def test_a_hostile_recording_is_followed_in_short_turns(tmp_path: Path) -> None:
+def test_follows_hostile_recording_in_short_steps(tmp_path: Path) -> None:
     path = tmp_path / f"{SID}.cast"
     header = Header(width=1000, height=1000).line()
     path.write_bytes(header + b"".join(event_line(0.0, "o", event.text) for event in clears(3)))
@@ -208,7 +210,7 @@ def test_a_hostile_recording_is_followed_in_short_turns(tmp_path: Path) -> None:
     assert all(work <= BOUND for _, work, _ in turns(follower))
 
 
-def test_many_markers_cost_nothing_in_a_turn() -> None:
+def test_reads_many_markers_in_short_steps() -> None:
     count = 3 * MOST_MARKERS
     lines = [Header().line(), *(event_line(n / 100, "m", f"command {n}") for n in range(count))]
     reader, steps = OutlineReader(lines), 1
@@ -226,7 +228,7 @@ def test_many_markers_cost_nothing_in_a_turn() -> None:
     assert done.lines < 20_000
 
 
-def test_packed_output_is_read_in_bounded_pieces(tmp_path: Path) -> None:
+def test_reads_compressed_output_in_bounded_pieces(tmp_path: Path) -> None:
     """64 kB of a packed recording can be gigabytes of output."""
     packer = ZstdFrames()
     line = event_line(0.0, "o", " " * 100_000)
@@ -242,7 +244,7 @@ def test_packed_output_is_read_in_bounded_pieces(tmp_path: Path) -> None:
     assert count == 600
 
 
-def test_a_line_that_is_too_long_is_not_read_into_memory(tmp_path: Path) -> None:
+def test_reads_no_long_line_into_memory(tmp_path: Path) -> None:
     path = tmp_path / f"{SID}.cast"
     path.write_bytes(Header().line() + event_line(0.0, "o", "x") + b"[" + b" " * 2 * LONGEST_LINE + b"\n")
     read: list[Event] = []

@@ -38,7 +38,7 @@ def record(bench: Bench, *to: str, compress: bool = False) -> Path:
 TEXT = "".join(f"line {number}\r\n" for number in range(300))
 
 
-def test_packed_is_smaller_and_zstd_reads_it(bench: Bench) -> None:
+def test_compresses_for_zstd(bench: Bench) -> None:
     packed, plain = record(bench, compress=True), record(bench)
     assert packed.name.endswith(".cast.zst") and packed.stat().st_mode & 0o777 == 0o600
     assert packed.stat().st_size < plain.stat().st_size * 0.7
@@ -49,7 +49,7 @@ def test_packed_is_smaller_and_zstd_reads_it(bench: Bench) -> None:
     assert bench.verify(packed.name[:26]).ok
 
 
-def test_packed_and_still_being_written(bench: Bench) -> None:
+def test_reads_compressed_recording_while_it_is_written(bench: Bench) -> None:
     recorder = bench.store(compress=True).open(bench.info())
     recorder.start("shell")
     recorder.output(b"one")
@@ -61,7 +61,7 @@ def test_packed_and_still_being_written(bench: Bench) -> None:
     assert texts(recorder.path) == "onetwo"
 
 
-def test_an_idle_session_holds_no_memory_for_packing() -> None:
+def test_holds_no_compressor_memory_while_idle() -> None:
     packer = ZstdFrames()
     packer.compress((b"line\n",))
     assert packer.cut() and packer._frame is None
@@ -70,7 +70,9 @@ def test_an_idle_session_holds_no_memory_for_packing() -> None:
 
 @settings(deadline=None)
 @given(where=st.integers(0, 4000))
-def test_packed_and_cut_off_anywhere(tmp_path_factory: pytest.TempPathFactory, where: int) -> None:
+def test_recovers_compressed_recording_cut_anywhere(
+    tmp_path_factory: pytest.TempPathFactory, where: int
+) -> None:
     """All whole lines that can be read are there after the recovery, and it is whole."""
     bench = Bench(directory=tmp_path_factory.mktemp("packed"))
     recorder = bench.store(compress=True).open(bench.info())
@@ -94,7 +96,7 @@ def test_packed_and_cut_off_anywhere(tmp_path_factory: pytest.TempPathFactory, w
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_encrypted_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> None:
+def test_encrypts_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> None:
     age = pyrage.x25519.Identity.generate()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "k")], check=True)
     ssh = (tmp_path / "k.pub").read_text().strip()
@@ -118,7 +120,7 @@ def test_encrypted_to_auditors(bench: Bench, tmp_path: Path, compress: bool) -> 
     assert entry.manifest.encrypted == (str(age.to_public()), ssh)
 
 
-def test_the_commands_of_an_encrypted_one_are_for_its_recipients_alone(bench: Bench) -> None:
+def test_leaves_commands_out_of_the_manifest_of_an_encrypted_recording(bench: Bench) -> None:
     key = pyrage.x25519.Identity.generate()
     recorder = bench.store(recipients=(str(key.to_public()),)).open(bench.info())
     recorder.pty("xterm", 80, 24)
@@ -132,7 +134,7 @@ def test_the_commands_of_an_encrypted_one_are_for_its_recipients_alone(bench: Be
     assert ("m", "secret plan") in [(event.code, event.text) for event in library.events(closed.path, (key,))]
 
 
-def test_age_itself_reads_it(bench: Bench, tmp_path: Path) -> None:
+def test_encrypts_for_age_itself(bench: Bench, tmp_path: Path) -> None:
     key = pyrage.x25519.Identity.generate()
     (tmp_path / "key").write_text(f"{key}\n")
     path = record(bench, str(key.to_public()))
@@ -144,7 +146,7 @@ def test_age_itself_reads_it(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [0, 100, -1])
-def test_an_encrypted_one_that_was_changed(bench: Bench, where: int) -> None:
+def test_finds_change_of_an_encrypted_recording(bench: Bench, where: int) -> None:
     key = pyrage.x25519.Identity.generate()
     path = record(bench, str(key.to_public()))
     contents = bytearray(path.read_bytes())
@@ -155,7 +157,7 @@ def test_an_encrypted_one_that_was_changed(bench: Bench, where: int) -> None:
         texts(path, (key,))
 
 
-def test_stopped_before_the_plain_one_was_gone(bench: Bench) -> None:
+def test_completes_encrypted_recording_after_a_stop_before_its_plain_one_was_removed(bench: Bench) -> None:
     """The manifest is there, its line in the ledger is not; both files are."""
     key = pyrage.x25519.Identity.generate()
     path = record(bench, str(key.to_public()))
@@ -169,7 +171,7 @@ def test_stopped_before_the_plain_one_was_gone(bench: Bench) -> None:
     assert bench.verify(sid).ok
 
 
-def test_an_interrupted_one_is_encrypted_when_it_is_completed(bench: Bench) -> None:
+def test_encrypts_interrupted_recording_at_its_recovery(bench: Bench) -> None:
     key = pyrage.x25519.Identity.generate()
     store = bench.store(recipients=(str(key.to_public()),))
     recorder = store.open(bench.info())
@@ -183,7 +185,7 @@ def test_an_interrupted_one_is_encrypted_when_it_is_completed(bench: Bench) -> N
     assert path.name.endswith(".age") and texts(path, (key,)) == "before the crash"
 
 
-def test_a_full_disk_leaves_what_was_packed_before_readable() -> None:
+def test_keeps_compressed_lines_readable_when_disk_is_full() -> None:
     file = FailingFile(room=200)
     spool = Spool(file, packer=ZstdFrames())
     spool.append(b"one\n")
@@ -195,7 +197,7 @@ def test_a_full_disk_leaves_what_was_packed_before_readable() -> None:
 
 
 @pytest.mark.parametrize("text", ["age1qqq", "ssh-ed25519 AAAA", "ssh-dss AAAA", ""])
-def test_no_recipient(text: str) -> None:
+def test_rejects_invalid_recipient(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_recipient(text)
 
@@ -203,6 +205,6 @@ def test_no_recipient(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"AGE-SECRET-KEY-1QQ", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAA", b"\xff"]
 )
-def test_no_identity(text: bytes) -> None:
+def test_rejects_invalid_identity(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_identities(text)

@@ -76,7 +76,7 @@ def full(bench: Bench, disk: SmallDisk) -> Bench:
     return bench
 
 
-def test_at_the_header(full: Bench, disk: SmallDisk) -> None:
+def test_fails_at_the_header(full: Bench, disk: SmallDisk) -> None:
     recorder = full.recorder()
     disk.fill()
     with pytest.raises(SpoolFull):
@@ -87,7 +87,7 @@ def test_at_the_header(full: Bench, disk: SmallDisk) -> None:
     disk.make_room()
 
 
-def test_in_the_middle_and_what_the_next_start_makes_of_it(full: Bench, disk: SmallDisk) -> None:
+def test_fails_in_the_middle_and_recovers_at_the_next_start(full: Bench, disk: SmallDisk) -> None:
     recorder = full.recorder()
     recorder.start("exec", "yes")
 
@@ -112,7 +112,7 @@ def test_in_the_middle_and_what_the_next_start_makes_of_it(full: Bench, disk: Sm
     assert cast(recorder.path)[1][: len(before)] == before
 
 
-def test_at_the_close(full: Bench, disk: SmallDisk) -> None:
+def test_fails_at_close(full: Bench, disk: SmallDisk) -> None:
     recorder = full.recorder()
     recorder.start("exec", "yes")
     recorder.output(b"x" * 3000)
@@ -127,7 +127,7 @@ def test_at_the_close(full: Bench, disk: SmallDisk) -> None:
     assert recorder.path.with_suffix(".json").exists()
 
 
-def test_a_full_disk_before_the_session(full: Bench, disk: SmallDisk) -> None:
+def test_refuses_session_before_it_begins(full: Bench, disk: SmallDisk) -> None:
     full.close(full.recorder())
     disk.fill()
     if disk.mounted:
@@ -139,7 +139,7 @@ def test_a_full_disk_before_the_session(full: Bench, disk: SmallDisk) -> None:
     disk.make_room()
 
 
-def test_recovery_on_a_full_disk_does_no_harm(full: Bench, disk: SmallDisk) -> None:
+def test_recovers_without_harm(full: Bench, disk: SmallDisk) -> None:
     recorder = full.recorder()
     recorder.start("exec", "yes")
     recorder.output(b"kept")

@@ -44,7 +44,7 @@ class Disk:
         self._threads.log.append(self._name)
 
 
-def test_one_turn_is_one_trip() -> None:
+def test_syncs_requests_of_one_turn_together() -> None:
     clock, threads = Clock(), Threads()
     group = GroupSync(clock, threads)
     a, b = Disk(threads, "a"), Disk(threads, "b")
@@ -59,7 +59,7 @@ def test_one_turn_is_one_trip() -> None:
         result(waiter)
 
 
-def test_who_asks_during_a_trip_shares_the_next_one() -> None:
+def test_shares_next_sync_among_requests_during_a_sync() -> None:
     clock, threads = Clock(), Threads()
     group = GroupSync(clock, threads)
     a, b = Disk(threads, "a"), Disk(threads, "b")
@@ -77,7 +77,7 @@ def test_who_asks_during_a_trip_shares_the_next_one() -> None:
         result(waiter)
 
 
-def test_after_a_rest_it_goes_on() -> None:
+def test_syncs_again_after_a_rest() -> None:
     clock, threads = Clock(), Threads()
     group = GroupSync(clock, threads)
     for _ in range(3):
@@ -87,7 +87,7 @@ def test_after_a_rest_it_goes_on() -> None:
         result(waiter)
 
 
-def test_who_asks_when_told_that_it_is_done_is_served_too() -> None:
+def test_syncs_for_requests_made_in_a_callback() -> None:
     clock, threads = Clock(), Threads()
     group = GroupSync(clock, threads)
     a = Disk(threads, "a")
@@ -100,7 +100,7 @@ def test_who_asks_when_told_that_it_is_done_is_served_too() -> None:
     result(again[0])
 
 
-def test_one_that_fails_does_not_fail_the_others() -> None:
+def test_syncs_others_when_one_fails() -> None:
     clock, threads = Clock(), Threads()
     group = GroupSync(clock, threads)
     bad = group.sync(Disk(threads, "bad", WriteFailed("no")))

@@ -17,7 +17,7 @@ from conchrec.recording.storage.spool import Spool, create
 from tests.recording.failing_file import FailingFile
 
 
-def test_whole_lines_reach_the_file_at_once() -> None:
+def test_writes_complete_lines_at_once() -> None:
     file = FailingFile()
     spool = Spool(file)
     spool.append(b"one\n")
@@ -27,13 +27,13 @@ def test_whole_lines_reach_the_file_at_once() -> None:
     assert spool.digest == hashlib.sha256(b"one\ntwo\nthree\n").hexdigest()
 
 
-def test_a_short_write_is_completed() -> None:
+def test_completes_short_write() -> None:
     file = FailingFile(at_most=3)
     Spool(file).append(b"a line that is long\nand another\n")
     assert file.contents == b"a line that is long\nand another\n"
 
 
-def test_a_write_of_nothing_is_a_failure_and_no_endless_loop() -> None:
+def test_fails_when_nothing_is_written() -> None:
     with pytest.raises(WriteFailed):
         Spool(FailingFile(at_most=0)).append(b"one\n")
 
@@ -48,7 +48,7 @@ def test_a_write_of_nothing_is_a_failure_and_no_endless_loop() -> None:
         (errno.EBADF, WriteFailed),
     ],
 )
-def test_an_error_is_said_in_our_words(number: int, kind: type[RecordingError]) -> None:
+def test_converts_errors_of_the_system(number: int, kind: type[RecordingError]) -> None:
     with pytest.raises(kind) as caught:
         Spool(FailingFile(room=0, number=number)).append(b"one\n")
     assert os.strerror(number) in caught.value.public
@@ -59,7 +59,7 @@ def test_an_error_is_said_in_our_words(number: int, kind: type[RecordingError]) 
     st.integers(0, 40),
     st.integers(1, 9),
 )
-def test_after_a_failure_the_file_is_whole_lines_and_the_digest_is_of_them(
+def test_keeps_complete_lines_and_their_digest_after_a_failure(
     lines: list[bytes], room: int, at_most: int
 ) -> None:
     file = FailingFile(room=room, at_most=at_most)
@@ -76,7 +76,7 @@ def test_after_a_failure_the_file_is_whole_lines_and_the_digest_is_of_them(
     assert spool.digest == hashlib.sha256(fits).hexdigest()
 
 
-def test_where_the_torn_line_can_not_be_cut_off_the_error_is_still_the_first_one() -> None:
+def test_raises_first_error_when_torn_line_cannot_be_cut_off() -> None:
     file = FailingFile(room=5, truncates=False)
     spool = Spool(file)
     with pytest.raises(SpoolFull):
@@ -84,12 +84,12 @@ def test_where_the_torn_line_can_not_be_cut_off_the_error_is_still_the_first_one
     assert (spool.size, spool.digest) == (4, hashlib.sha256(b"one\n").hexdigest())
 
 
-def test_a_failed_sync_is_an_error_of_ours() -> None:
+def test_converts_errors_of_sync() -> None:
     with pytest.raises(WriteFailed):
         Spool(FailingFile(syncs=False)).sync()
 
 
-def test_the_name_is_made_durable_once() -> None:
+def test_syncs_directory_entry_once() -> None:
     calls: list[str] = []
     file = FailingFile()
     spool = Spool(file, lambda: calls.append("entry"))
@@ -98,7 +98,7 @@ def test_the_name_is_made_durable_once() -> None:
     assert calls == ["entry"] and file.synced == 2
 
 
-def test_nothing_is_synced_and_closed_twice_after_the_close() -> None:
+def test_syncs_and_closes_nothing_after_close() -> None:
     file = FailingFile()
     spool = Spool(file)
     spool.close()
@@ -111,7 +111,7 @@ def _directory(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_creates_file_for_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         create("a.cast", _directory(tmp_path))
@@ -120,7 +120,7 @@ def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.cast").stat().st_mode) == 0o600
 
 
-def test_a_file_that_is_there_is_never_opened_again(tmp_path: Path) -> None:
+def test_opens_no_existing_file(tmp_path: Path) -> None:
     (tmp_path / "a.cast").write_bytes(b"evidence\n")
     with pytest.raises(FileExistsError):
         create("a.cast", _directory(tmp_path))
@@ -128,7 +128,7 @@ def test_a_file_that_is_there_is_never_opened_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_link_is_not_followed(tmp_path: Path, exists: bool) -> None:
+def test_follows_no_link(tmp_path: Path, exists: bool) -> None:
     victim = tmp_path / "victim"
     if exists:
         victim.write_bytes(b"mine\n")
@@ -147,7 +147,7 @@ except BlockingIOError:
 """
 
 
-def test_another_process_can_tell_that_it_is_being_written(tmp_path: Path) -> None:
+def test_shows_other_processes_that_it_is_being_written(tmp_path: Path) -> None:
     file = create("a.cast", _directory(tmp_path))
     ask = [sys.executable, "-c", _TRY_LOCK, str(tmp_path / "a.cast")]
     assert subprocess.run(ask, capture_output=True, check=True).stdout == b"alive\n"

@@ -40,36 +40,36 @@ def show(*parts: str) -> str:
 
 
 @pytest.mark.parametrize("ask", ASKS)
-def test_nothing_that_a_terminal_answers_goes_through(ask: str) -> None:
+def test_drops_everything_that_a_terminal_answers(ask: str) -> None:
     assert show(f"before{ask}after") == "beforeafter"
     assert show("before", *ask, "after") == "beforeafter"
 
 
 @pytest.mark.parametrize("text", DRAWS)
-def test_what_draws_goes_through(text: str) -> None:
+def test_passes_everything_that_draws(text: str) -> None:
     assert show(text + ".") == text + "."
     assert show(*text, ".") == text + "."
 
 
-def test_a_reset_becomes_one_that_forgets_nothing_of_the_reader_s() -> None:
+def test_replaces_reset_by_one_that_keeps_the_scrollback() -> None:
     shown = show("a\x1bcb")
     assert shown.startswith("a\x1b[?1049l\x1b[!p") and shown.endswith("\x1b[H\x1b[2Jb")
     assert "\x1bc" not in shown
 
 
-def test_a_control_inside_a_sequence_does_not_help_it() -> None:
+def test_breaks_sequence_at_a_control_inside() -> None:
     """xterm obeys the newline and goes on with the sequence."""
     assert show("\x1b[\n6n") == "\n6n"
     assert show("\x1b\x1b[6n") == ""
     assert show("\x1b[6\x18n") == "6n"
 
 
-def test_a_string_that_is_never_closed_hides_nothing_that_a_terminal_shows() -> None:
+def test_ends_unclosed_string_where_a_terminal_does() -> None:
     assert show("\x1b]0;x\x1b[1mvisible") == "\x1b[1mvisible"
     assert show("\x1bPq\x18visible") == "visible"
 
 
-def test_a_sequence_without_end_is_not_kept_for_ever() -> None:
+def test_limits_held_sequence() -> None:
     safe = SafeOutput()
     assert safe.feed("\x1b[" + "1;" * 5000) == ""
     assert safe.feed("mtext") == "mtext"
@@ -84,13 +84,13 @@ pieces = st.lists(
 
 
 @given(pieces, st.integers(1, 7))
-def test_neither_order_nor_parts_let_anything_through(texts: list[str], size: int) -> None:
+def test_passes_nothing_by_order_or_parts(texts: list[str], size: int) -> None:
     text = "".join(texts)
     whole = show(text)
     assert not DANGEROUS.search(re.sub("\x1b\\[[0-9:;]* q", "#", whole))
     assert show(*(text[begin : begin + size] for begin in range(0, len(text), size))) == whole
 
 
-def test_it_is_linear() -> None:
+def test_works_in_linear_time() -> None:
     assert len(show("\x1b[1mx" * 200_000)) == 5 * 200_000
     assert len(show("\x1b" * 200_000)) == 0

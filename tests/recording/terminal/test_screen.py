@@ -89,13 +89,13 @@ class Tmux:
         return [line.rstrip() for line in self.run("capture-pane", "-p").split("\n")[:ROWS]]
 
 
-def test_a_real_terminal_shows_the_same(tmux: Tmux) -> None:
+def test_shows_the_same_as_a_real_terminal(tmux: Tmux) -> None:
     assert len({tuple(shown(text)) for text in DRAWINGS}) == len(DRAWINGS)
     different = {text: (got, shown(text)) for text in DRAWINGS if (got := tmux.shown(text)) != shown(text)}
     assert different == {}
 
 
-def test_a_picture_of_it_shows_the_same(tmux: Tmux) -> None:
+def test_paints_the_same_as_a_real_terminal(tmux: Tmux) -> None:
     """What is painted, from whatever was there before, is the screen itself."""
     screen, painter, painted = Screen(COLUMNS, ROWS), Painter(COLUMNS, ROWS), ""
     for text in DRAWINGS:
@@ -122,7 +122,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_real_programs(tmux: Tmux, name: str) -> None:
+async def test_shows_real_programs_like_a_terminal(tmux: Tmux, name: str) -> None:
     """Whatever they had said by then, a terminal shows the same of it."""
     command, talk = PROGRAMS[name]
     process = Process(command, env=environment(TERM="screen", PS1="$ "), terminal=(COLUMNS, ROWS))
@@ -137,11 +137,11 @@ async def test_real_programs(tmux: Tmux, name: str) -> None:
     assert tmux.shown(text) == shown(text)
 
 
-def test_lines_are_drawn() -> None:
+def test_draws_lines_of_the_dec_character_set() -> None:
     assert shown("\x1b(0lqk\x1b(Bq \x1b)0\x0ex\x0fx")[0] == "┌─┐q │x"
 
 
-def test_what_xterm_knows_and_tmux_does_not() -> None:
+def test_supports_sequences_of_xterm_that_tmux_lacks() -> None:
     assert shown("\x1b[3`y\x1b[2az\x1b[1Ib\x1b[1Zc")[0] == "  y  z  c"
     assert shown("日本\x1b[2Gx")[0] == " x本"
     assert shown("日本\x1b[1Gx")[0] == "x 本"
@@ -149,7 +149,7 @@ def test_what_xterm_knows_and_tmux_does_not() -> None:
     assert shown("x" * 18 + "日\x1b[1G\x1b[@")[0] == " " + "x" * 18
 
 
-def test_without_a_terminal_a_line_ends_with_a_line_feed() -> None:
+def test_returns_at_line_feed_without_a_terminal() -> None:
     screen = Screen(COLUMNS, ROWS, newline=True)
     screen.feed("one\ntwo\n")
     assert lines(screen)[:2] == ["one", "two"]
@@ -172,11 +172,11 @@ def styles(text: str) -> list[str]:
         ("\x1b[42m\x1b[2J", ["42", "42", "42"]),
     ],
 )
-def test_looks(text: str, expected: list[str]) -> None:
+def test_applies_styles(text: str, expected: list[str]) -> None:
     assert styles(text) == expected
 
 
-def test_it_is_resized() -> None:
+def test_resizes() -> None:
     screen = Screen(COLUMNS, ROWS)
     screen.feed("1\r\n2\r\n3\r\n4\r\n5\r\n日本")
     screen.resize(3, 3)
@@ -196,7 +196,7 @@ pieces = st.lists(
 
 
 @given(pieces, st.integers(1, 9))
-def test_whatever_comes_it_is_a_screen(parts: list[str | tuple[int, int]], size: int) -> None:
+def test_survives_any_output(parts: list[str | tuple[int, int]], size: int) -> None:
     whole, split = Screen(COLUMNS, ROWS), Screen(COLUMNS, ROWS)
     for part in parts:
         if isinstance(part, tuple):

@@ -69,7 +69,7 @@ LONG = {
 
 @pytest.mark.parametrize("before", LONG.values(), ids=LONG.keys())
 @pytest.mark.parametrize("shown", [b"", b"x", b"\r", b"\x08", b"a", b"\x1b", b"\x1b[4000G", b"\x1b[@", b";"])
-def test_a_key_costs_the_same_whatever_came_before(
+def test_costs_the_same_for_a_key_after_any_output(
     before: list[tuple[str, bytes]], shown: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With the first key all of that is read.
@@ -82,7 +82,7 @@ def test_a_key_costs_the_same_whatever_came_before(
 @pytest.mark.parametrize(
     "piece", [b"$\n", b"\n", b"$ x\r\n", b"\x1b[4000G$\n", b"\x1b]133;C\x07", b"\x1b", b"\x1b]", b"x"]
 )
-def test_output_costs_the_same_for_each_byte(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_the_same_for_each_byte_of_output(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     data = piece * (8000 // len(piece))
     begin = [("show", b"$ "), ("type", b"x"), *[("type", b"\r")] * 100]
     done = work([*begin, ("show", data)], monkeypatch)
@@ -98,7 +98,7 @@ _PIECES = st.sampled_from(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["type", "show"]), _PIECES, st.integers(1, 60)), max_size=30))
-def test_any_terminal(pieces: list[tuple[str, bytes, int]]) -> None:
+def test_limits_work_for_any_terminal(pieces: list[tuple[str, bytes, int]]) -> None:
     script = [(what, piece * count) for what, piece, count in pieces]
     with pytest.MonkeyPatch.context() as monkeypatch:
         done = work(script, monkeypatch)
@@ -107,7 +107,7 @@ def test_any_terminal(pieces: list[tuple[str, bytes, int]]) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(_PIECES, st.integers(1, 200)), max_size=20), st.integers(1, 50))
-def test_a_transcript_is_not_larger_than_what_was_read(pieces: list[tuple[bytes, int]], cut: int) -> None:
+def test_limits_transcript_to_what_was_read(pieces: list[tuple[bytes, int]], cut: int) -> None:
     text = b"".join(piece * count for piece, count in pieces).decode("utf-8", "replace")
     transcript = Transcript()
     lines = [transcript.feed(text[at : at + cut]) for at in range(0, len(text), cut)]

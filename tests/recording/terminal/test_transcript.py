@@ -41,16 +41,16 @@ def read(*parts: str) -> str:
         ("\x1b[38;5;1", ""),
     ],
 )
-def test_lines(raw: str, expected: str) -> None:
+def test_applies_line_editing(raw: str, expected: str) -> None:
     assert read(raw) == expected.replace(" " * 4096 + "\n", "\n")
 
 
-def test_a_line_without_an_end_is_broken() -> None:
+def test_breaks_line_without_an_end() -> None:
     assert read("x" * 10_000) == "x" * 4096 + "\n" + "x" * 4096 + "\n" + "x" * 1808 + "\n"
 
 
 @given(st.text(st.sampled_from("ab\r\n\b\t\x1b[0123456789;KCDGP@HJm\x07\x9b?h")), st.integers(0, 50))
-def test_parts_make_no_difference_and_the_terminal_is_safe(raw: str, at: int) -> None:
+def test_reads_any_parts_alike_and_prints_safe_text(raw: str, at: int) -> None:
     whole = read(raw)
     assert read(raw[:at], raw[at:]) == whole
     assert all(letter.isprintable() or letter == "\n" for letter in whole)
