@@ -145,14 +145,14 @@ def test_names_earlier_chains_in_a_new_chain(tmp_path: Path) -> None:
         command.close()
     service.close()
     raw = service.path.read_bytes().splitlines(keepends=True)
-    found = [head for line in raw if (head := head_of(line)) is not None]
+    heads = [head for line in raw if (head := head_of(line)) is not None]
     after = [json.loads(line).get("after", []) for line in raw if b'"reason":"open"' in line]
-    assert after == [[], [str(found[0])], [str(found[2])]]
+    assert after == [[], [str(heads[0])], [str(heads[2])]]
     assert {head.chain for head in AuditHeadFile(tmp_path / "audit_heads").heads()} == {
-        found[0].chain,
-        found[3].chain,
+        heads[0].chain,
+        heads[3].chain,
     }
-    assert Head.parse(after[1][0]) == found[0]
+    assert Head.parse(after[1][0]) == heads[0]
 
 
 def test_reports_unwritable_heads_once_and_continues(tmp_path: Path) -> None:
@@ -246,9 +246,9 @@ def test_ends_and_reports_line_torn_by_crash(tmp_path: Path, torn: bytes, before
     audit_log(tmp_path).emit(Exec(command="next"))
     *_, opening, repair, following = path.read_bytes().removeprefix(before + torn + b"\n").splitlines()
     assert json.loads(opening)["reason"] == "open"
-    told = json.loads(repair)
-    assert (told["event"], told["size"]) == ("audit.repair", len(torn))
-    assert told["sha256"] == hashlib.sha256(torn).hexdigest()
+    event = json.loads(repair)
+    assert (event["event"], event["size"]) == ("audit.repair", len(torn))
+    assert event["sha256"] == hashlib.sha256(torn).hexdigest()
     assert json.loads(following)["command"] == "next"
 
 

@@ -17,10 +17,10 @@ from conchrec.config.loader import parse
 @pytest.fixture
 def daemon(tmp_path: Path) -> socket.socket:
     """What listens at /dev/log."""
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    one.bind(str(tmp_path / "log"))
-    one.settimeout(10)
-    return one
+    daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    daemon.bind(str(tmp_path / "log"))
+    daemon.settimeout(10)
+    return daemon
 
 
 def test_sends_every_event_to_file_and_syslog(tmp_path: Path, daemon: socket.socket) -> None:

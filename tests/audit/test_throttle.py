@@ -71,10 +71,10 @@ class Bench:
 
     def names(self) -> Counter[str]:
         """How often each event is told, those that were counted among them."""
-        told = Counter(event.event for event in self.memory.events if not isinstance(event, Repeated))
+        repeated = Counter(event.event for event in self.memory.events if not isinstance(event, Repeated))
         for event in self.repeated:
-            told[event.of] += event.count
-        return told
+            repeated[event.of] += event.count
+        return repeated
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_counts_events_beyond_their_rate(bench: Bench) -> None:
     bench.seconds = FLUSH_SECONDS
     bench.throttle.tick()
     bench.throttle.tick()
-    (told,) = bench.repeated
-    assert (told.of, told.count, told.user, told.sid) == ("resize", 1000, "joe", "s1")
-    assert told.first == told.last == "2026-11-29T12:00:00.000Z"
-    assert told.examples[0] == f"columns={BURST} rows=24" and len(told.examples) == EXAMPLES
+    (repeated,) = bench.repeated
+    assert (repeated.of, repeated.count, repeated.user, repeated.sid) == ("resize", 1000, "joe", "s1")
+    assert repeated.first == repeated.last == "2026-11-29T12:00:00.000Z"
+    assert repeated.examples[0] == f"columns={BURST} rows=24" and len(repeated.examples) == EXAMPLES
 
 
 def test_writes_counts_at_the_end_of_the_connection(bench: Bench) -> None:
@@ -168,9 +168,9 @@ def test_combines_digests(bench: Bench) -> None:
     for digest in digests:
         bench.throttle.emit(UnknownRequest(**JOE, request="x@example.com", size=2, sha256=digest))
     bench.throttle.flush()
-    (told,) = bench.repeated
+    (repeated,) = bench.repeated
     together = "".join(f"{digest}\n" for digest in digests[BURST:]).encode()
-    assert (told.size, told.sha256) == (6, hashlib.sha256(together).hexdigest())
+    assert (repeated.size, repeated.sha256) == (6, hashlib.sha256(together).hexdigest())
 
 
 def test_counts_most_minor_events_while_disk_is_low(bench: Bench) -> None:
@@ -206,8 +206,8 @@ def test_counts_all_connections_of_a_user_together(bench: Bench) -> None:
     bench.throttle.flush()
     whole = [event for event in bench.memory.events if isinstance(event, Resize)]
     assert len(whole) == RateGroup.MINOR.value[1].burst
-    (told,) = bench.repeated
-    assert (told.user, told.cid, told.login) == ("joe", "", "root")
+    (repeated,) = bench.repeated
+    assert (repeated.user, repeated.cid, repeated.login) == ("joe", "", "root")
     assert bench.names()["resize"] == 100 * (BURST - 1)
 
 
@@ -222,8 +222,8 @@ def test_counts_refused_logins_by_address(bench: Bench, address: str) -> None:
         )
     bench.throttle.emit(AuthRefused(user="joe", addr="198.51.100.1:1", cid="c", reason="no"))
     bench.throttle.flush()
-    (told,) = bench.repeated
-    assert told.count == 1000 - RateGroup.UNAUTHENTICATED.value[0].burst and len(told.examples) == 1
+    (repeated,) = bench.repeated
+    assert repeated.count == 1000 - RateGroup.UNAUTHENTICATED.value[0].burst and len(repeated.examples) == 1
     assert bench.memory.events[-2].addr == "198.51.100.1:1", "others are told as before"
 
 
@@ -307,9 +307,9 @@ def test_counts_each_event_exactly_once(
     emitted: Counter[str] = Counter()
     for event, connection, count, seconds in acts:
         bench.seconds += seconds
-        one = replace(event, user=f"u{connection % 2}", cid=f"c{connection}", addr=f"192.0.2.{connection}:1")
+        sent = replace(event, user=f"u{connection % 2}", cid=f"c{connection}", addr=f"192.0.2.{connection}:1")
         for _ in range(count):
-            bench.throttle.emit(one)
+            bench.throttle.emit(sent)
         emitted[event.event] += count
         bench.throttle.tick()
     bench.throttle.flush()
@@ -334,5 +334,5 @@ def test_writes_less_than_was_sent_for_control_characters(tmp_path: Path, size: 
     log.close()
     sent = 2 * count * (len(text.encode()) + 40)
     assert log.path.stat().st_size < 2 * sent
-    told = [line for line in lines(log.path) if line["event"] != "audit.head"]
-    assert sum(int(str(line.get("count", 1))) for line in told) == 2 * count
+    repeated = [line for line in lines(log.path) if line["event"] != "audit.head"]
+    assert sum(int(str(line.get("count", 1))) for line in repeated) == 2 * count

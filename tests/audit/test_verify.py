@@ -72,14 +72,14 @@ class Installation:
         return code, out.getvalue() + err.getvalue()
 
     def is_ok(self, *arguments: str | Path) -> str:
-        code, said = self.verify(*arguments)
-        assert code == DONE and said.count(": ok\n") == 1 and "FAILED" not in said, said
-        return said
+        code, output = self.verify(*arguments)
+        assert code == DONE and output.count(": ok\n") == 1 and "FAILED" not in output, output
+        return output
 
     def fails(self, *arguments: str | Path) -> str:
-        code, said = self.verify(*arguments)
-        assert code == NO and ": FAILED\n" in said, said
-        return said
+        code, output = self.verify(*arguments)
+        assert code == NO and ": FAILED\n" in output, output
+        return output
 
     def independent(self, *files: Path) -> str:
         heads = self.directory / "audit_heads"
@@ -102,17 +102,17 @@ def test_accepts_log_of_several_processes(there: Installation) -> None:
     service.emit(Exec(command="b"))
     there.process("lock")
     service.close()
-    said = there.is_ok()
-    assert said.startswith("11 lines, 3 chains, 1 files: ok\nhead: "), said
+    output = there.is_ok()
+    assert output.startswith("11 lines, 3 chains, 1 files: ok\nhead: "), output
     assert there.independent(there.path) == ""
 
 
 def test_notes_killed_process(there: Installation) -> None:
     there.process("a", "b", closes=False)
     there.process("c")
-    said = there.is_ok()
-    assert said.count("note") == 1 and "no closing line: its process still runs, or was killed" in said
-    assert "2 lines after its last head" in said
+    output = there.is_ok()
+    assert output.count("note") == 1 and "no closing line: its process still runs, or was killed" in output
+    assert "2 lines after its last head" in output
     assert there.independent(there.path) == ""
 
 
@@ -169,7 +169,7 @@ def test_accepts_clock_that_was_set_back(there: Installation, monkeypatch: pytes
     there.is_ok("--complete")
 
 
-def test_notes_files_that_logrotate_removed(there: Installation) -> None:
+def test_accepts_log_whose_oldest_files_were_removed(there: Installation) -> None:
     service = there.process("a", closes=False)
     there.process("lock")
     oldest = there.rotate("audit.jsonl.2")
@@ -177,10 +177,10 @@ def test_notes_files_that_logrotate_removed(there: Installation) -> None:
     there.rotate("audit.jsonl.1")
     service.close()
     oldest.unlink()
-    said = there.is_ok()
-    assert said.count("note") == 2, said
-    assert "are missing: they are in files that were not given" in said
-    assert "is older than the oldest file" in said
+    output = there.is_ok()
+    assert output.count("note") == 2, output
+    assert "are missing: they are in files that were not given" in output
+    assert "is older than the oldest file" in output
     assert "are missing" in there.fails("--complete")
 
 
@@ -206,9 +206,9 @@ def test_notes_lines_older_than_the_chain(there: Installation) -> None:
     there.path.write_bytes(old * 3 + b'{"torn')
     there.process("new")
     there.process("again")
-    said = there.is_ok()
-    assert "audit.jsonl.1: 1 lines are older than the chain, and not protected" in said
-    assert "audit.jsonl: 4 lines are older than the chain, and unchanged since then" in said
+    output = there.is_ok()
+    assert "audit.jsonl.1: 1 lines are older than the chain, and not protected" in output
+    assert "audit.jsonl: 4 lines are older than the chain, and unchanged since then" in output
     content = there.path.read_bytes()
     there.path.write_bytes(content.replace(b"old", b"0ld", 1))
     assert "lines 1 to 3: changed or added" in there.fails()
@@ -285,9 +285,9 @@ def test_finds_every_changed_byte(contents: Contents, data: st.DataObject) -> No
     lines = [list(first), list(second)]
     at = data.draw(st.integers(0, len(lines[which]) - 1).filter(lambda at: which or at != weak))
     line = lines[which][at]
-    place = data.draw(st.integers(0, len(line) - 1))
-    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != line[place]))
-    lines[which][at] = line[:place] + bytes((byte,)) + line[place + 1 :]
+    offset = data.draw(st.integers(0, len(line) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != line[offset]))
+    lines[which][at] = line[:offset] + bytes((byte,)) + line[offset + 1 :]
     assert is_found(contents, *lines), lines[which][at]
 
 
@@ -432,8 +432,8 @@ def test_counts_problems_beyond_a_limit(there: Installation) -> None:
     there.process(*["x"] * 400)
     lines = there.path.read_bytes().splitlines(keepends=True)
     there.path.write_bytes(b"{}\n".join(lines[::2]))
-    said = there.fails()
-    assert said.count("FAILED  ") == MOST_PROBLEMS + 1 and " more\n" in said
+    output = there.fails()
+    assert output.count("FAILED  ") == MOST_PROBLEMS + 1 and " more\n" in output
 
 
 @pytest.mark.parametrize(
@@ -460,26 +460,26 @@ def test_survives_hostile_lines(there: Installation, line: bytes) -> None:
 
 def test_needs_only_the_key_and_the_files(there: Installation, tmp_path: Path) -> None:
     there.process("a")
-    code, said = there.verify("--key", there.key, there.path, config=False)
-    assert (code, "ok" in said) == (DONE, True), said
-    assert "no head to compare with" in said
-    noted = said.rpartition("head: ")[2].strip()
-    code, said = there.verify("--key", there.key, "--head", noted, there.path, config=False)
-    assert (code, "note" in said) == (DONE, False), said
+    code, output = there.verify("--key", there.key, there.path, config=False)
+    assert (code, "ok" in output) == (DONE, True), output
+    assert "no head to compare with" in output
+    noted = output.rpartition("head: ")[2].strip()
+    code, output = there.verify("--key", there.key, "--head", noted, there.path, config=False)
+    assert (code, "note" in output) == (DONE, False), output
     assert there.verify("--key", there.key, there.path, there.path, config=False)[0] == DONE, "named twice"
 
 
 def test_prints_json(there: Installation) -> None:
     there.process("a", closes=False)
-    code, said = there.verify("--json")
-    read = json.loads(said)
+    code, output = there.verify("--json")
+    read = json.loads(output)
     assert (code, read["ok"], read["lines"], read["problems"]) == (DONE, True, 2, [])
     (chain,) = read["chains"]
     assert (chain["first"], chain["last"], chain["end"]) == (0, 1, "open")
     assert Head.parse(read["head"]).chain == chain["chain"] and len(read["notes"]) == 1
     there.path.write_bytes(b"")
-    code, said = there.verify("--json")
-    assert (code, json.loads(said)["ok"]) == (NO, False)
+    code, output = there.verify("--json")
+    assert (code, json.loads(output)["ok"]) == (NO, False)
 
 
 def test_returns_exit_codes(there: Installation) -> None:

@@ -92,7 +92,7 @@ class Talk:
 def listen(talk: Talk, reader: SftpReader | None = None, *, end: bool = True) -> list[TransferFact]:
     """All that is found in what passed."""
     reader = reader or SftpReader(lambda: 0.0)
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     for from_user, data in talk.passed:
-        found += (reader.from_user if from_user else reader.from_target)(data)
-    return [*found, *(reader.end() if end else ())]
+        facts += (reader.from_user if from_user else reader.from_target)(data)
+    return [*facts, *(reader.end() if end else ())]

@@ -28,14 +28,14 @@ def test_keeps_everything_but_the_last_moment(bench: Bench, tmp_path: Path) -> N
     ) as process:
         assert process.stdout is not None
         path = Path(process.stdout.readline().strip())
-        told = 0
-        while told < 50:
-            told = int(process.stdout.readline())
+        written = 0
+        while written < 50:
+            written = int(process.stdout.readline())
         assert bench.recover() == (), "it is alive"
         process.send_signal(signal.SIGKILL)
         process.wait()
     (recovered,) = bench.recover()
     assert recovered.manifest is not None and recovered.manifest.status is Status.INTERRUPTED
     lines = output(path).split("\r\n")
-    assert lines[:told] == [f"line {number}" for number in range(told)]
+    assert lines[:written] == [f"line {number}" for number in range(written)]
     assert events(path)[-1] == ("m", "interrupted")

@@ -80,7 +80,7 @@ def listed(bench: Bench, *, target: str | None = None, approved_by: str | None =
     out = StringIO()
     wanted = Filter(target=target, approved_by=approved_by)
     listing(Library(bench.directory), out, as_json=True, wanted=wanted)
-    return [one["sid"] for one in json.loads(out.getvalue())]
+    return [item["sid"] for item in json.loads(out.getvalue())]
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -103,7 +103,7 @@ def searched(
     out, errors = StringIO(), StringIO()
     wanted = Filter(target=target, approved_by=approved_by)
     search(Library(bench.directory), words, out, errors, wanted=wanted, limit=10, as_json=True)
-    return [one["sid"] for one in json.loads(out.getvalue())], errors.getvalue()
+    return [item["sid"] for item in json.loads(out.getvalue())], errors.getvalue()
 
 
 def test_finds_approval_reason_by_search(bench: Bench) -> None:
@@ -130,14 +130,14 @@ def test_skips_and_names_recording_that_fails_in_the_indexer(
     monkeypatch.setattr(Index, "add", broken)
     (problem,) = fill(bench.directory)
     assert bad in problem and "MemoryError" in problem
-    found, errors = searched(bench, "output")
-    assert sorted(found) == sorted([good, later])
+    sids, errors = searched(bench, "output")
+    assert sorted(sids) == sorted([good, later])
     assert f"{bad} is not in the index and was not searched: MemoryError" in errors
     assert fill(bench.directory) == []  # and is not read again
     assert bad in listed(bench)
-    said = StringIO()
-    name_skipped(Library(bench.directory), said)
-    assert said.getvalue().splitlines() == [errors.strip()]
+    output = StringIO()
+    name_skipped(Library(bench.directory), output)
+    assert output.getvalue().splitlines() == [errors.strip()]
 
 
 def test_skips_recording_that_ended_the_indexer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +154,8 @@ def test_skips_recording_that_ended_the_indexer(bench: Bench, monkeypatch: pytes
         with pytest.raises(Killed):
             fill(bench.directory)
     fill(bench.directory)
-    found, errors = searched(bench, "output")
-    assert found == [good]
+    sids, errors = searched(bench, "output")
+    assert sids == [good]
     assert f"{bad} is not in the index and was not searched: the indexer stopped" in errors
 
 

@@ -188,13 +188,13 @@ def test_names_last_start_of_an_interrupted_recording(bench: Bench) -> None:
     """The header has the first start, which the target refused."""
     start = b'{\\"kind\\": \\"exec\\", \\"command\\": \\"evil\\", \\"command_sha256\\": \\"\\"}'
     _left_behind(bench, HEADER + EVENTS + b'[1.250000, "s", "' + start + b'"]\n')
-    (found,) = bench.recover()
-    assert found.manifest is not None
-    assert (found.manifest.kind, found.manifest.command) == ("exec", "evil")
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None
+    assert (recovered.manifest.kind, recovered.manifest.command) == ("exec", "evil")
     _left_behind(bench, HEADER + EVENTS + b'[1.250000, "s", "[nonsense"]\n')
-    (found,) = bench.recover()
-    assert found.manifest is not None
-    assert found.manifest.command != "evil"
+    (recovered,) = bench.recover()
+    assert recovered.manifest is not None
+    assert recovered.manifest.command != "evil"
 
 
 def test_accepts_headers_with_values_of_any_type(bench: Bench) -> None:
@@ -356,9 +356,9 @@ def test_reads_only_the_end_of_a_settled_ledger_in_small_steps(
         return real(self, offset, count)
 
     monkeypatch.setattr(Ledger, "read", counted)
-    found = recover(finisher, pause=lambda: between.append(sum(read)))
-    assert {item.sid for item in found} == {path.stem for path in left}
-    assert all(item.manifest is not None for item in found)
+    recovered = recover(finisher, pause=lambda: between.append(sum(read)))
+    assert {item.sid for item in recovered} == {path.stem for path in left}
+    assert all(item.manifest is not None for item in recovered)
     assert 0 < sum(read) < 3 * 64 * 1024 < size / 4
     steps = [after - before for before, after in pairwise([0, *between])]
     assert max(steps) <= STEP_BYTES
@@ -371,8 +371,8 @@ def test_reads_whole_ledger_once_where_nothing_is_known(bench: Bench) -> None:
     heads.path.unlink()
     path = _left_behind(bench, HEADER + EVENTS)
     pauses: list[None] = []
-    (found,) = recover(finisher, pause=lambda: pauses.append(None))
-    assert found.sid == path.stem and len(pauses) > 300 / PAUSE_STEP
+    (recovered,) = recover(finisher, pause=lambda: pauses.append(None))
+    assert recovered.sid == path.stem and len(pauses) > 300 / PAUSE_STEP
     finisher.ledger.save_head()
     kept = heads.read(bench.directory)
     assert kept is not None and kept.settled == finisher.ledger.path.stat().st_size
@@ -390,8 +390,8 @@ def test_continues_stopped_recovery_at_the_next_start(bench: Bench) -> None:
 
     assert recover(finisher, pause=pause) == () and pauses == 1
     finisher.ledger.save_head()
-    found = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
-    assert {item.sid for item in found} == {path.stem for path in paths}
+    recovered = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
+    assert {item.sid for item in recovered} == {path.stem for path in paths}
 
 
 def test_finds_old_recording_that_was_open_all_the_time(
@@ -420,8 +420,8 @@ def test_finds_old_recording_that_was_open_all_the_time(
     started = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     started.ledger.refresh()
     started.ledger.save_head()
-    (found,) = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
-    assert found.sid == old and found.manifest is not None
+    (recovered,) = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
+    assert recovered.sid == old and recovered.manifest is not None
 
 
 def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,8 +443,8 @@ def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: py
         finisher.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
     finisher.ledger.save_head()
     left = _left_behind(bench, HEADER)
-    found = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
-    assert [item.sid for item in found] == [left.stem]
+    recovered = recover(Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads))
+    assert [item.sid for item in recovered] == [left.stem]
     assert _sealed(bench, late.manifest.sid) == 1
 
 
@@ -452,8 +452,8 @@ def test_signs_no_recording_that_was_put_there(bench: Bench) -> None:
     """Else a forged session of somebody else would be evidence after the next start."""
     bench.close(bench.recorder())
     path = _forge(bench, HEADER + EVENTS)
-    (found,) = bench.recover()
-    assert found.manifest is None and "not recorded by this installation" in found.problem
+    (recovered,) = bench.recover()
+    assert recovered.manifest is None and "not recorded by this installation" in recovered.problem
     assert not path.with_suffix(".json").exists() and path.read_bytes() == HEADER + EVENTS
 
 
@@ -464,8 +464,8 @@ def test_rejects_second_file_of_one_recording(bench: Bench) -> None:
     recorder.output(b"rm -r /")
     recorder.spool.close()
     recorder.path.with_name(f"{recorder.info.sid}.cast").touch()
-    (found,) = bench.recover()
-    assert found.manifest is None and "there are two files of one recording" in found.problem
+    (recovered,) = bench.recover()
+    assert recovered.manifest is None and "there are two files of one recording" in recovered.problem
     recorder.path.with_name(f"{recorder.info.sid}.cast").unlink()
     assert _only(bench.recover()).status is Status.INTERRUPTED
 
@@ -513,7 +513,7 @@ def test_keeps_readers_running_beside_any_file(bench: Bench, kind: str, form: st
         assert not verdicts[closed.manifest.sid].ok
     tree = RecordingTree(bench.directory)
     expired = retention.expired_recordings(tree, SIGNER.keys(), bench.now(), age=timedelta(0), size=1)
-    assert other.manifest.sid in {one.sid for one in expired}
+    assert other.manifest.sid in {item.sid for item in expired}
     statuses = {entry.sid: entry.status for entry in Library(bench.directory).entries()}
     assert statuses[other.manifest.sid] == "complete"
 

@@ -31,7 +31,8 @@ def go(bench: Bench, **limits: object) -> list[str]:
     age, size = limits.get("age"), limits.get("size", 0)
     assert (age is None or isinstance(age, timedelta)) and isinstance(size, int)
     return [
-        one.sid for one in retention.expired_recordings(tree, SIGNER.keys(), bench.now(), age=age, size=size)
+        recording.sid
+        for recording in retention.expired_recordings(tree, SIGNER.keys(), bench.now(), age=age, size=size)
     ]
 
 
@@ -95,13 +96,13 @@ def test_ignores_unsigned_dates_and_sizes(bench: Bench) -> None:
 
 
 def test_keeps_held_recording_until_release(bench: Bench) -> None:
-    one, other = record(bench, 0), record(bench, 0)
+    held, free = record(bench, 0), record(bench, 0)
     bench.wall = NOON + timedelta(days=400)
-    hold(bench, one)
-    assert retention.held_recordings(bench.directory / ledger.NAME) == {one: "case 7"}
-    assert go(bench, age=timedelta(days=1), size=1) == [other]
-    hold(bench, one, LedgerAction.RELEASED)
-    assert go(bench, age=timedelta(days=1)) == sorted([one, other])
+    hold(bench, held)
+    assert retention.held_recordings(bench.directory / ledger.NAME) == {held: "case 7"}
+    assert go(bench, age=timedelta(days=1), size=1) == [free]
+    hold(bench, held, LedgerAction.RELEASED)
+    assert go(bench, age=timedelta(days=1)) == sorted([held, free])
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -112,8 +113,8 @@ def test_writes_tombstone(bench: Bench, held: bool) -> None:
     remove(bench, sid)
     assert [path.name for path in bench.directory.rglob(f"{sid}*")] == []
     book = LedgerReader(bench.directory / ledger.NAME, SIGNER.keys())
-    found = Verifier(SIGNER.keys(), (), bench.now).directory(book, bench.directory)
-    verdicts = {verdict.sid: verdict for verdict in found}
+    results = Verifier(SIGNER.keys(), (), bench.now).directory(book, bench.directory)
+    verdicts = {verdict.sid: verdict for verdict in results}
     assert book.problems == [] and verdicts[other].ok
     assert verdicts[sid].status == "removed"
     assert verdicts[sid].problems == (("removed although line 5 of the ledger held it",) if held else ())
@@ -158,7 +159,7 @@ def test_refuses_hold_of_a_removed_recording(bench: Bench) -> None:
 def test_reads_old_recordings_in_small_steps(bench: Bench) -> None:
     sids = [record(bench, 0) for _ in range(40)]
     pauses: list[None] = []
-    found = retention.expired_recordings(
+    expired = retention.expired_recordings(
         RecordingTree(bench.directory),
         SIGNER.keys(),
         bench.now(),
@@ -166,5 +167,5 @@ def test_reads_old_recordings_in_small_steps(bench: Bench) -> None:
         size=1,
         pause=lambda: pauses.append(None),
     )
-    assert [one.sid for one in found] == sorted(sids)
+    assert [recording.sid for recording in expired] == sorted(sids)
     assert len(pauses) >= 40 / 8

@@ -17,7 +17,7 @@ class Terminal:
         self.line = ShownLine()
         self.echo = EchoFilter(self.line)
         self.now = 0.0
-        self.found: list[str] = []
+        self.results: list[str] = []
 
     def shows(self, text: str) -> None:
         first, newline, rest = text.encode().partition(b"\n")
@@ -28,12 +28,12 @@ class Terminal:
     def types(self, text: str) -> None:
         self._take(self.echo.typed(text.encode(), self.now))
 
-    def _take(self, found: list[EchoResult]) -> None:
-        self.found += [one.text if isinstance(one, ShownInput) else "<dropped>" for one in found]
+    def _take(self, results: list[EchoResult]) -> None:
+        self.results += [result.text if isinstance(result, ShownInput) else "<dropped>" for result in results]
 
     @property
     def kept(self) -> str:
-        return "".join(one for one in self.found if one != "<dropped>")
+        return "".join(result for result in self.results if result != "<dropped>")
 
 
 def test_keeps_keys_that_are_echoed() -> None:
@@ -44,7 +44,7 @@ def test_keeps_keys_that_are_echoed() -> None:
         terminal.shows(letter)
     terminal.types("\r")
     terminal.shows("\r\n")
-    assert terminal.found == ["l", "s", " ", "-", "l", "\r"]
+    assert terminal.results == ["l", "s", " ", "-", "l", "\r"]
 
 
 @pytest.mark.parametrize("question", ["Password: ", "[sudo] password for joe: ", "", "Passphrase: P", "$ "])
@@ -56,7 +56,7 @@ def test_drops_input_with_echo_off(question: str, at_once: bool) -> None:
         terminal.types(piece)
         terminal.now += 0.1
     terminal.shows("\r\nSorry, try again.\r\n")
-    assert terminal.found == ["<dropped>", "\r"]
+    assert terminal.results == ["<dropped>", "\r"]
 
 
 @pytest.mark.parametrize("prompt", ["Password: ", "Pass phrase for key: ", "Passwort: "])
@@ -66,7 +66,7 @@ def test_drops_password_typed_before_its_prompt(prompt: str) -> None:
     terminal.types("Pass1word\r")
     terminal.shows(prompt)
     terminal.shows("\r\n")
-    assert terminal.found == ["<dropped>", "\r"]
+    assert terminal.results == ["<dropped>", "\r"]
 
 
 def test_drops_password_during_other_output() -> None:
@@ -97,7 +97,7 @@ def test_drops_input_that_is_echoed_late() -> None:
     terminal.types("secret")
     terminal.now += 5
     terminal.shows("secret")
-    assert terminal.found == ["<dropped>"]
+    assert terminal.results == ["<dropped>"]
 
 
 def test_keeps_keys_that_draw_nothing() -> None:
@@ -105,7 +105,7 @@ def test_keeps_keys_that_draw_nothing() -> None:
     terminal.shows("$ ")
     for key in ("\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"):
         terminal.types(key)
-    assert terminal.found == ["\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"]
+    assert terminal.results == ["\x1b[A", "\x1b[B", "\x03", "\t", "\x1bOP", "\x7f", "\x04"]
 
 
 def test_drops_alt_with_a_letter() -> None:
@@ -114,7 +114,7 @@ def test_drops_alt_with_a_letter() -> None:
     terminal.types("\x1bs")
     terminal.types("s\x1be")
     terminal.shows("\r\n")
-    assert terminal.found == ["<dropped>"]
+    assert terminal.results == ["<dropped>"]
 
 
 def test_keeps_letters_that_the_shell_draws_again() -> None:
@@ -151,7 +151,7 @@ def test_keeps_letters_that_come_in_parts() -> None:
 def test_limits_held_input() -> None:
     terminal = Terminal()
     terminal.types("x" * (HELD_AT_MOST + 1))
-    assert terminal.found == ["<dropped>"]
+    assert terminal.results == ["<dropped>"]
 
 
 @settings(deadline=None)
@@ -167,9 +167,9 @@ def test_keeps_only_letters_that_were_shown(pieces: list[str]) -> None:
             shown += piece
     letters = [
         letter
-        for one in terminal.found
-        if one != "<dropped>" and not one.startswith("\x1b")
-        for letter in re.sub("\x1b\\[A?", "", one)
+        for result in terminal.results
+        if result != "<dropped>" and not result.startswith("\x1b")
+        for letter in re.sub("\x1b\\[A?", "", result)
     ]
     rest = iter(shown)
     assert all(letter in rest for letter in letters if letter.isalnum())

@@ -53,9 +53,9 @@ SFTP = RecognisedTransfer(by="sftp")
     ],
 )
 def test_recognises_transfer_commands(command: str, by: str | None) -> None:
-    found = recognise("exec", command)
-    assert (found.by if found is not None else None) == by
-    assert found is None or found.copies_files == (by in ("scp", "sftp"))
+    transfer = recognise("exec", command)
+    assert (transfer.by if transfer is not None else None) == by
+    assert transfer is None or transfer.copies_files == (by in ("scp", "sftp"))
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_recognises_transfer_commands(command: str, by: str | None) -> None:
     ],
 )
 def test_marks_commands_that_may_run_other_programs(command: str, mixed: bool, unread: str) -> None:
-    found = recognise("exec", command)
-    assert found is not None
-    assert (found.mixed, found.unread) == (mixed, unread)
-    account = TransferAccount(found, lambda: 0.0)
+    transfer = recognise("exec", command)
+    assert transfer is not None
+    assert (transfer.mixed, transfer.unread) == (mixed, unread)
+    account = TransferAccount(transfer, lambda: 0.0)
     assert account.begin() == ((AccountLost(reason=unread),) if unread else ())
     files = account.files()
     assert (files.mixed, files.lost) == (mixed, unread)
@@ -151,15 +151,15 @@ def test_finds_transfer_program_between_other_words(
 ) -> None:
     command = " ".join([*before, f"{directory}scp -t /etc", *after])
     assert "scp" in transfer_programs("exec", command)
-    found = recognise("exec", command)
-    assert found is None or found.copies_files
+    transfer = recognise("exec", command)
+    assert transfer is None or transfer.copies_files
 
 
 @given(st.text())
 def test_finds_every_recognised_program_for_role_options(command: str) -> None:
-    found = recognise("exec", command)
-    if found is not None and found.copies_files:
-        assert found.by in transfer_programs("exec", command)
+    transfer = recognise("exec", command)
+    if transfer is not None and transfer.copies_files:
+        assert transfer.by in transfer_programs("exec", command)
 
 
 def test_recognises_subsystems_and_nothing_else() -> None:
@@ -172,16 +172,16 @@ def test_recognises_subsystems_and_nothing_else() -> None:
 
 @given(st.text())
 def test_accepts_any_command(command: str) -> None:
-    found = recognise("exec", command)
-    assert found is None or found.by
+    transfer = recognise("exec", command)
+    assert transfer is None or transfer.by
 
 
 def account(talk: Talk) -> tuple[TransferAccount, list[TransferFact]]:
     account = TransferAccount(SFTP, lambda: 0.0)
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     for from_user, data in talk.passed:
-        found += (account.from_user if from_user else account.from_target)(data)
-    return account, [*found, *account.end()]
+        facts += (account.from_user if from_user else account.from_target)(data)
+    return account, [*facts, *account.end()]
 
 
 def test_sums_up_transfers() -> None:
@@ -193,9 +193,9 @@ def test_sums_up_transfers() -> None:
     talk.read(0, b"thing", length=6)
     talk.close()
     talk.change(13, b"\0\0\0\2/c", code=2)
-    all_of_it, found = account(talk)
+    all_of_it, facts = account(talk)
     files = all_of_it.files()
-    assert files.operations == tuple(found) and len(found) == 3
+    assert files.operations == tuple(facts) and len(facts) == 3
     counts = (files.read, files.read_bytes, files.written, files.written_bytes, files.changes, files.failed)
     assert counts == (1, 5, 1, 4, 1, 1)
     assert files.sent == sum(len(data) for from_user, data in talk.passed if from_user)
@@ -207,23 +207,23 @@ def test_limits_listed_operations() -> None:
     talk = Talk()
     for number in range(LISTED + 7):
         talk.change(13, b"\0\0\0\4%04d" % number)
-    all_of_it, found = account(talk)
+    all_of_it, facts = account(talk)
     files = all_of_it.files()
-    assert (len(found), files.changes, len(files.operations)) == (LISTED + 7, LISTED + 7, LISTED)
+    assert (len(facts), files.changes, len(files.operations)) == (LISTED + 7, LISTED + 7, LISTED)
     assert files.left_out == 7
     talk = Talk()
     for _ in range(LISTED):
         talk.change(13, b"\0\0\x04\0" + b"x" * 1024)
     files = account(talk)[0].files()
-    assert sum(len(one.path) for one in files.operations) <= LISTED_TEXT
+    assert sum(len(operation.path) for operation in files.operations) <= LISTED_TEXT
     assert files.left_out > 0
 
 
 def test_reports_lost_account_in_the_summary() -> None:
     talk = Talk()
     talk.passed.append((False, bytes(5)))
-    all_of_it, found = account(talk)
-    assert found == [AccountLost(reason="a packet is too short")]
+    all_of_it, facts = account(talk)
+    assert facts == [AccountLost(reason="a packet is too short")]
     assert all_of_it.files().lost == "a packet is too short"
 
 
@@ -234,8 +234,8 @@ def test_ends_only_the_account_at_an_internal_error(monkeypatch: pytest.MonkeyPa
     for name in ("from_user", "from_target", "end"):
         with monkeypatch.context() as context:
             context.setattr(f"conchrec.recording.capture.sftp.SftpReader.{name}", broken)
-            all_of_it, found = account(Talk())
-        assert found == [AccountLost(reason="an internal error in conchrec")]
+            all_of_it, facts = account(Talk())
+        assert facts == [AccountLost(reason="an internal error in conchrec")]
         assert all_of_it.files().lost == "an internal error in conchrec"
 
 

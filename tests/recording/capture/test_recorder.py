@@ -290,8 +290,8 @@ def test_joins_characters_that_come_in_parts(
     recorder = bench.store(fsync=Fsync.NEVER).open(bench.info())
     recorder.start("shell")
     data = text.encode()
-    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    for index, (begin, end) in enumerate(pairwise(places)):
+    cuts_and_ends = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    for index, (begin, end) in enumerate(pairwise(cuts_and_ends)):
         recorder.output(data[begin:end])
         if index < len(flushes) and flushes[index]:
             recorder.flush()
@@ -363,7 +363,7 @@ def test_counts_and_hashes_input_without_a_pty(bench: Bench) -> None:
     assert closed.manifest.input == "no"
 
 
-def test_only_counts_typed_input(bench: Bench) -> None:
+def test_counts_typed_input_and_nothing_else(bench: Bench) -> None:
     """Neither the password nor a hash from which it could be guessed."""
     recorder = bench.recorder(policy=InputPolicy.WITHOUT_PTY)
     recorder.pty("xterm", 80, 24)
@@ -638,14 +638,14 @@ FACTS: dict[str, Callable[[SessionRecorder], None]] = {
 }
 
 
-def _failing(bench: Bench, file: FailingFile) -> SessionRecorder:
+def recorder_on(bench: Bench, file: FailingFile) -> SessionRecorder:
     store = bench.store(create=lambda name, day: file, policy=InputPolicy.WITHOUT_PTY)
     return store.open(bench.info())
 
 
 def test_fails_when_header_cannot_be_written(bench: Bench) -> None:
     file = FailingFile(room=10)
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     with pytest.raises(SpoolFull):
         recorder.start("shell")
     assert isinstance(recorder.failed, SpoolFull) and recorder.state is RecordingState.FAILED
@@ -655,7 +655,7 @@ def test_fails_when_header_cannot_be_written(bench: Bench) -> None:
 @pytest.mark.parametrize("fact", FACTS)
 def test_raises_failure_at_each_later_fact(bench: Bench, fact: str) -> None:
     file = FailingFile()
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     recorder.start("shell")
     before = file.contents
     file.room = len(before) + 4
@@ -676,7 +676,7 @@ def test_raises_failure_at_each_later_fact(bench: Bench, fact: str) -> None:
 
 def test_reports_failure_of_a_timed_write(bench: Bench) -> None:
     file = FailingFile()
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     heard: list[RecordingError] = []
     recorder.on_failure(heard.append)
     recorder.start("shell")
@@ -694,7 +694,7 @@ def test_reports_failure_of_a_timed_write(bench: Bench) -> None:
 def test_reports_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
     """The disk that is full for the store is full for this flush, too."""
     file = FailingFile()
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     heard: list[RecordingError] = []
     recorder.on_failure(heard.append)
     recorder.start("shell")
@@ -738,7 +738,7 @@ def test_writes_other_recordings_when_one_fails(bench: Bench) -> None:
 
 def test_reports_failure_of_a_background_sync(bench: Bench) -> None:
     file = FailingFile(syncs=False)
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     heard: list[RecordingError] = []
     recorder.on_failure(heard.append)
     recorder.start("shell")
@@ -747,7 +747,7 @@ def test_reports_failure_of_a_background_sync(bench: Bench) -> None:
 
 
 def test_fails_when_sync_fails(bench: Bench) -> None:
-    recorder = _failing(bench, FailingFile(syncs=False))
+    recorder = recorder_on(bench, FailingFile(syncs=False))
     recorder.start("shell")
     waiting = recorder.sync()
     bench.clock.advance(0)
@@ -758,7 +758,7 @@ def test_fails_when_sync_fails(bench: Bench) -> None:
 
 def test_keeps_what_there_is_when_a_failed_recording_closes(bench: Bench) -> None:
     file = FailingFile()
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     recorder.start("shell")
     recorder.output(b"kept")
     recorder.flush()
@@ -779,7 +779,7 @@ def test_keeps_what_there_is_when_a_failed_recording_closes(bench: Bench) -> Non
 
 def test_fails_when_disk_is_full_at_close(bench: Bench) -> None:
     file = FailingFile()
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     recorder.start("shell")
     recorder.output(b"almost")
     file.room = len(file.contents)
@@ -791,7 +791,7 @@ def test_fails_when_disk_is_full_at_close(bench: Bench) -> None:
 
 def test_fails_when_sync_fails_at_close(bench: Bench) -> None:
     file = FailingFile()
-    recorder = _failing(bench, file)
+    recorder = recorder_on(bench, file)
     recorder.start("shell")
     file.syncs = False
     with pytest.raises(WriteFailed):

@@ -27,12 +27,12 @@ def sha256(data: bytes) -> str:
 def listen(passed: Passed, command: ScpCommand = INTO, *, size: int = 1 << 20) -> list[TransferFact]:
     """All that is found, with pieces of ``size`` bytes."""
     reader = ScpReader(command, lambda: 0.0)
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     for by_sender, data in passed:
         feed = reader.from_user if by_sender is command.to_target else reader.from_target
         for at in range(0, len(data), size):
-            found += feed(data[at : at + size])
-    return [*found, *reader.end()]
+            facts += feed(data[at : at + size])
+    return [*facts, *reader.end()]
 
 
 def file(name: str, data: bytes) -> Passed:
@@ -83,21 +83,21 @@ def test_reports_tree_sent_to_the_target() -> None:
 
 
 def test_reports_files_sent_by_the_target() -> None:
-    (found,) = listen([*BEGIN, *file("a", b"contents")], FROM)
-    assert found == Operation(operation="read", path="/d/a", name="a", size=8, sha256=sha256(b"contents"))
+    (fact,) = listen([*BEGIN, *file("a", b"contents")], FROM)
+    assert fact == Operation(operation="read", path="/d/a", name="a", size=8, sha256=sha256(b"contents"))
 
 
 @given(data=st.binary(max_size=200), cuts=st.lists(st.integers(1, 30)))
 def test_reads_any_pieces_alike(data: bytes, cuts: list[int]) -> None:
     reader = ScpReader(INTO, lambda: 0.0)
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     for by_sender, passing in [*BEGIN, *file("a", data), *file("b", b"b")]:
         feed = reader.from_user if by_sender else reader.from_target
         for cut in cuts:
-            found += feed(passing[:cut])
+            facts += feed(passing[:cut])
             passing = passing[cut:]
-        found += feed(passing)
-    assert found == [written("/d/a", "a", data), written("/d/b", "b", b"b")]
+        facts += feed(passing)
+    assert facts == [written("/d/a", "a", data), written("/d/b", "b", b"b")]
 
 
 def test_reads_sender_that_does_not_wait_for_answers() -> None:
@@ -159,15 +159,15 @@ def test_takes_result_from_the_target() -> None:
     """The user may say what he likes: nothing is less true because of it."""
     lie = b"\1permission denied\n"
     sent: Passed = [*BEGIN, (True, b"C4755 2 a\n"), (False, b"\0"), (True, b"#!" + lie), (False, b"\0")]
-    (found,) = listen(sent)
-    assert found == replace(written("/d/a", "a", b"#!"), detail="mode=4755 sender reports: permission denied")
+    (fact,) = listen(sent)
+    assert fact == replace(written("/d/a", "a", b"#!"), detail="mode=4755 sender reports: permission denied")
     no_answer = listen(sent[:-1])
-    assert [(one.result, one.unhashed) for one in no_answer if isinstance(one, Operation)] == [
+    assert [(fact.result, fact.unhashed) for fact in no_answer if isinstance(fact, Operation)] == [
         ("no answer", "no answer")
     ]
-    taken: Passed = [*BEGIN, (True, b"C0644 2 a\n"), (False, b"\0"), (True, b"#!\0"), (False, lie)]
-    (found,) = listen(taken, FROM)
-    assert found == Operation(
+    read: Passed = [*BEGIN, (True, b"C0644 2 a\n"), (False, b"\0"), (True, b"#!\0"), (False, lie)]
+    (fact,) = listen(read, FROM)
+    assert fact == Operation(
         operation="read", path="/d/a", name="a", size=2, sha256=sha256(b"#!"),
         detail="receiver reports: permission denied",
     )  # fmt: skip
@@ -188,9 +188,9 @@ def test_reports_files_that_do_not_exist() -> None:
     # The user's own files that are not there are none of the target's.
     assert listen(passed, INTO) == []
     # The target takes nothing at all.
-    (found,) = listen([(False, b"\1scp: /d/: Not a directory\n")])
-    assert isinstance(found, Operation)
-    assert (found.operation, found.path, found.result) == ("write", "/d/", "scp: /d/: Not a directory")
+    (fact,) = listen([(False, b"\1scp: /d/: Not a directory\n")])
+    assert isinstance(fact, Operation)
+    assert (fact.operation, fact.path, fact.result) == ("write", "/d/", "scp: /d/: Not a directory")
 
 
 def test_reports_files_in_transit_at_the_end() -> None:
@@ -226,9 +226,9 @@ def test_reports_files_in_transit_at_the_end() -> None:
     ],
 )
 def test_reports_once_what_it_cannot_follow(passed: Passed, reason: str) -> None:
-    found = listen([*passed, *file("more", b"more")])
-    assert [one for one in found if isinstance(one, AccountLost)] == [AccountLost(reason=reason)]
-    assert found[0] == AccountLost(reason=reason)
+    facts = listen([*passed, *file("more", b"more")])
+    assert [fact for fact in facts if isinstance(fact, AccountLost)] == [AccountLost(reason=reason)]
+    assert facts[0] == AccountLost(reason=reason)
 
 
 def test_loses_account_at_a_late_refusal() -> None:

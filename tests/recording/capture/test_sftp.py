@@ -22,17 +22,17 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def one(talk: Talk) -> Operation:
-    (found,) = listen(talk)
-    assert isinstance(found, Operation)
-    return found
+def only_operation(talk: Talk) -> Operation:
+    (fact,) = listen(talk)
+    assert isinstance(fact, Operation)
+    return fact
 
 
 def lost(talk: Talk) -> str:
     """Why the thread was lost, which is the only thing that is found."""
-    (found,) = listen(talk)
-    assert isinstance(found, AccountLost)
-    return found.reason
+    (fact,) = listen(talk)
+    assert isinstance(fact, AccountLost)
+    return fact.reason
 
 
 def written(path: str, data: bytes, flags: str = "write,create,truncate") -> Operation:
@@ -54,7 +54,7 @@ def test_reports_written_file() -> None:
     talk.write(0, b"some")
     talk.write(4, b"thing")
     talk.close()
-    assert one(talk) == written("/tmp/ä", b"something")
+    assert only_operation(talk) == written("/tmp/ä", b"something")
 
 
 def test_reports_file_read_to_its_end() -> None:
@@ -64,7 +64,7 @@ def test_reports_file_read_to_its_end() -> None:
     talk.read(32768, b"y")
     talk.end_of_file(32769)
     talk.close()
-    assert one(talk) == was_read("/a", b"x" * 32768 + b"y")
+    assert only_operation(talk) == was_read("/a", b"x" * 32768 + b"y")
 
 
 def test_reports_empty_files() -> None:
@@ -96,7 +96,7 @@ def test_hashes_file_read_to_its_reported_size(how: str) -> None:
         talk.target(sftp.ATTRS, uint32(talk.ask(sftp.FSTAT, string(b"h"))) + attributes)
     talk.read(0, b"data", length=4)
     talk.close()
-    assert one(talk) == was_read("/d/a", b"data")
+    assert only_operation(talk) == was_read("/d/a", b"data")
 
 
 def test_hashes_file_read_to_a_short_answer() -> None:
@@ -107,7 +107,7 @@ def test_hashes_file_read_to_a_short_answer() -> None:
     talk.data(first, b"short")
     talk.status(second, sftp.EOF)
     talk.close()
-    assert one(talk) == was_read("/a", b"short")
+    assert only_operation(talk) == was_read("/a", b"short")
 
 
 def test_hashes_nothing_after_a_short_answer_to_a_long_request() -> None:
@@ -118,7 +118,7 @@ def test_hashes_nothing_after_a_short_answer_to_a_long_request() -> None:
     talk.data(first, b"x" * 262144)
     talk.status(second, sftp.EOF)
     talk.close()
-    assert one(talk).unhashed == "not read to its end"
+    assert only_operation(talk).unhashed == "not read to its end"
 
 
 def test_matches_answers_in_any_order() -> None:
@@ -129,7 +129,7 @@ def test_matches_answers_in_any_order() -> None:
         talk.data(numbers[index], data)
     talk.status(numbers[3], sftp.EOF)
     talk.close()
-    assert one(talk) == was_read("/a", b"aabbcc")
+    assert only_operation(talk) == was_read("/a", b"aabbcc")
 
 
 def test_accepts_data_after_the_answer_to_close() -> None:
@@ -156,16 +156,16 @@ def test_hashes_writes_in_the_order_of_offsets(order: list[int], chunks: list[by
     for index in order:
         talk.write(len(b"".join(chunks[:index])), chunks[index])
     talk.close()
-    assert one(talk) == written("/a", b"".join(chunks))
+    assert only_operation(talk) == written("/a", b"".join(chunks))
 
 
 # --- files that are not whole
 
 
 def unhashed(talk: Talk) -> str:
-    found = one(talk)
-    assert found.sha256 == ""
-    return found.unhashed
+    facts = only_operation(talk)
+    assert facts.sha256 == ""
+    return facts.unhashed
 
 
 def test_leaves_out_hash_of_half_a_file() -> None:
@@ -207,8 +207,8 @@ def test_leaves_out_hash_of_writes_far_out_of_order() -> None:
     for number in range(1, 150):
         talk.write(number * 32768, bytes(32768))
     talk.close()
-    found = one(talk)
-    assert (found.size, found.unhashed) == (5 + 149 * 32768, "too far out of order")
+    facts = only_operation(talk)
+    assert (facts.size, facts.unhashed) == (5 + 149 * 32768, "too far out of order")
 
 
 @pytest.mark.parametrize(
@@ -231,10 +231,10 @@ def test_leaves_out_hash_where_earlier_contents_may_remain(size: int | None, mor
     if more:
         talk.write(4, more)
     talk.close()
-    *_, found = listen(talk)
-    assert isinstance(found, Operation)
-    assert (found.operation, found.unhashed) == ("write", why)
-    assert found.sha256 == ("" if why else sha256(b"some" + more))
+    *_, facts = listen(talk)
+    assert isinstance(facts, Operation)
+    assert (facts.operation, facts.unhashed) == ("write", why)
+    assert facts.sha256 == ("" if why else sha256(b"some" + more))
 
 
 def test_hashes_new_file() -> None:
@@ -242,7 +242,7 @@ def test_hashes_new_file() -> None:
     talk.open(b"/a", sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_EXCL)
     talk.write(0, b"some")
     talk.close()
-    assert one(talk) == written("/a", b"some", "write,create,exclusive")
+    assert only_operation(talk) == written("/a", b"some", "write,create,exclusive")
 
 
 def test_leaves_out_hash_after_a_cut() -> None:
@@ -253,9 +253,9 @@ def test_leaves_out_hash_after_a_cut() -> None:
     talk.change(sftp.FSETSTAT, string(b"h") + size_attribute(5))
     talk.write(0, b"first")
     talk.close()
-    *_, found = listen(talk)
-    assert isinstance(found, Operation)
-    assert (found.sha256, found.unhashed) == ("", "cut to 5 bytes")
+    *_, facts = listen(talk)
+    assert isinstance(facts, Operation)
+    assert (facts.sha256, facts.unhashed) == ("", "cut to 5 bytes")
 
 
 def test_leaves_out_hash_of_appended_file() -> None:
@@ -277,7 +277,7 @@ def test_reports_failures() -> None:
     unclosed.to_write(b"/a")
     unclosed.write(0, b"some")
     unclosed.close(code=99)
-    assert [one(talk) for talk in (refused, full, unclosed)] == [
+    assert [only_operation(talk) for talk in (refused, full, unclosed)] == [
         Operation(operation="read", path="/a", size=0, unhashed="not opened", result="permission denied"),
         replace(written("/a", b""), size=9, sha256="", unhashed="a part of it failed", result="failure"),
         replace(written("/a", b"some"), result="status 99"),
@@ -367,7 +367,7 @@ def test_loses_account_when_target_does_something_unknown(kind: int, answer: int
 def test_uses_the_target_order_of_link_paths() -> None:
     talk = Talk(extension=b"vendor-id")
     talk.change(sftp.SYMLINK, string(b"/link") + string(b"/there"))
-    assert one(talk) == Operation(operation="symlink", path="/link", other="/there")
+    assert only_operation(talk) == Operation(operation="symlink", path="/link", other="/there")
 
 
 def test_learns_order_of_link_paths_from_the_answer() -> None:
@@ -377,7 +377,7 @@ def test_learns_order_of_link_paths_from_the_answer() -> None:
     link = talk.ask(sftp.SYMLINK, string(b"/there") + string(b"/link"))
     talk.target(sftp.VERSION_REPLY, uint32(3) + string(b"posix-rename@openssh.com") + string(b"1"))
     talk.status(link)
-    assert one(talk) == Operation(operation="symlink", path="/link", other="/there")
+    assert only_operation(talk) == Operation(operation="symlink", path="/link", other="/there")
 
 
 def test_reports_copy_at_the_target() -> None:
@@ -407,10 +407,10 @@ def test_leaves_out_hash_of_file_changed_by_another_request(other: bytes, change
         talk.write(0, b"evil", b"2")
         talk.close(b"2")
     talk.close(b"1")
-    told = [found for found in listen(talk) if isinstance(found, Operation) and found.operation == "write"]
-    assert told
-    assert all(found.sha256 == "" for found in told)
-    assert told[-1].unhashed == "changed through another request"
+    writes = [facts for facts in listen(talk) if isinstance(facts, Operation) and facts.operation == "write"]
+    assert writes
+    assert all(facts.sha256 == "" for facts in writes)
+    assert writes[-1].unhashed == "changed through another request"
 
 
 def test_hashes_file_that_is_written_again_later() -> None:
@@ -444,7 +444,7 @@ def test_limits_and_escapes_paths() -> None:
     talk = Talk()
     talk.change(sftp.REMOVE, string(b"/\xff"))
     talk.change(sftp.REMOVE, string(b"x" * 100_000))
-    assert [found.path for found in listen(talk) if isinstance(found, Operation)] == [
+    assert [facts.path for facts in listen(talk) if isinstance(facts, Operation)] == [
         "/\\xff",
         "x" * PATH_MAX + "…",
     ]
@@ -477,15 +477,15 @@ def test_reads_any_pieces_alike(data: st.DataObject) -> None:
     talk = conversation()
     whole = listen(talk)
     reader = SftpReader(lambda: 0.0)
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     for from_user, packet in talk.passed:
         feed = reader.from_user if from_user else reader.from_target
         at = 0
         while at < len(packet):
             size = data.draw(st.integers(1, len(packet) - at))
-            found += feed(packet[at : at + size])
+            facts += feed(packet[at : at + size])
             at += size
-    assert [*found, *reader.end()] == whole
+    assert [*facts, *reader.end()] == whole
     assert len(whole) == 4
 
 
@@ -504,12 +504,12 @@ def test_accepts_one_direction_far_ahead(size: int) -> None:
     reader = SftpReader(lambda: 0.0)
     for from_user, packet in begin:
         (reader.from_user if from_user else reader.from_target)(packet)
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     for side, feed in ((True, reader.from_user), (False, reader.from_target)):
         stream = b"".join(packet for from_user, packet in ahead.passed if from_user is side)
         for at in range(0, len(stream), size):
-            found += feed(stream[at : at + size])
-    assert found == [written("/a", b"".join(bytes((offset,)) * 7 for offset in range(0, 70, 7)))]
+            facts += feed(stream[at : at + size])
+    assert facts == [written("/a", b"".join(bytes((offset,)) * 7 for offset in range(0, 70, 7)))]
 
 
 # --- what is not understood
@@ -598,10 +598,10 @@ def test_loses_account_when_guessed_handle_changes_something(kind: int, body: by
     assert lost not in mistake, "the client's mistake, and the target says so"
     assert lost in works
     assert lost in unanswered, "a client may end without waiting for the answer"
-    for found, result in ((mistake, "failure"), (works, "not known"), (unanswered, "no answer")):
-        changes = [one for one in found if isinstance(one, Operation)]
-        assert [one.result for one in changes] == ([] if kind == sftp.WRITE else [result])
-        assert all("unknown handle " in one.detail for one in changes)
+    for facts, result in ((mistake, "failure"), (works, "not known"), (unanswered, "no answer")):
+        changes = [fact for fact in facts if isinstance(fact, Operation)]
+        assert [fact.result for fact in changes] == ([] if kind == sftp.WRITE else [result])
+        assert all("unknown handle " in fact.detail for fact in changes)
 
 
 @pytest.mark.parametrize(
@@ -634,7 +634,7 @@ def test_names_file_of_a_known_handle_in_a_copy() -> None:
     talk.to_read(b"/a", b"1")
     body = string(b"copy-data") + string(b"1") + uint64(0) * 2 + string(b"2") + uint64(0)
     talk.status(talk.ask(sftp.EXTENDED, body))
-    change = next(one for one in listen(talk) if isinstance(one, Operation) and one.size is None)
+    change = next(fact for fact in listen(talk) if isinstance(fact, Operation) and fact.size is None)
     assert (change.path, change.other) == ("/a", "")
     assert change.detail == "all bytes from 0 unknown handle 32"
 
@@ -677,7 +677,7 @@ def test_reports_open_that_creates_or_empties_as_write(
         sha256="" if sha256_of is None else sha256(sha256_of),
         unhashed=unhashed,
     )
-    assert one(talk) == expected
+    assert only_operation(talk) == expected
 
 
 def test_reports_emptied_and_read_file_twice() -> None:
@@ -685,13 +685,13 @@ def test_reports_emptied_and_read_file_twice() -> None:
     talk.open(b"/a", sftp.FXF_READ | sftp.FXF_WRITE | sftp.FXF_TRUNC)
     talk.end_of_file(0)
     talk.close()
-    assert one(talk) == written("/a", b"", "read,write,truncate")
+    assert only_operation(talk) == written("/a", b"", "read,write,truncate")
     talk = Talk()
     talk.open(b"/a", sftp.FXF_READ | sftp.FXF_TRUNC)
     talk.read(0, b"x", length=1)
     talk.end_of_file(1)
     talk.close()
-    assert [(one.operation, one.path) for one in listen(talk) if isinstance(one, Operation)] == [
+    assert [(fact.operation, fact.path) for fact in listen(talk) if isinstance(fact, Operation)] == [
         ("read", "/a"),
         ("write", "/a"),
     ]
@@ -701,8 +701,8 @@ def test_reports_refused_open_for_changes_as_write() -> None:
     talk = Talk()
     flags = sftp.FXF_READ | sftp.FXF_TRUNC
     talk.status(talk.ask(sftp.OPEN, string(b"/a") + uint32(flags) + NO_ATTRIBUTES), 3)
-    found = one(talk)
-    assert (found.operation, found.detail, found.result) == (
+    facts = only_operation(talk)
+    assert (facts.operation, facts.detail, facts.result) == (
         "write", "flags=read,truncate", "permission denied",
     )  # fmt: skip
 
@@ -715,9 +715,9 @@ def test_returns_bytes_that_are_in_no_packet() -> None:
     talk = Talk()
     talk.passed.append((True, uint32(20) + b"\3hal"))
     talk.passed.append((False, string(b"\x65" + uint32(7) + bytes(12)) + b"more"))
-    (found,) = listen(talk)
-    assert isinstance(found, AccountLost)
-    assert (found.from_user, found.from_target) == (
+    (facts,) = listen(talk)
+    assert isinstance(facts, AccountLost)
+    assert (facts.from_user, facts.from_target) == (
         uint32(20) + b"\3hal",
         string(b"\x65" + uint32(7) + bytes(12)) + b"more",
     )
@@ -733,18 +733,18 @@ def test_returns_every_byte_of_a_shell(text: bytes, cuts: list[int], early: bool
     talk = Talk(begun=early)
     reader = SftpReader(lambda: 0.0)
     assert listen(talk, reader, end=False) == []
-    found: list[TransferFact] = []
+    facts: list[TransferFact] = []
     sent = b""
     for size in [*cuts, len(text)]:
         piece = text[len(sent) : len(sent) + size]
-        if found:
+        if facts:
             break
         sent += piece
-        found += reader.from_target(piece)
-    found += reader.end()
-    (one,) = found
-    assert isinstance(one, AccountLost)
-    assert one.from_target == sent
+        facts += reader.from_target(piece)
+    facts += reader.end()
+    (fact,) = facts
+    assert isinstance(fact, AccountLost)
+    assert fact.from_target == sent
 
 
 def test_reports_target_that_does_not_answer() -> None:
@@ -824,13 +824,13 @@ def test_limits_text_of_each_report() -> None:
         talk = Talk()
         attributes = uint32(0x80000004) + uint32(0o600) + uint32(pairs) + string(b"name") * 2 * pairs
         talk.change(sftp.SETSTAT, string(b"/a") + attributes)
-        (found,) = listen(talk)
+        (facts,) = listen(talk)
         if pairs == 64:
             names = ",".join(["name"] * 64)[:256]
             detail = f"mode=0600 extended={names}…"
-            assert found == Operation(operation="setstat", path="/a", detail=detail)
+            assert facts == Operation(operation="setstat", path="/a", detail=detail)
         else:
-            assert found == AccountLost(reason="too many attributes")
+            assert facts == AccountLost(reason="too many attributes")
 
 
 def test_reads_only_the_start_of_a_long_list() -> None:
@@ -853,9 +853,9 @@ def test_limits_open_files_and_requests() -> None:
     talk = Talk()
     for number in range(10_000):
         talk.to_read(b"/" + b"x" * 4000, b"%d" % number)
-    found = listen(talk, reader)
-    assert found[0] == AccountLost(reason="too many files are open")
-    assert 500 < len(found) < 1000
+    facts = listen(talk, reader)
+    assert facts[0] == AccountLost(reason="too many files are open")
+    assert 500 < len(facts) < 1000
     talk = Talk()
     for _ in range(REQUESTS + 1):
         talk.ask_read(0)

@@ -16,7 +16,7 @@ class Terminal:
     def __init__(self) -> None:
         self.line = ShownLine()
         self.commands = CommandDetector(self.line)
-        self.found: list[str | int] = []
+        self.events: list[str | int] = []
 
     def shows(self, text: str | bytes) -> None:
         data = text.encode() if isinstance(text, str) else text
@@ -31,8 +31,8 @@ class Terminal:
             self.commands.typed(letter.encode())
             self.shows("\r\n" if letter == "\r" else letter)
 
-    def _take(self, found: list[CommandEvent]) -> None:
-        self.found += [one.text if isinstance(one, CommandStart) else one.status for one in found]
+    def _take(self, events: list[CommandEvent]) -> None:
+        self.events += [event.text if isinstance(event, CommandStart) else event.status for event in events]
 
 
 PROMPTS = [
@@ -49,7 +49,7 @@ def test_finds_commands_by_the_prompt(prompt: str) -> None:
         terminal.shows(prompt)
         terminal.types(command + "\r")
         terminal.shows("some output\r\nmore $ output\r\n")
-    assert terminal.found == ["ls -l", "cd /tmp", "echo '$ # >'"]
+    assert terminal.events == ["ls -l", "cd /tmp", "echo '$ # >'"]
 
 
 def test_ignores_further_lines_of_a_command() -> None:
@@ -59,7 +59,7 @@ def test_ignores_further_lines_of_a_command() -> None:
     for prompt in ("> ", "heredoc> ", "for quote> "):
         terminal.shows(prompt)
         terminal.types("some text\r")
-    assert terminal.found == ["cat << X"]
+    assert terminal.events == ["cat << X"]
 
 
 def test_ignores_passwords_and_answers() -> None:
@@ -69,7 +69,7 @@ def test_ignores_passwords_and_answers() -> None:
         for letter in "hunter2\r":
             terminal.commands.typed(letter.encode())
         terminal.shows("\r\n")
-    assert terminal.found == []
+    assert terminal.events == []
 
 
 def test_does_not_see_password_at_a_line_that_looks_like_a_prompt() -> None:
@@ -77,7 +77,7 @@ def test_does_not_see_password_at_a_line_that_looks_like_a_prompt() -> None:
     terminal.shows("secret> $ ")
     terminal.commands.typed(b"hunter2\r")
     terminal.shows("\r\n$ ")
-    assert terminal.found == []
+    assert terminal.events == []
 
 
 def test_finds_edited_line_in_its_final_form() -> None:
@@ -91,7 +91,7 @@ def test_finds_edited_line_in_its_final_form() -> None:
     terminal.shows("\r$ make install\x1b[K")
     terminal.commands.typed(b"\r")
     terminal.shows("\r\n")
-    assert terminal.found == ["make install"]
+    assert terminal.events == ["make install"]
 
 
 def test_ignores_cancelled_and_empty_lines() -> None:
@@ -103,7 +103,7 @@ def test_ignores_cancelled_and_empty_lines() -> None:
     terminal.types("\r")
     terminal.shows("$ ")
     terminal.types("id\r")
-    assert terminal.found == ["id"]
+    assert terminal.events == ["id"]
 
 
 def test_finds_commands_typed_ahead() -> None:
@@ -111,7 +111,7 @@ def test_finds_commands_typed_ahead() -> None:
     terminal.shows("$ ")
     terminal.commands.typed(b"ls\rid\r")
     terminal.shows("ls\r\nfile one\r\n$ id\r\nuid=0\r\n$ ")
-    assert terminal.found == ["ls", "id"]
+    assert terminal.events == ["ls", "id"]
 
 
 def test_finds_none_inside_full_screen_programs() -> None:
@@ -122,10 +122,10 @@ def test_finds_none_inside_full_screen_programs() -> None:
     terminal.types("a comment\r")
     terminal.shows("\x1b[?1049l\r\n$ ")
     terminal.types("id\r")
-    assert terminal.found == ["vim", "id"]
+    assert terminal.events == ["vim", "id"]
 
 
-TOLD = (
+MARKED = (
     "\x1b]133;A\x07$ \x1b]133;B\x07ls -x\b \bl\r\n\x1b]133;C\x07file\r\n\x1b]133;D;0\x07"
     "\x1b]133;A\x1b\\$ \x1b]133;B\x1b\\false\r\n\x1b]133;C\x1b\\\x1b]133;D;1\x1b\\"
     "\x1b]133;A;k=i\x07$ \x1b]133;B\x07\r\n\x1b]133;A\x07$ \x1b]133;B\x07"
@@ -134,14 +134,14 @@ TOLD = (
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, len(TOLD.encode()))))
+@given(st.lists(st.integers(0, len(MARKED.encode()))))
 def test_finds_commands_by_marks_in_any_pieces(cuts: list[int]) -> None:
-    data = TOLD.encode()
-    places = sorted({0, len(data), *cuts})
+    data = MARKED.encode()
+    cuts = sorted({0, len(data), *cuts})
     terminal = Terminal()
-    for begin, end in pairwise(places):
+    for begin, end in pairwise(cuts):
         terminal.shows(data[begin:end])
-    assert terminal.found == ["ls -l", 0, "false", 1, "echo a; b \\ c", 130]
+    assert terminal.events == ["ls -l", 0, "false", 1, "echo a; b \\ c", 130]
 
 
 def test_ignores_prompt_of_a_shell_with_marks() -> None:
@@ -149,7 +149,7 @@ def test_ignores_prompt_of_a_shell_with_marks() -> None:
     terminal.shows("\x1b]133;A\x07$ \x1b]133;B\x07")
     terminal.types("ls\r")
     terminal.shows("\x1b]133;C\x07")
-    assert terminal.found == ["ls"]
+    assert terminal.events == ["ls"]
 
 
 def test_reads_marks_after_much_output() -> None:
@@ -159,7 +159,7 @@ def test_reads_marks_after_much_output() -> None:
         terminal.shows(b"x" * 32768)
     terminal.shows(b"x" * LOOKED_AT * 3 + b"\x1b]133;D;0\x07\x1b]133;A\x07$ \x1b]133;B\x07")
     terminal.shows("id\r\n\x1b]133;C\x07")
-    assert terminal.found == ["cat big", 0, "id"]
+    assert terminal.events == ["cat big", 0, "id"]
 
 
 PIECES = [
@@ -177,4 +177,4 @@ def test_accepts_any_input_and_output(talk: list[tuple[bool, bytes]]) -> None:
             terminal.commands.typed(data)
         else:
             terminal.shows(data)
-    assert all(len(one) <= 1024 for one in terminal.found if isinstance(one, str))
+    assert all(len(event) <= 1024 for event in terminal.events if isinstance(event, str))

@@ -36,7 +36,7 @@ def record(bench: Bench, *output: bytes, command: str = "", to: tuple[str, ...] 
     return bench.close(recorder)
 
 
-def found(bench: Bench, *phrases: str, **when: datetime) -> list[tuple[str, float | None, str]]:
+def search(bench: Bench, *phrases: str, **when: datetime) -> list[tuple[str, float | None, str]]:
     """Session, time and line of every hit, what was found in brackets."""
     with Index(bench.directory) as index:
         return [
@@ -54,39 +54,41 @@ def test_finds_lines_with_their_time(bench: Bench) -> None:
         bench, b"$ psql\r\n", b"db=# drop ta", b"ble users;\r\nDROP TABLE\r\n", b"db=# select 1;\r\n"
     ).manifest.sid
     assert fill(bench.directory) == []
-    assert found(bench, "drop table") == [
+    assert search(bench, "drop table") == [
         (sid, 3.0, "db=# [drop table] users;"),
         (sid, 3.0, "[DROP TABLE]"),
     ]
-    assert found(bench, "table drop") == []
-    assert [line for _, _, line in found(bench, "psql", "select")] == ["$ [psql]", "db=# [select] 1;"]
-    assert found(bench, "psql", "nowhere") == []
+    assert search(bench, "table drop") == []
+    assert [line for _, _, line in search(bench, "psql", "select")] == ["$ [psql]", "db=# [select] 1;"]
+    assert search(bench, "psql", "nowhere") == []
 
 
 def test_finds_output_on_the_alternate_screen(bench: Bench) -> None:
     sid = record(bench, VIM).manifest.sid
     fill(bench.directory)
-    assert [(one, line.strip()) for one, _, line in found(bench, "secret plans")] == [(sid, "[secret plans]")]
+    assert [(hit_sid, line.strip()) for hit_sid, _, line in search(bench, "secret plans")] == [
+        (sid, "[secret plans]")
+    ]
 
 
 def test_finds_phrase_across_lines(bench: Bench) -> None:
     record(bench, b"one two\r\nthree four\r\nthree\r\n")
     fill(bench.directory)
-    assert [line for _, _, line in found(bench, "two three")] == ["one [two]"]
+    assert [line for _, _, line in search(bench, "two three")] == ["one [two]"]
 
 
 @pytest.mark.parametrize("phrase", ["\u2714\ufe0f done", "a\u200db", "tab\there"])
 def test_escapes_phrase_like_the_screen(bench: Bench, phrase: str) -> None:
     record(bench, f"so: {phrase}\r\n".encode())
     fill(bench.directory)
-    assert len(found(bench, phrase)) == 1
+    assert len(search(bench, phrase)) == 1
 
 
 def test_finds_commands_and_names_of_files(bench: Bench) -> None:
     sid = record(bench, b"\x00\xff\x1b]0;title\x07out\r\n", command='rm -rf "/srv/da\udcffta"').manifest.sid
     fill(bench.directory)
-    assert found(bench, "rm -rf") == [(sid, None, '[rm -rf] "/srv/da\\udcffta"')]
-    assert found(bench, "title") == [], "it was never on the screen"
+    assert search(bench, "rm -rf") == [(sid, None, '[rm -rf] "/srv/da\\udcffta"')]
+    assert search(bench, "title") == [], "it was never on the screen"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_finds_commands_and_names_of_files(bench: Bench) -> None:
 def test_treats_operators_as_words(bench: Bench, words: str) -> None:
     record(bench, f"a {words} b\r\n".encode(), b"x\r\ny\r\n")
     fill(bench.directory)
-    (hit,) = [hit for hit in found(bench, words) if "a " in hit[2]]
+    (hit,) = [hit for hit in search(bench, words) if "a " in hit[2]]
     assert hit[2].replace("[", "").replace("]", "") == f"a {words} b"
 
 
@@ -116,9 +118,9 @@ def test_sorts_hits_by_recording_and_time(bench: Bench) -> None:
         bench.wall = NOON + timedelta(days=day)
         sids.append(record(bench, b"the word\r\n").manifest.sid)
     fill(bench.directory)
-    assert [sid for sid, _, _ in found(bench, "word")] == sids[::-1]
-    assert [sid for sid, _, _ in found(bench, "word", since=NOON + timedelta(days=1))] == sids[:0:-1]
-    assert [sid for sid, _, _ in found(bench, "word", until=NOON + timedelta(days=1))] == sids[:1]
+    assert [sid for sid, _, _ in search(bench, "word")] == sids[::-1]
+    assert [sid for sid, _, _ in search(bench, "word", since=NOON + timedelta(days=1))] == sids[:0:-1]
+    assert [sid for sid, _, _ in search(bench, "word", until=NOON + timedelta(days=1))] == sids[:1]
 
 
 def test_returns_rows(bench: Bench) -> None:
@@ -141,7 +143,7 @@ def test_reads_only_new_recordings(bench: Bench) -> None:
         assert index.differences() == ([second.manifest.sid], set())
     fill(bench.directory, lambda done, of: seen.append((done, of)))
     assert seen == [(1, 1), (1, 1)]
-    assert [sid for sid, _, _ in found(bench, "one")] == [first.manifest.sid]
+    assert [sid for sid, _, _ in search(bench, "one")] == [first.manifest.sid]
 
 
 def test_forgets_removed_recordings(bench: Bench) -> None:
@@ -149,7 +151,7 @@ def test_forgets_removed_recordings(bench: Bench) -> None:
     fill(bench.directory)
     shutil.rmtree(closed.path.parent)
     fill(bench.directory)
-    assert found(bench, "gone") == []
+    assert search(bench, "gone") == []
     with Index(bench.directory) as index:
         assert index.rows() == {}
 
@@ -167,15 +169,15 @@ def test_erases_removed_recordings_from_the_file(bench: Bench) -> None:
         path.unlink()
     fill(bench.directory)
     assert not there(b"passphrase") and not there(b"zanzibar") and there(b"plain")
-    assert [sid for sid, _, _ in found(bench, "plain")] == [one.manifest.sid for one in kept[::-1]]
+    assert [sid for sid, _, _ in search(bench, "plain")] == [closed.manifest.sid for closed in kept[::-1]]
 
 
 def test_indexes_no_text_of_encrypted_recording(bench: Bench) -> None:
     key = pyrage.x25519.Identity.generate()
     sid = record(bench, b"for auditors\r\n", command="cat report", to=(str(key.to_public()),)).manifest.sid
     assert fill(bench.directory) == []
-    assert found(bench, "auditors") == []
-    assert [one for one, _, _ in found(bench, "report")] == [sid]
+    assert search(bench, "auditors") == []
+    assert [hit_sid for hit_sid, _, _ in search(bench, "report")] == [sid]
 
 
 @pytest.mark.parametrize("what", ["cast", "json"])
@@ -183,7 +185,7 @@ def test_indexes_others_beside_a_damaged_one(bench: Bench, what: str) -> None:
     good, bad = record(bench, b"good word\r\n"), record(bench, b"bad word\r\n")
     bad.path.with_suffix(f".{what}").write_bytes(b"nonsense\n")
     assert fill(bench.directory) == []
-    assert [sid for sid, _, _ in found(bench, "word")] == [good.manifest.sid]
+    assert [sid for sid, _, _ in search(bench, "word")] == [good.manifest.sid]
     with Index(bench.directory) as index:
         assert index.differences() == ([], set()), "it is not looked at again and again"
         assert index.rows()[bad.manifest.sid].status == ("complete" if what == "cast" else "unreadable")
@@ -214,7 +216,7 @@ def test_rebuilds_damaged_index(bench: Bench, harm: Callable[[Path], None]) -> N
     with pytest.raises(IndexUnusable), Index(bench.directory):
         pass
     assert fill(bench.directory) == []
-    assert [one for one, _, _ in found(bench, "word")] == [sid]
+    assert [hit_sid for hit_sid, _, _ in search(bench, "word")] == [sid]
 
 
 def _scrambled(path: Path) -> None:
@@ -230,10 +232,10 @@ def test_rebuilds_index_that_is_damaged_later(bench: Bench, harm: Callable[[Path
     fill(bench.directory)
     harm(bench.directory / NAME)
     with pytest.raises(IndexBroken, match="rebuild-index"):
-        found(bench, "word")
+        search(bench, "word")
     record(bench, b"word\r\n")
     assert fill(bench.directory) == []
-    assert len(found(bench, "word")) == 31
+    assert len(search(bench, "word")) == 31
 
 
 def test_keeps_locked_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,9 +247,9 @@ def test_keeps_locked_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
         late = record(bench, b"word\r\n").manifest.sid
         (problem,) = fill(bench.directory)
         assert problem.startswith(late) and "locked" in problem
-        assert [one for one, _, _ in found(bench, "word")] == [sid], "who asks does not wait"
+        assert [hit_sid for hit_sid, _, _ in search(bench, "word")] == [sid], "who asks does not wait"
     assert fill(bench.directory) == []
-    assert [one for one, _, _ in found(bench, "word")] == [late, sid]
+    assert [hit_sid for hit_sid, _, _ in search(bench, "word")] == [late, sid]
 
 
 def test_rebuilds_while_others_have_it_open(bench: Bench) -> None:
@@ -257,10 +259,10 @@ def test_rebuilds_while_others_have_it_open(bench: Bench) -> None:
     with sqlite3.connect(bench.directory / NAME) as forged:
         forged.execute("UPDATE recordings SET user = 'eve'")
     with contextlib.closing(sqlite3.connect(bench.directory / NAME)) as other:
-        asked = "SELECT count(*) FROM texts WHERE texts MATCH 'word'"
-        assert other.execute(asked).fetchone() == (5,)
+        query = "SELECT count(*) FROM texts WHERE texts MATCH 'word'"
+        assert other.execute(query).fetchone() == (5,)
         assert fill(bench.directory, rebuild=True) == []
-        assert other.execute(asked).fetchone() == (5,), "it is the same file"
+        assert other.execute(query).fetchone() == (5,), "it is the same file"
     with Index(bench.directory) as index:
         assert {row.user for row in index.rows().values()} == {"joe"}
 
@@ -290,14 +292,14 @@ def test_answers_while_another_process_fills_it(bench: Bench) -> None:
         assert fill(bench.directory) == []
         _, complaints = process.communicate()
     assert (process.returncode, complaints) == (0, b"")
-    assert len(found(bench, "word")) == 40
+    assert len(search(bench, "word")) == 40
 
 
 def test_reads_only_the_start_of_long_recordings(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conchrec.recording.catalogue.index.TEXT_AT_MOST", 1000)
     record(bench, b"early\r\n", b"x" * 2000 + b"\r\n", b"late\r\n")
     fill(bench.directory)
-    assert found(bench, "early") and not found(bench, "late")
+    assert search(bench, "early") and not search(bench, "late")
 
 
 def test_indexes_commands_after_the_part_that_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,11 +312,11 @@ def test_indexes_commands_after_the_part_that_is_read(bench: Bench, monkeypatch:
         recorder.output(b"\x1b]133;A\x07$ \x1b]133;B\x07" + command + b"\r\n\x1b]133;C\x07")
         recorder.output(b"x" * 600 + b"\r\n\x1b]133;D;0\x07")
     closed = bench.close(recorder)
-    assert [one.text for one in closed.manifest.commands] == ["early", "fill", "late"]
+    assert [command.text for command in closed.manifest.commands] == ["early", "fill", "late"]
     fill(bench.directory)
     for word, time in (("early", 1.0), ("fill", 2.0), ("late", 3.0)):
         prompt = "" if word == "late" else "$ "
-        assert found(bench, word) == [(closed.manifest.sid, time, f"{prompt}[{word}]")]
+        assert search(bench, word) == [(closed.manifest.sid, time, f"{prompt}[{word}]")]
 
 
 class _Reactor(Clock):

@@ -117,10 +117,10 @@ def cut_and_forge(path: Path) -> None:
 
 def sign_with_another_key(path: Path) -> None:
     last = path.read_bytes().splitlines(keepends=True)[-1]
-    found = LedgerLine.parse(last)
+    broken = LedgerLine.parse(last)
     body = last.rpartition(b',"signature"')[0] + b"}"
     path.write_bytes(path.read_bytes().replace(last, RecordingSigner.generate().entry(body)))
-    assert found.number == 6
+    assert broken.number == 6
 
 
 def append_nonsense(path: Path) -> None:
@@ -182,11 +182,11 @@ def test_reports_and_states_every_change_before_the_next_line(
     expected = desk.ledger.head
     attack(desk.path)
     head = desk.ledger.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
-    (found,) = desk.breaks
-    assert found.expected == expected and found.reason
+    (broken,) = desk.breaks
+    assert broken.expected == expected and broken.reason
     *_, stated, last = desk.lines()
     assert LedgerLine.parse(stated).act is LedgerAction.BROKEN and LedgerLine.parse(stated).head == expected
-    assert ledger.head_of(LedgerLine.parse(stated).number, stated) == found.head
+    assert ledger.head_of(LedgerLine.parse(stated).number, stated) == broken.head
     assert ledger.head_of(LedgerLine.parse(last).number, last) == head
     assert any(f"(its last head was {expected})" in problem for problem in desk.problems())
     assert f"did not continue {expected}" in desk.independent()
@@ -213,8 +213,8 @@ def test_reports_every_change_made_while_nothing_ran(desk: Desk, attack: Callabl
     attack(desk.path)
     started = desk.open()
     started.append(LedgerAction.OPEN, new_session_id(desk.bench.now()))
-    (found,) = desk.breaks
-    assert found.expected == expected
+    (broken,) = desk.breaks
+    assert broken.expected == expected
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -302,7 +302,7 @@ def test_states_each_of_several_changes(desk: Desk) -> None:
         lines[number] = lines[number].replace(b'"sid":"0', b'"sid":"1')
         desk.path.write_bytes(b"".join(lines))
         walk(desk, 4)
-    assert [found.reason.split()[1] for found in desk.breaks] == ["4", "21"]
+    assert [broken.reason.split()[1] for broken in desk.breaks] == ["4", "21"]
 
 
 def test_reads_in_small_steps_and_rests_while_nobody_writes(
@@ -359,8 +359,8 @@ def test_reports_once_what_it_cannot_state(desk: Desk) -> None:
     for _ in range(3):
         with pytest.raises(FileNotFoundError):
             desk.ledger.refresh()
-    (found,) = desk.breaks
-    assert found.head == ""
+    (broken,) = desk.breaks
+    assert broken.head == ""
     away.rename(desk.bench.directory)
     desk.fill(1)
     assert desk.problems() == []  # it is the same one, and what is lost is nothing

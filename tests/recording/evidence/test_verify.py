@@ -65,8 +65,8 @@ def independent(bench: Bench, head: str = "") -> str:
 
 def broken(bench: Bench, head: str = "") -> list[str]:
     """Every problem that is found; and the independent verifier finds some, too."""
-    of_ledger, found = verdicts(bench, head=head)
-    problems = of_ledger + [problem for verdict in found for problem in verdict.problems]
+    of_ledger, results = verdicts(bench, head=head)
+    problems = of_ledger + [problem for verdict in results for problem in verdict.problems]
     assert bool(independent(bench, head)) is bool(problems)
     return problems
 
@@ -100,8 +100,8 @@ def test_finds_changed_byte_anywhere(tmp_path_factory: pytest.TempPathFactory, d
     where = data.draw(st.integers(0, 2**20)) % len(contents)
     contents[where] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(contents)
-    of_ledger, found = verdicts(bench)
-    assert of_ledger or not all(verdict.ok for verdict in found)
+    of_ledger, results = verdicts(bench)
+    assert of_ledger or not all(verdict.ok for verdict in results)
 
 
 def _drop(lines: list[bytes]) -> list[bytes]:
@@ -197,18 +197,18 @@ def test_counts_only_the_marker_as_late_after_a_checkpoint(bench: Bench) -> None
 
 
 def test_rejects_manifest_of_another_recording(bench: Bench) -> None:
-    one, other = record(bench), record(bench)
-    shutil.copy(one.path.with_suffix(".json"), other.path.with_suffix(".json"))
+    first, other = record(bench), record(bench)
+    shutil.copy(first.path.with_suffix(".json"), other.path.with_suffix(".json"))
     assert any(
-        f"the manifest is of another recording: {one.manifest.sid}" in problem for problem in broken(bench)
+        f"the manifest is of another recording: {first.manifest.sid}" in problem for problem in broken(bench)
     )
 
 
 def test_rejects_recording_in_place_of_another(bench: Bench) -> None:
     """The whole recording in the place of another one: the session id is in every signature."""
-    one, other = record(bench), record(bench)
-    shutil.copy(one.path, other.path)
-    shutil.copy(one.path.with_suffix(".json"), other.path.with_suffix(".json"))
+    first, other = record(bench), record(bench)
+    shutil.copy(first.path, other.path)
+    shutil.copy(first.path.with_suffix(".json"), other.path.with_suffix(".json"))
     assert len(broken(bench)) == 2
 
 
@@ -234,8 +234,10 @@ def test_rejects_removed_signature(bench: Bench) -> None:
 
 def test_rejects_unknown_key(bench: Bench) -> None:
     record(bench)
-    of_ledger, found = verdicts(bench, RecordingSigner.generate().keys())
-    assert len(of_ledger) == 2 and found[0].problems[1].startswith("the manifest is signed by an unknown key")
+    of_ledger, results = verdicts(bench, RecordingSigner.generate().keys())
+    assert len(of_ledger) == 2 and results[0].problems[1].startswith(
+        "the manifest is signed by an unknown key"
+    )
 
 
 def test_accepts_earlier_key(bench: Bench) -> None:
@@ -243,8 +245,8 @@ def test_accepts_earlier_key(bench: Bench) -> None:
     both = TrustedKeys.parse(
         f"{RecordingSigner.generate().public_line} new\n{SIGNER.public_line} old\n".encode()
     )
-    of_ledger, found = verdicts(bench, both)
-    assert of_ledger == [] and found[0].ok
+    of_ledger, results = verdicts(bench, both)
+    assert of_ledger == [] and results[0].ok
 
 
 @pytest.mark.parametrize("what", ["cast", "both"])

@@ -116,15 +116,15 @@ def nested(house: House) -> Path:
     return house.copies().rename(house.directory / "x").parent
 
 
-PLACES = [whole, one_day, one_year, flat]
+TARGETS = [whole, one_day, one_year, flat]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_verifies_recordings_in_any_place(house: House, place: Callable[[House], Path]) -> None:
-    code, text = house.verify(place(house), config=False)
+@pytest.mark.parametrize("target", TARGETS)
+def test_verifies_recordings_in_any_place(house: House, target: Callable[[House], Path]) -> None:
+    code, text = house.verify(target(house), config=False)
     assert code == 0, text
     assert "3 recordings (3 complete): ok" in text
-    assert ("missing recordings are not detected" in text) is (place is flat)
+    assert ("missing recordings are not detected" in text) is (target is flat)
 
 
 def test_verifies_nested_directories(house: House) -> None:
@@ -135,9 +135,9 @@ def test_verifies_nested_directories(house: House) -> None:
     assert (code, "3 recordings (3 complete): ok" in text) == (0, True), text
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_fails_for_changed_file_in_any_place(house: House, place: Callable[[House], Path]) -> None:
-    where = place(house)
+@pytest.mark.parametrize("target", TARGETS)
+def test_fails_for_changed_file_in_any_place(house: House, target: Callable[[House], Path]) -> None:
+    where = target(house)
     (victim,) = where.rglob(house.closed[1].path.name)
     victim.write_bytes(victim.read_bytes().replace(b"hello", b"hallo"))
     for what in (where, victim, victim.with_suffix(".json")):
@@ -145,20 +145,20 @@ def test_fails_for_changed_file_in_any_place(house: House, place: Callable[[Hous
         assert code == 1 and f"FAILED  {house.closed[1].manifest.sid}: the cast was changed" in text
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_fails_for_wrong_key_in_any_place(house: House, place: Callable[[House], Path]) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_fails_for_wrong_key_in_any_place(house: House, target: Callable[[House], Path]) -> None:
     key = house.directory / "other.pub"
     key.write_text(RecordingSigner.generate().public_line)
-    code, text = house.verify(place(house), key=key, config=False)
+    code, text = house.verify(target(house), key=key, config=False)
     assert code == 1 and "3 FAILED" in text, text
 
 
-@pytest.mark.parametrize("place", [whole, one_day, one_year])
-def test_fails_for_missing_recording_of_the_ledger(house: House, place: Callable[[House], Path]) -> None:
+@pytest.mark.parametrize("target", [whole, one_day, one_year])
+def test_fails_for_missing_recording_of_the_ledger(house: House, target: Callable[[House], Path]) -> None:
     sid = house.closed[1].manifest.sid
     house.closed[1].path.unlink()
     house.closed[1].path.with_suffix(".json").unlink()
-    code, text = house.verify(place(house), config=False)
+    code, text = house.verify(target(house), config=False)
     assert code == 1 and f"FAILED  {sid}: the recording is missing: line 3 of the ledger names it" in text
 
 
@@ -309,8 +309,8 @@ def test_ignores_head_that_may_be_lost_with_the_machine(house: House) -> None:
     house.log("session.start", recording=path, head=kept)
     house.log("session.end", recording=path, head=house.closed[0].head)
     house.log("session.start", recording=path, head=last)
-    found = [known.head for known in heads_in_audit(house.audit, house.bench.directory)]
-    assert found == [kept, house.closed[0].head, last]
+    heads = [known.head for known in heads_in_audit(house.audit, house.bench.directory)]
+    assert heads == [kept, house.closed[0].head, last]
 
 
 def test_reports_heads_that_were_not_compared(house: House) -> None:
@@ -336,7 +336,7 @@ def test_prints_json(house: House) -> None:
 
 
 def test_fails_for_broken_ledger(house: House) -> None:
-    book = Ledger(house.bench.directory, SIGNER, house.bench.now, on_break=lambda found: None)
+    book = Ledger(house.bench.directory, SIGNER, house.bench.now, on_break=lambda heads: None)
     book.refresh()
     os.truncate(house.ledger, 0)
     book.append(LedgerAction.OPEN, house.closed[0].manifest.sid)

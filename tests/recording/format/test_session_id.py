@@ -17,9 +17,9 @@ def test_contains_its_time(moment: datetime) -> None:
 
 
 @given(moments, moments)
-def test_sorts_by_time(one: datetime, other: datetime) -> None:
-    if one != other:
-        assert (new_session_id(one) < new_session_id(other)) == (one < other)
+def test_sorts_by_time(first: datetime, second: datetime) -> None:
+    if first != second:
+        assert (new_session_id(first) < new_session_id(second)) == (first < second)
 
 
 def test_accepts_any_time_zone() -> None:

@@ -22,7 +22,7 @@ LINES = [
 ]
 
 
-class Growing:
+class GrowingRecording:
     """A file that somebody writes to."""
 
     def __init__(self, directory: Path, ending: str = ".cast") -> None:
@@ -39,41 +39,41 @@ class Growing:
 
     def read(self) -> list[str]:
         """All that there is now."""
-        found: list[str] = []
+        texts: list[str] = []
         while events := self.tail.read():
-            found += [event.text for event in events]
-        return found
+            texts += [event.text for event in events]
+        return texts
 
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.booleans())
 def test_reads_recording_that_grows_in_any_pieces(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], packed: bool
 ) -> None:
-    growing = Growing(tmp_path_factory.mktemp("follow"), ".cast.zst" if packed else ".cast")
+    growing = GrowingRecording(tmp_path_factory.mktemp("follow"), ".cast.zst" if packed else ".cast")
     data = b"".join(LINES)
     if packed:
         packer = ZstdFrames()
         data = b"".join(
             packer.compress([line]) + (packer.cut() if n % 3 == 0 else b"") for n, line in enumerate(LINES)
         )
-    found: list[str] = []
+    texts: list[str] = []
     for size in sizes:
         growing.grows(data[:size])
         data = data[size:]
-        found += growing.read()
+        texts += growing.read()
         assert not growing.tail.ended
     growing.grows(data)
     growing.ends()
     for _ in range(len(LINES)):
         # The end of a packed frame alone is no event, and not the end of the file.
-        found += growing.read()
-    assert found == [*(f"line {n}\r\n" for n in range(1, 9)), "30x4"]
+        texts += growing.read()
+    assert texts == [*(f"line {n}\r\n" for n in range(1, 9)), "30x4"]
     assert growing.tail.ended and growing.tail.header is not None
     assert growing.tail.header.width == 20
 
 
 def test_reads_everything_before_the_end(tmp_path: Path) -> None:
-    growing = Growing(tmp_path)
+    growing = GrowingRecording(tmp_path)
     growing.grows(b"".join(LINES))
     growing.ends()
     assert len(growing.tail.read()) == len(LINES) - 1
@@ -85,7 +85,7 @@ def test_reads_everything_before_the_end(tmp_path: Path) -> None:
     ("ending", "data"), [(".cast", LINES[0] + b"nonsense\n"), (".cast.zst", b"nonsense")]
 )
 def test_raises_at_damage(tmp_path: Path, ending: str, data: bytes) -> None:
-    growing = Growing(tmp_path, ending)
+    growing = GrowingRecording(tmp_path, ending)
     growing.grows(data)
     with pytest.raises(RecordingError):
         growing.read()
@@ -100,7 +100,7 @@ def test_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_paints_pictures(tmp_path: Path) -> None:
-    growing = Growing(tmp_path)
+    growing = GrowingRecording(tmp_path)
     follower = Follower(growing.tail, size=(60, 10))
     assert follower.advance(0).text == "" and follower.picture() == ""
     growing.grows(LINES[0] + LINES[1])

@@ -73,10 +73,10 @@ def test_bounds_frame_by_what_is_read_for_it() -> None:
 
 def test_splits_long_event_into_frames() -> None:
     text = "x" * (10 * FRAME_COST)
-    found = list(frames(output_parts(output(text))))
-    assert "".join(frame.text for frame in found) == text
-    assert max(len(frame.text) for frame in found) <= FRAME_COST + PIECE
-    assert {frame.wake for frame in found[:-1]} == {0.0}
+    shown = list(frames(output_parts(output(text))))
+    assert "".join(frame.text for frame in shown) == text
+    assert max(len(frame.text) for frame in shown) <= FRAME_COST + PIECE
+    assert {frame.wake for frame in shown[:-1]} == {0.0}
 
 
 @given(st.lists(st.text("ab\x1b[6nm]52;c?\x07\r\n\u65e5", max_size=3 * PIECE), max_size=4))
@@ -93,9 +93,9 @@ def test_prints_the_same_for_any_pieces(texts: list[str]) -> None:
     [(1, None, [2, 2]), (2, None, [1, 1]), (1, 0.5, [0.5, 0.5]), (2, 1, [0.5, 0.5]), (None, None, [])],
 )
 def test_waits_like_the_recording(speed: float | None, idle: float | None, pauses: list[float]) -> None:
-    found = list(frames(output_parts(output("a", "b"), raw=True, speed=speed, idle=idle)))
-    assert [frame.wake for frame in found if frame.wake] == pauses
-    assert [frame.text for frame in found] == (["", "a", "b"] if pauses else ["ab"])
+    shown = list(frames(output_parts(output("a", "b"), raw=True, speed=speed, idle=idle)))
+    assert [frame.wake for frame in shown if frame.wake] == pauses
+    assert [frame.text for frame in shown] == (["", "a", "b"] if pauses else ["ab"])
 
 
 def test_prints_only_output() -> None:

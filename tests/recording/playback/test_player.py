@@ -34,9 +34,9 @@ def outline(lines: Iterable[bytes]) -> Outline:
     return about
 
 
-def about(said: list[Event]) -> Outline:
+def about(recorded: list[Event]) -> Outline:
     header = Header(width=COLUMNS, height=ROWS, env={"TERM": "xterm"}).line()
-    return outline([header, *(event_line(event.time, event.code, event.text) for event in said)])
+    return outline([header, *(event_line(event.time, event.code, event.text) for event in recorded)])
 
 
 class Watched:
@@ -44,13 +44,13 @@ class Watched:
 
     def __init__(
         self,
-        said: list[Event],
+        recorded: list[Event],
         *,
         speed: float = 1,
         idle: float | None = None,
         size: tuple[int, int] = (90, ROWS + 2),
     ) -> None:
-        self.player = Player(about(said), lambda: iter(said), speed=speed, idle=idle, size=size)
+        self.player = Player(about(recorded), lambda: iter(recorded), speed=speed, idle=idle, size=size)
         self.now = 1000.0
         self.size = size
         self.printed = ""
@@ -194,10 +194,10 @@ def test_quits(key: str) -> None:
 
 
 def test_shows_and_jumps_to_markers() -> None:
-    said = events()
-    said[2:2] = [Event(time=2.5, code="m", text="one")]
-    said[7:7] = [Event(time=6.5, code="m", text="two\x1b[2J\u65e5")]
-    watched = Watched(said)
+    recorded = events()
+    recorded[2:2] = [Event(time=2.5, code="m", text="one")]
+    recorded[7:7] = [Event(time=6.5, code="m", text="two\x1b[2J\u65e5")]
+    watched = Watched(recorded)
     assert watched.progress.endswith("marker 0/2")
     watched.keys(" ]")
     assert watched.last == "line 2" and watched.progress.endswith("marker 1/2 one")
@@ -242,8 +242,8 @@ def test_reports_recording_larger_than_the_terminal() -> None:
 
 
 def test_follows_size_of_the_recorded_terminal() -> None:
-    said = [*events(3), Event(time=3.5, code="r", text="8x3"), Event(time=4, code="o", text="123456789")]
-    watched = Watched(said)
+    recorded = [*events(3), Event(time=3.5, code="r", text="8x3"), Event(time=4, code="o", text="123456789")]
+    watched = Watched(recorded)
     watched.keys(" \x1b[F")
     assert watched.shown[:4] == ["line 3", "12345678", "9", ""]
 
@@ -269,11 +269,11 @@ def test_ends_at_damage() -> None:
 
 
 def test_reads_outline() -> None:
-    said = [*events(2), Event(time=2.5, code="m", text="x"), Event(time=3, code="c", text="point")]
+    recorded = [*events(2), Event(time=2.5, code="m", text="x"), Event(time=3, code="c", text="point")]
     header = Header(width=99, height=33).line()
-    body = [event_line(event.time, event.code, event.text) for event in said]
-    found = outline([header, *body])
-    assert found == Outline(columns=99, rows=33, newline=True, duration=3.0, markers=((2.5, "x"),))
+    body = [event_line(event.time, event.code, event.text) for event in recorded]
+    result = outline([header, *body])
+    assert result == Outline(columns=99, rows=33, newline=True, duration=3.0, markers=((2.5, "x"),))
     assert outline([header, *body[:2], b"nonsense\n", *body[2:]]).duration == 2.0
     with pytest.raises(RecordingError, match="nothing to play yet"):
         outline([])
@@ -283,15 +283,15 @@ def test_reads_outline() -> None:
 
 def test_seeks_long_recording_in_short_steps() -> None:
     """No turn reads much; and going back starts near."""
-    said = [Event(time=n / 100, code="o", text=f"{n:06}" + "x" * 1000 + "\r\n") for n in range(5000)]
+    recorded = [Event(time=n / 100, code="o", text=f"{n:06}" + "x" * 1000 + "\r\n") for n in range(5000)]
     begun: list[int] = []
 
     def again() -> Iterator[Event]:
-        for number, event in enumerate(said):
+        for number, event in enumerate(recorded):
             begun.append(number)
             yield event
 
-    player = Player(about(said), again, size=(60, 10))
+    player = Player(about(recorded), again, size=(60, 10))
     turns = 0
     frame = player.advance(0, "\x1b[F ")
     while frame.wake == 0:
@@ -320,8 +320,8 @@ def test_seeks_long_recording_in_short_steps() -> None:
 @given(st.text("\x1b[]OABCDHF~56;1 .q+-0", max_size=30), st.integers(1, 5))
 def test_decodes_keys_in_any_pieces(typed: str, size: int) -> None:
     whole, pieces = KeyDecoder(), KeyDecoder()
-    found = [key for at in range(0, len(typed), size) for key in pieces.feed(typed[at : at + size])]
-    assert found == whole.feed(typed)
+    keys = [key for at in range(0, len(typed), size) for key in pieces.feed(typed[at : at + size])]
+    assert keys == whole.feed(typed)
 
 
 hostile = st.lists(
@@ -335,8 +335,8 @@ PRINTED = re.compile(
 
 @given(hostile, st.lists(st.sampled_from([" ", ".", "\x1b[C", "\x1b[D", "5", "0", "]", "+", ""]), max_size=6))
 def test_prints_only_pictures(texts: list[str], typed: list[str]) -> None:
-    said = [Event(time=n / 10, code="om"[n % 5 == 4], text=text) for n, text in enumerate(texts)]
-    watched = Watched(said)
+    recorded = [Event(time=n / 10, code="om"[n % 5 == 4], text=text) for n, text in enumerate(texts)]
+    watched = Watched(recorded)
     for keys in typed:
         watched.keys(keys)
         watched.after(0.3)

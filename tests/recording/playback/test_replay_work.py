@@ -186,9 +186,9 @@ def test_plays_hostile_recording_in_short_steps() -> None:
 
 
 def test_seeks_hostile_recording_in_short_steps() -> None:
-    said = [*clears(2), Event(time=50.0, code="o", text="end")]
+    recorded = [*clears(2), Event(time=50.0, code="o", text="end")]
     about = Outline(columns=1000, rows=1000, newline=False, duration=50.0)
-    player = Player(about, lambda: iter(said), size=(1000, 1000))
+    player = Player(about, lambda: iter(recorded), size=(1000, 1000))
     for key in ("\x1b[F", "\x1b[H", "9"):
         player.advance(0.0, key)
         for _ in range(1000):
@@ -218,8 +218,8 @@ def test_reads_many_markers_in_short_steps() -> None:
         steps += 1
     assert steps > 3
     assert len(about.markers) == MOST_MARKERS
-    said = [Event(time=n / 100, code="m", text="") for n in range(count)]
-    player = Player(about, lambda: iter(said), size=(80, 30))
+    recorded = [Event(time=n / 100, code="m", text="") for n in range(count)]
+    player = Player(about, lambda: iter(recorded), size=(80, 30))
     player.advance(0.0)
     player.advance(100.0, " ")
     with counted() as done:
@@ -238,9 +238,9 @@ def test_reads_compressed_output_in_bounded_pieces(tmp_path: Path) -> None:
     assert path.stat().st_size < 64 * 1024
     tail, count = Tail(LibraryEntry(sid=SID, path=path)), 0
     while not tail.ended:
-        found = tail.read()
-        count += len(found)
-        assert sum(len(event.text) for event in found) < 4 * 1024 * 1024
+        events = tail.read()
+        count += len(events)
+        assert sum(len(event.text) for event in events) < 4 * 1024 * 1024
     assert count == 600
 
 

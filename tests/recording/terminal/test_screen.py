@@ -128,8 +128,8 @@ async def test_shows_real_programs_like_a_terminal(tmux: Tmux, name: str) -> Non
     process = Process(command, env=environment(TERM="screen", PS1="$ "), terminal=(COLUMNS, ROWS))
     try:
         at = 0
-        for said, typed in talk:
-            at = await process.says(said, after=at)
+        for expected, typed in talk:
+            at = await process.says(expected, after=at)
             process.write(typed.encode())
     finally:
         await process.stop(signal.SIGKILL)
