@@ -26,7 +26,7 @@ from conchrec.provenance import Provenance
 from conchrec.reasons import Reason, ReasonCode
 from conchrec.recording.evidence.continuity import STEP_BYTES
 from conchrec.recording.evidence.finisher import Finisher, Sealed
-from conchrec.recording.evidence.ledger_line import LedgerAction, raw_line
+from conchrec.recording.evidence.ledger_line import LedgerAction, parse_raw_line
 from conchrec.recording.format import asciicast
 from conchrec.recording.format.asciicast import START, Damaged, Event, Header
 from conchrec.recording.format.coverage import NotKept
@@ -206,7 +206,7 @@ class _LedgerPart:
 
     def add_line(self, line: bytes, start: int) -> None:
         """Add the next line, whose first byte is at ``start``."""
-        raw = raw_line(line)
+        raw = parse_raw_line(line)
         if raw is None:
             return  # `verify` reports this
         if self.begin and not self.first_sid:
@@ -283,8 +283,8 @@ def _complete(finisher: Finisher, sid: str, pause: Callable[[], None], *, opened
                 return None
             if _is_in_ledger(finisher, sid):
                 raise RecordingError(_MANIFEST_MISSING, code=ReasonCode.MANIFEST_MISSING)
-            packed = name.endswith(COMPRESSED)
-            scan = _scan(file, sid, finisher.keys, packed, pause)
+            is_compressed = name.endswith(COMPRESSED)
+            scan = _scan(file, sid, finisher.keys, is_compressed, pause)
             if not opened and not scan.signed and scan.lines:
                 # Somebody else wrote this file: it must not get our signature.
                 raise RecordingError(
@@ -292,7 +292,7 @@ def _complete(finisher: Finisher, sid: str, pause: Callable[[], None], *, opened
                     code=ReasonCode.RECORDING_UNEXPLAINED,
                 )
             end = b"" if scan.damaged else _final_lines(sid, scan)
-            if packed and not scan.damaged:
+            if is_compressed and not scan.damaged:
                 with _recompressed(file, name, day, scan.whole, end):
                     return finisher.seal(_manifest(sid, scan, end))
             if not scan.damaged:
@@ -308,15 +308,17 @@ def _exists(name: str, directory: int) -> bool:
     return True
 
 
-def _scan(file: BinaryIO, sid: str, keys: TrustedKeys, packed: bool, pause: Callable[[], None]) -> _Scan:
+def _scan(
+    file: BinaryIO, sid: str, keys: TrustedKeys, is_compressed: bool, pause: Callable[[], None]
+) -> _Scan:
     file.seek(0)
-    with encodings.decompressed(file, packed) as plain:
+    with encodings.decompress(file, is_compressed) as plain:
         scan = _scan_lines(plain, sid, keys, pause)
     if scan.damaged:
         # The file stays as it is, and the manifest covers all of it.
         file.seek(0)
         digest, size, lines = hashlib.sha256(), 0, 0
-        with encodings.decompressed(file, packed) as plain:
+        with encodings.decompress(file, is_compressed) as plain:
             while block := plain.read(1024 * 1024):
                 digest.update(block)
                 size += len(block)
@@ -404,7 +406,7 @@ def _recompressed(file: BinaryIO, name: str, day: int, whole: int, end: bytes) -
         fcntl.flock(new.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         packer = encodings.ZstdFrames()
         file.seek(0)
-        with encodings.decompressed(file, True) as plain:
+        with encodings.decompress(file, True) as plain:
             while whole and (block := plain.read(min(whole, 1024 * 1024))):
                 whole -= len(block)
                 new.file.write(packer.compress((block,)))

@@ -202,7 +202,7 @@ class LocalStore:
         """Return the signed text of a checkpoint."""
         return self._finisher.checkpoint(sid, size, sha256)
 
-    def written(self, recorder: SessionRecorder) -> None:
+    def sync_later(self, recorder: SessionRecorder) -> None:
         """Sign and sync the recorder's file with the next timer; sync it now where much was written."""
         self._dirty[recorder] = None
         if self._tick_call is None:
@@ -235,9 +235,9 @@ class LocalStore:
             self._clock.callLater(0, self._tick_batch, recorders)
 
     def _sync_in_background(self, recorder: SessionRecorder) -> None:
-        self.synced(recorder).addErrback(lambda failure: None)
+        self.sync(recorder).addErrback(lambda failure: None)
 
-    def synced(self, recorder: SessionRecorder) -> Deferred[None]:
+    def sync(self, recorder: SessionRecorder) -> Deferred[None]:
         """Sync the recorder's file. Fires when it is on the disk."""
         recorder.spool.sync_requested = recorder.spool.size
         return self._group.sync(recorder.spool).addErrback(self._sync_failed, recorder)

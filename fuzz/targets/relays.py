@@ -90,10 +90,10 @@ class _Store(LocalStore):
     def work_in_thread(self, work: Callable[[], None]) -> None:
         work()
 
-    def written(self, recorder: SessionRecorder) -> None:
+    def sync_later(self, recorder: SessionRecorder) -> None:
         """As it should be."""
 
-    def synced(self, recorder: SessionRecorder) -> Deferred[None]:
+    def sync(self, recorder: SessionRecorder) -> Deferred[None]:
         return succeed(None)
 
     def checkpoint(self, sid: str, size: int, sha256: str) -> str:

@@ -61,7 +61,7 @@ def audit_access(config: Config, sid: str, action: str) -> None:
     )
 
 
-moment: Callable[[str], datetime] = argument_type(listing.moment)
+moment: Callable[[str], datetime] = argument_type(listing.parse_time)
 """The type of an argument that is a time, like ``2026-11-23T14:00`` or ``2h``."""
 
 

@@ -23,7 +23,7 @@ from conchrec.errors import RecordingError
 from conchrec.proxy.commands.request import CommandRefused, CommandRequest, UsageError
 from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import Library, LibraryEntry
-from conchrec.recording.catalogue.listing import Filter, matching_recordings, moment, summary
+from conchrec.recording.catalogue.listing import Filter, matching_recordings, parse_time, summary
 from conchrec.recording.playback import commands as playback
 from conchrec.recording.playback.commands import Opening, RecordingSource
 from conchrec.recording.playback.frame import Show
@@ -201,9 +201,9 @@ def _only_id(request: CommandRequest, name: str) -> str:
 
 
 def _moment(written: str) -> datetime:
-    """``moment``, with its error as argparse shows it."""
+    """``parse_time``, with its error as argparse shows it."""
     try:
-        return moment(written)
+        return parse_time(written)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

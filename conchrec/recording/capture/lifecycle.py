@@ -84,7 +84,7 @@ class RecordingLifecycle:
             self.enter(RecordingStep.FAIL)
             self._failure = error
 
-    def store(self, error: RecordingError | None) -> None:
+    def finish(self, error: RecordingError | None) -> None:
         """The recording is closed, or failed with ``error`` while it was; an earlier failure stays."""
         self.enter(RecordingStep.SEALED)
         self._failure = self._failure or error

@@ -49,10 +49,10 @@ class RecorderStore(Protocol):
     def flush_soon(self, recorder: SessionRecorder) -> None:
         """Call ``background.flush`` within some milliseconds. Called once for each flush."""
 
-    def written(self, recorder: SessionRecorder) -> None:
-        """The spool has grown."""
+    def sync_later(self, recorder: SessionRecorder) -> None:
+        """Sign and sync the spool later: it has grown."""
 
-    def synced(self, recorder: SessionRecorder) -> Deferred[None]:
+    def sync(self, recorder: SessionRecorder) -> Deferred[None]:
         """Sync the spool. Fires when what it holds now is on the disk; errbacks with RecordingError."""
 
     def work_in_thread(self, work: Callable[[], None]) -> None:
@@ -88,7 +88,9 @@ class SessionRecorder:
         self._facts = SessionFacts(info)
         # A weak reference makes no cycle: the memory is released as soon as the session drops the recorder.
         this = weakref.ref(self)
-        self._file = RecordingFile(spool, info.sid, self._lifecycle, lambda: _call_store(store.written, this))
+        self._file = RecordingFile(
+            spool, info.sid, self._lifecycle, lambda: _call_store(store.sync_later, this)
+        )
         self._writer = EventWriter(
             self._file, Timeline(monotonic), lambda: _call_store(store.flush_soon, this)
         )
@@ -209,7 +211,7 @@ class SessionRecorder:
 
     def resize(self, columns: int, rows: int) -> None:
         """Record a new size of the terminal; one that players refuse is dropped."""
-        if not asciicast.valid_size(columns, rows):
+        if not asciicast.is_valid_size(columns, rows):
             return
         setup = self._facts.setup
         if self.state is RecordingState.OPEN:
@@ -297,7 +299,7 @@ class SessionRecorder:
             self.flush()
         except RecordingError as error:
             return fail(error)
-        return self._store.synced(self)
+        return self._store.sync(self)
 
     def close(self, reason: str) -> Deferred[ClosedRecording]:
         """Complete the file and write the manifest. Fires when both are on the disk.
@@ -336,7 +338,7 @@ class SessionRecorder:
 
     def _sealed(self, result: ClosedRecording | Failure) -> None:
         outcome = recording_error_of(result) if isinstance(result, Failure) else result
-        self._lifecycle.store(outcome if isinstance(outcome, RecordingError) else None)
+        self._lifecycle.finish(outcome if isinstance(outcome, RecordingError) else None)
         self._outcome.settle(self.failed or outcome)
 
 

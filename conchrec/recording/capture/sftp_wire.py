@@ -243,12 +243,12 @@ class PacketStream:
                     self._head += view[at : at + step]
                     at += step
                     if len(self._head) == self._wanted:
-                        self._grown()
+                        self._head_complete()
         except NotFollowed:
             self._unread = bytes(view[at:])
             raise
 
-    def _grown(self) -> None:
+    def _head_complete(self) -> None:
         """The wanted part of the packet is complete."""
         head = self._head
         if self._wanted == 5:

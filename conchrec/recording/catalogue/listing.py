@@ -29,7 +29,7 @@ _MANY = 100
 """The manifests that are read before the user gets a hint about the index."""
 
 
-def moment(written: str) -> datetime:
+def parse_time(written: str) -> datetime:
     """Read a date, a date and time (UTC where it has no zone), or how long ago. Raises ValueError."""
     with contextlib.suppress(ValueError):
         return utc_now() - parse_duration(written)

@@ -21,7 +21,7 @@ from conchrec.recording.evidence.ledger_line import (
     BrokenLedger,
     LedgerAction,
     LedgerLine,
-    raw_line,
+    parse_raw_line,
 )
 from conchrec.recording.format.signatures import NotSigned, TrustedKeys
 
@@ -200,7 +200,7 @@ class ChainWalk:
         return damage[0] if damage else ""
 
     def _check_line(self, line: bytes) -> None:
-        raw, after = raw_line(line), self._position.after(line)
+        raw, after = parse_raw_line(line), self._position.after(line)
         if raw is None:
             self._note_damage(after.number)
         elif (raw.number, raw.previous) != (after.number, self._position.digest):

@@ -109,7 +109,7 @@ class RawLine:
     sid: str
 
 
-def raw_line(line: bytes) -> RawLine | None:
+def parse_raw_line(line: bytes) -> RawLine | None:
     """Read the first fields of a line. Returns None where it does not begin as ``LedgerLine.encode`` writes
     it."""
     match = _RAW.match(line)

@@ -40,7 +40,7 @@ class Damaged(RecordingError):
     default_code = ReasonCode.RECORDING_DAMAGED
 
 
-def valid_size(columns: int, rows: int) -> bool:
+def is_valid_size(columns: int, rows: int) -> bool:
     """Return whether every player can show this size."""
     return 1 <= columns <= _LARGEST and 1 <= rows <= _LARGEST
 
@@ -59,7 +59,7 @@ class Header:
 
     def line(self) -> bytes:
         """Return the header as a line. A size that players refuse becomes 80x24."""
-        width, height = (self.width, self.height) if valid_size(self.width, self.height) else DEFAULT_SIZE
+        width, height = (self.width, self.height) if is_valid_size(self.width, self.height) else DEFAULT_SIZE
         fields: dict[str, object] = {"version": 2, "width": width, "height": height}
         fields["timestamp"] = max(int(self.timestamp), 0)
         if self.command:

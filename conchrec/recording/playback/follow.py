@@ -15,7 +15,14 @@ from conchrec.reasons import ReasonCode
 from conchrec.recording.catalogue.library import LONGEST_LINE, LibraryEntry
 from conchrec.recording.format.asciicast import OUTPUT, RESIZE, Damaged, Event, Header
 from conchrec.recording.playback.frame import Frame
-from conchrec.recording.playback.player import FRAME_SECONDS, STEP, KeyDecoder, clock, pieces, resized
+from conchrec.recording.playback.player import (
+    FRAME_SECONDS,
+    STEP,
+    KeyDecoder,
+    format_clock,
+    resize_screen,
+    split_output,
+)
 from conchrec.recording.storage.encodings import is_compressed, open_regular_file
 from conchrec.recording.storage.layout import MANIFEST
 from conchrec.recording.terminal.painter import Painter, render_lines
@@ -132,7 +139,7 @@ class Follower:
             self._painter.resize(*size)
         is_over = any(key in ("q", "Q", "\x03", "\x04") for key in self._keys.feed(keys))
         if not self._events:
-            self._events.extend(pieces(self._tail.read()))
+            self._events.extend(split_output(self._tail.read()))
         header = self._tail.header
         if header is None:
             return Frame(text="", wake=POLL_SECONDS, over=is_over or self._tail.ended)
@@ -146,10 +153,10 @@ class Follower:
             if event.code == OUTPUT:
                 self._screen.feed(event.text)
             elif event.code == RESIZE:
-                resized(self._screen, event.text)
+                resize_screen(self._screen, event.text)
         progress = None
         if self._painter.rows > self._screen.rows and not self._tail.ended:
-            progress = f" live  {clock(self._time)}  q: quit"
+            progress = f" live  {format_clock(self._time)}  q: quit"
         text = self._painter.paint(self._screen, progress)
         behind = self._painter.behind
         return Frame(

@@ -13,7 +13,7 @@ from conchrec.errors import RecordingError
 from conchrec.recording.format.asciicast import OUTPUT, Event
 from conchrec.recording.playback.follow import POLL_SECONDS, CompleteRecording, Tail
 from conchrec.recording.playback.frame import Frame
-from conchrec.recording.playback.player import pieces
+from conchrec.recording.playback.player import split_output
 from conchrec.recording.terminal.sanitize import SafeOutput
 from conchrec.recording.terminal.transcript import Transcript
 
@@ -67,7 +67,7 @@ def output_parts(
     """
     show = _printer(raw)
     before = 0.0
-    for event in pieces(events):
+    for event in split_output(events):
         wait = event.time - before if idle is None else min(event.time - before, idle)
         before = max(before, event.time)
         if speed is not None and wait > 0:
@@ -80,7 +80,7 @@ def followed_parts(tail: Tail | CompleteRecording, *, raw: bool = False) -> Iter
     show = _printer(raw)
     while not tail.ended:
         events = tail.read()
-        for event in pieces(events):
+        for event in split_output(events):
             yield Part(text=show(event), cost=len(event.text))
         if not events and not tail.ended:
             yield Part(wait=POLL_SECONDS)
@@ -90,7 +90,7 @@ def text_parts(events: Iterable[Event]) -> Iterator[Part]:
     """Yield the output as plain lines. Where the events fail, the last line is included."""
     transcript = Transcript()
     try:
-        for event in pieces(events):
+        for event in split_output(events):
             text = transcript.feed(event.text) if event.code == OUTPUT else ""
             yield Part(text=text, cost=len(event.text))
     except (RecordingError, OSError):

@@ -149,7 +149,7 @@ class OutlineReader:
         return True
 
 
-def pieces(events: Iterable[Event]) -> Iterator[Event]:
+def split_output(events: Iterable[Event]) -> Iterator[Event]:
     """Yield the same events, in which no output is longer than PIECE."""
     for event in events:
         if event.code != OUTPUT or len(event.text) <= PIECE:
@@ -234,7 +234,7 @@ class Player:
         return render_lines(self._screen, self._painter.columns)
 
     def _open(self) -> Iterator[Event]:
-        return pieces(self._read_events())
+        return split_output(self._read_events())
 
     # -- keys
 
@@ -357,7 +357,7 @@ class Player:
         if event.code == OUTPUT:
             self._screen.feed(event.text)
         elif event.code == RESIZE:
-            resized(self._screen, event.text)
+            resize_screen(self._screen, event.text)
         self._position = max(self._position, event.time)
         self._index += 1
         self._since_snapshot += len(event.text)
@@ -402,7 +402,7 @@ class Player:
         outline, time = self._outline, self._current_time(now)
         parts = [
             "seeking" if self._target_time is not None else "paused" if self._paused else "playing",
-            f"{clock(time)} / {clock(outline.duration)}",
+            f"{format_clock(time)} / {format_clock(outline.duration)}",
             f"{self._speed:g}x",
             _bar(time, outline),
         ]
@@ -416,13 +416,13 @@ class Player:
         return " " + "  ".join(parts)
 
 
-def resized(screen: Screen, text: str) -> None:
+def resize_screen(screen: Screen, text: str) -> None:
     """Resize the screen by the text of an event: ``120x40``."""
     if size := _SIZE.fullmatch(text):
         screen.resize(int(size[1]), int(size[2]))
 
 
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """Return a time as ``0:07`` or ``1:02:03``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

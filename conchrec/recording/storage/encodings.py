@@ -75,17 +75,18 @@ def open_recording(path: Path, identities: Identities = ()) -> Iterator[BinaryIO
     with ExitStack() as stack:
         file: BinaryIO = stack.enter_context(open(path, "rb", opener=open_regular_file))
         if is_encrypted(path):
-            file = stack.enter_context(_decrypted(file, path, identities))
-        yield stack.enter_context(decompressed(file, is_compressed(path)))
+            file = stack.enter_context(_decrypt(file, path, identities))
+        yield stack.enter_context(decompress(file, is_compressed(path)))
 
 
 @contextmanager
-def decompressed(file: BinaryIO, packed: bool) -> Iterator[BinaryIO]:
-    """Yield what a file holds, from its position on; where it is cut off, up to where it can be read.
+def decompress(file: BinaryIO, is_compressed_file: bool) -> Iterator[BinaryIO]:
+    """Yield the decompressed contents of a file from its position on; where it is cut off, up to where it can
+    be read.
 
     Raises RecordingError where it is malformed.
     """
-    if not packed:
+    if not is_compressed_file:
         yield file
         return
     import zstandard
@@ -100,7 +101,7 @@ def decompressed(file: BinaryIO, packed: bool) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _decrypted(file: BinaryIO, path: Path, identities: Identities) -> Iterator[BinaryIO]:
+def _decrypt(file: BinaryIO, path: Path, identities: Identities) -> Iterator[BinaryIO]:
     import pyrage
 
     if not identities:

@@ -23,7 +23,7 @@ from conchrec.recording.evidence import ledger
 from conchrec.recording.evidence.continuity import STEP_BYTES, Break
 from conchrec.recording.evidence.heads import HeadFile, KeptHead
 from conchrec.recording.evidence.ledger import BrokenLedger, Ledger, LedgerAction, LedgerLine
-from conchrec.recording.evidence.ledger_line import raw_line
+from conchrec.recording.evidence.ledger_line import parse_raw_line
 from conchrec.recording.evidence.ledger_reader import LedgerReader
 from conchrec.recording.format.session_id import new_session_id
 from conchrec.recording.format.signatures import RecordingSigner
@@ -434,7 +434,7 @@ def test_rejects_damaged_head_file(desk: Desk, contents: bytes) -> None:
 def test_settles_up_to_the_oldest_open_recording(desk: Desk) -> None:
     bench, book = desk.bench, desk.ledger
     book.finish_recovery(complete=True)
-    sids = [line.sid for text in desk.lines() if (line := raw_line(text)) is not None]
+    sids = [line.sid for text in desk.lines() if (line := parse_raw_line(text)) is not None]
     assert len(sids) == 6
 
     def settled() -> int:
@@ -477,9 +477,9 @@ def test_reads_the_same_with_both_readers(
     )  # fmt: skip
     text = SIGNER.entry(line.encode())
     assert LedgerLine.parse(text) == line and b"\n" not in text[:-1] and len(text.splitlines()) == 1
-    raw = raw_line(text)
+    raw = parse_raw_line(text)
     assert raw is not None
     assert (raw.number, raw.previous, raw.time, raw.act, raw.sid) == (
         number, line.previous, line.time, act.value, sid,
     )  # fmt: skip
-    assert raw_line(text[:-1]) is None and raw_line(b" " + text) is None
+    assert parse_raw_line(text[:-1]) is None and parse_raw_line(b" " + text) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line, exit_line, valid_size
+from conchrec.recording.format.asciicast import Damaged, Event, Header, event_line, exit_line, is_valid_size
 
 any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
 
@@ -88,7 +88,7 @@ def test_writes_complete_header() -> None:
     "size", [(0, 0), (0, 24), (80, 0), (1001, 24), (80, 1001), (-1, 5), (2**32 - 1, 2**32 - 1)]
 )
 def test_replaces_refused_size_by_80x24(size: tuple[int, int]) -> None:
-    assert not valid_size(*size)
+    assert not is_valid_size(*size)
     header = Header.parse(Header(width=size[0], height=size[1]).line())
     assert (header.width, header.height) == (80, 24)
 
