@@ -1,4 +1,4 @@
-"""The JSON lines of the audit: escapes, and limits on what a stranger may write."""
+"""The JSON lines of the audit log: escapes, and limits on what a stranger may write."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf",
 LETTERS = '\x00\x7f\U000e0041\udc80\ud800é日a\\"\n𐍈'
 
 
-# -- what came from outside
+# -- foreign text
 
 
 @given(ANY_TEXT.filter(lambda text: len(text) <= DEFAULT_LIMIT // 12))
@@ -146,14 +146,14 @@ def test_writes_no_long_line_for_any_event(kind: type[AuditEvent], letter: str) 
 @pytest.mark.parametrize("size", [10, 40, 100, 300, 700, 1500, 4000, 100_000])
 @pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e", "\U000e0041"])
 def test_writes_no_more_than_was_sent_for_files_with_odd_names(letter: str, size: int) -> None:
-    """What is done to files is never counted only, so its lines have to be small."""
+    """Events of files are always written and never only counted, so their lines have to be small."""
     path = letter * size
     event = Sftp(operation="mkdir", path=path, result="failed", user="joe", cid="0123456789abcdef")
     assert len(line(event, NOON)) < 2 * len(path.encode()) + CUT_MINIMUM + 400
 
 
 def test_spends_no_time_on_the_part_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An escape of each character of a large name was half a second of the reactor's time."""
+    """To escape each character of a large name took half a second of the reactor's time."""
     seen: list[int] = []
     escaped = encoder._escaped
 

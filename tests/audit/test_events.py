@@ -1,4 +1,4 @@
-"""The catalogue of audit events, and every sink."""
+"""The catalogue of audit events, and the contract of every sink."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES: dict[str, object] = {
 
 
 def example(kind: type[AuditEvent], *, full: bool) -> AuditEvent:
-    """One event of this kind with all its fields, or with no more than it needs."""
+    """Return an event of this kind with all its fields, or only with those that it needs."""
     values = {item.name: VALUES[str(item.type)] for item in fields(kind) if full or item.default is MISSING}
     return kind(**values)  # type: ignore[arg-type]
 
@@ -75,7 +75,7 @@ def test_keeps_names_that_users_rely_on() -> None:
 
 @pytest.mark.parametrize("kind", CATALOGUE)
 def test_has_no_field_with_the_name_of_a_chain_member_or_a_cut(kind: type[AuditEvent]) -> None:
-    """Nobody could tell one from the other."""
+    """A reader could not tell one from the other."""
     types = {item.name: str(item.type) for item in fields(kind)}
     assert not set(types) & {*MEMBERS, "time", "event", "code"}
     for name, is_of in types.items():
@@ -125,7 +125,7 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AuditSink:
 
 
 def kept(sink: AuditSink) -> list[str]:
-    """The names of the events that a sink has kept, in order."""
+    """Return the names of the events that a sink has kept, in order."""
     if isinstance(sink, AuditMemory):
         return [event.event for event in sink.events]
     assert isinstance(sink, AuditLog)

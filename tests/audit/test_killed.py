@@ -1,4 +1,4 @@
-"""Processes that write to one audit log, are killed, and rotated under: every line is where it belongs."""
+"""Processes that write to one audit log, are killed, and have it rotated: every line stays in its chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log's file: whole lines, rotation, crashes, full disks, and several processes."""
+"""The file of the audit log: complete lines, rotation, crashes, full disks, and several processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tick:
 
 
 class ShortDisk:
-    """``os.write`` that takes no more than it is told to, in turn; None fails."""
+    """``os.write`` that takes the given numbers of bytes, in turn; None fails."""
 
     def __init__(self, *answers: int | None) -> None:
         self.answers = list(answers)
@@ -53,7 +53,7 @@ def commands(path: Path) -> list[object]:
 
 
 def reasons(path: Path) -> list[object]:
-    """Of the heads, in order."""
+    """The reasons of the heads, in order."""
     return [line["reason"] for line in lines(path) if line["event"] == "audit.head"]
 
 
@@ -136,7 +136,7 @@ def test_keeps_last_head_in_the_state_directory(tmp_path: Path) -> None:
 
 
 def test_names_earlier_chains_in_a_new_chain(tmp_path: Path) -> None:
-    """So one that is gone as a whole is missed."""
+    """So a missing chain is noticed."""
     service = audit_log(tmp_path, monotonic=Tick())
     service.emit(Exec(command="service"))
     for _ in range(2):
@@ -215,7 +215,7 @@ def test_completes_short_write(tmp_path: Path) -> None:
 
 
 def test_removes_partial_line_when_disk_is_full(tmp_path: Path) -> None:
-    """And the log says what is missing."""
+    """The log also says what is missing."""
     log = audit_log(tmp_path, write=ShortDisk(5000, 10, None, None))
     log.emit(Exec(command="first"))
     for event in (Exec(command="lost"), Resize(columns=1, rows=1)):
@@ -297,7 +297,7 @@ def test_does_not_wait_long_for_a_held_lock(tmp_path: Path, monkeypatch: pytest.
 def test_reports_no_torn_line_while_it_is_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By somebody who could not get the lock."""
+    """By a process that could not get the lock."""
     log = audit_log(tmp_path)
     log.emit(Exec(command="first"))
     with log.path.open("ab", buffering=0) as file:
@@ -380,7 +380,7 @@ def test_raises_when_it_cannot_be_opened(tmp_path: Path, name: str) -> None:
         audit_log(tmp_path, name)
 
 
-# -- what is no file
+# -- pipes
 
 
 def test_raises_when_disk_is_full(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_shares_file_between_processes(tmp_path: Path) -> None:
 
 
 def test_links_lines(tmp_path: Path) -> None:
-    """The format, written out once more."""
+    """Computes the format independently."""
     log = audit_log(tmp_path)
     for number in range(3):
         log.emit(Exec(command=f"number {number}"))

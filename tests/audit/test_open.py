@@ -1,4 +1,4 @@
-"""The copy of the audit that goes to syslog."""
+"""The copy of the audit log that goes to syslog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conchrec.config.loader import parse
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> socket.socket:
-    """What listens at /dev/log."""
+    """A socket in place of /dev/log."""
     daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     daemon.bind(str(tmp_path / "log"))
     daemon.settimeout(10)

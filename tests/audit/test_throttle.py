@@ -1,4 +1,4 @@
-"""Repeated trifles of the audit are counted; evidence of acts is not."""
+"""Repeated minor events are counted; events that are evidence of an act are always written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.support.auditlog import AuditMemory, audit_log, lines
 BURST = RateGroup.MINOR.value[0].burst
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 JOE = Who(user="joe", login="root", target="web1:22", addr="192.0.2.7:50000", cid="c1", sid="s1")
-#: Counted beyond a rate: nothing was done, or it is told in the recording as well.
+#: Counted beyond a rate: nothing was done, or the recording has it too.
 TRIFLES = {
     "agent", "auth", "connection.refused", "env", "message.dropped", "port", "recording.failed",
     "request.unknown", "resize", "session.rejected", "signal", "upstream.failed", "x11-forward",
@@ -52,7 +52,7 @@ TRIFLES = {
 
 
 class Bench:
-    """A throttle with a clock, and what comes out of it."""
+    """A throttle with a clock, and its output."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -70,7 +70,7 @@ class Bench:
         return [event for event in self.memory.events if isinstance(event, Repeated)]
 
     def names(self) -> Counter[str]:
-        """How often each event is told, those that were counted among them."""
+        """How often each event was written, counted ones included."""
         repeated = Counter(event.event for event in self.memory.events if not isinstance(event, Repeated))
         for event in self.repeated:
             repeated[event.of] += event.count
@@ -83,16 +83,16 @@ def bench() -> Bench:
 
 
 def test_classifies_each_event_as_minor_or_evidence() -> None:
-    """An event that is new is an act, until somebody says here that it is not."""
-    seen = {kind.event for kind in CATALOGUE if rate_group(trifle(kind)) is not None}
+    """A new event counts as evidence until this list names it."""
+    seen = {kind.event for kind in CATALOGUE if rate_group(minor_event(kind)) is not None}
     assert seen == TRIFLES
     acts = {"exec", "subsystem", "sftp", "scp", "transfer", "session.start", "session.end", "user.login",
             "cert.create", "session.recording.access", "passthrough.start", "client.disconnect"}  # fmt: skip
     assert not acts & seen
 
 
-def trifle(kind: type[AuditEvent]) -> AuditEvent:
-    """An event of this kind; where only some are trifles, one of those."""
+def minor_event(kind: type[AuditEvent]) -> AuditEvent:
+    """Return an event of this kind; where only some are minor, one of those."""
     event = example(kind, full=True)
     for field, value in (("action", "refused"), ("policy", "strict")):
         if hasattr(event, field):
@@ -247,7 +247,7 @@ def test_counts_addresses_without_a_port(bench: Bench, address: str) -> None:
 
 
 def test_counts_sessions_beyond_a_limit(bench: Bench) -> None:
-    """Six thousand a second were audited, each."""
+    """Each of six thousand a second was written."""
     for number in range(60_000):
         bench.seconds = number / 6000
         who = Who(**{**JOE, "sid": f"s{number}"})
@@ -320,7 +320,7 @@ def test_counts_each_event_exactly_once(
 @pytest.mark.parametrize("size", [1, 20, 100, 1000, 100_000])
 @pytest.mark.parametrize("letter", ["\x01", "\x7f", "\u202e"])
 def test_writes_less_than_was_sent_for_control_characters(tmp_path: Path, size: int, letter: str) -> None:
-    """Of any kind that a client may repeat, at ten thousand a second; a packet has 40 bytes besides."""
+    """For every event that a client may repeat, ten thousand times a second; a packet has 40 more bytes."""
     log = audit_log(tmp_path)
     seconds = 0.0
     throttle = AuditThrottle(log, monotonic=lambda: seconds)

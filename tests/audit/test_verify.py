@@ -1,4 +1,4 @@
-"""``conchrec audit verify``: any change of a log is found, and nothing else is called one."""
+"""``conchrec audit verify`` finds every change of a log, and reports nothing else as a change."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def there(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
-# -- what is no change
+# -- accepted logs
 
 
 def test_accepts_log_of_several_processes(there: Installation) -> None:
@@ -185,7 +185,7 @@ def test_accepts_log_whose_oldest_files_were_removed(there: Installation) -> Non
 
 
 def test_notes_copytruncate(there: Installation) -> None:
-    """What was written between the copy and the cut is lost, and that would not be one."""
+    """What was written between the copy and the truncation is lost, and would not be a note."""
     service = there.process("a", closes=False)
     (there.directory / "audit.jsonl.1").write_bytes(there.path.read_bytes())
     there.path.write_bytes(b"")
@@ -228,11 +228,11 @@ def test_notes_lost_events(there: Installation) -> None:
     assert "1 events could not be written" in there.is_ok()
 
 
-# -- what is one
+# -- changes
 
 
 def long_log(directory: Path) -> Installation:
-    """Two files: a service over both, one that was killed, two commands, a torn line."""
+    """Two files: a service in both, a killed process, two commands, a torn line."""
     there = Installation(directory)
     os.close(there.process("killed", "killed", closes=False)._descriptor)
     there.logs.clear()
@@ -279,7 +279,7 @@ def is_found(contents: Contents, first: list[bytes], second: list[bytes]) -> boo
 @given(data=st.data())
 def test_finds_every_changed_byte(contents: Contents, data: st.DataObject) -> None:
     first, second, _ = contents
-    # A process that was killed left lines without a head; nobody can vouch for the last of them.
+    # A killed process left lines without a head: the last of them cannot be verified.
     weak = 2
     which = data.draw(st.sampled_from([0, 1]))
     lines = [list(first), list(second)]
@@ -395,7 +395,7 @@ def test_rejects_signature_of_the_ledger(there: Installation) -> None:
 
 
 def test_finds_missing_head_in_a_restored_log(there: Installation) -> None:
-    """Whoever has the key can make a chain, but none with a head that was noted elsewhere."""
+    """Anyone who has the key can make a chain, but none with a head that was noted elsewhere."""
     log = there.process("a", closes=False)
     earlier = there.path.read_bytes()
     log.close()

@@ -1,4 +1,4 @@
-"""A directory for recordings, a clock, and stores on them."""
+"""Fixtures: a directory for recordings, a clock, and stores on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A SpoolFile in memory that fails when it is told to."""
+"""A SpoolFile in memory that fails when the test wants it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 class FailingFile:
-    """Takes ``room`` bytes and ``at_most`` at a time, then raises the error with this ``number``."""
+    """Takes ``room`` bytes, ``at_most`` of them in one call, then raises the error with this ``number``."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""A second verifier, by ``docs/recordings.md`` alone: it shares no code with conchrec.
+"""A second verifier, written from ``docs/recordings.md`` alone: it shares no code with conchrec.
 
     python independent.py DIRECTORY KEY.pub [HEAD]
 
-Plain and packed recordings; one line for each that is not whole, and exit code 1.
+Verifies plain and compressed recordings. It prints a line for each problem, and then exits with 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def signed(key: Ed25519PublicKey, signature: str, message: bytes) -> bool:
 
 
 def ledger(path: Path, key: Ed25519PublicKey, head: str, known: dict[str, dict[str, str]]) -> Iterator[str]:
-    """Fills ``known`` (session id, act, digest of the manifest); yields problems."""
+    """Fill ``known`` (session id, act, digest of the manifest) and yield problems."""
     number, previous, seen = 0, "0" * 64, not head
     for line in path.read_bytes().splitlines(keepends=True):
         if not line.endswith(b"\n"):

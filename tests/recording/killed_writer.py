@@ -26,7 +26,7 @@ from conchrec.recording.store import MERGE_SECONDS, LocalStore
 
 
 class Loop(Clock, Protocol):
-    """The reactor, as far as it is used here."""
+    """The part of the reactor that is used here."""
 
     def getThreadPool(self) -> ThreadPool: ...
 

@@ -1,4 +1,4 @@
-"""A local store on a fake clock, whose threads are ordinary calls."""
+"""A local store with a fake clock, whose threads are ordinary calls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def at_once(work: Callable[[], T]) -> Deferred[T]:
 
 
 def result(deferred: Deferred[T]) -> T:
-    """What a Deferred that has fired fired with; its error is raised."""
+    """Return the result of a Deferred that has fired; its error is raised."""
     values: list[T] = []
     errors: list[BaseException] = []
     deferred.addCallbacks(values.append, lambda failure: errors.append(failure.value))
@@ -108,7 +108,7 @@ class Bench:
         return result(self.store().recover())
 
     def verify(self, sid: str, head: str = "") -> VerifyResult:
-        """What the verifier says of one recording, and that the ledger is good."""
+        """Return the verifier's result for one recording; the ledger must be ok."""
         book = LedgerReader(self.directory / ledger.NAME, SIGNER.keys(), head)
         assert not book.problems
         (verdict,) = Verifier(SIGNER.keys(), (), self.now).directory(book, self.directory, {sid})
@@ -116,7 +116,7 @@ class Bench:
 
 
 def cast(path: Path) -> tuple[Header, list[Event]]:
-    """Read a whole cast by the strict reader."""
+    """Read a whole cast with the strict reader."""
     text = path.read_bytes()
     assert text.endswith(b"\n")
     first, *rest = text.split(b"\n")[:-1]
@@ -124,7 +124,7 @@ def cast(path: Path) -> tuple[Header, list[Event]]:
 
 
 def events(path: Path) -> list[tuple[str, str]]:
-    """The codes and texts of a cast; without checkpoints."""
+    """Return the codes and texts of a cast, without checkpoints."""
     return [(event.code, event.text) for event in cast(path)[1] if event.code != CHECKPOINT]
 
 

@@ -1,4 +1,4 @@
-"""SFTP as bytes, for tests: requests with their numbers and answers, in the order in which they pass."""
+"""SFTP as bytes, for tests: requests with their ids, and answers, in the order in which they pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def size_attribute(size: int) -> bytes:
 
 
 class Talk:
-    """What passes, as ``passed``: (from the user?, bytes). ``begun`` without INIT and VERSION."""
+    """The bytes that pass, in ``passed``: (from the user?, bytes). With ``begun`` without INIT and
+    VERSION."""
 
     def __init__(self, *, begun: bool = False, extension: bytes = b"posix-rename@openssh.com") -> None:
         self.passed: list[tuple[bool, bytes]] = []
@@ -43,7 +44,7 @@ class Talk:
         self.passed.append((False, string(bytes((kind,)) + body)))
 
     def ask(self, kind: int, body: bytes) -> int:
-        """A request; its number."""
+        """Send a request. Returns its id."""
         self._number += 1
         self.user(kind, uint32(self._number) + body)
         return self._number
@@ -90,7 +91,7 @@ class Talk:
 
 
 def listen(talk: Talk, reader: SftpReader | None = None, *, end: bool = True) -> list[TransferFact]:
-    """All that is found in what passed."""
+    """Return all that is reported for these bytes."""
     reader = reader or SftpReader(lambda: 0.0)
     facts: list[TransferFact] = []
     for from_user, data in talk.passed:

@@ -1,4 +1,4 @@
-"""Where recordings lie, and who may see them."""
+"""Where recordings are stored, and who may read them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_syncs_every_second(bench: Bench) -> None:
 
 
 def test_syncs_sooner_after_much_output(bench: Bench) -> None:
-    """And each sync takes all that there is until then."""
+    """Each sync includes everything up to then."""
     file = FailingFile()
     recorder = bench.store(create=lambda name, day: file).open(bench.info())
     recorder.start("shell")

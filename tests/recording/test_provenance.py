@@ -1,4 +1,4 @@
-"""How a session came to be: in the manifest, in the header, in the index, and in what a crash has left."""
+"""The provenance of a session: in the manifest, in the header, in the index, and after a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier process left behind."""
+"""Recovery of the recordings that an earlier process did not complete."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EVENTS = b'[0.500000, "o", "one"]\n[1.250000, "o", "two"]\n'
 
 
 def _left_behind(bench: Bench, contents: bytes, *, opened: bool = True) -> Path:
-    """A cast of a process that is dead; ``opened``: with its line in the ledger."""
+    """A cast of a dead process; ``opened``: with its line in the ledger."""
     path = bench.store().path(new_session_id(NOON))
     path.parent.mkdir(parents=True, exist_ok=True)
     if opened:
@@ -249,7 +249,7 @@ def test_enters_no_session_twice_that_ends_between_two_steps(bench: Bench, when:
 
 
 def test_enters_no_session_twice_that_is_sealed_by_the_same_store(bench: Bench) -> None:
-    """The ledger's lines are read, then a session ends, then the directory is read."""
+    """The lines of the ledger are read, then a session ends, then the directory is read."""
     store = bench.store()
     for _ in range(3):
         bench.close(store.open(bench.info()))
@@ -287,7 +287,7 @@ def test_recovers_in_two_processes_at_once(bench: Bench) -> None:
 
 
 def test_leaves_manifest_alone_whose_writer_has_the_lock(bench: Bench) -> None:
-    """It enters its line itself, when it comes to that."""
+    """The writer adds the line itself."""
     store = bench.store()
     recorder = store.open(bench.info())
     recorder.start("shell")
@@ -315,7 +315,7 @@ def test_accepts_recording_that_an_earlier_release_entered_twice(bench: Bench) -
     assert not bench.verify(closed.manifest.sid).ok
 
 
-# -- what is looked at, and in which steps
+# -- what is read, and in which steps
 
 
 def _settled_bench(bench: Bench, count: int) -> tuple[Finisher, HeadFile]:
@@ -416,7 +416,7 @@ def test_finds_old_recording_that_was_open_all_the_time(
         finisher.begin(sid)
         finisher.ledger.append(LedgerAction.SEALED, sid, manifest="0" * 64)
     finisher.ledger.save_head()
-    # Two starts: the first one is killed before it has looked.
+    # Two starts: the first one is killed before it has read anything.
     started = Finisher(RecordingTree(bench.directory), SIGNER, bench.now, heads=heads)
     started.ledger.refresh()
     started.ledger.save_head()
@@ -425,7 +425,7 @@ def test_finds_old_recording_that_was_open_all_the_time(
 
 
 def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that was put back: the ledger is searched before a recording counts as unknown."""
+    """A clock that was set back: the ledger is searched before a recording counts as unknown."""
     monkeypatch.setattr("conchrec.recording.recovery.MARGIN_BYTES", 0)
     bench.directory.mkdir()
     state = bench.directory.parent / "state"
@@ -449,7 +449,7 @@ def test_does_not_read_an_old_recording_as_unknown(bench: Bench, monkeypatch: py
 
 
 def test_signs_no_recording_that_was_put_there(bench: Bench) -> None:
-    """Else a forged session of somebody else would be evidence after the next start."""
+    """Else a forged session of another user would be evidence after the next start."""
     bench.close(bench.recorder())
     path = _forge(bench, HEADER + EVENTS)
     (recovered,) = bench.recover()

@@ -1,4 +1,4 @@
-"""What goes when, and what stays."""
+"""Retention: what is removed when, and what is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.recording.recording_bench import NOON, SIGNER, Bench
 
 
 def record(bench: Bench, day: int) -> str:
-    """One that began and ended so many days after the first."""
+    """Make a recording that began and ended so many days after the first."""
     bench.wall = NOON + timedelta(days=day)
     recorder = bench.recorder()
     recorder.start("shell")
@@ -81,7 +81,7 @@ def test_keeps_recording_that_is_open_or_incomplete(bench: Bench) -> None:
 
 
 def test_ignores_unsigned_dates_and_sizes(bench: Bench) -> None:
-    """Neither by a date nor by a size that are not ours: those are not signed."""
+    """Neither a date nor a size counts that is not signed by us."""
     sids = [record(bench, day) for day in range(3)]
     path = RecordingTree(bench.directory).manifest_path(sids[0])
     path.write_bytes(path.read_bytes().replace(b'"ended": "2026', b'"ended": "2006'))
@@ -123,7 +123,7 @@ def test_writes_tombstone(bench: Bench, held: bool) -> None:
 
 
 def test_removes_recording_after_a_stop_behind_its_tombstone(bench: Bench) -> None:
-    """It is still there, and goes the next time."""
+    """It still exists, and is removed the next time."""
     sid = record(bench, 0)
     Ledger(bench.directory, SIGNER, bench.now).append(LedgerAction.REMOVED, sid, reason="x", by="y")
     bench.wall = NOON + timedelta(days=400)

@@ -1,4 +1,4 @@
-"""What is typed is kept where it was shown, and else not; a password never is."""
+"""Typed input is kept where it was shown, and nowhere else; a password is never kept."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_drops_input_with_echo_off(question: str, at_once: bool) -> None:
 
 @pytest.mark.parametrize("prompt", ["Password: ", "Pass phrase for key: ", "Passwort: "])
 def test_drops_password_typed_before_its_prompt(prompt: str) -> None:
-    """Even where the question begins as the password does."""
+    """Even where the prompt begins as the password does."""
     terminal = Terminal()
     terminal.types("Pass1word\r")
     terminal.shows(prompt)
@@ -91,7 +91,7 @@ def test_drops_password_shown_as_stars() -> None:
 
 
 def test_drops_input_that_is_echoed_late() -> None:
-    """A password that is thought about, and a program that prints it afterwards."""
+    """A password that takes long to type, and a program that prints it afterwards."""
     terminal = Terminal()
     terminal.shows("Password: ")
     terminal.types("secret")

@@ -1,4 +1,4 @@
-"""What is recognised as a transfer, and the account of a session."""
+"""Recognition of transfers, and the account of a session."""
 
 from __future__ import annotations
 

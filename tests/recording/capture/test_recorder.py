@@ -1,4 +1,4 @@
-"""What becomes of the facts of a session channel."""
+"""The recording of the facts of a session channel."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def test_writes_header_before_start_returns(bench: Bench) -> None:
 
 
 def test_leaves_out_input_that_was_not_forwarded(bench: Bench) -> None:
-    """proxy-sync records first, and the channel may end before it forwards: no digest is better than one of
-    bytes that the target was never given."""
+    """proxy-sync records first, and the channel may end before the input is forwarded: the digest is left
+    out, because the target never got these bytes."""
     recorder = bench.recorder()
     recorder.start("exec", "cat")
     recorder.input(b"given, ")
@@ -134,7 +134,7 @@ def test_leaves_out_input_that_was_not_forwarded(bench: Bench) -> None:
 
 
 def test_marks_second_start_on_the_channel(bench: Bench) -> None:
-    """The target refuses a subsystem; then the client asks for a shell: that must not go unseen."""
+    """The target refuses a subsystem; then the client requests a shell, which must be recorded."""
     recorder = bench.recorder()
     recorder.start("subsystem", "sftp")
     recorder.start("exec", "bash -i")
@@ -227,7 +227,7 @@ def test_writes_more_pieces_than_one_system_call_takes(bench: Bench) -> None:
 
 
 def test_does_not_depend_on_a_timer_that_does_not_fire(bench: Bench) -> None:
-    """A reactor's timers follow the wall clock; somebody sets it back by an hour."""
+    """A reactor's timers follow the wall clock, which somebody sets back by an hour."""
     recorder = bench.store(timers=Clock()).open(bench.info())
     recorder.start("shell")
     recorder.output(b"a")
@@ -692,7 +692,7 @@ def test_reports_failure_of_a_timed_write(bench: Bench) -> None:
 
 
 def test_reports_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
-    """The disk that is full for the store is full for this flush, too."""
+    """The disk that is full for the store is full for this flush too."""
     file = FailingFile()
     recorder = recorder_on(bench, file)
     heard: list[RecordingError] = []
@@ -708,7 +708,7 @@ def test_reports_flush_that_fails_while_it_gives_up(bench: Bench) -> None:
 
 @pytest.mark.parametrize("policy", InputPolicy)
 def test_protects_input_of_a_pty_requested_after_a_refusal(bench: Bench, policy: InputPolicy) -> None:
-    """What is typed at a terminal with echo off is kept by no policy, however late the terminal comes."""
+    """Input with echo off is kept by no policy, however late the terminal comes."""
     recorder = bench.recorder(policy=policy)
     recorder.start("subsystem", "nosuch")
     recorder.marker("the target refused subsystem")

@@ -1,4 +1,4 @@
-"""The old protocol of scp as it flows by: what is found, however it was cut into pieces."""
+"""The old protocol of scp: what is reported, in whatever pieces it comes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sha256(data: bytes) -> str:
 
 
 def listen(passed: Passed, command: ScpCommand = INTO, *, size: int = 1 << 20) -> list[TransferFact]:
-    """All that is found, with pieces of ``size`` bytes."""
+    """Return all that is reported, with pieces of ``size`` bytes."""
     reader = ScpReader(command, lambda: 0.0)
     facts: list[TransferFact] = []
     for by_sender, data in passed:
@@ -36,7 +36,7 @@ def listen(passed: Passed, command: ScpCommand = INTO, *, size: int = 1 << 20) -
 
 
 def file(name: str, data: bytes) -> Passed:
-    """A file that is sent and taken."""
+    """A file that is sent and accepted."""
     line = f"C0644 {len(data)} {name}\n".encode()
     return [(True, line), (False, b"\0"), (True, data + b"\0"), (False, b"\0")]
 
@@ -54,7 +54,7 @@ def directory(path: str, name: str, detail: str = "mode=0755") -> Operation:
     return Operation(operation="directory", path=path, name=name, detail=detail)
 
 
-# --- what scp does
+# --- transfers
 
 
 def test_reports_tree_sent_to_the_target() -> None:
@@ -101,7 +101,7 @@ def test_reads_any_pieces_alike(data: bytes, cuts: list[int]) -> None:
 
 
 def test_reads_sender_that_does_not_wait_for_answers() -> None:
-    """Everything is sent at once, and answered later; as some small clients do."""
+    """Everything is sent at once and answered later, as with some small clients."""
     sent = b"C0644 3 a\nabc\0D0755 0 x\nC0644 0 b\n\0E\n"
     passed: Passed = [(True, sent), (False, b"\0" * 7)]
     assert listen(passed) == [
@@ -156,7 +156,7 @@ def test_reports_files_that_fail_in_transit() -> None:
 
 
 def test_takes_result_from_the_target() -> None:
-    """The user may say what he likes: nothing is less true because of it."""
+    """The user may report anything: it does not change the result."""
     lie = b"\1permission denied\n"
     sent: Passed = [*BEGIN, (True, b"C4755 2 a\n"), (False, b"\0"), (True, b"#!" + lie), (False, b"\0")]
     (fact,) = listen(sent)
@@ -185,9 +185,9 @@ def test_reports_files_that_do_not_exist() -> None:
             result="scp: /d/a: No such file or directory",
         )
     ]
-    # The user's own files that are not there are none of the target's.
+    # A missing file of the user is not a file of the target.
     assert listen(passed, INTO) == []
-    # The target takes nothing at all.
+    # The target accepts nothing at all.
     (fact,) = listen([(False, b"\1scp: /d/: Not a directory\n")])
     assert isinstance(fact, Operation)
     assert (fact.operation, fact.path, fact.result) == ("write", "/d/", "scp: /d/: Not a directory")
@@ -205,7 +205,7 @@ def test_reports_files_in_transit_at_the_end() -> None:
     ]
 
 
-# --- what is not understood
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_keeps_no_file_contents() -> None:
         tracemalloc.stop()
 
 
-# --- where a file is at the target
+# --- paths at the target
 
 
 @pytest.mark.parametrize(

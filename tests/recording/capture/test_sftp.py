@@ -1,4 +1,4 @@
-"""SFTP as it flows by: what is found, however it was cut into pieces, and what it may not cost."""
+"""SFTP: what is reported, in whatever pieces it comes, and the limits of its cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def only_operation(talk: Talk) -> Operation:
 
 
 def lost(talk: Talk) -> str:
-    """Why the thread was lost, which is the only thing that is found."""
+    """Return why the account was lost, which must be the only report."""
     (fact,) = listen(talk)
     assert isinstance(fact, AccountLost)
     return fact.reason
@@ -45,7 +45,7 @@ def was_read(path: str, data: bytes) -> Operation:
     return Operation(operation="read", path=path, size=len(data), sha256=sha256(data))
 
 
-# --- whole files
+# --- complete files
 
 
 def test_reports_written_file() -> None:
@@ -100,7 +100,7 @@ def test_hashes_file_read_to_its_reported_size(how: str) -> None:
 
 
 def test_hashes_file_read_to_a_short_answer() -> None:
-    """PuTTY: what it had asked for behind that is answered with the end."""
+    """PuTTY: what it requested after that is answered with the end of file."""
     talk = Talk()
     talk.to_read(b"/a")
     first, second = talk.ask_read(0), talk.ask_read(32768)
@@ -111,7 +111,7 @@ def test_hashes_file_read_to_a_short_answer() -> None:
 
 
 def test_hashes_nothing_after_a_short_answer_to_a_long_request() -> None:
-    """No end is seen in a short answer to a long request."""
+    """A short answer to a long request is not the end of the file."""
     talk = Talk()
     talk.to_read(b"/a")
     first, second = talk.ask_read(0, 1 << 20), talk.ask_read(1 << 20, 1 << 20)
@@ -159,7 +159,7 @@ def test_hashes_writes_in_the_order_of_offsets(order: list[int], chunks: list[by
     assert only_operation(talk) == written("/a", b"".join(chunks))
 
 
-# --- files that are not whole
+# --- incomplete files
 
 
 def unhashed(talk: Talk) -> str:
@@ -222,7 +222,8 @@ def test_leaves_out_hash_of_writes_far_out_of_order() -> None:
     ],
 )
 def test_leaves_out_hash_where_earlier_contents_may_remain(size: int | None, more: bytes, why: str) -> None:
-    """Opened without being emptied: it is whole only where its length is set to what was written."""
+    """Opened without being emptied: the contents are known only where the length is set to what was
+    written."""
     talk = Talk()
     talk.open(b"/a", sftp.FXF_WRITE | sftp.FXF_CREAT)
     talk.write(0, b"some")
@@ -246,7 +247,7 @@ def test_hashes_new_file() -> None:
 
 
 def test_leaves_out_hash_after_a_cut() -> None:
-    """On the disk: five bytes. What came early is gone, though it is hashed in its turn."""
+    """On the disk are five bytes. What came early is gone, though it is hashed in its turn."""
     talk = Talk()
     talk.open(b"/a", sftp.FXF_WRITE)
     talk.write(5, b"early")
@@ -396,7 +397,7 @@ def test_reports_copy_at_the_target() -> None:
 @pytest.mark.parametrize("other", [b"/f", b"/./f", b"//d/../f"])
 @pytest.mark.parametrize("change", ["setstat", "open"])
 def test_leaves_out_hash_of_file_changed_by_another_request(other: bytes, change: str) -> None:
-    """The file holds ``good`` in the end, and the bytes that were written were ``goodevil``."""
+    """The file contains ``good`` in the end, and the written bytes were ``goodevil``."""
     talk = Talk()
     talk.to_write(b"/f", b"1")
     talk.write(0, b"goodevil", b"1")
@@ -491,7 +492,7 @@ def test_reads_any_pieces_alike(data: st.DataObject) -> None:
 
 @given(st.integers(1, 70))
 def test_accepts_one_direction_far_ahead(size: int) -> None:
-    """Requests run ahead of their answers as far as windows let them; pieces cross packets."""
+    """Requests run ahead of their answers as far as windows allow; pieces cross packets."""
     talk = Talk()
     talk.to_write(b"/a")
     talk.close()
@@ -512,7 +513,7 @@ def test_accepts_one_direction_far_ahead(size: int) -> None:
     assert facts == [written("/a", b"".join(bytes((offset,)) * 7 for offset in range(0, 70, 7)))]
 
 
-# --- what is not understood
+# --- errors
 
 
 def raw(from_user: bool, data: bytes, *, begun: bool = True) -> Talk:
@@ -640,7 +641,7 @@ def test_names_file_of_a_known_handle_in_a_copy() -> None:
 
 
 def test_ends_handle_with_the_request_to_close_it() -> None:
-    """sftp-server gives it to the next file."""
+    """sftp-server gives the handle to the next file."""
     talk = Talk()
     talk.to_write(b"/a")
     talk.ask(sftp.CLOSE, string(b"h"))
@@ -707,11 +708,11 @@ def test_reports_refused_open_for_changes_as_write() -> None:
     )  # fmt: skip
 
 
-# --- what is left for the recording
+# --- bytes for the recording
 
 
 def test_returns_bytes_that_are_in_no_packet() -> None:
-    """From the packet on that was not understood, and of the other direction what has begun."""
+    """From the packet on that was not understood; of the other direction, the packet that has begun."""
     talk = Talk()
     talk.passed.append((True, uint32(20) + b"\3hal"))
     talk.passed.append((False, string(b"\x65" + uint32(7) + bytes(12)) + b"more"))
@@ -787,7 +788,7 @@ def padded(kind: int, body: bytes) -> Talk:
 
 
 def answered(kind: int, body: bytes, length: int = 9) -> Talk:
-    """The answer to a READ."""
+    """A talk with this answer to a READ."""
     talk = Talk()
     talk.to_read(b"/a")
     talk.target(kind, uint32(talk.ask_read(0, length)) + body)
@@ -816,7 +817,7 @@ def test_reports_open_files_when_it_loses_the_account() -> None:
     ]
 
 
-# --- bounds
+# --- limits
 
 
 def test_limits_text_of_each_report() -> None:
@@ -863,7 +864,7 @@ def test_limits_open_files_and_requests() -> None:
 
 
 def test_frees_names_of_closed_files() -> None:
-    """Names are given back: as many files as one likes, one after the other."""
+    """Any number of files, one after the other."""
     reader = SftpReader(lambda: 0.0)
     listen(Talk(), reader, end=False)
     for number in range(20_000):
@@ -881,7 +882,7 @@ def test_frees_names_of_closed_files() -> None:
 
 
 def test_limits_memory_for_hostile_users() -> None:
-    """Data out of order in crumbs, long names, sizes of many paths: some MiB and no more."""
+    """Data out of order in small pieces, long names, sizes of many paths: some MiB and no more."""
     tracemalloc.start()
     try:
         reader = SftpReader(lambda: 0.0)

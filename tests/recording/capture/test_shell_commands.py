@@ -1,4 +1,4 @@
-"""CommandDetector are found where there are some, and nothing else is; however the output is cut."""
+"""Commands are found where there are some, and nothing else is, in whatever pieces the output comes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Terminal:
         self.line.feed(newline + rest)
 
     def types(self, text: str) -> None:
-        """And the terminal echoes it."""
+        """Type this; the terminal echoes it."""
         for letter in text:
             self.commands.typed(letter.encode())
             self.shows("\r\n" if letter == "\r" else letter)

@@ -1,4 +1,4 @@
-"""SHA-256 of a stream in batches: whatever the threads do, and in little memory."""
+"""SHA-256 of a stream in batches: correct with any timing of the threads, and in little memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conchrec.recording.capture.stream_digest import BATCH, BATCHES, PIECE, REST
 
 
 class Threads:
-    """Work that runs when the test says so."""
+    """Work that runs when the test calls it."""
 
     def __init__(self) -> None:
         self.work: list[Callable[[], None]] = []

@@ -1,4 +1,4 @@
-"""The index: what is found, what is not, and that it never matters whether it is there."""
+"""The index: what is found, what is not, and that lists work without it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def record(bench: Bench, *output: bytes, command: str = "", to: tuple[str, ...] 
 
 
 def search(bench: Bench, *phrases: str, **when: datetime) -> list[tuple[str, float | None, str]]:
-    """Session, time and line of every hit, what was found in brackets."""
+    """Return session, time and line of every hit, with what was searched for in brackets."""
     with Index(bench.directory) as index:
         return [
             (
@@ -220,7 +220,7 @@ def test_rebuilds_damaged_index(bench: Bench, harm: Callable[[Path], None]) -> N
 
 
 def _scrambled(path: Path) -> None:
-    """All but the first page, on which its version is."""
+    """Return everything except the first page, which has the version."""
     text = path.read_bytes()
     path.write_bytes(text[:4096] + b"\xa5" * (len(text) - 4096))
 
@@ -279,7 +279,7 @@ def test_creates_file_for_its_owner_alone(bench: Bench) -> None:
 
 
 def test_answers_while_another_process_fills_it(bench: Bench) -> None:
-    """A process fills it while another asks."""
+    """One process fills the index while another reads it."""
     for number in range(40):
         record(bench, b"word %d\r\n" % number)
     with subprocess.Popen(

@@ -1,7 +1,7 @@
-"""Somebody who can write to the recordings' directory, but cannot sign, works on the ledger while we run.
+"""Attacks on the ledger by somebody who can write to the directory of the recordings, but cannot sign.
 
-Each attack is a change of the file between two appends. The alarm is raised, and what is signed afterwards
-says that the ledger is broken; both verifiers fail.
+Each attack is a change of the file between two appends. It is reported, and what is signed afterwards says
+that the ledger was changed; both verifiers report it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def desk(bench: Bench) -> Desk:
 
 
 def cut(path: Path) -> None:
-    """The last two lines."""
+    """Remove the last two lines."""
     lines = path.read_bytes().splitlines(keepends=True)
     os.truncate(path, sum(map(len, lines[:-2])))
 
@@ -97,20 +97,20 @@ def remove(path: Path) -> None:
 
 
 def replace_by_shorter(path: Path) -> None:
-    """Another inode, with a prefix."""
+    """Replace the file by a new one with its first lines."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.with_name("new").write_bytes(b"".join(lines[:3]))
     path.with_name("new").rename(path)
 
 
 def cut_and_repeat(path: Path) -> None:
-    """Genuine lines again, up to the size that it had."""
+    """Append earlier lines with valid signatures, up to the old size."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:-1], lines[-2]]))
 
 
 def cut_and_forge(path: Path) -> None:
-    """The same size, the same numbers, no signature of ours."""
+    """Replace lines by others of the same size and number, without our signature."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1].replace(b'"sid":"0', b'"sid":"1'))
 
@@ -254,7 +254,7 @@ def test_accepts_own_lines_written_back(desk: Desk) -> None:
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Gets the size of each read from now on."""
+    """Collect the size of each read from now on."""
     reads: list[int] = []
     real = os.pread
 
@@ -354,7 +354,7 @@ def test_gives_up_soon_when_the_lock_is_held(desk: Desk) -> None:
 
 
 def test_reports_once_what_it_cannot_state(desk: Desk) -> None:
-    """The whole directory is gone; when it is back that is stated."""
+    """The whole directory is missing; when it is back, this is stated."""
     away = desk.bench.directory.rename(desk.bench.directory.with_name("away"))
     for _ in range(3):
         with pytest.raises(FileNotFoundError):
@@ -363,7 +363,7 @@ def test_reports_once_what_it_cannot_state(desk: Desk) -> None:
     assert broken.head == ""
     away.rename(desk.bench.directory)
     desk.fill(1)
-    assert desk.problems() == []  # it is the same one, and what is lost is nothing
+    assert desk.problems() == []  # the same file again: nothing is lost
     os.truncate(desk.path, 0)
     desk.fill(1)
     assert len(desk.breaks) == 2
@@ -469,7 +469,7 @@ TEXTS = st.text(max_size=40)
 def test_reads_the_same_with_both_readers(
     number: int, act: LedgerAction, named: bool, reason: str, by: str, head: str
 ) -> None:
-    """The quick one is used where many lines are read, the other one where a line counts."""
+    """The fast reader is used where many lines are read, the other one where a line counts."""
     sid = "06c3r5am1g00wadwvd60ty2d33" if named else ""
     line = LedgerLine(
         number=number, previous="ab" * 32, time="2026-11-23T12:00:00.000Z", act=act, sid=sid,

@@ -1,4 +1,4 @@
-"""Recordings that somebody has been at: each change is found, by the verifier and by the independent one."""
+"""Changed recordings: each change is found, by the verifier and by the independent one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def talk(bench: Bench, recorder: SessionRecorder, seconds: int = 3) -> None:
 
 
 def record(bench: Bench, *, compress: bool = False) -> ClosedRecording:
-    """One with checkpoints in it."""
+    """Make a recording with checkpoints."""
     recorder = bench.store(compress=compress).open(bench.info())
     talk(bench, recorder)
     return bench.close(recorder)
@@ -51,7 +51,7 @@ def verdicts(
 
 
 def independent(bench: Bench, head: str = "") -> str:
-    """What the other one says; empty where all is whole."""
+    """Return the output of the independent verifier; empty where all is ok."""
     key = bench.directory.with_name("key.pub")
     key.write_text(SIGNER.public_line)
     done = subprocess.run(
@@ -64,7 +64,7 @@ def independent(bench: Bench, head: str = "") -> str:
 
 
 def broken(bench: Bench, head: str = "") -> list[str]:
-    """Every problem that is found; and the independent verifier finds some, too."""
+    """Return every problem; the independent verifier must find some too."""
     of_ledger, results = verdicts(bench, head=head)
     problems = of_ledger + [problem for verdict in results for problem in verdict.problems]
     assert bool(independent(bench, head)) is bool(problems)
@@ -150,7 +150,7 @@ def test_reports_first_damaged_byte(bench: Bench) -> None:
 def test_finds_change_of_an_interrupted_recording_before_its_recovery(
     bench: Bench, change: Callable[[list[bytes]], list[bytes]]
 ) -> None:
-    """Between the crash and the next start: the checkpoints tell, and it is not passed off as whole."""
+    """Between the crash and the next start: the checkpoints show the change."""
     recorder = bench.store().open(bench.info())
     talk(bench, recorder)
     recorder.spool.close()
@@ -160,7 +160,7 @@ def test_finds_change_of_an_interrupted_recording_before_its_recovery(
     (recovered,) = bench.recover()
     assert recovered.manifest is not None
     if change is _cut:
-        # The last checkpoint went with the tail: what is left is in order, and the ledger knows no better.
+        # The last checkpoint was in the removed end: the rest is in order, and the ledger cannot show it.
         assert recovered.manifest.status is Status.INTERRUPTED
         return
     assert recovered.manifest.status is Status.DAMAGED
@@ -205,7 +205,7 @@ def test_rejects_manifest_of_another_recording(bench: Bench) -> None:
 
 
 def test_rejects_recording_in_place_of_another(bench: Bench) -> None:
-    """The whole recording in the place of another one: the session id is in every signature."""
+    """Cast and manifest of another recording: the session id is in every signature."""
     first, other = record(bench), record(bench)
     shutil.copy(first.path, other.path)
     shutil.copy(first.path.with_suffix(".json"), other.path.with_suffix(".json"))
@@ -213,7 +213,7 @@ def test_rejects_recording_in_place_of_another(bench: Bench) -> None:
 
 
 def test_rejects_older_manifest_of_the_same_recording(bench: Bench) -> None:
-    """Both are signed; the ledger knows which one it was."""
+    """Both are signed; the ledger has the digest of the right one."""
     closed = record(bench)
     path = closed.path.with_suffix(".json")
     fields = json.loads(path.read_bytes())
@@ -270,7 +270,7 @@ def test_reports_recording_removed_while_it_was_written(bench: Bench) -> None:
 
 
 def test_rewrites_no_missing_manifest(bench: Bench) -> None:
-    """Else a tail could be cut, and the next start would call it an interruption."""
+    """Else an end could be cut, and the next start would call that an interruption."""
     closed = record(bench)
     closed.path.with_suffix(".json").unlink()
     (recovered,) = bench.recover()
@@ -322,7 +322,7 @@ def test_accepts_ledger_of_two_processes(bench: Bench) -> None:
 
 
 def test_accepts_torn_line_of_the_ledger(bench: Bench) -> None:
-    """Its process died while it wrote; nobody was ever told of that line."""
+    """Its process died while it wrote; nothing else names that line."""
     record(bench)
     path = bench.directory / ledger.NAME
     path.write_bytes(path.read_bytes() + b'{"number":3,"prev')
@@ -339,7 +339,7 @@ def test_refuses_to_continue_an_invalid_ledger(bench: Bench) -> None:
 
 
 def test_states_ledger_removed_at_run_time(bench: Bench) -> None:
-    """What follows goes to a new one, which states that; and `verify` tells."""
+    """The next lines go to a new file, which states that, and `verify` reports it."""
     store = bench.store()
     bench.close(store.open(bench.info()))
     (bench.directory / ledger.NAME).unlink()

@@ -1,4 +1,4 @@
-"""``conchrec recordings verify``: of everything, of anything, and of nothing."""
+"""``conchrec recordings verify``: of everything, of single files, and of nothing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class House:
             file.write(json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n")
 
     def verify(self, *words: str | Path, key: Path | None = None, config: bool = True) -> tuple[int, str]:
-        """Without ``config`` as an auditor does, who has the public key alone."""
+        """Run the command. Without ``config`` as an auditor does, who has only the public key."""
         out, err = io.StringIO(), io.StringIO()
         argv = ["recordings", "verify", *map(str, words)]
         argv += ["-c", str(self.config)] if config else ["--key", str(key or self.key)]
@@ -77,7 +77,7 @@ class House:
         return code, out.getvalue()
 
     def copies(self) -> Path:
-        """What an auditor is sent: files, in one directory."""
+        """What an auditor gets: files in one directory."""
         target = self.directory / "copies"
         target.mkdir()
         for closed in self.closed:
@@ -112,7 +112,7 @@ def flat(house: House) -> Path:
 
 
 def nested(house: House) -> Path:
-    """Directories that mean nothing to us."""
+    """In directories that have no meaning to conchrec."""
     return house.copies().rename(house.directory / "x").parent
 
 
@@ -195,7 +195,7 @@ def test_fails_for_directory_of_other_files(house: House) -> None:
 
 @pytest.mark.parametrize("ledger", [True, False])
 def test_fails_when_everything_was_removed(house: House, ledger: bool) -> None:
-    """With the ledger it names them; without it the state directory has its head."""
+    """With the ledger, which names the recordings; without it, by the head in the state directory."""
     house.save_head()
     for path in house.bench.directory.iterdir():
         if path.is_dir():
@@ -228,7 +228,7 @@ def test_passes_for_pruned_recordings(house: House) -> None:
 
 
 def test_fails_for_recording_in_the_wrong_directory(house: House) -> None:
-    """Moved away from where the ledger looks for it."""
+    """Moved away from where the ledger expects it."""
     closed = house.closed[1]
     away = house.bench.directory / "2026" / "hidden"
     away.mkdir()
@@ -240,7 +240,7 @@ def test_fails_for_recording_in_the_wrong_directory(house: House) -> None:
 
 
 def test_fails_for_linked_day(house: House) -> None:
-    """What is in there may be changed by anybody."""
+    """Anybody may change what is in the linked directory."""
     house.day.rename(house.directory / "elsewhere")
     house.day.symlink_to(house.directory / "elsewhere")
     code, text = house.verify(house.bench.directory, config=False)
@@ -271,7 +271,7 @@ def test_compares_head_of_the_state_directory(house: House) -> None:
         path.unlink()
     code, text = house.verify()
     assert code == 1 and f"the head {house.closed[2].head} is missing ({house.state})" in text
-    # An auditor with a copy and the key knows no better, and needs --head.
+    # An auditor with only a copy and the key needs --head to notice it.
     assert house.verify(house.bench.directory, config=False)[0] == 0
     assert house.verify(house.bench.directory, "--head", house.closed[2].head, config=False)[0] == 1
 

@@ -1,4 +1,4 @@
-"""What a recording keeps of the variables that were requested, whichever of them the target accepts."""
+"""What a recording keeps of the requested variables, whichever of them the target accepts."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_rejects_invalid_manifest(text: bytes) -> None:
     ["", "2026-11-23", "2026-11-23T12:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"],
 )
 def test_rejects_invalid_times(moment: str) -> None:
-    """Without a zone, or out of reach in UTC: nothing could be reckoned with it, nor said of it."""
+    """Without a zone, or out of range in UTC."""
     manifest = Manifest(
         sid="", status=Status.COMPLETE, reason="", started=START, ended=START, cast_size=0, cast_sha256=""
     )

@@ -1,4 +1,4 @@
-"""What play, text and follow open of one recording, while it is written and afterwards."""
+"""What play, text and follow show of a recording, while it is written and afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def source(recorder: SessionRecorder, bench: Bench) -> RecordingSource:
 
 
 def opened(opening: Opening) -> tuple[PictureShow | PlainOutput, int]:
-    """The show, and how many steps led to it."""
+    """Return the show, and the number of steps to it."""
     steps = 1
     while (show := next(opening)) is None:
         steps += 1
@@ -35,7 +35,7 @@ def opened(opening: Opening) -> tuple[PictureShow | PlainOutput, int]:
 
 
 def shown(show: Show) -> list[str]:
-    """The text of each frame up to the end."""
+    """Return the text of each frame up to the end."""
     frames = [show.advance(0)]
     while not frames[-1].over:
         frames.append(show.advance(1000.0 * len(frames)))
@@ -43,7 +43,7 @@ def shown(show: Show) -> list[str]:
 
 
 def recorded(bench: Bench) -> SessionRecorder:
-    """Still open; two pieces of output, a second apart, that together have a question to the terminal."""
+    """A recording that is open; two pieces of output, a second apart, which together query the terminal."""
     recorder = bench.recorder()
     recorder.start("shell")
     recorder.output(b"on\x1b[6")

@@ -1,4 +1,4 @@
-"""What is read of a recording while it grows, plain and packed."""
+"""Reading a recording that grows, plain and compressed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GrowingRecording:
         self.path.with_name(f"{SID}.json").write_bytes(b"{}")
 
     def read(self) -> list[str]:
-        """All that there is now."""
+        """Return everything that can be read now."""
         texts: list[str] = []
         while events := self.tail.read():
             texts += [event.text for event in events]

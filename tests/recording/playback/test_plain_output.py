@@ -1,4 +1,4 @@
-"""Plain output: bounded frames, in their own time or at once, and what comes before a damage."""
+"""Plain output: limited frames, in their own time or at once, and the output before damage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from conchrec.recording.terminal.transcript import Transcript
 
 
 def frames(parts: Iterable[Part]) -> Iterator[Frame]:
-    """All frames; keys and sizes change nothing."""
+    """Return all frames; keys and sizes have no effect."""
     show = PlainOutput(parts)
     while True:
         frame = show.advance(0, "q", (1, 1))
@@ -41,7 +41,7 @@ def printed(parts: Iterable[Part]) -> str:
 
 
 def output(*texts: str) -> list[Event]:
-    """Each two seconds after the one before."""
+    """Events with these texts, two seconds apart."""
     return [Event(time=2.0 * number, code="o", text=text) for number, text in enumerate(texts, start=1)]
 
 

@@ -27,7 +27,7 @@ def events(count: int = 10) -> list[Event]:
 
 
 def outline(lines: Iterable[bytes]) -> Outline:
-    """All steps of an OutlineReader."""
+    """Do all steps of an OutlineReader."""
     reader = OutlineReader(lines)
     while (about := reader.read()) is None:
         pass
@@ -65,13 +65,13 @@ class Watched:
         return self.frame
 
     def keys(self, keys: str) -> None:
-        """And what follows from them at once."""
+        """Press keys, and show what follows from them at once."""
         self.turn(keys)
         while self.frame.wake == 0:
             self.turn()
 
     def after(self, seconds: float) -> None:
-        """Time goes by, and the player is asked as often as it wants."""
+        """Time passes, and the player is called as often as it wants."""
         end = self.now + seconds
         while not self.frame.over and self._wake is not None and self._wake <= end:
             self.now = max(self._wake, self.now)
@@ -84,7 +84,7 @@ class Watched:
 
     @property
     def last(self) -> str:
-        """The line that came last."""
+        """The last line on the screen."""
         return next((line for line in reversed(self.shown[:ROWS]) if line), "")
 
     @property
@@ -282,7 +282,7 @@ def test_reads_outline() -> None:
 
 
 def test_seeks_long_recording_in_short_steps() -> None:
-    """No turn reads much; and going back starts near."""
+    """No call reads much, and a jump back starts at a near snapshot."""
     recorded = [Event(time=n / 100, code="o", text=f"{n:06}" + "x" * 1000 + "\r\n") for n in range(5000)]
     begun: list[int] = []
 

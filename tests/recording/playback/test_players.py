@@ -21,7 +21,7 @@ TEXT = (
 
 
 def _show(player: str, command: str, path: Path) -> str:
-    """What a raw terminal gets. asciinema insists on a controlling terminal."""
+    """Return what a raw terminal gets. asciinema needs a controlling terminal."""
     main, secondary = os.openpty()
     tty.setraw(secondary)
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

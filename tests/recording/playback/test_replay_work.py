@@ -1,4 +1,4 @@
-"""Replaying costs a bounded amount for each byte, and a viewer's turns are short, whatever was recorded."""
+"""Playing costs a limited amount for each byte, and each call of a viewer is short, for any recording."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOSTILE = [
 
 
 class Cells:
-    """Counts the cells of rows that are made."""
+    """Counts the cells of the rows that are made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -134,7 +134,7 @@ def test_splits_picture_of_megabytes_into_frames() -> None:
     terminal.feed("".join(frames))
     assert [line.letters for line in terminal.lines[:120]] == [line.letters for line in screen.lines]
     assert [line.styles for line in terminal.lines[:120]] == [line.styles for line in screen.lines]
-    assert painter.paint(screen, "progress").count("H") == 1  # nothing is left but the cursor's place
+    assert painter.paint(screen, "progress").count("H") == 1  # only the position of the cursor is left
 
 
 def test_paints_rows_below_one_that_always_changes() -> None:
@@ -147,7 +147,7 @@ def test_paints_rows_below_one_that_always_changes() -> None:
     assert terminal.lines[-1].styles == screen.lines[-1].styles
 
 
-# --- turns of a viewer
+# --- calls of a viewer
 
 
 def clears(count: int) -> list[Event]:
@@ -156,7 +156,7 @@ def clears(count: int) -> list[Event]:
 
 
 def turns(show: Player | Follower, screen_of: str = "_screen") -> Iterator[tuple[Frame, int, int]]:
-    """Each frame, the work on the screen and the lines of code for it."""
+    """Yield each frame, with the work on the screen and the lines of code for it."""
     now = 0.0
     while True:
         screen: Screen | None = getattr(show, screen_of)
@@ -229,7 +229,7 @@ def test_reads_many_markers_in_short_steps() -> None:
 
 
 def test_reads_compressed_output_in_bounded_pieces(tmp_path: Path) -> None:
-    """64 kB of a packed recording can be gigabytes of output."""
+    """64 kB of a compressed recording can be gigabytes of output."""
     packer = ZstdFrames()
     line = event_line(0.0, "o", " " * 100_000)
     path = tmp_path / f"{SID}.cast.zst"

@@ -1,4 +1,4 @@
-"""Packed and encrypted: what lies there, who can read it, and what a crash leaves."""
+"""Compressed and encrypted recordings: their files, who can read them, and what a crash leaves."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_holds_no_compressor_memory_while_idle() -> None:
 def test_recovers_compressed_recording_cut_anywhere(
     tmp_path_factory: pytest.TempPathFactory, where: int
 ) -> None:
-    """All whole lines that can be read are there after the recovery, and it is whole."""
+    """All complete lines that can be read are there after the recovery, and it verifies."""
     bench = Bench(directory=tmp_path_factory.mktemp("packed"))
     recorder = bench.store(compress=True).open(bench.info())
     recorder.start("shell")
@@ -158,7 +158,7 @@ def test_finds_change_of_an_encrypted_recording(bench: Bench, where: int) -> Non
 
 
 def test_completes_encrypted_recording_after_a_stop_before_its_plain_one_was_removed(bench: Bench) -> None:
-    """The manifest is there, its line in the ledger is not; both files are."""
+    """The manifest exists, its line in the ledger does not; both files exist."""
     key = pyrage.x25519.Identity.generate()
     path = record(bench, str(key.to_public()))
     sid = path.name[:26]

@@ -20,8 +20,8 @@ KIB = 1024
 
 @dataclass(kw_only=True)
 class SmallDisk:
-    """64 KiB: a tmpfs of its own where we may mount one (root), else the kernel's limit on the size
-    of a file, which stops a write in its middle just the same."""
+    """64 KiB: a tmpfs of its own where the test may mount one (root), else the kernel's limit on the size of
+    a file, which stops a write in its middle in the same manner."""
 
     directory: Path
     mounted: bool
@@ -38,7 +38,8 @@ class SmallDisk:
             _limit(0)
 
     def make_room(self) -> None:
-        """At the end of each test: pytest itself may be writing to a file, before the fixture's end."""
+        """Called at the end of each test: pytest itself may be writing to a file before the end of the
+        fixture."""
         if self.mounted:
             (self.directory / "ballast").unlink(missing_ok=True)
             subprocess.run(["mount", "-o", "remount,size=1m", str(self.directory)], check=True)

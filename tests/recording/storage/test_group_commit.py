@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Threads:
-    """Threads that finish when the test says so; ``log`` has the order of what happened."""
+    """Threads that finish when the test wants it; ``log`` has the order of events."""
 
     def __init__(self) -> None:
         self.log: list[str] = []

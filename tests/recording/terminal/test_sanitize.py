@@ -58,7 +58,7 @@ def test_replaces_reset_by_one_that_keeps_the_scrollback() -> None:
 
 
 def test_breaks_sequence_at_a_control_inside() -> None:
-    """xterm obeys the newline and goes on with the sequence."""
+    """xterm executes the newline and continues the sequence."""
     assert show("\x1b[\n6n") == "\n6n"
     assert show("\x1b\x1b[6n") == ""
     assert show("\x1b[6\x18n") == "6n"

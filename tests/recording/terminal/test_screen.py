@@ -77,7 +77,7 @@ class Tmux:
         ).stdout
 
     def shown(self, text: str) -> list[str]:
-        """When it is all there: the title is its last word."""
+        """Return the screen when everything has arrived: the title is the last word."""
         path = self._directory / "text"
         path.write_bytes(text.encode())
         self.run("select-pane", "-T", "drawing")
@@ -96,7 +96,7 @@ def test_shows_the_same_as_a_real_terminal(tmux: Tmux) -> None:
 
 
 def test_paints_the_same_as_a_real_terminal(tmux: Tmux) -> None:
-    """What is painted, from whatever was there before, is the screen itself."""
+    """What is painted, over whatever was there before, is the screen itself."""
     screen, painter, painted = Screen(COLUMNS, ROWS), Painter(COLUMNS, ROWS), ""
     for text in DRAWINGS:
         screen.feed(text + "\x1b[m")
@@ -123,7 +123,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_shows_real_programs_like_a_terminal(tmux: Tmux, name: str) -> None:
-    """Whatever they had said by then, a terminal shows the same of it."""
+    """At any point of their output, a terminal shows the same of it."""
     command, talk = PROGRAMS[name]
     process = Process(command, env=environment(TERM="screen", PS1="$ "), terminal=(COLUMNS, ROWS))
     try:

@@ -26,7 +26,7 @@ Script = Iterable[tuple[str, bytes]]
 
 
 def work(script: Script, monkeypatch: pytest.MonkeyPatch) -> Work:
-    """What the recorder does with a terminal, for these pieces: ``type`` and ``show``."""
+    """Do what the recorder does with a terminal, for these pieces: ``type`` and ``show``."""
     line = ShownLine()
     echo, commands, now = EchoFilter(line), CommandDetector(line), 0.0
     with monkeypatch.context() as patched, counted() as done:
