@@ -138,7 +138,7 @@ class Verifier:
                 problems.append(f"the manifest is missing: line {entry.sealed} of the ledger has its digest")
             elif self._now() - time_of(sid) >= _SETTLED and not _is_locked(tree.path(sid)):
                 problems.append(
-                    "not completed: conchrec stopped during the session. Start it to complete this"
+                    "not completed: conchrec stopped during the session. Start conchrec, which completes it"
                 )
                 return VerifyResult(
                     sid=sid, status="not completed", problems=tuple(problems), notes=tuple(notes)
